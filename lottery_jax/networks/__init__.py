@@ -1,0 +1,1 @@
+"""Networks: frozen random weights, gates and masked layers."""
