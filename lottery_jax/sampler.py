@@ -1,0 +1,173 @@
+"""Random source weights from a counter-based generator: the same bits in NumPy and JAX, on every device.
+
+A ticket stores a seed, not weights, so a drawn weight may never depend on a library version, a device, or the
+chunk it was drawn in. Element `i` of stream `s` is a pure function of (seed, s, i): Threefry-2x32 with 20 rounds
+(Salmon et al. 2011) gives 32 random bits, and integer arithmetic maps them to a float32 grid without rounding.
+"""
+
+import dataclasses
+import functools
+import math
+from statistics import NormalDist
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lottery_jax.errors import InputError
+
+VERSION = 1
+"""Version of the map from (seed, stream, index) to a weight; tickets of another version are refused."""
+
+MAX_SIZE = 2**32
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_TABLE_BITS = 16
+_HOST_BLOCK = 1 << 16  # elements drawn at a time in NumPy, so that the rounds stay in cache
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+    """Distribution of the weights of one source tensor.
+
+    `uniform` on [low, high] (a 24-bit grid), `normal` with mean 0 and deviation `scale` (65,536 quantiles, so
+    within 4.4 deviations), or `signed_constant` (+scale or -scale).
+
+    >>> Sampler.uniform(-1, 1)
+    Sampler(kind='uniform', low=-1.0, high=1.0, scale=1.0)
+    """
+
+    kind: Literal["uniform", "normal", "signed_constant"]
+    low: float = -1.0
+    high: float = 1.0
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("uniform", "normal", "signed_constant"):
+            raise InputError(f"sampler {self.kind!r} is unknown; use uniform, normal or signed_constant")
+        if not all(math.isfinite(v) for v in (self.low, self.high, self.scale)):
+            raise InputError(f"sampler bounds must be finite, not {self.low}, {self.high}, {self.scale}")
+        if self.kind == "uniform" and not self.low < self.high:
+            raise InputError(f"a uniform sampler needs low < high, not [{self.low}, {self.high}]")
+        if self.kind != "uniform" and self.scale <= 0:
+            raise InputError(f"sampler scale must be positive, not {self.scale}")
+
+    @classmethod
+    def uniform(cls, low: float, high: float) -> "Sampler":
+        return cls("uniform", low=float(low), high=float(high))
+
+    @classmethod
+    def normal(cls, scale: float) -> "Sampler":
+        return cls("normal", scale=float(scale))
+
+    @classmethod
+    def signed_constant(cls, scale: float) -> "Sampler":
+        return cls("signed_constant", scale=float(scale))
+
+    @property
+    def standard_deviation(self) -> float:
+        return (self.high - self.low) / math.sqrt(12) if self.kind == "uniform" else self.scale
+
+
+def seed_words(seed: int) -> tuple[np.uint32, np.uint32]:
+    """The two 32-bit key words of a seed in [0, 2**64)."""
+    if not 0 <= seed < 2**64:
+        raise InputError(f"seed must be in [0, 2**64), not {seed}")
+    return np.uint32(seed & 0xFFFFFFFF), np.uint32(seed >> 32)
+
+
+def threefry(key: tuple[Any, Any], counter: tuple[Any, Any], xp: Any = np) -> tuple[Any, Any]:
+    """Threefry-2x32-20: two words of key, two uint32 arrays of counters, two uint32 arrays of random bits."""
+    u32 = xp.uint32
+    keys = (u32(key[0]), u32(key[1]), u32(0x1BD11BDA) ^ u32(key[0]) ^ u32(key[1]))
+    with np.errstate(over="ignore"):  # NumPy warns when a scalar wraps around, which is what is wanted
+        x0, x1 = counter[0] + keys[0], counter[1] + keys[1]
+        for block in range(5):
+            for rotation in _ROTATIONS[block % 2]:
+                x0 = x0 + x1
+                x1 = (x1 << u32(rotation)) | (x1 >> u32(32 - rotation))
+                x1 = x1 ^ x0
+            x0 = x0 + keys[(block + 1) % 3]
+            x1 = x1 + (keys[(block + 2) % 3] + u32(block + 1))
+    return x0, x1
+
+
+def _multiply_high(x: Any, m: int, xp: Any) -> Any:
+    """floor(x * m / 2**32) for uint32 `x` and m < 2**26, in 32-bit arithmetic."""
+    u32 = xp.uint32
+    low_m, high_m, mask, half = u32(m & 0xFFFF), u32(m >> 16), u32(0xFFFF), u32(16)
+    x_low, x_high = x & mask, x >> half
+    middle = x_low * high_m + ((x_low * low_m) >> half)
+    cross = x_high * low_m
+    carry = ((middle & mask) + (cross & mask)) >> half
+    return x_high * high_m + (middle >> half) + (cross >> half) + carry
+
+
+@functools.lru_cache(maxsize=4)
+def _normal_table(scale: float) -> np.ndarray:
+    half = 1 << (_TABLE_BITS - 1)
+    upper = [NormalDist().inv_cdf(0.5 + (i + 0.5) / (2 * half)) for i in range(half)]
+    # The quantiles are rounded to 2**-20 first, so that the last bit of a platform's log cannot show.
+    grid = np.round(np.asarray(upper) * 2.0**20) / 2.0**20
+    return (np.concatenate([-grid[::-1], grid]) * scale).astype(np.float32)
+
+
+def _to_weights(sampler: Sampler, bits: Any, xp: Any) -> Any:
+    if sampler.kind == "normal":
+        return xp.asarray(_normal_table(sampler.scale))[bits >> xp.uint32(32 - _TABLE_BITS)]
+    if sampler.kind == "signed_constant":
+        value = np.float32(sampler.scale)
+        return xp.where(bits >> xp.uint32(31) == 1, value, -value)
+    exponent = 24 - math.ceil(math.log2(max(abs(sampler.low), abs(sampler.high))))
+    first, last = math.ceil(sampler.low * 2.0**exponent), math.floor(sampler.high * 2.0**exponent)
+    steps = _multiply_high(bits, last - first + 1, xp).astype(xp.int32) + xp.int32(first)
+    return steps.astype(xp.float32) * np.float32(2.0**-exponent)
+
+
+def draw_at(sampler: Sampler, key: tuple[Any, Any], stream: Any, index: Any, xp: Any = np) -> Any:
+    """Weights at the uint32 positions `index` of a stream: float32, the shape of `index`.
+
+    Each position costs a whole Threefry block; `draw` shares a block between two neighbours.
+    """
+    index = index.astype(xp.uint32)
+    one = xp.uint32(1)
+    counter = (xp.zeros_like(index) + xp.asarray(stream).astype(xp.uint32), index >> one)
+    even, odd = threefry(key, counter, xp)
+    return _to_weights(sampler, xp.where(index & one == 0, even, odd), xp)
+
+
+def draw_host(sampler: Sampler, *, seed: int, stream: int, shape: tuple[int, ...]) -> np.ndarray:
+    """All weights of a stream in row-major order, with NumPy alone: what `verify` uses.
+
+    >>> draw_host(Sampler.uniform(-1, 1), seed=0, stream=0, shape=(2,))
+    array([-0.16308576,  0.20099819], dtype=float32)
+    """
+    size = _checked_size(shape)
+    key, flat = seed_words(seed), np.empty(size + size % 2, np.float32)
+    for start in range(0, size, _HOST_BLOCK):
+        stop = min(start + _HOST_BLOCK, size + size % 2)
+        block = np.arange(start // 2, stop // 2, dtype=np.uint32)
+        words = threefry(key, (np.full_like(block, stream), block))
+        flat[start:stop] = _to_weights(sampler, np.stack(words, -1).reshape(-1), np)
+    return flat[:size].reshape(shape)
+
+
+@functools.partial(jax.jit, static_argnames=("sampler", "shape"))
+def _draw_device(sampler: Sampler, key: Any, stream: Any, shape: tuple[int, ...]) -> jax.Array:
+    size = math.prod(shape)
+    block = jnp.arange((size + 1) // 2, dtype=jnp.uint32)
+    words = threefry(key, (jnp.full_like(block, stream), block), jnp)
+    return _to_weights(sampler, jnp.stack(words, -1).reshape(-1)[:size], jnp).reshape(shape)
+
+
+def draw(sampler: Sampler, *, seed: int, stream: int, shape: tuple[int, ...]) -> jax.Array:
+    """All weights of a stream in row-major order, drawn on the default device; equal to `draw_host`."""
+    _checked_size(shape)
+    return _draw_device(sampler, seed_words(seed), np.uint32(stream), tuple(shape))
+
+
+def _checked_size(shape: tuple[int, ...]) -> int:
+    size = math.prod(shape)
+    if not 0 < size < MAX_SIZE:
+        raise InputError(f"a source tensor needs 1 to 2**32 - 1 weights, not shape {tuple(shape)}")
+    return size
