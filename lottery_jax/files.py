@@ -1,0 +1,65 @@
+"""Output files: the folder is checked before the work, and a file is written whole or not at all."""
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+from lottery_jax.errors import InputError
+
+PROBE_BYTES = 1 << 16
+
+
+def prepare_folder(folder: Path) -> Path:
+    """Create `folder` if needed and prove that a file fits in it; raises `InputError` before any long work.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     prepare_folder(Path(folder) / "runs").name
+    'runs'
+    """
+    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # A real write, not os.access: only writing tells of a full disk or of a read-only mount.
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".probe-") as probe:
+            probe.write(bytes(PROBE_BYTES))
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as error:
+        for created in missing:
+            with contextlib.suppress(OSError):
+                created.rmdir()
+        raise InputError(
+            f"the output folder {str(folder)!r} cannot be written ({error.strerror});"
+            " free some space or choose another place with --out"
+        ) from None
+    return folder
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write beside `path` and rename, so that nobody ever sees half a file; raises `InputError` if it cannot.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_atomically(Path(folder) / "note.txt", b"all or nothing")
+    ...     [file.name for file in Path(folder).iterdir()]
+    ['note.txt']
+    """
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb", buffering=0) as file:
+            while content:
+                content = content[file.write(content) :]
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)  # mkstemp's own mode would hide the file from other users
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        raise InputError(
+            f"cannot write {str(path)!r} ({error.strerror}); free some space or choose a writable folder"
+        ) from None
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
