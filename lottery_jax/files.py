@@ -54,7 +54,7 @@ def write_atomically(path: Path, content: bytes) -> None:
                 content = content[file.write(content) :]
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)  # mkstemp's own mode would hide the file from other users
-        os.replace(temporary, path)
+        Path(temporary).replace(path)
         temporary = None
     except OSError as error:
         raise InputError(

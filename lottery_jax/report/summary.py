@@ -1,0 +1,146 @@
+"""Records gathered by method and keep, and the one list of columns that the terminal and the page share."""
+
+import dataclasses
+import statistics
+from collections.abc import Callable, Sequence
+
+from rich import box
+from rich.table import Table
+
+from lottery_jax.records import Record
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """The records of one method and keep, over all its seeds."""
+
+    method: str
+    keep: float | None
+    records: tuple[Record, ...]
+
+    def mean(self, field: str) -> float | None:
+        """Mean over seeds; None where any record has none."""
+        values = [getattr(record, field) for record in self.records]
+        return None if None in values else statistics.fmean(values)
+
+    def worst(self, field: str) -> float | None:
+        """Largest over seeds; None where any record has none."""
+        values = [getattr(record, field) for record in self.records]
+        return None if None in values else max(values)
+
+    def within(self) -> str:
+        """How many target weights the verifier found within the tolerance, for the seed with the fewest."""
+        counts = [record.within_tolerance for record in self.records]
+        if None in counts:
+            return DASH
+        fewest, weights = min(counts), self.records[0].target_weights
+        return f"all {weights:,}" if fewest == weights else f"{fewest:,}"
+
+
+WIDE = 150  # characters that the widest table takes
+DASH = "–"  # noqa: RUF001 (a number without a meaning, not a minus sign)
+
+
+def rows(records: Sequence[Record]) -> list[Row]:
+    """One row per method and keep, methods in the order of their first record, keeps ascending.
+
+    >>> rows([])
+    []
+    """
+    groups: dict[tuple[str, float | None], list[Record]] = {}
+    for record in records:
+        groups.setdefault((record.method, record.keep), []).append(record)
+    order = list(dict.fromkeys(record.method for record in records))
+    ranked = sorted(groups, key=lambda group: (order.index(group[0]), group[1] or 0.0))
+    return [Row(method, keep, tuple(groups[method, keep])) for method, keep in ranked]
+
+
+def _shown(pattern: str, value: float | None, factor: float = 1.0) -> str:
+    return DASH if value is None else format(value * factor, pattern)
+
+
+def _interval(row: Row) -> str:
+    low, high = row.mean("accuracy_low"), row.mean("accuracy_high")
+    return f"{_shown('.1f', low, 100)} to {_shown('.1f', high, 100)}"
+
+
+# Heading, what it means, how a row shows it: one list for the terminal and the page.
+Column = tuple[str, str, Callable[[Row], str]]
+COLUMNS: tuple[Column, ...] = (
+    ("method", "What found the mask; dense is the trained target itself.", lambda row: row.method),
+    ("keep", "Kept fraction asked for, where the method has one.", lambda row: _shown("g", row.keep)),
+    (
+        "seeds",
+        "Number of random sources; the columns are means over them.",
+        lambda row: str(len(row.records)),
+    ),
+    ("accuracy %", "On the test images.", lambda row: _shown(".2f", row.mean("accuracy"), 100)),
+    ("95 % interval", "From the number of test images, mean over seeds.", _interval),
+    (
+        "agree %",
+        "Test images with the same prediction as the target.",
+        lambda row: _shown(".2f", row.mean("agreement"), 100),
+    ),
+    (
+        "max |f-g|",
+        "Largest difference from the target's outputs on the test images, worst seed.",
+        lambda row: _shown(".3g", row.worst("max_deviation")),
+    ),
+    (
+        "source weights",
+        "Random weights before pruning.",
+        lambda row: _shown(",.0f", row.mean("source_weights")),
+    ),
+    ("kept weights", "Weights that the mask keeps.", lambda row: _shown(",.0f", row.mean("kept_weights"))),
+    (
+        "kept / target",
+        "Kept weights for each weight of the target.",
+        lambda row: _shown(".3f", row.mean("kept_per_target_weight")),
+    ),
+    (
+        "within tolerance",
+        "Target weights within the tolerance, as recomputed by the verifier, worst seed.",
+        Row.within,
+    ),
+    (
+        "worst residual",
+        "Largest |approximated - target weight|, by the verifier, worst seed.",
+        lambda row: _shown(".2e", row.worst("worst_residual")),
+    ),
+    ("ticket bytes", "Size of the ticket file.", lambda row: _shown(",.0f", row.mean("ticket_bytes"))),
+    (
+        "seconds",
+        "To find the ticket, compilation included; a sweep over keeps is shared equally between them.",
+        lambda row: _shown(".2f", row.mean("seconds")),
+    ),
+)
+
+
+# A terminal of 80 columns holds half of them at a time; the first two name the row in both halves.
+HALVES = (COLUMNS[:7] + COLUMNS[13:], COLUMNS[:2] + COLUMNS[7:13])
+
+
+def heading(name: str) -> str:
+    """A column's name on two short lines."""
+    return "\n".join(name.rsplit(" ", 1))
+
+
+def tables(records: Sequence[Record], *, width: int) -> list[Table]:
+    """The comparison as one rich table, or as two where the terminal is narrow (`width` in characters).
+
+    >>> record = Record("dense", "digits", 0, None, 0.97, 0.95, 0.98, 0.97, 1.0, 0.0, 2368)
+    >>> [len(table.columns) for table in tables([record], width=200)]
+    [14]
+    >>> [len(table.columns) for table in tables([record], width=80)]
+    [8, 8]
+    """
+    return [_table(records, columns) for columns in ((COLUMNS,) if width >= WIDE else HALVES)]
+
+
+def _table(records: Sequence[Record], columns: Sequence[Column]) -> Table:
+    grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for place, (name, _, _) in enumerate(columns):
+        grid.add_column(heading(name), justify="left" if place == 0 else "right", no_wrap=True)
+    for row in rows(records):
+        grid.add_row(*(show(row) for _, _, show in columns))
+    return grid

@@ -1,0 +1,88 @@
+"""The three commands as typed data. Nothing heavy is imported here, so that `--help` answers at once."""
+
+import dataclasses
+import shlex
+from pathlib import Path
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What is approximated, and from where: the options that all long commands share."""
+
+    data: str = "digits"
+    """Data set: digits (embedded), mnist, fashion_mnist or cifar10."""
+    target: Path | None = None
+    """Trained target: .safetensors in PyTorch layout (fc1.weight [out, in]); trained here if left out."""
+    data_dir: Path | None = None
+    """Folder with prepared TensorFlow Datasets; TFDS_DATA_DIR if left out, else downloaded on first use."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Compare(Source):
+    """Put the constructions beside learned and random masks on one task, over several seeds.
+
+    Every finished method and seed is kept: the same command goes on where it was stopped.
+    """
+
+    methods: tuple[str, ...] = ()
+    """Methods to run, all of them if left out: dense, pensia, pensia-smallest, edge-popup-gadget,
+    edge-popup-wide, random."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of the random sources."""
+    candidates: int = 21
+    """Candidates for each target weight (hidden units for each input of a gadget)."""
+    tolerance: float = 0.01
+    """Largest allowed |approximated weight - target weight|."""
+    keeps: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 0.5)
+    """Kept fractions of the learned masks."""
+    epochs: int | None = None
+    """Epochs of the learned masks; 50 on digits and 10 elsewhere if left out."""
+    out: Path = Path("runs")
+    """Folder for the results; each configuration gets its own folder inside."""
+    json: bool = False
+    """Print the records to stdout, one JSON object per line, and nothing else there."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Approximate(Source):
+    """Approximate a trained network by pruning a random one, and write the ticket."""
+
+    construction: str = "pensia"
+    """pensia (the random network of Theorem 1) or scalar (plain random weights, as in Experiment 1)."""
+    candidates: int = 21
+    """Candidates for each target weight (hidden units for each input of a gadget)."""
+    tolerance: float = 0.01
+    """Largest allowed |approximated weight - target weight|."""
+    objective: str = "least-error"
+    """least-error (the nearest subset sum) or smallest (the fewest kept weights within the tolerance)."""
+    seed: int = 0
+    """Seed of the random source."""
+    out: Path = Path("ticket.safetensors")
+    """The ticket file."""
+    json: bool = False
+    """Print one JSON object to stdout and nothing else there."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Verify:
+    """Regenerate a ticket's source from its seed and recompute every residual, without the solver."""
+
+    ticket: Path
+    """The ticket file."""
+    json: bool = False
+    """Print one JSON object to stdout and nothing else there."""
+
+
+def command_line(settings: Compare) -> str:
+    """The command that repeats a comparison; options at their default are left out.
+
+    >>> command_line(Compare(data="mnist", seeds=(0, 1), target=Path("my target.safetensors")))
+    "lottery-jax compare --data mnist --target 'my target.safetensors' --seeds 0 1"
+    """
+    words = ["lottery-jax", "compare"]
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if field.name != "json" and value != field.default:
+            values = value if isinstance(value, tuple) else (value,)
+            words += ["--" + field.name.replace("_", "-"), *(str(each) for each in values)]
+    return shlex.join(words)
