@@ -34,7 +34,7 @@ class Row:
         if None in counts:
             return DASH
         fewest, weights = min(counts), self.records[0].target_weights
-        return f"all {weights:,}" if fewest == weights else f"{fewest:,}"
+        return "all" if fewest == weights else f"{fewest:,}"
 
 
 WIDE = 150  # characters that the widest table takes
@@ -138,7 +138,9 @@ def tables(records: Sequence[Record], *, width: int) -> list[Table]:
 
 
 def _table(records: Sequence[Record], columns: Sequence[Column]) -> Table:
-    grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    grid = Table(
+        box=box.SIMPLE_HEAD, padding=(0, int(columns is COLUMNS), 0, 0), pad_edge=False, show_edge=False
+    )
     for place, (name, _, _) in enumerate(columns):
         grid.add_column(heading(name), justify="left" if place == 0 else "right", no_wrap=True)
     for row in rows(records):
