@@ -1,0 +1,120 @@
+"""Top-k masks: equal to a stable sort on the host, exact in count, differentiable through |score|."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lottery_jax.errors import InputError
+from lottery_jax.networks.top_k import kept_count, top_k_mask
+
+RANDOM = np.random.default_rng(7)
+CASES = {
+    "random": RANDOM.normal(size=1003),
+    "tensor": RANDOM.uniform(-0.02, 0.02, (20, 5, 11)),
+    "ties": RANDOM.integers(-3, 4, 500),
+    "all equal": np.full((7, 9), -0.25),
+    "zeros": np.zeros(40),
+    "signed zeros": np.array([0.0, -0.0, 1.0, -0.0, 0.0]),
+    "negatives": -RANDOM.exponential(size=200),
+    "size 1": np.array([[3.0]]),
+    "size 2": np.array([1.0, 1.0]),
+    "huge and tiny": RANDOM.normal(size=300) * 10.0 ** RANDOM.integers(-44, 38, 300),
+    "denormals": np.arange(-60, 60) * 1e-45,
+    "infinite": np.array([np.inf, 1.0, -np.inf, 0.0, np.inf]),
+    "nan": np.array([np.nan, 0.0, 2.0, np.nan, -1.0, 0.0]),
+    "all nan": np.full(12, np.nan),
+    "neighbouring floats": np.nextafter(np.float32(1), np.float32(2)) ** np.arange(64),
+}
+KEEPS = (0.0, 0.004, 0.1, 1 / 3, 0.5, 0.73, 0.999, 1.0)
+
+traced = jax.jit(top_k_mask)
+
+
+def stable_sort_mask(scores: np.ndarray, count: int) -> np.ndarray:
+    """Oracle: a stable sort by falling |score|, NaN last."""
+    flat = np.abs(scores.astype(np.float32).reshape(-1))
+    order = np.argsort(np.where(np.isnan(flat), -1, flat).astype(np.float64) * -1, kind="stable")
+    mask = np.zeros(flat.size, np.float32)
+    mask[order[:count]] = 1
+    return mask.reshape(scores.shape)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_equals_a_stable_sort(name: str) -> None:
+    scores = CASES[name]
+    counts = {round(keep * scores.size) for keep in KEEPS} | {1, scores.size - 1}
+    select = jax.jit(jax.vmap(top_k_mask, (None, 0)))
+    wanted = jnp.array(sorted(counts), jnp.int32)
+    for mask, count in zip(select(jnp.asarray(scores, jnp.float32), wanted), wanted.tolist(), strict=True):
+        np.testing.assert_array_equal(mask, stable_sort_mask(scores, count))
+        assert mask.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("keep", KEEPS)
+def test_traced_keep_gives_the_mask_of_a_number(keep: float) -> None:
+    scores = jnp.asarray(CASES["ties"], jnp.float32)
+    np.testing.assert_array_equal(traced(scores, jnp.float32(keep)), top_k_mask(scores, keep))
+    assert int(top_k_mask(scores, keep).sum()) == round(keep * scores.size)
+
+
+def test_vmap_over_scores_and_keeps_equals_a_loop() -> None:
+    scores = jnp.asarray(RANDOM.integers(0, 50, (4, 6, 30)), jnp.float32)
+    keeps = jnp.array([0.0, 0.2, 0.9, 1.0], jnp.float32)
+    together = jax.jit(jax.vmap(top_k_mask))(scores, keeps)
+    for i in range(4):
+        np.testing.assert_array_equal(together[i], top_k_mask(scores[i], float(keeps[i])))
+
+
+def test_narrower_floats_are_compared_as_float32() -> None:
+    scores = jnp.array([1.0, -2.0, 0.5, 2.0], jnp.bfloat16)
+    np.testing.assert_array_equal(top_k_mask(scores, 0.5), [0, 1, 0, 1])
+
+
+def test_gradient_passes_straight_through_to_the_magnitude() -> None:
+    scores = jnp.array([0.5, -2.0, 0.0, 3.0, -0.1], jnp.float32)
+    weight = jnp.array([1.0, 2.0, 3.0, 4.0, 5.0], jnp.float32)
+    gradient = jax.grad(lambda s: (top_k_mask(s, jnp.float32(0.4)) * weight).sum())(scores)
+    np.testing.assert_array_equal(gradient, weight * jnp.sign(scores))
+    _, tangent = jax.jvp(lambda s: top_k_mask(s, 0.4), (scores,), (weight,))
+    np.testing.assert_array_equal(tangent, weight * jnp.sign(scores))
+
+
+def test_following_the_gradient_lowers_a_loss() -> None:
+    # A teacher keeps half of 60 weights; the student must find nearly the same half from data.
+    weight = jnp.asarray(RANDOM.normal(size=60), jnp.float32)
+    inputs = jnp.asarray(RANDOM.normal(size=(300, 60)), jnp.float32)
+    outputs = inputs @ (weight * jnp.asarray(RANDOM.permutation(60) < 30, jnp.float32))
+
+    def loss(scores: jax.Array) -> jax.Array:
+        return ((inputs @ (weight * top_k_mask(scores, 0.5)) - outputs) ** 2).mean()
+
+    step = jax.jit(lambda s: s - 0.01 * jax.grad(loss)(s))
+    first = scores = jnp.asarray(RANDOM.uniform(-0.5, 0.5, 60), jnp.float32)
+    for _ in range(200):
+        scores = step(scores)
+    assert loss(scores) < 0.1 * loss(first)
+
+
+@pytest.mark.parametrize(
+    ("keep", "size", "count"), [(0.5, 5, 2), (0.5, 7, 4), (0.51, 1_959_999, 999_599), (1, 9, 9)]
+)
+def test_count_is_pythons_round(keep: float, size: int, count: int) -> None:
+    assert kept_count(keep, size) == count == round(keep * size)
+
+
+def test_traced_counts_stay_in_range() -> None:
+    assert int(kept_count(jnp.float32(1.0), 2**24 + 1)) == 2**24 + 1
+    assert [int(kept_count(jnp.float32(keep), 10)) for keep in (-0.5, 1.5, np.nan)] == [0, 10, 0]
+    assert [int(kept_count(jnp.int32(count), 10)) for count in (-1, 7, 11)] == [0, 7, 10]
+
+
+@pytest.mark.parametrize("keep", [-0.01, 1.01, 30, np.nan, np.inf, "half", None])
+def test_keep_outside_its_range_is_refused(keep: object) -> None:
+    with pytest.raises(InputError, match=r"keep is .*\[0, 1\]"):
+        top_k_mask(jnp.ones(3, jnp.float32), keep)  # pyright: ignore
+
+
+def test_integer_scores_are_refused() -> None:
+    with pytest.raises(InputError, match="scores are int32"):
+        top_k_mask(jnp.arange(4), 0.5)
