@@ -1,0 +1,163 @@
+"""The one training loop: a pure function of key and hyper-parameters, so that both can be a vmap axis.
+
+`fit` does the whole training in one call, and may be wrapped in `jax.jit` and `jax.vmap`. `begin` and `advance`
+are its halves: who shows progress compiles `advance` and lets `drive` call it, some epochs at a time.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lottery_jax.data import Split
+from lottery_jax.errors import InputError
+
+Parameters = Any  # any pytree of arrays: kernels, or the scores of a mask
+Loss = Callable[[Parameters, jax.Array, jax.Array, jax.Array], jax.Array]
+Measure = Callable[[Parameters], Any]
+History = dict[str, Any]
+
+
+class State(NamedTuple):
+    """Everything that changes while training; `epoch` counts the finished ones."""
+
+    parameters: Parameters
+    optimizer: optax.OptState
+    key: jax.Array
+    epoch: jax.Array
+
+
+def steps_per_epoch(examples: int, batch_size: int) -> int:
+    """Whole batches in one pass; the few examples left over differ from epoch to epoch.
+
+    >>> steps_per_epoch(1257, 64)
+    19
+    """
+    if not 1 <= batch_size <= examples:
+        raise InputError(
+            f"a batch size of {batch_size} does not fit {examples} examples; choose 1 to {examples}"
+        )
+    return examples // batch_size
+
+
+def begin(parameters: Parameters, *, key: jax.Array, optimizer: optax.GradientTransformation) -> State:
+    """The state before the first epoch."""
+    return State(parameters, optimizer.init(parameters), key, jnp.zeros((), jnp.int32))
+
+
+def advance(
+    loss: Loss,
+    state: State,
+    split: Split,
+    *,
+    optimizer: optax.GradientTransformation,
+    epochs: int,
+    batch_size: int,
+    measure: Measure | None = None,
+) -> tuple[State, History]:
+    """Train for some more epochs: `loss(parameters, images [B, D], labels [B], key) -> scalar`.
+
+    The history holds the mean loss of each epoch under "loss" [epochs] and, if `measure(parameters)` is given,
+    its value after each epoch under "measure". The order of the examples depends on the key and the epoch
+    alone, so that a training in several calls equals one in a single call.
+    """
+    images, labels = jnp.asarray(split.images), jnp.asarray(split.labels)
+    steps = steps_per_epoch(images.shape[0], batch_size)
+    if epochs < 1:
+        raise InputError(f"the number of epochs is {epochs}; it must be at least 1")
+    descend = jax.value_and_grad(loss)
+
+    def step(carry, batch):
+        parameters, optimizer_state = carry
+        rows, key = batch
+        value, gradient = descend(parameters, images[rows], labels[rows], key)
+        updates, optimizer_state = optimizer.update(gradient, optimizer_state, parameters)
+        return (optax.apply_updates(parameters, updates), optimizer_state), value
+
+    def one_epoch(state: State, _):
+        order_key, loss_key = jax.random.split(jax.random.fold_in(state.key, state.epoch))
+        rows = jax.random.permutation(order_key, images.shape[0])[: steps * batch_size]
+        batches = (rows.reshape(steps, batch_size), jax.random.split(loss_key, steps))
+        (parameters, optimizer_state), losses = jax.lax.scan(
+            step, (state.parameters, state.optimizer), batches
+        )
+        history = {"loss": jnp.mean(losses)}
+        if measure is not None:
+            history["measure"] = measure(parameters)
+        return State(parameters, optimizer_state, state.key, state.epoch + 1), history
+
+    return jax.lax.scan(one_epoch, state, length=epochs)
+
+
+def fit(
+    loss: Loss,
+    parameters: Parameters,
+    split: Split,
+    *,
+    key: jax.Array,
+    optimizer: optax.GradientTransformation,
+    epochs: int,
+    batch_size: int,
+    measure: Measure | None = None,
+) -> tuple[Parameters, History]:
+    """A whole training as one pure function; see `advance` for the loss and the history.
+
+    >>> def loss(slope, images, labels, key):
+    ...     return jnp.mean((images[:, 0] * slope - labels.astype(jnp.float32)) ** 2)
+    >>> split = Split(np.ones((8, 1), np.float32), np.full(8, 3, np.int32))
+    >>> slope, history = fit(loss, jnp.float32(0.0), split, key=jax.random.key(0),
+    ...                      optimizer=optax.sgd(0.3), epochs=5, batch_size=4)
+    >>> round(float(slope), 2), history["loss"].shape
+    (3.0, (5,))
+    """
+    state = begin(parameters, key=key, optimizer=optimizer)
+    state, history = advance(
+        loss, state, split, optimizer=optimizer, epochs=epochs, batch_size=batch_size, measure=measure
+    )
+    return state.parameters, history
+
+
+def drive(
+    advance_by: Callable[[State, int], tuple[State, History]],
+    state: State,
+    *,
+    epochs: int,
+    progress: Callable[[int, int, History], None] | None = None,
+) -> tuple[State, History]:
+    """Call a compiled `advance_by(state, epochs)` part by part, then `progress(done, epochs, history)`.
+
+    All parts are equally long, so that one program serves them all; without `progress` there is one part. The
+    state may carry a leading vmap axis: histories are joined along their last axis, the epochs.
+    """
+    part = epochs if progress is None else _part(epochs)
+    histories = []
+    for done in range(part, epochs + 1, part):
+        state, history = advance_by(state, part)
+        histories.append(history)
+        if progress is not None:
+            progress(done, epochs, history)
+    return state, jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=-1), *histories)
+
+
+def check_finite(parameters: Parameters, what: str) -> None:
+    """Refuse the parameters of a training that diverged; raises `InputError`.
+
+    >>> check_finite({"kernel": np.array([1.0, np.nan])}, "the target")
+    Traceback (most recent call last):
+    lottery_jax.errors.InputError: training of the target diverged: 1 of 2 parameters ...
+    """
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(parameters)]
+    bad = sum(int(np.count_nonzero(~np.isfinite(leaf))) for leaf in leaves)
+    if bad:
+        raise InputError(
+            f"training of {what} diverged: {bad} of {sum(leaf.size for leaf in leaves)} parameters are not finite;"
+            " lower the learning rate"
+        )
+
+
+def _part(epochs: int) -> int:
+    """The largest divisor of the epochs that leaves at least twenty parts, or one epoch."""
+    return max(part for part in range(1, max(1, epochs // 20) + 1) if epochs % part == 0)
