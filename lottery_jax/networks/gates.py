@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from lottery_jax.networks.top_k import top_k_mask
+from lottery_jax.networks.top_k import kept_count, top_k_mask
 from lottery_jax.networks.variables import Mask, Score
 
 
@@ -19,11 +19,14 @@ class FixedGate(nnx.Module):
 
 
 class TopKGate(nnx.Module):
-    """Keep the `keep` fraction of largest |score| (edge-popup, Ramanujan et al. 2020); `keep` may be traced."""
+    """Keep the `keep` fraction of largest |score| (edge-popup, Ramanujan et al. 2020).
+
+    `keep` may be traced; as an integer array it is the kept count itself, see `kept_count`.
+    """
 
     def __init__(self, score: jax.Array, keep: float | jax.Array) -> None:
         self.score = Score(score)
-        self.keep = Mask(jnp.asarray(keep, jnp.float32))
+        self.count = Mask(jnp.asarray(kept_count(keep, score.size), jnp.int32))
 
     def __call__(self) -> jax.Array:
-        return top_k_mask(self.score[...], self.keep[...])
+        return top_k_mask(self.score[...], self.count[...])
