@@ -1,0 +1,21 @@
+"""Random subset-sum problems, solved in batches on CPU, GPU or TPU."""
+
+from lottery_jax.subset_sum.meet_in_the_middle import MeetInTheMiddle
+from lottery_jax.subset_sum.problem import Problem, Solution, Status, unpack_bits
+from lottery_jax.subset_sum.randomized import Randomized
+from lottery_jax.subset_sum.smallest import Smallest
+from lottery_jax.subset_sum.solve import solve
+from lottery_jax.subset_sum.solver import Solver, Stage
+
+__all__ = [
+    "MeetInTheMiddle",
+    "Problem",
+    "Randomized",
+    "Smallest",
+    "Solution",
+    "Solver",
+    "Stage",
+    "Status",
+    "solve",
+    "unpack_bits",
+]

@@ -1,0 +1,67 @@
+"""The fixed-point grid: candidates and targets as integers, so that sums are exact and equal on every device.
+
+Each problem has its own step, a power of two, chosen so that the sum of all |candidates| is just below 2**bits.
+A value rounds to the nearest multiple of the step, so "exact" means: the subset returned is best for the rounded
+problem, and its residual is at most N + 1 steps above the least one. Values that are multiples of the step already
+(drawn weights usually are) do not round at all.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+INT32_BITS = 29  # doubled for centring and for a tag, plus a target of the same size: below 2**31
+INT64_BITS = 52  # what a float64 holds exactly, with room for a subset size above it
+
+
+class Grid(NamedTuple):
+    """One chunk on the grid, batch last. `scale` is the number of steps per unit.
+
+    candidates: int [N, B]; targets: int [B], clipped to what subsets can reach plus the tolerance; tolerance: int [B],
+    rounded so that within it on the grid means within it in truth; clipped: float [B], what clipping took off.
+    """
+
+    candidates: jax.Array
+    targets: jax.Array
+    tolerance: jax.Array
+    clipped: jax.Array
+    exponent: jax.Array
+
+
+def _scaled(x: jax.Array, exponent: jax.Array) -> jax.Array:
+    # In two factors: 2**exponent alone may be beyond the float range where the product is not.
+    half = exponent // 2
+    return jnp.ldexp(jnp.ldexp(x, half), exponent - half)
+
+
+def to_grid(candidates: jax.Array, targets: jax.Array, tolerance: jax.Array, dtype: jnp.dtype) -> Grid:
+    """Put a chunk (candidates [N, B], targets [B], float) on the grid with integers of `dtype`."""
+    bits = INT32_BITS if dtype == jnp.int32 else INT64_BITS
+    largest = jnp.abs(candidates).max(0)
+    top = jnp.frexp(jnp.where(largest > 0, largest, 1))[1]
+    total = _scaled(jnp.abs(candidates), -top).sum(0)
+    # A hair is added, for rounding (half a step each) may push the sum of the integers over a power of two.
+    exponent = bits - jnp.frexp(total * (1 + 2.0**-16) + 2.0**-20)[1] - top
+    scaled = _scaled(candidates, exponent)
+    rounded = jnp.round(scaled)
+    room = jnp.asarray(2.0**bits, candidates.dtype)
+    steps = jnp.minimum(_scaled(tolerance, exponent), room)
+    low, high = jnp.minimum(rounded, 0).sum(0) - steps, jnp.maximum(rounded, 0).sum(0) + steps
+    wanted = _scaled(targets, exponent)
+    reachable = jnp.clip(wanted, low, high)
+    target = jnp.round(reachable)
+    error = jnp.abs(scaled - rounded).sum(0) + jnp.abs(wanted - jnp.round(wanted))
+    allowed = jnp.floor(steps - error)
+    return Grid(
+        rounded.astype(dtype),
+        target.astype(dtype),
+        jnp.maximum(allowed, -1).astype(dtype),
+        jnp.where(reachable == wanted, 0, _scaled(reachable, -exponent) - targets),
+        exponent,
+    )
+
+
+def residuals(grid: Grid, steps: jax.Array) -> jax.Array:
+    """Grid steps beyond the target, int [B], in the problem's units."""
+    return _scaled(steps.astype(grid.clipped.dtype), -grid.exponent) + grid.clipped

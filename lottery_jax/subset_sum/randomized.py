@@ -1,0 +1,84 @@
+"""Randomised search for any number of candidates."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from lottery_jax.errors import InputError
+from lottery_jax.subset_sum.grid import Grid
+from lottery_jax.subset_sum.problem import Status
+from lottery_jax.subset_sum.solver import Solver, Stage
+from lottery_jax.subset_sum.sorted_sums import closest_subset
+
+
+@dataclasses.dataclass(frozen=True)
+class Randomized(Solver, Stage):
+    """Exact windows over random backgrounds, for N up to thousands; keeps the best subset seen.
+
+    Each restart builds a background by walking through the candidates in random order and taking those that bring
+    the sum nearer. Then each round frees a random window of candidates and re-decides it exactly, all others kept: the
+    residual never grows. With R = restarts * rounds windows of W, it falls about as 2**-W / R. Cost per problem:
+    restarts * (N + rounds * W * 2**(W/2)) vector operations. One random order serves all problems of a call,
+    so a problem's answer does not depend on its neighbours.
+
+    >>> import jax, numpy as np
+    >>> from lottery_jax.subset_sum import Problem, solve
+    >>> candidates = np.random.default_rng(0).uniform(-1, 1, (4, 100)).astype(np.float32)
+    >>> problem = Problem(candidates, np.zeros(4, np.float32) + 0.3, tolerance=1e-4)
+    >>> solve(problem, Randomized(window=12, rounds=8), key=jax.random.key(0)).within.all()
+    np.True_
+    """
+
+    window: int = 18
+    rounds: int = 16
+    restarts: int = 1
+    max_candidates: ClassVar[int] = 2**16
+    needs_key: ClassVar[bool] = True
+    failure: ClassVar[Status] = Status.NOT_FOUND
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.window <= 24:
+            raise InputError(
+                f"window must be from 1 to 24, not {self.window}; more costs 2**(window/2) per round"
+            )
+        if self.rounds < 1 or self.restarts < 1:
+            raise InputError(f"rounds and restarts must be at least 1, not {self.rounds} and {self.restarts}")
+
+    def stages(self, candidates: int) -> tuple[Stage, ...]:
+        return (self,)
+
+    def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
+        a, target = grid.candidates, grid.targets
+        count = a.shape[0]
+        window = min(self.window, count)
+
+        def take(carry, at):
+            chosen, left = carry
+            take_it = jnp.abs(left - a[at]) < jnp.abs(left)
+            return (chosen.at[at].set(take_it), jnp.where(take_it, left - a[at], left)), None
+
+        def improve(carry, key):
+            chosen, left = carry
+            at = jax.random.permutation(key, count)[:window]
+            freed = left + jnp.where(chosen[at], a[at], 0).sum(0)
+            decided = closest_subset(a[at], freed)
+            return (chosen.at[at].set(decided), freed - jnp.where(decided, a[at], 0).sum(0)), None
+
+        def restart(best, key):
+            order, windows = jax.random.split(key)
+            empty = jnp.zeros_like(a, bool), target
+            walked, _ = jax.lax.scan(take, empty, jax.random.permutation(order, count))
+            (chosen, left), _ = jax.lax.scan(improve, walked, jax.random.split(windows, self.rounds))
+            better = jnp.abs(left) < jnp.abs(best[1])
+            return (jnp.where(better, chosen, best[0]), jnp.where(better, left, best[1])), None
+
+        worst = jnp.zeros_like(a, bool), target
+        assert key is not None
+        (chosen, _), _ = jax.lax.scan(restart, worst, jax.random.split(key, self.restarts))
+        return chosen
+
+    def chunk(self, candidates: int, cpu: bool) -> int:
+        lists = min(256, 2 ** (18 - self.window // 2)) if cpu else 2 ** (22 - self.window // 2)
+        return max(1, min(lists, 2 ** (24 if cpu else 28) // candidates))

@@ -1,0 +1,146 @@
+"""Fewest candidates within the tolerance."""
+
+import dataclasses
+import math
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lottery_jax.subset_sum.grid import INT64_BITS, Grid
+from lottery_jax.subset_sum.meet_in_the_middle import MeetInTheMiddle
+from lottery_jax.subset_sum.solver import Solver, Stage
+
+
+@dataclasses.dataclass(frozen=True)
+class Smallest(Solver):
+    """The fewest candidates within the tolerance, exact; among those the least residual.
+
+    Sizes up to 3 are enumerated, each only for the problems that a smaller size left open. What remains is first
+    asked for its least residual (a problem that fails here has no solution), then met in the middle size by size.
+
+    >>> import numpy as np
+    >>> from lottery_jax.subset_sum import Problem, solve
+    >>> problem = Problem(np.array([0.5, 0.3, 0.2, 0.1]), np.array([0.0, 0.6]), tolerance=0.01)
+    >>> solve(problem, Smallest()).sizes
+    array([0, 2])
+    """
+
+    max_candidates: ClassVar[int] = 40
+
+    def stages(self, candidates: int) -> tuple[Stage, ...]:
+        enumerated = [Enumerate(size) for size in (1, 2, 3) if size <= candidates]
+        return (*enumerated, Feasible(), BySize())
+
+
+@dataclasses.dataclass(frozen=True)
+class Enumerate(Stage):
+    """The best subset of exactly `size` candidates (and the empty one before size 1), by enumeration."""
+
+    size: int
+
+    def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
+        a, target = grid.candidates, grid.targets
+        count = a.shape[0]
+        sums, members = a, np.arange(count)[:, None]
+        for _ in range(self.size - 1):
+            # Rows whose last member comes before the new one: combinations in order, none twice.
+            pairs = [(row, new) for row in range(len(members)) for new in range(members[row, -1] + 1, count)]
+            rows, new = np.array(pairs).T
+            sums = sums[rows] + a[new]
+            members = np.concatenate([members[rows], new[:, None]], 1)
+        distance = jnp.abs(sums - target)
+        least = distance.min(0)
+        place = jnp.arange(len(members), dtype=jnp.int32)[:, None]
+        best = jnp.where(distance == least, place, len(members)).min(0)
+        table = np.zeros((len(members), count), bool)
+        table[np.arange(len(members))[:, None], members] = True
+        chosen = jnp.asarray(table)[best].T
+        empty = jnp.abs(target) <= grid.tolerance
+        return chosen & ~empty if self.size == 1 else chosen
+
+    def chunk(self, candidates: int, cpu: bool) -> int:
+        combinations = math.comb(candidates, self.size)
+        return max(1, min(4096, 2 ** (18 - (combinations - 1).bit_length()))) if cpu else 2**14
+
+    def still_open(self, within: np.ndarray) -> np.ndarray:
+        return ~within
+
+
+@dataclasses.dataclass(frozen=True)
+class Feasible(MeetInTheMiddle):
+    """The least residual of what is left: a problem beyond the tolerance here has no solution and stops."""
+
+    def still_open(self, within: np.ndarray) -> np.ndarray:
+        return within
+
+
+@dataclasses.dataclass(frozen=True)
+class BySize(Stage):
+    """Sizes 4, 5, ... in turn: a meeting in the middle where the two parts' sizes must add up."""
+
+    wide: ClassVar[bool] = True
+
+    def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
+        a = grid.candidates.astype(jnp.int64)
+        target, tolerance = grid.targets.astype(jnp.int64), grid.tolerance.astype(jnp.int64)
+        count, batch = a.shape
+        left, right = _subset_sums(a[: count // 2]), _subset_sums(a[count // 2 :])
+        left_size, right_size = (_sizes(len(x)) for x in (left, right))
+        band = jnp.int64(2 ** (INT64_BITS + 4))  # sizes are kept apart by more than any two sums differ
+        left_keys = 2 * left + band * left_size
+        unset = jnp.full(batch, -1, jnp.int64)
+
+        def one_size(state):
+            size, _, _, _, best_gap = state
+            # A left part of size i meets right parts of size - i.
+            right_keys = 2 * (target - right) + 1 + band * (size - right_size)
+            merged = jax.lax.sort(jnp.concatenate([left_keys, right_keys]), dimension=0)
+            gap = merged[1:] - merged[:-1]
+            gap = jnp.where((gap & 1) == 1, gap, jnp.iinfo(jnp.int64).max)
+            least = gap.min(0)
+            lower = jnp.where(gap == least, merged[:-1], jnp.iinfo(jnp.int64).min).max(0)
+            upper = lower + least
+            is_right = (lower & 1) == 1
+            left_at = _position(left_keys, jnp.where(is_right, upper, lower))
+            right_at = _position(right_keys, jnp.where(is_right, lower, upper))
+            residual = jnp.where(is_right, (least + 1) // 2, (least - 1) // 2)
+            return left_at, right_at, residual
+
+        def step(state):
+            size, left_at, right_at, open_, _ = state
+            new_left, new_right, residual = one_size(state)
+            found = open_ & (jnp.abs(residual) <= tolerance)
+            left_at, right_at = jnp.where(found, new_left, left_at), jnp.where(found, new_right, right_at)
+            return size + 1, left_at, right_at, open_ & ~found, residual
+
+        def unfinished(state):
+            return jnp.any(state[3]) & (state[0] <= count)
+
+        start = (jnp.int64(4), unset, unset, jnp.ones(batch, bool), unset)
+        _, left_at, right_at, _, _ = jax.lax.while_loop(unfinished, step, start)
+        bits = [
+            (at[None] >> jnp.arange(rows, dtype=jnp.int64)[:, None]) & 1 == 1
+            for at, rows in ((left_at, count // 2), (right_at, count - count // 2))
+        ]
+        return jnp.concatenate(bits) & (left_at >= 0)
+
+    def chunk(self, candidates: int, cpu: bool) -> int:
+        return max(1, 2 ** ((16 if cpu else 24) - (candidates + 1) // 2))
+
+
+def _subset_sums(a: jax.Array) -> jax.Array:
+    sums = jnp.zeros_like(a[:1])
+    for row in a:
+        sums = jnp.concatenate([sums, sums + row])
+    return sums
+
+
+def _sizes(positions: int) -> jax.Array:
+    return jnp.asarray(np.bitwise_count(np.arange(positions)).astype(np.int64))[:, None]
+
+
+def _position(keys: jax.Array, value: jax.Array) -> jax.Array:
+    place = jnp.arange(keys.shape[0], dtype=jnp.int64)[:, None]
+    return jnp.where(keys == value, place, keys.shape[0]).min(0)

@@ -1,0 +1,42 @@
+"""What a solver is: a frozen description and a search over one chunk on the grid."""
+
+import abc
+from typing import ClassVar
+
+import jax
+import numpy as np
+
+from lottery_jax.subset_sum.grid import Grid
+from lottery_jax.subset_sum.problem import Status
+
+
+class Stage(abc.ABC):
+    """One pass over the problems that earlier passes left open. Concrete stages are frozen, hashable dataclasses."""
+
+    failure: ClassVar[Status] = Status.INFEASIBLE
+    """What it means for a problem when this pass finds no subset within the tolerance."""
+    wide: ClassVar[bool] = False
+    """True where the pass needs the 64-bit grid."""
+
+    @abc.abstractmethod
+    def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
+        """Chosen candidates, bool [N, B]."""
+
+    @abc.abstractmethod
+    def chunk(self, candidates: int, cpu: bool) -> int:
+        """Number of problems to search at once."""
+
+    def still_open(self, within: np.ndarray) -> np.ndarray:
+        """Which problems go on to the next pass, given which are within the tolerance now."""
+        return np.zeros_like(within)
+
+
+class Solver(abc.ABC):
+    """A way to solve subset-sum problems. Concrete solvers are frozen, hashable dataclasses with documented fields."""
+
+    max_candidates: ClassVar[int]
+    needs_key: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def stages(self, candidates: int) -> tuple[Stage, ...]:
+        """The passes, cheapest first."""

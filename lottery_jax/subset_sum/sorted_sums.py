@@ -1,0 +1,141 @@
+"""The least residual over all subsets, by meeting in the middle with sorting networks (Horowitz and Sahni 1974).
+
+Everything is compare-exchange on integers with the batch along the last axis, so each step is a vector minimum and
+maximum: no gather, no data-dependent branch. Signs make it symmetric: with d_k = |a_k|, the sum over a subset is
+(sum a +- d_1 +- ... +- d_N) / 2, and the list of all +-d_1 ... +-d_h is its own mirror image, so only its upper half
+is built and sorted. The halves' lists meet in a merge; a tag in the lowest bit tells the sides apart, and the closest
+pair from different sides is adjacent in the merged order.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+
+_NETWORK_LIMIT = 12  # candidates per half up to which sorting networks compile quickly; XLA's sort beyond
+_MINIMUM = 6
+
+Compare = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def closest_subset(candidates: jax.Array, targets: jax.Array) -> jax.Array:
+    """Chosen candidates, bool [N, B], of the subset sum nearest to each target (int [N, B] and [B]).
+
+    The sum of |candidates| must be below 2**29 (int32) or 2**60 (int64). Zeros are never chosen.
+    """
+    count = candidates.shape[0]
+    if count < _MINIMUM:
+        padding = jnp.zeros((_MINIMUM - count, *candidates.shape[1:]), candidates.dtype)
+        return closest_subset(jnp.concatenate([candidates, padding]), targets)[:count]
+    low, high = jnp.minimum(candidates, 0).sum(0), jnp.maximum(candidates, 0).sum(0)
+    # Twice for the centring, twice for the tag.
+    wanted = 2 * (2 * jnp.clip(targets, low, high) - candidates.sum(0))
+    plus = _closest_signs(2 * jnp.abs(candidates), wanted)
+    return jnp.where(candidates > 0, plus, ~plus) & (candidates != 0)
+
+
+def _closest_signs(d: jax.Array, wanted: jax.Array) -> jax.Array:
+    """Where the sign is +, bool [N, B], in the nearest +-d_1 +- ... +-d_N to `wanted` (all even)."""
+    half = d.shape[0] // 2
+    left, right, rest = d[:half], d[half : 2 * half], d[2 * half :]
+    shifts = [-rest[0], rest[0]] if len(rest) else [jnp.zeros_like(wanted)]
+    if half <= _NETWORK_LIMIT:
+        lists = _upper_half(jnp.stack([left, right], 1))
+        found = [_closest_pair(_merge(lists[:, 0], lists[:, 1], wanted - shift + 1)) for shift in shifts]
+    else:
+        a, b = _all_sums(left), _all_sums(right)
+        found = [_closest_pair(_sorted_pairs(a, wanted - shift + 1 - b)) for shift in shifts]
+    gap, lower = found[0]
+    shift = shifts[0]
+    second = jnp.zeros_like(wanted, bool)
+    if len(found) == 2:
+        second = found[1][0] < gap
+        gap, lower = jnp.where(second, found[1][0], gap), jnp.where(second, found[1][1], lower)
+        shift = jnp.where(second, shifts[1], shift)
+    is_right = (lower & 1) == 1
+    from_left = jnp.where(is_right, lower + gap, lower)
+    from_right = wanted - shift - (jnp.where(is_right, lower, lower + gap) - 1)
+    signs = [_find_sum(left, from_left), _find_sum(right, from_right)]
+    return jnp.concatenate([*signs, second[None]] if len(rest) else signs)
+
+
+def _groups(stages: int) -> list[int]:
+    """Stages of a merge that run in one fused pass: at most three, which measured fastest on CPU."""
+    passes = (stages + 2) // 3
+    return [stages // passes + (place < stages % passes) for place in range(passes)]
+
+
+def _stage(columns: Sequence[jax.Array]) -> list[jax.Array]:
+    """One compare-exchange stage on arrays [groups, width, ...]: the two halves of each width against each other."""
+    halves = [(c[:, : c.shape[1] // 2], c[:, c.shape[1] // 2 :]) for c in columns]
+    return [f(x, y) for x, y in halves for f in (jnp.minimum, jnp.maximum)]
+
+
+def _restack(columns: Sequence[jax.Array]) -> jax.Array:
+    groups, width, *tail = columns[0].shape
+    return jnp.stack(columns, 1).reshape(groups * len(columns), width, *tail)
+
+
+def _upper_half(d: jax.Array) -> jax.Array:
+    """The positive half, ascending, of all sums +-d_1 ... +-d_h: [h, ...] -> [2**(h - 1), ...]."""
+    upper = d[:1]
+    for step in d[1:]:
+        # The new sums |step - u| (u descending) and step + u form a bitonic sequence: a merge sorts it.
+        columns = [f(jnp.abs(step - upper[::-1]), step + upper)[None] for f in (jnp.minimum, jnp.maximum)]
+        done = 1
+        while columns[0].shape[1] > 1:
+            while columns[0].shape[1] > 1 and done < 2:
+                columns, done = _stage(columns), done + 1
+            columns, done = [_restack(columns)], 0
+        upper = _restack(columns)[:, 0]
+    return upper
+
+
+def _merge(left: jax.Array, right: jax.Array, wanted: jax.Array) -> jax.Array:
+    """Merge the lists +-left and wanted - (+-right), given by upper halves [M, B], all but the last stage.
+
+    Returns [2 * M, 2, B]: pairs in ascending order, each still to be put in order.
+    """
+    top = -left[::-1], wanted + right[::-1]
+    bottom = left, wanted - right
+    rows = [f(*side)[None] for f in (jnp.minimum, jnp.maximum) for side in (top, bottom)]
+    columns = [f(rows[i], rows[i + 1]) for i in (0, 2) for f in (jnp.minimum, jnp.maximum)]
+    done = 2
+    for size in _groups(left.shape[0].bit_length()):
+        for _ in range(size - done):
+            columns = _stage(columns)
+        columns, done = [_restack(columns)], 0
+    return columns[0]
+
+
+def _all_sums(d: jax.Array) -> jax.Array:
+    """All sums +-d_1 ... +-d_h, [2**h, B]; sign of d_k is + where bit k of the position is set."""
+    sums = jnp.zeros_like(d[:1])
+    for row in d:
+        sums = jnp.concatenate([sums - row, sums + row])
+    return sums
+
+
+def _sorted_pairs(left: jax.Array, right: jax.Array) -> jax.Array:
+    return jax.lax.sort(jnp.concatenate([left, right]), dimension=0).reshape(-1, 2, left.shape[-1])
+
+
+def _closest_pair(pairs: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Least odd difference of neighbours, and the lower value there (the largest such, for ties): [M, 2, B] -> [B]."""
+    info = jnp.iinfo(pairs.dtype)
+    lower, upper = jnp.minimum(pairs[:, 0], pairs[:, 1]), jnp.maximum(pairs[:, 0], pairs[:, 1])
+    inside, across = upper - lower, lower[1:] - upper[:-1]
+    least = [jnp.where((gap & 1) == 1, gap, info.max).min(0) for gap in (inside, across)]
+    gap = jnp.minimum(*least)
+    at_inside = jnp.where(inside == gap, lower, info.min).max(0)
+    at_across = jnp.where(across == gap, upper[:-1], info.min).max(0)
+    return gap, jnp.maximum(at_inside, at_across)
+
+
+def _find_sum(d: jax.Array, value: jax.Array) -> jax.Array:
+    """Signs, bool [h, B], of the first combination +-d_1 ... +-d_h that equals `value`."""
+    count = d.shape[0]
+    low, high = _all_sums(d[: count // 2]), _all_sums(d[count // 2 :])
+    position = jnp.arange(2**count, dtype=jnp.int32).reshape(high.shape[0], low.shape[0], 1)
+    first = jnp.where(high[:, None] + low[None] == value, position, 2**count).min((0, 1))
+    return (first[None] >> jnp.arange(count, dtype=jnp.int32)[:, None]) & 1 == 1
