@@ -1,7 +1,7 @@
 """The one training loop: a pure function of key and hyper-parameters, so that both can be a vmap axis.
 
-`fit` does the whole training in one call, and may be wrapped in `jax.jit` and `jax.vmap`. `begin` and `advance`
-are its halves: who shows progress compiles `advance` and lets `drive` call it, some epochs at a time.
+`fit` is the whole training in one call, for `jax.jit` and `jax.vmap`. `begin` and `advance` are its halves:
+who shows progress compiles `advance` and lets `drive` call it, some epochs at a time.
 """
 
 from collections.abc import Callable
@@ -60,9 +60,9 @@ def advance(
 ) -> tuple[State, History]:
     """Train for some more epochs: `loss(parameters, images [B, D], labels [B], key) -> scalar`.
 
-    The history holds the mean loss of each epoch under "loss" [epochs] and, if `measure(parameters)` is given,
-    its value after each epoch under "measure". The order of the examples depends on the key and the epoch
-    alone, so that a training in several calls equals one in a single call.
+    The history holds the mean loss of each epoch under "loss" [epochs] and, if `measure(parameters)` is
+    given, its value after each epoch under "measure". The order of the examples depends on the key and the
+    epoch alone, so that a training in several calls equals one in a single call.
     """
     images, labels = jnp.asarray(split.images), jnp.asarray(split.labels)
     steps = steps_per_epoch(images.shape[0], batch_size)
@@ -74,8 +74,10 @@ def advance(
         parameters, optimizer_state = carry
         rows, key = batch
         value, gradient = descend(parameters, images[rows], labels[rows], key)
-        updates, optimizer_state = optimizer.update(gradient, optimizer_state, parameters)
-        return (optax.apply_updates(parameters, updates), optimizer_state), value
+        with jax.numpy_dtype_promotion("standard"):  # optax counts in int32 and divides in float32
+            updates, optimizer_state = optimizer.update(gradient, optimizer_state, parameters)
+            parameters = optax.apply_updates(parameters, updates)
+        return (parameters, optimizer_state), value
 
     def one_epoch(state: State, _):
         order_key, loss_key = jax.random.split(jax.random.fold_in(state.key, state.epoch))
@@ -151,9 +153,10 @@ def check_finite(parameters: Parameters, what: str) -> None:
     """
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(parameters)]
     bad = sum(int(np.count_nonzero(~np.isfinite(leaf))) for leaf in leaves)
+    total = sum(leaf.size for leaf in leaves)
     if bad:
         raise InputError(
-            f"training of {what} diverged: {bad} of {sum(leaf.size for leaf in leaves)} parameters are not finite;"
+            f"training of {what} diverged: {bad} of {total} parameters are not finite;"
             " lower the learning rate"
         )
 

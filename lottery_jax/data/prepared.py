@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -51,10 +52,11 @@ def read_prepared(folder: Path) -> dict[str, Arrays]:
         import tensorflow_datasets as tfds
 
         try:
-            builder = tfds.builder_from_directory(folder)
+            builder: Any = tfds.builder_from_directory(folder)
             raw = {"image": tfds.decode.SkipDecoding()}
             parts = ("train", "test")
-            return {part: _decode(builder.as_data_source(split=part, decoders=raw)) for part in parts}
+            sources = builder.as_data_source(decoders=raw)  # one for each split
+            return {part: _decode(sources[part]) for part in parts}
         except Exception as error:  # its readers raise anything from OSError to protobuf's own errors
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise InputError(
@@ -62,7 +64,7 @@ def read_prepared(folder: Path) -> dict[str, Arrays]:
             ) from error
 
 
-def _decode(source) -> Arrays:
+def _decode(source: Any) -> Arrays:
     """Images uint8 [N, H, W, C] and labels int32 [N] of a random-access source of encoded images."""
     # Decoded here: twice as fast as the reader, and the same pixels whatever image library it would choose.
     from PIL import Image
