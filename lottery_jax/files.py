@@ -10,13 +10,16 @@ from lottery_jax.errors import InputError
 PROBE_BYTES = 1 << 16
 
 
-def prepare_folder(folder: Path) -> Path:
-    """Create `folder` if needed and prove that a file fits in it; raises `InputError` before any long work.
+def check_writable(folder: Path) -> None:
+    """Prove that a file can be written in `folder`, and leave nothing there; raises `InputError`.
+
+    A folder that does not exist yet is made and taken away again: a refusal that follows finds nothing to clean.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     prepare_folder(Path(folder) / "runs").name
-    'runs'
+    ...     check_writable(Path(folder) / "runs")
+    ...     list(Path(folder).iterdir())
+    []
     """
     missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     try:
@@ -27,14 +30,14 @@ def prepare_folder(folder: Path) -> Path:
             probe.flush()
             os.fsync(probe.fileno())
     except OSError as error:
-        for created in missing:
-            with contextlib.suppress(OSError):
-                created.rmdir()
         raise InputError(
             f"the output folder {str(folder)!r} cannot be written ({error.strerror});"
             " free some space or choose another place with --out"
         ) from None
-    return folder
+    finally:
+        for made in missing:
+            with contextlib.suppress(OSError):
+                made.rmdir()
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lottery_jax.errors import InputError
-from lottery_jax.files import prepare_folder, write_atomically
+from lottery_jax.files import check_writable, write_atomically
 from lottery_jax.records import Record, append_records, read_records, run_folder
 
 
@@ -76,7 +76,7 @@ def tiny_disk(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_full_disk_is_told_before_the_work(tmp_path: Path, tiny_disk: None) -> None:
     with pytest.raises(InputError, match=r"'.*runs/deep' cannot be written .*--out"):
-        prepare_folder(tmp_path / "runs" / "deep")
+        check_writable(tmp_path / "runs" / "deep")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -92,14 +92,14 @@ def test_a_full_disk_leaves_the_records_as_they_were(tmp_path: Path, tiny_disk: 
 def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
-        prepare_folder(tmp_path / "runs")
+        check_writable(tmp_path / "runs")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_read_only_folder_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(InputError, match="cannot be written"):
-        prepare_folder(tmp_path)
+        check_writable(tmp_path)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, tiny_disk: None) -> None:
