@@ -1,0 +1,135 @@
+"""`approximate`: from the weights of a target to the ticket of a pruned random network that computes the same."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+
+from lottery_jax.constructions.pensia import layer_gain, pensia_layer, pensia_plan
+from lottery_jax.constructions.scalar import scalar_layer, scalar_plan
+from lottery_jax.constructions.solve_layer import solve_layer
+from lottery_jax.errors import InputError, suggest
+from lottery_jax.networks.architecture import Gadget, Layer, source_tensors
+from lottery_jax.subset_sum import MeetInTheMiddle, Randomized, Smallest, Solver
+from lottery_jax.ticket import Ticket
+
+Construction = Literal["pensia", "scalar", "scalar-shared"]
+Objective = Literal["least-error", "smallest"]
+CONSTRUCTIONS: tuple[Construction, ...] = ("pensia", "scalar", "scalar-shared")
+OBJECTIVES: tuple[Objective, ...] = ("least-error", "smallest")
+
+
+def choose_solver(candidates: int, objective: str) -> Solver:
+    """The solver for an objective; least error beyond 44 candidates is searched at random."""
+    if objective == "smallest":
+        if candidates > Smallest.max_candidates:
+            raise InputError(
+                f"smallest takes up to {Smallest.max_candidates} candidates, not {candidates};"
+                " use fewer, or the objective least-error"
+            )
+        return Smallest()
+    if objective != "least-error":
+        raise InputError(f"objective {objective!r} is unknown; {suggest(objective, OBJECTIVES)}")
+    return MeetInTheMiddle() if candidates <= MeetInTheMiddle.max_candidates else Randomized()
+
+
+def approximate(
+    weights: Sequence[np.ndarray],
+    *,
+    seed: int,
+    construction: str = "pensia",
+    candidates: int = 21,
+    tolerance: float = 0.01,
+    objective: str = "least-error",
+    nonnegative: bool = True,
+    max_redraws: int = 20,
+    solver: Solver | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Ticket:
+    """Find a ticket whose network computes the bias-free ReLU network with `weights` [I, O] within the tolerance.
+
+    construction: `pensia` (the 2L network of Theorem 1), `scalar` (n copies of each edge) or `scalar-shared` (n
+    copies per output row, as published). candidates: n per weight. tolerance: largest |error| per weight. objective:
+    `least-error` or `smallest` (fewest kept). nonnegative: inputs are never negative. progress: called with the
+    number of weights done. Weights that fail after `max_redraws` new draws stay, and `verify` counts them.
+
+    >>> import numpy as np
+    >>> from lottery_jax.certificate import verify
+    >>> ticket = approximate([np.array([[0.3], [-0.2]], np.float32)], seed=0, candidates=10)
+    >>> verify(ticket).within_tolerance
+    2
+    """
+    _check(weights, construction, candidates, tolerance, max_redraws)
+    solver = solver or choose_solver(candidates, objective)
+    architecture = _architecture(weights, construction, candidates, nonnegative)
+    masks, redraws, failures = {}, {}, 0
+    tensors = list(source_tensors(architecture))
+    for position, (layer, weight) in enumerate(zip(architecture, weights, strict=True)):
+        exact = np.asarray(weight, np.float64)
+        tensor = [t for t in tensors if t.name.split(".")[0] == str(position)][-1]
+        if isinstance(layer, Gadget):
+            plan = pensia_plan(layer, exact, position, tensor.stream - 1, seed)
+            redraws[f"{position}.first"] = plan.redraws
+        else:
+            plan = scalar_plan(layer, exact, position)
+        mask, redrawn, failed = solve_layer(
+            plan,
+            tensor.sampler,
+            stream=tensor.stream,
+            seed=seed,
+            solver=solver,
+            tolerance=tolerance,
+            max_redraws=max_redraws,
+            progress=progress,
+        )
+        masks[tensor.name], redraws[tensor.name] = mask, redrawn
+        failures += failed
+        if isinstance(layer, Gadget):
+            # A first edge is kept where some output uses its unit.
+            masks[f"{position}.first"] = mask.any(2)
+    settings = {
+        "construction": construction,
+        "candidates": candidates,
+        "objective": objective,
+        "solver": repr(solver),
+        "failures": failures,
+    }
+    ordered = {tensor.name: masks[tensor.name] for tensor in tensors}
+    name = construction if objective == "least-error" else f"{construction}-{objective}"
+    target = tuple(np.asarray(weight, np.float32) for weight in weights)
+    return Ticket(architecture, seed, ordered, name, redraws, target, tolerance, settings)
+
+
+def _architecture(
+    weights: Sequence[np.ndarray], construction: str, candidates: int, nonnegative: bool
+) -> tuple[Layer, ...]:
+    if construction == "pensia":
+        return tuple(
+            # Behind a ReLU nothing is negative, so only the first layer may need both signs.
+            pensia_layer(*w.shape, candidates, signed=place == 0 and not nonnegative, gain=layer_gain(w))
+            for place, w in enumerate(weights)
+        )
+    low, high = min(float(w.min()) for w in weights), max(float(w.max()) for w in weights)
+    if low == high:
+        low, high = low - 1.0, high + 1.0
+    return tuple(scalar_layer(*w.shape, candidates, low, high, construction == "scalar-shared") for w in weights)
+
+
+def _check(
+    weights: Sequence[np.ndarray], construction: str, candidates: int, tolerance: float, max_redraws: int
+) -> None:
+    if construction not in CONSTRUCTIONS:
+        raise InputError(f"construction {construction!r} is unknown; {suggest(construction, CONSTRUCTIONS)}")
+    if candidates < 1:
+        raise InputError(f"candidates must be at least 1 per weight, not {candidates}; 21 is the published number")
+    if not (np.isfinite(tolerance) and tolerance > 0):
+        raise InputError(f"tolerance must be a positive number, not {tolerance}")
+    if max_redraws < 0:
+        raise InputError(f"max_redraws must be 0 or more, not {max_redraws}")
+    if not weights:
+        raise InputError("the target has no layers")
+    for place, weight in enumerate(weights):
+        if weight.ndim != 2 or 0 in weight.shape:
+            raise InputError(f"layer {place} of the target must be a matrix [inputs, outputs], not {weight.shape}")
+        if not np.isfinite(weight).all():
+            raise InputError(f"layer {place} of the target holds NaN or infinite weights; retrain or repair it")
