@@ -66,8 +66,7 @@ def advance(
     """
     images, labels = jnp.asarray(split.images), jnp.asarray(split.labels)
     steps = steps_per_epoch(images.shape[0], batch_size)
-    if epochs < 1:
-        raise InputError(f"the number of epochs is {epochs}; it must be at least 1")
+    _check_epochs(epochs)
     descend = jax.value_and_grad(loss)
 
     def step(carry, batch):
@@ -134,6 +133,7 @@ def drive(
     All parts are equally long, so that one program serves them all; without `progress` there is one part. The
     state may carry a leading vmap axis: histories are joined along their last axis, the epochs.
     """
+    _check_epochs(epochs)
     part = epochs if progress is None else _part(epochs)
     histories = []
     for done in range(part, epochs + 1, part):
@@ -159,6 +159,12 @@ def check_finite(parameters: Parameters, what: str) -> None:
             f"training of {what} diverged: {bad} of {total} parameters are not finite;"
             " lower the learning rate"
         )
+
+
+def _check_epochs(epochs: int) -> None:
+    """Refuse a training of no epochs."""
+    if epochs < 1:
+        raise InputError(f"the number of epochs is {epochs}; it must be at least 1")
 
 
 def _part(epochs: int) -> int:

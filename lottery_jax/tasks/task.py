@@ -2,10 +2,12 @@
 
 import dataclasses
 import os
+from collections.abc import Callable
 
 from lottery_jax.data import Dataset, load
 from lottery_jax.tasks.targets import Target, import_target
 from lottery_jax.tasks.train import train_target
+from lottery_jax.training import History
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +44,7 @@ def load_task(
     data_dir: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     seed: int = 0,
+    progress: Callable[[int, int, History], None] | None = None,
 ) -> Task:
     """The data set `name` with the target in a file, or one trained from `seed`; raises `InputError`.
 
@@ -62,5 +65,6 @@ def load_task(
             batch_size=recipe.batch_size,
             learning_rate=recipe.learning_rate,
             cache_dir=cache_dir,
+            progress=progress,
         )
     return Task(name, dataset, trained)
