@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """A value that was refused at the door; the message is one sentence that says what to do (exit code 2)."""
+    """A value refused at the door; the message is one sentence that says what to do (exit code 2)."""
 
 
 class TicketError(Exception):
