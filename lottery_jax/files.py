@@ -13,7 +13,7 @@ PROBE_BYTES = 1 << 16
 def check_writable(folder: Path) -> None:
     """Prove that a file can be written in `folder`, and leave nothing there; raises `InputError`.
 
-    A folder that does not exist yet is made and taken away again: a refusal that follows finds nothing to clean.
+    A folder that does not exist yet is made and taken away again: a later refusal finds nothing to clean.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:

@@ -102,9 +102,7 @@ def append_records(path: Path, records: Iterable[Record]) -> None:
             while lines:
                 lines = lines[file.write(lines) :]
             os.fsync(file.fileno())
-        except (
-            OSError
-        ):  # a full disk: take back what was written of these records, so that none is half there
+        except OSError:  # a full disk: take back what was written of these records, so that none is half there
             file.truncate(end)
             raise
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
-    """What is approximated, and from where: the options that all long commands share."""
+class Problem:
+    """What is approximated, and how well: the options that the long commands share."""
 
     data: str = "digits"
     """Data set: digits (embedded), mnist, fashion_mnist or cifar10."""
@@ -15,10 +15,14 @@ class Source:
     """Trained target: .safetensors in PyTorch layout (fc1.weight [out, in]); trained here if left out."""
     data_dir: Path | None = None
     """Folder with prepared TensorFlow Datasets; TFDS_DATA_DIR if left out, else downloaded on first use."""
+    candidates: int = 21
+    """Candidates for each target weight (hidden units for each input of a gadget)."""
+    tolerance: float = 0.01
+    """Largest allowed |approximated weight - target weight|."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Compare(Source):
+class Compare(Problem):
     """Put the constructions beside learned and random masks on one task, over several seeds.
 
     Every finished method and seed is kept: the same command goes on where it was stopped.
@@ -29,10 +33,6 @@ class Compare(Source):
     edge-popup-wide, random."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of the random sources."""
-    candidates: int = 21
-    """Candidates for each target weight (hidden units for each input of a gadget)."""
-    tolerance: float = 0.01
-    """Largest allowed |approximated weight - target weight|."""
     keeps: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 0.5)
     """Kept fractions of the learned masks."""
     epochs: int | None = None
@@ -44,15 +44,11 @@ class Compare(Source):
 
 
 @dataclasses.dataclass(frozen=True)
-class Approximate(Source):
+class Approximate(Problem):
     """Approximate a trained network by pruning a random one, and write the ticket."""
 
     construction: str = "pensia"
     """pensia (the random network of Theorem 1) or scalar (plain random weights, as in Experiment 1)."""
-    candidates: int = 21
-    """Candidates for each target weight (hidden units for each input of a gadget)."""
-    tolerance: float = 0.01
-    """Largest allowed |approximated weight - target weight|."""
     objective: str = "least-error"
     """least-error (the nearest subset sum) or smallest (the fewest kept weights within the tolerance)."""
     seed: int = 0
@@ -71,6 +67,17 @@ class Verify:
     """The ticket file."""
     json: bool = False
     """Print one JSON object to stdout and nothing else there."""
+
+
+def learning_epochs(settings: Compare) -> int:
+    """Epochs of the learned masks: the digits are few, so they are passed more often.
+
+    >>> learning_epochs(Compare()), learning_epochs(Compare(data="mnist")), learning_epochs(Compare(epochs=3))
+    (50, 10, 3)
+    """
+    if settings.epochs is not None:
+        return settings.epochs
+    return 50 if settings.data == "digits" else 10
 
 
 def command_line(settings: Compare) -> str:

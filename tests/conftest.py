@@ -6,3 +6,19 @@ import os
 os.environ.setdefault("JAX_NUMPY_DTYPE_PROMOTION", "strict")
 # matplotlib draws to files only; no test may need a screen.
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+
+@pytest.fixture(scope="session")
+def target(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with a random target for the digits, small enough to be approximated at once."""
+    random = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("target") / "target.safetensors"
+    first, second = (random.uniform(-0.2, 0.2, shape).astype(np.float32) for shape in ((4, 64), (10, 4)))
+    save_file({"fc1.weight": first, "fc2.weight": second}, path)
+    return path

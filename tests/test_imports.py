@@ -23,7 +23,17 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str] | None]] = {
     "learned": ({"learned"}, {"networks", "ticket", "machinery"}, None),
     "trained": ({"trained"}, {"networks", "ticket", "machinery"}, None),
     "meeting": (
-        {"comparison", "methods", "settings", "records", "report", "cli", "__main__", "__init__"},
+        {
+            "comparison",
+            "methods",
+            "settings",
+            "environment",
+            "records",
+            "report",
+            "cli",
+            "__main__",
+            "__init__",
+        },
         {"subset_sum", "networks", "ticket", "machinery", "constructions", "learned", "trained"},
         None,
     ),
@@ -87,9 +97,7 @@ def test_arrows_go_one_way(path: Path) -> None:
         ("attic.py", ""),
     ],
 )
-def test_a_wrong_arrow_is_seen(
-    file: str, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wrong_arrow_is_seen(file: str, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "lottery_jax"
     path = package / file
     path.parent.mkdir(parents=True)
@@ -101,8 +109,7 @@ def test_a_wrong_arrow_is_seen(
 def test_importing_the_package_is_cheap() -> None:
     # Timed inside one process, after jax and flax: the difference of two processes is noisier than the bound.
     program = (
-        "import jax, flax.nnx, time; start = time.perf_counter(); import lottery_jax;"
-        "print(time.perf_counter() - start)"
+        "import jax, flax.nnx, time; start = time.perf_counter(); import lottery_jax;print(time.perf_counter() - start)"
     )
     # PYTHONPATH, so that the copy beside these tests is the one measured, installed or not.
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent), "JAX_PLATFORMS": "cpu"}

@@ -40,12 +40,9 @@ def page(
     >>> "<b>" in page([], title="<b>", configuration={}, command="lottery-jax compare")
     False
     """
-    head = "".join(
-        f'<th title="{escape(meaning)}">{escape(heading(name))}</th>' for name, meaning, _ in COLUMNS
-    )
+    head = "".join(f'<th title="{escape(meaning)}">{escape(heading(name))}</th>' for name, meaning, _ in COLUMNS)
     body = "".join(
-        "<tr>" + "".join(f"<td>{escape(show(row))}</td>" for _, _, show in COLUMNS) + "</tr>\n"
-        for row in rows(records)
+        "<tr>" + "".join(f"<td>{escape(show(row))}</td>" for _, _, show in COLUMNS) + "</tr>\n" for row in rows(records)
     )
     sources = {record.method: record.source for record in records if record.source}
     devices = sorted({record.device for record in records if record.device})
@@ -86,8 +83,7 @@ def page(
 
 def _picture(records: Sequence[Record]) -> str:
     light, dark = (
-        "data:image/png;base64," + base64.b64encode(figure(records, dark=dark)).decode()
-        for dark in (False, True)
+        "data:image/png;base64," + base64.b64encode(figure(records, dark=dark)).decode() for dark in (False, True)
     )
     return (
         f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
@@ -100,9 +96,7 @@ def _definitions(items: Mapping[str, Any]) -> str:
     def shown(value: Any) -> str:
         return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
-    pairs = "".join(
-        f"<dt>{escape(name)}</dt><dd>{escape(shown(value))}</dd>" for name, value in items.items()
-    )
+    pairs = "".join(f"<dt>{escape(name)}</dt><dd>{escape(shown(value))}</dd>" for name, value in items.items())
     return f"<dl>{pairs}</dl>"
 
 

@@ -138,9 +138,7 @@ def tables(records: Sequence[Record], *, width: int) -> list[Table]:
 
 
 def _table(records: Sequence[Record], columns: Sequence[Column]) -> Table:
-    grid = Table(
-        box=box.SIMPLE_HEAD, padding=(0, int(columns is COLUMNS), 0, 0), pad_edge=False, show_edge=False
-    )
+    grid = Table(box=box.SIMPLE_HEAD, padding=(0, int(columns is COLUMNS), 0, 0), pad_edge=False, show_edge=False)
     for place, (name, _, _) in enumerate(columns):
         grid.add_column(heading(name), justify="left" if place == 0 else "right", no_wrap=True)
     for row in rows(records):

@@ -1,0 +1,234 @@
+"""The command line: parse, run, and turn every refusal into one sentence and an exit code.
+
+Exit codes: 0 done; 1 a ticket is invalid, or a weight is not within its tolerance; 2 an input was refused;
+130 stopped by the user.
+"""
+
+import contextlib
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any, TextIO
+
+import tyro
+
+from lottery_jax.errors import InputError, TicketError, suggest
+from lottery_jax.files import check_writable
+from lottery_jax.settings import Approximate, Compare, Verify, command_line
+
+Command = (
+    Annotated[Compare, tyro.conf.subcommand("compare")]
+    | Annotated[Approximate, tyro.conf.subcommand("approximate")]
+    | Annotated[Verify, tyro.conf.subcommand("verify")]
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit; `arguments` default to the process's own."""
+    command = tyro.cli(
+        Command,  # type: ignore[arg-type]
+        prog="lottery-jax",
+        description="Strong lottery tickets: prune random networks into trained ones, and verify it.",
+        args=arguments,
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalRequiredArgs),
+    )
+    sys.exit(run(command))
+
+
+def run(command: Compare | Approximate | Verify) -> int:
+    """The exit code of a command; refusals go to stderr in one sentence, results to stdout."""
+    results = sys.stdout
+    try:
+        # Libraries may print; stdout is for results alone.
+        with contextlib.redirect_stdout(sys.stderr):
+            match command:
+                case Compare():
+                    return compare(command, results)
+                case Approximate():
+                    return approximate(command, results)
+                case Verify():
+                    return verify(command, results)
+    except InputError as error:
+        return refuse(str(error), 2)
+    except TicketError as error:
+        return refuse(str(error), 1)
+    except OSError as error:
+        where = error.filename or "an output file"
+        return refuse(f"{where}: {error.strerror or error}; free some space or choose another place", 2)
+    except KeyboardInterrupt:
+        return refuse("stopped; what is finished is kept, and the same command goes on from there", 130)
+
+
+def refuse(sentence: str, code: int) -> int:
+    """Say why a command ends, on stderr, and give its exit code."""
+    print(f"lottery-jax: {sentence}", file=sys.stderr)
+    return code
+
+
+def compare(command: Compare, results: TextIO) -> int:
+    """Run what is missing of a comparison and show all of it."""
+    # Heavy imports wait until the arguments are known to parse.
+    from rich.console import Console
+
+    from lottery_jax.comparison import Comparison
+    from lottery_jax.report import tables, write_report
+
+    records = []
+    with bars("loading the task") as (outer, inner):
+        comparison = Comparison(command, progress=inner)
+        pairs = comparison.pairs
+        for done, (method, seed) in enumerate(pairs):
+            outer(done, len(pairs), f"{method}, seed {seed}")
+            found = comparison.run(method, seed)
+            records += found
+            if command.json:
+                for record in found:
+                    print(record.to_json(), file=results, flush=True)
+    path = write_report(
+        comparison.folder,
+        records,
+        title=f"Strong lottery tickets on {comparison.task.name}",
+        configuration=comparison.configuration,
+        command=command_line(command),
+        lead=comparison.lead,
+    )
+    console = Console(file=results)
+    if not command.json:
+        for table in tables(records, width=console.width):
+            console.print(table)
+            console.print()
+    print(f"report: {path}", file=sys.stderr if command.json else results)
+    return 0
+
+
+@contextlib.contextmanager
+def bars(
+    first: str = "solving",
+) -> Iterator[tuple[Callable[[int, int, str], None], Callable[[int, int], None]]]:
+    """Two progress bars on stderr: the whole work (done, total, what now), and the part at hand (done, total)."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+        whole = shown.add_task(first, total=None)
+        part = shown.add_task("", visible=False)
+
+        def outer(done: int, total: int, now: str) -> None:
+            shown.update(whole, completed=done, total=total, description=now)
+            shown.update(part, visible=False)
+
+        def inner(done: int, total: int) -> None:
+            shown.update(part, completed=done, total=total, visible=True)
+
+        yield outer, inner
+
+
+def approximate(command: Approximate, results: TextIO) -> int:
+    """Build a ticket, write it, and say what the verifier and the test set find in the file."""
+    from lottery_jax import constructions
+    from lottery_jax.comparison import check_problem, measure
+    from lottery_jax.constructions.approximate import choose_solver
+    from lottery_jax.sampler import seed_words
+    from lottery_jax.tasks import load_task
+
+    check_problem(command)
+    if command.construction not in constructions.CONSTRUCTIONS:
+        nearest = suggest(command.construction, constructions.CONSTRUCTIONS)
+        raise InputError(f"construction {command.construction!r} is unknown; {nearest}")
+    choose_solver(command.candidates, command.objective)
+    seed_words(command.seed)
+    check_writable(command.out.parent)
+    if command.out.is_dir():
+        raise InputError(f"--out {str(command.out)!r} is a folder; name the ticket file to write inside it")
+    task = load_task(command.data, target=command.target, data_dir=command.data_dir)
+    start = time.perf_counter()
+    with bars() as (_, inner):
+        ticket = constructions.approximate(
+            task.target.weights,
+            seed=command.seed,
+            construction=command.construction,
+            candidates=command.candidates,
+            tolerance=command.tolerance,
+            objective=command.objective,
+            nonnegative=task.dataset.nonnegative,
+            progress=lambda done: inner(done, task.target.count),
+        )
+    seconds = time.perf_counter() - start
+    command.out.parent.mkdir(parents=True, exist_ok=True)
+    ticket.save(command.out)
+    measured = measure(command.out, task)
+    found = certified(measured.certificate, measured.ticket_bytes)
+    found |= {"task": task.name, "ticket": str(command.out), "seconds": seconds}
+    found |= dataclasses.asdict(measured.metrics)
+    return show(found, results, as_json=command.json)
+
+
+def verify(command: Verify, results: TextIO) -> int:
+    """Check a ticket file with nothing but its seed and its bits."""
+    from lottery_jax.certificate import verify as verify_ticket
+    from lottery_jax.ticket import Ticket
+
+    certificate = verify_ticket(Ticket.load(command.ticket))
+    found = certified(certificate, command.ticket.stat().st_size) | {"ticket": str(command.ticket)}
+    return show(found, results, as_json=command.json)
+
+
+def certified(certificate: Any, ticket_bytes: int) -> dict[str, Any]:
+    """The verifier's findings as one flat row, with the names that records use."""
+    found = dataclasses.asdict(certificate)
+    per_weight = None
+    if certificate.target_weights is not None:
+        per_weight = certificate.kept_weights / certificate.target_weights
+    return found | {
+        "kept_per_target_weight": per_weight,
+        "holds": certificate.holds,
+        "ticket_bytes": ticket_bytes,
+    }
+
+
+def show(found: dict[str, Any], results: TextIO, *, as_json: bool) -> int:
+    """Print a verified ticket for a machine or a person; the exit code says whether it keeps its promise."""
+    if as_json:
+        print(json.dumps(found), file=results)
+    else:
+        print("\n".join(sentences(found)), file=results)
+    return 0 if found["holds"] else 1
+
+
+def sentences(found: dict[str, Any]) -> list[str]:
+    r"""What a verified ticket is, in words.
+
+    >>> row = {"ticket": "t", "ticket_bytes": 9, "method": "random", "seed": 0, "source_weights": 1200,
+    ...        "kept_weights": 30, "redrawn_blocks": 0, "target_weights": None}
+    >>> print("\n".join(sentences(row)))
+    t: 9 bytes, made by random from seed 0; its checksums and its source are as they were written.
+    It keeps 30 of 1,200 source weights.
+    It promises no target: there are no residuals to check.
+    """
+    lines = [
+        f"{found['ticket']}: {found['ticket_bytes']:,} bytes, made by {found['method']}"
+        f" from seed {found['seed']}; its checksums and its source are as they were written."
+    ]
+    kept = f"It keeps {found['kept_weights']:,} of {found['source_weights']:,} source weights"
+    if found["target_weights"] is None:
+        return [*lines, kept + ".", "It promises no target: there are no residuals to check."]
+    layer, row, column = found["worst_weight"]
+    lines += [
+        f"{kept}, {found['kept_per_target_weight']:.3f} for each of {found['target_weights']:,}"
+        f" target weights ({found['redrawn_blocks']:,} blocks were drawn again).",
+        f"{found['within_tolerance']:,} of {found['target_weights']:,} target weights are within"
+        f" {found['tolerance']:g}; the mean residual is {found['mean_residual']:.3g}, the worst"
+        f" {found['worst_residual']:.3g} (layer {layer}, input {row}, output {column}).",
+    ]
+    if "accuracy" in found:
+        lines.append(
+            f"Test accuracy {100 * found['accuracy']:.2f} %"
+            f" (target {100 * found['target_accuracy']:.2f} %), {100 * found['agreement']:.2f} % equal"
+            f" predictions, largest |f - g| {found['max_deviation']:.3g}; found in {found['seconds']:.2f} s."
+        )
+    if not found["holds"]:
+        lines.append("NOT VALID: not every target weight is within the tolerance.")
+    return lines
