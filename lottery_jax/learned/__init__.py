@@ -1,0 +1,1 @@
+"""Learned masks: scores trained on frozen random weights. One learner per file."""
