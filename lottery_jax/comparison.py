@@ -115,10 +115,6 @@ def describe(architecture: Architecture) -> str:
     return ", ".join(f"{layer.kind} {sizes(layer.shapes())}" for layer in architecture)
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
 def unseen(done: int, total: int) -> None:
     """Progress that nobody watches."""
 
@@ -213,10 +209,10 @@ class Comparison:
         find = METHODS[method].find
         assert find is not None  # the target itself has no ticket, and no method builds on it
 
-        def ticket(name: str, seed: int) -> Ticket:
+        def on_file(name: str, seed: int) -> Ticket:
             return Ticket.load(self._path(name, seed, None))
 
-        bench = Bench(self.task, self.settings, ticket, self.progress)
+        bench = Bench(self.task, self.settings, on_file, self.progress)
         start = time.perf_counter()
         tickets = find(bench, seed, keeps)
         seconds = time.perf_counter() - start
@@ -229,14 +225,19 @@ class Comparison:
         return self.folder / "tickets" / f"{method}-seed{seed}{suffix}.safetensors"
 
     def _record(self, method: str, seed: int, keep: float | None, metrics: Metrics) -> Record:
-        numbers = {name: _finite(value) for name, value in dataclasses.asdict(metrics).items()}
         return Record(
             method=method,
             task=self.task.name,
             seed=seed,
             keep=keep,
+            accuracy=metrics.accuracy,
+            accuracy_low=metrics.accuracy_low,
+            accuracy_high=metrics.accuracy_high,
+            target_accuracy=metrics.target_accuracy,
+            agreement=metrics.agreement,
+            # JSON has no NaN: a network that gives NaN has no largest deviation.
+            max_deviation=metrics.max_deviation if math.isfinite(metrics.max_deviation) else None,
             target_weights=self.task.target.count,
-            **numbers,
             device=environment.device(),
             versions=environment.versions(),
         )

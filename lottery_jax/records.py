@@ -35,7 +35,7 @@ class Record:
     target_accuracy: float
     agreement: float
     """Fraction of test images with the target's prediction."""
-    max_deviation: float
+    max_deviation: float | None
     """Largest |f - g| over test images and outputs."""
     target_weights: int
     source_weights: int | None = None

@@ -30,8 +30,8 @@ class Row:
 
     def within(self) -> str:
         """How many target weights the verifier found within the tolerance, for the seed with the fewest."""
-        counts = [record.within_tolerance for record in self.records]
-        if None in counts:
+        counts = [record.within_tolerance for record in self.records if record.within_tolerance is not None]
+        if not counts:
             return DASH
         fewest, weights = min(counts), self.records[0].target_weights
         return "all" if fewest == weights else f"{fewest:,}"
