@@ -26,9 +26,9 @@ def redundant_architecture(sizes: Sequence[int], *, copies: int = 5, relu: bool 
 
 
 def wide_architecture(architecture: Architecture) -> Architecture:
-    """A plain masked MLP as deep as the given source and with as many weights (never more).
+    """A plain masked MLP as deep as the given source and with as many weights.
 
-    All its hidden layers have one width, the largest that fits; weights are N(0, 2 / inputs).
+    All its hidden layers have one width, the one that comes nearest; weights are N(0, 2 / inputs).
 
     >>> [layer.outputs for layer in wide_architecture(redundant_architecture((784, 500, 10)))]
     [2508, 10]
@@ -46,5 +46,6 @@ def wide_architecture(architecture: Architecture) -> Architecture:
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if weights(middle) <= budget else (low, middle)
-    sizes = (inputs, *([low] * hidden), classes)
+    width = min(low, high, key=lambda width: abs(weights(width) - budget))
+    sizes = (inputs, *([width] * hidden), classes)
     return tuple(Linear(i, o, Sampler.normal((2 / i) ** 0.5)) for i, o in itertools.pairwise(sizes))

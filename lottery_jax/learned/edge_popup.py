@@ -91,7 +91,8 @@ def edge_popup(
         raise InputError(f"{len(seeds)} seeds, {len(keeps)} keeps, together={together}; give at least 1 of each")
     schedule = Schedule(epochs, batch_size, learning_rate, momentum, weight_decay)
     width = together or (1 if jax.default_backend() == "cpu" else len(seeds) * len(keeps))
-    trainer = _Trainer(architecture, schedule, schedule.optimizer(len(dataset.train)), width)
+    trainer = _Trainer(architecture, schedule, len(dataset.train), width)
+    optimizer = trainer.optimizer()
 
     runs = list(itertools.product(seeds, keeps))
     counts = _stack([keep_counts(architecture, keep) for keep in keeps])
@@ -106,7 +107,7 @@ def edge_popup(
         gains = trainer.unit_gains(sources, train, _Run(place, counts, gains), scores)
     fixed = _Run(place, counts, gains)
     keys = jnp.stack([jax.random.key(seed % 2**32) for seed, _ in runs])
-    state = jax.vmap(lambda scores, key: begin(scores, key=key, optimizer=trainer.optimizer))(scores, keys)
+    state = jax.vmap(lambda scores, key: begin(scores, key=key, optimizer=optimizer))(scores, keys)
     state, history = drive(
         lambda state, part: trainer.advance(state, sources, train, fixed, part),
         state,
@@ -140,14 +141,20 @@ class _Run(NamedTuple):
     gains: jax.Array
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
 class _Trainer:
-    """The compiled parts of a training, over the runs [R]; `sources` are one per seed."""
+    """The compiled parts of a training, over the runs [R]; `sources` are one per seed.
+
+    Equal trainers share their compiled programs, from one call of `edge_popup` to the next.
+    """
 
     architecture: Architecture
     schedule: Schedule
-    optimizer: optax.GradientTransformation
+    examples: int
     together: int
+
+    def optimizer(self) -> optax.GradientTransformation:
+        return self.schedule.optimizer(self.examples)
 
     def over_runs(self, one: Callable, arguments: tuple) -> Any:
         # A vmap of width 1 would make matrix products twice as slow on a CPU as a loop does.
@@ -181,7 +188,7 @@ class _Trainer:
                 loss,
                 state,
                 train,
-                optimizer=self.optimizer,
+                optimizer=self.optimizer(),
                 epochs=epochs,
                 batch_size=self.schedule.batch_size,
             )
