@@ -1,12 +1,13 @@
 """The command line: parse, run, and turn every refusal into one sentence and an exit code.
 
 Exit codes: 0 done; 1 a ticket is invalid, or a weight is not within its tolerance; 2 an input was refused;
-130 stopped by the user.
+130 stopped by the user; 141 nobody reads the output any more.
 """
 
 import contextlib
 import dataclasses
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -54,6 +55,9 @@ def run(command: Compare | Approximate | Verify) -> int:
         return refuse(str(error), 2)
     except TicketError as error:
         return refuse(str(error), 1)
+    except BrokenPipeError:  # `| head` has seen enough; Python would complain again when it flushes at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), results.fileno())
+        return 141
     except OSError as error:
         where = error.filename or "an output file"
         return refuse(f"{where}: {error.strerror or error}; free some space or choose another place", 2)
@@ -112,7 +116,8 @@ def bars(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
         whole = shown.add_task(first, total=None)
         part = shown.add_task("", visible=False)
 

@@ -84,11 +84,11 @@ def configuration(settings: Compare, task: Task) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "task": task.name,
-        "data": task.dataset.fingerprint,
-        "target": fingerprint(task.target),
+        "data_hash": task.dataset.fingerprint,
+        "target_hash": fingerprint(task.target),
         "candidates": settings.candidates,
         "tolerance": settings.tolerance,
-        "epochs": learning_epochs(settings),
+        "learning_epochs": learning_epochs(settings),
     }
 
 
