@@ -1,4 +1,4 @@
-"""The ticket: a source recipe and packed masks. It is a file format: nothing in it is code, and a seed is its weights."""
+"""The ticket: a source recipe and packed masks. It is a file format, and nothing in it is code."""
 
 import dataclasses
 import functools
@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import struct
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from safetensors.numpy import save as save_safetensors
 
 from lottery_jax import sampler
 from lottery_jax.errors import InputError, TicketError
+from lottery_jax.files import write_atomically
 from lottery_jax.networks import architecture as arch
 from lottery_jax.networks.network import MaskedNetwork, fixed_network
 
@@ -152,7 +152,15 @@ def _parse(content: bytes, name: str) -> tuple[dict[str, Any], dict[str, np.ndar
         text, digest = metadata["ticket"], metadata["sha256"]
         header = json.loads(text)
         known = header.get("format") == FORMAT
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError, SafetensorError, OverflowError) as error:
+    except (
+        struct.error,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        SafetensorError,
+        OverflowError,
+    ) as error:
         raise TicketError(f"{name!r} is not a lottery_jax ticket, or it is truncated or damaged") from error
     if not known:
         raise TicketError(f"{name!r} is a safetensors file but not a lottery_jax ticket")
@@ -173,23 +181,3 @@ def _digest(text: str, tensors: Mapping[str, np.ndarray]) -> str:
         sha.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
         sha.update(tensor.data if tensor.size else b"")
     return sha.hexdigest()
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write to a neighbouring temporary file, then rename: a reader never sees half a file."""
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise InputError(f"cannot write {str(path)!r}: {error.strerror}; choose a writable folder") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        Path(temporary).unlink(missing_ok=True)
-        raise InputError(f"cannot write {str(path)!r}: {error.strerror}; free some space or choose a folder") from error
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

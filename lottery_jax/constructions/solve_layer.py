@@ -61,7 +61,7 @@ def solve_layer(
                     seed_words(seed),
                     np.uint32(stream + ATTEMPT_STRIDE * attempt),
                     plan.multipliers[branch],
-                    plan.slots[branch],
+                    plan.slots[branch].astype(np.uint32),
                     _padded(failed[part]),
                     units,
                     outputs,
@@ -84,7 +84,7 @@ def solve_layer(
         failed = failed[~settled]
         if not len(failed):
             break
-    failures = int(len(failed)) if not shared else (lost if len(failed) else 0)
+    failures = lost if len(failed) else 0
     rows = np.concatenate(redraws) if redraws else np.zeros((0, 3), np.int32)
     return mask, rows, failures
 

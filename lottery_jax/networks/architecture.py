@@ -1,6 +1,7 @@
 """Architectures as data: a tuple of layer descriptions, ReLU between them, every tensor drawn from one seed."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -231,7 +232,7 @@ def check(architecture: Architecture) -> None:
         for name, shape in layer.shapes().items():
             if min(shape) < 1:
                 raise InputError(f"layer {position} is empty: {name} has shape {shape}; every size must be 1 or more")
-    for position, (left, right) in enumerate(zip(architecture, architecture[1:], strict=False)):
+    for position, (left, right) in enumerate(itertools.pairwise(architecture)):
         if left.outputs != right.inputs:
             raise InputError(
                 f"layer {position} gives {left.outputs} outputs but layer {position + 1} takes {right.inputs} inputs"

@@ -62,9 +62,7 @@ def top_k_mask(scores: jax.Array, keep: float | jax.Array) -> jax.Array:
     if not jnp.issubdtype(scores.dtype, jnp.floating) or scores.dtype.itemsize > 4:
         raise InputError(f"scores are {scores.dtype}; cast them to float32")
     if scores.size >= _INFINITY:
-        raise InputError(
-            f"scores have {scores.size} entries; split tensors of 2**31 - 2**23 entries and more"
-        )
+        raise InputError(f"scores have {scores.size} entries; split tensors of 2**31 - 2**23 entries and more")
     count = jnp.asarray(kept_count(keep, scores.size), jnp.int32)
     return _straight_through(scores.astype(jnp.float32), count)
 

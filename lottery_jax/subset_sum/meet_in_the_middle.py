@@ -20,7 +20,7 @@ class MeetInTheMiddle(Solver, Stage):
     >>> from lottery_jax.subset_sum import Problem, solve
     >>> problem = Problem(np.array([0.5, -0.25, 0.125]), np.array([0.3, 0.6]), tolerance=0.2)
     >>> solve(problem, MeetInTheMiddle()).subsets
-    array([[ True, False, False],
+    array([[ True,  True, False],
            [ True, False,  True]])
     """
 

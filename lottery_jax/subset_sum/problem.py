@@ -44,9 +44,7 @@ class Problem:
         candidates, targets = self.candidates, self.targets
         if targets.ndim != 1:
             raise InputError(f"targets must have shape [P], not {targets.shape}")
-        if candidates.ndim not in (1, 2) or (
-            candidates.ndim == 2 and candidates.shape[0] != targets.shape[0]
-        ):
+        if candidates.ndim not in (1, 2) or (candidates.ndim == 2 and candidates.shape[0] != targets.shape[0]):
             raise InputError(
                 f"candidates must have shape [N] or [{targets.shape[0]}, N] for {targets.shape[0]} targets,"
                 f" not {candidates.shape}"

@@ -93,7 +93,7 @@ class BySize(Stage):
         unset = jnp.full(batch, -1, jnp.int64)
 
         def one_size(state):
-            size, _, _, _, best_gap = state
+            size = state[0]
             # A left part of size i meets right parts of size - i.
             right_keys = 2 * (target - right) + 1 + band * (size - right_size)
             merged = jax.lax.sort(jnp.concatenate([left_keys, right_keys]), dimension=0)

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import functools
+import math
 import os
 from collections.abc import Callable
 from typing import Any, Literal
@@ -98,24 +99,24 @@ def _run(
     workers = (os.cpu_count() or 1) if cpu else 1
     total, candidates = len(open_), problem.shape[1]
     wide = grid == "int64" or stage.wide
-    # Sizes are powers of two, so that few shapes are ever compiled.
-    chunk = min(stage.chunk(candidates, cpu), _power_of_two(total))
-    chunks = min(_CALL_CHUNKS, _power_of_two(-(-total // (chunk * workers))))
-    size = chunk * chunks
+    # Sizes are powers of eight, so that few shapes are ever compiled; empty chunks at the end are not searched.
+    chunk = min(stage.chunk(candidates, cpu), _power_of_eight(total))
+    chunks = min(_CALL_CHUNKS, _power_of_eight(-(-total // (chunk * workers))))
+    size = chunk * min(chunks, -(-total // (chunk * workers)))
     dtype = np.float64 if wide or problem.double else np.float32
     tolerance = dtype(problem.tolerance)
 
     def call(start: int) -> tuple[np.ndarray, ...]:
         index = open_[start : start + size]
         values, targets = problem.rows(index if total < problem.shape[0] else slice(start, start + size))
-        missing = size - len(index)
-        if missing:
-            values, targets = np.pad(values, ((0, missing), (0, 0))), np.pad(targets, (0, missing))
+        used = -(-len(index) // chunk)
+        missing = chunk * chunks - len(index)
+        values, targets = np.pad(values, ((0, missing), (0, 0))), np.pad(targets, (0, missing))
         # The setting belongs to the thread, so each call makes its own.
         with jax.enable_x64(wide or problem.double):
             shaped = values.reshape(chunks, chunk, candidates), targets.reshape(chunks, chunk)
-            answer = _search(stage, wide, *(np.asarray(x, dtype) for x in shaped), tolerance, key)
-            found = tuple(np.asarray(x).reshape(size, *x.shape[2:])[: len(index)] for x in answer)
+            answer = _search(stage, wide, *(np.asarray(x, dtype) for x in shaped), tolerance, np.int32(used), key)
+            found = tuple(np.asarray(x).reshape(chunk * chunks, *x.shape[2:])[: len(index)] for x in answer)
         if progress is not None:
             progress(len(index))
         return found
@@ -130,17 +131,24 @@ def _run(
 
 
 @functools.partial(jax.jit, static_argnames=("stage", "wide"))
-def _search(stage: Stage, wide: bool, candidates: Any, targets: Any, tolerance: Any, key: Any) -> Any:
+def _search(stage: Stage, wide: bool, candidates: Any, targets: Any, tolerance: Any, used: Any, key: Any) -> Any:
+    """Search the first `used` of C chunks: candidates [C, B, N], targets [C, B]."""
     dtype = jnp.int64 if wide else jnp.int32
 
-    def one_chunk(chunk: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
-        on_grid = to_grid(chunk[0].T, chunk[1], tolerance, dtype)
+    def one_chunk(place: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        on_grid = to_grid(candidates[place].T, targets[place], tolerance, dtype)
         chosen = stage.search(on_grid, key)
-        steps = jnp.where(chosen, on_grid.candidates, 0).sum(0) - on_grid.targets
+        steps = jnp.where(chosen, on_grid.candidates, 0).sum(0, dtype=dtype) - on_grid.targets
         within = (jnp.abs(steps) <= on_grid.tolerance) & (on_grid.clipped == 0)
         return _pack(chosen), residuals(on_grid, steps), within
 
-    return jax.lax.map(one_chunk, (candidates, targets))
+    shapes = jax.eval_shape(one_chunk, jax.ShapeDtypeStruct((), jnp.int32))
+    empty = tuple(jnp.zeros((len(targets), *part.shape), part.dtype) for part in shapes)
+
+    def step(place: jax.Array, found: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        return tuple(all_.at[place].set(one) for all_, one in zip(found, one_chunk(place), strict=True))
+
+    return jax.lax.fori_loop(0, used, step, empty)
 
 
 def _pack(chosen: jax.Array) -> jax.Array:
@@ -151,5 +159,5 @@ def _pack(chosen: jax.Array) -> jax.Array:
     return placed.sum(1, dtype=jnp.uint32).T
 
 
-def _power_of_two(count: int) -> int:
-    return 1 << max(count - 1, 0).bit_length()
+def _power_of_eight(count: int) -> int:
+    return 8 ** math.ceil(math.log(max(count, 1), 8) - 1e-9)

@@ -27,9 +27,10 @@ def closest_subset(candidates: jax.Array, targets: jax.Array) -> jax.Array:
     if count < _MINIMUM:
         padding = jnp.zeros((_MINIMUM - count, *candidates.shape[1:]), candidates.dtype)
         return closest_subset(jnp.concatenate([candidates, padding]), targets)[:count]
-    low, high = jnp.minimum(candidates, 0).sum(0), jnp.maximum(candidates, 0).sum(0)
+    dtype = candidates.dtype  # named in each sum: with 64-bit types on, int32 would add up to int64
+    low, high = (f(candidates, 0).sum(0, dtype=dtype) for f in (jnp.minimum, jnp.maximum))
     # Twice for the centring, twice for the tag.
-    wanted = 2 * (2 * jnp.clip(targets, low, high) - candidates.sum(0))
+    wanted = 2 * (2 * jnp.clip(targets, low, high) - candidates.sum(0, dtype=dtype))
     plus = _closest_signs(2 * jnp.abs(candidates), wanted)
     return jnp.where(candidates > 0, plus, ~plus) & (candidates != 0)
 

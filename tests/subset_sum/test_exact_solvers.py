@@ -1,0 +1,133 @@
+"""Exact solvers against brute force and an independent meeting in the middle."""
+
+import numpy as np
+import pytest
+
+from lottery_jax.subset_sum import MeetInTheMiddle, Problem, Randomized, Smallest, Status, solve
+from tests.subset_sum.oracles import all_residuals, least_residuals, recomputed
+
+
+def instances(count: int, problems: int = 48) -> tuple[np.ndarray, np.ndarray]:
+    """A catalogue in one batch: uniform, products, ties, zeros, duplicates, all negative, unreachable targets."""
+    rng = np.random.default_rng(count)
+    rows = problems // 6
+    kinds = [
+        rng.uniform(-1, 1, (rows, count)),
+        rng.uniform(-1, 1, (rows, count)) * rng.uniform(-1, 1, (rows, count)),
+        rng.integers(-3, 4, (rows, count)) / 4,
+        np.where(rng.random((rows, count)) < 0.5, 0, rng.uniform(-1, 1, (rows, count))),
+        np.full((rows, count), 0.25),
+        -rng.uniform(0, 1, (rows, count)),
+    ]
+    targets = rng.uniform(-1, 1, 6 * rows)
+    targets[::7] = 0
+    targets[3::11] = 100
+    return np.concatenate(kinds).astype(np.float32), targets.astype(np.float32)
+
+
+@pytest.mark.parametrize("count", range(1, 17))
+def test_meet_in_the_middle_is_exact(count):
+    candidates, targets = instances(count)
+    solution = solve(Problem(candidates, targets, 0.03), MeetInTheMiddle())
+    best = all_residuals(candidates, targets)[0].min(1)
+    found = recomputed(solution, candidates, targets)
+    # Within N + 1 steps of the 32-bit grid, whose step is at most sum |a| / 2**28.
+    slack = (count + 1) * np.abs(candidates).sum(1) * 2.0**-28
+    assert (found <= best + slack).all()
+    np.testing.assert_allclose(np.abs(solution.residuals), found, rtol=1e-5, atol=2e-6)
+    np.testing.assert_array_equal(solution.within, found <= 0.03)
+    assert set(np.unique(solution.status)) <= {Status.WITHIN, Status.INFEASIBLE}
+    assert not solution.subsets[candidates == 0].any()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 12, 16])
+@pytest.mark.parametrize("tolerance", [0.2, 0.004])
+def test_smallest_is_smallest(count, tolerance):
+    candidates, targets = instances(count)
+    solution = solve(Problem(candidates, targets, tolerance), Smallest())
+    residuals, sizes = all_residuals(candidates, targets)
+    fewest = np.where(residuals <= tolerance, sizes, count + 1).min(1)
+    np.testing.assert_array_equal(solution.within, fewest <= count)
+    within = solution.within
+    np.testing.assert_array_equal(solution.sizes[within], fewest[within])
+    assert (recomputed(solution, candidates, targets)[within] <= tolerance).all()
+    # What has no solution is answered with the least residual.
+    best = residuals.min(1)[~within]
+    assert (recomputed(solution, candidates, targets)[~within] <= best + 1e-5).all()
+
+
+@pytest.mark.parametrize("count", [20, 21, 26, 30])
+def test_meet_in_the_middle_at_the_sizes_in_use(count):
+    rng = np.random.default_rng(count)
+    candidates, targets = rng.uniform(-1, 1, (4, count)), rng.uniform(-1, 1, 4)
+    solution = solve(Problem(candidates, targets, 0.01), MeetInTheMiddle())
+    best = least_residuals(candidates, targets)
+    step = np.abs(candidates).sum(1) * (2.0**-28 if count <= 24 else 2.0**-51)
+    found = recomputed(solution, candidates, targets)
+    assert (found <= best + (count + 1) * step).all()
+    assert solution.within.all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [36, 40, 44])
+def test_meet_in_the_middle_at_its_limit(count):
+    rng = np.random.default_rng(count)
+    candidates, targets = rng.uniform(-1, 1, (1, count)), rng.uniform(-1, 1, 1)
+    solution = solve(Problem(candidates, targets, 0.01), MeetInTheMiddle())
+    found, best = recomputed(solution, candidates, targets), least_residuals(candidates, targets)
+    assert (found <= best + (count + 1) * np.abs(candidates).sum(1) * 2.0**-51).all()
+
+
+@pytest.mark.slow
+def test_smallest_beyond_three_at_21_and_40():
+    rng = np.random.default_rng(0)
+    for count, problems in ((21, 6), (40, 1)):
+        candidates = rng.uniform(0.1, 0.3, (problems, count)).astype(np.float32)
+        targets = np.full(problems, 1.65, np.float32)  # six at the least, for 0.3 each
+        solution = solve(Problem(candidates, targets, 0.01), Smallest())
+        ordered = np.sort(candidates, 1)[:, ::-1].cumsum(1)
+        at_least = (ordered < 1.64).sum(1) + 1
+        assert (solution.sizes >= at_least).all() and solution.within.all()
+        assert (recomputed(solution, candidates, targets) <= 0.01).all()
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e-6, 1e6, 1e20])
+def test_scale_changes_nothing(scale):
+    candidates, targets = instances(9)
+    for solver in (MeetInTheMiddle(), Smallest()):
+        # A power of two rescales floats without rounding.
+        factor = np.float32(2.0 ** round(np.log2(scale)))
+        plain = solve(Problem(candidates, targets, 0.05), solver, grid="int32")
+        scaled = solve(Problem(candidates * factor, targets * factor, 0.05 * float(factor)), solver, grid="int32")
+        np.testing.assert_array_equal(plain.bits, scaled.bits)
+
+
+def test_wide_range_needs_the_wide_grid():
+    # On the 32-bit grid the small candidates round to nothing; `auto` sees it from the tolerance.
+    candidates = np.array([[1e6, 1e-3, 2e-3, 4e-3, -1e6, 8e-3]])
+    solution = solve(Problem(candidates, np.array([5e-3]), 1e-6), MeetInTheMiddle())
+    assert recomputed(solution, candidates, np.array([5e-3]))[0] < 1e-9
+
+
+def test_tolerance_is_met_at_equality():
+    candidates, targets = np.array([[1.0, 2.0, 4.0]]), np.array([8.0])
+    solution = solve(Problem(candidates, targets, 1.0), Smallest())
+    assert solution.within.all() and solution.sizes[0] == 3
+    assert not solve(Problem(candidates, targets, 0.999), Smallest()).within.any()
+
+
+@pytest.mark.parametrize("solver", [MeetInTheMiddle(), Smallest()])
+def test_shared_candidates_are_the_same_problem(solver):
+    rng = np.random.default_rng(3)
+    shared, targets = rng.uniform(-1, 1, 10).astype(np.float32), rng.uniform(-1, 1, 20).astype(np.float32)
+    repeated = solve(Problem(np.tile(shared, (20, 1)), targets, 0.01), solver)
+    np.testing.assert_array_equal(solve(Problem(shared, targets, 0.01), solver).bits, repeated.bits)
+
+
+def test_randomized_with_a_window_over_everything_is_exact():
+    import jax
+
+    candidates, targets = instances(12)
+    solution = solve(Problem(candidates, targets, 0.03), Randomized(window=12, rounds=1), key=jax.random.key(0))
+    best = all_residuals(candidates, targets)[0].min(1)
+    assert (recomputed(solution, candidates, targets) <= best + 1e-6).all()
