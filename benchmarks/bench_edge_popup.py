@@ -85,9 +85,7 @@ def time_step(architecture: Architecture, gate: Callable, repeats: int) -> tuple
     """Seconds to compile and run once, and the median milliseconds of the steps after."""
     source = {name: jnp.asarray(w) for name, w in draw_source(architecture, seed=0).items()}
     random = np.random.default_rng(0)
-    scores = {
-        name: jnp.asarray(random.uniform(-0.02, 0.02, w.shape), jnp.float32) for name, w in source.items()
-    }
+    scores = {name: jnp.asarray(random.uniform(-0.02, 0.02, w.shape), jnp.float32) for name, w in source.items()}
     images = jnp.asarray(random.uniform(size=(BATCH, architecture[0].inputs)), jnp.float32)
     labels = jnp.asarray(random.integers(0, 10, BATCH))
     optimizer = optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(0.1, momentum=0.9))

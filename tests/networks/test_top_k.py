@@ -96,9 +96,7 @@ def test_following_the_gradient_lowers_a_loss() -> None:
     assert loss(scores) < 0.1 * loss(first)
 
 
-@pytest.mark.parametrize(
-    ("keep", "size", "count"), [(0.5, 5, 2), (0.5, 7, 4), (0.51, 1_959_999, 999_599), (1, 9, 9)]
-)
+@pytest.mark.parametrize(("keep", "size", "count"), [(0.5, 5, 2), (0.5, 7, 4), (0.51, 1_959_999, 999_599), (1, 9, 9)])
 def test_count_is_pythons_round(keep: float, size: int, count: int) -> None:
     assert kept_count(keep, size) == count == round(keep * size)
 
