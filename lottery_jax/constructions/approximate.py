@@ -10,6 +10,7 @@ from lottery_jax.constructions.scalar import scalar_layer, scalar_plan
 from lottery_jax.constructions.solve_layer import solve_layer
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.networks.architecture import Gadget, Layer, source_tensors
+from lottery_jax.networks.architecture import check as check_architecture
 from lottery_jax.subset_sum import MeetInTheMiddle, Randomized, Smallest, Solver
 from lottery_jax.ticket import Ticket
 
@@ -62,6 +63,7 @@ def approximate(
     _check(weights, construction, candidates, tolerance, max_redraws)
     solver = solver or choose_solver(candidates, objective)
     architecture = _architecture(weights, construction, candidates, nonnegative)
+    check_architecture(architecture)
     masks, redraws, failures = {}, {}, 0
     tensors = list(source_tensors(architecture))
     for position, (layer, weight) in enumerate(zip(architecture, weights, strict=True)):

@@ -1,0 +1,86 @@
+"""The sampler: published test vectors, equality of host and device, bounds, and what may never change."""
+
+import hashlib
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lottery_jax.errors import InputError
+from lottery_jax.sampler import Sampler, draw, draw_at, draw_host, seed_words, threefry
+
+SAMPLERS = [
+    Sampler.uniform(-1, 1),
+    Sampler.uniform(-0.4642, 0.5407),
+    Sampler.uniform(3, 1e3),
+    Sampler.normal(2.0),
+    Sampler.signed_constant(0.3),
+]
+
+
+@pytest.mark.parametrize(
+    ("key", "counter", "expected"),
+    [
+        ((0, 0), (0, 0), (0x6B200159, 0x99BA4EFE)),
+        ((0xFFFFFFFF, 0xFFFFFFFF), (0xFFFFFFFF, 0xFFFFFFFF), (0x1CB996FC, 0xBB002BE7)),
+        ((0x13198A2E, 0x03707344), (0x243F6A88, 0x85A308D3), (0xC4923A9C, 0x483DF7A0)),
+    ],
+)
+def test_threefry_gives_the_published_vectors(key, counter, expected):
+    """The known answers of the Random123 distribution."""
+    words = threefry(key, tuple(np.array([c], np.uint32) for c in counter))
+    assert tuple(int(word[0]) for word in words) == expected
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=repr)
+def test_host_device_and_single_positions_are_equal(sampler):
+    seed, stream = 2**40 + 3, 5
+    host = draw_host(sampler, seed=seed, stream=stream, shape=(211, 333))
+    np.testing.assert_array_equal(host, draw(sampler, seed=seed, stream=stream, shape=(211, 333)))
+    index = np.array([0, 1, 2, 333, 211 * 333 - 1], np.uint32)
+    for xp in (np, jnp):
+        alone = draw_at(sampler, seed_words(seed), np.uint32(stream), xp.asarray(index), xp)
+        np.testing.assert_array_equal(alone, host.reshape(-1)[index])
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=repr)
+def test_moments_and_bounds(sampler):
+    drawn = draw_host(sampler, seed=1, stream=0, shape=(400_000,)).astype(np.float64)
+    middle = (sampler.low + sampler.high) / 2 if sampler.kind == "uniform" else 0
+    deviation = sampler.standard_deviation
+    assert abs(drawn.mean() - middle) < 5 * deviation / np.sqrt(drawn.size)
+    assert abs(drawn.std() / deviation - 1) < 0.01
+    if sampler.kind == "uniform":
+        assert sampler.low <= drawn.min() and drawn.max() <= sampler.high
+
+
+def test_seeds_and_streams_are_apart():
+    draws = [draw_host(SAMPLERS[0], seed=s, stream=t, shape=(2000,)) for s in (0, 1, 2**32) for t in (0, 1)]
+    correlation = np.corrcoef(draws) - np.eye(len(draws))
+    assert np.abs(correlation).max() < 0.1
+
+
+def test_weights_never_change():
+    """Tickets hold seeds: a change of these digests needs a new sampler version."""
+    digests = [hashlib.sha256(draw_host(s, seed=7, stream=3, shape=(999,))).hexdigest()[:16] for s in SAMPLERS]
+    assert digests == GOLDEN
+
+
+GOLDEN = ["0263d36bfef42ee9", "73d32c246e7a888f", "aacdec0336c9b0a0", "dac1607bd4c98f1f", "2bbd657097340f71"]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Sampler("cauchy"),  # type: ignore[arg-type]
+        lambda: Sampler.uniform(1, 1),
+        lambda: Sampler.uniform(0, float("inf")),
+        lambda: Sampler.normal(0),
+        lambda: draw_host(SAMPLERS[0], seed=-1, stream=0, shape=(1,)),
+        lambda: draw_host(SAMPLERS[0], seed=0, stream=0, shape=(0, 3)),
+        lambda: draw_host(SAMPLERS[0], seed=0, stream=0, shape=(2**16, 2**16)),
+    ],
+)
+def test_bad_samplers_are_refused(make):
+    with pytest.raises(InputError):
+        make()
