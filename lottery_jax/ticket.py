@@ -93,7 +93,8 @@ class Ticket:
             "source_sha256": _digest("", self.source),
         }
         text = json.dumps(header, sort_keys=True)
-        return save_safetensors(tensors, metadata={"ticket": text, "sha256": _digest(text, tensors)})
+        # One entry: safetensors writes several in no fixed order, and equal tickets shall be equal files.
+        return save_safetensors(tensors, metadata={"ticket": f"{_digest(text, tensors)} {text}"})
 
     def save(self, path: str | os.PathLike[str]) -> int:
         """Write the file whole or not at all; returns its size in bytes."""
@@ -149,7 +150,7 @@ def _parse(content: bytes, name: str) -> tuple[dict[str, Any], dict[str, np.ndar
         (length,) = struct.unpack("<Q", content[:8])
         metadata = json.loads(content[8 : 8 + length])["__metadata__"]
         tensors = load_safetensors(content)
-        text, digest = metadata["ticket"], metadata["sha256"]
+        digest, _, text = metadata["ticket"].partition(" ")
         header = json.loads(text)
         known = header.get("format") == FORMAT
     except (

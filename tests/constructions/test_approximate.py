@@ -1,6 +1,7 @@
 """Constructions, end to end on small targets: the masked network computes what the target computes."""
 
 import dataclasses
+import itertools
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +17,7 @@ from lottery_jax.subset_sum import MeetInTheMiddle
 
 def target(sizes=(9, 6, 4), scale=0.5, seed=0):
     rng = np.random.default_rng(seed)
-    return [rng.uniform(-scale, scale, shape).astype(np.float32) for shape in zip(sizes[:-1], sizes[1:], strict=True)]
+    return [rng.uniform(-scale, scale, shape).astype(np.float32) for shape in itertools.pairwise(sizes)]
 
 
 def relu_network(weights, x):
