@@ -65,8 +65,7 @@ def test_approximate_prints_what_the_verifier_finds(
     arguments = ("--target", target, "--candidates", 8, "--tolerance", 0.2, "--out", out, "--json")
     assert lottery_jax("approximate", *arguments) == 0
     found = json.loads(capsys.readouterr().out)
-    again, first = Ticket.load(out), Ticket.load(ticket)
-    assert all((again.masks[name] == mask).all() for name, mask in first.masks.items())
+    assert out.read_bytes() == ticket.read_bytes()  # the same seed gives the same file
     assert lottery_jax("verify", out, "--json") == 0
     verified = json.loads(capsys.readouterr().out)
     assert {name: found[name] for name in verified} == verified
