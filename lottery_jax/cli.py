@@ -210,14 +210,14 @@ def sentences(found: dict[str, Any]) -> list[str]:
     ...        "kept_weights": 30, "redrawn_blocks": 0, "target_weights": None}
     >>> print("\n".join(sentences(row)))
     t: 9 bytes, made by random from seed 0; its checksums and its source are as they were written.
-    It keeps 30 of 1,200 source weights.
+    Its source has 1,200 random weights; its masks keep 30.
     It promises no target: there are no residuals to check.
     """
     lines = [
         f"{found['ticket']}: {found['ticket_bytes']:,} bytes, made by {found['method']}"
         f" from seed {found['seed']}; its checksums and its source are as they were written."
     ]
-    kept = f"It keeps {found['kept_weights']:,} of {found['source_weights']:,} source weights"
+    kept = f"Its source has {found['source_weights']:,} random weights; its masks keep {found['kept_weights']:,}"
     if found["target_weights"] is None:
         return [*lines, kept + ".", "It promises no target: there are no residuals to check."]
     layer, row, column = found["worst_weight"]
