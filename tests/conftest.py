@@ -1,11 +1,15 @@
 """Settings of every test: strict dtype promotion, and no test may leave a mark outside its own folder."""
 
 import os
+import tempfile
 
 # Set before JAX is imported: an implicit int/float promotion is then an error instead of a silent widening.
 os.environ.setdefault("JAX_NUMPY_DTYPE_PROMOTION", "strict")
 # matplotlib draws to files only; no test may need a screen.
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Data and targets are cached for this run alone: no test may pass, or fail, by what an earlier run left.
+_cache = tempfile.TemporaryDirectory(prefix="lottery_jax-cache-")
+os.environ.setdefault("LOTTERY_JAX_CACHE", _cache.name)
 
 from pathlib import Path
 
