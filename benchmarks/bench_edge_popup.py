@@ -18,8 +18,6 @@ this gives `floor`. `without_selection` is the same step with |score| as its mas
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -30,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lottery_jax import environment
 from lottery_jax.networks.architecture import Architecture, Gadget, Linear, draw_source, source_weights
 from lottery_jax.networks.gates import TopKGate
 from lottery_jax.networks.network import MaskedNetwork
@@ -158,14 +157,13 @@ if __name__ == "__main__":
     parser.add_argument("--repeats", type=int, default=50, help="timed steps")
     parser.add_argument("--out", type=Path, default=None, help="JSON file; beside this file if left out")
     arguments = parser.parse_args()
-    device = jax.devices()[0]
     results = {
-        "device": {"platform": device.platform, "kind": device.device_kind, "cores": os.cpu_count()},
-        "versions": {"python": platform.python_version(), "jax": jax.__version__, "numpy": np.__version__},
+        "device": environment.device(),
+        "versions": environment.versions(),
         "rows": measure(arguments.repeats),
     }
     show(results["rows"])
-    out = arguments.out or Path(__file__).parent / "results" / f"edge_popup_{device.platform}.json"
+    out = arguments.out or Path(__file__).parent / "results" / f"edge_popup_{jax.default_backend()}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(results, indent=1) + "\n")
     print(f"written to {out}")

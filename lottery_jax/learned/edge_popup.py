@@ -6,7 +6,8 @@ kept count of each tensor is a traced number, so one compiled program trains eve
 Scale: a bias-free ReLU network is positively homogeneous, so the gains of all layers act as one factor on the
 logits. It decides how fast scores learn, and published samplers fix it for one kept fraction only. Here each
 layer's gain is set so that its output has root mean square 1 on the first training images, under the first
-masks (`normalise=True`); this is right for any sampler (gadgets of U[-1, 1] too) and any kept fraction.
+masks (`normalise=True`), for any sampler and any kept fraction. The first edges of gadgets all count as kept in
+this: at random both edges of a path are kept with probability keep**2, but training soon aligns them.
 """
 
 import dataclasses
@@ -167,7 +168,8 @@ class _Trainer:
 
         def one(arguments):
             run, scores = arguments
-            network = score_network(plain, _at(sources, run.place), scores, run.counts)
+            counts = {name: scores[name].size if name.endswith(".first") else run.counts[name] for name in scores}
+            network = score_network(plain, _at(sources, run.place), scores, jax.tree.map(jnp.int32, counts))
             return unit_gains(network, jnp.asarray(train.images)[:SCALE_IMAGES])
 
         return self.over_runs(one, (runs, scores))

@@ -57,10 +57,9 @@ def test_learns_the_digits(digits: Dataset) -> None:
     assert learned.settings["loss"] < 0.5
 
 
-def test_learns_on_a_gadget_source(digits: Dataset) -> None:
-    (ticket,) = edge_popup(
-        redundant_architecture((64, 30, 10), relu=False), digits, seeds=(2,), keeps=(0.5,), epochs=12
-    )
+def test_learns_on_the_source_of_a_construction(digits: Dataset) -> None:
+    source: Architecture = (Gadget(64, 42, 30, UNIFORM, UNIFORM), Gadget(30, 42, 10, UNIFORM, UNIFORM))
+    (ticket,) = edge_popup(source, digits, seeds=(2,), keeps=(0.5,), epochs=15)
     assert accuracy(ticket.network(), digits.validation) > 0.9
 
 
