@@ -14,23 +14,10 @@ PROGRAM = [sys.executable, str(ROOT / "experiments" / "pensia_experiment_2.py")]
 @pytest.mark.slow
 def test_runs_small_on_the_digits(tmp_path: Path) -> None:
     out = tmp_path / "rows.jsonl"
-    options = [
-        "--data",
-        "digits",
-        "--hidden",
-        "12",
-        "--epochs",
-        "3",
-        "--keeps",
-        "0.5",
-        "0.1",
-        "--seeds",
-        "0",
-        "1",
-        "--out",
-    ]
+    network = ["--data", "digits", "--hidden", "12", "--out", str(out)]
+    training = ["--epochs", "3", "--keeps", "0.5", "0.1", "--seeds", "0", "1"]
     done = subprocess.run(
-        [*PROGRAM, *options, "--seeds", "0", "1", "--out", str(out)],
+        [*PROGRAM, *network, *training],
         cwd=ROOT,
         capture_output=True,
         text=True,
