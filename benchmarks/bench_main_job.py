@@ -88,7 +88,7 @@ def run_case(case: str, target_path: Path, data_dir: Path | None, repeats: int) 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Time and memory of the main job.")
     parser.add_argument("--target", type=Path, required=True, help="pensia_fc2.safetensors")
     parser.add_argument("--data-dir", type=Path, help="folder with MNIST prepared by TensorFlow Datasets")
     parser.add_argument("--repeats", type=int, default=3, help="timed runs after the first")
@@ -113,7 +113,7 @@ def main() -> None:
         )
     shared = {name: rows[0][name] for name in ("device", "versions")}
     for row in rows:
-        row.pop("device"), row.pop("versions")
+        del row["device"], row["versions"]
     kind = "cpu" if shared["device"].startswith("cpu") else "gpu"
     out = arguments.out or Path(__file__).parent / "results" / f"main_job_{kind}.json"
     out.parent.mkdir(exist_ok=True)

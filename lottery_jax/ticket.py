@@ -77,7 +77,9 @@ class Ticket:
 
     def to_bytes(self) -> bytes:
         """The file's bytes: safetensors, deterministic, with a digest over everything."""
-        tensors = {f"mask.{name}": np.packbits(mask, bitorder="little") for name, mask in self.masks.items()}
+        tensors: dict[str, np.ndarray] = {
+            f"mask.{name}": np.packbits(mask, bitorder="little") for name, mask in self.masks.items()
+        }
         tensors |= {f"redraws.{name}": np.ascontiguousarray(r, np.int32) for name, r in self.redraws.items() if len(r)}
         for place, weight in enumerate(self.target or ()):
             tensors[f"target.{place}"] = np.ascontiguousarray(weight, np.float32)

@@ -37,9 +37,7 @@ def steps_per_epoch(examples: int, batch_size: int) -> int:
     19
     """
     if not 1 <= batch_size <= examples:
-        raise InputError(
-            f"a batch size of {batch_size} does not fit {examples} examples; choose 1 to {examples}"
-        )
+        raise InputError(f"a batch size of {batch_size} does not fit {examples} examples; choose 1 to {examples}")
     return examples // batch_size
 
 
@@ -82,9 +80,7 @@ def advance(
         order_key, loss_key = jax.random.split(jax.random.fold_in(state.key, state.epoch))
         rows = jax.random.permutation(order_key, images.shape[0])[: steps * batch_size]
         batches = (rows.reshape(steps, batch_size), jax.random.split(loss_key, steps))
-        (parameters, optimizer_state), losses = jax.lax.scan(
-            step, (state.parameters, state.optimizer), batches
-        )
+        (parameters, optimizer_state), losses = jax.lax.scan(step, (state.parameters, state.optimizer), batches)
         history = {"loss": jnp.mean(losses)}
         if measure is not None:
             history["measure"] = measure(parameters)
@@ -156,8 +152,7 @@ def check_finite(parameters: Parameters, what: str) -> None:
     total = sum(leaf.size for leaf in leaves)
     if bad:
         raise InputError(
-            f"training of {what} diverged: {bad} of {total} parameters are not finite;"
-            " lower the learning rate"
+            f"training of {what} diverged: {bad} of {total} parameters are not finite; lower the learning rate"
         )
 
 

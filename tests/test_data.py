@@ -16,9 +16,7 @@ from lottery_jax.data import cache, datasets, downloads, prepared
 from lottery_jax.errors import InputError
 
 TFDS = Path(__file__).parents[2] / "shared" / "tfds"
-needs_tfds = pytest.mark.skipif(
-    not (TFDS / "mnist").is_dir(), reason="no prepared data sets in ../shared/tfds"
-)
+needs_tfds = pytest.mark.skipif(not (TFDS / "mnist").is_dir(), reason="no prepared data sets in ../shared/tfds")
 
 
 @pytest.fixture(autouse=True)
@@ -140,9 +138,7 @@ def test_prepared_images_equal_the_readers_own(mnist_cache: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10"])
-def test_download_is_checked_decoded_and_kept(
-    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_download_is_checked_decoded_and_kept(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     files = published(name, seed=3)
     asked = serve(monkeypatch, name, files)
     loaded = data.load(name, cache_dir=tmp_path)

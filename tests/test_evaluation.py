@@ -19,9 +19,7 @@ from lottery_jax.networks.mlp import MLP, random_mlp
 
 def split_of(count: int, inputs: int = 7, classes: int = 3) -> Split:
     rng = np.random.default_rng(count)
-    return Split(
-        rng.uniform(size=(count, inputs)).astype(np.float32), rng.integers(0, classes, count).astype(np.int32)
-    )
+    return Split(rng.uniform(size=(count, inputs)).astype(np.float32), rng.integers(0, classes, count).astype(np.int32))
 
 
 def oracle_logits(network: MLP, images: np.ndarray) -> np.ndarray:

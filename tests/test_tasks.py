@@ -121,9 +121,7 @@ def test_files_that_are_no_safetensors_are_refused(path: Path) -> None:
     path.rmdir()
     save_file(tensors(), path)
     whole = path.read_bytes()
-    header = json.dumps(
-        {"fc1.weight": {"dtype": "F8_E4M3", "shape": [1, 1], "data_offsets": [0, 1]}}
-    ).encode()
+    header = json.dumps({"fc1.weight": {"dtype": "F8_E4M3", "shape": [1, 1], "data_offsets": [0, 1]}}).encode()
     for content in (b"", b"PK\x03\x04" * 9, whole[:-1], whole[:20], b"\xff" * 64):
         path.write_bytes(content)
         with pytest.raises(InputError, match="no readable safetensors file"):
@@ -152,9 +150,7 @@ def test_the_published_target_is_read() -> None:
     assert target.sizes == (784, 500, 10) and target.count == 397_000
 
 
-def test_digits_target_is_good_kept_and_the_same_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_digits_target_is_good_kept_and_the_same_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     digits = data.load("digits")
     first = train_target(

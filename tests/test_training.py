@@ -67,9 +67,7 @@ def test_every_step_has_its_own_key_and_every_example_its_turn() -> None:
         remember, start, split, key=jax.random.key(0), optimizer=optax.sgd(1.0), epochs=2, batch_size=4
     )
     assert float(trained["seen"]) == -2 * sum(range(12))
-    keys = [
-        jax.random.split(jax.random.split(jax.random.fold_in(jax.random.key(0), e))[1], 3) for e in (0, 1)
-    ]
+    keys = [jax.random.split(jax.random.split(jax.random.fold_in(jax.random.key(0), e))[1], 3) for e in (0, 1)]
     noise = [float(jax.random.uniform(key)) for epoch in keys for key in epoch]
     assert len(set(noise)) == 6
     np.testing.assert_allclose(-float(trained["noise"]), sum(noise), rtol=1e-5)
@@ -83,9 +81,7 @@ def test_vmap_over_keys_and_a_traced_hyper_parameter(split: Split) -> None:
         def decayed(parameters, images, labels, key):
             return loss(parameters, images, labels, key) + decay * jnp.sum(parameters["first"] ** 2)
 
-        return training.fit(
-            decayed, initial(key), split, key=key, optimizer=optax.adam(0.1), epochs=2, batch_size=8
-        )
+        return training.fit(decayed, initial(key), split, key=key, optimizer=optax.adam(0.1), epochs=2, batch_size=8)
 
     together, history = jax.jit(jax.vmap(run))(keys, decays)
     run_one = jax.jit(run)
@@ -147,9 +143,7 @@ def test_parts_with_progress_equal_the_whole(split: Split) -> None:
     assert int(state.epoch) == 40
 
 
-@pytest.mark.parametrize(
-    ("epochs", "part"), [(1, 1), (7, 1), (19, 1), (23, 1), (40, 2), (60, 3), (100, 5), (101, 1)]
-)
+@pytest.mark.parametrize(("epochs", "part"), [(1, 1), (7, 1), (19, 1), (23, 1), (40, 2), (60, 3), (100, 5), (101, 1)])
 def test_parts_are_equal(epochs: int, part: int) -> None:
     assert training._part(epochs) == part
 

@@ -9,7 +9,7 @@ from lottery_jax.constructions.pensia import layer_gain, pensia_layer, pensia_pl
 from lottery_jax.constructions.scalar import scalar_layer, scalar_plan
 from lottery_jax.constructions.solve_layer import solve_layer
 from lottery_jax.errors import InputError, suggest
-from lottery_jax.networks.architecture import Gadget, Layer, source_tensors
+from lottery_jax.networks.architecture import Gadget, Parallel, source_tensors
 from lottery_jax.networks.architecture import check as check_architecture
 from lottery_jax.subset_sum import MeetInTheMiddle, Randomized, Smallest, Solver
 from lottery_jax.ticket import Ticket
@@ -104,17 +104,21 @@ def approximate(
 
 def _architecture(
     weights: Sequence[np.ndarray], construction: str, candidates: int, nonnegative: bool
-) -> tuple[Layer, ...]:
-    if construction == "pensia":
-        return tuple(
-            # Behind a ReLU nothing is negative, so only the first layer may need both signs.
-            pensia_layer(*w.shape, candidates, signed=place == 0 and not nonnegative, gain=layer_gain(w))
-            for place, w in enumerate(weights)
-        )
+) -> tuple[Gadget | Parallel, ...]:
     low, high = min(float(w.min()) for w in weights), max(float(w.max()) for w in weights)
     if low == high:
         low, high = low - 1.0, high + 1.0
-    return tuple(scalar_layer(*w.shape, candidates, low, high, construction == "scalar-shared") for w in weights)
+    layers: list[Gadget | Parallel] = []
+    for weight in weights:
+        inputs, outputs = weight.shape
+        if construction == "pensia":
+            # Behind a ReLU nothing is negative, so only the first layer may need both signs.
+            signed = not layers and not nonnegative
+            layers.append(pensia_layer(inputs, outputs, candidates, signed=signed, gain=layer_gain(weight)))
+        else:
+            shared = construction == "scalar-shared"
+            layers.append(scalar_layer(inputs, outputs, candidates, low, high, shared))
+    return tuple(layers)
 
 
 def _check(

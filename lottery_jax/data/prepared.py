@@ -35,9 +35,7 @@ def prepared_folder(root: Path, name: str) -> Path | None:
     try:
         file_format = json.loads(info)["fileFormat"]
     except (ValueError, KeyError, TypeError):
-        raise InputError(
-            f"{str(folder / 'dataset_info.json')!r} is damaged; prepare the folder again"
-        ) from None
+        raise InputError(f"{str(folder / 'dataset_info.json')!r} is damaged; prepare the folder again") from None
     if file_format != "array_record":
         raise InputError(
             f"{str(folder)!r} holds {file_format!r} files, which only TensorFlow reads; prepare it with"

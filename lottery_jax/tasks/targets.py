@@ -79,14 +79,11 @@ def import_target(
     tensors = {name: tensors[name] for name in expected}
     if shapes is not None and any(tensors[name].shape != tuple(shape) for name, shape in expected.items()):
         raise InputError(
-            f"{where} must hold {_listing(expected)}, but holds {_shapes(tensors)};"
-            " choose the file of this network"
+            f"{where} must hold {_listing(expected)}, but holds {_shapes(tensors)}; choose the file of this network"
         )
     check_weights(tensors, where)
     target = Target(tuple(tensor.T for tensor in tensors.values()), tuple(tensors))
-    if (inputs is not None and target.sizes[0] != inputs) or (
-        classes is not None and target.sizes[-1] != classes
-    ):
+    if (inputs is not None and target.sizes[0] != inputs) or (classes is not None and target.sizes[-1] != classes):
         raise InputError(
             f"{where} maps {target.sizes[0]} inputs to {target.sizes[-1]} classes ({_shapes(tensors)}),"
             f" but the data set has {inputs} inputs and {classes} classes; choose the right one with --data"
@@ -123,8 +120,7 @@ def check_weights(tensors: Mapping[str, np.ndarray], where: str) -> None:
     for name, tensor in tensors.items():
         if tensor.ndim != 2 or tensor.size == 0:
             raise InputError(
-                f"{name} of {where} has shape {list(tensor.shape)};"
-                " a layer is a matrix [out, in] that is not empty"
+                f"{name} of {where} has shape {list(tensor.shape)}; a layer is a matrix [out, in] that is not empty"
             )
         if tensor.dtype != np.float32:
             raise InputError(f"{name} of {where} holds {tensor.dtype} numbers; convert them to float32")
@@ -137,8 +133,7 @@ def check_weights(tensors: Mapping[str, np.ndarray], where: str) -> None:
         bad = int(np.count_nonzero(~np.isfinite(tensor)))
         if bad:
             raise InputError(
-                f"{name} of {where} has {bad} weights that are NaN, infinite or beyond float32;"
-                " train it again"
+                f"{name} of {where} has {bad} weights that are NaN, infinite or beyond float32; train it again"
             )
 
 
@@ -156,9 +151,7 @@ def _read(path: Path, where: str) -> dict[str, np.ndarray]:
             kinds = {name: file.get_slice(name).get_dtype() for name in names}
             wrong = [f"{name} is {kind}" for name, kind in kinds.items() if kind not in FLOATS]
             if wrong:
-                raise InputError(
-                    f"{where} holds numbers that are no floats ({', '.join(wrong)}); save it as float32"
-                )
+                raise InputError(f"{where} holds numbers that are no floats ({', '.join(wrong)}); save it as float32")
             with np.errstate(over="ignore"):  # what overflows is refused as infinite, by name
                 return {name: np.asarray(file.get_tensor(name)).astype(np.float32) for name in names}
     except (SafetensorError, OSError) as error:
