@@ -34,4 +34,5 @@ class MeetInTheMiddle(Solver, Stage):
 
     def chunk(self, candidates: int, cpu: bool) -> int:
         # Lists that stay in a core's second-level cache; on an accelerator about 1 GiB of lists.
-        return max(1, min(256, 2 ** (18 - candidates // 2)) if cpu else 2 ** (24 - candidates // 2))
+        half = candidates // 2
+        return min(128, 2 ** max(17 - half, 0)) if cpu else 2 ** max(24 - half, 0)

@@ -127,7 +127,7 @@ class BySize(Stage):
         return jnp.concatenate(bits) & (left_at >= 0)
 
     def chunk(self, candidates: int, cpu: bool) -> int:
-        return max(1, 2 ** ((16 if cpu else 24) - (candidates + 1) // 2))
+        return 2 ** max((16 if cpu else 24) - (candidates + 1) // 2, 0)
 
 
 def _subset_sums(a: jax.Array) -> jax.Array:

@@ -135,8 +135,11 @@ def _search(stage: Stage, wide: bool, candidates: Any, targets: Any, tolerance: 
     """Search the first `used` of C chunks: candidates [C, B, N], targets [C, B]."""
     dtype = jnp.int64 if wide else jnp.int32
 
+    # On the grid before the loop: inside it, XLA would round anew wherever a candidate is read.
+    grids = jax.vmap(to_grid, (0, 0, None, None))(candidates.swapaxes(1, 2), targets, tolerance, dtype)
+
     def one_chunk(place: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        on_grid = to_grid(candidates[place].T, targets[place], tolerance, dtype)
+        on_grid = jax.tree.map(lambda all_: all_[place], grids)
         chosen = stage.search(on_grid, key)
         steps = jnp.where(chosen, on_grid.candidates, 0).sum(0, dtype=dtype) - on_grid.targets
         within = (jnp.abs(steps) <= on_grid.tolerance) & (on_grid.clipped == 0)

@@ -42,17 +42,19 @@ def _closest_signs(d: jax.Array, wanted: jax.Array) -> jax.Array:
     shifts = [-rest[0], rest[0]] if len(rest) else [jnp.zeros_like(wanted)]
     if half <= _NETWORK_LIMIT:
         lists = _upper_half(jnp.stack([left, right], 1))
-        found = [_closest_pair(_merge(lists[:, 0], lists[:, 1], wanted - shift + 1)) for shift in shifts]
+        merged = [_merge(lists[:, 0], lists[:, 1], wanted - shift + 1) for shift in shifts]
     else:
         a, b = _all_sums(left), _all_sums(right)
-        found = [_closest_pair(_sorted_pairs(a, wanted - shift + 1 - b)) for shift in shifts]
-    gap, lower = found[0]
-    shift = shifts[0]
+        merged = [_sorted_pairs(a, wanted - shift + 1 - b) for shift in shifts]
+    pairs, gap, shift = merged[0], _least_gap(merged[0]), shifts[0]
     second = jnp.zeros_like(wanted, bool)
-    if len(found) == 2:
-        second = found[1][0] < gap
-        gap, lower = jnp.where(second, found[1][0], gap), jnp.where(second, found[1][1], lower)
-        shift = jnp.where(second, shifts[1], shift)
+    if len(merged) == 2:
+        other = _least_gap(merged[1])
+        second = other < gap
+        pairs, gap, shift = (
+            jnp.where(second, *both) for both in ((merged[1], pairs), (other, gap), (shifts[1], shift))
+        )
+    lower = _lower_at(pairs, gap)
     is_right = (lower & 1) == 1
     from_left = jnp.where(is_right, lower + gap, lower)
     from_right = wanted - shift - (jnp.where(is_right, lower, lower + gap) - 1)
@@ -121,22 +123,34 @@ def _sorted_pairs(left: jax.Array, right: jax.Array) -> jax.Array:
     return jax.lax.sort(jnp.concatenate([left, right]), dimension=0).reshape(-1, 2, left.shape[-1])
 
 
-def _closest_pair(pairs: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Least odd difference of neighbours, and the lower value there (the largest such, for ties): [M, 2, B] -> [B]."""
-    info = jnp.iinfo(pairs.dtype)
+def _gaps(pairs: jax.Array) -> tuple[jax.Array, ...]:
+    """Gaps between neighbours and the lower value of each, inside pairs and across them: [M, 2, B] -> [M or M-1, B]."""
     lower, upper = jnp.minimum(pairs[:, 0], pairs[:, 1]), jnp.maximum(pairs[:, 0], pairs[:, 1])
-    inside, across = upper - lower, lower[1:] - upper[:-1]
-    least = [jnp.where((gap & 1) == 1, gap, info.max).min(0) for gap in (inside, across)]
-    gap = jnp.minimum(*least)
-    at_inside = jnp.where(inside == gap, lower, info.min).max(0)
-    at_across = jnp.where(across == gap, upper[:-1], info.min).max(0)
-    return gap, jnp.maximum(at_inside, at_across)
+    return upper - lower, lower, lower[1:] - upper[:-1], upper[:-1]
+
+
+def _least_gap(pairs: jax.Array) -> jax.Array:
+    """The least gap between neighbours of different sides, which is odd, [B]."""
+    most = jnp.iinfo(pairs.dtype).max
+    inside, _, across, _ = _gaps(pairs)
+    return jnp.minimum(*(jnp.where((gap & 1) == 1, gap, most).min(0) for gap in (inside, across)))
+
+
+def _lower_at(pairs: jax.Array, least: jax.Array) -> jax.Array:
+    """The lower value where a gap is `least`, the largest such for ties, [B]."""
+    none = jnp.iinfo(pairs.dtype).min
+    inside, lower, across, upper = _gaps(pairs)
+    found = [jnp.where(gap == least, low, none).max(0) for gap, low in ((inside, lower), (across, upper))]
+    return jnp.maximum(*found)
 
 
 def _find_sum(d: jax.Array, value: jax.Array) -> jax.Array:
     """Signs, bool [h, B], of the first combination +-d_1 ... +-d_h that equals `value`."""
     count = d.shape[0]
     low, high = _all_sums(d[: count // 2]), _all_sums(d[count // 2 :])
-    position = jnp.arange(2**count, dtype=jnp.int32).reshape(high.shape[0], low.shape[0], 1)
-    first = jnp.where(high[:, None] + low[None] == value, position, 2**count).min((0, 1))
-    return (first[None] >> jnp.arange(count, dtype=jnp.int32)[:, None]) & 1 == 1
+    # Row by row of the smaller list: a reduction over both axes at once would not be vectorised.
+    first = jnp.full_like(low, 2**count, jnp.int32)
+    for row, sums in enumerate(high):
+        first = jnp.minimum(first, jnp.where(low == value - sums, row * len(low), 2**count))
+    position = (first + jnp.arange(len(low), dtype=jnp.int32)[:, None]).min(0)
+    return (position[None] >> jnp.arange(count, dtype=jnp.int32)[:, None]) & 1 == 1
