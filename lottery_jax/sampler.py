@@ -11,8 +11,6 @@ import math
 from statistics import NormalDist
 from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lottery_jax.errors import InputError
@@ -127,7 +125,8 @@ def _to_weights(sampler: Sampler, bits: Any, xp: Any) -> Any:
 def draw_at(sampler: Sampler, key: tuple[Any, Any], stream: Any, index: Any, xp: Any = np) -> Any:
     """Weights at the uint32 positions `index` of a stream: float32, the shape of `index`.
 
-    Each position costs a whole Threefry block; `draw` shares a block between two neighbours.
+    `xp` is `numpy` or `jax.numpy`; both give the same bits, on every device. Each position costs a whole Threefry
+    block, which `draw_host` shares between two neighbours.
     """
     index = index.astype(xp.uint32)
     one = xp.uint32(1)
@@ -150,20 +149,6 @@ def draw_host(sampler: Sampler, *, seed: int, stream: int, shape: tuple[int, ...
         words = threefry(key, (np.full_like(block, stream), block))
         flat[start:stop] = _to_weights(sampler, np.stack(words, -1).reshape(-1), np)
     return flat[:size].reshape(shape)
-
-
-@functools.partial(jax.jit, static_argnames=("sampler", "shape"))
-def _draw_device(sampler: Sampler, key: Any, stream: Any, shape: tuple[int, ...]) -> jax.Array:
-    size = math.prod(shape)
-    block = jnp.arange((size + 1) // 2, dtype=jnp.uint32)
-    words = threefry(key, (jnp.full_like(block, stream), block), jnp)
-    return _to_weights(sampler, jnp.stack(words, -1).reshape(-1)[:size], jnp).reshape(shape)
-
-
-def draw(sampler: Sampler, *, seed: int, stream: int, shape: tuple[int, ...]) -> jax.Array:
-    """All weights of a stream in row-major order, drawn on the default device; equal to `draw_host`."""
-    _checked_size(shape)
-    return _draw_device(sampler, seed_words(seed), np.uint32(stream), tuple(shape))
 
 
 def _checked_size(shape: tuple[int, ...]) -> int:

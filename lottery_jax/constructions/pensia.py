@@ -56,7 +56,6 @@ def _first_weights(layer: Gadget, candidates: int, stream: int, seed: int) -> tu
     key = seed_words(seed)
     first = np.empty((layer.inputs, layer.units), np.float32)
     weak = np.arange(layer.inputs)
-    redraws: list[np.ndarray] = []
     last = np.zeros(layer.inputs, np.int32)
     for attempt in range(_FIRST_ATTEMPTS):
         index = block_positions(layer, "first", weak, np.zeros(1, np.uint32))
@@ -69,5 +68,4 @@ def _first_weights(layer: Gadget, candidates: int, stream: int, seed: int) -> tu
         if not len(weak):
             break
     redrawn = np.flatnonzero(last)
-    redraws = [redrawn, np.zeros_like(redrawn), last[redrawn]]
-    return first, np.stack(redraws, 1).astype(np.int32)
+    return first, np.stack([redrawn, np.zeros_like(redrawn), last[redrawn]], 1).astype(np.int32)
