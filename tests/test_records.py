@@ -1,8 +1,10 @@
 """Records survive being killed half-way, and a key is recorded once."""
 
+import contextlib
 import dataclasses
 import os
 import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -65,25 +67,30 @@ def test_every_setting_names_another_folder() -> None:
     assert run_folder(Path("runs"), one) == run_folder(Path("runs"), dict(reversed(one.items())))
 
 
-@pytest.fixture
-def tiny_disk(monkeypatch: pytest.MonkeyPatch):
-    """A limit on file sizes: writing past 1000 bytes fails as it does on a full disk."""
+@contextlib.contextmanager
+def tiny_disk() -> Iterator[None]:
+    """A limit on file sizes: writing past 1000 bytes fails as it does on a full disk.
+
+    Not a fixture: the limit is the whole process's, and pytest's own output may go to a longer file.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_is_told_before_the_work(tmp_path: Path, tiny_disk: None) -> None:
-    with pytest.raises(InputError, match=r"'.*runs/deep' cannot be written .*--out"):
+def test_a_full_disk_is_told_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"'.*runs/deep' cannot be written .*--out"), tiny_disk():
         check_writable(tmp_path / "runs" / "deep")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_leaves_the_records_as_they_were(tmp_path: Path, tiny_disk: None) -> None:
+def test_a_full_disk_leaves_the_records_as_they_were(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     append_records(path, [record()])
-    with pytest.raises(OSError):
+    with pytest.raises(OSError), tiny_disk():
         append_records(path, [record(seed=seed) for seed in range(1, 9)])
     assert read_records(path) == [record()]
     assert path.read_bytes().endswith(b"\n")
@@ -102,10 +109,10 @@ def test_a_read_only_folder_is_refused(tmp_path: Path) -> None:
         check_writable(tmp_path)
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path, tiny_disk: None) -> None:
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     path.write_text("old")
-    with pytest.raises(InputError, match=r"cannot write '.*report.html'"):
+    with pytest.raises(InputError, match=r"cannot write '.*report.html'"), tiny_disk():
         write_atomically(path, bytes(5000))
     assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
     assert path.read_text() == "old"
