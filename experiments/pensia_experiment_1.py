@@ -2,7 +2,7 @@
 
 Command: python experiments/pensia_experiment_1.py --target pensia_fc2.safetensors
          (left out, a target of the same shape is trained here; --data-dir or TFDS_DATA_DIR for a prepared MNIST)
-Cost: under a minute on two CPU cores, of which about ten seconds are the searches.
+Cost: about a minute on two CPU cores, most of it compilation.
 
 Published (the authors' result files; Gurobi on 36 cores): all weights within 0.01, test accuracy 97.19 -> 97.19 %,
 3,725,871 of 8,337,000 candidates kept (9.39 per weight), 77,266 s. There one candidate vector serves an output row

@@ -16,7 +16,7 @@ INT64_BITS = 52  # what a float64 holds exactly, with room for a subset size abo
 
 
 class Grid(NamedTuple):
-    """One chunk on the grid, batch last. `scale` is the number of steps per unit.
+    """One chunk on the grid, batch last; a unit has 2**exponent steps.
 
     candidates: int [N, B]; targets: int [B], clipped to what subsets can reach plus the tolerance; tolerance: int [B],
     rounded so that within it on the grid means within it in truth; clipped: float [B], what clipping took off.

@@ -14,7 +14,7 @@ from lottery_jax.subset_sum.sorted_sums import closest_subset
 class MeetInTheMiddle(Solver, Stage):
     """The subset of least residual, exact on the grid (see `grid`), in O(N 2**(N/2)) operations and memory.
 
-    N = 21 takes some 60 thousand vector operations; each two more candidates double it. Horowitz and Sahni 1974.
+    N = 21 takes some 100 thousand lane operations; each two more candidates double it. Horowitz and Sahni 1974.
 
     >>> import numpy as np
     >>> from lottery_jax.subset_sum import Problem, solve

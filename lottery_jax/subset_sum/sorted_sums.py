@@ -7,15 +7,13 @@ is built and sorted. The halves' lists meet in a merge; a tag in the lowest bit 
 pair from different sides is adjacent in the merged order.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
 _NETWORK_LIMIT = 12  # candidates per half up to which sorting networks compile quickly; XLA's sort beyond
 _MINIMUM = 6
-
-Compare = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def closest_subset(candidates: jax.Array, targets: jax.Array) -> jax.Array:
@@ -62,12 +60,6 @@ def _closest_signs(d: jax.Array, wanted: jax.Array) -> jax.Array:
     return jnp.concatenate([*signs, second[None]] if len(rest) else signs)
 
 
-def _groups(stages: int) -> list[int]:
-    """Stages of a merge that run in one fused pass: at most three, which measured fastest on CPU."""
-    passes = (stages + 2) // 3
-    return [stages // passes + (place < stages % passes) for place in range(passes)]
-
-
 def _stage(columns: Sequence[jax.Array]) -> list[jax.Array]:
     """One compare-exchange stage on arrays [groups, width, ...]: the two halves of each width against each other."""
     halves = [(c[:, : c.shape[1] // 2], c[:, c.shape[1] // 2 :]) for c in columns]
@@ -79,18 +71,23 @@ def _restack(columns: Sequence[jax.Array]) -> jax.Array:
     return jnp.stack(columns, 1).reshape(groups * len(columns), width, *tail)
 
 
+def _finish(columns: list[jax.Array], done: int, stages: int, most: int) -> jax.Array:
+    """The rest of `stages` stages, of which `columns` have had `done`, in fused passes of at most `most` stages."""
+    passes = -(-stages // most)
+    for place in range(passes):
+        for _ in range(stages // passes + (place < stages % passes) - done):
+            columns = _stage(columns)
+        columns, done = [_restack(columns)], 0
+    return columns[0]
+
+
 def _upper_half(d: jax.Array) -> jax.Array:
     """The positive half, ascending, of all sums +-d_1 ... +-d_h: [h, ...] -> [2**(h - 1), ...]."""
     upper = d[:1]
     for step in d[1:]:
         # The new sums |step - u| (u descending) and step + u form a bitonic sequence: a merge sorts it.
         columns = [f(jnp.abs(step - upper[::-1]), step + upper)[None] for f in (jnp.minimum, jnp.maximum)]
-        done = 1
-        while columns[0].shape[1] > 1:
-            while columns[0].shape[1] > 1 and done < 2:
-                columns, done = _stage(columns), done + 1
-            columns, done = [_restack(columns)], 0
-        upper = _restack(columns)[:, 0]
+        upper = _finish(columns, 1, len(upper).bit_length(), most=2)[:, 0]
     return upper
 
 
@@ -103,12 +100,7 @@ def _merge(left: jax.Array, right: jax.Array, wanted: jax.Array) -> jax.Array:
     bottom = left, wanted - right
     rows = [f(*side)[None] for f in (jnp.minimum, jnp.maximum) for side in (top, bottom)]
     columns = [f(rows[i], rows[i + 1]) for i in (0, 2) for f in (jnp.minimum, jnp.maximum)]
-    done = 2
-    for size in _groups(left.shape[0].bit_length()):
-        for _ in range(size - done):
-            columns = _stage(columns)
-        columns, done = [_restack(columns)], 0
-    return columns[0]
+    return _finish(columns, 2, len(left).bit_length(), most=3)  # three stages a pass measured fastest on CPU
 
 
 def _all_sums(d: jax.Array) -> jax.Array:
