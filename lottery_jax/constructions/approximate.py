@@ -1,15 +1,16 @@
 """`approximate`: from the weights of a target to the ticket of a pruned random network that computes the same."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
 
 from lottery_jax.constructions.pensia import layer_gain, pensia_layer, pensia_plan
+from lottery_jax.constructions.plan import Plan
 from lottery_jax.constructions.scalar import scalar_layer, scalar_plan
 from lottery_jax.constructions.solve_layer import solve_layer
 from lottery_jax.errors import InputError, suggest
-from lottery_jax.networks.architecture import Gadget, Parallel, source_tensors
+from lottery_jax.networks.architecture import Gadget, Parallel, SourceTensor, source_tensors
 from lottery_jax.networks.architecture import check as check_architecture
 from lottery_jax.subset_sum import MeetInTheMiddle, Randomized, Smallest, Solver
 from lottery_jax.ticket import Ticket
@@ -60,20 +61,11 @@ def approximate(
     >>> verify(ticket).within_tolerance
     2
     """
-    _check(weights, construction, candidates, tolerance, max_redraws)
+    check_target(weights, construction, candidates, tolerance, max_redraws)
     solver = solver or choose_solver(candidates, objective)
-    architecture = _architecture(weights, construction, candidates, nonnegative)
-    check_architecture(architecture)
+    architecture = source_architecture(weights, construction, candidates, nonnegative)
     masks, redraws, failures = {}, {}, 0
-    tensors = list(source_tensors(architecture))
-    for position, (layer, weight) in enumerate(zip(architecture, weights, strict=True)):
-        exact = np.asarray(weight, np.float64)
-        tensor = [t for t in tensors if t.name.split(".")[0] == str(position)][-1]
-        if isinstance(layer, Gadget):
-            plan = pensia_plan(layer, exact, position, tensor.stream - 1, seed)
-            redraws[f"{position}.first"] = plan.redraws
-        else:
-            plan = scalar_plan(layer, exact, position)
+    for position, (tensor, plan) in enumerate(plans(architecture, weights, seed)):
         mask, redrawn, failed = solve_layer(
             plan,
             tensor.sampler,
@@ -86,9 +78,9 @@ def approximate(
         )
         masks[tensor.name], redraws[tensor.name] = mask, redrawn
         failures += failed
-        if isinstance(layer, Gadget):
+        if isinstance(plan.layer, Gadget):
             # A first edge is kept where some output uses its unit.
-            masks[f"{position}.first"] = mask.any(2)
+            masks[f"{position}.first"], redraws[f"{position}.first"] = mask.any(2), plan.redraws
     settings = {
         "construction": construction,
         "candidates": candidates,
@@ -96,15 +88,16 @@ def approximate(
         "solver": repr(solver),
         "failures": failures,
     }
-    ordered = {tensor.name: masks[tensor.name] for tensor in tensors}
+    ordered = {tensor.name: masks[tensor.name] for tensor in source_tensors(architecture)}
     name = construction if objective == "least-error" else f"{construction}-{objective}"
     target = tuple(np.asarray(weight, np.float32) for weight in weights)
     return Ticket(architecture, seed, ordered, name, redraws, target, tolerance, settings)
 
 
-def _architecture(
+def source_architecture(
     weights: Sequence[np.ndarray], construction: str, candidates: int, nonnegative: bool
 ) -> tuple[Gadget | Parallel, ...]:
+    """The random network in which a construction finds the target."""
     low, high = min(float(w.min()) for w in weights), max(float(w.max()) for w in weights)
     if low == high:
         low, high = low - 1.0, high + 1.0
@@ -118,12 +111,29 @@ def _architecture(
         else:
             shared = construction == "scalar-shared"
             layers.append(scalar_layer(inputs, outputs, candidates, low, high, shared))
+    check_architecture(tuple(layers))
     return tuple(layers)
 
 
-def _check(
+def plans(
+    architecture: Sequence[Gadget | Parallel], weights: Sequence[np.ndarray], seed: int
+) -> Iterator[tuple[SourceTensor, Plan]]:
+    """For each layer, the random tensor that its weights' subsets are taken from, and how."""
+    tensors = {tensor.name: tensor for tensor in source_tensors(tuple(architecture))}
+    for position, (layer, weight) in enumerate(zip(architecture, weights, strict=True)):
+        exact = np.asarray(weight, np.float64)
+        if isinstance(layer, Gadget):
+            first = tensors[f"{position}.first"]
+            plan = pensia_plan(layer, exact, position, first.stream, seed)
+        else:
+            plan = scalar_plan(layer, exact, position)
+        yield tensors[plan.tensor], plan
+
+
+def check_target(
     weights: Sequence[np.ndarray], construction: str, candidates: int, tolerance: float, max_redraws: int
 ) -> None:
+    """Refuse what no construction can approximate."""
     if construction not in CONSTRUCTIONS:
         raise InputError(f"construction {construction!r} is unknown; {suggest(construction, CONSTRUCTIONS)}")
     if candidates < 1:

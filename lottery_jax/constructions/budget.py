@@ -58,8 +58,11 @@ class Fronts:
         self.larger = larger
         self.start = np.isfinite(self.errors).argmax(1)
         self.items, self.widths, self.rates = _hulls(self.errors)
-        self.breakpoints = np.unique(self.rates)
+        self.breakpoints, at = np.unique(self.rates, return_inverse=True)
         """Every multiplier at which a choice changes, ascending."""
+        added = np.bincount(at, self.widths, len(self.breakpoints)).astype(np.int64)
+        self.kept_at = int(self.start.sum()) + np.append(np.cumsum(added[::-1])[::-1], 0)
+        """What all steps of at least each breakpoint keep, and what none keeps."""
 
     def within_kept(self, kept: int) -> Choice:
         """The sizes of least total error whose sum is at most `kept`; raises `InputError`."""
@@ -168,7 +171,7 @@ class Fronts:
         return Choice(sizes, total, error, multiplier, min(bound, error))
 
     def _error_choice(self, sizes: np.ndarray, multiplier: float, error: float) -> Choice:
-        total, least = int(sizes.sum()), int(self.start.sum())
+        total, least = int(sizes.sum()), int(self.kept_at[-1])
         if math.isinf(multiplier):
             return Choice(sizes, total, self._total(sizes), multiplier, float(least))
         optimal = self._sizes(np.flatnonzero(self.rates >= multiplier))

@@ -13,7 +13,8 @@ from lottery_jax.sampler import Sampler, draw_at, seed_words
 from lottery_jax.subset_sum import Problem, Solver, solve
 from lottery_jax.subset_sum.solve import GridSize
 
-_CHUNK = 1 << 16  # weights whose candidates exist at once
+CHUNK = 1 << 16
+"""Weights whose candidates exist at once."""
 _FLOAT32_STEP = 2.0**-24
 
 
@@ -36,9 +37,8 @@ def solve_layer(
     """
     layer = plan.layer
     inputs, outputs = plan.weights.shape
-    units = layer.shapes()[plan.tensor.split(".")[1]][1]
     shared = isinstance(layer, Parallel) and layer.shared
-    mask = np.zeros((inputs, units, outputs), bool)
+    mask = empty_mask(plan)
     # Products and targets are rounded to float32; the margin keeps what the solver accepts true in float64.
     candidates = plan.slots.shape[2]
     margin = candidates * plan.bound * _FLOAT32_STEP
@@ -54,21 +54,11 @@ def solve_layer(
         subsets = []
         for branch in range(len(plan.slots)):
             chosen = np.empty((len(failed), candidates), bool)
-            for start in range(0, len(failed), _CHUNK):
-                part = slice(start, start + _CHUNK)
-                drawn = _draw_candidates(
-                    sampler,
-                    seed_words(seed),
-                    np.uint32(stream + ATTEMPT_STRIDE * attempt),
-                    plan.multipliers[branch],
-                    plan.slots[branch].astype(np.uint32),
-                    _padded(failed[part]),
-                    units,
-                    outputs,
-                    shared,
-                )
-                wanted = plan.weights.reshape(-1)[failed[part]].astype(np.float32)
-                problem = Problem(np.asarray(drawn)[: len(wanted)], wanted, allowed)
+            for start in range(0, len(failed), CHUNK):
+                part = slice(start, start + CHUNK)
+                attempted = stream + ATTEMPT_STRIDE * attempt
+                drawn, wanted = layer_problems(plan, sampler, branch, failed[part], stream=attempted, seed=seed)
+                problem = Problem(drawn, wanted, allowed)
                 report = progress if attempt == 0 and branch == 0 else None
                 key = jax.random.key(seed % 2**32) if solver.needs_key else None
                 solution = solve(problem, solver, key=key, grid=grid, progress=report)
@@ -77,7 +67,7 @@ def solve_layer(
             subsets.append(chosen)
         settled = _all_of_output(failed, within, outputs) if shared else within
         written = np.ones_like(settled) if attempt == 0 else settled
-        _scatter(mask, plan, failed[written], [chosen[written] for chosen in subsets])
+        scatter(mask, plan, failed[written], [chosen[written] for chosen in subsets])
         if attempt:
             redraws.append(_redraw_rows(failed[settled], attempt, outputs, shared))
         lost = int(np.count_nonzero(~within))
@@ -87,6 +77,29 @@ def solve_layer(
     failures = lost if len(failed) else 0
     rows = np.concatenate(redraws) if redraws else np.zeros((0, 3), np.int32)
     return mask, rows, failures
+
+
+def empty_mask(plan: Plan) -> np.ndarray:
+    """The mask [I, U, O] of the plan's tensor, with nothing kept."""
+    return np.zeros(plan.layer.shapes()[plan.tensor.split(".")[1]], bool)
+
+
+def layer_problems(
+    plan: Plan, sampler: Sampler, branch: int, weights: np.ndarray, *, stream: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Candidates [P, N] and targets [P], float32, of the weights at flat positions [P] of [I, O]."""
+    drawn = _draw_candidates(
+        sampler,
+        seed_words(seed),
+        np.uint32(stream),
+        plan.multipliers[branch],
+        plan.slots[branch].astype(np.uint32),
+        _padded(weights),
+        plan.layer.shapes()[plan.tensor.split(".")[1]][1],
+        plan.weights.shape[1],
+        isinstance(plan.layer, Parallel) and plan.layer.shared,
+    )
+    return np.asarray(drawn)[: len(weights)], plan.weights.reshape(-1)[weights].astype(np.float32)
 
 
 @functools.partial(jax.jit, static_argnames=("sampler", "units", "outputs", "shared"))
@@ -114,7 +127,8 @@ def _padded(index: np.ndarray) -> np.ndarray:
     return np.pad(index, (0, size - len(index))).astype(np.uint32)
 
 
-def _scatter(mask: np.ndarray, plan: Plan, weights: np.ndarray, subsets: list[np.ndarray]) -> None:
+def scatter(mask: np.ndarray, plan: Plan, weights: np.ndarray, subsets: list[np.ndarray]) -> None:
+    """Write the subsets [P, N] of each branch into the mask [I, U, O], at the weights' flat positions [P] of [I, O]."""
     row, column = np.divmod(weights, mask.shape[2])
     mask[row, :, column] = False
     for branch, chosen in enumerate(subsets):
