@@ -1,0 +1,1 @@
+"""The cases of bench_subset_sum.py: what is measured, one file per kind."""

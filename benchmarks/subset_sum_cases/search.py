@@ -1,0 +1,97 @@
+"""The searches of Experiment 1's size: least residual, smallest, shared candidates, and every solver there is."""
+
+import math
+
+import jax
+import numpy as np
+
+from lottery_jax.subset_sum import MeetInTheMiddle, Problem, Randomized, Smallest, Solver, solve
+
+from .instances import TOLERANCE, Run, judge
+from .lane_operations import utilisation
+from .measure import measure
+from .plain_jax import solve_plain_jax
+
+Rows = list[dict]
+
+
+def least_residual(run: Run) -> Rows:
+    """The published job, but with candidates of its own for each weight: exact."""
+    candidates, targets = run.instances()
+    solution, row = measure(
+        lambda: solve(Problem(candidates, targets, TOLERANCE), MeetInTheMiddle()), run.sizes.repeats, len(targets)
+    )
+    row |= judge(solution.subsets, candidates, targets) | utilisation(candidates.shape[1], len(targets), row["seconds"])
+    return [{"solver": "MeetInTheMiddle", "candidates": candidates.shape[1], "goal_us_per_weight": 3.0} | row]
+
+
+def smallest(run: Run) -> Rows:
+    """Fewest candidates within 0.01."""
+    candidates, targets = run.instances()
+    solution, row = measure(
+        lambda: solve(Problem(candidates, targets, TOLERANCE), Smallest()), run.sizes.repeats, len(targets)
+    )
+    row |= judge(solution.subsets, candidates, targets)
+    return [{"solver": "Smallest", "candidates": candidates.shape[1], "goal_us_per_weight": 1.5} | row]
+
+
+def shared(run: Run) -> Rows:
+    """One vector of candidates for all targets, beside one for each."""
+    candidates, targets = run.instances()
+    rows = []
+    for name, own in (("shared", candidates[0]), ("independent", candidates)):
+        problem = Problem(own, targets, TOLERANCE)
+        solution, row = measure(lambda: solve(problem, MeetInTheMiddle()), run.sizes.repeats, len(targets))  # noqa: B023
+        rows.append({"solver": "MeetInTheMiddle", "candidates": candidates.shape[1], "drawn": name} | row)
+        rows[-1] |= judge(solution.subsets, own, targets)
+    rows[0]["times_faster"] = rows[1]["seconds"] / rows[0]["seconds"]
+    return rows
+
+
+def catalogue(run: Run) -> Rows:
+    """Every solver on the same instances, as many as the slowest can be given."""
+    candidates, targets = run.sample(run.sizes.slow_weights)
+    count = candidates.shape[1]
+    solvers: tuple[Solver, ...] = (MeetInTheMiddle(), Smallest(), Randomized(window=min(12, count), rounds=8))
+    rows = []
+    for solver in solvers:
+        key = jax.random.key(0) if solver.needs_key else None
+        problem = Problem(candidates, targets, TOLERANCE)
+        solution, row = measure(lambda: solve(problem, solver, key=key), run.sizes.repeats, len(targets))  # noqa: B023
+        rows.append({"solver": repr(solver), "candidates": count} | row | judge(solution.subsets, candidates, targets))
+    return rows
+
+
+def plain(run: Run) -> Rows:
+    """The textbook's method in plain JAX on some of the same instances."""
+    candidates, targets = run.sample(run.sizes.slow_weights)
+    subsets, row = measure(lambda: solve_plain_jax(candidates, targets), 1, len(targets))
+    return [{"solver": "plain JAX", "candidates": candidates.shape[1]} | row | judge(subsets, candidates, targets)]
+
+
+def exact(run: Run) -> Rows:
+    """The exact search over N, U[-1, 1] in float64, beside the theory's median."""
+    return [_beyond(MeetInTheMiddle(), count, problems, run.sizes.repeats) for count, problems in run.sizes.exact]
+
+
+def randomized(run: Run) -> Rows:
+    """The randomised search over N and its budget."""
+    solvers = [Randomized(rounds=rounds, restarts=restarts) for rounds, restarts in run.sizes.budgets]
+    return [_beyond(solver, count, problems, 1) for count, problems in run.sizes.random for solver in solvers]
+
+
+def _beyond(solver: Solver, count: int, problems: int, repeats: int) -> dict:
+    rng = np.random.default_rng(count)
+    # float64, for the best residuals are far below what sums of float32 values can tell apart.
+    candidates, targets = rng.uniform(-1, 1, (problems, count)), rng.uniform(-1, 1, problems)
+    key = jax.random.key(0) if solver.needs_key else None
+    solution, row = measure(lambda: solve(Problem(candidates, targets, TOLERANCE), solver, key=key), repeats, problems)
+    row |= {"solver": repr(solver), "candidates": count} | judge(solution.subsets, candidates, targets)
+    if row["median_residual"]:
+        row["log2_median"] = math.log2(row["median_residual"])
+    return row | {"theory_log2_median": theory_log2_median(count)}
+
+
+def theory_log2_median(candidates: int) -> float:
+    """Of the least residual of U[-1, 1] candidates, 0.41 sqrt(n) 2**-n; 2**-1000 is below every float."""
+    return math.log2(0.41 * math.sqrt(candidates)) - candidates
