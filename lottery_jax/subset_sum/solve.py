@@ -1,10 +1,7 @@
-"""`solve`: checks, the grid, chunks, both cores busy, packed answers."""
+"""`solve`: checks, the choice of the grid, and the passes of a solver."""
 
-import concurrent.futures
 import functools
-import math
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
@@ -12,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from lottery_jax.errors import InputError
-from lottery_jax.subset_sum.grid import INT32_BITS, residuals, to_grid
+from lottery_jax.subset_sum.chunks import Rows, search_rows
+from lottery_jax.subset_sum.devices import local_mesh
+from lottery_jax.subset_sum.grid import INT32_BITS
 from lottery_jax.subset_sum.problem import Problem, Solution, Status, words
-from lottery_jax.subset_sum.solver import Solver, Stage
+from lottery_jax.subset_sum.solver import Solver
 
 GridSize = Literal["auto", "int32", "int64"]
-_CALL_CHUNKS = 64  # chunks in one compiled call
 _NARROW_CANDIDATES = 24  # beyond, least residuals fall below the step of the 32-bit grid
 
 
@@ -28,12 +26,16 @@ def solve(
     key: jax.Array | None = None,
     grid: GridSize = "auto",
     progress: Callable[[int], None] | None = None,
+    devices: Sequence[Any] | None = None,
+    first: int | None = None,
 ) -> Solution:
-    """Solve all problems of a batch; the answers do not depend on how they are chunked or on the device.
+    """Solve all problems of a batch; the answers do not depend on how they are chunked or on the devices.
 
     grid: integers of 32 or 64 bits; `auto` takes 64 for N > 24, or where rounding to the 32-bit grid could use up
     1/32 of the tolerance. key: a typed key, for randomised solvers. progress: called with the number of problems
-    each time some are done. Raises `InputError` for NaN or infinite values, or an N too large for the solver.
+    each time some are done. devices: those that search, all of this process if left out. first: only so many of the
+    problems are solved, where the others are there to keep shapes few (JAX compiles anew for each).
+    Raises `InputError` for NaN or infinite values, or an N too large for the solver.
 
     >>> import numpy as np
     >>> from lottery_jax.subset_sum import MeetInTheMiddle
@@ -41,10 +43,12 @@ def solve(
     >>> solution.residuals, solution.sizes
     (array([0.05]), array([2]))
     """
-    count, candidates = problem.shape
-    _check(problem, solver, key)
+    candidates = problem.shape[1]
+    count = problem.shape[0] if first is None else first
+    _check(problem, solver, key, count)
     if grid == "auto":
-        grid = "int64" if _needs_wide(problem) else "int32"
+        grid = "int64" if _needs_wide(problem, count) else "int32"
+    rows = Rows(problem, local_mesh(devices))
     bits = np.zeros((count, words(candidates)), np.uint32)
     left_over = np.zeros(count, np.float64 if problem.double or grid == "int64" else np.float32)
     status = np.full(count, Status.NOT_FOUND, np.uint8)
@@ -52,7 +56,9 @@ def solve(
     for stage in solver.stages(candidates):
         if not len(open_):
             break
-        found_bits, found_residuals, within = _run(stage, problem, open_, key, grid, progress)
+        found_bits, found_residuals, within = search_rows(
+            stage, rows, open_, key, grid == "int64" or stage.wide, progress
+        )
         # An answer within the tolerance is never replaced by one beyond it.
         take = within | (status[open_] != Status.WITHIN)
         bits[open_[take]], left_over[open_[take]] = found_bits[take], found_residuals[take]
@@ -61,8 +67,8 @@ def solve(
     return Solution(bits, left_over, status, candidates)
 
 
-def _check(problem: Problem, solver: Solver, key: jax.Array | None) -> None:
-    candidates = problem.shape[1]
+def _check(problem: Problem, solver: Solver, key: jax.Array | None, count: int) -> None:
+    problems, candidates = problem.shape
     name = type(solver).__name__
     if candidates > solver.max_candidates:
         raise InputError(
@@ -71,96 +77,38 @@ def _check(problem: Problem, solver: Solver, key: jax.Array | None) -> None:
         )
     if solver.needs_key and key is None:
         raise InputError(f"{name} draws at random: pass key=jax.random.key(seed)")
-    for what, values in (("candidates", problem.candidates), ("targets", problem.targets)):
-        finite = jnp.isfinite if isinstance(values, jax.Array) else np.isfinite
-        if not finite(values).all():
+    if not 0 <= count <= problems:
+        raise InputError(f"first must be from 0 to the {problems} problems there are, not {count}")
+    for what, values, width in (("candidates", problem.candidates, candidates), ("targets", problem.targets, 1)):
+        if not _ask(_finite, values, width, count):
             raise InputError(f"{what} hold NaN or infinite values; remove them first")
 
 
-def _needs_wide(problem: Problem) -> bool:
-    count, candidates = problem.shape
+def _needs_wide(problem: Problem, count: int) -> bool:
+    candidates = problem.shape[1]
     if candidates > _NARROW_CANDIDATES:
         return True
-    largest = float(abs(problem.candidates).sum(-1).max()) if count else 0.0
-    step = largest * 2.0 ** (1 - INT32_BITS)
+    step = float(_ask(_largest_sum, problem.candidates, candidates, count)) * 2.0 ** (1 - INT32_BITS)
     return (candidates + 1) * step > problem.tolerance / 32
 
 
-def _run(
-    stage: Stage,
-    problem: Problem,
-    open_: np.ndarray,
-    key: jax.Array | None,
-    grid: GridSize,
-    progress: Callable[[int], None] | None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Search the problems at `open_`: bits [R, W], residuals [R], within [R]."""
-    cpu = jax.default_backend() == "cpu"
-    workers = (os.cpu_count() or 1) if cpu else 1
-    total, candidates = len(open_), problem.shape[1]
-    wide = grid == "int64" or stage.wide
-    # Sizes are powers of eight, so that few shapes are ever compiled; empty chunks at the end are not searched.
-    chunk = min(stage.chunk(candidates, cpu), _power_of_eight(total))
-    chunks = min(_CALL_CHUNKS, _power_of_eight(-(-total // (chunk * workers))))
-    size = chunk * min(chunks, -(-total // (chunk * workers)))
-    dtype = np.float64 if wide or problem.double else np.float32
-    tolerance = dtype(problem.tolerance)
-
-    def call(start: int) -> tuple[np.ndarray, ...]:
-        index = open_[start : start + size]
-        values, targets = problem.rows(index if total < problem.shape[0] else slice(start, start + size))
-        used = -(-len(index) // chunk)
-        missing = chunk * chunks - len(index)
-        values, targets = np.pad(values, ((0, missing), (0, 0))), np.pad(targets, (0, missing))
-        # The setting belongs to the thread, so each call makes its own.
-        with jax.enable_x64(wide or problem.double):
-            shaped = values.reshape(chunks, chunk, candidates), targets.reshape(chunks, chunk)
-            answer = _search(stage, wide, *(np.asarray(x, dtype) for x in shaped), tolerance, np.int32(used), key)
-            found = tuple(np.asarray(x).reshape(chunk * chunks, *x.shape[2:])[: len(index)] for x in answer)
-        if progress is not None:
-            progress(len(index))
-        return found
-
-    starts = range(0, total, size)
-    if workers == 1 or len(starts) == 1:
-        found = [call(start) for start in starts]
-    else:
-        with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-            found = list(pool.map(call, starts))
-    return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))  # type: ignore[return-value]
+def _ask(question: Callable[..., Any], values: Any, width: int, count: int) -> Any:
+    """Ask about the first `count` rows of `width` values where they lie: on the host or on a device."""
+    if isinstance(values, jax.Array):
+        return _ask_device(question, values, width, np.int32(count))
+    return question(np, values.reshape(-1, width)[:count])
 
 
-@functools.partial(jax.jit, static_argnames=("stage", "wide"))
-def _search(stage: Stage, wide: bool, candidates: Any, targets: Any, tolerance: Any, used: Any, key: Any) -> Any:
-    """Search the first `used` of C chunks: candidates [C, B, N], targets [C, B]."""
-    dtype = jnp.int64 if wide else jnp.int32
-
-    # On the grid before the loop: inside it, XLA would round anew wherever a candidate is read.
-    grids = jax.vmap(to_grid, (0, 0, None, None))(candidates.swapaxes(1, 2), targets, tolerance, dtype)
-
-    def one_chunk(place: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        on_grid = jax.tree.map(lambda all_: all_[place], grids)
-        chosen = stage.search(on_grid, key)
-        steps = jnp.where(chosen, on_grid.candidates, 0).sum(0, dtype=dtype) - on_grid.targets
-        within = (jnp.abs(steps) <= on_grid.tolerance) & (on_grid.clipped == 0)
-        return _pack(chosen), residuals(on_grid, steps), within
-
-    shapes = jax.eval_shape(one_chunk, jax.ShapeDtypeStruct((), jnp.int32))
-    empty = tuple(jnp.zeros((len(targets), *part.shape), part.dtype) for part in shapes)
-
-    def step(place: jax.Array, found: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        return tuple(all_.at[place].set(one) for all_, one in zip(found, one_chunk(place), strict=True))
-
-    return jax.lax.fori_loop(0, used, step, empty)
+@functools.partial(jax.jit, static_argnames=("question", "width"))
+def _ask_device(question: Callable[..., Any], values: jax.Array, width: int, count: jax.Array) -> jax.Array:
+    rows = values.reshape(-1, width)
+    # A mask, not a slice: another count is no other program.
+    return question(jnp, jnp.where(jnp.arange(len(rows), dtype=jnp.int32)[:, None] < count, rows, 0))
 
 
-def _pack(chosen: jax.Array) -> jax.Array:
-    """bool [N, B] to uint32 [B, W]."""
-    count = chosen.shape[0]
-    padded = jnp.pad(chosen, ((0, 32 * words(count) - count), (0, 0)))
-    placed = padded.reshape(words(count), 32, -1).astype(jnp.uint32) << jnp.arange(32, dtype=jnp.uint32)[:, None]
-    return placed.sum(1, dtype=jnp.uint32).T
+def _finite(xp: Any, rows: Any) -> Any:
+    return xp.isfinite(rows).all()
 
 
-def _power_of_eight(count: int) -> int:
-    return 8 ** math.ceil(math.log(max(count, 1), 8) - 1e-9)
+def _largest_sum(xp: Any, rows: Any) -> Any:
+    return xp.abs(rows).sum(-1).max(initial=0)
