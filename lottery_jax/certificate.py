@@ -4,9 +4,11 @@ import dataclasses
 
 import numpy as np
 
-from lottery_jax.networks.architecture import Gadget, Layer
+from lottery_jax.networks.architecture import Gadget, Layer, copies
+from lottery_jax.networks.copies import Copies, kept_sums
 from lottery_jax.ticket import Ticket
 
+_SLAB_WEIGHTS = 1 << 18
 _SLAB = 64  # inputs taken to float64 at a time, so that memory stays bounded
 
 
@@ -15,7 +17,7 @@ class Certificate:
     """What `verify` found. Residuals are |approximation - target weight| in the target's units.
 
     The fields about residuals are None for a ticket without a target (a learned mask).
-    worst_weight is (layer, input, output).
+    worst_weight is (layer, input, output), or for a model's ticket (tensor, index in it), and worst_tensor its name.
     """
 
     method: str
@@ -29,7 +31,8 @@ class Certificate:
     within_tolerance: int | None = None
     mean_residual: float | None = None
     worst_residual: float | None = None
-    worst_weight: tuple[int, int, int] | None = None
+    worst_weight: tuple[int, ...] | None = None
+    worst_tensor: str | None = None
 
     @property
     def holds(self) -> bool:
@@ -43,6 +46,12 @@ def layer_weights(layer: Layer, source: dict[str, np.ndarray], masks: dict[str, 
     For inputs >= 0 a gadget's units with a positive first weight u_k give sum_k u_k v_k; for inputs < 0 those with
     a negative one do. Without ReLU, and for the other layers, one matrix serves both.
     """
+    if isinstance(layer, Copies):
+        step = max(_SLAB_WEIGHTS // (layer.copies * layer.block_weights), 1)
+        rows = masks["kernel"].reshape(layer.blocks, -1)
+        starts = range(0, layer.blocks, step)
+        sums = [kept_sums(layer, source["kernel"][b : b + step], rows[b : b + step]) for b in starts]
+        return [np.concatenate(sums).reshape(layer.shape)]
     if not isinstance(layer, Gadget):
         kernel = source["kernel"]
         if kernel.ndim == 2:
@@ -58,13 +67,13 @@ def layer_weights(layer: Layer, source: dict[str, np.ndarray], masks: dict[str, 
         branches = [np.maximum(first, 0.0), np.minimum(first, 0.0)]
     else:
         branches = [np.maximum(first, 0.0)]
-    sums = [np.empty((layer.inputs, layer.outputs)) for _ in branches]
+    totals = [np.empty((layer.inputs, layer.outputs)) for _ in branches]
     for start in range(0, layer.inputs, _SLAB):
         slab = slice(start, start + _SLAB)
         second = np.where(masks["second"][slab], source["second"][slab].astype(np.float64), 0.0)
-        for branch, total in zip(branches, sums, strict=True):
+        for branch, total in zip(branches, totals, strict=True):
             total[slab] = layer.gain * np.matmul(branch[slab, None, :], second)[:, 0]
-    return sums
+    return totals
 
 
 def approximated_weights(ticket: Ticket) -> list[list[np.ndarray]]:
@@ -80,7 +89,8 @@ def approximated_weights(ticket: Ticket) -> list[list[np.ndarray]]:
 
 def verify(ticket: Ticket) -> Certificate:
     """Recompute every residual of a ticket without the solver; a learned ticket is only counted."""
-    counts = {name: int(np.count_nonzero(mask)) for name, mask in ticket.masks.items()}
+    names = {f"{place}.kernel": layer.name for place, layer in enumerate(copies(ticket.architecture))}
+    counts = {names.get(name, name): int(np.count_nonzero(mask)) for name, mask in ticket.masks.items()}
     found = Certificate(
         ticket.method,
         ticket.seed,
@@ -92,7 +102,7 @@ def verify(ticket: Ticket) -> Certificate:
     )
     if ticket.target is None or ticket.tolerance is None:
         return found
-    within, total, mean, worst, where = 0, 0, 0.0, -1.0, (0, 0, 0)
+    within, total, mean, worst, where = 0, 0, 0.0, -1.0, (0,)
     for place, (target, sums) in enumerate(zip(ticket.target, approximated_weights(ticket), strict=True)):
         residual = np.max([np.abs(weight - target.astype(np.float64)) for weight in sums], axis=0)
         within += int(np.count_nonzero(residual <= ticket.tolerance))
@@ -100,8 +110,7 @@ def verify(ticket: Ticket) -> Certificate:
         mean += float(residual.sum())
         if residual.max() > worst:
             worst = float(residual.max())
-            row, column = np.unravel_index(int(residual.argmax()), residual.shape)
-            where = (place, int(row), int(column))
+            where = (place, *(int(i) for i in np.unravel_index(int(residual.argmax()), residual.shape)))
     return dataclasses.replace(
         found,
         target_weights=total,
@@ -109,4 +118,5 @@ def verify(ticket: Ticket) -> Certificate:
         mean_residual=mean / total,
         worst_residual=worst,
         worst_weight=where,
+        worst_tensor=names.get(f"{where[0]}.kernel"),
     )

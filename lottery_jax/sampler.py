@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import math
 from statistics import NormalDist
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -90,8 +90,8 @@ def threefry(key: tuple[Any, Any], counter: tuple[Any, Any], xp: Any = np) -> tu
     return x0, x1
 
 
-def _multiply_high(x: Any, m: int, xp: Any) -> Any:
-    """floor(x * m / 2**32) for uint32 `x` and m < 2**26, in 32-bit arithmetic."""
+def _multiply_high(x: Any, m: Any, xp: Any) -> Any:
+    """floor(x * m / 2**32) for uint32 `x` and m < 2**26 (an int or a uint32), in 32-bit arithmetic."""
     u32 = xp.uint32
     low_m, high_m, mask, half = u32(m & 0xFFFF), u32(m >> 16), u32(0xFFFF), u32(16)
     x_low, x_high = x & mask, x >> half
@@ -116,10 +116,47 @@ def _to_weights(sampler: Sampler, bits: Any, xp: Any) -> Any:
     if sampler.kind == "signed_constant":
         value = np.float32(sampler.scale)
         return xp.where(bits >> xp.uint32(31) == 1, value, -value)
+    return _on_grid(uniform_grid(sampler), bits, xp)
+
+
+class UniformGrid(NamedTuple):
+    """A uniform sampler as numbers: weights are (first, first + 1, ..., first + count - 1) * step.
+
+    A compiled program takes them as arguments, so that it serves every uniform sampler.
+    """
+
+    first: np.int32
+    count: np.uint32
+    step: np.float32
+
+
+def uniform_grid(sampler: Sampler) -> UniformGrid:
+    """The grid of a uniform sampler.
+
+    >>> grid = uniform_grid(Sampler.uniform(-1, 1))
+    >>> int(grid.first), int(grid.count)
+    (-16777216, 33554433)
+    """
     exponent = 24 - math.ceil(math.log2(max(abs(sampler.low), abs(sampler.high))))
     first, last = math.ceil(sampler.low * 2.0**exponent), math.floor(sampler.high * 2.0**exponent)
-    steps = _multiply_high(bits, last - first + 1, xp).astype(xp.int32) + xp.int32(first)
-    return steps.astype(xp.float32) * np.float32(2.0**-exponent)
+    return UniformGrid(np.int32(first), np.uint32(last - first + 1), np.float32(2.0**-exponent))
+
+
+def _on_grid(grid: UniformGrid, bits: Any, xp: Any) -> Any:
+    steps = _multiply_high(bits, grid.count, xp).astype(xp.int32) + xp.asarray(grid.first)
+    return steps.astype(xp.float32) * grid.step
+
+
+def draw_grid_pairs(grid: UniformGrid, key: tuple[Any, Any], stream: Any, first: Any, pairs: int, xp: Any = np) -> Any:
+    """The weights at positions 2 * first ... 2 * (first + pairs) - 1 of a stream, float32 [2 * pairs]."""
+    block = xp.arange(pairs, dtype=xp.uint32) + xp.asarray(first).astype(xp.uint32)
+    words = threefry(key, (xp.zeros_like(block) + xp.asarray(stream).astype(xp.uint32), block), xp)
+    return _on_grid(grid, xp.stack(words, -1).reshape(-1), xp)
+
+
+def draw_grid_at(grid: UniformGrid, key: tuple[Any, Any], stream: Any, index: Any, xp: Any = np) -> Any:
+    """`draw_at` for a uniform sampler given as its grid."""
+    return _on_grid(grid, _bits_at(key, stream, index, xp), xp)
 
 
 def draw_at(sampler: Sampler, key: tuple[Any, Any], stream: Any, index: Any, xp: Any = np) -> Any:
@@ -128,11 +165,15 @@ def draw_at(sampler: Sampler, key: tuple[Any, Any], stream: Any, index: Any, xp:
     `xp` is `numpy` or `jax.numpy`; both give the same bits, on every device. Each position costs a whole Threefry
     block, which `draw_host` shares between two neighbours.
     """
+    return _to_weights(sampler, _bits_at(key, stream, index, xp), xp)
+
+
+def _bits_at(key: tuple[Any, Any], stream: Any, index: Any, xp: Any) -> Any:
     index = index.astype(xp.uint32)
     one = xp.uint32(1)
     counter = (xp.zeros_like(index) + xp.asarray(stream).astype(xp.uint32), index >> one)
     even, odd = threefry(key, counter, xp)
-    return _to_weights(sampler, xp.where(index & one == 0, even, odd), xp)
+    return xp.where(index & one == 0, even, odd)
 
 
 def draw_host(sampler: Sampler, *, seed: int, stream: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -141,14 +182,26 @@ def draw_host(sampler: Sampler, *, seed: int, stream: int, shape: tuple[int, ...
     >>> draw_host(Sampler.uniform(-1, 1), seed=0, stream=0, shape=(2,))
     array([-0.16308576,  0.20099819], dtype=float32)
     """
-    size = _checked_size(shape)
-    key, flat = seed_words(seed), np.empty(size + size % 2, np.float32)
-    for start in range(0, size, _HOST_BLOCK):
-        stop = min(start + _HOST_BLOCK, size + size % 2)
+    return draw_range(sampler, seed=seed, stream=stream, first=0, count=_checked_size(shape)).reshape(shape)
+
+
+def draw_range(sampler: Sampler, *, seed: int, stream: int, first: int, count: int) -> np.ndarray:
+    """The weights at positions first ... first + count - 1 of a stream, with NumPy alone: a part of `draw_host`.
+
+    >>> draw_range(Sampler.uniform(-1, 1), seed=0, stream=0, first=1, count=1)
+    array([0.20099819], dtype=float32)
+    """
+    if not 0 <= first <= first + count <= MAX_SIZE:
+        raise InputError(f"positions {first} to {first + count} are not within the 2**32 of a stream")
+    # Threefry gives two neighbours at once: from the even position before to the one after.
+    key, begin, end = seed_words(seed), first - first % 2, first + count + (first + count) % 2
+    flat = np.empty(end - begin, np.float32)
+    for start in range(begin, end, _HOST_BLOCK):
+        stop = min(start + _HOST_BLOCK, end)
         block = np.arange(start // 2, stop // 2, dtype=np.uint32)
         words = threefry(key, (np.full_like(block, stream), block))
-        flat[start:stop] = _to_weights(sampler, np.stack(words, -1).reshape(-1), np)
-    return flat[:size].reshape(shape)
+        flat[start - begin : stop - begin] = _to_weights(sampler, np.stack(words, -1).reshape(-1), np)
+    return flat[first - begin :][:count]
 
 
 def _checked_size(shape: tuple[int, ...]) -> int:

@@ -2,27 +2,25 @@
 
 import dataclasses
 import functools
-import hashlib
-import json
 import os
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_safetensors
-from safetensors.numpy import save as save_safetensors
 
 from lottery_jax import sampler
 from lottery_jax.errors import InputError, TicketError
 from lottery_jax.files import write_atomically
 from lottery_jax.networks import architecture as arch
+from lottery_jax.networks.copies import check_redraws, sampled_blocks
 from lottery_jax.networks.network import MaskedNetwork, fixed_network
+from lottery_jax.sealed import SealedFile, digest, seal
+from lottery_jax.tensor_file import FormatError
 
 FORMAT = "lottery_jax ticket"
 VERSION = 1
+ENTRY = "ticket"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,7 +28,8 @@ class Ticket:
     """A pruned random network: `architecture` and `seed` give the source, `masks` say which weights are kept.
 
     masks: tensor name -> bool array, True where the weight is kept. redraws: which blocks were drawn again.
-    target: the weights [I, O] of each layer that a construction approximates, with the `tolerance` it promised.
+    target: the weights of each layer that a construction approximates, with the `tolerance` it promised: [I, O]
+    float32, or a model's tensors as they are. A model's ticket is read whole here; `model_certificate` reads slices.
     settings: what made the ticket (JSON values), for the reader; nothing depends on it.
     """
 
@@ -53,10 +52,13 @@ class Ticket:
             if mask.dtype != bool:
                 raise InputError(f"mask {name} must be boolean, not {mask.dtype}")
         if self.target is not None:
-            wanted = [(layer.inputs, layer.outputs) for layer in self.architecture]
+            wanted = [arch.target_shape(layer) for layer in self.architecture]
             given = [weight.shape for weight in self.target]
             if wanted != given:
                 raise InputError(f"the target's layers must have shapes {wanted}, found {given}")
+        for place, layer in enumerate(arch.copies(self.architecture)):
+            if f"{place}.kernel" in self.redraws:
+                check_redraws(layer, self.redraws[f"{place}.kernel"])
 
     @functools.cached_property
     def source(self) -> dict[str, np.ndarray]:
@@ -80,23 +82,15 @@ class Ticket:
         tensors: dict[str, np.ndarray] = {
             f"mask.{name}": np.packbits(mask, bitorder="little") for name, mask in self.masks.items()
         }
-        tensors |= {f"redraws.{name}": np.ascontiguousarray(r, np.int32) for name, r in self.redraws.items() if len(r)}
+        model = bool(arch.copies(self.architecture))
+        rows = np.int64 if model else np.int32
+        tensors |= {f"redraws.{name}": np.ascontiguousarray(r, rows) for name, r in self.redraws.items() if len(r)}
         for place, weight in enumerate(self.target or ()):
-            tensors[f"target.{place}"] = np.ascontiguousarray(weight, np.float32)
-        header = {
-            "format": FORMAT,
-            "version": VERSION,
-            "sampler_version": sampler.VERSION,
-            "architecture": arch.to_json(self.architecture),
-            "seed": self.seed,
-            "method": self.method,
-            "tolerance": self.tolerance,
-            "settings": dict(self.settings),
-            "source_sha256": _digest("", self.source),
-        }
-        text = json.dumps(header, sort_keys=True)
-        # One entry: safetensors writes several in no fixed order, and equal tickets shall be equal files.
-        return save_safetensors(tensors, metadata={"ticket": f"{_digest(text, tensors)} {text}"})
+            tensors[f"target.{place}"] = np.ascontiguousarray(weight, weight.dtype if model else np.float32)
+        header = ticket_header(
+            self.architecture, self.seed, self.method, self.tolerance, self.settings, source_digest(self)
+        )
+        return seal(ENTRY, header, tensors)
 
     def save(self, path: str | os.PathLike[str]) -> int:
         """Write the file whole or not at all; returns its size in bytes."""
@@ -107,16 +101,13 @@ class Ticket:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Ticket":
         """Read a ticket; raises `TicketError` for a file that is foreign, truncated or changed in any bit."""
-        path = Path(path)
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise InputError(f"cannot read ticket {str(path)!r}: {error.strerror}; check the path") from error
-        header, tensors = _parse(content, str(path))
-        try:
-            return cls._from_parts(header, tensors)
-        except (InputError, KeyError, TypeError, ValueError) as error:
-            raise TicketError(f"{str(path)!r} is not a valid ticket: {error}") from error
+        with open_ticket(path) as file:
+            try:
+                file.check_digest()
+                tensors = {name: file.array(name) for name in file.tensors}
+                return cls._from_parts(file.header, tensors)
+            except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:
+                raise TicketError(f"{str(path)!r} is not a valid ticket: {error}") from error
 
     @classmethod
     def _from_parts(cls, header: dict[str, Any], tensors: dict[str, np.ndarray]) -> "Ticket":
@@ -142,45 +133,67 @@ class Ticket:
             header["tolerance"],
             header["settings"],
         )
-        if _digest("", ticket.source) != header["source_sha256"]:
+        if source_digest(ticket) != header["source_sha256"]:
             raise ValueError("the source drawn from its seed is not the one it was made for")
         return ticket
 
 
-def _parse(content: bytes, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def ticket_header(
+    architecture: arch.Architecture,
+    seed: int,
+    method: str,
+    tolerance: float | None,
+    settings: Mapping[str, Any],
+    source_sha256: str,
+) -> dict[str, Any]:
+    """What a ticket's file says about itself."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "sampler_version": sampler.VERSION,
+        "architecture": arch.to_json(architecture),
+        "seed": seed,
+        "method": method,
+        "tolerance": tolerance,
+        "settings": dict(settings),
+        "source_sha256": source_sha256,
+    }
+
+
+def source_digest(ticket: Ticket) -> str:
+    """Checksum of the source: of all random weights, or of `sampled_blocks` of each tensor of a model."""
+    if arch.copies(ticket.architecture):
+        return model_source_digest(ticket.architecture, ticket.seed)
+    return digest("", ticket.source)
+
+
+def model_source_digest(architecture: arch.Architecture, seed: int) -> str:
+    """`source_digest` of a model's ticket: a whole model's source would be too large to draw for a checksum."""
+    tensors = zip(arch.copies(architecture), arch.source_tensors(architecture), strict=True)
+    return digest("", {tensor.name: sampled_blocks(layer, seed, tensor.stream) for layer, tensor in tensors})
+
+
+def open_ticket(path: str | os.PathLike[str]) -> SealedFile:
+    """A ticket's file open for reading in slices, its header checked; `check_digest` checks the rest.
+
+    Raises `TicketError` where it is no ticket of this version, `InputError` where it cannot be read.
+    """
+    name = str(path)
     try:
-        (length,) = struct.unpack("<Q", content[:8])
-        metadata = json.loads(content[8 : 8 + length])["__metadata__"]
-        tensors = load_safetensors(content)
-        digest, _, text = metadata["ticket"].partition(" ")
-        header = json.loads(text)
-        known = header.get("format") == FORMAT
-    except (
-        struct.error,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        SafetensorError,
-        OverflowError,
-    ) as error:
+        file = SealedFile(path, ENTRY)
+    except FormatError as error:
         raise TicketError(f"{name!r} is not a lottery_jax ticket, or it is truncated or damaged") from error
-    if not known:
+    except InputError as error:
+        raise InputError(f"cannot read ticket: {error}") from None
+    header = file.header
+    versions = (header.get("version"), header.get("sampler_version"))
+    if header.get("format") != FORMAT:
+        file.close()
         raise TicketError(f"{name!r} is a safetensors file but not a lottery_jax ticket")
-    if (header.get("version"), header.get("sampler_version")) != (VERSION, sampler.VERSION):
+    if versions != (VERSION, sampler.VERSION):
+        file.close()
         raise TicketError(
-            f"{name!r} has ticket version {header.get('version')} and sampler version {header.get('sampler_version')};"
+            f"{name!r} has ticket version {versions[0]} and sampler version {versions[1]};"
             f" this program reads {VERSION} and {sampler.VERSION}"
         )
-    if _digest(text, tensors) != digest:
-        raise TicketError(f"{name!r} was changed after it was written: its checksum does not match its content")
-    return header, tensors
-
-
-def _digest(text: str, tensors: Mapping[str, np.ndarray]) -> str:
-    sha = hashlib.sha256(text.encode())
-    for name in sorted(tensors):
-        tensor = np.ascontiguousarray(tensors[name])
-        sha.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
-        sha.update(tensor.data if tensor.size else b"")
-    return sha.hexdigest()
+    return file

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Sequence
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.architecture import Architecture, Gadget, Linear, check, source_weights
+from lottery_jax.networks.architecture import Architecture, Gadget, Linear, chain, check, source_weights
 from lottery_jax.sampler import Sampler
 
 
@@ -35,7 +35,8 @@ def wide_architecture(architecture: Architecture) -> Architecture:
     """
     check(architecture)
     budget = source_weights(architecture)
-    inputs, classes, hidden = architecture[0].inputs, architecture[-1].outputs, len(architecture) - 1
+    layers = chain(architecture)
+    inputs, classes, hidden = layers[0].inputs, layers[-1].outputs, len(layers) - 1
 
     def weights(width: int) -> int:
         return inputs * classes if hidden == 0 else width * (inputs + (hidden - 1) * width + classes)

@@ -23,7 +23,7 @@ import optax
 
 from lottery_jax.data import Dataset, Split
 from lottery_jax.errors import InputError
-from lottery_jax.networks.architecture import Architecture, check, draw_source, source_tensors
+from lottery_jax.networks.architecture import Architecture, chain, check, draw_source, source_tensors
 from lottery_jax.networks.gates import TopKGate
 from lottery_jax.networks.network import MaskedNetwork
 from lottery_jax.networks.top_k import kept_count, top_k_mask
@@ -83,9 +83,10 @@ def edge_popup(
     does not fit the data, a keep is outside [0, 1], or the training diverges.
     """
     check(architecture)
-    if (architecture[0].inputs, architecture[-1].outputs) != (dataset.inputs, dataset.classes):
+    layers = chain(architecture)
+    if (layers[0].inputs, layers[-1].outputs) != (dataset.inputs, dataset.classes):
         raise InputError(
-            f"the architecture maps {architecture[0].inputs} inputs to {architecture[-1].outputs} outputs but"
+            f"the architecture maps {layers[0].inputs} inputs to {layers[-1].outputs} outputs but"
             f" {dataset.name} has {dataset.inputs} and {dataset.classes}; choose one of these sizes"
         )
     if not (len(seeds) and len(keeps)) or (together is not None and together < 1):

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lottery_jax.errors import InputError, suggest
+from lottery_jax.networks.copies import ATTEMPT_STRIDE, Copies, draw_copies
 from lottery_jax.sampler import MAX_SIZE, Sampler, draw_at, draw_host, seed_words
 
 
@@ -78,9 +79,31 @@ class Parallel:
         return {"kernel": self.sampler}
 
 
-Layer = Linear | Gadget | Parallel
+ChainLayer = Linear | Gadget | Parallel
+Layer = ChainLayer | Copies
 Architecture = tuple[Layer, ...]
-LAYERS: dict[str, type[Layer]] = {layer.kind: layer for layer in (Linear, Gadget, Parallel)}
+"""Layers that chain, or the `Copies` of a model's tensors, which do not."""
+LAYERS: dict[str, type[Layer]] = {layer.kind: layer for layer in (Linear, Gadget, Parallel, Copies)}
+
+
+def chain(architecture: Architecture) -> tuple[ChainLayer, ...]:
+    """The layers of a network; refuses a model's tensors, which are not one."""
+    layers = tuple(layer for layer in architecture if not isinstance(layer, Copies))
+    if len(layers) < len(architecture):
+        raise InputError(
+            "the ticket of a model's tensors has no network of its own; put its approximated weights into the model"
+        )
+    return layers
+
+
+def copies(architecture: Architecture) -> tuple[Copies, ...]:
+    """The tensors of a model's ticket; empty for a network."""
+    return tuple(layer for layer in architecture if isinstance(layer, Copies))
+
+
+def target_shape(layer: Layer) -> tuple[int, ...]:
+    """Shape of the weights that a layer approximates."""
+    return layer.shape if isinstance(layer, Copies) else (layer.inputs, layer.outputs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +123,7 @@ def source_tensors(architecture: Architecture) -> Iterator[SourceTensor]:
         samplers = layer.samplers()
         for name, shape in layer.shapes().items():
             yield SourceTensor(f"{position}.{name}", shape, samplers[name], stream)
-            stream += 1
+            stream += layer.streams if isinstance(layer, Copies) else 1
 
 
 def source_weights(architecture: Architecture) -> int:
@@ -115,17 +138,18 @@ def source_weights(architecture: Architecture) -> int:
 
 def drawn_shape(layer: Layer, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Shape of what is drawn for a tensor whose mask has `shape`: a shared layer has one row for all inputs."""
+    if isinstance(layer, Copies):
+        return layer.blocks, layer.copies
     return (1, *shape[1:]) if isinstance(layer, Parallel) and layer.shared else shape
 
 
 Redraws = dict[str, np.ndarray]
 """Per tensor, int32 rows (input, output, attempt): the block of units of that edge is drawn again from the stream
-of that attempt (for a `first` tensor, output is 0 and the block is the units of that input)."""
+of that attempt (for a `first` tensor, output is 0 and the block is the units of that input). For `Copies`, int64 rows
+(block, attempt)."""
 
-ATTEMPT_STRIDE = 1 << 16
 
-
-def block_positions(layer: Layer, name: str, inputs: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+def block_positions(layer: ChainLayer, name: str, inputs: np.ndarray, outputs: np.ndarray) -> np.ndarray:
     """Row-major positions [R, U] of the blocks (inputs[r], :, outputs[r]) of a tensor in its stream."""
     shape = layer.shapes()[name]
     units = np.arange(shape[1], dtype=np.uint32)
@@ -145,7 +169,10 @@ def draw_source(architecture: Architecture, seed: int, redraws: Redraws | None =
     source = {}
     for tensor in source_tensors(architecture):
         place, name = tensor.name.split(".")
-        layer = architecture[int(place)]
+        layer, again = architecture[int(place)], (redraws or {}).get(tensor.name)
+        if isinstance(layer, Copies):
+            source[tensor.name] = draw_copies(layer, seed, tensor.stream, 0, layer.blocks, again)
+            continue
         if name == "first":
             if layer.inputs * math.prod(tensor.shape) >= MAX_SIZE:
                 raise InputError(
@@ -157,7 +184,7 @@ def draw_source(architecture: Architecture, seed: int, redraws: Redraws | None =
         else:
             shape = drawn_shape(layer, tensor.shape)
             drawn = draw_host(tensor.sampler, seed=seed, stream=tensor.stream, shape=shape)
-        for attempt, inputs, outputs in _by_attempt((redraws or {}).get(tensor.name)):
+        for attempt, inputs, outputs in _by_attempt(again):
             index = block_positions(layer, name, inputs, outputs)
             block = draw_at(tensor.sampler, seed_words(seed), tensor.stream + ATTEMPT_STRIDE * attempt, index)
             drawn[(inputs,) if name == "first" else (inputs, slice(None), outputs)] = block
@@ -175,7 +202,7 @@ def _by_attempt(rows: np.ndarray | None) -> Iterator[tuple[int, np.ndarray, np.n
 def unroll(architecture: Architecture) -> Architecture:
     """The same random network as a plain ReLU network, each gadget two full layers: Theorem 1's depth 2L source."""
     layers: list[Layer] = []
-    for layer in architecture:
+    for layer in chain(architecture):
         if isinstance(layer, Gadget):
             if not layer.relu:
                 raise InputError("a gadget without ReLU does not unroll into a ReLU network")
@@ -232,7 +259,14 @@ def check(architecture: Architecture) -> None:
         for name, shape in layer.shapes().items():
             if min(shape) < 1:
                 raise InputError(f"layer {position} is empty: {name} has shape {shape}; every size must be 1 or more")
-    for position, (left, right) in enumerate(itertools.pairwise(architecture)):
+    tensors = copies(architecture)
+    if tensors:
+        if len(tensors) < len(architecture) or len({tensor.name for tensor in tensors}) < len(tensors):
+            raise InputError("a model's tensors must have different names, and no other layers among them")
+        if sum(tensor.streams for tensor in tensors) > ATTEMPT_STRIDE:
+            raise InputError(f"the model's tensors need more than {ATTEMPT_STRIDE} streams; approximate it in parts")
+        return
+    for position, (left, right) in enumerate(itertools.pairwise(chain(architecture))):
         if left.outputs != right.inputs:
             raise InputError(
                 f"layer {position} gives {left.outputs} outputs but layer {position + 1} takes {right.inputs} inputs"

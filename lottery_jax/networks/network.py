@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from lottery_jax.networks.architecture import Architecture, check, source_tensors
+from lottery_jax.networks.architecture import Architecture, chain, check, source_tensors
 from lottery_jax.networks.gates import FixedGate
 from lottery_jax.networks.layers import MODULES, Gate
 
@@ -25,7 +25,7 @@ class MaskedNetwork(nnx.Module):
         check(architecture)
         names = [tensor.name for tensor in source_tensors(architecture)]
         layers = []
-        for position, layer in enumerate(architecture):
+        for position, layer in enumerate(chain(architecture)):
             own = [name for name in names if name.split(".")[0] == str(position)]
             tensors = {name.split(".")[1]: jnp.asarray(source[name]) for name in own}
             layers.append(MODULES[type(layer)](layer, tensors, {n.split(".")[1]: gate(n) for n in own}))

@@ -1,0 +1,122 @@
+"""One chunk from positions to packed bits: draw, search, draw again what failed."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lottery_jax.constructions.model.job import Chunk, Job
+from lottery_jax.networks.copies import ATTEMPT_STRIDE, Copies
+from lottery_jax.sampler import UniformGrid, draw_grid_at, draw_grid_pairs, seed_words, uniform_grid
+from lottery_jax.subset_sum import Problem, Solution, solve, unpack_bits
+from lottery_jax.subset_sum.solve import GridSize
+from lottery_jax.tensor_file import TensorFile
+
+_FLOAT32_STEP = 2.0**-24
+Key = tuple[np.uint32, np.uint32]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Solved:
+    """What a chunk's file holds.
+
+    mask: uint8, the bits [weights, C] of the chunk in row-major order, lowest bit first. redraws: int64 rows
+    (block of the tensor, attempt). failures: weights not within the tolerance. kept: bits set.
+    """
+
+    mask: np.ndarray
+    redraws: np.ndarray
+    failures: int
+    kept: int
+
+
+def solve_chunk(job: Job, chunk: Chunk, file: TensorFile) -> Solved:
+    """Find the subsets of all weights of a chunk; `file` is the model's, open.
+
+    A weight that fails has its block drawn again, up to `max_redraws` times, from the stream of that attempt, and
+    with shared candidates the whole row is solved again. A block that never succeeds keeps its first draw.
+    """
+    layer = job.tensors[chunk.tensor]
+    row = layer.block_weights
+    targets = file.read_float64(layer.name, chunk.first * row, chunk.count * row).astype(np.float32)
+    targets = targets.reshape(chunk.count, row)
+    found = _solve(job, layer, _first_draw(job, chunk), targets)
+    bits = found.bits.reshape(chunk.count, row, -1)
+    within = found.within.reshape(chunk.count, row)
+    redraws = []
+    failed = np.flatnonzero(~within.all(1))
+    for attempt in range(1, job.max_redraws + 1):
+        if not len(failed):
+            break
+        found = _solve(job, layer, _draw_again(job, chunk, failed, attempt), targets[failed])
+        settled = found.within.reshape(-1, row).all(1)
+        done = failed[settled]
+        bits[done], within[done] = found.bits.reshape(len(failed), row, -1)[settled], True
+        redraws.append(np.stack([chunk.first + done, np.full_like(done, attempt)], 1))
+        failed = failed[~settled]
+    rows = np.concatenate(redraws) if redraws else np.zeros((0, 2), np.int64)
+    flat = bits.reshape(chunk.count * row, -1)
+    return Solved(
+        np.packbits(unpack_bits(flat, job.candidates), bitorder="little"),
+        rows[np.argsort(rows[:, 0])].astype(np.int64),
+        int(np.count_nonzero(~within)),
+        int(np.bitwise_count(flat).sum()),
+    )
+
+
+def _solve(job: Job, layer: Copies, drawn: np.ndarray, targets: np.ndarray) -> Solution:
+    """Candidates [B, C] of blocks for their targets [B, R]."""
+    allowed, grid = _promise(job, layer)
+    if layer.block_weights > 1:
+        drawn = np.repeat(drawn, layer.block_weights, axis=0)
+    key = jax.random.key(job.seed % 2**32) if job.solver.needs_key else None
+    return solve(Problem(drawn, targets.reshape(-1), allowed), job.solver, key=key, grid=grid)
+
+
+def _promise(job: Job, layer: Copies) -> tuple[float, GridSize]:
+    """The tolerance for the solver and its grid, from the tensor alone: every chunk must have the same."""
+    bound = layer.sampler.high
+    # Targets and tolerance are rounded to float32; the margin keeps what the solver accepts true in float64.
+    margin = (job.candidates * bound + job.tolerance) * _FLOAT32_STEP
+    allowed = max(job.tolerance - margin, job.tolerance / 2)
+    fine = job.candidates <= 24 and (job.candidates + 1) * job.candidates * bound * 2.0**-28 <= allowed / 32
+    return allowed, "int32" if fine else "int64"
+
+
+def _place(job: Job, chunk: Chunk) -> tuple[UniformGrid, Key, int, int]:
+    """Grid and key of the candidates, the chunk's stream, and its first block on that stream."""
+    layer = job.tensors[chunk.tensor]
+    part, place = divmod(chunk.first, layer.stream_blocks)
+    return uniform_grid(layer.sampler), seed_words(job.seed), job.streams[chunk.tensor] + part, place
+
+
+def _first_draw(job: Job, chunk: Chunk) -> np.ndarray:
+    grid, key, stream, place = _place(job, chunk)
+    # A power of two, so that few shapes are compiled; what is drawn beyond the chunk is not used.
+    blocks = max(1 << (chunk.count - 1).bit_length(), 8)
+    drawn = _draw_run(grid, key, np.uint32(stream), np.uint32(place * job.candidates // 2), blocks, job.candidates)
+    return np.asarray(drawn)[: chunk.count]
+
+
+def _draw_again(job: Job, chunk: Chunk, failed: np.ndarray, attempt: int) -> np.ndarray:
+    grid, key, stream, place = _place(job, chunk)
+    blocks = np.zeros(max(1 << (len(failed) - 1).bit_length(), 8), np.uint32)
+    blocks[: len(failed)] = place + failed
+    drawn = _draw_some(grid, key, np.uint32(stream + ATTEMPT_STRIDE * attempt), blocks, job.candidates)
+    return np.asarray(drawn)[: len(failed)]
+
+
+@functools.partial(jax.jit, static_argnames=("blocks", "copies"))
+def _draw_run(grid: UniformGrid, key: Key, stream: Any, first_pair: Any, blocks: int, copies: int) -> jax.Array:
+    """Neighbouring blocks, [B, C] with B even, from the one that begins at pair `first_pair` of positions."""
+    return draw_grid_pairs(grid, key, stream, first_pair, blocks * copies // 2, jnp).reshape(blocks, copies)
+
+
+@functools.partial(jax.jit, static_argnames=("copies",))
+def _draw_some(grid: UniformGrid, key: Key, stream: Any, blocks: jax.Array, copies: int) -> jax.Array:
+    """Blocks [B] anywhere on a stream, [B, C]."""
+    index = blocks[:, None] * jnp.uint32(copies) + jnp.arange(copies, dtype=jnp.uint32)
+    return draw_grid_at(grid, key, stream, index, jnp)
