@@ -1,6 +1,9 @@
 """Random subset-sum problems, solved in batches on CPU, GPU or TPU."""
 
+from lottery_jax.subset_sum.fixed_size import FixedSize
+from lottery_jax.subset_sum.front import Front
 from lottery_jax.subset_sum.meet_in_the_middle import MeetInTheMiddle
+from lottery_jax.subset_sum.pareto import Pareto
 from lottery_jax.subset_sum.problem import Problem, Solution, Status, unpack_bits
 from lottery_jax.subset_sum.randomized import Randomized
 from lottery_jax.subset_sum.smallest import Smallest
@@ -8,7 +11,10 @@ from lottery_jax.subset_sum.solve import solve
 from lottery_jax.subset_sum.solver import Solver, Stage
 
 __all__ = [
+    "FixedSize",
+    "Front",
     "MeetInTheMiddle",
+    "Pareto",
     "Problem",
     "Randomized",
     "Smallest",

@@ -193,9 +193,10 @@ def _search_chunks(stage: Stage, wide: bool, candidates: Any, targets: Any, tole
     def one_chunk(place: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         on_grid = jax.tree.map(lambda all_: all_[place], grids)
         chosen = stage.search(on_grid, key)
-        steps = jnp.where(chosen, on_grid.candidates, 0).sum(0, dtype=dtype) - on_grid.targets
+        steps = jnp.where(chosen, on_grid.candidates, 0).sum(-2, dtype=dtype) - on_grid.targets
         within = (jnp.abs(steps) <= on_grid.tolerance) & (on_grid.clipped == 0)
-        return _pack(chosen), residuals(on_grid, steps), within
+        # A search over several sizes has them in front; the problems come first from here on.
+        return tuple(jnp.moveaxis(x, -1, 0) for x in (_pack(chosen), residuals(on_grid, steps), within))  # type: ignore
 
     shapes = jax.eval_shape(one_chunk, jax.ShapeDtypeStruct((), jnp.int32))
     empty = tuple(jnp.zeros((len(targets), *part.shape), part.dtype) for part in shapes)
@@ -207,11 +208,12 @@ def _search_chunks(stage: Stage, wide: bool, candidates: Any, targets: Any, tole
 
 
 def _pack(chosen: jax.Array) -> jax.Array:
-    """bool [N, B] to uint32 [B, W]."""
-    count = chosen.shape[0]
-    padded = jnp.pad(chosen, ((0, 32 * words(count) - count), (0, 0)))
-    placed = padded.reshape(words(count), 32, -1).astype(jnp.uint32) << jnp.arange(32, dtype=jnp.uint32)[:, None]
-    return placed.sum(1, dtype=jnp.uint32).T
+    """bool [..., N, B] to uint32 [..., W, B]."""
+    *outer, count, batch = chosen.shape
+    padding = [(0, 0)] * len(outer) + [(0, 32 * words(count) - count), (0, 0)]
+    padded = jnp.pad(chosen, padding).reshape(*outer, words(count), 32, batch)
+    placed = padded.astype(jnp.uint32) << jnp.arange(32, dtype=jnp.uint32)[:, None]
+    return placed.sum(-2, dtype=jnp.uint32)
 
 
 def _power_of_eight(count: int) -> int:

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,9 @@ import numpy as np
 from lottery_jax.errors import InputError
 from lottery_jax.subset_sum.chunks import Rows, search_rows
 from lottery_jax.subset_sum.devices import local_mesh
+from lottery_jax.subset_sum.front import Front
 from lottery_jax.subset_sum.grid import INT32_BITS
+from lottery_jax.subset_sum.pareto import Pareto
 from lottery_jax.subset_sum.problem import Problem, Solution, Status, words
 from lottery_jax.subset_sum.solver import Solver
 
@@ -19,6 +21,28 @@ GridSize = Literal["auto", "int32", "int64"]
 _NARROW_CANDIDATES = 24  # beyond, least residuals fall below the step of the 32-bit grid
 
 
+@overload
+def solve(
+    problem: Problem,
+    solver: Pareto,
+    *,
+    key: jax.Array | None = ...,
+    grid: GridSize = ...,
+    progress: Callable[[int], None] | None = ...,
+    devices: Sequence[Any] | None = ...,
+    first: int | None = ...,
+) -> Front: ...
+@overload
+def solve(
+    problem: Problem,
+    solver: Solver,
+    *,
+    key: jax.Array | None = ...,
+    grid: GridSize = ...,
+    progress: Callable[[int], None] | None = ...,
+    devices: Sequence[Any] | None = ...,
+    first: int | None = ...,
+) -> Solution: ...
 def solve(
     problem: Problem,
     solver: Solver,
@@ -28,14 +52,14 @@ def solve(
     progress: Callable[[int], None] | None = None,
     devices: Sequence[Any] | None = None,
     first: int | None = None,
-) -> Solution:
+) -> Solution | Front:
     """Solve all problems of a batch; the answers do not depend on how they are chunked or on the devices.
 
     grid: integers of 32 or 64 bits; `auto` takes 64 for N > 24, or where rounding to the 32-bit grid could use up
     1/32 of the tolerance. key: a typed key, for randomised solvers. progress: called with the number of problems
     each time some are done. devices: those that search, all of this process if left out. first: only so many of the
-    problems are solved, where the others are there to keep shapes few (JAX compiles anew for each).
-    Raises `InputError` for NaN or infinite values, or an N too large for the solver.
+    problems are solved, where the others are there to keep shapes few (JAX compiles anew for each). `Pareto` answers
+    with a `Front`, all others with a `Solution`. Raises `InputError` for NaN or infinite values, or an N too large for the solver.
 
     >>> import numpy as np
     >>> from lottery_jax.subset_sum import MeetInTheMiddle
@@ -49,6 +73,8 @@ def solve(
     if grid == "auto":
         grid = "int64" if _needs_wide(problem, count) else "int32"
     rows = Rows(problem, local_mesh(devices))
+    if isinstance(solver, Pareto):
+        return _front(solver, rows, count, key, grid == "int64", progress)
     bits = np.zeros((count, words(candidates)), np.uint32)
     left_over = np.zeros(count, np.float64 if problem.double or grid == "int64" else np.float32)
     status = np.full(count, Status.NOT_FOUND, np.uint8)
@@ -67,16 +93,23 @@ def solve(
     return Solution(bits, left_over, status, candidates)
 
 
+def _front(
+    solver: Pareto, rows: Rows, count: int, key: jax.Array | None, wide: bool, progress: Callable[[int], None] | None
+) -> Front:
+    shape = count, solver.k_max + 1
+    exists = np.arange(solver.k_max + 1) <= rows.candidates
+    if not count:
+        empty = np.zeros((*shape, words(rows.candidates)), np.uint32)
+        return Front(empty, np.zeros(shape, np.float64 if wide else np.float32), np.zeros(shape, bool), rows.candidates)
+    bits, left_over, within = search_rows(solver, rows, np.arange(count), key, wide, progress)
+    return Front(bits, np.where(exists, left_over, left_over.dtype.type(np.inf)), within & exists, rows.candidates)
+
+
 def _check(problem: Problem, solver: Solver, key: jax.Array | None, count: int) -> None:
     problems, candidates = problem.shape
-    name = type(solver).__name__
-    if candidates > solver.max_candidates:
-        raise InputError(
-            f"N = {candidates} candidates is too many for {name}, which takes up to {solver.max_candidates};"
-            " use Randomized for any N"
-        )
+    solver.check(candidates)
     if solver.needs_key and key is None:
-        raise InputError(f"{name} draws at random: pass key=jax.random.key(seed)")
+        raise InputError(f"{type(solver).__name__} draws at random: pass key=jax.random.key(seed)")
     if not 0 <= count <= problems:
         raise InputError(f"first must be from 0 to the {problems} problems there are, not {count}")
     for what, values, width in (("candidates", problem.candidates, candidates), ("targets", problem.targets, 1)):

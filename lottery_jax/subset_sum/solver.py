@@ -6,6 +6,7 @@ from typing import ClassVar
 import jax
 import numpy as np
 
+from lottery_jax.errors import InputError
 from lottery_jax.subset_sum.grid import Grid
 from lottery_jax.subset_sum.problem import Status
 
@@ -40,3 +41,11 @@ class Solver(abc.ABC):
     @abc.abstractmethod
     def stages(self, candidates: int) -> tuple[Stage, ...]:
         """The passes, cheapest first."""
+
+    def check(self, candidates: int) -> None:
+        """Raise `InputError` where this many candidates are beyond the solver."""
+        if candidates > self.max_candidates:
+            raise InputError(
+                f"N = {candidates} candidates is too many for {type(self).__name__}, which takes up to"
+                f" {self.max_candidates}; use Randomized for any N"
+            )

@@ -1,5 +1,7 @@
 """Independent answers in NumPy float64: brute force over all subsets, and a meeting in the middle by binary search."""
 
+import itertools
+
 import numpy as np
 
 
@@ -9,6 +11,17 @@ def all_residuals(candidates: np.ndarray, targets: np.ndarray) -> tuple[np.ndarr
     subsets = (np.arange(2**count)[:, None] >> np.arange(count)) & 1
     sums = candidates.astype(np.float64) @ subsets.T.astype(np.float64)
     return np.abs(sums - targets.astype(np.float64)[:, None]), subsets.sum(1)
+
+
+def least_residuals_by_size(candidates: np.ndarray, targets: np.ndarray, k_max: int) -> np.ndarray:
+    """The least residual of each problem for the sizes 0 ... k_max, [P, k_max + 1]; inf where k > N."""
+    values, wanted = candidates.astype(np.float64), targets.astype(np.float64)
+    columns = [np.abs(wanted)]
+    for k in range(1, k_max + 1):
+        members = np.array(list(itertools.combinations(range(values.shape[1]), k)), int).reshape(-1, k)
+        sums = values[:, members].sum(2)
+        columns.append(np.abs(sums - wanted[:, None]).min(1, initial=np.inf))
+    return np.stack(columns, 1)
 
 
 def least_residuals(candidates: np.ndarray, targets: np.ndarray) -> np.ndarray:

@@ -1,0 +1,57 @@
+"""Exactly k candidates."""
+
+import dataclasses
+import math
+from typing import ClassVar
+
+import jax
+
+from lottery_jax.errors import InputError
+from lottery_jax.subset_sum.by_size import MOST_SUBSETS, closest_of_sizes, problems_at_once
+from lottery_jax.subset_sum.grid import Grid
+from lottery_jax.subset_sum.solver import Solver, Stage
+
+
+@dataclasses.dataclass(frozen=True)
+class FixedSize(Solver, Stage):
+    """The subset of least residual among those of exactly k candidates, exact; `Pareto` gives many k at once.
+
+    A problem marked infeasible has no subset of k candidates within the tolerance. C(N, k) subsets are tried, three
+    vector operations each. Natale et al. 2024, section 1: with n >= c log2(k / eps) / H2(k / n) candidates a target
+    in [-sqrt k, sqrt k] is within eps of such a sum.
+
+    >>> import numpy as np
+    >>> from lottery_jax.subset_sum import Problem, solve
+    >>> problem = Problem(np.array([0.5, 0.25, 0.125]), np.array([0.6]), tolerance=0.1)
+    >>> solve(problem, FixedSize(2)).subsets
+    array([[ True, False,  True]])
+    """
+
+    k: int
+    max_candidates: ClassVar[int] = 40
+
+    def __post_init__(self) -> None:
+        if self.k < 0:
+            raise InputError(f"k must be 0 or more, not {self.k}; it is the number of kept candidates")
+
+    def check(self, candidates: int) -> None:
+        super().check(candidates)
+        if self.k > candidates:
+            raise InputError(
+                f"a subset of k = {self.k} needs as many candidates; N is {candidates}, so use a smaller k"
+            )
+        subsets = math.comb(candidates, self.k)
+        if subsets > MOST_SUBSETS:
+            raise InputError(
+                f"{self} would try {subsets:.1e} subsets of N = {candidates} candidates for every problem, and"
+                f" {MOST_SUBSETS:.1e} are allowed; use a smaller k or fewer candidates"
+            )
+
+    def stages(self, candidates: int) -> tuple[Stage, ...]:
+        return (self,)
+
+    def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
+        return closest_of_sizes(grid.candidates, grid.targets, (self.k,))[0]
+
+    def chunk(self, candidates: int, cpu: bool) -> int:
+        return problems_at_once(candidates, (self.k,), cpu)

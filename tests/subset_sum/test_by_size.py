@@ -1,0 +1,81 @@
+"""`Pareto` and `FixedSize` against brute force over all subsets."""
+
+import numpy as np
+import pytest
+
+from lottery_jax.errors import InputError
+from lottery_jax.subset_sum import FixedSize, Pareto, Problem, Smallest, Status, solve
+from tests.subset_sum.instances import instances
+from tests.subset_sum.oracles import least_residuals_by_size
+
+
+def recomputed_front(front, candidates, targets):
+    sums = np.einsum("pkn,pn->pk", front.subsets.astype(np.float64), candidates.astype(np.float64))
+    return sums - targets.astype(np.float64)[:, None]
+
+
+@pytest.mark.parametrize(("count", "k_max"), [(1, 3), (2, 1), (5, 5), (13, 13)])
+def test_pareto_is_exact_for_every_size(count, k_max):
+    candidates, targets = instances(count)
+    front = solve(Problem(candidates, targets, 0.03), Pareto(k_max))
+    best = least_residuals_by_size(candidates, targets, k_max)
+    there = np.arange(k_max + 1) <= count
+    found = recomputed_front(front, candidates, targets)
+    # Within N + 1 steps of the 32-bit grid, whose step is at most sum |a| / 2**28.
+    slack = (count + 1) * np.abs(candidates).sum(1, keepdims=True) * 2.0**-28
+    assert (np.abs(found) <= best + slack)[:, there].all()
+    np.testing.assert_allclose(front.residuals[:, there], found[:, there], rtol=1e-5, atol=2e-6)
+    assert np.isposinf(front.residuals[:, ~there]).all() and not front.bits[:, ~there].any()
+    np.testing.assert_array_equal(front.subsets.sum(2)[:, there], np.tile(front.sizes[there], (len(targets), 1)))
+    np.testing.assert_array_equal(front.within[:, there], (np.abs(found) <= 0.03)[:, there])
+    assert not front.within[:, ~there].any()
+
+
+def test_fixed_size_is_the_column_of_the_front():
+    candidates, targets = instances(13)
+    problem = Problem(candidates, targets, 0.03)
+    front = solve(problem, Pareto(13))
+    for size in (1, 6, 7):
+        alone, column = solve(problem, FixedSize(size)), front.column(size)
+        np.testing.assert_array_equal(alone.bits, column.bits)
+        np.testing.assert_array_equal(alone.residuals, column.residuals)
+        np.testing.assert_array_equal(alone.status, column.status)
+        assert (alone.sizes == size).all()
+
+
+def test_the_first_column_within_is_the_smallest():
+    candidates, targets = instances(13)
+    problem = Problem(candidates, targets, 0.03)
+    fewest, smallest = solve(problem, Pareto(13)).fewest(), solve(problem, Smallest())
+    np.testing.assert_array_equal(fewest.within, smallest.within)
+    np.testing.assert_array_equal(fewest.sizes[fewest.within], smallest.sizes[fewest.within])
+    assert (fewest.status[~fewest.within] == Status.NOT_FOUND).all()
+
+
+def test_pareto_at_the_size_in_use():
+    rng = np.random.default_rng(21)
+    candidates = rng.uniform(-0.5, 0.5, (8, 21)).astype(np.float32)
+    targets = rng.uniform(-0.5, 0.5, 8).astype(np.float32)
+    front = solve(Problem(candidates, targets, 0.01), Pareto(6))
+    best = least_residuals_by_size(candidates, targets, 6)
+    assert (np.abs(recomputed_front(front, candidates, targets)) <= best + 22 * 21 * 2.0**-28).all()
+
+
+def test_no_problems_give_an_empty_front():
+    front = solve(Problem(np.zeros((0, 5), np.float32), np.zeros(0, np.float32), 0.1), Pareto(2))
+    assert front.bits.shape == (0, 3, 1) and front.subsets.shape == (0, 3, 5) and front.fewest().bits.shape == (0, 1)
+
+
+def test_senseless_sizes_are_refused():
+    problem = Problem(*instances(13), 0.1)
+    with pytest.raises(InputError, match=r"k = 14.*N is 13.*smaller k"):
+        solve(problem, FixedSize(14))
+    for solver in (FixedSize, Pareto):
+        with pytest.raises(InputError, match="0 or more, not -1"):
+            solver(-1)
+    wide = Problem(np.zeros((1, 40), np.float32), np.zeros(1, np.float32), 0.1)
+    for solver in (FixedSize(20), Pareto(20)):
+        with pytest.raises(InputError, match=r"subsets of N = 40.*smaller k"):
+            solve(wide, solver)
+    with pytest.raises(InputError, match="from 0 to 2, not 3"):
+        solve(problem, Pareto(2)).column(3)
