@@ -59,7 +59,8 @@ def solve(
     1/32 of the tolerance. key: a typed key, for randomised solvers. progress: called with the number of problems
     each time some are done. devices: those that search, all of this process if left out. first: only so many of the
     problems are solved, where the others are there to keep shapes few (JAX compiles anew for each). `Pareto` answers
-    with a `Front`, all others with a `Solution`. Raises `InputError` for NaN or infinite values, or an N too large for the solver.
+    with a `Front`, all others with a `Solution`. Raises `InputError` for NaN or infinite values, or an N too large for
+    the solver.
 
     >>> import numpy as np
     >>> from lottery_jax.subset_sum import MeetInTheMiddle
