@@ -18,6 +18,7 @@ class Certificate:
 
     The fields about residuals are None for a ticket without a target (a learned mask).
     worst_weight is (layer, input, output), or for a model's ticket (tensor, index in it), and worst_tensor its name.
+    The tolerance of a ticket made within a budget is what it came to, rounded up: what it promises is kept_budget.
     """
 
     method: str
@@ -33,11 +34,17 @@ class Certificate:
     worst_residual: float | None = None
     worst_weight: tuple[int, ...] | None = None
     worst_tensor: str | None = None
+    kept_budget: int | None = None
+
+    @property
+    def within_budget(self) -> bool:
+        """True when no more weights are kept than promised (and for a ticket that promises no number)."""
+        return self.kept_budget is None or self.kept_weights <= self.kept_budget
 
     @property
     def holds(self) -> bool:
-        """True when every target weight is within the tolerance (and for a ticket that promises none)."""
-        return self.within_tolerance == self.target_weights
+        """True when every target weight is within the tolerance and the budget is kept, where they are promised."""
+        return self.within_tolerance == self.target_weights and self.within_budget
 
 
 def layer_weights(layer: Layer, source: dict[str, np.ndarray], masks: dict[str, np.ndarray]) -> list[np.ndarray]:
@@ -99,6 +106,7 @@ def verify(ticket: Ticket) -> Certificate:
         counts,
         sum(len(rows) for rows in ticket.redraws.values()),
         ticket.tolerance,
+        kept_budget=ticket.kept_budget,
     )
     if ticket.target is None or ticket.tolerance is None:
         return found

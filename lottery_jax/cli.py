@@ -136,6 +136,7 @@ def approximate(command: Approximate, results: TextIO) -> int:
     from lottery_jax import constructions
     from lottery_jax.comparison import check_problem, measure
     from lottery_jax.constructions.approximate import choose_solver
+    from lottery_jax.methods import check_budget, find_ticket
     from lottery_jax.sampler import seed_words
     from lottery_jax.tasks import load_task
 
@@ -144,6 +145,7 @@ def approximate(command: Approximate, results: TextIO) -> int:
         nearest = suggest(command.construction, constructions.CONSTRUCTIONS)
         raise InputError(f"construction {command.construction!r} is unknown; {nearest}")
     choose_solver(command.candidates, command.objective)
+    check_budget(command)
     seed_words(command.seed)
     check_writable(command.out.parent)
     if command.out.is_dir():
@@ -151,16 +153,7 @@ def approximate(command: Approximate, results: TextIO) -> int:
     task = load_task(command.data, target=command.target, data_dir=command.data_dir)
     start = time.perf_counter()
     with bars() as (_, inner):
-        ticket = constructions.approximate(
-            task.target.weights,
-            seed=command.seed,
-            construction=command.construction,
-            candidates=command.candidates,
-            tolerance=command.tolerance,
-            objective=command.objective,
-            nonnegative=task.dataset.nonnegative,
-            progress=lambda done: inner(done, task.target.count),
-        )
+        ticket = find_ticket(command, task, lambda done: inner(done, task.target.count))
     seconds = time.perf_counter() - start
     command.out.parent.mkdir(parents=True, exist_ok=True)
     ticket.save(command.out)
@@ -189,6 +182,7 @@ def certified(certificate: Any, ticket_bytes: int) -> dict[str, Any]:
         per_weight = certificate.kept_weights / certificate.target_weights
     return found | {
         "kept_per_target_weight": per_weight,
+        "within_budget": certificate.within_budget,
         "holds": certificate.holds,
         "ticket_bytes": ticket_bytes,
     }
@@ -228,12 +222,19 @@ def sentences(found: dict[str, Any]) -> list[str]:
         f" {found['tolerance']:g}; the mean residual is {found['mean_residual']:.3g}, the worst"
         f" {found['worst_residual']:.3g} (layer {layer}, input {row}, output {column}).",
     ]
+    if found["kept_budget"] is not None:
+        lines.append(
+            f"It promises to keep at most {found['kept_budget']:,} weights; {found['tolerance']:g} is what its"
+            " residuals came to."
+        )
     if "accuracy" in found:
         lines.append(
             f"Test accuracy {100 * found['accuracy']:.2f} %"
             f" (target {100 * found['target_accuracy']:.2f} %), {100 * found['agreement']:.2f} % equal"
             f" predictions, largest |f - g| {found['max_deviation']:.3g}; found in {found['seconds']:.2f} s."
         )
-    if not found["holds"]:
+    if found["within_tolerance"] < found["target_weights"]:
         lines.append("NOT VALID: not every target weight is within the tolerance.")
+    if not found["within_budget"]:
+        lines.append("NOT VALID: it keeps more weights than its budget.")
     return lines

@@ -5,12 +5,15 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from lottery_jax.constructions import approximate
+from lottery_jax.constructions import approximate, approximate_within_budget, fisher_importance
 from lottery_jax.constructions.approximate import Objective, choose_solver
+from lottery_jax.constructions.within_budget import K_MAX
+from lottery_jax.errors import InputError, suggest
 from lottery_jax.learned.architectures import wide_architecture
 from lottery_jax.learned.edge_popup import edge_popup
 from lottery_jax.networks.architecture import Architecture
-from lottery_jax.settings import Compare, learning_epochs
+from lottery_jax.settings import Approximate, Compare, learning_epochs
+from lottery_jax.subset_sum import Pareto
 from lottery_jax.tasks import Task
 from lottery_jax.ticket import Ticket
 
@@ -26,6 +29,9 @@ class Bench:
     progress: Callable[[int, int], None]
     """Told how much of a method's work is done."""
 
+
+IMPORTANCES = ("uniform", "fisher", "fisher-damped")
+"""What an error in a weight may count: the same for all, or the target's Fisher information, plain or plus its mean."""
 
 Find = Callable[[Bench, int, Sequence[float | None]], list[Ticket]]
 
@@ -61,6 +67,52 @@ def construct(objective: Objective) -> Method:
         return [ticket]
 
     return Method(find, check=lambda settings: choose_solver(settings.candidates, objective))
+
+
+def check_budget(settings: Approximate) -> None:
+    """Refuse what a budget of kept weights does not go with, before anything is loaded or written."""
+    if settings.importance not in IMPORTANCES:
+        nearest = suggest(settings.importance, IMPORTANCES)
+        raise InputError(f"importance {settings.importance!r} is unknown; {nearest}")
+    if settings.kept is None:
+        if settings.importance != "uniform":
+            raise InputError("--importance says how a budget is spent; give the budget with --kept")
+    elif settings.kept < 0:
+        raise InputError(f"--kept {settings.kept} must be a number of weights from 0 up")
+    elif settings.objective != "least-error":
+        raise InputError(f"--kept takes the place of --objective {settings.objective}; give one of the two")
+    else:
+        Pareto(min(K_MAX, settings.candidates)).check(settings.candidates)
+
+
+def find_ticket(settings: Approximate, task: Task, progress: Callable[[int], None]) -> Ticket:
+    """The one ticket that the settings ask for."""
+    weights, nonnegative = task.target.weights, task.dataset.nonnegative
+    if settings.kept is None:
+        return approximate(
+            weights,
+            seed=settings.seed,
+            construction=settings.construction,
+            candidates=settings.candidates,
+            tolerance=settings.tolerance,
+            objective=settings.objective,
+            nonnegative=nonnegative,
+            progress=progress,
+        )
+    importance = None
+    if settings.importance != "uniform":
+        damping = 1.0 if settings.importance == "fisher-damped" else 0.0
+        importance = fisher_importance(weights, task.dataset.train.images, damping=damping)
+    return approximate_within_budget(
+        weights,
+        seed=settings.seed,
+        kept=settings.kept,
+        importance=importance,
+        construction=settings.construction,
+        candidates=settings.candidates,
+        nonnegative=nonnegative,
+        progress=progress,
+    )
 
 
 def learn(source: Callable[[Architecture], Architecture]) -> Find:

@@ -51,6 +51,11 @@ class Approximate(Problem):
     """pensia (the random network of Theorem 1) or scalar (plain random weights, as in Experiment 1)."""
     objective: str = "least-error"
     """least-error (the nearest subset sum) or smallest (the fewest kept weights within the tolerance)."""
+    kept: int | None = None
+    """Keep at most this many weights in all, with the least error; takes the place of the objective and tolerance."""
+    importance: str = "uniform"
+    """With --kept, what an error in each weight counts: uniform (1), fisher (the target's Fisher information, for large
+    budgets) or fisher-damped (that plus its mean)."""
     seed: int = 0
     """Seed of the random source."""
     out: Path = Path("ticket.safetensors")

@@ -30,7 +30,8 @@ class Ticket:
     masks: tensor name -> bool array, True where the weight is kept. redraws: which blocks were drawn again.
     target: the weights of each layer that a construction approximates, with the `tolerance` it promised: [I, O]
     float32, or a model's tensors as they are. A model's ticket is read whole here; `model_certificate` reads slices.
-    settings: what made the ticket (JSON values), for the reader; nothing depends on it.
+    settings: what made the ticket (JSON values), for the reader; nothing depends on it. kept_budget: the number of kept
+    weights that a ticket promises not to exceed.
     """
 
     architecture: arch.Architecture
@@ -41,6 +42,7 @@ class Ticket:
     target: tuple[np.ndarray, ...] | None = None
     tolerance: float | None = None
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    kept_budget: int | None = None
 
     def __post_init__(self) -> None:
         arch.check(self.architecture)
@@ -90,6 +92,8 @@ class Ticket:
         header = ticket_header(
             self.architecture, self.seed, self.method, self.tolerance, self.settings, source_digest(self)
         )
+        if self.kept_budget is not None:
+            header["kept_budget"] = int(self.kept_budget)
         return seal(ENTRY, header, tensors)
 
     def save(self, path: str | os.PathLike[str]) -> int:
@@ -132,6 +136,7 @@ class Ticket:
             target or None,
             header["tolerance"],
             header["settings"],
+            header.get("kept_budget"),
         )
         if source_digest(ticket) != header["source_sha256"]:
             raise ValueError("the source drawn from its seed is not the one it was made for")

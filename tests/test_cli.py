@@ -1,5 +1,6 @@
 """The command line as a user and a script see it: output, exit codes, one sentence where it refuses."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -90,6 +91,25 @@ def test_a_residual_outside_the_tolerance_is_exit_1(ticket: Path, tmp_path: Path
     assert "NOT VALID" in capsys.readouterr().out
 
 
+def test_approximate_within_a_budget(target: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "ticket.safetensors"
+    asked = ("--target", target, "--candidates", 8, "--construction", "scalar", "--kept", 200, "--out", out)
+    errors = {}
+    for importance in ("uniform", "fisher"):
+        assert lottery_jax("approximate", *asked, "--importance", importance) == 0
+        assert "at most 200 weights" in capsys.readouterr().out
+        assert lottery_jax("verify", out, "--json") == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["kept_weights"] == found["kept_budget"] == 200 and found["holds"] and found["within_budget"]
+        errors[importance] = Ticket.load(out).settings["importance"], found["mean_residual"]
+    assert errors["uniform"][0] == "uniform" and errors["fisher"][0].startswith("given")
+    assert errors["uniform"][1] < errors["fisher"][1]  # Fisher information cares less for the plain residuals
+    made = Ticket.load(out)
+    dataclasses.replace(made, kept_budget=199).save(out)
+    assert lottery_jax("verify", out) == 1
+    assert "NOT VALID: it keeps more" in capsys.readouterr().out
+
+
 def test_a_ticket_without_target_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mask = {"0.kernel": np.ones((3, 2), bool)}
     Ticket((Linear(3, 2, Sampler.uniform(-1, 1)),), 0, mask, "random").save(tmp_path / "t")
@@ -139,6 +159,11 @@ def test_a_damaged_ticket_is_refused(
         ("approximate --objective least", "least"),
         ("approximate --tolerance nan", "nan"),
         ("approximate --candidates -1", "-1"),
+        ("approximate --kept -1", "-1"),
+        ("approximate --kept 5 --objective smallest", "--objective smallest"),
+        ("approximate --kept 5 --importance fischer", "did you mean 'fisher'?"),
+        ("approximate --kept 5 --candidates 41", "41"),
+        ("approximate --importance fisher", "--kept"),
         ("approximate --seed -1", "-1"),
         ("approximate --target nan.safetensors", "nan.safetensors"),
         ("approximate --target shape.safetensors", "64"),

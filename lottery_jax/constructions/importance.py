@@ -4,6 +4,10 @@ For a small change d of the weights, the mean Kullback-Leibler divergence betwee
 after is d^T F d / 2 with the Fisher information F. Its diagonal is F_i = E_x E_{y ~ p(y|x)} (d log p(y|x) / d w_i)^2
 (Martens 2020, sections 5 and 9). The labels y are the network's own predictions, not those of the data (that would be
 the "empirical" Fisher), and the mean over them is taken exactly, over all classes: nothing is drawn.
+
+It is about small changes. Where a budget is so small that most weights are left out, their errors are neither small
+nor independent, and weights that matter to few examples are left out first. Damping, a constant added to the diagonal,
+counts all weights in: measured in benchmarks/bench_budget.py.
 """
 
 import functools
@@ -17,20 +21,25 @@ from lottery_jax.errors import InputError
 
 
 def fisher_importance(
-    weights: Sequence[np.ndarray], images: np.ndarray | jax.Array, *, batch_size: int = 500
+    weights: Sequence[np.ndarray],
+    images: np.ndarray | jax.Array,
+    *,
+    damping: float = 0.0,
+    batch_size: int = 500,
 ) -> tuple[np.ndarray, ...]:
     """The diagonal Fisher information of each layer's weights, float64 [I, O], of a bias-free ReLU network.
 
     weights: float32 [I, O] of each layer; the last one's outputs are the logits of the classes. images: float32 [N, D],
-    training examples; their labels are not needed. Memory is bounded by the batch. Sums are in floating point, so
-    another device may differ in the last digits. Raises `InputError` for what does not fit or is not finite.
+    training examples; their labels are not needed. damping: how many times the mean over all weights is added to each.
+    Memory is bounded by the batch. Sums are in floating point, so another device may differ in the last digits. Raises
+    `InputError` for what does not fit or is not finite.
 
     >>> images = np.array([[1.0, 2.0]], np.float32)
     >>> fisher_importance([np.zeros((2, 2), np.float32)], images)[0].tolist()
     [[0.25, 0.25], [1.0, 1.0]]
     """
     given = np.asarray(images)
-    _check(weights, given, batch_size)
+    _check(weights, given, damping, batch_size)
     batch_size = min(batch_size, len(given))
     kernels = tuple(jnp.asarray(weight, jnp.float32) for weight in weights)
     totals = [np.zeros(weight.shape) for weight in weights]
@@ -43,7 +52,8 @@ def fisher_importance(
     found = tuple(total / len(given) for total in totals)
     if not all(np.isfinite(layer).all() for layer in found):
         raise InputError("the target's gradients overflow float32 on these images; scale images to [0, 1]")
-    return found
+    mean = sum(float(layer.sum()) for layer in found) / sum(layer.size for layer in found)
+    return tuple(layer + damping * mean for layer in found)
 
 
 @jax.jit
@@ -72,7 +82,9 @@ def _batch_sum(kernels: tuple[jax.Array, ...], images: jax.Array, used: jax.Arra
     return [product((x**2).T, weight * square) for x, square in zip(inputs, squares, strict=True)]
 
 
-def _check(weights: Sequence[np.ndarray], images: np.ndarray, batch_size: int) -> None:
+def _check(weights: Sequence[np.ndarray], images: np.ndarray, damping: float, batch_size: int) -> None:
+    if not (np.isfinite(damping) and damping >= 0):
+        raise InputError(f"damping must be a number from 0 up, not {damping}")
     if batch_size < 1:
         raise InputError(f"the batch size is {batch_size}; it must be at least 1")
     if not weights:

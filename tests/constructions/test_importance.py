@@ -81,6 +81,14 @@ def test_a_dead_input_and_a_dead_unit_have_no_importance():
     assert (first[0] > 0).any() and (second > 0).any()
 
 
+def test_damping_adds_the_mean_over_all_layers():
+    weights, images = target((4, 5, 3)), np.random.default_rng(4).uniform(0, 1, (9, 4)).astype(np.float32)
+    plain, damped = (fisher_importance(weights, images, damping=damping) for damping in (0, 0.5))
+    mean = np.concatenate([layer.ravel() for layer in plain]).mean()
+    for before, after in zip(plain, damped, strict=True):
+        np.testing.assert_allclose(after, before + 0.5 * mean, rtol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -93,6 +101,8 @@ def test_a_dead_input_and_a_dead_unit_have_no_importance():
         ({"images": np.full((2, 4), np.nan, np.float32)}, "NaN"),
         ({"images": np.full((2, 4), 1e30, np.float32)}, "overflow"),
         ({"batch_size": 0}, "batch size"),
+        ({"damping": -0.1}, "damping"),
+        ({"damping": np.nan}, "damping"),
     ],
 )
 def test_bad_input_is_refused(change, words):

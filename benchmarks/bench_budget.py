@@ -1,0 +1,129 @@
+"""What a budget of kept weights buys: accuracy against kept weights on the published 784-500-10 target, n = 21.
+
+Command: python benchmarks/bench_budget.py --target pensia_fc2.safetensors [--data-dir TFDS]
+Cost: a few minutes on two CPU cores.
+
+For each construction and tolerance, `Smallest` keeps the fewest candidates that bring every weight within that one
+tolerance. Exactly as many are then spent within a budget, by plain squared residuals (`uniform`), weighted with the
+target's Fisher information (`fisher`, from the training images), and with that plus its mean (`fisher-damped`), so the
+tickets of a group differ only in where their kept weights are. `gap` is the relative distance of a ticket's error from
+the bound that no choice is below.
+
+Seconds of the fronts (once for all budgets), of the Fisher information and of each ticket are reported apart; each
+includes its compilation.
+"""
+
+import argparse
+import json
+import resource
+import time
+from pathlib import Path
+
+import numpy as np
+
+from lottery_jax import environment
+from lottery_jax.certificate import approximated_weights, verify
+from lottery_jax.constructions import TargetFronts, approximate, fisher_importance
+from lottery_jax.data import Dataset, load
+from lottery_jax.evaluation import evaluate
+from lottery_jax.tasks import Target, import_target
+from lottery_jax.ticket import Ticket
+
+TOLERANCES = (0.01, 0.02, 0.03, 0.05, 0.08)
+
+
+def measured(ticket: Ticket, target: Target, dataset: Dataset, fisher: tuple[np.ndarray, ...]) -> dict:
+    """What the verifier, both errors and the test set say of a ticket."""
+    found = verify(ticket)
+    assert ticket.target is not None
+    squares = [
+        (branches[0] - weight.astype(np.float64)) ** 2
+        for weight, branches in zip(ticket.target, approximated_weights(ticket), strict=True)
+    ]
+    metrics = evaluate(ticket.network(), target.network(), dataset.test)
+    return {
+        "kept": found.kept_weights,
+        "kept_per_target_weight": found.kept_weights / target.count,
+        "holds": found.holds,
+        "mean_squared_residual": sum(float(square.sum()) for square in squares) / target.count,
+        "fisher_error": sum(float((h * square).sum()) for h, square in zip(fisher, squares, strict=True)),
+        "worst_residual": found.worst_residual,
+        "accuracy": metrics.accuracy,
+        "accuracy_low": metrics.accuracy_low,
+        "accuracy_high": metrics.accuracy_high,
+        "agreement": metrics.agreement,
+        "max_deviation": metrics.max_deviation,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Accuracy against kept weights within a budget.")
+    parser.add_argument("--target", type=Path, required=True, help="pensia_fc2.safetensors")
+    parser.add_argument("--data-dir", type=Path, help="folder with MNIST prepared by TensorFlow Datasets")
+    parser.add_argument("--k-max", type=int, default=6, help="largest subset of a weight")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="JSON file; benchmarks/results/budget_DEVICE.json if left out")
+    arguments = parser.parse_args()
+    target, dataset = import_target(arguments.target), load("mnist", data_dir=arguments.data_dir)
+    start = time.perf_counter()
+    fisher = fisher_importance(target.weights, dataset.train.images)
+    fisher_seconds = time.perf_counter() - start
+    damped = fisher_importance(target.weights, dataset.train.images, damping=1.0)
+    importances = {"uniform": None, "fisher": fisher, "fisher-damped": damped}
+    dense = evaluate(target.network(), target.network(), dataset.test)
+    print(f"target {100 * dense.accuracy:.2f} %; Fisher information in {fisher_seconds:.1f} s")
+    rows, fronts_seconds = [], {}
+    for construction in ("scalar", "pensia"):
+        start = time.perf_counter()
+        fronts = TargetFronts(target.weights, seed=arguments.seed, construction=construction, k_max=arguments.k_max)
+        fronts_seconds[construction] = time.perf_counter() - start
+        print(f"{construction}: fronts of {target.count} weights in {fronts_seconds[construction]:.1f} s")
+        for tolerance in TOLERANCES:
+            kept = 0
+            for choice in ("smallest", *importances):
+                start = time.perf_counter()
+                if choice == "smallest":
+                    ticket = approximate(
+                        target.weights,
+                        seed=arguments.seed,
+                        construction=construction,
+                        objective="smallest",
+                        tolerance=tolerance,
+                    )
+                    kept = ticket.kept_weights
+                else:
+                    ticket = fronts.ticket(kept=kept, importance=importances[choice])
+                row = {"construction": construction, "choice": choice, "tolerance": tolerance}
+                row["seconds"] = time.perf_counter() - start
+                row |= measured(ticket, target, dataset, fisher)
+                if choice != "smallest":
+                    error, bound = ticket.settings["error"], ticket.settings["error_bound"]
+                    row |= {"error": error, "error_bound": bound, "gap": (error - bound) / error if error else 0.0}
+                rows.append(row)
+                print(
+                    f"{construction:7} {choice:13} kept {row['kept']:7}  accuracy {100 * row['accuracy']:.2f} %"
+                    f"  agreement {100 * row['agreement']:.2f} %  mean r^2 {row['mean_squared_residual']:.3e}"
+                    f"  Fisher error {row['fisher_error']:.3e}  worst {row['worst_residual']:.3f}"
+                    f"  {row['seconds']:.1f} s" + (f"  gap {row['gap']:.1e}" if "gap" in row else ""),
+                    flush=True,
+                )
+    result = {
+        "device": environment.device(),
+        "versions": environment.versions(),
+        "target_accuracy": dense.accuracy,
+        "target_weights": target.count,
+        "k_max": arguments.k_max,
+        "fisher_seconds": fisher_seconds,
+        "fronts_seconds": fronts_seconds,
+        "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "rows": rows,
+    }
+    kind = "cpu" if result["device"].startswith("cpu") else "gpu"
+    out = arguments.out or Path(__file__).parent / "results" / f"budget_{kind}.json"
+    out.parent.mkdir(exist_ok=True)
+    out.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"written: {out}")
+
+
+if __name__ == "__main__":
+    main()
