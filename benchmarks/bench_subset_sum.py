@@ -24,7 +24,7 @@ from pathlib import Path
 
 import jax
 from peers import PACKAGES
-from subset_sum_cases import accelerator, growth, peers, search
+from subset_sum_cases import accelerator, peers, search, streaming
 from subset_sum_cases.instances import FULL, QUICK, Run
 from subset_sum_tables import compare_with_engine, filled, summary, tables
 
@@ -37,11 +37,12 @@ CASES: dict[str, Callable[[Run], list[dict]]] = {
     "catalogue": search.catalogue,
     "exact": search.exact,
     "randomized": search.randomized,
-    **{f"growth-x{times}": functools.partial(growth.growth, times=times) for times in (1, 4, 16)},
+    **{f"growth-x{times}": functools.partial(streaming.growth, times=times) for times in (1, 4, 16)},
     "plain-jax": search.plain,
     "peer-none": peers.engine,
     **{f"peer-{name}": functools.partial(peers.peer, name=name, package=PACKAGES[name]) for name in PACKAGES},
     "gpu-experiment": accelerator.experiment,
+    "gpu-transformer": streaming.transformer,
 }
 
 

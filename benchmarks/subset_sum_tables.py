@@ -127,8 +127,9 @@ def lanes(found: Found) -> str:
 
 def accelerator(found: Found) -> str:
     columns = (("case", "case"), ("data", "data"), ("weights", "weights"), *_TIME)
-    where = (("to the device, s", "to_device_seconds"), ("back, s", "back_seconds"), ("write, s", "write_seconds"))
-    return _columns(found, "gpu-", *columns, *where, ("device peak, GiB", "device_peak_gib"), *_ANSWER[:2])
+    where = (("to the device, s", "to_device_seconds"), ("back, s", "back_seconds"), ("digest, s", "digest_seconds"))
+    write = (("write, s", "write_seconds"),)
+    return _columns(found, "gpu-", *columns, *where, *write, ("device peak, GiB", "device_peak_gib"), *_ANSWER[:2])
 
 
 def goals(found: Found) -> str:

@@ -43,7 +43,7 @@ QUICK = Sizes(
     exact=((8, 256), (26, 2)),
     random=((60, 4),),
     budgets=((2, 1), (16, 1)),
-    growth=1000,
+    growth=1250,
     peer_instances=2,
     large=False,
 )

@@ -2,6 +2,7 @@
 
 import resource
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 
 T = TypeVar("T")
 _compilations = [0]
@@ -32,9 +32,14 @@ def peak_memory() -> int:
 
 
 def memory_of_jax() -> int:
-    """Peak memory after importing JAX and one tiny compilation: call it before anything else."""
-    jax.block_until_ready(jax.jit(lambda x: x + 1)(jnp.zeros(8)))
-    return peak_memory()
+    """Peak memory of a process that imports JAX, compiles one tiny program and does nothing else."""
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import subset_sum_cases.measure as measure\n"
+        "import jax, jax.numpy as jnp; jax.block_until_ready(jax.jit(lambda x: x + 1)(jnp.zeros(8)))\n"
+        "print(measure.peak_memory())"
+    )
+    command = [sys.executable, "-c", program, str(Path(__file__).parents[1])]
+    return int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
 def device_memory() -> dict[str, float]:
