@@ -29,14 +29,15 @@ import numpy as np
 import optax
 
 from lottery_jax import environment
-from lottery_jax.networks.architecture import Architecture, Gadget, Linear, draw_source, source_weights
+from lottery_jax.networks.architecture import Gadget, Linear, draw_source, source_weights
 from lottery_jax.networks.gates import TopKGate
 from lottery_jax.networks.network import MaskedNetwork
 from lottery_jax.sampler import Sampler
 
 BATCH, KEEP, GOAL_MS = 64, 0.3, 45.0
+Layers = tuple[Gadget | Linear, ...]
 NORMAL, KAIMING = Sampler.normal(2**0.5), Sampler.normal((2 / 784) ** 0.5)
-NETWORKS: dict[str, Architecture] = {
+NETWORKS: dict[str, Layers] = {
     "redundant": (Gadget(784, 5, 500, NORMAL, KAIMING), Gadget(500, 5, 10, NORMAL, KAIMING)),
     "wide": (Linear(784, 2508, KAIMING), Linear(2508, 10, KAIMING)),
 }
@@ -80,7 +81,7 @@ def times_ms(run: Callable, repeats: int) -> list[float]:
     return times
 
 
-def time_step(architecture: Architecture, gate: Callable, repeats: int) -> tuple[float, float]:
+def time_step(architecture: Layers, gate: Callable, repeats: int) -> tuple[float, float]:
     """Seconds to compile and run once, and the median milliseconds of the steps after."""
     source = {name: jnp.asarray(w) for name, w in draw_source(architecture, seed=0).items()}
     random = np.random.default_rng(0)
