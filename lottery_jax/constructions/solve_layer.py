@@ -11,10 +11,12 @@ from lottery_jax.constructions.plan import Plan
 from lottery_jax.networks.architecture import ATTEMPT_STRIDE, Parallel
 from lottery_jax.sampler import Sampler, draw_at, seed_words
 from lottery_jax.subset_sum import Problem, Solver, solve
+from lottery_jax.subset_sum.devices import local_mesh, rows_sharding
 from lottery_jax.subset_sum.solve import GridSize
 
 CHUNK = 1 << 16
 """Weights whose candidates exist at once."""
+_LEAST_PADDED = 512
 _FLOAT32_STEP = 2.0**-24
 
 
@@ -57,11 +59,17 @@ def solve_layer(
             for start in range(0, len(failed), CHUNK):
                 part = slice(start, start + CHUNK)
                 attempted = stream + ATTEMPT_STRIDE * attempt
-                drawn, wanted = layer_problems(plan, sampler, branch, failed[part], stream=attempted, seed=seed)
-                problem = Problem(drawn, wanted, allowed)
+                drawn, wanted = padded_problems(plan, sampler, branch, failed[part], stream=attempted, seed=seed)
                 report = progress if attempt == 0 and branch == 0 else None
                 key = jax.random.key(seed % 2**32) if solver.needs_key else None
-                solution = solve(problem, solver, key=key, grid=grid, progress=report)
+                solution = solve(
+                    Problem(drawn, wanted, allowed),
+                    solver,
+                    key=key,
+                    grid=grid,
+                    progress=report,
+                    first=len(within[part]),
+                )
                 within[part] &= solution.within
                 chosen[part] = solution.subsets
             subsets.append(chosen)
@@ -84,25 +92,43 @@ def empty_mask(plan: Plan) -> np.ndarray:
     return np.zeros(plan.layer.shapes()[plan.tensor.split(".")[1]], bool)
 
 
-def layer_problems(
+def padded_problems(
     plan: Plan, sampler: Sampler, branch: int, weights: np.ndarray, *, stream: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Candidates [P, N] and targets [P], float32, of the weights at flat positions [P] of [I, O]."""
+) -> tuple[jax.Array, np.ndarray]:
+    """Candidates [P, N], on the devices, and targets [P], float32, of the weights at flat positions of [I, O].
+
+    P is a power of two, so that few shapes are compiled: solve the `first` len(weights) of them.
+    """
+    size = max(1 << max(len(weights) - 1, 0).bit_length(), _LEAST_PADDED)
+    # uint32, for a tensor may hold up to 2**32 weights.
+    index = np.zeros(size, np.uint32)
+    index[: len(weights)] = weights
     drawn = _draw_candidates(
         sampler,
         seed_words(seed),
         np.uint32(stream),
         plan.multipliers[branch],
         plan.slots[branch].astype(np.uint32),
-        _padded(weights),
+        index,
         plan.layer.shapes()[plan.tensor.split(".")[1]][1],
         plan.weights.shape[1],
         isinstance(plan.layer, Parallel) and plan.layer.shared,
+        rows_sharding(local_mesh(), size),
     )
-    return np.asarray(drawn)[: len(weights)], plan.weights.reshape(-1)[weights].astype(np.float32)
+    wanted = np.zeros(size, np.float32)
+    wanted[: len(weights)] = plan.weights.reshape(-1)[weights]
+    return drawn, wanted
 
 
-@functools.partial(jax.jit, static_argnames=("sampler", "units", "outputs", "shared"))
+def layer_problems(
+    plan: Plan, sampler: Sampler, branch: int, weights: np.ndarray, *, stream: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Candidates [P, N] and targets [P], float32, of the weights at flat positions [P] of [I, O], on the host."""
+    drawn, wanted = padded_problems(plan, sampler, branch, weights, stream=stream, seed=seed)
+    return np.asarray(drawn)[: len(weights)], wanted[: len(weights)]
+
+
+@functools.partial(jax.jit, static_argnames=("sampler", "units", "outputs", "shared", "sharding"))
 def _draw_candidates(
     sampler: Sampler,
     key: tuple[jax.Array, jax.Array],
@@ -113,18 +139,15 @@ def _draw_candidates(
     units: int,
     outputs: int,
     shared: bool,
+    sharding: jax.sharding.Sharding,
 ) -> jax.Array:
     """Candidates [P, N] of the weights at flat positions [P] of [I, O]: only what is needed of the source is drawn."""
     row, column = weights // outputs, weights % outputs
     block = jnp.zeros_like(row) if shared else row
     index = (block[:, None] * units + slots[row]) * outputs + column[:, None]
-    return multipliers[row] * draw_at(sampler, key, stream, index, jnp)
-
-
-def _padded(index: np.ndarray) -> np.ndarray:
-    """Up to a power of two, so that few shapes are compiled; uint32, for a tensor may hold up to 2**32 weights."""
-    size = 1 << max(len(index) - 1, 0).bit_length()
-    return np.pad(index, (0, size - len(index))).astype(np.uint32)
+    drawn = multipliers[row] * draw_at(sampler, key, stream, index, jnp)
+    # Each device draws what it will search.
+    return jax.lax.with_sharding_constraint(drawn, sharding)
 
 
 def scatter(mask: np.ndarray, plan: Plan, weights: np.ndarray, subsets: list[np.ndarray]) -> None:

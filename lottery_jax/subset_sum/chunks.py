@@ -142,7 +142,8 @@ def search_rows(
         return _Call(parts, answers)
 
     def finish(call: _Call) -> tuple[_Call, list[np.ndarray]]:
-        found = [np.asarray(answer).reshape(mesh.size, chunks * chunk, *answer.shape[2:]) for answer in call.answers]
+        fetched = jax.device_get(call.answers)
+        found = [answer.reshape(mesh.size, chunks * chunk, *answer.shape[2:]) for answer in fetched]
         if progress is not None:
             progress(sum(len(queue) for queue in call.queues))
         return call, found

@@ -129,7 +129,7 @@ def _needs_wide(problem: Problem, count: int) -> bool:
 def _ask(question: Callable[..., Any], values: Any, width: int, count: int) -> Any:
     """Ask about the first `count` rows of `width` values where they lie: on the host or on a device."""
     if isinstance(values, jax.Array):
-        return _ask_device(question, values, width, np.int32(count))
+        return jax.device_get(_ask_device(question, values, width, np.int32(count)))
     return question(np, values.reshape(-1, width)[:count])
 
 

@@ -1,0 +1,122 @@
+"""Run by test_devices.py in a process of its own, which sees eight devices: prints what it found as JSON."""
+
+import hashlib
+import json
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lottery_jax.constructions import approximate
+from lottery_jax.subset_sum import MeetInTheMiddle, Problem, Randomized, Smallest, solve
+from lottery_jax.subset_sum.devices import local_mesh, over_problems
+
+SOLVERS = MeetInTheMiddle(), Smallest(), Randomized(window=6, rounds=3)
+
+
+def uniform(problems, count):
+    rng = np.random.default_rng(problems)
+    return (
+        rng.uniform(-1, 1, (problems, count)).astype(np.float32),
+        rng.uniform(-0.5, 0.5, problems).astype(np.float32),
+    )
+
+
+def answers(candidates, targets, solver, **options):
+    solution = solve(Problem(candidates, targets, 0.01), solver, key=jax.random.key(1), **options)
+    arrays = solution.bits, solution.residuals, solution.status
+    return [(array.dtype.str, array.shape, array.tobytes()) for array in arrays]
+
+
+def equal_to_one_device():
+    """(problems, solver, how the problems were given) of answers that differ from a single device's."""
+    different = []
+    # Fewer problems than devices, and enough for many chunks.
+    for problems, solvers in ((3, SOLVERS[:1]), (696, SOLVERS)):
+        candidates, targets = uniform(problems, 8)
+        given = {"host": candidates, "device": jnp.asarray(candidates)}
+        if problems % 8 == 0:
+            given["split"] = jax.device_put(candidates, over_problems(local_mesh()))
+        for solver in solvers:
+            alone = answers(candidates, targets, solver, devices=jax.local_devices()[2:3])
+            for how, value in given.items():
+                if answers(value, targets, solver) != alone:
+                    different.append((problems, type(solver).__name__, how))
+    part = answers(given["split"], targets, SOLVERS[0], first=500)
+    if part != answers(candidates[:500], targets[:500], SOLVERS[0], devices=jax.local_devices()[:3]):
+        different.append("first")
+    return different
+
+
+def devices_at_work():
+    """How many devices hold a part of the answers."""
+    candidates, targets = uniform(696, 8)
+    seen = []
+    fetch = jax.device_get
+    jax.device_get = lambda arrays: seen.extend(jax.tree.leaves(arrays)) or fetch(arrays)
+    try:
+        answers(candidates, targets, MeetInTheMiddle())
+    finally:
+        jax.device_get = fetch
+    return max(len(array.sharding.device_set) for array in seen)
+
+
+def brought_to_the_host():
+    """Bytes of each array that came to the host: a deliberate copy of split candidates, then a whole solve of them."""
+    candidates, targets = uniform(696, 8)
+    split = over_problems(local_mesh())
+    values, wanted = jax.device_put(candidates, split), jax.device_put(targets, split)
+    kind, seen = type(values), []
+    original = kind.__array__
+
+    def recorded(self, *args, **options):
+        seen.append(self.nbytes)
+        return original(self, *args, **options)
+
+    kind.__array__ = recorded
+    try:
+        np.asarray(values)
+        deliberate = list(seen)
+        seen.clear()
+        answers(values, wanted, MeetInTheMiddle())
+    finally:
+        kind.__array__ = original
+    return {"candidates": candidates.nbytes, "deliberate": deliberate, "solve": seen}
+
+
+def compiled_again():
+    """What the compiler says of a second batch of as many rows of which fewer are solved."""
+    messages = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage()) if "Compiling" in record.msg else None
+    logging.getLogger("jax").addHandler(handler)
+    candidates, targets = uniform(696, 8)
+    padded, other = jnp.asarray(candidates), jnp.asarray(-candidates)
+    answers(padded, targets, MeetInTheMiddle(), first=690)
+    with jax.log_compiles():
+        answers(other, targets, MeetInTheMiddle(), first=601)
+        again = len(messages)
+        jax.jit(lambda: 0)()
+    return {"again": messages[:again], "compiler speaks": len(messages) > again}
+
+
+def ticket_digest():
+    rng = np.random.default_rng(4)
+    ticket = approximate([rng.uniform(-0.3, 0.3, (90, 7)).astype(np.float32)], seed=3, candidates=8)
+    return hashlib.sha256(ticket.to_bytes()).hexdigest()
+
+
+if __name__ == "__main__":
+    print(
+        json.dumps(
+            {
+                "devices": jax.local_device_count(),
+                "different": equal_to_one_device(),
+                "at_work": devices_at_work(),
+                "brought": brought_to_the_host(),
+                "compiled": compiled_again(),
+                "ticket": ticket_digest(),
+            }
+        )
+    )

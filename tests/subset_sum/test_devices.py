@@ -1,0 +1,93 @@
+"""Many devices in one process: eight simulated ones, in a process of their own, for JAX counts devices only once."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import lottery_jax.constructions.solve_layer as solve_layer_module
+from lottery_jax.constructions.pensia import pensia_layer, pensia_plan
+from lottery_jax.sampler import Sampler
+from lottery_jax.subset_sum import MeetInTheMiddle, Problem, solve
+from lottery_jax.subset_sum.devices import local_mesh
+from tests.subset_sum import eight_devices
+
+
+@pytest.fixture(scope="module")
+def found():
+    # Quick compilation instead of quick programs: the answers may not depend on that either.
+    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    root = str(Path(__file__).parents[2])
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": root}
+    command = [sys.executable, "-W", "error", "-m", "tests.subset_sum.eight_devices"]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+def test_eight_devices_answer_as_one_does(found):
+    assert found["devices"] == 8
+    assert found["different"] == []
+
+
+def test_all_eight_devices_work(found):
+    assert found["at_work"] == 8
+
+
+def test_candidates_on_the_devices_stay_there(found):
+    brought = found["brought"]
+    assert brought["deliberate"] == [brought["candidates"]]  # so a copy would have been seen
+    assert brought["solve"] and sum(brought["solve"]) < brought["candidates"] / 2
+
+
+def test_another_number_of_rows_to_solve_compiles_nothing(found):
+    assert found["compiled"] == {"again": [], "compiler speaks": True}
+
+
+def test_a_ticket_from_eight_devices_is_the_same_file(found):
+    assert found["ticket"] == eight_devices.ticket_digest()
+
+
+def test_a_layer_cut_elsewhere_compiles_nothing(caplog, monkeypatch):
+    weights = np.random.default_rng(0).uniform(-0.2, 0.2, (6, 100))
+    plan = pensia_plan(pensia_layer(6, 100, 8), weights, 0, 2, seed=1)
+    masks = []
+    for chunk in (400, 350):
+        monkeypatch.setattr(solve_layer_module, "CHUNK", chunk)
+        with jax.log_compiles(chunk == 350):
+            mask, _, _ = solve_layer_module.solve_layer(
+                plan,
+                Sampler.uniform(-1, 1),
+                stream=3,
+                seed=1,
+                solver=MeetInTheMiddle(),
+                tolerance=0.2,
+                max_redraws=0,
+            )
+        masks.append(mask)
+    assert "Compiling" not in caplog.text
+    np.testing.assert_array_equal(*masks)
+
+
+def test_one_device_may_be_chosen():
+    device = jax.local_devices()[0]
+    assert list(local_mesh([device]).devices) == [device]
+    with jax.default_device(device):
+        assert list(local_mesh().devices) == [device]
+    with jax.default_device("cpu"):
+        assert list(local_mesh().devices) == jax.local_devices(backend="cpu")
+
+
+def test_first_leaves_the_rest_out():
+    candidates, targets = eight_devices.uniform(40, 6)
+    whole = solve(Problem(candidates, targets, 0.01), MeetInTheMiddle())
+    part = solve(Problem(candidates, targets, 0.01), MeetInTheMiddle(), first=17)
+    np.testing.assert_array_equal(part.bits, whole.bits[:17])
+    candidates[17:] = np.nan  # what is not asked for need not even be a number
+    again = solve(Problem(candidates, targets, 0.01), MeetInTheMiddle(), first=17)
+    np.testing.assert_array_equal(again.bits, part.bits)
