@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "lottery_jax"
 LEAVES = {"errors", "files", "sampler", "sealed", "tensor_file"}
 ROOMS: dict[str, tuple[set[str], set[str], set[str] | None]] = {
     "leaves": (LEAVES, set(), {"jax", "numpy", "ml_dtypes"}),
-    "subset_sum": ({"subset_sum"}, set(), {"jax", "numpy"}),
+    "subset_sum": ({"subset_sum"}, set(), {"jax", "numpy", "numba"}),
     "networks": ({"networks"}, set(), {"jax", "flax", "numpy"}),
     "ticket": ({"ticket", "certificate", "model_certificate"}, {"networks"}, None),
     "machinery": ({"training", "data", "evaluation", "tasks"}, {"networks"}, None),

@@ -16,9 +16,9 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from lottery_jax.subset_sum.devices import AXIS, is_split, on_every_device, over_problems
-from lottery_jax.subset_sum.grid import residuals, to_grid
+from lottery_jax.subset_sum.grid import Grid, residuals, to_grid
 from lottery_jax.subset_sum.problem import Problem, words
-from lottery_jax.subset_sum.solver import Stage
+from lottery_jax.subset_sum.solver import HostSearch, Stage
 
 _CALL_CHUNKS = 64  # chunks of one device in one compiled call
 _IN_FLIGHT = 2  # calls: while one is searched, the next one's problems travel
@@ -129,6 +129,7 @@ def search_rows(
     share = chunk * min(chunks, needed)
     x64 = wide or rows.double
     dtype = np.float64 if x64 else np.float32
+    host = stage.on_host(rows.candidates, len(index)) if cpu and mesh.size == 1 and not wide else None
 
     def start(place: int) -> _Call:
         parts = [queue[place : place + share] for queue in queues]
@@ -136,7 +137,10 @@ def search_rows(
         # The setting belongs to the thread, so each call makes its own.
         with jax.enable_x64(x64):
             values, targets = rows.laid_out([index[part.start : part.stop] for part in parts], chunks, chunk, dtype)
-            answers = _search(stage, wide, mesh, values, targets, dtype(rows.tolerance), used, key)
+            if host is None:
+                answers = _search(stage, wide, mesh, values, targets, dtype(rows.tolerance), used, key)
+            else:
+                answers = _search_on_host(host, values, targets, dtype(rows.tolerance), chunk * int(used[0]))
         for answer in answers:
             answer.copy_to_host_async()
         return _Call(parts, answers)
@@ -191,13 +195,9 @@ def _search_chunks(stage: Stage, wide: bool, candidates: Any, targets: Any, tole
     # On the grid before the loop: inside it, XLA would round anew wherever a candidate is read.
     grids = jax.vmap(to_grid, (0, 0, None, None))(candidates.swapaxes(1, 2), targets, tolerance, dtype)
 
-    def one_chunk(place: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def one_chunk(place: jax.Array) -> tuple[jax.Array, ...]:
         on_grid = jax.tree.map(lambda all_: all_[place], grids)
-        chosen = stage.search(on_grid, key)
-        steps = jnp.where(chosen, on_grid.candidates, 0).sum(-2, dtype=dtype) - on_grid.targets
-        within = (jnp.abs(steps) <= on_grid.tolerance) & (on_grid.clipped == 0)
-        # A search over several sizes has them in front; the problems come first from here on.
-        return tuple(jnp.moveaxis(x, -1, 0) for x in (_pack(chosen), residuals(on_grid, steps), within))  # type: ignore
+        return _answer(on_grid, stage.search(on_grid, key))
 
     shapes = jax.eval_shape(one_chunk, jax.ShapeDtypeStruct((), jnp.int32))
     empty = tuple(jnp.zeros((len(targets), *part.shape), part.dtype) for part in shapes)
@@ -206,6 +206,28 @@ def _search_chunks(stage: Stage, wide: bool, candidates: Any, targets: Any, tole
         return tuple(all_.at[place].set(one) for all_, one in zip(found, one_chunk(place), strict=True))
 
     return jax.lax.fori_loop(0, used[0], step, empty)
+
+
+def _answer(grid: Grid, chosen: jax.Array) -> tuple[jax.Array, ...]:
+    """Bits [B, W], residuals [B] and within [B] of the chosen candidates, bool [N, B].
+
+    A search over several sizes has them in front, [K, N, B]; its answers have them behind the problems.
+    """
+    steps = jnp.where(chosen, grid.candidates, 0).sum(-2, dtype=grid.targets.dtype) - grid.targets
+    within = (jnp.abs(steps) <= grid.tolerance) & (grid.clipped == 0)
+    return tuple(jnp.moveaxis(x, -1, 0) for x in (_pack(chosen), residuals(grid, steps), within))
+
+
+_on_grid, _answer_alone = jax.jit(to_grid, static_argnames="dtype"), jax.jit(_answer)
+
+
+def _search_on_host(search: HostSearch, candidates: Any, targets: Any, tolerance: Any, used: int) -> Any:
+    """As `_search` by a function of NumPy arrays, for the first `used` of candidates [C, B, N] and targets [C, B]."""
+    flat = np.asarray(candidates).reshape(-1, candidates.shape[2])
+    grid = _on_grid(flat.T, np.asarray(targets).reshape(-1), tolerance, dtype=jnp.int32)
+    chosen = np.zeros(flat.shape[::-1], bool)
+    chosen[:, :used] = search(np.asarray(grid.candidates)[:, :used], np.asarray(grid.targets)[:used])
+    return tuple(answer.reshape(*targets.shape, *answer.shape[1:]) for answer in _answer_alone(grid, chosen))
 
 
 def _pack(chosen: jax.Array) -> jax.Array:

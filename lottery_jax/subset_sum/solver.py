@@ -1,6 +1,7 @@
 """What a solver is: a frozen description and a search over one chunk on the grid."""
 
 import abc
+from collections.abc import Callable
 from typing import ClassVar
 
 import jax
@@ -9,6 +10,9 @@ import numpy as np
 from lottery_jax.errors import InputError
 from lottery_jax.subset_sum.grid import Grid
 from lottery_jax.subset_sum.problem import Status
+
+HostSearch = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Candidates int32 [N, P] and targets int32 [P] on the grid to the chosen candidates, bool [N, P]."""
 
 
 class Stage(abc.ABC):
@@ -26,6 +30,10 @@ class Stage(abc.ABC):
     @abc.abstractmethod
     def chunk(self, candidates: int, cpu: bool) -> int:
         """Number of problems to search at once."""
+
+    def on_host(self, candidates: int, problems: int) -> HostSearch | None:
+        """`search` with the same answers as code compiled for the CPU, where there is one and it is worth its start."""
+        return None
 
     def still_open(self, within: np.ndarray) -> np.ndarray:
         """Which problems go on to the next pass, given which are within the tolerance now."""

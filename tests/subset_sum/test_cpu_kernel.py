@@ -1,0 +1,62 @@
+"""The kernel compiled by Numba gives the bits of the XLA code beside it."""
+
+import jax
+import numpy as np
+import pytest
+
+from lottery_jax.subset_sum import MeetInTheMiddle, Problem, Smallest, meet_in_the_middle, solve
+from lottery_jax.subset_sum.kernels import HOST_SIZES
+from lottery_jax.subset_sum.sorted_sums import closest_subset
+
+cpu = pytest.importorskip("lottery_jax.subset_sum.kernels.cpu", reason="Numba is not installed")
+
+
+def on_grid(count: int, problems: int = 96) -> tuple[np.ndarray, np.ndarray]:
+    """Uniform candidates, ties, zeros, duplicates, one large value, and targets far out of reach."""
+    rng = np.random.default_rng(count)
+    most = 2**29 // (count + 1)
+    candidates = rng.integers(-most, most, (count, problems)).astype(np.int32)
+    candidates[:, 16:32] = rng.integers(-3, 4, (count, 16))
+    candidates[:, 32:36] = 0
+    candidates[:, 36:40] = 5
+    candidates[1:, 40:44] = rng.integers(-50, 50, (count - 1, 4))
+    targets = rng.integers(-(2**27), 2**27, problems).astype(np.int32)
+    targets[16:44] = rng.integers(-20, 20, 28)
+    targets[44:46] = 2**29 - 1, -(2**29) + 1
+    return candidates, targets
+
+
+@pytest.mark.parametrize("count", [HOST_SIZES[0], 13, 18, 21])
+def test_same_bits_as_xla(count):
+    candidates, targets = on_grid(count)
+    expected = np.asarray(jax.jit(closest_subset)(candidates, targets))
+    np.testing.assert_array_equal(cpu.closest_subset(candidates, targets), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", HOST_SIZES)
+def test_same_bits_as_xla_for_every_size(count):
+    test_same_bits_as_xla(count)
+
+
+@pytest.mark.parametrize("problems", [0, 1, 17])
+def test_any_number_of_problems(problems):
+    candidates, targets = on_grid(12)
+    whole = cpu.closest_subset(candidates, targets)
+    np.testing.assert_array_equal(cpu.closest_subset(candidates[:, :problems], targets[:problems]), whole[:, :problems])
+
+
+@pytest.mark.parametrize("solver", [MeetInTheMiddle(), Smallest()])
+def test_solve_answers_the_same_with_the_kernel(solver, monkeypatch):
+    rng = np.random.default_rng(0)
+    problem = Problem(
+        rng.uniform(-1, 1, (300, 12)).astype(np.float32), rng.uniform(-2, 2, 300).astype(np.float32), 1e-3
+    )
+    plain = solve(problem, solver, grid="int32")
+    calls = []
+    monkeypatch.setattr(meet_in_the_middle, "_WORTH_COMPILING", 1)
+    monkeypatch.setattr(cpu, "_search", lambda *arrays, search=cpu._search: (calls.append(1), search(*arrays)))
+    compiled = solve(problem, solver, grid="int32")
+    assert calls
+    for name in ("bits", "residuals", "status"):
+        np.testing.assert_array_equal(getattr(compiled, name), getattr(plain, name))
