@@ -6,17 +6,17 @@ Exit codes: 0 done; 1 a ticket is invalid, or a weight is not within its toleran
 
 import contextlib
 import dataclasses
-import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, Any, TextIO
+from typing import Annotated, TextIO
 
 import tyro
 
 from lottery_jax.errors import InputError, TicketError, suggest
 from lottery_jax.files import check_writable
+from lottery_jax.findings import certified, show
 from lottery_jax.settings import Approximate, Compare, Verify, command_line
 
 Command = (
@@ -133,6 +133,10 @@ def bars(
 
 def approximate(command: Approximate, results: TextIO) -> int:
     """Build a ticket, write it, and say what the verifier and the test set find in the file."""
+    if command.model is not None:
+        from lottery_jax.model_command import approximate_model
+
+        return approximate_model(command, results)
     from lottery_jax import constructions
     from lottery_jax.comparison import check_problem, measure
     from lottery_jax.constructions.approximate import choose_solver
@@ -141,9 +145,12 @@ def approximate(command: Approximate, results: TextIO) -> int:
     from lottery_jax.tasks import load_task
 
     check_problem(command)
-    if command.construction not in constructions.CONSTRUCTIONS:
-        nearest = suggest(command.construction, constructions.CONSTRUCTIONS)
-        raise InputError(f"construction {command.construction!r} is unknown; {nearest}")
+    construction = command.construction or "pensia"
+    if construction not in constructions.CONSTRUCTIONS:
+        nearest = suggest(construction, constructions.CONSTRUCTIONS)
+        raise InputError(f"construction {construction!r} is unknown; {nearest}")
+    if command.pattern is not None:
+        raise InputError(f"--pattern {command.pattern!r} chooses tensors of a --model; name the model's file too")
     choose_solver(command.candidates, command.objective)
     check_budget(command)
     seed_words(command.seed)
@@ -166,75 +173,8 @@ def approximate(command: Approximate, results: TextIO) -> int:
 
 def verify(command: Verify, results: TextIO) -> int:
     """Check a ticket file with nothing but its seed and its bits."""
-    from lottery_jax.certificate import verify as verify_ticket
-    from lottery_jax.ticket import Ticket
+    from lottery_jax.model_certificate import verify_file
 
-    certificate = verify_ticket(Ticket.load(command.ticket))
+    certificate = verify_file(command.ticket)
     found = certified(certificate, command.ticket.stat().st_size) | {"ticket": str(command.ticket)}
     return show(found, results, as_json=command.json)
-
-
-def certified(certificate: Any, ticket_bytes: int) -> dict[str, Any]:
-    """The verifier's findings as one flat row, with the names that records use."""
-    found = dataclasses.asdict(certificate)
-    per_weight = None
-    if certificate.target_weights is not None:
-        per_weight = certificate.kept_weights / certificate.target_weights
-    return found | {
-        "kept_per_target_weight": per_weight,
-        "within_budget": certificate.within_budget,
-        "holds": certificate.holds,
-        "ticket_bytes": ticket_bytes,
-    }
-
-
-def show(found: dict[str, Any], results: TextIO, *, as_json: bool) -> int:
-    """Print a verified ticket for a machine or a person; the exit code says whether it keeps its promise."""
-    if as_json:
-        print(json.dumps(found), file=results)
-    else:
-        print("\n".join(sentences(found)), file=results)
-    return 0 if found["holds"] else 1
-
-
-def sentences(found: dict[str, Any]) -> list[str]:
-    r"""What a verified ticket is, in words.
-
-    >>> row = {"ticket": "t", "ticket_bytes": 9, "method": "random", "seed": 0, "source_weights": 1200,
-    ...        "kept_weights": 30, "redrawn_blocks": 0, "target_weights": None}
-    >>> print("\n".join(sentences(row)))
-    t: 9 bytes, made by random from seed 0; its checksums and its source are as they were written.
-    Its source has 1,200 random weights; its masks keep 30.
-    It promises no target: there are no residuals to check.
-    """
-    lines = [
-        f"{found['ticket']}: {found['ticket_bytes']:,} bytes, made by {found['method']}"
-        f" from seed {found['seed']}; its checksums and its source are as they were written."
-    ]
-    kept = f"Its source has {found['source_weights']:,} random weights; its masks keep {found['kept_weights']:,}"
-    if found["target_weights"] is None:
-        return [*lines, kept + ".", "It promises no target: there are no residuals to check."]
-    layer, row, column = found["worst_weight"]
-    lines += [
-        f"{kept}, {found['kept_per_target_weight']:.3f} for each of {found['target_weights']:,}"
-        f" target weights ({found['redrawn_blocks']:,} blocks were drawn again).",
-        f"{found['within_tolerance']:,} of {found['target_weights']:,} target weights are within"
-        f" {found['tolerance']:g}; the mean residual is {found['mean_residual']:.3g}, the worst"
-        f" {found['worst_residual']:.3g} (layer {layer}, input {row}, output {column}).",
-    ]
-    if found["kept_budget"] is not None:
-        lines.append(
-            f"It promises to keep at most {found['kept_budget']:,} weights; {found['tolerance']:g} is what its"
-            " residuals came to."
-        )
-    if "accuracy" in found:
-        lines.append(
-            f"Test accuracy {100 * found['accuracy']:.2f} %"
-            f" (target {100 * found['target_accuracy']:.2f} %), {100 * found['agreement']:.2f} % equal"
-            f" predictions, largest |f - g| {found['max_deviation']:.3g}; found in {found['seconds']:.2f} s."
-        )
-    if found["within_tolerance"] < found["target_weights"]:
-        lines.append("NOT VALID: not every target weight is within the tolerance.")
-    if not found["within_budget"]:
-        lines.append("NOT VALID: it keeps more weights than its budget.")
-    return lines

@@ -88,11 +88,12 @@ def check_budget(settings: Approximate) -> None:
 def find_ticket(settings: Approximate, task: Task, progress: Callable[[int], None]) -> Ticket:
     """The one ticket that the settings ask for."""
     weights, nonnegative = task.target.weights, task.dataset.nonnegative
+    construction = settings.construction or "pensia"
     if settings.kept is None:
         return approximate(
             weights,
             seed=settings.seed,
-            construction=settings.construction,
+            construction=construction,
             candidates=settings.candidates,
             tolerance=settings.tolerance,
             objective=settings.objective,
@@ -108,7 +109,7 @@ def find_ticket(settings: Approximate, task: Task, progress: Callable[[int], Non
         seed=settings.seed,
         kept=settings.kept,
         importance=importance,
-        construction=settings.construction,
+        construction=construction,
         candidates=settings.candidates,
         nonnegative=nonnegative,
         progress=progress,

@@ -45,10 +45,19 @@ class Compare(Problem):
 
 @dataclasses.dataclass(frozen=True)
 class Approximate(Problem):
-    """Approximate a trained network by pruning a random one, and write the ticket."""
+    """Approximate a trained network by pruning a random one, and write the ticket.
 
-    construction: str = "pensia"
-    """pensia (the random network of Theorem 1) or scalar (plain random weights, as in Experiment 1)."""
+    With a model's file, finished chunks are kept beside the ticket: the same command goes on where it was stopped.
+    """
+
+    model: Path | None = None
+    """Instead of data and target: a .safetensors file of any model, all of whose 2-D and 4-D float tensors are
+    approximated, one after the other, by plain random weights (scalar)."""
+    pattern: str | None = None
+    """With a model: approximate the float tensors whose names match (* ? [abc]), whatever their dimensions."""
+    construction: str | None = None
+    """pensia (the random network of Theorem 1), scalar (plain random weights, as in Experiment 1) or scalar-shared
+    (the same for all weights of an output); pensia if left out, and scalar for a model."""
     objective: str = "least-error"
     """least-error (the nearest subset sum) or smallest (the fewest kept weights within the tolerance)."""
     kept: int | None = None

@@ -31,6 +31,8 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str] | None]] = {
             "records",
             "report",
             "cli",
+            "findings",
+            "model_command",
             "__main__",
             "__init__",
         },

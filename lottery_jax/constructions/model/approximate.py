@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from lottery_jax.constructions.model.chunks import Progress, chunk_path, solve_chunks
-from lottery_jax.constructions.model.job import CHUNK_WEIGHTS, Job, plan_job
+from lottery_jax.constructions.model.job import Job, plan_job
 from lottery_jax.constructions.model.merge import merge, remove_folder
 from lottery_jax.errors import InputError, TicketError
 from lottery_jax.subset_sum import Solver
@@ -46,7 +46,7 @@ def approximate_model(
     pattern: str | None = None,
     max_redraws: int = 20,
     solver: Solver | None = None,
-    chunk_weights: int = CHUNK_WEIGHTS,
+    chunk_weights: int | None = None,
     progress: Progress | None = None,
 ) -> Finished:
     """Write the ticket of the tensors of a safetensors file; memory depends on the chunk alone.
@@ -78,21 +78,37 @@ def approximate_model(
         solver=solver,
         chunk_weights=chunk_weights,
     )
+    return run_job(job, out, progress=progress)
+
+
+def run_job(job: Job, out: str | os.PathLike[str], *, progress: Progress | None = None) -> Finished:
+    """`approximate_model` for a job that is planned: solve what is missing, and write the ticket."""
     out = Path(out)
     folder = chunk_folder(out)
+    check_output(job, out)
     if is_finished(job, out):
         remove_folder(folder)
         return Finished(job, job.weights, 0)
     check_space(job, out, folder)
-    made = not folder.exists()
     try:
         done = solve_chunks(job, folder, progress=progress)
         merge(job, folder, out)
     finally:
-        if made:  # nothing was finished: leave nothing
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+        with contextlib.suppress(OSError):  # where nothing was finished, nothing is left
+            folder.rmdir()
     return Finished(job, done.found, done.solved, done.damaged)
+
+
+def check_output(job: Job, out: Path) -> None:
+    """Refuse a place where the ticket cannot be, before the work."""
+    if out.is_dir():
+        raise InputError(f"{str(out)!r} is a folder; name the ticket file to write inside it")
+    if out.exists() and out.samefile(job.source):
+        raise InputError(f"{str(out)!r} is the model's own file; choose another place for the ticket")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"the folder {str(out.parent)!r} cannot be made ({error.strerror}); choose another") from None
 
 
 def is_finished(job: Job, out: Path) -> bool:

@@ -22,7 +22,6 @@ from lottery_jax.subset_sum import Solver
 from lottery_jax.tensor_file import Tensor, TensorFile
 
 CONSTRUCTIONS = ("scalar", "scalar-shared")
-CHUNK_WEIGHTS = 1 << 18
 _LEAST_BOUND = 2.0**-64  # of the candidates, so that no grid step falls below the normal float32
 
 
@@ -56,7 +55,7 @@ class Job:
     tolerance: float
     max_redraws: int
     solver: Solver
-    chunk_weights: int = CHUNK_WEIGHTS
+    chunk_weights: int
 
     @property
     def shared(self) -> bool:
@@ -143,7 +142,7 @@ def plan_job(
     pattern: str | None = None,
     max_redraws: int = 20,
     solver: Solver | None = None,
-    chunk_weights: int = CHUNK_WEIGHTS,
+    chunk_weights: int | None = None,
 ) -> Job:
     """Read a safetensors file once, slice by slice, and plan its approximation; raises `InputError`.
 
@@ -159,6 +158,7 @@ def plan_job(
         raise InputError(f"tolerance must be a positive number, not {tolerance}")
     if not 0 <= max_redraws < ATTEMPT_STRIDE:
         raise InputError(f"max_redraws must be from 0 to {ATTEMPT_STRIDE - 1}, not {max_redraws}")
+    chunk_weights = chunk_weights or default_chunk(candidates)
     if chunk_weights < 8 or chunk_weights % 8:
         raise InputError(f"chunk_weights must be a multiple of 8, not {chunk_weights}")
     seed_words(seed)
@@ -186,6 +186,17 @@ def plan_job(
         solver=chosen_solver,
         chunk_weights=chunk_weights,
     )
+
+
+def default_chunk(candidates: int) -> int:
+    """Target weights of a chunk: what a kill may lose, some seconds of work; the exact search grows as 2**(n/2).
+
+    >>> default_chunk(21), default_chunk(30), default_chunk(100)
+    (262144, 32768, 8192)
+    """
+    if candidates > 44:
+        return 1 << 13
+    return 1 << max(18 - max(candidates - 23, 0) // 2, 10)
 
 
 def _sampler(largest: float) -> Sampler:
