@@ -76,7 +76,7 @@ def _check(file: SealedFile, architecture: arch.Architecture) -> None:
     if file.header["source_sha256"] != model_source_digest(architecture, file.header["seed"]):
         raise ValueError("the source drawn from its seed is not the one it was made for")
     tolerance = file.header["tolerance"]
-    if not (isinstance(tolerance, float) and 0 < tolerance < float("inf")):
+    if not (isinstance(tolerance, float | int) and 0 < tolerance < float("inf")):
         raise ValueError(f"its tolerance is {tolerance}")
 
 

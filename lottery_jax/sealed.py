@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 import ml_dtypes  # comes with JAX; gives NumPy its bfloat16
 import numpy as np
@@ -22,6 +22,7 @@ from lottery_jax.tensor_file import FormatError, Tensor, TensorFile, layout
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 _NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": BFLOAT16.name}
 _NAMES |= {"I64": "int64", "I32": "int32", "U8": "uint8"}
+FLOAT_TYPES = (np.dtype(np.float64), np.dtype(np.float32), np.dtype(np.float16), BFLOAT16)
 _SLICE = 1 << 22  # bytes read or hashed at once
 
 
@@ -101,17 +102,22 @@ class SealedWriter:
         self._path = path
         self._text = json.dumps(header, sort_keys=True)
         self._entry = entry
-        start, self._placed = layout(tensors, {entry: f"{'0' * 64} {self._text}"})
+        # Room for the digest, which is known only at the end.
+        self._start, self._placed = layout(tensors, {entry: f"{'0' * 64} {self._text}"})
         self._names: Sequence[str] = sorted(self._placed)
         self._sha = hashlib.sha256(self._text.encode())
         self._at, self._done = -1, 0
+
+    def __enter__(self) -> Self:
         try:
-            self._file: BinaryIO = path.open("wb", buffering=0)
+            self._file: BinaryIO = self._path.open("wb", buffering=0)
         except OSError as error:
             raise self._refusal(error) from None
-        self._put(start)
-
-    def __enter__(self) -> "SealedWriter":
+        try:
+            self._put(self._start)
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
+            raise
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:

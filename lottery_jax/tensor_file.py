@@ -19,14 +19,15 @@ import numpy as np
 from lottery_jax.errors import InputError
 
 STORED = {
+    "I64": np.dtype("<i8"),
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
-    "F16": np.dtype("<f2"),
-    "BF16": np.dtype("<u2"),  # NumPy has no bfloat16: these are its bits
-    "I64": np.dtype("<i8"),
     "I32": np.dtype("<i4"),
+    "BF16": np.dtype("<u2"),  # NumPy has no bfloat16: these are its bits
+    "F16": np.dtype("<f2"),
     "U8": np.dtype("u1"),
 }
+"""Types that are read and written here, in the order in which the safetensors library puts them into a file."""
 _ITEM_BYTES = {
     **{dtype: stored.itemsize for dtype, stored in STORED.items()},
     **{"U64": 8, "I16": 2, "U16": 2, "U32": 4, "I8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "C64": 8},
@@ -177,8 +178,8 @@ def layout(tensors: Iterable[Tensor], metadata: Mapping[str, str]) -> tuple[byte
     >>> len(start) % 8, placed["a"].start - placed["b"].start
     (0, 8)
     """
-    kinds = list(_ITEM_BYTES)
-    ordered = sorted(tensors, key=lambda t: (-_ITEM_BYTES[t.dtype], t.dtype != "I64", kinds.index(t.dtype), t.name))
+    kinds = list(STORED)
+    ordered = sorted(tensors, key=lambda t: (kinds.index(t.dtype), t.name))
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     offset, offsets = 0, {}
     for tensor in ordered:

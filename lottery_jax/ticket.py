@@ -15,7 +15,7 @@ from lottery_jax.files import write_atomically
 from lottery_jax.networks import architecture as arch
 from lottery_jax.networks.copies import check_redraws, sampled_blocks
 from lottery_jax.networks.network import MaskedNetwork, fixed_network
-from lottery_jax.sealed import SealedFile, digest, seal
+from lottery_jax.sealed import FLOAT_TYPES, SealedFile, digest, seal
 from lottery_jax.tensor_file import FormatError
 
 FORMAT = "lottery_jax ticket"
@@ -53,12 +53,21 @@ class Ticket:
         for name, mask in self.masks.items():
             if mask.dtype != bool:
                 raise InputError(f"mask {name} must be boolean, not {mask.dtype}")
-        if self.target is not None:
+        if self.tolerance is not None and not (isinstance(self.tolerance, float | int) and 0 < self.tolerance < np.inf):
+            raise InputError(f"tolerance must be a positive number, not {self.tolerance!r}")
+        if self.target is None:
+            if arch.copies(self.architecture):
+                raise InputError("the ticket of a model needs its target; there is nothing else that it could promise")
+        else:
             wanted = [arch.target_shape(layer) for layer in self.architecture]
             given = [weight.shape for weight in self.target]
             if wanted != given:
                 raise InputError(f"the target's layers must have shapes {wanted}, found {given}")
+            if not all(weight.dtype in FLOAT_TYPES for weight in self.target):
+                raise InputError(f"the target must hold floats, not {[weight.dtype.name for weight in self.target]}")
         for place, layer in enumerate(arch.copies(self.architecture)):
+            if self.tolerance is None:
+                raise InputError("the ticket of a model needs a tolerance")
             if f"{place}.kernel" in self.redraws:
                 check_redraws(layer, self.redraws[f"{place}.kernel"])
 

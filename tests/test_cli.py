@@ -76,6 +76,37 @@ def test_approximate_prints_what_the_verifier_finds(
     assert {"accuracy", "target_accuracy", "agreement", "max_deviation", "seconds"} <= found.keys()
 
 
+def test_a_model_is_approximated_tensor_by_tensor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    random, out = np.random.default_rng(0), tmp_path / "new" / "ticket.safetensors"
+    named = {"conv.weight": random.normal(size=(4, 2, 3, 3)).astype(np.float16), "conv.bias": np.ones(4, np.float32)}
+    save_file(named, tmp_path / "model.safetensors")
+    arguments = ("--model", tmp_path / "model.safetensors", "--candidates", 8, "--tolerance", 0.5, "--out", out)
+    assert lottery_jax("approximate", *arguments, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["within_tolerance"], found["solved_weights"], found["found_weights"]) == (72, 72, 0)
+    assert found["skipped"] == {"conv.bias": "it is 1-D"} and found["worst_tensor"] == "conv.weight"
+    assert found["kept_by_tensor"] == {"conv.weight": found["kept_weights"]} and found["source_weights"] == 72 * 8
+    assert lottery_jax("verify", out, "--json") == 0
+    verified = json.loads(capsys.readouterr().out)
+    assert {name: found[name] for name in verified} == verified
+    content = out.read_bytes()
+    assert lottery_jax("approximate", *arguments) == 0  # the ticket is there: nothing is solved
+    text = capsys.readouterr().out
+    assert "skipped conv.bias: it is 1-D" in text and "0 weights were solved" in text
+    assert "72 of 72 target weights are within 0.5" in text and "(tensor conv.weight, index [" in text
+    assert out.read_bytes() == content and list(out.parent.iterdir()) == [out]
+    assert lottery_jax("approximate", *arguments, "--pattern", "*.bias", "--seed", 1) == 0
+    assert "4 of 4 target weights" in capsys.readouterr().out
+
+
+def test_a_ticket_of_a_model_that_does_not_hold_is_exit_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = np.random.default_rng(0).normal(size=(4, 18)).astype(np.float32)
+    save_file({"w": weights}, tmp_path / "model.safetensors")
+    arguments = ("--candidates", 8, "--tolerance", 1e-7, "--out", tmp_path / "ticket")
+    assert lottery_jax("approximate", "--model", tmp_path / "model.safetensors", *arguments) == 1
+    assert "NOT VALID" in capsys.readouterr().out
+
+
 def test_verify_says_it_in_words(ticket: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert lottery_jax("verify", ticket) == 0
     text = capsys.readouterr().out
@@ -169,6 +200,17 @@ def test_a_damaged_ticket_is_refused(
         ("approximate --target shape.safetensors", "64"),
         ("approximate --out file/ticket.safetensors", "file"),
         ("approximate --out folder", "folder"),
+        ("approximate --pattern *.weight", "--model"),
+        ("approximate --model nowhere.safetensors", "nowhere.safetensors"),
+        ("approximate --model file", "no readable safetensors file"),
+        ("approximate --model nan.safetensors", "tensor 'fc1.weight'"),
+        ("approximate --model shape.safetensors --pattern *.bias", "'*.bias'"),
+        ("approximate --model shape.safetensors --construction pensia", "pensia"),
+        ("approximate --model shape.safetensors --target shape.safetensors", "--target"),
+        ("approximate --model shape.safetensors --data mnist", "--data"),
+        ("approximate --model shape.safetensors --out folder", "folder"),
+        ("approximate --model shape.safetensors --out shape.safetensors", "own file"),
+        ("approximate --model shape.safetensors --out file/ticket", "file"),
     ],
 )
 def test_bad_input_is_one_sentence_and_nothing_is_written(

@@ -1,0 +1,145 @@
+"""Safetensors in slices: what the library writes is read, what is damaged is refused by name."""
+
+import json
+import struct
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save
+
+from lottery_jax.constructions.model import plan_job
+from lottery_jax.errors import InputError
+from lottery_jax.sealed import seal
+from lottery_jax.tensor_file import FormatError, TensorFile
+
+TYPES = [np.float64, np.float32, np.float16, ml_dtypes.bfloat16, np.int64, np.int32, np.uint8]
+
+
+def tensors() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    named = {f"t{place}": (100 * rng.normal(size=(5, 7))).astype(kind) for place, kind in enumerate(TYPES)}
+    return named | {"empty": np.zeros((0, 3), np.float32), "vector": np.arange(3, dtype=np.float32)}
+
+
+def written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def test_slices_are_what_the_library_wrote(tmp_path: Path) -> None:
+    with TensorFile(written(tmp_path / "x", save(tensors()))) as file:
+        assert {name: tensor.shape for name, tensor in file.tensors.items()} == {
+            name: value.shape for name, value in tensors().items()
+        }
+        for name, value in tensors().items():
+            for first, count in ((0, value.size), (3, value.size - 3), (value.size, 0)):
+                if first <= value.size and count >= 0:
+                    part = file.read(name, first, count)
+                    assert part.tobytes() == value.reshape(-1)[first : first + count].tobytes()
+            if file.tensors[name].dtype in ("F64", "F32", "F16", "BF16"):
+                exact = file.read_float64(name, 0, value.size)
+                np.testing.assert_array_equal(exact, value.reshape(-1).astype(np.float64))
+        with pytest.raises(IndexError):
+            file.read("vector", 2, 2)
+
+
+def test_what_is_sealed_is_what_the_library_writes(tmp_path: Path) -> None:
+    content = seal("note", {"format": "note"}, tensors())
+    with TensorFile(written(tmp_path / "x", content)) as file:
+        assert content == save(tensors(), metadata=file.metadata)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_a_damaged_header_is_refused_or_read(tmp_path_factory, data) -> None:
+    """No other error, and no read beyond the file; without a digest a change of a name or of data cannot show."""
+    content = bytearray(save(tensors()))
+    (length,) = struct.unpack("<Q", content[:8])
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(0, 7 + length))] = data.draw(st.integers(0, 255))
+    try:
+        with TensorFile(written(tmp_path_factory.mktemp("x") / "x", bytes(content))) as file:
+            for name, tensor in file.tensors.items():
+                assert len(file.read_bytes(tensor.start, tensor.nbytes)) == tensor.nbytes, name
+    except FormatError as error:
+        assert "\n" not in str(error)
+
+
+def header(rows: object) -> bytes:
+    text = json.dumps(rows).encode()
+    return struct.pack("<Q", len(text)) + text
+
+
+ROW = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+REFUSED = {
+    "empty": b"",
+    "short": b"\1\0\0",
+    "header beyond the end": struct.pack("<Q", 50) + b"{}",
+    "huge header": struct.pack("<Q", 2**63) + b"{}",
+    "no JSON": struct.pack("<Q", 2) + b"{]",
+    "not a dictionary": header([1]),
+    "deep": struct.pack("<Q", 20_000) + b"[" * 20_000,
+    "no type": header({"a": {"shape": [1], "data_offsets": [0, 4]}}) + bytes(4),
+    "unknown type": header({"a": {**ROW, "dtype": "F7"}}) + bytes(4),
+    "negative size": header({"a": {**ROW, "shape": [-1]}}) + bytes(4),
+    "size that is no number": header({"a": {**ROW, "shape": ["1"]}}) + bytes(4),
+    "true as a size": header({"a": {**ROW, "shape": [True]}}) + bytes(4),
+    "shape beyond its bytes": header({"a": {**ROW, "shape": [2]}}) + bytes(4),
+    "cut off": header({"a": ROW}) + bytes(3),
+    "too long": header({"a": ROW}) + bytes(5),
+    "overlap": header({"a": ROW, "b": ROW}) + bytes(4),
+    "gap": header({"a": ROW, "b": {**ROW, "data_offsets": [8, 12]}}) + bytes(12),
+}
+
+
+@pytest.mark.parametrize("content", REFUSED.values(), ids=REFUSED.keys())
+def test_what_is_no_safetensors_file_is_refused(content: bytes, tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match="no readable safetensors file") as caught:
+        TensorFile(written(tmp_path / "x", content))
+    assert str(tmp_path / "x") in str(caught.value)
+
+
+def test_where_there_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="No such file"):
+        TensorFile(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="is a folder"):
+        TensorFile(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("weight", "words"),
+    [
+        (np.full((2, 3), np.nan, np.float32), "has 6 of 6 weights that are NaN"),
+        (np.array([[1, np.inf]], np.float16), "has 1 of 2 weights"),
+        (np.array([[1, np.nan]], ml_dtypes.bfloat16), "has 1 of 2 weights"),
+        (np.array([[1, 1e300]]), "beyond float32"),
+    ],
+)
+def test_a_weight_that_is_no_number_is_refused_by_name(weight: np.ndarray, words: str, tmp_path: Path) -> None:
+    path = written(tmp_path / "x", save({"fine": np.ones((2, 2), np.float32), "layer.weight": weight}))
+    with pytest.raises(InputError, match=f"tensor 'layer.weight' .*{words}"):
+        plan_job(path, seed=0)
+    assert [layer.name for layer in plan_job(path, seed=0, pattern="fine").tensors] == ["fine"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"construction": "pensia"}, "'pensia' is not for model files"),
+        ({"construction": "scaler"}, "did you mean 'scalar'"),
+        ({"objective": "smalest"}, "did you mean 'smallest'"),
+        ({"candidates": 0}, "candidates"),
+        ({"tolerance": float("nan")}, "tolerance"),
+        ({"max_redraws": -1}, "max_redraws"),
+        ({"seed": -1}, "seed"),
+        ({"chunk_weights": 12}, "multiple of 8"),
+    ],
+)
+def test_impossible_options_are_refused(change: dict, words: str, tmp_path: Path) -> None:
+    path = written(tmp_path / "x", save({"w": np.ones((2, 2), np.float32)}))
+    with pytest.raises(InputError, match=words):
+        plan_job(path, **{"seed": 0, **change})
