@@ -13,6 +13,7 @@ def certified(certificate: Any, ticket_bytes: int) -> dict[str, Any]:
         per_weight = certificate.kept_weights / certificate.target_weights
     return found | {
         "kept_per_target_weight": per_weight,
+        "within_budget": certificate.within_budget,
         "holds": certificate.holds,
         "ticket_bytes": ticket_bytes,
     }
@@ -55,6 +56,11 @@ def sentences(found: dict[str, Any]) -> list[str]:
         f" {found['tolerance']:g}; the mean residual is {found['mean_residual']:.3g}, the worst"
         f" {found['worst_residual']:.3g} ({worst}).",
     ]
+    if found["kept_budget"] is not None:
+        lines.append(
+            f"It promises to keep at most {found['kept_budget']:,} weights; {found['tolerance']:g} is what its"
+            " residuals came to."
+        )
     if "accuracy" in found:
         lines.append(
             f"Test accuracy {100 * found['accuracy']:.2f} %"
@@ -66,6 +72,8 @@ def sentences(found: dict[str, Any]) -> list[str]:
             f"{found['solved_weights']:,} weights were solved in {found['seconds']:.2f} s"
             f" ({found['found_weights']:,} were there from before)."
         )
-    if not found["holds"]:
+    if found["within_tolerance"] < found["target_weights"]:
         lines.append("NOT VALID: not every target weight is within the tolerance.")
+    if not found["within_budget"]:
+        lines.append("NOT VALID: it keeps more weights than its budget.")
     return lines

@@ -52,6 +52,8 @@ def _check(command: Approximate) -> None:
     for option, given in (("--target", command.target), ("--data-dir", command.data_dir)):
         if given is not None:
             raise InputError(f"{option} {str(given)!r} is for a network with a test set; leave it or --model out")
+    if command.kept is not None or command.importance != "uniform":
+        raise InputError("--kept and --importance are for a network with data; leave them or --model out")
     if command.data != "digits":
         raise InputError(f"--data {command.data!r} does not go with a model's file; leave it or --model out")
     if command.out.is_dir():

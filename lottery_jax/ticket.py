@@ -53,7 +53,7 @@ class Ticket:
         for name, mask in self.masks.items():
             if mask.dtype != bool:
                 raise InputError(f"mask {name} must be boolean, not {mask.dtype}")
-        if self.tolerance is not None and not (isinstance(self.tolerance, float | int) and 0 < self.tolerance < np.inf):
+        if self.tolerance is not None and not (isinstance(self.tolerance, float | int) and self.tolerance > 0):
             raise InputError(f"tolerance must be a positive number, not {self.tolerance!r}")
         if self.target is None:
             if arch.copies(self.architecture):
@@ -66,7 +66,7 @@ class Ticket:
             if not all(weight.dtype in FLOAT_TYPES for weight in self.target):
                 raise InputError(f"the target must hold floats, not {[weight.dtype.name for weight in self.target]}")
         for place, layer in enumerate(arch.copies(self.architecture)):
-            if self.tolerance is None:
+            if self.tolerance is None or self.tolerance == np.inf:
                 raise InputError("the ticket of a model needs a tolerance")
             if f"{place}.kernel" in self.redraws:
                 check_redraws(layer, self.redraws[f"{place}.kernel"])

@@ -208,6 +208,7 @@ def test_a_damaged_ticket_is_refused(
         ("approximate --model shape.safetensors --construction pensia", "pensia"),
         ("approximate --model shape.safetensors --target shape.safetensors", "--target"),
         ("approximate --model shape.safetensors --data mnist", "--data"),
+        ("approximate --model shape.safetensors --kept 5", "--kept"),
         ("approximate --model shape.safetensors --out folder", "folder"),
         ("approximate --model shape.safetensors --out shape.safetensors", "own file"),
         ("approximate --model shape.safetensors --out file/ticket", "file"),
