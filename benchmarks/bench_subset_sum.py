@@ -14,7 +14,9 @@ weights of GPT-2 small's shapes on disk in 15 s.
 """
 
 import argparse
+import contextlib
 import functools
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -30,8 +32,10 @@ from subset_sum_tables import compare_with_engine, filled, summary, tables
 
 from lottery_jax import environment
 
+MACHINE = "machine"
 CASES: dict[str, Callable[[Run], list[dict]]] = {
     "least-residual": search.least_residual,
+    "xla": search.xla,
     "smallest": search.smallest,
     "shared": search.shared,
     "catalogue": search.catalogue,
@@ -46,43 +50,59 @@ CASES: dict[str, Callable[[Run], list[dict]]] = {
 }
 
 
+def machine() -> dict:
+    """What this process measures on."""
+    versions = environment.versions()
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # it compiles the search on CPU
+        versions["numba"] = importlib.metadata.version("numba")
+    return {"backend": jax.default_backend(), "device": environment.device(), "versions": versions}
+
+
 def run_case(case: str, run: Run) -> dict:
     """One case in this process, as it goes into the JSON."""
+    if case == MACHINE:
+        return machine()
     try:
         rows = [{"case": case, **row} for row in CASES[case](run)]
     except peers.Missing as reason:
         return {"skipped": {case: str(reason)}}
-    return {"rows": rows, "device": environment.device(), "versions": environment.versions()}
+    return {"rows": rows}
 
 
-def skipped(case: str, run: Run) -> str | None:
-    if case.startswith("gpu-") and run.sizes is FULL and jax.default_backend() == "cpu":
+def reason_to_skip(case: str, run: Run, backend: str) -> str | None:
+    if case.startswith("gpu-") and run.sizes is FULL and backend == "cpu":
         return "needs a GPU; --quick tries it on a CPU"
     if case.startswith("growth-x16") and run.sizes is QUICK:
         return "left out of --quick"
     return None
 
 
+def in_own_process(case: str, options: list[str]) -> dict:
+    """The answer of `run_case` in a new process; one that fails is reported and does not take the others with it."""
+    command = [sys.executable, __file__, "--case", case, *options]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        return {"failed": {case: f"ended with status {done.returncode}"}}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 def measured(cases: list[str], run: Run, options: list[str]) -> dict:
     """Every case in a process of its own; prints each row as it comes."""
-    found: dict = {"target": run.target_name, "quick": run.sizes is QUICK, "rows": [], "skipped": {}}
+    # Asked of another process: this one must leave the accelerator's memory to the cases.
+    found: dict = in_own_process(MACHINE, options)
+    found |= {"target": run.target_name, "quick": run.sizes is QUICK, "rows": [], "skipped": {}, "failed": {}}
     for case in cases:
-        reason = skipped(case, run)
-        if reason is None:
-            start = time.perf_counter()
-            command = [sys.executable, __file__, "--case", case, *options]
-            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            answer = json.loads(output.splitlines()[-1])
-            found["rows"] += answer.get("rows", [])
-            found["skipped"] |= answer.get("skipped", {})
-            found |= {name: answer[name] for name in ("device", "versions") if name in answer}
-            for row in answer.get("rows", []):
-                print(summary(row), flush=True)
-            print(f"  ({case}: {time.perf_counter() - start:.0f} s in all)", flush=True)
-        else:
-            found["skipped"][case] = reason
-        if case in found["skipped"]:
-            print(f"{case:16} left out: {found['skipped'][case]}", flush=True)
+        reason, start = reason_to_skip(case, run, found["backend"]), time.perf_counter()
+        answer = {"skipped": {case: reason}} if reason else in_own_process(case, options)
+        rows = answer.get("rows", [])
+        found["rows"] += rows
+        for row in rows:
+            print(summary(row), flush=True)
+        for name in ("skipped", "failed"):
+            found[name] |= answer.get(name, {})
+            if case in found[name]:
+                print(f"{case:16} {name}: {found[name][case]}", flush=True)
+        print(f"  ({case}: {time.perf_counter() - start:.0f} s in all)", flush=True)
     compare_with_engine(found)
     return found
 
@@ -97,7 +117,7 @@ def main() -> None:
     parser.add_argument(
         "--fill", type=Path, metavar="PAGE", help="write the tables of the results into docs/performance.md"
     )
-    parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)
+    parser.add_argument("--case", choices=[MACHINE, *CASES], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     run = Run(QUICK if arguments.quick else FULL, arguments.target)
     if arguments.tables:
@@ -111,12 +131,13 @@ def main() -> None:
         return
     options = ["--quick"] * arguments.quick + (["--target", str(arguments.target)] if arguments.target else [])
     found = measured(arguments.cases, run, options)
-    kind = "cpu" if jax.default_backend() == "cpu" else "gpu"
+    kind = "cpu" if found["backend"] == "cpu" else "gpu"
     name = f"subset_sum_{kind}{'_quick' * arguments.quick}.json"
     out = arguments.out or Path(__file__).parent / "results" / name
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(found, indent=1) + "\n")
     print(f"\n{tables(found)}\nwritten: {out}")
+    sys.exit(bool(found["failed"]))
 
 
 if __name__ == "__main__":

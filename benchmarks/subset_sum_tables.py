@@ -76,7 +76,7 @@ _ANSWER = (("mean residual", "mean_residual"), ("worst", "worst_residual"), ("ke
 
 
 def search(found: Found) -> str:
-    kinds = ("least-residual", "smallest", "plain-jax")
+    kinds = ("least-residual", "xla", "smallest", "plain-jax")
     columns = (("search", "solver"), ("n", "candidates"), ("weights", "weights"), *_TIME, *_ANSWER)
     parts = [_columns(found, kind, *columns) for kind in kinds if rows_of(found, kind)]
     return parts[0] + "".join(part.split("\n", 2)[2] for part in parts[1:]) if parts else _table((), [])
@@ -148,7 +148,7 @@ def goals(found: Found) -> str:
     def of(case: str, name: str) -> float | None:
         return by_case.get(case, {}).get(name)
 
-    if not found["device"].startswith("cpu"):
+    if found["backend"] != "cpu":
         seconds = [row["seconds"] for row in rows_of(found, "gpu-experiment")]
         goal("Experiment 1, data on the host", seconds[0] if seconds else None, 0.015, " s")
         goal("Experiment 1, data on the device", seconds[-1] if seconds else None, 0.015, " s")
@@ -176,8 +176,10 @@ def goals(found: Found) -> str:
 
 def machine(found: Found) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    skipped = "".join(f"\nLeft out: {case} ({reason})." for case, reason in found["skipped"].items())
-    return f"{found['device']}; {versions}. Targets: {found['target']}.{skipped}\n"
+    parts = [f"{found['device']}; {versions}. Targets: {found['target']}."]
+    parts += [f"Left out: {case} ({reason})." for case, reason in found["skipped"].items()]
+    parts += [f"Failed: {case} ({reason})." for case, reason in found["failed"].items()]
+    return "\n\n".join(parts) + "\n"
 
 
 TABLES: dict[str, Callable[[Found], str]] = {

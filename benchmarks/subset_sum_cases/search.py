@@ -1,11 +1,22 @@
 """The searches of Experiment 1's size: least residual, smallest, shared candidates, and every solver there is."""
 
+import dataclasses
 import math
 
 import jax
 import numpy as np
 
-from lottery_jax.subset_sum import MeetInTheMiddle, Problem, Randomized, Smallest, Solver, solve
+from lottery_jax.subset_sum import (
+    FixedSize,
+    Front,
+    MeetInTheMiddle,
+    Pareto,
+    Problem,
+    Randomized,
+    Smallest,
+    Solver,
+    solve,
+)
 
 from .instances import TOLERANCE, Run, judge
 from .lane_operations import utilisation
@@ -23,6 +34,24 @@ def least_residual(run: Run) -> Rows:
     )
     row |= judge(solution.subsets, candidates, targets) | utilisation(candidates.shape[1], len(targets), row["seconds"])
     return [{"solver": "MeetInTheMiddle", "candidates": candidates.shape[1], "goal_us_per_weight": 3.0} | row]
+
+
+@dataclasses.dataclass(frozen=True)
+class XlaSearch(MeetInTheMiddle):
+    """The reference: the same search without the kernel that the CPU has for it."""
+
+    def on_host(self, candidates: int, problems: int) -> None:
+        return None
+
+
+def xla(run: Run) -> Rows:
+    """The same job by XLA alone."""
+    candidates, targets = run.instances()
+    solution, row = measure(
+        lambda: solve(Problem(candidates, targets, TOLERANCE), XlaSearch()), run.sizes.repeats, len(targets)
+    )
+    row |= judge(solution.subsets, candidates, targets) | utilisation(candidates.shape[1], len(targets), row["seconds"])
+    return [{"solver": "MeetInTheMiddle by XLA", "candidates": candidates.shape[1]} | row]
 
 
 def smallest(run: Run) -> Rows:
@@ -49,16 +78,24 @@ def shared(run: Run) -> Rows:
 
 
 def catalogue(run: Run) -> Rows:
-    """Every solver on the same instances, as many as the slowest can be given."""
+    """Every solver on the same instances."""
     candidates, targets = run.sample(run.sizes.slow_weights)
     count = candidates.shape[1]
-    solvers: tuple[Solver, ...] = (MeetInTheMiddle(), Smallest(), Randomized(window=min(12, count), rounds=8))
+    solvers: tuple[Solver, ...] = (
+        MeetInTheMiddle(),
+        Smallest(),
+        FixedSize(3),
+        FixedSize(count // 2),
+        Pareto(5),
+        Randomized(window=min(12, count), rounds=8),
+    )
     rows = []
     for solver in solvers:
         key = jax.random.key(0) if solver.needs_key else None
         problem = Problem(candidates, targets, TOLERANCE)
-        solution, row = measure(lambda: solve(problem, solver, key=key), run.sizes.repeats, len(targets))  # noqa: B023
-        rows.append({"solver": repr(solver), "candidates": count} | row | judge(solution.subsets, candidates, targets))
+        answer, row = measure(lambda: solve(problem, solver, key=key), run.sizes.repeats, len(targets))  # noqa: B023
+        rows.append({"solver": repr(solver), "candidates": count} | row)
+        rows[-1] |= judge(answer.fewest().subsets if isinstance(answer, Front) else answer.subsets, candidates, targets)
     return rows
 
 
