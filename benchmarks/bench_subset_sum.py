@@ -93,8 +93,8 @@ def measured(cases: list[str], run: Run, options: list[str]) -> dict:
     found |= {"target": run.target_name, "quick": run.sizes is QUICK, "rows": [], "skipped": {}, "failed": {}}
     for case in cases:
         reason, start = reason_to_skip(case, run, found["backend"]), time.perf_counter()
-        answer = {"skipped": {case: reason}} if reason else in_own_process(case, options)
-        rows = answer.get("rows", [])
+        answer: dict = {"skipped": {case: reason}} if reason else in_own_process(case, options)
+        rows: list[dict] = answer.get("rows", [])
         found["rows"] += rows
         for row in rows:
             print(summary(row), flush=True)
