@@ -20,6 +20,8 @@ class MeetInTheMiddle(Solver, Stage):
 
     N = 21 takes some 100 thousand lane operations; each two more candidates double it. Horowitz and Sahni 1974.
     On CPU, with Numba installed, many problems of 12 to 24 candidates go to `kernels.cpu`: the same answers, sooner.
+    hopper_kernel: on an NVIDIA Hopper GPU, N of 18 to 25 on the 32-bit grid go to `kernels.hopper`: the same answers;
+    whether sooner is not known, for no GPU has run it yet, and until a benchmark shows it, this stays off.
 
     >>> import numpy as np
     >>> from lottery_jax.subset_sum import Problem, solve
@@ -29,13 +31,19 @@ class MeetInTheMiddle(Solver, Stage):
            [ True, False,  True]])
     """
 
+    hopper_kernel: bool = False
+
     max_candidates: ClassVar[int] = 44
 
     def stages(self, candidates: int) -> tuple[Stage, ...]:
         return (self,)
 
     def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
-        return closest_subset(grid.candidates, grid.targets)
+        if not self.hopper_kernel:
+            return closest_subset(grid.candidates, grid.targets)
+        from lottery_jax.subset_sum.kernels import hopper  # Pallas takes a while to import
+
+        return closest_subset(grid.candidates, grid.targets, hopper.closest_pair)
 
     def on_host(self, candidates: int, problems: int) -> HostSearch | None:
         if problems < _WORTH_COMPILING or candidates not in HOST_SIZES or not importlib.util.find_spec("numba"):

@@ -7,57 +7,70 @@ is built and sorted. The halves' lists meet in a merge; a tag in the lowest bit 
 pair from different sides is adjacent in the merged order.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+
+FindPair = Callable[[jax.Array, jax.Array, Sequence[jax.Array]], tuple[jax.Array, jax.Array, jax.Array]]
 
 _NETWORK_LIMIT = 12  # candidates per half up to which sorting networks compile quickly; XLA's sort beyond
 _MINIMUM = 6
 
 
-def closest_subset(candidates: jax.Array, targets: jax.Array) -> jax.Array:
+def closest_subset(candidates: jax.Array, targets: jax.Array, find_pair: FindPair | None = None) -> jax.Array:
     """Chosen candidates, bool [N, B], of the subset sum nearest to each target (int [N, B] and [B]).
 
-    The sum of |candidates| must be below 2**29 (int32) or 2**60 (int64). Zeros are never chosen.
+    The sum of |candidates| must be below 2**29 (int32) or 2**60 (int64). Zeros are never chosen. find_pair:
+    `closest_pair`, or a kernel that answers the same.
     """
     count = candidates.shape[0]
     if count < _MINIMUM:
         padding = jnp.zeros((_MINIMUM - count, *candidates.shape[1:]), candidates.dtype)
-        return closest_subset(jnp.concatenate([candidates, padding]), targets)[:count]
+        return closest_subset(jnp.concatenate([candidates, padding]), targets, find_pair)[:count]
     dtype = candidates.dtype  # named in each sum: with 64-bit types on, int32 would add up to int64
     low, high = (f(candidates, 0).sum(0, dtype=dtype) for f in (jnp.minimum, jnp.maximum))
     # Twice for the centring, twice for the tag.
     wanted = 2 * (2 * jnp.clip(targets, low, high) - candidates.sum(0, dtype=dtype))
-    plus = _closest_signs(2 * jnp.abs(candidates), wanted)
+    plus = _closest_signs(2 * jnp.abs(candidates), wanted, find_pair or closest_pair)
     return jnp.where(candidates > 0, plus, ~plus) & (candidates != 0)
 
 
-def _closest_signs(d: jax.Array, wanted: jax.Array) -> jax.Array:
+def _closest_signs(d: jax.Array, wanted: jax.Array, find_pair: FindPair) -> jax.Array:
     """Where the sign is +, bool [N, B], in the nearest +-d_1 +- ... +-d_N to `wanted` (all even)."""
     half = d.shape[0] // 2
     left, right, rest = d[:half], d[half : 2 * half], d[2 * half :]
     shifts = [-rest[0], rest[0]] if len(rest) else [jnp.zeros_like(wanted)]
-    if half <= _NETWORK_LIMIT:
-        lists = _upper_half(jnp.stack([left, right], 1))
-        merged = [_merge(lists[:, 0], lists[:, 1], wanted - shift + 1) for shift in shifts]
-    else:
-        a, b = _all_sums(left), _all_sums(right)
-        merged = [_sorted_pairs(a, wanted - shift + 1 - b) for shift in shifts]
-    pairs, gap, shift = merged[0], _least_gap(merged[0]), shifts[0]
-    second = jnp.zeros_like(wanted, bool)
-    if len(merged) == 2:
-        other = _least_gap(merged[1])
-        second = other < gap
-        pairs, gap, shift = (
-            jnp.where(second, *both) for both in ((merged[1], pairs), (other, gap), (shifts[1], shift))
-        )
-    lower = _lower_at(pairs, gap)
+    gap, lower, second = find_pair(left, right, [wanted - shift + 1 for shift in shifts])
+    shift = jnp.where(second, shifts[-1], shifts[0])
     is_right = (lower & 1) == 1
     from_left = jnp.where(is_right, lower + gap, lower)
     from_right = wanted - shift - (jnp.where(is_right, lower, lower + gap) - 1)
     signs = [_find_sum(left, from_left), _find_sum(right, from_right)]
     return jnp.concatenate([*signs, second[None]] if len(rest) else signs)
+
+
+def closest_pair(
+    left: jax.Array, right: jax.Array, goals: Sequence[jax.Array]
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The closest of the sums +-left and goal - (+-right), where goals are odd and all else is even.
+
+    left and right [h, B]; one or two goals [B]. Three answers [B]: the distance, the lower of the two values (the
+    largest such for ties), and whether the second goal came strictly closer than the first.
+    """
+    if len(left) <= _NETWORK_LIMIT:
+        lists = upper_half(jnp.stack([left, right], 1))
+        merged = [_merge(lists[:, 0], lists[:, 1], goal) for goal in goals]
+    else:
+        a, b = _all_sums(left), _all_sums(right)
+        merged = [_sorted_pairs(a, goal - b) for goal in goals]
+    pairs, gap = merged[0], _least_gap(merged[0])
+    second = jnp.zeros_like(gap, bool)
+    if len(merged) == 2:
+        other = _least_gap(merged[1])
+        second = other < gap
+        pairs, gap = (jnp.where(second, *both) for both in ((merged[1], pairs), (other, gap)))
+    return gap, _lower_at(pairs, gap), second
 
 
 def _stage(columns: Sequence[jax.Array]) -> list[jax.Array]:
@@ -81,7 +94,7 @@ def _finish(columns: list[jax.Array], done: int, stages: int, most: int) -> jax.
     return columns[0]
 
 
-def _upper_half(d: jax.Array) -> jax.Array:
+def upper_half(d: jax.Array) -> jax.Array:
     """The positive half, ascending, of all sums +-d_1 ... +-d_h: [h, ...] -> [2**(h - 1), ...]."""
     upper = d[:1]
     for step in d[1:]:
