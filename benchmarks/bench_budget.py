@@ -9,12 +9,13 @@ target's Fisher information (`fisher`, from the training images), and with that 
 tickets of a group differ only in where their kept weights are. `gap` is the relative distance of a ticket's error from
 the bound that no choice is below.
 
-Seconds of the fronts (once for all budgets), of the Fisher information and of each ticket are reported apart; each
-includes its compilation.
+Seconds of the fronts (once for all budgets), of the Fisher information and of each ticket are wall time, compilation
+included, and are only worth reading where the machine did nothing else: its load is in the file (1 per busy core).
 """
 
 import argparse
 import json
+import os
 import resource
 import time
 from pathlib import Path
@@ -108,6 +109,7 @@ def main() -> None:
                     flush=True,
                 )
     result = {
+        "load_average": os.getloadavg()[1],
         "device": environment.device(),
         "versions": environment.versions(),
         "target_accuracy": dense.accuracy,

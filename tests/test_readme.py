@@ -68,3 +68,17 @@ def test_the_numbers_are_the_benchmarks():
             f"{100 * row['accuracy']:.2f} %",
             f"{row['seconds']:.1f}",
         ]
+
+
+def test_the_numbers_of_the_budget_are_the_benchmarks():
+    result = json.loads((ROOT / "benchmarks/results/budget_cpu.json").read_text())
+    text = " ".join(README.split())
+    group = [row for row in result["rows"] if (row["construction"], row["tolerance"]) == ("scalar", 0.01)]
+    assert len(group) == 4 and {f"{row['kept']:,}" for row in group} == {"213,150"} and "keeps 213,150" in text
+    for row in group:
+        agreement = f"{100 * row['agreement']:.2f} %"
+        assert (f"on {agreement} of" if row["choice"] == "smallest" else f"{agreement} ({row['choice']})") in text
+        assert row["accuracy_low"] <= result["target_accuracy"] <= row["accuracy_high"]
+    for kept in {row["kept"] for row in result["rows"] if row["construction"] == "scalar" and row["kept"] < 100_000}:
+        agreements = {row["choice"]: row["agreement"] for row in result["rows"] if row["kept"] == kept}
+        assert agreements["fisher"] == min(agreements.values())

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,8 +12,14 @@ import pytest
 from lottery_jax.certificate import approximated_weights, verify
 from lottery_jax.constructions import CONSTRUCTIONS, TargetFronts, approximate_within_budget, within_budget
 from lottery_jax.constructions.budget import Fronts
+from lottery_jax.data import load
 from lottery_jax.errors import InputError
+from lottery_jax.evaluation import evaluate
+from lottery_jax.tasks import import_target
 from lottery_jax.ticket import Ticket
+
+SHARED = Path(__file__).parents[3] / "shared"
+PUBLISHED = SHARED / "targets" / "pensia_fc2.safetensors"
 
 # One shape of problem for the whole file, so that it is compiled once.
 SHAPE = {"candidates": 8, "k_max": 3}
@@ -144,6 +151,21 @@ def test_the_verifier_counts_against_the_budget():
     tighter = dataclasses.replace(ticket, kept_budget=19)
     assert verify(tighter).within_tolerance == 45
     assert not verify(tighter).within_budget and not verify(tighter).holds
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PUBLISHED.is_file(), reason="no published target in ../shared/targets")
+def test_the_published_target_within_its_budget():
+    """As many kept weights as the fewest within 0.01 of each need, spent by squared residuals."""
+    target = import_target(PUBLISHED)
+    ticket = approximate_within_budget(target.weights, seed=0, kept=212_400, construction="scalar")
+    found = verify(ticket)
+    assert found.holds and found.kept_weights == found.kept_budget == 212_400
+    assert squared_error(ticket) / target.count < 1.75e-5  # with one tolerance for all it is 1.8e-5
+    assert ticket.settings["error_bound"] > 0.995 * ticket.settings["error"]
+    if (SHARED / "tfds" / "mnist").is_dir():
+        test = load("mnist", data_dir=SHARED / "tfds").test
+        assert evaluate(ticket.network(), target.network(), test).accuracy >= 0.971
 
 
 @pytest.mark.parametrize(
