@@ -12,7 +12,7 @@ from lottery_jax.constructions.solve_layer import solve_layer
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.networks.architecture import Gadget, Parallel, SourceTensor, source_tensors
 from lottery_jax.networks.architecture import check as check_architecture
-from lottery_jax.subset_sum import MeetInTheMiddle, Randomized, Smallest, Solver
+from lottery_jax.subset_sum import Solver, choose
 from lottery_jax.ticket import Ticket
 
 Construction = Literal["pensia", "scalar", "scalar-shared"]
@@ -22,17 +22,10 @@ OBJECTIVES: tuple[Objective, ...] = ("least-error", "smallest")
 
 
 def choose_solver(candidates: int, objective: str) -> Solver:
-    """The solver for an objective; least error beyond 44 candidates is searched at random."""
-    if objective == "smallest":
-        if candidates > Smallest.max_candidates:
-            raise InputError(
-                f"smallest takes up to {Smallest.max_candidates} candidates, not {candidates};"
-                " use fewer, or the objective least-error"
-            )
-        return Smallest()
-    if objective != "least-error":
+    """The solver that `subset_sum.choose` picks for one of the two objectives of a construction."""
+    if objective not in OBJECTIVES:
         raise InputError(f"objective {objective!r} is unknown; {suggest(objective, OBJECTIVES)}")
-    return MeetInTheMiddle() if candidates <= MeetInTheMiddle.max_candidates else Randomized()
+    return choose(candidates, objective=objective)
 
 
 def approximate(

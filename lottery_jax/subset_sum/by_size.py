@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lottery_jax.subset_sum.pairs import bit_rows, first_row, least_distances, masks_of_size
+
 MOST_SUBSETS = 2**26
 """Subsets per problem that are tried at most, some ten milliseconds' worth."""
-_ROWS = 16  # rows of the shorter list in one pass over the longer: with fewer, the time goes into memory
 
 
 def closest_of_sizes(candidates: jax.Array, targets: jax.Array, sizes: tuple[int, ...]) -> jax.Array:
@@ -45,14 +46,8 @@ def problems_at_once(candidates: int, sizes: tuple[int, ...], cpu: bool) -> int:
     )
 
 
-def _masks(count: int, size: int) -> np.ndarray:
-    """All subsets of `size` of `count`, uint32 [C(count, size)], ascending: bit k is set where k is a member."""
-    words = np.arange(2**count, dtype=np.uint32)
-    return words[np.bitwise_count(words) == size]
-
-
 def _sums_by_size(a: jax.Array, most: int) -> list[jax.Array]:
-    """Sums of all subsets of 0, 1, ... `most` rows of `a` (as many as there are), in the order of `_masks`."""
+    """Sums of all subsets of 0, 1, ... `most` rows of `a` (as many as there are), in the order of `masks_of_size`."""
     count, batch = a.shape
     sums = [jnp.zeros((1, batch), a.dtype)]
     for size in range(1, min(most, count) + 1):
@@ -77,45 +72,26 @@ def _closest(candidates: jax.Array, targets: jax.Array, sizes: list[int]) -> dic
         # All right parts that a left one of size i may meet, in one go.
         partners = [size - i for size in sizes if 0 <= size - i < len(right)]
         if partners:
-            least = _least_distances(jnp.concatenate([right[j] for j in partners]), targets - left[i])
+            least = least_distances(jnp.concatenate([right[j] for j in partners]), targets - left[i])
             ends = np.cumsum([len(right[j]) for j in partners])[:-1]
             distance |= {(i, j): part for j, part in zip(partners, jnp.split(least, ends), strict=True)}
-    masks = [[_masks(rows, size) for size in range(len(sums))] for rows, sums in ((half, left), (count - half, right))]
+    masks = [
+        [masks_of_size(rows, size) for size in range(len(sums))] for rows, sums in ((half, left), (count - half, right))
+    ]
     chosen = {}
     for size in sizes:
         pairs = [(i, size - i) for i in range(size + 1) if (i, size - i) in distance]
         rows = jnp.concatenate([distance[pair] for pair in pairs])
         least = rows.min(0)
-        at = _first(rows == least)
+        at = first_row(rows == least)
         value = jnp.take_along_axis(jnp.concatenate([right[j] for _, j in pairs]), at[None], 0)
         left_size = jnp.asarray(np.repeat([i for i, _ in pairs], [len(right[j]) for _, j in pairs]))[at]
         sizes_of_rows = jnp.asarray(np.repeat([i for i, _ in pairs], [len(left[i]) for i, _ in pairs]))
         met = jnp.abs(targets - jnp.concatenate([left[i] for i, _ in pairs]) - value) == least
-        partner = _first(met & (sizes_of_rows[:, None] == left_size))
+        partner = first_row(met & (sizes_of_rows[:, None] == left_size))
         words = (
             (jnp.asarray(np.concatenate([masks[0][i] for i, _ in pairs]))[partner], half),
             (jnp.asarray(np.concatenate([masks[1][j] for _, j in pairs]))[at], count - half),
         )
-        bits = [word[None] >> jnp.arange(rows, dtype=jnp.uint32)[:, None] for word, rows in words]
-        chosen[size] = jnp.concatenate(bits) & 1 == 1
+        chosen[size] = jnp.concatenate([bit_rows(word, rows) for word, rows in words])
     return chosen
-
-
-def _least_distances(long: jax.Array, short: jax.Array) -> jax.Array:
-    """The least |long - short[j]| over all j, [L, B]."""
-    passes = -(-len(short) // max(_ROWS, 1024 // len(long)))
-    rows = -(-len(short) // passes)
-
-    def one_pass(least: jax.Array, some: jax.Array) -> tuple[jax.Array, None]:
-        return jnp.minimum(least, jnp.abs(long - some[:, None]).min(0)), None
-
-    # A row tried twice changes nothing.
-    padded = jnp.concatenate([short, jnp.broadcast_to(short[:1], (passes * rows - len(short), short.shape[1]))])
-    farthest = jnp.full_like(long, jnp.iinfo(long.dtype).max)
-    return jax.lax.scan(one_pass, farthest, padded.reshape(passes, rows, -1))[0]
-
-
-def _first(true: jax.Array) -> jax.Array:
-    """The first row that is true, int32 [B]."""
-    place = jnp.arange(len(true), dtype=jnp.int32)[:, None]
-    return jnp.where(true, place, len(true) - 1).min(0)

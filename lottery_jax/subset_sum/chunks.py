@@ -33,10 +33,11 @@ class Rows:
     def __init__(self, problem: Problem, mesh: Mesh) -> None:
         self.mesh = mesh
         self.problems, self.candidates = problem.shape
+        self.shared = problem.shared
         self.double = problem.double
         self.tolerance = problem.tolerance
         self._arrays: tuple[Any, Any] = problem.candidates, problem.targets
-        self._split = problem.candidates.ndim == 2 and is_split(problem.candidates, mesh)
+        self._split = not problem.shared and is_split(problem.candidates, mesh)
         self._on_device = any(isinstance(x, jax.Array) for x in self._arrays)
         if self._on_device:
             whole, split = on_every_device(mesh), over_problems(mesh)
@@ -61,12 +62,14 @@ class Rows:
         if self._on_device:
             own = self.problems // self.mesh.size if self._split else 0
             places = _filled([part - device * own for device, part in enumerate(parts)], shape, np.int32)
-            return _take(self.mesh, self._split, dtype, *self._arrays, jax.device_put(places, split))
+            return _take(self.mesh, self._split, self.shared, dtype, *self._arrays, jax.device_put(places, split))
         values, targets = self._arrays
-        if values.ndim == 1:
-            values = np.broadcast_to(values, (self.problems, self.candidates))
-        laid = _filled([_rows(values, part) for part in parts], (*shape, self.candidates), dtype)
-        wanted = _filled([_rows(targets, part) for part in parts], shape, dtype)
+        if self.shared:
+            values = np.broadcast_to(values, (self.problems, *values.shape))
+        laid, wanted = (
+            _filled([_rows(all_, part) for part in parts], (*shape, *all_.shape[1:]), dtype)
+            for all_ in (values, targets)
+        )
         # With several devices, a call given NumPy would copy all of it to each.
         return jax.device_put((laid, wanted), split) if self.mesh.size > 1 else (laid, wanted)
 
@@ -85,13 +88,13 @@ def _filled(parts: list[np.ndarray], shape: tuple[int, ...], dtype: Any) -> np.n
     return laid.reshape(shape)
 
 
-@functools.partial(jax.jit, static_argnames=("mesh", "split", "dtype"))
-def _take(mesh: Mesh, split: bool, dtype: Any, values: Any, targets: Any, places: Any) -> Any:
+@functools.partial(jax.jit, static_argnames=("mesh", "split", "shared", "dtype"))
+def _take(mesh: Mesh, split: bool, shared: bool, dtype: Any, values: Any, targets: Any, places: Any) -> Any:
     """Rows at `places` [D C, B] of candidates [P, N] or [N] and of targets [P], each device its own."""
     held, own = PartitionSpec(AXIS) if split else PartitionSpec(), PartitionSpec(AXIS)
 
     def one_device(values: jax.Array, targets: jax.Array, places: jax.Array) -> tuple[jax.Array, jax.Array]:
-        rows = jnp.broadcast_to(values, (*places.shape, *values.shape)) if values.ndim == 1 else values[places]
+        rows = jnp.broadcast_to(values, (*places.shape, *values.shape)) if shared else values[places]
         return rows.astype(dtype), targets[places].astype(dtype)
 
     return jax.shard_map(one_device, mesh=mesh, in_specs=(held, held, own), out_specs=own, check_vma=False)(
@@ -193,7 +196,8 @@ def _search_chunks(stage: Stage, wide: bool, candidates: Any, targets: Any, tole
     dtype = jnp.int64 if wide else jnp.int32
 
     # On the grid before the loop: inside it, XLA would round anew wherever a candidate is read.
-    grids = jax.vmap(to_grid, (0, 0, None, None))(candidates.swapaxes(1, 2), targets, tolerance, dtype)
+    candidates, targets = jnp.moveaxis(candidates, 1, -1), jnp.moveaxis(targets, 1, -1)
+    grids = jax.vmap(to_grid, (0, 0, None, None))(candidates, targets, tolerance, dtype)
 
     def one_chunk(place: jax.Array) -> tuple[jax.Array, ...]:
         on_grid = jax.tree.map(lambda all_: all_[place], grids)
@@ -209,12 +213,15 @@ def _search_chunks(stage: Stage, wide: bool, candidates: Any, targets: Any, tole
 
 
 def _answer(grid: Grid, chosen: jax.Array) -> tuple[jax.Array, ...]:
-    """Bits [B, W], residuals [B] and within [B] of the chosen candidates, bool [N, B].
+    """Bits [B, W], residuals [B] (or [B, D]) and within [B] of the chosen candidates, bool [N, B].
 
     A search over several sizes has them in front, [K, N, B]; its answers have them behind the problems.
     """
-    steps = jnp.where(chosen, grid.candidates, 0).sum(-2, dtype=grid.targets.dtype) - grid.targets
+    vectors = grid.targets.ndim == 2
+    taken = jnp.where(chosen[:, None] if vectors else chosen, grid.candidates, 0)
+    steps = taken.sum(-1 - grid.targets.ndim, dtype=grid.targets.dtype) - grid.targets
     within = (jnp.abs(steps) <= grid.tolerance) & (grid.clipped == 0)
+    within = within.all(0) if vectors else within
     return tuple(jnp.moveaxis(x, -1, 0) for x in (_pack(chosen), residuals(grid, steps), within))
 
 

@@ -16,10 +16,11 @@ INT64_BITS = 52  # what a float64 holds exactly, with room for a subset size abo
 
 
 class Grid(NamedTuple):
-    """One chunk on the grid, batch last; a unit has 2**exponent steps.
+    """One chunk on the grid, batch last; a unit has 2**exponent steps, the same for all components of a vector.
 
-    candidates: int [N, B]; targets: int [B], clipped to what subsets can reach plus the tolerance; tolerance: int [B],
-    rounded so that within it on the grid means within it in truth; clipped: float [B], what clipping took off.
+    candidates: int [N, B] or [N, D, B]; targets: int [B] or [D, B], clipped to what subsets can reach plus the
+    tolerance (a vector's to 1000 times the candidates); tolerance: int [B], rounded so that within it on the grid means
+    within it in truth; clipped: float like the targets, what clipping took off.
     """
 
     candidates: jax.Array
@@ -36,11 +37,14 @@ def _scaled(x: jax.Array, exponent: jax.Array) -> jax.Array:
 
 
 def to_grid(candidates: jax.Array, targets: jax.Array, tolerance: jax.Array, dtype: jnp.dtype) -> Grid:
-    """Put a chunk (candidates [N, B], targets [B], float) on the grid with integers of `dtype`."""
+    """Put a chunk (float: candidates [N, B] or [N, D, B], targets [B] or [D, B]) on the grid, integers of `dtype`."""
     bits = INT32_BITS if dtype == jnp.int32 else INT64_BITS
-    largest = jnp.abs(candidates).max(0)
+    largest = jnp.abs(candidates).max(tuple(range(candidates.ndim - 1)))
     top = jnp.frexp(jnp.where(largest > 0, largest, 1))[1]
     total = _scaled(jnp.abs(candidates), -top).sum(0)
+    if targets.ndim == 2:
+        # A component out of reach still counts beside the others, so its target must not be clipped.
+        total = jnp.maximum(total, jnp.minimum(_scaled(jnp.abs(targets), -top), 1000.0)).max(0)
     # A hair is added, for rounding (half a step each) may push the sum of the integers over a power of two.
     exponent = bits - jnp.frexp(total * (1 + 2.0**-16) + 2.0**-20)[1] - top
     scaled = _scaled(candidates, exponent)
@@ -48,11 +52,13 @@ def to_grid(candidates: jax.Array, targets: jax.Array, tolerance: jax.Array, dty
     room = jnp.asarray(2.0**bits, candidates.dtype)
     steps = jnp.minimum(_scaled(tolerance, exponent), room)
     low, high = jnp.minimum(rounded, 0).sum(0) - steps, jnp.maximum(rounded, 0).sum(0) + steps
+    if targets.ndim == 2:
+        low, high = jnp.broadcast_to(-room, low.shape), jnp.broadcast_to(room, high.shape)
     wanted = _scaled(targets, exponent)
     reachable = jnp.clip(wanted, low, high)
     target = jnp.round(reachable)
     error = jnp.abs(scaled - rounded).sum(0) + jnp.abs(wanted - jnp.round(wanted))
-    allowed = jnp.floor(steps - error)
+    allowed = jnp.floor(steps - error.max(tuple(range(error.ndim - 1))))
     return Grid(
         rounded.astype(dtype),
         target.astype(dtype),
@@ -63,5 +69,5 @@ def to_grid(candidates: jax.Array, targets: jax.Array, tolerance: jax.Array, dty
 
 
 def residuals(grid: Grid, steps: jax.Array) -> jax.Array:
-    """Grid steps beyond the target, int [B], in the problem's units."""
+    """Grid steps beyond the target, int like the targets, in the problem's units."""
     return _scaled(steps.astype(grid.clipped.dtype), -grid.exponent) + grid.clipped

@@ -8,6 +8,8 @@ import numpy as np
 
 from lottery_jax.errors import InputError
 
+MOST_COMPONENTS = 8
+
 
 class Status(enum.IntEnum):
     """What is known of one problem."""
@@ -21,7 +23,8 @@ class Status(enum.IntEnum):
 class Problem:
     """P subset-sum problems: for each, find a subset of N candidates whose sum is within `tolerance` of its target.
 
-    candidates: [P, N], or [N] shared by all problems. targets: [P]. tolerance: > 0, one for all.
+    candidates: [P, N], or [N] shared by all problems. targets: [P]. tolerance: > 0, one for all. For sums of D <= 8
+    components (see `Vector`): candidates [P, N, D] or [N, D], targets [P, D], each component within the tolerance.
     float32 or float64, NumPy or JAX (float64 only from NumPy). Raises `InputError` on anything else.
 
     >>> import numpy as np
@@ -42,14 +45,21 @@ class Problem:
             if value.dtype not in (np.float32, np.float64):
                 raise InputError(f"{name} must be float32 or float64, not {value.dtype}; convert them first")
         candidates, targets = self.candidates, self.targets
-        if targets.ndim != 1:
-            raise InputError(f"targets must have shape [P], not {targets.shape}")
-        if candidates.ndim not in (1, 2) or (candidates.ndim == 2 and candidates.shape[0] != targets.shape[0]):
+        if targets.ndim not in (1, 2):
+            raise InputError(f"targets must have shape [P], or [P, D] for vectors, not {targets.shape}")
+        count, *tail = targets.shape
+        shared = candidates.ndim == targets.ndim
+        if not (shared or (candidates.ndim == targets.ndim + 1 and candidates.shape[0] == count)) or candidates.shape[
+            candidates.ndim - len(tail) :
+        ] != tuple(tail):
+            names = ", ".join(["N", *map(str, tail)])
             raise InputError(
-                f"candidates must have shape [N] or [{targets.shape[0]}, N] for {targets.shape[0]} targets,"
+                f"candidates must have shape [{names}] or [{count}, {names}] for targets of shape {targets.shape},"
                 f" not {candidates.shape}"
             )
-        if candidates.shape[-1] == 0:
+        if tail and not 1 <= tail[0] <= MOST_COMPONENTS:
+            raise InputError(f"vectors may have 1 to {MOST_COMPONENTS} components, not {tail[0]}; solve parts of them")
+        if self.shape[1] == 0:
             raise InputError("a problem needs at least one candidate; N is 0")
         if not (np.isfinite(self.tolerance) and self.tolerance > 0):
             raise InputError(f"tolerance must be a positive number, not {self.tolerance}")
@@ -57,37 +67,49 @@ class Problem:
     @property
     def shape(self) -> tuple[int, int]:
         """(P problems, N candidates)."""
-        return self.targets.shape[0], self.candidates.shape[-1]
+        return self.targets.shape[0], self.candidates.shape[-self.targets.ndim]
+
+    @property
+    def components(self) -> tuple[int, ...]:
+        """() for plain numbers, (D,) for vectors."""
+        return tuple(self.targets.shape[1:])
+
+    @property
+    def shared(self) -> bool:
+        """True where all problems have the same candidates."""
+        return self.candidates.ndim == self.targets.ndim
 
     @property
     def double(self) -> bool:
         return np.float64 in (self.candidates.dtype, self.targets.dtype)
-
-    def rows(self, index: Any) -> tuple[Any, Any]:
-        """Candidates [R, N] and targets [R] of some problems (a slice or an index array)."""
-        targets = self.targets[index]
-        if self.candidates.ndim == 2:
-            return self.candidates[index], targets
-        return np.broadcast_to(np.asarray(self.candidates), (targets.shape[0], self.shape[1])), targets
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Solution:
     """Subsets of a `Problem`, on the host.
 
-    bits: uint32 [P, ceil(N / 32)], candidate k in bit k % 32 of word k // 32. residuals: [P], sum minus target as the
-    solver computed it on its grid (a certificate is computed elsewhere). status: uint8 [P], see `Status`.
+    bits: uint32 [P, ceil(N / 32)], candidate k in bit k % 32 of word k // 32. residuals: [P] (or [P, D]), sum minus
+    target as the solver computed it on its grid (a certificate is computed elsewhere). status: uint8 [P], see `Status`.
+    minus: like bits, the candidates that are subtracted; only `Signed` has any. solver: what found it (see `Auto`).
     """
 
     bits: np.ndarray
     residuals: np.ndarray
     status: np.ndarray
     candidates: int
+    minus: np.ndarray | None = None
+    solver: Any = None
 
     @property
     def subsets(self) -> np.ndarray:
         """The subsets as booleans [P, N]."""
         return unpack_bits(self.bits, self.candidates)
+
+    @property
+    def coefficients(self) -> np.ndarray:
+        """What each candidate is multiplied by, int8 [P, N]: 0 or 1, from `Signed` also -1."""
+        used = self.subsets.astype(np.int8)
+        return used if self.minus is None else used - 2 * unpack_bits(self.minus, self.candidates).astype(np.int8)
 
     @property
     def sizes(self) -> np.ndarray:

@@ -8,9 +8,13 @@ import jax.numpy as jnp
 
 from lottery_jax.errors import InputError
 from lottery_jax.subset_sum.grid import Grid
+from lottery_jax.subset_sum.pairs import nearest_of_all
+from lottery_jax.subset_sum.positive import from_positive, to_positive
 from lottery_jax.subset_sum.problem import Status
 from lottery_jax.subset_sum.solver import Solver, Stage
 from lottery_jax.subset_sum.sorted_sums import closest_subset
+
+_VECTOR_WINDOW = 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +25,8 @@ class Randomized(Solver, Stage):
     the sum nearer. Then each round frees a random window of candidates and re-decides it exactly, all others kept: the
     residual never grows. With R = restarts * rounds windows of W, it falls about as 2**-W / R. Cost per problem:
     restarts * (N + rounds * W * 2**(W/2)) vector operations. One random order serves all problems of a call,
-    so a problem's answer does not depend on its neighbours.
+    so a problem's answer does not depend on its neighbours. Vectors (see `Vector`) are taken too; their windows hold
+    at most 12, for each costs 3 D 2**W. `solve` needs a key.
 
     >>> import jax, numpy as np
     >>> from lottery_jax.subset_sum import Problem, solve
@@ -37,6 +42,7 @@ class Randomized(Solver, Stage):
     max_candidates: ClassVar[int] = 2**16
     needs_key: ClassVar[bool] = True
     failure: ClassVar[Status] = Status.NOT_FOUND
+    vectors: ClassVar[tuple[bool, ...]] = (False, True)
 
     def __post_init__(self) -> None:
         if not 1 <= self.window <= 24:
@@ -48,32 +54,45 @@ class Randomized(Solver, Stage):
         return (self,)
 
     def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
-        a, target = grid.candidates, grid.targets
-        count = a.shape[0]
-        window = min(self.window, count)
+        assert key is not None
+        if grid.candidates.ndim == 3:
+            return self._kept(grid.candidates, grid.targets, key)
+        form = to_positive(grid)
+        return from_positive(form, self._kept(form.values, form.target, key), grid.candidates)
+
+    def _kept(self, a: jax.Array, target: jax.Array, key: jax.Array) -> jax.Array:
+        """The best subset seen, bool [N, B], of candidates [N, B] or [N, D, B]."""
+        count, vectors = a.shape[0], a.ndim == 3
+        window = min(self.window, count, _VECTOR_WINDOW if vectors else count)
+        re_decide = nearest_of_all if vectors else closest_subset
+
+        def sum_of(values: jax.Array, kept: jax.Array) -> jax.Array:
+            return jnp.where(kept[:, None] if vectors else kept, values, 0).sum(0, dtype=a.dtype)
+
+        def size(left: jax.Array) -> jax.Array:
+            return jnp.abs(left).max(0) if vectors else jnp.abs(left)
 
         def take(carry, at):
             chosen, left = carry
-            take_it = jnp.abs(left - a[at]) < jnp.abs(left)
+            take_it = size(left - a[at]) < size(left)
             return (chosen.at[at].set(take_it), jnp.where(take_it, left - a[at], left)), None
 
         def improve(carry, key):
             chosen, left = carry
             at = jax.random.permutation(key, count)[:window]
-            freed = left + jnp.where(chosen[at], a[at], 0).sum(0, dtype=a.dtype)
-            decided = closest_subset(a[at], freed)
-            return (chosen.at[at].set(decided), freed - jnp.where(decided, a[at], 0).sum(0, dtype=a.dtype)), None
+            freed = left + sum_of(a[at], chosen[at])
+            decided = re_decide(a[at], freed)
+            return (chosen.at[at].set(decided), freed - sum_of(a[at], decided)), None
 
         def restart(best, key):
             order, windows = jax.random.split(key)
-            empty = jnp.zeros_like(a, bool), target
+            empty = jnp.zeros((count, a.shape[-1]), bool), target
             walked, _ = jax.lax.scan(take, empty, jax.random.permutation(order, count))
             (chosen, left), _ = jax.lax.scan(improve, walked, jax.random.split(windows, self.rounds))
-            better = jnp.abs(left) < jnp.abs(best[1])
+            better = size(left) < size(best[1])
             return (jnp.where(better, chosen, best[0]), jnp.where(better, left, best[1])), None
 
-        worst = jnp.zeros_like(a, bool), target
-        assert key is not None
+        worst = jnp.zeros((count, a.shape[-1]), bool), target
         (chosen, _), _ = jax.lax.scan(restart, worst, jax.random.split(key, self.restarts))
         return chosen
 

@@ -1,6 +1,7 @@
 """`solve`: checks, the choice of the grid, and the passes of a solver."""
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, overload
 
@@ -9,12 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from lottery_jax.errors import InputError
+from lottery_jax.subset_sum.auto import Auto, choose
 from lottery_jax.subset_sum.chunks import Rows, search_rows
 from lottery_jax.subset_sum.devices import local_mesh
 from lottery_jax.subset_sum.front import Front
 from lottery_jax.subset_sum.grid import INT32_BITS
 from lottery_jax.subset_sum.pareto import Pareto
 from lottery_jax.subset_sum.problem import Problem, Solution, Status, words
+from lottery_jax.subset_sum.signed import Signed, to_signs, with_opposites
 from lottery_jax.subset_sum.solver import Solver
 
 GridSize = Literal["auto", "int32", "int64"]
@@ -68,16 +71,26 @@ def solve(
     >>> solution.residuals, solution.sizes
     (array([0.05]), array([2]))
     """
-    candidates = problem.shape[1]
     count = problem.shape[0] if first is None else first
+    if isinstance(solver, Auto):
+        solver = choose(
+            problem.shape[1],
+            objective=solver.objective,
+            tolerance=problem.tolerance,
+            vectors=problem.components != (),
+        )
     _check(problem, solver, key, count)
+    if isinstance(solver, Signed):
+        problem = with_opposites(problem)
+    candidates = problem.shape[1]
     if grid == "auto":
         grid = "int64" if _needs_wide(problem, count) else "int32"
     rows = Rows(problem, local_mesh(devices))
     if isinstance(solver, Pareto):
         return _front(solver, rows, count, key, grid == "int64", progress)
     bits = np.zeros((count, words(candidates)), np.uint32)
-    left_over = np.zeros(count, np.float64 if problem.double or grid == "int64" else np.float32)
+    dtype = np.float64 if problem.double or grid == "int64" else np.float32
+    left_over = np.zeros((count, *problem.components), dtype)
     status = np.full(count, Status.NOT_FOUND, np.uint8)
     open_ = np.arange(count)
     for stage in solver.stages(candidates):
@@ -91,7 +104,8 @@ def solve(
         bits[open_[take]], left_over[open_[take]] = found_bits[take], found_residuals[take]
         status[open_[take]] = np.where(within[take], Status.WITHIN, stage.failure)
         open_ = open_[stage.still_open(within)]
-    return Solution(bits, left_over, status, candidates)
+    solution = Solution(bits, left_over, status, candidates, solver=solver)
+    return to_signs(solution) if isinstance(solver, Signed) else solution
 
 
 def _front(
@@ -109,11 +123,21 @@ def _front(
 def _check(problem: Problem, solver: Solver, key: jax.Array | None, count: int) -> None:
     problems, candidates = problem.shape
     solver.check(candidates)
+    if (problem.components != ()) not in solver.vectors:
+        wanted, given = ("numbers", "vectors") if problem.components else ("vectors", "numbers")
+        raise InputError(
+            f"{type(solver).__name__} takes candidates that are {wanted}, not {given} (shape"
+            f" {problem.candidates.shape}); Vector and Randomized take vectors"
+        )
     if solver.needs_key and key is None:
         raise InputError(f"{type(solver).__name__} draws at random: pass key=jax.random.key(seed)")
     if not 0 <= count <= problems:
         raise InputError(f"first must be from 0 to the {problems} problems there are, not {count}")
-    for what, values, width in (("candidates", problem.candidates, candidates), ("targets", problem.targets, 1)):
+    numbers = math.prod(problem.components)
+    for what, values, width in (
+        ("candidates", problem.candidates, candidates * numbers),
+        ("targets", problem.targets, numbers),
+    ):
         if not _ask(_finite, values, width, count):
             raise InputError(f"{what} hold NaN or infinite values; remove them first")
 
@@ -122,7 +146,12 @@ def _needs_wide(problem: Problem, count: int) -> bool:
     candidates = problem.shape[1]
     if candidates > _NARROW_CANDIDATES:
         return True
-    step = float(_ask(_largest_sum, problem.candidates, candidates, count)) * 2.0 ** (1 - INT32_BITS)
+    # Of vectors the components are summed too, which only errs on the side of the finer grid.
+    numbers = candidates * math.prod(problem.components)
+    largest = float(_ask(_largest_sum, problem.candidates, numbers, count))
+    if problem.components:
+        largest = max(largest, float(_ask(_largest_sum, problem.targets, numbers // candidates, count)))
+    step = largest * 2.0 ** (1 - INT32_BITS)
     return (candidates + 1) * step > problem.tolerance / 32
 
 

@@ -45,6 +45,8 @@ class Solver(abc.ABC):
 
     max_candidates: ClassVar[int]
     needs_key: ClassVar[bool] = False
+    vectors: ClassVar[tuple[bool, ...]] = (False,)
+    """Whether it takes candidates that are plain numbers (False), vectors (True), or both."""
 
     @abc.abstractmethod
     def stages(self, candidates: int) -> tuple[Stage, ...]:

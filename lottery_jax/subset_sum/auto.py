@@ -1,0 +1,84 @@
+"""Which solver for which problem."""
+
+import dataclasses
+import math
+from typing import ClassVar, Literal
+
+from lottery_jax.errors import InputError, suggest
+from lottery_jax.subset_sum.differencing import Differencing
+from lottery_jax.subset_sum.meet_in_the_middle import MeetInTheMiddle
+from lottery_jax.subset_sum.randomized import Randomized
+from lottery_jax.subset_sum.smallest import Smallest
+from lottery_jax.subset_sum.solver import Solver, Stage
+from lottery_jax.subset_sum.vector import Vector
+
+Objective = Literal["least-error", "smallest", "any"]
+OBJECTIVES: tuple[Objective, ...] = ("least-error", "smallest", "any")
+_QUICK = 24  # candidates up to which the exact search costs no more than the alternatives
+_MARGIN = 8.0  # a solver is trusted with a tolerance this many times its usual residual
+
+
+@dataclasses.dataclass(frozen=True)
+class Auto(Solver):
+    """The solver that suits the number of candidates, the tolerance and the objective; see `choose`.
+
+    `Solution.solver` says which one it was. It depends on nothing else, so that parts of a batch are solved alike.
+
+    >>> import numpy as np
+    >>> from lottery_jax.subset_sum import Problem, solve
+    >>> problem = Problem(np.array([0.5, 0.25, 0.125]), np.array([0.7]), tolerance=0.1)
+    >>> solve(problem, Auto("smallest")).solver
+    Smallest()
+    """
+
+    objective: Objective = "least-error"
+    max_candidates: ClassVar[int] = Randomized.max_candidates
+    vectors: ClassVar[tuple[bool, ...]] = (False, True)
+
+    def __post_init__(self) -> None:
+        _check_objective(self.objective)
+
+    def stages(self, candidates: int) -> tuple[Stage, ...]:
+        raise TypeError("Auto has no passes of its own: solve with what `choose` gives")
+
+
+def choose(
+    candidates: int, *, objective: str = "least-error", tolerance: float | None = None, vectors: bool = False
+) -> Solver:
+    """The solver for N candidates and an objective.
+
+    `least-error`: exact up to 44 candidates (24 vectors), at random beyond. `smallest`: exact, up to 40. `any`, any
+    subset within `tolerance` (relative to the size of a typical candidate): exact up to 24 candidates; beyond, if its
+    usual residual is far below the tolerance, differencing, which needs no key; else windows at random, as large as
+    the tolerance asks for. Raises `InputError` where nothing suits.
+
+    >>> choose(21), choose(100), choose(1000, objective="any", tolerance=1e-6)
+    (MeetInTheMiddle(), Randomized(window=18, rounds=16, restarts=1), Differencing())
+    """
+    _check_objective(objective)
+    if objective == "smallest":
+        if vectors or candidates > Smallest.max_candidates:
+            what = "vectors" if vectors else f"{candidates}"
+            raise InputError(
+                f"smallest takes up to {Smallest.max_candidates} candidates, not {what};"
+                " use fewer, or the objective least-error"
+            )
+        return Smallest()
+    if vectors:
+        return Vector() if candidates <= Vector.max_candidates else Randomized()
+    if objective == "least-error" or tolerance is None:
+        return MeetInTheMiddle() if candidates <= MeetInTheMiddle.max_candidates else Randomized()
+    if candidates <= _QUICK:
+        return MeetInTheMiddle()
+    if (
+        _MARGIN * candidates ** (-0.72 * math.log(candidates)) <= tolerance
+        and candidates <= Differencing.max_candidates
+    ):
+        return Differencing()
+    # A window of W resolves about 2**-W; its 16 rounds are the margin.
+    return Randomized(window=min(max(math.ceil(-math.log2(tolerance)), 8), 18))
+
+
+def _check_objective(objective: str) -> None:
+    if objective not in OBJECTIVES:
+        raise InputError(f"objective {objective!r} is unknown; {suggest(objective, OBJECTIVES)}")
