@@ -23,7 +23,7 @@ class Signed(Solver, Stage):
 
     >>> import numpy as np
     >>> from lottery_jax.subset_sum import Problem, solve
-    >>> problem = Problem(np.array([0.5, 0.25, 0.125]), np.array([0.4]), tolerance=0.1)
+    >>> problem = Problem(np.array([0.7, 0.2, 0.15]), np.array([0.55]), tolerance=0.1)
     >>> solve(problem, Signed()).coefficients
     array([[ 1,  0, -1]], dtype=int8)
     """

@@ -13,6 +13,12 @@ def all_residuals(candidates: np.ndarray, targets: np.ndarray) -> tuple[np.ndarr
     return np.abs(sums - targets.astype(np.float64)[:, None]), subsets.sum(1)
 
 
+def least_of(coefficients: np.ndarray, candidates: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """The least residual of each problem, [P], with the coefficients [C, N] to choose from."""
+    sums = candidates.astype(np.float64) @ coefficients.T.astype(np.float64)
+    return np.abs(sums - targets.astype(np.float64)[:, None]).min(1)
+
+
 def least_residuals_by_size(candidates: np.ndarray, targets: np.ndarray, k_max: int) -> np.ndarray:
     """The least residual of each problem for the sizes 0 ... k_max, [P, k_max + 1]; inf where k > N."""
     values, wanted = candidates.astype(np.float64), targets.astype(np.float64)
@@ -46,5 +52,5 @@ def _sums(values: np.ndarray) -> np.ndarray:
 
 def recomputed(solution, candidates: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """|sum of the chosen - target| from the bits alone."""
-    chosen = solution.subsets.astype(np.float64)
+    chosen = solution.coefficients.astype(np.float64)
     return np.abs((chosen * candidates.astype(np.float64)).sum(1) - targets.astype(np.float64))
