@@ -50,20 +50,30 @@ def solve_layer(
     grid: GridSize = "int32" if fine else "int64"
 
     failed = np.arange(inputs * outputs)
+    each = 1
+    if shared:
+        # The weights of an output are neighbours, for they share their candidates.
+        failed, each = failed.reshape(inputs, outputs).T.reshape(-1), inputs
+    chunk = max(CHUNK // each, 1) * each
     redraws = []
     for attempt in range(max_redraws + 1):
         within = np.ones(len(failed), bool)
         subsets = []
         for branch in range(len(plan.slots)):
             chosen = np.empty((len(failed), candidates), bool)
-            for start in range(0, len(failed), CHUNK):
-                part = slice(start, start + CHUNK)
+            for start in range(0, len(failed), chunk):
+                part = slice(start, start + chunk)
                 attempted = stream + ATTEMPT_STRIDE * attempt
-                drawn, wanted = padded_problems(plan, sampler, branch, failed[part], stream=attempted, seed=seed)
+                if shared:
+                    first = failed[part][::each]
+                    drawn, _ = layer_problems(plan, sampler, branch, first, stream=attempted, seed=seed)
+                    wanted = plan.weights.reshape(-1)[failed[part]].astype(np.float32)
+                else:
+                    drawn, wanted = padded_problems(plan, sampler, branch, failed[part], stream=attempted, seed=seed)
                 report = progress if attempt == 0 and branch == 0 else None
                 key = jax.random.key(seed % 2**32) if solver.needs_key else None
                 solution = solve(
-                    Problem(drawn, wanted, allowed),
+                    Problem(drawn, wanted, allowed, each=each),
                     solver,
                     key=key,
                     grid=grid,

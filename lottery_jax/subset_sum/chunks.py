@@ -32,12 +32,14 @@ class Rows:
 
     def __init__(self, problem: Problem, mesh: Mesh) -> None:
         self.mesh = mesh
+        self.on_one_cpu = mesh.size == 1 and mesh.devices[0].platform == "cpu"
         self.problems, self.candidates = problem.shape
         self.shared = problem.shared
+        self.each = problem.each
         self.double = problem.double
         self.tolerance = problem.tolerance
         self._arrays: tuple[Any, Any] = problem.candidates, problem.targets
-        self._split = not problem.shared and is_split(problem.candidates, mesh)
+        self._split = not problem.shared and problem.each == 1 and is_split(problem.candidates, mesh)
         self._on_device = any(isinstance(x, jax.Array) for x in self._arrays)
         if self._on_device:
             whole, split = on_every_device(mesh), over_problems(mesh)
@@ -45,6 +47,11 @@ class Rows:
             with jax.enable_x64(self.double):
                 placed = (jax.device_put(x, split if self._split else whole) for x in self._arrays)
                 self._arrays = tuple(placed)  # type: ignore[assignment]
+
+    def on_host(self) -> tuple[np.ndarray, np.ndarray]:
+        """Candidates [P / each, N] and targets [P]."""
+        values, targets = (np.asarray(x) for x in self._arrays)
+        return (values[None] if self.shared else values), targets
 
     def queues(self, index: np.ndarray) -> list[range]:
         """For each device, the places in the ascending `index` of the problems that it searches."""
@@ -62,22 +69,24 @@ class Rows:
         if self._on_device:
             own = self.problems // self.mesh.size if self._split else 0
             places = _filled([part - device * own for device, part in enumerate(parts)], shape, np.int32)
-            return _take(self.mesh, self._split, self.shared, dtype, *self._arrays, jax.device_put(places, split))
+            return _take(
+                self.mesh, self._split, self.shared, self.each, dtype, *self._arrays, jax.device_put(places, split)
+            )
         values, targets = self._arrays
         if self.shared:
             values = np.broadcast_to(values, (self.problems, *values.shape))
         laid, wanted = (
-            _filled([_rows(all_, part) for part in parts], (*shape, *all_.shape[1:]), dtype)
-            for all_ in (values, targets)
+            _filled([_rows(all_, part, each) for part in parts], (*shape, *all_.shape[1:]), dtype)
+            for all_, each in ((values, self.each), (targets, 1))
         )
         # With several devices, a call given NumPy would copy all of it to each.
         return jax.device_put((laid, wanted), split) if self.mesh.size > 1 else (laid, wanted)
 
 
-def _rows(values: np.ndarray, index: np.ndarray) -> np.ndarray:
-    if len(index) and index[-1] - index[0] + 1 == len(index):
+def _rows(values: np.ndarray, index: np.ndarray, each: int) -> np.ndarray:
+    if each == 1 and len(index) and index[-1] - index[0] + 1 == len(index):
         return values[index[0] : index[-1] + 1]  # neighbours need no copy
-    return values[index]
+    return values[index // each]
 
 
 def _filled(parts: list[np.ndarray], shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -88,13 +97,13 @@ def _filled(parts: list[np.ndarray], shape: tuple[int, ...], dtype: Any) -> np.n
     return laid.reshape(shape)
 
 
-@functools.partial(jax.jit, static_argnames=("mesh", "split", "shared", "dtype"))
-def _take(mesh: Mesh, split: bool, shared: bool, dtype: Any, values: Any, targets: Any, places: Any) -> Any:
-    """Rows at `places` [D C, B] of candidates [P, N] or [N] and of targets [P], each device its own."""
+@functools.partial(jax.jit, static_argnames=("mesh", "split", "shared", "each", "dtype"))
+def _take(mesh: Mesh, split: bool, shared: bool, each: int, dtype: Any, values: Any, targets: Any, places: Any) -> Any:
+    """Rows at `places` [D C, B] of candidates [P / each, N] or [N] and of targets [P], each device its own."""
     held, own = PartitionSpec(AXIS) if split else PartitionSpec(), PartitionSpec(AXIS)
 
     def one_device(values: jax.Array, targets: jax.Array, places: jax.Array) -> tuple[jax.Array, jax.Array]:
-        rows = jnp.broadcast_to(values, (*places.shape, *values.shape)) if shared else values[places]
+        rows = jnp.broadcast_to(values, (*places.shape, *values.shape)) if shared else values[places // each]
         return rows.astype(dtype), targets[places].astype(dtype)
 
     return jax.shard_map(one_device, mesh=mesh, in_specs=(held, held, own), out_specs=own, check_vma=False)(
@@ -122,7 +131,7 @@ def search_rows(
     mesh = rows.mesh
     cpu = mesh.devices[0].platform == "cpu"
     # XLA runs such a loop on one core: a lone CPU device gets a call from each core's thread.
-    workers = (os.cpu_count() or 1) if cpu and mesh.size == 1 else 1
+    workers = (os.cpu_count() or 1) if rows.on_one_cpu else 1
     queues = rows.queues(index)
     longest = max(len(queue) for queue in queues)
     # Sizes are powers of eight, so that few shapes are ever compiled; empty chunks at the end are not searched.
@@ -132,7 +141,7 @@ def search_rows(
     share = chunk * min(chunks, needed)
     x64 = wide or rows.double
     dtype = np.float64 if x64 else np.float32
-    host = stage.on_host(rows.candidates, len(index)) if cpu and mesh.size == 1 and not wide else None
+    host = stage.on_host(rows.candidates, len(index)) if rows.on_one_cpu and not wide else None
 
     def start(place: int) -> _Call:
         parts = [queue[place : place + share] for queue in queues]
@@ -201,7 +210,7 @@ def _search_chunks(stage: Stage, wide: bool, candidates: Any, targets: Any, tole
 
     def one_chunk(place: jax.Array) -> tuple[jax.Array, ...]:
         on_grid = jax.tree.map(lambda all_: all_[place], grids)
-        return _answer(on_grid, stage.search(on_grid, key))
+        return answer(on_grid, stage.search(on_grid, key))
 
     shapes = jax.eval_shape(one_chunk, jax.ShapeDtypeStruct((), jnp.int32))
     empty = tuple(jnp.zeros((len(targets), *part.shape), part.dtype) for part in shapes)
@@ -212,7 +221,7 @@ def _search_chunks(stage: Stage, wide: bool, candidates: Any, targets: Any, tole
     return jax.lax.fori_loop(0, used[0], step, empty)
 
 
-def _answer(grid: Grid, chosen: jax.Array) -> tuple[jax.Array, ...]:
+def answer(grid: Grid, chosen: jax.Array) -> tuple[jax.Array, ...]:
     """Bits [B, W], residuals [B] (or [B, D]) and within [B] of the chosen candidates, bool [N, B].
 
     A search over several sizes has them in front, [K, N, B]; its answers have them behind the problems.
@@ -225,7 +234,7 @@ def _answer(grid: Grid, chosen: jax.Array) -> tuple[jax.Array, ...]:
     return tuple(jnp.moveaxis(x, -1, 0) for x in (_pack(chosen), residuals(grid, steps), within))
 
 
-_on_grid, _answer_alone = jax.jit(to_grid, static_argnames="dtype"), jax.jit(_answer)
+_on_grid, _answers = jax.jit(to_grid, static_argnames="dtype"), jax.jit(answer)
 
 
 def _search_on_host(search: HostSearch, candidates: Any, targets: Any, tolerance: Any, used: int) -> Any:
@@ -234,7 +243,7 @@ def _search_on_host(search: HostSearch, candidates: Any, targets: Any, tolerance
     grid = _on_grid(flat.T, np.asarray(targets).reshape(-1), tolerance, dtype=jnp.int32)
     chosen = np.zeros(flat.shape[::-1], bool)
     chosen[:, :used] = search(np.asarray(grid.candidates)[:, :used], np.asarray(grid.targets)[:used])
-    return tuple(answer.reshape(*targets.shape, *answer.shape[1:]) for answer in _answer_alone(grid, chosen))
+    return tuple(part.reshape(*targets.shape, *part.shape[1:]) for part in _answers(grid, chosen))
 
 
 def _pack(chosen: jax.Array) -> jax.Array:

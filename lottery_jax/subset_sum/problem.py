@@ -23,8 +23,9 @@ class Status(enum.IntEnum):
 class Problem:
     """P subset-sum problems: for each, find a subset of N candidates whose sum is within `tolerance` of its target.
 
-    candidates: [P, N], or [N] shared by all problems. targets: [P]. tolerance: > 0, one for all. For sums of D <= 8
-    components (see `Vector`): candidates [P, N, D] or [N, D], targets [P, D], each component within the tolerance.
+    candidates: [P, N], or [N] shared by all problems, or [P / each, N], each row for `each` neighbouring problems.
+    targets: [P]. tolerance: > 0, one for all. For sums of D <= 8 components (see `Vector`): candidates [..., N, D],
+    targets [P, D], each component within the tolerance.
     float32 or float64, NumPy or JAX (float64 only from NumPy). Raises `InputError` on anything else.
 
     >>> import numpy as np
@@ -35,6 +36,7 @@ class Problem:
     candidates: Any
     targets: Any
     tolerance: float
+    each: int = 1
 
     def __post_init__(self) -> None:
         for name in ("candidates", "targets"):
@@ -49,6 +51,11 @@ class Problem:
             raise InputError(f"targets must have shape [P], or [P, D] for vectors, not {targets.shape}")
         count, *tail = targets.shape
         shared = candidates.ndim == targets.ndim
+        if self.each < 1 or count % self.each or (shared and self.each > 1):
+            raise InputError(
+                f"each must be 1, or divide the {count} targets among rows of candidates [P / each, N], not {self.each}"
+            )
+        count //= self.each
         if not (shared or (candidates.ndim == targets.ndim + 1 and candidates.shape[0] == count)) or candidates.shape[
             candidates.ndim - len(tail) :
         ] != tuple(tail):

@@ -75,7 +75,7 @@ def with_opposites(problem: Problem) -> Problem:
     """The same problem over the candidates and their opposites, [P, 2 N]: what signs can reach, without signs."""
     values: Any = problem.candidates
     xp: Any = jnp if isinstance(values, jax.Array) else np
-    return Problem(xp.concatenate([values, -values], -1), problem.targets, problem.tolerance)
+    return dataclasses.replace(problem, candidates=xp.concatenate([values, -values], -1))
 
 
 def to_signs(solution: Solution) -> Solution:

@@ -17,6 +17,7 @@ from lottery_jax.subset_sum.front import Front
 from lottery_jax.subset_sum.grid import INT32_BITS
 from lottery_jax.subset_sum.pareto import Pareto
 from lottery_jax.subset_sum.problem import Problem, Solution, Status, words
+from lottery_jax.subset_sum.shared import search
 from lottery_jax.subset_sum.signed import Signed, to_signs, with_opposites
 from lottery_jax.subset_sum.solver import Solver
 
@@ -96,9 +97,7 @@ def solve(
     for stage in solver.stages(candidates):
         if not len(open_):
             break
-        found_bits, found_residuals, within = search_rows(
-            stage, rows, open_, key, grid == "int64" or stage.wide, progress
-        )
+        found_bits, found_residuals, within = search(stage, rows, open_, key, grid == "int64" or stage.wide, progress)
         # An answer within the tolerance is never replaced by one beyond it.
         take = within | (status[open_] != Status.WITHIN)
         bits[open_[take]], left_over[open_[take]] = found_bits[take], found_residuals[take]

@@ -14,6 +14,9 @@ from lottery_jax.subset_sum.problem import Status
 HostSearch = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Candidates int32 [N, P] and targets int32 [P] on the grid to the chosen candidates, bool [N, P]."""
 
+SharedSearch = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Candidates int32 [G, N] and targets int32 [G, R] on the grid, each row with its own, to the chosen [G, N, R]."""
+
 
 class Stage(abc.ABC):
     """One pass over the problems that earlier passes left open. Concrete stages are frozen, hashable dataclasses."""
@@ -33,6 +36,10 @@ class Stage(abc.ABC):
 
     def on_host(self, candidates: int, problems: int) -> HostSearch | None:
         """`search` with the same answers as code compiled for the CPU, where there is one and it is worth its start."""
+        return None
+
+    def on_host_shared(self, candidates: int, problems: int, each: int) -> SharedSearch | None:
+        """As `on_host`, where a row of candidates serves `each` targets."""
         return None
 
     def still_open(self, within: np.ndarray) -> np.ndarray:

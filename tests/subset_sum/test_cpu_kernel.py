@@ -1,14 +1,16 @@
-"""The kernel compiled by Numba gives the bits of the XLA code beside it."""
+"""The kernels compiled by Numba give the bits of the XLA code beside them."""
 
 import jax
 import numpy as np
 import pytest
 
-from lottery_jax.subset_sum import MeetInTheMiddle, Problem, Smallest, meet_in_the_middle, solve
+from lottery_jax.errors import InputError
+from lottery_jax.subset_sum import MeetInTheMiddle, Problem, Smallest, meet_in_the_middle, shared, solve
 from lottery_jax.subset_sum.kernels import HOST_SIZES
 from lottery_jax.subset_sum.sorted_sums import closest_subset
 
 cpu = pytest.importorskip("lottery_jax.subset_sum.kernels.cpu", reason="Numba is not installed")
+shared_cpu = pytest.importorskip("lottery_jax.subset_sum.kernels.shared_cpu", reason="Numba is not installed")
 
 
 def on_grid(count: int, problems: int = 96) -> tuple[np.ndarray, np.ndarray]:
@@ -60,3 +62,53 @@ def test_solve_answers_the_same_with_the_kernel(solver, monkeypatch):
     assert calls
     for name in ("bits", "residuals", "status"):
         np.testing.assert_array_equal(getattr(compiled, name), getattr(plain, name))
+
+
+@pytest.mark.parametrize("each", [1, 3, 50])
+def test_rows_of_candidates_serve_their_neighbours(each):
+    rng = np.random.default_rng(each)
+    rows = rng.uniform(-1, 1, (150 // each, 12)).astype(np.float32)
+    targets = rng.uniform(-2, 2, 150).astype(np.float32)
+    for solver in (MeetInTheMiddle(), Smallest()):  # the second leaves gaps between the problems still open
+        repeated = solve(Problem(np.repeat(rows, each, 0), targets, 1e-3), solver)
+        grouped = solve(Problem(rows, targets, 1e-3, each=each), solver)
+        for name in ("bits", "residuals", "status"):
+            np.testing.assert_array_equal(getattr(grouped, name), getattr(repeated, name))
+
+
+@pytest.mark.parametrize("each", [0, 4, 300])
+def test_rows_that_do_not_fit_the_targets_are_refused(each):
+    with pytest.raises(InputError, match="each"):
+        Problem(np.ones((3, 12), np.float32), np.ones(6, np.float32), 0.1, each=each)
+
+
+def shared_on_grid(count: int, each: int, rows: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    candidates, targets = on_grid(count, rows * each + 64)
+    # A row of uniform values, small ties, zeros, one large value.
+    return np.ascontiguousarray(candidates[:, [0, 1, 16, 32, 40]].T), targets[: rows * each].reshape(rows, each)
+
+
+@pytest.mark.parametrize(("count", "each"), [(12, 7), (12, 200), (21, 40)])
+def test_shared_lists_give_the_same_bits(count, each):
+    candidates, targets = shared_on_grid(count, each)
+    expected = cpu.closest_subset(np.repeat(candidates, each, 0).T, targets.reshape(-1))
+    found = shared_cpu.closest_subsets(candidates, targets)
+    np.testing.assert_array_equal(found, expected.reshape(count, 5, each).transpose(1, 0, 2))
+
+
+@pytest.mark.parametrize(("rows", "each", "call"), [(1, 250, 100), (7, 30, 100), (3, 100, 10_000)])
+def test_solve_answers_the_same_with_shared_lists(rows, each, call, monkeypatch):
+    rng = np.random.default_rng(rows)
+    candidates = rng.uniform(-1, 1, (rows, 12)).astype(np.float32)
+    targets = rng.uniform(-1, 1, rows * each).astype(np.float32)
+    problem = Problem(candidates[0], targets, 1e-3) if rows == 1 else Problem(candidates, targets, 1e-3, each=each)
+    plain = solve(problem, MeetInTheMiddle(), grid="int32")
+    seen, progress = [], []
+    monkeypatch.setattr(meet_in_the_middle, "_WORTH_COMPILING", 1)
+    monkeypatch.setattr(meet_in_the_middle, "_WORTH_SHARING", 2)
+    monkeypatch.setattr(shared, "_CALL_PROBLEMS", call)
+    monkeypatch.setattr(shared_cpu, "_search", lambda *a, search=shared_cpu._search: (seen.append(1), search(*a)))
+    listed = solve(problem, MeetInTheMiddle(), grid="int32", progress=progress.append)
+    assert seen and sum(progress) == rows * each
+    for name in ("bits", "residuals", "status"):
+        np.testing.assert_array_equal(getattr(listed, name), getattr(plain, name))

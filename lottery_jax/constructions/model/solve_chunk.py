@@ -70,10 +70,9 @@ def solve_chunk(job: Job, chunk: Chunk, file: TensorFile) -> Solved:
 def _solve(job: Job, layer: Copies, drawn: np.ndarray, targets: np.ndarray) -> Solution:
     """Candidates [B, C] of blocks for their targets [B, R]."""
     allowed, grid = _promise(job, layer)
-    if layer.block_weights > 1:
-        drawn = np.repeat(drawn, layer.block_weights, axis=0)
     key = jax.random.key(job.seed % 2**32) if job.solver.needs_key else None
-    return solve(Problem(drawn, targets.reshape(-1), allowed), job.solver, key=key, grid=grid)
+    problem = Problem(drawn, targets.reshape(-1), allowed, each=layer.block_weights)
+    return solve(problem, job.solver, key=key, grid=grid)
 
 
 def _promise(job: Job, layer: Copies) -> tuple[float, GridSize]:

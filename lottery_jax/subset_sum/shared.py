@@ -1,0 +1,84 @@
+"""One pass over problems where each row of candidates serves many targets, on CPU: the lists are built once a row."""
+
+import concurrent.futures
+import os
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lottery_jax.subset_sum.chunks import Rows, answer, search_rows
+from lottery_jax.subset_sum.grid import Grid, to_grid
+from lottery_jax.subset_sum.solver import SharedSearch, Stage
+
+_CALL_PROBLEMS = 1 << 14
+
+
+def search(
+    stage: Stage,
+    rows: Rows,
+    index: np.ndarray,
+    key: jax.Array | None,
+    wide: bool,
+    progress: Callable[[int], None] | None,
+) -> tuple[np.ndarray, ...]:
+    """As `search_rows`, by the lists of whole rows where the pass has a way and all problems are asked for."""
+    each = rows.problems if rows.shared else rows.each
+    if not wide and each > 1 and len(index) == rows.problems and rows.on_one_cpu:
+        shared = stage.on_host_shared(rows.candidates, rows.problems, each)
+        if shared is not None:
+            return _search_shared(shared, *rows.on_host(), rows.tolerance, rows.double, progress)
+    return search_rows(stage, rows, index, key, wide, progress)
+
+
+def _search_shared(
+    shared: SharedSearch,
+    candidates: np.ndarray,
+    targets: np.ndarray,
+    tolerance: float,
+    x64: bool,
+    progress: Callable[[int], None] | None,
+) -> tuple[np.ndarray, ...]:
+    """Bits [P, W], residuals [P], within [P] for targets [P] and candidates [G, N], each for P / G neighbours."""
+    rows, each = len(candidates), len(targets) // len(candidates)
+    # A very long row is cut, so that memory depends on the call alone; its lists are then built for each piece.
+    pieces = -(-each // _CALL_PROBLEMS)
+    length = -(-each // pieces)
+    dtype = np.float64 if x64 else np.float32
+    wanted = np.zeros((rows, pieces * length), dtype)
+    wanted[:, :each] = targets.reshape(rows, each)
+    wanted = wanted.reshape(rows * pieces, length)
+    size = min(max(_CALL_PROBLEMS // length, 1), rows * pieces)
+
+    def call(start: int) -> list[np.ndarray]:
+        at = np.arange(start, start + size)
+        # The last call is filled up with what is there, so that one shape is compiled.
+        at = np.minimum(at, rows * pieces - 1)
+        with jax.enable_x64(x64):
+            grid = _on_grid(candidates[at // pieces].astype(dtype), wanted[at], dtype(tolerance))
+            chosen = shared(np.asarray(grid.candidates)[:, :, 0], np.asarray(grid.targets))
+            found = [np.asarray(part) for part in _answers(grid, chosen)]
+        if progress is not None:
+            done = np.arange(start, min(start + size, rows * pieces)) % pieces
+            progress(int(np.clip(each - done * length, 0, length).sum()))
+        return [part[: rows * pieces - start] for part in found]
+
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        calls = list(pool.map(call, range(0, rows * pieces, size)))
+    whole = (np.concatenate(parts) for parts in zip(*calls, strict=True))
+    return tuple(
+        part.reshape(rows, pieces * length, *part.shape[2:])[:, :each].reshape(rows * each, *part.shape[2:])
+        for part in whole
+    )
+
+
+@jax.jit
+def _on_grid(candidates: jax.Array, targets: jax.Array, tolerance: jax.Array) -> Grid:
+    """Candidates [G, N] and targets [G, R] to one grid for each row."""
+    return jax.vmap(to_grid, (0, 0, None, None))(candidates[..., None], targets, tolerance, jnp.int32)
+
+
+@jax.jit
+def _answers(grid: Grid, chosen: jax.Array) -> tuple[jax.Array, ...]:
+    return jax.vmap(answer)(grid, chosen)
