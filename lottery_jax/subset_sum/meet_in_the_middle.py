@@ -33,7 +33,7 @@ class MeetInTheMiddle(Solver, Stage):
            [ True, False,  True]])
     """
 
-    hopper_kernel: bool = False
+    hopper_kernel: bool = dataclasses.field(default=False, repr=False)  # no part of what is found
 
     max_candidates: ClassVar[int] = 44
 
