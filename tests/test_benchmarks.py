@@ -89,6 +89,15 @@ def test_answers_are_judged_from_their_bits(module):
     }
 
 
+def test_answers_with_signs_and_in_two_dimensions_are_judged(module):
+    judge = module("subset_sum_cases.instances").judge
+    found = judge(np.array([[1, -1]]), np.float32([0.5, 0.25]), np.float32([0.5]))
+    assert (found["mean_residual"], found["kept_per_weight"]) == (0.25, 2)
+    vectors = np.float32([[[0.5, 0.0], [0.25, 1.0]]])
+    found = judge(np.array([[True, True]]), vectors, np.float32([[0.625, 0.5]]))
+    assert found["worst_residual"] == 0.5
+
+
 @pytest.mark.parametrize("name", ["gurobi", "cp_sat", "highs"])
 def test_peers_find_the_least_residual(module, name):
     package = module("peers").PACKAGES[name]

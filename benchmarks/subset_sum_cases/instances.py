@@ -91,13 +91,18 @@ class Run:
 
 
 def judge(subsets: Any, candidates: np.ndarray, targets: np.ndarray) -> dict[str, float | int]:
-    """Residuals and sizes of subsets [P, N] (bool, or -1, 0, 1), recomputed in float64."""
+    """Residuals and sizes of subsets [P, N] (bool, or -1, 0, 1), recomputed in float64.
+
+    candidates: [P, N], [N], or [P, N, D] with targets [P, D], where a residual is the largest of the D.
+    """
     error, kept = np.empty(len(targets)), 0
     for start in range(0, len(targets), _ROWS):
         part = slice(start, start + _ROWS)
-        rows = candidates[part] if candidates.ndim == 2 else candidates[None]
+        rows = candidates[part] if candidates.ndim > 1 else candidates[None]
         chosen = np.asarray(subsets[part], np.float64)
-        error[part] = np.abs((chosen * rows.astype(np.float64)).sum(1) - targets[part].astype(np.float64))
+        shaped = chosen[..., None] if rows.ndim == 3 else chosen
+        left = np.abs((shaped * rows.astype(np.float64)).sum(1) - targets[part].astype(np.float64))
+        error[part] = left.max(1) if rows.ndim == 3 else left
         kept += np.count_nonzero(chosen)
     return {
         "mean_residual": float(error.mean()),

@@ -7,14 +7,20 @@ import jax
 import numpy as np
 
 from lottery_jax.subset_sum import (
+    Auto,
+    Differencing,
+    Exhaustive,
     FixedSize,
     Front,
+    Greedy,
     MeetInTheMiddle,
     Pareto,
     Problem,
     Randomized,
+    Signed,
     Smallest,
     Solver,
+    Vector,
     solve,
 )
 
@@ -78,25 +84,39 @@ def shared(run: Run) -> Rows:
 
 
 def catalogue(run: Run) -> Rows:
-    """Every solver on the same instances."""
+    """Every solver on the same instances, or as many of them as its cost allows."""
     candidates, targets = run.sample(run.sizes.slow_weights)
     count = candidates.shape[1]
-    solvers: tuple[Solver, ...] = (
-        MeetInTheMiddle(),
-        Smallest(),
-        FixedSize(3),
-        FixedSize(count // 2),
-        Pareto(5),
-        Randomized(window=min(12, count), rounds=8),
+    some, few = max(len(targets) // 16, 4), max(len(targets) // 256, 4)
+    solvers: tuple[tuple[Solver, int], ...] = (
+        (Auto(), len(targets)),
+        (MeetInTheMiddle(), len(targets)),
+        (Smallest(), len(targets)),
+        (FixedSize(3), len(targets)),
+        (FixedSize(count // 2), len(targets)),
+        (Pareto(5), len(targets)),
+        (Randomized(window=min(12, count), rounds=8), len(targets)),
+        (Greedy(), len(targets)),
+        (Differencing(), len(targets)),
+        (Exhaustive(), some),
+        (Signed(), few),
     )
-    rows = []
-    for solver in solvers:
-        key = jax.random.key(0) if solver.needs_key else None
-        problem = Problem(candidates, targets, TOLERANCE)
-        answer, row = measure(lambda: solve(problem, solver, key=key), run.sizes.repeats, len(targets))  # noqa: B023
-        rows.append({"solver": repr(solver), "candidates": count} | row)
-        rows[-1] |= judge(answer.fewest().subsets if isinstance(answer, Front) else answer.subsets, candidates, targets)
-    return rows
+    rows = [_entry(solver, candidates[:problems], targets[:problems], run) for solver, problems in solvers]
+    pairs = len(targets[:some]) // 2
+    vectors = candidates[: 2 * pairs].reshape(pairs, 2, count).swapaxes(1, 2)  # [P, N, 2]
+    return [*rows, _entry(Vector(), np.ascontiguousarray(vectors), targets[: 2 * pairs].reshape(pairs, 2), run)]
+
+
+def _entry(solver: Solver, candidates: np.ndarray, targets: np.ndarray, run: Run) -> dict:
+    key = jax.random.key(0) if solver.needs_key else None
+    problem = Problem(candidates, targets, TOLERANCE)
+    answer, row = measure(lambda: solve(problem, solver, key=key), run.sizes.repeats, len(targets))
+    answer = answer.fewest() if isinstance(answer, Front) else answer
+    return (
+        {"solver": repr(solver), "candidates": candidates.shape[1]}
+        | row
+        | judge(answer.coefficients, candidates, targets)
+    )
 
 
 def plain(run: Run) -> Rows:

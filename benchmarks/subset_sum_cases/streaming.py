@@ -27,7 +27,8 @@ Shapes = dict[str, tuple[int, int]]
 
 def growth(run: Run, times: int) -> list[dict]:
     """One matrix with `times` as many weights as the smallest size."""
-    return [_stream(run, {"weight": (run.sizes.growth * times // _COLUMNS, _COLUMNS)}, DEVIATION, repeats=2)]
+    shape = (run.sizes.growth * times // _COLUMNS, _COLUMNS)
+    return [_stream(run, {"weight": shape}, DEVIATION, repeats=3 if times < 16 else 1)]
 
 
 def transformer(run: Run) -> list[dict]:
