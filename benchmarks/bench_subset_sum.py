@@ -2,9 +2,10 @@
 
 Command: python benchmarks/bench_subset_sum.py --target pensia_fc2.safetensors
          (without --target: synthetic weights of the same number, range and deviation; the JSON says which)
-         pip install '.[bench]' brings the other programs: Gurobi, OR-Tools and HiGHS. `--quick` tries every case on
-         small sizes, `--cases` runs some, `--tables FILE` prints a result as Markdown.
-Cost: about 12 minutes on two CPU cores, under 9 on a GPU. Each case runs alone, in a process of its own.
+         pip install '.[bench,numba]' brings the other programs, Gurobi, OR-Tools and HiGHS, and the compiler of the
+         CPU's kernel. `--quick` tries every case on small sizes; `--cases A B --add` measures some anew;
+         `--fill docs/performance.md` writes that page's tables, `--tables FILE` prints those of one result.
+Cost: about 12 minutes on two CPU cores; no GPU has run it yet. Each case runs alone, in a process of its own.
 
 Every residual is recomputed in float64 from the bits of the answer. `seconds` is the median of the runs after the
 first, which compiles. On two CPU cores the goals are: least residual in 3 us per weight, 100,000 times faster than
@@ -46,6 +47,8 @@ CASES: dict[str, Callable[[Run], list[dict]]] = {
     "peer-none": peers.engine,
     **{f"peer-{name}": functools.partial(peers.peer, name=name, package=PACKAGES[name]) for name in PACKAGES},
     "gpu-experiment": accelerator.experiment,
+    # After the one by XLA: no GPU has run this kernel yet.
+    "gpu-kernel": functools.partial(accelerator.experiment, hopper_kernel=True),
     "gpu-transformer": streaming.transformer,
 }
 
@@ -72,6 +75,8 @@ def run_case(case: str, run: Run) -> dict:
 def reason_to_skip(case: str, run: Run, backend: str) -> str | None:
     if case.startswith("gpu-") and run.sizes is FULL and backend == "cpu":
         return "needs a GPU; --quick tries it on a CPU"
+    if case == "xla" and backend != "cpu":
+        return "least-residual is by XLA already"
     if case.startswith("growth-x16") and run.sizes is QUICK:
         return "left out of --quick"
     return None
@@ -107,12 +112,27 @@ def measured(cases: list[str], run: Run, options: list[str]) -> dict:
     return found
 
 
+def added(before: dict, found: dict, cases: list[str]) -> dict:
+    """The results of some cases measured anew among those of an earlier run."""
+    for name in ("backend", "device", "versions", "target", "quick"):
+        if before[name] != found[name]:
+            sys.exit(f"--add: the JSON has {name} {before[name]!r}, this run {found[name]!r}; write to another file")
+    rows = [row for row in before["rows"] if row["case"] not in cases] + found["rows"]
+    order = list(CASES)
+    merged = found | {"rows": sorted(rows, key=lambda row: order.index(row["case"]))}
+    for name in ("skipped", "failed"):
+        merged[name] = {case: why for case, why in before[name].items() if case not in cases} | found[name]
+    compare_with_engine(merged)
+    return merged
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time, residual and memory of the subset-sum engine.")
     parser.add_argument("--target", type=Path, help="pensia_fc2.safetensors; synthetic weights if left out")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="which cases; all if left out")
     parser.add_argument("--quick", action="store_true", help="small sizes, to try every case")
     parser.add_argument("--out", type=Path, help="JSON file; benchmarks/results/subset_sum_{cpu,gpu}.json if left out")
+    parser.add_argument("--add", action="store_true", help="keep the JSON's other cases, measured on the same machine")
     parser.add_argument("--tables", type=Path, metavar="FILE", help="print the tables of a result as Markdown")
     parser.add_argument(
         "--fill", type=Path, metavar="PAGE", help="write the tables of the results into docs/performance.md"
@@ -135,6 +155,8 @@ def main() -> None:
     name = f"subset_sum_{kind}{'_quick' * arguments.quick}.json"
     out = arguments.out or Path(__file__).parent / "results" / name
     out.parent.mkdir(parents=True, exist_ok=True)
+    if arguments.add and out.exists():
+        found = added(json.loads(out.read_text()), found, arguments.cases)
     out.write_text(json.dumps(found, indent=1) + "\n")
     print(f"\n{tables(found)}\nwritten: {out}")
     sys.exit(bool(found["failed"]))

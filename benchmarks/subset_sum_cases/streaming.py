@@ -34,7 +34,7 @@ def growth(run: Run, times: int) -> list[dict]:
 def transformer(run: Run) -> list[dict]:
     """124 million random weights, deviation 0.02, of GPT-2 small's shapes."""
     shapes = gpt2_shapes(768, 12, 50257, 1024) if run.sizes.large else gpt2_shapes(8, 2, 64, 16)
-    return [_stream(run, shapes, 0.02, repeats=1) | {"goal_seconds": 15.0}]
+    return [_stream(run, shapes, 0.02, repeats=1)]
 
 
 def gpt2_shapes(width: int, blocks: int, words: int, positions: int) -> Shapes:
