@@ -21,7 +21,8 @@ def experiment(run: Run, hopper_kernel: bool = False) -> list[dict]:
     for place, (a, t) in (("host", (candidates, targets)), ("device", on_device)):
         problem = Problem(a, t, TOLERANCE)
         solution, row = measure(lambda: solve(problem, solver), 10, len(targets))  # noqa: B023
-        row |= {"solver": repr(solver), "candidates": candidates.shape[1], "data": place}
+        name = "by the Hopper kernel" if hopper_kernel else "by XLA"
+        row |= {"solver": f"MeetInTheMiddle {name}", "candidates": candidates.shape[1], "data": place}
         row |= judge(solution.subsets, candidates, targets)
         row |= utilisation(candidates.shape[1], len(targets), row["seconds"])
         rows.append(row | transfers(candidates, targets, solution.bits))

@@ -70,7 +70,7 @@ class Run:
             drawn = np.random.default_rng(0).normal(0, DEVIATION, count).clip(LOW, HIGH).astype(np.float32)
             drawn[:2] = LOW, HIGH
             return drawn
-        flat = np.concatenate([weight.reshape(-1) for weight in import_target(self.target).weights])
+        flat = np.concatenate([weight.T.reshape(-1) for weight in import_target(self.target).weights])
         return flat[:count]
 
     def instances(self) -> tuple[np.ndarray, np.ndarray]:
