@@ -1,7 +1,7 @@
 """The command line: parse, run, and turn every refusal into one sentence and an exit code.
 
 Exit codes: 0 done; 1 a ticket is invalid, or a weight is not within its tolerance; 2 an input was refused;
-130 stopped by the user; 141 nobody reads the output any more.
+3 another process of a shared job is lost; 130 stopped by the user; 141 nobody reads the output any more.
 """
 
 import contextlib
@@ -14,7 +14,8 @@ from typing import Annotated, TextIO
 
 import tyro
 
-from lottery_jax.errors import InputError, TicketError, suggest
+from lottery_jax import supervisor
+from lottery_jax.errors import ClusterError, InputError, TicketError, suggest
 from lottery_jax.files import check_writable
 from lottery_jax.findings import certified, show
 from lottery_jax.settings import Approximate, Compare, Verify, command_line
@@ -35,7 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         args=arguments,
         config=(tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalRequiredArgs),
     )
-    sys.exit(run(command))
+    if not (isinstance(command, Approximate) and command.model and command.shared):
+        sys.exit(run(command))
+    if not supervisor.follow():
+        sys.exit(supervisor.supervise(sys.argv[1:] if arguments is None else arguments))
+    code = run(command)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # after a refusal, JAX would wait for the others in vain
 
 
 def run(command: Compare | Approximate | Verify) -> int:
@@ -55,6 +63,8 @@ def run(command: Compare | Approximate | Verify) -> int:
         return refuse(str(error), 2)
     except TicketError as error:
         return refuse(str(error), 1)
+    except ClusterError as error:
+        return refuse(str(error), 3)
     except BrokenPipeError:  # `| head` has seen enough; Python would complain again when it flushes at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), results.fileno())
         return 141
@@ -149,6 +159,8 @@ def approximate(command: Approximate, results: TextIO) -> int:
     if construction not in constructions.CONSTRUCTIONS:
         nearest = suggest(construction, constructions.CONSTRUCTIONS)
         raise InputError(f"construction {construction!r} is unknown; {nearest}")
+    if command.shared:
+        raise InputError("only a --model is shared among processes; leave --distributed, --coordinator, --process out")
     if command.pattern is not None:
         raise InputError(f"--pattern {command.pattern!r} chooses tensors of a --model; name the model's file too")
     choose_solver(command.candidates, command.objective)

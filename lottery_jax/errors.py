@@ -1,4 +1,4 @@
-"""The two errors a caller may meet, and the nearest allowed word for a misspelt one."""
+"""The errors a caller may meet, and the nearest allowed word for a misspelt one."""
 
 import difflib
 from collections.abc import Iterable
@@ -10,6 +10,17 @@ class InputError(ValueError):
 
 class TicketError(Exception):
     """A file that is no valid ticket: foreign, truncated or changed (exit code 1)."""
+
+
+class ClusterError(Exception):
+    """A process that shares the job is lost (exit code 3).
+
+    >>> print(ClusterError("process 1 died"))
+    process 1 died; finished chunks are kept: start every process again with the same command
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"{why}; finished chunks are kept: start every process again with the same command")
 
 
 def suggest(word: str, allowed: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
+from lottery_jax.cluster import Cluster, join
 from lottery_jax.errors import InputError
 from lottery_jax.files import check_writable
 from lottery_jax.findings import certified, show
@@ -22,6 +23,7 @@ def approximate_model(command: Approximate, results: TextIO) -> int:
     assert command.model is not None
     _check(command)
     check_writable(command.out.parent)
+    cluster = _cluster(command)
     with bar("reading the model") as begin:
         job = model.plan_job(
             command.model,
@@ -32,9 +34,14 @@ def approximate_model(command: Approximate, results: TextIO) -> int:
             objective=command.objective,
             pattern=command.pattern,
         )
+        share = sum(map(job.chunk_size, job.chunks[cluster.process :: cluster.processes]))
         start = time.perf_counter()
-        finished = model.run_job(job, command.out, progress=begin("solving", job.weights))
+        finished = model.run_job(job, command.out, progress=begin("solving", share), cluster=cluster)
         seconds = time.perf_counter() - start
+        cluster.leave()
+        if cluster.process:
+            print(f"lottery-jax: process {cluster.process} of {cluster.processes} is done", file=sys.stderr)
+            return 0
         step = begin("verifying", job.weights)
         certificate = verify_file(command.out, progress=lambda weights: step(weights, True))
     for damaged in finished.damaged:
@@ -46,6 +53,13 @@ def approximate_model(command: Approximate, results: TextIO) -> int:
     found |= {"model": str(command.model), "ticket": str(command.out), "seconds": seconds}
     found |= {"solved_weights": finished.solved, "found_weights": finished.found, "skipped": dict(job.skipped)}
     return show(found, results, as_json=command.json)
+
+
+def _cluster(command: Approximate) -> Cluster:
+    """The processes that share the work; found before JAX is used, as its runtime wants it."""
+    if not command.shared:
+        return Cluster()
+    return join(command.coordinator, processes=command.processes, process=command.process, patience=command.patience)
 
 
 def _check(command: Approximate) -> None:

@@ -55,6 +55,17 @@ class Approximate(Problem):
     approximated, one after the other, by plain random weights (scalar)."""
     pattern: str | None = None
     """With a model: approximate the float tensors whose names match (* ? [abc]), whatever their dimensions."""
+    distributed: bool = False
+    """With a model: share its chunks among the processes of a cluster that JAX finds (SLURM, Open MPI, Kubernetes,
+    Cloud TPU); each process runs this command, and --out is on a file system that all of them see."""
+    coordinator: str | None = None
+    """With a model: the same where JAX finds no cluster; HOST:PORT of process 0."""
+    processes: int | None = None
+    """How many processes share the work."""
+    process: int | None = None
+    """Which of them this is, from 0."""
+    patience: int = 100
+    """Seconds without a sign of life after which another process counts as dead."""
     construction: str | None = None
     """pensia (the random network of Theorem 1), scalar (plain random weights, as in Experiment 1) or scalar-shared
     (the same for all weights of an output); pensia if left out, and scalar for a model."""
@@ -71,6 +82,11 @@ class Approximate(Problem):
     """The ticket file."""
     json: bool = False
     """Print one JSON object to stdout and nothing else there."""
+
+    @property
+    def shared(self) -> bool:
+        """True where other processes take part."""
+        return self.distributed or (self.coordinator, self.processes, self.process) != (None, None, None)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,13 +6,17 @@ import os
 import shutil
 from pathlib import Path
 
-from lottery_jax.constructions.model.chunks import Progress, chunk_path, solve_chunks
+from lottery_jax.cluster import Cluster
+from lottery_jax.constructions.model.chunks import Done, Progress, chunk_path, solve_chunks
 from lottery_jax.constructions.model.job import Job, plan_job
 from lottery_jax.constructions.model.merge import merge, remove_folder
 from lottery_jax.errors import InputError, TicketError
 from lottery_jax.subset_sum import Solver
 from lottery_jax.tensor_file import FormatError
 from lottery_jax.ticket import open_ticket
+
+ALONE = Cluster()
+_VISIBLE = 180.0  # seconds in which a network's file system shows a file to another host, at the latest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,18 +85,31 @@ def approximate_model(
     return run_job(job, out, progress=progress)
 
 
-def run_job(job: Job, out: str | os.PathLike[str], *, progress: Progress | None = None) -> Finished:
-    """`approximate_model` for a job that is planned: solve what is missing, and write the ticket."""
+def run_job(
+    job: Job, out: str | os.PathLike[str], *, progress: Progress | None = None, cluster: Cluster = ALONE
+) -> Finished:
+    """`approximate_model` for a job that is planned: solve what is missing, and write the ticket.
+
+    The processes of a cluster each solve their share and meet in the folder beside `out`; process 0 writes the
+    ticket, of the same bytes as one process would. All return when it is there.
+    """
     out = Path(out)
     folder = chunk_folder(out)
     check_output(job, out)
-    if is_finished(job, out):
-        remove_folder(folder)
-        return Finished(job, job.weights, 0)
-    check_space(job, out, folder)
+    finished = is_finished(job, out)
+    done = Done(job.weights, 0)
     try:
-        done = solve_chunks(job, folder, progress=progress)
-        merge(job, folder, out)
+        if not finished:
+            check_space(job, out, folder)
+            process, processes = cluster.process, cluster.processes
+            done = solve_chunks(job, folder, process=process, processes=processes, progress=progress)
+        cluster.wait("solved")
+        # Process 0 decides alone: on a network's file system the others may still see what was there before.
+        if cluster.process == 0 and finished:
+            remove_folder(folder)
+        elif cluster.process == 0:
+            merge(job, folder, out, timeout=_VISIBLE if cluster.processes > 1 else 0.0)
+        cluster.wait("written")
     finally:
         with contextlib.suppress(OSError):  # where nothing was finished, nothing is left
             folder.rmdir()
