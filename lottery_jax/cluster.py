@@ -34,8 +34,10 @@ class Cluster:
         # The runtime's own barrier: the public one in jax.experimental.multihost_utils needs a program on all devices.
         from jax._src.distributed import global_state
 
+        client = global_state.client
+        assert client is not None
         try:
-            global_state.client.wait_at_barrier(f"lottery_jax {name}", int(_BARRIER.total_seconds() * 1000))
+            client.wait_at_barrier(f"lottery_jax {name}", int(_BARRIER.total_seconds() * 1000))
         except jax.errors.JaxRuntimeError as error:
             raise _lost(error) from None
 
