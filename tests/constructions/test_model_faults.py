@@ -232,7 +232,8 @@ def test_an_interrupt_keeps_what_is_finished(place, tmp_path) -> None:
     out = tmp_path / "ticket"
     with pytest.raises(KeyboardInterrupt):
         run_job(plan(place), out, progress=stop)
-    assert run_job(plan(place), out).found == 64
+    finished = run_job(plan(place), out)
+    assert finished.found >= 64 and finished.found + finished.solved == 280
     assert out.read_bytes() == (place / "ticket").read_bytes()
 
 

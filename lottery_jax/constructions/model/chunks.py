@@ -4,6 +4,8 @@ A chunk's file carries the job's fingerprint and its own number under a digest. 
 another's place is solved again, and said; one of another job or version is never touched, but refused.
 """
 
+import collections
+import concurrent.futures
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +22,7 @@ from lottery_jax.tensor_file import FormatError, TensorFile
 FORMAT = "lottery_jax chunk"
 VERSION = 1
 ENTRY = "chunk"
+_WRITERS = 2  # threads that wait for the disk
 
 Progress = Callable[[int, bool], None]
 """Called for each chunk of this process with its number of weights, and whether they were solved now (or found)."""
@@ -79,13 +82,32 @@ def solve_chunks(
         if progress is not None:
             progress(job.chunk_size(chunk), False)
     if open_:
-        with TensorFile(job.source) as file:
-            for chunk in open_:
-                write_chunk(job, folder, chunk, solve_chunk(job, chunk, file))
-                solved += job.chunk_size(chunk)
-                if progress is not None:
-                    progress(job.chunk_size(chunk), True)
+        solved = _solve_and_write(job, folder, open_, progress)
     return Done(found, solved, tuple(damaged))
+
+
+def _solve_and_write(job: Job, folder: Path, chunks: list[Chunk], progress: Progress | None) -> int:
+    """Solve and write chunks in order, the last few written while the next is solved; returns the weights."""
+    written, weights = collections.deque[tuple[Chunk, concurrent.futures.Future[None]]](), 0
+
+    def wait_for_oldest() -> None:
+        nonlocal weights
+        chunk, future = written.popleft()
+        future.result()
+        weights += job.chunk_size(chunk)
+        if progress is not None:
+            progress(job.chunk_size(chunk), True)
+
+    # Whatever ends this, an interrupt too, the pool ends with the chunks that were solved on the disk.
+    with concurrent.futures.ThreadPoolExecutor(_WRITERS) as pool, TensorFile(job.source) as file:
+        for chunk in chunks:
+            solved = solve_chunk(job, chunk, file)
+            written.append((chunk, pool.submit(write_chunk, job, folder, chunk, solved)))
+            while len(written) > _WRITERS or (written and written[0][1].done()):
+                wait_for_oldest()
+        while written:
+            wait_for_oldest()
+    return weights
 
 
 def write_chunk(job: Job, folder: Path, chunk: Chunk, solved: Solved) -> None:

@@ -163,6 +163,7 @@ def plan_job(
         raise InputError(f"chunk_weights must be a multiple of 8, not {chunk_weights}")
     seed_words(seed)
     chosen_solver = solver or choose_solver(candidates, objective)
+    chosen_solver.check(candidates)
     with TensorFile(source) as file:
         chosen, skipped = select(file, pattern)
         scanned = [scan(file, tensor) for tensor in chosen]

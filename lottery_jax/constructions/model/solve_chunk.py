@@ -7,11 +7,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 
 from lottery_jax.constructions.model.job import Chunk, Job
+from lottery_jax.errors import InputError
 from lottery_jax.networks.copies import ATTEMPT_STRIDE, Copies
 from lottery_jax.sampler import UniformGrid, draw_grid_at, draw_grid_pairs, seed_words, uniform_grid
 from lottery_jax.subset_sum import Problem, Solution, solve, unpack_bits
+from lottery_jax.subset_sum.devices import local_mesh, over_problems
 from lottery_jax.subset_sum.solve import GridSize
 from lottery_jax.tensor_file import TensorFile
 
@@ -43,18 +46,16 @@ def solve_chunk(job: Job, chunk: Chunk, file: TensorFile) -> Solved:
     row = layer.block_weights
     targets = file.read_float64(layer.name, chunk.first * row, chunk.count * row).astype(np.float32)
     targets = targets.reshape(chunk.count, row)
-    found = _solve(job, layer, _first_draw(job, chunk), targets)
-    bits = found.bits.reshape(chunk.count, row, -1)
-    within = found.within.reshape(chunk.count, row)
+    bits, within = _solve(job, layer, _first_draw(job, chunk), targets)
     redraws = []
     failed = np.flatnonzero(~within.all(1))
     for attempt in range(1, job.max_redraws + 1):
         if not len(failed):
             break
-        found = _solve(job, layer, _draw_again(job, chunk, failed, attempt), targets[failed])
-        settled = found.within.reshape(-1, row).all(1)
+        new_bits, new_within = _solve(job, layer, _draw_again(job, chunk, failed, attempt), targets[failed])
+        settled = new_within.all(1)
         done = failed[settled]
-        bits[done], within[done] = found.bits.reshape(len(failed), row, -1)[settled], True
+        bits[done], within[done] = new_bits[settled], True
         redraws.append(np.stack([chunk.first + done, np.full_like(done, attempt)], 1))
         failed = failed[~settled]
     rows = np.concatenate(redraws) if redraws else np.zeros((0, 2), np.int64)
@@ -67,12 +68,30 @@ def solve_chunk(job: Job, chunk: Chunk, file: TensorFile) -> Solved:
     )
 
 
-def _solve(job: Job, layer: Copies, drawn: np.ndarray, targets: np.ndarray) -> Solution:
-    """Candidates [B, C] of blocks for their targets [B, R]."""
+def _solve(job: Job, layer: Copies, drawn: jax.Array, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Subsets' bits uint32 [B, R, W] and within bool [B, R] for targets [B, R] of B blocks; `drawn` [P, C] has P >= B."""
     allowed, grid = _promise(job, layer)
-    key = jax.random.key(job.seed % 2**32) if job.solver.needs_key else None
-    problem = Problem(drawn, targets.reshape(-1), allowed, each=layer.block_weights)
-    return solve(problem, job.solver, key=key, grid=grid)
+    blocks, row = targets.shape
+    candidates: Any = drawn
+    if _on_host():
+        candidates, wanted = np.asarray(drawn)[:blocks], targets.reshape(-1)
+    else:
+        # What was drawn beyond the targets stays: a slice on a device would be compiled for every length.
+        wanted = np.zeros(len(drawn) * row, np.float32)
+        wanted[: targets.size] = targets.reshape(-1)
+        wanted = jnp.asarray(wanted)
+    key = jax.random.key(job.seed % 2**32)
+    problem = Problem(candidates, wanted, allowed, each=row)
+    found = solve(problem, job.solver, key=key, grid=grid, first=targets.size)
+    if not isinstance(found, Solution) or found.minus is not None:
+        raise InputError(f"{job.solver} does not answer with one subset for each weight; choose another solver")
+    return found.bits.reshape(blocks, row, -1), found.within.reshape(blocks, row)
+
+
+def _on_host() -> bool:
+    """A lone CPU device reads NumPy arrays where they are; elsewhere the candidates never leave the devices."""
+    mesh = local_mesh()
+    return mesh.size == 1 and mesh.devices[0].platform == "cpu"
 
 
 def _promise(job: Job, layer: Copies) -> tuple[float, GridSize]:
@@ -92,30 +111,45 @@ def _place(job: Job, chunk: Chunk) -> tuple[UniformGrid, Key, int, int]:
     return uniform_grid(layer.sampler), seed_words(job.seed), job.streams[chunk.tensor] + part, place
 
 
-def _first_draw(job: Job, chunk: Chunk) -> np.ndarray:
+def _first_draw(job: Job, chunk: Chunk) -> jax.Array:
     grid, key, stream, place = _place(job, chunk)
-    # A power of two, so that few shapes are compiled; what is drawn beyond the chunk is not used.
-    blocks = max(1 << (chunk.count - 1).bit_length(), 8)
-    drawn = _draw_run(grid, key, np.uint32(stream), np.uint32(place * job.candidates // 2), blocks, job.candidates)
-    return np.asarray(drawn)[: chunk.count]
+    first, blocks = np.uint32(place * job.candidates // 2), _padded(chunk.count)
+    return _draw_run(grid, key, np.uint32(stream), first, blocks, job.candidates, _spread(blocks))
 
 
-def _draw_again(job: Job, chunk: Chunk, failed: np.ndarray, attempt: int) -> np.ndarray:
+def _draw_again(job: Job, chunk: Chunk, failed: np.ndarray, attempt: int) -> jax.Array:
     grid, key, stream, place = _place(job, chunk)
-    blocks = np.zeros(max(1 << (len(failed) - 1).bit_length(), 8), np.uint32)
+    blocks = np.zeros(_padded(len(failed)), np.uint32)
     blocks[: len(failed)] = place + failed
-    drawn = _draw_some(grid, key, np.uint32(stream + ATTEMPT_STRIDE * attempt), blocks, job.candidates)
-    return np.asarray(drawn)[: len(failed)]
+    stream = np.uint32(stream + ATTEMPT_STRIDE * attempt)
+    return _draw_some(grid, key, stream, blocks, job.candidates, _spread(len(blocks)))
 
 
-@functools.partial(jax.jit, static_argnames=("blocks", "copies"))
-def _draw_run(grid: UniformGrid, key: Key, stream: Any, first_pair: Any, blocks: int, copies: int) -> jax.Array:
+def _padded(blocks: int) -> int:
+    """A power of two, so that few shapes are compiled; what is drawn beyond the blocks is not used."""
+    return max(1 << (blocks - 1).bit_length(), 8)
+
+
+def _spread(blocks: int) -> NamedSharding | None:
+    """Each device draws the candidates of the problems that it will search."""
+    mesh = local_mesh()
+    return None if _on_host() or blocks % mesh.size else over_problems(mesh)
+
+
+@functools.partial(jax.jit, static_argnames=("blocks", "copies", "spread"))
+def _draw_run(
+    grid: UniformGrid, key: Key, stream: Any, first_pair: Any, blocks: int, copies: int, spread: NamedSharding | None
+) -> jax.Array:
     """Neighbouring blocks, [B, C] with B even, from the one that begins at pair `first_pair` of positions."""
-    return draw_grid_pairs(grid, key, stream, first_pair, blocks * copies // 2, jnp).reshape(blocks, copies)
+    drawn = draw_grid_pairs(grid, key, stream, first_pair, blocks * copies // 2, jnp).reshape(blocks, copies)
+    return drawn if spread is None else jax.lax.with_sharding_constraint(drawn, spread)
 
 
-@functools.partial(jax.jit, static_argnames=("copies",))
-def _draw_some(grid: UniformGrid, key: Key, stream: Any, blocks: jax.Array, copies: int) -> jax.Array:
+@functools.partial(jax.jit, static_argnames=("copies", "spread"))
+def _draw_some(
+    grid: UniformGrid, key: Key, stream: Any, blocks: jax.Array, copies: int, spread: NamedSharding | None
+) -> jax.Array:
     """Blocks [B] anywhere on a stream, [B, C]."""
     index = blocks[:, None] * jnp.uint32(copies) + jnp.arange(copies, dtype=jnp.uint32)
-    return draw_grid_at(grid, key, stream, index, jnp)
+    drawn = draw_grid_at(grid, key, stream, index, jnp)
+    return drawn if spread is None else jax.lax.with_sharding_constraint(drawn, spread)
