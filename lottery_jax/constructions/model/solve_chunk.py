@@ -69,7 +69,7 @@ def solve_chunk(job: Job, chunk: Chunk, file: TensorFile) -> Solved:
 
 
 def _solve(job: Job, layer: Copies, drawn: jax.Array, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Subsets' bits uint32 [B, R, W] and within bool [B, R] for targets [B, R] of B blocks; `drawn` [P, C] has P >= B."""
+    """Subsets (bits uint32 [B, R, W]) and within (bool [B, R]) for targets [B, R]; `drawn` [P, C] has P >= B blocks."""
     allowed, grid = _promise(job, layer)
     blocks, row = targets.shape
     candidates: Any = drawn
