@@ -16,6 +16,7 @@ FindPair = Callable[[jax.Array, jax.Array, Sequence[jax.Array]], tuple[jax.Array
 
 _NETWORK_LIMIT = 12  # candidates per half up to which sorting networks compile quickly; XLA's sort beyond
 _MINIMUM = 6
+_UNROLLED = 64  # rows; more compile for seconds, and a loop's own cost no longer shows
 
 
 def closest_subset(candidates: jax.Array, targets: jax.Array, find_pair: FindPair | None = None) -> jax.Array:
@@ -155,7 +156,14 @@ def _find_sum(d: jax.Array, value: jax.Array) -> jax.Array:
     low, high = _all_sums(d[: count // 2]), _all_sums(d[count // 2 :])
     # Row by row of the smaller list: a reduction over both axes at once would not be vectorised.
     first = jnp.full_like(low, 2**count, jnp.int32)
-    for row, sums in enumerate(high):
-        first = jnp.minimum(first, jnp.where(low == value - sums, row * len(low), 2**count))
+
+    def nearest(row: jax.Array | int, first: jax.Array) -> jax.Array:
+        return jnp.minimum(first, jnp.where(low == value - high[row], jnp.int32(row * len(low)), 2**count))
+
+    if len(high) <= _UNROLLED:
+        for row in range(len(high)):
+            first = nearest(row, first)
+    else:
+        first = jax.lax.fori_loop(0, len(high), nearest, first)
     position = (first + jnp.arange(len(low), dtype=jnp.int32)[:, None]).min(0)
     return (position[None] >> jnp.arange(count, dtype=jnp.int32)[:, None]) & 1 == 1
