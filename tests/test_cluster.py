@@ -124,6 +124,14 @@ def test_processes_in_turn_make_the_same_file(model_file, alone, tmp_path):
     assert not model.chunk_folder(tmp_path / "ticket").exists()
 
 
+def test_another_number_of_processes_may_finish(model_file, alone, tmp_path):
+    job = model.plan_job(model_file, seed=0, candidates=CANDIDATES, tolerance=TOLERANCE)
+    done = model.solve_chunks(job, model.chunk_folder(tmp_path / "ticket"), process=1, processes=3)
+    finished = model.run_job(job, tmp_path / "ticket")
+    assert finished.found == done.solved == job.weights // 3
+    assert (tmp_path / "ticket").read_bytes() == alone
+
+
 def test_a_process_alone_waits_for_nobody():
     Cluster().wait("solved")
     Cluster().leave()
