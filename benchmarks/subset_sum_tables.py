@@ -19,11 +19,15 @@ def number(value: float | int | None) -> str:
 
     >>> number(2.9753), number(397000), number(1.54e-6), number(123456.7), number(0.0)
     ('2.98', '397,000', '1.54e-06', '123,000', '0')
+    >>> number(4.97e10)
+    '4.97e+10'
     """
     if value is None:
         return "-"
     if isinstance(value, int) or value == 0:
         return f"{value:,.0f}"
+    if abs(value) >= 1e9:
+        return f"{value:.2e}"
     if abs(value) >= 1000:
         return f"{float(f'{value:.3g}'):,.0f}"
     return f"{value:#.3g}".rstrip(".") if abs(value) >= 1e-3 else f"{value:.2e}"
