@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit, uint64
 
 _LANES = 16  # problems side by side: a cache line, one or two vector registers
+_CACHED_ROWS = 512  # of a list, which the first-level cache holds
 _REPEAT = 16  # rows of a list that are taken together where a value of each lane meets all of them
 
 _compiled = njit(nogil=True, cache=True, boundscheck=False)
@@ -77,8 +78,8 @@ _eight_4096, _eight_8192 = _stages(4096, 8), _stages(8192, 8)
 
 @_compiled
 def _bitonic(x, size, width, last):
-    """All stages from blocks of `width` rows down to blocks of `last`, 1 or 8, in place."""
-    while width >= 8 * last:
+    """All stages from blocks of `width` rows down to blocks of `last`, in place."""
+    while width >= uint64(8) * last:
         if width == 8:
             _eight_8(x, size)
         elif width == 16:
@@ -102,14 +103,16 @@ def _bitonic(x, size, width, last):
         else:
             _eight_8192(x, size)
         width //= 8
-    if width == 2 and last == 1:
-        _two_2(x, size)
-    elif width == 4 and last == 1:
-        _four_4(x, size)
-    elif width == 16:
-        _two_16(x, size)
-    elif width == 32:
-        _four_32(x, size)
+    if width == 2 * last:
+        if last == 1:
+            _two_2(x, size)
+        elif last == 8:
+            _two_16(x, size)
+    elif width == 4 * last:
+        if last == 1:
+            _four_4(x, size)
+        elif last == 8:
+            _four_32(x, size)
 
 
 @_compiled
@@ -137,7 +140,8 @@ def _upper_half(d, first, count, u, spare, step):
                 low = uint64(at) + uint64(t)
                 below, above = np.int32(abs(step[t] - there[low])), np.int32(step[t] + here[low])
                 there[low], there[size + low] = min(below, above), max(below, above)
-        _bitonic(there, uint64(2) * m * lanes, m, uint64(1))
+        for at in range(uint64(0), uint64(2) * size, size):
+            _bitonic(there[at : at + size], size, m, uint64(1))
         here, there = there, here
 
 
@@ -163,13 +167,13 @@ def _least_gaps(left, right, m, wanted, x, above, least, lower):
             x[second + mirrored + lane] = np.int32(wanted[lane] + right[source + lane])
         for lane in range(lanes):
             x[second + middle + source + lane] = np.int32(wanted[lane] - right[source + lane])
-    size = uint64(4) * m * lanes
-    _bitonic(x, size, uint64(4) * m, uint64(8))
+    size, width = uint64(4) * m * lanes, uint64(4) * m
+    while width > _CACHED_ROWS:
+        _bitonic(x, size, width, width // uint64(8))
+        width //= uint64(8)
     for lane in range(lanes):
-        # Nothing lies below the first: a gap that is even and so never taken.
-        least[lane], lower[lane], above[lane] = np.int32(2**31 - 1), np.int32(0), x[lane]
-        for row in range(uint64(1), uint64(8)):
-            above[lane] = min(above[lane], x[row * lanes + lane])
+        # Nothing lies below the first: an even gap, which is never taken.
+        least[lane], lower[lane], above[lane] = np.int32(2**31 - 1), np.int32(0), np.int32(0)
     q2, q3, q4, q5, q6, q7 = (
         uint64(2) * lanes,
         uint64(3) * lanes,
@@ -178,7 +182,10 @@ def _least_gaps(left, right, m, wanted, x, above, least, lower):
         uint64(6) * lanes,
         uint64(7) * lanes,
     )
+    cached = min(size, uint64(_CACHED_ROWS) * lanes)
     for at in range(uint64(0), size, uint64(8) * lanes):
+        if at % cached == 0:
+            _bitonic(x[at : at + cached], cached, width, uint64(8))
         for lane in range(lanes):
             t = uint64(at) + lane
             a0, a1, a2, a3 = x[t], x[t + lanes], x[t + q2], x[t + q3]
@@ -189,7 +196,7 @@ def _least_gaps(left, right, m, wanted, x, above, least, lower):
             a4, a5, a6, a7 = min(b4, b6), min(b5, b7), max(b4, b6), max(b5, b7)
             b0, b1, b2, b3 = min(a0, a1), max(a0, a1), min(a2, a3), max(a2, a3)
             b4, b5, b6, b7 = min(a4, a5), max(a4, a5), min(a6, a7), max(a6, a7)
-            below = above[lane]
+            below = above[lane] if at else b0
             g0, g1, g2, g3 = _gap(below, b0), _gap(b0, b1), _gap(b1, b2), _gap(b2, b3)
             g4, g5, g6, g7 = _gap(b3, b4), _gap(b4, b5), _gap(b5, b6), _gap(b6, b7)
             gap = min(min(min(g0, g1), min(g2, g3)), min(min(g4, g5), min(g6, g7)))
