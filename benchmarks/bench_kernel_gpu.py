@@ -2,8 +2,8 @@
 
 Command: python benchmarks/bench_kernel_gpu.py
 Needs an NVIDIA Hopper GPU; a few minutes. NOT YET RUN: no GPU has been to hand, so there is no result file, and
-`MeetInTheMiddle(hopper_kernel=True)` stays a choice. If the kernel wins here, make it the default on Hopper and say so in
-docs/performance.md.
+`MeetInTheMiddle(hopper_kernel=True)` stays a choice. If the kernel wins here, make it the default on Hopper and say so
+in docs/performance.md.
 
 Reported for N = 20 and 21 and several numbers of problems at once: microseconds per weight of both, the time for the
 397,000 weights of Experiment 1 (goal: 15 ms, counted floor of the kernel 2.4 ms at N = 21, see
