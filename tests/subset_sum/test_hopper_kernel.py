@@ -1,6 +1,9 @@
 """The kernel for Hopper GPUs, without one: equal to XLA in the interpreter, lowered for CUDA, barriers in place."""
 
 import functools
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +12,8 @@ import pytest
 
 from lottery_jax.subset_sum import MeetInTheMiddle, Problem, solve
 from lottery_jax.subset_sum.grid import Grid
-from lottery_jax.subset_sum.sorted_sums import closest_subset
+from lottery_jax.subset_sum.sorted_sums import closest_pair, closest_subset
+from tests.subset_sum import ptx
 
 pytest.importorskip("jax.experimental.pallas.mosaic_gpu", reason="this JAX has no Mosaic GPU")
 from lottery_jax.subset_sum.kernels import hopper
@@ -88,6 +92,37 @@ def test_lowered_kernel_compares_with_sign_and_moves_single_words(wide_types):
         text = mosaic_module(19)
     assert "arith.minsi" in text and "arith.minui" not in text and "arith.maxui" not in text
     assert not any(word in text for word in ("ldmatrix", "stmatrix"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [18, 19, 20, 21, 23, 24])
+def test_compiled_kernel_is_bit_equal_to_xla(count, tmp_path):
+    """The machine's own instructions: compiled for a Hopper GPU, which needs none, and run one by one by `ptx`."""
+    pytest.importorskip("jax_cuda12_plugin", reason="compiling for CUDA needs JAX's CUDA plugin, of JAX's own version")
+    script = Path(__file__).parents[2] / "benchmarks" / "compile_kernel_gpu.py"
+    done = subprocess.run(
+        [sys.executable, script, f"--candidates={count}", f"--out={tmp_path}"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "0 bytes spill stores, 0 bytes spill loads" in done.stdout
+    (compiled,) = tmp_path.glob("*.ptx")
+
+    problems = 1024  # as the script compiles it
+    candidates, targets = (jnp.tile(x, 147)[..., :problems] for x in instances(count))
+    targets += 10 * jnp.arange(problems, dtype=jnp.int32)
+    given, expected = [], []
+
+    def find_pair(left, right, goals):
+        given[:] = (np.array(x) for x in hopper.kernel_inputs(left, right, goals))
+        expected[:] = (np.array(x) for x in closest_pair(left, right, goals))
+        return closest_pair(left, right, goals)
+
+    closest_subset(candidates, targets, find_pair)
+    out = np.zeros((problems, 32), np.int32)
+    counts = ptx.run(compiled.read_text(), [*given, out], problems // 4)
+    for column, answer in enumerate(expected):
+        np.testing.assert_array_equal(out[:, column], answer)
+    assert counts.turns == counts.accesses  # no two lanes of a warp at the same bank
 
 
 @pytest.mark.slow

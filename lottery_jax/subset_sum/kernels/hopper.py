@@ -63,18 +63,14 @@ def pair_in_registers(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """`sorted_sums.closest_pair` by the kernel, for int32 left and right [h, B] and one or two goals [B]."""
     half, count = left.shape
-    missing = -count % _WARPS
-    left, right = (jnp.pad(d, ((0, 0), (0, missing))) for d in (left, right))
-    wanted = jnp.pad(jnp.stack(goals), ((0, 0), (0, missing)))
-    upper = sorted_sums.upper_half(jnp.stack([left[:_STARTED], right[:_STARTED]], 1))
-    lists = jnp.concatenate([-upper[::-1], upper]).transpose(2, 1, 0).reshape(count + missing, -1)
-    steps = jnp.stack([left[_STARTED:], right[_STARTED:]], 1).reshape(-1, count + missing)
+    lists, steps, wanted = kernel_inputs(left, right, goals)
     entries = 2 ** (half + 1)  # of both lists together
     kernel = plgpu.kernel(
         functools.partial(_kernel, half=half, access=_Access(bool(interpret))),
-        out_type=jax.ShapeDtypeStruct((count + missing, _LANES), jnp.int32),
-        grid=((count + missing) // _WARPS,),
+        out_type=jax.ShapeDtypeStruct((len(lists), _LANES), jnp.int32),
+        grid=(len(lists) // _WARPS,),
         grid_names=("block",),
+        kernel_name="closest_pair",
         scratch_types={
             "square": plgpu.SMEM((_WARPS, _LANES, _LANES + 1), jnp.int32),
             "table": plgpu.SMEM((_WARPS, entries // _LANES**2, _LANES, _LANES + 1), jnp.int32),
@@ -88,6 +84,17 @@ def pair_in_registers(
     )
     gap, lower, second = kernel(lists, steps, wanted)[:count, :3].T
     return gap, lower, second == 1
+
+
+def kernel_inputs(left: jax.Array, right: jax.Array, goals: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
+    """What `_kernel` reads, the problems padded to a multiple of four: started lists, further candidates, goals."""
+    missing = -left.shape[1] % _WARPS
+    left, right = (jnp.pad(d, ((0, 0), (0, missing))) for d in (left, right))
+    wanted = jnp.pad(jnp.stack(goals), ((0, 0), (0, missing)))
+    upper = sorted_sums.upper_half(jnp.stack([left[:_STARTED], right[:_STARTED]], 1))
+    lists = jnp.concatenate([-upper[::-1], upper]).transpose(2, 1, 0).reshape(wanted.shape[1], -1)
+    steps = jnp.stack([left[_STARTED:], right[_STARTED:]], 1).reshape(-1, wanted.shape[1])
+    return lists, steps, wanted
 
 
 class _Access:
