@@ -64,4 +64,7 @@ class MeetInTheMiddle(Solver, Stage):
     def chunk(self, candidates: int, cpu: bool) -> int:
         # Lists that stay in a core's second-level cache; on an accelerator about 1 GiB of lists.
         half = candidates // 2
-        return min(128, 2 ** max(17 - half, 0)) if cpu else 2 ** max(24 - half, 0)
+        if cpu:
+            return min(128, 2 ** max(17 - half, 0))
+        # The GPU kernel keeps its lists to itself, some 4 KiB a problem aside, and each chunk costs some 35 launches.
+        return 2**16 if self.hopper_kernel and 18 <= candidates <= 25 else 2 ** max(24 - half, 0)

@@ -1,8 +1,10 @@
 """The closest pair of two half lists on NVIDIA Hopper: sorting networks in registers, one problem per warp.
 
-NOT YET RUN ON A GPU. What is tested, on CPU: equality with the XLA code in Pallas' interpreter of GPU kernels, that
-the kernel lowers for CUDA by Mosaic GPU, and that a barrier stands between all writes and reads of shared memory.
-Until a file in benchmarks/results/ shows a gain, nothing uses it unasked (`MeetInTheMiddle(hopper_kernel=True)`).
+NOT YET RUN ON A GPU. What is tested, without one: equality with the XLA code in Pallas' interpreter of GPU kernels;
+what it lowers to for CUDA, and that a barrier stands between all writes and reads of shared memory; and, where JAX's
+CUDA plugin is installed, equality of the machine's instructions (PTX), run one by one on a CPU. Nothing uses it
+unasked (`MeetInTheMiddle(hopper_kernel=True)`) until a file in benchmarks/results/ shows a gain. docs/hopper-kernel.md
+says more.
 
 Layout. A value is an array [4, 32]: one problem per warp of a warpgroup, one list entry per lane, so a Python list of
 R values is a list of 32 R entries in R registers per lane. Entry p is first at lane p % 32 of value p // 32:
