@@ -22,7 +22,7 @@ class Sizes:
     repeats: int = 3
     slow_weights: int = 32_768
     """Weights for solvers that are expected to be slow, and for the plain-JAX peer."""
-    exact: tuple[tuple[int, int], ...] = ((10, 65_536), (21, 65_536), (30, 1024), (40, 16))
+    exact: tuple[tuple[int, int], ...] = ((10, 65_536), (21, 65_536), (30, 1024), (40, 64))
     """N and number of problems of the exact search beyond Experiment 1."""
     random: tuple[tuple[int, int], ...] = ((100, 256), (1000, 64))
     """N and number of problems of the randomised search."""

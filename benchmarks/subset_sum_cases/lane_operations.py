@@ -24,7 +24,7 @@ _REDUCED = {"reduce_sum", "reduce_min", "reduce_max", "reduce_and", "reduce_or",
 # 132 multiprocessors at 1.98 GHz. Of the 128 lanes of each, minimum and maximum of integers run on 64 (CUDA
 # programming guide, arithmetic throughput of compute capability 9.0); 128 is the figure for float32 addition.
 _HOPPER = {"int32_peak": 132 * 64 * 1.98e9, "lane_peak": 132 * 128 * 1.98e9}
-_CHIPS = {"H200": _HOPPER, "H100": _HOPPER}
+_CHIPS = {"H200": _HOPPER, "H100 80GB HBM3": _HOPPER}
 
 
 def operations(jaxpr: Any) -> int:

@@ -113,7 +113,8 @@ def catalogue(run: Run) -> Rows:
     rows = [_entry(solver, candidates[:problems], targets[:problems], run) for solver, problems in solvers]
     pairs = len(targets[:some]) // 2
     vectors = candidates[: 2 * pairs].reshape(pairs, 2, count).swapaxes(1, 2)  # [P, N, 2]
-    return [*rows, _entry(Vector(), np.ascontiguousarray(vectors), targets[: 2 * pairs].reshape(pairs, 2), run)]
+    pairs_row = _entry(Vector(), np.ascontiguousarray(vectors), targets[: 2 * pairs].reshape(pairs, 2), run)
+    return [*rows, pairs_row | {"solver": "Vector() of two weights"}]
 
 
 def _entry(solver: Solver, candidates: np.ndarray, targets: np.ndarray, run: Run) -> dict:
