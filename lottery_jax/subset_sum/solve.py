@@ -1,12 +1,10 @@
 """`solve`: checks, the choice of the grid, and the passes of a solver."""
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, overload
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lottery_jax.errors import InputError
@@ -20,6 +18,7 @@ from lottery_jax.subset_sum.problem import Problem, Solution, Status, words
 from lottery_jax.subset_sum.shared import search
 from lottery_jax.subset_sum.signed import Signed, to_signs, with_opposites
 from lottery_jax.subset_sum.solver import Solver
+from lottery_jax.subset_sum.survey import all_finite, largest_sum
 
 GridSize = Literal["auto", "int32", "int64"]
 _NARROW_CANDIDATES = 24  # beyond, least residuals fall below the step of the 32-bit grid
@@ -137,7 +136,7 @@ def _check(problem: Problem, solver: Solver, key: jax.Array | None, count: int) 
         ("candidates", problem.candidates, candidates * numbers),
         ("targets", problem.targets, numbers),
     ):
-        if not _ask(_finite, values, width, count):
+        if not all_finite(values, width, count):
             raise InputError(f"{what} hold NaN or infinite values; remove them first")
 
 
@@ -147,30 +146,8 @@ def _needs_wide(problem: Problem, count: int) -> bool:
         return True
     # Of vectors the components are summed too, which only errs on the side of the finer grid.
     numbers = candidates * math.prod(problem.components)
-    largest = float(_ask(_largest_sum, problem.candidates, numbers, count))
+    largest = largest_sum(problem.candidates, numbers, count)
     if problem.components:
-        largest = max(largest, float(_ask(_largest_sum, problem.targets, numbers // candidates, count)))
+        largest = max(largest, largest_sum(problem.targets, numbers // candidates, count))
     step = largest * 2.0 ** (1 - INT32_BITS)
     return (candidates + 1) * step > problem.tolerance / 32
-
-
-def _ask(question: Callable[..., Any], values: Any, width: int, count: int) -> Any:
-    """Ask about the first `count` rows of `width` values where they lie: on the host or on a device."""
-    if isinstance(values, jax.Array):
-        return jax.device_get(_ask_device(question, values, width, np.int32(count)))
-    return question(np, values.reshape(-1, width)[:count])
-
-
-@functools.partial(jax.jit, static_argnames=("question", "width"))
-def _ask_device(question: Callable[..., Any], values: jax.Array, width: int, count: jax.Array) -> jax.Array:
-    rows = values.reshape(-1, width)
-    # A mask, not a slice: another count is no other program.
-    return question(jnp, jnp.where(jnp.arange(len(rows), dtype=jnp.int32)[:, None] < count, rows, 0))
-
-
-def _finite(xp: Any, rows: Any) -> Any:
-    return xp.isfinite(rows).all()
-
-
-def _largest_sum(xp: Any, rows: Any) -> Any:
-    return xp.abs(rows).sum(-1).max(initial=0)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,15 +20,18 @@ from tests.subset_sum import eight_devices
 
 
 @pytest.fixture(scope="module")
-def found():
+def found(tmp_path_factory):
+    programs = tmp_path_factory.mktemp("programs")
     # Quick compilation instead of quick programs: the answers may not depend on that either.
     flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    flags += f" --xla_dump_to={programs} --xla_dump_hlo_as_text --xla_dump_hlo_module_re=_(search|take|ask|draw)"
     root = str(Path(__file__).parents[2])
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": root}
     command = [sys.executable, "-W", "error", "-m", "tests.subset_sum.eight_devices"]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout)
+    compiled = [path.read_text() for path in programs.glob("*after_optimizations.txt")]
+    return json.loads(run.stdout) | {"programs": compiled}
 
 
 def test_eight_devices_answer_as_one_does(found):
@@ -81,6 +85,15 @@ def test_one_device_may_be_chosen():
         assert list(local_mesh().devices) == [device]
     with jax.default_device("cpu"):
         assert list(local_mesh().devices) == jax.local_devices(backend="cpu")
+
+
+def test_devices_say_nothing_to_each_other(found):
+    """The programs that were compiled for all eight hold no operation that exchanges anything."""
+    many = [text for text in found["programs"] if "num_partitions=8" in text]
+    names = {re.findall(r"^HloModule jit_(\w+?)[,.]", text)[0].strip("_") for text in many}
+    assert names >= {"search", "take", "ask_devices", "draw_candidates"}
+    talk = re.compile(r"(?:all-(?:reduce|gather|to-all)|collective|reduce-scatter|\bsend\b|\brecv\b).*")
+    assert [words for text in many for words in talk.findall(text)] == []
 
 
 def test_first_leaves_the_rest_out():
