@@ -12,21 +12,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lottery_jax.errors import InputError
 from lottery_jax.subset_sum.pairs import bit_rows, first_row, least_distances, masks_of_size
+from lottery_jax.subset_sum.sorted_by_size import closest_of_size
 
-MOST_SUBSETS = 2**26
-"""Subsets per problem that are tried at most, some ten milliseconds' worth."""
+_MOST_SUBSETS = 2**26  # subsets of one size that are tried; sizes that have more are met in the middle by sorting
 
 
 def closest_of_sizes(candidates: jax.Array, targets: jax.Array, sizes: tuple[int, ...]) -> jax.Array:
     """Chosen candidates, bool [K, N, B], of the nearest subset sum of each of K sizes (int [N, B] and [B]).
 
-    A size above N chooses nothing. Sizes above N / 2 are found by their complement.
+    A size above N chooses nothing. Sizes above N / 2 are found by their complement, and those with the most subsets as
+    `sorted_by_size` does it.
     """
     count = candidates.shape[0]
-    few = [size for size in sizes if 2 * size <= count]
-    many = [size for size in sizes if count / 2 < size <= count]
+    sorted_ = _sorted_sizes(count, sizes)
+    few = [size for size in sizes if 2 * size <= count and size not in sorted_]
+    many = [size for size in sizes if count / 2 < size <= count and size not in sorted_]
     chosen = dict.fromkeys(sizes, jnp.zeros_like(candidates, bool))
+    if sorted_:
+        if candidates.dtype != jnp.int64:
+            raise InputError(f"sizes {sorted_} of {count} candidates need the 64-bit grid; leave grid at auto")
+        # One program for all of them.
+        found = jax.lax.map(lambda size: closest_of_size(candidates, targets, size)[0], jnp.array(sorted_, jnp.int64))
+        chosen |= dict(zip(sorted_, found, strict=True))
     if few:
         chosen |= _closest(candidates, targets, few)
     if many:
@@ -39,11 +48,18 @@ def closest_of_sizes(candidates: jax.Array, targets: jax.Array, sizes: tuple[int
 def problems_at_once(candidates: int, sizes: tuple[int, ...], cpu: bool) -> int:
     """Problems per chunk: lists that stay in a core's second-level cache; on an accelerator about 1 GiB of lists."""
     half = candidates - candidates // 2
+    sorted_ = _sorted_sizes(candidates, sizes)
+    if sorted_:
+        return 2 ** max((16 if cpu else 24) - half, 0)
     most = max(min(size, candidates - size) for size in sizes if size <= candidates)
     longest = sum(math.comb(half, size) for size in range(most + 1))
     return (
         max(1, min(128, 2 ** (18 - longest.bit_length()))) if cpu else 2 ** min(max(24 - longest.bit_length(), 0), 14)
     )
+
+
+def _sorted_sizes(candidates: int, sizes: tuple[int, ...]) -> list[int]:
+    return [size for size in sizes if math.comb(candidates, size) > _MOST_SUBSETS]
 
 
 def _sums_by_size(a: jax.Array, most: int) -> list[jax.Array]:

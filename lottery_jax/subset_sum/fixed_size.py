@@ -1,13 +1,12 @@
 """Exactly k candidates."""
 
 import dataclasses
-import math
 from typing import ClassVar
 
 import jax
 
 from lottery_jax.errors import InputError
-from lottery_jax.subset_sum.by_size import MOST_SUBSETS, closest_of_sizes, problems_at_once
+from lottery_jax.subset_sum.by_size import closest_of_sizes, problems_at_once
 from lottery_jax.subset_sum.grid import Grid
 from lottery_jax.subset_sum.solver import Solver, Stage
 
@@ -17,8 +16,8 @@ class FixedSize(Solver, Stage):
     """The subset of least residual among those of exactly k candidates, exact; `Pareto` gives many k at once.
 
     A problem marked infeasible has no subset of k candidates within the tolerance. C(N, k) subsets are tried, three
-    vector operations each. Natale et al. 2024, section 1: with n >= c log2(k / eps) / H2(k / n) candidates a target
-    in [-sqrt k, sqrt k] is within eps of such a sum.
+    vector operations each; where these are more than 2**26, halves are sorted (`sorted_by_size`). Natale et al. 2024,
+    section 1: with n >= c log2(k / eps) / H2(k / n) candidates a target in [-sqrt k, sqrt k] is within eps of a sum.
 
     >>> import numpy as np
     >>> from lottery_jax.subset_sum import Problem, solve
@@ -39,12 +38,6 @@ class FixedSize(Solver, Stage):
         if self.k > candidates:
             raise InputError(
                 f"a subset of k = {self.k} needs as many candidates; N is {candidates}, so use a smaller k"
-            )
-        subsets = math.comb(candidates, self.k)
-        if subsets > MOST_SUBSETS:
-            raise InputError(
-                f"{self} would try {subsets:.1e} subsets of N = {candidates} candidates for every problem, and"
-                f" {MOST_SUBSETS:.1e} are allowed; use a smaller k or fewer candidates"
             )
 
     def stages(self, candidates: int) -> tuple[Stage, ...]:

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lottery_jax.subset_sum.grid import INT64_BITS, Grid
+from lottery_jax.subset_sum.grid import Grid
 from lottery_jax.subset_sum.meet_in_the_middle import MeetInTheMiddle
 from lottery_jax.subset_sum.solver import Solver, Stage
+from lottery_jax.subset_sum.sorted_by_size import closest_of_size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,61 +87,18 @@ class BySize(Stage):
         a = grid.candidates.astype(jnp.int64)
         target, tolerance = grid.targets.astype(jnp.int64), grid.tolerance.astype(jnp.int64)
         count, batch = a.shape
-        left, right = _subset_sums(a[: count // 2]), _subset_sums(a[count // 2 :])
-        left_size, right_size = (_sizes(len(x)) for x in (left, right))
-        band = jnp.int64(2 ** (INT64_BITS + 4))  # sizes are kept apart by more than any two sums differ
-        left_keys = 2 * left + band * left_size
-        unset = jnp.full(batch, -1, jnp.int64)
-
-        def one_size(state):
-            size = state[0]
-            # A left part of size i meets right parts of size - i.
-            right_keys = 2 * (target - right) + 1 + band * (size - right_size)
-            merged = jax.lax.sort(jnp.concatenate([left_keys, right_keys]), dimension=0)
-            gap = merged[1:] - merged[:-1]
-            gap = jnp.where((gap & 1) == 1, gap, jnp.iinfo(jnp.int64).max)
-            least = gap.min(0)
-            lower = jnp.where(gap == least, merged[:-1], jnp.iinfo(jnp.int64).min).max(0)
-            upper = lower + least
-            is_right = (lower & 1) == 1
-            left_at = _position(left_keys, jnp.where(is_right, upper, lower))
-            right_at = _position(right_keys, jnp.where(is_right, lower, upper))
-            residual = jnp.where(is_right, (least + 1) // 2, (least - 1) // 2)
-            return left_at, right_at, residual
 
         def step(state):
-            size, left_at, right_at, open_, _ = state
-            new_left, new_right, residual = one_size(state)
+            size, chosen, open_ = state
+            subset, residual = closest_of_size(a, target, size)
             found = open_ & (jnp.abs(residual) <= tolerance)
-            left_at, right_at = jnp.where(found, new_left, left_at), jnp.where(found, new_right, right_at)
-            return size + 1, left_at, right_at, open_ & ~found, residual
+            return size + 1, jnp.where(found, subset, chosen), open_ & ~found
 
         def unfinished(state):
-            return jnp.any(state[3]) & (state[0] <= count)
+            return jnp.any(state[2]) & (state[0] <= count)
 
-        start = (jnp.int64(4), unset, unset, jnp.ones(batch, bool), unset)
-        _, left_at, right_at, _, _ = jax.lax.while_loop(unfinished, step, start)
-        bits = [
-            (at[None] >> jnp.arange(rows, dtype=jnp.int64)[:, None]) & 1 == 1
-            for at, rows in ((left_at, count // 2), (right_at, count - count // 2))
-        ]
-        return jnp.concatenate(bits) & (left_at >= 0)
+        start = (jnp.int64(4), jnp.zeros(a.shape, bool), jnp.ones(batch, bool))
+        return jax.lax.while_loop(unfinished, step, start)[1]
 
     def chunk(self, candidates: int, cpu: bool) -> int:
         return 2 ** max((16 if cpu else 24) - (candidates + 1) // 2, 0)
-
-
-def _subset_sums(a: jax.Array) -> jax.Array:
-    sums = jnp.zeros_like(a[:1])
-    for row in a:
-        sums = jnp.concatenate([sums, sums + row])
-    return sums
-
-
-def _sizes(positions: int) -> jax.Array:
-    return jnp.asarray(np.bitwise_count(np.arange(positions)).astype(np.int64))[:, None]
-
-
-def _position(keys: jax.Array, value: jax.Array) -> jax.Array:
-    place = jnp.arange(keys.shape[0], dtype=jnp.int64)[:, None]
-    return jnp.where(keys == value, place, keys.shape[0]).min(0)

@@ -1,10 +1,14 @@
 """`Pareto` and `FixedSize` against brute force over all subsets."""
 
+import itertools
+
+import jax
 import numpy as np
 import pytest
 
 from lottery_jax.errors import InputError
 from lottery_jax.subset_sum import FixedSize, Pareto, Problem, Smallest, Status, solve
+from lottery_jax.subset_sum.sorted_by_size import closest_of_size
 from tests.subset_sum.instances import instances
 from tests.subset_sum.oracles import least_residuals_by_size
 
@@ -61,6 +65,35 @@ def test_pareto_at_the_size_in_use():
     assert (np.abs(recomputed_front(front, candidates, targets)) <= best + 22 * 21 * 2.0**-28).all()
 
 
+def test_sorting_finds_what_trying_all_finds():
+    rng = np.random.default_rng(0)
+    values, wanted = rng.integers(-(2**40), 2**40, (9, 16)), rng.integers(-(2**40), 2**40, 16)
+    values[:, :4] >>= 39  # ties
+    with jax.enable_x64(True):
+        sort = jax.jit(closest_of_size)
+        found = [sort(values, wanted, size) for size in range(10)]
+    for size, (chosen, residual) in enumerate(found):
+        members = np.array(list(itertools.combinations(range(9), size)), int)
+        best = np.abs(values[members].sum(1) - wanted).min(0)
+        np.testing.assert_array_equal(np.abs(residual), best)
+        np.testing.assert_array_equal(np.abs(np.where(chosen, values, 0).sum(0) - wanted), best)
+        assert (np.sum(chosen, 0) == size).all()
+
+
+@pytest.mark.slow
+def test_half_of_forty_candidates():
+    rng = np.random.default_rng(0)
+    candidates, targets = rng.uniform(-1, 1, (1, 40)), rng.uniform(-1, 1, 1)
+    solution = solve(Problem(candidates, targets, 1e-6), FixedSize(20))
+    found = (solution.subsets * candidates).sum() - targets[0]
+    assert (
+        solution.sizes[0] == 20
+        and solution.within[0]
+        and abs(found) < 1e-9
+        and np.isclose(found, solution.residuals[0], atol=1e-13)
+    )
+
+
 def test_no_problems_give_an_empty_front():
     front = solve(Problem(np.zeros((0, 5), np.float32), np.zeros(0, np.float32), 0.1), Pareto(2))
     assert front.bits.shape == (0, 3, 1) and front.subsets.shape == (0, 3, 5) and front.fewest().bits.shape == (0, 1)
@@ -74,8 +107,7 @@ def test_senseless_sizes_are_refused():
         with pytest.raises(InputError, match="0 or more, not -1"):
             solver(-1)
     wide = Problem(np.zeros((1, 40), np.float32), np.zeros(1, np.float32), 0.1)
-    for solver in (FixedSize(20), Pareto(20)):
-        with pytest.raises(InputError, match=r"subsets of N = 40.*smaller k"):
-            solve(wide, solver)
+    with pytest.raises(InputError, match=r"sizes \[20\] of 40 candidates need the 64-bit grid"):
+        solve(wide, FixedSize(20), grid="int32")
     with pytest.raises(InputError, match="from 0 to 2, not 3"):
         solve(problem, Pareto(2)).column(3)

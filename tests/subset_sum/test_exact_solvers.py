@@ -23,7 +23,7 @@ def test_meet_in_the_middle_is_exact(count):
     assert not solution.subsets[candidates == 0].any()
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 12, 16])
+@pytest.mark.parametrize("count", [3, 7, 16])
 @pytest.mark.parametrize("tolerance", [0.2, 0.004])
 def test_smallest_is_smallest(count, tolerance):
     candidates, targets = instances(count)
