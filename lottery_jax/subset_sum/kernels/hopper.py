@@ -47,7 +47,9 @@ _HALVES = range(_STARTED + 1, 13)  # shorter halves would leave lanes idle, long
 _LAYOUT = plgpu.Layout.TILED(
     plgpu.Tiling(((_WARPS, _LANES), (2,), (1,))), warp_dims=(-4,), lane_dims=(-3, -2), vector_dim=-1
 )
-_WHOLE = ((),) if "idx" in inspect.signature(plgpu.load).parameters else ()  # JAX 0.10 asks for an index
+# JAX 0.10 must be given an index, 0.11 would rather not, later versions take none.
+_index = inspect.signature(plgpu.load).parameters.get("idx")
+_WHOLE = ((),) if _index is not None and _index.default is inspect.Parameter.empty else ()
 _store = getattr(plgpu, "store", None)  # from JAX 0.12 on, where plain assignment refuses rows of 33 words
 
 
