@@ -3,6 +3,8 @@
 XLA writes every stage of a sorting network to memory and reads an element once for each output that needs it. Here
 sixteen problems lie side by side, their lists stay in the second-level cache, and three stages of the network are done
 in registers for one load and one store of each element: the same comparisons at a fraction of the traffic.
+
+All in one file: Numba's cache on disk knows when a compiled function's own file changes, but not one that it calls.
 """
 
 from collections.abc import Callable
@@ -174,14 +176,8 @@ def _least_gaps(left, right, m, wanted, x, above, least, lower):
     for lane in range(lanes):
         # Nothing lies below the first: an even gap, which is never taken.
         least[lane], lower[lane], above[lane] = np.int32(2**31 - 1), np.int32(0), np.int32(0)
-    q2, q3, q4, q5, q6, q7 = (
-        uint64(2) * lanes,
-        uint64(3) * lanes,
-        uint64(4) * lanes,
-        uint64(5) * lanes,
-        uint64(6) * lanes,
-        uint64(7) * lanes,
-    )
+    q2, q3, q4 = uint64(2) * lanes, uint64(3) * lanes, uint64(4) * lanes
+    q5, q6, q7 = uint64(5) * lanes, uint64(6) * lanes, uint64(7) * lanes
     cached = min(size, uint64(_CACHED_ROWS) * lanes)
     for at in range(uint64(0), size, uint64(8) * lanes):
         if at % cached == 0:
