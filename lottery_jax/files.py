@@ -59,6 +59,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         Path(temporary).chmod(0o644)  # mkstemp's own mode would hide the file from other users
         Path(temporary).replace(path)
         temporary = None
+        sync_folder(path.parent)
     except OSError as error:
         raise InputError(
             f"cannot write {str(path)!r} ({error.strerror}); free some space or choose a writable folder"
@@ -66,3 +67,13 @@ def write_atomically(path: Path, content: bytes) -> None:
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the disk knows the names in a folder: a renamed file then outlives the machine."""
+    with contextlib.suppress(OSError):  # some file systems have no such thing
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

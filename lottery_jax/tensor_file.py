@@ -30,7 +30,7 @@ STORED = {
 """Types that are read and written here, in the order in which the safetensors library puts them into a file."""
 _ITEM_BYTES = {
     **{dtype: stored.itemsize for dtype, stored in STORED.items()},
-    **{"U64": 8, "I16": 2, "U16": 2, "U32": 4, "I8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "C64": 8},
+    **{"U64": 8, "C64": 8, "U32": 4, "I16": 2, "U16": 2, "I8": 1, "BOOL": 1},
 }
 FLOATS = ("F64", "F32", "F16", "BF16")
 _MOST_HEADER = 100_000_000  # the format's own limit
@@ -38,12 +38,16 @@ _MOST_HEADER = 100_000_000  # the format's own limit
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """One tensor of a file: `dtype` as the format names it ("F32"), and where its bytes are."""
+    """One tensor of a file: `dtype` as the format names it ("F32"), and where its bytes are.
+
+    opaque: the number of bytes of a type that is not known here (the format grows); such a tensor is only passed by.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     start: int = 0
+    opaque: int | None = None
 
     @property
     def size(self) -> int:
@@ -51,7 +55,7 @@ class Tensor:
 
     @property
     def nbytes(self) -> int:
-        return self.size * _ITEM_BYTES[self.dtype]
+        return self.size * _ITEM_BYTES[self.dtype] if self.opaque is None else self.opaque
 
 
 def to_float64(values: np.ndarray, dtype: str) -> np.ndarray:
@@ -159,11 +163,12 @@ class TensorFile:
 
 def _tensor(name: str, row: Mapping[str, Any], data: int) -> Tensor:
     dtype, shape, (start, stop) = row["dtype"], row["shape"], row["data_offsets"]
-    if dtype not in _ITEM_BYTES:
-        raise ValueError(f"{name} has the unknown type {dtype!r}")
+    if not isinstance(dtype, str):
+        raise ValueError(f"{name} has the type {dtype!r}")
     if not all(type(size) is int and size >= 0 for size in (*shape, start, stop)):
         raise ValueError(f"{name} has sizes that are not whole numbers")
-    tensor = Tensor(name, dtype, tuple(shape), data + start)
+    opaque = None if dtype in _ITEM_BYTES else max(stop - start, 0)
+    tensor = Tensor(name, dtype, tuple(shape), data + start, opaque)
     if tensor.nbytes != stop - start:
         raise ValueError(f"{name} of shape {shape} does not fill its bytes")
     return tensor

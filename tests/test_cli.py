@@ -4,15 +4,19 @@ import dataclasses
 import errno
 import json
 import os
+import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from lottery_jax import cli
+from lottery_jax import cli, model_command
+from lottery_jax.constructions.model import chunks
 from lottery_jax.methods import METHODS
 from lottery_jax.networks.architecture import Linear
 from lottery_jax.sampler import Sampler
@@ -97,6 +101,67 @@ def test_a_model_is_approximated_tensor_by_tensor(tmp_path: Path, capsys: pytest
     assert out.read_bytes() == content and list(out.parent.iterdir()) == [out]
     assert lottery_jax("approximate", *arguments, "--pattern", "*.bias", "--seed", 1) == 0
     assert "4 of 4 target weights" in capsys.readouterr().out
+
+
+def a_model(folder: Path, rows: int) -> tuple[str | Path | float, ...]:
+    """Arguments that approximate a matrix of `rows` times 250 weights."""
+    weights = np.random.default_rng(0).uniform(-1, 1, (rows, 250)).astype(np.float32)
+    save_file({"w": weights}, folder / "model.safetensors")
+    return "--model", folder / "model.safetensors", "--candidates", 8, "--tolerance", 2.0, "--out", folder / "t" / "t"
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Past the first check, which writes 64 KiB, but not enough for the bits of 75,000 weights."""
+    arguments = a_model(tmp_path, 300)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (70_000, hard))
+    try:
+        code = lottery_jax("approximate", *arguments)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    captured = capsys.readouterr()
+    (message,) = captured.err.splitlines()
+    assert (code, captured.out) == (2, "") and "free some space" in message
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["model.safetensors"]
+
+
+def test_an_interrupt_is_130_and_the_same_command_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = a_model(tmp_path, 2100)  # two chunks of 2**18, and a bit
+    solve_chunk, solved = chunks.solve_chunk, []
+
+    def interrupted(job, chunk, file):
+        if len(solved) == 1:
+            raise KeyboardInterrupt
+        solved.append(chunk.number)
+        return solve_chunk(job, chunk, file)
+
+    monkeypatch.setattr(chunks, "solve_chunk", interrupted)
+    assert lottery_jax("approximate", *arguments) == 130
+    assert "goes on from there" in capsys.readouterr().err and solved == [0]
+    monkeypatch.setattr(chunks, "solve_chunk", solve_chunk)
+    assert lottery_jax("approximate", *arguments, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["found_weights"], found["solved_weights"]) == (2**18, 525_000 - 2**18)
+    content = (tmp_path / "t" / "t").read_bytes()
+    (tmp_path / "t" / "t").unlink()
+    assert lottery_jax("approximate", *arguments) == 0
+    assert (tmp_path / "t" / "t").read_bytes() == content
+
+
+def test_the_bar_tells_the_speed_and_the_time_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    now = iter([10.0, 10.0, 10.0, 12.0])
+    monkeypatch.setattr(model_command, "time", SimpleNamespace(perf_counter=lambda: next(now)))
+    with model_command.bar("reading") as begin:
+        step = begin("solving", 8_000)
+        step(2_000, False)  # found from before: no part of the speed
+        step(1_000, True)
+    assert "3000/8000 weights 500/s, 0:00:10 left" in re.sub("\x1b\\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().err)
 
 
 def test_a_ticket_of_a_model_that_does_not_hold_is_exit_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

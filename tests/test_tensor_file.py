@@ -84,7 +84,8 @@ REFUSED = {
     "not a dictionary": header([1]),
     "deep": struct.pack("<Q", 20_000) + b"[" * 20_000,
     "no type": header({"a": {"shape": [1], "data_offsets": [0, 4]}}) + bytes(4),
-    "unknown type": header({"a": {**ROW, "dtype": "F7"}}) + bytes(4),
+    "type that is no word": header({"a": {**ROW, "dtype": ["F32"]}}) + bytes(4),
+    "ends before it begins": header({"a": {"dtype": "F7", "shape": [1], "data_offsets": [4, 0]}}) + bytes(4),
     "negative size": header({"a": {**ROW, "shape": [-1]}}) + bytes(4),
     "size that is no number": header({"a": {**ROW, "shape": ["1"]}}) + bytes(4),
     "true as a size": header({"a": {**ROW, "shape": [True]}}) + bytes(4),
@@ -101,6 +102,13 @@ def test_what_is_no_safetensors_file_is_refused(content: bytes, tmp_path: Path) 
     with pytest.raises(FormatError, match="no readable safetensors file") as caught:
         TensorFile(written(tmp_path / "x", content))
     assert str(tmp_path / "x") in str(caught.value)
+
+
+def test_a_type_of_the_future_is_passed_by(tmp_path: Path) -> None:
+    rows = {"a": {**ROW, "dtype": "F8_E9M9", "shape": [4, 1]}, "b": {**ROW, "shape": [1, 1], "data_offsets": [4, 8]}}
+    job = plan_job(written(tmp_path / "x", header(rows) + bytes(4) + np.float32(0.5).tobytes()), seed=0)
+    assert job.skipped == {"a": "its numbers are F8_E9M9, not F64, F32, F16, BF16"}
+    assert [(layer.name, layer.sampler.high) for layer in job.tensors] == [("b", 0.5)]
 
 
 def test_where_there_is_no_file(tmp_path: Path) -> None:

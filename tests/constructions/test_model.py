@@ -12,11 +12,12 @@ import pytest
 from safetensors.numpy import save_file
 
 from lottery_jax.certificate import approximated_weights, verify
-from lottery_jax.constructions.model import approximate_model, chunk_folder, merge, plan_job, solve_chunks
+from lottery_jax.constructions.model import approximate_model, chunk_folder, merge, plan_job, solve_chunk, solve_chunks
 from lottery_jax.errors import InputError
 from lottery_jax.model_certificate import approximated_slice, verify_file
 from lottery_jax.sampler import Sampler, draw_host
 from lottery_jax.subset_sum import MeetInTheMiddle, Pareto
+from lottery_jax.subset_sum.chunks import _search
 from lottery_jax.ticket import Ticket, open_ticket
 from tests.constructions.kill_driver import Nearest
 from tests.subset_sum.oracles import all_residuals
@@ -73,16 +74,17 @@ def oracle(ticket: Ticket, place: int, weights: np.ndarray, objective: str) -> N
 
 
 @pytest.mark.parametrize("construction", ["scalar", "scalar-shared"])
-def test_every_weight_is_solved_as_the_oracle_does(construction, model, tensors, tmp_path):
+def test_every_weight_is_solved_as_the_oracle_does(construction, model, tensors, tmp_path, monkeypatch):
     contents = set()
-    for chunk in (64, 1 << 18):
-        out = tmp_path / f"{chunk}.safetensors"
+    for chunk, piece in ((64, 1 << 16), (1 << 18, 1 << 16), (1 << 18, 64)):
+        monkeypatch.setattr(solve_chunk, "_PIECE", piece)
+        out = tmp_path / f"{chunk}-{piece}.safetensors"
         finished = approximate_model(model, out, **SETTINGS, construction=construction, chunk_weights=chunk)
         assert (finished.found, finished.solved, finished.damaged) == (0, finished.job.weights, ())
         assert finished.job.skipped == {"a.bias": "it is 1-D", "steps": "its numbers are I64, not F64, F32, F16, BF16"}
         assert not chunk_folder(out).exists()
         contents.add(out.read_bytes())
-    assert len(contents) == 1, "the size of the chunks must not show"
+    assert len(contents) == 1, "the size of chunks and pieces must not show"
     ticket = Ticket.load(out)
     assert ticket.to_bytes() in contents
     names = [layer.name for layer in ticket.architecture]
@@ -193,3 +195,45 @@ def test_a_tensor_goes_over_to_the_next_stream(model, tmp_path, monkeypatch):
     drawn = draw_host(ticket.architecture[0].sampler, seed=3, stream=stream, shape=(48, 9))[place]
     total = drawn[ticket.masks["0.kernel"][block]].astype(np.float64).sum()
     assert total == approximated_weights(ticket)[0][0].reshape(-1)[block]
+
+
+def test_tensors_of_one_size_share_their_programs(tmp_path):
+    """Bounds are arguments of the compiled programs: only the first tensor compiles."""
+    rng = np.random.default_rng(0)
+    scales = {"a": 1.0, "b": 0.25, "c": 7.0}
+    save_file({k: (scale * rng.uniform(-1, 1, (9, 17))).astype("f4") for k, scale in scales.items()}, tmp_path / "m")
+    settings = {"seed": 0, "candidates": 7, "solver": Nearest(), "tolerance": 9.0}
+    approximate_model(tmp_path / "m", tmp_path / "t", **settings, pattern="a")
+    before = solve_chunk._draw_run._cache_size(), _search._cache_size()
+    approximate_model(tmp_path / "m", tmp_path / "t", **settings)
+    assert (solve_chunk._draw_run._cache_size(), _search._cache_size()) == before
+
+
+MEMORY = """
+import pathlib, sys
+from lottery_jax.constructions.model import approximate_model
+from lottery_jax.model_certificate import verify_file
+from tests.constructions.kill_driver import Nearest
+peaks = []
+for name in ("warm", "small", "large"):
+    pathlib.Path("/proc/self/clear_refs").write_text("5")
+    approximate_model(f"{sys.argv[1]}/{name}", f"{sys.argv[1]}/ticket", seed=0, solver=Nearest(), max_redraws=0)
+    verify_file(f"{sys.argv[1]}/ticket")
+    status = pathlib.Path("/proc/self/status").read_text()
+    peaks.append(next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")))
+print(*peaks)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux to tell a peak")
+def test_memory_does_not_grow_with_the_model(tmp_path):
+    """Two and eight million weights, 21 candidates for each: 0.2 and 0.7 GB of candidates if they were all there."""
+    rng = np.random.default_rng(0)
+    for name, rows in (("warm", 300), ("small", 2000), ("large", 8000)):
+        save_file({"w": rng.normal(size=(rows, 1000)).astype(np.float32)}, tmp_path / name)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", MEMORY, tmp_path]
+    ended = subprocess.run(command, check=True, cwd=ROOT, env=environment, capture_output=True, text=True)
+    warm, small, large = (int(kib) / 2**10 for kib in ended.stdout.split())
+    assert large - small < 64 and large - warm < 512, (warm, small, large)

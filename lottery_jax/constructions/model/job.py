@@ -1,5 +1,6 @@
 """A job: everything that decides the masks of a model's ticket, and how the work is cut into chunks."""
 
+import bisect
 import dataclasses
 import functools
 import hashlib
@@ -122,6 +123,11 @@ class Job:
                 for first in range(part, stop, step):
                     found.append(Chunk(len(found), place, first, min(step, stop - first)))
         return tuple(found)
+
+    def chunks_of(self, tensor: int) -> tuple[Chunk, ...]:
+        """The chunks of one tensor, which are neighbours."""
+        first, last = (bisect.bisect_left(self.chunks, t, key=lambda chunk: chunk.tensor) for t in (tensor, tensor + 1))
+        return self.chunks[first:last]
 
     def chunk_size(self, chunk: Chunk) -> int:
         """Target weights of a chunk."""

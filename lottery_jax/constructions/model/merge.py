@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from lottery_jax.constructions.model.chunks import DamagedChunk, chunk_path, rea
 from lottery_jax.constructions.model.job import Chunk, Job
 from lottery_jax.constructions.model.solve_chunk import Solved
 from lottery_jax.errors import InputError
+from lottery_jax.files import sync_folder
 from lottery_jax.sealed import SealedWriter
 from lottery_jax.tensor_file import Tensor, TensorFile
 from lottery_jax.ticket import ENTRY, model_source_digest, ticket_header
@@ -46,7 +46,8 @@ def merge(job: Job, folder: Path, out: Path, *, timeout: float = 0.0) -> None:
             if kind == "target":
                 _copy_target(job, int(place), file, writer, tensor.name)
                 continue
-            for _, solved in _chunks_of(job, folder, int(place)):
+            for chunk in job.chunks_of(int(place)):
+                solved = _chunk(job, folder, chunk)
                 content = solved.mask if kind == "mask" else solved.redraws
                 writer.write(tensor.name, content.reshape(-1).view(np.uint8).data)
         writer.finish()
@@ -57,6 +58,7 @@ def merge(job: Job, folder: Path, out: Path, *, timeout: float = 0.0) -> None:
             raise InputError(
                 f"cannot write {str(out)!r} ({error.strerror}); free some space or choose a writable folder"
             ) from None
+    sync_folder(out.parent)  # before the chunks go, the ticket is on the disk
     remove_folder(folder)
 
 
@@ -82,12 +84,6 @@ def _wait(job: Job, folder: Path, timeout: float) -> tuple[list[int], int]:
         redraws[chunk.tensor] += len(solved.redraws)
         failures += solved.failures
     return redraws, failures
-
-
-def _chunks_of(job: Job, folder: Path, place: int) -> Iterator[tuple[Chunk, Solved]]:
-    for chunk in job.chunks:
-        if chunk.tensor == place:
-            yield chunk, _chunk(job, folder, chunk)
 
 
 def _chunk(job: Job, folder: Path, chunk: Chunk) -> Solved:

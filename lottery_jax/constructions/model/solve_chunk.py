@@ -19,6 +19,7 @@ from lottery_jax.subset_sum.solve import GridSize
 from lottery_jax.tensor_file import TensorFile
 
 _FLOAT32_STEP = 2.0**-24
+_PIECE = 1 << 16  # weights whose candidates are on the host at once
 Key = tuple[np.uint32, np.uint32]
 
 
@@ -46,7 +47,11 @@ def solve_chunk(job: Job, chunk: Chunk, file: TensorFile) -> Solved:
     row = layer.block_weights
     targets = file.read_float64(layer.name, chunk.first * row, chunk.count * row).astype(np.float32)
     targets = targets.reshape(chunk.count, row)
-    bits, within = _solve(job, layer, _first_draw(job, chunk), targets)
+    # On the host in pieces: smaller arrays than the allocator keeps for later. What is found is the same.
+    step = max(_PIECE // row // 8, 1) * 8 if _on_host() else chunk.count
+    pieces = [slice(start, min(start + step, chunk.count)) for start in range(0, chunk.count, step)]
+    found = [_solve(job, layer, _first_draw(job, chunk, piece), targets[piece]) for piece in pieces]
+    bits, within = (np.concatenate(parts) for parts in zip(*found, strict=True))
     redraws = []
     failed = np.flatnonzero(~within.all(1))
     for attempt in range(1, job.max_redraws + 1):
@@ -111,9 +116,10 @@ def _place(job: Job, chunk: Chunk) -> tuple[UniformGrid, Key, int, int]:
     return uniform_grid(layer.sampler), seed_words(job.seed), job.streams[chunk.tensor] + part, place
 
 
-def _first_draw(job: Job, chunk: Chunk) -> jax.Array:
+def _first_draw(job: Job, chunk: Chunk, piece: slice) -> jax.Array:
+    """The blocks of a piece, which begins at a multiple of 8 of them: at an even position."""
     grid, key, stream, place = _place(job, chunk)
-    first, blocks = np.uint32(place * job.candidates // 2), _padded(chunk.count)
+    first, blocks = np.uint32((place + piece.start) * job.candidates // 2), _padded(piece.stop - piece.start)
     return _draw_run(grid, key, np.uint32(stream), first, blocks, job.candidates, _spread(blocks))
 
 
