@@ -1,13 +1,13 @@
 """Fewest candidates within the tolerance."""
 
 import dataclasses
-import math
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lottery_jax.subset_sum.by_size import closest_of_sizes, problems_at_once
 from lottery_jax.subset_sum.grid import Grid
 from lottery_jax.subset_sum.meet_in_the_middle import MeetInTheMiddle
 from lottery_jax.subset_sum.solver import Solver, Stage
@@ -18,7 +18,7 @@ from lottery_jax.subset_sum.sorted_by_size import closest_of_size
 class Smallest(Solver):
     """The fewest candidates within the tolerance, exact; among those the least residual.
 
-    Sizes up to 3 are enumerated, each only for the problems that a smaller size left open. What remains is first
+    Sizes up to 2 are enumerated at once, size 3 for the problems that these left open. What remains is first
     asked for its least residual (a problem that fails here has no solution), then met in the middle size by size.
 
     >>> import numpy as np
@@ -31,39 +31,27 @@ class Smallest(Solver):
     max_candidates: ClassVar[int] = 40
 
     def stages(self, candidates: int) -> tuple[Stage, ...]:
-        enumerated = [Enumerate(size) for size in (1, 2, 3) if size <= candidates]
-        return (*enumerated, Feasible(), BySize())
+        enumerated = [sizes for sizes in ((0, 1, 2), (3,)) if sizes[-1] <= candidates] or [(0, 1)]
+        return (*(Enumerate(sizes) for sizes in enumerated), Feasible(), BySize())
 
 
 @dataclasses.dataclass(frozen=True)
 class Enumerate(Stage):
-    """The best subset of exactly `size` candidates (and the empty one before size 1), by enumeration."""
+    """The best subset of the first of `sizes` that has one within the tolerance, by enumeration."""
 
-    size: int
+    sizes: tuple[int, ...]
 
     def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
-        a, target = grid.candidates, grid.targets
-        count = a.shape[0]
-        sums, members = a, np.arange(count)[:, None]
-        for _ in range(self.size - 1):
-            # Rows whose last member comes before the new one: combinations in order, none twice.
-            pairs = [(row, new) for row in range(len(members)) for new in range(members[row, -1] + 1, count)]
-            rows, new = np.array(pairs).T
-            sums = sums[rows] + a[new]
-            members = np.concatenate([members[rows], new[:, None]], 1)
-        distance = jnp.abs(sums - target)
-        least = distance.min(0)
-        place = jnp.arange(len(members), dtype=jnp.int32)[:, None]
-        best = jnp.where(distance == least, place, len(members)).min(0)
-        table = np.zeros((len(members), count), bool)
-        table[np.arange(len(members))[:, None], members] = True
-        chosen = jnp.asarray(table)[best].T
-        empty = jnp.abs(target) <= grid.tolerance
-        return chosen & ~empty if self.size == 1 else chosen
+        a = grid.candidates
+        chosen = closest_of_sizes(a, grid.targets, self.sizes)
+        answer = chosen[-1]
+        for subset in chosen[-2::-1]:
+            distance = jnp.abs(jnp.where(subset, a, 0).sum(0, dtype=a.dtype) - grid.targets)
+            answer = jnp.where(distance <= grid.tolerance, subset, answer)
+        return answer
 
     def chunk(self, candidates: int, cpu: bool) -> int:
-        combinations = math.comb(candidates, self.size)
-        return max(1, min(4096, 2 ** (18 - (combinations - 1).bit_length()))) if cpu else 2**14
+        return problems_at_once(candidates, self.sizes, cpu)
 
     def still_open(self, within: np.ndarray) -> np.ndarray:
         return ~within

@@ -26,7 +26,7 @@ class Nearest(Solver):
     max_candidates = 64
 
     def stages(self, candidates: int) -> tuple[Stage, ...]:
-        return (Enumerate(1),)
+        return (Enumerate((0, 1)),)
 
     def __repr__(self) -> str:
         return "Nearest()"
