@@ -5,6 +5,7 @@ per pair: only the least distance of each entry of one list is kept, and its par
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -80,6 +81,10 @@ def _all_sums(a: jax.Array) -> jax.Array:
 
 
 def masks_of_size(count: int, size: int) -> np.ndarray:
-    """All subsets of `size` of `count`, uint32 [C(count, size)], ascending: bit k is set where k is a member."""
-    words = np.arange(2**count, dtype=np.uint32)
-    return words[np.bitwise_count(words) == size]
+    """All subsets of `size` of up to 32, uint32 [C(count, size)], ascending: bit k is set where k is a member."""
+    masks = np.zeros(1, np.uint32)
+    for taken in range(1, size + 1):
+        # Those whose last member is `row` come after all that have only members before it.
+        shorter = [masks[: math.comb(row, taken - 1)] | np.uint32(1 << row) for row in range(count)]
+        masks = np.concatenate(shorter)
+    return masks
