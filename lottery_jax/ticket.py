@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import numbers
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,6 +56,9 @@ class Ticket:
                 raise InputError(f"mask {name} must be boolean, not {mask.dtype}")
         if self.tolerance is not None and not (isinstance(self.tolerance, float | int) and self.tolerance > 0):
             raise InputError(f"tolerance must be a positive number, not {self.tolerance!r}")
+        budget = self.kept_budget
+        if budget is not None and (isinstance(budget, bool) or not isinstance(budget, numbers.Integral) or budget < 0):
+            raise InputError(f"kept_budget must be a whole number from 0 up, not {budget!r}")
         if self.target is None:
             if arch.copies(self.architecture):
                 raise InputError("the ticket of a model needs its target; there is nothing else that it could promise")

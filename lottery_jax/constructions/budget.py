@@ -90,8 +90,9 @@ class Fronts:
 
     def within_error(self, error: float) -> Choice:
         """The sizes of least sum whose total error is at most `error`; raises `InputError`."""
-        if not (math.isfinite(error) and error >= 0):
-            raise InputError(f"the budget of error must be a number from 0 up, not {error}")
+        if isinstance(error, bool) or not (isinstance(error, numbers.Real) and math.isfinite(error) and error >= 0):
+            raise InputError(f"the budget of error must be a number from 0 up, not {error!r}")
+        error = float(error)
         least = self._total(self._sizes(self._reached(0)))
         if least > error:
             raise InputError(f"no choice has a total error within {error}: the least is {least}; raise the budget")

@@ -250,13 +250,13 @@ def _described(importance: Sequence[np.ndarray] | None) -> str:
 
 
 def _rounded_up(residual: float) -> float:
-    """To three digits, never down.
+    """To three digits, never down; above zero, as every tolerance must be.
 
-    >>> _rounded_up(0.46410001), _rounded_up(0.0)
-    (0.465, 0.0)
+    >>> _rounded_up(0.46410001), _rounded_up(0.0) == 2.0**-149
+    (0.465, True)
     """
     if residual == 0:
-        return 0.0
+        return 2.0**-149
     digits = 2 - math.floor(math.log10(residual))
     rounded = round(residual, digits)
     return rounded if rounded >= residual else round(rounded + 10.0**-digits, digits)

@@ -189,3 +189,21 @@ def test_bad_input_is_refused(change, words):
     arguments = {"weights": target(), "seed": 0, "kept": 5, **SHAPE, **change}
     with pytest.raises(InputError, match=words):
         approximate_within_budget(arguments.pop("weights"), **arguments)
+
+
+def test_a_target_of_zeros_is_met_with_nothing():
+    ticket = approximate_within_budget([np.zeros((3, 2), np.float32)], seed=0, kept=0, candidates=5, k_max=2)
+    found = verify(ticket)
+    assert (found.kept_weights, found.worst_residual, found.holds) == (0, 0.0, True)
+
+
+@pytest.mark.parametrize("budget", ["many", 1.5, -1, True])
+def test_a_promise_that_is_no_number_of_weights_is_refused(budget, fronts):
+    ticket = fronts.ticket(kept=20)
+    with pytest.raises(InputError, match="kept_budget"):
+        dataclasses.replace(ticket, kept_budget=budget)
+
+
+def test_an_error_that_is_no_number_is_refused(fronts):
+    with pytest.raises(InputError, match="error"):
+        fronts.ticket(error="little")
