@@ -99,7 +99,7 @@ def _read_digits() -> Arrays:
     """The handwritten digits inside scikit-learn: images uint8 [1797, 8, 8, 1] with values 0..16."""
     from sklearn.datasets import load_digits
 
-    images, labels = load_digits(return_X_y=True)
+    images, labels = (np.asarray(part) for part in load_digits(return_X_y=True))  # frames, by their types
     return images.astype(np.uint8).reshape(-1, 8, 8, 1), labels.astype(np.int32)
 
 

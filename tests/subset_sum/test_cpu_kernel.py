@@ -4,7 +4,6 @@ import jax
 import numpy as np
 import pytest
 
-from lottery_jax.errors import InputError
 from lottery_jax.subset_sum import MeetInTheMiddle, Problem, Smallest, meet_in_the_middle, shared, solve
 from lottery_jax.subset_sum.kernels import HOST_SIZES
 from lottery_jax.subset_sum.sorted_sums import closest_subset
@@ -62,24 +61,6 @@ def test_solve_answers_the_same_with_the_kernel(solver, monkeypatch):
     assert calls
     for name in ("bits", "residuals", "status"):
         np.testing.assert_array_equal(getattr(compiled, name), getattr(plain, name))
-
-
-@pytest.mark.parametrize("each", [1, 3, 50])
-def test_rows_of_candidates_serve_their_neighbours(each):
-    rng = np.random.default_rng(each)
-    rows = rng.uniform(-1, 1, (150 // each, 12)).astype(np.float32)
-    targets = rng.uniform(-2, 2, 150).astype(np.float32)
-    for solver in (MeetInTheMiddle(), Smallest()):  # the second leaves gaps between the problems still open
-        repeated = solve(Problem(np.repeat(rows, each, 0), targets, 1e-3), solver)
-        grouped = solve(Problem(rows, targets, 1e-3, each=each), solver)
-        for name in ("bits", "residuals", "status"):
-            np.testing.assert_array_equal(getattr(grouped, name), getattr(repeated, name))
-
-
-@pytest.mark.parametrize("each", [0, 4, 300])
-def test_rows_that_do_not_fit_the_targets_are_refused(each):
-    with pytest.raises(InputError, match="each"):
-        Problem(np.ones((3, 12), np.float32), np.ones(6, np.float32), 0.1, each=each)
 
 
 def shared_on_grid(count: int, each: int, rows: int = 5) -> tuple[np.ndarray, np.ndarray]:
