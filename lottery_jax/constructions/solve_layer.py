@@ -12,6 +12,7 @@ from lottery_jax.networks.architecture import ATTEMPT_STRIDE, Parallel
 from lottery_jax.sampler import Sampler, draw_at, seed_words
 from lottery_jax.subset_sum import Problem, Solver, solve
 from lottery_jax.subset_sum.devices import local_mesh, rows_sharding
+from lottery_jax.subset_sum.grid import fits_int32
 from lottery_jax.subset_sum.solve import GridSize
 
 CHUNK = 1 << 16
@@ -46,8 +47,7 @@ def solve_layer(
     margin = candidates * plan.bound * _FLOAT32_STEP
     allowed = max(tolerance / layer.gain - margin, tolerance / layer.gain / 2)
     # Decided from the plan alone, so that every chunk uses the same grid.
-    fine = candidates <= 24 and (candidates + 1) * candidates * plan.bound * 2.0**-28 <= allowed / 32
-    grid: GridSize = "int32" if fine else "int64"
+    grid: GridSize = "int32" if fits_int32(candidates, candidates * plan.bound, allowed) else "int64"
 
     failed = np.arange(inputs * outputs)
     each = 1

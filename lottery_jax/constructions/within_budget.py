@@ -21,6 +21,7 @@ from lottery_jax.constructions.solve_layer import CHUNK, empty_mask, layer_probl
 from lottery_jax.errors import InputError
 from lottery_jax.networks.architecture import Gadget, SourceTensor, source_tensors
 from lottery_jax.subset_sum import Pareto, Problem, solve, unpack_bits
+from lottery_jax.subset_sum.grid import NARROW_CANDIDATES
 from lottery_jax.ticket import Ticket
 
 K_MAX = 6
@@ -174,7 +175,7 @@ def _solve(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Bits [F, K + 1, W] and residuals [F, K + 1] of all fronts, layer by layer, and branch by branch within one."""
     candidates = planned[0][1].slots.shape[2]
-    fine = candidates <= 24  # decided from the plan alone, so that every chunk uses the same grid
+    fine = candidates <= NARROW_CANDIDATES  # decided from the plan alone, so that every chunk uses the same grid
     count = sum(len(plan.slots) * plan.weights.size for _, plan in planned)
     bits = np.empty((count, solver.k_max + 1, (candidates + 31) // 32), np.uint32)
     residuals = np.empty(bits.shape[:2], np.float32 if fine else np.float64)

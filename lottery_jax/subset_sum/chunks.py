@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from lottery_jax.subset_sum.devices import AXIS, is_split, on_every_device, over_problems
+from lottery_jax.subset_sum.devices import AXIS, is_lone_cpu, is_split, on_every_device, over_problems
 from lottery_jax.subset_sum.grid import Grid, residuals, to_grid
 from lottery_jax.subset_sum.problem import Problem, words
 from lottery_jax.subset_sum.solver import HostSearch, Stage
@@ -32,7 +32,7 @@ class Rows:
 
     def __init__(self, problem: Problem, mesh: Mesh) -> None:
         self.mesh = mesh
-        self.on_one_cpu = mesh.size == 1 and mesh.devices[0].platform == "cpu"
+        self.on_one_cpu = is_lone_cpu(mesh)
         self.problems, self.candidates = problem.shape
         self.shared = problem.shared
         self.each = problem.each

@@ -27,6 +27,11 @@ def local_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
 
+def is_lone_cpu(mesh: Mesh) -> bool:
+    """True where the host's own memory and cores are the only device: NumPy arrays are read where they are."""
+    return mesh.size == 1 and mesh.devices[0].platform == "cpu"
+
+
 def over_problems(mesh: Mesh) -> NamedSharding:
     """The first axis split into one contiguous part for each device."""
     return NamedSharding(mesh, PartitionSpec(AXIS))

@@ -14,6 +14,19 @@ import jax.numpy as jnp
 INT32_BITS = 29  # doubled for centring and for a tag, plus a target of the same size: below 2**31
 INT64_BITS = 52  # what a float64 holds exactly, with room for a subset size above it
 
+NARROW_CANDIDATES = 24
+"""Beyond so many, least residuals fall below the step of the 32-bit grid."""
+
+
+def fits_int32(candidates: int, largest_sum: float, tolerance: float) -> bool:
+    """True where rounding to the 32-bit grid can use up at most 1/32 of the tolerance; largest_sum: of |candidates|.
+
+    >>> fits_int32(21, 10.5, 0.01), fits_int32(21, 10.5, 1e-6), fits_int32(25, 12.5, 0.01)
+    (True, False, False)
+    """
+    step = largest_sum * 2.0 ** (1 - INT32_BITS)
+    return candidates <= NARROW_CANDIDATES and (candidates + 1) * step <= tolerance / 32
+
 
 class Grid(NamedTuple):
     """One chunk on the grid, batch last; a unit has 2**exponent steps, the same for all components of a vector.

@@ -12,7 +12,7 @@ from lottery_jax.subset_sum.auto import Auto, choose
 from lottery_jax.subset_sum.chunks import Rows, search_rows
 from lottery_jax.subset_sum.devices import local_mesh
 from lottery_jax.subset_sum.front import Front
-from lottery_jax.subset_sum.grid import INT32_BITS
+from lottery_jax.subset_sum.grid import NARROW_CANDIDATES, fits_int32
 from lottery_jax.subset_sum.pareto import Pareto
 from lottery_jax.subset_sum.problem import Problem, Solution, Status, words
 from lottery_jax.subset_sum.shared import search
@@ -21,7 +21,6 @@ from lottery_jax.subset_sum.solver import Solver
 from lottery_jax.subset_sum.survey import all_finite, largest_sum
 
 GridSize = Literal["auto", "int32", "int64"]
-_NARROW_CANDIDATES = 24  # beyond, least residuals fall below the step of the 32-bit grid
 
 
 @overload
@@ -142,12 +141,11 @@ def _check(problem: Problem, solver: Solver, key: jax.Array | None, count: int) 
 
 def _needs_wide(problem: Problem, count: int) -> bool:
     candidates = problem.shape[1]
-    if candidates > _NARROW_CANDIDATES:
+    if candidates > NARROW_CANDIDATES:
         return True
     # Of vectors the components are summed too, which only errs on the side of the finer grid.
     numbers = candidates * math.prod(problem.components)
     largest = largest_sum(problem.candidates, numbers, count)
     if problem.components:
         largest = max(largest, largest_sum(problem.targets, numbers // candidates, count))
-    step = largest * 2.0 ** (1 - INT32_BITS)
-    return (candidates + 1) * step > problem.tolerance / 32
+    return not fits_int32(candidates, largest, problem.tolerance)

@@ -14,7 +14,8 @@ from lottery_jax.errors import InputError
 from lottery_jax.networks.copies import ATTEMPT_STRIDE, Copies
 from lottery_jax.sampler import UniformGrid, draw_grid_at, draw_grid_pairs, seed_words, uniform_grid
 from lottery_jax.subset_sum import Problem, Solution, solve, unpack_bits
-from lottery_jax.subset_sum.devices import local_mesh, over_problems
+from lottery_jax.subset_sum.devices import is_lone_cpu, local_mesh, over_problems
+from lottery_jax.subset_sum.grid import fits_int32
 from lottery_jax.subset_sum.solve import GridSize
 from lottery_jax.tensor_file import TensorFile
 
@@ -95,8 +96,7 @@ def _solve(job: Job, layer: Copies, drawn: jax.Array, targets: np.ndarray) -> tu
 
 def _on_host() -> bool:
     """A lone CPU device reads NumPy arrays where they are; elsewhere the candidates never leave the devices."""
-    mesh = local_mesh()
-    return mesh.size == 1 and mesh.devices[0].platform == "cpu"
+    return is_lone_cpu(local_mesh())
 
 
 def _promise(job: Job, layer: Copies) -> tuple[float, GridSize]:
@@ -105,8 +105,7 @@ def _promise(job: Job, layer: Copies) -> tuple[float, GridSize]:
     # Targets and tolerance are rounded to float32; the margin keeps what the solver accepts true in float64.
     margin = (job.candidates * bound + job.tolerance) * _FLOAT32_STEP
     allowed = max(job.tolerance - margin, job.tolerance / 2)
-    fine = job.candidates <= 24 and (job.candidates + 1) * job.candidates * bound * 2.0**-28 <= allowed / 32
-    return allowed, "int32" if fine else "int64"
+    return allowed, "int32" if fits_int32(job.candidates, job.candidates * bound, allowed) else "int64"
 
 
 def _place(job: Job, chunk: Chunk) -> tuple[UniformGrid, Key, int, int]:
