@@ -14,9 +14,9 @@ from typing import Annotated, TextIO
 
 import tyro
 
-from lottery_jax import supervisor
+from lottery_jax.cluster import supervisor
 from lottery_jax.errors import ClusterError, InputError, TicketError, suggest
-from lottery_jax.files import check_writable
+from lottery_jax.storage.files import check_writable
 from lottery_jax.findings import certified, show
 from lottery_jax.settings import Approximate, Compare, Verify, command_line
 

@@ -17,7 +17,7 @@ from lottery_jax.certificate import Certificate, verify
 from lottery_jax.data import DATASETS
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.evaluation import Metrics, evaluate
-from lottery_jax.files import check_writable
+from lottery_jax.storage.files import check_writable
 from lottery_jax.methods import METHODS, Bench
 from lottery_jax.networks.architecture import Architecture
 from lottery_jax.records import Record, append_records, read_records, run_folder, write_configuration

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lottery_jax.errors import InputError
-from lottery_jax.files import write_atomically
+from lottery_jax.storage.files import write_atomically
 
 Key = tuple[str, int, float | None]
 

@@ -19,6 +19,7 @@ VERSION = 1
 """Version of the map from (seed, stream, index) to a weight; tickets of another version are refused."""
 
 MAX_SIZE = 2**32
+_LARGEST, _LEAST = 2.0**64, 2.0**-64  # sizes of weights, so that products of two are float32 still
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _TABLE_BITS = 16
 _HOST_BLOCK = 1 << 16  # elements drawn at a time in NumPy, so that the rounds stay in cache
@@ -45,10 +46,15 @@ class Sampler:
             raise InputError(f"sampler {self.kind!r} is unknown; use uniform, normal or signed_constant")
         if not all(math.isfinite(v) for v in (self.low, self.high, self.scale)):
             raise InputError(f"sampler bounds must be finite, not {self.low}, {self.high}, {self.scale}")
-        if self.kind == "uniform" and not self.low < self.high:
-            raise InputError(f"a uniform sampler needs low < high, not [{self.low}, {self.high}]")
-        if self.kind != "uniform" and self.scale <= 0:
-            raise InputError(f"sampler scale must be positive, not {self.scale}")
+        if self.kind == "uniform" and not (
+            self.low < self.high and _LEAST <= max(-self.low, self.high) <= _LARGEST and _grid_steps(self)[1] > 1
+        ):
+            raise InputError(
+                f"a uniform sampler needs low < high, more than a float32's step apart and of sizes from {_LEAST} to"
+                f" {_LARGEST}, not [{self.low}, {self.high}]"
+            )
+        if self.kind != "uniform" and not _LEAST <= self.scale <= _LARGEST:
+            raise InputError(f"sampler scale must be positive, from {_LEAST} to {_LARGEST}, not {self.scale}")
 
     @classmethod
     def uniform(cls, low: float, high: float) -> "Sampler":
@@ -61,6 +67,16 @@ class Sampler:
     @classmethod
     def signed_constant(cls, scale: float) -> "Sampler":
         return cls("signed_constant", scale=float(scale))
+
+    def in_words(self) -> str:
+        """As people write it.
+
+        >>> Sampler.uniform(-1, 1).in_words(), Sampler.signed_constant(0.5).in_words()
+        ('U[-1, 1]', '+-0.5')
+        """
+        if self.kind == "uniform":
+            return f"U[{self.low:.6g}, {self.high:.6g}]"
+        return f"+-{self.scale:.6g}" if self.kind == "signed_constant" else f"N(0, {self.scale:.6g}^2)"
 
     @property
     def standard_deviation(self) -> float:
@@ -110,62 +126,79 @@ def _normal_table(scale: float) -> np.ndarray:
     return (np.concatenate([-grid[::-1], grid]) * scale).astype(np.float32)
 
 
-def _to_weights(sampler: Sampler, bits: Any, xp: Any) -> Any:
-    if sampler.kind == "normal":
-        return xp.asarray(_normal_table(sampler.scale))[bits >> xp.uint32(32 - _TABLE_BITS)]
-    if sampler.kind == "signed_constant":
-        value = np.float32(sampler.scale)
-        return xp.where(bits >> xp.uint32(31) == 1, value, -value)
-    return _on_grid(uniform_grid(sampler), bits, xp)
-
-
 class UniformGrid(NamedTuple):
-    """A uniform sampler as numbers: weights are (first, first + 1, ..., first + count - 1) * step.
-
-    A compiled program takes them as arguments, so that it serves every uniform sampler.
-    """
+    """A uniform sampler as numbers: weights are (first, first + 1, ..., first + count - 1) * step."""
 
     first: np.int32
     count: np.uint32
     step: np.float32
 
+    def weights(self, bits: Any, xp: Any) -> Any:
+        steps = _multiply_high(bits, self.count, xp).astype(xp.int32) + xp.asarray(self.first)
+        return steps.astype(xp.float32) * self.step
 
-def uniform_grid(sampler: Sampler) -> UniformGrid:
-    """The grid of a uniform sampler.
 
-    >>> grid = uniform_grid(Sampler.uniform(-1, 1))
+class Quantiles(NamedTuple):
+    """A sampler as a table of equally likely values, 2**_TABLE_BITS of them."""
+
+    table: np.ndarray
+
+    def weights(self, bits: Any, xp: Any) -> Any:
+        return xp.asarray(self.table)[bits >> xp.uint32(32 - _TABLE_BITS)]
+
+
+class TwoValues(NamedTuple):
+    """A sampler of +value and -value."""
+
+    value: np.float32
+
+    def weights(self, bits: Any, xp: Any) -> Any:
+        return xp.where(bits >> xp.uint32(31) == 1, self.value, -self.value)
+
+
+Numbers = UniformGrid | Quantiles | TwoValues
+"""A sampler as arrays: a compiled program takes them as arguments, so that it serves every sampler of a kind."""
+
+
+def numbers(sampler: Sampler) -> Numbers:
+    """A sampler as the numbers by which random bits become weights.
+
+    >>> grid = numbers(Sampler.uniform(-1, 1))
     >>> int(grid.first), int(grid.count)
     (-16777216, 33554433)
     """
+    if sampler.kind == "normal":
+        return Quantiles(_normal_table(sampler.scale))
+    if sampler.kind == "signed_constant":
+        return TwoValues(np.float32(sampler.scale))
+    first, count, exponent = _grid_steps(sampler)
+    return UniformGrid(np.int32(first), np.uint32(count), np.float32(2.0**-exponent))
+
+
+def _grid_steps(sampler: Sampler) -> tuple[int, int, int]:
+    """First step, number of steps, and how many bits a step is below 1, of a uniform sampler's grid."""
     exponent = 24 - math.ceil(math.log2(max(abs(sampler.low), abs(sampler.high))))
     first, last = math.ceil(sampler.low * 2.0**exponent), math.floor(sampler.high * 2.0**exponent)
-    return UniformGrid(np.int32(first), np.uint32(last - first + 1), np.float32(2.0**-exponent))
+    return first, last - first + 1, exponent
 
 
-def _on_grid(grid: UniformGrid, bits: Any, xp: Any) -> Any:
-    steps = _multiply_high(bits, grid.count, xp).astype(xp.int32) + xp.asarray(grid.first)
-    return steps.astype(xp.float32) * grid.step
+def draw_pairs(numbers: Numbers, key: tuple[Any, Any], stream: Any, first: Any, pairs: int, xp: Any = np) -> Any:
+    """The weights at positions 2 * first ... 2 * (first + pairs) - 1 of a stream, float32 [2 * pairs].
 
-
-def draw_grid_pairs(grid: UniformGrid, key: tuple[Any, Any], stream: Any, first: Any, pairs: int, xp: Any = np) -> Any:
-    """The weights at positions 2 * first ... 2 * (first + pairs) - 1 of a stream, float32 [2 * pairs]."""
+    `xp` is `numpy` or `jax.numpy`; both give the same bits, on every device.
+    """
     block = xp.arange(pairs, dtype=xp.uint32) + xp.asarray(first).astype(xp.uint32)
     words = threefry(key, (xp.zeros_like(block) + xp.asarray(stream).astype(xp.uint32), block), xp)
-    return _on_grid(grid, xp.stack(words, -1).reshape(-1), xp)
+    return numbers.weights(xp.stack(words, -1).reshape(-1), xp)
 
 
-def draw_grid_at(grid: UniformGrid, key: tuple[Any, Any], stream: Any, index: Any, xp: Any = np) -> Any:
-    """`draw_at` for a uniform sampler given as its grid."""
-    return _on_grid(grid, _bits_at(key, stream, index, xp), xp)
-
-
-def draw_at(sampler: Sampler, key: tuple[Any, Any], stream: Any, index: Any, xp: Any = np) -> Any:
+def draw_at(numbers: Numbers, key: tuple[Any, Any], stream: Any, index: Any, xp: Any = np) -> Any:
     """Weights at the uint32 positions `index` of a stream: float32, the shape of `index`.
 
-    `xp` is `numpy` or `jax.numpy`; both give the same bits, on every device. Each position costs a whole Threefry
-    block, which `draw_host` shares between two neighbours.
+    `xp` is as in `draw_pairs`. Each position costs a whole Threefry block, which `draw_pairs` shares between two
+    neighbours.
     """
-    return _to_weights(sampler, _bits_at(key, stream, index, xp), xp)
+    return numbers.weights(_bits_at(key, stream, index, xp), xp)
 
 
 def _bits_at(key: tuple[Any, Any], stream: Any, index: Any, xp: Any) -> Any:
@@ -195,12 +228,11 @@ def draw_range(sampler: Sampler, *, seed: int, stream: int, first: int, count: i
         raise InputError(f"positions {first} to {first + count} are not within the 2**32 of a stream")
     # Threefry gives two neighbours at once: from the even position before to the one after.
     key, begin, end = seed_words(seed), first - first % 2, first + count + (first + count) % 2
+    drawn = numbers(sampler)
     flat = np.empty(end - begin, np.float32)
     for start in range(begin, end, _HOST_BLOCK):
         stop = min(start + _HOST_BLOCK, end)
-        block = np.arange(start // 2, stop // 2, dtype=np.uint32)
-        words = threefry(key, (np.full_like(block, stream), block))
-        flat[start - begin : stop - begin] = _to_weights(sampler, np.stack(words, -1).reshape(-1), np)
+        flat[start - begin : stop - begin] = draw_pairs(drawn, key, stream, start // 2, (stop - start) // 2)
     return flat[first - begin :][:count]
 
 

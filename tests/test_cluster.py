@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from lottery_jax import supervisor
+from lottery_jax.cluster import supervisor
 from lottery_jax.cli import main
-from lottery_jax.cluster import Cluster, join
+from lottery_jax.cluster.join import Cluster, join
 from lottery_jax.constructions import model
 from lottery_jax.errors import InputError
 

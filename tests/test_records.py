@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lottery_jax.errors import InputError
-from lottery_jax.files import check_writable, write_atomically
+from lottery_jax.storage.files import check_writable, write_atomically
 from lottery_jax.records import Record, append_records, read_records, run_folder
 
 

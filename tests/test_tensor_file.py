@@ -13,8 +13,8 @@ from safetensors.numpy import save
 
 from lottery_jax.constructions.model import plan_job
 from lottery_jax.errors import InputError
-from lottery_jax.sealed import seal
-from lottery_jax.tensor_file import FormatError, TensorFile
+from lottery_jax.storage.sealed import seal
+from lottery_jax.storage.tensor_file import FormatError, TensorFile
 
 TYPES = [np.float64, np.float32, np.float16, ml_dtypes.bfloat16, np.int64, np.int32, np.uint8]
 

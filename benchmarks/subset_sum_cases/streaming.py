@@ -15,7 +15,7 @@ import numpy as np
 
 from lottery_jax.constructions.model import approximate_model
 from lottery_jax.model_certificate import verify_file
-from lottery_jax.tensor_file import Tensor, layout
+from lottery_jax.storage.tensor_file import Tensor, layout
 
 from .instances import DEVIATION, Run
 from .measure import device_memory, measure, memory_of_jax

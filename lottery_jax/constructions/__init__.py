@@ -1,14 +1,24 @@
-"""Constructions: theorems made executable. A target's weights go in, a ticket comes out, by subset sums."""
+"""Constructions: theorems made executable. A target goes in, a ticket comes out, by subset sums."""
 
-from lottery_jax.constructions.approximate import CONSTRUCTIONS, OBJECTIVES, approximate
-from lottery_jax.constructions.importance import fisher_importance
-from lottery_jax.constructions.within_budget import TargetFronts, approximate_within_budget
+from lottery_jax.constructions.approximate import approximate
+from lottery_jax.constructions.base import Branch, Construction, Plan
+from lottery_jax.constructions.budget.budget import Budget
+from lottery_jax.constructions.job import Job, plan_job
+from lottery_jax.constructions.promise import Promise
+from lottery_jax.constructions.registry import CONSTRUCTIONS, construction_named
+from lottery_jax.constructions.run import run_in_memory, run_to_file
 
 __all__ = [
     "CONSTRUCTIONS",
-    "OBJECTIVES",
-    "TargetFronts",
+    "Branch",
+    "Budget",
+    "Construction",
+    "Job",
+    "Plan",
+    "Promise",
     "approximate",
-    "approximate_within_budget",
-    "fisher_importance",
+    "construction_named",
+    "plan_job",
+    "run_in_memory",
+    "run_to_file",
 ]

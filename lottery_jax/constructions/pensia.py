@@ -2,70 +2,103 @@
 
 A weight w of input x is g(x) = sum_k v_k relu(u_k x) over kept units k. For x >= 0 only the units with u_k > 0 speak
 and give (sum u_k v_k) x; for x < 0 those with u_k < 0 do. So each sign of input that can occur needs a subset of the
-products u_k v_k that sums to w. The u_k of an input are shared by all outputs, the v_k are separate (Figure 1).
+products u_k v_k that sums to w. The u_k of an input are shared by all outputs, the v_k are separate (Figure 1). A bias
+is the weight of one more input, the constant 1; for a convolution the first layer is 1 x 1 (da Cunha et al. 2022).
 
-Products of two U[-1, 1] seldom reach |w| near 1 (their mean size is 1/4), but a ReLU layer may be divided by any
-positive gain: each layer's targets are brought to |w| <= REACH, and the gain is given back at its output.
+Products of two U[-1, 1] seldom reach |w| near 1 (their mean size is 1/4), but a layer may be divided by any positive
+gain: its targets are brought to |w| <= REACH, and the gain is given back at its output.
 """
+
+import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 
-from lottery_jax.constructions.plan import Plan
-from lottery_jax.networks.architecture import ATTEMPT_STRIDE, Gadget, block_positions
-from lottery_jax.sampler import Sampler, draw_at, seed_words
+from lottery_jax.constructions.base import Branch, Construction, Plan
+from lottery_jax.errors import InputError
+from lottery_jax.networks.network import Network
+from lottery_jax.networks.node import LEAST, Affine, Operation, join
+from lottery_jax.networks.sources.drawn import MOST_ATTEMPTS, Drawn
+from lottery_jax.networks.sources.gadget import Gadget
+from lottery_jax.networks.target import Target
+from lottery_jax.sampler import Sampler
 
 REACH = 0.25
 """Largest scaled target weight; at |w| <= 1/4 some one in 2,000 problems of 20 products fails to reach 0.001."""
+BIAS_REACH = 1.0
+"""Largest scaled bias: there are few, so that a draw of their blocks again costs little."""
 
 _UNIFORM = Sampler.uniform(-1, 1)
-_FIRST_ATTEMPTS = 1000
 
 
-def pensia_layer(inputs: int, outputs: int, candidates: int, *, signed: bool = False, gain: float = 1.0) -> Gadget:
-    """The random source of one target layer: 2 * candidates hidden units for each input, all U[-1, 1]."""
-    return Gadget(inputs, 2 * candidates, outputs, _UNIFORM, _UNIFORM, signed=signed, gain=gain)
+@dataclasses.dataclass(frozen=True)
+class Pensia(Construction):
+    """A gadget of 2 n hidden units for each input in front of every layer: the random network of depth 2L."""
+
+    name: ClassVar[str] = "pensia"
+
+    def leaf(self, target: Target, path: str, of: Affine) -> Gadget:
+        if not isinstance(of, Operation):
+            raise InputError(
+                f"pensia puts units in front of layers, and what the tensor {path!r} is fed with is unknown; name the"
+                " model's architecture, or use scalar"
+            )
+        reaches = {"weight": REACH, "bias": BIAS_REACH}
+        gain = max(target.scan(join(path, name)).largest / reaches[name] for name in of.tensors())
+        gain = max(float(np.float32(gain)), LEAST) if gain > 0 else 1.0
+        return Gadget(of, 2 * self.candidates, _UNIFORM, _UNIFORM, gain=gain)
+
+    def plans(
+        self, network: Network, path: str, drawn: Mapping[str, Drawn], seed: int
+    ) -> tuple[list[Plan], dict[str, np.ndarray]]:
+        gadget = network.sources[path]
+        assert isinstance(gadget, Gadget)
+        signs = {name: gadget.signs(name, network.given_to(path)) for name in gadget.of.tensors()}
+        both = np.full(drawn["first"].blocks, len(signs["weight"]) > 1)
+        both[gadget.of.inputs :] = False  # the constant 1 has one sign
+        first, redraws = _first_weights(drawn["first"], both, self.candidates, seed)
+        branches = {sign: _branch(sign * first > 0, first, self.candidates) for sign in signs["weight"]}
+        plans = [
+            Plan(
+                join(path, name),
+                drawn[name],
+                self.candidates,
+                bound=1.0,
+                gain=gadget.gain,
+                branches=tuple(branches[sign] for sign in signs[name]),
+                group=lambda weights, name=name: gadget.of.channels(name, weights),
+                edges=join(path, "first"),
+            )
+            for name in gadget.of.tensors()
+        ]
+        return plans, {"first": redraws}
 
 
-def layer_gain(weights: np.ndarray) -> float:
-    """The factor that brings a layer's largest |weight| to REACH (1 for a layer of zeros)."""
-    largest = float(np.abs(weights).max())
-    return largest / REACH if largest > 0 else 1.0
+def _branch(usable: np.ndarray, first: np.ndarray, candidates: int) -> Branch:
+    """The first `candidates` usable units of each input; where there are fewer, others with multiplier 0."""
+    slots = np.argsort(~usable, axis=1, kind="stable")[:, :candidates]
+    chosen = np.take_along_axis(usable, slots, 1)
+    multipliers = np.where(chosen, np.take_along_axis(first, slots, 1), 0).astype(np.float32)
+    return Branch(multipliers, slots.astype(np.int32))
 
 
-def pensia_plan(layer: Gadget, weights: np.ndarray, position: int, stream: int, seed: int) -> Plan:
-    """Draw the first matrix, redraw inputs whose units are too weak, and list each input's usable units.
+def _first_weights(drawn: Drawn, both: np.ndarray, candidates: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first matrix [I, U], inputs whose units are too weak drawn again, and rows (input, attempt) of those.
 
     The u_i of input i serve all its outputs, so a weak draw fails a whole row of weights at once: an input is drawn
-    again (and recorded) until the |u| of every branch sum to at least half of what is expected.
+    again (and recorded) until the |u| of every branch it needs sum to at least half of what is expected.
     """
-    candidates = layer.units // 2
-    first, redraws = _first_weights(layer, candidates, stream, seed)
-    signs = (1.0, -1.0) if layer.signed else (1.0,)
-    multipliers = np.zeros((len(signs), layer.inputs, candidates), np.float32)
-    slots = np.zeros(multipliers.shape, np.int32)
-    for branch, sign in enumerate(signs):
-        usable = sign * first > 0
-        order = np.argsort(~usable, axis=1, kind="stable")[:, :candidates]
-        slots[branch] = order
-        chosen = np.take_along_axis(usable, order, 1)
-        multipliers[branch] = np.where(chosen, np.take_along_axis(first, order, 1), 0)
-    return Plan(layer, f"{position}.second", weights / layer.gain, multipliers, slots, 1.0, redraws)
-
-
-def _first_weights(layer: Gadget, candidates: int, stream: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    key = seed_words(seed)
-    first = np.empty((layer.inputs, layer.units), np.float32)
-    weak = np.arange(layer.inputs)
-    last = np.zeros(layer.inputs, np.int32)
-    for attempt in range(_FIRST_ATTEMPTS):
-        index = block_positions(layer, "first", weak, np.zeros(1, np.uint32))
-        first[weak] = draw_at(_UNIFORM, key, stream + ATTEMPT_STRIDE * attempt, index)
+    first = np.empty((drawn.blocks, drawn.width), np.float32)
+    weak = np.arange(drawn.blocks)
+    last = np.zeros(drawn.blocks, np.int64)
+    for attempt in range(MOST_ATTEMPTS + 1):
+        first[weak] = drawn.draw(seed, weak, attempt)
         last[weak] = attempt
         reach = np.maximum(first, 0).sum(1)
-        if layer.signed:
-            reach = np.minimum(reach, np.maximum(-first, 0).sum(1))
+        reach = np.where(both, np.minimum(reach, np.maximum(-first, 0).sum(1)), reach)
         weak = np.flatnonzero(reach < candidates / 4)
         if not len(weak):
             break
     redrawn = np.flatnonzero(last)
-    return first, np.stack([redrawn, np.zeros_like(redrawn), last[redrawn]], 1).astype(np.int32)
+    return first, np.stack([redrawn, last[redrawn]], 1)

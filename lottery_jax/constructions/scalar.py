@@ -1,24 +1,68 @@
 """The scalar setting that Pensia et al. 2020 ran as Experiment 1: candidates are plain weights, not products.
 
-Every edge has n random copies drawn from U[min w, max w] over the whole target; `shared` draws one vector of copies
-per output row, as the published code does, otherwise each weight has its own.
+Every weight has n random copies. It takes any tensor, also of a model whose graph is unknown.
 """
+
+import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 import numpy as np
 
-from lottery_jax.constructions.plan import Plan
-from lottery_jax.networks.architecture import Parallel
+from lottery_jax.constructions.base import Construction, Plan
+from lottery_jax.networks.network import Network
+from lottery_jax.networks.node import Affine, join
+from lottery_jax.networks.sources.copies import Copies
+from lottery_jax.networks.sources.drawn import Drawn
+from lottery_jax.networks.target import Target
 from lottery_jax.sampler import Sampler
 
-
-def scalar_layer(inputs: int, outputs: int, candidates: int, low: float, high: float, shared: bool) -> Parallel:
-    """The random source of one target layer: `candidates` copies of each edge, U[low, high]."""
-    return Parallel(inputs, candidates, outputs, Sampler.uniform(low, high), shared)
+_LEAST_BOUND = 2.0**-63  # of the candidates, so that no step of their grid falls below the normal float32
 
 
-def scalar_plan(layer: Parallel, weights: np.ndarray, position: int) -> Plan:
-    """Every copy of an edge is a candidate for its weight."""
-    shape = (1, layer.inputs, layer.copies)
-    slots = np.broadcast_to(np.arange(layer.copies, dtype=np.int32), shape)
-    bound = max(abs(layer.sampler.low), abs(layer.sampler.high))
-    return Plan(layer, f"{position}.kernel", weights, np.ones(shape, np.float32), slots, bound)
+@dataclasses.dataclass(frozen=True)
+class Scalar(Construction):
+    """n random copies of each weight; kept copies sum to it."""
+
+    name: ClassVar[str] = "scalar"
+    shared: ClassVar[bool] = False
+
+    range: Literal["tensor", "model"] = "tensor"
+    """Copies are uniform: on [-m, m] with the largest |weight| m of their tensor, or (model) on [min w, max w] over all
+    weights, as published."""
+
+    def leaf(self, target: Target, path: str, of: Affine) -> Copies:
+        names = [join(path, name) for name in of.tensors()]
+        return Copies(of, self.candidates, tuple(self._sampler(target, name) for name in names), self.shared)
+
+    def _sampler(self, target: Target, name: str) -> Sampler:
+        if self.range == "model":
+            scans = [target.scan(name) for name in target.network.approximated]
+            low, high = min(scan.low for scan in scans), max(scan.high for scan in scans)
+            if low < high:
+                return Sampler.uniform(low, high)
+        largest = target.scan(name).largest
+        bound = max(largest, _LEAST_BOUND) if largest > 0 else 1.0
+        return Sampler.uniform(-bound, bound)
+
+    def plans(
+        self, network: Network, path: str, drawn: Mapping[str, Drawn], seed: int
+    ) -> tuple[list[Plan], dict[str, np.ndarray]]:
+        plans = [
+            Plan(
+                join(path, name),
+                tensor,
+                self.candidates,
+                bound=max(abs(tensor.sampler.low), abs(tensor.sampler.high)),
+            )
+            for name, tensor in drawn.items()
+        ]
+        return plans, {}
+
+
+@dataclasses.dataclass(frozen=True)
+class ScalarShared(Scalar):
+    """n random copies for each output, shared by all its weights, as published."""
+
+    name: ClassVar[str] = "scalar-shared"
+    shared: ClassVar[bool] = True

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lottery_jax.errors import InputError
-from lottery_jax.files import write_atomically
+from lottery_jax.storage.files import write_atomically
 
 log = logging.getLogger("lottery_jax")
 

@@ -1,44 +1,166 @@
-"""The masked random network: the thing every method's ticket is evaluated as."""
+"""A whole network: a tree and what it is given."""
 
-from collections.abc import Callable, Mapping
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from lottery_jax.networks.architecture import Architecture, chain, check, source_tensors
+from lottery_jax.errors import InputError
+from lottery_jax.networks.codec import from_json, to_json
 from lottery_jax.networks.gates import FixedGate
-from lottery_jax.networks.layers import MODULES, Gate
+from lottery_jax.networks.node import Affine, Gate, Node, Spec, Weights, join
+from lottery_jax.networks.sources.drawn import ATTEMPT_STRIDE, Drawn
+from lottery_jax.networks.sources.source import Source
+
+Redraws = Mapping[str, np.ndarray]
+"""For random tensors by name, int64 rows (block, attempt): which blocks were drawn again."""
+NO_REDRAWS = np.zeros((0, 2), np.int64)
+_MOST_WEIGHTS = 1 << 48
 
 
-class MaskedNetwork(nnx.Module):
-    """x [B, I] -> logits [B, O]: the layers of an architecture with ReLU between them, all weights frozen."""
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A tree with the examples it is given: a target if its tensors are stored, a source if they are drawn.
 
-    def __init__(
-        self,
-        architecture: Architecture,
-        source: Mapping[str, np.ndarray | jax.Array],
-        gate: Callable[[str], Gate],
-    ) -> None:
-        """`source` maps tensor names ("0.first") to weights; `gate(name)` makes the gate of a tensor."""
-        check(architecture)
-        names = [tensor.name for tensor in source_tensors(architecture)]
-        layers = []
-        for position, layer in enumerate(chain(architecture)):
-            own = [name for name in names if name.split(".")[0] == str(position)]
-            tensors = {name.split(".")[1]: jnp.asarray(source[name]) for name in own}
-            layers.append(MODULES[type(layer)](layer, tensors, {n.split(".")[1]: gate(n) for n in own}))
-        self.layers = nnx.List(layers)
+    given: None for a model whose graph is unknown (`Bag`). Raises `InputError` where the nodes do not fit together.
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        for layer in self.layers[:-1]:
-            x = jax.nn.relu(layer(x))
-        return self.layers[-1](x)
+    >>> from lottery_jax.networks.layers.chain import Chain
+    >>> from lottery_jax.networks.layers.dense import Dense
+    >>> network = Network(Chain((("fc1", Dense(3, 2)), ("fc2", Dense(2, 5)))), Spec((3,)))
+    >>> network.output.shape, network.tensors
+    ((5,), {'fc1.weight': (2, 3), 'fc2.weight': (5, 2)})
+    """
+
+    root: Node
+    given: Spec | None = None
+
+    def __post_init__(self) -> None:
+        names = [join(path, name) for path, node in self.nodes() for name in node.tensors()] + list(self.drawn)
+        if not names:
+            raise InputError("a network needs at least one layer with weights")
+        if len(set(names)) < len(names) or "" in names:
+            raise InputError(f"the tensors of a network need different names, not {names}")
+        shapes = [*self.tensors.values(), *(tensor.shape for tensor in self.drawn.values())]
+        if min(map(min, shapes)) < 1 or sum(map(math.prod, shapes)) > _MOST_WEIGHTS:
+            raise InputError(f"a network has tensors of sizes from 1 up and at most {_MOST_WEIGHTS:,} weights")
+        if sum(tensor.streams for tensor in self.drawn.values()) > ATTEMPT_STRIDE:
+            raise InputError(f"the random tensors need more than {ATTEMPT_STRIDE} streams; approximate it in parts")
+        assert self.output is not None or self.given is None  # flows, or has no inputs
+
+    def nodes(self) -> Iterator[tuple[str, Node]]:
+        """Every node with its path, parents first."""
+        return _walk(self.root, "")
+
+    @functools.cached_property
+    def _flow(self) -> tuple[Spec | None, dict[str, Spec]]:
+        seen: dict[str, Spec] = {}
+        return (None if self.given is None else self.root.flow(self.given, "", seen)), seen
+
+    @property
+    def output(self) -> Spec | None:
+        """What comes out; None for a model whose graph is unknown."""
+        return self._flow[0]
+
+    def given_to(self, path: str) -> Spec | None:
+        """What the leaf at a path is given."""
+        return self._flow[1].get(path)
+
+    @functools.cached_property
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of all stored tensors by name."""
+        return {join(path, name): shape for path, node in self.nodes() for name, shape in node.tensors().items()}
+
+    @functools.cached_property
+    def affine(self) -> dict[str, Affine]:
+        """The affine leaves by path: what a construction approximates."""
+        return {path: node for path, node in self.nodes() if isinstance(node, Affine)}
+
+    @functools.cached_property
+    def approximated(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the tensors that have masks, or are to have them: those of the affine leaves."""
+        leaves = {**self.affine, **{path: source.of for path, source in self.sources.items()}}
+        return {join(path, name): shape for path, leaf in leaves.items() for name, shape in leaf.tensors().items()}
+
+    @functools.cached_property
+    def sources(self) -> dict[str, Source]:
+        """The random leaves by path."""
+        return {path: node for path, node in self.nodes() if isinstance(node, Source)}
+
+    @functools.cached_property
+    def drawn(self) -> dict[str, Drawn]:
+        """All random tensors by name, each on streams of its own."""
+        found, stream = {}, 0
+        for path, source in self.sources.items():
+            own = source.drawn()
+            for name, tensor in own.items():
+                found[join(path, name)] = dataclasses.replace(tensor, stream=stream + tensor.stream)
+            stream += max(tensor.stream + tensor.streams for tensor in own.values())
+        return found
+
+    @property
+    def source_weights(self) -> int:
+        """Number of random weights (those that several rows share are counted once)."""
+        return sum(tensor.blocks * tensor.width for tensor in self.drawn.values())
+
+    def replaced(self, leaf: Callable[[str, Node], Node]) -> "Network":
+        """The same network with each leaf made anew from its path and itself."""
+        return Network(_replaced(self.root, "", leaf), self.given)
+
+    @functools.cached_property
+    def target(self) -> "Network":
+        """The network that a source stands for: each random leaf is the one that it wraps."""
+        return self.replaced(lambda path, node: node.of if isinstance(node, Source) else node)
+
+    def module(self, tensors: Mapping[str, Any], gate: Callable[[str], Gate] | None = None) -> nnx.Module:
+        """The Flax module x [B, *given] -> [B, *output]; `tensors` are stored and random ones, by name."""
+        return self.root.module(Weights(tensors, gate))
+
+    def draw(self, seed: int, redraws: Redraws | None = None) -> dict[str, np.ndarray]:
+        """All random tensors, float32, regenerated on the host from the seed."""
+        again = redraws or {}
+        return {name: tensor.draw_all(seed, again.get(name, NO_REDRAWS)) for name, tensor in self.drawn.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionaries that `network_from_json` turns back into the same network."""
+        given = None if self.given is None else to_json((self.given.shape, self.given.nonnegative))
+        return {"given": given, "root": to_json(self.root)}
 
 
-def fixed_network(
-    architecture: Architecture, source: Mapping[str, np.ndarray], masks: Mapping[str, np.ndarray]
-) -> MaskedNetwork:
-    """The network with given boolean masks: what is rebuilt from a ticket."""
-    return MaskedNetwork(architecture, source, lambda name: FixedGate(jnp.asarray(masks[name])))
+def network_from_json(row: Any) -> Network:
+    """Inverse of `Network.to_json`; raises `InputError` for what is no network."""
+    if not isinstance(row, dict) or set(row) != {"given", "root"}:
+        raise InputError("a network has the fields given and root, and no others")
+    given = row["given"]
+    if given is not None:
+        if not (isinstance(given, list) and len(given) == 2 and isinstance(given[0], list)):
+            raise InputError("what a network is given must be a shape, and whether it is never negative")
+        shape, nonnegative = given
+        if not (all(type(size) is int for size in shape) and isinstance(nonnegative, bool)):
+            raise InputError("what a network is given must be a shape, and whether it is never negative")
+        given = Spec(tuple(shape), nonnegative)
+    return Network(from_json(row["root"]), given)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def run(network: Network, tensors: Mapping[str, Any], masks: Mapping[str, Any], x: Any) -> jax.Array:
+    """The outputs for x [B, *given]: one compiled program for all networks of one tree."""
+    return network.module(tensors, lambda name: FixedGate(masks[name]))(x)  # type: ignore[operator]
+
+
+def _walk(node: Node, path: str) -> Iterator[tuple[str, Node]]:
+    yield path, node
+    for name, child in node.children().items():
+        yield from _walk(child, join(path, name))
+
+
+def _replaced(node: Node, path: str, leaf: Callable[[str, Node], Node]) -> Node:
+    children = node.children()
+    if not children:
+        return leaf(path, node)
+    return node.with_children({name: _replaced(child, join(path, name), leaf) for name, child in children.items()})

@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from lottery_jax.files import write_atomically
+from lottery_jax.storage.files import write_atomically
 from lottery_jax.records import Record
 from lottery_jax.report.figure import figure
 from lottery_jax.report.summary import COLUMNS, heading, rows

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lottery_jax.errors import InputError
-from lottery_jax.files import write_atomically
+from lottery_jax.storage.files import write_atomically
 from lottery_jax.networks.mlp import MLP
 
 LAYER_NAME = re.compile(r"fc([1-9][0-9]*)\.weight")

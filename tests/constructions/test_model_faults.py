@@ -20,7 +20,7 @@ from lottery_jax.constructions.model import Job, approximate_model, chunk_folder
 from lottery_jax.constructions.model.chunks import chunk_path
 from lottery_jax.errors import InputError, TicketError
 from lottery_jax.model_certificate import verify_file
-from lottery_jax.sealed import SealedFile, seal
+from lottery_jax.storage.sealed import SealedFile, seal
 from lottery_jax.ticket import Ticket
 from tests.constructions.kill_driver import Nearest
 

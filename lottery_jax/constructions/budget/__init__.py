@@ -1,0 +1,1 @@
+"""One budget of kept weights, or of error, spent over all weights of a target."""

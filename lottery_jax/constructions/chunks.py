@@ -1,0 +1,116 @@
+"""Where finished chunks are kept: in memory, or as durable files, so that a killed job goes on where it was.
+
+A chunk's file carries the job's fingerprint and its own number under a digest. A file that is cut off, changed or in
+another's place is solved again, and said; one of another job or version is never touched, but refused.
+"""
+
+import contextlib
+from pathlib import Path
+from typing import Protocol
+
+from lottery_jax.constructions.goal import Arrays
+from lottery_jax.constructions.job import Chunk, Job
+from lottery_jax.errors import InputError
+from lottery_jax.storage.files import write_atomically
+from lottery_jax.storage.sealed import SealedFile, seal
+from lottery_jax.storage.store import read_array
+from lottery_jax.storage.tensor_file import FormatError
+
+FORMAT = "lottery_jax chunk"
+VERSION = 2
+ENTRY = "chunk"
+
+
+class Finished(Protocol):
+    """Finished chunks by number."""
+
+    def read(self, job: Job, chunk: Chunk) -> Arrays | None:
+        """What a chunk came to, None if it is not there; raises `DamagedChunk`, or `InputError` for another job's."""
+        ...
+
+    def write(self, job: Job, chunk: Chunk, arrays: Arrays) -> None:
+        """Keep a chunk, whole or not at all."""
+        ...
+
+
+class Memory:
+    """Finished chunks of one job in memory."""
+
+    def __init__(self) -> None:
+        self._chunks: dict[int, Arrays] = {}
+
+    def read(self, job: Job, chunk: Chunk) -> Arrays | None:
+        return self._chunks.get(chunk.number)
+
+    def write(self, job: Job, chunk: Chunk, arrays: Arrays) -> None:
+        self._chunks[chunk.number] = arrays
+
+
+class DamagedChunk(Exception):
+    """A chunk's file that is not what was written as this chunk: it is solved again."""
+
+
+class Folder:
+    """Finished chunks as files of a folder that other processes may share."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def make(self) -> None:
+        """Make the folder if it is not there; raises `InputError`."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"the folder {str(self.path)!r} cannot be made ({error.strerror}); choose another place with --out"
+            ) from None
+
+    def file(self, number: int) -> Path:
+        """The file of a chunk.
+
+        >>> Folder(Path("t.chunks")).file(3).name
+        'chunk-00000003.safetensors'
+        """
+        return self.path / f"chunk-{number:08d}.safetensors"
+
+    def write(self, job: Job, chunk: Chunk, arrays: Arrays) -> None:
+        header = {"format": FORMAT, "version": VERSION, "job": job.fingerprint, "number": chunk.number}
+        write_atomically(self.file(chunk.number), seal(ENTRY, header, arrays))
+
+    def read(self, job: Job, chunk: Chunk) -> Arrays | None:
+        path = self.file(chunk.number)
+        if not path.exists():
+            return None
+        try:
+            with SealedFile(path, ENTRY) as file:
+                file.check_digest()
+                header = file.header
+                arrays = {name: read_array(file, name) for name in file.tensors}
+        except FormatError as error:
+            raise DamagedChunk(str(error)) from None
+        if (header.get("format"), header.get("version")) != (FORMAT, VERSION):
+            raise InputError(
+                f"{str(path)!r} is a chunk of version {header.get('version')}, and this program reads {VERSION};"
+                f" finish it with the program that began it, or remove {str(self.path)!r}"
+            )
+        if header.get("job") != job.fingerprint:
+            raise InputError(
+                f"{str(path)!r} belongs to another job (another target, seed or option); finish that one with its own"
+                f" command, remove {str(self.path)!r}, or choose another --out"
+            )
+        if header.get("number") != chunk.number:
+            raise DamagedChunk(f"the file {str(path)!r} holds chunk {header.get('number')}")
+        wrong = job.goal.misfit(job, chunk, arrays)
+        if wrong:
+            raise DamagedChunk(f"the file {str(path)!r} holds {wrong}")
+        return arrays
+
+    def remove(self) -> None:
+        """Remove the chunks, what killed processes left half written, and the folder if nothing else is in it."""
+        if not self.path.is_dir():
+            return
+        for path in self.path.iterdir():
+            if path.name.startswith(("chunk-", ".chunk-", ".ticket-", "lock")):
+                path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.path.rmdir()

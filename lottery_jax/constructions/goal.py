@@ -1,0 +1,67 @@
+"""What is asked of the subsets: every weight within a tolerance (`Promise`), or a budget (`budget`)."""
+
+import abc
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lottery_jax.constructions.base import Construction
+
+if TYPE_CHECKING:
+    from lottery_jax.constructions.job import Chunk, Job
+
+Arrays = dict[str, np.ndarray]
+"""What is kept of a finished chunk, in memory or in its file."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Masks:
+    """The masks of a chunk: its bits, row-major, lowest first (uint8), and redraws int64 (block of the tensor, attempt)."""
+
+    bits: np.ndarray
+    redraws: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Settled:
+    """What a job came to when every chunk was solved: what the ticket promises, and the masks chunk by chunk."""
+
+    tolerance: float
+    kept_budget: int | None
+    settings: Mapping[str, Any]
+    masks: Callable[["Chunk"], Masks]
+
+
+class Goal(abc.ABC):
+    """What is asked. Concrete goals are frozen dataclasses."""
+
+    @property
+    @abc.abstractmethod
+    def suffix(self) -> str:
+        """Added to the construction's name; empty for the usual goal."""
+
+    @abc.abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """How subsets are chosen, as JSON values: all that the masks depend on."""
+
+    @abc.abstractmethod
+    def check(self, construction: Construction) -> None:
+        """Refuse what cannot be asked of a construction; raises `InputError`."""
+
+    @abc.abstractmethod
+    def solve(self, job: "Job", chunk: "Chunk") -> Arrays:
+        """Solve one chunk."""
+
+    @abc.abstractmethod
+    def misfit(self, job: "Job", chunk: "Chunk", arrays: Arrays) -> str | None:
+        """What is wrong with arrays that claim to be a finished chunk, None where nothing is."""
+
+    @abc.abstractmethod
+    def chunk_bytes(self, job: "Job") -> Callable[["Chunk"], int]:
+        """Bytes of a finished chunk, about."""
+
+    @abc.abstractmethod
+    def settle(self, job: "Job", solved: Callable[["Chunk"], Arrays]) -> Settled:
+        """Decide what is left to decide when every chunk is solved."""

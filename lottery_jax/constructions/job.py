@@ -1,0 +1,135 @@
+"""A job: everything that decides a ticket, and how the work is cut into chunks. What runs it is `run`."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+
+from lottery_jax import sampler
+from lottery_jax.constructions.base import Construction, Plan
+from lottery_jax.constructions.goal import Goal
+from lottery_jax.errors import InputError
+from lottery_jax.networks.fold import folded
+from lottery_jax.networks.network import Network, Redraws
+from lottery_jax.networks.target import Target
+from lottery_jax.sampler import seed_words
+from lottery_jax.storage.tensor_file import Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunk:
+    """Some whole blocks of one tensor: blocks `first` ... `first + count - 1`, all on one stream."""
+
+    number: int
+    plan: int
+    first: int
+    count: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Job:
+    """A target without batch normalisations, its random source, and how the one is found in the other.
+
+    chunk_weights: target weights of a chunk, about; the masks do not depend on it. Made by `plan_job`.
+    """
+
+    target: Target
+    network: Network
+    plans: tuple[Plan, ...]
+    edge_redraws: Redraws
+    seed: int
+    construction: Construction
+    goal: Goal
+    chunk_weights: int
+
+    @property
+    def weights(self) -> int:
+        """Number of target weights."""
+        return self.target.weights
+
+    @property
+    def method(self) -> str:
+        return "-".join(filter(None, (self.construction.name, self.goal.suffix)))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How the ticket is made, for its reader."""
+        return {"construction": self.construction.name, **dataclasses.asdict(self.construction), **self.goal.settings()}
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """SHA-256 of all that the ticket depends on: equal for equal tickets, whatever the chunks."""
+        facts = {
+            "target": self.target.digest,
+            "network": self.network.to_json(),
+            "settings": self.settings,
+            "seed": self.seed,
+            "sampler_version": sampler.VERSION,
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """`identity` and the size of the chunks: what a chunk file must carry to belong to this job."""
+        return hashlib.sha256(f"{self.identity} {self.chunk_weights}".encode()).hexdigest()
+
+    @functools.cached_property
+    def chunks(self) -> tuple[Chunk, ...]:
+        """The chunks in order. Each but the last of a tensor has a multiple of 8 blocks: whole bytes of the mask."""
+        found: list[Chunk] = []
+        for place, plan in enumerate(self.plans):
+            drawn = plan.drawn
+            step = max(self.chunk_weights // drawn.shared // 8, 1) * 8
+            run = drawn.layout.per_stream or drawn.blocks
+            for part in range(0, drawn.blocks, run):
+                stop = min(part + run, drawn.blocks)
+                for first in range(part, stop, step):
+                    found.append(Chunk(len(found), place, first, min(step, stop - first)))
+        return tuple(found)
+
+    def chunk_size(self, chunk: Chunk) -> int:
+        """Target weights of a chunk."""
+        return chunk.count * self.plans[chunk.plan].drawn.shared
+
+    def mask_bytes(self, chunk: Chunk) -> int:
+        return (self.chunk_size(chunk) * self.plans[chunk.plan].drawn.width + 7) // 8
+
+    @property
+    def ticket_bytes(self) -> int:
+        """Size of the ticket's tensors, but for what is drawn again."""
+        masks = sum((drawn.size + 7) // 8 for drawn in self.network.drawn.values())
+        tensors = self.target.tensors.tensors.values()
+        return masks + sum(Tensor(tensor.name, tensor.dtype, tensor.shape).nbytes for tensor in tensors)
+
+
+def plan_job(
+    target: Target, construction: Construction, goal: Goal, *, seed: int, chunk_weights: int | None = None
+) -> Job:
+    """Read a target once, slice by slice, and plan its approximation; raises `InputError`."""
+    seed_words(seed)
+    goal.check(construction)
+    chunk_weights = chunk_weights or default_chunk(construction.candidates)
+    if chunk_weights < 8 or chunk_weights % 8:
+        raise InputError(f"chunk_weights must be a multiple of 8, not {chunk_weights}")
+    target = folded(target)
+    if not target.network.approximated:
+        raise InputError("the target has no layer with weights to approximate")
+    for name in target.network.tensors:
+        target.scan(name)
+    network = construction.source(target)
+    plans, redraws = construction.all_plans(network, seed)
+    return Job(target, network, plans, redraws, seed, construction, goal, chunk_weights)
+
+
+def default_chunk(candidates: int) -> int:
+    """Target weights of a chunk: what a kill may lose, some seconds of work; the exact search grows as 2**(n/2).
+
+    >>> default_chunk(21), default_chunk(30), default_chunk(100)
+    (262144, 32768, 8192)
+    """
+    if candidates > 44:
+        return 1 << 13
+    return 1 << max(18 - max(candidates - 23, 0) // 2, 10)

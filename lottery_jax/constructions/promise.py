@@ -1,0 +1,120 @@
+"""The usual goal: every weight within a tolerance, at the least error or with the fewest kept."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from lottery_jax.constructions.base import Construction, Plan
+from lottery_jax.constructions.goal import Arrays, Goal, Masks, Settled
+from lottery_jax.constructions.job import Chunk, Job
+from lottery_jax.constructions.solve import (
+    How,
+    branches_of,
+    how_to_promise,
+    mask_rows,
+    pieces,
+    scaled_targets,
+    search,
+)
+from lottery_jax.errors import InputError, suggest
+from lottery_jax.networks.network import NO_REDRAWS
+from lottery_jax.networks.sources.drawn import MOST_ATTEMPTS
+from lottery_jax.subset_sum import Solution, Solver
+from lottery_jax.tickets.header import check_tolerance
+
+OBJECTIVES = ("least-error", "smallest")
+
+
+@dataclasses.dataclass(frozen=True)
+class Promise(Goal):
+    """Every weight within `tolerance`; `objective` is least-error or smallest (fewest kept weights).
+
+    A weight whose subset is not within the tolerance has its block drawn again, up to `max_redraws` times; where several
+    weights share a block, all of them are solved anew. A block that never succeeds keeps its first draw. `solver`
+    replaces the choice by objective.
+    """
+
+    tolerance: float = 0.01
+    objective: str = "least-error"
+    max_redraws: int = 20
+    solver: Solver | None = None
+
+    @property
+    def suffix(self) -> str:
+        return "" if self.objective == "least-error" else self.objective
+
+    def chosen_solver(self, construction: Construction) -> Solver:
+        """The solver that is used."""
+        return self.solver or construction.solver(self.objective)
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "objective": self.objective,
+            "tolerance": self.tolerance,
+            "max_redraws": self.max_redraws,
+            **({} if self.solver is None else {"solver": repr(self.solver)}),
+        }
+
+    def check(self, construction: Construction) -> None:
+        check_tolerance(self.tolerance)
+        if self.objective not in OBJECTIVES:
+            raise InputError(f"objective {self.objective!r} is unknown; {suggest(self.objective, OBJECTIVES)}")
+        if not 0 <= self.max_redraws <= MOST_ATTEMPTS:
+            raise InputError(f"max_redraws must be from 0 to {MOST_ATTEMPTS}, not {self.max_redraws}")
+        self.chosen_solver(construction).check(construction.candidates)
+
+    def solve(self, job: Job, chunk: Chunk) -> Arrays:
+        plan, targets = job.plans[chunk.plan], scaled_targets(job, chunk)
+        how = how_to_promise(plan, self.chosen_solver(job.construction), self.tolerance)
+        blocks = chunk.first + np.arange(chunk.count)
+        each = plan.drawn.shared
+        parts = [_solve(job, plan, blocks[part], targets[part], 0, how) for part in pieces(plan, chunk.count)]
+        mask, within = (np.concatenate(found) for found in zip(*parts, strict=True))
+        redraws, failed = [], np.flatnonzero(~within)
+        for attempt in range(1, self.max_redraws + 1):
+            if not len(failed):
+                break
+            again, settled = _solve(job, plan, blocks[failed], targets[failed], attempt, how)
+            done = failed[settled]
+            mask.reshape(chunk.count, each, -1)[done] = again.reshape(len(failed), each, -1)[settled]
+            redraws.append(np.stack([blocks[done], np.full_like(done, attempt)], 1))
+            failed = failed[~settled]
+        rows = np.concatenate(redraws) if redraws else NO_REDRAWS
+        return {"mask": np.packbits(mask, bitorder="little"), "redraws": rows[np.argsort(rows[:, 0])]}
+
+    def misfit(self, job: Job, chunk: Chunk, arrays: Arrays) -> str | None:
+        if set(arrays) != {"mask", "redraws"}:
+            return f"the arrays {sorted(arrays)}"
+        if arrays["mask"].shape != (job.mask_bytes(chunk),) or arrays["mask"].dtype != np.uint8:
+            return "a mask of another shape"
+        rows = arrays["redraws"]
+        own = rows.dtype == np.int64 and rows.shape[1:] == (2,)
+        inside = own and ((rows[:, 0] >= chunk.first) & (rows[:, 0] < chunk.first + chunk.count)).all()
+        return None if inside else "redraws of other blocks"
+
+    def chunk_bytes(self, job: Job) -> Callable[[Chunk], int]:
+        return job.mask_bytes
+
+    def settle(self, job: Job, solved: Callable[[Chunk], Arrays]) -> Settled:
+        def masks(chunk: Chunk) -> Masks:
+            found = solved(chunk)
+            return Masks(found["mask"], found["redraws"])
+
+        return Settled(self.tolerance, None, {}, masks)
+
+
+def _solve(
+    job: Job, plan: Plan, blocks: np.ndarray, targets: np.ndarray, attempt: int, how: How
+) -> tuple[np.ndarray, np.ndarray]:
+    """Masks bool [B R, width], and bool [B] where every weight of a block is within the tolerance in every branch."""
+    within, subsets = np.ones(targets.size, bool), []
+    for branch in branches_of(plan):
+        found = search(job, plan, branch, blocks, targets, attempt, how)
+        if not isinstance(found, Solution) or found.minus is not None:
+            raise InputError(f"{how.solver} does not answer with one subset for each weight; choose another solver")
+        within &= found.within
+        subsets.append(found.bits)
+    rows = (blocks[:, None] * targets.shape[1] + np.arange(targets.shape[1])).reshape(-1)
+    return mask_rows(plan, rows, subsets), within.reshape(targets.shape).all(1)

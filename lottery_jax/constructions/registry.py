@@ -1,0 +1,15 @@
+"""Every construction by its name; a new theorem is its own file and one line here."""
+
+from lottery_jax.constructions.base import Construction
+from lottery_jax.constructions.pensia import Pensia
+from lottery_jax.constructions.scalar import Scalar, ScalarShared
+from lottery_jax.errors import InputError, suggest
+
+CONSTRUCTIONS: dict[str, type[Construction]] = {found.name: found for found in (Pensia, Scalar, ScalarShared)}
+
+
+def construction_named(name: str) -> type[Construction]:
+    """The construction of a name; raises `InputError`."""
+    if name not in CONSTRUCTIONS:
+        raise InputError(f"construction {name!r} is unknown; {suggest(name, CONSTRUCTIONS)}")
+    return CONSTRUCTIONS[name]

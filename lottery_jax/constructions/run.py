@@ -1,0 +1,186 @@
+"""Running a job: solve the chunks that are missing, put them together; alone or with other processes."""
+
+import collections
+import concurrent.futures
+import contextlib
+import dataclasses
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from lottery_jax.cluster.join import Cluster
+from lottery_jax.constructions.assemble import in_memory, to_file
+from lottery_jax.constructions.chunks import DamagedChunk, Finished, Folder, Memory
+from lottery_jax.constructions.goal import Arrays
+from lottery_jax.constructions.job import Chunk, Job
+from lottery_jax.errors import InputError, TicketError
+from lottery_jax.storage.lock import locked
+from lottery_jax.storage.sealed import SealedFile
+from lottery_jax.storage.tensor_file import FormatError
+from lottery_jax.tickets.ticket import ENTRY, Ticket
+
+ALONE = Cluster()
+_VISIBLE = 180.0  # seconds in which a network's file system shows a file to another host, at the latest
+_POLL = 0.2  # seconds between two looks for chunks of other processes
+_WRITERS = 2  # threads that wait for the disk
+
+Progress = Callable[[int, int], None]
+"""Called with (weights that are done, weights in all)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """Weights that were found solved and weights solved now, by this process, and the damaged files replaced."""
+
+    found: int
+    solved: int
+    damaged: tuple[str, ...] = ()
+
+
+def run_in_memory(job: Job, *, progress: Progress | None = None) -> Ticket:
+    """The ticket of a job, nothing of it on a disk."""
+    finished = Memory()
+    solve_chunks(job, finished, progress=progress)
+    return in_memory(job, _reader(job, finished))
+
+
+def chunk_folder(out: Path) -> Path:
+    """Where the chunks of a ticket are until it is written: beside it.
+
+    >>> chunk_folder(Path("runs/ticket.safetensors")).as_posix()
+    'runs/ticket.safetensors.chunks'
+    """
+    return out.with_name(out.name + ".chunks")
+
+
+def run_to_file(job: Job, out: Path, *, progress: Progress | None = None, cluster: Cluster = ALONE) -> Done:
+    """Write the ticket of a job to `out`, going on where an earlier call was stopped; memory depends on the chunk alone.
+
+    Finished chunks are files beside `out`. The processes of a cluster each solve their share and meet in that folder;
+    process 0 writes the ticket, of the same bytes as one process would. All return when it is there.
+    """
+    check_output(job, out)
+    finished, folder = is_finished(job, out), Folder(chunk_folder(out))
+    done = Done(job.weights, 0)
+    with contextlib.ExitStack() as stack:
+        stack.callback(_remove_if_empty, folder.path)  # where nothing was finished, nothing is left
+        if not finished:
+            check_space(job, out, folder)
+            folder.make()
+            if cluster.process == 0:
+                stack.enter_context(locked(folder.path, "the folder of chunks"))
+            done = solve_chunks(job, folder, cluster=cluster, progress=progress)
+        cluster.wait("solved")
+        # Process 0 decides alone: on a network's file system the others may still see what was there before.
+        if cluster.process == 0:
+            if not finished:
+                wait = _VISIBLE if cluster.processes > 1 else 0.0
+                to_file(job, _reader(job, folder, wait), out, folder.path)
+            folder.remove()
+        cluster.wait("written")
+    return done
+
+
+def solve_chunks(
+    job: Job, finished: Finished, *, cluster: Cluster = ALONE, progress: Progress | None = None
+) -> Done:
+    """Solve this process's share of the chunks, those that are not finished yet.
+
+    Kill it at any moment and call it again: what is finished is not solved again. Raises `InputError` where the
+    folder holds chunks of another job, or cannot be written.
+    """
+    if not 0 <= cluster.process < cluster.processes:
+        raise InputError(f"process {cluster.process} of {cluster.processes} does not exist; count from 0")
+    mine, open_, damaged = job.chunks[cluster.process :: cluster.processes], [], []
+    total = sum(map(job.chunk_size, mine))
+    for chunk in mine:
+        try:
+            present = finished.read(job, chunk) is not None
+        except DamagedChunk as error:
+            damaged.append(str(error))
+            present = False
+        if not present:
+            open_.append(chunk)
+    found = total - sum(map(job.chunk_size, open_))
+    if progress is not None:
+        progress(found, total)
+    written, solved = collections.deque[tuple[Chunk, concurrent.futures.Future[None]]](), 0
+    # Whatever ends this, an interrupt too, the pool ends with the chunks that were solved on the disk.
+    with concurrent.futures.ThreadPoolExecutor(_WRITERS) as pool:
+        for chunk in [*open_, None]:
+            if chunk is not None:
+                written.append((chunk, pool.submit(finished.write, job, chunk, job.goal.solve(job, chunk))))
+            while written and (chunk is None or len(written) > _WRITERS or written[0][1].done()):
+                oldest, future = written.popleft()
+                future.result()
+                solved += job.chunk_size(oldest)
+                if progress is not None:
+                    progress(found + solved, total)
+    return Done(found, solved, tuple(damaged))
+
+
+def check_output(job: Job, out: Path) -> None:
+    """Refuse a place where the ticket cannot be, before the work."""
+    if out.is_dir():
+        raise InputError(f"{str(out)!r} is a folder; name the ticket file to write inside it")
+    source = job.target.path
+    if source is not None and out.exists() and out.samefile(source):
+        raise InputError(f"{str(out)!r} is the target's own file; choose another place for the ticket")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"the folder {str(out.parent)!r} cannot be made ({error.strerror}); choose another") from None
+
+
+def is_finished(job: Job, out: Path) -> bool:
+    """True where `out` is the whole ticket of this very job."""
+    if not out.is_file():
+        return False
+    try:
+        with SealedFile(out, ENTRY) as file:
+            if file.header.get("settings", {}).get("job") != job.identity:
+                return False
+            file.check_digest()
+            return True
+    except (TicketError, InputError, FormatError, AttributeError):
+        return False
+
+
+def check_space(job: Job, out: Path, folder: Folder) -> None:
+    """Refuse a disk that cannot hold the chunks still to come and the ticket beside them."""
+    missing = [chunk for chunk in job.chunks if not folder.file(chunk.number).exists()]
+    needed = sum(map(job.goal.chunk_bytes(job), missing)) + job.ticket_bytes
+    place = next(parent for parent in (out.parent, *out.parent.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise InputError(
+            f"the ticket and its chunks need {needed / 1e9:.2f} GB, and {str(place)!r} has {free / 1e9:.2f} GB free;"
+            " free some space or choose another place with --out"
+        )
+
+
+def _reader(job: Job, finished: Finished, wait: float = 0.0) -> Callable[[Chunk], Arrays]:
+    """Reads chunks that must be there, or come within `wait` seconds from other processes."""
+    end = time.monotonic() + wait
+
+    def read(chunk: Chunk) -> Arrays:
+        while True:
+            try:
+                arrays = finished.read(job, chunk)
+            except DamagedChunk as error:
+                raise InputError(f"{error}; run the same command again, which solves this chunk anew") from None
+            if arrays is not None:
+                return arrays
+            if time.monotonic() >= end:
+                raise InputError(
+                    f"chunk {chunk.number} of {len(job.chunks)} is missing; run the same command again, on every process"
+                )
+            time.sleep(_POLL)
+
+    return read
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()

@@ -1,0 +1,91 @@
+"""Solving the weights of some blocks, branch by branch, and the masks that their subsets make."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lottery_jax.constructions.base import Branch, Plan
+from lottery_jax.constructions.draw import candidates, on_host
+from lottery_jax.constructions.job import Chunk, Job
+from lottery_jax.storage.store import read_float64
+from lottery_jax.subset_sum import Problem, Solver, solve, unpack_bits
+from lottery_jax.subset_sum.grid import fits_int32
+from lottery_jax.subset_sum.solve import GridSize
+
+PIECE = 1 << 16
+"""Weights whose candidates exist at once on a lone CPU."""
+_FLOAT32_STEP = 2.0**-24
+
+
+def scaled_targets(job: Job, chunk: Chunk) -> np.ndarray:
+    """The target weights of a chunk over their gain, float32 [blocks, weights of a block]."""
+    plan = job.plans[chunk.plan]
+    each = plan.drawn.shared
+    exact = read_float64(job.target.tensors, plan.tensor, chunk.first * each, chunk.count * each)
+    return (exact / plan.gain).astype(np.float32).reshape(chunk.count, each)
+
+
+def branches_of(plan: Plan) -> tuple[Branch | None, ...]:
+    """The branches of a plan; where all random weights of a row are candidates as they are, one without a table."""
+    return plan.branches or (None,)
+
+
+def pieces(plan: Plan, count: int) -> list[slice]:
+    """A chunk in parts, on the host: smaller arrays than the allocator keeps for later. What is found is the same."""
+    step = max(PIECE // plan.drawn.shared // 8, 1) * 8 if on_host() else count
+    return [slice(start, min(start + step, count)) for start in range(0, count, step)]
+
+
+def search(
+    job: Job, plan: Plan, branch: Branch | None, blocks: np.ndarray, targets: np.ndarray, attempt: int, how: "How"
+) -> Any:
+    """What the solver finds for targets [B, R] of ascending blocks int64 [B] in an attempt: one answer a target."""
+    drawn: Any = candidates(plan, branch, blocks, attempt=attempt, seed=job.seed)
+    each = targets.shape[1]
+    if on_host():
+        drawn, wanted = np.asarray(drawn)[: len(blocks)], targets.reshape(-1)
+    else:
+        # What was drawn beyond the targets stays: a slice on a device would be compiled for every length.
+        wanted = np.zeros(len(drawn) * each, np.float32)
+        wanted[: targets.size] = targets.reshape(-1)
+        wanted = jnp.asarray(wanted)
+    key = jax.random.key(job.seed % 2**32) if how.solver.needs_key else None
+    return solve(
+        Problem(drawn, wanted, how.tolerance, each=each), how.solver, key=key, grid=how.grid, first=targets.size
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class How:
+    """The solver, the tolerance it is given, and its grid: from the plan alone, so that every chunk has the same."""
+
+    solver: Solver
+    tolerance: float
+    grid: GridSize
+
+
+def how_to_promise(plan: Plan, solver: Solver, tolerance: float) -> How:
+    """How to solve a plan so that what is found within the solver's tolerance is within `tolerance` in float64."""
+    scaled = tolerance / plan.gain
+    # Products, targets and the tolerance are rounded to float32.
+    margin = (plan.candidates * plan.bound + scaled) * _FLOAT32_STEP
+    allowed = max(scaled - margin, scaled / 2)
+    narrow = fits_int32(plan.candidates, plan.candidates * plan.bound, allowed)
+    return How(solver, allowed, "int32" if narrow else "int64")
+
+
+def mask_rows(plan: Plan, rows: np.ndarray, subsets: list[np.ndarray]) -> np.ndarray:
+    """Masks bool [R, width] of weights at flat positions [R], from the chosen candidates uint32 [R, W] of each branch."""
+    chosen = [unpack_bits(bits, plan.candidates) for bits in subsets]
+    if not plan.branches:
+        return chosen[0]
+    assert plan.group is not None
+    group, mask = plan.group(rows), np.zeros((len(rows), plan.drawn.width), bool)
+    for branch, kept in zip(plan.branches, chosen, strict=True):
+        own = np.zeros_like(mask)  # the branches use different units
+        np.put_along_axis(own, branch.slots[group], kept, 1)
+        mask |= own
+    return mask

@@ -1,0 +1,78 @@
+"""Activations: each is one function of one number; whether it may be negative is what decides on sign branches."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from lottery_jax.networks.node import Plain, Spec
+
+
+class Activation(Plain):
+    """A function of each number by itself."""
+
+    never_negative: ClassVar[bool] = False
+    """True where the output never is, whatever the input."""
+    keeps_sign: ClassVar[bool] = True
+    """True where the output is not negative for an input that is not."""
+
+    def output(self, given: Spec) -> Spec:
+        return Spec(given.shape, self.never_negative or (self.keeps_sign and given.nonnegative))
+
+@dataclasses.dataclass(frozen=True)
+class Relu(Activation):
+    """max(x, 0)."""
+
+    kind: ClassVar[str] = "relu"
+    never_negative: ClassVar[bool] = True
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return jax.nn.relu(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class LeakyRelu(Activation):
+    """x for x >= 0, slope * x below.
+
+    >>> LeakyRelu(0.5)(jnp.array([-1.0, 2.0])).tolist()
+    [-0.5, 2.0]
+    """
+
+    slope: float = 0.01
+    kind: ClassVar[str] = "leaky_relu"
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return jax.nn.leaky_relu(x, self.slope)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tanh(Activation):
+    """The hyperbolic tangent."""
+
+    kind: ClassVar[str] = "tanh"
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return jnp.tanh(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sigmoid(Activation):
+    """1 / (1 + exp(-x))."""
+
+    kind: ClassVar[str] = "sigmoid"
+    never_negative: ClassVar[bool] = True
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return jax.nn.sigmoid(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gelu(Activation):
+    """x times the standard normal distribution function of x; `approximate` by a tanh."""
+
+    approximate: bool = False
+    kind: ClassVar[str] = "gelu"
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return jax.nn.gelu(x, approximate=self.approximate)

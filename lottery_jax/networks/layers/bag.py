@@ -1,0 +1,61 @@
+"""A model whose graph is unknown: named tensors and nothing else, as a safetensors file holds them."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar, NoReturn, Self
+
+from lottery_jax.errors import InputError
+from lottery_jax.networks.node import Affine, Inner, Node, Spec, Weights
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor(Affine):
+    """One tensor of a model, of any shape; it has the node's own name."""
+
+    shape: tuple[int, ...]
+    kind: ClassVar[str] = "tensor"
+
+    def __post_init__(self) -> None:
+        if not self.shape or min(self.shape) < 1:
+            raise InputError(f"a tensor of shape {list(self.shape)} holds nothing to approximate")
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        return {"": self.shape}
+
+    def output(self, given: Spec) -> NoReturn:
+        raise _no_graph()
+
+    def module(self, weights: Weights) -> NoReturn:
+        raise _no_graph()
+
+
+@dataclasses.dataclass(frozen=True)
+class Bag(Inner):
+    """Tensors of a model: everything can be done with them but running it."""
+
+    nodes: tuple[tuple[str, Node], ...]
+    kind: ClassVar[str] = "bag"
+
+    def __post_init__(self) -> None:
+        names = [name for name, _ in self.nodes]
+        if not names or "" in names or len(set(names)) < len(names):
+            raise InputError("a model needs tensors, each with a name of its own")
+
+    def children(self) -> Mapping[str, Node]:
+        return dict(self.nodes)
+
+    def with_children(self, children: Mapping[str, Node]) -> Self:
+        return dataclasses.replace(self, nodes=tuple(children.items()))
+
+    def flow(self, given: Spec, path: str, seen: dict[str, Spec]) -> NoReturn:
+        raise _no_graph()
+
+    def module(self, weights: Weights) -> NoReturn:
+        raise _no_graph()
+
+
+def _no_graph() -> InputError:
+    return InputError(
+        "the tensors of a model whose graph is unknown are no network; put their approximated weights into the model"
+        " (lottery-jax export --into), or name its architecture"
+    )

@@ -1,0 +1,56 @@
+"""Batch normalisation."""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+from flax import nnx
+
+from lottery_jax.errors import InputError
+from lottery_jax.networks.node import KEYLESS, Node, Spec, Weights, given
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchNorm(Node):
+    """Each feature to mean 0 and variance 1: of the batch while it is trained, else of the running means.
+
+    Stored as in PyTorch: `running_mean`, `running_var`, and if `affine` a factor `weight` and a `bias`. It has no mask:
+    constructions fold it into the layer before it (`fold`).
+    """
+
+    features: int
+    affine: bool = True
+    epsilon: float = 1e-5
+    kind: ClassVar[str] = "batch_norm"
+
+    def __post_init__(self) -> None:
+        if self.epsilon <= 0:
+            raise InputError(f"batch normalisation needs a positive epsilon, not {self.epsilon}")
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        names = (*(("weight", "bias") if self.affine else ()), "running_mean", "running_var")
+        return dict.fromkeys(names, (self.features,))
+
+    def output(self, given: Spec) -> Spec:
+        if given.shape[-1] != self.features:
+            raise InputError(f"batch normalisation of {self.features} features is given {list(given.shape)}")
+        return Spec(given.shape)
+
+    def module(self, weights: Weights) -> nnx.Module:
+        layer = nnx.BatchNorm(
+            self.features,
+            use_running_average=True,
+            momentum=0.9,
+            epsilon=self.epsilon,
+            use_bias=self.affine,
+            use_scale=self.affine,
+            bias_init=given(weights["bias"] if self.affine else None),
+            scale_init=given(weights["weight"] if self.affine else None),
+            rngs=KEYLESS,
+        )
+        layer.mean = nnx.BatchStat(weights["running_mean"])
+        layer.var = nnx.BatchStat(weights["running_var"])
+        return layer
+
+    def statistics(self, module: Any) -> dict[str, jax.Array]:
+        return {"running_mean": module.mean[...], "running_var": module.var[...]}

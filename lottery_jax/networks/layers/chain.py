@@ -1,0 +1,73 @@
+"""Nodes one after the other."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar, Self
+
+import jax
+from flax import nnx
+
+from lottery_jax.errors import InputError
+from lottery_jax.networks.node import Inner, Node, Spec, Weights, join
+
+
+@dataclasses.dataclass(frozen=True)
+class Chain(Inner):
+    """Named nodes, each of which is given what the one before it gives; without nodes, what it is given itself.
+
+    >>> from lottery_jax.networks.layers.dense import Dense
+    >>> Chain((("fc1", Dense(3, 2)), ("fc2", Dense(2, 5)))).output(Spec((3,))).shape
+    (5,)
+    """
+
+    nodes: tuple[tuple[str, Node], ...] = ()
+    kind: ClassVar[str] = "chain"
+
+    def __post_init__(self) -> None:
+        names = [name for name, _ in self.nodes]
+        if len(set(names)) < len(names):
+            raise InputError(f"the nodes of a chain need different names, not {names}")
+
+    def children(self) -> Mapping[str, Node]:
+        return dict(self.nodes)
+
+    def with_children(self, children: Mapping[str, Node]) -> Self:
+        return dataclasses.replace(self, nodes=tuple(children.items()))
+
+    def flow(self, given: Spec, path: str, seen: dict[str, Spec]) -> Spec:
+        for name, node in self.nodes:
+            try:
+                given = node.flow(given, join(path, name), seen)
+            except InputError as error:
+                if isinstance(node, Inner):
+                    raise
+                raise InputError(f"node {join(path, name)!r}: {error}") from None
+        return given
+
+    def module(self, weights: Weights) -> nnx.Module:
+        return Sequence({name: node.module(weights.under(name)) for name, node in self.nodes})
+
+    def statistics(self, module: "Sequence") -> dict[str, jax.Array]:
+        return inner_statistics(self, dict(module.nodes))
+
+
+def inner_statistics(node: Node, modules: Mapping[str, nnx.Module]) -> dict[str, jax.Array]:
+    """The statistics of all children, from their modules by name."""
+    return {
+        join(name, tensor): value
+        for name, child in node.children().items()
+        for tensor, value in child.statistics(modules[name]).items()
+    }
+
+
+class Sequence(nnx.Module):
+    """Modules one after the other."""
+
+    def __init__(self, nodes: dict[str, nnx.Module]) -> None:
+        self.names = tuple(nodes)  # Flax sorts the names of a dictionary
+        self.nodes = nnx.Dict(nodes)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for name in self.names:
+            x = self.nodes[name](x)
+        return x

@@ -1,0 +1,75 @@
+"""Pooling: windows of an image, or all of it, to one number for each channel."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+from flax import nnx
+
+from lottery_jax.errors import InputError
+from lottery_jax.networks.layers.conv import sides, windows
+from lottery_jax.networks.node import Plain, Spec
+
+
+class _Windows(Plain):
+    """What the two poolings by windows have in common; without a stride windows lie side by side."""
+
+    size: tuple[int, int]
+    stride: tuple[int, int] | None
+    padding: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        if min(*self.size, *(self.stride or self.size)) < 1 or any(
+            2 * zeros > window for zeros, window in zip(self.padding, self.size, strict=True)
+        ):
+            raise InputError(f"pooling needs sizes and strides from 1 up, and padding of half a window at most: {self}")
+
+    def output(self, given: Spec) -> Spec:
+        height, width = windows(given, self.size, self.stride or self.size, self.padding)
+        return Spec((height, width, given.shape[-1]), given.nonnegative)
+
+
+@dataclasses.dataclass(frozen=True)
+class MaxPool(_Windows):
+    """The largest of each window; padding never wins.
+
+    >>> MaxPool((2, 2)).output(Spec((5, 4, 3), nonnegative=True))
+    Spec(shape=(2, 2, 3), nonnegative=True)
+    """
+
+    size: tuple[int, int]
+    stride: tuple[int, int] | None = None
+    padding: tuple[int, int] = (0, 0)
+    kind: ClassVar[str] = "max_pool"
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return nnx.max_pool(x, self.size, self.stride or self.size, sides(self.padding))
+
+
+@dataclasses.dataclass(frozen=True)
+class AveragePool(_Windows):
+    """The mean of each window, zeros of the padding included."""
+
+    size: tuple[int, int]
+    stride: tuple[int, int] | None = None
+    padding: tuple[int, int] = (0, 0)
+    kind: ClassVar[str] = "average_pool"
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return nnx.avg_pool(x, self.size, self.stride or self.size, sides(self.padding))
+
+
+@dataclasses.dataclass(frozen=True)
+class GlobalPool(Plain):
+    """The mean over all places: [H, W, C] or [tokens, C] to [C]."""
+
+    kind: ClassVar[str] = "global_pool"
+
+    def output(self, given: Spec) -> Spec:
+        if len(given.shape) < 2:
+            raise InputError(f"there are no places to take the mean of in an example of shape {list(given.shape)}")
+        return Spec(given.shape[-1:], given.nonnegative)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x.mean(range(1, x.ndim - 1))
+

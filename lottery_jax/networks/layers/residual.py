@@ -1,0 +1,55 @@
+"""A residual block."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar, Self
+
+import jax
+from flax import nnx
+
+from lottery_jax.errors import InputError
+from lottery_jax.networks.layers.chain import Chain, inner_statistics
+from lottery_jax.networks.node import Inner, Node, Spec, Weights, join
+
+
+@dataclasses.dataclass(frozen=True)
+class Residual(Inner):
+    """body(x) + shortcut(x); the shortcut is the identity, or a projection (`downsample`, PyTorch's name for it).
+
+    The body has the block's own path.
+    """
+
+    body: Node
+    shortcut: Node = Chain()
+    kind: ClassVar[str] = "residual"
+
+    def children(self) -> Mapping[str, Node]:
+        return {"(body)": self.body, "downsample": self.shortcut}
+
+    def with_children(self, children: Mapping[str, Node]) -> Self:
+        return dataclasses.replace(self, body=children["(body)"], shortcut=children["downsample"])
+
+    def flow(self, given: Spec, path: str, seen: dict[str, Spec]) -> Spec:
+        body = self.body.flow(given, path, seen)
+        shortcut = self.shortcut.flow(given, join(path, "downsample"), seen)
+        if body.shape != shortcut.shape:
+            raise InputError(
+                f"the block {path!r} adds {list(body.shape)} and {list(shortcut.shape)}; give it a projection that fits"
+            )
+        return Spec(body.shape, body.nonnegative and shortcut.nonnegative)
+
+    def module(self, weights: Weights) -> nnx.Module:
+        return Sum(self.body.module(weights), self.shortcut.module(weights.under("downsample")))
+
+    def statistics(self, module: "Sum") -> dict[str, jax.Array]:
+        return inner_statistics(self, {"(body)": module.body, "downsample": module.shortcut})
+
+
+class Sum(nnx.Module):
+    """The sum of what two modules give."""
+
+    def __init__(self, body: nnx.Module, shortcut: nnx.Module) -> None:
+        self.body, self.shortcut = body, shortcut
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.body(x) + self.shortcut(x)  # type: ignore[operator]

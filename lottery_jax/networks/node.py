@@ -1,0 +1,218 @@
+"""The tree: a network, target or source, as data. Each kind of node is one file in `layers/` or `sources/`.
+
+A node is a frozen dataclass that is also its JSON (`codec`). Its tensors have the names of their paths in the tree
+(`layer1.0.conv1.weight`) and the layout in which everybody exchanges them, [out, in, ...]. A name in parentheses leaves
+no trace in a path: so what is inside a residual block's body has the names that PyTorch users know.
+"""
+
+import abc
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Protocol, Self
+
+import jax
+import numpy as np
+from flax import nnx
+
+from lottery_jax.errors import InputError
+
+LARGEST, LEAST = 2.0**64, 2.0**-64
+"""Bounds of the sizes of a network's numbers that are not whole: products of two of them are float32 still."""
+MOST_VALUES = 1 << 28
+"""Numbers that one example may have anywhere in a network; a file that asks for more is refused."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """One example between two nodes: its shape (images are [H, W, C]), and whether it is never negative."""
+
+    shape: tuple[int, ...]
+    nonnegative: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.shape or min(self.shape) < 1 or math.prod(self.shape) > MOST_VALUES:
+            raise InputError(
+                f"an example of shape {list(self.shape)} is not possible; sizes are from 1 up,"
+                f" {MOST_VALUES:,} numbers in all at most"
+            )
+
+
+class Gate(Protocol):
+    """Anything callable that gives a mask (bool or float) of a tensor's shape."""
+
+    def __call__(self) -> jax.Array: ...
+
+
+def join(path: str, name: str) -> str:
+    """A path with one name more; empty names and those in parentheses leave no trace.
+
+    >>> join("layer1.0", "conv1"), join("", "fc1"), join("layer1.0", "(body)")
+    ('layer1.0.conv1', 'fc1', 'layer1.0')
+    """
+    if name.startswith("("):
+        return path
+    return f"{path}.{name}" if path and name else path or name
+
+
+class Weights:
+    """The tensors of a network, seen from one node: `weights["bias"]`, and `weights.under("body")` for a child.
+
+    gate: makes the gate of a random tensor from its full name; a stored network has none.
+    """
+
+    def __init__(
+        self, tensors: Mapping[str, Any], gate: Callable[[str], Gate] | None = None, path: str = ""
+    ) -> None:
+        self._tensors, self._gate, self._path = tensors, gate, path
+
+    def __getitem__(self, name: str) -> Any:
+        return self._tensors[join(self._path, name)]
+
+    def gate(self, name: str) -> Gate:
+        """The gate of a random tensor."""
+        assert self._gate is not None, "a stored network has no gates"
+        return self._gate(join(self._path, name))
+
+    def number(self, name: str, usual: float) -> Any:
+        """A number of the node's own, where another than the usual one is given (a learner's, traced)."""
+        return self._tensors.get(join(self._path, name), usual)
+
+    def under(self, name: str) -> "Weights":
+        """What a child sees."""
+        return Weights(self._tensors, self._gate, join(self._path, name))
+
+
+class Node(abc.ABC):
+    """One piece of a network. Concrete kinds are frozen, hashable dataclasses whose fields are JSON values or nodes."""
+
+    kind: ClassVar[str]
+    """What it is called in JSON."""
+
+    def children(self) -> Mapping[str, "Node"]:
+        """The nodes inside, by name, in order; none for a leaf."""
+        return {}
+
+    def with_children(self, children: Mapping[str, "Node"]) -> Self:
+        """The same node with other nodes inside, under the same names."""
+        return self
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the tensors that are stored for this node itself."""
+        return {}
+
+    @abc.abstractmethod
+    def output(self, given: Spec) -> Spec:
+        """What comes out for what is given; raises `InputError` where it does not fit."""
+
+    def flow(self, given: Spec, path: str, seen: dict[str, Spec]) -> Spec:
+        """`output`, and what each leaf below is given, noted in `seen` under its path."""
+        seen[path] = given
+        return self.output(given)
+
+    @abc.abstractmethod
+    def module(self, weights: Weights) -> nnx.Module:
+        """The Flax module: x [B, *given] -> [B, *output]."""
+
+    def statistics(self, module: Any) -> dict[str, jax.Array]:
+        """Stored tensors that training moves by themselves (running means), read back from this node's module."""
+        return {}
+
+
+class Inner(Node):
+    """A node with nodes inside: what goes in and out is said by `flow` alone."""
+
+    @abc.abstractmethod
+    def children(self) -> Mapping[str, Node]: ...
+
+    @abc.abstractmethod
+    def with_children(self, children: Mapping[str, Node]) -> Self: ...
+
+    @abc.abstractmethod
+    def flow(self, given: Spec, path: str, seen: dict[str, Spec]) -> Spec: ...
+
+    def output(self, given: Spec) -> Spec:
+        return self.flow(given, "", {})
+
+
+class Plain(Node):
+    """A leaf without weights: a function of x [B, ...], which the node itself is."""
+
+    @abc.abstractmethod
+    def __call__(self, x: jax.Array) -> jax.Array: ...
+
+    def module(self, weights: Weights) -> nnx.Module:
+        return Function(self)
+
+
+class Function(nnx.Module):
+    """The module of a leaf without weights."""
+
+    def __init__(self, function: Plain) -> None:
+        self.function = function
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.function(x)
+
+
+class Affine(Node):
+    """A leaf that multiplies by weights: all of its tensors are approximated, and only those of such leaves get masks.
+
+    A tensor's first axis is the outputs.
+    """
+
+
+class Operation(Affine):
+    """An affine leaf whose place in the graph is known: `weight` [O, I / groups, ...] and perhaps `bias` [O].
+
+    A bias is one more column, fed by the constant 1.
+    """
+
+    inputs: int
+    outputs: int
+    bias: bool
+
+    def __post_init__(self) -> None:
+        if min(self.inputs, self.outputs) < 1:
+            raise InputError(f"an operation needs inputs and outputs, not {self.inputs} and {self.outputs}")
+
+    @property
+    @abc.abstractmethod
+    def groups(self) -> int:
+        """Groups of inputs, each of which serves its own outputs."""
+
+    @property
+    @abc.abstractmethod
+    def places(self) -> tuple[int, ...]:
+        """Shape of a weight's last axes: () for a matrix, the kernel's size for a convolution."""
+
+    @abc.abstractmethod
+    def widened(self, factor: int) -> Self:
+        """The same operation on `factor` times as many inputs; those of one input are neighbours."""
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        weight = {"weight": (self.outputs, self.inputs // self.groups, *self.places)}
+        return weight | {"bias": (self.outputs,)} if self.bias else weight
+
+    def channels(self, name: str, weights: np.ndarray) -> np.ndarray:
+        """Which input each weight, given by its row-major place in tensor `name`, multiplies; the constant is last."""
+        if name == "bias":
+            return np.full(len(weights), self.inputs)
+        own, places = self.inputs // self.groups, math.prod(self.places)
+        output, within = weights // (own * places), weights // places % own
+        return output // (self.outputs // self.groups) * own + within
+
+
+class Keyless:
+    """In place of random keys, for Flax layers whose weights are given."""
+
+    def params(self) -> None:
+        return None
+
+
+KEYLESS: Any = Keyless()
+
+
+def given(value: Any) -> Any:
+    """An initialiser that returns what is given."""
+    return lambda *_: value

@@ -1,0 +1,102 @@
+"""The gadget of Pensia et al. 2020 (Figure 1): two random layers with a ReLU between them in place of one.
+
+Each input has hidden units of its own: the first random matrix is masked to a block-column pattern, so that a unit keeps
+only the edge from its input. The second matrix has a random weight for each of them and each target weight. In front of
+a convolution the first layer is a random 1 x 1 convolution (da Cunha et al. 2022). A bias is one more input, the
+constant 1, with units of its own (Theorem 1 with biases).
+
+A unit with first weight u carries relu(u x): x where u > 0 and x > 0, and where both are negative. So for inputs >= 0
+the target weight is a sum of u v over units with u > 0; for inputs < 0 over those with u < 0.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from lottery_jax.networks.node import Operation, Spec, Weights
+from lottery_jax.networks.sources.drawn import Diagonal, Drawn, Matrix
+from lottery_jax.networks.sources.source import MaskedModule, Source, check_gain
+from lottery_jax.sampler import Sampler
+
+
+@dataclasses.dataclass(frozen=True)
+class Gadget(Source):
+    """The operation `of` behind `units` U hidden units for each input; its output times `gain`.
+
+    Masks: `first` [I, U] (one row more for a bias' constant), `weight` and `bias` [*shape of the tensor, U]. Weights
+    are drawn at their positions in the theorem's full matrices.
+
+    >>> from lottery_jax.networks.layers.conv import Conv
+    >>> gadget = Gadget(Conv(3, 8, (5, 5), bias=True), 42, Sampler.uniform(-1, 1), Sampler.uniform(-1, 1))
+    >>> {name: tensor.shape for name, tensor in gadget.drawn().items()}
+    {'first': (4, 42), 'weight': (8, 3, 5, 5, 42), 'bias': (8, 42)}
+    """
+
+    of: Operation
+    units: int
+    first: Sampler
+    second: Sampler
+    relu: bool = True
+    gain: float = 1.0
+    kind: ClassVar[str] = "gadget"
+
+    edges: ClassVar[tuple[str, ...]] = ("first",)  # type: ignore[misc]
+
+    def __post_init__(self) -> None:
+        check_gain(self.gain)
+
+    def drawn(self) -> dict[str, Drawn]:
+        of, units = self.of, self.units
+        inputs, own, places = of.inputs + of.bias, of.inputs // of.groups, math.prod(of.places)
+        layouts = {
+            "weight": Matrix(of.outputs, own, places, units),
+            # The constant is the last input of the same matrix.
+            "bias": Matrix(of.outputs, 1, 1, units, offset=own * units * places * of.outputs),
+        }
+        found = {"first": Drawn((inputs, units), units, self.first, Diagonal(inputs, units))}
+        for name, shape in of.tensors().items():
+            found[name] = Drawn((*shape, units), units, self.second, layouts[name], stream=1)
+        return found
+
+    def signs(self, name: str, given: Spec | None) -> tuple[int, ...]:
+        one = name == "bias" or not self.relu or (given is not None and given.nonnegative)
+        return (1,) if one else (1, -1)
+
+    def coefficients(
+        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, edges: Mapping[str, np.ndarray]
+    ) -> np.ndarray:
+        first = edges["first"].astype(np.float64)[self.of.channels(name, rows), columns]
+        if self.relu:
+            first = np.maximum(first, 0) if sign > 0 else np.minimum(first, 0)
+        return self.gain * first
+
+    def module(self, weights: Weights) -> nnx.Module:
+        return MaskedGadget(self, weights)
+
+
+class MaskedGadget(MaskedModule):
+    """x -> hidden units of each input, ReLU -> the operation on all of them."""
+
+    def __init__(self, source: Gadget, weights: Weights) -> None:
+        super().__init__(source, weights)
+        self.of, self.units, self.relu = source.of, source.units, source.relu
+        self.gain = weights.number("gain", source.gain)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        first = self.masked("first")
+        hidden = self._activated(x[..., None] * first[: self.of.inputs])
+        second = jnp.moveaxis(self.masked("weight"), -1, 2)  # [O, I / groups, U, ...]
+        kept = {"weight": second.reshape(self.of.outputs, -1, *self.of.places)}
+        if self.of.bias:
+            kept["bias"] = self.masked("bias") @ self._activated(first[self.of.inputs])
+        operation = self.of.widened(self.units).module(Weights(kept))
+        return operation(hidden.reshape(*x.shape[:-1], -1)) * self.gain  # type: ignore[operator]
+
+    def _activated(self, hidden: jax.Array) -> jax.Array:
+        return jax.nn.relu(hidden) if self.relu else hidden

@@ -1,0 +1,84 @@
+"""What every kind of random source has in common: it wraps the affine leaf whose weights it makes.
+
+So kinds of source and kinds of operation add up: each source works for dense layers, convolutions and the projections
+of attention, and an operation for every source.
+"""
+
+import abc
+import dataclasses
+import itertools
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from lottery_jax.errors import InputError
+from lottery_jax.networks.node import LARGEST, LEAST, Affine, Node, Spec, Weights
+from lottery_jax.networks.sources.drawn import Drawn
+from lottery_jax.networks.variables import Frozen
+
+
+class Source(Node):
+    """A random leaf. Each tensor of `of` has a mask of its name with some random weights for every target weight."""
+
+    of: Affine
+
+    @abc.abstractmethod
+    def drawn(self) -> dict[str, Drawn]:
+        """The random tensors by name: those of `of`, after the `edges`."""
+
+    @property
+    def edges(self) -> tuple[str, ...]:
+        """Random tensors between the input and those of `of`; an edge is kept where a weight behind it is."""
+        return ()
+
+    def output(self, given: Spec) -> Spec:
+        return self.of.output(given)
+
+    @abc.abstractmethod
+    def module(self, weights: Weights) -> nnx.Module: ...
+
+    def signs(self, name: str, given: Spec | None) -> tuple[int, ...]:
+        """The signs of input for which the weights of tensor `name` may differ: (1,) or (1, -1)."""
+        return (1,)
+
+    @abc.abstractmethod
+    def coefficients(
+        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, edges: Mapping[str, np.ndarray]
+    ) -> np.ndarray | float:
+        """What kept random weights [R] of tensor `name`, at these rows and columns, count in the target weight.
+
+        float64. The target weight that a source makes is the sum of coefficient times weight over what is kept.
+        `edges`: the kept weights of the edge tensors, 0 where pruned. This is the verifier's side: no construction
+        calls it.
+        """
+
+
+class MaskedModule(nnx.Module):
+    """Frozen random weights and their gates, by name."""
+
+    def __init__(self, source: Source, weights: Weights) -> None:
+        names = tuple(source.drawn())
+        self.frozen = nnx.Dict({name: Frozen(jnp.asarray(weights[name])) for name in names})
+        self.gates = nnx.Dict({name: weights.gate(name) for name in names})
+
+    def masked(self, name: str) -> jax.Array:
+        """The kept weights of a tensor, zero where pruned."""
+        weight, gate = self.frozen[name][...], self.gates[name]
+        mask = gate()  # type: ignore[operator]
+        # A boolean mask selects, so that a pruned weight is exactly zero; a float mask carries a gradient.
+        return jnp.where(mask, weight, 0.0) if mask.dtype == bool else weight * mask
+
+
+def check_gain(gain: float) -> None:
+    """Refuse a gain that is not a positive float32 whose products stay within float32."""
+    if not (LEAST <= gain <= LARGEST and float(np.float32(gain)) == gain):
+        raise InputError(f"a gain must be a float32 from {LEAST} to {LARGEST}, not {gain}")
+
+
+def numbered(drawn: dict[str, Drawn]) -> dict[str, Drawn]:
+    """The tensors of one leaf on streams of their own, one after the other."""
+    first = itertools.accumulate((tensor.streams for tensor in drawn.values()), initial=0)
+    return {name: dataclasses.replace(drawn[name], stream=stream) for name, stream in zip(drawn, first, strict=False)}

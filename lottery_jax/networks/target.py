@@ -1,0 +1,142 @@
+"""A trained network: a tree whose tensors are stored, in memory or in a file."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from lottery_jax.errors import InputError
+from lottery_jax.networks.network import Network
+from lottery_jax.storage.store import Arrays, Store, read_array
+from lottery_jax.storage.tensor_file import FLOATS, to_float64
+
+_SLICE = 1 << 20  # weights looked at at once
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Target:
+    """The network to approximate. tensors: a store, or arrays by name, with the shapes that the network has.
+
+    Raises `InputError` where they do not fit.
+
+    >>> from lottery_jax.networks.layers.dense import Dense
+    >>> from lottery_jax.networks.layers.chain import Chain
+    >>> from lottery_jax.networks.node import Spec
+    >>> network = Network(Chain((("fc1", Dense(3, 2)),)), Spec((3,)))
+    >>> Target(network, {"fc1.weight": np.ones((2, 3), np.float32)}).weights
+    6
+    """
+
+    network: Network
+    tensors: Store
+
+    def __post_init__(self) -> None:
+        if isinstance(self.tensors, Mapping):
+            object.__setattr__(self, "tensors", Arrays(self.tensors))
+        if self.network.sources:
+            raise InputError("a target has no random leaves; give the network that its weights belong to")
+        found = {name: tensor.shape for name, tensor in self.tensors.tensors.items()}
+        if found != self.network.tensors:
+            raise InputError(f"the target must hold {listed(self.network.tensors)}, but holds {listed(found)}")
+        wrong = [name for name, tensor in self.tensors.tensors.items() if tensor.dtype not in FLOATS]
+        if wrong:
+            raise InputError(f"the target's tensors {wrong} are no floats; convert them to float32")
+
+    @property
+    def path(self) -> Path | None:
+        """The file that the tensors are in, if they are in one."""
+        return getattr(self.tensors, "path", None)
+
+    @property
+    def weights(self) -> int:
+        """Number of weights that a construction approximates."""
+        return sum(math.prod(shape) for shape in self.network.approximated.values())
+
+    def array(self, name: str) -> np.ndarray:
+        """A whole tensor, in its own type."""
+        return read_array(self.tensors, name)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All tensors as float32, by name."""
+        return {name: self.array(name).astype(np.float32) for name in self.network.tensors}
+
+    def module(self) -> nnx.Module:
+        """The target as a Flax module: x [B, *given] -> [B, *output]."""
+        return self.network.module({name: jnp.asarray(value) for name, value in self.arrays().items()})
+
+    def scan(self, name: str) -> "Scan":
+        """One pass over a tensor, slice by slice; raises `InputError` for weights that are no numbers."""
+        if name not in self._scans:
+            self._scans[name] = _scan(self.tensors, name)
+        return self._scans[name]
+
+    @functools.cached_property
+    def _scans(self) -> dict[str, "Scan"]:
+        return {}
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 over the tree and all tensors: equal for equal targets, wherever they are stored.
+
+        Not over the sign of what the network is given: that is a promise about inputs, not the network.
+        """
+        given = self.network.given
+        facts = {**self.network.to_json(), "given": None if given is None else given.shape}
+        sha = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+        for name in sorted(self.network.tensors):
+            tensor = self.tensors.tensors[name]
+            sha.update(f"{name} {tensor.dtype} {tensor.shape} {self.scan(name).sha256}".encode())
+        return sha.hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class Scan:
+    """What one pass over a tensor tells: its least and largest weight, and the SHA-256 of its bytes."""
+
+    low: float
+    high: float
+    sha256: str
+
+    @property
+    def largest(self) -> float:
+        """The largest |weight|."""
+        return max(-self.low, self.high)
+
+
+def _scan(tensors: Store, name: str) -> Scan:
+    tensor, sha = tensors.tensors[name], hashlib.sha256()
+    low, high, bad = np.inf, -np.inf, 0
+    for start in range(0, tensor.size, _SLICE):
+        count = min(_SLICE, tensor.size - start)
+        stored = tensors.read(name, start, count)
+        sha.update(stored.data)
+        values = to_float64(stored, tensor.dtype)
+        fine = np.abs(values) <= _LARGEST  # false for NaN
+        bad += count - int(np.count_nonzero(fine))
+        low, high = (
+            min(low, float(values.min(initial=np.inf, where=fine))),
+            max(high, float(values.max(initial=-np.inf, where=fine))),
+        )
+    if bad:
+        raise InputError(
+            f"tensor {name!r} of the target has {bad:,} of {tensor.size:,} weights that are NaN, infinite or beyond"
+            " float32; repair it, or leave it out"
+        )
+    return Scan(low, high, sha.hexdigest())
+
+
+def listed(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Names and shapes in words.
+
+    >>> listed({"fc1.weight": (500, 784)})
+    'fc1.weight [500, 784]'
+    """
+    return ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items()) or "nothing"

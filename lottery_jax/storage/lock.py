@@ -1,0 +1,76 @@
+"""A lock on a folder: one process at a time, and a sentence for the others that says who holds it.
+
+The operating system lets go of the lock when its process ends, however it ends: there is nothing to clean up.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from lottery_jax.errors import InputError
+
+
+@contextlib.contextmanager
+def locked(folder: Path, what: str) -> Iterator[None]:
+    """Hold `folder`/lock while the block runs; raises `InputError` where another process does. `what`: said of it.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, locked(Path(folder), "the run folder"):
+    ...     with locked(Path(folder), "the run folder"):
+    ...         pass
+    Traceback (most recent call last):
+    lottery_jax.errors.InputError: the run folder '...' is in use by process ... since ...
+    """
+    path = folder / "lock"
+    handle = _open(path, folder, what)
+    try:
+        holder = {
+            "process": os.getpid(),
+            "host": socket.gethostname(),
+            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+            "command": " ".join(Path(word).name if place == 0 else word for place, word in enumerate(sys.argv)),
+        }
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, json.dumps(holder).encode(), 0)
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # the folder may be gone, with the lock
+            path.unlink()
+        os.close(handle)
+
+
+def _open(path: Path, folder: Path, what: str) -> int:
+    """The lock's file, held."""
+    while True:
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise InputError(
+                f"{what} {str(folder)!r} cannot be locked ({error.strerror}); choose a folder that can be written"
+            ) from None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = _read(handle)
+            os.close(handle)
+            raise InputError(f"{what} {str(folder)!r} is in use by {holder}; wait for it, or choose another") from None
+        except OSError:
+            return handle  # a file system without locks: go on, as everybody did before there was one
+        with contextlib.suppress(OSError):
+            if os.fstat(handle).st_ino == path.stat().st_ino:
+                return handle
+        os.close(handle)  # its last holder took it away between the two calls
+
+
+def _read(handle: int) -> str:
+    try:
+        holder = json.loads(os.pread(handle, 4096, 0))
+        return "process {process} on {host} since {since} ({command})".format(**holder)
+    except (ValueError, KeyError, OSError, TypeError):
+        return "another process"

@@ -1,0 +1,71 @@
+"""Named tensors that are read in slices, whether they lie in memory or in a file."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import ml_dtypes  # comes with JAX; gives NumPy its bfloat16
+import numpy as np
+
+from lottery_jax.storage.tensor_file import STORED, Tensor, to_float64
+
+TYPES = {**STORED, "BF16": np.dtype(ml_dtypes.bfloat16)}
+"""NumPy's types by the names that the format has for them."""
+FLOAT_TYPES = tuple(TYPES[name] for name in ("F64", "F32", "F16", "BF16"))
+
+
+def described(arrays: Mapping[str, np.ndarray]) -> list[Tensor]:
+    """Arrays as the format describes them."""
+    kinds = {dtype.name: kind for kind, dtype in TYPES.items()}
+    return [Tensor(name, kinds[value.dtype.name], value.shape) for name, value in arrays.items()]
+
+
+class Store(Protocol):
+    """What `TensorFile` and `Arrays` have in common."""
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """Types and shapes by name."""
+        ...
+
+    def read(self, name: str, first: int, count: int) -> np.ndarray:
+        """Values first ... first + count - 1 of a tensor in row-major order, one-dimensional, as they are stored."""
+        ...
+
+
+class Arrays:
+    """Tensors in memory.
+
+    >>> store = Arrays({"w": np.arange(6, dtype=np.float32).reshape(2, 3)})
+    >>> store.tensors["w"].shape, store.read("w", 4, 2)
+    ((2, 3), array([4., 5.], dtype=float32))
+    """
+
+    def __init__(self, arrays: Mapping[str, Any]) -> None:
+        self._arrays = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+        self.tensors: Mapping[str, Tensor] = {tensor.name: tensor for tensor in described(self._arrays)}
+
+    def read(self, name: str, first: int, count: int) -> np.ndarray:
+        stored = STORED[self.tensors[name].dtype]
+        return self._arrays[name].reshape(-1)[first : first + count].view(stored)
+
+
+class View:
+    """Some tensors of a store under names of their own. names: own name -> name in the store."""
+
+    def __init__(self, store: Store, names: Mapping[str, str]) -> None:
+        self._store, self._names = store, names
+        self.tensors: Mapping[str, Tensor] = {name: store.tensors[there] for name, there in names.items()}
+
+    def read(self, name: str, first: int, count: int) -> np.ndarray:
+        return self._store.read(self._names[name], first, count)
+
+
+def read_float64(store: Store, name: str, first: int, count: int) -> np.ndarray:
+    """A slice of floats, as the exact float64 values."""
+    return to_float64(store.read(name, first, count), store.tensors[name].dtype)
+
+
+def read_array(store: Store, name: str) -> np.ndarray:
+    """A whole tensor, in its own type and shape."""
+    tensor = store.tensors[name]
+    return store.read(name, 0, tensor.size).view(TYPES[tensor.dtype]).reshape(tensor.shape)

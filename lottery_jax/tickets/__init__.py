@@ -1,0 +1,1 @@
+"""Tickets: the file format, the verifier, and what is exported from them."""

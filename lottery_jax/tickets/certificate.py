@@ -1,0 +1,182 @@
+"""The independent verifier: every residual of a ticket again, in float64 NumPy, from the seed and the bits alone.
+
+What it says is about the target that it is given; a target inside a ticket is only the ticket's own word.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+
+from lottery_jax.errors import InputError, TicketError
+from lottery_jax.networks.fold import folded
+from lottery_jax.networks.target import Target
+from lottery_jax.storage.store import read_float64
+from lottery_jax.tickets.description import description_bits
+from lottery_jax.tickets.effective import Effective, approximated_leaves, effective_slices
+from lottery_jax.tickets.header import check_tolerance
+from lottery_jax.tickets.probe import probe
+from lottery_jax.tickets.ticket import Ticket, kept_bits, load_ticket
+
+Outcome = Literal["holds", "broken", "promises nothing"]
+Progress = Callable[[int, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Certificate:
+    """What `verify` found. Residuals are |approximation - target weight| in the target's units.
+
+    outcome: `holds`, `broken` (`reasons` say why) or `promises nothing`. nonnegative_inputs: whether it is about inputs
+    that are never negative (of a model without a graph: None). own_target: True where nothing but the ticket's own
+    target was there to compare with. description_bits: everything that was free, by part. network_deviation: largest
+    difference of the float32 network from its exact collapsed form on random inputs.
+    """
+
+    outcome: Outcome
+    reasons: tuple[str, ...]
+    method: str
+    seed: int
+    source_weights: int
+    kept_weights: int
+    kept_by_tensor: dict[str, int]
+    redrawn_blocks: int
+    largest_attempt: int
+    description_bits: dict[str, int]
+    samplers: tuple[str, ...]
+    nonnegative_inputs: bool | None
+    kept_budget: int | None = None
+    target_sha256: str | None = None
+    own_target: bool = True
+    tolerance: float | None = None
+    target_weights: int | None = None
+    within_tolerance: int | None = None
+    mean_residual: float | None = None
+    worst_residual: float | None = None
+    worst_tensor: str | None = None
+    worst_weight: tuple[int, ...] | None = None
+    network_deviation: float | None = None
+
+    @property
+    def holds(self) -> bool:
+        """True where every target weight is within the tolerance, and all else that is promised is so."""
+        return self.outcome == "holds"
+
+
+def verify(
+    ticket: Ticket | str | os.PathLike[str],
+    *,
+    target: Target | None = None,
+    tolerance: float | None = None,
+    progress: Progress | None = None,
+) -> Certificate:
+    """Recompute every residual of a ticket, or of a ticket's file, without the solver.
+
+    target: the network that it shall approximate; its batch normalisations are folded first. If left out, the ticket is
+    held to the target that it brings, which proves no more than that. tolerance: what is asked of each weight, if not
+    what the ticket promises. progress: called with (weights checked, weights in all). Memory is bounded by the slice.
+    Raises `TicketError` for a file that is no valid ticket, `InputError` for one that cannot be read.
+    """
+    if not isinstance(ticket, Ticket):
+        ticket = load_ticket(ticket)
+    if tolerance is not None:
+        check_tolerance(tolerance)
+    own = ticket.target
+    if target is not None:
+        target = folded(target)
+    wanted = target or own
+    asked = tolerance if tolerance is not None else ticket.header.tolerance
+    found = _counted(ticket)
+    if wanted is None or asked is None:
+        return found
+    try:
+        digest = wanted.digest
+    except InputError as error:  # NaN in it: there is nothing to be near to
+        if target is not None:
+            raise
+        raise TicketError(f"the ticket is not valid: {error}") from error
+    found = dataclasses.replace(found, target_sha256=digest, own_target=target is None, tolerance=asked)
+    reasons = [] if target is None else _differences(ticket, target)
+    if reasons:
+        return dataclasses.replace(found, outcome="broken", reasons=tuple(reasons))
+    found = _residuals(ticket, wanted, asked, found, progress)
+    assert found.within_tolerance is not None and found.target_weights is not None
+    if found.within_tolerance < found.target_weights:
+        missed = found.target_weights - found.within_tolerance
+        reasons.append(f"{missed:,} target weights are not within {asked:g}")
+    if found.kept_budget is not None and found.kept_weights > found.kept_budget:
+        reasons.append(f"it keeps {found.kept_weights:,} weights and promises at most {found.kept_budget:,}")
+    if not reasons and ticket.network.given is not None:
+        probed = probe(ticket, asked)
+        found = dataclasses.replace(found, network_deviation=probed.deviation)
+        if not probed.passed:
+            reasons.append(
+                f"its float32 network is {probed.deviation:.3g} away from what its weights say, on random inputs where"
+                f" rounding may explain {probed.allowed:.3g}"
+            )
+    return dataclasses.replace(found, outcome="broken" if reasons else "holds", reasons=tuple(reasons))
+
+
+def _counted(ticket: Ticket) -> Certificate:
+    """What can be said of any ticket."""
+    network = ticket.network
+    counts = {name: kept_bits(ticket.content, name) for name in network.drawn}
+    redraws = [rows for name in network.drawn if len(rows := ticket.redraws(name))]
+    return Certificate(
+        outcome="promises nothing",
+        reasons=(),
+        method=ticket.header.method,
+        seed=ticket.seed,
+        source_weights=network.source_weights,
+        kept_weights=sum(counts.values()),
+        kept_by_tensor=counts,
+        redrawn_blocks=sum(map(len, redraws)),
+        largest_attempt=max((int(rows[:, 1].max()) for rows in redraws), default=0),
+        description_bits=description_bits(ticket),
+        samplers=tuple(dict.fromkeys(drawn.sampler.in_words() for drawn in network.drawn.values())),
+        nonnegative_inputs=None if network.given is None else network.given.nonnegative,
+        kept_budget=ticket.header.kept_budget,
+    )
+
+
+def _differences(ticket: Ticket, target: Target) -> list[str]:
+    """Why a ticket's network is no approximation of this target, whatever its weights are."""
+    mine, theirs = ticket.network.target, target.network
+    if mine.root != theirs.root or (mine.given and mine.given.shape) != (theirs.given and theirs.given.shape):
+        return ["it was made for a network of other layers than this target"]
+    kept = set(mine.tensors) - set(mine.approximated)
+    changed = [name for name in kept if not np.array_equal(ticket.stored[name], target.array(name).astype(np.float32))]
+    return [f"the stored tensors {sorted(changed)} are not the target's"] if changed else []
+
+
+def _residuals(
+    ticket: Ticket, target: Target, tolerance: float, found: Certificate, progress: Progress | None
+) -> Certificate:
+    within, checked, total, worst, where = 0, 0, 0.0, -1.0, ("", 0)
+
+    def subtract(part: Effective) -> Effective:
+        wanted = read_float64(target.tensors, part.name, part.first, part.values.shape[1])
+        return dataclasses.replace(part, values=np.abs(part.values - wanted).max(0))
+
+    weights = target.weights
+    for leaf in approximated_leaves(ticket):
+        for part in effective_slices(ticket, leaf, subtract):
+            residual, place = part.values, int(part.values.argmax())
+            within += int(np.count_nonzero(residual <= tolerance))
+            checked += len(residual)
+            total += float(residual.sum())
+            if not residual[place] <= worst:  # a NaN is worst
+                worst, where = float(residual[place]), (part.name, part.first + place)
+            if progress is not None:
+                progress(checked, weights)
+    shape = ticket.network.approximated[where[0]]
+    return dataclasses.replace(
+        found,
+        target_weights=checked,
+        within_tolerance=within,
+        mean_residual=total / checked,
+        worst_residual=worst,
+        worst_tensor=where[0],
+        worst_weight=tuple(int(i) for i in np.unravel_index(where[1], shape)),
+    )

@@ -1,0 +1,70 @@
+"""The collapsed form of a ticket: the target's own network with the weights that the ticket makes.
+
+It computes what the masked random network computes, at the target's cost: a fast path that is tested equal to it.
+"""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from lottery_jax.networks.network import Network
+from lottery_jax.networks.node import Node, Operation, Spec, Weights
+from lottery_jax.networks.sources.source import Source
+from lottery_jax.tickets.effective import effective_weights
+from lottery_jax.tickets.ticket import Ticket
+
+
+@dataclasses.dataclass(frozen=True)
+class Branches(Node):
+    """An operation with other weights for negative inputs: its tensors have an axis of two signs in front."""
+
+    of: Operation
+    kind: ClassVar[str] = "branches"
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        return {name: (1 if name == "bias" else 2, *shape) for name, shape in self.of.tensors().items()}
+
+    def output(self, given: Spec) -> Spec:
+        return self.of.output(given)
+
+    def module(self, weights: Weights) -> nnx.Module:
+        plus = {name: weights[name][0] for name in self.tensors()}
+        minus = {name: jnp.zeros_like(plus[name]) if name == "bias" else weights[name][1] for name in self.tensors()}
+        return TwoSigns(self.of.module(Weights(plus)), self.of.module(Weights(minus)))
+
+
+class TwoSigns(nnx.Module):
+    """One module for what is positive in x, another for what is negative."""
+
+    def __init__(self, plus: nnx.Module, minus: nnx.Module) -> None:
+        self.plus, self.minus = plus, minus
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.plus(jnp.maximum(x, 0)) + self.minus(jnp.minimum(x, 0))  # type: ignore[operator]
+
+
+def collapsed(ticket: Ticket) -> tuple[Network, dict[str, Any]]:
+    """A network and its tensors, float64, to be given to `networks.network.run` or to `Network.module`."""
+    network = ticket.network
+    twofold = {
+        path for path, source in network.sources.items() if any(len(signs) > 1 for signs in _signs(network, path, source))
+    }
+
+    def leaf(path: str, node: Node) -> Node:
+        if not isinstance(node, Source):
+            return node
+        return Branches(node.of) if path in twofold and isinstance(node.of, Operation) else node.of
+
+    plain = network.replaced(leaf)
+    tensors: dict[str, Any] = {name: value.astype(np.float64) for name, value in ticket.stored.items()}
+    for name, value in effective_weights(ticket).items():
+        tensors[name] = value if plain.tensors[name] == value.shape else value[0]
+    return plain, tensors
+
+
+def _signs(network: Network, path: str, source: Source) -> list[tuple[int, ...]]:
+    return [source.signs(name, network.given_to(path)) for name in source.of.tensors()]

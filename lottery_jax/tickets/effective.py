@@ -1,0 +1,117 @@
+"""The weights that a ticket makes: what its kept random weights sum to, from seed and bits alone, in float64 NumPy.
+
+This is the verifier's side. It draws only what is kept, in slices, and shares no code with the search.
+"""
+
+import collections
+import concurrent.futures
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from lottery_jax.networks.node import join
+from lottery_jax.networks.sources.drawn import Drawn
+from lottery_jax.networks.sources.source import Source
+from lottery_jax.sampler import draw_at, numbers, seed_words
+from lottery_jax.tickets.ticket import Ticket
+
+_SLICE = 1 << 18  # random weights looked at at once
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Leaf:
+    """One approximated tensor of a ticket: the random leaf it belongs to, and what that leaf's weights count."""
+
+    name: str
+    source: Source
+    own: str
+    drawn: Drawn
+    signs: tuple[int, ...]
+    edges: dict[str, np.ndarray]
+    redraws: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Effective:
+    """Weights first ... first + count - 1 of a tensor: values float64 [signs, count], kept random weights in them.
+
+    values: one row for each sign of input that must agree with the target.
+    """
+
+    name: str
+    first: int
+    values: np.ndarray
+    kept: int
+
+
+def approximated_leaves(ticket: Ticket) -> Iterator[Leaf]:
+    """The approximated tensors of a ticket, in the order of its tree."""
+    for path, source in ticket.network.sources.items():
+        edges = {name: _edge(ticket, join(path, name)) for name in source.edges}
+        given = ticket.network.given_to(path)
+        for own in source.of.tensors():
+            name = join(path, own)
+            drawn = ticket.network.drawn[name]
+            yield Leaf(name, source, own, drawn, source.signs(own, given), edges, ticket.redraws(name))
+
+
+def effective_slices(
+    ticket: Ticket, leaf: Leaf, look: Callable[[Effective], Effective] = lambda part: part
+) -> Iterator[Effective]:
+    """All of one tensor in slices, in order; `look` is called on each in the thread that made it.
+
+    No more slices are under way than keep every core busy: memory stays bounded.
+    """
+    step = max(_SLICE // leaf.drawn.width // 8, 1) * 8  # whole bytes of the mask
+    workers = os.cpu_count() or 1
+    waiting = collections.deque[concurrent.futures.Future[Effective]]()
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        for first in range(0, leaf.drawn.rows, step):
+            count = min(step, leaf.drawn.rows - first)
+            waiting.append(pool.submit(lambda first, count: look(effective(ticket, leaf, first, count)), first, count))
+            if len(waiting) > workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def effective(ticket: Ticket, leaf: Leaf, first: int, count: int) -> Effective:
+    """The weights at flat positions first ... first + count - 1, `first` a multiple of 8, of one tensor."""
+    drawn = leaf.drawn
+    bits = count * drawn.width
+    packed = ticket.content.read(f"mask.{leaf.name}", first * drawn.width // 8, (bits + 7) // 8)
+    kept = np.flatnonzero(np.unpackbits(packed, count=bits, bitorder="little"))
+    row, column = np.divmod(kept, drawn.width)
+    begin, end = first // drawn.shared, (first + count - 1) // drawn.shared + 1
+    attempts = np.zeros(end - begin, np.int64)
+    low, high = np.searchsorted(leaf.redraws[:, 0], (begin, end))
+    attempts[leaf.redraws[low:high, 0] - begin] = leaf.redraws[low:high, 1]
+    streams, starts = drawn.positions(np.arange(begin, end), attempts)
+    block = (first + row) // drawn.shared - begin
+    position = starts[block] + column * drawn.layout.step
+    weights = draw_at(
+        numbers(drawn.sampler), seed_words(ticket.seed), streams[block].astype(np.uint32), position.astype(np.uint32)
+    ).astype(np.float64)
+    values = np.empty((len(leaf.signs), count))
+    for place, sign in enumerate(leaf.signs):
+        each = weights * leaf.source.coefficients(leaf.own, first + row, column, sign, leaf.edges)
+        values[place] = np.bincount(row, each, count)
+    return Effective(leaf.name, first, values, len(kept))
+
+
+def effective_weights(ticket: Ticket) -> dict[str, np.ndarray]:
+    """All approximated tensors as the ticket makes them: float64 [signs, *shape] by name."""
+    return {
+        leaf.name: np.concatenate([part.values for part in effective_slices(ticket, leaf)], 1).reshape(
+            len(leaf.signs), *ticket.network.approximated[leaf.name]
+        )
+        for leaf in approximated_leaves(ticket)
+    }
+
+
+def _edge(ticket: Ticket, name: str) -> np.ndarray:
+    """The kept weights of an edge tensor, 0 where pruned."""
+    drawn = ticket.network.drawn[name]
+    return np.where(ticket.mask(name), drawn.draw_all(ticket.seed, ticket.redraws(name)), 0)

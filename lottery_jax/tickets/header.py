@@ -1,0 +1,72 @@
+"""The header of a ticket's file: every field typed and bounded when it is read, for a file is an untrusted input."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from lottery_jax import sampler
+from lottery_jax.errors import InputError
+from lottery_jax.networks.network import Network, network_from_json
+
+FORMAT = "lottery_jax ticket"
+VERSION = 2
+"""Version of the file; tickets of another version are refused."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What a ticket's file says about itself.
+
+    tolerance: what is promised of every target weight; kept_budget: the number of kept weights promised not to be
+    exceeded. Both None for a ticket that promises nothing. settings: how it was made, JSON values for the reader; no
+    number depends on it. Raises `InputError`.
+    """
+
+    network: Network
+    seed: int
+    method: str
+    source_sha256: str
+    tolerance: float | None = None
+    kept_budget: int | None = None
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        if type(self.seed) is not int or not 0 <= self.seed < 2**64:
+            raise InputError(f"seed must be a whole number in [0, 2**64), not {self.seed!r}")
+        if not isinstance(self.method, str) or not 0 < len(self.method) <= 100:
+            raise InputError(f"method must be a name, not {str(self.method)[:40]!r}")
+        if not isinstance(self.source_sha256, str) or len(self.source_sha256) != 64:
+            raise InputError("the checksum of the source must be a SHA-256 in hexadecimal digits")
+        if self.tolerance is not None:
+            check_tolerance(self.tolerance)
+        budget = self.kept_budget
+        if budget is not None and (type(budget) is not int or budget < 0):
+            raise InputError(f"kept_budget must be a whole number from 0 up, not {budget!r}")
+        if not isinstance(self.settings, Mapping):
+            raise InputError("settings must be names and values")
+
+    def to_json(self) -> dict[str, Any]:
+        """The header as JSON values."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        fields |= {"network": self.network.to_json(), "settings": dict(self.settings)}
+        return {"format": FORMAT, "version": VERSION, "sampler_version": sampler.VERSION, **fields}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> "Header":
+        """Inverse of `to_json`, for a row whose format and versions are known to be right; raises `InputError`."""
+        fields = {name: value for name, value in row.items() if name not in VERSIONS}
+        wanted = {field.name for field in dataclasses.fields(cls)}
+        if set(fields) != wanted:
+            raise InputError(f"its header must have the fields {sorted(wanted)}, and no others")
+        return cls(**{**fields, "network": network_from_json(fields["network"])})
+
+
+VERSIONS = {"format": FORMAT, "version": VERSION, "sampler_version": sampler.VERSION}
+
+
+def check_tolerance(tolerance: Any) -> float:
+    """A tolerance as it is, or `InputError`."""
+    if type(tolerance) not in (int, float) or not (math.isfinite(tolerance) and tolerance > 0):
+        raise InputError(f"tolerance must be a positive finite number, not {tolerance!r}; for example 0.01")
+    return float(tolerance)

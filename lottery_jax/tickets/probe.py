@@ -1,0 +1,62 @@
+"""The float32 network itself on random inputs: what the float64 weights say must be what it computes.
+
+The certificate is about weights in exact arithmetic. A network whose numbers overflow, or whose large terms cancel,
+could have perfect weights and compute something else; here it is run.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import numpy as np
+
+from lottery_jax.networks.network import Network, run
+from lottery_jax.tickets.collapse import collapsed
+from lottery_jax.tickets.ticket import Ticket
+
+INPUTS = 4
+_RELATIVE = 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """The largest |f - g| of the float32 network f from the exact collapsed one g, and what rounding may explain.
+
+    allowed: what a change of every weight by the tolerance makes, and a thousandth of the largest output.
+    """
+
+    deviation: float
+    allowed: float
+
+    @property
+    def passed(self) -> bool:
+        """False where an output is NaN, too."""
+        return self.deviation <= self.allowed
+
+
+def probe(ticket: Ticket, tolerance: float) -> Probe:
+    """Run the masked random network and its collapsed form on random inputs, of both signs where they may be negative."""
+    network = ticket.network
+    assert network.given is not None
+    random = np.random.default_rng(0)
+    low = 0.0 if network.given.nonnegative else -1.0
+    x = random.uniform(low, 1.0, (INPUTS, *network.given.shape)).astype(np.float32)
+    x[-1] *= 16  # pixels are not the only inputs
+    tensors = {**ticket.source(), **ticket.stored}
+    found = np.asarray(run(network, tensors, ticket.masks, x), np.float64)
+    plain, weights = collapsed(ticket)
+    changed = {
+        name: value + tolerance * random.choice((-1.0, 1.0), value.shape) if name not in network.tensors else value
+        for name, value in weights.items()
+    }
+    exact, moved = _exact(plain, weights, x), _exact(plain, changed, x)
+    with np.errstate(invalid="ignore", over="ignore"):
+        allowed = np.abs(moved - exact).max() + _RELATIVE * np.abs(exact).max() + np.finfo(np.float32).tiny
+        deviation = float(np.abs(found - exact).max())
+    return Probe(deviation if math.isfinite(deviation) else math.inf, float(allowed) if math.isfinite(allowed) else 0.0)
+
+
+def _exact(network: Network, tensors: dict[str, Any], x: np.ndarray) -> np.ndarray:
+    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+        return np.asarray(run(network, tensors, {}, x.astype(np.float64)))

@@ -1,0 +1,208 @@
+"""The ticket: a source recipe and packed masks. It is a file format, and nothing in it is code."""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from lottery_jax.errors import InputError, TicketError
+from lottery_jax.networks.gates import FixedGate
+from lottery_jax.networks.network import NO_REDRAWS, Network, Redraws
+from lottery_jax.networks.target import Target
+from lottery_jax.storage.files import write_atomically
+from lottery_jax.storage.sealed import SealedFile, digest, seal
+from lottery_jax.storage.store import Arrays, Store, View, read_array
+from lottery_jax.storage.tensor_file import FLOATS, FormatError
+from lottery_jax.tickets.header import VERSIONS, Header
+
+ENTRY = "ticket"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ticket:
+    """A pruned random network: its header, and its content in memory or in a file.
+
+    The content holds for each random tensor `mask.NAME`, one bit for each weight, and perhaps `redraws.NAME`, int64 rows
+    (block, attempt); `stored.NAME` for the network's tensors that are not random (float32); and `target.NAME` for
+    those that a construction approximates. Made by `make_ticket` from masks, by `load_ticket` from a file.
+    """
+
+    header: Header
+    content: Store
+
+    def __post_init__(self) -> None:
+        network, found = self.network, dict(self.content.tensors)
+        for name, drawn in network.drawn.items():
+            mask, redraws = found.pop(f"mask.{name}", None), found.pop(f"redraws.{name}", None)
+            if mask is None or mask.dtype != "U8" or mask.shape != ((drawn.size + 7) // 8,):
+                raise InputError(f"the mask of {name} must have {drawn.size:,} bits")
+            (last,) = self.content.read(f"mask.{name}", mask.size - 1, 1)
+            if drawn.size % 8 and last >> drawn.size % 8:
+                raise InputError(f"the mask of {name} has bits beyond its last weight")
+            if redraws is not None:
+                if redraws.dtype != "I64" or redraws.shape[1:] != (2,) or redraws.shape[0] > drawn.blocks:
+                    raise InputError(f"the redraws of {name} must be int64 rows (block, attempt), one for a block at most")
+                drawn.check_redraws(name, self.redraws(name))
+        for name, shape in network.tensors.items():
+            stored = found.pop(f"stored.{name}", None)
+            if stored is None or stored.dtype != "F32" or stored.shape != shape:
+                raise InputError(f"the stored tensor {name} must be float32 of shape {list(shape)}")
+        promised = self.header.tolerance is not None
+        for name, shape in network.approximated.items() if promised else ():
+            target = found.pop(f"target.{name}", None)
+            if target is None or target.dtype not in FLOATS or target.shape != shape:
+                raise InputError(f"the target of {name} must be floats of shape {list(shape)}")
+        if found:
+            raise InputError(f"it holds {min(found)!r}, which is no part of it")
+        if self.header.kept_budget is not None and not promised:
+            raise InputError("a budget of kept weights needs a target and a tolerance")
+
+    @property
+    def network(self) -> Network:
+        """The source: the tree with its random leaves."""
+        return self.header.network
+
+    @property
+    def seed(self) -> int:
+        return self.header.seed
+
+    def mask(self, name: str) -> np.ndarray:
+        """The mask of a random tensor, bool in its shape: True where the weight is kept."""
+        drawn = self.network.drawn[name]
+        bits = np.unpackbits(read_array(self.content, f"mask.{name}"), count=drawn.size, bitorder="little")
+        return bits.astype(bool).reshape(drawn.shape)
+
+    @property
+    def masks(self) -> dict[str, np.ndarray]:
+        """All masks by name."""
+        return {name: self.mask(name) for name in self.network.drawn}
+
+    def redraws(self, name: str) -> np.ndarray:
+        """Which blocks of a random tensor were drawn again: int64 rows (block, attempt)."""
+        there = f"redraws.{name}"
+        return read_array(self.content, there) if there in self.content.tensors else NO_REDRAWS
+
+    def source(self) -> dict[str, np.ndarray]:
+        """All random weights, float32, regenerated on the host from the seed."""
+        return self.network.draw(self.seed, {name: self.redraws(name) for name in self.network.drawn})
+
+    @property
+    def stored(self) -> dict[str, np.ndarray]:
+        """The tensors of the network that are not random, float32, by name."""
+        return {name: read_array(self.content, f"stored.{name}") for name in self.network.tensors}
+
+    @functools.cached_property
+    def target(self) -> Target | None:
+        """The target that the ticket says it was made for; None for one that promises nothing."""
+        if self.header.tolerance is None:
+            return None
+        names = {name: f"target.{name}" for name in self.network.approximated}
+        names |= {name: f"stored.{name}" for name in self.network.tensors}
+        return Target(self.network.target, View(self.content, {name: names[name] for name in self.network.target.tensors}))
+
+    @property
+    def kept_weights(self) -> int:
+        return sum(kept_bits(self.content, name) for name in self.network.drawn)
+
+    def module(self) -> nnx.Module:
+        """The masked random network as a Flax module: x [B, *given] -> [B, *output]."""
+        tensors = {name: jnp.asarray(value) for name, value in {**self.source(), **self.stored}.items()}
+        return self.network.module(tensors, lambda name: FixedGate(jnp.asarray(self.mask(name))))
+
+    def to_bytes(self) -> bytes:
+        """The file's bytes: safetensors, deterministic, with a digest over everything."""
+        return seal(ENTRY, self.header.to_json(), {name: read_array(self.content, name) for name in self.content.tensors})
+
+    def save(self, path: str | os.PathLike[str]) -> int:
+        """Write the file whole or not at all; returns its size in bytes."""
+        content = self.to_bytes()
+        write_atomically(Path(path), content)
+        return len(content)
+
+    def __repr__(self) -> str:
+        promise = f"within {self.header.tolerance:g}" if self.header.tolerance is not None else "no promise"
+        return f"<Ticket by {self.header.method}, seed {self.seed}, {self.network.source_weights:,} random weights, {promise}>"
+
+
+def kept_bits(content: Store, name: str) -> int:
+    """How many weights the mask of a random tensor keeps."""
+    return int(np.bitwise_count(read_array(content, f"mask.{name}")).sum(dtype=np.int64))
+
+
+def make_ticket(
+    network: Network,
+    *,
+    seed: int,
+    masks: Mapping[str, np.ndarray],
+    method: str,
+    redraws: Redraws | None = None,
+    stored: Mapping[str, np.ndarray] | None = None,
+    target: Target | None = None,
+    tolerance: float | None = None,
+    kept_budget: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Ticket:
+    """A ticket in memory from boolean masks in the shapes of the random tensors; raises `InputError`.
+
+    stored: the network's tensors that are not random. target and tolerance: what is promised, if anything is.
+    """
+    expected = {name: drawn.shape for name, drawn in network.drawn.items()}
+    found = {name: mask.shape for name, mask in masks.items()}
+    if expected != found:
+        raise InputError(f"the masks do not fit the network: expected {expected}, found {found}")
+    wrong = {name: mask.dtype.name for name, mask in masks.items() if mask.dtype != bool}
+    if wrong:
+        raise InputError(f"masks must be boolean, not {wrong}")
+    if (target is None) != (tolerance is None):
+        raise InputError("a promise needs a target and a tolerance; give both, or none")
+    content = {f"mask.{name}": np.packbits(mask, bitorder="little") for name, mask in masks.items()}
+    content |= {
+        f"redraws.{name}": np.ascontiguousarray(rows, np.int64) for name, rows in (redraws or {}).items() if len(rows)
+    }
+    content |= {f"stored.{name}": np.asarray(value, np.float32) for name, value in (stored or {}).items()}
+    if target is not None:
+        content |= {f"target.{name}": target.array(name) for name in network.approximated}
+    header = Header(network, seed, method, source_digest(network, seed), tolerance, kept_budget, settings or {})
+    return Ticket(header, Arrays(content))
+
+
+def load_ticket(path: str | os.PathLike[str]) -> Ticket:
+    """Read a ticket; its content stays in the file, and is read in slices.
+
+    Raises `TicketError` for a file that is foreign, truncated, changed in any bit, or whose parts do not fit together;
+    `InputError` for one that cannot be read.
+    """
+    name = str(path)
+    try:
+        file = SealedFile(path, ENTRY)
+    except FormatError as error:
+        raise TicketError(f"{name!r} is not a lottery_jax ticket, or it is truncated or damaged") from error
+    except InputError as error:
+        raise InputError(f"cannot read ticket: {error}") from None
+    versions = {field: file.header.get(field) for field in VERSIONS}
+    if versions["format"] != VERSIONS["format"]:
+        raise TicketError(f"{name!r} is a safetensors file but not a lottery_jax ticket")
+    if versions != VERSIONS:
+        raise TicketError(
+            f"{name!r} has ticket version {versions['version']} and sampler version {versions['sampler_version']};"
+            f" this program reads {VERSIONS['version']} and {VERSIONS['sampler_version']}"
+        )
+    try:
+        file.check_digest()
+        ticket = Ticket(Header.from_json(file.header), file)
+        if source_digest(ticket.network, ticket.seed) != ticket.header.source_sha256:
+            raise InputError("the source drawn from its seed is not the one it was made for")
+        return ticket
+    except InputError as error:
+        raise TicketError(f"{name!r} is not a valid ticket: {error}") from error
+
+
+def source_digest(network: Network, seed: int) -> str:
+    """Checksum of the source, over some blocks of each random tensor: all of it may be too large to be drawn for this."""
+    return digest("", {name: drawn.sampled(seed) for name, drawn in network.drawn.items()})
