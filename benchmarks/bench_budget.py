@@ -26,7 +26,7 @@ from lottery_jax import environment
 from lottery_jax.certificate import approximated_weights, verify
 from lottery_jax.constructions import TargetFronts, approximate, fisher_importance
 from lottery_jax.data import Dataset, load
-from lottery_jax.evaluation import evaluate
+from lottery_jax.comparison.evaluation import evaluate
 from lottery_jax.tasks import Target, import_target
 from lottery_jax.ticket import Ticket
 

@@ -29,18 +29,15 @@ import numpy as np
 import optax
 
 from lottery_jax import environment
-from lottery_jax.networks.architecture import Gadget, Linear, draw_source, source_weights
+from lottery_jax.learned.sources import redundant_source, wide_source
 from lottery_jax.networks.gates import TopKGate
-from lottery_jax.networks.network import MaskedNetwork
-from lottery_jax.sampler import Sampler
+from lottery_jax.networks.network import Network
+from lottery_jax.networks.node import Spec
+from lottery_jax.networks.zoo.registry import architecture
 
 BATCH, KEEP, GOAL_MS = 64, 0.3, 45.0
-Layers = tuple[Gadget | Linear, ...]
-NORMAL, KAIMING = Sampler.normal(2**0.5), Sampler.normal((2 / 784) ** 0.5)
-NETWORKS: dict[str, Layers] = {
-    "redundant": (Gadget(784, 5, 500, NORMAL, KAIMING), Gadget(500, 5, 10, NORMAL, KAIMING)),
-    "wide": (Linear(784, 2508, KAIMING), Linear(2508, 10, KAIMING)),
-}
+REDUNDANT = redundant_source(architecture("fc2", Spec((784,), nonnegative=True), 10))
+NETWORKS: dict[str, Network] = {"redundant": REDUNDANT, "wide": wide_source(REDUNDANT)}
 LARGE = {"redundant": (784 * 5, 500, 3, 13), "wide": (784, 2508, 2, 12)}  # rows, columns, products, tensors
 
 
@@ -81,18 +78,18 @@ def times_ms(run: Callable, repeats: int) -> list[float]:
     return times
 
 
-def time_step(architecture: Layers, gate: Callable, repeats: int) -> tuple[float, float]:
+def time_step(network: Network, gate: Callable, repeats: int) -> tuple[float, float]:
     """Seconds to compile and run once, and the median milliseconds of the steps after."""
-    source = {name: jnp.asarray(w) for name, w in draw_source(architecture, seed=0).items()}
+    source = {name: jnp.asarray(w) for name, w in network.draw(seed=0).items()}
     random = np.random.default_rng(0)
     scores = {name: jnp.asarray(random.uniform(-0.02, 0.02, w.shape), jnp.float32) for name, w in source.items()}
-    images = jnp.asarray(random.uniform(size=(BATCH, architecture[0].inputs)), jnp.float32)
+    images = jnp.asarray(random.uniform(size=(BATCH, 784)), jnp.float32)
     labels = jnp.asarray(random.integers(0, 10, BATCH))
     optimizer = optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(0.1, momentum=0.9))
 
     def loss(scores, keep):
-        network = MaskedNetwork(architecture, source, lambda name: gate(scores[name], keep))
-        return optax.softmax_cross_entropy_with_integer_labels(network(images), labels).mean()
+        masked: Callable = network.module(source, lambda name: gate(scores[name], keep))  # type: ignore[assignment]
+        return optax.softmax_cross_entropy_with_integer_labels(masked(images), labels).mean()
 
     @jax.jit
     def step(scores, state, keep):
@@ -128,17 +125,17 @@ def floor_ms(rows: int, columns: int, products: int, tensors: int) -> dict[str, 
 
 def measure(repeats: int) -> list[dict]:
     rows = []
-    for network, architecture in NETWORKS.items():
+    for label, network in NETWORKS.items():
         row = {
-            "network": network,
-            "source_weights": source_weights(architecture),
+            "network": label,
+            "source_weights": network.source_weights,
             "batch": BATCH,
             "keep": KEEP,
         }
-        row |= floor_ms(*LARGE[network])
+        row |= floor_ms(*LARGE[label])
         for name, gate in GATES.items():
             row[f"{name}_compile_s"], row[f"{name}_ms"] = time_step(
-                architecture, gate, repeats if name != "full_sort" else 5
+                network, gate, repeats if name != "full_sort" else 5
             )
         row["goal_ms"] = GOAL_MS
         rows.append(row)

@@ -34,7 +34,7 @@ from lottery_jax import environment
 from lottery_jax.certificate import verify
 from lottery_jax.constructions import approximate
 from lottery_jax.data import load
-from lottery_jax.evaluation import evaluate
+from lottery_jax.comparison.evaluation import evaluate
 from lottery_jax.subset_sum import MeetInTheMiddle, Problem, Smallest, solve
 from lottery_jax.tasks import import_target
 from lottery_jax.ticket import Ticket

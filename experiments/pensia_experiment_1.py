@@ -23,7 +23,7 @@ from rich.table import Table
 from lottery_jax.certificate import verify
 from lottery_jax.constructions import approximate
 from lottery_jax.errors import InputError
-from lottery_jax.evaluation import evaluate
+from lottery_jax.comparison.evaluation import evaluate
 from lottery_jax.tasks import load_task
 
 

@@ -15,8 +15,9 @@ import optax
 from lottery_jax.data import Split
 from lottery_jax.errors import InputError
 
-Parameters = Any  # any pytree of arrays: kernels, or the scores of a mask
-Loss = Callable[[Parameters, jax.Array, jax.Array, jax.Array], jax.Array]
+Parameters = Any  # a pytree of arrays: weights by name, or the scores of a mask
+Moved = dict[str, jax.Array]  # parameters that move by themselves (running means), by name
+Loss = Callable[[Parameters, jax.Array, jax.Array, jax.Array], tuple[jax.Array, Moved]]
 Measure = Callable[[Parameters], Any]
 History = dict[str, Any]
 
@@ -56,8 +57,9 @@ def advance(
     batch_size: int,
     measure: Measure | None = None,
 ) -> tuple[State, History]:
-    """Train for some more epochs: `loss(parameters, images [B, D], labels [B], key) -> scalar`.
+    """Train for some more epochs: `loss(parameters, images [B, ...], labels [B], key) -> scalar, moved`.
 
+    moved: parameters that a step sets without a gradient, by name; empty where there are none.
     The history holds the mean loss of each epoch under "loss" [epochs] and, if `measure(parameters)` is
     given, its value after each epoch under "measure". The order of the examples depends on the key and the
     epoch alone, so that a training in several calls equals one in a single call.
@@ -65,15 +67,17 @@ def advance(
     images, labels = jnp.asarray(split.images), jnp.asarray(split.labels)
     steps = steps_per_epoch(images.shape[0], batch_size)
     _check_epochs(epochs)
-    descend = jax.value_and_grad(loss)
+    descend = jax.value_and_grad(loss, has_aux=True)
 
     def step(carry, batch):
         parameters, optimizer_state = carry
         rows, key = batch
-        value, gradient = descend(parameters, images[rows], labels[rows], key)
+        (value, moved), gradient = descend(parameters, images[rows], labels[rows], key)
         with jax.numpy_dtype_promotion("standard"):  # optax counts in int32 and divides in float32
             updates, optimizer_state = optimizer.update(gradient, optimizer_state, parameters)
             parameters = optax.apply_updates(parameters, updates)
+        if moved:
+            parameters = {**parameters, **moved}
         return (parameters, optimizer_state), value
 
     def one_epoch(state: State, _):
@@ -103,7 +107,7 @@ def fit(
     """A whole training as one pure function; see `advance` for the loss and the history.
 
     >>> def loss(slope, images, labels, key):
-    ...     return jnp.mean((images[:, 0] * slope - labels.astype(jnp.float32)) ** 2)
+    ...     return jnp.mean((images[:, 0] * slope - labels.astype(jnp.float32)) ** 2), {}
     >>> split = Split(np.ones((8, 1), np.float32), np.full(8, 3, np.int32))
     >>> slope, history = fit(loss, jnp.float32(0.0), split, key=jax.random.key(0),
     ...                      optimizer=optax.sgd(0.3), epochs=5, batch_size=4)
@@ -122,9 +126,9 @@ def drive(
     state: State,
     *,
     epochs: int,
-    progress: Callable[[int, int, History], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[State, History]:
-    """Call a compiled `advance_by(state, epochs)` part by part, then `progress(done, epochs, history)`.
+    """Call a compiled `advance_by(state, epochs)` part by part, then `progress(done, epochs)`.
 
     All parts are equally long, so that one program serves them all; without `progress` there is one part. The
     state may carry a leading vmap axis: histories are joined along their last axis, the epochs.
@@ -136,7 +140,7 @@ def drive(
         state, history = advance_by(state, part)
         histories.append(history)
         if progress is not None:
-            progress(done, epochs, history)
+            progress(done, epochs)
     return state, jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=-1), *histories)
 
 

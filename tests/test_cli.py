@@ -17,10 +17,10 @@ from safetensors.numpy import save_file
 
 from lottery_jax import cli, model_command
 from lottery_jax.constructions.model import chunks
-from lottery_jax.methods import METHODS
+from lottery_jax.comparison.methods import METHODS
 from lottery_jax.networks.architecture import Linear
 from lottery_jax.sampler import Sampler
-from lottery_jax.settings import Compare
+from lottery_jax.cli.settings import Compare
 from lottery_jax.ticket import Ticket
 
 RECORD_FIELDS = {

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 
 from lottery_jax import comparison
-from lottery_jax.comparison import Comparison, check
+from lottery_jax.comparison.comparing import Comparison, check
 from lottery_jax.data import Dataset, Split
 from lottery_jax.errors import InputError
-from lottery_jax.methods import METHODS, Bench, Method, shuffle
+from lottery_jax.comparison.methods import METHODS, Bench, Method, shuffle
 from lottery_jax.networks.architecture import Linear
-from lottery_jax.records import read_records
+from lottery_jax.comparison.records import read_records
 from lottery_jax.sampler import Sampler
-from lottery_jax.settings import Compare
+from lottery_jax.cli.settings import Compare
 from lottery_jax.tasks import Target, Task
 from lottery_jax.ticket import Ticket
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lottery_jax import evaluation
 from lottery_jax.data import Split
 from lottery_jax.errors import InputError
-from lottery_jax.evaluation import evaluate
+from lottery_jax.comparison.evaluation import evaluate
 from lottery_jax.networks.mlp import MLP, random_mlp
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lottery_jax.cli import main
-from lottery_jax.settings import Approximate, Compare, Verify
+from lottery_jax.cli.settings import Approximate, Compare, Verify
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

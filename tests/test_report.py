@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lottery_jax.records import Record
-from lottery_jax.report import figure, rows, tables, write_report
-from lottery_jax.report.summary import DASH
+from lottery_jax.comparison.records import Record
+from lottery_jax.comparison.report import figure, rows, tables, write_report
+from lottery_jax.comparison.report.summary import DASH
 
 DENSE = Record("dense", "digits", 0, None, 0.97, 0.95, 0.98, 0.97, 1.0, 0.0, 2368)
 PENSIA = Record(

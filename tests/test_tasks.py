@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from lottery_jax import data
 from lottery_jax.errors import InputError
-from lottery_jax.evaluation import accuracy
+from lottery_jax.comparison.evaluation import accuracy
 from lottery_jax.tasks import Target, export_target, import_target, load_task, train, train_target
 
 PUBLISHED = Path(__file__).parents[2] / "shared" / "targets" / "pensia_fc2.safetensors"

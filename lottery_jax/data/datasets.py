@@ -1,15 +1,15 @@
 """Data sets: read where prepared, downloaded where not, decoded once, always split in the same way."""
 
-import dataclasses
 import hashlib
 import os
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from lottery_jax.data.cache import cache_folder, recall, store
+from lottery_jax.data.dataset import Dataset, Split, fixed_order, stratified
 from lottery_jax.data.downloads import Arrays, DownloadError, download
+from lottery_jax.data.own import load_own
 from lottery_jax.data.prepared import prepared_folder, read_prepared
 from lottery_jax.errors import InputError, suggest
 
@@ -20,67 +20,31 @@ DIGITS_SIZES = (1257, 180, 360)
 CLASSES = 10
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """Examples of one purpose, a pytree: images float32 [N, D] in [0, 1], labels int32 [N].
-
-    >>> len(Split(np.zeros((3, 4), np.float32), np.zeros(3, np.int32)))
-    3
-    """
-
-    images: np.ndarray | jax.Array
-    labels: np.ndarray | jax.Array
-
-    def __len__(self) -> int:
-        return int(self.images.shape[0])
-
-
-@dataclasses.dataclass(frozen=True)
-class Dataset:
-    """A named data set; `test` is for the last evaluation only, choices are made on `validation`."""
-
-    name: str
-    train: Split
-    validation: Split
-    test: Split
-    image_shape: tuple[int, int, int]
-    classes: int
-    nonnegative: bool
-
-    @property
-    def inputs(self) -> int:
-        """Numbers per example, D."""
-        return int(np.prod(self.image_shape))
-
-    @property
-    def fingerprint(self) -> str:
-        """A short hash of the training examples: equal data, equal fingerprint, wherever it was read from."""
-        digest = hashlib.sha256(np.ascontiguousarray(self.train.labels).tobytes())
-        digest.update(np.ascontiguousarray(self.train.images[::16]).tobytes())
-        return digest.hexdigest()[:16]
-
-
 def load(
     name: str,
     *,
     data_dir: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Dataset:
-    """Load a data set; `InputError` for an unknown name, or where there are neither data nor a network.
+    """Load a data set by name, or one of your own from a .npz file (`own`).
 
+    Raises `InputError` for an unknown name, or where there are neither data nor a network.
     `data_dir` holds prepared TensorFlow Datasets folders ($TFDS_DATA_DIR or ~/tensorflow_datasets if None).
 
     >>> digits = load("digits")
     >>> digits.train.images.shape, len(digits.validation), len(digits.test)
-    ((1257, 64), 180, 360)
+    ((1257, 8, 8, 1), 180, 360)
     """
+    if Path(name).suffix == ".npz":
+        return load_own(Path(name))
     if name not in DATASETS:
-        raise InputError(f"unknown data set {name!r}; {suggest(name, DATASETS)}")
+        raise InputError(
+            f"data set {name!r} is unknown; {suggest(name, DATASETS)}, or name a .npz file with images and labels"
+        )
     if name == "digits":
         images, labels = _read_digits()
         first, second, _ = DIGITS_SIZES
-        order = _stratified(labels, _fixed_order(images, labels))
+        order = stratified(labels, fixed_order(images, labels))
         parts = (order[:first], order[first : first + second], order[first + second :])
         splits = [_split(images[part], labels[part], 16) for part in parts]
     else:
@@ -92,7 +56,7 @@ def load(
             _split(images[:held], labels[:held], 255),
             _split(*arrays["test"], 255),
         ]
-    return Dataset(name, *splits, image_shape=SHAPES[name], classes=CLASSES, nonnegative=True)
+    return Dataset(name, *splits, classes=CLASSES, nonnegative=True)
 
 
 def _read_digits() -> Arrays:
@@ -130,33 +94,13 @@ def _read_once(name: str, data_dir: str | os.PathLike[str] | None, cache: Path) 
                 f"data set {name!r} in {str(folder)!r} has images of shape {images.shape[1:]} where"
                 f" {SHAPES[name]} is expected; prepare the folder again"
             )
-        order = _fixed_order(images, labels)
+        order = fixed_order(images, labels)
         ordered[part] = (images[order], labels[order])
     kinds = ("images", "labels")
     store(path, {f"{part}.{kind}": ordered[part][at] for part in ordered for at, kind in enumerate(kinds)})
     return ordered
 
 
-def _fixed_order(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """A shuffle that depends on the examples alone: by hash, so the files' own order does not matter."""
-    rows = np.ascontiguousarray(images).reshape(len(images), -1)
-    digests = [
-        hashlib.blake2b(row.data, digest_size=8, salt=bytes([label])).digest()
-        for row, label in zip(rows, labels, strict=True)
-    ]
-    return np.argsort(np.array(digests, "S8").view(">u8"), kind="stable")
-
-
-def _stratified(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Reorder so that every stretch of the result holds the classes in their overall proportions."""
-    place = np.empty(len(labels))
-    for label in np.unique(labels):
-        members = order[labels[order] == label]
-        place[members] = (np.arange(len(members)) + 0.5) / len(members)
-    return order[np.argsort(place[order], kind="stable")]
-
-
 def _split(images: np.ndarray, labels: np.ndarray, white: int) -> Split:
-    """Flatten and scale uint8 images [N, H, W, C] to float32 [N, D] in [0, 1]."""
-    flat = images.reshape(len(images), -1)
-    return Split(np.divide(flat, np.float32(white), dtype=np.float32), np.asarray(labels, np.int32))
+    """Scale uint8 images [N, H, W, C] to float32 in [0, 1]."""
+    return Split(np.divide(images, np.float32(white), dtype=np.float32), np.asarray(labels, np.int32))

@@ -13,8 +13,8 @@ this: at random both edges of a path are kept with probability keep**2, but trai
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,169 +23,189 @@ import optax
 
 from lottery_jax.data import Dataset, Split
 from lottery_jax.errors import InputError
-from lottery_jax.networks.architecture import Architecture, chain, check, draw_source, source_tensors
+from lottery_jax.learned.base import Learner, Progress
 from lottery_jax.networks.gates import TopKGate
-from lottery_jax.networks.network import MaskedNetwork
+from lottery_jax.networks.network import NO_REDRAWS, Network
+from lottery_jax.networks.node import Gate, Node, join
+from lottery_jax.networks.sources.drawn import Matrix, Neighbours
+from lottery_jax.networks.sources.source import Source
 from lottery_jax.networks.top_k import kept_count, top_k_mask
-from lottery_jax.sampler import Sampler, draw_host
-from lottery_jax.ticket import Ticket
+from lottery_jax.sampler import Sampler
+from lottery_jax.tickets.ticket import Ticket, make_ticket
 from lottery_jax.training import History, State, advance, begin, check_finite, drive, steps_per_epoch
 
-Tensors = dict[str, jax.Array]  # one array per source tensor, by its name
-Progress = Callable[[int, int, History], None]
+Tensors = dict[str, jax.Array]  # one array per random tensor, by its name
 
 SCALE_IMAGES = 256  # training images that the gains are measured on
 SCORE_STREAM = 1 << 31  # scores are drawn from the seed in streams that no source tensor uses
 
 
 @dataclasses.dataclass(frozen=True)
-class Schedule:
-    """SGD with momentum and a cosine learning rate; the defaults are those of Pensia et al., Experiment 2."""
+class EdgePopup(Learner):
+    """Scores trained by SGD with momentum and a cosine learning rate; exactly round(keep * size) kept of each tensor.
 
-    epochs: int
+    The defaults are those of Pensia et al., Experiment 2. One compiled program trains all runs.
+    """
+
+    name: ClassVar[str] = "edge-popup"
+
     batch_size: int = 64
+    """Examples of a step."""
     learning_rate: float = 0.1
+    """Learning rate at the start; it falls to zero along a cosine."""
     momentum: float = 0.9
+    """Momentum of SGD."""
     weight_decay: float = 5e-4
+    """Weight decay of the scores."""
+    normalise: bool = True
+    """Give each layer's output root mean square 1 at the start, for each kept fraction."""
+    together: int | None = None
+    """Runs that share a step by vmap; one on a CPU and all elsewhere if left out."""
 
-    def optimizer(self, examples: int) -> optax.GradientTransformation:
+    def learn(
+        self,
+        source: Network,
+        dataset: Dataset,
+        *,
+        seeds: Sequence[int],
+        keeps: Sequence[float],
+        epochs: int,
+        stored: Mapping[str, np.ndarray] | None = None,
+        progress: Progress | None = None,
+    ) -> list[Ticket]:
+        """As in `Learner`; raises `InputError` where source and data do not fit, or the training diverges."""
+        given, output = source.given, source.output
+        if given is None or output is None or (given.shape, output.shape) != (dataset.shape, (dataset.classes,)):
+            raise InputError(
+                f"the source maps {given and list(given.shape)} to {output and list(output.shape)} but {dataset.name}"
+                f" has examples of {list(dataset.shape)} and {dataset.classes} classes; choose one that fits"
+            )
+        together = self.together
+        if not (len(seeds) and len(keeps)) or (together is not None and together < 1):
+            raise InputError(f"{len(seeds)} seeds, {len(keeps)} keeps, together={together}; give at least 1 of each")
+        width = together or (1 if jax.default_backend() == "cpu" else len(seeds) * len(keeps))
+        trainer = _Trainer(source, self, epochs, len(dataset.train), width)
+        return _train(trainer, dataset, seeds, keeps, stored or {}, progress)
+
+    def optimizer(self, epochs: int, examples: int) -> optax.GradientTransformation:
         """The optimiser of a whole training on this many examples."""
         if not 0 < self.learning_rate < np.inf:
             raise InputError(f"the learning rate is {self.learning_rate}; it must be positive and finite")
-        if self.epochs < 1:
-            raise InputError(f"the number of epochs is {self.epochs}; it must be at least 1")
-        steps = self.epochs * steps_per_epoch(examples, self.batch_size)
+        if epochs < 1:
+            raise InputError(f"the number of epochs is {epochs}; it must be at least 1")
+        steps = epochs * steps_per_epoch(examples, self.batch_size)
         rate = optax.cosine_decay_schedule(self.learning_rate, steps)
         decay = optax.add_decayed_weights(self.weight_decay)
         return optax.chain(decay, optax.sgd(rate, momentum=self.momentum))
 
 
-def edge_popup(
-    architecture: Architecture,
+def _train(
+    trainer: "_Trainer",
     dataset: Dataset,
-    *,
     seeds: Sequence[int],
     keeps: Sequence[float],
-    epochs: int,
-    batch_size: int = 64,
-    learning_rate: float = 0.1,
-    momentum: float = 0.9,
-    weight_decay: float = 5e-4,
-    normalise: bool = True,
-    together: int | None = None,
-    progress: Progress | None = None,
+    stored: Mapping[str, np.ndarray],
+    progress: Progress | None,
 ) -> list[Ticket]:
-    """Tickets of every seed and kept fraction, in the order (seed, keep); the seed draws source and scores.
-
-    Exactly `round(keep * size)` weights of each tensor are kept. One compiled program trains all runs,
-    `together` of them at a time by vmap and these groups in turn; left out, one at a time on a CPU and all at
-    once elsewhere. `progress(done, total, history)` counts epochs. Raises `InputError` where the architecture
-    does not fit the data, a keep is outside [0, 1], or the training diverges.
-    """
-    check(architecture)
-    layers = chain(architecture)
-    if (layers[0].inputs, layers[-1].outputs) != (dataset.inputs, dataset.classes):
-        raise InputError(
-            f"the architecture maps {layers[0].inputs} inputs to {layers[-1].outputs} outputs but"
-            f" {dataset.name} has {dataset.inputs} and {dataset.classes}; choose one of these sizes"
-        )
-    if not (len(seeds) and len(keeps)) or (together is not None and together < 1):
-        raise InputError(f"{len(seeds)} seeds, {len(keeps)} keeps, together={together}; give at least 1 of each")
-    schedule = Schedule(epochs, batch_size, learning_rate, momentum, weight_decay)
-    width = together or (1 if jax.default_backend() == "cpu" else len(seeds) * len(keeps))
-    trainer = _Trainer(architecture, schedule, len(dataset.train), width)
-    optimizer = trainer.optimizer()
-
+    """The tickets in the order (seed, keep)."""
+    network, optimizer, normalise = trainer.network, trainer.optimizer(), trainer.learner.normalise
     runs = list(itertools.product(seeds, keeps))
-    counts = _stack([keep_counts(architecture, keep) for keep in keeps])
-    sources = _stack([draw_source(architecture, seed) for seed in seeds])
-    scores = _stack([initial_scores(architecture, seed) for seed in seeds])
+    counts = _stack([keep_counts(network, keep) for keep in keeps])
+    sources = _stack([network.draw(seed) for seed in seeds])
+    scores = _stack([initial_scores(network, seed) for seed in seeds])
+    fixed = {name: jnp.asarray(value) for name, value in stored.items()}
     train = Split(jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels))
     place, keep_place = (jnp.asarray(index.ravel()) for index in np.indices((len(seeds), len(keeps)), np.int32))
     counts = jax.tree.map(lambda count: count[keep_place], counts)
     scores = jax.tree.map(lambda score: score[place], scores)
-    gains = jnp.array([[layer.gain for layer in architecture]] * len(runs), jnp.float32)
+    gains = {join(path, "gain"): jnp.full(len(runs), leaf.gain) for path, leaf in network.sources.items()}
     if normalise:
-        gains = trainer.unit_gains(sources, train, _Run(place, counts, gains), scores)
-    fixed = _Run(place, counts, gains)
+        gains = trainer.unit_gains(sources, fixed, train, _Run(place, counts, gains), scores)
+    run = _Run(place, counts, gains)
     keys = jnp.stack([jax.random.key(seed % 2**32) for seed, _ in runs])
     state = jax.vmap(lambda scores, key: begin(scores, key=key, optimizer=optimizer))(scores, keys)
     state, history = drive(
-        lambda state, part: trainer.advance(state, sources, train, fixed, part),
+        lambda state, part: trainer.advance(state, sources, fixed, train, run, part),
         state,
-        epochs=epochs,
+        epochs=trainer.epochs,
         progress=progress,
     )
     check_finite(state.parameters, "edge-popup")
-    masks = jax.device_get(trainer.masks(state.parameters, counts))
+    masks, gains = jax.device_get((trainer.masks(state.parameters, counts), gains))
     return [
-        Ticket(
-            with_gains(architecture, gains[run].tolist()),
-            seed,
-            {name: mask[run] for name, mask in masks.items()},
-            "edge-popup",
+        make_ticket(
+            with_gains(network, {name: float(values[at]) for name, values in gains.items()}),
+            seed=seed,
+            masks={name: mask[at] for name, mask in masks.items()},
+            method="edge-popup",
+            stored=stored,
             settings={
-                **dataclasses.asdict(schedule),
+                **dataclasses.asdict(trainer.learner),
+                "epochs": trainer.epochs,
                 "data": dataset.name,
                 "keep": float(keep),
-                "loss": float(history["loss"][run, -1]),
+                "loss": float(history["loss"][at, -1]),
             },
         )
-        for run, (seed, keep) in enumerate(runs)
+        for at, (seed, keep) in enumerate(runs)
     ]
 
 
 class _Run(NamedTuple):
-    """What a run is given: the place of its seed [R], kept counts {name: [R]}, gains [R, L]."""
+    """What a run is given: the place of its seed [R], kept counts {name: [R]}, gains {name: [R]}."""
 
     place: jax.Array
     counts: Tensors
-    gains: jax.Array
+    gains: Tensors
 
 
 @dataclasses.dataclass(frozen=True)
 class _Trainer:
     """The compiled parts of a training, over the runs [R]; `sources` are one per seed.
 
-    Equal trainers share their compiled programs, from one call of `edge_popup` to the next.
+    Equal trainers share their compiled programs, from one call of `learn` to the next.
     """
 
-    architecture: Architecture
-    schedule: Schedule
+    network: Network
+    learner: EdgePopup
+    epochs: int
     examples: int
     together: int
 
     def optimizer(self) -> optax.GradientTransformation:
-        return self.schedule.optimizer(self.examples)
+        return self.learner.optimizer(self.epochs, self.examples)
 
     def over_runs(self, one: Callable, arguments: tuple) -> Any:
         # A vmap of width 1 would make matrix products twice as slow on a CPU as a loop does.
         return jax.lax.map(one, arguments, batch_size=self.together if self.together > 1 else None)
 
     @functools.partial(jax.jit, static_argnums=0)
-    def unit_gains(self, sources: Tensors, train: Split, runs: _Run, scores: Tensors) -> jax.Array:
-        """Gains [R, L] for unit outputs under the first masks."""
-        plain = with_gains(self.architecture, [1.0] * len(self.architecture))
+    def unit_gains(self, sources: Tensors, fixed: Tensors, train: Split, runs: _Run, scores: Tensors) -> Tensors:
+        """Gains {name: [R]} for unit outputs under the first masks."""
+        edges = {join(path, name) for path, leaf in self.network.sources.items() for name in leaf.edges}
 
         def one(arguments):
             run, scores = arguments
-            counts = {name: scores[name].size if name.endswith(".first") else run.counts[name] for name in scores}
-            network = score_network(plain, _at(sources, run.place), scores, jax.tree.map(jnp.int32, counts))
-            return unit_gains(network, jnp.asarray(train.images)[:SCALE_IMAGES])
+            counts = {name: scores[name].size if name in edges else run.counts[name] for name in scores}
+            images = jnp.asarray(train.images)[:SCALE_IMAGES]
+            tensors = {**_at(sources, run.place), **fixed}
+            return self.network.measured_gains(tensors, gates(scores, jax.tree.map(jnp.int32, counts)), images)
 
         return self.over_runs(one, (runs, scores))
 
-    @functools.partial(jax.jit, static_argnums=(0, 5), donate_argnums=1)
-    def advance(self, state: State, sources: Tensors, train: Split, runs: _Run, epochs: int) -> tuple[State, History]:
+    @functools.partial(jax.jit, static_argnums=(0, 6), donate_argnums=1)
+    def advance(
+        self, state: State, sources: Tensors, fixed: Tensors, train: Split, runs: _Run, epochs: int
+    ) -> tuple[State, History]:
         """Train all runs for some more epochs."""
 
         def one(arguments):
             state, run = arguments
-            architecture, source = with_gains(self.architecture, list(run.gains)), _at(sources, run.place)
+            tensors = {**_at(sources, run.place), **fixed, **run.gains}
 
             def loss(scores, images, labels, key):
-                logits = score_network(architecture, source, scores, run.counts)(images)
-                return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+                logits = self.network.module(tensors, gates(scores, run.counts))(images)  # type: ignore[operator]
+                return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), {}
 
             return advance(
                 loss,
@@ -193,7 +213,7 @@ class _Trainer:
                 train,
                 optimizer=self.optimizer(),
                 epochs=epochs,
-                batch_size=self.schedule.batch_size,
+                batch_size=self.learner.batch_size,
             )
 
         return self.over_runs(one, (state, runs))
@@ -204,41 +224,41 @@ class _Trainer:
         return self.over_runs(lambda run: jax.tree.map(lambda s, c: top_k_mask(s, c) > 0, *run), (scores, counts))
 
 
-def keep_counts(architecture: Architecture, keep: float) -> dict[str, np.ndarray]:
+def keep_counts(network: Network, keep: float) -> dict[str, np.ndarray]:
     """Kept entries of each tensor, exact; raises `InputError` for a keep outside [0, 1]."""
-    sizes = {tensor.name: int(np.prod(tensor.shape)) for tensor in source_tensors(architecture)}
-    return {name: np.asarray(kept_count(keep, size), np.int32) for name, size in sizes.items()}
+    return {name: np.asarray(kept_count(keep, drawn.size), np.int32) for name, drawn in network.drawn.items()}
 
 
-def initial_scores(architecture: Architecture, seed: int) -> dict[str, np.ndarray]:
+def initial_scores(network: Network, seed: int) -> dict[str, np.ndarray]:
     """Kaiming-uniform scores, as published: U[-b, b] with b = 1 / sqrt(fan-in of the tensor)."""
     scores = {}
-    for tensor in source_tensors(architecture):
-        bound = float(np.prod(tensor.shape[:-1])) ** -0.5
-        uniform, stream = Sampler.uniform(-bound, bound), SCORE_STREAM + tensor.stream
-        scores[tensor.name] = draw_host(uniform, seed=seed, stream=stream, shape=tensor.shape)
+    for name, drawn in network.drawn.items():
+        matrix = isinstance(drawn.layout, Matrix)
+        fan = drawn.size / drawn.shape[0] if matrix or len(drawn.shape) != 2 else drawn.shape[0]
+        bound = float(fan) ** -0.5
+        own = dataclasses.replace(
+            drawn,
+            sampler=Sampler.uniform(-bound, bound),
+            stream=SCORE_STREAM + drawn.stream,
+            layout=drawn.layout if matrix else Neighbours(drawn.width),
+            shared=1,
+        )
+        scores[name] = own.draw_all(seed, NO_REDRAWS)
     return scores
 
 
-def score_network(architecture: Architecture, source: Tensors, scores: Tensors, counts: Tensors) -> MaskedNetwork:
-    """The network whose masks follow the scores."""
-    return MaskedNetwork(architecture, source, lambda name: TopKGate(scores[name], counts[name]))
+def gates(scores: Tensors, counts: Tensors) -> Callable[[str], Gate]:
+    """The gates whose masks follow the scores."""
+    return lambda name: TopKGate(scores[name], counts[name])
 
 
-def unit_gains(network: MaskedNetwork, images: jax.Array) -> jax.Array:
-    """Gains [L] that give the output of each of the L layers, whose own gain is 1, root mean square 1."""
-    gains = []
-    for layer in network.layers:
-        images = layer(images)
-        size = jnp.sqrt(jnp.mean(images**2))
-        gains.append(jnp.where(size > 0, 1 / jnp.where(size > 0, size, 1.0), 1.0))
-        images = jax.nn.relu(images * gains[-1])
-    return jnp.stack(gains)
+def with_gains(network: Network, gains: Mapping[str, float]) -> Network:
+    """The source with other gains, by name (`fc1.gain`)."""
 
+    def leaf(path: str, node: Node) -> Node:
+        return dataclasses.replace(node, gain=gains[join(path, "gain")]) if isinstance(node, Source) else node  # type: ignore[type-var]
 
-def with_gains(architecture: Architecture, gains: Sequence) -> Architecture:
-    """The architecture with other gains, numbers or traced."""
-    return tuple(dataclasses.replace(layer, gain=g) for layer, g in zip(architecture, gains, strict=True))
+    return network.replaced(leaf)
 
 
 def _stack(trees: Sequence) -> Tensors:

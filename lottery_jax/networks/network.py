@@ -13,8 +13,7 @@ from flax import nnx
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.codec import from_json, to_json
-from lottery_jax.networks.gates import FixedGate
-from lottery_jax.networks.node import Affine, Gate, Node, Spec, Weights, join
+from lottery_jax.networks.node import Affine, Gate, Inner, Node, Spec, Weights, join
 from lottery_jax.networks.sources.drawn import ATTEMPT_STRIDE, Drawn
 from lottery_jax.networks.sources.source import Source
 
@@ -121,6 +120,29 @@ class Network:
         """The Flax module x [B, *given] -> [B, *output]; `tensors` are stored and random ones, by name."""
         return self.root.module(Weights(tensors, gate))
 
+    def initial(self, key: jax.Array) -> dict[str, jax.Array]:
+        """The stored tensors before training."""
+        nodes = [(path, node) for path, node in self.nodes() if node.tensors()]
+        keys = jax.random.split(key, len(nodes))
+        return {
+            join(path, name): value
+            for (path, node), own in zip(nodes, keys, strict=True)
+            for name, value in node.initial(own).items()
+        }
+
+    def train(self, tensors: Mapping[str, Any], x: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Outputs for x [B, *given] while it is trained, and the tensors that this moves by themselves."""
+        module = self.root.module(Weights(tensors, training=True))
+        return module(x), dict(_statistics(self.root, module, ""))  # type: ignore[operator]
+
+    def measured_gains(
+        self, tensors: Mapping[str, Any], gate: Callable[[str], Gate], x: Any
+    ) -> dict[str, jax.Array]:
+        """The gain of each random leaf that gives its output root mean square 1 on x, by name (`fc1.gain`)."""
+        module = self.root.module(Weights(tensors, gate, measuring=True))
+        module(x)  # type: ignore[operator]
+        return dict(_statistics(self.root, module, ""))
+
     def draw(self, seed: int, redraws: Redraws | None = None) -> dict[str, np.ndarray]:
         """All random tensors, float32, regenerated on the host from the seed."""
         again = redraws or {}
@@ -147,16 +169,17 @@ def network_from_json(row: Any) -> Network:
     return Network(from_json(row["root"]), given)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def run(network: Network, tensors: Mapping[str, Any], masks: Mapping[str, Any], x: Any) -> jax.Array:
-    """The outputs for x [B, *given]: one compiled program for all networks of one tree."""
-    return network.module(tensors, lambda name: FixedGate(masks[name]))(x)  # type: ignore[operator]
-
-
 def _walk(node: Node, path: str) -> Iterator[tuple[str, Node]]:
     yield path, node
     for name, child in node.children().items():
         yield from _walk(child, join(path, name))
+
+
+def _statistics(node: Node, module: Any, path: str) -> Iterator[tuple[str, jax.Array]]:
+    yield from ((join(path, name), value) for name, value in node.statistics(module).items())
+    if isinstance(node, Inner):
+        for name, inner in node.inside(module).items():
+            yield from _statistics(node.children()[name], inner, join(path, name))
 
 
 def _replaced(node: Node, path: str, leaf: Callable[[str, Node], Node]) -> Node:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol, Self
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -58,13 +59,22 @@ def join(path: str, name: str) -> str:
 class Weights:
     """The tensors of a network, seen from one node: `weights["bias"]`, and `weights.under("body")` for a child.
 
-    gate: makes the gate of a random tensor from its full name; a stored network has none.
+    gate: makes the gate of a random tensor from its full name; a stored network has none. training: whether the network
+    is being trained, and so what it sees moves its running means. measuring: whether random leaves find the gains that
+    make their outputs units.
     """
 
     def __init__(
-        self, tensors: Mapping[str, Any], gate: Callable[[str], Gate] | None = None, path: str = ""
+        self,
+        tensors: Mapping[str, Any],
+        gate: Callable[[str], Gate] | None = None,
+        *,
+        training: bool = False,
+        measuring: bool = False,
+        path: str = "",
     ) -> None:
         self._tensors, self._gate, self._path = tensors, gate, path
+        self.training, self.measuring = training, measuring
 
     def __getitem__(self, name: str) -> Any:
         return self._tensors[join(self._path, name)]
@@ -80,7 +90,8 @@ class Weights:
 
     def under(self, name: str) -> "Weights":
         """What a child sees."""
-        return Weights(self._tensors, self._gate, join(self._path, name))
+        flags = {"training": self.training, "measuring": self.measuring}
+        return Weights(self._tensors, self._gate, **flags, path=join(self._path, name))
 
 
 class Node(abc.ABC):
@@ -115,8 +126,16 @@ class Node(abc.ABC):
         """The Flax module: x [B, *given] -> [B, *output]."""
 
     def statistics(self, module: Any) -> dict[str, jax.Array]:
-        """Stored tensors that training moves by themselves (running means), read back from this node's module."""
+        """Stored tensors that move by themselves while a network is trained, read back from this node's module."""
         return {}
+
+    def initial(self, key: jax.Array) -> dict[str, jax.Array]:
+        """The node's own tensors before training, by name."""
+        return {}
+
+    def resized(self, given: Spec, units: Callable[[int], int]) -> "Node":
+        """The same kind of node for other examples, `units` of its number of outputs in place of that number."""
+        return self
 
 
 class Inner(Node):
@@ -130,6 +149,13 @@ class Inner(Node):
 
     @abc.abstractmethod
     def flow(self, given: Spec, path: str, seen: dict[str, Spec]) -> Spec: ...
+
+    @abc.abstractmethod
+    def inside(self, module: Any) -> Mapping[str, nnx.Module]:
+        """The children's modules, from this node's own."""
+
+    @abc.abstractmethod
+    def resized(self, given: Spec, units: Callable[[int], int]) -> Node: ...
 
     def output(self, given: Spec) -> Spec:
         return self.flow(given, "", {})
@@ -160,6 +186,11 @@ class Affine(Node):
 
     A tensor's first axis is the outputs.
     """
+
+    @property
+    def weights(self) -> int:
+        """Number of weights, biases among them."""
+        return sum(math.prod(shape) for shape in self.tensors().values())
 
 
 class Operation(Affine):
@@ -193,6 +224,13 @@ class Operation(Affine):
     def tensors(self) -> dict[str, tuple[int, ...]]:
         weight = {"weight": (self.outputs, self.inputs // self.groups, *self.places)}
         return weight | {"bias": (self.outputs,)} if self.bias else weight
+
+    def initial(self, key: jax.Array) -> dict[str, jax.Array]:
+        # Normal weights of variance 2 / fan-in (He et al. 2015), in the order of Flax's kernels.
+        outputs, inputs, *places = self.tensors()["weight"]
+        kernel = jax.nn.initializers.he_normal()(key, (*places, inputs, outputs), jnp.float32)
+        found = {"weight": jnp.transpose(kernel, (kernel.ndim - 1, kernel.ndim - 2, *range(kernel.ndim - 2)))}
+        return found | {"bias": jnp.zeros(outputs)} if self.bias else found
 
     def channels(self, name: str, weights: np.ndarray) -> np.ndarray:
         """Which input each weight, given by its row-major place in tensor `name`, multiplies; the constant is last."""

@@ -14,6 +14,7 @@ from flax import nnx
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
+from lottery_jax.networks.running import Forward, forward
 from lottery_jax.storage.store import Arrays, Store, read_array
 from lottery_jax.storage.tensor_file import FLOATS, to_float64
 
@@ -71,6 +72,10 @@ class Target:
     def module(self) -> nnx.Module:
         """The target as a Flax module: x [B, *given] -> [B, *output]."""
         return self.network.module({name: jnp.asarray(value) for name, value in self.arrays().items()})
+
+    def forward(self) -> Forward:
+        """The target as a function x [B, *given] -> [B, *output], compiled once for all targets of one tree."""
+        return forward(self.network, self.arrays())
 
     def scan(self, name: str) -> "Scan":
         """One pass over a tensor, slice by slice; raises `InputError` for weights that are no numbers."""

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from lottery_jax.errors import InputError
@@ -49,15 +50,26 @@ def write_atomically(path: Path, content: bytes) -> None:
     ...     [file.name for file in Path(folder).iterdir()]
     ['note.txt']
     """
+    with replacing(path) as temporary, temporary.open("wb", buffering=0) as file:
+        while content:
+            content = content[file.write(content) :]
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its place when the block ends well, and is gone when it does not.
+
+    Raises `InputError` where it cannot be written.
+    """
     temporary = None
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb", buffering=0) as file:
-            while content:
-                content = content[file.write(content) :]
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)  # mkstemp's own mode would hide the file from other users
-        Path(temporary).replace(path)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        temporary.chmod(0o644)  # mkstemp's own mode would hide the file from other users
+        temporary.replace(path)
         temporary = None
         sync_folder(path.parent)
     except OSError as error:
@@ -66,7 +78,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         ) from None
     finally:
         if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

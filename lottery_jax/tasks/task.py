@@ -1,31 +1,21 @@
-"""A task by name: the data set, and its target trained here or read from a file."""
+"""A task: the data set, and its target trained here or read from a file."""
 
 import dataclasses
+import functools
 import os
-from collections.abc import Callable
+
+import numpy as np
 
 from lottery_jax.data import Dataset, load
-from lottery_jax.tasks.targets import Target, import_target
-from lottery_jax.tasks.train import train_target
-from lottery_jax.training import History
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """How the target of a data set is trained where none is given."""
-
-    hidden: tuple[int, ...]
-    epochs: int
-    batch_size: int
-    learning_rate: float
-
-
-RECIPES = {
-    "digits": Recipe(hidden=(64,), epochs=60, batch_size=64, learning_rate=3e-3),
-    "mnist": Recipe(hidden=(500,), epochs=10, batch_size=128, learning_rate=1e-3),
-    "fashion_mnist": Recipe(hidden=(500,), epochs=10, batch_size=128, learning_rate=1e-3),
-    "cifar10": Recipe(hidden=(500,), epochs=10, batch_size=128, learning_rate=5e-4),
-}
+from lottery_jax.networks.layers.normalize import Normalize
+from lottery_jax.networks.network import Network
+from lottery_jax.networks.node import Spec
+from lottery_jax.networks.running import batch_size, outputs
+from lottery_jax.networks.target import Target
+from lottery_jax.networks.zoo.registry import architecture as named_architecture
+from lottery_jax.tasks.imports import import_target
+from lottery_jax.tasks.recipes import DEFAULT_ARCHITECTURES, OWN_ARCHITECTURE, STATISTICS, recipe
+from lottery_jax.tasks.train import Progress, train_target
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,35 +26,40 @@ class Task:
     dataset: Dataset
     target: Target
 
+    @functools.cached_property
+    def test_outputs(self) -> np.ndarray:
+        """What the target gives for the test images, [N, classes]."""
+        return outputs(self.target.forward(), self.dataset.test.images, batch_size=batch_size(self.target.network))
+
 
 def load_task(
-    name: str,
+    data: str,
     *,
     target: str | os.PathLike[str] | None = None,
+    architecture: str | None = None,
+    width: float = 1.0,
     data_dir: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     seed: int = 0,
-    progress: Callable[[int, int, History], None] | None = None,
+    progress: Progress | None = None,
 ) -> Task:
-    """The data set `name` with the target in a file, or one trained from `seed`; raises `InputError`.
+    """A data set, by name or a .npz file, with the target in a file, or one trained from `seed`; raises `InputError`.
+
+    architecture, width: what is trained, and what the file holds; guessed from the names there if left out.
 
     >>> task = load_task("digits")
-    >>> task.name, task.target.sizes
-    ('digits', (64, 64, 10))
+    >>> task.name, task.target.weights
+    ('digits', 4736)
     """
-    dataset = load(name, data_dir=data_dir, cache_dir=cache_dir)
+    dataset = load(data, data_dir=data_dir, cache_dir=cache_dir)
+    given = Spec(dataset.shape, dataset.nonnegative)
+    constants = STATISTICS.get(dataset.name)
+    normalize = None if constants is None else Normalize(*constants)
     if target is not None:
-        trained = import_target(target, inputs=dataset.inputs, classes=dataset.classes)
-    else:
-        recipe = RECIPES[name]
-        trained = train_target(
-            dataset,
-            hidden=recipe.hidden,
-            seed=seed,
-            epochs=recipe.epochs,
-            batch_size=recipe.batch_size,
-            learning_rate=recipe.learning_rate,
-            cache_dir=cache_dir,
-            progress=progress,
-        )
-    return Task(name, dataset, trained)
+        found = import_target(target, given, dataset.classes, name=architecture, width=width, normalize=normalize)
+        return Task(dataset.name, dataset, found)
+    name = architecture or DEFAULT_ARCHITECTURES.get(dataset.name, OWN_ARCHITECTURE)
+    network: Network = named_architecture(name, given, dataset.classes, width=width, normalize=normalize)
+    how = recipe(dataset.name, name, len(dataset.train))
+    trained = train_target(network, dataset, how, seed=seed, cache_dir=cache_dir, progress=progress)
+    return Task(dataset.name, dataset, trained)

@@ -1,136 +1,117 @@
 """Targets trained here: from a seed, once; the result is kept by a hash of everything it depends on."""
 
+import dataclasses
 import functools
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import numpy as np
 import optax
-from flax import nnx
 
 from lottery_jax import training
 from lottery_jax.data import Dataset, Split
 from lottery_jax.data.cache import cache_folder, recall, store
 from lottery_jax.errors import InputError
-from lottery_jax.networks.mlp import MLP, random_mlp
-from lottery_jax.tasks.targets import Target
+from lottery_jax.networks.network import Network
+from lottery_jax.networks.target import Target
+from lottery_jax.tasks.recipes import Recipe
 
-VERSION = 1  # raise it when the same settings would give other weights
+VERSION = 2  # raise it when the same settings would give other weights
+Progress = Callable[[int, int], None]
 
 
 def train_target(
+    network: Network,
     dataset: Dataset,
+    recipe: Recipe,
     *,
-    hidden: Sequence[int] = (64,),
     seed: int,
-    epochs: int = 60,
-    batch_size: int = 64,
-    learning_rate: float = 3e-3,
     cache_dir: str | os.PathLike[str] | None = None,
-    progress: Callable[[int, int, training.History], None] | None = None,
+    progress: Progress | None = None,
 ) -> Target:
-    """Train a bias-free ReLU MLP with Adam and a cosine schedule, or recall it; raises `InputError`.
+    """Train a network on the training split, or recall it; raises `InputError`.
 
-    The last epoch's weights are the target; the validation accuracy of each epoch is only shown to
-    `progress`, as `history["measure"]`. The test split is not touched.
+    The last epoch's weights are the target. Validation and test splits are not touched. progress: called with (epochs
+    done, epochs in all).
 
     >>> from lottery_jax.data import load
-    >>> train_target(load("digits"), hidden=(8,), seed=0, epochs=1).sizes
-    (64, 8, 10)
+    >>> from lottery_jax.networks.node import Spec
+    >>> from lottery_jax.networks.zoo.registry import architecture
+    >>> network = architecture("mlp-8", Spec((8, 8, 1), True), 10)
+    >>> train_target(network, load("digits"), Recipe(epochs=1), seed=0).weights
+    592
     """
-    _check(hidden, seed, learning_rate)
-    sizes = (dataset.inputs, *(int(units) for units in hidden), dataset.classes)
+    _check(network, dataset, recipe, seed)
     settings = {
         "version": VERSION,
         "dataset": dataset.name,
         "fingerprint": dataset.fingerprint,
-        "sizes": sizes,
+        "network": network.to_json(),
         "seed": int(seed),
-        "epochs": int(epochs),
-        "batch_size": int(batch_size),
-        "learning_rate": float(learning_rate),
+        **dataclasses.asdict(recipe),
     }
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     path = cache_folder(cache_dir) / "targets" / f"{dataset.name}-{digest}.safetensors"
-    names = tuple(f"fc{number}.weight" for number in range(1, len(sizes)))
     kept = recall(path)
-    if kept is not None and set(kept) == set(names):
-        return Target(tuple(kept[name].T for name in names), names)
-    weights = _train(dataset, sizes, seed, epochs, batch_size, float(learning_rate), progress)
-    store(path, {name: weight.T for name, weight in zip(names, weights, strict=True)})
-    return Target(weights, names)
+    if kept is None or {name: value.shape for name, value in kept.items()} != network.tensors:
+        kept = _train(network, dataset, recipe, seed, progress)
+        store(path, kept)
+    return Target(network, kept)  # type: ignore[arg-type]
 
 
 def _train(
-    dataset: Dataset,
-    sizes: tuple[int, ...],
-    seed: int,
-    epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    progress: Callable[[int, int, training.History], None] | None,
-) -> tuple[np.ndarray, ...]:
-    """The trained weights [I, O] on the host."""
+    network: Network, dataset: Dataset, recipe: Recipe, seed: int, progress: Progress | None
+) -> dict[str, np.ndarray]:
+    """The trained tensors on the host."""
     initial_key, key = jax.random.split(jax.random.key(seed))
-    graph, parameters = nnx.split(random_mlp(sizes, key=initial_key), nnx.Param)
-    steps = epochs * training.steps_per_epoch(len(dataset.train), batch_size)
-    state = training.begin(parameters, key=key, optimizer=_optimizer(learning_rate, steps))
-    train, validation = jax.device_put((dataset.train, dataset.validation))
+    steps = recipe.epochs * training.steps_per_epoch(len(dataset.train), recipe.batch_size)
+    state = training.begin(network.initial(initial_key), key=key, optimizer=_optimizer(recipe, steps))
+    train = jax.device_put(dataset.train)
 
-    def advance_by(state: training.State, part: int) -> tuple[training.State, training.History]:
-        return _advance(graph, state, train, validation, learning_rate, steps, part, batch_size)
+    def advance_by(state: training.State, epochs: int) -> tuple[training.State, training.History]:
+        return _advance(network, recipe, steps, epochs, state, train)
 
-    state, _ = training.drive(advance_by, state, epochs=epochs, progress=progress)
+    state, _ = training.drive(advance_by, state, epochs=recipe.epochs, progress=progress)
     training.check_finite(state.parameters, "the target")
-    mlp: MLP = nnx.merge(graph, state.parameters)
-    return tuple(np.asarray(kernel[...]) for kernel in mlp.kernels)
+    return {name: np.asarray(value) for name, value in state.parameters.items()}
 
 
-@functools.partial(jax.jit, static_argnums=(0, 4, 5, 6, 7))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _advance(
-    graph: nnx.GraphDef,
-    state: training.State,
-    train: Split,
-    validation: Split,
-    learning_rate: float,
-    steps: int,
-    epochs: int,
-    batch_size: int,
+    network: Network, recipe: Recipe, steps: int, epochs: int, state: training.State, train: Split
 ) -> tuple[training.State, training.History]:
     """One program for every seed of one setting."""
 
-    def loss(parameters, images, labels, key):
-        logits = nnx.merge(graph, parameters)(images)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    def loss(tensors, images, labels, key):
+        logits, moved = network.train(tensors, images)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), moved
 
-    def validation_accuracy(parameters):
-        logits = nnx.merge(graph, parameters)(validation.images)
-        return (logits.argmax(axis=-1) == validation.labels).mean()
+    optimizer = _optimizer(recipe, steps)
+    return training.advance(loss, state, train, optimizer=optimizer, epochs=epochs, batch_size=recipe.batch_size)
 
-    return training.advance(
-        loss,
-        state,
-        train,
-        optimizer=_optimizer(learning_rate, steps),
-        epochs=epochs,
-        batch_size=batch_size,
-        measure=validation_accuracy,
+
+def _optimizer(recipe: Recipe, steps: int) -> optax.GradientTransformation:
+    """Adam, the learning rate falling to zero along a cosine; matrices and kernels decay, vectors do not."""
+    rate = optax.cosine_decay_schedule(recipe.learning_rate, max(steps, 1))
+    if not recipe.weight_decay:
+        return optax.adam(rate)
+    return optax.adamw(
+        rate, weight_decay=recipe.weight_decay, mask=lambda tensors: jax.tree.map(lambda x: x.ndim > 1, tensors)
     )
 
 
-def _optimizer(learning_rate: float, steps: int) -> optax.GradientTransformation:
-    """Adam, the learning rate falling to zero along a cosine."""
-    return optax.adam(optax.cosine_decay_schedule(learning_rate, max(steps, 1)))
-
-
-def _check(hidden: Sequence[int], seed: int, learning_rate: float) -> None:
-    """Refuse settings that make no network or no training."""
-    if not all(int(units) == units and units >= 1 for units in hidden):
-        raise InputError(f"the hidden layers have sizes {tuple(hidden)}; each must be a whole number above 0")
+def _check(network: Network, dataset: Dataset, recipe: Recipe, seed: int) -> None:
+    """Refuse settings that make no training."""
+    given, output = network.given, network.output
+    if given is None or output is None or (given.shape, output.shape) != (dataset.shape, (dataset.classes,)):
+        raise InputError(
+            f"the network maps {given and list(given.shape)} to {output and list(output.shape)}, but {dataset.name} has"
+            f" examples of {list(dataset.shape)} and {dataset.classes} classes; choose an architecture that fits"
+        )
     if not 0 <= seed < 2**32:
         raise InputError(f"the seed is {seed}; choose one from 0 to {2**32 - 1}")
-    if not 0 < learning_rate < float("inf"):
-        raise InputError(f"the learning rate is {learning_rate}; it must be positive and finite")
+    if not 0 < recipe.learning_rate < float("inf"):
+        raise InputError(f"the learning rate is {recipe.learning_rate}; it must be positive and finite")

@@ -48,7 +48,7 @@ class TwoSigns(nnx.Module):
 
 
 def collapsed(ticket: Ticket) -> tuple[Network, dict[str, Any]]:
-    """A network and its tensors, float64, to be given to `networks.network.run` or to `Network.module`."""
+    """A network and its tensors, float64, to be given to `networks.running.forward` or to `Network.module`."""
     network = ticket.network
     twofold = {
         path for path, source in network.sources.items() if any(len(signs) > 1 for signs in _signs(network, path, source))

@@ -9,9 +9,11 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from lottery_jax.networks.network import Network, run
+from lottery_jax.networks.network import Network
+from lottery_jax.networks.running import forward
 from lottery_jax.tickets.collapse import collapsed
 from lottery_jax.tickets.ticket import Ticket
 
@@ -43,8 +45,7 @@ def probe(ticket: Ticket, tolerance: float) -> Probe:
     low = 0.0 if network.given.nonnegative else -1.0
     x = random.uniform(low, 1.0, (INPUTS, *network.given.shape)).astype(np.float32)
     x[-1] *= 16  # pixels are not the only inputs
-    tensors = {**ticket.source(), **ticket.stored}
-    found = np.asarray(run(network, tensors, ticket.masks, x), np.float64)
+    found = np.asarray(ticket.forward()(jnp.asarray(x)), np.float64)
     plain, weights = collapsed(ticket)
     changed = {
         name: value + tolerance * random.choice((-1.0, 1.0), value.shape) if name not in network.tensors else value
@@ -59,4 +60,4 @@ def probe(ticket: Ticket, tolerance: float) -> Probe:
 
 def _exact(network: Network, tensors: dict[str, Any], x: np.ndarray) -> np.ndarray:
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
-        return np.asarray(run(network, tensors, {}, x.astype(np.float64)))
+        return np.asarray(forward(network, tensors)(jnp.asarray(x, jnp.float64)))

@@ -14,6 +14,7 @@ from flax import nnx
 from lottery_jax.errors import InputError, TicketError
 from lottery_jax.networks.gates import FixedGate
 from lottery_jax.networks.network import NO_REDRAWS, Network, Redraws
+from lottery_jax.networks.running import Forward, forward
 from lottery_jax.networks.target import Target
 from lottery_jax.storage.files import write_atomically
 from lottery_jax.storage.sealed import SealedFile, digest, seal
@@ -114,6 +115,10 @@ class Ticket:
         """The masked random network as a Flax module: x [B, *given] -> [B, *output]."""
         tensors = {name: jnp.asarray(value) for name, value in {**self.source(), **self.stored}.items()}
         return self.network.module(tensors, lambda name: FixedGate(jnp.asarray(self.mask(name))))
+
+    def forward(self) -> Forward:
+        """The masked random network as a function, compiled once for all tickets of one source."""
+        return forward(self.network, {**self.source(), **self.stored}, self.masks)
 
     def to_bytes(self) -> bytes:
         """The file's bytes: safetensors, deterministic, with a digest over everything."""

@@ -14,7 +14,7 @@ from lottery_jax.constructions import CONSTRUCTIONS, TargetFronts, approximate_w
 from lottery_jax.constructions.budget import Fronts
 from lottery_jax.data import load
 from lottery_jax.errors import InputError
-from lottery_jax.evaluation import evaluate
+from lottery_jax.comparison.evaluation import evaluate
 from lottery_jax.tasks import import_target
 from lottery_jax.ticket import Ticket
 

@@ -7,7 +7,7 @@ import pytest
 
 from lottery_jax.data import Dataset, Split, load
 from lottery_jax.errors import InputError
-from lottery_jax.evaluation import accuracy
+from lottery_jax.comparison.evaluation import accuracy
 from lottery_jax.learned.architectures import redundant_architecture, wide_architecture
 from lottery_jax.learned.edge_popup import edge_popup, initial_scores, score_network, unit_gains, with_gains
 from lottery_jax.networks.architecture import (

@@ -1,7 +1,7 @@
 """Multi-head self-attention."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar, Self
 
 import jax
@@ -45,6 +45,14 @@ class Attention(Inner):
         if output.shape != given.shape:
             raise InputError(f"the projection proj must give {size} numbers for each token")
         return output
+
+    def resized(self, given: Spec, units: Callable[[int], int]) -> Self:
+        size = given.shape[-1]
+        qkv, proj = self.qkv.resized(given, lambda _: 3 * size), self.proj.resized(given, lambda _: size)
+        return dataclasses.replace(self, qkv=qkv, proj=proj)
+
+    def inside(self, module: "SelfAttention") -> Mapping[str, nnx.Module]:
+        return {"qkv": module.qkv, "proj": module.proj}
 
     def module(self, weights: Weights) -> nnx.Module:
         return SelfAttention(

@@ -47,6 +47,12 @@ class Bag(Inner):
     def with_children(self, children: Mapping[str, Node]) -> Self:
         return dataclasses.replace(self, nodes=tuple(children.items()))
 
+    def resized(self, given: Spec, units: object) -> NoReturn:
+        raise _no_graph()
+
+    def inside(self, module: object) -> NoReturn:
+        raise _no_graph()
+
     def flow(self, given: Spec, path: str, seen: dict[str, Spec]) -> NoReturn:
         raise _no_graph()
 

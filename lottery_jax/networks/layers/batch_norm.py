@@ -1,9 +1,11 @@
 """Batch normalisation."""
 
 import dataclasses
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, Self
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from lottery_jax.errors import InputError
@@ -31,6 +33,9 @@ class BatchNorm(Node):
         names = (*(("weight", "bias") if self.affine else ()), "running_mean", "running_var")
         return dict.fromkeys(names, (self.features,))
 
+    def resized(self, given: Spec, units: Callable[[int], int]) -> Self:
+        return dataclasses.replace(self, features=given.shape[-1])
+
     def output(self, given: Spec) -> Spec:
         if given.shape[-1] != self.features:
             raise InputError(f"batch normalisation of {self.features} features is given {list(given.shape)}")
@@ -39,7 +44,7 @@ class BatchNorm(Node):
     def module(self, weights: Weights) -> nnx.Module:
         layer = nnx.BatchNorm(
             self.features,
-            use_running_average=True,
+            use_running_average=not weights.training,
             momentum=0.9,
             epsilon=self.epsilon,
             use_bias=self.affine,
@@ -51,6 +56,10 @@ class BatchNorm(Node):
         layer.mean = nnx.BatchStat(weights["running_mean"])
         layer.var = nnx.BatchStat(weights["running_var"])
         return layer
+
+    def initial(self, key: jax.Array) -> dict[str, jax.Array]:
+        start = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
+        return {name: jnp.full(shape, start[name]) for name, shape in self.tensors().items()}
 
     def statistics(self, module: Any) -> dict[str, jax.Array]:
         return {"running_mean": module.mean[...], "running_var": module.var[...]}

@@ -1,7 +1,7 @@
 """Nodes one after the other."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar, Self
 
 import jax
@@ -47,17 +47,15 @@ class Chain(Inner):
     def module(self, weights: Weights) -> nnx.Module:
         return Sequence({name: node.module(weights.under(name)) for name, node in self.nodes})
 
-    def statistics(self, module: "Sequence") -> dict[str, jax.Array]:
-        return inner_statistics(self, dict(module.nodes))
+    def resized(self, given: Spec, units: Callable[[int], int]) -> Self:
+        nodes = []
+        for name, node in self.nodes:
+            nodes.append((name, node.resized(given, units)))
+            given = nodes[-1][1].flow(given, "", {})
+        return dataclasses.replace(self, nodes=tuple(nodes))
 
-
-def inner_statistics(node: Node, modules: Mapping[str, nnx.Module]) -> dict[str, jax.Array]:
-    """The statistics of all children, from their modules by name."""
-    return {
-        join(name, tensor): value
-        for name, child in node.children().items()
-        for tensor, value in child.statistics(modules[name]).items()
-    }
+    def inside(self, module: "Sequence") -> Mapping[str, nnx.Module]:
+        return dict(module.nodes)
 
 
 class Sequence(nnx.Module):

@@ -1,6 +1,7 @@
 """A convolution of images."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import ClassVar, Self
 
 import jax.numpy as jnp
@@ -45,6 +46,11 @@ class Conv(Operation):
 
     def widened(self, factor: int) -> Self:
         return dataclasses.replace(self, inputs=self.inputs * factor)
+
+    def resized(self, given: Spec, units: Callable[[int], int]) -> Self:
+        depthwise, inputs = self.groups == self.inputs, given.shape[-1]
+        groups = inputs if depthwise else self.groups
+        return dataclasses.replace(self, inputs=inputs, outputs=units(self.outputs), groups=groups)
 
     def output(self, given: Spec) -> Spec:
         height, width = windows(given, self.size, self.stride, self.padding)

@@ -1,6 +1,7 @@
 """A dense layer."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import ClassVar, Self
 
 from flax import nnx
@@ -26,6 +27,9 @@ class Dense(Operation):
 
     def widened(self, factor: int) -> Self:
         return dataclasses.replace(self, inputs=self.inputs * factor)
+
+    def resized(self, given: Spec, units: Callable[[int], int]) -> Self:
+        return dataclasses.replace(self, inputs=given.shape[-1], outputs=units(self.outputs))
 
     def output(self, given: Spec) -> Spec:
         if given.shape[-1] != self.inputs:

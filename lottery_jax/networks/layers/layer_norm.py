@@ -1,8 +1,11 @@
 """Layer normalisation."""
 
 import dataclasses
-from typing import ClassVar
+from collections.abc import Callable
+from typing import ClassVar, Self
 
+import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from lottery_jax.errors import InputError
@@ -24,10 +27,16 @@ class LayerNorm(Node):
     def tensors(self) -> dict[str, tuple[int, ...]]:
         return {"weight": (self.features,), "bias": (self.features,)}
 
+    def resized(self, given: Spec, units: Callable[[int], int]) -> Self:
+        return dataclasses.replace(self, features=given.shape[-1])
+
     def output(self, given: Spec) -> Spec:
         if given.shape[-1] != self.features:
             raise InputError(f"layer normalisation of {self.features} features is given {list(given.shape)}")
         return Spec(given.shape)
+
+    def initial(self, key: jax.Array) -> dict[str, jax.Array]:
+        return {"weight": jnp.ones(self.features), "bias": jnp.zeros(self.features)}
 
     def module(self, weights: Weights) -> nnx.Module:
         return nnx.LayerNorm(

@@ -1,7 +1,8 @@
 """Position embedding."""
 
 import dataclasses
-from typing import ClassVar
+from collections.abc import Callable
+from typing import ClassVar, Self
 
 import jax
 from flax import nnx
@@ -21,10 +22,16 @@ class PositionEmbedding(Node):
     def tensors(self) -> dict[str, tuple[int, ...]]:
         return {"": (1, self.tokens, self.features)}
 
+    def resized(self, given: Spec, units: Callable[[int], int]) -> Self:
+        return dataclasses.replace(self, tokens=given.shape[0], features=given.shape[-1])
+
     def output(self, given: Spec) -> Spec:
         if given.shape != (self.tokens, self.features):
             raise InputError(f"positions are embedded for {[self.tokens, self.features]}, not for {list(given.shape)}")
         return Spec(given.shape)
+
+    def initial(self, key: jax.Array) -> dict[str, jax.Array]:
+        return {"": 0.02 * jax.random.normal(key, (1, self.tokens, self.features))}
 
     def module(self, weights: Weights) -> nnx.Module:
         return Added(weights[""])

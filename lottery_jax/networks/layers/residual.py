@@ -1,14 +1,14 @@
 """A residual block."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar, Self
 
 import jax
 from flax import nnx
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.layers.chain import Chain, inner_statistics
+from lottery_jax.networks.layers.chain import Chain
 from lottery_jax.networks.node import Inner, Node, Spec, Weights, join
 
 
@@ -41,8 +41,13 @@ class Residual(Inner):
     def module(self, weights: Weights) -> nnx.Module:
         return Sum(self.body.module(weights), self.shortcut.module(weights.under("downsample")))
 
-    def statistics(self, module: "Sum") -> dict[str, jax.Array]:
-        return inner_statistics(self, {"(body)": module.body, "downsample": module.shortcut})
+    def resized(self, given: Spec, units: Callable[[int], int]) -> Self:
+        return dataclasses.replace(
+            self, body=self.body.resized(given, units), shortcut=self.shortcut.resized(given, units)
+        )
+
+    def inside(self, module: "Sum") -> Mapping[str, nnx.Module]:
+        return {"(body)": module.body, "downsample": module.shortcut}
 
 
 class Sum(nnx.Module):

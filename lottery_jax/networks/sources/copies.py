@@ -17,7 +17,7 @@ from flax import nnx
 from lottery_jax.errors import InputError
 from lottery_jax.networks.node import Affine, Weights
 from lottery_jax.networks.sources.drawn import Drawn, Neighbours
-from lottery_jax.networks.sources.source import MaskedModule, Source, numbered
+from lottery_jax.networks.sources.source import MaskedModule, Source, check_gain, numbered
 from lottery_jax.sampler import Sampler
 
 
@@ -25,7 +25,7 @@ from lottery_jax.sampler import Sampler
 class Copies(Source):
     """The leaf `of` with `copies` C of every weight; masks are [*shape of the tensor, C].
 
-    samplers: one for each tensor of `of`, in order.
+    samplers: one for each tensor of `of`, in order. The output is multiplied by `gain`.
 
     >>> from lottery_jax.networks.layers.dense import Dense
     >>> copies = Copies(Dense(3, 2), 21, (Sampler.uniform(-1, 1),), shared=True).drawn()["weight"]
@@ -37,9 +37,11 @@ class Copies(Source):
     copies: int
     samplers: tuple[Sampler, ...]
     shared: bool = False
+    gain: float = 1.0
     kind: ClassVar[str] = "copies"
 
     def __post_init__(self) -> None:
+        check_gain(self.gain)
         if len(self.samplers) != len(self.of.tensors()):
             raise InputError(
                 f"copies of {len(self.of.tensors())} tensors need as many samplers, not {len(self.samplers)}"
@@ -60,7 +62,7 @@ class Copies(Source):
     def coefficients(
         self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, edges: Mapping[str, np.ndarray]
     ) -> float:
-        return 1.0
+        return self.gain
 
     def module(self, weights: Weights) -> nnx.Module:
         return MaskedCopies(self, weights)
@@ -70,9 +72,9 @@ class MaskedCopies(MaskedModule):
     """x -> the operation, every edge the sum of its kept copies."""
 
     def __init__(self, source: Copies, weights: Weights) -> None:
-        super().__init__(source, weights)
+        super().__init__(source, weights, source.gain)
         self.of = source.of
 
     def __call__(self, x: jax.Array) -> jax.Array:
         kept = {name: self.masked(name).sum(-1) for name in self.of.tensors()}
-        return self.of.module(Weights(kept))(x)  # type: ignore[operator]
+        return self.scaled(self.of.module(Weights(kept))(x))  # type: ignore[operator]

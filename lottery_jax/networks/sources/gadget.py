@@ -64,6 +64,10 @@ class Gadget(Source):
             found[name] = Drawn((*shape, units), units, self.second, layouts[name], stream=1)
         return found
 
+    @property
+    def hidden(self) -> int:
+        return self.units
+
     def signs(self, name: str, given: Spec | None) -> tuple[int, ...]:
         one = name == "bias" or not self.relu or (given is not None and given.nonnegative)
         return (1,) if one else (1, -1)
@@ -84,9 +88,8 @@ class MaskedGadget(MaskedModule):
     """x -> hidden units of each input, ReLU -> the operation on all of them."""
 
     def __init__(self, source: Gadget, weights: Weights) -> None:
-        super().__init__(source, weights)
+        super().__init__(source, weights, source.gain)
         self.of, self.units, self.relu = source.of, source.units, source.relu
-        self.gain = weights.number("gain", source.gain)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         first = self.masked("first")
@@ -96,7 +99,7 @@ class MaskedGadget(MaskedModule):
         if self.of.bias:
             kept["bias"] = self.masked("bias") @ self._activated(first[self.of.inputs])
         operation = self.of.widened(self.units).module(Weights(kept))
-        return operation(hidden.reshape(*x.shape[:-1], -1)) * self.gain  # type: ignore[operator]
+        return self.scaled(operation(hidden.reshape(*x.shape[:-1], -1)))  # type: ignore[operator]
 
     def _activated(self, hidden: jax.Array) -> jax.Array:
         return jax.nn.relu(hidden) if self.relu else hidden

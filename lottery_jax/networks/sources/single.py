@@ -51,9 +51,9 @@ class MaskedOperation(MaskedModule):
     """x -> gain times the operation with the kept weights."""
 
     def __init__(self, source: Single, weights: Weights) -> None:
-        super().__init__(source, weights)
-        self.of, self.gain = source.of, weights.number("gain", source.gain)
+        super().__init__(source, weights, source.gain)
+        self.of = source.of
 
     def __call__(self, x: jax.Array) -> jax.Array:
         kept = {name: self.masked(name) for name in self.of.tensors()}
-        return self.of.module(Weights(kept))(x) * self.gain  # type: ignore[operator]
+        return self.scaled(self.of.module(Weights(kept))(x))  # type: ignore[operator]

@@ -8,6 +8,7 @@ import abc
 import dataclasses
 import itertools
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,10 +25,16 @@ class Source(Node):
     """A random leaf. Each tensor of `of` has a mask of its name with some random weights for every target weight."""
 
     of: Affine
+    gain: float
 
     @abc.abstractmethod
     def drawn(self) -> dict[str, Drawn]:
         """The random tensors by name: those of `of`, after the `edges`."""
+
+    @property
+    def hidden(self) -> int:
+        """Hidden units for each input."""
+        return 1
 
     @property
     def edges(self) -> tuple[str, ...]:
@@ -56,11 +63,20 @@ class Source(Node):
         """
 
 
-class MaskedModule(nnx.Module):
-    """Frozen random weights and their gates, by name."""
+    def statistics(self, module: Any) -> dict[str, jax.Array]:
+        return {} if module.measured is None else {"gain": module.measured[...]}
 
-    def __init__(self, source: Source, weights: Weights) -> None:
+
+class MaskedModule(nnx.Module):
+    """Frozen random weights and their gates, by name; what comes out is multiplied by a gain.
+
+    A module that measures finds the gain that gives its output root mean square 1, and uses that.
+    """
+
+    def __init__(self, source: Source, weights: Weights, gain: float = 1.0) -> None:
         names = tuple(source.drawn())
+        self.gain = weights.number("gain", gain)
+        self.measured = nnx.data(nnx.Intermediate(jnp.ones(())) if weights.measuring else None)
         self.frozen = nnx.Dict({name: Frozen(jnp.asarray(weights[name])) for name in names})
         self.gates = nnx.Dict({name: weights.gate(name) for name in names})
 
@@ -70,6 +86,15 @@ class MaskedModule(nnx.Module):
         mask = gate()  # type: ignore[operator]
         # A boolean mask selects, so that a pruned weight is exactly zero; a float mask carries a gradient.
         return jnp.where(mask, weight, 0.0) if mask.dtype == bool else weight * mask
+
+
+    def scaled(self, output: jax.Array) -> jax.Array:
+        """The output times the gain."""
+        if self.measured is None:
+            return output * self.gain
+        size = jnp.sqrt(jnp.mean(output**2))
+        self.measured[...] = jnp.where(size > 0, 1 / jnp.where(size > 0, size, 1.0), 1.0)
+        return output * self.measured[...]
 
 
 def check_gain(gain: float) -> None:

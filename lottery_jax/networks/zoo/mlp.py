@@ -15,10 +15,12 @@ from lottery_jax.networks.node import Node, Spec
 from lottery_jax.networks.target import Target
 
 
-def mlp(sizes: Sequence[int], given: Spec, *, bias: bool = False, names: Sequence[str] | None = None) -> Network:
+def mlp(
+    sizes: Sequence[int], given: Spec, *, bias: bool | Sequence[bool] = False, names: Sequence[str] | None = None
+) -> Network:
     """Dense layers with ReLU between them, behind what flattens an image: sizes are inputs, hidden units, outputs.
 
-    names: of the layers; fc1, fc2, ... if left out.
+    bias: whether the layers have biases, all or each. names: of the layers; fc1, fc2, ... if left out.
 
     >>> mlp((784, 500, 10), Spec((28, 28, 1))).tensors
     {'fc1.weight': (500, 784), 'fc2.weight': (10, 500)}
@@ -27,10 +29,11 @@ def mlp(sizes: Sequence[int], given: Spec, *, bias: bool = False, names: Sequenc
         raise InputError(f"an MLP needs inputs and outputs, not the sizes {tuple(sizes)}")
     pairs = list(itertools.pairwise(sizes))
     names = names or [f"fc{number}" for number in range(1, len(pairs) + 1)]
+    biases = [bias] * len(pairs) if isinstance(bias, bool) else bias
     nodes: list[tuple[str, Node]] = [("flatten", Flatten())] if len(given.shape) > 1 else []
-    for place, (name, (inputs, outputs)) in enumerate(zip(names, pairs, strict=True)):
+    for place, (name, biased, (inputs, outputs)) in enumerate(zip(names, biases, pairs, strict=True)):
         nodes += [(f"relu{place}", Relu())] if place else []
-        nodes.append((name, Dense(inputs, outputs, bias)))
+        nodes.append((name, Dense(inputs, outputs, biased)))
     return Network(Chain(tuple(nodes)), given)
 
 

@@ -1,19 +1,15 @@
 """What a network is worth on a split: accuracy with its interval, and how near it is to its target."""
 
 import dataclasses
-import functools
 import math
-from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from lottery_jax.data import Split
 from lottery_jax.errors import InputError
+from lottery_jax.networks.running import Forward, outputs
 
-Network = Callable[[jax.Array], jax.Array]  # x [B, D] -> logits [B, C]
 QUANTILE_95 = 1.959963984540054  # of the standard normal, two-sided
 
 
@@ -29,10 +25,9 @@ class Metrics:
     max_deviation: float
 
 
-def evaluate(network: Network, target_network: Network, split: Split, *, batch_size: int = 500) -> Metrics:
+def evaluate(function: Forward, target_function: Forward, split: Split, *, batch_size: int = 500) -> Metrics:
     """Compare a network with its target on a split; memory is bounded by the batch.
 
-    An `nnx.Module` is compiled once per architecture; another callable is called as it is, on equal batches.
     A prediction with a NaN among its logits counts as wrong, and as disagreeing.
 
     >>> split = Split(np.eye(2, dtype=np.float32), np.array([0, 0], np.int32))
@@ -40,14 +35,18 @@ def evaluate(network: Network, target_network: Network, split: Split, *, batch_s
     >>> metrics.accuracy, metrics.agreement, metrics.max_deviation
     (0.5, 1.0, 1.0)
     """
-    logits = logits_in_batches(network, split, batch_size=batch_size)
-    target_logits = logits_in_batches(target_network, split, batch_size=batch_size)
-    if logits.shape != target_logits.shape:
+    logits, target_logits = (outputs(f, split.images, batch_size=batch_size) for f in (function, target_function))
+    return compared(logits, target_logits, split.labels)
+
+
+def compared(logits: np.ndarray, target_logits: np.ndarray, labels: np.ndarray | jax.Array) -> Metrics:
+    """What logits [N, C] are worth beside their target's, and the labels [N]."""
+    labels = np.asarray(labels)
+    if logits.shape != target_logits.shape or labels.shape != logits.shape[:1]:
         raise InputError(
-            f"the network has {logits.shape[1]} outputs and its target {target_logits.shape[1]};"
-            " evaluate it against the target that it was made for"
+            f"logits of shape {logits.shape}, a target's of {target_logits.shape} and {labels.shape} labels do not match;"
+            " evaluate a network against the target that it was made for, with a label for each example"
         )
-    labels = np.asarray(split.labels)
     predicted, wanted = predictions(logits), predictions(target_logits)
     correct = int(np.count_nonzero(predicted == labels))
     low, high = wilson_interval(correct, len(labels))
@@ -61,35 +60,10 @@ def evaluate(network: Network, target_network: Network, split: Split, *, batch_s
     )
 
 
-def accuracy(network: Network, split: Split, *, batch_size: int = 500) -> float:
+def accuracy(function: Forward, split: Split, *, batch_size: int = 500) -> float:
     """The fraction of a split that is classified correctly; for choices, use it on the validation split."""
-    predicted = predictions(logits_in_batches(network, split, batch_size=batch_size))
+    predicted = predictions(outputs(function, split.images, batch_size=batch_size))
     return float(np.mean(predicted == np.asarray(split.labels)))
-
-
-def logits_in_batches(network: Network, split: Split, *, batch_size: int = 500) -> np.ndarray:
-    """Logits float32 [N, C] on the host; the last batch is padded, so that all have one shape."""
-    images, labels = np.asarray(split.images), np.asarray(split.labels)
-    if len(images) == 0:
-        raise InputError("the split has no examples; evaluate on at least one")
-    if images.ndim != 2 or labels.shape != (len(images),):
-        raise InputError(
-            f"images of shape {images.shape} and labels of shape {labels.shape} do not match;"
-            " give images [N, D] and labels [N]"
-        )
-    if batch_size < 1:
-        raise InputError(f"the batch size is {batch_size}; it must be at least 1")
-    batch_size = min(batch_size, len(images))
-    forward = network
-    if isinstance(network, nnx.Module):
-        graph, state = nnx.split(network)
-        forward = functools.partial(_forward, graph, state)
-    parts = []
-    for start in range(0, len(images), batch_size):
-        batch = images[start : start + batch_size]
-        padded = np.pad(batch, ((0, batch_size - len(batch)), (0, 0)))
-        parts.append(np.asarray(forward(jnp.asarray(padded)))[: len(batch)])
-    return np.concatenate(parts)
 
 
 def predictions(logits: np.ndarray) -> np.ndarray:
@@ -120,8 +94,3 @@ def wilson_interval(correct: int, total: int) -> tuple[float, float]:
     # At the ends the bounds are 0 and 1 by algebra; rounding must not move them past the fraction.
     return (0.0 if correct == 0 else low), (1.0 if correct == total else high)
 
-
-@functools.partial(jax.jit, static_argnums=0)
-def _forward(graph: nnx.GraphDef, state: nnx.State, batch: jax.Array) -> jax.Array:
-    """One compiled program for all networks of one architecture: their weights are arguments."""
-    return nnx.merge(graph, state)(batch)

@@ -41,12 +41,18 @@ class Record:
     source_weights: int | None = None
     kept_weights: int | None = None
     kept_per_target_weight: float | None = None
+    outcome: str | None = None
+    """What the verifier says: holds, broken or promises nothing."""
     within_tolerance: int | None = None
     """Target weights within the tolerance, counted by the verifier."""
     worst_residual: float | None = None
+    description_bits: int | None = None
+    """Bits that describe the network: tree, seed, redraws, masks and stored tensors, as an ideal code has them."""
     ticket_bytes: int | None = None
     seconds: float | None = None
     """Seconds to find the ticket, compilation included."""
+    evaluated: str | None = None
+    """Which network was run on how many test images."""
     source: str | None = None
     """The source network in words."""
     device: str | None = None

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from lottery_jax.storage.files import write_atomically
-from lottery_jax.records import Record
-from lottery_jax.report.figure import figure
-from lottery_jax.report.summary import COLUMNS, heading, rows
+from lottery_jax.comparison.records import Record
+from lottery_jax.comparison.report.figure import figure
+from lottery_jax.comparison.report.summary import COLUMNS, heading, rows
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #222; --paper: #fff; --line: #ddd; --soft: #666; --box: #f5f6f8; }

@@ -1,4 +1,4 @@
-"""The three commands as typed data. Nothing heavy is imported here, so that `--help` answers at once."""
+"""The commands as typed data. Nothing heavy is imported here, so that `--help` answers at once."""
 
 import dataclasses
 import shlex
@@ -6,31 +6,37 @@ from pathlib import Path
 
 
 @dataclasses.dataclass(frozen=True)
-class Problem:
-    """What is approximated, and how well: the options that the long commands share."""
+class TaskOptions:
+    """What is approximated: the options that the long commands share."""
 
     data: str = "digits"
-    """Data set: digits (embedded), mnist, fashion_mnist or cifar10."""
+    """Data set: digits (embedded), mnist, fashion_mnist or cifar10; or your own, a .npz file with images and labels."""
     target: Path | None = None
-    """Trained target: .safetensors in PyTorch layout (fc1.weight [out, in]); trained here if left out."""
+    """Trained target: .safetensors in PyTorch layout with PyTorch's names; trained here if left out."""
+    architecture: str | None = None
+    """Network of the target: mlp-A-B-..., fc2, fc4, lenet-300-100, lenet5, conv2, conv4, conv6, conv8, resnet18, resnet20,
+    resnet50, vgg16, vgg19, vit; if left out, a target file's is guessed from its names, and a small MLP is trained."""
+    width: float = 1.0
+    """Multiplies all hidden widths of the architecture."""
     data_dir: Path | None = None
     """Folder with prepared TensorFlow Datasets; TFDS_DATA_DIR if left out, else downloaded on first use."""
     candidates: int = 21
-    """Candidates for each target weight (hidden units for each input of a gadget)."""
+    """Candidates for each target weight."""
     tolerance: float = 0.01
     """Largest allowed |approximated weight - target weight|."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Compare(Problem):
+class Compare(TaskOptions):
     """Put the constructions beside learned and random masks on one task, over several seeds.
 
     Every finished method and seed is kept: the same command goes on where it was stopped.
     """
 
     methods: tuple[str, ...] = ()
-    """Methods to run, all of them if left out: dense, pensia, pensia-smallest, edge-popup-gadget,
-    edge-popup-wide, random."""
+    """Methods to run: dense, a construction (pensia, scalar, scalar-shared; also with -smallest), a learned mask
+    (edge-popup-gadget, edge-popup-wide), random; or a class of your own, FILE.py:CLASS. If left out: dense, pensia,
+    pensia-smallest, the learned ones and random."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of the random sources."""
     keeps: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 0.5)
@@ -44,28 +50,17 @@ class Compare(Problem):
 
 
 @dataclasses.dataclass(frozen=True)
-class Approximate(Problem):
+class Approximate(TaskOptions):
     """Approximate a trained network by pruning a random one, and write the ticket.
 
-    With a model's file, finished chunks are kept beside the ticket: the same command goes on where it was stopped.
+    Finished chunks are kept beside the ticket: the same command goes on where it was stopped.
     """
 
     model: Path | None = None
-    """Instead of data and target: a .safetensors file of any model, all of whose 2-D and 4-D float tensors are
+    """In place of data and target: a .safetensors file of any model, all of whose 2-D and 4-D float tensors are
     approximated, one after the other, by plain random weights (scalar)."""
     pattern: str | None = None
     """With a model: approximate the float tensors whose names match (* ? [abc]), whatever their dimensions."""
-    distributed: bool = False
-    """With a model: share its chunks among the processes of a cluster that JAX finds (SLURM, Open MPI, Kubernetes,
-    Cloud TPU); each process runs this command, and --out is on a file system that all of them see."""
-    coordinator: str | None = None
-    """With a model: the same where JAX finds no cluster; HOST:PORT of process 0."""
-    processes: int | None = None
-    """How many processes share the work."""
-    process: int | None = None
-    """Which of them this is, from 0."""
-    patience: int = 100
-    """Seconds without a sign of life after which another process counts as dead."""
     construction: str | None = None
     """pensia (the random network of Theorem 1), scalar (plain random weights, as in Experiment 1) or scalar-shared
     (the same for all weights of an output); pensia if left out, and scalar for a model."""
@@ -80,6 +75,17 @@ class Approximate(Problem):
     """Seed of the random source."""
     out: Path = Path("ticket.safetensors")
     """The ticket file."""
+    distributed: bool = False
+    """Share the chunks among the processes of a cluster that JAX finds (SLURM, Open MPI, Kubernetes, Cloud TPU); each
+    process runs this command, and --out is on a file system that all of them see."""
+    coordinator: str | None = None
+    """The same where JAX finds no cluster; HOST:PORT of process 0."""
+    processes: int | None = None
+    """How many processes share the work."""
+    process: int | None = None
+    """Which of them this is, from 0."""
+    patience: int = 100
+    """Seconds without a sign of life after which another process counts as dead."""
     json: bool = False
     """Print one JSON object to stdout and nothing else there."""
 
@@ -91,12 +97,38 @@ class Approximate(Problem):
 
 @dataclasses.dataclass(frozen=True)
 class Verify:
-    """Regenerate a ticket's source from its seed and recompute every residual, without the solver."""
+    """Regenerate a ticket's source from its seed and recompute every residual, without the solver.
+
+    Exit code 0: it holds; 1: it is broken, or no valid ticket; 4: it promises nothing.
+    """
 
     ticket: Path
     """The ticket file."""
+    target: Path | None = None
+    """The network that it must approximate, .safetensors in PyTorch layout; if left out, the ticket is held to the target
+    that it brings itself, which proves no more than that."""
+    tolerance: float | None = None
+    """What is asked of every weight; if left out, what the ticket promises."""
+    architecture: str | None = None
+    """Network of the target; guessed from its names if left out."""
+    width: float = 1.0
+    """Multiplies all hidden widths of the architecture."""
     json: bool = False
     """Print one JSON object to stdout and nothing else there."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """Write the weights that a ticket makes, for other programs."""
+
+    ticket: Path
+    """The ticket file."""
+    out: Path
+    """The .safetensors file to write."""
+    into: Path | None = None
+    """A model's .safetensors file: what is written is a copy of it with these weights in it."""
+    masks: bool = False
+    """Write the masks alone, bytes of 0 and 1."""
 
 
 def learning_epochs(settings: Compare) -> int:
@@ -119,7 +151,13 @@ def command_line(settings: Compare) -> str:
     words = ["lottery-jax", "compare"]
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
-        if field.name != "json" and value != field.default:
-            values = value if isinstance(value, tuple) else (value,)
-            words += ["--" + field.name.replace("_", "-"), *(str(each) for each in values)]
+        if field.name == "json" or value == field.default:
+            continue
+        option = "--" + field.name.replace("_", "-")
+        if dataclasses.is_dataclass(value):
+            for own in dataclasses.fields(value):
+                if getattr(value, own.name) != own.default:
+                    words += [f"{option}.{own.name.replace('_', '-')}", str(getattr(value, own.name))]
+        else:
+            words += [option, *(str(each) for each in (value if isinstance(value, tuple) else (value,)))]
     return shlex.join(words)

@@ -4,8 +4,8 @@ import io
 import statistics
 from collections.abc import Sequence
 
-from lottery_jax.records import Record
-from lottery_jax.report.summary import rows
+from lottery_jax.comparison.records import Record
+from lottery_jax.comparison.report.summary import rows
 
 # Okabe and Ito's palette, told apart by colour-blind readers; markers differ too, for print without colour.
 STYLES = (

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from rich import box
 from rich.table import Table
 
-from lottery_jax.records import Record
+from lottery_jax.comparison.records import Record
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,5 @@
+"""The command line."""
+
+from lottery_jax.cli.main import main
+
+__all__ = ["main"]

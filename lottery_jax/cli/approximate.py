@@ -1,0 +1,124 @@
+"""`lottery-jax approximate`: from a target to a ticket's file, told as it goes."""
+
+import dataclasses
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+from lottery_jax.cli.bars import bars
+from lottery_jax.cli.extended import construction_of
+from lottery_jax.cli.findings import certified, show
+from lottery_jax.cli.settings import Approximate
+from lottery_jax.cluster.join import Cluster, join
+from lottery_jax.comparison.measuring import measure
+from lottery_jax.constructions.base import Construction
+from lottery_jax.constructions.budget.budget import Budget
+from lottery_jax.constructions.budget.importance import IMPORTANCES, fisher_importance
+from lottery_jax.constructions.goal import Goal
+from lottery_jax.constructions.job import Job, plan_job
+from lottery_jax.constructions.promise import Promise
+from lottery_jax.constructions.run import run_to_file
+from lottery_jax.errors import InputError, suggest
+from lottery_jax.networks.target import Target
+from lottery_jax.sampler import seed_words
+from lottery_jax.storage.files import check_writable
+from lottery_jax.tasks import Task, load_model, load_task
+from lottery_jax.tickets.certificate import verify
+
+
+def approximate(command: Approximate, results: TextIO) -> int:
+    """Plan, solve what is missing, write the ticket, and say what the verifier and the test set find in the file."""
+    construction, damping = _check(command)
+    cluster = _cluster(command)
+    with bars("reading the target") as shown:
+        target, task, skipped = _target(command, shown.part)
+        shown.begin("planning")
+        job = plan_job(target, construction, _goal(command, target, task, damping), seed=command.seed)
+        shown.begin("solving, weights")
+        start = time.perf_counter()
+        done = run_to_file(job, command.out, progress=shown.part, cluster=cluster)
+        seconds = time.perf_counter() - start
+        cluster.leave()
+        if cluster.process:
+            print(f"lottery-jax: process {cluster.process} of {cluster.processes} is done", file=sys.stderr)
+            return 0
+        shown.begin("verifying")
+        found = _measured(command.out, job, task, shown.part)
+    for damaged in done.damaged:
+        print(f"lottery-jax: {damaged}; this chunk was solved again", file=sys.stderr)
+    for name, reason in () if command.json else skipped.items():
+        print(f"skipped {name}: {reason}", file=results)
+    found |= {"ticket": str(command.out), "seconds": seconds, "skipped": skipped}
+    found |= {"solved_weights": done.solved, "found_weights": done.found}
+    return show(found, results, as_json=command.json)
+
+
+def _check(command: Approximate) -> tuple[Construction, float | None]:
+    """Refuse what does not go together, before anything is loaded or written; the construction, and the damping."""
+    name = command.construction or ("pensia" if command.model is None else "scalar")
+    construction = construction_of(command, name)
+    if command.importance not in IMPORTANCES:
+        raise InputError(f"importance {command.importance!r} is unknown; {suggest(command.importance, IMPORTANCES)}")
+    if command.kept is None:
+        if command.importance != "uniform":
+            raise InputError("--importance says how a budget is spent; give the budget with --kept")
+    elif command.objective != "least-error":
+        raise InputError(f"--kept takes the place of --objective {command.objective}; give one of the two")
+    _goal(command, None, None, None).check(construction)
+    seed_words(command.seed)
+    if command.model is not None:
+        for option, given in (("--target", command.target), ("--data-dir", command.data_dir)):
+            if given is not None:
+                raise InputError(f"{option} {str(given)!r} is for a network with a test set; leave it or --model out")
+        if command.data != "digits" or command.architecture is not None:
+            raise InputError("--data and --architecture do not go with a model's file; leave them or --model out")
+        if command.importance != "uniform":
+            raise InputError("--importance is for a network with data; leave it or --model out")
+    elif command.pattern is not None:
+        raise InputError(f"--pattern {command.pattern!r} chooses tensors of a --model; name the model's file too")
+    if command.out.is_dir():
+        raise InputError(f"--out {str(command.out)!r} is a folder; name the ticket file to write inside it")
+    check_writable(command.out.parent)
+    return construction, IMPORTANCES[command.importance]
+
+
+def _goal(command: Approximate, target: Target | None, task: Task | None, damping: float | None) -> Goal:
+    if command.kept is None:
+        return Promise(command.tolerance, command.objective)
+    importance = None
+    if damping is not None and target is not None and task is not None:
+        importance = fisher_importance(target, task.dataset.train.images, damping=damping)
+    return Budget(command.kept, importance=importance)
+
+
+def _target(command: Approximate, progress: Any) -> tuple[Target, Task | None, dict[str, str]]:
+    """The target; its task, and of a model's file which tensors are left out."""
+    if command.model is not None:
+        target, skipped = load_model(command.model, command.pattern)
+        return target, None, skipped
+    task = load_task(
+        command.data,
+        target=command.target,
+        architecture=command.architecture,
+        width=command.width,
+        data_dir=command.data_dir,
+        progress=progress,
+    )
+    return task.target, task, {}
+
+
+def _cluster(command: Approximate) -> Cluster:
+    """The processes that share the work; found before JAX is used, as its runtime wants it."""
+    if not command.shared:
+        return Cluster()
+    return join(command.coordinator, processes=command.processes, process=command.process, patience=command.patience)
+
+
+def _measured(out: Path, job: Job, task: Task | None, progress: Any) -> dict[str, Any]:
+    """What the verifier finds, against the target itself; and the test set, where there is one."""
+    if task is None:
+        return certified(verify(out, target=job.target, progress=progress), out.stat().st_size)
+    measured = measure(out, task)
+    found = certified(measured.certificate, measured.ticket_bytes)
+    return found | {"task": task.name, "evaluated": measured.evaluated, **dataclasses.asdict(measured.metrics)}

@@ -1,0 +1,102 @@
+"""What the verifier found in a ticket: a flat row for a machine, sentences for a person, an exit code."""
+
+import dataclasses
+import json
+from typing import Any, TextIO
+
+CODES = {"holds": 0, "broken": 1, "promises nothing": 4}
+"""Exit codes of the verifier's outcomes."""
+
+
+def certified(certificate: Any, ticket_bytes: int) -> dict[str, Any]:
+    """The verifier's findings as one flat row, with the names that records use."""
+    found = dataclasses.asdict(certificate)
+    per_weight = None
+    if certificate.target_weights is not None:
+        per_weight = certificate.kept_weights / certificate.target_weights
+    return found | {
+        "kept_per_target_weight": per_weight,
+        "description_bits": sum(certificate.description_bits.values()),
+        "description_bits_by_part": certificate.description_bits,
+        "holds": certificate.holds,
+        "ticket_bytes": ticket_bytes,
+    }
+
+
+def show(found: dict[str, Any], results: TextIO, *, as_json: bool) -> int:
+    """Print a verified ticket for a machine or a person; the exit code says whether it keeps its promise."""
+    if as_json:
+        print(json.dumps(found), file=results)
+    else:
+        print("\n".join(sentences(found)), file=results)
+    return CODES[found["outcome"]]
+
+
+def sentences(found: dict[str, Any]) -> list[str]:
+    r"""What a verified ticket is, in words.
+
+    >>> row = {"ticket": "t", "ticket_bytes": 9, "method": "random", "seed": 0, "source_weights": 1200,
+    ...        "kept_weights": 30, "redrawn_blocks": 0, "target_weights": None, "samplers": ("U[-1, 1]",),
+    ...        "description_bits": 800, "outcome": "promises nothing", "reasons": (), "nonnegative_inputs": True}
+    >>> print("\n".join(sentences(row)))
+    t: 9 bytes, made by random from seed 0; its checksums and its source are as they were written.
+    Its source has 1,200 random weights from U[-1, 1]; its masks keep 30 (0 blocks were drawn again).
+    Everything that was free in it takes 800 bits: tree, seed, masks and what was drawn again.
+    PROMISES NOTHING: it brings no target, so there are no residuals to check.
+    """
+    samplers = list(found["samplers"])
+    drawn = ", ".join(samplers[:3]) + (f" and {len(samplers) - 3} others" if len(samplers) > 3 else "")
+    again = f"{found['redrawn_blocks']:,} blocks were drawn again"
+    if found["redrawn_blocks"]:
+        again += f", {found['largest_attempt']} times at most"
+    lines = [
+        f"{found['ticket']}: {found['ticket_bytes']:,} bytes, made by {found['method']}"
+        f" from seed {found['seed']}; its checksums and its source are as they were written.",
+        f"Its source has {found['source_weights']:,} random weights from {drawn}; its masks keep"
+        f" {found['kept_weights']:,} ({again}).",
+        f"Everything that was free in it takes {found['description_bits']:,} bits: tree, seed, masks and what was drawn"
+        " again.",
+    ]
+    if found["outcome"] == "promises nothing":
+        return [*lines, "PROMISES NOTHING: it brings no target, so there are no residuals to check."]
+    if found["target_weights"] is not None:
+        lines += _residuals(found)
+    if "accuracy" in found:
+        lines.append(
+            f"Test accuracy {100 * found['accuracy']:.2f} %"
+            f" (target {100 * found['target_accuracy']:.2f} %), {100 * found['agreement']:.2f} % equal"
+            f" predictions, largest |f - g| {found['max_deviation']:.3g}: {found['evaluated']}."
+        )
+    if "solved_weights" in found:
+        lines.append(
+            f"{found['solved_weights']:,} weights were solved in {found['seconds']:.2f} s"
+            f" ({found['found_weights']:,} were there from before)."
+        )
+    target = f"the target {found['target_sha256'][:16]}..."
+    if found["own_target"]:
+        target += ", which is the ticket's own word"
+    if found["outcome"] == "holds":
+        inputs = {None: "", True: ", for inputs that are never negative", False: ", for inputs of any sign"}
+        return [*lines, f"HOLDS for {target}{inputs[found['nonnegative_inputs']]}."]
+    return [*lines, f"BROKEN: {'; '.join(found['reasons'])} ({target})."]
+
+
+def _residuals(found: dict[str, Any]) -> list[str]:
+    index = ", ".join(map(str, found["worst_weight"]))
+    lines = [
+        f"{found['within_tolerance']:,} of {found['target_weights']:,} target weights are within"
+        f" {found['tolerance']:g}; the mean residual is {found['mean_residual']:.3g}, the worst"
+        f" {found['worst_residual']:.3g} ({found['worst_tensor']}[{index}]); {found['kept_per_target_weight']:.3f} random"
+        " weights are kept for each.",
+    ]
+    if found["kept_budget"] is not None:
+        lines.append(
+            f"It promises to keep at most {found['kept_budget']:,} weights; {found['tolerance']:g} is what its"
+            " residuals came to."
+        )
+    if found["network_deviation"] is not None:
+        lines.append(
+            f"Its float32 network is within {found['network_deviation']:.2g} of what these weights compute, on random"
+            " inputs."
+        )
+    return lines

@@ -1,0 +1,110 @@
+"""The command line: parse, run, and turn every refusal into one sentence and an exit code.
+
+Exit codes: 0 done; 1 a ticket is invalid or broken; 2 an input was refused; 3 another process of a shared job is
+lost; 4 a ticket promises nothing; 130 stopped by the user; 141 nobody reads the output any more.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, TextIO
+
+import tyro
+
+from lottery_jax.cli.settings import Approximate, Compare, Export, Verify
+from lottery_jax.cluster import supervisor
+from lottery_jax.errors import ClusterError, InputError, TicketError
+
+Command = Compare | Approximate | Verify | Export
+_DESCRIPTION = "Strong lottery tickets: prune random networks into trained ones, and verify it."
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit; `arguments` default to the process's own."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        command = parse(words)
+    except InputError as error:
+        sys.exit(refuse(str(error), 2))
+    if not (isinstance(command, Approximate) and command.shared):
+        sys.exit(run(command))
+    if not supervisor.follow():
+        sys.exit(supervisor.supervise(words))
+    code = run(command)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # after a refusal, JAX would wait for the others in vain
+
+
+def parse(words: list[str]) -> Command:
+    """The command that the words are. Options of methods are looked up only for the commands that have them."""
+    kinds: dict[str, Any] = {"compare": Compare, "approximate": Approximate, "verify": Verify, "export": Export}
+    if words and words[0] in ("compare", "approximate"):
+        from lottery_jax.cli.extended import extended
+
+        kinds[words[0]] = extended(kinds[words[0]], words)
+    union: Any = None
+    for name, kind in kinds.items():
+        part = Annotated[kind, tyro.conf.subcommand(name)]
+        union = part if union is None else union | part
+    return tyro.cli(
+        union,
+        prog="lottery-jax",
+        description=_DESCRIPTION,
+        args=words,
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalRequiredArgs),
+    )
+
+
+def run(command: Command) -> int:
+    """The exit code of a command; refusals go to stderr in one sentence, results to stdout."""
+    results = sys.stdout
+    try:
+        # Libraries may print; stdout is for results alone.
+        with contextlib.redirect_stdout(sys.stderr):
+            return _action(command)(command, results)
+    except InputError as error:
+        return refuse(str(error), 2)
+    except TicketError as error:
+        return refuse(str(error), 1)
+    except ClusterError as error:
+        return refuse(str(error), 3)
+    except BrokenPipeError:  # `| head` has seen enough; Python would complain again when it flushes at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), results.fileno())
+        return 141
+    except OSError as error:
+        where = error.filename or "an output file"
+        return refuse(f"{where}: {error.strerror or error}; free some space or choose another place", 2)
+    except KeyboardInterrupt:
+        return refuse("stopped; what is finished is kept, and the same command goes on from there", 130)
+
+
+def _action(command: Command) -> Callable[[Any, TextIO], int]:
+    """What does a command; heavy imports wait until the arguments are known to parse."""
+    from lottery_jax.cli import compile_cache
+
+    compile_cache.switch_on()
+    match command:
+        case Compare():
+            from lottery_jax.cli.compare import compare
+
+            return compare
+        case Approximate():
+            from lottery_jax.cli.approximate import approximate
+
+            return approximate
+        case Verify():
+            from lottery_jax.cli.verify import verify
+
+            return verify
+        case Export():
+            from lottery_jax.cli.export import export
+
+            return export
+
+
+def refuse(sentence: str, code: int) -> int:
+    """Say why a command ends, on stderr, and give its exit code."""
+    print(f"lottery-jax: {sentence}", file=sys.stderr)
+    return code

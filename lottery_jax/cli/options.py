@@ -1,0 +1,131 @@
+"""The options of methods on the command line: the fields of their dataclasses, with their docstrings as help.
+
+`Scalar.range` is `--scalar.range`. A class of the user's own, FILE.py:CLASS, has its options there too.
+"""
+
+import ast
+import dataclasses
+import importlib.util
+import inspect
+import re
+import sys
+import textwrap
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from lottery_jax.errors import InputError
+
+OWN = re.compile(r"(.+\.py):([A-Za-z_][A-Za-z0-9_]*)")
+"""A class of the user's own."""
+
+
+def with_options(settings: type, kinds: Iterable[type], left_out: Iterable[str] = ()) -> type:
+    """The settings with a field for each kind of method that has options, named as the method is.
+
+    left_out: options that the settings have for all methods alike.
+    """
+    fields: list[Any] = []
+    for kind in kinds:
+        options = _options(kind, set(left_out))
+        if options is not None:
+            fields.append((field_name(kind), options, dataclasses.field(default=options())))
+    made = dataclasses.make_dataclass(settings.__name__, fields, bases=(settings,), frozen=True)
+    made.__doc__ = settings.__doc__
+    return made
+
+
+def field_name(kind: type) -> str:
+    """The field of a kind of method.
+
+    >>> from lottery_jax.constructions.scalar import ScalarShared
+    >>> field_name(ScalarShared)
+    'scalar_shared'
+    """
+    return str(getattr(kind, "name", kind.__name__)).replace("-", "_")
+
+
+def made(kind: Any, settings: Any, **more: Any) -> Any:
+    """A method of a kind with the options that the settings have for it."""
+    options = getattr(settings, field_name(kind), None)
+    given = {} if options is None else {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+    return kind(**given, **more)
+
+
+def changed(kind: type, settings: Any) -> dict[str, Any]:
+    """The options of a kind that are not as usual, by name."""
+    options = getattr(settings, field_name(kind), None)
+    fields = () if options is None else dataclasses.fields(options)
+    return {field.name: value for field in fields if (value := getattr(options, field.name)) != field.default}
+
+
+def own_class(word: str) -> type:
+    """The class that FILE.py:CLASS names; its file is run. Raises `InputError`."""
+    match = OWN.fullmatch(word)
+    assert match is not None
+    path, name = Path(match[1]), match[2]
+    if not path.is_file():
+        raise InputError(f"method {word!r} names a file that does not exist; check the path")
+    module_name = f"_method_{path.stem}"
+    if module_name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(module_name, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[module_name] = module  # dataclasses look their module up
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[module_name]
+            raise InputError(f"{str(path)!r} cannot be run ({type(error).__name__}: {error}); mend it") from error
+    found = getattr(sys.modules[module_name], name, None)
+    if not isinstance(found, type):
+        raise InputError(f"{str(path)!r} has no class {name}; name one that it has")
+    return found
+
+
+def _options(kind: Any, left_out: set[str]) -> Any:
+    """A dataclass of the options of a kind, None where it has none."""
+    helps, hints = field_docstrings(kind), typing.get_type_hints(kind)
+    fields = []
+    for field in dataclasses.fields(kind):
+        if field.name in left_out or not field.init:
+            continue
+        words = " ".join(helps.get(field.name, "").split())
+        annotated = Annotated[hints[field.name], tyro.conf.arg(help=words)]  # type: ignore[valid-type]
+        fields.append((field.name, annotated, dataclasses.field(default=field.default)))
+    if not fields:
+        return None
+    options = dataclasses.make_dataclass(f"{kind.__name__}Options", fields, frozen=True)
+    options.__doc__ = f"Of {getattr(kind, 'name', kind.__name__)}."
+    return options
+
+
+def field_docstrings(kind: type) -> Mapping[str, str]:
+    """The docstrings below a dataclass's fields, its bases' among them.
+
+    >>> from lottery_jax.constructions.scalar import Scalar
+    >>> field_docstrings(Scalar)["candidates"]
+    'Candidates for each target weight.'
+    """
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        if not dataclasses.is_dataclass(base):
+            continue
+        try:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
+        except (OSError, TypeError, SyntaxError):
+            continue
+        body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
+        for field, words in zip(body, body[1:], strict=False):
+            if (
+                isinstance(field, ast.AnnAssign)
+                and isinstance(field.target, ast.Name)
+                and isinstance(words, ast.Expr)
+                and isinstance(words.value, ast.Constant)
+                and isinstance(words.value.value, str)
+            ):
+                found[field.target.id] = words.value.value
+    return found

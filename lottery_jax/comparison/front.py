@@ -1,0 +1,80 @@
+"""`verify` and `compare` as a program calls them: with files or objects, with names of methods or methods."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from lottery_jax.comparison.comparing import Comparison, Protocol
+from lottery_jax.comparison.methods import Method, Progress, all_methods, as_method
+from lottery_jax.comparison.records import Record
+from lottery_jax.comparison.report import write_report
+from lottery_jax.errors import InputError, suggest
+from lottery_jax.networks.target import Target
+from lottery_jax.tasks import Task
+from lottery_jax.tasks.imports import target_like
+from lottery_jax.tickets.certificate import Certificate
+from lottery_jax.tickets.certificate import verify as verify_ticket
+from lottery_jax.tickets.ticket import Ticket, load_ticket
+
+
+def verify(
+    ticket: Ticket | str | os.PathLike[str],
+    *,
+    target: Target | str | os.PathLike[str] | None = None,
+    tolerance: float | None = None,
+    progress: Progress | None = None,
+) -> Certificate:
+    """Recompute every residual of a ticket, or of a ticket's file, without the solver.
+
+    target: the network that it must approximate, or its .safetensors file; if left out, the ticket is held to the target
+    that it brings itself, which proves no more than that. tolerance: what is asked of every weight, if not what the
+    ticket promises. progress: called with (weights checked, weights in all). Raises `TicketError` for a file that is no
+    valid ticket, `InputError` for one that cannot be read.
+    """
+    found = ticket if isinstance(ticket, Ticket) else load_ticket(ticket)
+    wanted = target if target is None or isinstance(target, Target) else target_like(found.network, target)
+    return verify_ticket(found, target=wanted, tolerance=tolerance, progress=progress)
+
+
+def compare(
+    task: Task,
+    methods: Sequence[str | Method | type] = (),
+    *,
+    seeds: Sequence[int] = (0, 1, 2),
+    keeps: Sequence[float] = (0.01, 0.03, 0.1, 0.3, 0.5),
+    candidates: int = 21,
+    tolerance: float = 0.01,
+    epochs: int = 10,
+    out: str | os.PathLike[str] = "runs",
+    progress: Progress | None = None,
+) -> list[Record]:
+    """Put methods side by side on a task: the records, and a report in a folder of its own inside `out`.
+
+    methods: by name, or your own, `Method`, `Construction` or `Learner`; the usual ones if left out. seeds: of the random
+    sources. keeps: kept fractions of learned masks. epochs: of their training. Finished methods and seeds are found
+    again in the folder. progress: called with (done, total) of the method at hand.
+    """
+    known = all_methods()
+    for method in methods:
+        if not isinstance(method, str):
+            own = method if isinstance(method, Method) else as_method(method)
+            known[own.label] = own
+        elif method not in known:
+            raise InputError(f"method {method!r} is unknown; {suggest(method, known)}")
+    labels = [m if isinstance(m, str) else (m.label if isinstance(m, Method) else as_method(m).label) for m in methods]
+    wanted = labels or [label for label, method in known.items() if method.usual]
+    chosen = tuple(method for label, method in known.items() if label in wanted)
+    protocol = Protocol(chosen, tuple(seeds), tuple(keeps), candidates, tolerance, epochs)
+    more = {} if progress is None else {"progress": progress}
+    comparison = Comparison(task, protocol, Path(out), others=known, **more)
+    with comparison.held():
+        records = [record for method, seed in comparison.pairs for record in comparison.run(method, seed)]
+        write_report(
+            comparison.folder,
+            records,
+            title=f"Strong lottery tickets on {task.name}",
+            configuration=comparison.configuration,
+            command="lottery_jax.compare(task, ...)",
+            lead=comparison.lead,
+        )
+    return records

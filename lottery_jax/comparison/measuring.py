@@ -1,0 +1,90 @@
+"""Measuring a ticket's file: verified against the task's target, rebuilt, and run on the test images.
+
+The network that is evaluated is the masked random network itself. Where that would take longer than a minute for all test
+images, its collapsed form (the target's network with the weights that the ticket makes) is evaluated on all of them,
+the random network on as many as a minute allows, and both are compared on those; what was done is said.
+"""
+
+import dataclasses
+import time
+from pathlib import Path
+
+import numpy as np
+
+from lottery_jax.comparison.evaluation import Metrics, compared
+from lottery_jax.networks.network import Network
+from lottery_jax.networks.running import batch_size, forward, outputs
+from lottery_jax.tasks import Task
+from lottery_jax.tickets.certificate import Certificate, verify
+from lottery_jax.tickets.collapse import collapsed
+from lottery_jax.tickets.ticket import Ticket, load_ticket
+
+MOST_SECONDS = 60.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """A ticket file and what the verifier and the test set say of it; `evaluated`: which network was run on what."""
+
+    ticket: Ticket
+    certificate: Certificate
+    metrics: Metrics
+    ticket_bytes: int
+    evaluated: str
+
+
+def measure(path: Path, task: Task, tolerance: float | None = None) -> Measured:
+    """Read a ticket file, verify it, rebuild its network and evaluate it on the test set.
+
+    tolerance: asked of each weight of a ticket that promises one, if not what it promises.
+    """
+    ticket = load_ticket(path)
+    promised = ticket.header.tolerance is not None
+    asked = tolerance if promised and ticket.header.kept_budget is None else None
+    certificate = verify(ticket, target=task.target if promised else None, tolerance=asked)
+    test = task.dataset.test
+    found, evaluated = ticket_outputs(ticket, np.asarray(test.images))
+    metrics = compared(found, task.test_outputs, test.labels)
+    return Measured(ticket, certificate, metrics, path.stat().st_size, evaluated)
+
+
+def ticket_outputs(
+    ticket: Ticket, images: np.ndarray, most_seconds: float = MOST_SECONDS
+) -> tuple[np.ndarray, str]:
+    """Outputs [N, C] of a ticket's network for images [N, ...], and in words what was run."""
+    real, count = ticket.forward(), len(images)
+    size = min(batch_size(ticket.network), count)
+    outputs(real, images[:size])  # compiles
+    start = time.perf_counter()
+    outputs(real, images[:size])
+    affordable = int(most_seconds / (time.perf_counter() - start)) * size
+    if count <= max(affordable, size):
+        return outputs(real, images, batch_size=size), f"the random network on all {count:,} images"
+    shown = max(affordable, size)
+    network, weights = collapsed(ticket)
+    fast = forward(network, {name: np.asarray(value, np.float32) for name, value in weights.items()})
+    found = outputs(fast, images, batch_size=batch_size(network))
+    difference = float(np.abs(outputs(real, images[:shown], batch_size=size) - found[:shown]).max())
+    return found, (
+        f"its collapsed form on all {count:,} images, the random network on {shown:,} of them; their outputs differ by"
+        f" at most {difference:.2g}"
+    )
+
+
+def describe(network: Network) -> str:
+    """A source network in words.
+
+    >>> from lottery_jax.networks.node import Spec
+    >>> from lottery_jax.networks.zoo.registry import architecture
+    >>> from lottery_jax.learned.sources import redundant_source
+    >>> describe(redundant_source(architecture("fc2", Spec((28, 28, 1)), 10)))
+    '2 gadget leaves: fc1 [500, 784, 5], fc2 [10, 500, 5]'
+    """
+    kinds = sorted({source.kind for source in network.sources.values()})
+    shapes = [
+        f"{path} {list(network.drawn[f'{path}.weight' if path else 'weight'].shape)}"
+        for path, source in network.sources.items()
+        if "weight" in source.of.tensors()
+    ]
+    more = f" and {len(shapes) - 8} more" if len(shapes) > 8 else ""
+    return f"{len(network.sources)} {' and '.join(kinds)} leaves: {', '.join(shapes[:8])}{more}"

@@ -1,0 +1,187 @@
+"""The methods of a comparison: each turns a task and a seed into tickets. They are derived from the registries."""
+
+import abc
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from lottery_jax.constructions.base import Construction
+from lottery_jax.constructions.job import plan_job
+from lottery_jax.constructions.pensia import Pensia
+from lottery_jax.constructions.promise import OBJECTIVES, Promise
+from lottery_jax.constructions.registry import CONSTRUCTIONS
+from lottery_jax.constructions.run import run_in_memory
+from lottery_jax.data import Dataset
+from lottery_jax.learned.base import Learner
+from lottery_jax.learned.registry import LEARNERS, SOURCES
+from lottery_jax.networks.network import Network
+from lottery_jax.networks.target import Target
+from lottery_jax.tickets.ticket import Ticket, make_ticket
+
+Progress = Callable[[int, int], None]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Bench:
+    """What a method works with.
+
+    target: the task's, batch normalisations folded. ticket: of the method named in `after`, for a seed, read back from
+    its file. progress: told (done, total) of the method's work.
+    """
+
+    target: Target
+    dataset: Dataset
+    tolerance: float
+    candidates: int
+    epochs: int
+    ticket: Callable[[str, int], Ticket]
+    progress: Progress
+
+    @property
+    def gadget_source(self) -> Network:
+        """The random network of Theorem 1 for the target: the weights that learned masks may choose from."""
+        return Pensia(candidates=self.candidates).source(self.target)
+
+    @property
+    def stored(self) -> dict[str, np.ndarray]:
+        """The target's tensors that are not approximated, float32."""
+        network = self.target.network
+        return {name: self.target.array(name).astype(np.float32) for name in network.tensors if name not in network.approximated}
+
+
+class Method(abc.ABC):
+    """One way to tickets, a frozen dataclass whose fields are its options.
+
+    sweeps: whether it is asked for each kept fraction. after: a method whose ticket for the same seed it needs.
+    """
+
+    sweeps: ClassVar[bool] = False
+    after: ClassVar[str | None] = None
+    usual: ClassVar[bool] = True
+    """Whether a comparison that names no methods has it."""
+
+    @property
+    @abc.abstractmethod
+    def label(self) -> str:
+        """Its name in commands, records and reports."""
+
+    def check(self, candidates: int, tolerance: float) -> None:
+        """Refuse settings that the method cannot work with; raises `InputError`."""
+        return
+
+    @abc.abstractmethod
+    def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> list[Ticket]:
+        """A ticket for each kept fraction, or one where the method does not sweep."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Dense(Method):
+    """The target itself."""
+
+    label: ClassVar[str] = "dense"  # type: ignore[misc]
+
+    def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> list[Ticket]:
+        return []
+
+
+@dataclasses.dataclass(frozen=True)
+class Constructed(Method):
+    """A construction at one of the two objectives."""
+
+    construction: Construction
+    objective: str = "least-error"
+
+    @property
+    def label(self) -> str:
+        suffix = "" if self.objective == "least-error" else f"-{self.objective}"
+        return self.construction.name + suffix
+
+    @property
+    def usual(self) -> bool:  # type: ignore[override]
+        return self.construction.name == Pensia.name
+
+    def check(self, candidates: int, tolerance: float) -> None:
+        construction = dataclasses.replace(self.construction, candidates=candidates)
+        Promise(tolerance, self.objective).check(construction)
+
+    def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> list[Ticket]:
+        construction = dataclasses.replace(self.construction, candidates=bench.candidates)
+        job = plan_job(bench.target, construction, Promise(bench.tolerance, self.objective), seed=seed)
+        return [run_in_memory(job, progress=bench.progress)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Learned(Method):
+    """A learner on the source of Theorem 1, or on what `SOURCES` makes of it."""
+
+    learner: Learner
+    source: str = "wide"
+    sweeps: ClassVar[bool] = True
+
+    @property
+    def label(self) -> str:
+        return f"{self.learner.name}-{self.source}"
+
+    def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> list[Ticket]:
+        source = SOURCES[self.source](bench.gadget_source)
+        return self.learner.learn(
+            source,
+            bench.dataset,
+            seeds=[seed],
+            keeps=keeps,
+            epochs=bench.epochs,
+            stored={name: bench.stored[name] for name in source.tensors} if source.tensors else None,
+            progress=bench.progress,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Shuffled(Method):
+    """As many weights kept in each tensor as the construction keeps, at random places: what chance gives."""
+
+    label: ClassVar[str] = "random"  # type: ignore[misc]
+    after: ClassVar[str | None] = "pensia"
+
+    def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> list[Ticket]:
+        model = bench.ticket("pensia", seed)
+        random = np.random.default_rng(seed)
+        masks = {name: random.permutation(mask.ravel()).reshape(mask.shape) for name, mask in model.masks.items()}
+        redraws = {name: model.redraws(name) for name in masks}
+        return [
+            make_ticket(model.network, seed=seed, masks=masks, method="random", redraws=redraws, stored=model.stored)
+        ]
+
+
+def all_methods(
+    constructions: Mapping[str, Construction] | None = None, learners: Mapping[str, Learner] | None = None
+) -> dict[str, Method]:
+    """Every method by its label, in the order of a report: the target, constructions, learned masks, chance.
+
+    The arguments replace constructions and learners of the registries by ones with other options, by name.
+
+    >>> list(all_methods())[:3]
+    ['dense', 'pensia', 'pensia-smallest']
+    """
+    made = {name: (constructions or {}).get(name) or kind() for name, kind in CONSTRUCTIONS.items()}
+    taught = {name: (learners or {}).get(name) or kind() for name, kind in LEARNERS.items()}
+    methods: list[Method] = [Dense()]
+    methods += [Constructed(construction, objective) for construction in made.values() for objective in OBJECTIVES]
+    methods += [Learned(learner, source) for learner in taught.values() for source in SOURCES]
+    return {method.label: method for method in [*methods, Shuffled()]}
+
+
+def as_method(kind: type, options: Mapping[str, object] | None = None) -> Method:
+    """A method from a class of the user's own: a `Method`, a `Construction`, or a `Learner` (on the wide source).
+
+    Raises `InputError` for another class.
+    """
+    from lottery_jax.errors import InputError
+
+    if not (isinstance(kind, type) and issubclass(kind, Method | Construction | Learner)):
+        raise InputError(f"{kind!r} is no Method, Construction or Learner; derive it from one of them")
+    made = kind(**(options or {}))
+    if isinstance(made, Construction):
+        return Constructed(made)
+    return Learned(made) if isinstance(made, Learner) else made

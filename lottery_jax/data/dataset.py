@@ -1,0 +1,71 @@
+"""What a data set is: examples with labels, split for training, choosing and the last evaluation."""
+
+import dataclasses
+import hashlib
+
+import jax
+import numpy as np
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Examples of one purpose, a pytree: images float32 [N, H, W, C] (or other examples [N, ...]), labels int32 [N].
+
+    >>> len(Split(np.zeros((3, 4), np.float32), np.zeros(3, np.int32)))
+    3
+    """
+
+    images: np.ndarray | jax.Array
+    labels: np.ndarray | jax.Array
+
+    def __len__(self) -> int:
+        return int(self.images.shape[0])
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A named data set; `test` is for the last evaluation only, choices are made on `validation`.
+
+    nonnegative: whether examples are never negative, as pixels are. digest: of the file they came from, if it may change.
+    """
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+    classes: int
+    nonnegative: bool
+    digest: str = ""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of an example; [H, W, C] of an image."""
+        return tuple(self.train.images.shape[1:])
+
+    @property
+    def fingerprint(self) -> str:
+        """A short hash of the training examples: equal data, equal fingerprint, wherever it was read from."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.train.labels).tobytes())
+        digest.update(np.ascontiguousarray(self.train.images[::16]).tobytes())
+        digest.update(self.digest.encode())
+        return digest.hexdigest()[:16]
+
+
+def fixed_order(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """A shuffle that depends on the examples alone: by hash, so the files' own order does not matter."""
+    rows = np.ascontiguousarray(images).reshape(len(images), -1)
+    digests = [
+        hashlib.blake2b(row.data, digest_size=8, salt=int(label).to_bytes(4, "little")).digest()
+        for row, label in zip(rows, labels, strict=True)
+    ]
+    return np.argsort(np.array(digests, "S8").view(">u8"), kind="stable")
+
+
+def stratified(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Reorder so that every stretch of the result holds the classes in their overall proportions."""
+    place = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        place[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return order[np.argsort(place[order], kind="stable")]

@@ -1,0 +1,42 @@
+"""What a learner is: from data and a random source to masks, by training scores on frozen weights."""
+
+import abc
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from lottery_jax.data import Dataset
+from lottery_jax.networks.network import Network
+from lottery_jax.tickets.ticket import Ticket
+
+Progress = Callable[[int, int], None]
+"""Called with (epochs done, epochs in all)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Learner(abc.ABC):
+    """Source and data to tickets. Concrete learners are frozen dataclasses whose fields are their options.
+
+    The first line of a field's docstring is its help on the command line.
+    """
+
+    name: ClassVar[str]
+
+    @abc.abstractmethod
+    def learn(
+        self,
+        source: Network,
+        dataset: Dataset,
+        *,
+        seeds: Sequence[int],
+        keeps: Sequence[float],
+        epochs: int,
+        stored: Mapping[str, np.ndarray] | None = None,
+        progress: Progress | None = None,
+    ) -> list[Ticket]:
+        """Tickets of every seed and kept fraction, in the order (seed, keep); the seed draws source and scores.
+
+        stored: the source's tensors that are not random.
+        """

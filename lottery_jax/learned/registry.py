@@ -1,0 +1,13 @@
+"""Every learner, and every source that it may be put on, by name; a new one is its own file and one line here."""
+
+from collections.abc import Callable
+
+from lottery_jax.learned.base import Learner
+from lottery_jax.learned.edge_popup import EdgePopup
+from lottery_jax.learned.sources import wide_source
+from lottery_jax.networks.network import Network
+
+LEARNERS: dict[str, type[Learner]] = {learner.name: learner for learner in (EdgePopup,)}
+
+SOURCES: dict[str, Callable[[Network], Network]] = {"gadget": lambda source: source, "wide": wide_source}
+"""What becomes of the source of Theorem 1 (its gadgets, its number of weights) before masks are learned on it."""

@@ -1,0 +1,60 @@
+"""Running a network on many examples: one compiled program for a tree, batches of one shape, memory bounded by them."""
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lottery_jax.errors import InputError
+from lottery_jax.networks.gates import FixedGate
+from lottery_jax.networks.network import Network
+from lottery_jax.networks.sources.source import Source
+
+Forward = Callable[[jax.Array], jax.Array]
+"""x [B, ...] -> outputs [B, C]."""
+_MOST_NUMBERS = 1 << 25  # float32 numbers that a batch may have between two layers
+
+
+def forward(network: Network, tensors: Mapping[str, Any], masks: Mapping[str, Any] | None = None) -> Forward:
+    """A network with its tensors, stored and random ones by name, as a function; its arrays are placed once.
+
+    All networks of one tree share their compiled programs.
+    """
+    placed = {name: jnp.asarray(value) for name, value in tensors.items()}
+    kept = {name: jnp.asarray(mask) for name, mask in (masks or {}).items()}
+    return functools.partial(_run, network, placed, kept)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _run(network: Network, tensors: Mapping[str, Any], masks: Mapping[str, Any], x: Any) -> jax.Array:
+    return network.module(tensors, lambda name: FixedGate(masks[name]))(x)  # type: ignore[operator]
+
+
+def outputs(function: Forward, images: np.ndarray | jax.Array, *, batch_size: int = 500) -> np.ndarray:
+    """Outputs [N, C] for images [N, ...], on the host; the last batch is padded, so that all have one shape."""
+    examples = np.asarray(images)
+    if len(examples) == 0:
+        raise InputError("the split has no examples; evaluate on at least one")
+    if batch_size < 1:
+        raise InputError(f"the batch size is {batch_size}; it must be at least 1")
+    batch_size = min(batch_size, len(examples))
+    parts = []
+    for start in range(0, len(examples), batch_size):
+        batch = examples[start : start + batch_size]
+        padded = np.pad(batch, ((0, batch_size - len(batch)), *[(0, 0)] * (batch.ndim - 1)))
+        parts.append(np.asarray(function(jnp.asarray(padded)))[: len(batch)])
+    return np.concatenate(parts)
+
+
+def batch_size(network: Network) -> int:
+    """Examples at a time: 500, or fewer where the numbers between two layers would take much memory."""
+    most = 1
+    for path, node in network.nodes():
+        given = network.given_to(path)
+        if given is not None:
+            most = max(most, math.prod(given.shape) * (node.hidden if isinstance(node, Source) else 1))
+    return int(min(max(_MOST_NUMBERS // most, 1), 500))

@@ -1,7 +1,0 @@
-"""The same records as a table for the terminal, a figure, and one self-contained HTML page."""
-
-from lottery_jax.report.figure import figure
-from lottery_jax.report.page import page, write_report
-from lottery_jax.report.summary import rows, tables
-
-__all__ = ["figure", "page", "rows", "tables", "write_report"]

@@ -1,0 +1,167 @@
+"""Targets from safetensors files in PyTorch layout, with PyTorch's usual names; and back into such files."""
+
+import math
+import os
+import re
+from pathlib import Path
+
+from lottery_jax.errors import InputError
+from lottery_jax.networks.layers.normalize import Normalize
+from lottery_jax.networks.network import Network
+from lottery_jax.networks.node import Spec
+from lottery_jax.networks.target import Target
+from lottery_jax.networks.zoo.mlp import mlp
+from lottery_jax.networks.zoo.registry import ARCHITECTURES, architecture
+from lottery_jax.storage.files import write_atomically
+from lottery_jax.storage.store import View
+from lottery_jax.storage.tensor_file import FLOATS, TensorFile
+
+Shapes = dict[str, tuple[int, ...]]
+_SHOWN = 6  # tensors that a sentence lists
+
+
+def import_target(
+    path: str | os.PathLike[str],
+    given: Spec,
+    classes: int,
+    *,
+    name: str | None = None,
+    width: float = 1.0,
+    normalize: Normalize | None = None,
+) -> Target:
+    """Read the network of a .safetensors file; raises `InputError` where names or shapes do not fit.
+
+    given, classes: those of the data set. name: its architecture (`networks.zoo`); if left out it is guessed from the
+    names: layers that follow each other (`fc1.weight`, `0.weight`, `net.2.bias`, [out, in]) are an MLP, other names those
+    of the zoo, at the width that the shapes have. Counters (`num_batches_tracked`) are ignored. The tensors stay in the
+    file, in their own types.
+    """
+    path = Path(path)
+    where = f"the target file {str(path)!r}"
+    if path.suffix != ".safetensors":
+        raise InputError(f"{where} does not end in .safetensors; convert it with safetensors.torch.save_file")
+    file = TensorFile(path)
+    tensors = {n: tensor for n, tensor in file.tensors.items() if n.rpartition(".")[2] != "num_batches_tracked"}
+    wrong = [f"{n} is {tensor.dtype}" for n, tensor in tensors.items() if tensor.dtype not in FLOATS]
+    if wrong:
+        raise InputError(f"{where} holds numbers that are no floats ({_some(wrong)}); save it as float32")
+    shapes = {n: tensor.shape for n, tensor in tensors.items()}
+    if name is not None:
+        network = architecture(name, given, classes, width=width, normalize=normalize)
+    else:
+        network = _guess(shapes, given, classes, normalize, where)
+    if network.tensors != shapes:
+        raise InputError(f"{where} is no {name or 'such network'}: {_differences(network.tensors, shapes)}")
+    if network.output is None or network.output.shape != (classes,):
+        raise InputError(f"{where} gives {network.output}, but the data set has {classes} classes; choose another --data")
+    return Target(network, View(file, {n: n for n in network.tensors}))
+
+
+def target_like(
+    source: Network, path: str | os.PathLike[str], *, name: str | None = None, width: float = 1.0
+) -> Target:
+    """The target in a file that a ticket's source may have been made for; raises `InputError`.
+
+    Of a model whose graph is unknown, the tensors of the source's names. What a network is given, its classes and the
+    normalisation of its inputs are taken from the source, for no such file holds them.
+    """
+    if source.given is None or source.output is None:
+        file = TensorFile(path)
+        missing = [tensor for tensor in source.target.tensors if tensor not in file.tensors]
+        if missing:
+            raise InputError(f"the target file {str(path)!r} does not hold {_some(missing)}; choose the model's own file")
+        return Target(source.target, View(file, {tensor: tensor for tensor in source.target.tensors}))
+    normalize = next((node for _, node in source.nodes() if isinstance(node, Normalize)), None)
+    return import_target(path, source.given, source.output.shape[-1], name=name, width=width, normalize=normalize)
+
+
+def export_target(target: Target, path: str | os.PathLike[str]) -> None:
+    """Write a target as safetensors in PyTorch layout, whole or not at all, in the types that it has.
+
+    >>> import numpy as np, tempfile
+    >>> from lottery_jax.networks.zoo.mlp import mlp_target
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     export_target(mlp_target([np.ones((3, 4), np.float32)]), f"{folder}/target.safetensors")
+    ...     import_target(f"{folder}/target.safetensors", Spec((4,)), 3).network.tensors
+    {'fc1.weight': (3, 4)}
+    """
+    write_atomically(Path(path), target_bytes(target))
+
+
+def target_bytes(target: Target) -> bytes:
+    """The content of the file that `export_target` writes."""
+    from safetensors.numpy import save
+
+    return save({name: target.array(name) for name in target.network.tensors}, metadata={"format": "pt"})
+
+
+def _guess(shapes: Shapes, given: Spec, classes: int, normalize: Normalize | None, where: str) -> Network:
+    """The network that a file's names and shapes plainly are."""
+    layers = _mlp_layers(shapes)
+    if layers:
+        sizes = [shapes[f"{layers[0]}.weight"][1], *(shapes[f"{name}.weight"][0] for name in layers)]
+        if (sizes[0], sizes[-1]) != (math.prod(given.shape), classes):
+            raise InputError(
+                f"{where} maps {sizes[0]} inputs to {sizes[-1]} classes ({_some(_shown(shapes))}), but the data set has"
+                f" {math.prod(given.shape)} inputs and {classes} classes; choose the right one with --data"
+            )
+        return mlp(sizes, given, bias=[f"{layer}.bias" in shapes for layer in layers], names=layers)
+    for known in ARCHITECTURES:
+        try:
+            network = architecture(known, given, classes, normalize=normalize)
+        except InputError:
+            continue  # not for examples of this shape
+        if set(network.tensors) != set(shapes):
+            continue
+        # Rounded widths leave a choice; one of the layers tells it.
+        ratios = {found[0] / shape[0] for name, shape in network.tensors.items() if (found := shapes[name])}
+        for width in ratios - {1.0} if network.tensors != shapes else ():
+            scaled = architecture(known, given, classes, width=width, normalize=normalize)
+            if scaled.tensors == shapes:
+                return scaled
+        return network
+    raise InputError(
+        f"{where} holds {_some(_shown(shapes))}, which is plainly none of the known architectures for this data set; name"
+        " it with --architecture, or approximate its tensors alone with --model"
+    )
+
+
+def _mlp_layers(shapes: Shapes) -> list[str]:
+    """Names of the layers, in natural order, where all tensors are matrices that chain, and their biases; else none."""
+    layers = [name.removesuffix(".weight") for name in shapes if name.endswith(".weight")]
+    layers.sort(key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
+    biases = {f"{name}.bias" for name in layers}
+    inputs = None
+    for name in layers:
+        shape, bias = shapes[f"{name}.weight"], shapes.get(f"{name}.bias")
+        if len(shape) != 2 or 0 in shape or inputs not in (None, shape[1]) or bias not in (None, shape[:1]):
+            return []
+        inputs = shape[0]
+    return layers if set(shapes) <= biases | {f"{name}.weight" for name in layers} else []
+
+
+def _differences(expected: Shapes, found: Shapes) -> str:
+    """What does not fit, in words: expected beside found."""
+    missing = _shown({name: shape for name, shape in expected.items() if name not in found})
+    foreign = _shown({name: shape for name, shape in found.items() if name not in expected})
+    others = [
+        f"{name} is {list(found[name])} in place of {list(shape)}"
+        for name, shape in expected.items()
+        if name in found and found[name] != shape
+    ]
+    parts = [
+        (f"it lacks {_some(missing)}", missing),
+        (f"it holds {_some(foreign)}, which has no place there", foreign),
+        (_some(others), others),
+    ]
+    return "; ".join(words for words, given in parts if given)
+
+
+def _shown(shapes: Shapes) -> list[str]:
+    return [f"{name} {list(shape)}" for name, shape in shapes.items()]
+
+
+def _some(words: list[str]) -> str:
+    """The first few, and how many more there are."""
+    more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
+    return (", ".join(words[:_SHOWN]) or "nothing") + more
