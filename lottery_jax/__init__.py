@@ -27,7 +27,32 @@ _HOMES = {
 }
 _ROOMS = ("constructions", "data", "learned", "networks", "subset_sum", "tasks", "tickets")
 
-__all__ = [*_HOMES, *_ROOMS]  # noqa: PLE0604 (names that __getattr__ finds)
+__all__ = [
+    "Certificate",
+    "InputError",
+    "Network",
+    "Target",
+    "Task",
+    "Ticket",
+    "TicketError",
+    "approximate",
+    "compare",
+    "constructions",
+    "data",
+    "export_target",
+    "fisher_importance",
+    "import_target",
+    "learned",
+    "load_model",
+    "load_task",
+    "load_ticket",
+    "mlp_target",
+    "networks",
+    "subset_sum",
+    "tasks",
+    "tickets",
+    "verify",
+]
 
 if TYPE_CHECKING:
     from lottery_jax import constructions, data, learned, networks, subset_sum, tasks, tickets

@@ -77,7 +77,7 @@ def advance(
             updates, optimizer_state = optimizer.update(gradient, optimizer_state, parameters)
             parameters = optax.apply_updates(parameters, updates)
         if moved:
-            parameters = {**parameters, **moved}
+            parameters = {**parameters, **moved}  # type: ignore[dict-item]
         return (parameters, optimizer_state), value
 
     def one_epoch(state: State, _):

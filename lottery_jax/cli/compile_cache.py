@@ -1,7 +1,7 @@
 """JAX's cache of compiled programs on disk, so that a user waits for compilation once.
 
-It is in the folder `compiled` of the cache (LOTTERY_JAX_CACHE, ~/.cache/lottery_jax if that is not set), by processor and
-version, for a program compiled for one processor need not run on another. JAX_COMPILATION_CACHE_DIR names another
+It is in the folder `compiled` of the cache (LOTTERY_JAX_CACHE, ~/.cache/lottery_jax if that is not set), by processor
+and version, for a program compiled for one processor need not run on another. JAX_COMPILATION_CACHE_DIR names another
 folder; JAX_ENABLE_COMPILATION_CACHE=false turns it off.
 """
 

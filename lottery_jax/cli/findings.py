@@ -86,8 +86,8 @@ def _residuals(found: dict[str, Any]) -> list[str]:
     lines = [
         f"{found['within_tolerance']:,} of {found['target_weights']:,} target weights are within"
         f" {found['tolerance']:g}; the mean residual is {found['mean_residual']:.3g}, the worst"
-        f" {found['worst_residual']:.3g} ({found['worst_tensor']}[{index}]); {found['kept_per_target_weight']:.3f} random"
-        " weights are kept for each.",
+        f" {found['worst_residual']:.3g} ({found['worst_tensor']}[{index}]); {found['kept_per_target_weight']:.3f}"
+        " random weights are kept for each.",
     ]
     if found["kept_budget"] is not None:
         lines.append(

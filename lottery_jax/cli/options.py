@@ -7,6 +7,7 @@ import ast
 import dataclasses
 import importlib.util
 import inspect
+import itertools
 import re
 import sys
 import textwrap
@@ -51,7 +52,9 @@ def field_name(kind: type) -> str:
 def made(kind: Any, settings: Any, **more: Any) -> Any:
     """A method of a kind with the options that the settings have for it."""
     options = getattr(settings, field_name(kind), None)
-    given = {} if options is None else {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+    given = (
+        {} if options is None else {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+    )
     return kind(**given, **more)
 
 
@@ -119,7 +122,7 @@ def field_docstrings(kind: type) -> Mapping[str, str]:
         except (OSError, TypeError, SyntaxError):
             continue
         body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
-        for field, words in zip(body, body[1:], strict=False):
+        for field, words in itertools.pairwise(body):
             if (
                 isinstance(field, ast.AnnAssign)
                 and isinstance(field.target, ast.Name)

@@ -14,7 +14,8 @@ class TaskOptions:
     target: Path | None = None
     """Trained target: .safetensors in PyTorch layout with PyTorch's names; trained here if left out."""
     architecture: str | None = None
-    """Network of the target: mlp-A-B-..., fc2, fc4, lenet-300-100, lenet5, conv2, conv4, conv6, conv8, resnet18, resnet20,
+    """Network of the target: mlp-A-B-..., fc2, fc4, lenet-300-100, lenet5, conv2, conv4, conv6, conv8, resnet18,
+    resnet20,
     resnet50, vgg16, vgg19, vit; if left out, a target file's is guessed from its names, and a small MLP is trained."""
     width: float = 1.0
     """Multiplies all hidden widths of the architecture."""
@@ -105,7 +106,8 @@ class Verify:
     ticket: Path
     """The ticket file."""
     target: Path | None = None
-    """The network that it must approximate, .safetensors in PyTorch layout; if left out, the ticket is held to the target
+    """The network that it must approximate, .safetensors in PyTorch layout; if left out, the ticket is held to the
+    target
     that it brings itself, which proves no more than that."""
     tolerance: float | None = None
     """What is asked of every weight; if left out, what the ticket promises."""

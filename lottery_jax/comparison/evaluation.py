@@ -44,8 +44,8 @@ def compared(logits: np.ndarray, target_logits: np.ndarray, labels: np.ndarray |
     labels = np.asarray(labels)
     if logits.shape != target_logits.shape or labels.shape != logits.shape[:1]:
         raise InputError(
-            f"logits of shape {logits.shape}, a target's of {target_logits.shape} and {labels.shape} labels do not match;"
-            " evaluate a network against the target that it was made for, with a label for each example"
+            f"logits of shape {logits.shape}, a target's of {target_logits.shape} and {labels.shape} labels do not"
+            " match; evaluate a network against the target that it was made for, with a label for each example"
         )
     predicted, wanted = predictions(logits), predictions(target_logits)
     correct = int(np.count_nonzero(predicted == labels))
@@ -93,4 +93,3 @@ def wilson_interval(correct: int, total: int) -> tuple[float, float]:
     low, high = ((centre + sign * margin) / (1 + squared / total) for sign in (-1, 1))
     # At the ends the bounds are 0 and 1 by algebra; rounding must not move them past the fraction.
     return (0.0 if correct == 0 else low), (1.0 if correct == total else high)
-

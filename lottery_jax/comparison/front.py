@@ -26,7 +26,8 @@ def verify(
 ) -> Certificate:
     """Recompute every residual of a ticket, or of a ticket's file, without the solver.
 
-    target: the network that it must approximate, or its .safetensors file; if left out, the ticket is held to the target
+    target: the network that it must approximate, or its .safetensors file; if left out, the ticket is held to the
+    target
     that it brings itself, which proves no more than that. tolerance: what is asked of every weight, if not what the
     ticket promises. progress: called with (weights checked, weights in all). Raises `TicketError` for a file that is no
     valid ticket, `InputError` for one that cannot be read.
@@ -50,7 +51,8 @@ def compare(
 ) -> list[Record]:
     """Put methods side by side on a task: the records, and a report in a folder of its own inside `out`.
 
-    methods: by name, or your own, `Method`, `Construction` or `Learner`; the usual ones if left out. seeds: of the random
+    methods: by name, or your own, `Method`, `Construction` or `Learner`; the usual ones if left out. seeds: of the
+    random
     sources. keeps: kept fractions of learned masks. epochs: of their training. Finished methods and seeds are found
     again in the folder. progress: called with (done, total) of the method at hand.
     """

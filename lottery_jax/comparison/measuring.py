@@ -1,8 +1,8 @@
 """Measuring a ticket's file: verified against the task's target, rebuilt, and run on the test images.
 
-The network that is evaluated is the masked random network itself. Where that would take longer than a minute for all test
-images, its collapsed form (the target's network with the weights that the ticket makes) is evaluated on all of them,
-the random network on as many as a minute allows, and both are compared on those; what was done is said.
+The network that is evaluated is the masked random network itself. Where that would take longer than a minute for all
+test images, its collapsed form (the target's network with the weights that the ticket makes) is evaluated on all of
+them, the random network on as many as a minute allows, and both are compared on those; what was done is said.
 """
 
 import dataclasses
@@ -48,9 +48,7 @@ def measure(path: Path, task: Task, tolerance: float | None = None) -> Measured:
     return Measured(ticket, certificate, metrics, path.stat().st_size, evaluated)
 
 
-def ticket_outputs(
-    ticket: Ticket, images: np.ndarray, most_seconds: float = MOST_SECONDS
-) -> tuple[np.ndarray, str]:
+def ticket_outputs(ticket: Ticket, images: np.ndarray, most_seconds: float = MOST_SECONDS) -> tuple[np.ndarray, str]:
     """Outputs [N, C] of a ticket's network for images [N, ...], and in words what was run."""
     real, count = ticket.forward(), len(images)
     size = min(batch_size(ticket.network), count)

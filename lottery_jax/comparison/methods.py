@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from lottery_jax.constructions.promise import OBJECTIVES, Promise
 from lottery_jax.constructions.registry import CONSTRUCTIONS
 from lottery_jax.constructions.run import run_in_memory
 from lottery_jax.data import Dataset
+from lottery_jax.errors import InputError
 from lottery_jax.learned.base import Learner
 from lottery_jax.learned.registry import LEARNERS, SOURCES
 from lottery_jax.networks.network import Network
@@ -48,7 +49,11 @@ class Bench:
     def stored(self) -> dict[str, np.ndarray]:
         """The target's tensors that are not approximated, float32."""
         network = self.target.network
-        return {name: self.target.array(name).astype(np.float32) for name in network.tensors if name not in network.approximated}
+        return {
+            name: self.target.array(name).astype(np.float32)
+            for name in network.tensors
+            if name not in network.approximated
+        }
 
 
 class Method(abc.ABC):
@@ -172,13 +177,11 @@ def all_methods(
     return {method.label: method for method in [*methods, Shuffled()]}
 
 
-def as_method(kind: type, options: Mapping[str, object] | None = None) -> Method:
+def as_method(kind: type, options: Mapping[str, Any] | None = None) -> Method:
     """A method from a class of the user's own: a `Method`, a `Construction`, or a `Learner` (on the wide source).
 
     Raises `InputError` for another class.
     """
-    from lottery_jax.errors import InputError
-
     if not (isinstance(kind, type) and issubclass(kind, Method | Construction | Learner)):
         raise InputError(f"{kind!r} is no Method, Construction or Learner; derive it from one of them")
     made = kind(**(options or {}))

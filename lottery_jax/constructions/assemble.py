@@ -1,4 +1,4 @@
-"""All chunks into one ticket: in memory, or written as a stream and renamed, so that it is there whole or not at all."""
+"""All chunks into one ticket: in memory, or written as a stream and renamed, there whole or not at all."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -29,7 +29,9 @@ class Assembly:
         self.settled: Settled = job.goal.settle(job, solved)
         self._chunks = {plan.tensor: [c for c in job.chunks if c.plan == at] for at, plan in enumerate(job.plans)}
         self._redraws = {name: len(rows) for name, rows in job.edge_redraws.items()}
-        self._edges = {plan.edges: np.zeros(job.network.drawn[plan.edges].shape, bool) for plan in job.plans if plan.edges}
+        self._edges = {
+            plan.edges: np.zeros(job.network.drawn[plan.edges].shape, bool) for plan in job.plans if plan.edges
+        }
         # One look at every chunk before anything is written: sizes must be known, and edges follow from masks.
         for plan in job.plans:
             for chunk in self._chunks[plan.tensor]:

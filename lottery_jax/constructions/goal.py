@@ -18,7 +18,7 @@ Arrays = dict[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Masks:
-    """The masks of a chunk: its bits, row-major, lowest first (uint8), and redraws int64 (block of the tensor, attempt)."""
+    """The masks of a chunk: bits uint8, row-major, lowest first, and redraws int64 (block of the tensor, attempt)."""
 
     bits: np.ndarray
     redraws: np.ndarray

@@ -6,8 +6,6 @@ import hashlib
 import json
 from typing import Any
 
-import numpy as np
-
 from lottery_jax import sampler
 from lottery_jax.constructions.base import Construction, Plan
 from lottery_jax.constructions.goal import Goal

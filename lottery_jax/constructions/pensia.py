@@ -54,6 +54,7 @@ class Pensia(Construction):
     ) -> tuple[list[Plan], dict[str, np.ndarray]]:
         gadget = network.sources[path]
         assert isinstance(gadget, Gadget)
+        of = gadget.of
         signs = {name: gadget.signs(name, network.given_to(path)) for name in gadget.of.tensors()}
         both = np.full(drawn["first"].blocks, len(signs["weight"]) > 1)
         both[gadget.of.inputs :] = False  # the constant 1 has one sign
@@ -67,7 +68,7 @@ class Pensia(Construction):
                 bound=1.0,
                 gain=gadget.gain,
                 branches=tuple(branches[sign] for sign in signs[name]),
-                group=lambda weights, name=name: gadget.of.channels(name, weights),
+                group=lambda weights, name=name: of.channels(name, weights),
                 edges=join(path, "first"),
             )
             for name in gadget.of.tensors()

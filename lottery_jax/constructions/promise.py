@@ -31,7 +31,8 @@ OBJECTIVES = ("least-error", "smallest")
 class Promise(Goal):
     """Every weight within `tolerance`; `objective` is least-error or smallest (fewest kept weights).
 
-    A weight whose subset is not within the tolerance has its block drawn again, up to `max_redraws` times; where several
+    A weight whose subset is not within the tolerance has its block drawn again, up to `max_redraws` times; where
+    several
     weights share a block, all of them are solved anew. A block that never succeeds keeps its first draw. `solver`
     replaces the choice by objective.
     """
@@ -117,4 +118,4 @@ def _solve(
         within &= found.within
         subsets.append(found.bits)
     rows = (blocks[:, None] * targets.shape[1] + np.arange(targets.shape[1])).reshape(-1)
-    return mask_rows(plan, rows, subsets), within.reshape(targets.shape).all(1)
+    return mask_rows(plan, rows, subsets), np.asarray(within.reshape(targets.shape).all(1))

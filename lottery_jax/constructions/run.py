@@ -55,7 +55,8 @@ def chunk_folder(out: Path) -> Path:
 
 
 def run_to_file(job: Job, out: Path, *, progress: Progress | None = None, cluster: Cluster = ALONE) -> Done:
-    """Write the ticket of a job to `out`, going on where an earlier call was stopped; memory depends on the chunk alone.
+    """Write the ticket of a job to `out`, going on where an earlier call was stopped; memory depends on the chunk
+    alone.
 
     Finished chunks are files beside `out`. The processes of a cluster each solve their share and meet in that folder;
     process 0 writes the ticket, of the same bytes as one process would. All return when it is there.
@@ -82,9 +83,7 @@ def run_to_file(job: Job, out: Path, *, progress: Progress | None = None, cluste
     return done
 
 
-def solve_chunks(
-    job: Job, finished: Finished, *, cluster: Cluster = ALONE, progress: Progress | None = None
-) -> Done:
+def solve_chunks(job: Job, finished: Finished, *, cluster: Cluster = ALONE, progress: Progress | None = None) -> Done:
     """Solve this process's share of the chunks, those that are not finished yet.
 
     Kill it at any moment and call it again: what is finished is not solved again. Raises `InputError` where the
@@ -174,7 +173,7 @@ def _reader(job: Job, finished: Finished, wait: float = 0.0) -> Callable[[Chunk]
                 return arrays
             if time.monotonic() >= end:
                 raise InputError(
-                    f"chunk {chunk.number} of {len(job.chunks)} is missing; run the same command again, on every process"
+                    f"chunk {chunk.number} of {len(job.chunks)} is missing; run the same command again on all processes"
                 )
             time.sleep(_POLL)
 

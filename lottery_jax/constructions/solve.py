@@ -78,7 +78,7 @@ def how_to_promise(plan: Plan, solver: Solver, tolerance: float) -> How:
 
 
 def mask_rows(plan: Plan, rows: np.ndarray, subsets: list[np.ndarray]) -> np.ndarray:
-    """Masks bool [R, width] of weights at flat positions [R], from the chosen candidates uint32 [R, W] of each branch."""
+    """Masks bool [R, width] of weights at flat positions [R], from the chosen candidates uint32 [R, W] by branch."""
     chosen = [unpack_bits(bits, plan.candidates) for bits in subsets]
     if not plan.branches:
         return chosen[0]

@@ -27,7 +27,8 @@ class Split:
 class Dataset:
     """A named data set; `test` is for the last evaluation only, choices are made on `validation`.
 
-    nonnegative: whether examples are never negative, as pixels are. digest: of the file they came from, if it may change.
+    nonnegative: whether examples are never negative, as pixels are. digest: of the file they came from, if it may
+    change.
     """
 
     name: str

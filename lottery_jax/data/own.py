@@ -1,6 +1,7 @@
 """A data set of the user's own: one .npz file with images and labels."""
 
 import hashlib
+import itertools
 import zipfile
 from pathlib import Path
 
@@ -53,7 +54,9 @@ def _read(path: Path, where: str) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise InputError(f"{where} does not exist; check the path") from None
     except (OSError, ValueError, zipfile.BadZipFile, EOFError, TypeError) as error:
-        raise InputError(f"{where} is no readable .npz file of plain arrays ({error}); write it with numpy.savez") from None
+        raise InputError(
+            f"{where} is no readable .npz file of plain arrays ({error}); write it with numpy.savez"
+        ) from None
 
 
 def _examples(arrays: dict[str, np.ndarray], prefix: str, where: str) -> Split:
@@ -82,5 +85,5 @@ def _cut(split: Split, names: tuple[str, ...]) -> dict[str, Split]:
     if len(labels) <= held * (len(names) - 1):
         raise InputError(f"{len(labels)} examples are too few to be split into {' and '.join(names)}")
     bounds = [held * place for place in range(len(names))] + [len(labels)]
-    chosen = (order[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False))
+    chosen = (order[start:stop] for start, stop in itertools.pairwise(bounds))
     return {name: Split(images[part], labels[part]) for name, part in zip(names, chosen, strict=True)}

@@ -5,6 +5,7 @@ With y = W x + b and the running mean m, variance v, factor g and shift s of the
 """
 
 import dataclasses
+import itertools
 
 import numpy as np
 
@@ -85,7 +86,7 @@ def _found(node: Node, path: str):
     for name, child in children.items():
         yield from _found(child, join(path, name))
     if isinstance(node, Chain):
-        for name, following in zip(names, names[1:], strict=False):
+        for name, following in itertools.pairwise(names):
             operation, norm = children[name], children[following]
             if isinstance(operation, Operation) and isinstance(norm, BatchNorm):
                 yield Fold(join(path, name), join(path, following), norm)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -135,9 +134,7 @@ class Network:
         module = self.root.module(Weights(tensors, training=True))
         return module(x), dict(_statistics(self.root, module, ""))  # type: ignore[operator]
 
-    def measured_gains(
-        self, tensors: Mapping[str, Any], gate: Callable[[str], Gate], x: Any
-    ) -> dict[str, jax.Array]:
+    def measured_gains(self, tensors: Mapping[str, Any], gate: Callable[[str], Gate], x: Any) -> dict[str, jax.Array]:
         """The gain of each random leaf that gives its output root mean square 1 on x, by name (`fc1.gain`)."""
         module = self.root.module(Weights(tensors, gate, measuring=True))
         module(x)  # type: ignore[operator]

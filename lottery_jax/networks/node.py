@@ -94,6 +94,7 @@ class Weights:
         return Weights(self._tensors, self._gate, **flags, path=join(self._path, name))
 
 
+@dataclasses.dataclass(frozen=True)
 class Node(abc.ABC):
     """One piece of a network. Concrete kinds are frozen, hashable dataclasses whose fields are JSON values or nodes."""
 
@@ -208,14 +209,14 @@ class Operation(Affine):
             raise InputError(f"an operation needs inputs and outputs, not {self.inputs} and {self.outputs}")
 
     @property
-    @abc.abstractmethod
     def groups(self) -> int:
         """Groups of inputs, each of which serves its own outputs."""
+        return 1
 
     @property
-    @abc.abstractmethod
     def places(self) -> tuple[int, ...]:
         """Shape of a weight's last axes: () for a matrix, the kernel's size for a convolution."""
+        return ()
 
     @abc.abstractmethod
     def widened(self, factor: int) -> Self:

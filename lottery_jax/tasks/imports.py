@@ -32,7 +32,8 @@ def import_target(
     """Read the network of a .safetensors file; raises `InputError` where names or shapes do not fit.
 
     given, classes: those of the data set. name: its architecture (`networks.zoo`); if left out it is guessed from the
-    names: layers that follow each other (`fc1.weight`, `0.weight`, `net.2.bias`, [out, in]) are an MLP, other names those
+    names: layers that follow each other (`fc1.weight`, `0.weight`, `net.2.bias`, [out, in]) are an MLP, other names
+    those
     of the zoo, at the width that the shapes have. Counters (`num_batches_tracked`) are ignored. The tensors stay in the
     file, in their own types.
     """
@@ -53,7 +54,9 @@ def import_target(
     if network.tensors != shapes:
         raise InputError(f"{where} is no {name or 'such network'}: {_differences(network.tensors, shapes)}")
     if network.output is None or network.output.shape != (classes,):
-        raise InputError(f"{where} gives {network.output}, but the data set has {classes} classes; choose another --data")
+        raise InputError(
+            f"{where} gives {network.output}, but the data set has {classes} classes; choose another --data"
+        )
     return Target(network, View(file, {n: n for n in network.tensors}))
 
 
@@ -69,7 +72,9 @@ def target_like(
         file = TensorFile(path)
         missing = [tensor for tensor in source.target.tensors if tensor not in file.tensors]
         if missing:
-            raise InputError(f"the target file {str(path)!r} does not hold {_some(missing)}; choose the model's own file")
+            raise InputError(
+                f"the target file {str(path)!r} does not hold {_some(missing)}; choose the model's own file"
+            )
         return Target(source.target, View(file, {tensor: tensor for tensor in source.target.tensors}))
     normalize = next((node for _, node in source.nodes() if isinstance(node, Normalize)), None)
     return import_target(path, source.given, source.output.shape[-1], name=name, width=width, normalize=normalize)
@@ -121,8 +126,8 @@ def _guess(shapes: Shapes, given: Spec, classes: int, normalize: Normalize | Non
                 return scaled
         return network
     raise InputError(
-        f"{where} holds {_some(_shown(shapes))}, which is plainly none of the known architectures for this data set; name"
-        " it with --architecture, or approximate its tensors alone with --model"
+        f"{where} holds {_some(_shown(shapes))}, which is plainly none of the known architectures for this data set;"
+        " name it with --architecture, or approximate its tensors alone with --model"
     )
 
 

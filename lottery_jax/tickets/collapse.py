@@ -51,7 +51,9 @@ def collapsed(ticket: Ticket) -> tuple[Network, dict[str, Any]]:
     """A network and its tensors, float64, to be given to `networks.running.forward` or to `Network.module`."""
     network = ticket.network
     twofold = {
-        path for path, source in network.sources.items() if any(len(signs) > 1 for signs in _signs(network, path, source))
+        path
+        for path, source in network.sources.items()
+        if any(len(signs) > 1 for signs in _signs(network, path, source))
     }
 
     def leaf(path: str, node: Node) -> Node:

@@ -1,7 +1,8 @@
 """What a ticket makes, as plain safetensors: the weights under their names, a model with them in it, or the masks.
 
 Everything is written in slices, so that memory does not grow with the model. For inputs of both signs a gadget makes
-two weights, one for each sign, which both are near to the target; a plain network has room for one, and gets their mean.
+two weights, one for each sign, which both are near to the target; a plain network has room for one, and gets their
+mean.
 """
 
 import os
@@ -25,7 +26,7 @@ Name = str | os.PathLike[str]
 
 
 def export_weights(ticket: Ticket, out: Name) -> str:
-    """Write the weights of the target's network as the ticket makes them, float32; returns what was written, in words."""
+    """Write the weights of the target's network as the ticket makes them, float32; returns that in words."""
     shapes = ticket.network.target.tensors
     tensors = [Tensor(name, "F32", shape) for name, shape in shapes.items()]
     _write(Path(out), tensors, _values(ticket))
@@ -54,7 +55,9 @@ def export_into(ticket: Ticket, model: Name, out: Name, network: Network | None 
         tensor = file.tensors.get(name)
         if tensor is None or tensor.shape != shape or tensor.dtype not in FLOATS:
             found = "nothing" if tensor is None else f"{tensor.dtype} {list(tensor.shape)}"
-            raise InputError(f"{file.where} must hold floats {list(shape)} as {name!r}, but holds {found}; choose the model")
+            raise InputError(
+                f"{file.where} must hold floats {list(shape)} as {name!r}, but holds {found}; choose the model"
+            )
     with replacing(Path(out)) as temporary:
         shutil.copyfile(file.path, temporary)
         handle = os.open(temporary, os.O_WRONLY)

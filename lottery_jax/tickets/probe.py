@@ -38,7 +38,7 @@ class Probe:
 
 
 def probe(ticket: Ticket, tolerance: float) -> Probe:
-    """Run the masked random network and its collapsed form on random inputs, of both signs where they may be negative."""
+    """Run the masked random network and its collapsed form on random inputs, negative ones where there may be any."""
     network = ticket.network
     assert network.given is not None
     random = np.random.default_rng(0)

@@ -29,7 +29,8 @@ ENTRY = "ticket"
 class Ticket:
     """A pruned random network: its header, and its content in memory or in a file.
 
-    The content holds for each random tensor `mask.NAME`, one bit for each weight, and perhaps `redraws.NAME`, int64 rows
+    The content holds for each random tensor `mask.NAME`, one bit for each weight, and perhaps `redraws.NAME`, int64
+    rows
     (block, attempt); `stored.NAME` for the network's tensors that are not random (float32); and `target.NAME` for
     those that a construction approximates. Made by `make_ticket` from masks, by `load_ticket` from a file.
     """
@@ -48,7 +49,9 @@ class Ticket:
                 raise InputError(f"the mask of {name} has bits beyond its last weight")
             if redraws is not None:
                 if redraws.dtype != "I64" or redraws.shape[1:] != (2,) or redraws.shape[0] > drawn.blocks:
-                    raise InputError(f"the redraws of {name} must be int64 rows (block, attempt), one for a block at most")
+                    raise InputError(
+                        f"the redraws of {name} must be int64 rows (block, attempt), one for a block at most"
+                    )
                 drawn.check_redraws(name, self.redraws(name))
         for name, shape in network.tensors.items():
             stored = found.pop(f"stored.{name}", None)
@@ -105,7 +108,9 @@ class Ticket:
             return None
         names = {name: f"target.{name}" for name in self.network.approximated}
         names |= {name: f"stored.{name}" for name in self.network.tensors}
-        return Target(self.network.target, View(self.content, {name: names[name] for name in self.network.target.tensors}))
+        return Target(
+            self.network.target, View(self.content, {name: names[name] for name in self.network.target.tensors})
+        )
 
     @property
     def kept_weights(self) -> int:
@@ -122,7 +127,9 @@ class Ticket:
 
     def to_bytes(self) -> bytes:
         """The file's bytes: safetensors, deterministic, with a digest over everything."""
-        return seal(ENTRY, self.header.to_json(), {name: read_array(self.content, name) for name in self.content.tensors})
+        return seal(
+            ENTRY, self.header.to_json(), {name: read_array(self.content, name) for name in self.content.tensors}
+        )
 
     def save(self, path: str | os.PathLike[str]) -> int:
         """Write the file whole or not at all; returns its size in bytes."""
@@ -131,8 +138,9 @@ class Ticket:
         return len(content)
 
     def __repr__(self) -> str:
-        promise = f"within {self.header.tolerance:g}" if self.header.tolerance is not None else "no promise"
-        return f"<Ticket by {self.header.method}, seed {self.seed}, {self.network.source_weights:,} random weights, {promise}>"
+        header, weights = self.header, self.network.source_weights
+        promise = f"within {header.tolerance:g}" if header.tolerance is not None else "no promise"
+        return f"<Ticket by {header.method}, seed {self.seed}, {weights:,} random weights, {promise}>"
 
 
 def kept_bits(content: Store, name: str) -> int:
@@ -209,5 +217,5 @@ def load_ticket(path: str | os.PathLike[str]) -> Ticket:
 
 
 def source_digest(network: Network, seed: int) -> str:
-    """Checksum of the source, over some blocks of each random tensor: all of it may be too large to be drawn for this."""
+    """Checksum of the source, over some blocks of each random tensor: all of it may be too large to draw for this."""
     return digest("", {name: drawn.sampled(seed) for name, drawn in network.drawn.items()})

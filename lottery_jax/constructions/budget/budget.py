@@ -59,7 +59,9 @@ class Budget(Goal):
 
     def check(self, construction: Construction) -> None:
         if (self.kept is None) == (self.error is None):
-            raise InputError("give either kept (a number of weights) or error (a weighted sum of squares) as the budget")
+            raise InputError(
+                "give either kept (a number of weights) or error (a weighted sum of squares) as the budget"
+            )
         self._solver(construction.candidates).check(construction.candidates)
 
     def _solver(self, candidates: int) -> Pareto:
@@ -127,7 +129,10 @@ class _JobFronts:
         lengths = [math.prod(self._bits[chunk.number].shape[:2]) for chunk in job.chunks]
         self._start = dict(zip((c.number for c in job.chunks), itertools.accumulate(lengths, initial=0), strict=False))
         self.residuals = np.concatenate(
-            [chunks[chunk.number]["residuals"].reshape(length, -1) for chunk, length in zip(job.chunks, lengths, strict=True)]
+            [
+                chunks[chunk.number]["residuals"].reshape(length, -1)
+                for chunk, length in zip(job.chunks, lengths, strict=True)
+            ]
         )
         self.importance = None if importance is None else self._importance(importance)
         self._groups = {chunk.number: self._group(chunk) for chunk in job.chunks}

@@ -35,7 +35,8 @@ def fisher_importance(
 ) -> dict[str, np.ndarray]:
     """The diagonal Fisher information of each approximated weight, float64 by tensor.
 
-    images: [N, *given], training examples; their labels are not needed. damping: how many times the mean over all weights
+    images: [N, *given], training examples; their labels are not needed. damping: how many times the mean over all
+    weights
     is added to each. Batch normalisations are folded first. Memory is bounded by the batch: an MLP's is 500; where
     weights are shared between places (convolutions, tokens) each example's gradient is made for every class, and it is
     smaller. Sums are in floating point, so another device may differ in the last digits. Raises `InputError` for what
@@ -96,7 +97,9 @@ class _Tap(nnx.Module):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _batch_sum(network: Network, tensors: Mapping[str, Any], images: jax.Array, used: jax.Array) -> dict[str, jax.Array]:
+def _batch_sum(
+    network: Network, tensors: Mapping[str, Any], images: jax.Array, used: jax.Array
+) -> dict[str, jax.Array]:
     """Sum over the used examples [B] of the squared gradients' means over the classes, by tensor."""
     with jax.default_matmul_precision("highest"):
         leaves = {path: leaf for path, leaf in network.affine.items() if isinstance(leaf, Operation)}
@@ -104,7 +107,9 @@ def _batch_sum(network: Network, tensors: Mapping[str, Any], images: jax.Array, 
         specs = {path: leaf.output(given) for path, leaf in leaves.items() if (given := network.given_to(path))}
         shifts = {join(path, "shift"): jnp.zeros(spec.shape) for path, spec in specs.items()}
 
-        def log_probabilities(shifts: Mapping[str, jax.Array], image: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        def log_probabilities(
+            shifts: Mapping[str, jax.Array], image: jax.Array
+        ) -> tuple[jax.Array, dict[str, jax.Array]]:
             logits, inputs = tapped.train({**tensors, **shifts}, image[None])
             return jax.nn.log_softmax(logits[0]), inputs
 

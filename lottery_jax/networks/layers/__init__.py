@@ -1,0 +1,1 @@
+"""Kinds of layers: each is one file with its Flax module."""

@@ -20,6 +20,7 @@ class Activation(Plain):
     def output(self, given: Spec) -> Spec:
         return Spec(given.shape, self.never_negative or (self.keeps_sign and given.nonnegative))
 
+
 @dataclasses.dataclass(frozen=True)
 class Relu(Activation):
     """max(x, 0)."""

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from typing import ClassVar, Self
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from lottery_jax.errors import InputError
@@ -55,9 +54,7 @@ class Attention(Inner):
         return {"qkv": module.qkv, "proj": module.proj}
 
     def module(self, weights: Weights) -> nnx.Module:
-        return SelfAttention(
-            self.heads, self.qkv.module(weights.under("qkv")), self.proj.module(weights.under("proj"))
-        )
+        return SelfAttention(self.heads, self.qkv.module(weights.under("qkv")), self.proj.module(weights.under("proj")))
 
 
 class SelfAttention(nnx.Module):

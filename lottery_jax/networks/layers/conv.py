@@ -26,7 +26,7 @@ class Conv(Operation):
     size: tuple[int, int]
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int] = (0, 0)
-    groups: int = 1  # type: ignore[misc]
+    groups: int = 1  # type: ignore[assignment]
     bias: bool = False
     kind: ClassVar[str] = "conv"
 
@@ -41,7 +41,7 @@ class Conv(Operation):
             )
 
     @property
-    def places(self) -> tuple[int, ...]:  # type: ignore[override]
+    def places(self) -> tuple[int, ...]:
         return self.size
 
     def widened(self, factor: int) -> Self:

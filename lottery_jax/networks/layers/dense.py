@@ -22,8 +22,6 @@ class Dense(Operation):
     outputs: int
     bias: bool = False
     kind: ClassVar[str] = "dense"
-    groups: ClassVar[int] = 1  # type: ignore[misc]
-    places: ClassVar[tuple[int, ...]] = ()  # type: ignore[misc]
 
     def widened(self, factor: int) -> Self:
         return dataclasses.replace(self, inputs=self.inputs * factor)

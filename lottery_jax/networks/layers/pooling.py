@@ -43,7 +43,7 @@ class MaxPool(_Windows):
     kind: ClassVar[str] = "max_pool"
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return nnx.max_pool(x, self.size, self.stride or self.size, sides(self.padding))
+        return nnx.max_pool(x, self.size, self.stride or self.size, sides(self.padding))  # type: ignore[arg-type]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +56,7 @@ class AveragePool(_Windows):
     kind: ClassVar[str] = "average_pool"
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return nnx.avg_pool(x, self.size, self.stride or self.size, sides(self.padding))
+        return nnx.avg_pool(x, self.size, self.stride or self.size, sides(self.padding))  # type: ignore[arg-type]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,4 +72,3 @@ class GlobalPool(Plain):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return x.mean(range(1, x.ndim - 1))
-

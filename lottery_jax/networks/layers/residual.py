@@ -11,6 +11,8 @@ from lottery_jax.errors import InputError
 from lottery_jax.networks.layers.chain import Chain
 from lottery_jax.networks.node import Inner, Node, Spec, Weights, join
 
+IDENTITY = Chain()
+
 
 @dataclasses.dataclass(frozen=True)
 class Residual(Inner):
@@ -20,7 +22,7 @@ class Residual(Inner):
     """
 
     body: Node
-    shortcut: Node = Chain()
+    shortcut: Node = IDENTITY
     kind: ClassVar[str] = "residual"
 
     def children(self) -> Mapping[str, Node]:

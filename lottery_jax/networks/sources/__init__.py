@@ -1,0 +1,1 @@
+"""Kinds of random sources: each wraps the operation whose weights it makes."""

@@ -46,10 +46,13 @@ class Layout(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class Neighbours(Layout):
-    """Blocks of `width` weights one after the other; those beyond the 2**32 positions of a stream are on the next one."""
+    """Blocks of `width` weights one after the other; those beyond the 2**32 positions of a stream lie on the next."""
 
     width: int
-    step = 1
+
+    @property
+    def step(self) -> int:
+        return 1
 
     @property
     def per_stream(self) -> int:
@@ -72,7 +75,8 @@ class Neighbours(Layout):
 class Matrix(Layout):
     """The theorem's matrix, which multiplies from the left: [inputs * units, places, outputs], row-major.
 
-    A block is one weight (output, input, place) of the operation, row-major; its units are `step` apart. `offset`: where
+    A block is one weight (output, input, place) of the operation, row-major; its units are `step` apart. `offset`:
+    where
     the matrix begins.
     """
 
@@ -102,19 +106,20 @@ class Matrix(Layout):
     def draw_all(self, drawn: "Drawn", seed: int) -> np.ndarray:
         # The whole matrix in its own order takes half the work of drawing each weight for itself.
         shape = self.inputs, self.units, self.places, self.outputs
-        flat = draw_range(
-            drawn.sampler, seed=seed, stream=drawn.stream, first=self.offset, count=math.prod(shape)
-        )
+        flat = draw_range(drawn.sampler, seed=seed, stream=drawn.stream, first=self.offset, count=math.prod(shape))
         return np.ascontiguousarray(flat.reshape(shape).transpose(3, 0, 2, 1)).reshape(drawn.blocks, drawn.width)
 
 
 @dataclasses.dataclass(frozen=True)
 class Diagonal(Layout):
-    """The block-column part of the full first matrix [inputs, inputs * units]: the edges of each input to its own units."""
+    """The block-column part of the full first matrix [inputs, inputs * units]: each input's edges to its own units."""
 
     inputs: int
     units: int
-    step = 1
+
+    @property
+    def step(self) -> int:
+        return 1
 
     def __post_init__(self) -> None:
         if self.inputs**2 * self.units > MAX_SIZE:

@@ -1,9 +1,9 @@
 """The gadget of Pensia et al. 2020 (Figure 1): two random layers with a ReLU between them in place of one.
 
-Each input has hidden units of its own: the first random matrix is masked to a block-column pattern, so that a unit keeps
-only the edge from its input. The second matrix has a random weight for each of them and each target weight. In front of
-a convolution the first layer is a random 1 x 1 convolution (da Cunha et al. 2022). A bias is one more input, the
-constant 1, with units of its own (Theorem 1 with biases).
+Each input has hidden units of its own: the first random matrix is masked to a block-column pattern, so that a unit
+keeps only the edge from its input. The second matrix has a random weight for each of them and each target weight. In
+front of a convolution the first layer is a random 1 x 1 convolution (da Cunha et al. 2022). A bias is one more input,
+the constant 1, with units of its own (Theorem 1 with biases).
 
 A unit with first weight u carries relu(u x): x where u > 0 and x > 0, and where both are negative. So for inputs >= 0
 the target weight is a sum of u v over units with u > 0; for inputs < 0 over those with u < 0.
@@ -46,8 +46,6 @@ class Gadget(Source):
     gain: float = 1.0
     kind: ClassVar[str] = "gadget"
 
-    edges: ClassVar[tuple[str, ...]] = ("first",)  # type: ignore[misc]
-
     def __post_init__(self) -> None:
         check_gain(self.gain)
 
@@ -63,6 +61,10 @@ class Gadget(Source):
         for name, shape in of.tensors().items():
             found[name] = Drawn((*shape, units), units, self.second, layouts[name], stream=1)
         return found
+
+    @property
+    def edges(self) -> tuple[str, ...]:
+        return ("first",)
 
     @property
     def hidden(self) -> int:

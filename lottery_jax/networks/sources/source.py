@@ -62,7 +62,6 @@ class Source(Node):
         calls it.
         """
 
-
     def statistics(self, module: Any) -> dict[str, jax.Array]:
         return {} if module.measured is None else {"gain": module.measured[...]}
 
@@ -86,7 +85,6 @@ class MaskedModule(nnx.Module):
         mask = gate()  # type: ignore[operator]
         # A boolean mask selects, so that a pruned weight is exactly zero; a float mask carries a gradient.
         return jnp.where(mask, weight, 0.0) if mask.dtype == bool else weight * mask
-
 
     def scaled(self, output: jax.Array) -> jax.Array:
         """The output times the gain."""

@@ -9,7 +9,8 @@ from lottery_jax.networks.zoo.resnets import LARGE
 
 
 def vgg(given: Spec, classes: int, width: float, *, convolutions: tuple[int, ...]) -> Network:
-    """Simonyan and Zisserman 2015: groups of 3 x 3 convolutions of 64, 128, 256, 512, 512 channels, each with a pooling.
+    """Simonyan and Zisserman 2015: groups of 3 x 3 convolutions of 64, 128, 256, 512, 512 channels, each with a
+    pooling.
 
     Small images: the mean over places, then one dense layer (Frankle and Carbin 2019: 20.0 million weights for VGG-19).
     Large ones: torchvision's three dense layers of 4,096 units (224 x 224 images, 7 x 7 places at the end).
