@@ -18,9 +18,9 @@ def split() -> Split:
     return Split(images, (images[:, 0] > images[:, 1]).astype(np.int32))
 
 
-def loss(parameters: dict, images: jax.Array, labels: jax.Array, key: jax.Array) -> jax.Array:
+def loss(parameters: dict, images: jax.Array, labels: jax.Array, key: jax.Array) -> tuple[jax.Array, dict]:
     logits = jnp.tanh(images @ parameters["first"]) @ parameters["second"]
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), {}
 
 
 def initial(key: jax.Array) -> dict:
@@ -40,14 +40,14 @@ def assert_close(one, other) -> None:
 
 def test_equals_a_hand_written_loop(split: Split) -> None:
     key = jax.random.key(3)
-    parameters, losses, descend = initial(key), [], jax.jit(jax.value_and_grad(loss))
+    parameters, losses, descend = initial(key), [], jax.jit(jax.value_and_grad(loss, has_aux=True))
     for epoch in range(2):
         order_key, _ = jax.random.split(jax.random.fold_in(key, epoch))
         order = np.asarray(jax.random.permutation(order_key, 50))
         values = []
         for start in range(0, 48, 8):
             rows = order[start : start + 8]
-            value, slope = descend(parameters, split.images[rows], split.labels[rows], key)
+            (value, _), slope = descend(parameters, split.images[rows], split.labels[rows], key)
             parameters = jax.tree.map(lambda p, s: p - 0.5 * s, parameters, slope)
             values.append(value)
         losses.append(np.mean(values))
@@ -60,7 +60,7 @@ def test_every_step_has_its_own_key_and_every_example_its_turn() -> None:
     split = Split(np.arange(12, dtype=np.float32)[:, None], np.zeros(12, np.int32))
 
     def remember(parameters, images, labels, key):  # the "gradient" adds what was seen to what is known
-        return (parameters["seen"] * images[:, 0].sum() + parameters["noise"] * jax.random.uniform(key)).sum()
+        return parameters["seen"] * images[:, 0].sum() + parameters["noise"] * jax.random.uniform(key), {}
 
     start = {"seen": jnp.float32(0.0), "noise": jnp.float32(0.0)}
     trained, _ = training.fit(
@@ -79,7 +79,8 @@ def test_vmap_over_keys_and_a_traced_hyper_parameter(split: Split) -> None:
 
     def run(key, decay):
         def decayed(parameters, images, labels, key):
-            return loss(parameters, images, labels, key) + decay * jnp.sum(parameters["first"] ** 2)
+            value, moved = loss(parameters, images, labels, key)
+            return value + decay * jnp.sum(parameters["first"] ** 2), moved
 
         return training.fit(decayed, initial(key), split, key=key, optimizer=optax.adam(0.1), epochs=2, batch_size=8)
 
@@ -96,7 +97,7 @@ def test_frozen_weights_may_be_closed_over_and_stay(split: Split) -> None:
 
     def scored(scores, images, labels, key):
         logits = images @ (frozen * jax.nn.sigmoid(scores))
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), {}
 
     scores, history = training.fit(
         scored,
@@ -133,9 +134,8 @@ def test_parts_with_progress_equal_the_whole(split: Split) -> None:
 
     compiled = jax.jit(advance, static_argnums=1)
     state = training.begin(initial(key), key=key, optimizer=optimizer)
-    state, history = training.drive(
-        compiled, state, epochs=40, progress=lambda done, epochs, history: seen.append((done, epochs))
-    )
+    progress = lambda done, epochs: seen.append((done, epochs))  # noqa: E731
+    state, history = training.drive(compiled, state, epochs=40, progress=progress)
     whole, whole_history = fitted(split, key, epochs=40)
     assert_close(state.parameters, whole)
     assert_close(history, whole_history)
@@ -145,7 +145,35 @@ def test_parts_with_progress_equal_the_whole(split: Split) -> None:
 
 @pytest.mark.parametrize(("epochs", "part"), [(1, 1), (7, 1), (19, 1), (23, 1), (40, 2), (60, 3), (100, 5), (101, 1)])
 def test_parts_are_equal(epochs: int, part: int) -> None:
-    assert training._part(epochs) == part
+    parts, seen = [], []
+
+    def advance(done: int, part: int) -> tuple[int, dict]:
+        parts.append(part)
+        return done + part, {"loss": jnp.zeros(part)}
+
+    state, history = training.drive(advance, 0, epochs=epochs, progress=lambda done, _: seen.append(done))  # type: ignore[arg-type]
+    assert state == epochs == len(history["loss"]) and set(parts) == {part}
+    assert seen == list(range(part, epochs + 1, part))
+
+
+def test_parameters_that_move_by_themselves_are_set_after_the_step(split: Split) -> None:
+    """A running mean: it is seen as it was before the step, has no gradient, and no optimiser touches it."""
+
+    def averaged(parameters, images, labels, key):
+        mean = jax.lax.stop_gradient(0.5 * parameters["mean"] + 0.5 * images.mean())
+        return jnp.sum((parameters["slope"] - parameters["mean"]) ** 2), {"mean": mean}
+
+    start = {"slope": jnp.float32(1.0), "mean": jnp.float32(0.0)}
+    trained, _ = training.fit(
+        averaged, start, split, key=jax.random.key(0), optimizer=optax.sgd(0.5), epochs=2, batch_size=25
+    )
+    slope, mean = 1.0, 0.0
+    for epoch in range(2):
+        order_key, _ = jax.random.split(jax.random.fold_in(jax.random.key(0), epoch))
+        order = np.asarray(jax.random.permutation(order_key, 50))
+        for rows in (order[:25], order[25:]):
+            slope, mean = mean, 0.5 * mean + 0.5 * float(split.images[rows].mean())
+    np.testing.assert_allclose([trained["slope"], trained["mean"]], [slope, mean], rtol=1e-5)
 
 
 def test_a_measure_is_taken_after_each_epoch(split: Split) -> None:

@@ -118,8 +118,8 @@ class Comparison:
         """The report's first sentence."""
         return (
             f"A trained network of {self.target.weights:,} weights on {self.task.name} is the target. Each"
-            " method prunes a random network that is never trained. Every ticket was saved, read back, verified against the target"
-            " and rebuilt before it was measured."
+            " method prunes a random network that is never trained. Every ticket was saved, read back, verified against"
+            " the target and rebuilt before it was measured."
         )
 
     @property

@@ -17,6 +17,7 @@ from lottery_jax.networks.running import batch_size, forward, outputs
 from lottery_jax.tasks import Task
 from lottery_jax.tickets.certificate import Certificate, verify
 from lottery_jax.tickets.collapse import collapsed
+from lottery_jax.tickets.effective import effective_weights
 from lottery_jax.tickets.ticket import Ticket, load_ticket
 
 MOST_SECONDS = 60.0
@@ -59,7 +60,7 @@ def ticket_outputs(ticket: Ticket, images: np.ndarray, most_seconds: float = MOS
     if count <= max(affordable, size):
         return outputs(real, images, batch_size=size), f"the random network on all {count:,} images"
     shown = max(affordable, size)
-    network, weights = collapsed(ticket)
+    network, weights = collapsed(ticket, effective_weights(ticket))
     fast = forward(network, {name: np.asarray(value, np.float32) for name, value in weights.items()})
     found = outputs(fast, images, batch_size=batch_size(network))
     difference = float(np.abs(outputs(real, images[:shown], batch_size=size) - found[:shown]).max())

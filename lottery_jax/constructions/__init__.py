@@ -4,9 +4,11 @@ from lottery_jax.constructions.approximate import approximate
 from lottery_jax.constructions.base import Branch, Construction, Plan
 from lottery_jax.constructions.budget.budget import Budget
 from lottery_jax.constructions.job import Job, plan_job
+from lottery_jax.constructions.pensia import Pensia
 from lottery_jax.constructions.promise import Promise
 from lottery_jax.constructions.registry import CONSTRUCTIONS, construction_named
 from lottery_jax.constructions.run import run_in_memory, run_to_file
+from lottery_jax.constructions.scalar import Scalar, ScalarShared
 
 __all__ = [
     "CONSTRUCTIONS",
@@ -14,8 +16,11 @@ __all__ = [
     "Budget",
     "Construction",
     "Job",
+    "Pensia",
     "Plan",
     "Promise",
+    "Scalar",
+    "ScalarShared",
     "approximate",
     "construction_named",
     "plan_job",

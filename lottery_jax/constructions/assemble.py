@@ -1,5 +1,6 @@
 """All chunks into one ticket: in memory, or written as a stream and renamed, there whole or not at all."""
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -76,10 +77,21 @@ class Assembly:
                 masks = self.settled.masks(chunk)
                 yield masks.bits if kind == "mask" else masks.redraws.reshape(-1)
         else:
-            stored = TYPES[self.job.target.tensors.tensors[name].dtype]
-            for start in range(0, tensor.size, _SLICE):
-                values = self.job.target.tensors.read(name, start, min(_SLICE, tensor.size - start)).view(stored)
-                yield values if kind == "target" else values.astype(np.float32)
+            values = self._target(name)
+            yield from values if kind == "target" else (part.astype(np.float32) for part in values)
+
+    def _target(self, name: str) -> Iterator[np.ndarray]:
+        """A tensor of the target in parts; raises `InputError` where it is not what was approximated."""
+        target, sha = self.job.target, hashlib.sha256()
+        tensor = target.tensors.tensors[name]
+        for start in range(0, tensor.size, _SLICE):
+            stored = target.tensors.read(name, start, min(_SLICE, tensor.size - start))
+            sha.update(stored.data)
+            yield stored.view(TYPES[tensor.dtype])
+        if sha.hexdigest() != target.scan(name).sha256:
+            raise InputError(
+                f"tensor {name!r} of the target changed while it was approximated; start again from a copy of its file"
+            )
 
 
 def _keep_edges(edges: np.ndarray, plan: Plan, chunk: Chunk, bits: np.ndarray) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 from lottery_jax import sampler
@@ -31,7 +32,8 @@ class Chunk:
 class Job:
     """A target without batch normalisations, its random source, and how the one is found in the other.
 
-    chunk_weights: target weights of a chunk, about; the masks do not depend on it. Made by `plan_job`.
+    chunk_weights: target weights of a chunk, about; the masks do not depend on it. path: the file that the target was
+    read from, if it was. Made by `plan_job`.
     """
 
     target: Target
@@ -42,6 +44,7 @@ class Job:
     construction: Construction
     goal: Goal
     chunk_weights: int
+    path: Path | None = None
 
     @property
     def weights(self) -> int:
@@ -112,14 +115,14 @@ def plan_job(
     chunk_weights = chunk_weights or default_chunk(construction.candidates)
     if chunk_weights < 8 or chunk_weights % 8:
         raise InputError(f"chunk_weights must be a multiple of 8, not {chunk_weights}")
-    target = folded(target)
+    path, target = target.path, folded(target)
     if not target.network.approximated:
         raise InputError("the target has no layer with weights to approximate")
     for name in target.network.tensors:
         target.scan(name)
     network = construction.source(target)
     plans, redraws = construction.all_plans(network, seed)
-    return Job(target, network, plans, redraws, seed, construction, goal, chunk_weights)
+    return Job(target, network, plans, redraws, seed, construction, goal, chunk_weights, path)
 
 
 def default_chunk(candidates: int) -> int:

@@ -123,8 +123,7 @@ def check_output(job: Job, out: Path) -> None:
     """Refuse a place where the ticket cannot be, before the work."""
     if out.is_dir():
         raise InputError(f"{str(out)!r} is a folder; name the ticket file to write inside it")
-    source = job.target.path
-    if source is not None and out.exists() and out.samefile(source):
+    if job.path is not None and out.exists() and out.samefile(job.path):
         raise InputError(f"{str(out)!r} is the target's own file; choose another place for the ticket")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +24,11 @@ def load_own(path: Path) -> Dataset:
     arrays = _read(path, where)
     if {"images", "labels"} <= set(arrays):
         whole = _examples(arrays, "", where)
-        parts = _cut(whole, ("test", "validation", "train"))
+        parts = _cut(whole, ("test", "validation", "train"), where)
     elif {"train_images", "train_labels", "test_images", "test_labels"} <= set(arrays):
         parts = {part: _examples(arrays, f"{part}_", where) for part in PARTS if f"{part}_images" in arrays}
         if "validation" not in parts:
-            parts |= _cut(parts["train"], ("validation", "train"))
+            parts |= _cut(parts["train"], ("validation", "train"), where)
     else:
         raise InputError(
             f"{where} must hold images and labels, or train_images, train_labels, test_images and test_labels, but"
@@ -49,19 +48,20 @@ def load_own(path: Path) -> Dataset:
 
 def _read(path: Path, where: str) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
     except FileNotFoundError:
         raise InputError(f"{where} does not exist; check the path") from None
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, TypeError) as error:
+    except Exception as error:  # the readers of zip files and arrays raise anything for a damaged one
+        reason = " ".join((str(error) or type(error).__name__).split())
         raise InputError(
-            f"{where} is no readable .npz file of plain arrays ({error}); write it with numpy.savez"
+            f"{where} is no readable .npz file of plain arrays ({reason}); write it with numpy.savez"
         ) from None
 
 
 def _examples(arrays: dict[str, np.ndarray], prefix: str, where: str) -> Split:
     images, labels = arrays[f"{prefix}images"], arrays.get(f"{prefix}labels")
-    if labels is None or labels.shape != images.shape[:1] or not len(labels):
+    if labels is None or labels.ndim != 1 or labels.shape != images.shape[:1] or not len(labels):
         raise InputError(f"{where} needs one label for each example in {prefix}labels, and at least one example")
     if images.ndim not in (2, 3, 4) or 0 in images.shape:
         raise InputError(
@@ -69,21 +69,29 @@ def _examples(arrays: dict[str, np.ndarray], prefix: str, where: str) -> Split:
         )
     if images.dtype == np.uint8:
         images = np.divide(images, np.float32(255), dtype=np.float32)
-    if images.dtype.kind != "f" or not np.isfinite(images).all():
+    if images.dtype.kind != "f":
         raise InputError(f"{prefix}images of {where} must be bytes or finite floats, not {images.dtype}")
+    with np.errstate(over="ignore", invalid="ignore"):
+        images = images.astype(np.float32)
+    if not np.isfinite(images).all():
+        raise InputError(
+            f"{prefix}images of {where} hold numbers that are NaN, infinite or beyond float32; use finite ones"
+        )
     if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= 1 << 16:
         raise InputError(f"{prefix}labels of {where} must be whole numbers from 0 to 65535")
     images = images[..., None] if images.ndim == 3 else images
-    return Split(images.astype(np.float32), labels.astype(np.int32))
+    return Split(images, labels.astype(np.int32))
 
 
-def _cut(split: Split, names: tuple[str, ...]) -> dict[str, Split]:
+def _cut(split: Split, names: tuple[str, ...], where: str) -> dict[str, Split]:
     """Stretches of one tenth, and the rest under the last name, each with all classes in proportion."""
     images, labels = np.asarray(split.images), np.asarray(split.labels)
     order = stratified(labels, fixed_order(images, labels))
     held = max(len(labels) // _HELD, 1)
     if len(labels) <= held * (len(names) - 1):
-        raise InputError(f"{len(labels)} examples are too few to be split into {' and '.join(names)}")
+        raise InputError(
+            f"{where} has {len(labels)} examples, too few to be split into {' and '.join(names)}; give it more"
+        )
     bounds = [held * place for place in range(len(names))] + [len(labels)]
     chosen = (order[start:stop] for start, stop in itertools.pairwise(bounds))
     return {name: Split(images[part], labels[part]) for name, part in zip(names, chosen, strict=True)}

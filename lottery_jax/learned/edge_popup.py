@@ -29,6 +29,7 @@ from lottery_jax.networks.network import NO_REDRAWS, Network
 from lottery_jax.networks.node import Gate, Node, join
 from lottery_jax.networks.sources.drawn import Matrix, Neighbours
 from lottery_jax.networks.sources.source import Source
+from lottery_jax.networks.target import listed
 from lottery_jax.networks.top_k import kept_count, top_k_mask
 from lottery_jax.sampler import Sampler
 from lottery_jax.tickets.ticket import Ticket, make_ticket
@@ -79,6 +80,14 @@ class EdgePopup(Learner):
             raise InputError(
                 f"the source maps {given and list(given.shape)} to {output and list(output.shape)} but {dataset.name}"
                 f" has examples of {list(dataset.shape)} and {dataset.classes} classes; choose one that fits"
+            )
+        if not source.drawn:
+            raise InputError("the source has no random weights to learn masks of; make one of `learned.sources`")
+        held = {name: np.shape(value) for name, value in (stored or {}).items()}
+        if held != source.tensors:
+            raise InputError(
+                f"the source's tensors that are not random are {listed(source.tensors)}, and `stored` holds"
+                f" {listed(held)}; give those of the target"
             )
         together = self.together
         if not (len(seeds) and len(keeps)) or (together is not None and together < 1):
@@ -182,7 +191,7 @@ class _Trainer:
     @functools.partial(jax.jit, static_argnums=0)
     def unit_gains(self, sources: Tensors, fixed: Tensors, train: Split, runs: _Run, scores: Tensors) -> Tensors:
         """Gains {name: [R]} for unit outputs under the first masks."""
-        edges = {join(path, name) for path, leaf in self.network.sources.items() for name in leaf.edges}
+        edges = edge_tensors(self.network)
 
         def one(arguments):
             run, scores = arguments
@@ -231,10 +240,10 @@ def keep_counts(network: Network, keep: float) -> dict[str, np.ndarray]:
 
 def initial_scores(network: Network, seed: int) -> dict[str, np.ndarray]:
     """Kaiming-uniform scores, as published: U[-b, b] with b = 1 / sqrt(fan-in of the tensor)."""
-    scores = {}
+    scores, edges = {}, edge_tensors(network)
     for name, drawn in network.drawn.items():
         matrix = isinstance(drawn.layout, Matrix)
-        fan = drawn.size / drawn.shape[0] if matrix or len(drawn.shape) != 2 else drawn.shape[0]
+        fan = drawn.shape[0] if name in edges else drawn.size / drawn.shape[0]
         bound = float(fan) ** -0.5
         own = dataclasses.replace(
             drawn,
@@ -245,6 +254,11 @@ def initial_scores(network: Network, seed: int) -> dict[str, np.ndarray]:
         )
         scores[name] = own.draw_all(seed, NO_REDRAWS)
     return scores
+
+
+def edge_tensors(network: Network) -> set[str]:
+    """The random tensors between a leaf's inputs and its weights, by name."""
+    return {join(path, name) for path, leaf in network.sources.items() for name in leaf.edges}
 
 
 def gates(scores: Tensors, counts: Tensors) -> Callable[[str], Gate]:

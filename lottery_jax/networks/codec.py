@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import reprlib
 import types
 import typing
 from collections.abc import Mapping
@@ -96,8 +97,8 @@ def _whole(value: Any, where: str) -> int:
 
 
 def _number(value: Any, where: str) -> float:
-    """A number that is exactly a float32, neither too large nor too near to zero for its arithmetic."""
-    if type(value) not in (int, float) or not math.isfinite(value):
+    """A number that is neither too large nor too near to zero for float32 arithmetic."""
+    if type(value) not in (int, float) or not abs(value) < math.inf:  # false for NaN; a long integer is compared
         raise InputError(f"{where} is {_shown(value)}, not a finite number")
     if value and not LEAST <= abs(value) <= LARGEST:
         raise InputError(f"{where} is {_shown(value)}; numbers are 0 or of sizes from {LEAST} to {LARGEST}")
@@ -126,5 +127,5 @@ _LEAVES = {int: _whole, float: _number, bool: _flag, str: _word, Sampler: _sampl
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    text = reprlib.repr(value)  # goes a few levels deep, so that no list is nested too deep for it
     return text if len(text) <= 40 else text[:40] + "..."

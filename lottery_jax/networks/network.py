@@ -1,5 +1,6 @@
 """A whole network: a tree and what it is given."""
 
+import collections
 import dataclasses
 import functools
 import math
@@ -12,6 +13,7 @@ from flax import nnx
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.codec import from_json, to_json
+from lottery_jax.networks.layers.bag import Bag
 from lottery_jax.networks.node import Affine, Gate, Inner, Node, Spec, Weights, join
 from lottery_jax.networks.sources.drawn import ATTEMPT_STRIDE, Drawn
 from lottery_jax.networks.sources.source import Source
@@ -39,17 +41,25 @@ class Network:
     given: Spec | None = None
 
     def __post_init__(self) -> None:
-        names = [join(path, name) for path, node in self.nodes() for name in node.tensors()] + list(self.drawn)
+        names = [join(path, name) for path, node in self.nodes() for name in node.tensors()]
+        names += [join(path, name) for path, source in self.sources.items() for name in source.drawn()]
         if not names:
             raise InputError("a network needs at least one layer with weights")
-        if len(set(names)) < len(names) or "" in names:
-            raise InputError(f"the tensors of a network need different names, not {names}")
+        if "" in names:
+            raise InputError("a tensor of the network has no name; put its node into a chain under one")
+        # A learner gives gains by name: no tensor may be taken for one.
+        _check_different("tensors", names + [join(path, "gain") for path in self.sources])
+        _check_different("leaves", [path for path, node in self.nodes() if not isinstance(node, Inner)])
         shapes = [*self.tensors.values(), *(tensor.shape for tensor in self.drawn.values())]
         if min(map(min, shapes)) < 1 or sum(map(math.prod, shapes)) > _MOST_WEIGHTS:
             raise InputError(f"a network has tensors of sizes from 1 up and at most {_MOST_WEIGHTS:,} weights")
         if sum(tensor.streams for tensor in self.drawn.values()) > ATTEMPT_STRIDE:
             raise InputError(f"the random tensors need more than {ATTEMPT_STRIDE} streams; approximate it in parts")
-        assert self.output is not None or self.given is None  # flows, or has no inputs
+        if self.given is None and not isinstance(self.root, Bag):
+            raise InputError(
+                "it is not said what the network is given; only a model whose graph is unknown has no inputs"
+            )
+        _ = self.output  # raises where the nodes do not fit together
 
     def nodes(self) -> Iterator[tuple[str, Node]]:
         """Every node with its path, parents first."""
@@ -164,6 +174,12 @@ def network_from_json(row: Any) -> Network:
             raise InputError("what a network is given must be a shape, and whether it is never negative")
         given = Spec(tuple(shape), nonnegative)
     return Network(from_json(row["root"]), given)
+
+
+def _check_different(what: str, names: list[str]) -> None:
+    name, times = collections.Counter(names).most_common(1)[0]
+    if times > 1:
+        raise InputError(f"the {what} of a network need different names, but {times} are called {name!r}")
 
 
 def _walk(node: Node, path: str) -> Iterator[tuple[str, Node]]:

@@ -1,6 +1,7 @@
 """Named tensors that are read in slices, whether they lie in memory or in a file."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 import ml_dtypes  # comes with JAX; gives NumPy its bfloat16
@@ -55,6 +56,11 @@ class View:
     def __init__(self, store: Store, names: Mapping[str, str]) -> None:
         self._store, self._names = store, names
         self.tensors: Mapping[str, Tensor] = {name: store.tensors[there] for name, there in names.items()}
+
+    @property
+    def path(self) -> Path | None:
+        """The file that the store is, if it is one."""
+        return getattr(self._store, "path", None)
 
     def read(self, name: str, first: int, count: int) -> np.ndarray:
         return self._store.read(self._names[name], first, count)

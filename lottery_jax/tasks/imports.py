@@ -50,9 +50,9 @@ def import_target(
     if name is not None:
         network = architecture(name, given, classes, width=width, normalize=normalize)
     else:
-        network = _guess(shapes, given, classes, normalize, where)
+        name, network = _guess(shapes, given, classes, normalize, where)
     if network.tensors != shapes:
-        raise InputError(f"{where} is no {name or 'such network'}: {_differences(network.tensors, shapes)}")
+        raise InputError(f"{where} is no {name}: {_differences(network.tensors, shapes)}")
     if network.output is None or network.output.shape != (classes,):
         raise InputError(
             f"{where} gives {network.output}, but the data set has {classes} classes; choose another --data"
@@ -100,8 +100,8 @@ def target_bytes(target: Target) -> bytes:
     return save({name: target.array(name) for name in target.network.tensors}, metadata={"format": "pt"})
 
 
-def _guess(shapes: Shapes, given: Spec, classes: int, normalize: Normalize | None, where: str) -> Network:
-    """The network that a file's names and shapes plainly are."""
+def _guess(shapes: Shapes, given: Spec, classes: int, normalize: Normalize | None, where: str) -> tuple[str, Network]:
+    """The network that a file's names and shapes plainly are, and what it is called."""
     layers = _mlp_layers(shapes)
     if layers:
         sizes = [shapes[f"{layers[0]}.weight"][1], *(shapes[f"{name}.weight"][0] for name in layers)]
@@ -110,25 +110,34 @@ def _guess(shapes: Shapes, given: Spec, classes: int, normalize: Normalize | Non
                 f"{where} maps {sizes[0]} inputs to {sizes[-1]} classes ({_some(_shown(shapes))}), but the data set has"
                 f" {math.prod(given.shape)} inputs and {classes} classes; choose the right one with --data"
             )
-        return mlp(sizes, given, bias=[f"{layer}.bias" in shapes for layer in layers], names=layers)
+        return "mlp", mlp(sizes, given, bias=[f"{layer}.bias" in shapes for layer in layers], names=layers)
     for known in ARCHITECTURES:
         try:
             network = architecture(known, given, classes, normalize=normalize)
         except InputError:
             continue  # not for examples of this shape
-        if set(network.tensors) != set(shapes):
-            continue
-        # Rounded widths leave a choice; one of the layers tells it.
-        ratios = {found[0] / shape[0] for name, shape in network.tensors.items() if (found := shapes[name])}
-        for width in ratios - {1.0} if network.tensors != shapes else ():
+        if set(network.tensors) != set(shapes) or _mlp_layers(network.tensors):
+            continue  # an MLP of layers that do not follow each other is none
+        sizes = {(shapes[name][0], shape[0]) for name, shape in network.tensors.items() if shapes[name]}
+        for width in _widths(sizes) if network.tensors != shapes else ():
             scaled = architecture(known, given, classes, width=width, normalize=normalize)
             if scaled.tensors == shapes:
-                return scaled
-        return network
+                return known, scaled
+        return known, network
     raise InputError(
         f"{where} holds {_some(_shown(shapes))}, which is plainly none of the known architectures for this data set;"
         " name it with --architecture, or approximate its tensors alone with --model"
     )
+
+
+def _widths(sizes: set[tuple[int, int]]) -> list[float]:
+    """Multipliers that may make layers of their full sizes as wide as was found: (found, full).
+
+    Widths are rounded, so that many multipliers make the same network; the least of them is where one of its layers is
+    just rounded up.
+    """
+    least = {(found - 0.5) / full * (1 + 1e-9) for found, full in sizes if found}
+    return sorted({found / full for found, full in sizes if found} | least)
 
 
 def _mlp_layers(shapes: Shapes) -> list[str]:

@@ -100,7 +100,7 @@ def verify(
     reasons = [] if target is None else _differences(ticket, target)
     if reasons:
         return dataclasses.replace(found, outcome="broken", reasons=tuple(reasons))
-    found = _residuals(ticket, wanted, asked, found, progress)
+    found, made = _residuals(ticket, wanted, asked, found, progress)
     assert found.within_tolerance is not None and found.target_weights is not None
     if found.within_tolerance < found.target_weights:
         missed = found.target_weights - found.within_tolerance
@@ -108,7 +108,7 @@ def verify(
     if found.kept_budget is not None and found.kept_weights > found.kept_budget:
         reasons.append(f"it keeps {found.kept_weights:,} weights and promises at most {found.kept_budget:,}")
     if not reasons and ticket.network.given is not None:
-        probed = probe(ticket, asked)
+        probed = probe(ticket, made, asked)
         found = dataclasses.replace(found, network_deviation=probed.deviation)
         if not probed.passed:
             reasons.append(
@@ -145,6 +145,8 @@ def _differences(ticket: Ticket, target: Target) -> list[str]:
     mine, theirs = ticket.network.target, target.network
     if mine.root != theirs.root or (mine.given and mine.given.shape) != (theirs.given and theirs.given.shape):
         return ["it was made for a network of other layers than this target"]
+    if mine.given and theirs.given and mine.given.nonnegative and not theirs.given.nonnegative:
+        return ["it is for inputs that are never negative, and this target's may be"]
     kept = set(mine.tensors) - set(mine.approximated)
     changed = [name for name in kept if not np.array_equal(ticket.stored[name], target.array(name).astype(np.float32))]
     return [f"the stored tensors {sorted(changed)} are not the target's"] if changed else []
@@ -152,15 +154,21 @@ def _differences(ticket: Ticket, target: Target) -> list[str]:
 
 def _residuals(
     ticket: Ticket, target: Target, tolerance: float, found: Certificate, progress: Progress | None
-) -> Certificate:
+) -> tuple[Certificate, dict[str, np.ndarray]]:
+    """What the residuals are, and of a network also the weights that the ticket makes, [signs, *shape] by name."""
+    made: dict[str, np.ndarray] = {}
     within, checked, total, worst, where = 0, 0, 0.0, -1.0, ("", 0)
 
     def subtract(part: Effective) -> Effective:
+        if part.name in made:
+            made[part.name][:, part.first : part.first + part.values.shape[1]] = part.values
         wanted = read_float64(target.tensors, part.name, part.first, part.values.shape[1])
         return dataclasses.replace(part, values=np.abs(part.values - wanted).max(0))
 
     weights = target.weights
     for leaf in approximated_leaves(ticket):
+        if ticket.network.given is not None:
+            made[leaf.name] = np.empty((len(leaf.signs), leaf.drawn.rows))
         for part in effective_slices(ticket, leaf, subtract):
             residual, place = part.values, int(part.values.argmax())
             within += int(np.count_nonzero(residual <= tolerance))
@@ -170,13 +178,14 @@ def _residuals(
                 worst, where = float(residual[place]), (part.name, part.first + place)
             if progress is not None:
                 progress(checked, weights)
-    shape = ticket.network.approximated[where[0]]
-    return dataclasses.replace(
+    shapes = ticket.network.approximated
+    found = dataclasses.replace(
         found,
         target_weights=checked,
         within_tolerance=within,
         mean_residual=total / checked,
         worst_residual=worst,
         worst_tensor=where[0],
-        worst_weight=tuple(int(i) for i in np.unravel_index(where[1], shape)),
+        worst_weight=tuple(int(i) for i in np.unravel_index(where[1], shapes[where[0]])),
     )
+    return found, {name: values.reshape(-1, *shapes[name]) for name, values in made.items()}

@@ -4,6 +4,7 @@ It computes what the masked random network computes, at the target's cost: a fas
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -14,7 +15,6 @@ from flax import nnx
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Node, Operation, Spec, Weights
 from lottery_jax.networks.sources.source import Source
-from lottery_jax.tickets.effective import effective_weights
 from lottery_jax.tickets.ticket import Ticket
 
 
@@ -47,8 +47,11 @@ class TwoSigns(nnx.Module):
         return self.plus(jnp.maximum(x, 0)) + self.minus(jnp.minimum(x, 0))  # type: ignore[operator]
 
 
-def collapsed(ticket: Ticket) -> tuple[Network, dict[str, Any]]:
-    """A network and its tensors, float64, to be given to `networks.running.forward` or to `Network.module`."""
+def collapsed(ticket: Ticket, made: Mapping[str, np.ndarray]) -> tuple[Network, dict[str, Any]]:
+    """A network and its tensors, float64, to be given to `networks.running.forward` or to `Network.module`.
+
+    made: the weights that the ticket makes, as `effective_weights` gives them.
+    """
     network = ticket.network
     twofold = {
         path
@@ -63,7 +66,7 @@ def collapsed(ticket: Ticket) -> tuple[Network, dict[str, Any]]:
 
     plain = network.replaced(leaf)
     tensors: dict[str, Any] = {name: value.astype(np.float64) for name, value in ticket.stored.items()}
-    for name, value in effective_weights(ticket).items():
+    for name, value in made.items():
         tensors[name] = value if plain.tensors[name] == value.shape else value[0]
     return plain, tensors
 

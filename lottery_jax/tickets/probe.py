@@ -6,6 +6,7 @@ could have perfect weights and compute something else; here it is run.
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -25,7 +26,7 @@ _RELATIVE = 1e-3
 class Probe:
     """The largest |f - g| of the float32 network f from the exact collapsed one g, and what rounding may explain.
 
-    allowed: what a change of every weight by the tolerance makes, and a thousandth of the largest output.
+    allowed: what a change of every weight by a tenth of the tolerance makes, and a thousandth of the largest output.
     """
 
     deviation: float
@@ -37,8 +38,9 @@ class Probe:
         return self.deviation <= self.allowed
 
 
-def probe(ticket: Ticket, tolerance: float) -> Probe:
+def probe(ticket: Ticket, made: Mapping[str, np.ndarray], tolerance: float) -> Probe:
     """Run the masked random network and its collapsed form on random inputs, negative ones where there may be any."""
+    # made: the weights that the ticket makes, as `effective_weights` gives them.
     network = ticket.network
     assert network.given is not None
     random = np.random.default_rng(0)
@@ -46,9 +48,9 @@ def probe(ticket: Ticket, tolerance: float) -> Probe:
     x = random.uniform(low, 1.0, (INPUTS, *network.given.shape)).astype(np.float32)
     x[-1] *= 16  # pixels are not the only inputs
     found = np.asarray(ticket.forward()(jnp.asarray(x)), np.float64)
-    plain, weights = collapsed(ticket)
+    plain, weights = collapsed(ticket, made)
     changed = {
-        name: value + tolerance * random.choice((-1.0, 1.0), value.shape) if name not in network.tensors else value
+        name: value + tolerance / 10 * random.choice((-1.0, 1.0), value.shape) if name not in network.tensors else value
         for name, value in weights.items()
     }
     exact, moved = _exact(plain, weights, x), _exact(plain, changed, x)
@@ -59,5 +61,6 @@ def probe(ticket: Ticket, tolerance: float) -> Probe:
 
 
 def _exact(network: Network, tensors: dict[str, Any], x: np.ndarray) -> np.ndarray:
-    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+    # Flax's normalisations mix their float32 with the inputs' float64.
+    with jax.enable_x64(True), jax.default_matmul_precision("highest"), jax.numpy_dtype_promotion("standard"):
         return np.asarray(forward(network, tensors)(jnp.asarray(x, jnp.float64)))

@@ -1,93 +1,225 @@
-"""The masked network: layers against NumPy, the gadget against the full 2L network, variables and refusals."""
+"""Whole networks: names, what fits together, training statistics, gains, running in batches, targets in memory."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks import architecture as arch
-from lottery_jax.networks.gates import TopKGate
-from lottery_jax.networks.network import MaskedNetwork, fixed_network
-from lottery_jax.networks.variables import Frozen, Mask, Score
-from lottery_jax.sampler import Sampler
+from lottery_jax.networks.gates import FixedGate
+from lottery_jax.networks.layers.activations import Relu
+from lottery_jax.networks.layers.attention import Attention
+from lottery_jax.networks.layers.bag import Bag, Tensor
+from lottery_jax.networks.layers.batch_norm import BatchNorm
+from lottery_jax.networks.layers.chain import Chain
+from lottery_jax.networks.layers.conv import Conv
+from lottery_jax.networks.layers.dense import Dense
+from lottery_jax.networks.layers.layer_norm import LayerNorm
+from lottery_jax.networks.layers.normalize import Normalize
+from lottery_jax.networks.layers.pooling import AveragePool, GlobalPool, MaxPool
+from lottery_jax.networks.layers.position import PositionEmbedding
+from lottery_jax.networks.layers.reshape import Flatten
+from lottery_jax.networks.layers.residual import Residual
+from lottery_jax.networks.network import Network
+from lottery_jax.networks.node import MOST_VALUES, Node, Spec
+from lottery_jax.networks.running import batch_size, forward, outputs
+from lottery_jax.networks.sources.copies import Copies
+from lottery_jax.networks.sources.gadget import Gadget
+from lottery_jax.networks.sources.single import Single
+from tests.networks.catalogue import U, stored
+from tests.networks.oracles import Own, evaluate, normalized
 
-U = Sampler.uniform(-1, 1)
-GADGETS = (arch.Gadget(6, 4, 5, U, U, gain=0.5), arch.Gadget(5, 3, 2, U, U, gain=2.0))
-
-
-def random_masks(architecture, seed=0):
-    rng = np.random.default_rng(seed)
-    return {t.name: rng.random(t.shape) < 0.5 for t in arch.source_tensors(architecture)}
-
-
-def test_gadgets_are_the_full_network_of_depth_2l():
-    source, masks = arch.draw_source(GADGETS, seed=3), random_masks(GADGETS)
-    unrolled = arch.unroll(GADGETS)
-    assert [(layer.inputs, layer.outputs) for layer in unrolled] == [(6, 24), (24, 5), (5, 15), (15, 2)]
-    full = fixed_network(unrolled, arch.draw_source(unrolled, seed=3), arch.unroll_masks(GADGETS, masks))
-    x = np.random.default_rng(1).uniform(-1, 1, (7, 6)).astype(np.float32)
-    small = fixed_network(GADGETS, source, masks)
-    np.testing.assert_allclose(small(jnp.asarray(x)), full(jnp.asarray(x)), rtol=1e-5, atol=1e-6)
-
-
-def test_layers_against_numpy():
-    architecture = (arch.Linear(4, 3, U, gain=0.5), arch.Parallel(3, 5, 2, U), arch.Parallel(2, 5, 2, U, shared=True))
-    source, masks = arch.draw_source(architecture, seed=0), random_masks(architecture)
-    assert source["2.kernel"].shape == (1, 5, 2)
-    x = np.random.default_rng(2).uniform(-1, 1, (9, 4)).astype(np.float32)
-    first = np.maximum(0.5 * x @ (source["0.kernel"] * masks["0.kernel"]), 0)
-    second = np.maximum(first @ (source["1.kernel"] * masks["1.kernel"]).sum(1), 0)
-    expected = second @ (source["2.kernel"] * masks["2.kernel"]).sum(1)
-    np.testing.assert_allclose(fixed_network(architecture, source, masks)(jnp.asarray(x)), expected, atol=1e-5)
-
-
-def test_frozen_weights_are_no_parameters():
-    source = arch.draw_source(GADGETS, seed=0)
-    network = MaskedNetwork(GADGETS, source, lambda name: TopKGate(jnp.asarray(np.ones(source[name].shape)), 0.5))
-    _, scores, frozen, rest = nnx.split(network, Score, Frozen, ...)
-    assert len(jax.tree.leaves(scores)) == len(jax.tree.leaves(frozen)) == 4
-    assert not jax.tree.leaves(nnx.state(network, nnx.Param))
-    assert len(jax.tree.leaves(rest)) == len(jax.tree.leaves(nnx.state(network, Mask))) == 4
+FOUR = Spec((4,))
+BODY = Chain((("conv", Conv(2, 2, (3, 3), padding=(1, 1))), ("bn", BatchNorm(2))))
+MIXED = Network(
+    Chain(
+        (
+            ("stem", Chain((("bn", BatchNorm(2, affine=False)),))),
+            ("(block)", Residual(BODY, Chain((("0", Conv(2, 2, (1, 1))),)))),
+            ("relu", Relu()),
+            ("pool", GlobalPool()),
+            ("fc", Dense(2, 3, bias=True)),
+        )
+    ),
+    Spec((4, 5, 2)),
+)
+SOURCE = Network(
+    Chain((("fc1", Gadget(Dense(4, 3), 5, U, U)), ("relu", Relu()), ("fc2", Copies(Dense(3, 2, True), 4, (U, U))))),
+    Spec((4,), nonnegative=True),
+)
 
 
-def test_counts_of_experiment_2():
-    normal = Sampler.normal(1.0)
-    redundant = (arch.Gadget(784, 5, 500, normal, normal), arch.Gadget(500, 5, 10, normal, normal))
-    assert arch.source_weights(redundant) == 1_991_420
-    assert arch.source_weights((arch.Parallel(784, 21, 500, U, shared=True),)) == 21 * 500
+def test_names_are_paths_without_what_is_in_parentheses() -> None:
+    assert list(MIXED.tensors) == [
+        *("stem.bn.running_mean", "stem.bn.running_var"),
+        *("conv.weight", "bn.weight", "bn.bias", "bn.running_mean", "bn.running_var"),
+        *("downsample.0.weight", "fc.weight", "fc.bias"),
+    ]
+    assert list(MIXED.affine) == ["conv", "downsample.0", "fc"]
+    assert list(MIXED.approximated) == ["conv.weight", "downsample.0.weight", "fc.weight", "fc.bias"]
+    assert MIXED.output == Spec((3,))
+    assert MIXED.given_to("relu") == Spec((4, 5, 2)) and MIXED.given_to("fc") == Spec((2,), nonnegative=True)
+    assert MIXED.source_weights == 0 and not MIXED.drawn
 
 
-def test_redraws_change_their_block_alone():
-    layer = arch.Gadget(4, 3, 5, U, U)
-    plain = arch.draw_source((layer,), 0)
-    rows = {"0.second": np.array([[1, 4, 2], [3, 0, 1]], np.int32), "0.first": np.array([[2, 0, 1]], np.int32)}
-    redrawn = arch.draw_source((layer,), 0, rows)
-    changed = plain["0.second"] != redrawn["0.second"]
-    assert changed[1, :, 4].all() and changed[3, :, 0].all() and changed.sum() == 6
-    assert (plain["0.first"] != redrawn["0.first"]).sum(1).tolist() == [0, 0, 3, 0]
+def test_a_source_stands_for_its_target() -> None:
+    target = Network(Chain((("fc1", Dense(4, 3)), ("relu", Relu()), ("fc2", Dense(3, 2, True)))), SOURCE.given)
+    assert SOURCE.target == target and hash(SOURCE.target) == hash(target)
+    assert SOURCE.approximated == target.approximated == target.tensors
+    assert {name: tensor.shape for name, tensor in SOURCE.drawn.items()} == {
+        "fc1.first": (4, 5),
+        "fc1.weight": (3, 4, 5),
+        "fc2.weight": (2, 3, 4),
+        "fc2.bias": (2, 4),
+    }
+    assert SOURCE.source_weights == 20 + 60 + 24 + 8
 
 
-def test_json_round_trip():
-    architecture = (arch.Linear(4, 3, U), GADGETS[0].__class__(3, 2, 6, U, Sampler.normal(2), signed=True))
-    assert arch.from_json(arch.to_json(architecture)) == architecture
+def test_initial_weights_are_he_normal_and_norms_change_nothing() -> None:
+    network = Network(
+        Chain((("fc", Dense(400, 300, True)), ("bn", BatchNorm(300)), ("ln", LayerNorm(300)))), Spec((400,))
+    )
+    start = network.initial(jax.random.key(0))
+    assert {name: value.shape for name, value in start.items()} == network.tensors
+    assert abs(float(start["fc.weight"].std()) - (2 / 400) ** 0.5) < 1e-3
+    for name in ("bn.weight", "bn.running_var", "ln.weight"):
+        np.testing.assert_array_equal(start[name], 1)
+    for name in ("fc.bias", "bn.bias", "bn.running_mean", "ln.bias"):
+        np.testing.assert_array_equal(start[name], 0)
+
+
+def test_training_uses_the_batch_and_moves_the_running_means() -> None:
+    tensors = stored(MIXED.root)
+    x = np.random.default_rng(0).normal(0.5, 2, (6, 4, 5, 2)).astype(np.float32)
+    train = jax.jit(lambda tensors, x: MIXED.train(tensors, x))
+    found, moved = train({name: jnp.asarray(value) for name, value in tensors.items()}, jnp.asarray(x))
+    batch: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+
+    def of_batch(path: str, x: np.ndarray) -> np.ndarray:
+        batch[path] = x.mean((0, 1, 2)), x.var((0, 1, 2))
+        return normalized(x, Own(tensors, path), *batch[path], 1e-5)
+
+    stem = of_batch("stem.bn", x.astype(np.float64))
+    convolved = evaluate(BODY.nodes[0][1], {"weight": tensors["conv.weight"]}, stem)
+    body = of_batch("bn", convolved)
+    added = body + evaluate(Conv(2, 2, (1, 1)), {"weight": tensors["downsample.0.weight"]}, stem)
+    pooled = np.maximum(added, 0).mean((1, 2))
+    np.testing.assert_allclose(found, pooled @ tensors["fc.weight"].T + tensors["fc.bias"], rtol=1e-4, atol=1e-4)
+    assert set(moved) == {name for name in MIXED.tensors if "running" in name}
+    for path, (mean, variance) in batch.items():
+        for name, value in (("running_mean", mean), ("running_var", variance)):
+            expected = 0.9 * tensors[f"{path}.{name}"] + 0.1 * value
+            np.testing.assert_allclose(moved[f"{path}.{name}"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_measured_gains_make_every_output_a_unit() -> None:
+    weights = {name: jnp.asarray(value) for name, value in SOURCE.draw(1).items()}
+    x = jnp.asarray(np.random.default_rng(0).uniform(size=(50, 4)), jnp.float32)
+
+    @jax.jit
+    def measured(kept: jax.Array) -> dict[str, jax.Array]:
+        masks = {name: jnp.broadcast_to(kept, tensor.shape) for name, tensor in SOURCE.drawn.items()}
+        return SOURCE.measured_gains(weights, lambda name: FixedGate(masks[name]), x)
+
+    def gains(kept: bool) -> dict[str, float]:
+        return {name: float(gain) for name, gain in measured(jnp.array(kept)).items()}
+
+    found = gains(True)
+    assert set(found) == {"fc1.gain", "fc2.gain"}
+    scaled = SOURCE.replaced(
+        lambda path, node: dataclasses.replace(node, gain=found[f"{path}.gain"]) if path in SOURCE.sources else node  # type: ignore[call-arg]
+    )
+    masks = {name: np.ones(tensor.shape, bool) for name, tensor in SOURCE.drawn.items()}
+    hidden = Network(Chain(scaled.root.nodes[:1]), SOURCE.given)  # type: ignore[attr-defined]
+    for network in (hidden, scaled):
+        np.testing.assert_allclose(np.mean(np.square(forward(network, weights, masks)(x))), 1, rtol=1e-5)
+    assert gains(False) == {"fc1.gain": 1.0, "fc2.gain": 1.0}  # nothing kept: nothing to scale
+
+
+def test_batches_are_padded_and_of_one_shape() -> None:
+    shapes = []
+
+    def double(x: jax.Array) -> jax.Array:
+        shapes.append(x.shape)
+        return 2 * x
+
+    images = np.arange(14, dtype=np.float32).reshape(7, 2)
+    np.testing.assert_array_equal(outputs(double, images, batch_size=3), 2 * images)
+    assert shapes == [(3, 2)] * 3
+    np.testing.assert_array_equal(outputs(double, images), 2 * images)
+    with pytest.raises(InputError, match="no examples"):
+        outputs(double, images[:0])
+    with pytest.raises(InputError, match="batch size is 0"):
+        outputs(double, images, batch_size=0)
+
+
+def test_large_networks_run_in_small_batches() -> None:
+    plain = Network(Conv(3, 2, (3, 3)), Spec((512, 512, 3)))
+    wide = Network(Gadget(Conv(3, 2, (3, 3)), 40, U, U), plain.given)
+    assert batch_size(MIXED) == 500
+    assert batch_size(plain) == 2**25 // (512 * 512 * 3)
+    assert batch_size(wide) == 2**25 // (512 * 512 * 3 * 40) == 1
+
+
+def chained(*nodes: tuple[str, Node], given: Spec | None = FOUR) -> Network:
+    return Network(Chain(nodes), given)
 
 
 @pytest.mark.parametrize(
-    ("rows", "words"),
+    ("make", "words"),
     [
-        ([], "at least one layer"),
-        ([{"kind": "liner"}], "did you mean 'linear'"),
-        (arch.to_json((arch.Linear(4, 3, U), arch.Linear(2, 3, U))), "3 outputs .* 2 inputs"),
-        (arch.to_json((arch.Linear(4, 0, U),)), "empty"),
+        (lambda: chained(("relu", Relu())), "at least one layer with weights"),
+        (lambda: chained(("fc1", Dense(4, 3)), ("fc2", Dense(2, 5))), r"'fc2': .* 2 inputs is given \[3\]"),
+        (lambda: chained(("a", Chain((("b", Dense(3, 4)),)))), r"node 'a.b': .* 3 inputs is given \[4\]"),
+        (lambda: chained(("(a)", Dense(3, 4))), r"node '\(a\)': .* 3 inputs is given \[4\]"),
+        (lambda: chained(("fc", Dense(4, 3)), given=None), "not said what the network is given"),
+        (lambda: Network(Tensor((2, 2))), "has no name"),
+        (lambda: Network(PositionEmbedding(3, 4), Spec((3, 4))), "has no name"),
+        (lambda: chained(("(a)", Dense(4, 4)), ("(b)", Dense(4, 4))), "tensors .* 2 are called 'weight'"),
+        (lambda: chained(("(a)", Single(Dense(4, 4), U)), ("(b)", Relu()), ("(c)", Relu())), "3 are called ''"),
+        (lambda: chained(("(a)", Single(Dense(4, 4), U)), ("(b)", Single(Dense(4, 4), U))), "different names"),
+        (
+            lambda: Network(Bag((("a", Copies(Dense(4, 4), 2, (U,))), ("a.weight", Copies(Tensor((4, 4)), 2, (U,)))))),
+            "tensors .* 2 are called 'a.weight'",
+        ),
+        (
+            lambda: chained(("a", Single(Dense(4, 4), U)), ("a.gain", PositionEmbedding(3, 4)), given=Spec((3, 4))),
+            "tensors .* 2 are called 'a.gain'",
+        ),
+        (lambda: chained(("fc", Dense(4, 3)), ("fc", Relu())), "need different names"),
+        (lambda: Network(Bag(())), "needs tensors"),
+        (lambda: Network(Bag((("a", LayerNorm(0)),))), "sizes from 1 up"),
+        (lambda: Network(Bag((("a", Tensor((2**20, 2**20, 2**20))),))), "at most 281,474,976,710,656 weights"),
+        (lambda: chained(("r", Residual(Dense(4, 3)))), r"block 'r' adds \[3\] and \[4\]; give it a projection"),
+        (lambda: chained(("a", Attention(2, Dense(4, 8), Dense(4, 4))), given=Spec((3, 4))), "qkv must give 3 x 4"),
+        (lambda: chained(("a", Attention(2, Dense(4, 12), Dense(4, 8))), given=Spec((3, 4))), "proj must give 4"),
+        (lambda: Attention(0, Dense(4, 12), Dense(4, 4)), "needs heads, not 0"),
+        (lambda: Conv(4, 6, (3, 3), groups=4), "4 inputs and 6 outputs has no 4 groups"),
+        (lambda: Conv(4, 4, (3, 3), groups=0), "needs groups"),
+        (lambda: Conv(4, 4, (0, 3)), "sizes and strides from 1 up"),
+        (lambda: Dense(0, 3), "needs inputs and outputs, not 0 and 3"),
+        (lambda: MaxPool((2, 2), padding=(2, 0)), "half a window at most"),
+        (lambda: AveragePool((2, 2), stride=(0, 1)), "sizes and strides from 1 up"),
+        (lambda: Normalize((0.5,), (0.0,)), "positive deviation"),
+        (lambda: Normalize((0.5, 0.5), (1.0,)), "positive deviation"),
+        (lambda: BatchNorm(3, epsilon=0.0), "positive epsilon"),
+        (lambda: LayerNorm(3, epsilon=-1.0), "positive epsilon"),
+        (lambda: Spec(()), r"shape \[\] is not possible"),
+        (lambda: Spec((3, 0)), r"shape \[3, 0\] is not possible"),
+        (lambda: Spec((MOST_VALUES + 1,)), "is not possible"),
+        (lambda: chained(("conv", Conv(1, 2**12, (1, 1))), given=Spec((2**9, 2**9, 1))), "is not possible"),
     ],
 )
-def test_bad_architectures_are_refused(rows, words):
+def test_what_is_no_network_is_refused(make, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        arch.from_json(rows)
+        make()
 
 
-def test_too_large_a_gadget_is_refused():
-    with pytest.raises(InputError, match=r"2\*\*32"):
-        arch.draw_source((arch.Gadget(10_000, 50, 1, U, U),), 0)
+def test_flattening_is_channels_first_as_the_weights_of_others_expect() -> None:
+    network = Network(Chain((("flatten", Flatten()), ("fc", Dense(12, 1)))), Spec((2, 3, 2)))
+    one_hot = np.zeros((1, 12), np.float32)
+    one_hot[0, 1 * 6 + 1 * 3 + 2] = 1  # channel 1, row 1, column 2 of [2, 2, 3]
+    x = np.arange(12, dtype=np.float32).reshape(1, 2, 3, 2)
+    assert float(forward(network, {"fc.weight": one_hot})(jnp.asarray(x))[0, 0]) == x[0, 1, 2, 1]

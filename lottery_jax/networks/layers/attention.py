@@ -36,7 +36,9 @@ class Attention(Inner):
 
     def flow(self, given: Spec, path: str, seen: dict[str, Spec]) -> Spec:
         if len(given.shape) != 2 or given.shape[1] % self.heads:
-            raise InputError(f"attention of {self.heads} heads needs tokens whose size they divide, not {given.shape}")
+            raise InputError(
+                f"attention of {self.heads} heads needs tokens whose size they divide, not {list(given.shape)}"
+            )
         tokens, size = given.shape
         if self.qkv.flow(given, join(path, "qkv"), seen).shape != (tokens, 3 * size):
             raise InputError(f"the projection qkv must give 3 x {size} numbers for each token")

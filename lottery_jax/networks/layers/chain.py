@@ -41,7 +41,7 @@ class Chain(Inner):
             except InputError as error:
                 if isinstance(node, Inner):
                     raise
-                raise InputError(f"node {join(path, name)!r}: {error}") from None
+                raise InputError(f"node {join(path, name) or name!r}: {error}") from None
         return given
 
     def module(self, weights: Weights) -> nnx.Module:

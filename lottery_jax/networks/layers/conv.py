@@ -48,7 +48,7 @@ class Conv(Operation):
         return dataclasses.replace(self, inputs=self.inputs * factor)
 
     def resized(self, given: Spec, units: Callable[[int], int]) -> Self:
-        depthwise, inputs = self.groups == self.inputs, given.shape[-1]
+        depthwise, inputs = self.groups == self.inputs > 1, given.shape[-1]  # one group of one input is any convolution
         groups = inputs if depthwise else self.groups
         return dataclasses.replace(self, inputs=inputs, outputs=units(self.outputs), groups=groups)
 

@@ -1,6 +1,7 @@
 """Pooling: windows of an image, or all of it, to one number for each channel."""
 
 import dataclasses
+import math
 from typing import ClassVar
 
 import jax
@@ -56,7 +57,9 @@ class AveragePool(_Windows):
     kind: ClassVar[str] = "average_pool"
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return nnx.avg_pool(x, self.size, self.stride or self.size, sides(self.padding))  # type: ignore[arg-type]
+        # Not Flax's own mean, which divides float32 by int32 and so fails where promotion is strict.
+        total = nnx.pool(x, 0.0, jax.lax.add, self.size, self.stride or self.size, sides(self.padding))
+        return total / math.prod(self.size)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,9 +13,10 @@ import pytest
 
 from lottery_jax import data
 from lottery_jax.data import cache, datasets, downloads, prepared
+from lottery_jax.data.dataset import fixed_order
 from lottery_jax.errors import InputError
 
-TFDS = Path(__file__).parents[2] / "shared" / "tfds"
+TFDS = Path(__file__).parents[3] / "shared" / "tfds"
 needs_tfds = pytest.mark.skipif(not (TFDS / "mnist").is_dir(), reason="no prepared data sets in ../shared/tfds")
 
 
@@ -84,21 +85,19 @@ def test_digits_are_the_embedded_ones_split_by_class() -> None:
         assert part.images.dtype == np.float32 and part.labels.dtype == np.int32
         counts = np.bincount(part.labels, minlength=10) / len(part)
         np.testing.assert_allclose(counts, np.bincount(load_digits().target) / 1797, atol=0.01)
-    together = np.concatenate([part.images for part in parts]) * 16
+        assert part.images.shape[1:] == (8, 8, 1)
+    together = np.concatenate([part.images for part in parts]).reshape(-1, 64) * 16
     original = load_digits().data
     np.testing.assert_array_equal(np.sort(together, axis=0), np.sort(original, axis=0))
     assert {tuple(row) for row in together.tolist()} == {tuple(row) for row in original.tolist()}
-    assert digits.inputs == 64 and digits.classes == 10 and digits.nonnegative
+    assert digits.shape == (8, 8, 1) and digits.classes == 10 and digits.nonnegative
 
 
 def test_the_split_does_not_depend_on_the_order_of_the_files() -> None:
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (50, 2, 2, 1)).astype(np.uint8), rng.integers(0, 10, 50)
     shuffled = rng.permutation(50)
-    order, other = (
-        datasets._fixed_order(images, labels),
-        datasets._fixed_order(images[shuffled], labels[shuffled]),
-    )
+    order, other = fixed_order(images, labels), fixed_order(images[shuffled], labels[shuffled])
     np.testing.assert_array_equal(images[order], images[shuffled][other])
     assert sorted(order) == list(range(50)) != list(order)
 
@@ -114,14 +113,15 @@ def test_mnist_from_a_prepared_folder(mnist_cache: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(datasets, "read_prepared", None)
     monkeypatch.setenv("TFDS_DATA_DIR", str(TFDS))
     mnist = data.load("mnist", cache_dir=mnist_cache)
+    assert mnist.fingerprint == "93e154894d3da091"
     parts = (mnist.train, mnist.validation, mnist.test)
-    assert [part.images.shape for part in parts] == [(55000, 784), (5000, 784), (10000, 784)]
+    assert [part.images.shape for part in parts] == [(count, 28, 28, 1) for count in (55000, 5000, 10000)]
     assert all(part.images.min() == 0 and part.images.max() == 1 for part in parts)
     # The published counts of each digit, which no permutation changes.
     train = np.bincount(mnist.train.labels) + np.bincount(mnist.validation.labels)
     assert train.tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
     assert np.bincount(mnist.test.labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
-    assert round(float(mnist.train.images[:, ::7].mean(dtype=np.float64)), 2) == 0.13
+    assert round(float(mnist.train.images.reshape(-1, 784)[:, ::7].mean(dtype=np.float64)), 2) == 0.13
 
 
 @needs_tfds
@@ -133,7 +133,7 @@ def test_prepared_images_equal_the_readers_own(mnist_cache: Path) -> None:
         rows = [source[index] for index in range(5)]
     test = data.load("mnist", data_dir=TFDS, cache_dir=mnist_cache).test
     for row in rows:
-        same = (test.images == row["image"].reshape(-1).astype(np.float32) / np.float32(255)).all(axis=1)
+        same = (test.images == row["image"].astype(np.float32) / np.float32(255)).all(axis=(1, 2, 3))
         assert test.labels[same].tolist() == [row["label"]]
 
 
@@ -143,7 +143,7 @@ def test_download_is_checked_decoded_and_kept(name: str, monkeypatch: pytest.Mon
     asked = serve(monkeypatch, name, files)
     loaded = data.load(name, cache_dir=tmp_path)
     assert len(asked) == len(files) and len(loaded.validation) == 5000
-    assert loaded.train.images.shape[1] == loaded.inputs == np.prod(datasets.SHAPES[name])
+    assert loaded.train.images.shape[1:] == loaded.shape == datasets.SHAPES[name]
     again = data.load(name, cache_dir=tmp_path)
     assert len(asked) == len(files), "the second time comes from the cache"
     np.testing.assert_array_equal(again.train.images, loaded.train.images)

@@ -1,0 +1,133 @@
+"""Every construction with what it takes, and small targets of every kind: one that is missing here fails a test."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+from safetensors.numpy import save_file
+
+from lottery_jax.constructions import Construction, Pensia, Scalar, ScalarShared
+from lottery_jax.networks.layers.activations import Relu
+from lottery_jax.networks.layers.bag import Bag, Tensor
+from lottery_jax.networks.layers.chain import Chain
+from lottery_jax.networks.layers.conv import Conv
+from lottery_jax.networks.layers.dense import Dense
+from lottery_jax.networks.layers.reshape import Flatten
+from lottery_jax.networks.network import Network
+from lottery_jax.networks.node import Spec
+from lottery_jax.networks.target import Target
+from lottery_jax.networks.zoo.mlp import mlp
+from lottery_jax.networks.zoo.resnets import resnet
+from lottery_jax.networks.zoo.transformers import vit
+from lottery_jax.subset_sum.smallest import Enumerate
+from lottery_jax.subset_sum.solver import Solver, Stage
+from lottery_jax.tasks import load_model
+
+COUNT = 8
+"""Candidates of most tests. With 64 problems at a time they all run the same compiled programs."""
+CHUNK = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A construction, the tolerance that suits it, and the sentence in which it refuses a target it does not take."""
+
+    construction: Construction
+    tolerance: float
+    refusals: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+COVERED = {
+    entry.construction.name: entry
+    for entry in (
+        Entry(Pensia(COUNT), 0.1, {"bag": r"units in front of layers.*'first' .*use scalar"}),
+        Entry(Scalar(COUNT), 0.05),
+        Entry(ScalarShared(COUNT), 0.1),
+    )
+}
+
+
+class Nearest(Solver):
+    """The best subset of one candidate: where the engine is tested, for this compiles quickly."""
+
+    max_candidates = 64
+
+    def stages(self, candidates: int) -> tuple[Stage, ...]:
+        return (Enumerate((0, 1)),)
+
+    def __repr__(self) -> str:
+        return "Nearest()"
+
+
+def random_target(network: Network, seed: int = 0) -> Target:
+    """A network with random tensors; variances and the factors of normalisations are near 1."""
+    random = np.random.default_rng(seed)
+    values = {}
+    for name, shape in network.tensors.items():
+        near_one = name.rpartition(".")[2] == "running_var" or ("norm" in name and name.endswith("weight"))
+        values[name] = (near_one + random.uniform(-0.3, 0.3, shape)).astype(np.float32)
+    return Target(network, values)  # type: ignore[arg-type]
+
+
+def _mlp(nonnegative: bool) -> Network:
+    return mlp((9, 6, 4), Spec((9,), nonnegative))
+
+
+def _mlp_with_biases(nonnegative: bool) -> Network:
+    return mlp((8, 6, 4), Spec((2, 2, 2), nonnegative), bias=True)
+
+
+def _convolutions(nonnegative: bool) -> Network:
+    """Stride, padding and a depthwise one, whose outputs the last layer is given with either sign."""
+    strided = Conv(2, 4, (3, 2), stride=(2, 1), padding=(1, 0), bias=True)
+    nodes = (("conv1", strided), ("relu", Relu()), ("conv2", Conv(4, 4, (2, 2), groups=4)), ("flatten", Flatten()))
+    return Network(Chain((*nodes, ("fc", Dense(16, 3)))), Spec((5, 4, 2), nonnegative))
+
+
+def _residual(nonnegative: bool) -> Network:
+    given = Spec((4, 4, 1), nonnegative)
+    return resnet(given, 3, 1.0, channels=(2, 2), blocks=(1, 1), bottleneck=False)
+
+
+def _transformer(nonnegative: bool) -> Network:
+    return vit(Spec((4, 4, 1), nonnegative), 3, 1 / 32, patch=2, depth=1)
+
+
+NETWORKS: dict[str, Callable[[bool], Network]] = {
+    "mlp": _mlp,
+    "mlp with biases": _mlp_with_biases,
+    "convolutions": _convolutions,
+    "residual": _residual,
+    "transformer": _transformer,
+}
+"""From whether the inputs are never negative to a network."""
+
+
+def bag() -> Target:
+    """Tensors of every type of float, of one to four dimensions, one of them zero; sizes are no multiple of 8."""
+    random = np.random.default_rng(0)
+    arrays = {
+        "first": random.normal(size=(7, 5)).astype(np.float32),
+        "conv": random.normal(size=(3, 2, 2, 3)).astype(np.float16),
+        "double": random.uniform(-0.3, 0.3, (9, 5)),
+        "half": (random.normal(size=11) * 0.1).astype(ml_dtypes.bfloat16),
+        "zero": np.zeros((3, 2), np.float32),
+    }
+    tree = Bag(tuple((name, Tensor(value.shape)) for name, value in arrays.items()))
+    return Target(Network(tree), arrays)  # type: ignore[arg-type]
+
+
+TARGETS: dict[str, Callable[[], Target]] = {
+    f"{name}, {words}": lambda make=make, nonnegative=nonnegative: random_target(make(nonnegative))
+    for name, make in NETWORKS.items()
+    for words, nonnegative in (("inputs never negative", True), ("inputs of any sign", False))
+} | {"bag": bag}
+
+
+def model_file(path: Path, sizes: dict[str, tuple[int, ...]], seed: int = 0) -> Target:
+    """A model's file with normal weights, and the target that it is."""
+    random = np.random.default_rng(seed)
+    save_file({name: random.normal(size=size).astype(np.float32) for name, size in sizes.items()}, path)
+    return load_model(path)[0]

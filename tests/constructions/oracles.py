@@ -1,0 +1,220 @@
+"""Independent answers in NumPy: what a ticket's candidates are, from stated stream positions, and what errors can do."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Iterator
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from lottery_jax.networks.fold import folded
+from lottery_jax.networks.node import Node, Operation, Spec, Weights, join
+from lottery_jax.networks.sources.copies import Copies
+from lottery_jax.networks.sources.gadget import Gadget
+from lottery_jax.networks.target import Target
+from lottery_jax.sampler import Sampler, draw_host
+from lottery_jax.tickets.ticket import Ticket
+from tests.subset_sum.oracles import all_residuals
+
+STRIDE = 1 << 16
+"""From the streams of one attempt to those of the next."""
+
+Candidates = tuple[np.ndarray, np.ndarray]
+"""Of each weight of a tensor, float64 [P, N], and which bits of its mask they are, [P, N]."""
+Draws = Callable[[int], list[Candidates]]
+"""From an attempt to the candidates for each sign of input."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """The candidates of a target tensor; `each` of its weights, neighbours, are drawn again together."""
+
+    name: str
+    draws: Draws
+    each: int = 1
+
+
+def draws_of(ticket: Ticket) -> Iterator[Drawn]:
+    """The candidates of every target tensor of a ticket, in order, each drawn whole by NumPy from its streams."""
+    stream = 0
+    for path, source in ticket.network.sources.items():
+        if isinstance(source, Gadget):
+            yield from _gadget(ticket, path, source, stream)
+            stream += 2
+        else:
+            assert isinstance(source, Copies)
+            for own, sampler in zip(source.of.tensors(), source.samplers, strict=True):
+                yield _copies(ticket, join(path, own), source, sampler, stream)
+                stream += 1
+
+
+def _copies(ticket: Ticket, name: str, source: Copies, sampler: Sampler, stream: int) -> Drawn:
+    """Row p of a stream has the copies of weight p, or of output p where they are shared."""
+    shape = ticket.network.approximated[name]
+    rows = shape[0] if source.shared else math.prod(shape)
+    each = math.prod(shape) // rows
+
+    def draws(attempt: int) -> list[Candidates]:
+        at = stream + STRIDE * attempt
+        drawn = draw_host(sampler, seed=ticket.seed, stream=at, shape=(rows, source.copies)).astype(np.float64)
+        values = np.repeat(drawn, each, 0)
+        return [(values, np.broadcast_to(np.arange(source.copies), values.shape))]
+
+    return Drawn(name, draws, each)
+
+
+def _gadget(ticket: Ticket, path: str, source: Gadget, stream: int) -> Iterator[Drawn]:
+    """The first matrix is on one stream, the second on the next; both are the theorem's, in full."""
+    of, units = source.of, source.units
+    candidates, own, places = units // 2, of.inputs // of.groups, math.prod(of.places)
+    given = ticket.network.given_to(path)
+    assert given is not None
+    both = not given.nonnegative
+    edges = _edges(ticket, join(path, "first"), of.inputs, units, both, of.bias, stream)
+    block = of.outputs // of.groups  # outputs that a group of inputs serves
+    inputs = np.arange(of.outputs)[:, None, None] // block * own + np.arange(own)[:, None]
+    inputs = np.broadcast_to(inputs, (of.outputs, own, places)).reshape(-1)
+
+    def second(attempt: int) -> dict[str, np.ndarray]:
+        """The second random weights of every target weight, [P, units]."""
+        size = (own * places + of.bias) * units * of.outputs
+        flat = draw_host(source.second, seed=ticket.seed, stream=stream + 1 + STRIDE * attempt, shape=(size,))
+        split = own * places * units * of.outputs
+        weight = flat[:split].reshape(own, units, places, of.outputs).transpose(3, 0, 2, 1).reshape(-1, units)
+        return {"weight": weight, "bias": flat[split:].reshape(-1, of.outputs).T}
+
+    def draws(attempt: int, name: str) -> list[Candidates]:
+        v = second(attempt)[name].astype(np.float64)
+        feeding = inputs if name == "weight" else np.full(of.outputs, of.inputs)
+        found = []
+        for sign in (1, -1) if both and name == "weight" else (1,):
+            # The first n units of the sign; units beyond those that there are count as nothing.
+            usable = [np.flatnonzero(sign * u > 0)[:candidates] for u in edges]
+            rest = [np.setdiff1d(np.arange(units), chosen)[: candidates - len(chosen)] for chosen in usable]
+            slots = np.stack([np.concatenate(pair) for pair in zip(usable, rest, strict=True)])[feeding]
+            u = np.take_along_axis(edges[feeding], slots, 1)
+            values = source.gain * np.where(sign * u > 0, u, 0) * np.take_along_axis(v, slots, 1)
+            found.append((values, slots))
+        return found
+
+    for name in of.tensors():
+        yield Drawn(join(path, name), functools.partial(draws, name=name))
+
+
+def _edges(ticket: Ticket, name: str, inputs: int, units: int, both: bool, bias: bool, stream: int) -> np.ndarray:
+    """The first edges that lead from inputs to units of their own, [I, U]; those of weak inputs are drawn again."""
+    total = inputs + bias
+
+    def diagonal(attempt: int) -> np.ndarray:
+        full = draw_host(
+            Sampler.uniform(-1, 1),
+            seed=ticket.seed,
+            stream=stream + STRIDE * attempt,
+            shape=(total, total, units),
+        )
+        return full[np.arange(total), np.arange(total)].astype(np.float64)
+
+    def weak(edges: np.ndarray) -> np.ndarray:
+        # Each sign's units reach less than half of what is to be expected of n of them; the constant 1 has one sign.
+        reach = np.stack([np.maximum(edges, 0).sum(1), np.maximum(-edges, 0).sum(1)])
+        signs = np.array([[True] * total, [both] * inputs + [False] * bias])
+        return ((reach < units / 8) & signs).any(0)
+
+    edges, attempts, attempt = diagonal(0), np.zeros(total, np.int64), 0
+    while weak(edges).any():
+        attempt += 1
+        attempts[weak(edges)] = attempt
+        edges = np.where(weak(edges)[:, None], diagonal(attempt), edges)
+    again = np.flatnonzero(attempts)
+    np.testing.assert_array_equal(ticket.redraws(name), np.stack([again, attempts[again]], 1))
+    return edges
+
+
+def check_against_all_subsets(ticket: Ticket, target: Target, objective: str) -> int:
+    """Each weight's bits are as good as the best of all subsets of its candidates; returns how many were redrawn."""
+    tolerance, again = ticket.header.tolerance, 0
+    assert tolerance is not None
+    for found in draws_of(ticket):
+        wanted = target.array(found.name).astype(np.float64).reshape(-1)
+        mask = ticket.mask(found.name).reshape(len(wanted), -1)
+        attempts = np.zeros(len(wanted) // found.each, np.int64)
+        rows = ticket.redraws(found.name)
+        attempts[rows[:, 0]] = rows[:, 1]
+        attempts, again = np.repeat(attempts, found.each), again + len(rows)
+        used = np.zeros_like(mask)
+        for attempt in range(attempts.max() + 1):
+            failed = np.zeros(len(wanted), bool)
+            for values, slots in found.draws(attempt):
+                residuals, sizes = all_residuals(values, wanted)
+                least = residuals.min(1)
+                failed |= least > tolerance * (1 - 1e-4)
+                here = attempts == attempt
+                chosen = np.take_along_axis(mask, slots, 1) & (values != 0)
+                np.put_along_axis(used, slots, np.take_along_axis(used, slots, 1) | (chosen & here[:, None]), 1)
+                reached = np.abs(np.where(chosen, values, 0).sum(1) - wanted)
+                assert (reached[here] <= tolerance).all()
+                if objective == "least-error":
+                    assert (reached <= least + 1e-6)[here].all()
+                else:
+                    # What is at the tolerance but for rounding may count or not.
+                    most, fewest = (
+                        np.where(residuals <= tolerance * (1 + slack), sizes, 99).min(1) for slack in (-1e-5, 1e-5)
+                    )
+                    assert ((fewest <= chosen.sum(1)) & (chosen.sum(1) <= most))[here].all()
+            # Drawn again only where a weight of the block could not be reached.
+            assert failed.reshape(-1, found.each).any(1)[(attempts > attempt).reshape(-1, found.each)[:, 0]].all()
+        np.testing.assert_array_equal(used, mask)
+    return again
+
+
+@dataclasses.dataclass(frozen=True)
+class Shifted(Node):
+    """An operation whose output is shifted by `shift` times what an error of 1 in every weight can make there."""
+
+    of: Operation
+    kind: ClassVar[str] = "shifted"
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        return self.of.tensors()
+
+    def output(self, given: Spec) -> Spec:
+        return self.of.output(given)
+
+    def module(self, weights: Weights) -> nnx.Module:
+        ones = {name: jnp.ones(shape) for name, shape in self.of.tensors().items()}
+        return _Shift(self.of.module(weights), self.of.module(Weights(ones)), weights["shift"])
+
+
+class _Shift(nnx.Module):
+    def __init__(self, operation: nnx.Module, ones: nnx.Module, shift: jax.Array) -> None:
+        self.operation, self.ones, self.shift = operation, ones, nnx.Param(shift)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.operation(x) + self.shift[...] * jax.lax.stop_gradient(self.ones(jnp.abs(x)))  # type: ignore
+
+
+def sensitivity(target: Target) -> Callable[[np.ndarray], np.ndarray]:
+    """How much each output [B, C] may move for each unit of error in all weights, to first order.
+
+    An error of at most e in each weight moves an operation's output by at most e times the sum of |x|; from there on by
+    the slope of the network.
+    """
+    target = folded(target)
+    network, tensors = target.network, {name: jnp.asarray(value) for name, value in target.arrays().items()}
+    shifted = network.replaced(lambda path, node: Shifted(node) if isinstance(node, Operation) else node)
+    specs = {path: node.output(given) for path, node in network.affine.items() if (given := network.given_to(path))}
+    zeros = {join(path, "shift"): jnp.zeros(spec.shape) for path, spec in specs.items()}
+
+    def outputs(shifts: dict[str, jax.Array], image: jax.Array) -> jax.Array:
+        return shifted.module({**tensors, **shifts})(image[None])[0]  # type: ignore[operator]
+
+    def one(image: jax.Array) -> jax.Array:
+        slopes = jax.jacrev(outputs)(zeros, image)
+        return sum(jnp.abs(slope).reshape(len(slope), -1).sum(1) for slope in slopes.values())  # type: ignore
+
+    run = jax.jit(jax.vmap(one))
+    return lambda x: np.asarray(run(jnp.asarray(x)))

@@ -1,0 +1,125 @@
+"""What holds for every learner on every kind of source: exact counts, the same masks again, tickets that last."""
+
+import dataclasses
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lottery_jax.errors import InputError
+from lottery_jax.learned.registry import LEARNERS, SOURCES
+from lottery_jax.learned.sources import redundant_source
+from lottery_jax.networks.node import Spec
+from lottery_jax.networks.zoo.mlp import mlp
+from lottery_jax.tickets.certificate import verify
+from lottery_jax.tickets.ticket import Ticket, load_ticket
+from tests.learned import sources
+
+DATA = sources.small_data()
+KEEPS = (0.35, 1.0)
+BRIEF = {"edge-popup": {"batch_size": 8}}
+"""Options by which a learner is quick on few examples."""
+
+every_learner = pytest.mark.parametrize("name", LEARNERS)
+every_source = pytest.mark.parametrize("kind", sources.SOURCES)
+
+
+def learn(name: str, kind: str, **changes: object) -> list[Ticket]:
+    source = sources.SOURCES[kind]
+    arguments = {"seeds": (5,), "keeps": KEEPS, "epochs": 2, "stored": sources.stored(source), **changes}
+    return LEARNERS[name](**BRIEF[name]).learn(source, DATA, **arguments)  # type: ignore[arg-type]
+
+
+def test_every_learner_is_in_the_catalogue() -> None:
+    assert set(BRIEF) == set(LEARNERS)
+    assert all(learner.name == name for name, learner in LEARNERS.items())
+
+
+@every_learner
+@every_source
+def test_tickets_keep_what_was_asked_and_are_the_same_again(name: str, kind: str, tmp_path: Path) -> None:
+    source = sources.SOURCES[kind]
+    tickets = learn(name, kind)
+    assert [ticket.header.settings["keep"] for ticket in tickets] == list(KEEPS)
+    for ticket, again, keep in zip(tickets, learn(name, kind), KEEPS, strict=True):
+        assert (ticket.header.method, ticket.seed, ticket.header.tolerance) == (name, 5, None)
+        for tensor, drawn in source.drawn.items():
+            assert np.count_nonzero(ticket.mask(tensor)) == round(keep * drawn.size)
+        assert ticket.to_bytes() == again.to_bytes()
+        assert ticket.network.target == source.target
+        for label, value in ticket.source().items():
+            np.testing.assert_array_equal(value, source.draw(5)[label])
+    ticket = tickets[0]
+    ticket.save(tmp_path / "ticket")
+    loaded = load_ticket(tmp_path / "ticket")
+    images = jnp.asarray(DATA.test.images)
+    np.testing.assert_array_equal(ticket.forward()(images), loaded.forward()(images))
+    assert loaded.header == ticket.header
+    found = verify(loaded)
+    assert found.outcome == "promises nothing"
+    assert found.kept_weights == sum(round(KEEPS[0] * drawn.size) for drawn in source.drawn.values())
+    for label, value in sources.stored(source).items():
+        np.testing.assert_array_equal(loaded.stored[label], value)
+
+
+@every_learner
+def test_scores_follow_the_data(name: str) -> None:
+    """Other labels, other masks; other seeds, other source."""
+    kind = "gadget and single"
+    flipped = dataclasses.replace(DATA.train, labels=1 - np.asarray(DATA.train.labels))
+    other = dataclasses.replace(DATA, train=flipped)
+    (ticket,), (opposite,) = (
+        LEARNERS[name](**BRIEF[name]).learn(sources.GADGET, data, seeds=(5,), keeps=(0.35,), epochs=2)  # type: ignore[arg-type]
+        for data in (DATA, other)
+    )
+    assert any((ticket.mask(label) != opposite.mask(label)).any() for label in ticket.masks)
+    first, second = learn(name, kind, seeds=(5, 6), keeps=(0.35,))
+    assert first.to_bytes() == ticket.to_bytes() != second.to_bytes()
+    assert any((first.source()[label] != second.source()[label]).any() for label in first.masks)
+
+
+@every_learner
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"keeps": (0.5, 1.5)}, r"keep is 1.5.*\[0, 1\]"),
+        ({"keeps": (float("nan"),)}, "keep is nan"),
+        ({"keeps": ()}, "0 keeps"),
+        ({"seeds": ()}, "0 seeds"),
+        ({"seeds": (-1,)}, "seed must be in"),
+        ({"epochs": 0}, "epochs is 0"),
+        ({"stored": None}, r"are bn.weight \[3\].*, and `stored` holds nothing"),
+        ({"stored": {"bn.weight": np.ones(2)}}, r"`stored` holds bn.weight \[2\]"),
+    ],
+)
+def test_bad_input_is_refused(name: str, changes: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        learn(name, "convolutions and a stored norm", **changes)
+
+
+@every_learner
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (mlp((4, 3, 2), Spec((2, 2, 1))), "no random weights"),
+        (
+            mlp((64, 3, 10), Spec((8, 8, 1))),
+            r"maps \[8, 8, 1\] to \[10\] but small has examples of \[2, 2, 1\] and 2 classes",
+        ),
+        (mlp((4, 3, 3), Spec((2, 2, 1))), r"to \[3\] but small"),
+    ],
+)
+def test_a_source_that_does_not_fit_is_refused(name: str, source, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        LEARNERS[name]().learn(source, DATA, seeds=(0,), keeps=(0.5,), epochs=1)
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_every_source_of_a_comparison_fits_the_target(kind: str) -> None:
+    """`gadget` is the construction's own; the others have as many random weights, to a few percent."""
+    target = mlp((4, 30, 2), Spec((2, 2, 1), True))
+    made = redundant_source(target, copies=10)
+    found = SOURCES[kind](made)
+    assert found.given == made.given and found.output == made.output
+    assert abs(found.source_weights / made.source_weights - 1) < 0.05

@@ -1,0 +1,197 @@
+"""What every kind of node computes, once more: NumPy in float64, from the definitions and not from the package."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from lottery_jax.networks.node import Node
+from lottery_jax.networks.sources.source import Source
+
+Tensors = Mapping[str, np.ndarray]
+Size = tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Own:
+    """The tensors of one node by the last part of their names; a random one holds what is kept of it."""
+
+    tensors: Tensors
+    path: str = ""
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return np.asarray(self.tensors[".".join(part for part in (self.path, name) if part)], np.float64)
+
+    def get(self, name: str) -> Any:
+        """The tensor, or 0 where there is none (a bias)."""
+        return self[name] if f"{self.path}.{name}".lstrip(".") in self.tensors else 0.0
+
+    def under(self, name: str) -> "Own":
+        return self if name.startswith("(") else Own(self.tensors, f"{self.path}.{name}".strip("."))
+
+
+def evaluate(node: Node, tensors: Tensors | Own, x: np.ndarray) -> np.ndarray:
+    """x [B, *given] -> [B, *output], float64."""
+    own = tensors if isinstance(tensors, Own) else Own(tensors)
+    return ORACLES[node.kind](node, own, np.asarray(x, np.float64))
+
+
+def patches(x: np.ndarray, size: Size, stride: Size, padding: Size, fill: float = 0.0) -> np.ndarray:
+    """Windows [B, H', W', C, height, width] of images [B, H, W, C] with `fill` around them."""
+    across, along = ((zeros, zeros) for zeros in padding)
+    padded = np.pad(x, ((0, 0), across, along, (0, 0)), constant_values=fill)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, size, axis=(1, 2))
+    return windows[:, :: stride[0], :: stride[1]]
+
+
+def multiplied(of: Any, x: np.ndarray, weight: np.ndarray, bias: Any) -> np.ndarray:
+    """A dense layer, or a convolution, with this weight [O, I / groups, ...] and bias [O] or 0."""
+    if of.kind == "dense":
+        return x @ weight.T + bias
+    windows, outputs, inputs = patches(x, of.size, of.stride, of.padding), of.outputs // of.groups, weight.shape[1]
+    parts = [
+        np.tensordot(
+            windows[:, :, :, group * inputs : (group + 1) * inputs],
+            weight[group * outputs : (group + 1) * outputs],
+            axes=((3, 4, 5), (1, 2, 3)),
+        )
+        for group in range(of.groups)
+    ]
+    return np.concatenate(parts, -1) + bias
+
+
+def operation(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
+    return multiplied(node, x, own["weight"], own.get("bias"))
+
+
+def normalized(x: np.ndarray, own: Own, mean: np.ndarray, variance: np.ndarray, epsilon: float) -> np.ndarray:
+    scale = own["weight"] if isinstance(own.get("weight"), np.ndarray) else 1.0
+    return (x - mean) / np.sqrt(variance + epsilon) * scale + own.get("bias")
+
+
+def batch_norm(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
+    return normalized(x, own, own["running_mean"], own["running_var"], node.epsilon)
+
+
+def layer_norm(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
+    return normalized(x, own, x.mean(-1, keepdims=True), x.var(-1, keepdims=True), node.epsilon)
+
+
+def attention(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
+    examples, tokens, size = x.shape
+    head = size // node.heads
+    joined = evaluate(node.qkv, own.under("qkv"), x)
+    mixed = np.empty_like(x)
+    for number in range(node.heads):
+        # Queries of all heads stand first, then keys, then values.
+        query, key, value = (
+            joined[..., part * size + number * head : part * size + (number + 1) * head] for part in range(3)
+        )
+        for example in range(examples):
+            logits = query[example] @ key[example].T / math.sqrt(head)
+            shares = np.exp(logits - logits.max(1, keepdims=True))
+            mixed[example, :, number * head : (number + 1) * head] = (
+                shares / shares.sum(1, keepdims=True) @ value[example]
+            )
+    assert mixed.shape == (examples, tokens, size)
+    return evaluate(node.proj, own.under("proj"), mixed)
+
+
+def chain(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
+    for name, inner in node.nodes:
+        x = evaluate(inner, own.under(name), x)
+    return x
+
+
+def residual(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
+    return evaluate(node.body, own, x) + evaluate(node.shortcut, own.under("downsample"), x)
+
+
+def single(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
+    return node.gain * operation(node.of, own, x)
+
+
+def copies(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
+    bias = own["bias"].sum(-1) if "bias" in node.of.tensors() else 0.0
+    return node.gain * multiplied(node.of, x, own["weight"].sum(-1), bias)
+
+
+def gadget(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
+    """Positive inputs meet the units with a positive first weight, negative ones those with a negative one."""
+    of, first, second = node.of, own["first"], own["weight"]
+    group = np.arange(of.outputs) // (of.outputs // getattr(of, "groups", 1))
+    own_inputs = group[:, None] * second.shape[1] + np.arange(second.shape[1])  # [O, I / groups]
+    edges = first[own_inputs].reshape(*own_inputs.shape, *[1] * (second.ndim - 3), -1)
+    sides: list[Callable] = [lambda v: np.maximum(v, 0), lambda v: np.minimum(v, 0)] if node.relu else [lambda v: v]
+    total = sum(multiplied(of, side(x), (side(edges) * second).sum(-1), 0.0) for side in sides)
+    constant = own["bias"] @ sides[0](first[of.inputs]) if of.bias else 0.0
+    return node.gain * (total + constant)
+
+
+ORACLES: dict[str, Callable[[Any, Own, np.ndarray], np.ndarray]] = {
+    "dense": operation,
+    "conv": operation,
+    "relu": lambda node, own, x: np.where(x > 0, x, 0),
+    "leaky_relu": lambda node, own, x: np.where(x > 0, x, node.slope * x),
+    "tanh": lambda node, own, x: np.tanh(x),
+    "sigmoid": lambda node, own, x: 1 / (1 + np.exp(-x)),
+    "gelu": lambda node, own, x: x * _normal_distribution(node.approximate, x),
+    "max_pool": lambda node, own, x: patches(x, node.size, node.stride or node.size, node.padding, fill=-math.inf).max(
+        (-2, -1)
+    ),
+    "average_pool": lambda node, own, x: patches(x, node.size, node.stride or node.size, node.padding).mean((-2, -1)),
+    "global_pool": lambda node, own, x: x.reshape(len(x), -1, x.shape[-1]).mean(1),
+    "flatten": lambda node, own, x: np.moveaxis(x, -1, 1).reshape(len(x), -1),
+    "tokens": lambda node, own, x: np.stack([x[:, h, w] for h in range(x.shape[1]) for w in range(x.shape[2])], 1),
+    "normalize": lambda node, own, x: (x - np.array(node.mean)) / np.array(node.deviation),
+    "batch_norm": batch_norm,
+    "layer_norm": layer_norm,
+    "position_embedding": lambda node, own, x: x + own[""],
+    "attention": attention,
+    "chain": chain,
+    "residual": residual,
+    "single": single,
+    "copies": copies,
+    "gadget": gadget,
+}
+
+
+def _normal_distribution(approximate: bool, x: np.ndarray) -> np.ndarray:
+    if approximate:
+        return (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
+    return (1 + np.vectorize(math.erf)(x / math.sqrt(2))) / 2
+
+
+def stated_positions(source: Source) -> dict[str, tuple[int, np.ndarray]]:
+    """Stream, counted from the leaf's first, and the positions of all weights of each tensor, in the mask's shape.
+
+    Written from what the theorems' matrices are: they multiply from the left and are row-major, [inputs * units,
+    places, outputs] the second, [inputs, inputs * units] the first. A block of copies lies in one piece.
+    """
+    of: Any = source.of
+    shapes = of.tensors()
+    if source.kind == "copies":
+        return {name: (stream, _of_copies(source, shape)) for stream, (name, shape) in enumerate(shapes.items())}
+    output, inner, *places = np.indices((*shapes["weight"], 1 if source.kind == "single" else source.units))  # type: ignore[attr-defined]
+    *places, unit = places
+    units = unit.shape[-1]
+    place = np.ravel_multi_index(tuple(places), shapes["weight"][2:]) if places else np.zeros_like(unit)
+    count = math.prod(shapes["weight"][2:])
+    weight = ((inner * units + unit) * count + place) * of.outputs + output
+    if source.kind == "single":
+        return {"weight": (0, weight[..., 0])} | ({"bias": (1, np.arange(of.outputs))} if of.bias else {})
+    inputs = of.inputs + of.bias
+    channel, unit = np.indices((inputs, units))
+    found = {"first": (0, channel * (inputs * units) + channel * units + unit), "weight": (1, weight)}
+    if of.bias:
+        output, unit = np.indices((of.outputs, units))
+        found["bias"] = (1, ((shapes["weight"][1] * units) * count + unit) * of.outputs + output)
+    return found
+
+
+def _of_copies(source: Any, shape: tuple[int, ...]) -> np.ndarray:
+    index = np.indices((*shape, source.copies))
+    row = index[0] if source.shared else np.ravel_multi_index(tuple(index[:-1]), shape)
+    return row * source.copies + index[-1]

@@ -1,0 +1,155 @@
+"""Targets trained from a seed: good, kept, the same again; and tasks by name."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lottery_jax import data
+from lottery_jax.comparison.evaluation import accuracy
+from lottery_jax.errors import InputError
+from lottery_jax.networks.layers.activations import Relu
+from lottery_jax.networks.layers.batch_norm import BatchNorm
+from lottery_jax.networks.layers.chain import Chain
+from lottery_jax.networks.layers.dense import Dense
+from lottery_jax.networks.layers.reshape import Flatten
+from lottery_jax.networks.network import Network
+from lottery_jax.networks.node import Spec
+from lottery_jax.networks.target import Target
+from lottery_jax.networks.zoo.registry import architecture
+from lottery_jax.tasks import Recipe, load_task, train, train_target
+from lottery_jax.tasks.recipes import recipe
+
+DIGITS = Spec((8, 8, 1), True)
+SMALL = architecture("mlp", DIGITS, 10)
+
+
+def trained(network: Network, folder: Path, epochs: int = 1, seed: int = 0, **more) -> Target:
+    return train_target(network, data.load("digits"), Recipe(epochs, 64, 3e-3), seed=seed, cache_dir=folder, **more)
+
+
+def test_the_target_of_digits_is_good_kept_and_the_same_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    first = load_task("digits", cache_dir=tmp_path, progress=lambda done, epochs: seen.append((done, epochs)))
+    assert first.name == "digits" and first.target.network == architecture("mlp-64", DIGITS, 10)
+    assert seen[-1] == (60, 60) and len(seen) == 20
+    assert accuracy(first.target.forward(), first.dataset.test) >= 0.95
+    np.testing.assert_allclose(first.test_outputs, first.target.forward()(first.dataset.test.images), atol=1e-4)
+    in_one_part = load_task("digits", cache_dir=tmp_path / "other").target
+    monkeypatch.setattr(train, "_train", None)  # what follows must come from the cache
+    again = load_task("digits", cache_dir=tmp_path).target
+    assert again.digest == first.target.digest
+    for name, value in first.target.arrays().items():
+        np.testing.assert_allclose(value, in_one_part.array(name), rtol=0, atol=1e-3)
+
+
+def with_norm() -> Network:
+    nodes = (("flatten", Flatten()), ("fc1", Dense(64, 32)), ("bn1", BatchNorm(32)), ("relu", Relu()))
+    return Network(Chain((*nodes, ("fc2", Dense(32, 10, bias=True)))), DIGITS)
+
+
+def moved(target: Target) -> set[str]:
+    """Tensors that are not as every training begins with them: means of 0, variances of 1."""
+    start = {"running_mean": 0, "running_var": 1}
+    found = target.arrays()
+    return {
+        name
+        for name in found
+        if (first := start.get(name.rpartition(".")[2])) is not None and (found[name] != first).all()
+    }
+
+
+def test_batch_normalisation_is_trained_with_the_batch_and_used_with_its_running_means(tmp_path: Path) -> None:
+    target, digits = trained(with_norm(), tmp_path, epochs=8), data.load("digits")
+    assert moved(target) == {"bn1.running_mean", "bn1.running_var"}
+    assert accuracy(target.forward(), digits.test) >= 0.9
+    # What moved are the statistics of what comes in, as it is at the end (momentum 0.9 forgets the beginning).
+    images = np.asarray(digits.train.images).reshape(-1, 64).astype(np.float64)
+    given = images @ target.array("fc1.weight").T
+    np.testing.assert_allclose(target.array("bn1.running_mean"), given.mean(0), rtol=0.2, atol=0.1 * given.std())
+    np.testing.assert_allclose(target.array("bn1.running_var"), given.var(0), rtol=0.4)
+    assert trained(with_norm(), tmp_path, epochs=8).digest == target.digest  # means come back from the cache, too
+
+
+def test_a_convolutional_network_is_trained(tmp_path: Path) -> None:
+    target = trained(architecture("conv2", DIGITS, 10, width=0.125), tmp_path, epochs=4)
+    assert accuracy(target.forward(), data.load("digits").test) >= 0.6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "least"), [("resnet20", 0.85), ("vgg16", 0.8), ("vit", 0.6)])
+def test_a_deep_network_is_trained(name: str, least: float, tmp_path: Path) -> None:
+    digits = data.load("digits")
+    if name == "vgg16":  # five poolings: the digits are made four times as large
+        splits = [
+            data.Split(np.asarray(part.images).repeat(4, 1).repeat(4, 2), part.labels)
+            for part in (digits.train, digits.test)
+        ]
+        digits = data.Dataset("large digits", splits[0], splits[1], splits[1], 10, True)
+    network = architecture(name, Spec(digits.shape, True), 10, width=0.125)
+    target = train_target(network, digits, Recipe(15, 64, 3e-3), seed=0, cache_dir=tmp_path)
+    norms = {name for name in network.tensors if "running" in name}
+    assert moved(target) == norms and bool(norms) == (name != "vit")
+    assert accuracy(target.forward(), digits.test) >= least
+
+
+def test_a_damaged_kept_target_is_trained_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = trained(SMALL, tmp_path)
+    (file,) = tmp_path.rglob("*.safetensors")
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 64
+    file.write_bytes(content)
+    np.testing.assert_allclose(trained(SMALL, tmp_path).array("fc1.weight"), first.array("fc1.weight"), atol=1e-6)
+    assert "damaged" in caplog.text
+    trained(SMALL, tmp_path, epochs=2)
+    assert trained(SMALL, tmp_path, seed=1).digest != first.digest
+    trained(architecture("mlp", Spec((8, 8, 1), False), 10), tmp_path)
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 4, "other settings are another file"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": -1}, "seed is -1; choose one from 0"),
+        ({"seed": 2**32}, "seed is 4294967296"),
+        ({"recipe": Recipe(0)}, "epochs is 0"),
+        ({"recipe": Recipe(1, batch_size=0)}, "batch size of 0"),
+        ({"recipe": Recipe(1, batch_size=2000)}, "2000 does not fit 1257"),
+        ({"recipe": Recipe(1, learning_rate=float("nan"))}, "learning rate is nan"),
+        ({"recipe": Recipe(1, learning_rate=0.0)}, "learning rate is 0"),
+        ({"recipe": Recipe(2, learning_rate=1e38)}, "training of the target diverged.*lower the learning rate"),
+        ({"network": architecture("mlp", Spec((8, 9, 1)), 10)}, r"maps \[8, 9, 1\] to \[10\], but digits has"),
+        ({"network": architecture("mlp", DIGITS, 9)}, r"to \[9\], but digits has .* 10 classes"),
+    ],
+)
+def test_impossible_settings_are_refused(changes: dict, message: str, tmp_path: Path) -> None:
+    settings = {"network": SMALL, "recipe": Recipe(1), "seed": 0, **changes}
+    with pytest.raises(InputError, match=message):
+        train_target(settings.pop("network"), data.load("digits"), cache_dir=tmp_path, **settings)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("name", [*data.DATASETS, "my own"])
+@pytest.mark.parametrize("examples", [9, 300, 50_000])
+def test_every_recipe_fits_the_number_of_examples(name: str, examples: int) -> None:
+    for network in ("fc2", "lenet5", "resnet20"):
+        found = recipe(name, network, examples)
+        assert 1 <= found.batch_size <= examples and found.epochs > 0 < found.learning_rate
+
+
+def test_a_task_of_the_users_own_data(tmp_path: Path) -> None:
+    """Two clouds of points with numbers of both signs: the network is told so, and tells them apart."""
+    random = np.random.default_rng(0)
+    labels = np.arange(200) % 2
+    points = (random.normal(size=(200, 2)) + 4 * labels[:, None] - 2).astype(np.float32)
+    np.savez(tmp_path / "clouds.npz", images=points, labels=labels)
+    task = load_task(str(tmp_path / "clouds.npz"), cache_dir=tmp_path)
+    assert (task.name, task.target.network.given) == ("clouds", Spec((2,), False))
+    assert task.target.network.tensors == {"fc1.weight": (100, 2), "fc2.weight": (2, 100)}
+    assert accuracy(task.target.forward(), task.dataset.test) >= 0.9
+    with pytest.raises(InputError, match=r"conv2 does not fit examples of shape \[2\]"):
+        load_task(str(tmp_path / "clouds.npz"), architecture="conv2", cache_dir=tmp_path)
+    with pytest.raises(InputError, match="'lenet9' is unknown"):
+        load_task("digits", architecture="lenet9", cache_dir=tmp_path)
+    with pytest.raises(InputError, match="width 0"):
+        load_task("digits", width=0.0, cache_dir=tmp_path)
