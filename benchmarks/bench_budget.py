@@ -14,6 +14,7 @@ included, and are only worth reading where the machine did nothing else: its loa
 """
 
 import argparse
+import functools
 import json
 import os
 import resource
@@ -23,31 +24,43 @@ from pathlib import Path
 import numpy as np
 
 from lottery_jax import environment
-from lottery_jax.certificate import approximated_weights, verify
-from lottery_jax.constructions import TargetFronts, approximate, fisher_importance
-from lottery_jax.data import Dataset, load
 from lottery_jax.comparison.evaluation import evaluate
-from lottery_jax.tasks import Target, import_target
-from lottery_jax.ticket import Ticket
+from lottery_jax.constructions import (
+    Budget,
+    Construction,
+    Pensia,
+    Scalar,
+    approximate,
+    plan_job,
+    run_in_memory,
+)
+from lottery_jax.constructions.budget.importance import fisher_importance
+from lottery_jax.constructions.chunks import Memory
+from lottery_jax.data import Dataset, load
+from lottery_jax.networks.node import Spec
+from lottery_jax.networks.target import Target
+from lottery_jax.tasks import import_target
+from lottery_jax.tickets.certificate import verify
+from lottery_jax.tickets.effective import effective_weights
+from lottery_jax.tickets.ticket import Ticket
 
 TOLERANCES = (0.01, 0.02, 0.03, 0.05, 0.08)
 
 
-def measured(ticket: Ticket, target: Target, dataset: Dataset, fisher: tuple[np.ndarray, ...]) -> dict:
+def measured(ticket: Ticket, target: Target, dataset: Dataset, fisher: dict[str, np.ndarray]) -> dict:
     """What the verifier, both errors and the test set say of a ticket."""
-    found = verify(ticket)
-    assert ticket.target is not None
-    squares = [
-        (branches[0] - weight.astype(np.float64)) ** 2
-        for weight, branches in zip(ticket.target, approximated_weights(ticket), strict=True)
-    ]
-    metrics = evaluate(ticket.network(), target.network(), dataset.test)
+    found = verify(ticket, target=target)
+    squares = {
+        name: (branches[0] - target.array(name).astype(np.float64)) ** 2
+        for name, branches in effective_weights(ticket).items()
+    }
+    metrics = evaluate(ticket.forward(), target.forward(), dataset.test)
     return {
         "kept": found.kept_weights,
-        "kept_per_target_weight": found.kept_weights / target.count,
+        "kept_per_target_weight": found.kept_weights / target.weights,
         "holds": found.holds,
-        "mean_squared_residual": sum(float(square.sum()) for square in squares) / target.count,
-        "fisher_error": sum(float((h * square).sum()) for h, square in zip(fisher, squares, strict=True)),
+        "mean_squared_residual": sum(float(square.sum()) for square in squares.values()) / target.weights,
+        "fisher_error": sum(float((fisher[name] * square).sum()) for name, square in squares.items()),
         "worst_residual": found.worst_residual,
         "accuracy": metrics.accuracy,
         "accuracy_low": metrics.accuracy_low,
@@ -55,6 +68,19 @@ def measured(ticket: Ticket, target: Target, dataset: Dataset, fisher: tuple[np.
         "agreement": metrics.agreement,
         "max_deviation": metrics.max_deviation,
     }
+
+
+def spent(
+    target: Target,
+    construction: Construction,
+    solved: Memory,
+    arguments: argparse.Namespace,
+    kept: int,
+    importance: dict[str, np.ndarray] | None,
+) -> Ticket:
+    """The ticket within a budget; the fronts are found once for all of a construction's."""
+    goal = Budget(kept, importance=importance, k_max=arguments.k_max)
+    return run_in_memory(plan_job(target, construction, goal, seed=arguments.seed), finished=solved)
 
 
 def main() -> None:
@@ -65,27 +91,31 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="JSON file; benchmarks/results/budget_DEVICE.json if left out")
     arguments = parser.parse_args()
-    target, dataset = import_target(arguments.target), load("mnist", data_dir=arguments.data_dir)
+    dataset = load("mnist", data_dir=arguments.data_dir)
+    target = import_target(arguments.target, Spec(dataset.shape, dataset.nonnegative), dataset.classes)
     start = time.perf_counter()
-    fisher = fisher_importance(target.weights, dataset.train.images)
+    fisher = fisher_importance(target, dataset.train.images)
     fisher_seconds = time.perf_counter() - start
-    damped = fisher_importance(target.weights, dataset.train.images, damping=1.0)
+    damped = fisher_importance(target, dataset.train.images, damping=1.0)
     importances = {"uniform": None, "fisher": fisher, "fisher-damped": damped}
-    dense = evaluate(target.network(), target.network(), dataset.test)
+    dense = evaluate(target.forward(), target.forward(), dataset.test)
     print(f"target {100 * dense.accuracy:.2f} %; Fisher information in {fisher_seconds:.1f} s")
     rows, fronts_seconds = [], {}
-    for construction in ("scalar", "pensia"):
+    constructions: tuple[Construction, ...] = (Scalar(range="model"), Pensia())
+    for construction in constructions:
+        label, solved = construction.name, Memory()
+        within = functools.partial(spent, target, construction, solved, arguments)
         start = time.perf_counter()
-        fronts = TargetFronts(target.weights, seed=arguments.seed, construction=construction, k_max=arguments.k_max)
-        fronts_seconds[construction] = time.perf_counter() - start
-        print(f"{construction}: fronts of {target.count} weights in {fronts_seconds[construction]:.1f} s")
+        within(target.weights, None)
+        fronts_seconds[label] = time.perf_counter() - start
+        print(f"{label}: fronts of {target.weights} weights in {fronts_seconds[label]:.1f} s")
         for tolerance in TOLERANCES:
             kept = 0
             for choice in ("smallest", *importances):
                 start = time.perf_counter()
                 if choice == "smallest":
                     ticket = approximate(
-                        target.weights,
+                        target,
                         seed=arguments.seed,
                         construction=construction,
                         objective="smallest",
@@ -93,16 +123,16 @@ def main() -> None:
                     )
                     kept = ticket.kept_weights
                 else:
-                    ticket = fronts.ticket(kept=kept, importance=importances[choice])
-                row = {"construction": construction, "choice": choice, "tolerance": tolerance}
+                    ticket = within(kept, importances[choice])
+                row = {"construction": label, "choice": choice, "tolerance": tolerance}
                 row["seconds"] = time.perf_counter() - start
                 row |= measured(ticket, target, dataset, fisher)
                 if choice != "smallest":
-                    error, bound = ticket.settings["error"], ticket.settings["error_bound"]
+                    error, bound = (ticket.header.settings[name] for name in ("error", "error_bound"))
                     row |= {"error": error, "error_bound": bound, "gap": (error - bound) / error if error else 0.0}
                 rows.append(row)
                 print(
-                    f"{construction:7} {choice:13} kept {row['kept']:7}  accuracy {100 * row['accuracy']:.2f} %"
+                    f"{label:7} {choice:13} kept {row['kept']:7}  accuracy {100 * row['accuracy']:.2f} %"
                     f"  agreement {100 * row['agreement']:.2f} %  mean r^2 {row['mean_squared_residual']:.3e}"
                     f"  Fisher error {row['fisher_error']:.3e}  worst {row['worst_residual']:.3f}"
                     f"  {row['seconds']:.1f} s" + (f"  gap {row['gap']:.1e}" if "gap" in row else ""),
@@ -113,7 +143,7 @@ def main() -> None:
         "device": environment.device(),
         "versions": environment.versions(),
         "target_accuracy": dense.accuracy,
-        "target_weights": target.count,
+        "target_weights": target.weights,
         "k_max": arguments.k_max,
         "fisher_seconds": fisher_seconds,
         "fronts_seconds": fronts_seconds,

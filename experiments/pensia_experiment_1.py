@@ -20,11 +20,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from lottery_jax.certificate import verify
-from lottery_jax.constructions import approximate
-from lottery_jax.errors import InputError
+from lottery_jax import approximate, load_task, verify
 from lottery_jax.comparison.evaluation import evaluate
-from lottery_jax.tasks import load_task
+from lottery_jax.constructions import Construction, Pensia, Scalar, ScalarShared
+from lottery_jax.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,42 +44,41 @@ class Settings:
     """Seed of the random candidates."""
 
 
-ROWS = (
-    ("scalar-shared", "least-error"),
-    ("scalar", "least-error"),
-    ("scalar", "smallest"),
-    ("pensia", "least-error"),
-    ("pensia", "smallest"),
-)
+def rows(candidates: int) -> list[tuple[Construction, str]]:
+    """Constructions and objectives; scalar candidates are uniform over the range of all weights, as published."""
+    shared, scalar = (kind(candidates=candidates, range="model") for kind in (ScalarShared, Scalar))
+    pensia = Pensia(candidates=candidates)
+    both = [(made, objective) for made in (scalar, pensia) for objective in ("least-error", "smallest")]
+    return [(shared, "least-error"), *both]
+
+
 COLUMNS = ("construction", "objective", "random weights", "kept", "per weight", "within", "worst", "test %", "seconds")
 
 
 def main(settings: Settings) -> None:
     """Approximate, verify and evaluate the target in each setting; print the table."""
     task = load_task(settings.data, target=settings.target, data_dir=settings.data_dir)
-    table = Table(*COLUMNS, title=f"{task.target.count:,} weights, n = {settings.candidates}")
+    table = Table(*COLUMNS, title=f"{task.target.weights:,} weights, n = {settings.candidates}")
     target_accuracy = 0.0
-    for construction, objective in track(ROWS, console=Console(stderr=True)):
+    for construction, objective in track(rows(settings.candidates), console=Console(stderr=True)):
         start = time.perf_counter()
         ticket = approximate(
-            task.target.weights,
+            task.target,
             seed=settings.seed,
             construction=construction,
-            candidates=settings.candidates,
             tolerance=settings.tolerance,
             objective=objective,
-            nonnegative=task.dataset.nonnegative,
         )
         seconds = time.perf_counter() - start
-        found = verify(ticket)
-        metrics = evaluate(ticket.network(), task.target.network(), task.dataset.test)
+        found = verify(ticket, target=task.target)
+        metrics = evaluate(ticket.forward(), task.target.forward(), task.dataset.test)
         target_accuracy = metrics.target_accuracy
         table.add_row(
-            construction,
+            construction.name,
             objective,
             f"{found.source_weights:,}",
             f"{found.kept_weights:,}",
-            f"{found.kept_weights / task.target.count:.3f}",
+            f"{found.kept_weights / task.target.weights:.3f}",
             f"{found.within_tolerance:,}",
             f"{found.worst_residual:.1e}",
             f"{100 * metrics.accuracy:.2f}",

@@ -30,17 +30,17 @@ import time
 from pathlib import Path
 
 import tyro
+from lottery_jax.learned.architectures import redundant_architecture, wide_architecture
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from lottery_jax import environment
+from lottery_jax.comparison.evaluation import accuracy, wilson_interval
 from lottery_jax.data import load
 from lottery_jax.errors import InputError
-from lottery_jax.comparison.evaluation import accuracy, wilson_interval
-from lottery_jax.storage.files import check_writable, write_atomically
-from lottery_jax.learned.architectures import redundant_architecture, wide_architecture
 from lottery_jax.learned.edge_popup import edge_popup
+from lottery_jax.storage.files import check_writable, write_atomically
 
 
 @dataclasses.dataclass(frozen=True)

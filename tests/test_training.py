@@ -134,8 +134,9 @@ def test_parts_with_progress_equal_the_whole(split: Split) -> None:
 
     compiled = jax.jit(advance, static_argnums=1)
     state = training.begin(initial(key), key=key, optimizer=optimizer)
-    progress = lambda done, epochs: seen.append((done, epochs))  # noqa: E731
-    state, history = training.drive(compiled, state, epochs=40, progress=progress)
+    state, history = training.drive(
+        compiled, state, epochs=40, progress=lambda done, epochs: seen.append((done, epochs))
+    )
     whole, whole_history = fitted(split, key, epochs=40)
     assert_close(state.parameters, whole)
     assert_close(history, whole_history)

@@ -17,21 +17,22 @@ from lottery_jax.cluster import supervisor
 from lottery_jax.errors import ClusterError, InputError, TicketError
 
 Command = Compare | Approximate | Verify | Export
+_SHARED = ("--distributed", "--coordinator", "--processes", "--process")  # options of a job of several processes
 _DESCRIPTION = "Strong lottery tickets: prune random networks into trained ones, and verify it."
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit; `arguments` default to the process's own."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        command = parse(words)
-    except InputError as error:
-        sys.exit(refuse(str(error), 2))
-    if not (isinstance(command, Approximate) and command.shared):
-        sys.exit(run(command))
-    if not supervisor.follow():
+    shared = words[:1] == ["approximate"] and any(word.partition("=")[0] in _SHARED for word in words)
+    if shared and not supervisor.follow():
         sys.exit(supervisor.supervise(words))
-    code = run(command)
+    try:
+        code = run(parse(words))
+    except InputError as error:
+        code = refuse(str(error), 2)
+    if not shared:
+        sys.exit(code)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # after a refusal, JAX would wait for the others in vain

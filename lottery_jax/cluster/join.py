@@ -6,6 +6,7 @@ but this is exchanged through it; work and results meet in a folder that all can
 
 import dataclasses
 import datetime
+from typing import Any
 
 import jax
 
@@ -13,6 +14,8 @@ from lottery_jax.errors import ClusterError, InputError
 
 PATIENCE = 100
 """Seconds without a sign of life after which a process counts as dead: JAX's own default."""
+KNOWN_JAX = ("0.10", "0.11", "0.12")
+"""Versions of JAX whose distributed runtime is known to have what `Cluster.wait` needs."""
 _BARRIER = datetime.timedelta(days=365)  # a dead process ends the wait, a slow one must not
 
 
@@ -31,13 +34,8 @@ class Cluster:
         """Go on when every process is here; raises `ClusterError` where one will never be."""
         if self.processes == 1:
             return
-        # The runtime's own barrier: the public one in jax.experimental.multihost_utils needs a program on all devices.
-        from jax._src.distributed import global_state
-
-        client = global_state.client
-        assert client is not None
         try:
-            client.wait_at_barrier(f"lottery_jax {name}", int(_BARRIER.total_seconds() * 1000))
+            _runtime().wait_at_barrier(f"lottery_jax {name}", int(_BARRIER.total_seconds() * 1000))
         except jax.errors.JaxRuntimeError as error:
             raise _lost(error) from None
 
@@ -79,6 +77,24 @@ def join(
             " know the cluster name --coordinator HOST:PORT, --processes and --process"
         ) from None
     return Cluster(jax.process_index(), jax.process_count())
+
+
+def _runtime() -> Any:
+    """The client of JAX's distributed runtime: the one private name of JAX here, known to be there in `KNOWN_JAX`.
+
+    Its own barrier, because the public one in jax.experimental.multihost_utils needs a program on all devices.
+    """
+    try:
+        from jax._src.distributed import global_state
+
+        client = global_state.client
+        assert hasattr(client, "wait_at_barrier")
+    except (ImportError, AttributeError, AssertionError):
+        known = ", ".join(KNOWN_JAX)
+        raise InputError(
+            f"processes cannot meet with JAX {jax.__version__}; install one of {known}, or run one process"
+        ) from None
+    return client
 
 
 def _lost(error: Exception) -> ClusterError:

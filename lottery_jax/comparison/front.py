@@ -1,5 +1,6 @@
 """`verify` and `compare` as a program calls them: with files or objects, with names of methods or methods."""
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +9,9 @@ from lottery_jax.comparison.comparing import Comparison, Protocol
 from lottery_jax.comparison.methods import Method, Progress, all_methods, as_method
 from lottery_jax.comparison.records import Record
 from lottery_jax.comparison.report import write_report
+from lottery_jax.constructions.base import Construction
 from lottery_jax.errors import InputError, suggest
+from lottery_jax.learned.base import Learner
 from lottery_jax.networks.target import Target
 from lottery_jax.tasks import Task
 from lottery_jax.tasks.imports import target_like
@@ -39,7 +42,7 @@ def verify(
 
 def compare(
     task: Task,
-    methods: Sequence[str | Method | type] = (),
+    methods: Sequence[str | Method | Construction | Learner | type] = (),
     *,
     seeds: Sequence[int] = (0, 1, 2),
     keeps: Sequence[float] = (0.01, 0.03, 0.1, 0.3, 0.5),
@@ -51,22 +54,26 @@ def compare(
 ) -> list[Record]:
     """Put methods side by side on a task: the records, and a report in a folder of its own inside `out`.
 
-    methods: by name, or your own, `Method`, `Construction` or `Learner`; the usual ones if left out. seeds: of the
-    random
-    sources. keeps: kept fractions of learned masks. epochs: of their training. Finished methods and seeds are found
-    again in the folder. progress: called with (done, total) of the method at hand.
+    methods: by name, or your own, a `Method`, `Construction` or `Learner` or its class; the usual ones if left out.
+    seeds: of the random sources. keeps: kept fractions of learned masks. candidates: n per weight, for all methods
+    alike. epochs: of the training of masks. Finished methods and seeds are found again in the folder. progress: called
+    with (done, total) of the method at hand.
     """
-    known = all_methods()
+    known, wanted, options = all_methods(), [], {}
     for method in methods:
-        if not isinstance(method, str):
-            own = method if isinstance(method, Method) else as_method(method)
-            known[own.label] = own
-        elif method not in known:
-            raise InputError(f"method {method!r} is unknown; {suggest(method, known)}")
-    labels = [m if isinstance(m, str) else (m.label if isinstance(m, Method) else as_method(m).label) for m in methods]
-    wanted = labels or [label for label, method in known.items() if method.usual]
+        if isinstance(method, str):
+            if method not in known:
+                raise InputError(f"method {method!r} is unknown; {suggest(method, known)}")
+            wanted.append(method)
+            continue
+        own = as_method(method)
+        if known.get(own.label) != own:  # other options are other results, and another folder
+            options[own.label] = repr(own) if dataclasses.is_dataclass(own) else type(own).__qualname__
+        known[own.label] = own
+        wanted.append(own.label)
+    wanted = wanted or [label for label, method in known.items() if method.usual]
     chosen = tuple(method for label, method in known.items() if label in wanted)
-    protocol = Protocol(chosen, tuple(seeds), tuple(keeps), candidates, tolerance, epochs)
+    protocol = Protocol(chosen, tuple(seeds), tuple(keeps), candidates, tolerance, epochs, options)
     more = {} if progress is None else {"progress": progress}
     comparison = Comparison(task, protocol, Path(out), others=known, **more)
     with comparison.held():

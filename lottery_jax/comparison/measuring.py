@@ -52,7 +52,7 @@ def measure(path: Path, task: Task, tolerance: float | None = None) -> Measured:
 def ticket_outputs(ticket: Ticket, images: np.ndarray, most_seconds: float = MOST_SECONDS) -> tuple[np.ndarray, str]:
     """Outputs [N, C] of a ticket's network for images [N, ...], and in words what was run."""
     real, count = ticket.forward(), len(images)
-    size = min(batch_size(ticket.network), count)
+    size = batch_size(ticket.network)
     outputs(real, images[:size])  # compiles
     start = time.perf_counter()
     outputs(real, images[:size])

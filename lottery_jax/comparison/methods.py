@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import jax
 import numpy as np
 
 from lottery_jax.constructions.base import Construction
@@ -45,14 +46,12 @@ class Bench:
         """The random network of Theorem 1 for the target: the weights that learned masks may choose from."""
         return Pensia(candidates=self.candidates).source(self.target)
 
-    @property
-    def stored(self) -> dict[str, np.ndarray]:
-        """The target's tensors that are not approximated, float32."""
-        network = self.target.network
+    def stored(self, source: Network) -> dict[str, np.ndarray]:
+        """A source's tensors that are not random: the target's own; before any training, where it has others."""
+        shapes, initial = self.target.network.tensors, source.initial(jax.random.key(0)) if source.tensors else {}
         return {
-            name: self.target.array(name).astype(np.float32)
-            for name in network.tensors
-            if name not in network.approximated
+            name: np.asarray(self.target.array(name) if shapes[name] == shape else initial[name], np.float32)
+            for name, shape in source.tensors.items()
         }
 
 
@@ -129,6 +128,9 @@ class Learned(Method):
     def label(self) -> str:
         return f"{self.learner.name}-{self.source}"
 
+    def check(self, candidates: int, tolerance: float) -> None:
+        Pensia(candidates=candidates)
+
     def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> list[Ticket]:
         source = SOURCES[self.source](bench.gadget_source)
         return self.learner.learn(
@@ -137,7 +139,7 @@ class Learned(Method):
             seeds=[seed],
             keeps=keeps,
             epochs=bench.epochs,
-            stored={name: bench.stored[name] for name in source.tensors} if source.tensors else None,
+            stored=bench.stored(source),
             progress=bench.progress,
         )
 
@@ -148,6 +150,9 @@ class Shuffled(Method):
 
     label: ClassVar[str] = "random"  # type: ignore[misc]
     after: ClassVar[str | None] = "pensia"
+
+    def check(self, candidates: int, tolerance: float) -> None:
+        Constructed(Pensia()).check(candidates, tolerance)
 
     def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> list[Ticket]:
         model = bench.ticket("pensia", seed)
@@ -177,14 +182,17 @@ def all_methods(
     return {method.label: method for method in [*methods, Shuffled()]}
 
 
-def as_method(kind: type, options: Mapping[str, Any] | None = None) -> Method:
-    """A method from a class of the user's own: a `Method`, a `Construction`, or a `Learner` (on the wide source).
+def as_method(own: Any, options: Mapping[str, Any] | None = None) -> Method:
+    """A method of the user's own: a `Method`, a `Construction` or a `Learner` (on the wide source), or its class.
 
-    Raises `InputError` for another class.
+    options: what a class is made with. Raises `InputError` for anything else.
     """
-    if not (isinstance(kind, type) and issubclass(kind, Method | Construction | Learner)):
-        raise InputError(f"{kind!r} is no Method, Construction or Learner; derive it from one of them")
-    made = kind(**(options or {}))
+    if not (issubclass(own, _OWN) if isinstance(own, type) else isinstance(own, _OWN)):
+        raise InputError(f"{own!r} is no Method, Construction or Learner; derive it from one of them")
+    made = own(**(options or {})) if isinstance(own, type) else own
     if isinstance(made, Construction):
         return Constructed(made)
     return Learned(made) if isinstance(made, Learner) else made
+
+
+_OWN = (Method, Construction, Learner)

@@ -13,13 +13,13 @@ from lottery_jax.sampler import Numbers, draw_at, draw_pairs, numbers, seed_word
 from lottery_jax.subset_sum.devices import is_lone_cpu, local_mesh, over_problems
 
 Key = tuple[np.uint32, np.uint32]
-LEAST_PADDED = 512
+_LEAST_PADDED = 512
 
 
 def candidates(plan: Plan, branch: Branch | None, blocks: np.ndarray, *, attempt: int, seed: int) -> jax.Array:
     """Candidates [P, N] of ascending blocks int64 [B] of a plan, all on one stream, in an attempt of theirs.
 
-    P is a power of two from B up, so that few shapes are compiled; what is drawn beyond the blocks is not used.
+    P is one of few sizes from B up, so that few shapes are compiled; what is drawn beyond the blocks is not used.
     """
     drawn, size = plan.drawn, padded(len(blocks))
     streams, starts = drawn.positions(blocks, attempt)
@@ -41,8 +41,15 @@ def candidates(plan: Plan, branch: Branch | None, blocks: np.ndarray, *, attempt
 
 
 def padded(blocks: int) -> int:
-    """A power of two."""
-    return max(1 << (blocks - 1).bit_length(), LEAST_PADDED)
+    """512 times a power of eight.
+
+    >>> padded(3), padded(512), padded(5000)
+    (512, 512, 32768)
+    """
+    size = _LEAST_PADDED
+    while size < blocks:
+        size *= 8
+    return size
 
 
 def on_host() -> bool:

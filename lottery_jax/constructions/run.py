@@ -38,9 +38,12 @@ class Done:
     damaged: tuple[str, ...] = ()
 
 
-def run_in_memory(job: Job, *, progress: Progress | None = None) -> Ticket:
-    """The ticket of a job, nothing of it on a disk."""
-    finished = Memory()
+def run_in_memory(job: Job, *, finished: Memory | None = None, progress: Progress | None = None) -> Ticket:
+    """The ticket of a job, nothing of it on a disk.
+
+    finished: chunks that are solved already and are added to: jobs that differ in their budgets alone share them.
+    """
+    finished = finished or Memory()
     solve_chunks(job, finished, progress=progress)
     return in_memory(job, _reader(job, finished))
 

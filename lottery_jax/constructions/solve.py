@@ -15,7 +15,7 @@ from lottery_jax.subset_sum import Problem, Solver, solve, unpack_bits
 from lottery_jax.subset_sum.grid import fits_int32
 from lottery_jax.subset_sum.solve import GridSize
 
-PIECE = 1 << 16
+PIECE = 1 << 15
 """Weights whose candidates exist at once on a lone CPU."""
 _FLOAT32_STEP = 2.0**-24
 

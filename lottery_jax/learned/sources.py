@@ -48,11 +48,11 @@ def wide_source(source: Network) -> Network:
     even = all(not places for places in (getattr(node, "places", ()) for node in target.affine.values()))
     classes = target.output.shape[-1] if target.output else 0
     resolution = 1 if even else 64  # of the width, or of the factor
-    heads = math.lcm(*(getattr(node, "heads", 1) for _, node in target.nodes()))  # which divide a width
+    divisor = math.lcm(*(node.divisor for _, node in target.nodes()))
 
     def wide(step: int) -> Network:
         def units(old: int) -> int:
-            return step if even else max(1, round(old * step / resolution / heads)) * heads
+            return step if even else max(1, round(old * step / resolution / divisor)) * divisor
 
         found = _resized(target, units, last, classes)
         return found.replaced(lambda path, node: _single(node) if isinstance(node, Operation) else node)

@@ -148,7 +148,8 @@ class Network:
         """The gain of each random leaf that gives its output root mean square 1 on x, by name (`fc1.gain`)."""
         module = self.root.module(Weights(tensors, gate, measuring=True))
         module(x)  # type: ignore[operator]
-        return dict(_statistics(self.root, module, ""))
+        found = dict(_statistics(self.root, module, ""))
+        return {name: found[name] for name in (join(path, "gain") for path in self.sources)}  # means did not move
 
     def draw(self, seed: int, redraws: Redraws | None = None) -> dict[str, np.ndarray]:
         """All random tensors, float32, regenerated on the host from the seed."""

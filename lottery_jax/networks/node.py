@@ -134,6 +134,11 @@ class Node(abc.ABC):
         """The node's own tensors before training, by name."""
         return {}
 
+    @property
+    def divisor(self) -> int:
+        """What divides the widths around it, and must divide those that it is `resized` for."""
+        return 1
+
     def resized(self, given: Spec, units: Callable[[int], int]) -> "Node":
         """The same kind of node for other examples, `units` of its number of outputs in place of that number."""
         return self

@@ -41,7 +41,6 @@ def outputs(function: Forward, images: np.ndarray | jax.Array, *, batch_size: in
         raise InputError("the split has no examples; evaluate on at least one")
     if batch_size < 1:
         raise InputError(f"the batch size is {batch_size}; it must be at least 1")
-    batch_size = min(batch_size, len(examples))
     parts = []
     for start in range(0, len(examples), batch_size):
         batch = examples[start : start + batch_size]

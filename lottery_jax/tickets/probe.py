@@ -14,11 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.running import forward
+from lottery_jax.networks.running import batch_size, forward
 from lottery_jax.tickets.collapse import collapsed
 from lottery_jax.tickets.ticket import Ticket
 
-INPUTS = 4
 _RELATIVE = 1e-3
 
 
@@ -45,7 +44,8 @@ def probe(ticket: Ticket, made: Mapping[str, np.ndarray], tolerance: float) -> P
     assert network.given is not None
     random = np.random.default_rng(0)
     low = 0.0 if network.given.nonnegative else -1.0
-    x = random.uniform(low, 1.0, (INPUTS, *network.given.shape)).astype(np.float32)
+    # As many as are evaluated at a time: the same compiled program serves both.
+    x = random.uniform(low, 1.0, (batch_size(network), *network.given.shape)).astype(np.float32)
     x[-1] *= 16  # pixels are not the only inputs
     found = np.asarray(ticket.forward()(jnp.asarray(x)), np.float64)
     plain, weights = collapsed(ticket, made)

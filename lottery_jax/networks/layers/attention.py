@@ -47,6 +47,10 @@ class Attention(Inner):
             raise InputError(f"the projection proj must give {size} numbers for each token")
         return output
 
+    @property
+    def divisor(self) -> int:
+        return self.heads
+
     def resized(self, given: Spec, units: Callable[[int], int]) -> Self:
         size = given.shape[-1]
         qkv, proj = self.qkv.resized(given, lambda _: 3 * size), self.proj.resized(given, lambda _: size)

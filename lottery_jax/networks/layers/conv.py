@@ -47,10 +47,20 @@ class Conv(Operation):
     def widened(self, factor: int) -> Self:
         return dataclasses.replace(self, inputs=self.inputs * factor)
 
+    @property
+    def depthwise(self) -> bool:
+        """Whether each input has outputs of its own (one group of one input is any convolution)."""
+        return self.groups == self.inputs > 1
+
+    @property
+    def divisor(self) -> int:
+        return 1 if self.depthwise else self.groups
+
     def resized(self, given: Spec, units: Callable[[int], int]) -> Self:
-        depthwise, inputs = self.groups == self.inputs > 1, given.shape[-1]  # one group of one input is any convolution
-        groups = inputs if depthwise else self.groups
-        return dataclasses.replace(self, inputs=inputs, outputs=units(self.outputs), groups=groups)
+        inputs, outputs, groups = given.shape[-1], units(self.outputs), self.groups
+        if self.depthwise:
+            outputs, groups = self.outputs // self.inputs * inputs, inputs
+        return dataclasses.replace(self, inputs=inputs, outputs=outputs, groups=groups)
 
     def output(self, given: Spec) -> Spec:
         height, width = windows(given, self.size, self.stride, self.padding)

@@ -1,20 +1,27 @@
 """Metrics against a NumPy float64 oracle, and at the edges."""
 
+import dataclasses
+import itertools
 import math
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lottery_jax import evaluation
+from lottery_jax.comparison import evaluation
+from lottery_jax.comparison.evaluation import evaluate
 from lottery_jax.data import Split
 from lottery_jax.errors import InputError
-from lottery_jax.comparison.evaluation import evaluate
-from lottery_jax.networks.mlp import MLP, random_mlp
+from lottery_jax.networks.layers.chain import Chain
+from lottery_jax.networks.layers.dense import Dense
+from lottery_jax.networks.network import Network
+from lottery_jax.networks.node import Plain, Spec
+from lottery_jax.networks.target import Target
+from lottery_jax.networks.zoo.mlp import mlp_target
 
 
 def split_of(count: int, inputs: int = 7, classes: int = 3) -> Split:
@@ -22,19 +29,24 @@ def split_of(count: int, inputs: int = 7, classes: int = 3) -> Split:
     return Split(rng.uniform(size=(count, inputs)).astype(np.float32), rng.integers(0, classes, count).astype(np.int32))
 
 
-def oracle_logits(network: MLP, images: np.ndarray) -> np.ndarray:
+def random_target(sizes: tuple[int, ...], seed: int) -> Target:
+    random = np.random.default_rng(seed)
+    return mlp_target([random.normal(size=(o, i)).astype(np.float32) for i, o in itertools.pairwise(sizes)])
+
+
+def oracle_logits(target: Target, images: np.ndarray) -> np.ndarray:
     x = images.astype(np.float64)
-    kernels = [np.asarray(kernel[...], np.float64) for kernel in network.kernels]
-    for kernel in kernels[:-1]:
-        x = np.maximum(x @ kernel, 0)
-    return x @ kernels[-1]
+    *hidden, last = (weight.astype(np.float64) for weight in target.arrays().values())
+    for weight in hidden:
+        x = np.maximum(x @ weight.T, 0)
+    return x @ last.T
 
 
 @pytest.mark.parametrize("batch_size", [1, 10, 32, 33, 500])
 def test_equals_the_oracle_for_every_batch_size(batch_size: int) -> None:
     split = split_of(33)
-    network, target = (random_mlp((7, 6, 3), key=jax.random.key(seed)) for seed in (0, 1))
-    metrics = evaluate(network, target, split, batch_size=batch_size)
+    network, target = (random_target((7, 6, 3), seed) for seed in (0, 1))
+    metrics = evaluate(network.forward(), target.forward(), split, batch_size=batch_size)
     f, g = oracle_logits(network, split.images), oracle_logits(target, split.images)
     assert metrics.accuracy == np.mean(f.argmax(1) == split.labels)
     assert metrics.target_accuracy == np.mean(g.argmax(1) == split.labels)
@@ -44,7 +56,7 @@ def test_equals_the_oracle_for_every_batch_size(batch_size: int) -> None:
 
 
 def test_a_network_agrees_with_itself() -> None:
-    network = random_mlp((7, 3), key=jax.random.key(0))
+    network = random_target((7, 3), 0).forward()
     metrics = evaluate(network, network, split_of(20))
     assert metrics.agreement == 1 and metrics.max_deviation == 0
     assert metrics.accuracy == metrics.target_accuracy == evaluation.accuracy(network, split_of(20))
@@ -52,7 +64,7 @@ def test_a_network_agrees_with_itself() -> None:
 
 def test_one_example_and_two_kinds_of_network() -> None:
     split = Split(np.array([[0.0, 1.0]], np.float32), np.array([1], np.int32))
-    metrics = evaluate(jax.jit(lambda x: 3 * x), MLP([np.eye(2, dtype=np.float32)]), split)
+    metrics = evaluate(jax.jit(lambda x: 3 * x), mlp_target([np.eye(2, dtype=np.float32)]).forward(), split)
     assert (metrics.accuracy, metrics.agreement, metrics.max_deviation) == (1.0, 1.0, 2.0)
     assert metrics.accuracy_high == 1.0 and 0.2 < metrics.accuracy_low < 0.21
 
@@ -71,27 +83,33 @@ def test_nan_logits_count_as_wrong_and_disagreeing() -> None:
     assert math.isnan(infinite.max_deviation) and infinite.accuracy == 0
 
 
+@dataclasses.dataclass(frozen=True)
+class Seen(Plain):
+    """The identity; notes the shapes with which it is traced."""
+
+    kind: ClassVar[str] = "seen"
+    shapes: ClassVar[list] = []
+
+    def output(self, given: Spec) -> Spec:
+        return given
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        self.shapes.append(x.shape)
+        return x
+
+
 def test_the_program_is_compiled_once_and_the_last_batch_padded() -> None:
-    shapes = []
-
-    class Counting(nnx.Module):
-        def __init__(self, scale: float) -> None:
-            self.scale = nnx.Param(jnp.float32(scale))
-
-        def __call__(self, x: jax.Array) -> jax.Array:
-            shapes.append(x.shape)  # runs only while tracing
-            return x * self.scale[...]
-
+    network = Network(Chain((("seen", Seen()), ("fc1", Dense(7, 3)))), Spec((7,)))
     for scale in (1.0, 2.0):
-        evaluate(Counting(scale), Counting(3 * scale), split_of(25), batch_size=10)
-    assert shapes == [(10, 7)]
+        one, two = (Target(network, {"fc1.weight": np.full((3, 7), s, np.float32)}) for s in (scale, 3 * scale))
+        evaluate(one.forward(), two.forward(), split_of(25), batch_size=10)
+    assert Seen.shapes == [(10, 7)]
 
 
 @pytest.mark.parametrize(
     ("split", "batch_size", "message"),
     [
         (split_of(0), 10, "no examples"),
-        (Split(np.zeros((2, 7, 1), np.float32), np.zeros(2, np.int32)), 10, "do not match"),
         (Split(np.zeros((2, 7), np.float32), np.zeros(3, np.int32)), 10, "do not match"),
         (split_of(5), 0, "batch size is 0"),
     ],
@@ -102,7 +120,7 @@ def test_bad_input_is_refused(split: Split, batch_size: int, message: str) -> No
 
 
 def test_networks_of_other_sizes_are_refused() -> None:
-    with pytest.raises(InputError, match="has 7 outputs and its target 2"):
+    with pytest.raises(InputError, match=r"logits of shape \(4, 7\), a target's of \(4, 2\) and \(4,\) labels do not"):
         evaluate(lambda x: x, lambda x: x[:, :2], split_of(4))
 
 

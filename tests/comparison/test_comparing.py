@@ -1,0 +1,258 @@
+"""One way from task to record for every method, resumed where it was left."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from lottery_jax.comparison.comparing import Comparison, Protocol
+from lottery_jax.comparison.methods import Bench, Dense, Method, Shuffled, all_methods
+from lottery_jax.comparison.records import Record, read_records
+from lottery_jax.comparison.report import rows, tables, write_report
+from lottery_jax.errors import InputError
+from lottery_jax.networks.node import Spec
+from lottery_jax.networks.zoo.mlp import mlp
+from lottery_jax.sampler import Sampler
+from lottery_jax.tickets.ticket import Ticket, load_ticket, make_ticket
+from tests.comparison import tiny
+
+
+@dataclasses.dataclass(frozen=True)
+class Promise(Method):
+    """Counts how often it is asked for each seed."""
+
+    label: ClassVar[str] = "pensia"  # type: ignore[misc]
+    counts: ClassVar[Counter] = Counter()
+
+    def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> list[Ticket]:
+        self.counts["pensia", seed] += 1
+        return [tiny.masked(bench.target, 0.5, seed, promise=True)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep(Promise):
+    """The same for each kept fraction, with the ticket of the other before it."""
+
+    label: ClassVar[str] = "sweep"  # type: ignore[misc]
+    sweeps: ClassVar[bool] = True
+    after: ClassVar[str | None] = "pensia"
+
+    def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> list[Ticket]:
+        self.counts["sweep", seed] += len(keeps)
+        assert bench.ticket("pensia", seed).seed == seed
+        return [tiny.masked(bench.target, keep, seed) for keep in keeps]
+
+
+METHODS = (Dense(), Promise(), Sweep(), Shuffled())
+OTHERS = {method.label: method for method in METHODS}
+
+
+@pytest.fixture
+def counts() -> Counter:
+    Promise.counts.clear()
+    return Promise.counts
+
+
+def protocol(**changes) -> Protocol:
+    return Protocol(**{"methods": METHODS, "seeds": (0,), "keeps": (0.5,), "tolerance": 9.0, "epochs": 1, **changes})
+
+
+def run(out: Path, asked: Protocol, task=None) -> Comparison:
+    found = Comparison(task or tiny.task(), asked, out, others=OTHERS)
+    with found.held():
+        for method, seed in found.pairs:
+            found.run(method, seed)
+    return found
+
+
+def test_every_record_is_what_its_ticket_file_says(tmp_path: Path) -> None:
+    found = run(tmp_path, protocol(seeds=(3,), keeps=(0.25, 0.75)))
+    dense, pensia, low, high, random = found.records()
+    assert (dense.accuracy, dense.agreement, dense.max_deviation) == (1.0, 1.0, 0.0)
+    assert (
+        dense.source_weights is dense.ticket_bytes is dense.seconds is dense.within_tolerance is dense.outcome is None
+    )
+    for record, name in ((pensia, "pensia-seed3"), (low, "sweep-seed3-keep0.25"), (random, "random-seed3")):
+        path = found.folder / "tickets" / f"{name}.safetensors"
+        ticket = load_ticket(path)
+        assert record.ticket_bytes == path.stat().st_size
+        assert (record.source_weights, record.kept_weights) == (tiny.WEIGHTS, ticket.kept_weights)
+        assert record.kept_per_target_weight == ticket.kept_weights / tiny.WEIGHTS
+        assert record.source == "2 single leaves: fc1 [3, 4], fc2 [2, 3]"
+        assert record.evaluated == "the random network on all 40 images"
+        assert record.seconds is not None and record.description_bits and record.device and record.versions["jax"]
+    assert (pensia.outcome, pensia.within_tolerance) == ("holds", tiny.WEIGHTS) and 0 < pensia.worst_residual < 9
+    assert low.outcome == "promises nothing" and low.within_tolerance is low.worst_residual is None
+    assert (low.keep, high.keep) == (0.25, 0.75)
+    # Chance keeps as many weights of each tensor as the construction, elsewhere.
+    model, chance = (load_ticket(found.folder / "tickets" / f"{m}-seed3.safetensors") for m in ("pensia", "random"))
+    assert {n: m.sum() for n, m in model.masks.items()} == {n: m.sum() for n, m in chance.masks.items()}
+    assert any((mask != chance.masks[name]).any() for name, mask in model.masks.items())
+
+
+def test_what_is_finished_is_never_run_again(counts: Counter, tmp_path: Path) -> None:
+    settings = protocol(seeds=(0, 1))
+    first = run(tmp_path, settings).records()
+    assert run(tmp_path, settings).records() == first
+    assert set(counts.values()) == {1}
+    records = run(tmp_path, dataclasses.replace(settings, seeds=(1, 2), keeps=(0.5, 0.9))).records()
+    pensia, sweep = ({seed: counts[label, seed] for seed in range(3)} for label in ("pensia", "sweep"))
+    assert (pensia, sweep) == ({0: 1, 1: 1, 2: 1}, {0: 1, 1: 2, 2: 2})
+    asked = (("dense", None), ("pensia", None), ("sweep", 0.5), ("sweep", 0.9), ("random", None))
+    assert {r.key for r in records} == {(method, seed, keep) for seed in (1, 2) for method, keep in asked}
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_method_finds_the_one_it_builds_on_without_recording_it(counts: Counter, tmp_path: Path) -> None:
+    found = run(tmp_path, protocol(methods=(Shuffled(),)))
+    assert [record.method for record in read_records(found.records_file)] == ["random"]
+    assert counts == {("pensia", 0): 1}
+
+
+def test_whatever_changes_results_is_another_folder(tmp_path: Path) -> None:
+    dense = protocol(methods=(Dense(),))
+    changes = [{}, {"tolerance": 8.0}, {"candidates": 20}, {"epochs": 2}, {"options": {"scalar": {"range": "model"}}}]
+    folders = [run(tmp_path, dataclasses.replace(dense, **change)).folder for change in changes]
+    folders += [run(tmp_path, dense, task).folder for task in (tiny.task(examples=41), tiny.task(signed=True))]
+    other = tiny.task(network=mlp((4, 2, 2), Spec((2, 2, 1), True)))
+    folders.append(run(tmp_path, dense, dataclasses.replace(other, dataset=tiny.task().dataset)).folder)
+    assert len(set(folders)) == len(folders) == len(list(tmp_path.iterdir()))
+    assert all(json.loads((folder / "configuration.json").read_text())["task"] == "tiny" for folder in folders)
+    more = dataclasses.replace(dense, seeds=(5,), keeps=(0.1,), methods=(Dense(), Promise()))
+    assert run(tmp_path, more).folder == folders[0], "a folder grows along methods, seeds and keeps"
+
+
+class Fails(Promise):
+    """Stops half-way."""
+
+    def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> list[Ticket]:
+        raise InputError("no")
+
+
+def test_a_method_that_fails_leaves_no_record(tmp_path: Path) -> None:
+    found = Comparison(tiny.task(), protocol(methods=(Dense(), Fails())), tmp_path)
+    found.run(Dense(), 0)
+    with pytest.raises(InputError, match="no"):
+        found.run(Fails(), 0)
+    assert [record.method for record in found.records()] == ["dense"]
+
+
+class Broken(Promise):
+    """Promises what it does not keep."""
+
+    def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> list[Ticket]:
+        ticket = tiny.masked(bench.target, 0.5, seed)
+        return [
+            make_ticket(ticket.network, seed=seed, masks=ticket.masks, method="b", target=bench.target, tolerance=1e-9)
+        ]
+
+
+class NotANumber(Promise):
+    """A network whose numbers overflow: infinite behind the first layer, NaN behind the second."""
+
+    def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> list[Ticket]:
+        source = tiny.single(bench.target.network, Sampler.uniform(-(2.0**64), 2.0**64), gain=2.0**64)
+        masks = tiny.random_masks(source, 1.1, seed)
+        return [make_ticket(source, seed=seed, masks=masks, method="n", target=bench.target, tolerance=1e39)]
+
+
+def the_record(method: Method, tmp_path: Path, **changes) -> Record:
+    found = run(tmp_path, protocol(methods=(method,), **changes))
+    (record,) = found.records()
+    assert read_records(found.records_file) == [record]
+    text = write_report(found.folder, [record], title="t", configuration={}, command="c").read_text()
+    assert f"<td>{record.method}</td>" in text and ">nan<" not in text and tables([record], width=200)
+    return record
+
+
+def test_a_ticket_that_is_broken_is_recorded_as_broken(tmp_path: Path) -> None:
+    record = the_record(Broken(), tmp_path, tolerance=1e-9)
+    assert record.outcome == "broken" and record.within_tolerance < tiny.WEIGHTS and record.worst_residual > 1e-9
+    assert rows([record])[0].within() == f"{record.within_tolerance:,}"
+    assert record.accuracy <= 1 and record.ticket_bytes > 0
+
+
+def test_a_network_that_gives_nan_is_recorded(tmp_path: Path) -> None:
+    record = the_record(NotANumber(), tmp_path, tolerance=1e39)
+    assert record.max_deviation is None and record.outcome == "broken"
+    assert record.accuracy == record.agreement < 0.1 and record.target_accuracy == 1
+
+
+def test_a_second_comparison_in_one_folder_is_refused_in_a_sentence(counts: Counter, tmp_path: Path) -> None:
+    first, second = (Comparison(tiny.task(), protocol(), tmp_path, others=OTHERS) for _ in range(2))
+    with first.held():
+        with pytest.raises(
+            InputError, match=rf"the run folder .* is in use by process {os.getpid()} on .*; wait"
+        ) as said:
+            second.held().__enter__()
+        other = Comparison(tiny.task(), protocol(tolerance=8.0), tmp_path)
+        with other.held():  # another configuration is another folder
+            pass
+    assert "\n" not in str(said.value)
+    with second.held():
+        second.run(Promise(), 0)
+    assert counts["pensia", 0] == 1
+
+
+ALL = all_methods()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": ()}, "seeds"),
+        ({"seeds": (1, 1)}, r"seeds \(1, 1\) must be different"),
+        ({"seeds": (-1,)}, r"in \[0, 2\*\*64\)"),
+        ({"seeds": (2**64,)}, r"in \[0, 2\*\*64\)"),
+        ({"keeps": ()}, "keeps"),
+        ({"keeps": (1.5,)}, r"keeps \(1.5,\) must be kept fractions in \[0, 1\]"),
+        ({"keeps": (float("nan"),)}, "keeps"),
+        ({"keeps": (0.1, 0.1)}, "must differ"),
+        ({"epochs": 0}, "epochs 0 must be 1 or more"),
+        ({"tolerance": 0.0}, "tolerance"),
+        ({"tolerance": float("nan")}, "tolerance"),
+        *(
+            ({"candidates": 0, "methods": (method,)}, "candidates must be from 1")
+            for method in ALL.values()
+            if method.label != "dense"
+        ),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_is_written(changes: dict, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        Comparison(tiny.task(), protocol(**changes), tmp_path / "runs")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        Comparison(tiny.task(), protocol(), tmp_path / "file" / "runs")
+
+
+def test_a_killed_run_goes_on_where_it_was(target: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "lottery_jax", "compare", "--methods", "dense", "scalar"]
+    command += ["--target", str(target), "--candidates", "8", "--tolerance", "0.2"]
+    command += ["--seeds", "0", "1", "2", "--json", "--out", str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "JAX_PLATFORMS": "cpu"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment) as first:
+        assert first.stdout is not None
+        seen = [json.loads(first.stdout.readline()) for _ in range(2)]
+        first.send_signal(signal.SIGKILL)
+    second = subprocess.run(command, capture_output=True, check=True, env=environment)
+    records = [json.loads(line) for line in second.stdout.splitlines()]
+    asked = [(method, seed) for seed in (0, 1, 2) for method in ("dense", "scalar")]
+    assert [(record["method"], record["seed"]) for record in records] == asked
+    assert records[: len(seen)] == seen  # seconds included: nothing was run again
+    (folder,) = tmp_path.iterdir()
+    lines = (folder / "records.jsonl").read_bytes().splitlines()
+    assert [json.loads(line) for line in lines] == records
+    assert (folder / "report.html").exists() and not (folder / "lock").exists()

@@ -1,0 +1,91 @@
+"""A ticket's file is measured as it is, and the collapsed form stands in where the random network is too slow."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lottery_jax.comparison.measuring import describe, measure, ticket_outputs
+from lottery_jax.constructions.approximate import approximate
+from lottery_jax.data import Split
+from lottery_jax.errors import TicketError
+from lottery_jax.tasks import Task
+from lottery_jax.tickets.ticket import Ticket
+from tests.comparison import tiny
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["pixels", "signed"])
+def made(request: pytest.FixtureRequest) -> tuple[Task, Ticket]:
+    task = tiny.task(signed=request.param, examples=1300)
+    return task, approximate(task.target, seed=0, candidates=8, tolerance=0.3)
+
+
+def test_both_forms_agree_and_what_was_run_is_said(made: tuple[Task, Ticket]) -> None:
+    task, ticket = made
+    images = np.asarray(task.dataset.test.images)
+    whole, said = ticket_outputs(ticket, images)
+    assert said == "the random network on all 1,300 images"
+    fast, said = ticket_outputs(ticket, images, most_seconds=1e-9)
+    shown = re.fullmatch(
+        r"its collapsed form on all 1,300 images, the random network on (\d+) of them; their outputs differ by at most"
+        r" (\S+)",
+        said,
+    )
+    assert shown and int(shown[1]) == 500  # a batch, whatever it takes
+    difference = np.abs(whole - fast)
+    assert difference[:500].max() == pytest.approx(float(shown[2]), rel=0.05)
+    assert whole.shape == fast.shape == (1300, 2) and difference.max() < 1e-5
+
+
+def test_what_is_measured_is_the_file(made: tuple[Task, Ticket], tmp_path: Path) -> None:
+    task, ticket = made
+    size = ticket.save(tmp_path / "t")
+    found = measure(tmp_path / "t", task, 0.2)
+    assert (found.ticket_bytes, found.ticket.seed) == (size, 0)
+    assert found.certificate.own_target is False and found.certificate.tolerance == 0.2
+    logits = np.asarray(ticket.forward()(task.dataset.test.images))
+    assert found.metrics.accuracy == np.mean(logits.argmax(1) == task.dataset.test.labels) > 0.9
+    assert found.metrics.max_deviation == pytest.approx(np.abs(logits - task.test_outputs).max(), rel=1e-3)
+    assert measure(tmp_path / "t", task).certificate.tolerance == 0.3  # what the ticket itself promises
+    content = bytearray((tmp_path / "t").read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "t").write_bytes(content)
+    with pytest.raises(TicketError):
+        measure(tmp_path / "t", task)
+
+
+def test_a_ticket_for_another_target_is_broken(made: tuple[Task, Ticket], tmp_path: Path) -> None:
+    task, ticket = made
+    ticket.save(tmp_path / "t")
+    weights = {name: -value for name, value in task.target.arrays().items()}
+    other = Task(task.name, task.dataset, type(task.target)(task.target.network, weights))
+    assert measure(tmp_path / "t", task).certificate.outcome == "holds"
+    assert measure(tmp_path / "t", other).certificate.outcome == "broken"
+
+
+def test_a_ticket_that_promises_nothing_or_a_budget_is_asked_for_no_tolerance(tmp_path: Path) -> None:
+    task = tiny.task()
+    tiny.masked(task.target, 0.5, 0).save(tmp_path / "t")
+    found = measure(tmp_path / "t", task, 0.1)
+    assert found.certificate.outcome == "promises nothing" and found.certificate.tolerance is None
+    budget = approximate(task.target, seed=0, construction="scalar", candidates=8, kept=20)
+    budget.save(tmp_path / "b")
+    found = measure(tmp_path / "b", task, 1e-9)
+    assert found.certificate.outcome == "holds" and found.certificate.kept_weights <= 20
+
+
+def test_one_example_is_enough(made: tuple[Task, Ticket]) -> None:
+    task, ticket = made
+    split = Split(*(np.asarray(part)[:1] for part in (task.dataset.test.images, task.dataset.test.labels)))
+    found, said = ticket_outputs(ticket, np.asarray(split.images), most_seconds=1e-9)
+    assert found.shape == (1, 2) and said == "the random network on all 1 images"
+
+
+def test_many_leaves_are_described_in_short() -> None:
+    from lottery_jax.learned.sources import redundant_source
+    from lottery_jax.networks.node import Spec
+    from lottery_jax.networks.zoo.registry import architecture
+
+    words = describe(redundant_source(architecture("conv8", Spec((32, 32, 3)), 10)))
+    assert words.startswith("11 gadget leaves: conv1 [64, 3, 3, 3, 5], ") and words.endswith(" and 3 more")

@@ -1,0 +1,141 @@
+"""The methods are those of the registries, each runs, and one's own stand beside them."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from lottery_jax.comparison.front import compare
+from lottery_jax.comparison.methods import Bench, Constructed, Learned, Method, all_methods, as_method
+from lottery_jax.constructions.pensia import Pensia
+from lottery_jax.constructions.promise import OBJECTIVES
+from lottery_jax.constructions.registry import CONSTRUCTIONS
+from lottery_jax.constructions.scalar import Scalar
+from lottery_jax.errors import InputError
+from lottery_jax.learned.edge_popup import EdgePopup
+from lottery_jax.learned.registry import LEARNERS, SOURCES
+from lottery_jax.networks.layers.batch_norm import BatchNorm
+from lottery_jax.networks.layers.chain import Chain
+from lottery_jax.networks.layers.dense import Dense
+from lottery_jax.networks.layers.layer_norm import LayerNorm
+from lottery_jax.networks.layers.reshape import Flatten
+from lottery_jax.networks.network import Network
+from lottery_jax.networks.node import Spec
+from lottery_jax.tickets.ticket import Ticket, load_ticket
+from tests.comparison import tiny
+
+SETTINGS = {"seeds": (0,), "keeps": (0.5,), "candidates": 8, "tolerance": 0.3, "epochs": 1}
+
+
+def test_they_are_derived_from_the_registries(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wanted() -> set[str]:
+        constructed = {
+            name + ("" if objective == "least-error" else f"-{objective}")
+            for name in CONSTRUCTIONS
+            for objective in OBJECTIVES
+        }
+        return {"dense", "random", *constructed, *(f"{learner}-{source}" for learner in LEARNERS for source in SOURCES)}
+
+    found = all_methods()
+    assert set(found) == wanted() and all(method.label == label for label, method in found.items())
+
+    @dataclasses.dataclass(frozen=True)
+    class Another(Scalar):
+        name: ClassVar[str] = "another"
+
+    monkeypatch.setitem(CONSTRUCTIONS, "another", Another)
+    monkeypatch.setitem(SOURCES, "same", lambda source: source)
+    assert {"another", "another-smallest", "edge-popup-same"} <= set(all_methods()) == wanted()
+
+
+def test_methods_come_after_those_they_build_on() -> None:
+    order = list(all_methods())
+    for place, method in enumerate(all_methods().values()):
+        assert method.after is None or order.index(method.after) < place
+
+
+def test_every_method_that_is_not_usual_runs(tmp_path: Path) -> None:
+    """The usual ones do in the tests of the command line."""
+    labels = [label for label, method in all_methods().items() if not method.usual]
+    records = compare(tiny.task(signed=True), labels, out=tmp_path, **SETTINGS)
+    assert [record.method for record in records] == labels
+    for record in records:
+        assert record.outcome == "holds" and record.source_weights > record.kept_weights > 0
+    sizes = {record.method: record.kept_weights for record in records}
+    assert sizes["scalar-smallest"] < sizes["scalar"]
+
+
+@pytest.mark.parametrize("norm", [BatchNorm(3), LayerNorm(3)], ids=["folded", "stored"])
+def test_normalised_networks_are_approximated_and_learned(norm, tmp_path: Path) -> None:
+    nodes = (("flatten", Flatten()), ("fc1", Dense(4, 3)), ("norm", norm), ("fc2", Dense(3, 2, bias=True)))
+    task = tiny.task(network=Network(Chain(nodes), Spec((2, 2, 1), True)), examples=80)
+    labels = ["pensia", "edge-popup-gadget", "edge-popup-wide", "random"]
+    records = compare(task, labels, out=tmp_path, **SETTINGS)
+    assert [record.method for record in records] == labels and records[0].outcome == "holds"
+    assert records[0].agreement > 0.9
+    tickets = {path.name.split("-seed")[0]: load_ticket(path) for path in tmp_path.rglob("tickets/*")}
+    stored = isinstance(norm, LayerNorm)
+    for label in ("pensia", "edge-popup-gadget", "random"):
+        assert set(tickets[label].stored) == ({"norm.weight", "norm.bias"} if stored else set())
+        for name, value in tickets[label].stored.items():
+            np.testing.assert_array_equal(value, task.target.array(name))
+    wide = tickets["edge-popup-wide"]
+    if stored:  # wider than the target: its normalisation is as before training
+        units = wide.network.target.tensors["fc1.weight"][0]
+        assert units > 3 and wide.stored["norm.weight"].tolist() == [1] * units
+
+
+@dataclasses.dataclass(frozen=True)
+class Thin(Method):
+    """A method of the user's own: random masks of one density."""
+
+    label: ClassVar[str] = "thin"  # type: ignore[misc]
+
+    keep: float = 0.25
+    """Kept fraction."""
+
+    def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> list[Ticket]:
+        bench.progress(1, 1)
+        return [tiny.masked(bench.target, self.keep, seed)]
+
+
+def test_own_classes_and_objects_become_methods() -> None:
+    assert as_method(Thin) == as_method(Thin()) == Thin() and as_method(Thin, {"keep": 0.5}) == Thin(0.5)
+    assert as_method(Scalar) == Constructed(Scalar()) and as_method(Scalar(range="model")).label == "scalar"
+    assert as_method(EdgePopup) == Learned(EdgePopup()) and as_method(EdgePopup()).label == "edge-popup-wide"
+    for wrong in (int, 3, "pensia", Ticket, None):
+        with pytest.raises(InputError, match=r"is no Method, Construction or Learner; derive it from one of them"):
+            as_method(wrong)
+
+
+def test_own_options_are_other_results_in_another_folder(tmp_path: Path) -> None:
+    task, seen = tiny.task(), []
+
+    def kept(*methods) -> list[int | None]:
+        records = compare(task, methods, out=tmp_path, progress=lambda *done: seen.append(done), **SETTINGS)
+        return [record.kept_weights for record in records]
+
+    one, two = kept(Thin()), kept(Thin(keep=0.9))
+    assert one[0] < two[0] and len(list(tmp_path.iterdir())) == 2
+    assert kept("dense", Thin) == [None, *one] and len(seen) == 2, "found again, as class or object"
+    assert kept(Scalar(range="model")) != kept("scalar") and len(list(tmp_path.iterdir())) == 4
+    assert kept(Scalar()) == kept("scalar") and len(list(tmp_path.iterdir())) == 4, (
+        "with the usual options it is the same"
+    )
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        (["pensai"], r"method 'pensai' is unknown; did you mean 'pensia'\?"),
+        (["dense", int], "is no Method, Construction or Learner"),
+        ([Pensia, Thin, "thin2"], "method 'thin2' is unknown; did you mean 'thin'"),
+    ],
+)
+def test_what_is_no_method_is_refused_before_anything_is_written(methods: list, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        compare(tiny.task(), methods, out=tmp_path / "runs", **SETTINGS)
+    assert not list(tmp_path.iterdir())
