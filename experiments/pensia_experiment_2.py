@@ -30,7 +30,6 @@ import time
 from pathlib import Path
 
 import tyro
-from lottery_jax.learned.architectures import redundant_architecture, wide_architecture
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -39,7 +38,10 @@ from lottery_jax import environment
 from lottery_jax.comparison.evaluation import accuracy, wilson_interval
 from lottery_jax.data import load
 from lottery_jax.errors import InputError
-from lottery_jax.learned.edge_popup import edge_popup
+from lottery_jax.learned.edge_popup import EdgePopup
+from lottery_jax.learned.sources import redundant_source, wide_source
+from lottery_jax.networks.node import Spec
+from lottery_jax.networks.zoo.registry import architecture
 from lottery_jax.storage.files import check_writable, write_atomically
 
 
@@ -75,44 +77,44 @@ def run(settings: Settings, console: Console) -> list[dict]:
     """Train every network, all its seeds and kept fractions in one program; one row for each of them."""
     check_writable(settings.out.parent)
     dataset = load(settings.data, data_dir=settings.data_dir)
-    sizes = (dataset.inputs, *settings.hidden, dataset.classes)
-    linear = redundant_architecture(sizes, copies=settings.copies, relu=False)
-    relu = redundant_architecture(sizes, copies=settings.copies)
-    architectures = {"structure-linear": linear, "structure-relu": relu, "wide": wide_architecture(relu)}
-    if unknown := set(settings.networks) - set(architectures):
-        raise InputError(f"networks {sorted(unknown)} are unknown; choose from {', '.join(architectures)}")
+    name = "-".join(["mlp", *map(str, settings.hidden)])
+    target = architecture(name, Spec(dataset.shape, dataset.nonnegative), dataset.classes)
+    linear = redundant_source(target, copies=settings.copies, relu=False)
+    relu = redundant_source(target, copies=settings.copies)
+    sources = {"structure-linear": linear, "structure-relu": relu, "wide": wide_source(relu)}
+    if unknown := set(settings.networks) - set(sources):
+        raise InputError(f"networks {sorted(unknown)} are unknown; choose from {', '.join(sources)}")
+    learner = EdgePopup(normalise=settings.normalise, together=settings.together)
     rows = []
     with Progress(console=console) as bars:
         for network in settings.networks:
             bar, start = bars.add_task(network, total=settings.epochs), time.perf_counter()
-            tickets = edge_popup(
-                architectures[network],
+            tickets = learner.learn(
+                sources[network],
                 dataset,
                 seeds=settings.seeds,
                 keeps=settings.keeps,
                 epochs=settings.epochs,
-                normalise=settings.normalise,
-                together=settings.together,
-                progress=lambda done, total, history, bar=bar: bars.update(bar, completed=done),
+                progress=lambda done, total, bar=bar: bars.update(bar, completed=done, total=total),
             )
             seconds = time.perf_counter() - start
             for ticket in tickets:
-                correct = accuracy(ticket.network(), dataset.test)
+                correct, made = accuracy(ticket.forward(), dataset.test), ticket.header.settings
                 low, high = wilson_interval(round(correct * len(dataset.test)), len(dataset.test))
                 rows.append(
                     {
                         "network": network,
                         "data": dataset.name,
                         "seed": ticket.seed,
-                        "keep": ticket.settings["keep"],
+                        "keep": made["keep"],
                         "epochs": settings.epochs,
                         "normalise": settings.normalise,
-                        "source_weights": ticket.source_weights,
+                        "source_weights": ticket.network.source_weights,
                         "kept_weights": ticket.kept_weights,
                         "accuracy": correct,
                         "accuracy_low": low,
                         "accuracy_high": high,
-                        "loss": ticket.settings["loss"],
+                        "loss": made["loss"],
                         "seconds_of_all_runs": seconds,
                         "device": environment.device(),
                         "versions": environment.versions(),

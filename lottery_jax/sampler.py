@@ -5,9 +5,11 @@ chunk it was drawn in. Element `i` of stream `s` is a pure function of (seed, s,
 (Salmon et al. 2011) gives 32 random bits, and integer arithmetic maps them to a float32 grid without rounding.
 """
 
+import concurrent.futures
 import dataclasses
 import functools
 import math
+import os
 from statistics import NormalDist
 from typing import Any, Literal, NamedTuple
 
@@ -22,6 +24,7 @@ MAX_SIZE = 2**32
 _LARGEST, _LEAST = 2.0**64, 2.0**-64  # sizes of weights, so that products of two are float32 still
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _TABLE_BITS = 16
+_WORTH_THREADS = 16  # blocks from which drawing them side by side is worth it
 _HOST_BLOCK = 1 << 16  # elements drawn at a time in NumPy, so that the rounds stay in cache
 
 
@@ -230,9 +233,18 @@ def draw_range(sampler: Sampler, *, seed: int, stream: int, first: int, count: i
     key, begin, end = seed_words(seed), first - first % 2, first + count + (first + count) % 2
     drawn = numbers(sampler)
     flat = np.empty(end - begin, np.float32)
-    for start in range(begin, end, _HOST_BLOCK):
+
+    def draw(start: int) -> None:
         stop = min(start + _HOST_BLOCK, end)
         flat[start - begin : stop - begin] = draw_pairs(drawn, key, stream, start // 2, (stop - start) // 2)
+
+    starts = range(begin, end, _HOST_BLOCK)
+    if len(starts) < _WORTH_THREADS:
+        for start in starts:
+            draw(start)
+    else:
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            list(pool.map(draw, starts))
     return flat[first - begin :][:count]
 
 

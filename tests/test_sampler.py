@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lottery_jax.errors import InputError
-from lottery_jax.sampler import Sampler, draw_at, draw_host, seed_words, threefry
+from lottery_jax.sampler import Sampler, draw_at, draw_host, draw_pairs, draw_range, numbers, seed_words, threefry
 
 SAMPLERS = [
     Sampler.uniform(-1, 1),
@@ -38,8 +38,41 @@ def test_host_device_and_single_positions_are_equal(sampler):
     host = draw_host(sampler, seed=seed, stream=stream, shape=(211, 333))
     for index in (np.arange(host.size, dtype=np.uint32), np.array([0, 1, 333, host.size - 1], np.uint32)):
         for xp in (np, jnp):
-            alone = draw_at(sampler, seed_words(seed), np.uint32(stream), xp.asarray(index), xp)
+            alone = draw_at(numbers(sampler), seed_words(seed), np.uint32(stream), xp.asarray(index), xp)
             np.testing.assert_array_equal(alone, host.reshape(-1)[index])
+    for xp in (np, jnp):
+        pairs = draw_pairs(numbers(sampler), seed_words(seed), np.uint32(stream), np.uint32(500), 70, xp)
+        np.testing.assert_array_equal(pairs, host.reshape(-1)[1000:1140])
+
+
+@pytest.mark.parametrize("first", [0, 1, 65_535, 2**32 - 10])
+@pytest.mark.parametrize("count", [0, 1, 10])
+def test_a_range_is_a_part_of_its_stream(first, count):
+    """From even and odd positions, across the blocks of the host's loop, and up to a stream's end."""
+    found = draw_range(SAMPLERS[0], seed=3, stream=2, first=first, count=count)
+    index = (first + np.arange(count)).astype(np.uint32)
+    expected = draw_at(numbers(SAMPLERS[0]), seed_words(3), np.uint32(2), index)
+    assert found.shape == (count,)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_streams_may_be_given_for_each_position():
+    """What the blocks of a tensor need that were drawn in different attempts."""
+    streams, index = np.array([0, 65_536, 0], np.uint32), np.array([5, 5, 6], np.uint32)
+    found = draw_at(numbers(SAMPLERS[0]), seed_words(1), streams, index)
+    for place in range(3):
+        alone = draw_at(numbers(SAMPLERS[0]), seed_words(1), streams[place], index[place : place + 1])
+        np.testing.assert_array_equal(found[place], alone[0])
+
+
+def test_uniform_weights_lie_on_a_grid_of_24_bits_and_reach_its_ends():
+    sampler = Sampler.uniform(-0.3, 1.0)
+    drawn = draw_host(sampler, seed=1, stream=0, shape=(100_000,)).astype(np.float64) * 2**24
+    np.testing.assert_array_equal(drawn, np.round(drawn))
+    grid = numbers(sampler)
+    bits = np.array([0, 2**32 - 1], np.uint32)
+    low, high = grid.weights(bits, np).tolist()
+    assert -0.3 <= low < -0.3 + 2**-24 and high == 1.0
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=repr)
@@ -74,7 +107,17 @@ GOLDEN = ["0263d36bfef42ee9", "73d32c246e7a888f", "aacdec0336c9b0a0", "dac1607bd
         lambda: Sampler("cauchy"),  # type: ignore[arg-type]
         lambda: Sampler.uniform(1, 1),
         lambda: Sampler.uniform(0, float("inf")),
+        lambda: Sampler.uniform(1, 1 + 2**-24),  # fewer than two steps of its grid
+        lambda: Sampler.uniform(0, 2.0**65),
+        lambda: Sampler.uniform(0, 2.0**-65),
+        lambda: Sampler.uniform(float("nan"), 1),
         lambda: Sampler.normal(0),
+        lambda: Sampler.normal(-1),
+        lambda: Sampler.normal(2.0**65),
+        lambda: Sampler.signed_constant(2.0**-65),
+        lambda: draw_range(SAMPLERS[0], seed=0, stream=0, first=2**32, count=1),
+        lambda: draw_range(SAMPLERS[0], seed=0, stream=0, first=-1, count=1),
+        lambda: draw_host(SAMPLERS[0], seed=2**64, stream=0, shape=(1,)),
         lambda: draw_host(SAMPLERS[0], seed=-1, stream=0, shape=(1,)),
         lambda: draw_host(SAMPLERS[0], seed=0, stream=0, shape=(0, 3)),
         lambda: draw_host(SAMPLERS[0], seed=0, stream=0, shape=(2**16, 2**16)),

@@ -241,8 +241,9 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 def test_a_killed_run_goes_on_where_it_was(target: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "lottery_jax", "compare", "--methods", "dense", "scalar"]
     command += ["--target", str(target), "--candidates", "8", "--tolerance", "0.2"]
-    command += ["--seeds", "0", "1", "2", "--json", "--out", str(tmp_path)]
+    command += ["--seeds", "0", "1", "2", "--json", "--out", str(tmp_path / "runs")]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "JAX_PLATFORMS": "cpu"}
+    environment["LOTTERY_JAX_CACHE"] = str(tmp_path / "cache")  # a killed process may leave half a compiled program
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment) as first:
         assert first.stdout is not None
         seen = [json.loads(first.stdout.readline()) for _ in range(2)]
@@ -252,7 +253,7 @@ def test_a_killed_run_goes_on_where_it_was(target: Path, tmp_path: Path) -> None
     asked = [(method, seed) for seed in (0, 1, 2) for method in ("dense", "scalar")]
     assert [(record["method"], record["seed"]) for record in records] == asked
     assert records[: len(seen)] == seen  # seconds included: nothing was run again
-    (folder,) = tmp_path.iterdir()
+    (folder,) = (tmp_path / "runs").iterdir()
     lines = (folder / "records.jsonl").read_bytes().splitlines()
     assert [json.loads(line) for line in lines] == records
     assert (folder / "report.html").exists() and not (folder / "lock").exists()

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
 
-from lottery_jax.constructions import Construction, Pensia, Scalar, ScalarShared
+from lottery_jax.constructions import Construction, Pensia, Promise, Scalar, ScalarShared
 from lottery_jax.networks.layers.activations import Relu
 from lottery_jax.networks.layers.bag import Bag, Tensor
 from lottery_jax.networks.layers.chain import Chain
@@ -16,7 +16,7 @@ from lottery_jax.networks.layers.conv import Conv
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.layers.reshape import Flatten
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import Spec
+from lottery_jax.networks.node import Spec, join
 from lottery_jax.networks.target import Target
 from lottery_jax.networks.zoo.mlp import mlp
 from lottery_jax.networks.zoo.resnets import resnet
@@ -32,19 +32,24 @@ CHUNK = 64
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A construction, the tolerance that suits it, and the sentence in which it refuses a target it does not take."""
+    """A construction, what it can promise with so few candidates, and the words in which it refuses a target."""
 
     construction: Construction
     tolerance: float
+    max_redraws: int = 20
     refusals: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def goal(self, objective: str) -> Promise:
+        return Promise(self.tolerance, objective, self.max_redraws)
 
 
 COVERED = {
     entry.construction.name: entry
     for entry in (
-        Entry(Pensia(COUNT), 0.1, {"bag": r"units in front of layers.*'first' .*use scalar"}),
-        Entry(Scalar(COUNT), 0.05),
-        Entry(ScalarShared(COUNT), 0.1),
+        Entry(Pensia(COUNT), 0.03, refusals={"bag": r"units in front of layers.*'first' .*use scalar"}),
+        Entry(Scalar(COUNT), 0.015),
+        # A whole output is drawn again where one of its weights fails.
+        Entry(ScalarShared(COUNT), 0.04, max_redraws=100),
     )
 }
 
@@ -62,12 +67,15 @@ class Nearest(Solver):
 
 
 def random_target(network: Network, seed: int = 0) -> Target:
-    """A network with random tensors; variances and the factors of normalisations are near 1."""
+    """A network with random tensors; what normalisations divide and multiply by is near 1."""
     random = np.random.default_rng(seed)
     values = {}
-    for name, shape in network.tensors.items():
-        near_one = name.rpartition(".")[2] == "running_var" or ("norm" in name and name.endswith("weight"))
-        values[name] = (near_one + random.uniform(-0.3, 0.3, shape)).astype(np.float32)
+    for path, node in network.nodes():
+        for own, shape in node.tensors().items():
+            near_one = own == "running_var" or (own == "weight" and len(shape) == 1)
+            # Biases are seldom negative, so that most units are alive.
+            low, high = (-0.1, 0.5) if own == "bias" else (-0.3, 0.3)
+            values[join(path, own)] = (near_one + random.uniform(low, high, shape)).astype(np.float32)
     return Target(network, values)  # type: ignore[arg-type]
 
 

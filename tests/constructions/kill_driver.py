@@ -13,9 +13,9 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from lottery_jax.constructions.model import approximate_model, chunk_folder
 from safetensors.numpy import save_file
 
-from lottery_jax.constructions.model import approximate_model, chunk_folder
 from lottery_jax.subset_sum.smallest import Enumerate
 from lottery_jax.subset_sum.solver import Solver, Stage
 

@@ -4,15 +4,13 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from lottery_jax.networks.fold import folded
-from lottery_jax.networks.node import Node, Operation, Spec, Weights, join
+from lottery_jax.networks.node import join
 from lottery_jax.networks.sources.copies import Copies
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.target import Target
@@ -171,50 +169,18 @@ def check_against_all_subsets(ticket: Ticket, target: Target, objective: str) ->
     return again
 
 
-@dataclasses.dataclass(frozen=True)
-class Shifted(Node):
-    """An operation whose output is shifted by `shift` times what an error of 1 in every weight can make there."""
-
-    of: Operation
-    kind: ClassVar[str] = "shifted"
-
-    def tensors(self) -> dict[str, tuple[int, ...]]:
-        return self.of.tensors()
-
-    def output(self, given: Spec) -> Spec:
-        return self.of.output(given)
-
-    def module(self, weights: Weights) -> nnx.Module:
-        ones = {name: jnp.ones(shape) for name, shape in self.of.tensors().items()}
-        return _Shift(self.of.module(weights), self.of.module(Weights(ones)), weights["shift"])
-
-
-class _Shift(nnx.Module):
-    def __init__(self, operation: nnx.Module, ones: nnx.Module, shift: jax.Array) -> None:
-        self.operation, self.ones, self.shift = operation, ones, nnx.Param(shift)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return self.operation(x) + self.shift[...] * jax.lax.stop_gradient(self.ones(jnp.abs(x)))  # type: ignore
-
-
 def sensitivity(target: Target) -> Callable[[np.ndarray], np.ndarray]:
-    """How much each output [B, C] may move for each unit of error in all weights, to first order.
-
-    An error of at most e in each weight moves an operation's output by at most e times the sum of |x|; from there on by
-    the slope of the network.
-    """
+    """How much each output [B, C] moves, to first order, for independent errors of size 1 in all weights: the root of
+    the sum of its squared slopes."""
     target = folded(target)
     network, tensors = target.network, {name: jnp.asarray(value) for name, value in target.arrays().items()}
-    shifted = network.replaced(lambda path, node: Shifted(node) if isinstance(node, Operation) else node)
-    specs = {path: node.output(given) for path, node in network.affine.items() if (given := network.given_to(path))}
-    zeros = {join(path, "shift"): jnp.zeros(spec.shape) for path, spec in specs.items()}
 
-    def outputs(shifts: dict[str, jax.Array], image: jax.Array) -> jax.Array:
-        return shifted.module({**tensors, **shifts})(image[None])[0]  # type: ignore[operator]
+    def outputs(weights: dict[str, jax.Array], image: jax.Array) -> jax.Array:
+        return network.module({**tensors, **weights})(image[None])[0]  # type: ignore[operator]
 
     def one(image: jax.Array) -> jax.Array:
-        slopes = jax.jacrev(outputs)(zeros, image)
-        return sum(jnp.abs(slope).reshape(len(slope), -1).sum(1) for slope in slopes.values())  # type: ignore
+        slopes = jax.jacrev(outputs)({name: tensors[name] for name in network.approximated}, image)
+        return jnp.sqrt(sum((slope.reshape(len(slope), -1) ** 2).sum(1) for slope in slopes.values()))  # type: ignore
 
     run = jax.jit(jax.vmap(one))
     return lambda x: np.asarray(run(jnp.asarray(x)))

@@ -6,11 +6,11 @@ import itertools
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from lottery_jax.certificate import approximated_weights, verify
+from lottery_jax.networks.architecture import draw_source, unroll, unroll_masks
+
 from lottery_jax.constructions import CONSTRUCTIONS, approximate
 from lottery_jax.errors import InputError
-from lottery_jax.networks.architecture import draw_source, unroll, unroll_masks
 from lottery_jax.networks.network import fixed_network
 from lottery_jax.subset_sum import MeetInTheMiddle
 

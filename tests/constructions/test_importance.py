@@ -4,8 +4,8 @@ import itertools
 
 import numpy as np
 import pytest
-
 from lottery_jax.constructions.importance import fisher_importance
+
 from lottery_jax.errors import InputError
 
 

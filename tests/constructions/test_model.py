@@ -9,16 +9,16 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
-
 from lottery_jax.certificate import approximated_weights, verify
 from lottery_jax.constructions.model import approximate_model, chunk_folder, merge, plan_job, solve_chunk, solve_chunks
-from lottery_jax.errors import InputError
 from lottery_jax.model_certificate import approximated_slice, verify_file
+from lottery_jax.ticket import Ticket, open_ticket
+from safetensors.numpy import save_file
+
+from lottery_jax.errors import InputError
 from lottery_jax.sampler import Sampler, draw_host
 from lottery_jax.subset_sum import MeetInTheMiddle, Pareto
 from lottery_jax.subset_sum.chunks import _search
-from lottery_jax.ticket import Ticket, open_ticket
 from tests.constructions.kill_driver import Nearest
 from tests.subset_sum.oracles import all_residuals
 

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import save_file
-
 from lottery_jax.certificate import verify
 from lottery_jax.constructions.model import Job, approximate_model, chunk_folder, merge, plan_job, run_job, solve_chunks
 from lottery_jax.constructions.model.chunks import chunk_path
-from lottery_jax.errors import InputError, TicketError
 from lottery_jax.model_certificate import verify_file
-from lottery_jax.storage.sealed import SealedFile, seal
 from lottery_jax.ticket import Ticket
+from safetensors.numpy import save_file
+
+from lottery_jax.errors import InputError, TicketError
+from lottery_jax.storage.sealed import SealedFile, seal
 from tests.constructions.kill_driver import Nearest
 
 OPTIONS = {"seed": 1, "candidates": 6, "tolerance": 0.5, "solver": Nearest(), "max_redraws": 1, "chunk_weights": 64}

@@ -8,15 +8,15 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from lottery_jax.certificate import approximated_weights, verify
+from lottery_jax.ticket import Ticket
+
+from lottery_jax.comparison.evaluation import evaluate
 from lottery_jax.constructions import CONSTRUCTIONS, TargetFronts, approximate_within_budget, within_budget
 from lottery_jax.constructions.budget import Fronts
 from lottery_jax.data import load
 from lottery_jax.errors import InputError
-from lottery_jax.comparison.evaluation import evaluate
 from lottery_jax.tasks import import_target
-from lottery_jax.ticket import Ticket
 
 SHARED = Path(__file__).parents[3] / "shared"
 PUBLISHED = SHARED / "targets" / "pensia_fc2.safetensors"

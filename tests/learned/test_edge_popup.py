@@ -12,6 +12,7 @@ from lottery_jax.errors import InputError
 from lottery_jax.learned.edge_popup import EdgePopup, initial_scores
 from lottery_jax.learned.sources import redundant_source, wide_source
 from lottery_jax.networks.layers.dense import Dense
+from lottery_jax.networks.layers.reshape import Flatten
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
 from lottery_jax.networks.running import forward, outputs
@@ -27,6 +28,7 @@ SMALL = sources.small_data()
 LEARNER = EdgePopup(batch_size=8, learning_rate=2.0)
 SEEDS, KEEPS = (5, 2**63), (0.35, 1.0)  # as in `test_learners`, so that compiled programs are shared
 SHARED = sources.SOURCES["shared copies"]
+ONE = sources.small(("flatten", Flatten()), ("fc", Single(Dense(4, 2), U, gain=0.5)))
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +61,15 @@ def test_learns_the_digits(digits: Dataset) -> None:
     assert learned.header.settings["loss"] < 0.5
 
 
+@pytest.mark.slow
 def test_learns_with_convolutions(digits: Dataset) -> None:
-    """Conv-2 at a twentieth of its width, one random weight for each of the target's."""
+    """Conv-2 at a twentieth of its width (three channels), five copies of each weight."""
     target = architecture("conv2", Spec(digits.shape, nonnegative=True), 10, width=0.05)
-    source = target.replaced(lambda path, node: Single(node, U) if path in target.affine else node)  # type: ignore[arg-type]
-    (ticket,) = EdgePopup().learn(source, digits, seeds=(3,), keeps=(0.5,), epochs=12)
+    source = target.replaced(lambda path, node: Copies(node, 5, (U,)) if path in target.affine else node)  # type: ignore[arg-type]
+    (ticket,) = EdgePopup().learn(source, digits, seeds=(1,), keeps=(0.5,), epochs=12)
     assert keeps_exactly(ticket, 0.5)
-    assert accuracy(ticket.forward(), digits.validation) > 0.7
-    assert accuracy(forward(ticket.network, ticket.source(), shuffled(ticket)), digits.validation) < 0.4
+    assert accuracy(ticket.forward(), digits.validation) > 0.4
+    assert accuracy(forward(ticket.network, ticket.source(), shuffled(ticket)), digits.validation) < 0.25
 
 
 @pytest.mark.slow
@@ -111,9 +114,9 @@ def test_every_layer_begins_as_a_unit() -> None:
 def test_progress_counts_epochs_and_published_gains_stay_where_wanted() -> None:
     seen: list[tuple[int, int]] = []
     published = dataclasses.replace(LEARNER, normalise=False)
-    tickets = learn(SHARED, published, epochs=3, progress=lambda done, total: seen.append((done, total)))
+    tickets = learn(ONE, published, epochs=3, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 3), (2, 3), (3, 3)]
-    assert [ticket.network for ticket in tickets] == [SHARED] * 4
+    assert [ticket.network for ticket in tickets] == [ONE] * 4
     settings = tickets[0].header.settings
     assert (settings["epochs"], settings["normalise"], settings["data"]) == (3, False, "small")
 
@@ -156,5 +159,5 @@ def test_bad_options_are_refused(learner: EdgePopup, message: str) -> None:
 def test_a_training_that_diverges_is_refused() -> None:
     images = np.where(np.arange(4).reshape(2, 2, 1) > 2, np.nan, SMALL.train.images).astype(np.float32)
     broken = dataclasses.replace(SMALL, train=Split(images, SMALL.train.labels))
-    with pytest.raises(InputError, match="training of edge-popup diverged: .* are not finite; lower the learning rate"):
+    with pytest.raises(InputError, match="training of edge-popup diverged"):
         LEARNER.learn(SHARED, broken, seeds=SEEDS, keeps=KEEPS, epochs=2)

@@ -30,9 +30,12 @@ def networks() -> Iterator[Network]:
 
 
 ROWS = [network.to_json() for network in networks()]
-DEEP: Any = 1
-for _ in range(600):
-    DEEP = [DEEP]
+
+
+def nested(depth: int) -> Any:
+    return [nested(depth - 1)] if depth else 1
+
+
 TALL = to_json(Dense(3, 2))
 for _ in range(150):
     TALL = {"kind": "chain", "nodes": [["a", TALL]]}
@@ -40,7 +43,7 @@ JUNK = [
     *(None, True, False, 0, 1, -1, 7, 2**16, 2**31 - 1, 2**31, 2**63, 10**400, -(10**400)),
     *(0.0, -0.0, 0.5, 1.0, -2.5, 2.0**-64, 2.0**65, 1e-320, 1e300, math.nan, math.inf, -math.inf),
     *("", "a", "gain", "(a)", "dense", "relu", "no such kind", "x" * 600, "\ud800"),
-    *([], [1], [2, 2], [1, 2, 3], [[1, 2]], ["a", {}], [2**31 - 1] * 5, DEEP),
+    *([], [1], [2, 2], [1, 2, 3], [[1, 2]], ["a", {}], [2**31 - 1] * 5, nested(100)),
     *({}, {"kind": "relu"}, {"kind": "dense"}, {"kind": ["dense"]}, to_json(Dense(3, 2)), to_json(U), TALL),
 ]
 
@@ -163,7 +166,7 @@ GADGET = to_json(Gadget(Dense(3, 2), 4, U, Sampler.normal(1)))
         ({"kind": "chain", "nodes": [[1, DENSE]]}, "is 1, not a word"),
         ({"kind": "chain", "nodes": [["a", DENSE], ["a", DENSE]]}, "need different names"),
         (TALL, "nested more than 64 deep"),
-        ({**DENSE, "inputs": DEEP}, "inputs of the tree is .*, not a whole number"),
+        ({**DENSE, "inputs": nested(800)}, "inputs of the tree is .*, not a whole number"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

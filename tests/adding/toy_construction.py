@@ -1,0 +1,36 @@
+"""A construction: normal random copies of each weight. With a line in `constructions/registry.py` it is a method."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+
+from lottery_jax.constructions.base import Construction, Plan
+from lottery_jax.networks.network import Network
+from lottery_jax.networks.node import Affine, join
+from lottery_jax.networks.sources.copies import Copies
+from lottery_jax.networks.sources.drawn import Drawn
+from lottery_jax.networks.target import Target
+from lottery_jax.sampler import Sampler
+
+
+@dataclasses.dataclass(frozen=True)
+class Normal(Construction):
+    """n normal copies of each weight; kept copies sum to it."""
+
+    name: ClassVar[str] = "normal"
+
+    spread: float = 0.5
+    """Standard deviation of the copies, as a part of the largest |weight| of their tensor."""
+
+    def leaf(self, target: Target, path: str, of: Affine) -> Copies:
+        largest = [target.scan(join(path, name)).largest or 1.0 for name in of.tensors()]
+        return Copies(of, self.candidates, tuple(Sampler.normal(self.spread * size) for size in largest))
+
+    def plans(
+        self, network: Network, path: str, drawn: Mapping[str, Drawn], seed: int
+    ) -> tuple[list[Plan], dict[str, np.ndarray]]:
+        bounds = {name: 4.5 * tensor.sampler.scale for name, tensor in drawn.items()}  # where the normal is cut off
+        plans = [Plan(join(path, name), drawn[name], self.candidates, bound=bounds[name]) for name in drawn]
+        return plans, {}
