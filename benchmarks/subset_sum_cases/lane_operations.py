@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lottery_jax.subset_sum import MeetInTheMiddle
-from lottery_jax.subset_sum.grid import Grid
+from lottery_jax.subset_sum.engine.grid import Grid
 
 _COUNTED = {
     *("add", "sub", "mul", "neg", "abs", "sign", "min", "max", "clamp", "and", "or", "not", "xor", "select_n"),

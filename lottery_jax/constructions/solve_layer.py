@@ -11,8 +11,8 @@ from lottery_jax.constructions.plan import Plan
 from lottery_jax.networks.architecture import ATTEMPT_STRIDE, Parallel
 from lottery_jax.sampler import Sampler, draw_at, seed_words
 from lottery_jax.subset_sum import Problem, Solver, solve
-from lottery_jax.subset_sum.devices import local_mesh, rows_sharding
-from lottery_jax.subset_sum.grid import fits_int32
+from lottery_jax.subset_sum.engine.devices import local_mesh, rows_sharding
+from lottery_jax.subset_sum.engine.grid import fits_int32
 from lottery_jax.subset_sum.solve import GridSize
 
 CHUNK = 1 << 16

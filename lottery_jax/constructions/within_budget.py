@@ -21,7 +21,7 @@ from lottery_jax.constructions.solve_layer import CHUNK, empty_mask, layer_probl
 from lottery_jax.errors import InputError
 from lottery_jax.networks.architecture import Gadget, SourceTensor, source_tensors
 from lottery_jax.subset_sum import Pareto, Problem, solve, unpack_bits
-from lottery_jax.subset_sum.grid import NARROW_CANDIDATES
+from lottery_jax.subset_sum.engine.grid import NARROW_CANDIDATES
 from lottery_jax.ticket import Ticket
 
 K_MAX = 6

@@ -8,17 +8,17 @@ import jax
 import numpy as np
 
 from lottery_jax.errors import InputError
-from lottery_jax.subset_sum.auto import Auto, choose
-from lottery_jax.subset_sum.chunks import Rows, search_rows
-from lottery_jax.subset_sum.devices import local_mesh
+from lottery_jax.subset_sum.engine.chunks import Rows, search_rows
+from lottery_jax.subset_sum.engine.devices import local_mesh
+from lottery_jax.subset_sum.engine.grid import NARROW_CANDIDATES, fits_int32
+from lottery_jax.subset_sum.engine.shared import search
+from lottery_jax.subset_sum.engine.survey import all_finite, largest_sum
 from lottery_jax.subset_sum.front import Front
-from lottery_jax.subset_sum.grid import NARROW_CANDIDATES, fits_int32
-from lottery_jax.subset_sum.pareto import Pareto
 from lottery_jax.subset_sum.problem import Problem, Solution, Status, words
-from lottery_jax.subset_sum.shared import search
-from lottery_jax.subset_sum.signed import Signed, to_signs, with_opposites
 from lottery_jax.subset_sum.solver import Solver
-from lottery_jax.subset_sum.survey import all_finite, largest_sum
+from lottery_jax.subset_sum.solvers.auto import Auto, choose
+from lottery_jax.subset_sum.solvers.pareto import Pareto
+from lottery_jax.subset_sum.solvers.signed import Signed, to_signs, with_opposites
 
 GridSize = Literal["auto", "int32", "int64"]
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from lottery_jax.errors import InputError
-from lottery_jax.subset_sum.grid import Grid
+from lottery_jax.subset_sum.engine.grid import Grid
 from lottery_jax.subset_sum.problem import Status
 
 HostSearch = Callable[[np.ndarray, np.ndarray], np.ndarray]

@@ -17,7 +17,7 @@ from lottery_jax.errors import InputError
 from lottery_jax.model_certificate import approximated_slice, verify_file
 from lottery_jax.sampler import Sampler, draw_host
 from lottery_jax.subset_sum import MeetInTheMiddle, Pareto
-from lottery_jax.subset_sum.chunks import _search
+from lottery_jax.subset_sum.engine.chunks import _search
 from lottery_jax.ticket import Ticket, open_ticket
 from tests.constructions.kill_driver import Nearest
 from tests.subset_sum.oracles import all_residuals

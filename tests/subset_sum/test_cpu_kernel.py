@@ -4,9 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from lottery_jax.subset_sum import MeetInTheMiddle, Problem, Smallest, meet_in_the_middle, shared, solve
+from lottery_jax.subset_sum import MeetInTheMiddle, Problem, Smallest, solve
+from lottery_jax.subset_sum.engine import shared
 from lottery_jax.subset_sum.kernels import HOST_SIZES
-from lottery_jax.subset_sum.sorted_sums import closest_subset
+from lottery_jax.subset_sum.search.sorted_sums import closest_subset
+from lottery_jax.subset_sum.solvers import meet_in_the_middle
 
 cpu = pytest.importorskip("lottery_jax.subset_sum.kernels.cpu", reason="Numba is not installed")
 shared_cpu = pytest.importorskip("lottery_jax.subset_sum.kernels.shared_cpu", reason="Numba is not installed")

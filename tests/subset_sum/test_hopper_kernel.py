@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from lottery_jax.subset_sum import MeetInTheMiddle, Problem, solve
-from lottery_jax.subset_sum.grid import Grid
-from lottery_jax.subset_sum.sorted_sums import closest_pair, closest_subset
+from lottery_jax.subset_sum.engine.grid import Grid
+from lottery_jax.subset_sum.search.sorted_sums import closest_pair, closest_subset
 from tests.subset_sum import ptx
 
 pytest.importorskip("jax.experimental.pallas.mosaic_gpu", reason="this JAX has no Mosaic GPU")

@@ -14,8 +14,8 @@ from lottery_jax.errors import InputError
 from lottery_jax.networks.copies import ATTEMPT_STRIDE, Copies
 from lottery_jax.sampler import UniformGrid, draw_grid_at, draw_grid_pairs, seed_words, uniform_grid
 from lottery_jax.subset_sum import Problem, Solution, solve, unpack_bits
-from lottery_jax.subset_sum.devices import is_lone_cpu, local_mesh, over_problems
-from lottery_jax.subset_sum.grid import fits_int32
+from lottery_jax.subset_sum.engine.devices import is_lone_cpu, local_mesh, over_problems
+from lottery_jax.subset_sum.engine.grid import fits_int32
 from lottery_jax.subset_sum.solve import GridSize
 from lottery_jax.tensor_file import TensorFile
 

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lottery_jax.subset_sum.chunks import Rows, answer, search_rows
-from lottery_jax.subset_sum.grid import Grid, to_grid
+from lottery_jax.subset_sum.engine.chunks import Rows, answer, search_rows
+from lottery_jax.subset_sum.engine.grid import Grid, to_grid
 from lottery_jax.subset_sum.solver import SharedSearch, Stage
 
 _CALL_PROBLEMS = 1 << 14

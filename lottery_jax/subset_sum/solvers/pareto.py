@@ -6,8 +6,8 @@ from typing import ClassVar
 import jax
 
 from lottery_jax.errors import InputError
-from lottery_jax.subset_sum.by_size import closest_of_sizes, problems_at_once
-from lottery_jax.subset_sum.grid import Grid
+from lottery_jax.subset_sum.engine.grid import Grid
+from lottery_jax.subset_sum.search.by_size import closest_of_sizes, problems_at_once
 from lottery_jax.subset_sum.solver import Solver, Stage
 
 

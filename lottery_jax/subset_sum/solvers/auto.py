@@ -5,12 +5,12 @@ import math
 from typing import ClassVar, Literal
 
 from lottery_jax.errors import InputError, suggest
-from lottery_jax.subset_sum.differencing import Differencing
-from lottery_jax.subset_sum.meet_in_the_middle import MeetInTheMiddle
-from lottery_jax.subset_sum.randomized import Randomized
-from lottery_jax.subset_sum.smallest import Smallest
 from lottery_jax.subset_sum.solver import Solver, Stage
-from lottery_jax.subset_sum.vector import Vector
+from lottery_jax.subset_sum.solvers.differencing import Differencing
+from lottery_jax.subset_sum.solvers.meet_in_the_middle import MeetInTheMiddle
+from lottery_jax.subset_sum.solvers.randomized import Randomized
+from lottery_jax.subset_sum.solvers.smallest import Smallest
+from lottery_jax.subset_sum.solvers.vector import Vector
 
 Objective = Literal["least-error", "smallest", "any"]
 OBJECTIVES: tuple[Objective, ...] = ("least-error", "smallest", "any")

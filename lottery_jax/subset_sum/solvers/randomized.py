@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 
 from lottery_jax.errors import InputError
-from lottery_jax.subset_sum.grid import Grid
-from lottery_jax.subset_sum.pairs import nearest_of_all
-from lottery_jax.subset_sum.positive import from_positive, to_positive
+from lottery_jax.subset_sum.engine.grid import Grid
 from lottery_jax.subset_sum.problem import Status
+from lottery_jax.subset_sum.search.pairs import nearest_of_all
+from lottery_jax.subset_sum.search.positive import from_positive, to_positive
+from lottery_jax.subset_sum.search.sorted_sums import closest_subset
 from lottery_jax.subset_sum.solver import Solver, Stage
-from lottery_jax.subset_sum.sorted_sums import closest_subset
 
 _VECTOR_WINDOW = 12
 

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lottery_jax.subset_sum.by_size import closest_of_sizes, problems_at_once
-from lottery_jax.subset_sum.grid import Grid
-from lottery_jax.subset_sum.meet_in_the_middle import MeetInTheMiddle
+from lottery_jax.subset_sum.engine.grid import Grid
+from lottery_jax.subset_sum.search.by_size import closest_of_sizes, problems_at_once
+from lottery_jax.subset_sum.search.sorted_by_size import closest_of_size
 from lottery_jax.subset_sum.solver import Solver, Stage
-from lottery_jax.subset_sum.sorted_by_size import closest_of_size
+from lottery_jax.subset_sum.solvers.meet_in_the_middle import MeetInTheMiddle
 
 
 @dataclasses.dataclass(frozen=True)

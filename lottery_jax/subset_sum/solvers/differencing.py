@@ -6,9 +6,9 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from lottery_jax.subset_sum.grid import Grid
-from lottery_jax.subset_sum.positive import from_positive, sorted_down, to_positive
+from lottery_jax.subset_sum.engine.grid import Grid
 from lottery_jax.subset_sum.problem import Status
+from lottery_jax.subset_sum.search.positive import from_positive, sorted_down, to_positive
 from lottery_jax.subset_sum.solver import Solver, Stage
 
 

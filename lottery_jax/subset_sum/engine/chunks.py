@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from lottery_jax.subset_sum.devices import AXIS, is_lone_cpu, is_split, on_every_device, over_problems
-from lottery_jax.subset_sum.grid import Grid, residuals, to_grid
+from lottery_jax.subset_sum.engine.devices import AXIS, is_lone_cpu, is_split, on_every_device, over_problems
+from lottery_jax.subset_sum.engine.grid import Grid, residuals, to_grid
 from lottery_jax.subset_sum.problem import Problem, words
 from lottery_jax.subset_sum.solver import HostSearch, Stage
 

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 import jax
 
-from lottery_jax.subset_sum.grid import Grid
+from lottery_jax.subset_sum.engine.grid import Grid
 from lottery_jax.subset_sum.kernels import HOST_SIZES
+from lottery_jax.subset_sum.search.sorted_sums import closest_subset
 from lottery_jax.subset_sum.solver import HostSearch, SharedSearch, Solver, Stage
-from lottery_jax.subset_sum.sorted_sums import closest_subset
 
 _WORTH_COMPILING = 1 << 14  # problems: Numba compiles the kernel once for each installation, in some ten seconds
 _WORTH_SHARING = 64  # targets of one row: with fewer, the row's long list costs more than it saves

@@ -5,8 +5,8 @@ from typing import ClassVar
 
 import jax
 
-from lottery_jax.subset_sum.grid import Grid
-from lottery_jax.subset_sum.pairs import nearest_of_all
+from lottery_jax.subset_sum.engine.grid import Grid
+from lottery_jax.subset_sum.search.pairs import nearest_of_all
 from lottery_jax.subset_sum.solver import Solver, Stage
 
 
