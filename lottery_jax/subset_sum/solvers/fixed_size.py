@@ -7,12 +7,13 @@ import jax
 
 from lottery_jax.errors import InputError
 from lottery_jax.subset_sum.engine.grid import Grid
+from lottery_jax.subset_sum.problem import Solution
 from lottery_jax.subset_sum.search.by_size import closest_of_sizes, problems_at_once
 from lottery_jax.subset_sum.solver import Solver, Stage
 
 
 @dataclasses.dataclass(frozen=True)
-class FixedSize(Solver, Stage):
+class FixedSize(Solver[Solution], Stage):
     """The subset of least residual among those of exactly k candidates, exact; `Pareto` gives many k at once.
 
     A problem marked infeasible has no subset of k candidates within the tolerance. C(N, k) subsets are tried, three

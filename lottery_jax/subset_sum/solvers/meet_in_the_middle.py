@@ -8,6 +8,7 @@ import jax
 
 from lottery_jax.subset_sum.engine.grid import Grid
 from lottery_jax.subset_sum.kernels import HOST_SIZES
+from lottery_jax.subset_sum.problem import Solution
 from lottery_jax.subset_sum.search.sorted_sums import closest_subset
 from lottery_jax.subset_sum.solver import HostSearch, SharedSearch, Solver, Stage
 
@@ -16,7 +17,7 @@ _WORTH_SHARING = 64  # targets of one row: with fewer, the row's long list costs
 
 
 @dataclasses.dataclass(frozen=True)
-class MeetInTheMiddle(Solver, Stage):
+class MeetInTheMiddle(Solver[Solution], Stage):
     """The subset of least residual, exact on the grid (see `grid`), in O(N 2**(N/2)) operations and memory.
 
     N = 21 takes some 100 thousand lane operations; each two more candidates double it. Horowitz and Sahni 1974.

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lottery_jax.subset_sum.engine.grid import Grid
+from lottery_jax.subset_sum.problem import Solution
 from lottery_jax.subset_sum.search.by_size import closest_of_sizes, problems_at_once
 from lottery_jax.subset_sum.search.sorted_by_size import closest_of_size
 from lottery_jax.subset_sum.solver import Solver, Stage
@@ -15,7 +16,7 @@ from lottery_jax.subset_sum.solvers.meet_in_the_middle import MeetInTheMiddle
 
 
 @dataclasses.dataclass(frozen=True)
-class Smallest(Solver):
+class Smallest(Solver[Solution]):
     """The fewest candidates within the tolerance, exact; among those the least residual.
 
     Sizes up to 2 are enumerated at once, size 3 for the problems that these left open. What remains is first
