@@ -61,7 +61,7 @@ def search_operations(candidates: int) -> float:
     column = jax.ShapeDtypeStruct((batch,), jnp.int32)
     wide = jax.ShapeDtypeStruct((candidates, batch), jnp.int32)
     floats = jax.ShapeDtypeStruct((batch,), jnp.float32)
-    traced = jax.make_jaxpr(lambda *fields: solver.search(Grid(*fields), None))(wide, column, column, floats, column)
+    traced = jax.make_jaxpr(lambda *fields: solver.search(Grid(*fields), None))(wide, column, column, floats)
     return operations(traced.jaxpr) / batch
 
 

@@ -61,14 +61,13 @@ def solve(
     for stage in solver.stages(candidates):
         if not len(open_):
             break
-        found_bits, found_residuals, within = search(stage, rows, open_, key, grid == "int64" or stage.wide, progress)
+        *found, judged = search(stage, rows, open_, key, grid == "int64" or stage.wide, progress)
         # An answer within the tolerance is never replaced by one beyond it.
-        take = within | (status[open_] != Status.WITHIN)
+        take = (judged == Status.WITHIN) | (status[open_] != Status.WITHIN)
         row, *column = np.nonzero(take)
-        place = (open_[row], *column)
-        bits[place], left_over[place] = found_bits[take], found_residuals[take]
-        status[place] = np.where(within[take], Status.WITHIN, stage.failure)
-        open_ = open_[stage.still_open(within)]
+        for whole, part in zip((bits, left_over, status), (*found, judged), strict=True):
+            whole[(open_[row], *column)] = part[take]
+        open_ = open_[stage.still_open(judged == Status.WITHIN)]
     return solver.answer(Solution(bits, left_over, status, candidates, solver=solver))
 
 

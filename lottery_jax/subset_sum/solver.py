@@ -25,6 +25,8 @@ class Stage(abc.ABC):
 
     failure: ClassVar[Status] = Status.INFEASIBLE
     """What it means for a problem when this pass finds no subset within the tolerance."""
+    sized: ClassVar[bool] = False
+    """True where the size of the subset was asked for, so that the empty one is no answer."""
     wide: ClassVar[bool] = False
     """True where the pass needs the 64-bit grid."""
 

@@ -142,7 +142,7 @@ def test_the_switch_is_wired(kernel):
     solver = MeetInTheMiddle(hopper_kernel=kernel)
     candidates, each = jax.ShapeDtypeStruct((18, 8), jnp.int32), jax.ShapeDtypeStruct((8,), jnp.int32)
     search = jax.jit(lambda grid: solver.search(grid, None))
-    text = search.trace(Grid(candidates, each, each, each, each)).lower(lowering_platforms=("cuda",)).as_text()
+    text = search.trace(Grid(candidates, each, each, each)).lower(lowering_platforms=("cuda",)).as_text()
     assert ("mosaic" in text) == kernel
 
 

@@ -29,6 +29,7 @@ class FixedSize(Solver[Solution], Stage):
 
     k: int
     max_candidates: ClassVar[int] = 40
+    sized: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.k < 0:

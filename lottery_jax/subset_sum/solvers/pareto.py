@@ -30,6 +30,7 @@ class Pareto(Solver[Front], Stage):
 
     k_max: int = 6
     max_candidates: ClassVar[int] = 40
+    sized: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.k_max < 0:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lottery_jax.subset_sum.engine.grid import Grid
-from lottery_jax.subset_sum.problem import Solution
+from lottery_jax.subset_sum.problem import Solution, Status
 from lottery_jax.subset_sum.search.by_size import closest_of_sizes, problems_at_once
 from lottery_jax.subset_sum.search.sorted_by_size import closest_of_size
 from lottery_jax.subset_sum.solver import Solver, Stage
@@ -41,6 +41,7 @@ class Enumerate(Stage):
     """The best subset of the first of `sizes` that has one within the tolerance, by enumeration."""
 
     sizes: tuple[int, ...]
+    failure: ClassVar[Status] = Status.NOT_FOUND
 
     def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
         a = grid.candidates
