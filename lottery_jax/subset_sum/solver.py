@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable
-from typing import ClassVar, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import jax
 import numpy as np
@@ -13,8 +13,8 @@ from lottery_jax.subset_sum.problem import Problem, Solution, Status
 
 Answer = TypeVar("Answer")
 
-HostSearch = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Candidates int32 [N, P] and targets int32 [P] on the grid to the chosen candidates, bool [N, P]."""
+HostSearch = Callable[[Any], np.ndarray]
+"""Problems on the 32-bit grid, a `Grid` of NumPy arrays, to the chosen candidates, bool [N, P]."""
 
 SharedSearch = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Candidates int32 [G, N] and targets int32 [G, R] on the grid, each row with its own, to the chosen [G, N, R]."""

@@ -22,6 +22,8 @@ from lottery_jax.subset_sum.problem import Problem
 from lottery_jax.subset_sum.solver import HostSearch, Stage
 
 _CALL_CHUNKS = 64  # chunks of one device in one compiled call
+_HOST_CHUNK = 1 << 13  # problems in one call of a function of NumPy arrays
+_SMALL_CALL = 1 << 18  # candidates: up to so many a call has one shape for any number of problems
 _IN_FLIGHT = 2  # calls: while one is searched, the next one's problems travel
 
 
@@ -63,9 +65,9 @@ class Rows:
             bounds = parts * len(index) // self.mesh.size
         return [range(start, stop) for start, stop in itertools.pairwise(bounds.tolist())]
 
-    def laid_out(self, parts: list[np.ndarray], shape: tuple[int, int], dtype: Any) -> tuple[Any, Any]:
+    def laid_out(self, parts: list[np.ndarray], chunks: int, chunk: int, dtype: Any) -> tuple[Any, Any]:
         """Candidates [D C, N, B] and targets [D C, B], split over D devices; `parts` are each one's problems."""
-        split = over_problems(self.mesh)
+        split, shape = over_problems(self.mesh), (self.mesh.size * chunks, chunk)
         if self._on_device:
             own = self.problems // self.mesh.size if self._split else 0
             places = _filled([part - device * own for device, part in enumerate(parts)], shape, np.int32)
@@ -136,22 +138,24 @@ def search_rows(
     workers = (os.cpu_count() or 1) if rows.on_one_cpu else 1
     queues = rows.queues(index)
     longest = max(len(queue) for queue in queues)
-    # Sizes are powers of eight, so that few shapes are ever compiled; empty chunks at the end are not searched.
-    chunk = min(stage.chunk(rows.candidates, cpu), _power_of_eight(longest))
-    needed = -(-longest // (chunk * workers))
-    chunks = min(_CALL_CHUNKS, _power_of_eight(needed))
-    share = chunk * min(chunks, needed)
+    host = stage.on_host(rows.candidates, len(index)) if rows.on_one_cpu and not wide else None
+    chunk = stage.chunk(rows.candidates, cpu) if host is None else _HOST_CHUNK
+    chunks = _CALL_CHUNKS if host is None else 1
+    if chunk * chunks * rows.candidates > _SMALL_CALL:
+        # Sizes are powers of eight, so that few shapes are ever compiled.
+        chunk = min(chunk, _power_of_eight(longest))
+        chunks = min(chunks, _power_of_eight(-(-longest // (chunk * workers))))
+    # Empty chunks at the end are not searched.
+    share = chunk * min(chunks, max(-(-longest // (chunk * workers)), 1))
     x64 = wide or rows.double
     dtype = np.float64 if x64 else np.float32
     tolerance = two_parts(rows.tolerance, dtype)
-    host = stage.on_host(rows.candidates, len(index)) if rows.on_one_cpu and not wide else None
-    shape = (mesh.size * chunks, chunk) if host is None else (1, chunks * chunk)
 
     def start(place: int) -> _Call:
         parts = [queue[place : place + share] for queue in queues]
         # The setting belongs to the thread, so each call makes its own.
         with jax.enable_x64(x64):
-            values, targets = rows.laid_out([index[part.start : part.stop] for part in parts], shape, dtype)
+            values, targets = rows.laid_out([index[part.start : part.stop] for part in parts], chunks, chunk, dtype)
             if host is None:
                 used = np.array([-(-len(part) // chunk) for part in parts], np.int32)
                 found = _search(stage, wide, mesh, values, targets, tolerance, used, key)
@@ -163,7 +167,7 @@ def search_rows(
 
     def finish(call: _Call) -> tuple[_Call, list[np.ndarray]]:
         fetched = jax.device_get(call.answers)
-        found = [answer.reshape(mesh.size, chunks * chunk, *answer.shape[2:]) for answer in fetched]
+        found = [answer.reshape(mesh.size, chunks * chunk, *answer.shape[1:]) for answer in fetched]
         if progress is not None:
             progress(sum(len(queue) for queue in call.queues))
         return call, found
@@ -225,8 +229,7 @@ def _search_chunks(stage: Stage, wide: bool, candidates: Any, targets: Any, tole
         return jnp.moveaxis(chunks, 0, -2).reshape(*chunks.shape[1:-1], -1)
 
     given = flat(candidates), flat(targets), tolerance, flat(grids.error)
-    found = answers(*given, flat(chosen), stage.failure, stage.sized)
-    return tuple(part.reshape(*grids.error.shape, *part.shape[1:]) for part in found)
+    return answers(*given, flat(chosen), int(stage.failure), stage.sized)
 
 
 def _search_on_host(
@@ -236,11 +239,11 @@ def _search_on_host(
     given = candidates[0], targets[0], tolerance
     grid = _on_grid(*given)
     chosen = np.zeros(given[0].shape, bool)
-    chosen[:, :used] = search(np.asarray(grid.candidates)[:, :used], np.asarray(grid.targets)[:used])
-    return tuple(part[None] for part in _answers(*given, grid.error, chosen, stage.failure, stage.sized))
+    chosen[:, :used] = search(jax.tree.map(lambda part: np.asarray(part)[..., :used], grid))
+    return _answers(*given, grid.error, chosen, int(stage.failure), stage.sized)
 
 
-_answers = jax.jit(answers, static_argnums=(5, 6))
+_answers = jax.jit(answers, static_argnums=6)
 
 
 @jax.jit

@@ -13,7 +13,6 @@ import numpy as np
 from lottery_jax.subset_sum.engine.chunks import Rows, search_rows
 from lottery_jax.subset_sum.engine.grid import Grid, to_grid
 from lottery_jax.subset_sum.engine.recompute import answers, two_parts
-from lottery_jax.subset_sum.problem import Status
 from lottery_jax.subset_sum.solver import SharedSearch, Stage
 
 _CALL_PROBLEMS = 1 << 14
@@ -64,7 +63,7 @@ def _search_shared(
             given = candidates[at // pieces].astype(dtype), wanted[at], two_parts(tolerance, dtype)
             grid = _on_grid(*given)
             chosen = shared(np.asarray(grid.candidates)[:, :, 0], np.asarray(grid.targets))
-            found = [np.asarray(part) for part in _answers(*given, grid.error, chosen, stage.failure, stage.sized)]
+            found = [np.asarray(part) for part in _answers(*given, grid.error, chosen, int(stage.failure), stage.sized)]
         if progress is not None:
             done = np.arange(start, min(start + size, rows * pieces)) % pieces
             progress(int(np.clip(each - done * length, 0, length).sum()))
@@ -85,9 +84,9 @@ def _on_grid(candidates: jax.Array, targets: jax.Array, tolerance: jax.Array) ->
     return jax.vmap(to_grid, (0, 0, None, None))(candidates[..., None], targets, tolerance[0], jnp.int32)
 
 
-@functools.partial(jax.jit, static_argnames=("failure", "sized"))
+@functools.partial(jax.jit, static_argnames="sized")
 def _answers(
-    candidates: Any, targets: Any, tolerance: Any, error: Any, chosen: Any, failure: Status, sized: bool
+    candidates: Any, targets: Any, tolerance: Any, error: Any, chosen: Any, failure: Any, sized: bool
 ) -> tuple[jax.Array, ...]:
     one_row = functools.partial(answers, failure=failure, sized=sized)
     return jax.vmap(one_row, (0, 0, None, 0, 0))(candidates[..., None], targets, tolerance, error, chosen)
