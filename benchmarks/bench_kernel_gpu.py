@@ -25,9 +25,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lottery_jax import environment
-from lottery_jax.subset_sum.grid import to_grid
+from lottery_jax.subset_sum.engine.grid import to_grid
 from lottery_jax.subset_sum.kernels import hopper
-from lottery_jax.subset_sum.sorted_sums import closest_subset
+from lottery_jax.subset_sum.search.sorted_sums import closest_subset
 
 WEIGHTS, GOAL_MS = 397_000, 15.0
 OPERATIONS = {20: 67.6e3, 21: 103.8e3}  # of the kernel per problem, by its trace

@@ -36,7 +36,7 @@ def compile_kernel(candidates: int) -> None:
     from jax.experimental import topologies
 
     from lottery_jax.subset_sum.kernels import hopper
-    from lottery_jax.subset_sum.sorted_sums import closest_subset
+    from lottery_jax.subset_sum.search.sorted_sums import closest_subset
 
     machine = topologies.get_topology_desc("hopper", "cuda", topology="1x1x1", target_config=TARGET)
     there = jax.sharding.SingleDeviceSharding(machine.devices[0])

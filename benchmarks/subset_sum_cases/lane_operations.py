@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lottery_jax.subset_sum import MeetInTheMiddle
-from lottery_jax.subset_sum.grid import Grid
+from lottery_jax.subset_sum.engine.grid import Grid
 
 _COUNTED = {
     *("add", "sub", "mul", "neg", "abs", "sign", "min", "max", "clamp", "and", "or", "not", "xor", "select_n"),
@@ -61,7 +61,7 @@ def search_operations(candidates: int) -> float:
     column = jax.ShapeDtypeStruct((batch,), jnp.int32)
     wide = jax.ShapeDtypeStruct((candidates, batch), jnp.int32)
     floats = jax.ShapeDtypeStruct((batch,), jnp.float32)
-    traced = jax.make_jaxpr(lambda *fields: solver.search(Grid(*fields), None))(wide, column, column, floats, column)
+    traced = jax.make_jaxpr(lambda *fields: solver.search(Grid(*fields), None))(wide, column, column, floats)
     return operations(traced.jaxpr) / batch
 
 

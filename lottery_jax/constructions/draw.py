@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding
 
 from lottery_jax.constructions.base import Branch, Plan
 from lottery_jax.sampler import Numbers, draw_at, draw_pairs, numbers, seed_words
-from lottery_jax.subset_sum.devices import is_lone_cpu, local_mesh, over_problems
+from lottery_jax.subset_sum.engine.devices import is_lone_cpu, local_mesh, over_problems
 
 Key = tuple[np.uint32, np.uint32]
 _LEAST_PADDED = 512

@@ -12,7 +12,7 @@ from lottery_jax.constructions.draw import candidates, on_host
 from lottery_jax.constructions.job import Chunk, Job
 from lottery_jax.storage.store import read_float64
 from lottery_jax.subset_sum import Problem, Solver, solve, unpack_bits
-from lottery_jax.subset_sum.grid import fits_int32
+from lottery_jax.subset_sum.engine.grid import fits_int32
 from lottery_jax.subset_sum.solve import GridSize
 
 PIECE = 1 << 15

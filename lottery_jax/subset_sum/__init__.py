@@ -1,20 +1,20 @@
 """Random subset-sum problems, solved in batches on CPU, GPU or TPU."""
 
-from lottery_jax.subset_sum.auto import Auto, choose
-from lottery_jax.subset_sum.differencing import Differencing
-from lottery_jax.subset_sum.exhaustive import Exhaustive
-from lottery_jax.subset_sum.fixed_size import FixedSize
 from lottery_jax.subset_sum.front import Front
-from lottery_jax.subset_sum.greedy import Greedy
-from lottery_jax.subset_sum.meet_in_the_middle import MeetInTheMiddle
-from lottery_jax.subset_sum.pareto import Pareto
 from lottery_jax.subset_sum.problem import Problem, Solution, Status, unpack_bits
-from lottery_jax.subset_sum.randomized import Randomized
-from lottery_jax.subset_sum.signed import Signed
-from lottery_jax.subset_sum.smallest import Smallest
 from lottery_jax.subset_sum.solve import solve
 from lottery_jax.subset_sum.solver import Solver, Stage
-from lottery_jax.subset_sum.vector import Vector
+from lottery_jax.subset_sum.solvers.auto import Auto, choose
+from lottery_jax.subset_sum.solvers.differencing import Differencing
+from lottery_jax.subset_sum.solvers.exhaustive import Exhaustive
+from lottery_jax.subset_sum.solvers.fixed_size import FixedSize
+from lottery_jax.subset_sum.solvers.greedy import Greedy
+from lottery_jax.subset_sum.solvers.meet_in_the_middle import MeetInTheMiddle
+from lottery_jax.subset_sum.solvers.pareto import Pareto
+from lottery_jax.subset_sum.solvers.randomized import Randomized
+from lottery_jax.subset_sum.solvers.signed import Signed
+from lottery_jax.subset_sum.solvers.smallest import Smallest
+from lottery_jax.subset_sum.solvers.vector import Vector
 
 __all__ = [
     "Auto",

@@ -12,8 +12,9 @@ from lottery_jax.subset_sum.problem import Solution, Status, unpack_bits
 class Front:
     """Of each `Problem`, the subset of least residual among those of exactly k candidates, k = 0 ... K.
 
-    bits: uint32 [P, K + 1, ceil(N / 32)], as in `Solution`. residuals: [P, K + 1], sum minus target as computed on the
-    grid; +inf, with no bits set, where k > N. within: bool [P, K + 1], true where the tolerance is met.
+    bits: uint32 [P, K + 1, ceil(N / 32)], as in `Solution`. residuals: [P, K + 1], sum minus target, computed from
+    the values as they were given; +inf, with no bits set, where k > N. within: bool [P, K + 1], true where the
+    tolerance is met.
     """
 
     bits: np.ndarray

@@ -4,19 +4,22 @@ import dataclasses
 import enum
 from typing import Any
 
+import jax
 import numpy as np
 
 from lottery_jax.errors import InputError
 
 MOST_COMPONENTS = 8
+LEAST_TOLERANCE = {np.float32: 2.0**-80, np.float64: 2.0**-960}
+"""By the type that is searched in: what is far below it, devices take for 0."""
 
 
 class Status(enum.IntEnum):
     """What is known of one problem."""
 
-    WITHIN = 0  # the subset's sum is within the tolerance of the target
-    INFEASIBLE = 1  # proved: no subset is; the one returned has the least residual
-    NOT_FOUND = 2  # none was found within the solver's budget; the one returned is the best seen
+    WITHIN = 0  # the subset's sum, computed anew from the values given, is within the tolerance of the target
+    INFEASIBLE = 1  # proved: no subset is; the one returned has the least residual on the grid
+    NOT_FOUND = 2  # none was found, by the solver's budget or for the grid is too coarse; the best seen is returned
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,6 +73,14 @@ class Problem:
             raise InputError("a problem needs at least one candidate; N is 0")
         if not (np.isfinite(self.tolerance) and self.tolerance > 0):
             raise InputError(f"tolerance must be a positive number, not {self.tolerance}")
+        on_device = isinstance(candidates, jax.Array) or isinstance(targets, jax.Array)
+        least = LEAST_TOLERANCE[np.float32 if on_device else np.float64]
+        if self.tolerance < least:
+            raise InputError(
+                f"tolerance must be at least {least:.1e}, not {self.tolerance}, for devices take numbers near it for 0;"
+                " multiply candidates, targets and tolerance by a power of two"
+                + (", or give them as NumPy arrays" if on_device else "")
+            )
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -88,7 +99,9 @@ class Problem:
 
     @property
     def double(self) -> bool:
-        return np.float64 in (self.candidates.dtype, self.targets.dtype)
+        """True where float32 is not enough to search in."""
+        given = self.candidates.dtype, self.targets.dtype
+        return np.float64 in given or self.tolerance < LEAST_TOLERANCE[np.float32]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -96,7 +109,7 @@ class Solution:
     """Subsets of a `Problem`, on the host.
 
     bits: uint32 [P, ceil(N / 32)], candidate k in bit k % 32 of word k // 32. residuals: [P] (or [P, D]), sum minus
-    target as the solver computed it on its grid (a certificate is computed elsewhere). status: uint8 [P], see `Status`.
+    target, computed from the values as they were given. status: uint8 [P], see `Status`.
     minus: like bits, the candidates that are subtracted; only `Signed` has any. solver: what found it (see `Auto`).
     """
 

@@ -2,59 +2,33 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, overload
+from typing import Any, Literal
 
 import jax
 import numpy as np
 
 from lottery_jax.errors import InputError
-from lottery_jax.subset_sum.auto import Auto, choose
-from lottery_jax.subset_sum.chunks import Rows, search_rows
-from lottery_jax.subset_sum.devices import local_mesh
-from lottery_jax.subset_sum.front import Front
-from lottery_jax.subset_sum.grid import NARROW_CANDIDATES, fits_int32
-from lottery_jax.subset_sum.pareto import Pareto
+from lottery_jax.subset_sum.engine.chunks import Rows
+from lottery_jax.subset_sum.engine.devices import local_mesh
+from lottery_jax.subset_sum.engine.grid import NARROW_CANDIDATES, fits_int32
+from lottery_jax.subset_sum.engine.shared import search
+from lottery_jax.subset_sum.engine.survey import all_finite, largest_sum
 from lottery_jax.subset_sum.problem import Problem, Solution, Status, words
-from lottery_jax.subset_sum.shared import search
-from lottery_jax.subset_sum.signed import Signed, to_signs, with_opposites
-from lottery_jax.subset_sum.solver import Solver
-from lottery_jax.subset_sum.survey import all_finite, largest_sum
+from lottery_jax.subset_sum.solver import Answer, Solver
 
 GridSize = Literal["auto", "int32", "int64"]
 
 
-@overload
 def solve(
     problem: Problem,
-    solver: Pareto,
-    *,
-    key: jax.Array | None = ...,
-    grid: GridSize = ...,
-    progress: Callable[[int], None] | None = ...,
-    devices: Sequence[Any] | None = ...,
-    first: int | None = ...,
-) -> Front: ...
-@overload
-def solve(
-    problem: Problem,
-    solver: Solver,
-    *,
-    key: jax.Array | None = ...,
-    grid: GridSize = ...,
-    progress: Callable[[int], None] | None = ...,
-    devices: Sequence[Any] | None = ...,
-    first: int | None = ...,
-) -> Solution: ...
-def solve(
-    problem: Problem,
-    solver: Solver,
+    solver: Solver[Answer],
     *,
     key: jax.Array | None = None,
     grid: GridSize = "auto",
     progress: Callable[[int], None] | None = None,
     devices: Sequence[Any] | None = None,
     first: int | None = None,
-) -> Solution | Front:
+) -> Answer:
     """Solve all problems of a batch; the answers do not depend on how they are chunked or on the devices.
 
     grid: integers of 32 or 64 bits; `auto` takes 64 for N > 24, or where rounding to the 32-bit grid could use up
@@ -71,50 +45,30 @@ def solve(
     (array([0.05]), array([2]))
     """
     count = problem.shape[0] if first is None else first
-    if isinstance(solver, Auto):
-        solver = choose(
-            problem.shape[1],
-            objective=solver.objective,
-            tolerance=problem.tolerance,
-            vectors=problem.components != (),
-        )
+    solver = solver.resolved(problem)
     _check(problem, solver, key, count)
-    if isinstance(solver, Signed):
-        problem = with_opposites(problem)
+    problem = solver.prepared(problem)
     candidates = problem.shape[1]
     if grid == "auto":
         grid = "int64" if _needs_wide(problem, count) else "int32"
     rows = Rows(problem, local_mesh(devices))
-    if isinstance(solver, Pareto):
-        return _front(solver, rows, count, key, grid == "int64", progress)
-    bits = np.zeros((count, words(candidates)), np.uint32)
+    shape = count, *solver.columns
+    bits = np.zeros((*shape, words(candidates)), np.uint32)
     dtype = np.float64 if problem.double or grid == "int64" else np.float32
-    left_over = np.zeros((count, *problem.components), dtype)
-    status = np.full(count, Status.NOT_FOUND, np.uint8)
+    left_over = np.zeros((*shape, *problem.components), dtype)
+    status = np.full(shape, Status.NOT_FOUND, np.uint8)
     open_ = np.arange(count)
     for stage in solver.stages(candidates):
         if not len(open_):
             break
-        found_bits, found_residuals, within = search(stage, rows, open_, key, grid == "int64" or stage.wide, progress)
+        *found, judged = search(stage, rows, open_, key, grid == "int64" or stage.wide, progress)
         # An answer within the tolerance is never replaced by one beyond it.
-        take = within | (status[open_] != Status.WITHIN)
-        bits[open_[take]], left_over[open_[take]] = found_bits[take], found_residuals[take]
-        status[open_[take]] = np.where(within[take], Status.WITHIN, stage.failure)
-        open_ = open_[stage.still_open(within)]
-    solution = Solution(bits, left_over, status, candidates, solver=solver)
-    return to_signs(solution) if isinstance(solver, Signed) else solution
-
-
-def _front(
-    solver: Pareto, rows: Rows, count: int, key: jax.Array | None, wide: bool, progress: Callable[[int], None] | None
-) -> Front:
-    shape = count, solver.k_max + 1
-    exists = np.arange(solver.k_max + 1) <= rows.candidates
-    if not count:
-        empty = np.zeros((*shape, words(rows.candidates)), np.uint32)
-        return Front(empty, np.zeros(shape, np.float64 if wide else np.float32), np.zeros(shape, bool), rows.candidates)
-    bits, left_over, within = search_rows(solver, rows, np.arange(count), key, wide, progress)
-    return Front(bits, np.where(exists, left_over, left_over.dtype.type(np.inf)), within & exists, rows.candidates)
+        take = (judged == Status.WITHIN) | (status[open_] != Status.WITHIN)
+        row, *column = np.nonzero(take)
+        for whole, part in zip((bits, left_over, status), (*found, judged), strict=True):
+            whole[(open_[row], *column)] = part[take]
+        open_ = open_[stage.still_open(judged == Status.WITHIN)]
+    return solver.answer(Solution(bits, left_over, status, candidates, solver=solver))
 
 
 def _check(problem: Problem, solver: Solver, key: jax.Array | None, count: int) -> None:

@@ -2,17 +2,19 @@
 
 import abc
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import jax
 import numpy as np
 
 from lottery_jax.errors import InputError
-from lottery_jax.subset_sum.grid import Grid
-from lottery_jax.subset_sum.problem import Status
+from lottery_jax.subset_sum.engine.grid import Grid
+from lottery_jax.subset_sum.problem import Problem, Solution, Status
 
-HostSearch = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Candidates int32 [N, P] and targets int32 [P] on the grid to the chosen candidates, bool [N, P]."""
+Answer = TypeVar("Answer")
+
+HostSearch = Callable[[Any], np.ndarray]
+"""Problems on the 32-bit grid, a `Grid` of NumPy arrays, to the chosen candidates, bool [N, P]."""
 
 SharedSearch = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Candidates int32 [G, N] and targets int32 [G, R] on the grid, each row with its own, to the chosen [G, N, R]."""
@@ -23,6 +25,8 @@ class Stage(abc.ABC):
 
     failure: ClassVar[Status] = Status.INFEASIBLE
     """What it means for a problem when this pass finds no subset within the tolerance."""
+    sized: ClassVar[bool] = False
+    """True where the size of the subset was asked for, so that the empty one is no answer."""
     wide: ClassVar[bool] = False
     """True where the pass needs the 64-bit grid."""
 
@@ -44,20 +48,40 @@ class Stage(abc.ABC):
 
     def still_open(self, within: np.ndarray) -> np.ndarray:
         """Which problems go on to the next pass, given which are within the tolerance now."""
-        return np.zeros_like(within)
+        return np.zeros(len(within), bool)
 
 
-class Solver(abc.ABC):
-    """A way to solve subset-sum problems. Concrete solvers are frozen, hashable dataclasses with documented fields."""
+class Solver(abc.ABC, Generic[Answer]):
+    """A way to solve subset-sum problems. Concrete solvers are frozen, hashable dataclasses with documented fields.
+
+    `Answer` is what `solve` returns: a `Solution`, or what the solver's `answer` makes of one.
+    """
 
     max_candidates: ClassVar[int]
     needs_key: ClassVar[bool] = False
     vectors: ClassVar[tuple[bool, ...]] = (False,)
     """Whether it takes candidates that are plain numbers (False), vectors (True), or both."""
 
+    @property
+    def columns(self) -> tuple[int, ...]:
+        """The axes behind P where each problem gets several subsets."""
+        return ()
+
     @abc.abstractmethod
     def stages(self, candidates: int) -> tuple[Stage, ...]:
         """The passes, cheapest first."""
+
+    def resolved(self, problem: Problem) -> "Solver[Answer]":
+        """The solver that does the work."""
+        return self
+
+    def prepared(self, problem: Problem) -> Problem:
+        """The problem that the passes search."""
+        return problem
+
+    def answer(self, found: Solution) -> Answer:
+        """What `solve` returns, made of the subsets of the problem that was prepared: bits [P, *columns, W]."""
+        return cast(Answer, found)
 
     def check(self, candidates: int) -> None:
         """Raise `InputError` where this many candidates are beyond the solver."""

@@ -21,7 +21,7 @@ from lottery_jax.networks.target import Target
 from lottery_jax.networks.zoo.mlp import mlp
 from lottery_jax.networks.zoo.resnets import resnet
 from lottery_jax.networks.zoo.transformers import vit
-from lottery_jax.subset_sum.smallest import Enumerate
+from lottery_jax.subset_sum.solvers.smallest import Enumerate
 from lottery_jax.subset_sum.solver import Solver, Stage
 from lottery_jax.tasks import load_model
 

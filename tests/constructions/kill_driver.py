@@ -16,7 +16,7 @@ import numpy as np
 from lottery_jax.constructions.model import approximate_model, chunk_folder
 from safetensors.numpy import save_file
 
-from lottery_jax.subset_sum.smallest import Enumerate
+from lottery_jax.subset_sum.solvers.smallest import Enumerate
 from lottery_jax.subset_sum.solver import Solver, Stage
 
 

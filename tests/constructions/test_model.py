@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 from lottery_jax.errors import InputError
 from lottery_jax.sampler import Sampler, draw_host
 from lottery_jax.subset_sum import MeetInTheMiddle, Pareto
-from lottery_jax.subset_sum.chunks import _search
+from lottery_jax.subset_sum.engine.chunks import _search
 from tests.constructions.kill_driver import Nearest
 from tests.subset_sum.oracles import all_residuals
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from lottery_jax.constructions import approximate
 from lottery_jax.subset_sum import MeetInTheMiddle, Problem, Randomized, Smallest, solve
-from lottery_jax.subset_sum.devices import local_mesh, over_problems
+from lottery_jax.subset_sum.engine.devices import local_mesh, over_problems
 
 SOLVERS = MeetInTheMiddle(), Smallest(), Randomized(window=6, rounds=3)
 

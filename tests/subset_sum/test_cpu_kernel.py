@@ -4,10 +4,14 @@ import jax
 import numpy as np
 import pytest
 
-from lottery_jax.subset_sum import MeetInTheMiddle, Problem, Smallest, meet_in_the_middle, shared, solve
+from lottery_jax.subset_sum import MeetInTheMiddle, Problem, Smallest, solve
+from lottery_jax.subset_sum.engine import shared
+from lottery_jax.subset_sum.engine.grid import Grid
 from lottery_jax.subset_sum.kernels import HOST_SIZES
-from lottery_jax.subset_sum.sorted_sums import closest_subset
+from lottery_jax.subset_sum.search.sorted_sums import closest_subset
+from lottery_jax.subset_sum.solvers import meet_in_the_middle, smallest
 
+by_size_cpu = pytest.importorskip("lottery_jax.subset_sum.kernels.by_size_cpu", reason="Numba is not installed")
 cpu = pytest.importorskip("lottery_jax.subset_sum.kernels.cpu", reason="Numba is not installed")
 shared_cpu = pytest.importorskip("lottery_jax.subset_sum.kernels.shared_cpu", reason="Numba is not installed")
 
@@ -47,20 +51,41 @@ def test_any_number_of_problems(problems):
     np.testing.assert_array_equal(cpu.closest_subset(candidates[:, :problems], targets[:problems]), whole[:, :problems])
 
 
-@pytest.mark.parametrize("solver", [MeetInTheMiddle(), Smallest()])
-def test_solve_answers_the_same_with_the_kernel(solver, monkeypatch):
+def with_kernels(monkeypatch, used: bool) -> None:
+    for module in (meet_in_the_middle, smallest):
+        monkeypatch.setattr(module, "at_hand", lambda kernel, candidates, problems: used)
+
+
+def calls_of(monkeypatch, kernel) -> list:
+    calls = []
+    monkeypatch.setattr(kernel, "_search", lambda *arrays, search=kernel._search: (calls.append(1), search(*arrays)))
+    return calls
+
+
+@pytest.mark.parametrize(("solver", "kernel"), [(MeetInTheMiddle(), cpu), (Smallest(), by_size_cpu)])
+def test_solve_answers_the_same_with_the_kernel(solver, kernel, monkeypatch):
     rng = np.random.default_rng(0)
     problem = Problem(
         rng.uniform(-1, 1, (300, 12)).astype(np.float32), rng.uniform(-2, 2, 300).astype(np.float32), 1e-3
     )
+    with_kernels(monkeypatch, False)
     plain = solve(problem, solver, grid="int32")
-    calls = []
-    monkeypatch.setattr(meet_in_the_middle, "_WORTH_COMPILING", 1)
-    monkeypatch.setattr(cpu, "_search", lambda *arrays, search=cpu._search: (calls.append(1), search(*arrays)))
+    with_kernels(monkeypatch, True)
+    calls = calls_of(monkeypatch, kernel)
     compiled = solve(problem, solver, grid="int32")
     assert calls
     for name in ("bits", "residuals", "status"):
         np.testing.assert_array_equal(getattr(compiled, name), getattr(plain, name))
+
+
+@pytest.mark.parametrize("count", [HOST_SIZES[0], 21])
+@pytest.mark.parametrize("sizes", [(0, 1, 2), (3,), (4, 5)])
+def test_the_best_of_a_size_is_the_one_of_xla(count, sizes):
+    candidates, targets = on_grid(count)
+    tolerance = np.where(np.arange(96) % 2, 2**20, 2).astype(np.int32)
+    grid = Grid(candidates, targets, tolerance, np.zeros(96, np.float32))
+    expected = np.asarray(jax.jit(lambda grid: smallest.Enumerate(sizes).search(grid, None))(grid))
+    np.testing.assert_array_equal(by_size_cpu.first_within(*grid[:3], sizes), expected)
 
 
 def shared_on_grid(count: int, each: int, rows: int = 5) -> tuple[np.ndarray, np.ndarray]:
@@ -83,12 +108,12 @@ def test_solve_answers_the_same_with_shared_lists(rows, each, call, monkeypatch)
     candidates = rng.uniform(-1, 1, (rows, 12)).astype(np.float32)
     targets = rng.uniform(-1, 1, rows * each).astype(np.float32)
     problem = Problem(candidates[0], targets, 1e-3) if rows == 1 else Problem(candidates, targets, 1e-3, each=each)
+    with_kernels(monkeypatch, False)
     plain = solve(problem, MeetInTheMiddle(), grid="int32")
-    seen, progress = [], []
-    monkeypatch.setattr(meet_in_the_middle, "_WORTH_COMPILING", 1)
+    with_kernels(monkeypatch, True)
     monkeypatch.setattr(meet_in_the_middle, "_WORTH_SHARING", 2)
     monkeypatch.setattr(shared, "_CALL_PROBLEMS", call)
-    monkeypatch.setattr(shared_cpu, "_search", lambda *a, search=shared_cpu._search: (seen.append(1), search(*a)))
+    seen, progress = calls_of(monkeypatch, shared_cpu), []
     listed = solve(problem, MeetInTheMiddle(), grid="int32", progress=progress.append)
     assert seen and sum(progress) == rows * each
     for name in ("bits", "residuals", "status"):

@@ -15,7 +15,7 @@ import lottery_jax.constructions.solve_layer as solve_layer_module
 from lottery_jax.constructions.pensia import pensia_layer, pensia_plan
 from lottery_jax.sampler import Sampler
 from lottery_jax.subset_sum import MeetInTheMiddle, Problem, solve
-from lottery_jax.subset_sum.devices import local_mesh
+from lottery_jax.subset_sum.engine.devices import local_mesh
 from tests.subset_sum import eight_devices
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from lottery_jax.subset_sum import MeetInTheMiddle, Problem, Randomized, Smallest, Status, solve
 from tests.subset_sum.instances import instances
-from tests.subset_sum.oracles import all_residuals, least_residuals, recomputed
+from tests.subset_sum.oracles import all_residuals, least_residuals, least_residuals_by_size, recomputed
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 6, 8, 11, 12, 13, 16])
@@ -37,6 +37,22 @@ def test_smallest_is_smallest(count, tolerance):
     # What has no solution is answered with the least residual.
     best = residuals.min(1)[~within]
     assert (recomputed(solution, candidates, targets)[~within] <= best + 1e-5).all()
+
+
+def test_smallest_beyond_three_is_smallest_and_nearest():
+    rng = np.random.default_rng(1)
+    candidates = rng.uniform(-1, 1, (40, 14)).astype(np.float32)
+    targets = rng.uniform(-3, 3, 40).astype(np.float32)
+    targets[:4] = np.abs(candidates[:4]).sum(1) + 1
+    best = least_residuals_by_size(candidates, targets, 14)
+    for grid in ("int32", "int64"):
+        solution = solve(Problem(candidates, targets, 1e-3), Smallest(), grid=grid)
+        fewest = (best <= 1e-3).argmax(1)
+        assert set(range(3, 8)) <= set(fewest[4:])
+        np.testing.assert_array_equal(solution.within, best.min(1) <= 1e-3)
+        np.testing.assert_array_equal(solution.sizes[solution.within], fewest[solution.within])
+        least = best[np.arange(40), solution.sizes]
+        assert (recomputed(solution, candidates, targets) <= least + 15 * 14 * 2.0**-28).all()
 
 
 @pytest.mark.parametrize("count", [20, 21, 26, 30])

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from lottery_jax.subset_sum import MeetInTheMiddle, Problem, solve
-from lottery_jax.subset_sum.grid import Grid
-from lottery_jax.subset_sum.sorted_sums import closest_pair, closest_subset
+from lottery_jax.subset_sum.engine.grid import Grid
+from lottery_jax.subset_sum.search.sorted_sums import closest_pair, closest_subset
 from tests.subset_sum import ptx
 
 pytest.importorskip("jax.experimental.pallas.mosaic_gpu", reason="this JAX has no Mosaic GPU")
@@ -142,7 +142,7 @@ def test_the_switch_is_wired(kernel):
     solver = MeetInTheMiddle(hopper_kernel=kernel)
     candidates, each = jax.ShapeDtypeStruct((18, 8), jnp.int32), jax.ShapeDtypeStruct((8,), jnp.int32)
     search = jax.jit(lambda grid: solver.search(grid, None))
-    text = search.trace(Grid(candidates, each, each, each, each)).lower(lowering_platforms=("cuda",)).as_text()
+    text = search.trace(Grid(candidates, each, each, each)).lower(lowering_platforms=("cuda",)).as_text()
     assert ("mosaic" in text) == kernel
 
 

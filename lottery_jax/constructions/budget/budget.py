@@ -24,7 +24,7 @@ from lottery_jax.constructions.solve import How, branches_of, mask_rows, pieces,
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import NO_REDRAWS
 from lottery_jax.subset_sum import Pareto
-from lottery_jax.subset_sum.grid import NARROW_CANDIDATES
+from lottery_jax.subset_sum.engine.grid import NARROW_CANDIDATES
 from lottery_jax.subset_sum.problem import words
 
 _FLOAT32_STEP = 2.0**-24

@@ -36,7 +36,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from lottery_jax.subset_sum import sorted_sums
+from lottery_jax.subset_sum.search import sorted_sums
 
 _LANES, _WARPS = 32, 4
 _STARTED = 8  # candidates per half whose sums XLA sorts

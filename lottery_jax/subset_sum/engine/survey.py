@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from lottery_jax.subset_sum.devices import AXIS, is_split
+from lottery_jax.subset_sum.engine.devices import AXIS, is_split
 
 
 def all_finite(values: Any, width: int, count: int) -> bool:

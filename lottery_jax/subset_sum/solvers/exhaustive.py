@@ -5,13 +5,14 @@ from typing import ClassVar
 
 import jax
 
-from lottery_jax.subset_sum.grid import Grid
-from lottery_jax.subset_sum.pairs import nearest_of_all
+from lottery_jax.subset_sum.engine.grid import Grid
+from lottery_jax.subset_sum.problem import Solution
+from lottery_jax.subset_sum.search.pairs import nearest_of_all
 from lottery_jax.subset_sum.solver import Solver, Stage
 
 
 @dataclasses.dataclass(frozen=True)
-class Exhaustive(Solver, Stage):
+class Exhaustive(Solver[Solution], Stage):
     """The subset of least residual, exact, by trying all 2**N: for checking the other solvers, and for small N.
 
     Three vector operations for each subset; memory for the 2**(N/2) sums of each half and no more.

@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lottery_jax.subset_sum.grid import Grid
-from lottery_jax.subset_sum.pairs import first_row
+from lottery_jax.subset_sum.engine.grid import Grid
 from lottery_jax.subset_sum.problem import Problem, Solution, unpack_bits, words
+from lottery_jax.subset_sum.search.pairs import first_row
 from lottery_jax.subset_sum.solver import Solver, Stage
 
 
 @dataclasses.dataclass(frozen=True)
-class Signed(Solver, Stage):
+class Signed(Solver[Solution], Stage):
     """The least residual with each candidate left out, added or subtracted, exact: a mask in {-1, 0, 1}.
 
     3**N sums instead of 2**N, so 13 candidates resolve what 21 do without signs. The halves' 3**(N/2) sums are sorted
@@ -34,7 +34,7 @@ class Signed(Solver, Stage):
         return (self,)
 
     def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
-        """Chosen of the candidates and of their opposites, bool [2 N, B]: see `with_opposites`."""
+        """Chosen of the candidates and of their opposites, bool [2 N, B]: see `prepared`."""
         count = grid.candidates.shape[0] // 2
         a, half = grid.candidates[:count], count // 2
         reach = jnp.abs(a).sum(0, dtype=a.dtype)
@@ -57,6 +57,20 @@ class Signed(Solver, Stage):
         digit = jnp.concatenate(digits)
         return jnp.concatenate([digit == 1, digit == 2])
 
+    def prepared(self, problem: Problem) -> Problem:
+        """The candidates and their opposites, [P, 2 N]: what signs can reach, without signs."""
+        values: Any = problem.candidates
+        xp: Any = jnp if isinstance(values, jax.Array) else np
+        return dataclasses.replace(problem, candidates=xp.concatenate([values, -values], -1))
+
+    def answer(self, found: Solution) -> Solution:
+        """From chosen candidates and opposites [P, 2 N] to used and subtracted candidates [P, N]."""
+        count = found.candidates // 2
+        chosen = unpack_bits(found.bits, 2 * count)
+        minus = chosen[:, count:]
+        used = _packed(chosen[:, :count] | minus)
+        return dataclasses.replace(found, bits=used, minus=_packed(minus), candidates=count)
+
     def chunk(self, candidates: int, cpu: bool) -> int:
         # `candidates` counts the opposites too.
         entries = 3 ** ((candidates // 2 + 1) // 2)
@@ -69,23 +83,6 @@ def _signed_sums(a: jax.Array) -> jax.Array:
     for row in a:
         sums = jnp.concatenate([sums, sums + row, sums - row])
     return sums
-
-
-def with_opposites(problem: Problem) -> Problem:
-    """The same problem over the candidates and their opposites, [P, 2 N]: what signs can reach, without signs."""
-    values: Any = problem.candidates
-    xp: Any = jnp if isinstance(values, jax.Array) else np
-    return dataclasses.replace(problem, candidates=xp.concatenate([values, -values], -1))
-
-
-def to_signs(solution: Solution) -> Solution:
-    """From chosen candidates and opposites [P, 2 N] to used and subtracted candidates [P, N]."""
-    count = solution.candidates // 2
-    chosen = unpack_bits(solution.bits, 2 * count)
-    minus = chosen[:, count:]
-    return dataclasses.replace(
-        solution, bits=_packed(chosen[:, :count] | minus), minus=_packed(minus), candidates=count
-    )
 
 
 def _packed(chosen: np.ndarray) -> np.ndarray:

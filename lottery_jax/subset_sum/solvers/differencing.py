@@ -6,14 +6,14 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from lottery_jax.subset_sum.grid import Grid
-from lottery_jax.subset_sum.positive import from_positive, sorted_down, to_positive
-from lottery_jax.subset_sum.problem import Status
+from lottery_jax.subset_sum.engine.grid import Grid
+from lottery_jax.subset_sum.problem import Solution, Status
+from lottery_jax.subset_sum.search.positive import from_positive, sorted_down, to_positive
 from lottery_jax.subset_sum.solver import Solver, Stage
 
 
 @dataclasses.dataclass(frozen=True)
-class Differencing(Solver, Stage):
+class Differencing(Solver[Solution], Stage):
     """The two largest numbers are put on opposite sides, which leaves their difference; until one number is left.
 
     A subset sum t of the numbers X is a partition of X with bias Lambda - 2 t, Lambda = sum X: one more number, whose

@@ -1,15 +1,18 @@
 """One pass over problems where each row of candidates serves many targets, on CPU: the lists are built once a row."""
 
 import concurrent.futures
+import functools
 import os
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lottery_jax.subset_sum.chunks import Rows, answer, search_rows
-from lottery_jax.subset_sum.grid import Grid, to_grid
+from lottery_jax.subset_sum.engine.chunks import Rows, search_rows
+from lottery_jax.subset_sum.engine.grid import Grid, to_grid
+from lottery_jax.subset_sum.engine.recompute import answers, two_parts
 from lottery_jax.subset_sum.solver import SharedSearch, Stage
 
 _CALL_PROBLEMS = 1 << 14
@@ -28,11 +31,12 @@ def search(
     if not wide and each > 1 and len(index) == rows.problems and rows.on_one_cpu:
         shared = stage.on_host_shared(rows.candidates, rows.problems, each)
         if shared is not None:
-            return _search_shared(shared, *rows.on_host(), rows.tolerance, rows.double, progress)
+            return _search_shared(stage, shared, *rows.on_host(), rows.tolerance, rows.double, progress)
     return search_rows(stage, rows, index, key, wide, progress)
 
 
 def _search_shared(
+    stage: Stage,
     shared: SharedSearch,
     candidates: np.ndarray,
     targets: np.ndarray,
@@ -40,7 +44,7 @@ def _search_shared(
     x64: bool,
     progress: Callable[[int], None] | None,
 ) -> tuple[np.ndarray, ...]:
-    """Bits [P, W], residuals [P], within [P] for targets [P] and candidates [G, N], each for P / G neighbours."""
+    """Bits [P, W], residuals [P], status [P] for targets [P] and candidates [G, N], each for P / G neighbours."""
     rows, each = len(candidates), len(targets) // len(candidates)
     # A very long row is cut, so that memory depends on the call alone; its lists are then built for each piece.
     pieces = -(-each // _CALL_PROBLEMS)
@@ -56,9 +60,10 @@ def _search_shared(
         # The last call is filled up with what is there, so that one shape is compiled.
         at = np.minimum(at, rows * pieces - 1)
         with jax.enable_x64(x64):
-            grid = _on_grid(candidates[at // pieces].astype(dtype), wanted[at], dtype(tolerance))
+            given = candidates[at // pieces].astype(dtype), wanted[at], two_parts(tolerance, dtype)
+            grid = _on_grid(*given)
             chosen = shared(np.asarray(grid.candidates)[:, :, 0], np.asarray(grid.targets))
-            found = [np.asarray(part) for part in _answers(grid, chosen)]
+            found = [np.asarray(part) for part in _answers(*given, grid.error, chosen, int(stage.failure), stage.sized)]
         if progress is not None:
             done = np.arange(start, min(start + size, rows * pieces)) % pieces
             progress(int(np.clip(each - done * length, 0, length).sum()))
@@ -76,9 +81,12 @@ def _search_shared(
 @jax.jit
 def _on_grid(candidates: jax.Array, targets: jax.Array, tolerance: jax.Array) -> Grid:
     """Candidates [G, N] and targets [G, R] to one grid for each row."""
-    return jax.vmap(to_grid, (0, 0, None, None))(candidates[..., None], targets, tolerance, jnp.int32)
+    return jax.vmap(to_grid, (0, 0, None, None))(candidates[..., None], targets, tolerance[0], jnp.int32)
 
 
-@jax.jit
-def _answers(grid: Grid, chosen: jax.Array) -> tuple[jax.Array, ...]:
-    return jax.vmap(answer)(grid, chosen)
+@functools.partial(jax.jit, static_argnames="sized")
+def _answers(
+    candidates: Any, targets: Any, tolerance: Any, error: Any, chosen: Any, failure: Any, sized: bool
+) -> tuple[jax.Array, ...]:
+    one_row = functools.partial(answers, failure=failure, sized=sized)
+    return jax.vmap(one_row, (0, 0, None, 0, 0))(candidates[..., None], targets, tolerance, error, chosen)

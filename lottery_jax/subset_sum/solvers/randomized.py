@@ -7,18 +7,18 @@ import jax
 import jax.numpy as jnp
 
 from lottery_jax.errors import InputError
-from lottery_jax.subset_sum.grid import Grid
-from lottery_jax.subset_sum.pairs import nearest_of_all
-from lottery_jax.subset_sum.positive import from_positive, to_positive
-from lottery_jax.subset_sum.problem import Status
+from lottery_jax.subset_sum.engine.grid import Grid
+from lottery_jax.subset_sum.problem import Solution, Status
+from lottery_jax.subset_sum.search.pairs import nearest_of_all
+from lottery_jax.subset_sum.search.positive import from_positive, to_positive
+from lottery_jax.subset_sum.search.sorted_sums import closest_subset
 from lottery_jax.subset_sum.solver import Solver, Stage
-from lottery_jax.subset_sum.sorted_sums import closest_subset
 
 _VECTOR_WINDOW = 12
 
 
 @dataclasses.dataclass(frozen=True)
-class Randomized(Solver, Stage):
+class Randomized(Solver[Solution], Stage):
     """Exact windows over random backgrounds, for N up to thousands; keeps the best subset seen.
 
     Each restart builds a background by walking through the candidates in random order and taking those that bring

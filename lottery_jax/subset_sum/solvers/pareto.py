@@ -4,15 +4,18 @@ import dataclasses
 from typing import ClassVar
 
 import jax
+import numpy as np
 
 from lottery_jax.errors import InputError
-from lottery_jax.subset_sum.by_size import closest_of_sizes, problems_at_once
-from lottery_jax.subset_sum.grid import Grid
+from lottery_jax.subset_sum.engine.grid import Grid
+from lottery_jax.subset_sum.front import Front
+from lottery_jax.subset_sum.problem import Solution
+from lottery_jax.subset_sum.search.by_size import closest_of_sizes, problems_at_once
 from lottery_jax.subset_sum.solver import Solver, Stage
 
 
 @dataclasses.dataclass(frozen=True)
-class Pareto(Solver, Stage):
+class Pareto(Solver[Front], Stage):
     """The subset of least residual of each size 0, 1, ... k_max, exact: `solve` returns a `Front`.
 
     Three vector operations for each of the sum of C(N, k) subsets, k <= k_max: 82 thousand subsets for N = 21 and
@@ -27,10 +30,15 @@ class Pareto(Solver, Stage):
 
     k_max: int = 6
     max_candidates: ClassVar[int] = 40
+    sized: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.k_max < 0:
             raise InputError(f"k_max must be 0 or more, not {self.k_max}; it is the largest number of kept candidates")
+
+    @property
+    def columns(self) -> tuple[int, ...]:
+        return (self.k_max + 1,)
 
     def stages(self, candidates: int) -> tuple[Stage, ...]:
         return (self,)
@@ -40,3 +48,8 @@ class Pareto(Solver, Stage):
 
     def chunk(self, candidates: int, cpu: bool) -> int:
         return problems_at_once(candidates, tuple(range(self.k_max + 1)), cpu)
+
+    def answer(self, found: Solution) -> Front:
+        exists = np.arange(self.k_max + 1) <= found.candidates
+        left_over = np.where(exists, found.residuals, found.residuals.dtype.type(np.inf))
+        return Front(found.bits, left_over, found.within & exists, found.candidates)

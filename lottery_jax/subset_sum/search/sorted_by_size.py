@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lottery_jax.subset_sum.grid import INT64_BITS
+from lottery_jax.subset_sum.engine.grid import INT64_BITS
 
 _BAND = 2 ** (INT64_BITS + 4)  # sizes are kept apart by more than any two sums differ
 

@@ -6,14 +6,14 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from lottery_jax.subset_sum.grid import Grid
-from lottery_jax.subset_sum.positive import sorted_down, unsorted
-from lottery_jax.subset_sum.problem import Status
+from lottery_jax.subset_sum.engine.grid import Grid
+from lottery_jax.subset_sum.problem import Solution, Status
+from lottery_jax.subset_sum.search.positive import sorted_down, unsorted
 from lottery_jax.subset_sum.solver import Solver, Stage
 
 
 @dataclasses.dataclass(frozen=True)
-class Greedy(Solver, Stage):
+class Greedy(Solver[Solution], Stage):
     """The largest candidate not above what is left of the target, until none fits; any N, no search.
 
     Only candidates of the target's sign are used, so what is left only falls and never changes sign: one pass over

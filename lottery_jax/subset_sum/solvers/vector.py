@@ -5,13 +5,14 @@ from typing import ClassVar
 
 import jax
 
-from lottery_jax.subset_sum.grid import Grid
-from lottery_jax.subset_sum.pairs import nearest_of_all
+from lottery_jax.subset_sum.engine.grid import Grid
+from lottery_jax.subset_sum.problem import Solution
+from lottery_jax.subset_sum.search.pairs import nearest_of_all
 from lottery_jax.subset_sum.solver import Solver, Stage
 
 
 @dataclasses.dataclass(frozen=True)
-class Vector(Solver, Stage):
+class Vector(Solver[Solution], Stage):
     """One subset of N vectors whose sum is nearest to a vector of D <= 8 components, exact up to N = 24.
 
     For structured pruning: a kept neuron or filter serves all D weights at once. Candidates are [P, N, D] or [N, D]

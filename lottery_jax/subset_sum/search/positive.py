@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lottery_jax.subset_sum.grid import Grid
+from lottery_jax.subset_sum.engine.grid import Grid
 
 
 class Positive(NamedTuple):

@@ -1,27 +1,26 @@
 """Exact least residual."""
 
 import dataclasses
-import importlib.util
 from typing import ClassVar
 
 import jax
 
-from lottery_jax.subset_sum.grid import Grid
-from lottery_jax.subset_sum.kernels import HOST_SIZES
+from lottery_jax.subset_sum.engine.grid import Grid
+from lottery_jax.subset_sum.kernels import at_hand
+from lottery_jax.subset_sum.problem import Solution
+from lottery_jax.subset_sum.search.sorted_sums import closest_subset
 from lottery_jax.subset_sum.solver import HostSearch, SharedSearch, Solver, Stage
-from lottery_jax.subset_sum.sorted_sums import closest_subset
 
-_WORTH_COMPILING = 1 << 14  # problems: Numba compiles the kernel once for each installation, in some ten seconds
 _WORTH_SHARING = 64  # targets of one row: with fewer, the row's long list costs more than it saves
 
 
 @dataclasses.dataclass(frozen=True)
-class MeetInTheMiddle(Solver, Stage):
+class MeetInTheMiddle(Solver[Solution], Stage):
     """The subset of least residual, exact on the grid (see `grid`), in O(N 2**(N/2)) operations and memory.
 
     N = 21 takes some 100 thousand lane operations; each two more candidates double it. Horowitz and Sahni 1974.
-    On CPU, with Numba installed, many problems of 12 to 24 candidates go to `kernels.cpu` (where
-    targets share them to `kernels.shared_cpu`): the same answers, sooner.
+    On CPU, with Numba installed, problems of 12 to 24 candidates go to `kernels.cpu` (where targets share them to
+    `kernels.shared_cpu`), if there are many or it is compiled already: the same answers, sooner.
     hopper_kernel: on an NVIDIA Hopper GPU, N of 18 to 25 on the 32-bit grid go to `kernels.hopper`: the same answers;
     whether sooner is not known, for no GPU has run it yet, and until a benchmark shows it, this stays off.
 
@@ -48,14 +47,14 @@ class MeetInTheMiddle(Solver, Stage):
         return closest_subset(grid.candidates, grid.targets, hopper.closest_pair)
 
     def on_host(self, candidates: int, problems: int) -> HostSearch | None:
-        if problems < _WORTH_COMPILING or candidates not in HOST_SIZES or not importlib.util.find_spec("numba"):
+        if not at_hand("cpu", candidates, problems):
             return None
         from lottery_jax.subset_sum.kernels import cpu  # Numba takes a while to import
 
-        return cpu.closest_subset
+        return lambda grid: cpu.closest_subset(grid.candidates, grid.targets)
 
     def on_host_shared(self, candidates: int, problems: int, each: int) -> SharedSearch | None:
-        if each < _WORTH_SHARING or self.on_host(candidates, problems) is None:
+        if each < _WORTH_SHARING or not at_hand("shared_cpu", candidates, problems):
             return None
         from lottery_jax.subset_sum.kernels import shared_cpu
 

@@ -6,13 +6,14 @@ from typing import ClassVar
 import jax
 
 from lottery_jax.errors import InputError
-from lottery_jax.subset_sum.by_size import closest_of_sizes, problems_at_once
-from lottery_jax.subset_sum.grid import Grid
+from lottery_jax.subset_sum.engine.grid import Grid
+from lottery_jax.subset_sum.problem import Solution
+from lottery_jax.subset_sum.search.by_size import closest_of_sizes, problems_at_once
 from lottery_jax.subset_sum.solver import Solver, Stage
 
 
 @dataclasses.dataclass(frozen=True)
-class FixedSize(Solver, Stage):
+class FixedSize(Solver[Solution], Stage):
     """The subset of least residual among those of exactly k candidates, exact; `Pareto` gives many k at once.
 
     A problem marked infeasible has no subset of k candidates within the tolerance. C(N, k) subsets are tried, three
@@ -28,6 +29,7 @@ class FixedSize(Solver, Stage):
 
     k: int
     max_candidates: ClassVar[int] = 40
+    sized: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.k < 0:

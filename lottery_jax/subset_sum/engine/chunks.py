@@ -15,12 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from lottery_jax.subset_sum.devices import AXIS, is_lone_cpu, is_split, on_every_device, over_problems
-from lottery_jax.subset_sum.grid import Grid, residuals, to_grid
-from lottery_jax.subset_sum.problem import Problem, words
+from lottery_jax.subset_sum.engine.devices import AXIS, is_lone_cpu, is_split, on_every_device, over_problems
+from lottery_jax.subset_sum.engine.grid import Grid, to_grid
+from lottery_jax.subset_sum.engine.recompute import answers, two_parts
+from lottery_jax.subset_sum.problem import Problem
 from lottery_jax.subset_sum.solver import HostSearch, Stage
 
 _CALL_CHUNKS = 64  # chunks of one device in one compiled call
+_HOST_CHUNK = 1 << 13  # problems in one call of a function of NumPy arrays
+_SMALL_CALL = 1 << 18  # candidates: up to so many a call has one shape for any number of problems
 _IN_FLIGHT = 2  # calls: while one is searched, the next one's problems travel
 
 
@@ -63,9 +66,8 @@ class Rows:
         return [range(start, stop) for start, stop in itertools.pairwise(bounds.tolist())]
 
     def laid_out(self, parts: list[np.ndarray], chunks: int, chunk: int, dtype: Any) -> tuple[Any, Any]:
-        """Candidates [D C, B, N] and targets [D C, B], split over D devices; `parts` are each one's problems."""
-        split = over_problems(self.mesh)
-        shape = len(parts) * chunks, chunk
+        """Candidates [D C, N, B] and targets [D C, B], split over D devices; `parts` are each one's problems."""
+        split, shape = over_problems(self.mesh), (self.mesh.size * chunks, chunk)
         if self._on_device:
             own = self.problems // self.mesh.size if self._split else 0
             places = _filled([part - device * own for device, part in enumerate(parts)], shape, np.int32)
@@ -76,7 +78,8 @@ class Rows:
         if self.shared:
             values = np.broadcast_to(values, (self.problems, *values.shape))
         laid, wanted = (
-            _filled([_rows(all_, part, each) for part in parts], (*shape, *all_.shape[1:]), dtype)
+            # Once, here: XLA would read across the rows again in every step.
+            np.moveaxis(_filled([_rows(all_, part, each) for part in parts], shape, dtype), 1, -1).copy(order="C")
             for all_, each in ((values, self.each), (targets, 1))
         )
         # With several devices, a call given NumPy would copy all of it to each.
@@ -91,20 +94,21 @@ def _rows(values: np.ndarray, index: np.ndarray, each: int) -> np.ndarray:
 
 def _filled(parts: list[np.ndarray], shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """Each device's rows at the start of its share of an array of zeros [D C, B, ...]."""
-    laid = np.zeros((len(parts), shape[0] // len(parts) * shape[1], *shape[2:]), dtype)
+    count = len(parts)
+    laid = np.zeros((count, shape[0] // count * shape[1], *parts[0].shape[1:]), dtype)
     for share, part in zip(laid, parts, strict=True):
         share[: len(part)] = part
-    return laid.reshape(shape)
+    return laid.reshape(*shape, *laid.shape[2:])
 
 
 @functools.partial(jax.jit, static_argnames=("mesh", "split", "shared", "each", "dtype"))
 def _take(mesh: Mesh, split: bool, shared: bool, each: int, dtype: Any, values: Any, targets: Any, places: Any) -> Any:
-    """Rows at `places` [D C, B] of candidates [P / each, N] or [N] and of targets [P], each device its own."""
+    """Candidates [D C, N, B] and targets [D C, B] at `places` [D C, B] of [P / each, N] or [N] and of [P]."""
     held, own = PartitionSpec(AXIS) if split else PartitionSpec(), PartitionSpec(AXIS)
 
-    def one_device(values: jax.Array, targets: jax.Array, places: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def one_device(values: jax.Array, targets: jax.Array, places: jax.Array) -> tuple[jax.Array, ...]:
         rows = jnp.broadcast_to(values, (*places.shape, *values.shape)) if shared else values[places // each]
-        return rows.astype(dtype), targets[places].astype(dtype)
+        return tuple(jnp.moveaxis(x.astype(dtype), 1, -1) for x in (rows, targets[places]))
 
     return jax.shard_map(one_device, mesh=mesh, in_specs=(held, held, own), out_specs=own, check_vma=False)(
         values, targets, places
@@ -127,44 +131,48 @@ def search_rows(
     wide: bool,
     progress: Callable[[int], None] | None,
 ) -> tuple[np.ndarray, ...]:
-    """Search the problems at the ascending `index`: bits [R, W], residuals [R], within [R]."""
+    """Search the problems at the ascending `index`: bits [R, W], residuals [R], status [R]."""
     mesh = rows.mesh
     cpu = mesh.devices[0].platform == "cpu"
     # XLA runs such a loop on one core: a lone CPU device gets a call from each core's thread.
     workers = (os.cpu_count() or 1) if rows.on_one_cpu else 1
     queues = rows.queues(index)
     longest = max(len(queue) for queue in queues)
-    # Sizes are powers of eight, so that few shapes are ever compiled; empty chunks at the end are not searched.
-    chunk = min(stage.chunk(rows.candidates, cpu), _power_of_eight(longest))
-    needed = -(-longest // (chunk * workers))
-    chunks = min(_CALL_CHUNKS, _power_of_eight(needed))
-    share = chunk * min(chunks, needed)
+    host = stage.on_host(rows.candidates, len(index)) if rows.on_one_cpu and not wide else None
+    chunk = stage.chunk(rows.candidates, cpu) if host is None else _HOST_CHUNK
+    chunks = _CALL_CHUNKS if host is None else 1
+    if chunk * chunks * rows.candidates > _SMALL_CALL:
+        # Sizes are powers of eight, so that few shapes are ever compiled.
+        chunk = min(chunk, _power_of_eight(longest))
+        chunks = min(chunks, _power_of_eight(-(-longest // (chunk * workers))))
+    # Empty chunks at the end are not searched.
+    share = chunk * min(chunks, max(-(-longest // (chunk * workers)), 1))
     x64 = wide or rows.double
     dtype = np.float64 if x64 else np.float32
-    host = stage.on_host(rows.candidates, len(index)) if rows.on_one_cpu and not wide else None
+    tolerance = two_parts(rows.tolerance, dtype)
 
     def start(place: int) -> _Call:
         parts = [queue[place : place + share] for queue in queues]
-        used = np.array([-(-len(part) // chunk) for part in parts], np.int32)
         # The setting belongs to the thread, so each call makes its own.
         with jax.enable_x64(x64):
             values, targets = rows.laid_out([index[part.start : part.stop] for part in parts], chunks, chunk, dtype)
             if host is None:
-                answers = _search(stage, wide, mesh, values, targets, dtype(rows.tolerance), used, key)
+                used = np.array([-(-len(part) // chunk) for part in parts], np.int32)
+                found = _search(stage, wide, mesh, values, targets, tolerance, used, key)
             else:
-                answers = _search_on_host(host, values, targets, dtype(rows.tolerance), chunk * int(used[0]))
-        for answer in answers:
+                found = _search_on_host(stage, host, values, targets, tolerance, len(parts[0]))
+        for answer in found:
             answer.copy_to_host_async()
-        return _Call(parts, answers)
+        return _Call(parts, found)
 
     def finish(call: _Call) -> tuple[_Call, list[np.ndarray]]:
         fetched = jax.device_get(call.answers)
-        found = [answer.reshape(mesh.size, chunks * chunk, *answer.shape[2:]) for answer in fetched]
+        found = [answer.reshape(mesh.size, chunks * chunk, *answer.shape[1:]) for answer in fetched]
         if progress is not None:
             progress(sum(len(queue) for queue in call.queues))
         return call, found
 
-    def answers() -> Iterator[tuple[_Call, list[np.ndarray]]]:
+    def finished() -> Iterator[tuple[_Call, list[np.ndarray]]]:
         starts = range(0, longest, share)
         if workers > 1 and len(starts) > 1:
             with concurrent.futures.ThreadPoolExecutor(workers) as pool:
@@ -179,7 +187,7 @@ def search_rows(
         yield from map(finish, waiting)
 
     gathered: list[np.ndarray] = []
-    for call, found in answers():
+    for call, found in finished():
         if not gathered:
             gathered = [np.empty((len(index), *answer.shape[2:]), answer.dtype) for answer in found]
         for device, places in enumerate(call.queues):
@@ -192,7 +200,7 @@ def search_rows(
 def _search(
     stage: Stage, wide: bool, mesh: Mesh, candidates: Any, targets: Any, tolerance: Any, used: Any, key: Any
 ) -> Any:
-    """Each device d searches the first used[d] of its C chunks: candidates [D C, B, N], targets [D C, B]."""
+    """Each device d searches the first used[d] of its C chunks: candidates [D C, N, B], targets [D C, B]."""
     own, every = PartitionSpec(AXIS), PartitionSpec()
     specs = own, own, every, own, every
     device = functools.partial(_search_chunks, stage, wide)
@@ -205,54 +213,42 @@ def _search_chunks(stage: Stage, wide: bool, candidates: Any, targets: Any, tole
     dtype = jnp.int64 if wide else jnp.int32
 
     # On the grid before the loop: inside it, XLA would round anew wherever a candidate is read.
-    candidates, targets = jnp.moveaxis(candidates, 1, -1), jnp.moveaxis(targets, 1, -1)
-    grids = jax.vmap(to_grid, (0, 0, None, None))(candidates, targets, tolerance, dtype)
+    grids = jax.vmap(to_grid, (0, 0, None, None))(candidates, targets, tolerance[0], dtype)
 
-    def one_chunk(place: jax.Array) -> tuple[jax.Array, ...]:
-        on_grid = jax.tree.map(lambda all_: all_[place], grids)
-        return answer(on_grid, stage.search(on_grid, key))
+    def one_chunk(place: jax.Array) -> jax.Array:
+        return stage.search(jax.tree.map(lambda all_: all_[place], grids), key)
 
-    shapes = jax.eval_shape(one_chunk, jax.ShapeDtypeStruct((), jnp.int32))
-    empty = tuple(jnp.zeros((len(targets), *part.shape), part.dtype) for part in shapes)
+    def step(place: jax.Array, found: jax.Array) -> jax.Array:
+        return found.at[place].set(one_chunk(place))
 
-    def step(place: jax.Array, found: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        return tuple(all_.at[place].set(one) for all_, one in zip(found, one_chunk(place), strict=True))
+    shape = jax.eval_shape(one_chunk, jax.ShapeDtypeStruct((), jnp.int32)).shape
+    chosen = jax.lax.fori_loop(0, used[0], step, jnp.zeros((len(targets), *shape), bool))
 
-    return jax.lax.fori_loop(0, used[0], step, empty)
+    def flat(chunks: jax.Array) -> jax.Array:
+        """[C, ..., B] to [..., C B]."""
+        return jnp.moveaxis(chunks, 0, -2).reshape(*chunks.shape[1:-1], -1)
 
-
-def answer(grid: Grid, chosen: jax.Array) -> tuple[jax.Array, ...]:
-    """Bits [B, W], residuals [B] (or [B, D]) and within [B] of the chosen candidates, bool [N, B].
-
-    A search over several sizes has them in front, [K, N, B]; its answers have them behind the problems.
-    """
-    vectors = grid.targets.ndim == 2
-    taken = jnp.where(chosen[:, None] if vectors else chosen, grid.candidates, 0)
-    steps = taken.sum(-1 - grid.targets.ndim, dtype=grid.targets.dtype) - grid.targets
-    within = (jnp.abs(steps) <= grid.tolerance) & (grid.clipped == 0)
-    within = within.all(0) if vectors else within
-    return tuple(jnp.moveaxis(x, -1, 0) for x in (_pack(chosen), residuals(grid, steps), within))
+    given = flat(candidates), flat(targets), tolerance, flat(grids.error)
+    return answers(*given, flat(chosen), int(stage.failure), stage.sized)
 
 
-_on_grid, _answers = jax.jit(to_grid, static_argnames="dtype"), jax.jit(answer)
+def _search_on_host(
+    stage: Stage, search: HostSearch, candidates: Any, targets: Any, tolerance: Any, used: int
+) -> tuple[jax.Array, ...]:
+    """As `_search` by a function of NumPy arrays, for the first `used` of candidates [1, N, B] and targets [1, B]."""
+    given = candidates[0], targets[0], tolerance
+    grid = _on_grid(*given)
+    chosen = np.zeros(given[0].shape, bool)
+    chosen[:, :used] = search(jax.tree.map(lambda part: np.asarray(part)[..., :used], grid))
+    return _answers(*given, grid.error, chosen, int(stage.failure), stage.sized)
 
 
-def _search_on_host(search: HostSearch, candidates: Any, targets: Any, tolerance: Any, used: int) -> Any:
-    """As `_search` by a function of NumPy arrays, for the first `used` of candidates [C, B, N] and targets [C, B]."""
-    flat = np.asarray(candidates).reshape(-1, candidates.shape[2])
-    grid = _on_grid(flat.T, np.asarray(targets).reshape(-1), tolerance, dtype=jnp.int32)
-    chosen = np.zeros(flat.shape[::-1], bool)
-    chosen[:, :used] = search(np.asarray(grid.candidates)[:, :used], np.asarray(grid.targets)[:used])
-    return tuple(part.reshape(*targets.shape, *part.shape[1:]) for part in _answers(grid, chosen))
+_answers = jax.jit(answers, static_argnums=6)
 
 
-def _pack(chosen: jax.Array) -> jax.Array:
-    """bool [..., N, B] to uint32 [..., W, B]."""
-    *outer, count, batch = chosen.shape
-    padding = [(0, 0)] * len(outer) + [(0, 32 * words(count) - count), (0, 0)]
-    padded = jnp.pad(chosen, padding).reshape(*outer, words(count), 32, batch)
-    placed = padded.astype(jnp.uint32) << jnp.arange(32, dtype=jnp.uint32)[:, None]
-    return placed.sum(-2, dtype=jnp.uint32)
+@jax.jit
+def _on_grid(candidates: jax.Array, targets: jax.Array, tolerance: jax.Array) -> Grid:
+    return to_grid(candidates, targets, tolerance[0], jnp.int32)
 
 
 def _power_of_eight(count: int) -> int:

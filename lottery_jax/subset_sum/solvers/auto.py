@@ -5,12 +5,13 @@ import math
 from typing import ClassVar, Literal
 
 from lottery_jax.errors import InputError, suggest
-from lottery_jax.subset_sum.differencing import Differencing
-from lottery_jax.subset_sum.meet_in_the_middle import MeetInTheMiddle
-from lottery_jax.subset_sum.randomized import Randomized
-from lottery_jax.subset_sum.smallest import Smallest
+from lottery_jax.subset_sum.problem import Problem, Solution
 from lottery_jax.subset_sum.solver import Solver, Stage
-from lottery_jax.subset_sum.vector import Vector
+from lottery_jax.subset_sum.solvers.differencing import Differencing
+from lottery_jax.subset_sum.solvers.meet_in_the_middle import MeetInTheMiddle
+from lottery_jax.subset_sum.solvers.randomized import Randomized
+from lottery_jax.subset_sum.solvers.smallest import Smallest
+from lottery_jax.subset_sum.solvers.vector import Vector
 
 Objective = Literal["least-error", "smallest", "any"]
 OBJECTIVES: tuple[Objective, ...] = ("least-error", "smallest", "any")
@@ -19,7 +20,7 @@ _MARGIN = 8.0  # a solver is trusted with a tolerance this many times its usual 
 
 
 @dataclasses.dataclass(frozen=True)
-class Auto(Solver):
+class Auto(Solver[Solution]):
     """The solver that suits the number of candidates, the tolerance and the objective; see `choose`.
 
     `Solution.solver` says which one it was. It depends on nothing else, so that parts of a batch are solved alike.
@@ -41,10 +42,14 @@ class Auto(Solver):
     def stages(self, candidates: int) -> tuple[Stage, ...]:
         raise TypeError("Auto has no passes of its own: solve with what `choose` gives")
 
+    def resolved(self, problem: Problem) -> Solver[Solution]:
+        vectors = problem.components != ()
+        return choose(problem.shape[1], objective=self.objective, tolerance=problem.tolerance, vectors=vectors)
+
 
 def choose(
     candidates: int, *, objective: str = "least-error", tolerance: float | None = None, vectors: bool = False
-) -> Solver:
+) -> Solver[Solution]:
     """The solver for N candidates and an objective.
 
     `least-error`: exact up to 44 candidates (24 vectors), at random beyond. `smallest`: exact, up to 40. `any`, any

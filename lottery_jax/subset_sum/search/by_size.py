@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lottery_jax.errors import InputError
-from lottery_jax.subset_sum.pairs import bit_rows, first_row, least_distances, masks_of_size
-from lottery_jax.subset_sum.sorted_by_size import closest_of_size
+from lottery_jax.subset_sum.search.pairs import bit_rows, first_row, least_distances, masks_of_size
+from lottery_jax.subset_sum.search.sorted_by_size import closest_of_size
 
 _MOST_SUBSETS = 2**26  # subsets of one size that are tried; sizes that have more are met in the middle by sorting
 

@@ -1,0 +1,122 @@
+"""The best subset of a few candidates compiled by Numba, bit for bit the one of `search.by_size`.
+
+One problem after the other: its sums, listed by size, stay in the first-level cache, and the loop over the longer one
+of two lists is made of vector instructions, three for each eight pairs (subtract, absolute value, minimum). A problem
+takes no more sizes than it needs, and only where the least distance is known its pair is looked for.
+
+All in one file, for the reason that `kernels.cpu` has.
+"""
+
+import math
+
+import numpy as np
+from numba import njit
+
+from lottery_jax.subset_sum.search.pairs import masks_of_size
+
+_compiled = njit(nogil=True, cache=True, boundscheck=False)
+
+
+def first_within(
+    candidates: np.ndarray, targets: np.ndarray, tolerance: np.ndarray, sizes: tuple[int, ...]
+) -> np.ndarray:
+    """Chosen candidates, bool [N, P]: the best subset of the first of `sizes` within the tolerance, else of the last.
+
+    Integers [N, P], [P] and [P] on the grid; no size above N / 2.
+
+    >>> candidates = np.array([[1], [5], [9], [20]], np.int32)
+    >>> first_within(candidates, np.array([14], np.int32), np.array([0], np.int32), (1, 2))[:, 0]
+    array([False,  True,  True, False])
+    """
+    count, problems = candidates.shape
+    rows = count // 2, count - count // 2
+    upto = range(sizes[-1] + 1)
+    # Of the subsets with fewer than `size` members before a row: C(row, size), and where each size begins in a list.
+    before = np.array([[math.comb(row, size) for size in upto] for row in range(rows[1] + 1)])
+    starts = np.array([[0, *np.cumsum(before[half])] for half in rows])
+    left, right = (np.concatenate([masks_of_size(half, size) for size in upto]) for half in rows)
+    chosen = np.zeros((problems, count), bool)
+    values = np.ascontiguousarray(candidates.T)
+    _search(values, targets, tolerance, np.array(sizes), before, starts, left, right, chosen)
+    return chosen.T
+
+
+@_compiled
+def _append(a, size, before, starts, sums):
+    """The sums of all subsets of `size` of `a`, by their last member, behind those of the smaller ones."""
+    place, shorter = starts[size], starts[size - 1]
+    for row in range(len(a)):
+        for t in range(before[row, size - 1]):
+            sums[place + t] = sums[shorter + t] + a[row]
+        place += before[row, size - 1]
+
+
+@_compiled
+def _least(values, rest, least):
+    """The least |rest - value|, or `least` if that is less."""
+    number = values.dtype.type
+    for j in range(len(values)):
+        least = min(least, number(abs(number(rest - values[j]))))
+    return least
+
+
+@_compiled
+def _place(values, rest, least):
+    """The first place where |rest - value| is `least`; there is one."""
+    place = 0
+    while abs(rest - values[place]) != least:
+        place += 1
+    return place
+
+
+@_compiled
+def _pair(left, right, wanted, least):
+    """The first y of `right`, and for it the first x of `left`, with |wanted - x - y| = least; there is one."""
+    number = left.dtype.type
+    more = number(least + 1)
+    if len(left) > len(right):
+        for j in range(len(right)):
+            rest = number(wanted - right[j])
+            if _least(left, rest, more) == least:
+                return _place(left, rest, least), j
+    first = len(right)
+    for i in range(len(left)):
+        rest = number(wanted - left[i])
+        if _least(right, rest, more) == least:
+            first = min(first, _place(right, rest, least))
+    return _place(left, number(wanted - right[first]), least), first
+
+
+@_compiled
+def _search(candidates, targets, tolerance, sizes, before, starts, left_masks, right_masks, chosen):
+    problems, count = candidates.shape
+    half = count // 2
+    left, right = np.zeros(len(left_masks), candidates.dtype), np.zeros(len(right_masks), candidates.dtype)
+    number = candidates.dtype.type
+    for p in range(problems):
+        wanted, least, size, block, listed = targets[p], number(0), 0, 0, 0
+        for size in sizes:
+            while listed < size:
+                listed += 1
+                _append(candidates[p, :half], listed, before, starts[0], left)
+                _append(candidates[p, half:], listed, before, starts[1], right)
+            least = number(np.iinfo(candidates.dtype).max)
+            for i in range(size + 1):
+                x = left[starts[0, i] : starts[0, i + 1]]
+                y = right[starts[1, size - i] : starts[1, size - i + 1]]
+                few, many = (x, y) if len(x) < len(y) else (y, x)
+                nearest = least
+                for place in range(len(few)):
+                    nearest = _least(many, number(wanted - few[place]), nearest)
+                if nearest < least:
+                    least, block = nearest, i
+            if least <= tolerance[p]:
+                break
+        first, second = starts[0, block], starts[1, size - block]
+        x, y = left[first : starts[0, block + 1]], right[second : starts[1, size - block + 1]]
+        at, partner = _pair(x, y, wanted, least)
+        low, high = left_masks[first + at], right_masks[second + partner]
+        for k in range(half):
+            chosen[p, k] = low >> k & 1
+        for k in range(count - half):
+            chosen[p, half + k] = high >> k & 1
