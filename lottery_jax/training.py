@@ -14,6 +14,7 @@ import optax
 
 from lottery_jax.data import Split
 from lottery_jax.errors import InputError
+from lottery_jax.progress import Progress, unseen
 
 Parameters = Any  # a pytree of arrays: weights by name, or the scores of a mask
 Moved = dict[str, jax.Array]  # parameters that move by themselves (running means), by name
@@ -126,21 +127,20 @@ def drive(
     state: State,
     *,
     epochs: int,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = unseen,
 ) -> tuple[State, History]:
     """Call a compiled `advance_by(state, epochs)` part by part, then `progress(done, epochs)`.
 
-    All parts are equally long, so that one program serves them all; without `progress` there is one part. The
+    All parts are equally long, so that one program serves them all; where nobody looks there is one part. The
     state may carry a leading vmap axis: histories are joined along their last axis, the epochs.
     """
     _check_epochs(epochs)
-    part = epochs if progress is None else _part(epochs)
+    part = epochs if progress is unseen else _part(epochs)
     histories = []
     for done in range(part, epochs + 1, part):
         state, history = advance_by(state, part)
         histories.append(history)
-        if progress is not None:
-            progress(done, epochs)
+        progress(done, epochs)
     return state, jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=-1), *histories)
 
 

@@ -24,10 +24,10 @@ from lottery_jax.networks.target import Target
 from lottery_jax.sampler import seed_words
 from lottery_jax.storage.files import check_writable
 from lottery_jax.tasks import Task, load_model, load_task
-from lottery_jax.tickets.certificate import verify
+from lottery_jax.tickets.certificate import certify
 
 
-def approximate(command: Approximate, results: TextIO) -> int:
+def run_approximate(command: Approximate, results: TextIO) -> int:
     """Plan, solve what is missing, write the ticket, and say what the verifier and the test set find in the file."""
     construction, damping = _check(command)
     cluster = _cluster(command)
@@ -118,7 +118,7 @@ def _cluster(command: Approximate) -> Cluster:
 def _measured(out: Path, job: Job, task: Task | None, progress: Any) -> dict[str, Any]:
     """What the verifier finds, against the target itself; and the test set, where there is one."""
     if task is None:
-        return certified(verify(out, target=job.target, progress=progress), out.stat().st_size)
+        return certified(certify(out, target=job.target, progress=progress), out.stat().st_size)
     measured = measure(out, task)
     found = certified(measured.certificate, measured.ticket_bytes)
     return found | {"task": task.name, "evaluated": measured.evaluated, **dataclasses.asdict(measured.metrics)}

@@ -2,9 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
-
-Progress = Callable[[int, int], None]
+from collections.abc import Iterator
 
 
 class Bars:

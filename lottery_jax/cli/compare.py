@@ -14,7 +14,7 @@ from lottery_jax.storage.files import check_writable
 from lottery_jax.tasks import load_task
 
 
-def compare(command: Compare, results: TextIO) -> int:
+def run_compare(command: Compare, results: TextIO) -> int:
     """Run what is missing, write the report, print the table or the records."""
     methods, known, options = methods_of(command)
     protocol = Protocol(

@@ -8,7 +8,7 @@ from lottery_jax.tickets.export import export_into, export_masks, export_weights
 from lottery_jax.tickets.ticket import load_ticket
 
 
-def export(command: Export, results: TextIO) -> int:
+def run_export(command: Export, results: TextIO) -> int:
     """Write the file and say what is in it."""
     ticket = load_ticket(command.ticket)
     if command.into is not None:

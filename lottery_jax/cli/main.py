@@ -54,7 +54,7 @@ def parse(words: list[str]) -> Command:
         prog="lottery-jax",
         description=_DESCRIPTION,
         args=words,
-        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalRequiredArgs),
+        config=(tyro.conf.FlagCreatePairsOff,),
     )
 
 
@@ -88,21 +88,21 @@ def _action(command: Command) -> Callable[[Any, TextIO], int]:
     compile_cache.switch_on()
     match command:
         case Compare():
-            from lottery_jax.cli.compare import compare
+            from lottery_jax.cli.compare import run_compare
 
-            return compare
+            return run_compare
         case Approximate():
-            from lottery_jax.cli.approximate import approximate
+            from lottery_jax.cli.approximate import run_approximate
 
-            return approximate
+            return run_approximate
         case Verify():
-            from lottery_jax.cli.verify import verify
+            from lottery_jax.cli.verify import run_verify
 
-            return verify
+            return run_verify
         case Export():
-            from lottery_jax.cli.export import export
+            from lottery_jax.cli.export import run_export
 
-            return export
+            return run_export
 
 
 def refuse(sentence: str, code: int) -> int:

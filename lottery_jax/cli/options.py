@@ -93,7 +93,7 @@ def _options(kind: Any, left_out: set[str]) -> Any:
     """A dataclass of the options of a kind, None where it has none."""
     helps, hints = field_docstrings(kind), typing.get_type_hints(kind)
     fields = []
-    for field in dataclasses.fields(kind):
+    for field in dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ():
         if field.name in left_out or not field.init:
             continue
         words = " ".join(helps.get(field.name, "").split())

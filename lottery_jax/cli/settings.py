@@ -4,6 +4,8 @@ import dataclasses
 import shlex
 from pathlib import Path
 
+import tyro
+
 
 @dataclasses.dataclass(frozen=True)
 class TaskOptions:
@@ -15,8 +17,7 @@ class TaskOptions:
     """Trained target: .safetensors in PyTorch layout with PyTorch's names; trained here if left out."""
     architecture: str | None = None
     """Network of the target: mlp-A-B-..., fc2, fc4, lenet-300-100, lenet5, conv2, conv4, conv6, conv8, resnet18,
-    resnet20,
-    resnet50, vgg16, vgg19, vit; if left out, a target file's is guessed from its names, and a small MLP is trained."""
+    resnet20, resnet50, vgg16, vgg19, vit; if left out, a target file's is guessed from its names, and a small MLP is trained."""
     width: float = 1.0
     """Multiplies all hidden widths of the architecture."""
     data_dir: Path | None = None
@@ -103,12 +104,11 @@ class Verify:
     Exit code 0: it holds; 1: it is broken, or no valid ticket; 4: it promises nothing.
     """
 
-    ticket: Path
+    ticket: tyro.conf.Positional[Path]
     """The ticket file."""
     target: Path | None = None
     """The network that it must approximate, .safetensors in PyTorch layout; if left out, the ticket is held to the
-    target
-    that it brings itself, which proves no more than that."""
+    target that it brings itself, which proves no more than that."""
     tolerance: float | None = None
     """What is asked of every weight; if left out, what the ticket promises."""
     architecture: str | None = None
@@ -123,7 +123,7 @@ class Verify:
 class Export:
     """Write the weights that a ticket makes, for other programs."""
 
-    ticket: Path
+    ticket: tyro.conf.Positional[Path]
     """The ticket file."""
     out: Path
     """The .safetensors file to write."""

@@ -6,17 +6,17 @@ from lottery_jax.cli.bars import bars
 from lottery_jax.cli.findings import certified, show
 from lottery_jax.cli.settings import Verify
 from lottery_jax.tasks.imports import target_like
-from lottery_jax.tickets.certificate import verify as verify_ticket
+from lottery_jax.tickets.certificate import certify
 from lottery_jax.tickets.ticket import load_ticket
 
 
-def verify(command: Verify, results: TextIO) -> int:
+def run_verify(command: Verify, results: TextIO) -> int:
     """Say what the verifier finds; the exit code is its outcome."""
     ticket = load_ticket(command.ticket)
     target = None
     if command.target is not None:
         target = target_like(ticket.network, command.target, name=command.architecture, width=command.width)
     with bars("verifying") as shown:
-        certificate = verify_ticket(ticket, target=target, tolerance=command.tolerance, progress=shown.part)
+        certificate = certify(ticket, target=target, tolerance=command.tolerance, progress=shown.part)
     found = certified(certificate, command.ticket.stat().st_size) | {"ticket": str(command.ticket)}
     return show(found, results, as_json=command.json)

@@ -15,17 +15,18 @@ from typing import Any
 from lottery_jax import environment
 from lottery_jax.comparison.evaluation import Metrics, compared
 from lottery_jax.comparison.measuring import Measured, describe, measure
-from lottery_jax.comparison.methods import Bench, Method, Progress
+from lottery_jax.comparison.methods import Bench, Method
 from lottery_jax.comparison.records import Record, append_records, read_records, run_folder, write_configuration
 from lottery_jax.errors import InputError
 from lottery_jax.networks.fold import folded
+from lottery_jax.progress import Progress, unseen
 from lottery_jax.storage.files import check_writable
 from lottery_jax.storage.lock import locked
 from lottery_jax.tasks import Task
 from lottery_jax.tickets.header import check_tolerance
 from lottery_jax.tickets.ticket import Ticket, load_ticket
 
-FORMAT = 2
+_FORMAT = 2
 """Version of what a run folder holds; another version gets another folder."""
 
 
@@ -67,7 +68,7 @@ class Protocol:
 def configuration(protocol: Protocol, task: Task) -> dict[str, Any]:
     """What the results depend on, as JSON; not methods, seeds and keeps: a run folder grows along them."""
     return {
-        "format": FORMAT,
+        "format": _FORMAT,
         "task": task.name,
         "data_hash": task.dataset.fingerprint,
         "target_hash": task.target.digest[:16],
@@ -76,10 +77,6 @@ def configuration(protocol: Protocol, task: Task) -> dict[str, Any]:
         "learning_epochs": protocol.epochs,
         **({"options": dict(protocol.options)} if protocol.options else {}),
     }
-
-
-def unseen(done: int, total: int) -> None:
-    """Progress that nobody watches."""
 
 
 class Comparison:

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lottery_jax.comparison.comparing import Comparison, Protocol
-from lottery_jax.comparison.methods import Method, Progress, all_methods, as_method
+from lottery_jax.comparison.methods import Method, all_methods, as_method
 from lottery_jax.comparison.records import Record
 from lottery_jax.comparison.report import write_report
 from lottery_jax.constructions.base import Construction
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.learned.base import Learner
 from lottery_jax.networks.target import Target
+from lottery_jax.progress import Progress, unseen
 from lottery_jax.tasks import Task
 from lottery_jax.tasks.imports import target_like
-from lottery_jax.tickets.certificate import Certificate
-from lottery_jax.tickets.certificate import verify as verify_ticket
+from lottery_jax.tickets.certificate import Certificate, certify
 from lottery_jax.tickets.ticket import Ticket, load_ticket
 
 
@@ -25,19 +25,18 @@ def verify(
     *,
     target: Target | str | os.PathLike[str] | None = None,
     tolerance: float | None = None,
-    progress: Progress | None = None,
+    progress: Progress = unseen,
 ) -> Certificate:
     """Recompute every residual of a ticket, or of a ticket's file, without the solver.
 
     target: the network that it must approximate, or its .safetensors file; if left out, the ticket is held to the
-    target
-    that it brings itself, which proves no more than that. tolerance: what is asked of every weight, if not what the
-    ticket promises. progress: called with (weights checked, weights in all). Raises `TicketError` for a file that is no
-    valid ticket, `InputError` for one that cannot be read.
+    target that it brings itself, which proves no more than that. tolerance: what is asked of every weight, if not what
+    the ticket promises. progress: called with (weights checked, weights in all). Raises `TicketError` for a file that
+    is no valid ticket, `InputError` for one that cannot be read.
     """
     found = ticket if isinstance(ticket, Ticket) else load_ticket(ticket)
     wanted = target if target is None or isinstance(target, Target) else target_like(found.network, target)
-    return verify_ticket(found, target=wanted, tolerance=tolerance, progress=progress)
+    return certify(found, target=wanted, tolerance=tolerance, progress=progress)
 
 
 def compare(
@@ -50,7 +49,7 @@ def compare(
     tolerance: float = 0.01,
     epochs: int = 10,
     out: str | os.PathLike[str] = "runs",
-    progress: Progress | None = None,
+    progress: Progress = unseen,
 ) -> list[Record]:
     """Put methods side by side on a task: the records, and a report in a folder of its own inside `out`.
 
@@ -74,8 +73,7 @@ def compare(
     wanted = wanted or [label for label, method in known.items() if method.usual]
     chosen = tuple(method for label, method in known.items() if label in wanted)
     protocol = Protocol(chosen, tuple(seeds), tuple(keeps), candidates, tolerance, epochs, options)
-    more = {} if progress is None else {"progress": progress}
-    comparison = Comparison(task, protocol, Path(out), others=known, **more)
+    comparison = Comparison(task, protocol, Path(out), others=known, progress=progress)
     with comparison.held():
         records = [record for method, seed in comparison.pairs for record in comparison.run(method, seed)]
         write_report(

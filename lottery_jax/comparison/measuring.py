@@ -15,7 +15,7 @@ from lottery_jax.comparison.evaluation import Metrics, compared
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.running import batch_size, forward, outputs
 from lottery_jax.tasks import Task
-from lottery_jax.tickets.certificate import Certificate, verify
+from lottery_jax.tickets.certificate import Certificate, certify
 from lottery_jax.tickets.collapse import collapsed
 from lottery_jax.tickets.effective import effective_weights
 from lottery_jax.tickets.ticket import Ticket, load_ticket
@@ -42,7 +42,7 @@ def measure(path: Path, task: Task, tolerance: float | None = None) -> Measured:
     ticket = load_ticket(path)
     promised = ticket.header.tolerance is not None
     asked = tolerance if promised and ticket.header.kept_budget is None else None
-    certificate = verify(ticket, target=task.target if promised else None, tolerance=asked)
+    certificate = certify(ticket, target=task.target if promised else None, tolerance=asked)
     test = task.dataset.test
     found, evaluated = ticket_outputs(ticket, np.asarray(test.images))
     metrics = compared(found, task.test_outputs, test.labels)

@@ -20,9 +20,8 @@ from lottery_jax.learned.base import Learner
 from lottery_jax.learned.registry import LEARNERS, SOURCES
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.target import Target
+from lottery_jax.progress import Progress
 from lottery_jax.tickets.ticket import Ticket, make_ticket
-
-Progress = Callable[[int, int], None]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,7 +80,7 @@ class Method(abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True)
-class Dense(Method):
+class Itself(Method):
     """The target itself."""
 
     label: ClassVar[str] = "dense"  # type: ignore[misc]
@@ -176,7 +175,7 @@ def all_methods(
     """
     made = {name: (constructions or {}).get(name) or kind() for name, kind in CONSTRUCTIONS.items()}
     taught = {name: (learners or {}).get(name) or kind() for name, kind in LEARNERS.items()}
-    methods: list[Method] = [Dense()]
+    methods: list[Method] = [Itself()]
     methods += [Constructed(construction, objective) for construction in made.values() for objective in OBJECTIVES]
     methods += [Learned(learner, source) for learner in taught.values() for source in SOURCES]
     return {method.label: method for method in [*methods, Shuffled()]}

@@ -12,8 +12,9 @@ from lottery_jax.constructions.goal import Goal
 from lottery_jax.constructions.job import plan_job
 from lottery_jax.constructions.promise import Promise
 from lottery_jax.constructions.registry import construction_named
-from lottery_jax.constructions.run import Progress, run_in_memory, run_to_file
+from lottery_jax.constructions.run import run_in_memory, run_to_file
 from lottery_jax.networks.target import Target
+from lottery_jax.progress import Progress, unseen
 from lottery_jax.tickets.ticket import Ticket, load_ticket
 
 
@@ -29,7 +30,7 @@ def approximate(
     importance: Mapping[str, np.ndarray] | None = None,
     max_redraws: int = 20,
     out: str | os.PathLike[str] | None = None,
-    progress: Progress | None = None,
+    progress: Progress = unseen,
 ) -> Ticket:
     """Find a ticket whose random network, pruned and never trained, computes what the target computes.
 
@@ -43,9 +44,9 @@ def approximate(
     the same bytes; memory depends on the chunk alone. progress: called with (weights done, weights in all).
 
     >>> from lottery_jax.networks.zoo.mlp import mlp_target
-    >>> from lottery_jax.tickets.certificate import verify
+    >>> from lottery_jax.tickets.certificate import certify
     >>> target = mlp_target([np.array([[0.3, -0.2]], np.float32)])
-    >>> verify(approximate(target, seed=0, candidates=10), target=target).outcome
+    >>> certify(approximate(target, seed=0, candidates=10), target=target).outcome
     'holds'
     """
     found = construction

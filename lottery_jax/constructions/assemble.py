@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from lottery_jax.constructions.base import Plan
-from lottery_jax.constructions.goal import Arrays, Settled
+from lottery_jax.constructions.goal import Settled, Solved
 from lottery_jax.constructions.job import Chunk, Job
 from lottery_jax.errors import InputError
 from lottery_jax.storage.files import sync_folder
 from lottery_jax.storage.sealed import SealedWriter
-from lottery_jax.storage.store import TYPES
-from lottery_jax.storage.store import Arrays as ArrayStore
+from lottery_jax.storage.store import TYPES, Arrays
 from lottery_jax.storage.tensor_file import Tensor
 from lottery_jax.tickets.header import Header
 from lottery_jax.tickets.ticket import ENTRY, Ticket, source_digest
@@ -25,7 +24,7 @@ _SLICE = 1 << 20  # values of a target copied at once
 class Assembly:
     """A ticket's header, the tensors of its file, and the bytes of each, in order."""
 
-    def __init__(self, job: Job, solved: Callable[[Chunk], Arrays]) -> None:
+    def __init__(self, job: Job, solved: Callable[[Chunk], Solved]) -> None:
         self.job = job
         self.settled: Settled = job.goal.settle(job, solved)
         self._chunks = {plan.tensor: [c for c in job.chunks if c.plan == at] for at, plan in enumerate(job.plans)}
@@ -106,17 +105,17 @@ def _keep_edges(edges: np.ndarray, plan: Plan, chunk: Chunk, bits: np.ndarray) -
     edges[groups] |= np.bitwise_or.reduceat(mask[order], first).astype(bool)
 
 
-def in_memory(job: Job, solved: Callable[[Chunk], Arrays]) -> Ticket:
+def in_memory(job: Job, solved: Callable[[Chunk], Solved]) -> Ticket:
     """The ticket of a job whose chunks are all solved."""
     assembly = Assembly(job, solved)
     content = {}
     for tensor in assembly.tensors():
         parts = list(assembly.content(tensor))
         content[tensor.name] = np.concatenate(parts).reshape(tensor.shape)
-    return Ticket(assembly.header, ArrayStore(content))
+    return Ticket(assembly.header, Arrays(content))
 
 
-def to_file(job: Job, solved: Callable[[Chunk], Arrays], out: Path, folder: Path) -> None:
+def to_file(job: Job, solved: Callable[[Chunk], Solved], out: Path, folder: Path) -> None:
     """Write the ticket of a job; the file under way is in `folder`, so that what a killed process leaves goes with it.
 
     The same job gives the same bytes, however it was cut, interrupted or shared out.

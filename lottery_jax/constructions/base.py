@@ -10,7 +10,7 @@ import numpy as np
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network, Redraws
-from lottery_jax.networks.node import Affine, Node, join
+from lottery_jax.networks.node import Affine, Node, child_path
 from lottery_jax.networks.sources.drawn import Drawn
 from lottery_jax.networks.sources.source import Source
 from lottery_jax.networks.target import Target
@@ -97,8 +97,8 @@ class Construction(abc.ABC):
         plans: list[Plan] = []
         redraws: dict[str, np.ndarray] = {}
         for path, source in network.sources.items():
-            drawn = {name: network.drawn[join(path, name)] for name in source.drawn()}
+            drawn = {name: network.drawn[child_path(path, name)] for name in source.drawn()}
             own, again = self.plans(network, path, drawn, seed)
             plans += own
-            redraws |= {join(path, name): rows for name, rows in again.items() if len(rows)}
+            redraws |= {child_path(path, name): rows for name, rows in again.items() if len(rows)}
         return tuple(plans), redraws

@@ -8,7 +8,7 @@ import contextlib
 from pathlib import Path
 from typing import Protocol
 
-from lottery_jax.constructions.goal import Arrays
+from lottery_jax.constructions.goal import Solved
 from lottery_jax.constructions.job import Chunk, Job
 from lottery_jax.errors import InputError
 from lottery_jax.storage.files import write_atomically
@@ -16,19 +16,19 @@ from lottery_jax.storage.sealed import SealedFile, seal
 from lottery_jax.storage.store import read_array
 from lottery_jax.storage.tensor_file import FormatError
 
-FORMAT = "lottery_jax chunk"
-VERSION = 2
-ENTRY = "chunk"
+_FORMAT = "lottery_jax chunk"
+_VERSION = 2
+_ENTRY = "chunk"
 
 
 class Finished(Protocol):
     """Finished chunks by number."""
 
-    def read(self, job: Job, chunk: Chunk) -> Arrays | None:
+    def read(self, job: Job, chunk: Chunk) -> Solved | None:
         """What a chunk came to, None if it is not there; raises `DamagedChunk`, or `InputError` for another job's."""
         ...
 
-    def write(self, job: Job, chunk: Chunk, arrays: Arrays) -> None:
+    def write(self, job: Job, chunk: Chunk, arrays: Solved) -> None:
         """Keep a chunk, whole or not at all."""
         ...
 
@@ -37,12 +37,12 @@ class Memory:
     """Finished chunks of one job in memory."""
 
     def __init__(self) -> None:
-        self._chunks: dict[int, Arrays] = {}
+        self._chunks: dict[int, Solved] = {}
 
-    def read(self, job: Job, chunk: Chunk) -> Arrays | None:
+    def read(self, job: Job, chunk: Chunk) -> Solved | None:
         return self._chunks.get(chunk.number)
 
-    def write(self, job: Job, chunk: Chunk, arrays: Arrays) -> None:
+    def write(self, job: Job, chunk: Chunk, arrays: Solved) -> None:
         self._chunks[chunk.number] = arrays
 
 
@@ -73,24 +73,24 @@ class Folder:
         """
         return self.path / f"chunk-{number:08d}.safetensors"
 
-    def write(self, job: Job, chunk: Chunk, arrays: Arrays) -> None:
-        header = {"format": FORMAT, "version": VERSION, "job": job.fingerprint, "number": chunk.number}
-        write_atomically(self.file(chunk.number), seal(ENTRY, header, arrays))
+    def write(self, job: Job, chunk: Chunk, arrays: Solved) -> None:
+        header = {"format": _FORMAT, "version": _VERSION, "job": job.fingerprint, "number": chunk.number}
+        write_atomically(self.file(chunk.number), seal(_ENTRY, header, arrays))
 
-    def read(self, job: Job, chunk: Chunk) -> Arrays | None:
+    def read(self, job: Job, chunk: Chunk) -> Solved | None:
         path = self.file(chunk.number)
         if not path.exists():
             return None
         try:
-            with SealedFile(path, ENTRY) as file:
+            with SealedFile(path, _ENTRY) as file:
                 file.check_digest()
                 header = file.header
                 arrays = {name: read_array(file, name) for name in file.tensors}
         except FormatError as error:
             raise DamagedChunk(str(error)) from None
-        if (header.get("format"), header.get("version")) != (FORMAT, VERSION):
+        if (header.get("format"), header.get("version")) != (_FORMAT, _VERSION):
             raise InputError(
-                f"{str(path)!r} is a chunk of version {header.get('version')}, and this program reads {VERSION};"
+                f"{str(path)!r} is a chunk of version {header.get('version')}, and this program reads {_VERSION};"
                 f" finish it with the program that began it, or remove {str(self.path)!r}"
             )
         if header.get("job") != job.fingerprint:

@@ -12,7 +12,7 @@ from lottery_jax.constructions.base import Branch, Plan
 from lottery_jax.sampler import Numbers, draw_at, draw_pairs, numbers, seed_words
 from lottery_jax.subset_sum.engine.devices import is_lone_cpu, local_mesh, over_problems
 
-Key = tuple[np.uint32, np.uint32]
+_Key = tuple[np.uint32, np.uint32]
 _LEAST_PADDED = 512
 
 
@@ -69,7 +69,7 @@ def _laid(drawn: jax.Array, spread: NamedSharding | None) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames=("blocks", "width", "spread"))
 def _draw_run(
-    weights: Numbers, key: Key, stream: Any, first_pair: Any, blocks: int, width: int, spread: NamedSharding | None
+    weights: Numbers, key: _Key, stream: Any, first_pair: Any, blocks: int, width: int, spread: NamedSharding | None
 ) -> jax.Array:
     """Neighbouring blocks, [B, N] with B even, from the one that begins at pair `first_pair` of positions."""
     drawn = draw_pairs(weights, key, stream, first_pair, blocks * width // 2, jnp)
@@ -78,7 +78,7 @@ def _draw_run(
 
 @functools.partial(jax.jit, static_argnames=("width", "spread"))
 def _draw(
-    weights: Numbers, key: Key, stream: Any, first: Any, step: Any, width: int, spread: NamedSharding | None
+    weights: Numbers, key: _Key, stream: Any, first: Any, step: Any, width: int, spread: NamedSharding | None
 ) -> jax.Array:
     """Blocks that begin at positions [B], [B, N]."""
     index = first[:, None] + jnp.arange(width, dtype=jnp.uint32) * step
@@ -88,7 +88,7 @@ def _draw(
 @functools.partial(jax.jit, static_argnames="spread")
 def _draw_products(
     weights: Numbers,
-    key: Key,
+    key: _Key,
     stream: Any,
     first: Any,
     step: Any,

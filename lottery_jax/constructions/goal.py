@@ -12,7 +12,7 @@ from lottery_jax.constructions.base import Construction
 if TYPE_CHECKING:
     from lottery_jax.constructions.job import Chunk, Job
 
-Arrays = dict[str, np.ndarray]
+Solved = dict[str, np.ndarray]
 """What is kept of a finished chunk, in memory or in its file."""
 
 
@@ -51,11 +51,11 @@ class Goal(abc.ABC):
         """Refuse what cannot be asked of a construction; raises `InputError`."""
 
     @abc.abstractmethod
-    def solve(self, job: "Job", chunk: "Chunk") -> Arrays:
+    def solve(self, job: "Job", chunk: "Chunk") -> Solved:
         """Solve one chunk."""
 
     @abc.abstractmethod
-    def misfit(self, job: "Job", chunk: "Chunk", arrays: Arrays) -> str | None:
+    def misfit(self, job: "Job", chunk: "Chunk", arrays: Solved) -> str | None:
         """What is wrong with arrays that claim to be a finished chunk, None where nothing is."""
 
     @abc.abstractmethod
@@ -63,5 +63,5 @@ class Goal(abc.ABC):
         """Bytes of a finished chunk, about."""
 
     @abc.abstractmethod
-    def settle(self, job: "Job", solved: Callable[["Chunk"], Arrays]) -> Settled:
+    def settle(self, job: "Job", solved: Callable[["Chunk"], Solved]) -> Settled:
         """Decide what is left to decide when every chunk is solved."""

@@ -18,7 +18,7 @@ import numpy as np
 from lottery_jax.constructions.base import Branch, Construction, Plan
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import LEAST, Affine, Operation, join
+from lottery_jax.networks.node import LEAST, Affine, Operation, child_path
 from lottery_jax.networks.sources.drawn import MOST_ATTEMPTS, Drawn
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.target import Target
@@ -45,7 +45,7 @@ class Pensia(Construction):
                 " model's architecture, or use scalar"
             )
         reaches = {"weight": REACH, "bias": BIAS_REACH}
-        gain = max(target.scan(join(path, name)).largest / reaches[name] for name in of.tensors())
+        gain = max(target.scan(child_path(path, name)).largest / reaches[name] for name in of.tensors())
         gain = max(float(np.float32(gain)), LEAST) if gain > 0 else 1.0
         return Gadget(of, 2 * self.candidates, _UNIFORM, _UNIFORM, gain=gain)
 
@@ -62,14 +62,14 @@ class Pensia(Construction):
         branches = {sign: _branch(sign * first > 0, first, self.candidates) for sign in signs["weight"]}
         plans = [
             Plan(
-                join(path, name),
+                child_path(path, name),
                 drawn[name],
                 self.candidates,
                 bound=1.0,
                 gain=gadget.gain,
                 branches=tuple(branches[sign] for sign in signs[name]),
                 group=lambda weights, name=name: of.channels(name, weights),
-                edges=join(path, "first"),
+                edges=child_path(path, "first"),
             )
             for name in gadget.of.tensors()
         ]

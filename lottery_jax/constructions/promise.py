@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lottery_jax.constructions.base import Construction, Plan
-from lottery_jax.constructions.goal import Arrays, Goal, Masks, Settled
+from lottery_jax.constructions.goal import Goal, Masks, Settled, Solved
 from lottery_jax.constructions.job import Chunk, Job
 from lottery_jax.constructions.solve import (
     How,
@@ -16,7 +16,7 @@ from lottery_jax.constructions.solve import (
     mask_rows,
     pieces,
     scaled_targets,
-    search,
+    search_blocks,
 )
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.networks.network import NO_REDRAWS
@@ -32,9 +32,8 @@ class Promise(Goal):
     """Every weight within `tolerance`; `objective` is least-error or smallest (fewest kept weights).
 
     A weight whose subset is not within the tolerance has its block drawn again, up to `max_redraws` times; where
-    several
-    weights share a block, all of them are solved anew. A block that never succeeds keeps its first draw. `solver`
-    replaces the choice by objective.
+    several weights share a block, all of them are solved anew. A block that never succeeds keeps its first draw.
+    `solver` replaces the choice by objective.
     """
 
     tolerance: float = 0.01
@@ -66,7 +65,7 @@ class Promise(Goal):
             raise InputError(f"max_redraws must be from 0 to {MOST_ATTEMPTS}, not {self.max_redraws}")
         self.chosen_solver(construction).check(construction.candidates)
 
-    def solve(self, job: Job, chunk: Chunk) -> Arrays:
+    def solve(self, job: Job, chunk: Chunk) -> Solved:
         plan, targets = job.plans[chunk.plan], scaled_targets(job, chunk)
         how = how_to_promise(plan, self.chosen_solver(job.construction), self.tolerance)
         blocks = chunk.first + np.arange(chunk.count)
@@ -85,7 +84,7 @@ class Promise(Goal):
         rows = np.concatenate(redraws) if redraws else NO_REDRAWS
         return {"mask": np.packbits(mask, bitorder="little"), "redraws": rows[np.argsort(rows[:, 0])]}
 
-    def misfit(self, job: Job, chunk: Chunk, arrays: Arrays) -> str | None:
+    def misfit(self, job: Job, chunk: Chunk, arrays: Solved) -> str | None:
         if set(arrays) != {"mask", "redraws"}:
             return f"the arrays {sorted(arrays)}"
         if arrays["mask"].shape != (job.mask_bytes(chunk),) or arrays["mask"].dtype != np.uint8:
@@ -98,7 +97,7 @@ class Promise(Goal):
     def chunk_bytes(self, job: Job) -> Callable[[Chunk], int]:
         return job.mask_bytes
 
-    def settle(self, job: Job, solved: Callable[[Chunk], Arrays]) -> Settled:
+    def settle(self, job: Job, solved: Callable[[Chunk], Solved]) -> Settled:
         def masks(chunk: Chunk) -> Masks:
             found = solved(chunk)
             return Masks(found["mask"], found["redraws"])
@@ -112,7 +111,7 @@ def _solve(
     """Masks bool [B R, width], and bool [B] where every weight of a block is within the tolerance in every branch."""
     within, subsets = np.ones(targets.size, bool), []
     for branch in branches_of(plan):
-        found = search(job, plan, branch, blocks, targets, attempt, how)
+        found = search_blocks(job, plan, branch, blocks, targets, attempt, how)
         if not isinstance(found, Solution) or found.minus is not None:
             raise InputError(f"{how.solver} does not answer with one subset for each weight; choose another solver")
         within &= found.within

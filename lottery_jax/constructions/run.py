@@ -12,9 +12,10 @@ from pathlib import Path
 from lottery_jax.cluster.join import Cluster
 from lottery_jax.constructions.assemble import in_memory, to_file
 from lottery_jax.constructions.chunks import DamagedChunk, Finished, Folder, Memory
-from lottery_jax.constructions.goal import Arrays
+from lottery_jax.constructions.goal import Solved
 from lottery_jax.constructions.job import Chunk, Job
 from lottery_jax.errors import InputError, TicketError
+from lottery_jax.progress import Progress, unseen
 from lottery_jax.storage.lock import locked
 from lottery_jax.storage.sealed import SealedFile
 from lottery_jax.storage.tensor_file import FormatError
@@ -24,9 +25,6 @@ ALONE = Cluster()
 _VISIBLE = 180.0  # seconds in which a network's file system shows a file to another host, at the latest
 _POLL = 0.2  # seconds between two looks for chunks of other processes
 _WRITERS = 2  # threads that wait for the disk
-
-Progress = Callable[[int, int], None]
-"""Called with (weights that are done, weights in all)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Done:
     damaged: tuple[str, ...] = ()
 
 
-def run_in_memory(job: Job, *, finished: Memory | None = None, progress: Progress | None = None) -> Ticket:
+def run_in_memory(job: Job, *, finished: Memory | None = None, progress: Progress = unseen) -> Ticket:
     """The ticket of a job, nothing of it on a disk.
 
     finished: chunks that are solved already and are added to: jobs that differ in their budgets alone share them.
@@ -57,7 +55,7 @@ def chunk_folder(out: Path) -> Path:
     return out.with_name(out.name + ".chunks")
 
 
-def run_to_file(job: Job, out: Path, *, progress: Progress | None = None, cluster: Cluster = ALONE) -> Done:
+def run_to_file(job: Job, out: Path, *, progress: Progress = unseen, cluster: Cluster = ALONE) -> Done:
     """Write the ticket of a job to `out`, going on where an earlier call was stopped; memory depends on the chunk
     alone.
 
@@ -72,8 +70,9 @@ def run_to_file(job: Job, out: Path, *, progress: Progress | None = None, cluste
         if not finished:
             check_space(job, out, folder)
             folder.make()
-            if cluster.process == 0:
-                stack.enter_context(locked(folder.path, "the folder of chunks"))
+        if cluster.process == 0 and folder.path.is_dir():
+            stack.enter_context(locked(folder.path, "the folder of chunks"))
+        if not finished:
             done = solve_chunks(job, folder, cluster=cluster, progress=progress)
         cluster.wait("solved")
         # Process 0 decides alone: on a network's file system the others may still see what was there before.
@@ -86,7 +85,7 @@ def run_to_file(job: Job, out: Path, *, progress: Progress | None = None, cluste
     return done
 
 
-def solve_chunks(job: Job, finished: Finished, *, cluster: Cluster = ALONE, progress: Progress | None = None) -> Done:
+def solve_chunks(job: Job, finished: Finished, *, cluster: Cluster = ALONE, progress: Progress = unseen) -> Done:
     """Solve this process's share of the chunks, those that are not finished yet.
 
     Kill it at any moment and call it again: what is finished is not solved again. Raises `InputError` where the
@@ -105,8 +104,7 @@ def solve_chunks(job: Job, finished: Finished, *, cluster: Cluster = ALONE, prog
         if not present:
             open_.append(chunk)
     found = total - sum(map(job.chunk_size, open_))
-    if progress is not None:
-        progress(found, total)
+    progress(found, total)
     written, solved = collections.deque[tuple[Chunk, concurrent.futures.Future[None]]](), 0
     # Whatever ends this, an interrupt too, the pool ends with the chunks that were solved on the disk.
     with concurrent.futures.ThreadPoolExecutor(_WRITERS) as pool:
@@ -117,8 +115,7 @@ def solve_chunks(job: Job, finished: Finished, *, cluster: Cluster = ALONE, prog
                 oldest, future = written.popleft()
                 future.result()
                 solved += job.chunk_size(oldest)
-                if progress is not None:
-                    progress(found + solved, total)
+                progress(found + solved, total)
     return Done(found, solved, tuple(damaged))
 
 
@@ -161,11 +158,11 @@ def check_space(job: Job, out: Path, folder: Folder) -> None:
         )
 
 
-def _reader(job: Job, finished: Finished, wait: float = 0.0) -> Callable[[Chunk], Arrays]:
+def _reader(job: Job, finished: Finished, wait: float = 0.0) -> Callable[[Chunk], Solved]:
     """Reads chunks that must be there, or come within `wait` seconds from other processes."""
     end = time.monotonic() + wait
 
-    def read(chunk: Chunk) -> Arrays:
+    def read(chunk: Chunk) -> Solved:
         while True:
             try:
                 arrays = finished.read(job, chunk)

@@ -11,7 +11,7 @@ import numpy as np
 
 from lottery_jax.constructions.base import Construction, Plan
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import Affine, join
+from lottery_jax.networks.node import Affine, child_path
 from lottery_jax.networks.sources.copies import Copies
 from lottery_jax.networks.sources.drawn import Drawn
 from lottery_jax.networks.target import Target
@@ -32,7 +32,7 @@ class Scalar(Construction):
     weights, as published."""
 
     def leaf(self, target: Target, path: str, of: Affine) -> Copies:
-        names = [join(path, name) for name in of.tensors()]
+        names = [child_path(path, name) for name in of.tensors()]
         return Copies(of, self.candidates, tuple(self._sampler(target, name) for name in names), self.shared)
 
     def _sampler(self, target: Target, name: str) -> Sampler:
@@ -50,7 +50,7 @@ class Scalar(Construction):
     ) -> tuple[list[Plan], dict[str, np.ndarray]]:
         plans = [
             Plan(
-                join(path, name),
+                child_path(path, name),
                 tensor,
                 self.candidates,
                 bound=max(abs(tensor.sampler.low), abs(tensor.sampler.high)),

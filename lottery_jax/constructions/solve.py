@@ -39,7 +39,7 @@ def pieces(plan: Plan, count: int) -> list[slice]:
     return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
 
-def search(
+def search_blocks(
     job: Job, plan: Plan, branch: Branch | None, blocks: np.ndarray, targets: np.ndarray, attempt: int, how: "How"
 ) -> Any:
     """What the solver finds for targets [B, R] of ascending blocks int64 [B] in an attempt: one answer a target."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from lottery_jax.data.cache import cache_folder, recall, store
 from lottery_jax.data.dataset import Dataset, Split, fixed_order, stratified
-from lottery_jax.data.downloads import Arrays, DownloadError, download
+from lottery_jax.data.downloads import DownloadError, Pictures, download
 from lottery_jax.data.own import load_own
 from lottery_jax.data.prepared import prepared_folder, read_prepared
 from lottery_jax.errors import InputError, suggest
@@ -59,7 +59,7 @@ def load(
     return Dataset(name, *splits, classes=CLASSES, nonnegative=True)
 
 
-def _read_digits() -> Arrays:
+def _read_digits() -> Pictures:
     """The handwritten digits inside scikit-learn: images uint8 [1797, 8, 8, 1] with values 0..16."""
     from sklearn.datasets import load_digits
 
@@ -67,7 +67,7 @@ def _read_digits() -> Arrays:
     return images.astype(np.uint8).reshape(-1, 8, 8, 1), labels.astype(np.int32)
 
 
-def _read_once(name: str, data_dir: str | os.PathLike[str] | None, cache: Path) -> dict[str, Arrays]:
+def _read_once(name: str, data_dir: str | os.PathLike[str] | None, cache: Path) -> dict[str, Pictures]:
     """Train and test arrays in the fixed order: from the cache, a prepared folder or the network."""
     root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
     folder = prepared_folder(root, name)

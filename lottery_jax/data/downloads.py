@@ -27,7 +27,7 @@ IDX_FILES = (
 CIFAR10_FILES = ("cifar-10-binary.tar.gz",)
 
 # (address of the folder, SHA-256 of each file in the order of IDX_FILES or CIFAR10_FILES)
-SOURCES: dict[str, tuple[str, tuple[str, ...]]] = {
+DOWNLOADS: dict[str, tuple[str, tuple[str, ...]]] = {
     "mnist": (
         MNIST,
         (
@@ -49,7 +49,7 @@ SOURCES: dict[str, tuple[str, tuple[str, ...]]] = {
     "cifar10": (CIFAR10, ("c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",)),
 }
 
-Arrays = tuple[np.ndarray, np.ndarray]  # images uint8 [N, H, W, C], labels int32 [N]
+Pictures = tuple[np.ndarray, np.ndarray]  # images uint8 [N, H, W, C], labels int32 [N]
 Fetch = Callable[[str], bytes]
 
 
@@ -57,9 +57,9 @@ class DownloadError(Exception):
     """An archive could not be fetched, or is not the published one."""
 
 
-def download(name: str, *, fetch: Fetch | None = None) -> dict[str, Arrays]:
+def download(name: str, *, fetch: Fetch | None = None) -> dict[str, Pictures]:
     """The published train and test sets of one data set, decoded; raises DownloadError."""
-    folder, checksums = SOURCES[name]
+    folder, checksums = DOWNLOADS[name]
     files = CIFAR10_FILES if name == "cifar10" else IDX_FILES
     contents = []
     for file, checksum in zip(files, checksums, strict=True):
@@ -84,7 +84,7 @@ def fetch_address(address: str) -> bytes:
         raise DownloadError(f"{address}: {getattr(error, 'reason', None) or error}") from error
 
 
-def decode_idx(images: bytes, labels: bytes) -> Arrays:
+def decode_idx(images: bytes, labels: bytes) -> Pictures:
     """Decode a gzipped pair of IDX files (the format of MNIST)."""
     pixels = gzip.decompress(images)
     count, height, width = (int.from_bytes(pixels[at : at + 4], "big") for at in (4, 8, 12))
@@ -92,7 +92,7 @@ def decode_idx(images: bytes, labels: bytes) -> Arrays:
     return decoded, np.frombuffer(gzip.decompress(labels), np.uint8, offset=8).astype(np.int32)
 
 
-def decode_cifar10(archive: bytes) -> dict[str, Arrays]:
+def decode_cifar10(archive: bytes) -> dict[str, Pictures]:
     """Decode the binary version of CIFAR-10: rows of one label byte and 3 x 32 x 32 pixels."""
     batches = {}
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as members:
@@ -105,6 +105,6 @@ def decode_cifar10(archive: bytes) -> dict[str, Arrays]:
     return {"train": _rows(train), "test": _rows(batches["test_batch.bin"])}
 
 
-def _rows(rows: np.ndarray) -> Arrays:
+def _rows(rows: np.ndarray) -> Pictures:
     """Split rows of label and planes into images [N, 32, 32, 3] and labels."""
     return rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), rows[:, 0].astype(np.int32)

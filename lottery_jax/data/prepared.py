@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lottery_jax.data.downloads import Arrays
+from lottery_jax.data.downloads import Pictures
 from lottery_jax.errors import InputError
 
 CHUNK = 2000
@@ -44,7 +44,7 @@ def prepared_folder(root: Path, name: str) -> Path | None:
     return folder
 
 
-def read_prepared(folder: Path) -> dict[str, Arrays]:
+def read_prepared(folder: Path) -> dict[str, Pictures]:
     """Decode the train and test sets of a prepared folder; InputError where a file is missing or damaged."""
     with _quietly():
         import tensorflow_datasets as tfds
@@ -62,7 +62,7 @@ def read_prepared(folder: Path) -> dict[str, Arrays]:
             ) from error
 
 
-def _decode(source: Any) -> Arrays:
+def _decode(source: Any) -> Pictures:
     """Images uint8 [N, H, W, C] and labels int32 [N] of a random-access source of encoded images."""
     # Decoded here: twice as fast as the reader, and the same pixels whatever image library it would choose.
     from PIL import Image

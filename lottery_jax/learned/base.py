@@ -2,17 +2,15 @@
 
 import abc
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
 
 from lottery_jax.data import Dataset
 from lottery_jax.networks.network import Network
+from lottery_jax.progress import Progress, unseen
 from lottery_jax.tickets.ticket import Ticket
-
-Progress = Callable[[int, int], None]
-"""Called with (epochs done, epochs in all)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +32,7 @@ class Learner(abc.ABC):
         keeps: Sequence[float],
         epochs: int,
         stored: Mapping[str, np.ndarray] | None = None,
-        progress: Progress | None = None,
+        progress: Progress = unseen,
     ) -> list[Ticket]:
         """Tickets of every seed and kept fraction, in the order (seed, keep); the seed draws source and scores.
 

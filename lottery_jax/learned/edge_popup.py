@@ -23,14 +23,15 @@ import optax
 
 from lottery_jax.data import Dataset, Split
 from lottery_jax.errors import InputError
-from lottery_jax.learned.base import Learner, Progress
+from lottery_jax.learned.base import Learner
 from lottery_jax.networks.gates import TopKGate
 from lottery_jax.networks.network import NO_REDRAWS, Network
-from lottery_jax.networks.node import Gate, Node, join
+from lottery_jax.networks.node import Gate, Node, child_path
 from lottery_jax.networks.sources.drawn import Matrix, Neighbours
 from lottery_jax.networks.sources.source import Source
 from lottery_jax.networks.target import listed
 from lottery_jax.networks.top_k import kept_count, top_k_mask
+from lottery_jax.progress import Progress, unseen
 from lottery_jax.sampler import Sampler
 from lottery_jax.tickets.ticket import Ticket, make_ticket
 from lottery_jax.training import History, State, advance, begin, check_finite, drive, steps_per_epoch
@@ -72,7 +73,7 @@ class EdgePopup(Learner):
         keeps: Sequence[float],
         epochs: int,
         stored: Mapping[str, np.ndarray] | None = None,
-        progress: Progress | None = None,
+        progress: Progress = unseen,
     ) -> list[Ticket]:
         """As in `Learner`; raises `InputError` where source and data do not fit, or the training diverges."""
         given, output = source.given, source.output
@@ -114,7 +115,7 @@ def _train(
     seeds: Sequence[int],
     keeps: Sequence[float],
     stored: Mapping[str, np.ndarray],
-    progress: Progress | None,
+    progress: Progress,
 ) -> list[Ticket]:
     """The tickets in the order (seed, keep)."""
     network, optimizer, normalise = trainer.network, trainer.optimizer(), trainer.learner.normalise
@@ -127,7 +128,7 @@ def _train(
     place, keep_place = (jnp.asarray(index.ravel()) for index in np.indices((len(seeds), len(keeps)), np.int32))
     counts = jax.tree.map(lambda count: count[keep_place], counts)
     scores = jax.tree.map(lambda score: score[place], scores)
-    gains = {join(path, "gain"): jnp.full(len(runs), leaf.gain) for path, leaf in network.sources.items()}
+    gains = {child_path(path, "gain"): jnp.full(len(runs), leaf.gain) for path, leaf in network.sources.items()}
     if normalise:
         gains = trainer.unit_gains(sources, fixed, train, _Run(place, counts, gains), scores)
     run = _Run(place, counts, gains)
@@ -258,7 +259,7 @@ def initial_scores(network: Network, seed: int) -> dict[str, np.ndarray]:
 
 def edge_tensors(network: Network) -> set[str]:
     """The random tensors between a leaf's inputs and its weights, by name."""
-    return {join(path, name) for path, leaf in network.sources.items() for name in leaf.edges}
+    return {child_path(path, name) for path, leaf in network.sources.items() for name in leaf.edges}
 
 
 def gates(scores: Tensors, counts: Tensors) -> Callable[[str], Gate]:
@@ -270,7 +271,7 @@ def with_gains(network: Network, gains: Mapping[str, float]) -> Network:
     """The source with other gains, by name (`fc1.gain`)."""
 
     def leaf(path: str, node: Node) -> Node:
-        return dataclasses.replace(node, gain=gains[join(path, "gain")]) if isinstance(node, Source) else node  # type: ignore[type-var]
+        return dataclasses.replace(node, gain=gains[child_path(path, "gain")]) if isinstance(node, Source) else node  # type: ignore[type-var]
 
     return network.replaced(leaf)
 

@@ -13,7 +13,7 @@ from lottery_jax.errors import InputError
 from lottery_jax.networks.layers.batch_norm import BatchNorm
 from lottery_jax.networks.layers.chain import Chain
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import Node, Operation, join
+from lottery_jax.networks.node import Node, Operation, child_path
 from lottery_jax.networks.target import Target
 
 
@@ -67,29 +67,29 @@ def folded(target: Target) -> Target:
 
 def scale_and_shift(target: Target, fold: Fold) -> tuple[np.ndarray, np.ndarray]:
     """What a normalisation multiplies by and then adds, float64 [features] each."""
-    read = {name: target.array(join(fold.norm, name)).astype(np.float64) for name in fold.node.tensors()}
+    read = {name: target.array(child_path(fold.norm, name)).astype(np.float64) for name in fold.node.tensors()}
     scale = read.get("weight", 1.0) / np.sqrt(read["running_var"] + fold.node.epsilon)
     return scale, read.get("bias", 0.0) - scale * read["running_mean"]
 
 
 def _folded_arrays(target: Target, fold: Fold, biased: bool) -> dict[str, np.ndarray]:
     scale, shift = scale_and_shift(target, fold)
-    weight = target.array(join(fold.operation, "weight")).astype(np.float64)
-    bias = target.array(join(fold.operation, "bias")).astype(np.float64) if biased else 0.0
+    weight = target.array(child_path(fold.operation, "weight")).astype(np.float64)
+    bias = target.array(child_path(fold.operation, "bias")).astype(np.float64) if biased else 0.0
     exact = {"weight": weight * scale.reshape(-1, *[1] * (weight.ndim - 1)), "bias": bias * scale + shift}
-    return {join(fold.operation, name): value.astype(np.float32) for name, value in exact.items()}
+    return {child_path(fold.operation, name): value.astype(np.float32) for name, value in exact.items()}
 
 
 def _found(node: Node, path: str):
     children = node.children()
     names = list(children)
     for name, child in children.items():
-        yield from _found(child, join(path, name))
+        yield from _found(child, child_path(path, name))
     if isinstance(node, Chain):
         for name, following in itertools.pairwise(names):
             operation, norm = children[name], children[following]
             if isinstance(operation, Operation) and isinstance(norm, BatchNorm):
-                yield Fold(join(path, name), join(path, following), norm)
+                yield Fold(child_path(path, name), child_path(path, following), norm)
 
 
 def _without(node: Node, path: str, operations: set[str], norms: set[str]) -> Node:
@@ -97,8 +97,8 @@ def _without(node: Node, path: str, operations: set[str], norms: set[str]) -> No
     if path in operations and isinstance(node, Operation):
         return dataclasses.replace(node, bias=True)
     children = {
-        name: _without(child, join(path, name), operations, norms)
+        name: _without(child, child_path(path, name), operations, norms)
         for name, child in node.children().items()
-        if join(path, name) not in norms or not isinstance(child, BatchNorm)
+        if child_path(path, name) not in norms or not isinstance(child, BatchNorm)
     }
     return node.with_children(children) if children or node.children() else node

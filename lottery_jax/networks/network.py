@@ -14,7 +14,7 @@ from flax import nnx
 from lottery_jax.errors import InputError
 from lottery_jax.networks.codec import from_json, to_json
 from lottery_jax.networks.layers.bag import Bag
-from lottery_jax.networks.node import Affine, Gate, Inner, Node, Spec, Weights, join
+from lottery_jax.networks.node import Affine, Gate, Inner, Node, Spec, Weights, child_path
 from lottery_jax.networks.sources.drawn import ATTEMPT_STRIDE, Drawn
 from lottery_jax.networks.sources.source import Source
 
@@ -41,14 +41,14 @@ class Network:
     given: Spec | None = None
 
     def __post_init__(self) -> None:
-        names = [join(path, name) for path, node in self.nodes() for name in node.tensors()]
-        names += [join(path, name) for path, source in self.sources.items() for name in source.drawn()]
+        names = [child_path(path, name) for path, node in self.nodes() for name in node.tensors()]
+        names += [child_path(path, name) for path, source in self.sources.items() for name in source.drawn()]
         if not names:
             raise InputError("a network needs at least one layer with weights")
         if "" in names:
             raise InputError("a tensor of the network has no name; put its node into a chain under one")
         # A learner gives gains by name: no tensor may be taken for one.
-        _check_different("tensors", names + [join(path, "gain") for path in self.sources])
+        _check_different("tensors", names + [child_path(path, "gain") for path in self.sources])
         _check_different("leaves", [path for path, node in self.nodes() if not isinstance(node, Inner)])
         shapes = [*self.tensors.values(), *(tensor.shape for tensor in self.drawn.values())]
         if min(map(min, shapes)) < 1 or sum(map(math.prod, shapes)) > _MOST_WEIGHTS:
@@ -82,7 +82,7 @@ class Network:
     @functools.cached_property
     def tensors(self) -> dict[str, tuple[int, ...]]:
         """Shapes of all stored tensors by name."""
-        return {join(path, name): shape for path, node in self.nodes() for name, shape in node.tensors().items()}
+        return {child_path(path, name): shape for path, node in self.nodes() for name, shape in node.tensors().items()}
 
     @functools.cached_property
     def affine(self) -> dict[str, Affine]:
@@ -93,7 +93,9 @@ class Network:
     def approximated(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the tensors that have masks, or are to have them: those of the affine leaves."""
         leaves = {**self.affine, **{path: source.of for path, source in self.sources.items()}}
-        return {join(path, name): shape for path, leaf in leaves.items() for name, shape in leaf.tensors().items()}
+        return {
+            child_path(path, name): shape for path, leaf in leaves.items() for name, shape in leaf.tensors().items()
+        }
 
     @functools.cached_property
     def sources(self) -> dict[str, Source]:
@@ -107,7 +109,7 @@ class Network:
         for path, source in self.sources.items():
             own = source.drawn()
             for name, tensor in own.items():
-                found[join(path, name)] = dataclasses.replace(tensor, stream=stream + tensor.stream)
+                found[child_path(path, name)] = dataclasses.replace(tensor, stream=stream + tensor.stream)
             stream += max(tensor.stream + tensor.streams for tensor in own.values())
         return found
 
@@ -134,7 +136,7 @@ class Network:
         nodes = [(path, node) for path, node in self.nodes() if node.tensors()]
         keys = jax.random.split(key, len(nodes))
         return {
-            join(path, name): value
+            child_path(path, name): value
             for (path, node), own in zip(nodes, keys, strict=True)
             for name, value in node.initial(own).items()
         }
@@ -149,7 +151,7 @@ class Network:
         module = self.root.module(Weights(tensors, gate, measuring=True))
         module(x)  # type: ignore[operator]
         found = dict(_statistics(self.root, module, ""))
-        return {name: found[name] for name in (join(path, "gain") for path in self.sources)}  # means did not move
+        return {name: found[name] for name in (child_path(path, "gain") for path in self.sources)}  # means did not move
 
     def draw(self, seed: int, redraws: Redraws | None = None) -> dict[str, np.ndarray]:
         """All random tensors, float32, regenerated on the host from the seed."""
@@ -186,18 +188,20 @@ def _check_different(what: str, names: list[str]) -> None:
 def _walk(node: Node, path: str) -> Iterator[tuple[str, Node]]:
     yield path, node
     for name, child in node.children().items():
-        yield from _walk(child, join(path, name))
+        yield from _walk(child, child_path(path, name))
 
 
 def _statistics(node: Node, module: Any, path: str) -> Iterator[tuple[str, jax.Array]]:
-    yield from ((join(path, name), value) for name, value in node.statistics(module).items())
+    yield from ((child_path(path, name), value) for name, value in node.statistics(module).items())
     if isinstance(node, Inner):
         for name, inner in node.inside(module).items():
-            yield from _statistics(node.children()[name], inner, join(path, name))
+            yield from _statistics(node.children()[name], inner, child_path(path, name))
 
 
 def _replaced(node: Node, path: str, leaf: Callable[[str, Node], Node]) -> Node:
     children = node.children()
     if not children:
         return leaf(path, node)
-    return node.with_children({name: _replaced(child, join(path, name), leaf) for name, child in children.items()})
+    return node.with_children(
+        {name: _replaced(child, child_path(path, name), leaf) for name, child in children.items()}
+    )

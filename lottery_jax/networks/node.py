@@ -45,10 +45,10 @@ class Gate(Protocol):
     def __call__(self) -> jax.Array: ...
 
 
-def join(path: str, name: str) -> str:
+def child_path(path: str, name: str) -> str:
     """A path with one name more; empty names and those in parentheses leave no trace.
 
-    >>> join("layer1.0", "conv1"), join("", "fc1"), join("layer1.0", "(body)")
+    >>> child_path("layer1.0", "conv1"), child_path("", "fc1"), child_path("layer1.0", "(body)")
     ('layer1.0.conv1', 'fc1', 'layer1.0')
     """
     if name.startswith("("):
@@ -77,21 +77,21 @@ class Weights:
         self.training, self.measuring = training, measuring
 
     def __getitem__(self, name: str) -> Any:
-        return self._tensors[join(self._path, name)]
+        return self._tensors[child_path(self._path, name)]
 
     def gate(self, name: str) -> Gate:
         """The gate of a random tensor."""
         assert self._gate is not None, "a stored network has no gates"
-        return self._gate(join(self._path, name))
+        return self._gate(child_path(self._path, name))
 
     def number(self, name: str, usual: float) -> Any:
         """A number of the node's own, where another than the usual one is given (a learner's, traced)."""
-        return self._tensors.get(join(self._path, name), usual)
+        return self._tensors.get(child_path(self._path, name), usual)
 
     def under(self, name: str) -> "Weights":
         """What a child sees."""
         flags = {"training": self.training, "measuring": self.measuring}
-        return Weights(self._tensors, self._gate, **flags, path=join(self._path, name))
+        return Weights(self._tensors, self._gate, **flags, path=child_path(self._path, name))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from lottery_jax.networks.layers.activations import Gelu, LeakyRelu, Relu, Sigmoid, Tanh
 from lottery_jax.networks.layers.attention import Attention
-from lottery_jax.networks.layers.bag import Bag, Tensor
+from lottery_jax.networks.layers.bag import Bag, BagTensor
 from lottery_jax.networks.layers.batch_norm import BatchNorm
 from lottery_jax.networks.layers.chain import Chain
 from lottery_jax.networks.layers.conv import Conv
@@ -20,7 +20,7 @@ from lottery_jax.networks.sources.single import Single
 
 KINDS: tuple[type[Node], ...] = (
     *(Dense, Conv, Relu, LeakyRelu, Tanh, Sigmoid, Gelu, MaxPool, AveragePool, GlobalPool, Flatten, Tokens, Normalize),
-    *(BatchNorm, LayerNorm, PositionEmbedding, Attention, Chain, Residual, Bag, Tensor),
+    *(BatchNorm, LayerNorm, PositionEmbedding, Attention, Chain, Residual, Bag, BagTensor),
     *(Single, Copies, Gadget),
 )
 NODES: dict[str, type[Node]] = {node.kind: node for node in KINDS}

@@ -36,8 +36,9 @@ def locked(folder: Path, what: str) -> Iterator[None]:
             "since": time.strftime("%Y-%m-%d %H:%M:%S"),
             "command": " ".join(Path(word).name if place == 0 else word for place, word in enumerate(sys.argv)),
         }
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, json.dumps(holder).encode(), 0)
+        with contextlib.suppress(OSError):  # a full disk: held all the same, and what comes next says so
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, json.dumps(holder).encode(), 0)
         yield
     finally:
         with contextlib.suppress(OSError):  # the folder may be gone, with the lock

@@ -1,17 +1,18 @@
 """`solve`: checks, the choice of the grid, and the passes of a solver."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
 import numpy as np
 
 from lottery_jax.errors import InputError
+from lottery_jax.progress import Progress, unseen
 from lottery_jax.subset_sum.engine.chunks import Rows
 from lottery_jax.subset_sum.engine.devices import local_mesh
 from lottery_jax.subset_sum.engine.grid import NARROW_CANDIDATES, fits_int32
-from lottery_jax.subset_sum.engine.shared import search
+from lottery_jax.subset_sum.engine.shared import search_stage
 from lottery_jax.subset_sum.engine.survey import all_finite, largest_sum
 from lottery_jax.subset_sum.problem import Problem, Solution, Status, words
 from lottery_jax.subset_sum.solver import Answer, Solver
@@ -25,15 +26,15 @@ def solve(
     *,
     key: jax.Array | None = None,
     grid: GridSize = "auto",
-    progress: Callable[[int], None] | None = None,
+    progress: Progress = unseen,
     devices: Sequence[Any] | None = None,
     first: int | None = None,
 ) -> Answer:
     """Solve all problems of a batch; the answers do not depend on how they are chunked or on the devices.
 
     grid: integers of 32 or 64 bits; `auto` takes 64 for N > 24, or where rounding to the 32-bit grid could use up
-    1/32 of the tolerance. key: a typed key, for randomised solvers. progress: called with the number of problems
-    each time some are done. devices: those that search, all of this process if left out. first: only so many of the
+    1/32 of the tolerance. key: a typed key, for randomised solvers. progress: called with (problems that need
+    no further pass, problems). devices: those that search, all of this process if left out. first: only so many of the
     problems are solved, where the others are there to keep shapes few (JAX compiles anew for each). `Pareto` answers
     with a `Front`, all others with a `Solution`. Raises `InputError` for NaN or infinite values, or an N too large for
     the solver.
@@ -58,10 +59,17 @@ def solve(
     left_over = np.zeros((*shape, *problem.components), dtype)
     status = np.full(shape, Status.NOT_FOUND, np.uint8)
     open_ = np.arange(count)
+    done = 0
+
+    def closed(more: int) -> None:
+        nonlocal done
+        done += more
+        progress(done, count)
+
     for stage in solver.stages(candidates):
         if not len(open_):
             break
-        *found, judged = search(stage, rows, open_, key, grid == "int64" or stage.wide, progress)
+        *found, judged = search_stage(stage, rows, open_, key, grid == "int64" or stage.wide, closed)
         # An answer within the tolerance is never replaced by one beyond it.
         take = (judged == Status.WITHIN) | (status[open_] != Status.WITHIN)
         row, *column = np.nonzero(take)

@@ -4,8 +4,7 @@ import fnmatch
 import os
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.layers.bag import Bag
-from lottery_jax.networks.layers.bag import Tensor as BagTensor
+from lottery_jax.networks.layers.bag import Bag, BagTensor
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.target import Target
 from lottery_jax.storage.store import View

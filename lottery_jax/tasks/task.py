@@ -13,9 +13,10 @@ from lottery_jax.networks.node import Spec
 from lottery_jax.networks.running import batch_size, outputs
 from lottery_jax.networks.target import Target
 from lottery_jax.networks.zoo.registry import architecture as named_architecture
+from lottery_jax.progress import Progress, unseen
 from lottery_jax.tasks.imports import import_target
 from lottery_jax.tasks.recipes import DEFAULT_ARCHITECTURES, OWN_ARCHITECTURE, STATISTICS, recipe
-from lottery_jax.tasks.train import Progress, train_target
+from lottery_jax.tasks.train import train_target
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,7 @@ def load_task(
     data_dir: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = unseen,
 ) -> Task:
     """A data set, by name or a .npz file, with the target in a file, or one trained from `seed`; raises `InputError`.
 

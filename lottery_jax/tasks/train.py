@@ -5,7 +5,6 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -17,10 +16,10 @@ from lottery_jax.data.cache import cache_folder, recall, store
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.target import Target
+from lottery_jax.progress import Progress, unseen
 from lottery_jax.tasks.recipes import Recipe
 
-VERSION = 2  # raise it when the same settings would give other weights
-Progress = Callable[[int, int], None]
+_VERSION = 2  # raise it when the same settings would give other weights
 
 
 def train_target(
@@ -30,7 +29,7 @@ def train_target(
     *,
     seed: int,
     cache_dir: str | os.PathLike[str] | None = None,
-    progress: Progress | None = None,
+    progress: Progress = unseen,
 ) -> Target:
     """Train a network on the training split, or recall it; raises `InputError`.
 
@@ -46,7 +45,7 @@ def train_target(
     """
     _check(network, dataset, recipe, seed)
     settings = {
-        "version": VERSION,
+        "version": _VERSION,
         "dataset": dataset.name,
         "fingerprint": dataset.fingerprint,
         "network": network.to_json(),
@@ -62,9 +61,7 @@ def train_target(
     return Target(network, kept)  # type: ignore[arg-type]
 
 
-def _train(
-    network: Network, dataset: Dataset, recipe: Recipe, seed: int, progress: Progress | None
-) -> dict[str, np.ndarray]:
+def _train(network: Network, dataset: Dataset, recipe: Recipe, seed: int, progress: Progress) -> dict[str, np.ndarray]:
     """The trained tensors on the host."""
     initial_key, key = jax.random.split(jax.random.key(seed))
     steps = recipe.epochs * training.steps_per_epoch(len(dataset.train), recipe.batch_size)

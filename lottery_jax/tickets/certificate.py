@@ -5,7 +5,6 @@ What it says is about the target that it is given; a target inside a ticket is o
 
 import dataclasses
 import os
-from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from lottery_jax.errors import InputError, TicketError
 from lottery_jax.networks.fold import folded
 from lottery_jax.networks.target import Target
+from lottery_jax.progress import Progress, unseen
 from lottery_jax.storage.store import read_float64
 from lottery_jax.tickets.description import description_bits
 from lottery_jax.tickets.effective import Effective, approximated_leaves, effective_slices
@@ -21,7 +21,6 @@ from lottery_jax.tickets.probe import probe
 from lottery_jax.tickets.ticket import Ticket, kept_bits, load_ticket
 
 Outcome = Literal["holds", "broken", "promises nothing"]
-Progress = Callable[[int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,12 +63,12 @@ class Certificate:
         return self.outcome == "holds"
 
 
-def verify(
+def certify(
     ticket: Ticket | str | os.PathLike[str],
     *,
     target: Target | None = None,
     tolerance: float | None = None,
-    progress: Progress | None = None,
+    progress: Progress = unseen,
 ) -> Certificate:
     """Recompute every residual of a ticket, or of a ticket's file, without the solver.
 
@@ -153,7 +152,7 @@ def _differences(ticket: Ticket, target: Target) -> list[str]:
 
 
 def _residuals(
-    ticket: Ticket, target: Target, tolerance: float, found: Certificate, progress: Progress | None
+    ticket: Ticket, target: Target, tolerance: float, found: Certificate, progress: Progress
 ) -> tuple[Certificate, dict[str, np.ndarray]]:
     """What the residuals are, and of a network also the weights that the ticket makes, [signs, *shape] by name."""
     made: dict[str, np.ndarray] = {}
@@ -176,8 +175,7 @@ def _residuals(
             total += float(residual.sum())
             if not residual[place] <= worst:  # a NaN is worst
                 worst, where = float(residual[place]), (part.name, part.first + place)
-            if progress is not None:
-                progress(checked, weights)
+            progress(checked, weights)
     shapes = ticket.network.approximated
     found = dataclasses.replace(
         found,

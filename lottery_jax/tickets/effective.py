@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from lottery_jax.networks.node import join
+from lottery_jax.networks.node import child_path
 from lottery_jax.networks.sources.drawn import Drawn
 from lottery_jax.networks.sources.source import Source
 from lottery_jax.sampler import draw_at, numbers, seed_words
@@ -49,10 +49,10 @@ class Effective:
 def approximated_leaves(ticket: Ticket) -> Iterator[Leaf]:
     """The approximated tensors of a ticket, in the order of its tree."""
     for path, source in ticket.network.sources.items():
-        edges = {name: _edge(ticket, join(path, name)) for name in source.edges}
+        edges = {name: _edge(ticket, child_path(path, name)) for name in source.edges}
         given = ticket.network.given_to(path)
         for own in source.of.tensors():
-            name = join(path, own)
+            name = child_path(path, own)
             drawn = ticket.network.drawn[name]
             yield Leaf(name, source, own, drawn, source.signs(own, given), edges, ticket.redraws(name))
 

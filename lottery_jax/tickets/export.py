@@ -15,7 +15,7 @@ import numpy as np
 from lottery_jax.errors import InputError
 from lottery_jax.networks.fold import folds
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import join
+from lottery_jax.networks.node import child_path
 from lottery_jax.storage.files import replacing
 from lottery_jax.storage.store import TYPES, read_array
 from lottery_jax.storage.tensor_file import FLOATS, Tensor, TensorFile, layout
@@ -49,7 +49,7 @@ def export_into(ticket: Ticket, model: Name, out: Name, network: Network | None 
     neutral = _neutral(ticket, network) if network is not None else {}
     file = TensorFile(model)
     wanted = {**ticket.network.target.tensors, **{name: value.shape for name, value in neutral.items()}}
-    moved = {join(fold.operation, "bias") for fold in folds(network)} if network is not None else set()
+    moved = {child_path(fold.operation, "bias") for fold in folds(network)} if network is not None else set()
     wanted = {name: shape for name, shape in wanted.items() if name in neutral or name not in moved}
     for name, shape in wanted.items():
         tensor = file.tensors.get(name)
@@ -84,7 +84,7 @@ def _values(ticket: Ticket) -> Iterator[tuple[str, int, np.ndarray]]:
 def _neutral(ticket: Ticket, network: Network) -> dict[str, np.ndarray]:
     """Tensors of batch normalisations that do nothing but add the bias that was folded, and zeros for other biases."""
     found: dict[str, np.ndarray] = {}
-    biases = {join(fold.operation, "bias"): fold for fold in folds(network)}
+    biases = {child_path(fold.operation, "bias"): fold for fold in folds(network)}
     for leaf in approximated_leaves(ticket):
         if leaf.name not in biases:
             continue
@@ -92,7 +92,7 @@ def _neutral(ticket: Ticket, network: Network) -> dict[str, np.ndarray]:
         bias = np.concatenate([part.values.mean(0) for part in effective_slices(ticket, leaf)])
         ones = np.ones_like(bias)
         own = {"weight": ones, "bias": 0 * ones, "running_mean": -bias, "running_var": (1 - fold.node.epsilon) * ones}
-        found |= {join(fold.norm, name): own[name] for name in fold.node.tensors()}
+        found |= {child_path(fold.norm, name): own[name] for name in fold.node.tensors()}
         if leaf.name in network.tensors:
             found[leaf.name] = 0 * ones
     return found

@@ -12,7 +12,7 @@ import numpy as np
 from lottery_jax.networks.gates import FixedGate
 from lottery_jax.networks.layers.activations import Gelu, LeakyRelu, Relu, Sigmoid, Tanh
 from lottery_jax.networks.layers.attention import Attention
-from lottery_jax.networks.layers.bag import Bag, Tensor
+from lottery_jax.networks.layers.bag import Bag, BagTensor
 from lottery_jax.networks.layers.batch_norm import BatchNorm
 from lottery_jax.networks.layers.chain import Chain
 from lottery_jax.networks.layers.conv import Conv
@@ -24,7 +24,7 @@ from lottery_jax.networks.layers.position import PositionEmbedding
 from lottery_jax.networks.layers.reshape import Flatten, Tokens
 from lottery_jax.networks.layers.residual import Residual
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import Node, Spec, Weights, join
+from lottery_jax.networks.node import Node, Spec, Weights, child_path
 from lottery_jax.networks.sources.copies import Copies
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.sources.single import Single
@@ -106,7 +106,7 @@ CASES = (
     Case(Gadget(STRIDED, 3, U, U), IMAGE, ((6, 5, 3),)),
     Case(Gadget(DEPTHWISE, 3, U, U, gain=2.0), IMAGE),
 )
-GRAPHLESS = (Tensor((2, 3, 4)), Bag((("emb", Tensor((5, 2))), ("fc", Copies(Tensor((3, 2)), 2, (U,))))))
+GRAPHLESS = (BagTensor((2, 3, 4)), Bag((("emb", BagTensor((5, 2))), ("fc", Copies(BagTensor((3, 2)), 2, (U,))))))
 SOURCES = tuple(case for case in CASES if isinstance(case.node, Single | Copies | Gadget))
 
 
@@ -122,7 +122,7 @@ def stored(node: Node, seed: int = 0) -> dict[str, np.ndarray]:
     for path, inner in _below(node, ""):
         for name, shape in inner.tensors().items():
             values = random.normal(size=shape)
-            found[join(path, name)] = (0.5 + values**2 if name == "running_var" else values).astype(np.float32)
+            found[child_path(path, name)] = (0.5 + values**2 if name == "running_var" else values).astype(np.float32)
     return found
 
 
@@ -151,5 +151,5 @@ def run(node: Node, tensors: dict[str, np.ndarray], masks: dict[str, np.ndarray]
 
 
 def _below(node: Node, path: str) -> list[tuple[str, Node]]:
-    inner = [_below(child, join(path, name)) for name, child in node.children().items()]
+    inner = [_below(child, child_path(path, name)) for name, child in node.children().items()]
     return [(path, node), *(found for part in inner for found in part)]

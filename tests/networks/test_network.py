@@ -11,7 +11,7 @@ from lottery_jax.errors import InputError
 from lottery_jax.networks.gates import FixedGate
 from lottery_jax.networks.layers.activations import Relu
 from lottery_jax.networks.layers.attention import Attention
-from lottery_jax.networks.layers.bag import Bag, Tensor
+from lottery_jax.networks.layers.bag import Bag, BagTensor
 from lottery_jax.networks.layers.batch_norm import BatchNorm
 from lottery_jax.networks.layers.chain import Chain
 from lottery_jax.networks.layers.conv import Conv
@@ -175,13 +175,13 @@ def chained(*nodes: tuple[str, Node], given: Spec | None = FOUR) -> Network:
         (lambda: chained(("a", Chain((("b", Dense(3, 4)),)))), r"node 'a.b': .* 3 inputs is given \[4\]"),
         (lambda: chained(("(a)", Dense(3, 4))), r"node '\(a\)': .* 3 inputs is given \[4\]"),
         (lambda: chained(("fc", Dense(4, 3)), given=None), "not said what the network is given"),
-        (lambda: Network(Tensor((2, 2))), "has no name"),
+        (lambda: Network(BagTensor((2, 2))), "has no name"),
         (lambda: Network(PositionEmbedding(3, 4), Spec((3, 4))), "has no name"),
         (lambda: chained(("(a)", Dense(4, 4)), ("(b)", Dense(4, 4))), "tensors .* 2 are called 'weight'"),
         (lambda: chained(("(a)", Single(Dense(4, 4), U)), ("(b)", Relu()), ("(c)", Relu())), "3 are called ''"),
         (lambda: chained(("(a)", Single(Dense(4, 4), U)), ("(b)", Single(Dense(4, 4), U))), "different names"),
         (
-            lambda: Network(Bag((("a", Copies(Dense(4, 4), 2, (U,))), ("a.weight", Copies(Tensor((4, 4)), 2, (U,)))))),
+            lambda: Network(Bag((("a", Copies(Dense(4, 4), 2, (U,))), ("a.weight", Copies(BagTensor((4, 4)), 2, (U,)))))),
             "tensors .* 2 are called 'a.weight'",
         ),
         (
@@ -191,7 +191,7 @@ def chained(*nodes: tuple[str, Node], given: Spec | None = FOUR) -> Network:
         (lambda: chained(("fc", Dense(4, 3)), ("fc", Relu())), "need different names"),
         (lambda: Network(Bag(())), "needs tensors"),
         (lambda: Network(Bag((("a", LayerNorm(0)),))), "sizes from 1 up"),
-        (lambda: Network(Bag((("a", Tensor((2**20, 2**20, 2**20))),))), "at most 281,474,976,710,656 weights"),
+        (lambda: Network(Bag((("a", BagTensor((2**20, 2**20, 2**20))),))), "at most 281,474,976,710,656 weights"),
         (lambda: chained(("r", Residual(Dense(4, 3)))), r"block 'r' adds \[3\] and \[4\]; give it a projection"),
         (lambda: chained(("a", Attention(2, Dense(4, 8), Dense(4, 4))), given=Spec((3, 4))), "qkv must give 3 x 4"),
         (lambda: chained(("a", Attention(2, Dense(4, 12), Dense(4, 8))), given=Spec((3, 4))), "proj must give 4"),

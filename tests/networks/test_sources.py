@@ -12,7 +12,7 @@ from flax import nnx
 from lottery_jax.errors import InputError
 from lottery_jax.networks.gates import TopKGate
 from lottery_jax.networks.layers.activations import Relu
-from lottery_jax.networks.layers.bag import Bag, Tensor
+from lottery_jax.networks.layers.bag import Bag, BagTensor
 from lottery_jax.networks.layers.chain import Chain
 from lottery_jax.networks.layers.conv import Conv
 from lottery_jax.networks.layers.dense import Dense
@@ -127,7 +127,7 @@ def test_redraws_change_their_blocks_alone() -> None:
 
 
 def test_copies_beyond_a_stream_lie_on_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    bag = Network(Bag((("a", Copies(Tensor((9, 3)), 4, (U,))), ("b", Copies(Tensor((2, 2)), 4, (U,))))))
+    bag = Network(Bag((("a", Copies(BagTensor((9, 3)), 4, (U,))), ("b", Copies(BagTensor((2, 2)), 4, (U,))))))
     in_one = bag.draw(SEED)
     monkeypatch.setattr("lottery_jax.networks.sources.drawn.MAX_SIZE", 40)  # 8 blocks of 4 fit
     bag = Network(bag.root)
@@ -142,7 +142,7 @@ def test_copies_beyond_a_stream_lie_on_the_next(monkeypatch: pytest.MonkeyPatch)
     tensor = bag.drawn["a"]
     np.testing.assert_array_equal(tensor.draw(SEED, np.arange(27), 0), split["a"].reshape(27, 4))
     with pytest.raises(InputError, match="more than 65536 streams; approximate it in parts"):
-        Network(Bag((("a", Copies(Tensor((8, ATTEMPT_STRIDE + 1)), 4, (U,))),)))
+        Network(Bag((("a", Copies(BagTensor((8, ATTEMPT_STRIDE + 1)), 4, (U,))),)))
 
 
 def test_gadgets_are_the_full_network_of_depth_2l() -> None:

@@ -62,8 +62,10 @@ def test_bits_are_little_endian():
 def test_progress_counts_every_problem():
     seen = []
     candidates, targets = uniform(700, 12)
-    solve(Problem(candidates, targets, 0.01), MeetInTheMiddle(), progress=seen.append)
-    assert sum(seen) == 700
+    for solver in (MeetInTheMiddle(), Smallest()):
+        seen.clear()
+        solve(Problem(candidates, targets, 0.01), solver, progress=lambda *done: seen.append(done))
+        assert seen == sorted(seen) and seen[-1] == (700, 700)
 
 
 GOOD = np.zeros((2, 3), np.float32)

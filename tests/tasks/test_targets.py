@@ -78,7 +78,8 @@ def test_a_convolutional_network_is_trained(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "width", "epochs", "least"), [("resnet20", 0.25, 10, 0.8), ("vgg16", 0.05, 3, 0.2), ("vit", 0.125, 15, 0.6)]
+    ("name", "width", "epochs", "least"),
+    [("resnet20", 0.25, 10, 0.8), ("vgg16", 0.05, 3, 0.2), ("vit", 0.125, 15, 0.6)],
 )
 def test_a_deep_network_is_trained(name: str, width: float, epochs: int, least: float, tmp_path: Path) -> None:
     digits = data.load("digits")

@@ -29,7 +29,7 @@ from lottery_jax.networks.target import Target
 from lottery_jax.networks.zoo.mlp import mlp_target
 from lottery_jax.sampler import Sampler
 from lottery_jax.tasks import export_target
-from lottery_jax.tickets.certificate import Certificate, verify
+from lottery_jax.tickets.certificate import Certificate, certify
 from lottery_jax.tickets.ticket import Ticket, load_ticket, make_ticket
 from tests.tickets.forging import forge, read, resourced, small_target
 
@@ -55,7 +55,7 @@ def leaf(header: Header, name: str) -> dict[str, Any]:
 def outcome(path: Path, **options: Any) -> str:
     """What the verifier says of a file, or that it is refused."""
     try:
-        return verify(path, **options).outcome
+        return certify(path, **options).outcome
     except (TicketError, InputError):
         return "refused"
 
@@ -128,7 +128,7 @@ def test_a_forged_ticket_is_refused(name: str, honest: dict[str, Path], tmp_path
     change(header, tensors)
     path = forge(tmp_path / "forged", _json_safe(header), tensors)
     with pytest.raises(TicketError) as caught:
-        verify(path, target=TARGET)
+        certify(path, target=TARGET)
     assert "\n" not in str(caught.value)
 
 
@@ -143,7 +143,7 @@ def test_no_number_in_a_target_hides_the_worst_weight(value: float, honest: dict
     tensors["target.fc2.weight"][0, 0] = value
     path = forge(tmp_path / "forged", header, tensors)
     with pytest.raises(TicketError, match="NaN"):
-        verify(path)
+        certify(path)
     assert outcome(path, target=TARGET) == "holds", "what it says of itself is not asked"
 
 
@@ -171,7 +171,7 @@ def test_a_ticket_for_another_target_is_broken_and_its_own_word_is_called_that(t
     other = small_target(biases=True, seed=1)
     approximate(other, seed=0, candidates=9, tolerance=TOLERANCE).save(tmp_path / "ticket")
     assert outcome(tmp_path / "ticket", target=TARGET) == "broken"
-    own = verify(tmp_path / "ticket")
+    own = certify(tmp_path / "ticket")
     assert own.holds and own.own_target and own.target_sha256 == other.digest
 
 
@@ -189,7 +189,7 @@ def test_inputs_that_may_be_negative_are_not_covered_by_a_promise_for_pixels(tmp
     pixels = mlp_target([np.array([[0.3]], np.float32)], nonnegative=True)
     any_sign = mlp_target([np.array([[0.3]], np.float32)])
     approximate(pixels, seed=0, candidates=9, tolerance=TOLERANCE).save(tmp_path / "ticket")
-    assert verify(tmp_path / "ticket", target=pixels).nonnegative_inputs is True
+    assert certify(tmp_path / "ticket", target=pixels).nonnegative_inputs is True
     assert outcome(tmp_path / "ticket", target=any_sign) == "broken"
     header, tensors = read(tmp_path / "ticket")
     header["network"]["given"][1] = False
@@ -201,7 +201,7 @@ def test_an_activation_exchanged_is_another_network(honest: dict[str, Path], tmp
     header, tensors = read(honest["scalar"])
     header["network"]["root"]["nodes"][1][1] = {"kind": "sigmoid"}
     forged = forge(tmp_path / "forged", resourced(header), tensors)
-    found = verify(forged, target=TARGET)
+    found = certify(forged, target=TARGET)
     assert found.outcome == "broken" and "other layers" in found.reasons[0]
 
 
@@ -220,7 +220,7 @@ def test_large_terms_that_cancel_in_float32_are_broken() -> None:
         best = np.abs(left + right[near] - 0.3125).argmin()
         mask = np.concatenate([bits[best], bits[near[best]]]).reshape(1, 1, 30)
         ticket = make_ticket(source, seed=seed, masks={"fc1.weight": mask}, method="x", target=target, tolerance=1e-3)
-        found, made = verify(ticket, target=target), float(ticket.forward()(jnp.ones((1, 1)))[0, 0])
+        found, made = certify(ticket, target=target), float(ticket.forward()(jnp.ones((1, 1)))[0, 0])
         if found.worst_residual == 0 and abs(made - 0.3125) > 1e-3:
             assert found.outcome == "broken" and "float32 network" in found.reasons[0]
             seen += 1
@@ -231,7 +231,7 @@ def test_free_choices_are_counted(tmp_path: Path) -> None:
     """One candidate and the best of many draws meets any weight; how often is capped, said and counted in bits."""
     target = mlp_target([np.random.default_rng(0).uniform(-0.5, 0.5, (4, 8)).astype(np.float32)], nonnegative=True)
     job = plan_job(target, Scalar(candidates=1), Promise(0.1, max_redraws=20), seed=0)
-    found = verify(run_in_memory(job), target=target)
+    found = certify(run_in_memory(job), target=target)
     assert 1 < found.largest_attempt <= 20 and found.redrawn_blocks > 15
     assert found.description_bits["redraws"] >= found.redrawn_blocks * math.log2(255)
     with pytest.raises(InputError, match="255"):
@@ -377,7 +377,7 @@ def fuzz(honest: dict[str, Path], folder: Path, count: int, seed: int) -> int:
         path = forge(folder / "mutated", header, tensors)
         for target in (TARGET, None):
             try:
-                found = verify(path, target=target)
+                found = certify(path, target=target)
             except (TicketError, InputError):
                 continue
             assert isinstance(found, Certificate)

@@ -18,9 +18,9 @@ import numpy as np
 
 from lottery_jax.constructions.base import Construction, Plan
 from lottery_jax.constructions.budget.fronts import Choice, Fronts
-from lottery_jax.constructions.goal import Arrays, Goal, Masks, Settled
+from lottery_jax.constructions.goal import Goal, Masks, Settled, Solved
 from lottery_jax.constructions.job import Chunk, Job
-from lottery_jax.constructions.solve import How, branches_of, mask_rows, pieces, scaled_targets, search
+from lottery_jax.constructions.solve import How, branches_of, mask_rows, pieces, scaled_targets, search_blocks
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import NO_REDRAWS
 from lottery_jax.subset_sum import Pareto
@@ -67,7 +67,7 @@ class Budget(Goal):
     def _solver(self, candidates: int) -> Pareto:
         return Pareto(min(self.k_max, candidates))
 
-    def solve(self, job: Job, chunk: Chunk) -> Arrays:
+    def solve(self, job: Job, chunk: Chunk) -> Solved:
         plan, targets = job.plans[chunk.plan], scaled_targets(job, chunk)
         fine = plan.candidates <= NARROW_CANDIDATES  # decided from the plan alone: every chunk uses the same grid
         # Nothing depends on this tolerance: the residuals themselves are wanted.
@@ -75,13 +75,13 @@ class Budget(Goal):
         blocks = chunk.first + np.arange(chunk.count)
         bits, residuals = [], []
         for branch in branches_of(plan):
-            found = [search(job, plan, branch, blocks[p], targets[p], 0, how) for p in pieces(plan, chunk.count)]
+            found = [search_blocks(job, plan, branch, blocks[p], targets[p], 0, how) for p in pieces(plan, chunk.count)]
             bits.append(np.concatenate([front.bits for front in found]))
             # In the target's own units, so that layers can be compared.
             residuals.append(np.concatenate([front.residuals for front in found]) * plan.gain)
         return {"bits": np.stack(bits).view(np.int32), "residuals": np.stack(residuals)}
 
-    def misfit(self, job: Job, chunk: Chunk, arrays: Arrays) -> str | None:
+    def misfit(self, job: Job, chunk: Chunk, arrays: Solved) -> str | None:
         plan = job.plans[chunk.plan]
         if set(arrays) != {"bits", "residuals"}:
             return f"the arrays {sorted(arrays)}"
@@ -98,7 +98,7 @@ class Budget(Goal):
 
         return size
 
-    def settle(self, job: Job, solved: Callable[[Chunk], Arrays]) -> Settled:
+    def settle(self, job: Job, solved: Callable[[Chunk], Solved]) -> Settled:
         fronts = _JobFronts(job, {chunk.number: solved(chunk) for chunk in job.chunks}, self.importance)
         k_max = min(self.k_max, job.construction.candidates)
         hulls = Fronts(fronts.residuals, fronts.importance, larger=k_max < job.construction.candidates)
@@ -123,7 +123,7 @@ class Budget(Goal):
 class _JobFronts:
     """The fronts of all weights of a job, branch by branch within each chunk."""
 
-    def __init__(self, job: Job, chunks: Mapping[int, Arrays], importance: Mapping[str, np.ndarray] | None) -> None:
+    def __init__(self, job: Job, chunks: Mapping[int, Solved], importance: Mapping[str, np.ndarray] | None) -> None:
         self.job = job
         self._bits = {n: arrays["bits"].view(np.uint32) for n, arrays in chunks.items()}
         lengths = [math.prod(self._bits[chunk.number].shape[:2]) for chunk in job.chunks]

@@ -23,7 +23,7 @@ from flax import nnx
 from lottery_jax.errors import InputError
 from lottery_jax.networks.fold import folded
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import Node, Operation, Spec, Weights, join
+from lottery_jax.networks.node import Node, Operation, Spec, Weights, child_path
 from lottery_jax.networks.target import Target
 
 IMPORTANCES = {"uniform": None, "fisher": 0.0, "fisher-damped": 1.0}
@@ -105,7 +105,7 @@ def _batch_sum(
         leaves = {path: leaf for path, leaf in network.affine.items() if isinstance(leaf, Operation)}
         tapped = network.replaced(lambda path, node: Tapped(node) if isinstance(node, Operation) else node)
         specs = {path: leaf.output(given) for path, leaf in leaves.items() if (given := network.given_to(path))}
-        shifts = {join(path, "shift"): jnp.zeros(spec.shape) for path, spec in specs.items()}
+        shifts = {child_path(path, "shift"): jnp.zeros(spec.shape) for path, spec in specs.items()}
 
         def log_probabilities(
             shifts: Mapping[str, jax.Array], image: jax.Array
@@ -122,10 +122,10 @@ def _batch_sum(
         probabilities = probabilities * used.astype(jnp.float32)[:, None]
         found = {}
         for path, leaf in leaves.items():
-            x, slope = inputs[join(path, "input")][:, 0], gradients[join(path, "shift")]
-            own = {name: tensors[join(path, name)] for name in leaf.tensors()}
+            x, slope = inputs[child_path(path, "input")][:, 0], gradients[child_path(path, "shift")]
+            own = {name: tensors[child_path(path, name)] for name in leaf.tensors()}
             for name, value in _squares(leaf, own, x, slope, probabilities).items():
-                found[join(path, name)] = value
+                found[child_path(path, name)] = value
         return found
 
 

@@ -8,7 +8,7 @@ import jax
 from flax import nnx
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.node import Inner, Node, Spec, Weights, join
+from lottery_jax.networks.node import Inner, Node, Spec, Weights, child_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Attention(Inner):
                 f"attention of {self.heads} heads needs tokens whose size they divide, not {list(given.shape)}"
             )
         tokens, size = given.shape
-        if self.qkv.flow(given, join(path, "qkv"), seen).shape != (tokens, 3 * size):
+        if self.qkv.flow(given, child_path(path, "qkv"), seen).shape != (tokens, 3 * size):
             raise InputError(f"the projection qkv must give 3 x {size} numbers for each token")
-        output = self.proj.flow(Spec(given.shape), join(path, "proj"), seen)
+        output = self.proj.flow(Spec(given.shape), child_path(path, "proj"), seen)
         if output.shape != given.shape:
             raise InputError(f"the projection proj must give {size} numbers for each token")
         return output

@@ -9,7 +9,7 @@ from lottery_jax.networks.node import Affine, Inner, Node, Spec, Weights
 
 
 @dataclasses.dataclass(frozen=True)
-class Tensor(Affine):
+class BagTensor(Affine):
     """One tensor of a model, of any shape; it has the node's own name."""
 
     shape: tuple[int, ...]

@@ -8,7 +8,7 @@ import jax
 from flax import nnx
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.node import Inner, Node, Spec, Weights, join
+from lottery_jax.networks.node import Inner, Node, Spec, Weights, child_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,11 +37,11 @@ class Chain(Inner):
     def flow(self, given: Spec, path: str, seen: dict[str, Spec]) -> Spec:
         for name, node in self.nodes:
             try:
-                given = node.flow(given, join(path, name), seen)
+                given = node.flow(given, child_path(path, name), seen)
             except InputError as error:
                 if isinstance(node, Inner):
                     raise
-                raise InputError(f"node {join(path, name) or name!r}: {error}") from None
+                raise InputError(f"node {child_path(path, name) or name!r}: {error}") from None
         return given
 
     def module(self, weights: Weights) -> nnx.Module:

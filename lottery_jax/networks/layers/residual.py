@@ -9,7 +9,7 @@ from flax import nnx
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.layers.chain import Chain
-from lottery_jax.networks.node import Inner, Node, Spec, Weights, join
+from lottery_jax.networks.node import Inner, Node, Spec, Weights, child_path
 
 IDENTITY = Chain()
 
@@ -33,7 +33,7 @@ class Residual(Inner):
 
     def flow(self, given: Spec, path: str, seen: dict[str, Spec]) -> Spec:
         body = self.body.flow(given, path, seen)
-        shortcut = self.shortcut.flow(given, join(path, "downsample"), seen)
+        shortcut = self.shortcut.flow(given, child_path(path, "downsample"), seen)
         if body.shape != shortcut.shape:
             raise InputError(
                 f"the block {path!r} adds {list(body.shape)} and {list(shortcut.shape)}; give it a projection that fits"

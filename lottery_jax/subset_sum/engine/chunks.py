@@ -18,7 +18,7 @@ from jax.sharding import Mesh, PartitionSpec
 from lottery_jax.subset_sum.engine.devices import AXIS, is_lone_cpu, is_split, on_every_device, over_problems
 from lottery_jax.subset_sum.engine.grid import Grid, to_grid
 from lottery_jax.subset_sum.engine.recompute import answers, two_parts
-from lottery_jax.subset_sum.problem import Problem
+from lottery_jax.subset_sum.problem import Problem, Status
 from lottery_jax.subset_sum.solver import HostSearch, Stage
 
 _CALL_CHUNKS = 64  # chunks of one device in one compiled call
@@ -129,9 +129,12 @@ def search_rows(
     index: np.ndarray,
     key: jax.Array | None,
     wide: bool,
-    progress: Callable[[int], None] | None,
+    closed: Callable[[int], None],
 ) -> tuple[np.ndarray, ...]:
-    """Search the problems at the ascending `index`: bits [R, W], residuals [R], status [R]."""
+    """Search the problems at the ascending `index`: bits [R, W], residuals [R], status [R].
+
+    closed: told of so many more problems that need no further pass.
+    """
     mesh = rows.mesh
     cpu = mesh.devices[0].platform == "cpu"
     # XLA runs such a loop on one core: a lone CPU device gets a call from each core's thread.
@@ -167,10 +170,7 @@ def search_rows(
 
     def finish(call: _Call) -> tuple[_Call, list[np.ndarray]]:
         fetched = jax.device_get(call.answers)
-        found = [answer.reshape(mesh.size, chunks * chunk, *answer.shape[1:]) for answer in fetched]
-        if progress is not None:
-            progress(sum(len(queue) for queue in call.queues))
-        return call, found
+        return call, [answer.reshape(mesh.size, chunks * chunk, *answer.shape[1:]) for answer in fetched]
 
     def finished() -> Iterator[tuple[_Call, list[np.ndarray]]]:
         starts = range(0, longest, share)
@@ -193,7 +193,13 @@ def search_rows(
         for device, places in enumerate(call.queues):
             for whole, answer in zip(gathered, found, strict=True):
                 whole[places.start : places.stop] = answer[device, : len(places)]
+            closed(number_closed(stage, found[-1][device, : len(places)]))
     return tuple(gathered)
+
+
+def number_closed(stage: Stage, status: np.ndarray) -> int:
+    """How many problems, of which a pass found this status, need no further one."""
+    return int((~stage.still_open(status == Status.WITHIN)).sum())
 
 
 @functools.partial(jax.jit, static_argnames=("stage", "wide", "mesh"))

@@ -15,7 +15,7 @@ import numpy as np
 from lottery_jax.subset_sum.problem import Status, words
 
 
-class Sum(NamedTuple):
+class LongSum(NamedTuple):
     """A sum: it differs from value + rest by at most `bound`, and `value` is the nearest float to value + rest."""
 
     value: jax.Array
@@ -65,7 +65,7 @@ def answers(
         excess, slack = _beyond(left, empty, jnp.zeros_like(empty))
         better = worst(excess + slack) < 0
         bits = jnp.where(better, bits, 0)
-        left = Sum(*(jnp.where(better, *both) for both in zip(left, (-targets, zero, zero), strict=True)))
+        left = LongSum(*(jnp.where(better, *both) for both in zip(left, (-targets, zero, zero), strict=True)))
     excess, slack = _beyond(left, tolerance[0], tolerance[1])
     within, proved = worst(excess + slack) <= 0, worst(excess - slack) > 2 * error
     status = jnp.where(within, int(Status.WITHIN), jnp.where(proved, failure, int(Status.NOT_FOUND)))
@@ -73,17 +73,17 @@ def answers(
     return tuple(jnp.moveaxis(x, -1, 0) for x in (bits, left.value, status))
 
 
-def _sum(chosen: jax.Array, values: jax.Array, start: jax.Array) -> Sum:
+def _sum(chosen: jax.Array, values: jax.Array, start: jax.Array) -> LongSum:
     """start plus those rows of `values` that are chosen."""
     start = jnp.broadcast_to(start, jnp.broadcast_shapes(start.shape, chosen.shape[1:]))
 
-    def add(left: Sum, row: tuple[jax.Array, jax.Array]) -> tuple[Sum, None]:
+    def add(left: LongSum, row: tuple[jax.Array, jax.Array]) -> tuple[LongSum, None]:
         value, lost = _two_sum(left.value, jnp.where(*row, 0))
-        return Sum(value, left.rest + lost, left.bound + jnp.abs(lost)), None
+        return LongSum(value, left.rest + lost, left.bound + jnp.abs(lost)), None
 
-    left = jax.lax.scan(add, Sum(start, jnp.zeros_like(start), jnp.zeros_like(start)), (chosen, values))[0]
+    left = jax.lax.scan(add, LongSum(start, jnp.zeros_like(start), jnp.zeros_like(start)), (chosen, values))[0]
     eps = float(jnp.finfo(start.dtype).eps)
-    return Sum(*_two_sum(left.value, left.rest), len(values) * eps * left.bound)
+    return LongSum(*_two_sum(left.value, left.rest), len(values) * eps * left.bound)
 
 
 def _two_sum(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -93,7 +93,7 @@ def _two_sum(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
     return total, (x - (total - of_y)) + (y - of_y)
 
 
-def _beyond(left: Sum, limit: jax.Array, rest: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _beyond(left: LongSum, limit: jax.Array, rest: jax.Array) -> tuple[jax.Array, jax.Array]:
     """How far |left| is beyond limit + rest, and by how much that may be wrong: not at all where nothing rounds."""
     excess = (jnp.abs(left.value) - limit) + (jnp.where(left.value < 0, -left.rest, left.rest) - rest)
     return excess, left.bound + 2 * float(jnp.finfo(excess.dtype).eps) * (jnp.abs(left.rest) + jnp.abs(rest))

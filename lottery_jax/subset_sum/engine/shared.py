@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lottery_jax.subset_sum.engine.chunks import Rows, search_rows
+from lottery_jax.subset_sum.engine.chunks import Rows, number_closed, search_rows
 from lottery_jax.subset_sum.engine.grid import Grid, to_grid
 from lottery_jax.subset_sum.engine.recompute import answers, two_parts
 from lottery_jax.subset_sum.solver import SharedSearch, Stage
@@ -18,21 +18,21 @@ from lottery_jax.subset_sum.solver import SharedSearch, Stage
 _CALL_PROBLEMS = 1 << 14
 
 
-def search(
+def search_stage(
     stage: Stage,
     rows: Rows,
     index: np.ndarray,
     key: jax.Array | None,
     wide: bool,
-    progress: Callable[[int], None] | None,
+    closed: Callable[[int], None],
 ) -> tuple[np.ndarray, ...]:
     """As `search_rows`, by the lists of whole rows where the pass has a way and all problems are asked for."""
     each = rows.problems if rows.shared else rows.each
     if not wide and each > 1 and len(index) == rows.problems and rows.on_one_cpu:
         shared = stage.on_host_shared(rows.candidates, rows.problems, each)
         if shared is not None:
-            return _search_shared(stage, shared, *rows.on_host(), rows.tolerance, rows.double, progress)
-    return search_rows(stage, rows, index, key, wide, progress)
+            return _search_shared(stage, shared, *rows.on_host(), rows.tolerance, rows.double, closed)
+    return search_rows(stage, rows, index, key, wide, closed)
 
 
 def _search_shared(
@@ -42,7 +42,7 @@ def _search_shared(
     targets: np.ndarray,
     tolerance: float,
     x64: bool,
-    progress: Callable[[int], None] | None,
+    closed: Callable[[int], None],
 ) -> tuple[np.ndarray, ...]:
     """Bits [P, W], residuals [P], status [P] for targets [P] and candidates [G, N], each for P / G neighbours."""
     rows, each = len(candidates), len(targets) // len(candidates)
@@ -64,13 +64,17 @@ def _search_shared(
             grid = _on_grid(*given)
             chosen = shared(np.asarray(grid.candidates)[:, :, 0], np.asarray(grid.targets))
             found = [np.asarray(part) for part in _answers(*given, grid.error, chosen, int(stage.failure), stage.sized)]
-        if progress is not None:
-            done = np.arange(start, min(start + size, rows * pieces)) % pieces
-            progress(int(np.clip(each - done * length, 0, length).sum()))
         return [part[: rows * pieces - start] for part in found]
 
+    starts = range(0, rows * pieces, size)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        calls = list(pool.map(call, range(0, rows * pieces, size)))
+        calls = []
+        for start, found in zip(starts, pool.map(call, starts), strict=True):
+            calls.append(found)
+            # The last piece of a row is filled up, too.
+            real = np.clip(each - np.arange(start, start + len(found[-1])) % pieces * length, 0, length)
+            status = found[-1][np.arange(length) < real[:, None]]
+            closed(number_closed(stage, status))
     whole = (np.concatenate(parts) for parts in zip(*calls, strict=True))
     return tuple(
         part.reshape(rows, pieces * length, *part.shape[2:])[:, :each].reshape(rows * each, *part.shape[2:])

@@ -14,7 +14,7 @@ import numpy as np
 _ROWS = 16  # rows of the shorter list in one pass over the longer: with fewer, the time goes into memory
 
 
-def closest_pair(long: jax.Array, short: jax.Array) -> tuple[jax.Array, jax.Array]:
+def nearest_pair(long: jax.Array, short: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Rows i and j, [B] each, of the least distance of long[i] from short[j]; the first i, and for it the first j.
 
     long: int [L, B] or [L, D, B]; short: [S, B] or [S, D, B]. Distance is the largest |component|.
@@ -62,7 +62,7 @@ def nearest_of_all(candidates: jax.Array, targets: jax.Array) -> jax.Array:
     """
     count = candidates.shape[0]
     half = count // 2
-    at, partner = closest_pair(_all_sums(candidates[half:]), targets - _all_sums(candidates[:half]))
+    at, partner = nearest_pair(_all_sums(candidates[half:]), targets - _all_sums(candidates[:half]))
     words = (partner, half), (at, count - half)
     return jnp.concatenate([bit_rows(word, rows) for word, rows in words])
 

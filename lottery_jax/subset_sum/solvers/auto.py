@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.subset_sum.problem import Problem, Solution
@@ -14,7 +14,6 @@ from lottery_jax.subset_sum.solvers.smallest import Smallest
 from lottery_jax.subset_sum.solvers.vector import Vector
 
 Objective = Literal["least-error", "smallest", "any"]
-OBJECTIVES: tuple[Objective, ...] = ("least-error", "smallest", "any")
 _QUICK = 24  # candidates up to which the exact search costs no more than the alternatives
 _MARGIN = 8.0  # a solver is trusted with a tolerance this many times its usual residual
 
@@ -85,5 +84,5 @@ def choose(
 
 
 def _check_objective(objective: str) -> None:
-    if objective not in OBJECTIVES:
-        raise InputError(f"objective {objective!r} is unknown; {suggest(objective, OBJECTIVES)}")
+    if objective not in get_args(Objective):
+        raise InputError(f"objective {objective!r} is unknown; {suggest(objective, get_args(Objective))}")
