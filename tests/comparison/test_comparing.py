@@ -14,7 +14,7 @@ from typing import ClassVar
 import pytest
 
 from lottery_jax.comparison.comparing import Comparison, Protocol
-from lottery_jax.comparison.methods import Bench, Dense, Method, Shuffled, all_methods
+from lottery_jax.comparison.methods import Bench, Itself, Method, Shuffled, all_methods
 from lottery_jax.comparison.records import Record, read_records
 from lottery_jax.comparison.report import rows, tables, write_report
 from lottery_jax.errors import InputError
@@ -51,7 +51,7 @@ class Sweep(Promise):
         return [tiny.masked(bench.target, keep, seed) for keep in keeps]
 
 
-METHODS = (Dense(), Promise(), Sweep(), Shuffled())
+METHODS = (Itself(), Promise(), Sweep(), Shuffled())
 OTHERS = {method.label: method for method in METHODS}
 
 
@@ -118,7 +118,7 @@ def test_a_method_finds_the_one_it_builds_on_without_recording_it(counts: Counte
 
 
 def test_whatever_changes_results_is_another_folder(tmp_path: Path) -> None:
-    dense = protocol(methods=(Dense(),))
+    dense = protocol(methods=(Itself(),))
     changes = [{}, {"tolerance": 8.0}, {"candidates": 20}, {"epochs": 2}, {"options": {"scalar": {"range": "model"}}}]
     folders = [run(tmp_path, dataclasses.replace(dense, **change)).folder for change in changes]
     folders += [run(tmp_path, dense, task).folder for task in (tiny.task(examples=41), tiny.task(signed=True))]
@@ -126,7 +126,7 @@ def test_whatever_changes_results_is_another_folder(tmp_path: Path) -> None:
     folders.append(run(tmp_path, dense, dataclasses.replace(other, dataset=tiny.task().dataset)).folder)
     assert len(set(folders)) == len(folders) == len(list(tmp_path.iterdir()))
     assert all(json.loads((folder / "configuration.json").read_text())["task"] == "tiny" for folder in folders)
-    more = dataclasses.replace(dense, seeds=(5,), keeps=(0.1,), methods=(Dense(), Promise()))
+    more = dataclasses.replace(dense, seeds=(5,), keeps=(0.1,), methods=(Itself(), Promise()))
     assert run(tmp_path, more).folder == folders[0], "a folder grows along methods, seeds and keeps"
 
 
@@ -138,8 +138,8 @@ class Fails(Promise):
 
 
 def test_a_method_that_fails_leaves_no_record(tmp_path: Path) -> None:
-    found = Comparison(tiny.task(), protocol(methods=(Dense(), Fails())), tmp_path)
-    found.run(Dense(), 0)
+    found = Comparison(tiny.task(), protocol(methods=(Itself(), Fails())), tmp_path)
+    found.run(Itself(), 0)
     with pytest.raises(InputError, match="no"):
         found.run(Fails(), 0)
     assert [record.method for record in found.records()] == ["dense"]

@@ -45,7 +45,7 @@ def test_what_is_measured_is_the_file(made: tuple[Task, Ticket], tmp_path: Path)
     assert (found.ticket_bytes, found.ticket.seed) == (size, 0)
     assert found.certificate.own_target is False and found.certificate.tolerance == 0.9
     logits = np.asarray(ticket.forward()(task.dataset.test.images))
-    assert found.metrics.accuracy == np.mean(logits.argmax(1) == task.dataset.test.labels) > 0.9
+    assert found.metrics.accuracy == np.mean(logits.argmax(1) == task.dataset.test.labels) > 0.8
     assert found.metrics.max_deviation == pytest.approx(np.abs(logits - task.test_outputs).max(), rel=1e-3)
     assert measure(tmp_path / "t", task).certificate.tolerance == 1.0  # what the ticket itself promises
     content = bytearray((tmp_path / "t").read_bytes())
