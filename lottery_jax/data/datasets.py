@@ -1,5 +1,6 @@
 """Data sets: read where prepared, downloaded where not, decoded once, always split in the same way."""
 
+import concurrent.futures
 import hashlib
 import os
 from pathlib import Path
@@ -103,4 +104,12 @@ def _read_once(name: str, data_dir: str | os.PathLike[str] | None, cache: Path) 
 
 def _split(images: np.ndarray, labels: np.ndarray, white: int) -> Split:
     """Scale uint8 images [N, H, W, C] to float32 in [0, 1]."""
-    return Split(np.divide(images, np.float32(white), dtype=np.float32), np.asarray(labels, np.int32))
+    scaled = np.empty(images.shape, np.float32)
+
+    def scale(part: slice) -> None:
+        np.divide(images[part], np.float32(white), out=scaled[part])
+
+    step = 4096
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(scale, [slice(start, start + step) for start in range(0, len(images), step)]))
+    return Split(scaled, np.asarray(labels, np.int32))

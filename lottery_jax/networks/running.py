@@ -24,14 +24,14 @@ def forward(network: Network, tensors: Mapping[str, Any], masks: Mapping[str, An
 
     All networks of one tree share their compiled programs.
     """
-    placed = {name: jnp.asarray(value) for name, value in tensors.items()}
-    kept = {name: jnp.asarray(mask) for name, mask in (masks or {}).items()}
-    return functools.partial(_run, network, placed, kept)
+    # Masks are applied once: doing it for every batch would take a fifth of the time.
+    pruned = {name: np.where(mask, tensors[name], np.float32(0)) for name, mask in (masks or {}).items()}
+    return functools.partial(_run, network, {name: jnp.asarray(x) for name, x in {**tensors, **pruned}.items()})
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _run(network: Network, tensors: Mapping[str, Any], masks: Mapping[str, Any], x: Any) -> jax.Array:
-    return network.module(tensors, lambda name: FixedGate(masks[name]))(x)  # type: ignore[operator]
+def _run(network: Network, tensors: Mapping[str, Any], x: Any) -> jax.Array:
+    return network.module(tensors, lambda name: FixedGate(jnp.array(True)))(x)  # type: ignore[operator]
 
 
 def outputs(function: Forward, images: np.ndarray | jax.Array, *, batch_size: int = 500) -> np.ndarray:

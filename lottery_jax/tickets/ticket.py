@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import os
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,13 +31,13 @@ class Ticket:
     """A pruned random network: its header, and its content in memory or in a file.
 
     The content holds for each random tensor `mask.NAME`, one bit for each weight, and perhaps `redraws.NAME`, int64
-    rows
-    (block, attempt); `stored.NAME` for the network's tensors that are not random (float32); and `target.NAME` for
+    rows (block, attempt); `stored.NAME` for the network's tensors that are not random (float32); and `target.NAME` for
     those that a construction approximates. Made by `make_ticket` from masks, by `load_ticket` from a file.
     """
 
     header: Header
     content: Store
+    _built = None
 
     def __post_init__(self) -> None:
         network, found = self.network, dict(self.content.tensors)
@@ -122,8 +123,15 @@ class Ticket:
         return self.network.module(tensors, lambda name: FixedGate(jnp.asarray(self.mask(name))))
 
     def forward(self) -> Forward:
-        """The masked random network as a function, compiled once for all tickets of one source."""
-        return forward(self.network, {**self.source(), **self.stored}, self.masks)
+        """The masked random network as a function, compiled once for all tickets of one source.
+
+        As long as someone holds it, it is not built again.
+        """
+        built = self._built() if self._built is not None else None
+        if built is None:
+            built = forward(self.network, {**self.source(), **self.stored}, self.masks)
+            object.__setattr__(self, "_built", weakref.ref(built))
+        return built
 
     def to_bytes(self) -> bytes:
         """The file's bytes: safetensors, deterministic, with a digest over everything."""

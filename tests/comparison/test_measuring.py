@@ -28,13 +28,13 @@ def test_both_forms_agree_and_what_was_run_is_said(made: tuple[Task, Ticket]) ->
     assert said == "the random network on all 1,300 images"
     fast, said = ticket_outputs(ticket, images, most_seconds=1e-9)
     shown = re.fullmatch(
-        r"its collapsed form on all 1,300 images, the random network on (\d+) of them; their outputs differ by at most"
+        r"its collapsed form on all 1,300 images, the random network on 1,000 of them; their outputs differ by at most"
         r" (\S+)",
         said,
     )
-    assert shown and int(shown[1]) == 500  # a batch, whatever it takes
+    assert shown  # two batches, whatever it takes
     difference = np.abs(whole - fast)
-    assert difference[:500].max() == pytest.approx(float(shown[2]), rel=0.05)
+    assert difference[:1000].max() == pytest.approx(float(shown[1]), rel=0.05)
     assert whole.shape == fast.shape == (1300, 2) and difference.max() < 1e-5
 
 
