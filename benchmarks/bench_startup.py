@@ -34,18 +34,16 @@ def import_seconds(code: str) -> float:
 
 def run(words: list[str], cache: Path) -> tuple[float, float, str]:
     """Seconds, peak memory in GiB, and what a command of lottery-jax prints."""
-    program = "import resource, runpy, sys; sys.argv = sys.argv[1:]\n"
-    program += "try: runpy.run_module('lottery_jax', run_name='__main__')\n"
-    program += "finally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
-    start = time.perf_counter()
-    ended = subprocess.run(
-        [sys.executable, "-c", program, "lottery_jax", *words],
-        env={**os.environ, "LOTTERY_JAX_CACHE": str(cache)},
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return time.perf_counter() - start, int(ended.stderr.split()[-1]) / 2**20, ended.stdout
+    environment = {**os.environ, "LOTTERY_JAX_CACHE": str(cache)}
+    with tempfile.TemporaryFile("w+") as printed:
+        start = time.perf_counter()
+        process = subprocess.Popen([sys.executable, "-m", "lottery_jax", *words], env=environment, stdout=printed)
+        _, status, used = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        if status:
+            raise SystemExit(f"lottery-jax {' '.join(words)} failed with exit code {os.waitstatus_to_exitcode(status)}")
+        printed.seek(0)
+        return seconds, used.ru_maxrss / 2**20, printed.read()
 
 
 def approximate(words: list[str], cache: Path, *, runs: int = 2) -> dict:

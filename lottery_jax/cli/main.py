@@ -31,11 +31,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = run(parse(words))
     except InputError as error:
         code = refuse(str(error), 2)
-    if not shared:
+    except BrokenPipeError:
+        code = _unread()
+    if arguments is not None:
         sys.exit(code)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # after a refusal, JAX would wait for the others in vain
+    # JAX takes its time to clear up, and after a refusal it would wait for other processes in vain.
+    os._exit(code)
 
 
 def parse(words: list[str]) -> Command:
@@ -49,13 +52,16 @@ def parse(words: list[str]) -> Command:
     for name, kind in kinds.items():
         part = Annotated[kind, tyro.conf.subcommand(name)]
         union = part if union is None else union | part
-    return tyro.cli(
-        union,
-        prog="lottery-jax",
-        description=_DESCRIPTION,
-        args=words,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
+    try:
+        return tyro.cli(
+            union,
+            prog="lottery-jax",
+            description=_DESCRIPTION,
+            args=words,
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
+    finally:
+        sys.stdout.flush()  # the help, while it can be told that nobody reads it
 
 
 def run(command: Command) -> int:
@@ -64,16 +70,17 @@ def run(command: Command) -> int:
     try:
         # Libraries may print; stdout is for results alone.
         with contextlib.redirect_stdout(sys.stderr):
-            return _action(command)(command, results)
+            code = _action(command)(command, results)
+        results.flush()
+        return code
     except InputError as error:
         return refuse(str(error), 2)
     except TicketError as error:
         return refuse(str(error), 1)
     except ClusterError as error:
         return refuse(str(error), 3)
-    except BrokenPipeError:  # `| head` has seen enough; Python would complain again when it flushes at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), results.fileno())
-        return 141
+    except BrokenPipeError:
+        return _unread()
     except OSError as error:
         where = error.filename or "an output file"
         return refuse(f"{where}: {error.strerror or error}; free some space or choose another place", 2)
@@ -103,6 +110,12 @@ def _action(command: Command) -> Callable[[Any, TextIO], int]:
             from lottery_jax.cli.export import run_export
 
             return run_export
+
+
+def _unread() -> int:
+    """`| head` has seen enough; without this, Python would complain when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141
 
 
 def refuse(sentence: str, code: int) -> int:

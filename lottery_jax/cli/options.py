@@ -30,23 +30,28 @@ def with_options(settings: type, kinds: Iterable[type], left_out: Iterable[str] 
     left_out: options that the settings have for all methods alike.
     """
     fields: list[Any] = []
+    taken = {field.name for field in dataclasses.fields(settings)}
     for kind in kinds:
-        options = _options(kind, set(left_out))
+        name, options = field_name(kind), _options(kind, set(left_out))
+        if name in taken:
+            raise InputError(f"{kind.__name__!r} has the name {name!r}, which is taken; give it another")
+        taken.add(name)
         if options is not None:
-            fields.append((field_name(kind), options, dataclasses.field(default=options())))
+            fields.append((name, options, dataclasses.field(default=options())))
     made = dataclasses.make_dataclass(settings.__name__, fields, bases=(settings,), frozen=True)
     made.__doc__ = settings.__doc__
     return made
 
 
 def field_name(kind: type) -> str:
-    """The field of a kind of method.
+    """The field of a kind of method: the name of its construction or learner, the label of a method that has but one.
 
     >>> from lottery_jax.constructions.scalar import ScalarShared
     >>> field_name(ScalarShared)
     'scalar_shared'
     """
-    return str(getattr(kind, "name", kind.__name__)).replace("-", "_")
+    names = (getattr(kind, "name", None), getattr(kind, "label", None), kind.__name__)
+    return next(name for name in names if isinstance(name, str)).replace("-", "_")
 
 
 def made(kind: Any, settings: Any, **more: Any) -> Any:

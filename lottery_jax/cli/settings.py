@@ -17,7 +17,8 @@ class TaskOptions:
     """Trained target: .safetensors in PyTorch layout with PyTorch's names; trained here if left out."""
     architecture: str | None = None
     """Network of the target: mlp-A-B-..., fc2, fc4, lenet-300-100, lenet5, conv2, conv4, conv6, conv8, resnet18,
-    resnet20, resnet50, vgg16, vgg19, vit; if left out, a target file's is guessed from its names, and a small MLP is trained."""
+    resnet20, resnet50, vgg16, vgg19, vit. If left out, that of a target file is guessed from its names, and without a
+    file a small MLP is trained."""
     width: float = 1.0
     """Multiplies all hidden widths of the architecture."""
     data_dir: Path | None = None

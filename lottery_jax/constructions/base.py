@@ -62,9 +62,10 @@ class Construction(abc.ABC):
     """Candidates for each target weight."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.candidates < 1 << 15:
+        if type(self.candidates) is not int or not 1 <= self.candidates < 1 << 15:
             raise InputError(
-                f"candidates must be from 1 to 32767 for each weight, not {self.candidates}; 21 is the published number"
+                f"candidates must be from 1 to 32767 for each weight, not {self.candidates!r}; 21 is the published"
+                " number"
             )
 
     @abc.abstractmethod

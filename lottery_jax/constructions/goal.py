@@ -50,6 +50,9 @@ class Goal(abc.ABC):
     def check(self, construction: Construction) -> None:
         """Refuse what cannot be asked of a construction; raises `InputError`."""
 
+    def check_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> None:  # noqa: B027
+        """Refuse what does not fit the weights of a target, their shapes by name; raises `InputError`."""
+
     @abc.abstractmethod
     def solve(self, job: "Job", chunk: "Chunk") -> Solved:
         """Solve one chunk."""

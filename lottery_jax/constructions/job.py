@@ -110,14 +110,18 @@ def plan_job(
     target: Target, construction: Construction, goal: Goal, *, seed: int, chunk_weights: int | None = None
 ) -> Job:
     """Read a target once, slice by slice, and plan its approximation; raises `InputError`."""
+    if type(seed) is not int:
+        raise InputError(f"seed must be a whole number in [0, 2**64), not {seed!r}")
     seed_words(seed)
     goal.check(construction)
-    chunk_weights = chunk_weights or default_chunk(construction.candidates)
+    if chunk_weights is None:
+        chunk_weights = default_chunk(construction.candidates)
     if chunk_weights < 8 or chunk_weights % 8:
         raise InputError(f"chunk_weights must be a multiple of 8, not {chunk_weights}")
     path, target = target.path, folded(target)
     if not target.network.approximated:
         raise InputError("the target has no layer with weights to approximate")
+    goal.check_weights(target.network.approximated)
     for name in target.network.tensors:
         target.scan(name)
     network = construction.source(target)

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from lottery_jax.constructions.base import Construction, Plan
+from lottery_jax.errors import InputError, suggest
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Affine, child_path
 from lottery_jax.networks.sources.copies import Copies
@@ -17,6 +18,7 @@ from lottery_jax.networks.sources.drawn import Drawn
 from lottery_jax.networks.target import Target
 from lottery_jax.sampler import Sampler
 
+RANGES = ("tensor", "model")
 _LEAST_BOUND = 2.0**-63  # of the candidates, so that no step of their grid falls below the normal float32
 
 
@@ -30,6 +32,11 @@ class Scalar(Construction):
     range: Literal["tensor", "model"] = "tensor"
     """Copies are uniform: on [-m, m] with the largest |weight| m of their tensor, or (model) on [min w, max w] over all
     weights, as published."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.range not in RANGES:
+            raise InputError(f"range {self.range!r} is unknown; {suggest(self.range, RANGES)}")
 
     def leaf(self, target: Target, path: str, of: Affine) -> Copies:
         names = [child_path(path, name) for name in of.tensors()]

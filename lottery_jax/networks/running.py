@@ -19,14 +19,13 @@ Forward = Callable[[jax.Array], jax.Array]
 _MOST_NUMBERS = 1 << 25  # float32 numbers that a batch may have between two layers
 
 
-def forward(network: Network, tensors: Mapping[str, Any], masks: Mapping[str, Any] | None = None) -> Forward:
+def forward(network: Network, tensors: Mapping[str, Any]) -> Forward:
     """A network with its tensors, stored and random ones by name, as a function; its arrays are placed once.
 
-    All networks of one tree share their compiled programs.
+    Random tensors are pruned already: masks in the program would take a fifth of its time, batch by batch. All networks
+    of one tree share their compiled programs.
     """
-    # Masks are applied once: doing it for every batch would take a fifth of the time.
-    pruned = {name: np.where(mask, tensors[name], np.float32(0)) for name, mask in (masks or {}).items()}
-    return functools.partial(_run, network, {name: jnp.asarray(x) for name, x in {**tensors, **pruned}.items()})
+    return functools.partial(_run, network, {name: jnp.asarray(value) for name, value in tensors.items()})
 
 
 @functools.partial(jax.jit, static_argnums=0)

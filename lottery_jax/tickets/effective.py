@@ -14,7 +14,6 @@ import numpy as np
 from lottery_jax.networks.node import child_path
 from lottery_jax.networks.sources.drawn import Drawn
 from lottery_jax.networks.sources.source import Source
-from lottery_jax.sampler import draw_at, numbers, seed_words
 from lottery_jax.tickets.ticket import Ticket
 
 _SLICE = 1 << 18  # random weights looked at at once
@@ -88,12 +87,8 @@ def effective(ticket: Ticket, leaf: Leaf, first: int, count: int) -> Effective:
     attempts = np.zeros(end - begin, np.int64)
     low, high = np.searchsorted(leaf.redraws[:, 0], (begin, end))
     attempts[leaf.redraws[low:high, 0] - begin] = leaf.redraws[low:high, 1]
-    streams, starts = drawn.positions(np.arange(begin, end), attempts)
-    block = (first + row) // drawn.shared - begin
-    position = starts[block] + column * drawn.layout.step
-    weights = draw_at(
-        numbers(drawn.sampler), seed_words(ticket.seed), streams[block].astype(np.uint32), position.astype(np.uint32)
-    ).astype(np.float64)
+    block = (first + row) // drawn.shared
+    weights = drawn.draw_columns(ticket.seed, block, column, attempts[block - begin]).astype(np.float64)
     values = np.empty((len(leaf.signs), count))
     for place, sign in enumerate(leaf.signs):
         each = weights * leaf.source.coefficients(leaf.own, first + row, column, sign, leaf.edges)
@@ -114,4 +109,4 @@ def effective_weights(ticket: Ticket) -> dict[str, np.ndarray]:
 def _edge(ticket: Ticket, name: str) -> np.ndarray:
     """The kept weights of an edge tensor, 0 where pruned."""
     drawn = ticket.network.drawn[name]
-    return np.where(ticket.mask(name), drawn.draw_all(ticket.seed, ticket.redraws(name)), 0)
+    return drawn.draw_kept(ticket.seed, ticket.redraws(name), ticket.mask(name))

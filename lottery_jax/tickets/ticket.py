@@ -97,6 +97,13 @@ class Ticket:
         """All random weights, float32, regenerated on the host from the seed."""
         return self.network.draw(self.seed, {name: self.redraws(name) for name in self.network.drawn})
 
+    def pruned(self) -> dict[str, np.ndarray]:
+        """All random weights, float32, zero where they are pruned; of those, only the kept ones are drawn."""
+        return {
+            name: drawn.draw_kept(self.seed, self.redraws(name), self.mask(name))
+            for name, drawn in self.network.drawn.items()
+        }
+
     @property
     def stored(self) -> dict[str, np.ndarray]:
         """The tensors of the network that are not random, float32, by name."""
@@ -129,7 +136,7 @@ class Ticket:
         """
         built = self._built() if self._built is not None else None
         if built is None:
-            built = forward(self.network, {**self.source(), **self.stored}, self.masks)
+            built = forward(self.network, {**self.pruned(), **self.stored})
             object.__setattr__(self, "_built", weakref.ref(built))
         return built
 

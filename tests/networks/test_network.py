@@ -131,10 +131,9 @@ def test_measured_gains_make_every_output_a_unit() -> None:
     scaled = SOURCE.replaced(
         lambda path, node: dataclasses.replace(node, gain=found[f"{path}.gain"]) if path in SOURCE.sources else node  # type: ignore[call-arg]
     )
-    masks = {name: np.ones(tensor.shape, bool) for name, tensor in SOURCE.drawn.items()}
     hidden = Network(Chain(scaled.root.nodes[:1]), SOURCE.given)  # type: ignore[attr-defined]
     for network in (hidden, scaled):
-        np.testing.assert_allclose(np.mean(np.square(forward(network, weights, masks)(x))), 1, rtol=1e-5)
+        np.testing.assert_allclose(np.mean(np.square(forward(network, weights)(x))), 1, rtol=1e-5)
     assert gains(False) == {"fc1.gain": 1.0, "fc2.gain": 1.0}  # nothing kept: nothing to scale
 
 
@@ -181,7 +180,9 @@ def chained(*nodes: tuple[str, Node], given: Spec | None = FOUR) -> Network:
         (lambda: chained(("(a)", Single(Dense(4, 4), U)), ("(b)", Relu()), ("(c)", Relu())), "3 are called ''"),
         (lambda: chained(("(a)", Single(Dense(4, 4), U)), ("(b)", Single(Dense(4, 4), U))), "different names"),
         (
-            lambda: Network(Bag((("a", Copies(Dense(4, 4), 2, (U,))), ("a.weight", Copies(BagTensor((4, 4)), 2, (U,)))))),
+            lambda: Network(
+                Bag((("a", Copies(Dense(4, 4), 2, (U,))), ("a.weight", Copies(BagTensor((4, 4)), 2, (U,)))))
+            ),
             "tensors .* 2 are called 'a.weight'",
         ),
         (

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from lottery_jax.constructions.base import Construction, Plan
-from lottery_jax.constructions.budget.fronts import Choice, Fronts
+from lottery_jax.constructions.budget.fronts import Choice, Fronts, check_error, check_importance, check_kept
 from lottery_jax.constructions.goal import Goal, Masks, Settled, Solved
 from lottery_jax.constructions.job import Chunk, Job
 from lottery_jax.constructions.solve import How, branches_of, mask_rows, pieces, scaled_targets, search_blocks
@@ -51,8 +51,8 @@ class Budget(Goal):
     def settings(self) -> dict[str, Any]:
         return {
             "objective": "budget",
-            "kept": self.kept,
-            "error_budget": self.error,
+            "kept": None if self.kept is None else int(self.kept),
+            "error_budget": None if self.error is None else float(self.error),
             "importance": _described(self.importance),
             "k_max": self.k_max,
         }
@@ -62,7 +62,20 @@ class Budget(Goal):
             raise InputError(
                 "give either kept (a number of weights) or error (a weighted sum of squares) as the budget"
             )
+        if self.kept is not None:
+            check_kept(self.kept)
+        else:
+            check_error(self.error)
         self._solver(construction.candidates).check(construction.candidates)
+
+    def check_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        if self.importance is None:
+            return
+        given = {name: np.shape(values) for name, values in self.importance.items()}
+        if given != shapes:
+            raise InputError(f"importances must have the names and shapes of the weights, {shapes}, not {given}")
+        for values in self.importance.values():
+            check_importance(np.asarray(values))
 
     def _solver(self, candidates: int) -> Pareto:
         return Pareto(min(self.k_max, candidates))
@@ -114,7 +127,7 @@ class Budget(Goal):
         }
         return Settled(
             fronts.worst(choice.sizes),
-            self.kept,
+            None if self.kept is None else int(self.kept),
             settings,
             lambda chunk: Masks(np.packbits(fronts.mask(chunk, choice.sizes), bitorder="little"), NO_REDRAWS),
         )
@@ -139,10 +152,6 @@ class _JobFronts:
 
     def _importance(self, importance: Mapping[str, np.ndarray]) -> np.ndarray:
         """One importance for each front; both branches of a weight have the weight's."""
-        wanted = self.job.network.approximated
-        given = {name: np.shape(values) for name, values in importance.items()}
-        if given != wanted:
-            raise InputError(f"importances must have the names and shapes of the weights, {wanted}, not {given}")
         parts = []
         for chunk in self.job.chunks:
             plan = self.job.plans[chunk.plan]

@@ -66,8 +66,7 @@ class Fronts:
 
     def within_kept(self, kept: int) -> Choice:
         """The sizes of least total error whose sum is at most `kept`; raises `InputError`."""
-        if isinstance(kept, bool) or not isinstance(kept, numbers.Integral) or not 0 <= kept <= _MAX_KEPT:
-            raise InputError(f"the budget of kept weights must be a whole number from 0 up, not {kept!r}")
+        kept = check_kept(kept)
         least = int(self.start.sum())
         if least > kept:
             raise InputError(
@@ -90,9 +89,7 @@ class Fronts:
 
     def within_error(self, error: float) -> Choice:
         """The sizes of least sum whose total error is at most `error`; raises `InputError`."""
-        if isinstance(error, bool) or not (isinstance(error, numbers.Real) and math.isfinite(error) and error >= 0):
-            raise InputError(f"the budget of error must be a number from 0 up, not {error!r}")
-        error = float(error)
+        error = check_error(error)
         least = self._total(self._sizes(self._reached(0)))
         if least > error:
             raise InputError(f"no choice has a total error within {error}: the least is {least}; raise the budget")
@@ -206,6 +203,20 @@ def _errors(residuals: np.ndarray, importance: np.ndarray | None) -> np.ndarray:
         raise InputError("importance times squared residual overflows; divide the importances by their largest")
     errors[~known] = np.inf
     return errors
+
+
+def check_kept(kept: object) -> int:
+    """A budget of kept weights as it is, or `InputError`."""
+    if isinstance(kept, bool) or not isinstance(kept, numbers.Integral) or not 0 <= kept <= _MAX_KEPT:
+        raise InputError(f"the budget of kept weights must be a whole number from 0 up, not {kept!r}")
+    return int(kept)
+
+
+def check_error(error: object) -> float:
+    """A budget of error as it is, or `InputError`."""
+    if isinstance(error, bool) or not (isinstance(error, numbers.Real) and math.isfinite(error) and error >= 0):
+        raise InputError(f"the budget of error must be a number from 0 up, not {error!r}")
+    return float(error)
 
 
 def check_importance(importance: np.ndarray) -> np.ndarray:

@@ -175,9 +175,15 @@ class Drawn:
 
     def draw(self, seed: int, blocks: np.ndarray, attempts: np.ndarray | int) -> np.ndarray:
         """Blocks int64 [R], on the host: float32 [R, N]."""
+        return self.draw_columns(seed, blocks[:, None], np.arange(self.width), np.reshape(attempts, (-1, 1)))
+
+    def draw_columns(
+        self, seed: int, blocks: np.ndarray, columns: np.ndarray, attempts: np.ndarray | int
+    ) -> np.ndarray:
+        """Some random weights of some blocks, on the host: float32 in the shape that the three have together."""
         stream, position = self.positions(blocks, attempts)
-        index = position[:, None] + np.arange(self.width) * self.layout.step
-        streams = np.broadcast_to(stream[:, None], index.shape)
+        index = position + columns * self.layout.step
+        streams = np.broadcast_to(stream, index.shape)
         return draw_at(numbers(self.sampler), seed_words(seed), streams.astype(np.uint32), index.astype(np.uint32))
 
     def draw_all(self, seed: int, redraws: np.ndarray) -> np.ndarray:
@@ -190,6 +196,18 @@ class Drawn:
         if self.shared == 1:
             return drawn.reshape(self.shape)
         return drawn.reshape(self.shape[0], *(1 for _ in self.shape[1:-1]), self.width)
+
+    def draw_kept(self, seed: int, redraws: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """All weights in the shape of the mask, zero where it is False; where it keeps few, no others are drawn."""
+        kept = np.flatnonzero(mask)
+        if len(kept) * 4 > mask.size:
+            return np.where(mask, self.draw_all(seed, redraws), np.float32(0))
+        row, column = np.divmod(kept, self.width)
+        block, attempts = row // self.shared, np.zeros(self.blocks, np.int64)
+        attempts[redraws[:, 0]] = redraws[:, 1]
+        found = np.zeros(self.shape, np.float32)
+        found.reshape(-1)[kept] = self.draw_columns(seed, block, column, attempts[block])
+        return found
 
     def sampled(self, seed: int) -> np.ndarray:
         """Evenly spaced blocks of the first draw, float32 [S, N]: what a ticket's source checksum is taken over."""
