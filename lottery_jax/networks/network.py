@@ -22,6 +22,7 @@ Redraws = Mapping[str, np.ndarray]
 """For random tensors by name, int64 rows (block, attempt): which blocks were drawn again."""
 NO_REDRAWS = np.zeros((0, 2), np.int64)
 _MOST_WEIGHTS = 1 << 48
+_MOST_NUMBERS = 1 << 30  # of one example between two layers: 4 GiB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +61,10 @@ class Network:
                 "it is not said what the network is given; only a model whose graph is unknown has no inputs"
             )
         _ = self.output  # raises where the nodes do not fit together
+        if self.given is not None and self.widest > _MOST_NUMBERS:
+            raise InputError(
+                f"a network has at most {_MOST_NUMBERS:,} numbers between two layers for an example, not {self.widest:,}"
+            )
 
     def nodes(self) -> Iterator[tuple[str, Node]]:
         """Every node with its path, parents first."""
@@ -74,6 +79,13 @@ class Network:
     def output(self) -> Spec | None:
         """What comes out; None for a model whose graph is unknown."""
         return self._flow[0]
+
+    @property
+    def widest(self) -> int:
+        """The most numbers between two layers, or inside a random leaf, for one example."""
+        hidden = {path: source.hidden for path, source in self.sources.items()}
+        given = ((math.prod(spec.shape), hidden.get(path, 1)) for path, spec in self._flow[1].items())
+        return max(math.prod(both) for both in given)
 
     def given_to(self, path: str) -> Spec | None:
         """What the leaf at a path is given."""

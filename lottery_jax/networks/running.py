@@ -1,7 +1,6 @@
 """Running a network on many examples: one compiled program for a tree, batches of one shape, memory bounded by them."""
 
 import functools
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,7 +11,6 @@ import numpy as np
 from lottery_jax.errors import InputError
 from lottery_jax.networks.gates import FixedGate
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.sources.source import Source
 
 Forward = Callable[[jax.Array], jax.Array]
 """x [B, ...] -> outputs [B, C]."""
@@ -50,9 +48,4 @@ def outputs(function: Forward, images: np.ndarray | jax.Array, *, batch_size: in
 
 def batch_size(network: Network) -> int:
     """Examples at a time: 500, or fewer where the numbers between two layers would take much memory."""
-    most = 1
-    for path, node in network.nodes():
-        given = network.given_to(path)
-        if given is not None:
-            most = max(most, math.prod(given.shape) * (node.hidden if isinstance(node, Source) else 1))
-    return int(min(max(_MOST_NUMBERS // most, 1), 500))
+    return int(min(max(_MOST_NUMBERS // network.widest, 1), 500))

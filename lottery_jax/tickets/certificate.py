@@ -7,6 +7,7 @@ import dataclasses
 import os
 from typing import Literal
 
+import jax
 import numpy as np
 
 from lottery_jax.errors import InputError, TicketError
@@ -107,7 +108,10 @@ def certify(
     if found.kept_budget is not None and found.kept_weights > found.kept_budget:
         reasons.append(f"it keeps {found.kept_weights:,} weights and promises at most {found.kept_budget:,}")
     if not reasons and ticket.network.given is not None:
-        probed = probe(ticket, made, asked)
+        try:
+            probed = probe(ticket, made, asked)
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:
+            raise InputError(f"the ticket's network cannot be run here: {str(error).splitlines()[0]}") from error
         found = dataclasses.replace(found, network_deviation=probed.deviation)
         if not probed.passed:
             reasons.append(

@@ -193,6 +193,7 @@ def chained(*nodes: tuple[str, Node], given: Spec | None = FOUR) -> Network:
         (lambda: Network(Bag(())), "needs tensors"),
         (lambda: Network(Bag((("a", LayerNorm(0)),))), "sizes from 1 up"),
         (lambda: Network(Bag((("a", BagTensor((2**20, 2**20, 2**20))),))), "at most 281,474,976,710,656 weights"),
+        (lambda: chained(("c", Gadget(Conv(1, 1, (1, 1)), 8, U, U)), given=Spec((2**14, 2**14, 1))), "numbers between"),
         (lambda: chained(("r", Residual(Dense(4, 3)))), r"block 'r' adds \[3\] and \[4\]; give it a projection"),
         (lambda: chained(("a", Attention(2, Dense(4, 8), Dense(4, 4))), given=Spec((3, 4))), "qkv must give 3 x 4"),
         (lambda: chained(("a", Attention(2, Dense(4, 12), Dense(4, 8))), given=Spec((3, 4))), "proj must give 4"),
