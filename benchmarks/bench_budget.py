@@ -40,7 +40,7 @@ from lottery_jax.data import Dataset, load
 from lottery_jax.networks.node import Spec
 from lottery_jax.networks.target import Target
 from lottery_jax.tasks import import_target
-from lottery_jax.tickets.certificate import verify
+from lottery_jax.tickets.certificate import certify
 from lottery_jax.tickets.effective import effective_weights
 from lottery_jax.tickets.ticket import Ticket
 
@@ -49,7 +49,7 @@ TOLERANCES = (0.01, 0.02, 0.03, 0.05, 0.08)
 
 def measured(ticket: Ticket, target: Target, dataset: Dataset, fisher: dict[str, np.ndarray]) -> dict:
     """What the verifier, both errors and the test set say of a ticket."""
-    found = verify(ticket, target=target)
+    found = certify(ticket, target=target)
     squares = {
         name: (branches[0] - target.array(name).astype(np.float64)) ** 2
         for name, branches in effective_weights(ticket).items()

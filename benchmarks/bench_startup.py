@@ -40,8 +40,9 @@ def run(words: list[str], cache: Path) -> tuple[float, float, str]:
         process = subprocess.Popen([sys.executable, "-m", "lottery_jax", *words], env=environment, stdout=printed)
         _, status, used = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)  # or it would seem to run on
         if status:
-            raise SystemExit(f"lottery-jax {' '.join(words)} failed with exit code {os.waitstatus_to_exitcode(status)}")
+            raise SystemExit(f"lottery-jax {' '.join(words)} failed with exit code {process.returncode}")
         printed.seek(0)
         return seconds, used.ru_maxrss / 2**20, printed.read()
 

@@ -1,6 +1,7 @@
-"""A layer, a construction and a learner of one's own, each one file and one line: everything else takes them."""
+"""Layers, sources, constructions, learners, solvers of one's own, each one file and one line: all else takes them."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from safetensors.numpy import load_file
 
 from lottery_jax import approximate, compare, load_ticket, verify
 from lottery_jax.cli import main
+from lottery_jax.constructions import Promise, Scalar, plan_job, run_in_memory
 from lottery_jax.constructions.registry import CONSTRUCTIONS
 from lottery_jax.data import Dataset, Split
 from lottery_jax.errors import TicketError
@@ -19,14 +21,21 @@ from lottery_jax.networks.layers.chain import Chain
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.layers.pooling import GlobalPool
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import Spec
+from lottery_jax.networks.node import Operation, Spec
 from lottery_jax.networks.registry import NODES
 from lottery_jax.networks.target import Target
+from lottery_jax.networks.zoo.mlp import mlp
+from lottery_jax.networks.zoo.registry import ARCHITECTURES
+from lottery_jax.sampler import Sampler
+from lottery_jax.subset_sum import Problem, solve
 from lottery_jax.tasks import Task
 from lottery_jax.tickets.export import export_weights
+from lottery_jax.tickets.ticket import make_ticket
 from tests.adding.toy_construction import Normal
 from tests.adding.toy_layer import Conv1d
 from tests.adding.toy_learner import Scored
+from tests.adding.toy_solver import Nearest
+from tests.adding.toy_source import Halved
 from tests.comparison import tiny
 
 SETTINGS = {"seeds": (0,), "keeps": (0.5,), "candidates": 8, "tolerance": 1.0, "epochs": 2}
@@ -134,6 +143,56 @@ def test_a_learner_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch, tmp_pat
         assert record.outcome == "promises nothing"
         assert record.kept_weights == pytest.approx(record.keep * record.source_weights, abs=2)
     assert records[-1].accuracy > 0.8
+
+
+def test_a_source_is_saved_verified_exported_and_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(NODES, Halved.kind, Halved)
+    task = tiny.task(signed=True)
+    uniform = Sampler.uniform(-1, 1)
+    source = task.target.network.replaced(lambda _, of: Halved(of, 3, uniform) if isinstance(of, Operation) else of)
+    masks = tiny.random_masks(source, 0.5, seed=2)
+    made = make_ticket(source, seed=2, masks=masks, method="mine", target=task.target, tolerance=9.0)
+    made.save(tmp_path / "t")
+    ticket = load_ticket(tmp_path / "t")
+    assert ticket.network == source and verify(tmp_path / "t", target=task.target).outcome == "holds"
+    weights = load_exported(ticket, tmp_path / "w")
+    for name, drawn in ticket.source().items():
+        assert drawn.shape == (*task.target.array(name).shape, 3)
+        np.testing.assert_allclose(weights[name], (masks[name] * drawn * [1, 0.5, 0.25]).sum(-1), rtol=1e-5, atol=1e-6)
+    x = np.asarray(task.dataset.test.images)
+    wanted = np.maximum(x.reshape(len(x), -1) @ weights["fc1.weight"].T, 0) @ weights["fc2.weight"].T
+    np.testing.assert_allclose(ticket.forward()(x), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_an_architecture_is_known_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, target: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def thin(given: Spec, classes: int, width: float) -> Network:
+        return mlp((math.prod(given.shape), round(4 * width), classes), given)
+
+    asked = ["approximate", "--target", str(target), "--construction", "scalar", "--candidates", "8"]
+    asked += ["--tolerance", "0.2", "--out", str(tmp_path / "t"), "--architecture", "thin", "--json"]
+    monkeypatch.setitem(ARCHITECTURES, "thin", thin)
+    with pytest.raises(SystemExit, match="0"):
+        main(asked)
+    assert json.loads(capsys.readouterr().out)["outcome"] == "holds"
+    with pytest.raises(SystemExit, match="2"):
+        main([*asked, "--width", "2"])
+    assert "is no thin: fc1.weight is [4, 64] in place of [8, 64]" in capsys.readouterr().err
+
+
+def test_a_solver_answers_and_serves_constructions() -> None:
+    random = np.random.default_rng(0)
+    candidates, targets = (random.uniform(-1, 1, shape).astype(np.float32) for shape in ((30, 6), (30,)))
+    found = solve(Problem(candidates, targets, 0.1), Nearest())
+    best = np.minimum(np.abs(candidates - targets[:, None]).min(1), np.abs(targets))
+    np.testing.assert_allclose(np.abs((found.subsets * candidates).sum(1) - targets), best, atol=1e-6)
+    np.testing.assert_array_equal(found.within, best <= 0.1)
+    assert found.sizes.max() == 1
+    target = tiny.task().target
+    ticket = run_in_memory(plan_job(target, Scalar(8), Promise(0.5, solver=Nearest()), seed=0))
+    assert verify(ticket, target=target).outcome == "holds" and ticket.kept_weights <= tiny.WEIGHTS
+    assert ticket.header.settings["solver"] == "Nearest()"
 
 
 def test_the_command_line_takes_the_files_as_they_are(

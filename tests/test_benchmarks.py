@@ -1,11 +1,13 @@
-"""The benchmark of the subset-sum engine runs, judges answers by itself, and is all that docs/performance.md quotes."""
+"""The benchmarks run; the one of the engine judges answers by itself and is all that docs/performance.md quotes."""
 
+import ast
 import importlib
 import importlib.util
 import json
 import math
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,13 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
+
+from lottery_jax.data import Dataset, Split
+from lottery_jax.learned.sources import redundant_source, wide_source
+from lottery_jax.networks.node import Spec
+from lottery_jax.networks.zoo.registry import architecture
+from tests.cli.calling import matrices
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
@@ -38,8 +47,15 @@ def run_benchmark(out: Path, *cases: str) -> dict:
     return json.loads(out.read_text())
 
 
+def test_the_targets_of_a_file_are_its_weights(module, published):
+    instances = module("subset_sum_cases.instances")
+    found = instances.Run(instances.FULL, published).targets()
+    wanted = load_file(published)
+    np.testing.assert_array_equal(found, np.concatenate([wanted[f"fc{k}.weight"].reshape(-1) for k in (1, 2)]))
+
+
 def test_it_runs_and_writes_what_it_measured(tmp_path):
-    found = run_benchmark(tmp_path / "found.json", "least-residual", "peer-highs")
+    found = run_benchmark(tmp_path / "found.json", "least-residual", "growth-x1", "peer-highs")
     rows = {row["case"]: row for row in found["rows"]}
     assert (
         not found["failed"]
@@ -47,7 +63,8 @@ def test_it_runs_and_writes_what_it_measured(tmp_path):
         and found["target"].startswith("synthetic")
         and "jax" in found["versions"]
     )
-    assert set(rows) | set(found["skipped"]) == {"least-residual", "peer-highs"}
+    assert set(rows) | set(found["skipped"]) == {"least-residual", "growth-x1", "peer-highs"}
+    assert rows["growth-x1"]["within"] == rows["growth-x1"]["weights"] == 1250
     for row in rows.values():
         assert row["us_per_weight"] == pytest.approx(1e6 * row["seconds"] / row["weights"])
         assert 0 < row["mean_residual"] < row["worst_residual"] and 0 < row["within"] <= row["weights"]
@@ -59,6 +76,86 @@ def test_it_runs_and_writes_what_it_measured(tmp_path):
     if "peer-highs" in rows:
         times = rows["peer-highs"]["us_per_weight"] / exact["us_per_weight"]
         assert rows["peer-highs"]["times_slower"] == pytest.approx(times)
+
+
+SCRIPTS = sorted(path.stem for path in BENCHMARKS.glob("*_*.py") if "__main__" in path.read_text())
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_script_starts_and_takes_the_options_that_it_names(name, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    monkeypatch.setenv("COLUMNS", "1000")
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_path(str(BENCHMARKS / f"{name}.py"), run_name="__main__")
+    known = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out))
+    about = ast.get_docstring(ast.parse((BENCHMARKS / f"{name}.py").read_text()))
+    commands = re.findall(rf"python benchmarks/{name}\.py(.*)", about)
+    assert commands and set(re.findall(r"--[a-z][a-z-]*", " ".join(commands))) <= known
+    words = set(re.findall(r"`(--[a-z][a-z-]*)", about))
+    assert words <= known | {"--objective"}  # of lottery-jax itself
+
+
+@pytest.fixture
+def published(tmp_path):
+    """A target of the published one's inputs and classes, with two hidden units."""
+    return matrices(tmp_path / "target.safetensors", **{"fc1.weight": (2, 784), "fc2.weight": (10, 2)})
+
+
+def few_pictures(*_, **__):
+    """In place of MNIST."""
+    random = np.random.default_rng(0)
+    split = Split(random.random((30, 28, 28, 1), np.float32), random.integers(0, 10, 30).astype(np.int32))
+    return Dataset("mnist", split, split, split, 10, True)
+
+
+@pytest.mark.parametrize("case", ["search", "search-smallest", "scalar", "pensia-smallest"])
+def test_the_main_job_runs(case, module, monkeypatch, published):
+    bench = module("bench_main_job")
+    assert case in bench.CASES
+    monkeypatch.setattr(bench, "load", few_pictures)
+    row = bench.run_case(case, published, None, 1)
+    assert row["weights"] == 2 * 784 + 20 and row["within"] <= row["weights"] and row["seconds"] < row["first_seconds"]
+    assert 0 < row["kept_per_weight"] < 21
+    assert case.startswith("search") or (row["within"] == row["weights"] and row["agreement"] > 0.5)
+
+
+def test_the_budgets_run(module, monkeypatch, published, tmp_path):
+    bench = module("bench_budget")
+    monkeypatch.setattr(bench, "load", few_pictures)
+    monkeypatch.setattr(bench, "TOLERANCES", (0.03,))
+    out = tmp_path / "budget.json"
+    monkeypatch.setattr(sys, "argv", ["bench", "--target", str(published), "--k-max", "2", "--out", str(out)])
+    bench.main()
+    rows = json.loads(out.read_text())["rows"]
+    assert [(row["construction"], row["choice"]) for row in rows] == [
+        (name, choice) for name in ("scalar", "pensia") for choice in ("smallest", "uniform", "fisher", "fisher-damped")
+    ]
+    for group in (rows[:4], rows[4:]):
+        assert all(row["holds"] and row["kept"] <= group[0]["kept"] for row in group)
+    scalar = rows[:4]  # pensia needs more than two kept weights for some
+    assert scalar[1]["mean_squared_residual"] == min(row["mean_squared_residual"] for row in scalar)
+    assert scalar[2]["fisher_error"] == min(row["fisher_error"] for row in scalar)
+    assert all(0 <= row["gap"] < 0.01 for row in scalar[1:])
+
+
+def test_a_training_step_is_timed(module, monkeypatch):
+    bench = module("bench_edge_popup")
+    redundant = redundant_source(architecture("mlp-2", Spec((784,), nonnegative=True), 10), copies=2)
+    monkeypatch.setattr(bench, "NETWORKS", {"redundant": redundant, "wide": wide_source(redundant)})
+    monkeypatch.setattr(bench, "LARGE", {"redundant": (8, 8, 3, 13), "wide": (8, 8, 2, 12)})
+    rows = bench.measure(1)
+    assert [row["network"] for row in rows] == ["redundant", "wide"]
+    assert all(row[f"{gate}_ms"] > 0 for row in rows for gate in bench.GATES)
+
+
+def test_the_wait_of_a_user_is_timed(module, target, tmp_path):
+    bench = module("bench_startup")
+    for room in bench.ROOMS.split():
+        importlib.import_module(f"lottery_jax.{room}")
+    words = ["--target", str(target), "--construction", "scalar", "--candidates", "8", "--tolerance", "0.2"]
+    row = bench.approximate(words, tmp_path / "cache", runs=1)
+    assert row["first_search_s"] < row["first_s"] and row["outcome"] == "holds" and row["target_weights"] == 296
 
 
 def test_cases_are_added_to_an_earlier_run(module):

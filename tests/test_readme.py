@@ -1,22 +1,35 @@
-"""The README does what it says: its Python runs, its commands parse, its numbers are in the results."""
+"""The README does what it says: its Python runs, its commands and options exist, its numbers are in the results."""
 
 import contextlib
 import io
 import json
 import re
+import runpy
 import shlex
+import sys
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lottery_jax.cli import main
-from lottery_jax.cli.settings import Approximate, Compare, Verify
+from lottery_jax.cli.main import parse
+from lottery_jax.cli.settings import Approximate, Compare, Export, Verify
+from tests.cli.calling import lottery_jax
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+COMMANDS = {"compare": Compare, "approximate": Approximate, "verify": Verify, "export": Export}
+LINES = re.findall(r"^    (\S.+)$", re.sub(r" \\\n\s+", " ", README), re.MULTILINE)
+OPTION = re.compile(r"--[a-z][a-z-]*")
 
 
-def test_the_python_runs_and_prints_what_it_says():
+def results(name: str) -> dict[str, Any]:
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}_cpu.json").read_text())
+
+
+def test_the_python_runs_and_prints_what_it_says() -> None:
     space: dict = {}
     for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
         printed = io.StringIO()
@@ -32,27 +45,68 @@ def test_the_python_runs_and_prints_what_it_says():
                 assert said.strip() == found.strip()
 
 
-def test_the_commands_parse(monkeypatch):
-    lines = re.sub(r" \\\n\s+", " ", README)
-    commands = {"compare": Compare, "approximate": Approximate, "verify": Verify}
-    found, read = set(), []
-    monkeypatch.setattr("lottery_jax.cli.run", lambda command: read.append(command) or 0)
-    for line in re.findall(r"^    lottery-jax (.+)$", lines, re.MULTILINE):
-        name, *arguments = shlex.split(line.split("#")[0])
-        with pytest.raises(SystemExit, match="0"):
-            main([name, *arguments])
-        assert isinstance(read[-1], commands[name])
-        found.add(name)
-    assert found == set(commands)
+def test_the_commands_parse() -> None:
+    found = set()
+    for line in LINES:
+        if line.startswith("lottery-jax "):
+            words = shlex.split(line.split("#")[0])[1:]
+            assert isinstance(parse(words), COMMANDS[words[0]]), line
+            found.add(words[0])
+    assert found == set(COMMANDS)
 
 
-def test_the_files_it_names_exist():
+@pytest.fixture
+def help_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """What a script of the repository, or a command of ours, says of its options."""
+    monkeypatch.setenv("COLUMNS", "1000")
+
+    def ask(name: str) -> set[str]:
+        capsys.readouterr()
+        if name in COMMANDS:
+            assert lottery_jax(name, "--help") == 0
+        else:
+            monkeypatch.setattr(sys, "argv", [name, "--help"])
+            monkeypatch.syspath_prepend(str((ROOT / name).parent))
+            with pytest.raises(SystemExit, match="0"):
+                runpy.run_path(str(ROOT / name), run_name="__main__")
+        return set(OPTION.findall(capsys.readouterr().out))
+
+    return ask
+
+
+def test_the_scripts_have_the_options_they_are_called_with(help_of) -> None:
+    scripts = re.findall(r"python ((?:benchmarks|experiments)/\w+\.py)([^`\n]*)", README)
+    assert {name.split("/")[0] for name, _ in scripts} == {"benchmarks", "experiments"}
+    for name, words in scripts:
+        assert set(OPTION.findall(words)) <= help_of(name), name
+
+
+def test_every_option_it_mentions_exists(help_of) -> None:
+    known = {"--help"}.union(*map(help_of, COMMANDS))
+    mentioned = {word for code in re.findall(r"`([^`]+)`", README) for word in OPTION.findall(code)}
+    assert len(mentioned) > 5 and mentioned <= known | {"--target"}
+
+
+def test_what_is_called_besides_exists() -> None:
+    makefile, project = (ROOT / "Makefile").read_text(), tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    goals = re.findall(r"^ *`*make ([a-z-]+)|`make ([a-z-]+)", README, re.MULTILINE)
+    assert {"demo", "test"} <= {goal for both in goals for goal in both}
+    for goal in filter(None, (goal for both in goals for goal in both)):
+        assert re.search(rf"^{goal}:", makefile, re.MULTILINE), goal
+    extras = {extra for group in re.findall(r"(?:\.\[|EXTRAS=)([\w,]+)", README) for extra in group.split(",")}
+    assert extras and extras <= set(project["optional-dependencies"])
+    demo = next(line for line in LINES if "what `make demo` runs" in line).split("#")[0].strip()
+    assert f"$(BIN)/{demo}\n" in makefile
     for name in re.findall(r"(?:benchmarks|experiments|notebooks|docs)/[\w/.]+\.\w+", README):
         assert (ROOT / name).is_file(), name
 
 
-def test_the_numbers_are_the_benchmarks():
-    rows = {row["case"]: row for row in json.loads((ROOT / "benchmarks/results/main_job_cpu.json").read_text())["rows"]}
+def test_nothing_is_left_to_be_filled_in() -> None:
+    assert re.findall(r"\b[A-Z]+_(?:TABLE|SENTENCE)\b", README) == []
+
+
+def test_the_numbers_of_the_main_job_are_the_benchmarks() -> None:
+    rows = {row["case"]: row for row in results("main_job")["rows"]}
     for case, label in {
         "scalar": "`scalar`, least error",
         "scalar-smallest": "`scalar`, smallest",
@@ -70,15 +124,72 @@ def test_the_numbers_are_the_benchmarks():
         ]
 
 
-def test_the_numbers_of_the_budget_are_the_benchmarks():
-    result = json.loads((ROOT / "benchmarks/results/budget_cpu.json").read_text())
-    text = " ".join(README.split())
-    group = [row for row in result["rows"] if (row["construction"], row["tolerance"]) == ("scalar", 0.01)]
-    assert len(group) == 4 and {f"{row['kept']:,}" for row in group} == {"213,150"} and "keeps 213,150" in text
-    for row in group:
-        agreement = f"{100 * row['agreement']:.2f} %"
-        assert (f"on {agreement} of" if row["choice"] == "smallest" else f"{agreement} ({row['choice']})") in text
-        assert row["accuracy_low"] <= result["target_accuracy"] <= row["accuracy_high"]
-    for kept in {row["kept"] for row in result["rows"] if row["construction"] == "scalar" and row["kept"] < 100_000}:
-        agreements = {row["choice"]: row["agreement"] for row in result["rows"] if row["kept"] == kept}
+def test_the_numbers_of_engine_and_training_are_the_benchmarks() -> None:
+    text, engine = " ".join(README.split()), results("subset_sum")["rows"]
+    (exact,) = (row for row in engine if row["case"] == "least-residual")
+    assert f"takes {exact['us_per_weight']:.1f} us per weight" in text
+    said = int(re.findall(r"some ([\d,]+) times less than Gurobi", text)[0].replace(",", ""))
+    assert 0.6 < min(row["times_slower"] for row in engine if row["case"] == "peer-gurobi") / said < 1.6
+    (most,) = (row for row in engine if row["case"] == "growth-x16")
+    assert most["weights"] == 10_000_000
+    assert f"ten million weights take {most['seconds']:.0f} s from file to ticket" in text
+    assert most["beyond_jax_gib"] < float(re.findall(r"in under ([\d.]+) GiB beyond JAX's own", text)[0])
+    redundant, wide = results("edge_popup")["rows"]
+    assert f"takes {redundant['top_k_ms']:.0f} ms (redundant structure) and {wide['top_k_ms']:.0f} ms (wide)" in text
+
+
+def test_plain_fisher_is_the_worst_of_the_three_with_few_kept_weights() -> None:
+    rows = [row for row in results("budget")["rows"] if row["construction"] == "scalar" and row["kept"] < 100_000]
+    assert "plain Fisher information is the worst of the three" in " ".join(README.split()) and rows
+    for kept in {row["kept"] for row in rows}:
+        agreements = {row["choice"]: row["agreement"] for row in rows if row["kept"] == kept}
         assert agreements["fisher"] == min(agreements.values())
+
+
+def leaves(value: Any) -> Iterator[float]:
+    """The numbers of a result."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for each in value:
+            yield from leaves(each)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield float(value)
+
+
+SAID = re.compile(r"(?<!some )(?<!under )(?<![\w.-])(?:\d[\d,]*\.\d+(?!\d*[\w-])|\d{1,3}(?:,\d{3})+)")
+"""A decimal or a large number that claims to be exact."""
+
+
+def unmeasured(words: str, *found: Any) -> list[str]:
+    """Numbers of some words that are no rounding of one that was measured, of its percents, thousands or millions."""
+    scaled = [scale * value for value in leaves(list(found)) for scale in (1, 100, 1e-3, 1e-6)]
+    return [said for said in SAID.findall(words) if not any(as_said(value, said) for value in scaled)]
+
+
+def as_said(value: float, said: str) -> bool:
+    return f"{value:,.{len(said.partition('.')[2])}f}" == said
+
+
+def test_numbers_that_were_not_measured_are_seen() -> None:
+    result = {"rows": [{"accuracy": 0.91234, "weights": 272474, "holds": True}]}
+    assert unmeasured("91.23 % with 272,474 weights (0.27 million) of ResNet-20 at n = 21", result) == []
+    assert unmeasured("91.24 % with 272,475 weights in 1.0 s, some 5,000", result) == ["91.24", "272,475", "1.0"]
+
+
+def test_the_numbers_of_networks_are_the_benchmarks() -> None:
+    section = README.split("\n## Your own network\n")[1].split("\n## ")[0]
+    tables = "\n".join(line for line in section.splitlines() if line.startswith("|"))
+    assert re.search(r"\d", tables), "the table of networks is missing"
+    assert unmeasured(tables, results("startup")) == []
+
+
+def test_the_numbers_of_a_paragraph_are_those_of_the_results_it_names() -> None:
+    checked = set()
+    for paragraph in README.split("\n\n"):
+        names = set(re.findall(r"benchmarks/results/(\w+)_cpu\.json", paragraph))
+        if names:
+            checked |= names
+            more = {"subset_sum"} if "docs/performance.md" in paragraph else set()
+            assert unmeasured(paragraph, *map(results, names | more)) == []
+    assert checked >= {"main_job", "edge_popup", "budget"}

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from lottery_jax.networks.node import Spec
 from lottery_jax.tasks import import_target
 
 LOW, HIGH, DEVIATION = -0.46423155, 0.54070216, 0.025514113  # of the published target
@@ -70,8 +71,8 @@ class Run:
             drawn = np.random.default_rng(0).normal(0, DEVIATION, count).clip(LOW, HIGH).astype(np.float32)
             drawn[:2] = LOW, HIGH
             return drawn
-        flat = np.concatenate([weight.T.reshape(-1) for weight in import_target(self.target).weights])
-        return flat[:count]
+        target = import_target(self.target, Spec((28, 28, 1), nonnegative=True), 10)
+        return np.concatenate([target.array(name).reshape(-1) for name in target.network.tensors])[:count]
 
     def instances(self) -> tuple[np.ndarray, np.ndarray]:
         """Candidates [P, N], U[min w, max w] and independent, and targets [P], both float32."""

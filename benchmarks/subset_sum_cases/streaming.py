@@ -1,6 +1,6 @@
 """From a safetensors file to a ticket on disk, streaming: how it grows, and a transformer.
 
-One size per process, so that the peak of memory is its own. The answer is judged by `verify_file`, which recomputes
+One size per process, so that the peak of memory is its own. The answer is judged by `certify`, which recomputes
 every residual in float64 from seed and bits, on the host and after the memory was read.
 """
 
@@ -13,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lottery_jax.constructions.model import approximate_model
-from lottery_jax.model_certificate import verify_file
+from lottery_jax.constructions import Promise, Scalar, plan_job, run_to_file
 from lottery_jax.storage.tensor_file import Tensor, layout
+from lottery_jax.tasks import load_model
+from lottery_jax.tickets.certificate import certify
 
-from .instances import DEVIATION, Run
+from .instances import DEVIATION, TOLERANCE, Run
 from .measure import device_memory, measure, memory_of_jax
 
 _COLUMNS = 625
@@ -62,14 +63,15 @@ def _stream(run: Run, shapes: Shapes, deviation: float, repeats: int) -> dict:
 
         def approximate() -> None:
             ticket.unlink(missing_ok=True)  # or it would be found finished
-            approximate_model(model, ticket, seed=0, candidates=run.sizes.candidates)
+            target, _ = load_model(model)
+            run_to_file(plan_job(target, Scalar(run.sizes.candidates), Promise(TOLERANCE), seed=0), ticket)
 
         weights = sum(map(math.prod, shapes.values()))
         _, row = measure(approximate, repeats, weights)
         row |= {"solver": "MeetInTheMiddle", "candidates": run.sizes.candidates, "data": "files"}
         row |= {"beyond_jax_gib": row["peak_memory_gib"] - before / 2**30, "ticket_bytes": ticket.stat().st_size}
         row |= device_memory() | _disk(model, ticket)
-        found = verify_file(ticket)
+        found = certify(ticket, target=load_model(model)[0])
     return row | {
         "mean_residual": found.mean_residual,
         "worst_residual": found.worst_residual,

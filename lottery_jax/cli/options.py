@@ -97,6 +97,7 @@ def own_class(word: str) -> type:
 def _options(kind: Any, left_out: set[str]) -> Any:
     """A dataclass of the options of a kind, None where it has none."""
     helps, hints = field_docstrings(kind), typing.get_type_hints(kind)
+    class_name, title = f"{kind.__name__}Options", field_name(kind).replace("_", "-")
     fields = []
     for field in dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ():
         if field.name in left_out or not field.init:
@@ -106,8 +107,8 @@ def _options(kind: Any, left_out: set[str]) -> Any:
         fields.append((field.name, annotated, dataclasses.field(default=field.default)))
     if not fields:
         return None
-    options = dataclasses.make_dataclass(f"{kind.__name__}Options", fields, frozen=True)
-    options.__doc__ = f"Of {getattr(kind, 'name', kind.__name__)}."
+    options = dataclasses.make_dataclass(class_name, fields, frozen=True)
+    options.__doc__ = f"Of {title}."
     return options
 
 

@@ -13,6 +13,7 @@ from lottery_jax.constructions.job import plan_job
 from lottery_jax.constructions.promise import Promise
 from lottery_jax.constructions.registry import construction_named
 from lottery_jax.constructions.run import run_in_memory, run_to_file
+from lottery_jax.errors import InputError
 from lottery_jax.networks.target import Target
 from lottery_jax.progress import Progress, unseen
 from lottery_jax.tickets.ticket import Ticket, load_ticket
@@ -53,6 +54,10 @@ def approximate(
     if isinstance(found, str):
         kind = construction_named(found)
         found = kind() if candidates is None else kind(candidates=candidates)
+    elif candidates is not None:
+        raise InputError(f"candidates {candidates} are given beside {found}; say them there")
+    if kept is None and importance is not None:
+        raise InputError("importances decide how a budget is spent; give kept too, or leave them out")
     goal: Goal = Promise(tolerance, objective, max_redraws) if kept is None else Budget(kept, importance=importance)
     job = plan_job(target, found, goal, seed=seed)
     if out is None:

@@ -105,6 +105,17 @@ class Folder:
             raise DamagedChunk(f"the file {str(path)!r} holds {wrong}")
         return arrays
 
+    def is_of(self, job: Job) -> bool:
+        """False where a chunk of another job is there."""
+        for chunk in job.chunks:
+            try:
+                self.read(job, chunk)
+            except DamagedChunk:
+                continue
+            except InputError:
+                return False
+        return True
+
     def remove(self) -> None:
         """Remove the chunks, what killed processes left half written, and the folder if nothing else is in it."""
         if not self.path.is_dir():

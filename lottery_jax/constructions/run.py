@@ -80,7 +80,8 @@ def run_to_file(job: Job, out: Path, *, progress: Progress = unseen, cluster: Cl
             if not finished:
                 wait = _VISIBLE if cluster.processes > 1 else 0.0
                 to_file(job, _reader(job, folder, wait), out, folder.path)
-            folder.remove()
+            if not finished or folder.is_of(job):
+                folder.remove()
         cluster.wait("written")
     return done
 

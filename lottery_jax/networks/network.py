@@ -63,7 +63,7 @@ class Network:
         _ = self.output  # raises where the nodes do not fit together
         if self.given is not None and self.widest > _MOST_NUMBERS:
             raise InputError(
-                f"a network has at most {_MOST_NUMBERS:,} numbers between two layers for an example, not {self.widest:,}"
+                f"a network has at most {_MOST_NUMBERS:,} numbers between two layers an example, not {self.widest:,}"
             )
 
     def nodes(self) -> Iterator[tuple[str, Node]]:

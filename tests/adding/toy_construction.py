@@ -8,7 +8,7 @@ import numpy as np
 
 from lottery_jax.constructions.base import Construction, Plan
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import Affine, join
+from lottery_jax.networks.node import Affine, child_path
 from lottery_jax.networks.sources.copies import Copies
 from lottery_jax.networks.sources.drawn import Drawn
 from lottery_jax.networks.target import Target
@@ -25,12 +25,12 @@ class Normal(Construction):
     """Standard deviation of the copies, as a part of the largest |weight| of their tensor."""
 
     def leaf(self, target: Target, path: str, of: Affine) -> Copies:
-        largest = [target.scan(join(path, name)).largest or 1.0 for name in of.tensors()]
+        largest = [target.scan(child_path(path, name)).largest or 1.0 for name in of.tensors()]
         return Copies(of, self.candidates, tuple(Sampler.normal(self.spread * size) for size in largest))
 
     def plans(
         self, network: Network, path: str, drawn: Mapping[str, Drawn], seed: int
     ) -> tuple[list[Plan], dict[str, np.ndarray]]:
         bounds = {name: 4.5 * tensor.sampler.scale for name, tensor in drawn.items()}  # where the normal is cut off
-        plans = [Plan(join(path, name), drawn[name], self.candidates, bound=bounds[name]) for name in drawn]
+        plans = [Plan(child_path(path, name), drawn[name], self.candidates, bound=bounds[name]) for name in drawn]
         return plans, {}

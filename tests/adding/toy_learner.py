@@ -11,9 +11,10 @@ import numpy as np
 import optax
 
 from lottery_jax.data import Dataset
-from lottery_jax.learned.base import Learner, Progress
+from lottery_jax.learned.base import Learner
 from lottery_jax.networks.gates import TopKGate
 from lottery_jax.networks.network import Network
+from lottery_jax.progress import Progress
 from lottery_jax.tickets.ticket import Ticket, make_ticket
 from lottery_jax.training import fit
 

@@ -1,57 +1,58 @@
-"""Two processes that share a job over loopback: the same file as one makes, also after one of them was killed."""
+"""Processes that share a job: the same file as one makes, in turn and over loopback, also after one was killed."""
 
 import json
-import os
-import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
-from lottery_jax.cluster import supervisor
-from lottery_jax.cli import main
-from lottery_jax.cluster.join import Cluster, join
-from lottery_jax.constructions import model
+from lottery_jax import load_model
+from lottery_jax.cluster.join import KNOWN_JAX, Cluster, join
+from lottery_jax.constructions import Promise, Scalar, plan_job
+from lottery_jax.constructions.chunks import Folder
+from lottery_jax.constructions.job import Job
+from lottery_jax.constructions.run import chunk_folder, run_to_file, solve_chunks
 from lottery_jax.errors import InputError
+from tests.cli.calling import MODEL, SMALL, Word, as_process, lottery_jax, matrices
 
-CANDIDATES = 8
-TOLERANCE = 0.5  # nothing is drawn again, so few shapes are compiled
 PATIENCE = 5
+TENSORS = 24
+WEIGHTS = TENSORS * 64 * 64
 
 
 @pytest.fixture(scope="module")
-def model_file(tmp_path_factory):
-    rng = np.random.default_rng(0)
-    path = tmp_path_factory.mktemp("model") / "model.safetensors"
-    save_file({f"layer{k:02d}.weight": rng.normal(0, 0.1, (64, 64)).astype(np.float32) for k in range(24)}, path)
-    return path
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    shapes = {f"layer{place:02d}.weight": (64, 64) for place in range(TENSORS)}
+    return matrices(tmp_path_factory.mktemp("model") / "model.safetensors", **shapes)
 
 
 @pytest.fixture(scope="module")
-def alone(model_file, tmp_path_factory):
+def job(model: Path) -> Job:
+    """What the command plans."""
+    return plan_job(load_model(model)[0], Scalar(candidates=8), Promise(0.5), seed=0)
+
+
+@pytest.fixture(scope="module")
+def alone(model: Path) -> bytes:
     """The ticket that a process alone makes."""
-    out = tmp_path_factory.mktemp("alone") / "ticket"
-    model.approximate_model(model_file, out, seed=0, candidates=CANDIDATES, tolerance=TOLERANCE)
+    out = model.with_name("alone")
+    assert lottery_jax("approximate", "--model", model, *MODEL, "--out", out) == 0
     return out.read_bytes()
 
 
-def start_pair(model_file, out):
+def start_pair(*words: Word) -> list[subprocess.Popen]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    command = f"approximate --model {model_file} --out {out} --candidates {CANDIDATES} --tolerance {TOLERANCE} --json"
-    shared = f"--coordinator {address} --processes 2 --patience {PATIENCE} --process"
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-m", "lottery_jax", "approximate", *words, "--json"]
+    command += ["--coordinator", address, "--processes", 2, "--patience", PATIENCE, "--process"]
     return [
         subprocess.Popen(
-            [sys.executable, "-m", "lottery_jax", *command.split(), *shared.split(), str(process)],
-            env=environment,
+            [*map(str, command), str(process)],
+            env=as_process(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -60,16 +61,16 @@ def start_pair(model_file, out):
     ]
 
 
-def ended(process):
+def ended(process: subprocess.Popen) -> tuple[int, str, str]:
     output, errors = process.communicate(timeout=200)
     return process.returncode, output, errors
 
 
-def kill_one_then_finish(model_file, alone, out, victim):
-    pair = start_pair(model_file, out)
-    folder = model.chunk_folder(out)
+def kill_one_then_finish(model: Path, alone: bytes, out: Path, victim: int) -> None:
+    asked, folder = ("--model", model, *MODEL, "--out", out), chunk_folder(out)
+    pair = start_pair(*asked)
     end = time.monotonic() + 150
-    while not (folder.is_dir() and any(folder.glob("chunk-*"))):
+    while not any(folder.glob("chunk-*")):
         assert time.monotonic() < end and all(process.poll() is None for process in pair)
         time.sleep(0.001)
     pair[victim].kill()
@@ -80,61 +81,71 @@ def kill_one_then_finish(model_file, alone, out, victim):
     assert errors.splitlines()[-1].startswith("lottery-jax: another process of this job died")
     assert "start every process again" in errors.splitlines()[-1]
     assert time.monotonic() - killed < 60
-    assert not out.exists()
-    kept = {path.name for path in folder.glob("chunk-*")}
-    pair = start_pair(model_file, out)
+    assert not out.exists() and any(folder.glob("chunk-*"))
+    pair = start_pair(*asked)
     results = [ended(process) for process in pair]
     assert [code for code, _, _ in results] == [0, 0], results
     found = json.loads(results[0][1])
-    assert found["holds"] and kept and found["found_weights"] + found["solved_weights"] == 24 * 64 * 64 // 2
-    assert results[1][1] == ""
-    assert out.read_bytes() == alone
-    assert not folder.exists()
+    assert found["holds"] and found["found_weights"] + found["solved_weights"] == WEIGHTS // 2
+    assert results[1][1] == "" and "process 1 of 2 is done" in results[1][2]
+    assert out.read_bytes() == alone and not folder.exists()
 
 
-def test_the_file_is_the_same_after_a_process_was_killed(model_file, alone, tmp_path):
-    kill_one_then_finish(model_file, alone, tmp_path / "ticket", victim=1)
-
-
-@pytest.mark.slow
-def test_the_file_is_the_same_after_the_coordinator_was_killed(model_file, alone, tmp_path):
-    kill_one_then_finish(model_file, alone, tmp_path / "ticket", victim=0)
+def test_the_file_is_the_same_after_a_process_was_killed(model: Path, alone: bytes, tmp_path: Path) -> None:
+    kill_one_then_finish(model, alone, tmp_path / "ticket", victim=1)
 
 
 @pytest.mark.slow
-def test_two_processes_make_the_same_file(model_file, alone, tmp_path):
-    pair = start_pair(model_file, tmp_path / "ticket")
-    assert [ended(process)[0] for process in pair] == [0, 0]
-    assert (tmp_path / "ticket").read_bytes() == alone
+def test_the_file_is_the_same_after_the_coordinator_was_killed(model: Path, alone: bytes, tmp_path: Path) -> None:
+    kill_one_then_finish(model, alone, tmp_path / "ticket", victim=0)
 
 
-def test_processes_in_turn_make_the_same_file(model_file, alone, tmp_path):
+@pytest.mark.slow
+def test_two_processes_make_the_ticket_of_a_network(target: Path, tmp_path: Path) -> None:
+    """Process 0 measures it on the test set."""
+    asked = ("--target", target, *SMALL, "--out")
+    results = [ended(process) for process in start_pair(*asked, tmp_path / "t")]
+    assert [code for code, _, _ in results] == [0, 0], results
+    assert json.loads(results[0][1])["agreement"] > 0.5 and results[1][1] == ""
+    assert lottery_jax("approximate", *asked, tmp_path / "alone") == 0
+    assert (tmp_path / "t").read_bytes() == (tmp_path / "alone").read_bytes()
+
+
+def test_processes_in_turn_make_the_same_file(job: Job, alone: bytes, tmp_path: Path) -> None:
     """What each of three would do, one after the other; only the last sees all chunks and may write the ticket."""
-    job = model.plan_job(model_file, seed=0, candidates=CANDIDATES, tolerance=TOLERANCE)
-    waited = []
+    waited, out = [], tmp_path / "ticket"
 
     class Turn(Cluster):
-        def wait(self, name):
+        def wait(self, name: str) -> None:
             waited.append((self.process, name))
 
     for process in (2, 1, 0):
-        model.run_job(job, tmp_path / "ticket", cluster=Turn(process, 3))
-    assert (tmp_path / "ticket").read_bytes() == alone
+        done = run_to_file(job, out, cluster=Turn(process, 3))
+        assert (done.found, done.solved) == (0, WEIGHTS // 3) and out.exists() == (process == 0)
+    assert out.read_bytes() == alone and not chunk_folder(out).exists()
     assert waited == [(process, name) for process in (2, 1, 0) for name in ("solved", "written")]
-    assert not model.chunk_folder(tmp_path / "ticket").exists()
 
 
-def test_another_number_of_processes_may_finish(model_file, alone, tmp_path):
-    job = model.plan_job(model_file, seed=0, candidates=CANDIDATES, tolerance=TOLERANCE)
-    done = model.solve_chunks(job, model.chunk_folder(tmp_path / "ticket"), process=1, processes=3)
-    finished = model.run_job(job, tmp_path / "ticket")
-    assert finished.found == done.solved == job.weights // 3
+def test_another_number_of_processes_may_finish(job: Job, alone: bytes, tmp_path: Path) -> None:
+    folder = Folder(chunk_folder(tmp_path / "ticket"))
+    folder.make()
+    done = solve_chunks(job, folder, cluster=Cluster(1, 3))
+    finished = run_to_file(job, tmp_path / "ticket")
+    assert finished.found == done.solved == WEIGHTS // 3
     assert (tmp_path / "ticket").read_bytes() == alone
 
 
-def test_a_process_alone_waits_for_nobody():
+def test_a_process_alone_waits_for_nobody() -> None:
     Cluster().wait("solved")
     Cluster().leave()
+
+
+def test_a_version_of_jax_in_which_processes_cannot_meet_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from jax._src.distributed import global_state
+
+    monkeypatch.setattr(global_state, "client", object())
+    with pytest.raises(InputError, match=f"cannot meet with JAX .*{KNOWN_JAX[0]}.* or run one process"):
+        Cluster(0, 2).wait("solved")
 
 
 @pytest.mark.parametrize(
@@ -147,52 +158,13 @@ def test_a_process_alone_waits_for_nobody():
         ({"coordinator": "here:1", "processes": 2, "process": 0, "patience": 0}, "patience"),
     ],
 )
-def test_bad_options_are_refused(options, words):
+def test_bad_options_are_refused(options: dict, words: str) -> None:
     with pytest.raises(InputError, match=words):
         join(**options)
 
 
-def test_only_a_model_is_shared(capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main(["approximate", "--distributed"])
-    assert stopped.value.code == 2
-    assert "--model" in capsys.readouterr().err
-
-
-def test_without_a_cluster_the_options_are_named(model_file, tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "JAX_PLATFORMS": "cpu"}
-    command = ["approximate", "--model", str(model_file), "--out", str(tmp_path / "ticket"), "--distributed"]
-    run = subprocess.run(
-        [sys.executable, "-m", "lottery_jax", *command], env=environment, capture_output=True, text=True, timeout=120
-    )
-    assert run.returncode == 2
-    assert "--coordinator HOST:PORT" in run.stderr and len(run.stderr.splitlines()) == 1
-
-
-WORKERS = {
-    "import sys; sys.exit(2)": (2, ""),
-    "import os; os.abort()": (3, "another process of this job died"),
-    "import os, signal; os.kill(os.getpid(), signal.SIGKILL)": (137, "ended by SIGKILL"),
-}
-
-
-@pytest.mark.parametrize("program", WORKERS)
-def test_the_supervisor_says_how_a_worker_ended(program, tmp_path, monkeypatch, capsys):
-    (tmp_path / "lottery_jax.py").write_text(program)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    code, words = WORKERS[program]
-    assert supervisor.supervise([]) == code
-    assert words in capsys.readouterr().err
-
-
-def test_signals_are_handed_on(tmp_path, monkeypatch, capsys):
-    (tmp_path / "lottery_jax.py").write_text("import time; time.sleep(60)")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    before = signal.getsignal(signal.SIGTERM)
-    stop = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    stop.start()
-    assert supervisor.supervise([]) == 128 + signal.SIGTERM
-    assert "ended by SIGTERM" in capsys.readouterr().err
-    assert signal.getsignal(signal.SIGTERM) == before
+def test_without_a_cluster_the_options_are_named(model: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "lottery_jax", "approximate", "--model", str(model), "--distributed"]
+    ended = subprocess.run(command, env=as_process(), cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stdout, list(tmp_path.iterdir())) == (2, "", [])
+    assert "--coordinator HOST:PORT" in ended.stderr and len(ended.stderr.splitlines()) == 1

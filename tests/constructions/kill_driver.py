@@ -1,6 +1,6 @@
 """Run a job in forks of this process and kill them at random moments: `python -m tests.constructions.kill_driver`.
 
-Imports are paid once, and every child is a real process that dies by SIGKILL while it solves, writes, merges or
+Imports are paid once, and every child is a real process that dies by SIGKILL while it solves, writes, assembles or
 removes its chunks. After each death the files are looked at; what is wrong raises.
 """
 
@@ -12,39 +12,20 @@ import time
 from pathlib import Path
 
 import jax
-import numpy as np
-from lottery_jax.constructions.model import approximate_model, chunk_folder
-from safetensors.numpy import save_file
 
-from lottery_jax.subset_sum.solvers.smallest import Enumerate
-from lottery_jax.subset_sum.solver import Solver, Stage
-
-
-class Nearest(Solver):
-    """The best subset of one candidate: what is tested here is the engine, and this compiles quickly."""
-
-    max_candidates = 64
-
-    def stages(self, candidates: int) -> tuple[Stage, ...]:
-        return (Enumerate((0, 1)),)
-
-    def __repr__(self) -> str:
-        return "Nearest()"
+from lottery_jax.constructions import Promise, Scalar, plan_job, run_to_file
+from lottery_jax.constructions.run import chunk_folder
+from lottery_jax.tasks import load_model
+from tests.constructions.catalogue import Nearest, model_file
 
 
 def run(folder: Path, out: Path) -> None:
-    finished = approximate_model(
-        folder / "model.safetensors",
-        out,
-        seed=1,
-        candidates=6,
-        tolerance=0.5,
-        solver=Nearest(),
-        max_redraws=1,
-        chunk_weights=64,
-    )
+    """What a child does."""
+    target, _ = load_model(folder / "model.safetensors")
+    goal = Promise(0.5, max_redraws=1, solver=Nearest())
+    done = run_to_file(plan_job(target, Scalar(6), goal, seed=1, chunk_weights=64), out)
     with (folder / "log").open("a") as log:
-        log.write(f"{finished.found} {finished.solved}\n")
+        log.write(f"{done.found} {done.solved}\n")
 
 
 def child(folder: Path, out: Path) -> int:
@@ -59,15 +40,16 @@ def child(folder: Path, out: Path) -> int:
     return process
 
 
+def times(chunks: Path) -> dict[str, int]:
+    """When each chunk that is there was written."""
+    return {path.name: path.stat().st_mtime_ns for path in chunks.glob("chunk-*")} if chunks.exists() else {}
+
+
 def main(folder: Path, kills: int, seed: int) -> None:
     jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    rng, random_ = np.random.default_rng(0), random.Random(seed)
-    save_file(
-        {name: rng.normal(size=(40, 40)).astype(np.float32) for name in "abcd"},
-        folder / "model.safetensors",
-    )
-    weights = 4 * 40 * 40
+    random_ = random.Random(seed)
+    weights = model_file(folder / "model.safetensors", dict.fromkeys("abcd", (40, 40))).weights
     assert os.waitpid(child(folder, folder / "reference"), 0)[1] == 0
     reference = (folder / "reference").read_bytes()
     out, chunks = folder / "ticket", chunk_folder(folder / "ticket")
@@ -81,15 +63,14 @@ def main(folder: Path, kills: int, seed: int) -> None:
 
     killed = complete = interrupted = 0
     while killed < kills:
-        before = {path.name: path.stat().st_mtime_ns for path in chunks.glob("chunk-*")} if chunks.exists() else {}
+        before = times(chunks)
         process = child(folder, out)
         wait_for_work(process, out, chunks, len(before))
         time.sleep(random_.uniform(0, seconds))
         os.kill(process, signal.SIGKILL)
         status = os.waitpid(process, 0)[1]
-        after = {path.name: path.stat().st_mtime_ns for path in chunks.glob("chunk-*")} if chunks.exists() else {}
         if not out.exists():
-            assert before.items() <= after.items(), "a finished chunk was solved again"
+            assert before.items() <= times(chunks).items(), "a finished chunk was solved again"
         if os.WIFSIGNALED(status):
             killed += 1
             interrupted += not out.exists()
@@ -98,9 +79,8 @@ def main(folder: Path, kills: int, seed: int) -> None:
             complete += 1
             if not chunks.exists():
                 out.unlink()
-    log = (folder / "log").read_text().splitlines()
     assert os.waitpid(child(folder, out), 0)[1] == 0
-    found, solved = map(int, (folder / "log").read_text().splitlines()[len(log)].split())
+    found, solved = map(int, (folder / "log").read_text().splitlines()[-1].split())
     assert found + solved == weights
     assert out.read_bytes() == reference
     left = {path.name for path in folder.iterdir()} - {"compiled"}
@@ -114,7 +94,7 @@ def wait_for_work(process: int, out: Path, chunks: Path, before: int = 0) -> Non
     """Until a child has written a chunk, or is past it."""
     end = time.monotonic() + 120
     while time.monotonic() < end:
-        if out.exists() or (chunks.exists() and len(list(chunks.glob("chunk-*"))) > before):
+        if out.exists() or len(times(chunks)) > before:
             return
         if os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
             return

@@ -1,4 +1,4 @@
-"""Independent answers in NumPy: what a ticket's candidates are, from stated stream positions, and what errors can do."""
+"""Independent answers in NumPy: a ticket's candidates, from stated stream positions, and what errors can do."""
 
 import dataclasses
 import functools
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lottery_jax.networks.fold import folded
-from lottery_jax.networks.node import join
+from lottery_jax.networks.node import child_path
 from lottery_jax.networks.sources.copies import Copies
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.target import Target
@@ -46,7 +46,7 @@ def draws_of(ticket: Ticket) -> Iterator[Drawn]:
         else:
             assert isinstance(source, Copies)
             for own, sampler in zip(source.of.tensors(), source.samplers, strict=True):
-                yield _copies(ticket, join(path, own), source, sampler, stream)
+                yield _copies(ticket, child_path(path, own), source, sampler, stream)
                 stream += 1
 
 
@@ -72,7 +72,7 @@ def _gadget(ticket: Ticket, path: str, source: Gadget, stream: int) -> Iterator[
     given = ticket.network.given_to(path)
     assert given is not None
     both = not given.nonnegative
-    edges = _edges(ticket, join(path, "first"), of.inputs, units, both, of.bias, stream)
+    edges = _edges(ticket, child_path(path, "first"), of.inputs, units, both, of.bias, stream)
     block = of.outputs // of.groups  # outputs that a group of inputs serves
     inputs = np.arange(of.outputs)[:, None, None] // block * own + np.arange(own)[:, None]
     inputs = np.broadcast_to(inputs, (of.outputs, own, places)).reshape(-1)
@@ -100,7 +100,7 @@ def _gadget(ticket: Ticket, path: str, source: Gadget, stream: int) -> Iterator[
         return found
 
     for name in of.tensors():
-        yield Drawn(join(path, name), functools.partial(draws, name=name))
+        yield Drawn(child_path(path, name), functools.partial(draws, name=name))
 
 
 def _edges(ticket: Ticket, name: str, inputs: int, units: int, both: bool, bias: bool, stream: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """What must hold for every construction, target, objective and sign of inputs: end to end, from a seed to a file."""
 
 import functools
+import hashlib
 import itertools
 import math
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lottery_jax.constructions import CONSTRUCTIONS, Pensia, Promise, Scalar, plan_job, run_in_memory, run_to_file
+from lottery_jax.constructions import CONSTRUCTIONS, Budget, Promise, plan_job, run_in_memory, run_to_file
 from lottery_jax.constructions.promise import OBJECTIVES
 from lottery_jax.errors import InputError
 from lottery_jax.networks.layers.activations import Relu
@@ -22,10 +23,9 @@ from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
 from lottery_jax.networks.target import Target
 from lottery_jax.networks.zoo.mlp import mlp_target
-from lottery_jax.sampler import Sampler, draw_host
-from lottery_jax.tickets.certificate import verify
+from lottery_jax.tickets.certificate import certify
 from lottery_jax.tickets.ticket import Ticket, load_ticket
-from tests.constructions.catalogue import CHUNK, COUNT, COVERED, NETWORKS, TARGETS, bag, random_target
+from tests.constructions.catalogue import CHUNK, COVERED, NETWORKS, TARGETS, random_target
 from tests.constructions.oracles import check_against_all_subsets, sensitivity
 
 SEED = 2**33 + 5
@@ -40,12 +40,10 @@ CASES = [
 REFUSED = [(name, of, words) for name, entry in COVERED.items() for of, words in entry.refusals.items()]
 
 
-def approximated(name: str, of: str, objective: str) -> tuple[Target, Ticket]:
-    target = TARGETS[of]()
-    entry = COVERED[name]
-    return target, run_in_memory(
-        plan_job(target, entry.construction, entry.goal(objective), seed=SEED, chunk_weights=CHUNK)
-    )
+def approximated(name: str, of: str, objective: str, part: float = 1.0) -> tuple[Target, Ticket]:
+    target, entry = TARGETS[of](), COVERED[name]
+    job = plan_job(target, entry.construction, entry.goal(objective, part), seed=SEED, chunk_weights=CHUNK)
+    return target, run_in_memory(job)
 
 
 @functools.cache
@@ -65,7 +63,7 @@ def test_the_pruned_random_network_is_the_target(
     name: str, of: str, objective: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target, ticket = approximated(name, of, objective)
-    found = verify(ticket, target=target)
+    found = certify(ticket, target=target)
     assert (found.outcome, found.reasons, found.own_target) == ("holds", (), False)
     assert found.target_weights == found.within_tolerance
     assert found.target_weights == sum(math.prod(shape) for shape in ticket.network.approximated.values())
@@ -103,7 +101,8 @@ def test_the_pruned_random_network_is_the_target(
     ],
 )
 def test_every_weight_is_solved_as_by_trying_all_subsets(name: str, of: str, objective: str) -> None:
-    target, ticket = approximated(name, of, objective)
+    # Half of what can be promised, so that something is drawn again.
+    target, ticket = approximated(name, of, objective, part=0.5)
     assert check_against_all_subsets(ticket, target, objective), "no redraw: the test is too easy"
 
 
@@ -117,7 +116,7 @@ def test_what_a_construction_does_not_cover_is_refused(name: str, of: str, words
 def test_another_seed_is_another_ticket(name: str) -> None:
     target = TARGETS["mlp, inputs never negative"]()
     tickets = [
-        run_in_memory(plan_job(target, COVERED[name].construction, COVERED[name].goal("least-error"), seed=seed))
+        run_in_memory(plan_job(target, COVERED[name].construction, COVERED[name].goal(), seed=seed))
         for seed in (0, 0, 1)
     ]
     first, second, third = (ticket.to_bytes() for ticket in tickets)
@@ -142,79 +141,50 @@ def test_a_target_that_no_construction_takes_is_refused(name: str, nodes: tuple,
 def test_zeros_and_constant_layers(name: str) -> None:
     target = mlp_target([np.zeros((2, 3), np.float32), np.full((2, 2), 0.125, np.float32)])
     construction = COVERED[name].construction
-    ticket = run_in_memory(plan_job(target, construction, COVERED[name].goal("least-error"), seed=0))
-    found = verify(ticket, target=target)
+    ticket = run_in_memory(plan_job(target, construction, COVERED[name].goal(), seed=0))
+    found = certify(ticket, target=target)
     assert found.holds and not ticket.mask("fc1.weight").any() and ticket.mask("fc2.weight").any()
 
 
-def test_the_full_network_of_theorem_1() -> None:
-    """Every first matrix full and random, its mask block-column; ReLU networks of twice the depth, in NumPy alone."""
-    target = TARGETS["mlp, inputs of any sign"]()
-    tickets = (run_in_memory(plan_job(target, Pensia(COUNT), Promise(0.1), seed=seed)) for seed in range(40))
-    ticket = next(t for t in tickets if not any(len(t.redraws(name)) for name in t.network.drawn))
-    x = np.random.default_rng(0).uniform(-1, 1, (BATCH, 9)).astype(np.float32)
-    hidden, units = x.astype(np.float64), 2 * COUNT
-    for place, (outputs, inputs) in enumerate(((6, 9), (4, 6))):
-        shapes = (inputs, inputs * units), (inputs * units, outputs)
-        first, second = (
-            draw_host(Sampler.uniform(-1, 1), seed=ticket.seed, stream=2 * place + step, shape=shape).astype(np.float64)
-            for step, shape in enumerate(shapes)
-        )
-        kept = np.zeros((inputs, inputs, units), bool)
-        kept[np.arange(inputs), np.arange(inputs)] = ticket.mask(f"fc{place + 1}.first")
-        second_kept = ticket.mask(f"fc{place + 1}.weight").transpose(1, 2, 0).reshape(-1, outputs)
-        hidden = np.maximum(hidden, 0) if place else hidden
-        gain = ticket.network.sources[f"fc{place + 1}"].gain
-        hidden = gain * np.maximum(hidden @ (first * kept.reshape(inputs, -1)), 0) @ (second * second_kept)
-    np.testing.assert_allclose(ticket.forward()(jnp.asarray(x)), hidden, atol=2e-5)
+@pytest.mark.parametrize("name", CONSTRUCTIONS)
+@pytest.mark.parametrize("size", [1e-16, 1e16])
+def test_weights_of_any_size_are_met_in_proportion(name: str, size: float) -> None:
+    random, entry = np.random.default_rng(0), COVERED[name]
+    target = mlp_target([(size * random.uniform(-0.3, 0.3, (6, 9))).astype(np.float32)])
+    goal = Promise(size * entry.tolerance, max_redraws=entry.max_redraws)
+    ticket = run_in_memory(plan_job(target, entry.construction, goal, seed=0, chunk_weights=CHUNK))
+    assert certify(ticket, target=target).holds
+    huge = mlp_target([np.full((6, 9), 1e30, np.float32)])
+    with pytest.raises(InputError, match=r"1\.8.*e\+19"):
+        plan_job(huge, entry.construction, goal, seed=0)
 
 
-def test_only_inputs_that_may_be_negative_have_two_branches() -> None:
-    """A unit whose first weight is negative is kept only where its input, or the constant 1, may be negative."""
-    for of in ("mlp with biases", "convolutions"):
-        for words, nonnegative in (("inputs never negative", True), ("inputs of any sign", False)):
-            _, ticket = approximated("pensia", f"{of}, {words}", "least-error")
-            source = ticket.source()
-            negative = {
-                path: bool(
-                    (
-                        ticket.mask(f"{path}.first")[: leaf.of.inputs] & (source[f"{path}.first"][: leaf.of.inputs] < 0)
-                    ).any()
-                )
-                for path, leaf in ticket.network.sources.items()
-            }
-            # Behind a ReLU nothing is negative; behind a convolution alone something may be.
-            assert negative == (
-                {"fc1": not nonnegative, "fc2": False}
-                if of == "mlp with biases"
-                else {"conv1": not nonnegative, "conv2": False, "fc": True}
-            )
-            biases = [path for path, leaf in ticket.network.sources.items() if leaf.of.bias]
-            for path in biases:
-                constant = ticket.mask(f"{path}.first")[-1]
-                assert constant.any() and (source[f"{path}.first"][-1][constant] > 0).all()
+GOLDEN = {
+    ("pensia", True, "least-error"): "81dcfe23fa2bad86",
+    ("pensia", True, "smallest"): "c5739b223d5f9037",
+    ("pensia", True, "budget"): "d4637f4487eb506c",
+    ("pensia", False, "least-error"): "66435402c8d66409",
+    ("pensia", False, "smallest"): "23a8c086b46cb17b",
+    ("pensia", False, "budget"): "aa93ec4f2b5c67ed",
+    ("scalar", True, "least-error"): "48190bf45100e593",
+    ("scalar", True, "smallest"): "80ec0b345daf0a51",
+    ("scalar-shared", True, "least-error"): "139d02e4ba71f804",
+    ("scalar-shared", True, "smallest"): "39a35b1ac86301f5",
+}
+"""SHA-256 of the masks that version 0.1 found, of scalar in a model's file. By name, whether inputs are never negative,
+and what is asked."""
 
 
-def test_an_edge_is_kept_where_a_weight_behind_it_is() -> None:
-    """Of a depthwise convolution each input has one output, of a dense layer all of them; the constant has the bias."""
-    _, ticket = approximated("pensia", "convolutions, inputs of any sign", "least-error")
-    depthwise = ticket.mask("conv2.weight")  # [O, 1, H, W, U], output o is of input o
-    np.testing.assert_array_equal(ticket.mask("conv2.first"), depthwise.any((1, 2, 3)))
-    strided, bias = ticket.mask("conv1.weight"), ticket.mask("conv1.bias")
-    np.testing.assert_array_equal(
-        ticket.mask("conv1.first"), np.concatenate([strided.any((0, 2, 3)), bias.any(0)[None]])
-    )
-
-
-def test_the_range_of_scalar_candidates() -> None:
-    """Of a tensor the largest |weight| both ways; of a model, as published, from the least weight to the largest."""
-    target = bag()
-    largest = {name: float(np.abs(target.array(name).astype(np.float64)).max()) for name in target.network.tensors}
-    for of, bound in largest.items():
-        (sampler,) = Scalar(COUNT).source(target).sources[of].samplers
-        assert sampler == Sampler.uniform(-(bound or 1.0), bound or 1.0)
-    every = np.concatenate([target.array(name).astype(np.float64).reshape(-1) for name in target.network.tensors])
-    published = Scalar(COUNT, range="model").source(target)
-    assert {leaf.samplers for leaf in published.sources.values()} == {(Sampler.uniform(every.min(), every.max()),)}
-    job = plan_job(target, Scalar(COUNT, range="model"), Promise(0.5), seed=0, chunk_weights=CHUNK)
-    assert verify(run_in_memory(job), target=target).holds
+@pytest.mark.parametrize(("name", "nonnegative", "asked"), GOLDEN)
+def test_the_masks_of_a_seed_stay_what_they_were(name: str, nonnegative: bool, asked: str) -> None:
+    random = np.random.default_rng(7)
+    first, second = (random.uniform(-0.5, 0.5, shape).astype(np.float32) for shape in ((6, 9), (4, 6)))
+    if name != "pensia":
+        second = second.astype(np.float16).astype(np.float32)
+    target = mlp_target([first, second], nonnegative=nonnegative)
+    goal = Budget(100, k_max=3) if asked == "budget" else Promise(0.03, asked, max_redraws=100)
+    ticket = run_in_memory(plan_job(target, CONSTRUCTIONS[name](8), goal, seed=2**33 + 5, chunk_weights=CHUNK))
+    sha = hashlib.sha256()
+    for tensor in sorted(ticket.masks):
+        sha.update(np.packbits(ticket.mask(tensor), bitorder="little").tobytes())
+    assert sha.hexdigest()[:16] == GOLDEN[name, nonnegative, asked]

@@ -70,7 +70,7 @@ def serve(monkeypatch: pytest.MonkeyPatch, name: str, files: dict[str, bytes]) -
         return files[address.rsplit("/", 1)[-1]]
 
     checksums = tuple(hashlib.sha256(content).hexdigest() for content in files.values())
-    monkeypatch.setitem(downloads.SOURCES, name, (downloads.SOURCES[name][0], checksums))
+    monkeypatch.setitem(downloads.DOWNLOADS, name, (downloads.DOWNLOADS[name][0], checksums))
     monkeypatch.setattr(downloads, "fetch_address", fetch)
     return asked
 

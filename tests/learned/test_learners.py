@@ -13,7 +13,7 @@ from lottery_jax.learned.registry import LEARNERS, SOURCES
 from lottery_jax.learned.sources import redundant_source
 from lottery_jax.networks.node import Spec
 from lottery_jax.networks.zoo.mlp import mlp
-from lottery_jax.tickets.certificate import verify
+from lottery_jax.tickets.certificate import certify
 from lottery_jax.tickets.ticket import Ticket, load_ticket
 from tests.learned import sources
 
@@ -57,7 +57,7 @@ def test_tickets_keep_what_was_asked_and_are_the_same_again(name: str, kind: str
     assert loaded.header == ticket.header
     for label, value in sources.stored(source).items():
         np.testing.assert_array_equal(loaded.stored[label], value)
-    found = verify(loaded)
+    found = certify(loaded)
     assert found.outcome == "promises nothing"
     assert found.kept_weights == sum(round(KEEPS[0] * drawn.size) for drawn in source.drawn.values())
 

@@ -3,12 +3,14 @@
 import hashlib
 import json
 import logging
+import tempfile
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lottery_jax.constructions import approximate
+from lottery_jax import approximate, mlp_target
 from lottery_jax.subset_sum import MeetInTheMiddle, Problem, Randomized, Smallest, solve
 from lottery_jax.subset_sum.engine.devices import local_mesh, over_problems
 
@@ -63,8 +65,11 @@ def devices_at_work():
 
 
 def brought_to_the_host():
-    """Bytes of each array that came to the host: a deliberate copy of split candidates, then a whole solve of them."""
-    candidates, targets = uniform(696, 8)
+    """Bytes of each array that came to the host: a deliberate copy of split candidates, then a whole solve of them.
+
+    Enough problems that a call of few, which has one shape for any number, would be less than they are.
+    """
+    candidates, targets = uniform(1 << 15, 12)
     split = over_problems(local_mesh())
     values, wanted = jax.device_put(candidates, split), jax.device_put(targets, split)
     kind, seen = type(values), []
@@ -102,9 +107,11 @@ def compiled_again():
 
 
 def ticket_digest():
-    rng = np.random.default_rng(4)
-    ticket = approximate([rng.uniform(-0.3, 0.3, (90, 7)).astype(np.float32)], seed=3, candidates=8)
-    return hashlib.sha256(ticket.to_bytes()).hexdigest()
+    target = mlp_target([np.random.default_rng(4).uniform(-0.3, 0.3, (7, 90)).astype(np.float32)])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ticket"
+        approximate(target, seed=3, candidates=8, out=path)
+        return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 if __name__ == "__main__":

@@ -11,9 +11,8 @@ import jax
 import numpy as np
 import pytest
 
-import lottery_jax.constructions.solve_layer as solve_layer_module
-from lottery_jax.constructions.pensia import pensia_layer, pensia_plan
-from lottery_jax.sampler import Sampler
+from lottery_jax import mlp_target
+from lottery_jax.constructions import Pensia, Promise, plan_job, run_in_memory
 from lottery_jax.subset_sum import MeetInTheMiddle, Problem, solve
 from lottery_jax.subset_sum.engine.devices import local_mesh
 from tests.subset_sum import eight_devices
@@ -57,25 +56,17 @@ def test_a_ticket_from_eight_devices_is_the_same_file(found):
     assert found["ticket"] == eight_devices.ticket_digest()
 
 
-def test_a_layer_cut_elsewhere_compiles_nothing(caplog, monkeypatch):
-    weights = np.random.default_rng(0).uniform(-0.2, 0.2, (6, 100))
-    plan = pensia_plan(pensia_layer(6, 100, 8), weights, 0, 2, seed=1)
-    masks = []
-    for chunk in (400, 350):
-        monkeypatch.setattr(solve_layer_module, "CHUNK", chunk)
-        with jax.log_compiles(chunk == 350):
-            mask, _, _ = solve_layer_module.solve_layer(
-                plan,
-                Sampler.uniform(-1, 1),
-                stream=3,
-                seed=1,
-                solver=MeetInTheMiddle(),
-                tolerance=0.2,
-                max_redraws=0,
-            )
-        masks.append(mask)
-    assert "Compiling" not in caplog.text
-    np.testing.assert_array_equal(*masks)
+def test_a_layer_cut_elsewhere_compiles_nothing(caplog):
+    weights = np.random.default_rng(0).uniform(-0.2, 0.2, (100, 6)).astype(np.float32)
+    target, masks = mlp_target([weights]), []
+    for chunk in (400, 352):
+        job = plan_job(target, Pensia(8), Promise(0.2, max_redraws=0), seed=1, chunk_weights=chunk)
+        with jax.log_compiles(chunk == 352):
+            masks.append(run_in_memory(job).masks)
+    assert len(job.chunks) == 2 and "Compiling" not in caplog.text
+    assert masks[0].keys() == masks[1].keys()
+    for name, mask in masks[0].items():
+        np.testing.assert_array_equal(mask, masks[1][name])
 
 
 def test_one_device_may_be_chosen():
@@ -91,7 +82,7 @@ def test_devices_say_nothing_to_each_other(found):
     """The programs that were compiled for all eight hold no operation that exchanges anything."""
     many = [text for text in found["programs"] if "num_partitions=8" in text]
     names = {re.findall(r"^HloModule jit_(\w+?)[,.]", text)[0].strip("_") for text in many}
-    assert names >= {"search", "take", "ask_devices", "draw_candidates"}
+    assert names >= {"search", "take", "ask_devices", "draw_products"}
     talk = re.compile(r"(?:all-(?:reduce|gather|to-all)|collective|reduce-scatter|\bsend\b|\brecv\b).*")
     assert [words for text in many for words in talk.findall(text)] == []
 

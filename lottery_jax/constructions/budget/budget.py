@@ -66,6 +66,8 @@ class Budget(Goal):
             check_kept(self.kept)
         else:
             check_error(self.error)
+        if type(self.k_max) is not int:
+            raise InputError(f"k_max must be a whole number from 0 up, not {self.k_max!r}")
         self._solver(construction.candidates).check(construction.candidates)
 
     def check_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> None:

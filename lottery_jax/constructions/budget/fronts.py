@@ -16,6 +16,7 @@ import dataclasses
 import math
 import numbers
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -205,16 +206,16 @@ def _errors(residuals: np.ndarray, importance: np.ndarray | None) -> np.ndarray:
     return errors
 
 
-def check_kept(kept: object) -> int:
+def check_kept(kept: Any) -> int:
     """A budget of kept weights as it is, or `InputError`."""
-    if isinstance(kept, bool) or not isinstance(kept, numbers.Integral) or not 0 <= kept <= _MAX_KEPT:
+    if isinstance(kept, bool) or not isinstance(kept, numbers.Integral) or not 0 <= int(kept) <= _MAX_KEPT:
         raise InputError(f"the budget of kept weights must be a whole number from 0 up, not {kept!r}")
     return int(kept)
 
 
-def check_error(error: object) -> float:
+def check_error(error: Any) -> float:
     """A budget of error as it is, or `InputError`."""
-    if isinstance(error, bool) or not (isinstance(error, numbers.Real) and math.isfinite(error) and error >= 0):
+    if isinstance(error, bool) or not (isinstance(error, numbers.Real) and math.isfinite(error) and float(error) >= 0):
         raise InputError(f"the budget of error must be a number from 0 up, not {error!r}")
     return float(error)
 

@@ -1,103 +1,146 @@
 """Fisher information against finite differences in float64, and against what it is for: the divergence of outputs."""
 
-import itertools
-
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from lottery_jax.constructions.importance import fisher_importance
 
+from lottery_jax.constructions.budget.importance import IMPORTANCES, fisher_importance
 from lottery_jax.errors import InputError
+from lottery_jax.networks.fold import folded
+from lottery_jax.networks.target import Target
+from lottery_jax.networks.zoo.mlp import mlp_target
+from tests.constructions.catalogue import NETWORKS, bag, random_target
 
 
-def target(sizes, seed=0):
-    rng = np.random.default_rng(seed)
-    return [rng.normal(0, 0.8, pair).astype(np.float32) for pair in itertools.pairwise(sizes)]
+def mlp(*sizes: int, bias: bool = True, seed: int = 0) -> Target:
+    random = np.random.default_rng(seed)
+    pairs = list(zip(sizes[1:], sizes, strict=False))
+    biases = [random.normal(0, 0.3, outputs) for outputs, _ in pairs] if bias else None
+    return mlp_target([random.normal(0, 0.8, pair) for pair in pairs], biases)
 
 
-def log_probabilities(weights, images):
-    x = images.astype(np.float64)
-    for weight in weights[:-1]:
-        x = np.maximum(x @ weight, 0)
-    logits = x @ weights[-1]
-    logits = logits - logits.max(1, keepdims=True)
-    return logits - np.log(np.exp(logits).sum(1, keepdims=True))
+def images(target: Target, count: int, seed: int = 1) -> np.ndarray:
+    assert target.network.given is not None
+    return np.random.default_rng(seed).uniform(0, 1, (count, *target.network.given.shape)).astype(np.float32)
 
 
-def by_differences(weights, images, step=1e-5):
+def log_probabilities(tensors: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+    """Of an MLP, in NumPy."""
+    x = x.astype(np.float64)
+    for layer in range(1, 1 + sum(name.endswith("weight") for name in tensors)):
+        x = np.maximum(x, 0) if layer > 1 else x
+        x = x @ tensors[f"fc{layer}.weight"].T + tensors.get(f"fc{layer}.bias", 0)
+    x = x - x.max(1, keepdims=True)
+    return x - np.log(np.exp(x).sum(1, keepdims=True))
+
+
+def exact(target: Target) -> dict[str, np.ndarray]:
+    return {name: value.astype(np.float64) for name, value in target.arrays().items()}
+
+
+def by_differences(target: Target, x: np.ndarray, step: float = 1e-5) -> dict[str, np.ndarray]:
     """F_i = mean over x of sum over y of p(y|x) (d log p(y|x) / d w_i)^2, one weight at a time."""
-    wide = [weight.astype(np.float64) for weight in weights]
-    probabilities = np.exp(log_probabilities(wide, images))
-    found = []
-    for layer in wide:
-        fisher = np.empty_like(layer)
-        for place in np.ndindex(layer.shape):
-            kept, sides = layer[place], []
+    tensors = exact(target)
+    probabilities, found = np.exp(log_probabilities(tensors, x)), {}
+    for name, values in tensors.items():
+        found[name] = np.empty_like(values)
+        for place in np.ndindex(values.shape):
+            kept, sides = values[place], []
             for sign in (1, -1):
-                layer[place] = kept + sign * step
-                sides.append(log_probabilities(wide, images))
-            layer[place] = kept
+                values[place] = kept + sign * step
+                sides.append(log_probabilities(tensors, x))
+            values[place] = kept
             slope = (sides[0] - sides[1]) / (2 * step)
-            fisher[place] = (probabilities * slope**2).sum(1).mean()
-        found.append(fisher)
+            found[name][place] = (probabilities * slope**2).sum(1).mean()
     return found
 
 
-@pytest.mark.parametrize("sizes", [(4, 3), (5, 4, 3), (4, 5, 3, 2)])
-def test_against_finite_differences(sizes):
-    weights = target(sizes)
-    images = np.random.default_rng(1).uniform(0, 1, (7, sizes[0])).astype(np.float32)
-    for found, wanted in zip(fisher_importance(weights, images), by_differences(weights, images), strict=True):
-        assert found.dtype == np.float64
-        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-7)
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("sizes", [(4, 3), (4, 5, 3, 2)])
+def test_against_finite_differences(sizes: tuple[int, ...], bias: bool) -> None:
+    target = mlp(*sizes, bias=bias)
+    x = images(target, 7)
+    found, wanted = fisher_importance(target, x), by_differences(target, x)
+    assert set(found) == set(wanted) == set(target.network.approximated)
+    for name, values in found.items():
+        assert values.dtype == np.float64
+        np.testing.assert_allclose(values, wanted[name], rtol=1e-4, atol=1e-7)
 
 
-def test_it_predicts_the_divergence_of_a_changed_weight():
-    weights = target((4, 6, 3))
-    images = np.random.default_rng(2).uniform(0, 1, (50, 4)).astype(np.float32)
-    fisher = fisher_importance(weights, images)
-    before = log_probabilities([w.astype(np.float64) for w in weights], images)
-    changed = [w.astype(np.float64) for w in weights]
-    changed[1][2, 1] += 1e-3
-    divergence = (np.exp(before) * (before - log_probabilities(changed, images))).sum(1).mean()
-    assert divergence == pytest.approx(fisher[1][2, 1] * 1e-3**2 / 2, rel=2e-3)
+@pytest.mark.parametrize("name", [name for name in NETWORKS if not name.startswith("mlp")])
+def test_against_the_derivatives_of_the_whole_network(name: str) -> None:
+    """Where weights are shared between places: one example and one class after the other. Norms are folded first."""
+    target = random_target(NETWORKS[name](True))
+    x, whole = images(target, 5), folded(target)
+    network, tensors = whole.network, {name: jnp.asarray(value) for name, value in whole.arrays().items()}
+
+    @jax.jit
+    @jax.vmap
+    def one(image: jax.Array) -> dict[str, jax.Array]:
+        def logs(weights: dict[str, jax.Array]) -> jax.Array:
+            return jax.nn.log_softmax(network.module({**tensors, **weights})(image[None])[0])  # type: ignore[operator]
+
+        weights = {name: tensors[name] for name in network.approximated}
+        probabilities = jnp.exp(logs(weights))
+        return {name: jnp.tensordot(probabilities, slope**2, 1) for name, slope in jax.jacrev(logs)(weights).items()}
+
+    wanted = one(jnp.asarray(x))
+    for batch_size in (None, 2):
+        found = fisher_importance(target, x, batch_size=batch_size)
+        assert {name: values.shape for name, values in found.items()} == network.approximated
+        for name, values in found.items():
+            np.testing.assert_allclose(values, wanted[name].mean(0), rtol=1e-3, atol=1e-7)
 
 
-def test_batches_only_round():
-    weights, images = target((4, 5, 3)), np.random.default_rng(3).uniform(0, 1, (23, 4)).astype(np.float32)
-    whole = fisher_importance(weights, images)
+def test_it_predicts_the_divergence_of_a_changed_weight() -> None:
+    target = mlp(4, 6, 3)
+    x, tensors = images(target, 50), exact(target)
+    fisher, before = fisher_importance(target, x), log_probabilities(tensors, x)
+    tensors["fc2.weight"][1, 2] += 1e-3
+    divergence = (np.exp(before) * (before - log_probabilities(tensors, x))).sum(1).mean()
+    assert divergence == pytest.approx(fisher["fc2.weight"][1, 2] * 1e-3**2 / 2, rel=2e-3)
+
+
+def test_batches_only_round() -> None:
+    target = mlp(4, 5, 3)
+    x = images(target, 23)
+    whole = fisher_importance(target, x)
     for batch_size in (1, 8, 23, 100):
-        for found, wanted in zip(fisher_importance(weights, images, batch_size=batch_size), whole, strict=True):
-            np.testing.assert_allclose(found, wanted, rtol=1e-5)
-    again = fisher_importance(weights, images)
-    assert all((first == second).all() for first, second in zip(whole, again, strict=True))
+        for name, values in fisher_importance(target, x, batch_size=batch_size).items():
+            np.testing.assert_allclose(values, whole[name], rtol=1e-5)
+    again = fisher_importance(target, x)
+    assert all((again[name] == values).all() for name, values in whole.items())
 
 
-def test_a_dead_input_and_a_dead_unit_have_no_importance():
-    weights, images = target((4, 5, 3)), np.random.default_rng(4).uniform(0, 1, (9, 4)).astype(np.float32)
-    images[:, 1] = 0
-    weights[0][:, 2] = -1
-    first, second = fisher_importance(weights, images)
-    assert (first[1] == 0).all() and (first[:, 2] == 0).all() and (second[2] == 0).all()
-    assert (first[0] > 0).any() and (second > 0).any()
+def test_a_dead_input_and_a_dead_unit_have_no_importance() -> None:
+    target = mlp(4, 5, 3, bias=False)
+    x, arrays = images(target, 9), target.arrays()
+    x[:, 1], arrays["fc1.weight"][2] = 0, -1
+    found = fisher_importance(Target(target.network, arrays), x)  # type: ignore[arg-type]
+    first, second = found["fc1.weight"], found["fc2.weight"]
+    assert (first[:, 1] == 0).all() and (first[2] == 0).all() and (second[:, 2] == 0).all()
+    assert (first[:, 0] > 0).any() and (second > 0).any()
 
 
-def test_damping_adds_the_mean_over_all_layers():
-    weights, images = target((4, 5, 3)), np.random.default_rng(4).uniform(0, 1, (9, 4)).astype(np.float32)
-    plain, damped = (fisher_importance(weights, images, damping=damping) for damping in (0, 0.5))
-    mean = np.concatenate([layer.ravel() for layer in plain]).mean()
-    for before, after in zip(plain, damped, strict=True):
-        np.testing.assert_allclose(after, before + 0.5 * mean, rtol=1e-12)
+def test_damping_adds_the_mean_over_all_weights() -> None:
+    target = mlp(4, 5, 3)
+    x = images(target, 9)
+    plain, damped = (fisher_importance(target, x, damping=damping) for damping in (0, 0.5))
+    mean = np.concatenate([values.ravel() for values in plain.values()]).mean()
+    for name, values in plain.items():
+        np.testing.assert_allclose(damped[name], values + 0.5 * mean, rtol=1e-12)
+    assert IMPORTANCES == {"uniform": None, "fisher": 0, "fisher-damped": 1}
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"weights": []}, "no layers"),
-        ({"weights": [np.ones((4, 1), np.float32)]}, "one output"),
-        ({"weights": [np.ones((4, 2), np.float32), np.ones((3, 2), np.float32)]}, "3 inputs"),
-        ({"weights": [np.full((4, 2), np.nan, np.float32)]}, "finite"),
+        ({"target": mlp(4, 1)}, "one output"),
+        ({"target": bag()}, "of a model's tensors nothing is known"),
         ({"images": np.zeros((0, 4), np.float32)}, "N from 1 up"),
-        ({"images": np.zeros((2, 3), np.float32)}, r"\[N, 4\]"),
+        ({"images": np.zeros((2, 3), np.float32)}, r"\['N', 4\]"),
+        ({"images": np.zeros(4, np.float32)}, r"not \[4\]"),
         ({"images": np.full((2, 4), np.nan, np.float32)}, "NaN"),
         ({"images": np.full((2, 4), 1e30, np.float32)}, "overflow"),
         ({"batch_size": 0}, "batch size"),
@@ -105,7 +148,7 @@ def test_damping_adds_the_mean_over_all_layers():
         ({"damping": np.nan}, "damping"),
     ],
 )
-def test_bad_input_is_refused(change, words):
-    arguments = {"weights": target((4, 2)), "images": np.ones((2, 4), np.float32), **change}
+def test_bad_input_is_refused(change: dict, words: str) -> None:
+    arguments = {"target": mlp(4, 2), "images": np.ones((2, 4), np.float32), **change}
     with pytest.raises(InputError, match=words):
         fisher_importance(**arguments)

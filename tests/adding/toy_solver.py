@@ -1,0 +1,31 @@
+"""A solver: the nearest single candidate, or none. It needs no registry: `solve` and `Promise(solver=...)` take it."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from lottery_jax.subset_sum import Solution, Solver
+from lottery_jax.subset_sum.engine.grid import Grid
+from lottery_jax.subset_sum.problem import Status
+from lottery_jax.subset_sum.solver import Stage
+
+
+@dataclasses.dataclass(frozen=True)
+class Nearest(Solver[Solution], Stage):
+    """The candidate nearest to the target, where it is nearer than nothing."""
+
+    max_candidates: ClassVar[int] = 2**16
+    failure: ClassVar[Status] = Status.NOT_FOUND
+
+    def stages(self, candidates: int) -> tuple[Stage, ...]:
+        return (self,)
+
+    def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
+        left = jnp.abs(grid.targets - grid.candidates)
+        nearest = jnp.arange(len(left))[:, None] == jnp.argmin(left, 0)
+        return nearest & (left < jnp.abs(grid.targets))
+
+    def chunk(self, candidates: int, cpu: bool) -> int:
+        return 512
