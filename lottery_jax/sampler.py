@@ -17,7 +17,7 @@ import numpy as np
 
 from lottery_jax.errors import InputError
 
-VERSION = 1
+SAMPLER_VERSION = 1
 """Version of the map from (seed, stream, index) to a weight; tickets of another version are refused."""
 
 MAX_SIZE = 2**32

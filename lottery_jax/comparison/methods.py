@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -188,6 +189,9 @@ def as_method(own: Any, options: Mapping[str, Any] | None = None) -> Method:
     """
     if not (issubclass(own, _OWN) if isinstance(own, type) else isinstance(own, _OWN)):
         raise InputError(f"{own!r} is no Method, Construction or Learner; derive it from one of them")
+    if inspect.isabstract(own):
+        missing = ", ".join(sorted(own.__abstractmethods__))
+        raise InputError(f"{own.__name__} does not say how to {missing}; write what its parent leaves open")
     made = own(**(options or {})) if isinstance(own, type) else own
     if isinstance(made, Construction):
         return Constructed(made)

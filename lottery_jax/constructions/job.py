@@ -68,7 +68,7 @@ class Job:
             "network": self.network.to_json(),
             "settings": self.settings,
             "seed": self.seed,
-            "sampler_version": sampler.VERSION,
+            "sampler_version": sampler.SAMPLER_VERSION,
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

@@ -94,7 +94,8 @@ class EdgePopup(Learner):
         if not (len(seeds) and len(keeps)) or (together is not None and together < 1):
             raise InputError(f"{len(seeds)} seeds, {len(keeps)} keeps, together={together}; give at least 1 of each")
         width = together or (1 if jax.default_backend() == "cpu" else len(seeds) * len(keeps))
-        trainer = _Trainer(source, self, epochs, len(dataset.train), width)
+        learner = dataclasses.replace(self, batch_size=min(self.batch_size, len(dataset.train)))
+        trainer = _Trainer(source, learner, epochs, len(dataset.train), width)
         return _train(trainer, dataset, seeds, keeps, stored or {}, progress)
 
     def optimizer(self, epochs: int, examples: int) -> optax.GradientTransformation:

@@ -50,7 +50,7 @@ class Header:
         """The header as JSON values."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         fields |= {"network": self.network.to_json(), "settings": dict(self.settings)}
-        return {"format": FORMAT, "version": VERSION, "sampler_version": sampler.VERSION, **fields}
+        return {"format": FORMAT, "version": VERSION, "sampler_version": sampler.SAMPLER_VERSION, **fields}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "Header":
@@ -62,7 +62,7 @@ class Header:
         return cls(**{**fields, "network": network_from_json(fields["network"])})
 
 
-VERSIONS = {"format": FORMAT, "version": VERSION, "sampler_version": sampler.VERSION}
+VERSIONS = {"format": FORMAT, "version": VERSION, "sampler_version": sampler.SAMPLER_VERSION}
 
 
 def check_tolerance(tolerance: Any) -> float:

@@ -113,6 +113,19 @@ def test_own_classes_and_objects_become_methods() -> None:
             as_method(wrong)
 
 
+def test_a_class_that_leaves_something_open_is_refused() -> None:
+    class Unfinished(Method):
+        label = "unfinished"
+
+    with pytest.raises(InputError, match="Unfinished does not say how to find"):
+        as_method(Unfinished)
+
+
+def test_few_examples_are_one_batch(tmp_path: Path) -> None:
+    records = compare(tiny.task(examples=12), ["edge-popup-wide"], out=tmp_path, **SETTINGS)
+    assert records[0].kept_weights
+
+
 def test_own_options_are_other_results_in_another_folder(tmp_path: Path) -> None:
     task, seen = tiny.task(), []
 

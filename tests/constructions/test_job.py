@@ -127,7 +127,7 @@ def test_the_identity_is_of_all_that_a_ticket_depends_on(monkeypatch: pytest.Mon
     again = planned(chunk_weights=64)
     assert again.identity == jobs[0].identity == planned().identity
     assert again.fingerprint != jobs[0].fingerprint == planned().fingerprint, "chunks of other sizes are no use"
-    monkeypatch.setattr(job_module.sampler, "VERSION", 99)
+    monkeypatch.setattr(job_module.sampler, "SAMPLER_VERSION", 99)
     assert planned().identity != jobs[0].identity
 
 
