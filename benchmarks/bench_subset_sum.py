@@ -38,6 +38,7 @@ CASES: dict[str, Callable[[Run], list[dict]]] = {
     "least-residual": search.least_residual,
     "xla": search.xla,
     "smallest": search.smallest,
+    "smallest-finer": search.smallest_finer,
     "shared": search.shared,
     "catalogue": search.catalogue,
     "exact": search.exact,

@@ -91,7 +91,9 @@ class Run:
         return candidates[picked], targets[picked]
 
 
-def judge(subsets: Any, candidates: np.ndarray, targets: np.ndarray) -> dict[str, float | int]:
+def judge(
+    subsets: Any, candidates: np.ndarray, targets: np.ndarray, tolerance: float = TOLERANCE
+) -> dict[str, float | int]:
     """Residuals and sizes of subsets [P, N] (bool, or -1, 0, 1), recomputed in float64.
 
     candidates: [P, N], [N], or [P, N, D] with targets [P, D], where a residual is the largest of the D.
@@ -109,6 +111,6 @@ def judge(subsets: Any, candidates: np.ndarray, targets: np.ndarray) -> dict[str
         "mean_residual": float(error.mean()),
         "median_residual": float(np.median(error)),
         "worst_residual": float(error.max()),
-        "within": int((error <= TOLERANCE).sum()),
+        "within": int((error <= tolerance).sum()),
         "kept_per_weight": kept / len(targets),
     }

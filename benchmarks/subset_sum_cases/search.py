@@ -71,6 +71,19 @@ def smallest(run: Run) -> Rows:
     return [{"solver": "Smallest", "candidates": candidates.shape[1]} | row]
 
 
+def smallest_finer(run: Run) -> Rows:
+    """Fewest candidates from U[-1, 1] within 0.001 of weights four times as large: many need four or more."""
+    candidates, targets = run.instances()
+    candidates = np.random.default_rng(1).uniform(-1, 1, candidates.shape).astype(np.float32)
+    targets, tolerance = targets * 4, TOLERANCE / 10
+    solution, row = measure(
+        lambda: solve(Problem(candidates, targets, tolerance), Smallest()), run.sizes.repeats, len(targets)
+    )
+    row |= judge(solution.subsets, candidates, targets, tolerance)
+    row["four_or_more"] = float((solution.sizes >= 4).mean())
+    return [{"solver": "Smallest, within 0.001", "candidates": candidates.shape[1]} | row]
+
+
 def shared(run: Run) -> Rows:
     """One vector of candidates for each output row, as published; one for all; and one for each weight."""
     candidates, targets = run.instances()

@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 
 from lottery_jax.errors import InputError, TicketError
+from lottery_jax.networks.dead_units import without_dead_units
 from lottery_jax.networks.gates import FixedGate
 from lottery_jax.networks.network import NO_REDRAWS, Network, Redraws
 from lottery_jax.networks.running import Forward, forward
@@ -132,11 +133,12 @@ class Ticket:
     def forward(self) -> Forward:
         """The masked random network as a function, compiled once for all tickets of one source.
 
-        As long as someone holds it, it is not built again.
+        Hidden units that no kept weight reaches are left out. As long as someone holds it, it is not built again.
         """
         built = self._built() if self._built is not None else None
         if built is None:
-            built = forward(self.network, {**self.pruned(), **self.stored})
+            network, random = without_dead_units(self.network, self.pruned())
+            built = forward(network, {**random, **self.stored})
             object.__setattr__(self, "_built", weakref.ref(built))
         return built
 

@@ -82,6 +82,22 @@ class Gadget(Source):
             first = np.maximum(first, 0) if sign > 0 else np.minimum(first, 0)
         return self.gain * first
 
+    def without_dead_units(self, pruned: Mapping[str, np.ndarray]) -> tuple[Source, Mapping[str, np.ndarray]]:
+        half, alive = self.units // 2, pruned["first"] != 0
+        # Half or nothing: other numbers, which differ from mask to mask, would each compile anew.
+        if not half or alive.sum(1).max() > half:
+            return self, pruned
+        units = np.argsort(~alive, axis=1, kind="stable")[:, :half]
+        found = {"first": np.take_along_axis(pruned["first"], units, 1)}
+        of, own = self.of, units[: self.of.inputs].reshape(self.of.groups, -1, half)
+        if of.groups > 1:
+            own = own.repeat(of.outputs // of.groups, 0)
+        places = own.reshape(*own.shape[:2], *(1 for _ in of.places), half)  # [O or 1, I / groups, ..., U / 2]
+        found["weight"] = np.take_along_axis(pruned["weight"], places, -1)
+        if of.bias:
+            found["bias"] = pruned["bias"][:, units[of.inputs]]
+        return dataclasses.replace(self, units=half), found
+
     def module(self, weights: Weights) -> nnx.Module:
         return MaskedGadget(self, weights)
 

@@ -62,6 +62,10 @@ class Source(Node):
         calls it.
         """
 
+    def without_dead_units(self, pruned: Mapping[str, np.ndarray]) -> tuple["Source", Mapping[str, np.ndarray]]:
+        """The leaf and its random tensors, zero where pruned, with fewer hidden units if many are never reached."""
+        return self, pruned
+
     def statistics(self, module: Any) -> dict[str, jax.Array]:
         return {} if module.measured is None else {"gain": module.measured[...]}
 
