@@ -26,9 +26,8 @@ from lottery_jax.errors import InputError
 from lottery_jax.learned.base import Learner
 from lottery_jax.networks.gates import TopKGate
 from lottery_jax.networks.network import NO_REDRAWS, Network
-from lottery_jax.networks.node import Gate, Node, child_path
+from lottery_jax.networks.node import Gate, child_path
 from lottery_jax.networks.sources.drawn import Matrix, Neighbours
-from lottery_jax.networks.sources.source import Source
 from lottery_jax.networks.target import listed
 from lottery_jax.networks.top_k import kept_count, top_k_mask
 from lottery_jax.progress import Progress, unseen
@@ -129,7 +128,7 @@ def _train(
     place, keep_place = (jnp.asarray(index.ravel()) for index in np.indices((len(seeds), len(keeps)), np.int32))
     counts = jax.tree.map(lambda count: count[keep_place], counts)
     scores = jax.tree.map(lambda score: score[place], scores)
-    gains = {child_path(path, "gain"): jnp.full(len(runs), leaf.gain) for path, leaf in network.sources.items()}
+    gains = {name: jnp.full(len(runs), gain) for name, gain in network.gains.items()}
     if normalise:
         gains = trainer.unit_gains(sources, fixed, train, _Run(place, counts, gains), scores)
     run = _Run(place, counts, gains)
@@ -145,7 +144,7 @@ def _train(
     masks, gains = jax.device_get((trainer.masks(state.parameters, counts), gains))
     return [
         make_ticket(
-            with_gains(network, {name: float(values[at]) for name, values in gains.items()}),
+            network.with_gains({name: float(values[at]) for name, values in gains.items()}),
             seed=seed,
             masks={name: mask[at] for name, mask in masks.items()},
             method="edge-popup",
@@ -266,15 +265,6 @@ def edge_tensors(network: Network) -> set[str]:
 def gates(scores: Tensors, counts: Tensors) -> Callable[[str], Gate]:
     """The gates whose masks follow the scores."""
     return lambda name: TopKGate(scores[name], counts[name])
-
-
-def with_gains(network: Network, gains: Mapping[str, float]) -> Network:
-    """The source with other gains, by name (`fc1.gain`)."""
-
-    def leaf(path: str, node: Node) -> Node:
-        return dataclasses.replace(node, gain=gains[child_path(path, "gain")]) if isinstance(node, Source) else node  # type: ignore[type-var]
-
-    return network.replaced(leaf)
 
 
 def _stack(trees: Sequence) -> Tensors:

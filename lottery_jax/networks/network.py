@@ -49,7 +49,7 @@ class Network:
         if "" in names:
             raise InputError("a tensor of the network has no name; put its node into a chain under one")
         # A learner gives gains by name: no tensor may be taken for one.
-        _check_different("tensors", names + [child_path(path, "gain") for path in self.sources])
+        _check_different("tensors", [*names, *self.gains])
         _check_different("leaves", [path for path, node in self.nodes() if not isinstance(node, Inner)])
         shapes = [*self.tensors.values(), *(tensor.shape for tensor in self.drawn.values())]
         if min(map(min, shapes)) < 1 or sum(map(math.prod, shapes)) > _MOST_WEIGHTS:
@@ -158,12 +158,24 @@ class Network:
         module = self.root.module(Weights(tensors, training=True))
         return module(x), dict(_statistics(self.root, module, ""))  # type: ignore[operator]
 
+    @property
+    def gains(self) -> dict[str, float]:
+        """What the output of each random leaf is multiplied by, by name (`fc1.gain`)."""
+        return {child_path(path, "gain"): leaf.gain for path, leaf in self.sources.items()}
+
+    def with_gains(self, gains: Mapping[str, float]) -> "Network":
+        """The source with other gains."""
+        leaves = {
+            path: dataclasses.replace(leaf, gain=gains[child_path(path, "gain")]) for path, leaf in self.sources.items()
+        }  # type: ignore[type-var]
+        return self.replaced(lambda path, node: leaves.get(path, node))
+
     def measured_gains(self, tensors: Mapping[str, Any], gate: Callable[[str], Gate], x: Any) -> dict[str, jax.Array]:
         """The gain of each random leaf that gives its output root mean square 1 on x, by name (`fc1.gain`)."""
         module = self.root.module(Weights(tensors, gate, measuring=True))
         module(x)  # type: ignore[operator]
         found = dict(_statistics(self.root, module, ""))
-        return {name: found[name] for name in (child_path(path, "gain") for path in self.sources)}  # means did not move
+        return {name: found[name] for name in self.gains}  # means did not move
 
     def draw(self, seed: int, redraws: Redraws | None = None) -> dict[str, np.ndarray]:
         """All random tensors, float32, regenerated on the host from the seed."""

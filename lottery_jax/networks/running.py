@@ -21,9 +21,11 @@ def forward(network: Network, tensors: Mapping[str, Any]) -> Forward:
     """A network with its tensors, stored and random ones by name, as a function; its arrays are placed once.
 
     Random tensors are pruned already: masks in the program would take a fifth of its time, batch by batch. All networks
-    of one tree share their compiled programs.
+    of one tree share their compiled programs, whatever their gains.
     """
-    return functools.partial(_run, network, {name: jnp.asarray(value) for name, value in tensors.items()})
+    gains = {name: np.float32(gain) for name, gain in network.gains.items()}
+    placed = {name: jnp.asarray(value) for name, value in {**tensors, **gains}.items()}
+    return functools.partial(_run, network.with_gains(dict.fromkeys(gains, 1.0)), placed)
 
 
 @functools.partial(jax.jit, static_argnums=0)
