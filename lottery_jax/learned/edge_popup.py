@@ -10,9 +10,12 @@ masks (`normalise=True`), for any sampler and any kept fraction. The first edges
 this: at random both edges of a path are kept with probability keep**2, but training soon aligns them.
 """
 
+import concurrent.futures
 import dataclasses
 import functools
 import itertools
+import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -24,21 +27,15 @@ import optax
 from lottery_jax.data import Dataset, Split
 from lottery_jax.errors import InputError
 from lottery_jax.learned.base import Learner
-from lottery_jax.networks.gates import TopKGate
-from lottery_jax.networks.network import NO_REDRAWS, Network
-from lottery_jax.networks.node import Gate, child_path
-from lottery_jax.networks.sources.drawn import Matrix, Neighbours
+from lottery_jax.learned.scores import Tensors, edge_tensors, gates, initial_scores, keep_counts
+from lottery_jax.networks.network import Network
 from lottery_jax.networks.target import listed
-from lottery_jax.networks.top_k import kept_count, top_k_mask
+from lottery_jax.networks.top_k import top_k_mask
 from lottery_jax.progress import Progress, unseen
-from lottery_jax.sampler import Sampler
 from lottery_jax.tickets.ticket import Ticket, make_ticket
 from lottery_jax.training import History, State, advance, begin, check_finite, drive, steps_per_epoch
 
-Tensors = dict[str, jax.Array]  # one array per random tensor, by its name
-
 SCALE_IMAGES = 256  # training images that the gains are measured on
-SCORE_STREAM = 1 << 31  # scores are drawn from the seed in streams that no source tensor uses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +58,7 @@ class EdgePopup(Learner):
     normalise: bool = True
     """Give each layer's output root mean square 1 at the start, for each kept fraction."""
     together: int | None = None
-    """Runs that share a step by vmap; one on a CPU and all elsewhere if left out."""
+    """Runs that share a step by vmap; one on a CPU, where each core has its own, and all elsewhere if left out."""
 
     def learn(
         self,
@@ -95,7 +92,25 @@ class EdgePopup(Learner):
         width = together or (1 if jax.default_backend() == "cpu" else len(seeds) * len(keeps))
         learner = dataclasses.replace(self, batch_size=min(self.batch_size, len(dataset.train)))
         trainer = _Trainer(source, learner, epochs, len(dataset.train), width)
-        return _train(trainer, dataset, seeds, keeps, stored or {}, progress)
+        runs = list(itertools.product(seeds, keeps))
+        groups = [runs[at : at + width] for at in range(0, len(runs), width)]
+        done, told, turn = [0] * len(groups), 0, threading.Lock()
+
+        def train(group: int) -> list[Ticket]:
+            def seen(epoch: int, _: int) -> None:
+                nonlocal told
+                with turn:
+                    done[group] = epoch
+                    if (mean := sum(done) // len(done)) > told:
+                        told = mean
+                        progress(told, epochs)
+
+            return _train(trainer, dataset, groups[group], stored or {}, unseen if progress is unseen else seen)
+
+        # The first one compiles for all. A step of one run leaves most of a CPU idle, so the others share it.
+        tickets = train(0)
+        with concurrent.futures.ThreadPoolExecutor((os.cpu_count() or 1) if width == 1 else 1) as pool:
+            return tickets + list(itertools.chain.from_iterable(pool.map(train, range(1, len(groups)))))
 
     def optimizer(self, epochs: int, examples: int) -> optax.GradientTransformation:
         """The optimiser of a whole training on this many examples."""
@@ -112,28 +127,27 @@ class EdgePopup(Learner):
 def _train(
     trainer: "_Trainer",
     dataset: Dataset,
-    seeds: Sequence[int],
-    keeps: Sequence[float],
+    runs: Sequence[tuple[int, float]],
     stored: Mapping[str, np.ndarray],
     progress: Progress,
 ) -> list[Ticket]:
-    """The tickets in the order (seed, keep)."""
-    network, optimizer, normalise = trainer.network, trainer.optimizer(), trainer.learner.normalise
-    runs = list(itertools.product(seeds, keeps))
-    counts = _stack([keep_counts(network, keep) for keep in keeps])
+    """The tickets of runs (seed, keep) that one program trains."""
+    network, normalise = trainer.network, trainer.learner.normalise
+    seeds = list(dict.fromkeys(seed for seed, _ in runs))
+    places = np.array([seeds.index(seed) for seed, _ in runs], np.int32)
+    # Rows are picked on the host: on a device each pick would be compiled.
+    counts = _stack([keep_counts(network, keep) for _, keep in runs])
+    scores = _stack([initial_scores(network, seed) for seed in seeds], places)
     sources = _stack([network.draw(seed) for seed in seeds])
-    scores = _stack([initial_scores(network, seed) for seed in seeds])
     fixed = {name: jnp.asarray(value) for name, value in stored.items()}
     train = Split(jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels))
-    place, keep_place = (jnp.asarray(index.ravel()) for index in np.indices((len(seeds), len(keeps)), np.int32))
-    counts = jax.tree.map(lambda count: count[keep_place], counts)
-    scores = jax.tree.map(lambda score: score[place], scores)
-    gains = {name: jnp.full(len(runs), gain) for name, gain in network.gains.items()}
+    gains = {name: jnp.asarray(np.full(len(runs), gain, np.float32)) for name, gain in network.gains.items()}
+    place = jnp.asarray(places)
     if normalise:
         gains = trainer.unit_gains(sources, fixed, train, _Run(place, counts, gains), scores)
     run = _Run(place, counts, gains)
     keys = jnp.stack([jax.random.key(seed % 2**32) for seed, _ in runs])
-    state = jax.vmap(lambda scores, key: begin(scores, key=key, optimizer=optimizer))(scores, keys)
+    state = trainer.begin(scores, keys)
     state, history = drive(
         lambda state, part: trainer.advance(state, sources, fixed, train, run, part),
         state,
@@ -203,6 +217,11 @@ class _Trainer:
 
         return self.over_runs(one, (runs, scores))
 
+    @functools.partial(jax.jit, static_argnums=0)
+    def begin(self, scores: Tensors, keys: jax.Array) -> State:
+        """The state of each run before the first epoch."""
+        return jax.vmap(lambda scores, key: begin(scores, key=key, optimizer=self.optimizer()))(scores, keys)
+
     @functools.partial(jax.jit, static_argnums=(0, 6), donate_argnums=1)
     def advance(
         self, state: State, sources: Tensors, fixed: Tensors, train: Split, runs: _Run, epochs: int
@@ -234,41 +253,8 @@ class _Trainer:
         return self.over_runs(lambda run: jax.tree.map(lambda s, c: top_k_mask(s, c) > 0, *run), (scores, counts))
 
 
-def keep_counts(network: Network, keep: float) -> dict[str, np.ndarray]:
-    """Kept entries of each tensor, exact; raises `InputError` for a keep outside [0, 1]."""
-    return {name: np.asarray(kept_count(keep, drawn.size), np.int32) for name, drawn in network.drawn.items()}
-
-
-def initial_scores(network: Network, seed: int) -> dict[str, np.ndarray]:
-    """Kaiming-uniform scores, as published: U[-b, b] with b = 1 / sqrt(fan-in of the tensor)."""
-    scores, edges = {}, edge_tensors(network)
-    for name, drawn in network.drawn.items():
-        matrix = isinstance(drawn.layout, Matrix)
-        fan = drawn.shape[0] if name in edges else drawn.size / drawn.shape[0]
-        bound = float(fan) ** -0.5
-        own = dataclasses.replace(
-            drawn,
-            sampler=Sampler.uniform(-bound, bound),
-            stream=SCORE_STREAM + drawn.stream,
-            layout=drawn.layout if matrix else Neighbours(drawn.width),
-            shared=1,
-        )
-        scores[name] = own.draw_all(seed, NO_REDRAWS)
-    return scores
-
-
-def edge_tensors(network: Network) -> set[str]:
-    """The random tensors between a leaf's inputs and its weights, by name."""
-    return {child_path(path, name) for path, leaf in network.sources.items() for name in leaf.edges}
-
-
-def gates(scores: Tensors, counts: Tensors) -> Callable[[str], Gate]:
-    """The gates whose masks follow the scores."""
-    return lambda name: TopKGate(scores[name], counts[name])
-
-
-def _stack(trees: Sequence) -> Tensors:
-    return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *trees)
+def _stack(trees: Sequence, places: Any = slice(None)) -> Tensors:
+    return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)[places]), *trees)
 
 
 def _at(tensors: Tensors, place: jax.Array) -> Tensors:

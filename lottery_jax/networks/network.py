@@ -166,8 +166,10 @@ class Network:
     def with_gains(self, gains: Mapping[str, float]) -> "Network":
         """The source with other gains."""
         leaves = {
-            path: dataclasses.replace(leaf, gain=gains[child_path(path, "gain")]) for path, leaf in self.sources.items()
-        }  # type: ignore[type-var]
+            path: dataclasses.replace(leaf, gain=gain)  # type: ignore[type-var]
+            for path, leaf in self.sources.items()
+            if (gain := gains[child_path(path, "gain")]) != leaf.gain
+        }
         return self.replaced(lambda path, node: leaves.get(path, node))
 
     def measured_gains(self, tensors: Mapping[str, Any], gate: Callable[[str], Gate], x: Any) -> dict[str, jax.Array]:

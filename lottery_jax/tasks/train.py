@@ -65,7 +65,7 @@ def _train(network: Network, dataset: Dataset, recipe: Recipe, seed: int, progre
     """The trained tensors on the host."""
     initial_key, key = jax.random.split(jax.random.key(seed))
     steps = recipe.epochs * training.steps_per_epoch(len(dataset.train), recipe.batch_size)
-    state = training.begin(network.initial(initial_key), key=key, optimizer=_optimizer(recipe, steps))
+    state = _begin(recipe, steps, network.initial(initial_key), key)
     train = jax.device_put(dataset.train)
 
     def advance_by(state: training.State, epochs: int) -> tuple[training.State, training.History]:
@@ -74,6 +74,11 @@ def _train(network: Network, dataset: Dataset, recipe: Recipe, seed: int, progre
     state, _ = training.drive(advance_by, state, epochs=recipe.epochs, progress=progress)
     training.check_finite(state.parameters, "the target")
     return {name: np.asarray(value) for name, value in state.parameters.items()}
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _begin(recipe: Recipe, steps: int, initial: dict[str, jax.Array], key: jax.Array) -> training.State:
+    return training.begin(initial, key=key, optimizer=_optimizer(recipe, steps))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))

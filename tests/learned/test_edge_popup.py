@@ -9,7 +9,8 @@ import pytest
 from lottery_jax.comparison.evaluation import accuracy
 from lottery_jax.data import Dataset, Split, load
 from lottery_jax.errors import InputError
-from lottery_jax.learned.edge_popup import EdgePopup, initial_scores
+from lottery_jax.learned.edge_popup import EdgePopup
+from lottery_jax.learned.scores import initial_scores
 from lottery_jax.learned.sources import redundant_source, wide_source
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.layers.reshape import Flatten
