@@ -9,7 +9,7 @@ from lottery_jax.cli.bars import bars
 from lottery_jax.cli.extended import methods_of
 from lottery_jax.cli.settings import Compare, command_line, learning_epochs
 from lottery_jax.comparison.comparing import Comparison, Protocol
-from lottery_jax.comparison.report import tables, write_report
+from lottery_jax.comparison.report import tables
 from lottery_jax.storage.files import check_writable
 from lottery_jax.tasks import load_task
 
@@ -45,14 +45,7 @@ def run_compare(command: Compare, results: TextIO) -> int:
                 records += found
                 for record in found if command.json else ():
                     print(record.to_json(), file=results, flush=True)
-            path = write_report(
-                comparison.folder,
-                records,
-                title=f"Strong lottery tickets on {task.name}",
-                configuration=comparison.configuration,
-                command=command_line(command),
-                lead=comparison.lead,
-            )
+            path = comparison.report(records, command_line(command))
     console = Console(file=results)
     if not command.json:
         for table in tables(records, width=console.width):

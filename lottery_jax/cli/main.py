@@ -12,19 +12,20 @@ from typing import Annotated, Any, TextIO
 
 import tyro
 
-from lottery_jax.cli.settings import Approximate, Compare, Export, Verify
+from lottery_jax.cli.settings import SHARED, Approximate, Compare, Export, Verify
 from lottery_jax.cluster import supervisor
 from lottery_jax.errors import ClusterError, InputError, TicketError
 
 Command = Compare | Approximate | Verify | Export
-_SHARED = ("--distributed", "--coordinator", "--processes", "--process")  # options of a job of several processes
 _DESCRIPTION = "Strong lottery tickets: prune random networks into trained ones, and verify it."
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit; `arguments` default to the process's own."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    shared = words[:1] == ["approximate"] and any(word.partition("=")[0] in _SHARED for word in words)
+    # Asked of the words, for whoever only supervises needs nothing that parsing imports.
+    known = {f"--{name}" for name in SHARED}
+    shared = words[:1] == ["approximate"] and any(word.partition("=")[0] in known for word in words)
     if shared and not supervisor.follow():
         sys.exit(supervisor.supervise(words))
     try:

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import tyro
 
+SHARED = ("distributed", "coordinator", "processes", "process")
+"""Options of `Approximate` that say that other processes take part."""
+
 
 @dataclasses.dataclass(frozen=True)
 class TaskOptions:
@@ -95,7 +98,8 @@ class Approximate(TaskOptions):
     @property
     def shared(self) -> bool:
         """True where other processes take part."""
-        return self.distributed or (self.coordinator, self.processes, self.process) != (None, None, None)
+        given = (getattr(self, name) for name in SHARED)
+        return any(value is not None and value is not False for value in given)  # process 0 is given, too
 
 
 @dataclasses.dataclass(frozen=True)

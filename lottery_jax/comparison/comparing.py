@@ -17,6 +17,7 @@ from lottery_jax.comparison.evaluation import Metrics, compared
 from lottery_jax.comparison.measuring import Measured, describe, measure
 from lottery_jax.comparison.methods import Bench, Method
 from lottery_jax.comparison.records import Record, append_records, read_records, run_folder, write_configuration
+from lottery_jax.comparison.report import write_report
 from lottery_jax.errors import InputError
 from lottery_jax.networks.fold import folded
 from lottery_jax.progress import Progress, unseen
@@ -110,13 +111,16 @@ class Comparison:
         with locked(self.folder, "the run folder"):
             yield
 
-    @property
-    def lead(self) -> str:
-        """The report's first sentence."""
-        return (
+    def report(self, records: Sequence[Record], command: str) -> Path:
+        """Write the report of some records into the run folder; command: what makes it again."""
+        lead = (
             f"A trained network of {self.target.weights:,} weights on {self.task.name} is the target. Each"
             " method prunes a random network that is never trained. Every ticket was saved, read back, verified against"
             " the target and rebuilt before it was measured."
+        )
+        title = f"Strong lottery tickets on {self.task.name}"
+        return write_report(
+            self.folder, records, title=title, configuration=self.configuration, command=command, lead=lead
         )
 
     @property

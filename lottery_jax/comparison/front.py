@@ -8,7 +8,6 @@ from pathlib import Path
 from lottery_jax.comparison.comparing import Comparison, Protocol
 from lottery_jax.comparison.methods import Method, all_methods, as_method
 from lottery_jax.comparison.records import Record
-from lottery_jax.comparison.report import write_report
 from lottery_jax.constructions.base import Construction
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.learned.base import Learner
@@ -76,12 +75,5 @@ def compare(
     comparison = Comparison(task, protocol, Path(out), others=known, progress=progress)
     with comparison.held():
         records = [record for method, seed in comparison.pairs for record in comparison.run(method, seed)]
-        write_report(
-            comparison.folder,
-            records,
-            title=f"Strong lottery tickets on {task.name}",
-            configuration=comparison.configuration,
-            command="lottery_jax.compare(task, ...)",
-            lead=comparison.lead,
-        )
+        comparison.report(records, "lottery_jax.compare(task, ...)")
     return records

@@ -1,6 +1,5 @@
 """Data sets: read where prepared, downloaded where not, decoded once, always split in the same way."""
 
-import concurrent.futures
 import hashlib
 import os
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from lottery_jax.data.cache import cache_folder, recall, store
-from lottery_jax.data.dataset import Dataset, Split, fixed_order, stratified
+from lottery_jax.data.dataset import Dataset, Split, fixed_order, stratified, unit_floats
 from lottery_jax.data.downloads import DownloadError, Pictures, download
 from lottery_jax.data.own import load_own
 from lottery_jax.data.prepared import prepared_folder, read_prepared
@@ -103,13 +102,4 @@ def _read_once(name: str, data_dir: str | os.PathLike[str] | None, cache: Path) 
 
 
 def _split(images: np.ndarray, labels: np.ndarray, white: int) -> Split:
-    """Scale uint8 images [N, H, W, C] to float32 in [0, 1]."""
-    scaled = np.empty(images.shape, np.float32)
-
-    def scale(part: slice) -> None:
-        np.divide(images[part], np.float32(white), out=scaled[part])
-
-    step = 4096
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(scale, [slice(start, start + step) for start in range(0, len(images), step)]))
-    return Split(scaled, np.asarray(labels, np.int32))
+    return Split(unit_floats(images, white), np.asarray(labels, np.int32))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lottery_jax.data.dataset import Dataset, Split, fixed_order, stratified
+from lottery_jax.data.dataset import Dataset, Split, fixed_order, stratified, unit_floats
 from lottery_jax.errors import InputError
 
 PARTS = ("train", "validation", "test")
@@ -68,7 +68,7 @@ def _examples(arrays: dict[str, np.ndarray], prefix: str, where: str) -> Split:
             f"{prefix}images of {where} have shape {list(images.shape)}; use [N, H, W, C], [N, H, W] or [N, D]"
         )
     if images.dtype == np.uint8:
-        images = np.divide(images, np.float32(255), dtype=np.float32)
+        images = unit_floats(images, 255)
     if images.dtype.kind != "f":
         raise InputError(f"{prefix}images of {where} must be bytes or finite floats, not {images.dtype}")
     with np.errstate(over="ignore", invalid="ignore"):

@@ -90,3 +90,10 @@ class Solver(abc.ABC, Generic[Answer]):
                 f"N = {candidates} candidates is too many for {type(self).__name__}, which takes up to"
                 f" {self.max_candidates}; use Randomized for any N"
             )
+
+
+class SinglePass(Solver[Answer], Stage):
+    """A solver that is its own only pass."""
+
+    def stages(self, candidates: int) -> tuple[Stage, ...]:
+        return (self,)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from lottery_jax.networks.node import child_path
-from lottery_jax.networks.sources.drawn import Drawn
+from lottery_jax.networks.sources.drawn import Drawn, attempts_of
 from lottery_jax.networks.sources.source import Source
 from lottery_jax.tickets.ticket import Ticket
 
@@ -84,9 +84,7 @@ def effective(ticket: Ticket, leaf: Leaf, first: int, count: int) -> Effective:
     kept = np.flatnonzero(np.unpackbits(packed, count=bits, bitorder="little"))
     row, column = np.divmod(kept, drawn.width)
     begin, end = first // drawn.shared, (first + count - 1) // drawn.shared + 1
-    attempts = np.zeros(end - begin, np.int64)
-    low, high = np.searchsorted(leaf.redraws[:, 0], (begin, end))
-    attempts[leaf.redraws[low:high, 0] - begin] = leaf.redraws[low:high, 1]
+    attempts = attempts_of(leaf.redraws, begin, end)
     block = (first + row) // drawn.shared
     weights = drawn.draw_columns(ticket.seed, block, column, attempts[block - begin]).astype(np.float64)
     values = np.empty((len(leaf.signs), count))

@@ -6,21 +6,18 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from lottery_jax.subset_sum import Solution, Solver
+from lottery_jax.subset_sum import Solution
 from lottery_jax.subset_sum.engine.grid import Grid
 from lottery_jax.subset_sum.problem import Status
-from lottery_jax.subset_sum.solver import Stage
+from lottery_jax.subset_sum.solver import SinglePass
 
 
 @dataclasses.dataclass(frozen=True)
-class Nearest(Solver[Solution], Stage):
+class Nearest(SinglePass[Solution]):
     """The candidate nearest to the target, where it is nearer than nothing."""
 
     max_candidates: ClassVar[int] = 2**16
     failure: ClassVar[Status] = Status.NOT_FOUND
-
-    def stages(self, candidates: int) -> tuple[Stage, ...]:
-        return (self,)
 
     def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
         left = jnp.abs(grid.targets - grid.candidates)

@@ -14,6 +14,8 @@ from lottery_jax.storage.sealed import SealedFile, seal
 from lottery_jax.storage.store import read_array
 from lottery_jax.tickets.ticket import ENTRY, source_digest
 
+Header, Tensors = dict[str, Any], dict[str, np.ndarray]
+
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Header and tensors of a ticket's file."""
@@ -38,3 +40,7 @@ def small_target(*, nonnegative: bool = True, biases: bool = False, seed: int = 
     weights = [random.uniform(-0.5, 0.5, shape).astype(np.float32) for shape in ((6, 9), (4, 6))]
     own = [random.uniform(-1, 1, size).astype(np.float32) for size in (6, 4)] if biases else None
     return mlp_target(weights, own, nonnegative=nonnegative)
+
+
+TARGET = small_target(biases=True)
+TOLERANCE = 0.1

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from lottery_jax.subset_sum.engine.grid import Grid
 from lottery_jax.subset_sum.problem import Solution, Status
 from lottery_jax.subset_sum.search.positive import from_positive, sorted_down, to_positive
-from lottery_jax.subset_sum.solver import Solver, Stage
+from lottery_jax.subset_sum.solver import SinglePass
 
 
 @dataclasses.dataclass(frozen=True)
-class Differencing(Solver[Solution], Stage):
+class Differencing(SinglePass[Solution]):
     """The two largest numbers are put on opposite sides, which leaves their difference; until one number is left.
 
     A subset sum t of the numbers X is a partition of X with bias Lambda - 2 t, Lambda = sum X: one more number, whose
@@ -30,9 +30,6 @@ class Differencing(Solver[Solution], Stage):
 
     max_candidates: ClassVar[int] = 2**14
     failure: ClassVar[Status] = Status.NOT_FOUND
-
-    def stages(self, candidates: int) -> tuple[Stage, ...]:
-        return (self,)
 
     def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
         form = to_positive(grid)

@@ -8,11 +8,11 @@ import jax
 from lottery_jax.subset_sum.engine.grid import Grid
 from lottery_jax.subset_sum.problem import Solution
 from lottery_jax.subset_sum.search.pairs import nearest_of_all
-from lottery_jax.subset_sum.solver import Solver, Stage
+from lottery_jax.subset_sum.solver import SinglePass
 
 
 @dataclasses.dataclass(frozen=True)
-class Exhaustive(Solver[Solution], Stage):
+class Exhaustive(SinglePass[Solution]):
     """The subset of least residual, exact, by trying all 2**N: for checking the other solvers, and for small N.
 
     Three vector operations for each subset; memory for the 2**(N/2) sums of each half and no more.
@@ -25,9 +25,6 @@ class Exhaustive(Solver[Solution], Stage):
     """
 
     max_candidates: ClassVar[int] = 26
-
-    def stages(self, candidates: int) -> tuple[Stage, ...]:
-        return (self,)
 
     def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
         return nearest_of_all(grid.candidates, grid.targets)

@@ -9,11 +9,11 @@ from lottery_jax.errors import InputError
 from lottery_jax.subset_sum.engine.grid import Grid
 from lottery_jax.subset_sum.problem import Solution
 from lottery_jax.subset_sum.search.by_size import closest_of_sizes, problems_at_once
-from lottery_jax.subset_sum.solver import Solver, Stage
+from lottery_jax.subset_sum.solver import SinglePass
 
 
 @dataclasses.dataclass(frozen=True)
-class FixedSize(Solver[Solution], Stage):
+class FixedSize(SinglePass[Solution]):
     """The subset of least residual among those of exactly k candidates, exact; `Pareto` gives many k at once.
 
     A problem marked infeasible has no subset of k candidates within the tolerance. C(N, k) subsets are tried, three
@@ -41,9 +41,6 @@ class FixedSize(Solver[Solution], Stage):
             raise InputError(
                 f"a subset of k = {self.k} needs as many candidates; N is {candidates}, so use a smaller k"
             )
-
-    def stages(self, candidates: int) -> tuple[Stage, ...]:
-        return (self,)
 
     def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
         return closest_of_sizes(grid.candidates, grid.targets, (self.k,))[0]

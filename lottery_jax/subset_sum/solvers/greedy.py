@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from lottery_jax.subset_sum.engine.grid import Grid
 from lottery_jax.subset_sum.problem import Solution, Status
 from lottery_jax.subset_sum.search.positive import sorted_down, unsorted
-from lottery_jax.subset_sum.solver import Solver, Stage
+from lottery_jax.subset_sum.solver import SinglePass
 
 
 @dataclasses.dataclass(frozen=True)
-class Greedy(Solver[Solution], Stage):
+class Greedy(SinglePass[Solution]):
     """The largest candidate not above what is left of the target, until none fits; any N, no search.
 
     Only candidates of the target's sign are used, so what is left only falls and never changes sign: one pass over
@@ -32,9 +32,6 @@ class Greedy(Solver[Solution], Stage):
 
     max_candidates: ClassVar[int] = 2**16
     failure: ClassVar[Status] = Status.NOT_FOUND
-
-    def stages(self, candidates: int) -> tuple[Stage, ...]:
-        return (self,)
 
     def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
         a, target = grid.candidates, grid.targets

@@ -9,13 +9,13 @@ from lottery_jax.subset_sum.engine.grid import Grid
 from lottery_jax.subset_sum.kernels import at_hand
 from lottery_jax.subset_sum.problem import Solution
 from lottery_jax.subset_sum.search.sorted_sums import closest_subset
-from lottery_jax.subset_sum.solver import HostSearch, SharedSearch, Solver, Stage
+from lottery_jax.subset_sum.solver import HostSearch, SharedSearch, SinglePass
 
 _WORTH_SHARING = 64  # targets of one row: with fewer, the row's long list costs more than it saves
 
 
 @dataclasses.dataclass(frozen=True)
-class MeetInTheMiddle(Solver[Solution], Stage):
+class MeetInTheMiddle(SinglePass[Solution]):
     """The subset of least residual, exact on the grid (see `grid`), in O(N 2**(N/2)) operations and memory.
 
     N = 21 takes some 100 thousand lane operations; each two more candidates double it. Horowitz and Sahni 1974.
@@ -35,9 +35,6 @@ class MeetInTheMiddle(Solver[Solution], Stage):
     hopper_kernel: bool = dataclasses.field(default=False, repr=False)  # no part of what is found
 
     max_candidates: ClassVar[int] = 44
-
-    def stages(self, candidates: int) -> tuple[Stage, ...]:
-        return (self,)
 
     def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
         if not self.hopper_kernel:

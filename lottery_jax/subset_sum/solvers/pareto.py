@@ -11,11 +11,11 @@ from lottery_jax.subset_sum.engine.grid import Grid
 from lottery_jax.subset_sum.front import Front
 from lottery_jax.subset_sum.problem import Solution
 from lottery_jax.subset_sum.search.by_size import closest_of_sizes, problems_at_once
-from lottery_jax.subset_sum.solver import Solver, Stage
+from lottery_jax.subset_sum.solver import SinglePass
 
 
 @dataclasses.dataclass(frozen=True)
-class Pareto(Solver[Front], Stage):
+class Pareto(SinglePass[Front]):
     """The subset of least residual of each size 0, 1, ... k_max, exact: `solve` returns a `Front`.
 
     Three vector operations for each of the sum of C(N, k) subsets, k <= k_max: 82 thousand subsets for N = 21 and
@@ -39,9 +39,6 @@ class Pareto(Solver[Front], Stage):
     @property
     def columns(self) -> tuple[int, ...]:
         return (self.k_max + 1,)
-
-    def stages(self, candidates: int) -> tuple[Stage, ...]:
-        return (self,)
 
     def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
         return closest_of_sizes(grid.candidates, grid.targets, tuple(range(self.k_max + 1)))

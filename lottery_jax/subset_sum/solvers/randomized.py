@@ -12,13 +12,13 @@ from lottery_jax.subset_sum.problem import Solution, Status
 from lottery_jax.subset_sum.search.pairs import nearest_of_all
 from lottery_jax.subset_sum.search.positive import from_positive, to_positive
 from lottery_jax.subset_sum.search.sorted_sums import closest_subset
-from lottery_jax.subset_sum.solver import Solver, Stage
+from lottery_jax.subset_sum.solver import SinglePass
 
 _VECTOR_WINDOW = 12
 
 
 @dataclasses.dataclass(frozen=True)
-class Randomized(Solver[Solution], Stage):
+class Randomized(SinglePass[Solution]):
     """Exact windows over random backgrounds, for N up to thousands; keeps the best subset seen.
 
     Each restart builds a background by walking through the candidates in random order and taking those that bring
@@ -49,9 +49,6 @@ class Randomized(Solver[Solution], Stage):
             raise InputError(f"window must be from 1 to 24, not {self.window}; more costs 2**(window/2) per round")
         if self.rounds < 1 or self.restarts < 1:
             raise InputError(f"rounds and restarts must be at least 1, not {self.rounds} and {self.restarts}")
-
-    def stages(self, candidates: int) -> tuple[Stage, ...]:
-        return (self,)
 
     def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
         assert key is not None

@@ -10,11 +10,11 @@ import numpy as np
 from lottery_jax.subset_sum.engine.grid import Grid
 from lottery_jax.subset_sum.problem import Problem, Solution, unpack_bits, words
 from lottery_jax.subset_sum.search.pairs import first_row
-from lottery_jax.subset_sum.solver import Solver, Stage
+from lottery_jax.subset_sum.solver import SinglePass
 
 
 @dataclasses.dataclass(frozen=True)
-class Signed(Solver[Solution], Stage):
+class Signed(SinglePass[Solution]):
     """The least residual with each candidate left out, added or subtracted, exact: a mask in {-1, 0, 1}.
 
     3**N sums instead of 2**N, so 13 candidates resolve what 21 do without signs. The halves' 3**(N/2) sums are sorted
@@ -29,9 +29,6 @@ class Signed(Solver[Solution], Stage):
     """
 
     max_candidates: ClassVar[int] = 26
-
-    def stages(self, candidates: int) -> tuple[Stage, ...]:
-        return (self,)
 
     def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
         """Chosen of the candidates and of their opposites, bool [2 N, B]: see `prepared`."""

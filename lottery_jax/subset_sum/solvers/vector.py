@@ -8,11 +8,11 @@ import jax
 from lottery_jax.subset_sum.engine.grid import Grid
 from lottery_jax.subset_sum.problem import Solution
 from lottery_jax.subset_sum.search.pairs import nearest_of_all
-from lottery_jax.subset_sum.solver import Solver, Stage
+from lottery_jax.subset_sum.solver import SinglePass
 
 
 @dataclasses.dataclass(frozen=True)
-class Vector(Solver[Solution], Stage):
+class Vector(SinglePass[Solution]):
     """One subset of N vectors whose sum is nearest to a vector of D <= 8 components, exact up to N = 24.
 
     For structured pruning: a kept neuron or filter serves all D weights at once. Candidates are [P, N, D] or [N, D]
@@ -32,9 +32,6 @@ class Vector(Solver[Solution], Stage):
 
     max_candidates: ClassVar[int] = 24
     vectors: ClassVar[tuple[bool, ...]] = (True,)
-
-    def stages(self, candidates: int) -> tuple[Stage, ...]:
-        return (self,)
 
     def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
         return nearest_of_all(grid.candidates, grid.targets)
