@@ -8,6 +8,7 @@ import re
 import statistics
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,15 @@ def test_every_name_of_the_front_door_is_there() -> None:
     assert set(lottery_jax.__all__) <= set(dir(lottery_jax))
     with pytest.raises(AttributeError, match="no attribute 'prune'"):
         importlib.import_module("lottery_jax").prune  # noqa: B018
+
+
+def test_every_room_says_what_is_public() -> None:
+    for room in lottery_jax._ROOMS:
+        names = getattr(getattr(lottery_jax, room), "__all__", ())
+        assert names, f"{room} exports nothing"
+        found = {name: getattr(getattr(lottery_jax, room), name) for name in names}
+        assert [name for name, value in found.items() if isinstance(value, types.ModuleType)] == [], room
+    assert lottery_jax.learned.EdgePopup.name == "edge-popup"
 
 
 def test_importing_the_package_is_instant() -> None:

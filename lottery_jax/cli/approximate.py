@@ -1,12 +1,13 @@
 """`lottery-jax approximate`: from a target to a ticket's file, told as it goes."""
 
+import contextlib
 import dataclasses
 import sys
-import time
 from pathlib import Path
 from typing import Any, TextIO
 
-from lottery_jax.cli.bars import bars
+from lottery_jax.cli import interrupt
+from lottery_jax.cli.bars import Shown, bars
 from lottery_jax.cli.extended import construction_of
 from lottery_jax.cli.findings import certified, show
 from lottery_jax.cli.settings import Approximate
@@ -15,13 +16,15 @@ from lottery_jax.comparison.measuring import measure
 from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.budget.budget import Budget
 from lottery_jax.constructions.budget.importance import IMPORTANCES, fisher_importance
+from lottery_jax.constructions.chunks import Folder
 from lottery_jax.constructions.goal import Goal
 from lottery_jax.constructions.job import Job, plan_job
 from lottery_jax.constructions.promise import Promise
-from lottery_jax.constructions.run import run_to_file
+from lottery_jax.constructions.run import chunk_folder, run_to_file
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.networks.target import Target
 from lottery_jax.sampler import seed_words
+from lottery_jax.stopwatch import Stopwatch
 from lottery_jax.storage.files import check_writable
 from lottery_jax.tasks import Task, load_model, load_task
 from lottery_jax.tickets.certificate import certify
@@ -31,27 +34,40 @@ def run_approximate(command: Approximate, results: TextIO) -> int:
     """Plan, solve what is missing, write the ticket, and say what the verifier and the test set find in the file."""
     construction, damping = _check(command)
     cluster = _cluster(command)
-    with bars("reading the target") as shown:
-        target, task, skipped = _target(command, shown.part)
-        shown.begin("planning")
+    with bars(quiet=command.quiet) as shown, interrupt.keeping(lambda: _kept(command.out)):
+        target, task, skipped = _target(command, shown.part("reading the target"))
+        shown.part("planning")
         job = plan_job(target, construction, _goal(command, target, task, damping), seed=command.seed)
-        shown.begin("solving, weights")
-        start = time.perf_counter()
-        done = run_to_file(job, command.out, progress=shown.part, cluster=cluster)
-        seconds = time.perf_counter() - start
+        with contextlib.ExitStack() as stack:
+            if cluster.processes == 1:
+                stack.enter_context(interrupt.closing(Folder(chunk_folder(command.out)).remove_unfinished))
+            watch = stack.enter_context(Stopwatch())
+            progress = shown.part("weights")
+            done = run_to_file(job, command.out, force=command.force, progress=progress, cluster=cluster)
         cluster.leave()
         if cluster.process:
             print(f"lottery-jax: process {cluster.process} of {cluster.processes} is done", file=sys.stderr)
             return 0
-        shown.begin("verifying")
-        found = _measured(command.out, job, task, shown.part)
-    for damaged in done.damaged:
-        print(f"lottery-jax: {damaged}; this chunk was solved again", file=sys.stderr)
+        assert done.path is not None
+        with interrupt.keeping(lambda: f"the ticket is written, {str(done.path)!r}, but was not verified yet"):
+            found = _measured(done.path, job, task, shown)
     for name, reason in () if command.json else skipped.items():
         print(f"skipped {name}: {reason}", file=results)
-    found |= {"ticket": str(command.out), "seconds": seconds, "skipped": skipped}
+    found |= {"ticket": str(done.path), "skipped": skipped}
+    found |= {"seconds": watch.seconds, "search_seconds": watch.work, "compilation_seconds": watch.compilation}
     found |= {"solved_weights": done.solved, "found_weights": done.found}
     return show(found, results, as_json=command.json)
+
+
+def _kept(out: Path) -> str:
+    """What an interrupt leaves."""
+    chunks = Folder(chunk_folder(out)).finished()
+    if not chunks:
+        return "nothing was finished yet, and nothing is kept"
+    return (
+        f"{chunks} finished chunk{'s are' if chunks > 1 else ' is'} kept beside {str(out)!r}, and the same command goes"
+        " on from there"
+    )
 
 
 def _check(command: Approximate) -> tuple[Construction, float | None]:
@@ -115,10 +131,10 @@ def _cluster(command: Approximate) -> Cluster:
     return join(command.coordinator, processes=command.processes, process=command.process, patience=command.patience)
 
 
-def _measured(out: Path, job: Job, task: Task | None, progress: Any) -> dict[str, Any]:
+def _measured(out: Path, job: Job, task: Task | None, shown: Shown) -> dict[str, Any]:
     """What the verifier finds, against the target itself; and the test set, where there is one."""
     if task is None:
-        return certified(certify(out, target=job.target, progress=progress), out.stat().st_size)
-    measured = measure(out, task)
+        return certified(certify(out, target=job.target, progress=shown.part("verifying")), out.stat().st_size)
+    measured = measure(out, task, stages=shown.part)
     found = certified(measured.certificate, measured.ticket_bytes)
     return found | {"task": task.name, "evaluated": measured.evaluated, **dataclasses.asdict(measured.metrics)}

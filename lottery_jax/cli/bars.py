@@ -1,64 +1,180 @@
-"""Progress on a terminal: what the whole work is at, and the part at hand with its speed and the time left."""
+"""Progress on stderr: bars on a terminal, a line now and then elsewhere, nothing where it is asked to be quiet."""
 
 import contextlib
+import dataclasses
+import logging
+import sys
+import threading
 import time
 from collections.abc import Iterator
+from typing import Any
+
+from lottery_jax.cli import interrupt
+from lottery_jax.progress import Progress, log
+
+_EVERY = 10.0  # seconds between two lines
 
 
-class Bars:
-    """Two bars; `whole` and `part` are told (done, total), `begin` names the part that comes now."""
+@dataclasses.dataclass
+class Part:
+    """A part of the work. first: what was done when it was told for the first time, which is no part of the speed."""
 
-    def __init__(self, shown, whole, part) -> None:
-        self._shown, self._whole, self._part = shown, whole, part
-        self._start, self._first = time.perf_counter(), 0
+    name: str
+    done: int = 0
+    total: int | None = None
+    first: int = 0
+    start: float = 0.0
 
-    def whole(self, done: int, total: int, now: str) -> None:
-        """The whole work."""
-        self._shown.update(self._whole, completed=done, total=total, description=now, visible=True)
-        self.begin("")
+    def tell(self, done: int, total: int) -> None:
+        """How far it is; a bar never goes back."""
+        if self.total is None:
+            self.first, self.start = done, time.perf_counter()
+        self.done, self.total = max(self.done, done), total
 
-    def begin(self, name: str) -> None:
-        """A part of the work begins."""
-        self._shown.reset(self._part, total=None, description=name, speed="", visible=bool(name))
-        self._first = -1
+    def speed(self) -> str:
+        """Its speed and the time left."""
+        worked, left = self.done - self.first, (self.total or 0) - self.done
+        return speed(worked, left, time.perf_counter() - self.start) if self.total is not None else ""
 
-    def part(self, done: int, total: int) -> None:
-        """The part at hand; what is done when it is told for the first time does not count in the speed."""
-        if self._first < 0:
-            self._start, self._first = time.perf_counter(), done
-        words = speed(done - self._first, total - done, time.perf_counter() - self._start)
-        self._shown.update(self._part, completed=done, total=total, speed=words, visible=True)
+
+class Shown:
+    """What is shown of the work: `whole` of it, and the `part` at hand."""
+
+    def __init__(self) -> None:
+        self.done, self.total, self.left = 0, 0, ""
+        self.current = Part("starting")
+
+    def whole(self, done: int, total: int, seconds_left: float | None = None) -> None:
+        """How many of how many parts are done, and the time left where it is known."""
+        self.done, self.total = done, total
+        self.left = "" if seconds_left is None else f"{clock(seconds_left)} left"
+        self.refresh()
+
+    def part(self, name: str) -> Progress:
+        """A part begins; gives what is told how far it is."""
+        part = self.current = Part(name)
+        self.refresh()
+
+        def tell(done: int, total: int) -> None:
+            part.tell(done, total)
+            self.refresh()
+
+        return tell
+
+    def refresh(self) -> None:
+        """Something was told."""
+
+    def line(self) -> str:
+        """All of it on one line.
+
+        >>> shown = Shown()
+        >>> shown.whole(1, 4)
+        >>> shown.part("pensia, seed 0: finding")(2000, 8000)
+        >>> shown.line()
+        '1 of 4 done; pensia, seed 0: finding, 2,000 of 8,000'
+        """
+        part = self.current
+        whole = f"{self.done} of {self.total} done" + (f", {self.left}" if self.left else "") if self.total else ""
+        far = "" if part.total is None else f"{part.done:,} of {part.total:,}"
+        return "; ".join(filter(None, (whole, ", ".join(filter(None, (part.name, far, part.speed()))))))
+
+
+class _Terminal(Shown):
+    """Two bars, gone when the work is done."""
+
+    def __init__(self, display: Any) -> None:
+        super().__init__()
+        self._display = display
+        self._rows = [display.add_task("", total=None, words="", visible=False) for _ in range(2)]
+
+    def refresh(self) -> None:
+        part, (above, below) = self.current, self._rows
+        if self.total:
+            update = {"completed": self.done, "total": self.total, "words": self.left, "visible": True}
+            self._display.update(above, description="comparing", **update)
+        if part.total is None:
+            self._display.reset(below, total=None, description=part.name, words="", visible=True)
+        else:
+            update = {"completed": part.done, "total": part.total, "words": part.speed(), "visible": True}
+            self._display.update(below, description=part.name, **update)
 
 
 @contextlib.contextmanager
-def bars(first: str) -> Iterator[Bars]:
-    """Bars on stderr, gone when the work is done; nothing where stderr is no terminal."""
+def bars(*, quiet: bool = False) -> Iterator[Shown]:
+    """What is told here is shown on stderr while the block runs; what the package notes is printed there, too."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[speed]}"),
-    )
     console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
-        whole = shown.add_task(first, total=None, speed="", visible=False)
-        part = shown.add_task(first, total=None, speed="")
-        yield Bars(shown, whole, part)
+    with _notes(logging.ERROR if quiet else logging.INFO):
+        if quiet:
+            yield Shown()
+        elif console.is_terminal:
+            text, words = TextColumn("{task.description}"), TextColumn("{task.fields[words]}")
+            display = Progress(text, BarColumn(), MofNCompleteColumn(), words, console=console, transient=True)
+            with display, interrupt.closing(display.stop):
+                yield _Terminal(display)
+        else:
+            with _lines(Shown()) as shown:
+                yield shown
+
+
+@contextlib.contextmanager
+def _lines(shown: Shown) -> Iterator[Shown]:
+    """Prints where the work is every few seconds: also while nothing is told, as in a long compilation."""
+    over = threading.Event()
+
+    def print_lines() -> None:
+        while not over.wait(_EVERY):
+            print(f"lottery-jax: {shown.line()}", file=sys.stderr, flush=True)
+
+    thread = threading.Thread(target=print_lines, daemon=True)
+    thread.start()
+    try:
+        yield shown
+    finally:
+        over.set()
+        thread.join()
+
+
+class _Printer(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"lottery-jax: {record.getMessage()}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _notes(level: int) -> Iterator[None]:
+    """Notes of the package from this level on are printed as sentences."""
+    printer, before = _Printer(), (log.level, log.propagate)
+    log.addHandler(printer)
+    log.setLevel(level)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(printer)
+        log.level, log.propagate = before
 
 
 def speed(worked: int, left: int, seconds: float) -> str:
-    """Steps per second and the time left, in words.
+    """Steps per second, where they are many, and the time left, in words.
 
-    >>> speed(1_000_000, 3_000_000, 2.0)
-    '500,000/s, 0:00:06 left'
+    >>> speed(1_000_000, 3_000_000, 2.0), speed(3, 12, 6.0)
+    ('500,000/s, 0:00:06 left', '0:00:24 left')
     >>> speed(0, 10, 0.0)
     ''
     """
     if worked <= 0 or seconds <= 0:
         return ""
-    remaining = round(left * seconds / worked)
-    hours, minutes = divmod(remaining // 60, 60)
-    return f"{worked / seconds:,.0f}/s, {hours}:{minutes:02d}:{remaining % 60:02d} left"
+    rate = worked / seconds
+    return (f"{rate:,.0f}/s, " if rate >= 10 else "") + f"{clock(left / rate)} left"
+
+
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds.
+
+    >>> clock(3725.4)
+    '1:02:05'
+    """
+    hours, minutes = divmod(round(seconds) // 60, 60)
+    return f"{hours}:{minutes:02d}:{round(seconds) % 60:02d}"

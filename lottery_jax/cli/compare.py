@@ -1,17 +1,24 @@
 """`lottery-jax compare`: run what is missing of a comparison and show all of it."""
 
 import sys
+import time
+from collections.abc import Sequence
 from typing import TextIO
 
 from rich.console import Console
 
+from lottery_jax.cli import interrupt
 from lottery_jax.cli.bars import bars
 from lottery_jax.cli.extended import methods_of
 from lottery_jax.cli.settings import Compare, command_line, learning_epochs
 from lottery_jax.comparison.comparing import Comparison, Protocol
+from lottery_jax.comparison.methods import Method
+from lottery_jax.comparison.records import Record, read_records
 from lottery_jax.comparison.report import tables
 from lottery_jax.storage.files import check_writable
 from lottery_jax.tasks import load_task
+
+_NOTHING = "no method was finished yet, and nothing is kept"
 
 
 def run_compare(command: Compare, results: TextIO) -> int:
@@ -27,21 +34,25 @@ def run_compare(command: Compare, results: TextIO) -> int:
         options,
     )
     check_writable(command.out)
-    records = []
-    with bars("loading the task") as shown:
+    records: list[Record] = []
+    with bars(quiet=command.quiet) as shown, interrupt.keeping(lambda: _NOTHING):
         task = load_task(
             command.data,
             target=command.target,
             architecture=command.architecture,
             width=command.width,
             data_dir=command.data_dir,
-            progress=shown.part,
+            progress=shown.part("the data and the target"),
         )
-        comparison = Comparison(task, protocol, command.out, others=known, progress=shown.part)
-        with comparison.held():
+        comparison = Comparison(task, protocol, command.out, others=known, stages=shown.part)
+        with comparison.held(), interrupt.keeping(lambda: _kept(comparison)):
+            seconds: dict[str, float] = {}
             for done, (method, seed) in enumerate(comparison.pairs):
-                shown.whole(done, len(comparison.pairs), f"{method.label}, seed {seed}")
+                shown.whole(done, len(comparison.pairs), _left(comparison.pairs[done:], seconds))
+                start = time.perf_counter()
                 found = comparison.run(method, seed)
+                took = max(time.perf_counter() - start, sum(record.seconds or 0 for record in found))
+                seconds[method.label] = max(took, seconds.get(method.label, 0.0))
                 records += found
                 for record in found if command.json else ():
                     print(record.to_json(), file=results, flush=True)
@@ -53,3 +64,20 @@ def run_compare(command: Compare, results: TextIO) -> int:
             console.print()
     print(f"report: {path}", file=sys.stderr if command.json else results)
     return 0
+
+
+def _left(pairs: Sequence[tuple[Method, int]], seconds: dict[str, float]) -> float | None:
+    """Seconds that the rest takes, from what its methods took for other seeds; None before each was seen once."""
+    if not all(method.label in seconds for method, _ in pairs):
+        return None
+    return sum(seconds[method.label] for method, _ in pairs)
+
+
+def _kept(comparison: Comparison) -> str:
+    """What an interrupt leaves."""
+    finished = len(read_records(comparison.records_file))
+    if not finished:
+        return _NOTHING
+    return (
+        f"{finished} finished records are kept in {str(comparison.folder)!r}, and the same command goes on from there"
+    )

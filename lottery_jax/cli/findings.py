@@ -69,8 +69,8 @@ def sentences(found: dict[str, Any]) -> list[str]:
         )
     if "solved_weights" in found:
         lines.append(
-            f"{found['solved_weights']:,} weights were solved in {found['seconds']:.2f} s"
-            f" ({found['found_weights']:,} were there from before)."
+            f"{found['solved_weights']:,} weights were solved in {found['search_seconds']:.2f} s, and"
+            f" {found['compilation_seconds']:.2f} s of compilation ({found['found_weights']:,} were there from before)."
         )
     target = f"the target {found['target_sha256'][:16]}..."
     if found["own_target"]:

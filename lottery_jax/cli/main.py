@@ -8,28 +8,35 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
-import tyro
-
-from lottery_jax.cli.settings import SHARED, Approximate, Compare, Export, Verify
+from lottery_jax.cli import interrupt
 from lottery_jax.cluster import supervisor
 from lottery_jax.errors import ClusterError, InputError, TicketError
 
-Command = Compare | Approximate | Verify | Export
-_DESCRIPTION = "Strong lottery tickets: prune random networks into trained ones, and verify it."
+if TYPE_CHECKING:
+    from lottery_jax.cli.settings import Approximate, Compare, Export, Verify
+
+    Command = Compare | Approximate | Verify | Export
+
+_DESCRIPTION = """Strong lottery tickets: prune random networks into trained ones, and verify it.
+
+Compiled programs, data and trained targets are kept in ~/.cache/lottery_jax; LOTTERY_JAX_CACHE names another folder.
+What each method promises, when to use it and what it costs: docs/methods.md. Versions: lottery-jax --version."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit; `arguments` default to the process's own."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     # Asked of the words, for whoever only supervises needs nothing that parsing imports.
-    known = {f"--{name}" for name in SHARED}
+    known = {f"--{name}" for name in supervisor.OPTIONS}
     shared = words[:1] == ["approximate"] and any(word.partition("=")[0] in known for word in words)
     if shared and not supervisor.follow():
         sys.exit(supervisor.supervise(words))
+    if arguments is None:
+        interrupt.watch()
     try:
-        code = run(parse(words))
+        code = _versions() if words == ["--version"] else run(parse(words))
     except InputError as error:
         code = refuse(str(error), 2)
     except BrokenPipeError:
@@ -42,8 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os._exit(code)
 
 
-def parse(words: list[str]) -> Command:
+def parse(words: list[str]) -> "Command":
     """The command that the words are. Options of methods are looked up only for the commands that have them."""
+    import tyro
+
+    from lottery_jax.cli.settings import Approximate, Compare, Export, Verify
+
     kinds: dict[str, Any] = {"compare": Compare, "approximate": Approximate, "verify": Verify, "export": Export}
     if words and words[0] in ("compare", "approximate"):
         from lottery_jax.cli.extended import extended
@@ -65,7 +76,7 @@ def parse(words: list[str]) -> Command:
         sys.stdout.flush()  # the help, while it can be told that nobody reads it
 
 
-def run(command: Command) -> int:
+def run(command: "Command") -> int:
     """The exit code of a command; refusals go to stderr in one sentence, results to stdout."""
     results = sys.stdout
     try:
@@ -85,13 +96,14 @@ def run(command: Command) -> int:
     except OSError as error:
         where = error.filename or "an output file"
         return refuse(f"{where}: {error.strerror or error}; free some space or choose another place", 2)
-    except KeyboardInterrupt:
-        return refuse("stopped; what is finished is kept, and the same command goes on from there", 130)
+    except KeyboardInterrupt as stopped:  # only where another program called `main`: a process of ours is watched
+        return refuse(*(stopped.args or (interrupt.sentence(),)), interrupt.CODE)
 
 
-def _action(command: Command) -> Callable[[Any, TextIO], int]:
+def _action(command: "Command") -> Callable[[Any, TextIO], int]:
     """What does a command; heavy imports wait until the arguments are known to parse."""
     from lottery_jax.cli import compile_cache
+    from lottery_jax.cli.settings import Approximate, Compare, Export, Verify
 
     compile_cache.switch_on()
     match command:
@@ -111,6 +123,13 @@ def _action(command: Command) -> Callable[[Any, TextIO], int]:
             from lottery_jax.cli.export import run_export
 
             return run_export
+
+
+def _versions() -> int:
+    from lottery_jax import environment
+
+    print(", ".join(f"{name} {version}" for name, version in environment.versions().items()))
+    return 0
 
 
 def _unread() -> int:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import tyro
 
-SHARED = ("distributed", "coordinator", "processes", "process")
-"""Options of `Approximate` that say that other processes take part."""
+from lottery_jax.cluster import supervisor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +50,8 @@ class Compare(TaskOptions):
     """Epochs of the learned masks; 50 on digits and 10 elsewhere if left out."""
     out: Path = Path("runs")
     """Folder for the results; each configuration gets its own folder inside."""
+    quiet: bool = False
+    """Show no progress and no notes."""
     json: bool = False
     """Print the records to stdout, one JSON object per line, and nothing else there."""
 
@@ -81,6 +82,8 @@ class Approximate(TaskOptions):
     """Seed of the random source."""
     out: Path = Path("ticket.safetensors")
     """The ticket file."""
+    force: bool = False
+    """Replace a file that is there, if the new ticket holds; one that does not goes beside it, named .broken."""
     distributed: bool = False
     """Share the chunks among the processes of a cluster that JAX finds (SLURM, Open MPI, Kubernetes, Cloud TPU); each
     process runs this command, and --out is on a file system that all of them see."""
@@ -92,13 +95,15 @@ class Approximate(TaskOptions):
     """Which of them this is, from 0."""
     patience: int = 100
     """Seconds without a sign of life after which another process counts as dead."""
+    quiet: bool = False
+    """Show no progress and no notes."""
     json: bool = False
     """Print one JSON object to stdout and nothing else there."""
 
     @property
     def shared(self) -> bool:
         """True where other processes take part."""
-        given = (getattr(self, name) for name in SHARED)
+        given = (getattr(self, name) for name in supervisor.OPTIONS)
         return any(value is not None and value is not False for value in given)  # process 0 is given, too
 
 
@@ -120,6 +125,8 @@ class Verify:
     """Network of the target; guessed from its names if left out."""
     width: float = 1.0
     """Multiplies all hidden widths of the architecture."""
+    quiet: bool = False
+    """Show no progress and no notes."""
     json: bool = False
     """Print one JSON object to stdout and nothing else there."""
 
@@ -132,6 +139,8 @@ class Export:
     """The ticket file."""
     out: Path
     """The .safetensors file to write."""
+    force: bool = False
+    """Replace a file that is there."""
     into: Path | None = None
     """A model's .safetensors file: what is written is a copy of it with these weights in it."""
     masks: bool = False
@@ -158,7 +167,7 @@ def command_line(settings: Compare) -> str:
     words = ["lottery-jax", "compare"]
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
-        if field.name == "json" or value == field.default:
+        if field.name in ("json", "quiet") or value == field.default:
             continue
         option = "--" + field.name.replace("_", "-")
         if dataclasses.is_dataclass(value):

@@ -16,7 +16,7 @@ def run_verify(command: Verify, results: TextIO) -> int:
     target = None
     if command.target is not None:
         target = target_like(ticket.network, command.target, name=command.architecture, width=command.width)
-    with bars("verifying") as shown:
-        certificate = certify(ticket, target=target, tolerance=command.tolerance, progress=shown.part)
+    with bars(quiet=command.quiet) as shown:
+        certificate = certify(ticket, target=target, tolerance=command.tolerance, progress=shown.part("verifying"))
     found = certified(certificate, command.ticket.stat().st_size) | {"ticket": str(command.ticket)}
     return show(found, results, as_json=command.json)

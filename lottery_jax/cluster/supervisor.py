@@ -13,6 +13,8 @@ from collections.abc import Sequence
 
 from lottery_jax.errors import ClusterError
 
+OPTIONS = ("distributed", "coordinator", "processes", "process")
+"""Options of a command that say that other processes take part."""
 _PIPE = "LOTTERY_JAX_SUPERVISOR"
 
 

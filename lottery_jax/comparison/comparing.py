@@ -7,7 +7,6 @@ that every number is one of the file. What is recorded is never run again; a kil
 import contextlib
 import dataclasses
 import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,12 @@ from lottery_jax import environment
 from lottery_jax.comparison.evaluation import Metrics, compared
 from lottery_jax.comparison.measuring import Measured, describe, measure
 from lottery_jax.comparison.methods import Bench, Method
-from lottery_jax.comparison.records import Record, append_records, read_records, run_folder, write_configuration
+from lottery_jax.comparison.records import Key, Record, append_records, read_records, run_folder, write_configuration
 from lottery_jax.comparison.report import write_report
 from lottery_jax.errors import InputError
 from lottery_jax.networks.fold import folded
-from lottery_jax.progress import Progress, unseen
+from lottery_jax.progress import Stages, log, unnamed
+from lottery_jax.stopwatch import Stopwatch
 from lottery_jax.storage.files import check_writable
 from lottery_jax.storage.lock import locked
 from lottery_jax.tasks import Task
@@ -83,7 +83,7 @@ def configuration(protocol: Protocol, task: Task) -> dict[str, Any]:
 class Comparison:
     """One configuration's run folder: what is recorded there, what is still to do, and how to do it.
 
-    others: methods that those of the protocol may build on, by label.
+    others: methods that those of the protocol may build on, by label. stages: told of each part of the work.
     """
 
     def __init__(
@@ -93,10 +93,10 @@ class Comparison:
         out: Path,
         *,
         others: Mapping[str, Method] | None = None,
-        progress: Progress = unseen,
+        stages: Stages = unnamed,
     ) -> None:
         check_writable(out)
-        self.task, self.protocol, self.progress = task, protocol, progress
+        self.task, self.protocol, self.stages = task, protocol, stages
         self.target = folded(task.target)
         self.known = {**(others or {}), **{method.label: method for method in protocol.methods}}
         self.configuration = configuration(protocol, task)
@@ -130,32 +130,38 @@ class Comparison:
 
     def records(self) -> list[Record]:
         """The finished records that were asked for, in order."""
-        finished = {record.key: record for record in read_records(self.records_file)}
+        finished = self._finished()
         wanted = [(method.label, seed, keep) for method, seed in self.pairs for keep in self.protocol.keeps_of(method)]
         return [finished[key] for key in wanted if key in finished]
 
     def run(self, method: Method, seed: int) -> list[Record]:
         """The records of a method and seed; missing ones are found, measured and recorded now."""
-        finished = {record.key for record in read_records(self.records_file)}
+        finished = self._finished()
         missing = [keep for keep in self.protocol.keeps_of(method) if (method.label, seed, keep) not in finished]
         if missing:
             append_records(self.records_file, self._measure(method, seed, missing))
         return [record for record in self.records() if (record.method, record.seed) == (method.label, seed)]
 
     def _measure(self, method: Method, seed: int, keeps: Sequence[float | None]) -> list[Record]:
-        seconds = self._find(method, seed, keeps)
-        if seconds is None:
+        watch = self._find(method, seed, keeps)
+        if watch is None:
             logits = self.task.test_outputs
             return [self._record(method, seed, None, compared(logits, logits, self.task.dataset.test.labels))]
         found = []
         for keep in keeps:
-            measured = measure(self._path(method, seed, keep), self.task, self.protocol.tolerance)
-            found.append(self._ticket_record(method, seed, keep, measured, seconds / len(keeps)))
+            stages = self._stages(method, seed, keep)
+            measured = measure(self._path(method, seed, keep), self.task, self.protocol.tolerance, stages=stages)
+            record = self._ticket_record(method, seed, keep, measured)
+            times = (each / len(keeps) for each in (watch.seconds, watch.work, watch.compilation))
+            names = ("seconds", "search_seconds", "compilation_seconds")
+            found.append(dataclasses.replace(record, **dict(zip(names, times, strict=True))))
         return found
 
-    def _ticket_record(
-        self, method: Method, seed: int, keep: float | None, measured: Measured, seconds: float
-    ) -> Record:
+    def _stages(self, method: Method, seed: int, keep: float | None = None) -> Stages:
+        kept = "" if keep is None else f", keep {keep:g}"
+        return lambda part: self.stages(f"{method.label}{kept}, seed {seed}: {part}")
+
+    def _ticket_record(self, method: Method, seed: int, keep: float | None, measured: Measured) -> Record:
         certificate = measured.certificate
         return dataclasses.replace(
             self._record(method, seed, keep, measured.metrics),
@@ -167,16 +173,14 @@ class Comparison:
             worst_residual=certificate.worst_residual,
             description_bits=sum(certificate.description_bits.values()),
             ticket_bytes=measured.ticket_bytes,
-            seconds=seconds,
             source=describe(measured.ticket.network),
             evaluated=measured.evaluated,
         )
 
-    def _find(self, method: Method, seed: int, keeps: Sequence[float | None]) -> float | None:
-        """Find and save the tickets of a method; returns the seconds that finding took, None where there are none."""
-        if method.after is not None and not self._path(self.known[method.after], seed, None).exists():
-            model = self.known[method.after]
-            self._find(model, seed, self.protocol.keeps_of(model))
+    def _find(self, method: Method, seed: int, keeps: Sequence[float | None]) -> Stopwatch | None:
+        """Find and save the tickets of a method; returns what finding took, None where there are none."""
+        if method.after is not None:
+            self._need(self.known[method.after], method, seed)
 
         def on_file(label: str, seed: int) -> Ticket:
             return load_ticket(self._path(self.known[label], seed, None))
@@ -188,14 +192,27 @@ class Comparison:
             self.protocol.candidates,
             self.protocol.epochs,
             on_file,
-            self.progress,
+            self._stages(method, seed)("finding"),
         )
-        start = time.perf_counter()
-        tickets = method.find(bench, seed, [keep for keep in keeps if keep is not None])
-        seconds = time.perf_counter() - start
+        with Stopwatch() as watch:
+            tickets = method.find(bench, seed, [keep for keep in keeps if keep is not None])
         for keep, ticket in zip(keeps, tickets, strict=True) if tickets else ():
             ticket.save(self._path(method, seed, keep))
-        return seconds if tickets else None
+        return watch if tickets else None
+
+    def _need(self, model: Method, method: Method, seed: int) -> None:
+        """What a method builds on is there; found now, it is recorded under its own name like any other."""
+        if self._path(model, seed, None).exists():
+            return
+        log.info("%s builds on %s, which is found first (seed %d)", method.label, model.label, seed)
+        keeps = self.protocol.keeps_of(model)
+        if (model.label, seed, keeps[0]) in self._finished():
+            self._find(model, seed, keeps)  # only its file was lost
+        else:
+            append_records(self.records_file, self._measure(model, seed, keeps))
+
+    def _finished(self) -> dict[Key, Record]:
+        return {record.key: record for record in read_records(self.records_file)}
 
     def _path(self, method: Method, seed: int, keep: float | None) -> Path:
         suffix = "" if keep is None else f"-keep{keep}"

@@ -72,7 +72,7 @@ def compare(
     wanted = wanted or [label for label, method in known.items() if method.usual]
     chosen = tuple(method for label, method in known.items() if label in wanted)
     protocol = Protocol(chosen, tuple(seeds), tuple(keeps), candidates, tolerance, epochs, options)
-    comparison = Comparison(task, protocol, Path(out), others=known, progress=progress)
+    comparison = Comparison(task, protocol, Path(out), others=known, stages=lambda part: progress)
     with comparison.held():
         records = [record for method, seed in comparison.pairs for record in comparison.run(method, seed)]
         comparison.report(records, "lottery_jax.compare(task, ...)")

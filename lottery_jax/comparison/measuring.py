@@ -14,6 +14,7 @@ import numpy as np
 from lottery_jax.comparison.evaluation import Metrics, compared
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.running import batch_size, forward, outputs
+from lottery_jax.progress import Stages, unnamed
 from lottery_jax.tasks import Task
 from lottery_jax.tickets.certificate import Certificate, certify
 from lottery_jax.tickets.collapse import collapsed
@@ -34,16 +35,18 @@ class Measured:
     evaluated: str
 
 
-def measure(path: Path, task: Task, tolerance: float | None = None) -> Measured:
+def measure(path: Path, task: Task, tolerance: float | None = None, *, stages: Stages = unnamed) -> Measured:
     """Read a ticket file, verify it, rebuild its network and evaluate it on the test set.
 
     tolerance: asked of each weight of a ticket that promises one, if not what it promises.
     """
+    progress = stages("verifying")
     ticket = load_ticket(path)
     promised = ticket.header.tolerance is not None
     asked = tolerance if promised and ticket.header.kept_budget is None else None
     real = ticket.forward()  # held, so that the verifier runs the same arrays
-    certificate = certify(ticket, target=task.target if promised else None, tolerance=asked)
+    certificate = certify(ticket, target=task.target if promised else None, tolerance=asked, progress=progress)
+    stages("running the test images")
     test = task.dataset.test
     found, evaluated = ticket_outputs(ticket, np.asarray(test.images))
     del real

@@ -50,7 +50,11 @@ class Record:
     """Bits that describe the network: tree, seed, redraws, masks and stored tensors, as an ideal code has them."""
     ticket_bytes: int | None = None
     seconds: float | None = None
-    """Seconds to find the ticket, compilation included."""
+    """Seconds to find the ticket, compilation included; those of a sweep are shared equally between its keeps."""
+    search_seconds: float | None = None
+    """Seconds of these without compilation."""
+    compilation_seconds: float | None = None
+    """Seconds in which programs were traced, compiled, or read from the cache of compiled programs."""
     evaluated: str | None = None
     """Which network was run on how many test images."""
     source: str | None = None

@@ -31,6 +31,7 @@ def approximate(
     importance: Mapping[str, np.ndarray] | None = None,
     max_redraws: int = 20,
     out: str | os.PathLike[str] | None = None,
+    force: bool = False,
     progress: Progress = unseen,
 ) -> Ticket:
     """Find a ticket whose random network, pruned and never trained, computes what the target computes.
@@ -39,10 +40,12 @@ def approximate(
     `least-error` or `smallest` (fewest kept) within `tolerance`, the largest |error| of a weight; weights that fail
     after `max_redraws` new draws stay, and `verify` counts them. kept: a budget of kept weights in place of both, with
     `importance` of the target's weights by tensor. Batch normalisations are folded first. Whether sign branches are
-    built depends on what the target's network says of its inputs.
+    built depends on what the target's network says of its inputs. Raises `InputError` for what is no `Target`:
+    `mlp_target`, `import_target`, `load_model` and `load_task(...).target` make one.
 
     out: a file for the ticket. Finished chunks are then kept beside it: call it again after a kill, and it goes on, to
-    the same bytes; memory depends on the chunk alone. progress: called with (weights done, weights in all).
+    the same bytes; memory depends on the chunk alone. Another file that is there is refused, or replaced with `force`
+    if the new ticket holds; one that does not goes beside it. progress: called with (weights done, weights in all).
 
     >>> from lottery_jax.networks.zoo.mlp import mlp_target
     >>> from lottery_jax.tickets.certificate import certify
@@ -50,6 +53,11 @@ def approximate(
     >>> certify(approximate(target, seed=0, candidates=10), target=target).outcome
     'holds'
     """
+    if not isinstance(target, Target):
+        raise InputError(
+            f"approximate takes a Target, not {_named(target)}; make one with mlp_target, import_target,"
+            " load_model(...)[0] or load_task(...).target"
+        )
     found = construction
     if isinstance(found, str):
         kind = construction_named(found)
@@ -62,5 +70,13 @@ def approximate(
     job = plan_job(target, found, goal, seed=seed)
     if out is None:
         return run_in_memory(job, progress=progress)
-    run_to_file(job, Path(out), progress=progress)
-    return load_ticket(out)
+    done = run_to_file(job, Path(out), force=force, progress=progress)
+    assert done.path is not None
+    return load_ticket(done.path)
+
+
+def _named(value: object) -> str:
+    """What was given, in words: a path itself, of other things their type."""
+    if isinstance(value, str | os.PathLike):
+        return f"the path {str(value)[:80]!r}"
+    return "None" if value is None else f"a {type(value).__name__}"

@@ -1,7 +1,6 @@
-"""All chunks into one ticket: in memory, or written as a stream and renamed, there whole or not at all."""
+"""All chunks into one ticket: in memory, or written as a stream."""
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from lottery_jax.constructions.base import Plan
 from lottery_jax.constructions.goal import Settled, Solved
 from lottery_jax.constructions.job import Chunk, Job
 from lottery_jax.errors import InputError
-from lottery_jax.storage.files import sync_folder
 from lottery_jax.storage.sealed import SealedWriter
 from lottery_jax.storage.store import TYPES, Arrays
 from lottery_jax.storage.tensor_file import Tensor
@@ -115,24 +113,12 @@ def in_memory(job: Job, solved: Callable[[Chunk], Solved]) -> Ticket:
     return Ticket(assembly.header, Arrays(content))
 
 
-def to_file(job: Job, solved: Callable[[Chunk], Solved], out: Path, folder: Path) -> None:
-    """Write the ticket of a job; the file under way is in `folder`, so that what a killed process leaves goes with it.
-
-    The same job gives the same bytes, however it was cut, interrupted or shared out.
-    """
+def to_file(job: Job, solved: Callable[[Chunk], Solved], path: Path) -> None:
+    """Write the ticket of a job. The same job gives the same bytes, however it was cut, interrupted or shared out."""
     assembly = Assembly(job, solved)
     tensors = assembly.tensors()
-    temporary = folder / f".ticket-{os.getpid()}"
-    with SealedWriter(temporary, ENTRY, assembly.header.to_json(), tensors) as writer:
+    with SealedWriter(path, ENTRY, assembly.header.to_json(), tensors) as writer:
         for tensor in sorted(tensors, key=lambda tensor: tensor.name):
             for part in assembly.content(tensor):
                 writer.write(tensor.name, np.ascontiguousarray(part).view(np.uint8).data)
         writer.finish()
-        try:
-            temporary.chmod(0o644)
-            temporary.replace(out)
-        except OSError as error:
-            raise InputError(
-                f"cannot write {str(out)!r} ({error.strerror}); free some space or choose a writable folder"
-            ) from None
-    sync_folder(out.parent)  # before the chunks go, the ticket is on the disk

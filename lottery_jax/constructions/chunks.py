@@ -116,6 +116,15 @@ class Folder:
                 return False
         return True
 
+    def finished(self) -> int:
+        """How many chunks there are."""
+        return len(list(self.path.glob("chunk-*")))
+
+    def remove_unfinished(self) -> None:
+        """Remove the folder if no chunk was finished."""
+        if not self.finished():
+            self.remove()
+
     def remove(self) -> None:
         """Remove the chunks, what killed processes left half written, and the folder if nothing else is in it."""
         if not self.path.is_dir():

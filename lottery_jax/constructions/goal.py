@@ -53,6 +53,10 @@ class Goal(abc.ABC):
     def check_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> None:  # noqa: B027
         """Refuse what does not fit the weights of a target, their shapes by name; raises `InputError`."""
 
+    def seconds_each(self, job: "Job") -> float | None:
+        """Seconds that a weight takes, tried on a few; None where it is too little to ask."""
+        return None
+
     @abc.abstractmethod
     def solve(self, job: "Job", chunk: "Chunk") -> Solved:
         """Solve one chunk."""

@@ -1,12 +1,14 @@
 """The usual goal: every weight within a tolerance, at the least error or with the fewest kept."""
 
 import dataclasses
+import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from lottery_jax.constructions.base import Construction, Plan
+from lottery_jax.constructions.draw import on_host, padded
 from lottery_jax.constructions.goal import Goal, Masks, Settled, Solved
 from lottery_jax.constructions.job import Chunk, Job
 from lottery_jax.constructions.solve import (
@@ -25,6 +27,8 @@ from lottery_jax.subset_sum import Solution, Solver
 from lottery_jax.tickets.header import check_tolerance
 
 OBJECTIVES = ("least-error", "smallest")
+_QUICK = 24  # candidates up to which a weight takes microseconds
+_TRIED = 8  # weights that tell what the others will take
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +68,18 @@ class Promise(Goal):
         if type(self.max_redraws) is not int or not 0 <= self.max_redraws <= MOST_ATTEMPTS:
             raise InputError(f"max_redraws must be from 0 to {MOST_ATTEMPTS}, not {self.max_redraws!r}")
         self.chosen_solver(construction).check(construction.candidates)
+
+    def seconds_each(self, job: Job) -> float | None:
+        if job.construction.candidates <= _QUICK:
+            return None
+        chunk = max(job.chunks, key=job.chunk_size)
+        few = dataclasses.replace(chunk, count=min(chunk.count, _TRIED if on_host() else padded(1)))
+        plan, targets = job.plans[few.plan], scaled_targets(job, few)
+        how = how_to_promise(plan, self.chosen_solver(job.construction), self.tolerance)
+        for _ in range(2):  # the first compiles
+            start = time.perf_counter()
+            _solve(job, plan, few.first + np.arange(few.count), targets, 0, how)
+        return (time.perf_counter() - start) / targets.size
 
     def solve(self, job: Job, chunk: Chunk) -> Solved:
         plan, targets = job.plans[chunk.plan], scaled_targets(job, chunk)

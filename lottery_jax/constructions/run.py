@@ -4,6 +4,8 @@ import collections
 import concurrent.futures
 import contextlib
 import dataclasses
+import math
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -15,25 +17,30 @@ from lottery_jax.constructions.chunks import DamagedChunk, Finished, Folder, Mem
 from lottery_jax.constructions.goal import Solved
 from lottery_jax.constructions.job import Chunk, Job
 from lottery_jax.errors import InputError, TicketError
-from lottery_jax.progress import Progress, unseen
+from lottery_jax.progress import Progress, log, unseen
+from lottery_jax.storage.files import check_replaceable, sync_folder
 from lottery_jax.storage.lock import locked
 from lottery_jax.storage.sealed import SealedFile
 from lottery_jax.storage.tensor_file import FormatError
+from lottery_jax.tickets.certificate import certify
 from lottery_jax.tickets.ticket import ENTRY, Ticket
 
 ALONE = Cluster()
 _VISIBLE = 180.0  # seconds in which a network's file system shows a file to another host, at the latest
 _POLL = 0.2  # seconds between two looks for chunks of other processes
 _WRITERS = 2  # threads that wait for the disk
+_LONG = 5.0  # seconds of search that are announced
 
 
 @dataclasses.dataclass(frozen=True)
 class Done:
-    """Weights that were found solved and weights solved now, by this process, and the damaged files replaced."""
+    """Weights that were found solved and weights solved now, by this process, the damaged files that were replaced, and
+    the file that the ticket is in."""
 
     found: int
     solved: int
     damaged: tuple[str, ...] = ()
+    path: Path | None = None
 
 
 def run_in_memory(job: Job, *, finished: Memory | None = None, progress: Progress = unseen) -> Ticket:
@@ -55,35 +62,69 @@ def chunk_folder(out: Path) -> Path:
     return out.with_name(out.name + ".chunks")
 
 
-def run_to_file(job: Job, out: Path, *, progress: Progress = unseen, cluster: Cluster = ALONE) -> Done:
+def broken_file(out: Path) -> Path:
+    """Where a ticket goes that does not hold, and may not replace what is at its place.
+
+    >>> broken_file(Path("ticket.safetensors")).name
+    'ticket.broken.safetensors'
+    """
+    return out.with_name(f"{out.stem}.broken{out.suffix}")
+
+
+def run_to_file(
+    job: Job, out: Path, *, force: bool = False, progress: Progress = unseen, cluster: Cluster = ALONE
+) -> Done:
     """Write the ticket of a job to `out`, going on where an earlier call was stopped; memory depends on the chunk
     alone.
 
-    Finished chunks are files beside `out`. The processes of a cluster each solve their share and meet in that folder;
-    process 0 writes the ticket, of the same bytes as one process would. All return when it is there.
+    Finished chunks are files beside `out`. A file that is there is refused, or with `force` replaced if the new ticket
+    holds. The processes of a cluster each solve their share and meet in that folder; process 0 writes the ticket, of
+    the same bytes as one process would. All return when it is there.
     """
+    place = next((path for path in (out, broken_file(out)) if is_finished(job, path)), None)
     check_output(job, out)
-    finished, folder = is_finished(job, out), Folder(chunk_folder(out))
-    done = Done(job.weights, 0)
+    if place is None:
+        check_replaceable(out, force=force)
+    folder, done = Folder(chunk_folder(out)), Done(job.weights, 0)
     with contextlib.ExitStack() as stack:
         stack.callback(_remove_if_empty, folder.path)  # where nothing was finished, nothing is left
-        if not finished:
+        if place is None:
             check_space(job, out, folder)
             folder.make()
         if cluster.process == 0 and folder.path.is_dir():
             stack.enter_context(locked(folder.path, "the folder of chunks"))
-        if not finished:
+        if place is None:
             done = solve_chunks(job, folder, cluster=cluster, progress=progress)
         cluster.wait("solved")
         # Process 0 decides alone: on a network's file system the others may still see what was there before.
         if cluster.process == 0:
-            if not finished:
+            finished = place is not None
+            if place is None:
                 wait = _VISIBLE if cluster.processes > 1 else 0.0
-                to_file(job, _reader(job, folder, wait), out, folder.path)
+                place = _write_ticket(job, _reader(job, folder, wait), out, folder)
             if not finished or folder.is_of(job):
                 folder.remove()
         cluster.wait("written")
-    return done
+    return dataclasses.replace(done, path=place)
+
+
+def _write_ticket(job: Job, solved: Callable[[Chunk], Solved], out: Path, folder: Folder) -> Path:
+    """Write the ticket and give it its place, there whole or not at all; a file that is there only makes room for a
+    ticket that holds. Until then it is in the folder, so that what a killed process leaves goes with it."""
+    temporary, place = folder.path / f".ticket-{os.getpid()}", out
+    to_file(job, solved, temporary)
+    if out.exists() and not certify(temporary, target=job.target).holds:
+        place = broken_file(out)
+        log.warning("the ticket does not hold: %r stays as it was, and this one is %r", str(out), str(place))
+    try:
+        temporary.chmod(0o644)
+        temporary.replace(place)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {str(place)!r} ({error.strerror}); free some space or choose a writable folder"
+        ) from None
+    sync_folder(place.parent)  # before the chunks go, the ticket is on the disk
+    return place
 
 
 def solve_chunks(job: Job, finished: Finished, *, cluster: Cluster = ALONE, progress: Progress = unseen) -> Done:
@@ -100,11 +141,13 @@ def solve_chunks(job: Job, finished: Finished, *, cluster: Cluster = ALONE, prog
         try:
             present = finished.read(job, chunk) is not None
         except DamagedChunk as error:
+            log.warning("%s; this chunk is solved again", error)
             damaged.append(str(error))
             present = False
         if not present:
             open_.append(chunk)
     found = total - sum(map(job.chunk_size, open_))
+    _say_cost(job, total - found)
     progress(found, total)
     written, solved = collections.deque[tuple[Chunk, concurrent.futures.Future[None]]](), 0
     # Whatever ends this, an interrupt too, the pool ends with the chunks that were solved on the disk.
@@ -118,6 +161,21 @@ def solve_chunks(job: Job, finished: Finished, *, cluster: Cluster = ALONE, prog
                 solved += job.chunk_size(oldest)
                 progress(found + solved, total)
     return Done(found, solved, tuple(damaged))
+
+
+def _say_cost(job: Job, weights: int) -> None:
+    """Where the search of so many candidates takes long, say how long before it begins."""
+    each = job.goal.seconds_each(job) if weights else None
+    if each is not None and weights * each > _LONG:
+        minutes = math.ceil(weights * each / 60)
+        log.info(
+            "%d candidates for each of %s weights: the search takes about %s here, %.3g ms a weight, and twice as long"
+            " for every two candidates more; up to 24 take microseconds",
+            job.construction.candidates,
+            f"{weights:,}",
+            f"{minutes} min" if minutes < 120 else f"{minutes / 60:.0f} h",
+            1e3 * each,
+        )
 
 
 def check_output(job: Job, out: Path) -> None:

@@ -1,6 +1,5 @@
 """A folder of checked tensor files: what is found there is whole and unchanged, or it is made anew."""
 
-import logging
 import os
 import zlib
 from collections.abc import Mapping
@@ -9,9 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from lottery_jax.errors import InputError
+from lottery_jax.progress import log
 from lottery_jax.storage.files import write_atomically
-
-log = logging.getLogger("lottery_jax")
 
 
 def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:

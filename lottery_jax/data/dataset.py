@@ -24,6 +24,10 @@ class Split:
     def __len__(self) -> int:
         return int(self.images.shape[0])
 
+    def __repr__(self) -> str:
+        # As a pytree it may hold anything in place of arrays.
+        return f"<Split of examples {list(getattr(self.images, 'shape', ()))[:8]}>"
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
@@ -53,6 +57,14 @@ class Dataset:
         digest.update(np.ascontiguousarray(self.train.images[::16]).tobytes())
         digest.update(self.digest.encode())
         return digest.hexdigest()[:16]
+
+    def __repr__(self) -> str:
+        counts = " + ".join(f"{len(split):,}" for split in (self.train, self.validation, self.test))
+        sign = "never negative" if self.nonnegative else "of any sign"
+        return (
+            f"<Dataset {self.name[:40]}: {counts} examples {list(self.shape)[:8]} {sign}, for training, choosing and"
+            f" the test; {self.classes:,} classes>"
+        )
 
 
 def unit_floats(images: np.ndarray, white: int) -> np.ndarray:

@@ -17,6 +17,7 @@ from lottery_jax.networks.layers.bag import Bag
 from lottery_jax.networks.node import Affine, Gate, Inner, Node, Spec, Weights, child_path
 from lottery_jax.networks.sources.drawn import ATTEMPT_STRIDE, Drawn
 from lottery_jax.networks.sources.source import Source
+from lottery_jax.networks.summary import summary
 
 Redraws = Mapping[str, np.ndarray]
 """For random tensors by name, int64 rows (block, attempt): which blocks were drawn again."""
@@ -188,6 +189,10 @@ class Network:
         """Plain dictionaries that `network_from_json` turns back into the same network."""
         given = None if self.given is None else to_json((self.given.shape, self.given.nonnegative))
         return {"given": given, "root": to_json(self.root)}
+
+    def __repr__(self) -> str:
+        random = f"{self.source_weights:,} random weights" if self.sources else "stored weights"
+        return f"<Network of {random}, {summary(self)}>"
 
 
 def network_from_json(row: Any) -> Network:

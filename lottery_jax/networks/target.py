@@ -15,6 +15,7 @@ from flax import nnx
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.running import Forward, forward
+from lottery_jax.networks.summary import summary
 from lottery_jax.storage.store import Arrays, Store, read_array
 from lottery_jax.storage.tensor_file import FLOATS, to_float64
 
@@ -24,9 +25,10 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Target:
-    """The network to approximate. tensors: a store, or arrays by name, with the shapes that the network has.
+    """The network to approximate. tensors: a store, or arrays (NumPy's or JAX's) by name, in the network's shapes.
 
-    Raises `InputError` where they do not fit.
+    Weights are [out, in, ...], as PyTorch has them; `mlp_target` takes Flax's kernels [in, out], too. Raises
+    `InputError` where they do not fit.
 
     >>> from lottery_jax.networks.layers.dense import Dense
     >>> from lottery_jax.networks.layers.chain import Chain
@@ -40,8 +42,24 @@ class Target:
     tensors: Store
 
     def __post_init__(self) -> None:
+        if not isinstance(self.network, Network):
+            raise InputError(
+                f"a target's network is a {type(self.network).__name__}, no Network; make one with"
+                " `lottery_jax.networks`, or the whole target with `mlp_target`"
+            )
         if isinstance(self.tensors, Mapping):
+            for name, value in self.tensors.items():
+                if isinstance(value, Mapping):
+                    raise InputError(
+                        f"a target's tensors are arrays by name, but {name!r} is a {type(value).__name__} with more"
+                        " inside; give them flat, {'fc1.weight': [out, in], ...}, or to `mlp_target` as they are"
+                    )
             object.__setattr__(self, "tensors", Arrays(self.tensors))
+        if not isinstance(getattr(self.tensors, "tensors", None), Mapping):
+            raise InputError(
+                f"a target's tensors are a {type(self.tensors).__name__}; give arrays by name,"
+                " {'fc1.weight': [out, in], ...}, or weights of another layout to `mlp_target`"
+            )
         if self.network.sources:
             raise InputError("a target has no random leaves; give the network that its weights belong to")
         found = {name: tensor.shape for name, tensor in self.tensors.tensors.items()}
@@ -50,6 +68,9 @@ class Target:
         wrong = [name for name, tensor in self.tensors.tensors.items() if tensor.dtype not in FLOATS]
         if wrong:
             raise InputError(f"the target's tensors {wrong} are no floats; convert them to float32")
+
+    def __repr__(self) -> str:
+        return f"<Target of {self.weights:,} weights, {summary(self.network)}>"
 
     @property
     def path(self) -> Path | None:

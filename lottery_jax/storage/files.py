@@ -9,6 +9,7 @@ from pathlib import Path
 from lottery_jax.errors import InputError
 
 PROBE_BYTES = 1 << 16
+_unfinished: set[Path] = set()
 
 
 def check_writable(folder: Path) -> None:
@@ -67,9 +68,11 @@ def replacing(path: Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.close(handle)
         temporary = Path(name)
+        _unfinished.add(temporary)
         yield temporary
         temporary.chmod(0o644)  # mkstemp's own mode would hide the file from other users
         temporary.replace(path)
+        _unfinished.discard(temporary)
         temporary = None
         sync_folder(path.parent)
     except OSError as error:
@@ -79,6 +82,19 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+            _unfinished.discard(temporary)
+
+
+def remove_unfinished() -> None:
+    """For a process that ends at once: take away the temporary files that it has."""
+    for path in tuple(_unfinished):
+        path.unlink(missing_ok=True)
+
+
+def check_replaceable(path: Path, *, force: bool) -> None:
+    """Refuse to write over a file that is there, unless it is asked for; raises `InputError`."""
+    if path.exists() and not force:
+        raise InputError(f"{str(path)!r} is there already; choose another place with --out, or replace it with --force")
 
 
 def sync_folder(folder: Path) -> None:

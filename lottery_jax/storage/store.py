@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import ml_dtypes  # comes with JAX; gives NumPy its bfloat16
 import numpy as np
 
+from lottery_jax.errors import InputError
 from lottery_jax.storage.tensor_file import STORED, Tensor, to_float64
 
 TYPES = {**STORED, "BF16": np.dtype(ml_dtypes.bfloat16)}
@@ -34,7 +35,7 @@ class Store(Protocol):
 
 
 class Arrays:
-    """Tensors in memory.
+    """Tensors in memory, NumPy's or JAX's; raises `InputError` for what is no array of a type that files have.
 
     >>> store = Arrays({"w": np.arange(6, dtype=np.float32).reshape(2, 3)})
     >>> store.tensors["w"].shape, store.read("w", 4, 2)
@@ -42,12 +43,26 @@ class Arrays:
     """
 
     def __init__(self, arrays: Mapping[str, Any]) -> None:
-        self._arrays = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+        self._arrays = {name: _array(name, value) for name, value in arrays.items()}
         self.tensors: Mapping[str, Tensor] = {tensor.name: tensor for tensor in described(self._arrays)}
 
     def read(self, name: str, first: int, count: int) -> np.ndarray:
         stored = STORED[self.tensors[name].dtype]
         return self._arrays[name].reshape(-1)[first : first + count].view(stored)
+
+
+def _array(name: Any, value: Any) -> np.ndarray:
+    """An array of a type that files have."""
+    try:
+        found = np.ascontiguousarray(value)
+    except (TypeError, ValueError, RuntimeError):  # rows of different lengths, a JAX array that was donated
+        raise InputError(f"the tensor {name!r} ({type(value).__name__}) is no array; convert it to float32") from None
+    found = found.astype(found.dtype.newbyteorder("="), copy=False)  # what is read is taken for little-endian
+    if found.dtype not in TYPES.values():
+        raise InputError(f"the tensor {name!r} holds {found.dtype.name}, which is not stored; convert it to float32")
+    if not isinstance(name, str):
+        raise InputError(f"the tensor {name!r} has a {type(name).__name__} for a name; give it a str")
+    return found
 
 
 class View:

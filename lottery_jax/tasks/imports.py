@@ -2,7 +2,6 @@
 
 import math
 import os
-import re
 from pathlib import Path
 
 from lottery_jax.errors import InputError
@@ -10,6 +9,7 @@ from lottery_jax.networks.layers.normalize import Normalize
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
 from lottery_jax.networks.target import Target
+from lottery_jax.networks.zoo.given_weights import in_order
 from lottery_jax.networks.zoo.mlp import mlp
 from lottery_jax.networks.zoo.registry import ARCHITECTURES, architecture
 from lottery_jax.storage.files import write_atomically
@@ -142,8 +142,8 @@ def _widths(sizes: set[tuple[int, int]]) -> list[float]:
 
 def _mlp_layers(shapes: Shapes) -> list[str]:
     """Names of the layers, in natural order, where all tensors are matrices that chain, and their biases; else none."""
-    layers = [name.removesuffix(".weight") for name in shapes if name.endswith(".weight")]
-    layers.sort(key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
+    # Sorted first: a file keeps no order that would mean anything.
+    layers = in_order(sorted(name.removesuffix(".weight") for name in shapes if name.endswith(".weight")))
     biases = {f"{name}.bias" for name in layers}
     inputs = None
     for name in layers:

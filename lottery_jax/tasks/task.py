@@ -7,6 +7,7 @@ import os
 import numpy as np
 
 from lottery_jax.data import Dataset, load
+from lottery_jax.errors import InputError
 from lottery_jax.networks.layers.normalize import Normalize
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
@@ -21,11 +22,29 @@ from lottery_jax.tasks.train import train_target
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What is to be approximated, and the data that tell how well."""
+    """What is to be approximated, and the data that tell how well; raises `InputError` where they do not fit."""
 
     name: str
     dataset: Dataset
     target: Target
+
+    def __post_init__(self) -> None:
+        given, data = self.target.network.given, self.dataset
+        if given is None:
+            return  # a model whose graph is unknown
+        if given.shape != data.shape:
+            raise InputError(
+                f"the target takes inputs of shape {list(given.shape)}, but the data set {data.name} has examples of"
+                f" shape {list(data.shape)}; choose a target and a data set that fit"
+            )
+        if given.nonnegative and not data.nonnegative:
+            raise InputError(
+                f"the target's network says that its inputs are never negative, but those of the data set {data.name}"
+                " may be, and a ticket would not hold for them; make the target with nonnegative=False"
+            )
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name[:40]}: a target of {self.target.weights:,} weights, and {self.dataset}>"
 
     @functools.cached_property
     def test_outputs(self) -> np.ndarray:

@@ -1,1 +1,20 @@
 """Tickets: the file format, the verifier, and what is exported from them."""
+
+from lottery_jax.tickets.certificate import Certificate, certify
+from lottery_jax.tickets.description import description_bits
+from lottery_jax.tickets.effective import effective_weights
+from lottery_jax.tickets.export import export_into, export_masks, export_weights
+from lottery_jax.tickets.ticket import Ticket, load_ticket, make_ticket
+
+__all__ = [
+    "Certificate",
+    "Ticket",
+    "certify",
+    "description_bits",
+    "effective_weights",
+    "export_into",
+    "export_masks",
+    "export_weights",
+    "load_ticket",
+    "make_ticket",
+]

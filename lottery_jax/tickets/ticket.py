@@ -17,6 +17,7 @@ from lottery_jax.networks.dead_units import without_dead_units
 from lottery_jax.networks.gates import FixedGate
 from lottery_jax.networks.network import NO_REDRAWS, Network, Redraws
 from lottery_jax.networks.running import Forward, forward
+from lottery_jax.networks.summary import clipped
 from lottery_jax.networks.target import Target
 from lottery_jax.storage.files import write_atomically
 from lottery_jax.storage.sealed import SealedFile, digest, seal
@@ -126,14 +127,19 @@ class Ticket:
         return sum(kept_bits(self.content, name) for name in self.network.drawn)
 
     def module(self) -> nnx.Module:
-        """The masked random network as a Flax module: x [B, *given] -> [B, *output]."""
+        """The masked random network as a Flax module: x [B, *given] -> [B, *output].
+
+        Where `network.given.nonnegative`, it computes what the target computes for inputs that are never negative, and
+        for those alone: no sign branches were built. Otherwise for inputs of any sign.
+        """
         tensors = {name: jnp.asarray(value) for name, value in {**self.source(), **self.stored}.items()}
         return self.network.module(tensors, lambda name: FixedGate(jnp.asarray(self.mask(name))))
 
     def forward(self) -> Forward:
         """The masked random network as a function, compiled once for all tickets of one source.
 
-        Hidden units that no kept weight reaches are left out. As long as someone holds it, it is not built again.
+        As in `module`, for inputs that are never negative alone where `network.given.nonnegative`. Hidden units that no
+        kept weight reaches are left out. As long as someone holds it, it is not built again.
         """
         built = self._built() if self._built is not None else None
         if built is None:
@@ -157,7 +163,10 @@ class Ticket:
     def __repr__(self) -> str:
         header, weights = self.header, self.network.source_weights
         promise = f"within {header.tolerance:g}" if header.tolerance is not None else "no promise"
-        return f"<Ticket by {header.method}, seed {self.seed}, {weights:,} random weights, {promise}>"
+        given = self.network.given
+        signs = "that are never negative" if given and given.nonnegative else "of any sign"
+        meant = f", for inputs {signs}" if given else ""
+        return f"<Ticket by {clipped(header.method)}, seed {self.seed}, {weights:,} random weights, {promise}{meant}>"
 
 
 def kept_bits(content: Store, name: str) -> int:

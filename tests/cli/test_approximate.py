@@ -84,7 +84,7 @@ def test_the_options_of_constructions_are_their_fields(
     assert "[min w, max w] over all weights, as published" in text
     asked = ("--target", target, *SMALL, "--construction", "scalar", "--out", tmp_path / "t")
     assert len(answer(capsys, "approximate", *asked)["samplers"]) == 2
-    assert len(answer(capsys, "approximate", *asked, "--scalar.range", "model")["samplers"]) == 1
+    assert len(answer(capsys, "approximate", *asked, "--scalar.range", "model", "--force")["samplers"]) == 1
     assert lottery_jax("approximate", *asked, "--scalar.range", "some") == 2
     assert "--scalar.range" in capsys.readouterr().err
 
@@ -104,7 +104,7 @@ def test_a_model_is_approximated_tensor_by_tensor(tmp_path: Path, capsys: pytest
     text = capsys.readouterr().out
     assert "skipped conv.bias: it is 1-D" in text and "0 weights were solved" in text
     assert "72 of 72 target weights are within 0.5" in text and "(conv.weight[" in text
-    assert lottery_jax("approximate", *asked, "--pattern", "*.bias", "--seed", 1) == 0
+    assert lottery_jax("approximate", *asked, "--pattern", "*.bias", "--seed", 1, "--force") == 0
     assert "4 of 4 target weights" in capsys.readouterr().out
 
 
@@ -114,7 +114,7 @@ def test_a_budget_takes_the_place_of_the_tolerance(
     out, residuals = tmp_path / "ticket.safetensors", {}
     asked = ("--target", target, "--candidates", 8, "--construction", "scalar", "--kept", 200, "--out", out)
     for importance in ("uniform", "fisher"):
-        assert lottery_jax("approximate", *asked, "--importance", importance) == 0
+        assert lottery_jax("approximate", *asked, "--importance", importance, "--force") == 0
         assert "It promises to keep at most 200 weights" in capsys.readouterr().out
         found = answer(capsys, "verify", out, "--target", target)
         assert (found["kept_weights"], found["kept_budget"], found["outcome"]) == (200, 200, "holds")
@@ -167,7 +167,7 @@ def test_an_interrupt_is_130_and_the_same_command_goes_on(
     captured = capsys.readouterr()
     found = json.loads(captured.out)
     assert (found["found_weights"], found["solved_weights"]) == (100, 200)
-    assert chunk.name in captured.err and "this chunk was solved again" in captured.err
+    assert chunk.name in captured.err and "this chunk is solved again" in captured.err
     content = (tmp_path / "t").read_bytes()
     (tmp_path / "t").unlink()
     assert answer(capsys, *asked)["solved_weights"] == 300

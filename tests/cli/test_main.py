@@ -1,10 +1,12 @@
 """What all commands have in common: help, exit codes, one sentence in place of a traceback."""
 
 import errno
+import itertools
 import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +17,7 @@ import pytest
 from lottery_jax.cli import bars as bars_module
 from lottery_jax.cli import compile_cache
 from lottery_jax.errors import ClusterError
+from lottery_jax.progress import log
 from tests.cli.calling import as_process, lottery_jax, refusal
 from tests.comparison import tiny
 
@@ -45,7 +48,7 @@ def stopping(error: BaseException) -> Callable[..., None]:
 @pytest.mark.parametrize(
     ("error", "code", "words"),
     [
-        (KeyboardInterrupt(), 130, "the same command goes on from there"),
+        (KeyboardInterrupt(), 130, "stopped; nothing was begun, and nothing is kept"),
         (ClusterError("process 1 died"), 3, "start every process again"),
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/records.jsonl"), 2, "runs/records.jsonl: No space"),
     ],
@@ -92,15 +95,19 @@ def test_compiled_programs_are_kept_where_the_environment_says(tmp_path: Path, m
         jax.config.update("jax_persistent_cache_min_compile_time_secs", least)
 
 
-def shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *times: float) -> str:
-    """What two bars show when the clock reads these times."""
-    now = iter(times)
+def shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, quiet: bool = False) -> str:
+    """What is shown of some work while the clock goes on by a second at each look."""
+    now = itertools.count(9.0)
     monkeypatch.setattr(bars_module, "time", SimpleNamespace(perf_counter=lambda: next(now)))
-    with bars_module.bars("reading") as bars:
-        bars.whole(1, 4, "pensia, seed 0")
-        bars.begin("solving")
-        bars.part(2_000, 8_000)  # found from before: no part of the speed
-        bars.part(3_000, 8_000)
+    with bars_module.bars(quiet=quiet) as bars:
+        bars.part("reading")
+        bars.whole(1, 4, 70.0)
+        told = bars.part("solving")
+        told(2_000, 8_000)  # found from before: no part of the speed
+        told(3_000, 8_000)
+        told(2_500, 8_000)  # a bar does not go back
+        assert bars.line().startswith("1 of 4 done, 0:01:10 left; solving, 3,000 of 8,000, ")
+        log.info("a note")
     return re.sub("\x1b\\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().err)
 
 
@@ -109,13 +116,30 @@ def test_the_bars_tell_the_speed_and_the_time_left(
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "120")
-    text = shown(monkeypatch, capsys, 9.0, 10.0, 10.0, 12.0)
-    assert re.search(r"pensia, seed 0 .* 1/4", text)
-    assert re.search(r"solving .* 3000/8000 500/s, 0:00:10 left", text)
+    text = shown(monkeypatch, capsys)
+    assert re.search(r"comparing .* 1/4 .*0:01:10 left", text)
+    assert re.search(r"solving .* 3000/8000 .*\d+/s, \d:\d\d:\d\d left", text)
+    assert "2500/8000" not in text and "lottery-jax: a note" in text
 
 
-def test_where_nobody_looks_there_are_no_bars(
+def test_where_there_is_no_terminal_a_line_is_printed_now_and_then(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("FORCE_COLOR", raising=False)
-    assert shown(monkeypatch, capsys, 9.0, 10.0, 10.0, 12.0) == ""
+    assert shown(monkeypatch, capsys) == "lottery-jax: a note\n"
+    monkeypatch.setattr(bars_module, "_EVERY", 0.01)
+    with bars_module.bars() as bars:
+        bars.part("compiling")
+        time.sleep(0.1)  # nothing is told meanwhile
+    assert set(capsys.readouterr().err.splitlines()) == {"lottery-jax: compiling"}
+
+
+def test_quiet_shows_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert shown(monkeypatch, capsys, quiet=True) == ""
+
+
+def test_versions(capsys: pytest.CaptureFixture[str]) -> None:
+    assert lottery_jax("--version") == 0
+    text = capsys.readouterr().out
+    assert f"jax {jax.__version__}" in text and "lottery_jax " in text and len(text.splitlines()) == 1

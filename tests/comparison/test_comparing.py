@@ -111,10 +111,20 @@ def test_what_is_finished_is_never_run_again(counts: Counter, tmp_path: Path) ->
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_method_finds_the_one_it_builds_on_without_recording_it(counts: Counter, tmp_path: Path) -> None:
-    found = run(tmp_path, protocol(methods=(Shuffled(),)))
-    assert [record.method for record in read_records(found.records_file)] == ["random"]
+def test_what_a_method_builds_on_is_found_once_under_its_own_name(
+    counts: Counter, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "lottery_jax"):
+        found = run(tmp_path, protocol(methods=(Shuffled(),)))
+    assert caplog.messages == ["random builds on pensia, which is found first (seed 0)"]
+    assert [record.method for record in read_records(found.records_file)] == ["pensia", "random"]
+    assert [record.method for record in found.records()] == ["random"], "who did not ask for it does not see it"
+    run(tmp_path, protocol(methods=(Promise(), Shuffled())))
     assert counts == {("pensia", 0): 1}
+    (found.folder / "tickets" / "pensia-seed0.safetensors").unlink()
+    found.records_file.write_text("".join(found.records_file.read_text().splitlines(True)[:1]))
+    run(tmp_path, protocol(methods=(Shuffled(),)))
+    assert counts == {("pensia", 0): 2} and len(read_records(found.records_file)) == 2
 
 
 def test_whatever_changes_results_is_another_folder(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flax import nnx
 
 from lottery_jax.constructions import Budget, Pensia, Promise, Scalar, approximate, plan_job, run_in_memory
 from lottery_jax.errors import InputError
@@ -61,3 +62,22 @@ def test_what_is_left_out_is_as_published() -> None:
 def test_bad_input_is_refused(change: dict, words: str) -> None:
     with pytest.raises(InputError, match=words):
         approximate(TARGETS[OF](), **{"seed": 0, **change})
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (ONES, "a dict"),
+        ([np.ones((6, 9))], "a list"),
+        (nnx.Linear(9, 6, rngs=nnx.Rngs(0)), "a Linear"),
+        ("model.safetensors", "the path 'model.safetensors'"),
+        (Path("model.safetensors"), "the path 'model.safetensors'"),
+        ((TARGETS[OF](), {}), "a tuple"),
+        (None, "None"),
+    ],
+)
+def test_what_is_no_target_is_refused(given, words: str) -> None:
+    with pytest.raises(
+        InputError, match=rf"takes a Target, not {words}; make one with mlp_target, import_target, load"
+    ):
+        approximate(given, seed=0)

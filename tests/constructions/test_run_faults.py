@@ -18,16 +18,18 @@ from lottery_jax.cluster.join import Cluster
 from lottery_jax.constructions import Budget, Job, Promise, Scalar, ScalarShared, plan_job, run_to_file
 from lottery_jax.constructions.chunks import Folder
 from lottery_jax.constructions.goal import Goal
-from lottery_jax.constructions.run import chunk_folder, solve_chunks
+from lottery_jax.constructions.run import Done, chunk_folder, is_finished, solve_chunks
 from lottery_jax.errors import InputError
 from lottery_jax.storage.sealed import SealedFile, seal
 from lottery_jax.storage.store import read_array
 from lottery_jax.tasks import load_model
+from lottery_jax.tickets.certificate import certify
 from tests.constructions.catalogue import Nearest, model_file
 
 ROOT = Path(__file__).parents[2]
 SIZES = {"a": (20, 9), "b": (2, 5, 5, 2)}
 CHUNKS = 5
+HOLDS = Promise(2.0)
 NEAREST = Promise(0.5, max_redraws=1, solver=Nearest())
 GOALS: dict[str, Goal] = {"promise": NEAREST, "budget": Budget(300, k_max=1)}
 
@@ -81,15 +83,15 @@ def test_kill_9_at_random_moments(kills: int, tmp_path: Path) -> None:
 def test_a_second_job_on_the_same_output_is_told_who_is_there(place: Path, tmp_path: Path) -> None:
     """Also one that finds its ticket finished there while another job is at work: it takes no chunks away."""
     out = Path(shutil.copy(place / "promise", tmp_path / "ticket"))
-    other, refused = plan(place, seed=2), []
+    other, refused = plan(place, seed=2, goal=HOLDS), []
 
     def second(done: int, total: int) -> None:
         for job in (other, plan(place)):
             with pytest.raises(InputError, match=rf"in use by process {os.getpid()} on .* since .*; wait for it") as e:
-                run_to_file(job, out)
+                run_to_file(job, out, force=True)
             refused.append(e)
 
-    run_to_file(other, out, progress=second)
+    run_to_file(other, out, force=True, progress=second)
     assert len(refused) == 2 * (CHUNKS + 1) and list(tmp_path.iterdir()) == [out]
     assert out.read_bytes() != (place / "promise").read_bytes()
     assert run_to_file(other, out).solved == 0
@@ -326,9 +328,23 @@ def test_a_finished_job_is_not_done_again(place: Path, tmp_path: Path) -> None:
     assert run_to_file(plan(place), out).solved == 0
     assert out.stat().st_mtime_ns == before and list(tmp_path.iterdir()) == [out]
     out.write_bytes(flipped(out.read_bytes(), 9000))
-    assert run_to_file(plan(place), out).solved == 280
-    assert out.read_bytes() == (place / "promise").read_bytes()
-    assert run_to_file(plan(place, seed=2), out).solved == 280, "another job's ticket is written over"
+    assert not is_finished(plan(place), out)
+
+
+def test_a_file_that_is_there_is_replaced_by_a_ticket_that_holds_and_only_if_asked(place: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copy(place / "promise", tmp_path / "ticket.safetensors"))
+    before, other = out.read_bytes(), plan(place, seed=2, goal=HOLDS)
+    with pytest.raises(InputError, match="is there already; choose another place with --out, or replace it"):
+        run_to_file(other, out)
+    assert out.read_bytes() == before and list(tmp_path.iterdir()) == [out]
+    assert run_to_file(other, out, force=True).solved == 280
+    assert out.read_bytes() != before and certify(out).holds
+    after, bad = out.read_bytes(), plan(place, goal=Promise(1e-7))
+    done = run_to_file(bad, out, force=True)
+    assert out.read_bytes() == after and done.path == tmp_path / "ticket.broken.safetensors"
+    assert certify(done.path).outcome == "broken" and sorted(tmp_path.iterdir()) == [done.path, out]
+    assert run_to_file(bad, out, force=True) == Done(280, 0, path=done.path), "it is known, wherever it is"
+    assert run_to_file(bad, tmp_path / "new").path == tmp_path / "new", "where nothing is, it takes its place"
 
 
 def test_an_interrupt_keeps_what_is_finished(place: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Data sets: real ones where they are, small made-up archives for the download, and damage of every kind."""
 
+import dataclasses
 import gzip
 import hashlib
 import io
@@ -8,12 +9,13 @@ import logging
 import tarfile
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from lottery_jax import data
 from lottery_jax.data import cache, datasets, downloads, prepared
-from lottery_jax.data.dataset import fixed_order
+from lottery_jax.data.dataset import Split, fixed_order
 from lottery_jax.errors import InputError
 
 TFDS = Path(__file__).parents[3] / "shared" / "tfds"
@@ -245,3 +247,16 @@ def test_the_newest_prepared_version_is_taken(tmp_path: Path) -> None:
         (folder / "dataset_info.json").write_text('{"fileFormat": "array_record"}')
     assert prepared.prepared_folder(tmp_path, "mnist") == tmp_path / "mnist" / "3.0.10"
     assert prepared.prepared_folder(tmp_path, "cifar10") is None
+
+
+def test_a_data_set_is_one_short_line() -> None:
+    digits = data.load("digits")
+    assert repr(digits) == (
+        "<Dataset digits: 1,257 + 180 + 360 examples [8, 8, 1] never negative, for training, choosing and the test;"
+        " 10 classes>"
+    )
+    assert repr(digits.test) == "<Split of examples [360, 8, 8, 1]>"
+    long = dataclasses.replace(digits, name="long " * 99, nonnegative=False)
+    assert len(repr(long)) < 200 and "of any sign" in repr(long)
+    empty = jax.tree.map(lambda _: None, digits.test)  # as a pytree it holds anything
+    assert repr(empty) == "<Split of examples []>" and isinstance(empty, Split)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from lottery_jax import data
 from lottery_jax.comparison.evaluation import accuracy
@@ -16,8 +17,9 @@ from lottery_jax.networks.layers.reshape import Flatten
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
 from lottery_jax.networks.target import Target
+from lottery_jax.networks.zoo.mlp import mlp, mlp_target
 from lottery_jax.networks.zoo.registry import architecture
-from lottery_jax.tasks import Recipe, load_task, train, train_target
+from lottery_jax.tasks import Recipe, Task, load_model, load_task, train, train_target
 from lottery_jax.tasks.recipes import recipe
 
 DIGITS = Spec((8, 8, 1), True)
@@ -156,3 +158,30 @@ def test_a_task_of_the_users_own_data(tmp_path: Path) -> None:
         load_task("digits", architecture="lenet9", cache_dir=tmp_path)
     with pytest.raises(InputError, match="width 0"):
         load_task("digits", width=0.0, cache_dir=tmp_path)
+
+
+def zeros(given: Spec) -> Target:
+    network = mlp((4, 2), given)
+    return Target(network, {"fc1.weight": np.zeros((2, 4), np.float32)})  # type: ignore[arg-type]
+
+
+def test_a_task_is_refused_where_target_and_data_do_not_fit(tmp_path: Path) -> None:
+    half = data.Split(np.full((6, 2, 2, 1), -0.5, np.float32), np.zeros(6, np.int32))
+    signed = data.Dataset("signed", half, half, half, 2, nonnegative=False)
+    pixels = data.Dataset("pixels", half, half, half, 2, nonnegative=True)
+    for dataset, sign in ((signed, False), (pixels, False), (pixels, True)):
+        assert Task("t", dataset, zeros(Spec((2, 2, 1), sign))).test_outputs.shape == (6, 2)
+    with pytest.raises(InputError, match=r"never negative, but those of the data set signed may be.*nonnegative=False"):
+        Task("t", signed, zeros(Spec((2, 2, 1), True)))
+    with pytest.raises(InputError, match=r"of shape \[4\], but .* pixels has examples of shape \[2, 2, 1\]; choose"):
+        Task("t", pixels, mlp_target([np.zeros((2, 4))]))
+    save_file({"w": np.ones((2, 4), np.float32)}, tmp_path / "model.safetensors")
+    bag, _ = load_model(tmp_path / "model.safetensors")
+    assert Task("t", signed, bag).target is bag  # its graph is unknown
+
+
+def test_a_task_is_one_short_line() -> None:
+    digits = data.load("digits")
+    shown = repr(Task("long " * 99, digits, zeros_like_digits := Target(SMALL, {"fc1.weight": np.zeros((10, 64))})))  # type: ignore[arg-type]
+    assert shown.startswith("<Task long") and f"{zeros_like_digits.weights} weights" in shown and len(shown) < 300
+    assert shown.endswith(f"{digits}>") and "\n" not in shown

@@ -13,16 +13,19 @@ from safetensors.numpy import save_file
 
 from lottery_jax.constructions import approximate
 from lottery_jax.errors import InputError, TicketError
+from lottery_jax.networks.layers.bag import Bag, BagTensor
 from lottery_jax.networks.layers.chain import Chain
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
+from lottery_jax.networks.sources.copies import Copies
 from lottery_jax.networks.sources.single import Single
 from lottery_jax.sampler import Sampler
 from lottery_jax.tickets.ticket import Ticket, load_ticket, make_ticket
 from tests.tickets.forging import small_target
 
 SOURCE = Network(Chain((("fc1", Single(Dense(5, 3), Sampler.uniform(-1, 1))),)), Spec((5,)))
+UNIFORM = Sampler.uniform(-1, 1)
 
 
 @pytest.fixture(scope="module")
@@ -153,3 +156,18 @@ def test_an_unwritable_folder_leaves_nothing(ticket: Ticket, tmp_path: Path) -> 
 
 def test_a_ticket_is_short_when_it_is_shown(ticket: Ticket) -> None:
     assert "pensia" in repr(ticket) and len(repr(ticket)) < 200
+
+
+@pytest.mark.parametrize(
+    ("network", "end"),
+    [
+        (Network(Single(Dense(3, 5), UNIFORM), Spec((3,))), "no promise, for inputs of any sign>"),
+        (Network(Single(Dense(3, 5), UNIFORM), Spec((3,), True)), "no promise, for inputs that are never negative>"),
+        (Network(Bag((("w", Copies(BagTensor((5, 3)), 1, (UNIFORM,))),))), "15 random weights, no promise>"),
+    ],
+    ids=["any sign", "never negative", "no graph"],
+)
+def test_a_ticket_says_which_inputs_it_is_for(network: Network, end: str) -> None:
+    masks = {name: np.ones(drawn.shape, bool) for name, drawn in network.drawn.items()}
+    shown = repr(make_ticket(network, seed=0, masks=masks, method="m" * 60))
+    assert shown.endswith(end) and len(shown) < 200

@@ -2,8 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-
-import numpy as np
+from typing import Any
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.layers.activations import Relu
@@ -13,6 +12,7 @@ from lottery_jax.networks.layers.reshape import Flatten
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Node, Spec
 from lottery_jax.networks.target import Target
+from lottery_jax.networks.zoo.given_weights import given_layers
 
 
 def mlp(
@@ -37,30 +37,27 @@ def mlp(
     return Network(Chain(tuple(nodes)), given)
 
 
-def mlp_target(
-    weights: Sequence[np.ndarray], biases: Sequence[np.ndarray] | None = None, *, nonnegative: bool = False
-) -> Target:
-    """The MLP of these weights, each [out, in] as PyTorch has them, and biases [out]; float32.
+def mlp_target(weights: Any, biases: Sequence[Any] | None = None, *, nonnegative: bool = False) -> Target:
+    """The MLP of these weights, with ReLU between its layers; float32. Raises `InputError` for what is no such network.
 
-    nonnegative: whether its inputs are never negative (pixels); otherwise sign branches are built for them.
+    weights: matrices [out, in] in a list, with `biases` [out] beside them; arrays by PyTorch's names (`fc1.weight`
+    [out, in], `fc1.bias`); Flax's parameters (`Dense_0`: `kernel` [in, out], `bias`), with or without `params` around
+    them; an `nnx.State`, or an `nnx.Module` of linear layers. Names with numbers are put in order by these, others are
+    taken as they come, unless they come sorted and another order fits, too. nonnegative: whether its inputs are never
+    negative (pixels); otherwise sign branches are built for them.
 
+    >>> import numpy as np
     >>> mlp_target([np.ones((3, 2), np.float32), np.ones((1, 3), np.float32)]).weights
     9
+    >>> params = {"Dense_0": {"kernel": np.ones((2, 3))}, "Dense_1": {"kernel": np.ones((3, 1)), "bias": np.ones(1)}}
+    >>> mlp_target(params)
+    <Target of 10 weights, 2 layers: Dense_0.weight [3, 2], Dense_1.weight [1, 3], Dense_1.bias [1] ([out, in]),
+    inputs [2] of any sign>
     """
-    weights = [np.asarray(weight, np.float32) for weight in weights]
-    if not weights or any(weight.ndim != 2 or 0 in weight.shape for weight in weights):
-        raise InputError(
-            f"the weights must be matrices [out, in], one for each layer, not {[weight.shape for weight in weights]}"
-        )
-    for place, (left, right) in enumerate(itertools.pairwise(weights)):
-        if right.shape[1] != left.shape[0]:
-            raise InputError(
-                f"layer {place + 1} takes {right.shape[1]} inputs, but the layer before it has {left.shape[0]} outputs;"
-                " weights are [out, in]"
-            )
-    sizes = (weights[0].shape[1], *(weight.shape[0] for weight in weights))
-    network = mlp(sizes, Spec(sizes[:1], nonnegative), bias=biases is not None)
-    arrays = {f"fc{number}.weight": weight for number, weight in enumerate(weights, start=1)}
-    for number, bias in enumerate(biases or (), start=1):
-        arrays[f"fc{number}.bias"] = np.asarray(bias, np.float32)
-    return Target(network, {name: arrays[name] for name in network.tensors if name in arrays})  # type: ignore[arg-type]
+    layers = given_layers(weights, biases)
+    sizes = (layers[0].weight.shape[1], *(layer.weight.shape[0] for layer in layers))
+    biased = [layer.bias is not None for layer in layers]
+    network = mlp(sizes, Spec(sizes[:1], nonnegative), bias=biased, names=[layer.name for layer in layers])
+    arrays = {f"{layer.name}.weight": layer.weight for layer in layers}
+    arrays |= {f"{layer.name}.bias": layer.bias for layer in layers if layer.bias is not None}
+    return Target(network, arrays)  # type: ignore[arg-type]

@@ -10,11 +10,9 @@ All in one file, for the reason that `kernels.cpu` has.
 import math
 
 import numpy as np
-from numba import njit
 
+from lottery_jax.subset_sum.kernels.host import compiled_by_numba
 from lottery_jax.subset_sum.search.pairs import masks_of_size
-
-_compiled = njit(nogil=True, cache=True, boundscheck=False)
 
 
 def first_within(
@@ -41,7 +39,7 @@ def first_within(
     return chosen.T
 
 
-@_compiled
+@compiled_by_numba
 def _append(a, size, before, starts, sums):
     """The sums of all subsets of `size` of `a`, by their last member, behind those of the smaller ones."""
     place, shorter = starts[size], starts[size - 1]
@@ -51,7 +49,7 @@ def _append(a, size, before, starts, sums):
         place += before[row, size - 1]
 
 
-@_compiled
+@compiled_by_numba
 def _least(values, rest, least):
     """The least |rest - value|, or `least` if that is less."""
     number = values.dtype.type
@@ -60,7 +58,7 @@ def _least(values, rest, least):
     return least
 
 
-@_compiled
+@compiled_by_numba
 def _place(values, rest, least):
     """The first place where |rest - value| is `least`; there is one."""
     place = 0
@@ -69,7 +67,7 @@ def _place(values, rest, least):
     return place
 
 
-@_compiled
+@compiled_by_numba
 def _pair(left, right, wanted, least):
     """The first y of `right`, and for it the first x of `left`, with |wanted - x - y| = least; there is one."""
     number = left.dtype.type
@@ -87,7 +85,7 @@ def _pair(left, right, wanted, least):
     return _place(left, number(wanted - right[first]), least), first
 
 
-@_compiled
+@compiled_by_numba
 def _search(candidates, targets, tolerance, sizes, before, starts, left_masks, right_masks, chosen):
     problems, count = candidates.shape
     half = count // 2

@@ -12,11 +12,11 @@ from collections.abc import Callable
 import numpy as np
 from numba import njit, uint64
 
+from lottery_jax.subset_sum.kernels.host import compiled_by_numba
+
 _LANES = 16  # problems side by side: a cache line, one or two vector registers
 _CACHED_ROWS = 512  # of a list, which the first-level cache holds
 _REPEAT = 16  # rows of a list that are taken together where a value of each lane meets all of them
-
-_compiled = njit(nogil=True, cache=True, boundscheck=False)
 
 
 def closest_subset(candidates: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -38,7 +38,7 @@ def _stages(width: int, ways: int) -> Callable:
     q, block = uint64(width // ways * _LANES), uint64(width * _LANES)
     q2, q3, q4, q5, q6, q7 = (uint64(k * width // ways * _LANES) for k in range(2, 8))
 
-    @_compiled
+    @compiled_by_numba
     def two_ways(x, size):
         for start in range(uint64(0), size, block):
             for step in range(q):
@@ -46,7 +46,7 @@ def _stages(width: int, ways: int) -> Callable:
                 a0, a1 = x[t], x[t + q]
                 x[t], x[t + q] = min(a0, a1), max(a0, a1)
 
-    @_compiled
+    @compiled_by_numba
     def four_ways(x, size):
         for start in range(uint64(0), size, block):
             for step in range(q):
@@ -55,7 +55,7 @@ def _stages(width: int, ways: int) -> Callable:
                 b0, b1, b2, b3 = min(a0, a2), min(a1, a3), max(a0, a2), max(a1, a3)
                 x[t], x[t + q], x[t + q2], x[t + q3] = min(b0, b1), max(b0, b1), min(b2, b3), max(b2, b3)
 
-    @_compiled
+    @compiled_by_numba
     def eight_ways(x, size):
         for start in range(uint64(0), size, block):
             for step in range(q):
@@ -78,7 +78,7 @@ _eight_256, _eight_512, _eight_1024, _eight_2048 = (_stages(width, 8) for width 
 _eight_4096, _eight_8192 = _stages(4096, 8), _stages(8192, 8)
 
 
-@_compiled
+@compiled_by_numba
 def _bitonic(x, size, width, last):
     """All stages from blocks of `width` rows down to blocks of `last`, in place."""
     while width >= uint64(8) * last:
@@ -117,7 +117,7 @@ def _bitonic(x, size, width, last):
             _four_32(x, size)
 
 
-@_compiled
+@compiled_by_numba
 def _upper_half(d, first, count, u, spare, step):
     """The positive half, ascending, of all sums of +-d[k], first <= k < first + count, into `u` [2**(count - 1) rows].
 
@@ -153,7 +153,7 @@ def _gap(low_end, high_end):
     return gap if gap & 1 else np.int32(2**31 - 1)
 
 
-@_compiled
+@compiled_by_numba
 def _least_gaps(left, right, m, wanted, x, above, least, lower):
     """Merge +-left with wanted - (+-right): the least gap between neighbours of different sides and the lower value."""
     lanes = uint64(_LANES)
@@ -207,7 +207,7 @@ def _least_gaps(left, right, m, wanted, x, above, least, lower):
             least[lane], above[lane] = min(gap, least[lane]), b7
 
 
-@_compiled
+@compiled_by_numba
 def _first_signs(d, first, count, value, x, found):
     """Place of the first combination +-d[first] ... that equals `value`, for each lane; bit k is set for a plus."""
     lanes, low = uint64(_LANES), count // 2
@@ -239,7 +239,7 @@ def _first_signs(d, first, count, value, x, found):
                 found[lane] = place if x[t] == wanted else best
 
 
-@_compiled
+@compiled_by_numba
 def _search(candidates, targets, chosen):
     count, problems = candidates.shape
     half, odd = count // 2, count % 2

@@ -7,11 +7,10 @@ some hundred targets, in place of a merge of two lists. Where several subsets ar
 """
 
 import numpy as np
-from numba import njit
 
 from lottery_jax.subset_sum.kernels.cpu import closest_subset
+from lottery_jax.subset_sum.kernels.host import compiled_by_numba
 
-_compiled = njit(nogil=True, cache=True, boundscheck=False)
 _LEAST, _MOST = 6, 16  # candidates in the sorted list; the packed entries leave 16 bits for which they are
 
 
@@ -44,7 +43,7 @@ def _listed(count: int, each: int) -> int:
     return min(costs, key=costs.__getitem__)
 
 
-@_compiled
+@compiled_by_numba
 def _sorted_list(a, entries, spare):
     """All subset sums of a [n], ascending, each above the 16 bits that say which: int64 [2**n]."""
     here, there = entries, spare
@@ -70,7 +69,7 @@ def _sorted_list(a, entries, spare):
     return here
 
 
-@_compiled
+@compiled_by_numba
 def _search(candidates, targets, listed, chosen, tied):
     rows, count = candidates.shape
     each, left = targets.shape[1], count - listed

@@ -119,7 +119,7 @@ def test_memory_and_disk_make_the_same_ticket(solved: Solved, tmp_path: Path, mo
         goal, contents = Budget(**budget, k_max=K_MAX), set()  # type: ignore[arg-type]
         for chunk in (8, 24, None):
             job = plan_job(solved.target, solved.construction, goal, seed=1, chunk_weights=chunk)
-            run_to_file(job, tmp_path / "ticket")
+            run_to_file(job, tmp_path / "ticket", force=True)
             contents.add((tmp_path / "ticket").read_bytes())
         assert contents == {solved.ticket(**budget).to_bytes()}
         assert list(tmp_path.iterdir()) == [tmp_path / "ticket"]

@@ -1,0 +1,86 @@
+"""Ctrl-C, obeyed at once: a thread that waits for it says what is kept, and ends the process.
+
+Python raises KeyboardInterrupt wherever its main thread is: after a compiled call only when that returns, and lost
+where a library calls back. What is kept is written whole or not at all, so that a process may end at any instruction.
+"""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+
+from lottery_jax.storage.files import remove_unfinished
+
+CODE = 130
+_PATIENCE = 1.0  # seconds for the last words
+
+_kept: Callable[[], str] = lambda: "nothing was begun, and nothing is kept"  # noqa: E731
+_closing: list[Callable[[], None]] = []
+
+
+def watch() -> None:
+    """From here on, an interrupt ends this process within two seconds, exit code 130; once, in the main thread."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        return  # whoever started this process does not want it (nohup)
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    signal.signal(signal.SIGINT, lambda *_: None)  # the byte in the pipe does it
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+
+    def wait() -> None:
+        while os.read(read, 1) != bytes([signal.SIGINT]):
+            pass
+        teller = threading.Thread(target=_tell, daemon=True)  # it may have to wait for who holds the terminal
+        teller.start()
+        teller.join(_PATIENCE)
+        os._exit(CODE)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+@contextlib.contextmanager
+def keeping(kept: Callable[[], str]) -> Iterator[None]:
+    """While the block runs, `kept()` says what an interrupt leaves: the end of the sentence "stopped; ..."."""
+    global _kept
+    before, _kept = _kept, kept
+    try:
+        yield
+    except KeyboardInterrupt as stopped:  # of another program that called a command
+        stopped.args = stopped.args or (sentence(),)
+        raise
+    finally:
+        _kept = before
+
+
+@contextlib.contextmanager
+def closing(close: Callable[[], None]) -> Iterator[None]:
+    """While the block runs, an interrupt calls `close()` before it speaks: it gives the terminal back."""
+    _closing.append(close)
+    try:
+        yield
+    finally:
+        _closing.remove(close)
+
+
+def sentence() -> str:
+    """What an interrupt says.
+
+    >>> with keeping(lambda: "2 of 5 chunks are kept"):
+    ...     sentence()
+    'stopped; 2 of 5 chunks are kept'
+    """
+    try:
+        return f"stopped; {_kept()}"
+    except OSError:  # the folder that is asked may be gone
+        return "stopped"
+
+
+def _tell() -> None:
+    for close in reversed(_closing):
+        with contextlib.suppress(Exception):
+            close()
+    with contextlib.suppress(OSError):
+        remove_unfinished()
+    # Not print: the main thread may hold the stream.
+    os.write(2, f"lottery-jax: {sentence()}\n".encode())

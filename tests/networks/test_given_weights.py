@@ -1,0 +1,202 @@
+"""Weights as their owners have them: one network, whether it comes as a list, by PyTorch's names or from Flax."""
+
+import itertools
+import types
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+from flax import linen, nnx
+
+from lottery_jax.errors import InputError
+from lottery_jax.networks.node import Spec
+from lottery_jax.networks.zoo.given_weights import given_layers, in_order
+from lottery_jax.networks.zoo.mlp import mlp_target
+
+RANDOM = np.random.default_rng(0)
+X = jnp.asarray(RANDOM.normal(size=(5, 4)), jnp.float32)
+FIRST, SECOND = (RANDOM.normal(size=shape).astype(np.float32) for shape in ((3, 4), (2, 3)))
+BIAS = RANDOM.normal(size=3).astype(np.float32)
+WANTED = np.maximum(X @ FIRST.T + BIAS, 0) @ SECOND.T
+FLAX = {"Dense_0": {"kernel": FIRST.T, "bias": BIAS}, "Dense_1": {"kernel": SECOND.T}}
+
+
+def square(*names: str) -> dict[str, np.ndarray]:
+    return {f"{name}.weight": np.full((2, 2), number, np.float32) for number, name in enumerate(names)}
+
+
+class Model(nnx.Module):
+    """Layers whose names come in another order when they are sorted, and what has no weights."""
+
+    def __init__(self, sizes: tuple[int, int, int] = (4, 3, 2)) -> None:
+        self.stem = nnx.Linear(*sizes[:2], rngs=nnx.Rngs(0))
+        self.drop = nnx.Dropout(0.5, rngs=nnx.Rngs(2))
+        self.head = nnx.Linear(*sizes[1:], use_bias=False, rngs=nnx.Rngs(1))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.head(nnx.relu(self.stem(x)))
+
+
+class Tied(nnx.Module):
+    """One layer under two names."""
+
+    def __init__(self) -> None:
+        self.first = self.second = nnx.Linear(3, 3, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {"fc1.weight": FIRST, "fc1.bias": BIAS, "fc2.weight": SECOND},
+        {"net.2.weight": jnp.asarray(SECOND), "net.0.bias": BIAS.tolist(), "net.0.weight": jnp.asarray(FIRST)},
+        {"stem": {"weight": FIRST, "bias": BIAS}, "head": {"weight": SECOND}},
+        types.MappingProxyType(FLAX),
+        {"params": FLAX},
+        {"params": dict(reversed(FLAX.items()))},
+        {"Dense_0.kernel": FIRST.T, "Dense_0.bias": BIAS, "Dense_1.weight": SECOND},
+    ],
+    ids=["pytorch", "jax", "nested", "flax", "params", "reversed", "mixed"],
+)
+def test_every_form_is_the_same_network(weights) -> None:
+    target = mlp_target(weights, nonnegative=True)
+    np.testing.assert_allclose(target.forward()(X), WANTED, rtol=1e-5, atol=1e-5)
+    assert target.network.given == Spec((4,), True)
+    assert [len(shape) for shape in target.network.tensors.values()] == [2, 1, 2]
+
+
+def test_lists_may_hold_the_arrays_of_jax() -> None:
+    biases = [jnp.asarray(BIAS), jnp.zeros(2)]
+    for rows in ([jnp.asarray(FIRST), SECOND], (FIRST, SECOND), (FIRST.tolist(), SECOND.tolist())):
+        np.testing.assert_allclose(mlp_target(rows, biases).forward()(X), WANTED, rtol=1e-5, atol=1e-5)
+    stack = mlp_target(jnp.ones((2, 3, 3)))
+    assert stack.network.tensors == {"fc1.weight": (3, 3), "fc2.weight": (3, 3)}
+    half = mlp_target([FIRST.astype(ml_dtypes.bfloat16), jnp.asarray(SECOND, jnp.float16)])
+    np.testing.assert_array_equal(half.array("fc1.weight"), FIRST.astype(ml_dtypes.bfloat16).astype(np.float32))
+    assert mlp_target([np.ones((2, 3), int)]).array("fc1.weight").dtype == np.float32
+
+
+def test_modules_of_linear_layers_and_their_states() -> None:
+    model = Model()
+    for given in (model, nnx.to_pure_dict(nnx.state(model, nnx.Param)) | {}):
+        if not isinstance(given, nnx.Module):  # comes sorted: `head` is first, and does not fit
+            with pytest.raises(InputError, match=r"'stem' takes 4 inputs, but 'head' before it has 2 outputs"):
+                mlp_target(given)
+            given = {name: given[name] for name in ("stem", "head")}
+        found = mlp_target(given)
+        np.testing.assert_allclose(found.forward()(X), model(X), rtol=1e-5, atol=1e-5)
+        assert list(found.network.tensors) == ["stem.weight", "stem.bias", "head.weight"]
+    chain = nnx.Sequential(*(nnx.Linear(4, 4, rngs=nnx.Rngs(seed)) for seed in range(12)))
+    x = X
+    for place in range(12):
+        x = (nnx.relu if place else lambda x: x)(x)
+        x = chain.layers[place](x)
+    for given in (chain, nnx.state(chain), nnx.state(chain, nnx.Param)):
+        np.testing.assert_allclose(mlp_target(given).forward()(X), x, rtol=1e-4, atol=1e-4)
+    assert mlp_target(chain.layers[0]).network.tensors == {"fc1.weight": (4, 4), "fc1.bias": (4,)}
+
+
+def test_parameters_of_linen() -> None:
+    class Net(linen.Module):
+        @linen.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            for _ in range(11):
+                x = linen.relu(linen.Dense(4)(x))
+            return linen.Dense(2, use_bias=False)(x)
+
+    net = Net()
+    given = net.init(jax.random.key(0), X)
+    given = jax.tree.map(lambda value: value + 0.1, given)  # comes back sorted: Dense_10 before Dense_2
+    for form in (given, given["params"]):
+        target = mlp_target(form)
+        assert list(target.network.affine)[-2:] == ["Dense_10", "Dense_11"]
+        np.testing.assert_allclose(target.forward()(X), net.apply(given, X), rtol=1e-4)
+
+
+def test_numbers_are_put_in_order_and_other_names_stay() -> None:
+    assert in_order(["a10", "b", "a9"]) == ["a9", "a10", "b"]
+    assert in_order(["enc.0.up", "enc.0.down", "enc.1.up", "enc.1.down", "dec.0"]) == [
+        *("enc.0.up", "enc.0.down", "enc.1.up", "enc.1.down", "dec.0")
+    ]
+    assert in_order(["fc", "fc2", "fc1"]) == ["fc", "fc1", "fc2"] and in_order([]) == []
+    assert len(in_order(["a" + "9" * 9999, "a1"])) == 2  # more digits than Python reads
+    assert in_order(["²", "1", "0"]) == ["²", "0", "1"]  # a digit to Python, and no number
+
+
+def orders(sizes: list[tuple[int, int]]) -> int:
+    """In how many orders these layers (in, out) chain, by trying all of them."""
+    return sum(
+        all(left[1] == right[0] for left, right in itertools.pairwise(order)) for order in itertools.permutations(sizes)
+    )
+
+
+def test_an_order_that_nothing_tells_is_refused() -> None:
+    """Sorted names without numbers are taken only where no other order fits: against all orders of small networks."""
+    refused = 0
+    for count in (1, 2, 3, 4, 5):
+        for sizes in itertools.product((1, 2, 3), repeat=count + 1):
+            pairs = list(itertools.pairwise(sizes))
+            weights = {f"{name}.weight": np.ones(pair[::-1]) for name, pair in zip("abcde", pairs, strict=False)}
+            if orders(pairs) == 1:
+                assert [layer.weight.shape[::-1] for layer in given_layers(weights)] == pairs
+                continue
+            refused += 1
+            with pytest.raises(InputError, match="come in alphabetical order and would fit in another one"):
+                given_layers(weights)
+    assert refused > 100
+    assert len(given_layers(square("encoder", "decoder"))) == 2  # nobody sorted these
+    assert [layer.name for layer in given_layers(square("b2", "b10", "b1"))] == ["b1", "b2", "b10"]
+    hidden = {**square("hidden1", "hidden2", "hidden3"), "out.weight": np.ones((1, 2))}
+    assert [layer.name for layer in given_layers(hidden)] == ["hidden1", "hidden2", "hidden3", "out"]
+    with pytest.raises(InputError, match="decoder, encoder come in alphabetical order"):
+        given_layers(jax.tree.map(jnp.asarray, square("encoder", "decoder")))
+    assert [layer.name for layer in given_layers(Model((2, 2, 2)))] == ["stem", "head"]
+    with pytest.raises(InputError, match="head, stem come in alphabetical order"):
+        given_layers(nnx.state(Model((2, 2, 2))))
+
+
+@pytest.mark.parametrize(
+    ("weights", "biases", "words"),
+    [
+        ([], None, "one for each layer, but there are none; give"),
+        ({}, None, "there are none; give"),
+        ({"params": {}}, None, "there are none; give"),
+        ([np.ones((2, 3, 1))], None, r"weight of 'fc1' must be a matrix \[out, in\], not of shape \[2, 3, 1\]; give"),
+        (np.ones((2, 3)), None, r"must be a matrix \[out, in\], not of shape \[3\]; give"),
+        (np.ones(()), None, "the weights are a ndarray; give matrices"),
+        ("fc.safetensors", None, "the weights are a str; give matrices"),
+        (None, None, "the weights are a NoneType; give matrices"),
+        ([np.ones((3, 4)), np.ones((2, 5))], None, r"'fc2' takes 5 inputs, but 'fc1' before it has 3 outputs; give"),
+        ([np.ones((3, 4))], [np.ones(2)], r"bias of 'fc1' has the shape \[2\], but the layer has 3 outputs; give it"),
+        ([np.ones((3, 4))], [], "0 biases are given for 1 weights; give one for each"),
+        ([np.ones((3, 4))], [np.ones(3), np.ones(3)], "2 biases are given for 1 weights"),
+        ([np.ones((3, 4))], {"fc1.bias": np.ones(3)}, "the biases are a dict; give"),
+        ([np.ones((3, 4))], [[[1.0], [2.0, 3.0]]], r"bias of 'fc1' \(list\) is no array"),
+        ([[[1.0], [2.0, 3.0]]], None, r"weight of 'fc1' \(list\) is no array; give"),
+        ([np.ones((0, 4))], None, r"not of shape \[0, 4\]"),
+        ([np.ones((3, 4), complex)], None, "holds complex128, no real numbers; give"),
+        ([np.ones((3, 4), bool)], None, "holds bool, no real numbers"),
+        ([np.full((3, 4), "a")], None, "holds str32, no real numbers"),
+        ([{"kernel": np.ones((3, 4))}], None, r"'fc1' \(dict\) holds object, no real numbers"),
+        ([jax.random.key(0)], None, r"is no array|no real numbers"),
+        ({"fc1.weight": FIRST}, [BIAS], "biases are given beside a dict; put them there"),
+        ({"fc1": FIRST}, None, "hold 'fc1', which is no part of a dense layer; give"),
+        ({"norm.scale": BIAS}, None, "hold 'norm.scale', which is no part of a dense layer"),
+        ({"params": FLAX, "batch_stats": {"mean": BIAS}}, None, "hold 'batch_stats.mean', which is no part"),
+        ({"c.kernel": np.ones((3, 3, 1, 2))}, None, r"matrix \[in, out\], not of shape \[3, 3, 1, 2\]; give"),
+        ({"a.bias": BIAS}, None, "layer 'a' holds bias; give .* one matrix for each layer"),
+        ({"a.weight": FIRST, "a.kernel": FIRST.T}, None, "layer 'a' holds weight and kernel; give"),
+        ({"a.weight": FIRST, "a": {"weight": FIRST}}, None, "two tensors of one name among a.weight; give"),
+        ({"a.kernel": FIRST, "a.bias": BIAS}, None, r"bias of 'a' has the shape \[3\], but the layer has 4 outputs"),
+        (nnx.Conv(1, 2, (3, 3), rngs=nnx.Rngs(0)), None, r"not of shape \[3, 3, 1, 2\]"),
+        (nnx.BatchNorm(3, use_bias=False, use_scale=False, rngs=nnx.Rngs(0)), None, "hold 'mean', which is no part"),
+        (nnx.state(nnx.LayerNorm(3, rngs=nnx.Rngs(0))), None, "hold 'scale', which is no part"),
+        (Tied(), None, "layer '(first|second)' shares its weights with another one"),
+        ({"(a).weight": FIRST}, None, r"must hold weight \[3, 4\], but holds \(a\).weight"),
+        ({"relu1.weight": FIRST, "relu2.weight": SECOND}, None, "need different names, not .*relu1"),
+    ],
+)
+def test_what_is_no_chain_of_dense_layers_is_refused(weights, biases, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        mlp_target(weights, biases)
