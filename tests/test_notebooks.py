@@ -1,5 +1,6 @@
 """Every notebook runs from top to bottom, as a reader would run it."""
 
+import re
 from pathlib import Path
 
 import nbformat
@@ -19,3 +20,6 @@ def test_notebook_runs(path, tmp_path, monkeypatch):
     assert len(pictures) == 3
     printed = "".join(out.get("text", "") for cell in notebook.cells for out in cell.get("outputs", ()))
     assert "4,736 of 4,736 target weights within 0.01" in printed
+    (seconds,) = re.findall(r"this notebook took (\d+) s", printed)
+    said = sum(int(number) for number in re.findall(r"some (\d+)", notebook.cells[0]["source"]))
+    assert int(seconds) < 2 * said, "it takes longer than it says"

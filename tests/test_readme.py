@@ -16,7 +16,7 @@ import pytest
 
 from lottery_jax.cli.main import parse
 from lottery_jax.cli.settings import Approximate, Compare, Export, Verify
-from tests.cli.calling import lottery_jax
+from tests.cli.calling import lottery_jax, matrices, own_data
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -30,11 +30,11 @@ def results(name: str) -> dict[str, Any]:
 
 
 def test_the_python_runs_and_prints_what_it_says() -> None:
-    space: dict = {}
+    """Each block alone, as it is pasted."""
     for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(block, space)
+            exec(block, {})
         expected = re.findall(r"print\(.*?#\s*(.+)$", block, re.MULTILINE)
         assert len(expected) == len(printed.getvalue().splitlines()) > 0
         for said, found in zip(expected, printed.getvalue().splitlines(), strict=True):
@@ -53,6 +53,32 @@ def test_the_commands_parse() -> None:
             assert isinstance(parse(words), COMMANDS[words[0]]), line
             found.add(words[0])
     assert found == set(COMMANDS)
+
+
+def test_ones_own_network_takes_two_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The environment, and one line with one's own data and network; what the section says besides works, too."""
+    section = README.split("\n## Your own network\n")[1].split("\n## ")[0]
+    first, *more = (block.split("\n") for block in re.findall(r"\n\n((?:    \S.*\n?)+)", section))
+    commands = [line.strip() for line in first if line.strip()]
+    assert len(commands) == 2 and commands[0] == ". .venv/bin/activate"
+    assert (ROOT / "Makefile").read_text().startswith("# Two") and "VENV ?= .venv\n" in (ROOT / "Makefile").read_text()
+    monkeypatch.chdir(tmp_path)
+    own_data(tmp_path / "my_data.npz")
+    shapes = {"0.weight": (5, 4), "0.bias": (5,), "2.weight": (2, 5), "2.bias": (2,)}  # of a PyTorch Sequential
+    matrices(tmp_path / "my_network.safetensors", **shapes)
+    lines = [
+        commands[1],
+        *(line.strip() for block in more for line in block if "my_network" in line or "my_ticket" in line),
+    ]
+    assert [line.split()[1] for line in lines] == ["approximate", "verify", "export", "compare", "approximate"]
+    for line in lines:
+        if " compare " in line:
+            line += " --methods dense pensia --seeds 0"  # the others are other tests' work
+        assert lottery_jax(*shlex.split(line)[1:]) == 0, line
+    printed = capsys.readouterr().out
+    assert "37 of 37 target weights are within 0.01" in printed and "Test accuracy" in printed and "HOLDS" in printed
 
 
 @pytest.fixture

@@ -37,10 +37,12 @@ def sentences(found: dict[str, Any]) -> list[str]:
 
     >>> row = {"ticket": "t", "ticket_bytes": 9, "method": "random", "seed": 0, "source_weights": 1200,
     ...        "kept_weights": 30, "redrawn_blocks": 0, "target_weights": None, "samplers": ("U[-1, 1]",),
-    ...        "description_bits": 800, "outcome": "promises nothing", "reasons": (), "nonnegative_inputs": True}
+    ...        "description_bits": 800, "outcome": "promises nothing", "reasons": (), "nonnegative_inputs": True,
+    ...        "network": "1 layer: fc1.weight [3, 4] ([out, in]), inputs [4] never negative"}
     >>> print("\n".join(sentences(row)))
     t: 9 bytes, made by random from seed 0; its checksums and its source are as they were written.
     Its source has 1,200 random weights from U[-1, 1]; its masks keep 30 (0 blocks were drawn again).
+    It stands for a network of 1 layer: fc1.weight [3, 4] ([out, in]), inputs [4] never negative.
     Everything that was free in it takes 800 bits: tree, seed, masks and what was drawn again.
     PROMISES NOTHING: it brings no target, so there are no residuals to check.
     """
@@ -54,6 +56,7 @@ def sentences(found: dict[str, Any]) -> list[str]:
         f" from seed {found['seed']}; its checksums and its source are as they were written.",
         f"Its source has {found['source_weights']:,} random weights from {drawn}; its masks keep"
         f" {found['kept_weights']:,} ({again}).",
+        f"It stands for a network of {found['network']}.",
         f"Everything that was free in it takes {found['description_bits']:,} bits: tree, seed, masks and what was drawn"
         " again.",
     ]

@@ -97,7 +97,7 @@ def run(command: "Command") -> int:
         where = error.filename or "an output file"
         return refuse(f"{where}: {error.strerror or error}; free some space or choose another place", 2)
     except KeyboardInterrupt as stopped:  # only where another program called `main`: a process of ours is watched
-        return refuse(*(stopped.args or (interrupt.sentence(),)), interrupt.CODE)
+        return refuse(stopped.args[0] if stopped.args else interrupt.sentence(), interrupt.CODE)
 
 
 def _action(command: "Command") -> Callable[[Any, TextIO], int]:

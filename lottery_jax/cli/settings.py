@@ -39,9 +39,9 @@ class Compare(TaskOptions):
     """
 
     methods: tuple[str, ...] = ()
-    """Methods to run: dense, a construction (pensia, scalar, scalar-shared; also with -smallest), a learned mask
-    (edge-popup-gadget, edge-popup-wide), random; or a class of your own, FILE.py:CLASS. If left out: dense, pensia,
-    pensia-smallest, the learned ones and random."""
+    """Methods to run (docs/methods.md): dense, a construction (pensia, scalar, scalar-shared; also with -smallest), a
+    learned mask (edge-popup-gadget, edge-popup-wide), random; or a class of your own, FILE.py:CLASS. If left out: dense,
+    pensia, pensia-smallest, the learned ones and random."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of the random sources."""
     keeps: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 0.5)
@@ -69,8 +69,8 @@ class Approximate(TaskOptions):
     pattern: str | None = None
     """With a model: approximate the float tensors whose names match (* ? [abc]), whatever their dimensions."""
     construction: str | None = None
-    """pensia (the random network of Theorem 1), scalar (plain random weights, as in Experiment 1) or scalar-shared
-    (the same for all weights of an output); pensia if left out, and scalar for a model."""
+    """pensia (the random network of Theorem 1), scalar (plain random weights, as in Experiment 1) or scalar-shared (the
+    same for all weights of an output), see docs/methods.md; pensia if left out, and scalar for a model."""
     objective: str = "least-error"
     """least-error (the nearest subset sum) or smallest (the fewest kept weights within the tolerance)."""
     kept: int | None = None

@@ -119,8 +119,15 @@ class Comparison:
             " the target and rebuilt before it was measured."
         )
         title = f"Strong lottery tickets on {self.task.name}"
+        methods = {label: self.known[label].about for label in dict.fromkeys(record.method for record in records)}
         return write_report(
-            self.folder, records, title=title, configuration=self.configuration, command=command, lead=lead
+            self.folder,
+            records,
+            title=title,
+            configuration=self.configuration,
+            command=command,
+            lead=lead,
+            methods=methods,
         )
 
     @property

@@ -71,6 +71,11 @@ class Method(abc.ABC):
     def label(self) -> str:
         """Its name in commands, records and reports."""
 
+    @property
+    def about(self) -> str:
+        """What it does, in a sentence or two, for a reader of the report."""
+        return _first_words(type(self))
+
     def check(self, candidates: int, tolerance: float) -> None:
         """Refuse settings that the method cannot work with; raises `InputError`."""
         return
@@ -82,7 +87,7 @@ class Method(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class Itself(Method):
-    """The target itself."""
+    """The trained target itself."""
 
     label: ClassVar[str] = "dense"  # type: ignore[misc]
 
@@ -106,6 +111,10 @@ class Constructed(Method):
     def usual(self) -> bool:  # type: ignore[override]
         return self.construction.name == Pensia.name
 
+    @property
+    def about(self) -> str:
+        return f"{_first_words(type(self.construction))} {OBJECTIVES[self.objective]}"
+
     def check(self, candidates: int, tolerance: float) -> None:
         construction = dataclasses.replace(self.construction, candidates=candidates)
         Promise(tolerance, self.objective).check(construction)
@@ -128,6 +137,10 @@ class Learned(Method):
     def label(self) -> str:
         return f"{self.learner.name}-{self.source}"
 
+    @property
+    def about(self) -> str:
+        return f"{_first_words(type(self.learner))} On {SOURCES[self.source].__doc__}"
+
     def check(self, candidates: int, tolerance: float) -> None:
         Pensia(candidates=candidates)
 
@@ -146,7 +159,7 @@ class Learned(Method):
 
 @dataclasses.dataclass(frozen=True)
 class Shuffled(Method):
-    """As many weights kept in each tensor as the construction keeps, at random places: what chance gives."""
+    """As many weights kept in each tensor as pensia keeps, at random places: what chance gives."""
 
     label: ClassVar[str] = "random"  # type: ignore[misc]
     after: ClassVar[str | None] = "pensia"
@@ -196,6 +209,11 @@ def as_method(own: Any, options: Mapping[str, Any] | None = None) -> Method:
     if isinstance(made, Construction):
         return Constructed(made)
     return Learned(made) if isinstance(made, Learner) else made
+
+
+def _first_words(kind: type) -> str:
+    """The first paragraph of a class's docstring, on one line."""
+    return " ".join((inspect.getdoc(kind) or kind.__name__).partition("\n\n")[0].split())
 
 
 _OWN = (Method, Construction, Learner)

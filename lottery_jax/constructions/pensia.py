@@ -34,7 +34,10 @@ _UNIFORM = Sampler.uniform(-1, 1)
 
 @dataclasses.dataclass(frozen=True)
 class Pensia(Construction):
-    """A gadget of 2 n hidden units for each input in front of every layer: the random network of depth 2L."""
+    """Theorem 1 of Pensia et al. 2020: every trained layer by two random ones, with 2 n hidden units for each input.
+
+    Those units are the input's gadget; a target of L layers gives a random network of depth 2L.
+    """
 
     name: ClassVar[str] = "pensia"
 

@@ -26,7 +26,11 @@ from lottery_jax.networks.sources.drawn import MOST_ATTEMPTS
 from lottery_jax.subset_sum import Solution, Solver
 from lottery_jax.tickets.header import check_tolerance
 
-OBJECTIVES = ("least-error", "smallest")
+OBJECTIVES = {
+    "least-error": "Of each weight's subsets the nearest.",
+    "smallest": "Of each weight's subsets within the tolerance the one that keeps the fewest.",
+}
+"""What is asked of the subsets, by name, in words."""
 _QUICK = 24  # candidates up to which a weight takes microseconds
 _TRIED = 8  # weights that tell what the others will take
 

@@ -24,7 +24,7 @@ _LEAST_BOUND = 2.0**-63  # of the candidates, so that no step of their grid fall
 
 @dataclasses.dataclass(frozen=True)
 class Scalar(Construction):
-    """n random copies of each weight; kept copies sum to it."""
+    """n random copies of each weight, and those that are kept sum to it: Experiment 1 of Pensia et al. 2020."""
 
     name: ClassVar[str] = "scalar"
     shared: ClassVar[bool] = False
@@ -69,7 +69,7 @@ class Scalar(Construction):
 
 @dataclasses.dataclass(frozen=True)
 class ScalarShared(Scalar):
-    """n random copies for each output, shared by all its weights, as published."""
+    """As scalar, with n random copies for each output that all its weights share, as published."""
 
     name: ClassVar[str] = "scalar-shared"
     shared: ClassVar[bool] = True

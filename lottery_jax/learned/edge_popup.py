@@ -40,9 +40,10 @@ SCALE_IMAGES = 256  # training images that the gains are measured on
 
 @dataclasses.dataclass(frozen=True)
 class EdgePopup(Learner):
-    """Scores trained by SGD with momentum and a cosine learning rate; exactly round(keep * size) kept of each tensor.
+    """Edge-popup (Ramanujan et al. 2020): a trained score for each frozen random weight; the top ones are kept.
 
-    The defaults are those of Pensia et al., Experiment 2. One compiled program trains all runs.
+    SGD with momentum and a cosine learning rate; exactly round(keep * size) are kept of each tensor. The defaults are
+    those of Pensia et al., Experiment 2. One compiled program trains all runs.
     """
 
     name: ClassVar[str] = "edge-popup"

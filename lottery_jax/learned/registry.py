@@ -9,5 +9,16 @@ from lottery_jax.networks.network import Network
 
 LEARNERS: dict[str, type[Learner]] = {learner.name: learner for learner in (EdgePopup,)}
 
-SOURCES: dict[str, Callable[[Network], Network]] = {"gadget": lambda source: source, "wide": wide_source}
+
+def _gadget(source: Network) -> Network:
+    """the random network of pensia."""
+    return source
+
+
+def _wide(source: Network) -> Network:
+    """a plain random network, as deep as the target and with as many weights as that of pensia."""
+    return wide_source(source)
+
+
+SOURCES: dict[str, Callable[[Network], Network]] = {"gadget": _gadget, "wide": _wide}
 """What becomes of the source of Theorem 1 (its gadgets, its number of weights) before masks are learned on it."""

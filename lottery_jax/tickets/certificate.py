@@ -12,6 +12,7 @@ import numpy as np
 
 from lottery_jax.errors import InputError, TicketError
 from lottery_jax.networks.fold import folded
+from lottery_jax.networks.summary import summary
 from lottery_jax.networks.target import Target
 from lottery_jax.progress import Progress, unseen
 from lottery_jax.storage.store import read_float64
@@ -31,7 +32,8 @@ class Certificate:
     outcome: `holds`, `broken` (`reasons` say why) or `promises nothing`. nonnegative_inputs: whether it is about inputs
     that are never negative (of a model without a graph: None). own_target: True where nothing but the ticket's own
     target was there to compare with. description_bits: everything that was free, by part. network_deviation: largest
-    difference of the float32 network from its exact collapsed form on random inputs.
+    difference of the float32 network from its exact collapsed form on random inputs. network: what is approximated, in
+    words: layers, shapes [out, in, ...], inputs.
     """
 
     outcome: Outcome
@@ -46,6 +48,7 @@ class Certificate:
     description_bits: dict[str, int]
     samplers: tuple[str, ...]
     nonnegative_inputs: bool | None
+    network: str
     kept_budget: int | None = None
     target_sha256: str | None = None
     own_target: bool = True
@@ -139,6 +142,7 @@ def _counted(ticket: Ticket) -> Certificate:
         description_bits=description_bits(ticket),
         samplers=tuple(dict.fromkeys(drawn.sampler.in_words() for drawn in network.drawn.values())),
         nonnegative_inputs=None if network.given is None else network.given.nonnegative,
+        network=summary(network.target),
         kept_budget=ticket.header.kept_budget,
     )
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -13,11 +14,13 @@ import pytest
 from safetensors.numpy import save_file
 
 from lottery_jax import export_target, load_ticket
+from lottery_jax.constructions import run
 from lottery_jax.constructions.promise import Promise
 from lottery_jax.constructions.registry import CONSTRUCTIONS
 from lottery_jax.networks.node import Spec
 from lottery_jax.networks.target import Target
 from lottery_jax.networks.zoo.registry import architecture
+from lottery_jax.tickets.certificate import certify
 from tests.cli.calling import MODEL, SMALL, Word, answer, as_process, lottery_jax, matrices, own_data, refusal
 
 
@@ -31,6 +34,9 @@ def test_it_prints_what_the_verifier_finds_in_the_file(
     assert verified["outcome"] == "holds" and not verified["own_target"]
     assert verified["within_tolerance"] == verified["target_weights"] == 64 * 4 + 4 * 10
     assert 0 <= verified["worst_residual"] <= 0.2 and verified["ticket_bytes"] == out.stat().st_size
+    assert found["seconds"] == pytest.approx(found["search_seconds"] + found["compilation_seconds"])
+    assert "fc1.weight [4, 64]" in verified["network"] and "[out, in]" in verified["network"]
+    assert "inputs [8, 8, 1] never negative" in verified["network"]
     assert found["agreement"] > 0.5 and found["evaluated"].startswith("the random network on all")
     content = out.read_bytes()
     assert lottery_jax("approximate", "--target", target, *SMALL, "--out", out) == 0
@@ -120,6 +126,38 @@ def test_a_budget_takes_the_place_of_the_tolerance(
         assert (found["kept_weights"], found["kept_budget"], found["outcome"]) == (200, 200, "holds")
         residuals[importance] = found["mean_residual"]
     assert residuals["uniform"] < residuals["fisher"]  # Fisher information cares less for the plain residuals
+
+
+def test_a_file_that_is_there_is_only_replaced_if_asked_and_by_a_ticket_that_holds(
+    target: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "ticket.safetensors"
+    asked = ("approximate", "--target", target, *SMALL, "--out", out)
+    assert lottery_jax(*asked) == 0
+    good = out.read_bytes()
+    capsys.readouterr()
+    assert "replace it with --force" in refusal(capsys, 2, *asked, "--seed", 1)
+    assert lottery_jax(*asked, "--tolerance", 1e-6, "--force") == 1
+    captured = capsys.readouterr()
+    assert "stays as it was" in captured.err and "ticket.broken.safetensors: " in captured.out
+    assert out.read_bytes() == good and certify(tmp_path / "ticket.broken.safetensors").outcome == "broken"
+    assert lottery_jax(*asked, "--seed", 1, "--force") == 0
+    assert out.read_bytes() != good and list(tmp_path.glob("*.chunks")) == []
+
+
+def test_many_candidates_are_said_to_take_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "_LONG", 0.0)
+    model = matrices(tmp_path / "model.safetensors", w=(2, 5))
+    asked = ("approximate", "--model", model, "--tolerance", 0.5, "--out")
+    assert lottery_jax(*asked, tmp_path / "few", "--candidates", 24) == 0
+    assert capsys.readouterr().err == ""
+    assert lottery_jax(*asked, tmp_path / "many", "--candidates", 25) == 0
+    assert re.search(r"25 candidates for each of 10 weights: the search takes about 1 min", capsys.readouterr().err)
+    (tmp_path / "many").unlink()
+    assert lottery_jax(*asked, tmp_path / "many", "--candidates", 25, "--quiet") == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_a_promise_that_is_not_kept_is_exit_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

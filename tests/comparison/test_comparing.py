@@ -88,7 +88,9 @@ def test_every_record_is_what_its_ticket_file_says(tmp_path: Path) -> None:
         assert record.kept_per_target_weight == ticket.kept_weights / tiny.WEIGHTS
         assert record.source == "2 single leaves: fc1 [3, 4], fc2 [2, 3]"
         assert record.evaluated == "the random network on all 40 images"
-        assert record.seconds is not None and record.description_bits and record.device and record.versions["jax"]
+        assert record.seconds is not None and record.search_seconds is not None
+        assert record.compilation_seconds == pytest.approx(record.seconds - record.search_seconds)
+        assert record.description_bits and record.device and record.versions["jax"]
     assert (pensia.outcome, pensia.within_tolerance) == ("holds", tiny.WEIGHTS) and 0 < pensia.worst_residual < 9
     assert low.outcome == "promises nothing" and low.within_tolerance is low.worst_residual is None
     assert (low.keep, high.keep) == (0.25, 0.75)

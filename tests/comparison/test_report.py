@@ -115,12 +115,29 @@ def test_the_figure_is_a_png_of_the_stated_size() -> None:
 
 def test_the_page_stands_alone_and_says_how_to_reproduce(tmp_path: Path) -> None:
     command = "lottery-jax compare --target 'a<b&c.safetensors'"
-    path = write_report(tmp_path, RECORDS, title="digits & <co>", configuration={"seeds": [0, 1]}, command=command)
+    path = write_report(
+        tmp_path,
+        RECORDS,
+        title="digits & <co>",
+        configuration={"seeds": [0, 1]},
+        command=command,
+        methods={"pensia": "Theorem 1."},
+    )
     text = path.read_text(encoding="utf-8")
     reader = Reader(text)
     assert all(address.startswith("data:image/png;base64,") for address in reader.addresses)
     assert len(reader.addresses) == 2
     assert "<co>" not in text
-    for expected in (command, "digits & <co>", "0, 1", "0.10.2", "cpu", "2,367", PENSIA.source):
+    for expected in (
+        command,
+        "digits & <co>",
+        "0, 1",
+        "0.10.2",
+        "cpu",
+        "2,367",
+        PENSIA.source,
+        "Theorem 1.",
+        "docs/methods.md",
+    ):
         assert expected in reader.texts
     assert sorted(file.name for file in tmp_path.iterdir()) == ["figure.png", "report.html"]

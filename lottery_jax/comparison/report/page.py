@@ -33,9 +33,15 @@ pre { background: var(--box); padding: .8rem 1rem; overflow-x: auto; border-radi
 
 
 def page(
-    records: Sequence[Record], *, title: str, configuration: Mapping[str, Any], command: str, lead: str = ""
+    records: Sequence[Record],
+    *,
+    title: str,
+    configuration: Mapping[str, Any],
+    command: str,
+    lead: str = "",
+    methods: Mapping[str, str] | None = None,
 ) -> str:
-    """The whole report as one HTML page; every text from outside is escaped.
+    """The whole report as one HTML page; every text from outside is escaped. methods: what each of them does.
 
     >>> "<b>" in page([], title="<b>", configuration={}, command="lottery-jax compare")
     False
@@ -65,6 +71,9 @@ def page(
 <tbody>
 {body}</tbody>
 </table></div>
+<h2>The methods</h2>
+{_definitions(methods or {})}
+<p>The paper of each, what it promises, when to use it and what it costs: <code>docs/methods.md</code> of the repository.</p>
 <h2>The columns</h2>
 {_definitions({name: meaning for name, meaning, _ in COLUMNS})}
 <h2>The sources</h2>
@@ -108,9 +117,10 @@ def write_report(
     configuration: Mapping[str, Any],
     command: str,
     lead: str = "",
+    methods: Mapping[str, str] | None = None,
 ) -> Path:
     """Write `figure.png` and `report.html` into a run folder; returns the page's path."""
-    text = page(records, title=title, configuration=configuration, command=command, lead=lead)
+    text = page(records, title=title, configuration=configuration, command=command, lead=lead, methods=methods)
     write_atomically(folder / "figure.png", figure(records))
     write_atomically(folder / "report.html", text.encode())
     return folder / "report.html"
