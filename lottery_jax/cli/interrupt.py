@@ -15,7 +15,7 @@ from lottery_jax.storage.files import remove_unfinished
 CODE = 130
 _PATIENCE = 1.0  # seconds for the last words
 
-_kept: Callable[[], str] = lambda: "nothing was begun, and nothing is kept"  # noqa: E731
+_kept: Callable[[], str] = lambda: "nothing was written"  # noqa: E731
 _closing: list[Callable[[], None]] = []
 
 

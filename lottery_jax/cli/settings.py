@@ -40,8 +40,8 @@ class Compare(TaskOptions):
 
     methods: tuple[str, ...] = ()
     """Methods to run (docs/methods.md): dense, a construction (pensia, scalar, scalar-shared; also with -smallest), a
-    learned mask (edge-popup-gadget, edge-popup-wide), random; or a class of your own, FILE.py:CLASS. If left out: dense,
-    pensia, pensia-smallest, the learned ones and random."""
+    learned mask (edge-popup-gadget, edge-popup-wide), random; or a class of your own, FILE.py:CLASS. If left out:
+    dense, pensia, pensia-smallest, the learned ones and random."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of the random sources."""
     keeps: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 0.5)

@@ -73,7 +73,7 @@ def page(
 </table></div>
 <h2>The methods</h2>
 {_definitions(methods or {})}
-<p>The paper of each, what it promises, when to use it and what it costs: <code>docs/methods.md</code> of the repository.</p>
+<p>Papers, promises, costs, and when to use which: <code>docs/methods.md</code> of the repository.</p>
 <h2>The columns</h2>
 {_definitions({name: meaning for name, meaning, _ in COLUMNS})}
 <h2>The sources</h2>
