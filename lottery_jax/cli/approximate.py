@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -20,7 +21,7 @@ from lottery_jax.constructions.chunks import Folder
 from lottery_jax.constructions.goal import Goal
 from lottery_jax.constructions.job import Job, plan_job
 from lottery_jax.constructions.promise import Promise
-from lottery_jax.constructions.run import chunk_folder, run_to_file
+from lottery_jax.constructions.run import broken_file, chunk_folder, run_to_file
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.networks.target import Target
 from lottery_jax.sampler import seed_words
@@ -34,7 +35,7 @@ def run_approximate(command: Approximate, results: TextIO) -> int:
     """Plan, solve what is missing, write the ticket, and say what the verifier and the test set find in the file."""
     construction, damping = _check(command)
     cluster = _cluster(command)
-    with bars(quiet=command.quiet) as shown, interrupt.keeping(lambda: _kept(command.out)):
+    with bars(quiet=command.quiet) as shown, interrupt.keeping(_kept(command.out)):
         target, task, skipped = _target(command, shown.part("reading the target"))
         shown.part("planning")
         job = plan_job(target, construction, _goal(command, target, task, damping), seed=command.seed)
@@ -49,8 +50,7 @@ def run_approximate(command: Approximate, results: TextIO) -> int:
             print(f"lottery-jax: process {cluster.process} of {cluster.processes} is done", file=sys.stderr)
             return 0
         assert done.path is not None
-        with interrupt.keeping(lambda: f"the ticket is written, {str(done.path)!r}, but was not verified yet"):
-            found = _measured(done.path, job, task, shown)
+        found = _measured(done.path, job, task, shown)
     for name, reason in () if command.json else skipped.items():
         print(f"skipped {name}: {reason}", file=results)
     found |= {"ticket": str(done.path), "skipped": skipped}
@@ -59,15 +59,27 @@ def run_approximate(command: Approximate, results: TextIO) -> int:
     return show(found, results, as_json=command.json)
 
 
-def _kept(out: Path) -> str:
-    """What an interrupt leaves."""
-    chunks = Folder(chunk_folder(out)).finished()
-    if not chunks:
-        return "nothing was finished yet, and nothing is kept"
-    return (
-        f"{chunks} finished chunk{'s are' if chunks > 1 else ' is'} kept beside {str(out)!r}, and the same command goes"
-        " on from there"
-    )
+def _kept(out: Path) -> Callable[[], str]:
+    """What an interrupt leaves from now on."""
+    places = (out, broken_file(out))
+    before = [_changed(path) for path in places]
+
+    def say() -> str:
+        for path, then in zip(places, before, strict=True):
+            if _changed(path) != then:
+                return f"the ticket is written, {str(path)!r}, but was not verified yet"
+        chunks = Folder(chunk_folder(out)).finished()
+        if not chunks:
+            return "nothing was finished yet, and nothing is kept"
+        are = "s are" if chunks > 1 else " is"
+        return f"{chunks} finished chunk{are} kept beside {str(out)!r}, and the same command goes on from there"
+
+    return say
+
+
+def _changed(path: Path) -> int | None:
+    """When a file was last changed, None where there is none."""
+    return path.stat().st_mtime_ns if path.exists() else None
 
 
 def _check(command: Approximate) -> tuple[Construction, float | None]:

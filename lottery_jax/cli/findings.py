@@ -57,9 +57,14 @@ def sentences(found: dict[str, Any]) -> list[str]:
         f"Its source has {found['source_weights']:,} random weights from {drawn}; its masks keep"
         f" {found['kept_weights']:,} ({again}).",
         f"It stands for a network of {found['network']}.",
-        f"Everything that was free in it takes {found['description_bits']:,} bits: tree, seed, masks and what was drawn"
-        " again.",
+        f"Everything that was free in it takes {found['description_bits']:,} bits: tree, seed, masks and"
+        f" {'the weights that they keep' if found.get('trained') else 'what was drawn again'}.",
     ]
+    if found.get("trained"):
+        lines.append("Its kept weights were trained: they are stored, not drawn, so it is no strong ticket.")
+        if found["outcome"] == "broken":
+            return [*lines, f"BROKEN: {'; '.join(found['reasons'])}."]
+        return [*lines, "PROMISES NOTHING: weights that were trained can be near to any target."]
     if found["outcome"] == "promises nothing":
         return [*lines, "PROMISES NOTHING: it brings no target, so there are no residuals to check."]
     if found["target_weights"] is not None:

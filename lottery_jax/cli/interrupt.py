@@ -15,8 +15,9 @@ from lottery_jax.storage.files import remove_unfinished
 CODE = 130
 _PATIENCE = 1.0  # seconds for the last words
 
-_kept: Callable[[], str] = lambda: "nothing was written"  # noqa: E731
+_kept: Callable[[], str] = lambda: "nothing was written yet"  # noqa: E731
 _closing: list[Callable[[], None]] = []
+_stopping = threading.Event()
 
 
 def watch() -> None:
@@ -31,12 +32,19 @@ def watch() -> None:
     def wait() -> None:
         while os.read(read, 1) != bytes([signal.SIGINT]):
             pass
+        _stopping.set()
         teller = threading.Thread(target=_tell, daemon=True)  # it may have to wait for who holds the terminal
         teller.start()
         teller.join(_PATIENCE)
         os._exit(CODE)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+def give_way() -> None:
+    """Called before a process speaks its last words: those of an interrupt that is under way come first."""
+    if _stopping.is_set():
+        threading.Event().wait()
 
 
 @contextlib.contextmanager

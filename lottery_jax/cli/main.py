@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = _unread()
     if arguments is not None:
         sys.exit(code)
+    interrupt.give_way()
     sys.stdout.flush()
     sys.stderr.flush()
     # JAX takes its time to clear up, and after a refusal it would wait for other processes in vain.
@@ -140,5 +141,6 @@ def _unread() -> int:
 
 def refuse(sentence: str, code: int) -> int:
     """Say why a command ends, on stderr, and give its exit code."""
+    interrupt.give_way()
     print(f"lottery-jax: {sentence}", file=sys.stderr)
     return code

@@ -48,7 +48,7 @@ def stopping(error: BaseException) -> Callable[..., None]:
 @pytest.mark.parametrize(
     ("error", "code", "words"),
     [
-        (KeyboardInterrupt(), 130, "stopped; nothing was written"),
+        (KeyboardInterrupt(), 130, "stopped; nothing was written yet"),
         (ClusterError("process 1 died"), 3, "start every process again"),
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/records.jsonl"), 2, "runs/records.jsonl: No space"),
     ],
