@@ -25,7 +25,7 @@ _HOMES = {
     "InputError": "lottery_jax.errors",
     "TicketError": "lottery_jax.errors",
 }
-_ROOMS = ("constructions", "data", "learned", "networks", "subset_sum", "tasks", "tickets")
+_ROOMS = ("constructions", "data", "learned", "networks", "subset_sum", "tasks", "tickets", "trained")
 
 __all__ = [
     "Certificate",
@@ -51,11 +51,12 @@ __all__ = [
     "subset_sum",
     "tasks",
     "tickets",
+    "trained",
     "verify",
 ]
 
 if TYPE_CHECKING:
-    from lottery_jax import constructions, data, learned, networks, subset_sum, tasks, tickets
+    from lottery_jax import constructions, data, learned, networks, subset_sum, tasks, tickets, trained
     from lottery_jax.comparison.front import compare, verify
     from lottery_jax.constructions.approximate import approximate
     from lottery_jax.constructions.budget.importance import fisher_importance

@@ -57,10 +57,14 @@ def advance(
     epochs: int,
     batch_size: int,
     measure: Measure | None = None,
+    project: Callable[[Parameters, Parameters], Parameters] | None = None,
+    between: Callable[[Parameters, jax.Array], Parameters] | None = None,
 ) -> tuple[State, History]:
     """Train for some more epochs: `loss(parameters, images [B, ...], labels [B], key) -> scalar, moved`.
 
-    moved: parameters that a step sets without a gradient, by name; empty where there are none.
+    moved: parameters that a step sets without a gradient, by name; empty where there are none. project: the parameters
+    after each step, from those before it and those that the optimiser gives. between: those after each epoch, which it
+    is told, counted from 0.
     The history holds the mean loss of each epoch under "loss" [epochs] and, if `measure(parameters)` is
     given, its value after each epoch under "measure". The order of the examples depends on the key and the
     epoch alone, so that a training in several calls equals one in a single call.
@@ -76,7 +80,8 @@ def advance(
         (value, moved), gradient = descend(parameters, images[rows], labels[rows], key)
         with jax.numpy_dtype_promotion("standard"):  # optax counts in int32 and divides in float32
             updates, optimizer_state = optimizer.update(gradient, optimizer_state, parameters)
-            parameters = optax.apply_updates(parameters, updates)
+            new = optax.apply_updates(parameters, updates)
+        parameters = new if project is None else project(parameters, new)
         if moved:
             parameters = {**parameters, **moved}  # type: ignore[dict-item]
         return (parameters, optimizer_state), value
@@ -86,6 +91,8 @@ def advance(
         rows = jax.random.permutation(order_key, images.shape[0])[: steps * batch_size]
         batches = (rows.reshape(steps, batch_size), jax.random.split(loss_key, steps))
         (parameters, optimizer_state), losses = jax.lax.scan(step, (state.parameters, state.optimizer), batches)
+        if between is not None:
+            parameters = between(parameters, state.epoch)
         history = {"loss": jnp.mean(losses)}
         if measure is not None:
             history["measure"] = measure(parameters)

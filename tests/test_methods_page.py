@@ -10,6 +10,7 @@ from lottery_jax.constructions.budget.importance import IMPORTANCES
 from lottery_jax.constructions.promise import OBJECTIVES
 from lottery_jax.constructions.registry import CONSTRUCTIONS
 from lottery_jax.learned.registry import LEARNERS, SOURCES
+from lottery_jax.trained.registry import TRAINED
 from tests.cli.calling import lottery_jax
 
 ROOT = Path(__file__).parent.parent
@@ -25,7 +26,7 @@ ROWS = {
 def test_every_registered_method_has_a_row() -> None:
     alone = {label for label in all_methods() if label in ("dense", "random")}
     assert len(alone) == 2
-    registered = {*CONSTRUCTIONS, *OBJECTIVES, *IMPORTANCES, *LEARNERS, *SOURCES, *alone}
+    registered = {*CONSTRUCTIONS, *OBJECTIVES, *IMPORTANCES, *LEARNERS, *SOURCES, *TRAINED, *alone}
     assert set(ROWS) == registered | {"--kept"}
     assert all(all(row) for row in ROWS.values())
     assert PAGE.count("| " + " | ".join(HEADING) + " |") == PAGE.count("\n| name |")

@@ -7,11 +7,10 @@ from typing import Any
 
 from lottery_jax.cli.options import OWN, changed, made, own_class, with_options
 from lottery_jax.cli.settings import Approximate, Compare
-from lottery_jax.comparison.methods import Method, all_methods, as_method
+from lottery_jax.comparison.methods import Method, all_learners, all_methods, as_method
 from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.registry import CONSTRUCTIONS, construction_named
 from lottery_jax.errors import InputError, suggest
-from lottery_jax.learned.registry import LEARNERS
 
 LEFT_OUT = ("candidates",)  # an option of the command itself
 
@@ -20,7 +19,7 @@ def extended(settings: Any, words: Sequence[str]) -> Any:
     """Settings with the options of registered methods, and of classes of the user's own among the words."""
     kinds: list[Any] = list(CONSTRUCTIONS.values())
     if settings is Compare:
-        kinds += [*LEARNERS.values(), *(own_class(word) for word in words if OWN.fullmatch(word))]
+        kinds += [*all_learners().values(), *(own_class(word) for word in words if OWN.fullmatch(word))]
     return with_options(settings, kinds, LEFT_OUT)
 
 
@@ -32,9 +31,9 @@ def construction_of(command: Approximate, name: str) -> Construction:
 def methods_of(command: Compare) -> tuple[tuple[Method, ...], dict[str, Method], dict[str, Any]]:
     """The methods asked for, in order; all that they may build on; and options that are not as usual."""
     constructions = {name: made(kind, command) for name, kind in CONSTRUCTIONS.items()}
-    learners = {name: made(kind, command) for name, kind in LEARNERS.items()}
+    learners = {name: made(kind, command) for name, kind in all_learners().items()}
     known, options = all_methods(constructions, learners), {}
-    for name, kind in {**CONSTRUCTIONS, **LEARNERS}.items():
+    for name, kind in {**CONSTRUCTIONS, **all_learners()}.items():
         if found := changed(kind, command):
             options[name] = found
     asked = list(command.methods)

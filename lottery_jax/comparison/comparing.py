@@ -114,9 +114,9 @@ class Comparison:
     def report(self, records: Sequence[Record], command: str) -> Path:
         """Write the report of some records into the run folder; command: what makes it again."""
         lead = (
-            f"A trained network of {self.target.weights:,} weights on {self.task.name} is the target. Each"
-            " method prunes a random network that is never trained. Every ticket was saved, read back, verified against"
-            " the target and rebuilt before it was measured."
+            f"A trained network of {self.target.weights:,} weights on {self.task.name} is the target. Each method"
+            " prunes a random network; the table says whether the kept weights stayed random or were trained. Every"
+            " ticket was saved, read back, verified against the target and rebuilt before it was measured."
         )
         title = f"Strong lottery tickets on {self.task.name}"
         methods = {label: self.known[label].about for label in dict.fromkeys(record.method for record in records)}
@@ -153,7 +153,8 @@ class Comparison:
         watch = self._find(method, seed, keeps)
         if watch is None:
             logits = self.task.test_outputs
-            return [self._record(method, seed, None, compared(logits, logits, self.task.dataset.test.labels))]
+            record = self._record(method, seed, None, compared(logits, logits, self.task.dataset.test.labels))
+            return [dataclasses.replace(record, trained=True)]
         found = []
         for keep in keeps:
             stages = self._stages(method, seed, keep)
@@ -182,6 +183,7 @@ class Comparison:
             ticket_bytes=measured.ticket_bytes,
             source=describe(measured.ticket.network),
             evaluated=measured.evaluated,
+            trained=certificate.trained,
         )
 
     def _find(self, method: Method, seed: int, keeps: Sequence[float | None]) -> Stopwatch | None:

@@ -71,14 +71,15 @@ def ticket_outputs(ticket: Ticket, images: np.ndarray, most_seconds: float = MOS
     if shown > 2 * size:
         parts.append(run(2 * size, shown))
     found = np.concatenate(parts)
+    which = "trained" if ticket.network.trained else "random"
     if shown == count:
-        return found, f"the random network on all {count:,} images"
+        return found, f"the {which} network on all {count:,} images"
     network, weights = collapsed(ticket, effective_weights(ticket))
     fast = forward(network, {name: np.asarray(value, np.float32) for name, value in weights.items()})
     whole = outputs(fast, images, batch_size=batch_size(network))
     difference = float(np.abs(found - whole[:shown]).max())
     return whole, (
-        f"its collapsed form on all {count:,} images, the random network on {shown:,} of them; their outputs differ by"
+        f"its collapsed form on all {count:,} images, the {which} network on {shown:,} of them; their outputs differ by"
         f" at most {difference:.2g}"
     )
 

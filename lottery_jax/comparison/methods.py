@@ -23,6 +23,12 @@ from lottery_jax.networks.network import Network
 from lottery_jax.networks.target import Target
 from lottery_jax.progress import Progress
 from lottery_jax.tickets.ticket import Ticket, make_ticket
+from lottery_jax.trained.registry import TRAINED
+
+
+def all_learners() -> dict[str, type[Learner]]:
+    """Every learner by name: of masks of random weights, and of tickets whose weights are trained."""
+    return {**LEARNERS, **TRAINED}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -131,15 +137,23 @@ class Learned(Method):
 
     learner: Learner
     source: str = "wide"
-    sweeps: ClassVar[bool] = True
+
+    @property
+    def sweeps(self) -> bool:  # type: ignore[override]
+        return self.learner.sweeps
+
+    @property
+    def usual(self) -> bool:  # type: ignore[override]
+        return self.learner.usual and self.source != "plain"
 
     @property
     def label(self) -> str:
-        return f"{self.learner.name}-{self.source}"
+        return self.learner.name if self.learner.sources else f"{self.learner.name}-{self.source}"
 
     @property
     def about(self) -> str:
-        return f"{_first_words(type(self.learner))} On {SOURCES[self.source].__doc__}"
+        words = _first_words(type(self.learner))
+        return words if self.learner.sources else f"{words} On {SOURCES[self.source].__doc__}"
 
     def check(self, candidates: int, tolerance: float) -> None:
         Pensia(candidates=candidates)
@@ -188,10 +202,10 @@ def all_methods(
     ['dense', 'pensia', 'pensia-smallest']
     """
     made = {name: (constructions or {}).get(name) or kind() for name, kind in CONSTRUCTIONS.items()}
-    taught = {name: (learners or {}).get(name) or kind() for name, kind in LEARNERS.items()}
+    taught = {name: (learners or {}).get(name) or kind() for name, kind in all_learners().items()}
     methods: list[Method] = [Itself()]
     methods += [Constructed(construction, objective) for construction in made.values() for objective in OBJECTIVES]
-    methods += [Learned(learner, source) for learner in taught.values() for source in SOURCES]
+    methods += [Learned(learner, source) for learner in taught.values() for source in learner.sources or SOURCES]
     return {method.label: method for method in [*methods, Shuffled()]}
 
 
@@ -208,7 +222,7 @@ def as_method(own: Any, options: Mapping[str, Any] | None = None) -> Method:
     made = own(**(options or {})) if isinstance(own, type) else own
     if isinstance(made, Construction):
         return Constructed(made)
-    return Learned(made) if isinstance(made, Learner) else made
+    return Learned(made, (made.sources or ("wide",))[0]) if isinstance(made, Learner) else made
 
 
 def _first_words(kind: type) -> str:

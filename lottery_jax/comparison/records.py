@@ -59,6 +59,8 @@ class Record:
     """Which network was run on how many test images."""
     source: str | None = None
     """The source network in words."""
+    trained: bool | None = None
+    """Whether its weights were trained, and not only chosen among random ones."""
     device: str | None = None
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
 

@@ -21,6 +21,12 @@ class Learner(abc.ABC):
     """
 
     name: ClassVar[str]
+    sweeps: ClassVar[bool] = True
+    """Whether it is asked for kept fractions; if not, it finds its own, and `keeps` is empty."""
+    sources: ClassVar[tuple[str, ...]] = ()
+    """The sources that a comparison puts it on, by name; all of them if empty."""
+    usual: ClassVar[bool] = False
+    """Whether a comparison that names no methods has it."""
 
     @abc.abstractmethod
     def learn(

@@ -4,10 +4,15 @@ from collections.abc import Callable
 
 from lottery_jax.learned.base import Learner
 from lottery_jax.learned.edge_popup import EdgePopup
-from lottery_jax.learned.sources import wide_source
+from lottery_jax.learned.gem_miner import GemMiner
+from lottery_jax.learned.hard_concrete import HardConcrete
+from lottery_jax.learned.sources import plain_source, wide_source
+from lottery_jax.learned.supermask import RescaledSupermask, Supermask
 from lottery_jax.networks.network import Network
 
-LEARNERS: dict[str, type[Learner]] = {learner.name: learner for learner in (EdgePopup,)}
+LEARNERS: dict[str, type[Learner]] = {
+    learner.name: learner for learner in (EdgePopup, Supermask, RescaledSupermask, GemMiner, HardConcrete)
+}
 
 
 def _gadget(source: Network) -> Network:
@@ -20,5 +25,10 @@ def _wide(source: Network) -> Network:
     return wide_source(source)
 
 
-SOURCES: dict[str, Callable[[Network], Network]] = {"gadget": _gadget, "wide": _wide}
+def _plain(source: Network) -> Network:
+    """a random network of the target's own architecture, without biases."""
+    return plain_source(source)
+
+
+SOURCES: dict[str, Callable[[Network], Network]] = {"gadget": _gadget, "wide": _wide, "plain": _plain}
 """What becomes of the source of Theorem 1 (its gadgets, its number of weights) before masks are learned on it."""

@@ -1,15 +1,15 @@
-"""Scores of random weights: where they begin, how many are kept, and the gates whose masks follow them."""
+"""Scores of random weights: where they begin, and how many are kept."""
 
 import dataclasses
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
 
-from lottery_jax.networks.gates import TopKGate
 from lottery_jax.networks.network import NO_REDRAWS, Network
-from lottery_jax.networks.node import Gate, child_path
-from lottery_jax.networks.sources.drawn import Matrix, Neighbours
+from lottery_jax.networks.node import child_path
+from lottery_jax.networks.sources.drawn import Drawn, Matrix, Neighbours
 from lottery_jax.networks.top_k import kept_count
 from lottery_jax.sampler import Sampler
 
@@ -26,16 +26,28 @@ def keep_counts(network: Network, keep: float) -> dict[str, np.ndarray]:
 
 def initial_scores(network: Network, seed: int) -> dict[str, np.ndarray]:
     """Kaiming-uniform scores, as published: U[-b, b] with b = 1 / sqrt(fan-in of the tensor)."""
-    scores, edges = {}, edge_tensors(network)
-    for name, drawn in network.drawn.items():
-        matrix = isinstance(drawn.layout, Matrix)
+    edges = edge_tensors(network)
+
+    def sampler(name: str, drawn: Drawn) -> Sampler:
         fan = drawn.shape[0] if name in edges else drawn.size / drawn.shape[0]
-        bound = float(fan) ** -0.5
+        return Sampler.uniform(-(float(fan) ** -0.5), float(fan) ** -0.5)
+
+    return _drawn_scores(network, seed, sampler)
+
+
+def unit_scores(network: Network, seed: int) -> dict[str, np.ndarray]:
+    """Scores from U[0, 1]."""
+    return _drawn_scores(network, seed, lambda name, drawn: Sampler.uniform(0, 1))
+
+
+def _drawn_scores(network: Network, seed: int, sampler: Callable[[str, Drawn], Sampler]) -> dict[str, np.ndarray]:
+    scores = {}
+    for name, drawn in network.drawn.items():
         own = dataclasses.replace(
             drawn,
-            sampler=Sampler.uniform(-bound, bound),
+            sampler=sampler(name, drawn),
             stream=SCORE_STREAM + drawn.stream,
-            layout=drawn.layout if matrix else Neighbours(drawn.width),
+            layout=drawn.layout if isinstance(drawn.layout, Matrix) else Neighbours(drawn.width),
             shared=1,
         )
         scores[name] = own.draw_all(seed, NO_REDRAWS)
@@ -47,6 +59,10 @@ def edge_tensors(network: Network) -> set[str]:
     return {child_path(path, name) for path, leaf in network.sources.items() for name in leaf.edges}
 
 
-def gates(scores: Tensors, counts: Tensors) -> Callable[[str], Gate]:
-    """The gates whose masks follow the scores."""
-    return lambda name: TopKGate(scores[name], counts[name])
+def kept_factors(network: Network, masks: Mapping[str, np.ndarray], power: float) -> dict[str, float]:
+    """(size / kept) ** power of each random leaf's tensors, multiplied, by the name of its gain."""
+    factors = {}
+    for path, source in network.sources.items():
+        own = [masks[child_path(path, name)] for name in source.drawn()]
+        factors[child_path(path, "gain")] = math.prod((mask.size / max(int(mask.sum()), 1)) ** power for mask in own)
+    return factors

@@ -1,10 +1,11 @@
-"""The two sources that Experiment 2 of Pensia et al. 2020 compares: redundant structure and wide network."""
+"""Sources of learned masks: redundant structure and wide network (Pensia et al. 2020, Experiment 2), and plain."""
 
 import dataclasses
 import math
 from collections.abc import Callable
 
 from lottery_jax.errors import InputError
+from lottery_jax.learned.inits import fan_in
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Node, Operation
 from lottery_jax.networks.sources.gadget import Gadget
@@ -30,6 +31,18 @@ def redundant_source(network: Network, *, copies: int = 5, relu: bool = True) ->
         return Gadget(node, copies, first, Sampler.normal((2 / fan_in(node)) ** 0.5), relu=relu)
 
     return network.replaced(leaf)
+
+
+def plain_source(source: Network) -> Network:
+    """The target's own architecture with random weights, all of them N(0, 2 / fan-in); no biases.
+
+    >>> from lottery_jax.networks.node import Spec
+    >>> from lottery_jax.networks.zoo.registry import architecture
+    >>> plain_source(redundant_source(architecture("fc2", Spec((28, 28, 1)), 10))).source_weights
+    397000
+    """
+    target = _without_biases(source.target)
+    return target.replaced(lambda path, node: _single(node) if isinstance(node, Operation) else node)
 
 
 def wide_source(source: Network) -> Network:
@@ -68,11 +81,6 @@ def wide_source(source: Network) -> Network:
         middle = (low + high) // 2
         low, high = (middle, high) if wide(middle).source_weights <= budget else (low, middle)
     return min((wide(low), wide(high)), key=lambda network: abs(network.source_weights - budget))
-
-
-def fan_in(operation: Operation) -> int:
-    """Weights of an output."""
-    return operation.inputs // operation.groups * math.prod(operation.places)
 
 
 def _single(operation: Operation) -> Single:

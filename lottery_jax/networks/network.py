@@ -126,6 +126,15 @@ class Network:
             stream += max(tensor.stream + tensor.streams for tensor in own.values())
         return found
 
+    @functools.cached_property
+    def trained(self) -> dict[str, str]:
+        """Stored tensors that stand in place of random ones, by the name of the random one whose mask they have."""
+        return {
+            child_path(path, name): child_path(path, own)
+            for path, source in self.sources.items()
+            for name, own in source.trained.items()
+        }
+
     @property
     def source_weights(self) -> int:
         """Number of random weights (those that several rows share are counted once)."""

@@ -21,6 +21,7 @@ from lottery_jax.tickets.effective import Effective, approximated_leaves, effect
 from lottery_jax.tickets.header import check_tolerance
 from lottery_jax.tickets.probe import probe
 from lottery_jax.tickets.ticket import Ticket, kept_bits, load_ticket
+from lottery_jax.tickets.trained_faults import trained_faults
 
 Outcome = Literal["holds", "broken", "promises nothing"]
 
@@ -33,7 +34,8 @@ class Certificate:
     that are never negative (of a model without a graph: None). own_target: True where nothing but the ticket's own
     target was there to compare with. description_bits: everything that was free, by part. network_deviation: largest
     difference of the float32 network from its exact collapsed form on random inputs. network: what is approximated, in
-    words: layers, shapes [out, in, ...], inputs.
+    words: layers, shapes [out, in, ...], inputs. trained: whether weights of it were trained, not drawn, so that it is
+    no strong ticket and proves nothing of a target.
     """
 
     outcome: Outcome
@@ -60,6 +62,7 @@ class Certificate:
     worst_tensor: str | None = None
     worst_weight: tuple[int, ...] | None = None
     network_deviation: float | None = None
+    trained: bool = False
 
     @property
     def holds(self) -> bool:
@@ -78,7 +81,8 @@ def certify(
 
     target: the network that it shall approximate; its batch normalisations are folded first. If left out, the ticket is
     held to the target that it brings, which proves no more than that. tolerance: what is asked of each weight, if not
-    what the ticket promises. progress: called with (weights checked, weights in all). Memory is bounded by the slice.
+    what the ticket promises. Of a ticket whose weights were trained, neither is asked. progress: called with (weights
+    checked, weights in all). Memory is bounded by the slice.
     Raises `TicketError` for a file that is no valid ticket, `InputError` for one that cannot be read.
     """
     if not isinstance(ticket, Ticket):
@@ -91,6 +95,10 @@ def certify(
     wanted = target or own
     asked = tolerance if tolerance is not None else ticket.header.tolerance
     found = _counted(ticket)
+    if found.trained:
+        # Stored weights can be near to any target, which would say nothing of seed and bits.
+        reasons = trained_faults(ticket, found.kept_by_tensor)
+        return dataclasses.replace(found, outcome="broken", reasons=tuple(reasons)) if reasons else found
     if wanted is None or asked is None:
         return found
     try:
@@ -144,6 +152,7 @@ def _counted(ticket: Ticket) -> Certificate:
         nonnegative_inputs=None if network.given is None else network.given.nonnegative,
         network=summary(network.target),
         kept_budget=ticket.header.kept_budget,
+        trained=bool(network.trained),
     )
 
 

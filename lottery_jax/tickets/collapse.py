@@ -65,7 +65,8 @@ def collapsed(ticket: Ticket, made: Mapping[str, np.ndarray]) -> tuple[Network, 
         return Branches(node.of) if path in twofold and isinstance(node.of, Operation) else node.of
 
     plain = network.replaced(leaf)
-    tensors: dict[str, Any] = {name: value.astype(np.float64) for name, value in ticket.stored.items()}
+    tensors: dict[str, Any] = {name: value.astype(np.float64) for name, value in ticket.kept_stored.items()}
+    tensors = {name: value for name, value in tensors.items() if name in plain.tensors}  # not trained ones: in `made`
     for name, value in made.items():
         tensors[name] = value if plain.tensors[name] == value.shape else value[0]
     return plain, tensors

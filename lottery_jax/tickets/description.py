@@ -1,7 +1,8 @@
 """How many bits it takes to describe a ticket's network: everything that was free to choose, and nothing else.
 
 The tree with its gains and samplers, the seed, which blocks were drawn again, the masks, and tensors that are stored
-as they are. The target is not part of it, nor is what the reader is told about how the ticket was made.
+as they are: of weights that were trained, those that are kept. The target is not part of it, nor is what the reader is
+told about how the ticket was made.
 """
 
 import json
@@ -26,11 +27,14 @@ def description_bits(ticket: Ticket) -> dict[str, int]:
         if (rows := content.tensors.get(f"redraws.{name}")) is not None
     )
     masks = sum(subset_bits(drawn.size, kept_bits(content, name)) for name, drawn in network.drawn.items())
+    # Weights that were trained are stored where the mask keeps them, and known to be zero elsewhere.
+    stored = {name: math.prod(shape) for name, shape in network.tensors.items()}
+    stored |= {own: kept_bits(content, name) for name, own in network.trained.items()}
     return {
         "header": 8 * len(tree) + 64,
         "redraws": math.ceil(redraws),
         "masks": math.ceil(masks),
-        "stored": 32 * sum(math.prod(shape) for shape in network.tensors.values()),
+        "stored": 32 * sum(stored.values()),
     }
 
 

@@ -21,7 +21,10 @@ _SLICE = 1 << 18  # random weights looked at at once
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Leaf:
-    """One approximated tensor of a ticket: the random leaf it belongs to, and what that leaf's weights count."""
+    """One approximated tensor of a ticket: the random leaf it belongs to, and what that leaf's weights count.
+
+    trained: the stored tensor whose weights stand in place of the random ones, if there is one.
+    """
 
     name: str
     source: Source
@@ -30,6 +33,7 @@ class Leaf:
     signs: tuple[int, ...]
     edges: dict[str, np.ndarray]
     redraws: np.ndarray
+    trained: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,14 +50,16 @@ class Effective:
 
 
 def approximated_leaves(ticket: Ticket) -> Iterator[Leaf]:
-    """The approximated tensors of a ticket, in the order of its tree."""
+    """The approximated tensors of a ticket that have masks, in the order of its tree."""
     for path, source in ticket.network.sources.items():
         edges = {name: _edge(ticket, child_path(path, name)) for name in source.edges}
         given = ticket.network.given_to(path)
         for own in source.of.tensors():
+            if own not in source.drawn():
+                continue  # stored as it is: the bias of weights that were trained
             name = child_path(path, own)
-            drawn = ticket.network.drawn[name]
-            yield Leaf(name, source, own, drawn, source.signs(own, given), edges, ticket.redraws(name))
+            drawn, trained = ticket.network.drawn[name], ticket.network.trained.get(name)
+            yield Leaf(name, source, own, drawn, source.signs(own, given), edges, ticket.redraws(name), trained)
 
 
 def effective_slices(
@@ -86,7 +92,10 @@ def effective(ticket: Ticket, leaf: Leaf, first: int, count: int) -> Effective:
     begin, end = first // drawn.shared, (first + count - 1) // drawn.shared + 1
     attempts = attempts_of(leaf.redraws, begin, end)
     block = (first + row) // drawn.shared
-    weights = drawn.draw_columns(ticket.seed, block, column, attempts[block - begin]).astype(np.float64)
+    if leaf.trained is None:
+        weights = drawn.draw_columns(ticket.seed, block, column, attempts[block - begin]).astype(np.float64)
+    else:
+        weights = ticket.content.read(f"stored.{leaf.trained}", first, count)[row].astype(np.float64)
     values = np.empty((len(leaf.signs), count))
     for place, sign in enumerate(leaf.signs):
         each = weights * leaf.source.coefficients(leaf.own, first + row, column, sign, leaf.edges)

@@ -77,7 +77,7 @@ def _values(ticket: Ticket) -> Iterator[tuple[str, int, np.ndarray]]:
     for leaf in approximated_leaves(ticket):
         for part in effective_slices(ticket, leaf):
             yield part.name, part.first, part.values.mean(0)
-    for name in ticket.network.tensors:
+    for name in (name for name in ticket.network.tensors if name in ticket.network.target.tensors):
         yield name, 0, read_array(ticket.content, f"stored.{name}").reshape(-1)
 
 
@@ -85,16 +85,19 @@ def _neutral(ticket: Ticket, network: Network) -> dict[str, np.ndarray]:
     """Tensors of batch normalisations that do nothing but add the bias that was folded, and zeros for other biases."""
     found: dict[str, np.ndarray] = {}
     biases = {child_path(fold.operation, "bias"): fold for fold in folds(network)}
-    for leaf in approximated_leaves(ticket):
-        if leaf.name not in biases:
+    made = {leaf.name: leaf for leaf in approximated_leaves(ticket) if leaf.name in biases}
+    for name, fold in biases.items():
+        if name in made:
+            bias = np.concatenate([part.values.mean(0) for part in effective_slices(ticket, made[name])])
+        elif name in ticket.network.tensors:  # of weights that were trained
+            bias = read_array(ticket.content, f"stored.{name}").astype(np.float64)
+        else:
             continue
-        fold = biases[leaf.name]
-        bias = np.concatenate([part.values.mean(0) for part in effective_slices(ticket, leaf)])
         ones = np.ones_like(bias)
         own = {"weight": ones, "bias": 0 * ones, "running_mean": -bias, "running_var": (1 - fold.node.epsilon) * ones}
-        found |= {child_path(fold.norm, name): own[name] for name in fold.node.tensors()}
-        if leaf.name in network.tensors:
-            found[leaf.name] = 0 * ones
+        found |= {child_path(fold.norm, part): own[part] for part in fold.node.tensors()}
+        if name in network.tensors:
+            found[name] = 0 * ones
     return found
 
 

@@ -65,6 +65,11 @@ class Ticket:
             target = found.pop(f"target.{name}", None)
             if target is None or target.dtype not in FLOATS or target.shape != shape:
                 raise InputError(f"the target of {name} must be floats of shape {list(shape)}")
+        if promised and network.trained:
+            raise InputError(
+                "weights that were trained can be any target's, so a ticket of them promises nothing; leave out target"
+                " and tolerance"
+            )
         if found:
             raise InputError(f"it holds {min(found)!r}, which is no part of it")
         if self.header.kept_budget is not None and not promised:
@@ -111,6 +116,14 @@ class Ticket:
         """The tensors of the network that are not random, float32, by name."""
         return {name: read_array(self.content, f"stored.{name}") for name in self.network.tensors}
 
+    @property
+    def kept_stored(self) -> dict[str, np.ndarray]:
+        """`stored` as the network runs with it: weights that were trained are zero where they are pruned."""
+        found = self.stored
+        for name, own in self.network.trained.items():
+            found[own] = np.where(self.mask(name), found[own], np.float32(0))
+        return found
+
     @functools.cached_property
     def target(self) -> Target | None:
         """The target that the ticket says it was made for; None for one that promises nothing."""
@@ -144,7 +157,7 @@ class Ticket:
         built = self._built() if self._built is not None else None
         if built is None:
             network, random = without_dead_units(self.network, self.pruned())
-            built = forward(network, {**random, **self.stored})
+            built = forward(network, {**random, **self.kept_stored})
             object.__setattr__(self, "_built", weakref.ref(built))
         return built
 

@@ -98,7 +98,7 @@ def test_the_table_fits_the_terminal_and_cuts_nothing(width: int) -> None:
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= width
     assert "95.0 to 98.0" in text
-    assert text.count("edge-popup-gadget") == (6 if width == 80 else 3)
+    assert text.count("edge-popup-gadget") == (9 if width == 80 else 3)
 
 
 def test_the_table_shows_the_worst_seed_of_the_verifier() -> None:

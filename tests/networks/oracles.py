@@ -113,6 +113,11 @@ def single(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
     return node.gain * operation(node.of, own, x)
 
 
+def trained(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
+    """What is kept of the random weights says where the trained ones are kept: no weight is drawn as zero."""
+    return multiplied(node.of, x, np.where(own["weight"] != 0, own["trained_weight"], 0.0), own.get("bias"))
+
+
 def copies(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
     bias = own["bias"].sum(-1) if "bias" in node.of.tensors() else 0.0
     return node.gain * multiplied(node.of, x, own["weight"].sum(-1), bias)
@@ -153,6 +158,7 @@ ORACLES: dict[str, Callable[[Any, Own, np.ndarray], np.ndarray]] = {
     "chain": chain,
     "residual": residual,
     "single": single,
+    "trained": trained,
     "copies": copies,
     "gadget": gadget,
 }

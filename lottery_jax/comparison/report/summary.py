@@ -37,7 +37,6 @@ class Row:
         return "all" if fewest == weights else f"{fewest:,}"
 
 
-WIDE = 150  # characters that the widest table takes
 DASH = "–"  # noqa: RUF001 (a number without a meaning, not a minus sign)
 
 
@@ -69,6 +68,11 @@ Column = tuple[str, str, Callable[[Row], str]]
 COLUMNS: tuple[Column, ...] = (
     ("method", "What found the mask; dense is the trained target itself.", lambda row: row.method),
     ("keep", "Kept fraction asked for, where the method has one.", lambda row: _shown("g", row.keep)),
+    (
+        "weights",
+        "random: drawn from a seed and never trained; trained: found by training.",
+        lambda row: {None: DASH, True: "trained", False: "random"}[row.records[0].trained],
+    ),
     (
         "seeds",
         "Number of random sources; the columns are means over them.",
@@ -121,31 +125,46 @@ COLUMNS: tuple[Column, ...] = (
 )
 
 
-# A terminal of 80 columns holds half of them at a time; the first two name the row in both halves.
-HALVES = (COLUMNS[:7] + COLUMNS[13:], COLUMNS[:2] + COLUMNS[7:13])
-
-
 def heading(name: str) -> str:
     """A column's name on two short lines."""
     return "\n".join(name.rsplit(" ", 1))
 
 
 def tables(records: Sequence[Record], *, width: int) -> list[Table]:
-    """The comparison as one rich table, or as two where the terminal is narrow (`width` in characters).
+    """The comparison as one rich table, or as several where the terminal is narrow (`width` in characters).
+
+    Each of them begins with the columns that name a row.
 
     >>> record = Record("dense", "digits", 0, None, 0.97, 0.95, 0.98, 0.97, 1.0, 0.0, 2368)
     >>> [len(table.columns) for table in tables([record], width=200)]
-    [15]
+    [16]
     >>> [len(table.columns) for table in tables([record], width=80)]
-    [9, 8]
+    [10, 8]
     """
-    return [_table(records, columns) for columns in ((COLUMNS,) if width >= WIDE else HALVES)]
+    shown = rows(records)
+    names, parts, room = COLUMNS[:_NAMES], [], -1
+    for column in COLUMNS[_NAMES:]:
+        room -= _width(column, shown)
+        if room < 0:
+            parts.append(list(names))
+            room = width - sum(_width(name, shown) for name in names) - _width(column, shown)
+        parts[-1].append(column)
+    return [_table(shown, columns) for columns in parts]
 
 
-def _table(records: Sequence[Record], columns: Sequence[Column]) -> Table:
-    grid = Table(box=box.SIMPLE_HEAD, padding=(0, int(columns is COLUMNS), 0, 0), pad_edge=False, show_edge=False)
+_NAMES = 2  # columns that name a row
+
+
+def _width(column: Column, shown: Sequence[Row]) -> int:
+    """Characters of a column, with the space after it."""
+    name, _, show = column
+    return max(map(len, [*heading(name).splitlines(), *map(show, shown)])) + 1
+
+
+def _table(shown: Sequence[Row], columns: Sequence[Column]) -> Table:
+    grid = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
     for place, (name, _, _) in enumerate(columns):
         grid.add_column(heading(name), justify="left" if place == 0 else "right", no_wrap=True)
-    for row in rows(records):
+    for row in shown:
         grid.add_row(*(show(row) for _, _, show in columns))
     return grid

@@ -41,6 +41,11 @@ class Source(Node):
         """Random tensors between the input and those of `of`; an edge is kept where a weight behind it is."""
         return ()
 
+    @property
+    def trained(self) -> dict[str, str]:
+        """Stored tensors whose weights stand in place of random ones, by the random tensor whose mask they have."""
+        return {}
+
     def output(self, given: Spec) -> Spec:
         return self.of.output(given)
 
@@ -85,10 +90,7 @@ class MaskedModule(nnx.Module):
 
     def masked(self, name: str) -> jax.Array:
         """The kept weights of a tensor, zero where pruned."""
-        weight, gate = self.frozen[name][...], self.gates[name]
-        mask = gate()  # type: ignore[operator]
-        # A boolean mask selects, so that a pruned weight is exactly zero; a float mask carries a gradient.
-        return jnp.where(mask, weight, 0.0) if mask.dtype == bool else weight * mask
+        return selected(self.gates[name](), self.frozen[name][...])  # type: ignore[operator]
 
     def scaled(self, output: jax.Array) -> jax.Array:
         """The output times the gain."""
@@ -97,6 +99,12 @@ class MaskedModule(nnx.Module):
         size = jnp.sqrt(jnp.mean(output**2))
         self.measured[...] = jnp.where(size > 0, 1 / jnp.where(size > 0, size, 1.0), 1.0)
         return output * self.measured[...]
+
+
+def selected(mask: jax.Array, weight: jax.Array) -> jax.Array:
+    """The kept weights, zero where pruned."""
+    # A boolean mask selects, so that a pruned weight is exactly zero; a float mask carries a gradient.
+    return jnp.where(mask, weight, 0.0) if mask.dtype == bool else weight * mask
 
 
 def check_gain(gain: float) -> None:

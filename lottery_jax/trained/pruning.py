@@ -1,0 +1,122 @@
+"""How many weights each tensor keeps, and the masks that keep them: exact counts, ties by position.
+
+Scopes: `layer` prunes each tensor at the same rate, but the output layer at a rate of its own; `erk` (Erdos-Renyi
+kernel, Evci et al. 2020) gives a tensor a density in proportion to the sum of its sizes over their product, 1 at most;
+`global` ranks the weights of all tensors together. Whatever the scope, round(keep * weights) are kept in all.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Literal, get_args
+
+import numpy as np
+
+from lottery_jax.errors import InputError
+from lottery_jax.networks.top_k import kept_count
+
+Scope = Literal["layer", "global", "erk"]
+MasksByName = dict[str, np.ndarray]
+_ROUND = 0.2  # published: of every layer but the last, which loses half as much
+_HALVINGS = 200  # of the interval that the rate is in: more than a float64 has bits
+
+
+def pruned(
+    scores: Mapping[str, np.ndarray],
+    masks: Mapping[str, np.ndarray],
+    keep: float,
+    *,
+    scope: Scope,
+    output: str,
+    output_rate: float = 0.5,
+) -> MasksByName:
+    """MasksByName that keep round(keep * weights) weights of the highest scores, all of them among those kept before.
+
+    scores: float64 by tensor, NaN last. masks: what was kept before. output, output_rate: as in `kept_counts`.
+
+    >>> scores, whole = {"a": np.array([3.0, 1.0, 2.0, 2.0])}, {"a": np.ones(4, bool)}
+    >>> pruned(scores, whole, 0.5, scope="layer", output="a")["a"].tolist()
+    [True, False, True, False]
+    """
+    room = {name: int(np.count_nonzero(mask)) for name, mask in masks.items()}
+    if scope == "global":
+        wanted = _total(keep, {name: mask.shape for name, mask in masks.items()})
+        joined = np.concatenate([scores[name].reshape(-1) for name in masks])
+        mask = highest(joined, min(wanted, sum(room.values())), np.concatenate([m.reshape(-1) for m in masks.values()]))
+        ends = np.cumsum([mask.size for mask in masks.values()])[:-1]
+        return {name: part.reshape(masks[name].shape) for name, part in zip(masks, np.split(mask, ends), strict=True)}
+    shapes = {name: mask.shape for name, mask in masks.items()}
+    counts = kept_counts(shapes, keep, scope=scope, output=output, output_rate=output_rate, room=room)
+    return {name: highest(scores[name], counts[name], mask) for name, mask in masks.items()}
+
+
+def highest(scores: np.ndarray, count: int, among: np.ndarray) -> np.ndarray:
+    """The mask of the `count` highest scores where `among` is True, the earliest of equal ones, NaN last.
+
+    >>> highest(np.array([-1.0, -2.0, -1.0]), 1, np.array([False, True, True])).tolist()
+    [False, False, True]
+    """
+    open_places = np.flatnonzero(among)
+    order = np.argsort(-scores.reshape(-1)[open_places], kind="stable")
+    mask = np.zeros(scores.size, bool)
+    mask[open_places[order[:count]]] = True
+    return mask.reshape(scores.shape)
+
+
+def kept_counts(
+    shapes: Mapping[str, tuple[int, ...]],
+    keep: float,
+    *,
+    scope: Scope,
+    output: str,
+    output_rate: float = 0.5,
+    room: Mapping[str, int] | None = None,
+) -> dict[str, int]:
+    """Kept weights of each tensor under the scopes `layer` and `erk`; they sum to round(keep * weights).
+
+    output_rate: the pruning rate of the tensor `output` as a part of that of the others, in rounds that prune a fifth
+    of these: so as many are kept in one round or many. room: the most that each tensor may keep. Raises `InputError`.
+
+    >>> kept_counts({"fc1": (300, 784), "fc2": (10, 300)}, 0.2, scope="layer", output="fc2")
+    {'fc1': 46248, 'fc2': 1392}
+    """
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+    total, densities = _total(keep, shapes), _densities(shapes, scope, output, output_rate)
+    low, high = 0.0, 1.0  # densities fall from 1 to 0 as the rate grows
+    for _ in range(_HALVINGS):
+        rate = (low + high) / 2
+        kept = sum(sizes[name] * density for name, density in densities(rate).items())
+        low, high = (rate, high) if kept > total else (low, rate)
+    found = densities(high)
+    return _apportioned({name: sizes[name] * found[name] for name in sizes}, total, room or sizes)
+
+
+def _densities(
+    shapes: Mapping[str, tuple[int, ...]], scope: Scope, output: str, output_rate: float
+) -> Callable[[float], dict[str, float]]:
+    """The density of each tensor at a rate in [0, 1], which falls from 1 to 0."""
+    if scope == "layer":
+        if not 0 < output_rate <= 1:
+            raise InputError(f"the output layer's rate is {output_rate}; give the part of the others' rate, in (0, 1]")
+        slower = math.log(1 - _ROUND * output_rate) / math.log(1 - _ROUND)
+        return lambda rate: {name: (1 - rate) ** (slower if name == output else 1.0) for name in shapes}
+    if scope != "erk":
+        raise InputError(f"the scope {scope!r} has no counts of its own; use layer or erk, or one of {get_args(Scope)}")
+    sparse = {name: sum(shape) / math.prod(shape) for name, shape in shapes.items()}
+    least = min(sparse.values())
+    return lambda rate: {name: min(1.0, (1 - rate) * own / least) for name, own in sparse.items()}
+
+
+def _apportioned(wanted: Mapping[str, float], total: int, room: Mapping[str, int]) -> dict[str, int]:
+    """Whole numbers near to the wanted ones that sum to the total, where the room allows; largest remainders first."""
+    found = {name: min(int(value), room[name]) for name, value in wanted.items()}
+    while (missing := min(total, sum(room.values())) - sum(found.values())) > 0:
+        ranked = sorted(
+            (name for name in found if found[name] < room[name]), key=lambda name: found[name] - wanted[name]
+        )
+        for name in ranked[:missing]:
+            found[name] += 1
+    return found
+
+
+def _total(keep: float, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    return int(kept_count(keep, sum(math.prod(shape) for shape in shapes.values())))

@@ -1,0 +1,8 @@
+"""Every way to trained tickets by its name; a new one is its own file and one line here."""
+
+from lottery_jax.learned.base import Learner
+from lottery_jax.trained.magnitude import IterativeMagnitude, Magnitude, MagnitudeReinit, MagnitudeSupermask
+
+TRAINED: dict[str, type[Learner]] = {
+    learner.name: learner for learner in (Magnitude, IterativeMagnitude, MagnitudeReinit, MagnitudeSupermask)
+}

@@ -1,0 +1,204 @@
+"""Magnitude pruning end to end: what is rewound, what is kept, what supermasks compute, and what is refused."""
+
+import dataclasses
+import itertools
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lottery_jax.comparison.evaluation import accuracy
+from lottery_jax.data import Split, load
+from lottery_jax.errors import InputError
+from lottery_jax.networks.network import Network
+from lottery_jax.networks.node import Spec
+from lottery_jax.networks.running import forward, outputs
+from lottery_jax.networks.zoo.mlp import mlp
+from lottery_jax.networks.zoo.registry import architecture
+from lottery_jax.sampler import Sampler
+from lottery_jax.storage.sealed import digest
+from lottery_jax.tickets.certificate import certify
+from lottery_jax.tickets.ticket import Ticket, load_ticket
+from lottery_jax.trained.beginnings import Beginning
+from lottery_jax.trained.criteria import criterion
+from lottery_jax.trained.leaves import initial_tensors, random_network
+from lottery_jax.trained.magnitude import Magnitude
+from lottery_jax.trained.pruning import pruned
+from tests.learned import sources
+
+DATA = sources.small_data()
+NETWORK = mlp((4, 5, 2), Spec((2, 2, 1), True), bias=True)
+WEIGHTS = ("fc1.weight", "fc2.weight")
+SEEDS, KEEPS = (5, 2**63), (0.35, 1.0)
+BRIEF = Magnitude(batch_size=8, learning_rate=0.02)
+
+
+def learn(learner: Magnitude = BRIEF, source: Network = NETWORK, **changes: object) -> list[Ticket]:
+    return learner.learn(source, DATA, **{"seeds": SEEDS, "keeps": KEEPS, "epochs": 2, **changes})  # type: ignore[arg-type]
+
+
+def brief(**options: object) -> Magnitude:
+    return dataclasses.replace(BRIEF, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("scope", ["layer", "global", "erk"])
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_tickets_keep_what_was_asked_and_are_the_same_again(scope: str, rounds: int, tmp_path: Path) -> None:
+    learner = brief(scope=scope, rounds=rounds)
+    tickets = learn(learner)
+    for ticket, again, (seed, keep) in zip(tickets, learn(learner), itertools.product(SEEDS, KEEPS), strict=True):
+        settings = ticket.header.settings
+        assert (ticket.header.method, ticket.seed, settings["keep"]) == ("magnitude", seed, keep)
+        assert ticket.network.target == NETWORK and ticket.kept_weights == round(keep * 30)
+        assert settings["kept"] == {name: np.count_nonzero(mask) for name, mask in ticket.masks.items()}
+        for name, mask in ticket.masks.items():
+            stored = ticket.stored[ticket.network.trained[name]]
+            np.testing.assert_array_equal(stored[~mask], 0)
+            assert (stored[mask] != ticket.source()[name][mask]).any()
+        assert ticket.to_bytes() == again.to_bytes()
+        found = certify(ticket)
+        assert (found.outcome, found.trained, found.reasons) == ("promises nothing", True, ())
+        assert found.description_bits["stored"] == 32 * (round(keep * 30) + 7)
+    tickets[0].save(tmp_path / "ticket")
+    loaded, images = load_ticket(tmp_path / "ticket"), jnp.asarray(DATA.test.images)
+    assert loaded.header == tickets[0].header
+    np.testing.assert_array_equal(loaded.forward()(images), tickets[0].forward()(images))
+    np.testing.assert_allclose(loaded.module()(images), tickets[0].forward()(images), rtol=1e-5)  # type: ignore[operator]
+
+
+def test_weights_rewound_to_the_beginning_are_those_of_the_seed() -> None:
+    for ticket in learn():
+        settings, drawn = ticket.header.settings, ticket.source()
+        assert settings["rewound_to"] == 0
+        assert settings["rewound_sha256"] == digest("", {name: drawn[name] for name in WEIGHTS})
+
+
+def test_a_run_does_not_depend_on_the_others_and_seeds_differ() -> None:
+    together = {(ticket.seed, ticket.header.settings["keep"]): ticket for ticket in learn()}
+    (alone,) = learn(seeds=(5,), keeps=(0.35,))
+    assert alone.to_bytes() == together[5, 0.35].to_bytes()
+    assert (together[2**63, 1.0].stored["fc1.trained_weight"] != together[5, 1.0].stored["fc1.trained_weight"]).all()
+
+
+def test_all_kept_is_the_dense_training_and_nothing_kept_is_its_biases() -> None:
+    whole, nothing = learn(seeds=(5,), keeps=(1.0, 0.0))
+    assert whole.header.settings["loss"] == whole.header.settings["dense_loss"]
+    assert nothing.kept_weights == 0 and np.ptp(outputs(nothing.forward(), DATA.test.images), axis=0).max() == 0
+
+
+def test_rewinding_to_a_later_epoch_keeps_the_weights_of_then() -> None:
+    late, early = learn(brief(rewind=1), epochs=3)[0], learn(epochs=1, keeps=(1.0,))[0]
+    dense = {name: early.stored[early.network.trained[name]] for name in WEIGHTS}
+    assert late.header.settings["rewound_sha256"] == digest("", dense)
+    assert late.header.settings["early_stop_epoch"] in (2, 3)
+    with pytest.raises(InputError, match="rewound to is 2; give one from 0 to 1"):
+        learn(brief(rewind=2))
+
+
+@pytest.mark.parametrize("kind", ["reinit", "reshuffle", "constant"])
+def test_kept_weights_begin_elsewhere(kind: Beginning) -> None:
+    """Read off before training: a learning rate too small to move a weight."""
+    still = brief(kept_weights=kind, learning_rate=1e-30)
+    random = random_network(NETWORK, trained=True)
+    initial = initial_tensors(random, 5)
+    for same_sign in (False, True):
+        ticket = learn(dataclasses.replace(still, same_sign=same_sign), seeds=(5,), keeps=(0.8,))[0]
+        signs = []
+        for name in WEIGHTS:
+            mask, began = ticket.mask(name), ticket.stored[random.trained[name]]
+            kept, old = began[mask], initial[name][mask]
+            assert (began[~mask] == 0).all() and (kept != old).any()
+            signs += list(np.sign(kept) == np.sign(old))
+            if kind == "reshuffle":
+                np.testing.assert_array_equal(np.sort(np.abs(kept)), np.sort(np.abs(old)))
+            if kind == "constant":
+                np.testing.assert_allclose(np.abs(kept), random.drawn[name].sampler.standard_deviation, rtol=1e-6)
+        assert all(signs) == same_sign
+
+
+@pytest.mark.parametrize("constant", [False, True])
+def test_a_supermask_is_the_drawn_weights_under_a_mask(constant: bool) -> None:
+    options = {"kept_weights": "constant", "same_sign": True} if constant else {}
+    (ticket,) = learn(brief(retrain=False, **options), seeds=(5,), keeps=(0.5,))
+    random = random_network(NETWORK, trained=False)
+    initial = initial_tensors(random, 5)
+    whole = {name: np.where(ticket.masks.get(name, False), value, 0) for name, value in initial.items()}
+    if constant:
+        scales = {name: random.drawn[name].sampler.scale for name in WEIGHTS}
+        whole |= {name: np.sign(whole[name]) * np.float32(scales[name]) for name in WEIGHTS}
+        samplers = {drawn.sampler for drawn in ticket.network.drawn.values()}
+        assert samplers == set(map(Sampler.signed_constant, scales.values()))
+    expected = outputs(forward(NETWORK, whole), DATA.test.images)
+    np.testing.assert_allclose(outputs(ticket.forward(), DATA.test.images), expected, rtol=1e-6)
+    assert np.abs(expected).max() > 0.1
+    found = certify(ticket)
+    assert (found.trained, found.kept_weights, found.description_bits["stored"]) == (False, 15, 0)
+
+
+def test_masks_follow_the_criterion() -> None:
+    """The dense weights are those of a ticket that keeps all."""
+    whole = learn(seeds=(5,), keeps=(1.0,))[0]
+    final = {name: whole.stored[whole.network.trained[name]] for name in WEIGHTS}
+    initial, every = whole.source(), {name: np.ones_like(mask) for name, mask in whole.masks.items()}
+    for name in ("large_final", "movement", "random"):
+        scores = {weight: criterion(name)(initial[weight], final[weight]) for weight in WEIGHTS}
+        expected = pruned(scores, every, 0.4, scope="layer", output="fc2.weight")
+        found = learn(brief(criterion=name), seeds=(5,), keeps=(0.4,))[0].masks
+        assert all((found[weight] == expected[weight]).all() for weight in WEIGHTS)
+
+
+def test_normalisations_are_trained_and_not_pruned() -> None:
+    source = sources.SOURCES["convolutions and a stored norm"]
+    (ticket,) = learn(source=source, seeds=(5,), keeps=(0.5,))
+    assert ticket.network.target == source.target and ticket.kept_weights == 8
+    assert {name for name in ticket.stored if name.startswith("bn.")} == set(source.tensors)
+    assert (ticket.stored["bn.running_mean"] != 0).all() and (ticket.stored["bn.running_var"] != 1).all()
+    assert certify(ticket).outcome == "promises nothing"
+
+
+def test_progress_counts_the_epochs_of_all_rounds() -> None:
+    seen: list[tuple[int, int]] = []
+    learn(brief(rounds=2, rewind=1), epochs=3, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (7, 7) and seen == sorted(set(seen))
+
+
+def test_the_digits_are_learned_with_a_fifth_of_the_weights() -> None:
+    digits = load("digits")
+    network = architecture("mlp-32", Spec(digits.shape, nonnegative=True), 10)
+    dense, sparse = Magnitude(learning_rate=5e-3).learn(network, digits, seeds=(1,), keeps=(1.0, 0.2), epochs=25)
+    assert sparse.kept_weights == round(0.2 * dense.kept_weights)
+    whole, fifth = (accuracy(ticket.forward(), digits.validation) for ticket in (dense, sparse))
+    assert whole > 0.93 and fifth > whole - 0.03
+
+
+@pytest.mark.parametrize(
+    ("learner", "changes", "message"),
+    [
+        (BRIEF, {"keeps": (0.5, 1.5)}, r"keep is 1.5.*\[0, 1\]"),
+        (BRIEF, {"keeps": ()}, "0 keeps"),
+        (BRIEF, {"seeds": ()}, "0 seeds"),
+        (BRIEF, {"seeds": (-1,)}, "seed must be in"),
+        (BRIEF, {"epochs": 0}, "epochs is 0"),
+        (BRIEF, {"source": mlp((64, 3, 10), Spec((8, 8, 1)))}, r"maps \[8, 8, 1\] to \[10\] but small has"),
+        (brief(together=0), {}, "together=0"),
+        (brief(batch_size=0), {}, "batch size of 0"),
+        (brief(learning_rate=-1.0), {}, "learning rate is -1.0"),
+        (brief(rounds=0), {}, "number of rounds is 0"),
+        (brief(output_rate=0.0), {}, "output_rate is 0.0"),
+        (brief(scope="rows"), {}, "scope 'rows' is unknown; use one of layer, global, erk"),
+        (brief(kept_weights="zero"), {}, "beginning 'zero' is unknown; use one of rewind"),
+        (brief(criterion="largest"), {}, "criterion 'largest' is unknown"),
+        (brief(retrain=False, rewind=1), {}, "without training after pruning"),
+        (brief(retrain=False, kept_weights="constant"), {}, "without training after pruning"),
+    ],
+)
+def test_bad_input_is_refused(learner: Magnitude, changes: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        learn(learner, **changes)
+
+
+def test_a_training_that_diverges_is_refused() -> None:
+    broken = Split(np.full_like(DATA.train.images, np.nan), DATA.train.labels)
+    with pytest.raises(InputError, match="diverged"):
+        BRIEF.learn(NETWORK, dataclasses.replace(DATA, train=broken), seeds=SEEDS, keeps=KEEPS, epochs=2)

@@ -1,0 +1,184 @@
+"""Tickets of trained weights: they prove nothing, and the verifier sees where they are not what they say."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lottery_jax.cli.findings import certified, sentences
+from lottery_jax.errors import InputError, TicketError
+from lottery_jax.networks.fold import folded
+from lottery_jax.networks.layers.batch_norm import BatchNorm
+from lottery_jax.networks.layers.chain import Chain
+from lottery_jax.networks.layers.conv import Conv
+from lottery_jax.networks.layers.dense import Dense
+from lottery_jax.networks.network import Network
+from lottery_jax.networks.node import Spec
+from lottery_jax.networks.running import forward
+from lottery_jax.networks.sources.single import Single
+from lottery_jax.networks.sources.trained import Trained
+from lottery_jax.networks.target import Target
+from lottery_jax.sampler import Sampler
+from lottery_jax.storage.store import read_array
+from lottery_jax.storage.tensor_file import TensorFile
+from lottery_jax.tasks import export_target
+from lottery_jax.tickets.certificate import certify
+from lottery_jax.tickets.collapse import collapsed
+from lottery_jax.tickets.effective import effective_weights
+from lottery_jax.tickets.export import export_into, export_masks, export_weights
+from lottery_jax.tickets.ticket import Ticket, load_ticket, make_ticket
+from lottery_jax.trained.leaves import random_network
+from tests.tickets.forging import Header, Tensors, forge, read
+
+LEAF = Trained(Dense(4, 3, bias=True), Sampler.normal(0.5))
+NETWORK = Network(LEAF, Spec((4,)))
+MASK = np.random.default_rng(0).random((3, 4)) < 0.5
+WEIGHT = np.where(MASK, np.random.default_rng(1).normal(size=(3, 4)), 0).astype(np.float32)
+BIAS = np.array([1, -2, 0.5], np.float32)
+KEPT = int(MASK.sum())
+
+
+def ticket(**changes: Any) -> Ticket:
+    usual = {
+        "seed": 3,
+        "masks": {"weight": MASK},
+        "method": "magnitude",
+        "stored": {"trained_weight": WEIGHT, "bias": BIAS},
+        "settings": {"kept": {"weight": KEPT}},
+    }
+    return make_ticket(NETWORK, **{**usual, **changes})
+
+
+def show(found: Any) -> str:
+    return "\n".join(sentences({"ticket": "t", **certified(found, 9)}))
+
+
+def test_initial_weights_are_those_of_single() -> None:
+    single = Network(Single(Dense(4, 3), LEAF.sampler), Spec((4,)))
+    np.testing.assert_array_equal(NETWORK.draw(3)["weight"], single.draw(3)["weight"])
+
+
+def test_every_way_to_its_outputs_is_one() -> None:
+    x = np.random.default_rng(2).normal(size=(5, 4)).astype(np.float32)
+    expected = x @ WEIGHT.T + BIAS
+    made = effective_weights(ticket())
+    assert list(made) == ["weight"]
+    network, tensors = collapsed(ticket(), made)
+    exact = {name: np.asarray(value, np.float32) for name, value in tensors.items()}
+    for function in (ticket().forward(), ticket().module(), forward(network, exact)):
+        np.testing.assert_allclose(function(x), expected, rtol=1e-5, atol=1e-6)  # type: ignore[operator]
+
+
+def test_it_is_no_strong_ticket_whatever_the_target() -> None:
+    """Weights that are stored can be any target's: they are never held to one."""
+    target = Target(NETWORK.target, {"weight": WEIGHT, "bias": BIAS})
+    found = certify(ticket(), target=target, tolerance=0.1)
+    assert (found.outcome, found.trained, found.holds, found.within_tolerance) == (
+        "promises nothing",
+        True,
+        False,
+        None,
+    )
+    assert found.description_bits["stored"] == 32 * (KEPT + 3)
+    assert "no strong ticket" in show(found) and "PROMISES NOTHING" in show(found)
+    with pytest.raises(InputError, match="any target's, so a ticket of them promises nothing"):
+        ticket(target=target, tolerance=0.1)
+
+
+FORGERIES: dict[str, tuple[Callable[[Header, Tensors], Any], str]] = {
+    "a pruned weight that is not zero": (
+        lambda h, t: t["stored.trained_weight"].reshape(-1).put(np.flatnonzero(~MASK)[:2], 1e-30),
+        "2 pruned weights of weight are not zero",
+    ),
+    "a pruned weight that is no number": (
+        lambda h, t: t["stored.trained_weight"].reshape(-1).put(np.flatnonzero(~MASK)[0], np.nan),
+        "1 pruned weights of weight are not zero",
+    ),
+    "a kept weight that is infinite": (
+        lambda h, t: t["stored.trained_weight"].reshape(-1).put(np.flatnonzero(MASK)[0], np.inf),
+        "1 kept weights of weight are not finite",
+    ),
+    "another number kept than it says": (
+        lambda h, t: h["settings"].update(kept={"weight": KEPT - 1}),
+        f"keeps {KEPT}, which is not what its settings say",
+    ),
+    "a tensor that it does not speak of": (lambda h, t: h["settings"].update(kept={}), "not what its settings say"),
+    "a number in words": (lambda h, t: h["settings"].update(kept={"weight": str(KEPT)}), "not what its settings say"),
+    "numbers without names": (lambda h, t: h["settings"].update(kept=[KEPT]), "not numbers by name"),
+}
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_a_ticket_that_is_not_what_it_says_is_broken(name: str, tmp_path: Path) -> None:
+    change, reason = FORGERIES[name]
+    ticket().save(tmp_path / "honest")
+    header, tensors = read(tmp_path / "honest")
+    change(header, tensors)
+    found = certify(forge(tmp_path / "forged", json.loads(json.dumps(header)), tensors))
+    assert found.outcome == "broken" and reason in found.reasons[0]
+    assert f"BROKEN: {found.reasons[0]}." in show(found)
+
+
+def test_what_is_pruned_is_not_run_even_if_it_is_not_zero() -> None:
+    forged = ticket(stored={"trained_weight": np.where(MASK, WEIGHT, 7), "bias": BIAS})
+    x = np.ones((1, 4), np.float32)
+    np.testing.assert_array_equal(forged.forward()(x), ticket().forward()(x))
+    np.testing.assert_array_equal(forged.module()(x), ticket().module()(x))  # type: ignore[operator]
+    np.testing.assert_array_equal(effective_weights(forged)["weight"], effective_weights(ticket())["weight"])
+
+
+def test_other_tickets_are_not_asked_what_they_keep() -> None:
+    plain = make_ticket(
+        Network(Single(Dense(4, 3), LEAF.sampler), Spec((4,))),
+        seed=3,
+        masks={"weight": MASK},
+        method="x",
+        settings={"kept": 1},
+    )
+    found = certify(plain)
+    assert (found.outcome, found.trained, found.description_bits["stored"]) == ("promises nothing", False, 0)
+
+
+def test_it_is_exported_as_it_was_trained(tmp_path: Path) -> None:
+    out, again = tmp_path / "weights", tmp_path / "again"
+    assert export_weights(ticket(), out).startswith("2 tensors")
+    with TensorFile(out) as file:
+        np.testing.assert_array_equal(read_array(file, "weight"), WEIGHT)
+        np.testing.assert_array_equal(read_array(file, "bias"), BIAS)
+    export_into(ticket(), out, again)
+    assert again.read_bytes() == out.read_bytes()
+    assert export_masks(ticket(), tmp_path / "masks").startswith("1 masks")
+
+
+def test_a_bias_that_was_folded_goes_back_into_the_normalisation(tmp_path: Path) -> None:
+    nodes = (("conv", Conv(1, 3, (2, 2))), ("bn", BatchNorm(3)))
+    network, random = Network(Chain(nodes), Spec((3, 3, 1))), np.random.default_rng(0)
+    model = Target(network, {name: random.uniform(0.5, 1, shape) for name, shape in network.tensors.items()})
+    leaves = random_network(folded(model).network, trained=True)
+    stored = {name: random.normal(size=shape).astype(np.float32) for name, shape in leaves.tensors.items()}
+    masks = {name: np.ones(drawn.shape, bool) for name, drawn in leaves.drawn.items()}
+    trained = make_ticket(leaves, seed=0, masks=masks, method="magnitude", stored=stored)
+    export_target(model, tmp_path / "model")
+    export_into(trained, tmp_path / "model", tmp_path / "out", network)
+    with TensorFile(tmp_path / "out") as file:
+        again = {name: read_array(file, name).astype(np.float32) for name in network.tensors}
+    x = random.normal(size=(4, 3, 3, 1)).astype(np.float32)
+    np.testing.assert_allclose(forward(network, again)(x), trained.forward()(x), rtol=1e-4, atol=1e-5)  # type: ignore[arg-type]
+
+
+def test_files_are_refused_where_their_parts_do_not_fit(tmp_path: Path) -> None:
+    ticket().save(tmp_path / "ticket")
+    assert load_ticket(tmp_path / "ticket").header == ticket().header
+    header, tensors = read(tmp_path / "ticket")
+    missing = {name: value for name, value in tensors.items() if name != "stored.trained_weight"}
+    with pytest.raises(TicketError, match="stored tensor trained_weight must be float32"):
+        certify(forge(tmp_path / "forged", header, missing))
+    header["network"]["root"]["gain"] = 2.0
+    with pytest.raises(TicketError, match=r"gain of trained weights is 1, not 2\.0"):
+        certify(forge(tmp_path / "forged", header, tensors))
+    with pytest.raises(InputError, match="gain"):
+        dataclasses.replace(LEAF, gain=0.5)
