@@ -156,7 +156,7 @@ class Comparison:
             record = self._record(method, seed, None, compared(logits, logits, self.task.dataset.test.labels))
             return [dataclasses.replace(record, trained=True)]
         found = []
-        for keep in keeps:
+        for keep in (keep for keep in keeps if self._path(method, seed, keep).exists()):
             stages = self._stages(method, seed, keep)
             measured = measure(self._path(method, seed, keep), self.task, self.protocol.tolerance, stages=stages)
             record = self._ticket_record(method, seed, keep, measured)
@@ -176,6 +176,10 @@ class Comparison:
             source_weights=certificate.source_weights,
             kept_weights=certificate.kept_weights,
             kept_per_target_weight=certificate.kept_weights / self.target.weights,
+            kept_fractions={
+                name: kept / measured.ticket.network.drawn[name].size
+                for name, kept in certificate.kept_by_tensor.items()
+            },
             outcome=certificate.outcome,
             within_tolerance=certificate.within_tolerance,
             worst_residual=certificate.worst_residual,
@@ -206,7 +210,10 @@ class Comparison:
         with Stopwatch() as watch:
             tickets = method.find(bench, seed, [keep for keep in keeps if keep is not None])
         for keep, ticket in zip(keeps, tickets, strict=True) if tickets else ():
-            ticket.save(self._path(method, seed, keep))
+            if ticket is None:
+                self._path(method, seed, keep).unlink(missing_ok=True)
+            else:
+                ticket.save(self._path(method, seed, keep))
         return watch if tickets else None
 
     def _need(self, model: Method, method: Method, seed: int) -> None:

@@ -87,8 +87,8 @@ class Method(abc.ABC):
         return
 
     @abc.abstractmethod
-    def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> list[Ticket]:
-        """A ticket for each kept fraction, or one where the method does not sweep."""
+    def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> Sequence[Ticket | None]:
+        """A ticket for each kept fraction, or one where the method does not sweep; None where there is none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,9 +158,9 @@ class Learned(Method):
     def check(self, candidates: int, tolerance: float) -> None:
         Pensia(candidates=candidates)
 
-    def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> list[Ticket]:
+    def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> Sequence[Ticket | None]:
         source = SOURCES[self.source](bench.gadget_source)
-        return self.learner.learn(
+        tickets = self.learner.learn(
             source,
             bench.dataset,
             seeds=[seed],
@@ -169,6 +169,10 @@ class Learned(Method):
             stored=bench.stored(source),
             progress=bench.progress,
         )
+        if not self.sweeps or len(tickets) == len(keeps):
+            return tickets
+        found = {ticket.header.settings["keep"]: ticket for ticket in tickets}
+        return [found.get(float(keep)) for keep in keeps]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -41,6 +41,8 @@ class Record:
     source_weights: int | None = None
     kept_weights: int | None = None
     kept_per_target_weight: float | None = None
+    kept_fractions: Mapping[str, float] | None = None
+    """The kept fraction of each random tensor, by its name."""
     outcome: str | None = None
     """What the verifier says: holds, broken or promises nothing."""
     within_tolerance: int | None = None

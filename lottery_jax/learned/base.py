@@ -42,5 +42,6 @@ class Learner(abc.ABC):
     ) -> list[Ticket]:
         """Tickets of every seed and kept fraction, in the order (seed, keep); the seed draws source and scores.
 
-        stored: the source's tensors that are not random.
+        A run that diverges while others do not is left out, and said; a ticket's settings have its `keep`. stored: the
+        source's tensors that are not random.
         """

@@ -32,9 +32,9 @@ from lottery_jax.networks.gates import FixedGate
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Gate
 from lottery_jax.networks.target import listed
-from lottery_jax.progress import Progress, unseen
+from lottery_jax.progress import Progress, log, unseen
 from lottery_jax.tickets.ticket import Ticket, make_ticket
-from lottery_jax.training import History, State, advance, begin, check_finite, drive, steps_per_epoch
+from lottery_jax.training import History, State, advance, begin, drive, steps_per_epoch
 
 SCALE_IMAGES = 256  # training images that the gains are measured on
 _LAST = 2**31 - 1  # folded into a run's key for what is chosen at random when the training is over
@@ -132,7 +132,7 @@ class ScoreLearner(Learner):
         groups = [runs[at : at + width] for at in range(0, len(runs), width)]
         done, told, turn = [0] * len(groups), 0, threading.Lock()
 
-        def train(group: int) -> list[Ticket]:
+        def train(group: int) -> list[Ticket | None]:
             def seen(epoch: int, _: int) -> None:
                 nonlocal told
                 with turn:
@@ -146,7 +146,17 @@ class ScoreLearner(Learner):
         # The first one compiles for all. A step of one run leaves most of a CPU idle, so the others share it.
         tickets = train(0)
         with concurrent.futures.ThreadPoolExecutor((os.cpu_count() or 1) if width == 1 else 1) as pool:
-            return tickets + list(itertools.chain.from_iterable(pool.map(train, range(1, len(groups)))))
+            tickets += itertools.chain.from_iterable(pool.map(train, range(1, len(groups))))
+        found = []
+        for (seed, keep), ticket in zip(runs, tickets, strict=True):
+            if ticket is not None:
+                found.append(ticket)
+                continue
+            kept = "" if keep is None else f", keep {keep:g}"
+            log.warning("%s, seed %d%s diverged: no ticket; lower the learning rate", self.name, seed, kept)
+        if not found:
+            raise InputError(f"training of {self.name} diverged in every run; lower the learning rate")
+        return found
 
     def _runs(self, seeds: Sequence[int], keeps: Sequence[float]) -> list[tuple[int, float | None]]:
         if not self.sweeps and len(keeps):
@@ -183,8 +193,8 @@ def _train(
     runs: Sequence[tuple[int, float | None]],
     stored: Mapping[str, np.ndarray],
     progress: Progress,
-) -> list[Ticket]:
-    """The tickets of runs (seed, keep) that one program trains."""
+) -> list[Ticket | None]:
+    """The tickets of runs (seed, keep) that one program trains, None for those that diverged."""
     network, learner = trainer.network, trainer.learner
     seeds = list(dict.fromkeys(seed for seed, _ in runs))
     places = np.array([seeds.index(seed) for seed, _ in runs], np.int32)
@@ -208,10 +218,15 @@ def _train(
         epochs=trainer.epochs,
         progress=progress,
     )
-    check_finite(state.parameters, learner.name)
+    finite = np.all(
+        [np.isfinite(s).reshape(len(runs), -1).all(1) for s in jax.device_get(state.parameters).values()], 0
+    )
     masks, gains = jax.device_get((trainer.chosen(state.parameters, run, keys), run.gains))
-    tickets = []
+    tickets: list[Ticket | None] = []
     for at, (seed, keep) in enumerate(runs):
+        if not finite[at]:
+            tickets.append(None)
+            continue
         own = {name: mask[at] for name, mask in masks.items()}
         factors = kept_factors(network, own, learner.rescaling)
         tickets.append(

@@ -269,3 +269,21 @@ def test_a_killed_run_goes_on_where_it_was(target: Path, tmp_path: Path) -> None
     lines = (folder / "records.jsonl").read_bytes().splitlines()
     assert [json.loads(line) for line in lines] == records
     assert (folder / "report.html").exists() and not (folder / "lock").exists()
+
+
+class LeavesOut(Sweep):
+    """Has no ticket for keep 0.9: a training that diverged."""
+
+    label: ClassVar[str] = "leaves-out"  # type: ignore[misc]
+    after: ClassVar[str | None] = None
+
+    def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> list[Ticket | None]:  # type: ignore[override]
+        self.counts["leaves-out", seed] += len(keeps)
+        return [None if keep == 0.9 else tiny.masked(bench.target, keep, seed) for keep in keeps]
+
+
+def test_a_kept_fraction_without_a_ticket_is_left_out_and_tried_again(counts: Counter, tmp_path: Path) -> None:
+    asked = protocol(methods=(LeavesOut(),), keeps=(0.5, 0.9))
+    found = run(tmp_path, asked)
+    assert [record.keep for record in found.records()] == [0.5]
+    assert [record.keep for record in run(tmp_path, asked).records()] == [0.5] and counts == {("leaves-out", 0): 3}

@@ -167,3 +167,18 @@ def test_a_training_that_diverges_is_refused() -> None:
     broken = dataclasses.replace(SMALL, train=Split(images, SMALL.train.labels))
     with pytest.raises(InputError, match="training of edge-popup diverged"):
         LEARNER.learn(SHARED, broken, seeds=SEEDS, keeps=KEEPS, epochs=2)
+
+
+@dataclasses.dataclass(frozen=True)
+class DivergesForSix(EdgePopup):
+    """Its scores are no numbers for the seed 6."""
+
+    def initial(self, network: Network, seed: int) -> dict[str, np.ndarray]:
+        return {name: score * (np.nan if seed == 6 else 1) for name, score in super().initial(network, seed).items()}
+
+
+def test_a_run_that_diverges_is_left_out_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    learner = DivergesForSix(batch_size=LEARNER.batch_size)
+    (ticket,) = learner.learn(SHARED, SMALL, seeds=(5, 6), keeps=(0.5,), epochs=1)
+    assert ticket.seed == 5
+    assert caplog.messages == ["edge-popup, seed 6, keep 0.5 diverged: no ticket; lower the learning rate"]

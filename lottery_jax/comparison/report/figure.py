@@ -20,7 +20,11 @@ STYLES = (
 
 
 def figure(records: Sequence[Record], *, dark: bool = False) -> bytes:
-    """Accuracy against kept weights (log axis, 95 % intervals) with the target as a line; PNG bytes."""
+    """Accuracy against kept weights (log axis) with the target as a line; PNG bytes.
+
+    Bars are 95 % intervals of the test images, bands the least and largest of several seeds; methods whose weights were
+    trained have hollow markers.
+    """
     # Imported here: drawing is the last thing a comparison does, and the table does not need it.
     from matplotlib.figure import Figure
 
@@ -31,12 +35,17 @@ def figure(records: Sequence[Record], *, dark: bool = False) -> bytes:
     methods = list(dict.fromkeys(row.method for row in drawn))
     for place, method in enumerate(methods):
         colour, marker = STYLES[place % len(STYLES)]
+        line = ("-", "--", "-.", ":")[place // len(STYLES) % 4]
         points = [row for row in drawn if row.method == method]
         accuracy = [100 * (row.mean("accuracy") or 0.0) for row in points]
         low = [100 * (row.mean("accuracy_low") or 0.0) for row in points]
         high = [100 * (row.mean("accuracy_high") or 0.0) for row in points]
+        kept = [row.mean("kept_weights") or 0.0 for row in points]
+        if len(points) > 1:
+            worst, best = zip(*(row.spread("accuracy") for row in points), strict=True)
+            axes.fill_between(kept, [100 * a for a in worst], [100 * a for a in best], color=colour, alpha=0.18, lw=0)
         axes.errorbar(
-            [row.mean("kept_weights") or 0.0 for row in points],
+            kept,
             accuracy,
             # Clipped at zero: an interval's end may lie on the accuracy itself, and rounding may put it past.
             yerr=[
@@ -45,7 +54,8 @@ def figure(records: Sequence[Record], *, dark: bool = False) -> bytes:
             ],
             color=colour,
             marker=marker,
-            linestyle="-" if len(points) > 1 else "none",
+            markerfacecolor=paper if points[0].records[0].trained else colour,
+            linestyle=line if len(points) > 1 else "none",
             markersize=7,
             linewidth=1.6,
             capsize=3,

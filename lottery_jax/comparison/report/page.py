@@ -17,7 +17,7 @@ STYLE = """
   :root { --ink: #ddd; --paper: #16181d; --line: #3a3d45; --soft: #9a9da5; --box: #20232a; }
 }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-       max-width: 78rem; margin: 2rem auto; padding: 0 1rem; }
+       max-width: 88rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 img { max-width: 100%; height: auto; }
 .wide { overflow-x: auto; }
@@ -76,6 +76,8 @@ def page(
 <p>Papers, promises, costs, and when to use which: <code>docs/methods.md</code> of the repository.</p>
 <h2>The columns</h2>
 {_definitions({name: meaning for name, meaning, _ in COLUMNS})}
+<h2>The kept fraction of each layer</h2>
+{_definitions({row.name: layers for row in rows(records) if (layers := row.layers())})}
 <h2>The sources</h2>
 {_definitions(sources)}
 <h2>How to reproduce</h2>

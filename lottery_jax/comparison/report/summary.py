@@ -28,6 +28,22 @@ class Row:
         values = [getattr(record, field) for record in self.records]
         return None if None in values else max(values)
 
+    def spread(self, field: str) -> tuple[float, float]:
+        """Least and largest over seeds; 0 where a record has none."""
+        values = [getattr(record, field) or 0.0 for record in self.records]
+        return min(values), max(values)
+
+    @property
+    def name(self) -> str:
+        """The method, and what it was asked to keep."""
+        return self.method if self.keep is None else f"{self.method}, keep {self.keep:g}"
+
+    def layers(self) -> str:
+        """The kept fraction of each random tensor, mean over seeds."""
+        found = [record.kept_fractions for record in self.records if record.kept_fractions]
+        names = dict.fromkeys(name for fractions in found for name in fractions)
+        return ", ".join(f"{name} {statistics.fmean(each.get(name, 0.0) for each in found):.3g}" for name in names)
+
     def within(self) -> str:
         """How many target weights the verifier found within the tolerance, for the seed with the fewest."""
         counts = [record.within_tolerance for record in self.records if record.within_tolerance is not None]

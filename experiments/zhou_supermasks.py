@@ -1,0 +1,121 @@
+"""Zhou et al. 2019 (arXiv 1905.01067), the table of supermasks, first row: a fully connected network on MNIST.
+
+How accurate is a random network under a mask alone? Masks are taken from a trained network (large final weights whose
+sign stayed; weights as they began, or signed constants) or learned as probabilities (the same two, and with dynamic
+weight rescaling), and the trained network is beside them. Each ticket is rebuilt from seed and bits before it is
+measured; the trained network's, which is no strong one, from its stored weights.
+
+Command: python experiments/zhou_supermasks.py --data-dir FOLDER [--scale 1] [--out FILE]
+Cost: at the default scale, 3 epochs and one seed, about a minute on two CPU cores; --scale 1 is 55 epochs, five seeds.
+Published, accuracy in %, 784-300-100-10: same sign 79.3, its signed constant 86.3; learned 95.3, signed constant 96.4;
+with rescaling 97.8, signed constant 98.0; trained 97.7.
+"""
+
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from lottery_jax import environment
+from lottery_jax.comparison.evaluation import accuracy
+from lottery_jax.data import load
+from lottery_jax.errors import InputError
+from lottery_jax.learned.base import Learner
+from lottery_jax.learned.sources import plain_source
+from lottery_jax.learned.supermask import RescaledSupermask, Supermask
+from lottery_jax.networks.node import Spec
+from lottery_jax.networks.zoo.registry import architecture
+from lottery_jax.storage.files import check_writable, write_atomically
+from lottery_jax.trained.magnitude import Magnitude, MagnitudeSupermask
+
+INIT, CONSTANT = "xavier-normal", "signed-constant"
+ROWS: dict[str, tuple[Learner, float | None, float]] = {
+    "same sign, initial weights": (MagnitudeSupermask(kept_weights="rewind", same_sign=False), 0.5, 79.3),
+    "same sign, signed constant": (MagnitudeSupermask(), 0.5, 86.3),
+    "learned, initial weights": (Supermask(init=INIT, batch_size=60), None, 95.3),
+    "learned, signed constant": (Supermask(init=CONSTANT, batch_size=60), None, 96.4),
+    "rescaled, initial weights": (RescaledSupermask(init=INIT, batch_size=60), None, 97.8),
+    "rescaled, signed constant": (RescaledSupermask(init=CONSTANT, batch_size=60), None, 98.0),
+    "trained": (Magnitude(), 1.0, 97.7),
+}
+"""What finds the mask, the kept fraction that it is asked for, and the published accuracy in %."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Accuracy of random networks under masks alone."""
+
+    scale: float = 0.055
+    """Part of the published 55 epochs and five seeds, at least one of each."""
+    same_sign_keeps: tuple[float, ...] = (0.2, 0.35, 0.5, 0.65)
+    """Kept fractions of masks that are taken from the trained network; the best on the validation split counts."""
+    data: str = "mnist"
+    """Data set."""
+    data_dir: Path | None = None
+    """Folder with prepared TensorFlow Datasets."""
+    out: Path = Path("zhou_supermasks.jsonl")
+    """JSON lines, one for each row and seed; replaced."""
+
+
+def run(settings: Settings, console: Console) -> list[dict]:
+    """Every row and seed; the validation split decides which kept fraction counts, the test split is used once."""
+    if not 0 < settings.scale <= 1:
+        raise InputError(f"scale is {settings.scale}; give a part of the published run, in (0, 1]")
+    check_writable(settings.out.parent)
+    epochs, seeds = max(1, round(55 * settings.scale)), range(max(1, round(5 * settings.scale)))
+    dataset = load(settings.data, data_dir=settings.data_dir)
+    target = architecture("lenet-300-100", Spec(dataset.shape, dataset.nonnegative), dataset.classes)
+    source, rows = plain_source(target), []
+    for label, (learner, keep, published) in track(ROWS.items(), "rows", console=console):
+        taken = isinstance(learner, MagnitudeSupermask)
+        keeps = settings.same_sign_keeps if taken else () if keep is None else (keep,)
+        # Masks alone are for weights without biases; what is trained has them.
+        given = target if isinstance(learner, Magnitude) and not taken else source
+        for seed in seeds:
+            start = time.perf_counter()
+            tickets = learner.learn(given, dataset, seeds=[seed], keeps=keeps, epochs=epochs)
+            seconds = time.perf_counter() - start
+            best = max(tickets, key=lambda ticket: accuracy(ticket.forward(), dataset.validation))
+            rows.append(
+                {
+                    "row": label,
+                    "data": dataset.name,
+                    "seed": seed,
+                    "epochs": epochs,
+                    "scale": settings.scale,
+                    "published": published,
+                    "accuracy": accuracy(best.forward(), dataset.test),
+                    "kept": best.kept_weights / source.source_weights,
+                    "seconds": seconds,
+                    "device": environment.device(),
+                    "versions": environment.versions(),
+                }
+            )
+            write_atomically(settings.out, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    return rows
+
+
+def show(rows: list[dict], console: Console) -> None:
+    """The rows as a table."""
+    title = f"{rows[0]['epochs']} epochs, at scale {rows[0]['scale']:g} of the published run"
+    table = Table("mask and weights", "seed", "kept %", "accuracy %", "published %", "s", title=title)
+    for row in rows:
+        numbers = (f"{100 * row['kept']:.1f}", f"{100 * row['accuracy']:.2f}", f"{row['published']:.1f}")
+        table.add_row(row["row"], str(row["seed"]), *numbers, f"{row['seconds']:.0f}")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    settings = tyro.cli(Settings, description=__doc__)
+    try:
+        show(run(settings, Console(stderr=True)), Console())
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    print(f"written to {settings.out}")
