@@ -1,0 +1,37 @@
+"""The experiments that have a scale run small, from options to table and JSON lines."""
+
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ROWS = {"zhou_supermasks": 7, "frankle_carbin_lenet": 1 + 3 + 3 + 3}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ROWS)
+def test_runs_small_on_the_digits(name: str, tmp_path: Path) -> None:
+    out = tmp_path / "rows.jsonl"
+    command = [sys.executable, str(ROOT / "experiments" / f"{name}.py"), "--data", "digits", "--out", str(out)]
+    done = subprocess.run([*command, "--scale", "0.04"], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(rows) == ROWS[name] and {(row["epochs"], row["seed"]) for row in rows} == {(2, 0)}
+    assert all(0 < row["accuracy"] <= 1 for row in rows) and "2 epochs, at scale 0.04" in done.stdout
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_scale_beyond_the_published_run_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = str(ROOT / "experiments" / f"{name}.py")
+    monkeypatch.setattr(sys, "argv", [program, "--scale", "1.5", "--out", str(tmp_path / "rows.jsonl")])
+    with pytest.raises(SystemExit, match="2"):
+        runpy.run_path(program, run_name="__main__")
+    captured = capsys.readouterr()
+    assert (captured.out, list(tmp_path.iterdir())) == ("", [])
+    assert captured.err == "error: scale is 1.5; give a part of the published run, in (0, 1]\n"
