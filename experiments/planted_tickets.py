@@ -11,10 +11,11 @@ ticket is a seed and a mask, its accuracy is measured like any other's, and rise
 searches the same random network (magnitude pruning: the same weights up to a scale for each layer) at the planted kept
 fraction and at multiples of it. Methods that find their own kept fraction have one row.
 
-The tickets are there: their accuracy is measured. To be expected of the methods: at the planted kept fraction, recall near that of chance and an accuracy far below the planted one; with
-more weights a better accuracy, by other tickets. Hidden units are not matched, so a low recall beside a high accuracy
-says that another ticket was found, not that none was. Magnitude pruning prunes once, with its own defaults; a class
-that it leaves without a path is never chosen, and training after pruning cannot mend that.
+The tickets are there: their accuracy is measured. To be expected of the methods: at the planted kept fraction, recall
+near that of chance and an accuracy far below the planted one; with more weights a better accuracy, by other tickets.
+Hidden units are not matched, so a low recall beside a high accuracy says that another ticket was found, not that none
+was. Magnitude pruning prunes once, with its own defaults; a class that it leaves without a path is never chosen, and
+training after pruning cannot mend that.
 """
 
 import dataclasses

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -18,6 +19,7 @@ from lottery_jax.constructions.run import run_in_memory
 from lottery_jax.data import Dataset
 from lottery_jax.errors import InputError
 from lottery_jax.learned.base import Learner
+from lottery_jax.learned.edge_popup import EdgePopup
 from lottery_jax.learned.registry import LEARNERS, SOURCES
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.target import Target
@@ -159,20 +161,45 @@ class Learned(Method):
         Pensia(candidates=candidates)
 
     def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> Sequence[Ticket | None]:
-        source = SOURCES[self.source](bench.gadget_source)
-        tickets = self.learner.learn(
-            source,
-            bench.dataset,
-            seeds=[seed],
-            keeps=keeps,
-            epochs=bench.epochs,
-            stored=bench.stored(source),
-            progress=bench.progress,
-        )
-        if not self.sweeps or len(tickets) == len(keeps):
-            return tickets
-        found = {ticket.header.settings["keep"]: ticket for ticket in tickets}
-        return [found.get(float(keep)) for keep in keeps]
+        return _by_keep(self.learner.learn, bench, SOURCES[self.source](bench.gadget_source), seed, keeps)
+
+
+def _by_keep(
+    learn: Callable[..., list[Ticket]], bench: Bench, source: Network, seed: int, keeps: Sequence[float]
+) -> Sequence[Ticket | None]:
+    """What a learner finds, None for kept fractions whose training diverged."""
+    tickets = learn(
+        source,
+        bench.dataset,
+        seeds=[seed],
+        keeps=keeps,
+        epochs=bench.epochs,
+        stored=bench.stored(source),
+        progress=bench.progress,
+    )
+    if not keeps or len(tickets) == len(keeps):
+        return tickets
+    found = {ticket.header.settings["keep"]: ticket for ticket in tickets}
+    return [found.get(float(keep)) for keep in keeps]
+
+
+@dataclasses.dataclass(frozen=True)
+class Started(Method):
+    """Edge-popup that begins with the mask that pensia-smallest found: what the data make of a theorem's mask."""
+
+    learner: EdgePopup = dataclasses.field(default_factory=EdgePopup)
+    label: ClassVar[str] = "edge-popup-from-pensia"  # type: ignore[misc]
+    after: ClassVar[str | None] = "pensia-smallest"
+    sweeps: ClassVar[bool] = True
+    usual: ClassVar[bool] = False
+
+    def check(self, candidates: int, tolerance: float) -> None:
+        Constructed(Pensia(), "smallest").check(candidates, tolerance)
+
+    def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> Sequence[Ticket | None]:
+        model = bench.ticket("pensia-smallest", seed)
+        learn = functools.partial(self.learner.learn, start={seed: model})
+        return _by_keep(learn, bench, model.network, seed, keeps)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,6 +237,8 @@ def all_methods(
     methods: list[Method] = [Itself()]
     methods += [Constructed(construction, objective) for construction in made.values() for objective in OBJECTIVES]
     methods += [Learned(learner, source) for learner in taught.values() for source in learner.sources or SOURCES]
+    popup = taught[EdgePopup.name]
+    methods += [Started(popup)] if isinstance(popup, EdgePopup) else []
     return {method.label: method for method in [*methods, Shuffled()]}
 
 

@@ -6,6 +6,7 @@ asked for. At the end at most round(keep * size) of each tensor are kept.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar
 
 import jax
@@ -43,6 +44,9 @@ class GemMiner(ScoreLearner):
 
     def initial(self, network: Network, seed: int) -> dict[str, np.ndarray]:
         return unit_scores(network, seed)
+
+    def started(self, scores: dict[str, np.ndarray], masks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {name: (score + masks[name]) / 2 for name, score in scores.items()}
 
     def masks(self, scores: Tensors, run: Run, key: jax.Array) -> Tensors:
         return {name: straight_through(score >= 0.5, score) for name, score in scores.items()}

@@ -6,6 +6,7 @@ without noise, is at least a half.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar
 
 import jax
@@ -43,6 +44,9 @@ class HardConcrete(ScoreLearner):
 
     def initial(self, network: Network, seed: int) -> dict[str, np.ndarray]:
         return {name: np.zeros(drawn.shape, np.float32) for name, drawn in network.drawn.items()}
+
+    def started(self, scores: dict[str, np.ndarray], masks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {name: np.where(masks[name], np.float32(2), np.float32(-2)) for name in scores}
 
     def masks(self, scores: Tensors, run: Run, key: jax.Array) -> Tensors:
         found = {}

@@ -76,6 +76,13 @@ class ScoreLearner(Learner):
         """Scores before training, float32 by tensor."""
         raise NotImplementedError
 
+    def started(self, scores: dict[str, np.ndarray], masks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """First scores under which what these masks keep comes first."""
+        return {
+            name: np.copysign(np.abs(score) + np.abs(score).max() * masks[name], score)
+            for name, score in scores.items()
+        }
+
     def masks(self, scores: Tensors, run: Run, key: jax.Array) -> Tensors:
         """The masks of a step, float32 by tensor; gradients reach the scores. key: for what is drawn."""
         raise NotImplementedError
@@ -121,9 +128,20 @@ class ScoreLearner(Learner):
         epochs: int,
         stored: Mapping[str, np.ndarray] | None = None,
         progress: Progress = unseen,
+        start: Mapping[int, Ticket] | None = None,
     ) -> list[Ticket]:
-        """As in `Learner`; raises `InputError` where source and data do not fit, or the training diverges."""
+        """As in `Learner`; raises `InputError` where source and data do not fit, or every training diverges.
+
+        start: for each seed a ticket on this source, with whose masks the scores begin; its redraws are taken over.
+        """
         runs = self._runs(seeds, keeps)
+        for seed in seeds if start else ():
+            assert start is not None
+            if seed not in start or start[seed].network.drawn != source.drawn or self.init is not None:
+                raise InputError(
+                    f"there is no ticket on this source for the seed {seed} to start from; give one for each seed, and"
+                    " no init"
+                )
         check_source(source, dataset, stored or {})
         source = source if self.init is None else reinitialised(source, self.init)
         width = self.together or (1 if jax.default_backend() == "cpu" else len(runs))
@@ -141,7 +159,8 @@ class ScoreLearner(Learner):
                         told = mean
                         progress(told, epochs)
 
-            return _train(trainer, dataset, groups[group], stored or {}, unseen if progress is unseen else seen)
+            told_to = unseen if progress is unseen else seen
+            return _train(trainer, dataset, groups[group], stored or {}, start or {}, told_to)
 
         # The first one compiles for all. A step of one run leaves most of a CPU idle, so the others share it.
         tickets = train(0)
@@ -192,6 +211,7 @@ def _train(
     dataset: Dataset,
     runs: Sequence[tuple[int, float | None]],
     stored: Mapping[str, np.ndarray],
+    start: Mapping[int, Ticket],
     progress: Progress,
 ) -> list[Ticket | None]:
     """The tickets of runs (seed, keep) that one program trains, None for those that diverged."""
@@ -202,8 +222,11 @@ def _train(
     counts = _stack([keep_counts(network, 1.0 if keep is None else keep) for _, keep in runs])
     size = sum(drawn.size for drawn in network.drawn.values())
     totals = jnp.asarray(np.array([size if keep is None else round(keep * size) for _, keep in runs], np.int32))
-    scores = _stack([learner.initial(network, seed) for seed in seeds], places)
-    sources = _stack([network.draw(seed) for seed in seeds])
+    redraws = {seed: {name: ticket.redraws(name) for name in network.drawn} for seed, ticket in start.items()}
+    first = {seed: learner.initial(network, seed) for seed in seeds}
+    first |= {seed: learner.started(first[seed], start[seed].masks) for seed in seeds if seed in start}
+    scores = _stack([first[seed] for seed in seeds], places)
+    sources = _stack([network.draw(seed, redraws.get(seed)) for seed in seeds])
     fixed = {name: jnp.asarray(value) for name, value in stored.items()}
     train = Split(jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels))
     gains = {name: jnp.asarray(np.full(len(runs), gain, np.float32)) for name, gain in network.gains.items()}
@@ -238,6 +261,7 @@ def _train(
                 masks=own,
                 method=learner.name,
                 stored=stored,
+                redraws=redraws.get(seed),
                 settings={
                     **dataclasses.asdict(learner),
                     "epochs": trainer.epochs,

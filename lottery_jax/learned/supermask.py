@@ -5,6 +5,7 @@ draw to the probability. How many are kept follows from the training. The ticket
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar
 
 import jax
@@ -32,6 +33,9 @@ class Supermask(ScoreLearner):
 
     def initial(self, network: Network, seed: int) -> dict[str, np.ndarray]:
         return {name: np.zeros(drawn.shape, np.float32) for name, drawn in network.drawn.items()}
+
+    def started(self, scores: dict[str, np.ndarray], masks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {name: np.where(masks[name], np.float32(2), np.float32(-2)) for name in scores}
 
     def masks(self, scores: Tensors, run: Run, key: jax.Array) -> Tensors:
         found = {}

@@ -40,7 +40,7 @@ def test_they_are_derived_from_the_registries(monkeypatch: pytest.MonkeyPatch) -
             for objective in OBJECTIVES
         }
         learned = {f"{learner}-{source}" for learner in LEARNERS for source in SOURCES}
-        return {"dense", "random", *constructed, *learned, *TRAINED}
+        return {"dense", "random", "edge-popup-from-pensia", *constructed, *learned, *TRAINED}
 
     found = all_methods()
     assert set(found) == wanted() and all(method.label == label for label, method in found.items())

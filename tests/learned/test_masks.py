@@ -21,7 +21,8 @@ from lottery_jax.learned.straight_through import straight_through
 from lottery_jax.learned.supermask import Supermask
 from lottery_jax.networks.node import Spec
 from lottery_jax.networks.zoo.mlp import mlp
-from tests.learned.sources import GADGET
+from lottery_jax.tickets.ticket import make_ticket
+from tests.learned.sources import GADGET, small_data
 
 KEY = jax.random.key(0)
 RANDOM = np.random.default_rng(0)
@@ -107,6 +108,32 @@ def test_hard_concrete_gates_are_clipped_logistic_variables() -> None:
     assert float(learner.penalty(scores, run(1))) == pytest.approx(2 * np.mean(gates > 0), abs=0.02)
     left = learner.chosen({"a": jnp.array([-1.0, -0.01, 0.01, 1.0])}, run(1), KEY)
     assert left["a"].tolist() == [False, False, True, True]
+
+
+@pytest.mark.parametrize("learner", [EdgePopup(), Supermask(threshold=True), GemMiner(), HardConcrete()])
+def test_what_a_start_keeps_comes_first(learner) -> None:
+    """At the kept counts of the start, the first masks are those of the start."""
+    first = learner.initial(GADGET, 3)
+    start = {name: RANDOM.random(score.shape) < 0.4 for name, score in first.items()}
+    scores = {name: jnp.asarray(score, jnp.float32) for name, score in learner.started(first, start).items()}
+    counts = {name: jnp.int32(mask.sum()) for name, mask in start.items()}
+    chosen = learner.chosen(scores, Run(jnp.int32(0), counts, jnp.int32(0), {}), KEY)
+    for name, mask in start.items():
+        np.testing.assert_array_equal(chosen[name], mask)
+
+
+def test_a_training_goes_on_from_a_ticket_with_its_redraws() -> None:
+    """At a rate too small to change a mask it is the start itself, redraws included; another source is refused."""
+    masks = {name: RANDOM.random(drawn.shape) < 0.5 for name, drawn in GADGET.drawn.items()}
+    redraws = {"fc1.weight": np.array([[2, 7]])}
+    start = make_ticket(GADGET, seed=4, masks=masks, method="start", redraws=redraws)
+    learner = Supermask(learning_rate=1e-9, threshold=True)
+    (ticket,) = learner.learn(GADGET, small_data(), seeds=[4], keeps=[], epochs=1, start={4: start})
+    for name, mask in masks.items():
+        np.testing.assert_array_equal(ticket.mask(name), mask)
+        np.testing.assert_array_equal(ticket.source()[name], start.source()[name])
+    with pytest.raises(InputError, match="no ticket on this source for the seed 5"):
+        learner.learn(GADGET, small_data(), seeds=[5], keeps=[], epochs=1, start={4: start})
 
 
 def test_a_rescaled_leaf_is_multiplied_by_size_over_kept() -> None:
