@@ -1,0 +1,44 @@
+"""docs/claims.md says what the results in the repository say, and each of its commands is one of the repository's."""
+
+import json
+import re
+import statistics
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "claims.md").read_text()
+ROWS = [
+    [cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.splitlines() if re.match(r"\| [A-Z]", line)
+]
+
+
+def means(name: str, *keys: str) -> dict[tuple, str]:
+    """Mean accuracies in % over seeds, by what a result is for, as the page writes them."""
+    rows = [json.loads(line) for line in (ROOT / "experiments" / "results" / f"{name}.jsonl").read_text().splitlines()]
+    groups: dict[tuple, list[float]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in keys), []).append(100 * row["accuracy"])
+    return {group: f"{statistics.fmean(values):.2f}" for group, values in groups.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"), [("zhou_supermasks", ("row",)), ("frankle_carbin_lenet", ("method", "keep"))]
+)
+def test_obtained_numbers_are_those_of_the_results(name: str, keys: tuple[str, ...]) -> None:
+    (row,) = (row for row in ROWS if f"experiments/{name}.py" in row[1])
+    found = re.findall(r"\d+\.\d\d\b", row[4])
+    assert found == list(means(name, *keys).values())
+    (first, *_) = (ROOT / "experiments" / "results" / f"{name}.jsonl").read_text().splitlines()
+    made = json.loads(first)
+    assert f"{made['epochs']} epochs" in row[5] and f"--scale {made['scale']:g}" in row[1]
+
+
+def test_every_claim_has_a_command_of_the_repository() -> None:
+    assert len(ROWS) >= 3 and all(len(row) == 6 and all(row) for row in ROWS)
+    for row in ROWS:
+        for path in re.findall(r"(?:experiments|benchmarks)/\w+\.py", row[1]):
+            assert (ROOT / path).is_file(), path
+    names = {path.stem for path in (ROOT / "experiments").glob("*.py")}
+    assert names <= set(re.findall(r"experiments/(\w+)\.py", PAGE)), "an experiment without a row"
