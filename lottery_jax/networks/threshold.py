@@ -1,17 +1,17 @@
 """The limit below which a wanted number of integers lie, in few readings of them.
 
-An interval of limits is narrowed: each reading counts the integers below seven probes. What is sought is nearly known
-beforehand, so the probes need not share out the whole interval: they lie where a sample, or a straight line through
-the counts at the interval's ends, says that the limit is, as far around it as chance may err. Where the guess is
-wrong, the next probes share out the interval evenly, so that any integers at all take at most some twenty readings.
+An interval of limits is narrowed: each reading counts the integers below five limits, the probes. What is sought is
+nearly known beforehand, so that the probes need not share out the whole interval: they lie where a sample, or a
+straight line through the counts at the interval's ends, says that the limit is, and as far around as chance may err.
+Where that was wrong, the next probes share out the interval evenly; so some thirty readings do for any integers.
 
-Two million scores take three, where an even search takes eleven: the first among the probes of the sample, which leaves
-some four thousand scores, the second along the straight line, which leaves some thirty, and one that sets these thirty
-apart from all others. The floor is one reading, without a sample and with a limit that is known.
+Two million scores, 8 MB, usually take three readings: one with probes about what a sample says, which leaves some
+seven thousand scores, one along the straight line, which leaves some fifty, and one that sets these apart from all
+others. The floor is one reading: whoever knew the limit would still have to count.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -21,14 +21,14 @@ from jax import lax
 
 Count = Callable[[list[jax.Array]], jax.Array]  # how many lie below each limit
 
-# Seven probes a reading lie between memory-bound (one probe) and compute-bound (thirty-one) on a CPU core.
-_PROBES = 7
+_PROBES = 5  # on a CPU core, reading two million integers and comparing them five times take about as long
 _SMALL = 2**17  # up to here a search costs no more than what would make it shorter
 _SMOOTH = 2**22  # floats within half a factor of two: as wide as an interval may be for a straight line
-# Of each 544 integers 16 neighbours, a cache line, are sampled: 34 lines, so that no power of two is in step.
+# Of 34 cache lines of 16 integers one is sampled; rows of a power of two are not in step with that.
 _RUN, _PERIOD = 16, 544
-_DEPTH = 16  # integers of which the set-apart keeps one
-_ROW = 2048  # integers that one thread counts
+_DEPTH = 16  # integers in a column of `_set_apart`
+# XLA's CPU code counts long vectors three times as fast row by row as in one go.
+_ROW, _LONG = 2048, 2**15
 
 
 class Interval(NamedTuple):
@@ -45,21 +45,20 @@ class Interval(NamedTuple):
         return cls(jnp.int32(-1), jnp.int32(most), jnp.int32(0), jnp.asarray(total, jnp.int32))
 
 
-def find(integers: Callable[[], jax.Array], size: int, most: int, wanted: jax.Array) -> Interval:
-    """The interval of `narrow`, for what `integers()` gives: int32 [size] in [0, most).
-
-    It is called in every reading, so that what it computes is fused with that and not written down.
-    """
+def find(ranks: Callable[[jax.Array], jax.Array], numbers: jax.Array, most: int, wanted: jax.Array) -> Interval:
+    """The interval of `narrow` for the integers `ranks(numbers)`: int32 in [0, most), one for each number."""
+    size = numbers.size
 
     def below(limits: list[jax.Array]) -> jax.Array:
-        return count(integers(), limits)
+        # The barrier keeps the ranks in the loop, where they are computed as they are counted and never stored.
+        return count(ranks(lax.optimization_barrier((numbers, limits))[0]), limits)
 
     interval = Interval.whole(most, size)
     if size <= _SMALL:
         return narrow(below, wanted, interval)
-    few = math.isqrt(size // _DEPTH) // 4  # of so few, two share a column once in thirty times
-    interval = narrow(below, wanted, interval, among=_guess(integers(), most, wanted), enough=few)
-    apart = _set_apart(integers(), interval.low)
+    few = math.isqrt(size // _DEPTH) // 4  # so few that, of thirty times, about once two share a column
+    interval = narrow(below, wanted, interval, among=_guess(ranks(numbers), most, wanted), enough=few)
+    apart = _set_apart(ranks(numbers), interval.low)
     width = (interval.high - interval.low).astype(jnp.uint32)
     all_there = jnp.sum((apart < width).astype(jnp.int32)) == interval.at_high - interval.at_low
 
@@ -84,10 +83,10 @@ def narrow(
     `among`: where the limit is at first looked for. `even`: share out the interval evenly, always.
     """
 
-    def line(interval: Interval, trusted: bool | jax.Array) -> tuple[jax.Array, jax.Array]:
+    def aim(interval: Interval, trusted: bool | jax.Array) -> tuple[jax.Array, jax.Array]:
         low, high, at_low, at_high = interval
         stride = (high - low + _PROBES) // (_PROBES + 1)
-        first, last = low + stride, low + stride * _PROBES
+        first, last = low + stride, low + stride * _PROBES  # always narrows
         if even:
             return first, last
         left = jnp.maximum(at_high - at_low, 1).astype(jnp.float32)
@@ -113,29 +112,31 @@ def narrow(
             reached = within & (here >= wanted)
             high, at_high = jnp.where(reached, probe, high), jnp.where(reached, here, at_high)
         interval = Interval(low, high, at_low, at_high)
-        return interval, line(interval, (low >= first) & (high <= probes[-1]))
+        return interval, aim(interval, (low >= first) & (high <= probes[-1]))
 
-    start = line(interval, True) if among is None else among
+    start = aim(interval, True) if among is None else among
     return lax.while_loop(unfinished, read, (interval, start))[0]
 
 
 def count(integers: jax.Array, limits: list[jax.Array]) -> jax.Array:
     """How many integers lie below each limit, int32 [limits], in one reading."""
     flat = integers.reshape(-1)
-    if flat.size < 2 * _ROW:
-        return jnp.stack(_sums(flat, limits))
-    # Rows are shared out among threads.
+    if flat.size < _LONG:
+        return jnp.stack(_sums([flat < limit for limit in limits]))
     rows = flat.size // _ROW
-    counts = jnp.stack([jnp.sum(row) for row in _sums(flat[: rows * _ROW].reshape(rows, _ROW), limits)])
-    return counts + jnp.stack(_sums(flat[rows * _ROW :], limits)) if flat.size % _ROW else counts
+    body, rest = flat[: rows * _ROW].reshape(rows, _ROW), flat[rows * _ROW :]
+    counts = jnp.stack(_sums(_sums([body < limit for limit in limits])))
+    return counts + jnp.stack(_sums([rest < limit for limit in limits])) if rest.size else counts
 
 
-def _sums(integers: jax.Array, limits: list[jax.Array]) -> tuple[jax.Array, ...]:
+def _sums(terms: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
+    """The sums of all terms over their last axis, in one reading."""
+
     def add(left, right):
         return tuple(x + y for x, y in zip(left, right, strict=True))
 
-    terms = tuple((integers < limit).astype(jnp.int32) for limit in limits)
-    return lax.reduce(terms, (jnp.int32(0),) * len(limits), add, (integers.ndim - 1,))
+    terms = tuple(term.astype(jnp.int32) for term in terms)
+    return lax.reduce(terms, (jnp.int32(0),) * len(terms), add, (terms[0].ndim - 1,))
 
 
 def _guess(integers: jax.Array, most: int, wanted: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -2,12 +2,10 @@
 
 Sorting two million scores costs more than the rest of a training step together, and a mask needs no order,
 only one threshold. The bits of non-negative floats, read as integers, are ordered like the floats, so the
-threshold is found by narrowing an integer interval: each pass reads the scores once and counts them against
-seven probes, which leaves an eighth of the interval. Where equal scores straddle the threshold, the same
+threshold is found by counting integers below limits (`threshold`). Where equal scores straddle it, the same
 search over positions keeps the earliest.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -16,10 +14,10 @@ import numpy as np
 from jax import lax
 
 from lottery_jax.errors import InputError
+from lottery_jax.networks.threshold import Interval, count, find, narrow
 
-# Seven probes a pass lie between memory-bound (one probe) and compute-bound (thirty-one) on a CPU core.
-_PROBES = 7
 _INFINITY = 0x7F800000  # the bits of float32 infinity; NaN is above
+_NAN = _INFINITY + 1  # the rank of NaN, after zero's
 
 
 def kept_count(keep: float | jax.Array, size: int) -> int | jax.Array:
@@ -63,8 +61,8 @@ def top_k_mask(scores: jax.Array, keep: float | jax.Array) -> jax.Array:
         raise InputError(f"scores are {scores.dtype}; cast them to float32")
     if scores.size >= _INFINITY:
         raise InputError(f"scores have {scores.size} entries; split tensors of 2**31 - 2**23 entries and more")
-    count = jnp.asarray(kept_count(keep, scores.size), jnp.int32)
-    return _straight_through(scores.astype(jnp.float32), count)
+    wanted = jnp.asarray(kept_count(keep, scores.size), jnp.int32)
+    return _straight_through(scores.astype(jnp.float32), wanted)
 
 
 @jax.custom_jvp
@@ -81,55 +79,24 @@ def _straight_through_jvp(primals, tangents):
 @jax.jit
 def _select(scores: jax.Array, wanted: jax.Array) -> jax.Array:
     """Boolean mask with exactly `wanted` true entries."""
-    size = scores.size
-    bits = lax.bitcast_convert_type(scores, jnp.int32) & 0x7FFFFFFF  # |score|, denormals not flushed
-    keys = jnp.where(bits > _INFINITY, 0, bits + 1)  # NaN is 0, then zero, ..., infinity
-    low, high, at_low, at_high = _narrow(partial(_count, keys), wanted, size, _INFINITY + 2)
-    # Sure: keys >= high. Open: keys in [low, high): all of them or, if they are equal, the earliest of them.
-    earliness = size - 1 - lax.iota(jnp.int32, size).reshape(scores.shape)
+    flat = scores.reshape(-1)
+    size = flat.size
+    low, high, at_low, at_high = find(_ranks, flat, _NAN + 1, wanted)
 
-    def places() -> jax.Array:
-        return jnp.where((keys >= low) & (keys < high), earliness, -1)
+    def search() -> jax.Array:
+        """The position before which the wanted number of [low, high) lies."""
+        ranks = _ranks(flat)
+        places = jnp.where((ranks >= low) & (ranks < high), lax.iota(jnp.int32, size), size)
+        tied = Interval.whole(size, at_high - at_low)
+        return narrow(partial(count, places), wanted - at_low, tied).high
 
-    earliest, *_ = _narrow(lambda probes: _count(places(), probes), wanted - at_high, at_low - at_high, size)
-    return (keys >= high) | (places() >= earliest)
-
-
-def _narrow(count: Callable, wanted: jax.Array, total: int | jax.Array, empty: int) -> tuple[jax.Array, ...]:
-    """Interval [low, high) with count(low) >= wanted > count(high), of width 1 unless count(low) == wanted.
-
-    `count(probes)` counts the keys >= each probe: `total` at 0, none at `empty`. Returns (low, high,
-    count(low), count(high)).
-    """
-
-    def unfinished(state):
-        low, high, at_low, _ = state
-        return (high - low > 1) & (at_low != wanted)
-
-    def narrow(state):
-        low, high, at_low, at_high = state
-        stride = (high - low + _PROBES) // (_PROBES + 1)
-        probes = [low + stride * i for i in range(1, _PROBES + 1)]
-        counts = count(probes)
-        for probe, here in zip(probes, counts, strict=True):
-            reached = (here >= wanted) & (probe < high)
-            low, at_low = jnp.where(reached, probe, low), jnp.where(reached, here, at_low)
-        for probe, here in zip(probes[::-1], counts[::-1], strict=True):
-            missed = (here < wanted) & (probe < high)
-            high, at_high = jnp.where(missed, probe, high), jnp.where(missed, here, at_high)
-        return low, high, at_low, at_high
-
-    # The interval begins one above `empty`, so that even wanted = 0 is reached inside it.
-    start = (jnp.int32(0), jnp.int32(empty + 1), jnp.asarray(total, jnp.int32), jnp.int32(0))
-    return lax.while_loop(unfinished, narrow, start)
+    end = lax.cond(at_high == wanted, lambda: jnp.int32(size), search)
+    return (_ranks(flat) < jnp.where(lax.iota(jnp.int32, size) < end, high, low)).reshape(scores.shape)
 
 
-def _count(keys: jax.Array, probes: list[jax.Array]) -> tuple[jax.Array, ...]:
-    """Number of keys >= probe, for each probe, in one reading of the keys."""
-    reached = tuple((keys >= probe).astype(jnp.int32) for probe in probes)
-    zeros = tuple(jnp.int32(0) for _ in probes)
-
-    def add(left, right):
-        return tuple(x + y for x, y in zip(left, right, strict=True))
-
-    return lax.reduce(reached, zeros, add, tuple(range(keys.ndim)))
+def _ranks(scores: jax.Array) -> jax.Array:
+    """Integers that fall as |score| rises: 0 is infinity, and the largest is NaN; denormals are not flushed."""
+    bits = lax.bitcast_convert_type(scores, jnp.int32) & 0x7FFFFFFF
+    # Below zero and thus, unsigned, above all numbers is NaN alone.
+    ranks = lax.bitcast_convert_type(_INFINITY - bits, jnp.uint32)
+    return lax.bitcast_convert_type(jnp.minimum(ranks, jnp.uint32(_NAN)), jnp.int32)

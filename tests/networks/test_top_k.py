@@ -26,6 +26,25 @@ CASES = {
     "all nan": np.full(12, np.nan),
     "neighbouring floats": np.nextafter(np.float32(1), np.float32(2)) ** np.arange(64),
 }
+# Above 2**17 scores a sample says where to look; what it misses, and ties and columns that it knows nothing of, too.
+LONG = 140_003
+PLACES = np.arange(LONG)
+LONG_CASES = {
+    "random": RANDOM.uniform(-0.02, 0.02, LONG),
+    "tensor": RANDOM.normal(size=(7, 20_000)),
+    "ties": RANDOM.integers(-3, 4, LONG),
+    "some ties": RANDOM.integers(-20_000, 20_000, LONG),
+    "all equal": np.full(LONG, -0.25),
+    "sorted": np.sort(RANDOM.normal(size=LONG)),
+    "huge and tiny": RANDOM.normal(size=LONG) * 10.0 ** RANDOM.integers(-44, 38, LONG),
+    "infinite": np.where(PLACES % 3 == 0, -np.inf, RANDOM.normal(size=LONG)),
+    "nan": np.where(PLACES % 3 == 0, np.nan, RANDOM.normal(size=LONG)),
+    "all nan": np.full(LONG, np.nan),
+    "misleading sample": np.where(PLACES % 544 < 16, 1.0, 1e-3) * RANDOM.uniform(0.5, 1, LONG),
+    "crowded columns": np.where(
+        PLACES % (LONG // 16) < 40, RANDOM.uniform(0.3, 0.3001, LONG), RANDOM.uniform(size=LONG)
+    ),
+}
 KEEPS = (0.0, 0.004, 0.1, 1 / 3, 0.5, 0.73, 0.999, 1.0)
 
 traced = jax.jit(top_k_mask)
@@ -49,6 +68,22 @@ def test_equals_a_stable_sort(name: str) -> None:
     for mask, count in zip(select(jnp.asarray(scores, jnp.float32), wanted), wanted.tolist(), strict=True):
         np.testing.assert_array_equal(mask, stable_sort_mask(scores, count))
         assert mask.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("name", LONG_CASES)
+def test_long_scores_equal_a_stable_sort(name: str) -> None:
+    scores = LONG_CASES[name].astype(np.float32)
+    for count in {round(keep * scores.size) for keep in (0.0, 0.01, 0.3, 0.7, 0.99, 1.0)} | {1, scores.size - 1}:
+        np.testing.assert_array_equal(traced(scores, jnp.int32(count)), stable_sort_mask(scores, count))
+
+
+def test_long_scores_under_vmap_and_map_equal_a_loop() -> None:
+    scores = jnp.asarray([LONG_CASES["random"], LONG_CASES["ties"], LONG_CASES["nan"]], jnp.float32)
+    counts = jnp.array([40_000, 70_000, 139_000], jnp.int32)
+    mapped = jax.jit(lambda scores, counts: jax.lax.map(lambda of: top_k_mask(*of), (scores, counts)))
+    for together in (jax.jit(jax.vmap(top_k_mask)), mapped):
+        for mask, row, count in zip(together(scores, counts), scores, counts.tolist(), strict=True):
+            np.testing.assert_array_equal(mask, stable_sort_mask(np.asarray(row), count))
 
 
 @pytest.mark.parametrize("keep", KEEPS)
