@@ -135,14 +135,15 @@ def drive(
     *,
     epochs: int,
     progress: Progress = unseen,
+    part: int | None = None,
 ) -> tuple[State, History]:
     """Call a compiled `advance_by(state, epochs)` part by part, then `progress(done, epochs)`.
 
-    All parts are equally long, so that one program serves them all; where nobody looks there is one part. The
-    state may carry a leading vmap axis: histories are joined along their last axis, the epochs.
+    All parts are equally long, so that one program serves them all; where nobody looks there is one part, if its epochs
+    are not given. The state may carry a leading vmap axis: histories are joined along their last axis, the epochs.
     """
     _check_epochs(epochs)
-    part = epochs if progress is unseen else _part(epochs)
+    part = part or (epochs if progress is unseen else _part(epochs))
     histories = []
     for done in range(part, epochs + 1, part):
         state, history = advance_by(state, part)

@@ -40,8 +40,8 @@ class Compare(TaskOptions):
 
     methods: tuple[str, ...] = ()
     """Methods to run (docs/methods.md): dense; a construction (pensia, scalar, scalar-shared; also with -smallest); a
-    learned mask (edge-popup, supermask, supermask-rescaled, gem-miner, hard-concrete; each with -gadget, -wide or
-    -plain; edge-popup-from-pensia); a trained ticket (magnitude, iterative-magnitude, magnitude-reinit, and
+    learned mask (edge-popup, iterand, supermask, supermask-rescaled, gem-miner, hard-concrete; each with -gadget, -wide
+    or -plain; edge-popup-from-pensia); a trained ticket (magnitude, iterative-magnitude, magnitude-reinit, and
     magnitude-supermask, whose weights stay random); random; or a class of your own, FILE.py:CLASS. If left out: dense,
     pensia, pensia-smallest, edge-popup-gadget, edge-popup-wide and random."""
     seeds: tuple[int, ...] = (0, 1, 2)

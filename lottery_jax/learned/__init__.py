@@ -5,6 +5,7 @@ from lottery_jax.learned.edge_popup import EdgePopup
 from lottery_jax.learned.gem_miner import GemMiner
 from lottery_jax.learned.hard_concrete import HardConcrete
 from lottery_jax.learned.inits import INITS
+from lottery_jax.learned.iterand import IteRand
 from lottery_jax.learned.registry import LEARNERS, SOURCES
 from lottery_jax.learned.search import ScoreLearner
 from lottery_jax.learned.sources import plain_source, redundant_source, wide_source
@@ -17,6 +18,7 @@ __all__ = [
     "EdgePopup",
     "GemMiner",
     "HardConcrete",
+    "IteRand",
     "Learner",
     "RescaledSupermask",
     "ScoreLearner",

@@ -12,7 +12,8 @@ import numpy as np
 
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.learned.scores import Tensors, edge_tensors, initial_scores
-from lottery_jax.learned.search import Run, ScoreLearner
+from lottery_jax.learned.search import ScoreLearner
+from lottery_jax.learned.trainer import Run
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.top_k import top_k_mask
 

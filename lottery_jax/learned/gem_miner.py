@@ -15,8 +15,9 @@ import numpy as np
 
 from lottery_jax.errors import InputError
 from lottery_jax.learned.scores import Tensors, unit_scores
-from lottery_jax.learned.search import Run, ScoreLearner
+from lottery_jax.learned.search import ScoreLearner
 from lottery_jax.learned.straight_through import straight_through
+from lottery_jax.learned.trainer import Run
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.top_k import top_k_mask
 

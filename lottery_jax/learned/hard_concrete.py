@@ -15,8 +15,9 @@ import numpy as np
 import optax
 
 from lottery_jax.learned.scores import Tensors
-from lottery_jax.learned.search import Run, ScoreLearner
+from lottery_jax.learned.search import ScoreLearner
 from lottery_jax.learned.straight_through import own_key
+from lottery_jax.learned.trainer import Run
 from lottery_jax.networks.network import Network
 from lottery_jax.training import steps_per_epoch
 

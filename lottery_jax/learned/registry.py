@@ -6,12 +6,13 @@ from lottery_jax.learned.base import Learner
 from lottery_jax.learned.edge_popup import EdgePopup
 from lottery_jax.learned.gem_miner import GemMiner
 from lottery_jax.learned.hard_concrete import HardConcrete
+from lottery_jax.learned.iterand import IteRand
 from lottery_jax.learned.sources import plain_source, wide_source
 from lottery_jax.learned.supermask import RescaledSupermask, Supermask
 from lottery_jax.networks.network import Network
 
 LEARNERS: dict[str, type[Learner]] = {
-    learner.name: learner for learner in (EdgePopup, Supermask, RescaledSupermask, GemMiner, HardConcrete)
+    learner.name: learner for learner in (EdgePopup, IteRand, Supermask, RescaledSupermask, GemMiner, HardConcrete)
 }
 
 

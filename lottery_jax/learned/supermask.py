@@ -12,8 +12,9 @@ import jax
 import numpy as np
 
 from lottery_jax.learned.scores import Tensors
-from lottery_jax.learned.search import Run, ScoreLearner
+from lottery_jax.learned.search import ScoreLearner
 from lottery_jax.learned.straight_through import own_key, straight_through
+from lottery_jax.learned.trainer import Run
 from lottery_jax.networks.network import Network
 
 

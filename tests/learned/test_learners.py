@@ -21,13 +21,14 @@ DATA = sources.small_data()
 SEEDS, KEEPS = (5, 2**63), (0.35, 1.0)
 BRIEF = {
     "edge-popup": {"batch_size": 8, "learning_rate": 2.0},
+    "iterand": {"batch_size": 8, "learning_rate": 2.0, "renewal": 0.5},
     "supermask": {"batch_size": 8},
     "supermask-rescaled": {"batch_size": 8},
     "gem-miner": {"batch_size": 8, "learning_rate": 0.2, "freeze_every": 2},
     "hard-concrete": {"batch_size": 8},
 }
 """Options by which a learner is quick on few examples."""
-EXACT = {"edge-popup"}
+EXACT = {"edge-popup", "iterand"}
 """Learners that keep exactly round(keep * size) of each tensor; others that sweep keep at most so many."""
 
 every_learner = pytest.mark.parametrize("name", LEARNERS)
@@ -68,7 +69,9 @@ def test_tickets_keep_what_was_asked_and_are_the_same_again(name: str, kind: str
         for tensor, drawn in source.drawn.items():
             kept, asked = np.count_nonzero(ticket.mask(tensor)), round((1.0 if keep is None else keep) * drawn.size)
             assert kept == asked if name in EXACT else kept <= asked
-            np.testing.assert_array_equal(ticket.source()[tensor], source.draw(seed)[tensor])
+            redrawn = {tensor: ticket.redraws(tensor)}
+            assert len(redrawn[tensor]) == 0 or LEARNERS[name].renews  # type: ignore[attr-defined]
+            np.testing.assert_array_equal(ticket.source()[tensor], source.draw(seed, redrawn)[tensor])
         assert ticket.to_bytes() == again.to_bytes()
     ticket = tickets[0]
     ticket.save(tmp_path / "ticket")

@@ -14,12 +14,15 @@ from lottery_jax.learned.edge_popup import EdgePopup
 from lottery_jax.learned.gem_miner import GemMiner
 from lottery_jax.learned.hard_concrete import HardConcrete
 from lottery_jax.learned.inits import INITS, reinitialised
+from lottery_jax.learned.iterand import IteRand
 from lottery_jax.learned.scores import kept_factors
-from lottery_jax.learned.search import Run
 from lottery_jax.learned.sources import plain_source
 from lottery_jax.learned.straight_through import straight_through
 from lottery_jax.learned.supermask import Supermask
+from lottery_jax.learned.trainer import Run
+from lottery_jax.networks.network import NO_REDRAWS
 from lottery_jax.networks.node import Spec
+from lottery_jax.networks.sources.drawn import attempts_of
 from lottery_jax.networks.zoo.mlp import mlp
 from lottery_jax.tickets.ticket import make_ticket
 from tests.learned.sources import GADGET, small_data
@@ -134,6 +137,33 @@ def test_a_training_goes_on_from_a_ticket_with_its_redraws() -> None:
         np.testing.assert_array_equal(ticket.source()[name], start.source()[name])
     with pytest.raises(InputError, match="no ticket on this source for the seed 5"):
         learner.learn(GADGET, small_data(), seeds=[5], keeps=[], epochs=1, start={4: start})
+
+
+def test_iterand_draws_again_what_is_pruned_and_nothing_else() -> None:
+    masks = {name: RANDOM.random(drawn.shape) < 0.5 for name, drawn in GADGET.drawn.items()}
+    before = {"fc1.weight": np.array([[0, 3], [7, 255]])}
+    again = IteRand(renewal=1.0).renewed(GADGET, 0, 1, masks, before)
+    for name, drawn in GADGET.drawn.items():
+        pruned = ~masks[name].reshape(drawn.blocks, -1).any(1)
+        expected = attempts_of(before.get(name, NO_REDRAWS), 0, drawn.blocks)
+        expected = np.minimum(expected + pruned, 255)
+        np.testing.assert_array_equal(attempts_of(again[name], 0, drawn.blocks), expected)
+        drawn.check_redraws(name, again[name])
+    kept = IteRand(renewal=0.0).renewed(GADGET, 0, 1, masks, before)
+    np.testing.assert_array_equal(kept["fc1.weight"], before["fc1.weight"])
+    with pytest.raises(InputError, match=r"renewal is 1.5; give a probability"):
+        IteRand(renewal=1.5)
+
+
+def test_the_weights_that_iterand_keeps_are_those_of_its_redraws() -> None:
+    """Pruned weights are new ones after each epoch, and the ticket draws them again from its rows."""
+    source = plain_source(GADGET.target)
+    (ticket,) = IteRand(renewal=1.0, batch_size=8).learn(source, small_data(), seeds=[0], keeps=[0.3], epochs=3)
+    rows = {name: ticket.redraws(name) for name in source.drawn}
+    assert sum(map(len, rows.values())) > 0.3 * source.source_weights
+    (still,) = IteRand(renewal=0.0, batch_size=8).learn(source, small_data(), seeds=[0], keeps=[0.3], epochs=3)
+    (popup,) = EdgePopup(batch_size=8).learn(source, small_data(), seeds=[0], keeps=[0.3], epochs=3)
+    assert all((still.mask(name) == popup.mask(name)).all() for name in source.drawn), "without draws it is edge-popup"
 
 
 def test_a_rescaled_leaf_is_multiplied_by_size_over_kept() -> None:
