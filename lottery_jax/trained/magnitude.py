@@ -119,7 +119,7 @@ class Magnitude(Learner):
             settings = common | {"keep": float(keep), "dense_loss": float(dense[seed].loss[-1])}
             settings["kept"] = {name: int(np.count_nonzero(own)) for name, own in mask.items()}
             if self.retrain:
-                settings |= {"rewound_to": self.rewind, **_history(last, self.rewind)}
+                settings |= {"rewound_to": self.rewind, **history(last, self.rewind)}
                 settings["rewound_sha256"] = digest("", {name: dense[seed].earlier[name] for name in mask})
                 tickets.append(trained_ticket(random, seed, mask, last.tensors, settings, method=self.name))
             else:
@@ -156,20 +156,7 @@ class Magnitude(Learner):
         self, target: Network, dataset: Dataset, seeds: Sequence[int], keeps: Sequence[float], epochs: int
     ) -> None:
         """Refuse what cannot be trained, before anything is; raises `InputError`."""
-        given, output = target.given, target.output
-        if given is None or output is None or (given.shape, output.shape) != (dataset.shape, (dataset.classes,)):
-            raise InputError(
-                f"the target maps {given and list(given.shape)} to {output and list(output.shape)} but {dataset.name}"
-                f" has examples of {list(dataset.shape)} and {dataset.classes} classes; choose one that fits"
-            )
-        if not (len(seeds) and len(keeps)) or (self.together is not None and self.together < 1):
-            raise InputError(
-                f"{len(seeds)} seeds, {len(keeps)} keeps, together={self.together}; give at least 1 of each"
-            )
-        for keep in keeps:
-            kept_count(keep, 1)
-        if epochs < 1:
-            raise InputError(f"the number of epochs is {epochs}; it must be at least 1")
+        check_target(target, dataset, seeds, keeps, epochs, self.together)
         if not 0 <= self.rewind < epochs:
             raise InputError(f"the epoch rewound to is {self.rewind}; give one from 0 to {epochs - 1}")
         if not 1 <= self.rounds <= MOST_ROUNDS:
@@ -227,7 +214,30 @@ class MagnitudeSupermask(Magnitude):
     """Train after pruning; else the ticket is a mask of random weights."""
 
 
-def _history(last: Finish, first: int) -> dict[str, float | int]:
+def check_target(
+    target: Network,
+    dataset: Dataset,
+    seeds: Sequence[int],
+    keeps: Sequence[float],
+    epochs: int,
+    together: int | None,
+) -> None:
+    """Refuse a target that does not fit the data, and runs that are none; raises `InputError`."""
+    given, output = target.given, target.output
+    if given is None or output is None or (given.shape, output.shape) != (dataset.shape, (dataset.classes,)):
+        raise InputError(
+            f"the target maps {given and list(given.shape)} to {output and list(output.shape)} but {dataset.name}"
+            f" has examples of {list(dataset.shape)} and {dataset.classes} classes; choose one that fits"
+        )
+    if not (len(seeds) and len(keeps)) or (together is not None and together < 1):
+        raise InputError(f"{len(seeds)} seeds, {len(keeps)} keeps, together={together}; give at least 1 of each")
+    for keep in keeps:
+        kept_count(keep, 1)
+    if epochs < 1:
+        raise InputError(f"the number of epochs is {epochs}; it must be at least 1")
+
+
+def history(last: Finish, first: int) -> dict[str, float | int]:
     """What became of the loss; the epoch of early stopping is the one of least loss on the validation split."""
     found: dict[str, float | int] = {"loss": float(last.loss[-1])}
     if last.validation_loss.size:

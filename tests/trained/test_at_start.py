@@ -1,0 +1,90 @@
+"""Pruning at initialisation: scores beside finite differences and closed forms, counts, and what the ticket says."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from lottery_jax.errors import InputError
+from lottery_jax.networks.node import Spec
+from lottery_jax.networks.zoo.mlp import mlp
+from lottery_jax.tickets.certificate import certify
+from lottery_jax.trained.at_start import PrunedAtStart
+from lottery_jax.trained.leaves import initial_tensors, random_network
+from lottery_jax.trained.registry import TRAINED
+from lottery_jax.trained.saliency import SALIENCIES, grasp, largest, saliency, snip, synflow
+from tests.learned.sources import small_data
+
+DATA = small_data()
+NETWORK = mlp((4, 5, 2), Spec((2, 2, 1), True), bias=True)
+TENSORS = initial_tensors(random_network(NETWORK, trained=True), 3)
+IMAGES, LABELS = jnp.asarray(DATA.train.images), jnp.asarray(DATA.train.labels)
+METHODS = [kind for kind in TRAINED.values() if issubclass(kind, PrunedAtStart)]
+
+
+def loss(tensors) -> jax.Array:
+    logits, _ = NETWORK.train(tensors, IMAGES)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, LABELS).mean()
+
+
+def test_every_saliency_is_a_method() -> None:
+    assert {kind.name for kind in METHODS} == set(SALIENCIES)
+    with pytest.raises(InputError, match="did you mean 'synflow'"):
+        saliency("sinflow")
+
+
+def test_snip_is_what_the_loss_minds() -> None:
+    """The derivative for a factor of the weight, at 1."""
+    scores = snip(NETWORK, TENSORS, IMAGES, LABELS)["fc1.weight"]
+    for place in ((0, 0), (2, 3), (4, 1)):
+        changed = [TENSORS["fc1.weight"].copy() for _ in range(2)]
+        for weight, factor in zip(changed, (1.05, 0.95), strict=True):
+            weight[place] *= factor
+        up, down = (float(loss({**TENSORS, "fc1.weight": jnp.asarray(weight)})) for weight in changed)
+        assert float(scores[place]) == pytest.approx(abs(up - down) / 0.1, rel=0.05, abs=1e-4)
+
+
+def test_grasp_is_the_weight_times_how_the_gradient_changes_along_itself() -> None:
+    descend = jax.grad(loss)
+    gradient, step = descend(TENSORS), 2e-4
+    moved = [descend({name: TENSORS[name] + sign * step * gradient[name] for name in TENSORS}) for sign in (1, -1)]
+    for name, score in grasp(NETWORK, TENSORS, IMAGES, LABELS).items():
+        expected = TENSORS[name] * (np.asarray(moved[0][name]) - np.asarray(moved[1][name])) / (2 * step)
+        np.testing.assert_allclose(score, expected, rtol=0.05, atol=2e-3)
+
+
+def test_synflow_is_the_flow_over_all_paths_of_a_weight() -> None:
+    tensors = {name: np.zeros_like(value) if "bias" in name else value for name, value in TENSORS.items()}
+    scores = synflow(NETWORK, tensors, IMAGES, LABELS)
+    first, second = np.abs(tensors["fc1.weight"]), np.abs(tensors["fc2.weight"])
+    np.testing.assert_allclose(scores["fc1.weight"], first * second.sum(0)[:, None], rtol=1e-5)
+    np.testing.assert_allclose(scores["fc2.weight"], second * first.sum(1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.3, 1.0])
+def test_the_largest_are_kept_exactly_and_nothing_comes_back(keep: float) -> None:
+    random = np.random.default_rng(0)
+    scores = {"a": np.round(random.normal(size=(6, 5)), 1), "b": random.normal(size=9)}
+    scores["b"][:2] = np.nan, np.inf
+    masks = {name: random.random(score.shape) < 0.6 for name, score in scores.items()}
+    found = largest(scores, masks, keep)
+    alive = sum(mask.sum() for mask in masks.values())
+    assert sum(mask.sum() for mask in found.values()) == min(round(keep * 39), alive)
+    assert not any((found[name] & ~masks[name]).any() for name in masks)
+
+
+@pytest.mark.parametrize("kind", METHODS, ids=lambda kind: kind.name)
+def test_tickets_keep_what_was_asked_and_are_trained(kind: type[PrunedAtStart]) -> None:
+    learner = kind(batch_size=8, learning_rate=0.02)
+    tickets, again = (learner.learn(NETWORK, DATA, seeds=[5], keeps=[0.4, 1.0], epochs=2) for _ in range(2))
+    for ticket, other, keep in zip(tickets, again, (0.4, 1.0), strict=True):
+        assert ticket.kept_weights == round(keep * 30) and ticket.to_bytes() == other.to_bytes()
+        assert (ticket.header.method, ticket.header.settings["keep"]) == (kind.name, keep)
+        found = certify(ticket)
+        assert (found.outcome, found.trained) == ("promises nothing", True)
+        for name, mask in ticket.masks.items():
+            stored = ticket.stored[ticket.network.trained[name]]
+            assert not stored[~mask].any() and (stored[mask] != ticket.source()[name][mask]).any()
+    with pytest.raises(InputError, match=r"keep is 1\.5"):
+        learner.learn(NETWORK, DATA, seeds=[5], keeps=[1.5], epochs=1)
