@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.flatten_util import ravel_pytree
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.node import Spec
@@ -45,13 +46,12 @@ def test_snip_is_what_the_loss_minds() -> None:
         assert float(scores[place]) == pytest.approx(abs(up - down) / 0.1, rel=0.05, abs=1e-4)
 
 
-def test_grasp_is_the_weight_times_how_the_gradient_changes_along_itself() -> None:
-    descend = jax.grad(loss)
-    gradient, step = descend(TENSORS), 2e-4
-    moved = [descend({name: TENSORS[name] + sign * step * gradient[name] for name in TENSORS}) for sign in (1, -1)]
+def test_grasp_is_the_weight_times_the_hessian_times_the_gradient() -> None:
+    flat, shaped = ravel_pytree(jax.tree.map(jnp.asarray, TENSORS))
+    hessian, gradient = (np.asarray(of(lambda x: loss(shaped(x)))(flat), np.float64) for of in (jax.hessian, jax.grad))
+    expected = shaped(jnp.asarray(np.asarray(flat) * (hessian @ gradient), jnp.float32))
     for name, score in grasp(NETWORK, TENSORS, IMAGES, LABELS).items():
-        expected = TENSORS[name] * (np.asarray(moved[0][name]) - np.asarray(moved[1][name])) / (2 * step)
-        np.testing.assert_allclose(score, expected, rtol=0.05, atol=2e-3)
+        np.testing.assert_allclose(score, expected[name], rtol=1e-3, atol=1e-6)
 
 
 def test_synflow_is_the_flow_over_all_paths_of_a_weight() -> None:
