@@ -29,6 +29,7 @@ def test_every_registered_method_has_a_row() -> None:
     registered = {*CONSTRUCTIONS, *OBJECTIVES, *IMPORTANCES, *LEARNERS, *SOURCES, *TRAINED, *alone}
     assert set(ROWS) == registered | {"--kept"}
     assert all(all(row) for row in ROWS.values())
+    assert "\n\n| `" not in PAGE, "a row without its table"
     assert PAGE.count("| " + " | ".join(HEADING) + " |") == PAGE.count("\n| name |")
 
 
