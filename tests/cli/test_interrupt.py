@@ -45,12 +45,13 @@ def results(printed: str) -> list[dict]:
     return [{name: value for name, value in row.items() if not name.endswith("seconds")} for row in rows]
 
 
-@pytest.mark.parametrize("presses", [1, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("presses", [20])
 def test_at_random_moments_of_a_comparison(presses: int, tmp_path: Path) -> None:
     target = matrices(tmp_path / "target.safetensors", **{"fc1.weight": (3, 4), "fc2.weight": (2, 3)})
     asked = ("compare", "--data", own_data(tmp_path / "mine.npz"), "--target", target, "--tolerance", 0.2)
-    asked = (*asked, "--candidates", 8, "--seeds", 0, 1, "--methods", "dense", "random")
-    asked = (*asked, *(["edge-popup-wide"] if presses > 1 else []))
+    asked = (*asked, "--candidates", 8, "--seeds", 0, 1)
+    asked = (*asked, "--methods", "dense", "random", "edge-popup-wide")
     asked = (*asked, "--keeps", 0.2, 0.5, "--epochs", 3, "--json", "--out")
     chance, folders, pressed = random.Random(0), [tmp_path / "stopped"], 0
     while pressed < presses:

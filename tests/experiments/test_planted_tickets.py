@@ -15,6 +15,7 @@ def command(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
     runpy.run_path(str(PROGRAM), run_name="__main__")
 
 
+@pytest.mark.slow
 def test_every_ticket_is_a_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

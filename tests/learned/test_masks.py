@@ -155,6 +155,7 @@ def test_iterand_draws_again_what_is_pruned_and_nothing_else() -> None:
         IteRand(renewal=1.5)
 
 
+@pytest.mark.slow
 def test_the_weights_that_iterand_keeps_are_those_of_its_redraws() -> None:
     """Pruned weights are new ones after each epoch, and the ticket draws them again from its rows."""
     source = plain_source(GADGET.target)
