@@ -155,9 +155,6 @@ def test_many_candidates_are_said_to_take_long(
     assert capsys.readouterr().err == ""
     assert lottery_jax(*asked, tmp_path / "many", "--candidates", 25) == 0
     assert re.search(r"25 candidates for each of 10 weights: the search takes about 1 min", capsys.readouterr().err)
-    (tmp_path / "many").unlink()
-    assert lottery_jax(*asked, tmp_path / "many", "--candidates", 25, "--quiet") == 0
-    assert capsys.readouterr().err == ""
 
 
 def test_a_promise_that_is_not_kept_is_exit_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,13 +49,14 @@ def test_every_learner_is_in_the_catalogue() -> None:
     assert all(learner.name == name for name, learner in LEARNERS.items())
 
 
-FIRST = next(iter(sources.SOURCES))
+QUICK = dict.fromkeys(("supermask", "gem-miner", "hard-concrete"), next(iter(sources.SOURCES)))
+"""Learners that are like no other, on one source; all of them are run on all sources by the slow tests."""
 
 
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        pytest.param(name, kind, marks=() if name == "edge-popup" or kind == FIRST else pytest.mark.slow)
+        pytest.param(name, kind, marks=() if name == "edge-popup" or kind == QUICK.get(name) else pytest.mark.slow)
         for name in LEARNERS
         for kind in sources.SOURCES
     ],
