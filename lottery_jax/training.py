@@ -14,11 +14,12 @@ import optax
 
 from lottery_jax.data import Split
 from lottery_jax.errors import InputError
+from lottery_jax.networks.network import Network
 from lottery_jax.progress import Progress, unseen
 
 Parameters = Any  # a pytree of arrays: weights by name, or the scores of a mask
 Moved = dict[str, jax.Array]  # parameters that move by themselves (running means), by name
-Loss = Callable[[Parameters, jax.Array, jax.Array, jax.Array], tuple[jax.Array, Moved]]
+Loss = Callable[[Parameters, jax.Array, jax.Array, jax.Array | None], tuple[jax.Array, Moved]]
 Measure = Callable[[Parameters], Any]
 History = dict[str, Any]
 
@@ -99,6 +100,18 @@ def advance(
         return State(parameters, optimizer_state, state.key, state.epoch + 1), history
 
     return jax.lax.scan(one_epoch, state, length=epochs)
+
+
+def cross_entropy(network: Network) -> Loss:
+    """The mean cross-entropy of a network's outputs, as `advance` wants a loss of its tensors."""
+
+    def loss(
+        tensors: Parameters, images: jax.Array, labels: jax.Array, key: jax.Array | None
+    ) -> tuple[jax.Array, Moved]:
+        logits, moved = network.train(tensors, images)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), moved
+
+    return loss
 
 
 def fit(

@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from lottery_jax.data import Dataset
+from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
 from lottery_jax.progress import Progress, unseen
 from lottery_jax.tickets.ticket import Ticket
@@ -45,3 +46,21 @@ class Learner(abc.ABC):
         A run that diverges while others do not is left out, and said; a ticket's settings have its `keep`. stored: the
         source's tensors that are not random.
         """
+
+
+def check_fits(network: Network, dataset: Dataset, what: str) -> None:
+    """Refuse a network that is not given the data's examples, or has not their classes; raises `InputError`."""
+    given, output = network.given, network.output
+    if given is None or output is None or (given.shape, output.shape) != (dataset.shape, (dataset.classes,)):
+        raise InputError(
+            f"the {what} maps {given and list(given.shape)} to {output and list(output.shape)} but {dataset.name}"
+            f" has examples of {list(dataset.shape)} and {dataset.classes} classes; choose one that fits"
+        )
+
+
+def check_runs(seeds: Sequence[int], keeps: Sequence, epochs: int, together: int | None) -> None:
+    """Refuse runs that are none; raises `InputError`."""
+    if not (len(seeds) and len(keeps)) or (together is not None and together < 1):
+        raise InputError(f"{len(seeds)} seeds, {len(keeps)} keeps, together={together}; give at least 1 of each")
+    if epochs < 1:
+        raise InputError(f"the number of epochs is {epochs}; it must be at least 1")

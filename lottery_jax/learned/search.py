@@ -9,11 +9,9 @@ layer's gain is set so that its output has root mean square 1 on the first train
 masks (`normalise=True`), for any sampler and any kept fraction.
 """
 
-import concurrent.futures
+import abc
 import dataclasses
 import itertools
-import os
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -24,7 +22,8 @@ import optax
 
 from lottery_jax.data import Dataset
 from lottery_jax.errors import InputError
-from lottery_jax.learned.base import Learner
+from lottery_jax.lanes import Told, in_groups, lanes
+from lottery_jax.learned.base import Learner, check_fits, check_runs
 from lottery_jax.learned.inits import reinitialised
 from lottery_jax.learned.scores import Tensors
 from lottery_jax.learned.trainer import Run, Trainer, train_runs
@@ -57,10 +56,12 @@ class ScoreLearner(Learner):
 
     rescaling: ClassVar[float] = 0.0
     """What is kept of a tensor is multiplied by (size / kept) to this power, in a step and in the ticket."""
+    renews: ClassVar[bool] = False
+    """Whether pruned weights are drawn again in a training: what `renewed` says before each epoch but the first."""
 
+    @abc.abstractmethod
     def initial(self, network: Network, seed: int) -> dict[str, np.ndarray]:
         """Scores before training, float32 by tensor."""
-        raise NotImplementedError
 
     def started(self, scores: dict[str, np.ndarray], masks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """First scores under which what these masks keep comes first."""
@@ -69,9 +70,9 @@ class ScoreLearner(Learner):
             for name, score in scores.items()
         }
 
+    @abc.abstractmethod
     def masks(self, scores: Tensors, run: Run, key: jax.Array) -> Tensors:
         """The masks of a step, float32 by tensor; gradients reach the scores. key: for what is drawn."""
-        raise NotImplementedError
 
     def chosen(self, scores: Tensors, run: Run, key: jax.Array) -> Tensors:
         """The bits that are left when the training is over, bool by tensor."""
@@ -93,9 +94,6 @@ class ScoreLearner(Learner):
         """The kept counts under which gains are measured."""
         return counts
 
-    renews: ClassVar[bool] = False
-    """Whether pruned weights are drawn again in a training."""
-
     def renewed(
         self, network: Network, seed: int, epoch: int, masks: Mapping[str, np.ndarray], redraws: Redraws
     ) -> Redraws:
@@ -106,8 +104,6 @@ class ScoreLearner(Learner):
         """The optimiser of a whole training on this many examples."""
         if not 0 < self.learning_rate < np.inf:
             raise InputError(f"the learning rate is {self.learning_rate}; it must be positive and finite")
-        if epochs < 1:
-            raise InputError(f"the number of epochs is {epochs}; it must be at least 1")
         steps = epochs * steps_per_epoch(examples, self.batch_size)
         rate = optax.cosine_decay_schedule(self.learning_rate, steps)
         decay = optax.add_decayed_weights(self.weight_decay)
@@ -129,40 +125,30 @@ class ScoreLearner(Learner):
 
         start: for each seed a ticket on this source, with whose masks the scores begin; its redraws are taken over.
         """
-        runs = self._runs(seeds, keeps)
-        for seed in seeds if start else ():
-            assert start is not None
-            if seed not in start or start[seed].network.drawn != source.drawn or self.init is not None:
+        if not self.sweeps and len(keeps):
+            raise InputError(f"{self.name} finds its kept fraction by itself; leave out the keeps {tuple(keeps)}")
+        wanted = list(keeps) if self.sweeps else [None]
+        check_runs(seeds, wanted, epochs, self.together)
+        check_source(source, dataset, stored or {})
+        begun = start or {}
+        for seed in seeds if begun else ():
+            if seed not in begun or begun[seed].network.drawn != source.drawn or self.init is not None:
                 raise InputError(
                     f"there is no ticket on this source for the seed {seed} to start from; give one for each seed, and"
                     " no init"
                 )
-        check_source(source, dataset, stored or {})
         source = source if self.init is None else reinitialised(source, self.init)
-        width = self.together or (1 if jax.default_backend() == "cpu" else len(runs))
+        runs = list(itertools.product(seeds, wanted))
         learner = dataclasses.replace(self, batch_size=min(self.batch_size, len(dataset.train)))
-        trainer = Trainer(source, learner, epochs, len(dataset.train), width)
-        groups = [runs[at : at + width] for at in range(0, len(runs), width)]
-        done, told, turn = [0] * len(groups), 0, threading.Lock()
+        trainer = Trainer(source, learner, epochs, len(dataset.train), lanes(self.together, len(runs)))
 
-        def train(group: int) -> list[Ticket | None]:
-            def seen(epoch: int, _: int) -> None:
-                nonlocal told
-                with turn:
-                    done[group] = epoch
-                    if (mean := sum(done) // len(done)) > told:
-                        told = mean
-                        progress(told, epochs)
+        def train(group: Sequence, tell: Told | None) -> list[Ticket | None]:
+            seen = unseen if tell is None else lambda epoch, _: tell(epoch)
+            return train_runs(trainer, dataset, group, stored or {}, begun, seen)
 
-            told_to = unseen if progress is unseen else seen
-            return train_runs(trainer, dataset, groups[group], stored or {}, start or {}, told_to)
-
-        # The first one compiles for all. A step of one run leaves most of a CPU idle, so the others share it.
-        tickets = train(0)
-        with concurrent.futures.ThreadPoolExecutor((os.cpu_count() or 1) if width == 1 else 1) as pool:
-            tickets += itertools.chain.from_iterable(pool.map(train, range(1, len(groups))))
+        told = None if progress is unseen else lambda epoch: progress(epoch, epochs)
         found = []
-        for (seed, keep), ticket in zip(runs, tickets, strict=True):
+        for (seed, keep), ticket in zip(runs, in_groups(train, runs, trainer.together, told), strict=True):
             if ticket is not None:
                 found.append(ticket)
                 continue
@@ -172,25 +158,10 @@ class ScoreLearner(Learner):
             raise InputError(f"training of {self.name} diverged in every run; lower the learning rate")
         return found
 
-    def _runs(self, seeds: Sequence[int], keeps: Sequence[float]) -> list[tuple[int, float | None]]:
-        if not self.sweeps and len(keeps):
-            raise InputError(f"{self.name} finds its kept fraction by itself; leave out the keeps {tuple(keeps)}")
-        wanted = list(keeps) if self.sweeps else [None]
-        if not (len(seeds) and len(wanted)) or (self.together is not None and self.together < 1):
-            raise InputError(
-                f"{len(seeds)} seeds, {len(wanted)} keeps, together={self.together}; give at least 1 of each"
-            )
-        return list(itertools.product(seeds, wanted))
-
 
 def check_source(source: Network, dataset: Dataset, stored: Mapping[str, np.ndarray]) -> None:
     """Refuse a source that does not fit the data, or what is stored beside it; raises `InputError`."""
-    given, output = source.given, source.output
-    if given is None or output is None or (given.shape, output.shape) != (dataset.shape, (dataset.classes,)):
-        raise InputError(
-            f"the source maps {given and list(given.shape)} to {output and list(output.shape)} but {dataset.name}"
-            f" has examples of {list(dataset.shape)} and {dataset.classes} classes; choose one that fits"
-        )
+    check_fits(source, dataset, "source")
     if not source.drawn:
         raise InputError("the source has no random weights to learn masks of; make one of `learned.sources`")
     held = {name: np.shape(value) for name, value in stored.items()}

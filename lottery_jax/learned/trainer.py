@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +11,12 @@ import numpy as np
 import optax
 
 from lottery_jax.data import Dataset, Split
+from lottery_jax.lanes import over_lanes, stacked
 from lottery_jax.learned.scores import Tensors, keep_counts, kept_factors
 from lottery_jax.networks.gates import FixedGate
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Gate
+from lottery_jax.networks.top_k import kept_count
 from lottery_jax.progress import Progress
 from lottery_jax.tickets.ticket import Ticket, make_ticket
 from lottery_jax.training import History, State, advance, begin, drive
@@ -46,23 +48,22 @@ def train_runs(
     """The tickets of runs (seed, keep) that one program trains, None for those that diverged."""
     network, learner = trainer.network, trainer.learner
     seeds = list(dict.fromkeys(seed for seed, _ in runs))
-    places = np.array([seeds.index(seed) for seed, _ in runs], np.int32)
-    # Rows are picked on the host: on a device each pick would be compiled.
-    counts = _stack([keep_counts(network, 1.0 if keep is None else keep) for _, keep in runs])
+    asked = [1.0 if keep is None else keep for _, keep in runs]
+    counts = stacked(keep_counts(network, keep) for keep in asked)
     size = sum(drawn.size for drawn in network.drawn.values())
-    totals = jnp.asarray(np.array([size if keep is None else round(keep * size) for _, keep in runs], np.int32))
+    totals = jnp.asarray(np.array([kept_count(keep, size) for keep in asked], np.int32))
     redraws = {seed: {name: ticket.redraws(name) for name in network.drawn} for seed, ticket in start.items()}
     first = {seed: learner.initial(network, seed) for seed in seeds}
     first |= {seed: learner.started(first[seed], start[seed].masks) for seed in seeds if seed in start}
-    scores = _stack([first[seed] for seed in seeds], places)
+    scores = stacked(first[seed] for seed, _ in runs)
     # Where weights are drawn again in a training, each run has its own; else those of one seed share them.
     drawn_for = [seed for seed, _ in runs] if learner.renews else seeds
-    sources = _stack([network.draw(seed, redraws.get(seed)) for seed in drawn_for])
+    sources = stacked(network.draw(seed, redraws.get(seed)) for seed in drawn_for)
     fixed = {name: jnp.asarray(value) for name, value in stored.items()}
     train = Split(jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels))
     gains = {name: jnp.asarray(np.full(len(runs), gain, np.float32)) for name, gain in network.gains.items()}
-    place = np.arange(len(runs), dtype=np.int32) if learner.renews else places
-    run = Run(jnp.asarray(place), counts, totals, gains)
+    places = range(len(runs)) if learner.renews else [seeds.index(seed) for seed, _ in runs]
+    run = Run(jnp.asarray(np.array(places, np.int32)), counts, totals, gains)
     keys = jnp.stack([jax.random.key(seed % 2**32) for seed, _ in runs])
     if learner.normalise:
         run = run._replace(gains=trainer.unit_gains(sources, fixed, train, run, scores, keys))
@@ -75,7 +76,7 @@ def train_runs(
             masks = jax.device_get(trainer.chosen(state.parameters, run, keys))
             own = [{name: mask[at] for name, mask in masks.items()} for at in range(len(runs))]
             again = [learner.renewed(network, seed, epoch, own[at], again[at]) for at, (seed, _) in enumerate(runs)]
-            sources = _stack([network.draw(seed, again[at]) for at, (seed, _) in enumerate(runs)])
+            sources = stacked(network.draw(seed, again[at]) for at, (seed, _) in enumerate(runs))
         return trainer.advance(state, sources, fixed, train, run, epochs)
 
     state = trainer.begin(scores, keys)
@@ -130,10 +131,6 @@ class Trainer:
     def optimizer(self) -> optax.GradientTransformation:
         return self.learner.optimizer(self.epochs, self.examples)
 
-    def over_runs(self, one: Callable, arguments: tuple) -> Any:
-        # A vmap of width 1 would make matrix products twice as slow on a CPU as a loop does.
-        return jax.lax.map(one, arguments, batch_size=self.together if self.together > 1 else None)
-
     def gates(self, scores: Tensors, run: Run, key: jax.Array) -> Callable[[str], Gate]:
         """The gates of a step."""
         masks = self.learner.masks(scores, run, key)
@@ -155,7 +152,7 @@ class Trainer:
             gates = self.gates(scores, run._replace(counts=counts), key)
             return self.network.measured_gains(tensors, gates, images)
 
-        return self.over_runs(one, (runs, scores, keys))
+        return over_lanes(one, (runs, scores, keys), self.together)
 
     @functools.partial(jax.jit, static_argnums=0)
     def begin(self, scores: Tensors, keys: jax.Array) -> State:
@@ -188,7 +185,7 @@ class Trainer:
                 between=lambda scores, epoch: self.learner.between(scores, run, epoch, self.epochs),
             )
 
-        return self.over_runs(one, (state, runs))
+        return over_lanes(one, (state, runs), self.together)
 
     @functools.partial(jax.jit, static_argnums=0)
     def chosen(self, scores: Tensors, runs: Run, keys: jax.Array) -> Tensors:
@@ -198,11 +195,7 @@ class Trainer:
             scores, run, key = arguments
             return self.learner.chosen(scores, run, jax.random.fold_in(key, _LAST))
 
-        return self.over_runs(one, (scores, runs, keys))
-
-
-def _stack(trees: Sequence, places: Any = slice(None)) -> Tensors:
-    return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)[places]), *trees)
+        return over_lanes(one, (scores, runs, keys), self.together)
 
 
 def _at(tensors: Tensors, place: jax.Array) -> Tensors:

@@ -86,12 +86,7 @@ def _advance(
     network: Network, recipe: Recipe, steps: int, epochs: int, state: training.State, train: Split
 ) -> tuple[training.State, training.History]:
     """One program for every seed of one setting."""
-
-    def loss(tensors, images, labels, key):
-        logits, moved = network.train(tensors, images)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), moved
-
-    optimizer = _optimizer(recipe, steps)
+    optimizer, loss = _optimizer(recipe, steps), training.cross_entropy(network)
     return training.advance(loss, state, train, optimizer=optimizer, epochs=epochs, batch_size=recipe.batch_size)
 
 

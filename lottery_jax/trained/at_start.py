@@ -4,44 +4,29 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from lottery_jax.data import Dataset
-from lottery_jax.learned.base import Learner
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.top_k import kept_count
 from lottery_jax.progress import Progress, unseen
 from lottery_jax.tickets.ticket import Ticket
+from lottery_jax.trained.base import TrainedLearner, after_training
 from lottery_jax.trained.leaves import initial_tensors, random_network, trained_ticket, weight_names
-from lottery_jax.trained.magnitude import check_target, history
-from lottery_jax.trained.retraining import ByName, Descent, Retraining, Start
-from lottery_jax.trained.saliency import largest, saliency
+from lottery_jax.trained.pruning import MasksByName, pruned
+from lottery_jax.trained.retraining import ByName, Start
+from lottery_jax.trained.saliency import saliency
 
 
 @dataclasses.dataclass(frozen=True)
-class PrunedAtStart(Learner):
+class PrunedAtStart(TrainedLearner):
     """The target's architecture pruned before training, and trained once."""
-
-    sources: ClassVar[tuple[str, ...]] = ("gadget",)  # its target is the task's own
 
     examples: int = 1000
     """Training examples that scores are taken from."""
-    batch_size: int = 60
-    """Examples of a step."""
-    optimizer: Literal["adam", "sgd"] = "adam"
-    """Adam, or SGD with momentum."""
-    learning_rate: float = 1.2e-3
-    """Learning rate, constant."""
-    momentum: float = 0.9
-    """Momentum of SGD."""
-    weight_decay: float = 0.0
-    """Weight decay of the weights."""
-    together: int | None = None
-    """Runs that share a step by vmap; one on a CPU, where each core has its own, and all elsewhere if left out."""
 
     def learn(
         self,
@@ -56,7 +41,7 @@ class PrunedAtStart(Learner):
     ) -> list[Ticket]:
         """As in `Learner`, but nothing is taken from the source's leaves, nor from `stored`: all begins untrained."""
         target = source.target
-        check_target(target, dataset, seeds, keeps, epochs, self.together)
+        self.check(target, dataset, seeds, keeps, epochs)
         random = random_network(target, trained=True)
         first = {seed: initial_tensors(random, seed) for seed in seeds}
         runs = list(itertools.product(seeds, keeps))
@@ -65,21 +50,17 @@ class PrunedAtStart(Learner):
             Start(seed, {**first[seed], **{name: first[seed][name] * own[name] for name in own}}, own)
             for (seed, _), own in zip(runs, masks, strict=True)
         ]
-        descent = Descent(self.optimizer, self.learning_rate, self.momentum, self.weight_decay, self.batch_size)
-        together = self.together or (1 if jax.default_backend() == "cpu" else len(runs))
-        training = Retraining(target, descent, together)
-        found = training.runs(starts, dataset, epochs, told=lambda done: progress(done, epochs))
-        common = {**dataclasses.asdict(self), "epochs": epochs, "data": dataset.name, "rewound_to": 0}
+        told = lambda done: progress(done, epochs)  # noqa: E731
+        found = self.training(target, len(runs)).runs(starts, dataset, epochs, told=told)
         tickets = []
         for (seed, keep), mask, last in zip(runs, masks, found, strict=True):
-            kept = {name: int(np.count_nonzero(own)) for name, own in mask.items()}
-            settings = common | {"keep": float(keep), "kept": kept, **history(last, 0)}
+            settings = self.settings(dataset, epochs, keep, mask) | after_training(last, 0)
             tickets.append(trained_ticket(random, seed, mask, last.tensors, settings, method=self.name))
         return tickets
 
     def _masks(
         self, target: Network, dataset: Dataset, tensors: ByName, names: Sequence[str], keep: float
-    ) -> dict[str, np.ndarray]:
+    ) -> MasksByName:
         """The masks of one run, in rounds whose kept fractions fall geometrically."""
         images = jnp.asarray(dataset.train.images)[: self.examples]
         labels = jnp.asarray(dataset.train.labels)[: self.examples]
@@ -88,7 +69,7 @@ class PrunedAtStart(Learner):
         for number in range(1, rounds + 1):
             left = {**tensors, **{name: tensors[name] * mask for name, mask in masks.items()}}
             scores = jax.device_get(_scores(self.name, target, left, images, labels))
-            masks = largest(scores, masks, float(kept_count(keep, 1 << 40) / (1 << 40)) ** (number / rounds))
+            masks = pruned(scores, masks, float(keep) ** (number / rounds), scope="global", output=names[-1])
         return masks
 
 

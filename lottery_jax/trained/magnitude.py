@@ -8,28 +8,26 @@ kept weights begin again where they began (or after some epochs, or elsewhere: `
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, get_args
 
-import jax
 import numpy as np
 
 from lottery_jax.data import Dataset
 from lottery_jax.errors import InputError
-from lottery_jax.learned.base import Learner
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.top_k import kept_count
 from lottery_jax.progress import Progress, unseen
 from lottery_jax.storage.sealed import digest
 from lottery_jax.tickets.ticket import Ticket
+from lottery_jax.trained.base import TrainedLearner, after_training
 from lottery_jax.trained.beginnings import MOST_ROUNDS, Beginning, beginning_weights
 from lottery_jax.trained.criteria import criterion
 from lottery_jax.trained.leaves import initial_tensors, random_network, trained_ticket, untrained_ticket, weight_names
 from lottery_jax.trained.pruning import MasksByName, Scope, pruned
-from lottery_jax.trained.retraining import ByName, Descent, Finish, Retraining, Start
+from lottery_jax.trained.retraining import ByName, Finish, Start
 
 
 @dataclasses.dataclass(frozen=True)
-class Magnitude(Learner):
+class Magnitude(TrainedLearner):
     """Magnitude pruning (Frankle & Carbin 2019): the target's architecture trained, pruned, rewound and trained again.
 
     Its weights are trained, so its tickets are no strong ones, unless `retrain` is off. Biases and other tensors are
@@ -37,7 +35,6 @@ class Magnitude(Learner):
     """
 
     name: ClassVar[str] = "magnitude"
-    sources: ClassVar[tuple[str, ...]] = ("gadget",)  # its target is the task's own
 
     criterion: str = "large_final"
     """Which weights are kept first, of `trained.criteria`."""
@@ -55,18 +52,6 @@ class Magnitude(Learner):
     """Give weights that are not rewound the signs of those that would be."""
     retrain: bool = True
     """Train after pruning; else the ticket is a mask of random weights."""
-    batch_size: int = 60
-    """Examples of a step."""
-    optimizer: Literal["adam", "sgd"] = "adam"
-    """Adam, or SGD with momentum."""
-    learning_rate: float = 1.2e-3
-    """Learning rate, constant."""
-    momentum: float = 0.9
-    """Momentum of SGD."""
-    weight_decay: float = 0.0
-    """Weight decay of the weights."""
-    together: int | None = None
-    """Runs that share a step by vmap; one on a CPU, where each core has its own, and all elsewhere if left out."""
 
     def learn(
         self,
@@ -84,18 +69,11 @@ class Magnitude(Learner):
         self._check(target, dataset, seeds, keeps, epochs)
         random = random_network(target, trained=self.retrain)
         first = {seed: initial_tensors(random, seed) for seed in seeds}
-        descent = Descent(self.optimizer, self.learning_rate, self.momentum, self.weight_decay, self.batch_size)
-        together = self.together or (1 if jax.default_backend() == "cpu" else len(seeds) * len(keeps))
-        training, told = Retraining(target, descent, together), 0
+        training, total = self.training(target, len(seeds) * len(keeps)), epochs + retrainings * (epochs - self.rewind)
 
         def trained(starts: list[Start], over: int) -> list[Finish]:
-            def seen(done: int) -> None:
-                nonlocal told
-                if over + done > told:
-                    told = over + done
-                    progress(told, epochs + retrainings * (epochs - self.rewind))
-
-            return training.runs(starts, dataset, epochs, earlier=self.rewind, told=seen)
+            told = lambda done: progress(over + done, total)  # noqa: E731
+            return training.runs(starts, dataset, epochs, earlier=self.rewind, told=told)
 
         whole = {name: np.ones(target.tensors[name], bool) for name in weight_names(random)}
         dense = dict(zip(seeds, trained([Start(seed, first[seed], whole) for seed in seeds], 0), strict=True))
@@ -113,13 +91,11 @@ class Magnitude(Learner):
                 for (seed, _), mask in zip(runs, masks, strict=True)
             ]
             found = trained(starts, epochs + (number - 1) * (epochs - self.rewind))
-        common = {**dataclasses.asdict(self), "epochs": epochs, "data": dataset.name}
         tickets = []
         for (seed, keep), mask, last in zip(runs, masks, found, strict=True):
-            settings = common | {"keep": float(keep), "dense_loss": float(dense[seed].loss[-1])}
-            settings["kept"] = {name: int(np.count_nonzero(own)) for name, own in mask.items()}
+            settings = self.settings(dataset, epochs, keep, mask) | {"dense_loss": float(dense[seed].loss[-1])}
             if self.retrain:
-                settings |= {"rewound_to": self.rewind, **history(last, self.rewind)}
+                settings |= after_training(last, self.rewind)
                 settings["rewound_sha256"] = digest("", {name: dense[seed].earlier[name] for name in mask})
                 tickets.append(trained_ticket(random, seed, mask, last.tensors, settings, method=self.name))
             else:
@@ -156,7 +132,7 @@ class Magnitude(Learner):
         self, target: Network, dataset: Dataset, seeds: Sequence[int], keeps: Sequence[float], epochs: int
     ) -> None:
         """Refuse what cannot be trained, before anything is; raises `InputError`."""
-        check_target(target, dataset, seeds, keeps, epochs, self.together)
+        self.check(target, dataset, seeds, keeps, epochs)
         if not 0 <= self.rewind < epochs:
             raise InputError(f"the epoch rewound to is {self.rewind}; give one from 0 to {epochs - 1}")
         if not 1 <= self.rounds <= MOST_ROUNDS:
@@ -212,35 +188,3 @@ class MagnitudeSupermask(Magnitude):
     """Give weights that are not rewound the signs of those that would be."""
     retrain: bool = False
     """Train after pruning; else the ticket is a mask of random weights."""
-
-
-def check_target(
-    target: Network,
-    dataset: Dataset,
-    seeds: Sequence[int],
-    keeps: Sequence[float],
-    epochs: int,
-    together: int | None,
-) -> None:
-    """Refuse a target that does not fit the data, and runs that are none; raises `InputError`."""
-    given, output = target.given, target.output
-    if given is None or output is None or (given.shape, output.shape) != (dataset.shape, (dataset.classes,)):
-        raise InputError(
-            f"the target maps {given and list(given.shape)} to {output and list(output.shape)} but {dataset.name}"
-            f" has examples of {list(dataset.shape)} and {dataset.classes} classes; choose one that fits"
-        )
-    if not (len(seeds) and len(keeps)) or (together is not None and together < 1):
-        raise InputError(f"{len(seeds)} seeds, {len(keeps)} keeps, together={together}; give at least 1 of each")
-    for keep in keeps:
-        kept_count(keep, 1)
-    if epochs < 1:
-        raise InputError(f"the number of epochs is {epochs}; it must be at least 1")
-
-
-def history(last: Finish, first: int) -> dict[str, float | int]:
-    """What became of the loss; the epoch of early stopping is the one of least loss on the validation split."""
-    found: dict[str, float | int] = {"loss": float(last.loss[-1])}
-    if last.validation_loss.size:
-        found["validation_loss"] = float(last.validation_loss[-1])
-        found["early_stop_epoch"] = first + 1 + int(np.argmin(last.validation_loss))
-    return found

@@ -4,11 +4,8 @@ One compiled program trains the dense networks, every round, every kept fraction
 whose masks, weights and keys are its arguments. Runs of one seed see the examples in one order.
 """
 
-import concurrent.futures
 import dataclasses
 import functools
-import os
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -19,8 +16,9 @@ import optax
 
 from lottery_jax.data import Dataset, Split
 from lottery_jax.errors import InputError
+from lottery_jax.lanes import Told, in_groups, over_lanes, stacked
 from lottery_jax.networks.network import Network
-from lottery_jax.training import History, State, advance, begin, check_finite
+from lottery_jax.training import History, State, advance, begin, check_finite, cross_entropy
 
 ByName = dict[str, Any]
 """Tensors of a network, or masks of some of them, by name."""
@@ -115,31 +113,18 @@ class Retraining:
         epochs: int,
         *,
         earlier: int = 0,
-        told: Callable[[int], None] | None = None,
+        told: Told | None = None,
     ) -> list[Finish]:
         """Train each run up to the end of epoch `epochs`; told: called with the epochs that all runs have done.
 
         earlier: the epoch after which tensors are kept, too.
         """
         train, validation = (jax.tree.map(jnp.asarray, split) for split in (dataset.train, dataset.validation))
-        groups = [starts[at : at + self.together] for at in range(0, len(starts), self.together)]
-        done, turn = [0] * len(groups), threading.Lock()
 
-        def one(group: int) -> list[Finish]:
-            def seen(count: int) -> None:
-                with turn:
-                    done[group] = count
-                    if told is not None:
-                        told(sum(done) // len(done))
+        def group(rows: Sequence[Start], tell: Told | None) -> list[Finish]:
+            return self._group(rows, train, validation, epochs, earlier, tell or (lambda count: None))
 
-            return self._group(groups[group], train, validation, epochs, earlier, seen)
-
-        # The first one compiles for all. A step of one run leaves most of a CPU idle, so the others share it.
-        finished = one(0)
-        with concurrent.futures.ThreadPoolExecutor((os.cpu_count() or 1) if self.together == 1 else 1) as pool:
-            for more in pool.map(one, range(1, len(groups))):
-                finished += more
-        return finished
+        return in_groups(group, starts, self.together, told)
 
     def _group(
         self,
@@ -148,10 +133,10 @@ class Retraining:
         validation: Split,
         epochs: int,
         earlier: int,
-        seen: Callable[[int], None],
+        seen: Told,
     ) -> list[Finish]:
         rows = [*starts, *[starts[-1]] * (self.together - len(starts))]  # groups of one size: one program
-        tensors, masks = (_stack([getattr(row, field) for row in rows]) for field in ("tensors", "masks"))
+        tensors, masks = (stacked(getattr(row, field) for row in rows) for field in ("tensors", "masks"))
         keys = jnp.stack([jax.random.key(row.seed % 2**32) for row in rows])
         first = starts[0].epoch
         state, kept = self._begin(tensors, keys, jnp.full(len(rows), first, jnp.int32)), None
@@ -178,10 +163,6 @@ class Retraining:
             for at, start in enumerate(starts)
         ]
 
-    def _over_runs(self, one: Callable, arguments: tuple) -> Any:
-        # A vmap of width 1 would make matrix products twice as slow on a CPU as a loop does.
-        return jax.lax.map(one, arguments, batch_size=self.together if self.together > 1 else None)
-
     @functools.partial(jax.jit, static_argnums=0)
     def _begin(self, tensors: ByName, keys: jax.Array, epochs: jax.Array) -> State:
         """The state of each run before its first epoch."""
@@ -191,10 +172,6 @@ class Retraining:
     @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
     def _epoch(self, state: State, masks: ByName, train: Split, validation: Split) -> tuple[State, History]:
         """One epoch of all runs, and the loss on the validation split after it."""
-
-        def loss(tensors, images, labels, key):
-            logits, moved = self.network.train(tensors, images)
-            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), moved
 
         def validated(tensors):
             def example(pair):
@@ -208,10 +185,7 @@ class Retraining:
             optimizer = held(self.descent.made(), masks)
             measure = validated if len(validation) else None
             size = min(self.descent.batch_size, len(train))
+            loss = cross_entropy(self.network)
             return advance(loss, state, train, optimizer=optimizer, epochs=1, batch_size=size, measure=measure)
 
-        return self._over_runs(one, (state, masks))
-
-
-def _stack(trees: Sequence[ByName]) -> ByName:
-    return {name: jnp.asarray(np.stack([tree[name] for tree in trees])) for name in trees[0]}
+        return over_lanes(one, (state, masks), self.together)

@@ -12,8 +12,9 @@ from lottery_jax.networks.zoo.mlp import mlp
 from lottery_jax.tickets.certificate import certify
 from lottery_jax.trained.at_start import PrunedAtStart
 from lottery_jax.trained.leaves import initial_tensors, random_network
+from lottery_jax.trained.pruning import pruned
 from lottery_jax.trained.registry import TRAINED
-from lottery_jax.trained.saliency import SALIENCIES, grasp, largest, saliency, snip, synflow
+from lottery_jax.trained.saliency import SALIENCIES, grasp, saliency, snip, synflow
 from tests.learned.sources import small_data
 
 DATA = small_data()
@@ -72,7 +73,7 @@ def test_the_largest_are_kept_exactly_and_nothing_comes_back(keep: float) -> Non
     scores = {"a": np.round(random.normal(size=(6, 5)), 1), "b": random.normal(size=9)}
     scores["b"][:2] = np.nan, np.inf
     masks = {name: random.random(score.shape) < 0.6 for name, score in scores.items()}
-    found = largest(scores, masks, keep)
+    found = pruned(scores, masks, keep, scope="global", output="b")
     alive = sum(mask.sum() for mask in masks.values())
     assert sum(mask.sum() for mask in found.values()) == min(round(keep * 39), alive)
     assert not any((found[name] & ~masks[name]).any() for name in masks)
