@@ -12,50 +12,37 @@ on. A careful replication by others: 98.05 % dense, 98.33 at 21.1 %, 98.26 at 13
 """
 
 import dataclasses
-import json
 import math
 import statistics
-import sys
 import time
-from pathlib import Path
 
-import tyro
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from lottery_jax import environment
+from lottery_jax.cli.experiment import Results, Scaled, run_script
 from lottery_jax.comparison.evaluation import accuracy
 from lottery_jax.data import load
-from lottery_jax.errors import InputError
 from lottery_jax.networks.node import Spec
 from lottery_jax.networks.zoo.registry import architecture
-from lottery_jax.storage.files import check_writable, write_atomically
 from lottery_jax.trained.magnitude import Magnitude, MagnitudeReinit
 
 KEEPS = (0.211, 0.135, 0.036)
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """Pruned networks against whole ones, from the first weights and from others."""
+class Settings(Scaled):
+    """Pruned networks against whole ones, from the first weights and from others, 55 epochs and five seeds."""
 
     scale: float = 0.055
-    """Part of the published 55 epochs, five seeds and rounds, at least one of each."""
+    """Part of the published epochs, seeds and rounds, at least one of each."""
     data: str = "mnist"
     """Data set."""
-    data_dir: Path | None = None
-    """Folder with prepared TensorFlow Datasets."""
-    out: Path = Path("frankle_carbin_lenet.jsonl")
-    """JSON lines, one for each method, kept fraction and seed; replaced."""
 
 
-def run(settings: Settings, console: Console) -> list[dict]:
+def run(settings: Settings, rows: Results, console: Console) -> None:
     """Every method, kept fraction and seed; the test split is used once."""
-    if not 0 < settings.scale <= 1:
-        raise InputError(f"scale is {settings.scale}; give a part of the published run, in (0, 1]")
-    check_writable(settings.out.parent)
-    epochs, seeds = max(1, round(55 * settings.scale)), list(range(max(1, round(5 * settings.scale))))
+    epochs, seeds = settings.part(55), list(range(settings.part(5)))
     dataset = load(settings.data, data_dir=settings.data_dir)
     target = architecture("lenet-300-100", Spec(dataset.shape, dataset.nonnegative), dataset.classes)
     runs: list[tuple[str, Magnitude, tuple[float, ...]]] = [("dense", Magnitude(), (1.0,))]
@@ -63,32 +50,25 @@ def run(settings: Settings, console: Console) -> list[dict]:
         rounds = max(2, round(settings.scale * math.log(keep) / math.log(0.8)))
         runs.append((f"{rounds} rounds", Magnitude(rounds=rounds), (keep,)))
     runs += [("one shot", Magnitude(), KEEPS), ("one shot, new weights", MagnitudeReinit(), KEEPS)]
-    rows = []
     for label, learner, keeps in track(runs, "methods", console=console):
         start = time.perf_counter()
         for ticket in learner.learn(target, dataset, seeds=seeds, keeps=keeps, epochs=epochs):
             made = ticket.header.settings
-            rows.append(
-                {
-                    "method": label,
-                    "data": dataset.name,
-                    "seed": ticket.seed,
-                    "keep": made["keep"],
-                    "kept_weights": ticket.kept_weights,
-                    "early_stop_epoch": made["early_stop_epoch"],
-                    "epochs": epochs,
-                    "scale": settings.scale,
-                    "accuracy": accuracy(ticket.forward(), dataset.test),
-                    "seconds_of_all_runs": time.perf_counter() - start,
-                    "device": environment.device(),
-                    "versions": environment.versions(),
-                }
+            rows.keep(
+                method=label,
+                data=dataset.name,
+                seed=ticket.seed,
+                keep=made["keep"],
+                kept_weights=ticket.kept_weights,
+                early_stop_epoch=made["early_stop_epoch"],
+                epochs=epochs,
+                scale=settings.scale,
+                accuracy=accuracy(ticket.forward(), dataset.test),
+                seconds_of_all_runs=time.perf_counter() - start,
             )
-        write_atomically(settings.out, "".join(json.dumps(row) + "\n" for row in rows).encode())
-    return rows
 
 
-def show(rows: list[dict], console: Console) -> None:
+def show(rows: Results, console: Console) -> None:
     """Means over seeds as a table."""
     epochs, scale = rows[0]["epochs"], rows[0]["scale"]
     title = f"{epochs} epochs, at scale {scale:g} of the published run"
@@ -101,10 +81,4 @@ def show(rows: list[dict], console: Console) -> None:
 
 
 if __name__ == "__main__":
-    settings = tyro.cli(Settings, description=__doc__)
-    try:
-        show(run(settings, Console(stderr=True)), Console())
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    print(f"written to {settings.out}")
+    run_script(Settings, run, show)

@@ -20,25 +20,20 @@ training after pruning cannot mend that.
 
 import dataclasses
 import functools
-import json
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.table import Table
 
-from lottery_jax import environment
+from lottery_jax.cli.experiment import Results, Scaled, run_script
 from lottery_jax.comparison.evaluation import accuracy, wilson_interval
 from lottery_jax.data import Dataset
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.learned import LEARNERS, Learner
 from lottery_jax.networks.network import Network
 from lottery_jax.planted import PLANTED_DATA, TRUTHS, Planted, overlaps, plant, planting_source, together
-from lottery_jax.storage.files import check_writable, write_atomically
 from lottery_jax.tickets.ticket import Ticket
 from lottery_jax.trained import Magnitude
 
@@ -50,11 +45,9 @@ METHODS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(Scaled):
     """Which methods find a planted ticket?"""
 
-    scale: float = 1.0
-    """What the epochs are multiplied by."""
     epochs: int = 60
     """Epochs of each training, at scale 1."""
     tasks: tuple[str, ...] = tuple(PLANTED_DATA)
@@ -71,11 +64,9 @@ class Settings:
     """Seeds of the random network, and of the methods; the data have seed 0."""
     noise: float = 0.0
     """Fraction of labels drawn anew, those of the test never."""
-    out: Path = Path("planted_tickets.jsonl")
-    """JSON lines, one for each ticket; replaced."""
 
 
-def run(settings: Settings, console: Console) -> list[dict]:
+def run(settings: Settings, rows: Results, console: Console) -> None:
     """One row for each planted ticket, and for each that a method finds."""
     for given, known, what in ((settings.tasks, PLANTED_DATA, "task"), (settings.methods, METHODS, "method")):
         for name in given:
@@ -83,17 +74,13 @@ def run(settings: Settings, console: Console) -> list[dict]:
                 raise InputError(f"the {what} {name!r} is unknown; {suggest(name, known)}")
     if not settings.seeds or not all(0 < multiple < np.inf for multiple in settings.multiples):
         raise InputError(f"seeds {settings.seeds}, multiples {settings.multiples}; give a seed, and numbers above 0")
-    if not 0 < settings.scale < np.inf or settings.epochs < 1:
-        raise InputError(f"scale {settings.scale}, epochs {settings.epochs}; both must be positive")
-    check_writable(settings.out.parent)
-    rows = []
+    if settings.epochs < 1:
+        raise InputError(f"the number of epochs is {settings.epochs}; it must be at least 1")
     for task in settings.tasks:
         dataset = PLANTED_DATA[task](noise=settings.noise)
         for row in _rows(settings, task, dataset):
-            rows.append({"task": task, **row, "device": environment.device(), "versions": environment.versions()})
-            write_atomically(settings.out, "".join(json.dumps(row) + "\n" for row in rows).encode())
+            rows.keep(task=task, **row)
         console.print(f"{task}: {len(rows)} tickets")
-    return rows
 
 
 def _rows(settings: Settings, task: str, dataset: Dataset) -> Iterator[dict]:
@@ -119,7 +106,7 @@ def _rows(settings: Settings, task: str, dataset: Dataset) -> Iterator[dict]:
 def _learned(
     learner: Learner, source: Network, dataset: Dataset, settings: Settings, keeps: list[float]
 ) -> list[Ticket]:
-    epochs = max(round(settings.epochs * settings.scale), 1)
+    epochs = settings.part(settings.epochs)
     return learner.learn(source, dataset, seeds=settings.seeds, keeps=keeps if learner.sweeps else (), epochs=epochs)
 
 
@@ -147,7 +134,7 @@ def _row(method: str, ticket: Ticket, planted: Planted, dataset: Dataset) -> dic
     }
 
 
-def show(rows: list[dict], console: Console) -> None:
+def show(rows: Results, console: Console) -> None:
     """The rows as a table."""
     table = Table(title="Planted tickets", box=None, padding=(0, 1), collapse_padding=True, pad_edge=False)
     for column in ("task", "method", "width", "seed", "kept %", "accuracy %", "recall %", "chance %"):
@@ -162,10 +149,4 @@ def show(rows: list[dict], console: Console) -> None:
 
 
 if __name__ == "__main__":
-    settings = tyro.cli(Settings, description=__doc__)
-    try:
-        show(run(settings, Console(stderr=True)), Console())
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    print(f"written to {settings.out}")
+    run_script(Settings, run, show)

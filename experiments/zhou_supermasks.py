@@ -12,26 +12,20 @@ with rescaling 97.8, signed constant 98.0; trained 97.7.
 """
 
 import dataclasses
-import json
-import sys
 import time
-from pathlib import Path
 
-import tyro
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from lottery_jax import environment
+from lottery_jax.cli.experiment import Results, Scaled, run_script
 from lottery_jax.comparison.evaluation import accuracy
 from lottery_jax.data import load
-from lottery_jax.errors import InputError
 from lottery_jax.learned.base import Learner
 from lottery_jax.learned.sources import plain_source
 from lottery_jax.learned.supermask import RescaledSupermask, Supermask
 from lottery_jax.networks.node import Spec
 from lottery_jax.networks.zoo.registry import architecture
-from lottery_jax.storage.files import check_writable, write_atomically
 from lottery_jax.trained.magnitude import Magnitude, MagnitudeSupermask
 
 INIT, CONSTANT = "xavier-normal", "signed-constant"
@@ -48,30 +42,23 @@ ROWS: dict[str, tuple[Learner, float | None, float]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """Accuracy of random networks under masks alone."""
+class Settings(Scaled):
+    """Accuracy of random networks under masks alone, 55 epochs and five seeds."""
 
     scale: float = 0.055
-    """Part of the published 55 epochs and five seeds, at least one of each."""
+    """Part of the published epochs and seeds, at least one of each."""
     same_sign_keeps: tuple[float, ...] = (0.2, 0.35, 0.5, 0.65)
     """Kept fractions of masks that are taken from the trained network; the best on the validation split counts."""
     data: str = "mnist"
     """Data set."""
-    data_dir: Path | None = None
-    """Folder with prepared TensorFlow Datasets."""
-    out: Path = Path("zhou_supermasks.jsonl")
-    """JSON lines, one for each row and seed; replaced."""
 
 
-def run(settings: Settings, console: Console) -> list[dict]:
+def run(settings: Settings, rows: Results, console: Console) -> None:
     """Every row and seed; the validation split decides which kept fraction counts, the test split is used once."""
-    if not 0 < settings.scale <= 1:
-        raise InputError(f"scale is {settings.scale}; give a part of the published run, in (0, 1]")
-    check_writable(settings.out.parent)
-    epochs, seeds = max(1, round(55 * settings.scale)), range(max(1, round(5 * settings.scale)))
+    epochs, seeds = settings.part(55), range(settings.part(5))
     dataset = load(settings.data, data_dir=settings.data_dir)
     target = architecture("lenet-300-100", Spec(dataset.shape, dataset.nonnegative), dataset.classes)
-    source, rows = plain_source(target), []
+    source = plain_source(target)
     for label, (learner, keep, published) in track(ROWS.items(), "rows", console=console):
         taken = isinstance(learner, MagnitudeSupermask)
         keeps = settings.same_sign_keeps if taken else () if keep is None else (keep,)
@@ -82,26 +69,20 @@ def run(settings: Settings, console: Console) -> list[dict]:
             tickets = learner.learn(given, dataset, seeds=[seed], keeps=keeps, epochs=epochs)
             seconds = time.perf_counter() - start
             best = max(tickets, key=lambda ticket: accuracy(ticket.forward(), dataset.validation))
-            rows.append(
-                {
-                    "row": label,
-                    "data": dataset.name,
-                    "seed": seed,
-                    "epochs": epochs,
-                    "scale": settings.scale,
-                    "published": published,
-                    "accuracy": accuracy(best.forward(), dataset.test),
-                    "kept": best.kept_weights / source.source_weights,
-                    "seconds": seconds,
-                    "device": environment.device(),
-                    "versions": environment.versions(),
-                }
+            rows.keep(
+                row=label,
+                data=dataset.name,
+                seed=seed,
+                epochs=epochs,
+                scale=settings.scale,
+                published=published,
+                accuracy=accuracy(best.forward(), dataset.test),
+                kept=best.kept_weights / source.source_weights,
+                seconds=seconds,
             )
-            write_atomically(settings.out, "".join(json.dumps(row) + "\n" for row in rows).encode())
-    return rows
 
 
-def show(rows: list[dict], console: Console) -> None:
+def show(rows: Results, console: Console) -> None:
     """The rows as a table."""
     title = f"{rows[0]['epochs']} epochs, at scale {rows[0]['scale']:g} of the published run"
     table = Table("mask and weights", "seed", "kept %", "accuracy %", "published %", "s", title=title)
@@ -112,10 +93,4 @@ def show(rows: list[dict], console: Console) -> None:
 
 
 if __name__ == "__main__":
-    settings = tyro.cli(Settings, description=__doc__)
-    try:
-        show(run(settings, Console(stderr=True)), Console())
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    print(f"written to {settings.out}")
+    run_script(Settings, run, show)

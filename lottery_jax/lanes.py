@@ -1,6 +1,7 @@
-"""Runs of one training program side by side: how many share a step, and what becomes of all of them."""
+"""Runs of one training program side by side: how many share a step and a device, and what becomes of all of them."""
 
 import concurrent.futures
+import dataclasses
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -9,20 +10,59 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 Told = Callable[[int], None]
 """Called with the epochs that all runs have done, each time they are more."""
+_AXIS = "lanes"
+_MOST_WEIGHTS = 1 << 28  # of all runs that share a step, where nobody says how many
 
 
-def lanes(asked: int | None, runs: int) -> int:
-    """Runs that share a step by vmap: as asked; else one on a CPU, where each core has its own, and all elsewhere."""
-    return asked or (1 if jax.default_backend() == "cpu" else runs)
+@dataclasses.dataclass(frozen=True)
+class Lanes:
+    """`together` runs share a step by vmap on each of so many devices; a program's arguments have `width` runs."""
+
+    together: int = 1
+    devices: int = 1
+
+    @property
+    def width(self) -> int:
+        return self.together * self.devices
+
+    def over(self, one: Callable, runs: Any, common: Any) -> Any:
+        """`one(own, common)` of each run's part of `runs`, whose arrays have a leading axis of `width` runs."""
+
+        def on_a_device(runs: Any, common: Any) -> Any:
+            # A vmap of width 1 would make matrix products twice as slow on a CPU as a loop does.
+            together = self.together if self.together > 1 else None
+            return jax.lax.map(lambda own: one(own, common), runs, batch_size=together)
+
+        if self.devices == 1:
+            return on_a_device(runs, common)
+        own, all_of_it = PartitionSpec(_AXIS), PartitionSpec()
+        # Runs have nothing to say to each other; what they share is on every device.
+        split = jax.shard_map(on_a_device, mesh=self._mesh(), in_specs=(own, all_of_it), out_specs=own, check_vma=False)
+        return split(runs, common)
+
+    def common(self, tree: Any) -> Any:
+        """Arrays that runs share, on every device."""
+        if self.devices == 1:
+            return jax.tree.map(jnp.asarray, tree)
+        return jax.device_put(tree, NamedSharding(self._mesh(), PartitionSpec()))
+
+    def _mesh(self) -> jax.sharding.Mesh:
+        return jax.sharding.Mesh(np.array(jax.local_devices()[: self.devices]), (_AXIS,))
 
 
-def over_lanes(one: Callable, arguments: tuple, together: int) -> Any:
-    """`one` of each run's arguments, which have a leading axis of runs."""
-    # A vmap of width 1 would make matrix products twice as slow on a CPU as a loop does.
-    return jax.lax.map(one, arguments, batch_size=together if together > 1 else None)
+def lanes(asked: int | None, runs: int, weights: int) -> Lanes:
+    """How runs of networks of so many weights are laid out: `asked` of them share a step on each local device.
+
+    If nobody asks: one on a CPU, where each core has its own, and as many as there are and memory holds elsewhere.
+    """
+    devices = min(jax.local_device_count(), runs)
+    each = -(-runs // devices)
+    usual = 1 if jax.default_backend() == "cpu" else max(1, _MOST_WEIGHTS // max(weights, 1))
+    return Lanes(min(asked or usual, each), devices)
 
 
 def stacked(trees: Iterable[Any]) -> Any:
@@ -36,16 +76,17 @@ def stacked(trees: Iterable[Any]) -> Any:
 
 
 def in_groups(
-    train: Callable[[Sequence, Told | None], list], runs: Sequence, together: int, told: Told | None = None
+    train: Callable[[Sequence, Told | None], list], runs: Sequence, width: int, told: Told | None = None
 ) -> list:
-    """What `train` makes of each run, in order, `together` of them at a time; told: of the epochs of them all.
+    """What `train` makes of each run, in order, `width` of them at a time; told: of the epochs of them all.
 
-    train: takes a group, and what it tells its epochs, where somebody looks.
+    train: takes `width` runs, the last one several times where there are not as many, and what it tells its epochs,
+    where somebody looks.
 
     >>> in_groups(lambda group, tell: [2 * run for run in group], [1, 2, 3], 2)
     [2, 4, 6]
     """
-    groups = [runs[at : at + together] for at in range(0, len(runs), together)]
+    groups = [list(runs[at : at + width]) for at in range(0, len(runs), width)]
     done, last, turn = [0] * len(groups), 0, threading.Lock()
 
     def one(group: int) -> list:
@@ -57,11 +98,13 @@ def in_groups(
                     last = mean
                     told(mean)
 
-        return train(groups[group], None if told is None else tell)
+        own = groups[group]
+        filled = own + own[-1:] * (width - len(own))  # groups of one size: one program
+        return train(filled, None if told is None else tell)[: len(own)]
 
     # The first one compiles for all. A step of one run leaves most of a CPU idle, so the others share it.
     found = one(0)
-    with concurrent.futures.ThreadPoolExecutor((os.cpu_count() or 1) if together == 1 else 1) as pool:
+    with concurrent.futures.ThreadPoolExecutor((os.cpu_count() or 1) if width == 1 else 1) as pool:
         for more in pool.map(one, range(1, len(groups))):
             found += more
     return found

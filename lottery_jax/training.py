@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lottery_jax.checkpoints import Beside, Checkpoint, Kept
 from lottery_jax.data import Split
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
@@ -21,7 +22,9 @@ Parameters = Any  # a pytree of arrays: weights by name, or the scores of a mask
 Moved = dict[str, jax.Array]  # parameters that move by themselves (running means), by name
 Loss = Callable[[Parameters, jax.Array, jax.Array, jax.Array | None], tuple[jax.Array, Moved]]
 Measure = Callable[[Parameters], Any]
+Augment = Callable[[jax.Array, jax.Array], jax.Array]  # images [B, H, W, C] of a step and a key to others
 History = dict[str, Any]
+_EXAMPLES = 500  # of a split that is measured at a time
 
 
 class State(NamedTuple):
@@ -60,12 +63,13 @@ def advance(
     measure: Measure | None = None,
     project: Callable[[Parameters, Parameters], Parameters] | None = None,
     between: Callable[[Parameters, jax.Array], Parameters] | None = None,
+    augment: Augment | None = None,
 ) -> tuple[State, History]:
     """Train for some more epochs: `loss(parameters, images [B, ...], labels [B], key) -> scalar, moved`.
 
     moved: parameters that a step sets without a gradient, by name; empty where there are none. project: the parameters
     after each step, from those before it and those that the optimiser gives. between: those after each epoch, which it
-    is told, counted from 0.
+    is told, counted from 0. augment: what is made of the images of a step.
     The history holds the mean loss of each epoch under "loss" [epochs] and, if `measure(parameters)` is
     given, its value after each epoch under "measure". The order of the examples depends on the key and the
     epoch alone, so that a training in several calls equals one in a single call.
@@ -78,7 +82,8 @@ def advance(
     def step(carry, batch):
         parameters, optimizer_state = carry
         rows, key = batch
-        (value, moved), gradient = descend(parameters, images[rows], labels[rows], key)
+        given = images[rows] if augment is None else augment(images[rows], jax.random.fold_in(key, 0))
+        (value, moved), gradient = descend(parameters, given, labels[rows], key)
         with jax.numpy_dtype_promotion("standard"):  # optax counts in int32 and divides in float32
             updates, optimizer_state = optimizer.update(gradient, optimizer_state, parameters)
             new = optax.apply_updates(parameters, updates)
@@ -112,6 +117,24 @@ def cross_entropy(network: Network) -> Loss:
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), moved
 
     return loss
+
+
+def on_split(outputs: Callable[[jax.Array], jax.Array], split: Split) -> History:
+    """Mean cross-entropy `loss` and `accuracy` on a split of outputs [B, classes] for images [B, ...], some at a time.
+
+    >>> split = Split(np.eye(3, dtype=np.float32), np.array([0, 1, 1], np.int32))
+    >>> {name: round(float(value), 3) for name, value in on_split(lambda images: images, split).items()}
+    {'accuracy': 0.667, 'loss': 0.885}
+    """
+
+    def example(pair: tuple[jax.Array, jax.Array]) -> History:
+        image, label = pair
+        logits = outputs(image[None])[0]
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, label)
+        return {"loss": loss, "accuracy": (jnp.argmax(logits) == label).astype(jnp.float32)}
+
+    images, labels = jnp.asarray(split.images), jnp.asarray(split.labels)
+    return jax.tree.map(jnp.mean, jax.lax.map(example, (images, labels), batch_size=_EXAMPLES))
 
 
 def fit(
@@ -149,20 +172,37 @@ def drive(
     epochs: int,
     progress: Progress = unseen,
     part: int | None = None,
+    checkpoint: Checkpoint | None = None,
+    more: Beside | None = None,
 ) -> tuple[State, History]:
     """Call a compiled `advance_by(state, epochs)` part by part, then `progress(done, epochs)`.
 
-    All parts are equally long, so that one program serves them all; where nobody looks there is one part, if its epochs
-    are not given. The state may carry a leading vmap axis: histories are joined along their last axis, the epochs.
+    All parts are equally long, so that one program serves them all; where nobody looks and nothing is kept there is one
+    part, if its epochs are not given. The state may carry a leading vmap axis: histories are joined along their last
+    axis, the epochs. checkpoint: where it goes on, and keeps what is done. more: arrays that `advance_by` changes in
+    place, kept with it.
     """
     _check_epochs(epochs)
-    part = part or (epochs if progress is unseen else _part(epochs))
-    histories = []
-    for done in range(part, epochs + 1, part):
+    part = part or (epochs if progress is unseen and checkpoint is None else _part(epochs))
+    beside: Beside = {} if more is None else more
+    found = None if checkpoint is None else checkpoint.load(state)
+    before, histories = 0, []
+    if found is not None:
+        state, histories = found.state, [found.history]
+        beside.update(found.more)
+        before = jax.tree.leaves(found.history)[0].shape[-1]
+        progress(before, epochs)
+    for done in range(before + part, epochs + 1, part):
         state, history = advance_by(state, part)
         histories.append(history)
+        if checkpoint is not None:
+            checkpoint.save(Kept(state, _joined(histories), beside), now=done == epochs)
         progress(done, epochs)
-    return state, jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=-1), *histories)
+    return state, _joined(histories)
+
+
+def _joined(histories: list[History]) -> History:
+    return jax.tree.map(lambda *parts: np.concatenate(parts, axis=-1), *histories)
 
 
 def check_finite(parameters: Parameters, what: str) -> None:

@@ -31,6 +31,7 @@ def run_compare(command: Compare, results: TextIO) -> int:
         command.candidates,
         command.tolerance,
         learning_epochs(command),
+        command.tune,
         options,
     )
     check_writable(command.out)

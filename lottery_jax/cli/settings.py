@@ -50,6 +50,9 @@ class Compare(TaskOptions):
     """Kept fractions of the learned masks and trained tickets."""
     epochs: int | None = None
     """Epochs of the learned masks, and of each training of trained tickets; 50 on digits, 10 elsewhere if left out."""
+    tune: tuple[float, ...] = ()
+    """Factors of each learner's own learning rate to try, for example 0.3 1 3; the best on the validation split
+    counts."""
     out: Path = Path("runs")
     """Folder for the results; each configuration gets its own folder inside."""
     quiet: bool = False

@@ -7,6 +7,7 @@ that every number is one of the file. What is recorded is never run again; a kil
 import contextlib
 import dataclasses
 import math
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,8 @@ class Protocol:
     """What a comparison asks of its methods.
 
     methods: in the order of the report, each after the one it builds on. keeps: kept fractions of the methods that
-    sweep. options: what is not usual of the methods' own options, for the configuration.
+    sweep. tune: factors of each learner's own learning rate, the best of which on the validation split counts.
+    options: what is not usual of the methods' own options, for the configuration.
     """
 
     methods: tuple[Method, ...]
@@ -45,6 +47,7 @@ class Protocol:
     candidates: int = 21
     tolerance: float = 0.01
     epochs: int = 10
+    tune: tuple[float, ...] = ()
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
@@ -58,6 +61,8 @@ class Protocol:
             raise InputError(f"keeps {keeps} must be kept fractions in [0, 1]; for example --keeps 0.1 0.5")
         if len(set(keeps)) < len(keeps):
             raise InputError(f"keeps {keeps} must differ; leave out the second of equal ones")
+        if not all(0 < factor < math.inf for factor in self.tune) or len(set(self.tune)) < len(self.tune):
+            raise InputError(f"tune {self.tune} must be different positive factors; for example --tune 0.3 1 3")
         if self.epochs < 1:
             raise InputError(f"epochs {self.epochs} must be 1 or more; leave --epochs out for the default")
 
@@ -76,6 +81,7 @@ def configuration(protocol: Protocol, task: Task) -> dict[str, Any]:
         "candidates": protocol.candidates,
         "tolerance": protocol.tolerance,
         "learning_epochs": protocol.epochs,
+        **({"tune": list(protocol.tune)} if protocol.tune else {}),
         **({"options": dict(protocol.options)} if protocol.options else {}),
     }
 
@@ -188,6 +194,7 @@ class Comparison:
             source=describe(measured.ticket.network),
             evaluated=measured.evaluated,
             trained=certificate.trained,
+            learning_rate=measured.ticket.header.settings.get("learning_rate") if self.protocol.tune else None,
         )
 
     def _find(self, method: Method, seed: int, keeps: Sequence[float | None]) -> Stopwatch | None:
@@ -206,6 +213,8 @@ class Comparison:
             self.protocol.epochs,
             on_file,
             self._stages(method, seed)("finding"),
+            self.protocol.tune,
+            unfinished := self.folder / "unfinished" / f"{method.label}-seed{seed}",
         )
         with Stopwatch() as watch:
             tickets = method.find(bench, seed, [keep for keep in keeps if keep is not None])
@@ -214,6 +223,7 @@ class Comparison:
                 self._path(method, seed, keep).unlink(missing_ok=True)
             else:
                 ticket.save(self._path(method, seed, keep))
+        shutil.rmtree(unfinished, ignore_errors=True)
         return watch if tickets else None
 
     def _need(self, model: Method, method: Method, seed: int) -> None:

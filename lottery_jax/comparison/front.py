@@ -47,6 +47,7 @@ def compare(
     candidates: int = 21,
     tolerance: float = 0.01,
     epochs: int = 10,
+    tune: Sequence[float] = (),
     out: str | os.PathLike[str] = "runs",
     progress: Progress = unseen,
 ) -> list[Record]:
@@ -54,7 +55,8 @@ def compare(
 
     methods: by name, or your own, a `Method`, `Construction` or `Learner` or its class; the usual ones if left out.
     seeds: of the random sources. keeps: kept fractions of learned masks. candidates: n per weight, for all methods
-    alike. epochs: of the training of masks. Finished methods and seeds are found again in the folder. progress: called
+    alike. epochs: of the training of masks. tune: factors of each learner's own learning rate to try; the best on the
+    validation split counts. Finished methods and seeds are found again in the folder. progress: called
     with (done, total) of the method at hand.
     """
     known, wanted, options = all_methods(), [], {}
@@ -71,7 +73,7 @@ def compare(
         wanted.append(own.label)
     wanted = wanted or [label for label, method in known.items() if method.usual]
     chosen = tuple(method for label, method in known.items() if label in wanted)
-    protocol = Protocol(chosen, tuple(seeds), tuple(keeps), candidates, tolerance, epochs, options)
+    protocol = Protocol(chosen, tuple(seeds), tuple(keeps), candidates, tolerance, epochs, tuple(tune), options)
     comparison = Comparison(task, protocol, Path(out), others=known, stages=lambda part: progress)
     with comparison.held():
         records = [record for method, seed in comparison.pairs for record in comparison.run(method, seed)]

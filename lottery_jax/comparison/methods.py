@@ -2,14 +2,15 @@
 
 import abc
 import dataclasses
-import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import jax
 import numpy as np
 
+from lottery_jax.comparison.evaluation import accuracy
 from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.job import plan_job
 from lottery_jax.constructions.pensia import Pensia
@@ -23,7 +24,7 @@ from lottery_jax.learned.edge_popup import EdgePopup
 from lottery_jax.learned.registry import LEARNERS, SOURCES
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.target import Target
-from lottery_jax.progress import Progress
+from lottery_jax.progress import Progress, log
 from lottery_jax.tickets.ticket import Ticket, make_ticket
 from lottery_jax.trained.registry import TRAINED
 
@@ -38,7 +39,8 @@ class Bench:
     """What a method works with.
 
     target: the task's, batch normalisations folded. ticket: of the method named in `after`, for a seed, read back from
-    its file. progress: told (done, total) of the method's work.
+    its file. tune: factors of a learner's learning rate to choose from. progress: told (done, total) of the method's
+    work. checkpoints: the folder for what is not finished.
     """
 
     target: Target
@@ -48,6 +50,8 @@ class Bench:
     epochs: int
     ticket: Callable[[str, int], Ticket]
     progress: Progress
+    tune: tuple[float, ...] = ()
+    checkpoints: Path | None = None
 
     @property
     def gadget_source(self) -> Network:
@@ -150,37 +154,63 @@ class Learned(Method):
 
     @property
     def label(self) -> str:
-        return self.learner.name if self.learner.sources else f"{self.learner.name}-{self.source}"
+        return self.learner.name if self._one_source else f"{self.learner.name}-{self.source}"
 
     @property
     def about(self) -> str:
         words = _first_words(type(self.learner))
-        return words if self.learner.sources else f"{words} On {SOURCES[self.source].__doc__}"
+        return words if self._one_source else f"{words} On {SOURCES[self.source].__doc__}"
+
+    @property
+    def _one_source(self) -> bool:
+        """Whether the learner is put on this source alone, so that its own name says all."""
+        return len(self.learner.sources) == 1
 
     def check(self, candidates: int, tolerance: float) -> None:
         Pensia(candidates=candidates)
 
     def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> Sequence[Ticket | None]:
-        return _by_keep(self.learner.learn, bench, SOURCES[self.source](bench.gadget_source), seed, keeps)
+        return _by_keep(self.learner, bench, SOURCES[self.source](bench.gadget_source), seed, keeps)
 
 
 def _by_keep(
-    learn: Callable[..., list[Ticket]], bench: Bench, source: Network, seed: int, keeps: Sequence[float]
+    learner: Learner, bench: Bench, source: Network, seed: int, keeps: Sequence[float], **more: Any
 ) -> Sequence[Ticket | None]:
-    """What a learner finds, None for kept fractions whose training diverged."""
-    tickets = learn(
+    """What a learner finds for a seed, None for kept fractions whose training diverged.
+
+    Where a learning rate is to be chosen, the ticket that is best on the validation split stands for its kept fraction,
+    the first one of equal tickets.
+    """
+    rate = getattr(learner, "learning_rate", None)
+    rates = [] if rate is None else [rate * factor for factor in bench.tune]
+    tickets = learner.sweep(
         source,
         bench.dataset,
+        {"learning_rate": rates} if rates else {},
         seeds=[seed],
         keeps=keeps,
         epochs=bench.epochs,
         stored=bench.stored(source),
         progress=bench.progress,
+        checkpoints=bench.checkpoints,
+        **more,
     )
-    if not keeps or len(tickets) == len(keeps):
+    wanted = [float(keep) for keep in keeps] or [None]
+    if not rates and len(tickets) == len(wanted):
         return tickets
-    found = {ticket.header.settings["keep"]: ticket for ticket in tickets}
-    return [found.get(float(keep)) for keep in keeps]
+    found: list[Ticket | None] = []
+    for keep in wanted:
+        own = [ticket for ticket in tickets if ticket.header.settings.get("keep") == keep]
+        right = [accuracy(ticket.forward(), bench.dataset.validation) for ticket in own]
+        for ticket, value in zip(own, right, strict=True) if rates else ():
+            told = f"{learner.name}, seed {seed}" + ("" if keep is None else f", keep {keep:g}")
+            log.info("%s: %.2f %% of the validation split at %g", told, 100 * value, _rate(ticket))
+        found.append(own[int(np.argmax(right))] if own else None)
+    return found
+
+
+def _rate(ticket: Ticket) -> float:
+    return ticket.header.settings["learning_rate"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,8 +228,7 @@ class Started(Method):
 
     def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> Sequence[Ticket | None]:
         model = bench.ticket("pensia-smallest", seed)
-        learn = functools.partial(self.learner.learn, start={seed: model})
-        return _by_keep(learn, bench, model.network, seed, keeps)
+        return _by_keep(self.learner, bench, model.network, seed, keeps, start={seed: model})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -63,6 +63,8 @@ class Record:
     """The source network in words."""
     trained: bool | None = None
     """Whether its weights were trained, and not only chosen among random ones."""
+    learning_rate: float | None = None
+    """The learning rate that was chosen on the validation split, where one was."""
     device: str | None = None
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
 

@@ -39,7 +39,6 @@ class HardConcrete(ScoreLearner):
     """What the expected kept fraction counts in the loss; more keeps fewer."""
 
     def optimizer(self, epochs: int, examples: int) -> optax.GradientTransformation:
-        super().optimizer(epochs, examples)  # its refusals
         steps = epochs * steps_per_epoch(examples, self.batch_size)
         return optax.adam(optax.cosine_decay_schedule(self.learning_rate, steps))
 

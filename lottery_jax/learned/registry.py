@@ -3,16 +3,24 @@
 from collections.abc import Callable
 
 from lottery_jax.learned.base import Learner
+from lottery_jax.learned.biprop import Biprop
 from lottery_jax.learned.edge_popup import EdgePopup
+from lottery_jax.learned.evolution import Evolution
 from lottery_jax.learned.gem_miner import GemMiner
 from lottery_jax.learned.hard_concrete import HardConcrete
 from lottery_jax.learned.iterand import IteRand
+from lottery_jax.learned.multi_bit import MultiBitSupermask
+from lottery_jax.learned.signed_supermask import SignedSupermask
 from lottery_jax.learned.sources import plain_source, wide_source
 from lottery_jax.learned.supermask import RescaledSupermask, Supermask
 from lottery_jax.networks.network import Network
 
 LEARNERS: dict[str, type[Learner]] = {
-    learner.name: learner for learner in (EdgePopup, IteRand, Supermask, RescaledSupermask, GemMiner, HardConcrete)
+    learner.name: learner
+    for learner in (
+        *(EdgePopup, IteRand, Supermask, RescaledSupermask, GemMiner, HardConcrete),
+        *(Biprop, SignedSupermask, MultiBitSupermask, Evolution),
+    )
 }
 
 

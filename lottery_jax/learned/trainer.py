@@ -1,25 +1,31 @@
-"""The compiled training of scores: one program for all runs (seed, kept fraction) of a learner on a source."""
+"""The compiled training of scores: one program for all runs (seed, kept fraction, numbers) of a learner on a source."""
 
+import copy
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lottery_jax.checkpoints import Beside, Checkpoint
 from lottery_jax.data import Dataset, Split
-from lottery_jax.lanes import over_lanes, stacked
-from lottery_jax.learned.scores import Tensors, keep_counts, kept_factors
+from lottery_jax.data.augment import augment
+from lottery_jax.lanes import Lanes, stacked
+from lottery_jax.learned.scores import Tensors, keep_counts
 from lottery_jax.networks.gates import FixedGate
-from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import Gate
+from lottery_jax.networks.network import Network, Redraws
+from lottery_jax.networks.node import Gate, child_path
 from lottery_jax.networks.top_k import kept_count
 from lottery_jax.progress import Progress
+from lottery_jax.storage.sealed import digest
 from lottery_jax.tickets.ticket import Ticket, make_ticket
-from lottery_jax.training import History, State, advance, begin, drive
+from lottery_jax.training import History, State, advance, begin, drive, on_split
 
 if TYPE_CHECKING:
     from lottery_jax.learned.search import ScoreLearner
@@ -28,174 +34,284 @@ SCALE_IMAGES = 256  # training images that the gains are measured on
 _LAST = 2**31 - 1  # folded into a run's key for what is chosen at random when the training is over
 
 
+class Asked(NamedTuple):
+    """One training: the learner with its numbers, a seed, and the kept fraction where there is one."""
+
+    learner: "ScoreLearner"
+    seed: int
+    keep: float | None
+
+
 class Run(NamedTuple):
-    """What a run is given: the place of its seed [R], kept counts {name: [R]} and in all [R], gains {name: [R]}."""
+    """What a run is given: the place of its seed [R], kept counts {name: [R]} and in all [R], gains {name: [R]}.
+
+    numbers: the options of the learner that are floats {name: [R]}.
+    """
 
     place: jax.Array
     counts: Tensors
     total: jax.Array
     gains: Tensors
+    numbers: Tensors
+
+
+class Common(NamedTuple):
+    """What runs share: random tensors {name: [S, ...]} of each seed, stored tensors, and the splits."""
+
+    sources: Tensors
+    stored: Tensors
+    train: Split
+    validation: Split
+
+
+def numbers_of(learner: "ScoreLearner") -> dict[str, float]:
+    """The options that are floats: they are traced."""
+    kinds = {field.name: field.type for field in dataclasses.fields(learner)}
+    return {name: getattr(learner, name) for name, kind in kinds.items() if kind in (float, "float")}
+
+
+def with_numbers(learner: "ScoreLearner", numbers: Mapping[str, Any]) -> "ScoreLearner":
+    """The learner with traced numbers, which nothing checks."""
+    made = copy.copy(learner)
+    for name, value in numbers.items():
+        object.__setattr__(made, name, value)
+    return made
+
+
+def without_numbers(learner: "ScoreLearner") -> "ScoreLearner":
+    """What of a learner makes its program: equal for two that differ in numbers alone."""
+    return with_numbers(learner, dict.fromkeys(numbers_of(learner), 0.0))
 
 
 def train_runs(
     trainer: "Trainer",
     dataset: Dataset,
-    runs: Sequence[tuple[int, float | None]],
+    runs: Sequence[Asked],
     stored: Mapping[str, np.ndarray],
     start: Mapping[int, Ticket],
     progress: Progress,
+    checkpoints: Path | None,
 ) -> list[Ticket | None]:
-    """The tickets of runs (seed, keep) that one program trains, None for those that diverged."""
+    """The tickets of runs that one program trains, None for those that diverged."""
     network, learner = trainer.network, trainer.learner
-    seeds = list(dict.fromkeys(seed for seed, _ in runs))
-    asked = [1.0 if keep is None else keep for _, keep in runs]
-    counts = stacked(keep_counts(network, keep) for keep in asked)
-    size = sum(drawn.size for drawn in network.drawn.values())
-    totals = jnp.asarray(np.array([kept_count(keep, size) for keep in asked], np.int32))
+    seeds = list(dict.fromkeys(run.seed for run in runs))
     redraws = {seed: {name: ticket.redraws(name) for name in network.drawn} for seed, ticket in start.items()}
     first = {seed: learner.initial(network, seed) for seed in seeds}
     first |= {seed: learner.started(first[seed], start[seed].masks) for seed in seeds if seed in start}
-    scores = stacked(first[seed] for seed, _ in runs)
+    scores = stacked(first[run.seed] for run in runs)
     # Where weights are drawn again in a training, each run has its own; else those of one seed share them.
-    drawn_for = [seed for seed, _ in runs] if learner.renews else seeds
-    sources = stacked(network.draw(seed, redraws.get(seed)) for seed in drawn_for)
+    drawn_for = [run.seed for run in runs] if learner.renews else seeds
+    again = _Redrawn([redraws.get(run.seed, {}) for run in runs])
     fixed = {name: jnp.asarray(value) for name, value in stored.items()}
-    train = Split(jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels))
-    gains = {name: jnp.asarray(np.full(len(runs), gain, np.float32)) for name, gain in network.gains.items()}
-    places = range(len(runs)) if learner.renews else [seeds.index(seed) for seed, _ in runs]
-    run = Run(jnp.asarray(np.array(places, np.int32)), counts, totals, gains)
-    keys = jnp.stack([jax.random.key(seed % 2**32) for seed, _ in runs])
-    if learner.normalise:
-        run = run._replace(gains=trainer.unit_gains(sources, fixed, train, run, scores, keys))
-    again = [redraws.get(seed, {}) for seed, _ in runs]
+    common = trainer.lanes.common(
+        Common(
+            stacked(network.draw(seed, redraws.get(seed)) for seed in drawn_for),
+            fixed,
+            *(Split(jnp.asarray(s.images), jnp.asarray(s.labels)) for s in (dataset.train, dataset.validation)),
+        )
+    )
+    places = range(len(runs)) if learner.renews else [seeds.index(run.seed) for run in runs]
+    run = _as_run(network, runs, places)
+    keys = jnp.stack([jax.random.key(run.seed % 2**32) for run in runs])
+    if learner.scale == "unit":
+        run = run._replace(gains=trainer.unit_gains(common, run, scores, keys))
 
     def advance_by(state: State, epochs: int) -> tuple[State, History]:
-        nonlocal sources, again
-        epoch = int(state.epoch[0])
-        if learner.renews and epoch:
+        nonlocal common
+        if learner.renews and (epoch := int(state.epoch[0])):
             masks = jax.device_get(trainer.chosen(state.parameters, run, keys))
-            own = [{name: mask[at] for name, mask in masks.items()} for at in range(len(runs))]
-            again = [learner.renewed(network, seed, epoch, own[at], again[at]) for at, (seed, _) in enumerate(runs)]
-            sources = stacked(network.draw(seed, again[at]) for at, (seed, _) in enumerate(runs))
-        return trainer.advance(state, sources, fixed, train, run, epochs)
+            for at, (own, seed, _) in enumerate(runs):
+                kept = {name: mask[at] for name, mask in masks.items()}
+                again.set(at, own.renewed(network, seed, epoch, kept, again.of(at)))
+            sources = stacked(network.draw(own.seed, again.of(at)) for at, own in enumerate(runs))
+            common = common._replace(sources=trainer.lanes.common(sources))
+        return trainer.advance(state, common, run, keys, epochs)
 
-    state = trainer.begin(scores, keys)
-    part = 1 if learner.renews else None
-    state, history = drive(advance_by, state, epochs=trainer.epochs, progress=progress, part=part)
+    state, history = drive(
+        advance_by,
+        trainer.begin(scores, keys),
+        epochs=trainer.epochs,
+        progress=progress,
+        part=1 if learner.renews else None,
+        checkpoint=checkpoints and Checkpoint(checkpoints, _configuration(trainer, dataset, runs, stored, start)),
+        more=again,
+    )
     finite = np.all(
         [np.isfinite(s).reshape(len(runs), -1).all(1) for s in jax.device_get(state.parameters).values()], 0
     )
     masks, gains = jax.device_get((trainer.chosen(state.parameters, run, keys), run.gains))
     tickets: list[Ticket | None] = []
-    for at, (seed, keep) in enumerate(runs):
+    for at, (own, seed, keep) in enumerate(runs):
         if not finite[at]:
             tickets.append(None)
             continue
-        own = {name: mask[at] for name, mask in masks.items()}
-        factors = kept_factors(network, own, learner.rescaling)
+        kept = {name: mask[at] for name, mask in masks.items()}
+        factors = learner.gain_factors(network, seed, kept)
         tickets.append(
             make_ticket(
                 network.with_gains(
                     {name: float(np.float32(values[at] * factors[name])) for name, values in gains.items()}
                 ),
                 seed=seed,
-                masks=own,
+                masks=kept,
                 method=learner.name,
                 stored=stored,
-                redraws=again[at],
+                redraws=again.of(at),
                 settings={
-                    **dataclasses.asdict(learner),
+                    **dataclasses.asdict(own),
                     "epochs": trainer.epochs,
                     "data": dataset.name,
                     **({} if keep is None else {"keep": float(keep)}),
                     "loss": float(history["loss"][at, -1]),
+                    "by_epoch": {name: values[at].tolist() for name, values in history.items()},
                 },
             )
         )
     return tickets
 
 
+def _as_run(network: Network, runs: Sequence[Asked], places: Sequence[int]) -> Run:
+    """What the runs are given, gains as drawn or as their kept fractions ask."""
+    asked = [1.0 if run.keep is None else run.keep for run in runs]
+    counts = [keep_counts(network, keep) for keep in asked]
+    size = sum(drawn.size for drawn in network.drawn.values())
+    totals = jnp.asarray(np.array([kept_count(keep, size) for keep in asked], np.int32))
+    gains = {name: np.full(len(runs), gain, np.float32) for name, gain in network.gains.items()}
+    if runs[0].learner.scale == "keep":
+        for path, source in network.sources.items():
+            for name in source.drawn():
+                own = child_path(path, name)
+                kept = np.array([max(int(count[own]), 1) for count in counts])
+                gains[child_path(path, "gain")] *= np.float32(np.sqrt(network.drawn[own].size / kept))
+    numbers = stacked({k: np.float32(v) for k, v in numbers_of(run.learner).items()} for run in runs)
+    placed = {name: jnp.asarray(gain) for name, gain in gains.items()}
+    return Run(jnp.asarray(np.array(places, np.int32)), stacked(counts), totals, placed, numbers)
+
+
+def _configuration(
+    trainer: "Trainer",
+    dataset: Dataset,
+    runs: Sequence[Asked],
+    stored: Mapping[str, np.ndarray],
+    start: Mapping[int, Ticket],
+) -> dict[str, Any]:
+    """Everything that a training depends on."""
+    return {
+        "learner": trainer.learner.name,
+        "runs": [[dataclasses.asdict(run.learner), run.seed, run.keep] for run in runs],
+        "network": trainer.network.to_json(),
+        "data": dataset.fingerprint,
+        "epochs": trainer.epochs,
+        "stored": digest("", {name: np.asarray(value) for name, value in stored.items()}),
+        "start": {str(seed): hashlib.sha256(ticket.to_bytes()).hexdigest() for seed, ticket in start.items()},
+    }
+
+
+class _Redrawn(Beside):
+    """The redraws of each run, by place and tensor."""
+
+    def __init__(self, redraws: Sequence[Redraws]) -> None:
+        for at, own in enumerate(redraws):
+            self.set(at, own)
+
+    def set(self, at: int, redraws: Redraws) -> None:
+        self.update({f"{at} {name}": rows for name, rows in redraws.items()})
+
+    def of(self, at: int) -> Redraws:
+        own = f"{at} "
+        return {name.removeprefix(own): rows for name, rows in self.items() if name.startswith(own)}
+
+
 @dataclasses.dataclass(frozen=True)
 class Trainer:
-    """The compiled parts of a training, over the runs [R]; `sources` are one per seed.
+    """The compiled parts of a training, over the runs [R].
 
-    Equal trainers share their compiled programs, from one call of `learn` to the next.
+    Equal trainers share their compiled programs, from one call of `learn` to the next. learner: without its numbers,
+    which each run has.
     """
 
     network: Network
     learner: "ScoreLearner"
     epochs: int
     examples: int
-    together: int
+    lanes: Lanes
 
-    def optimizer(self) -> optax.GradientTransformation:
-        return self.learner.optimizer(self.epochs, self.examples)
-
-    def gates(self, scores: Tensors, run: Run, key: jax.Array) -> Callable[[str], Gate]:
-        """The gates of a step."""
-        masks = self.learner.masks(scores, run, key)
+    def gates(self, masks: Tensors) -> Callable[[str], Gate]:
+        """The gates of a step, from its masks."""
         if power := self.learner.rescaling:
             masks = {name: mask * (mask.size / jnp.maximum(mask.sum(), 1)) ** power for name, mask in masks.items()}
         return lambda name: FixedGate(masks[name])
 
     @functools.partial(jax.jit, static_argnums=0)
-    def unit_gains(
-        self, sources: Tensors, fixed: Tensors, train: Split, runs: Run, scores: Tensors, keys: jax.Array
-    ) -> Tensors:
+    def unit_gains(self, common: Common, runs: Run, scores: Tensors, keys: jax.Array) -> Tensors:
         """Gains {name: [R]} for unit outputs under the first masks."""
 
-        def one(arguments):
-            run, scores, key = arguments
-            counts = jax.tree.map(jnp.int32, self.learner.first_counts(self.network, run.counts))
-            images = jnp.asarray(train.images)[:SCALE_IMAGES]
-            tensors = {**_at(sources, run.place), **fixed}
-            gates = self.gates(scores, run._replace(counts=counts), key)
-            return self.network.measured_gains(tensors, gates, images)
+        def one(own: tuple, common: Common) -> Tensors:
+            run, scores, key = own
+            learner = with_numbers(self.learner, run.numbers)
+            counts = jax.tree.map(jnp.int32, learner.first_counts(self.network, run.counts))
+            masks = learner.masks(scores, run._replace(counts=counts), key)
+            images = jnp.asarray(common.train.images)[:SCALE_IMAGES]
+            tensors = {**_at(common.sources, run.place), **common.stored}
+            return self.network.measured_gains(tensors, self.gates(masks), images)
 
-        return over_lanes(one, (runs, scores, keys), self.together)
+        return self.lanes.over(one, (runs, scores, keys), common)
 
     @functools.partial(jax.jit, static_argnums=0)
     def begin(self, scores: Tensors, keys: jax.Array) -> State:
         """The state of each run before the first epoch."""
-        return jax.vmap(lambda scores, key: begin(scores, key=key, optimizer=self.optimizer()))(scores, keys)
+        optimizer = self.learner.optimizer(self.epochs, self.examples)
+        return jax.vmap(lambda scores, key: begin(scores, key=key, optimizer=optimizer))(scores, keys)
 
-    @functools.partial(jax.jit, static_argnums=(0, 6), donate_argnums=1)
-    def advance(
-        self, state: State, sources: Tensors, fixed: Tensors, train: Split, runs: Run, epochs: int
-    ) -> tuple[State, History]:
-        """Train all runs for some more epochs."""
+    @functools.partial(jax.jit, static_argnums=(0, 5), donate_argnums=1)
+    def advance(self, state: State, common: Common, runs: Run, keys: jax.Array, epochs: int) -> tuple[State, History]:
+        """Train all runs for some more epochs; histories have the validation split under the masks that are left."""
 
-        def one(arguments):
-            state, run = arguments
-            tensors = {**_at(sources, run.place), **fixed, **run.gains}
+        def one(own: tuple, common: Common) -> tuple[State, History]:
+            state, run, key = own
+            learner: ScoreLearner = with_numbers(self.learner, run.numbers)
+            tensors = {**_at(common.sources, run.place), **common.stored, **run.gains}
+
+            def logits(masks: Tensors, images: jax.Array) -> jax.Array:
+                return self.network.module(tensors, self.gates(masks))(images)  # type: ignore[operator]
 
             def loss(scores, images, labels, key):
-                logits = self.network.module(tensors, self.gates(scores, run, key))(images)  # type: ignore[operator]
-                value = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-                return value + self.learner.penalty(scores, run), {}
+                found = logits(learner.masks(scores, run, key), images)
+                value = optax.softmax_cross_entropy_with_integer_labels(found, labels).mean()
+                return value + learner.penalty(scores, run), {}
 
-            return advance(
+            def validated(scores: Tensors) -> History:
+                chosen = learner.chosen(scores, run, jax.random.fold_in(key, _LAST))
+                masks = {name: mask.astype(jnp.float32) for name, mask in chosen.items()}
+                return on_split(lambda images: logits(masks, images), common.validation)
+
+            state, history = advance(
                 loss,
                 state,
-                train,
-                optimizer=self.optimizer(),
+                common.train,
+                optimizer=learner.optimizer(self.epochs, self.examples),
                 epochs=epochs,
-                batch_size=self.learner.batch_size,
-                project=self.learner.projected,
-                between=lambda scores, epoch: self.learner.between(scores, run, epoch, self.epochs),
+                batch_size=learner.batch_size,
+                measure=validated if len(common.validation) else None,
+                project=learner.projected,
+                between=lambda scores, epoch: learner.between(scores, run, epoch, self.epochs),
+                augment=augment(learner.augment),
             )
+            measured = history.pop("measure", {})
+            return state, history | {f"validation_{name}": value for name, value in measured.items()}
 
-        return over_lanes(one, (state, runs), self.together)
+        return self.lanes.over(one, (state, runs, keys), common)
 
     @functools.partial(jax.jit, static_argnums=0)
     def chosen(self, scores: Tensors, runs: Run, keys: jax.Array) -> Tensors:
         """The boolean masks that are left."""
 
-        def one(arguments):
-            scores, run, key = arguments
-            return self.learner.chosen(scores, run, jax.random.fold_in(key, _LAST))
+        def one(own: tuple, common: None) -> Tensors:
+            scores, run, key = own
+            learner = with_numbers(self.learner, run.numbers)
+            return learner.chosen(scores, run, jax.random.fold_in(key, _LAST))
 
-        return over_lanes(one, (scores, runs, keys), self.together)
+        return self.lanes.over(one, (scores, runs, keys), None)
 
 
 def _at(tensors: Tensors, place: jax.Array) -> Tensors:

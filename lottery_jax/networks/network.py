@@ -135,10 +135,20 @@ class Network:
             for name, own in source.trained.items()
         }
 
+    @functools.cached_property
+    def frozen(self) -> dict[str, str]:
+        """Random tensors whose weights are added as they were drawn, by the name of the one whose places they have."""
+        return {
+            child_path(path, name): child_path(path, own)
+            for path, source in self.sources.items()
+            for name, own in source.frozen.items()
+        }
+
     @property
     def source_weights(self) -> int:
-        """Number of random weights (those that several rows share are counted once)."""
-        return sum(tensor.blocks * tensor.width for tensor in self.drawn.values())
+        """Number of random weights (those that are used several times are counted once)."""
+        again = set(self.frozen.values())
+        return sum(tensor.weights for name, tensor in self.drawn.items() if name not in again)
 
     def replaced(self, leaf: Callable[[str, Node], Node]) -> "Network":
         """The same network with each leaf made anew from its path and itself."""

@@ -17,11 +17,12 @@ from lottery_jax.networks.node import Node
 from lottery_jax.networks.sources.copies import Copies
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.sources.single import Single
-from lottery_jax.networks.sources.trained import Trained
+from lottery_jax.networks.sources.tied import Tied
+from lottery_jax.networks.sources.trained import PartlyTrained, Trained
 
 KINDS: tuple[type[Node], ...] = (
     *(Dense, Conv, Relu, LeakyRelu, Tanh, Sigmoid, Gelu, MaxPool, AveragePool, GlobalPool, Flatten, Tokens, Normalize),
     *(BatchNorm, LayerNorm, PositionEmbedding, Attention, Chain, Residual, Bag, BagTensor),
-    *(Single, Copies, Gadget, Trained),
+    *(Single, Copies, Gadget, Tied, Trained, PartlyTrained),
 )
 NODES: dict[str, type[Node]] = {node.kind: node for node in KINDS}

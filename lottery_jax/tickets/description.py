@@ -26,10 +26,13 @@ def description_bits(ticket: Ticket) -> dict[str, int]:
         for name, drawn in network.drawn.items()
         if (rows := content.tensors.get(f"redraws.{name}")) is not None
     )
-    masks = sum(subset_bits(drawn.size, kept_bits(content, name)) for name, drawn in network.drawn.items())
+    kept = {name: kept_bits(content, name) for name in network.drawn}
+    # What is frozen is some of what its mate's mask does not keep.
+    room = {own: max(network.drawn[own].size - kept[name], kept[own]) for name, own in network.frozen.items()}
+    masks = sum(subset_bits(room.get(name, drawn.size), kept[name]) for name, drawn in network.drawn.items())
     # Weights that were trained are stored where the mask keeps them, and known to be zero elsewhere.
     stored = {name: math.prod(shape) for name, shape in network.tensors.items()}
-    stored |= {own: kept_bits(content, name) for name, own in network.trained.items()}
+    stored |= {own: kept[name] for name, own in network.trained.items()}
     return {
         "header": 8 * len(tree) + 64,
         "redraws": math.ceil(redraws),

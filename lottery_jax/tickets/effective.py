@@ -23,7 +23,8 @@ _SLICE = 1 << 18  # random weights looked at at once
 class Leaf:
     """One approximated tensor of a ticket: the random leaf it belongs to, and what that leaf's weights count.
 
-    trained: the stored tensor whose weights stand in place of the random ones, if there is one.
+    trained: the stored tensor whose weights stand in place of the random ones, if there is one. frozen: the random
+    tensor whose kept weights are added to those, if there is one.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Leaf:
     edges: dict[str, np.ndarray]
     redraws: np.ndarray
     trained: str | None = None
+    frozen: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,7 +61,8 @@ def approximated_leaves(ticket: Ticket) -> Iterator[Leaf]:
                 continue  # stored as it is: the bias of weights that were trained
             name = child_path(path, own)
             drawn, trained = ticket.network.drawn[name], ticket.network.trained.get(name)
-            yield Leaf(name, source, own, drawn, source.signs(own, given), edges, ticket.redraws(name), trained)
+            frozen = ticket.network.frozen.get(name)
+            yield Leaf(name, source, own, drawn, source.signs(own, given), edges, ticket.redraws(name), trained, frozen)
 
 
 def effective_slices(
@@ -84,23 +87,37 @@ def effective_slices(
 
 def effective(ticket: Ticket, leaf: Leaf, first: int, count: int) -> Effective:
     """The weights at flat positions first ... first + count - 1, `first` a multiple of 8, of one tensor."""
-    drawn = leaf.drawn
-    bits = count * drawn.width
-    packed = ticket.content.read(f"mask.{leaf.name}", first * drawn.width // 8, (bits + 7) // 8)
-    kept = np.flatnonzero(np.unpackbits(packed, count=bits, bitorder="little"))
-    row, column = np.divmod(kept, drawn.width)
-    begin, end = first // drawn.shared, (first + count - 1) // drawn.shared + 1
-    attempts = attempts_of(leaf.redraws, begin, end)
-    block = (first + row) // drawn.shared
+    row, column = _kept(ticket, leaf.name, leaf.drawn.width, first, count)
     if leaf.trained is None:
-        weights = drawn.draw_columns(ticket.seed, block, column, attempts[block - begin]).astype(np.float64)
+        weights = _drawn(ticket, leaf.drawn, leaf.redraws, first, count, row, column)
     else:
         weights = ticket.content.read(f"stored.{leaf.trained}", first, count)[row].astype(np.float64)
+    if leaf.frozen is not None:
+        more, place = _kept(ticket, leaf.frozen, leaf.drawn.width, first, count)
+        same = _drawn(ticket, leaf.drawn, ticket.redraws(leaf.frozen), first, count, more, place)
+        row, column, weights = (np.concatenate(both) for both in ((row, more), (column, place), (weights, same)))
     values = np.empty((len(leaf.signs), count))
     for place, sign in enumerate(leaf.signs):
         each = weights * leaf.source.coefficients(leaf.own, first + row, column, sign, leaf.edges)
         values[place] = np.bincount(row, each, count)
-    return Effective(leaf.name, first, values, len(kept))
+    return Effective(leaf.name, first, values, len(row))
+
+
+def _kept(ticket: Ticket, name: str, width: int, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows, counted from `first`, and columns of the kept weights among `count` rows of a random tensor."""
+    bits = count * width
+    packed = ticket.content.read(f"mask.{name}", first * width // 8, (bits + 7) // 8)
+    return np.divmod(np.flatnonzero(np.unpackbits(packed, count=bits, bitorder="little")), width)
+
+
+def _drawn(
+    ticket: Ticket, drawn: Drawn, redraws: np.ndarray, first: int, count: int, row: np.ndarray, column: np.ndarray
+) -> np.ndarray:
+    """Random weights at these rows, counted from `first`, and columns, from the seed, float64."""
+    begin, end = first // drawn.shared, (first + count - 1) // drawn.shared + 1
+    block = (first + row) // drawn.shared
+    attempts = attempts_of(redraws, begin, end)
+    return drawn.draw_columns(ticket.seed, block, column, attempts[block - begin]).astype(np.float64)
 
 
 def effective_weights(ticket: Ticket) -> dict[str, np.ndarray]:

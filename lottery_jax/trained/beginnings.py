@@ -13,7 +13,9 @@ from lottery_jax.networks.sources.drawn import ATTEMPT_STRIDE, Drawn
 
 Beginning = Literal["rewind", "reinit", "reshuffle", "constant"]
 MOST_ROUNDS = 1 << 12
-_STREAM = 3 << 30  # new weights are drawn from streams that neither the source's tensors use nor the scores of learners
+NEW_STREAM = (
+    3 << 30
+)  # new weights are drawn from streams that neither the source's tensors use nor the scores of learners
 
 
 def beginning_weights(
@@ -32,7 +34,7 @@ def beginning_weights(
     """
     if beginning == "rewind":
         return np.where(mask, rewound, np.float32(0))
-    own = dataclasses.replace(drawn, stream=_STREAM + round_number * ATTEMPT_STRIDE + drawn.stream)
+    own = dataclasses.replace(drawn, stream=NEW_STREAM + round_number * ATTEMPT_STRIDE + drawn.stream)
     fresh = own.draw_all(seed, NO_REDRAWS)
     if beginning == "reshuffle":
         found = np.zeros_like(rewound)

@@ -12,8 +12,9 @@ from lottery_jax.learned.inits import fan_in, fan_out
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Node, Operation, child_path
 from lottery_jax.networks.sources.single import Single
-from lottery_jax.networks.sources.trained import Trained
+from lottery_jax.networks.sources.trained import PartlyTrained, Trained
 from lottery_jax.sampler import Sampler
+from lottery_jax.storage.sealed import digest
 from lottery_jax.tickets.ticket import Ticket, make_ticket
 from lottery_jax.trained.pruning import MasksByName
 from lottery_jax.trained.retraining import ByName
@@ -29,17 +30,18 @@ def glorot(operation: Operation) -> float:
     return math.sqrt(2 / (fan_in(operation) + fan_out(operation)))
 
 
-def random_network(target: Network, *, trained: bool) -> Network:
+def random_network(target: Network, *, trained: bool, frozen: bool = False) -> Network:
     """The target's layers with normal weights of Glorot's deviation; its own weights are not used.
 
     trained: whether what becomes of the weights is stored; else they are drawn and masked, and biases all pruned.
+    frozen: whether pruned weights of what is trained may stay as they were drawn.
 
     >>> from lottery_jax.networks.node import Spec
     >>> from lottery_jax.networks.zoo.mlp import mlp
     >>> random_network(mlp((4, 3, 2), Spec((4,))), trained=True).tensors
     {'fc1.trained_weight': (3, 4), 'fc2.trained_weight': (2, 3)}
     """
-    kind = Trained if trained else Single
+    kind = (PartlyTrained if frozen else Trained) if trained else Single
 
     def leaf(path: str, node: Node) -> Node:
         return kind(node, Sampler.normal(glorot(node))) if isinstance(node, Operation) else node
@@ -59,11 +61,21 @@ def initial_tensors(random: Network, seed: int) -> ByName:
     return others | {name: drawn[name] for name in weight_names(random)}
 
 
+def beginnings_digest(tensors: ByName, masks: MasksByName) -> str:
+    """A digest of the weights that have masks, as a ticket says from where it was trained."""
+    return digest("", {name: tensors[name] for name in masks})
+
+
+def frozen_names(random: Network, frozen: MasksByName) -> MasksByName:
+    """Masks of frozen weights, by the names that these have in the network; of one without them, none."""
+    return {own: frozen[name] for name, own in random.frozen.items()}
+
+
 def trained_ticket(
     random: Network, seed: int, masks: MasksByName, tensors: ByName, settings: Mapping[str, Any], *, method: str
 ) -> Ticket:
-    """The ticket of tensors that were trained under masks."""
-    stored = {own: tensors[name] for name, own in random.trained.items()}
+    """The ticket of tensors that were trained under masks; those of frozen weights are among the masks."""
+    stored = {own: np.where(masks[name], tensors[name], np.float32(0)) for name, own in random.trained.items()}
     stored |= {name: tensors[name] for name in random.tensors if name not in stored}
     return make_ticket(random, seed=seed, masks=masks, method=method, stored=stored, settings=settings)
 

@@ -1,14 +1,15 @@
 """Magnitude pruning: train, prune, rewind, train again (Frankle & Carbin 2019, arXiv 1803.03635).
 
 The dense network of a seed is trained once for all kept fractions. Each round prunes what its criterion ranks last, the
-kept weights begin again where they began (or after some epochs, or elsewhere: `beginnings`), and are trained again. In
-`rounds` rounds the kept fraction falls geometrically.
+kept weights begin again where they began (or after some epochs, or elsewhere: `beginnings`), and are trained again;
+pruned ones are zero, or frozen (`pruned_weights`). In `rounds` rounds the kept fraction falls geometrically.
 """
 
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, get_args
+from pathlib import Path
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 
@@ -16,14 +17,39 @@ from lottery_jax.data import Dataset
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
 from lottery_jax.progress import Progress, unseen
-from lottery_jax.storage.sealed import digest
 from lottery_jax.tickets.ticket import Ticket
-from lottery_jax.trained.base import TrainedLearner, after_training
+from lottery_jax.trained.base import TrainedLearner, after_training, batches_digest
 from lottery_jax.trained.beginnings import MOST_ROUNDS, Beginning, beginning_weights
 from lottery_jax.trained.criteria import criterion
-from lottery_jax.trained.leaves import initial_tensors, random_network, trained_ticket, untrained_ticket, weight_names
+from lottery_jax.trained.dense import dense_runs
+from lottery_jax.trained.leaves import (
+    beginnings_digest,
+    frozen_names,
+    initial_tensors,
+    random_network,
+    trained_ticket,
+    untrained_ticket,
+    weight_names,
+)
+from lottery_jax.trained.pruned_weights import Action, frozen_mask
 from lottery_jax.trained.pruning import MasksByName, Scope, pruned
 from lottery_jax.trained.retraining import ByName, Finish, Start
+from lottery_jax.trained.sanity import MaskKind, changed_mask
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Run:
+    """One seed and kept fraction between two rounds.
+
+    last: what training made of each weight the last time that it was trained. found: of the last training.
+    """
+
+    seed: int
+    keep: float
+    masks: MasksByName
+    frozen: MasksByName
+    last: ByName
+    found: Finish
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +76,10 @@ class Magnitude(TrainedLearner):
     """Where kept weights begin: rewound, drawn anew, shuffled in their layer, or one size (the layer's deviation)."""
     same_sign: bool = False
     """Give weights that are not rewound the signs of those that would be."""
+    pruned_weights: Action = "zero"
+    """Pruned weights: zero; freeze, at their first values; movement, frozen where they moved away from zero."""
+    mask: MaskKind = "found"
+    """The mask that was found, or for comparison shuffled within each tensor, or inverted."""
     retrain: bool = True
     """Train after pruning; else the ticket is a mask of random weights."""
 
@@ -63,57 +93,79 @@ class Magnitude(TrainedLearner):
         epochs: int,
         stored: Mapping[str, np.ndarray] | None = None,
         progress: Progress = unseen,
+        checkpoints: Path | None = None,
     ) -> list[Ticket]:
-        """As in `Learner`, but nothing is taken from the source's leaves, nor from `stored`: all begins untrained."""
+        """As in `Learner`, but nothing is taken from the source's leaves, nor from `stored`: all begins untrained.
+
+        Nothing is kept of unfinished trainings.
+        """
         target, retrainings = source.target, self.rounds if self.retrain else self.rounds - 1
         self._check(target, dataset, seeds, keeps, epochs)
-        random = random_network(target, trained=self.retrain)
+        random = random_network(target, trained=self.retrain, frozen=self.pruned_weights != "zero")
         first = {seed: initial_tensors(random, seed) for seed in seeds}
         training, total = self.training(target, len(seeds) * len(keeps)), epochs + retrainings * (epochs - self.rewind)
-
-        def trained(starts: list[Start], over: int) -> list[Finish]:
-            told = lambda done: progress(over + done, total)  # noqa: E731
-            return training.runs(starts, dataset, epochs, earlier=self.rewind, told=told)
-
         whole = {name: np.ones(target.tensors[name], bool) for name in weight_names(random)}
-        dense = dict(zip(seeds, trained([Start(seed, first[seed], whole) for seed in seeds], 0), strict=True))
-        runs = list(itertools.product(seeds, keeps))
-        masks, found = [whole] * len(runs), [dense[seed] for seed, _ in runs]
+        none = {name: ~mask for name, mask in whole.items()}
+        starts = [Start(seed, first[seed], whole) for seed in seeds]
+        told = lambda done: progress(done, total)  # noqa: E731
+        all_dense = dense_runs(training, starts, dataset, epochs, earlier=self.rewind, told=told)
+        dense = {seeds[at]: finish for at, finish in self.survivors([(seed, None) for seed in seeds], all_dense)}
+        runs = [
+            _Run(seed, keep, whole, none, dense[seed].tensors, dense[seed])
+            for seed, keep in itertools.product(seeds, keeps)
+            if seed in dense
+        ]
         for number in range(1, self.rounds + 1):
-            masks = [
-                self._pruned(first[seed], found[at].tensors, masks[at], float(keep) ** (number / self.rounds))
-                for at, (seed, keep) in enumerate(runs)
-            ]
+            runs = [self._pruned(random, first[run.seed], run, number) for run in runs]
             if number > retrainings:
                 break
-            starts = [
-                Start(seed, self._beginning(random, dense[seed].earlier, mask, seed, number), mask, self.rewind)
-                for (seed, _), mask in zip(runs, masks, strict=True)
-            ]
-            found = trained(starts, epochs + (number - 1) * (epochs - self.rewind))
-        tickets = []
-        for (seed, keep), mask, last in zip(runs, masks, found, strict=True):
-            settings = self.settings(dataset, epochs, keep, mask) | {"dense_loss": float(dense[seed].loss[-1])}
-            if self.retrain:
-                settings |= after_training(last, self.rewind)
-                settings["rewound_sha256"] = digest("", {name: dense[seed].earlier[name] for name in mask})
-                tickets.append(trained_ticket(random, seed, mask, last.tensors, settings, method=self.name))
-            else:
-                constant = self.kept_weights == "constant"
-                tickets.append(
-                    untrained_ticket(random, seed, mask, first[seed], settings, method=self.name, constant=constant)
-                )
-        return tickets
+            starts = [self._start(random, first[run.seed], dense[run.seed].earlier, run, number) for run in runs]
+            over = epochs + (number - 1) * (epochs - self.rewind)
+            told = lambda done, over=over: progress(over + done, total)  # noqa: E731
+            found = training.runs(starts, dataset, epochs, told=told)
+            left = self.survivors([(run.seed, run.keep) for run in runs], found)
+            runs = [dataclasses.replace(runs[at], found=finish) for at, finish in left]
+        return [self._ticket(random, first[run.seed], dense[run.seed], run, dataset, epochs) for run in runs]
 
-    def _pruned(self, initial: ByName, final: ByName, masks: MasksByName, keep: float) -> MasksByName:
-        """The masks after one round more."""
-        score = criterion(self.criterion)
-        scores = {name: score(initial[name], final[name]) for name in masks}
-        output, rate = list(masks)[-1], self.output_rate
-        return pruned(scores, masks, keep, scope=self.scope, output=output, output_rate=rate)
+    def _ticket(
+        self, random: Network, first: ByName, dense: Finish, run: _Run, dataset: Dataset, epochs: int
+    ) -> Ticket:
+        """What is left of a run, and what it says of how it was made."""
+        if not self.retrain:
+            # Frozen weights are as drawn, and so are kept ones: one mask has both.
+            masks = {name: mask | run.frozen[name] for name, mask in run.masks.items()}
+            settings = self.settings(dataset, epochs, run.keep, masks) | {"dense_loss": float(dense.loss[-1])}
+            constant = self.kept_weights == "constant"
+            return untrained_ticket(random, run.seed, masks, first, settings, method=self.name, constant=constant)
+        masks = run.masks | frozen_names(random, run.frozen)
+        settings: dict[str, Any] = self.settings(dataset, epochs, run.keep, masks)
+        settings |= {"dense_loss": float(dense.loss[-1]), **after_training(run.found, self.rewind)}
+        settings["rewound_sha256"] = beginnings_digest(dense.earlier, run.masks)
+        settings["dense_batches_sha256"] = batches_digest(dense.batches[self.rewind :])
+        return trained_ticket(random, run.seed, masks, run.found.tensors, settings, method=self.name)
 
-    def _beginning(self, random: Network, rewound: ByName, masks: MasksByName, seed: int, number: int) -> ByName:
-        """All tensors as a round begins to train them; those without masks are rewound."""
+    def _pruned(self, random: Network, initial: ByName, run: _Run, number: int) -> _Run:
+        """The run with the masks after one round more."""
+        score, final = criterion(self.criterion), run.found.tensors
+        # Weights that are pruned already were trained in an earlier round.
+        last = {name: np.where(mask, final[name], run.last[name]) for name, mask in run.masks.items()}
+        masks = pruned(
+            {name: score(initial[name], final[name]) for name in run.masks},
+            run.masks,
+            float(run.keep) ** (number / self.rounds),
+            scope=self.scope,
+            output=list(run.masks)[-1],
+            output_rate=self.output_rate,
+        )
+        if number == self.rounds:
+            masks = {name: changed_mask(self.mask, mask, random.drawn[name], run.seed) for name, mask in masks.items()}
+        frozen = {
+            name: frozen_mask(self.pruned_weights, initial[name], last[name], mask) for name, mask in masks.items()
+        }
+        return dataclasses.replace(run, masks=masks, frozen=frozen, last=last)
+
+    def _start(self, random: Network, initial: ByName, rewound: ByName, run: _Run, number: int) -> Start:
+        """What a round begins to train; tensors without masks are rewound."""
         begun = {
             name: beginning_weights(
                 self.kept_weights,
@@ -121,12 +173,13 @@ class Magnitude(TrainedLearner):
                 mask,
                 random.drawn[name],
                 same_sign=self.same_sign,
-                seed=seed,
+                seed=run.seed,
                 round_number=number,
             )
-            for name, mask in masks.items()
+            for name, mask in run.masks.items()
         }
-        return {**rewound, **begun}
+        held = {name: np.where(run.frozen[name], initial[name], own) for name, own in begun.items()}
+        return Start(run.seed, {**rewound, **held}, run.masks, self.rewind)
 
     def _check(
         self, target: Network, dataset: Dataset, seeds: Sequence[int], keeps: Sequence[float], epochs: int
@@ -139,7 +192,12 @@ class Magnitude(TrainedLearner):
             raise InputError(f"the number of rounds is {self.rounds}; give 1 to {MOST_ROUNDS}")
         if not 0 < self.output_rate <= 1:
             raise InputError(f"output_rate is {self.output_rate}; give a part of the other layers' rate, in (0, 1]")
-        for value, kind, what in ((self.scope, Scope, "scope"), (self.kept_weights, Beginning, "beginning")):
+        for value, kind, what in (
+            (self.scope, Scope, "scope"),
+            (self.kept_weights, Beginning, "beginning"),
+            (self.pruned_weights, Action, "action on pruned weights"),
+            (self.mask, MaskKind, "mask"),
+        ):
             if value not in get_args(kind):
                 raise InputError(f"the {what} {value!r} is unknown; use one of {', '.join(get_args(kind))}")
         criterion(self.criterion)

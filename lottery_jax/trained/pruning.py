@@ -80,7 +80,19 @@ def kept_counts(
     {'fc1': 46248, 'fc2': 1392}
     """
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
-    total, densities = _total(keep, shapes), _densities(shapes, scope, output, output_rate)
+    return counts_of(_densities(shapes, scope, output, output_rate), sizes, _total(keep, shapes), room)
+
+
+def counts_of(
+    densities: Callable[[float], dict[str, float]],
+    sizes: Mapping[str, int],
+    total: int,
+    room: Mapping[str, int] | None = None,
+) -> dict[str, int]:
+    """Kept weights of each tensor that sum to the total, at the rate whose densities come nearest to it.
+
+    densities: of each tensor at a rate in [0, 1]; they fall as it grows. room: the most that each tensor may keep.
+    """
     low, high = 0.0, 1.0  # densities fall from 1 to 0 as the rate grows
     for _ in range(_HALVINGS):
         rate = (low + high) / 2

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar
 
 import jax
@@ -38,6 +39,7 @@ class Scored(Learner):
         epochs: int,
         stored: Mapping[str, np.ndarray] | None = None,
         progress: Progress | None = None,
+        checkpoints: Path | None = None,
     ) -> list[Ticket]:
         @jax.jit  # once for all seeds and kept fractions
         def masks(random, keep, key):

@@ -14,10 +14,11 @@ from typing import ClassVar
 import pytest
 
 from lottery_jax.comparison.comparing import Comparison, Protocol
-from lottery_jax.comparison.methods import Bench, Itself, Method, Shuffled, all_methods
+from lottery_jax.comparison.methods import Bench, Itself, Learned, Method, Shuffled, all_methods
 from lottery_jax.comparison.records import Record, read_records
 from lottery_jax.comparison.report import rows, tables, write_report
 from lottery_jax.errors import InputError
+from lottery_jax.learned.edge_popup import EdgePopup
 from lottery_jax.networks.node import Spec
 from lottery_jax.networks.zoo.mlp import mlp
 from lottery_jax.sampler import Sampler
@@ -287,3 +288,24 @@ def test_a_kept_fraction_without_a_ticket_is_left_out_and_tried_again(counts: Co
     found = run(tmp_path, asked)
     assert [record.keep for record in found.records()] == [0.5]
     assert [record.keep for record in run(tmp_path, asked).records()] == [0.5] and counts == {("leaves-out", 0): 3}
+
+
+def test_a_learning_rate_is_chosen_on_the_validation_split(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The factor 1e30 diverges, and 1e-6 learns nothing."""
+    caplog.set_level("INFO")
+    tuned = protocol(methods=(Learned(EdgePopup(), "wide"),), keeps=(0.5,), epochs=4, tune=(1e-6, 1.0, 1e30))
+    comparison = Comparison(tiny.task(), tuned, tmp_path)
+    ((method, seed),) = comparison.pairs
+    (record,) = comparison.run(method, seed)
+    assert record.learning_rate == EdgePopup().learning_rate
+    assert sum("of the validation split at" in line for line in caplog.messages) == 2
+    assert "learning rate" in [
+        column.header.replace("\n", " ") for table in tables([record], width=90) for column in table.columns
+    ]  # type: ignore[union-attr]
+    assert not list((comparison.folder / "unfinished").iterdir())
+
+
+@pytest.mark.parametrize("tune", [(0.0, 1.0), (1.0, 1.0), (float("nan"),)])
+def test_bad_factors_are_refused(tune: tuple[float, ...]) -> None:
+    with pytest.raises(InputError, match="must be different positive factors"):
+        protocol(tune=tune)

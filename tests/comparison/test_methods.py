@@ -39,7 +39,11 @@ def test_they_are_derived_from_the_registries(monkeypatch: pytest.MonkeyPatch) -
             for name in CONSTRUCTIONS
             for objective in OBJECTIVES
         }
-        learned = {f"{learner}-{source}" for learner in LEARNERS for source in SOURCES}
+        learned = {
+            name if len(learner.sources) == 1 else f"{name}-{source}"
+            for name, learner in LEARNERS.items()
+            for source in learner.sources or SOURCES
+        }
         return {"dense", "random", "edge-popup-from-pensia", *constructed, *learned, *TRAINED}
 
     found = all_methods()

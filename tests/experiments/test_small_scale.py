@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ROWS = {"zhou_supermasks": 7, "frankle_carbin_lenet": 1 + 3 + 3 + 3}
+ROWS = {"zhou_supermasks": 7, "zhou_grid": 2 * (21 + 26), "frankle_carbin_lenet": 1 + 3 + 3 + 3}
 
 
 @pytest.mark.slow

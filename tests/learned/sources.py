@@ -51,6 +51,15 @@ SOURCES = {
     ),
 }
 """Few tensors: each costs its share of compilation."""
+NORMAL = Sampler.normal(0.5)
+PLAIN = small(
+    ("flatten", Flatten()),
+    ("fc1", Single(Dense(4, 9), NORMAL)),
+    ("relu", Relu()),
+    ("fc2", Single(Dense(9, 2), NORMAL)),
+    ("bn", BatchNorm(2)),
+)
+"""For learners that a comparison puts on plain sources alone."""
 
 
 def stored(source: Network) -> dict[str, np.ndarray]:

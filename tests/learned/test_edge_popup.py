@@ -119,12 +119,12 @@ def test_every_layer_begins_as_a_unit() -> None:
 
 def test_progress_counts_epochs_and_published_gains_stay_where_wanted() -> None:
     seen: list[tuple[int, int]] = []
-    published = dataclasses.replace(LEARNER, normalise=False)
+    published = dataclasses.replace(LEARNER, scale="drawn")
     tickets = learn(ONE, published, epochs=3, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 3), (2, 3), (3, 3)]
     assert [ticket.network for ticket in tickets] == [ONE] * 4
     settings = tickets[0].header.settings
-    assert (settings["epochs"], settings["normalise"], settings["data"]) == (3, False, "small")
+    assert (settings["epochs"], settings["scale"], settings["data"]) == (3, "drawn", "small")
 
 
 @pytest.mark.parametrize(

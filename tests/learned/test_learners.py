@@ -10,7 +10,9 @@ import pytest
 
 from lottery_jax.errors import InputError
 from lottery_jax.learned.registry import LEARNERS, SOURCES
+from lottery_jax.learned.search import ScoreLearner
 from lottery_jax.learned.sources import redundant_source
+from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
 from lottery_jax.networks.zoo.mlp import mlp
 from lottery_jax.tickets.certificate import certify
@@ -26,9 +28,13 @@ BRIEF = {
     "supermask-rescaled": {"batch_size": 8},
     "gem-miner": {"batch_size": 8, "learning_rate": 0.2, "freeze_every": 2},
     "hard-concrete": {"batch_size": 8},
+    "biprop": {"batch_size": 8, "learning_rate": 2.0},
+    "signed-supermask": {"batch_size": 8, "learning_rate": 2.0},
+    "multi-bit-supermask": {"batch_size": 8, "learning_rate": 2.0, "signed": True},
+    "evolution": {"batch_size": 20, "population": 8, "learning_rate": 1.0},
 }
 """Options by which a learner is quick on few examples."""
-EXACT = {"edge-popup", "iterand"}
+EXACT = {"edge-popup", "iterand", "biprop", "evolution"}
 """Learners that keep exactly round(keep * size) of each tensor; others that sweep keep at most so many."""
 
 every_learner = pytest.mark.parametrize("name", LEARNERS)
@@ -38,8 +44,19 @@ def keeps_of(name: str) -> tuple[float, ...]:
     return KEEPS if LEARNERS[name].sweeps else ()
 
 
+def sources_of(name: str) -> dict[str, Network]:
+    """Every source that a learner takes."""
+    return {"plain": sources.PLAIN} if LEARNERS[name].sources else sources.SOURCES
+
+
+def prepared(name: str, source: Network) -> Network:
+    """The source as the learner has it in its tickets."""
+    learner = LEARNERS[name](**BRIEF[name])  # type: ignore[arg-type]
+    return learner.prepared(source) if isinstance(learner, ScoreLearner) else source
+
+
 def learn(name: str, kind: str, **changes: object) -> list[Ticket]:
-    source = sources.SOURCES[kind]
+    source = sources_of(name)[kind]
     arguments = {"seeds": SEEDS, "keeps": keeps_of(name), "epochs": 2, "stored": sources.stored(source), **changes}
     return LEARNERS[name](**BRIEF[name]).learn(source, DATA, **arguments)  # type: ignore[arg-type]
 
@@ -51,6 +68,8 @@ def test_every_learner_is_in_the_catalogue() -> None:
 
 QUICK = dict.fromkeys(("supermask", "gem-miner", "hard-concrete"), next(iter(sources.SOURCES)))
 """Learners that are like no other, on one source; all of them are run on all sources by the slow tests."""
+TESTED_ALONE = {"biprop", "signed-supermask"}
+"""Learners that `test_biprop` trains, and one that is a multi-bit one of one bit."""
 
 
 @pytest.mark.parametrize(
@@ -58,21 +77,23 @@ QUICK = dict.fromkeys(("supermask", "gem-miner", "hard-concrete"), next(iter(sou
     [
         pytest.param(name, kind, marks=() if name == "edge-popup" or kind == QUICK.get(name) else pytest.mark.slow)
         for name in LEARNERS
-        for kind in sources.SOURCES
+        for kind in sources_of(name)
     ],
 )
 def test_tickets_keep_what_was_asked_and_are_the_same_again(name: str, kind: str, tmp_path: Path) -> None:
-    source = sources.SOURCES[kind]
+    source = sources_of(name)[kind]
     tickets, runs = learn(name, kind), list(itertools.product(SEEDS, keeps_of(name) or (None,)))
     assert [(ticket.seed, ticket.header.settings.get("keep")) for ticket in tickets] == runs
+    own = prepared(name, source)
     for ticket, again, (seed, keep) in zip(tickets, learn(name, kind), runs, strict=True):
         assert (ticket.header.method, ticket.header.tolerance, ticket.network.target) == (name, None, source.target)
         for tensor, drawn in source.drawn.items():
-            kept, asked = np.count_nonzero(ticket.mask(tensor)), round((1.0 if keep is None else keep) * drawn.size)
+            weights = ticket.mask(tensor).reshape(*drawn.shape, -1).any(-1)  # of masks with several bits for each
+            kept, asked = np.count_nonzero(weights), round((1.0 if keep is None else keep) * drawn.size)
             assert kept == asked if name in EXACT else kept <= asked
             redrawn = {tensor: ticket.redraws(tensor)}
             assert len(redrawn[tensor]) == 0 or LEARNERS[name].renews  # type: ignore[attr-defined]
-            np.testing.assert_array_equal(ticket.source()[tensor], source.draw(seed, redrawn)[tensor])
+            np.testing.assert_array_equal(ticket.source()[tensor], own.draw(seed, redrawn)[tensor])
         assert ticket.to_bytes() == again.to_bytes()
     ticket = tickets[0]
     ticket.save(tmp_path / "ticket")
@@ -87,14 +108,18 @@ def test_tickets_keep_what_was_asked_and_are_the_same_again(name: str, kind: str
     assert found.kept_weights == sum(np.count_nonzero(mask) for mask in ticket.masks.values()) > 0
 
 
-@every_learner
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in TESTED_ALONE else ()) for name in LEARNERS]
+)
 def test_scores_follow_the_data(name: str) -> None:
     """Other labels, other masks; other seeds too."""
     flipped = dataclasses.replace(DATA.train, labels=1 - np.asarray(DATA.train.labels))
     datasets = DATA, dataclasses.replace(DATA, train=flipped)
     learner = LEARNERS[name](**BRIEF[name])  # type: ignore[arg-type]
+    source = sources.PLAIN if learner.sources else sources.GADGET
     (first, second), (opposite, _) = (
-        learner.learn(sources.GADGET, data, seeds=SEEDS, keeps=keeps_of(name)[:1], epochs=2) for data in datasets
+        learner.learn(source, data, seeds=SEEDS, keeps=keeps_of(name)[:1], epochs=2, stored=sources.stored(source))
+        for data in datasets
     )
     assert any((first.mask(label) != opposite.mask(label)).any() for label in first.masks)
     assert any((first.mask(label) != second.mask(label)).any() for label in first.masks)
@@ -104,7 +129,7 @@ def test_scores_follow_the_data(name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"keeps": (0.5, 1.5)}, r"keep is 1.5.*\[0, 1\]"),
+        ({"keeps": (1.5, 0.5)}, r"keep is 1.5.*\[0, 1\]"),
         ({"keeps": (float("nan"),)}, "keep is nan"),
         ({"keeps": ()}, "0 keeps"),
         ({"seeds": ()}, "0 seeds"),
@@ -118,7 +143,7 @@ def test_bad_input_is_refused(name: str, changes: dict, message: str) -> None:
     if "keeps" in changes and not LEARNERS[name].sweeps:
         changes, message = {"keeps": (0.5,)}, f"{name} finds its kept fraction by itself; leave out the keeps"
     with pytest.raises(InputError, match=message):
-        learn(name, "convolutions and a stored norm", **changes)
+        learn(name, "plain" if LEARNERS[name].sources else "convolutions and a stored norm", **changes)
 
 
 @every_learner

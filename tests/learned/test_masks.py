@@ -34,7 +34,7 @@ SCORES = {"a": RANDOM.normal(size=(40, 50)).astype(np.float32), "b": RANDOM.norm
 
 def run(keep: float) -> Run:
     counts = {name: jnp.int32(round(keep * score.size)) for name, score in SCORES.items()}
-    return Run(jnp.int32(0), counts, jnp.int32(round(keep * sum(score.size for score in SCORES.values()))), {})
+    return Run(jnp.int32(0), counts, jnp.int32(round(keep * sum(score.size for score in SCORES.values()))), {}, {})
 
 
 def test_straight_through_is_the_hard_value_exactly() -> None:
@@ -120,7 +120,7 @@ def test_what_a_start_keeps_comes_first(learner) -> None:
     start = {name: RANDOM.random(score.shape) < 0.4 for name, score in first.items()}
     scores = {name: jnp.asarray(score, jnp.float32) for name, score in learner.started(first, start).items()}
     counts = {name: jnp.int32(mask.sum()) for name, mask in start.items()}
-    chosen = learner.chosen(scores, Run(jnp.int32(0), counts, jnp.int32(0), {}), KEY)
+    chosen = learner.chosen(scores, Run(jnp.int32(0), counts, jnp.int32(0), {}, {}), KEY)
     for name, mask in start.items():
         np.testing.assert_array_equal(chosen[name], mask)
 

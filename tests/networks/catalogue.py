@@ -28,7 +28,8 @@ from lottery_jax.networks.node import Node, Spec, Weights, child_path
 from lottery_jax.networks.sources.copies import Copies
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.sources.single import Single
-from lottery_jax.networks.sources.trained import Trained
+from lottery_jax.networks.sources.tied import Tied
+from lottery_jax.networks.sources.trained import PartlyTrained, Trained
 from lottery_jax.sampler import Sampler
 
 Shape = tuple[int, ...]
@@ -106,11 +107,15 @@ CASES = (
     Case(Gadget(Dense(8, 3, bias=True), 4, U, U, gain=2.0), WORDS),
     Case(Gadget(STRIDED, 3, U, U), IMAGE, ((6, 5, 3),)),
     Case(Gadget(DEPTHWISE, 3, U, U, gain=2.0), IMAGE),
+    Case(Tied(Dense(5, 3, bias=True), Sampler.normal(0.5), (1.0, -1.0), gain=0.5), (5,), ((4,),)),
+    Case(Tied(STRIDED, U, (1.0, 0.5, 0.25)), IMAGE, ((6, 5, 3),)),
+    Case(Tied(DEPTHWISE, U, (-0.5,), gain=2.0), IMAGE),
     Case(Trained(Dense(5, 3, bias=True), Sampler.normal(0.5)), (5,), ((4,),)),
     Case(Trained(STRIDED, U), IMAGE, ((6, 5, 3),)),
+    Case(PartlyTrained(Dense(5, 3, bias=True), Sampler.normal(0.5)), (5,), ((4,),)),
 )
 GRAPHLESS = (BagTensor((2, 3, 4)), Bag((("emb", BagTensor((5, 2))), ("fc", Copies(BagTensor((3, 2)), 2, (U,))))))
-SOURCES = tuple(case for case in CASES if isinstance(case.node, Single | Copies | Gadget))
+SOURCES = tuple(case for case in CASES if isinstance(case.node, Single | Copies | Gadget | Tied))
 
 
 def network(case: Case, *, nonnegative: bool = False) -> Network:
@@ -131,7 +136,7 @@ def stored(node: Node, seed: int = 0) -> dict[str, np.ndarray]:
 
 def drawn(node: Node, given: Shape, seed: int = 0) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """The random tensors of a node and those below it, and random masks of them."""
-    if not any(isinstance(inner, Single | Copies | Gadget | Trained) for _, inner in _below(node, "")):
+    if not any(isinstance(inner, Single | Copies | Gadget | Tied | Trained) for _, inner in _below(node, "")):
         return {}, {}
     whole, random = Network(node, Spec(given)), np.random.default_rng(seed)
     return whole.draw(seed), {name: random.random(tensor.shape) < 0.6 for name, tensor in whole.drawn.items()}

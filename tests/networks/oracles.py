@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lottery_jax.networks.node import Node
+from lottery_jax.networks.sources.single import Single
 from lottery_jax.networks.sources.source import Source
 
 Tensors = Mapping[str, np.ndarray]
@@ -118,9 +119,20 @@ def trained(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
     return multiplied(node.of, x, np.where(own["weight"] != 0, own["trained_weight"], 0.0), own.get("bias"))
 
 
+def partly_trained(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
+    """What is frozen is added as it was drawn."""
+    kept = np.where(own["weight"] != 0, own["trained_weight"], 0.0) + own["frozen"]
+    return multiplied(node.of, x, kept, own.get("bias"))
+
+
 def copies(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
     bias = own["bias"].sum(-1) if "bias" in node.of.tensors() else 0.0
     return node.gain * multiplied(node.of, x, own["weight"].sum(-1), bias)
+
+
+def tied(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
+    bias = own["bias"] @ np.array(node.factors) if "bias" in node.of.tensors() else 0.0
+    return node.gain * multiplied(node.of, x, own["weight"] @ np.array(node.factors), bias)
 
 
 def gadget(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
@@ -159,7 +171,9 @@ ORACLES: dict[str, Callable[[Any, Own, np.ndarray], np.ndarray]] = {
     "residual": residual,
     "single": single,
     "trained": trained,
+    "partly_trained": partly_trained,
     "copies": copies,
+    "tied": tied,
     "gadget": gadget,
 }
 
@@ -174,9 +188,14 @@ def stated_positions(source: Source) -> dict[str, tuple[int, np.ndarray]]:
     """Stream, counted from the leaf's first, and the positions of all weights of each tensor, in the mask's shape.
 
     Written from what the theorems' matrices are: they multiply from the left and are row-major, [inputs * units,
-    places, outputs] the second, [inputs, inputs * units] the first. A block of copies lies in one piece.
+    places, outputs] the second, [inputs, inputs * units] the first. A block of copies lies in one piece. Tied weights
+    lie where single ones do.
     """
     of: Any = source.of
+    if source.kind == "tied":
+        factors = len(source.factors)  # type: ignore[attr-defined]
+        single = stated_positions(Single(of, source.sampler))  # type: ignore[attr-defined]
+        return {name: (stream, np.stack([places] * factors, -1)) for name, (stream, places) in single.items()}
     shapes = of.tensors()
     if source.kind == "copies":
         return {name: (stream, _of_copies(source, shape)) for stream, (name, shape) in enumerate(shapes.items())}

@@ -24,6 +24,7 @@ from lottery_jax.networks.sources.drawn import ATTEMPT_STRIDE, MOST_ATTEMPTS
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.sources.single import Single
 from lottery_jax.networks.sources.source import Source
+from lottery_jax.networks.sources.tied import Tied
 from lottery_jax.networks.variables import Frozen, Mask, Score
 from lottery_jax.sampler import Sampler, draw_at, draw_host, numbers, seed_words
 from tests.networks.catalogue import DEPTHWISE, IMAGE, SOURCES, STRIDED, Case, U, drawn, network, run
@@ -39,6 +40,7 @@ ALL_KINDS = Network(
             ("b", Copies(Conv(4, 3, (2, 2), bias=True), 3, (U, NORMAL), shared=True)),
             ("c", Single(Conv(3, 3, (2, 2), bias=True), U)),
             ("d", Gadget(Conv(3, 3, (1, 1), groups=3), 2, U, U, relu=False)),
+            ("e", Tied(Conv(3, 2, (2, 2), bias=True), NORMAL, (1.0, -0.5, 0.25))),
         )
     ),
     Spec((7, 6, 2)),
@@ -51,7 +53,7 @@ def weights_at(sampler: Sampler, stream: int, positions: np.ndarray) -> np.ndarr
 
 def samplers(source: Source) -> dict[str, Sampler]:
     """The sampler of each tensor, as the source's own fields say."""
-    if isinstance(source, Single):
+    if isinstance(source, Single | Tied):
         return dict.fromkeys(source.of.tensors(), source.sampler)
     if isinstance(source, Copies):
         return dict(zip(source.of.tensors(), source.samplers, strict=True))
@@ -91,7 +93,7 @@ def test_no_two_weights_have_one_position() -> None:
             streams, starts = tensor.positions(np.arange(tensor.blocks), attempt)
             places = starts[:, None] + tensor.layout.step * np.arange(tensor.width)
             seen |= {(int(s), int(p)) for s, row in zip(streams, places, strict=True) for p in row}
-            count += tensor.blocks * tensor.width
+            count += tensor.weights
     assert len(seen) == count == 3 * ALL_KINDS.source_weights
     assert max(stream for stream, _ in seen) < 2**31  # above are the streams of scores
 
@@ -260,6 +262,11 @@ def test_gates_keep_what_they_say() -> None:
         (lambda: Copies(Dense(3, 2, bias=True), 4, (U,)), "copies of 2 tensors need as many samplers, not 1"),
         (lambda: Single(Dense(3, 2), U, gain=0.0), "gain must be a float32 .* not 0.0"),
         (lambda: Copies(Dense(3, 2), 4, (U,), gain=-1.0), "gain must be a float32 .* not -1.0"),
+        (lambda: Tied(Dense(3, 2), U, (1.0,), gain=0.1), "gain must be a float32 .* not 0.1"),
+        *(
+            (lambda factors=factors: Tied(Dense(3, 2), U, factors), "factors must be different powers of two")
+            for factors in ((), (0.0,), (0.3,), (3.0,), (1.0, 1.0), (2.0**-16,), (2.0,), (math.nan,), (-math.inf, 1.0))
+        ),
         (lambda: Gadget(Dense(3, 2), 4, U, U, gain=0.1), "gain must be a float32 .* not 0.1"),
         (lambda: Gadget(Dense(3, 2), 4, U, U, gain=math.nan), "gain must be a float32 .* not nan"),
         (lambda: Gadget(Dense(3, 2), 4, U, U, gain=2.0**65), "gain must be a float32"),

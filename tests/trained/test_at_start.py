@@ -11,10 +11,13 @@ from lottery_jax.networks.node import Spec
 from lottery_jax.networks.zoo.mlp import mlp
 from lottery_jax.tickets.certificate import certify
 from lottery_jax.trained.at_start import PrunedAtStart
+from lottery_jax.trained.by_chance import RandomAtStart, SmartRatio, smart_counts
+from lottery_jax.trained.from_scratch import PruningFromScratch
 from lottery_jax.trained.leaves import initial_tensors, random_network
 from lottery_jax.trained.pruning import pruned
 from lottery_jax.trained.registry import TRAINED
 from lottery_jax.trained.saliency import SALIENCIES, grasp, saliency, snip, synflow
+from lottery_jax.trained.salient import Salient, Snip
 from tests.learned.sources import small_data
 
 DATA = small_data()
@@ -30,7 +33,7 @@ def loss(tensors) -> jax.Array:
 
 
 def test_every_saliency_is_a_method() -> None:
-    assert {kind.name for kind in METHODS} == set(SALIENCIES)
+    assert {kind.name for kind in METHODS if issubclass(kind, Salient)} == set(SALIENCIES)
     with pytest.raises(InputError, match="did you mean 'synflow'"):
         saliency("sinflow")
 
@@ -93,3 +96,71 @@ def test_tickets_keep_what_was_asked_and_are_trained(kind: type[PrunedAtStart]) 
             assert not stored[~mask].any() and (stored[mask] != ticket.source()[name][mask]).any()
     with pytest.raises(InputError, match=r"keep is 1\.5"):
         learner.learn(NETWORK, DATA, seeds=[5], keeps=[1.5], epochs=1)
+
+
+LAYERS = {"a": 600, "b": 6000, "c": 6000, "d": 100}
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.001, 0.02, 0.1, 0.5, 0.9, 0.999, 1.0])
+def test_smart_ratios_are_exact_and_fall_as_published(keep: float) -> None:
+    total = round(keep * sum(LAYERS.values()))
+    found = smart_counts(LAYERS, total, 0.3)
+    assert sum(found.values()) == total and all(0 <= found[name] <= size for name, size in LAYERS.items())
+    assert found["d"] == (30 if 120 <= total <= 12_630 else min(total // 4, 30) if total < 120 else total - 12_600)
+    if keep in (0.02, 0.1):  # nothing is full: (L - l + 1)**2 + (L - l + 1) for L = 4
+        densities = [found[name] / LAYERS[name] for name in "abc"]
+        np.testing.assert_allclose(np.divide(densities, densities[2]), [20 / 6, 12 / 6, 1], rtol=0.05)
+    assert smart_counts({"a": 10}, 4, 0.3) == {"a": 4}
+
+
+def masks(learner: PrunedAtStart, seed: int = 3, keep: float = 0.4) -> dict[str, np.ndarray]:
+    random = random_network(NETWORK, trained=True)
+    return learner.masks(random, DATA, initial_tensors(random, seed), seed, keep)
+
+
+@pytest.mark.parametrize("learner", [RandomAtStart(), RandomAtStart(scope="global"), SmartRatio()])
+def test_chance_is_of_the_seed_and_knows_no_weights(learner: PrunedAtStart) -> None:
+    one, same, other = masks(learner), masks(learner), masks(learner, seed=4)
+    assert all((one[name] == same[name]).all() for name in one)
+    assert any((one[name] != other[name]).any() for name in one)
+    assert sum(mask.sum() for mask in one.values()) == 12
+    wide = random_network(mlp((100, 200, 2), Spec((100,))), trained=True)
+    tensors = initial_tensors(wide, 1)
+    found = learner.masks(wide, DATA, tensors, 1, 0.5)["fc1.weight"]
+    assert abs(np.corrcoef(found.ravel(), np.abs(tensors["fc1.weight"]).ravel())[0, 1]) < 0.03
+    assert found.sum(1).min() > 25 and found.sum(1).max() < 75
+
+
+def test_whole_units_are_kept_from_scratch() -> None:
+    """Whole units are kept, but for the last one, of which a part is."""
+    learner = PruningFromScratch(batch_size=8, gate_epochs=20, gate_rate=0.05, balance=0.01)
+    found = masks(learner, keep=0.6)
+    rows, columns = found["fc1.weight"].sum(1), found["fc2.weight"].sum(0)
+    parts = sum(0 < count < 4 for count in rows) + sum(0 < count < 2 for count in columns)
+    assert parts <= 1 and rows.sum() + columns.sum() == 18
+    assert all((found[name] == mask).all() for name, mask in masks(learner, keep=0.6).items())
+
+
+@pytest.mark.parametrize(
+    ("learner", "message"),
+    [
+        (RandomAtStart(scope="rows"), "scope 'rows' has no counts"),  # type: ignore[arg-type]
+        (SmartRatio(output_keep=1.5), "output_keep is 1.5"),
+        (PruningFromScratch(gate_epochs=0), "gate_epochs 0"),
+        (Snip(schedule="linear"), "schedule 'linear' is unknown; use one of constant, cosine, steps"),  # type: ignore[arg-type]
+        (Snip(warmup=-1), "warm-up has -1 epochs"),
+    ],
+)
+def test_bad_options_are_refused(learner: PrunedAtStart, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        learner.learn(NETWORK, DATA, seeds=[5], keeps=[0.5], epochs=1)
+
+
+def test_runs_that_diverge_are_left_out_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    """Biases alone cannot overflow."""
+    steep = RandomAtStart(batch_size=8, optimizer="sgd", momentum=0.0, learning_rate=1e30)
+    (ticket,) = steep.learn(NETWORK, DATA, seeds=[5], keeps=[1.0, 0.0], epochs=2)
+    assert ticket.header.settings["keep"] == 0.0
+    assert "random-at-start, seed 5, keep 1 diverged: no ticket" in caplog.text
+    with pytest.raises(InputError, match="random-at-start diverged in every run"):
+        steep.learn(NETWORK, DATA, seeds=[5], keeps=[1.0], epochs=2)

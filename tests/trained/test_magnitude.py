@@ -24,12 +24,17 @@ from lottery_jax.trained.beginnings import Beginning
 from lottery_jax.trained.criteria import criterion
 from lottery_jax.trained.leaves import initial_tensors, random_network
 from lottery_jax.trained.magnitude import Magnitude
+from lottery_jax.trained.pruned_weights import Action
 from lottery_jax.trained.pruning import pruned
+from lottery_jax.trained.retraining import Retraining
+from lottery_jax.trained.sanity import MaskKind
 from tests.learned import sources
 
 DATA = sources.small_data()
 NETWORK = mlp((4, 5, 2), Spec((2, 2, 1), True), bias=True)
+PLAIN = mlp((4, 5, 2), Spec((2, 2, 1), True))
 WEIGHTS = ("fc1.weight", "fc2.weight")
+MASKS: tuple[MaskKind, ...] = ("found", "shuffled", "inverted")
 SEEDS, KEEPS = (5, 2**63), (0.35, 1.0)
 BRIEF = Magnitude(batch_size=8, learning_rate=0.02)
 
@@ -136,6 +141,84 @@ def test_a_supermask_is_the_drawn_weights_under_a_mask(constant: bool) -> None:
     assert (found.trained, found.kept_weights, found.description_bits["stored"]) == (False, 15, 0)
 
 
+@pytest.mark.parametrize("action", ["freeze", "movement"])
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_pruned_weights_stay_as_they_were_drawn(action: Action, rounds: int, tmp_path: Path) -> None:
+    (dense,) = learn(seeds=(5,), keeps=(1.0,))
+    (ticket,) = learn(brief(pruned_weights=action, rounds=rounds), seeds=(5,), keeps=(0.35,))
+    settings, tensors = ticket.header.settings, {}
+    assert settings["kept"] == {name: np.count_nonzero(mask) for name, mask in ticket.masks.items()}
+    for name, own in ticket.network.trained.items():
+        mask, frozen = ticket.mask(name), ticket.mask(ticket.network.frozen[name])
+        initial, final = dense.source()[name], dense.stored[own]
+        assert not (mask & frozen).any()
+        if action == "freeze":
+            assert (mask | frozen).all()
+        elif rounds == 1:
+            np.testing.assert_array_equal(frozen, ~mask & (np.abs(final) >= np.abs(initial)))
+        tensors[name] = np.where(frozen, initial, ticket.stored[own])
+        assert (ticket.stored[own][mask] != initial[mask]).any() and not ticket.stored[own][~mask].any()
+    tensors |= {name: value for name, value in ticket.stored.items() if name in NETWORK.tensors}
+    expected = outputs(forward(NETWORK, tensors), DATA.test.images)
+    ticket.save(tmp_path / "ticket")
+    np.testing.assert_array_equal(outputs(load_ticket(tmp_path / "ticket").forward(), DATA.test.images), expected)
+    found = certify(tmp_path / "ticket")
+    assert (found.outcome, found.reasons, found.source_weights) == ("promises nothing", (), 30)
+    assert settings["revived_steps"] == 0 and sum(ticket.mask(name).sum() for name in WEIGHTS) == round(0.35 * 30)
+
+
+def test_what_is_frozen_of_an_untrained_ticket_is_in_its_one_mask() -> None:
+    (trained,), (untrained,) = (
+        learn(brief(pruned_weights="movement", retrain=retrain), source=PLAIN, seeds=(5,), keeps=(0.5,))
+        for retrain in (True, False)
+    )
+    for name, mask in untrained.masks.items():
+        np.testing.assert_array_equal(mask, trained.mask(name) | trained.mask(trained.network.frozen[name]))
+    assert untrained.header.settings["kept"] == {name: mask.sum() for name, mask in untrained.masks.items()}
+    assert untrained.kept_weights > 14 and not certify(untrained).trained
+
+
+def test_other_masks_are_of_the_one_that_was_found() -> None:
+    (found,), (shuffled,), (inverted,) = (learn(brief(mask=kind), seeds=(5,), keeps=(0.35,)) for kind in MASKS)
+    for name in WEIGHTS:
+        mask = found.mask(name)
+        assert shuffled.mask(name).sum() == mask.sum()
+        np.testing.assert_array_equal(inverted.mask(name), ~mask)
+    assert any((shuffled.mask(name) != found.mask(name)).any() for name in WEIGHTS)
+    assert sum(inverted.header.settings["kept"].values()) == inverted.kept_weights == 30 - round(0.35 * 30)
+    assert {certify(ticket).reasons for ticket in (found, shuffled, inverted)} == {()}
+    assert inverted.header.settings["keep"] == 0.35
+
+
+def test_dense_and_pruned_networks_see_the_same_batches() -> None:
+    early, late, other = (
+        learn(brief(rewind=rewind), seeds=(seed,), keeps=(0.35,), epochs=3)[0].header.settings
+        for rewind, seed in ((0, 5), (1, 5), (0, 6))
+    )
+    for settings in (early, late, other):
+        assert settings["batches_sha256"] == settings["dense_batches_sha256"]
+    assert len({settings["batches_sha256"] for settings in (early, late, other)}) == 3
+
+
+def test_a_dense_network_is_trained_once_for_all_that_begin_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, trained = sources.small_data(), []  # an object of which nothing is remembered
+    plain = Retraining.runs
+
+    def counting(self: Retraining, starts: list, *arguments: object, **options: object) -> list:
+        trained.append(len(starts))
+        return plain(self, starts, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Retraining, "runs", counting)
+    progress: list[int] = []
+    options = {"keeps": (0.5,), "epochs": 2}
+    first = BRIEF.learn(NETWORK, data, seeds=(5,), **options)  # type: ignore[arg-type]
+    again = BRIEF.learn(NETWORK, data, seeds=(5, 6), progress=lambda done, total: progress.append(done), **options)  # type: ignore[arg-type]
+    assert trained == [1, 1, 1, 2] and progress == sorted(set(progress)) and progress[-1] == 4
+    assert first[0].to_bytes() == again[0].to_bytes()
+    BRIEF.learn(NETWORK, sources.small_data(), seeds=(5,), **options)  # type: ignore[arg-type]
+    assert trained == [1, 1, 1, 2, 1, 1]
+
+
 def test_masks_follow_the_criterion() -> None:
     """The dense weights are those of a ticket that keeps all."""
     whole = learn(seeds=(5,), keeps=(1.0,))[0]
@@ -188,6 +271,8 @@ def test_the_digits_are_learned_with_a_fifth_of_the_weights() -> None:
         (brief(output_rate=0.0), {}, "output_rate is 0.0"),
         (brief(scope="rows"), {}, "scope 'rows' is unknown; use one of layer, global, erk"),
         (brief(kept_weights="zero"), {}, "beginning 'zero' is unknown; use one of rewind"),
+        (brief(pruned_weights="keep"), {}, "action on pruned weights 'keep' is unknown; use one of zero, freeze"),
+        (brief(mask="found it"), {}, "mask 'found it' is unknown; use one of found, shuffled, inverted"),
         (brief(criterion="largest"), {}, "criterion 'largest' is unknown"),
         (brief(retrain=False, rewind=1), {}, "without training after pruning"),
         (brief(retrain=False, kept_weights="constant"), {}, "without training after pruning"),

@@ -1,4 +1,7 @@
-"""What is pruned stays zero under every optimiser, and how runs are grouped changes nothing."""
+"""What is pruned keeps its value under every optimiser, and how runs are grouped changes nothing."""
+
+import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -7,15 +10,18 @@ import optax
 import pytest
 
 from lottery_jax.errors import InputError
+from lottery_jax.lanes import Lanes
 from lottery_jax.networks.node import Spec
 from lottery_jax.networks.zoo.mlp import mlp
-from lottery_jax.trained.retraining import Descent, Retraining, Start, held
+from lottery_jax.trained.holding import held
+from lottery_jax.trained.retraining import Descent, Finish, Retraining, Start
+from lottery_jax.trained.schedules import Schedule
 from tests.learned.sources import small_data
 
 DATA = small_data()
 NETWORK = mlp((4, 5, 2), Spec((2, 2, 1), True), bias=True)
 ADAM = Descent("adam", 0.01, 0.9, 0.0, 8)
-SGD = Descent("sgd", 0.1, 0.9, 0.1, 8)
+SGD = Descent("sgd", 0.1, 0.9, 0.1, 10)
 
 
 def start(seed: int, keep: float = 0.5, epoch: int = 0) -> Start:
@@ -25,9 +31,15 @@ def start(seed: int, keep: float = 0.5, epoch: int = 0) -> Start:
     return Start(seed, {**tensors, **{name: np.where(m, tensors[name], 0) for name, m in masks.items()}}, masks, epoch)
 
 
+def runs(descent: Descent, starts: list[Start], epochs: int) -> list[Finish]:
+    """Runs that do not diverge, one after the other."""
+    found = Retraining(NETWORK, descent, Lanes()).runs(starts, DATA, epochs)
+    return [finish for finish in found if finish is not None]
+
+
 @pytest.mark.parametrize("descent", [ADAM, SGD], ids=["adam", "momentum and weight decay"])
 def test_pruned_weights_are_zero_and_the_others_move(descent: Descent) -> None:
-    (finish,) = Retraining(NETWORK, descent, 1).runs([start(1)], DATA, 3)
+    (finish,) = runs(descent, [start(1)], 3)
     for name, mask in start(1).masks.items():
         np.testing.assert_array_equal(finish.tensors[name][~mask], 0)
         assert (finish.tensors[name][mask] != start(1).tensors[name][mask]).any()
@@ -41,19 +53,89 @@ def test_a_weight_is_zero_even_if_it_had_momentum_when_it_was_pruned(inner: opta
     weight, gradient = {"w": jnp.array([[1.0, 2.0]])}, {"w": jnp.array([[3.0, 4.0]])}
     with jax.numpy_dtype_promotion("standard"):
         _, state = inner.update(gradient, inner.init(weight), weight)
-        optimizer = held(inner, {"w": jnp.array([[True, False]])})
+        optimizer = held(inner, {"w": jnp.array([[True, False]])}, {"w": jnp.zeros((1, 2))})
+        state = optimizer.init(weight)._replace(own=state)  # type: ignore[union-attr]
         for _ in range(3):
             updates, state = optimizer.update(gradient, state, weight)
             weight = optax.apply_updates(weight, updates)
             assert weight["w"][0, 1] == 0 and weight["w"][0, 0] != 1  # type: ignore[index]
+        assert state.revived == 1 and state.step == 3  # it was not zero before the first of these steps
+
+
+def frozen(given: Start) -> Start:
+    """The same start, pruned weights frozen at values of their own."""
+    values = {
+        name: np.where(m, given.tensors[name], np.float32(0.1 + name.count("1"))) for name, m in given.masks.items()
+    }
+    return given._replace(tensors={**given.tensors, **values})
+
+
+@pytest.mark.parametrize("descent", [ADAM, SGD], ids=["adam", "momentum and weight decay"])
+def test_frozen_weights_are_the_same_bits_after_every_step(descent: Descent) -> None:
+    (finish,) = runs(descent, [frozen(start(1))], 3)
+    for name, mask in start(1).masks.items():
+        assert finish.tensors[name][~mask].tobytes() == frozen(start(1)).tensors[name][~mask].tobytes()
+    assert finish.revived == 0
+
+
+def test_it_is_counted_where_pruned_weights_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training that moves all weights a little more: each step but the first one finds it, and so does the end."""
+
+    def loose(*arguments: Any) -> optax.GradientTransformation:
+        own = held(*arguments)
+
+        def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+            updates, state = own.update(updates, state, params)
+            return jax.tree.map(lambda value: value + 0.01, updates), state
+
+        return optax.GradientTransformation(own.init, update)
+
+    monkeypatch.setattr("lottery_jax.trained.retraining.held", loose)
+    (finish,) = runs(dataclasses.replace(ADAM, learning_rate=0.011), [start(1)], 2)  # a program of its own
+    assert finish.revived == 2 * (40 // 8)
+
+
+def test_the_order_of_examples_is_that_of_the_seed_and_the_epochs() -> None:
+    (whole,), (late,), (other,) = (
+        runs(ADAM, [given], 3) for given in (start(1), start(1, keep=0.2, epoch=1), start(2))
+    )
+    assert len(set(whole.batches)) == 3 and whole.batches[1:] == late.batches
+    assert not set(whole.batches) & set(other.batches)
+    (larger,) = runs(SGD, [start(1)], 3)
+    assert not set(larger.batches) & set(whole.batches)
+
+
+def test_a_later_start_continues_the_schedule() -> None:
+    """Plain steps have no memory: trained in two parts is trained in one."""
+    plain = Descent("sgd", 0.1, 0.0, 0.0, 8, Schedule(3, "cosine"))
+    whole = start(1, keep=2.0)
+    (long,) = Retraining(NETWORK, plain, Lanes()).runs([whole], DATA, 4, earlier=2)
+    assert long is not None
+    (rest,) = runs(plain, [whole._replace(tensors=long.earlier, epoch=2)], 4)
+    for name, value in rest.tensors.items():
+        np.testing.assert_array_equal(value, long.tensors[name])
+
+
+def test_schedules_are_parts_of_the_rate() -> None:
+    def rates(schedule: Schedule) -> list[float]:
+        return [round(float(schedule.part(jnp.int32(step), 2, jnp.int32(4))), 3) for step in range(8)]
+
+    assert rates(Schedule()) == [1] * 8 and not Schedule().changes
+    assert rates(Schedule(kind="steps")) == [1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01]
+    assert rates(Schedule(2)) == [0, 0.25, 0.5, 0.75, 1, 1, 1, 1]
+    assert rates(Schedule(kind="cosine")) == [round((1 + np.cos(np.pi * step / 8)) / 2, 3) for step in range(8)]
+    for options, message in (((-1,), "warm-up has -1 epochs"), ((0, "linear"), "schedule 'linear' is unknown")):
+        with pytest.raises(InputError, match=message):
+            Schedule(*options)  # type: ignore[arg-type]
 
 
 def test_groups_are_filled_up_and_change_nothing() -> None:
     starts = [start(seed, keep) for seed, keep in ((1, 0.5), (2, 1.0), (2**40, 0.0))]
     told: list[int] = []
-    alone = Retraining(NETWORK, ADAM, 1).runs(starts, DATA, 2, earlier=1, told=told.append)
+    alone = Retraining(NETWORK, ADAM, Lanes()).runs(starts, DATA, 2, earlier=1, told=told.append)
     assert told[-1] == 2 and told == sorted(told)
-    for one, other in zip(alone, Retraining(NETWORK, ADAM, 2).runs(starts, DATA, 2, earlier=1), strict=True):
+    for one, other in zip(alone, Retraining(NETWORK, ADAM, Lanes(2)).runs(starts, DATA, 2, earlier=1), strict=True):
+        assert one is not None and other is not None and one.batches == other.batches
         for name, value in one.tensors.items():
             np.testing.assert_allclose(value, other.tensors[name], rtol=1e-4, atol=1e-6)
             np.testing.assert_allclose(one.earlier[name], other.earlier[name], rtol=1e-4, atol=1e-6)
@@ -61,16 +143,16 @@ def test_groups_are_filled_up_and_change_nothing() -> None:
 
 
 def test_what_is_kept_of_an_earlier_epoch_is_a_training_that_stopped_there() -> None:
-    training = Retraining(NETWORK, ADAM, 1)
+    training = Retraining(NETWORK, ADAM, Lanes())
     (long,), (short,) = training.runs([start(1)], DATA, 3, earlier=2), training.runs([start(1)], DATA, 2)
+    assert long is not None and short is not None
     for name, value in short.tensors.items():
         np.testing.assert_array_equal(long.earlier[name], value)
         np.testing.assert_array_equal(short.earlier[name], start(1).tensors[name])
 
 
 def test_a_later_start_sees_the_examples_of_later_epochs() -> None:
-    training = Retraining(NETWORK, ADAM, 1)
-    (first,), (second,) = training.runs([start(1)], DATA, 1), training.runs([start(1, epoch=1)], DATA, 2)
+    (first,), (second,) = runs(ADAM, [start(1)], 1), runs(ADAM, [start(1, epoch=1)], 2)
     assert any((first.tensors[name] != second.tensors[name]).any() for name in first.tensors)
 
 

@@ -20,9 +20,10 @@ from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
 from lottery_jax.networks.running import forward
 from lottery_jax.networks.sources.single import Single
-from lottery_jax.networks.sources.trained import Trained
+from lottery_jax.networks.sources.trained import PartlyTrained, Trained
 from lottery_jax.networks.target import Target
 from lottery_jax.sampler import Sampler
+from lottery_jax.storage.sealed import digest
 from lottery_jax.storage.store import read_array
 from lottery_jax.storage.tensor_file import TensorFile
 from lottery_jax.tasks import export_target
@@ -121,6 +122,97 @@ def test_a_ticket_that_is_not_what_it_says_is_broken(name: str, tmp_path: Path) 
     found = certify(forge(tmp_path / "forged", json.loads(json.dumps(header)), tensors))
     assert found.outcome == "broken" and reason in found.reasons[0]
     assert f"BROKEN: {found.reasons[0]}." in show(found)
+
+
+FROZEN = ~MASK & (np.random.default_rng(4).random((3, 4)) < 0.5)
+PARTLY = Network(PartlyTrained(LEAF.of, LEAF.sampler), Spec((4,)))
+
+
+def partly(**changes: Any) -> Ticket:
+    """A ticket some of whose pruned weights are as they were drawn."""
+    usual = {
+        "seed": 3,
+        "masks": {"weight": MASK, "frozen": FROZEN},
+        "method": "magnitude",
+        "stored": {"trained_weight": WEIGHT, "bias": BIAS},
+        "settings": {"kept": {"weight": KEPT, "frozen": int(FROZEN.sum())}, "keep": KEPT / 12},
+    }
+    return make_ticket(PARTLY, **{**usual, **changes})
+
+
+def test_every_way_to_the_outputs_of_frozen_weights_is_one(tmp_path: Path) -> None:
+    drawn = PARTLY.draw(3)
+    np.testing.assert_array_equal(drawn["frozen"], NETWORK.draw(3)["weight"])
+    weight = np.where(FROZEN, drawn["frozen"], WEIGHT)
+    x = np.random.default_rng(2).normal(size=(5, 4)).astype(np.float32)
+    made = effective_weights(partly())
+    np.testing.assert_array_equal(made["weight"][0], weight)
+    network, tensors = collapsed(partly(), made)
+    exact = {name: np.asarray(value, np.float32) for name, value in tensors.items()}
+    partly().save(tmp_path / "ticket")
+    loaded = load_ticket(tmp_path / "ticket")
+    for function in (partly().forward(), partly().module(), loaded.forward(), forward(network, exact)):
+        np.testing.assert_allclose(function(x), x @ weight.T + BIAS, rtol=1e-5, atol=1e-6)  # type: ignore[operator]
+    export_weights(loaded, tmp_path / "weights")
+    with TensorFile(tmp_path / "weights") as file:
+        np.testing.assert_array_equal(read_array(file, "weight"), weight)
+
+
+def test_frozen_weights_are_counted_once_and_described_by_their_places() -> None:
+    found, without = certify(partly()), certify(ticket())
+    assert (found.outcome, found.reasons, found.source_weights) == ("promises nothing", (), 12)
+    assert found.kept_weights == KEPT + FROZEN.sum()
+    assert found.description_bits["stored"] == without.description_bits["stored"]
+    whole = certify(partly(masks={"weight": MASK, "frozen": ~MASK}, settings={}))
+    # All that is not kept: nothing but their number is told.
+    assert whole.description_bits["masks"] - without.description_bits["masks"] <= np.log2(13) + 1
+
+
+def test_tickets_without_frozen_weights_are_written_as_ever(tmp_path: Path) -> None:
+    ticket().save(tmp_path / "ticket")
+    header, tensors = read(tmp_path / "ticket")
+    assert set(header["network"]["root"]) == {"kind", "of", "sampler", "gain"}
+    assert set(tensors) == {"mask.weight", "stored.trained_weight", "stored.bias"}
+
+
+TRAININGS: dict[str, tuple[dict[str, Any], str]] = {
+    "weights both trained and frozen": (
+        {"masks": {"weight": MASK, "frozen": FROZEN | MASK}, "settings": {}},
+        f"{KEPT} weights of weight are both trained and frozen",
+    ),
+    "frozen weights of another draw": (
+        {"redraws": {"frozen": np.array([[0, 1]])}, "settings": {}},
+        "weights of weight were drawn again",
+    ),
+    "other counts": ({"settings": {"kept": {"weight": KEPT, "frozen": 0}}}, "which is not what its settings say"),
+    "another fraction": ({"settings": {"keep": KEPT / 12 + 0.1}}, f"keeps {KEPT} of 12 weights, and its settings ask"),
+    "an inverted mask": ({"settings": {"keep": KEPT / 12, "mask": "inverted"}}, f"settings ask for {12 - KEPT}"),
+    "a fraction in words": ({"settings": {"keep": "half"}}, "kept fraction of its settings is no number"),
+    "a fraction that is none": ({"settings": {"keep": -1}}, "kept fraction of its settings is no number"),
+    "weights that moved": ({"settings": {"revived_steps": 2}}, "pruned weights had moved after 2 steps"),
+    "weights that moved, in words": ({"settings": {"revived_steps": None}}, "pruned weights had moved after None"),
+    "another beginning": ({"settings": {"rewound_to": 0, "rewound_sha256": "0" * 64}}, "not those of its seed"),
+    "other batches": (
+        {"settings": {"dense_batches_sha256": "a", "batches_sha256": "b"}},
+        "the dense and the pruned network were trained on other batches",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_a_training_that_is_not_what_it_says_is_broken(name: str, tmp_path: Path) -> None:
+    changes, reason = TRAININGS[name]
+    partly(**changes).save(tmp_path / "forged")
+    found = certify(tmp_path / "forged")
+    assert found.outcome == "broken" and reason in found.reasons[0]
+
+
+def test_an_honest_training_is_sound() -> None:
+    began = digest("", {"weight": NETWORK.draw(3)["weight"]})
+    settings = {"revived_steps": 0, "rewound_to": 0, "rewound_sha256": began, "keep": 1 - KEPT / 12, "mask": "inverted"}
+    for found in (certify(make(settings=settings)) for make in (ticket, partly)):
+        assert (found.outcome, found.reasons) == ("promises nothing", ())
+    assert not certify(ticket(settings={"rewound_to": 1, "rewound_sha256": "0" * 64})).reasons
 
 
 def test_what_is_pruned_is_not_run_even_if_it_is_not_zero() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lottery_jax.comparison.records import Record
 from lottery_jax.comparison.report.figure import figure
-from lottery_jax.comparison.report.summary import COLUMNS, heading, rows
+from lottery_jax.comparison.report.summary import columns, heading, rows
 from lottery_jax.storage.files import write_atomically
 
 STYLE = """
@@ -46,9 +46,10 @@ def page(
     >>> "<b>" in page([], title="<b>", configuration={}, command="lottery-jax compare")
     False
     """
-    head = "".join(f'<th title="{escape(meaning)}">{escape(heading(name))}</th>' for name, meaning, _ in COLUMNS)
+    shown = rows(records)
+    head = "".join(f'<th title="{escape(meaning)}">{escape(heading(name))}</th>' for name, meaning, _ in columns(shown))
     body = "".join(
-        "<tr>" + "".join(f"<td>{escape(show(row))}</td>" for _, _, show in COLUMNS) + "</tr>\n" for row in rows(records)
+        "<tr>" + "".join(f"<td>{escape(show(row))}</td>" for _, _, show in columns(shown)) + "</tr>\n" for row in shown
     )
     sources = {record.method: record.source for record in records if record.source}
     devices = sorted({record.device for record in records if record.device})
@@ -75,9 +76,9 @@ def page(
 {_definitions(methods or {})}
 <p>Papers, promises, costs, and when to use which: <code>docs/methods.md</code> of the repository.</p>
 <h2>The columns</h2>
-{_definitions({name: meaning for name, meaning, _ in COLUMNS})}
+{_definitions({name: meaning for name, meaning, _ in columns(shown)})}
 <h2>The kept fraction of each layer</h2>
-{_definitions({row.name: layers for row in rows(records) if (layers := row.layers())})}
+{_definitions({row.name: layers for row in shown if (layers := row.layers())})}
 <h2>The sources</h2>
 {_definitions(sources)}
 <h2>How to reproduce</h2>

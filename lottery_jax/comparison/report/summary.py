@@ -81,7 +81,7 @@ def _interval(row: Row) -> str:
 
 # Heading, what it means, how a row shows it: one list for the terminal and the page.
 Column = tuple[str, str, Callable[[Row], str]]
-COLUMNS: tuple[Column, ...] = (
+_COLUMNS: tuple[Column, ...] = (
     ("method", "What found the mask; dense is the trained target itself.", lambda row: row.method),
     ("keep", "Kept fraction asked for, where the method has one.", lambda row: _shown("g", row.keep)),
     (
@@ -93,6 +93,11 @@ COLUMNS: tuple[Column, ...] = (
         "seeds",
         "Number of random sources; the columns are means over them.",
         lambda row: str(len(row.records)),
+    ),
+    (
+        "learning rate",
+        "Chosen on the validation split, mean over seeds.",
+        lambda row: _shown(".3g", row.mean("learning_rate")),
     ),
     ("accuracy %", "On the test images.", lambda row: _shown(".2f", row.mean("accuracy"), 100)),
     ("95 % interval", "From the number of test images, mean over seeds.", _interval),
@@ -141,6 +146,12 @@ COLUMNS: tuple[Column, ...] = (
 )
 
 
+def columns(shown: Sequence[Row]) -> list[Column]:
+    """The columns of a table; what was chosen is shown where anything was."""
+    chosen = any(row.mean("learning_rate") is not None for row in shown)
+    return [column for column in _COLUMNS if chosen or column[0] != "learning rate"]
+
+
 def heading(name: str) -> str:
     """A column's name on two short lines."""
     return "\n".join(name.rsplit(" ", 1))
@@ -158,8 +169,9 @@ def tables(records: Sequence[Record], *, width: int) -> list[Table]:
     [10, 8]
     """
     shown = rows(records)
-    names, parts, room = COLUMNS[:_NAMES], [], -1
-    for column in COLUMNS[_NAMES:]:
+    every, parts, room = columns(shown), [], -1
+    names = every[:_NAMES]
+    for column in every[_NAMES:]:
         room -= _width(column, shown)
         if room < 0:
             parts.append(list(names))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lottery_jax.errors import InputError
+from lottery_jax.networks.layers.convolve import convolve
 from lottery_jax.networks.node import KEYLESS, Operation, Spec, Weights, given
 
 
@@ -77,6 +78,7 @@ class Conv(Operation):
             padding=sides(self.padding),
             feature_group_count=self.groups,
             use_bias=self.bias,
+            conv_general_dilated=convolve,
             kernel_init=given(jnp.transpose(weights["weight"], (2, 3, 1, 0))),
             bias_init=given(weights["bias"] if self.bias else None),
             rngs=KEYLESS,

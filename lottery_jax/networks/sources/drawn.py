@@ -32,7 +32,7 @@ class Layout(abc.ABC):
     @property
     @abc.abstractmethod
     def step(self) -> int:
-        """Positions from one weight of a block to the next."""
+        """Positions from one weight of a block to the next; 0 where it is one weight, taken several times."""
 
     @property
     def per_stream(self) -> int | None:
@@ -163,6 +163,11 @@ class Drawn:
     @property
     def blocks(self) -> int:
         return self.rows // self.shared
+
+    @property
+    def weights(self) -> int:
+        """Random weights: those that rows share, or that a row takes several times, are counted once."""
+        return self.blocks * (self.width if self.layout.step else 1)
 
     @property
     def streams(self) -> int:

@@ -46,6 +46,11 @@ class Source(Node):
         """Stored tensors whose weights stand in place of random ones, by the random tensor whose mask they have."""
         return {}
 
+    @property
+    def frozen(self) -> dict[str, str]:
+        """Random tensors on the same places whose weights are added as they were drawn, by the tensor beside them."""
+        return {}
+
     def output(self, given: Spec) -> Spec:
         return self.of.output(given)
 

@@ -1,7 +1,8 @@
 """One weight in place of each target weight that was random and was then trained: what magnitude pruning leaves.
 
 The seed still says where the weights began, and the mask which of them are left; what they became is stored. So the
-network is no strong ticket: nothing about it follows from seed and bits alone.
+network is no strong ticket: nothing about it follows from seed and bits alone. Pruned weights are zero, or some of them
+as they were drawn.
 """
 
 import dataclasses
@@ -21,6 +22,7 @@ from lottery_jax.networks.sources.source import MaskedModule, Source, selected
 from lottery_jax.sampler import Sampler
 
 STORED_NAME = "trained_weight"
+FROZEN_NAME = "frozen"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,15 +71,40 @@ class Trained(Source):
         return TrainedOperation(self, weights)
 
 
+@dataclasses.dataclass(frozen=True)
+class PartlyTrained(Trained):
+    """As `Trained`, but pruned weights may stay as they were drawn: where the mask of `frozen` has them.
+
+    `frozen` is the same random tensor as `weight`, from the same positions; what both masks have is added.
+
+    >>> from lottery_jax.networks.layers.dense import Dense
+    >>> leaf = PartlyTrained(Dense(3, 2), Sampler.normal(1))
+    >>> leaf.drawn()["weight"] == leaf.drawn()["frozen"]
+    True
+    """
+
+    kind: ClassVar[str] = "partly_trained"
+
+    @property
+    def frozen(self) -> dict[str, str]:
+        return {"weight": FROZEN_NAME}
+
+    def drawn(self) -> dict[str, Drawn]:
+        (weight,) = super().drawn().values()
+        return {"weight": weight, FROZEN_NAME: weight}
+
+
 class TrainedOperation(MaskedModule):
-    """x -> the operation with the kept trained weights, and its bias."""
+    """x -> the operation with the kept trained weights, what is frozen of the drawn ones, and its bias."""
 
     def __init__(self, source: Trained, weights: Weights) -> None:
         super().__init__(source, weights, source.gain)
-        self.of = source.of
+        self.of, self.beside = source.of, tuple(source.frozen.values())
         self.stored = nnx.Dict({name: nnx.Param(jnp.asarray(weights[name])) for name in source.tensors()})
 
     def __call__(self, x: jax.Array) -> jax.Array:
         kept = {name: value[...] for name, value in self.stored.items()}
         kept["weight"] = selected(self.gates["weight"](), kept.pop(STORED_NAME))  # type: ignore[operator]
+        for name in self.beside:
+            kept["weight"] = kept["weight"] + self.masked(name)
         return self.scaled(self.of.module(Weights(kept))(x))  # type: ignore[operator]
