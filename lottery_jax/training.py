@@ -21,7 +21,7 @@ from lottery_jax.progress import Progress, unseen
 Parameters = Any  # a pytree of arrays: weights by name, or the scores of a mask
 Moved = dict[str, jax.Array]  # parameters that move by themselves (running means), by name
 Loss = Callable[[Parameters, jax.Array, jax.Array, jax.Array | None], tuple[jax.Array, Moved]]
-Measure = Callable[[Parameters], Any]
+Measure = Callable[[Parameters], dict[str, Any]]
 Augment = Callable[[jax.Array, jax.Array], jax.Array]  # images [B, H, W, C] of a step and a key to others
 History = dict[str, Any]
 _EXAMPLES = 500  # of a split that is measured at a time
@@ -70,8 +70,8 @@ def advance(
     moved: parameters that a step sets without a gradient, by name; empty where there are none. project: the parameters
     after each step, from those before it and those that the optimiser gives. between: those after each epoch, which it
     is told, counted from 0. augment: what is made of the images of a step.
-    The history holds the mean loss of each epoch under "loss" [epochs] and, if `measure(parameters)` is
-    given, its value after each epoch under "measure". The order of the examples depends on the key and the
+    The history holds the mean loss of each epoch under "loss" [epochs] and, if it is given, what `measure(parameters)`
+    says after each epoch, by its own names. The order of the examples depends on the key and the
     epoch alone, so that a training in several calls equals one in a single call.
     """
     images, labels = jnp.asarray(split.images), jnp.asarray(split.labels)
@@ -101,7 +101,7 @@ def advance(
             parameters = between(parameters, state.epoch)
         history = {"loss": jnp.mean(losses)}
         if measure is not None:
-            history["measure"] = measure(parameters)
+            history |= measure(parameters)
         return State(parameters, optimizer_state, state.key, state.epoch + 1), history
 
     return jax.lax.scan(one_epoch, state, length=epochs)

@@ -178,10 +178,10 @@ def test_parameters_that_move_by_themselves_are_set_after_the_step(split: Split)
 
 
 def test_a_measure_is_taken_after_each_epoch(split: Split) -> None:
-    _, history = fitted(split, jax.random.key(0), measure=lambda parameters: parameters["first"][0, 0])
+    _, history = fitted(split, jax.random.key(0), measure=lambda own: {"corner": own["first"][0, 0]})
     trained, _ = fitted(split, jax.random.key(0), epochs=1)
-    assert history["measure"].shape == (3,)
-    np.testing.assert_allclose(history["measure"][0], trained["first"][0, 0], rtol=1e-5)
+    assert history["corner"].shape == (3,)
+    np.testing.assert_allclose(history["corner"][0], trained["first"][0, 0], rtol=1e-5)
 
 
 def test_bad_settings_are_refused(split: Split) -> None:

@@ -41,9 +41,10 @@ class Compare(TaskOptions):
     methods: tuple[str, ...] = ()
     """Methods to run (docs/methods.md): dense; a construction (pensia, scalar, scalar-shared; also with -smallest); a
     learned mask (edge-popup, iterand, supermask, supermask-rescaled, gem-miner, hard-concrete; each with -gadget, -wide
-    or -plain; edge-popup-from-pensia); a trained ticket (magnitude, iterative-magnitude, magnitude-reinit, snip, grasp,
-    synflow, and magnitude-supermask, whose weights stay random); random; or a class of your own, FILE.py:CLASS. If left
-    out: dense, pensia, pensia-smallest, edge-popup-gadget, edge-popup-wide and random."""
+    or -plain; edge-popup-from-pensia; biprop, signed-supermask, multi-bit-supermask, evolution); a trained ticket
+    (magnitude, iterative-magnitude, magnitude-reinit, snip, grasp, synflow, random-at-start, smart-ratio,
+    pruning-from-scratch, and magnitude-supermask, whose weights stay random); random; or a class of your own,
+    FILE.py:CLASS. If left out: dense, pensia, pensia-smallest, edge-popup-gadget, edge-popup-wide and random."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of the random sources."""
     keeps: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 0.5)

@@ -224,6 +224,8 @@ class Comparison:
             else:
                 ticket.save(self._path(method, seed, keep))
         shutil.rmtree(unfinished, ignore_errors=True)
+        with contextlib.suppress(OSError):  # others may have something unfinished, or nobody had
+            unfinished.parent.rmdir()
         return watch if tickets else None
 
     def _need(self, model: Method, method: Method, seed: int) -> None:

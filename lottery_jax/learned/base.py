@@ -1,11 +1,12 @@
 """What a learner is: from data and a random source to masks, by training scores on frozen weights."""
 
 import abc
+import copy
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
@@ -66,10 +67,6 @@ class Learner(abc.ABC):
         """As `learn`, for every point of a grid {option: values}: tickets in the order (point, seed, keep)."""
         found, points = [], self.points(grid)
         for done, point in enumerate(points):
-
-            def told(epoch: int, last: int, before: int = done) -> None:
-                progress(before * last + epoch, len(points) * last)
-
             found += point.learn(
                 source,
                 dataset,
@@ -77,7 +74,7 @@ class Learner(abc.ABC):
                 keeps=keeps,
                 epochs=epochs,
                 stored=stored,
-                progress=unseen if progress is unseen else told,
+                progress=part_of(progress, done, len(points)),
                 checkpoints=checkpoints,
             )
         return found
@@ -96,6 +93,28 @@ class Learner(abc.ABC):
         ]
 
 
+L = TypeVar("L", bound=Learner)
+
+
+def numbers_of(learner: Learner) -> dict[str, float]:
+    """The options that are floats: they are traced."""
+    kinds = {field.name: field.type for field in dataclasses.fields(learner)}
+    return {name: getattr(learner, name) for name, kind in kinds.items() if kind in (float, "float")}
+
+
+def with_numbers(learner: L, numbers: Mapping[str, Any]) -> L:
+    """The learner with traced numbers, which nothing checks."""
+    made = copy.copy(learner)
+    for name, value in numbers.items():
+        object.__setattr__(made, name, value)
+    return made
+
+
+def without_numbers(learner: L) -> L:
+    """What of a learner makes its program: equal for two that differ in numbers alone."""
+    return with_numbers(learner, dict.fromkeys(numbers_of(learner), 0.0))
+
+
 def check_fits(network: Network, dataset: Dataset, what: str) -> None:
     """Refuse a network that is not given the data's examples, or has not their classes; raises `InputError`."""
     given, output = network.given, network.output
@@ -112,3 +131,10 @@ def check_runs(seeds: Sequence[int], keeps: Sequence, epochs: int, together: int
         raise InputError(f"{len(seeds)} seeds, {len(keeps)} keeps, together={together}; give at least 1 of each")
     if epochs < 1:
         raise InputError(f"the number of epochs is {epochs}; it must be at least 1")
+
+
+def part_of(progress: Progress, done: int, parts: int, count: int = 1) -> Progress:
+    """What is told of `count` parts of equal length, after `done` of them."""
+    if progress is unseen:
+        return unseen
+    return lambda now, total: progress(done * total + now * count, parts * total)

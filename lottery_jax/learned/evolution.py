@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lottery_jax.checkpoints import Checkpoint
 from lottery_jax.data import Dataset, Split
 from lottery_jax.errors import InputError
 from lottery_jax.lanes import Told, in_groups
@@ -28,6 +29,7 @@ from lottery_jax.networks.gates import FixedGate
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.top_k import top_k_mask
 from lottery_jax.progress import Progress, log, unseen
+from lottery_jax.storage.sealed import digest
 from lottery_jax.tickets.ticket import Ticket, make_ticket
 from lottery_jax.training import drive, steps_per_epoch
 
@@ -73,10 +75,7 @@ class Evolution(Learner):
         progress: Progress = unseen,
         checkpoints: Path | None = None,
     ) -> list[Ticket]:
-        """As in `Learner`; raises `InputError` where source and data do not fit, or evosax is not there.
-
-        checkpoints: not used.
-        """
+        """As in `Learner`; raises `InputError` where source and data do not fit, or evosax is not there."""
         _strategies()
         check_runs(seeds, keeps, epochs, self.together)
         check_source(source, dataset, stored or {})
@@ -86,7 +85,9 @@ class Evolution(Learner):
 
         def train(group: Sequence[tuple[int, float]], tell: Told | None) -> list[Ticket | None]:
             seen = unseen if tell is None else lambda epoch, _: tell(epoch)
-            return [search.run(dataset, seed, keep, counts[keep], stored or {}, seen) for seed, keep in group]
+            return [
+                search.run(dataset, seed, keep, counts[keep], stored or {}, seen, checkpoints) for seed, keep in group
+            ]
 
         runs = list(itertools.product(seeds, keeps))
         told = None if progress is unseen else lambda epoch: progress(epoch, epochs)
@@ -141,6 +142,7 @@ class _Search:
         kept: Mapping[str, np.ndarray],
         stored: Mapping[str, np.ndarray],
         progress: Progress,
+        checkpoints: Path | None,
     ) -> Ticket | None:
         """The ticket of one run, None if its losses are no numbers."""
         tensors = {name: jnp.asarray(value) for name, value in {**self.network.draw(seed), **stored}.items()}
@@ -154,6 +156,7 @@ class _Search:
             self.begin(given),
             epochs=self.epochs,
             progress=progress,
+            checkpoint=checkpoints and Checkpoint(checkpoints, self._configuration(dataset, seed, keep, stored)),
         )
         losses = np.asarray(history["loss"])
         if not np.isfinite(losses).all():
@@ -171,8 +174,21 @@ class _Search:
                 "data": dataset.name,
                 "keep": float(keep),
                 "loss": float(losses[-1]),
+                "by_epoch": {"loss": losses.tolist()},
             },
         )
+
+    def _configuration(
+        self, dataset: Dataset, seed: int, keep: float, stored: Mapping[str, np.ndarray]
+    ) -> dict[str, Any]:
+        """Everything that a search depends on."""
+        return {
+            "learner": [self.learner.name, dataclasses.asdict(self.learner)],
+            "run": [seed, keep, self.epochs],
+            "network": self.network.to_json(),
+            "data": dataset.fingerprint,
+            "stored": digest("", {name: np.asarray(value) for name, value in stored.items()}),
+        }
 
     def together(self) -> int:
         """Masks that are run side by side."""

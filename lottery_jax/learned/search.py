@@ -26,10 +26,10 @@ from lottery_jax.data import Dataset
 from lottery_jax.data.augment import augment
 from lottery_jax.errors import InputError
 from lottery_jax.lanes import Told, in_groups, lanes
-from lottery_jax.learned.base import Learner, check_fits, check_runs
+from lottery_jax.learned.base import Learner, check_fits, check_runs, part_of, without_numbers
 from lottery_jax.learned.inits import reinitialised
 from lottery_jax.learned.scores import Tensors, kept_factors
-from lottery_jax.learned.trainer import Asked, Run, Trainer, train_runs, without_numbers
+from lottery_jax.learned.trainer import Asked, Run, Trainer, train_runs
 from lottery_jax.networks.network import Network, Redraws
 from lottery_jax.networks.target import listed
 from lottery_jax.networks.top_k import kept_count
@@ -185,7 +185,7 @@ class ScoreLearner(Learner):
                     " no init"
                 )
         found: list[Ticket] = []
-        done, total = 0, len(points) * epochs
+        done = 0
         sized = [dataclasses.replace(point, batch_size=min(point.batch_size, len(dataset.train))) for point in points]
         for point in sized:
             point.check()
@@ -200,11 +200,9 @@ class ScoreLearner(Learner):
                 seen = unseen if tell is None else lambda epoch, _: tell(epoch)
                 return train_runs(trainer, dataset, group, stored or {}, start, seen, checkpoints)
 
-            def told(epoch: int, before: int = done, points: int = len(own)) -> None:
-                progress(before + epoch * points, total)
-
-            told_of = None if progress is unseen else told
-            for run, ticket in zip(runs, in_groups(train, runs, width.width, told_of), strict=True):
+            seen = part_of(progress, done, len(points), len(own))
+            told = None if progress is unseen else lambda epoch, seen=seen: seen(epoch, epochs)
+            for run, ticket in zip(runs, in_groups(train, runs, width.width, told), strict=True):
                 if ticket is not None:
                     found.append(ticket)
                     continue
@@ -212,7 +210,7 @@ class ScoreLearner(Learner):
                 rate = f", learning rate {run.learner.learning_rate:g}" if len(points) > 1 else ""
                 what = f"{self.name}, seed {run.seed}{kept}{rate}"
                 log.warning("%s diverged: no ticket; lower the learning rate", what)
-            done += epochs * len(own)
+            done += len(own)
         if not found:
             raise InputError(f"training of {self.name} diverged in every run; lower the learning rate")
         return found

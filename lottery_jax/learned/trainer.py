@@ -1,6 +1,5 @@
 """The compiled training of scores: one program for all runs (seed, kept fraction, numbers) of a learner on a source."""
 
-import copy
 import dataclasses
 import functools
 import hashlib
@@ -17,6 +16,7 @@ from lottery_jax.checkpoints import Beside, Checkpoint
 from lottery_jax.data import Dataset, Split
 from lottery_jax.data.augment import augment
 from lottery_jax.lanes import Lanes, stacked
+from lottery_jax.learned.base import numbers_of, with_numbers
 from lottery_jax.learned.scores import Tensors, keep_counts
 from lottery_jax.networks.gates import FixedGate
 from lottery_jax.networks.network import Network, Redraws
@@ -62,25 +62,6 @@ class Common(NamedTuple):
     stored: Tensors
     train: Split
     validation: Split
-
-
-def numbers_of(learner: "ScoreLearner") -> dict[str, float]:
-    """The options that are floats: they are traced."""
-    kinds = {field.name: field.type for field in dataclasses.fields(learner)}
-    return {name: getattr(learner, name) for name, kind in kinds.items() if kind in (float, "float")}
-
-
-def with_numbers(learner: "ScoreLearner", numbers: Mapping[str, Any]) -> "ScoreLearner":
-    """The learner with traced numbers, which nothing checks."""
-    made = copy.copy(learner)
-    for name, value in numbers.items():
-        object.__setattr__(made, name, value)
-    return made
-
-
-def without_numbers(learner: "ScoreLearner") -> "ScoreLearner":
-    """What of a learner makes its program: equal for two that differ in numbers alone."""
-    return with_numbers(learner, dict.fromkeys(numbers_of(learner), 0.0))
 
 
 def train_runs(
@@ -283,9 +264,10 @@ class Trainer:
             def validated(scores: Tensors) -> History:
                 chosen = learner.chosen(scores, run, jax.random.fold_in(key, _LAST))
                 masks = {name: mask.astype(jnp.float32) for name, mask in chosen.items()}
-                return on_split(lambda images: logits(masks, images), common.validation)
+                found = on_split(lambda images: logits(masks, images), common.validation)
+                return {f"validation_{name}": value for name, value in found.items()}
 
-            state, history = advance(
+            return advance(
                 loss,
                 state,
                 common.train,
@@ -297,8 +279,6 @@ class Trainer:
                 between=lambda scores, epoch: learner.between(scores, run, epoch, self.epochs),
                 augment=augment(learner.augment),
             )
-            measured = history.pop("measure", {})
-            return state, history | {f"validation_{name}": value for name, value in measured.items()}
 
         return self.lanes.over(one, (state, runs, keys), common)
 

@@ -3,16 +3,12 @@
 import abc
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-
-import numpy as np
+from collections.abc import Sequence
 
 from lottery_jax.data import Dataset
 from lottery_jax.networks.network import Network
-from lottery_jax.progress import Progress, unseen
 from lottery_jax.tickets.ticket import Ticket
-from lottery_jax.trained.base import TrainedLearner, after_training
+from lottery_jax.trained.base import TrainedLearner, Wanted, after_training
 from lottery_jax.trained.leaves import beginnings_digest, initial_tensors, random_network, trained_ticket
 from lottery_jax.trained.pruning import MasksByName
 from lottery_jax.trained.retraining import ByName, Start
@@ -29,38 +25,23 @@ class PrunedAtStart(TrainedLearner):
         random: the network with its random leaves; tensors: its target's before any training.
         """
 
-    def learn(
-        self,
-        source: Network,
-        dataset: Dataset,
-        *,
-        seeds: Sequence[int],
-        keeps: Sequence[float],
-        epochs: int,
-        stored: Mapping[str, np.ndarray] | None = None,
-        progress: Progress = unseen,
-        checkpoints: Path | None = None,
-    ) -> list[Ticket]:
-        """As in `Learner`, but nothing is taken from the source's leaves, nor from `stored`: all begins untrained.
-
-        Nothing is kept of unfinished trainings.
-        """
-        target = source.target
-        self.check(target, dataset, seeds, keeps, epochs)
+    def _learn(self, points: Sequence["PrunedAtStart"], target: Network, asked: Wanted) -> list[Ticket]:
+        dataset, epochs = asked.dataset, asked.epochs
         random = random_network(target, trained=True)
-        first = {seed: initial_tensors(random, seed) for seed in seeds}
-        runs = list(itertools.product(seeds, keeps))
-        masks = [self.masks(random, dataset, first[seed], seed, keep) for seed, keep in runs]
+        first = {seed: initial_tensors(random, seed) for seed in asked.seeds}
+        runs = list(itertools.product(points, asked.seeds, asked.keeps))
+        masks = [point.masks(random, dataset, first[seed], seed, keep) for point, seed, keep in runs]
         starts = [
-            Start(seed, {**first[seed], **{name: first[seed][name] * own[name] for name in own}}, own)
-            for (seed, _), own in zip(runs, masks, strict=True)
+            Start(seed, {**first[seed], **{name: first[seed][name] * own[name] for name in own}}, own, point.numbers)
+            for (point, seed, _), own in zip(runs, masks, strict=True)
         ]
-        told = lambda done: progress(done, epochs)  # noqa: E731
-        found = self.training(target, len(runs)).runs(starts, dataset, epochs, told=told)
+        told = lambda done: asked.progress(done, epochs)  # noqa: E731
+        training = self.training(target, len(runs))
+        found = training.runs(starts, dataset, epochs, told=told, checkpoints=asked.checkpoints)
         tickets = []
         for at, last in self.survivors(runs, found):
-            (seed, keep), mask = runs[at], masks[at]
-            settings = self.settings(dataset, epochs, keep, mask) | after_training(last, 0)
+            (point, seed, keep), mask = runs[at], masks[at]
+            settings = point.settings(dataset, epochs, keep, mask) | after_training(last, 0)
             settings["rewound_sha256"] = beginnings_digest(first[seed], mask)
             tickets.append(trained_ticket(random, seed, mask, last.tensors, settings, method=self.name))
         return tickets

@@ -1,23 +1,38 @@
 """What all ways to trained tickets share: the target's architecture, how it is trained, what a ticket says."""
 
+import abc
 import dataclasses
 import hashlib
+import itertools
 import math
-from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 
 from lottery_jax.data import Dataset
 from lottery_jax.errors import InputError
 from lottery_jax.lanes import lanes
-from lottery_jax.learned.base import Learner, check_fits, check_runs
+from lottery_jax.learned.base import Learner, check_fits, check_runs, part_of, without_numbers
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.top_k import kept_count
-from lottery_jax.progress import log
+from lottery_jax.progress import Progress, log, unseen
+from lottery_jax.tickets.ticket import Ticket
 from lottery_jax.trained.pruning import MasksByName
-from lottery_jax.trained.retraining import Descent, Finish, Retraining
+from lottery_jax.trained.retraining import Descent, DescentNumbers, Finish, Retraining
 from lottery_jax.trained.schedules import Kind, Schedule
+
+
+class Wanted(NamedTuple):
+    """What tickets are asked for."""
+
+    dataset: Dataset
+    seeds: tuple[int, ...]
+    keeps: tuple[float, ...]
+    epochs: int
+    progress: Progress
+    checkpoints: Path | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +55,8 @@ class TrainedLearner(Learner):
     """Momentum of SGD."""
     weight_decay: float = 0.0
     """Weight decay of the weights."""
+    augment: str = "none"
+    """What is made of training images: none, or crop-flip (shifted by up to four pixels, and mirrored)."""
     together: int | None = None
     """Runs that share a step by vmap; one on a CPU, where each core has its own, and all elsewhere if left out."""
 
@@ -47,29 +64,70 @@ class TrainedLearner(Learner):
         self, target: Network, dataset: Dataset, seeds: Sequence[int], keeps: Sequence[float], epochs: int
     ) -> None:
         """Refuse what cannot be trained, before anything is; raises `InputError`."""
+        self.numbers.check()
         check_fits(target, dataset, "target")
         check_runs(seeds, keeps, epochs, self.together)
         for keep in keeps:
             kept_count(keep, 1)
 
+    def learn(
+        self,
+        source: Network,
+        dataset: Dataset,
+        *,
+        seeds: Sequence[int],
+        keeps: Sequence[float],
+        epochs: int,
+        stored: Mapping[str, np.ndarray] | None = None,
+        progress: Progress = unseen,
+        checkpoints: Path | None = None,
+    ) -> list[Ticket]:
+        """As in `Learner`, but nothing is taken from the source's leaves, nor from `stored`: all begins untrained."""
+        self.check(source.target, dataset, seeds, keeps, epochs)
+        asked = Wanted(dataset, tuple(seeds), tuple(keeps), epochs, progress, checkpoints)
+        return self._learn([self], source.target, asked)
+
+    def sweep(self, source: Network, dataset: Dataset, grid: Mapping[str, Sequence[Any]], **given: Any) -> list[Ticket]:
+        """As in `Learner`; points that differ in numbers alone share the programs and the steps."""
+        points, found, done = self.points(grid), [], 0
+        seeds, keeps, epochs = (given[name] for name in ("seeds", "keeps", "epochs"))
+        for point in points:
+            point.check(source.target, dataset, seeds, keeps, epochs)
+        for _, same in itertools.groupby(points, key=without_numbers):
+            own = list(same)
+            told = part_of(given.get("progress", unseen), done, len(points), len(own))
+            asked = Wanted(dataset, tuple(seeds), tuple(keeps), epochs, told, given.get("checkpoints"))
+            found += self._learn(own, source.target, asked)
+            done += len(own)
+        return found
+
+    @abc.abstractmethod
+    def _learn(self, points: Sequence[Self], target: Network, asked: "Wanted") -> list[Ticket]:
+        """The tickets of learners that differ in numbers alone, in the order (point, seed, keep)."""
+
+    @property
+    def numbers(self) -> DescentNumbers:
+        return DescentNumbers(self.learning_rate, self.momentum, self.weight_decay)
+
     def training(self, target: Network, runs: int) -> Retraining:
         """The compiled training of so many runs."""
-        schedule = Schedule(self.warmup, self.schedule)
-        numbers = self.learning_rate, self.momentum, self.weight_decay, self.batch_size
+        descent = Descent(self.optimizer, self.batch_size, Schedule(self.warmup, self.schedule), self.augment)
         weights = sum(math.prod(shape) for shape in target.tensors.values())
-        return Retraining(target, Descent(self.optimizer, *numbers, schedule), lanes(self.together, runs, weights))
+        return Retraining(target, descent, lanes(self.together, runs, weights))
 
     def survivors(
-        self, runs: Sequence[tuple[int, float | None]], found: Sequence[Finish | None]
+        self, runs: Sequence[tuple["TrainedLearner", int, float | None]], found: Sequence[Finish | None]
     ) -> list[tuple[int, Finish]]:
-        """The places of the runs (seed, keep) that did not diverge, and what they end with; the others are said.
+        """The places of the runs (learner, seed, keep) that did not diverge, and what they end with; the others are
+        said.
 
         Raises `InputError` where all diverged.
         """
-        for (seed, keep), finish in zip(runs, found, strict=True):
+        for (learner, seed, keep), finish in zip(runs, found, strict=True):
             if finish is None:
                 kept = "" if keep is None else f", keep {keep:g}"
-                log.warning("%s, seed %d%s diverged: no ticket; lower the learning rate", self.name, seed, kept)
+                rate = f", learning rate {learner.learning_rate:g}" if len({run[0] for run in runs}) > 1 else ""
+                log.warning("%s, seed %d%s%s diverged: no ticket; lower the learning rate", self.name, seed, kept, rate)
         left = [(at, finish) for at, finish in enumerate(found) if finish is not None]
         if not left:
             raise InputError(f"training of {self.name} diverged in every run; lower the learning rate")
@@ -94,13 +152,15 @@ def after_training(last: Finish, first: int) -> dict[str, Any]:
     """
     found: dict[str, Any] = {
         "rewound_to": first,
-        "loss": float(last.loss[-1]),
+        "loss": last.loss,
+        "by_epoch": {name: values.tolist() for name, values in last.by_epoch.items()},
         "revived_steps": last.revived,
         "batches_sha256": batches_digest(last.batches),
     }
-    if last.validation_loss.size:
-        found["validation_loss"] = float(last.validation_loss[-1])
-        found["early_stop_epoch"] = first + 1 + int(np.argmin(last.validation_loss))
+    if "validation_loss" in last.by_epoch:
+        losses = last.by_epoch["validation_loss"]
+        found["validation_loss"] = float(losses[-1])
+        found["early_stop_epoch"] = first + 1 + int(np.argmin(losses))
     return found
 
 

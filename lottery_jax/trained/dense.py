@@ -5,6 +5,7 @@ import dataclasses
 import threading
 import weakref
 from collections.abc import Hashable, Sequence
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -47,19 +48,22 @@ def dense_runs(
     *,
     earlier: int,
     told: Told,
+    checkpoints: Path | None,
 ) -> list[Finish | None]:
     """As `Retraining.runs`, but what was trained before, from the same weights in the same way, is not trained again.
 
-    Equal are network, optimiser, runs that share a step, seed, first weights, data (the same object), epochs and
-    precision: all that the result depends on.
+    Equal are network, optimiser and its numbers, runs that share a step, seed, first weights, data (the same object),
+    epochs and precision: all that the result depends on.
     """
     precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
     same = training, epochs, earlier, id(dataset), jax.default_backend(), precision
-    keys = [(*same, start.seed, digest("", start.tensors)) for start in starts]
+    keys = [(*same, start.seed, start.numbers, digest("", start.tensors)) for start in starts]
     found = {key: _SHELF.take(key, dataset) for key in keys}
     missing = {key: start for key, start in zip(keys, starts, strict=True) if found[key] is None}
     if missing:
-        new = training.runs(list(missing.values()), dataset, epochs, earlier=earlier, told=told)
+        new = training.runs(
+            list(missing.values()), dataset, epochs, earlier=earlier, told=told, checkpoints=checkpoints
+        )
         for key, finish in zip(missing, new, strict=True):
             found[key] = finish
             if finish is not None:

@@ -7,8 +7,7 @@ pruned ones are zero, or frozen (`pruned_weights`). In `rounds` rounds the kept 
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, ClassVar, get_args
 
 import numpy as np
@@ -16,9 +15,8 @@ import numpy as np
 from lottery_jax.data import Dataset
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
-from lottery_jax.progress import Progress, unseen
 from lottery_jax.tickets.ticket import Ticket
-from lottery_jax.trained.base import TrainedLearner, after_training, batches_digest
+from lottery_jax.trained.base import TrainedLearner, Wanted, after_training, batches_digest
 from lottery_jax.trained.beginnings import MOST_ROUNDS, Beginning, beginning_weights
 from lottery_jax.trained.criteria import criterion
 from lottery_jax.trained.dense import dense_runs
@@ -39,16 +37,18 @@ from lottery_jax.trained.sanity import MaskKind, changed_mask
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Run:
-    """One seed and kept fraction between two rounds.
+    """One learner, seed and kept fraction between two rounds.
 
     last: what training made of each weight the last time that it was trained. found: of the last training.
     """
 
+    learner: "Magnitude"
     seed: int
     keep: float
     masks: MasksByName
     frozen: MasksByName
     last: ByName
+    dense: Finish
     found: Finish
 
 
@@ -83,63 +83,51 @@ class Magnitude(TrainedLearner):
     retrain: bool = True
     """Train after pruning; else the ticket is a mask of random weights."""
 
-    def learn(
-        self,
-        source: Network,
-        dataset: Dataset,
-        *,
-        seeds: Sequence[int],
-        keeps: Sequence[float],
-        epochs: int,
-        stored: Mapping[str, np.ndarray] | None = None,
-        progress: Progress = unseen,
-        checkpoints: Path | None = None,
-    ) -> list[Ticket]:
-        """As in `Learner`, but nothing is taken from the source's leaves, nor from `stored`: all begins untrained.
-
-        Nothing is kept of unfinished trainings.
-        """
-        target, retrainings = source.target, self.rounds if self.retrain else self.rounds - 1
-        self._check(target, dataset, seeds, keeps, epochs)
+    def _learn(self, points: Sequence["Magnitude"], target: Network, asked: Wanted) -> list[Ticket]:
+        dataset, seeds, epochs = asked.dataset, asked.seeds, asked.epochs
+        retrainings = self.rounds if self.retrain else self.rounds - 1
         random = random_network(target, trained=self.retrain, frozen=self.pruned_weights != "zero")
         first = {seed: initial_tensors(random, seed) for seed in seeds}
-        training, total = self.training(target, len(seeds) * len(keeps)), epochs + retrainings * (epochs - self.rewind)
+        training = self.training(target, len(points) * len(seeds) * len(asked.keeps))
+        total = epochs + retrainings * (epochs - self.rewind)
         whole = {name: np.ones(target.tensors[name], bool) for name in weight_names(random)}
         none = {name: ~mask for name, mask in whole.items()}
-        starts = [Start(seed, first[seed], whole) for seed in seeds]
-        told = lambda done: progress(done, total)  # noqa: E731
-        all_dense = dense_runs(training, starts, dataset, epochs, earlier=self.rewind, told=told)
-        dense = {seeds[at]: finish for at, finish in self.survivors([(seed, None) for seed in seeds], all_dense)}
+        begun = list(itertools.product(points, seeds))
+        starts = [Start(seed, first[seed], whole, point.numbers) for point, seed in begun]
+        options: dict[str, Any] = {"checkpoints": asked.checkpoints}
+        told = lambda done: asked.progress(done, total)  # noqa: E731
+        all_dense = dense_runs(training, starts, dataset, epochs, earlier=self.rewind, told=told, **options)
+        left = self.survivors([(point, seed, None) for point, seed in begun], all_dense)
+        dense = {(begun[at][0].numbers, begun[at][1]): finish for at, finish in left}
         runs = [
-            _Run(seed, keep, whole, none, dense[seed].tensors, dense[seed])
-            for seed, keep in itertools.product(seeds, keeps)
-            if seed in dense
+            _Run(point, seed, keep, whole, none, own.tensors, own, own)
+            for point, seed, keep in itertools.product(points, seeds, asked.keeps)
+            if (own := dense.get((point.numbers, seed))) is not None
         ]
         for number in range(1, self.rounds + 1):
-            runs = [self._pruned(random, first[run.seed], run, number) for run in runs]
+            runs = [run.learner._pruned(random, first[run.seed], run, number) for run in runs]
             if number > retrainings:
                 break
-            starts = [self._start(random, first[run.seed], dense[run.seed].earlier, run, number) for run in runs]
+            starts = [run.learner._start(random, first[run.seed], run, number) for run in runs]
             over = epochs + (number - 1) * (epochs - self.rewind)
-            told = lambda done, over=over: progress(over + done, total)  # noqa: E731
-            found = training.runs(starts, dataset, epochs, told=told)
-            left = self.survivors([(run.seed, run.keep) for run in runs], found)
+            told = lambda done, over=over: asked.progress(over + done, total)  # noqa: E731
+            found = training.runs(starts, dataset, epochs, told=told, **options)
+            left = self.survivors([(run.learner, run.seed, run.keep) for run in runs], found)
             runs = [dataclasses.replace(runs[at], found=finish) for at, finish in left]
-        return [self._ticket(random, first[run.seed], dense[run.seed], run, dataset, epochs) for run in runs]
+        return [run.learner._ticket(random, first[run.seed], run, dataset, epochs) for run in runs]
 
-    def _ticket(
-        self, random: Network, first: ByName, dense: Finish, run: _Run, dataset: Dataset, epochs: int
-    ) -> Ticket:
+    def _ticket(self, random: Network, first: ByName, run: _Run, dataset: Dataset, epochs: int) -> Ticket:
         """What is left of a run, and what it says of how it was made."""
+        dense = run.dense
         if not self.retrain:
             # Frozen weights are as drawn, and so are kept ones: one mask has both.
             masks = {name: mask | run.frozen[name] for name, mask in run.masks.items()}
-            settings = self.settings(dataset, epochs, run.keep, masks) | {"dense_loss": float(dense.loss[-1])}
+            settings = self.settings(dataset, epochs, run.keep, masks) | {"dense_loss": dense.loss}
             constant = self.kept_weights == "constant"
             return untrained_ticket(random, run.seed, masks, first, settings, method=self.name, constant=constant)
         masks = run.masks | frozen_names(random, run.frozen)
         settings: dict[str, Any] = self.settings(dataset, epochs, run.keep, masks)
-        settings |= {"dense_loss": float(dense.loss[-1]), **after_training(run.found, self.rewind)}
+        settings |= {"dense_loss": dense.loss, **after_training(run.found, self.rewind)}
         settings["rewound_sha256"] = beginnings_digest(dense.earlier, run.masks)
         settings["dense_batches_sha256"] = batches_digest(dense.batches[self.rewind :])
         return trained_ticket(random, run.seed, masks, run.found.tensors, settings, method=self.name)
@@ -164,8 +152,9 @@ class Magnitude(TrainedLearner):
         }
         return dataclasses.replace(run, masks=masks, frozen=frozen, last=last)
 
-    def _start(self, random: Network, initial: ByName, rewound: ByName, run: _Run, number: int) -> Start:
+    def _start(self, random: Network, initial: ByName, run: _Run, number: int) -> Start:
         """What a round begins to train; tensors without masks are rewound."""
+        rewound = run.dense.earlier
         begun = {
             name: beginning_weights(
                 self.kept_weights,
@@ -179,13 +168,13 @@ class Magnitude(TrainedLearner):
             for name, mask in run.masks.items()
         }
         held = {name: np.where(run.frozen[name], initial[name], own) for name, own in begun.items()}
-        return Start(run.seed, {**rewound, **held}, run.masks, self.rewind)
+        return Start(run.seed, {**rewound, **held}, run.masks, self.numbers, self.rewind)
 
-    def _check(
+    def check(
         self, target: Network, dataset: Dataset, seeds: Sequence[int], keeps: Sequence[float], epochs: int
     ) -> None:
         """Refuse what cannot be trained, before anything is; raises `InputError`."""
-        self.check(target, dataset, seeds, keeps, epochs)
+        super().check(target, dataset, seeds, keeps, epochs)
         if not 0 <= self.rewind < epochs:
             raise InputError(f"the epoch rewound to is {self.rewind}; give one from 0 to {epochs - 1}")
         if not 1 <= self.rounds <= MOST_ROUNDS:

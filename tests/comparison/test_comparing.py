@@ -302,7 +302,7 @@ def test_a_learning_rate_is_chosen_on_the_validation_split(tmp_path: Path, caplo
     assert "learning rate" in [
         column.header.replace("\n", " ") for table in tables([record], width=90) for column in table.columns
     ]  # type: ignore[union-attr]
-    assert not list((comparison.folder / "unfinished").iterdir())
+    assert not (comparison.folder / "unfinished").exists()
 
 
 @pytest.mark.parametrize("tune", [(0.0, 1.0), (1.0, 1.0), (float("nan"),)])

@@ -14,9 +14,11 @@ from lottery_jax import checkpoints
 from lottery_jax.errors import InputError
 from lottery_jax.learned.base import Learner
 from lottery_jax.learned.edge_popup import EdgePopup
+from lottery_jax.learned.evolution import Evolution
 from lottery_jax.learned.iterand import IteRand
+from lottery_jax.networks.network import Network
 from lottery_jax.tickets.ticket import Ticket
-from tests.learned.sources import GADGET, small_data
+from tests.learned.sources import GADGET, PLAIN, small_data, stored
 
 DATA = small_data()
 RATES, DECAYS = (0.5, 2.0), (0.0, 0.1)
@@ -72,12 +74,21 @@ class KilledError(Exception):
     """As if the process had ended."""
 
 
-@pytest.mark.parametrize("learner", [EdgePopup(batch_size=8), IteRand(batch_size=8, renewal=0.5)], ids=lambda x: x.name)
+@pytest.mark.parametrize(
+    ("learner", "source"),
+    [
+        (EdgePopup(batch_size=8), GADGET),
+        pytest.param(IteRand(batch_size=8, renewal=0.5), GADGET, marks=pytest.mark.slow),
+        pytest.param(Evolution(batch_size=8, population=8), PLAIN, marks=pytest.mark.slow),
+    ],
+    ids=["edge-popup", "iterand", "evolution"],
+)
 def test_a_killed_training_goes_on_and_ends_the_same(
-    learner: EdgePopup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    learner: Learner, source: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(checkpoints, "SECONDS", 0.0)
-    whole = learner.learn(GADGET, DATA, **ASKED)
+    asked = {**ASKED, "stored": stored(source)}
+    whole = learner.learn(source, DATA, **asked)
 
     def until(last: int, seen: list[int]) -> Callable[[int, int], None]:
         def told(epoch: int, epochs: int) -> None:
@@ -88,19 +99,19 @@ def test_a_killed_training_goes_on_and_ends_the_same(
         return told
 
     with pytest.raises(KilledError):
-        learner.learn(GADGET, DATA, **ASKED, progress=until(1, []), checkpoints=tmp_path)
+        learner.learn(source, DATA, **asked, progress=until(1, []), checkpoints=tmp_path)
     assert len(list(tmp_path.iterdir())) >= 1
-    assert contents(learner.learn(GADGET, DATA, **ASKED, checkpoints=tmp_path)) == contents(whole)
+    assert contents(learner.learn(source, DATA, **asked, checkpoints=tmp_path)) == contents(whole)
     files = sorted(tmp_path.iterdir())
     assert len(files) == 2  # one for each group of runs
     # Everything is done: nothing is trained again. Other settings have other files; a damaged one counts as none.
     seen: list[int] = []
-    learner.learn(GADGET, DATA, **ASKED, progress=until(9, seen), checkpoints=tmp_path)
+    learner.learn(source, DATA, **asked, progress=until(9, seen), checkpoints=tmp_path)
     assert seen == [1, 3]  # the mean of both runs
     files[0].write_bytes(files[0].read_bytes()[:-1])
-    assert contents(learner.learn(GADGET, DATA, **ASKED, checkpoints=tmp_path)) == contents(whole)
+    assert contents(learner.learn(source, DATA, **asked, checkpoints=tmp_path)) == contents(whole)
     assert "damaged and will be made anew" in caplog.text
-    learner.learn(GADGET, DATA, **{**ASKED, "epochs": 2}, checkpoints=tmp_path)
+    learner.learn(source, DATA, **{**asked, "epochs": 2}, checkpoints=tmp_path)
     assert len(list(tmp_path.iterdir())) == 4
 
 

@@ -14,26 +14,28 @@ from lottery_jax.lanes import Lanes
 from lottery_jax.networks.node import Spec
 from lottery_jax.networks.zoo.mlp import mlp
 from lottery_jax.trained.holding import held
-from lottery_jax.trained.retraining import Descent, Finish, Retraining, Start
+from lottery_jax.trained.retraining import Descent, DescentNumbers, Finish, Retraining, Start
 from lottery_jax.trained.schedules import Schedule
 from tests.learned.sources import small_data
 
 DATA = small_data()
 NETWORK = mlp((4, 5, 2), Spec((2, 2, 1), True), bias=True)
-ADAM = Descent("adam", 0.01, 0.9, 0.0, 8)
-SGD = Descent("sgd", 0.1, 0.9, 0.1, 10)
+ADAM, SGD = Descent("adam", 8), Descent("sgd", 10)
+NUMBERS = {"adam": DescentNumbers(0.01, 0.9, 0.0), "sgd": DescentNumbers(0.1, 0.9, 0.1)}
 
 
 def start(seed: int, keep: float = 0.5, epoch: int = 0) -> Start:
     random = np.random.default_rng(seed)
     tensors = {name: random.normal(size=shape).astype(np.float32) for name, shape in NETWORK.tensors.items()}
     masks = {name: random.random(shape) < keep for name, shape in NETWORK.tensors.items() if "weight" in name}
-    return Start(seed, {**tensors, **{name: np.where(m, tensors[name], 0) for name, m in masks.items()}}, masks, epoch)
+    begun = {**tensors, **{name: np.where(m, tensors[name], 0) for name, m in masks.items()}}
+    return Start(seed, begun, masks, NUMBERS["adam"], epoch)
 
 
 def runs(descent: Descent, starts: list[Start], epochs: int) -> list[Finish]:
-    """Runs that do not diverge, one after the other."""
-    found = Retraining(NETWORK, descent, Lanes()).runs(starts, DATA, epochs)
+    """Runs that do not diverge, one after the other, with the optimiser's numbers above."""
+    own = [given._replace(numbers=NUMBERS[descent.optimizer]) for given in starts]
+    found = Retraining(NETWORK, descent, Lanes()).runs(own, DATA, epochs)
     return [finish for finish in found if finish is not None]
 
 
@@ -44,11 +46,18 @@ def test_pruned_weights_are_zero_and_the_others_move(descent: Descent) -> None:
         np.testing.assert_array_equal(finish.tensors[name][~mask], 0)
         assert (finish.tensors[name][mask] != start(1).tensors[name][mask]).any()
     assert (finish.tensors["fc1.bias"] != start(1).tensors["fc1.bias"]).any()
-    assert finish.loss.shape == finish.validation_loss.shape == (3,)
-    assert np.isfinite([finish.loss, finish.validation_loss]).all()
+    assert finish.by_epoch["loss"].shape == finish.by_epoch["validation_loss"].shape == (3,)
+    assert all(np.isfinite(values).all() for values in finish.by_epoch.values())
 
 
-@pytest.mark.parametrize("inner", [optax.adam(0.1), optax.sgd(0.1, momentum=0.9), ADAM.made(), SGD.made()])
+@pytest.mark.parametrize(
+    "inner",
+    [
+        optax.adam(0.1),
+        optax.sgd(0.1, momentum=0.9),
+        *(descent.made(NUMBERS[descent.optimizer]) for descent in (ADAM, SGD)),
+    ],
+)
 def test_a_weight_is_zero_even_if_it_had_momentum_when_it_was_pruned(inner: optax.GradientTransformation) -> None:
     weight, gradient = {"w": jnp.array([[1.0, 2.0]])}, {"w": jnp.array([[3.0, 4.0]])}
     with jax.numpy_dtype_promotion("standard"):
@@ -91,8 +100,8 @@ def test_it_is_counted_where_pruned_weights_move(monkeypatch: pytest.MonkeyPatch
         return optax.GradientTransformation(own.init, update)
 
     monkeypatch.setattr("lottery_jax.trained.retraining.held", loose)
-    (finish,) = runs(dataclasses.replace(ADAM, learning_rate=0.011), [start(1)], 2)  # a program of its own
-    assert finish.revived == 2 * (40 // 8)
+    (finish,) = runs(dataclasses.replace(ADAM, batch_size=7), [start(1)], 2)  # a program of its own
+    assert finish.revived == 2 * (40 // 7)
 
 
 def test_the_order_of_examples_is_that_of_the_seed_and_the_epochs() -> None:
@@ -107,11 +116,12 @@ def test_the_order_of_examples_is_that_of_the_seed_and_the_epochs() -> None:
 
 def test_a_later_start_continues_the_schedule() -> None:
     """Plain steps have no memory: trained in two parts is trained in one."""
-    plain = Descent("sgd", 0.1, 0.0, 0.0, 8, Schedule(3, "cosine"))
-    whole = start(1, keep=2.0)
+    plain = Descent("sgd", 8, Schedule(3, "cosine"))
+    whole = start(1, keep=2.0)._replace(numbers=DescentNumbers(0.1, 0.0, 0.0))
     (long,) = Retraining(NETWORK, plain, Lanes()).runs([whole], DATA, 4, earlier=2)
     assert long is not None
-    (rest,) = runs(plain, [whole._replace(tensors=long.earlier, epoch=2)], 4)
+    (rest,) = Retraining(NETWORK, plain, Lanes()).runs([whole._replace(tensors=long.earlier, epoch=2)], DATA, 4)
+    assert rest is not None
     for name, value in rest.tensors.items():
         np.testing.assert_array_equal(value, long.tensors[name])
 
@@ -159,13 +169,23 @@ def test_a_later_start_sees_the_examples_of_later_epochs() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"optimizer": "rmsprop"}, "optimizer 'rmsprop' is unknown; use adam or sgd"),
-        ({"learning_rate": 0.0}, "learning rate is 0.0"),
+        ({"rate": 0.0}, "learning rate is 0.0"),
         ({"momentum": 1.0}, "momentum 1.0"),
-        ({"weight_decay": -1.0}, "weight decay -1.0"),
+        ({"decay": -1.0}, "weight decay -1.0"),
+    ],
+)
+def test_bad_numbers_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        NUMBERS["adam"]._replace(**options).check()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"optimizer": "rmsprop"}, "optimizer 'rmsprop' is unknown; use adam or sgd"),
+        ({"augment": "crop"}, "augmentation 'crop' is unknown; did you mean 'crop-flip'"),
     ],
 )
 def test_bad_options_are_refused(options: dict, message: str) -> None:
-    usual = {"optimizer": "adam", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.0, "batch_size": 8}
     with pytest.raises(InputError, match=message):
-        Descent(**{**usual, **options})
+        dataclasses.replace(ADAM, **options)
