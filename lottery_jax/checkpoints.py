@@ -71,4 +71,4 @@ def _array(leaf: Any) -> np.ndarray:
 def _placed(value: np.ndarray, like: Any) -> jax.Array:
     if jax.numpy.issubdtype(like.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(jax.numpy.asarray(value), impl=jax.random.key_impl(like))
-    return jax.numpy.asarray(value)
+    return jax.numpy.asarray(value).reshape(like.shape)  # a number has come back as an array of one
