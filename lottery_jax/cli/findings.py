@@ -80,6 +80,14 @@ def sentences(found: dict[str, Any]) -> list[str]:
             f"{found['solved_weights']:,} weights were solved in {found['search_seconds']:.2f} s, and"
             f" {found['compilation_seconds']:.2f} s of compilation ({found['found_weights']:,} were there from before)."
         )
+    if "output_bound" in found:
+        low, high = found["box"]
+        lines.append(
+            f"On all inputs from {low:g} to {high:g} its outputs are at most {found['output_bound']:.3g} from the"
+            f" target's (by intervals {found['output_bound_by_intervals']:.3g}, by lines"
+            f" {found['output_bound_by_lines']:.3g}); a search for the worst input found"
+            f" {found['output_searched']:.3g}."
+        )
     target = f"the target {found['target_sha256'][:16]}..."
     if found["own_target"]:
         target += ", which is the ticket's own word"

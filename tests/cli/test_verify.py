@@ -129,3 +129,12 @@ def test_files_that_are_not_there_are_bad_input(
     nowhere = tmp_path / "nowhere.safetensors"
     assert str(nowhere) in refusal(capsys, 2, "verify", nowhere)
     assert str(nowhere) in refusal(capsys, 2, "verify", ticket, "--target", nowhere)
+
+
+def test_outputs_are_bounded_on_a_box(ticket: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = answer(capsys, "verify", ticket, "--box", 0, 1)
+    assert found["box"] == [0, 1] and 0 < found["output_searched"] <= found["output_bound"]
+    assert found["output_bound"] <= min(found["output_bound_by_intervals"], found["output_bound_by_lines"])
+    code, text = said(capsys, ticket, "--box", 0, 1)
+    assert code == 0 and f"On all inputs from 0 to 1 its outputs are at most {found['output_bound']:.3g} from" in text
+    assert "the box begins at -1.0; give 0 or more" in refusal(capsys, 2, "verify", ticket, "--box", -1, 1)

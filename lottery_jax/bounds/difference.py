@@ -1,0 +1,136 @@
+"""What lies between two layers of a target f and a ticket's network g: intervals of f, and of g - f, for all inputs.
+
+One layer after the other: a difference grows by the weights, and by how far the ticket's weights are from the target's
+times what goes in; an activation multiplies it by a slope that it has between both.
+"""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from lottery_jax.bounds.interval import SLACK, Box, times
+from lottery_jax.bounds.maps import exactly, linear_map
+from lottery_jax.errors import InputError
+from lottery_jax.networks.layers.activations import Activation, LeakyRelu, Relu, Sigmoid, Tanh
+from lottery_jax.networks.layers.conv import Conv
+from lottery_jax.networks.layers.dense import Dense
+from lottery_jax.networks.layers.normalize import Normalize
+from lottery_jax.networks.layers.pooling import AveragePool, GlobalPool, MaxPool
+from lottery_jax.networks.layers.reshape import Flatten, Tokens
+from lottery_jax.networks.node import Node
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pair:
+    """The target's values f [*shape], and the difference g - f [*shape]."""
+
+    f: Box
+    difference: Box
+
+    @property
+    def g(self) -> Box:
+        return self.f + self.difference
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Layer:
+    """A layer of both networks: the target's weight and bias, and the ticket's for inputs of each sign [signs, ...]."""
+
+    of: Dense | Conv
+    weight: np.ndarray
+    bias: np.ndarray
+    made: np.ndarray
+    made_bias: np.ndarray
+
+    def through(self, given: Pair) -> Pair:
+        """What comes out."""
+        f = self._times(self.weight, given.f)
+        shifted = Box(f.low + self.bias, f.high + self.bias).wider()
+        return Pair(shifted, self._times(self.weight, given.difference) + self.error(given))
+
+    def error(self, given: Pair) -> Box:
+        """(the ticket's weights - the target's) times the ticket's input, and the same of biases."""
+        signs = (_positive(given.g), _negative(given.g)) if len(self.made) > 1 else (given.g,)
+        change = self.made_bias - self.bias
+        total = Box(change, change)
+        for made, part in zip(self.made, signs, strict=True):
+            total = total + self._times(made - self.weight, part, made)
+        return total
+
+    def _times(self, weight: np.ndarray, given: Box, made: np.ndarray | None = None) -> Box:
+        """Weights times an interval; what the weights were summed from is rounded, too, where they were made."""
+        centre, radius = linear_map(self.of, weight)(given.centre[None])[0], given.radius[None]
+        spread = linear_map(self.of, np.abs(weight))(radius)[0]
+        size = np.abs(weight) if made is None else np.abs(made) + np.abs(self.weight)
+        slack = SLACK * linear_map(self.of, size)(given.largest[None])[0]
+        return Box(centre - spread, centre + spread).wider(slack)
+
+
+@functools.singledispatch
+def through(node: Node, given: Pair) -> Pair:
+    """What comes out of a node without weights; raises `InputError` where no bound is known."""
+    raise InputError(
+        f"there is no bound of the output through a node {node.kind!r}; it is there for dense layers, convolutions,"
+        " ReLU, LeakyReLU, tanh, sigmoid, pooling and residual blocks"
+    )
+
+
+@through.register
+def _(node: Activation, given: Pair) -> Pair:
+    hull = Box(np.minimum(given.f.low, given.g.low), np.maximum(given.f.high, given.g.high))
+    ends = Box(exactly(node, given.f.low), exactly(node, given.f.high)).wider()  # these never fall
+    return Pair(ends, times(slopes(node, hull), given.difference))
+
+
+@through.register(Flatten)
+@through.register(Tokens)
+@through.register(MaxPool)
+def _(node: Node, given: Pair) -> Pair:
+    # The largest of some differences is at least that of the largest values, and the least at most.
+    f, difference = given.f, given.difference
+    low = -_plain(node, -difference.low) if isinstance(node, MaxPool) else _plain(node, difference.low)
+    return Pair(Box(_plain(node, f.low), _plain(node, f.high)), Box(low, _plain(node, difference.high)))
+
+
+@through.register(AveragePool)
+@through.register(GlobalPool)
+@through.register(Normalize)
+def _(node: Node, given: Pair) -> Pair:
+    zero = _plain(node, np.zeros_like(given.f.low))
+    f, difference = given.f, given.difference
+    moved = Box(_plain(node, difference.low) - zero, _plain(node, difference.high) - zero)
+    return Pair(
+        Box(_plain(node, f.low), _plain(node, f.high)).wider(SLACK * np.abs(zero)),
+        moved.wider(SLACK * np.abs(zero)),
+    )
+
+
+def slopes(node: Activation, values: Box) -> Box:
+    """The slopes of an activation between any two of some values."""
+    least, most = (np.float64(number) for number in (0.0, 1.0))
+    if isinstance(node, Relu | LeakyRelu):
+        least = np.float64(node.slope) if isinstance(node, LeakyRelu) else least
+        if not 0 <= least <= 1:
+            raise InputError(f"there is no bound of the output through a LeakyReLU of slope {least}; from 0 to 1 it is")
+        return Box(np.where(values.low >= 0, most, least), np.where(values.high <= 0, least, most))
+    if isinstance(node, Tanh | Sigmoid):
+        near = np.where(
+            (values.low <= 0) & (values.high >= 0), 0.0, np.minimum(np.abs(values.low), np.abs(values.high))
+        )
+        scale = 1.0 if isinstance(node, Tanh) else 0.5
+        slope = [scale**2 / np.cosh(np.minimum(scale * at, 300.0)) ** 2 for at in (values.largest, near)]
+        return Box(slope[0] * (1 - SLACK), slope[1] * (1 + SLACK))
+    raise InputError(f"there is no bound of the output through {node.kind!r}: it falls somewhere")
+
+
+def _plain(node: Node, x: np.ndarray) -> np.ndarray:
+    return exactly(node, x[None])[0]  # type: ignore[arg-type]
+
+
+def _positive(values: Box) -> Box:
+    return Box(np.maximum(values.low, 0), np.maximum(values.high, 0))
+
+
+def _negative(values: Box) -> Box:
+    return Box(np.minimum(values.low, 0), np.minimum(values.high, 0))

@@ -1,0 +1,133 @@
+"""A bound of sup |g - f| over a box of inputs, for a target f and a ticket's network g, before any data are seen.
+
+Two of them, by intervals and by linear bounds, in float64 rounded outwards; the smaller one counts, output by output.
+It is about the weights that a ticket makes in exact arithmetic; that its float32 network computes them is what `verify`
+checks. Hidden layers of up to 1,024 units get linear bounds of their own first, which makes all after them tighter.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from lottery_jax.bounds.difference import Layer, Pair, through
+from lottery_jax.bounds.interval import Box
+from lottery_jax.bounds.linear import Coefficients, Step, back
+from lottery_jax.errors import InputError
+from lottery_jax.networks.fold import folded
+from lottery_jax.networks.layers.chain import Chain
+from lottery_jax.networks.layers.conv import Conv
+from lottery_jax.networks.layers.dense import Dense
+from lottery_jax.networks.layers.residual import Residual
+from lottery_jax.networks.node import Node, child_path
+from lottery_jax.networks.target import Target
+from lottery_jax.tickets.effective import effective_weights
+from lottery_jax.tickets.ticket import Ticket
+
+_REFINED = 1024
+_AT_ONCE = 256  # rows of coefficients
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OutputBound:
+    """Largest |g - f| of each output [C] on inputs from `low` to `high`: by intervals, by linear bounds."""
+
+    low: float
+    high: float
+    interval: np.ndarray
+    linear: np.ndarray
+
+    @property
+    def smaller(self) -> np.ndarray:
+        """The smaller one for each output."""
+        return np.minimum(self.interval, self.linear)
+
+    @property
+    def largest(self) -> float:
+        """The bound of all outputs."""
+        return float(self.smaller.max())
+
+
+def bound_output(ticket: Ticket, target: Target, *, low: float = 0.0, high: float = 1.0) -> OutputBound:
+    """How far a ticket's network can be from its target on inputs of [low, high]; raises `InputError`.
+
+    Through dense layers, convolutions, ReLU, LeakyReLU, tanh, sigmoid, pooling and residual blocks; not through
+    attention. A ticket for inputs that are never negative has no bound on others.
+    """
+    given = ticket.network.given
+    if given is None or not (np.isfinite([low, high]).all() and low <= high):
+        raise InputError(f"the box is [{low}, {high}]; give two finite numbers, and a ticket of a network")
+    if given.nonnegative and low < 0:
+        raise InputError(
+            f"the ticket is for inputs that are never negative, and the box begins at {low}; give 0 or more"
+        )
+    walk = _Walk(folded(target), effective_weights(ticket), ticket)
+    box = Box(np.full(given.shape, np.float64(low)), np.full(given.shape, np.float64(high)))
+    zero = np.zeros(given.shape)
+    begun = Pair(box, Box(zero, zero))
+    root = ticket.network.target.root
+    coarse = walk.steps(root, "", begun, refine=False)
+    fine = walk.steps(root, "", begun, refine=True)
+    out = fine[-1].out if fine else begun
+    tight = _refined(fine, begun, out)
+    by_interval = coarse[-1].out.difference.largest if coarse else zero
+    return OutputBound(low, high, by_interval, tight.difference.largest)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Walk:
+    """Through both networks at once."""
+
+    target: Target
+    made: dict[str, np.ndarray]
+    ticket: Ticket
+
+    def steps(self, node: Node, path: str, given: Pair, *, refine: bool) -> list[Step]:
+        """The layers of a node, one after the other, with what goes in and comes out."""
+        if isinstance(node, Chain):
+            found: list[Step] = []
+            for name, child in node.nodes:
+                last = found[-1].out if found else given
+                found += self.steps(child, child_path(path, name), last, refine=refine)
+                if refine and found and isinstance(found[-1].node, Layer) and len(found) > 1:
+                    step = found[-1]
+                    if step.out.f.low.size <= _REFINED:
+                        found[-1] = dataclasses.replace(step, out=_refined(found, given, step.out))
+            return found
+        if isinstance(node, Residual):
+            body = self.steps(node.body, path, given, refine=refine)
+            other = self.steps(node.shortcut, child_path(path, "downsample"), given, refine=refine)
+            ends = [part[-1].out if part else given for part in (body, other)]
+            out = Pair(ends[0].f + ends[1].f, ends[0].difference + ends[1].difference)
+            return [Step(node, given, out, (tuple(body), tuple(other)))]
+        if isinstance(node, Dense | Conv):
+            layer = self._layer(node, path)
+            return [Step(layer, given, layer.through(given))]
+        return [Step(node, given, through(node, given))]
+
+    def _layer(self, of: Dense | Conv, path: str) -> Layer:
+        names = {own: child_path(path, own) for own in of.tensors()}
+        none = np.zeros((1, of.outputs))
+        bias = self.target.array(names["bias"]).astype(np.float64) if of.bias else none[0]
+        made = self.made[names["bias"]] if of.bias else none
+        return Layer(
+            of, self.target.array(names["weight"]).astype(np.float64), bias, self.made[names["weight"]], made[0]
+        )
+
+
+def _refined(steps: list[Step], given: Pair, out: Pair) -> Pair:
+    """What comes out of the last step, also bounded by lines back to what the first one is given."""
+    size, shape = out.f.low.size, out.f.low.shape
+    ends: list[list[np.ndarray]] = [[], [], [], []]
+    for first in range(0, size, _AT_ONCE):
+        rows = np.eye(size)[first : first + _AT_ONCE].reshape(-1, *shape)
+        none, zero = np.zeros_like(rows), np.zeros(len(rows))
+        asked = (
+            Coefficients(rows, none, zero),
+            Coefficients(-rows, none, zero),
+            Coefficients(none, rows, zero),
+            Coefficients(none, -rows, zero),
+        )
+        for end, one in zip(ends, asked, strict=True):
+            end.append(back(steps, one).at_most(given))
+    high, low, f_high, f_low = (np.concatenate(end).reshape(shape) for end in ends)
+    return Pair(out.f.meet(Box(-f_low, f_high)), out.difference.meet(Box(-low, high)))
