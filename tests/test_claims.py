@@ -39,6 +39,10 @@ def means(name: str, *keys: str) -> dict[tuple, str]:
         ("zhou_supermasks", ("row",)),
         ("zhou_grid", ("trained", "criterion", "kept_weights", "pruned_weights")),
         ("frankle_carbin_lenet", ("method", "keep")),
+        ("frankle_carbin_conv", ("network", "method", "keep")),
+        ("frankle_carbin_deep", ("learning_rate", "warmup", "rewind", "method", "keep")),
+        ("ramanujan_curves", ("network", "weights", "width", "keep")),
+        ("pensia_experiment_2", ("architecture", "network", "keep")),
     ],
 )
 def test_obtained_numbers_are_those_of_the_results(name: str, keys: tuple[str, ...]) -> None:

@@ -8,6 +8,8 @@ import os
 import jax
 import numpy as np
 
+from lottery_jax.errors import InputError
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +59,25 @@ class Dataset:
         digest.update(np.ascontiguousarray(self.train.images[::16]).tobytes())
         digest.update(self.digest.encode())
         return digest.hexdigest()[:16]
+
+    def first(self, count: int) -> "Dataset":
+        """The same with its first training examples and as large a part of the validation split; the test is whole.
+
+        >>> some = Split(np.zeros((6, 4), np.float32), np.zeros(6, np.int32))
+        >>> Dataset("zeros", some, some, some, 2, True).first(2)
+        <Dataset zeros: 2 + 2 + 6 examples [4] never negative, for training, choosing and the test; 2 classes>
+        """
+        whole = len(self.train)
+        if not 1 <= count <= whole:
+            raise InputError(f"{self.name} has {whole:,} training examples; take 1 to {whole:,} of them, not {count:,}")
+        if count == whole:
+            return self
+        held = -(-len(self.validation) * count // whole)
+        train, validation = (
+            Split(split.images[:part], split.labels[:part])
+            for split, part in ((self.train, count), (self.validation, held))
+        )
+        return dataclasses.replace(self, train=train, validation=validation)
 
     def __repr__(self) -> str:
         counts = " + ".join(f"{len(split):,}" for split in (self.train, self.validation, self.test))

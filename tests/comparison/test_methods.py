@@ -64,10 +64,16 @@ def test_methods_come_after_those_they_build_on() -> None:
         assert method.after is None or order.index(method.after) < place
 
 
-def test_every_method_that_is_not_usual_runs(tmp_path: Path) -> None:
+SOME = {"scalar", "scalar-smallest", "edge-popup-from-pensia", "magnitude", "magnitude-supermask"}
+"""Methods that have no others like them; all of them are run by the slow tests."""
+
+
+@pytest.mark.parametrize("which", ["some", pytest.param("all", marks=pytest.mark.slow)])
+def test_every_method_that_is_not_usual_runs(which: str, tmp_path: Path) -> None:
     """The usual ones do in the tests of the command line; learners of masks have a catalogue of their own."""
     labels = [label for label, method in all_methods().items() if not method.usual]
     labels = [label for label in labels if not label.endswith(("-gadget", "-wide", "-plain"))]
+    labels = [label for label in labels if which == "all" or label in SOME]
     records = {record.method: record for record in compare(tiny.task(), labels, out=tmp_path, **SETTINGS)}
     assert list(records) == labels
     for label, record in records.items():

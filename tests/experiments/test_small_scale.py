@@ -11,6 +11,13 @@ import pytest
 ROOT = Path(__file__).parents[2]
 ROWS = {"zhou_supermasks": 7, "zhou_grid": 2 * (21 + 26), "frankle_carbin_lenet": 1 + 3 + 3 + 3}
 
+PARTS = {
+    "frankle_carbin_conv": ("0.04", 1 + 2 * 2),
+    "frankle_carbin_deep": ("0.025", 2 * 2 + 3 * 2 * 2),
+    "ramanujan_curves": ("0.04", 2 * 3 + 1 + 2),
+}
+"""Those that cut examples and width, too: a scale, and the rows at it."""
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ROWS)
@@ -24,7 +31,23 @@ def test_runs_small_on_the_digits(name: str, tmp_path: Path) -> None:
     assert all(0 < row["accuracy"] <= 1 for row in rows) and "2 epochs, at scale 0.04" in done.stdout
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PARTS)
+def test_says_what_was_cut(name: str, tmp_path: Path) -> None:
+    (scale, count), out = PARTS[name], tmp_path / "rows.jsonl"
+    command = [sys.executable, str(ROOT / "experiments" / f"{name}.py"), "--data", "digits", "--out", str(out)]
+    done = subprocess.run([*command, "--scale", scale], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(rows) == count and all(0 < row["accuracy"] <= 1 for row in rows)
+    examples = round(1257 * float(scale))
+    assert {(row["examples"], row["scale"], row["seed"]) for row in rows} == {(examples, float(scale), 0)}
+    title = " ".join(done.stdout.split("┏")[0].split())
+    assert f"{examples} training examples in batches of {rows[0]['batch_size']} (of " in title
+    assert f"at scale {scale} of the published run" in title and "width" in title
+
+
+@pytest.mark.parametrize("name", [*ROWS, *PARTS, "pensia_experiment_2"])
 def test_a_scale_beyond_the_published_run_is_refused(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

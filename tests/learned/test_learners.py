@@ -68,8 +68,8 @@ def test_every_learner_is_in_the_catalogue() -> None:
 
 QUICK = dict.fromkeys(("supermask", "gem-miner", "hard-concrete"), next(iter(sources.SOURCES)))
 """Learners that are like no other, on one source; all of them are run on all sources by the slow tests."""
-TESTED_ALONE = {"biprop", "signed-supermask"}
-"""Learners that `test_biprop` trains, and one that is a multi-bit one of one bit."""
+TESTED_ALONE = {"biprop", "signed-supermask", "supermask-rescaled", "iterand"}
+"""Learners that other tests train, and such as differ from another in one number."""
 
 
 @pytest.mark.parametrize(
