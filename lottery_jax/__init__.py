@@ -25,7 +25,7 @@ _HOMES = {
     "InputError": "lottery_jax.errors",
     "TicketError": "lottery_jax.errors",
 }
-_ROOMS = ("constructions", "data", "learned", "networks", "subset_sum", "tasks", "tickets", "trained")
+_ROOMS = ("bounds", "constructions", "data", "learned", "networks", "subset_sum", "tasks", "theory", "tickets", "trained")
 
 __all__ = [
     "Certificate",
@@ -36,6 +36,7 @@ __all__ = [
     "Ticket",
     "TicketError",
     "approximate",
+    "bounds",
     "compare",
     "constructions",
     "data",
@@ -50,6 +51,7 @@ __all__ = [
     "networks",
     "subset_sum",
     "tasks",
+    "theory",
     "tickets",
     "trained",
     "verify",

@@ -18,12 +18,14 @@ from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.budget.budget import Budget
 from lottery_jax.constructions.budget.importance import IMPORTANCES, fisher_importance
 from lottery_jax.constructions.chunks import Folder
+from lottery_jax.constructions.for_output import for_output
 from lottery_jax.constructions.goal import Goal
 from lottery_jax.constructions.job import Job, plan_job
 from lottery_jax.constructions.promise import Promise
 from lottery_jax.constructions.run import broken_file, chunk_folder, run_to_file
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.networks.target import Target
+from lottery_jax.progress import log
 from lottery_jax.sampler import seed_words
 from lottery_jax.stopwatch import Stopwatch
 from lottery_jax.storage.files import check_writable
@@ -38,7 +40,19 @@ def run_approximate(command: Approximate, results: TextIO) -> int:
     with bars(quiet=command.quiet) as shown, interrupt.keeping(_kept(command.out)):
         target, task, skipped = _target(command, shown.part("reading the target"))
         shown.part("planning")
-        job = plan_job(target, construction, _goal(command, target, task, damping), seed=command.seed)
+        goal = _goal(command, target, task, damping)
+        if command.output_tolerance is not None and isinstance(goal, Promise):
+            low, high = _box(command, target)
+            asked = command.output_tolerance
+            trials = shown.part("trials for the output's tolerance")
+            construction, goal, bound = for_output(
+                target, construction, goal, asked, seed=command.seed, low=low, high=high, progress=trials
+            )
+            log.info(
+                "outputs within %g on inputs from %g to %g: %d candidates, weights within %.3g; the bound is %.3g",
+                *(asked, low, high, construction.candidates, goal.tolerance, bound.largest),
+            )
+        job = plan_job(target, construction, goal, seed=command.seed)
         with contextlib.ExitStack() as stack:
             if cluster.processes == 1:
                 stack.enter_context(interrupt.closing(Folder(chunk_folder(command.out)).remove_unfinished))
@@ -93,6 +107,10 @@ def _check(command: Approximate) -> tuple[Construction, float | None]:
             raise InputError("--importance says how a budget is spent; give the budget with --kept")
     elif command.objective != "least-error":
         raise InputError(f"--kept takes the place of --objective {command.objective}; give one of the two")
+    if command.output_tolerance is None and command.box is not None:
+        raise InputError("--box says for which inputs --output-tolerance is; give that too")
+    if command.output_tolerance is not None and (command.kept is not None or command.model is not None):
+        raise InputError("--output-tolerance is for a network, within a tolerance; leave it, or --kept or --model out")
     _goal(command, None, None, None).check(construction)
     seed_words(command.seed)
     if command.model is not None:
@@ -109,6 +127,11 @@ def _check(command: Approximate) -> tuple[Construction, float | None]:
         raise InputError(f"--out {str(command.out)!r} is a folder; name the ticket file to write inside it")
     check_writable(command.out.parent)
     return construction, IMPORTANCES[command.importance]
+
+
+def _box(command: Approximate, target: Target) -> tuple[float, float]:
+    given = target.network.given
+    return command.box or (0.0 if given is not None and given.nonnegative else -1.0, 1.0)
 
 
 def _goal(command: Approximate, target: Target | None, task: Task | None, damping: float | None) -> Goal:

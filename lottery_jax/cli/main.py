@@ -15,9 +15,9 @@ from lottery_jax.cluster import supervisor
 from lottery_jax.errors import ClusterError, InputError, TicketError
 
 if TYPE_CHECKING:
-    from lottery_jax.cli.settings import Approximate, Compare, Export, Verify
+    from lottery_jax.cli.settings import Approximate, Compare, Export, Theory, Verify
 
-    Command = Compare | Approximate | Verify | Export
+    Command = Compare | Approximate | Verify | Export | Theory
 
 _DESCRIPTION = """Strong lottery tickets: prune random networks into trained ones, and verify it.
 
@@ -54,9 +54,15 @@ def parse(words: list[str]) -> "Command":
     """The command that the words are. Options of methods are looked up only for the commands that have them."""
     import tyro
 
-    from lottery_jax.cli.settings import Approximate, Compare, Export, Verify
+    from lottery_jax.cli.settings import Approximate, Compare, Export, Theory, Verify
 
-    kinds: dict[str, Any] = {"compare": Compare, "approximate": Approximate, "verify": Verify, "export": Export}
+    kinds: dict[str, Any] = {
+        "compare": Compare,
+        "approximate": Approximate,
+        "verify": Verify,
+        "export": Export,
+        "theory": Theory,
+    }
     if words and words[0] in ("compare", "approximate"):
         from lottery_jax.cli.extended import extended
 
@@ -104,7 +110,7 @@ def run(command: "Command") -> int:
 def _action(command: "Command") -> Callable[[Any, TextIO], int]:
     """What does a command; heavy imports wait until the arguments are known to parse."""
     from lottery_jax.cli import compile_cache
-    from lottery_jax.cli.settings import Approximate, Compare, Export, Verify
+    from lottery_jax.cli.settings import Approximate, Compare, Export, Theory, Verify
 
     compile_cache.switch_on()
     match command:
@@ -124,6 +130,10 @@ def _action(command: "Command") -> Callable[[Any, TextIO], int]:
             from lottery_jax.cli.export import run_export
 
             return run_export
+        case Theory():
+            from lottery_jax.cli.theory import run_theory
+
+            return run_theory
 
 
 def _versions() -> int:

@@ -39,12 +39,13 @@ class Compare(TaskOptions):
     """
 
     methods: tuple[str, ...] = ()
-    """Methods to run (docs/methods.md): dense; a construction (pensia, scalar, scalar-shared; also with -smallest); a
-    learned mask (edge-popup, iterand, supermask, supermask-rescaled, gem-miner, hard-concrete; each with -gadget, -wide
-    or -plain; edge-popup-from-pensia; biprop, signed-supermask, multi-bit-supermask, evolution); a trained ticket
-    (magnitude, iterative-magnitude, magnitude-reinit, snip, grasp, synflow, random-at-start, smart-ratio,
-    pruning-from-scratch, and magnitude-supermask, whose weights stay random); random; or a class of your own,
-    FILE.py:CLASS. If left out: dense, pensia, pensia-smallest, edge-popup-gadget, edge-popup-wide and random."""
+    """Methods to run (docs/methods.md): dense; a construction (pensia, scalar, scalar-shared; also with -smallest;
+    natale, malach, orseau); a learned mask (edge-popup, iterand, supermask, supermask-rescaled, gem-miner,
+    hard-concrete; each with -gadget, -wide or -plain; edge-popup-from-pensia; biprop, signed-supermask,
+    multi-bit-supermask, evolution); a trained ticket (magnitude, iterative-magnitude, magnitude-reinit, snip, grasp,
+    synflow, random-at-start, smart-ratio, pruning-from-scratch, and magnitude-supermask, whose weights stay random);
+    random; or a class of your own, FILE.py:CLASS. If left out: dense, pensia, pensia-smallest, edge-popup-gadget,
+    edge-popup-wide and random."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of the random sources."""
     keeps: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 0.5)
@@ -75,8 +76,9 @@ class Approximate(TaskOptions):
     pattern: str | None = None
     """With a model: approximate the float tensors whose names match (* ? [abc]), whatever their dimensions."""
     construction: str | None = None
-    """pensia (the random network of Theorem 1), scalar (plain random weights, as in Experiment 1) or scalar-shared (the
-    same for all weights of an output), see docs/methods.md; pensia if left out, and scalar for a model."""
+    """pensia (the random network of Theorem 1), scalar (plain random weights, as in Experiment 1), scalar-shared (the
+    same for all weights of an output), natale (subsets of a fixed size), malach (one pair each) or orseau (log-uniform,
+    greedy), see docs/methods.md; pensia if left out, and scalar for a model."""
     objective: str = "least-error"
     """least-error (the nearest subset sum) or smallest (the fewest kept weights within the tolerance)."""
     kept: int | None = None
@@ -84,6 +86,11 @@ class Approximate(TaskOptions):
     importance: str = "uniform"
     """With --kept, what an error in each weight counts: uniform (1), fisher (the target's Fisher information, for large
     budgets) or fisher-damped (that plus its mean)."""
+    output_tolerance: float | None = None
+    """How far outputs may be from the target's on any input of the box: the tolerance of each weight, or the number of
+    candidates, is derived from it."""
+    box: tuple[float, float] | None = None
+    """Least and largest input for --output-tolerance; 0 1 if left out, and -1 1 where inputs may be negative."""
     seed: int = 0
     """Seed of the random source."""
     out: Path = Path("ticket.safetensors")
@@ -127,6 +134,9 @@ class Verify:
     target that it brings itself, which proves no more than that."""
     tolerance: float | None = None
     """What is asked of every weight; if left out, what the ticket promises."""
+    box: tuple[float, float] | None = None
+    """Least and largest input, for example 0 1: also bound |f - g| of the outputs on all inputs between, and search for
+    the worst of them."""
     architecture: str | None = None
     """Network of the target; guessed from its names if left out."""
     width: float = 1.0
@@ -151,6 +161,30 @@ class Export:
     """A model's .safetensors file: what is written is a copy of it with these weights in it."""
     masks: bool = False
     """Write the masks alone, bytes of 0 and 1."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Theory:
+    """Say how large a random network each theorem asks for, beside the one that `approximate` draws.
+
+    Nothing is trained or searched: the architecture decides. One row for each theorem, then what its constants are
+    worth; see docs/theory.md.
+    """
+
+    architecture: str = "lenet5"
+    """Network of the target, as for the other commands: mlp-A-B-..., fc2, lenet-300-100, lenet5, resnet18, vit, ..."""
+    data: str = "mnist"
+    """Data set that gives an example's shape: digits, mnist, fashion_mnist or cifar10; or your own, a .npz file."""
+    width: float = 1.0
+    """Multiplies all hidden widths of the architecture."""
+    tolerance: float = 0.01
+    """eps in (0, 1): the largest error of a weight, or of the output where a theorem bounds that."""
+    delta: float = 0.01
+    """Chance in (0, 1) that the random network has no such ticket."""
+    candidates: int = 21
+    """Candidates for each target weight in the network that `approximate` draws."""
+    json: bool = False
+    """Print one JSON object for each row to stdout and nothing else there."""
 
 
 def learning_epochs(settings: Compare) -> int:

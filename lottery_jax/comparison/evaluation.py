@@ -1,16 +1,14 @@
 """What a network is worth on a split: accuracy with its interval, and how near it is to its target."""
 
 import dataclasses
-import math
 
 import jax
 import numpy as np
 
 from lottery_jax.data import Split
 from lottery_jax.errors import InputError
+from lottery_jax.intervals import wilson_interval
 from lottery_jax.networks.running import Forward, outputs
-
-QUANTILE_95 = 1.959963984540054  # of the standard normal, two-sided
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,17 +77,3 @@ def largest_deviation(logits: np.ndarray, target_logits: np.ndarray) -> float:
     """max |f - g|, taken in float64; NaN where a logit is NaN or both are the same infinity."""
     with np.errstate(invalid="ignore"):
         return float(np.max(np.abs(logits.astype(np.float64) - target_logits.astype(np.float64))))
-
-
-def wilson_interval(correct: int, total: int) -> tuple[float, float]:
-    """The 95 % score interval of a fraction (Wilson 1927), inside [0, 1] also at its ends.
-
-    >>> [round(bound, 4) for bound in wilson_interval(95, 100)]
-    [0.8882, 0.9785]
-    """
-    fraction, squared = correct / total, QUANTILE_95**2
-    centre = fraction + squared / (2 * total)
-    margin = QUANTILE_95 * math.sqrt(fraction * (1 - fraction) / total + squared / (4 * total**2))
-    low, high = ((centre + sign * margin) / (1 + squared / total) for sign in (-1, 1))
-    # At the ends the bounds are 0 and 1 by algebra; rounding must not move them past the fraction.
-    return (0.0 if correct == 0 else low), (1.0 if correct == total else high)

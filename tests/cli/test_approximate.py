@@ -289,3 +289,12 @@ def test_the_ticket_says_how_it_was_made(target: Path, tmp_path: Path, capsys: p
     header = load_ticket(tmp_path / "t").header
     assert (header.method, header.seed, header.tolerance) == ("pensia-smallest", 7, 0.2)
     assert (header.settings["candidates"], header.settings["objective"]) == (8, "smallest")
+
+
+def test_outputs_may_be_asked_for(target: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ("--target", target, *SMALL, "--out", tmp_path / "t")
+    answer(capsys, "approximate", *asked, "--output-tolerance", 3)
+    found = answer(capsys, "verify", tmp_path / "t", "--target", target, "--box", 0, 1)
+    assert found["holds"] and found["output_bound"] <= 3
+    assert "give that too" in refusal(capsys, 2, "approximate", *asked, "--box", 0, 1)
+    assert "leave it, or --kept" in refusal(capsys, 2, "approximate", *asked, "--kept", 5, "--output-tolerance", 3)

@@ -1,0 +1,19 @@
+"""The interval of a fraction that was counted."""
+
+import math
+
+QUANTILE_95 = 1.959963984540054  # of the standard normal, two-sided
+
+
+def wilson_interval(correct: int, total: int) -> tuple[float, float]:
+    """The 95 % score interval of a fraction (Wilson 1927), inside [0, 1] also at its ends.
+
+    >>> [round(bound, 4) for bound in wilson_interval(95, 100)]
+    [0.8882, 0.9785]
+    """
+    fraction, squared = correct / total, QUANTILE_95**2
+    centre = fraction + squared / (2 * total)
+    margin = QUANTILE_95 * math.sqrt(fraction * (1 - fraction) / total + squared / (4 * total**2))
+    low, high = ((centre + sign * margin) / (1 + squared / total) for sign in (-1, 1))
+    # At the ends the bounds are 0 and 1 by algebra; rounding must not move them past the fraction.
+    return (0.0 if correct == 0 else low), (1.0 if correct == total else high)

@@ -1,0 +1,155 @@
+"""What a theorem is here: from an architecture, an accuracy and a failure probability to the size of its source."""
+
+import abc
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+from lottery_jax.errors import InputError
+from lottery_jax.networks.fold import folds
+from lottery_jax.networks.network import Network
+from lottery_jax.networks.node import Affine
+from lottery_jax.theory.shape import LayerShape, layer_shapes
+
+_PROVED = ("chain", "relu", "flatten", "tokens", "attention")
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceLayer:
+    """The random layers in place of one target layer.
+
+    hidden: units between them (channels for convolutions). weights: random weights, those of the whole matrices. kept:
+    how many of them the proof's ticket keeps, about; None where that is not said.
+    """
+
+    hidden: int
+    weights: int
+    kept: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Requirement:
+    """What a theorem asks for. depth, hidden, source_weights and kept_weights are None where it covers no layer.
+
+    hidden: units of each covered layer, in order. covered, layers: how many target layers it is about, of how many.
+    constant: where its constants come from; origin: the same in a word. note: what else must be said.
+    """
+
+    theorem: str
+    paper: str
+    error: str
+    origin: str
+    constant: str
+    covered: int
+    layers: int
+    depth: int | None = None
+    hidden: tuple[int, ...] | None = None
+    source_weights: int | None = None
+    kept_weights: int | None = None
+    note: str = ""
+
+    @property
+    def widest(self) -> int | None:
+        """The widest hidden layer."""
+        return None if self.hidden is None else max(self.hidden, default=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Theorem(abc.ABC):
+    """A published theorem; concrete ones are frozen dataclasses whose fields are the constants that may be set."""
+
+    name: ClassVar[str]
+    paper: ClassVar[str]
+    """Authors, year, arXiv number, and where in it."""
+    error: ClassVar[str]
+    """What eps bounds: each weight, the output, or nothing (exact)."""
+    kinds: ClassVar[tuple[str, ...]]
+    """Kinds of layers that it covers."""
+    origin: ClassVar[str]
+    """Where its constants come from: paper, counting, estimated (by experiment, here), or unchecked."""
+    note: ClassVar[str] = ""
+
+    @property
+    @abc.abstractmethod
+    def constant(self) -> str:
+        """Where its constants come from, in words that the table shows."""
+
+    @abc.abstractmethod
+    def source_layers(
+        self, layers: Sequence[LayerShape], depth: int, tolerance: float, delta: float
+    ) -> Sequence[SourceLayer]:
+        """The random layers for each of the covered ones. depth: L, all layers of the target."""
+
+    def depth(self, layers: Sequence[LayerShape], tolerance: float) -> int:
+        """Layers with weights of the source, for the covered ones."""
+        return 2 * len(layers)
+
+    def require(self, network: Network, *, tolerance: float, delta: float = 0.01) -> Requirement:
+        """What the theorem asks for, for the layers of an architecture that it covers; raises `InputError`.
+
+        tolerance: eps in (0, 1), see `error`. delta: the chance in (0, 1) that there is no such ticket at all; a
+        theorem whose eps is its failure probability, too, does not use it.
+        """
+        check(tolerance, delta)
+        layers = layer_shapes(network)
+        covered = [layer for layer in layers if layer.kind in self.kinds]
+        found = Requirement(self.name, self.paper, self.error, self.origin, self.constant, len(covered), len(layers))
+        said = (_left_out(layers, covered), self.note, _beyond(network) if covered else "")
+        found = dataclasses.replace(found, note=" ".join(filter(None, said)))
+        if not covered:
+            return found
+        sources = self.source_layers(covered, len(layers), tolerance, delta)
+        kept = [source.kept for source in sources]
+        return dataclasses.replace(
+            found,
+            depth=self.depth(covered, tolerance),
+            hidden=tuple(source.hidden for source in sources),
+            source_weights=sum(source.weights for source in sources),
+            kept_weights=None if None in kept else sum(one for one in kept if one is not None),
+        )
+
+
+def check(tolerance: float, delta: float) -> None:
+    """Refuse what is no accuracy or no probability; raises `InputError`."""
+    if not 0 < tolerance < 1:
+        raise InputError(f"tolerance is {tolerance}; give an error in (0, 1), such as 0.01")
+    if not 0 < delta < 1:
+        raise InputError(f"delta is {delta}; give a failure probability in (0, 1), such as 0.01")
+
+
+def gadget_layer(layer: LayerShape, hidden: int, kept_each: float) -> SourceLayer:
+    """A layer behind `hidden` units of which each target weight keeps `kept_each` second edges.
+
+    Both matrices are counted whole, as the theorems draw them; a kept unit keeps one edge of the first.
+    """
+    first = layer.inputs * hidden
+    second = round(hidden * layer.weights / layer.inputs)
+    kept = min(round(kept_each * layer.weights), second)
+    return SourceLayer(hidden, first + second, kept + min(hidden, kept))
+
+
+def units(number: float) -> int:
+    """Whole units.
+
+    >>> units(2.1), units(2.0)
+    (3, 2)
+    """
+    return max(1, math.ceil(number - 1e-9))
+
+
+def _left_out(layers: Sequence[LayerShape], covered: Sequence[LayerShape]) -> str:
+    if len(covered) == len(layers):
+        return ""
+    kinds = ", ".join(dict.fromkeys(layer.kind for layer in layers if layer not in covered))
+    if not covered:
+        return f"It covers none of the layers ({kinds})."
+    return f"It covers {len(covered)} of {len(layers)} layers; left out: {kinds}."
+
+
+def _beyond(network: Network) -> str:
+    """What of an architecture the proofs do not have: they are about ReLU and layers one after the other."""
+    norms = {fold.norm for fold in folds(network)}
+    nodes = [node for path, node in network.nodes() if path not in norms and not isinstance(node, Affine)]
+    kinds = ", ".join(dict.fromkeys(node.kind.replace("_", " ") for node in nodes if node.kind not in _PROVED))
+    return f"Not in the proof: {kinds}." if kinds else ""
