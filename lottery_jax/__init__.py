@@ -25,7 +25,10 @@ _HOMES = {
     "InputError": "lottery_jax.errors",
     "TicketError": "lottery_jax.errors",
 }
-_ROOMS = ("bounds", "constructions", "data", "learned", "networks", "subset_sum", "tasks", "theory", "tickets", "trained")
+_ROOMS = (
+    *("bounds", "constructions", "data", "learned", "networks"),
+    *("subset_sum", "tasks", "theory", "tickets", "trained"),
+)
 
 __all__ = [
     "Certificate",
@@ -58,7 +61,18 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from lottery_jax import constructions, data, learned, networks, subset_sum, tasks, tickets, trained
+    from lottery_jax import (
+        bounds,
+        constructions,
+        data,
+        learned,
+        networks,
+        subset_sum,
+        tasks,
+        theory,
+        tickets,
+        trained,
+    )
     from lottery_jax.comparison.front import compare, verify
     from lottery_jax.constructions.approximate import approximate
     from lottery_jax.constructions.budget.importance import fisher_importance

@@ -219,3 +219,11 @@ def test_the_numbers_of_a_paragraph_are_those_of_the_results_it_names() -> None:
             more = {"subset_sum"} if "docs/performance.md" in paragraph else set()
             assert unmeasured(paragraph, *map(results, names | more)) == []
     assert checked >= {"main_job", "edge_popup", "budget"}
+
+
+def test_bounds_of_the_output_are_those_of_the_results() -> None:
+    found = [row["bound_over_searched"] for row in results("output_bound")["rows"]]
+    assert max(found) < 20
+    text = " ".join(README.split())
+    assert f"On the digits the bound is {found[0]:.1f} (least error) and {found[1]:.1f} times (smallest)" in text
+    assert f"on the published target {found[2]:.1f} and {found[3]:.1f} times" in text
