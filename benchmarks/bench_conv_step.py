@@ -90,7 +90,8 @@ def measure(repeats: int) -> dict:
         mock.patch.object(pooling.MaxPool, "_side_by_side", lambda self, x: False),
     ):
         steps |= {"dense_xla": (own := dense()), "edge_popup_xla": (other := edge_popup())}
-        own(), other()
+        own()
+        other()
     big = jax.jit(jnp.matmul)
     left, right = jnp.ones((4096, 2048)), jnp.ones((2048, 2048))
     jax.block_until_ready(big(left, right))

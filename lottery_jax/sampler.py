@@ -33,20 +33,21 @@ class Sampler:
     """Distribution of the weights of one source tensor.
 
     `uniform` on [low, high] (a 24-bit grid), `normal` with mean 0 and deviation `scale` (65,536 quantiles, so
-    within 4.4 deviations), or `signed_constant` (+scale or -scale).
+    within 4.4 deviations), `signed_constant` (+scale or -scale), or `log_uniform`: of either sign, sizes in [low, high]
+    with density 1 / size (65,536 quantiles), which Orseau et al. 2020 call hyperbolic.
 
     >>> Sampler.uniform(-1, 1)
     Sampler(kind='uniform', low=-1.0, high=1.0, scale=1.0)
     """
 
-    kind: Literal["uniform", "normal", "signed_constant"]
+    kind: Literal["uniform", "normal", "signed_constant", "log_uniform"]
     low: float = -1.0
     high: float = 1.0
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.kind not in ("uniform", "normal", "signed_constant"):
-            raise InputError(f"sampler {self.kind!r} is unknown; use uniform, normal or signed_constant")
+        if self.kind not in ("uniform", "normal", "signed_constant", "log_uniform"):
+            raise InputError(f"sampler {self.kind!r} is unknown; use uniform, normal, signed_constant or log_uniform")
         if not all(math.isfinite(v) for v in (self.low, self.high, self.scale)):
             raise InputError(f"sampler bounds must be finite, not {self.low}, {self.high}, {self.scale}")
         if self.kind == "uniform" and not (
@@ -56,7 +57,14 @@ class Sampler:
                 f"a uniform sampler needs low < high, more than a float32's step apart and of sizes from {_LEAST} to"
                 f" {_LARGEST}, not [{self.low}, {self.high}]"
             )
-        if self.kind != "uniform" and not _LEAST <= self.scale <= _LARGEST:
+        if self.kind == "log_uniform" and not (
+            self.low >= _LEAST and 2 * self.low <= self.high <= _LARGEST and self.scale == 1
+        ):
+            raise InputError(
+                f"a log-uniform sampler needs sizes from {_LEAST} to {_LARGEST}, the largest at least twice the least,"
+                f" and scale 1, not [{self.low}, {self.high}] and {self.scale}"
+            )
+        if self.kind in ("normal", "signed_constant") and not _LEAST <= self.scale <= _LARGEST:
             raise InputError(f"sampler scale must be positive, from {_LEAST} to {_LARGEST}, not {self.scale}")
 
     @classmethod
@@ -71,6 +79,10 @@ class Sampler:
     def signed_constant(cls, scale: float) -> "Sampler":
         return cls("signed_constant", scale=float(scale))
 
+    @classmethod
+    def log_uniform(cls, low: float, high: float) -> "Sampler":
+        return cls("log_uniform", low=float(low), high=float(high))
+
     def in_words(self) -> str:
         """As people write it.
 
@@ -79,10 +91,14 @@ class Sampler:
         """
         if self.kind == "uniform":
             return f"U[{self.low:.6g}, {self.high:.6g}]"
+        if self.kind == "log_uniform":
+            return f"+-log-U[{self.low:.6g}, {self.high:.6g}]"
         return f"+-{self.scale:.6g}" if self.kind == "signed_constant" else f"N(0, {self.scale:.6g}^2)"
 
     @property
     def standard_deviation(self) -> float:
+        if self.kind == "log_uniform":
+            return math.sqrt((self.high - self.low) * (self.high + self.low) / 2 / math.log(self.high / self.low))
         return (self.high - self.low) / math.sqrt(12) if self.kind == "uniform" else self.scale
 
 
@@ -127,6 +143,15 @@ def _normal_table(scale: float) -> np.ndarray:
     # The quantiles are rounded to 2**-20 first, so that the last bit of a platform's log cannot show.
     grid = np.round(np.asarray(upper) * 2.0**20) / 2.0**20
     return (np.concatenate([-grid[::-1], grid]) * scale).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=4)
+def _log_uniform_table(low: float, high: float) -> np.ndarray:
+    half = 1 << (_TABLE_BITS - 1)
+    fraction, exponent = np.frexp(low * (high / low) ** ((np.arange(half) + 0.5) / half))
+    # To 20 bits, so that the last bit of a platform's power cannot show; neighbours are 2**-16 apart at least.
+    upper = np.ldexp(np.round(fraction * 2.0**20), exponent - 20)
+    return np.concatenate([-upper[::-1], upper]).astype(np.float32)
 
 
 class UniformGrid(NamedTuple):
@@ -174,6 +199,8 @@ def numbers(sampler: Sampler) -> Numbers:
         return Quantiles(_normal_table(sampler.scale))
     if sampler.kind == "signed_constant":
         return TwoValues(np.float32(sampler.scale))
+    if sampler.kind == "log_uniform":
+        return Quantiles(_log_uniform_table(sampler.low, sampler.high))
     first, count, exponent = _grid_steps(sampler)
     return UniformGrid(np.int32(first), np.uint32(count), np.float32(2.0**-exponent))
 

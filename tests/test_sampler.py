@@ -15,6 +15,7 @@ SAMPLERS = [
     Sampler.uniform(3, 1e3),
     Sampler.normal(2.0),
     Sampler.signed_constant(0.3),
+    Sampler.log_uniform(0.02, 1),
 ]
 
 
@@ -86,6 +87,15 @@ def test_moments_and_bounds(sampler):
         assert sampler.low <= drawn.min() and drawn.max() <= sampler.high
 
 
+def test_log_uniform_weights_have_as_many_of_every_scale_and_either_sign():
+    low, high = 2.0**-6, 4.0
+    drawn = draw_host(Sampler.log_uniform(low, high), seed=1, stream=0, shape=(400_000,)).astype(np.float64)
+    assert abs((drawn > 0).mean() - 0.5) < 0.005
+    assert low <= np.abs(drawn).min() < 1.001 * low and 0.999 * high < np.abs(drawn).max() <= high
+    cells = np.histogram(np.log2(np.abs(drawn)), bins=8, range=(-6, 2))[0] / drawn.size
+    np.testing.assert_allclose(cells, 1 / 8, atol=0.004)
+
+
 def test_seeds_and_streams_are_apart():
     draws = [draw_host(SAMPLERS[0], seed=s, stream=t, shape=(2000,)) for s in (0, 1, 2**32) for t in (0, 1)]
     correlation = np.corrcoef(draws) - np.eye(len(draws))
@@ -98,7 +108,14 @@ def test_weights_never_change():
     assert digests == GOLDEN
 
 
-GOLDEN = ["0263d36bfef42ee9", "73d32c246e7a888f", "aacdec0336c9b0a0", "dac1607bd4c98f1f", "2bbd657097340f71"]
+GOLDEN = [
+    "0263d36bfef42ee9",
+    "73d32c246e7a888f",
+    "aacdec0336c9b0a0",
+    "dac1607bd4c98f1f",
+    "2bbd657097340f71",
+    "aa10204d07fd52ac",
+]
 
 
 @pytest.mark.parametrize(
@@ -115,6 +132,14 @@ GOLDEN = ["0263d36bfef42ee9", "73d32c246e7a888f", "aacdec0336c9b0a0", "dac1607bd
         lambda: Sampler.normal(-1),
         lambda: Sampler.normal(2.0**65),
         lambda: Sampler.signed_constant(2.0**-65),
+        lambda: Sampler.log_uniform(0, 1),
+        lambda: Sampler.log_uniform(-1, 1),
+        lambda: Sampler.log_uniform(1, 1.9),  # the table's rounding would show
+        lambda: Sampler.log_uniform(1, 0.5),
+        lambda: Sampler.log_uniform(2.0**-65, 1),
+        lambda: Sampler.log_uniform(1, 2.0**65),
+        lambda: Sampler.log_uniform(float("nan"), 1),
+        lambda: Sampler.log_uniform(0.1, float("inf")),
         lambda: draw_range(SAMPLERS[0], seed=0, stream=0, first=2**32, count=1),
         lambda: draw_range(SAMPLERS[0], seed=0, stream=0, first=-1, count=1),
         lambda: draw_host(SAMPLERS[0], seed=2**64, stream=0, shape=(1,)),

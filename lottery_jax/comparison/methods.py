@@ -125,7 +125,8 @@ class Constructed(Method):
 
     @property
     def about(self) -> str:
-        return f"{_first_words(type(self.construction))} {OBJECTIVES[self.objective]}"
+        words = _first_words(type(self.construction))
+        return f"{words} {OBJECTIVES[self.objective]}" if len(self.construction.objectives) > 1 else words
 
     def check(self, candidates: int, tolerance: float) -> None:
         construction = dataclasses.replace(self.construction, candidates=candidates)
@@ -264,7 +265,7 @@ def all_methods(
     made = {name: (constructions or {}).get(name) or kind() for name, kind in CONSTRUCTIONS.items()}
     taught = {name: (learners or {}).get(name) or kind() for name, kind in all_learners().items()}
     methods: list[Method] = [Itself()]
-    methods += [Constructed(construction, objective) for construction in made.values() for objective in OBJECTIVES]
+    methods += [Constructed(construction, asked) for construction in made.values() for asked in construction.objectives]
     methods += [Learned(learner, source) for learner in taught.values() for source in learner.sources or SOURCES]
     popup = taught[EdgePopup.name]
     methods += [Started(popup)] if isinstance(popup, EdgePopup) else []

@@ -4,6 +4,9 @@ from lottery_jax.constructions.approximate import approximate
 from lottery_jax.constructions.base import Branch, Construction, Plan
 from lottery_jax.constructions.budget.budget import Budget
 from lottery_jax.constructions.job import Job, plan_job
+from lottery_jax.constructions.malach import Malach
+from lottery_jax.constructions.natale import Natale
+from lottery_jax.constructions.orseau import Orseau
 from lottery_jax.constructions.pensia import Pensia
 from lottery_jax.constructions.promise import Promise
 from lottery_jax.constructions.registry import CONSTRUCTIONS, construction_named
@@ -16,6 +19,9 @@ __all__ = [
     "Budget",
     "Construction",
     "Job",
+    "Malach",
+    "Natale",
+    "Orseau",
     "Pensia",
     "Plan",
     "Promise",

@@ -10,10 +10,12 @@ import numpy as np
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network, Redraws
-from lottery_jax.networks.node import Affine, Node, child_path
-from lottery_jax.networks.sources.drawn import Drawn
+from lottery_jax.networks.node import LEAST, Affine, Node, Operation, child_path
+from lottery_jax.networks.sources.drawn import MOST_ATTEMPTS, Drawn
+from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.sources.source import Source
 from lottery_jax.networks.target import Target
+from lottery_jax.sampler import Sampler
 from lottery_jax.subset_sum import Solver, choose
 
 
@@ -57,6 +59,8 @@ class Construction(abc.ABC):
     """
 
     name: ClassVar[str]
+    objectives: ClassVar[tuple[str, ...]] = ("least-error", "smallest")
+    """What may be asked of its subsets; a theorem that says which one is taken has the first alone."""
 
     candidates: int = 21
     """Candidates for each target weight."""
@@ -103,3 +107,88 @@ class Construction(abc.ABC):
             plans += own
             redraws |= {child_path(path, name): rows for name, rows in again.items() if len(rows)}
         return tuple(plans), redraws
+
+
+class GadgetConstruction(Construction):
+    """A gadget of 2 n units in front of every layer, and for each sign of input the products of n of its units.
+
+    A concrete one says from what weights are drawn, how large a scaled target weight may be, and which inputs' first
+    weights are too weak: they serve all outputs of an input, so they are drawn again (and recorded) before any search.
+    """
+
+    reaches: ClassVar[Mapping[str, float]] = {"weight": 0.25, "bias": 0.25}
+    """The largest scaled target weight, by tensor."""
+
+    @property
+    def sampler(self) -> Sampler:
+        """Of both random layers."""
+        return Sampler.uniform(-1, 1)
+
+    @property
+    def least_units(self) -> int:
+        """Usable units that an input must have for each sign that it needs."""
+        return (self.candidates + 1) // 2
+
+    def weak(self, first: np.ndarray, both: np.ndarray) -> np.ndarray:
+        """Inputs to draw again, bool [I], given the first weights [I, U] and which inputs may have either sign [I]."""
+        plus, minus = (first > 0).sum(1), (first < 0).sum(1)
+        return np.where(both, np.minimum(plus, minus), plus) < self.least_units
+
+    def leaf(self, target: Target, path: str, of: Affine) -> Gadget:
+        if not isinstance(of, Operation):
+            raise InputError(
+                f"{self.name} puts units in front of layers, and what the tensor {path!r} is fed with is unknown; name"
+                " the model's architecture, or use scalar"
+            )
+        gain = max(target.scan(child_path(path, name)).largest / self.reaches[name] for name in of.tensors())
+        gain = max(float(np.float32(gain)), LEAST) if gain > 0 else 1.0
+        return Gadget(of, 2 * self.candidates, self.sampler, self.sampler, gain=gain)
+
+    def plans(
+        self, network: Network, path: str, drawn: Mapping[str, Drawn], seed: int
+    ) -> tuple[list[Plan], dict[str, np.ndarray]]:
+        gadget = network.sources[path]
+        assert isinstance(gadget, Gadget)
+        of = gadget.of
+        signs = {name: gadget.signs(name, network.given_to(path)) for name in of.tensors()}
+        both = np.full(drawn["first"].blocks, len(signs["weight"]) > 1)
+        both[of.inputs :] = False  # the constant 1 has one sign
+        first, redraws = self._first_weights(drawn["first"], both, seed)
+        branches = {sign: self._branch(sign * first > 0, first) for sign in signs["weight"]}
+        plans = [
+            Plan(
+                child_path(path, name),
+                drawn[name],
+                self.candidates,
+                bound=self.sampler.high**2,
+                gain=gadget.gain,
+                branches=tuple(branches[sign] for sign in signs[name]),
+                group=lambda weights, name=name: of.channels(name, weights),
+                edges=child_path(path, "first"),
+            )
+            for name in of.tensors()
+        ]
+        return plans, {"first": redraws}
+
+    def _branch(self, usable: np.ndarray, first: np.ndarray) -> Branch:
+        """The first n usable units of each input [I, U]; where there are fewer, others with multiplier 0."""
+        slots = np.argsort(~usable, axis=1, kind="stable")[:, : self.candidates]
+        chosen = np.take_along_axis(usable, slots, 1)
+        multipliers = np.where(chosen, np.take_along_axis(first, slots, 1), 0).astype(np.float32)
+        return Branch(multipliers, slots.astype(np.int32))
+
+    def _first_weights(self, drawn: Drawn, both: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """The first matrix [I, U], and rows (input, attempt) of inputs that were drawn again; both: bool [I]."""
+        first, last = np.empty((drawn.blocks, drawn.width), np.float32), np.zeros(drawn.blocks, np.int64)
+        open_ = np.arange(drawn.blocks)
+        for attempt in range(MOST_ATTEMPTS + 1):
+            first[open_] = drawn.draw(seed, open_, attempt)
+            last[open_] = attempt
+            open_ = np.flatnonzero(self.weak(first, both))
+            if not len(open_):
+                redrawn = np.flatnonzero(last)
+                return first, np.stack([redrawn, last[redrawn]], 1)
+        raise InputError(
+            f"the first weights of {len(open_)} inputs are too weak in each of {MOST_ATTEMPTS + 1} draws; use another"
+            " seed, or other candidates"
+        )

@@ -136,5 +136,5 @@ def default_chunk(candidates: int) -> int:
     (262144, 32768, 8192)
     """
     if candidates > 44:
-        return 1 << 13
+        return 1 << min(13, max(9, 24 - candidates.bit_length()))  # beyond 2,047 by their memory: 64 MiB of candidates
     return 1 << max(18 - max(candidates - 23, 0) // 2, 10)

@@ -69,6 +69,11 @@ class Promise(Goal):
         check_tolerance(self.tolerance)
         if self.objective not in OBJECTIVES:
             raise InputError(f"objective {self.objective!r} is unknown; {suggest(self.objective, OBJECTIVES)}")
+        if self.objective not in construction.objectives:
+            raise InputError(
+                f"{construction.name} cannot be asked for {self.objective}, for it says itself which subset is taken;"
+                f" use {' or '.join(construction.objectives)}"
+            )
         if type(self.max_redraws) is not int or not 0 <= self.max_redraws <= MOST_ATTEMPTS:
             raise InputError(f"max_redraws must be from 0 to {MOST_ATTEMPTS}, not {self.max_redraws!r}")
         self.chosen_solver(construction).check(construction.candidates)

@@ -1,11 +1,16 @@
 """Every construction by its name; a new theorem is its own file and one line here."""
 
 from lottery_jax.constructions.base import Construction
+from lottery_jax.constructions.malach import Malach
+from lottery_jax.constructions.natale import Natale
+from lottery_jax.constructions.orseau import Orseau
 from lottery_jax.constructions.pensia import Pensia
 from lottery_jax.constructions.scalar import Scalar, ScalarShared
 from lottery_jax.errors import InputError, suggest
 
-CONSTRUCTIONS: dict[str, type[Construction]] = {found.name: found for found in (Pensia, Scalar, ScalarShared)}
+CONSTRUCTIONS: dict[str, type[Construction]] = {
+    found.name: found for found in (Pensia, Scalar, ScalarShared, Natale, Malach, Orseau)
+}
 
 
 def construction_named(name: str) -> type[Construction]:

@@ -10,6 +10,7 @@ from lottery_jax.subset_sum.solvers.exhaustive import Exhaustive
 from lottery_jax.subset_sum.solvers.fixed_size import FixedSize
 from lottery_jax.subset_sum.solvers.greedy import Greedy
 from lottery_jax.subset_sum.solvers.meet_in_the_middle import MeetInTheMiddle
+from lottery_jax.subset_sum.solvers.nearest_candidate import NearestCandidate
 from lottery_jax.subset_sum.solvers.pareto import Pareto
 from lottery_jax.subset_sum.solvers.randomized import Randomized
 from lottery_jax.subset_sum.solvers.signed import Signed
@@ -24,6 +25,7 @@ __all__ = [
     "Front",
     "Greedy",
     "MeetInTheMiddle",
+    "NearestCandidate",
     "Pareto",
     "Problem",
     "Randomized",

@@ -9,6 +9,9 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from lottery_jax.constructions import Construction, Pensia, Promise, Scalar, ScalarShared
+from lottery_jax.constructions.malach import Malach
+from lottery_jax.constructions.natale import Natale
+from lottery_jax.constructions.orseau import Orseau
 from lottery_jax.networks.layers.activations import Relu
 from lottery_jax.networks.layers.bag import Bag, BagTensor
 from lottery_jax.networks.layers.chain import Chain
@@ -38,19 +41,26 @@ class Entry:
     tolerance: float
     max_redraws: int = 20
     refusals: dict[str, str] = dataclasses.field(default_factory=dict)
+    quick: tuple[str, ...] | None = None
+    """Targets of the fast tests, where not all: those of other constructions on the same source find what is in it."""
 
     def goal(self, objective: str = "least-error", part: float = 1.0) -> Promise:
         """A goal of which so big a part of the tolerance is asked."""
         return Promise(part * self.tolerance, objective, self.max_redraws)
 
 
+_NO_BAG = {"bag": r"units in front of layers.*'first' .*use scalar"}
+_QUICK = ("mlp, inputs of any sign",)
 COVERED = {
     entry.construction.name: entry
     for entry in (
-        Entry(Pensia(COUNT), 0.03, refusals={"bag": r"units in front of layers.*'first' .*use scalar"}),
+        Entry(Pensia(COUNT), 0.03, refusals=_NO_BAG),
         Entry(Scalar(COUNT), 0.015),
         # A whole output is drawn again where one of its weights fails.
         Entry(ScalarShared(COUNT), 0.04, max_redraws=100),
+        Entry(Natale(12, size=3), 0.015, refusals=_NO_BAG, quick=_QUICK),
+        Entry(Malach(64), 0.025, max_redraws=60, refusals=_NO_BAG, quick=_QUICK),
+        Entry(Orseau(40), 0.008, refusals=_NO_BAG, quick=_QUICK),
     )
 }
 

@@ -72,7 +72,7 @@ def _gadget(ticket: Ticket, path: str, source: Gadget, stream: int) -> Iterator[
     given = ticket.network.given_to(path)
     assert given is not None
     both = not given.nonnegative
-    edges = _edges(ticket, child_path(path, "first"), of.inputs, units, both, of.bias, stream)
+    edges = _edges(ticket, child_path(path, "first"), source, both, stream)
     block = of.outputs // of.groups  # outputs that a group of inputs serves
     inputs = np.arange(of.outputs)[:, None, None] // block * own + np.arange(own)[:, None]
     inputs = np.broadcast_to(inputs, (of.outputs, own, places)).reshape(-1)
@@ -103,13 +103,14 @@ def _gadget(ticket: Ticket, path: str, source: Gadget, stream: int) -> Iterator[
         yield Drawn(child_path(path, name), functools.partial(draws, name=name))
 
 
-def _edges(ticket: Ticket, name: str, inputs: int, units: int, both: bool, bias: bool, stream: int) -> np.ndarray:
+def _edges(ticket: Ticket, name: str, source: Gadget, both: bool, stream: int) -> np.ndarray:
     """The first edges that lead from inputs to units of their own, [I, U]; those of weak inputs are drawn again."""
+    inputs, units, bias = source.of.inputs, source.units, source.of.bias
     total = inputs + bias
 
     def diagonal(attempt: int) -> np.ndarray:
         full = draw_host(
-            Sampler.uniform(-1, 1),
+            source.first,
             seed=ticket.seed,
             stream=stream + STRIDE * attempt,
             shape=(total, total, units),
@@ -117,10 +118,13 @@ def _edges(ticket: Ticket, name: str, inputs: int, units: int, both: bool, bias:
         return full[np.arange(total), np.arange(total)].astype(np.float64)
 
     def weak(edges: np.ndarray) -> np.ndarray:
-        # Each sign's units reach less than half of what is to be expected of n of them; the constant 1 has one sign.
-        reach = np.stack([np.maximum(edges, 0).sum(1), np.maximum(-edges, 0).sum(1)])
-        signs = np.array([[True] * total, [both] * inputs + [False] * bias])
-        return ((reach < units / 8) & signs).any(0)
+        signs = np.array([[True] * total, [both] * inputs + [False] * bias])  # the constant 1 has one sign
+        if ticket.header.settings["construction"] == "pensia":
+            # Each sign's units reach less than half of what is to be expected of n of them.
+            reach = np.stack([np.maximum(edges, 0).sum(1), np.maximum(-edges, 0).sum(1)])
+            return ((reach < units / 8) & signs).any(0)
+        least = units / 2 if ticket.header.settings["construction"] == "natale" else units / 4
+        return ((np.stack([(edges > 0).sum(1), (edges < 0).sum(1)]) < least) & signs).any(0)
 
     edges, attempts, attempt = diagonal(0), np.zeros(total, np.int64), 0
     while weak(edges).any():
@@ -130,6 +134,32 @@ def _edges(ticket: Ticket, name: str, inputs: int, units: int, both: bool, bias:
     again = np.flatnonzero(attempts)
     np.testing.assert_array_equal(ticket.redraws(name), np.stack([again, attempts[again]], 1))
     return edges
+
+
+def allowed_residuals(ticket: Ticket, values: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """|residual| of every subset that the construction may choose, [P, S], and their sizes [S] or [P, S]."""
+    settings = ticket.header.settings
+    if settings["construction"] == "malach":
+        one = np.abs(np.concatenate([np.zeros((len(values), 1)), values], 1) - wanted[:, None])
+        return one, (np.arange(one.shape[1]) > 0).astype(int)
+    if settings["construction"] == "orseau":
+        return greedy_residuals(values, wanted)
+    residuals, sizes = all_residuals(values, wanted)
+    if settings["construction"] == "natale":
+        residuals = np.where(sizes == settings["size"], residuals, np.inf)
+    return residuals, sizes
+
+
+def greedy_residuals(values: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Again and again the largest unused value that is not above what is left, weight for weight: [P, 1] each."""
+    left, sizes = np.abs(wanted), np.zeros(len(wanted), int)
+    for p, row in enumerate(values * np.where(wanted < 0, -1, 1)[:, None]):
+        unused = [value for value in row if value > 0]
+        while fitting := [value for value in unused if value <= left[p]]:
+            left[p] -= max(fitting)
+            unused.remove(max(fitting))
+            sizes[p] += 1
+    return left[:, None], sizes[:, None]
 
 
 def check_against_all_subsets(ticket: Ticket, target: Target, objective: str) -> int:
@@ -147,7 +177,7 @@ def check_against_all_subsets(ticket: Ticket, target: Target, objective: str) ->
         for attempt in range(attempts.max() + 1):
             failed = np.zeros(len(wanted), bool)
             for values, slots in found.draws(attempt):
-                residuals, sizes = all_residuals(values, wanted)
+                residuals, sizes = allowed_residuals(ticket, values, wanted)
                 least = residuals.min(1)
                 failed |= least > tolerance * (1 - 1e-4)
                 here = attempts == attempt
@@ -156,7 +186,7 @@ def check_against_all_subsets(ticket: Ticket, target: Target, objective: str) ->
                 reached = np.abs(np.where(chosen, values, 0).sum(1) - wanted)
                 assert (reached[here] <= tolerance).all()
                 if objective == "least-error":
-                    assert (reached <= least + 1e-6)[here].all()
+                    assert (np.abs(reached - least) <= 1e-6)[here].all()
                 else:
                     # What is at the tolerance but for rounding may count or not.
                     most, fewest = (

@@ -13,6 +13,7 @@ from lottery_jax.subset_sum import (
     FixedSize,
     Greedy,
     MeetInTheMiddle,
+    NearestCandidate,
     Problem,
     Randomized,
     Signed,
@@ -55,6 +56,7 @@ SOLVERS = {
         Entry(Smallest(), exact=False),
         Entry(Greedy(), exact=False),
         Entry(Differencing(), exact=False),
+        Entry(NearestCandidate(), exact=False),
         Entry(Randomized(window=4, rounds=3), exact=False),
     )
 }

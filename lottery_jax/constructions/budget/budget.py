@@ -58,6 +58,11 @@ class Budget(Goal):
         }
 
     def check(self, construction: Construction) -> None:
+        if len(construction.objectives) == 1:
+            raise InputError(
+                f"{construction.name} says itself which subset is taken, which leaves nothing to spend a budget on; use"
+                " pensia, scalar or scalar-shared"
+            )
         if (self.kept is None) == (self.error is None):
             raise InputError(
                 "give either kept (a number of weights) or error (a weighted sum of squares) as the budget"

@@ -34,6 +34,8 @@ from tests.constructions.catalogue import CHUNK, COUNT, TARGETS, model_file
 SHARED = Path(__file__).parents[4] / "shared"
 PUBLISHED = SHARED / "targets" / "pensia_fc2.safetensors"
 K_MAX = 3
+BUDGETED = [name for name, kind in CONSTRUCTIONS.items() if len(kind.objectives) > 1]
+"""Constructions that leave it open which subset is taken."""
 
 Importance = dict[str, np.ndarray]
 
@@ -71,7 +73,7 @@ class Solved:
 MLP = "mlp with biases, inputs "
 
 
-@pytest.fixture(scope="module", params=[*CONSTRUCTIONS, "pensia of any sign"])
+@pytest.fixture(scope="module", params=[*BUDGETED, "pensia of any sign"])
 def solved(request: pytest.FixtureRequest) -> Solved:
     name, _, signed = request.param.partition(" ")
     return Solved(TARGETS[MLP + (signed or "never negative")](), CONSTRUCTIONS[name](COUNT))
@@ -222,8 +224,14 @@ def test_bad_input_is_refused(change: dict, words: str) -> None:
         solved.job(**{"kept": 5, **change})  # before anything is solved
 
 
-@pytest.mark.parametrize("name", CONSTRUCTIONS)
+@pytest.mark.parametrize("name", BUDGETED)
 def test_a_target_of_zeros_is_met_with_nothing(name: str) -> None:
     target = mlp_target([np.zeros((2, 3), np.float32)])
     found = certify(Solved(target, CONSTRUCTIONS[name](COUNT)).ticket(kept=0), target=target)
     assert (found.kept_weights, found.worst_residual, found.holds) == (0, 0.0, True)
+
+
+@pytest.mark.parametrize("name", sorted({*CONSTRUCTIONS} - {*BUDGETED}))
+def test_what_says_itself_which_subset_is_taken_has_no_budget(name: str) -> None:
+    with pytest.raises(InputError, match=rf"{name} says itself which subset is taken"):
+        plan_job(TARGETS[MLP + "never negative"](), CONSTRUCTIONS[name](), Budget(100), seed=0)
