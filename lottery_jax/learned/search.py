@@ -28,8 +28,9 @@ from lottery_jax.errors import InputError
 from lottery_jax.lanes import Told, in_groups, lanes
 from lottery_jax.learned.base import Learner, check_fits, check_runs, part_of, without_numbers
 from lottery_jax.learned.inits import reinitialised
+from lottery_jax.learned.runs import Asked, train_runs
 from lottery_jax.learned.scores import Tensors, kept_factors
-from lottery_jax.learned.trainer import Asked, Run, Trainer, train_runs
+from lottery_jax.learned.trainer import Run, Trainer
 from lottery_jax.networks.network import Network, Redraws
 from lottery_jax.networks.target import listed
 from lottery_jax.networks.top_k import kept_count
