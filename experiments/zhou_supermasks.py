@@ -21,6 +21,7 @@ from rich.table import Table
 from lottery_jax.cli.experiment import Results, Scaled, run_script
 from lottery_jax.comparison.evaluation import accuracy
 from lottery_jax.data import load
+from lottery_jax.errors import InputError, suggest
 from lottery_jax.learned.base import Learner
 from lottery_jax.learned.sources import plain_source
 from lottery_jax.learned.supermask import RescaledSupermask, Supermask
@@ -49,17 +50,23 @@ class Settings(Scaled):
     """Part of the published epochs and seeds, at least one of each."""
     same_sign_keeps: tuple[float, ...] = (0.2, 0.35, 0.5, 0.65)
     """Kept fractions of masks that are taken from the trained network; the best on the validation split counts."""
+    rows: tuple[str, ...] = tuple(ROWS)
+    """Rows of the table."""
     data: str = "mnist"
     """Data set."""
 
 
 def run(settings: Settings, rows: Results, console: Console) -> None:
     """Every row and seed; the validation split decides which kept fraction counts, the test split is used once."""
+    for name in settings.rows:
+        if name not in ROWS:
+            raise InputError(f"the row {name!r} is unknown; {suggest(name, ROWS)}")
     epochs, seeds = settings.part(55), range(settings.part(5))
     dataset = load(settings.data, data_dir=settings.data_dir)
     target = architecture("lenet-300-100", Spec(dataset.shape, dataset.nonnegative), dataset.classes)
     source = plain_source(target)
-    for label, (learner, keep, published) in track(ROWS.items(), "rows", console=console):
+    for label in track(settings.rows, "rows", console=console):
+        learner, keep, published = ROWS[label]
         taken = isinstance(learner, MagnitudeSupermask)
         keeps = settings.same_sign_keeps if taken else () if keep is None else (keep,)
         # Masks alone are for weights without biases; what is trained has them.

@@ -54,6 +54,7 @@ def test_the_targets_of_a_file_are_its_weights(module, published):
     np.testing.assert_array_equal(found, np.concatenate([wanted[f"fc{k}.weight"].reshape(-1) for k in (1, 2)]))
 
 
+@pytest.mark.slow
 def test_it_runs_and_writes_what_it_measured(tmp_path):
     found = run_benchmark(tmp_path / "found.json", "least-residual", "growth-x1", "peer-highs")
     rows = {row["case"]: row for row in found["rows"]}

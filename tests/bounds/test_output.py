@@ -70,7 +70,7 @@ CASES: dict[str, Callable[[], tuple[Target, Ticket]]] = {
 }
 
 
-SLOW = {"pensia, residual", "pensia, nonnegative", "mean of places"}
+SLOW = {"pensia, residual", "convolutions", "pensia, nonnegative", "mean of places"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in CASES])

@@ -68,7 +68,7 @@ def test_every_learner_is_in_the_catalogue() -> None:
 
 QUICK = dict.fromkeys(("supermask", "gem-miner", "hard-concrete"), next(iter(sources.SOURCES)))
 """Learners that are like no other, on one source; all of them are run on all sources by the slow tests."""
-TESTED_ALONE = {"biprop", "signed-supermask", "supermask-rescaled", "iterand"}
+TESTED_ALONE = {"biprop", "evolution", "multi-bit-supermask", "signed-supermask", "supermask-rescaled", "iterand"}
 """Learners that other tests train, and such as differ from another in one number."""
 
 

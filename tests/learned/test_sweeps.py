@@ -47,6 +47,7 @@ def test_a_sweep_is_its_points_one_by_one(caplog: pytest.LogCaptureFixture) -> N
     ]
 
 
+@pytest.mark.slow
 def test_a_sweep_may_change_programs() -> None:
     learner = EdgePopup(batch_size=8, learning_rate=2.0)
     layer, everywhere = learner.sweep(GADGET, DATA, {"scope": ("layer", "global")}, **{**ASKED, "seeds": (5,)})

@@ -76,7 +76,7 @@ def test_status_and_residual_are_true_at_any_scale(name, rows, reachable, tolera
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("count", [COUNT, 28])
+@pytest.mark.parametrize("count", [COUNT, pytest.param(28, marks=pytest.mark.slow)])
 def test_what_the_grid_cannot_see_is_not_within(count, dtype):
     """Targets far below the step of the grid, which they share with candidates of 2**100."""
     candidates = np.zeros((PROBLEMS, count), dtype)

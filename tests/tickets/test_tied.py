@@ -71,6 +71,7 @@ def test_the_verifier_finds_what_is_made(ticket: Ticket, target: Target, tmp_pat
     assert certify(other, target=target, tolerance=1e-6).outcome == "broken"
 
 
+@pytest.mark.slow
 def test_it_collapses_and_is_exported(ticket: Ticket, target: Target, tmp_path: Path) -> None:
     x = jnp.asarray(np.random.default_rng(1).normal(size=(9, 6)), jnp.float32)
     network, weights = collapsed(ticket, effective_weights(ticket))
