@@ -151,6 +151,7 @@ def test_a_training_step_is_timed(module, monkeypatch):
     assert all(row[f"{gate}_ms"] > 0 for row in rows for gate in bench.GATES)
 
 
+@pytest.mark.slow
 def test_the_wait_of_a_user_is_timed(module, target, tmp_path):
     bench = module("bench_startup")
     for room in bench.ROOMS.split():

@@ -145,6 +145,7 @@ def test_a_file_that_is_there_is_only_replaced_if_asked_and_by_a_ticket_that_hol
     assert out.read_bytes() != good and list(tmp_path.glob("*.chunks")) == []
 
 
+@pytest.mark.slow
 def test_many_candidates_are_said_to_take_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

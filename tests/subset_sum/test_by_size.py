@@ -18,7 +18,7 @@ def recomputed_front(front, candidates, targets):
     return sums - targets.astype(np.float64)[:, None]
 
 
-@pytest.mark.parametrize(("count", "k_max"), [(1, 3), (2, 1), (5, 5), (13, 13)])
+@pytest.mark.parametrize(("count", "k_max"), [(1, 3), (2, 1), (5, 5), pytest.param(13, 13, marks=pytest.mark.slow)])
 def test_pareto_is_exact_for_every_size(count, k_max):
     candidates, targets = instances(count)
     front = solve(Problem(candidates, targets, 0.03), Pareto(k_max))

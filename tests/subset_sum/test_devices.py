@@ -18,6 +18,7 @@ from lottery_jax.subset_sum.engine.devices import local_mesh
 from tests.subset_sum import eight_devices
 
 
+# In short: `tests/constructions/test_run.py` has eight devices, too.
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     programs = tmp_path_factory.mktemp("programs")
@@ -33,25 +34,30 @@ def found(tmp_path_factory):
     return json.loads(run.stdout) | {"programs": compiled}
 
 
+@pytest.mark.slow
 def test_eight_devices_answer_as_one_does(found):
     assert found["devices"] == 8
     assert found["different"] == []
 
 
+@pytest.mark.slow
 def test_all_eight_devices_work(found):
     assert found["at_work"] == 8
 
 
+@pytest.mark.slow
 def test_candidates_on_the_devices_stay_there(found):
     brought = found["brought"]
     assert brought["deliberate"] == [brought["candidates"]]  # so a copy would have been seen
     assert brought["solve"] and sum(brought["solve"]) < brought["candidates"] / 2
 
 
+@pytest.mark.slow
 def test_another_number_of_rows_to_solve_compiles_nothing(found):
     assert found["compiled"] == {"again": [], "compiler speaks": True}
 
 
+@pytest.mark.slow
 def test_a_ticket_from_eight_devices_is_the_same_file(found):
     assert found["ticket"] == eight_devices.ticket_digest()
 

@@ -39,6 +39,7 @@ def test_smallest_is_smallest(count, tolerance):
     assert (recomputed(solution, candidates, targets)[~within] <= best + 1e-5).all()
 
 
+@pytest.mark.slow
 def test_smallest_beyond_three_is_smallest_and_nearest():
     rng = np.random.default_rng(1)
     candidates = rng.uniform(-1, 1, (40, 14)).astype(np.float32)

@@ -55,7 +55,13 @@ values = st.one_of(scaled, narrow, tiny)
 tolerances = st.sampled_from([0.1, 1e-3, 1e-12, 1e-24, 1e-31, 2.0**-80, 1e20])
 
 
-@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in ("Randomized", "Differencing", "Signed") else ())
+        for name in SOLVERS
+    ],
+)
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(st.lists(values, min_size=COUNT + 1, max_size=COUNT + 1), min_size=PROBLEMS, max_size=PROBLEMS),

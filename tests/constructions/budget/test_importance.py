@@ -68,7 +68,14 @@ def test_against_finite_differences(sizes: tuple[int, ...], bias: bool) -> None:
         np.testing.assert_allclose(values, wanted[name], rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if not name.startswith("mlp")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in ("residual", "transformer") else ())
+        for name in NETWORKS
+        if not name.startswith("mlp")
+    ],
+)
 def test_against_the_derivatives_of_the_whole_network(name: str) -> None:
     """Where weights are shared between places: one example and one class after the other. Norms are folded first."""
     target = random_target(NETWORKS[name](True))
