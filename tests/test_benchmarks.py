@@ -141,6 +141,7 @@ def test_the_budgets_run(module, monkeypatch, published, tmp_path):
     assert all(0 <= row["gap"] < 0.01 for row in scalar[1:])
 
 
+@pytest.mark.slow
 def test_a_training_step_is_timed(module, monkeypatch):
     bench = module("bench_edge_popup")
     redundant = redundant_source(architecture("mlp-2", Spec((784,), nonnegative=True), 10), copies=2)

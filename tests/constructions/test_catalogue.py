@@ -51,7 +51,8 @@ def approximated(name: str, of: str, objective: str, part: float = 1.0) -> tuple
 def quick_first(name: str, of: str, objective: str) -> Any:
     """A case, slow where the fast tests do without."""
     quick = COVERED[name].quick if name in COVERED else None
-    return pytest.param(name, of, objective, marks=[] if quick is None or of in quick else pytest.mark.slow)
+    slow = of.startswith("residual") if quick is None else of not in quick
+    return pytest.param(name, of, objective, marks=pytest.mark.slow if slow else ())
 
 
 @functools.cache

@@ -36,6 +36,7 @@ def test_jax_arrays_are_taken_as_they_are():
     np.testing.assert_array_equal(first.bits, second.bits)
 
 
+@pytest.mark.slow
 def test_randomized_gets_better_with_its_budget():
     candidates, targets = uniform(64, 300)
     problem, key = Problem(candidates, targets, 1e-7), jax.random.key(0)

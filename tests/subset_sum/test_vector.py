@@ -65,6 +65,7 @@ def test_same_shapes_compile_once(caplog):
     assert "Compiling" not in caplog.text
 
 
+@pytest.mark.slow
 def test_randomized_on_vectors_gets_better_with_its_budget():
     candidates, targets = vectors(40, 3, seed=3)
     targets[2, 0] = 0
