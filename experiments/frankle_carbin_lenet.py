@@ -38,11 +38,13 @@ class Settings(Scaled):
     """Part of the published epochs, seeds and rounds, at least one of each."""
     data: str = "mnist"
     """Data set."""
+    seeds: int | None = None
+    """Seeds, whatever the scale; that part of the published five if left out."""
 
 
 def run(settings: Settings, rows: Results, console: Console) -> None:
     """Every method, kept fraction and seed; the test split is used once."""
-    epochs, seeds = settings.part(55), list(range(settings.part(5)))
+    epochs, seeds = settings.part(55), list(range(settings.seeds or settings.part(5)))
     dataset = load(settings.data, data_dir=settings.data_dir)
     target = architecture("lenet-300-100", Spec(dataset.shape, dataset.nonnegative), dataset.classes)
     runs: list[tuple[str, Magnitude, tuple[float, ...]]] = [("dense", Magnitude(), (1.0,))]

@@ -36,7 +36,7 @@ class RandomAtStart(PrunedAtStart):
         names = weight_names(random)
         scores = {name: chance(random.drawn[name], seed) for name in names}
         whole = {name: np.ones_like(scores[name], bool) for name in names}
-        return pruned(scores, whole, keep, scope=self.scope, output=names[-1], output_rate=self.output_rate)
+        return pruned(scores, whole, keep, scope=self.scope, rates={names[-1]: self.output_rate})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -54,7 +54,7 @@ class PruningFromScratch(PrunedAtStart):
             name: np.broadcast_to(np.asarray(gate, np.float64), np.shape(tensors[name])) for name, gate in found.items()
         }
         whole = {name: np.ones(score.shape, bool) for name, score in scores.items()}
-        return pruned({name: scores[name] for name in names}, whole, keep, scope="global", output=names[-1])
+        return pruned({name: scores[name] for name in names}, whole, keep, scope="global")
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))

@@ -67,7 +67,9 @@ class Magnitude(TrainedLearner):
     scope: Scope = "layer"
     """Whether each layer is pruned at one rate, all weights are ranked together, or densities are Erdos-Renyi's."""
     output_rate: float = 0.5
-    """Pruning rate of the output layer as a part of that of the others, where the scope is layer."""
+    """Pruning rate of the output layer as a part of that of dense layers, where the scope is layer."""
+    convolution_rate: float = 1.0
+    """Pruning rate of convolutions as a part of that of dense layers, where the scope is layer."""
     rounds: int = 1
     """Rounds of pruning; the kept fraction falls geometrically."""
     rewind: int = 0
@@ -142,8 +144,7 @@ class Magnitude(TrainedLearner):
             run.masks,
             float(run.keep) ** (number / self.rounds),
             scope=self.scope,
-            output=list(run.masks)[-1],
-            output_rate=self.output_rate,
+            rates=self._rates(run.masks),
         )
         if number == self.rounds:
             masks = {name: changed_mask(self.mask, mask, random.drawn[name], run.seed) for name, mask in masks.items()}
@@ -151,6 +152,11 @@ class Magnitude(TrainedLearner):
             name: frozen_mask(self.pruned_weights, initial[name], last[name], mask) for name, mask in masks.items()
         }
         return dataclasses.replace(run, masks=masks, frozen=frozen, last=last)
+
+    def _rates(self, masks: MasksByName) -> dict[str, float]:
+        """The pruning rates of layers that have their own."""
+        *hidden, output = masks
+        return {name: self.convolution_rate for name in hidden if masks[name].ndim > 2} | {output: self.output_rate}
 
     def _start(self, random: Network, initial: ByName, run: _Run, number: int) -> Start:
         """What a round begins to train; tensors without masks are rewound."""
@@ -179,8 +185,9 @@ class Magnitude(TrainedLearner):
             raise InputError(f"the epoch rewound to is {self.rewind}; give one from 0 to {epochs - 1}")
         if not 1 <= self.rounds <= MOST_ROUNDS:
             raise InputError(f"the number of rounds is {self.rounds}; give 1 to {MOST_ROUNDS}")
-        if not 0 < self.output_rate <= 1:
-            raise InputError(f"output_rate is {self.output_rate}; give a part of the other layers' rate, in (0, 1]")
+        for what in ("output_rate", "convolution_rate"):
+            if not 0 < (rate := getattr(self, what)) <= 1:
+                raise InputError(f"{what} is {rate}; give a part of the dense layers' rate, in (0, 1]")
         for value, kind, what in (
             (self.scope, Scope, "scope"),
             (self.kept_weights, Beginning, "beginning"),

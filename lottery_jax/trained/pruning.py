@@ -1,6 +1,6 @@
 """How many weights each tensor keeps, and the masks that keep them: exact counts, ties by position.
 
-Scopes: `layer` prunes each tensor at the same rate, but the output layer at a rate of its own; `erk` (Erdos-Renyi
+Scopes: `layer` prunes each tensor at the same rate, or at a rate of its own where one is given; `erk` (Erdos-Renyi
 kernel, Evci et al. 2020) gives a tensor a density in proportion to the sum of its sizes over their product, 1 at most;
 `global` ranks the weights of all tensors together. Whatever the scope, round(keep * weights) are kept in all.
 """
@@ -16,7 +16,7 @@ from lottery_jax.networks.top_k import kept_count
 
 Scope = Literal["layer", "global", "erk"]
 MasksByName = dict[str, np.ndarray]
-_ROUND = 0.2  # published: of every layer but the last, which loses half as much
+_ROUND = 0.2  # published: of dense layers; convolutions and the last layer lose a part of it
 _HALVINGS = 200  # of the interval that the rate is in: more than a float64 has bits
 
 
@@ -26,15 +26,14 @@ def pruned(
     keep: float,
     *,
     scope: Scope,
-    output: str,
-    output_rate: float = 0.5,
+    rates: Mapping[str, float] | None = None,
 ) -> MasksByName:
     """MasksByName that keep round(keep * weights) weights of the highest scores, all of them among those kept before.
 
-    scores: float64 by tensor, NaN last. masks: what was kept before. output, output_rate: as in `kept_counts`.
+    scores: float64 by tensor, NaN last. masks: what was kept before. rates: as in `kept_counts`.
 
     >>> scores, whole = {"a": np.array([3.0, 1.0, 2.0, 2.0])}, {"a": np.ones(4, bool)}
-    >>> pruned(scores, whole, 0.5, scope="layer", output="a")["a"].tolist()
+    >>> pruned(scores, whole, 0.5, scope="layer")["a"].tolist()
     [True, False, True, False]
     """
     room = {name: int(np.count_nonzero(mask)) for name, mask in masks.items()}
@@ -45,7 +44,7 @@ def pruned(
         ends = np.cumsum([mask.size for mask in masks.values()])[:-1]
         return {name: part.reshape(masks[name].shape) for name, part in zip(masks, np.split(mask, ends), strict=True)}
     shapes = {name: mask.shape for name, mask in masks.items()}
-    counts = kept_counts(shapes, keep, scope=scope, output=output, output_rate=output_rate, room=room)
+    counts = kept_counts(shapes, keep, scope=scope, rates=rates, room=room)
     return {name: highest(scores[name], counts[name], mask) for name, mask in masks.items()}
 
 
@@ -67,20 +66,20 @@ def kept_counts(
     keep: float,
     *,
     scope: Scope,
-    output: str,
-    output_rate: float = 0.5,
+    rates: Mapping[str, float] | None = None,
     room: Mapping[str, int] | None = None,
 ) -> dict[str, int]:
     """Kept weights of each tensor under the scopes `layer` and `erk`; they sum to round(keep * weights).
 
-    output_rate: the pruning rate of the tensor `output` as a part of that of the others, in rounds that prune a fifth
-    of these: so as many are kept in one round or many. room: the most that each tensor may keep. Raises `InputError`.
+    rates: the pruning rates of some tensors under the scope layer as parts of that of the others, in rounds that prune
+    a fifth of these: so as many are kept in one round or many. room: the most that each tensor may keep. Raises
+    `InputError`.
 
-    >>> kept_counts({"fc1": (300, 784), "fc2": (10, 300)}, 0.2, scope="layer", output="fc2")
+    >>> kept_counts({"fc1": (300, 784), "fc2": (10, 300)}, 0.2, scope="layer", rates={"fc2": 0.5})
     {'fc1': 46248, 'fc2': 1392}
     """
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
-    return counts_of(_densities(shapes, scope, output, output_rate), sizes, _total(keep, shapes), room)
+    return counts_of(_densities(shapes, scope, rates or {}), sizes, _total(keep, shapes), room)
 
 
 def counts_of(
@@ -103,14 +102,16 @@ def counts_of(
 
 
 def _densities(
-    shapes: Mapping[str, tuple[int, ...]], scope: Scope, output: str, output_rate: float
+    shapes: Mapping[str, tuple[int, ...]], scope: Scope, rates: Mapping[str, float]
 ) -> Callable[[float], dict[str, float]]:
     """The density of each tensor at a rate in [0, 1], which falls from 1 to 0."""
     if scope == "layer":
-        if not 0 < output_rate <= 1:
-            raise InputError(f"the output layer's rate is {output_rate}; give the part of the others' rate, in (0, 1]")
-        slower = math.log(1 - _ROUND * output_rate) / math.log(1 - _ROUND)
-        return lambda rate: {name: (1 - rate) ** (slower if name == output else 1.0) for name in shapes}
+        powers = dict.fromkeys(shapes, 1.0)
+        for name, part in rates.items():
+            if not 0 < part <= 1:
+                raise InputError(f"the rate of {name!r} is {part}; give the part of the others' rate, in (0, 1]")
+            powers[name] = math.log(1 - _ROUND * part) / math.log(1 - _ROUND)
+        return lambda rate: {name: (1 - rate) ** power for name, power in powers.items()}
     if scope != "erk":
         raise InputError(f"the scope {scope!r} has no counts of its own; use layer or erk, or one of {get_args(Scope)}")
     sparse = {name: sum(shape) / math.prod(shape) for name, shape in shapes.items()}

@@ -33,7 +33,7 @@ class Salient(PrunedAtStart):
         for number in range(1, rounds + 1):
             left = {**tensors, **{name: tensors[name] * mask for name, mask in masks.items()}}
             scores = jax.device_get(_scores(self.name, random.target, left, images, labels))
-            masks = pruned(scores, masks, float(keep) ** (number / rounds), scope="global", output=names[-1])
+            masks = pruned(scores, masks, float(keep) ** (number / rounds), scope="global")
         return masks
 
 

@@ -11,6 +11,11 @@ import pytest
 from lottery_jax.comparison.evaluation import accuracy
 from lottery_jax.data import Split, load
 from lottery_jax.errors import InputError
+from lottery_jax.networks.layers.activations import Relu
+from lottery_jax.networks.layers.chain import Chain
+from lottery_jax.networks.layers.conv import Conv
+from lottery_jax.networks.layers.dense import Dense
+from lottery_jax.networks.layers.reshape import Flatten
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
 from lottery_jax.networks.running import forward, outputs
@@ -226,9 +231,18 @@ def test_masks_follow_the_criterion() -> None:
     initial, every = whole.source(), {name: np.ones_like(mask) for name, mask in whole.masks.items()}
     for name in ("large_final", "movement", "random"):
         scores = {weight: criterion(name)(initial[weight], final[weight]) for weight in WEIGHTS}
-        expected = pruned(scores, every, 0.4, scope="layer", output="fc2.weight")
+        expected = pruned(scores, every, 0.4, scope="layer", rates={"fc2.weight": 0.5})
         found = learn(brief(criterion=name), seeds=(5,), keeps=(0.4,))[0].masks
         assert all((found[weight] == expected[weight]).all() for weight in WEIGHTS)
+
+
+@pytest.mark.slow
+def test_convolutions_and_the_output_lose_less() -> None:
+    nodes = (("conv", Conv(1, 8, (2, 2))), ("relu", Relu()), ("flatten", Flatten()), ("fc1", Dense(8, 40)))
+    network = Network(Chain((*nodes, ("fc2", Dense(40, 2)))), Spec((2, 2, 1), True))
+    (ticket,) = learn(brief(convolution_rate=0.5), network, seeds=(1,), keeps=(0.64,))
+    kept = {name: mask.mean() for name, mask in ticket.masks.items()}
+    assert kept["fc1.weight"] < 0.64 < kept["conv.weight"] == pytest.approx(kept["fc2.weight"], abs=0.02)
 
 
 def test_normalisations_are_trained_and_not_pruned() -> None:
@@ -269,6 +283,7 @@ def test_the_digits_are_learned_with_a_fifth_of_the_weights() -> None:
         (brief(learning_rate=-1.0), {}, "learning rate is -1.0"),
         (brief(rounds=0), {}, "number of rounds is 0"),
         (brief(output_rate=0.0), {}, "output_rate is 0.0"),
+        (brief(convolution_rate=2.0), {}, "convolution_rate is 2.0"),
         (brief(scope="rows"), {}, "scope 'rows' is unknown; use one of layer, global, erk"),
         (brief(kept_weights="zero"), {}, "beginning 'zero' is unknown; use one of rewind"),
         (brief(pruned_weights="keep"), {}, "action on pruned weights 'keep' is unknown; use one of zero, freeze"),

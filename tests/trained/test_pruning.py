@@ -27,7 +27,7 @@ def test_counts_are_exact_and_masks_nested(
     scores = {name: random.integers(-2, 3, shape).astype(float) for name, shape in sizes.items()}
     masks = {name: np.ones(shape, bool) for name, shape in sizes.items()}
     for keep in sorted(fractions, reverse=True):
-        found = pruned(scores, masks, keep, scope=scope, output=list(sizes)[-1], output_rate=rate)
+        found = pruned(scores, masks, keep, scope=scope, rates={list(sizes)[-1]: rate})
         assert {name: mask.shape for name, mask in found.items()} == sizes
         assert sum(map(np.count_nonzero, found.values())) == round(keep * sum(map(math.prod, sizes.values())))
         assert not any((found[name] & ~masks[name]).any() for name in sizes)
@@ -56,22 +56,31 @@ def test_the_output_layer_loses_half_as_much_as_published() -> None:
     kept = {name: math.prod(shape) * (0.9 if name == "fc3" else 0.8) ** 7 for name, shape in LENET.items()}
     keep = sum(kept.values()) / 266_200
     assert round(100 * keep, 1) == 21.1
-    found = kept_counts(LENET, keep, scope="layer", output="fc3")
+    found = kept_counts(LENET, keep, scope="layer", rates={"fc3": 0.5})
     assert all(abs(found[name] - kept[name]) < 1 for name in LENET)
-    alike = kept_counts(LENET, 0.25, scope="layer", output="fc3", output_rate=1.0)
+    alike = kept_counts(LENET, 0.25, scope="layer")
     assert alike == {"fc1": 58_800, "fc2": 7_500, "fc3": 250}
 
 
+def test_convolutions_lose_half_as_much_as_published() -> None:
+    """Conv-2 after ten rounds: 10 % of convolutions and of the output layer, 20 % of dense layers."""
+    shapes = {"conv1": (64, 3, 3, 3), "conv2": (64, 64, 3, 3), "fc1": (256, 16384), "fc2": (256, 256), "fc3": (10, 256)}
+    kept = {name: math.prod(shape) * (0.8 if name in ("fc1", "fc2") else 0.9) ** 10 for name, shape in shapes.items()}
+    keep = sum(kept.values()) / sum(map(math.prod, shapes.values()))
+    found = kept_counts(shapes, keep, scope="layer", rates={"conv1": 0.5, "conv2": 0.5, "fc3": 0.5})
+    assert all(abs(found[name] - kept[name]) < 1 for name in shapes)
+
+
 def test_erdos_renyi_densities_are_in_proportion_up_to_one() -> None:
-    found = kept_counts(LENET, 0.05, scope="erk", output="fc3")
+    found = kept_counts(LENET, 0.05, scope="erk")
     per_sparsity = [found[name] / math.prod(shape) / (sum(shape) / math.prod(shape)) for name, shape in LENET.items()]
     assert max(per_sparsity) / min(per_sparsity) < 1.01
-    assert kept_counts(LENET, 0.2, scope="erk", output="fc3")["fc3"] == 1000
+    assert kept_counts(LENET, 0.2, scope="erk")["fc3"] == 1000
 
 
 def test_the_ranking_of_all_weights_together_ignores_layers() -> None:
     scores = {"a": np.array([5.0, 1.0]), "b": np.array([4.0, 3.0])}
-    found = pruned(scores, {name: np.ones(2, bool) for name in scores}, 0.75, scope="global", output="b")
+    found = pruned(scores, {name: np.ones(2, bool) for name in scores}, 0.75, scope="global")
     assert {name: mask.tolist() for name, mask in found.items()} == {"a": [True, False], "b": [True, True]}
 
 
@@ -79,10 +88,10 @@ def test_the_ranking_of_all_weights_together_ignores_layers() -> None:
     ("options", "message"),
     [
         ({"keep": 1.5}, "keep is 1.5"),
-        ({"output_rate": 0.0}, "output layer's rate is 0.0"),
+        ({"rates": {"fc3": 0.0}}, "rate of 'fc3' is 0.0"),
         ({"scope": "rows"}, "scope 'rows' has no counts"),
     ],
 )
 def test_bad_input_is_refused(options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        kept_counts(LENET, **{"keep": 0.5, "scope": "layer", "output": "fc3", **options})
+        kept_counts(LENET, **{"keep": 0.5, "scope": "layer", **options})
