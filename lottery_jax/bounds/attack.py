@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.fold import folded
+from lottery_jax.networks.merge import as_in
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.target import Target
 from lottery_jax.tickets.collapse import collapsed
@@ -35,7 +35,7 @@ def attack(
     if network.given is None or starts < 1 or steps < 1:
         raise InputError(f"{starts} starts and {steps} steps; give at least one of each, and a ticket of a network")
     plain, tensors = collapsed(ticket, effective_weights(ticket))
-    whole = folded(target)
+    whole = as_in(target, network)
     random = np.random.default_rng(seed)
     shape = (starts, *network.given.shape)
     begun = np.where(

@@ -13,11 +13,11 @@ from lottery_jax.bounds.difference import Layer, Pair, through
 from lottery_jax.bounds.interval import Box
 from lottery_jax.bounds.linear import Coefficients, Step, back
 from lottery_jax.errors import InputError
-from lottery_jax.networks.fold import folded
 from lottery_jax.networks.layers.chain import Chain
 from lottery_jax.networks.layers.conv import Conv
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.layers.residual import Residual
+from lottery_jax.networks.merge import as_in
 from lottery_jax.networks.node import Node, child_path
 from lottery_jax.networks.target import Target
 from lottery_jax.tickets.effective import effective_weights
@@ -60,7 +60,11 @@ def bound_output(ticket: Ticket, target: Target, *, low: float = 0.0, high: floa
         raise InputError(
             f"the ticket is for inputs that are never negative, and the box begins at {low}; give 0 or more"
         )
-    walk = _Walk(folded(target), effective_weights(ticket), ticket)
+    if any(source.rows_each > 1 for source in ticket.network.sources.values()):
+        raise InputError(
+            "outputs are not bounded where every neuron exists several times; use a ticket of another construction"
+        )
+    walk = _Walk(as_in(target, ticket.network), effective_weights(ticket), ticket)
     box = Box(np.full(given.shape, np.float64(low)), np.full(given.shape, np.float64(high)))
     zero = np.zeros(given.shape)
     begun = Pair(box, Box(zero, zero))

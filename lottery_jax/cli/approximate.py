@@ -40,7 +40,7 @@ def run_approximate(command: Approximate, results: TextIO) -> int:
     with bars(quiet=command.quiet) as shown, interrupt.keeping(_kept(command.out)):
         target, task, skipped = _target(command, shown.part("reading the target"))
         shown.part("planning")
-        goal = _goal(command, target, task, damping)
+        goal = _goal(command, construction, target, task, damping)
         if command.output_tolerance is not None and isinstance(goal, Promise):
             low, high = _box(command, target)
             asked = command.output_tolerance
@@ -111,7 +111,7 @@ def _check(command: Approximate) -> tuple[Construction, float | None]:
         raise InputError("--box says for which inputs --output-tolerance is; give that too")
     if command.output_tolerance is not None and (command.kept is not None or command.model is not None):
         raise InputError("--output-tolerance is for a network, within a tolerance; leave it, or --kept or --model out")
-    _goal(command, None, None, None).check(construction)
+    _goal(command, construction, None, None, None).check(construction)
     seed_words(command.seed)
     if command.model is not None:
         for option, given in (("--target", command.target), ("--data-dir", command.data_dir)):
@@ -134,12 +134,14 @@ def _box(command: Approximate, target: Target) -> tuple[float, float]:
     return command.box or (0.0 if given is not None and given.nonnegative else -1.0, 1.0)
 
 
-def _goal(command: Approximate, target: Target | None, task: Task | None, damping: float | None) -> Goal:
+def _goal(
+    command: Approximate, construction: Construction, target: Target | None, task: Task | None, damping: float | None
+) -> Goal:
     if command.kept is None:
         return Promise(command.tolerance, command.objective)
     importance = None
     if damping is not None and target is not None and task is not None:
-        importance = fisher_importance(target, task.dataset.train.images, damping=damping)
+        importance = fisher_importance(construction.prepared(target), task.dataset.train.images, damping=damping)
     return Budget(command.kept, importance=importance)
 
 

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from lottery_jax.errors import InputError
+from lottery_jax.networks.fold import folded
 from lottery_jax.networks.network import Network, Redraws
 from lottery_jax.networks.node import LEAST, Affine, Node, Operation, child_path
 from lottery_jax.networks.sources.drawn import MOST_ATTEMPTS, Drawn
@@ -85,12 +86,16 @@ class Construction(abc.ABC):
         drawn: the leaf's random tensors, on the network's streams.
         """
 
+    def prepared(self, target: Target) -> Target:
+        """The target as it is approximated: the same function, its batch normalisations folded."""
+        return folded(target)
+
     def solver(self, objective: str) -> Solver:
         """The solver for an objective."""
         return choose(self.candidates, objective=objective)
 
     def source(self, target: Target) -> Network:
-        """The random network in which this construction finds a target without batch normalisations."""
+        """The random network in which this construction finds a `prepared` target."""
 
         def leaf(path: str, node: Node) -> Node:
             return self.leaf(target, path, node) if isinstance(node, Affine) else node
@@ -153,8 +158,10 @@ class GadgetConstruction(Construction):
         signs = {name: gadget.signs(name, network.given_to(path)) for name in of.tensors()}
         both = np.full(drawn["first"].blocks, len(signs["weight"]) > 1)
         both[of.inputs :] = False  # the constant 1 has one sign
-        first, redraws = self._first_weights(drawn["first"], both, seed)
-        branches = {sign: self._branch(sign * first > 0, first) for sign in signs["weight"]}
+        first, redraws = self._first_weights(drawn["first"], both, seed, relu=gadget.relu)
+        # Without a ReLU every unit speaks for inputs of both signs.
+        usable = {sign: sign * first > 0 if gadget.relu else first != 0 for sign in signs["weight"]}
+        branches = {sign: self._branch(speaking, first) for sign, speaking in usable.items()}
         plans = [
             Plan(
                 child_path(path, name),
@@ -177,14 +184,14 @@ class GadgetConstruction(Construction):
         multipliers = np.where(chosen, np.take_along_axis(first, slots, 1), 0).astype(np.float32)
         return Branch(multipliers, slots.astype(np.int32))
 
-    def _first_weights(self, drawn: Drawn, both: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    def _first_weights(self, drawn: Drawn, both: np.ndarray, seed: int, *, relu: bool) -> tuple[np.ndarray, np.ndarray]:
         """The first matrix [I, U], and rows (input, attempt) of inputs that were drawn again; both: bool [I]."""
         first, last = np.empty((drawn.blocks, drawn.width), np.float32), np.zeros(drawn.blocks, np.int64)
         open_ = np.arange(drawn.blocks)
         for attempt in range(MOST_ATTEMPTS + 1):
             first[open_] = drawn.draw(seed, open_, attempt)
             last[open_] = attempt
-            open_ = np.flatnonzero(self.weak(first, both))
+            open_ = np.flatnonzero(self.weak(first if relu else np.abs(first), both))
             if not len(open_):
                 redrawn = np.flatnonzero(last)
                 return first, np.stack([redrawn, last[redrawn]], 1)

@@ -11,7 +11,6 @@ from lottery_jax import sampler
 from lottery_jax.constructions.base import Construction, Plan
 from lottery_jax.constructions.goal import Goal
 from lottery_jax.errors import InputError
-from lottery_jax.networks.fold import folded
 from lottery_jax.networks.network import Network, Redraws
 from lottery_jax.networks.target import Target
 from lottery_jax.sampler import seed_words
@@ -30,7 +29,7 @@ class Chunk:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Job:
-    """A target without batch normalisations, its random source, and how the one is found in the other.
+    """A prepared target, its random source, and how the one is found in the other.
 
     chunk_weights: target weights of a chunk, about; the masks do not depend on it. path: the file that the target was
     read from, if it was. Made by `plan_job`.
@@ -48,8 +47,8 @@ class Job:
 
     @property
     def weights(self) -> int:
-        """Number of target weights."""
-        return self.target.weights
+        """Number of target weights, each as often as it is approximated."""
+        return sum(plan.drawn.rows for plan in self.plans)
 
     @property
     def method(self) -> str:
@@ -114,11 +113,12 @@ def plan_job(
         raise InputError(f"seed must be a whole number in [0, 2**64), not {seed!r}")
     seed_words(seed)
     goal.check(construction)
+    goal = goal.asked_of(construction)
     if chunk_weights is None:
         chunk_weights = default_chunk(construction.candidates)
     if chunk_weights < 8 or chunk_weights % 8:
         raise InputError(f"chunk_weights must be a multiple of 8, not {chunk_weights}")
-    path, target = target.path, folded(target)
+    path, target = target.path, construction.prepared(target)
     if not target.network.approximated:
         raise InputError("the target has no layer with weights to approximate")
     goal.check_weights(target.network.approximated)

@@ -8,6 +8,7 @@ from lottery_jax.networks.layers.chain import Chain
 from lottery_jax.networks.layers.conv import Conv
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.layers.layer_norm import LayerNorm
+from lottery_jax.networks.layers.merged_attention import MergedAttention
 from lottery_jax.networks.layers.normalize import Normalize
 from lottery_jax.networks.layers.pooling import AveragePool, GlobalPool, MaxPool
 from lottery_jax.networks.layers.position import PositionEmbedding
@@ -22,7 +23,7 @@ from lottery_jax.networks.sources.trained import PartlyTrained, Trained
 
 KINDS: tuple[type[Node], ...] = (
     *(Dense, Conv, Relu, LeakyRelu, Tanh, Sigmoid, Gelu, MaxPool, AveragePool, GlobalPool, Flatten, Tokens, Normalize),
-    *(BatchNorm, LayerNorm, PositionEmbedding, Attention, Chain, Residual, Bag, BagTensor),
+    *(BatchNorm, LayerNorm, PositionEmbedding, Attention, MergedAttention, Chain, Residual, Bag, BagTensor),
     *(Single, Copies, Gadget, Tied, Trained, PartlyTrained),
 )
 NODES: dict[str, type[Node]] = {node.kind: node for node in KINDS}

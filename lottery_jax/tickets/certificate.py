@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from lottery_jax.errors import InputError, TicketError
-from lottery_jax.networks.fold import folded
+from lottery_jax.networks.merge import as_in
 from lottery_jax.networks.summary import summary
 from lottery_jax.networks.target import Target
 from lottery_jax.progress import Progress, unseen
@@ -79,10 +79,10 @@ def certify(
 ) -> Certificate:
     """Recompute every residual of a ticket, or of a ticket's file, without the solver.
 
-    target: the network that it shall approximate; its batch normalisations are folded first. If left out, the ticket is
-    held to the target that it brings, which proves no more than that. tolerance: what is asked of each weight, if not
-    what the ticket promises. Of a ticket whose weights were trained, neither is asked. progress: called with (weights
-    checked, weights in all). Memory is bounded by the slice.
+    target: the network that it shall approximate; its batch normalisations are folded first, and its attention merged
+    where the ticket's is. If left out, the ticket is held to the target that it brings, which proves no more than that.
+    tolerance: what is asked of each weight, if not what the ticket promises. Of a ticket whose weights were trained,
+    neither is asked. progress: called with (weights checked, weights in all). Memory is bounded by the slice.
     Raises `TicketError` for a file that is no valid ticket, `InputError` for one that cannot be read.
     """
     if not isinstance(ticket, Ticket):
@@ -91,7 +91,7 @@ def certify(
         check_tolerance(tolerance)
     own = ticket.target
     if target is not None:
-        target = folded(target)
+        target = as_in(target, ticket.network)
     wanted = target or own
     asked = tolerance if tolerance is not None else ticket.header.tolerance
     found = _counted(ticket)

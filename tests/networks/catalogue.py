@@ -18,6 +18,7 @@ from lottery_jax.networks.layers.chain import Chain
 from lottery_jax.networks.layers.conv import Conv
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.layers.layer_norm import LayerNorm
+from lottery_jax.networks.layers.merged_attention import MergedAttention
 from lottery_jax.networks.layers.normalize import Normalize
 from lottery_jax.networks.layers.pooling import AveragePool, GlobalPool, MaxPool
 from lottery_jax.networks.layers.position import PositionEmbedding
@@ -90,6 +91,8 @@ CASES = (
     Case(PositionEmbedding(7, 8), WORDS, ((8, 7), (8,))),
     Case(HEADS, WORDS, ((8,), (7, 9), (3, 7, 8), (7, 6))),
     Case(Attention(1, Dense(8, 24), Gadget(Dense(8, 8), 3, U, U)), WORDS),
+    Case(MergedAttention(2, Dense(8, 16, bias=True), Dense(16, 8)), WORDS, ((8,), (7, 9), (3, 7, 8), (7, 6))),
+    Case(MergedAttention(3, Dense(8, 24), Gadget(Dense(24, 8, bias=True), 3, U, U, relu=False)), WORDS),
     Case(Chain(), WORDS, sign="kept"),
     Case(Chain((("a", BLOCK), ("b.c", Flatten()), ("(d)", Dense(120, 3)))), IMAGE, ((6, 5, 3),)),
     Case(Chain((("fc", Dense(5, 4)), ("relu", Relu()))), (5,), ((4,),), sign="always"),

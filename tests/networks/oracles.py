@@ -100,6 +100,19 @@ def attention(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
     return evaluate(node.proj, own.under("proj"), mixed)
 
 
+def merged_attention(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
+    heads, size = node.heads, x.shape[2]
+    asked = evaluate(node.qk, own.under("qk"), x)
+    seen = np.empty((*x.shape[:2], heads * size))
+    for example, tokens in enumerate(x):
+        for number in range(heads):
+            part = slice(number * size, (number + 1) * size)
+            logits = asked[example, :, part] @ tokens.T
+            shares = np.exp(logits - logits.max(1, keepdims=True))
+            seen[example, :, part] = shares / shares.sum(1, keepdims=True) @ tokens
+    return evaluate(node.vo, own.under("vo"), seen)
+
+
 def chain(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
     for name, inner in node.nodes:
         x = evaluate(inner, own.under(name), x)
@@ -167,6 +180,7 @@ ORACLES: dict[str, Callable[[Any, Own, np.ndarray], np.ndarray]] = {
     "layer_norm": layer_norm,
     "position_embedding": lambda node, own, x: x + own[""],
     "attention": attention,
+    "merged_attention": merged_attention,
     "chain": chain,
     "residual": residual,
     "single": single,
