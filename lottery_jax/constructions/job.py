@@ -47,8 +47,8 @@ class Job:
 
     @property
     def weights(self) -> int:
-        """Number of target weights, each as often as it is approximated."""
-        return sum(plan.drawn.rows for plan in self.plans)
+        """Number of target weights."""
+        return self.target.weights
 
     @property
     def method(self) -> str:
@@ -113,7 +113,6 @@ def plan_job(
         raise InputError(f"seed must be a whole number in [0, 2**64), not {seed!r}")
     seed_words(seed)
     goal.check(construction)
-    goal = goal.asked_of(construction)
     if chunk_weights is None:
         chunk_weights = default_chunk(construction.candidates)
     if chunk_weights < 8 or chunk_weights % 8:
