@@ -1,6 +1,8 @@
 """Every construction by its name; a new theorem is its own file and one line here."""
 
 from lottery_jax.constructions.base import Construction
+from lottery_jax.constructions.dacunha import DaCunha
+from lottery_jax.constructions.ferbach import Ferbach
 from lottery_jax.constructions.malach import Malach
 from lottery_jax.constructions.natale import Natale
 from lottery_jax.constructions.orseau import Orseau
@@ -9,7 +11,17 @@ from lottery_jax.constructions.scalar import Scalar, ScalarShared
 from lottery_jax.errors import InputError, suggest
 
 CONSTRUCTIONS: dict[str, type[Construction]] = {
-    found.name: found for found in (Pensia, Scalar, ScalarShared, Natale, Malach, Orseau)
+    found.name: found
+    for found in (
+        Pensia,
+        Scalar,
+        ScalarShared,
+        Natale,
+        Malach,
+        Orseau,
+        DaCunha,
+        Ferbach,
+    )
 }
 
 

@@ -14,6 +14,7 @@ from lottery_jax.networks.layers.pooling import AveragePool, GlobalPool, MaxPool
 from lottery_jax.networks.layers.position import PositionEmbedding
 from lottery_jax.networks.layers.reshape import Flatten, Tokens
 from lottery_jax.networks.layers.residual import Residual
+from lottery_jax.networks.layers.rotation_conv import RotationConv
 from lottery_jax.networks.node import Node
 from lottery_jax.networks.sources.copies import Copies
 from lottery_jax.networks.sources.gadget import Gadget
@@ -23,7 +24,7 @@ from lottery_jax.networks.sources.trained import PartlyTrained, Trained
 
 KINDS: tuple[type[Node], ...] = (
     *(Dense, Conv, Relu, LeakyRelu, Tanh, Sigmoid, Gelu, MaxPool, AveragePool, GlobalPool, Flatten, Tokens, Normalize),
-    *(BatchNorm, LayerNorm, PositionEmbedding, Attention, MergedAttention, Chain, Residual, Bag, BagTensor),
+    *(RotationConv, BatchNorm, LayerNorm, PositionEmbedding, Attention, MergedAttention, Chain, Residual, Bag, BagTensor),
     *(Single, Copies, Gadget, Tied, Trained, PartlyTrained),
 )
 NODES: dict[str, type[Node]] = {node.kind: node for node in KINDS}

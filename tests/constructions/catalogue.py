@@ -9,6 +9,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from lottery_jax.constructions import Construction, Pensia, Promise, Scalar, ScalarShared
+from lottery_jax.constructions.dacunha import DaCunha
+from lottery_jax.constructions.ferbach import Ferbach
 from lottery_jax.constructions.malach import Malach
 from lottery_jax.constructions.natale import Natale
 from lottery_jax.constructions.orseau import Orseau
@@ -17,7 +19,9 @@ from lottery_jax.networks.layers.bag import Bag, BagTensor
 from lottery_jax.networks.layers.chain import Chain
 from lottery_jax.networks.layers.conv import Conv
 from lottery_jax.networks.layers.dense import Dense
+from lottery_jax.networks.layers.pooling import GlobalPool
 from lottery_jax.networks.layers.reshape import Flatten
+from lottery_jax.networks.layers.rotation_conv import RotationConv
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec, child_path
 from lottery_jax.networks.target import Target
@@ -43,26 +47,12 @@ class Entry:
     refusals: dict[str, str] = dataclasses.field(default_factory=dict)
     quick: tuple[str, ...] | None = None
     """Targets of the fast tests, where not all: those of other constructions on the same source find what is in it."""
+    dense: bool = True
+    """Whether it takes any chain of dense layers."""
 
     def goal(self, objective: str = "least-error", part: float = 1.0) -> Promise:
         """A goal of which so big a part of the tolerance is asked."""
         return Promise(part * self.tolerance, objective, self.max_redraws)
-
-
-_NO_BAG = {"bag": r"units in front of layers.*'first' .*use scalar"}
-_QUICK = ("mlp, inputs of any sign",)
-COVERED = {
-    entry.construction.name: entry
-    for entry in (
-        Entry(Pensia(COUNT), 0.03, refusals=_NO_BAG),
-        Entry(Scalar(COUNT), 0.015),
-        # A whole output is drawn again where one of its weights fails.
-        Entry(ScalarShared(COUNT), 0.04, max_redraws=100),
-        Entry(Natale(12, size=3), 0.015, refusals=_NO_BAG, quick=_QUICK),
-        Entry(Malach(64), 0.025, max_redraws=60, refusals=_NO_BAG, quick=_QUICK),
-        Entry(Orseau(40), 0.008, refusals=_NO_BAG, quick=_QUICK),
-    )
-}
 
 
 class Nearest(Solver):
@@ -114,12 +104,18 @@ def _transformer(nonnegative: bool) -> Network:
     return vit(Spec((4, 4, 1), nonnegative), 3, 1 / 32, patch=2, depth=1)
 
 
+def _rotations(nonnegative: bool) -> Network:
+    layers = (("conv1", RotationConv(1, 4, 3)), ("relu", Relu()), ("conv2", RotationConv(4, 4, 2, rotations=4)))
+    return Network(Chain((*layers, ("pool", GlobalPool()), ("fc", Dense(4, 3)))), Spec((4, 4, 1), nonnegative))
+
+
 NETWORKS: dict[str, Callable[[bool], Network]] = {
     "mlp": _mlp,
     "mlp with biases": _mlp_with_biases,
     "convolutions": _convolutions,
     "residual": _residual,
     "transformer": _transformer,
+    "rotations": _rotations,
 }
 """From whether the inputs are never negative to a network."""
 
@@ -142,8 +138,38 @@ TARGETS: dict[str, Callable[[], Target]] = {
     f"{name}, {words}": lambda make=make, nonnegative=nonnegative: random_target(make(nonnegative))
     for name, make in NETWORKS.items()
     for words, nonnegative in (("inputs never negative", True), ("inputs of any sign", False))
-    if not (nonnegative and name in ("residual", "transformer"))  # what they are given shows in their first leaf alone
+    # What these are given shows in their first leaf alone.
+    if not (nonnegative and name in ("residual", "transformer", "rotations"))
 } | {"bag": bag}
+
+
+def _without(networks: str, words: str) -> dict[str, str]:
+    """The words in which all targets of other networks are refused."""
+    return {of: words for of in TARGETS if of.partition(",")[0] not in networks.split()}
+
+
+_NO_BAG = {"bag": r"units in front of layers.*'first' .*use scalar"}
+_QUICK = ("mlp, inputs of any sign",)
+COVERED = {
+    entry.construction.name: entry
+    for entry in (
+        Entry(Pensia(COUNT), 0.03, refusals=_NO_BAG),
+        Entry(Scalar(COUNT), 0.015),
+        # A whole output is drawn again where one of its weights fails.
+        Entry(ScalarShared(COUNT), 0.04, max_redraws=100),
+        Entry(Natale(12, size=3), 0.015, refusals=_NO_BAG, quick=_QUICK),
+        Entry(Malach(64), 0.025, max_redraws=60, refusals=_NO_BAG, quick=_QUICK),
+        Entry(Orseau(40), 0.008, refusals=_NO_BAG, quick=_QUICK),
+        Entry(
+            DaCunha(COUNT),
+            0.03,
+            refusals=_without("convolutions residual", "is for networks of convolutions"),
+            quick=(),
+            dense=False,
+        ),
+        Entry(Ferbach(COUNT), 0.03, refusals=_without("rotations", "has none, use pensia"), quick=(), dense=False),
+    )
+}
 
 
 def model_file(path: Path, sizes: dict[str, tuple[int, ...]], seed: int = 0) -> Target:

@@ -39,6 +39,7 @@ CASES = [
     if name not in COVERED or of not in COVERED[name].refusals
     for objective in CONSTRUCTIONS[name].objectives
 ]
+DENSE = [name for name, entry in COVERED.items() if entry.dense]
 REFUSED = [(name, of, words) for name, entry in COVERED.items() for of, words in entry.refusals.items()]
 
 
@@ -51,7 +52,7 @@ def approximated(name: str, of: str, objective: str, part: float = 1.0) -> tuple
 def quick_first(name: str, of: str, objective: str) -> Any:
     """A case, slow where the fast tests do without."""
     quick = COVERED[name].quick if name in COVERED else None
-    slow = of.startswith("residual") if quick is None else of not in quick
+    slow = of.startswith(("residual", "rotations")) if quick is None else of not in quick
     return pytest.param(name, of, objective, marks=pytest.mark.slow if slow else ())
 
 
@@ -128,7 +129,7 @@ def test_an_objective_that_makes_no_sense_is_refused(name: str) -> None:
             COVERED[name].goal(objective).check(kind())
 
 
-@pytest.mark.parametrize("name", CONSTRUCTIONS)
+@pytest.mark.parametrize("name", DENSE)
 def test_another_seed_is_another_ticket(name: str) -> None:
     target = TARGETS["mlp, inputs never negative"]()
     tickets = [
@@ -139,7 +140,7 @@ def test_another_seed_is_another_ticket(name: str) -> None:
     assert first == second != third
 
 
-@pytest.mark.parametrize("name", CONSTRUCTIONS)
+@pytest.mark.parametrize("name", DENSE)
 @pytest.mark.parametrize(
     ("nodes", "words"),
     [
@@ -153,7 +154,7 @@ def test_a_target_that_no_construction_takes_is_refused(name: str, nodes: tuple,
         plan_job(target, COVERED[name].construction, Promise(), seed=0)
 
 
-@pytest.mark.parametrize("name", CONSTRUCTIONS)
+@pytest.mark.parametrize("name", DENSE)
 def test_zeros_and_constant_layers(name: str) -> None:
     target = mlp_target([np.zeros((2, 3), np.float32), np.full((2, 2), 0.125, np.float32)])
     construction = COVERED[name].construction
@@ -163,7 +164,7 @@ def test_zeros_and_constant_layers(name: str) -> None:
     assert ticket.mask("fc1.weight").any() == (name == "natale"), "which keeps as many for a zero too"
 
 
-@pytest.mark.parametrize("name", CONSTRUCTIONS)
+@pytest.mark.parametrize("name", DENSE)
 @pytest.mark.parametrize("size", [1e-16, 1e16])
 def test_weights_of_any_size_are_met_in_proportion(name: str, size: float) -> None:
     random, entry = np.random.default_rng(0), COVERED[name]

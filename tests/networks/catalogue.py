@@ -24,6 +24,7 @@ from lottery_jax.networks.layers.pooling import AveragePool, GlobalPool, MaxPool
 from lottery_jax.networks.layers.position import PositionEmbedding
 from lottery_jax.networks.layers.reshape import Flatten, Tokens
 from lottery_jax.networks.layers.residual import Residual
+from lottery_jax.networks.layers.rotation_conv import RotationConv
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Node, Spec, Weights, child_path
 from lottery_jax.networks.sources.copies import Copies
@@ -66,6 +67,8 @@ CASES = (
     Case(STRIDED, IMAGE, ((6, 1, 4),)),
     Case(DEPTHWISE, IMAGE),
     Case(Conv(4, 3, (1, 1), stride=(3, 3), bias=True), IMAGE),
+    Case(RotationConv(4, 3, 3, padding=1), IMAGE, ((6, 5, 3), (4, 6, 5, 4), (4,))),
+    Case(RotationConv(3, 2, 2, rotations=4, bias=True), (4, 5, 5, 3), ((5, 5, 3), (3, 5, 5, 3), (4, 5, 5, 4))),
     Case(Relu(), WORDS, sign="always"),
     Case(LeakyRelu(0.25), WORDS, sign="kept"),
     Case(Tanh(), WORDS, sign="kept"),
@@ -110,6 +113,7 @@ CASES = (
     Case(Gadget(Dense(8, 3, bias=True), 4, U, U, gain=2.0), WORDS),
     Case(Gadget(STRIDED, 3, U, U), IMAGE, ((6, 5, 3),)),
     Case(Gadget(DEPTHWISE, 3, U, U, gain=2.0), IMAGE),
+    Case(Gadget(RotationConv(3, 2, 2, rotations=4, bias=True), 3, U, U), (4, 3, 3, 3)),
     Case(Tied(Dense(5, 3, bias=True), Sampler.normal(0.5), (1.0, -1.0), gain=0.5), (5,), ((4,),)),
     Case(Tied(STRIDED, U, (1.0, 0.5, 0.25)), IMAGE, ((6, 5, 3),)),
     Case(Tied(DEPTHWISE, U, (-0.5,), gain=2.0), IMAGE),

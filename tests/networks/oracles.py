@@ -51,6 +51,8 @@ def multiplied(of: Any, x: np.ndarray, weight: np.ndarray, bias: Any) -> np.ndar
     """A dense layer, or a convolution, with this weight [O, I / groups, ...] and bias [O] or 0."""
     if of.kind == "dense":
         return x @ weight.T + bias
+    if of.kind == "rotation_conv":
+        return rotated(of, x, weight, bias)
     windows, outputs, inputs = patches(x, of.size, of.stride, of.padding), of.outputs // of.groups, weight.shape[1]
     parts = [
         np.tensordot(
@@ -61,6 +63,21 @@ def multiplied(of: Any, x: np.ndarray, weight: np.ndarray, bias: Any) -> np.ndar
         for group in range(of.groups)
     ]
     return np.concatenate(parts, -1) + bias
+
+
+def rotated(of: Any, x: np.ndarray, weight: np.ndarray, bias: Any) -> np.ndarray:
+    """The image is turned against the kernel, met by it, and turned back: [B, 4, H', W', O]."""
+    fields = x[:, None] if of.rotations == 1 else x  # [B, S, H, W, I]
+    put_out = []
+    for turn in range(4):
+        back = np.rot90(fields, -turn, (2, 3))
+        total = 0.0
+        for place in range(of.rotations):
+            windows = patches(back[:, place], (of.size, of.size), (1, 1), (of.padding, of.padding))
+            kernel = weight[:, :, (place - turn) % of.rotations]
+            total = total + np.tensordot(windows, kernel, axes=((3, 4, 5), (1, 2, 3)))
+        put_out.append(np.rot90(total, turn, (1, 2)) + bias)
+    return np.stack(put_out, 1)
 
 
 def operation(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
@@ -163,6 +180,7 @@ def gadget(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
 ORACLES: dict[str, Callable[[Any, Own, np.ndarray], np.ndarray]] = {
     "dense": operation,
     "conv": operation,
+    "rotation_conv": operation,
     "relu": lambda node, own, x: np.where(x > 0, x, 0),
     "leaky_relu": lambda node, own, x: np.where(x > 0, x, node.slope * x),
     "tanh": lambda node, own, x: np.tanh(x),

@@ -14,6 +14,7 @@ from lottery_jax.networks.zoo.build import scaled
 from lottery_jax.networks.zoo.convnets import conv_network, lenet5
 from lottery_jax.networks.zoo.mlp import mlp
 from lottery_jax.networks.zoo.resnets import resnet
+from lottery_jax.networks.zoo.rotations import rotation_network
 from lottery_jax.networks.zoo.transformers import vit
 from lottery_jax.networks.zoo.vgg import vgg
 
@@ -42,6 +43,7 @@ ARCHITECTURES: dict[str, Build] = {
     "vgg16": functools.partial(vgg, convolutions=(2, 2, 3, 3, 3)),
     "vgg19": functools.partial(vgg, convolutions=(2, 2, 4, 4, 4)),
     "vit": vit,
+    "rotations": rotation_network,
 }
 NORMALIZED = ("resnet18", "resnet20", "resnet50", "vgg16", "vgg19", "vit")
 """Architectures whose inputs are normalised inside the network, where the data set has constants for it."""

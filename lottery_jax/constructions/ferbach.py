@@ -1,0 +1,31 @@
+"""Equivariant layers (Ferbach et al. 2022, arXiv 2206.04270): a random equivariant network has every other one in it.
+
+A layer that commutes with a group is a sum of basis maps, and its coefficients are all that there is to approximate.
+Two random layers of the same kind stand for it, the first of size 1 x 1, each with coefficients of its own: the sums of
+products of Theorem 1 of Pensia et al. 2020, one for each coefficient. So the pruned random network is equivariant
+exactly, not only as nearly as it is near to its target. Here the group is that of rotations by 90 degrees.
+"""
+
+import dataclasses
+from typing import ClassVar
+
+from lottery_jax.constructions.pensia import Pensia
+from lottery_jax.errors import InputError
+from lottery_jax.networks.layers.rotation_conv import RotationConv
+from lottery_jax.networks.network import Network
+from lottery_jax.networks.target import Target
+
+
+@dataclasses.dataclass(frozen=True)
+class Ferbach(Pensia):
+    """Ferbach et al. 2022: as pensia, on the coefficients of layers that commute with rotations by 90 degrees."""
+
+    name: ClassVar[str] = "ferbach"
+
+    def source(self, target: Target) -> Network:
+        if not any(isinstance(node, RotationConv) for node in target.network.affine.values()):
+            raise InputError(
+                "ferbach is for networks with layers that commute with rotations, such as the architecture rotations;"
+                " this one has none, use pensia"
+            )
+        return super().source(target)
