@@ -21,6 +21,8 @@ SAMPLER_VERSION = 1
 """Version of the map from (seed, stream, index) to a weight; tickets of another version are refused."""
 
 MAX_SIZE = 2**32
+MOST_GRID_BITS = 16
+"""Bits below 1 of the finest grid's step: sums of 65,535 products of two such weights are float64 without rounding."""
 _LARGEST, _LEAST = 2.0**64, 2.0**-64  # sizes of weights, so that products of two are float32 still
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _TABLE_BITS = 16
@@ -33,21 +35,24 @@ class Sampler:
     """Distribution of the weights of one source tensor.
 
     `uniform` on [low, high] (a 24-bit grid), `normal` with mean 0 and deviation `scale` (65,536 quantiles, so
-    within 4.4 deviations), `signed_constant` (+scale or -scale), or `log_uniform`: of either sign, sizes in [low, high]
-    with density 1 / size (65,536 quantiles), which Orseau et al. 2020 call hyperbolic.
+    within 4.4 deviations), `signed_constant` (+scale or -scale), `log_uniform`: of either sign, sizes in [low, high]
+    with density 1 / size (65,536 quantiles), which Orseau et al. 2020 call hyperbolic, or `grid`: the multiples of
+    `scale` in [-1, 1], all of them equally likely, the quantised weights of Kumar and Natale 2025.
 
     >>> Sampler.uniform(-1, 1)
     Sampler(kind='uniform', low=-1.0, high=1.0, scale=1.0)
     """
 
-    kind: Literal["uniform", "normal", "signed_constant", "log_uniform"]
+    kind: Literal["uniform", "normal", "signed_constant", "log_uniform", "grid"]
     low: float = -1.0
     high: float = 1.0
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.kind not in ("uniform", "normal", "signed_constant", "log_uniform"):
-            raise InputError(f"sampler {self.kind!r} is unknown; use uniform, normal, signed_constant or log_uniform")
+        if self.kind not in ("uniform", "normal", "signed_constant", "log_uniform", "grid"):
+            raise InputError(
+                f"sampler {self.kind!r} is unknown; use uniform, normal, signed_constant, log_uniform or grid"
+            )
         if not all(math.isfinite(v) for v in (self.low, self.high, self.scale)):
             raise InputError(f"sampler bounds must be finite, not {self.low}, {self.high}, {self.scale}")
         if self.kind == "uniform" and not (
@@ -63,6 +68,13 @@ class Sampler:
             raise InputError(
                 f"a log-uniform sampler needs sizes from {_LEAST} to {_LARGEST}, the largest at least twice the least,"
                 f" and scale 1, not [{self.low}, {self.high}] and {self.scale}"
+            )
+        if self.kind == "grid" and not (
+            (self.low, self.high) == (-1, 1) and self.scale in [2.0**-bits for bits in range(1, MOST_GRID_BITS + 1)]
+        ):
+            raise InputError(
+                f"a grid sampler is on [-1, 1] with a step of 2**-bits, bits from 1 to {MOST_GRID_BITS}, not on"
+                f" [{self.low}, {self.high}] with a step of {self.scale}"
             )
         if self.kind in ("normal", "signed_constant") and not _LEAST <= self.scale <= _LARGEST:
             raise InputError(f"sampler scale must be positive, from {_LEAST} to {_LARGEST}, not {self.scale}")
@@ -83,6 +95,10 @@ class Sampler:
     def log_uniform(cls, low: float, high: float) -> "Sampler":
         return cls("log_uniform", low=float(low), high=float(high))
 
+    @classmethod
+    def grid(cls, bits: int) -> "Sampler":
+        return cls("grid", scale=2.0**-bits)
+
     def in_words(self) -> str:
         """As people write it.
 
@@ -93,10 +109,14 @@ class Sampler:
             return f"U[{self.low:.6g}, {self.high:.6g}]"
         if self.kind == "log_uniform":
             return f"+-log-U[{self.low:.6g}, {self.high:.6g}]"
+        if self.kind == "grid":
+            return f"{{-1, ..., 1}} in steps of 1/{round(1 / self.scale)}"
         return f"+-{self.scale:.6g}" if self.kind == "signed_constant" else f"N(0, {self.scale:.6g}^2)"
 
     @property
     def standard_deviation(self) -> float:
+        if self.kind == "grid":
+            return math.sqrt((1 + self.scale) / 3)
         if self.kind == "log_uniform":
             return math.sqrt((self.high - self.low) * (self.high + self.low) / 2 / math.log(self.high / self.low))
         return (self.high - self.low) / math.sqrt(12) if self.kind == "uniform" else self.scale
@@ -155,7 +175,7 @@ def _log_uniform_table(low: float, high: float) -> np.ndarray:
 
 
 class UniformGrid(NamedTuple):
-    """A uniform sampler as numbers: weights are (first, first + 1, ..., first + count - 1) * step."""
+    """A uniform or grid sampler as numbers: weights are (first, first + 1, ..., first + count - 1) * step."""
 
     first: np.int32
     count: np.uint32
@@ -206,7 +226,10 @@ def numbers(sampler: Sampler) -> Numbers:
 
 
 def _grid_steps(sampler: Sampler) -> tuple[int, int, int]:
-    """First step, number of steps, and how many bits a step is below 1, of a uniform sampler's grid."""
+    """First step, number of steps, and how many bits a step is below 1, of a uniform or grid sampler."""
+    if sampler.kind == "grid":
+        each = round(1 / sampler.scale)
+        return -each, 2 * each + 1, each.bit_length() - 1
     exponent = 24 - math.ceil(math.log2(max(abs(sampler.low), abs(sampler.high))))
     first, last = math.ceil(sampler.low * 2.0**exponent), math.floor(sampler.high * 2.0**exponent)
     return first, last - first + 1, exponent

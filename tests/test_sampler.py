@@ -16,6 +16,7 @@ SAMPLERS = [
     Sampler.normal(2.0),
     Sampler.signed_constant(0.3),
     Sampler.log_uniform(0.02, 1),
+    Sampler.grid(7),
 ]
 
 
@@ -96,6 +97,17 @@ def test_log_uniform_weights_have_as_many_of_every_scale_and_either_sign():
     np.testing.assert_allclose(cells, 1 / 8, atol=0.004)
 
 
+@pytest.mark.parametrize("bits", [1, 4])
+def test_every_value_of_a_grid_is_as_likely(bits):
+    """2**(bits + 1) + 1 of them, both ends and 0 among them, and no others."""
+    drawn = draw_host(Sampler.grid(bits), seed=1, stream=0, shape=(400_000,))
+    values, counts = np.unique(drawn, return_counts=True)
+    np.testing.assert_array_equal(values, np.arange(-(2**bits), 2**bits + 1) / 2**bits)
+    assert np.abs(counts - counts.mean()).max() < 5 * np.sqrt(counts.mean())
+    ends = numbers(Sampler.grid(bits)).weights(np.array([0, 2**32 - 1], np.uint32), np)
+    np.testing.assert_array_equal(ends, [-1, 1])
+
+
 def test_seeds_and_streams_are_apart():
     draws = [draw_host(SAMPLERS[0], seed=s, stream=t, shape=(2000,)) for s in (0, 1, 2**32) for t in (0, 1)]
     correlation = np.corrcoef(draws) - np.eye(len(draws))
@@ -115,6 +127,7 @@ GOLDEN = [
     "dac1607bd4c98f1f",
     "2bbd657097340f71",
     "aa10204d07fd52ac",
+    "36e843142aa3a85f",
 ]
 
 
@@ -140,6 +153,11 @@ GOLDEN = [
         lambda: Sampler.log_uniform(1, 2.0**65),
         lambda: Sampler.log_uniform(float("nan"), 1),
         lambda: Sampler.log_uniform(0.1, float("inf")),
+        lambda: Sampler.grid(0),
+        lambda: Sampler.grid(17),
+        lambda: Sampler("grid", scale=0.3),
+        lambda: Sampler("grid", scale=float("nan")),
+        lambda: Sampler("grid", high=0.5, scale=0.25),
         lambda: draw_range(SAMPLERS[0], seed=0, stream=0, first=2**32, count=1),
         lambda: draw_range(SAMPLERS[0], seed=0, stream=0, first=-1, count=1),
         lambda: draw_host(SAMPLERS[0], seed=2**64, stream=0, shape=(1,)),

@@ -24,6 +24,7 @@ from lottery_jax.constructions.job import Job, plan_job
 from lottery_jax.constructions.promise import Promise
 from lottery_jax.constructions.run import broken_file, chunk_folder, run_to_file
 from lottery_jax.errors import InputError, suggest
+from lottery_jax.networks.quantise import check_bits, quantised
 from lottery_jax.networks.target import Target
 from lottery_jax.progress import log
 from lottery_jax.sampler import seed_words
@@ -39,6 +40,12 @@ def run_approximate(command: Approximate, results: TextIO) -> int:
     cluster = _cluster(command)
     with bars(quiet=command.quiet) as shown, interrupt.keeping(_kept(command.out)):
         target, task, skipped = _target(command, shown.part("reading the target"))
+        notes: dict[str, Any] = {}
+        if command.quantise_target is not None:
+            # What is approximated, verified and run beside the ticket from now on is the rounded target.
+            notes["quantised_target"] = {"bits": command.quantise_target, "of_target_sha256": target.digest}
+            target = quantised(target, command.quantise_target)
+            task = None if task is None else dataclasses.replace(task, target=target)
         shown.part("planning")
         goal = _goal(command, construction, target, task, damping)
         if command.output_tolerance is not None and isinstance(goal, Promise):
@@ -52,7 +59,7 @@ def run_approximate(command: Approximate, results: TextIO) -> int:
                 "outputs within %g on inputs from %g to %g: %d candidates, weights within %.3g; the bound is %.3g",
                 *(asked, low, high, construction.candidates, goal.tolerance, bound.largest),
             )
-        job = plan_job(target, construction, goal, seed=command.seed)
+        job = plan_job(target, construction, goal, seed=command.seed, notes=notes)
         with contextlib.ExitStack() as stack:
             if cluster.processes == 1:
                 stack.enter_context(interrupt.closing(Folder(chunk_folder(command.out)).remove_unfinished))
@@ -113,6 +120,8 @@ def _check(command: Approximate) -> tuple[Construction, float | None]:
         raise InputError("--output-tolerance is for a network, within a tolerance; leave it, or --kept or --model out")
     _goal(command, construction, None, None, None).check(construction)
     seed_words(command.seed)
+    if command.quantise_target is not None:
+        check_bits(command.quantise_target)
     if command.model is not None:
         for option, given in (("--target", command.target), ("--data-dir", command.data_dir)):
             if given is not None:

@@ -89,6 +89,9 @@ class Approximate(TaskOptions):
     output_tolerance: float | None = None
     """How far outputs may be from the target's on any input of the box: the tolerance of each weight, or the number of
     candidates, is derived from it."""
+    quantise_target: int | None = None
+    """Round each tensor of the target to 2**BITS steps of a power of two first: what is approximated, and what the
+    ticket promises, is the rounded target (kumar takes no other)."""
     box: tuple[float, float] | None = None
     """Least and largest input for --output-tolerance; 0 1 if left out, and -1 1 where inputs may be negative."""
     seed: int = 0
@@ -134,6 +137,8 @@ class Verify:
     target that it brings itself, which proves no more than that."""
     tolerance: float | None = None
     """What is asked of every weight; if left out, what the ticket promises."""
+    quantise_target: int | None = None
+    """Hold it to the given target rounded to 2**BITS steps of a power of two, as approximate has it."""
     box: tuple[float, float] | None = None
     """Least and largest input, for example 0 1: also bound |f - g| of the outputs on all inputs between, and search for
     the worst of them."""

@@ -6,6 +6,8 @@ from lottery_jax.bounds import attack, bound_output
 from lottery_jax.cli.bars import bars
 from lottery_jax.cli.findings import certified, show
 from lottery_jax.cli.settings import Verify
+from lottery_jax.errors import InputError
+from lottery_jax.networks.quantise import quantised
 from lottery_jax.networks.target import Target
 from lottery_jax.tasks.imports import target_like
 from lottery_jax.tickets.certificate import certify
@@ -18,6 +20,10 @@ def run_verify(command: Verify, results: TextIO) -> int:
     target = None
     if command.target is not None:
         target = target_like(ticket.network, command.target, name=command.architecture, width=command.width)
+    if command.quantise_target is not None:
+        if target is None:
+            raise InputError("--quantise-target rounds the target that a ticket is held to; give that with --target")
+        target = quantised(target, command.quantise_target)
     with bars(quiet=command.quiet) as shown:
         certificate = certify(ticket, target=target, tolerance=command.tolerance, progress=shown.part("verifying"))
         found = certified(certificate, command.ticket.stat().st_size) | {"ticket": str(command.ticket)}

@@ -4,6 +4,7 @@ from lottery_jax.constructions.approximate import approximate
 from lottery_jax.constructions.base import Branch, Construction, Plan
 from lottery_jax.constructions.budget.budget import Budget
 from lottery_jax.constructions.job import Job, plan_job
+from lottery_jax.constructions.kumar import Kumar
 from lottery_jax.constructions.malach import Malach
 from lottery_jax.constructions.natale import Natale
 from lottery_jax.constructions.orseau import Orseau
@@ -19,6 +20,7 @@ __all__ = [
     "Budget",
     "Construction",
     "Job",
+    "Kumar",
     "Malach",
     "Natale",
     "Orseau",

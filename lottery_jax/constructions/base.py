@@ -39,7 +39,8 @@ class Plan:
     tensor: its name, and its mask's. drawn: its random weights, as the network places them. candidates: N. gain: target
     weights are divided by it. bound: largest |candidate| possible. branches: empty where all random weights of a row
     are candidates as they are. group: a weight's row of the branches' tables. edges: the tensor whose row g is kept
-    where a weight of group g uses it.
+    where a weight of group g uses it. step: all candidates and scaled target weights are multiples of it, without
+    rounding; 0 where there is no such step.
     """
 
     tensor: str
@@ -50,6 +51,7 @@ class Plan:
     branches: tuple[Branch, ...] = ()
     group: Callable[[np.ndarray], np.ndarray] | None = None
     edges: str | None = None
+    step: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +64,8 @@ class Construction(abc.ABC):
     name: ClassVar[str]
     objectives: ClassVar[tuple[str, ...]] = ("least-error", "smallest")
     """What may be asked of its subsets; a theorem that says which one is taken has the first alone."""
+    exact: ClassVar[bool] = False
+    """Whether weights are met exactly: a promise is then of tolerance 0."""
 
     candidates: int = 21
     """Candidates for each target weight."""
@@ -130,6 +134,11 @@ class GadgetConstruction(Construction):
         return Sampler.uniform(-1, 1)
 
     @property
+    def step(self) -> float:
+        """What products and scaled target weights are multiples of; 0 where there is no such step."""
+        return 0.0
+
+    @property
     def least_units(self) -> int:
         """Usable units that an input must have for each sign that it needs."""
         return (self.candidates + 1) // 2
@@ -172,6 +181,7 @@ class GadgetConstruction(Construction):
                 branches=tuple(branches[sign] for sign in signs[name]),
                 group=lambda weights, name=name: of.channels(name, weights),
                 edges=child_path(path, "first"),
+                step=self.step,
             )
             for name in of.tensors()
         ]

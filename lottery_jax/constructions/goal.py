@@ -50,6 +50,10 @@ class Goal(abc.ABC):
     def check(self, construction: Construction) -> None:
         """Refuse what cannot be asked of a construction; raises `InputError`."""
 
+    def asked_of(self, construction: Construction) -> "Goal":
+        """What is asked where it is asked of this construction."""
+        return self
+
     def check_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> None:  # noqa: B027
         """Refuse what does not fit the weights of a target, their shapes by name; raises `InputError`."""
 

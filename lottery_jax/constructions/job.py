@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ class Job:
     """A prepared target, its random source, and how the one is found in the other.
 
     chunk_weights: target weights of a chunk, about; the masks do not depend on it. path: the file that the target was
-    read from, if it was. Made by `plan_job`.
+    read from, if it was. notes: what else the ticket's settings say of how it was made. Made by `plan_job`.
     """
 
     target: Target
@@ -44,6 +45,7 @@ class Job:
     goal: Goal
     chunk_weights: int
     path: Path | None = None
+    notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def weights(self) -> int:
@@ -57,7 +59,8 @@ class Job:
     @property
     def settings(self) -> dict[str, Any]:
         """How the ticket is made, for its reader."""
-        return {"construction": self.construction.name, **dataclasses.asdict(self.construction), **self.goal.settings()}
+        own = {"construction": self.construction.name, **dataclasses.asdict(self.construction)}
+        return {**own, **self.goal.settings(), **self.notes}
 
     @functools.cached_property
     def identity(self) -> str:
@@ -106,13 +109,20 @@ class Job:
 
 
 def plan_job(
-    target: Target, construction: Construction, goal: Goal, *, seed: int, chunk_weights: int | None = None
+    target: Target,
+    construction: Construction,
+    goal: Goal,
+    *,
+    seed: int,
+    chunk_weights: int | None = None,
+    notes: Mapping[str, Any] | None = None,
 ) -> Job:
     """Read a target once, slice by slice, and plan its approximation; raises `InputError`."""
     if type(seed) is not int:
         raise InputError(f"seed must be a whole number in [0, 2**64), not {seed!r}")
     seed_words(seed)
     goal.check(construction)
+    goal = goal.asked_of(construction)
     if chunk_weights is None:
         chunk_weights = default_chunk(construction.candidates)
     if chunk_weights < 8 or chunk_weights % 8:
@@ -125,7 +135,7 @@ def plan_job(
         target.scan(name)
     network = construction.source(target)
     plans, redraws = construction.all_plans(network, seed)
-    return Job(target, network, plans, redraws, seed, construction, goal, chunk_weights, path)
+    return Job(target, network, plans, redraws, seed, construction, goal, chunk_weights, path, notes or {})
 
 
 def default_chunk(candidates: int) -> int:

@@ -39,6 +39,8 @@ _TRIED = 8  # weights that tell what the others will take
 class Promise(Goal):
     """Every weight within `tolerance`; `objective` is least-error or smallest (fewest kept weights).
 
+    Of a construction that is exact, equality is asked instead.
+
     A weight whose subset is not within the tolerance has its block drawn again, up to `max_redraws` times; where
     several weights share a block, all of them are solved anew. A block that never succeeds keeps its first draw.
     `solver` replaces the choice by objective.
@@ -66,7 +68,7 @@ class Promise(Goal):
         }
 
     def check(self, construction: Construction) -> None:
-        check_tolerance(self.tolerance)
+        check_tolerance(self.tolerance, zero=construction.exact)
         if self.objective not in OBJECTIVES:
             raise InputError(f"objective {self.objective!r} is unknown; {suggest(self.objective, OBJECTIVES)}")
         if self.objective not in construction.objectives:
@@ -77,6 +79,9 @@ class Promise(Goal):
         if type(self.max_redraws) is not int or not 0 <= self.max_redraws <= MOST_ATTEMPTS:
             raise InputError(f"max_redraws must be from 0 to {MOST_ATTEMPTS}, not {self.max_redraws!r}")
         self.chosen_solver(construction).check(construction.candidates)
+
+    def asked_of(self, construction: Construction) -> "Promise":
+        return dataclasses.replace(self, tolerance=0.0) if construction.exact else self
 
     def seconds_each(self, job: Job) -> float | None:
         if job.construction.candidates <= _QUICK:

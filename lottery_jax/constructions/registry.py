@@ -3,6 +3,7 @@
 from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.dacunha import DaCunha
 from lottery_jax.constructions.ferbach import Ferbach
+from lottery_jax.constructions.kumar import Kumar
 from lottery_jax.constructions.malach import Malach
 from lottery_jax.constructions.natale import Natale
 from lottery_jax.constructions.orseau import Orseau
@@ -19,6 +20,7 @@ CONSTRUCTIONS: dict[str, type[Construction]] = {
         Natale,
         Malach,
         Orseau,
+        Kumar,
         DaCunha,
         Ferbach,
     )

@@ -69,10 +69,16 @@ class How:
 
 def how_to_promise(plan: Plan, solver: Solver, tolerance: float) -> How:
     """How to solve a plan so that what is found within the solver's tolerance is within `tolerance` in float64."""
+    if tolerance == 0:
+        # Sums and targets are multiples of the step: within half of one is equal.
+        return _on_grid(plan, solver, plan.step / 2)
     scaled = tolerance / plan.gain
     # Products, targets and the tolerance are rounded to float32.
     margin = (plan.candidates * plan.bound + scaled) * _FLOAT32_STEP
-    allowed = max(scaled - margin, scaled / 2)
+    return _on_grid(plan, solver, max(scaled - margin, scaled / 2))
+
+
+def _on_grid(plan: Plan, solver: Solver, allowed: float) -> How:
     narrow = fits_int32(plan.candidates, plan.candidates * plan.bound, allowed)
     return How(solver, allowed, "int32" if narrow else "int64")
 

@@ -18,9 +18,9 @@ VERSION = 2
 class Header:
     """What a ticket's file says about itself.
 
-    tolerance: what is promised of every target weight; kept_budget: the number of kept weights promised not to be
-    exceeded. Both None for a ticket that promises nothing. settings: how it was made, JSON values for the reader; no
-    number depends on it. Raises `InputError`.
+    tolerance: what is promised of every target weight, 0 for equality; kept_budget: the number of kept weights promised
+    not to be exceeded. Both None for a ticket that promises nothing. settings: how it was made, JSON values for the
+    reader; no number depends on it. Raises `InputError`.
     """
 
     network: Network
@@ -39,7 +39,7 @@ class Header:
         if not isinstance(self.source_sha256, str) or len(self.source_sha256) != 64:
             raise InputError("the checksum of the source must be a SHA-256 in hexadecimal digits")
         if self.tolerance is not None:
-            check_tolerance(self.tolerance)
+            check_tolerance(self.tolerance, zero=True)
         budget = self.kept_budget
         if budget is not None and (type(budget) is not int or budget < 0):
             raise InputError(f"kept_budget must be a whole number from 0 up, not {budget!r}")
@@ -65,8 +65,10 @@ class Header:
 VERSIONS = {"format": FORMAT, "version": VERSION, "sampler_version": sampler.SAMPLER_VERSION}
 
 
-def check_tolerance(tolerance: Any) -> float:
-    """A tolerance as it is, or `InputError`."""
-    if type(tolerance) not in (int, float) or not (math.isfinite(tolerance) and tolerance > 0):
-        raise InputError(f"tolerance must be a positive finite number, not {tolerance!r}; for example 0.01")
+def check_tolerance(tolerance: Any, *, zero: bool = False) -> float:
+    """A tolerance as it is, or `InputError`; zero: whether 0, which asks for equality, is one."""
+    number = type(tolerance) in (int, float) and math.isfinite(tolerance)
+    if not (number and (tolerance > 0 or (zero and tolerance == 0))):
+        allowed = "finite number from 0 up" if zero else "positive finite number"
+        raise InputError(f"tolerance must be a {allowed}, not {tolerance!r}; for example 0.01")
     return float(tolerance)

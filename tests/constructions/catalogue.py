@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
 
-from lottery_jax.constructions import Construction, Pensia, Promise, Scalar, ScalarShared
+from lottery_jax.constructions import Construction, Kumar, Pensia, Promise, Scalar, ScalarShared
 from lottery_jax.constructions.dacunha import DaCunha
 from lottery_jax.constructions.ferbach import Ferbach
 from lottery_jax.constructions.malach import Malach
@@ -24,6 +24,7 @@ from lottery_jax.networks.layers.reshape import Flatten
 from lottery_jax.networks.layers.rotation_conv import RotationConv
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec, child_path
+from lottery_jax.networks.quantise import quantised
 from lottery_jax.networks.target import Target
 from lottery_jax.networks.zoo.mlp import mlp
 from lottery_jax.networks.zoo.resnets import resnet
@@ -47,6 +48,8 @@ class Entry:
     refusals: dict[str, str] = dataclasses.field(default_factory=dict)
     quick: tuple[str, ...] | None = None
     """Targets of the fast tests, where not all: those of other constructions on the same source find what is in it."""
+    takes: Callable[[Target], Target] = lambda target: target
+    """From a target to one that the construction takes."""
     dense: bool = True
     """Whether it takes any chain of dense layers."""
 
@@ -160,6 +163,7 @@ COVERED = {
         Entry(Natale(12, size=3), 0.015, refusals=_NO_BAG, quick=_QUICK),
         Entry(Malach(64), 0.025, max_redraws=60, refusals=_NO_BAG, quick=_QUICK),
         Entry(Orseau(40), 0.008, refusals=_NO_BAG, quick=_QUICK),
+        Entry(*(Kumar(12, bits=5), 0.0, 60), refusals=_NO_BAG, quick=_QUICK, takes=lambda target: quantised(target, 4)),
         Entry(
             DaCunha(COUNT),
             0.03,

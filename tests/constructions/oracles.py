@@ -123,7 +123,7 @@ def _edges(ticket: Ticket, name: str, source: Gadget, both: bool, stream: int) -
             # Each sign's units reach less than half of what is to be expected of n of them.
             reach = np.stack([np.maximum(edges, 0).sum(1), np.maximum(-edges, 0).sum(1)])
             return ((reach < units / 8) & signs).any(0)
-        least = units / 2 if ticket.header.settings["construction"] == "natale" else units / 4
+        least = {"natale": units / 2, "kumar": units * 3 / 8}.get(ticket.header.settings["construction"], units / 4)
         return ((np.stack([(edges > 0).sum(1), (edges < 0).sum(1)]) < least) & signs).any(0)
 
     edges, attempts, attempt = diagonal(0), np.zeros(total, np.int64), 0

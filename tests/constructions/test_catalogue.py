@@ -44,7 +44,8 @@ REFUSED = [(name, of, words) for name, entry in COVERED.items() for of, words in
 
 
 def approximated(name: str, of: str, objective: str, part: float = 1.0) -> tuple[Target, Ticket]:
-    target, entry = TARGETS[of](), COVERED[name]
+    entry = COVERED[name]
+    target = entry.takes(TARGETS[of]())
     job = plan_job(target, entry.construction, entry.goal(objective, part), seed=SEED, chunk_weights=CHUNK)
     return target, run_in_memory(job)
 
@@ -76,7 +77,8 @@ def test_the_pruned_random_network_is_the_target(
     assert (found.outcome, found.reasons, found.own_target) == ("holds", (), False)
     assert found.target_weights == found.within_tolerance
     assert found.target_weights == sum(math.prod(shape) for shape in ticket.network.approximated.values())
-    assert found.worst_residual is not None and 0 < found.worst_residual <= COVERED[name].tolerance == found.tolerance
+    assert found.worst_residual is not None and found.worst_residual <= COVERED[name].tolerance == found.tolerance
+    assert (found.worst_residual > 0) == (found.tolerance > 0)
     assert found.method == ticket.header.method == name + ("" if objective == "least-error" else f"-{objective}")
     assert found.kept_weights == sum(found.kept_by_tensor.values()) == ticket.kept_weights > 0
     if target.network.given is not None:
@@ -131,7 +133,7 @@ def test_an_objective_that_makes_no_sense_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", DENSE)
 def test_another_seed_is_another_ticket(name: str) -> None:
-    target = TARGETS["mlp, inputs never negative"]()
+    target = COVERED[name].takes(TARGETS["mlp, inputs never negative"]())
     tickets = [
         run_in_memory(plan_job(target, COVERED[name].construction, COVERED[name].goal(), seed=seed))
         for seed in (0, 0, 1)
@@ -168,7 +170,7 @@ def test_zeros_and_constant_layers(name: str) -> None:
 @pytest.mark.parametrize("size", [1e-16, 1e16])
 def test_weights_of_any_size_are_met_in_proportion(name: str, size: float) -> None:
     random, entry = np.random.default_rng(0), COVERED[name]
-    target = mlp_target([(size * random.uniform(-0.3, 0.3, (6, 9))).astype(np.float32)])
+    target = entry.takes(mlp_target([(size * random.uniform(-0.3, 0.3, (6, 9))).astype(np.float32)]))
     goal = Promise(size * entry.tolerance, max_redraws=entry.max_redraws)
     ticket = run_in_memory(plan_job(target, entry.construction, goal, seed=0, chunk_weights=CHUNK))
     assert certify(ticket, target=target).holds
