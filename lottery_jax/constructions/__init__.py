@@ -8,6 +8,7 @@ from lottery_jax.constructions.kumar import Kumar
 from lottery_jax.constructions.malach import Malach
 from lottery_jax.constructions.natale import Natale
 from lottery_jax.constructions.orseau import Orseau
+from lottery_jax.constructions.otsuka import Otsuka
 from lottery_jax.constructions.pensia import Pensia
 from lottery_jax.constructions.promise import Promise
 from lottery_jax.constructions.registry import CONSTRUCTIONS, construction_named
@@ -24,6 +25,7 @@ __all__ = [
     "Malach",
     "Natale",
     "Orseau",
+    "Otsuka",
     "Pensia",
     "Plan",
     "Promise",

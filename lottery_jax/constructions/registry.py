@@ -7,6 +7,7 @@ from lottery_jax.constructions.kumar import Kumar
 from lottery_jax.constructions.malach import Malach
 from lottery_jax.constructions.natale import Natale
 from lottery_jax.constructions.orseau import Orseau
+from lottery_jax.constructions.otsuka import Otsuka
 from lottery_jax.constructions.pensia import Pensia
 from lottery_jax.constructions.scalar import Scalar, ScalarShared
 from lottery_jax.errors import InputError, suggest
@@ -23,6 +24,7 @@ CONSTRUCTIONS: dict[str, type[Construction]] = {
         Kumar,
         DaCunha,
         Ferbach,
+        Otsuka,
     )
 }
 

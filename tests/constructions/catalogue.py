@@ -14,6 +14,7 @@ from lottery_jax.constructions.ferbach import Ferbach
 from lottery_jax.constructions.malach import Malach
 from lottery_jax.constructions.natale import Natale
 from lottery_jax.constructions.orseau import Orseau
+from lottery_jax.constructions.otsuka import Otsuka
 from lottery_jax.networks.layers.activations import Relu
 from lottery_jax.networks.layers.bag import Bag, BagTensor
 from lottery_jax.networks.layers.chain import Chain
@@ -172,6 +173,7 @@ COVERED = {
             dense=False,
         ),
         Entry(Ferbach(COUNT), 0.03, refusals=_without("rotations", "has none, use pensia"), quick=(), dense=False),
+        Entry(Otsuka(COUNT), 0.03, refusals=_without("transformer", "is for attention"), quick=(), dense=False),
     )
 }
 

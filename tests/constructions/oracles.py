@@ -68,10 +68,10 @@ def _copies(ticket: Ticket, name: str, source: Copies, sampler: Sampler, stream:
 def _gadget(ticket: Ticket, path: str, source: Gadget, stream: int) -> Iterator[Drawn]:
     """The first matrix is on one stream, the second on the next; both are the theorem's, in full."""
     of, units = source.of, source.units
-    candidates, own, places = units // 2, of.inputs // of.groups, math.prod(of.places)
+    candidates, own, places = units // (1 + source.relu), of.inputs // of.groups, math.prod(of.places)
     given = ticket.network.given_to(path)
     assert given is not None
-    both = not given.nonnegative
+    both = source.relu and not given.nonnegative
     edges = _edges(ticket, child_path(path, "first"), source, both, stream)
     block = of.outputs // of.groups  # outputs that a group of inputs serves
     inputs = np.arange(of.outputs)[:, None, None] // block * own + np.arange(own)[:, None]
@@ -91,11 +91,12 @@ def _gadget(ticket: Ticket, path: str, source: Gadget, stream: int) -> Iterator[
         found = []
         for sign in (1, -1) if both and name == "weight" else (1,):
             # The first n units of the sign; units beyond those that there are count as nothing.
-            usable = [np.flatnonzero(sign * u > 0)[:candidates] for u in edges]
+            speaks = sign * edges > 0 if source.relu else edges != 0
+            usable = [np.flatnonzero(row)[:candidates] for row in speaks]
             rest = [np.setdiff1d(np.arange(units), chosen)[: candidates - len(chosen)] for chosen in usable]
             slots = np.stack([np.concatenate(pair) for pair in zip(usable, rest, strict=True)])[feeding]
-            u = np.take_along_axis(edges[feeding], slots, 1)
-            values = source.gain * np.where(sign * u > 0, u, 0) * np.take_along_axis(v, slots, 1)
+            u = np.take_along_axis(np.where(speaks, edges, 0)[feeding], slots, 1)
+            values = source.gain * u * np.take_along_axis(v, slots, 1)
             found.append((values, slots))
         return found
 
@@ -119,10 +120,11 @@ def _edges(ticket: Ticket, name: str, source: Gadget, both: bool, stream: int) -
 
     def weak(edges: np.ndarray) -> np.ndarray:
         signs = np.array([[True] * total, [both] * inputs + [False] * bias])  # the constant 1 has one sign
-        if ticket.header.settings["construction"] == "pensia":
+        if ticket.header.settings["construction"] in ("pensia", "otsuka"):
             # Each sign's units reach less than half of what is to be expected of n of them.
-            reach = np.stack([np.maximum(edges, 0).sum(1), np.maximum(-edges, 0).sum(1)])
-            return ((reach < units / 8) & signs).any(0)
+            speaking = edges if source.relu else np.abs(edges)
+            reach = np.stack([np.maximum(speaking, 0).sum(1), np.maximum(-speaking, 0).sum(1)])
+            return ((reach < units / (8 if source.relu else 4)) & signs).any(0)
         least = {"natale": units / 2, "kumar": units * 3 / 8}.get(ticket.header.settings["construction"], units / 4)
         return ((np.stack([(edges > 0).sum(1), (edges < 0).sum(1)]) < least) & signs).any(0)
 
