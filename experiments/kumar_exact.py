@@ -45,6 +45,7 @@ def row(target: Target, bits: int, candidates: int, seed: int = 0) -> dict[str, 
 
 
 def main() -> None:
+    """All rows, written and printed."""
     target = load_task("digits", architecture="mlp-16").target
     rows = [row(target, bits, 2 * bits + more) for bits in BITS for more in MORE]
     OUT.write_text("".join(f"{json.dumps(each)}\n" for each in rows))
