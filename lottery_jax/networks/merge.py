@@ -4,7 +4,7 @@ The score of tokens t and s in a head is (W_Q x_t + b_Q) . (W_K x_s + b_K) / sqr
 without x_s are the same for all s, so softmax does not see them, and what is left is (A x_t + c) . x_s with
 A = W_K^T W_Q / sqrt(d) and c = W_K^T b_Q / sqrt(d). What the head then adds is W_O (W_V m + b_V) for a mean m of the
 tokens, for its shares sum to 1: W_O W_V is one matrix, and W_O b_V part of a bias (Otsuka et al. 2025, arXiv
-2511.04217, section 3). For heads of d features out of D, both matrices are D x D: D / d times as many weights.
+2511.04217). For heads of d features out of D both matrices are D x D, h / 2 times the weights of the four for h heads.
 """
 
 import math
