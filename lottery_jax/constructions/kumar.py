@@ -21,7 +21,7 @@ from lottery_jax.sampler import Sampler
 
 REACH_BITS = 2
 """Scaled target weights are at most 1/4."""
-MOST_BITS = 12
+MOST_SOURCE_BITS = 12
 """Of a step; products of two such weights are float32 without rounding."""
 
 
@@ -43,8 +43,8 @@ class Kumar(GadgetConstruction):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if type(self.bits) is not int or not 1 <= self.bits <= MOST_BITS:
-            raise InputError(f"bits must be a whole number from 1 to {MOST_BITS}, not {self.bits!r}; 7 is usual")
+        if type(self.bits) is not int or not 1 <= self.bits <= MOST_SOURCE_BITS:
+            raise InputError(f"bits must be a whole number from 1 to {MOST_SOURCE_BITS}, not {self.bits!r}; 7 is usual")
 
     @property
     def sampler(self) -> Sampler:
@@ -71,10 +71,10 @@ class Kumar(GadgetConstruction):
         if worst is None or wanted[worst] <= self.bits:
             return gadget
         tensor, needed = child_path(path, worst), wanted[worst]
-        if needed > MOST_BITS:
+        if needed > MOST_SOURCE_BITS:
             raise InputError(
                 f"{self.name} is for quantised targets, and weights of tensor {tensor!r} are no multiples of"
-                f" 2**{exponent - 2 * MOST_BITS}, the finest step that its layer can have; round them with"
+                f" 2**{exponent - 2 * MOST_SOURCE_BITS}, the finest step that its layer can have; round them with"
                 " lottery_jax.networks.quantise.quantised(target, 8), or --quantise-target 8"
             )
         raise InputError(
