@@ -62,6 +62,11 @@ class Network:
                 "it is not said what the network is given; only a model whose graph is unknown has no inputs"
             )
         _ = self.output  # raises where the nodes do not fit together
+        if any(source.rows_each > 1 for source in self.sources.values()):
+            # A node that loses copies, or takes them for channels, would not compute what the target does.
+            wanted, found = self.target.output, self.output
+            if wanted is None or found is None or wanted.shape != found.shape:
+                raise InputError("the last layer of a network with copies of its neurons must give each output once")
         if self.given is not None and self.widest > _MOST_NUMBERS:
             raise InputError(
                 f"a network has at most {_MOST_NUMBERS:,} numbers between two layers an example, not {self.widest:,}"

@@ -26,10 +26,16 @@ MOST_VALUES = 1 << 28
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """One example between two nodes: its shape (images are [H, W, C]), and whether it is never negative."""
+    """One example between two nodes: its shape (images are [H, W, C]), and whether it is never negative.
+
+    copies: how often every channel stands there, the same but for the errors of its weights; the last axis is then
+    [C / apart, copies, apart], and without `apart` copies are neighbours. A node that does not say so loses them.
+    """
 
     shape: tuple[int, ...]
     nonnegative: bool = False
+    copies: int = dataclasses.field(default=1, repr=False)
+    apart: int = dataclasses.field(default=1, repr=False)
 
     def __post_init__(self) -> None:
         if not self.shape or min(self.shape) < 1 or math.prod(self.shape) > MOST_VALUES:
@@ -226,6 +232,10 @@ class Operation(Affine):
     @abc.abstractmethod
     def widened(self, factor: int) -> Self:
         """The same operation on `factor` times as many inputs; those of one input are neighbours."""
+
+    def with_copies(self, inputs: int, outputs: int) -> Self:
+        """The same operation on `inputs` copies of each input, with `outputs` of each output; copies are neighbours."""
+        return dataclasses.replace(self.widened(inputs), outputs=self.outputs * outputs)
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
         weight = {"weight": (self.outputs, self.inputs // self.groups, *self.places)}

@@ -29,7 +29,9 @@ from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Node, Spec, Weights, child_path
 from lottery_jax.networks.sources.copies import Copies
 from lottery_jax.networks.sources.gadget import Gadget
+from lottery_jax.networks.sources.redundant import Redundant, RedundantGadget
 from lottery_jax.networks.sources.single import Single
+from lottery_jax.networks.sources.source import Source
 from lottery_jax.networks.sources.tied import Tied
 from lottery_jax.networks.sources.trained import PartlyTrained, Trained
 from lottery_jax.sampler import Sampler
@@ -59,6 +61,19 @@ IMAGE, WORDS = (6, 5, 4), (7, 8)
 BLOCK = Chain((("conv", Conv(4, 4, (3, 3), padding=(1, 1))), ("bn", BatchNorm(4)), ("relu", Relu())))
 PROJECTION = Chain((("0", Conv(4, 6, (1, 1), stride=(2, 1))), ("1", Sigmoid())))
 NARROW = Chain((("conv", Conv(4, 6, (2, 1), stride=(2, 1))), ("relu", Relu())))
+COPIED = Chain(
+    (
+        ("first", RedundantGadget(STRIDED, 4, U, U, gain=0.5, copies=3)),
+        ("pool", MaxPool((2, 2), stride=(1, 1))),
+        ("depthwise", Redundant(Conv(6, 6, (1, 1), groups=6, bias=True), 3, 2, U)),
+        ("block", Residual(Redundant(Conv(6, 6, (3, 3), padding=(1, 1)), 2, 2, U, gain=0.25))),
+        ("flatten", Flatten()),
+        ("dense", Redundant(Dense(36, 4, bias=True), 2, 3, U, apart=6)),
+        ("tanh", Tanh()),
+        ("last", Redundant(Dense(4, 2), 3, 1, U, gain=2.0)),
+        ("relu", Relu()),
+    )
+)
 HEADS = Attention(2, Dense(8, 24, bias=True), Dense(8, 8))
 CASES = (
     Case(Dense(5, 3), (5,), ((4,), (5, 4))),
@@ -117,12 +132,17 @@ CASES = (
     Case(Tied(Dense(5, 3, bias=True), Sampler.normal(0.5), (1.0, -1.0), gain=0.5), (5,), ((4,),)),
     Case(Tied(STRIDED, U, (1.0, 0.5, 0.25)), IMAGE, ((6, 5, 3),)),
     Case(Tied(DEPTHWISE, U, (-0.5,), gain=2.0), IMAGE),
+    Case(Redundant(Dense(5, 3, bias=True), 1, 1, U, gain=0.5), (5,), ((4,),)),
+    Case(Redundant(STRIDED, 1, 1, Sampler.normal(0.5)), IMAGE, ((6, 5, 3),)),
+    Case(RedundantGadget(Dense(5, 3, bias=True), 4, U, U, gain=0.5), (5,), ((4,),)),
+    Case(RedundantGadget(DEPTHWISE, 3, U, U, relu=False), IMAGE),
+    Case(COPIED, IMAGE, ((6, 5, 3),), sign="always"),
     Case(Trained(Dense(5, 3, bias=True), Sampler.normal(0.5)), (5,), ((4,),)),
     Case(Trained(STRIDED, U), IMAGE, ((6, 5, 3),)),
     Case(PartlyTrained(Dense(5, 3, bias=True), Sampler.normal(0.5)), (5,), ((4,),)),
 )
 GRAPHLESS = (BagTensor((2, 3, 4)), Bag((("emb", BagTensor((5, 2))), ("fc", Copies(BagTensor((3, 2)), 2, (U,))))))
-SOURCES = tuple(case for case in CASES if isinstance(case.node, Single | Copies | Gadget | Tied))
+SOURCES = tuple(case for case in CASES if isinstance(case.node, Single | Copies | Gadget | Redundant | Tied))
 
 
 def network(case: Case, *, nonnegative: bool = False) -> Network:
@@ -143,7 +163,7 @@ def stored(node: Node, seed: int = 0) -> dict[str, np.ndarray]:
 
 def drawn(node: Node, given: Shape, seed: int = 0) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """The random tensors of a node and those below it, and random masks of them."""
-    if not any(isinstance(inner, Single | Copies | Gadget | Tied | Trained) for _, inner in _below(node, "")):
+    if not any(isinstance(inner, Source) for _, inner in _below(node, "")):
         return {}, {}
     whole, random = Network(node, Spec(given)), np.random.default_rng(seed)
     return whole.draw(seed), {name: random.random(tensor.shape) < 0.6 for name, tensor in whole.drawn.items()}

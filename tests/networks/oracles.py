@@ -177,6 +177,29 @@ def gadget(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
     return node.gain * (total + constant)
 
 
+def redundant(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
+    """Copy by copy: each output copy has a weight of its own for each copy of an input."""
+    split = x.reshape(*x.shape[:-1], -1, node.copies_in, node.apart)
+    inputs = [split[..., copy, :].reshape(*x.shape[:-1], -1) for copy in range(node.copies_in)]
+    found = []
+    for copy in range(node.copies_out):
+        weight = own["weight"][..., copy, :]
+        bias = own["bias"][:, copy].sum(-1) if node.of.bias else 0.0
+        found.append(bias + sum(multiplied(node.of, one, weight[..., place], 0.0) for place, one in enumerate(inputs)))
+    return node.gain * np.stack(found, -1).reshape(*found[0].shape[:-1], -1)
+
+
+def redundant_gadget(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
+    """Gadgets with the first matrix in common."""
+    found = []
+    for copy in range(node.copies):
+        tensors = {"first": own["first"], "weight": own["weight"][..., copy, :]}
+        if node.of.bias:
+            tensors["bias"] = own["bias"][:, copy]
+        found.append(gadget(node, Own(tensors), x))
+    return np.stack(found, -1).reshape(*found[0].shape[:-1], -1)
+
+
 ORACLES: dict[str, Callable[[Any, Own, np.ndarray], np.ndarray]] = {
     "dense": operation,
     "conv": operation,
@@ -207,6 +230,8 @@ ORACLES: dict[str, Callable[[Any, Own, np.ndarray], np.ndarray]] = {
     "copies": copies,
     "tied": tied,
     "gadget": gadget,
+    "redundant": redundant,
+    "redundant_gadget": redundant_gadget,
 }
 
 
@@ -229,6 +254,8 @@ def stated_positions(source: Source) -> dict[str, tuple[int, np.ndarray]]:
         single = stated_positions(Single(of, source.sampler))  # type: ignore[attr-defined]
         return {name: (stream, np.stack([places] * factors, -1)) for name, (stream, places) in single.items()}
     shapes = of.tensors()
+    if source.kind.startswith("redundant"):
+        return _of_copied(source)
     if source.kind == "copies":
         return {name: (stream, _of_copies(source, shape)) for stream, (name, shape) in enumerate(shapes.items())}
     output, inner, *places = np.indices((*shapes["weight"], 1 if source.kind == "single" else source.units))  # type: ignore[attr-defined]
@@ -246,6 +273,26 @@ def stated_positions(source: Source) -> dict[str, tuple[int, np.ndarray]]:
         output, unit = np.indices((of.outputs, units))
         found["bias"] = (1, ((shapes["weight"][1] * units) * count + unit) * of.outputs + output)
     return found
+
+
+def _of_copied(source: Any) -> dict[str, tuple[int, np.ndarray]]:
+    """[inputs * units, places, outputs * copies], row-major; the constant's units are the last rows."""
+    of: Any = source.of
+    shapes, copies = of.tensors(), source.rows_each
+    units = source.copies_in if source.kind == "redundant" else source.units
+    inner, places = shapes["weight"][1], math.prod(shapes["weight"][2:])
+    matrix = np.arange(inner * units * places * of.outputs * copies).reshape(inner, units, places, of.outputs, copies)
+    weight = matrix.transpose(3, 0, 2, 4, 1).reshape(*shapes["weight"], copies, units)
+    found = {"weight": weight}
+    if of.bias:
+        constant = matrix.size + np.arange(units * of.outputs * copies).reshape(units, of.outputs, copies)
+        found["bias"] = constant.transpose(1, 2, 0)
+    if source.kind == "redundant":
+        return {name: (0, positions) for name, positions in found.items()}
+    inputs = of.inputs + of.bias
+    channel, unit = np.indices((inputs, units))
+    first = channel * (inputs * units) + channel * units + unit
+    return {"first": (0, first)} | {name: (1, positions) for name, positions in found.items()}
 
 
 def _of_copies(source: Any, shape: tuple[int, ...]) -> np.ndarray:

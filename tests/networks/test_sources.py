@@ -22,6 +22,7 @@ from lottery_jax.networks.running import forward
 from lottery_jax.networks.sources.copies import Copies
 from lottery_jax.networks.sources.drawn import ATTEMPT_STRIDE, MOST_ATTEMPTS
 from lottery_jax.networks.sources.gadget import Gadget
+from lottery_jax.networks.sources.redundant import Redundant, RedundantGadget
 from lottery_jax.networks.sources.single import Single
 from lottery_jax.networks.sources.source import Source
 from lottery_jax.networks.sources.tied import Tied
@@ -41,6 +42,9 @@ ALL_KINDS = Network(
             ("c", Single(Conv(3, 3, (2, 2), bias=True), U)),
             ("d", Gadget(Conv(3, 3, (1, 1), groups=3), 2, U, U, relu=False)),
             ("e", Tied(Conv(3, 2, (2, 2), bias=True), NORMAL, (1.0, -0.5, 0.25))),
+            ("f", RedundantGadget(Conv(2, 3, (2, 1), bias=True), 4, U, NORMAL, copies=3)),
+            ("g", Redundant(Conv(3, 2, (1, 1), bias=True), 3, 2, NORMAL)),
+            ("h", Redundant(Conv(2, 1, (1, 1)), 2, 1, U)),
         )
     ),
     Spec((7, 6, 2)),
@@ -53,7 +57,7 @@ def weights_at(sampler: Sampler, stream: int, positions: np.ndarray) -> np.ndarr
 
 def samplers(source: Source) -> dict[str, Sampler]:
     """The sampler of each tensor, as the source's own fields say."""
-    if isinstance(source, Single | Tied):
+    if isinstance(source, Single | Tied | Redundant):
         return dict.fromkeys(source.of.tensors(), source.sampler)
     if isinstance(source, Copies):
         return dict(zip(source.of.tensors(), source.samplers, strict=True))
@@ -208,6 +212,7 @@ def test_the_weights_that_a_verifier_counts_are_those_that_the_network_has(case:
         tensor = network(case).drawn[name]
         rows, columns = np.indices((tensor.rows, tensor.width)).reshape(2, -1)
         counted = kept[name].reshape(-1) * source.coefficients(name, rows, columns, sign, edges)
+        assert source.rows_each == 1
         return counted.reshape(tensor.rows, -1).sum(1).reshape(source.of.tensors()[name])
 
     signs = source.signs("weight", Spec(case.given))
@@ -267,6 +272,15 @@ def test_gates_keep_what_they_say() -> None:
             (lambda factors=factors: Tied(Dense(3, 2), U, factors), "factors must be different powers of two")
             for factors in ((), (0.0,), (0.3,), (3.0,), (1.0, 1.0), (2.0**-16,), (2.0,), (math.nan,), (-math.inf, 1.0))
         ),
+        (lambda: Redundant(Dense(3, 2), 0, 1, U), "copies of a neuron are counted from 1, not 0"),
+        (lambda: Redundant(Dense(3, 2), 1, 0, U), "copies of a neuron are counted from 1, not 0"),
+        (lambda: Redundant(Dense(3, 2), 4, 4, U, gain=0.1), "gain must be a float32"),
+        (lambda: Redundant(Dense(3, 2), 4, 4, U, apart=0), "cannot be 0 numbers apart"),
+        (lambda: Redundant(Dense(3, 2), 4, 4, U, apart=2), "3 inputs in 1 groups cannot be 2 numbers apart"),
+        (lambda: Redundant(Conv(4, 4, (1, 1), groups=4), 4, 4, U, apart=2), "4 groups cannot be 2 numbers apart"),
+        (lambda: Redundant(Dense(3, 2), 1 << 16, 1, U).drawn(), "65536 random weights"),
+        (lambda: Redundant(Dense(1000, 1000), 100, 100, U).drawn(), r"100000 outputs has over 2\*\*32"),
+        (lambda: RedundantGadget(Dense(3, 2), 4, U, U, copies=0), "copies of a neuron are counted from 1, not 0"),
         (lambda: Gadget(Dense(3, 2), 4, U, U, gain=0.1), "gain must be a float32 .* not 0.1"),
         (lambda: Gadget(Dense(3, 2), 4, U, U, gain=math.nan), "gain must be a float32 .* not nan"),
         (lambda: Gadget(Dense(3, 2), 4, U, U, gain=2.0**65), "gain must be a float32"),

@@ -18,7 +18,7 @@ class Activation(Plain):
     """True where the output is not negative for an input that is not."""
 
     def output(self, given: Spec) -> Spec:
-        return Spec(given.shape, self.never_negative or (self.keeps_sign and given.nonnegative))
+        return dataclasses.replace(given, nonnegative=self.never_negative or (self.keeps_sign and given.nonnegative))
 
 
 @dataclasses.dataclass(frozen=True)

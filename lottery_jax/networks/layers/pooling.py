@@ -27,7 +27,7 @@ class _Windows(Plain):
 
     def output(self, given: Spec) -> Spec:
         height, width = windows(given, self.size, self.stride or self.size, self.padding)
-        return Spec((height, width, given.shape[-1]), given.nonnegative)
+        return dataclasses.replace(given, shape=(height, width, given.shape[-1]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +80,7 @@ class GlobalPool(Plain):
     def output(self, given: Spec) -> Spec:
         if len(given.shape) < 2:
             raise InputError(f"there are no places to take the mean of in an example of shape {list(given.shape)}")
-        return Spec(given.shape[-1:], given.nonnegative)
+        return dataclasses.replace(given, shape=given.shape[-1:])
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return x.mean(range(1, x.ndim - 1))

@@ -22,7 +22,10 @@ class Flatten(Plain):
     kind: ClassVar[str] = "flatten"
 
     def output(self, given: Spec) -> Spec:
-        return Spec((math.prod(given.shape),), given.nonnegative)
+        places = math.prod(given.shape[:-1])
+        # Channels first: the places of each copy lie between a copy and the next.
+        apart = given.apart * places if given.copies > 1 else 1
+        return dataclasses.replace(given, shape=(math.prod(given.shape),), apart=apart)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return (jnp.moveaxis(x, -1, 1) if x.ndim > 2 else x).reshape(len(x), -1)
@@ -37,7 +40,7 @@ class Tokens(Plain):
     def output(self, given: Spec) -> Spec:
         if len(given.shape) != 3:
             raise InputError(f"tokens are made of an image [H, W, C], not of {list(given.shape)}")
-        return Spec((given.shape[0] * given.shape[1], given.shape[2]), given.nonnegative)
+        return dataclasses.replace(given, shape=(given.shape[0] * given.shape[1], given.shape[2]))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return x.reshape(len(x), -1, x.shape[-1])

@@ -38,7 +38,12 @@ class Residual(Inner):
             raise InputError(
                 f"the block {path!r} adds {list(body.shape)} and {list(shortcut.shape)}; give it a projection that fits"
             )
-        return Spec(body.shape, body.nonnegative and shortcut.nonnegative)
+        if (body.copies, body.apart) != (shortcut.copies, shortcut.apart):
+            raise InputError(
+                f"the block {path!r} adds {body.copies} copies of each channel, {body.apart} apart, and"
+                f" {shortcut.copies}, {shortcut.apart} apart; give both as many"
+            )
+        return dataclasses.replace(body, nonnegative=body.nonnegative and shortcut.nonnegative)
 
     def module(self, weights: Weights) -> nnx.Module:
         return Sum(self.body.module(weights), self.shortcut.module(weights.under("downsample")))

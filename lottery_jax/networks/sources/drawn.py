@@ -75,9 +75,8 @@ class Neighbours(Layout):
 class Matrix(Layout):
     """The theorem's matrix, which multiplies from the left: [inputs * units, places, outputs], row-major.
 
-    A block is one weight (output, input, place) of the operation, row-major; its units are `step` apart. `offset`:
-    where
-    the matrix begins.
+    A block is one weight (output, input, place, copy of the output) of the operation, row-major; its units are `step`
+    apart. The copies of an output are neighbours in the matrix. `offset`: where the matrix begins.
     """
 
     outputs: int
@@ -85,29 +84,33 @@ class Matrix(Layout):
     places: int
     units: int
     offset: int = 0
+    copies: int = 1
 
     def __post_init__(self) -> None:
-        if self.offset + self.inputs * self.units * self.places * self.outputs > MAX_SIZE:
+        columns = self.outputs * self.copies
+        if self.offset + self.inputs * self.units * self.places * columns > MAX_SIZE:
             raise InputError(
-                f"a random matrix of {self.inputs} inputs, {self.units} units each and {self.outputs} outputs has over"
+                f"a random matrix of {self.inputs} inputs, {self.units} units each and {columns} outputs has over"
                 " 2**32 weights; use fewer candidates, or a target with smaller layers"
             )
 
     @property
     def step(self) -> int:
-        return self.places * self.outputs
+        return self.places * self.outputs * self.copies
 
     def start(self, blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        output, rest = np.divmod(blocks, self.inputs * self.places)
+        weight, copy = np.divmod(blocks, self.copies)
+        output, rest = np.divmod(weight, self.inputs * self.places)
         source, place = np.divmod(rest, self.places)
-        position = (source * self.units * self.places + place) * self.outputs + output + self.offset
+        row, column = source * self.units * self.places + place, output * self.copies + copy
+        position = row * self.outputs * self.copies + column + self.offset
         return np.zeros_like(position), position
 
     def draw_all(self, drawn: "Drawn", seed: int) -> np.ndarray:
         # The whole matrix in its own order takes half the work of drawing each weight for itself.
-        shape = self.inputs, self.units, self.places, self.outputs
+        shape = self.inputs, self.units, self.places, self.outputs, self.copies
         flat = draw_range(drawn.sampler, seed=seed, stream=drawn.stream, first=self.offset, count=math.prod(shape))
-        return np.ascontiguousarray(flat.reshape(shape).transpose(3, 0, 2, 1)).reshape(drawn.blocks, drawn.width)
+        return np.ascontiguousarray(flat.reshape(shape).transpose(3, 0, 2, 4, 1)).reshape(drawn.blocks, drawn.width)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,13 +15,12 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from lottery_jax.networks.node import Operation, Spec, Weights
 from lottery_jax.networks.sources.drawn import Diagonal, Drawn, Matrix
-from lottery_jax.networks.sources.source import MaskedModule, Source, check_gain
+from lottery_jax.networks.sources.source import MaskedModule, Source, check_gain, side_by_side
 from lottery_jax.sampler import Sampler
 
 
@@ -52,10 +51,11 @@ class Gadget(Source):
     def drawn(self) -> dict[str, Drawn]:
         of, units = self.of, self.units
         inputs, own, places = of.inputs + of.bias, of.inputs // of.groups, math.prod(of.places)
+        offset = own * units * places * of.outputs * self.rows_each
         layouts = {
-            "weight": Matrix(of.outputs, own, places, units),
+            "weight": Matrix(of.outputs, own, places, units, copies=self.rows_each),
             # The constant is the last input of the same matrix.
-            "bias": Matrix(of.outputs, 1, 1, units, offset=own * units * places * of.outputs),
+            "bias": Matrix(of.outputs, 1, 1, units, offset, self.rows_each),
         }
         found = {"first": Drawn((inputs, units), units, self.first, Diagonal(inputs, units))}
         for name, shape in of.tensors().items():
@@ -77,7 +77,7 @@ class Gadget(Source):
     def coefficients(
         self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, edges: Mapping[str, np.ndarray]
     ) -> np.ndarray:
-        first = edges["first"].astype(np.float64)[self.of.channels(name, rows), columns]
+        first = edges["first"].astype(np.float64)[self.of.channels(name, rows // self.rows_each), columns]
         if self.relu:
             first = np.maximum(first, 0) if sign > 0 else np.minimum(first, 0)
         return self.gain * first
@@ -92,10 +92,11 @@ class Gadget(Source):
         of, own = self.of, units[: self.of.inputs].reshape(self.of.groups, -1, half)
         if of.groups > 1:
             own = own.repeat(of.outputs // of.groups, 0)
-        places = own.reshape(*own.shape[:2], *(1 for _ in of.places), half)  # [O or 1, I / groups, ..., U / 2]
+        others = (1 for _ in pruned["weight"].shape[2:-1])
+        places = own.reshape(*own.shape[:2], *others, half)  # [O or 1, I / groups, ..., U / 2]
         found["weight"] = np.take_along_axis(pruned["weight"], places, -1)
         if of.bias:
-            found["bias"] = pruned["bias"][:, units[of.inputs]]
+            found["bias"] = pruned["bias"][..., units[of.inputs]]
         return dataclasses.replace(self, units=half), found
 
     def module(self, weights: Weights) -> nnx.Module:
@@ -107,16 +108,16 @@ class MaskedGadget(MaskedModule):
 
     def __init__(self, source: Gadget, weights: Weights) -> None:
         super().__init__(source, weights, source.gain)
-        self.of, self.units, self.relu = source.of, source.units, source.relu
+        self.of, self.units, self.copies, self.relu = source.of, source.units, source.rows_each, source.relu
 
     def __call__(self, x: jax.Array) -> jax.Array:
         first = self.masked("first")
         hidden = self._activated(x[..., None] * first[: self.of.inputs])
-        second = jnp.moveaxis(self.masked("weight"), -1, 2)  # [O, I / groups, U, ...]
-        kept = {"weight": second.reshape(self.of.outputs, -1, *self.of.places)}
+        second = self.masked("weight")
+        kept = {"weight": side_by_side(second.reshape(*second.shape[: 2 + len(self.of.places)], -1, self.units))}
         if self.of.bias:
-            kept["bias"] = self.masked("bias") @ self._activated(first[self.of.inputs])
-        operation = self.of.widened(self.units).module(Weights(kept))
+            kept["bias"] = (self.masked("bias") @ self._activated(first[self.of.inputs])).reshape(-1)
+        operation = self.of.with_copies(self.units, self.copies).module(Weights(kept))
         return self.scaled(operation(hidden.reshape(*x.shape[:-1], -1)))  # type: ignore[operator]
 
     def _activated(self, hidden: jax.Array) -> jax.Array:

@@ -7,7 +7,7 @@ of attention, and an operation for every source.
 import abc
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -35,6 +35,16 @@ class Source(Node):
     def hidden(self) -> int:
         """Hidden units for each input."""
         return 1
+
+    @property
+    def rows_each(self) -> int:
+        """Rows of a mask for each target weight: one for each copy of its output."""
+        return 1
+
+    @property
+    def wide(self) -> Affine:
+        """The operation that is computed: `of`, on all copies of its inputs and outputs."""
+        return self.of
 
     @property
     def edges(self) -> tuple[str, ...]:
@@ -71,6 +81,14 @@ class Source(Node):
         `edges`: the kept weights of the edge tensors, 0 where pruned. This is the verifier's side: no construction
         calls it.
         """
+
+    def computed(self, name: str, made: np.ndarray, kept: Callable[[], np.ndarray]) -> np.ndarray:
+        """What tensor `name` of `wide` is, [signs, *its shape], from what is made of it.
+
+        made: the target weights that are made, [signs * rows_each, *shape in `of`]. kept: gives the kept random
+        weights in the mask's shape, float64.
+        """
+        return made
 
     def without_dead_units(self, pruned: Mapping[str, np.ndarray]) -> tuple["Source", Mapping[str, np.ndarray]]:
         """The leaf and its random tensors, zero where pruned, with fewer hidden units if many are never reached."""
@@ -110,6 +128,19 @@ def selected(mask: jax.Array, weight: jax.Array) -> jax.Array:
     """The kept weights, zero where pruned."""
     # A boolean mask selects, so that a pruned weight is exactly zero; a float mask carries a gradient.
     return jnp.where(mask, weight, 0.0) if mask.dtype == bool else weight * mask
+
+
+def side_by_side(weight: Any, apart: int = 1) -> Any:
+    """A weight with units U of each input and copies C of each output as one matrix, or kernel.
+
+    [O, I, *places, C, U] -> [O C, I U, *places]. Units of an input are `apart` numbers apart: the new inputs are
+    [I / apart, U, apart].
+    """
+    outputs, inputs, *places, copies, units = weight.shape
+    split = weight.reshape(outputs, inputs // apart, apart, *places, copies, units)
+    last = 3 + len(places)
+    moved = split.transpose(0, last, 1, last + 1, 2, *range(3, last))
+    return moved.reshape(outputs * copies, inputs * units, *places)
 
 
 def check_gain(gain: float) -> None:
