@@ -60,6 +60,10 @@ def bound_output(ticket: Ticket, target: Target, *, low: float = 0.0, high: floa
         raise InputError(
             f"the ticket is for inputs that are never negative, and the box begins at {low}; give 0 or more"
         )
+    if any(source.rows_each > 1 for source in ticket.network.sources.values()):
+        raise InputError(
+            "outputs are not bounded where every neuron exists several times; use a ticket of another construction"
+        )
     walk = _Walk(as_in(target, ticket.network), effective_weights(ticket), ticket)
     box = Box(np.full(given.shape, np.float64(low)), np.full(given.shape, np.float64(high)))
     zero = np.zeros(given.shape)

@@ -132,6 +132,11 @@ def certify(
                 f"its float32 network is {probed.deviation:.3g} away from what its weights say, on random inputs where"
                 f" rounding may explain {probed.allowed:.3g}"
             )
+        if probed.apart > probed.apart_allowed:
+            reasons.append(
+                f"the copies of its neurons differ so much that the network is {probed.apart:.3g} away from one without"
+                f" copies on random inputs, where weights moved by the tolerance explain {probed.apart_allowed:.3g}"
+            )
     return dataclasses.replace(found, outcome="broken" if reasons else "holds", reasons=tuple(reasons))
 
 
@@ -183,7 +188,7 @@ def _roundings(ticket: Ticket) -> list[str]:
 def _residuals(
     ticket: Ticket, target: Target, tolerance: float, found: Certificate, progress: Progress
 ) -> tuple[Certificate, dict[str, np.ndarray]]:
-    """What the residuals are, and of a network also the weights that the ticket makes, [signs, *shape] by name."""
+    """What the residuals are, and of a network also the weights made of it, [signs * copies, *shape] by name."""
     made: dict[str, np.ndarray] = {}
     within, checked, total, worst, where = 0, 0, 0.0, -1.0, ("", 0)
 
@@ -196,7 +201,8 @@ def _residuals(
     weights = target.weights
     for leaf in approximated_leaves(ticket):
         if ticket.network.given is not None:
-            made[leaf.name] = np.empty((len(leaf.signs), leaf.drawn.rows))
+            copies = leaf.source.rows_each
+            made[leaf.name] = np.empty((len(leaf.signs) * copies, leaf.drawn.rows // copies))
         for part in effective_slices(ticket, leaf, subtract):
             residual, place = part.values, int(part.values.argmax())
             within += int(np.count_nonzero(residual <= tolerance))

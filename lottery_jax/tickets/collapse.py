@@ -1,9 +1,11 @@
 """The collapsed form of a ticket: the target's own network with the weights that the ticket makes.
 
 It computes what the masked random network computes, at the target's cost: a fast path that is tested equal to it.
+Copies of a neuron differ by the errors of their weights, so that a network with copies keeps them here, and its cost.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -13,7 +15,7 @@ import numpy as np
 from flax import nnx
 
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import Node, Operation, Spec, Weights
+from lottery_jax.networks.node import Node, Operation, Spec, Weights, child_path
 from lottery_jax.networks.sources.source import Source
 from lottery_jax.tickets.ticket import Ticket
 
@@ -62,14 +64,23 @@ def collapsed(ticket: Ticket, made: Mapping[str, np.ndarray]) -> tuple[Network, 
     def leaf(path: str, node: Node) -> Node:
         if not isinstance(node, Source):
             return node
-        return Branches(node.of) if path in twofold and isinstance(node.of, Operation) else node.of
+        return Branches(node.wide) if path in twofold and isinstance(node.wide, Operation) else node.wide
 
     plain = network.replaced(leaf)
     tensors: dict[str, Any] = {name: value.astype(np.float64) for name, value in ticket.kept_stored.items()}
     tensors = {name: value for name, value in tensors.items() if name in plain.tensors}  # not trained ones: in `made`
-    for name, value in made.items():
-        tensors[name] = value if plain.tensors[name] == value.shape else value[0]
+    sources = {child_path(path, own): (one, own) for path, one in network.sources.items() for own in one.of.tensors()}
+    for name, (source, own) in sources.items():
+        if name in made:
+            value = source.computed(own, made[name], functools.partial(_kept, ticket, name))
+            tensors[name] = value if plain.tensors[name] == value.shape else value[0]
     return plain, tensors
+
+
+def _kept(ticket: Ticket, name: str) -> np.ndarray:
+    """The kept weights of a random tensor in its mask's shape, zero where pruned, float64."""
+    drawn = ticket.network.drawn[name]
+    return drawn.draw_kept(ticket.seed, ticket.redraws(name), ticket.mask(name)).astype(np.float64)
 
 
 def _signs(network: Network, path: str, source: Source) -> list[tuple[int, ...]]:

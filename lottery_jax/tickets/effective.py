@@ -40,9 +40,9 @@ class Leaf:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Effective:
-    """Weights first ... first + count - 1 of a tensor: values float64 [signs, count], kept random weights in them.
+    """Weights first ... first + count - 1 of a tensor: values float64 [signs * copies, count], kept random weights.
 
-    values: one row for each sign of input that must agree with the target.
+    values: one row for each sign of input, and within it for each copy of the output, that must agree with the target.
     """
 
     name: str
@@ -72,12 +72,13 @@ def effective_slices(
 
     No more slices are under way than keep every core busy: memory stays bounded.
     """
-    step = max(_SLICE // leaf.drawn.width // 8, 1) * 8  # whole bytes of the mask
+    weights = leaf.drawn.rows // leaf.source.rows_each
+    step = max(_SLICE // (leaf.drawn.width * leaf.source.rows_each) // 8, 1) * 8  # whole bytes of the mask
     workers = os.cpu_count() or 1
     waiting = collections.deque[concurrent.futures.Future[Effective]]()
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        for first in range(0, leaf.drawn.rows, step):
-            count = min(step, leaf.drawn.rows - first)
+        for first in range(0, weights, step):
+            count = min(step, weights - first)
             waiting.append(pool.submit(lambda first, count: look(effective(ticket, leaf, first, count)), first, count))
             if len(waiting) > workers:
                 yield waiting.popleft().result()
@@ -87,20 +88,22 @@ def effective_slices(
 
 def effective(ticket: Ticket, leaf: Leaf, first: int, count: int) -> Effective:
     """The weights at flat positions first ... first + count - 1, `first` a multiple of 8, of one tensor."""
-    row, column = _kept(ticket, leaf.name, leaf.drawn.width, first, count)
+    copies = leaf.source.rows_each
+    begin, rows = first * copies, count * copies
+    row, column = _kept(ticket, leaf.name, leaf.drawn.width, begin, rows)
     if leaf.trained is None:
-        weights = _drawn(ticket, leaf.drawn, leaf.redraws, first, count, row, column)
+        weights = _drawn(ticket, leaf.drawn, leaf.redraws, begin, rows, row, column)
     else:
         weights = ticket.content.read(f"stored.{leaf.trained}", first, count)[row].astype(np.float64)
     if leaf.frozen is not None:
         more, place = _kept(ticket, leaf.frozen, leaf.drawn.width, first, count)
         same = _drawn(ticket, leaf.drawn, ticket.redraws(leaf.frozen), first, count, more, place)
         row, column, weights = (np.concatenate(both) for both in ((row, more), (column, place), (weights, same)))
-    values = np.empty((len(leaf.signs), count))
+    values = np.empty((len(leaf.signs), copies, count))
     for place, sign in enumerate(leaf.signs):
-        each = weights * leaf.source.coefficients(leaf.own, first + row, column, sign, leaf.edges)
-        values[place] = np.bincount(row, each, count)
-    return Effective(leaf.name, first, values, len(row))
+        each = weights * leaf.source.coefficients(leaf.own, begin + row, column, sign, leaf.edges)
+        values[place] = np.bincount(row, each, rows).reshape(count, copies).T
+    return Effective(leaf.name, first, values.reshape(-1, count), len(row))
 
 
 def _kept(ticket: Ticket, name: str, width: int, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -121,10 +124,10 @@ def _drawn(
 
 
 def effective_weights(ticket: Ticket) -> dict[str, np.ndarray]:
-    """All approximated tensors as the ticket makes them: float64 [signs, *shape] by name."""
+    """All approximated tensors as the ticket makes them: float64 [signs * copies, *shape] by name."""
     return {
         leaf.name: np.concatenate([part.values for part in effective_slices(ticket, leaf)], 1).reshape(
-            len(leaf.signs), *ticket.network.approximated[leaf.name]
+            -1, *ticket.network.approximated[leaf.name]
         )
         for leaf in approximated_leaves(ticket)
     }

@@ -26,10 +26,15 @@ class Probe:
     """The largest |f - g| of the float32 network f from the exact collapsed one g, and what rounding may explain.
 
     allowed: what a change of every weight by a tenth of the tolerance makes, and a thousandth of the largest output.
+    apart: of a network with copies of its neurons, the largest |g - h| from the target's network h with the means of
+    the copies' weights; apart_allowed: twice what a change of every weight of h by the tolerance makes. Each weight
+    may be within the tolerance while large ones cancel, which they do not where the copies that they meet differ.
     """
 
     deviation: float
     allowed: float
+    apart: float = 0.0
+    apart_allowed: float = 0.0
 
     @property
     def passed(self) -> bool:
@@ -57,7 +62,29 @@ def probe(ticket: Ticket, made: Mapping[str, np.ndarray], tolerance: float) -> P
     with np.errstate(invalid="ignore", over="ignore"):
         allowed = np.abs(moved - exact).max() + _RELATIVE * np.abs(exact).max() + np.finfo(np.float32).tiny
         deviation = float(np.abs(found - exact).max())
-    return Probe(deviation if math.isfinite(deviation) else math.inf, float(allowed) if math.isfinite(allowed) else 0.0)
+    found_apart = _copies_apart(ticket, made, tolerance, x, exact)
+    return Probe(*_finite(deviation, float(allowed)), *found_apart)
+
+
+def _copies_apart(
+    ticket: Ticket, made: Mapping[str, np.ndarray], tolerance: float, x: np.ndarray, exact: np.ndarray
+) -> tuple[float, float]:
+    """How far a network with copies is from the one without, and how far it may be."""
+    if all(source.rows_each == 1 for source in ticket.network.sources.values()):
+        return 0.0, 0.0
+    random = np.random.default_rng(1)
+    once = {name: value.astype(np.float64) for name, value in ticket.kept_stored.items()}
+    means = {name: value.mean(0) for name, value in made.items()}
+    changed = {name: value + tolerance * random.choice((-1.0, 1.0), value.shape) for name, value in means.items()}
+    single, moved = (_exact(ticket.network.target, {**once, **weights}, x) for weights in (means, changed))
+    with np.errstate(invalid="ignore", over="ignore"):
+        allowed = 2 * np.abs(moved - single).max() + _RELATIVE * np.abs(single).max() + np.finfo(np.float32).tiny
+        return _finite(float(np.abs(single - exact).max()), float(allowed))
+
+
+def _finite(deviation: float, allowed: float) -> tuple[float, float]:
+    """What is not finite never passes."""
+    return deviation if math.isfinite(deviation) else math.inf, allowed if math.isfinite(allowed) else 0.0
 
 
 def _exact(network: Network, tensors: dict[str, Any], x: np.ndarray) -> np.ndarray:
