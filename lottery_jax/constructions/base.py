@@ -40,7 +40,7 @@ class Plan:
     weights are divided by it. bound: largest |candidate| possible. branches: empty where all random weights of a row
     are candidates as they are. group: a weight's row of the branches' tables. edges: the tensor whose row g is kept
     where a weight of group g uses it. step: all candidates and scaled target weights are multiples of it, without
-    rounding; 0 where there is no such step.
+    rounding; 0 where there is no such step. copies: rows of the mask, neighbours, for each target weight.
     """
 
     tensor: str
@@ -52,6 +52,7 @@ class Plan:
     group: Callable[[np.ndarray], np.ndarray] | None = None
     edges: str | None = None
     step: float = 0.0
+    copies: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,8 +155,7 @@ class GadgetConstruction(Construction):
                 f"{self.name} puts units in front of layers, and what the tensor {path!r} is fed with is unknown; name"
                 " the model's architecture, or use scalar"
             )
-        gain = max(target.scan(child_path(path, name)).largest / self.reaches[name] for name in of.tensors())
-        gain = max(float(np.float32(gain)), LEAST) if gain > 0 else 1.0
+        gain = gain_for(target, path, of, self.reaches)
         return Gadget(of, 2 * self.candidates, self.sampler, self.sampler, gain=gain)
 
     def plans(
@@ -179,9 +179,10 @@ class GadgetConstruction(Construction):
                 bound=self.sampler.high**2,
                 gain=gadget.gain,
                 branches=tuple(branches[sign] for sign in signs[name]),
-                group=lambda weights, name=name: of.channels(name, weights),
+                group=lambda rows, name=name: of.channels(name, rows // gadget.rows_each),
                 edges=child_path(path, "first"),
                 step=self.step,
+                copies=gadget.rows_each,
             )
             for name in of.tensors()
         ]
@@ -209,3 +210,9 @@ class GadgetConstruction(Construction):
             f"the first weights of {len(open_)} inputs are too weak in each of {MOST_ATTEMPTS + 1} draws; use another"
             " seed, or other candidates"
         )
+
+
+def gain_for(target: Target, path: str, of: Affine, reaches: Mapping[str, float]) -> float:
+    """What weights of the leaf at `path` are divided by, so that the largest of each tensor is within its reach."""
+    gain = max(target.scan(child_path(path, name)).largest / reaches[name] for name in of.tensors())
+    return max(float(np.float32(gain)), LEAST) if gain > 0 else 1.0

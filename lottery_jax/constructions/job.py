@@ -49,8 +49,8 @@ class Job:
 
     @property
     def weights(self) -> int:
-        """Number of target weights."""
-        return self.target.weights
+        """Number of target weights, each as often as it is approximated."""
+        return sum(plan.drawn.rows for plan in self.plans)
 
     @property
     def method(self) -> str:

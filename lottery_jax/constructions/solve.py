@@ -21,10 +21,12 @@ _FLOAT32_STEP = 2.0**-24
 
 
 def scaled_targets(job: Job, chunk: Chunk) -> np.ndarray:
-    """The target weights of a chunk over their gain, float32 [blocks, weights of a block]."""
+    """The target weights of a chunk over their gain, one for each row: float32 [blocks, rows of a block]."""
     plan = job.plans[chunk.plan]
     each = plan.drawn.shared
-    exact = read_float64(job.target.tensors, plan.tensor, chunk.first * each, chunk.count * each)
+    weights = np.arange(chunk.first * each, (chunk.first + chunk.count) * each) // plan.copies
+    first, last = int(weights[0]), int(weights[-1])
+    exact = read_float64(job.target.tensors, plan.tensor, first, last - first + 1)[weights - first]
     return (exact / plan.gain).astype(np.float32).reshape(chunk.count, each)
 
 

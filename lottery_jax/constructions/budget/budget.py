@@ -162,7 +162,8 @@ class _JobFronts:
         parts = []
         for chunk in self.job.chunks:
             plan = self.job.plans[chunk.plan]
-            flat = np.asarray(importance[plan.tensor]).reshape(-1)[_rows(plan, chunk)]
+            rows = _rows(plan, chunk)
+            flat = np.asarray(importance[plan.tensor]).reshape(-1)[np.arange(rows.start, rows.stop) // plan.copies]
             parts.append(np.tile(flat, len(branches_of(plan))))
         return np.concatenate(parts)
 
