@@ -83,7 +83,8 @@ def transformer(data: str, settings: Settings, *, width: float, patch: int, dept
     dataset = load(data, data_dir=settings.data_dir)
     given = Spec(dataset.shape, dataset.nonnegative)
     if settings.quick:
-        network, recipe = vit(given, dataset.classes, 1 / 16, patch=patch, depth=1), Recipe(2, 128, 3e-3)
+        network = vit(given, dataset.classes, 1 / 16, patch=patch, depth=1)
+        recipe = Recipe(2, min(128, len(dataset.train)), 3e-3)
     else:
         network = vit(given, dataset.classes, width, patch=patch, depth=depth)
     return Task(dataset.name, dataset, train_target(network, dataset, recipe, seed=0))
@@ -91,7 +92,7 @@ def transformer(data: str, settings: Settings, *, width: float, patch: int, dept
 
 def vit_digits(settings: Settings) -> list[dict]:
     """16 tokens of 64 features, two layers; by its products, and by its four matrices."""
-    task = transformer("digits", settings, width=0.5, patch=2, depth=2, recipe=Recipe(60, 64, 2e-3, 1e-2))
+    task = transformer("digits", settings, width=0.5, patch=2, depth=2, recipe=Recipe(100, 32, 1e-3, 0.1))
     candidates = 12 if settings.quick else 21
     rows = [approximated("vit-digits", task, Otsuka(candidates)), approximated("vit-digits", task, Pensia(candidates))]
     return [row | {"tokens": 16, "features": 8 if settings.quick else 64, "heads": 4} for row in rows]
@@ -99,7 +100,7 @@ def vit_digits(settings: Settings) -> list[dict]:
 
 def vit_mnist(settings: Settings) -> list[dict]:
     """49 tokens of 32 features, two layers."""
-    task = transformer("mnist", settings, width=0.25, patch=4, depth=2, recipe=Recipe(10, 128, 2e-3))
+    task = transformer("mnist", settings, width=0.25, patch=4, depth=2, recipe=Recipe(10, 128, 2e-3, 0.05))
     row = approximated("vit-mnist", task, Otsuka(12 if settings.quick else 21))
     return [row | {"tokens": 49, "features": 8 if settings.quick else 32, "heads": 4}]
 

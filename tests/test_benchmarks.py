@@ -142,6 +142,34 @@ def test_the_budgets_run(module, monkeypatch, published, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["vit-digits", "vit-mnist"])
+def test_tickets_of_constructions_are_verified(name, module, monkeypatch, tmp_path):
+    bench = module("bench_constructions")
+    if name == "vit-mnist":
+        monkeypatch.setattr(bench, "load", few_pictures)
+    out = tmp_path / "constructions.json"
+    monkeypatch.setattr(sys, "argv", ["bench", "--rows", name, "--quick", "--out", str(out)])
+    bench.main()
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["construction"] for row in rows] == (["otsuka", "pensia"] if name == "vit-digits" else ["otsuka"])
+    for row in rows:
+        assert row["outcome"] == "holds" and not row["own_target"] and 0 < row["worst_residual"] <= row["tolerance"]
+        assert row["within_tolerance"] == row["approximated_weights"] and row["agreement"] > 0.5
+        assert (row["approximated_weights"] > row["target_weights"]) == (row["construction"] == "otsuka")
+
+
+def test_rows_are_added_to_an_earlier_run(module, tmp_path):
+    bench, path = module("bench_constructions"), tmp_path / "constructions.json"
+    before = {"device": "cpu", "versions": {}, "rows": [{"row": name, "accuracy": 0.5} for name in bench.ROWS]}
+    path.write_text(json.dumps(before))
+    again = {"device": "cpu", "versions": {"jax": "1"}, "rows": [{"row": "vit-digits", "accuracy": 0.75}]}
+    found = {row["row"]: row["accuracy"] for row in bench.added(path, again)["rows"]}
+    assert found == dict.fromkeys(bench.ROWS, 0.5) | {"vit-digits": 0.75} and list(found) == list(bench.ROWS)
+    with pytest.raises(SystemExit, match="device cpu"):
+        bench.added(path, again | {"device": "H200"})
+
+
+@pytest.mark.slow
 def test_a_training_step_is_timed(module, monkeypatch):
     bench = module("bench_edge_popup")
     redundant = redundant_source(architecture("mlp-2", Spec((784,), nonnegative=True), 10), copies=2)
