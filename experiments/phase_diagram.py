@@ -1,9 +1,10 @@
 """When does a random subset sum succeed? The phase diagram behind Pensia et al. 2020 and Natale et al. 2024.
 
 P(the best subset is within eps of the target) for n candidates, for plain numbers from U[-1, 1], products of two, the
-gadget (2 n units, those of one sign usable) and subsets of exactly 4; beside it what a first-moment heuristic predicts.
-From the same problems: the median least residual over its law, sqrt(n) 2^-n (sqrt(k) / C(n, k) for subsets
-of k), and how many candidates are kept. And the
+gadget (2 n units, those of one sign usable), subsets of exactly 4, multiples of 2^-8, whose sums are met exactly or not
+at all, and vectors of two numbers, which one subset must meet; beside it what a first-moment heuristic predicts. From
+the same problems: the median least residual over its law, sqrt(n) 2^-n (sqrt(k) / C(n, k) for subsets of k,
+sqrt(n) 2^(-n / 2) for vectors of two), and how many candidates are kept. And the
 constant C that the theorems leave open: candidates for a failure chance of eps at accuracy eps, over ln(1/eps). A
 figure is drawn beside the results.
 
@@ -32,11 +33,13 @@ from lottery_jax.theory import (
     predicted_success,
     residual_law,
 )
-from lottery_jax.theory.candidates import DISTRIBUTIONS
+from lottery_jax.theory.distributions import DISTRIBUTIONS
 from lottery_jax.theory.figure import phase_figure
 
 COUNTS = {name: tuple(range(2, 25, 2)) for name in ("scalar", "product", "gadget")}
 COUNTS["fixed-size"] = (6, 8, 10, 12, 16, 20, 24, 32)
+COUNTS["quantised"] = COUNTS["scalar"]
+COUNTS["vectors"] = (4, 6, 8, 10, 12, 14, 16)
 TOLERANCES = tuple(10.0 ** (-place / 2) for place in range(1, 11))
 KEPT_WITHIN = 0.01
 ACCURACIES = (0.1, 0.03, 0.01, 0.003)
@@ -54,7 +57,7 @@ def run(settings: Settings, rows: Results, console: Console) -> None:
     """One row for each distribution and number of candidates, then the constants."""
     cases = [(name, count) for name, counts in COUNTS.items() for count in counts]
     for name, count in track(cases, "problems", console=console):
-        trials = settings.part(2000 if name == "fixed-size" else 10000)
+        trials = settings.part(2000 if name in ("fixed-size", "vectors") else 10000)
         asked = {"trials": trials, "seed": settings.seed}
         residuals = least_residuals(count, name, **asked)
         found = [Success(int(np.count_nonzero(residuals <= tolerance)), trials) for tolerance in TOLERANCES]
@@ -87,6 +90,8 @@ def run(settings: Settings, rows: Results, console: Console) -> None:
 def _law(name: str, count: int) -> float:
     """How the median falls: as sqrt(n) 2^-n, and as sqrt(k) over the number of subsets of exactly k."""
     kind = DISTRIBUTIONS[name]()
+    if kind.dimension > 1:
+        return residual_law(count, 1.0) * 2.0 ** (count - count / kind.dimension)
     return residual_law(count, 1.0) if kind.padded else kind.largest_target / kind.subsets(count)
 
 
@@ -94,6 +99,8 @@ def _kept(name: str, count: int, trials: int, seed: int) -> dict[str, float | No
     """Mean number of kept candidates: of the nearest subset, and of the smallest within 0.01 where there is one."""
     if name == "fixed-size":
         return {"kept_nearest": float(DISTRIBUTIONS[name]().size), "kept_smallest": None}  # type: ignore[attr-defined]
+    if DISTRIBUTIONS[name]().dimension > 1:
+        return {"kept_nearest": None, "kept_smallest": None}
     asked = {"trials": trials, "seed": seed, "tolerance": KEPT_WITHIN}
     nearest = best_subsets(count, name, **asked)
     smallest = best_subsets(count, name, solver=Smallest(), **asked)
@@ -110,8 +117,10 @@ def show(rows: Results, console: Console) -> None:
     at = TOLERANCES.index(min(TOLERANCES, key=lambda tolerance: abs(tolerance - 0.01)))
     for row in (row for row in rows if row["kind"] == "problems"):
         low, high = row["low"][at], row["high"][at]
-        predicted = row["predicted_median"] / row["median"] * row["factor"]
-        smallest = "-" if row["kept_smallest"] is None else f"{row['kept_smallest']:.2f}"
+        predicted = row["predicted_median"] / row["median"] * row["factor"] if row["median"] else 0.0
+        nearest, smallest = (
+            "-" if row[key] is None else f"{row[key]:.2f}" for key in ("kept_nearest", "kept_smallest")
+        )
         table.add_row(
             row["distribution"],
             str(row["candidates"]),
@@ -119,7 +128,7 @@ def show(rows: Results, console: Console) -> None:
             f"{row['predicted'][at]:.4f}",
             f"{row['factor']:.3f}",
             f"{predicted:.3f}",
-            f"{row['kept_nearest']:.2f}",
+            nearest,
             smallest,
         )
     console.print(table)

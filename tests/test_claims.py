@@ -61,3 +61,21 @@ def test_every_claim_has_a_command_of_the_repository() -> None:
             assert (ROOT / path).is_file(), path
     names = {path.stem for path in (ROOT / "experiments").glob("*.py")}
     assert names <= set(re.findall(r"experiments/(\w+)\.py", PAGE)), "an experiment without a row"
+
+
+SAID = {(148, "log10_counted")} | {(w, f"log10_{k}") for w in (592, 1184) for k in ("exponential", "normal")}
+
+
+def test_draws_until_one_is_as_good_are_those_of_the_results() -> None:
+    (row,) = (row for row in ROWS if "experiments/tickets_to_buy.py" in row[1])
+    lines = (ROOT / "experiments" / "results" / "tickets_to_buy.jsonl").read_text().splitlines()
+    made = [json.loads(line) for line in lines]
+    powers = [
+        f"10^{one[key]:.1f}"
+        for one in made
+        for key in ("log10_counted", "log10_exponential", "log10_normal")
+        if one[key] is not None and (one["weights"], key) in SAID
+    ]
+    assert re.findall(r"10\^[\d.]+\d", row[4]) == powers
+    tickets = [f"{100 * statistics.fmean(one['ticket_accuracy']):.1f} %" for one in made[1:]]
+    assert re.findall(r"\d+\.\d %", row[4])[:4] == tickets

@@ -1,6 +1,6 @@
 """What the theorems of the strong lottery ticket ask for, as functions; and random subset sums, by experiment."""
 
-from lottery_jax.theory.candidates import DISTRIBUTIONS, Candidates
+from lottery_jax.theory.candidates import Candidates
 from lottery_jax.theory.chance import (
     Success,
     best_subsets,
@@ -12,6 +12,8 @@ from lottery_jax.theory.chance import (
     success_probability,
 )
 from lottery_jax.theory.constant import Constant, estimate_constant
+from lottery_jax.theory.distributions import DISTRIBUTIONS
+from lottery_jax.theory.lower_bound import lower_bound_target
 from lottery_jax.theory.registry import THEOREMS, theorem_named
 from lottery_jax.theory.theorem import Requirement, Theorem
 
@@ -27,6 +29,7 @@ __all__ = [
     "estimate_constant",
     "expected_within",
     "least_residuals",
+    "lower_bound_target",
     "predicted_median",
     "predicted_success",
     "residual_law",

@@ -11,12 +11,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from lottery_jax.errors import InputError, suggest
+from lottery_jax.errors import InputError
 from lottery_jax.sampler import Sampler, draw_host
 from lottery_jax.subset_sum import FixedSize, MeetInTheMiddle, Solution, Solver
 
 _UNIFORM = Sampler.uniform(-1, 1)
-_STREAMS = 4  # for each number of candidates: first and second factors, which units are usable, targets
+STREAMS = 4
+"""For each number of candidates: first and second factors, which units are usable, targets."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,12 +45,21 @@ class Candidates(abc.ABC):
 
     def targets(self, count: int, trials: int, seed: int) -> np.ndarray:
         """Targets float32 [trials]."""
-        drawn = draw_host(_UNIFORM, seed=seed, stream=_STREAMS * count + 3, shape=(trials,))
+        drawn = draw_host(_UNIFORM, seed=seed, stream=STREAMS * count + 3, shape=(trials,))
         return drawn * np.float32(self.largest_target)
 
     def solver(self) -> Solver[Solution]:
         """The exact solver of these problems."""
         return MeetInTheMiddle()
+
+    @property
+    def dimension(self) -> int:
+        """Numbers that one subset must meet at once."""
+        return 1
+
+    def window(self, tolerance: float) -> float:
+        """How far from the target a sum counts that is spread out evenly."""
+        return tolerance
 
     @property
     def padded(self) -> bool:
@@ -91,7 +101,7 @@ class ScalarCandidates(Candidates):
     second_moment: ClassVar[float] = 1 / 3
 
     def draw(self, count: int, trials: int, seed: int) -> np.ndarray:
-        return draw_host(_UNIFORM, seed=seed, stream=_STREAMS * count, shape=(trials, count))
+        return draw_host(_UNIFORM, seed=seed, stream=STREAMS * count, shape=(trials, count))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +114,7 @@ class ProductCandidates(Candidates):
 
     def draw(self, count: int, trials: int, seed: int) -> np.ndarray:
         shape = trials, count
-        first, second = (draw_host(_UNIFORM, seed=seed, stream=_STREAMS * count + at, shape=shape) for at in (0, 1))
+        first, second = (draw_host(_UNIFORM, seed=seed, stream=STREAMS * count + at, shape=shape) for at in (0, 1))
         return first * second
 
 
@@ -118,14 +128,37 @@ class GadgetCandidates(ProductCandidates):
     name: ClassVar[str] = "gadget"
 
     def draw(self, count: int, trials: int, seed: int) -> np.ndarray:
-        first = draw_host(_UNIFORM, seed=seed, stream=_STREAMS * count + 2, shape=(trials, 2 * count))
+        first = draw_host(_UNIFORM, seed=seed, stream=STREAMS * count + 2, shape=(trials, 2 * count))
         places = np.argsort(first <= 0, axis=1, kind="stable")[:, :count]
         usable = np.maximum(np.take_along_axis(first, places, 1), 0)
-        return usable * draw_host(_UNIFORM, seed=seed, stream=_STREAMS * count + 1, shape=(trials, count))
+        return usable * draw_host(_UNIFORM, seed=seed, stream=STREAMS * count + 1, shape=(trials, count))
 
     def missing(self, count: int) -> np.ndarray:
         chances = np.array([math.comb(2 * count, k) for k in range(2 * count + 1)], np.float64) * 4.0**-count
         return np.append(chances[:count], chances[count:].sum())
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantisedCandidates(ScalarCandidates):
+    """Multiples of 2**-size in [-1, 1], targets from there too: below one step, success is equality (Kumar 2025)."""
+
+    name: ClassVar[str] = "quantised"
+
+    size: int = 8
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} {self.size}"
+
+    def draw(self, count: int, trials: int, seed: int) -> np.ndarray:
+        return draw_host(Sampler.grid(self.size), seed=seed, stream=STREAMS * count, shape=(trials, count))
+
+    def targets(self, count: int, trials: int, seed: int) -> np.ndarray:
+        return draw_host(Sampler.grid(self.size), seed=seed, stream=STREAMS * count + 3, shape=(trials,))
+
+    def window(self, tolerance: float) -> float:
+        step = 2.0**-self.size
+        return (math.floor(tolerance / step) + 0.5) * step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,17 +202,3 @@ class FixedSizeCandidates(ScalarCandidates):
     def spreads(self, count: int) -> tuple[float, float]:
         between = self.size**2 / count * self.second_moment
         return between, self.size * self.second_moment - between
-
-
-DISTRIBUTIONS: dict[str, type[Candidates]] = {
-    kind.name: kind for kind in (ScalarCandidates, ProductCandidates, GadgetCandidates, FixedSizeCandidates)
-}
-
-
-def candidates_named(name: str | Candidates) -> Candidates:
-    """The distribution of a name with its usual options; raises `InputError`."""
-    if isinstance(name, Candidates):
-        return name
-    if name not in DISTRIBUTIONS:
-        raise InputError(f"distribution {name!r} is unknown; {suggest(name, DISTRIBUTIONS)}")
-    return DISTRIBUTIONS[name]()

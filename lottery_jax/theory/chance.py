@@ -8,10 +8,13 @@ import numpy as np
 from lottery_jax.errors import InputError
 from lottery_jax.intervals import wilson_interval
 from lottery_jax.subset_sum import Problem, Solution, Solver, solve
-from lottery_jax.theory.candidates import Candidates, candidates_named
+from lottery_jax.theory.candidates import Candidates
+from lottery_jax.theory.distributions import candidates_named
+from lottery_jax.theory.vectors import VectorCandidates
 
 _MOST_TRIALS = 1 << 20
 _SIZES = (12, 16, 20, 24)
+_SAMPLES = 1 << 13
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(80)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 
@@ -51,6 +54,8 @@ def best_subsets(
     """
     kind = candidates_named(distribution)
     _check(count, kind, trials)
+    if kind.dimension > 1:
+        raise InputError(f"{kind.label} have no solver of their own; use least_residuals, which tries all subsets")
     drawn, targets = kind.draw(count, trials, seed), kind.targets(count, trials, seed)
     if kind.padded:
         size = next(size for size in _SIZES if size >= count)
@@ -61,13 +66,17 @@ def best_subsets(
 def least_residuals(
     count: int, distribution: str | Candidates, *, trials: int, seed: int, tolerance: float = 1e-3
 ) -> np.ndarray:
-    """|best sum - target| of random problems, as `best_subsets` draws them, float64 [trials].
+    """|best sum - target| of random problems, as `best_subsets` draws them, float64 [trials]; of vectors the largest.
 
     >>> found = least_residuals(4, "scalar", trials=100, seed=0)
     >>> found.shape, bool((found <= 1).all())  # the empty subset is one of them
     ((100,), True)
     """
-    found = best_subsets(count, distribution, trials=trials, seed=seed, tolerance=tolerance)
+    kind = candidates_named(distribution)
+    if isinstance(kind, VectorCandidates):
+        _check(count, kind, trials)
+        return kind.least_residuals(kind.draw(count, trials, seed), kind.targets(count, trials, seed))
+    found = best_subsets(count, kind, trials=trials, seed=seed, tolerance=tolerance)
     return np.abs(found.residuals).astype(np.float64)
 
 
@@ -96,14 +105,14 @@ def expected_within(count: int, tolerance: float, distribution: str | Candidates
     """
     kind = candidates_named(distribution)
     between, within = kind.spreads(count)
-    z = _targets(kind)
+    z, tolerance = _targets(kind), kind.window(tolerance)
     chances = kind.missing(count)
     if kind.padded:
         sums = [
             _near(kind.subsets(k), sum(kind.spreads(k)), z, tolerance).mean() if k else 0.0 for k in range(count + 1)
         ]
         return float(np.dot(chances, sums))
-    return float(_near(kind.subsets(count), between + within, z, tolerance).mean())
+    return kind.subsets(count) * float(_near(1, between + within, z, tolerance).mean()) ** kind.dimension
 
 
 def predicted_success(count: int, tolerance: float, distribution: str | Candidates = "scalar") -> float:
@@ -145,6 +154,13 @@ def _some(kind: Candidates, count: int, tolerance: float) -> float:
     between, within = kind.spreads(count)
     if within <= 0:
         return 0.0
+    tolerance = kind.window(tolerance)
+    if kind.dimension > 1:
+        random = np.random.default_rng(0)  # a grid of so many dimensions has too many places
+        shape = _SAMPLES, kind.dimension
+        distance = kind.largest_target * random.uniform(0, 1, shape) - math.sqrt(between) * random.normal(size=shape)
+        expected = kind.subsets(count) * _near(1, within, distance, tolerance).prod(1)
+        return float(-np.expm1(-expected).mean())
     distance = _targets(kind)[:, None] - math.sqrt(between) * _NODES
     expected = _near(kind.subsets(count), within, distance, tolerance)
     return float((-np.expm1(-expected) @ _WEIGHTS).mean())

@@ -5,8 +5,9 @@ import functools
 import math
 
 from lottery_jax.errors import InputError
-from lottery_jax.theory.candidates import Candidates, candidates_named
+from lottery_jax.theory.candidates import Candidates
 from lottery_jax.theory.chance import Success, success_probability
+from lottery_jax.theory.distributions import candidates_named
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from lottery_jax.theory.candidates import Candidates, FixedSizeCandidates, candidates_named
 from lottery_jax.theory.chance import predicted_success, residual_law
+from lottery_jax.theory.distributions import candidates_named
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_ACROSS = 3  # panels in a row
 
 
 def phase_figure(rows: Sequence[Mapping[str, Any]]) -> bytes:
@@ -22,23 +23,26 @@ def phase_figure(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
     problems = [row for row in rows if row["kind"] == "problems"]
     names = list(dict.fromkeys(row["distribution"] for row in problems))
-    drawing = Figure(figsize=(3.2 * len(names), 6.4), dpi=90, layout="constrained")
-    grid = drawing.add_gridspec(2, 2 * len(names))
+    rows_above = -(-len(names) // _ACROSS)
+    drawing = Figure(figsize=(4 * _ACROSS, 3.2 * (rows_above + 1)), dpi=90, layout="constrained")
+    grid = drawing.add_gridspec(rows_above + 1, 2 * _ACROSS)
     image = None
     for place, name in enumerate(names):
-        own = [row for row in problems if row["distribution"] == name]
-        axes = drawing.add_subplot(grid[0, 2 * place : 2 * place + 2])
-        image = _success(axes, name, own)
-    below = [drawing.add_subplot(grid[1, part * len(names) : (part + 1) * len(names)]) for part in (0, 1)]
+        row, column = divmod(place, _ACROSS)
+        axes = drawing.add_subplot(grid[row, 2 * column : 2 * column + 2])
+        image = _success(axes, name, [row for row in problems if row["distribution"] == name])
+    below = [drawing.add_subplot(grid[-1, part * _ACROSS : (part + 1) * _ACROSS]) for part in (0, 1)]
     for place, name in enumerate(names):
         own, colour = [row for row in problems if row["distribution"] == name], _COLOURS[place % len(_COLOURS)]
-        counts = [row["candidates"] for row in own]
-        below[0].semilogy(counts, [row["median"] for row in own], "o", color=colour, label=name, markersize=4)
-        below[0].semilogy(counts, [row["predicted_median"] for row in own], "-", color=colour, linewidth=1)
-        below[1].plot(counts, [row["kept_nearest"] for row in own], "o-", color=colour, markersize=4, label=name)
-        smallest = [(row["candidates"], row["kept_smallest"]) for row in own if row["kept_smallest"] is not None]
-        if smallest:
-            below[1].plot(*zip(*smallest, strict=True), "s--", color=colour, markersize=3)
+        # A lattice has sums that are met exactly: no point of a logarithmic axis.
+        medians = [(row["candidates"], row["median"], row["predicted_median"]) for row in own if row["median"] > 0]
+        counts, found, predicted = zip(*medians, strict=True)
+        below[0].semilogy(counts, found, "o", color=colour, label=name, markersize=4)
+        below[0].semilogy(counts, predicted, "-", color=colour, linewidth=1)
+        for key, mark in (("kept_nearest", "o-"), ("kept_smallest", "s--")):
+            kept = [(row["candidates"], row[key]) for row in own if row[key] is not None]
+            if kept:
+                below[1].plot(*zip(*kept, strict=True), mark, color=colour, markersize=3)
     law = [row for row in problems if row["distribution"] == names[0]]
     counts = [row["candidates"] for row in law]
     laws = [residual_law(count, law[-1]["factor"]) for count in counts]
@@ -47,7 +51,7 @@ def phase_figure(rows: Sequence[Mapping[str, Any]]) -> bytes:
     below[1].set(xlabel="candidates n", ylabel="kept", title="kept: nearest; dashed: fewest within 0.01")
     for axes in below:
         axes.grid(visible=True, alpha=0.2)
-        axes.legend(frameon=False, fontsize="small")
+    below[0].legend(frameon=False, fontsize="small")
     if image is not None:
         drawing.colorbar(image, ax=drawing.axes[: len(names)], label="P(success)", fraction=0.02)
     buffer = io.BytesIO()
@@ -62,7 +66,7 @@ def _success(axes: Any, name: str, rows: Sequence[Mapping[str, Any]]) -> Any:
     image = axes.pcolormesh(*edges, chances, vmin=0, vmax=1, cmap="cividis")
     fine = np.geomspace(min(tolerances), max(tolerances), 40)
     whole = np.arange(min(counts), max(counts) + 1)
-    kind = _kind(name)
+    kind = candidates_named(name)
     predicted = [[predicted_success(int(count), float(tolerance), kind) for count in whole] for tolerance in fine]
     axes.contour(whole, fine, predicted, levels=(0.5, 0.99), colors=("white", "black"), linewidths=1.4)
     axes.set(yscale="log", xlabel="candidates n", ylabel="eps", title=f"{name} (white 0.5, black 0.99)")
@@ -74,8 +78,3 @@ def _edges(centres: np.ndarray) -> np.ndarray:
     """Between neighbours the middle; at both ends as far out as in."""
     middles = (centres[1:] + centres[:-1]) / 2
     return np.concatenate([2 * centres[:1] - middles[:1], middles, 2 * centres[-1:] - middles[-1:]])
-
-
-def _kind(label: str) -> Candidates:
-    name, _, size = label.partition(" ")
-    return FixedSizeCandidates(int(size)) if size else candidates_named(name)

@@ -47,6 +47,21 @@ def test_says_what_was_cut(name: str, tmp_path: Path) -> None:
     assert f"at scale {scale} of the published run" in title and "width" in title
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "scale", "count"), [("tickets_to_buy", "0.04", 5), ("pensia_lower_bound", "0.1", 8)])
+def test_what_needs_no_data_runs_small(name: str, scale: str, count: int, tmp_path: Path) -> None:
+    out = tmp_path / "rows.jsonl"
+    command = [sys.executable, str(ROOT / "experiments" / f"{name}.py"), "--scale", scale, "--out", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(rows) == count and {row["scale"] for row in rows} == {float(scale)}
+    if name == "pensia_lower_bound":
+        assert all(row["successes"] >= row["sources"] / 2 and row["width"] >= row["bound"] for row in rows)
+    else:
+        assert all(row["draws"] >= 10_000 for row in rows) and out.with_suffix(".png").stat().st_size > 10_000
+
+
 @pytest.mark.parametrize("name", [*ROWS, *PARTS, "pensia_experiment_2"])
 def test_a_scale_beyond_the_published_run_is_refused(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -32,7 +32,21 @@ def test_the_page_has_the_results_and_every_theorem() -> None:
     problems = {(row["distribution"], row["candidates"]): row for row in ROWS if row["kind"] == "problems"}
     for place in (("scalar", 24), ("product", 24), ("gadget", 10), ("gadget", 24)):
         assert f"{problems[place]['factor']:.2f}" in PAGE
+    exact = [problems["quantised 8", count]["probability"][-1] for count in (10, 16)]
+    assert (
+        f"10 candidates meet {exact[0]:.0%}".replace("%", " %") in PAGE
+        and f"16 {exact[1]:.0%}".replace("%", " %") in PAGE
+    )
     assert re.findall(r"^\| `([a-z-]+)` \|", PAGE, re.MULTILINE) == list(THEOREMS)
+
+
+def test_the_page_has_the_widths_of_the_lower_bound() -> None:
+    lines = (ROOT / "experiments/results/pensia_lower_bound.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert all(row["successes"] >= row["sources"] / 2 for row in rows)
+    said = re.findall(r"^\| (\d+) \| ([\d.]+) \| (\d+) \| (\d+) \| ([\d.]+) \|$", PAGE, re.MULTILINE)
+    made = [(row["size"], row["tolerance"], row["width"], row["bound"], row["width"] / row["bound"]) for row in rows]
+    assert said == [(str(d), f"{eps:g}", str(w), str(b), f"{r:.1f}") for d, eps, w, b, r in made if eps in (0.1, 0.003)]
 
 
 def test_the_pages_python_runs() -> None:

@@ -28,9 +28,10 @@ COUNT = 6
 def test_least_residuals_are_those_of_all_subsets(name: str) -> None:
     kind = DISTRIBUTIONS[name]()
     drawn, targets = kind.draw(COUNT, 40, 3).astype(float), kind.targets(COUNT, 40, 3).astype(float)
-    assert np.abs(targets).max() <= kind.largest_target and drawn.shape == (40, COUNT)
+    assert np.abs(targets).max() <= kind.largest_target and drawn.shape[:2] == (40, COUNT)
     masks = [mask for mask in itertools.product((0, 1), repeat=COUNT) if name != "fixed-size" or sum(mask) == 4]
-    wanted = np.abs(drawn @ np.array(masks).T - targets[:, None]).min(1)
+    sums = np.einsum("mn,tnd->tmd", masks, drawn.reshape(40, COUNT, -1))
+    wanted = np.abs(sums - targets.reshape(40, 1, -1)).max(2).min(1)
     found = least_residuals(COUNT, name, trials=40, seed=3)
     np.testing.assert_allclose(found, wanted, atol=1e-6)
     again = success_probability(COUNT, 0.1, name, trials=40, seed=3)
@@ -62,6 +63,24 @@ def test_a_gadget_has_the_usable_half_of_its_units() -> None:
     chances = kind.missing(8)
     assert chances.sum() == pytest.approx(1) and chances[8] == pytest.approx(0.598, abs=1e-3)  # P(Bin(16, 1/2) >= 8)
     assert np.bincount(there, minlength=9) / 4000 == pytest.approx(chances, abs=0.03)
+
+
+def test_quantised_sums_meet_their_targets_or_are_a_step_away() -> None:
+    found = least_residuals(10, "quantised 4", trials=200, seed=0)
+    assert set(np.unique(found * 16 % 1)) == {0.0}
+    for tolerance in (1e-6, 0.06):  # below a step nothing changes
+        expected = predicted_success(10, tolerance, "quantised 4")
+        assert np.mean(found <= tolerance) == pytest.approx(expected, abs=0.06)
+
+
+def test_one_subset_for_two_numbers_needs_twice_the_candidates() -> None:
+    found = least_residuals(12, "vectors", trials=300, seed=0)
+    assert float(np.median(found)) == pytest.approx(predicted_median(12, "vectors"), rel=0.2)
+    assert predicted_success(12, 0.05, "vectors 2") < predicted_success(7, 0.05, "scalar")
+    with pytest.raises(InputError, match="no solver of their own; use least_residuals"):
+        best_subsets(6, "vectors", trials=5, seed=0)
+    with pytest.raises(InputError, match="1 to 8 numbers"):
+        least_residuals(6, "vectors 9", trials=5, seed=0)
 
 
 def test_exactly_so_many_are_kept() -> None:

@@ -1,0 +1,67 @@
+"""Multidimensional random subset sums: one subset for several numbers at once (Becchetti et al., arXiv 2207.13944).
+
+It is what structured pruning asks for: a neuron or a channel is kept whole or not at all, and all of its weights must
+be met by the same choice. Every coordinate costs as many candidates again: the residual falls as 2^(-n / d).
+"""
+
+import dataclasses
+from typing import ClassVar
+
+import numpy as np
+
+from lottery_jax.errors import InputError
+from lottery_jax.sampler import Sampler, draw_host
+from lottery_jax.theory.candidates import STREAMS, ScalarCandidates
+
+_BOTH = Sampler.uniform(-1, 1)
+_SUMS = 1 << 24  # numbers that are in memory at once
+
+
+@dataclasses.dataclass(frozen=True)
+class VectorCandidates(ScalarCandidates):
+    """Vectors of `size` numbers from U[-1, 1], and a target of as many; the error is that of the worst coordinate.
+
+    >>> VectorCandidates(2).draw(6, 10, seed=0).shape
+    (10, 6, 2)
+    """
+
+    name: ClassVar[str] = "vectors"
+
+    size: int = 2
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.size <= 8:
+            raise InputError(f"size must be from 1 to 8 numbers in a vector, not {self.size}")
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} {self.size}"
+
+    @property
+    def dimension(self) -> int:
+        return self.size
+
+    @property
+    def padded(self) -> bool:
+        return False
+
+    @property
+    def most(self) -> int:
+        return 16
+
+    def draw(self, count: int, trials: int, seed: int) -> np.ndarray:
+        return draw_host(_BOTH, seed=seed, stream=STREAMS * count, shape=(trials, count, self.size))
+
+    def targets(self, count: int, trials: int, seed: int) -> np.ndarray:
+        return draw_host(_BOTH, seed=seed, stream=STREAMS * count + 3, shape=(trials, self.size))
+
+    def least_residuals(self, drawn: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """The largest |sum - target| over coordinates, of the best of all subsets: float64 [trials]."""
+        step = max(_SUMS >> drawn.shape[1], 1)
+        parts = []
+        for start in range(0, len(drawn), step):
+            sums = -targets[start : start + step, None, :].astype(np.float64)  # [T, 2^n, d] in the end
+            for place in range(drawn.shape[1]):
+                sums = np.concatenate([sums, sums + drawn[start : start + step, None, place]], 1)
+            parts.append(np.abs(sums).max(2).min(1))
+        return np.concatenate(parts)
