@@ -40,8 +40,9 @@ class Compare(TaskOptions):
 
     methods: tuple[str, ...] = ()
     """Methods to run (docs/methods.md): dense; a construction (pensia, scalar, scalar-shared; also with -smallest;
-    otsuka, for attention; natale, malach, orseau); a learned mask (edge-popup, iterand, supermask, supermask-rescaled,
-    gem-miner, hard-concrete; each with -gadget, -wide or -plain; edge-popup-from-pensia; biprop, signed-supermask,
+    kumar, for quantised targets; otsuka, for attention; natale, malach, orseau, binary); a learned mask (edge-popup,
+    iterand, supermask, supermask-rescaled, gem-miner, hard-concrete; each with -gadget, -wide or -plain;
+    edge-popup-from-pensia; biprop, signed-supermask,
     multi-bit-supermask, evolution); a trained ticket (magnitude, iterative-magnitude, magnitude-reinit, snip, grasp,
     synflow, random-at-start, smart-ratio, pruning-from-scratch, and magnitude-supermask, whose weights stay random);
     random; or a class of your own, FILE.py:CLASS. If left out: dense, pensia, pensia-smallest, edge-popup-gadget,
@@ -78,7 +79,8 @@ class Approximate(TaskOptions):
     construction: str | None = None
     """pensia (the random network of Theorem 1), scalar (plain random weights, as in Experiment 1), scalar-shared (the
     same for all weights of an output), natale (subsets of a fixed size), malach (one pair each), orseau (log-uniform,
-    greedy) or otsuka (attention by merged products), see docs/methods.md; pensia if left out, scalar for a model."""
+    greedy), kumar (quantised targets, exactly), binary (weights of +-1) or otsuka (attention by merged products), see
+    docs/methods.md; pensia if left out, scalar for a model."""
     objective: str = "least-error"
     """least-error (the nearest subset sum) or smallest (the fewest kept weights within the tolerance)."""
     kept: int | None = None

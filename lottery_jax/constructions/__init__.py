@@ -2,6 +2,7 @@
 
 from lottery_jax.constructions.approximate import approximate
 from lottery_jax.constructions.base import Branch, Construction, Plan
+from lottery_jax.constructions.binary import Binary
 from lottery_jax.constructions.budget.budget import Budget
 from lottery_jax.constructions.job import Job, plan_job
 from lottery_jax.constructions.kumar import Kumar
@@ -17,6 +18,7 @@ from lottery_jax.constructions.scalar import Scalar, ScalarShared
 
 __all__ = [
     "CONSTRUCTIONS",
+    "Binary",
     "Branch",
     "Budget",
     "Construction",

@@ -30,6 +30,7 @@ class Assembly:
         self._edges = {
             plan.edges: np.zeros(job.network.drawn[plan.edges].shape, bool) for plan in job.plans if plan.edges
         }
+        self._edges |= {name: mask for plan in job.plans for name, mask in plan.built.items()}
         # One look at every chunk before anything is written: sizes must be known, and edges follow from masks.
         for plan in job.plans:
             for chunk in self._chunks[plan.tensor]:

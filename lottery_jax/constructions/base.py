@@ -40,7 +40,8 @@ class Plan:
     weights are divided by it. bound: largest |candidate| possible. branches: empty where all random weights of a row
     are candidates as they are. group: a weight's row of the branches' tables. edges: the tensor whose row g is kept
     where a weight of group g uses it. step: all candidates and scaled target weights are multiples of it, without
-    rounding; 0 where there is no such step. copies: rows of the mask, neighbours, for each target weight.
+    rounding; 0 where there is no such step. copies: rows of the mask, neighbours, for each target weight. built: masks
+    of edge tensors, by name, that are kept whatever subsets are found.
     """
 
     tensor: str
@@ -53,6 +54,7 @@ class Plan:
     edges: str | None = None
     step: float = 0.0
     copies: int = 1
+    built: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

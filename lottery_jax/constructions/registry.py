@@ -1,6 +1,7 @@
 """Every construction by its name; a new theorem is its own file and one line here."""
 
 from lottery_jax.constructions.base import Construction
+from lottery_jax.constructions.binary import Binary
 from lottery_jax.constructions.dacunha import DaCunha
 from lottery_jax.constructions.ferbach import Ferbach
 from lottery_jax.constructions.kumar import Kumar
@@ -22,6 +23,7 @@ CONSTRUCTIONS: dict[str, type[Construction]] = {
         Malach,
         Orseau,
         Kumar,
+        Binary,
         DaCunha,
         Ferbach,
         Otsuka,

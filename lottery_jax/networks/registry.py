@@ -18,6 +18,7 @@ from lottery_jax.networks.layers.rotation_conv import RotationConv
 from lottery_jax.networks.node import Node
 from lottery_jax.networks.sources.copies import Copies
 from lottery_jax.networks.sources.gadget import Gadget
+from lottery_jax.networks.sources.ladder import Ladder
 from lottery_jax.networks.sources.redundant import Redundant, RedundantGadget
 from lottery_jax.networks.sources.single import Single
 from lottery_jax.networks.sources.tied import Tied
@@ -27,6 +28,6 @@ KINDS: tuple[type[Node], ...] = (
     *(Dense, Conv, Relu, LeakyRelu, Tanh, Sigmoid, Gelu, MaxPool, AveragePool, GlobalPool, Flatten, Tokens, Normalize),
     *(RotationConv, BatchNorm, LayerNorm, PositionEmbedding, Attention, MergedAttention, Chain, Residual),
     *(Bag, BagTensor),
-    *(Single, Copies, Gadget, Redundant, RedundantGadget, Tied, Trained, PartlyTrained),
+    *(Single, Copies, Gadget, Ladder, Redundant, RedundantGadget, Tied, Trained, PartlyTrained),
 )
 NODES: dict[str, type[Node]] = {node.kind: node for node in KINDS}

@@ -13,6 +13,7 @@ from lottery_jax.networks.fold import folded
 from lottery_jax.networks.node import child_path
 from lottery_jax.networks.sources.copies import Copies
 from lottery_jax.networks.sources.gadget import Gadget
+from lottery_jax.networks.sources.ladder import Ladder
 from lottery_jax.networks.target import Target
 from lottery_jax.sampler import Sampler, draw_host
 from lottery_jax.tickets.ticket import Ticket
@@ -43,6 +44,9 @@ def draws_of(ticket: Ticket) -> Iterator[Drawn]:
         if isinstance(source, Gadget):
             yield from _gadget(ticket, path, source, stream)
             stream += 2
+        elif isinstance(source, Ladder):
+            yield from _ladder(ticket, path, source, stream)
+            stream += 2 + source.rungs
         else:
             assert isinstance(source, Copies)
             for own, sampler in zip(source.of.tensors(), source.samplers, strict=True):
@@ -104,6 +108,35 @@ def _gadget(ticket: Ticket, path: str, source: Gadget, stream: int) -> Iterator[
         yield Drawn(child_path(path, name), functools.partial(draws, name=name))
 
 
+def _ladder(ticket: Ticket, path: str, source: Ladder, stream: int) -> Iterator[Drawn]:
+    """The last matrix is the gadget's, on the second stream; multipliers are what the kept rungs make of x = +-1."""
+    of, units, all_weights = source.of, source.units, ticket.source()
+    own, places, given = of.inputs // of.groups, math.prod(of.places), ticket.network.given_to(path)
+    assert given is not None
+
+    def carried(sign: int) -> np.ndarray:
+        values = np.ones((of.inputs + of.bias, 1)) * sign
+        for edge in source.edges:
+            name = child_path(path, edge)
+            kept = all_weights[name].astype(np.float64) * ticket.mask(name)
+            values = np.maximum(np.matmul(kept.reshape(len(values), units, -1), values[..., None])[..., 0], 0)
+        return sign * values
+
+    def draws(attempt: int, name: str) -> list[Candidates]:
+        size, split = (own * places + of.bias) * units * of.outputs, own * places * units * of.outputs
+        signs = Sampler.signed_constant(1)
+        flat = draw_host(signs, seed=ticket.seed, stream=stream + 1 + STRIDE * attempt, shape=(size,))
+        weight = flat[:split].reshape(own, units, places, of.outputs).transpose(3, 0, 2, 1).reshape(-1, units)
+        v = (weight if name == "weight" else flat[split:].reshape(-1, of.outputs).T).astype(np.float64)
+        feeding = of.channels(name, np.arange(len(v)))
+        slots = np.broadcast_to(np.arange(units), v.shape)
+        both = name == "weight" and not given.nonnegative
+        return [(source.gain * carried(sign)[feeding] * v, slots) for sign in ((1, -1) if both else (1,))]
+
+    for name in of.tensors():
+        yield Drawn(child_path(path, name), functools.partial(draws, name=name))
+
+
 def _edges(ticket: Ticket, name: str, source: Gadget, both: bool, stream: int) -> np.ndarray:
     """The first edges that lead from inputs to units of their own, [I, U]; those of weak inputs are drawn again."""
     inputs, units, bias = source.of.inputs, source.units, source.of.bias
@@ -144,7 +177,7 @@ def allowed_residuals(ticket: Ticket, values: np.ndarray, wanted: np.ndarray) ->
     if settings["construction"] == "malach":
         one = np.abs(np.concatenate([np.zeros((len(values), 1)), values], 1) - wanted[:, None])
         return one, (np.arange(one.shape[1]) > 0).astype(int)
-    if settings["construction"] == "orseau":
+    if settings["construction"] in ("orseau", "binary"):
         return greedy_residuals(values, wanted)
     residuals, sizes = all_residuals(values, wanted)
     if settings["construction"] == "natale":

@@ -29,6 +29,7 @@ from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Node, Spec, Weights, child_path
 from lottery_jax.networks.sources.copies import Copies
 from lottery_jax.networks.sources.gadget import Gadget
+from lottery_jax.networks.sources.ladder import Ladder
 from lottery_jax.networks.sources.redundant import Redundant, RedundantGadget
 from lottery_jax.networks.sources.single import Single
 from lottery_jax.networks.sources.source import Source
@@ -128,6 +129,8 @@ CASES = (
     Case(Gadget(Dense(8, 3, bias=True), 4, U, U, gain=2.0), WORDS),
     Case(Gadget(STRIDED, 3, U, U), IMAGE, ((6, 5, 3),)),
     Case(Gadget(DEPTHWISE, 3, U, U, gain=2.0), IMAGE),
+    Case(Ladder(Dense(5, 3, bias=True), 4, 2, gain=0.5), (5,), ((4,),)),
+    Case(Ladder(DEPTHWISE, 3, 1), IMAGE),
     Case(Gadget(RotationConv(3, 2, 2, rotations=4, bias=True), 3, U, U), (4, 3, 3, 3)),
     Case(Tied(Dense(5, 3, bias=True), Sampler.normal(0.5), (1.0, -1.0), gain=0.5), (5,), ((4,),)),
     Case(Tied(STRIDED, U, (1.0, 0.5, 0.25)), IMAGE, ((6, 5, 3),)),
@@ -142,7 +145,7 @@ CASES = (
     Case(PartlyTrained(Dense(5, 3, bias=True), Sampler.normal(0.5)), (5,), ((4,),)),
 )
 GRAPHLESS = (BagTensor((2, 3, 4)), Bag((("emb", BagTensor((5, 2))), ("fc", Copies(BagTensor((3, 2)), 2, (U,))))))
-SOURCES = tuple(case for case in CASES if isinstance(case.node, Single | Copies | Gadget | Redundant | Tied))
+SOURCES = tuple(case for case in CASES if isinstance(case.node, Single | Copies | Gadget | Ladder | Redundant | Tied))
 
 
 def network(case: Case, *, nonnegative: bool = False) -> Network:

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from lottery_jax.networks.node import Node
+from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.sources.single import Single
 from lottery_jax.networks.sources.source import Source
+from lottery_jax.sampler import Sampler
 
 Tensors = Mapping[str, np.ndarray]
 Size = tuple[int, int]
@@ -177,6 +179,22 @@ def gadget(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
     return node.gain * (total + constant)
 
 
+def ladder(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
+    """A gadget of what the last rung's units carry for x = 1, and of what they carry for x = -1."""
+
+    def carried(sign: int) -> np.ndarray:
+        found = np.maximum(sign * own["first"], 0)
+        for place in range(1, node.rungs + 1):
+            each = zip(own[f"rung{place}"], found, strict=True)
+            found = np.stack([np.maximum(rung @ one, 0) for rung, one in each])
+        return found
+
+    tensors = {name: np.concatenate([own[name]] * 2, -1) for name in node.of.tensors()}
+    tensors["first"] = np.concatenate([carried(1), -carried(-1)], -1)
+    one = Sampler.signed_constant(1)
+    return gadget(Gadget(node.of, 2 * node.units, one, one, gain=node.gain), Own(tensors), x)
+
+
 def redundant(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
     """Copy by copy: each output copy has a weight of its own for each copy of an input."""
     split = x.reshape(*x.shape[:-1], -1, node.copies_in, node.apart)
@@ -230,6 +248,7 @@ ORACLES: dict[str, Callable[[Any, Own, np.ndarray], np.ndarray]] = {
     "copies": copies,
     "tied": tied,
     "gadget": gadget,
+    "ladder": ladder,
     "redundant": redundant,
     "redundant_gadget": redundant_gadget,
 }
@@ -272,6 +291,9 @@ def stated_positions(source: Source) -> dict[str, tuple[int, np.ndarray]]:
     if of.bias:
         output, unit = np.indices((of.outputs, units))
         found["bias"] = (1, ((shapes["weight"][1] * units) * count + unit) * of.outputs + output)
+    if source.kind == "ladder":
+        for rung in range(source.rungs):  # type: ignore[attr-defined]
+            found[f"rung{rung + 1}"] = (2 + rung, np.arange(inputs * units**2).reshape(inputs, units, units))
     return found
 
 

@@ -22,6 +22,7 @@ from lottery_jax.networks.running import forward
 from lottery_jax.networks.sources.copies import Copies
 from lottery_jax.networks.sources.drawn import ATTEMPT_STRIDE, MOST_ATTEMPTS
 from lottery_jax.networks.sources.gadget import Gadget
+from lottery_jax.networks.sources.ladder import Ladder
 from lottery_jax.networks.sources.redundant import Redundant, RedundantGadget
 from lottery_jax.networks.sources.single import Single
 from lottery_jax.networks.sources.source import Source
@@ -45,6 +46,7 @@ ALL_KINDS = Network(
             ("f", RedundantGadget(Conv(2, 3, (2, 1), bias=True), 4, U, NORMAL, copies=3)),
             ("g", Redundant(Conv(3, 2, (1, 1), bias=True), 3, 2, NORMAL)),
             ("h", Redundant(Conv(2, 1, (1, 1)), 2, 1, U)),
+            ("i", Ladder(Conv(1, 2, (1, 1), bias=True), 4, 2)),
         )
     ),
     Spec((7, 6, 2)),
@@ -61,6 +63,8 @@ def samplers(source: Source) -> dict[str, Sampler]:
         return dict.fromkeys(source.of.tensors(), source.sampler)
     if isinstance(source, Copies):
         return dict(zip(source.of.tensors(), source.samplers, strict=True))
+    if isinstance(source, Ladder):
+        return dict.fromkeys(source.drawn(), Sampler.signed_constant(1))
     assert isinstance(source, Gadget)
     return {"first": source.first} | dict.fromkeys(source.of.tensors(), source.second)
 
