@@ -3,7 +3,7 @@ can sum to which target weight; drawing, searching, drawing again and writing ar
 
 import abc
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -157,7 +157,7 @@ class GadgetConstruction(Construction):
                 f"{self.name} puts units in front of layers, and what the tensor {path!r} is fed with is unknown; name"
                 " the model's architecture, or use scalar"
             )
-        gain = gain_for(target, path, of, self.reaches)
+        gain = gain_for(target, path, of.tensors(), self.reaches)
         return Gadget(of, 2 * self.candidates, self.sampler, self.sampler, gain=gain)
 
     def plans(
@@ -214,7 +214,7 @@ class GadgetConstruction(Construction):
         )
 
 
-def gain_for(target: Target, path: str, of: Affine, reaches: Mapping[str, float]) -> float:
-    """What weights of the leaf at `path` are divided by, so that the largest of each tensor is within its reach."""
-    gain = max(target.scan(child_path(path, name)).largest / reaches[name] for name in of.tensors())
+def gain_for(target: Target, path: str, tensors: Iterable[str], reaches: Mapping[str, float]) -> float:
+    """What weights of the leaf at `path` are divided by, so that the largest of these tensors is within its reach."""
+    gain = max(target.scan(child_path(path, name)).largest / reaches[name] for name in tensors)
     return max(float(np.float32(gain)), LEAST) if gain > 0 else 1.0

@@ -2,6 +2,7 @@
 
 from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.binary import Binary
+from lottery_jax.constructions.burkholz import Burkholz
 from lottery_jax.constructions.dacunha import DaCunha
 from lottery_jax.constructions.ferbach import Ferbach
 from lottery_jax.constructions.kumar import Kumar
@@ -22,6 +23,7 @@ CONSTRUCTIONS: dict[str, type[Construction]] = {
         Natale,
         Malach,
         Orseau,
+        Burkholz,
         Kumar,
         Binary,
         DaCunha,

@@ -9,6 +9,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from lottery_jax.constructions import Binary, Construction, Kumar, Pensia, Promise, Scalar, ScalarShared
+from lottery_jax.constructions.burkholz import Burkholz
 from lottery_jax.constructions.dacunha import DaCunha
 from lottery_jax.constructions.ferbach import Ferbach
 from lottery_jax.constructions.malach import Malach
@@ -164,6 +165,16 @@ COVERED = {
         Entry(Natale(12, size=3), 0.015, refusals=_NO_BAG, quick=_QUICK),
         Entry(Malach(64), 0.025, max_redraws=60, refusals=_NO_BAG, quick=_QUICK),
         Entry(Orseau(40), 0.008, refusals=_NO_BAG, quick=_QUICK),
+        Entry(
+            Burkholz(COUNT),
+            0.05,
+            max_redraws=60,
+            refusals={
+                "bag": r"copies of their inputs.*'first' .*use scalar",
+                "transformer, inputs of any sign": r"several times, which 'pos_embed' .*use pensia",
+            },
+            quick=_QUICK,
+        ),
         Entry(Binary(24, copies=4), 0.02, refusals=_NO_BAG, quick=_QUICK),
         Entry(*(Kumar(12, bits=5), 0.0, 60), refusals=_NO_BAG, quick=_QUICK, takes=lambda target: quantised(target, 4)),
         Entry(

@@ -14,6 +14,7 @@ from lottery_jax.networks.node import child_path
 from lottery_jax.networks.sources.copies import Copies
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.sources.ladder import Ladder
+from lottery_jax.networks.sources.redundant import Redundant
 from lottery_jax.networks.target import Target
 from lottery_jax.sampler import Sampler, draw_host
 from lottery_jax.tickets.ticket import Ticket
@@ -30,11 +31,15 @@ Draws = Callable[[int], list[Candidates]]
 
 @dataclasses.dataclass(frozen=True)
 class Drawn:
-    """The candidates of a target tensor; `each` of its weights, neighbours, are drawn again together."""
+    """The candidates of a target tensor; `each` of its weights, neighbours, are drawn again together.
+
+    copies: neighbours among the problems that are for one target weight.
+    """
 
     name: str
     draws: Draws
     each: int = 1
+    copies: int = 1
 
 
 def draws_of(ticket: Ticket) -> Iterator[Drawn]:
@@ -44,6 +49,9 @@ def draws_of(ticket: Ticket) -> Iterator[Drawn]:
         if isinstance(source, Gadget):
             yield from _gadget(ticket, path, source, stream)
             stream += 2
+        elif isinstance(source, Redundant):
+            yield from _redundant(ticket, path, source, stream)
+            stream += 1
         elif isinstance(source, Ladder):
             yield from _ladder(ticket, path, source, stream)
             stream += 2 + source.rungs
@@ -69,9 +77,28 @@ def _copies(ticket: Ticket, name: str, source: Copies, sampler: Sampler, stream:
     return Drawn(name, draws, each)
 
 
+def _redundant(ticket: Ticket, path: str, source: Redundant, stream: int) -> Iterator[Drawn]:
+    """The theorem's matrix [inputs * copies, places, outputs * copies] in full; constants are its last rows."""
+    of, given, copies = source.of, source.copies_in, source.copies_out
+    own, places = of.inputs // of.groups, math.prod(of.places)
+
+    def draws(attempt: int, name: str) -> list[Candidates]:
+        shape = (own * places + of.bias, given * of.outputs * copies)
+        flat = draw_host(source.sampler, seed=ticket.seed, stream=stream + STRIDE * attempt, shape=shape).reshape(-1)
+        split = own * given * places * of.outputs * copies
+        weight = flat[:split].reshape(own, given, places, of.outputs, copies).transpose(3, 0, 2, 4, 1)
+        bias = flat[split:].reshape(given, -1).T
+        rows = (weight if name == "weight" else bias).reshape(-1, given).astype(np.float64)
+        scale = source.gain * (source.constant if name == "bias" else 1)
+        return [(scale * rows, np.broadcast_to(np.arange(given), rows.shape))]
+
+    for name in of.tensors():
+        yield Drawn(child_path(path, name), functools.partial(draws, name=name), copies=copies)
+
+
 def _gadget(ticket: Ticket, path: str, source: Gadget, stream: int) -> Iterator[Drawn]:
     """The first matrix is on one stream, the second on the next; both are the theorem's, in full."""
-    of, units = source.of, source.units
+    of, units, copies = source.of, source.units, source.rows_each
     candidates, own, places = units // (1 + source.relu), of.inputs // of.groups, math.prod(of.places)
     given = ticket.network.given_to(path)
     assert given is not None
@@ -82,16 +109,17 @@ def _gadget(ticket: Ticket, path: str, source: Gadget, stream: int) -> Iterator[
     inputs = np.broadcast_to(inputs, (of.outputs, own, places)).reshape(-1)
 
     def second(attempt: int) -> dict[str, np.ndarray]:
-        """The second random weights of every target weight, [P, units]."""
-        size = (own * places + of.bias) * units * of.outputs
+        """The second random weights of every copy of every target weight, [P, units]."""
+        outputs = of.outputs * copies
+        size = (own * places + of.bias) * units * outputs
         flat = draw_host(source.second, seed=ticket.seed, stream=stream + 1 + STRIDE * attempt, shape=(size,))
-        split = own * places * units * of.outputs
-        weight = flat[:split].reshape(own, units, places, of.outputs).transpose(3, 0, 2, 1).reshape(-1, units)
-        return {"weight": weight, "bias": flat[split:].reshape(-1, of.outputs).T}
+        split = own * places * units * outputs
+        weight = flat[:split].reshape(own, units, places, of.outputs, copies).transpose(3, 0, 2, 4, 1)
+        return {"weight": weight.reshape(-1, units), "bias": flat[split:].reshape(-1, outputs).T}
 
     def draws(attempt: int, name: str) -> list[Candidates]:
         v = second(attempt)[name].astype(np.float64)
-        feeding = inputs if name == "weight" else np.full(of.outputs, of.inputs)
+        feeding = np.repeat(inputs if name == "weight" else np.full(of.outputs, of.inputs), copies)
         found = []
         for sign in (1, -1) if both and name == "weight" else (1,):
             # The first n units of the sign; units beyond those that there are count as nothing.
@@ -105,7 +133,7 @@ def _gadget(ticket: Ticket, path: str, source: Gadget, stream: int) -> Iterator[
         return found
 
     for name in of.tensors():
-        yield Drawn(child_path(path, name), functools.partial(draws, name=name))
+        yield Drawn(child_path(path, name), functools.partial(draws, name=name), copies=copies)
 
 
 def _ladder(ticket: Ticket, path: str, source: Ladder, stream: int) -> Iterator[Drawn]:
@@ -153,7 +181,7 @@ def _edges(ticket: Ticket, name: str, source: Gadget, both: bool, stream: int) -
 
     def weak(edges: np.ndarray) -> np.ndarray:
         signs = np.array([[True] * total, [both] * inputs + [False] * bias])  # the constant 1 has one sign
-        if ticket.header.settings["construction"] in ("pensia", "otsuka"):
+        if ticket.header.settings["construction"] in ("pensia", "otsuka", "burkholz"):
             # Each sign's units reach less than half of what is to be expected of n of them.
             speaking = edges if source.relu else np.abs(edges)
             reach = np.stack([np.maximum(speaking, 0).sum(1), np.maximum(-speaking, 0).sum(1)])
@@ -202,7 +230,7 @@ def check_against_all_subsets(ticket: Ticket, target: Target, objective: str) ->
     tolerance, again = ticket.header.tolerance, 0
     assert tolerance is not None
     for found in draws_of(ticket):
-        wanted = target.array(found.name).astype(np.float64).reshape(-1)
+        wanted = np.repeat(target.array(found.name).astype(np.float64).reshape(-1), found.copies)
         mask = ticket.mask(found.name).reshape(len(wanted), -1)
         attempts = np.zeros(len(wanted) // found.each, np.int64)
         rows = ticket.redraws(found.name)

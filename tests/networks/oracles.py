@@ -202,7 +202,7 @@ def redundant(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
     found = []
     for copy in range(node.copies_out):
         weight = own["weight"][..., copy, :]
-        bias = own["bias"][:, copy].sum(-1) if node.of.bias else 0.0
+        bias = node.constant * own["bias"][:, copy].sum(-1) if node.of.bias else 0.0
         found.append(bias + sum(multiplied(node.of, one, weight[..., place], 0.0) for place, one in enumerate(inputs)))
     return node.gain * np.stack(found, -1).reshape(*found[0].shape[:-1], -1)
 

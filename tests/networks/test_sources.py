@@ -279,6 +279,7 @@ def test_gates_keep_what_they_say() -> None:
         (lambda: Redundant(Dense(3, 2), 0, 1, U), "copies of a neuron are counted from 1, not 0"),
         (lambda: Redundant(Dense(3, 2), 1, 0, U), "copies of a neuron are counted from 1, not 0"),
         (lambda: Redundant(Dense(3, 2), 4, 4, U, gain=0.1), "gain must be a float32"),
+        (lambda: Redundant(Dense(3, 2), 4, 4, U, constant=math.inf), "gain must be a float32"),
         (lambda: Redundant(Dense(3, 2), 4, 4, U, apart=0), "cannot be 0 numbers apart"),
         (lambda: Redundant(Dense(3, 2), 4, 4, U, apart=2), "3 inputs in 1 groups cannot be 2 numbers apart"),
         (lambda: Redundant(Conv(4, 4, (1, 1), groups=4), 4, 4, U, apart=2), "4 groups cannot be 2 numbers apart"),

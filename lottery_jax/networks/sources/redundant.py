@@ -5,9 +5,10 @@ are candidates for one target weight, as they are: no products, and no signs of 
 target layer, after any activation. The copies of its outputs each have random weights and a subset of their own. Only
 the first layer, whose inputs exist once, takes two random ones, a gadget.
 
-The published constant units are there too: a bias is a sum of random weights on the constant 1, as many of them for
-each copy as copies of an input. The constant is given to every layer, as everywhere in this package, so that no rows of
-a layer in front make it.
+The published constant units are there too: a bias is a sum of random weights on a constant, as many of them for each
+copy as copies of an input. The constant is given to every layer, as everywhere in this package, so that no rows of a
+layer in front make it. It need not be 1: a neuron may be any constant, and where biases are larger than weights (folded
+batch normalisations make them ten times larger), one gain for both would leave large random weights that cancel.
 """
 
 import dataclasses
@@ -32,7 +33,7 @@ class Redundant(Source):
 
     Masks: `weight` [*shape of the tensor, copies_out, copies_in] and `bias` [O, copies_out, copies_in]. Weights are
     drawn at their positions in the theorem's matrix [I * copies_in, places, O * copies_out]. apart: how far the copies
-    of an input are apart in what is given, as `Spec` says.
+    of an input are apart in what is given, as `Spec` says. constant: what biases are the weights of.
 
     >>> from lottery_jax.networks.layers.dense import Dense
     >>> layer = Redundant(Dense(3, 2, bias=True), 15, 15, Sampler.uniform(-1, 1))
@@ -48,10 +49,12 @@ class Redundant(Source):
     sampler: Sampler
     apart: int = 1
     gain: float = 1.0
+    constant: float = 1.0
     kind: ClassVar[str] = "redundant"
 
     def __post_init__(self) -> None:
         check_gain(self.gain)
+        check_gain(self.constant)
         _check_copies(self.copies_in)
         _check_copies(self.copies_out)
         if self.apart < 1 or (self.apart > 1 and (self.of.inputs % self.apart or self.of.groups > 1)):
@@ -92,7 +95,7 @@ class Redundant(Source):
     def coefficients(
         self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, edges: Mapping[str, np.ndarray]
     ) -> float:
-        return self.gain
+        return self.gain * self.constant if name == "bias" else self.gain
 
     def computed(self, name: str, made: np.ndarray, kept: Callable[[], np.ndarray]) -> np.ndarray:
         # Which copies of an input are kept shows in the output, if only by the errors of their weights.
@@ -116,7 +119,7 @@ class MaskedRedundant(MaskedModule):
     def __call__(self, x: jax.Array) -> jax.Array:
         kept = {"weight": self.source.beside(self.masked("weight"))}
         if self.source.of.bias:
-            kept["bias"] = self.masked("bias").sum(-1).reshape(-1)
+            kept["bias"] = self.source.constant * self.masked("bias").sum(-1).reshape(-1)
         return self.scaled(self.source.wide.module(Weights(kept))(x))  # type: ignore[operator]
 
 
