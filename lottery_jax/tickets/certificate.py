@@ -109,7 +109,7 @@ def certify(
             raise
         raise TicketError(f"the ticket is not valid: {error}") from error
     found = dataclasses.replace(found, target_sha256=digest, own_target=target is None, tolerance=asked)
-    reasons = [] if target is None else _differences(ticket, target)
+    reasons = _not_random(ticket) or ([] if target is None else _differences(ticket, target))
     if reasons:
         return dataclasses.replace(found, outcome="broken", reasons=tuple(reasons))
     if asked == 0:
@@ -162,6 +162,15 @@ def _counted(ticket: Ticket) -> Certificate:
         kept_budget=ticket.header.kept_budget,
         trained=bool(network.trained),
     )
+
+
+def _not_random(ticket: Ticket) -> list[str]:
+    """Layers that would be approximated by nothing: residuals are those of random leaves."""
+    stored = sorted(ticket.network.affine)
+    if stored:
+        more = f" and {len(stored) - 3:,} more" if len(stored) > 3 else ""
+        return [f"the weights of {', '.join(map(repr, stored[:3]))}{more} are stored in it, not made of random ones"]
+    return [] if ticket.network.sources else ["no weight of its network is random"]
 
 
 def _differences(ticket: Ticket, target: Target) -> list[str]:

@@ -150,6 +150,26 @@ def test_ratios_as_gains_with_all_masks_one(tmp_path: Path) -> None:
     assert outcome(tmp_path / "plain", target=target) == "broken"
 
 
+@pytest.mark.parametrize("layers", [("fc2",), ("fc1", "fc2")])
+def test_a_layer_that_is_stored_is_not_left_out(
+    layers: tuple[str, ...], honest: dict[str, Path], tmp_path: Path
+) -> None:
+    """The hole as it was: a layer that is no random leaf, of any weights, even the target's, was not looked at."""
+    for weights in ("zeros", "the target's"):
+        header, tensors = read(honest["pensia"])
+        for pair in header["network"]["root"]["nodes"]:
+            if pair[0] in layers:
+                pair[1] = pair[1]["of"]
+        for name in [name for name in tensors if name.split(".")[1] in layers and not name.startswith("target")]:
+            del tensors[name]
+        for name, value in TARGET.arrays().items():
+            if name.split(".")[0] in layers:
+                tensors[f"stored.{name}"] = np.zeros_like(value) if weights == "zeros" else value
+        path = forge(tmp_path / "forged", resourced(header), tensors)
+        for options in ({}, {"target": TARGET}):
+            assert outcome(path, **options) in ("broken", "refused")
+
+
 def test_a_ticket_for_another_target_is_broken_and_its_own_word_is_called_that(tmp_path: Path) -> None:
     other = small_target(biases=True, seed=1)
     approximate(other, seed=0, candidates=9, tolerance=TOLERANCE).save(tmp_path / "ticket")
