@@ -33,7 +33,7 @@ from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.sources.redundant import Redundant, RedundantGadget
 from lottery_jax.networks.target import Target
 
-REACH = 0.2
+REACH_EACH = 0.2
 """The largest scaled target weight for each candidate: those of its sign sum to 0.25 on average."""
 INSTEAD = "use pensia, which takes every architecture"
 
@@ -68,7 +68,7 @@ class Burkholz(Pensia):
         if given.copies == 1:
             fields = {field.name: getattr(gadget, field.name) for field in dataclasses.fields(gadget)}
             return RedundantGadget(**fields, copies=copies)
-        gains = {name: gain_for(target, path, (name,), {name: REACH * self.candidates}) for name in of.tensors()}
+        gains = {name: gain_for(target, path, (name,), {name: REACH_EACH * self.candidates}) for name in of.tensors()}
         gain = gains["weight"]
         constant = min(max(float(np.float32(gains.get("bias", gain) / gain)), LEAST), LARGEST)
         return Redundant(gadget.of, given.copies, copies, self.sampler, given.apart, gain, constant)
