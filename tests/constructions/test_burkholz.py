@@ -93,7 +93,7 @@ def test_any_activation(activation: Plain) -> None:
     """Where others split signs, a sum over copies does not care: outputs follow the target on inputs of any sign."""
     dense = (("fc1", Dense(5, 4, bias=True)), ("a", activation), ("fc2", Dense(4, 4, bias=True)), ("b", activation))
     target = chain(*dense, ("fc3", Dense(4, 3)), given=Spec((5,)))
-    ticket = ticket_of(target, 0.02, 10)
+    ticket = ticket_of(target, 0.004, 12)
     found = certify(ticket, target=target)
     assert found.holds and found.within_tolerance == found.target_weights == target.weights
     x = np.random.default_rng(1).uniform(-1, 1, (16, 5)).astype(np.float32)
