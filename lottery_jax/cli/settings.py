@@ -40,9 +40,9 @@ class Compare(TaskOptions):
 
     methods: tuple[str, ...] = ()
     """Methods to run (docs/methods.md): dense; a construction (pensia, scalar, scalar-shared; also with -smallest;
-    kumar, for quantised targets; otsuka, for attention; natale, malach, orseau, binary); a learned mask (edge-popup,
-    iterand, supermask, supermask-rescaled, gem-miner, hard-concrete; each with -gadget, -wide or -plain;
-    edge-popup-from-pensia; biprop, signed-supermask,
+    kumar, for quantised targets; otsuka, for attention; dacunha, burkholz and ferbach, for networks of their kinds;
+    natale, malach, orseau, binary); a learned mask (edge-popup, iterand, supermask, supermask-rescaled, gem-miner,
+    hard-concrete; each with -gadget, -wide or -plain; edge-popup-from-pensia; biprop, signed-supermask,
     multi-bit-supermask, evolution); a trained ticket (magnitude, iterative-magnitude, magnitude-reinit, snip, grasp,
     synflow, random-at-start, smart-ratio, pruning-from-scratch, and magnitude-supermask, whose weights stay random);
     random; or a class of your own, FILE.py:CLASS. If left out: dense, pensia, pensia-smallest, edge-popup-gadget,
