@@ -158,6 +158,17 @@ def test_tickets_of_constructions_are_verified(name, module, monkeypatch, tmp_pa
         assert (row["approximated_weights"] > row["target_weights"]) == (row["construction"] == "otsuka")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lenet5-mnist", "lenet-300-100-mnist", "conv2-cifar10", "resnet20-cifar10"])
+def test_tickets_of_other_architectures_are_verified(name, module, monkeypatch, tmp_path):
+    bench, out = module("bench_constructions"), tmp_path / "constructions.json"
+    monkeypatch.setattr(sys, "argv", ["bench", "--rows", name, "--quick", "--out", str(out)])
+    bench.main()
+    for row in json.loads(out.read_text())["rows"]:
+        assert row["outcome"] == "holds" and row["worst_residual"] <= row["tolerance"]
+        assert 0 < row["worst_of_largest"] < 10
+
+
 def test_rows_are_added_to_an_earlier_run(module, tmp_path):
     bench, path = module("bench_constructions"), tmp_path / "constructions.json"
     before = {"device": "cpu", "versions": {}, "rows": [{"row": name, "accuracy": 0.5} for name in bench.ROWS]}
