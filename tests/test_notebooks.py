@@ -10,8 +10,11 @@ from nbclient import NotebookClient
 SHOWN = {
     "one_weight_to_whole_network": (3, "4,736 of 4,736 target weights within 0.01"),
     "learned_versus_provable": (2, "iterative-magnitude, keep 0.05"),
+    "theorems_side_by_side": (2, "otsuka: holds"),
+    "phase_diagrams": (2, "no fewer than 54 hidden units"),
 }
 """Pictures, and words that are printed."""
+SLOW = ("learned_versus_provable", "theorems_side_by_side", "phase_diagrams")
 NOTEBOOKS = sorted(Path(__file__).parent.parent.glob("notebooks/*.ipynb"))
 
 
@@ -19,7 +22,7 @@ NOTEBOOKS = sorted(Path(__file__).parent.parent.glob("notebooks/*.ipynb"))
 @pytest.mark.parametrize(
     "path",
     [
-        pytest.param(path, id=path.stem, marks=pytest.mark.slow if path.stem == "learned_versus_provable" else ())
+        pytest.param(path, id=path.stem, marks=pytest.mark.slow if path.stem in SLOW else ())
         for path in NOTEBOOKS
     ],
 )

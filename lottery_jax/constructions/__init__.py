@@ -4,6 +4,9 @@ from lottery_jax.constructions.approximate import approximate
 from lottery_jax.constructions.base import Branch, Construction, Plan
 from lottery_jax.constructions.binary import Binary
 from lottery_jax.constructions.budget.budget import Budget
+from lottery_jax.constructions.burkholz import Burkholz
+from lottery_jax.constructions.dacunha import DaCunha
+from lottery_jax.constructions.ferbach import Ferbach
 from lottery_jax.constructions.job import Job, plan_job
 from lottery_jax.constructions.kumar import Kumar
 from lottery_jax.constructions.malach import Malach
@@ -21,7 +24,10 @@ __all__ = [
     "Binary",
     "Branch",
     "Budget",
+    "Burkholz",
     "Construction",
+    "DaCunha",
+    "Ferbach",
     "Job",
     "Kumar",
     "Malach",
