@@ -181,7 +181,7 @@ def _edges(ticket: Ticket, name: str, source: Gadget, both: bool, stream: int) -
 
     def weak(edges: np.ndarray) -> np.ndarray:
         signs = np.array([[True] * total, [both] * inputs + [False] * bias])  # the constant 1 has one sign
-        if ticket.header.settings["construction"] in ("pensia", "otsuka", "burkholz"):
+        if ticket.header.settings["construction"] in ("pensia", "dacunha", "ferbach", "otsuka", "burkholz"):
             # Each sign's units reach less than half of what is to be expected of n of them.
             speaking = edges if source.relu else np.abs(edges)
             reach = np.stack([np.maximum(speaking, 0).sum(1), np.maximum(-speaking, 0).sum(1)])

@@ -58,10 +58,11 @@ class Budget(Goal):
         }
 
     def check(self, construction: Construction) -> None:
-        if len(construction.objectives) == 1:
+        if construction.exact or len(construction.objectives) == 1:
+            why = "meets every weight exactly" if construction.exact else "says itself which subset is taken"
             raise InputError(
-                f"{construction.name} says itself which subset is taken, which leaves nothing to spend a budget on; use"
-                " pensia, scalar or scalar-shared"
+                f"{construction.name} {why}, which leaves nothing to spend a budget on; use pensia, scalar or"
+                " scalar-shared"
             )
         if (self.kept is None) == (self.error is None):
             raise InputError(
