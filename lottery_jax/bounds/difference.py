@@ -18,6 +18,7 @@ from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.layers.normalize import Normalize
 from lottery_jax.networks.layers.pooling import AveragePool, GlobalPool, MaxPool
 from lottery_jax.networks.layers.reshape import Flatten, Tokens
+from lottery_jax.networks.layers.rotation_conv import RotationConv
 from lottery_jax.networks.node import Node
 
 
@@ -37,7 +38,7 @@ class Pair:
 class Layer:
     """A layer of both networks: the target's weight and bias, and the ticket's for inputs of each sign [signs, ...]."""
 
-    of: Dense | Conv
+    of: Dense | Conv | RotationConv
     weight: np.ndarray
     bias: np.ndarray
     made: np.ndarray
@@ -51,12 +52,21 @@ class Layer:
 
     def error(self, given: Pair) -> Box:
         """(the ticket's weights - the target's) times the ticket's input, and the same of biases."""
-        signs = (_positive(given.g), _negative(given.g)) if len(self.made) > 1 else (given.g,)
         change = self.made_bias - self.bias
-        total = Box(change, change)
-        for made, part in zip(self.made, signs, strict=True):
+        total = Box(change, change).wider(SLACK * (np.abs(self.made_bias) + np.abs(self.bias)))
+        if len(self.made) == 1:
+            return total + self._times(self.made[0] - self.weight, given.g, self.made[0])
+        for made, part in zip(self.made, (_positive(given.g), _negative(given.g)), strict=True):
             total = total + self._times(made - self.weight, part, made)
-        return total
+        # An input has one sign at a time: the sum over both counts it twice where it may have either.
+        return total.meet(self.at_most(np.abs(self.made - self.weight).max(0), np.abs(change), given))
+
+    def at_most(self, residual: np.ndarray, of_bias: np.ndarray, given: Pair) -> Box:
+        """Residuals of these sizes, whatever their signs, times the ticket's input."""
+        inputs = given.g.largest[None]
+        spread = linear_map(self.of, residual)(inputs)[0] + of_bias
+        slack = linear_map(self.of, 2 * np.abs(self.weight) + residual)(inputs)[0] + 2 * np.abs(self.bias) + of_bias
+        return Box(-spread, spread).wider(SLACK * slack)
 
     def _times(self, weight: np.ndarray, given: Box, made: np.ndarray | None = None) -> Box:
         """Weights times an interval; what the weights were summed from is rounded, too, where they were made."""
@@ -67,12 +77,23 @@ class Layer:
         return Box(centre - spread, centre + spread).wider(slack)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Promised(Layer):
+    """A layer of any ticket whose weights are all within a tolerance: `made` is not looked at."""
+
+    tolerance: float
+
+    def error(self, given: Pair) -> Box:
+        of_bias = np.full_like(self.bias, self.tolerance if self.of.bias else 0.0)
+        return self.at_most(np.full_like(self.weight, self.tolerance), of_bias, given)
+
+
 @functools.singledispatch
 def through(node: Node, given: Pair) -> Pair:
     """What comes out of a node without weights; raises `InputError` where no bound is known."""
     raise InputError(
-        f"there is no bound of the output through a node {node.kind!r}; it is there for dense layers, convolutions,"
-        " ReLU, LeakyReLU, tanh, sigmoid, pooling and residual blocks"
+        f"there is no bound of the output through {node.kind!r}; it is there for dense layers, convolutions (of"
+        " rotations, too), ReLU, LeakyReLU, tanh, sigmoid, pooling and residual blocks"
     )
 
 
@@ -112,7 +133,9 @@ def slopes(node: Activation, values: Box) -> Box:
     if isinstance(node, Relu | LeakyRelu):
         least = np.float64(node.slope) if isinstance(node, LeakyRelu) else least
         if not 0 <= least <= 1:
-            raise InputError(f"there is no bound of the output through a LeakyReLU of slope {least}; from 0 to 1 it is")
+            raise InputError(
+                f"there is no bound of the output through a LeakyReLU of slope {least:g}; from 0 to 1 it is"
+            )
         return Box(np.where(values.low >= 0, most, least), np.where(values.high <= 0, least, most))
     if isinstance(node, Tanh | Sigmoid):
         near = np.where(

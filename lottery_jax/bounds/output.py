@@ -3,24 +3,38 @@
 Two of them, by intervals and by linear bounds, in float64 rounded outwards; the smaller one counts, output by output.
 It is about the weights that a ticket makes in exact arithmetic; that its float32 network computes them is what `verify`
 checks. Hidden layers of up to 1,024 units get linear bounds of their own first, which makes all after them tighter.
+
+Beside them what the theorems alone promise, before there is a ticket: the same intervals where nothing is known of a
+weight but that it is within the tolerance, so that every layer adds the tolerance times the sum of its inputs' sizes to
+the error that it multiplies. It is larger than the ticket's own by what its residuals cancel, and by how much smaller
+they are.
+
+Where this does not go. Attention: softmax of a product of what goes in with itself is neither linear nor monotone, and
+the papers' own argument (Otsuka et al. 2025) needs bounds of norms. LayerNorm: its slope is 1 / the spread of what goes
+in, without a bound where that may be 0. GELU: it falls somewhere. Copies of every neuron: their weights differ, so that
+each of them has a difference of its own. A model whose graph is unknown. All of them are refused, and the layer named.
 """
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
-from lottery_jax.bounds.difference import Layer, Pair, through
+from lottery_jax.bounds.difference import Layer, Pair, Promised, through
 from lottery_jax.bounds.interval import Box
 from lottery_jax.bounds.linear import Coefficients, Step, back
 from lottery_jax.errors import InputError
+from lottery_jax.networks.fold import folded
 from lottery_jax.networks.layers.chain import Chain
 from lottery_jax.networks.layers.conv import Conv
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.layers.residual import Residual
+from lottery_jax.networks.layers.rotation_conv import RotationConv
 from lottery_jax.networks.merge import as_in
 from lottery_jax.networks.node import Node, child_path
 from lottery_jax.networks.target import Target
 from lottery_jax.tickets.effective import effective_weights
+from lottery_jax.tickets.header import check_tolerance
 from lottery_jax.tickets.ticket import Ticket
 
 _REFINED = 1024
@@ -29,12 +43,17 @@ _AT_ONCE = 256  # rows of coefficients
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class OutputBound:
-    """Largest |g - f| of each output [C] on inputs from `low` to `high`: by intervals, by linear bounds."""
+    """Largest |g - f| of each output [C] on inputs from `low` to `high`: by intervals, by linear bounds.
+
+    promised: the same of any ticket whose weights are within the tolerance, residuals unseen; None where no tolerance
+    is promised.
+    """
 
     low: float
     high: float
     interval: np.ndarray
     linear: np.ndarray
+    promised: np.ndarray | None = None
 
     @property
     def smaller(self) -> np.ndarray:
@@ -47,43 +66,81 @@ class OutputBound:
         return float(self.smaller.max())
 
 
-def bound_output(ticket: Ticket, target: Target, *, low: float = 0.0, high: float = 1.0) -> OutputBound:
+def bound_output(
+    ticket: Ticket, target: Target, *, low: float = 0.0, high: float = 1.0, tolerance: float | None = None
+) -> OutputBound:
     """How far a ticket's network can be from its target on inputs of [low, high]; raises `InputError`.
 
     Through dense layers, convolutions, ReLU, LeakyReLU, tanh, sigmoid, pooling and residual blocks; not through
-    attention. A ticket for inputs that are never negative has no bound on others.
+    attention. A ticket for inputs that are never negative has no bound on others. tolerance: of each weight, for what
+    is promised, if not the ticket's.
     """
     given = ticket.network.given
-    if given is None or not (np.isfinite([low, high]).all() and low <= high):
-        raise InputError(f"the box is [{low}, {high}]; give two finite numbers, and a ticket of a network")
+    if given is None:
+        raise InputError(
+            "outputs are bounded of a network with a graph, and this ticket's is unknown; give another one"
+        )
     if given.nonnegative and low < 0:
         raise InputError(
             f"the ticket is for inputs that are never negative, and the box begins at {low}; give 0 or more"
         )
-    if any(source.rows_each > 1 for source in ticket.network.sources.values()):
+    copied = [path for path, source in ticket.network.sources.items() if source.rows_each > 1]
+    if copied:
         raise InputError(
-            "outputs are not bounded where every neuron exists several times; use a ticket of another construction"
+            "outputs are not bounded where every neuron exists several times, as behind the layer"
+            f" {copied[0]!r}; use a ticket of another construction"
         )
-    walk = _Walk(as_in(target, ticket.network), effective_weights(ticket), ticket)
-    box = Box(np.full(given.shape, np.float64(low)), np.full(given.shape, np.float64(high)))
-    zero = np.zeros(given.shape)
-    begun = Pair(box, Box(zero, zero))
-    root = ticket.network.target.root
+    whole = as_in(target, ticket.network)
+    if whole.network.root != ticket.network.target.root:
+        raise InputError("the ticket is for a network of other layers than this target; give the target it was made of")
+    made = effective_weights(ticket)
+    stored = sorted(set(whole.network.approximated) - set(made))
+    if stored:
+        raise InputError(f"outputs are bounded of tickets whose weights are all random, and {stored[0]!r} is stored")
+    walk, begun = _Walk(whole, made), _begun(whole, low, high)
+    root = whole.network.root
     coarse = walk.steps(root, "", begun, refine=False)
     fine = walk.steps(root, "", begun, refine=True)
     out = fine[-1].out if fine else begun
     tight = _refined(fine, begun, out)
-    by_interval = coarse[-1].out.difference.largest if coarse else zero
-    return OutputBound(low, high, by_interval, tight.difference.largest)
+    by_interval = coarse[-1].out.difference.largest if coarse else begun.difference.largest
+    asked = ticket.header.tolerance if tolerance is None else tolerance
+    promised = None if asked is None else promised_output(whole, asked, low=low, high=high)
+    return OutputBound(low, high, by_interval, tight.difference.largest, promised)
+
+
+def promised_output(target: Target, tolerance: float, *, low: float = 0.0, high: float = 1.0) -> np.ndarray:
+    """How far each output [C] of any ticket within a tolerance of every weight can be from the target's, before one is.
+
+    By intervals, on inputs of [low, high]; raises `InputError` where `bound_output` does.
+
+    >>> from lottery_jax.networks.zoo.mlp import mlp_target
+    >>> target = mlp_target([np.array([[0.5, -0.5]], np.float32)])
+    >>> promised_output(target, 0.01).round(9).tolist()
+    [0.02]
+    """
+    tolerance, whole = check_tolerance(float(tolerance), zero=True), folded(target)
+    begun = _begun(whole, low, high)
+    steps = _Walk(whole, tolerance).steps(whole.network.root, "", begun, refine=False)
+    return steps[-1].out.difference.largest
+
+
+def _begun(target: Target, low: float, high: float) -> Pair:
+    """What both networks are given: any input of the box."""
+    given = target.network.given
+    if given is None or not (np.isfinite([low, high]).all() and low <= high):
+        raise InputError(f"the box is [{low}, {high}]; give two finite numbers, and a network whose graph is known")
+    box = Box(np.full(given.shape, np.float64(low)), np.full(given.shape, np.float64(high)))
+    zero = np.zeros(given.shape)
+    return Pair(box, Box(zero, zero))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Walk:
-    """Through both networks at once."""
+    """Through both networks at once; made: a ticket's weights, or the tolerance that is all that is known of them."""
 
     target: Target
-    made: dict[str, np.ndarray]
-    ticket: Ticket
+    made: Mapping[str, np.ndarray] | float
 
     def steps(self, node: Node, path: str, given: Pair, *, refine: bool) -> list[Step]:
         """The layers of a node, one after the other, with what goes in and comes out."""
@@ -103,19 +160,23 @@ class _Walk:
             ends = [part[-1].out if part else given for part in (body, other)]
             out = Pair(ends[0].f + ends[1].f, ends[0].difference + ends[1].difference)
             return [Step(node, given, out, (tuple(body), tuple(other)))]
-        if isinstance(node, Dense | Conv):
+        if isinstance(node, Dense | Conv | RotationConv):
             layer = self._layer(node, path)
             return [Step(layer, given, layer.through(given))]
-        return [Step(node, given, through(node, given))]
+        try:
+            return [Step(node, given, through(node, given))]
+        except InputError as error:
+            raise InputError(f"at the layer {path!r} {error}") from None
 
-    def _layer(self, of: Dense | Conv, path: str) -> Layer:
+    def _layer(self, of: Dense | Conv | RotationConv, path: str) -> Layer:
         names = {own: child_path(path, own) for own in of.tensors()}
+        weight = self.target.array(names["weight"]).astype(np.float64)
         none = np.zeros((1, of.outputs))
         bias = self.target.array(names["bias"]).astype(np.float64) if of.bias else none[0]
+        if not isinstance(self.made, Mapping):
+            return Promised(of, weight, bias, weight[None], bias, self.made)
         made = self.made[names["bias"]] if of.bias else none
-        return Layer(
-            of, self.target.array(names["weight"]).astype(np.float64), bias, self.made[names["weight"]], made[0]
-        )
+        return Layer(of, weight, bias, self.made[names["weight"]], made[0])
 
 
 def _refined(steps: list[Step], given: Pair, out: Pair) -> Pair:

@@ -88,6 +88,11 @@ def sentences(found: dict[str, Any]) -> list[str]:
             f" {found['output_bound_by_lines']:.3g}); a search for the worst input found"
             f" {found['output_searched']:.3g}."
         )
+        if found["output_promised"] is not None:
+            lines.append(
+                f"Of every ticket within {found['tolerance']:g} of each weight, whatever its residuals, it could be"
+                f" said before: at most {found['output_promised']:.3g}."
+            )
     target = f"the target {found['target_sha256'][:16]}..."
     if found["own_target"]:
         target += ", which is the ticket's own word"

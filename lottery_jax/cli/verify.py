@@ -1,5 +1,6 @@
 """`lottery-jax verify`: check a ticket file with nothing but its seed and its bits."""
 
+import math
 from typing import Any, TextIO
 
 from lottery_jax.bounds import attack, bound_output
@@ -30,17 +31,19 @@ def run_verify(command: Verify, results: TextIO) -> int:
         wanted = target or ticket.target
         if command.box is not None and certificate.outcome == "holds" and wanted is not None:
             shown.part("bounding the output")
-            found |= _outputs(ticket, wanted, *command.box)
+            found |= _outputs(ticket, wanted, *command.box, tolerance=certificate.tolerance)
     return show(found, results, as_json=command.json)
 
 
-def _outputs(ticket: Ticket, target: Target, low: float, high: float) -> dict[str, Any]:
+def _outputs(ticket: Ticket, target: Target, low: float, high: float, *, tolerance: float | None) -> dict[str, Any]:
     """How far outputs can be from the target's on a box, and how far they were found to be."""
-    bound = bound_output(ticket, target, low=low, high=high)
+    bound = bound_output(ticket, target, low=low, high=high, tolerance=tolerance)
+    promised = math.inf if bound.promised is None else float(bound.promised.max())
     return {
         "box": [low, high],
         "output_bound": bound.largest,
         "output_bound_by_intervals": float(bound.interval.max()),
         "output_bound_by_lines": float(bound.linear.max()),
+        "output_promised": promised if math.isfinite(promised) else None,
         "output_searched": attack(ticket, target, low=low, high=high),
     }

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lottery_jax.bounds import attack, bound_output
-from lottery_jax.bounds.difference import Pair, through
+from lottery_jax.bounds import attack, bound_output, promised_output
 from lottery_jax.bounds.interval import Box, times
 from lottery_jax.errors import InputError
+from lottery_jax.networks.fold import folded
 from lottery_jax.networks.layers.activations import Gelu, LeakyRelu, Relu, Sigmoid, Tanh
+from lottery_jax.networks.layers.attention import Attention
 from lottery_jax.networks.layers.chain import Chain
 from lottery_jax.networks.layers.conv import Conv
 from lottery_jax.networks.layers.dense import Dense
@@ -21,6 +22,7 @@ from lottery_jax.networks.layers.normalize import Normalize
 from lottery_jax.networks.layers.pooling import AveragePool, GlobalPool, MaxPool
 from lottery_jax.networks.layers.reshape import Flatten
 from lottery_jax.networks.layers.residual import Residual
+from lottery_jax.networks.layers.rotation_conv import RotationConv
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Node, Spec
 from lottery_jax.networks.target import Target
@@ -30,7 +32,7 @@ from lottery_jax.tickets.effective import effective_weights
 from lottery_jax.tickets.probe import _exact
 from lottery_jax.tickets.ticket import Ticket
 from tests.comparison import tiny
-from tests.constructions.catalogue import random_target
+from tests.constructions.catalogue import NETWORKS, random_target
 from tests.constructions.test_catalogue import approximated
 
 
@@ -48,6 +50,10 @@ SHAPES: dict[str, Network] = {
         *(Spec((4, 4, 1)), Normalize((0.5,), (0.3,)), Conv(1, 2, (3, 3), padding=(1, 1)), Relu(), Residual(BODY)),
         *(MaxPool((2, 2)), Conv(2, 3, (2, 2), bias=True), Relu(), AveragePool((1, 1)), Flatten(), Dense(3, 2)),
     ),
+    "rotations": chain(
+        *(Spec((3, 3, 1)), RotationConv(1, 2, 2, padding=1, bias=True), Relu(), RotationConv(2, 2, 2, rotations=4)),
+        *(GlobalPool(), Dense(2, 2)),
+    ),
     "mean of places": chain(Spec((3, 3, 1), True), Conv(1, 3, (2, 2)), Relu(), GlobalPool()),
 }
 
@@ -56,6 +62,10 @@ def far(network: Network, seed: int = 0) -> tuple[Target, Ticket]:
     """A ticket of random masks, far from its target."""
     target = random_target(network, seed)
     return target, tiny.masked(target, 0.5, seed, promise=True)
+
+
+def whole(target: Target, name: str) -> np.ndarray:
+    return target.array(name).astype(np.float64)
 
 
 def near(name: str) -> Callable[[], tuple[Target, Ticket]]:
@@ -70,7 +80,7 @@ CASES: dict[str, Callable[[], tuple[Target, Ticket]]] = {
 }
 
 
-SLOW = {"pensia, residual", "convolutions", "pensia, nonnegative", "mean of places"}
+SLOW = {"pensia, residual", "convolutions", "pensia, nonnegative", "mean of places", "rotations"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in CASES])
@@ -88,6 +98,12 @@ def test_measured_is_at_most_searched_is_at_most_the_bound(name: str) -> None:
     found = attack(ticket, target, low=low, high=1.0, starts=8, steps=20, images=x[:8])
     assert measured[:8].max() <= found <= bound.largest
     assert 0 < bound.largest < 100 * found and (bound.linear <= bound.interval * (1 + 1e-9)).all()
+    # Of the worst residual alone, and of what is promised, more can be said only of the ticket itself.
+    wanted = folded(target)
+    worst = max(np.abs(value - whole(wanted, name)).max() for name, value in effective_weights(ticket).items())
+    alone = promised_output(target, worst, low=low, high=1.0)
+    assert bound.promised is not None and ticket.header.tolerance is not None and worst <= ticket.header.tolerance
+    assert (bound.interval <= alone * (1 + 1e-9)).all() and (alone <= bound.promised).all()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -116,17 +132,53 @@ def test_a_small_network_against_all_its_pieces(seed: int) -> None:
     assert attack(ticket, target, starts=16, steps=50) == pytest.approx(exact.max(), rel=1e-2)
 
 
+@pytest.mark.parametrize("low", [0.0, -0.5])
+def test_what_is_promised_is_reached_and_follows_by_hand(low: float) -> None:
+    """Positive weights and biases, all of them the tolerance too large: no ReLU is at 0, and nothing cancels."""
+    network = mlp((3, 4, 2), Spec((3,), low >= 0), bias=True)
+    random, eps = np.random.default_rng(0), 0.03
+    arrays = {name: random.uniform(0.1, 0.2, shape).astype(np.float32) for name, shape in network.tensors.items()}
+    arrays["fc1.bias"] += 1
+    target = Target(network, arrays)  # type: ignore[arg-type]
+    first, bias, second = (whole(target, name) for name in ("fc1.weight", "fc1.bias", "fc2.weight"))
+    error = eps * (3 + 1)  # each of three inputs is at most 1 in size, and the constant is 1
+    hidden = first.sum(1) + bias + error
+    by_hand = second.sum(1) * error + eps * (hidden.sum() + 1)
+    found = promised_output(target, eps, low=low)
+    assert found == pytest.approx(by_hand, rel=1e-9) and (found >= by_hand).all()
+    moved = {name: value.astype(np.float64) + eps for name, value in arrays.items()}
+    x = np.ones((1, 3))
+    theirs = {name: whole(target, name) for name in arrays}
+    assert np.abs(_exact(network, moved, x) - _exact(network, theirs, x))[0] == pytest.approx(found, rel=1e-9)
+
+
 def test_a_ticket_that_is_its_target_is_no_further_than_rounding() -> None:
     target, ticket = far(SHAPES["mlp"])
     same = {name: value[0].astype(np.float32) for name, value in effective_weights(ticket).items()}
     bound = bound_output(ticket, Target(target.network, same))  # type: ignore[arg-type]
     assert bound.largest < 1e-5  # what a float32 weight is rounded by
+    assert promised_output(target, 0).max() < 1e-9
+    assert bound_output(tiny.masked(target, 0.5, 0), target).promised is None  # of a ticket that promises nothing
 
 
 @pytest.mark.parametrize(
     ("make", "box", "message"),
     [
-        (lambda: far(chain(Spec((2,)), Dense(2, 2), Gelu())), (0.0, 1.0), "through 'gelu': it falls somewhere"),
+        (
+            lambda: far(chain(Spec((2,)), Dense(2, 2), Gelu())),
+            (0.0, 1.0),
+            "at the layer 'n1' there is no bound of the output through 'gelu': it falls somewhere",
+        ),
+        (
+            lambda: approximated("burkholz", "mlp, inputs never negative", "least-error"),
+            (0.0, 1.0),
+            "every neuron exists several times, as behind the layer 'fc1'",
+        ),
+        (
+            lambda: (random_target(mlp((4, 6, 6, 3), Spec((4,), True), bias=True)), far(SHAPES["mlp"])[1]),
+            (0.0, 1.0),
+            "for a network of other layers than this target",
+        ),
         (lambda: far(chain(Spec((2,)), Dense(2, 2), LeakyRelu(2.0))), (0.0, 1.0), "LeakyReLU of slope 2"),
         (lambda: far(SHAPES["mlp"]), (-1.0, 1.0), "never negative, and the box begins at -1.0; give 0 or more"),
         (lambda: far(SHAPES["mlp"]), (1.0, 0.0), r"the box is \[1.0, 0.0\]"),
@@ -139,10 +191,23 @@ def test_what_has_no_bound_is_refused(make, box: tuple[float, float], message: s
         bound_output(ticket, target, low=box[0], high=box[1])
 
 
-def test_attention_has_none() -> None:
-    zero = Box(np.zeros(3), np.zeros(3))
-    with pytest.raises(InputError, match="no bound of the output through a node 'layer_norm'"):
-        through(LayerNorm(3), Pair(zero, zero))
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (NETWORKS["transformer"](True), "at the layer 'pos_embed' there is no bound of the output through 'position"),
+        (
+            chain(Spec((3, 2)), Dense(2, 2), LayerNorm(2), Dense(2, 2)),
+            "at the layer 'n1' there is no bound of the output through 'layer_norm'",
+        ),
+        (
+            chain(Spec((3, 2)), Residual(Attention(1, Dense(2, 6), Dense(2, 2)))),
+            "at the layer 'n0' there is no bound of the output through 'attention'; it is there for dense layers",
+        ),
+    ],
+)
+def test_attention_and_what_normalises_have_none(network: Network, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        promised_output(random_target(network), 0.01)
 
 
 FINITE = st.floats(-1e3, 1e3)

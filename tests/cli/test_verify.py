@@ -135,6 +135,12 @@ def test_outputs_are_bounded_on_a_box(ticket: Path, capsys: pytest.CaptureFixtur
     found = answer(capsys, "verify", ticket, "--box", 0, 1)
     assert found["box"] == [0, 1] and 0 < found["output_searched"] <= found["output_bound"]
     assert found["output_bound"] <= min(found["output_bound_by_intervals"], found["output_bound_by_lines"])
+    assert found["output_bound_by_intervals"] <= found["output_promised"]
+    assert (
+        found["output_promised"]
+        < answer(capsys, "verify", ticket, "--box", 0, 1, "--tolerance", 0.5)["output_promised"]
+    )
     code, text = said(capsys, ticket, "--box", 0, 1)
     assert code == 0 and f"On all inputs from 0 to 1 its outputs are at most {found['output_bound']:.3g} from" in text
+    assert f"could be said before: at most {found['output_promised']:.3g}." in text
     assert "the box begins at -1.0; give 0 or more" in refusal(capsys, 2, "verify", ticket, "--box", -1, 1)
