@@ -14,7 +14,7 @@ from typing import Any
 
 from lottery_jax import environment
 from lottery_jax.comparison.evaluation import Metrics, compared
-from lottery_jax.comparison.measuring import Measured, describe, measure
+from lottery_jax.comparison.measuring import Measured, describe, measure, output_bound
 from lottery_jax.comparison.methods import Bench, Method
 from lottery_jax.comparison.records import Key, Record, append_records, read_records, run_folder, write_configuration
 from lottery_jax.comparison.report import write_report
@@ -189,6 +189,7 @@ class Comparison:
             outcome=certificate.outcome,
             within_tolerance=certificate.within_tolerance,
             worst_residual=certificate.worst_residual,
+            output_bound=output_bound(measured, self.task),
             description_bits=sum(certificate.description_bits.values()),
             ticket_bytes=measured.ticket_bytes,
             source=describe(measured.ticket.network),

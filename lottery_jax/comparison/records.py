@@ -65,6 +65,8 @@ class Record:
     """Whether its weights were trained, and not only chosen among random ones."""
     learning_rate: float | None = None
     """The learning rate that was chosen on the validation split, where one was."""
+    output_bound: float | None = None
+    """Bound of |f - g| on all inputs in [0, 1], where all data are there and it takes seconds."""
     device: str | None = None
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lottery_jax.comparison.measuring import describe, measure, ticket_outputs
+from lottery_jax.comparison.measuring import describe, measure, output_bound, ticket_outputs
 from lottery_jax.constructions.approximate import approximate
 from lottery_jax.data import Split
 from lottery_jax.errors import TicketError
@@ -47,6 +47,12 @@ def test_what_is_measured_is_the_file(made: tuple[Task, Ticket], tmp_path: Path)
     logits = np.asarray(ticket.forward()(task.dataset.test.images))
     assert found.metrics.accuracy == np.mean(logits.argmax(1) == task.dataset.test.labels) > 0.8
     assert found.metrics.max_deviation == pytest.approx(np.abs(logits - task.test_outputs).max(), rel=1e-3)
+    bound = output_bound(found, task)
+    if task.dataset.nonnegative:
+        assert bound is not None and found.metrics.max_deviation <= bound < 100
+    else:  # these inputs are in no box that is known
+        assert bound is None
+    assert output_bound(measure(tmp_path / "t", task, 1e-9), task) is None, "of a ticket that does not hold"
     assert measure(tmp_path / "t", task).certificate.tolerance == 1.0  # what the ticket itself promises
     content = bytearray((tmp_path / "t").read_bytes())
     content[-1] ^= 1

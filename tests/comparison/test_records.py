@@ -56,6 +56,11 @@ def test_a_later_version_may_add_fields() -> None:
     assert Record.from_json(line) == record()
 
 
+def test_an_earlier_version_had_fewer() -> None:
+    line = record().to_json().replace('"output_bound": null, ', "")
+    assert "output_bound" not in line and Record.from_json(line) == record()
+
+
 def test_no_number_that_json_lacks() -> None:
     with pytest.raises(ValueError, match="JSON"):
         dataclasses.replace(record(), max_deviation=float("nan")).to_json()

@@ -106,6 +106,14 @@ def test_the_table_shows_the_worst_seed_of_the_verifier() -> None:
     assert rows([PENSIA])[0].within() == "all"
 
 
+def test_bounds_of_the_output_are_shown_where_there_are_any() -> None:
+    bounded = dataclasses.replace(PENSIA, output_bound=0.5)
+    grid = tables([DENSE, bounded, dataclasses.replace(bounded, seed=1, output_bound=0.75)], width=300)[0]
+    (column,) = (each for each in grid.columns if each.header == "bound\n|f-g|")
+    assert list(column.cells) == [DASH, "0.75"]
+    assert all(each.header != "bound\n|f-g|" for each in tables(RECORDS, width=300)[0].columns)
+
+
 def test_the_figure_is_a_png_of_the_stated_size() -> None:
     for records in (RECORDS, [DENSE], []):
         picture = figure(records)

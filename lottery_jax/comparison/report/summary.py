@@ -112,6 +112,11 @@ _COLUMNS: tuple[Column, ...] = (
         lambda row: _shown(".3g", row.worst("max_deviation")),
     ),
     (
+        "bound |f-g|",
+        "What that difference is at most on any input in [0, 1], worst seed; where it is bounded in seconds.",
+        lambda row: _shown(".3g", row.worst("output_bound")),
+    ),
+    (
         "source weights",
         "Random weights before pruning.",
         lambda row: _shown(",.0f", row.mean("source_weights")),
@@ -146,10 +151,13 @@ _COLUMNS: tuple[Column, ...] = (
 )
 
 
+_NOT_ALWAYS = {"learning rate": "learning_rate", "bound |f-g|": "output_bound"}
+
+
 def columns(shown: Sequence[Row]) -> list[Column]:
-    """The columns of a table; what was chosen is shown where anything was."""
-    chosen = any(row.mean("learning_rate") is not None for row in shown)
-    return [column for column in _COLUMNS if chosen or column[0] != "learning rate"]
+    """The columns of a table; what was chosen, or bounded, is shown where anything was."""
+    empty = {name for name, field in _NOT_ALWAYS.items() if all(row.mean(field) is None for row in shown)}
+    return [column for column in _COLUMNS if column[0] not in empty]
 
 
 def heading(name: str) -> str:
