@@ -76,7 +76,7 @@ def test_the_largest_are_kept_exactly_and_nothing_comes_back(keep: float) -> Non
     scores = {"a": np.round(random.normal(size=(6, 5)), 1), "b": random.normal(size=9)}
     scores["b"][:2] = np.nan, np.inf
     masks = {name: random.random(score.shape) < 0.6 for name, score in scores.items()}
-    found = pruned(scores, masks, keep, scope="global", output="b")
+    found = pruned(scores, masks, keep, scope="global")
     alive = sum(mask.sum() for mask in masks.values())
     assert sum(mask.sum() for mask in found.values()) == min(round(keep * 39), alive)
     assert not any((found[name] & ~masks[name]).any() for name in masks)
