@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import math
 import os
+from collections.abc import Callable
 from statistics import NormalDist
 from typing import Any, Literal, NamedTuple
 
@@ -28,6 +29,7 @@ _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _TABLE_BITS = 16
 _WORTH_THREADS = 16  # blocks from which drawing them side by side is worth it
 _HOST_BLOCK = 1 << 16  # elements drawn at a time in NumPy, so that the rounds stay in cache
+_COINS = 1 << 30  # which weights are absent is drawn on streams that no weight uses: theirs are below 2**24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,16 +41,24 @@ class Sampler:
     with density 1 / size (65,536 quantiles), which Orseau et al. 2020 call hyperbolic, or `grid`: the multiples of
     `scale` in [-1, 1], all of them equally likely, the quantised weights of Kumar and Natale 2025.
 
+    density: the probability that a weight is there at all; else it is 0 (Gadhikar et al. 2023). The seed decides.
+
     >>> Sampler.uniform(-1, 1)
-    Sampler(kind='uniform', low=-1.0, high=1.0, scale=1.0)
+    Sampler(kind='uniform', low=-1.0, high=1.0, scale=1.0, density=1.0)
     """
 
     kind: Literal["uniform", "normal", "signed_constant", "log_uniform", "grid"]
     low: float = -1.0
     high: float = 1.0
     scale: float = 1.0
+    density: float = 1.0
 
     def __post_init__(self) -> None:
+        if type(self.density) not in (int, float) or not 0 < self.density <= 1:
+            raise InputError(
+                f"a sampler's density is the fraction of the weights that are there, above 0 and at most 1, not"
+                f" {self.density!r}"
+            )
         if self.kind not in ("uniform", "normal", "signed_constant", "log_uniform", "grid"):
             raise InputError(
                 f"sampler {self.kind!r} is unknown; use uniform, normal, signed_constant, log_uniform or grid"
@@ -105,6 +115,8 @@ class Sampler:
         >>> Sampler.uniform(-1, 1).in_words(), Sampler.signed_constant(0.5).in_words()
         ('U[-1, 1]', '+-0.5')
         """
+        if self.density < 1:
+            return f"{dataclasses.replace(self, density=1.0).in_words()}, {1 - self.density:.3g} of them absent"
         if self.kind == "uniform":
             return f"U[{self.low:.6g}, {self.high:.6g}]"
         if self.kind == "log_uniform":
@@ -115,6 +127,8 @@ class Sampler:
 
     @property
     def standard_deviation(self) -> float:
+        if self.density < 1:
+            return dataclasses.replace(self, density=1.0).standard_deviation * math.sqrt(self.density)
         if self.kind == "grid":
             return math.sqrt((1 + self.scale) / 3)
         if self.kind == "log_uniform":
@@ -204,7 +218,17 @@ class TwoValues(NamedTuple):
         return xp.where(bits >> xp.uint32(31) == 1, self.value, -self.value)
 
 
-Numbers = UniformGrid | Quantiles | TwoValues
+class Thinned(NamedTuple):
+    """A sampler some of whose weights are absent: those whose coin, 32 random bits, is not below a limit."""
+
+    present: "UniformGrid | Quantiles | TwoValues"
+    limit: np.uint32
+
+    def weights(self, bits: Any, coins: Any, xp: Any) -> Any:
+        return xp.where(coins < self.limit, self.present.weights(bits, xp), xp.float32(0))
+
+
+Numbers = UniformGrid | Quantiles | TwoValues | Thinned
 """A sampler as arrays: a compiled program takes them as arguments, so that it serves every sampler of a kind."""
 
 
@@ -215,6 +239,10 @@ def numbers(sampler: Sampler) -> Numbers:
     >>> int(grid.first), int(grid.count)
     (-16777216, 33554433)
     """
+    if sampler.density < 1:
+        whole = numbers(dataclasses.replace(sampler, density=1.0))
+        assert not isinstance(whole, Thinned)
+        return Thinned(whole, np.uint32(min(max(round(sampler.density * 2.0**32), 1), 2**32 - 1)))
     if sampler.kind == "normal":
         return Quantiles(_normal_table(sampler.scale))
     if sampler.kind == "signed_constant":
@@ -241,8 +269,12 @@ def draw_pairs(numbers: Numbers, key: tuple[Any, Any], stream: Any, first: Any, 
     `xp` is `numpy` or `jax.numpy`; both give the same bits, on every device.
     """
     block = xp.arange(pairs, dtype=xp.uint32) + xp.asarray(first).astype(xp.uint32)
-    words = threefry(key, (xp.zeros_like(block) + xp.asarray(stream).astype(xp.uint32), block), xp)
-    return numbers.weights(xp.stack(words, -1).reshape(-1), xp)
+
+    def bits(stream: Any) -> Any:
+        words = threefry(key, (xp.zeros_like(block) + stream, block), xp)
+        return xp.stack(words, -1).reshape(-1)
+
+    return _weights(numbers, bits, stream, xp)
 
 
 def draw_at(numbers: Numbers, key: tuple[Any, Any], stream: Any, index: Any, xp: Any = np) -> Any:
@@ -251,13 +283,21 @@ def draw_at(numbers: Numbers, key: tuple[Any, Any], stream: Any, index: Any, xp:
     `xp` is as in `draw_pairs`. Each position costs a whole Threefry block, which `draw_pairs` shares between two
     neighbours.
     """
-    return numbers.weights(_bits_at(key, stream, index, xp), xp)
+    return _weights(numbers, lambda stream: _bits_at(key, stream, index, xp), stream, xp)
+
+
+def _weights(numbers: Numbers, bits: Callable[[Any], Any], stream: Any, xp: Any) -> Any:
+    """Weights of what `bits` gives for a stream uint32; of a thinned sampler also for the stream of its coins."""
+    own = xp.asarray(stream).astype(xp.uint32)
+    if isinstance(numbers, Thinned):
+        return numbers.weights(bits(own), bits(own ^ xp.uint32(_COINS)), xp)
+    return numbers.weights(bits(own), xp)
 
 
 def _bits_at(key: tuple[Any, Any], stream: Any, index: Any, xp: Any) -> Any:
     index = index.astype(xp.uint32)
     one = xp.uint32(1)
-    counter = (xp.zeros_like(index) + xp.asarray(stream).astype(xp.uint32), index >> one)
+    counter = (xp.zeros_like(index) + stream, index >> one)
     even, odd = threefry(key, counter, xp)
     return xp.where(index & one == 0, even, odd)
 

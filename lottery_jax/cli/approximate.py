@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 from lottery_jax.cli import interrupt
 from lottery_jax.cli.bars import Shown, bars
-from lottery_jax.cli.extended import construction_of
+from lottery_jax.cli.extended import construction_of, transforms_of
 from lottery_jax.cli.findings import certified, show
 from lottery_jax.cli.settings import Approximate
 from lottery_jax.cluster.join import Cluster, join
@@ -53,13 +53,18 @@ def run_approximate(command: Approximate, results: TextIO) -> int:
             asked = command.output_tolerance
             trials = shown.part("trials for the output's tolerance")
             construction, goal, bound = for_output(
-                target, construction, goal, asked, seed=command.seed, low=low, high=high, progress=trials
+                *(target, construction, goal, asked),
+                seed=command.seed,
+                low=low,
+                high=high,
+                transforms=transforms_of(command),
+                progress=trials,
             )
             log.info(
                 "outputs within %g on inputs from %g to %g: %d candidates, weights within %.3g; the bound is %.3g",
                 *(asked, low, high, construction.candidates, goal.tolerance, bound.largest),
             )
-        job = plan_job(target, construction, goal, seed=command.seed, notes=notes)
+        job = plan_job(target, construction, goal, seed=command.seed, notes=notes, transforms=transforms_of(command))
         with contextlib.ExitStack() as stack:
             if cluster.processes == 1:
                 stack.enter_context(interrupt.closing(Folder(chunk_folder(command.out)).remove_unfinished))
@@ -120,6 +125,7 @@ def _check(command: Approximate) -> tuple[Construction, float | None]:
         raise InputError("--output-tolerance is for a network, within a tolerance; leave it, or --kept or --model out")
     _goal(command, construction, None, None, None).check(construction)
     seed_words(command.seed)
+    transforms_of(command)
     if command.quantise_target is not None:
         check_bits(command.quantise_target)
     if command.model is not None:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from lottery_jax.cli import interrupt
 from lottery_jax.cli.bars import bars
-from lottery_jax.cli.extended import methods_of
+from lottery_jax.cli.extended import methods_of, transforms_of
 from lottery_jax.cli.settings import Compare, command_line, learning_epochs
 from lottery_jax.comparison.comparing import Comparison, Protocol
 from lottery_jax.comparison.methods import Method
@@ -33,6 +33,7 @@ def run_compare(command: Compare, results: TextIO) -> int:
         learning_epochs(command),
         command.tune,
         options,
+        transforms_of(command),
     )
     check_writable(command.out)
     records: list[Record] = []

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from lottery_jax.cli.options import OWN, changed, made, own_class, with_options
-from lottery_jax.cli.settings import Approximate, Compare
+from lottery_jax.cli.settings import Approximate, Compare, TaskOptions
 from lottery_jax.comparison.methods import Method, all_learners, all_methods, as_method
 from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.registry import CONSTRUCTIONS, construction_named
 from lottery_jax.errors import InputError, suggest
+from lottery_jax.networks.transforms import Transform
+from lottery_jax.networks.transforms.fold_layers import FoldLayers
+from lottery_jax.networks.transforms.pre_prune import PrePrune
 
 LEFT_OUT = ("candidates",)  # an option of the command itself
 
@@ -26,6 +29,12 @@ def extended(settings: Any, words: Sequence[str]) -> Any:
 def construction_of(command: Approximate, name: str) -> Construction:
     """The construction of a name with its options on the command line."""
     return made(construction_named(name), command, candidates=command.candidates)
+
+
+def transforms_of(command: TaskOptions) -> tuple[Transform, ...]:
+    """What the random sources are put through."""
+    thinned = () if command.density == 1 else (PrePrune(command.density),)
+    return (*thinned, FoldLayers()) if command.fold_layers else thinned
 
 
 def methods_of(command: Compare) -> tuple[tuple[Method, ...], dict[str, Method], dict[str, Any]]:

@@ -29,6 +29,11 @@ class TaskOptions:
     """Candidates for each target weight."""
     tolerance: float = 0.01
     """Largest allowed |approximated weight - target weight|."""
+    density: float = 1.0
+    """Fraction of the random weights that are there at all: the others are absent, as the seed decides, and cost no
+    bits (sources of Gadhikar et al. 2023)."""
+    fold_layers: bool = False
+    """Draw the random weights of all layers from one random tensor (Hidden-Fold Networks)."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,6 +20,7 @@ from lottery_jax.comparison.records import Key, Record, append_records, read_rec
 from lottery_jax.comparison.report import write_report
 from lottery_jax.errors import InputError
 from lottery_jax.networks.fold import folded
+from lottery_jax.networks.transforms import Transform
 from lottery_jax.progress import Stages, log, unnamed
 from lottery_jax.stopwatch import Stopwatch
 from lottery_jax.storage.files import check_writable
@@ -38,7 +39,7 @@ class Protocol:
 
     methods: in the order of the report, each after the one it builds on. keeps: kept fractions of the methods that
     sweep. tune: factors of each learner's own learning rate, the best of which on the validation split counts.
-    options: what is not usual of the methods' own options, for the configuration.
+    options: what is not usual of the methods' own options, for the configuration. transforms: of every random source.
     """
 
     methods: tuple[Method, ...]
@@ -49,11 +50,17 @@ class Protocol:
     epochs: int = 10
     tune: tuple[float, ...] = ()
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+    transforms: tuple[Transform, ...] = ()
 
     def __post_init__(self) -> None:
         check_tolerance(self.tolerance)
         for method in self.methods:
             method.check(self.candidates, self.tolerance)
+            if self.transforms and not method.transformable:
+                raise InputError(
+                    f"{method.label} trains the weights of a source of its own, which a density below 1 and folded"
+                    " layers do not change; leave these out, or the method"
+                )
         seeds, keeps = self.seeds, self.keeps
         if not seeds or not all(0 <= seed < 2**64 for seed in seeds) or len(set(seeds)) < len(seeds):
             raise InputError(f"seeds {seeds} must be different integers in [0, 2**64); for example --seeds 0 1 2")
@@ -83,6 +90,7 @@ def configuration(protocol: Protocol, task: Task) -> dict[str, Any]:
         "learning_epochs": protocol.epochs,
         **({"tune": list(protocol.tune)} if protocol.tune else {}),
         **({"options": dict(protocol.options)} if protocol.options else {}),
+        **({"transforms": [repr(each) for each in protocol.transforms]} if protocol.transforms else {}),
     }
 
 
@@ -216,6 +224,7 @@ class Comparison:
             self._stages(method, seed)("finding"),
             self.protocol.tune,
             unfinished := self.folder / "unfinished" / f"{method.label}-seed{seed}",
+            self.protocol.transforms,
         )
         with Stopwatch() as watch:
             tickets = method.find(bench, seed, [keep for keep in keeps if keep is not None])

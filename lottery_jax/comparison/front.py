@@ -12,6 +12,7 @@ from lottery_jax.constructions.base import Construction
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.learned.base import Learner
 from lottery_jax.networks.target import Target
+from lottery_jax.networks.transforms import Transform
 from lottery_jax.progress import Progress, unseen
 from lottery_jax.tasks import Task
 from lottery_jax.tasks.imports import target_like
@@ -48,6 +49,7 @@ def compare(
     tolerance: float = 0.01,
     epochs: int = 10,
     tune: Sequence[float] = (),
+    transforms: Sequence[Transform] = (),
     out: str | os.PathLike[str] = "runs",
     progress: Progress = unseen,
 ) -> list[Record]:
@@ -56,8 +58,8 @@ def compare(
     methods: by name, or your own, a `Method`, `Construction` or `Learner` or its class; the usual ones if left out.
     seeds: of the random sources. keeps: kept fractions of learned masks. candidates: n per weight, for all methods
     alike. epochs: of the training of masks. tune: factors of each learner's own learning rate to try; the best on the
-    validation split counts. Finished methods and seeds are found again in the folder. progress: called
-    with (done, total) of the method at hand.
+    validation split counts. transforms: of every random source, such as `PrePrune(0.5)`. Finished methods and
+    seeds are found again in the folder. progress: called with (done, total) of the method at hand.
     """
     known, wanted, options = all_methods(), [], {}
     for method in methods:
@@ -73,7 +75,9 @@ def compare(
         wanted.append(own.label)
     wanted = wanted or [label for label, method in known.items() if method.usual]
     chosen = tuple(method for label, method in known.items() if label in wanted)
-    protocol = Protocol(chosen, tuple(seeds), tuple(keeps), candidates, tolerance, epochs, tuple(tune), options)
+    protocol = Protocol(
+        chosen, tuple(seeds), tuple(keeps), candidates, tolerance, epochs, tuple(tune), options, tuple(transforms)
+    )
     comparison = Comparison(task, protocol, Path(out), others=known, stages=lambda part: progress)
     with comparison.held():
         records = [record for method, seed in comparison.pairs for record in comparison.run(method, seed)]

@@ -19,11 +19,13 @@ from lottery_jax.constructions.registry import CONSTRUCTIONS
 from lottery_jax.constructions.run import run_in_memory
 from lottery_jax.data import Dataset
 from lottery_jax.errors import InputError
+from lottery_jax.learned.absent import present_weights
 from lottery_jax.learned.base import Learner
 from lottery_jax.learned.edge_popup import EdgePopup
 from lottery_jax.learned.registry import LEARNERS, SOURCES
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.target import Target
+from lottery_jax.networks.transforms import Transform, transformed
 from lottery_jax.progress import Progress, log
 from lottery_jax.tickets.ticket import Ticket, make_ticket
 from lottery_jax.trained.registry import TRAINED
@@ -40,7 +42,7 @@ class Bench:
 
     target: the task's, batch normalisations folded. ticket: of the method named in `after`, for a seed, read back from
     its file. tune: factors of a learner's learning rate to choose from. progress: told (done, total) of the method's
-    work. checkpoints: the folder for what is not finished.
+    work. checkpoints: the folder for what is not finished. transforms: what random sources are put through.
     """
 
     target: Target
@@ -52,6 +54,7 @@ class Bench:
     progress: Progress
     tune: tuple[float, ...] = ()
     checkpoints: Path | None = None
+    transforms: tuple[Transform, ...] = ()
 
     @property
     def gadget_source(self) -> Network:
@@ -77,6 +80,8 @@ class Method(abc.ABC):
     after: ClassVar[str | None] = None
     usual: ClassVar[bool] = True
     """Whether a comparison that names no methods has it."""
+    transformable: ClassVar[bool] = True
+    """Whether its random source can be transformed."""
 
     @property
     @abc.abstractmethod
@@ -134,7 +139,8 @@ class Constructed(Method):
 
     def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> list[Ticket]:
         construction = dataclasses.replace(self.construction, candidates=bench.candidates)
-        job = plan_job(bench.target, construction, Promise(bench.tolerance, self.objective), seed=seed)
+        goal = Promise(bench.tolerance, self.objective)
+        job = plan_job(bench.target, construction, goal, seed=seed, transforms=bench.transforms)
         return [run_in_memory(job, progress=bench.progress)]
 
 
@@ -148,6 +154,10 @@ class Learned(Method):
     @property
     def sweeps(self) -> bool:  # type: ignore[override]
         return self.learner.sweeps
+
+    @property
+    def transformable(self) -> bool:  # type: ignore[override]
+        return self.learner.name not in TRAINED
 
     @property
     def usual(self) -> bool:  # type: ignore[override]
@@ -171,7 +181,8 @@ class Learned(Method):
         Pensia(candidates=candidates)
 
     def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> Sequence[Ticket | None]:
-        return _by_keep(self.learner, bench, SOURCES[self.source](bench.gadget_source), seed, keeps)
+        source = transformed(SOURCES[self.source](bench.gadget_source), bench.transforms)
+        return _by_keep(self.learner, bench, source, seed, keeps)
 
 
 def _by_keep(
@@ -246,6 +257,9 @@ class Shuffled(Method):
         model = bench.ticket("pensia", seed)
         random = np.random.default_rng(seed)
         masks = {name: random.permutation(mask.ravel()).reshape(mask.shape) for name, mask in model.masks.items()}
+        for name, present in present_weights(model.network, model.source()).items():
+            masks[name] = np.zeros_like(present)
+            masks[name][present] = random.permutation(model.mask(name)[present])
         redraws = {name: model.redraws(name) for name in masks}
         return [
             make_ticket(model.network, seed=seed, masks=masks, method="random", redraws=redraws, stored=model.stored)

@@ -1,7 +1,7 @@
 """`approximate`: from a target to the ticket of a pruned random network that computes the same."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from lottery_jax.constructions.registry import construction_named
 from lottery_jax.constructions.run import run_in_memory, run_to_file
 from lottery_jax.errors import InputError
 from lottery_jax.networks.target import Target
+from lottery_jax.networks.transforms import Transform
 from lottery_jax.progress import Progress, unseen
 from lottery_jax.tickets.ticket import Ticket, load_ticket
 
@@ -30,6 +31,7 @@ def approximate(
     kept: int | None = None,
     importance: Mapping[str, np.ndarray] | None = None,
     max_redraws: int = 20,
+    transforms: Sequence[Transform] = (),
     out: str | os.PathLike[str] | None = None,
     force: bool = False,
     progress: Progress = unseen,
@@ -39,8 +41,9 @@ def approximate(
     construction: its name or itself, with its options. candidates: n per weight, 21 if left out. objective:
     `least-error` or `smallest` (fewest kept) within `tolerance`, the largest |error| of a weight; weights that fail
     after `max_redraws` new draws stay, and `verify` counts them. kept: a budget of kept weights in place of both, with
-    `importance` of the target's weights by tensor. Batch normalisations are folded first. Whether sign branches are
-    built depends on what the target's network says of its inputs. Raises `InputError` for what is no `Target`:
+    `importance` of the target's weights by tensor. transforms: of the random source, such as `PrePrune(0.5)` and
+    `FoldLayers()` of `lottery_jax.networks.transforms`. Batch normalisations are folded first. Whether sign branches
+    are built depends on what the target's network says of its inputs. Raises `InputError` for what is no `Target`:
     `mlp_target`, `import_target`, `load_model` and `load_task(...).target` make one.
 
     out: a file for the ticket. Finished chunks are then kept beside it: call it again after a kill, and it goes on, to
@@ -67,7 +70,7 @@ def approximate(
     if kept is None and importance is not None:
         raise InputError("importances decide how a budget is spent; give kept too, or leave them out")
     goal: Goal = Promise(tolerance, objective, max_redraws) if kept is None else Budget(kept, importance=importance)
-    job = plan_job(target, found, goal, seed=seed)
+    job = plan_job(target, found, goal, seed=seed, transforms=transforms)
     if out is None:
         return run_in_memory(job, progress=progress)
     done = run_to_file(job, Path(out), force=force, progress=progress)

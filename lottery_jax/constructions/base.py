@@ -201,10 +201,13 @@ class GadgetConstruction(Construction):
         """The first matrix [I, U], and rows (input, attempt) of inputs that were drawn again; both: bool [I]."""
         first, last = np.empty((drawn.blocks, drawn.width), np.float32), np.zeros(drawn.blocks, np.int64)
         open_ = np.arange(drawn.blocks)
+        # Of a thinned source as much is asked as of one with as many fewer candidates.
+        density = drawn.sampler.density
+        asked = self if density == 1 else dataclasses.replace(self, candidates=max(int(self.candidates * density), 1))
         for attempt in range(MOST_ATTEMPTS + 1):
             first[open_] = drawn.draw(seed, open_, attempt)
             last[open_] = attempt
-            open_ = np.flatnonzero(self.weak(first if relu else np.abs(first), both))
+            open_ = np.flatnonzero(asked.weak(first if relu else np.abs(first), both))
             if not len(open_):
                 redrawn = np.flatnonzero(last)
                 return first, np.stack([redrawn, last[redrawn]], 1)

@@ -7,6 +7,7 @@ candidates where these cannot hold it.
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 from lottery_jax.bounds import OutputBound, bound_output
 from lottery_jax.constructions.base import Construction
@@ -15,6 +16,7 @@ from lottery_jax.constructions.promise import Promise
 from lottery_jax.constructions.run import run_in_memory
 from lottery_jax.errors import InputError
 from lottery_jax.networks.target import Target
+from lottery_jax.networks.transforms import Transform
 from lottery_jax.progress import Progress, unseen
 from lottery_jax.tickets.certificate import certify
 
@@ -32,6 +34,7 @@ def for_output(
     seed: int,
     low: float = 0.0,
     high: float = 1.0,
+    transforms: Sequence[Transform] = (),
     progress: Progress = unseen,
 ) -> tuple[Construction, Promise, OutputBound]:
     """The construction and the promise whose ticket has outputs within `output_tolerance` on inputs of [low, high].
@@ -49,7 +52,8 @@ def for_output(
     if not 0 < output_tolerance < math.inf:
         raise InputError(f"the output tolerance is {output_tolerance}; it must be positive and finite")
     for _ in range(_TRIALS):
-        ticket = run_in_memory(plan_job(target, construction, goal, seed=seed), progress=progress)
+        job = plan_job(target, construction, goal, seed=seed, transforms=transforms)
+        ticket = run_in_memory(job, progress=progress)
         bound = bound_output(ticket, target, low=low, high=high)
         holds = certify(ticket, target=target).holds
         if holds and bound.largest <= output_tolerance:

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from lottery_jax.constructions.goal import Goal
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network, Redraws
 from lottery_jax.networks.target import Target
+from lottery_jax.networks.transforms import Transform, transformed
 from lottery_jax.sampler import seed_words
 from lottery_jax.storage.tensor_file import Tensor
 
@@ -116,8 +117,9 @@ def plan_job(
     seed: int,
     chunk_weights: int | None = None,
     notes: Mapping[str, Any] | None = None,
+    transforms: Sequence[Transform] = (),
 ) -> Job:
-    """Read a target once, slice by slice, and plan its approximation; raises `InputError`."""
+    """Read a target once, slice by slice, and plan its approximation in the transformed source; raises `InputError`."""
     if type(seed) is not int:
         raise InputError(f"seed must be a whole number in [0, 2**64), not {seed!r}")
     seed_words(seed)
@@ -133,7 +135,7 @@ def plan_job(
     goal.check_weights(target.network.approximated)
     for name in target.network.tensors:
         target.scan(name)
-    network = construction.source(target)
+    network = transformed(construction.source(target), transforms)
     plans, redraws = construction.all_plans(network, seed)
     return Job(target, network, plans, redraws, seed, construction, goal, chunk_weights, path, notes or {})
 

@@ -11,7 +11,7 @@ from lottery_jax.constructions.base import Branch, Plan
 from lottery_jax.constructions.draw import candidates, on_host
 from lottery_jax.constructions.job import Chunk, Job
 from lottery_jax.storage.store import read_float64
-from lottery_jax.subset_sum import Problem, Solver, solve, unpack_bits
+from lottery_jax.subset_sum import Problem, Solver, pack_bits, solve, unpack_bits
 from lottery_jax.subset_sum.engine.grid import fits_int32
 from lottery_jax.subset_sum.solve import GridSize
 
@@ -55,9 +55,14 @@ def search_blocks(
         wanted[: targets.size] = targets.reshape(-1)
         wanted = jnp.asarray(wanted)
     key = jax.random.key(job.seed % 2**32) if how.solver.needs_key else None
-    return solve(
+    found: Any = solve(
         Problem(drawn, wanted, how.tolerance, each=each), how.solver, key=key, grid=how.grid, first=targets.size
     )
+    if plan.drawn.sampler.density == 1:
+        return found
+    # Most solvers choose no candidate of 0; in those that do, such a one is an absent weight.
+    there = pack_bits(np.asarray(drawn)[: len(blocks)] != 0).repeat(each, 0)
+    return dataclasses.replace(found, bits=found.bits & (there if found.bits.ndim == 2 else there[:, None]))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -52,7 +52,8 @@ class Biprop(ScoreLearner):
                 f"biprop is for plain random layers of normal weights without biases, and {path!r} is {what} with"
                 f" {len(node.drawn())} random tensors; learn on the plain source, with no init or a normal one"
             )
-        return dataclasses.replace(node, sampler=Sampler.signed_constant(node.sampler.scale))
+        constant = dataclasses.replace(node.sampler, kind="signed_constant")
+        return dataclasses.replace(node, sampler=constant)
 
     def initial(self, network: Network, seed: int) -> dict[str, np.ndarray]:
         return initial_scores(network, seed) | {name + _SIZES: size for name, size in _sizes(network, seed).items()}

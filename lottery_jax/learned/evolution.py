@@ -22,6 +22,7 @@ from lottery_jax.checkpoints import Checkpoint
 from lottery_jax.data import Dataset, Split
 from lottery_jax.errors import InputError
 from lottery_jax.lanes import Told, in_groups
+from lottery_jax.learned.absent import only_present, present_weights
 from lottery_jax.learned.base import Learner, check_runs
 from lottery_jax.learned.scores import Tensors, edge_tensors, keep_counts
 from lottery_jax.learned.search import check_source
@@ -110,9 +111,10 @@ class _State(NamedTuple):
 
 
 class _Given(NamedTuple):
-    """What a run is given: tensors by name, kept counts by tensor, examples and key."""
+    """What a run is given: tensors by name, which weights of thinned ones are there, kept counts, examples and key."""
 
     tensors: Tensors
+    present: Tensors
     counts: Tensors
     train: Split
     key: jax.Array
@@ -145,10 +147,12 @@ class _Search:
         checkpoints: Path | None,
     ) -> Ticket | None:
         """The ticket of one run, None if its losses are no numbers."""
-        tensors = {name: jnp.asarray(value) for name, value in {**self.network.draw(seed), **stored}.items()}
+        random = self.network.draw(seed)
+        tensors = {name: jnp.asarray(value) for name, value in {**random, **stored}.items()}
         counts = {name: jnp.asarray(count) for name, count in kept.items()}
         train = Split(jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels))
-        given = _Given(tensors, counts, train, jax.random.key(seed % 2**32))
+        present = jax.tree.map(jnp.asarray, present_weights(self.network, random))
+        given = _Given(tensors, present, counts, train, jax.random.key(seed % 2**32))
         gains = self.gains(given)
         given = given._replace(tensors={**tensors, **gains})
         state, history = drive(
@@ -197,9 +201,10 @@ class _Search:
         held = 1 if jax.default_backend() == "cpu" else _MOST_WEIGHTS // self.network.source_weights
         return max(1, min(self.learner.population, held))
 
-    def masks(self, scores: Tensors, counts: Tensors) -> Tensors:
-        """The top scores of each tensor, float32."""
-        return {name: top_k_mask(jnp.exp(score), counts[name]) for name, score in scores.items()}
+    def masks(self, scores: Tensors, counts: Tensors, present: Tensors) -> Tensors:
+        """The top scores of each tensor, float32, among the weights that are there."""
+        sizes = only_present({name: jnp.exp(score) for name, score in scores.items()}, present)
+        return only_present({name: top_k_mask(size, counts[name]) for name, size in sizes.items()}, present)
 
     @functools.partial(jax.jit, static_argnums=0)
     def gains(self, given: _Given) -> Tensors:
@@ -209,7 +214,7 @@ class _Search:
         for place, (name, drawn) in enumerate(self.network.drawn.items()):
             scores[name] = jax.random.normal(jax.random.fold_in(given.key, np.uint32(place)), drawn.shape)
             counts[name] = jnp.int32(drawn.size) if name in edges else given.counts[name]
-        masks = self.masks(scores, counts)
+        masks = self.masks(scores, counts, given.present)
         images = jnp.asarray(given.train.images)[:_SCALE_IMAGES]
         return self.network.measured_gains(given.tensors, lambda name: FixedGate(masks[name]), images)
 
@@ -233,7 +238,7 @@ class _Search:
             ask, tell = jax.random.split(key)
 
             def loss(scores: Tensors) -> jax.Array:
-                masks = self.masks(scores, given.counts)
+                masks = self.masks(scores, given.counts, given.present)
                 logits = self.network.module(given.tensors, lambda name: FixedGate(masks[name]))(images[rows])  # type: ignore[operator]
                 return optax.softmax_cross_entropy_with_integer_labels(logits, labels[rows]).mean()
 
@@ -257,7 +262,7 @@ class _Search:
     def chosen(self, state: _State, given: _Given) -> Tensors:
         """The masks of the mean, bool."""
         scores = self.strategy().get_mean(state.strategy)
-        return {name: mask > 0 for name, mask in self.masks(scores, given.counts).items()}
+        return {name: mask > 0 for name, mask in self.masks(scores, given.counts, given.present).items()}
 
 
 def _strategies() -> Any:

@@ -30,6 +30,7 @@ class GemMiner(ScoreLearner):
 
     name: ClassVar[str] = "gem-miner"
 
+    least_score: ClassVar[float] = _FROZEN
     rescaling: ClassVar[float] = 0.5  # not published: layers keep their size while weights are frozen out
 
     learning_rate: float = 1.0

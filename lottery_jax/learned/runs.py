@@ -13,6 +13,7 @@ import numpy as np
 from lottery_jax.checkpoints import Beside, Checkpoint
 from lottery_jax.data import Dataset, Split
 from lottery_jax.lanes import stacked
+from lottery_jax.learned.absent import present_weights
 from lottery_jax.learned.base import numbers_of
 from lottery_jax.learned.scores import keep_counts
 from lottery_jax.learned.trainer import Common, Run, Trainer
@@ -56,9 +57,11 @@ def train_runs(
     drawn_for = [run.seed for run in runs] if learner.renews else seeds
     again = _Redrawn([redraws.get(run.seed, {}) for run in runs])
     fixed = {name: jnp.asarray(value) for name, value in stored.items()}
+    sources = [network.draw(seed, redraws.get(seed)) for seed in drawn_for]
     common = trainer.lanes.common(
         Common(
-            stacked(network.draw(seed, redraws.get(seed)) for seed in drawn_for),
+            stacked(sources),
+            stacked(present_weights(network, source) for source in sources),
             fixed,
             *(Split(jnp.asarray(s.images), jnp.asarray(s.labels)) for s in (dataset.train, dataset.validation)),
         )
@@ -72,12 +75,13 @@ def train_runs(
     def advance_by(state: State, epochs: int) -> tuple[State, History]:
         nonlocal common
         if learner.renews and (epoch := int(state.epoch[0])):
-            masks = jax.device_get(trainer.chosen(state.parameters, run, keys))
+            masks = jax.device_get(trainer.chosen(state.parameters, common.present, run, keys))
             for at, (own, seed, _) in enumerate(runs):
                 kept = {name: mask[at] for name, mask in masks.items()}
                 again.set(at, own.renewed(network, seed, epoch, kept, again.of(at)))
-            sources = stacked(network.draw(own.seed, again.of(at)) for at, own in enumerate(runs))
-            common = common._replace(sources=trainer.lanes.common(sources))
+            drawn = [network.draw(own.seed, again.of(at)) for at, own in enumerate(runs)]
+            sources, present = stacked(drawn), stacked(present_weights(network, source) for source in drawn)
+            common = common._replace(**trainer.lanes.common({"sources": sources, "present": present}))
         return trainer.advance(state, common, run, keys, epochs)
 
     state, history = drive(
@@ -92,7 +96,7 @@ def train_runs(
     finite = np.all(
         [np.isfinite(s).reshape(len(runs), -1).all(1) for s in jax.device_get(state.parameters).values()], 0
     )
-    masks, gains = jax.device_get((trainer.chosen(state.parameters, run, keys), run.gains))
+    masks, gains = jax.device_get((trainer.chosen(state.parameters, common.present, run, keys), run.gains))
     tickets: list[Ticket | None] = []
     for at, (own, seed, keep) in enumerate(runs):
         if not finite[at]:

@@ -64,6 +64,8 @@ class ScoreLearner(Learner):
 
     rescaling: ClassVar[float] = 0.0
     """What is kept of a tensor is multiplied by (size / kept) to this power, in a step and in the ticket."""
+    least_score: ClassVar[float] = 0.0
+    """The score of a weight that is not to be kept."""
     renews: ClassVar[bool] = False
     """Whether pruned weights are drawn again in a training: what `renewed` says before each epoch but the first."""
 
@@ -79,6 +81,13 @@ class ScoreLearner(Learner):
         """First scores under which what these masks keep comes first."""
         return {
             name: np.copysign(np.abs(score) + np.abs(score).max() * masks[name], score)
+            for name, score in scores.items()
+        }
+
+    def below(self, scores: Tensors, present: Tensors) -> Tensors:
+        """The scores, those of absent weights the least there are. present: of thinned tensors, which are there."""
+        return {
+            name: jnp.where(present[name], score, np.float32(self.least_score)) if name in present else score
             for name, score in scores.items()
         }
 

@@ -16,6 +16,8 @@ from lottery_jax.sampler import Sampler
 
 MOST = 2**31 - 1
 """The largest whole number in a tree."""
+_ADDED: dict[type, dict[str, Any]] = {Sampler: {"density": 1.0}}
+"""Fields that earlier versions did not have: where they say nothing new, files leave them out."""
 _DEPTH = 64
 _TEXT = 512
 
@@ -29,6 +31,9 @@ def to_json(node: Any) -> Any:
     """
     if isinstance(node, Node | Sampler):
         fields = {field.name: to_json(getattr(node, field.name)) for field in dataclasses.fields(node)}  # type: ignore[arg-type]
+        for name, usual in _ADDED.get(type(node), {}).items():
+            if fields[name] == usual:
+                del fields[name]
         return {"kind": node.kind, **fields}
     return [to_json(part) for part in node] if isinstance(node, tuple) else node
 
@@ -55,7 +60,7 @@ def _node(row: Any, where: str, depth: int) -> Node:
 
 def _made(cls: Any, row: Mapping[str, Any], where: str, depth: int) -> Any:
     """A dataclass from its fields, each of which must be there, of its type, and no others."""
-    hints = _hints(cls)
+    hints, row = _hints(cls), {**_ADDED.get(cls, {}), **row}
     if set(row) != set(hints):
         raise InputError(f"{where} must have the fields {sorted(hints)}, not {sorted(map(_shown, row))}")
     return cls(**{name: _value(row[name], hint, f"{name} of {where}", depth + 1) for name, hint in hints.items()})

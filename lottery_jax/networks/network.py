@@ -15,7 +15,7 @@ from lottery_jax.errors import InputError
 from lottery_jax.networks.codec import from_json, to_json
 from lottery_jax.networks.layers.bag import Bag
 from lottery_jax.networks.node import Affine, Gate, Inner, Node, Spec, Weights, child_path
-from lottery_jax.networks.sources.drawn import ATTEMPT_STRIDE, Drawn
+from lottery_jax.networks.sources.drawn import ATTEMPT_STRIDE, Drawn, different_positions
 from lottery_jax.networks.sources.source import Source
 from lottery_jax.networks.summary import summary
 
@@ -30,7 +30,8 @@ _MOST_NUMBERS = 1 << 30  # of one example between two layers: 4 GiB
 class Network:
     """A tree with the examples it is given: a target if its tensors are stored, a source if they are drawn.
 
-    given: None for a model whose graph is unknown (`Bag`). Raises `InputError` where the nodes do not fit together.
+    given: None for a model whose graph is unknown (`Bag`). fold_layers: whether all random leaves are drawn from the
+    same streams, parts of one random tensor. Raises `InputError` where the nodes do not fit together.
 
     >>> from lottery_jax.networks.layers.chain import Chain
     >>> from lottery_jax.networks.layers.dense import Dense
@@ -41,6 +42,7 @@ class Network:
 
     root: Node
     given: Spec | None = None
+    fold_layers: bool = False
 
     def __post_init__(self) -> None:
         names = [child_path(path, name) for path, node in self.nodes() for name in node.tensors()]
@@ -122,13 +124,14 @@ class Network:
 
     @functools.cached_property
     def drawn(self) -> dict[str, Drawn]:
-        """All random tensors by name, each on streams of its own."""
+        """All random tensors by name, each on streams of its own; with folded layers each leaf begins anew."""
         found, stream = {}, 0
         for path, source in self.sources.items():
             own = source.drawn()
             for name, tensor in own.items():
                 found[child_path(path, name)] = dataclasses.replace(tensor, stream=stream + tensor.stream)
-            stream += max(tensor.stream + tensor.streams for tensor in own.values())
+            if not self.fold_layers:
+                stream += max(tensor.stream + tensor.streams for tensor in own.values())
         return found
 
     @functools.cached_property
@@ -152,17 +155,20 @@ class Network:
     @property
     def source_weights(self) -> int:
         """Number of random weights (those that are used several times are counted once)."""
+        if self.fold_layers:
+            return different_positions(self.drawn.values())
         again = set(self.frozen.values())
         return sum(tensor.weights for name, tensor in self.drawn.items() if name not in again)
 
     def replaced(self, leaf: Callable[[str, Node], Node]) -> "Network":
         """The same network with each leaf made anew from its path and itself."""
-        return Network(_replaced(self.root, "", leaf), self.given)
+        return dataclasses.replace(self, root=_replaced(self.root, "", leaf))
 
     @functools.cached_property
     def target(self) -> "Network":
         """The network that a source stands for: each random leaf is the one that it wraps."""
-        return self.replaced(lambda path, node: node.of if isinstance(node, Source) else node)
+        root = _replaced(self.root, "", lambda path, node: node.of if isinstance(node, Source) else node)
+        return Network(root, self.given)
 
     def module(self, tensors: Mapping[str, Any], gate: Callable[[str], Gate] | None = None) -> nnx.Module:
         """The Flax module x [B, *given] -> [B, *output]; `tensors` are stored and random ones, by name."""
@@ -212,7 +218,8 @@ class Network:
     def to_json(self) -> dict[str, Any]:
         """Plain dictionaries that `network_from_json` turns back into the same network."""
         given = None if self.given is None else to_json((self.given.shape, self.given.nonnegative))
-        return {"given": given, "root": to_json(self.root)}
+        folded = {"fold_layers": True} if self.fold_layers else {}
+        return {"given": given, "root": to_json(self.root), **folded}
 
     def __repr__(self) -> str:
         random = f"{self.source_weights:,} random weights" if self.sources else "stored weights"
@@ -221,8 +228,10 @@ class Network:
 
 def network_from_json(row: Any) -> Network:
     """Inverse of `Network.to_json`; raises `InputError` for what is no network."""
-    if not isinstance(row, dict) or set(row) != {"given", "root"}:
-        raise InputError("a network has the fields given and root, and no others")
+    if not isinstance(row, dict) or set(row) - {"fold_layers"} != {"given", "root"}:
+        raise InputError("a network has the fields given and root, perhaps fold_layers, and no others")
+    if row.get("fold_layers", True) is not True:
+        raise InputError("fold_layers must be true where a network has it; leave it out of others")
     given = row["given"]
     if given is not None:
         if not (isinstance(given, list) and len(given) == 2 and isinstance(given[0], list)):
@@ -231,7 +240,7 @@ def network_from_json(row: Any) -> Network:
         if not (all(type(size) is int for size in shape) and isinstance(nonnegative, bool)):
             raise InputError("what a network is given must be a shape, and whether it is never negative")
         given = Spec(tuple(shape), nonnegative)
-    return Network(from_json(row["root"]), given)
+    return Network(from_json(row["root"]), given, fold_layers="fold_layers" in row)
 
 
 def _check_different(what: str, names: list[str]) -> None:

@@ -1,7 +1,7 @@
 """Random subset-sum problems, solved in batches on CPU, GPU or TPU."""
 
 from lottery_jax.subset_sum.front import Front
-from lottery_jax.subset_sum.problem import Problem, Solution, Status, unpack_bits
+from lottery_jax.subset_sum.problem import Problem, Solution, Status, pack_bits, unpack_bits
 from lottery_jax.subset_sum.solve import solve
 from lottery_jax.subset_sum.solver import Solver, Stage
 from lottery_jax.subset_sum.solvers.auto import Auto, choose
@@ -37,6 +37,7 @@ __all__ = [
     "Status",
     "Vector",
     "choose",
+    "pack_bits",
     "solve",
     "unpack_bits",
 ]

@@ -147,6 +147,13 @@ def words(candidates: int) -> int:
     return (candidates + 31) // 32
 
 
+def pack_bits(chosen: np.ndarray) -> np.ndarray:
+    """Booleans [P, N] to uint32 words [P, W]."""
+    octets = np.zeros((len(chosen), 4 * words(chosen.shape[1])), np.uint8)
+    octets[:, : (chosen.shape[1] + 7) // 8] = np.packbits(chosen, axis=1, bitorder="little")
+    return octets.view("<u4").astype(np.uint32)
+
+
 def unpack_bits(bits: np.ndarray, candidates: int) -> np.ndarray:
     """uint32 words [P, W] to booleans [P, N]."""
     octets = np.ascontiguousarray(bits, dtype="<u4").view(np.uint8)

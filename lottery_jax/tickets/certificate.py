@@ -18,7 +18,7 @@ from lottery_jax.networks.target import Target
 from lottery_jax.progress import Progress, unseen
 from lottery_jax.storage.store import read_float64
 from lottery_jax.tickets.description import description_bits
-from lottery_jax.tickets.effective import Effective, approximated_leaves, effective_slices
+from lottery_jax.tickets.effective import Effective, absent_kept, approximated_leaves, effective_slices
 from lottery_jax.tickets.header import check_tolerance
 from lottery_jax.tickets.probe import probe
 from lottery_jax.tickets.ticket import Ticket, kept_bits, load_ticket
@@ -96,6 +96,9 @@ def certify(
     wanted = target or own
     asked = tolerance if tolerance is not None else ticket.header.tolerance
     found = _counted(ticket)
+    if absent := [name for name in ticket.network.drawn if absent_kept(ticket, name)]:
+        reason = f"it counts weights as kept that its source does not have, in {', '.join(map(repr, absent[:3]))}"
+        return dataclasses.replace(found, outcome="broken", reasons=(reason,))
     if found.trained:
         # Stored weights can be near to any target, which would say nothing of seed and bits.
         reasons = trained_faults(ticket, found.kept_by_tensor)

@@ -123,6 +123,17 @@ def _drawn(
     return drawn.draw_columns(ticket.seed, block, column, attempts[block - begin]).astype(np.float64)
 
 
+def absent_kept(ticket: Ticket, name: str) -> int:
+    """How many absent weights (0, in a random tensor of a density below 1) a mask says it keeps."""
+    drawn, redraws, found = ticket.network.drawn[name], ticket.redraws(name), 0
+    step = max(_SLICE // drawn.width // 8, 1) * 8  # whole bytes of the mask
+    for first in range(0, drawn.rows if drawn.sampler.density < 1 else 0, step):
+        count = min(step, drawn.rows - first)
+        row, column = _kept(ticket, name, drawn.width, first, count)
+        found += int(np.count_nonzero(_drawn(ticket, drawn, redraws, first, count, row, column) == 0))
+    return found
+
+
 def effective_weights(ticket: Ticket) -> dict[str, np.ndarray]:
     """All approximated tensors as the ticket makes them: float64 [signs * copies, *shape] by name."""
     return {

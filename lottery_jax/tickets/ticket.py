@@ -211,6 +211,11 @@ def make_ticket(
     wrong = {name: mask.dtype.name for name, mask in masks.items() if mask.dtype != bool}
     if wrong:
         raise InputError(f"masks must be boolean, not {wrong}")
+    for name, drawn in network.drawn.items():
+        if drawn.sampler.density < 1:
+            weights = drawn.draw_kept(seed, (redraws or {}).get(name, NO_REDRAWS), masks[name])
+            if (masks[name] & (weights == 0)).any():
+                raise InputError(f"the mask of {name} keeps weights that its source does not have; prune those")
     if (target is None) != (tolerance is None):
         raise InputError("a promise needs a target and a tolerance; give both, or none")
     content = {f"mask.{name}": np.packbits(mask, bitorder="little") for name, mask in masks.items()}

@@ -8,6 +8,7 @@ that the same weights are found by whoever draws a part of them only.
 import abc
 import dataclasses
 import math
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -39,6 +40,13 @@ class Layout(abc.ABC):
         """Blocks on one stream where they are neighbours there, in order; None where they are not."""
         return None
 
+    def spans(self, blocks: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The positions of all weights: stream, first one and the one after the last, int64 [S]; spans may touch."""
+        stream, first = self.start(np.arange(blocks))
+        places = np.arange(width if self.step > 1 else 1) * self.step
+        first = (first[:, None] + places).reshape(-1)
+        return np.repeat(stream, len(places)), first, first + (width if self.step == 1 else 1)
+
     def draw_all(self, drawn: "Drawn", seed: int) -> np.ndarray:
         """The first draw of all blocks of a tensor that is laid out like this, float32 [blocks, N]."""
         return drawn.draw(seed, np.arange(drawn.blocks), 0)
@@ -62,6 +70,11 @@ class Neighbours(Layout):
     def start(self, blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         stream, place = np.divmod(blocks, self.per_stream)
         return stream, place * self.width
+
+    def spans(self, blocks: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        first = np.arange(0, blocks, self.per_stream)
+        ends = np.minimum(blocks - first, self.per_stream) * width
+        return np.arange(len(first)), np.zeros_like(first), ends
 
     def draw_all(self, drawn: "Drawn", seed: int) -> np.ndarray:
         parts = []
@@ -105,6 +118,9 @@ class Matrix(Layout):
         row, column = source * self.units * self.places + place, output * self.copies + copy
         position = row * self.outputs * self.copies + column + self.offset
         return np.zeros_like(position), position
+
+    def spans(self, blocks: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return np.zeros(1, np.int64), np.array([self.offset]), np.array([self.offset + blocks * width])
 
     def draw_all(self, drawn: "Drawn", seed: int) -> np.ndarray:
         # The whole matrix in its own order takes half the work of drawing each weight for itself.
@@ -237,6 +253,26 @@ class Drawn:
                 f"the redraws of {name!r} are out of order, or not blocks 0 to {self.blocks - 1} with attempts 1 to"
                 f" {MOST_ATTEMPTS}"
             )
+
+
+def different_positions(tensors: Iterable[Drawn]) -> int:
+    """How many positions of streams some random tensors have among them, those that several have counted once.
+
+    >>> row = Drawn((2, 5), 5, Sampler.uniform(-1, 1), Neighbours(5))
+    >>> different_positions([row, row, dataclasses.replace(row, shape=(3, 5))])
+    15
+    """
+    lows, highs = [], []
+    for tensor in tensors:
+        stream, low, high = tensor.layout.spans(tensor.blocks, tensor.width)
+        before = (tensor.stream + stream) * 2 * MAX_SIZE  # streams one after the other
+        lows.append(before + low)
+        highs.append(before + high)
+    first, end = np.concatenate(lows), np.concatenate(highs)
+    order = np.argsort(first, kind="stable")
+    first, end = first[order], np.maximum.accumulate(end[order])
+    first[1:] = np.maximum(first[1:], end[:-1])
+    return int((end - first).sum())
 
 
 def attempts_of(redraws: np.ndarray, begin: int, end: int) -> np.ndarray:

@@ -45,6 +45,8 @@ class Trained(Source):
     def __post_init__(self) -> None:
         if self.gain != 1.0:
             raise InputError(f"the gain of trained weights is 1, not {self.gain}; multiply the weights instead")
+        if self.sampler.density < 1:
+            raise InputError("weights that are trained are all there: their density is 1; prune them by their mask")
 
     @property
     def trained(self) -> dict[str, str]:
