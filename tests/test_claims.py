@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import statistics
 from pathlib import Path
 
@@ -80,3 +81,20 @@ def test_draws_until_one_is_as_good_are_those_of_the_results() -> None:
     assert re.findall(r"10\^[\d.]+\d", row[4]) == powers
     tickets = [f"{100 * statistics.fmean(one['ticket_accuracy']):.1f} %" for one in made[1:]]
     assert re.findall(r"\d+\.\d %", row[4])[:4] == tickets
+
+
+def test_neurons_beside_weights_are_those_of_the_results() -> None:
+    (row,) = (row for row in ROWS if "experiments/malach_neurons.py" in row[1])
+    lines = (ROOT / "experiments" / "results" / "malach_neurons.jsonl").read_text().splitlines()
+    made = [json.loads(line) for line in lines]
+    slope = runpy.run_path(str(ROOT / "experiments" / "malach_neurons.py"))["slope"]
+    errors = {(one["kind"], one["size"], one["hidden"]): statistics.median(one["error"]) for one in made}
+    ends = [f"{errors['neurons', size, hidden]:.3f}" for size in (4, 8, 16) for hidden in (16, 1024)]
+    assert re.findall(r"\b\d\.\d{3}\b", row[4]) == ends
+    falls = [f"N^-{slope(made, size, 'neurons', key):.2f}" for key in ("error", "bound") for size in (4, 8, 16)]
+    assert re.findall(r"N\^-\d\.\d\d", row[4]) == falls
+    assert re.findall(r"\de-\d\d|\d\.\de-\d\d", row[4]) == [f"{errors['weights', d, 40 * d]:.1e}" for d in (4, 8, 16)]
+    halved = ", ".join(f"{1 / slope(made, size, 'weights'):.1f}" for size in (4, 8, 16))
+    assert f"halved by each {halved} candidates" in row[4]
+    assert all(bound <= error for one in made for bound, error in zip(one.get("bound", ()), one["error"], strict=False))
+    assert f"{len(made[0]['error'])} draws" in row[5]

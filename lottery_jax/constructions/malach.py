@@ -5,7 +5,8 @@ none where 0 is nearer: no sums. The theorem asks for some 1 / eps**2 units, so 
 wanted. Of the product alone that is asked sooner: its density is 0.69 or more at |w| <= 1/4, so that the nearest of n
 is farther than eps with a probability of about (1 - 1.38 eps)**n. With 32,767 candidates, the most, one weight in a
 million is farther than 3.1e-4, where the largest weight is scaled to 1/4. What is farther than the tolerance is drawn
-again, and counted if it stays. Their other kind of ticket, of whole neurons, is not built.
+again, and counted if it stays. Their other kind of ticket, of whole neurons, is no construction here, for it reaches
+random features alone: `experiments/malach_neurons.py` shows how slowly these come nearer to one ReLU neuron.
 """
 
 import dataclasses

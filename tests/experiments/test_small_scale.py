@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +61,33 @@ def test_what_needs_no_data_runs_small(name: str, scale: str, count: int, tmp_pa
         assert all(row["successes"] >= row["sources"] / 2 and row["width"] >= row["bound"] for row in rows)
     else:
         assert all(row["draws"] >= 10_000 for row in rows) and out.with_suffix(".png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_neurons_and_weights_run_small(tmp_path: Path) -> None:
+    """Subsets that are found, beside the best of all of a few neurons; closed forms, beside a sample."""
+    out = tmp_path / "rows.jsonl"
+    command = [sys.executable, str(ROOT / "experiments" / "malach_neurons.py"), "--scale", "0.4", "--out", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(rows) == 3 * (3 + 3) and out.with_suffix(".png").stat().st_size > 10_000
+    for row in rows:
+        assert len(row["error"]) == 2 and all(0 < error < 1 for error in row["error"])
+        assert all(bound <= error for bound, error in zip(row.get("bound", ()), row["error"], strict=False))
+    own = runpy.run_path(str(ROOT / "experiments" / "malach_neurons.py"))
+    random = np.random.default_rng(0)
+    for _ in range(5):
+        first, wanted, second = random.uniform(-1, 1, (12, 3)), random.normal(size=(1, 3)), random.uniform(-1, 1, 12)
+        each = second[:, None] * own["products"](first, first) * second
+        sums = second * own["products"](first, wanted)[:, 0]
+        every = (np.arange(1, 1 << 12)[:, None] >> np.arange(12)) & 1
+        nearness = (every @ sums) / np.sqrt(((every @ each) * every).sum(1))
+        kept = own["best_subset"](each, sums)
+        assert (kept @ sums) / np.sqrt(kept @ each @ kept) >= 0.999 * nearness.max()
+        x = random.normal(size=(200_000, 3))
+        sample = np.maximum(x @ first.T, 0) * second
+        np.testing.assert_allclose(sample.T @ np.maximum(x @ wanted[0], 0) / len(x), sums, atol=0.01)
 
 
 @pytest.mark.parametrize("name", [*ROWS, *PARTS, "pensia_experiment_2"])
