@@ -94,6 +94,8 @@ def test_neurons_beside_weights_are_those_of_the_results() -> None:
     falls = [f"N^-{slope(made, size, 'neurons', key):.2f}" for key in ("error", "bound") for size in (4, 8, 16)]
     assert re.findall(r"N\^-\d\.\d\d", row[4]) == falls
     assert re.findall(r"\de-\d\d|\d\.\de-\d\d", row[4]) == [f"{errors['weights', d, 40 * d]:.1e}" for d in (4, 8, 16)]
+    page = " ".join((ROOT / "docs" / "theory.md").read_text().split())
+    assert f"falls no faster than {falls[3]} at d = 4, and {falls[5]} at d = 16" in page
     halved = ", ".join(f"{1 / slope(made, size, 'weights'):.1f}" for size in (4, 8, 16))
     assert f"halved by each {halved} candidates" in row[4]
     assert all(bound <= error for one in made for bound, error in zip(one.get("bound", ()), one["error"], strict=False))
