@@ -1,5 +1,6 @@
 """The sampler: published test vectors, equality of host and device, bounds, and what may never change."""
 
+import dataclasses
 import hashlib
 
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ SAMPLERS = [
     Sampler.signed_constant(0.3),
     Sampler.log_uniform(0.02, 1),
     Sampler.grid(7),
+    dataclasses.replace(Sampler.normal(2.0), density=0.3),
 ]
 
 
@@ -128,6 +130,7 @@ GOLDEN = [
     "2bbd657097340f71",
     "aa10204d07fd52ac",
     "36e843142aa3a85f",
+    "ac383178afee9380",
 ]
 
 
@@ -156,6 +159,10 @@ GOLDEN = [
         lambda: Sampler.grid(0),
         lambda: Sampler.grid(17),
         lambda: Sampler("grid", scale=0.3),
+        lambda: Sampler("normal", density=0),
+        lambda: Sampler("normal", density=1.5),
+        lambda: Sampler("normal", density=float("nan")),
+        lambda: Sampler("normal", density=True),
         lambda: Sampler("grid", scale=float("nan")),
         lambda: Sampler("grid", high=0.5, scale=0.25),
         lambda: draw_range(SAMPLERS[0], seed=0, stream=0, first=2**32, count=1),

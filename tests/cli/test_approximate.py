@@ -299,3 +299,18 @@ def test_outputs_may_be_asked_for(target: Path, tmp_path: Path, capsys: pytest.C
     assert found["holds"] and found["output_bound"] <= 3
     assert "give that too" in refusal(capsys, 2, "approximate", *asked, "--box", 0, 1)
     assert "leave it, or --kept" in refusal(capsys, 2, "approximate", *asked, "--kept", 5, "--output-tolerance", 3)
+
+
+@pytest.mark.slow
+def test_sparse_and_folded_sources_are_the_tickets_own_word(
+    target: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "ticket.safetensors"
+    options = ("--construction", "scalar", "--density", 0.5, "--fold-layers", "--tolerance", 0.2)
+    found = answer(capsys, "approximate", "--target", target, *options, "--candidates", 12, "--out", out)
+    verified = answer(capsys, "verify", out, "--target", target)
+    assert verified["outcome"] == "holds" and {name: found[name] for name in verified} == verified
+    assert verified["source_weights"] == 64 * 4 * 12  # the larger layer's
+    assert all("0.5 of them absent" in sampler for sampler in verified["samplers"])
+    said = refusal(capsys, 2, "approximate", "--target", target, "--density", 2, "--out", tmp_path / "other")
+    assert "the density is 2.0" in said

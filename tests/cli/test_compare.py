@@ -179,3 +179,24 @@ def test_help_names_every_method_and_its_options(
     parts = {*CONSTRUCTIONS, *LEARNERS, *TRAINED, *(f"-{source}" for source in SOURCES), "dense", "random", "-smallest"}
     assert all(part in text for part in parts)
     assert "--edge-popup.learning-rate" in text and "--scalar.range" in text
+
+
+def test_trained_tickets_do_not_come_from_a_sparse_source(
+    task: tuple[Word, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refusal(capsys, 2, "compare", *task, "--methods", "magnitude", "--density", 0.5, "--out", tmp_path)
+    assert "magnitude trains the weights of a source of its own" in said
+
+
+@pytest.mark.slow
+def test_constructed_learned_and_random_masks_share_a_sparse_folded_source(
+    task: tuple[Word, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--density", 0.5, "--fold-layers", "--out", tmp_path)
+    methods = ("--methods", "pensia", "edge-popup-gadget", "edge-popup-wide", "random")
+    assert lottery_jax("compare", *task, *methods, *options, "--json", "--quiet") == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    found = {record["method"]: record for record in records}
+    assert len(found) == 4 and all(record["outcome"] != "broken" or name == "pensia" for name, record in found.items())
+    assert found["random"]["kept_weights"] == found["pensia"]["kept_weights"]
+    assert found["pensia"]["source_weights"] == found["edge-popup-gadget"]["source_weights"]
