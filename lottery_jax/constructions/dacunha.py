@@ -1,8 +1,8 @@
 """Convolutions (da Cunha, Natale and Viennot 2022): a random 1 x 1 convolution, then a random one of the kernel's size.
 
 The mask of the first isolates each input channel, so that each weight of a kernel is a sum of products u v, as one of a
-matrix is in Theorem 1 of Pensia et al. 2020; stride, padding and pooling stay what they are. With batch normalisations folded
-and in residual blocks, each body and each projection is one more layer (Burkholz 2022b).
+matrix is in Theorem 1 of Pensia et al. 2020; stride, padding and pooling stay what they are. With batch normalisations
+folded and in residual blocks, each body and each projection is one more layer (Burkholz 2022b).
 """
 
 import dataclasses

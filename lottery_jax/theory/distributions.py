@@ -1,5 +1,7 @@
 """Every kind of random problem by its name; a new one is a class of its own and one line here."""
 
+import dataclasses
+
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.theory.candidates import (
     Candidates,
@@ -35,4 +37,9 @@ def candidates_named(name: str | Candidates) -> Candidates:
     kind, _, size = name.partition(" ")
     if kind not in DISTRIBUTIONS:
         raise InputError(f"distribution {kind!r} is unknown; {suggest(kind, DISTRIBUTIONS)}")
-    return DISTRIBUTIONS[kind](int(size)) if size else DISTRIBUTIONS[kind]()
+    found = DISTRIBUTIONS[kind]()
+    if not size:
+        return found
+    if not hasattr(found, "size") or not size.isdecimal():
+        raise InputError(f"distribution {name!r} is unknown; {kind} has no size {size!r}")
+    return dataclasses.replace(found, size=int(size))  # type: ignore[call-arg]

@@ -155,7 +155,7 @@ peaks, out = [], pathlib.Path(sys.argv[1]) / "ticket"
 for name in ("warm", "small", "large"):
     pathlib.Path("/proc/self/clear_refs").write_text("5")
     target, _ = load_model(out.with_name(name))
-    run_to_file(plan_job(target, Scalar(), Promise(solver=Nearest(), max_redraws=0), seed=0), out)
+    run_to_file(plan_job(target, Scalar(), Promise(solver=Nearest(), max_redraws=0), seed=0), out, force=True)
     certify(load_ticket(out), target=target)
     status = pathlib.Path("/proc/self/status").read_text()
     peaks.append(next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")))
