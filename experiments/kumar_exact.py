@@ -1,17 +1,23 @@
-"""How many candidates does a quantised target take to be met exactly? Kumar and Natale 2025, in one command.
-
-    python experiments/kumar_exact.py
+"""How many candidates does a quantised target take to be met exactly? Kumar and Natale 2025 (arXiv 2508.11020).
 
 A small network for the digits is rounded to the finest steps that products of random weights in steps of 2^-k have
 (4^-k of the largest weights), and every weight is searched once, without drawing a block again: the fraction that is
 met exactly, for numbers n of candidates around the paper's 2 log2(1 / 2^-k) = 2k. Then the whole promise: all weights
-exactly, and how many blocks were drawn again for it. About a minute on two cores.
+exactly, and how many blocks were drawn again for it.
+
+Command: python experiments/kumar_exact.py [--scale 1] [--out FILE]
+Cost: about a minute on two CPU cores; --scale is the part of the steps, k = 4 to 8.
+Published: more than 2 log2(1 / step) samples for each link represent every quantised weight, with high probability.
 """
 
-import json
-from pathlib import Path
+import dataclasses
 from typing import Any
 
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from lottery_jax.cli.experiment import Results, Scaled, run_script
 from lottery_jax.constructions.job import plan_job
 from lottery_jax.constructions.kumar import Kumar
 from lottery_jax.constructions.promise import Promise
@@ -24,7 +30,11 @@ from lottery_jax.tickets.certificate import certify
 BITS = (4, 5, 6, 7, 8)
 MORE = (-2, 0, 2, 4, 6, 8)
 """Candidates beyond 2k."""
-OUT = Path(__file__).parent / "results" / "kumar_exact.jsonl"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(Scaled):
+    """Quantised targets met exactly, by the step of the random weights and the number of candidates."""
 
 
 def row(target: Target, bits: int, candidates: int, seed: int = 0) -> dict[str, Any]:
@@ -44,16 +54,21 @@ def row(target: Target, bits: int, candidates: int, seed: int = 0) -> dict[str, 
     return found
 
 
-def main() -> None:
-    """All rows, written and printed."""
+def run(settings: Settings, rows: Results, console: Console) -> None:
+    """Every k and number of candidates."""
     target = load_task("digits", architecture="mlp-16").target
-    rows = [row(target, bits, 2 * bits + more) for bits in BITS for more in MORE]
-    OUT.write_text("".join(f"{json.dumps(each)}\n" for each in rows))
-    print("exactly at once, by bits k and candidates n - 2k")
-    print("  k " + "".join(f"{more:>8}" for more in MORE))
-    for bits in BITS:
-        print(f"{bits:>3} " + "".join(f"{each['exact_at_once']:>8.3f}" for each in rows if each["bits"] == bits))
+    bits = BITS[: settings.part(len(BITS))]
+    for k, more in track([(k, more) for k in bits for more in MORE], "steps and candidates", console=console):
+        rows.keep(**row(target, k, 2 * k + more), scale=settings.scale)
+
+
+def show(rows: Results, console: Console) -> None:
+    """The fraction that is exact at once, by bits and candidates."""
+    table = Table("k", *(f"n = 2k{more:+d}" for more in MORE), title="weights that are exact at once, %")
+    for bits in dict.fromkeys(each["bits"] for each in rows):
+        table.add_row(str(bits), *(f"{100 * each['exact_at_once']:.1f}" for each in rows if each["bits"] == bits))
+    console.print(table)
 
 
 if __name__ == "__main__":
-    main()
+    run_script(Settings, run, show)

@@ -109,6 +109,9 @@ class Construction(abc.ABC):
 
         return target.network.replaced(leaf)
 
+    def check_reachable(self, network: Network, tolerance: float) -> None:  # noqa: B027
+        """Refuse a tolerance that its candidates keep in no draw of this source; raises `InputError`."""
+
     def all_plans(self, network: Network, seed: int) -> tuple[tuple[Plan, ...], Redraws]:
         """The problems of all tensors of a source, in its order, and the redraws of all edges by their full names."""
         plans: list[Plan] = []

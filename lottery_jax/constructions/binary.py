@@ -12,6 +12,7 @@ everything to be there at once. Here c is given, and what is not there is drawn 
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -72,6 +73,16 @@ class Binary(GadgetConstruction):
         # The largest is half a step above what all powers make: rounded to a step it could fall below.
         gain = max(float(np.float32(largest / (2.0**self.powers - 0.5))), LEAST)
         return Ladder(gadget.of, 2 * self.powers * self.copies, self.powers - 1, gain=gain)
+
+    def check_reachable(self, network: Network, tolerance: float) -> None:
+        path, step = max(((path, source.gain) for path, source in network.sources.items()), key=lambda one: one[1])
+        if tolerance >= step / 2:  # of weights anywhere between two steps half are within
+            return
+        needed = self.copies * (self.powers + math.ceil(math.log2(step / tolerance)))
+        raise InputError(
+            f"{self.candidates} candidates are {self.powers} powers of two, so that weights of {path!r} lie {step:.3g}"
+            f" apart; for a tolerance of {tolerance:g} use {needed} candidates, or another construction"
+        )
 
     def plans(
         self, network: Network, path: str, drawn: Mapping[str, Drawn], seed: int

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lottery_jax.constructions.base import Construction
+from lottery_jax.networks.network import Network
 
 if TYPE_CHECKING:
     from lottery_jax.constructions.job import Chunk, Job
@@ -56,6 +57,9 @@ class Goal(abc.ABC):
 
     def check_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> None:  # noqa: B027
         """Refuse what does not fit the weights of a target, their shapes by name; raises `InputError`."""
+
+    def check_source(self, construction: Construction, network: Network) -> None:  # noqa: B027
+        """Refuse what cannot be found in a construction's random source; raises `InputError`."""
 
     def seconds_each(self, job: "Job") -> float | None:
         """Seconds that a weight takes, tried on a few; None where it is too little to ask."""

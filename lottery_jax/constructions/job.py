@@ -136,6 +136,7 @@ def plan_job(
     for name in target.network.tensors:
         target.scan(name)
     network = transformed(construction.source(target), transforms)
+    goal.check_source(construction, network)
     plans, redraws = construction.all_plans(network, seed)
     return Job(target, network, plans, redraws, seed, construction, goal, chunk_weights, path, notes or {})
 

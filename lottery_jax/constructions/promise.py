@@ -21,7 +21,7 @@ from lottery_jax.constructions.solve import (
     search_blocks,
 )
 from lottery_jax.errors import InputError, suggest
-from lottery_jax.networks.network import NO_REDRAWS
+from lottery_jax.networks.network import NO_REDRAWS, Network
 from lottery_jax.networks.sources.drawn import MOST_ATTEMPTS
 from lottery_jax.subset_sum import Solution, Solver
 from lottery_jax.tickets.header import check_tolerance
@@ -82,6 +82,9 @@ class Promise(Goal):
 
     def asked_of(self, construction: Construction) -> "Promise":
         return dataclasses.replace(self, tolerance=0.0) if construction.exact else self
+
+    def check_source(self, construction: Construction, network: Network) -> None:
+        construction.check_reachable(network, self.tolerance)
 
     def seconds_each(self, job: Job) -> float | None:
         if job.construction.candidates <= _QUICK:

@@ -154,3 +154,11 @@ def test_what_is_no_ladder_is_refused() -> None:
         Ladder(Dense(2, 2), 0, 1).drawn()
     network = Binary(16).source(mlp_target([np.ones((1, 2), np.float32)]))
     assert [leaf.signs("weight", None) for leaf in network.sources.values()] == [(1, -1)]
+
+
+def test_a_tolerance_finer_than_its_steps_is_refused_with_what_it_takes() -> None:
+    target = TARGETS["mlp, inputs never negative"]()
+    with pytest.raises(InputError, match=r"21 candidates are 2 powers of two.*use \d+ candidates") as refused:
+        plan_job(target, Binary(21), Promise(0.01), seed=0)
+    needed = int(str(refused.value).partition(" use ")[2].split()[0])
+    plan_job(target, Binary(needed), Promise(0.01), seed=0)

@@ -49,7 +49,10 @@ def test_says_what_was_cut(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "scale", "count"), [("tickets_to_buy", "0.04", 5), ("pensia_lower_bound", "0.1", 8)])
+@pytest.mark.parametrize(
+    ("name", "scale", "count"),
+    [("tickets_to_buy", "0.04", 5), ("pensia_lower_bound", "0.1", 8), ("kumar_exact", "0.2", 6)],
+)
 def test_what_needs_no_data_runs_small(name: str, scale: str, count: int, tmp_path: Path) -> None:
     out = tmp_path / "rows.jsonl"
     command = [sys.executable, str(ROOT / "experiments" / f"{name}.py"), "--scale", scale, "--out", str(out)]
@@ -59,6 +62,8 @@ def test_what_needs_no_data_runs_small(name: str, scale: str, count: int, tmp_pa
     assert len(rows) == count and {row["scale"] for row in rows} == {float(scale)}
     if name == "pensia_lower_bound":
         assert all(row["successes"] >= row["sources"] / 2 and row["width"] >= row["bound"] for row in rows)
+    elif name == "kumar_exact":
+        assert all(row["bits"] == 4 and row["exact_at_once"] <= 1 for row in rows) and rows[-1]["outcome"] == "holds"
     else:
         assert all(row["draws"] >= 10_000 for row in rows) and out.with_suffix(".png").stat().st_size > 10_000
 
