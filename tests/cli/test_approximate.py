@@ -70,6 +70,7 @@ def test_an_architecture_is_guessed_or_named(
     assert "is no conv2: " in refusal(capsys, 2, *asked, "--architecture", "conv2", "--width", 0.05)
 
 
+@pytest.mark.slow
 def test_a_network_is_trained_on_data_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = ("--data", own_data(tmp_path / "mine.npz"), "--architecture", "mlp-3", "--out", tmp_path / "t")
     found = answer(capsys, "approximate", *asked, "--construction", "scalar", "--candidates", 12)

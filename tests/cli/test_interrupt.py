@@ -67,7 +67,8 @@ def test_at_random_moments_of_a_comparison(presses: int, tmp_path: Path) -> None
     assert all(results(whole(*asked, folder)) == expected for folder in folders)
 
 
-@pytest.mark.parametrize("presses", [1, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("presses", [1, 20])
 def test_at_random_moments_of_an_approximation(presses: int, tmp_path: Path) -> None:
     """The last words are true: chunks that it says are kept are found, and where it says so nothing is left."""
     shapes = {f"layer{place:03d}": (8, 8) for place in range(400)}

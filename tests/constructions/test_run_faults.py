@@ -71,7 +71,8 @@ class Meanwhile(Cluster):
             self.happens()  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [2, 20])
 def test_kill_9_at_random_moments(kills: int, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.constructions.kill_driver", str(tmp_path), str(kills), str(kills)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}

@@ -86,6 +86,7 @@ def test_learns_on_the_source_of_a_construction(digits: Dataset) -> None:
     assert accuracy(ticket.forward(), digits.validation) > 0.9
 
 
+@pytest.mark.slow
 def test_grouping_does_not_matter() -> None:
     alone = learn(SHARED)
     for one, other in zip(alone, learn(SHARED, dataclasses.replace(LEARNER, together=2)), strict=True):

@@ -35,6 +35,7 @@ def test_pareto_is_exact_for_every_size(count, k_max):
     assert not front.within[:, ~there].any()
 
 
+@pytest.mark.slow
 def test_fixed_size_is_the_column_of_the_front():
     candidates, targets = instances(13)
     problem = Problem(candidates, targets, 0.03)

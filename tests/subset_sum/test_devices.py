@@ -35,16 +35,19 @@ def found(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_eight_devices_answer_as_one_does(found):
     assert found["devices"] == 8
     assert found["different"] == []
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_all_eight_devices_work(found):
     assert found["at_work"] == 8
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_candidates_on_the_devices_stay_there(found):
     brought = found["brought"]
@@ -53,10 +56,12 @@ def test_candidates_on_the_devices_stay_there(found):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_another_number_of_rows_to_solve_compiles_nothing(found):
     assert found["compiled"] == {"again": [], "compiler speaks": True}
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_a_ticket_from_eight_devices_is_the_same_file(found):
     assert found["ticket"] == eight_devices.ticket_digest()
@@ -84,6 +89,7 @@ def test_one_device_may_be_chosen():
         assert list(local_mesh().devices) == jax.local_devices(backend="cpu")
 
 
+@pytest.mark.slow
 def test_devices_say_nothing_to_each_other(found):
     """The programs that were compiled for all eight hold no operation that exchanges anything."""
     many = [text for text in found["programs"] if "num_partitions=8" in text]

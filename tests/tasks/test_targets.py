@@ -73,6 +73,7 @@ def test_batch_normalisation_is_trained_with_the_batch_and_used_with_its_running
     assert trained(with_norm(), tmp_path, epochs=8).digest == target.digest  # means come back from the cache, too
 
 
+@pytest.mark.slow
 def test_a_convolutional_network_is_trained(tmp_path: Path) -> None:
     target = trained(architecture("conv2", DIGITS, 10, width=0.125), tmp_path, epochs=4)
     assert accuracy(target.forward(), data.load("digits").test) >= 0.6
