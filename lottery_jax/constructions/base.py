@@ -202,22 +202,37 @@ class GadgetConstruction(Construction):
 
     def _first_weights(self, drawn: Drawn, both: np.ndarray, seed: int, *, relu: bool) -> tuple[np.ndarray, np.ndarray]:
         """The first matrix [I, U], and rows (input, attempt) of inputs that were drawn again; both: bool [I]."""
-        first, last = np.empty((drawn.blocks, drawn.width), np.float32), np.zeros(drawn.blocks, np.int64)
-        open_ = np.arange(drawn.blocks)
         # Of a thinned source as much is asked as of one with as many fewer candidates.
         density = drawn.sampler.density
         asked = self if density == 1 else dataclasses.replace(self, candidates=max(int(self.candidates * density), 1))
-        for attempt in range(MOST_ATTEMPTS + 1):
-            first[open_] = drawn.draw(seed, open_, attempt)
-            last[open_] = attempt
-            open_ = np.flatnonzero(asked.weak(first if relu else np.abs(first), both))
-            if not len(open_):
-                redrawn = np.flatnonzero(last)
-                return first, np.stack([redrawn, last[redrawn]], 1)
-        raise InputError(
-            f"the first weights of {len(open_)} inputs are too weak in each of {MOST_ATTEMPTS + 1} draws; use another"
-            " seed, or other candidates"
+        first, redraws, left = drawn_until(
+            drawn, seed, lambda weights, inputs: ~asked.weak(weights if relu else np.abs(weights), both[inputs])
         )
+        if left:
+            raise InputError(
+                f"the first weights of {left} inputs are too weak in each of {MOST_ATTEMPTS + 1} draws; use another"
+                " seed, or other candidates"
+            )
+        return first, redraws
+
+
+def drawn_until(
+    drawn: Drawn, seed: int, serves: Callable[[np.ndarray, np.ndarray], np.ndarray], blocks: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """The weights [blocks, N] of a random tensor, its blocks drawn again until they serve.
+
+    serves: from weights [R, N] and which blocks they are [R] to bool [R]. blocks: those that are drawn, all if left
+    out; others are 0. Also rows (block, attempt) of what was drawn again, and how many blocks never served.
+    """
+    weights, last = np.zeros((drawn.blocks, drawn.width), np.float32), np.zeros(drawn.blocks, np.int64)
+    open_ = np.arange(drawn.blocks) if blocks is None else blocks
+    for attempt in range(MOST_ATTEMPTS + 1):
+        weights[open_], last[open_] = drawn.draw(seed, open_, attempt), attempt
+        open_ = open_[~serves(weights[open_], open_)]
+        if not len(open_):
+            break
+    redrawn = np.flatnonzero(last)
+    return weights, np.stack([redrawn, last[redrawn]], 1), len(open_)
 
 
 def gain_for(target: Target, path: str, tensors: Iterable[str], reaches: Mapping[str, float]) -> float:

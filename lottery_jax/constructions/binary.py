@@ -18,7 +18,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from lottery_jax.constructions.base import Branch, GadgetConstruction, Plan
+from lottery_jax.constructions.base import Branch, GadgetConstruction, Plan, drawn_until
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import LEAST, Affine, child_path
@@ -149,16 +149,15 @@ def _rung(drawn: Drawn, first: np.ndarray, powers: np.ndarray, place: int, seed:
     joined = (powers >= 0)[:, :, None] & (powers >= 0)[:, None, :] & (first[:, :, None] == first[:, None, :])
     joined &= now[:, :, None] == now[:, None, :]  # who doubles carries 2^place before, as those that it doubles
     wanted = np.where(powers >= 0, 1 + doubles, 0).reshape(-1)
-    mask, last = np.zeros((inputs * units, units), bool), np.zeros(inputs * units, np.int64)
-    joined, open_ = joined.reshape(-1, units), np.flatnonzero(wanted)
-    for attempt in range(MOST_ATTEMPTS + 1):
-        fits = joined[open_] & (drawn.draw(seed, open_, attempt) > 0)
-        mask[open_] = fits & (fits.cumsum(1) <= wanted[open_, None])
-        last[open_] = attempt
-        open_ = open_[fits.sum(1) < wanted[open_]]
-        if not len(open_):
-            again = np.flatnonzero(last)
-            return mask.reshape(inputs, units, units), np.stack([again, last[again]], 1)
-    raise InputError(
-        f"{len(open_)} units of a ladder found no edges of the right sign in {MOST_ATTEMPTS + 1} draws; use more copies"
-    )
+    joined = joined.reshape(-1, units)
+
+    def serves(weights: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        return (joined[rows] & (weights > 0)).sum(1) >= wanted[rows]
+
+    weights, again, left = drawn_until(drawn, seed, serves, np.flatnonzero(wanted))
+    if left:
+        raise InputError(
+            f"{left} units of a ladder found no edges of the right sign in {MOST_ATTEMPTS + 1} draws; use more copies"
+        )
+    fits = joined & (weights > 0)
+    return (fits & (fits.cumsum(1) <= wanted[:, None])).reshape(inputs, units, units), again
