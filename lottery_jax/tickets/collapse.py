@@ -72,15 +72,9 @@ def collapsed(ticket: Ticket, made: Mapping[str, np.ndarray]) -> tuple[Network, 
     sources = {child_path(path, own): (one, own) for path, one in network.sources.items() for own in one.of.tensors()}
     for name, (source, own) in sources.items():
         if name in made:
-            value = source.computed(own, made[name], functools.partial(_kept, ticket, name))
+            value = source.computed(own, made[name], functools.partial(ticket.kept, name))
             tensors[name] = value if plain.tensors[name] == value.shape else value[0]
     return plain, tensors
-
-
-def _kept(ticket: Ticket, name: str) -> np.ndarray:
-    """The kept weights of a random tensor in its mask's shape, zero where pruned, float64."""
-    drawn = ticket.network.drawn[name]
-    return drawn.draw_kept(ticket.seed, ticket.redraws(name), ticket.mask(name)).astype(np.float64)
 
 
 def _signs(network: Network, path: str, source: Source) -> list[tuple[int, ...]]:

@@ -54,7 +54,7 @@ class Effective:
 def approximated_leaves(ticket: Ticket) -> Iterator[Leaf]:
     """The approximated tensors of a ticket that have masks, in the order of its tree."""
     for path, source in ticket.network.sources.items():
-        edges = {name: _edge(ticket, child_path(path, name)) for name in source.edges}
+        edges = {name: ticket.kept(child_path(path, name)) for name in source.edges}
         given = ticket.network.given_to(path)
         for own in source.of.tensors():
             if own not in source.drawn():
@@ -142,9 +142,3 @@ def effective_weights(ticket: Ticket) -> dict[str, np.ndarray]:
         )
         for leaf in approximated_leaves(ticket)
     }
-
-
-def _edge(ticket: Ticket, name: str) -> np.ndarray:
-    """The kept weights of an edge tensor, 0 where pruned."""
-    drawn = ticket.network.drawn[name]
-    return drawn.draw_kept(ticket.seed, ticket.redraws(name), ticket.mask(name))

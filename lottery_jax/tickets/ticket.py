@@ -104,12 +104,13 @@ class Ticket:
         """All random weights, float32, regenerated on the host from the seed."""
         return self.network.draw(self.seed, {name: self.redraws(name) for name in self.network.drawn})
 
+    def kept(self, name: str) -> np.ndarray:
+        """The weights of a random tensor, float32 in its mask's shape, zero where pruned; only kept ones are drawn."""
+        return self.network.drawn[name].draw_kept(self.seed, self.redraws(name), self.mask(name))
+
     def pruned(self) -> dict[str, np.ndarray]:
-        """All random weights, float32, zero where they are pruned; of those, only the kept ones are drawn."""
-        return {
-            name: drawn.draw_kept(self.seed, self.redraws(name), self.mask(name))
-            for name, drawn in self.network.drawn.items()
-        }
+        """All random weights, float32, zero where they are pruned."""
+        return {name: self.kept(name) for name in self.network.drawn}
 
     @property
     def stored(self) -> dict[str, np.ndarray]:

@@ -99,7 +99,9 @@ class Redundant(Source):
 
     def computed(self, name: str, made: np.ndarray, kept: Callable[[], np.ndarray]) -> np.ndarray:
         # Which copies of an input are kept shows in the output, if only by the errors of their weights.
-        return _of_outputs(made, self.copies_out) if name == "bias" else self.gain * self.beside(kept())[None]
+        if name == "bias":
+            return _of_outputs(made, self.copies_out)
+        return self.gain * self.beside(kept().astype(np.float64))[None]
 
     def beside(self, weight: Any) -> Any:
         """The weight of `wide` from one in the mask's shape, for inputs as they are given."""

@@ -86,7 +86,7 @@ class Source(Node):
         """What tensor `name` of `wide` is, [signs, *its shape], from what is made of it.
 
         made: the target weights that are made, [signs * rows_each, *shape in `of`]. kept: gives the kept random
-        weights in the mask's shape, float64.
+        weights in the mask's shape, float32.
         """
         return made
 
