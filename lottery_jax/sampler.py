@@ -29,7 +29,7 @@ _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _TABLE_BITS = 16
 _WORTH_THREADS = 16  # blocks from which drawing them side by side is worth it
 _HOST_BLOCK = 1 << 16  # elements drawn at a time in NumPy, so that the rounds stay in cache
-_COINS = 1 << 30  # which weights are absent is drawn on streams that no weight uses: theirs are below 2**24
+_COINS = 1 << 30  # which weights are absent, or locked, is drawn on streams that no weight uses: theirs are below 2**24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,10 +41,11 @@ class Sampler:
     with density 1 / size (65,536 quantiles), which Orseau et al. 2020 call hyperbolic, or `grid`: the multiples of
     `scale` in [-1, 1], all of them equally likely, the quantised weights of Kumar and Natale 2025.
 
-    density: the probability that a weight is there at all; else it is 0 (Gadhikar et al. 2023). The seed decides.
+    density: the probability that a weight is there at all; else it is 0 (Gadhikar et al. 2023). locked: that it is
+    there and in every mask (Otsuka et al. 2024). The seed decides both.
 
     >>> Sampler.uniform(-1, 1)
-    Sampler(kind='uniform', low=-1.0, high=1.0, scale=1.0, density=1.0)
+    Sampler(kind='uniform', low=-1.0, high=1.0, scale=1.0, density=1.0, locked=0.0)
     """
 
     kind: Literal["uniform", "normal", "signed_constant", "log_uniform", "grid"]
@@ -52,12 +53,18 @@ class Sampler:
     high: float = 1.0
     scale: float = 1.0
     density: float = 1.0
+    locked: float = 0.0
 
     def __post_init__(self) -> None:
         if type(self.density) not in (int, float) or not 0 < self.density <= 1:
             raise InputError(
                 f"a sampler's density is the fraction of the weights that are there, above 0 and at most 1, not"
                 f" {self.density!r}"
+            )
+        if type(self.locked) not in (int, float) or not 0 <= self.locked <= self.density:
+            raise InputError(
+                f"a sampler's locked weights are a fraction of all, from 0 to the density {self.density:g}, not"
+                f" {self.locked!r}"
             )
         if self.kind not in ("uniform", "normal", "signed_constant", "log_uniform", "grid"):
             raise InputError(
@@ -115,6 +122,8 @@ class Sampler:
         >>> Sampler.uniform(-1, 1).in_words(), Sampler.signed_constant(0.5).in_words()
         ('U[-1, 1]', '+-0.5')
         """
+        if self.locked > 0:
+            return f"{dataclasses.replace(self, locked=0.0).in_words()}, {self.locked:.3g} of them always kept"
         if self.density < 1:
             return f"{dataclasses.replace(self, density=1.0).in_words()}, {1 - self.density:.3g} of them absent"
         if self.kind == "uniform":
@@ -242,7 +251,7 @@ def numbers(sampler: Sampler) -> Numbers:
     if sampler.density < 1:
         whole = numbers(dataclasses.replace(sampler, density=1.0))
         assert not isinstance(whole, Thinned)
-        return Thinned(whole, np.uint32(min(max(round(sampler.density * 2.0**32), 1), 2**32 - 1)))
+        return Thinned(whole, np.uint32(_limit(sampler.density)))
     if sampler.kind == "normal":
         return Quantiles(_normal_table(sampler.scale))
     if sampler.kind == "signed_constant":
@@ -251,6 +260,22 @@ def numbers(sampler: Sampler) -> Numbers:
         return Quantiles(_log_uniform_table(sampler.low, sampler.high))
     first, count, exponent = _grid_steps(sampler)
     return UniformGrid(np.int32(first), np.uint32(count), np.float32(2.0**-exponent))
+
+
+def _limit(fraction: float) -> int:
+    """Coins below it are this fraction of all, one of them at least and not all."""
+    return min(max(round(fraction * 2.0**32), 1), 2**32 - 1)
+
+
+def decided_at(sampler: Sampler, key: tuple[Any, Any], stream: Any, index: Any) -> np.ndarray:
+    """What the seed decides of the weights at uint32 positions of streams: -1 absent, 1 always kept, 0 neither."""
+    coins = _bits_at(key, np.asarray(stream).astype(np.uint32) ^ np.uint32(_COINS), index, np)
+    found = np.zeros(coins.shape, np.int8)
+    if sampler.density < 1:
+        found[coins >= _limit(sampler.density)] = -1
+    if sampler.locked > 0:
+        found[(coins < _limit(sampler.locked)) & (found == 0)] = 1
+    return found
 
 
 def _grid_steps(sampler: Sampler) -> tuple[int, int, int]:

@@ -10,6 +10,8 @@ from lottery_jax.constructions.base import Plan
 from lottery_jax.constructions.goal import Settled, Solved
 from lottery_jax.constructions.job import Chunk, Job
 from lottery_jax.errors import InputError
+from lottery_jax.networks.network import NO_REDRAWS
+from lottery_jax.networks.sources.decided import decided_mask
 from lottery_jax.storage.sealed import SealedWriter
 from lottery_jax.storage.store import TYPES, Arrays
 from lottery_jax.storage.tensor_file import Tensor
@@ -31,6 +33,7 @@ class Assembly:
             plan.edges: np.zeros(job.network.drawn[plan.edges].shape, bool) for plan in job.plans if plan.edges
         }
         self._edges |= {name: mask for plan in job.plans for name, mask in plan.built.items()}
+        edges = {plan.edges for plan in job.plans if plan.edges}
         # One look at every chunk before anything is written: sizes must be known, and edges follow from masks.
         for plan in job.plans:
             for chunk in self._chunks[plan.tensor]:
@@ -38,6 +41,10 @@ class Assembly:
                 self._redraws[plan.tensor] = self._redraws.get(plan.tensor, 0) + len(masks.redraws)
                 if plan.edges:
                     _keep_edges(self._edges[plan.edges], plan, chunk, masks.bits)
+        for name in edges:
+            # A locked weight may stand behind an edge that is not there.
+            decided = decided_mask(job.network.drawn[name], job.seed, job.edge_redraws.get(name, NO_REDRAWS))
+            self._edges[name] = (self._edges[name] | (decided == 1)) & (decided >= 0)
         settings = {**job.settings, **self.settled.settings, "job": job.identity}
         self.header = Header(
             job.network,

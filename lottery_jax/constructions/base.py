@@ -25,11 +25,13 @@ class Branch:
     """The candidates of each weight for one sign of input: multipliers[g, n] * v[slots[g, n]], g the weight's group.
 
     multipliers: float32 [G, N]. slots: int32 [G, N], which of the weight's random weights v; one of multiplier 0 is
-    never chosen.
+    never chosen. whole: float32 [G, width], what each random weight counts where it is kept, candidate or not; only
+    asked of what may be locked.
     """
 
     multipliers: np.ndarray
     slots: np.ndarray
+    whole: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -198,7 +200,7 @@ class GadgetConstruction(Construction):
         slots = np.argsort(~usable, axis=1, kind="stable")[:, : self.candidates]
         chosen = np.take_along_axis(usable, slots, 1)
         multipliers = np.where(chosen, np.take_along_axis(first, slots, 1), 0).astype(np.float32)
-        return Branch(multipliers, slots.astype(np.int32))
+        return Branch(multipliers, slots.astype(np.int32), np.where(usable, first, 0).astype(np.float32))
 
     def _first_weights(self, drawn: Drawn, both: np.ndarray, seed: int, *, relu: bool) -> tuple[np.ndarray, np.ndarray]:
         """The first matrix [I, U], and rows (input, attempt) of inputs that were drawn again; both: bool [I]."""

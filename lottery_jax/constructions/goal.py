@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -37,6 +37,9 @@ class Settled:
 
 class Goal(abc.ABC):
     """What is asked. Concrete goals are frozen dataclasses."""
+
+    locks: ClassVar[bool] = False
+    """Whether it can be asked for where some random weights are always kept."""
 
     @property
     @abc.abstractmethod

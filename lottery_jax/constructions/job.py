@@ -136,6 +136,11 @@ def plan_job(
     for name in target.network.tensors:
         target.scan(name)
     network = transformed(construction.source(target), transforms)
+    if not goal.locks and any(drawn.sampler.locked > 0 for drawn in network.drawn.values()):
+        raise InputError(
+            "locked weights are kept whatever they cost, which only a tolerance for each weight allows for; lock none,"
+            " or leave out the budget"
+        )
     goal.check_source(construction, network)
     plans, redraws = construction.all_plans(network, seed)
     return Job(target, network, plans, redraws, seed, construction, goal, chunk_weights, path, notes or {})

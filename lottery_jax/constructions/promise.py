@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from lottery_jax.constructions.solve import (
     pieces,
     scaled_targets,
     search_blocks,
+    with_locked,
 )
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.networks.network import NO_REDRAWS, Network
@@ -45,6 +46,8 @@ class Promise(Goal):
     several weights share a block, all of them are solved anew. A block that never succeeds keeps its first draw.
     `solver` replaces the choice by objective.
     """
+
+    locks: ClassVar[bool] = True
 
     tolerance: float = 0.01
     objective: str = "least-error"
@@ -150,4 +153,5 @@ def _solve(
         within &= found.within
         subsets.append(found.bits)
     rows = (blocks[:, None] * targets.shape[1] + np.arange(targets.shape[1])).reshape(-1)
-    return mask_rows(plan, rows, subsets), np.asarray(within.reshape(targets.shape).all(1))
+    mask = with_locked(job, plan, blocks, mask_rows(plan, rows, subsets), attempt)
+    return mask, np.asarray(within.reshape(targets.shape).all(1))

@@ -10,9 +10,11 @@ import numpy as np
 from lottery_jax.constructions.base import Branch, Plan
 from lottery_jax.constructions.draw import candidates, on_host
 from lottery_jax.constructions.job import Chunk, Job
+from lottery_jax.networks.sources.decided import decided_blocks, decides
 from lottery_jax.storage.store import read_float64
 from lottery_jax.subset_sum import Problem, Solver, pack_bits, solve, unpack_bits
 from lottery_jax.subset_sum.engine.grid import fits_int32
+from lottery_jax.subset_sum.problem import Status
 from lottery_jax.subset_sum.solve import GridSize
 
 PIECE = 1 << 15
@@ -47,6 +49,12 @@ def search_blocks(
     """What the solver finds for targets [B, R] of ascending blocks int64 [B] in an attempt: one answer a target."""
     drawn: Any = candidates(plan, branch, blocks, attempt=attempt, seed=job.seed)
     each = targets.shape[1]
+    given = targets
+    if plan.drawn.sampler.locked > 0:
+        free, targets, given = without_locked(job, plan, branch, blocks, targets, attempt)
+        free = np.pad(free, ((0, len(drawn) - len(free)), (0, 0)))
+        drawn = np.where(free, np.asarray(drawn), np.float32(0))
+        drawn = drawn if on_host() else jnp.asarray(drawn)
     if on_host():
         drawn, wanted = np.asarray(drawn)[: len(blocks)], targets.reshape(-1)
     else:
@@ -58,11 +66,41 @@ def search_blocks(
     found: Any = solve(
         Problem(drawn, wanted, how.tolerance, each=each), how.solver, key=key, grid=how.grid, first=targets.size
     )
-    if plan.drawn.sampler.density == 1:
+    if plan.step and not np.array_equal(targets, given):
+        # What is left of these weights is no float32, so that nothing found is exact.
+        rounded = (targets != given).reshape(-1)
+        found = dataclasses.replace(found, status=np.where(rounded, Status.NOT_FOUND, found.status).astype(np.uint8))
+    if not decides(plan.drawn):
         return found
-    # Most solvers choose no candidate of 0; in those that do, such a one is an absent weight.
+    # Most solvers choose no candidate of 0; in those that do, such a one is an absent weight, or locked anyway.
     there = pack_bits(np.asarray(drawn)[: len(blocks)] != 0).repeat(each, 0)
     return dataclasses.replace(found, bits=found.bits & (there if found.bits.ndim == 2 else there[:, None]))
+
+
+def without_locked(
+    job: Job, plan: Plan, branch: Branch | None, blocks: np.ndarray, targets: np.ndarray, attempt: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which candidates are not locked, bool [B, N], and what the locked weights of a block leave of targets [B, R].
+
+    The latter as float32, and in float64, in which it is made.
+    """
+    locked = decided_blocks(plan.drawn, job.seed, blocks, attempt) == 1
+    kept = np.where(locked, plan.drawn.draw(job.seed, blocks, attempt), 0).astype(np.float64)
+    free = ~locked
+    if branch is not None:
+        assert plan.group is not None and branch.whole is not None
+        group = plan.group(blocks)
+        kept *= branch.whole[group]
+        free = np.take_along_axis(free, branch.slots[group], 1)
+    left = targets - kept.sum(1, keepdims=True)
+    return free, left.astype(np.float32), left
+
+
+def with_locked(job: Job, plan: Plan, blocks: np.ndarray, mask: np.ndarray, attempt: int) -> np.ndarray:
+    """Masks bool [B R, width] of blocks in an attempt, what is locked in them."""
+    if plan.drawn.sampler.locked == 0:
+        return mask
+    return mask | (decided_blocks(plan.drawn, job.seed, blocks, attempt) == 1).repeat(len(mask) // len(blocks), 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +119,10 @@ def how_to_promise(plan: Plan, solver: Solver, tolerance: float) -> How:
         return _on_grid(plan, solver, plan.step / 2)
     scaled = tolerance / plan.gain
     # Products, targets and the tolerance are rounded to float32.
-    margin = (plan.candidates * plan.bound + scaled) * _FLOAT32_STEP
+    summed = plan.candidates
+    if plan.drawn.sampler.locked > 0:
+        summed += 2 * plan.drawn.width  # what is left of a target is rounded, too, and may be as large as all of a row
+    margin = (summed * plan.bound + scaled) * _FLOAT32_STEP
     return _on_grid(plan, solver, max(scaled - margin, scaled / 2))
 
 

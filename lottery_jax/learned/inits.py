@@ -66,6 +66,7 @@ def reinitialised(source: Network, init: str) -> Network:
                 " the wide source"
             )
         sampler = INITS[init](fan_in(node.of), fan_out(node.of))
-        return dataclasses.replace(node, sampler=dataclasses.replace(sampler, density=node.sampler.density))
+        own = node.sampler
+        return dataclasses.replace(node, sampler=dataclasses.replace(sampler, density=own.density, locked=own.locked))
 
     return source.replaced(leaf)

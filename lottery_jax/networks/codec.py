@@ -16,7 +16,7 @@ from lottery_jax.sampler import Sampler
 
 MOST = 2**31 - 1
 """The largest whole number in a tree."""
-_ADDED: dict[type, dict[str, Any]] = {Sampler: {"density": 1.0}}
+_ADDED: dict[type, dict[str, Any]] = {Sampler: {"density": 1.0, "locked": 0.0}}
 """Fields that earlier versions did not have: where they say nothing new, files leave them out."""
 _DEPTH = 64
 _TEXT = 512

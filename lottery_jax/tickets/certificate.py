@@ -18,7 +18,7 @@ from lottery_jax.networks.target import Target
 from lottery_jax.progress import Progress, unseen
 from lottery_jax.storage.store import read_float64
 from lottery_jax.tickets.description import description_bits
-from lottery_jax.tickets.effective import Effective, absent_kept, approximated_leaves, effective_slices
+from lottery_jax.tickets.effective import Effective, approximated_leaves, decided_bits, effective_slices
 from lottery_jax.tickets.header import check_tolerance
 from lottery_jax.tickets.probe import probe
 from lottery_jax.tickets.ticket import Ticket, kept_bits, load_ticket
@@ -96,9 +96,8 @@ def certify(
     wanted = target or own
     asked = tolerance if tolerance is not None else ticket.header.tolerance
     found = _counted(ticket)
-    if absent := [name for name in ticket.network.drawn if absent_kept(ticket, name)]:
-        reason = f"it counts weights as kept that its source does not have, in {', '.join(map(repr, absent[:3]))}"
-        return dataclasses.replace(found, outcome="broken", reasons=(reason,))
+    if reasons := _against_the_seed(ticket):
+        return dataclasses.replace(found, outcome="broken", reasons=tuple(reasons))
     if found.trained:
         # Stored weights can be near to any target, which would say nothing of seed and bits.
         reasons = trained_faults(ticket, found.kept_by_tensor)
@@ -165,6 +164,19 @@ def _counted(ticket: Ticket) -> Certificate:
         kept_budget=ticket.header.kept_budget,
         trained=bool(network.trained),
     )
+
+
+def _against_the_seed(ticket: Ticket) -> list[str]:
+    """Why masks are none of this source: what the seed says is absent is kept, or what it has locked is not."""
+    decided = {name: decided_bits(ticket, name) for name in ticket.network.drawn}
+    absent = [repr(name) for name, own in decided.items() if own.absent_kept]
+    pruned = [repr(name) for name, own in decided.items() if own.locked_pruned]
+    reasons = []
+    if absent:
+        reasons.append(f"it counts weights as kept that its source does not have, in {', '.join(absent[:3])}")
+    if pruned:
+        reasons.append(f"it prunes weights that its source has locked as kept, in {', '.join(pruned[:3])}")
+    return reasons
 
 
 def _not_random(ticket: Ticket) -> list[str]:

@@ -9,6 +9,7 @@ import json
 import math
 
 from lottery_jax.networks.sources.drawn import MOST_ATTEMPTS
+from lottery_jax.tickets.effective import decided_bits
 from lottery_jax.tickets.ticket import Ticket, kept_bits
 
 
@@ -27,9 +28,10 @@ def description_bits(ticket: Ticket) -> dict[str, int]:
         if (rows := content.tensors.get(f"redraws.{name}")) is not None
     )
     kept = {name: kept_bits(content, name) for name in network.drawn}
+    decided = {name: decided_bits(ticket, name) for name in network.drawn}  # what the seed decides is no choice
     # What is frozen is some of what its mate's mask does not keep.
     room = {own: max(network.drawn[own].size - kept[name], kept[own]) for name, own in network.frozen.items()}
-    masks = sum(subset_bits(room.get(name, drawn.size), kept[name]) for name, drawn in network.drawn.items())
+    masks = sum(subset_bits(room.get(name, own.free), own.free_kept) for name, own in decided.items())
     # Weights that were trained are stored where the mask keeps them, and known to be zero elsewhere.
     stored = {name: math.prod(shape) for name, shape in network.tensors.items()}
     stored |= {own: kept[name] for name, own in network.trained.items()}

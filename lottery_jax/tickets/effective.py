@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from lottery_jax.networks.node import child_path
+from lottery_jax.networks.sources.decided import decided_blocks, decides
 from lottery_jax.networks.sources.drawn import Drawn, attempts_of
 from lottery_jax.networks.sources.source import Source
-from lottery_jax.tickets.ticket import Ticket
+from lottery_jax.tickets.ticket import Ticket, kept_bits
 
 _SLICE = 1 << 18  # random weights looked at at once
 
@@ -123,15 +124,37 @@ def _drawn(
     return drawn.draw_columns(ticket.seed, block, column, attempts[block - begin]).astype(np.float64)
 
 
-def absent_kept(ticket: Ticket, name: str) -> int:
-    """How many absent weights (0, in a random tensor of a density below 1) a mask says it keeps."""
-    drawn, redraws, found = ticket.network.drawn[name], ticket.redraws(name), 0
+@dataclasses.dataclass(frozen=True)
+class Decided:
+    """Of a random tensor's mask: bits that the seed leaves to it, those of them that are kept, and what contradicts it.
+
+    absent_kept: absent weights that are kept. locked_pruned: locked weights that are pruned.
+    """
+
+    free: int
+    free_kept: int
+    absent_kept: int = 0
+    locked_pruned: int = 0
+
+
+def decided_bits(ticket: Ticket, name: str) -> Decided:
+    """What the seed decides of a mask, and where the mask says otherwise."""
+    drawn = ticket.network.drawn[name]
+    if not decides(drawn):
+        return Decided(drawn.size, kept_bits(ticket.content, name))
+    redraws, counts = ticket.redraws(name), np.zeros((3, 2), np.int64)
     step = max(_SLICE // drawn.width // 8, 1) * 8  # whole bytes of the mask
-    for first in range(0, drawn.rows if drawn.sampler.density < 1 else 0, step):
+    for first in range(0, drawn.rows, step):
         count = min(step, drawn.rows - first)
         row, column = _kept(ticket, name, drawn.width, first, count)
-        found += int(np.count_nonzero(_drawn(ticket, drawn, redraws, first, count, row, column) == 0))
-    return found
+        kept = np.zeros((count, drawn.width), np.int64)
+        kept[row, column] = 1
+        begin, end = first // drawn.shared, (first + count - 1) // drawn.shared + 1
+        blocks = decided_blocks(drawn, ticket.seed, np.arange(begin, end), attempts_of(redraws, begin, end))
+        decided = blocks[(first + np.arange(count)) // drawn.shared - begin]
+        counts += np.bincount((2 * (decided + 1) + kept).reshape(-1), minlength=6).reshape(3, 2)
+    (_, absent_kept), free, (locked_pruned, _) = counts.tolist()
+    return Decided(sum(free), free[1], absent_kept, locked_pruned)
 
 
 def effective_weights(ticket: Ticket) -> dict[str, np.ndarray]:

@@ -17,6 +17,7 @@ from lottery_jax.networks.dead_units import without_dead_units
 from lottery_jax.networks.gates import FixedGate
 from lottery_jax.networks.network import NO_REDRAWS, Network, Redraws
 from lottery_jax.networks.running import Forward, forward
+from lottery_jax.networks.sources.decided import decided_mask, decides
 from lottery_jax.networks.summary import clipped
 from lottery_jax.networks.target import Target
 from lottery_jax.storage.files import write_atomically
@@ -213,10 +214,12 @@ def make_ticket(
     if wrong:
         raise InputError(f"masks must be boolean, not {wrong}")
     for name, drawn in network.drawn.items():
-        if drawn.sampler.density < 1:
-            weights = drawn.draw_kept(seed, (redraws or {}).get(name, NO_REDRAWS), masks[name])
-            if (masks[name] & (weights == 0)).any():
+        if decides(drawn):
+            decided = decided_mask(drawn, seed, (redraws or {}).get(name, NO_REDRAWS))
+            if (masks[name] & (decided < 0)).any():
                 raise InputError(f"the mask of {name} keeps weights that its source does not have; prune those")
+            if (~masks[name] & (decided > 0)).any():
+                raise InputError(f"the mask of {name} prunes weights that its source has locked; keep those")
     if (target is None) != (tolerance is None):
         raise InputError("a promise needs a target and a tolerance; give both, or none")
     content = {f"mask.{name}": np.packbits(mask, bitorder="little") for name, mask in masks.items()}

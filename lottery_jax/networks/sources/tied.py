@@ -53,6 +53,11 @@ class Tied(Source):
                 f"factors must be different powers of two, from 1 to {LEAST_FACTOR}, or these negative, not"
                 f" {str(self.factors)[:60]}"
             )
+        if self.sampler.locked > 0:
+            raise InputError(
+                "a mask with several bits for a weight says how it counts, so that none can be locked as kept; lock"
+                " none, or use masks of one bit"
+            )
 
     def drawn(self) -> dict[str, Drawn]:
         count, once = len(self.factors), Single(self.of, self.sampler).drawn()

@@ -47,6 +47,8 @@ class Trained(Source):
             raise InputError(f"the gain of trained weights is 1, not {self.gain}; multiply the weights instead")
         if self.sampler.density < 1:
             raise InputError("weights that are trained are all there: their density is 1; prune them by their mask")
+        if self.sampler.locked > 0:
+            raise InputError("weights that are trained are kept by their mask alone: none of them is locked; use 0")
 
     @property
     def trained(self) -> dict[str, str]:

@@ -9,8 +9,7 @@ import dataclasses
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import Node
-from lottery_jax.networks.sources.source import Source
+from lottery_jax.networks.transforms.samplers import with_samplers
 from lottery_jax.sampler import Sampler
 
 
@@ -37,24 +36,13 @@ class PrePrune:
             )
 
     def __call__(self, source: Network) -> Network:
-        return source.replaced(self._leaf)
+        if self.density == 1:
+            return source
 
-    def _leaf(self, path: str, node: Node) -> Node:
-        if not isinstance(node, Source):
-            return node
-        found = {field.name: self._thinned(getattr(node, field.name)) for field in dataclasses.fields(node)}  # type: ignore[arg-type]
-        found = {name: value for name, value in found.items() if value != getattr(node, name)}
-        if not found and self.density < 1:
-            raise InputError(
-                f"the weights of {path!r}, a {node.kind}, have no distribution of their own, so that none can be"
-                " absent; use a density of 1, or another construction"
+        def thinned(sampler: Sampler) -> Sampler:
+            # What was locked before is absent as often as all else.
+            return dataclasses.replace(
+                sampler, density=sampler.density * self.density, locked=sampler.locked * self.density
             )
-        return dataclasses.replace(node, **found)  # type: ignore[type-var]
 
-    def _thinned(self, value: object) -> object:
-        """What a field holds, its samplers (one, or one for each tensor) thinned."""
-        if isinstance(value, Sampler):
-            return dataclasses.replace(value, density=value.density * self.density)
-        if isinstance(value, tuple) and value and all(isinstance(part, Sampler) for part in value):
-            return tuple(self._thinned(part) for part in value)
-        return value
+        return with_samplers(source, thinned, "none can be absent; use a density of 1")
