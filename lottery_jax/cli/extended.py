@@ -13,6 +13,7 @@ from lottery_jax.constructions.registry import CONSTRUCTIONS, construction_named
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.networks.transforms import Transform
 from lottery_jax.networks.transforms.fold_layers import FoldLayers
+from lottery_jax.networks.transforms.lock import Lock
 from lottery_jax.networks.transforms.pre_prune import PrePrune
 
 LEFT_OUT = ("candidates",)  # an option of the command itself
@@ -33,8 +34,14 @@ def construction_of(command: Approximate, name: str) -> Construction:
 
 def transforms_of(command: TaskOptions) -> tuple[Transform, ...]:
     """What the random sources are put through."""
-    thinned = () if command.density == 1 else (PrePrune(command.density),)
-    return (*thinned, FoldLayers()) if command.fold_layers else thinned
+    found: list[Transform] = []
+    if command.density != 1:
+        found.append(PrePrune(command.density))
+    if command.locked != 0:
+        found.append(Lock(command.locked))
+    if command.fold_layers:
+        found.append(FoldLayers())
+    return tuple(found)
 
 
 def methods_of(command: Compare) -> tuple[tuple[Method, ...], dict[str, Method], dict[str, Any]]:

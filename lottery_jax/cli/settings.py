@@ -32,6 +32,9 @@ class TaskOptions:
     density: float = 1.0
     """Fraction of the random weights that are there at all: the others are absent, as the seed decides, and cost no
     bits (sources of Gadhikar et al. 2023)."""
+    locked: float = 0.0
+    """Fraction of the random weights that every mask keeps, as the seed decides, at no bits (partially frozen sources,
+    Otsuka et al. 2024); at most the density, whose rest is left to the mask."""
     fold_layers: bool = False
     """Draw the random weights of all layers from one random tensor (Hidden-Fold Networks)."""
 

@@ -58,8 +58,8 @@ class Protocol:
             method.check(self.candidates, self.tolerance)
             if self.transforms and not method.transformable:
                 raise InputError(
-                    f"{method.label} trains the weights of a source of its own, which a density below 1 and folded"
-                    " layers do not change; leave these out, or the method"
+                    f"{method.label} trains the weights of a source of its own, which a density below 1, locked"
+                    " weights and folded layers do not change; leave these out, or the method"
                 )
         seeds, keeps = self.seeds, self.keeps
         if not seeds or not all(0 <= seed < 2**64 for seed in seeds) or len(set(seeds)) < len(seeds):

@@ -19,8 +19,8 @@ from lottery_jax.constructions.registry import CONSTRUCTIONS
 from lottery_jax.constructions.run import run_in_memory
 from lottery_jax.data import Dataset
 from lottery_jax.errors import InputError
-from lottery_jax.learned.absent import present_weights
 from lottery_jax.learned.base import Learner
+from lottery_jax.learned.decided import decided_weights
 from lottery_jax.learned.edge_popup import EdgePopup
 from lottery_jax.learned.registry import LEARNERS, SOURCES
 from lottery_jax.networks.network import Network
@@ -257,10 +257,10 @@ class Shuffled(Method):
         model = bench.ticket("pensia", seed)
         random = np.random.default_rng(seed)
         masks = {name: random.permutation(mask.ravel()).reshape(mask.shape) for name, mask in model.masks.items()}
-        for name, present in present_weights(model.network, model.source()).items():
-            masks[name] = np.zeros_like(present)
-            masks[name][present] = random.permutation(model.mask(name)[present])
         redraws = {name: model.redraws(name) for name in masks}
+        for name, decided in decided_weights(model.network, seed, redraws).items():
+            free, masks[name] = decided == 0, decided > 0
+            masks[name][free] = random.permutation(model.mask(name)[free])
         return [
             make_ticket(model.network, seed=seed, masks=masks, method="random", redraws=redraws, stored=model.stored)
         ]

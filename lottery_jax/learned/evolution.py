@@ -22,8 +22,8 @@ from lottery_jax.checkpoints import Checkpoint
 from lottery_jax.data import Dataset, Split
 from lottery_jax.errors import InputError
 from lottery_jax.lanes import Told, in_groups
-from lottery_jax.learned.absent import only_present, present_weights
 from lottery_jax.learned.base import Learner, check_runs
+from lottery_jax.learned.decided import as_decided, decided_weights, scores_as_decided
 from lottery_jax.learned.scores import Tensors, edge_tensors, keep_counts
 from lottery_jax.learned.search import check_source
 from lottery_jax.networks.gates import FixedGate
@@ -111,10 +111,10 @@ class _State(NamedTuple):
 
 
 class _Given(NamedTuple):
-    """What a run is given: tensors by name, which weights of thinned ones are there, kept counts, examples and key."""
+    """What a run is given: tensors by name, what the seed decides of masks, kept counts, examples and key."""
 
     tensors: Tensors
-    present: Tensors
+    decided: Tensors
     counts: Tensors
     train: Split
     key: jax.Array
@@ -151,8 +151,8 @@ class _Search:
         tensors = {name: jnp.asarray(value) for name, value in {**random, **stored}.items()}
         counts = {name: jnp.asarray(count) for name, count in kept.items()}
         train = Split(jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels))
-        present = jax.tree.map(jnp.asarray, present_weights(self.network, random))
-        given = _Given(tensors, present, counts, train, jax.random.key(seed % 2**32))
+        decided = jax.tree.map(jnp.asarray, decided_weights(self.network, seed))
+        given = _Given(tensors, decided, counts, train, jax.random.key(seed % 2**32))
         gains = self.gains(given)
         given = given._replace(tensors={**tensors, **gains})
         state, history = drive(
@@ -201,10 +201,14 @@ class _Search:
         held = 1 if jax.default_backend() == "cpu" else _MOST_WEIGHTS // self.network.source_weights
         return max(1, min(self.learner.population, held))
 
-    def masks(self, scores: Tensors, counts: Tensors, present: Tensors) -> Tensors:
-        """The top scores of each tensor, float32, among the weights that are there."""
-        sizes = only_present({name: jnp.exp(score) for name, score in scores.items()}, present)
-        return only_present({name: top_k_mask(size, counts[name]) for name, size in sizes.items()}, present)
+    def masks(self, scores: Tensors, counts: Tensors, decided: Tensors) -> Tensors:
+        """The top scores of each tensor, float32, among the weights that are there, and what is locked."""
+        sizes = scores_as_decided({name: jnp.exp(score) for name, score in scores.items()}, decided, 0.0, np.inf)
+        masks = {}
+        for name, size in sizes.items():
+            locked = (decided[name] > 0).sum(dtype=jnp.int32) if name in decided else 0
+            masks[name] = top_k_mask(size, jnp.maximum(counts[name], locked))
+        return as_decided(masks, decided)
 
     @functools.partial(jax.jit, static_argnums=0)
     def gains(self, given: _Given) -> Tensors:
@@ -214,7 +218,7 @@ class _Search:
         for place, (name, drawn) in enumerate(self.network.drawn.items()):
             scores[name] = jax.random.normal(jax.random.fold_in(given.key, np.uint32(place)), drawn.shape)
             counts[name] = jnp.int32(drawn.size) if name in edges else given.counts[name]
-        masks = self.masks(scores, counts, given.present)
+        masks = self.masks(scores, counts, given.decided)
         images = jnp.asarray(given.train.images)[:_SCALE_IMAGES]
         return self.network.measured_gains(given.tensors, lambda name: FixedGate(masks[name]), images)
 
@@ -238,7 +242,7 @@ class _Search:
             ask, tell = jax.random.split(key)
 
             def loss(scores: Tensors) -> jax.Array:
-                masks = self.masks(scores, given.counts, given.present)
+                masks = self.masks(scores, given.counts, given.decided)
                 logits = self.network.module(given.tensors, lambda name: FixedGate(masks[name]))(images[rows])  # type: ignore[operator]
                 return optax.softmax_cross_entropy_with_integer_labels(logits, labels[rows]).mean()
 
@@ -262,7 +266,7 @@ class _Search:
     def chosen(self, state: _State, given: _Given) -> Tensors:
         """The masks of the mean, bool."""
         scores = self.strategy().get_mean(state.strategy)
-        return {name: mask > 0 for name, mask in self.masks(scores, given.counts, given.present).items()}
+        return {name: mask > 0 for name, mask in self.masks(scores, given.counts, given.decided).items()}
 
 
 def _strategies() -> Any:

@@ -31,6 +31,7 @@ class GemMiner(ScoreLearner):
     name: ClassVar[str] = "gem-miner"
 
     least_score: ClassVar[float] = _FROZEN
+    most_score: ClassVar[float] = 2.0  # above those that training clips
     rescaling: ClassVar[float] = 0.5  # not published: layers keep their size while weights are frozen out
 
     learning_rate: float = 1.0

@@ -31,6 +31,7 @@ class HardConcrete(ScoreLearner):
     name: ClassVar[str] = "hard-concrete"
     sweeps: ClassVar[bool] = False
     least_score: ClassVar[float] = -100.0
+    most_score: ClassVar[float] = 100.0
 
     learning_rate: float = 0.05
     """Learning rate of Adam at the start; it falls to zero along a cosine."""

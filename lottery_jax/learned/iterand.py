@@ -14,7 +14,8 @@ import numpy as np
 from lottery_jax.errors import InputError
 from lottery_jax.learned.edge_popup import EdgePopup
 from lottery_jax.networks.network import NO_REDRAWS, Network, Redraws
-from lottery_jax.networks.sources.drawn import MOST_ATTEMPTS, attempts_of
+from lottery_jax.networks.sources.decided import decided_blocks
+from lottery_jax.networks.sources.drawn import MOST_ATTEMPTS, Drawn, attempts_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,21 @@ class IteRand(EdgePopup):
             words = hashlib.sha256(f"{seed} {epoch} {name}".encode()).digest()
             chance = np.random.default_rng(np.frombuffer(words, np.uint32)).random(drawn.blocks)
             attempts = attempts_of(redraws.get(name, NO_REDRAWS), 0, drawn.blocks)
-            attempts += pruned & (chance < self.renewal) & (attempts < MOST_ATTEMPTS)
+            renewed = np.flatnonzero(pruned & (chance < self.renewal) & (attempts < MOST_ATTEMPTS))
+            attempts[renewed] = _next_attempts(drawn, seed, renewed, attempts[renewed])
             again = np.flatnonzero(attempts)
             found[name] = np.stack([again, attempts[again]], 1)
         return found
+
+
+def _next_attempts(drawn: Drawn, seed: int, blocks: np.ndarray, attempts: np.ndarray) -> np.ndarray:
+    """The next draw of each pruned block in which none of its weights is locked; the same one where there is none.
+
+    Else ever more weights would be locked, and more kept than are asked for.
+    """
+    found, open_ = attempts + 1, np.arange(len(blocks))
+    while drawn.sampler.locked > 0 and len(open_):
+        locked = (decided_blocks(drawn, seed, blocks[open_], found[open_]) > 0).any(1)
+        open_ = open_[locked & (found[open_] <= MOST_ATTEMPTS)]
+        found[open_] += 1
+    return np.where(found <= MOST_ATTEMPTS, found, attempts)

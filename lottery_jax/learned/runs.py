@@ -13,8 +13,8 @@ import numpy as np
 from lottery_jax.checkpoints import Beside, Checkpoint
 from lottery_jax.data import Dataset, Split
 from lottery_jax.lanes import stacked
-from lottery_jax.learned.absent import present_weights
 from lottery_jax.learned.base import numbers_of
+from lottery_jax.learned.decided import decided_weights
 from lottery_jax.learned.scores import keep_counts
 from lottery_jax.learned.trainer import Common, Run, Trainer
 from lottery_jax.networks.network import Network, Redraws
@@ -61,7 +61,7 @@ def train_runs(
     common = trainer.lanes.common(
         Common(
             stacked(sources),
-            stacked(present_weights(network, source) for source in sources),
+            stacked(decided_weights(network, seed, redraws.get(seed)) for seed in drawn_for),
             fixed,
             *(Split(jnp.asarray(s.images), jnp.asarray(s.labels)) for s in (dataset.train, dataset.validation)),
         )
@@ -75,13 +75,14 @@ def train_runs(
     def advance_by(state: State, epochs: int) -> tuple[State, History]:
         nonlocal common
         if learner.renews and (epoch := int(state.epoch[0])):
-            masks = jax.device_get(trainer.chosen(state.parameters, common.present, run, keys))
+            masks = jax.device_get(trainer.chosen(state.parameters, common.decided, run, keys))
             for at, (own, seed, _) in enumerate(runs):
                 kept = {name: mask[at] for name, mask in masks.items()}
                 again.set(at, own.renewed(network, seed, epoch, kept, again.of(at)))
             drawn = [network.draw(own.seed, again.of(at)) for at, own in enumerate(runs)]
-            sources, present = stacked(drawn), stacked(present_weights(network, source) for source in drawn)
-            common = common._replace(**trainer.lanes.common({"sources": sources, "present": present}))
+            decided = [decided_weights(network, own.seed, again.of(at)) for at, own in enumerate(runs)]
+            new = {"sources": stacked(drawn), "decided": stacked(decided)}
+            common = common._replace(**trainer.lanes.common(new))
         return trainer.advance(state, common, run, keys, epochs)
 
     state, history = drive(
@@ -96,7 +97,7 @@ def train_runs(
     finite = np.all(
         [np.isfinite(s).reshape(len(runs), -1).all(1) for s in jax.device_get(state.parameters).values()], 0
     )
-    masks, gains = jax.device_get((trainer.chosen(state.parameters, common.present, run, keys), run.gains))
+    masks, gains = jax.device_get((trainer.chosen(state.parameters, common.decided, run, keys), run.gains))
     tickets: list[Ticket | None] = []
     for at, (own, seed, keep) in enumerate(runs):
         if not finite[at]:

@@ -27,6 +27,7 @@ from lottery_jax.data.augment import augment
 from lottery_jax.errors import InputError
 from lottery_jax.lanes import Told, in_groups, lanes
 from lottery_jax.learned.base import Learner, check_fits, check_runs, part_of, without_numbers
+from lottery_jax.learned.decided import scores_as_decided
 from lottery_jax.learned.inits import reinitialised
 from lottery_jax.learned.runs import Asked, train_runs
 from lottery_jax.learned.scores import Tensors, kept_factors
@@ -66,6 +67,8 @@ class ScoreLearner(Learner):
     """What is kept of a tensor is multiplied by (size / kept) to this power, in a step and in the ticket."""
     least_score: ClassVar[float] = 0.0
     """The score of a weight that is not to be kept."""
+    most_score: ClassVar[float] = 1e30
+    """The score of a weight that is to be kept, whatever the others' are."""
     renews: ClassVar[bool] = False
     """Whether pruned weights are drawn again in a training: what `renewed` says before each epoch but the first."""
 
@@ -84,12 +87,9 @@ class ScoreLearner(Learner):
             for name, score in scores.items()
         }
 
-    def below(self, scores: Tensors, present: Tensors) -> Tensors:
-        """The scores, those of absent weights the least there are. present: of thinned tensors, which are there."""
-        return {
-            name: jnp.where(present[name], score, np.float32(self.least_score)) if name in present else score
-            for name, score in scores.items()
-        }
+    def below(self, scores: Tensors, decided: Tensors) -> Tensors:
+        """The scores, those of absent weights the least there are, and of locked ones the highest."""
+        return scores_as_decided(scores, decided, self.least_score, self.most_score)
 
     @abc.abstractmethod
     def masks(self, scores: Tensors, run: Run, key: jax.Array) -> Tensors:

@@ -25,6 +25,7 @@ class Supermask(ScoreLearner):
     name: ClassVar[str] = "supermask"
     sweeps: ClassVar[bool] = False
     least_score: ClassVar[float] = -100.0
+    most_score: ClassVar[float] = 100.0
 
     learning_rate: float = 100.0
     """Learning rate of the scores at the start; it falls to zero along a cosine."""

@@ -72,8 +72,8 @@ class TiedLearner(ScoreLearner):
             found[name] = np.copysign(size, np.where(value == 0, score, value)).astype(np.float32)
         return found
 
-    def below(self, scores: Tensors, present: Tensors) -> Tensors:
-        return super().below(scores, {name: jnp.asarray(own)[..., 0] for name, own in present.items()})  # bits share it
+    def below(self, scores: Tensors, decided: Tensors) -> Tensors:
+        return super().below(scores, {name: jnp.asarray(own)[..., 0] for name, own in decided.items()})  # bits share it
 
     def masks(self, scores: Tensors, run: Run, key: jax.Array) -> Tensors:
         # Half of a weight's gradient goes through each of two bits, whatever these count.

@@ -12,8 +12,8 @@ import optax
 from lottery_jax.data import Split
 from lottery_jax.data.augment import augment
 from lottery_jax.lanes import Lanes
-from lottery_jax.learned.absent import fewer_counts, only_present
 from lottery_jax.learned.base import with_numbers
+from lottery_jax.learned.decided import as_decided, possible_counts
 from lottery_jax.learned.scores import Tensors
 from lottery_jax.networks.gates import FixedGate
 from lottery_jax.networks.network import Network
@@ -43,11 +43,11 @@ class Run(NamedTuple):
 class Common(NamedTuple):
     """What runs share: random tensors {name: [S, ...]} of each seed, stored tensors, and the splits.
 
-    present: which weights of thinned random tensors are there, {name: bool [S, ...]}; of others nothing.
+    decided: what the seed decides of masks, {name: int8 [S, ...]}, of tensors of which it decides anything.
     """
 
     sources: Tensors
-    present: Tensors
+    decided: Tensors
     stored: Tensors
     train: Split
     validation: Split
@@ -80,10 +80,10 @@ class Trainer:
         def one(own: tuple, common: Common) -> Tensors:
             run, scores, key = own
             learner = with_numbers(self.learner, run.numbers)
-            present = _at(common.present, run.place)
+            decided = _at(common.decided, run.place)
             counts = jax.tree.map(jnp.int32, learner.first_counts(self.network, run.counts))
-            run = fewer_counts(run._replace(counts=counts), self.network, present)
-            masks = only_present(learner.masks(learner.below(scores, present), run, key), present)
+            run = possible_counts(run._replace(counts=counts), self.network, decided)
+            masks = as_decided(learner.masks(learner.below(scores, decided), run, key), decided)
             images = jnp.asarray(common.train.images)[:SCALE_IMAGES]
             tensors = {**_at(common.sources, run.place), **common.stored}
             return self.network.measured_gains(tensors, self.gates(masks), images)
@@ -103,22 +103,22 @@ class Trainer:
         def one(own: tuple, common: Common) -> tuple[State, History]:
             state, run, key = own
             learner: ScoreLearner = with_numbers(self.learner, run.numbers)
-            present = _at(common.present, run.place)
-            run = fewer_counts(run, self.network, present)
+            decided = _at(common.decided, run.place)
+            run = possible_counts(run, self.network, decided)
             tensors = {**_at(common.sources, run.place), **common.stored, **run.gains}
 
             def logits(masks: Tensors, images: jax.Array) -> jax.Array:
                 return self.network.module(tensors, self.gates(masks))(images)  # type: ignore[operator]
 
             def loss(scores, images, labels, key):
-                scores = learner.below(scores, present)
-                found = logits(only_present(learner.masks(scores, run, key), present), images)
+                scores = learner.below(scores, decided)
+                found = logits(as_decided(learner.masks(scores, run, key), decided), images)
                 value = optax.softmax_cross_entropy_with_integer_labels(found, labels).mean()
                 return value + learner.penalty(scores, run), {}
 
             def validated(scores: Tensors) -> History:
-                chosen = learner.chosen(learner.below(scores, present), run, jax.random.fold_in(key, _LAST))
-                masks = {name: mask.astype(jnp.float32) for name, mask in only_present(chosen, present).items()}
+                chosen = learner.chosen(learner.below(scores, decided), run, jax.random.fold_in(key, _LAST))
+                masks = {name: mask.astype(jnp.float32) for name, mask in as_decided(chosen, decided).items()}
                 found = on_split(lambda images: logits(masks, images), common.validation)
                 return {f"validation_{name}": value for name, value in found.items()}
 
@@ -131,24 +131,24 @@ class Trainer:
                 batch_size=learner.batch_size,
                 measure=validated if len(common.validation) else None,
                 project=learner.projected,
-                between=lambda scores, epoch: learner.between(learner.below(scores, present), run, epoch, self.epochs),
+                between=lambda scores, epoch: learner.between(learner.below(scores, decided), run, epoch, self.epochs),
                 augment=augment(learner.augment),
             )
 
         return self.lanes.over(one, (state, runs, keys), common)
 
     @functools.partial(jax.jit, static_argnums=0)
-    def chosen(self, scores: Tensors, present: Tensors, runs: Run, keys: jax.Array) -> Tensors:
-        """The boolean masks that are left; present: as in `Common`."""
+    def chosen(self, scores: Tensors, decided: Tensors, runs: Run, keys: jax.Array) -> Tensors:
+        """The boolean masks that are left; decided: as in `Common`."""
 
-        def one(own: tuple, present: Tensors) -> Tensors:
+        def one(own: tuple, decided: Tensors) -> Tensors:
             scores, run, key = own
-            learner, there = with_numbers(self.learner, run.numbers), _at(present, run.place)
-            run = fewer_counts(run, self.network, there)
-            chosen = learner.chosen(learner.below(scores, there), run, jax.random.fold_in(key, _LAST))
-            return only_present(chosen, there)
+            learner, fixed = with_numbers(self.learner, run.numbers), _at(decided, run.place)
+            run = possible_counts(run, self.network, fixed)
+            chosen = learner.chosen(learner.below(scores, fixed), run, jax.random.fold_in(key, _LAST))
+            return as_decided(chosen, fixed)
 
-        return self.lanes.over(one, (scores, runs, keys), present)
+        return self.lanes.over(one, (scores, runs, keys), decided)
 
 
 def _at(tensors: Tensors, place: jax.Array) -> Tensors:

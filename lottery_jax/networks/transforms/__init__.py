@@ -1,7 +1,7 @@
 """What any random source may be put through, whether a theorem or a learner asks for it: a function of networks each.
 
-A transform takes a network with random leaves and gives it back with others: weights absent, or drawn for all layers
-from one random tensor. The network says what was done, so that its tickets need nothing else.
+A transform takes a network with random leaves and gives it back with others: weights absent or always kept, or drawn
+for all layers from one random tensor. The network says what was done, so that its tickets need nothing else.
 """
 
 from collections.abc import Callable, Sequence
