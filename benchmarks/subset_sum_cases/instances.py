@@ -25,10 +25,10 @@ class Sizes:
     """Weights for solvers that are expected to be slow, and for the plain-JAX peer."""
     exact: tuple[tuple[int, int], ...] = ((10, 65_536), (21, 65_536), (30, 1024), (40, 64))
     """N and number of problems of the exact search beyond Experiment 1."""
-    random: tuple[tuple[int, int], ...] = ((100, 256), (1000, 64))
+    random: tuple[tuple[int, int], ...] = ((100, 16_384), (200, 16_384), (1000, 4096))
     """N and number of problems of the randomised search."""
-    budgets: tuple[tuple[int, int], ...] = ((16, 1), (64, 1), (64, 8))
-    """Rounds and restarts of the randomised search."""
+    budgets: tuple[tuple[int, int], ...] = ((20, 1), (24, 1), (24, 8))
+    """Numbers left and restarts of the randomised search."""
     growth: int = 625_000
     peer_instances: int = 32
     large: bool = True
@@ -43,7 +43,7 @@ QUICK = Sizes(
     slow_weights=64,
     exact=((8, 256), (26, 2)),
     random=((60, 4),),
-    budgets=((2, 1), (16, 1)),
+    budgets=((8, 1), (12, 2)),
     growth=1250,
     peer_instances=2,
     large=False,

@@ -47,7 +47,7 @@ def least_residual(run: Run) -> Rows:
 class XlaSearch(MeetInTheMiddle):
     """The reference: the same search without the kernel that the CPU has for it."""
 
-    def on_host(self, candidates: int, problems: int) -> None:
+    def on_host(self, candidates: int, problems: int, key: object) -> None:
         return None
 
 
@@ -117,7 +117,7 @@ def catalogue(run: Run) -> Rows:
         (FixedSize(3), len(targets)),
         (FixedSize(count // 2), len(targets)),
         (Pareto(5), len(targets)),
-        (Randomized(window=min(12, count), rounds=8), len(targets)),
+        (Randomized(left=min(20, count)), len(targets)),
         (Greedy(), len(targets)),
         (Differencing(), len(targets)),
         (Exhaustive(), some),
@@ -156,8 +156,12 @@ def exact(run: Run) -> Rows:
 
 def randomized(run: Run) -> Rows:
     """The randomised search over N and its budget."""
-    solvers = [Randomized(rounds=rounds, restarts=restarts) for rounds, restarts in run.sizes.budgets]
-    return [_beyond(solver, count, problems, 1) for count, problems in run.sizes.random for solver in solvers]
+    solvers = [Randomized(left, restarts) for left, restarts in run.sizes.budgets]
+    return [
+        _beyond(solver, count, problems, run.sizes.repeats)
+        for count, problems in run.sizes.random
+        for solver in solvers
+    ]
 
 
 def _beyond(solver: Solver, count: int, problems: int, repeats: int) -> dict:

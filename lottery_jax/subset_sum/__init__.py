@@ -16,6 +16,7 @@ from lottery_jax.subset_sum.solvers.randomized import Randomized
 from lottery_jax.subset_sum.solvers.signed import Signed
 from lottery_jax.subset_sum.solvers.smallest import Smallest
 from lottery_jax.subset_sum.solvers.vector import Vector
+from lottery_jax.subset_sum.solvers.vector_windows import VectorWindows
 
 __all__ = [
     "Auto",
@@ -36,6 +37,7 @@ __all__ = [
     "Stage",
     "Status",
     "Vector",
+    "VectorWindows",
     "choose",
     "pack_bits",
     "solve",

@@ -86,7 +86,7 @@ def _check(problem: Problem, solver: Solver, key: jax.Array | None, count: int) 
         wanted, given = ("numbers", "vectors") if problem.components else ("vectors", "numbers")
         raise InputError(
             f"{type(solver).__name__} takes candidates that are {wanted}, not {given} (shape"
-            f" {problem.candidates.shape}); Vector and Randomized take vectors"
+            f" {problem.candidates.shape}); Vector and VectorWindows take vectors"
         )
     if solver.needs_key and key is None:
         raise InputError(f"{type(solver).__name__} draws at random: pass key=jax.random.key(seed)")

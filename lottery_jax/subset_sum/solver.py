@@ -14,7 +14,7 @@ from lottery_jax.subset_sum.problem import Problem, Solution, Status
 Answer = TypeVar("Answer")
 
 HostSearch = Callable[[Any], np.ndarray]
-"""Problems on the 32-bit grid, a `Grid` of NumPy arrays, to the chosen candidates, bool [N, P]."""
+"""Problems on the grid, a `Grid` of NumPy arrays, to the chosen candidates, bool [N, P]."""
 
 SharedSearch = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Candidates int32 [G, N] and targets int32 [G, R] on the grid, each row with its own, to the chosen [G, N, R]."""
@@ -29,6 +29,8 @@ class Stage(abc.ABC):
     """True where the size of the subset was asked for, so that the empty one is no answer."""
     wide: ClassVar[bool] = False
     """True where the pass needs the 64-bit grid."""
+    fine: ClassVar[bool] = False
+    """True where that grid may be the finest, of sums below 2**60: more than a float64 holds."""
 
     @abc.abstractmethod
     def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
@@ -38,8 +40,11 @@ class Stage(abc.ABC):
     def chunk(self, candidates: int, cpu: bool) -> int:
         """Number of problems to search at once."""
 
-    def on_host(self, candidates: int, problems: int) -> HostSearch | None:
-        """`search` with the same answers as code compiled for the CPU, where there is one and it is worth its start."""
+    def on_host(self, candidates: int, problems: int, key: jax.Array | None) -> HostSearch | None:
+        """`search` with the same answers as code compiled for the CPU, where there is one and it is worth its start.
+
+        It is used on the 64-bit grid where the pass is `wide`, else on the other.
+        """
         return None
 
     def on_host_shared(self, candidates: int, problems: int, each: int) -> SharedSearch | None:
@@ -88,7 +93,7 @@ class Solver(abc.ABC, Generic[Answer]):
         if candidates > self.max_candidates:
             raise InputError(
                 f"N = {candidates} candidates is too many for {type(self).__name__}, which takes up to"
-                f" {self.max_candidates}; use Randomized for any N"
+                f" {self.max_candidates}; use {'VectorWindows' if True in self.vectors else 'Randomized'} for any N"
             )
 
 

@@ -47,7 +47,7 @@ def test_a_solver_of_ones_own_is_used_and_named() -> None:
     ticket, _ = found(Promise(0.1, solver=Nearest()), Scalar(COUNT), bag())
     assert ticket.header.settings["solver"] == "Nearest()"
     assert max(ticket.mask(name).sum(-1).max() for name in ticket.network.drawn) == 1
-    ticket, certificate = found(Promise(0.05, solver=Randomized(window=2, rounds=1)), ScalarShared(COUNT), bag())
+    ticket, certificate = found(Promise(0.05, solver=Randomized(left=1)), ScalarShared(COUNT), bag())
     assert certificate.target_weights == bag().weights, "one that needs a key"
 
 

@@ -14,7 +14,7 @@ from lottery_jax import approximate, mlp_target
 from lottery_jax.subset_sum import MeetInTheMiddle, Problem, Randomized, Smallest, solve
 from lottery_jax.subset_sum.engine.devices import local_mesh, over_problems
 
-SOLVERS = MeetInTheMiddle(), Smallest(), Randomized(window=6, rounds=3)
+SOLVERS = MeetInTheMiddle(), Smallest(), Randomized(left=6, restarts=3)
 
 
 def uniform(problems, count):

@@ -4,15 +4,18 @@ import jax
 import numpy as np
 import pytest
 
-from lottery_jax.subset_sum import MeetInTheMiddle, Problem, Smallest, solve
+from lottery_jax.subset_sum import MeetInTheMiddle, Problem, Randomized, Smallest, solve
 from lottery_jax.subset_sum.engine import shared
 from lottery_jax.subset_sum.engine.grid import Grid
 from lottery_jax.subset_sum.kernels import HOST_SIZES
 from lottery_jax.subset_sum.search.sorted_sums import closest_subset
-from lottery_jax.subset_sum.solvers import meet_in_the_middle, smallest
+from lottery_jax.subset_sum.solvers import meet_in_the_middle, randomized, smallest
 
 by_size_cpu = pytest.importorskip("lottery_jax.subset_sum.kernels.by_size_cpu", reason="Numba is not installed")
 cpu = pytest.importorskip("lottery_jax.subset_sum.kernels.cpu", reason="Numba is not installed")
+differencing_cpu = pytest.importorskip(
+    "lottery_jax.subset_sum.kernels.differencing_cpu", reason="Numba is not installed"
+)
 shared_cpu = pytest.importorskip("lottery_jax.subset_sum.kernels.shared_cpu", reason="Numba is not installed")
 
 
@@ -52,8 +55,8 @@ def test_any_number_of_problems(problems):
 
 
 def with_kernels(monkeypatch, used: bool) -> None:
-    for module in (meet_in_the_middle, smallest):
-        monkeypatch.setattr(module, "at_hand", lambda kernel, candidates, problems: used)
+    for module in (meet_in_the_middle, randomized, smallest):
+        monkeypatch.setattr(module, "at_hand", lambda *asked: used)
 
 
 def calls_of(monkeypatch, kernel) -> list:
@@ -86,6 +89,26 @@ def test_the_best_of_a_size_is_the_one_of_xla(count, sizes):
     grid = Grid(candidates, targets, tolerance, np.zeros(96, np.float32))
     expected = np.asarray(jax.jit(lambda grid: smallest.Enumerate(sizes).search(grid, None))(grid))
     np.testing.assert_array_equal(by_size_cpu.first_within(*grid[:3], sizes), expected)
+
+
+@pytest.mark.parametrize(("count", "restarts"), [(12, 1), (14, 3), (40, 4)])
+def test_differencing_answers_the_same_with_the_kernel(count, restarts, monkeypatch):
+    """Uniform candidates, ties, zeros, one large value, and targets at the ends of what subsets reach and beyond."""
+    rng = np.random.default_rng(count)
+    candidates, targets = rng.uniform(-1, 1, (60, count)), rng.uniform(-1, 1, 60)
+    candidates[:12] = rng.integers(-3, 4, (12, count))
+    candidates[12:14], candidates[14:16], candidates[16:20, 1:] = 0, 0.5, candidates[16:20, 1:] / 1000
+    targets[:10], targets[20:22] = rng.integers(-9, 9, 10), (1e4, -1e4)
+    targets[22] = np.maximum(candidates[22], 0).sum()
+    problem, solver = Problem(candidates, targets, 1e-3), Randomized(left=12, restarts=restarts)
+    answers = []
+    for used in (False, True):
+        with_kernels(monkeypatch, used)
+        calls = calls_of(monkeypatch, differencing_cpu)
+        answers.append(solve(problem, solver, key=jax.random.key(2)))
+        assert len(calls) == used * restarts
+    for name in ("bits", "residuals", "status"):
+        np.testing.assert_array_equal(*(getattr(answer, name) for answer in answers))
 
 
 def shared_on_grid(count: int, each: int, rows: int = 5) -> tuple[np.ndarray, np.ndarray]:

@@ -124,10 +124,10 @@ def test_shared_candidates_are_the_same_problem(solver):
     np.testing.assert_array_equal(solve(Problem(shared, targets, 0.01), solver).bits, repeated.bits)
 
 
-def test_randomized_with_a_window_over_everything_is_exact():
+def test_randomized_that_leaves_everything_to_the_search_is_exact():
     import jax
 
     candidates, targets = instances(12)
-    solution = solve(Problem(candidates, targets, 0.03), Randomized(window=12, rounds=1), key=jax.random.key(0))
+    solution = solve(Problem(candidates, targets, 0.03), Randomized(left=12), key=jax.random.key(0))
     best = all_residuals(candidates, targets)[0].min(1)
     assert (recomputed(solution, candidates, targets) <= best + 1e-6).all()

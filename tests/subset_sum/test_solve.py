@@ -8,7 +8,7 @@ from lottery_jax.errors import InputError
 from lottery_jax.subset_sum import MeetInTheMiddle, Problem, Randomized, Smallest, Status, solve, unpack_bits
 from tests.subset_sum.oracles import recomputed
 
-RANDOMIZED = Randomized(window=8, rounds=4)
+RANDOMIZED = Randomized(left=8, restarts=4)
 
 
 def uniform(problems, count, seed=0):
@@ -41,10 +41,28 @@ def test_randomized_gets_better_with_its_budget():
     candidates, targets = uniform(64, 300)
     problem, key = Problem(candidates, targets, 1e-7), jax.random.key(0)
     medians = [
-        np.median(recomputed(solve(problem, Randomized(window=8, rounds=rounds), key=key), candidates, targets))
-        for rounds in (1, 16, 256)
+        np.median(recomputed(solve(problem, solver, key=key), candidates, targets))
+        for solver in (Randomized(left=6), Randomized(left=6, restarts=16), Randomized(left=16, restarts=16))
     ]
-    assert medians[0] > 2 * medians[1] > 4 * medians[2]
+    assert medians[0] > 6 * medians[1] > 60 * medians[2]
+
+
+@pytest.mark.parametrize(("count", "least"), [(100, -25.5), (1000, -45)])
+def test_randomized_gets_far_below_what_windows_would(count, least):
+    """Windows of 16 leave 2**-20, whatever N; the bits say the same as the residual."""
+    rng = np.random.default_rng(count)
+    candidates, targets = rng.uniform(-1, 1, (64, count)), rng.uniform(-1, 1, 64)
+    solution = solve(Problem(candidates, targets, 1e-6), Randomized(left=12), key=jax.random.key(0))
+    assert np.log2(np.median(np.abs(solution.residuals))) < least and solution.within.all()
+    np.testing.assert_allclose(recomputed(solution, candidates, targets), np.abs(solution.residuals), atol=1e-12)
+
+
+def test_randomized_knows_the_exact_ends_of_what_subsets_reach():
+    candidates, _ = uniform(8, 60)
+    wide = candidates.astype(np.float64)
+    for targets, kept in ((np.maximum(wide, 0).sum(1), candidates > 0), (np.zeros(8), np.zeros((8, 60), bool))):
+        solution = solve(Problem(wide, targets, 1e-9), RANDOMIZED, key=jax.random.key(0))
+        np.testing.assert_array_equal(solution.subsets, kept)
 
 
 def test_randomized_says_not_found_where_nothing_is_proved():
@@ -101,7 +119,7 @@ def test_randomized_asks_for_a_key():
         solve(Problem(*uniform(2, 4), 0.1), RANDOMIZED)
 
 
-@pytest.mark.parametrize("fields", [{"window": 0}, {"window": 40}, {"rounds": 0}, {"restarts": 0}])
+@pytest.mark.parametrize("fields", [{"left": 0}, {"left": 40}, {"restarts": 0}])
 def test_randomized_refuses_a_senseless_budget(fields):
     with pytest.raises(InputError, match=next(iter(fields))):
         Randomized(**fields)

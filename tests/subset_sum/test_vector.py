@@ -1,11 +1,21 @@
-"""One subset for several components: `Vector` against brute force, and `Randomized` beyond it."""
+"""One subset for several components: `Vector` against brute force, and `VectorWindows` beyond it."""
 
 import jax
 import numpy as np
 import pytest
 
 from lottery_jax.errors import InputError
-from lottery_jax.subset_sum import Auto, MeetInTheMiddle, Pareto, Problem, Randomized, Status, Vector, solve
+from lottery_jax.subset_sum import (
+    Auto,
+    MeetInTheMiddle,
+    Pareto,
+    Problem,
+    Randomized,
+    Status,
+    Vector,
+    VectorWindows,
+    solve,
+)
 
 
 def vectors(count, components, problems=48, seed=0):
@@ -66,13 +76,13 @@ def test_same_shapes_compile_once(caplog):
 
 
 @pytest.mark.slow
-def test_randomized_on_vectors_gets_better_with_its_budget():
+def test_windows_of_vectors_gets_better_with_its_budget():
     candidates, targets = vectors(40, 3, seed=3)
     targets[2, 0] = 0
     problem, key = Problem(candidates, targets, 0.01), jax.random.key(0)
     medians = []
     for rounds in (1, 32):
-        solution = solve(problem, Randomized(window=8, rounds=rounds), key=key)
+        solution = solve(problem, VectorWindows(window=8, rounds=rounds), key=key)
         found = errors(solution, candidates, targets)
         np.testing.assert_allclose(solution.residuals, found, atol=1e-5)
         assert (solution.status[~solution.within] == Status.NOT_FOUND).all()
@@ -90,11 +100,12 @@ def test_no_vectors_no_answers():
     [
         ((2, 5), (2,), Vector(), r"Vector takes candidates that are vectors, not numbers"),
         ((2, 5, 3), (2, 3), MeetInTheMiddle(), r"MeetInTheMiddle takes candidates that are numbers, not vectors"),
+        ((2, 50, 3), (2, 3), Randomized(), r"not vectors.*VectorWindows take vectors"),
         ((2, 5, 3), (2, 3), Pareto(2), r"Pareto takes candidates that are numbers"),
         ((2, 5, 9), (2, 9), Vector(), r"1 to 8 components, not 9"),
         ((2, 5, 3), (2, 4), Vector(), r"shape \[N, 4\] or \[2, N, 4\]"),
         ((3, 5, 3), (2, 3), Vector(), r"shape \[N, 3\] or \[2, N, 3\]"),
-        ((2, 25, 2), (2, 2), Vector(), r"25 candidates.*Vector.*24"),
+        ((2, 25, 2), (2, 2), Vector(), r"25 candidates.*Vector.*24.*VectorWindows"),
     ],
 )
 def test_what_does_not_fit_is_refused(candidates, targets, solver, words):

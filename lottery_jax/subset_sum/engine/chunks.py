@@ -23,6 +23,7 @@ from lottery_jax.subset_sum.solver import HostSearch, Stage
 
 _CALL_CHUNKS = 64  # chunks of one device in one compiled call
 _HOST_CHUNK = 1 << 13  # problems in one call of a function of NumPy arrays
+_HOST_CALL = 1 << 20  # and their candidates
 _SMALL_CALL = 1 << 18  # candidates: up to so many a call has one shape for any number of problems
 _IN_FLIGHT = 2  # calls: while one is searched, the next one's problems travel
 
@@ -141,8 +142,8 @@ def search_rows(
     workers = (os.cpu_count() or 1) if rows.on_one_cpu else 1
     queues = rows.queues(index)
     longest = max(len(queue) for queue in queues)
-    host = stage.on_host(rows.candidates, len(index)) if rows.on_one_cpu and not wide else None
-    chunk = stage.chunk(rows.candidates, cpu) if host is None else _HOST_CHUNK
+    host = stage.on_host(rows.candidates, len(index), key) if rows.on_one_cpu and wide == stage.wide else None
+    chunk = stage.chunk(rows.candidates, cpu) if host is None else _host_chunk(rows.candidates)
     chunks = _CALL_CHUNKS if host is None else 1
     if chunk * chunks * rows.candidates > _SMALL_CALL:
         # Sizes are powers of eight, so that few shapes are ever compiled.
@@ -163,7 +164,7 @@ def search_rows(
                 used = np.array([-(-len(part) // chunk) for part in parts], np.int32)
                 found = _search(stage, wide, mesh, values, targets, tolerance, used, key)
             else:
-                found = _search_on_host(stage, host, values, targets, tolerance, len(parts[0]))
+                found = _search_on_host(stage, wide, host, values, targets, tolerance, len(parts[0]))
         for answer in found:
             answer.copy_to_host_async()
         return _Call(parts, found)
@@ -219,7 +220,7 @@ def _search_chunks(stage: Stage, wide: bool, candidates: Any, targets: Any, tole
     dtype = jnp.int64 if wide else jnp.int32
 
     # On the grid before the loop: inside it, XLA would round anew wherever a candidate is read.
-    grids = jax.vmap(to_grid, (0, 0, None, None))(candidates, targets, tolerance[0], dtype)
+    grids = jax.vmap(to_grid, (0, 0, None, None, None))(candidates, targets, tolerance[0], dtype, stage.fine)
 
     def one_chunk(place: jax.Array) -> jax.Array:
         return stage.search(jax.tree.map(lambda all_: all_[place], grids), key)
@@ -239,11 +240,11 @@ def _search_chunks(stage: Stage, wide: bool, candidates: Any, targets: Any, tole
 
 
 def _search_on_host(
-    stage: Stage, search: HostSearch, candidates: Any, targets: Any, tolerance: Any, used: int
+    stage: Stage, wide: bool, search: HostSearch, candidates: Any, targets: Any, tolerance: Any, used: int
 ) -> tuple[jax.Array, ...]:
     """As `_search` by a function of NumPy arrays, for the first `used` of candidates [1, N, B] and targets [1, B]."""
     given = candidates[0], targets[0], tolerance
-    grid = _on_grid(*given)
+    grid = _on_grid(*given, np.int64 if wide else np.int32, stage.fine)
     chosen = np.zeros(given[0].shape, bool)
     chosen[:, :used] = search(jax.tree.map(lambda part: np.asarray(part)[..., :used], grid))
     return _answers(*given, grid.error, chosen, int(stage.failure), stage.sized)
@@ -252,9 +253,14 @@ def _search_on_host(
 _answers = jax.jit(answers, static_argnums=6)
 
 
-@jax.jit
-def _on_grid(candidates: jax.Array, targets: jax.Array, tolerance: jax.Array) -> Grid:
-    return to_grid(candidates, targets, tolerance[0], jnp.int32)
+@functools.partial(jax.jit, static_argnames=("dtype", "fine"))
+def _on_grid(candidates: jax.Array, targets: jax.Array, tolerance: jax.Array, dtype: Any, fine: bool) -> Grid:
+    return to_grid(candidates, targets, tolerance[0], dtype, fine)
+
+
+def _host_chunk(candidates: int) -> int:
+    """Problems in one call of a function of NumPy arrays."""
+    return max(min(_HOST_CHUNK, _HOST_CALL // candidates), 1)
 
 
 def _power_of_eight(count: int) -> int:

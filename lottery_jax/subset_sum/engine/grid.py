@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 INT32_BITS = 29  # doubled for centring and for a tag, plus a target of the same size: below 2**31
 INT64_BITS = 52  # what a float64 holds exactly, with room for a subset size above it
+FINE_BITS = 60  # what signed sums of two such sums still leave below 2**63
 
 NARROW_CANDIDATES = 24
 """Beyond so many, least residuals fall below the step of the 32-bit grid."""
@@ -64,9 +65,14 @@ def _scaled(x: jax.Array, exponent: jax.Array) -> jax.Array:
     return x * first * second
 
 
-def to_grid(candidates: jax.Array, targets: jax.Array, tolerance: jax.Array, dtype: jnp.dtype) -> Grid:
-    """Put a chunk (float: candidates [N, B] or [N, D, B], targets [B] or [D, B]) on the grid, integers of `dtype`."""
-    bits = INT32_BITS if dtype == jnp.int32 else INT64_BITS
+def to_grid(
+    candidates: jax.Array, targets: jax.Array, tolerance: jax.Array, dtype: jnp.dtype, fine: bool = False
+) -> Grid:
+    """Put a chunk (float: candidates [N, B] or [N, D, B], targets [B] or [D, B]) on the grid, integers of `dtype`.
+
+    fine: the 64-bit grid of sums below 2**60 in place of 2**52.
+    """
+    bits = INT32_BITS if dtype == jnp.int32 else FINE_BITS if fine else INT64_BITS
     largest = jnp.abs(candidates).max(tuple(range(candidates.ndim - 1)))
     top = _exponent(jnp.where(largest > 0, largest, 1))
     total = _scaled(jnp.abs(candidates), -top).sum(0)

@@ -11,9 +11,9 @@ WORTH_COMPILING = 1 << 14
 """Problems: Numba compiles a kernel once for each installation, in some seconds."""
 
 
-def at_hand(kernel: str, candidates: int, problems: int) -> bool:
-    """True where a kernel of the CPU takes the problems and is compiled already, or worth it."""
-    if candidates not in HOST_SIZES or not importlib.util.find_spec("numba"):
+def at_hand(kernel: str, candidates: int, problems: int, sizes: range = HOST_SIZES) -> bool:
+    """True where a kernel of the CPU, for `sizes`, takes the problems and is compiled already, or worth it."""
+    if candidates not in sizes or not importlib.util.find_spec("numba"):
         return False
     if problems >= WORTH_COMPILING or f"{__name__}.{kernel}" in sys.modules:
         return True

@@ -28,17 +28,27 @@ class Positive(NamedTuple):
 
 def to_positive(grid: Grid) -> Positive:
     """The positive form of a chunk (candidates [N, B])."""
+    target, turned = positive_target(grid)
+    values, order = sorted_down(jnp.abs(grid.candidates))
+    return Positive(values, target, order, turned)
+
+
+def positive_target(grid: Grid) -> tuple[jax.Array, jax.Array]:
+    """`target` and `turned` of the positive form."""
     a = grid.candidates
     total = jnp.abs(a).sum(0, dtype=a.dtype)
     target = jnp.clip(grid.targets - jnp.minimum(a, 0).sum(0, dtype=a.dtype), 0, total)
     turned = 2 * target > total
-    values, order = sorted_down(jnp.abs(a))
-    return Positive(values, jnp.where(turned, total - target, target), order, turned)
+    return jnp.where(turned, total - target, target), turned
 
 
 def from_positive(form: Positive, kept: jax.Array, candidates: jax.Array) -> jax.Array:
     """Chosen candidates, bool [N, B], where `kept` says which values are; zeros are never chosen."""
-    plus = unsorted(form.order, kept != form.turned)
+    return of_signs(unsorted(form.order, kept != form.turned), candidates)
+
+
+def of_signs(plus: jax.Array, candidates: jax.Array) -> jax.Array:
+    """Chosen candidates from those whose |candidate| counts as kept, bool [N, B]; zeros are never chosen."""
     return jnp.where(candidates > 0, plus, ~plus) & (candidates != 0)
 
 

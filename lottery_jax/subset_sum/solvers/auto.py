@@ -12,6 +12,7 @@ from lottery_jax.subset_sum.solvers.meet_in_the_middle import MeetInTheMiddle
 from lottery_jax.subset_sum.solvers.randomized import Randomized
 from lottery_jax.subset_sum.solvers.smallest import Smallest
 from lottery_jax.subset_sum.solvers.vector import Vector
+from lottery_jax.subset_sum.solvers.vector_windows import VectorWindows
 
 Objective = Literal["least-error", "smallest", "any"]
 _QUICK = 24  # candidates up to which the exact search costs no more than the alternatives
@@ -53,11 +54,11 @@ def choose(
 
     `least-error`: exact up to 44 candidates (24 vectors), at random beyond. `smallest`: exact, up to 40. `any`, any
     subset within `tolerance` (relative to the size of a typical candidate): exact up to 24 candidates; beyond, if its
-    usual residual is far below the tolerance, differencing, which needs no key; else windows at random, as large as
-    the tolerance asks for. Raises `InputError` where nothing suits.
+    usual residual is far below the tolerance, differencing, which needs no key; else with a search behind it. Raises
+    `InputError` where nothing suits.
 
     >>> choose(21), choose(100), choose(1000, objective="any", tolerance=1e-6)
-    (MeetInTheMiddle(), Randomized(window=18, rounds=16, restarts=1), Differencing())
+    (MeetInTheMiddle(), Randomized(left=24, restarts=1), Differencing())
     """
     _check_objective(objective)
     if objective == "smallest":
@@ -69,7 +70,7 @@ def choose(
             )
         return Smallest()
     if vectors:
-        return Vector() if candidates <= Vector.max_candidates else Randomized()
+        return Vector() if candidates <= Vector.max_candidates else VectorWindows()
     if objective == "least-error" or tolerance is None:
         return MeetInTheMiddle() if candidates <= MeetInTheMiddle.max_candidates else Randomized()
     if candidates <= _QUICK:
@@ -79,8 +80,7 @@ def choose(
         and candidates <= Differencing.max_candidates
     ):
         return Differencing()
-    # A window of W resolves about 2**-W; its 16 rounds are the margin.
-    return Randomized(window=min(max(math.ceil(-math.log2(tolerance)), 8), 18))
+    return Randomized()
 
 
 def _check_objective(objective: str) -> None:

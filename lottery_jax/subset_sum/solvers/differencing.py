@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from lottery_jax.subset_sum.engine.grid import Grid
 from lottery_jax.subset_sum.problem import Solution, Status
-from lottery_jax.subset_sum.search.positive import from_positive, sorted_down, to_positive
+from lottery_jax.subset_sum.search.differencing import differenced, sides_of
+from lottery_jax.subset_sum.search.positive import from_positive, to_positive
 from lottery_jax.subset_sum.solver import SinglePass
 
 
@@ -30,42 +31,15 @@ class Differencing(SinglePass[Solution]):
 
     max_candidates: ClassVar[int] = 2**14
     failure: ClassVar[Status] = Status.NOT_FOUND
+    fine: ClassVar[bool] = True
 
     def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
         form = to_positive(grid)
         bias = form.values.sum(0, dtype=form.values.dtype) - 2 * form.target
-        side = _sides(jnp.concatenate([bias[None], form.values]))
+        found = differenced(jnp.concatenate([bias[None], form.values]), 1)
+        side = sides_of(found, jnp.ones_like(found.names, bool), len(form.values) + 1)
         # With the bias on one side, the values on that side and the others differ by the bias: those are the subset.
         return from_positive(form, side[1:] == side[0], grid.candidates)
 
     def chunk(self, candidates: int, cpu: bool) -> int:
         return max(1, min(256, 2 ** (17 if cpu else 24) // candidates))
-
-
-def _sides(numbers: jax.Array) -> jax.Array:
-    """Two sides of nearly equal sums for non-negative numbers [M, B], as booleans."""
-    count, batch = numbers.shape
-    values, names = sorted_down(numbers)
-    column = jnp.arange(batch, dtype=jnp.int32)
-
-    def difference(state, _):
-        values, names = state
-        new = values[0] - values[1]
-        # The rest moves up by two rows, and by one behind the place where the difference belongs.
-        end = jnp.full_like(values[:2], -1)
-        by_one, by_two = (jnp.concatenate([values, end])[shift : shift + count] for shift in (1, 2))
-        names_by_one, names_by_two = (jnp.concatenate([names, names[:2]])[shift : shift + count] for shift in (1, 2))
-        before = by_two >= new
-        here = jnp.concatenate([jnp.ones_like(before[:1]), before[:-1]])
-        moved = jnp.where(before, by_two, jnp.where(here, new, by_one))
-        # The difference goes by the name of the larger number, whose side it is on.
-        renamed = jnp.where(before, names_by_two, jnp.where(here, names[0], names_by_one))
-        return (moved, renamed), (names[0], names[1])
-
-    _, pairs = jax.lax.scan(difference, (values, names), length=count - 1)
-
-    def oppose(side, pair):
-        larger, smaller = pair
-        return side.at[smaller, column].set(~side[larger, column]), None
-
-    return jax.lax.scan(oppose, jnp.ones((count, batch), bool), pairs, reverse=True)[0]

@@ -43,7 +43,7 @@ class MeetInTheMiddle(SinglePass[Solution]):
 
         return closest_subset(grid.candidates, grid.targets, hopper.closest_pair)
 
-    def on_host(self, candidates: int, problems: int) -> HostSearch | None:
+    def on_host(self, candidates: int, problems: int, key: jax.Array | None) -> HostSearch | None:
         if not at_hand("cpu", candidates, problems):
             return None
         from lottery_jax.subset_sum.kernels import cpu  # Numba takes a while to import

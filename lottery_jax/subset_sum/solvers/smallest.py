@@ -56,7 +56,7 @@ class Enumerate(Stage):
             answer = jnp.where(distance <= grid.tolerance, subset, answer)
         return answer
 
-    def on_host(self, candidates: int, problems: int) -> HostSearch | None:
+    def on_host(self, candidates: int, problems: int, key: jax.Array | None) -> HostSearch | None:
         if 2 * self.sizes[-1] > candidates or not at_hand("by_size_cpu", candidates, problems):
             return None
         from lottery_jax.subset_sum.kernels import by_size_cpu  # Numba takes a while to import

@@ -19,7 +19,7 @@ class Vector(SinglePass[Solution]):
     and targets [P, D]. Nearest means the least largest |component| of the error, which is what a tolerance per
     weight asks for. All 2**N subsets are tried, as pairs of halves, 3 D vector operations each (sorting the halves by
     one component would still leave some 2**(N (1 - 1 / D)) pairs). The least error falls as 2**(-N / D). Beyond 24
-    vectors use `Randomized`, which takes the same problems, re-decides windows of vectors exactly, and proves
+    vectors use `VectorWindows`, which takes the same problems, re-decides windows of vectors exactly, and proves
     nothing. Becchetti et al. 2022.
 
     >>> import numpy as np
