@@ -1,20 +1,27 @@
-"""Tickets in transformed sources: they hold, from their file alone, and no mask keeps what is absent."""
+"""Tickets in transformed sources: they hold, from their file alone, and masks are as the seed decides."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lottery_jax.constructions import approximate
+from lottery_jax.constructions import Promise, approximate, plan_job, run_in_memory
 from lottery_jax.constructions.draw import _draw, _draw_products, _draw_run
+from lottery_jax.constructions.registry import construction_named
 from lottery_jax.errors import InputError
+from lottery_jax.networks.quantise import quantised
+from lottery_jax.networks.sources.decided import decided_mask
 from lottery_jax.networks.target import Target
 from lottery_jax.networks.transforms import Transform
 from lottery_jax.networks.transforms.fold_layers import FoldLayers
+from lottery_jax.networks.transforms.lock import Lock
 from lottery_jax.networks.transforms.pre_prune import PrePrune
 from lottery_jax.networks.zoo.mlp import mlp_target
 from lottery_jax.tickets.certificate import certify
+from lottery_jax.tickets.description import subset_bits
 from lottery_jax.tickets.ticket import Ticket, load_ticket, make_ticket
+from tests.constructions.catalogue import TARGETS
 from tests.tickets.forging import forge, read
 
 HALF = PrePrune(0.5)
@@ -104,3 +111,97 @@ def test_twice_the_candidates_make_up_for_half_of_the_weights() -> None:
         return certify(ticket, target=target).redrawn_blocks
 
     assert redrawn(11) < redrawn(20, (HALF,)) < redrawn(8) < redrawn(11, (HALF,))
+
+
+FROZEN = (PrePrune(0.9), Lock(0.25))
+
+
+def decided(ticket: Ticket) -> dict[str, np.ndarray]:
+    """What the seed decides of each mask: -1 absent, 1 locked."""
+    drawn = ticket.network.drawn
+    return {name: decided_mask(drawn[name], ticket.seed, ticket.redraws(name)) for name in drawn}
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "candidates", "tolerance"),
+    [
+        ("scalar", "mlp, inputs of any sign", 20, 0.02),
+        ("pensia", "mlp with biases, inputs of any sign", 28, 0.1),
+        *(
+            pytest.param(*given, marks=pytest.mark.slow)
+            for given in (
+                ("scalar-shared", "mlp, inputs of any sign", 20, 0.02),
+                ("natale", "mlp, inputs of any sign", 28, 0.1),
+                ("orseau", "mlp with biases, inputs of any sign", 120, 0.1),
+                ("burkholz", "mlp with biases, inputs of any sign", 20, 0.2),
+                ("dacunha", "convolutions", 28, 0.1),
+            )
+        ),
+    ],
+)
+def test_tickets_in_partially_frozen_sources_hold(
+    name: str, target: str, candidates: int, tolerance: float, tmp_path: Path
+) -> None:
+    path, wanted = tmp_path / "ticket.safetensors", TARGETS[target]()
+    construction = construction_named(name)(candidates=candidates)
+    jobs = [
+        plan_job(wanted, construction, Promise(tolerance), seed=2, chunk_weights=size, transforms=FROZEN)
+        for size in (8, 4096)
+    ]
+    small_chunks, large = (run_in_memory(job) for job in jobs)
+    assert small_chunks.to_bytes() == large.to_bytes()
+    large.save(path)
+    found, ticket = certify(path, target=wanted), load_ticket(path)
+    assert found.outcome == "holds", found.reasons
+    locked = kept = 0
+    for name, own in decided(ticket).items():
+        mask = ticket.mask(name)
+        assert mask[own > 0].all() and not mask[own < 0].any()
+        locked, kept = locked + int((own > 0).sum()), kept + int(mask.sum())
+    assert 0 < locked < kept == found.kept_weights
+    assert all("0.25 of them always kept" in sampler for sampler in found.samplers)
+
+
+@pytest.mark.slow
+def test_quantised_targets_are_met_exactly_beside_what_is_locked() -> None:
+    target = quantised(small(), 8)
+    ticket = approximate(target, seed=0, construction="kumar", candidates=32, transforms=(Lock(0.2),))
+    found = certify(ticket, target=target)
+    assert (found.outcome, found.worst_residual) == ("holds", 0.0), found.reasons
+
+
+def test_locked_weights_cost_no_bits_and_cannot_be_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "ticket.safetensors"
+    given = {"seed": 1, "construction": "scalar", "candidates": 16, "tolerance": 0.05}
+    ticket = approximate(small(), **given, transforms=FROZEN, out=path)  # type: ignore[arg-type]
+    bits = [(int((own == 0).sum()), int(ticket.mask(name)[own == 0].sum())) for name, own in decided(ticket).items()]
+    assert certify(ticket).description_bits["masks"] == math.ceil(sum(subset_bits(*one) for one in bits))
+    masks, own = ticket.masks, decided(ticket)["fc2.weight"]
+    (place, *_) = np.argwhere(own > 0)
+    masks["fc2.weight"][tuple(place)] = False
+    with pytest.raises(InputError, match=r"mask of fc2\.weight prunes weights that its source has locked"):
+        make_ticket(ticket.network, seed=1, masks=masks, method="x", redraws={n: ticket.redraws(n) for n in masks})
+    header, tensors = read(path)
+    tensors["mask.fc2.weight"] = np.packbits(masks["fc2.weight"], bitorder="little")
+    found = certify(forge(path, header, tensors), target=small(), tolerance=100.0)
+    assert found.outcome == "broken" and "has locked as kept, in 'fc2.weight'" in found.reasons[0]
+
+
+def test_more_locked_weights_than_the_mask_has_are_no_ticket(tmp_path: Path) -> None:
+    path = tmp_path / "ticket.safetensors"
+    approximate(
+        small(), seed=1, construction="scalar", candidates=16, tolerance=0.05, transforms=(Lock(0.1),), out=path
+    )
+    header, tensors = read(path)
+    for _, leaf in header["network"]["root"]["nodes"]:
+        for sampler in leaf.get("samplers", []):
+            sampler["locked"] = 0.6
+    found = certify(forge(path, header, tensors), target=small(), tolerance=100.0)
+    assert found.outcome == "broken" and "it prunes weights that its source has locked" in found.reasons[0]
+
+
+def test_where_nothing_can_be_locked_it_is_said() -> None:
+    with pytest.raises(InputError, match="lock none, or leave out the budget"):
+        approximate(small(), seed=0, construction="scalar", candidates=12, kept=60, transforms=(Lock(0.2),))
+    with pytest.raises(InputError, match="a ladder, have no distribution of their own"):
+        approximate(small(), seed=0, construction="binary", candidates=64, tolerance=0.1, transforms=(Lock(0.2),))

@@ -1,4 +1,4 @@
-"""What random sources are put through: absent weights, and layers folded into one random tensor."""
+"""What random sources are put through: absent and locked weights, and layers folded into one random tensor."""
 
 import copy
 import dataclasses
@@ -18,6 +18,7 @@ from lottery_jax.networks.layers.reshape import Flatten
 from lottery_jax.networks.network import NO_REDRAWS, Network, network_from_json
 from lottery_jax.networks.node import Node, Spec
 from lottery_jax.networks.sources.copies import Copies
+from lottery_jax.networks.sources.decided import decided_blocks, decided_mask
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.sources.ladder import Ladder
 from lottery_jax.networks.sources.single import Single
@@ -25,6 +26,7 @@ from lottery_jax.networks.sources.tied import Tied
 from lottery_jax.networks.sources.trained import Trained
 from lottery_jax.networks.transforms import transformed
 from lottery_jax.networks.transforms.fold_layers import FoldLayers
+from lottery_jax.networks.transforms.lock import Lock
 from lottery_jax.networks.transforms.pre_prune import PrePrune
 from lottery_jax.sampler import Sampler
 
@@ -101,6 +103,55 @@ def test_a_forged_density_is_refused(density: Any) -> None:
         network_from_json(row)
     with pytest.raises(InputError):
         PrePrune(density)
+
+
+@pytest.mark.parametrize("name", ["gadgets", "copies"])
+def test_what_is_locked_is_there_and_the_same_whoever_asks(name: str) -> None:
+    network, counts, size = transformed(NETWORKS[name], [PrePrune(0.7), Lock(DENSITY)]), np.zeros(3), 0
+    for drawn in network.drawn.values():
+        redraws = np.array([[0, 3], [1, 1]])[: drawn.blocks]
+        found, weights = decided_mask(drawn, 9, redraws), drawn.draw_all(9, redraws)
+        np.testing.assert_array_equal(found < 0, np.broadcast_to(weights == 0, drawn.shape))
+        rows = found.reshape(drawn.blocks, drawn.shared, drawn.width)
+        np.testing.assert_array_equal(rows, np.broadcast_to(rows[:, :1], rows.shape))
+        np.testing.assert_array_equal(rows[: len(redraws), 0], decided_blocks(drawn, 9, redraws[:, 0], redraws[:, 1]))
+        counts += [np.count_nonzero(rows[:, 0] == value) for value in (-1, 0, 1)]
+        size += rows[:, 0].size
+    wanted = np.array([0.3, 0.4, 0.3])
+    assert (np.abs(counts / size - wanted) < 4 * np.sqrt(wanted * (1 - wanted) / size)).all()
+
+
+def test_locks_add_up_with_pruning_and_change_no_weight() -> None:
+    network = NETWORKS["gadgets"]
+    locked = Lock(0.25)(network)
+    assert Lock(0)(network) == network and "locked" not in json.dumps(network.to_json())
+    assert network_from_json(json.loads(json.dumps(locked.to_json()))) == locked
+    for name, weights in network.draw(2).items():
+        np.testing.assert_array_equal(weights, locked.draw(2)[name])
+    samplers = {drawn.sampler for drawn in transformed(network, [Lock(0.5), PrePrune(0.5)]).drawn.values()}
+    assert samplers == {dataclasses.replace(U, density=0.5, locked=0.25)}
+    assert "0.25 of them always kept" in locked.drawn["n0.first"].sampler.in_words()
+    with pytest.raises(InputError, match=r"from 0 to the density 0\.5, not 0\.6"):
+        transformed(network, [PrePrune(0.5), Lock(0.6)])
+
+
+@pytest.mark.parametrize("locked", [-0.1, 1.5, math.nan, math.inf, True, "0.5", None])
+def test_a_forged_lock_is_refused(locked: Any) -> None:
+    row = copy.deepcopy(Lock(0.5)(NETWORKS["gadgets"]).to_json())
+    row["root"]["nodes"][0][1]["first"]["locked"] = locked
+    with pytest.raises(InputError):
+        network_from_json(row)
+    with pytest.raises(InputError):
+        Lock(locked)
+
+
+def test_what_cannot_be_locked_is_refused() -> None:
+    with pytest.raises(InputError, match="a ladder, have no distribution of their own, so that none can be locked"):
+        Lock(0.5)(LADDERS)
+    with pytest.raises(InputError, match="a mask with several bits"):
+        Lock(0.5)(NETWORKS["single and tied"])
+    with pytest.raises(InputError, match="none of them is locked"):
+        Trained(Dense(3, 2), dataclasses.replace(U, locked=0.5))
 
 
 @pytest.mark.parametrize("folded", [False, 1, 0, None, "true", [True]])
