@@ -27,7 +27,7 @@ def test_every_registered_method_has_a_row() -> None:
     alone = {label for label in all_methods() if label in ("dense", "random", "edge-popup-from-pensia")}
     assert len(alone) == 3
     registered = {*CONSTRUCTIONS, *OBJECTIVES, *IMPORTANCES, *LEARNERS, *SOURCES, *TRAINED, *alone}
-    assert set(ROWS) == registered | {"--kept", "--density", "--fold-layers"}
+    assert set(ROWS) == registered | {"--kept", "--density", "--locked", "--fold-layers"}
     assert all(all(row) for row in ROWS.values())
     assert "\n\n| `" not in PAGE, "a row without its table"
     assert PAGE.count("| " + " | ".join(HEADING) + " |") == PAGE.count("\n| name |")

@@ -5,9 +5,10 @@ import math
 from collections.abc import Sequence
 from typing import ClassVar
 
+from lottery_jax.networks.network import Network
 from lottery_jax.theory.measured import FIXED_SIZE, GADGET, of
 from lottery_jax.theory.shape import CONVOLUTION, DENSE, LayerShape
-from lottery_jax.theory.theorem import SourceLayer, Theorem, gadget_layer, units
+from lottery_jax.theory.theorem import Requirement, SourceLayer, Theorem, gadget_layer, units
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Orseau2020(Theorem):
 
     Proved: O(log 1/eps) units for each weight if the random weights are log-uniform; they are chosen greedily. Its
     binary form keeps about 2 log2(1/eps) units for each weight. How many must be drawn is not taken from the paper:
-    `factor` times what is kept, and 1 is the least that can be.
+    `factor` times what is kept, and 1 is the least that can be. Samples that a weight leaves are recycled: here, as in
+    the construction, the units of an input serve all its outputs, and the note says how many there were without that.
     """
 
     name: ClassVar[str] = "orseau"
@@ -58,6 +60,8 @@ class Orseau2020(Theorem):
 
     factor: float = 1.0
     """Units drawn for each that is kept."""
+    shared: bool = True
+    """Whether the units of an input serve all its outputs; else each weight has units of its own."""
 
     @property
     def constant(self) -> str:
@@ -70,7 +74,20 @@ class Orseau2020(Theorem):
     ) -> Sequence[SourceLayer]:
         kept = units(2 * math.log2(1 / tolerance))
         each = units(self.factor * kept)
-        return [gadget_layer(layer, layer.inputs * each, kept) for layer in layers]
+        served = [layer.inputs if self.shared else layer.weights for layer in layers]
+        return [gadget_layer(layer, own * each, kept) for layer, own in zip(layers, served, strict=True)]
+
+    def require(self, network: Network, *, tolerance: float, delta: float = 0.01) -> Requirement:
+        found = super().require(network, tolerance=tolerance, delta=delta)
+        if not self.shared or found.hidden is None:
+            return found
+        alone = dataclasses.replace(self, shared=False).require(network, tolerance=tolerance, delta=delta)
+        assert alone.hidden is not None
+        said = (
+            f"Units of an input serve all its outputs; with units of its own for each weight there were"
+            f" {sum(alone.hidden):,} in place of {sum(found.hidden):,}, and {alone.source_weights:,} weights."
+        )
+        return dataclasses.replace(found, note=f"{found.note} {said}")
 
 
 @dataclasses.dataclass(frozen=True)

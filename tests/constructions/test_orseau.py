@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lottery_jax.constructions import Promise, plan_job, run_in_memory
-from lottery_jax.constructions.orseau import Orseau
+from lottery_jax.constructions.orseau import Orseau, unused_units
 from lottery_jax.errors import InputError
 from lottery_jax.networks.codec import from_json, to_json
 from lottery_jax.networks.zoo.mlp import mlp_target
@@ -34,6 +34,24 @@ def test_a_sum_is_never_beyond_its_weight() -> None:
         wanted = target.array(name).astype(np.float64)
         assert (np.abs(made) <= np.abs(wanted) + 1e-6).all() and (made * wanted >= 0).all()
         assert (np.abs(made - wanted) > 1e-3).any(), "the test is too easy"
+
+
+def test_units_that_one_weight_leaves_serve_the_other_weights_of_their_input() -> None:
+    target = TARGETS["mlp, inputs of any sign"]()
+    ticket = run_in_memory(plan_job(target, Orseau(40), Promise(), seed=0, chunk_weights=CHUNK))
+    shared = alone = 0
+    for path, leaf in ticket.network.sources.items():
+        used = ticket.mask(f"{path}.weight")  # [O, I, U]
+        outputs, inputs, units = used.shape
+        assert (leaf.hidden, ticket.mask(f"{path}.first").shape) == (80, (inputs, units))
+        shared += inputs * units + used.size
+        alone += outputs * inputs * units + used.size  # a unit, and so a first weight, for each of a weight's own
+        # What a weight leaves, another one of the same input takes, and some units serve several.
+        taken = used.any(0)
+        assert (~used & taken).sum() > used.sum() and used.sum(0).max() > 1
+        np.testing.assert_array_equal(ticket.mask(f"{path}.first"), taken)
+        assert unused_units(ticket)[path] == pytest.approx(1 - taken.mean()) and 0 < taken.mean() < 1
+    assert ticket.network.source_weights == shared < alone
 
 
 @pytest.mark.slow

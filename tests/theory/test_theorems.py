@@ -45,6 +45,15 @@ def test_orseau_keeps_binary_digits() -> None:
     assert found.hidden == (40, 30) and found.kept_weights == 10 * 18 + 70
 
 
+def test_orseau_counts_units_with_and_without_recycling() -> None:
+    found, alone = (Orseau2020(shared=shared).require(SMALL, tolerance=1 / 32) for shared in (True, False))
+    # Layers of 4 inputs and 3 outputs, and of 3 and 2: ten units for each input, or for each weight.
+    assert (found.hidden, alone.hidden) == ((40, 30), (120, 60))
+    assert found.source_weights == 4 * 40 + 40 * 3 + 3 * 30 + 30 * 2
+    assert alone.source_weights == 4 * 120 + 120 * 3 + 3 * 60 + 60 * 2
+    assert "there were 180 in place of 70, and 1,140 weights" in found.note and "in place of" not in alone.note
+
+
 def test_the_lower_bound_counts_bits() -> None:
     found = PensiaLower().require(SMALL, tolerance=1 / 8)
     assert found.source_weights == 3 * 18 and found.kept_weights is None
