@@ -307,11 +307,14 @@ def test_sparse_and_folded_sources_are_the_tickets_own_word(
     target: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "ticket.safetensors"
-    options = ("--construction", "scalar", "--density", 0.5, "--fold-layers", "--tolerance", 0.2)
+    options = ("--construction", "scalar", "--density", 0.6, "--locked", 0.1, "--fold-layers", "--tolerance", 0.2)
     found = answer(capsys, "approximate", "--target", target, *options, "--candidates", 12, "--out", out)
     verified = answer(capsys, "verify", out, "--target", target)
     assert verified["outcome"] == "holds" and {name: found[name] for name in verified} == verified
     assert verified["source_weights"] == 64 * 4 * 12  # the larger layer's
-    assert all("0.5 of them absent" in sampler for sampler in verified["samplers"])
+    assert all("0.4 of them absent, 0.1 of them always kept" in sampler for sampler in verified["samplers"])
     said = refusal(capsys, 2, "approximate", "--target", target, "--density", 2, "--out", tmp_path / "other")
     assert "the density is 2.0" in said
+    locked = ("--density", 0.5, "--locked", 0.6)
+    said = refusal(capsys, 2, "approximate", "--target", target, *locked, "--out", tmp_path / "other")
+    assert "from 0 to the density 0.5, not 0.6" in said
