@@ -42,7 +42,12 @@ def as_decided(masks: Tensors, decided: Tensors) -> Tensors:
 
 
 def scores_as_decided(scores: Tensors, decided: Tensors, least: float, most: float) -> Tensors:
-    """Scores, `least` where weights are absent and `most` where they are locked."""
+    """Scores, `least` where weights are absent and `most` where they are locked.
+
+    >>> own = jnp.array([-1, 0, 1], jnp.int8)
+    >>> scores_as_decided({"fc": jnp.ones(3)}, {"fc": own}, 0.0, 9.0)["fc"].tolist()
+    [0.0, 1.0, 9.0]
+    """
     found = dict(scores)
     for name, own in decided.items():
         found[name] = jnp.where(own < 0, np.float32(least), jnp.where(own > 0, np.float32(most), scores[name]))

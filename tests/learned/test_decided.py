@@ -87,6 +87,7 @@ def decided(ticket: Ticket) -> dict[str, np.ndarray]:
     return decided_weights(ticket.network, ticket.seed, {name: ticket.redraws(name) for name in ticket.network.drawn})
 
 
+@pytest.mark.slow
 def test_edge_popup_keeps_what_is_asked_or_what_is_locked() -> None:
     source, keeps = transformed(PLAIN, FROZEN), (0.1, 0.5, 0.9)
     tickets = EdgePopup().learn(source, small_data(), seeds=[3], keeps=keeps, epochs=2)
