@@ -18,6 +18,7 @@ def certified(certificate: Any, ticket_bytes: int) -> dict[str, Any]:
         "kept_per_target_weight": per_weight,
         "description_bits": sum(certificate.description_bits.values()),
         "description_bits_by_part": certificate.description_bits,
+        "rounding_bits_per_target_weight": certificate.rounding_bits_per_target_weight,
         "holds": certificate.holds,
         "ticket_bytes": ticket_bytes,
     }
@@ -37,13 +38,14 @@ def sentences(found: dict[str, Any]) -> list[str]:
 
     >>> row = {"ticket": "t", "ticket_bytes": 9, "method": "random", "seed": 0, "source_weights": 1200,
     ...        "kept_weights": 30, "redrawn_blocks": 0, "target_weights": None, "samplers": ("U[-1, 1]",),
-    ...        "description_bits": 800, "outcome": "promises nothing", "reasons": (), "nonnegative_inputs": True,
+    ...        "description_bits": 800, "bits_per_target_weight": 66.7, "outcome": "promises nothing", "reasons": (),
+    ...        "nonnegative_inputs": True,
     ...        "network": "1 layer: fc1.weight [3, 4] ([out, in]), inputs [4] never negative"}
     >>> print("\n".join(sentences(row)))
     t: 9 bytes, made by random from seed 0; its checksums and its source are as they were written.
     Its source has 1,200 random weights from U[-1, 1]; its masks keep 30 (0 blocks were drawn again).
     It stands for a network of 1 layer: fc1.weight [3, 4] ([out, in]), inputs [4] never negative.
-    Everything that was free in it takes 800 bits: tree, seed, masks and what was drawn again.
+    Everything that was free in it takes 800 bits: tree, seed, masks and what was drawn again; 66.700 for each weight.
     PROMISES NOTHING: it brings no target, so there are no residuals to check.
     """
     samplers = list(found["samplers"])
@@ -58,8 +60,14 @@ def sentences(found: dict[str, Any]) -> list[str]:
         f" {found['kept_weights']:,} ({again}).",
         f"It stands for a network of {found['network']}.",
         f"Everything that was free in it takes {found['description_bits']:,} bits: tree, seed, masks and"
-        f" {'the weights that they keep' if found.get('trained') else 'what was drawn again'}.",
+        f" {'the weights that they keep' if found.get('trained') else 'what was drawn again'};"
+        f" {found['bits_per_target_weight']:.3f} for each weight.",
     ]
+    if found.get("rounding_bits_per_target_weight") is not None:
+        lines.append(
+            "Plain rounding of the target to a grid with the same largest residual takes"
+            f" {found['rounding_bits_per_target_weight']:.3f} (docs/bits.md)."
+        )
     if found.get("trained"):
         lines.append("Its kept weights were trained: they are stored, not drawn, so it is no strong ticket.")
         if found["outcome"] == "broken":

@@ -185,6 +185,7 @@ class Comparison:
 
     def _ticket_record(self, method: Method, seed: int, keep: float | None, measured: Measured) -> Record:
         certificate = measured.certificate
+        bits = sum(certificate.description_bits.values())
         return dataclasses.replace(
             self._record(method, seed, keep, measured.metrics),
             source_weights=certificate.source_weights,
@@ -198,7 +199,9 @@ class Comparison:
             within_tolerance=certificate.within_tolerance,
             worst_residual=certificate.worst_residual,
             output_bound=output_bound(measured, self.task),
-            description_bits=sum(certificate.description_bits.values()),
+            description_bits=bits,
+            bits_per_target_weight=bits / self.target.weights,
+            rounding_bits_per_target_weight=certificate.rounding_bits_per_target_weight,
             ticket_bytes=measured.ticket_bytes,
             source=describe(measured.ticket.network),
             evaluated=measured.evaluated,

@@ -49,7 +49,11 @@ class Record:
     """Target weights within the tolerance, counted by the verifier."""
     worst_residual: float | None = None
     description_bits: int | None = None
-    """Bits that describe the network: tree, seed, redraws, masks and stored tensors, as an ideal code has them."""
+    """Bits that describe the network: tree, seed, redraws and masks as they are coded, and stored tensors."""
+    bits_per_target_weight: float | None = None
+    """These bits for each weight of the target, which is not counted itself."""
+    rounding_bits_per_target_weight: float | None = None
+    """What the target takes, rounded to a grid with the same largest residual and coded alike; None without one."""
     ticket_bytes: int | None = None
     seconds: float | None = None
     """Seconds to find the ticket, compilation included; those of a sweep are shared equally between its keeps."""

@@ -251,7 +251,7 @@ class Operation(Affine):
     def channels(self, name: str, weights: np.ndarray) -> np.ndarray:
         """Which input each weight, given by its row-major place in tensor `name`, multiplies; the constant is last."""
         if name == "bias":
-            return np.full(len(weights), self.inputs)
+            return np.full(weights.shape, self.inputs)
         own, places = self.inputs // self.groups, math.prod(self.places)
         output, within = weights // (own * places), weights // places % own
         return output // (self.outputs // self.groups) * own + within

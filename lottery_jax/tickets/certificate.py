@@ -17,7 +17,7 @@ from lottery_jax.networks.summary import summary
 from lottery_jax.networks.target import Target
 from lottery_jax.progress import Progress, unseen
 from lottery_jax.storage.store import read_float64
-from lottery_jax.tickets.description import description_bits
+from lottery_jax.tickets.description import description_bits, rounding_bits
 from lottery_jax.tickets.effective import Effective, approximated_leaves, decided_bits, effective_slices
 from lottery_jax.tickets.header import check_tolerance
 from lottery_jax.tickets.probe import probe
@@ -33,10 +33,13 @@ class Certificate:
 
     outcome: `holds`, `broken` (`reasons` say why) or `promises nothing`. nonnegative_inputs: whether it is about inputs
     that are never negative (of a model without a graph: None). own_target: True where nothing but the ticket's own
-    target was there to compare with. description_bits: everything that was free, by part. network_deviation: largest
-    difference of the float32 network from its exact collapsed form on random inputs. network: what is approximated, in
-    words: layers, shapes [out, in, ...], inputs. trained: whether weights of it were trained, not drawn, so that it is
-    no strong ticket and proves nothing of a target.
+    target was there to compare with. description_bits: everything that was free, by part. bits_per_target_weight: the
+    sum of these over the weights that the network stands for, the target itself not counted. rounding_bits: what the
+    target takes, rounded to a grid with the same largest residual. network_deviation: largest difference of the float32
+    network from its exact collapsed form on random inputs. network: what is approximated, in words: layers, shapes
+    [out, in, ...], inputs. trained: whether weights of it were trained, not drawn, so that it is no strong ticket and
+    proves nothing of a target. relative_tolerance: what is asked, where it counts in each tensor's largest |target
+    weight|; `tolerance` is then what it comes to for the largest of them.
     """
 
     outcome: Outcome
@@ -50,6 +53,7 @@ class Certificate:
     largest_attempt: int
     description_bits: dict[str, int]
     samplers: tuple[str, ...]
+    bits_per_target_weight: float
     nonnegative_inputs: bool | None
     network: str
     kept_budget: int | None = None
@@ -63,6 +67,7 @@ class Certificate:
     worst_tensor: str | None = None
     worst_weight: tuple[int, ...] | None = None
     network_deviation: float | None = None
+    rounding_bits: dict[str, int] | None = None
     trained: bool = False
 
     @property
@@ -72,6 +77,13 @@ class Certificate:
 
 
 def certify(
+    @property
+    def rounding_bits_per_target_weight(self) -> float | None:
+        """`rounding_bits` in all, for each target weight; None where there is nothing to compare with."""
+        if self.rounding_bits is None or self.target_weights is None:
+            return None
+        return sum(self.rounding_bits.values()) / self.target_weights
+
     ticket: Ticket | str | os.PathLike[str],
     *,
     target: Target | None = None,
@@ -154,10 +166,12 @@ def _counted(ticket: Ticket) -> Certificate:
         seed=ticket.seed,
         source_weights=network.source_weights,
         kept_weights=sum(counts.values()),
+    bits = description_bits(ticket)
         kept_by_tensor=counts,
         redrawn_blocks=sum(map(len, redraws)),
         largest_attempt=max((int(rows[:, 1].max()) for rows in redraws), default=0),
-        description_bits=description_bits(ticket),
+        description_bits=bits,
+        bits_per_target_weight=sum(bits.values()) / sum(map(math.prod, network.approximated.values())),
         samplers=tuple(dict.fromkeys(drawn.sampler.in_words() for drawn in network.drawn.values())),
         nonnegative_inputs=None if network.given is None else network.given.nonnegative,
         network=summary(network.target),
@@ -246,3 +260,4 @@ def _residuals(
         worst_weight=tuple(int(i) for i in np.unravel_index(where[1], shapes[where[0]])),
     )
     return found, {name: values.reshape(-1, *shapes[name]) for name, values in made.items()}
+        rounding_bits=rounding_bits(target, worst),

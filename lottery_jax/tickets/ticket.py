@@ -24,9 +24,12 @@ from lottery_jax.storage.files import write_atomically
 from lottery_jax.storage.sealed import SealedFile, digest, seal
 from lottery_jax.storage.store import Arrays, Store, View, read_array
 from lottery_jax.storage.tensor_file import FLOATS, FormatError
+from lottery_jax.tickets.coding.reading import content_of
+from lottery_jax.tickets.coding.writing import write_coded
 from lottery_jax.tickets.header import VERSIONS, Header
 
 ENTRY = "ticket"
+_SLICE = 1 << 22  # bytes of a mask looked at at once
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -169,11 +172,14 @@ class Ticket:
             ENTRY, self.header.to_json(), {name: read_array(self.content, name) for name in self.content.tensors}
         )
 
-    def save(self, path: str | os.PathLike[str]) -> int:
-        """Write the file whole or not at all; returns its size in bytes."""
-        content = self.to_bytes()
-        write_atomically(Path(path), content)
-        return len(content)
+    def save(self, path: str | os.PathLike[str], *, coded: bool = False) -> int:
+        """Write the file whole or not at all; returns its size in bytes. coded: masks and redraws as an entropy coder
+        writes them, bit-equal when they are read."""
+        if coded:
+            write_coded(Path(path), ENTRY, self.header.to_json(), self.network, self.seed, self.content)
+        else:
+            write_atomically(Path(path), self.to_bytes())
+        return Path(path).stat().st_size
 
     def __repr__(self) -> str:
         header, weights = self.header, self.network.source_weights
@@ -186,7 +192,11 @@ class Ticket:
 
 def kept_bits(content: Store, name: str) -> int:
     """How many weights the mask of a random tensor keeps."""
-    return int(np.bitwise_count(read_array(content, f"mask.{name}")).sum(dtype=np.int64))
+    there, found = f"mask.{name}", 0
+    size = content.tensors[there].size
+    for first in range(0, size, _SLICE):
+        found += int(np.bitwise_count(content.read(there, first, min(_SLICE, size - first))).sum(dtype=np.int64))
+    return found
 
 
 def make_ticket(
@@ -256,7 +266,8 @@ def load_ticket(path: str | os.PathLike[str]) -> Ticket:
         )
     try:
         file.check_digest()
-        ticket = Ticket(Header.from_json(file.header), file)
+        header = Header.from_json(file.header)
+        ticket = Ticket(header, content_of(file, header.network, header.seed))
         if source_digest(ticket.network, ticket.seed) != ticket.header.source_sha256:
             raise InputError("the source drawn from its seed is not the one it was made for")
         return ticket

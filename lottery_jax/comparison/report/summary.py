@@ -137,6 +137,16 @@ _COLUMNS: tuple[Column, ...] = (
         "Largest |approximated - target weight|, by the verifier, worst seed.",
         lambda row: _shown(".2e", row.worst("worst_residual")),
     ),
+    (
+        "bits / target",
+        "Bits of all that was free in the ticket, as they are coded, for each weight of the target.",
+        lambda row: _shown(".2f", row.mean("bits_per_target_weight")),
+    ),
+    (
+        "rounding bits",
+        "Bits for each weight of the target when it is rounded to a grid with the same largest residual.",
+        lambda row: _shown(".2f", row.mean("rounding_bits_per_target_weight")),
+    ),
     ("ticket bytes", "Size of the ticket file.", lambda row: _shown(",.0f", row.mean("ticket_bytes"))),
     (
         "search seconds",
@@ -151,11 +161,16 @@ _COLUMNS: tuple[Column, ...] = (
 )
 
 
-_NOT_ALWAYS = {"learning rate": "learning_rate", "bound |f-g|": "output_bound"}
+_NOT_ALWAYS = {
+    "learning rate": "learning_rate",
+    "bound |f-g|": "output_bound",
+    "bits / target": "bits_per_target_weight",
+    "rounding bits": "rounding_bits_per_target_weight",
+}
 
 
 def columns(shown: Sequence[Row]) -> list[Column]:
-    """The columns of a table; what was chosen, or bounded, is shown where anything was."""
+    """The columns of a table; what was chosen, bounded or counted is shown where anything was."""
     empty = {name for name, field in _NOT_ALWAYS.items() if all(row.mean(field) is None for row in shown)}
     return [column for column in _COLUMNS if column[0] not in empty]
 
