@@ -10,6 +10,7 @@ import numpy as np
 from lottery_jax.constructions.base import Branch, Plan
 from lottery_jax.constructions.draw import candidates, on_host
 from lottery_jax.constructions.job import Chunk, Job
+from lottery_jax.errors import InputError
 from lottery_jax.networks.sources.decided import decided_blocks, decides
 from lottery_jax.storage.store import read_float64
 from lottery_jax.subset_sum import Problem, Solver, pack_bits, solve, unpack_bits
@@ -88,7 +89,9 @@ def without_locked(
     kept = np.where(locked, plan.drawn.draw(job.seed, blocks, attempt), 0).astype(np.float64)
     free = ~locked
     if branch is not None:
-        assert plan.group is not None and branch.whole is not None
+        assert plan.group is not None
+        if branch.whole is None:
+            raise InputError("this construction does not say what its locked weights count; lock none of them")
         group = plan.group(blocks)
         kept *= branch.whole[group]
         free = np.take_along_axis(free, branch.slots[group], 1)
