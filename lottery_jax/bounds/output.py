@@ -104,7 +104,11 @@ def bound_output(
     out = fine[-1].out if fine else begun
     tight = _refined(fine, begun, out)
     by_interval = coarse[-1].out.difference.largest if coarse else begun.difference.largest
-    asked = ticket.header.tolerance if tolerance is None else tolerance
+    asked = tolerance
+    if asked is None and ticket.header.tolerance is not None:
+        # Of a promise for each tensor what it comes to for the largest one.
+        largest = (whole.scan(name).largest for name in whole.network.approximated)
+        asked = ticket.header.tolerance * (max(largest) if ticket.header.relative else 1.0)
     promised = None if asked is None else promised_output(whole, asked, low=low, high=high)
     return OutputBound(low, high, by_interval, tight.difference.largest, promised)
 

@@ -21,6 +21,7 @@ from lottery_jax.constructions.chunks import Folder
 from lottery_jax.constructions.for_output import for_output
 from lottery_jax.constructions.goal import Goal
 from lottery_jax.constructions.job import Job, plan_job
+from lottery_jax.constructions.lossless import made_lossless
 from lottery_jax.constructions.promise import Promise
 from lottery_jax.constructions.run import broken_file, chunk_folder, run_to_file
 from lottery_jax.errors import InputError, suggest
@@ -48,6 +49,8 @@ def run_approximate(command: Approximate, results: TextIO) -> int:
             task = None if task is None else dataclasses.replace(task, target=target)
         shown.part("planning")
         goal = _goal(command, construction, target, task, damping)
+        if command.lossless and isinstance(goal, Promise):
+            construction, goal = made_lossless(target, construction, goal)
         if command.output_tolerance is not None and isinstance(goal, Promise):
             low, high = _box(command, target)
             asked = command.output_tolerance
@@ -123,6 +126,10 @@ def _check(command: Approximate) -> tuple[Construction, float | None]:
         raise InputError("--box says for which inputs --output-tolerance is; give that too")
     if command.output_tolerance is not None and (command.kept is not None or command.model is not None):
         raise InputError("--output-tolerance is for a network, within a tolerance; leave it, or --kept or --model out")
+    if command.lossless:
+        if command.kept is not None or command.output_tolerance is not None:
+            raise InputError("--lossless says how near every weight is; leave --kept and --output-tolerance out")
+        construction.lossless(None)  # refuses where it cannot be
     _goal(command, construction, None, None, None).check(construction)
     seed_words(command.seed)
     transforms_of(command)

@@ -110,11 +110,17 @@ def sentences(found: dict[str, Any]) -> list[str]:
     return [*lines, f"BROKEN: {'; '.join(found['reasons'])} ({target})."]
 
 
+def _limit(found: dict[str, Any]) -> str:
+    if found.get("relative_tolerance") is None:
+        return f"{found['tolerance']:g}"
+    return f"{found['relative_tolerance']:.4g} of their tensor's largest, {found['tolerance']:.4g} at most"
+
+
 def _residuals(found: dict[str, Any]) -> list[str]:
     index = ", ".join(map(str, found["worst_weight"]))
     lines = [
         f"{found['within_tolerance']:,} of {found['target_weights']:,} target weights are within"
-        f" {found['tolerance']:g}; the mean residual is {found['mean_residual']:.3g}, the worst"
+        f" {_limit(found)}; the mean residual is {found['mean_residual']:.3g}, the worst"
         f" {found['worst_residual']:.3g} ({found['worst_tensor']}[{index}]); {found['kept_per_target_weight']:.3f}"
         " random weights are kept for each.",
     ]

@@ -96,6 +96,9 @@ class Approximate(TaskOptions):
     importance: str = "uniform"
     """With --kept, what an error in each weight counts: uniform (1), fisher (the target's Fisher information, for large
     budgets) or fisher-damped (that plus its mean)."""
+    lossless: bool = False
+    """Every weight within half the last float32 bit of the largest in its tensor, 2**-25 of it, in place of the
+    tolerance, with as many candidates as that takes (32; shared 48) if none are given; scalar and scalar-shared can."""
     output_tolerance: float | None = None
     """How far outputs may be from the target's on any input of the box: the tolerance of each weight, or the number of
     candidates, is derived from it."""

@@ -10,6 +10,7 @@ from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.budget.budget import Budget
 from lottery_jax.constructions.goal import Goal
 from lottery_jax.constructions.job import plan_job
+from lottery_jax.constructions.lossless import made_lossless
 from lottery_jax.constructions.promise import Promise
 from lottery_jax.constructions.registry import construction_named
 from lottery_jax.constructions.run import run_in_memory, run_to_file
@@ -31,6 +32,7 @@ def approximate(
     kept: int | None = None,
     importance: Mapping[str, np.ndarray] | None = None,
     max_redraws: int = 20,
+    lossless: bool = False,
     transforms: Sequence[Transform] = (),
     out: str | os.PathLike[str] | None = None,
     force: bool = False,
@@ -41,10 +43,12 @@ def approximate(
     construction: its name or itself, with its options. candidates: n per weight, 21 if left out. objective:
     `least-error` or `smallest` (fewest kept) within `tolerance`, the largest |error| of a weight; weights that fail
     after `max_redraws` new draws stay, and `verify` counts them. kept: a budget of kept weights in place of both, with
-    `importance` of the target's weights by tensor. transforms: of the random source, such as `PrePrune(0.5)` and
-    `FoldLayers()` of `lottery_jax.networks.transforms`. Batch normalisations are folded first. Whether sign branches
-    are built depends on what the target's network says of its inputs. Raises `InputError` for what is no `Target`:
-    `mlp_target`, `import_target`, `load_model` and `load_task(...).target` make one.
+    `importance` of the target's weights by tensor. lossless: every weight within half the last float32 bit of the
+    largest in its tensor, 2**-25 of it, in place of `tolerance`; scalar and scalar-shared can, with 32 and 48
+    candidates if left out. transforms: of the random source, such as `PrePrune(0.5)` and `FoldLayers()` of
+    `lottery_jax.networks.transforms`. Batch normalisations are folded first. Whether sign branches are built depends on
+    what the target's network says of its inputs. Raises `InputError` for what is no `Target`: `mlp_target`,
+    `import_target`, `load_model` and `load_task(...).target` make one.
 
     out: a file for the ticket. Finished chunks are then kept beside it: call it again after a kill, and it goes on, to
     the same bytes; memory depends on the chunk alone. Another file that is there is refused, or replaced with `force`
@@ -70,6 +74,10 @@ def approximate(
     if kept is None and importance is not None:
         raise InputError("importances decide how a budget is spent; give kept too, or leave them out")
     goal: Goal = Promise(tolerance, objective, max_redraws) if kept is None else Budget(kept, importance=importance)
+    if lossless:
+        if kept is not None:
+            raise InputError(f"a lossless ticket keeps as many weights as it takes, not {kept}; leave one of them out")
+        found, goal = made_lossless(target, found, goal)
     job = plan_job(target, found, goal, seed=seed, transforms=transforms)
     if out is None:
         return run_in_memory(job, progress=progress)

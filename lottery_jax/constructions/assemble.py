@@ -54,6 +54,7 @@ class Assembly:
             self.settled.tolerance,
             self.settled.kept_budget,
             settings,
+            self.settled.relative,
         )
 
     def tensors(self) -> list[Tensor]:

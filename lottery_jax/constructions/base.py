@@ -71,6 +71,8 @@ class Construction(abc.ABC):
     """What may be asked of its subsets; a theorem that says which one is taken has the first alone."""
     exact: ClassVar[bool] = False
     """Whether weights are met exactly: a promise is then of tolerance 0."""
+    direct: ClassVar[bool] = False
+    """Whether candidates are random weights as they are, and targets too: float32 that nothing has rounded."""
 
     candidates: int = 21
     """Candidates for each target weight."""
@@ -110,6 +112,13 @@ class Construction(abc.ABC):
             return self.leaf(target, path, node) if isinstance(node, Affine) else node
 
         return target.network.replaced(leaf)
+
+    def lossless(self, candidates: int | None) -> "Construction":
+        """Itself for a lossless ticket, with candidates for it unless they are given; raises `InputError`."""
+        raise InputError(
+            f"{self.name} cannot be lossless, for its candidates are products or its choice is bound to a theorem's;"
+            " use scalar or scalar-shared"
+        )
 
     def check_reachable(self, network: Network, tolerance: float) -> None:  # noqa: B027
         """Refuse a tolerance that its candidates keep in no draw of this source; raises `InputError`."""

@@ -33,6 +33,7 @@ class Settled:
     kept_budget: int | None
     settings: Mapping[str, Any]
     masks: Callable[["Chunk"], Masks]
+    relative: bool = False
 
 
 class Goal(abc.ABC):

@@ -150,8 +150,8 @@ def default_chunk(candidates: int) -> int:
     """Target weights of a chunk: what a kill may lose, some seconds of work; the exact search grows as 2**(n/2).
 
     >>> default_chunk(21), default_chunk(30), default_chunk(100)
-    (262144, 32768, 8192)
+    (262144, 32768, 65536)
     """
     if candidates > 44:
-        return 1 << min(13, max(9, 24 - candidates.bit_length()))  # beyond 2,047 by their memory: 64 MiB of candidates
+        return 1 << min(16, max(9, 24 - candidates.bit_length()))  # beyond 2,047 by their memory: 64 MiB of candidates
     return 1 << max(18 - max(candidates - 23, 0) // 2, 10)

@@ -15,6 +15,7 @@ from lottery_jax.constructions.solve import (
     How,
     branches_of,
     how_to_promise,
+    how_to_promise_directly,
     mask_rows,
     pieces,
     scaled_targets,
@@ -44,7 +45,7 @@ class Promise(Goal):
 
     A weight whose subset is not within the tolerance has its block drawn again, up to `max_redraws` times; where
     several weights share a block, all of them are solved anew. A block that never succeeds keeps its first draw.
-    `solver` replaces the choice by objective.
+    `solver` replaces the choice by objective. relative: the tolerance counts in each tensor's largest |weight|.
     """
 
     locks: ClassVar[bool] = True
@@ -53,6 +54,7 @@ class Promise(Goal):
     objective: str = "least-error"
     max_redraws: int = 20
     solver: Solver | None = None
+    relative: bool = False
 
     @property
     def suffix(self) -> str:
@@ -68,6 +70,7 @@ class Promise(Goal):
             "tolerance": self.tolerance,
             "max_redraws": self.max_redraws,
             **({} if self.solver is None else {"solver": repr(self.solver)}),
+            **({"relative": True} if self.relative else {}),
         }
 
     def check(self, construction: Construction) -> None:
@@ -82,6 +85,11 @@ class Promise(Goal):
         if type(self.max_redraws) is not int or not 0 <= self.max_redraws <= MOST_ATTEMPTS:
             raise InputError(f"max_redraws must be from 0 to {MOST_ATTEMPTS}, not {self.max_redraws!r}")
         self.chosen_solver(construction).check(construction.candidates)
+        if self.relative and not construction.direct:
+            raise InputError(
+                f"{construction.name} rounds its candidates to float32, which a tolerance relative to each tensor's"
+                " largest weight has no room for; use scalar or scalar-shared"
+            )
 
     def asked_of(self, construction: Construction) -> "Promise":
         return dataclasses.replace(self, tolerance=0.0) if construction.exact else self
@@ -89,13 +97,19 @@ class Promise(Goal):
     def check_source(self, construction: Construction, network: Network) -> None:
         construction.check_reachable(network, self.tolerance)
 
+    def _how(self, job: Job, plan: Plan) -> How:
+        solver = self.chosen_solver(job.construction)
+        if not self.relative:
+            return how_to_promise(plan, solver, self.tolerance)
+        return how_to_promise_directly(plan, solver, self.tolerance * job.target.scan(plan.tensor).largest)
+
     def seconds_each(self, job: Job) -> float | None:
         if job.construction.candidates <= _QUICK:
             return None
         chunk = max(job.chunks, key=job.chunk_size)
         few = dataclasses.replace(chunk, count=min(chunk.count, _TRIED if on_host() else padded(1)))
         plan, targets = job.plans[few.plan], scaled_targets(job, few)
-        how = how_to_promise(plan, self.chosen_solver(job.construction), self.tolerance)
+        how = self._how(job, plan)
         for _ in range(2):  # the first compiles
             start = time.perf_counter()
             _solve(job, plan, few.first + np.arange(few.count), targets, 0, how)
@@ -103,7 +117,7 @@ class Promise(Goal):
 
     def solve(self, job: Job, chunk: Chunk) -> Solved:
         plan, targets = job.plans[chunk.plan], scaled_targets(job, chunk)
-        how = how_to_promise(plan, self.chosen_solver(job.construction), self.tolerance)
+        how = self._how(job, plan)
         blocks = chunk.first + np.arange(chunk.count)
         each = plan.drawn.shared
         parts = [_solve(job, plan, blocks[part], targets[part], 0, how) for part in pieces(plan, chunk.count)]
@@ -138,7 +152,7 @@ class Promise(Goal):
             found = solved(chunk)
             return Masks(found["mask"], found["redraws"])
 
-        return Settled(self.tolerance, None, {}, masks)
+        return Settled(self.tolerance, None, {}, masks, self.relative)
 
 
 def _solve(

@@ -18,7 +18,8 @@ from lottery_jax.networks.sources.drawn import Drawn
 from lottery_jax.networks.target import Target
 from lottery_jax.sampler import Sampler
 
-RANGES = ("tensor", "model")
+RANGES = ("tensor", "model", "quarter")
+_LOSSLESS = {False: 32, True: 48}  # shared candidates cannot be drawn again for one weight: all must be met
 _LEAST_BOUND = 2.0**-63  # of the candidates, so that no step of their grid falls below the normal float32
 
 
@@ -27,16 +28,21 @@ class Scalar(Construction):
     """n random copies of each weight, and those that are kept sum to it: Experiment 1 of Pensia et al. 2020."""
 
     name: ClassVar[str] = "scalar"
+    direct: ClassVar[bool] = True
     shared: ClassVar[bool] = False
 
-    range: Literal["tensor", "model"] = "tensor"
+    range: Literal["tensor", "model", "quarter"] = "tensor"
     """Copies are uniform: on [-m, m] with the largest |weight| m of their tensor, or (model) on [min w, max w] over all
-    weights, as published."""
+    weights, as published, or (quarter) on [-m / 4, m / 4], whose finer grid lossless tickets need."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.range not in RANGES:
             raise InputError(f"range {self.range!r} is unknown; {suggest(self.range, RANGES)}")
+
+    def lossless(self, candidates: int | None) -> "Scalar":
+        # A step of the grid on [-m, m] is up to twice 2**-24 m, and half of it more than a lossless residual may be.
+        return dataclasses.replace(self, range="quarter", candidates=candidates or _LOSSLESS[self.shared])
 
     def leaf(self, target: Target, path: str, of: Affine) -> Copies:
         names = [child_path(path, name) for name in of.tensors()]
@@ -48,7 +54,7 @@ class Scalar(Construction):
             low, high = min(scan.low for scan in scans), max(scan.high for scan in scans)
             if low < high:
                 return Sampler.uniform(low, high)
-        largest = target.scan(name).largest
+        largest = target.scan(name).largest / (4 if self.range == "quarter" else 1)
         bound = max(largest, _LEAST_BOUND) if largest > 0 else 1.0
         return Sampler.uniform(-bound, bound)
 

@@ -129,6 +129,12 @@ def how_to_promise(plan: Plan, solver: Solver, tolerance: float) -> How:
     return _on_grid(plan, solver, max(scaled - margin, scaled / 2))
 
 
+def how_to_promise_directly(plan: Plan, solver: Solver, tolerance: float) -> How:
+    """As `how_to_promise` where candidates and targets are float32 as they are: nothing is rounded, so no margin."""
+    # A tensor of zeros asks for equality: what is below the candidates' step is equal.
+    return _on_grid(plan, solver, tolerance or plan.bound * _FLOAT32_STEP / 4)
+
+
 def _on_grid(plan: Plan, solver: Solver, allowed: float) -> How:
     narrow = fits_int32(plan.candidates, plan.candidates * plan.bound, allowed)
     return How(solver, allowed, "int32" if narrow else "int64")

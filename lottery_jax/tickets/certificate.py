@@ -6,6 +6,7 @@ What it says is about the target that it is given; a target inside a ticket is o
 import dataclasses
 import math
 import os
+from collections.abc import Mapping
 from typing import Literal
 
 import jax
@@ -52,8 +53,8 @@ class Certificate:
     redrawn_blocks: int
     largest_attempt: int
     description_bits: dict[str, int]
-    samplers: tuple[str, ...]
     bits_per_target_weight: float
+    samplers: tuple[str, ...]
     nonnegative_inputs: bool | None
     network: str
     kept_budget: int | None = None
@@ -66,17 +67,16 @@ class Certificate:
     worst_residual: float | None = None
     worst_tensor: str | None = None
     worst_weight: tuple[int, ...] | None = None
-    network_deviation: float | None = None
     rounding_bits: dict[str, int] | None = None
+    network_deviation: float | None = None
     trained: bool = False
+    relative_tolerance: float | None = None
 
     @property
     def holds(self) -> bool:
         """True where every target weight is within the tolerance, and all else that is promised is so."""
         return self.outcome == "holds"
 
-
-def certify(
     @property
     def rounding_bits_per_target_weight(self) -> float | None:
         """`rounding_bits` in all, for each target weight; None where there is nothing to compare with."""
@@ -84,6 +84,8 @@ def certify(
             return None
         return sum(self.rounding_bits.values()) / self.target_weights
 
+
+def certify(
     ticket: Ticket | str | os.PathLike[str],
     *,
     target: Target | None = None,
@@ -106,7 +108,7 @@ def certify(
     if target is not None:
         target = as_in(target, ticket.network)
     wanted = target or own
-    asked = tolerance if tolerance is not None else ticket.header.tolerance
+    asked, relative = (ticket.header.tolerance, ticket.header.relative) if tolerance is None else (tolerance, False)
     found = _counted(ticket)
     if reasons := _against_the_seed(ticket):
         return dataclasses.replace(found, outcome="broken", reasons=tuple(reasons))
@@ -128,11 +130,16 @@ def certify(
         return dataclasses.replace(found, outcome="broken", reasons=tuple(reasons))
     if asked == 0:
         reasons += _roundings(ticket)
-    found, made = _residuals(ticket, wanted, asked, found, progress)
+    allowed = {name: asked * (wanted.scan(name).largest if relative else 1.0) for name in ticket.network.approximated}
+    if relative:
+        found = dataclasses.replace(found, relative_tolerance=asked, tolerance=max(allowed.values()))
+        asked = max(allowed.values())
+    found, made = _residuals(ticket, wanted, allowed, found, progress)
     assert found.within_tolerance is not None and found.target_weights is not None
     if found.within_tolerance < found.target_weights:
         missed = found.target_weights - found.within_tolerance
-        reasons.append(f"{missed:,} target weights are not within {asked:g}")
+        limit = f"{found.relative_tolerance:g} of their tensor's largest" if relative else f"{asked:g}"
+        reasons.append(f"{missed:,} target weights are not within {limit}")
     if found.kept_budget is not None and found.kept_weights > found.kept_budget:
         reasons.append(f"it keeps {found.kept_weights:,} weights and promises at most {found.kept_budget:,}")
     if not reasons and ticket.network.given is not None:
@@ -159,6 +166,7 @@ def _counted(ticket: Ticket) -> Certificate:
     network = ticket.network
     counts = {name: kept_bits(ticket.content, name) for name in network.drawn}
     redraws = [rows for name in network.drawn if len(rows := ticket.redraws(name))]
+    bits = description_bits(ticket)
     return Certificate(
         outcome="promises nothing",
         reasons=(),
@@ -166,7 +174,6 @@ def _counted(ticket: Ticket) -> Certificate:
         seed=ticket.seed,
         source_weights=network.source_weights,
         kept_weights=sum(counts.values()),
-    bits = description_bits(ticket)
         kept_by_tensor=counts,
         redrawn_blocks=sum(map(len, redraws)),
         largest_attempt=max((int(rows[:, 1].max()) for rows in redraws), default=0),
@@ -224,9 +231,12 @@ def _roundings(ticket: Ticket) -> list[str]:
 
 
 def _residuals(
-    ticket: Ticket, target: Target, tolerance: float, found: Certificate, progress: Progress
+    ticket: Ticket, target: Target, allowed: Mapping[str, float], found: Certificate, progress: Progress
 ) -> tuple[Certificate, dict[str, np.ndarray]]:
-    """What the residuals are, and of a network also the weights made of it, [signs * copies, *shape] by name."""
+    """What the residuals are, and of a network also the weights made of it, [signs * copies, *shape] by name.
+
+    allowed: the largest residual of each tensor.
+    """
     made: dict[str, np.ndarray] = {}
     within, checked, total, worst, where = 0, 0, 0.0, -1.0, ("", 0)
 
@@ -243,7 +253,7 @@ def _residuals(
             made[leaf.name] = np.empty((len(leaf.signs) * copies, leaf.drawn.rows // copies))
         for part in effective_slices(ticket, leaf, subtract):
             residual, place = part.values, int(part.values.argmax())
-            within += int(np.count_nonzero(residual <= tolerance))
+            within += int(np.count_nonzero(residual <= allowed[leaf.name]))
             checked += len(residual)
             total += float(residual.sum())
             if not residual[place] <= worst:  # a NaN is worst
@@ -258,6 +268,6 @@ def _residuals(
         worst_residual=worst,
         worst_tensor=where[0],
         worst_weight=tuple(int(i) for i in np.unravel_index(where[1], shapes[where[0]])),
+        rounding_bits=rounding_bits(target, worst),
     )
     return found, {name: values.reshape(-1, *shapes[name]) for name, values in made.items()}
-        rounding_bits=rounding_bits(target, worst),

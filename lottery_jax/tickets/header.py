@@ -20,7 +20,8 @@ class Header:
 
     tolerance: what is promised of every target weight, 0 for equality; kept_budget: the number of kept weights promised
     not to be exceeded. Both None for a ticket that promises nothing. settings: how it was made, JSON values for the
-    reader; no number depends on it. Raises `InputError`.
+    reader; no number depends on it. relative: whether the tolerance counts in each tensor's largest |target weight|.
+    Raises `InputError`.
     """
 
     network: Network
@@ -30,6 +31,7 @@ class Header:
     tolerance: float | None = None
     kept_budget: int | None = None
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+    relative: bool = False
 
     def __post_init__(self) -> None:
         if type(self.seed) is not int or not 0 <= self.seed < 2**64:
@@ -40,6 +42,8 @@ class Header:
             raise InputError("the checksum of the source must be a SHA-256 in hexadecimal digits")
         if self.tolerance is not None:
             check_tolerance(self.tolerance, zero=True)
+        if type(self.relative) is not bool or (self.relative and not self.tolerance):
+            raise InputError("relative must be true or false, and true only beside a positive tolerance")
         budget = self.kept_budget
         if budget is not None and (type(budget) is not int or budget < 0):
             raise InputError(f"kept_budget must be a whole number from 0 up, not {budget!r}")
@@ -50,6 +54,8 @@ class Header:
         """The header as JSON values."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         fields |= {"network": self.network.to_json(), "settings": dict(self.settings)}
+        if not self.relative:
+            del fields["relative"]  # as in files from before there was any
         return {"format": FORMAT, "version": VERSION, "sampler_version": sampler.SAMPLER_VERSION, **fields}
 
     @classmethod
@@ -57,8 +63,8 @@ class Header:
         """Inverse of `to_json`, for a row whose format and versions are known to be right; raises `InputError`."""
         fields = {name: value for name, value in row.items() if name not in VERSIONS}
         wanted = {field.name for field in dataclasses.fields(cls)}
-        if set(fields) != wanted:
-            raise InputError(f"its header must have the fields {sorted(wanted)}, and no others")
+        if {*fields, "relative"} != wanted:
+            raise InputError(f"its header must have the fields {sorted(wanted)}, relative or not, and no others")
         return cls(**{**fields, "network": network_from_json(fields["network"])})
 
 

@@ -184,6 +184,7 @@ class Ticket:
     def __repr__(self) -> str:
         header, weights = self.header, self.network.source_weights
         promise = f"within {header.tolerance:g}" if header.tolerance is not None else "no promise"
+        promise += " of each tensor's largest" * header.relative
         given = self.network.given
         signs = "that are never negative" if given and given.nonnegative else "of any sign"
         meant = f", for inputs {signs}" if given else ""
