@@ -73,7 +73,8 @@ def run_approximate(command: Approximate, results: TextIO) -> int:
                 stack.enter_context(interrupt.closing(Folder(chunk_folder(command.out)).remove_unfinished))
             watch = stack.enter_context(Stopwatch())
             progress = shown.part("weights")
-            done = run_to_file(job, command.out, force=command.force, progress=progress, cluster=cluster)
+            options = {"force": command.force, "coded": command.coded}
+            done = run_to_file(job, command.out, **options, progress=progress, cluster=cluster)
         cluster.leave()
         if cluster.process:
             print(f"lottery-jax: process {cluster.process} of {cluster.processes} is done", file=sys.stderr)

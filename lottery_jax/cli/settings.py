@@ -113,6 +113,8 @@ class Approximate(TaskOptions):
     """The ticket file."""
     force: bool = False
     """Replace a file that is there, if the new ticket holds; one that does not goes beside it, named .broken."""
+    coded: bool = False
+    """Write the ticket's masks as an entropy coder has them (docs/bits.md): a smaller file of the same bits."""
     distributed: bool = False
     """Share the chunks among the processes of a cluster that JAX finds (SLURM, Open MPI, Kubernetes, Cloud TPU); each
     process runs this command, and --out is on a file system that all of them see."""
@@ -179,6 +181,10 @@ class Export:
     """A model's .safetensors file: what is written is a copy of it with these weights in it."""
     masks: bool = False
     """Write the masks alone, bytes of 0 and 1."""
+    coded: bool = False
+    """Write the ticket itself, its masks as an entropy coder has them."""
+    plain: bool = False
+    """Write the ticket itself, its masks as they are: one bit for each random weight."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,7 +23,7 @@ from lottery_jax.storage.lock import locked
 from lottery_jax.storage.sealed import SealedFile
 from lottery_jax.storage.tensor_file import FormatError
 from lottery_jax.tickets.certificate import certify
-from lottery_jax.tickets.ticket import ENTRY, Ticket
+from lottery_jax.tickets.ticket import ENTRY, Ticket, load_ticket, stores_coded
 
 ALONE = Cluster()
 _VISIBLE = 180.0  # seconds in which a network's file system shows a file to another host, at the latest
@@ -72,14 +72,21 @@ def broken_file(out: Path) -> Path:
 
 
 def run_to_file(
-    job: Job, out: Path, *, force: bool = False, progress: Progress = unseen, cluster: Cluster = ALONE
+    job: Job,
+    out: Path,
+    *,
+    force: bool = False,
+    coded: bool = False,
+    progress: Progress = unseen,
+    cluster: Cluster = ALONE,
 ) -> Done:
     """Write the ticket of a job to `out`, going on where an earlier call was stopped; memory depends on the chunk
     alone.
 
     Finished chunks are files beside `out`. A file that is there is refused, or with `force` replaced if the new ticket
-    holds. The processes of a cluster each solve their share and meet in that folder; process 0 writes the ticket, of
-    the same bytes as one process would. All return when it is there.
+    holds. coded: whether its masks are stored as an entropy coder has them. The processes of a cluster each solve their
+    share and meet in that folder; process 0 writes the ticket, of the same bytes as one process would. All return when
+    it is there.
     """
     place = next((path for path in (out, broken_file(out)) if is_finished(job, path)), None)
     check_output(job, out)
@@ -101,18 +108,22 @@ def run_to_file(
             finished = place is not None
             if place is None:
                 wait = _VISIBLE if cluster.processes > 1 else 0.0
-                place = _write_ticket(job, _reader(job, folder, wait), out, folder)
+                place = _write_ticket(job, _reader(job, folder, wait), out, folder, coded=coded)
+            elif place is not None and stores_coded(place) != coded:
+                load_ticket(place).save(place, coded=coded)
             if not finished or folder.is_of(job):
                 folder.remove()
         cluster.wait("written")
     return dataclasses.replace(done, path=place)
 
 
-def _write_ticket(job: Job, solved: Callable[[Chunk], Solved], out: Path, folder: Folder) -> Path:
+def _write_ticket(job: Job, solved: Callable[[Chunk], Solved], out: Path, folder: Folder, *, coded: bool) -> Path:
     """Write the ticket and give it its place, there whole or not at all; a file that is there only makes room for a
     ticket that holds. Until then it is in the folder, so that what a killed process leaves goes with it."""
     temporary, place = folder.path / f".ticket-{os.getpid()}", out
     to_file(job, solved, temporary)
+    if coded:
+        load_ticket(temporary).save(temporary, coded=True)
     if out.exists() and not certify(temporary, target=job.target).holds:
         place = broken_file(out)
         log.warning("the ticket does not hold: %r stays as it was, and this one is %r", str(out), str(place))

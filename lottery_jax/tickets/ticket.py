@@ -24,7 +24,7 @@ from lottery_jax.storage.files import write_atomically
 from lottery_jax.storage.sealed import SealedFile, digest, seal
 from lottery_jax.storage.store import Arrays, Store, View, read_array
 from lottery_jax.storage.tensor_file import FLOATS, FormatError
-from lottery_jax.tickets.coding.reading import content_of
+from lottery_jax.tickets.coding.reading import content_of, is_coded
 from lottery_jax.tickets.coding.writing import write_coded
 from lottery_jax.tickets.header import VERSIONS, Header
 
@@ -274,6 +274,12 @@ def load_ticket(path: str | os.PathLike[str]) -> Ticket:
         return ticket
     except InputError as error:
         raise TicketError(f"{name!r} is not a valid ticket: {error}") from error
+
+
+def stores_coded(path: str | os.PathLike[str]) -> bool:
+    """Whether the masks in a ticket's file are coded; raises `InputError` for a file that is none."""
+    with SealedFile(path, ENTRY) as file:
+        return is_coded(file)
 
 
 def source_digest(network: Network, seed: int) -> str:

@@ -21,7 +21,7 @@ from lottery_jax.tickets.coding.classes import (
     place_bits,
     sizes_of,
 )
-from lottery_jax.tickets.coding.order import WORD, Part, mask_parts, names_in_order
+from lottery_jax.tickets.coding.order import WORD, Stretch, mask_parts, names_in_order
 from lottery_jax.tickets.coding.places import LEVELS, Bits, Places, bits_in, redraws_in
 from lottery_jax.tickets.coding.subsets import Subsets, bits_of, free_in_rows, of_ranks, subsets_of, ways_of
 from lottery_jax.tickets.coding.symbols import Reader, Writer
@@ -94,7 +94,7 @@ class Code:
             places = found.ranks - first_of(self.fine)[classes]
             writer.put(classes, self.counts, places, sizes_of(self.fine)[classes])
 
-    def read(self, reader: Reader, drawn: Drawn, part: Part, known: np.ndarray | None) -> np.ndarray:
+    def read(self, reader: Reader, drawn: Drawn, part: Stretch, known: np.ndarray | None) -> np.ndarray:
         """Inverse of `write`: uint8 [count]."""
         free = None if known is None else known == 0
         if self.rows == "words":
@@ -121,7 +121,7 @@ class Code:
         """Put the attempts int64 [count] of some blocks in."""
         writer.put(attempts, self.redraws, np.zeros_like(attempts), np.ones_like(attempts))
 
-    def read_redraws(self, reader: Reader, part: Part) -> np.ndarray:
+    def read_redraws(self, reader: Reader, part: Stretch) -> np.ndarray:
         """Inverse of `write_redraws`."""
         return reader.classes(part.count, self.redraws)
 

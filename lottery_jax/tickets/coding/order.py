@@ -16,7 +16,7 @@ _SEGMENT = 1 << 22  # of these in a segment
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class Stretch:
     """Bits first ... first + count - 1 of a mask, whole rows and words; or so many blocks of what was drawn again."""
 
     name: str
@@ -32,17 +32,17 @@ def names_in_order(network: Network) -> list[str]:
     return sorted(network.drawn, key=lambda name: (name not in edges, name in frozen))
 
 
-def mask_parts(name: str, drawn: Drawn) -> Iterator[Part]:
+def mask_parts(name: str, drawn: Drawn) -> Iterator[Stretch]:
     """A mask in parts of whole rows, words and bytes."""
     unit = WORD * drawn.width
     step = max(_PART // unit, 1) * unit
     for first in range(0, drawn.size, step):
-        yield Part(name, first, min(step, drawn.size - first))
+        yield Stretch(name, first, min(step, drawn.size - first))
 
 
-def segments(network: Network, redrawn: Collection[str]) -> list[list[Part]]:
+def segments(network: Network, redrawn: Collection[str]) -> list[list[Stretch]]:
     """All parts, gathered into segments. redrawn: the tensors that have blocks that were drawn again."""
-    found: list[list[Part]] = []
+    found: list[list[Stretch]] = []
     room = 0
     for name in names_in_order(network):
         for part in _parts(name, network.drawn, redrawn):
@@ -54,8 +54,8 @@ def segments(network: Network, redrawn: Collection[str]) -> list[list[Part]]:
     return found
 
 
-def _parts(name: str, drawn: Mapping[str, Drawn], redrawn: Collection[str]) -> Iterator[Part]:
+def _parts(name: str, drawn: Mapping[str, Drawn], redrawn: Collection[str]) -> Iterator[Stretch]:
     blocks = drawn[name].blocks if name in redrawn else 0
     for first in range(0, blocks, _PART):
-        yield Part(name, first, min(_PART, blocks - first), redraws=True)
+        yield Stretch(name, first, min(_PART, blocks - first), redraws=True)
     yield from mask_parts(name, drawn[name])

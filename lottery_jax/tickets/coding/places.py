@@ -14,9 +14,9 @@ from lottery_jax.networks.node import child_path
 from lottery_jax.networks.sources.decided import decided_blocks, decides
 from lottery_jax.networks.sources.drawn import attempts_of
 from lottery_jax.storage.store import Store, read_array
-from lottery_jax.tickets.coding.order import Part
+from lottery_jax.tickets.coding.order import Stretch
 
-Bits = Callable[[Part], np.ndarray]
+Bits = Callable[[Stretch], np.ndarray]
 """Reads bits uint8 [count] of 0 and 1 of a mask."""
 LEVELS = ("all", "undecided", "useful")
 """Places that are free: all of them; what seed and mate leave; and of those the ones that something depends on."""
@@ -25,7 +25,7 @@ LEVELS = ("all", "undecided", "useful")
 def bits_in(content: Store) -> Bits:
     """Reads bits of masks that are stored plainly."""
 
-    def read(part: Part) -> np.ndarray:
+    def read(part: Stretch) -> np.ndarray:
         packed = content.read(f"mask.{part.name}", part.first // 8, (part.count + 7) // 8)
         return np.unpackbits(packed, count=part.count, bitorder="little")
 
@@ -56,7 +56,7 @@ class Places:
         decided = name in self._mates or decides(self._network.drawn[name])
         return [*(["useful"] if name in self._leaves else []), *(["undecided"] if decided else []), "all"]
 
-    def known(self, part: Part, level: str) -> np.ndarray | None:
+    def known(self, part: Stretch, level: str) -> np.ndarray | None:
         """Of each bit of a part int8 [count]: 1 and -1 where it is known to be kept or pruned, 0 where it is free.
 
         None where all of them are free.
@@ -72,7 +72,7 @@ class Places:
             attempts = attempts_of(self._redraws[part.name], begin, end)
             found = decided_blocks(drawn, self._seed, np.arange(begin, end), attempts)[blocks - begin]
         if part.name in self._mates:
-            mate = self._bits(Part(self._mates[part.name], part.first, part.count))
+            mate = self._bits(Stretch(self._mates[part.name], part.first, part.count))
             found = np.where(mate.reshape(found.shape) == 1, np.int8(-1), found)
         if level == "useful":
             found = np.where(self._useful(part.name, first, count) | (found != 0), found, np.int8(-1))
@@ -88,5 +88,5 @@ class Places:
 
     def _edge(self, name: str) -> np.ndarray:
         drawn = self._network.drawn[name]
-        mask = self._bits(Part(name, 0, drawn.size)).astype(bool).reshape(drawn.shape)
+        mask = self._bits(Stretch(name, 0, drawn.size)).astype(bool).reshape(drawn.shape)
         return drawn.draw_kept(self._seed, self._redraws[name], mask)

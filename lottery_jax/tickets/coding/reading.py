@@ -16,7 +16,7 @@ from lottery_jax.networks.network import NO_REDRAWS, Network
 from lottery_jax.storage.sealed import SealedFile
 from lottery_jax.storage.store import Store, read_array
 from lottery_jax.storage.tensor_file import FormatError, Tensor
-from lottery_jax.tickets.coding.order import Part, segments
+from lottery_jax.tickets.coding.order import Stretch, segments
 from lottery_jax.tickets.coding.parameters import codes_from
 from lottery_jax.tickets.coding.places import Places
 from lottery_jax.tickets.coding.symbols import Reader
@@ -63,7 +63,7 @@ class CodedStore:
             for part in parts:
                 if not part.redraws:
                     self._places[part.name].append((part.first, number))
-        self._decoded: collections.OrderedDict[int, dict[Part, np.ndarray]] = collections.OrderedDict()
+        self._decoded: collections.OrderedDict[int, dict[Stretch, np.ndarray]] = collections.OrderedDict()
         self._lock = threading.RLock()
         for number in range(len(self._segments)):
             self._segment(number)  # all once, in order; redraws stay
@@ -96,7 +96,7 @@ class CodedStore:
             done += len(some)
         return found
 
-    def _part(self, name: str, bit: int) -> tuple[Part, np.ndarray]:
+    def _part(self, name: str, bit: int) -> tuple[Stretch, np.ndarray]:
         """The part of a mask that has a bit, and its packed bits."""
         places = self._places[name]
         first, number = places[bisect.bisect_right(places, (bit, len(self._segments))) - 1]
@@ -104,7 +104,7 @@ class CodedStore:
             parts = self._segment(number)
         return next((part, packed) for part, packed in parts.items() if (part.name, part.first) == (name, first))
 
-    def _segment(self, number: int) -> dict[Part, np.ndarray]:
+    def _segment(self, number: int) -> dict[Stretch, np.ndarray]:
         """The packed bits of each part of a segment that is of a mask."""
         if number in self._decoded:
             self._decoded.move_to_end(number)
@@ -112,7 +112,7 @@ class CodedStore:
         length, wanted = map(int, self._index[number])
         start = 4 * int(self._starts[number])
         reader = Reader(self._file.read(WORDS, start, 4 * length).view("<u4").astype(np.uint32))
-        found: dict[Part, np.ndarray] = {}
+        found: dict[Stretch, np.ndarray] = {}
         self._decoded[number] = found  # a mask of it may be what another of it is conditioned on
         checks = []
         try:
@@ -136,7 +136,7 @@ class CodedStore:
         """Bytes of all packed masks that are decoded."""
         return sum(len(packed) for parts in self._decoded.values() for packed in parts.values())
 
-    def _values(self, reader: Reader, part: Part) -> np.ndarray:
+    def _values(self, reader: Reader, part: Stretch) -> np.ndarray:
         """The next part: bits, or the attempt that each block is of."""
         code, drawn = self._codes[part.name], self._network.drawn[part.name]
         if part.redraws:
@@ -151,7 +151,7 @@ class CodedStore:
             return attempts
         return code.read(reader, drawn, part, self._known.known(part, code.level))
 
-    def _bits(self, part: Part) -> np.ndarray:
+    def _bits(self, part: Stretch) -> np.ndarray:
         packed = self._bytes(part.name, part.first // 8, (part.count + 7) // 8)
         return np.unpackbits(packed, count=part.count, bitorder="little")
 

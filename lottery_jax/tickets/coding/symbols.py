@@ -3,12 +3,15 @@
 What is put in last comes out first, so that a writer puts in what it has in reverse.
 """
 
+from typing import Any
+
 import constriction
 import numpy as np
 
 from lottery_jax.storage.tensor_file import FormatError
 
-_model, _stack = constriction.stream.model, constriction.stream.stack
+_library: Any = constriction  # it tells type checkers nothing of its parts
+_model, _stack = _library.stream.model, _library.stream.stack
 _PIECE = 15  # bits of a place that are coded at once; the coder's probabilities have 24
 _POWERS = np.int64(1) << np.arange(63)
 
@@ -69,7 +72,7 @@ class Reader:
             raise FormatError("the coded masks do not end where their rows do")
 
 
-def _distribution(counts: np.ndarray) -> constriction.stream.model.Model | None:
+def _distribution(counts: np.ndarray) -> Any:
     """Of classes; None where there is but one."""
     if np.count_nonzero(counts) < 2:
         return None

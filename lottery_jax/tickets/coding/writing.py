@@ -16,7 +16,7 @@ from lottery_jax.storage.sealed import SealedWriter
 from lottery_jax.storage.store import Store
 from lottery_jax.storage.tensor_file import Tensor
 from lottery_jax.tickets.coding.codes import Code, codes_of
-from lottery_jax.tickets.coding.order import Part, segments
+from lottery_jax.tickets.coding.order import Stretch, segments
 from lottery_jax.tickets.coding.parameters import packed_codes
 from lottery_jax.tickets.coding.places import Places, bits_in, redraws_in
 from lottery_jax.tickets.coding.symbols import Writer
@@ -63,7 +63,7 @@ def write_coded(path: Path, entry: str, header: Mapping[str, Any], network: Netw
 
 
 def _segment(
-    parts: list[Part],
+    parts: list[Stretch],
     codes: Mapping[str, Code],
     network: Network,
     content: Store,

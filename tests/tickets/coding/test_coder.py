@@ -1,0 +1,205 @@
+"""The coder alone: what is written is read back, and costs what is said."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lottery_jax.networks.layers.chain import Chain
+from lottery_jax.networks.layers.dense import Dense
+from lottery_jax.networks.network import Network
+from lottery_jax.networks.node import Spec
+from lottery_jax.networks.sources.copies import Copies
+from lottery_jax.networks.target import Target
+from lottery_jax.networks.zoo.mlp import mlp_target
+from lottery_jax.sampler import Sampler
+from lottery_jax.storage.sealed import SealedFile
+from lottery_jax.storage.store import Arrays, read_array
+from lottery_jax.storage.tensor_file import FormatError
+from lottery_jax.tickets.coding.codes import coded_bits, codes_of
+from lottery_jax.tickets.coding.order import Stretch
+from lottery_jax.tickets.coding.parameters import codes_from, packed_codes
+from lottery_jax.tickets.coding.places import Places, bits_in
+from lottery_jax.tickets.coding.reading import CodedStore
+from lottery_jax.tickets.coding.subsets import bits_of, of_ranks, subsets_of
+from lottery_jax.tickets.coding.symbols import Reader, Writer
+from lottery_jax.tickets.coding.writing import WORDS, write_coded
+from lottery_jax.tickets.description import rounding_bits
+
+
+@pytest.mark.parametrize("width", [1, 2, 5, 9])
+def test_ranks_are_in_the_order_of_size_then_lexicographic(width: int) -> None:
+    places = range(width)
+    listed = [chosen for size in range(width + 1) for chosen in itertools.combinations(places, size)]
+    bits = np.array([[place in chosen for place in places] for chosen in listed], np.uint8).reshape(-1)
+    found = subsets_of(bits, width)
+    assert found is not None
+    np.testing.assert_array_equal(found.ranks, np.arange(2**width))
+    np.testing.assert_array_equal(bits_of(of_ranks(found.ranks, width, np.array(width))), bits)
+    np.testing.assert_array_equal(bits_of(found), bits)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 70), st.integers(0, 40), st.floats(0, 1), st.floats(0, 1))
+def test_rows_with_few_free_places_come_back(seed: int, width: int, rows: int, keep: float, free: float) -> None:
+    random = np.random.default_rng(seed)
+    there = random.random(rows * width) < free
+    bits = ((random.random(rows * width) < keep) & there).astype(np.uint8)
+    found = subsets_of(bits, width, there)
+    if found is None:
+        assert width > 62
+        return
+    np.testing.assert_array_equal(bits_of(found, there), bits)
+    np.testing.assert_array_equal(bits_of(of_ranks(found.ranks, width, found.free), there), bits)
+    free_in_row = np.minimum(np.count_nonzero(there.reshape(rows, width), 1), 62)
+    assert (found.ranks < np.int64(1) << free_in_row).all()
+
+
+def test_what_is_no_rank_is_refused() -> None:
+    for ranks in ([8], [-1]):
+        with pytest.raises(FormatError, match="no subset"):
+            of_ranks(np.array(ranks), 3, np.array(3))
+    with pytest.raises(FormatError, match="no subset"):
+        of_ranks(np.array([0, 4]), 3, np.array([3, 2]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 61), st.integers(0, 2**62)), max_size=50))
+def test_classes_and_places_come_back(rows: list[tuple[int, int, int]]) -> None:
+    classes = np.array([row[0] for row in rows], np.int64)
+    sizes = np.array([(1 << row[1]) + row[2] % (1 << row[1]) for row in rows], np.int64)
+    places = np.array([row[2] for row in rows], np.int64) % np.maximum(sizes, 1)
+    counts, writer = np.bincount(classes), Writer()
+    writer.put(classes, counts, places, sizes)
+    writer.put(classes, counts, places, sizes)
+    reader = Reader(writer.words)
+    for _ in range(2):
+        np.testing.assert_array_equal(reader.classes(len(rows), counts), classes)
+        np.testing.assert_array_equal(reader.places(sizes), places)
+    reader.finish()
+
+
+def source(*shapes: tuple[int, int, int], density: float = 1.0) -> Network:
+    """Layers of (outputs, inputs, candidates), each beside the others in a chain that fits."""
+    nodes = [
+        (f"fc{place}", Copies(Dense(inputs, outputs), width, (Sampler("uniform", density=density),)))
+        for place, (outputs, inputs, width) in enumerate(shapes)
+    ]
+    return Network(Chain(tuple(nodes)), Spec((shapes[0][1],)))
+
+
+@st.composite
+def masked(draw: st.DrawFn) -> tuple[Network, Arrays]:
+    """A network with masks of any kind, and blocks that were drawn again."""
+    width, middle = draw(st.sampled_from([1, 2, 21, 70])), draw(st.sampled_from([1, 3, 9]))
+    network = source((middle, 4, width), (2, middle, draw(st.integers(1, 40))))
+    random, content = np.random.default_rng(draw(st.integers(0, 2**32))), {}
+    for name, drawn in network.drawn.items():
+        kind = draw(st.sampled_from(["none", "all", "some", "first", "columns"]))
+        mask = np.zeros((drawn.rows, drawn.width), bool)
+        if kind == "all":
+            mask[:] = True
+        elif kind == "some":
+            mask = random.random(mask.shape) < draw(st.floats(0, 1))
+        elif kind == "first":
+            mask[np.arange(drawn.rows), random.integers(0, min(3, drawn.width), drawn.rows)] = True
+        elif kind == "columns":
+            mask[:, :: draw(st.integers(1, 5))] = True
+        content[f"mask.{name}"] = np.packbits(mask, bitorder="little")
+        again = np.flatnonzero(random.random(drawn.blocks) < draw(st.sampled_from([0.0, 0.3, 1.0])))
+        if len(again):
+            content[f"redraws.{name}"] = np.stack([again, random.integers(1, 256, len(again))], 1)
+    return network, Arrays(content)
+
+
+@settings(max_examples=40, deadline=None)
+@given(masked())
+def test_files_are_read_back_bit_equal(tmp_path_factory: pytest.TempPathFactory, made: tuple[Network, Arrays]) -> None:
+    network, content = made
+    path = tmp_path_factory.mktemp("coded") / "file"
+    write_coded(path, "note", {"format": "note"}, network, 0, content)
+    with SealedFile(path, "note") as file:
+        file.check_digest()
+        store = CodedStore(file, network, 0)
+        assert set(store.tensors) == set(content.tensors)
+        for name in content.tensors:
+            np.testing.assert_array_equal(read_array(store, name), read_array(content, name))
+        codes = codes_of(network, 0, content)
+        places = Places(network, 0, {}, bits_in(content))
+        again = codes_from(packed_codes(codes), network, places)
+        assert [list(one.numbers()) for one in again.values()] == [list(one.numbers()) for one in codes.values()]
+        said, written = sum(coded_bits(network, 0, content)), file.tensors[WORDS].size * 8
+        parameters = len(packed_codes(codes)) * 8
+    assert abs(written + parameters - said) <= 0.001 * said + 64 + 8
+
+
+def test_large_masks_in_several_segments_cost_what_is_said(tmp_path_factory: pytest.TempPathFactory) -> None:
+    network = source((700, 400, 21))
+    random = np.random.default_rng(0)
+    mask = random.random((280_000, 21)) < 0.03
+    content = Arrays({"mask.fc0.weight": np.packbits(mask, bitorder="little")})
+    path = tmp_path_factory.mktemp("coded") / "file"
+    write_coded(path, "note", {}, network, 0, content)
+    with SealedFile(path, "note") as file:
+        store, said = CodedStore(file, network, 0), sum(coded_bits(network, 0, content))
+        assert file.tensors["coded.segments"].shape == (2, 2)
+        assert abs(file.tensors[WORDS].size * 8 - said) <= 0.001 * said
+        across = "mask.fc0.weight", 500_000, 100_000
+        np.testing.assert_array_equal(store.read(*across), content.read(*across))
+    iid = mask.size * -(0.03 * math.log2(0.03) + 0.97 * math.log2(0.97))
+    assert said < 1.01 * iid, "no structure, and nearly no loss"
+
+
+def test_first_subsets_are_short_to_write() -> None:
+    """A small rank, and not a small subset alone, is what costs little."""
+    network, random = source((100, 100, 21)), np.random.default_rng(0)
+    ranks = random.geometric(0.2, 10_000) - 1
+    low = bits_of(of_ranks(ranks, 21, np.array(21)))
+    shuffled = random.permuted(low.reshape(-1, 21), axis=1)
+    bits = [
+        sum(coded_bits(network, 0, Arrays({"mask.fc0.weight": np.packbits(each, bitorder="little")})))
+        for each in (low, shuffled)
+    ]
+    chances = 0.2 * 0.8 ** np.arange(100)
+    entropy = -10_000 * float(chances @ np.log2(chances))
+    assert entropy * 0.99 < bits[0] < 1.03 * entropy < bits[1]
+
+
+def test_places_that_are_not_there_cost_nothing() -> None:
+    network = source((60, 60, 16), density=0.5)
+    decided = Places(network, 5, {"fc0.weight": np.zeros((0, 2), np.int64)}, bits_in(Arrays({}))).known(
+        Stretch("fc0.weight", 0, 57_600), "undecided"
+    )
+    assert decided is not None
+    mask = (decided == 0) & (np.random.default_rng(1).random(57_600) < 0.5)
+    content = Arrays({"mask.fc0.weight": np.packbits(mask, bitorder="little")})
+    free = int((decided == 0).sum())
+    assert 0.99 * free < sum(coded_bits(network, 5, content)) < 1.01 * free
+
+
+def rounded_target(scale: float = 0.1) -> Target:
+    return mlp_target([np.random.default_rng(0).normal(0, scale, (50, 60)).astype(np.float32)])
+
+
+def test_plain_rounding_takes_the_entropy_of_the_multiples() -> None:
+    target = rounded_target()
+    found = rounding_bits(target, 0.01)
+    assert found is not None and found["stored"] == 0
+    _, counts = np.unique(np.rint(target.array("fc1.weight") / 0.02), return_counts=True)
+    entropy = -float(counts @ np.log2(counts / counts.sum()))
+    assert entropy < found["weights"] < 1.05 * entropy
+    finer = rounding_bits(target, 0.005)
+    assert finer is not None and finer["weights"] - found["weights"] == pytest.approx(3000, rel=0.02)
+
+
+def test_rounding_without_an_error_has_a_grid_of_its_own() -> None:
+    step = 2.0**-6
+    exact = mlp_target([(np.random.default_rng(0).integers(-8, 9, (50, 60)) * step).astype(np.float32)])
+    found, near = rounding_bits(exact, 0.0), rounding_bits(exact, step / 2)
+    assert found is not None and found == near
+    assert rounding_bits(rounded_target(), math.nan) is None and rounding_bits(rounded_target(), 1e-300) is None
+    whole = rounding_bits(rounded_target(), 0.0)
+    assert whole is not None and 24 * 3000 < whole["weights"] < 40 * 3000
