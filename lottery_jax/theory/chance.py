@@ -10,7 +10,6 @@ from lottery_jax.intervals import wilson_interval
 from lottery_jax.subset_sum import Problem, Solution, Solver, solve
 from lottery_jax.theory.candidates import Candidates
 from lottery_jax.theory.distributions import candidates_named
-from lottery_jax.theory.vectors import VectorCandidates
 
 _MOST_TRIALS = 1 << 20
 _SIZES = (12, 16, 20, 24)
@@ -54,8 +53,6 @@ def best_subsets(
     """
     kind = candidates_named(distribution)
     _check(count, kind, trials)
-    if kind.dimension > 1:
-        raise InputError(f"{kind.label} have no solver of their own; use least_residuals, which tries all subsets")
     drawn, targets = kind.draw(count, trials, seed), kind.targets(count, trials, seed)
     if kind.padded:
         size = next(size for size in _SIZES if size >= count)
@@ -72,12 +69,8 @@ def least_residuals(
     >>> found.shape, bool((found <= 1).all())  # the empty subset is one of them
     ((100,), True)
     """
-    kind = candidates_named(distribution)
-    if isinstance(kind, VectorCandidates):
-        _check(count, kind, trials)
-        return kind.least_residuals(kind.draw(count, trials, seed), kind.targets(count, trials, seed))
-    found = best_subsets(count, kind, trials=trials, seed=seed, tolerance=tolerance)
-    return np.abs(found.residuals).astype(np.float64)
+    found = best_subsets(count, distribution, trials=trials, seed=seed, tolerance=tolerance)
+    return np.abs(found.residuals).astype(np.float64).reshape(trials, -1).max(1)
 
 
 def success_probability(

@@ -11,10 +11,10 @@ import numpy as np
 
 from lottery_jax.errors import InputError
 from lottery_jax.sampler import Sampler, draw_host
+from lottery_jax.subset_sum import Solution, Solver, Vector
 from lottery_jax.theory.candidates import STREAMS, ScalarCandidates
 
 _BOTH = Sampler.uniform(-1, 1)
-_SUMS = 1 << 24  # numbers that are in memory at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +37,9 @@ class VectorCandidates(ScalarCandidates):
     def label(self) -> str:
         return f"{self.name} {self.size}"
 
+    def solver(self) -> Solver[Solution]:
+        return Vector()
+
     @property
     def dimension(self) -> int:
         return self.size
@@ -54,14 +57,3 @@ class VectorCandidates(ScalarCandidates):
 
     def targets(self, count: int, trials: int, seed: int) -> np.ndarray:
         return draw_host(_BOTH, seed=seed, stream=STREAMS * count + 3, shape=(trials, self.size))
-
-    def least_residuals(self, drawn: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """The largest |sum - target| over coordinates, of the best of all subsets: float64 [trials]."""
-        step = max(_SUMS >> drawn.shape[1], 1)
-        parts = []
-        for start in range(0, len(drawn), step):
-            sums = -targets[start : start + step, None, :].astype(np.float64)  # [T, 2^n, d] in the end
-            for place in range(drawn.shape[1]):
-                sums = np.concatenate([sums, sums + drawn[start : start + step, None, place]], 1)
-            parts.append(np.abs(sums).max(2).min(1))
-        return np.concatenate(parts)
