@@ -33,6 +33,7 @@ from lottery_jax.theory import (
     predicted_success,
     residual_law,
 )
+from lottery_jax.theory.candidates import FixedSizeCandidates
 from lottery_jax.theory.distributions import DISTRIBUTIONS
 from lottery_jax.theory.figure import phase_figure
 
@@ -98,7 +99,7 @@ def _law(name: str, count: int) -> float:
 def _kept(name: str, count: int, trials: int, seed: int) -> dict[str, float | None]:
     """Mean number of kept candidates: of the nearest subset, and of the smallest within 0.01 where there is one."""
     if name == "fixed-size":
-        return {"kept_nearest": float(DISTRIBUTIONS[name]().size), "kept_smallest": None}  # type: ignore[attr-defined]
+        return {"kept_nearest": float(FixedSizeCandidates().size), "kept_smallest": None}
     if DISTRIBUTIONS[name]().dimension > 1:
         return {"kept_nearest": None, "kept_smallest": None}
     asked = {"trials": trials, "seed": seed, "tolerance": KEPT_WITHIN}

@@ -15,7 +15,7 @@ from lottery_jax.errors import InputError
 from lottery_jax.sampler import Sampler, draw_host
 from lottery_jax.subset_sum import FixedSize, MeetInTheMiddle, Solution, Solver
 
-_UNIFORM = Sampler.uniform(-1, 1)
+UNIFORM = Sampler.uniform(-1, 1)
 STREAMS = 4
 """For each number of candidates: first and second factors, which units are usable, targets."""
 
@@ -45,7 +45,7 @@ class Candidates(abc.ABC):
 
     def targets(self, count: int, trials: int, seed: int) -> np.ndarray:
         """Targets float32 [trials]."""
-        drawn = draw_host(_UNIFORM, seed=seed, stream=STREAMS * count + 3, shape=(trials,))
+        drawn = draw_host(UNIFORM, seed=seed, stream=STREAMS * count + 3, shape=(trials,))
         return drawn * np.float32(self.largest_target)
 
     def solver(self) -> Solver[Solution]:
@@ -101,7 +101,7 @@ class ScalarCandidates(Candidates):
     second_moment: ClassVar[float] = 1 / 3
 
     def draw(self, count: int, trials: int, seed: int) -> np.ndarray:
-        return draw_host(_UNIFORM, seed=seed, stream=STREAMS * count, shape=(trials, count))
+        return draw_host(UNIFORM, seed=seed, stream=STREAMS * count, shape=(trials, count))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +114,7 @@ class ProductCandidates(Candidates):
 
     def draw(self, count: int, trials: int, seed: int) -> np.ndarray:
         shape = trials, count
-        first, second = (draw_host(_UNIFORM, seed=seed, stream=STREAMS * count + at, shape=shape) for at in (0, 1))
+        first, second = (draw_host(UNIFORM, seed=seed, stream=STREAMS * count + at, shape=shape) for at in (0, 1))
         return first * second
 
 
@@ -128,10 +128,10 @@ class GadgetCandidates(ProductCandidates):
     name: ClassVar[str] = "gadget"
 
     def draw(self, count: int, trials: int, seed: int) -> np.ndarray:
-        first = draw_host(_UNIFORM, seed=seed, stream=STREAMS * count + 2, shape=(trials, 2 * count))
+        first = draw_host(UNIFORM, seed=seed, stream=STREAMS * count + 2, shape=(trials, 2 * count))
         places = np.argsort(first <= 0, axis=1, kind="stable")[:, :count]
         usable = np.maximum(np.take_along_axis(first, places, 1), 0)
-        return usable * draw_host(_UNIFORM, seed=seed, stream=STREAMS * count + 1, shape=(trials, count))
+        return usable * draw_host(UNIFORM, seed=seed, stream=STREAMS * count + 1, shape=(trials, count))
 
     def missing(self, count: int) -> np.ndarray:
         chances = np.array([math.comb(2 * count, k) for k in range(2 * count + 1)], np.float64) * 4.0**-count
@@ -139,16 +139,23 @@ class GadgetCandidates(ProductCandidates):
 
 
 @dataclasses.dataclass(frozen=True)
-class QuantisedCandidates(ScalarCandidates):
+class SizedCandidates(ScalarCandidates):
+    """Candidates with a number of their own, with which their label ends, as in "quantised 8"."""
+
+    size: int = 1
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} {self.size}"
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantisedCandidates(SizedCandidates):
     """Multiples of 2**-size in [-1, 1], targets from there too: below one step, success is equality (Kumar 2025)."""
 
     name: ClassVar[str] = "quantised"
 
     size: int = 8
-
-    @property
-    def label(self) -> str:
-        return f"{self.name} {self.size}"
 
     def draw(self, count: int, trials: int, seed: int) -> np.ndarray:
         return draw_host(Sampler.grid(self.size), seed=seed, stream=STREAMS * count, shape=(trials, count))
@@ -162,7 +169,7 @@ class QuantisedCandidates(ScalarCandidates):
 
 
 @dataclasses.dataclass(frozen=True)
-class FixedSizeCandidates(ScalarCandidates):
+class FixedSizeCandidates(SizedCandidates):
     """Numbers from U[-1, 1] of which exactly `size` are chosen; targets within sqrt(size) (Natale et al. 2024)."""
 
     name: ClassVar[str] = "fixed-size"
@@ -172,10 +179,6 @@ class FixedSizeCandidates(ScalarCandidates):
     def __post_init__(self) -> None:
         if not 1 <= self.size <= FixedSize.max_candidates:
             raise InputError(f"size must be from 1 to {FixedSize.max_candidates} chosen candidates, not {self.size}")
-
-    @property
-    def label(self) -> str:
-        return f"{self.name} {self.size}"
 
     @property
     def largest_target(self) -> float:

@@ -10,6 +10,7 @@ from lottery_jax.theory.candidates import (
     ProductCandidates,
     QuantisedCandidates,
     ScalarCandidates,
+    SizedCandidates,
 )
 from lottery_jax.theory.vectors import VectorCandidates
 
@@ -40,6 +41,6 @@ def candidates_named(name: str | Candidates) -> Candidates:
     found = DISTRIBUTIONS[kind]()
     if not size:
         return found
-    if not hasattr(found, "size") or not size.isdecimal():
+    if not isinstance(found, SizedCandidates) or not size.isdecimal():
         raise InputError(f"distribution {name!r} is unknown; {kind} has no size {size!r}")
-    return dataclasses.replace(found, size=int(size))  # type: ignore[call-arg]
+    return dataclasses.replace(found, size=int(size))

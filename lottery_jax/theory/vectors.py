@@ -10,15 +10,13 @@ from typing import ClassVar
 import numpy as np
 
 from lottery_jax.errors import InputError
-from lottery_jax.sampler import Sampler, draw_host
+from lottery_jax.sampler import draw_host
 from lottery_jax.subset_sum import Solution, Solver, Vector
-from lottery_jax.theory.candidates import STREAMS, ScalarCandidates
-
-_BOTH = Sampler.uniform(-1, 1)
+from lottery_jax.theory.candidates import STREAMS, UNIFORM, SizedCandidates
 
 
 @dataclasses.dataclass(frozen=True)
-class VectorCandidates(ScalarCandidates):
+class VectorCandidates(SizedCandidates):
     """Vectors of `size` numbers from U[-1, 1], and a target of as many; the error is that of the worst coordinate.
 
     >>> VectorCandidates(2).draw(6, 10, seed=0).shape
@@ -32,10 +30,6 @@ class VectorCandidates(ScalarCandidates):
     def __post_init__(self) -> None:
         if not 1 <= self.size <= 8:
             raise InputError(f"size must be from 1 to 8 numbers in a vector, not {self.size}")
-
-    @property
-    def label(self) -> str:
-        return f"{self.name} {self.size}"
 
     def solver(self) -> Solver[Solution]:
         return Vector()
@@ -53,7 +47,7 @@ class VectorCandidates(ScalarCandidates):
         return 16
 
     def draw(self, count: int, trials: int, seed: int) -> np.ndarray:
-        return draw_host(_BOTH, seed=seed, stream=STREAMS * count, shape=(trials, count, self.size))
+        return draw_host(UNIFORM, seed=seed, stream=STREAMS * count, shape=(trials, count, self.size))
 
     def targets(self, count: int, trials: int, seed: int) -> np.ndarray:
-        return draw_host(_BOTH, seed=seed, stream=STREAMS * count + 3, shape=(trials, self.size))
+        return draw_host(UNIFORM, seed=seed, stream=STREAMS * count + 3, shape=(trials, self.size))
