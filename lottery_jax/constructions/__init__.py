@@ -6,6 +6,7 @@ from lottery_jax.constructions.binary import Binary
 from lottery_jax.constructions.budget.budget import Budget
 from lottery_jax.constructions.burkholz import Burkholz
 from lottery_jax.constructions.dacunha import DaCunha
+from lottery_jax.constructions.feedback.loss_aware import LossAware
 from lottery_jax.constructions.ferbach import Ferbach
 from lottery_jax.constructions.job import Job, plan_job
 from lottery_jax.constructions.kumar import Kumar
@@ -30,6 +31,7 @@ __all__ = [
     "Ferbach",
     "Job",
     "Kumar",
+    "LossAware",
     "Malach",
     "Natale",
     "Orseau",

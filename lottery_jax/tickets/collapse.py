@@ -54,7 +54,19 @@ def collapsed(ticket: Ticket, made: Mapping[str, np.ndarray]) -> tuple[Network, 
 
     made: the weights that the ticket makes, as `effective_weights` gives them.
     """
-    network = ticket.network
+    network, plain = ticket.network, plain_form(ticket.network)
+    tensors: dict[str, Any] = {name: value.astype(np.float64) for name, value in ticket.kept_stored.items()}
+    tensors = {name: value for name, value in tensors.items() if name in plain.tensors}  # not trained ones: in `made`
+    sources = {child_path(path, own): (one, own) for path, one in network.sources.items() for own in one.of.tensors()}
+    for name, (source, own) in sources.items():
+        if name in made:
+            value = source.computed(own, made[name], functools.partial(ticket.kept, name))
+            tensors[name] = value if plain.tensors[name] == value.shape else value[0]
+    return plain, tensors
+
+
+def plain_form(network: Network) -> Network:
+    """A source with each random leaf's operation in its place, with weights for either sign where they may differ."""
     twofold = {
         path
         for path, source in network.sources.items()
@@ -66,15 +78,7 @@ def collapsed(ticket: Ticket, made: Mapping[str, np.ndarray]) -> tuple[Network, 
             return node
         return Branches(node.wide) if path in twofold and isinstance(node.wide, Operation) else node.wide
 
-    plain = network.replaced(leaf)
-    tensors: dict[str, Any] = {name: value.astype(np.float64) for name, value in ticket.kept_stored.items()}
-    tensors = {name: value for name, value in tensors.items() if name in plain.tensors}  # not trained ones: in `made`
-    sources = {child_path(path, own): (one, own) for path, one in network.sources.items() for own in one.of.tensors()}
-    for name, (source, own) in sources.items():
-        if name in made:
-            value = source.computed(own, made[name], functools.partial(ticket.kept, name))
-            tensors[name] = value if plain.tensors[name] == value.shape else value[0]
-    return plain, tensors
+    return network.replaced(leaf)
 
 
 def _signs(network: Network, path: str, source: Source) -> list[tuple[int, ...]]:

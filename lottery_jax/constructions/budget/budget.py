@@ -120,7 +120,7 @@ class Budget(Goal):
         return size
 
     def settle(self, job: Job, solved: Callable[[Chunk], Solved]) -> Settled:
-        fronts = _JobFronts(job, {chunk.number: solved(chunk) for chunk in job.chunks}, self.importance)
+        fronts = JobFronts(job, {chunk.number: solved(chunk) for chunk in job.chunks}, self.importance)
         k_max = min(self.k_max, job.construction.candidates)
         hulls = Fronts(fronts.residuals, fronts.importance, larger=k_max < job.construction.candidates)
         if self.kept is not None:
@@ -141,7 +141,7 @@ class Budget(Goal):
         )
 
 
-class _JobFronts:
+class JobFronts:
     """The fronts of all weights of a job, branch by branch within each chunk."""
 
     def __init__(self, job: Job, chunks: Mapping[int, Solved], importance: Mapping[str, np.ndarray] | None) -> None:
@@ -159,13 +159,15 @@ class _JobFronts:
         self._groups = {chunk.number: self._group(chunk) for chunk in job.chunks}
 
     def _importance(self, importance: Mapping[str, np.ndarray]) -> np.ndarray:
-        """One importance for each front; both branches of a weight have the weight's."""
+        """One importance for each front: the weight's for both its branches, or of [branches, *shape] their own."""
         parts = []
         for chunk in self.job.chunks:
             plan = self.job.plans[chunk.plan]
             rows = _rows(plan, chunk)
-            flat = np.asarray(importance[plan.tensor]).reshape(-1)[np.arange(rows.start, rows.stop) // plan.copies]
-            parts.append(np.tile(flat, len(branches_of(plan))))
+            weights = plan.drawn.rows // plan.copies
+            each = np.asarray(importance[plan.tensor]).reshape(-1, weights)
+            each = each[:, np.arange(rows.start, rows.stop) // plan.copies]
+            parts.append(np.broadcast_to(each, (len(branches_of(plan)), each.shape[1])).reshape(-1))
         return np.concatenate(parts)
 
     def _sizes(self, chunk: Chunk, sizes: np.ndarray) -> np.ndarray:

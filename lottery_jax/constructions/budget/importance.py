@@ -12,7 +12,7 @@ counts all weights in: measured in benchmarks/bench_budget.py.
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -50,20 +50,38 @@ def fisher_importance(
     target, given = folded(target), np.asarray(images)
     network = target.network
     _check(network, given, damping, batch_size)
-    size = min(batch_size or _batch_size(network), len(given))
-    totals = {name: np.zeros(shape) for name, shape in network.approximated.items()}
-    tensors = {name: jnp.asarray(value) for name, value in target.arrays().items()}
-    for start in range(0, len(given), size):
-        batch = given[start : start + size].astype(np.float32)
-        used = np.arange(size) < len(batch)
-        padded = np.pad(batch, ((0, size - len(batch)), *[(0, 0)] * (batch.ndim - 1)))
-        for name, part in _batch_sum(network, tensors, padded, used).items():
-            totals[name] += np.asarray(part, np.float64)
-    found = {name: total / len(given) for name, total in totals.items()}
+    found = _mean(target, given, batch_size or _batch_size(network), _batch_sum)
     if not all(np.isfinite(values).all() for values in found.values()):
         raise InputError("the target's gradients overflow float32 on these images; scale images to [0, 1]")
     mean = sum(float(values.sum()) for values in found.values()) / sum(values.size for values in found.values())
     return {name: values + damping * mean for name, values in found.items()}
+
+
+def outputs_importance(target: Target, images: np.ndarray) -> dict[str, np.ndarray]:
+    """The diagonal Fisher information of each operation's outputs, float64 [O] by its path, mean over their places.
+
+    >>> from lottery_jax.networks.zoo.mlp import mlp_target
+    >>> images = np.array([[1.0, 2.0]], np.float32)
+    >>> outputs_importance(mlp_target([np.zeros((2, 2), np.float32)]), images)["fc1"].tolist()
+    [0.25, 0.25]
+    """
+    _check(target.network, images, 0.0, None)
+    return _mean(target, images, _batch_size(target.network), _outputs_sum)
+
+
+def _mean(
+    target: Target, images: np.ndarray, size: int, sum_of: Callable[..., Mapping[str, jax.Array]]
+) -> dict[str, np.ndarray]:
+    """What `sum_of` a network, its tensors, a batch and its used examples says, over all of them; float64."""
+    size, totals = min(size, len(images)), dict[str, np.ndarray]()
+    tensors = {name: jnp.asarray(value) for name, value in target.arrays().items()}
+    for start in range(0, len(images), size):
+        batch = images[start : start + size].astype(np.float32)
+        used = np.arange(size) < len(batch)
+        padded = np.pad(batch, ((0, size - len(batch)), *[(0, 0)] * (batch.ndim - 1)))
+        for name, part in sum_of(target.network, tensors, padded, used).items():
+            totals[name] = totals.get(name, 0) + np.asarray(part, np.float64)
+    return {name: total / len(images) for name, total in totals.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,32 +119,57 @@ def _batch_sum(
     network: Network, tensors: Mapping[str, Any], images: jax.Array, used: jax.Array
 ) -> dict[str, jax.Array]:
     """Sum over the used examples [B] of the squared gradients' means over the classes, by tensor."""
+    found = {}
     with jax.default_matmul_precision("highest"):
-        leaves = {path: leaf for path, leaf in network.affine.items() if isinstance(leaf, Operation)}
-        tapped = network.replaced(lambda path, node: Tapped(node) if isinstance(node, Operation) else node)
-        specs = {path: leaf.output(given) for path, leaf in leaves.items() if (given := network.given_to(path))}
-        shifts = {child_path(path, "shift"): jnp.zeros(spec.shape) for path, spec in specs.items()}
-
-        def log_probabilities(
-            shifts: Mapping[str, jax.Array], image: jax.Array
-        ) -> tuple[jax.Array, dict[str, jax.Array]]:
-            logits, inputs = tapped.train({**tensors, **shifts}, image[None])
-            return jax.nn.log_softmax(logits[0]), inputs
-
-        def slopes(image: jax.Array) -> tuple[jax.Array, dict[str, jax.Array], dict[str, jax.Array]]:
-            # A weight's gradient follows from the operation's input and the gradient of a shift of its output.
-            logs, back, inputs = jax.vjp(lambda s: log_probabilities(s, image), shifts, has_aux=True)
-            return jnp.exp(logs), inputs, jax.vmap(back)(jnp.eye(len(logs)))[0]
-
-        probabilities, inputs, gradients = jax.vmap(slopes)(images)
-        probabilities = probabilities * used.astype(jnp.float32)[:, None]
-        found = {}
-        for path, leaf in leaves.items():
-            x, slope = inputs[child_path(path, "input")][:, 0], gradients[child_path(path, "shift")]
+        probabilities, inputs, gradients = _slopes(network, tensors, images, used)
+        for path, leaf in _operations(network).items():
             own = {name: tensors[child_path(path, name)] for name in leaf.tensors()}
-            for name, value in _squares(leaf, own, x, slope, probabilities).items():
+            for name, value in _squares(leaf, own, inputs[path], gradients[path], probabilities).items():
                 found[child_path(path, name)] = value
-        return found
+    return found
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _outputs_sum(
+    network: Network, tensors: Mapping[str, Any], images: jax.Array, used: jax.Array
+) -> dict[str, jax.Array]:
+    """As `_batch_sum`, of the gradients for each leaf's outputs [O] by path, the mean over their places."""
+    with jax.default_matmul_precision("highest"):
+        probabilities, _, gradients = _slopes(network, tensors, images, used)
+        return {
+            path: jnp.einsum("bc,bcpo->o", probabilities, places**2) / places.shape[2]
+            for path, slope in gradients.items()
+            for places in (slope.reshape(*slope.shape[:2], -1, slope.shape[-1]),)
+        }
+
+
+def _operations(network: Network) -> dict[str, Operation]:
+    return {path: leaf for path, leaf in network.affine.items() if isinstance(leaf, Operation)}
+
+
+def _slopes(
+    network: Network, tensors: Mapping[str, Any], images: jax.Array, used: jax.Array
+) -> tuple[jax.Array, dict[str, jax.Array], dict[str, jax.Array]]:
+    """Probabilities [B, C] of the used examples, and by path each operation's input [B, ...] and the gradients of the
+    classes' log probabilities for its output [B, C, ...]."""
+    tapped = network.replaced(lambda path, node: Tapped(node) if isinstance(node, Operation) else node)
+    leaves = _operations(network)
+    specs = {path: leaf.output(given) for path, leaf in leaves.items() if (given := network.given_to(path))}
+    shifts = {path: jnp.zeros(spec.shape) for path, spec in specs.items()}
+
+    def log_probabilities(shifts: Mapping[str, jax.Array], image: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        named = {child_path(path, "shift"): shift for path, shift in shifts.items()}
+        logits, inputs = tapped.train({**tensors, **named}, image[None])
+        return jax.nn.log_softmax(logits[0]), inputs
+
+    def slopes(image: jax.Array) -> tuple[jax.Array, dict[str, jax.Array], dict[str, jax.Array]]:
+        # A weight's gradient follows from the operation's input and the gradient of a shift of its output.
+        logs, back, inputs = jax.vjp(lambda s: log_probabilities(s, image), shifts, has_aux=True)
+        return jnp.exp(logs), inputs, jax.vmap(back)(jnp.eye(len(logs)))[0]
+
+    probabilities, inputs, gradients = jax.vmap(slopes)(images)
+    probabilities = probabilities * used.astype(jnp.float32)[:, None]
+    return probabilities, {path: inputs[child_path(path, "input")][:, 0] for path in leaves}, gradients
 
 
 def _squares(

@@ -1,0 +1,29 @@
+"""The price at which a layer keeps its share."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lottery_jax.constructions.feedback.prices import within_share
+
+
+@given(st.integers(0, 10**6), st.floats(1e-12, 1e6), st.floats(1e-9, 1e9), st.floats(0.3, 0.8))
+def test_nearly_all_of_a_share_and_never_more(share: int, price: float, scale: float, power: float) -> None:
+    def solve(price: float) -> tuple[int, float]:
+        return (0 if math.isinf(price) else min(int((scale / max(price, 1e-30)) ** power), 10**6)), price
+
+    kept, at = within_share(solve, share, price)
+    assert kept <= share and solve(at)[0] == kept
+    if share >= 1000:
+        assert kept >= 0.8 * share
+
+
+def test_a_share_of_more_than_there_is_takes_all() -> None:
+    assert within_share(lambda price: (100 if price < 1 else 0, price), 10**6, 5.0)[0] == 100
+
+
+@pytest.mark.parametrize("share", [0, 5])
+def test_steps_that_cannot_be_split_keep_less(share: int) -> None:
+    assert within_share(lambda price: (10 if price < 1 else 0, price), share, 0.01)[0] == 0
