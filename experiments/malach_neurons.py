@@ -31,6 +31,7 @@ from lottery_jax.cli.experiment import Results, Scaled, run_script
 from lottery_jax.constructions import Pensia, Promise, plan_job, run_in_memory
 from lottery_jax.networks.zoo.mlp import mlp_target
 from lottery_jax.storage.files import write_atomically
+from lottery_jax.storage.picture import png_bytes
 from lottery_jax.tickets.effective import effective_weights
 
 SIZES = (4, 8, 16)
@@ -195,8 +196,6 @@ def show(rows: Results, console: Console) -> None:
 
 def _figure(rows: Results) -> bytes:
     """The same errors against hidden units, on a logarithmic axis where powers are lines, and for each input."""
-    import io
-
     from matplotlib.figure import Figure
 
     drawing = Figure(figsize=(9, 3.6), dpi=90, layout="constrained")
@@ -213,9 +212,7 @@ def _figure(rows: Results) -> bytes:
     left.set(xlabel="hidden units", ylabel="relative error", title="powers are lines (dotted: least squares)")
     right.set(xlabel="hidden units / d", xlim=(0, 2 * CANDIDATES[-1] + 4), title="exponentials are lines")
     left.legend(frameon=False, fontsize="small")
-    buffer = io.BytesIO()
-    drawing.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return png_bytes(drawing)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from lottery_jax.learned.sources import plain_source
 from lottery_jax.networks.node import Spec
 from lottery_jax.networks.zoo.registry import architecture
 from lottery_jax.storage.files import write_atomically
+from lottery_jax.storage.picture import png_bytes
 
 HIDDEN = (1, 2, 4, 8, 16)
 DRAWS, EPOCHS, WIDE = 1 << 18, 60, 256
@@ -169,8 +170,6 @@ def _power(exponent: float | None) -> str:
 
 def _figure(rows: Results) -> bytes:
     """Left: the best of n draws, and the ticket as a line; right: draws needed against weights."""
-    import io
-
     from matplotlib.figure import Figure
 
     drawing = Figure(figsize=(9, 3.6), dpi=90, layout="constrained")
@@ -193,9 +192,7 @@ def _figure(rows: Results) -> bytes:
     right.axhline(math.log10(rows[0]["draws"]), color="#888888", linewidth=1, label="draws made")
     right.set(xscale="log", xlabel="weights", ylabel="log10 of draws", title="draws until one is as good")
     right.legend(frameon=False, fontsize="small")
-    buffer = io.BytesIO()
-    drawing.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return png_bytes(drawing)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """The phase diagram as a picture: where random subset sums succeed, with the heuristic's contour on top."""
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from lottery_jax.storage.picture import png_bytes
 from lottery_jax.theory.chance import predicted_success, residual_law
 from lottery_jax.theory.distributions import candidates_named
 
@@ -54,9 +54,7 @@ def phase_figure(rows: Sequence[Mapping[str, Any]]) -> bytes:
     below[0].legend(frameon=False, fontsize="small")
     if image is not None:
         drawing.colorbar(image, ax=drawing.axes[: len(names)], label="P(success)", fraction=0.02)
-    buffer = io.BytesIO()
-    drawing.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return png_bytes(drawing)
 
 
 def _success(axes: Any, name: str, rows: Sequence[Mapping[str, Any]]) -> Any:

@@ -1,11 +1,11 @@
 """The figure: accuracy against kept weights."""
 
-import io
 import statistics
 from collections.abc import Sequence
 
 from lottery_jax.comparison.records import Record
 from lottery_jax.comparison.report.summary import rows
+from lottery_jax.storage.picture import png_bytes
 
 # Okabe and Ito's palette, told apart by colour-blind readers; markers differ too, for print without colour.
 STYLES = (
@@ -81,6 +81,4 @@ def figure(records: Sequence[Record], *, dark: bool = False) -> bytes:
         legend = drawing.legend(*turned, loc="outside lower center", ncols=3, frameon=False, fontsize="small")
         for text in legend.get_texts():
             text.set_color(ink)
-    buffer = io.BytesIO()
-    drawing.savefig(buffer, format="png", facecolor=paper)
-    return buffer.getvalue()
+    return png_bytes(drawing)
