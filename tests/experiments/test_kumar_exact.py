@@ -6,6 +6,12 @@ from pathlib import Path
 import pytest
 
 from experiments.kumar_exact import BITS, MORE, row
+from lottery_jax.constructions.job import plan_job
+from lottery_jax.constructions.kumar import Kumar
+from lottery_jax.constructions.promise import Promise
+from lottery_jax.constructions.run import run_in_memory
+from lottery_jax.networks.quantise import quantised
+from lottery_jax.tickets.certificate import certify
 from tests.constructions.catalogue import TARGETS
 
 ROOT = Path(__file__).parents[2]
@@ -18,6 +24,11 @@ def test_more_candidates_meet_more_weights_at_once_and_redraws_the_rest() -> Non
     few, many = row(target, 4, 8), row(target, 4, 16)
     assert few["exact_at_once"] < 0.6 < 0.9 < many["exact_at_once"]
     assert few["outcome"] == many["outcome"] == "holds"
+    for found in (few, many):
+        rounded = quantised(target, 7)
+        once = plan_job(rounded, Kumar(found["candidates"], bits=4), Promise(0.0, max_redraws=0), seed=0)
+        met = certify(run_in_memory(once), target=rounded).within_tolerance
+        assert met == round(found["exact_at_once"] * found["weights"])
     assert few["drawn_again"] >= round((1 - few["exact_at_once"]) * few["weights"]) > many["drawn_again"]
 
 
