@@ -7,6 +7,7 @@ from lottery_jax.subset_sum.solver import Solver, Stage
 from lottery_jax.subset_sum.solvers.auto import Auto, choose
 from lottery_jax.subset_sum.solvers.differencing import Differencing
 from lottery_jax.subset_sum.solvers.exhaustive import Exhaustive
+from lottery_jax.subset_sum.solvers.first_feasible import FirstFeasible
 from lottery_jax.subset_sum.solvers.fixed_size import FixedSize
 from lottery_jax.subset_sum.solvers.greedy import Greedy
 from lottery_jax.subset_sum.solvers.meet_in_the_middle import MeetInTheMiddle
@@ -22,6 +23,7 @@ __all__ = [
     "Auto",
     "Differencing",
     "Exhaustive",
+    "FirstFeasible",
     "FixedSize",
     "Front",
     "Greedy",

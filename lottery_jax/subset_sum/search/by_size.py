@@ -62,7 +62,7 @@ def _sorted_sizes(candidates: int, sizes: tuple[int, ...]) -> list[int]:
     return [size for size in sizes if math.comb(candidates, size) > _MOST_SUBSETS]
 
 
-def _sums_by_size(a: jax.Array, most: int) -> list[jax.Array]:
+def sums_by_size(a: jax.Array, most: int) -> list[jax.Array]:
     """Sums of all subsets of 0, 1, ... `most` rows of `a` (as many as there are), in the order of `masks_of_size`."""
     count, batch = a.shape
     sums = [jnp.zeros((1, batch), a.dtype)]
@@ -82,7 +82,7 @@ def _closest(candidates: jax.Array, targets: jax.Array, sizes: list[int]) -> dic
     """Chosen candidates, bool [N, B], for each of the sizes, none above N / 2."""
     count = candidates.shape[0]
     half, most = count // 2, max(sizes)
-    left, right = _sums_by_size(candidates[:half], most), _sums_by_size(candidates[half:], most)
+    left, right = sums_by_size(candidates[:half], most), sums_by_size(candidates[half:], most)
     distance: dict[tuple[int, int], jax.Array] = {}
     for i in range(len(left)):
         # All right parts that a left one of size i may meet, in one go.

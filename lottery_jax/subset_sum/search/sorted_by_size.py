@@ -20,11 +20,11 @@ def closest_of_size(candidates: jax.Array, targets: jax.Array, size: jax.Array |
     """
     count = candidates.shape[0]
     half = count // 2
-    left, right = _subset_sums(candidates[:half]), _subset_sums(candidates[half:])
+    left, right = subset_sums(candidates[:half]), subset_sums(candidates[half:])
     band = jnp.int64(_BAND)
-    left_keys = 2 * left + band * _sizes(half)
+    left_keys = 2 * left + band * sizes_of_subsets(half)
     # A left part of size i meets right parts of size - i.
-    right_keys = 2 * (targets - right) + 1 + band * (jnp.int64(size) - _sizes(count - half))
+    right_keys = 2 * (targets - right) + 1 + band * (jnp.int64(size) - sizes_of_subsets(count - half))
     merged = jax.lax.sort(jnp.concatenate([left_keys, right_keys]), dimension=0)
     gap = merged[1:] - merged[:-1]
     gap = jnp.where((gap & 1) == 1, gap, jnp.iinfo(jnp.int64).max)
@@ -40,14 +40,14 @@ def closest_of_size(candidates: jax.Array, targets: jax.Array, size: jax.Array |
     return jnp.concatenate(bits), jnp.where(is_right, (least + 1) // 2, (least - 1) // 2)
 
 
-def _subset_sums(a: jax.Array) -> jax.Array:
+def subset_sums(a: jax.Array) -> jax.Array:
     sums = jnp.zeros((1, *a.shape[1:]), a.dtype)
     for row in a:
         sums = jnp.concatenate([sums, sums + row])
     return sums
 
 
-def _sizes(rows: int) -> jax.Array:
+def sizes_of_subsets(rows: int) -> jax.Array:
     return jnp.asarray(np.bitwise_count(np.arange(2**rows)).astype(np.int64))[:, None]
 
 

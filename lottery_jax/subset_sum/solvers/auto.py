@@ -8,13 +8,14 @@ from lottery_jax.errors import InputError, suggest
 from lottery_jax.subset_sum.problem import Problem, Solution
 from lottery_jax.subset_sum.solver import Solver, Stage
 from lottery_jax.subset_sum.solvers.differencing import Differencing
+from lottery_jax.subset_sum.solvers.first_feasible import FirstFeasible
 from lottery_jax.subset_sum.solvers.meet_in_the_middle import MeetInTheMiddle
 from lottery_jax.subset_sum.solvers.randomized import Randomized
 from lottery_jax.subset_sum.solvers.smallest import Smallest
 from lottery_jax.subset_sum.solvers.vector import Vector
 from lottery_jax.subset_sum.solvers.vector_windows import VectorWindows
 
-Objective = Literal["least-error", "smallest", "any"]
+Objective = Literal["least-error", "smallest", "first", "any"]
 _QUICK = 24  # candidates up to which the exact search costs no more than the alternatives
 _MARGIN = 8.0  # a solver is trusted with a tolerance this many times its usual residual
 
@@ -52,23 +53,24 @@ def choose(
 ) -> Solver[Solution]:
     """The solver for N candidates and an objective.
 
-    `least-error`: exact up to 44 candidates (24 vectors), at random beyond. `smallest`: exact, up to 40. `any`, any
-    subset within `tolerance` (relative to the size of a typical candidate): exact up to 24 candidates; beyond, if its
-    usual residual is far below the tolerance, differencing, which needs no key; else with a search behind it. Raises
-    `InputError` where nothing suits.
+    `least-error`: exact up to 44 candidates (24 vectors), at random beyond. `smallest`, and `first` by size and
+    lexicographically: exact, up to 40. `any`, any subset within `tolerance` (relative to the size of a typical
+    candidate): exact up to 24 candidates; beyond, if its usual residual is far below the tolerance, differencing, which
+    needs no key; else with a search behind it. Raises `InputError` where nothing suits.
 
     >>> choose(21), choose(100), choose(1000, objective="any", tolerance=1e-6)
     (MeetInTheMiddle(), Randomized(left=24, restarts=1), Differencing())
     """
     _check_objective(objective)
-    if objective == "smallest":
-        if vectors or candidates > Smallest.max_candidates:
+    if objective in ("smallest", "first"):
+        solver = Smallest() if objective == "smallest" else FirstFeasible()
+        if vectors or candidates > solver.max_candidates:
             what = "vectors" if vectors else f"{candidates}"
             raise InputError(
-                f"smallest takes up to {Smallest.max_candidates} candidates, not {what};"
+                f"{objective} takes up to {solver.max_candidates} candidates, not {what};"
                 " use fewer, or the objective least-error"
             )
-        return Smallest()
+        return solver
     if vectors:
         return Vector() if candidates <= Vector.max_candidates else VectorWindows()
     if objective == "least-error" or tolerance is None:
