@@ -1,8 +1,8 @@
 """Random source weights from a counter-based generator: the same bits in NumPy and JAX, on every device.
 
 A ticket stores a seed, not weights, so a drawn weight may never depend on a library version, a device, or the
-chunk it was drawn in. Element `i` of stream `s` is a pure function of (seed, s, i): Threefry-2x32 with 20 rounds
-(Salmon et al. 2011) gives 32 random bits, and integer arithmetic maps them to a float32 grid without rounding.
+chunk it was drawn in. Element `i` of stream `s` is a pure function of (seed, s, i): `threefry` gives 32 random bits,
+and integer arithmetic maps them to a float32 grid without rounding.
 """
 
 import concurrent.futures
@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from lottery_jax.errors import InputError
+from lottery_jax.threefry import bits_at, bits_of_blocks, multiply_high, seed_words
 
 SAMPLER_VERSION = 1
 """Version of the map from (seed, stream, index) to a weight; tickets of another version are refused."""
@@ -25,7 +26,6 @@ MAX_SIZE = 2**32
 MOST_GRID_BITS = 16
 """Bits below 1 of the finest grid's step: sums of 65,535 products of two such weights are float64 without rounding."""
 _LARGEST, _LEAST = 2.0**64, 2.0**-64  # sizes of weights, so that products of two are float32 still
-_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _TABLE_BITS = 16
 _WORTH_THREADS = 16  # blocks from which drawing them side by side is worth it
 _HOST_BLOCK = 1 << 16  # elements drawn at a time in NumPy, so that the rounds stay in cache
@@ -145,40 +145,6 @@ class Sampler:
         return (self.high - self.low) / math.sqrt(12) if self.kind == "uniform" else self.scale
 
 
-def seed_words(seed: int) -> tuple[np.uint32, np.uint32]:
-    """The two 32-bit key words of a seed in [0, 2**64)."""
-    if not 0 <= seed < 2**64:
-        raise InputError(f"seed must be in [0, 2**64), not {seed}")
-    return np.uint32(seed & 0xFFFFFFFF), np.uint32(seed >> 32)
-
-
-def threefry(key: tuple[Any, Any], counter: tuple[Any, Any], xp: Any = np) -> tuple[Any, Any]:
-    """Threefry-2x32-20: two words of key, two uint32 arrays of counters, two uint32 arrays of random bits."""
-    u32 = xp.uint32
-    keys = (u32(key[0]), u32(key[1]), u32(0x1BD11BDA) ^ u32(key[0]) ^ u32(key[1]))
-    with np.errstate(over="ignore"):  # NumPy warns when a scalar wraps around, which is what is wanted
-        x0, x1 = counter[0] + keys[0], counter[1] + keys[1]
-        for block in range(5):
-            for rotation in _ROTATIONS[block % 2]:
-                x0 = x0 + x1
-                x1 = (x1 << u32(rotation)) | (x1 >> u32(32 - rotation))
-                x1 = x1 ^ x0
-            x0 = x0 + keys[(block + 1) % 3]
-            x1 = x1 + (keys[(block + 2) % 3] + u32(block + 1))
-    return x0, x1
-
-
-def _multiply_high(x: Any, m: Any, xp: Any) -> Any:
-    """floor(x * m / 2**32) for uint32 `x` and m < 2**26 (an int or a uint32), in 32-bit arithmetic."""
-    u32 = xp.uint32
-    low_m, high_m, mask, half = u32(m & 0xFFFF), u32(m >> 16), u32(0xFFFF), u32(16)
-    x_low, x_high = x & mask, x >> half
-    middle = x_low * high_m + ((x_low * low_m) >> half)
-    cross = x_high * low_m
-    carry = ((middle & mask) + (cross & mask)) >> half
-    return x_high * high_m + (middle >> half) + (cross >> half) + carry
-
-
 @functools.lru_cache(maxsize=4)
 def _normal_table(scale: float) -> np.ndarray:
     half = 1 << (_TABLE_BITS - 1)
@@ -205,7 +171,7 @@ class UniformGrid(NamedTuple):
     step: np.float32
 
     def weights(self, bits: Any, xp: Any) -> Any:
-        steps = _multiply_high(bits, self.count, xp).astype(xp.int32) + xp.asarray(self.first)
+        steps = multiply_high(bits, self.count, xp).astype(xp.int32) + xp.asarray(self.first)
         return steps.astype(xp.float32) * self.step
 
 
@@ -269,7 +235,7 @@ def _limit(fraction: float) -> int:
 
 def decided_at(sampler: Sampler, key: tuple[Any, Any], stream: Any, index: Any) -> np.ndarray:
     """What the seed decides of the weights at uint32 positions of streams: -1 absent, 1 always kept, 0 neither."""
-    coins = _bits_at(key, np.asarray(stream).astype(np.uint32) ^ np.uint32(_COINS), index, np)
+    coins = bits_at(key, np.asarray(stream).astype(np.uint32) ^ np.uint32(_COINS), index, np)
     found = np.zeros(coins.shape, np.int8)
     if sampler.density < 1:
         found[coins >= _limit(sampler.density)] = -1
@@ -294,12 +260,7 @@ def draw_pairs(numbers: Numbers, key: tuple[Any, Any], stream: Any, first: Any, 
     `xp` is `numpy` or `jax.numpy`; both give the same bits, on every device.
     """
     block = xp.arange(pairs, dtype=xp.uint32) + xp.asarray(first).astype(xp.uint32)
-
-    def bits(stream: Any) -> Any:
-        words = threefry(key, (xp.zeros_like(block) + stream, block), xp)
-        return xp.stack(words, -1).reshape(-1)
-
-    return _weights(numbers, bits, stream, xp)
+    return _weights(numbers, lambda stream: bits_of_blocks(key, stream, block, xp), stream, xp)
 
 
 def draw_at(numbers: Numbers, key: tuple[Any, Any], stream: Any, index: Any, xp: Any = np) -> Any:
@@ -308,7 +269,7 @@ def draw_at(numbers: Numbers, key: tuple[Any, Any], stream: Any, index: Any, xp:
     `xp` is as in `draw_pairs`. Each position costs a whole Threefry block, which `draw_pairs` shares between two
     neighbours.
     """
-    return _weights(numbers, lambda stream: _bits_at(key, stream, index, xp), stream, xp)
+    return _weights(numbers, lambda stream: bits_at(key, stream, index, xp), stream, xp)
 
 
 def _weights(numbers: Numbers, bits: Callable[[Any], Any], stream: Any, xp: Any) -> Any:
@@ -317,14 +278,6 @@ def _weights(numbers: Numbers, bits: Callable[[Any], Any], stream: Any, xp: Any)
     if isinstance(numbers, Thinned):
         return numbers.weights(bits(own), bits(own ^ xp.uint32(_COINS)), xp)
     return numbers.weights(bits(own), xp)
-
-
-def _bits_at(key: tuple[Any, Any], stream: Any, index: Any, xp: Any) -> Any:
-    index = index.astype(xp.uint32)
-    one = xp.uint32(1)
-    counter = (xp.zeros_like(index) + stream, index >> one)
-    even, odd = threefry(key, counter, xp)
-    return xp.where(index & one == 0, even, odd)
 
 
 def draw_host(sampler: Sampler, *, seed: int, stream: int, shape: tuple[int, ...]) -> np.ndarray:

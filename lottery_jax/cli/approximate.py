@@ -28,10 +28,10 @@ from lottery_jax.errors import InputError, suggest
 from lottery_jax.networks.quantise import check_bits, quantised
 from lottery_jax.networks.target import Target
 from lottery_jax.progress import log
-from lottery_jax.sampler import seed_words
 from lottery_jax.stopwatch import Stopwatch
 from lottery_jax.storage.files import check_writable
 from lottery_jax.tasks import Task, load_model, load_task
+from lottery_jax.threefry import seed_words
 from lottery_jax.tickets.certificate import certify
 
 

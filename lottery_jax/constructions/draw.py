@@ -9,8 +9,9 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from lottery_jax.constructions.base import Branch, Plan
-from lottery_jax.sampler import Numbers, draw_at, draw_pairs, numbers, seed_words
+from lottery_jax.sampler import Numbers, draw_at, draw_pairs, numbers
 from lottery_jax.subset_sum.engine.devices import is_lone_cpu, local_mesh, over_problems
+from lottery_jax.threefry import seed_words
 
 _Key = tuple[np.uint32, np.uint32]
 _LEAST_PADDED = 512

@@ -15,8 +15,8 @@ from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network, Redraws
 from lottery_jax.networks.target import Target
 from lottery_jax.networks.transforms import Transform, transformed
-from lottery_jax.sampler import seed_words
 from lottery_jax.storage.tensor_file import Tensor
+from lottery_jax.threefry import seed_words
 
 
 @dataclasses.dataclass(frozen=True)

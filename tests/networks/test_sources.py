@@ -28,7 +28,8 @@ from lottery_jax.networks.sources.single import Single
 from lottery_jax.networks.sources.source import Source
 from lottery_jax.networks.sources.tied import Tied
 from lottery_jax.networks.variables import Frozen, Mask, Score
-from lottery_jax.sampler import Sampler, draw_at, draw_host, numbers, seed_words
+from lottery_jax.sampler import Sampler, draw_at, draw_host, numbers
+from lottery_jax.threefry import seed_words
 from tests.networks.catalogue import DEPTHWISE, IMAGE, SOURCES, STRIDED, Case, U, drawn, network, run
 from tests.networks.oracles import multiplied, stated_positions
 

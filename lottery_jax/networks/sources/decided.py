@@ -7,7 +7,8 @@ ones are absent or locked in a block that is drawn again.
 import numpy as np
 
 from lottery_jax.networks.sources.drawn import Drawn, attempts_of
-from lottery_jax.sampler import decided_at, seed_words
+from lottery_jax.sampler import decided_at
+from lottery_jax.threefry import seed_words
 
 
 def decides(drawn: Drawn) -> bool:

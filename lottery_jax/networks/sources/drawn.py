@@ -13,7 +13,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from lottery_jax.errors import InputError
-from lottery_jax.sampler import MAX_SIZE, Sampler, draw_at, draw_range, numbers, seed_words
+from lottery_jax.sampler import MAX_SIZE, Sampler, draw_at, draw_range, numbers
+from lottery_jax.threefry import seed_words
 
 ATTEMPT_STRIDE = 1 << 16
 """Attempt a of a block is drawn from the stream of its tensor plus a times this."""
