@@ -90,7 +90,8 @@ class Approximate(TaskOptions):
     greedy), kumar (quantised targets, exactly), binary (weights of +-1) or otsuka (attention by merged products), see
     docs/methods.md; pensia if left out, scalar for a model."""
     objective: str = "least-error"
-    """least-error (the nearest subset sum) or smallest (the fewest kept weights within the tolerance)."""
+    """least-error (the nearest subset sum), smallest (the fewest kept weights within the tolerance, of these the
+    nearest) or first (the fewest, of these the lexicographically first)."""
     kept: int | None = None
     """Keep at most this many weights in all, with the least error; takes the place of the objective and tolerance."""
     importance: str = "uniform"

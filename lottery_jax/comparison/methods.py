@@ -114,7 +114,7 @@ class Itself(Method):
 
 @dataclasses.dataclass(frozen=True)
 class Constructed(Method):
-    """A construction at one of the two objectives."""
+    """A construction at one of its objectives."""
 
     construction: Construction
     objective: str = "least-error"
@@ -126,7 +126,7 @@ class Constructed(Method):
 
     @property
     def usual(self) -> bool:  # type: ignore[override]
-        return self.construction.name == Pensia.name
+        return self.construction.name == Pensia.name and self.objective != "first"
 
     @property
     def about(self) -> str:

@@ -67,7 +67,7 @@ class Construction(abc.ABC):
     """
 
     name: ClassVar[str]
-    objectives: ClassVar[tuple[str, ...]] = ("least-error", "smallest")
+    objectives: ClassVar[tuple[str, ...]] = ("least-error", "smallest", "first")
     """What may be asked of its subsets; a theorem that says which one is taken has the first alone."""
     exact: ClassVar[bool] = False
     """Whether weights are met exactly: a promise is then of tolerance 0."""

@@ -31,6 +31,7 @@ from lottery_jax.tickets.header import check_tolerance
 OBJECTIVES = {
     "least-error": "Of each weight's subsets the nearest.",
     "smallest": "Of each weight's subsets within the tolerance the one that keeps the fewest.",
+    "first": "Of each weight's subsets within the tolerance the first by size and lexicographically.",
 }
 """What is asked of the subsets, by name, in words."""
 _QUICK = 24  # candidates up to which a weight takes microseconds
@@ -39,7 +40,7 @@ _TRIED = 8  # weights that tell what the others will take
 
 @dataclasses.dataclass(frozen=True)
 class Promise(Goal):
-    """Every weight within `tolerance`; `objective` is least-error or smallest (fewest kept weights).
+    """Every weight within `tolerance`; `objective` is least-error, smallest (fewest kept) or first.
 
     Of a construction that is exact, equality is asked instead.
 

@@ -54,7 +54,7 @@ def approximated(name: str, of: str, objective: str, part: float = 1.0) -> tuple
 def quick_first(name: str, of: str, objective: str) -> Any:
     """A case, slow where the fast tests do without."""
     quick = COVERED[name].quick if name in COVERED else None
-    slow = of.startswith(("residual", "rotations")) if quick is None else of not in quick
+    slow = objective == "first" or (of.startswith(("residual", "rotations")) if quick is None else of not in quick)
     return pytest.param(name, of, objective, marks=pytest.mark.slow if slow else ())
 
 
@@ -107,7 +107,7 @@ def test_the_pruned_random_network_is_the_target(
 @pytest.mark.parametrize(
     ("name", "of", "objective"),
     [
-        case
+        pytest.param(*case, marks=pytest.mark.slow if case[2] == "first" else ())
         for case in CASES
         if case[1] in ("mlp with biases, inputs of any sign", "convolutions, inputs of any sign", "bag")
     ],

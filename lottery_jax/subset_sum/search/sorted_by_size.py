@@ -41,6 +41,7 @@ def closest_of_size(candidates: jax.Array, targets: jax.Array, size: jax.Array |
 
 
 def subset_sums(a: jax.Array) -> jax.Array:
+    """Sums of all subsets of the rows, [2**rows, B]; row k is in those whose position has bit k set."""
     sums = jnp.zeros((1, *a.shape[1:]), a.dtype)
     for row in a:
         sums = jnp.concatenate([sums, sums + row])
@@ -48,6 +49,7 @@ def subset_sums(a: jax.Array) -> jax.Array:
 
 
 def sizes_of_subsets(rows: int) -> jax.Array:
+    """How many rows each of these has, int64 [2**rows, 1]."""
     return jnp.asarray(np.bitwise_count(np.arange(2**rows)).astype(np.int64))[:, None]
 
 
