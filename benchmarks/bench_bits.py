@@ -28,7 +28,7 @@ from lottery_jax.networks.sources.copies import Copies
 from lottery_jax.networks.zoo.mlp import mlp_target
 from lottery_jax.sampler import Sampler
 from lottery_jax.storage.store import Arrays
-from lottery_jax.tickets.coding.codes import coded_bits
+from lottery_jax.tickets.coding.choice import coded_bits
 from lottery_jax.tickets.description import rounding_bits
 
 CANDIDATES, TOLERANCE, MOST_SIZE = 21, 0.01, 6

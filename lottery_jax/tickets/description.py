@@ -14,8 +14,8 @@ import numpy as np
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.target import Target
 from lottery_jax.storage.store import Store, read_float64
+from lottery_jax.tickets.coding.choice import coded_bits
 from lottery_jax.tickets.coding.classes import MOST_FINE, cheapest, class_of, gamma_bits, number_bits
-from lottery_jax.tickets.coding.codes import coded_bits
 from lottery_jax.tickets.coding.subsets import LIMIT
 from lottery_jax.tickets.ticket import Ticket, kept_bits
 

@@ -1,35 +1,25 @@
-"""How each mask and each list of redraws is coded: as which rows, and with which counts of which classes.
-
-Of few ways the shortest is taken, by what it really costs, its own parameters among it.
-"""
+"""How a mask and a list of redraws are coded: as which rows, and with which counts of which classes."""
 
 import dataclasses
-import math
 from collections.abc import Iterator
 
 import numpy as np
 
-from lottery_jax.networks.network import Network
-from lottery_jax.networks.sources.drawn import MOST_ATTEMPTS, Drawn
-from lottery_jax.storage.store import Store
+from lottery_jax.networks.sources.drawn import Drawn
 from lottery_jax.tickets.coding.classes import (
-    cheapest,
     class_bits,
     class_of,
     first_of,
     gamma_bits,
-    place_bits,
     sizes_of,
 )
-from lottery_jax.tickets.coding.order import WORD, Stretch, mask_parts, names_in_order
-from lottery_jax.tickets.coding.places import LEVELS, Bits, Places, bits_in, redraws_in
+from lottery_jax.tickets.coding.order import WORD, Stretch
+from lottery_jax.tickets.coding.places import LEVELS
 from lottery_jax.tickets.coding.subsets import Subsets, bits_of, free_in_rows, of_ranks, subsets_of, ways_of
 from lottery_jax.tickets.coding.symbols import Reader, Writer
 
 ROWS = ("own", "words")
 """A mask's own rows; or 32 of its free bits after another, for masks whose rows are too wide to be ranked."""
-_FINE = 5  # leading bits that are tried for ranks
-_NONE = np.zeros(0, np.int64)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +75,7 @@ class Code:
 
     def write(self, writer: Writer, drawn: Drawn, bits: np.ndarray, known: np.ndarray | None) -> None:
         """Put a part of a mask in. bits: uint8 [count]; known: what of them is, int8 [count]."""
-        found = _subsets(self.rows, drawn, bits, known)
+        found = subsets_in(self.rows, drawn, bits, known)
         assert found is not None, "the way was taken for all rows"
         if self.fine is None:
             writer.put(found.sizes, self.counted(drawn), found.places, found.ways)
@@ -126,7 +116,7 @@ class Code:
         return reader.classes(part.count, self.redraws)
 
 
-def _subsets(rows: str, drawn: Drawn, bits: np.ndarray, known: np.ndarray | None) -> Subsets | None:
+def subsets_in(rows: str, drawn: Drawn, bits: np.ndarray, known: np.ndarray | None) -> Subsets | None:
     """A part of a mask as subsets; None where there are rows without a rank."""
     if rows == "own":
         return subsets_of(bits, drawn.width, None if known is None else known == 0)
@@ -137,81 +127,3 @@ def _subsets(rows: str, drawn: Drawn, bits: np.ndarray, known: np.ndarray | None
 def _free_in_words(bits: int) -> np.ndarray | None:
     """Which places of whole words so many bits take; None where that is all."""
     return np.arange(bits + -bits % WORD) < bits if bits % WORD else None
-
-
-def codes_of(network: Network, seed: int, content: Store) -> dict[str, Code]:
-    """The code of each random tensor, in their order, from masks and redraws that are stored plainly."""
-    redraws = {name: redraws_in(content, name) for name in network.drawn}
-    bits = bits_in(content)
-    places = Places(network, seed, redraws, bits)
-    return {name: _code(network.drawn[name], name, places, bits, redraws[name]) for name in names_in_order(network)}
-
-
-def coded_bits(network: Network, seed: int, content: Store) -> tuple[float, float]:
-    """Bits of all redraws, and of all masks, as they are coded: what the coder writes but for the ends of its words."""
-    codes = codes_of(network, seed, content).values()
-    return sum(code.redraw_bits for code in codes), sum(code.mask_bits for code in codes)
-
-
-def _code(drawn: Drawn, name: str, places: Places, bits: Bits, redraws: np.ndarray) -> Code:
-    """The shortest way to write a mask, among those of the narrowest level that is true of it."""
-    again = _NONE
-    if len(redraws):
-        again = np.bincount(redraws[:, 1], minlength=2)
-        again[0] = drawn.blocks - len(redraws)
-        assert len(again) <= MOST_ATTEMPTS + 1
-    for level in places.levels(name):
-        ways = list(_ways(drawn, name, places, bits, level))
-        if ways:
-            found = [Code(rows, level, fine, counts, again, more) for rows, fine, counts, more in ways]
-            return min(found, key=lambda code: code.mask_bits)
-    raise AssertionError("words of all bits are always a way")
-
-
-def _ways(
-    drawn: Drawn, name: str, places: Places, bits: Bits, level: str
-) -> Iterator[tuple[str, int | None, np.ndarray, float]]:
-    """Rows, classes, their counts and bits of the places of each way; none where the level is not true of the mask.
-
-    All of the mask is looked at once.
-    """
-    ranked, sizes, words = _NONE, _NONE, _NONE
-    size_bits, word_bits, own = 0.0, 0.0, True
-    for part in mask_parts(name, drawn):
-        found, known = bits(part), places.known(part, level)
-        if known is not None and ((found < (known > 0)) | (found > (known >= 0))).any():
-            return
-        if own:
-            subsets = _subsets("own", drawn, found, known)
-            own = subsets is not None
-            if subsets is not None:
-                ranked = _sum(ranked, np.bincount(class_of(subsets.ranks, _FINE)))
-                sizes, size_bits = _sum(sizes, np.bincount(subsets.sizes)), size_bits + subsets.place_bits
-        some, some_bits = _words(found if known is None else found[known == 0])
-        words, word_bits = _sum(words, some), word_bits + some_bits
-    yield "words", None, words, word_bits
-    yield "words", None, _NONE, word_bits + int(words.sum()) * math.log2(WORD + 1)
-    if own:
-        fine, counts = cheapest(ranked, _FINE)
-        yield "own", fine, counts, place_bits(counts, fine)
-        yield "own", None, sizes, size_bits
-        yield "own", None, _NONE, size_bits + drawn.rows * math.log2(drawn.width + 1)
-
-
-def _words(bits: np.ndarray) -> tuple[np.ndarray, float]:
-    """How many words of 32 bits keep 0, 1, ... of them, and what their places take: `_subsets`, without the places."""
-    packed = np.packbits(bits)
-    sizes = np.bitwise_count(np.pad(packed, (0, -len(packed) % 4)).view(np.uint32)).astype(np.int64)
-    if not len(sizes):
-        return _NONE, 0.0
-    free = np.full(len(sizes), WORD)
-    free[-1] -= -len(bits) % WORD
-    return np.bincount(sizes), Subsets(WORD, free, sizes, sizes).place_bits
-
-
-def _sum(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Counts of two parts."""
-    long, short = (a, b) if len(a) >= len(b) else (b, a)
-    found = long.copy()
-    found[: len(short)] += short
-    return found

@@ -75,7 +75,7 @@ class Places:
             mate = self._bits(Stretch(self._mates[part.name], part.first, part.count))
             found = np.where(mate.reshape(found.shape) == 1, np.int8(-1), found)
         if level == "useful":
-            found = np.where(self._useful(part.name, first, count) | (found != 0), found, np.int8(-1))
+            found -= (found == 0) & ~self._useful(part.name, first, count)
         return found.reshape(-1)
 
     def _useful(self, name: str, first: int, count: int) -> np.ndarray:
@@ -84,7 +84,10 @@ class Places:
         edges = {place: self._edge(child_path(path, place)) for place in source.edges}
         rows, columns = np.arange(first, first + count)[:, None], np.arange(self._network.drawn[name].width)
         signs = source.signs(own, self._network.given_to(path))
-        return np.any([source.coefficients(own, rows, columns, sign, edges) != 0 for sign in signs], axis=0)
+        found = np.zeros((count, len(columns)), bool)
+        for sign in signs:
+            found |= source.coefficients(own, rows, columns, sign, edges) != 0
+        return found
 
     def _edge(self, name: str) -> np.ndarray:
         drawn = self._network.drawn[name]

@@ -15,7 +15,8 @@ from lottery_jax.storage.files import replacing
 from lottery_jax.storage.sealed import SealedWriter
 from lottery_jax.storage.store import Store
 from lottery_jax.storage.tensor_file import Tensor
-from lottery_jax.tickets.coding.codes import Code, codes_of
+from lottery_jax.tickets.coding.choice import codes_of
+from lottery_jax.tickets.coding.codes import Code
 from lottery_jax.tickets.coding.order import Stretch, segments
 from lottery_jax.tickets.coding.parameters import packed_codes
 from lottery_jax.tickets.coding.places import Places, bits_in, redraws_in

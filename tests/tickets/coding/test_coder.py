@@ -19,7 +19,7 @@ from lottery_jax.sampler import Sampler
 from lottery_jax.storage.sealed import SealedFile
 from lottery_jax.storage.store import Arrays, read_array
 from lottery_jax.storage.tensor_file import FormatError
-from lottery_jax.tickets.coding.codes import coded_bits, codes_of
+from lottery_jax.tickets.coding.choice import coded_bits, codes_of
 from lottery_jax.tickets.coding.order import Stretch
 from lottery_jax.tickets.coding.parameters import codes_from, packed_codes
 from lottery_jax.tickets.coding.places import Places, bits_in
