@@ -172,7 +172,7 @@ def _figure(rows: Results) -> bytes:
     """Left: the best of n draws, and the ticket as a line; right: draws needed against weights."""
     from matplotlib.figure import Figure
 
-    drawing = Figure(figsize=(9, 3.6), dpi=90, layout="constrained")
+    drawing = Figure(figsize=(9, 3.9), dpi=90, layout="constrained")
     left, right = drawing.subplots(1, 2)
     colours = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
     for row, colour in zip(rows, colours, strict=False):
@@ -181,7 +181,9 @@ def _figure(rows: Results) -> bytes:
         ticket = 100 * statistics.fmean(row["ticket_accuracy"])
         left.axhline(ticket, color=colour, linestyle="--", linewidth=1, label=f"{row['weights']:,} weights")
     left.set(xlabel="draws", ylabel="accuracy % (training)", title="best of n draws (dashed: a ticket)")
-    left.legend(frameon=False, fontsize="small")
+    # Below: a ticket may be as accurate as any place within the axes.
+    handles = left.get_legend_handles_labels()
+    drawing.legend(*handles, loc="outside lower left", ncols=len(rows), frameon=False, fontsize="small")
     for key, mark, colour in (
         ("log10_normal", "s--", "#D55E00"),
         ("log10_exponential", "o--", "#0072B2"),
