@@ -69,6 +69,7 @@ def _success(axes: Any, name: str, rows: Sequence[Mapping[str, Any]]) -> Any:
     axes.contour(whole, fine, predicted, levels=(0.5, 0.99), colors=("white", "black"), linewidths=1.4)
     axes.set(yscale="log", xlabel="candidates n", ylabel="eps", title=f"{name} (white 0.5, black 0.99)")
     axes.title.set_fontsize("medium")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     return image
 
 
