@@ -10,6 +10,7 @@ from rich.console import Console
 
 from lottery_jax.comparison.records import Record
 from lottery_jax.comparison.report import figure, rows, tables, write_report
+from lottery_jax.comparison.report.figure import STYLES, _style
 from lottery_jax.comparison.report.summary import DASH
 
 DENSE = Record("dense", "digits", 0, None, 0.97, 0.95, 0.98, 0.97, 1.0, 0.0, 2368)
@@ -112,6 +113,12 @@ def test_bounds_of_the_output_are_shown_where_there_are_any() -> None:
     (column,) = (each for each in grid.columns if each.header == "bound\n|f-g|")
     assert list(column.cells) == [DASH, "0.75"]
     assert all(each.header != "bound\n|f-g|" for each in tables(RECORDS, width=300)[0].columns)
+
+
+def test_methods_of_a_comparison_of_all_are_told_apart() -> None:
+    """A method of one point has no line, so colour and marker must do."""
+    assert len({_style(place) for place in range(49)}) == 49
+    assert tuple(map(_style, range(len(STYLES)))) == STYLES
 
 
 def test_the_figure_is_a_png_of_the_stated_size() -> None:

@@ -34,7 +34,7 @@ def figure(records: Sequence[Record], *, dark: bool = False) -> bytes:
     drawn = [row for row in rows(records) if row.mean("kept_weights")]
     methods = list(dict.fromkeys(row.method for row in drawn))
     for place, method in enumerate(methods):
-        colour, marker = STYLES[place % len(STYLES)]
+        colour, marker = _style(place)
         line = ("-", "--", "-.", ":")[place // len(STYLES) % 4]
         points = [row for row in drawn if row.method == method]
         accuracy = [100 * (row.mean("accuracy") or 0.0) for row in points]
@@ -82,3 +82,9 @@ def figure(records: Sequence[Record], *, dark: bool = False) -> bytes:
         for text in legend.get_texts():
             text.set_color(ink)
     return png_bytes(drawing)
+
+
+def _style(place: int) -> tuple[str, str]:
+    """Colour and marker of a method; where colours come again, they have another marker each."""
+    again, at = divmod(place, len(STYLES))
+    return STYLES[at][0], STYLES[(at + again) % len(STYLES)][1]
