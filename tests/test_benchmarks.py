@@ -354,3 +354,16 @@ def test_blocks_are_filled_from_results(module, tmp_path):
     assert "| 1,000 | 2.50 | 0.00250 | 1.00 | 0.250 | 0.500 | 1.00e-06 |" in filled
     assert "old" not in filled and "Not measured yet." in filled
     assert tables.filled(filled, tmp_path) == filled
+
+
+@pytest.mark.slow
+def test_bits_are_measured(tmp_path, published):
+    out = tmp_path / "bits.json"
+    words = [sys.executable, BENCHMARKS / "bench_bits.py", "--quick", "--target", published, "--out", out]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    subprocess.run(words, check=True, env=environment, capture_output=True, text=True)
+    found = json.loads(out.read_text())
+    assert [row["case"] for row in found["rows"]] == ["smallest, nearest", *["first"] * 4]
+    assert all(0 < row["rounding"] < row["coded"] < row["iid"] for row in found["rows"])
+    assert all(row["outcome"] == "holds" and row["coded_bytes"] > 0 for row in found["tickets"])
+    assert {file.name for file in tmp_path.iterdir()} == {"bits.json", published.name}

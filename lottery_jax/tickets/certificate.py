@@ -36,7 +36,7 @@ class Certificate:
     that are never negative (of a model without a graph: None). own_target: True where nothing but the ticket's own
     target was there to compare with. description_bits: everything that was free, by part. bits_per_target_weight: the
     sum of these over the weights that the network stands for, the target itself not counted. rounding_bits: what the
-    target takes, rounded to a grid with the same largest residual. network_deviation: largest difference of the float32
+    target takes, rounded to a grid with the same largest residual (of each tensor, where the tolerance is relative). network_deviation: largest difference of the float32
     network from its exact collapsed form on random inputs. network: what is approximated, in words: layers, shapes
     [out, in, ...], inputs. trained: whether weights of it were trained, not drawn, so that it is no strong ticket and
     proves nothing of a target. relative_tolerance: what is asked, where it counts in each tensor's largest |target
@@ -239,6 +239,7 @@ def _residuals(
     """
     made: dict[str, np.ndarray] = {}
     within, checked, total, worst, where = 0, 0, 0.0, -1.0, ("", 0)
+    by_tensor: dict[str, float] = {}
 
     def subtract(part: Effective) -> Effective:
         if part.name in made:
@@ -256,6 +257,7 @@ def _residuals(
             within += int(np.count_nonzero(residual <= allowed[leaf.name]))
             checked += len(residual)
             total += float(residual.sum())
+            by_tensor[leaf.name] = float(np.maximum(by_tensor.get(leaf.name, 0.0), residual[place]))
             if not residual[place] <= worst:  # a NaN is worst
                 worst, where = float(residual[place]), (part.name, part.first + place)
             progress(checked, weights)
@@ -268,6 +270,6 @@ def _residuals(
         worst_residual=worst,
         worst_tensor=where[0],
         worst_weight=tuple(int(i) for i in np.unravel_index(where[1], shapes[where[0]])),
-        rounding_bits=rounding_bits(target, worst),
+        rounding_bits=rounding_bits(target, worst if found.relative_tolerance is None else by_tensor),
     )
     return found, {name: values.reshape(-1, *shapes[name]) for name, values in made.items()}

@@ -8,6 +8,7 @@ rounded to a grid and written by the same coder.
 
 import json
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -37,8 +38,8 @@ def description_bits(ticket: Ticket) -> dict[str, int]:
     }
 
 
-def rounding_bits(target: Target, largest_error: float) -> dict[str, int] | None:
-    """Bits by part of a target whose weights are rounded to a grid, each at most `largest_error` away.
+def rounding_bits(target: Target, largest_error: float | Mapping[str, float]) -> dict[str, int] | None:
+    """Bits by part of a target whose weights are rounded to a grid, each at most `largest_error` away (of its tensor).
 
     The tree, 64 bits of a grid's step, the weights that a ticket approximates as multiples of it, written by the
     coder of the masks, and the others as they are. For an error of 0 the grid of each tensor is the coarsest that has
@@ -50,12 +51,14 @@ def rounding_bits(target: Target, largest_error: float) -> dict[str, int] | None
     (22, 9)
     """
     network = target.network
-    if not 0 <= largest_error < math.inf:
-        return None
-    weights, steps = 0.0, 64 if largest_error else 0
+    same = isinstance(largest_error, int | float)
+    weights, steps = 0.0, 64 if same and largest_error else 0
     for name in network.approximated:
-        step = 2 * largest_error or _exact_step(target.tensors, name)
-        steps += 0 if largest_error else 64  # one of its own
+        error = largest_error if isinstance(largest_error, int | float) else largest_error[name]
+        if not 0 <= error < math.inf:
+            return None
+        step = 2 * error or _exact_step(target.tensors, name)
+        steps += 0 if same and error else 64  # one of its own
         counts = _counts(target.tensors, name, step)
         if counts is None:
             return None

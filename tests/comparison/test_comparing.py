@@ -92,8 +92,11 @@ def test_every_record_is_what_its_ticket_file_says(tmp_path: Path) -> None:
         assert record.seconds is not None and record.search_seconds is not None
         assert record.compilation_seconds == pytest.approx(record.seconds - record.search_seconds)
         assert record.description_bits and record.device and record.versions["jax"]
+        assert record.bits_per_target_weight == record.description_bits / tiny.WEIGHTS
     assert (pensia.outcome, pensia.within_tolerance) == ("holds", tiny.WEIGHTS) and 0 < pensia.worst_residual < 9
     assert low.output_bound is None and 0 < pensia.max_deviation <= pensia.output_bound
+    assert 0 < pensia.rounding_bits_per_target_weight < pensia.bits_per_target_weight
+    assert low.rounding_bits_per_target_weight is dense.bits_per_target_weight is None
     assert low.outcome == "promises nothing" and low.within_tolerance is low.worst_residual is None
     assert (low.keep, high.keep) == (0.25, 0.75)
     # Chance keeps as many weights of each tensor as the construction, elsewhere.

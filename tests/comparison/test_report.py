@@ -115,6 +115,14 @@ def test_bounds_of_the_output_are_shown_where_there_are_any() -> None:
     assert all(each.header != "bound\n|f-g|" for each in tables(RECORDS, width=300)[0].columns)
 
 
+def test_bits_stand_beside_those_of_plain_rounding() -> None:
+    counted = dataclasses.replace(PENSIA, bits_per_target_weight=3.456, rounding_bits_per_target_weight=1.734)
+    learned = dataclasses.replace(PENSIA, method="edge-popup", bits_per_target_weight=2.5)
+    grid = tables([DENSE, counted, learned], width=300)[0]
+    cells = {str(column.header): list(column.cells) for column in grid.columns}
+    assert cells["bits /\ntarget"] == [DASH, "3.46", "2.50"] and cells["rounding\nbits"] == [DASH, "1.73", DASH]
+
+
 def test_methods_of_a_comparison_of_all_are_told_apart() -> None:
     """A method of one point has no line, so colour and marker must do."""
     assert len({_style(place) for place in range(49)}) == 49

@@ -203,3 +203,36 @@ def test_rounding_without_an_error_has_a_grid_of_its_own() -> None:
     assert rounding_bits(rounded_target(), math.nan) is None and rounding_bits(rounded_target(), 1e-300) is None
     whole = rounding_bits(rounded_target(), 0.0)
     assert whole is not None and 24 * 3000 < whole["weights"] < 40 * 3000
+
+
+def test_each_tensor_may_have_an_error_of_its_own() -> None:
+    random = np.random.default_rng(0)
+    target = mlp_target([random.normal(0, scale, (30, 30)).astype(np.float32) for scale in (0.1, 0.01)])
+    same, own = rounding_bits(target, 0.01), rounding_bits(target, {"fc1.weight": 0.01, "fc2.weight": 0.001})
+    assert same is not None and own is not None
+    assert own["header"] == same["header"] + 64 and own["weights"] > same["weights"] + 1000
+
+
+GOLDEN = {
+    "coded.parameters": "5fdce42a40",
+    "coded.segments": "04000000000000001c7e66e200000000",
+    "coded.words": "e8c3679637fb399f758646f001000000",
+}
+
+
+def test_the_format_stays_as_it_is(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Files of today are read tomorrow, whatever the version of the coder's library."""
+    network = source((3, 4, 5), (2, 3, 5))
+    places = np.arange(60)
+    content = Arrays(
+        {
+            "mask.fc0.weight": np.packbits(places * 7 % 11 < 3, bitorder="little"),
+            "mask.fc1.weight": np.packbits(places[:30] % 5 == places[:30] // 5 % 3, bitorder="little"),
+            "redraws.fc1.weight": np.array([[1, 2], [4, 1]]),
+        }
+    )
+    path = tmp_path_factory.mktemp("coded") / "file"
+    write_coded(path, "note", {}, network, 0, content)
+    with SealedFile(path, "note") as file:
+        found = {name: read_array(file, name).tobytes().hex() for name in sorted(file.tensors)}
+    assert found == GOLDEN
