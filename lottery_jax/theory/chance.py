@@ -56,7 +56,7 @@ def best_subsets(
     drawn, targets = kind.draw(count, trials, seed), kind.targets(count, trials, seed)
     if kind.padded:
         size = next(size for size in _SIZES if size >= count)
-        drawn = np.pad(drawn, ((0, 0), (0, size - count)))
+        drawn = np.pad(drawn, ((0, 0), (0, size - count), *[(0, 0)] * (drawn.ndim - 2)))
     return solve(Problem(drawn, targets, tolerance), solver or kind.solver())
 
 
@@ -97,15 +97,15 @@ def expected_within(count: int, tolerance: float, distribution: str | Candidates
     5.7
     """
     kind = candidates_named(distribution)
-    between, within = kind.spreads(count)
     z, tolerance = _targets(kind), kind.window(tolerance)
     chances = kind.missing(count)
-    if kind.padded:
-        sums = [
-            _near(kind.subsets(k), sum(kind.spreads(k)), z, tolerance).mean() if k else 0.0 for k in range(count + 1)
-        ]
-        return float(np.dot(chances, sums))
-    return kind.subsets(count) * float(_near(1, between + within, z, tolerance).mean()) ** kind.dimension
+    sums = [
+        kind.subsets(k) * float(_near(1, sum(kind.spreads(k)), z, tolerance).mean()) ** kind.dimension
+        if k and chance
+        else 0.0
+        for k, chance in enumerate(chances)
+    ]
+    return float(np.dot(chances, sums))
 
 
 def predicted_success(count: int, tolerance: float, distribution: str | Candidates = "scalar") -> float:
@@ -119,11 +119,9 @@ def predicted_success(count: int, tolerance: float, distribution: str | Candidat
     0.92
     """
     kind = candidates_named(distribution)
-    if kind.padded:
-        chances = kind.missing(count)
-        some = [_some(kind, k, tolerance) if k else 0.0 for k in range(count + 1)]
-        return float(np.dot(chances, some))
-    return _some(kind, count, tolerance)
+    chances = kind.missing(count)
+    some = [_some(kind, k, tolerance) if k and chance else 0.0 for k, chance in enumerate(chances)]
+    return float(np.dot(chances, some))
 
 
 def predicted_median(count: int, distribution: str | Candidates = "scalar") -> float:

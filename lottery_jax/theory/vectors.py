@@ -39,10 +39,6 @@ class VectorCandidates(SizedCandidates):
         return self.size
 
     @property
-    def padded(self) -> bool:
-        return False
-
-    @property
     def most(self) -> int:
         return 16
 
