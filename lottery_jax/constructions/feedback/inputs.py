@@ -61,7 +61,7 @@ def _rows(of: Operation, x: jax.Array) -> jax.Array:
     return y.reshape(-1, of.groups, each)
 
 
-def stacked(of: Operation, tensors: Mapping[str, Any], signs: int) -> np.ndarray:
+def weights_by_row(of: Operation, tensors: Mapping[str, Any], signs: int) -> np.ndarray:
     """The target weights of a leaf as the rows want them: [R, O], the bias last, float64."""
     weight = np.asarray(tensors["weight"], np.float64).reshape(of.outputs, -1).T
     parts = [weight] * signs
@@ -130,10 +130,10 @@ def _given(network: Network, path: str, tensors: Mapping[str, Any], images: jax.
     return seen[child_path(path, "input")]
 
 
-def counts_of(logits: np.ndarray) -> np.ndarray:
+def example_weights(logits: np.ndarray) -> np.ndarray:
     """What each example counts, [N], 1 in the mean: more where a network with these outputs [N, C] is unsure.
 
-    >>> counts_of(np.array([[0.0, 0.0], [90.0, 0.0]])).round(2).tolist()
+    >>> example_weights(np.array([[0.0, 0.0], [90.0, 0.0]])).round(2).tolist()
     [1.77, 0.23]
     """
     shares = np.exp(logits - logits.max(1, keepdims=True, initial=-np.inf), dtype=np.float64)

@@ -19,7 +19,7 @@ import numpy as np
 from lottery_jax.subset_sum.search.by_size import closest_of_sizes
 
 
-class Layer(NamedTuple):
+class LayerProblem(NamedTuple):
     """One layer's problem, R rows of P outputs in G groups of inputs; rows in the order in which they are settled.
 
     candidates: int32 [R, N, P], in steps of `step` [R]. wanted: T, float32 [R, P]. moments: H, float32 [G, R, R].
@@ -55,7 +55,7 @@ def factor_of(moments: np.ndarray) -> np.ndarray | None:
 
 
 @functools.partial(jax.jit, static_argnames=("largest", "sweeps"))
-def settled(layer: Layer, price: Any, *, largest: int, sweeps: int) -> Found:
+def settled(layer: LayerProblem, price: Any, *, largest: int, sweeps: int) -> Found:
     """The subsets of all weights, none larger than `largest`, at a price for each kept one."""
     groups = layer.moments.shape[0]
     rows, outputs = layer.wanted.shape

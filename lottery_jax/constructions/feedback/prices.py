@@ -8,10 +8,10 @@ _TRIALS = 14
 _NEAR = 0.995  # of the share is enough
 _AIM = 0.998
 
-Answer = TypeVar("Answer")
+Answered = TypeVar("Answered")
 
 
-def within_share(solve: Callable[[float], tuple[int, Answer]], share: int, price: float) -> tuple[int, Answer]:
+def within_share(solve: Callable[[float], tuple[int, Answered]], share: int, price: float) -> tuple[int, Answered]:
     """The answer that keeps most of at most `share` among those that are tried, and what it keeps.
 
     solve: from a price to how many are kept, fewer at higher prices, about as its inverse square root, and none at an
@@ -22,7 +22,7 @@ def within_share(solve: Callable[[float], tuple[int, Answer]], share: int, price
     """
     too_many: tuple[float, int] | None = None
     best: tuple[float, int] | None = None
-    found: tuple[int, Answer] | None = None
+    found: tuple[int, Answered] | None = None
     for trial in range(_TRIALS if share else 0):
         kept, answer = solve(price)
         if kept > share:
@@ -34,8 +34,8 @@ def within_share(solve: Callable[[float], tuple[int, Answer]], share: int, price
             if kept >= _NEAR * share or price == 0:
                 break
         if too_many is None or best is None:
-            # A wide step, so that the next one may lie on the other side.
-            price *= min(max((kept / (_AIM * share)) ** 2, 1e-4), 1e4) * (0.8 if best else 1.25)
+            # A wide step, so that the next one may lie on the other side, and ever wider ones.
+            price *= (min(max((kept / (_AIM * share)) ** 2, 1e-4), 1e4) * (0.8 if best else 1.25)) ** (1 + trial)
             price = 0.0 if price < 1e-30 else price
             continue
         # Between two prices kept counts are nearly a straight line in logarithms.

@@ -12,8 +12,8 @@ from lottery_jax.constructions.budget.budget import JobFronts
 from lottery_jax.constructions.budget.fronts import Fronts
 from lottery_jax.constructions.budget.importance import outputs_importance
 from lottery_jax.constructions.draw import candidates
-from lottery_jax.constructions.feedback.inputs import Moments, counts_of, moments_of, stacked
-from lottery_jax.constructions.feedback.layer import Found, Layer, factor_of, settled
+from lottery_jax.constructions.feedback.inputs import Moments, example_weights, moments_of, weights_by_row
+from lottery_jax.constructions.feedback.layer import Found, LayerProblem, factor_of, settled
 from lottery_jax.constructions.feedback.prices import within_share
 from lottery_jax.constructions.goal import Masks, Solved
 from lottery_jax.constructions.job import Chunk, Job
@@ -30,7 +30,7 @@ _SURE = 0.3  # of the mean importance, that every output has besides its own
 _SLOPES = 512  # examples that tell how much the outputs mind
 
 
-class Asked(Protocol):
+class Terms(Protocol):
     """What a goal says of how layers are settled; see `LossAware`."""
 
     @property
@@ -48,7 +48,7 @@ class Asked(Protocol):
 class Settling:
     """The layers of a job, those that are settled and those that are still the target's."""
 
-    def __init__(self, job: Job, asked: Asked) -> None:
+    def __init__(self, job: Job, asked: Terms) -> None:
         self.job, self.asked, self.worst = job, asked, 0.0
         self.target = job.target.arrays()
         own = job.target.network
@@ -62,7 +62,7 @@ class Settling:
         few = asked.images[:_SLOPES]
         importance = outputs_importance(job.target, few)
         self.importance = {path: each + _SURE * each.mean() for path, each in importance.items()}
-        self.counts = counts_of(outputs(forward(own, self.target), asked.images, batch_size=batch_size(own)))
+        self.counts = example_weights(outputs(forward(own, self.target), asked.images, batch_size=batch_size(own)))
         self.subsets: dict[str, list[np.ndarray]] = {}
 
     def shares(self, chunks: dict[int, Solved]) -> tuple[float, dict[str, int]]:
@@ -132,14 +132,14 @@ class Settling:
         found = self._moments(path, self.networks[0], self.tensors, signs)
         squares = self._damped(found.squares)
         own = {name: self.target[child_path(path, name)] for name in of.tensors()}
-        weights = stacked(of, own, signs)
+        weights = weights_by_row(of, own, signs)
         extra = (squares - found.squares).reshape(of.groups, *squares.shape[1:])
         split = weights.reshape(len(weights), of.groups, -1).swapaxes(0, 1)  # [G, R, O / G]
         wanted = np.linalg.solve(squares, found.wanted + extra @ split).swapaxes(0, 1).reshape(weights.shape)
         order = np.argsort(-np.diagonal(squares, axis1=1, axis2=2).sum(0), kind="stable")
         squares = squares[:, order][:, :, order]
         drawn, steps = self._candidates(path)
-        layer = Layer(
+        layer = LayerProblem(
             jnp.asarray(np.round(drawn / steps[:, None, None])[order].astype(np.int32)),
             jnp.asarray((steps * self._gains(path))[order], jnp.float32),
             jnp.asarray(wanted[order], jnp.float32),

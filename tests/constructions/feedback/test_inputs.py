@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lottery_jax.constructions.feedback.inputs import counts_of, moments_of, rows_of, stacked
+from lottery_jax.constructions.feedback.inputs import example_weights, moments_of, rows_of, weights_by_row
 from lottery_jax.networks.layers.conv import Conv
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.layers.rotation_conv import RotationConv
@@ -29,7 +29,7 @@ def test_an_operation_is_its_rows_times_its_weights(name: str, signs: int) -> No
     x = random.normal(size=(2, *given)).astype(np.float32)
     tensors = {own: random.normal(size=shape).astype(np.float32) for own, shape in of.tensors().items()}
     rows = np.asarray(rows_of(of, jnp.asarray(x), signs), np.float64)
-    weights = stacked(of, tensors, signs)
+    weights = weights_by_row(of, tensors, signs)
     split = weights.reshape(len(weights), of.groups, -1)
     made = np.einsum("ngr,rgo->ngo", rows, split).reshape(len(rows), -1)
     wanted = np.asarray(of.module(Weights(tensors))(jnp.asarray(x)))  # type: ignore[operator]
@@ -55,5 +55,5 @@ def test_moments_are_those_of_the_network_so_far_and_of_what_the_target_gives() 
 
 
 def test_examples_count_the_same_where_the_target_is_sure_of_all() -> None:
-    assert counts_of(np.array([[500.0, 0.0], [0.0, 500.0]])).tolist() == [1, 1]
-    assert counts_of(np.random.default_rng(0).normal(size=(9, 3))).mean() == pytest.approx(1)
+    assert example_weights(np.array([[500.0, 0.0], [0.0, 500.0]])).tolist() == [1, 1]
+    assert example_weights(np.random.default_rng(0).normal(size=(9, 3))).mean() == pytest.approx(1)

@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lottery_jax.constructions.feedback.layer import Layer, factor_of, settled
+from lottery_jax.constructions.feedback.layer import LayerProblem, factor_of, settled
 
 ROWS, COUNT, OUTPUTS = 6, 5, 8
 STEP = 2.0**-20
 
 
-def layer(seed: int, groups: int = 1, spread: float = 1.0) -> Layer:
+def layer(seed: int, groups: int = 1, spread: float = 1.0) -> LayerProblem:
     """Random candidates, and moments of inputs that go along with one another."""
     random = np.random.default_rng(seed)
     inputs = random.normal(size=(groups, 40, ROWS)) + 2 * random.normal(size=(groups, 40, 1))
@@ -22,17 +22,17 @@ def layer(seed: int, groups: int = 1, spread: float = 1.0) -> Layer:
     wanted = spread * random.uniform(-0.5, 0.5, (ROWS, OUTPUTS))
     importance = random.uniform(0.5, 2, OUTPUTS)
     given = np.full(ROWS, STEP), wanted, moments, factor, importance
-    return Layer(candidates, *(np.asarray(value, np.float32) for value in given))
+    return LayerProblem(candidates, *(np.asarray(value, np.float32) for value in given))
 
 
-def error(layer: Layer, made: np.ndarray) -> np.ndarray:
+def error(layer: LayerProblem, made: np.ndarray) -> np.ndarray:
     """(q - t)^T H (q - t) of each output, float64."""
     groups, own = layer.moments.shape[0], layer.wanted.shape[1] // layer.moments.shape[0]
     off = (np.asarray(made, np.float64) - layer.wanted).reshape(-1, groups, own)
     return np.einsum("rgo,grs,sgo->go", off, layer.moments.astype(np.float64), off).reshape(-1)
 
 
-def oracle(layer: Layer, price: float, largest: int) -> np.ndarray:
+def oracle(layer: LayerProblem, price: float, largest: int) -> np.ndarray:
     """Feedback row by row and output by output, all subsets tried, float64: what the subsets sum to."""
     groups, own = layer.moments.shape[0], layer.wanted.shape[1] // layer.moments.shape[0]
     wanted, made = layer.wanted.astype(np.float64), np.zeros((ROWS, OUTPUTS))

@@ -27,7 +27,7 @@ def images(target: Target, count: int = 40) -> np.ndarray:
 
 
 def found(target: Target, construction: Construction, goal: LossAware | Budget, **more: int) -> Ticket:
-    return run_in_memory(plan_job(target, construction, goal, seed=3, **more))
+    return run_in_memory(plan_job(target, construction, goal, seed=3, **more))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_copies_that_are_added_up_are_refused() -> None:
 @pytest.mark.slow
 def test_it_is_nearer_to_the_target_than_a_budget_of_single_weights() -> None:
     task = load_task("digits")
-    train, kept = task.dataset.train.images, 1500
+    train, kept = np.asarray(task.dataset.train.images), 1500
     fisher = fisher_importance(task.target, train, damping=1.0)
     goals = LossAware(kept, train), Budget(kept, importance=fisher, k_max=2)
     right = [accuracy(found(task.target, Pensia(16), goal).forward(), task.dataset.test) for goal in goals]
