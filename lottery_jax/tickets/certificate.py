@@ -36,11 +36,12 @@ class Certificate:
     that are never negative (of a model without a graph: None). own_target: True where nothing but the ticket's own
     target was there to compare with. description_bits: everything that was free, by part. bits_per_target_weight: the
     sum of these over the weights that the network stands for, the target itself not counted. rounding_bits: what the
-    target takes, rounded to a grid with the same largest residual (of each tensor, where the tolerance is relative). network_deviation: largest difference of the float32
-    network from its exact collapsed form on random inputs. network: what is approximated, in words: layers, shapes
-    [out, in, ...], inputs. trained: whether weights of it were trained, not drawn, so that it is no strong ticket and
-    proves nothing of a target. relative_tolerance: what is asked, where it counts in each tensor's largest |target
-    weight|; `tolerance` is then what it comes to for the largest of them.
+    target takes, rounded to a grid with the same largest residual (of each tensor, where the tolerance is relative).
+    network_deviation: largest difference of the float32 network from its exact collapsed form on random inputs.
+    network: what is approximated, in words: layers, shapes [out, in, ...], inputs. trained: whether weights of it were
+    trained, not drawn, so that it is no strong ticket and proves nothing of a target. relative_tolerance: what is
+    asked, where it counts in each tensor's largest |target weight|; `tolerance` is then what it comes to for the
+    largest of them.
     """
 
     outcome: Outcome

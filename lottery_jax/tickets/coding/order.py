@@ -12,7 +12,8 @@ from lottery_jax.networks.sources.drawn import Drawn
 
 WORD = 32  # bits of a mask that are a row where its own rows are none
 _PART = 1 << 20  # bits of a mask, or blocks, looked at at once
-_SEGMENT = 1 << 22  # of these in a segment
+SEGMENT = 1 << 22
+"""Bits and blocks in a segment, at most."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +49,7 @@ def segments(network: Network, redrawn: Collection[str]) -> list[list[Stretch]]:
         for part in _parts(name, network.drawn, redrawn):
             if part.count > room:
                 found.append([])
-                room = max(_SEGMENT, part.count)
+                room = max(SEGMENT, part.count)
             found[-1].append(part)
             room -= part.count
     return found

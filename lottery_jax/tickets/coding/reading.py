@@ -16,7 +16,7 @@ from lottery_jax.networks.network import NO_REDRAWS, Network
 from lottery_jax.storage.sealed import SealedFile
 from lottery_jax.storage.store import Store, read_array
 from lottery_jax.storage.tensor_file import FormatError, Tensor
-from lottery_jax.tickets.coding.order import Stretch, segments
+from lottery_jax.tickets.coding.order import SEGMENT, Stretch, segments
 from lottery_jax.tickets.coding.parameters import codes_from
 from lottery_jax.tickets.coding.places import Places
 from lottery_jax.tickets.coding.symbols import Reader
@@ -49,8 +49,10 @@ class CodedStore:
         self._again = {name: int(self._codes[name].redraws[1:].sum()) for name in redrawn}
         if sum(self._again.values()) > MOST_REDRAWS:
             raise FormatError(f"the coded masks have more than {MOST_REDRAWS:,} blocks that were drawn again")
-        self._segments = segments(network, redrawn)
         index = file.tensors[SEGMENTS].shape
+        if sum(drawn.size for drawn in network.drawn.values()) > index[0] * SEGMENT:  # before they are listed
+            raise FormatError(f"the coded masks are more than the {index[0]} segments of the file can hold")
+        self._segments = segments(network, redrawn)
         if index != (len(self._segments), 2):
             raise FormatError(f"the coded masks are {len(self._segments)} segments, and the file has {index[0]}")
         self._index = read_array(file, SEGMENTS)
