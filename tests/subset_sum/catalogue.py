@@ -59,6 +59,6 @@ SOLVERS = {
         Entry(Greedy(), exact=False),
         Entry(Differencing(), exact=False),
         Entry(NearestCandidate(), exact=False),
-        Entry(Randomized(left=4, restarts=3), exact=False),
+        Entry(Randomized(left=4), exact=False),
     )
 }

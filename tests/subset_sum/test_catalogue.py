@@ -30,7 +30,7 @@ def test_residuals_are_true_and_none_is_better_than_the_best(name, count):
         assert (found <= best + slack).all()
     np.testing.assert_allclose(np.abs(solution.residuals), found, rtol=1e-5, atol=2e-6)
     np.testing.assert_array_equal(solution.within, found <= 0.03)
-    proves = entry.exact or name == "Smallest"
+    proves = entry.exact or name in ("Smallest", "FirstFeasible")
     assert set(np.unique(solution.status)) <= {Status.WITHIN, Status.INFEASIBLE if proves else Status.NOT_FOUND}
     np.testing.assert_array_equal(solution.sizes, np.abs(solution.coefficients).sum(1))
     if entry.size is None:
@@ -40,7 +40,8 @@ def test_residuals_are_true_and_none_is_better_than_the_best(name, count):
 values = st.integers(-(2**12), 2**12).map(lambda v: v / 2**12)
 
 
-@every_solver
+# What is the first depends on the order, which is the point of it.
+@pytest.mark.parametrize("name", [name for name in SOLVERS if name != "FirstFeasible"])
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(values, min_size=COUNT, max_size=COUNT), values, st.randoms(use_true_random=False))
 def test_permuting_and_negating_keep_the_residual(name, row, target, random):
