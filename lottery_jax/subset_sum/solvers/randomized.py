@@ -31,8 +31,8 @@ class Randomized(SinglePass[Solution]):
     the end of the grid.
     About 8 N**2 + 12 N vector operations and a `MeetInTheMiddle` of `left` for each restart. On CPU, with Numba
     installed, `kernels.differencing_cpu` keeps the numbers in a heap, N log2 N steps: the same answers, sooner.
-    One random choice of positions serves all problems of a call, so a problem's answer does not depend on its neighbours. `solve`
-    needs a key. Karmarkar and Karp 1982; differencing with a search behind it: Korf 1998.
+    One random choice of positions serves all problems of a call, so a problem's answer does not depend on its
+    neighbours. `solve` needs a key. Karmarkar and Karp 1982; differencing with a search behind it: Korf 1998.
 
     >>> import jax, numpy as np
     >>> from lottery_jax.subset_sum import Problem, solve
