@@ -135,6 +135,17 @@ class Sampler:
         return f"+-{self.scale:.6g}" if self.kind == "signed_constant" else f"N(0, {self.scale:.6g}^2)"
 
     @property
+    def largest(self) -> float:
+        """No weight is larger, of either sign.
+
+        >>> Sampler.uniform(-1, 0.5).largest, Sampler.normal(2).largest
+        (1.0, 9.0)
+        """
+        if self.kind in ("normal", "signed_constant"):
+            return self.scale * (4.5 if self.kind == "normal" else 1.0)
+        return max(abs(self.low), abs(self.high))
+
+    @property
     def standard_deviation(self) -> float:
         if self.density < 1:
             return dataclasses.replace(self, density=1.0).standard_deviation * math.sqrt(self.density)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lottery_jax.comparison.methods import all_methods
+from lottery_jax.comparison.registry import all_methods
 from lottery_jax.constructions.budget.importance import IMPORTANCES
 from lottery_jax.constructions.promise import OBJECTIVES
 from lottery_jax.constructions.registry import CONSTRUCTIONS
@@ -24,10 +24,22 @@ ROWS = {
 
 
 def test_every_registered_method_has_a_row() -> None:
-    alone = {label for label in all_methods() if label in ("dense", "random", "edge-popup-from-pensia")}
-    assert len(alone) == 3
-    registered = {*CONSTRUCTIONS, *OBJECTIVES, *IMPORTANCES, *LEARNERS, *SOURCES, *TRAINED, *alone}
-    assert set(ROWS) == registered | {"--kept", "--density", "--locked", "--fold-layers"}
+    alone = {
+        label for label in all_methods() if label in ("dense", "random", "edge-popup-from-pensia", "target-pruned")
+    }
+    assert len(alone) == 4
+    registered = {
+        "budget",
+        "loss-aware",
+        *CONSTRUCTIONS,
+        *OBJECTIVES,
+        *IMPORTANCES,
+        *LEARNERS,
+        *SOURCES,
+        *TRAINED,
+        *alone,
+    }
+    assert set(ROWS) == registered | {"--kept", "--prune-target", "--density", "--locked", "--fold-layers"}
     assert all(all(row) for row in ROWS.values())
     assert "\n\n| `" not in PAGE, "a row without its table"
     assert PAGE.count("| " + " | ".join(HEADING) + " |") == PAGE.count("\n| name |")

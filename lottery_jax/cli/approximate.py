@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
+
 from lottery_jax.cli import interrupt
 from lottery_jax.cli.bars import Shown, bars
 from lottery_jax.cli.extended import construction_of, transforms_of
@@ -18,6 +20,8 @@ from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.budget.budget import Budget
 from lottery_jax.constructions.budget.importance import IMPORTANCES, fisher_importance
 from lottery_jax.constructions.chunks import Folder
+from lottery_jax.constructions.feedback.inputs import enough
+from lottery_jax.constructions.feedback.loss_aware import LossAware
 from lottery_jax.constructions.for_output import for_output
 from lottery_jax.constructions.goal import Goal
 from lottery_jax.constructions.job import Job, plan_job
@@ -33,6 +37,7 @@ from lottery_jax.storage.files import check_writable
 from lottery_jax.tasks import Task, load_model, load_task
 from lottery_jax.threefry import seed_words
 from lottery_jax.tickets.certificate import certify
+from lottery_jax.trained.gradual import Gradual, sparse_target
 
 
 def run_approximate(command: Approximate, results: TextIO) -> int:
@@ -42,6 +47,13 @@ def run_approximate(command: Approximate, results: TextIO) -> int:
     with bars(quiet=command.quiet) as shown, interrupt.keeping(_kept(command.out)):
         target, task, skipped = _target(command, shown.part("reading the target"))
         notes: dict[str, Any] = {}
+        if command.prune_target is not None and task is not None:
+            # The same: it is the sparse network that a ticket is promised for.
+            how = Gradual(command.prune_epochs)
+            notes["sparse_target"] = {"kept": command.prune_target, "epochs": how.epochs, "of_sha256": target.digest}
+            pruning = shown.part("pruning the target")
+            target = sparse_target(target, task.dataset, command.prune_target, how, progress=pruning)
+            task = dataclasses.replace(task, target=target)
         if command.quantise_target is not None:
             # What is approximated, verified and run beside the ticket from now on is the rounded target.
             notes["quantised_target"] = {"bits": command.quantise_target, "of_target_sha256": target.digest}
@@ -127,6 +139,21 @@ def _check(command: Approximate) -> tuple[Construction, float | None]:
         raise InputError("--box says for which inputs --output-tolerance is; give that too")
     if command.output_tolerance is not None and (command.kept is not None or command.model is not None):
         raise InputError("--output-tolerance is for a network, within a tolerance; leave it, or --kept or --model out")
+    if command.loss_aware:
+        if command.kept is None:
+            raise InputError("--loss-aware spends a budget; give the number of weights with --kept")
+        if command.importance != "uniform":
+            raise InputError("--loss-aware says itself what an error counts; leave --importance out")
+        if command.shared:
+            raise InputError("--loss-aware settles one layer after the other, on one host; leave the cluster out")
+    elif command.examples is not None or command.damping != 0.01:
+        raise InputError("--examples and --damping are for --loss-aware; give that, or leave them out")
+    if command.examples is not None and command.examples < 1:
+        raise InputError(f"--examples {command.examples} is no data to be aware of; give 1 or more")
+    if command.prune_target is not None:
+        Gradual(command.prune_epochs)
+        if command.prune_target < 1:
+            raise InputError(f"--prune-target {command.prune_target} leaves nothing; give 1 or more")
     if command.lossless:
         if command.kept is not None or command.output_tolerance is not None:
             raise InputError("--lossless says how near every weight is; leave --kept and --output-tolerance out")
@@ -142,8 +169,13 @@ def _check(command: Approximate) -> tuple[Construction, float | None]:
                 raise InputError(f"{option} {str(given)!r} is for a network with a test set; leave it or --model out")
         if command.data != "digits" or command.architecture is not None:
             raise InputError("--data and --architecture do not go with a model's file; leave them or --model out")
-        if command.importance != "uniform":
-            raise InputError("--importance is for a network with data; leave it or --model out")
+        for option, asked in (
+            ("--importance", command.importance != "uniform"),
+            ("--loss-aware", command.loss_aware),
+            ("--prune-target", command.prune_target is not None),
+        ):
+            if asked:
+                raise InputError(f"{option} is for a network with data; leave it or --model out")
     elif command.pattern is not None:
         raise InputError(f"--pattern {command.pattern!r} chooses tensors of a --model; name the model's file too")
     if command.out.is_dir():
@@ -162,6 +194,12 @@ def _goal(
 ) -> Goal:
     if command.kept is None:
         return Promise(command.tolerance, command.objective)
+    if command.loss_aware:
+        no_data = np.zeros((1, 1), np.float32)
+        images = no_data if task is None else np.asarray(task.dataset.train.images)
+        if target is not None:
+            images = images[: command.examples or enough(target.network)]
+        return LossAware(command.kept, images, command.damping)
     importance = None
     if damping is not None and target is not None and task is not None:
         importance = fisher_importance(construction.prepared(target), task.dataset.train.images, damping=damping)

@@ -7,7 +7,8 @@ from typing import Any
 
 from lottery_jax.cli.options import OWN, changed, made, own_class, with_options
 from lottery_jax.cli.settings import Approximate, Compare, TaskOptions
-from lottery_jax.comparison.methods import Method, all_learners, all_methods, as_method
+from lottery_jax.comparison.methods import Method
+from lottery_jax.comparison.registry import all_learners, all_methods, as_method
 from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.registry import CONSTRUCTIONS, construction_named
 from lottery_jax.errors import InputError, suggest

@@ -53,8 +53,8 @@ class Compare(TaskOptions):
     hard-concrete; each with -gadget, -wide or -plain; edge-popup-from-pensia; biprop, signed-supermask,
     multi-bit-supermask, evolution); a trained ticket (magnitude, iterative-magnitude, magnitude-reinit, snip, grasp,
     synflow, random-at-start, smart-ratio, pruning-from-scratch, and magnitude-supermask, whose weights stay random);
-    random; or a class of your own, FILE.py:CLASS. If left out: dense, pensia, pensia-smallest, edge-popup-gadget,
-    edge-popup-wide and random."""
+    random; target-pruned; or a class of your own, FILE.py:CLASS. If left out: dense, pensia, pensia-smallest,
+    pensia-loss-aware, edge-popup-gadget, edge-popup-wide and random."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of the random sources."""
     keeps: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 0.5)
@@ -97,6 +97,18 @@ class Approximate(TaskOptions):
     importance: str = "uniform"
     """With --kept, what an error in each weight counts: uniform (1), fisher (the target's Fisher information, for large
     budgets) or fisher-damped (that plus its mean)."""
+    loss_aware: bool = False
+    """With --kept: what a weight misses is made up for by others of its output (error feedback), so that far fewer
+    weights are enough."""
+    examples: int | None = None
+    """Training examples that --loss-aware looks at; if left out, as many as two million places of a layer take."""
+    damping: float = 0.01
+    """With --loss-aware: how many times the mean square of a layer's inputs is added to each."""
+    prune_target: int | None = None
+    """Train the target on until so few of its weights are not zero, and approximate that (gradual magnitude pruning):
+    zeros take no random weights."""
+    prune_epochs: int = 20
+    """Epochs of --prune-target."""
     lossless: bool = False
     """Every weight within half the last float32 bit of the largest in its tensor, 2**-25 of it, in place of the
     tolerance, with as many candidates as that takes (32; shared 48) if none are given; scalar and scalar-shared can."""

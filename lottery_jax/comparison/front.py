@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lottery_jax.comparison.comparing import Comparison, Protocol
-from lottery_jax.comparison.methods import Method, all_methods, as_method
+from lottery_jax.comparison.methods import Method
 from lottery_jax.comparison.records import Record
+from lottery_jax.comparison.registry import all_methods, as_method
 from lottery_jax.constructions.base import Construction
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.learned.base import Learner

@@ -1,9 +1,9 @@
-"""The methods of a comparison: each turns a task and a seed into tickets. They are derived from the registries."""
+"""The methods of a comparison: each turns a task and a seed into tickets."""
 
 import abc
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,25 +15,18 @@ from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.job import plan_job
 from lottery_jax.constructions.pensia import Pensia
 from lottery_jax.constructions.promise import OBJECTIVES, Promise
-from lottery_jax.constructions.registry import CONSTRUCTIONS
 from lottery_jax.constructions.run import run_in_memory
 from lottery_jax.data import Dataset
-from lottery_jax.errors import InputError
 from lottery_jax.learned.base import Learner
 from lottery_jax.learned.decided import decided_weights
 from lottery_jax.learned.edge_popup import EdgePopup
-from lottery_jax.learned.registry import LEARNERS, SOURCES
+from lottery_jax.learned.registry import SOURCES
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.target import Target
 from lottery_jax.networks.transforms import Transform, transformed
 from lottery_jax.progress import Progress, log
 from lottery_jax.tickets.ticket import Ticket, make_ticket
 from lottery_jax.trained.registry import TRAINED
-
-
-def all_learners() -> dict[str, type[Learner]]:
-    """Every learner by name: of masks of random weights, and of tickets whose weights are trained."""
-    return {**LEARNERS, **TRAINED}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -91,7 +84,7 @@ class Method(abc.ABC):
     @property
     def about(self) -> str:
         """What it does, in a sentence or two, for a reader of the report."""
-        return _first_words(type(self))
+        return first_words(type(self))
 
     def check(self, candidates: int, tolerance: float) -> None:
         """Refuse settings that the method cannot work with; raises `InputError`."""
@@ -130,7 +123,7 @@ class Constructed(Method):
 
     @property
     def about(self) -> str:
-        words = _first_words(type(self.construction))
+        words = first_words(type(self.construction))
         return f"{words} {OBJECTIVES[self.objective]}" if len(self.construction.objectives) > 1 else words
 
     def check(self, candidates: int, tolerance: float) -> None:
@@ -169,7 +162,7 @@ class Learned(Method):
 
     @property
     def about(self) -> str:
-        words = _first_words(type(self.learner))
+        words = first_words(type(self.learner))
         return words if self._one_source else f"{words} On {SOURCES[self.source].__doc__}"
 
     @property
@@ -266,45 +259,6 @@ class Shuffled(Method):
         ]
 
 
-def all_methods(
-    constructions: Mapping[str, Construction] | None = None, learners: Mapping[str, Learner] | None = None
-) -> dict[str, Method]:
-    """Every method by its label, in the order of a report: the target, constructions, learned masks, chance.
-
-    The arguments replace constructions and learners of the registries by ones with other options, by name.
-
-    >>> list(all_methods())[:3]
-    ['dense', 'pensia', 'pensia-smallest']
-    """
-    made = {name: (constructions or {}).get(name) or kind() for name, kind in CONSTRUCTIONS.items()}
-    taught = {name: (learners or {}).get(name) or kind() for name, kind in all_learners().items()}
-    methods: list[Method] = [Itself()]
-    methods += [Constructed(construction, asked) for construction in made.values() for asked in construction.objectives]
-    methods += [Learned(learner, source) for learner in taught.values() for source in learner.sources or SOURCES]
-    popup = taught[EdgePopup.name]
-    methods += [Started(popup)] if isinstance(popup, EdgePopup) else []
-    return {method.label: method for method in [*methods, Shuffled()]}
-
-
-def as_method(own: Any, options: Mapping[str, Any] | None = None) -> Method:
-    """A method of the user's own: a `Method`, a `Construction` or a `Learner` (on the wide source), or its class.
-
-    options: what a class is made with. Raises `InputError` for anything else.
-    """
-    if not (issubclass(own, _OWN) if isinstance(own, type) else isinstance(own, _OWN)):
-        raise InputError(f"{own!r} is no Method, Construction or Learner; derive it from one of them")
-    if inspect.isabstract(own):
-        missing = ", ".join(sorted(own.__abstractmethods__))
-        raise InputError(f"{own.__name__} does not say how to {missing}; write what its parent leaves open")
-    made = own(**(options or {})) if isinstance(own, type) else own
-    if isinstance(made, Construction):
-        return Constructed(made)
-    return Learned(made, (made.sources or ("wide",))[0]) if isinstance(made, Learner) else made
-
-
-def _first_words(kind: type) -> str:
+def first_words(kind: type) -> str:
     """The first paragraph of a class's docstring, on one line."""
     return " ".join((inspect.getdoc(kind) or kind.__name__).partition("\n\n")[0].split())
-
-
-_OWN = (Method, Construction, Learner)

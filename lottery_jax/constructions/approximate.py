@@ -8,6 +8,7 @@ import numpy as np
 
 from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.budget.budget import Budget
+from lottery_jax.constructions.feedback.loss_aware import LossAware
 from lottery_jax.constructions.goal import Goal
 from lottery_jax.constructions.job import plan_job
 from lottery_jax.constructions.lossless import made_lossless
@@ -31,6 +32,7 @@ def approximate(
     tolerance: float = 0.01,
     kept: int | None = None,
     importance: Mapping[str, np.ndarray] | None = None,
+    images: np.ndarray | None = None,
     max_redraws: int = 20,
     lossless: bool = False,
     transforms: Sequence[Transform] = (),
@@ -43,8 +45,9 @@ def approximate(
     construction: its name or itself, with its options. candidates: n per weight, 21 if left out. objective:
     `least-error` or `smallest` (fewest kept) within `tolerance`, the largest |error| of a weight; weights that fail
     after `max_redraws` new draws stay, and `verify` counts them. kept: a budget of kept weights in place of both, with
-    `importance` of the target's weights by tensor. lossless: every weight within half the last float32 bit of the
-    largest in its tensor, 2**-25 of it, in place of `tolerance`; scalar and scalar-shared can, with 32 and 48
+    `importance` of the target's weights by tensor, or loss-aware for `images` [N, *given] of the training data: what a
+    weight misses is then made up for by others of its output. lossless: every weight within half the last float32 bit
+    of the largest in its tensor, 2**-25 of it, in place of `tolerance`; scalar and scalar-shared can, with 32 and 48
     candidates if left out. transforms: of the random source, such as `PrePrune(0.5)` and `FoldLayers()` of
     `lottery_jax.networks.transforms`. Batch normalisations are folded first. Whether sign branches are built depends on
     what the target's network says of its inputs. Raises `InputError` for what is no `Target`: `mlp_target`,
@@ -71,13 +74,18 @@ def approximate(
         found = kind() if candidates is None else kind(candidates=candidates)
     elif candidates is not None:
         raise InputError(f"candidates {candidates} are given beside {found}; say them there")
-    if kept is None and importance is not None:
-        raise InputError("importances decide how a budget is spent; give kept too, or leave them out")
-    goal: Goal = Promise(tolerance, objective, max_redraws) if kept is None else Budget(kept, importance=importance)
+    if kept is None and not (importance is None and images is None):
+        raise InputError("importances and images decide how a budget is spent; give kept too, or leave them out")
+    if importance is not None and images is not None:
+        raise InputError("a loss-aware ticket says itself what an error counts; leave the importances or images out")
+    promise = Promise(tolerance, objective, max_redraws)
+    goal: Goal = promise
+    if kept is not None:
+        goal = Budget(kept, importance=importance) if images is None else LossAware(kept, np.asarray(images))
     if lossless:
         if kept is not None:
             raise InputError(f"a lossless ticket keeps as many weights as it takes, not {kept}; leave one of them out")
-        found, goal = made_lossless(target, found, goal)
+        found, goal = made_lossless(target, found, promise)
     job = plan_job(target, found, goal, seed=seed, transforms=transforms)
     if out is None:
         return run_in_memory(job, progress=progress)

@@ -71,6 +71,8 @@ class Construction(abc.ABC):
     """What may be asked of its subsets; a theorem that says which one is taken has the first alone."""
     exact: ClassVar[bool] = False
     """Whether weights are met exactly: a promise is then of tolerance 0."""
+    layers_once: ClassVar[bool] = True
+    """Whether each layer stands once, and not in copies that are added up."""
     direct: ClassVar[bool] = False
     """Whether candidates are random weights as they are, and targets too: float32 that nothing has rounded."""
 

@@ -46,6 +46,7 @@ class Burkholz(Pensia):
     """
 
     name: ClassVar[str] = "burkholz"
+    layers_once: ClassVar[bool] = False
 
     def source(self, target: Target) -> Network:
         network = target.network

@@ -4,6 +4,7 @@ Every weight has n random copies. It takes any tensor, also of a model whose gra
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
@@ -17,9 +18,11 @@ from lottery_jax.networks.sources.copies import Copies
 from lottery_jax.networks.sources.drawn import Drawn
 from lottery_jax.networks.target import Target
 from lottery_jax.sampler import Sampler
+from lottery_jax.storage.store import read_float64
 
-RANGES = ("tensor", "model", "quarter")
+RANGES = ("tensor", "model", "quarter", "matched")
 _LOSSLESS = {False: 32, True: 48}  # shared candidates cannot be drawn again for one weight: all must be met
+_SLICE = 1 << 20
 _LEAST_BOUND = 2.0**-63  # of the candidates, so that no step of their grid falls below the normal float32
 
 
@@ -31,14 +34,19 @@ class Scalar(Construction):
     direct: ClassVar[bool] = True
     shared: ClassVar[bool] = False
 
-    range: Literal["tensor", "model", "quarter"] = "tensor"
+    range: Literal["tensor", "model", "quarter", "matched"] = "tensor"
     """Copies are uniform: on [-m, m] with the largest |weight| m of their tensor, or (model) on [min w, max w] over all
-    weights, as published, or (quarter) on [-m / 4, m / 4], whose finer grid lossless tickets need."""
+    weights, as published, or (quarter) on [-m / 4, m / 4], whose finer grid lossless tickets need; or (matched) they
+    are normal, one distribution for all tensors, as wide as the spread says."""
+    spread: float = 2.0
+    """Deviation of matched copies, in root mean squares of all the target's weights."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.range not in RANGES:
             raise InputError(f"range {self.range!r} is unknown; {suggest(self.range, RANGES)}")
+        if not (math.isfinite(self.spread) and self.spread > 0):
+            raise InputError(f"the spread is {self.spread!r}; it must be positive and finite, for example 2")
 
     def lossless(self, candidates: int | None) -> "Scalar":
         # A step of the grid on [-m, m] is up to twice 2**-24 m, and half of it more than a lossless residual may be.
@@ -54,6 +62,9 @@ class Scalar(Construction):
             low, high = min(scan.low for scan in scans), max(scan.high for scan in scans)
             if low < high:
                 return Sampler.uniform(low, high)
+        if self.range == "matched":
+            scale = self.spread * _root_mean_square(target)
+            return Sampler.normal(max(scale, _LEAST_BOUND) if scale > 0 else 1.0)
         largest = target.scan(name).largest / (4 if self.range == "quarter" else 1)
         bound = max(largest, _LEAST_BOUND) if largest > 0 else 1.0
         return Sampler.uniform(-bound, bound)
@@ -66,11 +77,22 @@ class Scalar(Construction):
                 child_path(path, name),
                 tensor,
                 self.candidates,
-                bound=max(abs(tensor.sampler.low), abs(tensor.sampler.high)),
+                bound=tensor.sampler.largest,
             )
             for name, tensor in drawn.items()
         ]
         return plans, {}
+
+
+def _root_mean_square(target: Target) -> float:
+    """Of all the target's weights, read slice by slice."""
+    squares, weights = 0.0, 0
+    for name in target.network.approximated:
+        size = target.tensors.tensors[name].size
+        for start in range(0, size, _SLICE):
+            part = read_float64(target.tensors, name, start, min(_SLICE, size - start))
+            squares, weights = squares + float(part @ part), weights + len(part)
+    return math.sqrt(squares / weights)
 
 
 @dataclasses.dataclass(frozen=True)

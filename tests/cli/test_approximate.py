@@ -159,6 +159,25 @@ def test_many_candidates_are_said_to_take_long(
     assert re.search(r"25 candidates for each of 10 weights: the search takes about 1 min", capsys.readouterr().err)
 
 
+def test_a_sparse_target_s_loss_aware_ticket_is_one_command(
+    target: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("--target", target, "--candidates", 8, "--construction", "scalar", "--kept", 60, "--loss-aware")
+    asked += ("--examples", 50, "--prune-target", 80, "--prune-epochs", 1, "--out", tmp_path / "t")
+    found = answer(capsys, "approximate", *asked)
+    ticket = load_ticket(tmp_path / "t")
+    assert (found["outcome"], found["method"], found["kept_budget"]) == ("holds", "scalar-loss-aware", 60)
+    assert 50 < found["kept_weights"] <= 60
+    weights = [ticket.target.array(name) for name in ticket.network.approximated]  # type: ignore[union-attr]
+    assert sum(np.count_nonzero(value) for value in weights) == 80
+    settings = ticket.header.settings
+    assert settings["sparse_target"]["kept"] == 80 and settings["examples"] == 50
+    content = (tmp_path / "t").read_bytes()
+    (tmp_path / "t").unlink()
+    assert answer(capsys, "approximate", *asked)["kept_weights"] == found["kept_weights"]
+    assert (tmp_path / "t").read_bytes() == content
+
+
 def test_a_promise_that_is_not_kept_is_exit_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = matrices(tmp_path / "model.safetensors", w=(4, 18))
     asked = ("--model", model, "--candidates", 8, "--tolerance", 1e-7, "--out", tmp_path / "ticket")
@@ -241,6 +260,15 @@ def test_what_a_killed_process_finished_is_found(tmp_path: Path, capsys: pytest.
         ("--tolerance nan", "nan"),
         ("--candidates -1", "-1"),
         ("--architecture lenet-5", "did you mean 'lenet5'?"),
+        ("--loss-aware", "--loss-aware spends a budget; give the number of weights with --kept"),
+        ("--loss-aware --kept 0", "a loss-aware ticket of 0 weights computes nothing"),
+        ("--loss-aware --kept 9 --importance fisher", "says itself what an error counts"),
+        ("--loss-aware --kept 9 --examples 0", "no data to be aware of"),
+        ("--loss-aware --kept 9 --damping -1", "damping must be a number from 0 up, not -1"),
+        ("--loss-aware --kept 9 --construction burkholz", "copies that are added up"),
+        ("--kept 9 --examples 50", "--examples and --damping are for --loss-aware"),
+        ("--prune-target 0", "--prune-target 0 leaves nothing"),
+        ("--prune-target 9 --prune-epochs 0", "epochs from 1 up, not 0"),
         ("--width 0", "width 0.0 must be a positive number"),
         ("--kept -1", "-1"),
         ("--kept 5 --objective smallest", "--objective smallest"),

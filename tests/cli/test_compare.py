@@ -7,7 +7,7 @@ import pytest
 
 from lottery_jax.cli.extended import methods_of
 from lottery_jax.cli.main import parse
-from lottery_jax.comparison.methods import all_methods
+from lottery_jax.comparison.registry import all_methods
 from lottery_jax.constructions.registry import CONSTRUCTIONS
 from lottery_jax.learned.registry import LEARNERS, SOURCES
 from lottery_jax.storage.lock import locked
@@ -167,7 +167,8 @@ def test_without_names_the_usual_methods_are_compared() -> None:
     methods, known, options = methods_of(parse(["compare"]))  # type: ignore[arg-type]
     usual = [label for label, method in all_methods().items() if method.usual]
     assert [method.label for method in methods] == usual and set(usual) < set(known) and options == {}
-    assert {"dense", "pensia", "pensia-smallest", "edge-popup-gadget", "edge-popup-wide", "random"} == set(usual)
+    constructed = {"pensia", "pensia-smallest", "pensia-loss-aware"}
+    assert {"dense", *constructed, "edge-popup-gadget", "edge-popup-wide", "random"} == set(usual)
 
 
 def test_help_names_every_method_and_its_options(

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from lottery_jax.comparison.front import compare
-from lottery_jax.comparison.methods import Bench, Constructed, Learned, Method, all_methods, as_method
+from lottery_jax.comparison.methods import Bench, Constructed, Learned, Method
+from lottery_jax.comparison.registry import all_methods, as_method
 from lottery_jax.constructions.pensia import Pensia
 from lottery_jax.constructions.registry import CONSTRUCTIONS
 from lottery_jax.constructions.scalar import Scalar
@@ -43,7 +44,14 @@ def test_they_are_derived_from_the_registries(monkeypatch: pytest.MonkeyPatch) -
             for name, learner in LEARNERS.items()
             for source in learner.sources or SOURCES
         }
-        return {"dense", "random", "edge-popup-from-pensia", *constructed, *learned, *TRAINED}
+        budgeted = {
+            f"{name}-{how}"
+            for name, kind in CONSTRUCTIONS.items()
+            if len(kind.objectives) > 1 and not kind.exact and kind.layers_once
+            for how in ("budget", "loss-aware")
+        }
+        alone = {"dense", "random", "edge-popup-from-pensia", "target-pruned"}
+        return alone | budgeted | constructed | learned | set(TRAINED)
 
     found = all_methods()
     assert set(found) == wanted() and all(method.label == label for label, method in found.items())
@@ -63,7 +71,15 @@ def test_methods_come_after_those_they_build_on() -> None:
         assert method.after is None or order.index(method.after) < place
 
 
-SOME = {"scalar", "scalar-smallest", "edge-popup-from-pensia", "magnitude", "magnitude-supermask"}
+SOME = {
+    "scalar-loss-aware",
+    "target-pruned",
+    "scalar",
+    "scalar-smallest",
+    "edge-popup-from-pensia",
+    "magnitude",
+    "magnitude-supermask",
+}
 """Methods that have no others like them; all of them are run by the slow tests."""
 
 
@@ -78,9 +94,10 @@ def test_every_method_that_is_not_usual_runs(which: str, tmp_path: Path) -> None
     records = {record.method: record for record in compare(tiny.task(), labels, out=tmp_path, **SETTINGS)}
     assert list(records) == labels
     for label, record in records.items():
-        constructed = label.removesuffix("-smallest").removesuffix("-first") in CONSTRUCTIONS
+        suffixes = "-smallest", "-first", "-budget", "-loss-aware"
+        constructed = label in {name + suffix for name in CONSTRUCTIONS for suffix in ("", *suffixes)}
         assert record.outcome == ("holds" if constructed else "promises nothing")
-        assert record.trained == (label in TRAINED and label != "magnitude-supermask")
+        assert record.trained == (label == "target-pruned" or (label in TRAINED and label != "magnitude-supermask"))
         assert record.evaluated == f"the {'trained' if record.trained else 'random'} network on all 40 images"
     assert records["scalar-smallest"].kept_weights < records["scalar"].kept_weights
 

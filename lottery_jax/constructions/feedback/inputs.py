@@ -20,6 +20,7 @@ from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Operation, Weights, child_path
 
 _MOST_NUMBERS = 1 << 24  # of the rows of a batch
+_ROWS, _FEW = 1 << 21, 1000
 _FLOOR = 0.3  # of the mean weight, for examples that the target is sure about
 
 
@@ -32,6 +33,23 @@ class Moments:
 
     squares: np.ndarray
     wanted: np.ndarray
+
+
+def enough(network: Network) -> int:
+    """Examples that tell a layer's moments: as many as make two million rows where it has most places, 1000 at least.
+
+    >>> from lottery_jax.networks.zoo.mlp import mlp
+    >>> from lottery_jax.networks.node import Spec
+    >>> enough(mlp((4, 3, 2), Spec((4,))))
+    2097152
+    """
+    given = {path: network.given_to(path) for path in network.affine}
+    places = [
+        int(np.prod(leaf.output(spec).shape[:-1]))
+        for path, leaf in network.affine.items()
+        if (spec := given[path]) is not None
+    ]
+    return max(_ROWS // max(places, default=1), _FEW)
 
 
 def rows_of(of: Operation, x: jax.Array, signs: int) -> jax.Array:

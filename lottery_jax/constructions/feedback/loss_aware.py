@@ -25,7 +25,6 @@ from lottery_jax.constructions.goal import Goal, Settled, Solved
 from lottery_jax.constructions.job import Chunk, Job
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import Operation
 from lottery_jax.progress import log
 
 
@@ -66,6 +65,11 @@ class LossAware(Goal):
 
     def check(self, construction: Construction) -> None:
         self._budget.check(construction)
+        if not construction.layers_once:
+            raise InputError(
+                f"{construction.name} makes layers of copies that are added up; error feedback is for layers that stand"
+                " once, as those of pensia and scalar"
+            )
         if self.kept < 1:
             raise InputError(f"a loss-aware ticket of {self.kept} weights computes nothing; keep at least 1")
         if not (math.isfinite(self.damping) and self.damping >= 0):
@@ -80,12 +84,6 @@ class LossAware(Goal):
             raise InputError(
                 "a loss-aware ticket needs a network that can be run; of a model's tensors nothing is known"
             )
-        for path, source in network.sources.items():
-            if not isinstance(source.of, Operation) or source.rows_each > 1:
-                raise InputError(
-                    f"{construction.name} makes {path!r} of copies that are added up; error feedback is for layers that"
-                    " stand once, as those of pensia and scalar"
-                )
         shape, given = self.images.shape, network.given.shape
         if len(self.images) == 0 or shape[1:] != given:
             raise InputError(

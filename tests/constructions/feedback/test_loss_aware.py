@@ -55,7 +55,7 @@ def test_every_ticket_holds_and_keeps_its_budget(name: str, words: str) -> None:
 
 def test_copies_that_are_added_up_are_refused() -> None:
     target = TARGETS["mlp, inputs never negative"]()
-    with pytest.raises(InputError, match="burkholz makes 'fc1' of copies that are added up"):
+    with pytest.raises(InputError, match="burkholz makes layers of copies that are added up"):
         found(target, COVERED["burkholz"].construction, LossAware(50, images(target)))
 
 

@@ -1,0 +1,60 @@
+"""Every method by its label: they are derived from the registries of constructions and learners."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from lottery_jax.comparison.budgeted import Budgeted, Cut, ErrorFeedback, budgets
+from lottery_jax.comparison.methods import Constructed, Itself, Learned, Method, Shuffled, Started
+from lottery_jax.constructions.base import Construction
+from lottery_jax.constructions.registry import CONSTRUCTIONS
+from lottery_jax.errors import InputError
+from lottery_jax.learned.base import Learner
+from lottery_jax.learned.edge_popup import EdgePopup
+from lottery_jax.learned.registry import LEARNERS, SOURCES
+from lottery_jax.trained.registry import TRAINED
+
+
+def all_learners() -> dict[str, type[Learner]]:
+    """Every learner by name: of masks of random weights, and of tickets whose weights are trained."""
+    return {**LEARNERS, **TRAINED}
+
+
+def all_methods(
+    constructions: Mapping[str, Construction] | None = None, learners: Mapping[str, Learner] | None = None
+) -> dict[str, Method]:
+    """Every method by its label, in the order of a report: the target, constructions, learned masks, chance.
+
+    The arguments replace constructions and learners of the registries by ones with other options, by name.
+
+    >>> list(all_methods())[:3]
+    ['dense', 'pensia', 'pensia-smallest']
+    """
+    made = {name: (constructions or {}).get(name) or kind() for name, kind in CONSTRUCTIONS.items()}
+    taught = {name: (learners or {}).get(name) or kind() for name, kind in all_learners().items()}
+    methods: list[Method] = [Itself()]
+    methods += [Constructed(construction, asked) for construction in made.values() for asked in construction.objectives]
+    methods += [kind(one) for one in made.values() if budgets(one) for kind in (Budgeted, ErrorFeedback)]
+    methods += [Learned(learner, source) for learner in taught.values() for source in learner.sources or SOURCES]
+    popup = taught[EdgePopup.name]
+    methods += [Started(popup)] if isinstance(popup, EdgePopup) else []
+    return {method.label: method for method in [*methods, Cut(), Shuffled()]}
+
+
+def as_method(own: Any, options: Mapping[str, Any] | None = None) -> Method:
+    """A method of the user's own: a `Method`, a `Construction` or a `Learner` (on the wide source), or its class.
+
+    options: what a class is made with. Raises `InputError` for anything else.
+    """
+    if not (issubclass(own, _OWN) if isinstance(own, type) else isinstance(own, _OWN)):
+        raise InputError(f"{own!r} is no Method, Construction or Learner; derive it from one of them")
+    if inspect.isabstract(own):
+        missing = ", ".join(sorted(own.__abstractmethods__))
+        raise InputError(f"{own.__name__} does not say how to {missing}; write what its parent leaves open")
+    made = own(**(options or {})) if isinstance(own, type) else own
+    if isinstance(made, Construction):
+        return Constructed(made)
+    return Learned(made, (made.sources or ("wide",))[0]) if isinstance(made, Learner) else made
+
+
+_OWN = (Method, Construction, Learner)
