@@ -22,6 +22,7 @@ from lottery_jax.constructions.job import plan_job
 from lottery_jax.constructions.pensia import Pensia
 from lottery_jax.constructions.run import run_in_memory
 from lottery_jax.errors import InputError
+from lottery_jax.networks.target import Target
 from lottery_jax.tickets.ticket import Ticket
 from lottery_jax.trained.leaves import random_network, trained_ticket, weight_names
 from lottery_jax.trained.pruning import highest
@@ -100,18 +101,23 @@ class Cut(Method):
         Pensia(candidates=candidates)
 
     def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> list[Ticket]:
-        random = random_network(bench.target.network, trained=True)
-        names = weight_names(random)
-        tensors = {name: np.asarray(value, np.float32) for name, value in bench.target.arrays().items()}
-        sizes = np.concatenate([np.abs(tensors[name].astype(np.float64)).reshape(-1) for name in names])
-        ends = np.cumsum([tensors[name].size for name in names])[:-1]
-        found = []
-        for kept in _counts(bench, keeps):
-            parts = np.split(highest(sizes, min(kept, sizes.size), np.ones(sizes.size, bool)), ends)
-            masks = {name: part.reshape(tensors[name].shape) for name, part in zip(names, parts, strict=True)}
-            settings = {"kept": {name: int(np.count_nonzero(mask)) for name, mask in masks.items()}}
-            found.append(trained_ticket(random, seed, masks, tensors, settings, method=self.label))
-        return found
+        return largest_weights(bench.target, _counts(bench, keeps), seed)
+
+
+def largest_weights(target: Target, counts: Sequence[int], seed: int) -> list[Ticket]:
+    """Tickets of the target's own weights, for each count those of the largest sizes; at most all."""
+    random = random_network(target.network, trained=True)
+    names = weight_names(random)
+    tensors = {name: np.asarray(value, np.float32) for name, value in target.arrays().items()}
+    sizes = np.concatenate([np.abs(tensors[name].astype(np.float64)).reshape(-1) for name in names])
+    ends = np.cumsum([tensors[name].size for name in names])[:-1]
+    found = []
+    for kept in counts:
+        parts = np.split(highest(sizes, min(kept, sizes.size), np.ones(sizes.size, bool)), ends)
+        masks = {name: part.reshape(tensors[name].shape) for name, part in zip(names, parts, strict=True)}
+        settings = {"kept": {name: int(np.count_nonzero(mask)) for name, mask in masks.items()}}
+        found.append(trained_ticket(random, seed, masks, tensors, settings, method=Cut.label))
+    return found
 
 
 def _counts(bench: Bench, keeps: Sequence[float]) -> list[int]:
