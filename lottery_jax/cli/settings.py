@@ -57,7 +57,7 @@ class Compare(TaskOptions):
     pensia-loss-aware, edge-popup-gadget, edge-popup-wide and random."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of the random sources."""
-    keeps: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 0.5)
+    keeps: tuple[float, ...] = (0.005, 0.01, 0.03, 0.1, 0.3, 0.5)
     """Kept fractions of the learned masks and trained tickets."""
     epochs: int | None = None
     """Epochs of the learned masks, and of each training of trained tickets; 50 on digits, 10 elsewhere if left out."""

@@ -44,7 +44,7 @@ class Protocol:
 
     methods: tuple[Method, ...]
     seeds: tuple[int, ...] = (0, 1, 2)
-    keeps: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 0.5)
+    keeps: tuple[float, ...] = (0.005, 0.01, 0.03, 0.1, 0.3, 0.5)
     candidates: int = 21
     tolerance: float = 0.01
     epochs: int = 10

@@ -45,7 +45,7 @@ def compare(
     methods: Sequence[str | Method | Construction | Learner | type] = (),
     *,
     seeds: Sequence[int] = (0, 1, 2),
-    keeps: Sequence[float] = (0.01, 0.03, 0.1, 0.3, 0.5),
+    keeps: Sequence[float] = (0.005, 0.01, 0.03, 0.1, 0.3, 0.5),
     candidates: int = 21,
     tolerance: float = 0.01,
     epochs: int = 10,

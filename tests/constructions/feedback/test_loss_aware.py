@@ -80,6 +80,7 @@ def test_what_is_asked_is_checked() -> None:
         r"shape \['N', 2\] with N from 1 up, not \[0, 2\]": {"images": good.images[:0]},
         r"not \[40, 1\]": {"images": good.images[:, :1]},
         "'fc1' is given are singular .* damping above 0": {"images": np.array([[1.0, 0.0]]), "damping": 0.0},
+        "images hold NaN or infinite": {"images": np.full((3, 2), np.nan)},
     }.items():
         with pytest.raises(InputError, match=words):
             found(target, Scalar(COUNT), dataclasses.replace(good, **wrong))
