@@ -69,6 +69,21 @@ def test_what_needs_no_data_runs_small(name: str, scale: str, count: int, tmp_pa
 
 
 @pytest.mark.slow
+def test_smaller_tickets_run_small(tmp_path: Path) -> None:
+    out = tmp_path / "rows.jsonl"
+    command = [sys.executable, str(ROOT / "experiments" / "smaller_tickets.py"), "--data", "digits", "--out", str(out)]
+    more = ["--architecture", "mlp-64", "--scale", "0.1"]
+    done = subprocess.run([*command, *more], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(rows) == 5 + 3 * 6 + 5 and {(row["scale"], row["seed"]) for row in rows} == {(0.1, 0)}
+    best = {row["method"]: row["accuracy"] for row in reversed(rows)}
+    assert best["loss-aware"] > best["budget"] and all(row["outcome"] != "broken" for row in rows)
+    assert all((row["outcome"] == "holds") == (row["rounding_bits"] is not None) for row in rows)
+    assert out.with_suffix(".png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
 def test_neurons_and_weights_run_small(tmp_path: Path) -> None:
     """Subsets that are found, beside the best of all of a few neurons; closed forms, beside a sample."""
     out = tmp_path / "rows.jsonl"

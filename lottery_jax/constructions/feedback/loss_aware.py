@@ -13,6 +13,7 @@ devices may differ here and there.
 import dataclasses
 import hashlib
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,8 @@ from lottery_jax.constructions.job import Chunk, Job
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
 from lottery_jax.progress import log
+
+_LONG = 5.0  # seconds that pass in silence
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -100,12 +103,13 @@ class LossAware(Goal):
         return self._budget.chunk_bytes(job)
 
     def settle(self, job: Job, solved: Callable[[Chunk], Solved]) -> Settled:
-        run = Settling(job, self)
+        start, run = time.monotonic(), Settling(job, self)
         choice, shares = run.shares({chunk.number: solved(chunk) for chunk in job.chunks})
         kept = 0
         for number, path in enumerate(run.leaves, 1):
             # What earlier layers left of their shares is the next one's.
             share = max(sum(shares[own] for own in run.leaves[:number]) - kept, 0)
             kept += run.settle(path, share, choice)
-            log.info("loss-aware: %s, layer %d of %d, %s kept so far", path, number, len(run.leaves), f"{kept:,}")
+            if time.monotonic() - start > _LONG:
+                log.info("loss-aware: %s, layer %d of %d, %s kept so far", path, number, len(run.leaves), f"{kept:,}")
         return Settled(rounded_up(run.worst), int(self.kept), {}, run.masks)
