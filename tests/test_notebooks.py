@@ -12,9 +12,10 @@ SHOWN = {
     "learned_versus_provable": (2, "iterative-magnitude, keep 0.05"),
     "theorems_side_by_side": (2, "otsuka: holds"),
     "phase_diagrams": (2, "no fewer than 54 hidden units"),
+    "smaller_tickets": (1, "fewest first: loss-aware, from a sparse target < loss-aware < budget"),
 }
 """Pictures, and words that are printed."""
-SLOW = ("learned_versus_provable", "theorems_side_by_side", "phase_diagrams")
+SLOW = ("learned_versus_provable", "theorems_side_by_side", "phase_diagrams", "smaller_tickets")
 NOTEBOOKS = sorted(Path(__file__).parent.parent.glob("notebooks/*.ipynb"))
 
 

@@ -36,11 +36,10 @@ def fisher_importance(
     """The diagonal Fisher information of each approximated weight, float64 by tensor.
 
     images: [N, *given], training examples; their labels are not needed. damping: how many times the mean over all
-    weights
-    is added to each. Batch normalisations are folded first. Memory is bounded by the batch: an MLP's is 500; where
-    weights are shared between places (convolutions, tokens) each example's gradient is made for every class, and it is
-    smaller. Sums are in floating point, so another device may differ in the last digits. Raises `InputError` for what
-    does not fit or is not finite.
+    weights is added to each. Batch normalisations are folded first. Memory is bounded by the batch: an MLP's is 500;
+    where weights are shared between places (convolutions, tokens) each example's gradient is made for every class, and
+    it is smaller. Sums are in floating point, so another device may differ in the last digits. Raises `InputError` for
+    what does not fit or is not finite.
 
     >>> from lottery_jax.networks.zoo.mlp import mlp_target
     >>> images = np.array([[1.0, 2.0]], np.float32)
