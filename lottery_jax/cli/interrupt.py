@@ -1,4 +1,4 @@
-"""Ctrl-C, obeyed at once: a thread that waits for it says what is kept, and ends the process.
+"""Ctrl-C and SIGTERM, obeyed at once: a thread that waits for them says what is kept, and ends the process.
 
 Python raises KeyboardInterrupt wherever its main thread is: after a compiled call only when that returns, and lost
 where a library calls back. What is kept is written whole or not at all, so that a process may end at any instruction.
@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from lottery_jax.storage.files import remove_unfinished
 
 CODE = 130
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""Ctrl-C, and what a cluster sends before it kills."""
 _PATIENCE = 1.0  # seconds for the last words
 
 _kept: Callable[[], str] = lambda: "nothing was written yet"  # noqa: E731
@@ -21,22 +23,26 @@ _stopping = threading.Event()
 
 
 def watch() -> None:
-    """From here on, an interrupt ends this process within two seconds, exit code 130; once, in the main thread."""
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-        return  # whoever started this process does not want it (nohup)
+    """From here on, one of `SIGNALS` ends this process within two seconds, exit code 128 + its number; once, in the
+    main thread."""
+    # Whoever started this process may not want one of them (nohup).
+    heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    if not heard:
+        return
     read, write = os.pipe()
     os.set_blocking(write, False)
-    signal.signal(signal.SIGINT, lambda *_: None)  # the byte in the pipe does it
     signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    for number in heard:
+        signal.signal(number, lambda *_: None)  # the byte in the pipe does it, whatever the main thread is waiting for
 
     def wait() -> None:
-        while os.read(read, 1) != bytes([signal.SIGINT]):
+        while (number := os.read(read, 1)[0]) not in heard:
             pass
         _stopping.set()
         teller = threading.Thread(target=_tell, daemon=True)  # it may have to wait for who holds the terminal
         teller.start()
         teller.join(_PATIENCE)
-        os._exit(CODE)
+        os._exit(128 + number)
 
     threading.Thread(target=wait, daemon=True).start()
 

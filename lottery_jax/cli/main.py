@@ -1,7 +1,7 @@
 """The command line: parse, run, and turn every refusal into one sentence and an exit code.
 
 Exit codes: 0 done; 1 a ticket is invalid or broken; 2 an input was refused; 3 another process of a shared job is
-lost; 4 a ticket promises nothing; 130 stopped by the user; 141 nobody reads the output any more.
+lost; 4 a ticket promises nothing; 130 stopped by Ctrl-C, 143 by SIGTERM; 141 nobody reads the output any more.
 """
 
 import contextlib

@@ -4,8 +4,12 @@ JAX's distributed runtime brings them together and watches over them: where one 
 but this is exchanged through it; work and results meet in a folder that all can see.
 """
 
+import contextlib
 import dataclasses
 import datetime
+import signal
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -70,13 +74,30 @@ def join(
     if patience < 1:
         raise InputError(f"patience must be at least 1 second, not {patience}")
     try:
-        jax.distributed.initialize(coordinator, processes, process, heartbeat_timeout_seconds=patience)
+        with _signals_kept():
+            jax.distributed.initialize(coordinator, processes, process, heartbeat_timeout_seconds=patience)
     except (ValueError, RuntimeError, OSError) as error:
         raise InputError(
             f"cannot join the other processes ({str(error).splitlines()[0]}); start all of them, and where JAX does not"
             " know the cluster name --coordinator HOST:PORT, --processes and --process"
         ) from None
     return Cluster(jax.process_index(), jax.process_count())
+
+
+@contextlib.contextmanager
+def _signals_kept() -> Iterator[None]:
+    """JAX's preemption notifier takes SIGTERM for itself, notes it, and works on; here it goes on meaning the end."""
+    notifier, main = "jax_enable_preemption_service", threading.current_thread() is threading.main_thread()
+    wanted, handler = getattr(jax.config, notifier, None), signal.getsignal(signal.SIGTERM)
+    if wanted is not None:
+        jax.config.update(notifier, False)
+    try:
+        yield
+    finally:
+        if wanted is not None:
+            jax.config.update(notifier, wanted)
+        if main and handler is not None:
+            signal.signal(signal.SIGTERM, handler)  # taken back where a version of JAX has no such option
 
 
 def _runtime() -> Any:

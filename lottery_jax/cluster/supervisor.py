@@ -19,22 +19,43 @@ _PIPE = "LOTTERY_JAX_SUPERVISOR"
 
 
 def supervise(arguments: Sequence[str]) -> int:
-    """Run the command line in a worker; returns its exit code, 3 where another process's death has ended it."""
+    """Run the command line in a worker; returns its exit code, 3 where another process's death has ended it, and
+    128 + n where signal n has ended this one."""
+    given: list[int] = []
+    worker: subprocess.Popen | None = None
+
+    def hand_on(number: int, _: object) -> None:
+        given.append(number)
+        if worker is not None:
+            worker.terminate()  # whichever was given: only of this one a starting Python ends without a trace
+            if len(given) == 1:
+                # A process that does not hear it, stopped or in a driver's call, must not outlive a cluster's patience.
+                reaper = threading.Timer(_GRACE, worker.kill)
+                reaper.daemon = True
+                reaper.start()
+
+    heard = [number for number in _HANDED_ON if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, hand_on) for number in heard}
     read, write = os.pipe()
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "lottery_jax", *arguments],
-        env={**os.environ, _PIPE: str(read)},
-        pass_fds=(read,),
-        start_new_session=True,  # a signal comes once, from here
-    )
-    os.close(read)
-    before = {number: signal.signal(number, lambda given, _: worker.send_signal(given)) for number in _HANDED_ON}
     try:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "lottery_jax", *arguments],
+            env={**os.environ, _PIPE: str(read)},
+            pass_fds=(read,),
+            start_new_session=True,  # a signal comes once, from here
+        )
+        if given:
+            hand_on(given.pop(), None)
+        os.close(read)
         code = worker.wait()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
         os.close(write)
+    if given and (code < 0 or code in (3, *_TOLD)):  # the others of the job, stopped a moment before, are no loss
+        if code not in _TOLD:
+            print(f"lottery-jax: {ClusterError(f'stopped by {signal.Signals(given[0]).name}')}", file=sys.stderr)
+        return 128 + given[0]
     if code >= 0:
         return code
     if code == -signal.SIGABRT:
@@ -46,6 +67,8 @@ def supervise(arguments: Sequence[str]) -> int:
 
 
 _HANDED_ON = (signal.SIGINT, signal.SIGTERM)
+_GRACE = 4.0  # seconds that a worker has to end after a signal, before it is killed
+_TOLD = tuple(128 + number for number in _HANDED_ON)  # exit codes of a worker that has said what is kept
 
 
 def follow() -> bool:

@@ -1,4 +1,4 @@
-"""Ctrl-C ends a command at once, says what is kept, and costs nothing of it."""
+"""Ctrl-C and SIGTERM end a command at once, says what is kept, and costs nothing of it."""
 
 import json
 import random
@@ -19,7 +19,7 @@ HEARD = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler
 """A shell has the interrupts of what runs in its background ignored, and these tests may run there."""
 
 
-def interrupted(*words: Word, after: float) -> tuple[int, str, float] | None:
+def interrupted(*words: Word, after: float, number: signal.Signals = signal.SIGINT) -> tuple[int, str, float] | None:
     """Exit code, stderr and seconds of a command that is interrupted; None where it ended before."""
     command = [sys.executable, "-c", HEARD, *map(str, words)]
     with subprocess.Popen(command, env=as_process(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as ran:
@@ -27,7 +27,7 @@ def interrupted(*words: Word, after: float) -> tuple[int, str, float] | None:
         if ran.poll() is not None:
             return None
         start = time.monotonic()
-        ran.send_signal(signal.SIGINT)
+        ran.send_signal(number)
         _, said = ran.communicate(timeout=60)
         seconds = time.monotonic() - start
         # It may have been over in the moment between the two calls.
@@ -68,8 +68,9 @@ def test_at_random_moments_of_a_comparison(presses: int, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("presses", [1, 20])
-def test_at_random_moments_of_an_approximation(presses: int, tmp_path: Path) -> None:
+def test_at_random_moments_of_an_approximation(presses: int, number: signal.Signals, tmp_path: Path) -> None:
     """The last words are true: chunks that it says are kept are found, and where it says so nothing is left."""
     shapes = {f"layer{place:03d}": (8, 8) for place in range(400)}
     model, chance = matrices(tmp_path / "model.safetensors", **shapes), random.Random(1)
@@ -77,12 +78,12 @@ def test_at_random_moments_of_an_approximation(presses: int, tmp_path: Path) -> 
     stopped, chunks = tmp_path / "stopped", tmp_path / "stopped.chunks"
     for _ in range(presses):
         before = len(list(chunks.glob("chunk-*")))
-        ended = interrupted(*asked, stopped, after=chance.uniform(0.3, 5.0))
+        ended = interrupted(*asked, stopped, after=chance.uniform(0.3, 5.0), number=number)
         if ended is None:
             stopped.unlink()
             continue
         code, said, seconds = ended
-        assert code == 130 and seconds < MOST_SECONDS and "Traceback" not in said
+        assert code == 128 + number and seconds < MOST_SECONDS and "Traceback" not in said
         assert len(said.splitlines()) == 1, said
         kept = len(list(chunks.glob("chunk-*")))
         if counted := re.findall(r"(\d+) finished chunk", said):

@@ -33,17 +33,38 @@ def test_it_says_how_a_worker_ended(worker: str, program: Path, capsys: pytest.C
     assert words in capsys.readouterr().err
 
 
-def test_signals_are_handed_on(program: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    program.write_text("import pathlib, time; pathlib.Path('ready').touch(); time.sleep(60)")
-    before = signal.getsignal(signal.SIGTERM)
+READY = "pathlib.Path('ready').touch(); time.sleep(60)"
+DEAF = f"import pathlib, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); {READY}"
+"""As where the main thread holds Python in a driver's call."""
+LOST = "import sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))"
+"""Another process of the job has ended a moment before, and this one has noticed."""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("worker", [READY, f"{LOST}; {READY}", DEAF])
+def test_signals_are_handed_on(
+    number: signal.Signals,
+    worker: str,
+    program: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A worker that does not end is killed; the exit code is that of the signal, however it ended."""
+    monkeypatch.setattr(supervisor, "_GRACE", 0.3)
+    program.write_text(f"import pathlib, signal, time; {worker}")
+    before = signal.signal(number, signal.default_int_handler)
 
     def stop() -> None:
         while not program.with_name("ready").exists():
             time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
 
     thread = threading.Thread(target=stop, daemon=True)
     thread.start()
-    assert supervisor.supervise([]) == 128 + signal.SIGTERM
-    assert "ended by SIGTERM" in capsys.readouterr().err
-    assert signal.getsignal(signal.SIGTERM) == before
+    try:
+        assert supervisor.supervise([]) == 128 + number
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, before)
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert f"stopped by {number.name}; finished chunks are kept: start" in sentence

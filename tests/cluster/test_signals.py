@@ -1,0 +1,125 @@
+"""SIGTERM and Ctrl-C end a process of a shared job wherever it is, and the next start makes the same file."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lottery_jax.constructions.run import chunk_folder
+from tests.cli.calling import MODEL, Word, as_process, lottery_jax, matrices
+
+MOST_SECONDS = 5.0
+TENSORS = 8
+GUEST = """
+import sys, time
+from lottery_jax.cluster.join import join
+join(sys.argv[1], processes=2, process=1)
+print("joined", flush=True)
+time.sleep(100)
+"""
+"""Another process of the job, that never comes to its end."""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    shapes = {f"layer{place}": (64, 64) for place in range(TENSORS)}
+    return matrices(tmp_path_factory.mktemp("model") / "model.safetensors", **shapes)
+
+
+@pytest.fixture(scope="module")
+def alone(model: Path) -> bytes:
+    """The ticket that a process alone makes."""
+    out = model.with_name("alone")
+    assert lottery_jax("approximate", "--model", model, *MODEL, "--out", out) == 0
+    return out.read_bytes()
+
+
+def started(*words: Word) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, *map(str, words)], env=as_process(), stderr=subprocess.PIPE, text=True)
+
+
+def address() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def process(model: Path, out: Path, where: str, number: int = 0) -> subprocess.Popen:
+    words = ("approximate", "--model", model, *MODEL, "--out", out)
+    return started("-m", "lottery_jax", *words, "--coordinator", where, "--processes", 2, "--process", number)
+
+
+def end(ran: subprocess.Popen, number: signal.Signals, seconds: float = MOST_SECONDS) -> str:
+    """The last words of a process that a signal ends; its exit code is checked, and how long it takes."""
+    start = time.monotonic()
+    ran.send_signal(number)
+    _, said = ran.communicate(timeout=60)
+    assert ran.returncode == 128 + number and time.monotonic() - start < seconds, said
+    assert "Traceback" not in said
+    return said.splitlines()[-1]
+
+
+def until(there: bool) -> bool:
+    time.sleep(0.01)
+    return there
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+def test_where_it_waits_for_another(number: signal.Signals, model: Path, alone: bytes, tmp_path: Path) -> None:
+    """It is in a call of JAX's runtime, and JAX would have SIGTERM for itself."""
+    out, where = tmp_path / "ticket", address()
+    ran, guest = process(model, out, where), started("-c", GUEST, where)
+    try:
+        while not until(len(list(chunk_folder(out).glob("chunk-*"))) == TENSORS // 2):
+            assert ran.poll() is None
+        time.sleep(0.3)
+        said = end(ran, number)
+        assert said == (
+            f"lottery-jax: stopped; {TENSORS // 2} finished chunks are kept beside {str(out)!r}, and the same command"
+            " goes on from there"
+        )
+        guest.communicate(timeout=60)  # what process 0 listened at is gone with it
+    finally:
+        guest.kill()
+    assert lottery_jax("approximate", "--model", model, *MODEL, "--out", out) == 0
+    assert out.read_bytes() == alone and [path.name for path in tmp_path.iterdir()] == ["ticket"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [0.3, 1.0, 2.0, 4.0])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_where_the_others_have_not_come(number: signal.Signals, after: float, model: Path, tmp_path: Path) -> None:
+    """While it loads, and while it joins."""
+    ran = process(model, tmp_path / "ticket", address())
+    time.sleep(after)
+    assert "stopped" in end(ran, number) and not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victims", [(0, 1), (1, 0), (1,)])
+def test_in_the_middle_of_chunks(victims: tuple[int, ...], alone: bytes, model: Path, tmp_path: Path) -> None:
+    out, where = tmp_path / "ticket", address()
+    pair = [process(model, out, where, number) for number in (0, 1)]
+    while not until(any(chunk_folder(out).glob("chunk-*"))):
+        assert all(each.poll() is None for each in pair)
+    for number in victims:  # as soon as possible after each other
+        pair[number].send_signal(signal.SIGTERM)
+    try:
+        for number in victims:
+            end(pair[number], signal.SIGTERM)
+    finally:
+        for each in pair:
+            each.kill()
+            each.wait(60)
+            assert each.stderr is not None
+            each.stderr.close()
+    assert not out.exists()
+    where = address()
+    pair = [process(model, out, where, number) for number in (0, 1)]
+    said = [each.communicate(timeout=200)[1] for each in pair]
+    assert [each.returncode for each in pair] == [0, 0], said
+    assert out.read_bytes() == alone and [path.name for path in tmp_path.iterdir()] == ["ticket"]
