@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -28,10 +29,11 @@ from lottery_jax.constructions.job import Job, plan_job
 from lottery_jax.constructions.lossless import made_lossless
 from lottery_jax.constructions.promise import Promise
 from lottery_jax.constructions.run import broken_file, chunk_folder, run_to_file
+from lottery_jax.constructions.share import Share, missing, refuse_missing, run_share
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.networks.quantise import check_bits, quantised
 from lottery_jax.networks.target import Target
-from lottery_jax.progress import log
+from lottery_jax.progress import Progress, log
 from lottery_jax.stopwatch import Stopwatch
 from lottery_jax.storage.files import check_writable
 from lottery_jax.tasks import Task, load_model, load_task
@@ -43,8 +45,9 @@ from lottery_jax.trained.gradual import Gradual, sparse_target
 def run_approximate(command: Approximate, results: TextIO) -> int:
     """Plan, solve what is missing, write the ticket, and say what the verifier and the test set find in the file."""
     construction, damping = _check(command)
-    cluster = _cluster(command)
     with bars(quiet=command.quiet) as shown, interrupt.keeping(_kept(command.out)):
+        shown.part("joining the other processes" if command.shared else "loading")
+        cluster = _cluster(command)
         target, task, skipped = _target(command, shown.part("reading the target"))
         notes: dict[str, Any] = {}
         if command.prune_target is not None and task is not None:
@@ -80,6 +83,10 @@ def run_approximate(command: Approximate, results: TextIO) -> int:
                 *(asked, low, high, construction.candidates, goal.tolerance, bound.largest),
             )
         job = plan_job(target, construction, goal, seed=command.seed, notes=notes, transforms=transforms_of(command))
+        if command.share is not None:
+            return _share(command, job, shown.part("weights"), results)
+        if command.join_only:
+            refuse_missing(job, command.out)
         with contextlib.ExitStack() as stack:
             if cluster.processes == 1:
                 stack.enter_context(interrupt.closing(Folder(chunk_folder(command.out)).remove_unfinished))
@@ -99,6 +106,27 @@ def run_approximate(command: Approximate, results: TextIO) -> int:
     found |= {"seconds": watch.seconds, "search_seconds": watch.work, "compilation_seconds": watch.compilation}
     found |= {"solved_weights": done.solved, "found_weights": done.found}
     return show(found, results, as_json=command.json)
+
+
+def _share(command: Approximate, job: Job, progress: Progress, results: TextIO) -> int:
+    """Solve a share, and say what is there of the whole."""
+    share = Share.read(command.share or "")
+    done = run_share(job, command.out, share, force=command.force, progress=progress)
+    chunks, left = len(job.chunks), 0 if done.path else len(missing(job, command.out))
+    if command.json:
+        facts = {"share": str(share), "chunks": chunks, "finished_chunks": chunks - left, "missing_chunks": left}
+        facts |= {"solved_weights": done.solved, "found_weights": done.found}
+        print(json.dumps(facts | {"ticket": None if done.path is None else str(done.path)}), file=results)
+    elif done.path is not None:
+        print(f"the ticket is there already, {str(done.path)!r}; nothing is left for share {share}", file=results)
+    else:
+        what = f"{left:,} are missing; the same command without --share" if left else "none is missing; without --share"
+        print(
+            f"share {share} is done: {chunks - left:,} of {chunks:,} chunks are there, {what} "
+            + ("joins them when the others are done" if left else "the same command joins them"),
+            file=results,
+        )
+    return 0
 
 
 def _kept(out: Path) -> Callable[[], str]:
@@ -150,6 +178,16 @@ def _check(command: Approximate) -> tuple[Construction, float | None]:
         raise InputError("--examples and --damping are for --loss-aware; give that, or leave them out")
     if command.examples is not None and command.examples < 1:
         raise InputError(f"--examples {command.examples} is no data to be aware of; give 1 or more")
+    if command.share is not None:
+        Share.read(command.share)
+        if command.shared:
+            raise InputError(f"--share {command.share} is for processes that never meet; leave it or the cluster out")
+        if command.loss_aware:
+            raise InputError("--loss-aware settles one layer after the other, on one host; leave --share out")
+        if command.join_only:
+            raise InputError(f"--share {command.share} solves and --join-only does not; give one of the two")
+    if command.join_only and command.shared:
+        raise InputError("--join-only is for one process; leave it or the cluster out")
     if command.prune_target is not None:
         Gradual(command.prune_epochs)
         if command.prune_target < 1:
@@ -157,6 +195,8 @@ def _check(command: Approximate) -> tuple[Construction, float | None]:
     if command.lossless:
         if command.kept is not None or command.output_tolerance is not None:
             raise InputError("--lossless says how near every weight is; leave --kept and --output-tolerance out")
+        if command.locked:
+            raise InputError("--lossless allows for no rounding, and what locked weights leave is; leave --locked out")
         construction.lossless(None)  # refuses where it cannot be
     _goal(command, construction, None, None, None).check(construction)
     seed_words(command.seed)

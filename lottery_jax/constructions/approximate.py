@@ -37,6 +37,7 @@ def approximate(
     lossless: bool = False,
     transforms: Sequence[Transform] = (),
     out: str | os.PathLike[str] | None = None,
+    coded: bool = False,
     force: bool = False,
     progress: Progress = unseen,
 ) -> Ticket:
@@ -55,7 +56,8 @@ def approximate(
 
     out: a file for the ticket. Finished chunks are then kept beside it: call it again after a kill, and it goes on, to
     the same bytes; memory depends on the chunk alone. Another file that is there is refused, or replaced with `force`
-    if the new ticket holds; one that does not goes beside it. progress: called with (weights done, weights in all).
+    if the new ticket holds; one that does not goes beside it. coded: whether its masks are stored as an entropy coder
+    has them. progress: called with (weights done, weights in all).
 
     >>> from lottery_jax.networks.zoo.mlp import mlp_target
     >>> from lottery_jax.tickets.certificate import certify
@@ -78,6 +80,8 @@ def approximate(
         raise InputError("importances and images decide how a budget is spent; give kept too, or leave them out")
     if importance is not None and images is not None:
         raise InputError("a loss-aware ticket says itself what an error counts; leave the importances or images out")
+    if coded and out is None:
+        raise InputError("coded says how the ticket's file stores its masks; name the file with out, or leave it out")
     promise = Promise(tolerance, objective, max_redraws)
     goal: Goal = promise
     if kept is not None:
@@ -89,7 +93,7 @@ def approximate(
     job = plan_job(target, found, goal, seed=seed, transforms=transforms)
     if out is None:
         return run_in_memory(job, progress=progress)
-    done = run_to_file(job, Path(out), force=force, progress=progress)
+    done = run_to_file(job, Path(out), force=force, coded=coded, progress=progress)
     assert done.path is not None
     return load_ticket(done.path)
 

@@ -96,6 +96,11 @@ class Promise(Goal):
         return dataclasses.replace(self, tolerance=0.0) if construction.exact else self
 
     def check_source(self, construction: Construction, network: Network) -> None:
+        if self.relative and any(drawn.sampler.locked > 0 for drawn in network.drawn.values()):
+            raise InputError(
+                "what locked weights leave of a target is rounded to float32, which a tolerance relative to each"
+                " tensor's largest weight has no room for; lock none, or give a tolerance in place of lossless"
+            )
         construction.check_reachable(network, self.tolerance)
 
     def _how(self, job: Job, plan: Plan) -> How:

@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from typing import ClassVar, Generic, TypeVar, cast
 
 import jax
 import numpy as np
@@ -13,8 +13,11 @@ from lottery_jax.subset_sum.problem import Problem, Solution, Status
 
 Answer = TypeVar("Answer")
 
-HostSearch = Callable[[Any], np.ndarray]
-"""Problems on the grid, a `Grid` of NumPy arrays, to the chosen candidates, bool [N, P]."""
+HostSearch = Callable[[Grid, int], np.ndarray]
+"""Problems on the grid, and how many of them are to be solved, P, to those' chosen candidates, bool [N, P].
+
+The others are there to keep shapes few, for what is compiled by JAX.
+"""
 
 SharedSearch = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Candidates int32 [G, N] and targets int32 [G, R] on the grid, each row with its own, to the chosen [G, N, R]."""

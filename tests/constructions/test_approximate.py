@@ -8,6 +8,7 @@ from flax import nnx
 
 from lottery_jax.constructions import Budget, Pensia, Promise, Scalar, approximate, plan_job, run_in_memory
 from lottery_jax.errors import InputError
+from lottery_jax.tickets.ticket import stores_coded
 from tests.constructions.catalogue import COUNT, TARGETS
 
 OF = "mlp, inputs never negative"
@@ -38,6 +39,17 @@ def test_it_runs_the_job_that_it_is_told(options: dict, construction, goal, tmp_
     assert seen[0] == (0, 78) and seen[-1] == (78, 78)
 
 
+def test_masks_are_coded_where_that_is_asked(tmp_path: Path) -> None:
+    target, options = TARGETS[OF](), {"seed": 4, "candidates": COUNT}
+    plain = approximate(target, **options, out=tmp_path / "plain")
+    coded = approximate(target, **options, out=tmp_path / "coded", coded=True)
+    assert (stores_coded(tmp_path / "plain"), stores_coded(tmp_path / "coded")) == (False, True)
+    assert coded.to_bytes() == plain.to_bytes()
+    # What is there already is written anew in the other form, not searched again.
+    approximate(target, **options, out=tmp_path / "coded")
+    assert (tmp_path / "coded").read_bytes() == (tmp_path / "plain").read_bytes()
+
+
 def test_what_is_left_out_is_as_published() -> None:
     target = TARGETS[OF]()
     settings = approximate(target, seed=0, max_redraws=0).header.settings
@@ -56,6 +68,7 @@ def test_what_is_left_out_is_as_published() -> None:
         ({"importance": ONES}, "give kept too"),
         ({"tolerance": 0.0}, "tolerance"),
         ({"kept": -1}, "whole number"),
+        ({"coded": True}, "name the file with out"),
         ({"seed": -1}, "seed"),
     ],
 )

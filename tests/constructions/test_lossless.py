@@ -12,6 +12,7 @@ from lottery_jax.constructions.registry import construction_named
 from lottery_jax.constructions.scalar import Scalar
 from lottery_jax.errors import InputError, TicketError
 from lottery_jax.networks.target import Target
+from lottery_jax.networks.transforms.lock import Lock
 from lottery_jax.networks.zoo.mlp import mlp_target
 from lottery_jax.tickets.certificate import certify
 from lottery_jax.tickets.effective import effective_weights
@@ -89,6 +90,12 @@ def test_what_does_not_go_together_is_refused() -> None:
         approximate(exact, seed=0, construction="scalar", lossless=True)
 
 
+def test_locked_weights_are_refused() -> None:
+    """What they leave of a weight is rounded, and the search allows for no rounding here."""
+    with pytest.raises(InputError, match=r"locked weights .* lock none, or give a tolerance in place of lossless"):
+        approximate(of_sizes(), seed=0, construction="scalar", lossless=True, transforms=[Lock(0.1)])
+
+
 @pytest.mark.parametrize("relative", [1, "true", None, 0])
 def test_a_forged_word_for_relative_is_refused(relative: object, tmp_path: Path) -> None:
     path = tmp_path / "ticket.safetensors"
@@ -109,6 +116,7 @@ def test_the_command_line_refuses_before_anything_is_loaded(tmp_path: Path, caps
     words = "approximate", "--lossless", "--out", tmp_path / "ticket.safetensors"
     assert "pensia cannot be lossless" in refusal(capsys, 2, *words)
     assert "leave --kept" in refusal(capsys, 2, *words, "--construction", "scalar", "--kept", 9)
+    assert "leave --locked" in refusal(capsys, 2, *words, "--construction", "scalar", "--locked", 0.1)
 
 
 @pytest.mark.slow

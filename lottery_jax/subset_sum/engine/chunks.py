@@ -246,7 +246,7 @@ def _search_on_host(
     given = candidates[0], targets[0], tolerance
     grid = _on_grid(*given, np.int64 if wide else np.int32, stage.fine)
     chosen = np.zeros(given[0].shape, bool)
-    chosen[:, :used] = search(jax.tree.map(lambda part: np.asarray(part)[..., :used], grid))
+    chosen[:, :used] = search(grid, used)
     return _answers(*given, grid.error, chosen, int(stage.failure), stage.sized)
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 INT32_BITS = 29  # doubled for centring and for a tag, plus a target of the same size: below 2**31
 INT64_BITS = 52  # what a float64 holds exactly, with room for a subset size above it
@@ -41,6 +42,10 @@ class Grid(NamedTuple):
     targets: jax.Array
     tolerance: jax.Array
     error: jax.Array
+
+    def on_host(self, count: int) -> Any:
+        """A `Grid` of the first `count` problems as NumPy arrays."""
+        return jax.tree.map(lambda part: np.asarray(part)[..., :count], self)
 
 
 # By their bits: `ldexp` and `frexp` provide for numbers below the smallest normal one, and XLA repeats them for every

@@ -4,6 +4,7 @@ import dataclasses
 from typing import ClassVar
 
 import jax
+import numpy as np
 
 from lottery_jax.subset_sum.engine.grid import Grid
 from lottery_jax.subset_sum.kernels import at_hand
@@ -48,7 +49,11 @@ class MeetInTheMiddle(SinglePass[Solution]):
             return None
         from lottery_jax.subset_sum.kernels import cpu  # Numba takes a while to import
 
-        return lambda grid: cpu.closest_subset(grid.candidates, grid.targets)
+        def search(grid: Grid, count: int) -> np.ndarray:
+            own = grid.on_host(count)
+            return cpu.closest_subset(own.candidates, own.targets)
+
+        return search
 
     def on_host_shared(self, candidates: int, problems: int, each: int) -> SharedSearch | None:
         if each < _WORTH_SHARING or not at_hand("shared_cpu", candidates, problems):

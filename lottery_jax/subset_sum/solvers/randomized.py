@@ -76,12 +76,14 @@ class Randomized(SinglePass[Solution]):
             return None
         from lottery_jax.subset_sum.kernels import differencing_cpu  # Numba takes a while to import
 
-        def search(grid: Grid) -> np.ndarray:
+        def search(grid: Grid, count: int) -> np.ndarray:
             assert key is not None
             pairs = np.asarray(_first_pairs(key, candidates + 1, self.restarts))
+            # Of all problems, also of those that are not solved: of any other number it would be compiled anew.
             numbers, turned = _partition_jit(grid)
-            side = differencing_cpu.best_sides(np.asarray(numbers), pairs, self.left)
-            return np.asarray(_subset_jit(side, turned, grid.candidates))
+            side = np.zeros(numbers.shape, bool)
+            side[:, :count] = differencing_cpu.best_sides(np.asarray(numbers)[:, :count], pairs, self.left)
+            return np.asarray(_subset_jit(side, turned, grid.candidates))[:, :count]
 
         return search
 

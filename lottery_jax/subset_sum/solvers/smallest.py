@@ -61,7 +61,11 @@ class Enumerate(Stage):
             return None
         from lottery_jax.subset_sum.kernels import by_size_cpu  # Numba takes a while to import
 
-        return lambda grid: by_size_cpu.first_within(grid.candidates, grid.targets, grid.tolerance, self.sizes)
+        def search(grid: Grid, count: int) -> np.ndarray:
+            own = grid.on_host(count)
+            return by_size_cpu.first_within(own.candidates, own.targets, own.tolerance, self.sizes)
+
+        return search
 
     def chunk(self, candidates: int, cpu: bool) -> int:
         return problems_at_once(candidates, self.sizes, cpu)
