@@ -139,6 +139,11 @@ class Approximate(TaskOptions):
     """Which of them this is, from 0."""
     patience: int = 100
     """Seconds without a sign of life after which another process counts as dead."""
+    share: str | None = None
+    """K/N, as in 3/8: solve only every N-th chunk, from the K-th on, and end; for processes that may not talk, as in a
+    job array. When all have ended, the same command without it writes the ticket."""
+    join_only: bool = False
+    """Solve nothing: write the ticket if all chunks are there, else say which are missing."""
     quiet: bool = False
     """Show no progress and no notes."""
     json: bool = False

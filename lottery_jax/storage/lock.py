@@ -1,4 +1,4 @@
-"""A lock on a folder: one process at a time, and a sentence for the others that says who holds it.
+"""A lock on a folder: one process at a time, or several that share it, and a sentence that says who holds it.
 
 The operating system lets go of the lock when its process ends, however it ends: there is nothing to clean up.
 """
@@ -15,10 +15,14 @@ from pathlib import Path
 
 from lottery_jax.errors import InputError
 
+_LEAVING = 0.5  # seconds in which who only looks, or leaves, lets go of it
+
 
 @contextlib.contextmanager
-def locked(folder: Path, what: str) -> Iterator[None]:
+def locked(folder: Path, what: str, *, shared: bool = False) -> Iterator[None]:
     """Hold `folder`/lock while the block runs; raises `InputError` where another process does. `what`: said of it.
+
+    shared: with others that share it, too; the file then names the last that came.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder, locked(Path(folder), "the run folder"):
@@ -28,7 +32,7 @@ def locked(folder: Path, what: str) -> Iterator[None]:
     lottery_jax.errors.InputError: the run folder '...' is in use by process ... since ...
     """
     path = folder / "lock"
-    handle = _open(path, folder, what)
+    handle = _open(path, folder, what, shared)
     try:
         holder = {
             "process": os.getpid(),
@@ -41,13 +45,33 @@ def locked(folder: Path, what: str) -> Iterator[None]:
             os.pwrite(handle, json.dumps(holder).encode(), 0)
         yield
     finally:
-        with contextlib.suppress(OSError):  # the folder may be gone, with the lock
+        with contextlib.suppress(OSError):  # the folder may be gone, with the lock; others may share it
+            if shared:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()
         os.close(handle)
 
 
-def _open(path: Path, folder: Path, what: str) -> int:
+def holder_of(folder: Path) -> str | None:
+    """Who holds a folder's lock, in words; None where nobody does. Nothing is changed there."""
+    try:
+        handle = os.open(folder / "lock", os.O_RDWR)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return None
+    except BlockingIOError:
+        return _read(handle)
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
+
+
+def _open(path: Path, folder: Path, what: str, shared: bool) -> int:
     """The lock's file, held."""
+    end = time.monotonic() + _LEAVING
     while True:
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -56,10 +80,13 @@ def _open(path: Path, folder: Path, what: str) -> int:
                 f"{what} {str(folder)!r} cannot be locked ({error.strerror}); choose a folder that can be written"
             ) from None
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = _read(handle)
             os.close(handle)
+            if time.monotonic() < end:
+                time.sleep(0.02)
+                continue
             raise InputError(f"{what} {str(folder)!r} is in use by {holder}; wait for it, or choose another") from None
         except OSError:
             return handle  # a file system without locks: go on, as everybody did before there was one

@@ -7,8 +7,10 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import pytest
 
+from lottery_jax.cluster.join import join
 from lottery_jax.constructions.run import chunk_folder
 from tests.cli.calling import MODEL, Word, as_process, lottery_jax, matrices
 
@@ -68,7 +70,29 @@ def until(there: bool) -> bool:
     return there
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("notifier", [True, False])
+def test_joining_leaves_a_process_its_signals(notifier: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether or not a version of JAX can do without its notifier."""
+    seen, before = [], signal.getsignal(signal.SIGTERM)
+
+    def initialize(*_: object, **__: object) -> None:
+        seen.append(jax.config.jax_enable_preemption_service)  # type: ignore[attr-defined]
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    was = jax.config.jax_enable_preemption_service  # type: ignore[attr-defined]
+    jax.config.update("jax_enable_preemption_service", notifier)
+    try:
+        join("here:1", processes=1, process=0)
+        assert seen == [False] and signal.getsignal(signal.SIGTERM) == before
+        assert jax.config.jax_enable_preemption_service == notifier  # type: ignore[attr-defined]
+    finally:
+        jax.config.update("jax_enable_preemption_service", was)
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_where_it_waits_for_another(number: signal.Signals, model: Path, alone: bytes, tmp_path: Path) -> None:
     """It is in a call of JAX's runtime, and JAX would have SIGTERM for itself."""
     out, where = tmp_path / "ticket", address()
