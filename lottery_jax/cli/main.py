@@ -15,9 +15,9 @@ from lottery_jax.cluster import supervisor
 from lottery_jax.errors import ClusterError, InputError, TicketError
 
 if TYPE_CHECKING:
-    from lottery_jax.cli.settings import Approximate, Compare, Export, Theory, Verify
+    from lottery_jax.cli.settings import Approximate, Compare, Export, JobStatus, Theory, Verify
 
-    Command = Compare | Approximate | Verify | Export | Theory
+    Command = Compare | Approximate | Verify | Export | JobStatus | Theory
 
 _DESCRIPTION = """Strong lottery tickets: prune random networks into trained ones, and verify it.
 
@@ -54,13 +54,14 @@ def parse(words: list[str]) -> "Command":
     """The command that the words are. Options of methods are looked up only for the commands that have them."""
     import tyro
 
-    from lottery_jax.cli.settings import Approximate, Compare, Export, Theory, Verify
+    from lottery_jax.cli.settings import Approximate, Compare, Export, JobStatus, Theory, Verify
 
     kinds: dict[str, Any] = {
         "compare": Compare,
         "approximate": Approximate,
         "verify": Verify,
         "export": Export,
+        "status": JobStatus,
         "theory": Theory,
     }
     if words and words[0] in ("compare", "approximate"):
@@ -110,7 +111,7 @@ def run(command: "Command") -> int:
 def _action(command: "Command") -> Callable[[Any, TextIO], int]:
     """What does a command; heavy imports wait until the arguments are known to parse."""
     from lottery_jax.cli import compile_cache
-    from lottery_jax.cli.settings import Approximate, Compare, Export, Theory, Verify
+    from lottery_jax.cli.settings import Approximate, Compare, Export, JobStatus, Theory, Verify
 
     compile_cache.switch_on()
     match command:
@@ -130,6 +131,10 @@ def _action(command: "Command") -> Callable[[Any, TextIO], int]:
             from lottery_jax.cli.export import run_export
 
             return run_export
+        case JobStatus():
+            from lottery_jax.cli.status import run_status
+
+            return run_status
         case Theory():
             from lottery_jax.cli.theory import run_theory
 

@@ -206,6 +206,16 @@ class Export:
 
 
 @dataclasses.dataclass(frozen=True)
+class JobStatus:
+    """Say how far a job is, running or dead: chunks or records that are finished, who is at work, the last change."""
+
+    folder: tyro.conf.Positional[Path]
+    """The --out of approximate or compare, the folder of chunks beside it, or a run folder in it."""
+    json: bool = False
+    """Print one JSON object for each folder to stdout and nothing else there."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Theory:
     """Say how large a random network each theorem asks for, beside the one that `approximate` draws.
 

@@ -75,6 +75,7 @@ class Folder:
 
     def write(self, job: Job, chunk: Chunk, arrays: Solved) -> None:
         header = {"format": _FORMAT, "version": _VERSION, "job": job.fingerprint, "number": chunk.number}
+        header["chunks"] = len(job.chunks)  # for whoever only looks, and does not know the job
         write_atomically(self.file(chunk.number), seal(_ENTRY, header, arrays))
 
     def read(self, job: Job, chunk: Chunk) -> Solved | None:
@@ -119,6 +120,14 @@ class Folder:
     def finished(self) -> int:
         """How many chunks there are."""
         return len(list(self.path.glob("chunk-*")))
+
+    def whole(self) -> int | None:
+        """How many chunks the job has, as one that is there says; None where none says it."""
+        for path in sorted(self.path.glob("chunk-*")):
+            with contextlib.suppress(OSError, FormatError, InputError), SealedFile(path, _ENTRY) as file:
+                if type(number := file.header.get("chunks")) is int and number > 0:
+                    return number
+        return None
 
     def remove_unfinished(self) -> None:
         """Remove the folder if no chunk was finished."""

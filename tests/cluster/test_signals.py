@@ -16,6 +16,13 @@ from tests.cli.calling import MODEL, Word, as_process, lottery_jax, matrices
 
 MOST_SECONDS = 5.0
 TENSORS = 8
+HEARD = """
+import signal
+from lottery_jax.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+main()
+"""
+"""The command also where these tests run in the background of a shell, which has interrupts ignored there."""
 GUEST = """
 import sys, time
 from lottery_jax.cluster.join import join
@@ -52,7 +59,7 @@ def address() -> str:
 
 def process(model: Path, out: Path, where: str, number: int = 0) -> subprocess.Popen:
     words = ("approximate", "--model", model, *MODEL, "--out", out)
-    return started("-m", "lottery_jax", *words, "--coordinator", where, "--processes", 2, "--process", number)
+    return started("-c", HEARD, *words, "--coordinator", where, "--processes", 2, "--process", number)
 
 
 def end(ran: subprocess.Popen, number: signal.Signals, seconds: float = MOST_SECONDS) -> str:

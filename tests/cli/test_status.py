@@ -1,0 +1,71 @@
+"""How far a job is, from its folder alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lottery_jax import load_model
+from lottery_jax.comparison.records import append_records, run_folder, write_configuration
+from lottery_jax.constructions import Promise, Scalar, plan_job
+from lottery_jax.constructions.run import chunk_folder
+from lottery_jax.constructions.share import Share, run_share
+from lottery_jax.storage.lock import locked
+from tests.cli.calling import answer, lottery_jax, matrices, refusal
+from tests.comparison.test_records import record
+
+
+def test_an_approximation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "ticket"
+    model = matrices(tmp_path / "model.safetensors", **{f"layer{place}": (8, 8) for place in range(5)})
+    job = plan_job(load_model(model)[0], Scalar(candidates=8), Promise(0.5), seed=0)
+    run_share(job, out, Share(1, 2))
+    folder = chunk_folder(out)
+    before = sorted(path.name for path in folder.iterdir())
+    for place in (out, folder, tmp_path):
+        found = answer(capsys, "status", place)
+        assert found.pop("changed") > "2000-01-01 00:00:00"
+        assert found == {
+            "folder": str(folder),
+            "finished_chunks": 3,
+            "chunks": 5,
+            "missing_chunks": 2,
+            "held_by": None,
+        }
+    for shared in (False, True):
+        with locked(folder, "it", shared=shared):
+            assert lottery_jax("status", out) == 0
+        said = capsys.readouterr().out
+        assert "3 of 5 chunks are finished" in said and "in use by process " in said and " since " in said
+    (folder / "chunk-00000000.safetensors").write_bytes(b"no chunk")  # the others still say it
+    assert answer(capsys, "status", out)["chunks"] == 5
+    for path in folder.glob("chunk-*"):
+        path.write_bytes(b"no chunk")
+    assert answer(capsys, "status", out)["missing_chunks"] is None
+    assert sorted(path.name for path in folder.iterdir()) == before
+
+
+def test_a_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = tmp_path / "runs"
+    folder = run_folder(runs, {"task": "digits"})
+    folder.mkdir(parents=True)
+    write_configuration(folder, {"task": "digits"})
+    append_records(folder / "records.jsonl", [record("dense"), record(), record(seed=1)])
+    (folder / "unfinished" / "edge-popup-wide-seed0").mkdir(parents=True)
+    for place in (runs, folder):
+        found = answer(capsys, "status", place)
+        assert (found["folder"], found["records"], found["held_by"]) == (str(folder), 3, None)
+        assert found["records_by_method"] == {"dense": 1, "pensia": 2} and found["begun"] == ["edge-popup-wide-seed0"]
+    assert lottery_jax("status", runs) == 0
+    assert "3 records, 1 of dense, 2 of pensia; begun: edge-popup-wide-seed0" in capsys.readouterr().out
+    (runs / "mine-another").mkdir()
+    (runs / "mine-another" / "configuration.json").write_text("{}")
+    assert lottery_jax("status", runs, "--json") == 0
+    assert sorted(json.loads(line)["records"] for line in capsys.readouterr().out.splitlines()) == [0, 3]
+
+
+def test_what_is_no_job_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "ticket").touch()
+    assert "lottery-jax verify" in refusal(capsys, 2, "status", tmp_path / "ticket")
+    for place in (tmp_path, tmp_path / "nowhere"):
+        assert "holds no unfinished job" in refusal(capsys, 2, "status", place)
