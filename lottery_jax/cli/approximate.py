@@ -120,12 +120,11 @@ def _share(command: Approximate, job: Job, progress: Progress, results: TextIO) 
     elif done.path is not None:
         print(f"the ticket is there already, {str(done.path)!r}; nothing is left for share {share}", file=results)
     else:
-        what = f"{left:,} are missing; the same command without --share" if left else "none is missing; without --share"
-        print(
-            f"share {share} is done: {chunks - left:,} of {chunks:,} chunks are there, {what} "
-            + ("joins them when the others are done" if left else "the same command joins them"),
-            file=results,
-        )
+        are = "is" if left == 1 else "are"
+        then = f"{left:,} {are} missing; the same command without --share joins them when the others are done"
+        if not left:
+            then = "none is missing; the same command without --share joins them"
+        print(f"share {share} is done: {chunks - left:,} of {chunks:,} chunks are there, {then}", file=results)
     return 0
 
 
