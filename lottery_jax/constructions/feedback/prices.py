@@ -5,6 +5,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 _TRIALS = 14
+_MOST_TRIALS = 60  # where nothing was cheap enough before
+_LEAST = 1e-12  # the first price above 0 that is tried
 _NEAR = 0.995  # of the share is enough
 _AIM = 0.998
 
@@ -23,7 +25,9 @@ def within_share(solve: Callable[[float], tuple[int, Answered]], share: int, pri
     too_many: tuple[float, int] | None = None
     best: tuple[float, int] | None = None
     found: tuple[int, Answered] | None = None
-    for trial in range(_TRIALS if share else 0):
+    for trial in range(_MOST_TRIALS if share else 0):
+        if trial >= _TRIALS and found is not None:
+            break
         kept, answer = solve(price)
         if kept > share:
             too_many = price, kept
@@ -35,6 +39,7 @@ def within_share(solve: Callable[[float], tuple[int, Answered]], share: int, pri
                 break
         if too_many is None or best is None:
             # A wide step, so that the next one may lie on the other side, and ever wider ones.
+            price = max(price, _LEAST if too_many else 0.0)
             price *= (min(max((kept / (_AIM * share)) ** 2, 1e-4), 1e4) * (0.8 if best else 1.25)) ** (1 + trial)
             price = 0.0 if price < 1e-30 else price
             continue

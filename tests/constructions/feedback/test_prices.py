@@ -27,3 +27,7 @@ def test_a_share_of_more_than_there_is_takes_all() -> None:
 @pytest.mark.parametrize("share", [0, 5])
 def test_steps_that_cannot_be_split_keep_less(share: int) -> None:
     assert within_share(lambda price: (10 if price < 1 else 0, price), share, 0.01)[0] == 0
+
+
+def test_a_first_price_of_nothing_is_left_behind() -> None:
+    assert within_share(lambda price: (int(1000 / (1 + 1e6 * price)), price), 500, 0.0)[0] >= 490
