@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from lottery_jax.cli.bars import Shown, bars
 from lottery_jax.cli.extended import construction_of, transforms_of
 from lottery_jax.cli.findings import certified, show
 from lottery_jax.cli.settings import Approximate
+from lottery_jax.cli.share import solve_share
 from lottery_jax.cluster.join import Cluster, join
 from lottery_jax.comparison.measuring import measure
 from lottery_jax.constructions.base import Construction
@@ -29,11 +29,11 @@ from lottery_jax.constructions.job import Job, plan_job
 from lottery_jax.constructions.lossless import made_lossless
 from lottery_jax.constructions.promise import Promise
 from lottery_jax.constructions.run import broken_file, chunk_folder, run_to_file
-from lottery_jax.constructions.share import Share, missing, refuse_missing, run_share
+from lottery_jax.constructions.share import Share, refuse_missing
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.networks.quantise import check_bits, quantised
 from lottery_jax.networks.target import Target
-from lottery_jax.progress import Progress, log
+from lottery_jax.progress import log
 from lottery_jax.stopwatch import Stopwatch
 from lottery_jax.storage.files import check_writable
 from lottery_jax.tasks import Task, load_model, load_task
@@ -84,7 +84,7 @@ def run_approximate(command: Approximate, results: TextIO) -> int:
             )
         job = plan_job(target, construction, goal, seed=command.seed, notes=notes, transforms=transforms_of(command))
         if command.share is not None:
-            return _share(command, job, shown.part("weights"), results)
+            return solve_share(command, job, shown.part("weights"), results)
         if command.join_only:
             refuse_missing(job, command.out)
         with contextlib.ExitStack() as stack:
@@ -106,26 +106,6 @@ def run_approximate(command: Approximate, results: TextIO) -> int:
     found |= {"seconds": watch.seconds, "search_seconds": watch.work, "compilation_seconds": watch.compilation}
     found |= {"solved_weights": done.solved, "found_weights": done.found}
     return show(found, results, as_json=command.json)
-
-
-def _share(command: Approximate, job: Job, progress: Progress, results: TextIO) -> int:
-    """Solve a share, and say what is there of the whole."""
-    share = Share.read(command.share or "")
-    done = run_share(job, command.out, share, force=command.force, progress=progress)
-    chunks, left = len(job.chunks), 0 if done.path else len(missing(job, command.out))
-    if command.json:
-        facts = {"share": str(share), "chunks": chunks, "finished_chunks": chunks - left, "missing_chunks": left}
-        facts |= {"solved_weights": done.solved, "found_weights": done.found}
-        print(json.dumps(facts | {"ticket": None if done.path is None else str(done.path)}), file=results)
-    elif done.path is not None:
-        print(f"the ticket is there already, {str(done.path)!r}; nothing is left for share {share}", file=results)
-    else:
-        are = "is" if left == 1 else "are"
-        then = f"{left:,} {are} missing; the same command without --share joins them when the others are done"
-        if not left:
-            then = "none is missing; the same command without --share joins them"
-        print(f"share {share} is done: {chunks - left:,} of {chunks:,} chunks are there, {then}", file=results)
-    return 0
 
 
 def _kept(out: Path) -> Callable[[], str]:
