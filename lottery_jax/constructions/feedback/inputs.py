@@ -7,6 +7,7 @@ unsure about count more, by the trace of the Fisher information of its outputs, 
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from lottery_jax.constructions.budget.importance import Tapped
+from lottery_jax.networks.layers.conv import Conv, sides
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import Operation, Weights, child_path
+from lottery_jax.networks.node import Operation, Spec, Weights, child_path
 
 _MOST_NUMBERS = 1 << 24  # of the rows of a batch
 _ROWS, _FEW = 1 << 21, 1000
@@ -70,6 +72,8 @@ def rows_of(of: Operation, x: jax.Array, signs: int) -> jax.Array:
 def _rows(of: Operation, x: jax.Array) -> jax.Array:
     if isinstance(of, Dense):
         return x.reshape(-1, 1, of.inputs)
+    if isinstance(of, Conv):
+        return _windows(of, x)
     _, *shape = of.tensors()["weight"]
     each = int(np.prod(shape))
     # The operation itself, with a weight of 1 for one row at a time.
@@ -77,6 +81,17 @@ def _rows(of: Operation, x: jax.Array) -> jax.Array:
     one_each = dataclasses.replace(of, outputs=of.groups * each, bias=False)
     y = one_each.module(Weights({"weight": ones}))(x)  # type: ignore[operator]
     return y.reshape(-1, of.groups, each)
+
+
+def _windows(of: Conv, x: jax.Array) -> jax.Array:
+    """What the places of a convolution's window see, one slice of the image each: sooner than by convolution."""
+    height, width, _ = of.output(Spec(x.shape[1:])).shape
+    padded = jnp.pad(x, ((0, 0), *sides(of.padding), (0, 0)))
+    (down, right), parts = of.stride, []
+    for top, left in itertools.product(*map(range, of.size)):
+        parts.append(padded[:, top : top + down * height : down, left : left + right * width : right])
+    seen = jnp.stack(parts, -1)[:, :height, :width]  # [N, H', W', I, places of the window]
+    return seen.reshape(-1, of.groups, of.inputs // of.groups * len(parts))
 
 
 def weights_by_row(of: Operation, tensors: Mapping[str, Any], signs: int) -> np.ndarray:
@@ -87,8 +102,8 @@ def weights_by_row(of: Operation, tensors: Mapping[str, Any], signs: int) -> np.
 
 
 def moments_of(
-    networks: tuple[Network, Network],
-    tensors: tuple[Mapping[str, Any], Mapping[str, Any]],
+    networks: tuple[Network, ...],
+    tensors: tuple[Mapping[str, Any], ...],
     path: str,
     of: Operation,
     signs: int,
@@ -103,6 +118,8 @@ def moments_of(
     rows = int(np.prod(shapes["weight"][1:])) * signs + of.bias
     given = networks[1].given_to(path)
     assert given is not None
+    if networks[0] is networks[1] and tensors[0] is tensors[1]:
+        networks, tensors = networks[1:], tensors[1:]  # one network is run once
     places = int(np.prod(of.output(given).shape[:-1]))
     size = int(min(max(_MOST_NUMBERS // (rows * of.groups * places), 1), 2048, len(images)))
     squares = np.zeros((of.groups, rows, rows))
@@ -124,18 +141,19 @@ def _batches(images: np.ndarray, counts: np.ndarray, size: int) -> Iterator[tupl
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _sums(
-    networks: tuple[Network, Network],
+    networks: tuple[Network, ...],
     path: str,
     of: Operation,
     signs: int,
-    tensors: tuple[Mapping[str, Any], Mapping[str, Any]],
+    tensors: tuple[Mapping[str, Any], ...],
     images: jax.Array,
     counts: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     with jax.default_matmul_precision("highest"):
-        mine, theirs = (_given(network, path, own, images) for network, own in zip(networks, tensors, strict=True))
+        mine, *theirs = (_given(network, path, own, images) for network, own in zip(networks, tensors, strict=True))
         rows = rows_of(of, mine, signs)
-        output = of.module(Weights({name: tensors[1][child_path(path, name)] for name in of.tensors()}))(theirs)  # type: ignore[operator]
+        target = of.module(Weights({name: tensors[-1][child_path(path, name)] for name in of.tensors()}))
+        output = target(theirs[0] if theirs else mine)  # type: ignore[operator]
         output = output.reshape(-1, of.groups, of.outputs // of.groups)
         counted = rows * jnp.repeat(counts, len(rows) // len(counts))[:, None, None]
         return jnp.einsum("ngr,ngs->grs", counted, rows), jnp.einsum("ngr,ngo->gro", counted, output)
