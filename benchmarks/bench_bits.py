@@ -4,13 +4,13 @@ Command: python benchmarks/bench_bits.py --target pensia_fc2.safetensors
 Cost: half a minute on two CPU cores.
 
 The first layer of the target within 0.01. First the smallest subset of each weight, the nearest of these; then the
-first subset in the order (size, lexicographic) that serves, found by enumeration, of random weights of some spreads.
+first subset in the order (size, lexicographic) that serves, of random weights of some spreads. Then whole tickets; goal
+for `scalar-matched-first`, at most 2.75 bits and 0.42 kept for each weight.
 `iid`: one probability for all bits. `coded`: what the coder takes, its parameters included. `rounding`: the target's
 own weights on a grid with the same largest error, by the same coder.
 """
 
 import argparse
-import itertools
 import json
 import math
 import time
@@ -20,6 +20,7 @@ import jax
 import numpy as np
 
 from lottery_jax import approximate, environment, import_target, load_ticket, verify
+from lottery_jax.constructions import Construction, Pensia, Scalar
 from lottery_jax.networks.layers.chain import Chain
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.network import Network
@@ -28,32 +29,11 @@ from lottery_jax.networks.sources.copies import Copies
 from lottery_jax.networks.zoo.mlp import mlp_target
 from lottery_jax.sampler import Sampler
 from lottery_jax.storage.store import Arrays
+from lottery_jax.subset_sum import FirstFeasible, Problem, solve
 from lottery_jax.tickets.coding.choice import coded_bits
 from lottery_jax.tickets.description import rounding_bits
 
-CANDIDATES, TOLERANCE, MOST_SIZE = 21, 0.01, 6
-_BLOCK = 4096  # weights whose subsets are summed at once
-
-
-def first_feasible(candidates: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Masks bool [W, N] of the first subsets within the tolerance in the order (size, lexicographic).
-
-    None kept where no subset of at most `MOST_SIZE` serves. candidates: float64 [W, N].
-    """
-    masks = np.zeros(candidates.shape, bool)
-    open_ = np.flatnonzero(np.abs(weights) > TOLERANCE)
-    for size in range(1, MOST_SIZE + 1):
-        subsets, left = np.array(list(itertools.combinations(range(CANDIDATES), size))), []
-        step = max(_BLOCK * CANDIDATES // len(subsets), 1)
-        for start in range(0, len(open_), step):
-            rows = open_[start : start + step]
-            sums = sum(candidates[rows][:, subsets[:, place]] for place in range(size))
-            serves = np.abs(sums - weights[rows, None]) <= TOLERANCE
-            found, first = serves.any(1), serves.argmax(1)
-            masks[rows[found, None], subsets[first[found]]] = True
-            left.append(rows[~found])
-        open_ = np.concatenate(left) if left else open_
-    return masks
+CANDIDATES, TOLERANCE = 21, 0.01
 
 
 def mask_row(case: str, masks: np.ndarray, bits: float, rounding: float, **more: object) -> dict:
@@ -93,7 +73,7 @@ def measure(weights: np.ndarray) -> list[dict]:
         node = Copies(Dense(weights.shape[1], weights.shape[0]), CANDIDATES, (sampler,))
         network = Network(Chain((("fc1", node),)), Spec((weights.shape[1],), True))
         candidates = network.draw(0)["fc1.weight"].reshape(-1, CANDIDATES).astype(np.float64)
-        masks = first_feasible(candidates, wanted)
+        masks = solve(Problem(candidates, wanted, TOLERANCE), FirstFeasible()).subsets
         residual = np.abs((candidates * masks).sum(1) - wanted)
         content = Arrays({"mask.fc1.weight": np.packbits(masks, bitorder="little")})
         bits = sum(coded_bits(network, 0, content))
@@ -102,24 +82,26 @@ def measure(weights: np.ndarray) -> list[dict]:
     return rows
 
 
-def measure_ticket(path: Path, weights: list[np.ndarray], construction: str, objective: str) -> dict:
-    """A whole ticket: its bits by part, its two files, and the seconds that reading and verifying them take."""
+def measure_ticket(path: Path, weights: list[np.ndarray], construction: Construction, objective: str) -> dict:
+    """A whole ticket: its bits by part, its two files, and the CPU seconds that reading and verifying them take."""
     target = mlp_target(weights, nonnegative=True)
     ticket = approximate(target, seed=0, construction=construction, objective=objective, tolerance=TOLERANCE)
-    row: dict = {"case": f"{construction}-{objective}", "weights": target.weights}
+    matched = "-matched" if isinstance(construction, Scalar) and construction.range == "matched" else ""
+    row: dict = {"case": f"{construction.name}{matched}-{objective}", "weights": target.weights}
+    row["kept_per_weight"] = ticket.kept_weights / target.weights
     for form, coded in (("plain", False), ("coded", True)):
         row[f"{form}_bytes"] = ticket.save(path, coded=coded)
         seconds = []
         for _ in range(3):
-            start = time.perf_counter()
+            start = time.process_time()
             found = verify(load_ticket(path), target=target)
-            seconds.append(time.perf_counter() - start)
+            seconds.append(time.process_time() - start)
         row[f"verify_{form}_s"] = min(seconds)
         row |= {"outcome": found.outcome, "bits_by_part": found.description_bits}
         row |= {"bits": found.bits_per_target_weight, "rounding": found.rounding_bits_per_target_weight}
-    start = time.perf_counter()
+    start = time.process_time()
     coded_bits(ticket.network, ticket.seed, ticket.content)
-    return row | {"counting_s": time.perf_counter() - start}
+    return row | {"counting_s": time.process_time() - start}
 
 
 if __name__ == "__main__":
@@ -142,8 +124,10 @@ if __name__ == "__main__":
     ticket_file = out.with_suffix(".ticket")
     tickets = [
         measure_ticket(ticket_file, layers, construction, objective)
-        for construction in ("scalar", "pensia")
-        for objective in ("smallest", "least-error")
+        for construction, objective in (
+            *((each, objective) for each in (Scalar(), Pensia()) for objective in ("smallest", "least-error")),
+            (Scalar(range="matched"), "first"),
+        )
     ]
     ticket_file.unlink()
     for row in (*rows, *tickets):

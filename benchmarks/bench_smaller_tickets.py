@@ -12,7 +12,7 @@ Goals on two CPU cores:
 
 The first time compiles; of `--repeats` others it is the median. `search_s` is what it takes to solve all chunks,
 `feedback_s` what error feedback takes beyond it, both without compilation; `first_s` and `first_compilation_s` belong
-to the first time, the whole, and `first_cpu_s` is what both cores did in it. `load_average` is what else the machine did
+to the first time, the whole, and `first_cpu_s` is what both cores did in it. `load_average` is what the machine did
 (1 for a busy core; this takes 2 itself): seconds are worth reading where it is near 2.
 """
 

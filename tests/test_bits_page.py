@@ -34,6 +34,7 @@ def test_the_tickets_are_those_of_the_results() -> None:
     assert table("ticket") == [
         [
             row["case"].replace("-", ", ", 1),
+            f"{row['kept_per_weight']:.3f}",
             f"{row['bits']:.2f}",
             f"{row['rounding']:.2f}",
             f"{row['plain_bytes']:,}",
@@ -44,11 +45,29 @@ def test_the_tickets_are_those_of_the_results() -> None:
     ]
 
 
+def test_lossless_tickets_are_those_of_the_results() -> None:
+    found = json.loads((ROOT / "benchmarks" / "results" / "smaller_tickets_cpu.json").read_text())["rows"]
+    rows = [row for row in found if row["case"].startswith("lossless")]
+    assert rows and all(row["outcome"] == "holds" and row["max_deviation"] < 1e-5 for row in rows)
+    assert table("lossless") == [
+        [
+            row["case"].split(" ", 1)[1],
+            str(row["candidates"]),
+            f"{row['bits']:.2f}",
+            f"{row['max_deviation']:.1e}",
+            f"{row['first_cpu_s']:.1f}",
+        ]
+        for row in rows
+    ]
+
+
 def test_what_it_says_is_so() -> None:
     rows, tickets = RESULTS["rows"], RESULTS["tickets"]
     assert all(row["outcome"] == "holds" for row in tickets)
     assert all(row["rounding"] < row["coded"] < row["iid"] for row in rows), "plain rounding wins"
     assert all(row["rounding"] < row["bits"] for row in tickets)
+    matched = tickets[-1]
+    assert matched["case"] == "scalar-matched-first" and matched["bits"] <= 2.75 and matched["kept_per_weight"] <= 0.42
     first = {row["source"]: row["coded"] for row in rows if row["case"] == "first"}
     assert list(first.values()) == sorted(first.values(), reverse=True), "the nearer to the target's spread, the fewer"
 
