@@ -169,6 +169,21 @@ def test_tickets_of_other_architectures_are_verified(name, module, monkeypatch, 
         assert 0 < row["worst_of_largest"] < 10
 
 
+@pytest.mark.slow
+def test_loss_aware_and_lossless_tickets_are_timed(module, monkeypatch, tmp_path):
+    bench, out = module("bench_smaller_tickets"), tmp_path / "found.json"
+    monkeypatch.setattr(sys, "argv", ["bench", "--quick", "--out", str(out)])
+    bench.main()
+    rows = {row["case"]: row for row in json.loads(out.read_text())["rows"]}
+    assert list(rows) == [case for case, (name, _) in bench.CASES.items() if name == "digits"]
+    for case, row in rows.items():
+        assert row["outcome"] == "holds" and row["search_s"] <= row["first_s"] and row["weights"] == 4736
+        if case.startswith("lossless"):
+            assert row["max_deviation"] < 1e-5 and row["bits"] > row["candidates"]
+        else:
+            assert 0.99 * row["budget"] < row["kept_weights"] <= row["budget"] and row["feedback_s"] > 0
+
+
 def test_rows_are_added_to_an_earlier_run(module, tmp_path):
     bench, path = module("bench_constructions"), tmp_path / "constructions.json"
     before = {"device": "cpu", "versions": {}, "rows": [{"row": name, "accuracy": 0.5} for name in bench.ROWS]}

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from lottery_jax.stopwatch import Stopwatch
 from lottery_jax.subset_sum import MeetInTheMiddle, Problem, Randomized, Smallest, solve
 from lottery_jax.subset_sum.engine import shared
 from lottery_jax.subset_sum.engine.grid import Grid
@@ -141,3 +142,16 @@ def test_solve_answers_the_same_with_shared_lists(rows, each, call, monkeypatch)
     assert seen and progress == sorted(progress) and progress[-1] == (rows * each, rows * each)
     for name in ("bits", "residuals", "status"):
         np.testing.assert_array_equal(getattr(listed, name), getattr(plain, name))
+
+
+def test_numbers_of_problems_share_what_is_compiled_around_differencing():
+    """What is drawn again is of another number each time."""
+    random = np.random.default_rng(3)
+
+    def run(problems):
+        candidates = random.uniform(-1, 1, (problems, 30)).astype(np.float32)
+        with Stopwatch() as watch:
+            solve(Problem(candidates, candidates[:, 0], 1e-6), Randomized(), key=jax.random.key(0))
+        return watch.compilation
+
+    assert run(11) > 0 and run(9) == run(13) == 0
