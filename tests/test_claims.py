@@ -83,6 +83,25 @@ def test_draws_until_one_is_as_good_are_those_of_the_results() -> None:
     assert re.findall(r"\d+\.\d %", row[4])[:4] == tickets
 
 
+def test_smaller_tickets_are_those_of_the_results() -> None:
+    (row,) = (row for row in ROWS if "experiments/smaller_tickets.py" in row[1])
+    lines = (ROOT / "experiments" / "results" / "smaller_tickets.jsonl").read_text().splitlines()
+    means = runpy.run_path(str(ROOT / "experiments" / "smaller_tickets.py"))["means"]
+    found: dict[str, list[str]] = {}
+    bits = []
+    for method, kept, own in means([json.loads(line) for line in lines]):
+        mean = 100 * statistics.fmean(one["accuracy"] for one in own)
+        found.setdefault(method, []).append(f"{mean:.2f} % at {kept:,}")
+        assert len(own) == (1 if method in ("target-pruned", "edge-popup-wide") else 3)
+        if method.startswith("sparse"):
+            bits.append(f"{statistics.fmean(one['bits'] for one in own) / 1000:.0f}")
+    order = ("loss-aware", "budget", "target-pruned", "edge-popup-wide", "sparse target, loss-aware")
+    assert re.findall(r"\d+\.\d\d % at [\d,]*\d", row[4]) == [one for method in order for one in found[method]]
+    assert f"in {', '.join(bits)} thousand bits" in row[4]
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    assert all(one in readme for one in found["sparse target, loss-aware"])
+
+
 def test_neurons_beside_weights_are_those_of_the_results() -> None:
     (row,) = (row for row in ROWS if "experiments/malach_neurons.py" in row[1])
     lines = (ROOT / "experiments" / "results" / "malach_neurons.jsonl").read_text().splitlines()
