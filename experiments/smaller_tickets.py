@@ -45,7 +45,7 @@ from lottery_jax.trained.gradual import Gradual, sparse_target
 DENSE = (45_000, 26_000, 13_700, 6_900, 4_000, 2_000)
 SPARSE = (10_000, 7_000, 4_300, 2_800, 2_000)
 LEARNED = (49_784, 24_892, 9_956, 4_979, 2_000)
-SWEEPS = 4  # of the dense target, whose layers are large; at 45,000 kept worth a tenth of a point beside one
+SWEEPS = 4  # of the dense target, whose layers are large
 ROOM = 1.25  # weights of a sparse target for each kept random one
 LINES = {
     "sparse target, loss-aware": "#D55E00",
