@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 _TRIALS = 14
-_MOST_TRIALS = 60  # where nothing was cheap enough before
+_MOST_TRIALS = 60  # where little was cheap enough before
+_ENOUGH = 0.9  # of the share, after the usual trials
 _LEAST = 1e-12  # the first price above 0 that is tried
 _NEAR = 0.995  # of the share is enough
 _AIM = 0.998
@@ -26,7 +27,7 @@ def within_share(solve: Callable[[float], tuple[int, Answered]], share: int, pri
     best: tuple[float, int] | None = None
     found: tuple[int, Answered] | None = None
     for trial in range(_MOST_TRIALS if share else 0):
-        if trial >= _TRIALS and found is not None:
+        if trial >= _TRIALS and found is not None and found[0] >= _ENOUGH * share:
             break
         kept, answer = solve(price)
         if kept > share:

@@ -3,12 +3,13 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lottery_jax.constructions.feedback.prices import within_share
 
 
+@example(918864, 1.0, 1.0, 0.6875)
 @given(st.integers(0, 10**6), st.floats(1e-9, 1.0), st.floats(1e-3, 1e3), st.floats(0.3, 0.8))
 def test_nearly_all_of_a_share_and_never_more(share: int, price: float, scale: float, power: float) -> None:
     def solve(price: float) -> tuple[int, float]:
