@@ -16,11 +16,11 @@ class ClusterError(Exception):
     """A process that shares the job is lost (exit code 3).
 
     >>> print(ClusterError("process 1 died"))
-    process 1 died; finished chunks are kept: start every process again with the same command
+    process 1 died; what is finished is kept: start every process again with the same command
     """
 
     def __init__(self, why: str) -> None:
-        super().__init__(f"{why}; finished chunks are kept: start every process again with the same command")
+        super().__init__(f"{why}; what is finished is kept: start every process again with the same command")
 
 
 def suggest(word: str, allowed: Iterable[str]) -> str:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
@@ -11,11 +10,12 @@ import numpy as np
 
 from lottery_jax.cli import interrupt
 from lottery_jax.cli.bars import Shown, bars
+from lottery_jax.cli.crew import crew_of
 from lottery_jax.cli.extended import construction_of, transforms_of
 from lottery_jax.cli.findings import certified, show
 from lottery_jax.cli.settings import Approximate
 from lottery_jax.cli.share import solve_share
-from lottery_jax.cluster.join import Cluster, join
+from lottery_jax.cluster.share import Share
 from lottery_jax.comparison.measuring import measure
 from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.budget.budget import Budget
@@ -29,7 +29,7 @@ from lottery_jax.constructions.job import Job, plan_job
 from lottery_jax.constructions.lossless import made_lossless
 from lottery_jax.constructions.promise import Promise
 from lottery_jax.constructions.run import broken_file, chunk_folder, run_to_file
-from lottery_jax.constructions.share import Share, refuse_missing
+from lottery_jax.constructions.share import refuse_missing
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.networks.quantise import check_bits, quantised
 from lottery_jax.networks.target import Target
@@ -45,9 +45,11 @@ from lottery_jax.trained.gradual import Gradual, sparse_target
 def run_approximate(command: Approximate, results: TextIO) -> int:
     """Plan, solve what is missing, write the ticket, and say what the verifier and the test set find in the file."""
     construction, damping = _check(command)
-    with bars(quiet=command.quiet) as shown, interrupt.keeping(_kept(command.out)):
-        shown.part("joining the other processes" if command.shared else "loading")
-        cluster = _cluster(command)
+    with (
+        bars(quiet=command.quiet, shared=command.shared) as shown,
+        interrupt.keeping(_kept(command.out)),
+        crew_of(command, shown) as crew,
+    ):
         target, task, skipped = _target(command, shown.part("reading the target"))
         notes: dict[str, Any] = {}
         if command.prune_target is not None and task is not None:
@@ -83,20 +85,19 @@ def run_approximate(command: Approximate, results: TextIO) -> int:
                 *(asked, low, high, construction.candidates, goal.tolerance, bound.largest),
             )
         job = plan_job(target, construction, goal, seed=command.seed, notes=notes, transforms=transforms_of(command))
-        if command.share is not None:
-            return solve_share(command, job, shown.part("weights"), results)
+        if isinstance(crew, Share):
+            return solve_share(command, crew, job, shown.part("weights"), results)
         if command.join_only:
             refuse_missing(job, command.out)
         with contextlib.ExitStack() as stack:
-            if cluster.processes == 1:
+            if crew.processes == 1:
                 stack.enter_context(interrupt.closing(Folder(chunk_folder(command.out)).remove_unfinished))
             watch = stack.enter_context(Stopwatch())
             progress = shown.part("weights")
             options = {"force": command.force, "coded": command.coded}
-            done = run_to_file(job, command.out, **options, progress=progress, cluster=cluster)
-        cluster.leave()
-        if cluster.process:
-            print(f"lottery-jax: process {cluster.process} of {cluster.processes} is done", file=sys.stderr)
+            done = run_to_file(job, command.out, **options, progress=progress, crew=crew)
+        crew.leave()
+        if not crew.leads:
             return 0
         assert done.path is not None
         found = _measured(done.path, job, task, shown)
@@ -157,16 +158,9 @@ def _check(command: Approximate) -> tuple[Construction, float | None]:
         raise InputError("--examples and --damping are for --loss-aware; give that, or leave them out")
     if command.examples is not None and command.examples < 1:
         raise InputError(f"--examples {command.examples} is no data to be aware of; give 1 or more")
-    if command.share is not None:
-        Share.read(command.share)
-        if command.shared:
-            raise InputError(f"--share {command.share} is for processes that never meet; leave it or the cluster out")
-        if command.loss_aware:
-            raise InputError("--loss-aware settles one layer after the other, on one host; leave --share out")
-        if command.join_only:
-            raise InputError(f"--share {command.share} solves and --join-only does not; give one of the two")
-    if command.join_only and command.shared:
-        raise InputError("--join-only is for one process; leave it or the cluster out")
+    command.check_crew()
+    if command.share is not None and command.loss_aware:
+        raise InputError("--loss-aware settles one layer after the other, on one host; leave --share out")
     if command.prune_target is not None:
         Gradual(command.prune_epochs)
         if command.prune_target < 1:
@@ -239,13 +233,6 @@ def _target(command: Approximate, progress: Any) -> tuple[Target, Task | None, d
         progress=progress,
     )
     return task.target, task, {}
-
-
-def _cluster(command: Approximate) -> Cluster:
-    """The processes that share the work; found before JAX is used, as its runtime wants it."""
-    if not command.shared:
-        return Cluster()
-    return join(command.coordinator, processes=command.processes, process=command.process, patience=command.patience)
 
 
 def _measured(out: Path, job: Job, task: Task | None, shown: Shown) -> dict[str, Any]:

@@ -1,18 +1,24 @@
-"""Progress on stderr: bars on a terminal, a line now and then elsewhere, nothing where it is asked to be quiet."""
+"""Progress on stderr: bars on a terminal, a line now and then elsewhere, nothing where it is asked to be quiet.
+
+Of processes that share the work only the one that leads speaks, a line a minute about all of them.
+"""
 
 import contextlib
 import dataclasses
 import logging
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
 from lottery_jax.cli import interrupt
+from lottery_jax.cli.voice import say
+from lottery_jax.cluster.crew import ALONE, Crew
+from lottery_jax.errors import ClusterError
 from lottery_jax.progress import Progress, log
+from lottery_jax.storage import lock
 
-_EVERY = 10.0  # seconds between two lines
+_EVERY, _MINUTE = 10.0, 60.0  # seconds between two lines, of a process alone and of many
 
 
 @dataclasses.dataclass
@@ -38,11 +44,22 @@ class Part:
 
 
 class Shown:
-    """What is shown of the work: `whole` of it, and the `part` at hand."""
+    """What is shown of the work: `whole` of it, and the `part` at hand; of a crew, how far all are."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, aloud: bool = False) -> None:
         self.done, self.total, self.left = 0, 0, ""
         self.current = Part("starting")
+        self.aloud, self.every = aloud, _EVERY
+        self._crew, self._start = ALONE, time.perf_counter()
+
+    def follow(self, crew: Crew) -> None:
+        """From here on it is the work of a crew, of which this process says something if it leads."""
+        self._crew, self._start, self.every = crew, time.perf_counter(), _MINUTE
+        if not crew.leads:
+            self.aloud = False
+            log.setLevel(logging.ERROR)
+        elif self.aloud:
+            say(f"{crew.processes} processes share the work")
 
     def whole(self, done: int, total: int, seconds_left: float | None = None) -> None:
         """How many of how many parts are done, and the time left where it is known."""
@@ -73,6 +90,9 @@ class Shown:
         >>> shown.line()
         '1 of 4 done; pensia, seed 0: finding, 2,000 of 8,000'
         """
+        standing = self._crew.standing()
+        if standing is not None and standing.total:
+            return standing.words(time.perf_counter() - self._start)
         part = self.current
         whole = f"{self.done} of {self.total} done" + (f", {self.left}" if self.left else "") if self.total else ""
         far = "" if part.total is None else f"{part.done:,} of {part.total:,}"
@@ -84,6 +104,7 @@ class _Terminal(Shown):
 
     def __init__(self, display: Any) -> None:
         super().__init__()
+        self.every = _MINUTE
         self._display = display
         self._rows = [display.add_task("", total=None, words="", visible=False) for _ in range(2)]
 
@@ -100,38 +121,47 @@ class _Terminal(Shown):
 
 
 @contextlib.contextmanager
-def bars(*, quiet: bool = False) -> Iterator[Shown]:
-    """What is told here is shown on stderr while the block runs; what the package notes is printed there, too."""
+def bars(*, quiet: bool = False, shared: bool = False) -> Iterator[Shown]:
+    """What is told here is shown on stderr while the block runs; what the package notes is printed there, too.
+
+    shared: with other processes.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     console = Console(stderr=True)
-    with _notes(logging.ERROR if quiet else logging.INFO):
-        if quiet:
-            yield Shown()
-        elif console.is_terminal:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_notes(logging.ERROR if quiet else logging.INFO))
+        if console.is_terminal and not (quiet or shared):
             text, words = TextColumn("{task.description}"), TextColumn("{task.fields[words]}")
             display = Progress(text, BarColumn(), MofNCompleteColumn(), words, console=console, transient=True)
-            with display, interrupt.closing(display.stop):
-                yield _Terminal(display)
+            stack.enter_context(display)
+            stack.enter_context(interrupt.closing(display.stop))
+            shown: Shown = _Terminal(display)
         else:
-            with _lines(Shown()) as shown:
-                yield shown
+            shown = Shown(aloud=not quiet)
+        stack.enter_context(_lines(shown))
+        yield shown
 
 
 @contextlib.contextmanager
-def _lines(shown: Shown) -> Iterator[Shown]:
-    """Prints where the work is every few seconds: also while nothing is told, as in a long compilation."""
+def _lines(shown: Shown) -> Iterator[None]:
+    """Says where the work is every few seconds, also while nothing is told, as in a long compilation: on stderr if it
+    shall be aloud, and to `lottery-jax status`."""
     over = threading.Event()
 
-    def print_lines() -> None:
-        while not over.wait(_EVERY):
-            print(f"lottery-jax: {shown.line()}", file=sys.stderr, flush=True)
+    def tell_lines() -> None:
+        while not over.wait(shown.every):
+            with contextlib.suppress(ClusterError):
+                line = shown.line()
+                lock.tell(line)
+                if shown.aloud:
+                    say(line)
 
-    thread = threading.Thread(target=print_lines, daemon=True)
+    thread = threading.Thread(target=tell_lines, daemon=True)
     thread.start()
     try:
-        yield shown
+        yield
     finally:
         over.set()
         thread.join()
@@ -139,7 +169,7 @@ def _lines(shown: Shown) -> Iterator[Shown]:
 
 class _Printer(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        print(f"lottery-jax: {record.getMessage()}", file=sys.stderr, flush=True)
+        say(record.getMessage())
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
+from lottery_jax.cli.voice import spoken
 from lottery_jax.storage.files import remove_unfinished
 
 CODE = 130
@@ -97,4 +98,4 @@ def _tell() -> None:
     with contextlib.suppress(OSError):
         remove_unfinished()
     # Not print: the main thread may hold the stream.
-    os.write(2, f"lottery-jax: {sentence()}\n".encode())
+    os.write(2, f"{spoken(sentence())}\n".encode())

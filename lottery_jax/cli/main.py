@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 from lottery_jax.cli import interrupt
+from lottery_jax.cli.voice import say
 from lottery_jax.cluster import supervisor
 from lottery_jax.errors import ClusterError, InputError, TicketError
 
@@ -28,11 +29,8 @@ What each method promises, when to use it and what it costs: docs/methods.md. Ve
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit; `arguments` default to the process's own."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    # Asked of the words, for whoever only supervises needs nothing that parsing imports.
-    known = {f"--{name}" for name in supervisor.OPTIONS}
-    shared = words[:1] == ["approximate"] and any(word.partition("=")[0] in known for word in words)
-    if shared and not supervisor.follow():
-        sys.exit(supervisor.supervise(words))
+    if words[:1] in (["compare"], ["approximate"]) and supervisor.shares(words) and not supervisor.follow():
+        sys.exit(supervisor.supervise([sys.executable, "-m", "lottery_jax", *words]))
     if arguments is None:
         interrupt.watch()
     try:
@@ -157,5 +155,5 @@ def _unread() -> int:
 def refuse(sentence: str, code: int) -> int:
     """Say why a command ends, on stderr, and give its exit code."""
     interrupt.give_way()
-    print(f"lottery-jax: {sentence}", file=sys.stderr)
+    say(sentence)
     return code

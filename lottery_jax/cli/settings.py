@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from lottery_jax.cluster import supervisor
+from lottery_jax.cli.crew import OPTIONS, CrewOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ class TaskOptions:
 
 
 @dataclasses.dataclass(frozen=True)
-class Compare(TaskOptions):
+class Compare(CrewOptions, TaskOptions):
     """Put the constructions beside learned and random masks on one task, over several seeds.
 
     Every finished method and seed is kept: the same command goes on where it was stopped.
@@ -73,7 +73,7 @@ class Compare(TaskOptions):
 
 
 @dataclasses.dataclass(frozen=True)
-class Approximate(TaskOptions):
+class Approximate(CrewOptions, TaskOptions):
     """Approximate a trained network by pruning a random one, and write the ticket.
 
     Finished chunks are kept beside the ticket: the same command goes on where it was stopped.
@@ -128,32 +128,10 @@ class Approximate(TaskOptions):
     """Replace a file that is there, if the new ticket holds; one that does not goes beside it, named .broken."""
     coded: bool = False
     """Write the ticket's masks as an entropy coder has them (docs/bits.md): a smaller file of the same bits."""
-    distributed: bool = False
-    """Share the chunks among the processes of a cluster that JAX finds (SLURM, Open MPI, Kubernetes, Cloud TPU); each
-    process runs this command, and --out is on a file system that all of them see."""
-    coordinator: str | None = None
-    """The same where JAX finds no cluster; HOST:PORT of process 0."""
-    processes: int | None = None
-    """How many processes share the work."""
-    process: int | None = None
-    """Which of them this is, from 0."""
-    patience: int = 100
-    """Seconds without a sign of life after which another process counts as dead."""
-    share: str | None = None
-    """K/N, as in 3/8: solve only every N-th chunk, from the K-th on, and end; for processes that may not talk, as in a
-    job array. When all have ended, the same command without it writes the ticket."""
-    join_only: bool = False
-    """Solve nothing: write the ticket if all chunks are there, else say which are missing."""
     quiet: bool = False
     """Show no progress and no notes."""
     json: bool = False
     """Print one JSON object to stdout and nothing else there."""
-
-    @property
-    def shared(self) -> bool:
-        """True where other processes take part."""
-        given = (getattr(self, name) for name in supervisor.OPTIONS)
-        return any(value is not None and value is not False for value in given)  # process 0 is given, too
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,7 +237,7 @@ def command_line(settings: Compare) -> str:
     words = ["lottery-jax", "compare"]
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
-        if field.name in ("json", "quiet") or value == field.default:
+        if field.name in ("json", "quiet", *OPTIONS) or value == field.default:
             continue
         option = "--" + field.name.replace("_", "-")
         if dataclasses.is_dataclass(value):

@@ -4,14 +4,14 @@ import json
 from typing import TextIO
 
 from lottery_jax.cli.settings import Approximate
+from lottery_jax.cluster.share import Share
 from lottery_jax.constructions.job import Job
-from lottery_jax.constructions.share import Share, missing, run_share
+from lottery_jax.constructions.share import missing, run_share
 from lottery_jax.progress import Progress
 
 
-def solve_share(command: Approximate, job: Job, progress: Progress, results: TextIO) -> int:
+def solve_share(command: Approximate, share: Share, job: Job, progress: Progress, results: TextIO) -> int:
     """Solve a share, and say what is there of the whole."""
-    share = Share.read(command.share or "")
     done = run_share(job, command.out, share, force=command.force, progress=progress)
     chunks, left = len(job.chunks), 0 if done.path else len(missing(job, command.out))
     if command.json:

@@ -12,19 +12,22 @@ from lottery_jax.comparison.records import read_records
 from lottery_jax.constructions.chunks import Folder
 from lottery_jax.constructions.run import chunk_folder
 from lottery_jax.errors import InputError
-from lottery_jax.storage.lock import holder_of
+from lottery_jax.storage.lock import holder_of, told
 
 
 def run_status(command: JobStatus, results: TextIO) -> int:
     """Say what is finished in each folder that is meant, who is at work there, and when something last changed."""
     for folder in _meant(command.folder):
         found = _comparison(folder) if _is_comparison(folder) else _approximation(folder)
-        found = {"folder": str(folder), **found, "held_by": holder_of(folder), "changed": _moment(_changed(folder))}
+        found = {"folder": str(folder), **found, "held_by": holder_of(folder), "said": told(folder)}
+        found["changed"] = _moment(_changed(folder))
         words = found.pop("words")
         if command.json:
             print(json.dumps(found), file=results)
             continue
         print(f"{folder}: {words}", file=results)
+        if found["said"]:
+            print(f"  {found['said']}", file=results)
         print(f"  in use by {found['held_by'] or 'nobody'}; last changed {found['changed']}", file=results)
     return 0
 

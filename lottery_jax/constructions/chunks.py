@@ -8,6 +8,7 @@ import contextlib
 from pathlib import Path
 from typing import Protocol
 
+from lottery_jax.cluster.cluster import SEEN
 from lottery_jax.constructions.goal import Solved
 from lottery_jax.constructions.job import Chunk, Job
 from lottery_jax.errors import InputError
@@ -24,6 +25,10 @@ _ENTRY = "chunk"
 class Finished(Protocol):
     """Finished chunks by number."""
 
+    def has(self, chunk: Chunk) -> bool:
+        """Whether something is there for a chunk, whole or not."""
+        ...
+
     def read(self, job: Job, chunk: Chunk) -> Solved | None:
         """What a chunk came to, None if it is not there; raises `DamagedChunk`, or `InputError` for another job's."""
         ...
@@ -38,6 +43,9 @@ class Memory:
 
     def __init__(self) -> None:
         self._chunks: dict[int, Solved] = {}
+
+    def has(self, chunk: Chunk) -> bool:
+        return chunk.number in self._chunks
 
     def read(self, job: Job, chunk: Chunk) -> Solved | None:
         return self._chunks.get(chunk.number)
@@ -72,6 +80,9 @@ class Folder:
         'chunk-00000003.safetensors'
         """
         return self.path / f"chunk-{number:08d}.safetensors"
+
+    def has(self, chunk: Chunk) -> bool:
+        return self.file(chunk.number).exists()
 
     def write(self, job: Job, chunk: Chunk, arrays: Solved) -> None:
         header = {"format": _FORMAT, "version": _VERSION, "job": job.fingerprint, "number": chunk.number}
@@ -139,7 +150,7 @@ class Folder:
         if not self.path.is_dir():
             return
         for path in self.path.iterdir():
-            if path.name.startswith(("chunk-", ".chunk-", ".ticket-", "lock")):
+            if path.name.startswith(("chunk-", ".chunk-", ".ticket-", SEEN, "lock")):
                 path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.path.rmdir()

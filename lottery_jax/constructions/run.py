@@ -1,9 +1,10 @@
-"""Running a job: solve the chunks that are missing, put them together; alone or with other processes."""
+"""Running a job: solve the chunks that are missing, put them together; alone or with the others of a crew."""
 
 import collections
 import concurrent.futures
 import contextlib
 import dataclasses
+import itertools
 import math
 import os
 import shutil
@@ -11,7 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from lottery_jax.cluster.join import Cluster
+from lottery_jax import environment
+from lottery_jax.cluster.crew import ALONE, FOUND, Crew, unit_of
 from lottery_jax.constructions.assemble import in_memory, to_file
 from lottery_jax.constructions.chunks import DamagedChunk, Finished, Folder, Memory
 from lottery_jax.constructions.goal import Solved
@@ -25,7 +27,6 @@ from lottery_jax.storage.tensor_file import FormatError
 from lottery_jax.tickets.certificate import certify
 from lottery_jax.tickets.ticket import ENTRY, Ticket, load_ticket, stores_coded
 
-ALONE = Cluster()
 _VISIBLE = 180.0  # seconds in which a network's file system shows a file to another host, at the latest
 _POLL = 0.2  # seconds between two looks for chunks of other processes
 _WRITERS = 2  # threads that wait for the disk
@@ -34,8 +35,8 @@ _LONG = 5.0  # seconds of search that are announced
 
 @dataclasses.dataclass(frozen=True)
 class Done:
-    """Weights that were found solved and weights solved now, by this process, the damaged files that were replaced, and
-    the file that the ticket is in."""
+    """Weights that were found solved and weights solved now, the damaged files that were replaced, and the file that
+    the ticket is in; in the process that leads, weights of all processes."""
 
     found: int
     solved: int
@@ -78,43 +79,53 @@ def run_to_file(
     force: bool = False,
     coded: bool = False,
     progress: Progress = unseen,
-    cluster: Cluster = ALONE,
+    crew: Crew = ALONE,
 ) -> Done:
     """Write the ticket of a job to `out`, going on where an earlier call was stopped; memory depends on the chunk
     alone.
 
     Finished chunks are files beside `out`. A file that is there is refused, or with `force` replaced if the new ticket
-    holds. coded: whether its masks are stored as an entropy coder has them. The processes of a cluster each solve their
-    share and meet in that folder; process 0 writes the ticket, of the same bytes as one process would. All return when
-    it is there.
+    holds. coded: whether its masks are stored as an entropy coder has them. The processes of a crew each solve chunks
+    that no other one does, and meet in that folder; process 0 writes the ticket, of the same bytes as one process
+    would. All return when it is there.
     """
-    place = next((path for path in (out, broken_file(out)) if is_finished(job, path)), None)
     check_output(job, out)
-    if place is None:
-        check_replaceable(out, force=force)
-    folder, done = Folder(chunk_folder(out)), Done(job.weights, 0)
+    place, folder = None, Folder(chunk_folder(out))
     with contextlib.ExitStack() as stack:
         stack.callback(_remove_if_empty, folder.path)  # where nothing was finished, nothing is left
-        if place is None:
-            check_space(job, out, folder)
-            folder.make()
-        if cluster.process == 0 and folder.path.is_dir():
-            stack.enter_context(locked(folder.path, "the folder of chunks"))
-        if place is None:
-            done = solve_chunks(job, folder, cluster=cluster, progress=progress)
-        cluster.wait("solved")
         # Process 0 decides alone: on a network's file system the others may still see what was there before.
-        if cluster.process == 0:
-            finished = place is not None
+        if crew.leads:
+            place = next((path for path in (out, broken_file(out)) if is_finished(job, path)), None)
             if place is None:
-                wait = _VISIBLE if cluster.processes > 1 else 0.0
-                place = _write_ticket(job, _reader(job, folder, wait), out, folder, coded=coded)
-            elif place is not None and stores_coded(place) != coded:
-                load_ticket(place).save(place, coded=coded)
-            if not finished or folder.is_of(job):
-                folder.remove()
-        cluster.wait("written")
+                check_replaceable(out, force=force)
+                check_space(job, out, folder)
+                folder.make()
+            if folder.path.is_dir():
+                stack.enter_context(locked(folder.path, "the folder of chunks"))
+                stack.callback(folder.remove_unfinished)
+        found = crew.begin(facts_of(job), folder.path, "" if place is None else str(place))
+        if found:
+            done = Done(job.weights, 0)
+        else:
+            done = solve_chunks(job, folder, crew=crew, progress=progress)
+        written = f"ticket {job.fingerprint}"
+        if not crew.leads:
+            return dataclasses.replace(done, path=Path(crew.hear(written)))
+        if place is None:
+            wait = _VISIBLE if crew.processes > 1 else 0.0
+            place = _write_ticket(job, _reader(job, folder, wait), out, folder, coded=coded)
+        elif stores_coded(place) != coded:
+            load_ticket(place).save(place, coded=coded)
+        if not found or folder.is_of(job):
+            folder.remove()
+        crew.done(written, str(place))
     return dataclasses.replace(done, path=place)
+
+
+def facts_of(job: Job) -> dict[str, str]:
+    """What the processes of a crew must have in common, by name."""
+    versions = {f"version of {name}": version for name, version in environment.versions().items() if name != "python"}
+    return {**versions, "target": job.target.digest[:16], "job (seed or options)": job.fingerprint[:16]}
 
 
 def _write_ticket(job: Job, solved: Callable[[Chunk], Solved], out: Path, folder: Folder, *, coded: bool) -> Path:
@@ -138,40 +149,53 @@ def _write_ticket(job: Job, solved: Callable[[Chunk], Solved], out: Path, folder
     return place
 
 
-def solve_chunks(job: Job, finished: Finished, *, cluster: Cluster = ALONE, progress: Progress = unseen) -> Done:
-    """Solve this process's share of the chunks, those that are not finished yet.
+def solve_chunks(job: Job, finished: Finished, *, crew: Crew = ALONE, progress: Progress = unseen) -> Done:
+    """Solve the chunks that are not finished yet, of those that come to this process.
 
     Kill it at any moment and call it again: what is finished is not solved again. Raises `InputError` where the
     folder holds chunks of another job, or cannot be written.
     """
-    if not 0 <= cluster.process < cluster.processes:
-        raise InputError(f"process {cluster.process} of {cluster.processes} does not exist; count from 0")
-    mine, open_, damaged = job.chunks[cluster.process :: cluster.processes], [], []
-    total = sum(map(job.chunk_size, mine))
-    for chunk in mine:
-        try:
-            present = finished.read(job, chunk) is not None
-        except DamagedChunk as error:
-            log.warning("%s; this chunk is solved again", error)
-            damaged.append(str(error))
-            present = False
-        if not present:
-            open_.append(chunk)
-    found = total - sum(map(job.chunk_size, open_))
+    chunks, name, damaged = job.chunks, f"chunks {job.fingerprint}", list[str]()
+    own = [chunks[number] for number in crew.own(len(chunks))]
+    there = {chunk.number for chunk in own if finished.has(chunk)}
+    total, found, solved = sum(map(job.chunk_size, own)), sum(job.chunk_size(chunks[number]) for number in there), 0
     _say_cost(job, total - found)
-    progress(found, total)
-    written, solved = collections.deque[tuple[Chunk, concurrent.futures.Future[None]]](), 0
+    progress(told := found, total)
+    written = collections.deque[tuple[Chunk, concurrent.futures.Future[None]]]()
+
+    def keep(chunk: Chunk, arrays: Solved) -> None:
+        finished.write(job, chunk, arrays)
+        crew.done(unit_of(name, chunk.number))
+
     # Whatever ends this, an interrupt too, the pool ends with the chunks that were solved on the disk.
     with concurrent.futures.ThreadPoolExecutor(_WRITERS) as pool:
-        for chunk in [*open_, None]:
-            if chunk is not None:
-                written.append((chunk, pool.submit(finished.write, job, chunk, job.goal.solve(job, chunk))))
-            while written and (chunk is None or len(written) > _WRITERS or written[0][1].done()):
+        for number in itertools.chain(crew.units(name, len(chunks)), [None]):
+            if number is not None:
+                chunk = chunks[number]
+                if chunk.number in there and _read(job, finished, chunk, damaged) is not None:
+                    crew.done(unit_of(name, number), FOUND)
+                else:
+                    found -= job.chunk_size(chunk) if chunk.number in there else 0
+                    written.append((chunk, pool.submit(keep, chunk, job.goal.solve(job, chunk))))
+            while written and (number is None or len(written) > _WRITERS or written[0][1].done()):
                 oldest, future = written.popleft()
                 future.result()
                 solved += job.chunk_size(oldest)
-                progress(found + solved, total)
+                progress(told := max(told, found + solved), total)
+    if crew.leads and (notes := crew.notes(name)):
+        solved = sum(job.chunk_size(chunks[number]) for number, note in notes.items() if note != FOUND)
+        found = total - solved
     return Done(found, solved, tuple(damaged))
+
+
+def _read(job: Job, finished: Finished, chunk: Chunk, damaged: list[str]) -> Solved | None:
+    """A chunk that is there as it was written; if it is not, that is said, and noted as damaged."""
+    try:
+        return finished.read(job, chunk)
+    except DamagedChunk as error:
+        log.warning("%s; this chunk is solved again", error)
+        damaged.append(str(error))
+        return None
 
 
 def _say_cost(job: Job, weights: int) -> None:
@@ -217,7 +241,7 @@ def is_finished(job: Job, out: Path) -> bool:
 
 def check_space(job: Job, out: Path, folder: Folder) -> None:
     """Refuse a disk that cannot hold the chunks still to come and the ticket beside them."""
-    missing = [chunk for chunk in job.chunks if not folder.file(chunk.number).exists()]
+    missing = [chunk for chunk in job.chunks if not folder.has(chunk)]
     needed = sum(map(job.goal.chunk_bytes(job), missing)) + job.ticket_bytes
     place = next(parent for parent in (out.parent, *out.parent.absolute().parents) if parent.exists())
     free = shutil.disk_usage(place).free
@@ -229,22 +253,20 @@ def check_space(job: Job, out: Path, folder: Folder) -> None:
 
 
 def _reader(job: Job, finished: Finished, wait: float = 0.0) -> Callable[[Chunk], Solved]:
-    """Reads chunks that must be there, or come within `wait` seconds from other processes."""
+    """Reads chunks that must be there, or come within `wait` seconds from other processes.
+
+    One that is damaged, or does not come, is solved again.
+    """
     end = time.monotonic() + wait
 
     def read(chunk: Chunk) -> Solved:
-        while True:
-            try:
-                arrays = finished.read(job, chunk)
-            except DamagedChunk as error:
-                raise InputError(f"{error}; run the same command again, which solves this chunk anew") from None
-            if arrays is not None:
-                return arrays
-            if time.monotonic() >= end:
-                raise InputError(
-                    f"chunk {chunk.number} of {len(job.chunks)} is missing; run the same command again on all processes"
-                )
+        while time.monotonic() < end and not finished.has(chunk):
             time.sleep(_POLL)
+        arrays = _read(job, finished, chunk, [])
+        if arrays is None:
+            arrays = job.goal.solve(job, chunk)
+            finished.write(job, chunk, arrays)
+        return arrays
 
     return read
 

@@ -1,10 +1,8 @@
 """A part of a job for processes that never meet: they see one folder, and a last command joins what is there."""
 
-import dataclasses
-import re
 from pathlib import Path
 
-from lottery_jax.cluster.join import Cluster
+from lottery_jax.cluster.share import Share
 from lottery_jax.constructions.chunks import DamagedChunk, Folder
 from lottery_jax.constructions.job import Chunk, Job
 from lottery_jax.constructions.run import (
@@ -24,32 +22,6 @@ from lottery_jax.storage.lock import locked
 _NAMED = 8  # missing chunks that are listed
 
 
-@dataclasses.dataclass(frozen=True)
-class Share:
-    """The chunks number, number + of, ... of a job, counted from 1; `of` shares are the whole.
-
-    >>> Share.read("3/8")
-    Share(number=3, of=8)
-    """
-
-    number: int
-    of: int
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.number <= self.of:
-            raise InputError(f"there is no share {self.number}/{self.of}; count from 1/{max(self.of, 1)}")
-
-    @classmethod
-    def read(cls, words: str) -> "Share":
-        """From K/N; raises `InputError`."""
-        if not re.fullmatch(r"[0-9]{1,9}/[0-9]{1,9}", words):
-            raise InputError(f"a share is K/N, as in 3/8 for the third of eight, not {words!r}")
-        return cls(*map(int, words.split("/")))
-
-    def __str__(self) -> str:
-        return f"{self.number}/{self.of}"
-
-
 def run_share(job: Job, out: Path, share: Share, *, force: bool = False, progress: Progress = unseen) -> Done:
     """Solve the chunks of a share that are not in the folder beside `out` yet; the ticket is left to `run_to_file`.
 
@@ -65,13 +37,13 @@ def run_share(job: Job, out: Path, share: Share, *, force: bool = False, progres
     check_space(job, out, folder)
     folder.make()
     with locked(folder.path, "the folder of chunks", shared=True):
-        return solve_chunks(job, folder, cluster=Cluster(share.number - 1, share.of), progress=progress)
+        return solve_chunks(job, folder, crew=share, progress=progress)
 
 
 def missing(job: Job, out: Path) -> list[int]:
     """Numbers of the chunks of a job that have no file beside `out`."""
     folder = Folder(chunk_folder(out))
-    return [chunk.number for chunk in job.chunks if not folder.file(chunk.number).exists()]
+    return [chunk.number for chunk in job.chunks if not folder.has(chunk)]
 
 
 def refuse_missing(job: Job, out: Path) -> None:

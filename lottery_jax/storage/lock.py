@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,9 @@ from pathlib import Path
 from lottery_jax.errors import InputError
 
 _LEAVING = 0.5  # seconds in which who only looks, or leaves, lets go of it
+_MOST_BYTES = 1 << 16
+_turn = threading.Lock()  # a handle that is closed may be another file's a moment later
+_held: dict[int, dict[str, str | int]] = {}  # what this process has written into the locks that it holds, by handle
 
 
 @contextlib.contextmanager
@@ -34,22 +38,41 @@ def locked(folder: Path, what: str, *, shared: bool = False) -> Iterator[None]:
     path = folder / "lock"
     handle = _open(path, folder, what, shared)
     try:
-        holder = {
+        holder: dict[str, str | int] = {
             "process": os.getpid(),
             "host": socket.gethostname(),
             "since": time.strftime("%Y-%m-%d %H:%M:%S"),
             "command": " ".join(Path(word).name if place == 0 else word for place, word in enumerate(sys.argv)),
         }
-        with contextlib.suppress(OSError):  # a full disk: held all the same, and what comes next says so
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, json.dumps(holder).encode(), 0)
+        with _turn:
+            _held[handle] = holder
+            _write(handle)
         yield
     finally:
+        with _turn:
+            _held.pop(handle, None)
         with contextlib.suppress(OSError):  # the folder may be gone, with the lock; others may share it
             if shared:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()
         os.close(handle)
+
+
+def tell(words: str) -> None:
+    """Write into each lock that this process holds how far it is, for who looks at the folder."""
+    with _turn:
+        for handle, holder in _held.items():
+            holder |= {"said": words, "at": time.strftime("%Y-%m-%d %H:%M:%S")}
+            _write(handle)
+
+
+def told(folder: Path) -> str | None:
+    """What the holder of a folder's lock, or the last one if it was killed, said how far it is; None if nothing."""
+    try:
+        holder = json.loads((folder / "lock").read_bytes()[:_MOST_BYTES])
+        return f"{holder['said']} (at {holder['at']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def holder_of(folder: Path) -> str | None:
@@ -96,9 +119,15 @@ def _open(path: Path, folder: Path, what: str, shared: bool) -> int:
         os.close(handle)  # its last holder took it away between the two calls
 
 
+def _write(handle: int) -> None:
+    with contextlib.suppress(OSError):  # a full disk: held all the same, and what comes next says so
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, json.dumps(_held[handle]).encode(), 0)
+
+
 def _read(handle: int) -> str:
     try:
-        holder = json.loads(os.pread(handle, 4096, 0))
+        holder = json.loads(os.pread(handle, _MOST_BYTES, 0))
         return "process {process} on {host} since {since} ({command})".format(**holder)
     except (ValueError, KeyError, OSError, TypeError):
         return "another process"

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from lottery_jax import load_model
+from lottery_jax.cluster.share import Share
 from lottery_jax.comparison.records import append_records, run_folder, write_configuration
 from lottery_jax.constructions import Promise, Scalar, plan_job
 from lottery_jax.constructions.run import chunk_folder
-from lottery_jax.constructions.share import Share, run_share
-from lottery_jax.storage.lock import locked
+from lottery_jax.constructions.share import run_share
+from lottery_jax.storage.lock import locked, tell
 from tests.cli.calling import answer, lottery_jax, matrices, refusal
 from tests.comparison.test_records import record
 
@@ -31,12 +32,25 @@ def test_an_approximation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
             "chunks": 5,
             "missing_chunks": 2,
             "held_by": None,
+            "said": None,
         }
     for shared in (False, True):
         with locked(folder, "it", shared=shared):
             assert lottery_jax("status", out) == 0
         said = capsys.readouterr().out
         assert "3 of 5 chunks are finished" in said and "in use by process " in said and " since " in said
+    # What the holder said stays when it is killed.
+    with locked(folder, "it"):
+        tell("3 of 5 done, 1 running")
+        left = (folder / "lock").read_bytes()
+    (folder / "lock").write_bytes(left)
+    said = answer(capsys, "status", out)["said"]
+    assert said.startswith("3 of 5 done, 1 running (at 20")
+    assert lottery_jax("status", out) == 0
+    assert f"  {said}\n  in use by nobody; last changed " in capsys.readouterr().out
+    (folder / "lock").write_bytes(b"{")
+    assert answer(capsys, "status", out)["said"] is None
+    (folder / "lock").unlink()
     (folder / "chunk-00000000.safetensors").write_bytes(b"no chunk")  # the others still say it
     assert answer(capsys, "status", out)["chunks"] == 5
     for path in folder.glob("chunk-*"):

@@ -1,6 +1,7 @@
-"""Processes that share a job: the same file as one makes, in turn and over loopback, also after one was killed."""
+"""Processes that share a job: the same file as one makes, over loopback, whichever of them dies on the way."""
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -10,7 +11,10 @@ from pathlib import Path
 import pytest
 
 from lottery_jax import load_model
-from lottery_jax.cluster.join import KNOWN_JAX, Cluster, join
+from lottery_jax.cluster.crew import ALONE
+from lottery_jax.cluster.join import join
+from lottery_jax.cluster.service import KNOWN_JAX, Service
+from lottery_jax.cluster.share import Share
 from lottery_jax.constructions import Promise, Scalar, plan_job
 from lottery_jax.constructions.chunks import Folder
 from lottery_jax.constructions.job import Job
@@ -19,13 +23,13 @@ from lottery_jax.errors import InputError
 from tests.cli.calling import MODEL, SMALL, Word, as_process, lottery_jax, matrices
 
 PATIENCE = 5
-TENSORS = 24
+TENSORS = 240
 WEIGHTS = TENSORS * 64 * 64
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    shapes = {f"layer{place:02d}.weight": (64, 64) for place in range(TENSORS)}
+    shapes = {f"layer{place:03d}.weight": (64, 64) for place in range(TENSORS)}
     return matrices(tmp_path_factory.mktemp("model") / "model.safetensors", **shapes)
 
 
@@ -43,22 +47,23 @@ def alone(model: Path) -> bytes:
     return out.read_bytes()
 
 
-def start_pair(*words: Word) -> list[subprocess.Popen]:
+def address() -> str:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    command = [sys.executable, "-m", "lottery_jax", "approximate", *words, "--json"]
-    command += ["--coordinator", address, "--processes", 2, "--patience", PATIENCE, "--process"]
-    return [
-        subprocess.Popen(
-            [*map(str, command), str(process)],
-            env=as_process(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for process in (0, 1)
-    ]
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def start(process: int, where: str, *words: Word, processes: int = 2) -> subprocess.Popen:
+    command = [sys.executable, "-m", "lottery_jax", *words, "--json", "--patience", PATIENCE]
+    command += ["--coordinator", where, "--processes", processes, "--process", process]
+    return subprocess.Popen(
+        [*map(str, command)], env=as_process(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def start_pair(*words: Word) -> list[subprocess.Popen]:
+    where = address()
+    return [start(process, where, *words) for process in (0, 1)]
 
 
 def ended(process: subprocess.Popen) -> tuple[int, str, str]:
@@ -66,78 +71,93 @@ def ended(process: subprocess.Popen) -> tuple[int, str, str]:
     return process.returncode, output, errors
 
 
-def kill_one_then_finish(model: Path, alone: bytes, out: Path, victim: int) -> None:
-    asked, folder = ("--model", model, *MODEL, "--out", out), chunk_folder(out)
-    pair = start_pair(*asked)
+def under_way(folder: Path, *processes: subprocess.Popen) -> None:
+    """Wait until a chunk is finished."""
     end = time.monotonic() + 150
     while not any(folder.glob("chunk-*")):
-        assert time.monotonic() < end and all(process.poll() is None for process in pair)
+        assert time.monotonic() < end and all(process.poll() is None for process in processes)
         time.sleep(0.001)
-    pair[victim].kill()
-    killed = time.monotonic()
-    code, output, errors = ended(pair[1 - victim])
-    ended(pair[victim])  # its worker too: until then its output would stay open
-    assert code == 3 and output == ""
-    assert errors.splitlines()[-1].startswith("lottery-jax: another process of this job died")
-    assert "start every process again" in errors.splitlines()[-1]
-    assert time.monotonic() - killed < 60
-    assert not out.exists() and any(folder.glob("chunk-*"))
-    pair = start_pair(*asked)
-    results = [ended(process) for process in pair]
+
+
+def test_the_others_go_on_where_a_process_was_killed(model: Path, alone: bytes, tmp_path: Path) -> None:
+    out = tmp_path / "ticket"
+    pair = start_pair("approximate", "--model", model, *MODEL, "--out", out)
+    under_way(chunk_folder(out), *pair)
+    pair[1].kill()
+    code, output, errors = ended(pair[0])
+    ended(pair[1])  # its worker too: until then its output would stay open
+    found = json.loads(output)
+    assert code == 0 and found["holds"] and (found["found_weights"], found["solved_weights"]) == (0, WEIGHTS)
+    assert "process 1 is lost: no sign of life for 5 seconds" in errors or "process 1 " not in errors
+    assert out.read_bytes() == alone and [path.name for path in tmp_path.iterdir()] == ["ticket"]
+
+
+def test_the_others_wait_for_process_0_and_go_on_with_it(model: Path, alone: bytes, tmp_path: Path) -> None:
+    out, where = tmp_path / "ticket", address()
+    asked = ("approximate", "--model", model, *MODEL, "--out", out)
+    first, other = (start(process, where, *asked) for process in (0, 1))
+    under_way(chunk_folder(out), first, other)
+    first.kill()
+    ended(first)
+    again = start(0, where, *asked)
+    results = [ended(again), ended(other)]
     assert [code for code, _, _ in results] == [0, 0], results
-    found = json.loads(results[0][1])
-    assert found["holds"] and found["found_weights"] + found["solved_weights"] == WEIGHTS // 2
-    assert results[1][1] == "" and "process 1 of 2 is done" in results[1][2]
-    assert out.read_bytes() == alone and not folder.exists()
-
-
-def test_the_file_is_the_same_after_a_process_was_killed(model: Path, alone: bytes, tmp_path: Path) -> None:
-    kill_one_then_finish(model, alone, tmp_path / "ticket", victim=1)
+    assert json.loads(results[0][1])["found_weights"] > 0 and results[1][1] == ""
+    assert "process 0 is lost, as JAX says above; waiting for it to come back" in results[1][2]
+    assert out.read_bytes() == alone and [path.name for path in tmp_path.iterdir()] == ["ticket"]
 
 
 @pytest.mark.slow
-def test_the_file_is_the_same_after_the_coordinator_was_killed(model: Path, alone: bytes, tmp_path: Path) -> None:
-    kill_one_then_finish(model, alone, tmp_path / "ticket", victim=0)
+def test_the_others_end_where_process_0_does_not_come_back(model: Path, alone: bytes, tmp_path: Path) -> None:
+    out = tmp_path / "ticket"
+    asked = ("approximate", "--model", model, *MODEL, "--out", out)
+    first, other = start_pair(*asked)
+    under_way(chunk_folder(out), first, other)
+    first.kill()
+    killed = time.monotonic()
+    code, output, errors = ended(other)
+    ended(first)
+    assert code == 3 and output == "" and time.monotonic() - killed < 60
+    last = errors.splitlines()[-1]
+    assert last.startswith("lottery-jax: process 0 did not come back") and "start every process again" in last
+    assert not out.exists() and any(chunk_folder(out).glob("chunk-*"))
+    results = [ended(process) for process in start_pair(*asked)]
+    assert [code for code, _, _ in results] == [0, 0], results
+    found = json.loads(results[0][1])
+    assert found["holds"] and found["found_weights"] + found["solved_weights"] == WEIGHTS
+    assert found["found_weights"] > 0 and results[1][1:] == ("", "")
+    assert out.read_bytes() == alone and not chunk_folder(out).exists()
+
+
+@pytest.mark.slow
+def test_another_seed_is_refused_by_all(model: Path, tmp_path: Path) -> None:
+    asked, where = ("approximate", "--model", model, *MODEL, "--out", tmp_path / "t"), address()
+    pair = [start(0, where, *asked), start(1, where, *asked, "--seed", 1)]
+    for code, output, errors in map(ended, pair):
+        assert (code, output) == (2, "")
+        said = r"lottery-jax: process 1 on \S+ has another job \(seed or options\) than process 0 on \S+: \w+, not \w+;"
+        assert re.match(said, errors.splitlines()[-1]), errors
+    assert not (tmp_path / "t").exists()
 
 
 @pytest.mark.slow
 def test_two_processes_make_the_ticket_of_a_network(target: Path, tmp_path: Path) -> None:
     """Process 0 measures it on the test set."""
-    asked = ("--target", target, *SMALL, "--out")
+    asked = ("approximate", "--target", target, *SMALL, "--out")
     results = [ended(process) for process in start_pair(*asked, tmp_path / "t")]
     assert [code for code, _, _ in results] == [0, 0], results
     assert json.loads(results[0][1])["agreement"] > 0.5 and results[1][1] == ""
-    assert lottery_jax("approximate", *asked, tmp_path / "alone") == 0
+    assert lottery_jax(*asked, tmp_path / "alone") == 0
     assert (tmp_path / "t").read_bytes() == (tmp_path / "alone").read_bytes()
 
 
-def test_processes_in_turn_make_the_same_file(job: Job, alone: bytes, tmp_path: Path) -> None:
-    """What each of three would do, one after the other; only the last sees all chunks and may write the ticket."""
-    waited, out = [], tmp_path / "ticket"
-
-    class Turn(Cluster):
-        def wait(self, name: str) -> None:
-            waited.append((self.process, name))
-
-    for process in (2, 1, 0):
-        done = run_to_file(job, out, cluster=Turn(process, 3))
-        assert (done.found, done.solved) == (0, WEIGHTS // 3) and out.exists() == (process == 0)
-    assert out.read_bytes() == alone and not chunk_folder(out).exists()
-    assert waited == [(process, name) for process in (2, 1, 0) for name in ("solved", "written")]
-
-
-def test_another_number_of_processes_may_finish(job: Job, alone: bytes, tmp_path: Path) -> None:
+def test_any_number_of_processes_may_finish(job: Job, alone: bytes, tmp_path: Path) -> None:
     folder = Folder(chunk_folder(tmp_path / "ticket"))
     folder.make()
-    done = solve_chunks(job, folder, cluster=Cluster(1, 3))
-    finished = run_to_file(job, tmp_path / "ticket")
+    done = solve_chunks(job, folder, crew=Share(2, 3))
+    finished = run_to_file(job, tmp_path / "ticket", crew=ALONE)
     assert finished.found == done.solved == WEIGHTS // 3
     assert (tmp_path / "ticket").read_bytes() == alone
-
-
-def test_a_process_alone_waits_for_nobody() -> None:
-    Cluster().wait("solved")
-    Cluster().leave()
 
 
 def test_a_version_of_jax_in_which_processes_cannot_meet_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +165,7 @@ def test_a_version_of_jax_in_which_processes_cannot_meet_is_named(monkeypatch: p
 
     monkeypatch.setattr(global_state, "client", object())
     with pytest.raises(InputError, match=f"cannot meet with JAX .*{KNOWN_JAX[0]}.* or run one process"):
-        Cluster(0, 2).wait("solved")
+        Service()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """SIGTERM and Ctrl-C end a process of a shared job wherever it is, and the next start makes the same file."""
 
+import re
 import signal
 import socket
 import subprocess
@@ -10,8 +11,12 @@ from pathlib import Path
 import jax
 import pytest
 
+from lottery_jax import load_model
 from lottery_jax.cluster.join import join
+from lottery_jax.constructions import Promise, Scalar, plan_job
+from lottery_jax.constructions.job import Job
 from lottery_jax.constructions.run import chunk_folder
+from lottery_jax.errors import InputError
 from tests.cli.calling import MODEL, Word, as_process, lottery_jax, matrices
 
 MOST_SECONDS = 5.0
@@ -26,11 +31,11 @@ main()
 GUEST = """
 import sys, time
 from lottery_jax.cluster.join import join
-join(sys.argv[1], processes=2, process=1)
-print("joined", flush=True)
-time.sleep(100)
+crew = join(sys.argv[1], processes=2, process=1)
+for number in crew.units(f"chunks {sys.argv[2]}", int(sys.argv[3])):
+    time.sleep(100)
 """
-"""Another process of the job, that never comes to its end."""
+"""Another process of the job, that takes a chunk and never comes to its end."""
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +50,12 @@ def alone(model: Path) -> bytes:
     out = model.with_name("alone")
     assert lottery_jax("approximate", "--model", model, *MODEL, "--out", out) == 0
     return out.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def job(model: Path) -> Job:
+    """What the command plans."""
+    return plan_job(load_model(model)[0], Scalar(candidates=8), Promise(0.5), seed=0)
 
 
 def started(*words: Word) -> subprocess.Popen:
@@ -90,7 +101,8 @@ def test_joining_leaves_a_process_its_signals(notifier: bool, monkeypatch: pytes
     was = jax.config.jax_enable_preemption_service  # type: ignore[attr-defined]
     jax.config.update("jax_enable_preemption_service", notifier)
     try:
-        join("here:1", processes=1, process=0)
+        with pytest.raises(InputError, match="cannot meet"):  # for it has not met anybody
+            join("here:1", processes=1, process=0)
         assert seen == [False] and signal.getsignal(signal.SIGTERM) == before
         assert jax.config.jax_enable_preemption_service == notifier  # type: ignore[attr-defined]
     finally:
@@ -100,19 +112,19 @@ def test_joining_leaves_a_process_its_signals(notifier: bool, monkeypatch: pytes
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_where_it_waits_for_another(number: signal.Signals, model: Path, alone: bytes, tmp_path: Path) -> None:
+def test_where_it_waits_for_another(
+    number: signal.Signals, job: Job, model: Path, alone: bytes, tmp_path: Path
+) -> None:
     """It is in a call of JAX's runtime, and JAX would have SIGTERM for itself."""
     out, where = tmp_path / "ticket", address()
-    ran, guest = process(model, out, where), started("-c", GUEST, where)
+    ran, guest = process(model, out, where), started("-c", GUEST, where, job.fingerprint, TENSORS)
     try:
-        while not until(len(list(chunk_folder(out).glob("chunk-*"))) == TENSORS // 2):
+        while not until(len(list(chunk_folder(out).glob("chunk-*"))) == TENSORS - 1):
             assert ran.poll() is None
         time.sleep(0.3)
         said = end(ran, number)
-        assert said == (
-            f"lottery-jax: stopped; {TENSORS // 2} finished chunks are kept beside {str(out)!r}, and the same command"
-            " goes on from there"
-        )
+        kept = f"{TENSORS - 1} finished chunks are kept beside {str(out)!r}, and the same command goes on from there"
+        assert re.sub(r" process 0 on \S+:", "", said) == f"lottery-jax: stopped; {kept}"
         guest.communicate(timeout=60)  # what process 0 listened at is gone with it
     finally:
         guest.kill()

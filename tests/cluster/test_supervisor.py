@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ from lottery_jax.cluster import supervisor
 
 WORKERS = {
     "import sys; sys.exit(2)": (2, ""),
-    "import os; os.abort()": (3, "another process of this job died"),
+    "import os; os.abort()": (3, "not all processes have come"),
     "import os, signal; os.kill(os.getpid(), signal.SIGKILL)": (137, "ended by SIGKILL"),
 }
 
@@ -29,8 +30,27 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_it_says_how_a_worker_ended(worker: str, program: Path, capsys: pytest.CaptureFixture[str]) -> None:
     program.write_text(worker)
     code, words = WORKERS[worker]
-    assert supervisor.supervise([]) == code
+    assert supervisor.supervise([sys.executable, "-m", "lottery_jax"]) == code
     assert words in capsys.readouterr().err
+
+
+def test_a_worker_that_loses_process_0_is_started_again(
+    program: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had joined; what comes after it does as well, and comes to its end."""
+    monkeypatch.setenv("PYTHONPATH", f"{Path(supervisor.__file__).parents[2]}")
+    (program.with_name("worker.py")).write_text(
+        "import os, sys\n"
+        "from lottery_jax.cluster import supervisor\n"
+        "assert supervisor.follow()\n"
+        "supervisor.joined()\n"
+        "if supervisor.AGAIN not in os.environ: os.abort()\n"
+        "sys.exit(7)\n"
+    )
+    assert supervisor.supervise([sys.executable, str(program.with_name("worker.py"))]) == 7
+    assert capsys.readouterr().err == (
+        "lottery-jax: process 0 is lost, as JAX says above; waiting for it to come back\n"
+    )
 
 
 READY = "pathlib.Path('ready').touch(); time.sleep(60)"
@@ -62,9 +82,9 @@ def test_signals_are_handed_on(
     thread = threading.Thread(target=stop, daemon=True)
     thread.start()
     try:
-        assert supervisor.supervise([]) == 128 + number
+        assert supervisor.supervise([sys.executable, "-m", "lottery_jax"]) == 128 + number
         assert signal.getsignal(number) is signal.default_int_handler
     finally:
         signal.signal(number, before)
     (sentence,) = capsys.readouterr().err.splitlines()
-    assert f"stopped by {number.name}; finished chunks are kept: start" in sentence
+    assert f"stopped by {number.name}; what is finished is kept: start" in sentence

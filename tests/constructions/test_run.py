@@ -3,13 +3,14 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from lottery_jax.cluster.join import Cluster
+from lottery_jax.cluster.crew import unit_of
 from lottery_jax.constructions import (
     Budget,
     Job,
@@ -22,14 +23,13 @@ from lottery_jax.constructions import (
     run_in_memory,
     run_to_file,
 )
-from lottery_jax.constructions.chunks import Folder
-from lottery_jax.constructions.run import Done, chunk_folder, solve_chunks
-from lottery_jax.errors import InputError
+from lottery_jax.constructions.run import Done, chunk_folder
 from lottery_jax.sampler import draw_host
 from lottery_jax.subset_sum.engine.chunks import _search
 from lottery_jax.tasks import load_model
 from lottery_jax.tickets.effective import effective_weights
 from lottery_jax.tickets.ticket import load_ticket
+from tests.cluster.memory import MemoryStore, member
 from tests.constructions.catalogue import CHUNK, COUNT, TARGETS, Nearest, bag, model_file
 
 ROOT = Path(__file__).parents[2]
@@ -96,25 +96,27 @@ def test_eight_devices_make_the_same_tickets(tmp_path: Path) -> None:
         assert (tmp_path / job.identity).read_bytes() == run_in_memory(job).to_bytes()
 
 
-def test_processes_share_the_chunks(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Process 0 writes the ticket when the others are done; those it waits for in vain are told by the chunk."""
-    monkeypatch.setattr("lottery_jax.constructions.run._VISIBLE", 0.0)
-    job, out = plan(model), tmp_path / "ticket"
-
-    class Turn(Cluster):
-        def wait(self, name: str) -> None:
-            pass
-
-    done = run_to_file(job, out, cluster=Turn(2, 3))
-    assert done.solved == sum(job.chunk_size(chunk) for chunk in job.chunks[2::3])
-    with pytest.raises(InputError, match=rf"chunk 1 of {len(job.chunks)} is missing; run the same command again"):
-        run_to_file(job, out, cluster=Turn(0, 3))
-    assert not out.exists()
-    run_to_file(job, out, cluster=Turn(1, 3))
-    assert run_to_file(job, out, cluster=Turn(0, 3)).solved == 0
+def test_processes_share_the_chunks(model: Path, tmp_path: Path) -> None:
+    """Process 0 writes the ticket when all chunks are there, and the others are told."""
+    job, out, store = plan(model), tmp_path / "ticket", MemoryStore()
+    crews = [member(store, process, 3) for process in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        done = list(pool.map(lambda crew: run_to_file(job, out, crew=crew), crews))
+    assert [each.path for each in done] == [out] * 3 and (done[0].found, done[0].solved) == (0, job.weights)
+    assert sum(each.solved for each in done[1:]) < job.weights
     assert out.read_bytes() == run_in_memory(job).to_bytes() and list(tmp_path.iterdir()) == [out]
-    with pytest.raises(InputError, match="process 3 of 3"):
-        solve_chunks(job, Folder(tmp_path), cluster=Turn(3, 3))
+    assert run_to_file(job, out, crew=member(MemoryStore(), 0)) == Done(job.weights, 0, path=out), "nothing is left"
+
+
+def test_a_chunk_that_does_not_come_is_solved(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was said to be done, and is not seen."""
+    monkeypatch.setattr("lottery_jax.constructions.run._VISIBLE", 0.0)
+    job, out, store = plan(model), tmp_path / "ticket", MemoryStore()
+    first, other = member(store, 0), member(store, 1)
+    assert other.take(unit_of(f"chunks {job.fingerprint}", 1))
+    other.done(unit_of(f"chunks {job.fingerprint}", 1))
+    run_to_file(job, out, crew=first)
+    assert out.read_bytes() == run_in_memory(job).to_bytes() and list(tmp_path.iterdir()) == [out]
 
 
 def test_a_tensor_goes_over_to_the_next_stream(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

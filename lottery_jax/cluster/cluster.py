@@ -1,0 +1,224 @@
+"""The processes of one job that meet through JAX's coordination service: each unit is done by whoever is free.
+
+A unit is claimed in the service, which tells one process alone that it has it. Where that process dies, its units are
+free again; where process 0 dies, the service does, and all meet anew. Results meet in a folder that all see.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+
+from lottery_jax.cluster.crew import FOUND, Crew, Standing, unit_of
+from lottery_jax.cluster.service import Store
+from lottery_jax.cluster.signs import Signs
+from lottery_jax.errors import ClusterError, InputError
+
+SEEN = ".seen-"
+"""What the name of a file begins with that process 0 writes into a job's folder, to be seen by the others."""
+_VISIBLE = 60.0  # seconds in which a network's file system shows a new file to another host, at the latest
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0  # seconds between two looks at what the others do
+_AT_ONCE, _PARTS = 16, 8
+"""Numbers that are handed to a process at once, at most, and of a list at most this part of its even share."""
+_LEAVING = 10.0  # seconds that process 0 waits for the others to leave
+_CLOSING = 0.5  # seconds in which they close the connection
+
+
+class Cluster(Crew):
+    """A process among others, made by `join`.
+
+    store: what all of them see. patience: seconds without a sign of life after which another one counts as dead. close:
+    what takes leave of the store.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        process: int,
+        processes: int,
+        *,
+        patience: float,
+        close: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.process, self.processes, self.leads = process, processes, process == 0
+        self.host = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+        self._store, self._close, self._jobs, self._left = store, close, 0, False
+        self._lists: dict[str, int] = {}
+        self._signs = Signs(store, process, processes, patience)
+        store.put(f"hosts/{self._signs.name}", self.host)
+        self._signs.start()
+
+    def __str__(self) -> str:
+        return f"process {self.process} on {self.host}"
+
+    def begin(self, facts: Mapping[str, str], folder: Path, says: str = "") -> str:
+        self._jobs += 1
+        key, mark = f"jobs/{self._jobs}", f"{SEEN}{secrets.token_hex(8)}" if folder.is_dir() else ""
+        if self.leads:
+            if mark:
+                (folder / mark).touch()
+            self._store.put(key, json.dumps([str(self), mark, dict(facts), says]))
+            return says
+        while (found := self._store.get(key)) is None:
+            self._pause(_FIRST_PAUSE)
+        first, mark, theirs, says = json.loads(found)
+        for name in {**facts, **theirs}:
+            mine, other = facts.get(name, "none"), theirs.get(name, "none")
+            if mine != other:
+                raise InputError(
+                    f"{self} has another {name} than {first}: {mine}, not {other}; give every process the same"
+                )
+        end = time.monotonic() + _VISIBLE
+        while mark and not ((folder / mark).exists() or self._signs.over):  # it may be over, and cleared away
+            if time.monotonic() > end:
+                raise InputError(
+                    f"{self} does not see what {first} writes into {str(folder)!r}; name a folder that all hosts see"
+                )
+            self._pause(_LONGEST_PAUSE)
+        return says
+
+    def take(self, unit: str, number: int | None = None) -> bool:
+        self._check()
+        if self._store.claim(f"units/{unit}/0", self._signs.name):
+            return True
+        attempt = self._free(self._store.under(f"units/{unit}"))
+        return attempt is not None and self._store.claim(f"units/{unit}/{attempt}", self._signs.name)
+
+    def expect(self, name: str, count: int) -> None:
+        self._lists[name] = count
+
+    def units(self, name: str, count: int) -> Iterator[int | None]:
+        self.expect(name, count)
+        at_once = max(1, min(_AT_ONCE, count // (_PARTS * self.processes)))
+        while (first := self._store.add(f"next/{name}", at_once) - at_once) < count:
+            for number in range(first, min(first + at_once, count)):
+                if self.take(unit_of(name, number), number):
+                    yield number
+        pause = _FIRST_PAUSE
+        while True:
+            states = self._states(name)
+            left = [number for number in range(count) if "done" not in states.get(str(number), {})]
+            if not left:
+                return
+            # From the end: what others were handed and have not begun, they begin from its start.
+            for number in reversed(left):
+                free = self._free(states.get(str(number), {})) is not None
+                if free and self.take(unit_of(name, number), number):
+                    yield number
+                    pause = _FIRST_PAUSE
+                    break
+            else:
+                yield None
+                self._pause(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def done(self, unit: str, note: str = "") -> None:
+        self._store.put(f"units/{unit}/done", note)
+
+    def release(self, unit: str) -> None:
+        for attempt, holder in self._store.under(f"units/{unit}").items():
+            if holder == self._signs.name and attempt != "done":
+                self._store.drop(f"units/{unit}/{attempt}")
+
+    def note(self, unit: str) -> str | None:
+        return self._store.get(f"units/{unit}/done")
+
+    def notes(self, name: str) -> dict[int, str]:
+        return {int(number): state["done"] for number, state in self._states(name).items() if "done" in state}
+
+    def hear(self, unit: str) -> str:
+        pause = _FIRST_PAUSE
+        while (note := self.note(unit)) is None:
+            self._pause(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        return note
+
+    def wait(self, units: Collection[str]) -> None:
+        pause = _FIRST_PAUSE
+        while units:
+            states = self._states()
+            for unit in units:
+                if "done" in states.get(unit, {}) or self._free(states.get(unit, {})) is not None:
+                    return
+            self._pause(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def standing(self) -> Standing:
+        states, names = self._states(), self._store.under("hosts")
+        done = [(unit.rpartition("/")[0], state["done"]) for unit, state in states.items() if "done" in state]
+        counted = [note for name, note in done if name in self._lists]
+        running = sum("done" not in state and self._free(state) is None for state in states.values())
+        alive = self._signs.alive()
+        hosts = sorted(host for name, host in names.items() if name in alive)
+        return Standing(sum(self._lists.values()), len(counted), counted.count(FOUND), running, tuple(hosts))
+
+    def fail(self, sentence: str) -> None:
+        if self._left:
+            return
+        self._left = True
+        said = sentence if sentence.startswith("process ") else f"{self}: {sentence}"
+        self._store.claim("state/failed", said)
+        self._signs.stop()
+        self._signs.left()
+        if self.leads:
+            self._see_off(_LEAVING / 2)
+
+    def leave(self) -> None:
+        """Part when process 0 has said that all is over."""
+        if self._left:
+            return
+        self._left = True
+        if self.leads:
+            self._store.put("state/over", "")
+        while not self.leads and not self._signs.over:
+            self._pause(_FIRST_PAUSE)
+            self._signs.look()
+        self._signs.stop()
+        self._signs.left()
+        if self.leads:
+            self._see_off(_LEAVING)
+            time.sleep(_CLOSING)
+        self._close()
+
+    def abandon(self) -> None:
+        with contextlib.suppress(ClusterError):
+            self._signs.left()
+
+    def _see_off(self, seconds: float) -> None:
+        """Wait until the others have left: the service ends with this process."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self._signs.look()
+            if not self._signs.alive():
+                return
+            time.sleep(_FIRST_PAUSE)
+
+    def _states(self, name: str = "") -> dict[str, dict[str, str]]:
+        """What is known of each unit of a list, by number, or of all, by name: holders by attempt, and a note if done."""
+        found: dict[str, dict[str, str]] = {}
+        for key, value in self._store.under("/".join(filter(None, ("units", name)))).items():
+            unit, _, what = key.rpartition("/")
+            found.setdefault(unit, {})[what] = value
+        return found
+
+    def _free(self, state: Mapping[str, str]) -> int | None:
+        """The next attempt at a unit, None where somebody is at it, or it is done."""
+        if "done" in state:
+            return None
+        attempts = sorted(int(what) for what in state)
+        if not attempts:
+            return 0
+        return attempts[-1] + 1 if state[str(attempts[-1])] in self._signs.lost else None
+
+    def _pause(self, seconds: float) -> None:
+        time.sleep(seconds)
+        self._check()
+
+    def _check(self) -> None:
+        """Raise where another process has said that the job cannot go on."""
+        if self._signs.failed is not None:
+            raise InputError(self._signs.failed)
