@@ -1,5 +1,9 @@
-"""Unfinished trainings on disk: a run that was killed goes on after its last kept epoch, and ends the same."""
+"""Unfinished trainings on disk: a run that was killed goes on after its last kept epoch, and ends the same.
 
+Processes that share a folder share its trainings: each is begun by one of them, and what it came to is read by all.
+"""
+
+import dataclasses
 import hashlib
 import json
 import time
@@ -10,10 +14,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from lottery_jax.cluster.crew import ALONE, Crew
 from lottery_jax.data.cache import recall, store
+from lottery_jax.storage.files import write_atomically
 
 SECONDS = 10.0
 """Between two writes, so that short epochs are not held up."""
+_VISIBLE = 60.0  # seconds that a network's file system takes at the most
 Beside = dict[str, np.ndarray]
 
 
@@ -25,15 +32,85 @@ class Kept(NamedTuple):
     more: Beside
 
 
-class Checkpoint:
-    """The file of one training in a folder, named by everything that the training depends on.
+def name_of(configuration: Mapping[str, Any]) -> str:
+    """A name for everything that something depends on, as JSON: another configuration has another one.
 
-    configuration: as JSON. Another configuration is another file; a damaged file counts as none, and is said.
+    >>> name_of({"seed": 0}) == name_of({"seed": 1})
+    False
+    """
+    return hashlib.sha256(json.dumps(configuration, sort_keys=True).encode()).hexdigest()[:24]
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoints:
+    """The folder where unfinished trainings are kept, and found.
+
+    crew: the processes that share them; each waits, with `Elsewhere`, for what another one has begun. first: number of
+    the first group of runs, among all units of the job.
     """
 
-    def __init__(self, folder: Path, configuration: Mapping[str, Any]) -> None:
-        name = hashlib.sha256(json.dumps(configuration, sort_keys=True).encode()).hexdigest()[:24]
-        self.path = folder / f"{name}.safetensors"
+    folder: Path
+    crew: Crew = ALONE
+    first: int = 0
+
+    @property
+    def shared(self) -> bool:
+        return self.crew is not ALONE
+
+    def of(self, configuration: Mapping[str, Any]) -> "Checkpoint":
+        """The checkpoint of a training, from everything that it depends on."""
+        return Checkpoint(self.folder / f"{name_of(configuration)}.safetensors")
+
+    def own(self) -> "Checkpoints":
+        """The same folder, for what this process has taken."""
+        return dataclasses.replace(self, crew=ALONE)
+
+    def beside(self, name: str) -> "Checkpoints":
+        """A folder beside this one, for what several need."""
+        return dataclasses.replace(self, folder=self.folder.with_name(name))
+
+    def take(self, unit: str, number: int | None = None) -> bool:
+        """Whether this process does a unit now, as `Crew.take`; number: in this folder."""
+        if self.note(unit) is not None:
+            return False
+        return self.crew.take(self.unit(unit), None if number is None else self.first + number)
+
+    def release(self, unit: str) -> None:
+        self.crew.release(self.unit(unit))
+
+    def done(self, unit: str, note: str = "") -> None:
+        """Tell the others that a unit is done; a mark in the folder tells those that come later."""
+        if self.shared:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(self._mark(unit), note.encode())
+        self.crew.done(self.unit(unit), note)
+
+    def note(self, unit: str) -> str | None:
+        """What was told of a unit that is done, None where it is not."""
+        note = self.crew.note(self.unit(unit))
+        if note is None and self.shared and self._mark(unit).exists():
+            note = self._mark(unit).read_text()
+        return note
+
+    def see(self, unit: str) -> None:
+        """Wait until what is kept of a unit that is done elsewhere is seen here: a network's file system takes time."""
+        end = time.monotonic() + _VISIBLE
+        while not self._mark(unit).exists() and time.monotonic() < end:
+            time.sleep(0.1)
+
+    def unit(self, unit: str) -> str:
+        """The name of a unit of this folder among all units of the job."""
+        return f"{self.folder.name} {unit}"
+
+    def _mark(self, unit: str) -> Path:
+        return self.folder / f"{unit}.done"
+
+
+class Checkpoint:
+    """The file of one training. A damaged one counts as none, and is said."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self._last = time.monotonic()
 
     def load(self, state: Any) -> Kept | None:

@@ -2,18 +2,24 @@
 
 import concurrent.futures
 import dataclasses
+import itertools
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from lottery_jax.checkpoints import Checkpoints
+from lottery_jax.cluster.crew import Elsewhere
+
 Told = Callable[[int], None]
 """Called with the epochs that all runs have done, each time they are more."""
+T = TypeVar("T")
+U = TypeVar("U")
 _AXIS = "lanes"
 _MOST_WEIGHTS = 1 << 28  # of all runs that share a step, where nobody says how many
 
@@ -75,18 +81,43 @@ def stacked(trees: Iterable[Any]) -> Any:
     return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *trees)
 
 
-def in_groups(
-    train: Callable[[Sequence, Told | None], list], runs: Sequence, width: int, told: Told | None = None
-) -> list:
-    """What `train` makes of each run, in order, `width` of them at a time; told: of the epochs of them all.
+def filled(group: Sequence[T], width: int) -> list[T]:
+    """A group with its last run several times where it has not as many runs: groups of one size are one program.
 
-    train: takes `width` runs, the last one several times where there are not as many, and what it tells its epochs,
-    where somebody looks.
+    >>> filled([1, 2], 4)
+    [1, 2, 2, 2]
+    """
+    return [*group, *[group[-1]] * (width - len(group))]
+
+
+class Shared(NamedTuple):
+    """How groups of runs are shared with other processes: whose they are, and the name of each group.
+
+    for_all: whether every share needs all of them, and makes for itself what is not there.
+    """
+
+    checkpoints: Checkpoints
+    name: Callable[[Sequence], str]
+    for_all: bool = False
+
+
+def in_groups(
+    train: Callable[[Sequence, Told | None], list],
+    runs: Sequence,
+    width: int,
+    told: Told | None = None,
+    shared: Shared | None = None,
+) -> list:
+    """What `train` makes of each run, in order, at most `width` of them at a time; told: of the epochs of them all.
+
+    train: takes runs, and what it tells its epochs, where somebody looks. shared: with other processes, which take the
+    groups that this one does not. It finds again, in their checkpoints, what has been trained. Raises `Elsewhere` where
+    not all groups are done yet and this process has no more to do.
 
     >>> in_groups(lambda group, tell: [2 * run for run in group], [1, 2, 3], 2)
     [2, 4, 6]
     """
-    groups = [list(runs[at : at + width]) for at in range(0, len(runs), width)]
+    groups = [runs[at : at + width] for at in range(0, len(runs), width)]
     done, last, turn = [0] * len(groups), 0, threading.Lock()
 
     def one(group: int) -> list:
@@ -98,13 +129,61 @@ def in_groups(
                     last = mean
                     told(mean)
 
-        own = groups[group]
-        filled = own + own[-1:] * (width - len(own))  # groups of one size: one program
-        return train(filled, None if told is None else tell)[: len(own)]
+        return train(groups[group], None if told is None else tell)
 
-    # The first one compiles for all. A step of one run leaves most of a CPU idle, so the others share it.
-    found = one(0)
-    with concurrent.futures.ThreadPoolExecutor((os.cpu_count() or 1) if width == 1 else 1) as pool:
-        for more in pool.map(one, range(1, len(groups))):
-            found += more
-    return found
+    every = range(len(groups))
+    # A step of one run leaves most of a CPU idle, so that several are done side by side.
+    threads = (os.cpu_count() or 1) if width == 1 else 1
+    if shared is None or not shared.checkpoints.shared:
+        return list(itertools.chain.from_iterable(_first_alone(one, every, threads)))
+    names = [shared.name(group) for group in groups]
+    found, waiting = _taken(one, names, shared, threads)
+    if waiting:
+        raise Elsewhere(waiting)
+    for group in every:
+        if group not in found:
+            shared.checkpoints.see(names[group])
+            found[group] = one(group)
+    return list(itertools.chain.from_iterable(found[group] for group in every))
+
+
+def _taken(
+    one: Callable[[int], list], names: Sequence[str], shared: Shared, threads: int
+) -> tuple[dict[int, list], list[str]]:
+    """What this process has made of the groups that it could take, and the units that it waits for."""
+    checkpoints, found = shared.checkpoints, dict[int, list]()
+    waiting, given_back = set[str](), set[str]()
+
+    def attempt(group: int) -> bool:
+        """False where another process has it, or it is done."""
+        name = names[group]
+        if not checkpoints.take(name, None if shared.for_all else group):
+            return False
+        try:
+            found[group] = one(group)
+        except Elsewhere as other:
+            checkpoints.release(name)
+            given_back.add(name)
+            waiting.update(other.units)
+        else:
+            checkpoints.done(name)
+        return True
+
+    groups = iter(range(len(names)))
+    any(attempt(group) for group in groups)  # the first one compiles for all
+    list(_side_by_side(attempt, groups, threads))
+    others = [name for name in names if name not in given_back and checkpoints.note(name) is None]
+    return found, [*waiting, *map(checkpoints.unit, others)]
+
+
+def _first_alone(one: Callable[[int], list], groups: Iterable[int], threads: int) -> Iterator[list]:
+    """Each group's, the first one before all others: it compiles for all."""
+    left = iter(groups)
+    for first in left:
+        yield one(first)
+        yield from _side_by_side(one, left, threads)
+
+
+def _side_by_side(one: Callable[[int], U], groups: Iterable[int], threads: int) -> Iterator[U]:
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        yield from pool.map(one, groups)

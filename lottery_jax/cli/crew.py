@@ -80,5 +80,5 @@ def crew_of(options: CrewOptions, shown: "Shown") -> Iterator[Crew]:
             yield crew
 
 
-OPTIONS = tuple(field.name for field in dataclasses.fields(CrewOptions))
+CREW_OPTIONS = tuple(field.name for field in dataclasses.fields(CrewOptions))
 """Names of these options: what comes out does not depend on them."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from lottery_jax.cli.crew import OPTIONS, CrewOptions
+from lottery_jax.cli.crew import CREW_OPTIONS, CrewOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,7 +237,7 @@ def command_line(settings: Compare) -> str:
     words = ["lottery-jax", "compare"]
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
-        if field.name in ("json", "quiet", *OPTIONS) or value == field.default:
+        if field.name in ("json", "quiet", *CREW_OPTIONS) or value == field.default:
             continue
         option = "--" + field.name.replace("_", "-")
         if dataclasses.is_dataclass(value):

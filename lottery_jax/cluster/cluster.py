@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 from lottery_jax.cluster.crew import FOUND, Crew, Standing, unit_of
-from lottery_jax.cluster.service import Store
+from lottery_jax.cluster.service import Board
 from lottery_jax.cluster.signs import Signs
 from lottery_jax.errors import ClusterError, InputError
 
@@ -31,13 +31,13 @@ _CLOSING = 0.5  # seconds in which they close the connection
 class Cluster(Crew):
     """A process among others, made by `join`.
 
-    store: what all of them see. patience: seconds without a sign of life after which another one counts as dead. close:
-    what takes leave of the store.
+    board: what all of them see. patience: seconds without a sign of life after which another one counts as dead. close:
+    what takes leave of the board.
     """
 
     def __init__(
         self,
-        store: Store,
+        board: Board,
         process: int,
         processes: int,
         *,
@@ -46,10 +46,10 @@ class Cluster(Crew):
     ) -> None:
         self.process, self.processes, self.leads = process, processes, process == 0
         self.host = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
-        self._store, self._close, self._jobs, self._left = store, close, 0, False
+        self._board, self._close, self._jobs, self._left = board, close, 0, False
         self._lists: dict[str, int] = {}
-        self._signs = Signs(store, process, processes, patience)
-        store.put(f"hosts/{self._signs.name}", self.host)
+        self._signs = Signs(board, process, processes, patience)
+        board.put(f"hosts/{self._signs.name}", self.host)
         self._signs.start()
 
     def __str__(self) -> str:
@@ -61,9 +61,9 @@ class Cluster(Crew):
         if self.leads:
             if mark:
                 (folder / mark).touch()
-            self._store.put(key, json.dumps([str(self), mark, dict(facts), says]))
+            self._board.put(key, json.dumps([str(self), mark, dict(facts), says]))
             return says
-        while (found := self._store.get(key)) is None:
+        while (found := self._board.get(key)) is None:
             self._pause(_FIRST_PAUSE)
         first, mark, theirs, says = json.loads(found)
         for name in {**facts, **theirs}:
@@ -83,10 +83,10 @@ class Cluster(Crew):
 
     def take(self, unit: str, number: int | None = None) -> bool:
         self._check()
-        if self._store.claim(f"units/{unit}/0", self._signs.name):
+        if self._board.claim(f"units/{unit}/0", self._signs.name):
             return True
-        attempt = self._free(self._store.under(f"units/{unit}"))
-        return attempt is not None and self._store.claim(f"units/{unit}/{attempt}", self._signs.name)
+        attempt = self._free(self._board.under(f"units/{unit}"))
+        return attempt is not None and self._board.claim(f"units/{unit}/{attempt}", self._signs.name)
 
     def expect(self, name: str, count: int) -> None:
         self._lists[name] = count
@@ -94,7 +94,7 @@ class Cluster(Crew):
     def units(self, name: str, count: int) -> Iterator[int | None]:
         self.expect(name, count)
         at_once = max(1, min(_AT_ONCE, count // (_PARTS * self.processes)))
-        while (first := self._store.add(f"next/{name}", at_once) - at_once) < count:
+        while (first := self._board.add(f"next/{name}", at_once) - at_once) < count:
             for number in range(first, min(first + at_once, count)):
                 if self.take(unit_of(name, number), number):
                     yield number
@@ -117,15 +117,15 @@ class Cluster(Crew):
                 pause = min(2 * pause, _LONGEST_PAUSE)
 
     def done(self, unit: str, note: str = "") -> None:
-        self._store.put(f"units/{unit}/done", note)
+        self._board.put(f"units/{unit}/done", note)
 
     def release(self, unit: str) -> None:
-        for attempt, holder in self._store.under(f"units/{unit}").items():
+        for attempt, holder in self._board.under(f"units/{unit}").items():
             if holder == self._signs.name and attempt != "done":
-                self._store.drop(f"units/{unit}/{attempt}")
+                self._board.drop(f"units/{unit}/{attempt}")
 
     def note(self, unit: str) -> str | None:
-        return self._store.get(f"units/{unit}/done")
+        return self._board.get(f"units/{unit}/done")
 
     def notes(self, name: str) -> dict[int, str]:
         return {int(number): state["done"] for number, state in self._states(name).items() if "done" in state}
@@ -148,7 +148,7 @@ class Cluster(Crew):
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     def standing(self) -> Standing:
-        states, names = self._states(), self._store.under("hosts")
+        states, names = self._states(), self._board.under("hosts")
         done = [(unit.rpartition("/")[0], state["done"]) for unit, state in states.items() if "done" in state]
         counted = [note for name, note in done if name in self._lists]
         running = sum("done" not in state and self._free(state) is None for state in states.values())
@@ -161,7 +161,7 @@ class Cluster(Crew):
             return
         self._left = True
         said = sentence if sentence.startswith("process ") else f"{self}: {sentence}"
-        self._store.claim("state/failed", said)
+        self._board.claim("state/failed", said)
         self._signs.stop()
         self._signs.left()
         if self.leads:
@@ -173,7 +173,7 @@ class Cluster(Crew):
             return
         self._left = True
         if self.leads:
-            self._store.put("state/over", "")
+            self._board.put("state/over", "")
         while not self.leads and not self._signs.over:
             self._pause(_FIRST_PAUSE)
             self._signs.look()
@@ -198,9 +198,9 @@ class Cluster(Crew):
             time.sleep(_FIRST_PAUSE)
 
     def _states(self, name: str = "") -> dict[str, dict[str, str]]:
-        """What is known of each unit of a list, by number, or of all, by name: holders by attempt, and a note if done."""
+        """What is known of each unit of a list, by number, or of all, by name: holders by attempt, the note if done."""
         found: dict[str, dict[str, str]] = {}
-        for key, value in self._store.under("/".join(filter(None, ("units", name)))).items():
+        for key, value in self._board.under("/".join(filter(None, ("units", name)))).items():
             unit, _, what = key.rpartition("/")
             found.setdefault(unit, {})[what] = value
         return found

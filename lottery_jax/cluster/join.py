@@ -56,10 +56,10 @@ def join(
             " know the cluster name --coordinator HOST:PORT, --processes and --process"
         ) from None
     joined()
-    store, own, count = Service(), jax.process_index(), jax.process_count()
-    if again and store.add(f"again/{os.environ[AGAIN]}", 1) > _MOST_AGAIN:
+    board, own, count = Service(), jax.process_index(), jax.process_count()
+    if again and board.add(f"again/{os.environ[AGAIN]}", 1) > _MOST_AGAIN:
         raise ClusterError(f"process {own} was aborted {_MOST_AGAIN} times though process 0 is there")
-    return Cluster(store, own, count, patience=patience, close=jax.distributed.shutdown)
+    return Cluster(board, own, count, patience=patience, close=jax.distributed.shutdown)
 
 
 @contextlib.contextmanager

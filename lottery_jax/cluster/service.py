@@ -1,4 +1,4 @@
-"""The coordination service of JAX's distributed runtime, as a small store that all processes of a job see.
+"""The coordination service of JAX's distributed runtime, as a small board that all processes of a job see.
 
 It lives in process 0 and dies with it, so that nothing stale stays behind. What is written here is a note, never a
 result: those are files.
@@ -17,7 +17,7 @@ _NEEDED = ("key_value_set", "key_value_increment", "key_value_try_get", "key_val
 _LAST_SECONDS = 10.0  # in which JAX ends a process whose service is gone
 
 
-class Store(Protocol):
+class Board(Protocol):
     """Words by key; keys have slashes, like the paths of files."""
 
     def add(self, key: str, count: int) -> int:
@@ -46,7 +46,7 @@ class Store(Protocol):
 
 
 class Service:
-    """The store in process 0. Raises `ClusterError` where that process is gone."""
+    """The board in process 0. Raises `ClusterError` where that process is gone."""
 
     def __init__(self) -> None:
         self._client = _client()

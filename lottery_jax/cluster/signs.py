@@ -7,7 +7,7 @@ is free for everybody.
 import threading
 import time
 
-from lottery_jax.cluster.service import Store
+from lottery_jax.cluster.service import Board
 from lottery_jax.errors import ClusterError
 from lottery_jax.progress import log
 
@@ -19,20 +19,20 @@ class Signs:
     """The signs of one process, given by a thread from `start` to `stop`, and what it knows of the others.
 
     name: of this process, NUMBER.LIFE. patience: seconds without a sign after which process 0 gives another up.
-    lost: names of those that are given up, or have left. failed: why the job ends, in a sentence; None while it goes on.
+    lost: names of those that are given up, or have left. failed: why the job ends, in a sentence; None if it goes on.
     over: whether process 0 has said that everything is done.
     """
 
-    def __init__(self, store: Store, process: int, processes: int, patience: float) -> None:
-        self._store, self._patience, self._leads = store, patience, process == 0
+    def __init__(self, board: Board, process: int, processes: int, patience: float) -> None:
+        self._board, self._patience, self._leads = board, patience, process == 0
         self._every = min(_SECONDS * max(processes / _MANY, 1), patience / 3)
-        life = store.add(f"lives/{process}", 1)
+        life = board.add(f"lives/{process}", 1)
         self.name = f"{process}.{life}"
         self.lost: set[str] = {f"{process}.{earlier}" for earlier in range(1, life)}
         self.failed: str | None = None
         self.over = False
         for name in self.lost:
-            store.put(f"state/lost/{name}", "started again")
+            board.put(f"state/lost/{name}", "started again")
         self._seen: dict[str, tuple[str, float]] = {}
         self._count = 0
         self._stopped = threading.Event()
@@ -51,36 +51,36 @@ class Signs:
     def beat(self) -> None:
         """Give one sign, and see what there is to know."""
         self._count += 1
-        self._store.put(f"alive/{self.name}", str(self._count))
+        self._board.put(f"alive/{self.name}", str(self._count))
         if self._leads:
             self._look()
         self.look()
 
     def look(self) -> None:
         """See what was said."""
-        said = self._store.under("state")
+        said = self._board.under("state")
         self.lost = {name.removeprefix("lost/") for name in said if name.startswith("lost/")}
         self.failed, self.over = said.get("failed"), "over" in said
 
     def left(self) -> None:
         """Say that this process is not to be waited for; what it has taken is free."""
-        self._store.put(f"state/lost/{self.name}", "left")
+        self._board.put(f"state/lost/{self.name}", "left")
 
     def alive(self) -> set[str]:
         """Names of the processes that are not lost, of all that ever came."""
-        return set(self._store.under("alive")) - self.lost
+        return set(self._board.under("alive")) - self.lost
 
     def _look(self) -> None:
         """Say of whom there was no sign for too long; and of who gives one again, that it was not so."""
         now = time.monotonic()
-        for name, sign in self._store.under("alive").items():
+        for name, sign in self._board.under("alive").items():
             before, since = self._seen.get(name, ("", now))
             if sign != before:
                 self._seen[name] = sign, now
-                if before and name in self.lost and self._store.get(f"state/lost/{name}") == "no sign":
-                    self._store.drop(f"state/lost/{name}")
+                if before and name in self.lost and self._board.get(f"state/lost/{name}") == "no sign":
+                    self._board.drop(f"state/lost/{name}")
             elif now - since > self._patience and name not in self.lost:
-                self._store.put(f"state/lost/{name}", "no sign")
+                self._board.put(f"state/lost/{name}", "no sign")
                 log.warning(
                     "process %s is lost: no sign of life for %.0f seconds; the others do what it has left",
                     *(name.partition(".")[0], self._patience),

@@ -19,8 +19,8 @@ from lottery_jax.errors import ClusterError
 OPTIONS = ("distributed", "coordinator", "processes", "process")
 """Options of a command that say that other processes take part."""
 AGAIN = "LOTTERY_JAX_JOIN_AGAIN"
-"""Set in a worker that follows one which the loss of process 0 has ended, and waits for that to come back: a name of its
-supervisor."""
+"""Set in a worker that follows one which the loss of process 0 has ended, and waits for that to come back; a name of
+its supervisor."""
 _LINE = "LOTTERY_JAX_SUPERVISOR"
 _JOINED = b"joined"
 _line: socket.socket | None = None

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lottery_jax import environment
+from lottery_jax.checkpoints import Checkpoints
 from lottery_jax.comparison.evaluation import Metrics, compared
 from lottery_jax.comparison.measuring import Measured, describe, measure, output_bound
 from lottery_jax.comparison.methods import Bench, Method
@@ -226,7 +227,7 @@ class Comparison:
             on_file,
             self._stages(method, seed)("finding"),
             self.protocol.tune,
-            unfinished := self.folder / "unfinished" / f"{method.label}-seed{seed}",
+            Checkpoints(unfinished := self.folder / "unfinished" / f"{method.label}-seed{seed}"),
             self.protocol.transforms,
         )
         with Stopwatch() as watch:

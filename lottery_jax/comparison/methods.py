@@ -4,12 +4,12 @@ import abc
 import dataclasses
 import inspect
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import jax
 import numpy as np
 
+from lottery_jax.checkpoints import Checkpoints
 from lottery_jax.comparison.evaluation import accuracy
 from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.job import plan_job
@@ -35,7 +35,7 @@ class Bench:
 
     target: the task's, batch normalisations folded. ticket: of the method named in `after`, for a seed, read back from
     its file. tune: factors of a learner's learning rate to choose from. progress: told (done, total) of the method's
-    work. checkpoints: the folder for what is not finished. transforms: what random sources are put through.
+    work. checkpoints: where what is not finished is kept. transforms: what random sources are put through.
     """
 
     target: Target
@@ -46,7 +46,7 @@ class Bench:
     ticket: Callable[[str, int], Ticket]
     progress: Progress
     tune: tuple[float, ...] = ()
-    checkpoints: Path | None = None
+    checkpoints: Checkpoints | None = None
     transforms: tuple[Transform, ...] = ()
 
     @property

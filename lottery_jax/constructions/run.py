@@ -104,10 +104,7 @@ def run_to_file(
                 stack.enter_context(locked(folder.path, "the folder of chunks"))
                 stack.callback(folder.remove_unfinished)
         found = crew.begin(facts_of(job), folder.path, "" if place is None else str(place))
-        if found:
-            done = Done(job.weights, 0)
-        else:
-            done = solve_chunks(job, folder, crew=crew, progress=progress)
+        done = Done(job.weights, 0) if found else solve_chunks(job, folder, crew=crew, progress=progress)
         written = f"ticket {job.fingerprint}"
         if not crew.leads:
             return dataclasses.replace(done, path=Path(crew.hear(written)))

@@ -5,11 +5,11 @@ import copy
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
+from lottery_jax.checkpoints import Checkpoints
 from lottery_jax.data import Dataset
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.networks.network import Network
@@ -31,6 +31,8 @@ class Learner(abc.ABC):
     """The sources that a comparison puts it on, by name; all of them if empty."""
     usual: ClassVar[bool] = False
     """Whether a comparison that names no methods has it."""
+    shares: ClassVar[bool] = False
+    """Whether processes share its trainings, as `checkpoints` say; if not, one does all of a seed."""
 
     @abc.abstractmethod
     def learn(
@@ -43,12 +45,13 @@ class Learner(abc.ABC):
         epochs: int,
         stored: Mapping[str, np.ndarray] | None = None,
         progress: Progress = unseen,
-        checkpoints: Path | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> list[Ticket]:
         """Tickets of every seed and kept fraction, in the order (seed, keep); the seed draws source and scores.
 
         A run that diverges while others do not is left out, and said; a ticket's settings have its `keep`. stored: the
-        source's tensors that are not random. checkpoints: the folder where unfinished trainings are kept, and found.
+        source's tensors that are not random. checkpoints: where unfinished trainings are kept, and
+        found; raises `Elsewhere` where it is a crew's, and others are at what is left (`shares`).
         """
 
     def sweep(
@@ -62,7 +65,7 @@ class Learner(abc.ABC):
         epochs: int,
         stored: Mapping[str, np.ndarray] | None = None,
         progress: Progress = unseen,
-        checkpoints: Path | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> list[Ticket]:
         """As `learn`, for every point of a grid {option: values}: tickets in the order (point, seed, keep)."""
         found, points = [], self.points(grid)

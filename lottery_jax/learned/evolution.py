@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -18,10 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lottery_jax.checkpoints import Checkpoint
+from lottery_jax.checkpoints import Checkpoints, name_of
 from lottery_jax.data import Dataset, Split
 from lottery_jax.errors import InputError
-from lottery_jax.lanes import Told, in_groups
+from lottery_jax.lanes import Shared, Told, in_groups
 from lottery_jax.learned.base import Learner, check_runs
 from lottery_jax.learned.decided import as_decided, decided_weights, scores_as_decided
 from lottery_jax.learned.scores import Tensors, edge_tensors, keep_counts
@@ -48,6 +47,7 @@ class Evolution(Learner):
 
     name: ClassVar[str] = "evolution"
     sources: ClassVar[tuple[str, ...]] = ("plain",)
+    shares: ClassVar[bool] = True
 
     population: int = 64
     """Masks of a generation, an even number."""
@@ -74,7 +74,7 @@ class Evolution(Learner):
         epochs: int,
         stored: Mapping[str, np.ndarray] | None = None,
         progress: Progress = unseen,
-        checkpoints: Path | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> list[Ticket]:
         """As in `Learner`; raises `InputError` where source and data do not fit, or evosax is not there."""
         _strategies()
@@ -90,10 +90,15 @@ class Evolution(Learner):
                 search.run(dataset, seed, keep, counts[keep], stored or {}, seen, checkpoints) for seed, keep in group
             ]
 
+        def name(group: Sequence[tuple[int, float]]) -> str:
+            (run,) = group
+            return name_of(search.configuration(dataset, *run, stored or {}))
+
         runs = list(itertools.product(seeds, keeps))
+        shared = checkpoints and Shared(checkpoints, name)
         told = None if progress is unseen else lambda epoch: progress(epoch, epochs)
         found = []
-        for (seed, keep), ticket in zip(runs, in_groups(train, runs, 1, told), strict=True):
+        for (seed, keep), ticket in zip(runs, in_groups(train, runs, 1, told, shared), strict=True):
             if ticket is None:
                 log.warning("%s, seed %d, keep %g: its losses are no numbers; no ticket", self.name, seed, keep)
             else:
@@ -144,7 +149,7 @@ class _Search:
         kept: Mapping[str, np.ndarray],
         stored: Mapping[str, np.ndarray],
         progress: Progress,
-        checkpoints: Path | None,
+        checkpoints: Checkpoints | None,
     ) -> Ticket | None:
         """The ticket of one run, None if its losses are no numbers."""
         random = self.network.draw(seed)
@@ -160,7 +165,7 @@ class _Search:
             self.begin(given),
             epochs=self.epochs,
             progress=progress,
-            checkpoint=checkpoints and Checkpoint(checkpoints, self._configuration(dataset, seed, keep, stored)),
+            checkpoint=checkpoints and checkpoints.of(self.configuration(dataset, seed, keep, stored)),
         )
         losses = np.asarray(history["loss"])
         if not np.isfinite(losses).all():
@@ -182,7 +187,7 @@ class _Search:
             },
         )
 
-    def _configuration(
+    def configuration(
         self, dataset: Dataset, seed: int, keep: float, stored: Mapping[str, np.ndarray]
     ) -> dict[str, Any]:
         """Everything that a search depends on."""

@@ -3,14 +3,13 @@
 import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lottery_jax.checkpoints import Beside, Checkpoint
+from lottery_jax.checkpoints import Beside, Checkpoints
 from lottery_jax.data import Dataset, Split
 from lottery_jax.lanes import stacked
 from lottery_jax.learned.base import numbers_of
@@ -44,7 +43,7 @@ def train_runs(
     stored: Mapping[str, np.ndarray],
     start: Mapping[int, Ticket],
     progress: Progress,
-    checkpoints: Path | None,
+    checkpoints: Checkpoints | None,
 ) -> list[Ticket | None]:
     """The tickets of runs that one program trains, None for those that diverged."""
     network, learner = trainer.network, trainer.learner
@@ -91,7 +90,7 @@ def train_runs(
         epochs=trainer.epochs,
         progress=progress,
         part=1 if learner.renews else None,
-        checkpoint=checkpoints and Checkpoint(checkpoints, _configuration(trainer, dataset, runs, stored, start)),
+        checkpoint=checkpoints and checkpoints.of(run_configuration(trainer, dataset, runs, stored, start)),
         more=again,
     )
     finite = np.all(
@@ -146,14 +145,14 @@ def _as_run(network: Network, runs: Sequence[Asked], places: Sequence[int]) -> R
     return Run(jnp.asarray(np.array(places, np.int32)), stacked(counts), totals, placed, numbers)
 
 
-def _configuration(
+def run_configuration(
     trainer: Trainer,
     dataset: Dataset,
     runs: Sequence[Asked],
     stored: Mapping[str, np.ndarray],
     start: Mapping[int, Ticket],
 ) -> dict[str, Any]:
-    """Everything that a training depends on."""
+    """Everything that a training of some runs depends on, as JSON."""
     return {
         "learner": trainer.learner.name,
         "runs": [[dataclasses.asdict(run.learner), run.seed, run.keep] for run in runs],

@@ -14,7 +14,6 @@ import abc
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args, get_type_hints
 
 import jax
@@ -22,14 +21,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lottery_jax.checkpoints import Checkpoints, name_of
 from lottery_jax.data import Dataset
 from lottery_jax.data.augment import augment
 from lottery_jax.errors import InputError
-from lottery_jax.lanes import Told, in_groups, lanes
+from lottery_jax.lanes import Shared, Told, filled, in_groups, lanes
 from lottery_jax.learned.base import Learner, check_fits, check_runs, part_of, without_numbers
 from lottery_jax.learned.decided import scores_as_decided
 from lottery_jax.learned.inits import reinitialised
-from lottery_jax.learned.runs import Asked, train_runs
+from lottery_jax.learned.runs import Asked, run_configuration, train_runs
 from lottery_jax.learned.scores import Tensors, kept_factors
 from lottery_jax.learned.trainer import Run, Trainer
 from lottery_jax.networks.network import Network, Redraws
@@ -63,6 +63,7 @@ class ScoreLearner(Learner):
     together: int | None = None
     """Runs that share a step by vmap; one on a CPU, where each core has its own, and all elsewhere if left out."""
 
+    shares: ClassVar[bool] = True
     rescaling: ClassVar[float] = 0.0
     """What is kept of a tensor is multiplied by (size / kept) to this power, in a step and in the ticket."""
     least_score: ClassVar[float] = 0.0
@@ -178,7 +179,7 @@ class ScoreLearner(Learner):
         epochs: int,
         stored: Mapping[str, np.ndarray] | None = None,
         progress: Progress = unseen,
-        checkpoints: Path | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> list[Ticket]:
         """The tickets of all points, seeds and kept fractions."""
         if not self.sweeps and len(keeps):
@@ -208,11 +209,16 @@ class ScoreLearner(Learner):
 
             def train(group: Sequence, tell: Told | None, trainer: Trainer = trainer) -> list[Ticket | None]:
                 seen = unseen if tell is None else lambda epoch, _: tell(epoch)
-                return train_runs(trainer, dataset, group, stored or {}, start, seen, checkpoints)
+                whole = filled(group, trainer.lanes.width)
+                return train_runs(trainer, dataset, whole, stored or {}, start, seen, checkpoints)[: len(group)]
+
+            def name(group: Sequence, trainer: Trainer = trainer) -> str:
+                return name_of(run_configuration(trainer, dataset, group, stored or {}, start))
 
             seen = part_of(progress, done, len(points), len(own))
             told = None if progress is unseen else lambda epoch, seen=seen: seen(epoch, epochs)
-            for run, ticket in zip(runs, in_groups(train, runs, width.width, told), strict=True):
+            shared = checkpoints and Shared(checkpoints, name)
+            for run, ticket in zip(runs, in_groups(train, runs, width.width, told, shared), strict=True):
                 if ticket is not None:
                     found.append(ticket)
                     continue

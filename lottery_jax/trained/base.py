@@ -5,15 +5,15 @@ import dataclasses
 import hashlib
 import itertools
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
 import numpy as np
 
+from lottery_jax.checkpoints import Checkpoints, name_of
 from lottery_jax.data import Dataset
 from lottery_jax.errors import InputError
-from lottery_jax.lanes import lanes
+from lottery_jax.lanes import Shared, Told, in_groups, lanes
 from lottery_jax.learned.base import Learner, check_fits, check_runs, part_of, without_numbers
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.top_k import kept_count
@@ -32,7 +32,20 @@ class Wanted(NamedTuple):
     keeps: tuple[float, ...]
     epochs: int
     progress: Progress
-    checkpoints: Path | None
+    checkpoints: Checkpoints | None
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedRun:
+    """A training that is asked for: the learner with its numbers, a seed, and the kept fraction where there is one."""
+
+    learner: "TrainedLearner"
+    seed: int
+    keep: float | None
+
+
+R = TypeVar("R", bound=TrainedRun)
+F = TypeVar("F")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +53,7 @@ class TrainedLearner(Learner):
     """Trains the target's architecture from random weights, under masks. Of the source only its target is used."""
 
     sources: ClassVar[tuple[str, ...]] = ("gadget",)  # its target is the task's own
+    shares: ClassVar[bool] = True
 
     batch_size: int = 60
     """Examples of a step."""
@@ -80,7 +94,7 @@ class TrainedLearner(Learner):
         epochs: int,
         stored: Mapping[str, np.ndarray] | None = None,
         progress: Progress = unseen,
-        checkpoints: Path | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> list[Ticket]:
         """As in `Learner`, but nothing is taken from the source's leaves, nor from `stored`: all begins untrained."""
         self.check(source.target, dataset, seeds, keeps, epochs)
@@ -115,20 +129,43 @@ class TrainedLearner(Learner):
         weights = sum(math.prod(shape) for shape in target.tensors.values())
         return Retraining(target, descent, lanes(self.together, runs, weights))
 
-    def survivors(
-        self, runs: Sequence[tuple["TrainedLearner", int, float | None]], found: Sequence[Finish | None]
-    ) -> list[tuple[int, Finish]]:
-        """The places of the runs (learner, seed, keep) that did not diverge, and what they end with; the others are
-        said.
+    def in_groups(
+        self,
+        train: Callable[[Sequence[R], Told | None], list[Ticket | None]],
+        runs: Sequence[R],
+        width: int,
+        target: Network,
+        asked: Wanted,
+        told: Told,
+    ) -> list[Ticket]:
+        """The tickets of runs, each group from its beginning to its end; told: of the epochs that all have done.
+
+        One that diverges is said; raises `InputError` where all do.
+        """
+
+        def name(group: Sequence[R]) -> str:
+            own = [[dataclasses.asdict(run.learner), run.seed, run.keep] for run in group]
+            data = [asked.dataset.fingerprint, asked.epochs]
+            return name_of({"learner": self.name, "runs": own, "network": target.to_json(), "data": data})
+
+        shared = asked.checkpoints and Shared(asked.checkpoints, name)
+        found = in_groups(train, runs, width, None if asked.progress is unseen else told, shared)
+        return [ticket for _, ticket in self.survivors(runs, found)]
+
+    def survivors(self, runs: Sequence[R], found: Sequence[F | None]) -> list[tuple[R, F]]:
+        """The runs that did not diverge, and what they end with; the others are said.
 
         Raises `InputError` where all diverged.
         """
-        for (learner, seed, keep), finish in zip(runs, found, strict=True):
-            if finish is None:
-                kept = "" if keep is None else f", keep {keep:g}"
-                rate = f", learning rate {learner.learning_rate:g}" if len({run[0] for run in runs}) > 1 else ""
-                log.warning("%s, seed %d%s%s diverged: no ticket; lower the learning rate", self.name, seed, kept, rate)
-        left = [(at, finish) for at, finish in enumerate(found) if finish is not None]
+        several = len({run.learner for run in runs}) > 1
+        left = []
+        for run, end in zip(runs, found, strict=True):
+            if end is not None:
+                left.append((run, end))
+                continue
+            kept = "" if run.keep is None else f", keep {run.keep:g}"
+            rate = f", learning rate {run.learner.learning_rate:g}" if several else ""
+            log.warning("%s, seed %d%s%s diverged: no ticket; lower the learning rate", self.name, run.seed, kept, rate)
         if not left:
             raise InputError(f"training of {self.name} diverged in every run; lower the learning rate")
         return left

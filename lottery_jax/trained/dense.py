@@ -5,11 +5,11 @@ import dataclasses
 import threading
 import weakref
 from collections.abc import Hashable, Sequence
-from pathlib import Path
 
 import jax
 import numpy as np
 
+from lottery_jax.checkpoints import Checkpoints
 from lottery_jax.data import Dataset
 from lottery_jax.lanes import Told
 from lottery_jax.storage.sealed import digest
@@ -48,7 +48,7 @@ def dense_runs(
     *,
     earlier: int,
     told: Told,
-    checkpoints: Path | None,
+    checkpoints: Checkpoints | None,
 ) -> list[Finish | None]:
     """As `Retraining.runs`, but what was trained before, from the same weights in the same way, is not trained again.
 
@@ -61,9 +61,8 @@ def dense_runs(
     found = {key: _SHELF.take(key, dataset) for key in keys}
     missing = {key: start for key, start in zip(keys, starts, strict=True) if found[key] is None}
     if missing:
-        new = training.runs(
-            list(missing.values()), dataset, epochs, earlier=earlier, told=told, checkpoints=checkpoints
-        )
+        kept = checkpoints and (checkpoints.beside("dense") if checkpoints.shared else checkpoints)
+        new = training.runs(list(missing.values()), dataset, epochs, earlier=earlier, told=told, checkpoints=kept)
         for key, finish in zip(missing, new, strict=True):
             found[key] = finish
             if finish is not None:

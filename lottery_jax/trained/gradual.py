@@ -7,10 +7,10 @@ network, and no ticket: its zeros cost a construction nothing, and that is what 
 
 import dataclasses
 import math
-from pathlib import Path
 
 import numpy as np
 
+from lottery_jax.checkpoints import Checkpoints
 from lottery_jax.data import Dataset
 from lottery_jax.errors import InputError
 from lottery_jax.lanes import lanes
@@ -65,12 +65,12 @@ def sparse_target(
     *,
     seed: int = 0,
     progress: Progress = unseen,
-    checkpoints: Path | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Target:
     """A target trained on until only `kept` weights of its layers are not zero; biases are trained and not counted.
 
-    seed: of the order of the examples. progress: called with (epochs done, epochs). checkpoints: a folder for the epoch
-    under way; whole ones are made again. Raises `InputError`, also where training diverges.
+    seed: of the order of the examples. progress: called with (epochs done, epochs). checkpoints: where the epoch
+    under way is kept; whole ones are made again. Raises `InputError`, also where training diverges.
     """
     how, network = how or Gradual(), target.network
     check_fits(network, dataset, "target")

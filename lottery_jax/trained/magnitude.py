@@ -14,9 +14,10 @@ import numpy as np
 
 from lottery_jax.data import Dataset
 from lottery_jax.errors import InputError
+from lottery_jax.lanes import Told
 from lottery_jax.networks.network import Network
 from lottery_jax.tickets.ticket import Ticket
-from lottery_jax.trained.base import TrainedLearner, Wanted, after_training, batches_digest
+from lottery_jax.trained.base import TrainedLearner, TrainedRun, Wanted, after_training, batches_digest
 from lottery_jax.trained.beginnings import MOST_ROUNDS, Beginning, beginning_weights
 from lottery_jax.trained.criteria import criterion
 from lottery_jax.trained.dense import dense_runs
@@ -31,19 +32,18 @@ from lottery_jax.trained.leaves import (
 )
 from lottery_jax.trained.pruned_weights import Action, frozen_mask
 from lottery_jax.trained.pruning import MasksByName, Scope, pruned
-from lottery_jax.trained.retraining import ByName, Finish, Start
+from lottery_jax.trained.retraining import ByName, Finish, Retraining, Start
 from lottery_jax.trained.sanity import MaskKind, changed_mask
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Run:
-    """One learner, seed and kept fraction between two rounds.
+class _Run(TrainedRun):
+    """A run between two rounds.
 
     last: what training made of each weight the last time that it was trained. found: of the last training.
     """
 
     learner: "Magnitude"
-    seed: int
     keep: float
     masks: MasksByName
     frozen: MasksByName
@@ -87,36 +87,59 @@ class Magnitude(TrainedLearner):
 
     def _learn(self, points: Sequence["Magnitude"], target: Network, asked: Wanted) -> list[Ticket]:
         dataset, seeds, epochs = asked.dataset, asked.seeds, asked.epochs
-        retrainings = self.rounds if self.retrain else self.rounds - 1
         random = random_network(target, trained=self.retrain, frozen=self.pruned_weights != "zero")
         first = {seed: initial_tensors(random, seed) for seed in seeds}
         training = self.training(target, len(points) * len(seeds) * len(asked.keeps))
-        total = epochs + retrainings * (epochs - self.rewind)
+        total = epochs + self._retrainings * (epochs - self.rewind)
         whole = {name: np.ones(target.tensors[name], bool) for name in weight_names(random)}
         none = {name: ~mask for name, mask in whole.items()}
-        begun = list(itertools.product(points, seeds))
-        starts = [Start(seed, first[seed], whole, point.numbers) for point, seed in begun]
-        options: dict[str, Any] = {"checkpoints": asked.checkpoints}
+        begun = [TrainedRun(point, seed, None) for point, seed in itertools.product(points, seeds)]
+        starts = [Start(run.seed, first[run.seed], whole, run.learner.numbers) for run in begun]
         told = lambda done: asked.progress(done, total)  # noqa: E731
-        all_dense = dense_runs(training, starts, dataset, epochs, earlier=self.rewind, told=told, **options)
-        left = self.survivors([(point, seed, None) for point, seed in begun], all_dense)
-        dense = {(begun[at][0].numbers, begun[at][1]): finish for at, finish in left}
+        all_dense = dense_runs(
+            training, starts, dataset, epochs, earlier=self.rewind, told=told, checkpoints=asked.checkpoints
+        )
+        dense = {(run.learner, run.seed): finish for run, finish in self.survivors(begun, all_dense)}
         runs = [
             _Run(point, seed, keep, whole, none, own.tensors, own, own)
             for point, seed, keep in itertools.product(points, seeds, asked.keeps)
-            if (own := dense.get((point.numbers, seed))) is not None
+            if (own := dense.get((point, seed))) is not None
         ]
+
+        def train(group: Sequence[_Run], tell: Told | None) -> list[Ticket | None]:
+            return self._rounds(random, training, first, group, asked, tell)
+
+        told = lambda done: asked.progress(epochs + done, total)  # noqa: E731
+        return self.in_groups(train, runs, training.lanes.width, target, asked, told)
+
+    @property
+    def _retrainings(self) -> int:
+        return self.rounds if self.retrain else self.rounds - 1
+
+    def _rounds(
+        self,
+        random: Network,
+        training: Retraining,
+        first: dict[int, ByName],
+        group: Sequence[_Run],
+        asked: Wanted,
+        tell: Told | None,
+    ) -> list[Ticket | None]:
+        """The tickets of some runs after all rounds, None of those that diverged; told of epochs after the dense."""
+        dataset, epochs = asked.dataset, asked.epochs
+        kept, runs = asked.checkpoints and asked.checkpoints.own(), dict(enumerate(group))
         for number in range(1, self.rounds + 1):
-            runs = [run.learner._pruned(random, first[run.seed], run, number) for run in runs]
-            if number > retrainings:
+            runs = {at: run.learner._pruned(random, first[run.seed], run, number) for at, run in runs.items()}
+            if number > self._retrainings or not runs:
                 break
-            starts = [run.learner._start(random, first[run.seed], run, number) for run in runs]
-            over = epochs + (number - 1) * (epochs - self.rewind)
-            told = lambda done, over=over: asked.progress(over + done, total)  # noqa: E731
-            found = training.runs(starts, dataset, epochs, told=told, **options)
-            left = self.survivors([(run.learner, run.seed, run.keep) for run in runs], found)
-            runs = [dataclasses.replace(runs[at], found=finish) for at, finish in left]
-        return [run.learner._ticket(random, first[run.seed], run, dataset, epochs) for run in runs]
+            starts = [run.learner._start(random, first[run.seed], run, number) for run in runs.values()]
+            over = (number - 1) * (epochs - self.rewind)
+            told = None if tell is None else lambda done, over=over, tell=tell: tell(over + done)
+            found = training.runs(starts, dataset, epochs, told=told, checkpoints=kept)
+            ends = dict(zip(runs, found, strict=True))
+            runs = {at: dataclasses.replace(runs[at], found=end) for at, end in ends.items() if end is not None}
+        made = {at: run.learner._ticket(random, first[run.seed], run, dataset, epochs) for at, run in runs.items()}
+        return [made.get(at) for at in range(len(group))]
 
     def _ticket(self, random: Network, first: ByName, run: _Run, dataset: Dataset, epochs: int) -> Ticket:
         """What is left of a run, and what it says of how it was made."""

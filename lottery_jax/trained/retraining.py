@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -16,11 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lottery_jax.checkpoints import Checkpoint
+from lottery_jax.checkpoints import Checkpoint, Checkpoints, name_of
 from lottery_jax.data import Dataset, Split
 from lottery_jax.data.augment import augment
 from lottery_jax.errors import InputError
-from lottery_jax.lanes import Lanes, Told, in_groups, stacked
+from lottery_jax.lanes import Lanes, Shared, Told, filled, in_groups, stacked
 from lottery_jax.networks.network import Network
 from lottery_jax.storage.sealed import digest
 from lottery_jax.trained.holding import held
@@ -119,20 +118,27 @@ class Retraining:
         *,
         earlier: int = 0,
         told: Told | None = None,
-        checkpoints: Path | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> list[Finish | None]:
         """Train each run up to the end of epoch `epochs`, None where it diverged; told: of the epochs all have done.
 
-        earlier: the epoch after which tensors are kept, too. checkpoints: the folder of unfinished trainings.
+        earlier: the epoch after which tensors are kept, too. checkpoints: where unfinished trainings are kept; what
+        there is for a crew, each of its shares needs.
         """
         train, validation = self.lanes.common((dataset.train, dataset.validation))
         sizes = f"{dataset.fingerprint} {len(train)} {self.size(train)}"
 
-        def group(rows: Sequence[Start], tell: Told | None) -> list[Finish | None]:
-            kept = checkpoints and Checkpoint(checkpoints, self._configuration(rows, sizes, epochs, earlier))
-            return self._group(rows, train, validation, sizes, epochs, earlier, tell or (lambda count: None), kept)
+        def configuration(rows: Sequence[Start]) -> dict[str, Any]:
+            return self._configuration(filled(rows, self.lanes.width), sizes, epochs, earlier)
 
-        return in_groups(group, starts, self.lanes.width, told)
+        def group(rows: Sequence[Start], tell: Told | None) -> list[Finish | None]:
+            kept = checkpoints and checkpoints.of(configuration(rows))
+            whole = filled(rows, self.lanes.width)
+            found = self._group(whole, train, validation, sizes, epochs, earlier, tell or (lambda count: None), kept)
+            return found[: len(rows)]
+
+        shared = checkpoints and Shared(checkpoints, lambda rows: name_of(configuration(rows)), for_all=True)
+        return in_groups(group, starts, self.lanes.width, told, shared)
 
     def size(self, train: Split) -> int:
         """Examples of a step."""

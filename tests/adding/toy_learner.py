@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import ClassVar
 
 import jax
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lottery_jax.checkpoints import Checkpoints
 from lottery_jax.data import Dataset
 from lottery_jax.learned.base import Learner
 from lottery_jax.networks.gates import TopKGate
@@ -39,7 +39,7 @@ class Scored(Learner):
         epochs: int,
         stored: Mapping[str, np.ndarray] | None = None,
         progress: Progress | None = None,
-        checkpoints: Path | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> list[Ticket]:
         @jax.jit  # once for all seeds and kept fractions
         def masks(random, keep, key):

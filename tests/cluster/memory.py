@@ -1,11 +1,11 @@
-"""Clusters of threads in one process, whose store is in memory."""
+"""Clusters of threads in one process, whose board is in memory."""
 
 import threading
 
 from lottery_jax.cluster.cluster import Cluster
 
 
-class MemoryStore:
+class MemoryBoard:
     """Words by key, as JAX's coordination service has them."""
 
     def __init__(self) -> None:
@@ -48,9 +48,9 @@ class MemoryStore:
             self.words.pop(key, None)
 
 
-def member(store: MemoryStore, process: int, processes: int = 2, patience: float = 60.0) -> Cluster:
+def member(board: MemoryBoard, process: int, processes: int = 2, patience: float = 60.0) -> Cluster:
     """A process of a cluster; processes come in any order."""
-    return Cluster(store, process, processes, patience=patience)
+    return Cluster(board, process, processes, patience=patience)
 
 
 def dies(cluster: Cluster) -> None:

@@ -14,12 +14,12 @@ from lottery_jax.cluster.cluster import Cluster
 from lottery_jax.cluster.crew import ALONE, FOUND, Crew, Elsewhere, unit_of
 from lottery_jax.cluster.share import Share
 from lottery_jax.errors import ClusterError, InputError
-from tests.cluster.memory import MemoryStore, dies, member
+from tests.cluster.memory import MemoryBoard, dies, member
 
 
 @pytest.fixture
-def store() -> MemoryStore:
-    return MemoryStore()
+def board() -> MemoryBoard:
+    return MemoryBoard()
 
 
 @pytest.fixture(autouse=True)
@@ -73,22 +73,22 @@ def test_shares_are_the_whole(of: int, count: int) -> None:
 
 @pytest.mark.parametrize("processes", [1, 2, 5])
 @pytest.mark.parametrize("count", [0, 1, 3, 500])
-def test_each_unit_is_done_once(processes: int, count: int, store: MemoryStore) -> None:
-    crews = [member(store, process, processes) for process in range(processes)]
+def test_each_unit_is_done_once(processes: int, count: int, board: MemoryBoard) -> None:
+    crews = [member(board, process, processes) for process in range(processes)]
     found = side_by_side(*crews, count=count)
     assert sorted(number for own in found for number in own) == list(range(count))
     assert sorted(crews[0].notes("list")) == list(range(count)) and crews[0].note("list/nowhere") is None
 
 
-def test_a_slow_process_holds_nobody_up(store: MemoryStore) -> None:
+def test_a_slow_process_holds_nobody_up(board: MemoryBoard) -> None:
     """What it was handed in one go, and has not begun, is done by the other."""
-    crews = member(store, 0), member(store, 1)
+    crews = member(board, 0), member(board, 1)
     fast, slow = side_by_side(*crews, count=200, seconds=(0.0, 0.1))
     assert len(fast) > 190 and len(slow) < 10 and sorted(fast + slow) == list(range(200))
 
 
-def test_what_a_dead_process_had_begun_is_done_by_the_others(store: MemoryStore) -> None:
-    first, other = member(store, 0, patience=0.3), member(store, 1, patience=0.3)
+def test_what_a_dead_process_had_begun_is_done_by_the_others(board: MemoryBoard) -> None:
+    first, other = member(board, 0, patience=0.3), member(board, 1, patience=0.3)
     begun = other.units("list", 5)
     taken = next(begun)
     dies(other)
@@ -96,8 +96,8 @@ def test_what_a_dead_process_had_begun_is_done_by_the_others(store: MemoryStore)
     assert first.take(unit_of("list", taken or 0)) is False, "it is done"
 
 
-def test_a_process_that_says_so_is_not_waited_for(store: MemoryStore) -> None:
-    first, other = member(store, 0), member(store, 1)
+def test_a_process_that_says_so_is_not_waited_for(board: MemoryBoard) -> None:
+    first, other = member(board, 0), member(board, 1)
     assert other.take("it") and not first.take("it")
     other.abandon()
     first._signs.look()
@@ -105,8 +105,8 @@ def test_a_process_that_says_so_is_not_waited_for(store: MemoryStore) -> None:
     assert first.take("it")
 
 
-def test_a_process_that_was_only_held_up_is_no_longer_lost(store: MemoryStore) -> None:
-    first, other = member(store, 0, patience=0.3), member(store, 1, patience=0.3)
+def test_a_process_that_was_only_held_up_is_no_longer_lost(board: MemoryBoard) -> None:
+    first, other = member(board, 0, patience=0.3), member(board, 1, patience=0.3)
     dies(other)
     end = time.monotonic() + 10
     while "1.1" not in first._signs.lost:
@@ -118,25 +118,25 @@ def test_a_process_that_was_only_held_up_is_no_longer_lost(store: MemoryStore) -
         time.sleep(0.01)
 
 
-def test_a_process_that_comes_again_finds_what_it_had_begun_free(store: MemoryStore) -> None:
-    first, before = member(store, 0), member(store, 1)
+def test_a_process_that_comes_again_finds_what_it_had_begun_free(board: MemoryBoard) -> None:
+    first, before = member(board, 0), member(board, 1)
     assert before.take("it")
     dies(before)
-    again = member(store, 1)
+    again = member(board, 1)
     assert again.take("it") and not again.take("it")
     first._signs.look()
     assert first._signs.alive() == {"0.1", "1.2"}
 
 
-def test_what_is_given_back_is_free(store: MemoryStore) -> None:
-    first, other = member(store, 0), member(store, 1)
+def test_what_is_given_back_is_free(board: MemoryBoard) -> None:
+    first, other = member(board, 0), member(board, 1)
     assert first.take("it") and not other.take("it")
     first.release("it")
     assert other.take("it") and not first.take("it")
 
 
-def test_waiting_ends_when_something_is_done(store: MemoryStore) -> None:
-    first, other = member(store, 0), member(store, 1)
+def test_waiting_ends_when_something_is_done(board: MemoryBoard) -> None:
+    first, other = member(board, 0), member(board, 1)
     assert other.take("a") and other.take("b")
     threading.Timer(0.2, lambda: other.done("b", "so it is")).start()
     first.wait(["a", "b"])
@@ -144,8 +144,8 @@ def test_waiting_ends_when_something_is_done(store: MemoryStore) -> None:
     first.wait([])
 
 
-def test_the_same_job_in_the_same_folder(store: MemoryStore, tmp_path: Path) -> None:
-    first, other = member(store, 0), member(store, 1)
+def test_the_same_job_in_the_same_folder(board: MemoryBoard, tmp_path: Path) -> None:
+    first, other = member(board, 0), member(board, 1)
     facts = {"version": "1", "target": "a"}
     assert first.begin(facts, tmp_path, "hello") == other.begin(facts, tmp_path) == "hello"
     assert first.begin(facts, tmp_path / "none") == other.begin(facts, tmp_path / "none") == ""
@@ -160,12 +160,12 @@ def test_the_same_job_in_the_same_folder(store: MemoryStore, tmp_path: Path) -> 
     ],
 )
 def test_another_job_is_refused_by_all(
-    facts: dict, said: str, store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    facts: dict, said: str, board: MemoryBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crews = []
     for process in (0, 1):
         monkeypatch.setenv("SLURMD_NODENAME", f"h{process}")
-        crews.append(member(store, process))
+        crews.append(member(board, process))
     first, other = crews
     first.begin({"version": "1", "target": "a"}, tmp_path)
     with pytest.raises(InputError, match=f"^process 1 on h1 has {said}; give every process the same$"), other:
@@ -176,10 +176,10 @@ def test_another_job_is_refused_by_all(
 
 
 def test_a_folder_that_is_not_seen_is_refused(
-    store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    board: MemoryBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lottery_jax.cluster.cluster._VISIBLE", 0.0)
-    first, other = member(store, 0), member(store, 1)
+    first, other = member(board, 0), member(board, 1)
     for folder in ("here", "there"):
         (tmp_path / folder).mkdir()
     first.begin({}, tmp_path / "here")
@@ -187,29 +187,29 @@ def test_a_folder_that_is_not_seen_is_refused(
         other.begin({}, tmp_path / "there")
 
 
-def test_a_refusal_ends_all(store: MemoryStore) -> None:
+def test_a_refusal_ends_all(board: MemoryBoard) -> None:
     """The first one is said by everybody."""
-    first, other = member(store, 0), member(store, 1)
-    with pytest.raises(InputError, match="^the disk is full$"), other:
+    first, other = member(board, 0), member(board, 1)
+    with pytest.raises(InputError, match=r"^the disk is full$"), other:
         raise InputError("the disk is full")
     first._signs.look()
     with pytest.raises(InputError, match=r"^process 1 on .*: the disk is full$"), first:
         first.take("it")
     with pytest.raises(InputError, match="the disk is full"):
-        member(store, 1).take("it")
+        member(board, 1).take("it")
 
 
-def test_the_loss_of_process_0_is_no_refusal(store: MemoryStore) -> None:
-    crew = member(store, 1)
+def test_the_loss_of_process_0_is_no_refusal(board: MemoryBoard) -> None:
+    crew = member(board, 1)
     with pytest.raises(ClusterError), crew:
         raise ClusterError("process 0 is gone")
-    assert store.get("state/failed") is None
+    assert board.get("state/failed") is None
 
 
-def test_process_0_leaves_last(store: MemoryStore) -> None:
+def test_process_0_leaves_last(board: MemoryBoard) -> None:
     left = list[int]()
     crews = [
-        Cluster(store, process, 3, patience=60, close=lambda process=process: left.append(process))
+        Cluster(board, process, 3, patience=60, close=lambda process=process: left.append(process))
         for process in range(3)
     ]
     threads = [threading.Thread(target=crew.leave, daemon=True) for crew in (crews[2], crews[0], crews[1])]
@@ -223,8 +223,8 @@ def test_process_0_leaves_last(store: MemoryStore) -> None:
     assert len(left) == 3
 
 
-def test_how_far_all_are(store: MemoryStore) -> None:
-    first, other = member(store, 0), member(store, 1)
+def test_how_far_all_are(board: MemoryBoard) -> None:
+    first, other = member(board, 0), member(board, 1)
     first.expect("list", 40)
     for number in range(4):
         assert first.take(unit_of("list", number))
@@ -238,7 +238,7 @@ def test_how_far_all_are(store: MemoryStore) -> None:
     assert "38 left, 0:00:38 left; 2 processes on" in standing.words(1.0)
     assert "left;" in dataclasses.replace(standing, found=2).words(1.0), "nothing was done yet, and no time is known"
     dies(other)
-    store.put("state/lost/1.1", "no sign")
+    board.put("state/lost/1.1", "no sign")
     first._signs.look()
     assert first.standing().hosts == (first.host,)
 
@@ -247,9 +247,9 @@ def test_what_is_elsewhere_is_named() -> None:
     assert Elsewhere(["a", "b"]).units == ("a", "b") and str(Elsewhere(["a"])) == "a"
 
 
-def test_few_words_are_asked_for(store: MemoryStore) -> None:
+def test_few_words_are_asked_for(board: MemoryBoard) -> None:
     """Of the service, which answers some thousands in a second."""
-    crew = member(store, 0, 1)
-    before = store.asked
+    crew = member(board, 0, 1)
+    before = board.asked
     done_by(crew, 1000)
-    assert store.asked - before < 2.2 * 1000
+    assert board.asked - before < 2.2 * 1000

@@ -29,7 +29,7 @@ from lottery_jax.subset_sum.engine.chunks import _search
 from lottery_jax.tasks import load_model
 from lottery_jax.tickets.effective import effective_weights
 from lottery_jax.tickets.ticket import load_ticket
-from tests.cluster.memory import MemoryStore, member
+from tests.cluster.memory import MemoryBoard, member
 from tests.constructions.catalogue import CHUNK, COUNT, TARGETS, Nearest, bag, model_file
 
 ROOT = Path(__file__).parents[2]
@@ -98,21 +98,21 @@ def test_eight_devices_make_the_same_tickets(tmp_path: Path) -> None:
 
 def test_processes_share_the_chunks(model: Path, tmp_path: Path) -> None:
     """Process 0 writes the ticket when all chunks are there, and the others are told."""
-    job, out, store = plan(model), tmp_path / "ticket", MemoryStore()
-    crews = [member(store, process, 3) for process in range(3)]
+    job, out, board = plan(model), tmp_path / "ticket", MemoryBoard()
+    crews = [member(board, process, 3) for process in range(3)]
     with ThreadPoolExecutor(3) as pool:
         done = list(pool.map(lambda crew: run_to_file(job, out, crew=crew), crews))
     assert [each.path for each in done] == [out] * 3 and (done[0].found, done[0].solved) == (0, job.weights)
     assert sum(each.solved for each in done[1:]) < job.weights
     assert out.read_bytes() == run_in_memory(job).to_bytes() and list(tmp_path.iterdir()) == [out]
-    assert run_to_file(job, out, crew=member(MemoryStore(), 0)) == Done(job.weights, 0, path=out), "nothing is left"
+    assert run_to_file(job, out, crew=member(MemoryBoard(), 0)) == Done(job.weights, 0, path=out), "nothing is left"
 
 
 def test_a_chunk_that_does_not_come_is_solved(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was said to be done, and is not seen."""
     monkeypatch.setattr("lottery_jax.constructions.run._VISIBLE", 0.0)
-    job, out, store = plan(model), tmp_path / "ticket", MemoryStore()
-    first, other = member(store, 0), member(store, 1)
+    job, out, board = plan(model), tmp_path / "ticket", MemoryBoard()
+    first, other = member(board, 0), member(board, 1)
     assert other.take(unit_of(f"chunks {job.fingerprint}", 1))
     other.done(unit_of(f"chunks {job.fingerprint}", 1))
     run_to_file(job, out, crew=first)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from lottery_jax import checkpoints
+from lottery_jax.checkpoints import Checkpoints
 from lottery_jax.errors import InputError
 from lottery_jax.learned.base import Learner
 from lottery_jax.learned.edge_popup import EdgePopup
@@ -100,19 +101,19 @@ def test_a_killed_training_goes_on_and_ends_the_same(
         return told
 
     with pytest.raises(KilledError):
-        learner.learn(source, DATA, **asked, progress=until(1, []), checkpoints=tmp_path)
+        learner.learn(source, DATA, **asked, progress=until(1, []), checkpoints=Checkpoints(tmp_path))
     assert len(list(tmp_path.iterdir())) >= 1
-    assert contents(learner.learn(source, DATA, **asked, checkpoints=tmp_path)) == contents(whole)
+    assert contents(learner.learn(source, DATA, **asked, checkpoints=Checkpoints(tmp_path))) == contents(whole)
     files = sorted(tmp_path.iterdir())
     assert len(files) == 2  # one for each group of runs
     # Everything is done: nothing is trained again. Other settings have other files; a damaged one counts as none.
     seen: list[int] = []
-    learner.learn(source, DATA, **asked, progress=until(9, seen), checkpoints=tmp_path)
+    learner.learn(source, DATA, **asked, progress=until(9, seen), checkpoints=Checkpoints(tmp_path))
     assert seen == [1, 3]  # the mean of both runs
     files[0].write_bytes(files[0].read_bytes()[:-1])
-    assert contents(learner.learn(source, DATA, **asked, checkpoints=tmp_path)) == contents(whole)
+    assert contents(learner.learn(source, DATA, **asked, checkpoints=Checkpoints(tmp_path))) == contents(whole)
     assert "damaged and will be made anew" in caplog.text
-    learner.learn(source, DATA, **{**asked, "epochs": 2}, checkpoints=tmp_path)
+    learner.learn(source, DATA, **{**asked, "epochs": 2}, checkpoints=Checkpoints(tmp_path))
     assert len(list(tmp_path.iterdir())) == 4
 
 

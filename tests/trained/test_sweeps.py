@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lottery_jax import checkpoints
+from lottery_jax.checkpoints import Checkpoints
 from lottery_jax.learned.base import Learner
 from lottery_jax.tickets.ticket import Ticket
 from lottery_jax.trained import dense
@@ -73,9 +74,11 @@ def test_a_killed_training_goes_on_and_ends_the_same(
     whole = learner.learn(NETWORK, DATA, **asked)
     if last < 8:
         with pytest.raises(KilledError):
-            learner.learn(NETWORK, DATA, **asked, progress=until(last), checkpoints=tmp_path)
+            learner.learn(NETWORK, DATA, **asked, progress=until(last), checkpoints=Checkpoints(tmp_path))
         assert seen[-1] == last
     del seen[:]
-    assert contents(learner.learn(NETWORK, DATA, **asked, progress=until(8), checkpoints=tmp_path)) == contents(whole)
+    assert contents(
+        learner.learn(NETWORK, DATA, **asked, progress=until(8), checkpoints=Checkpoints(tmp_path))
+    ) == contents(whole)
     assert len(list(tmp_path.iterdir())) == 3  # the dense training and two rounds
     assert seen[-1] == 7
