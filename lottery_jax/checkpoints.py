@@ -52,6 +52,8 @@ class Checkpoints:
     folder: Path
     crew: Crew = ALONE
     first: int = 0
+    taken: list[str] = dataclasses.field(default_factory=list, compare=False)
+    """Units that this process has taken here."""
 
     @property
     def shared(self) -> bool:
@@ -73,7 +75,10 @@ class Checkpoints:
         """Whether this process does a unit now, as `Crew.take`; number: in this folder."""
         if self.note(unit) is not None:
             return False
-        return self.crew.take(self.unit(unit), None if number is None else self.first + number)
+        if not self.crew.take(self.unit(unit), None if number is None else self.first + number):
+            return False
+        self.taken.append(unit)
+        return True
 
     def release(self, unit: str) -> None:
         self.crew.release(self.unit(unit))
@@ -88,7 +93,7 @@ class Checkpoints:
     def note(self, unit: str) -> str | None:
         """What was told of a unit that is done, None where it is not."""
         note = self.crew.note(self.unit(unit))
-        if note is None and self.shared and self._mark(unit).exists():
+        if note is None and self._mark(unit).exists():
             note = self._mark(unit).read_text()
         return note
 

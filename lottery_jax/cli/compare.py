@@ -1,5 +1,6 @@
 """`lottery-jax compare`: run what is missing of a comparison and show all of it."""
 
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -8,11 +9,15 @@ from typing import TextIO
 from rich.console import Console
 
 from lottery_jax.cli import interrupt
-from lottery_jax.cli.bars import bars
+from lottery_jax.cli.bars import Shown, bars
+from lottery_jax.cli.crew import crew_of
 from lottery_jax.cli.extended import methods_of, transforms_of
 from lottery_jax.cli.settings import Compare, command_line, learning_epochs
-from lottery_jax.comparison.comparing import Comparison, Protocol
+from lottery_jax.cluster.crew import ALONE
+from lottery_jax.cluster.share import Share
+from lottery_jax.comparison.comparing import Comparison
 from lottery_jax.comparison.methods import Method
+from lottery_jax.comparison.protocol import Protocol
 from lottery_jax.comparison.records import Record, read_records
 from lottery_jax.comparison.report import tables
 from lottery_jax.storage.files import check_writable
@@ -35,9 +40,13 @@ def run_compare(command: Compare, results: TextIO) -> int:
         options,
         transforms_of(command),
     )
+    command.check_crew()
     check_writable(command.out)
-    records: list[Record] = []
-    with bars(quiet=command.quiet) as shown, interrupt.keeping(lambda: _NOTHING):
+    with (
+        bars(quiet=command.quiet, shared=command.shared) as shown,
+        interrupt.keeping(lambda: _NOTHING),
+        crew_of(command, shown) as crew,
+    ):
         task = load_task(
             command.data,
             target=command.target,
@@ -46,18 +55,18 @@ def run_compare(command: Compare, results: TextIO) -> int:
             data_dir=command.data_dir,
             progress=shown.part("the data and the target"),
         )
-        comparison = Comparison(task, protocol, command.out, others=known, stages=shown.part)
+        comparison = Comparison(task, protocol, command.out, others=known, stages=shown.part, crew=crew)
         with comparison.held(), interrupt.keeping(lambda: _kept(comparison)):
-            seconds: dict[str, float] = {}
-            for done, (method, seed) in enumerate(comparison.pairs):
-                shown.whole(done, len(comparison.pairs), _left(comparison.pairs[done:], seconds))
-                start = time.perf_counter()
-                found = comparison.run(method, seed)
-                took = max(time.perf_counter() - start, sum(record.seconds or 0 for record in found))
-                seconds[method.label] = max(took, seconds.get(method.label, 0.0))
-                records += found
-                for record in found if command.json else ():
-                    print(record.to_json(), file=results, flush=True)
+            if crew is not ALONE:
+                left = comparison.contribute_all()
+                if isinstance(crew, Share):
+                    return _share_is_done(command, comparison, crew, len(left), results)
+            if command.join_only:
+                comparison.refuse_missing()
+            if not crew.leads:
+                crew.leave()
+                return 0
+            records = _joined(command, comparison, shown, results)
             path = comparison.report(records, command_line(command))
     console = Console(file=results)
     if not command.json:
@@ -65,6 +74,38 @@ def run_compare(command: Compare, results: TextIO) -> int:
             console.print(table)
             console.print()
     print(f"report: {path}", file=sys.stderr if command.json else results)
+    return 0
+
+
+def _joined(command: Compare, comparison: Comparison, shown: Shown, results: TextIO) -> list[Record]:
+    """Run what is missing, pair after pair, and print records as they come."""
+    records: list[Record] = []
+    seconds: dict[str, float] = {}
+    for done, (method, seed) in enumerate(comparison.pairs):
+        shown.whole(done, len(comparison.pairs), _left(comparison.pairs[done:], seconds))
+        start = time.perf_counter()
+        found = comparison.run(method, seed)
+        took = max(time.perf_counter() - start, sum(record.seconds or 0 for record in found))
+        seconds[method.label] = max(took, seconds.get(method.label, 0.0))
+        records += found
+        for record in found if command.json else ():
+            print(record.to_json(), file=results, flush=True)
+    comparison.clear()
+    return records
+
+
+def _share_is_done(command: Compare, comparison: Comparison, share: Share, left: int, results: TextIO) -> int:
+    """Say what is there of the whole."""
+    whole, missing = comparison.asked, len(comparison.missing())
+    if command.json:
+        facts = {"share": str(share), "folder": str(comparison.folder), "records": whole - missing}
+        print(json.dumps(facts | {"missing_records": missing}), file=results)
+    else:
+        are = "is" if missing == 1 else "are"
+        then = f"{missing:,} {are} missing; the same command without --share joins them when the others are done"
+        if not missing:
+            then = "none is missing; the same command without --share joins them"
+        print(f"share {share} is done: {whole - missing:,} of {whole:,} records are there, {then}", file=results)
     return 0
 
 
@@ -77,7 +118,7 @@ def _left(pairs: Sequence[tuple[Method, int]], seconds: dict[str, float]) -> flo
 
 def _kept(comparison: Comparison) -> str:
     """What an interrupt leaves."""
-    finished = len(read_records(comparison.records_file))
+    finished = len(read_records(comparison.records_file)) + comparison.aside.count()
     if not finished:
         return _NOTHING
     return (

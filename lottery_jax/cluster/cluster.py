@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
-from lottery_jax.cluster.crew import FOUND, Crew, Standing, unit_of
+from lottery_jax.cluster.crew import FOUND, Crew, Elsewhere, Standing, T, unit_of
 from lottery_jax.cluster.service import Board
 from lottery_jax.cluster.signs import Signs
 from lottery_jax.errors import ClusterError, InputError
@@ -35,6 +35,8 @@ class Cluster(Crew):
     what takes leave of the board.
     """
 
+    meets = True
+
     def __init__(
         self,
         board: Board,
@@ -45,9 +47,11 @@ class Cluster(Crew):
         close: Callable[[], None] = lambda: None,
     ) -> None:
         self.process, self.processes, self.leads = process, processes, process == 0
+        self.opens = self.leads
         self.host = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
         self._board, self._close, self._jobs, self._left = board, close, 0, False
         self._lists: dict[str, int] = {}
+        self._marks: list[Path] = []
         self._signs = Signs(board, process, processes, patience)
         board.put(f"hosts/{self._signs.name}", self.host)
         self._signs.start()
@@ -60,7 +64,10 @@ class Cluster(Crew):
         key, mark = f"jobs/{self._jobs}", f"{SEEN}{secrets.token_hex(8)}" if folder.is_dir() else ""
         if self.leads:
             if mark:
+                for left in folder.glob(f"{SEEN}*"):  # by one that was killed
+                    left.unlink(missing_ok=True)
                 (folder / mark).touch()
+                self._marks.append(folder / mark)
             self._board.put(key, json.dumps([str(self), mark, dict(facts), says]))
             return says
         while (found := self._board.get(key)) is None:
@@ -137,15 +144,22 @@ class Cluster(Crew):
             pause = min(2 * pause, _LONGEST_PAUSE)
         return note
 
+    def ready(self, units: Collection[str]) -> bool:
+        states = self._states()
+        return any("done" in states.get(unit, {}) or self._free(states.get(unit, {})) is not None for unit in units)
+
     def wait(self, units: Collection[str]) -> None:
         pause = _FIRST_PAUSE
-        while units:
-            states = self._states()
-            for unit in units:
-                if "done" in states.get(unit, {}) or self._free(states.get(unit, {})) is not None:
-                    return
+        while units and not self.ready(units):
             self._pause(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def finish(self, work: Callable[[], T]) -> T:
+        while True:
+            try:
+                return work()
+            except Elsewhere as other:
+                self.wait(other.units)
 
     def standing(self) -> Standing:
         states, names = self._states(), self._board.under("hosts")
@@ -190,6 +204,8 @@ class Cluster(Crew):
 
     def _see_off(self, seconds: float) -> None:
         """Wait until the others have left: the service ends with this process."""
+        for mark in self._marks:
+            mark.unlink(missing_ok=True)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             self._signs.look()

@@ -7,12 +7,14 @@ begun by some processes is finished by any others.
 
 import dataclasses
 import datetime
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from lottery_jax.errors import ClusterError
+
+T = TypeVar("T")
 
 
 class Elsewhere(Exception):
@@ -51,6 +53,7 @@ class Crew:
     """A process alone: every unit is its own. What others there may be is said by what is derived from this.
 
     process, processes: its number, from 0, and how many there are. leads: whether it writes what all units come to.
+    opens: whether it makes the job's folder. meets: whether processes tell each other what they do.
 
     >>> with ALONE as crew:
     ...     list(crew.units("chunks", 3))
@@ -60,6 +63,8 @@ class Crew:
     process: int = 0
     processes: int = 1
     leads: bool = True
+    opens: bool = True
+    meets: bool = False
 
     def begin(self, facts: Mapping[str, str], folder: Path, says: str = "") -> str:
         """See that all processes mean the same job, by facts with their names, in a folder that all of them see.
@@ -110,8 +115,19 @@ class Crew:
         """Wait until a unit is done that process 0 does alone; what is told of it."""
         raise NotImplementedError("a process alone does everything itself")
 
+    def ready(self, units: Collection[str]) -> bool:
+        """Whether one of some units is done, or can be taken."""
+        return True
+
     def wait(self, units: Collection[str]) -> None:
-        """Go on when one of some units is done, or can be taken. Nobody else would do them for a process alone."""
+        """Go on when `ready`. Nobody else would do them for a process alone."""
+
+    def finish(self, work: Callable[[], T]) -> T:
+        """What a piece of work comes to, also where others do parts of it: called again whenever something is done.
+
+        Raises `Elsewhere` where processes do not meet, and parts are left to others.
+        """
+        return work()
 
     def standing(self) -> "Standing | None":
         """How far all processes are; None where that is asked of nobody."""

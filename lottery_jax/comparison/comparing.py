@@ -6,99 +6,45 @@ that every number is one of the file. What is recorded is never run again; a kil
 
 import contextlib
 import dataclasses
+import hashlib
+import json
 import math
-import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+
+import jax
 
 from lottery_jax import environment
 from lottery_jax.checkpoints import Checkpoints
+from lottery_jax.cluster.crew import ALONE, FOUND, Crew, Elsewhere, unit_of
+from lottery_jax.cluster.share import Share
+from lottery_jax.comparison.aside import Aside, name_of_run
 from lottery_jax.comparison.evaluation import Metrics, compared
+from lottery_jax.comparison.finding import Found, find_shared, forget
 from lottery_jax.comparison.measuring import Measured, describe, measure, output_bound
 from lottery_jax.comparison.methods import Bench, Method
+from lottery_jax.comparison.protocol import Protocol, configuration
 from lottery_jax.comparison.records import Key, Record, append_records, read_records, run_folder, write_configuration
 from lottery_jax.comparison.report import write_report
+from lottery_jax.comparison.sharing import go_through
 from lottery_jax.errors import InputError
 from lottery_jax.networks.fold import folded
-from lottery_jax.networks.transforms import Transform
 from lottery_jax.progress import Stages, log, unnamed
-from lottery_jax.stopwatch import Stopwatch
 from lottery_jax.storage.files import check_writable
 from lottery_jax.storage.lock import locked
 from lottery_jax.tasks import Task
-from lottery_jax.tickets.header import check_tolerance
 from lottery_jax.tickets.ticket import Ticket, load_ticket
 
-_FORMAT = 2
-"""Version of what a run folder holds; another version gets another folder."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Protocol:
-    """What a comparison asks of its methods.
-
-    methods: in the order of the report, each after the one it builds on. keeps: kept fractions of the methods that
-    sweep. tune: factors of each learner's own learning rate, the best of which on the validation split counts.
-    options: what is not usual of the methods' own options, for the configuration. transforms: of every random source.
-    """
-
-    methods: tuple[Method, ...]
-    seeds: tuple[int, ...] = (0, 1, 2)
-    keeps: tuple[float, ...] = (0.005, 0.01, 0.03, 0.1, 0.3, 0.5)
-    candidates: int = 21
-    tolerance: float = 0.01
-    epochs: int = 10
-    tune: tuple[float, ...] = ()
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
-    transforms: tuple[Transform, ...] = ()
-
-    def __post_init__(self) -> None:
-        check_tolerance(self.tolerance)
-        for method in self.methods:
-            method.check(self.candidates, self.tolerance)
-            if self.transforms and not method.transformable:
-                raise InputError(
-                    f"{method.label} trains the weights of a source of its own, which a density below 1, locked"
-                    " weights and folded layers do not change; leave these out, or the method"
-                )
-        seeds, keeps = self.seeds, self.keeps
-        if not seeds or not all(0 <= seed < 2**64 for seed in seeds) or len(set(seeds)) < len(seeds):
-            raise InputError(f"seeds {seeds} must be different integers in [0, 2**64); for example --seeds 0 1 2")
-        if not keeps or not all(0 <= keep <= 1 for keep in keeps):
-            raise InputError(f"keeps {keeps} must be kept fractions in [0, 1]; for example --keeps 0.1 0.5")
-        if len(set(keeps)) < len(keeps):
-            raise InputError(f"keeps {keeps} must differ; leave out the second of equal ones")
-        if not all(0 < factor < math.inf for factor in self.tune) or len(set(self.tune)) < len(self.tune):
-            raise InputError(f"tune {self.tune} must be different positive factors; for example --tune 0.3 1 3")
-        if self.epochs < 1:
-            raise InputError(f"epochs {self.epochs} must be 1 or more; leave --epochs out for the default")
-
-    def keeps_of(self, method: Method) -> tuple[float | None, ...]:
-        """What a method is asked to keep; (None,) where it has no such setting."""
-        return self.keeps if method.sweeps else (None,)
-
-
-def configuration(protocol: Protocol, task: Task) -> dict[str, Any]:
-    """What the results depend on, as JSON; not methods, seeds and keeps: a run folder grows along them."""
-    return {
-        "format": _FORMAT,
-        "task": task.name,
-        "data_hash": task.dataset.fingerprint,
-        "target_hash": task.target.digest[:16],
-        "candidates": protocol.candidates,
-        "tolerance": protocol.tolerance,
-        "learning_epochs": protocol.epochs,
-        **({"tune": list(protocol.tune)} if protocol.tune else {}),
-        **({"options": dict(protocol.options)} if protocol.options else {}),
-        **({"transforms": [repr(each) for each in protocol.transforms]} if protocol.transforms else {}),
-    }
+_NAMED = 8  # missing records that are listed
+_VISIBLE = 60.0  # seconds that a network's file system takes at the most to show a file to another host
 
 
 class Comparison:
     """One configuration's run folder: what is recorded there, what is still to do, and how to do it.
 
-    others: methods that those of the protocol may build on, by label. stages: told of each part of the work.
+    others: methods that those of the protocol may build on, by label. stages: told of each part of the work. crew: who
+    does it; the processes of a crew `contribute`, and the one that leads joins all with `run`.
     """
 
     def __init__(
@@ -109,22 +55,46 @@ class Comparison:
         *,
         others: Mapping[str, Method] | None = None,
         stages: Stages = unnamed,
+        crew: Crew = ALONE,
     ) -> None:
         check_writable(out)
-        self.task, self.protocol, self.stages = task, protocol, stages
+        self.task, self.protocol, self.stages, self.crew = task, protocol, stages, crew
         self.target = folded(task.target)
         self.known = {**(others or {}), **{method.label: method for method in protocol.methods}}
         self.configuration = configuration(protocol, task)
         self.folder = run_folder(out, self.configuration)
-        self.records_file = self.folder / "records.jsonl"
-        (self.folder / "tickets").mkdir(parents=True, exist_ok=True)
-        write_configuration(self.folder, self.configuration)
+        self.records_file, self.aside = self.folder / "records.jsonl", Aside(self.folder / "records")
+        if crew.opens:
+            (self.folder / "tickets").mkdir(parents=True, exist_ok=True)
+            write_configuration(self.folder, self.configuration)
+        keys = [(method.label, seed, keep) for method, seed in self.pairs for keep in protocol.keeps_of(method)]
+        self._list = f"records {self.folder.name}"
+        self._units = {key: unit_of(self._list, number) for number, key in enumerate(keys)}
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """No other comparison writes into the folder while this block runs."""
-        with locked(self.folder, "the run folder"):
+        """No other comparison writes into the folder while this block runs, but the processes of its crew."""
+        with contextlib.ExitStack() as stack:
+            if self.crew.opens:
+                stack.enter_context(locked(self.folder, "the run folder", shared=not self.crew.leads))
+            self.crew.begin(self._facts(), self.folder)
+            self.crew.expect(self._list, len(self._units))
             yield
+
+    def _facts(self) -> dict[str, str]:
+        """What all processes must have in common, by name."""
+        versions = {f"version of {name}": found for name, found in environment.versions().items() if name != "python"}
+        asked = [self.configuration, list(self._units)]
+        device = jax.local_devices()[0]
+        return {
+            **versions,
+            "target": self.task.target.digest[:16],
+            "comparison (data, methods, seeds, keeps or options)": hashlib.sha256(
+                json.dumps(asked).encode()
+            ).hexdigest()[:16],
+            # How many runs share a step depends on them.
+            "number or kind of devices": f"{jax.local_device_count()} {device.platform} {device.device_kind}",
+        }
 
     def report(self, records: Sequence[Record], command: str) -> Path:
         """Write the report of some records into the run folder; command: what makes it again."""
@@ -157,28 +127,167 @@ class Comparison:
         return [finished[key] for key in wanted if key in finished]
 
     def run(self, method: Method, seed: int) -> list[Record]:
-        """The records of a method and seed; missing ones are found, measured and recorded now."""
-        finished = self._finished()
-        missing = [keep for keep in self.protocol.keeps_of(method) if (method.label, seed, keep) not in finished]
-        if missing:
-            append_records(self.records_file, self._measure(method, seed, missing))
+        """The records of a method and seed; missing ones are joined, or found, measured and recorded now."""
+        if self._missing(method, seed):
+            if method.after is not None:
+                self._join(self.known[method.after], seed)
+            missing = self._missing(method, seed)
+            append_records(self.records_file, self._records_of(method, seed, missing, ALONE))
+            for keep in missing:
+                self.aside.remove((method.label, seed, keep))
+            forget(self._unfinished(method, seed))
         return [record for record in self.records() if (record.method, record.seed) == (method.label, seed)]
 
-    def _measure(self, method: Method, seed: int, keeps: Sequence[float | None]) -> list[Record]:
-        watch = self._find(method, seed, keeps)
-        if watch is None:
+    def _join(self, model: Method, seed: int) -> None:
+        """Append what lies aside of a method that another one builds on."""
+        keys = [(model.label, seed, keep) for keep in self._missing(model, seed)]
+        append_records(self.records_file, [record for key in keys if (record := self.aside.read(key)) is not None])
+        for key in keys:
+            self.aside.remove(key)
+        forget(self._unfinished(model, seed))
+
+    def contribute(self, method: Method, seed: int) -> None:
+        """Do of a method and seed what comes to this process of a crew.
+
+        Raises `Elsewhere` where others are at what is left, or it is left to them.
+        """
+        missing = self._missing(method, seed)
+        recorded = [keep for keep in self.protocol.keeps_of(method) if keep not in missing]
+        for keep in recorded:
+            self.crew.done(self._unit(method, seed, keep), FOUND)
+        if missing:
+            self._records_of(method, seed, missing, self.crew)
+
+    def contribute_all(self) -> list[tuple[Method, int]]:
+        """Contribute to all pairs; those that are left to others, where processes do not meet."""
+        seeds, methods, process = self.protocol.seeds, list(self.protocol.methods), self.crew.process
+        # Each begins elsewhere, so that they compile different programs; but the first seed comes first.
+        turned = process * len(methods) // self.crew.processes
+        pairs = [(method, seed) for seed in seeds for method in methods[turned:] + methods[:turned]]
+        return go_through(pairs, lambda pair: self.contribute(*pair), self.crew)
+
+    @property
+    def asked(self) -> int:
+        """How many records are asked for."""
+        return len(self._units)
+
+    def missing(self) -> list[Key]:
+        """What is asked for and not recorded, nor lies aside."""
+        finished = self._finished()
+        return [key for key in self._units if key not in finished and not self.aside.has(key)]
+
+    def refuse_missing(self) -> None:
+        """Raise `InputError`, which says what is missing, unless every record is there."""
+        if keys := self.missing():
+            listed = ", ".join(name_of_run(*key) for key in keys[:_NAMED]) + (", ..." if len(keys) > _NAMED else "")
+            raise InputError(
+                f"{len(keys)} of {self.asked} records are missing ({listed}); start again the shares that did not come"
+                " to their end, or leave --join-only out to do what is missing here"
+            )
+
+    def clear(self) -> None:
+        """Forget what several methods needed of what is unfinished; they have been recorded."""
+        forget(self.folder / "unfinished" / "dense")
+
+    def _missing(self, method: Method, seed: int) -> list[float | None]:
+        finished = self._finished()
+        return [keep for keep in self.protocol.keeps_of(method) if (method.label, seed, keep) not in finished]
+
+    def _records_of(self, method: Method, seed: int, keeps: Sequence[float | None], crew: Crew) -> list[Record]:
+        """Records of kept fractions: those that lie aside, and new ones, as far as they come to this process."""
+        keys = {keep: (method.label, seed, keep) for keep in keeps}
+        told = {keep for keep in keeps if self.crew.note(self._unit(method, seed, keep)) not in (None, FOUND)}
+        records = {keep: record for keep in keeps if (record := self.aside.read(keys[keep], comes=keep in told))}
+        left = [keep for keep in keeps if keep not in records]
+        if left:
+            found, elsewhere = self._found(method, seed, keeps, crew), []
+            for keep in left:
+                unit = self._unit(method, seed, keep)
+                if keep not in found.keeps:
+                    if crew is not ALONE:
+                        self.aside.give_up(keys[keep])
+                        crew.done(unit, "no ticket")
+                    continue
+                # Measured by one process; of shares, by whoever is here when all tickets are.
+                if not crew.take(unit):
+                    elsewhere += [] if crew.note(unit) else [unit]
+                    continue
+                records[keep] = self._measured(method, seed, keep, found)
+                if crew is not ALONE:
+                    self.aside.write(records[keep])
+                    crew.done(unit, "measured")
+            if elsewhere:
+                raise Elsewhere(elsewhere)
+        return [records[keep] for keep in keeps if keep in records]
+
+    def _unit(self, method: Method, seed: int, keep: float | None) -> str:
+        return self._units.get((method.label, seed, keep)) or f"record {name_of_run(method.label, seed, keep)}"
+
+    def _unfinished(self, method: Method, seed: int) -> Path:
+        return self.folder / "unfinished" / name_of_run(method.label, seed)
+
+    def _found(self, method: Method, seed: int, keeps: Sequence[float | None], crew: Crew) -> Found:
+        """Find and save the tickets of a method, or see that they are."""
+        if method.after is not None:
+            self._need(self.known[method.after], method, seed, crew)
+
+        def on_file(label: str, seed: int) -> Ticket:
+            return load_ticket(self._path(self.known[label], seed, None))
+
+        pairs = [(each.label, seed) for each, seed in self.pairs]
+        number = pairs.index((method.label, seed)) if (method.label, seed) in pairs else len(pairs)
+        place = Checkpoints(self._unfinished(method, seed), crew, number)
+        bench = Bench(
+            self.target,
+            self.task.dataset,
+            self.protocol.tolerance,
+            self.protocol.candidates,
+            self.protocol.epochs,
+            on_file,
+            self._stages(method, seed)("finding"),
+            self.protocol.tune,
+            place,
+            self.protocol.transforms,
+        )
+
+        def save(keep: float | None, ticket: Ticket | None) -> None:
+            if ticket is None:
+                self._path(method, seed, keep).unlink(missing_ok=True)
+            else:
+                ticket.save(self._path(method, seed, keep))
+
+        return find_shared(lambda wanted: method.find(bench, seed, wanted), keeps, place, save, shares=method.shares)
+
+    def _need(self, model: Method, method: Method, seed: int, crew: Crew) -> None:
+        """What a method builds on is there; found now, it is recorded under its own name like any other."""
+        path, keeps = self._path(model, seed, None), self.protocol.keeps_of(model)
+        if path.exists():
+            return
+        log.info("%s builds on %s, which is found first (seed %d)", method.label, model.label, seed)
+        own = Share(1, 1) if isinstance(crew, Share) else crew  # of another share it may not come in time
+        if (model.label, seed, keeps[0]) in self._finished():
+            self._found(model, seed, keeps, own)  # only its file was lost
+        elif crew is ALONE:
+            append_records(self.records_file, self._records_of(model, seed, keeps, crew))
+        else:
+            self._records_of(model, seed, keeps, own)
+        end = time.monotonic() + _VISIBLE
+        while not path.exists() and time.monotonic() < end:
+            time.sleep(0.1)
+
+    def _measured(self, method: Method, seed: int, keep: float | None, found: Found) -> Record:
+        if found.no_ticket:
             logits = self.task.test_outputs
             record = self._record(method, seed, None, compared(logits, logits, self.task.dataset.test.labels))
-            return [dataclasses.replace(record, trained=True)]
-        found = []
-        for keep in (keep for keep in keeps if self._path(method, seed, keep).exists()):
-            stages = self._stages(method, seed, keep)
-            measured = measure(self._path(method, seed, keep), self.task, self.protocol.tolerance, stages=stages)
-            record = self._ticket_record(method, seed, keep, measured)
-            times = (each / len(keeps) for each in (watch.seconds, watch.work, watch.compilation))
-            names = ("seconds", "search_seconds", "compilation_seconds")
-            found.append(dataclasses.replace(record, **dict(zip(names, times, strict=True))))
-        return found
+            return dataclasses.replace(record, trained=True)
+        stages = self._stages(method, seed, keep)
+        measured = measure(self._path(method, seed, keep), self.task, self.protocol.tolerance, stages=stages)
+        return dataclasses.replace(
+            self._ticket_record(method, seed, keep, measured),
+            seconds=found.seconds / found.asked,
+            search_seconds=found.work / found.asked,
+            compilation_seconds=found.compilation / found.asked,
+        )
 
     def _stages(self, method: Method, seed: int, keep: float | None = None) -> Stages:
         kept = "" if keep is None else f", keep {keep:g}"
@@ -210,55 +319,11 @@ class Comparison:
             learning_rate=measured.ticket.header.settings.get("learning_rate") if self.protocol.tune else None,
         )
 
-    def _find(self, method: Method, seed: int, keeps: Sequence[float | None]) -> Stopwatch | None:
-        """Find and save the tickets of a method; returns what finding took, None where there are none."""
-        if method.after is not None:
-            self._need(self.known[method.after], method, seed)
-
-        def on_file(label: str, seed: int) -> Ticket:
-            return load_ticket(self._path(self.known[label], seed, None))
-
-        bench = Bench(
-            self.target,
-            self.task.dataset,
-            self.protocol.tolerance,
-            self.protocol.candidates,
-            self.protocol.epochs,
-            on_file,
-            self._stages(method, seed)("finding"),
-            self.protocol.tune,
-            Checkpoints(unfinished := self.folder / "unfinished" / f"{method.label}-seed{seed}"),
-            self.protocol.transforms,
-        )
-        with Stopwatch() as watch:
-            tickets = method.find(bench, seed, [keep for keep in keeps if keep is not None])
-        for keep, ticket in zip(keeps, tickets, strict=True) if tickets else ():
-            if ticket is None:
-                self._path(method, seed, keep).unlink(missing_ok=True)
-            else:
-                ticket.save(self._path(method, seed, keep))
-        shutil.rmtree(unfinished, ignore_errors=True)
-        with contextlib.suppress(OSError):  # others may have something unfinished, or nobody had
-            unfinished.parent.rmdir()
-        return watch if tickets else None
-
-    def _need(self, model: Method, method: Method, seed: int) -> None:
-        """What a method builds on is there; found now, it is recorded under its own name like any other."""
-        if self._path(model, seed, None).exists():
-            return
-        log.info("%s builds on %s, which is found first (seed %d)", method.label, model.label, seed)
-        keeps = self.protocol.keeps_of(model)
-        if (model.label, seed, keeps[0]) in self._finished():
-            self._find(model, seed, keeps)  # only its file was lost
-        else:
-            append_records(self.records_file, self._measure(model, seed, keeps))
-
     def _finished(self) -> dict[Key, Record]:
         return {record.key: record for record in read_records(self.records_file)}
 
     def _path(self, method: Method, seed: int, keep: float | None) -> Path:
-        suffix = "" if keep is None else f"-keep{keep}"
-        return self.folder / "tickets" / f"{method.label}-seed{seed}{suffix}.safetensors"
+        return self.folder / "tickets" / f"{name_of_run(method.label, seed, keep)}.safetensors"
 
     def _record(self, method: Method, seed: int, keep: float | None, metrics: Metrics) -> Record:
         return Record(

@@ -5,8 +5,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from lottery_jax.comparison.comparing import Comparison, Protocol
+from lottery_jax.comparison.comparing import Comparison
 from lottery_jax.comparison.methods import Method
+from lottery_jax.comparison.protocol import Protocol
 from lottery_jax.comparison.records import Record
 from lottery_jax.comparison.registry import all_methods, as_method
 from lottery_jax.constructions.base import Construction

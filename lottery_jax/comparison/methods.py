@@ -75,6 +75,8 @@ class Method(abc.ABC):
     """Whether a comparison that names no methods has it."""
     transformable: ClassVar[bool] = True
     """Whether its random source can be transformed."""
+    shares: ClassVar[bool] = False
+    """Whether processes share what it trains, as `Bench.checkpoints` say; if not, one of them finds all of a seed."""
 
     @property
     @abc.abstractmethod
@@ -153,6 +155,10 @@ class Learned(Method):
         return self.learner.name not in TRAINED
 
     @property
+    def shares(self) -> bool:  # type: ignore[override]
+        return self.learner.shares
+
+    @property
     def usual(self) -> bool:  # type: ignore[override]
         return self.learner.usual and self.source != "plain"
 
@@ -227,6 +233,7 @@ class Started(Method):
     after: ClassVar[str | None] = "pensia-smallest"
     sweeps: ClassVar[bool] = True
     usual: ClassVar[bool] = False
+    shares: ClassVar[bool] = True
 
     def check(self, candidates: int, tolerance: float) -> None:
         Constructed(Pensia(), "smallest").check(candidates, tolerance)

@@ -13,8 +13,9 @@ from typing import ClassVar
 
 import pytest
 
-from lottery_jax.comparison.comparing import Comparison, Protocol
+from lottery_jax.comparison.comparing import Comparison
 from lottery_jax.comparison.methods import Bench, Itself, Learned, Method, Shuffled
+from lottery_jax.comparison.protocol import Protocol
 from lottery_jax.comparison.records import Record, read_records
 from lottery_jax.comparison.registry import all_methods
 from lottery_jax.comparison.report import rows, tables, write_report
