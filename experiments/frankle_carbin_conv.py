@@ -24,10 +24,10 @@ from typing import Any, Literal
 
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
-from lottery_jax.cli.experiment import Results, Scaled, run_script
+from lottery_jax.cli.experiment import Scaled, run_script
+from lottery_jax.cli.results import Results
 from lottery_jax.comparison.evaluation import accuracy
 from lottery_jax.data import Dataset, load
 from lottery_jax.networks.network import Network
@@ -73,44 +73,52 @@ class Settings(Scaled):
         return 60 if self.scale == 1 else 15
 
 
-def run(settings: Settings, rows: Results, console: Console) -> None:
+def run(settings: Settings, rows: Results) -> None:
     """Every network, kept fraction and seed; the validation split decides when to stop, the test split is used once."""
     whole = load(settings.data, data_dir=settings.data_dir)
     dataset, given = whole.first(settings.part(len(whole.train))), Spec(whole.shape, whole.nonnegative)
-    with Progress(console=console) as bars:
-        for network in settings.networks or list(NETWORKS)[: settings.part(len(NETWORKS))]:
-            published, rate, best, fastest, slower = NETWORKS[network]
-            epochs, keeps = settings.part(published), (CURVE[0], best, fastest, *CURVE[1:])
-            keeps = keeps[: max(2, settings.part(len(keeps)))]
-            target = architecture(network, given, dataset.classes, width=settings.width)
-            tasks = [(seed, keep) for seed in range(settings.part(5)) for keep in (1.0, *keeps)]
-            for seed, keep in bars.track(tasks, description=network):
-                rounds = max(2, round(settings.scale * math.log(keep) / math.log(0.8))) if keep < 1 else 0
-                numbers = {"learning_rate": rate, "batch_size": settings.batch_size}
-                learner = Magnitude(**numbers, rounds=max(1, rounds), convolution_rate=slower, retrain=False)
-                # Masks alone: the last training is done below, from the first weights and from new ones.
-                (ticket,) = learner.learn(target, dataset, seeds=[seed], keeps=[keep], epochs=epochs)
-                weights = {"dense": seed} if keep == 1 else {"rewound": seed, "new weights": seed + NEW}
-                for method, first in weights.items():
-                    start = time.perf_counter()
-                    found = trained(learner, target, ticket.masks, seed, first, dataset, epochs)
-                    rows.keep(
-                        network=network,
-                        method=method,
-                        data=dataset.name,
-                        seed=seed,
-                        keep=keep,
-                        kept_weights=ticket.kept_weights,
-                        rounds=rounds,
-                        **found,
-                        epochs=epochs,
-                        published_epochs=published,
-                        examples=len(dataset.train),
-                        batch_size=settings.batch_size,
-                        width=settings.width,
-                        scale=settings.scale,
-                        seconds=time.perf_counter() - start,
-                    )
+    tasks = []
+    for network in settings.networks or list(NETWORKS)[: settings.part(len(NETWORKS))]:
+        _, _, best, fastest, _ = NETWORKS[network]
+        keeps = (CURVE[0], best, fastest, *CURVE[1:])
+        keeps = keeps[: max(2, settings.part(len(keeps)))]
+        tasks += [(network, seed, keep) for seed in range(settings.part(5)) for keep in (1.0, *keeps)]
+
+    def one(task: tuple[str, int, float]) -> None:
+        network, seed, keep = task
+        published, rate, _, _, slower = NETWORKS[network]
+        epochs = settings.part(published)
+        target = architecture(network, given, dataset.classes, width=settings.width)
+        rounds = max(2, round(settings.scale * math.log(keep) / math.log(0.8))) if keep < 1 else 0
+        numbers = {"learning_rate": rate, "batch_size": settings.batch_size}
+        learner = Magnitude(**numbers, rounds=max(1, rounds), convolution_rate=slower, retrain=False)
+        # Masks alone: the last training is done below, from the first weights and from new ones.
+        (ticket,) = learner.learn(
+            target, dataset, seeds=[seed], keeps=[keep], epochs=epochs, checkpoints=rows.checkpoints
+        )
+        weights = {"dense": seed} if keep == 1 else {"rewound": seed, "new weights": seed + NEW}
+        for method, first in weights.items():
+            start = time.perf_counter()
+            found = trained(learner, target, ticket.masks, seed, first, dataset, epochs)
+            rows.keep(
+                network=network,
+                method=method,
+                data=dataset.name,
+                seed=seed,
+                keep=keep,
+                kept_weights=ticket.kept_weights,
+                rounds=rounds,
+                **found,
+                epochs=epochs,
+                published_epochs=published,
+                examples=len(dataset.train),
+                batch_size=settings.batch_size,
+                width=settings.width,
+                scale=settings.scale,
+                seconds=time.perf_counter() - start,
+            )
+
+    rows.each("networks, seeds and kept fractions", tasks, one)
 
 
 def trained(

@@ -26,10 +26,10 @@ from typing import Literal
 
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
-from lottery_jax.cli.experiment import Results, Scaled, run_script
+from lottery_jax.cli.experiment import Scaled, run_script
+from lottery_jax.cli.results import Results
 from lottery_jax.comparison.evaluation import accuracy
 from lottery_jax.data import Dataset, load
 from lottery_jax.networks.layers.normalize import Normalize
@@ -74,69 +74,76 @@ class Settings(Scaled):
         return 128 if self.scale == 1 else 16
 
 
-def run(settings: Settings, rows: Results, console: Console) -> None:
+def run(settings: Settings, rows: Results) -> None:
     """Every network, rate, warm-up, rewinding, kept fraction and seed; the test split is used once."""
     whole = load(settings.data, data_dir=settings.data_dir)
     dataset, given = whole.first(settings.part(len(whole.train))), Spec(whole.shape, whole.nonnegative)
     normalize = Normalize(*STATISTICS[whole.name]) if whole.name in STATISTICS else None
     rates = RATES[: max(2, settings.part(len(RATES)))]
-    with Progress(console=console) as bars:
-        for name in settings.networks or list(NETWORKS)[: settings.part(len(NETWORKS))]:
-            published, warming, keeps = NETWORKS[name]
-            epochs = max(2, settings.part(published))
-            # At least an epoch, so that in part there is something of each.
-            warmup, later = max(1, round(epochs * warming / published)), max(1, round(epochs * LATER))
-            target = architecture(name, given, dataset.classes, width=settings.width, normalize=normalize)
-            kept = keeps[: settings.part(len(keeps))]
-            ways = [(keep, *way) for keep in (1.0, *kept) for way in ((0, 0), (warmup, 0), (0, later))]
-            # A whole network is never rewound.
-            ways = [way for way in ways if way[0] < 1 or not way[2]]
-            for keep, warm, rewind in bars.track(ways, description=name):
-                rounds = max(1, round(settings.scale * math.log(keep) / math.log(0.8)))
-                learner = Magnitude(
-                    batch_size=settings.batch_size,
-                    optimizer="sgd",
-                    weight_decay=1e-4,
-                    augment="crop-flip",
-                    schedule="steps",
+    tasks = []
+    for name in settings.networks or list(NETWORKS)[: settings.part(len(NETWORKS))]:
+        published, warming, keeps = NETWORKS[name]
+        epochs = max(2, settings.part(published))
+        # At least an epoch, so that in part there is something of each.
+        warmup, later = max(1, round(epochs * warming / published)), max(1, round(epochs * LATER))
+        kept = keeps[: settings.part(len(keeps))]
+        ways = [(name, keep, *way) for keep in (1.0, *kept) for way in ((0, 0), (warmup, 0), (0, later))]
+        # A whole network is never rewound.
+        tasks += [way for way in ways if way[1] < 1 or not way[3]]
+
+    def one(task: tuple[str, float, int, int]) -> None:
+        name, keep, warm, rewind = task
+        published = NETWORKS[name][0]
+        epochs = max(2, settings.part(published))
+        target = architecture(name, given, dataset.classes, width=settings.width, normalize=normalize)
+        rounds = max(1, round(settings.scale * math.log(keep) / math.log(0.8)))
+        learner = Magnitude(
+            batch_size=settings.batch_size,
+            optimizer="sgd",
+            weight_decay=1e-4,
+            augment="crop-flip",
+            schedule="steps",
+            warmup=warm,
+            scope="global",
+            rounds=rounds,
+            rewind=rewind,
+        )
+        start = time.perf_counter()
+        tickets = learner.sweep(
+            target,
+            dataset,
+            {"learning_rate": rates},
+            seeds=range(settings.part(5)),
+            keeps=[keep],
+            epochs=epochs,
+            checkpoints=rows.checkpoints,
+        )
+        for ticket in tickets:
+            rate = ticket.header.settings["learning_rate"]
+            own = dataclasses.replace(learner, learning_rate=rate)
+            for method, found in measured(own, target, ticket, dataset, epochs):
+                rows.keep(
+                    network=name,
+                    method=method,
+                    learning_rate=rate,
                     warmup=warm,
-                    scope="global",
-                    rounds=rounds,
                     rewind=rewind,
-                )
-                start = time.perf_counter()
-                tickets = learner.sweep(
-                    target,
-                    dataset,
-                    {"learning_rate": rates},
-                    seeds=range(settings.part(5)),
-                    keeps=[keep],
+                    rounds=rounds,
+                    data=dataset.name,
+                    seed=ticket.seed,
+                    keep=keep,
+                    kept_weights=ticket.kept_weights,
+                    accuracy=found,
                     epochs=epochs,
+                    published_epochs=published,
+                    examples=len(dataset.train),
+                    batch_size=settings.batch_size,
+                    width=settings.width,
+                    scale=settings.scale,
+                    seconds_of_all_runs=time.perf_counter() - start,
                 )
-                for ticket in tickets:
-                    rate = ticket.header.settings["learning_rate"]
-                    own = dataclasses.replace(learner, learning_rate=rate)
-                    for method, found in measured(own, target, ticket, dataset, epochs):
-                        rows.keep(
-                            network=name,
-                            method=method,
-                            learning_rate=rate,
-                            warmup=warm,
-                            rewind=rewind,
-                            rounds=rounds,
-                            data=dataset.name,
-                            seed=ticket.seed,
-                            keep=keep,
-                            kept_weights=ticket.kept_weights,
-                            accuracy=found,
-                            epochs=epochs,
-                            published_epochs=published,
-                            examples=len(dataset.train),
-                            batch_size=settings.batch_size,
-                            width=settings.width,
-                            scale=settings.scale,
-                            seconds_of_all_runs=time.perf_counter() - start,
-                        )
+
+    rows.each("ways", tasks, one)
 
 
 def measured(

@@ -17,10 +17,10 @@ import statistics
 import time
 
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
-from lottery_jax.cli.experiment import Results, Scaled, run_script
+from lottery_jax.cli.experiment import Scaled, run_script
+from lottery_jax.cli.results import Results
 from lottery_jax.comparison.evaluation import accuracy
 from lottery_jax.data import load
 from lottery_jax.networks.node import Spec
@@ -42,7 +42,7 @@ class Settings(Scaled):
     """Seeds, whatever the scale; that part of the published five if left out."""
 
 
-def run(settings: Settings, rows: Results, console: Console) -> None:
+def run(settings: Settings, rows: Results) -> None:
     """Every method, kept fraction and seed; the test split is used once."""
     epochs, seeds = settings.part(55), list(range(settings.seeds or settings.part(5)))
     dataset = load(settings.data, data_dir=settings.data_dir)
@@ -52,9 +52,12 @@ def run(settings: Settings, rows: Results, console: Console) -> None:
         rounds = max(2, round(settings.scale * math.log(keep) / math.log(0.8)))
         runs.append((f"{rounds} rounds", Magnitude(rounds=rounds), (keep,)))
     runs += [("one shot", Magnitude(), KEEPS), ("one shot, new weights", MagnitudeReinit(), KEEPS)]
-    for label, learner, keeps in track(runs, "methods", console=console):
+
+    def one(task: tuple[str, Magnitude, tuple[float, ...]]) -> None:
+        label, learner, keeps = task
         start = time.perf_counter()
-        for ticket in learner.learn(target, dataset, seeds=seeds, keeps=keeps, epochs=epochs):
+        tickets = learner.learn(target, dataset, seeds=seeds, keeps=keeps, epochs=epochs, checkpoints=rows.checkpoints)
+        for ticket in tickets:
             made = ticket.header.settings
             rows.keep(
                 method=label,
@@ -68,6 +71,8 @@ def run(settings: Settings, rows: Results, console: Console) -> None:
                 accuracy=accuracy(ticket.forward(), dataset.test),
                 seconds_of_all_runs=time.perf_counter() - start,
             )
+
+    rows.each("methods", runs, one, shares=True)
 
 
 def show(rows: Results, console: Console) -> None:

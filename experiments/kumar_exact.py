@@ -14,10 +14,10 @@ import dataclasses
 from typing import Any
 
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
-from lottery_jax.cli.experiment import Results, Scaled, run_script
+from lottery_jax.cli.experiment import Scaled, run_script
+from lottery_jax.cli.results import Results
 from lottery_jax.constructions.job import plan_job
 from lottery_jax.constructions.kumar import Kumar
 from lottery_jax.constructions.promise import Promise
@@ -57,12 +57,16 @@ def row(target: Target, bits: int, candidates: int, seed: int = 0) -> dict[str, 
     }
 
 
-def run(settings: Settings, rows: Results, console: Console) -> None:
+def run(settings: Settings, rows: Results) -> None:
     """Every k and number of candidates."""
     target = load_task("digits", architecture="mlp-16").target
     bits = BITS[: settings.part(len(BITS))]
-    for k, more in track([(k, more) for k in bits for more in MORE], "steps and candidates", console=console):
+
+    def one(task: tuple[int, int]) -> None:
+        k, more = task
         rows.keep(**row(target, k, 2 * k + more), scale=settings.scale)
+
+    rows.each("steps and candidates", [(k, more) for k in bits for more in MORE], one)
 
 
 def show(rows: Results, console: Console) -> None:

@@ -23,11 +23,11 @@ import statistics
 
 import numpy as np
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from scipy.optimize import nnls
 
-from lottery_jax.cli.experiment import Results, Scaled, run_script
+from lottery_jax.cli.experiment import Scaled, run_script
+from lottery_jax.cli.results import Results
 from lottery_jax.constructions import Pensia, Promise, plan_job, run_in_memory
 from lottery_jax.networks.zoo.mlp import mlp_target
 from lottery_jax.storage.files import write_atomically
@@ -48,15 +48,19 @@ class Settings(Scaled):
     """Subsets of neurons beside subsets of weights, for one ReLU neuron."""
 
 
-def run(settings: Settings, rows: Results, console: Console) -> None:
+def run(settings: Settings, rows: Results) -> None:
     """For each number of inputs and of hidden units the errors of both kinds of ticket."""
     draws = max(settings.part(DRAWS), 2)
     layers, numbers = (some[: max(settings.part(len(some)), 3)] for some in (NEURONS, CANDIDATES))
-    for size, hidden in track(list(itertools.product(SIZES, layers)), "neurons", console=console):
+
+    def neurons(task: tuple[int, int]) -> None:
+        size, hidden = task
         found = [_neurons(size, hidden, seed) for seed in range(draws)]
         errors, kept, bounds = (list(values) for values in zip(*found, strict=True))
         rows.keep(kind="neurons", size=size, hidden=hidden, error=errors, bound=bounds, kept=kept, scale=settings.scale)
-    for size, candidates in track(list(itertools.product(SIZES, numbers)), "weights", console=console):
+
+    def weights(task: tuple[int, int]) -> None:
+        size, candidates = task
         found = [_weights(size, candidates, seed) for seed in range(draws)]
         errors, kept = (list(values) for values in zip(*found, strict=True))
         hidden = 2 * size * candidates
@@ -69,6 +73,9 @@ def run(settings: Settings, rows: Results, console: Console) -> None:
             kept=kept,
             scale=settings.scale,
         )
+
+    rows.each("neurons", list(itertools.product(SIZES, layers)), neurons)
+    rows.each("weights", list(itertools.product(SIZES, numbers)), weights)
 
 
 def _direction(size: int, seed: int) -> np.ndarray:

@@ -11,31 +11,27 @@ a ticket, rebuilt from seed and bits. `pensia` is the paper's theorem itself: a 
 """
 
 import dataclasses
-import sys
 import time
 from pathlib import Path
 
-import tyro
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from lottery_jax import approximate, load_task, verify
+from lottery_jax.cli.experiment import Experiment, run_script
+from lottery_jax.cli.results import Results
 from lottery_jax.comparison.evaluation import evaluate
 from lottery_jax.constructions import Construction, Pensia, Scalar, ScalarShared
-from lottery_jax.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(Experiment):
     """Random scalars in place of trained weights, found by subset sum."""
 
     target: Path | None = None
     """The published target, pensia_fc2.safetensors; trained here if left out."""
     data: str = "mnist"
     """Data set."""
-    data_dir: Path | None = None
-    """Folder with prepared TensorFlow Datasets."""
     candidates: int = 21
     """n = 3 * round(log2(1 / tolerance))."""
     tolerance: float = 0.01
@@ -44,7 +40,7 @@ class Settings:
     """Seed of the random candidates."""
 
 
-def rows(candidates: int) -> list[tuple[Construction, str]]:
+def cases(candidates: int) -> list[tuple[Construction, str]]:
     """Constructions and objectives; scalar candidates are uniform over the range of all weights, as published."""
     shared, scalar = (kind(candidates=candidates, range="model") for kind in (ScalarShared, Scalar))
     pensia = Pensia(candidates=candidates)
@@ -55,12 +51,12 @@ def rows(candidates: int) -> list[tuple[Construction, str]]:
 COLUMNS = ("construction", "objective", "random weights", "kept", "per weight", "within", "worst", "test %", "seconds")
 
 
-def main(settings: Settings) -> None:
-    """Approximate, verify and evaluate the target in each setting; print the table."""
+def run(settings: Settings, rows: Results) -> None:
+    """Approximate, verify and evaluate the target in each setting."""
     task = load_task(settings.data, target=settings.target, data_dir=settings.data_dir)
-    table = Table(*COLUMNS, title=f"{task.target.weights:,} weights, n = {settings.candidates}")
-    target_accuracy = 0.0
-    for construction, objective in track(rows(settings.candidates), console=Console(stderr=True)):
+
+    def one(case: tuple[Construction, str]) -> None:
+        construction, objective = case
         start = time.perf_counter()
         ticket = approximate(
             task.target,
@@ -72,24 +68,42 @@ def main(settings: Settings) -> None:
         seconds = time.perf_counter() - start
         found = verify(ticket, target=task.target)
         metrics = evaluate(ticket.forward(), task.target.forward(), task.dataset.test)
-        target_accuracy = metrics.target_accuracy
-        table.add_row(
-            construction.name,
-            objective,
-            f"{found.source_weights:,}",
-            f"{found.kept_weights:,}",
-            f"{found.kept_weights / task.target.weights:.3f}",
-            f"{found.within_tolerance:,}",
-            f"{found.worst_residual:.1e}",
-            f"{100 * metrics.accuracy:.2f}",
-            f"{seconds:.1f}",
+        rows.keep(
+            construction=construction.name,
+            objective=objective,
+            candidates=settings.candidates,
+            target_weights=task.target.weights,
+            source_weights=found.source_weights,
+            kept_weights=found.kept_weights,
+            within_tolerance=found.within_tolerance,
+            worst_residual=found.worst_residual,
+            accuracy=metrics.accuracy,
+            target_accuracy=metrics.target_accuracy,
+            seconds=seconds,
         )
-    table.caption = f"target {100 * target_accuracy:.2f} %; seconds include compilation"
+
+    rows.each("settings", cases(settings.candidates), one)
+
+
+def show(rows: Results, console: Console) -> None:
+    """One line for each setting."""
+    one = rows[0]
+    table = Table(*COLUMNS, title=f"{one['target_weights']:,} weights, n = {one['candidates']}")
+    for row in rows:
+        table.add_row(
+            row["construction"],
+            row["objective"],
+            f"{row['source_weights']:,}",
+            f"{row['kept_weights']:,}",
+            f"{row['kept_weights'] / row['target_weights']:.3f}",
+            f"{row['within_tolerance']:,}",
+            f"{row['worst_residual']:.1e}",
+            f"{100 * row['accuracy']:.2f}",
+            f"{row['seconds']:.1f}",
+        )
+    table.caption = f"target {100 * one['target_accuracy']:.2f} %; seconds include compilation"
     Console(width=120).print(table)
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Settings, description=__doc__))
-    except InputError as error:
-        sys.exit(f"error: {error}")
+    run_script(Settings, run, show)

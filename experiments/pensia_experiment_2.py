@@ -27,14 +27,15 @@ the paper does not do. Dense networks are trained by the same SGD without weight
 """
 
 import dataclasses
+import itertools
 import time
 from typing import Literal
 
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
-from lottery_jax.cli.experiment import Results, Scaled, run_script
+from lottery_jax.cli.experiment import Scaled, run_script
+from lottery_jax.cli.results import Results
 from lottery_jax.comparison.evaluation import accuracy, wilson_interval
 from lottery_jax.data import load
 from lottery_jax.errors import InputError, suggest
@@ -85,7 +86,7 @@ def sources(target: Network, copies: int) -> dict[str, Network]:
     return dict(zip(NETWORKS, (linear, relu, wide_source(relu), target), strict=True))
 
 
-def run(settings: Settings, rows: Results, console: Console) -> None:
+def run(settings: Settings, rows: Results) -> None:
     """Train every network, all its seeds and kept fractions in one program; one row for each of them."""
     for network in settings.networks:
         if network not in NETWORKS:
@@ -96,44 +97,46 @@ def run(settings: Settings, rows: Results, console: Console) -> None:
     seeds = settings.seeds or range(settings.part(3))
     popup = EdgePopup(scale=settings.weights, together=settings.together)
     sgd = Magnitude(batch_size=64, optimizer="sgd", learning_rate=0.1, schedule="cosine", together=settings.together)
-    with Progress(console=console) as bars:
-        for name in settings.architectures or ARCHITECTURES[: settings.part(len(ARCHITECTURES))]:
-            # Masks are of weights alone: the target has no biases.
-            target = plain_source(architecture(name, given, dataset.classes)).target
-            made = sources(target, settings.copies)
-            for network in settings.networks:
-                learner: Learner = sgd if network == "dense" else popup
-                bar, start = bars.add_task(f"{name}, {network}", total=epochs), time.perf_counter()
-                tickets = learner.learn(
-                    made[network],
-                    dataset,
-                    seeds=seeds,
-                    keeps=[1.0] if network == "dense" else keeps,
-                    epochs=epochs,
-                    progress=lambda done, total, bar=bar: bars.update(bar, completed=done, total=total),
-                )
-                seconds = time.perf_counter() - start
-                for ticket in tickets:
-                    correct = accuracy(ticket.forward(), dataset.test)
-                    low, high = wilson_interval(round(correct * len(dataset.test)), len(dataset.test))
-                    rows.keep(
-                        architecture=name,
-                        network=network,
-                        data=dataset.name,
-                        seed=ticket.seed,
-                        keep=ticket.header.settings["keep"],
-                        source_weights=ticket.network.source_weights,
-                        kept_weights=ticket.kept_weights,
-                        accuracy=correct,
-                        accuracy_low=low,
-                        accuracy_high=high,
-                        loss=ticket.header.settings["loss"],
-                        weights="trained" if network == "dense" else settings.weights,
-                        epochs=epochs,
-                        examples=len(dataset.train),
-                        scale=settings.scale,
-                        seconds_of_all_runs=seconds,
-                    )
+
+    def one(task: tuple[str, str]) -> None:
+        name, network = task
+        # Masks are of weights alone: the target has no biases.
+        target = plain_source(architecture(name, given, dataset.classes)).target
+        learner: Learner = sgd if network == "dense" else popup
+        start = time.perf_counter()
+        tickets = learner.learn(
+            sources(target, settings.copies)[network],
+            dataset,
+            seeds=seeds,
+            keeps=[1.0] if network == "dense" else keeps,
+            epochs=epochs,
+            checkpoints=rows.checkpoints,
+        )
+        seconds = time.perf_counter() - start
+        for ticket in tickets:
+            correct = accuracy(ticket.forward(), dataset.test)
+            low, high = wilson_interval(round(correct * len(dataset.test)), len(dataset.test))
+            rows.keep(
+                architecture=name,
+                network=network,
+                data=dataset.name,
+                seed=ticket.seed,
+                keep=ticket.header.settings["keep"],
+                source_weights=ticket.network.source_weights,
+                kept_weights=ticket.kept_weights,
+                accuracy=correct,
+                accuracy_low=low,
+                accuracy_high=high,
+                loss=ticket.header.settings["loss"],
+                weights="trained" if network == "dense" else settings.weights,
+                epochs=epochs,
+                examples=len(dataset.train),
+                scale=settings.scale,
+                seconds_of_all_runs=seconds,
+            )
+
+    names = settings.architectures or ARCHITECTURES[: settings.part(len(ARCHITECTURES))]
+    rows.each("networks", list(itertools.product(names, settings.networks)), one, shares=True)
 
 
 def show(rows: Results, console: Console) -> None:

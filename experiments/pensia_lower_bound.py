@@ -14,10 +14,10 @@ import itertools
 
 import numpy as np
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
-from lottery_jax.cli.experiment import Results, Scaled, run_script
+from lottery_jax.cli.experiment import Scaled, run_script
+from lottery_jax.cli.results import Results
 from lottery_jax.constructions import Pensia, Promise, plan_job, run_in_memory
 from lottery_jax.intervals import wilson_interval
 from lottery_jax.theory import lower_bound_target, theorem_named
@@ -33,11 +33,13 @@ class Settings(Scaled):
     """The width at which random sources begin to have a ticket, beside the lower bound."""
 
 
-def run(settings: Settings, rows: Results, console: Console) -> None:
+def run(settings: Settings, rows: Results) -> None:
     """For each size and accuracy the smallest number of candidates at which half of the sources succeed."""
     sources = max(settings.part(SOURCES), 4)
     cases = list(itertools.product(SIZES[: max(settings.part(len(SIZES)), 2)], TOLERANCES))
-    for size, tolerance in track(cases, "sizes and accuracies", console=console):
+
+    def one(case: tuple[int, float]) -> None:
+        size, tolerance = case
         bound = theorem_named("pensia-lower").require(lower_bound_target(size, seed=0).network, tolerance=tolerance)
         enough = theorem_named("pensia").require(lower_bound_target(size, seed=0).network, tolerance=tolerance)
         assert bound.hidden is not None and enough.hidden is not None
@@ -56,6 +58,8 @@ def run(settings: Settings, rows: Results, console: Console) -> None:
             interval=wilson_interval(found, sources),
             scale=settings.scale,
         )
+
+    rows.each("sizes and accuracies", cases, one)
 
 
 def _successes(size: int, candidates: int, tolerance: float, sources: int) -> int:

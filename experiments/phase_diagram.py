@@ -18,10 +18,10 @@ import dataclasses
 
 import numpy as np
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
-from lottery_jax.cli.experiment import Results, Scaled, run_script
+from lottery_jax.cli.experiment import Scaled, run_script
+from lottery_jax.cli.results import Results
 from lottery_jax.storage.files import write_atomically
 from lottery_jax.subset_sum import Smallest
 from lottery_jax.theory import (
@@ -54,10 +54,12 @@ class Settings(Scaled):
     """Seed of the problems."""
 
 
-def run(settings: Settings, rows: Results, console: Console) -> None:
+def run(settings: Settings, rows: Results) -> None:
     """One row for each distribution and number of candidates, then the constants."""
     cases = [(name, count) for name, counts in COUNTS.items() for count in counts]
-    for name, count in track(cases, "problems", console=console):
+
+    def problems(case: tuple[str, int]) -> None:
+        name, count = case
         trials = settings.part(2000 if name in ("fixed-size", "vectors") else 10000)
         asked = {"trials": trials, "seed": settings.seed}
         residuals = least_residuals(count, name, **asked)
@@ -79,13 +81,19 @@ def run(settings: Settings, rows: Results, console: Console) -> None:
             factor=median / _law(name, count),
             **_kept(name, count, settings.part(2000), settings.seed),
         )
-    for name in ("scalar", "product", "gadget"):
-        for accuracy in ACCURACIES:
-            trials = max(settings.part(round(100 / accuracy)), round(10 / accuracy) + 1)
-            made = estimate_constant(accuracy, accuracy, name, trials=trials, seed=settings.seed)
-            rows.keep(kind="constant", **dataclasses.asdict(made), value=made.value, interval=made.interval)
-    made = estimate_constant(0.01, 0.1, "fixed-size", trials=max(settings.part(2000), 101), seed=settings.seed)
-    rows.keep(kind="constant", **dataclasses.asdict(made), value=made.value, interval=made.interval)
+
+    def constant(case: tuple[str, float, float, int]) -> None:
+        name, accuracy, chance, trials = case
+        made = estimate_constant(accuracy, chance, name, trials=trials, seed=settings.seed)
+        rows.keep(kind="constant", **dataclasses.asdict(made), value=made.value, interval=made.interval)
+
+    rows.each("problems", cases, problems)
+    constants = [
+        (name, accuracy, accuracy, max(settings.part(round(100 / accuracy)), round(10 / accuracy) + 1))
+        for name in ("scalar", "product", "gadget")
+        for accuracy in ACCURACIES
+    ]
+    rows.each("constants", [*constants, ("fixed-size", 0.01, 0.1, max(settings.part(2000), 101))], constant)
 
 
 def _law(name: str, count: int) -> float:

@@ -27,7 +27,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from lottery_jax.cli.experiment import Results, Scaled, run_script
+from lottery_jax.cli.experiment import Scaled, run_script
+from lottery_jax.cli.results import Results
 from lottery_jax.comparison.evaluation import accuracy, wilson_interval
 from lottery_jax.data import Dataset
 from lottery_jax.errors import InputError, suggest
@@ -66,7 +67,7 @@ class Settings(Scaled):
     """Fraction of labels drawn anew, those of the test never."""
 
 
-def run(settings: Settings, rows: Results, console: Console) -> None:
+def run(settings: Settings, rows: Results) -> None:
     """One row for each planted ticket, and for each that a method finds."""
     for given, known, what in ((settings.tasks, PLANTED_DATA, "task"), (settings.methods, METHODS, "method")):
         for name in given:
@@ -76,11 +77,13 @@ def run(settings: Settings, rows: Results, console: Console) -> None:
         raise InputError(f"seeds {settings.seeds}, multiples {settings.multiples}; give a seed, and numbers above 0")
     if settings.epochs < 1:
         raise InputError(f"the number of epochs is {settings.epochs}; it must be at least 1")
-    for task in settings.tasks:
+
+    def one(task: str) -> None:
         dataset = PLANTED_DATA[task](noise=settings.noise)
         for row in _rows(settings, task, dataset):
             rows.keep(task=task, **row)
-        console.print(f"{task}: {len(rows)} tickets")
+
+    rows.each("tasks", settings.tasks, one)
 
 
 def _rows(settings: Settings, task: str, dataset: Dataset) -> Iterator[dict]:

@@ -21,10 +21,10 @@ from collections.abc import Sequence
 from typing import Literal, TypeVar
 
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
-from lottery_jax.cli.experiment import Results, Scaled, run_script
+from lottery_jax.cli.experiment import Scaled, run_script
+from lottery_jax.cli.results import Results
 from lottery_jax.comparison.evaluation import accuracy
 from lottery_jax.data import load
 from lottery_jax.learned.base import Learner
@@ -76,7 +76,7 @@ class Settings(Scaled):
         return [values[place * (len(values) - 1) // max(1, count - 1)] for place in range(count)]
 
 
-def run(settings: Settings, rows: Results, console: Console) -> None:
+def run(settings: Settings, rows: Results) -> None:
     """Every network, width, distribution, kept fraction and seed; nothing is chosen, the test split is used once."""
     whole, epochs = load(settings.data, data_dir=settings.data_dir), settings.part(100)
     dataset, given = whole.first(settings.part(len(whole.train))), Spec(whole.shape, whole.nonnegative)
@@ -94,31 +94,35 @@ def run(settings: Settings, rows: Results, console: Console) -> None:
             learner = EdgePopup(init=BEST[0], scale="keep", **popup)
             tasks.append((network, width, f"{BEST[0]}, scaled", learner, [0.5]))
         tasks += [(network, width, "trained", Magnitude(**sgd), [1.0]) for width in (1.0, *settings.spread(WIDTHS, 1))]
-    with Progress(console=console) as bars:
-        for network, width, weights, learner, kept in bars.track(tasks, description="networks"):
-            start = time.perf_counter()
-            # The width of the whole run, and what is left of it at this scale.
-            factor = width * settings.narrow
-            target = architecture(network, given, dataset.classes, width=factor)
-            source = plain_source(target) if isinstance(learner, EdgePopup) else target
-            for ticket in learner.learn(source, dataset, seeds=seeds, keeps=kept, epochs=epochs):
-                rows.keep(
-                    network=network,
-                    weights=weights,
-                    data=dataset.name,
-                    seed=ticket.seed,
-                    keep=ticket.header.settings["keep"],
-                    kept_weights=ticket.kept_weights,
-                    accuracy=accuracy(ticket.forward(), dataset.test),
-                    epochs=epochs,
-                    examples=len(dataset.train),
-                    batch_size=size,
-                    width=width,
-                    built_width=factor,
-                    scale=settings.scale,
-                    published_best=PUBLISHED[network][isinstance(learner, Magnitude)] if width == 1 else None,
-                    seconds_of_all_runs=time.perf_counter() - start,
-                )
+
+    def one(task: tuple[str, float, str, Learner, Sequence[float]]) -> None:
+        network, width, weights, learner, kept = task
+        start = time.perf_counter()
+        # The width of the whole run, and what is left of it at this scale.
+        factor = width * settings.narrow
+        target = architecture(network, given, dataset.classes, width=factor)
+        source = plain_source(target) if isinstance(learner, EdgePopup) else target
+        tickets = learner.learn(source, dataset, seeds=seeds, keeps=kept, epochs=epochs, checkpoints=rows.checkpoints)
+        for ticket in tickets:
+            rows.keep(
+                network=network,
+                weights=weights,
+                data=dataset.name,
+                seed=ticket.seed,
+                keep=ticket.header.settings["keep"],
+                kept_weights=ticket.kept_weights,
+                accuracy=accuracy(ticket.forward(), dataset.test),
+                epochs=epochs,
+                examples=len(dataset.train),
+                batch_size=size,
+                width=width,
+                built_width=factor,
+                scale=settings.scale,
+                published_best=PUBLISHED[network][isinstance(learner, Magnitude)] if width == 1 else None,
+                seconds_of_all_runs=time.perf_counter() - start,
+            )
+
+    rows.each("networks", tasks, one, shares=True)
 
 
 def show(rows: Results, console: Console) -> None:

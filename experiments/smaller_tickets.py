@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
-from lottery_jax.cli.experiment import Results, Scaled, run_script
+from lottery_jax.cli.experiment import Scaled, run_script
+from lottery_jax.cli.results import Results
 from lottery_jax.comparison.budgeted import largest_weights
 from lottery_jax.comparison.evaluation import accuracy
 from lottery_jax.constructions import Budget, LossAware, Scalar, plan_job, run_in_memory
@@ -68,7 +68,7 @@ class Settings(Scaled):
     """Network of the sparse targets."""
 
 
-def run(settings: Settings, rows: Results, console: Console) -> None:
+def run(settings: Settings, rows: Results) -> None:
     """Every method and budget for every seed; the test split is used once."""
     task = load_task(settings.data, target=settings.target, data_dir=settings.data_dir)
     begun = load_task(settings.data, architecture=settings.architecture, data_dir=settings.data_dir)
@@ -122,8 +122,7 @@ def run(settings: Settings, rows: Results, console: Console) -> None:
     )
     # What is not random, or takes long, is done for the first seed alone.
     todo = [(one, seed) for seed in seeds for one in spend] + [(cut, 0), (masks, 0)]
-    for one, seed in track(todo, "methods", console=console):
-        one(seed)
+    rows.each("methods and seeds", todo, lambda task: task[0](task[1]))
 
 
 def _measured(ticket: Ticket, task: Task, target: Target) -> dict[str, Any]:

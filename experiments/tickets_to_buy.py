@@ -21,10 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
-from lottery_jax.cli.experiment import Results, Scaled, run_script
+from lottery_jax.cli.experiment import Scaled, run_script
+from lottery_jax.cli.results import Results
 from lottery_jax.comparison.evaluation import accuracy
 from lottery_jax.data import load
 from lottery_jax.errors import InputError
@@ -56,7 +56,7 @@ class Settings(Scaled):
             )
 
 
-def run(settings: Settings, rows: Results, console: Console) -> None:
+def run(settings: Settings, rows: Results) -> None:
     """For each size the accuracies of random networks, and of tickets, on the training examples."""
     data = load("digits")
     given = Spec(data.shape, data.nonnegative)
@@ -71,7 +71,9 @@ def run(settings: Settings, rows: Results, console: Console) -> None:
         keeps=[size / source.source_weights for size in sizes],
         epochs=settings.part(EPOCHS),
     )
-    for hidden, size in zip(HIDDEN, track(sizes, "sizes", console=console), strict=True):
+
+    def one(task: tuple[int, int]) -> None:
+        hidden, size = task
         own = [ticket for ticket in tickets if abs(ticket.kept_weights - size) <= 1]
         found = [accuracy(ticket.forward(), data.train) for ticket in own]
         batches = math.ceil(settings.part(DRAWS) / TOGETHER)
@@ -88,6 +90,8 @@ def run(settings: Settings, rows: Results, console: Console) -> None:
             best_of={str(n): _best_of(drawn, n) for n in _powers(len(drawn) // 10)},
             **_draws_needed(drawn, statistics.fmean(found), len(labels)),
         )
+
+    rows.each("sizes", list(zip(HIDDEN, sizes, strict=True)), one)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))

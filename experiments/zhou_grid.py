@@ -19,10 +19,10 @@ import itertools
 import time
 
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
-from lottery_jax.cli.experiment import Results, Scaled, run_script
+from lottery_jax.cli.experiment import Scaled, run_script
+from lottery_jax.cli.results import Results
 from lottery_jax.comparison.evaluation import accuracy
 from lottery_jax.data import load
 from lottery_jax.networks.node import Spec
@@ -65,15 +65,19 @@ def cells(settings: Settings) -> list[tuple[bool, str, str, str]]:
     return [*near, *untrained]
 
 
-def run(settings: Settings, rows: Results, console: Console) -> None:
+def run(settings: Settings, rows: Results) -> None:
     """Every cell, kept fraction and seed, on the test split: nothing is chosen."""
     epochs, seeds = settings.part(55), range(settings.part(5))
     dataset = load(settings.data, data_dir=settings.data_dir)
     target = architecture("lenet-300-100", Spec(dataset.shape, dataset.nonnegative), dataset.classes)
-    for trained, criterion, kept, pruned in track(cells(settings), "cells", console=console):
+
+    def one(cell: tuple[bool, str, str, str]) -> None:
+        trained, criterion, kept, pruned = cell
         learner = Magnitude(criterion=criterion, pruned_weights=pruned, retrain=trained, **KEPT[kept])  # type: ignore[arg-type]
         start = time.perf_counter()
-        tickets = learner.learn(target, dataset, seeds=seeds, keeps=settings.keeps, epochs=epochs)
+        tickets = learner.learn(
+            target, dataset, seeds=seeds, keeps=settings.keeps, epochs=epochs, checkpoints=rows.checkpoints
+        )
         seconds = (time.perf_counter() - start) / len(tickets)
         for ticket in tickets:
             rows.keep(
@@ -90,6 +94,8 @@ def run(settings: Settings, rows: Results, console: Console) -> None:
                 accuracy=accuracy(ticket.forward(), dataset.test),
                 seconds=seconds,
             )
+
+    rows.each("cells", cells(settings), one, shares=True)
 
 
 def show(rows: Results, console: Console) -> None:

@@ -12,13 +12,14 @@ with rescaling 97.8, signed constant 98.0; trained 97.7.
 """
 
 import dataclasses
+import itertools
 import time
 
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
-from lottery_jax.cli.experiment import Results, Scaled, run_script
+from lottery_jax.cli.experiment import Scaled, run_script
+from lottery_jax.cli.results import Results
 from lottery_jax.comparison.evaluation import accuracy
 from lottery_jax.data import load
 from lottery_jax.errors import InputError, suggest
@@ -56,7 +57,7 @@ class Settings(Scaled):
     """Data set."""
 
 
-def run(settings: Settings, rows: Results, console: Console) -> None:
+def run(settings: Settings, rows: Results) -> None:
     """Every row and seed; the validation split decides which kept fraction counts, the test split is used once."""
     for name in settings.rows:
         if name not in ROWS:
@@ -65,28 +66,31 @@ def run(settings: Settings, rows: Results, console: Console) -> None:
     dataset = load(settings.data, data_dir=settings.data_dir)
     target = architecture("lenet-300-100", Spec(dataset.shape, dataset.nonnegative), dataset.classes)
     source = plain_source(target)
-    for label in track(settings.rows, "rows", console=console):
+
+    def one(task: tuple[str, int]) -> None:
+        label, seed = task
         learner, keep, published = ROWS[label]
         taken = isinstance(learner, MagnitudeSupermask)
         keeps = settings.same_sign_keeps if taken else () if keep is None else (keep,)
         # Masks alone are for weights without biases; what is trained has them.
         given = target if isinstance(learner, Magnitude) and not taken else source
-        for seed in seeds:
-            start = time.perf_counter()
-            tickets = learner.learn(given, dataset, seeds=[seed], keeps=keeps, epochs=epochs)
-            seconds = time.perf_counter() - start
-            best = max(tickets, key=lambda ticket: accuracy(ticket.forward(), dataset.validation))
-            rows.keep(
-                row=label,
-                data=dataset.name,
-                seed=seed,
-                epochs=epochs,
-                scale=settings.scale,
-                published=published,
-                accuracy=accuracy(best.forward(), dataset.test),
-                kept=best.kept_weights / source.source_weights,
-                seconds=seconds,
-            )
+        start = time.perf_counter()
+        tickets = learner.learn(given, dataset, seeds=[seed], keeps=keeps, epochs=epochs, checkpoints=rows.checkpoints)
+        seconds = time.perf_counter() - start
+        best = max(tickets, key=lambda ticket: accuracy(ticket.forward(), dataset.validation))
+        rows.keep(
+            row=label,
+            data=dataset.name,
+            seed=seed,
+            epochs=epochs,
+            scale=settings.scale,
+            published=published,
+            accuracy=accuracy(best.forward(), dataset.test),
+            kept=best.kept_weights / source.source_weights,
+            seconds=seconds,
+        )
+
+    rows.each("rows and seeds", list(itertools.product(settings.rows, seeds)), one, shares=True)
 
 
 def show(rows: Results, console: Console) -> None:

@@ -16,11 +16,10 @@ import numpy as np
 
 from lottery_jax.cluster.crew import ALONE, Crew
 from lottery_jax.data.cache import recall, store
-from lottery_jax.storage.files import write_atomically
+from lottery_jax.storage.files import wait_for, write_atomically
 
 SECONDS = 10.0
 """Between two writes, so that short epochs are not held up."""
-_VISIBLE = 60.0  # seconds that a network's file system takes at the most
 Beside = dict[str, np.ndarray]
 
 
@@ -99,9 +98,7 @@ class Checkpoints:
 
     def see(self, unit: str) -> None:
         """Wait until what is kept of a unit that is done elsewhere is seen here: a network's file system takes time."""
-        end = time.monotonic() + _VISIBLE
-        while not self._mark(unit).exists() and time.monotonic() < end:
-            time.sleep(0.1)
+        wait_for(self._mark(unit))
 
     def unit(self, unit: str) -> str:
         """The name of a unit of this folder among all units of the job."""

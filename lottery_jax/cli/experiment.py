@@ -1,7 +1,9 @@
 """What the scripts of `experiments/` share: settings from the command line, a part of the whole, rows that are kept."""
 
+import contextlib
 import dataclasses
-import json
+import hashlib
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,13 +12,32 @@ from typing import Any, TypeVar
 import tyro
 from rich.console import Console
 
-from lottery_jax import environment
-from lottery_jax.errors import InputError
-from lottery_jax.storage.files import check_writable, write_atomically
+from lottery_jax.cli import interrupt
+from lottery_jax.cli.bars import bars
+from lottery_jax.cli.crew import CREW_OPTIONS, CrewOptions, crew_of
+from lottery_jax.cli.results import Results
+from lottery_jax.cluster import supervisor
+from lottery_jax.cluster.crew import Elsewhere
+from lottery_jax.cluster.share import Share
+from lottery_jax.errors import ClusterError, InputError
 
 
 @dataclasses.dataclass(frozen=True)
-class Scaled:
+class Experiment(CrewOptions):
+    """Settings of an experiment."""
+
+    data_dir: Path | None = None
+    """Folder with prepared TensorFlow Datasets."""
+    out: Path | None = None
+    """JSON lines, one for each result; replaced. The script's own name in this folder if left out."""
+
+    def check(self) -> None:
+        """Refuse settings that make no experiment; raises `InputError`."""
+        self.check_crew()
+
+
+@dataclasses.dataclass(frozen=True)
+class Scaled(Experiment):
     """Settings of an experiment that may be run in part.
 
     >>> Scaled(scale=0.1).part(55), Scaled(scale=0.01).part(5)
@@ -25,13 +46,9 @@ class Scaled:
 
     scale: float = 1.0
     """Part of the published epochs, seeds and rounds, at least one of each."""
-    data_dir: Path | None = None
-    """Folder with prepared TensorFlow Datasets."""
-    out: Path | None = None
-    """JSON lines, one for each result; replaced. The script's own name in this folder if left out."""
 
     def check(self) -> None:
-        """Refuse a scale that is no part; raises `InputError`."""
+        super().check()
         if not 0 < self.scale <= 1:
             raise InputError(f"scale is {self.scale}; give a part of the published run, in (0, 1]")
 
@@ -40,34 +57,81 @@ class Scaled:
         return max(1, round(whole * self.scale))
 
 
-class Results(list[dict[str, Any]]):
-    """Results, written whole to a file each time one more is there, with the device and versions that made it."""
-
-    def __init__(self, path: Path) -> None:
-        check_writable(path.parent)
-        self.path = path
-
-    def keep(self, **row: Any) -> None:
-        """One more result."""
-        self.append({**row, "device": environment.device(), "versions": environment.versions()})
-        write_atomically(self.path, "".join(json.dumps(one) + "\n" for one in self).encode())
-
-
-Settings = TypeVar("Settings", bound=Scaled)
+Settings = TypeVar("Settings", bound=Experiment)
 
 
 def run_script(
-    kind: type[Settings], run: Callable[[Settings, Results, Console], None], show: Callable[[Results, Console], None]
+    kind: type[Settings], run: Callable[[Settings, Results], None], show: Callable[[Results, Console], None]
 ) -> None:
-    """A script: its settings from the command line, what it finds, and a table of it."""
-    script = Path(sys.argv[0])
+    """A script: its settings from the command line, what it finds, and a table of it.
+
+    A script that was stopped goes on where it was; processes share its work as they do a command's.
+    """
+    if supervisor.shares(sys.argv[1:]) and not supervisor.follow():
+        sys.exit(supervisor.supervise([sys.executable, *sys.argv]))
+    ours = sys.argv[0] in sys.orig_argv  # and not run by another program
+    if ours:
+        interrupt.watch()
     try:
-        settings = tyro.cli(kind, description=run.__globals__["__doc__"])
-        settings.check()
-        rows = Results(settings.out or Path(f"{script.stem}.jsonl"))
-        run(settings, rows, Console(stderr=True))
+        code = _run(kind, run, show)
     except InputError as error:
+        interrupt.give_way()
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        code = 2
+    except ClusterError as error:
+        interrupt.give_way()
+        print(f"error: {error}", file=sys.stderr)
+        code = 3
+    sys.stdout.flush()
+    if ours:
+        os._exit(code)  # JAX takes its time to clear up, and after a refusal it would wait for other processes in vain
+    if code:
+        sys.exit(code)
+
+
+def _run(
+    kind: type[Settings], run: Callable[[Settings, Results], None], show: Callable[[Results, Console], None]
+) -> int:
+    script = Path(sys.argv[0])
+    settings = tyro.cli(kind, description=run.__globals__["__doc__"])
+    settings.check()
+    own = {field.name for field in dataclasses.fields(settings)} - {*CREW_OPTIONS, "out", "data_dir"}
+    facts = {"program": hashlib.sha256(script.read_bytes()).hexdigest()[:16]}
+    facts |= {f"setting {name}": _content(getattr(settings, name)) for name in sorted(own)}
+    out = settings.out or Path(f"{script.stem}.jsonl")
+    with bars(shared=settings.shared) as shown, crew_of(settings, shown) as crew:
+        rows = Results(out, crew=crew, facts=facts, shown=shown, join_only=settings.join_only)
+        with contextlib.closing(rows), interrupt.keeping(lambda: _kept(rows)):
+            try:
+                run(settings, rows)
+            except Elsewhere as left:
+                print(
+                    f"share {crew} is done: {rows.finished():,} units are there, and {len(left.units):,} are left to"
+                    " others; the same command without --share puts all together"
+                )
+                return 0
+            if isinstance(crew, Share):
+                print(f"share {crew} is done: all units are there; the same command without --share puts them together")
+                return 0
+            if not crew.leads:
+                crew.leave()
+                return 0
+            rows.write()
     show(rows, Console())
     print(f"written to {rows.path}")
+    return 0
+
+
+def _content(value: Any) -> str:
+    """A setting in words; of a file what it holds, wherever a host has it."""
+    if isinstance(value, Path) and value.is_file():
+        return hashlib.sha256(value.read_bytes()).hexdigest()[:16]
+    return repr(value)
+
+
+def _kept(rows: Results) -> str:
+    """What an interrupt leaves."""
+    finished = rows.finished()
+    if not finished:
+        return "no unit was finished yet, and nothing is kept"
+    return f"{finished} finished units are kept in {str(rows.folder)!r}, and the same command goes on from there"

@@ -17,10 +17,10 @@ from lottery_jax.cluster.crew import FOUND, Crew, Elsewhere, Standing, T, unit_o
 from lottery_jax.cluster.service import Board
 from lottery_jax.cluster.signs import Signs
 from lottery_jax.errors import ClusterError, InputError
+from lottery_jax.storage.files import VISIBLE
 
 SEEN = ".seen-"
 """What the name of a file begins with that process 0 writes into a job's folder, to be seen by the others."""
-_VISIBLE = 60.0  # seconds in which a network's file system shows a new file to another host, at the latest
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0  # seconds between two looks at what the others do
 _AT_ONCE, _PARTS = 16, 8
 """Numbers that are handed to a process at once, at most, and of a list at most this part of its even share."""
@@ -79,7 +79,7 @@ class Cluster(Crew):
                 raise InputError(
                     f"{self} has another {name} than {first}: {mine}, not {other}; give every process the same"
                 )
-        end = time.monotonic() + _VISIBLE
+        end = time.monotonic() + VISIBLE
         while mark and not ((folder / mark).exists() or self._signs.over):  # it may be over, and cleared away
             if time.monotonic() > end:
                 raise InputError(

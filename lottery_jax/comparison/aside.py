@@ -1,15 +1,13 @@
 """Records that wait to be joined to the others: a file each, for processes that may not append to one file."""
 
 import contextlib
-import time
 from pathlib import Path
 
 from lottery_jax.comparison.records import Key, Record
 from lottery_jax.progress import log
-from lottery_jax.storage.files import write_atomically
+from lottery_jax.storage.files import wait_for, write_atomically
 
 _NO_TICKET = "no ticket\n"
-_VISIBLE = 60.0  # seconds that a network's file system takes at the most to show a file to another host
 
 
 def name_of_run(method: str, seed: int, keep: float | None = None) -> str:
@@ -43,11 +41,9 @@ class Aside:
 
     def read(self, key: Key, *, comes: bool = False) -> Record | None:
         """A record, None where there is none; comes: whether it is known to be written, and only not seen yet."""
-        path, end = self._file(key), time.monotonic() + (_VISIBLE if comes else 0.0)
-        while not path.exists():
-            if time.monotonic() >= end:
-                return None
-            time.sleep(0.1)
+        path = self._file(key)
+        if not (path.exists() or (comes and wait_for(path))):
+            return None
         try:
             content = path.read_text()
             if content == _NO_TICKET:

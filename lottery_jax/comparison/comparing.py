@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -31,13 +30,12 @@ from lottery_jax.comparison.sharing import go_through
 from lottery_jax.errors import InputError
 from lottery_jax.networks.fold import folded
 from lottery_jax.progress import Stages, log, unnamed
-from lottery_jax.storage.files import check_writable
+from lottery_jax.storage.files import check_writable, wait_for
 from lottery_jax.storage.lock import locked
 from lottery_jax.tasks import Task
 from lottery_jax.tickets.ticket import Ticket, load_ticket
 
 _NAMED = 8  # missing records that are listed
-_VISIBLE = 60.0  # seconds that a network's file system takes at the most to show a file to another host
 
 
 class Comparison:
@@ -271,9 +269,7 @@ class Comparison:
             append_records(self.records_file, self._records_of(model, seed, keeps, crew))
         else:
             self._records_of(model, seed, keeps, own)
-        end = time.monotonic() + _VISIBLE
-        while not path.exists() and time.monotonic() < end:
-            time.sleep(0.1)
+        wait_for(path)
 
     def _measured(self, method: Method, seed: int, keep: float | None, found: Found) -> Record:
         if found.no_ticket:

@@ -20,14 +20,13 @@ from lottery_jax.constructions.goal import Solved
 from lottery_jax.constructions.job import Chunk, Job
 from lottery_jax.errors import InputError, TicketError
 from lottery_jax.progress import Progress, log, unseen
-from lottery_jax.storage.files import check_replaceable, sync_folder
+from lottery_jax.storage.files import VISIBLE, check_replaceable, sync_folder
 from lottery_jax.storage.lock import locked
 from lottery_jax.storage.sealed import SealedFile
 from lottery_jax.storage.tensor_file import FormatError
 from lottery_jax.tickets.certificate import certify
 from lottery_jax.tickets.ticket import ENTRY, Ticket, load_ticket, stores_coded
 
-_VISIBLE = 180.0  # seconds in which a network's file system shows a file to another host, at the latest
 _POLL = 0.2  # seconds between two looks for chunks of other processes
 _WRITERS = 2  # threads that wait for the disk
 _LONG = 5.0  # seconds of search that are announced
@@ -109,7 +108,7 @@ def run_to_file(
         if not crew.leads:
             return dataclasses.replace(done, path=Path(crew.hear(written)))
         if place is None:
-            wait = _VISIBLE if crew.processes > 1 else 0.0
+            wait = VISIBLE if crew.processes > 1 else 0.0
             place = _write_ticket(job, _reader(job, folder, wait), out, folder, coded=coded)
         elif stores_coded(place) != coded:
             load_ticket(place).save(place, coded=coded)

@@ -3,12 +3,15 @@
 import contextlib
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from lottery_jax.errors import InputError
 
 PROBE_BYTES = 1 << 16
+VISIBLE = 60.0
+"""Seconds in which a network's file system shows a new file to another host, at the latest."""
 _unfinished: set[Path] = set()
 
 
@@ -89,6 +92,19 @@ def remove_unfinished() -> None:
     """For a process that ends at once: take away the temporary files that it has."""
     for path in tuple(_unfinished):
         path.unlink(missing_ok=True)
+
+
+def wait_for(path: Path) -> bool:
+    """Wait for a file that is known to be written: a network's file system shows it to another host some time later.
+
+    False where it does not come within a minute.
+    """
+    end = time.monotonic() + VISIBLE
+    while not path.exists():
+        if time.monotonic() >= end:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def check_replaceable(path: Path, *, force: bool) -> None:

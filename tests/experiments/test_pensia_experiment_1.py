@@ -15,9 +15,11 @@ def command(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
 
 
 def test_every_setting_is_a_row_that_holds(
-    target: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command(monkeypatch, "--data", "digits", "--target", target, "--candidates", 8, "--tolerance", 0.2)
+    out = ("--out", tmp_path / "rows.jsonl")
+    command(monkeypatch, "--data", "digits", "--target", target, "--candidates", 8, "--tolerance", 0.2, *out)
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
     printed = capsys.readouterr().out.replace(",", "").splitlines()
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed]
     rows = [row for row in rows if len(row) > 1]
@@ -34,7 +36,11 @@ def test_every_setting_is_a_row_that_holds(
     assert float(rows[2][4]) < float(rows[1][4]) and float(rows[4][4]) < float(rows[3][4])
 
 
-def test_bad_settings_are_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match=r"error: .*did you mean 'digits'"):
-        command(monkeypatch, "--data", "digit")
-    assert capsys.readouterr().out == ""
+def test_bad_settings_are_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        command(monkeypatch, "--data", "digit", "--out", tmp_path / "rows.jsonl")
+    captured = capsys.readouterr()
+    assert "error: " in captured.err and "did you mean 'digits'" in captured.err
+    assert (captured.out, list(tmp_path.iterdir())) == ("", [])
