@@ -18,8 +18,8 @@ from lottery_jax.cluster.crew import Elsewhere
 
 Told = Callable[[int], None]
 """Called with the epochs that all runs have done, each time they are more."""
-T = TypeVar("T")
-U = TypeVar("U")
+_T = TypeVar("_T")
+_U = TypeVar("_U")
 _AXIS = "lanes"
 _MOST_WEIGHTS = 1 << 28  # of all runs that share a step, where nobody says how many
 
@@ -81,7 +81,7 @@ def stacked(trees: Iterable[Any]) -> Any:
     return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *trees)
 
 
-def filled(group: Sequence[T], width: int) -> list[T]:
+def filled(group: Sequence[_T], width: int) -> list[_T]:
     """A group with its last run several times where it has not as many runs: groups of one size are one program.
 
     >>> filled([1, 2], 4)
@@ -184,6 +184,6 @@ def _first_alone(one: Callable[[int], list], groups: Iterable[int], threads: int
         yield from _side_by_side(one, left, threads)
 
 
-def _side_by_side(one: Callable[[int], U], groups: Iterable[int], threads: int) -> Iterator[U]:
+def _side_by_side(one: Callable[[int], _U], groups: Iterable[int], threads: int) -> Iterator[_U]:
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         yield from pool.map(one, groups)

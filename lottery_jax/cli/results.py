@@ -22,11 +22,11 @@ from lottery_jax.progress import log
 from lottery_jax.storage.files import check_writable, wait_for, write_atomically
 from lottery_jax.storage.lock import locked
 
-T = TypeVar("T")
-Row = dict[str, Any]
+_T = TypeVar("_T")
+_Row = dict[str, Any]
 
 
-class Results(list[Row]):
+class Results(list[_Row]):
     """Rows of JSON, with the device and versions that made them.
 
     path: the output. crew: who finds them. facts: by name, what they depend on beside the versions. shown: told how far
@@ -48,11 +48,11 @@ class Results(list[Row]):
         self._crew, self._facts, self._shown = crew, versions | dict(facts or {}), shown or Shown()
         self._made_by = hashlib.sha256(json.dumps(self._facts, sort_keys=True).encode()).hexdigest()[:16]
         self._join_only, self._opened = join_only, False
-        self._unit: list[Row] | None = None
+        self._unit: list[_Row] | None = None
         self._checkpoints: Checkpoints | None = None
         self._stack = contextlib.ExitStack()
 
-    def each(self, name: str, tasks: Sequence[T], do: Callable[[T], None], *, shares: bool = False) -> None:
+    def each(self, name: str, tasks: Sequence[_T], do: Callable[[_T], None], *, shares: bool = False) -> None:
         """Call `do(task)` for each task that is not finished, and `keep` what it finds; the tasks are units of work.
 
         Afterwards the rows of all tasks are here, in their order, whoever found them. shares: whether several processes
@@ -113,7 +113,7 @@ class Results(list[Row]):
             self._stack.enter_context(locked(self.folder, what, shared=not self._crew.leads))
         self._crew.begin(self._facts, self.folder)
 
-    def _contribute(self, name: str, number: int, task: T, do: Callable[[T], None], shares: bool) -> None:
+    def _contribute(self, name: str, number: int, task: _T, do: Callable[[_T], None], shares: bool) -> None:
         unit = unit_of(name, number)
         if self._crew.note(unit) is not None:
             return
@@ -125,9 +125,9 @@ class Results(list[Row]):
         self._made(name, number, task, do, self._crew if shares else ALONE)
         self._crew.done(unit)
 
-    def _made(self, name: str, number: int, task: T, do: Callable[[T], None], crew: Crew) -> list[Row]:
+    def _made(self, name: str, number: int, task: _T, do: Callable[[_T], None], crew: Crew) -> list[_Row]:
         """The rows of a unit, found now and kept; crew: who does it together."""
-        unit, rows = unit_of(name, number), list[Row]()
+        unit, rows = unit_of(name, number), list[_Row]()
         self._unit, self._checkpoints = rows, Checkpoints(self.folder / "trainings" / f"{number}", crew, number)
         try:
             do(task)
@@ -141,7 +141,7 @@ class Results(list[Row]):
             shutil.rmtree(self.folder / "trainings" / f"{number}", ignore_errors=True)
         return rows
 
-    def _rows(self, name: str, number: int, task: T, do: Callable[[T], None]) -> list[Row]:
+    def _rows(self, name: str, number: int, task: _T, do: Callable[[_T], None]) -> list[_Row]:
         """The rows of a unit that is done, by this process or another one; made anew where its file is damaged."""
         rows = self._read(name, number, comes=True)
         return self._made(name, number, task, do, ALONE) if rows is None else rows
@@ -149,7 +149,7 @@ class Results(list[Row]):
     def _file(self, name: str, number: int) -> Path:
         return self.folder / f"{name.replace(' ', '-')}-{number:04d}.json"
 
-    def _read(self, name: str, number: int, *, comes: bool = False) -> list[Row] | None:
+    def _read(self, name: str, number: int, *, comes: bool = False) -> list[_Row] | None:
         path = self._file(name, number)
         if comes:
             wait_for(path)

@@ -20,7 +20,7 @@ from lottery_jax.cluster.crew import ALONE, FOUND, Crew, Elsewhere, unit_of
 from lottery_jax.cluster.share import Share
 from lottery_jax.comparison.aside import Aside, name_of_run
 from lottery_jax.comparison.evaluation import Metrics, compared
-from lottery_jax.comparison.finding import Found, find_shared, forget
+from lottery_jax.comparison.finding import FoundTickets, find_shared, forget
 from lottery_jax.comparison.measuring import Measured, describe, measure, output_bound
 from lottery_jax.comparison.methods import Bench, Method
 from lottery_jax.comparison.protocol import Protocol, configuration
@@ -224,7 +224,7 @@ class Comparison:
     def _unfinished(self, method: Method, seed: int) -> Path:
         return self.folder / "unfinished" / name_of_run(method.label, seed)
 
-    def _found(self, method: Method, seed: int, keeps: Sequence[float | None], crew: Crew) -> Found:
+    def _found(self, method: Method, seed: int, keeps: Sequence[float | None], crew: Crew) -> FoundTickets:
         """Find and save the tickets of a method, or see that they are."""
         if method.after is not None:
             self._need(self.known[method.after], method, seed, crew)
@@ -271,7 +271,7 @@ class Comparison:
             self._records_of(model, seed, keeps, own)
         wait_for(path)
 
-    def _measured(self, method: Method, seed: int, keep: float | None, found: Found) -> Record:
+    def _measured(self, method: Method, seed: int, keep: float | None, found: FoundTickets) -> Record:
         if found.no_ticket:
             logits = self.task.test_outputs
             record = self._record(method, seed, None, compared(logits, logits, self.task.dataset.test.labels))

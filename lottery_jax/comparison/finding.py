@@ -18,7 +18,7 @@ _SECONDS = ".seconds"
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class FoundTickets:
     """The kept fractions that a ticket was found for, and the seconds of all processes in which they were.
 
     asked: number of the kept fractions that were asked for. no_ticket: whether the method is the target itself, which
@@ -40,7 +40,7 @@ def find_shared(
     save: Callable[[float | None, Ticket | None], None],
     *,
     shares: bool,
-) -> Found:
+) -> FoundTickets:
     """Find tickets and save each; raises `Elsewhere` where that is being done by another process, or left to one.
 
     place: where what is unfinished is kept, and whose it is. shares: whether the method shares its trainings itself, so
@@ -50,7 +50,7 @@ def find_shared(
     note = place.note(unit)
     if note is not None:
         said = json.loads(note)
-        return Found(**{**said, "keeps": tuple(said["keeps"])})
+        return FoundTickets(**{**said, "keeps": tuple(said["keeps"])})
     if not shares and not place.take(unit, 0):
         raise Elsewhere([place.unit(unit)])
     watch = Stopwatch()
@@ -69,7 +69,7 @@ def find_shared(
     there = [keep for keep, ticket in zip(keeps, tickets, strict=True) if ticket is not None] if tickets else keeps
     times = [_times(watch), *(json.loads(path.read_text()) for path in place.folder.glob(f"*{_SECONDS}"))]
     total = {name: sum(each[name] for each in times) for name in times[0]}
-    found = Found(tuple(there), len(keeps), **total, no_ticket=not tickets)
+    found = FoundTickets(tuple(there), len(keeps), **total, no_ticket=not tickets)
     place.done(unit, json.dumps(dataclasses.asdict(found)))
     return found
 

@@ -5,10 +5,10 @@ from typing import TypeVar
 
 from lottery_jax.cluster.crew import Crew, Elsewhere
 
-Pair = TypeVar("Pair")
+_Pair = TypeVar("_Pair")
 
 
-def go_through(pairs: Sequence[Pair], contribute: Callable[[Pair], None], crew: Crew) -> list[Pair]:
+def go_through(pairs: Sequence[_Pair], contribute: Callable[[_Pair], None], crew: Crew) -> list[_Pair]:
     """Contribute to each pair what comes to this process, until all is done; returns what is left to others.
 
     contribute: raises `Elsewhere` where others are at what is left of a pair. Nothing is left where processes meet;
