@@ -26,7 +26,7 @@ def versions() -> dict[str, str]:
 
 def device() -> str:
     """The default device in words, for example "cpu x86_64, 2 cores" or "NVIDIA H200"."""
-    first = jax.devices()[0]
+    first = jax.local_devices()[0]
     if first.platform != "cpu":
         return first.device_kind
     return f"cpu {platform.machine()}, {_cores()} cores"

@@ -110,6 +110,7 @@ def _run(
                     " others; the same command without --share puts all together"
                 )
                 return 0
+            crew.gather("rows")  # nobody reads any more what is cleared away from here on
             if isinstance(crew, Share):
                 print(f"share {crew} is done: all units are there; the same command without --share puts them together")
                 return 0

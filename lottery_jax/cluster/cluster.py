@@ -161,6 +161,13 @@ class Cluster(Crew):
             except Elsewhere as other:
                 self.wait(other.units)
 
+    def gather(self, name: str) -> None:
+        self._board.put(f"here/{name}/{self._signs.name}", "")
+        pause = _FIRST_PAUSE
+        while self.leads and not self._signs.alive() <= set(self._board.under(f"here/{name}")):
+            self._pause(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
     def standing(self) -> Standing:
         states, names = self._states(), self._board.under("hosts")
         done = [(unit.rpartition("/")[0], state["done"]) for unit, state in states.items() if "done" in state]

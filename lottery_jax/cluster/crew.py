@@ -129,6 +129,9 @@ class Crew:
         """
         return work()
 
+    def gather(self, name: str) -> None:
+        """Say that this process is here; the one that leads waits until all that are alive have said so."""
+
     def standing(self) -> "Standing | None":
         """How far all processes are; None where that is asked of nobody."""
         return None

@@ -5,10 +5,8 @@ that every number is one of the file. What is recorded is never run again; a kil
 """
 
 import contextlib
-import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -19,11 +17,10 @@ from lottery_jax.checkpoints import Checkpoints
 from lottery_jax.cluster.crew import ALONE, FOUND, Crew, Elsewhere, unit_of
 from lottery_jax.cluster.share import Share
 from lottery_jax.comparison.aside import Aside, name_of_run
-from lottery_jax.comparison.evaluation import Metrics, compared
 from lottery_jax.comparison.finding import FoundTickets, find_shared, forget
-from lottery_jax.comparison.measuring import Measured, describe, measure, output_bound
 from lottery_jax.comparison.methods import Bench, Method
 from lottery_jax.comparison.protocol import Protocol, configuration
+from lottery_jax.comparison.recording import recorded
 from lottery_jax.comparison.records import Key, Record, append_records, read_records, run_folder, write_configuration
 from lottery_jax.comparison.report import write_report
 from lottery_jax.comparison.sharing import go_through
@@ -126,35 +123,55 @@ class Comparison:
 
     def run(self, method: Method, seed: int) -> list[Record]:
         """The records of a method and seed; missing ones are joined, or found, measured and recorded now."""
-        if self._missing(method, seed):
+        missing = self._missing(method, seed)
+        if missing:
             if method.after is not None:
                 self._join(self.known[method.after], seed)
-            missing = self._missing(method, seed)
-            append_records(self.records_file, self._records_of(method, seed, missing, ALONE))
-            for keep in missing:
-                self.aside.remove((method.label, seed, keep))
-            forget(self._unfinished(method, seed))
+            records = self._aside(method, seed, missing)
+            left = [keep for keep in missing if keep not in records]
+            records |= self._recorded(method, seed, missing, left, ALONE) if left else {}
+            append_records(self.records_file, [records[keep] for keep in missing if keep in records])
+            self._forget(method, seed, missing)
         return [record for record in self.records() if (record.method, record.seed) == (method.label, seed)]
 
     def _join(self, model: Method, seed: int) -> None:
         """Append what lies aside of a method that another one builds on."""
-        keys = [(model.label, seed, keep) for keep in self._missing(model, seed)]
-        append_records(self.records_file, [record for key in keys if (record := self.aside.read(key)) is not None])
-        for key in keys:
-            self.aside.remove(key)
-        forget(self._unfinished(model, seed))
+        missing = self._missing(model, seed)
+        append_records(self.records_file, self._aside(model, seed, missing).values())
+        self._forget(model, seed, missing)
+
+    def _aside(self, method: Method, seed: int, keeps: Sequence[float | None]) -> dict[float | None, Record]:
+        """What lies aside of some kept fractions."""
+        found = {}
+        for keep in keeps:
+            comes = self.crew.note(self._unit(method, seed, keep)) not in (None, FOUND)
+            record = self.aside.read((method.label, seed, keep), comes=comes)
+            if record is not None:
+                found[keep] = record
+        return found
+
+    def _forget(self, method: Method, seed: int, keeps: Sequence[float | None]) -> None:
+        """Clear away what is recorded now."""
+        for keep in keeps:
+            self.aside.remove((method.label, seed, keep))
+        forget(self._unfinished(method, seed))
 
     def contribute(self, method: Method, seed: int) -> None:
         """Do of a method and seed what comes to this process of a crew.
 
         Raises `Elsewhere` where others are at what is left, or it is left to them.
         """
-        missing = self._missing(method, seed)
-        recorded = [keep for keep in self.protocol.keeps_of(method) if keep not in missing]
-        for keep in recorded:
-            self.crew.done(self._unit(method, seed, keep), FOUND)
-        if missing:
-            self._records_of(method, seed, missing, self.crew)
+        missing, left = self._missing(method, seed), []
+        for keep in self.protocol.keeps_of(method):
+            unit = self._unit(method, seed, keep)
+            if self.crew.note(unit) is not None:
+                continue
+            if keep not in missing or self.aside.has((method.label, seed, keep)):
+                self.crew.done(unit, FOUND)
+            else:
+                left.append(keep)
+        if left:
+            self._recorded(method, seed, missing, left, self.crew)
 
     def contribute_all(self) -> list[tuple[Method, int]]:
         """Contribute to all pairs; those that are left to others, where processes do not meet."""
@@ -162,7 +179,9 @@ class Comparison:
         # Each begins elsewhere, so that they compile different programs; but the first seed comes first.
         turned = process * len(methods) // self.crew.processes
         pairs = [(method, seed) for seed in seeds for method in methods[turned:] + methods[:turned]]
-        return go_through(pairs, lambda pair: self.contribute(*pair), self.crew)
+        left = go_through(pairs, lambda pair: self.contribute(*pair), self.crew)
+        self.crew.gather(self._list)  # nobody reads any more what is cleared away from here on
+        return left
 
     @property
     def asked(self) -> int:
@@ -191,32 +210,27 @@ class Comparison:
         finished = self._finished()
         return [keep for keep in self.protocol.keeps_of(method) if (method.label, seed, keep) not in finished]
 
-    def _records_of(self, method: Method, seed: int, keeps: Sequence[float | None], crew: Crew) -> list[Record]:
-        """Records of kept fractions: those that lie aside, and new ones, as far as they come to this process."""
-        keys = {keep: (method.label, seed, keep) for keep in keeps}
-        told = {keep for keep in keeps if self.crew.note(self._unit(method, seed, keep)) not in (None, FOUND)}
-        records = {keep: record for keep in keeps if (record := self.aside.read(keys[keep], comes=keep in told))}
-        left = [keep for keep in keeps if keep not in records]
-        if left:
-            found, elsewhere = self._found(method, seed, keeps, crew), []
-            for keep in left:
-                unit = self._unit(method, seed, keep)
-                if keep not in found.keeps:
-                    if crew is not ALONE:
-                        self.aside.give_up(keys[keep])
-                        crew.done(unit, "no ticket")
-                    continue
-                # Measured by one process; of shares, by whoever is here when all tickets are.
-                if not crew.take(unit):
-                    elsewhere += [] if crew.note(unit) else [unit]
-                    continue
+    def _recorded(
+        self, method: Method, seed: int, keeps: Sequence[float | None], left: Sequence[float | None], crew: Crew
+    ) -> dict[float | None, Record]:
+        """New records, of what is left of the kept fractions that tickets are found for; a crew's lie aside."""
+        found, records, elsewhere = self._found(method, seed, keeps, crew), {}, []
+        for keep in left:
+            unit = self._unit(method, seed, keep)
+            if keep not in found.keeps:
+                if crew is not ALONE:
+                    self.aside.give_up((method.label, seed, keep))
+                    crew.done(unit, "no ticket")
+            elif crew.take(unit):
                 records[keep] = self._measured(method, seed, keep, found)
                 if crew is not ALONE:
                     self.aside.write(records[keep])
                     crew.done(unit, "measured")
-            if elsewhere:
-                raise Elsewhere(elsewhere)
-        return [records[keep] for keep in keeps if keep in records]
+            elif crew.note(unit) is None:
+                elsewhere.append(unit)
+        if elsewhere:
+            raise Elsewhere(elsewhere)
+        return records
 
     def _unit(self, method: Method, seed: int, keep: float | None) -> str:
         return self._units.get((method.label, seed, keep)) or f"record {name_of_run(method.label, seed, keep)}"
@@ -263,78 +277,24 @@ class Comparison:
             return
         log.info("%s builds on %s, which is found first (seed %d)", method.label, model.label, seed)
         own = Share(1, 1) if isinstance(crew, Share) else crew  # of another share it may not come in time
-        if (model.label, seed, keeps[0]) in self._finished():
-            self._found(model, seed, keeps, own)  # only its file was lost
-        elif crew is ALONE:
-            append_records(self.records_file, self._records_of(model, seed, keeps, crew))
+        if self._missing(model, seed):
+            records = self._recorded(model, seed, keeps, keeps, own)
+            if crew is ALONE:
+                append_records(self.records_file, records.values())
         else:
-            self._records_of(model, seed, keeps, own)
+            self._found(model, seed, keeps, own)  # only its file was lost
         wait_for(path)
 
     def _measured(self, method: Method, seed: int, keep: float | None, found: FoundTickets) -> Record:
-        if found.no_ticket:
-            logits = self.task.test_outputs
-            record = self._record(method, seed, None, compared(logits, logits, self.task.dataset.test.labels))
-            return dataclasses.replace(record, trained=True)
-        stages = self._stages(method, seed, keep)
-        measured = measure(self._path(method, seed, keep), self.task, self.protocol.tolerance, stages=stages)
-        return dataclasses.replace(
-            self._ticket_record(method, seed, keep, measured),
-            seconds=found.seconds / found.asked,
-            search_seconds=found.work / found.asked,
-            compilation_seconds=found.compilation / found.asked,
-        )
+        stages, path = self._stages(method, seed, keep), self._path(method, seed, keep)
+        return recorded(path, found, (method.label, seed, keep), self.task, self.target, self.protocol, stages=stages)
 
     def _stages(self, method: Method, seed: int, keep: float | None = None) -> Stages:
         kept = "" if keep is None else f", keep {keep:g}"
         return lambda part: self.stages(f"{method.label}{kept}, seed {seed}: {part}")
-
-    def _ticket_record(self, method: Method, seed: int, keep: float | None, measured: Measured) -> Record:
-        certificate = measured.certificate
-        bits = sum(certificate.description_bits.values())
-        return dataclasses.replace(
-            self._record(method, seed, keep, measured.metrics),
-            source_weights=certificate.source_weights,
-            kept_weights=certificate.kept_weights,
-            kept_per_target_weight=certificate.kept_weights / self.target.weights,
-            kept_fractions={
-                name: kept / measured.ticket.network.drawn[name].size
-                for name, kept in certificate.kept_by_tensor.items()
-            },
-            outcome=certificate.outcome,
-            within_tolerance=certificate.within_tolerance,
-            worst_residual=certificate.worst_residual,
-            output_bound=output_bound(measured, self.task),
-            description_bits=bits,
-            bits_per_target_weight=bits / self.target.weights,
-            rounding_bits_per_target_weight=certificate.rounding_bits_per_target_weight,
-            ticket_bytes=measured.ticket_bytes,
-            source=describe(measured.ticket.network),
-            evaluated=measured.evaluated,
-            trained=certificate.trained,
-            learning_rate=measured.ticket.header.settings.get("learning_rate") if self.protocol.tune else None,
-        )
 
     def _finished(self) -> dict[Key, Record]:
         return {record.key: record for record in read_records(self.records_file)}
 
     def _path(self, method: Method, seed: int, keep: float | None) -> Path:
         return self.folder / "tickets" / f"{name_of_run(method.label, seed, keep)}.safetensors"
-
-    def _record(self, method: Method, seed: int, keep: float | None, metrics: Metrics) -> Record:
-        return Record(
-            method=method.label,
-            task=self.task.name,
-            seed=seed,
-            keep=keep,
-            accuracy=metrics.accuracy,
-            accuracy_low=metrics.accuracy_low,
-            accuracy_high=metrics.accuracy_high,
-            target_accuracy=metrics.target_accuracy,
-            agreement=metrics.agreement,
-            # JSON has no NaN: a network that gives NaN has no largest deviation.
-            max_deviation=metrics.max_deviation if math.isfinite(metrics.max_deviation) else None,
-            target_weights=self.target.weights,
-            device=environment.device(),
-            versions=environment.versions(),
-        )

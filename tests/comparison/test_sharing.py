@@ -1,0 +1,206 @@
+"""A comparison that processes share: the records and tickets of one process, whoever dies, and nothing twice."""
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from lottery_jax.cluster.crew import ALONE, Crew
+from lottery_jax.cluster.share import Share
+from lottery_jax.comparison.aside import Aside
+from lottery_jax.comparison.comparing import Comparison
+from lottery_jax.comparison.methods import Bench, Itself, Learned, Shuffled
+from lottery_jax.comparison.protocol import Protocol
+from lottery_jax.comparison.records import read_records
+from lottery_jax.errors import InputError
+from lottery_jax.learned.edge_popup import EdgePopup
+from lottery_jax.tickets.ticket import Ticket
+from lottery_jax.trained.magnitude import Magnitude
+from tests.cluster.memory import MemoryBoard, dies, member
+from tests.comparison import tiny
+from tests.comparison.test_comparing import OTHERS, LeavesOut, Promise, Sweep
+from tests.comparison.test_records import record
+
+METHODS = (
+    Itself(),
+    Promise(),
+    Sweep(),
+    Shuffled(),
+    LeavesOut(),
+    Learned(EdgePopup(batch_size=8), "wide"),
+    Learned(Magnitude(batch_size=8), "gadget"),
+)
+SEEDS = (0, 1)
+
+
+@pytest.fixture
+def counts() -> Counter:
+    Promise.counts.clear()
+    return Promise.counts
+
+
+def protocol(**changes: Any) -> Protocol:
+    asked = {"methods": METHODS, "seeds": SEEDS, "keeps": (0.5, 0.9), "tolerance": 9.0, "epochs": 2}
+    return Protocol(**{**asked, **changes})
+
+
+def comparison(out: Path, crew: Crew = ALONE, **changes: Any) -> Comparison:
+    return Comparison(tiny.task(), protocol(**changes), out, others=OTHERS, crew=crew)
+
+
+def work(found: Comparison) -> Comparison:
+    """What `lottery-jax compare` does."""
+    with found.crew, found.held():
+        if found.crew is not ALONE:
+            found.contribute_all()
+        if found.crew.leads:
+            for method, seed in found.pairs:
+                found.run(method, seed)
+            found.clear()
+    return found
+
+
+def contents(found: Comparison) -> tuple[list[dict], dict[str, bytes]]:
+    """Records but for seconds, in the order of the file, and tickets by name."""
+    rows = [dataclasses.asdict(each) for each in read_records(found.records_file)]
+    rows = [{name: value for name, value in row.items() if not name.endswith("seconds")} for row in rows]
+    return rows, {path.name: path.read_bytes() for path in (found.folder / "tickets").iterdir()}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict], dict[str, bytes]]:
+    return contents(work(comparison(tmp_path_factory.mktemp("alone"))))
+
+
+def test_processes_record_what_one_does(counts: Counter, alone: tuple, tmp_path: Path) -> None:
+    board = MemoryBoard()
+    crews = [member(board, process, 3) for process in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda crew: work(comparison(tmp_path, crew)), crews))
+    assert contents(found[0]) == alone
+    times = {"pensia": 1, "sweep": 2, "leaves-out": 2}  # one for each kept fraction
+    assert counts == {(name, seed): count for name, count in times.items() for seed in SEEDS}
+    assert {path.name for path in found[0].folder.iterdir()} == {"configuration.json", "records.jsonl", "tickets"}
+    for each in found[0].records():
+        assert each.seconds is None or each.seconds > 0
+    standing = crews[0].standing()
+    assert (standing.total, standing.done, standing.found) == (22, 22, 0)
+
+
+def test_shares_and_a_last_command_record_what_one_does(counts: Counter, alone: tuple, tmp_path: Path) -> None:
+    for number in (3, 1, 2):
+        share = work(comparison(tmp_path, Share(number, 3)))
+    assert share.missing() == [], "the last one has put together what was left"
+    share.refuse_missing()
+    assert not share.records_file.exists()
+    before = dict(counts)
+    assert contents(work(comparison(tmp_path))) == alone
+    assert counts == before, "nothing is found again"
+    assert {path.name for path in share.folder.iterdir()} == {"configuration.json", "records.jsonl", "tickets"}
+
+
+def test_what_shares_left_out_is_named_and_done_by_a_process_alone(alone: tuple, tmp_path: Path) -> None:
+    one = work(comparison(tmp_path, Share(2, 3)))
+    missing = [key for key in one.missing() if key[0] != "dense"]
+    assert 0 < len(missing) < one.asked
+    with pytest.raises(InputError, match=rf"^\d+ of {one.asked} records are missing \(.*-seed0.*, ...\); start again"):
+        one.refuse_missing()
+    found = work(comparison(tmp_path))
+    rows, tickets = contents(found)
+    assert tickets == alone[1] and sorted(map(str, rows)) == sorted(map(str, alone[0]))
+    assert found.missing() == [] or {key[0] for key in found.missing()} == {"leaves-out"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Dies(Promise):
+    """The process that is asked for it first is not heard of any more."""
+
+    label: ClassVar[str] = "dies"  # type: ignore[misc]
+    crews: ClassVar[list] = []
+
+    def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> list[Ticket]:
+        crew = bench.checkpoints.crew  # type: ignore[union-attr]
+        if not self.crews:
+            self.crews.append(crew)
+            dies(crew)  # type: ignore[arg-type]
+            raise SystemExit
+        return super().find(bench, seed, keeps)
+
+
+def test_the_others_do_what_a_dead_process_had_begun(tmp_path: Path) -> None:
+    Dies.crews.clear()
+    board, methods = MemoryBoard(), (Itself(), Dies(), Promise())
+    first, other = (member(board, process, patience=0.5) for process in (0, 1))
+    with pytest.raises(SystemExit):
+        comparison(tmp_path, other, methods=methods).contribute(Dies(), 0)
+    assert Dies.crews == [other]
+    found = work(comparison(tmp_path, first, methods=methods))
+    expected = work(comparison(tmp_path / "alone", methods=methods))
+    assert contents(found) == contents(expected)
+
+
+def test_a_damaged_record_is_made_anew(alone: tuple, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    share = work(comparison(tmp_path, Share(1, 1)))
+    files = sorted(share.aside.folder.glob("pensia-*"))
+    files[0].write_text(files[0].read_text()[:-10])
+    files[1].write_text(json.dumps({"method": "another"}))
+    assert contents(work(comparison(tmp_path))) == alone
+    assert sum("is damaged, and is made anew" in line for line in caplog.messages) == 2
+
+
+def test_a_method_that_fails_ends_all(tmp_path: Path) -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Fails(Promise):
+        label: ClassVar[str] = "fails"  # type: ignore[misc]
+
+        def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> list[Ticket]:
+            raise InputError("it cannot be")
+
+    board = MemoryBoard()
+    crews = [member(board, process) for process in (0, 1)]
+
+    def refused(crew: Crew) -> str:
+        with pytest.raises(InputError) as error:
+            work(comparison(tmp_path, crew, methods=(Fails(), Promise()), seeds=(0,)))
+        return str(error.value)
+
+    with ThreadPoolExecutor(2) as pool:
+        said = list(pool.map(refused, crews))
+    assert all("it cannot be" in sentence for sentence in said)
+
+
+@pytest.mark.parametrize("changes", [{"seeds": (0,)}, {"keeps": (0.5,)}, {"methods": METHODS[:2]}, {"tolerance": 8.0}])
+def test_another_comparison_is_refused(changes: dict, tmp_path: Path) -> None:
+    board = MemoryBoard()
+    first, other = member(board, 0), member(board, 1)
+    with comparison(tmp_path, first).held():
+        found = comparison(tmp_path, other, **changes)
+        with pytest.raises(InputError, match=r"^process 1 on \S+ has another comparison \(data, methods, "):
+            found.held().__enter__()
+    assert [path.name for path in tmp_path.iterdir()] == [comparison(tmp_path).folder.name], "it has written nothing"
+
+
+def test_a_share_works_beside_others_but_not_beside_the_last_command(tmp_path: Path) -> None:
+    shares, last = [comparison(tmp_path, Share(number, 2)) for number in (1, 2)], comparison(tmp_path)
+    with shares[0].held(), shares[1].held(), pytest.raises(InputError, match=r"the run folder .* is in use by process"):
+        last.held().__enter__()
+    with last.held(), pytest.raises(InputError, match=r"the run folder .* is in use by process"):
+        shares[0].held().__enter__()
+
+
+def test_records_lie_aside(tmp_path: Path) -> None:
+    aside, one = Aside(tmp_path / "records"), record()
+    assert aside.read(one.key) is None and not aside.has(one.key) and aside.count() == 0
+    aside.remove(one.key)
+    aside.write(one)
+    aside.give_up(("other", 0, 0.5))
+    assert aside.read(one.key) == one and aside.has(("other", 0, 0.5)) and aside.read(("other", 0, 0.5)) is None
+    assert aside.count() == 2
+    aside.remove(one.key)
+    aside.remove(("other", 0, 0.5))
+    assert not aside.folder.exists()
