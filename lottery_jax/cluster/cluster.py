@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import socket
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0  # seconds between two looks at what th
 _AT_ONCE, _PARTS = 16, 8
 """Numbers that are handed to a process at once, at most, and of a list at most this part of its even share."""
 _LEAVING = 10.0  # seconds that process 0 waits for the others to leave
+_ABANDONING = 0.3  # seconds for it where a process ends at once
 _CLOSING = 0.5  # seconds in which they close the connection
 
 
@@ -206,8 +208,15 @@ class Cluster(Crew):
         self._close()
 
     def abandon(self) -> None:
-        with contextlib.suppress(ClusterError):
-            self._signs.left()
+        def leave() -> None:
+            with contextlib.suppress(ClusterError):
+                self._signs.left()
+
+        if not self._left:
+            # The service may be gone, and there is little time.
+            thread = threading.Thread(target=leave, daemon=True)
+            thread.start()
+            thread.join(_ABANDONING)
 
     def _see_off(self, seconds: float) -> None:
         """Wait until the others have left: the service ends with this process."""

@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from lottery_jax.cluster.crew import ALONE, Crew
 from lottery_jax.comparison.comparing import Comparison
 from lottery_jax.comparison.methods import Method
 from lottery_jax.comparison.protocol import Protocol
@@ -54,6 +55,7 @@ def compare(
     transforms: Sequence[Transform] = (),
     out: str | os.PathLike[str] = "runs",
     progress: Progress = unseen,
+    crew: Crew = ALONE,
 ) -> list[Record]:
     """Put methods side by side on a task: the records, and a report in a folder of its own inside `out`.
 
@@ -61,7 +63,9 @@ def compare(
     seeds: of the random sources. keeps: kept fractions of learned masks. candidates: n per weight, for all methods
     alike. epochs: of the training of masks. tune: factors of each learner's own learning rate to try; the best on the
     validation split counts. transforms: of every random source, such as `PrePrune(0.5)`. Finished methods and
-    seeds are found again in the folder. progress: called with (done, total) of the method at hand.
+    seeds are found again in the folder. progress: called with (done, total) of the method at hand. crew: who does it,
+    as `cluster.join.join` makes it: every process makes the same call, with a folder that all of them see; the one that
+    leads gets the records and writes the report, the others get no records.
     """
     known, wanted, options = all_methods(), [], {}
     for method in methods:
@@ -80,8 +84,13 @@ def compare(
     protocol = Protocol(
         chosen, tuple(seeds), tuple(keeps), candidates, tolerance, epochs, tuple(tune), options, tuple(transforms)
     )
-    comparison = Comparison(task, protocol, Path(out), others=known, stages=lambda part: progress)
+    comparison = Comparison(task, protocol, Path(out), others=known, stages=lambda part: progress, crew=crew)
     with comparison.held():
+        if crew is not ALONE:
+            comparison.contribute_all()
+        if not crew.leads:
+            return []
         records = [record for method, seed in comparison.pairs for record in comparison.run(method, seed)]
+        comparison.clear()
         comparison.report(records, "lottery_jax.compare(task, ...)")
     return records

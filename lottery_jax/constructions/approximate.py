@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lottery_jax.cluster.crew import ALONE, Crew
 from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.budget.budget import Budget
 from lottery_jax.constructions.feedback.loss_aware import LossAware
@@ -40,6 +41,7 @@ def approximate(
     coded: bool = False,
     force: bool = False,
     progress: Progress = unseen,
+    crew: Crew = ALONE,
 ) -> Ticket:
     """Find a ticket whose random network, pruned and never trained, computes what the target computes.
 
@@ -57,7 +59,8 @@ def approximate(
     out: a file for the ticket. Finished chunks are then kept beside it: call it again after a kill, and it goes on, to
     the same bytes; memory depends on the chunk alone. Another file that is there is refused, or replaced with `force`
     if the new ticket holds; one that does not goes beside it. coded: whether its masks are stored as an entropy coder
-    has them. progress: called with (weights done, weights in all).
+    has them. progress: called with (weights done, weights in all). crew: who solves the chunks, as `cluster.join.join`
+    makes it: every process makes the same call, with a file that all of them see, and gets the same ticket.
 
     >>> from lottery_jax.networks.zoo.mlp import mlp_target
     >>> from lottery_jax.tickets.certificate import certify
@@ -80,6 +83,11 @@ def approximate(
         raise InputError("importances and images decide how a budget is spent; give kept too, or leave them out")
     if importance is not None and images is not None:
         raise InputError("a loss-aware ticket says itself what an error counts; leave the importances or images out")
+    if crew is not ALONE and (out is None or images is not None or not crew.meets):
+        raise InputError(
+            "processes share the chunks of a file, each within its tolerance or budget; name it with out, leave images"
+            " out, and make the crew with cluster.join.join"
+        )
     if coded and out is None:
         raise InputError("coded says how the ticket's file stores its masks; name the file with out, or leave it out")
     promise = Promise(tolerance, objective, max_redraws)
@@ -93,7 +101,7 @@ def approximate(
     job = plan_job(target, found, goal, seed=seed, transforms=transforms)
     if out is None:
         return run_in_memory(job, progress=progress)
-    done = run_to_file(job, Path(out), force=force, coded=coded, progress=progress)
+    done = run_to_file(job, Path(out), force=force, coded=coded, progress=progress, crew=crew)
     assert done.path is not None
     return load_ticket(done.path)
 

@@ -105,6 +105,15 @@ def test_a_process_that_says_so_is_not_waited_for(board: MemoryBoard) -> None:
     assert first.take("it")
 
 
+def test_a_process_that_ends_at_once_does_not_wait_for_who_is_gone(board: MemoryBoard) -> None:
+    crew, over = member(board, 1), threading.Event()
+    board.put = lambda key, value: over.wait(60)  # type: ignore[method-assign]
+    start = time.monotonic()
+    crew.abandon()
+    assert time.monotonic() - start < 1
+    over.set()
+
+
 def test_a_process_that_was_only_held_up_is_no_longer_lost(board: MemoryBoard) -> None:
     first, other = member(board, 0, patience=0.3), member(board, 1, patience=0.3)
     dies(other)

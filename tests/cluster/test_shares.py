@@ -20,9 +20,9 @@ from lottery_jax.constructions.share import missing, refuse_missing, run_share
 from lottery_jax.errors import InputError
 from lottery_jax.storage.lock import locked
 from tests.cli.calling import MODEL, answer, as_process, lottery_jax, matrices, refusal
+from tests.cluster import page
 
 TENSORS, SIZE = 9, 16
-PAGE = Path(__file__).parents[2] / "docs" / "clusters.md"
 
 
 @pytest.fixture(scope="module")
@@ -158,8 +158,7 @@ def test_a_share_is_killed_and_started_again(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_script_of_a_job_array_runs(model: Path, alone: bytes, tmp_path: Path) -> None:
     """As it is in docs/clusters.md, task after task, but for its paths and for `srun`."""
-    blocks = re.findall(r"^    #!/bin/bash\n(?:    .*\n)+", PAGE.read_text(), re.MULTILINE)
-    (script,) = (block.replace("\n    ", "\n").strip() for block in blocks if "--array" in block)
+    script = page.script("shares")
     tasks = int(re.findall(r"#SBATCH --array=1-(\d+)", script)[0])
     programs = tmp_path / "venv" / "bin"
     programs.mkdir(parents=True)
