@@ -42,7 +42,8 @@ class Results(list[_Row]):
         shown: Shown | None = None,
         join_only: bool = False,
     ) -> None:
-        check_writable(path.parent)
+        if crew.opens:
+            check_writable(path.parent)
         versions = {f"version of {name}": found for name, found in environment.versions().items() if name != "python"}
         self.path, self.folder = path, path.with_name(f"{path.name}.units")
         self._crew, self._facts, self._shown = crew, versions | dict(facts or {}), shown or Shown()

@@ -52,7 +52,8 @@ class Comparison:
         stages: Stages = unnamed,
         crew: Crew = ALONE,
     ) -> None:
-        check_writable(out)
+        if crew.opens:
+            check_writable(out)
         self.task, self.protocol, self.stages, self.crew = task, protocol, stages, crew
         self.target = folded(task.target)
         self.known = {**(others or {}), **{method.label: method for method in protocol.methods}}

@@ -10,6 +10,7 @@ from pathlib import Path
 from lottery_jax.errors import InputError
 
 PROBE_BYTES = 1 << 16
+_ATTEMPTS = 20
 VISIBLE = 60.0
 """Seconds in which a network's file system shows a new file to another host, at the latest."""
 _unfinished: set[Path] = set()
@@ -28,12 +29,18 @@ def check_writable(folder: Path) -> None:
     """
     missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # A real write, not os.access: only writing tells of a full disk or of a read-only mount.
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".probe-") as probe:
-            probe.write(bytes(PROBE_BYTES))
-            probe.flush()
-            os.fsync(probe.fileno())
+        for attempt in range(_ATTEMPTS):
+            folder.mkdir(parents=True, exist_ok=True)
+            # A real write, not os.access: only writing tells of a full disk or of a read-only mount.
+            try:
+                with tempfile.NamedTemporaryFile(dir=folder, prefix=".probe-") as probe:
+                    probe.write(bytes(PROBE_BYTES))
+                    probe.flush()
+                    os.fsync(probe.fileno())
+                break
+            except FileNotFoundError:  # another process, which had made the folder for its own probe, took it away
+                if attempt + 1 == _ATTEMPTS:
+                    raise
     except OSError as error:
         raise InputError(
             f"the output folder {str(folder)!r} cannot be written ({error.strerror});"
