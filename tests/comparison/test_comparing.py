@@ -175,7 +175,7 @@ class Broken(Promise):
 
 
 class NotANumber(Promise):
-    """A network whose numbers overflow: infinite behind the first layer, NaN behind the second."""
+    """A network whose numbers overflow: behind the second layer most are NaN, which of them by the order of adding."""
 
     def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> list[Ticket]:
         source = tiny.single(bench.target.network, Sampler.uniform(-(2.0**64), 2.0**64), gain=2.0**64)
@@ -202,7 +202,7 @@ def test_a_ticket_that_is_broken_is_recorded_as_broken(tmp_path: Path) -> None:
 def test_a_network_that_gives_nan_is_recorded(tmp_path: Path) -> None:
     record = the_record(NotANumber(), tmp_path, tolerance=1e39)
     assert record.max_deviation is None and record.outcome == "broken"
-    assert record.accuracy == record.agreement < 0.1 and record.target_accuracy == 1
+    assert record.accuracy == record.agreement < 0.5 and record.target_accuracy == 1
 
 
 def test_a_second_comparison_in_one_folder_is_refused_in_a_sentence(counts: Counter, tmp_path: Path) -> None:

@@ -1,0 +1,212 @@
+"""What it costs to share work between processes: joining, handing out, the same job by one and by two, and a slow one.
+
+Command: python benchmarks/bench_cluster.py                  (jobs of a minute and more)
+         python benchmarks/bench_cluster.py --quick          (small jobs: only whether it works)
+Cost: about fifteen minutes on two CPU cores; two processes meet over loopback.
+
+Goals: joining and leaving at most 5 s; 10,000 units of no work handed out in at most 10 s, the shared folder untouched;
+two processes on two cores at most 1.1 times the time of one on two; with one of two slowed fourfold at most 1.25 times
+what the free cores could do. Hosts are made of cores here: where one is slowed each process is held to its own core,
+and the slow one is stopped for three quarters of the time; a core and a quarter are then free, so that the job could
+take 2 / 1.25 = 1.6 times as long as unslowed.
+
+Everything is compiled before. Times are of whole commands, starting Python and loading included, median of rounds that
+take turns.
+"""
+
+import argparse
+import json
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from lottery_jax import environment
+
+UNITS = 10_000
+STOPPED = 0.75  # of the time, in turns of
+TURN = 0.2  # seconds
+
+
+def address() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def member(where: str, processes: int, process: int, units: int, folder: str) -> None:
+    """One process of the first two measurements; prints its seconds."""
+    from lottery_jax.cluster.cluster import Cluster
+    from lottery_jax.cluster.crew import unit_of
+    from lottery_jax.cluster.join import join
+
+    start = time.perf_counter()
+    crew: Cluster = join(where, processes=processes, process=process)
+    joined = time.perf_counter()
+    crew.begin({"job": "none"}, Path(folder))
+    before, begun, own = Path(folder).stat().st_mtime_ns, time.perf_counter(), 0
+    for number in crew.units("units", units):
+        if number is not None:
+            own += 1
+            crew.done(unit_of("units", number))
+    handed, untouched = time.perf_counter(), Path(folder).stat().st_mtime_ns == before
+    crew.leave()
+    seconds = {"join": joined - start, "units": handed - begun, "leave": time.perf_counter() - handed}
+    print(json.dumps({"own": own, "untouched": untouched, **seconds}), flush=True)
+    os._exit(0)
+
+
+def handing_out(units: int) -> dict:
+    """Two processes that do nothing."""
+    where = address()
+    with tempfile.TemporaryDirectory() as folder:
+        words = [sys.executable, __file__, "--member", where, "2"]
+        pair = [
+            subprocess.Popen([*words, str(place), str(units), folder], stdout=subprocess.PIPE, text=True)
+            for place in (0, 1)
+        ]
+        said = [json.loads(process.communicate(timeout=600)[0]) for process in pair]
+    if sum(each["own"] for each in said) != units:
+        raise SystemExit(f"{units} units were to be handed out, not {said}")
+    return {
+        "units": units,
+        "units_of_each": [each["own"] for each in said],
+        "join_s": max(each["join"] for each in said),
+        "hand_out_s": max(each["units"] for each in said),
+        "leave_s": max(each["leave"] for each in said),
+        "folder_untouched": said[0]["untouched"],
+    }
+
+
+class Slowed:
+    """A process and its children, stopped for most of the time while the block runs."""
+
+    def __init__(self, process: subprocess.Popen) -> None:
+        self._process, self._over = process, threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            for number, seconds in ((signal.SIGSTOP, STOPPED * TURN), (signal.SIGCONT, (1 - STOPPED) * TURN)):
+                children = subprocess.run(
+                    ["pgrep", "-P", str(self._process.pid)], capture_output=True, text=True
+                ).stdout.split()
+                for child in children:  # the worker; its supervisor only waits
+                    try:
+                        os.kill(int(child), number)
+                    except ProcessLookupError:
+                        return
+                time.sleep(seconds)
+
+
+def run(words: Sequence[str], processes: int, *, pinned: bool = False, slowed: bool = False) -> float:
+    """Seconds of a command, by so many processes; pinned: each to a core; slowed: the last one."""
+    start, where = time.perf_counter(), address()
+    more = [[]] if processes == 1 else [["--coordinator", where, "--processes", "2", "--process", p] for p in "01"]
+    started = []
+    for place, own in enumerate(more):
+        core = ["taskset", "--cpu-list", str(place)] if pinned else []
+        command = [*core, sys.executable, "-m", "lottery_jax", *words, *own, "--quiet", "--json"]
+        environment_ = {**os.environ, "JAX_PLATFORMS": "cpu"}
+        started.append(
+            subprocess.Popen(command, env=environment_, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        )
+    if slowed:
+        with Slowed(started[-1]):
+            started[0].wait()
+    said = [process.communicate(timeout=3000)[1] for process in started]
+    if any(process.returncode for process in started):
+        raise SystemExit("\n".join(["a job failed:", *said]))
+    return time.perf_counter() - start
+
+
+def job(name: str, words: Callable[[str], list[str]], clear: Callable[[], None], rounds: int) -> dict:
+    """The same job by one process and by two, unslowed and with one of two slowed."""
+    ways = {
+        "one_process": {"processes": 1},
+        "two_processes": {"processes": 2},
+        "two_on_a_core_each": {"processes": 2, "pinned": True},
+        "one_of_them_slowed": {"processes": 2, "pinned": True, "slowed": True},
+    }
+    run(words(f"{name}-first"), 2)  # compiles
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    for number in range(rounds):
+        for way, options in ways.items():
+            clear()
+            seconds[way].append(run(words(f"{name}-{way}{number}"), **options))
+            print(f"{name}: {way} {seconds[way][-1]:.1f} s", flush=True)
+    middle = {way: statistics.median(found) for way, found in seconds.items()}
+    free = 2 / (1 + (1 - STOPPED))
+    return {
+        "job": name,
+        **{f"{way}_s": found for way, found in middle.items()},
+        "all_seconds": seconds,
+        "two_over_one": middle["two_processes"] / middle["one_process"],
+        "slowed_over_free_cores": middle["one_of_them_slowed"] / (free * middle["two_on_a_core_each"]),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What it costs to share work between processes.")
+    parser.add_argument("--quick", action="store_true", help="small jobs")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--member", nargs=5, help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "cluster_cpu.json")
+    arguments = parser.parse_args()
+    if arguments.member:
+        where, processes, process, units, folder = arguments.member
+        member(where, int(processes), int(process), int(units), folder)
+    quick, rounds = arguments.quick, 1 if arguments.quick else arguments.rounds
+    result = {"device": environment.device(), "versions": environment.versions()}
+    result["handing_out"] = handing_out(1000 if quick else UNITS)
+    print(result["handing_out"], flush=True)
+    with tempfile.TemporaryDirectory() as name:
+        folder, normal = Path(name), np.random.default_rng(0)
+        model, weights = folder / "model.safetensors", 1 if quick else 34
+        shape = (256, 256) if quick else (1000, 1000)
+        save_file({f"layer{k:02d}": normal.normal(0, 0.1, shape).astype(np.float32) for k in range(weights)}, model)
+        candidates = ["--candidates", "12" if quick else "21", "--tolerance", "0.5" if quick else "0.01"]
+        tuned = ["--seeds", "0"] if quick else ["--seeds", "0", "1", "2", "--tune", "0.3", "1", "3"]
+        epochs = ["--epochs", "2"] if quick else ["--epochs", "120"]
+
+        def approximate(out: str) -> list[str]:
+            return ["approximate", "--model", str(model), *candidates, "--out", str(folder / out)]
+
+        def compare(out: str) -> list[str]:
+            methods = ["--methods", "dense", "pensia", "random", "edge-popup-wide", "iterative-magnitude", "snip"]
+            return ["compare", "--data", "digits", *methods, *tuned, *epochs, "--out", str(folder / out)]
+
+        def clear() -> None:
+            for path in folder.glob("approximate-*"):
+                path.unlink()
+
+        result["jobs"] = [
+            {"weights": weights * shape[0] * shape[1], **job("approximate", approximate, clear, rounds)},
+            job("compare", compare, clear, rounds),
+        ]
+    arguments.out.parent.mkdir(exist_ok=True)
+    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    for row in result["jobs"]:
+        print({key: value for key, value in row.items() if key != "all_seconds"})
+    print(f"written to {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()
