@@ -1,10 +1,11 @@
 """What a number was measured with: the device and the versions that may have changed it."""
 
 import importlib.metadata
-import os
 import platform
 
 import jax
+
+from lottery_jax.cores import cores
 
 PACKAGES = ("lottery_jax", "jax", "jaxlib", "flax", "optax", "numpy")
 
@@ -29,9 +30,4 @@ def device() -> str:
     first = jax.local_devices()[0]
     if first.platform != "cpu":
         return first.device_kind
-    return f"cpu {platform.machine()}, {_cores()} cores"
-
-
-def _cores() -> int:
-    # Not cpu_count: inside a container the process may have fewer cores than the machine.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return f"cpu {platform.machine()}, {cores()} cores"

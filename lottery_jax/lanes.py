@@ -3,7 +3,6 @@
 import concurrent.futures
 import dataclasses
 import itertools
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -15,6 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from lottery_jax.checkpoints import Checkpoints
 from lottery_jax.cluster.crew import Elsewhere
+from lottery_jax.cores import cores
 
 Told = Callable[[int], None]
 """Called with the epochs that all runs have done, each time they are more."""
@@ -133,7 +133,7 @@ def in_groups(
 
     every = range(len(groups))
     # A step of one run leaves most of a CPU idle, so that several are done side by side.
-    threads = (os.cpu_count() or 1) if width == 1 else 1
+    threads = cores() if width == 1 else 1
     if shared is None or not shared.checkpoints.shared:
         return list(itertools.chain.from_iterable(_first_alone(one, every, threads)))
     names = [shared.name(group) for group in groups]

@@ -9,13 +9,13 @@ import concurrent.futures
 import dataclasses
 import functools
 import math
-import os
 from collections.abc import Callable
 from statistics import NormalDist
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from lottery_jax.cores import cores
 from lottery_jax.errors import InputError
 from lottery_jax.threefry import bits_at, bits_of_blocks, multiply_high, seed_words
 
@@ -322,7 +322,7 @@ def draw_range(sampler: Sampler, *, seed: int, stream: int, first: int, count: i
         for start in starts:
             draw(start)
     else:
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        with concurrent.futures.ThreadPoolExecutor(cores()) as pool:
             list(pool.map(draw, starts))
     return flat[first - begin :][:count]
 

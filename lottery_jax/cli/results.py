@@ -119,7 +119,8 @@ class Results(list[_Row]):
         if self._crew.note(unit) is not None:
             return
         if self._read(name, number) is not None:
-            self._crew.done(unit, FOUND)
+            if self._crew.take(unit):  # else its writer is about to say so
+                self._crew.done(unit, FOUND)
             return
         if not shares and not self._crew.take(unit, number):
             raise Elsewhere([unit])

@@ -168,7 +168,8 @@ class Comparison:
             if self.crew.note(unit) is not None:
                 continue
             if keep not in missing or self.aside.has((method.label, seed, keep)):
-                self.crew.done(unit, FOUND)
+                if self.crew.take(unit):  # else its writer is about to say so
+                    self.crew.done(unit, FOUND)
             else:
                 left.append(keep)
         if left:

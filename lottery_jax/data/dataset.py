@@ -3,11 +3,11 @@
 import concurrent.futures
 import dataclasses
 import hashlib
-import os
 
 import jax
 import numpy as np
 
+from lottery_jax.cores import cores
 from lottery_jax.errors import InputError
 
 
@@ -99,7 +99,7 @@ def unit_floats(images: np.ndarray, white: int) -> np.ndarray:
     def scale(start: int) -> None:
         np.divide(images[start : start + step], np.float32(white), out=found[start : start + step])
 
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with concurrent.futures.ThreadPoolExecutor(cores()) as pool:
         list(pool.map(scale, range(0, len(images), step)))
     return found
 

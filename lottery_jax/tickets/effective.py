@@ -6,11 +6,11 @@ This is the verifier's side. It draws only what is kept, in slices, and shares n
 import collections
 import concurrent.futures
 import dataclasses
-import os
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from lottery_jax.cores import cores
 from lottery_jax.networks.node import child_path
 from lottery_jax.networks.sources.decided import decided_blocks, decides
 from lottery_jax.networks.sources.drawn import Drawn, attempts_of
@@ -75,7 +75,7 @@ def effective_slices(
     """
     weights = leaf.drawn.rows // leaf.source.rows_each
     step = max(_SLICE // (leaf.drawn.width * leaf.source.rows_each) // 8, 1) * 8  # whole bytes of the mask
-    workers = os.cpu_count() or 1
+    workers = cores()
     waiting = collections.deque[concurrent.futures.Future[Effective]]()
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         for first in range(0, weights, step):

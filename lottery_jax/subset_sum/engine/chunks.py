@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import itertools
 import math
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
+from lottery_jax.cores import cores
 from lottery_jax.subset_sum.engine.devices import AXIS, is_lone_cpu, is_split, on_every_device, over_problems
 from lottery_jax.subset_sum.engine.grid import Grid, to_grid
 from lottery_jax.subset_sum.engine.recompute import answers, two_parts
@@ -139,7 +139,7 @@ def search_rows(
     mesh = rows.mesh
     cpu = mesh.devices[0].platform == "cpu"
     # XLA runs such a loop on one core: a lone CPU device gets a call from each core's thread.
-    workers = (os.cpu_count() or 1) if rows.on_one_cpu else 1
+    workers = cores() if rows.on_one_cpu else 1
     queues = rows.queues(index)
     longest = max(len(queue) for queue in queues)
     host = stage.on_host(rows.candidates, len(index), key) if rows.on_one_cpu and wide == stage.wide else None

@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import functools
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lottery_jax.cores import cores
 from lottery_jax.subset_sum.engine.chunks import Rows, number_closed, search_rows
 from lottery_jax.subset_sum.engine.grid import Grid, to_grid
 from lottery_jax.subset_sum.engine.recompute import answers, two_parts
@@ -67,7 +67,7 @@ def _search_shared(
         return [part[: rows * pieces - start] for part in found]
 
     starts = range(0, rows * pieces, size)
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with concurrent.futures.ThreadPoolExecutor(cores()) as pool:
         calls = []
         for start, found in zip(starts, pool.map(call, starts), strict=True):
             calls.append(found)

@@ -3,11 +3,11 @@
 import concurrent.futures
 import dataclasses
 import math
-import os
 from collections.abc import Iterator
 
 import numpy as np
 
+from lottery_jax.cores import cores
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.sources.drawn import MOST_ATTEMPTS, Drawn
 from lottery_jax.storage.store import Store
@@ -89,7 +89,7 @@ def _ways(
 
     first, *others = mask_parts(name, drawn)
     total = tally(first)  # most often this tells that a level is not true
-    with concurrent.futures.ThreadPoolExecutor(min(os.cpu_count() or 1, _WORKERS)) as pool:
+    with concurrent.futures.ThreadPoolExecutor(min(cores(), _WORKERS)) as pool:
         for found in pool.map(tally, others if total is not None else ()):
             total = None if total is None or found is None else total.plus(found)
     if total is None:
