@@ -1,17 +1,20 @@
 """How soon a job of two processes ends after SIGTERM, at random moments, and whether anything is lost by it.
 
-Command: python benchmarks/bench_signals.py [--signals 20 --seed 0]
-Cost: about four minutes on two CPU cores. Two processes that meet over loopback share the chunks of a model of 256
-small tensors. SIGTERM comes to both, as from `scancel`, at a moment drawn uniformly from 0.3 s to what a whole run
-takes; the next start goes on from there. A run that was over before is not counted, and the job begins anew.
+Command: python benchmarks/bench_signals.py [--signals 20 --seed 0 --jobs approximate compare]
+Cost: about ten minutes on two CPU cores. Two processes that meet over loopback share the chunks of a model of 256
+small tensors, or a comparison of six methods on the digits. SIGTERM comes to both, as from `scancel`, at a moment drawn
+uniformly from 0.3 s to what a whole run takes; the next start goes on from there. A run that was over before is not
+counted, and the job begins anew.
 
-Goals: each process ends within 5 s with exit code 143; the ticket is byte for byte that of a run left in peace.
+Goals: each process ends within 5 s with exit code 143; what it comes to is that of a run left in peace: the ticket, or
+all tickets and records but for seconds, byte for byte.
 """
 
 import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,7 +22,10 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -30,109 +36,161 @@ MOST_SECONDS = 5.0
 TENSORS, SIZE = 256, 64
 
 
-def start(model: Path, out: Path) -> list[subprocess.Popen]:
-    """Both processes of the job."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        where = f"127.0.0.1:{free.getsockname()[1]}"
-    words = ["approximate", "--model", str(model), "--candidates", "8", "--tolerance", "0.5", "--out", str(out)]
-    words += ["--quiet", "--json", "--coordinator", where, "--processes", "2", "--process"]
-    return [
-        subprocess.Popen(
-            [sys.executable, "-m", "lottery_jax", *words, str(number)],
-            env={**os.environ, "JAX_PLATFORMS": "cpu"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in (0, 1)
-    ]
+@dataclass(frozen=True)
+class Job:
+    """A command without its --out; made: what is there when it is over, None if it is not; parts: what is finished."""
 
+    words: list[str]
+    made: Callable[[Path], Any]
+    parts: Callable[[Path], int]
 
-def whole(model: Path, out: Path) -> float:
-    """Seconds of a run that is left in peace."""
-    began, pair = time.monotonic(), start(model, out)
-    said = [process.communicate(timeout=600)[1] for process in pair]
-    if any(process.returncode for process in pair):
-        raise SystemExit("\n".join(["the job failed without any signal:", *said]))
-    return time.monotonic() - began
+    def start(self, out: Path) -> list[subprocess.Popen]:
+        """Both processes."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            where = f"127.0.0.1:{free.getsockname()[1]}"
+        words = [*self.words, "--out", str(out), "--quiet", "--json", "--coordinator", where, "--processes", "2"]
+        return [
+            subprocess.Popen(
+                [sys.executable, "-m", "lottery_jax", *words, "--process", str(number)],
+                env={**os.environ, "JAX_PLATFORMS": "cpu"},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for number in (0, 1)
+        ]
 
+    def whole(self, out: Path) -> float:
+        """Seconds of a run that is left in peace."""
+        began, pair = time.monotonic(), self.start(out)
+        said = [process.communicate(timeout=600)[1] for process in pair]
+        if any(process.returncode for process in pair):
+            raise SystemExit("\n".join(["the job failed without any signal:", *said]))
+        return time.monotonic() - began
 
-def stopped(model: Path, out: Path, after: float) -> dict | None:
-    """Exit codes, seconds and last words of both after a signal; None where one was over before."""
-    pair = start(model, out)
-    time.sleep(after)
-    if any(process.poll() is not None for process in pair):
+    def stopped(self, out: Path, after: float) -> dict | None:
+        """Exit codes, seconds and last words of both after a signal; None where one was over before."""
+        pair = self.start(out)
+        time.sleep(after)
+        over = any(process.poll() is not None for process in pair)
+        began, seconds, said = time.monotonic(), [0.0, 0.0], ["", ""]
+
+        def wait(place: int) -> None:
+            said[place] = pair[place].communicate(timeout=600)[1]
+            seconds[place] = time.monotonic() - began
+
         for process in pair:
-            process.communicate(timeout=600)
+            if not over:
+                process.send_signal(signal.SIGTERM)
+        waiting = [threading.Thread(target=wait, args=(place,)) for place in (0, 1)]
+        for thread in waiting:
+            thread.start()
+        for thread in waiting:
+            thread.join()
+        codes = [process.returncode for process in pair]
+        if 0 in codes:
+            if self.made(out) is not None:
+                return None
+            raise SystemExit("\n".join(["a process ended well, and nothing was made:", *said]))
+        words = [lines[-1].replace(str(out), out.name) if (lines := each.splitlines()) else "" for each in said]
+        return {
+            "after_s": after,
+            "exit_codes": codes,
+            "seconds": seconds,
+            "parts_there": self.parts(out),
+            "last_words": words,
+        }
+
+
+def comparison(out: Path) -> Any:
+    """Tickets by name, and records but for seconds, of a run folder that has its report."""
+    folders = [path.parent for path in out.glob("*/report.html")]
+    if not folders or [path for name in ("records", "unfinished") for path in folders[0].glob(name)]:
         return None
-    began, seconds, said = time.monotonic(), [0.0, 0.0], ["", ""]
+    rows = [json.loads(line) for line in (folders[0] / "records.jsonl").read_text().splitlines()]
+    records = [{name: value for name, value in row.items() if not name.endswith("seconds")} for row in rows]
+    return records, {path.name: path.read_bytes() for path in (folders[0] / "tickets").iterdir()}
 
-    def wait(place: int) -> None:
-        said[place] = pair[place].communicate(timeout=600)[1]
-        seconds[place] = time.monotonic() - began
 
-    for process in pair:
-        process.send_signal(signal.SIGTERM)
-    waiting = [threading.Thread(target=wait, args=(place,)) for place in (0, 1)]
-    for thread in waiting:
-        thread.start()
-    for thread in waiting:
-        thread.join()
-    codes = [process.returncode for process in pair]
-    if 0 in codes and out.exists():
-        return None  # over in the moment between the two calls
-    chunks = len(list(out.with_name(f"{out.name}.chunks").glob("chunk-*")))
-    words = [lines[-1].replace(str(out), out.name) if (lines := each.splitlines()) else "" for each in said]
-    return {"after_s": after, "exit_codes": codes, "seconds": seconds, "chunks_there": chunks, "last_words": words}
+def remove(out: Path) -> None:
+    if out.is_dir():
+        shutil.rmtree(out)
+    else:
+        out.unlink(missing_ok=True)
+
+
+def measure(job: Job, folder: Path, signals: int, chance: random.Random) -> dict:
+    """So many signals, and what came of them."""
+    out, peace = folder / "stopped", folder / "whole"
+    job.whole(folder / "first")  # compiles
+    undisturbed = job.whole(peace)
+    expected = job.made(peace)
+    before = {path.name for path in folder.iterdir()}
+    rows: list[dict] = []
+    finished: list[bool] = []  # whether what each job came to is that of the run left in peace
+    while len(rows) < signals:
+        row = job.stopped(out, chance.uniform(0.3, undisturbed))
+        if row is None:
+            finished.append(job.made(out) == expected)
+            remove(out)
+            continue
+        rows.append(row)
+        print(f"{len(rows):3} " + json.dumps(row), flush=True)
+    if job.made(out) is None:
+        job.whole(out)
+    finished.append(job.made(out) == expected)
+    left = {path.name for path in folder.iterdir()} - before
+    remove(out)
+    good = [row["exit_codes"] == [143, 143] and max(row["seconds"]) <= MOST_SECONDS for row in rows]
+    return {
+        "job": job.words[0],
+        "undisturbed_s": undisturbed,
+        "signals": len(rows),
+        "both_143_within_5_s": sum(good),
+        "worst_seconds": max(max(row["seconds"]) for row in rows),
+        "jobs_finished": len(finished),
+        "jobs_identical": sum(finished),
+        "left_over": sorted(left - {out.name}),
+        "rows": rows,
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="SIGTERM at random moments of a job of two processes.")
     parser.add_argument("--signals", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", nargs="+", choices=["approximate", "compare"], default=["approximate", "compare"])
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "signals_cpu.json")
     arguments = parser.parse_args()
     chance, normal = random.Random(arguments.seed), np.random.default_rng(arguments.seed)
-    rows: list[dict] = []
-    finished: list[bool] = []  # whether each ticket is that of the run left in peace
+    result: dict[str, Any] = {"device": environment.device(), "versions": environment.versions(), "jobs": []}
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        model, out = folder / "model.safetensors", folder / "stopped.safetensors"
+        model = Path(name) / "model.safetensors"
         save_file(
             {f"layer{k:03d}": normal.normal(0, 0.1, (SIZE, SIZE)).astype(np.float32) for k in range(TENSORS)}, model
         )
-        whole(model, folder / "first.safetensors")  # compiles
-        undisturbed = whole(model, folder / "whole.safetensors")
-        expected = (folder / "whole.safetensors").read_bytes()
-        while len(rows) < arguments.signals:
-            row = stopped(model, out, chance.uniform(0.3, undisturbed))
-            if row is None:
-                finished.append(out.read_bytes() == expected)
-                out.unlink()
-                continue
-            rows.append(row)
-            print(f"{len(rows):3} " + json.dumps(row), flush=True)
-        if not out.exists():
-            whole(model, out)
-        finished.append(out.read_bytes() == expected)
-        left = {path.name for path in folder.iterdir()} - {f"{n}.safetensors" for n in ("model", "first", "whole")}
-    good = [row["exit_codes"] == [143, 143] and max(row["seconds"]) <= MOST_SECONDS for row in rows]
-    result = {
-        "device": environment.device(),
-        "versions": environment.versions(),
-        "undisturbed_s": undisturbed,
-        "signals": len(rows),
-        "both_143_within_5_s": sum(good),
-        "worst_seconds": max(max(row["seconds"]) for row in rows),
-        "tickets": len(finished),
-        "tickets_identical": sum(finished),
-        "left_over": sorted(left - {out.name}),
-        "rows": rows,
-    }
+        methods = ["dense", "pensia", "random", "edge-popup-wide", "iterative-magnitude", "snip"]
+        jobs = {
+            "approximate": Job(
+                ["approximate", "--model", str(model), "--candidates", "8", "--tolerance", "0.5"],
+                lambda out: out.read_bytes() if out.is_file() else None,
+                lambda out: len(list(out.with_name(f"{out.name}.chunks").glob("chunk-*"))),
+            ),
+            "compare": Job(
+                ["compare", "--data", "digits", "--methods", *methods, "--seeds", "0", "1", "--epochs", "10"],
+                comparison,
+                lambda out: len(list(out.glob("*/records/*.json"))),
+            ),
+        }
+        for kind in arguments.jobs:
+            folder = Path(name) / kind
+            folder.mkdir()
+            result["jobs"].append(measure(jobs[kind], folder, arguments.signals, chance))
     arguments.out.parent.mkdir(exist_ok=True)
     arguments.out.write_text(json.dumps(result, indent=1) + "\n")
-    print({key: value for key, value in result.items() if key not in ("rows", "versions")})
+    for row in result["jobs"]:
+        print({key: value for key, value in row.items() if key != "rows"})
     print(f"written: {arguments.out}")
 
 

@@ -18,7 +18,7 @@ from lottery_jax.errors import ClusterError
 from lottery_jax.progress import Progress, log
 from lottery_jax.storage import lock
 
-_EVERY, _MINUTE = 10.0, 60.0  # seconds between two lines, of a process alone and of many
+_EVERY, _MINUTE = 10.0, 60.0  # seconds between two lines, of a process alone and of many; the folder is told as often
 
 
 @dataclasses.dataclass
@@ -49,14 +49,14 @@ class Shown:
     def __init__(self, *, aloud: bool = False) -> None:
         self.done, self.total, self.left = 0, 0, ""
         self.current = Part("starting")
-        self.aloud, self.every = aloud, _EVERY
+        self.aloud, self.tells, self.every = aloud, True, _EVERY
         self._crew, self._start = ALONE, time.perf_counter()
 
     def follow(self, crew: Crew) -> None:
         """From here on it is the work of a crew, of which this process says something if it leads."""
         self._crew, self._start, self.every = crew, time.perf_counter(), _MINUTE
         if not crew.leads:
-            self.aloud = False
+            self.tells = self.aloud = False
             log.setLevel(logging.ERROR)
         elif self.aloud:
             say(f"{crew.processes} processes share the work")
@@ -151,11 +151,15 @@ def _lines(shown: Shown) -> Iterator[None]:
     over = threading.Event()
 
     def tell_lines() -> None:
-        while not over.wait(shown.every):
+        said = time.perf_counter()
+        while not over.wait(min(_EVERY, shown.every)):
+            if not shown.tells:
+                continue
             with contextlib.suppress(ClusterError):
-                line = shown.line()
+                line, now = shown.line(), time.perf_counter()
                 lock.tell(line)
-                if shown.aloud:
+                if shown.aloud and now - said >= shown.every:
+                    said = now
                     say(line)
 
     thread = threading.Thread(target=tell_lines, daemon=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from lottery_jax.cli.settings import JobStatus
+from lottery_jax.comparison.aside import Aside
 from lottery_jax.comparison.records import read_records
 from lottery_jax.constructions.chunks import Folder
 from lottery_jax.constructions.run import chunk_folder
@@ -68,8 +69,11 @@ def _comparison(folder: Path) -> dict[str, Any]:
     by_method = Counter(record.method for record in records)
     begun = sorted(path.name for path in (folder / "unfinished").glob("*"))
     words = f"{len(records):,} records" + "".join(f", {count} of {name}" for name, count in by_method.items())
+    aside = Aside(folder / "records").count()
+    words += f"; {aside:,} more wait to be joined to them" if aside else ""
     words += f"; begun: {', '.join(begun)}" if begun else ""
-    return {"records": len(records), "records_by_method": dict(by_method), "begun": begun, "words": words}
+    found = {"records": len(records), "records_by_method": dict(by_method), "records_aside": aside, "begun": begun}
+    return {**found, "words": words}
 
 
 def _changed(folder: Path) -> float:

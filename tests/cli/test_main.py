@@ -16,9 +16,12 @@ import pytest
 
 from lottery_jax.cli import bars as bars_module
 from lottery_jax.cli import compile_cache
+from lottery_jax.cluster.crew import unit_of
 from lottery_jax.errors import ClusterError
 from lottery_jax.progress import log
+from lottery_jax.storage.lock import locked, told
 from tests.cli.calling import as_process, lottery_jax, refusal
+from tests.cluster.memory import MemoryBoard, member
 from tests.comparison import tiny
 
 
@@ -132,6 +135,35 @@ def test_where_there_is_no_terminal_a_line_is_printed_now_and_then(
         bars.part("compiling")
         time.sleep(0.1)  # nothing is told meanwhile
     assert set(capsys.readouterr().err.splitlines()) == {"lottery-jax: compiling"}
+
+
+def test_of_processes_only_the_first_says_how_far_all_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """On a line a minute, and to the folder more often; what the others note is not said."""
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    monkeypatch.setattr(bars_module, "_EVERY", 0.01)
+    board = MemoryBoard()
+    crews = [member(board, process) for process in range(2)]
+    crews[0].expect("chunks", 4)
+    crews[1].done(unit_of("chunks", 0))
+    said = []
+    for crew in crews:
+        with bars_module.bars(shared=True) as bars, locked(tmp_path, "it"):
+            bars.follow(crew)
+            log.info("a note")
+            log.error("an error")
+            time.sleep(0.2)
+            far = told(tmp_path)
+            bars.every = 0.02
+            time.sleep(0.2)
+        said.append((far, list(dict.fromkeys(capsys.readouterr().err.splitlines()))))
+    line = f"1 of 4 done, 0 running, 3 left, 0:00:0. left; 2 processes on {crews[0].host}"
+    (far, first), (of_other, other) = said
+    assert re.match(line, far) and of_other is None
+    assert first[:3] == ["lottery-jax: 2 processes share the work", "lottery-jax: a note", "lottery-jax: an error"]
+    assert first[3:] and all(re.fullmatch(f"lottery-jax: {line}", each) for each in first[3:])
+    assert other == ["lottery-jax: an error"]
 
 
 def test_quiet_shows_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

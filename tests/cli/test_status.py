@@ -7,6 +7,7 @@ import pytest
 
 from lottery_jax import load_model
 from lottery_jax.cluster.share import Share
+from lottery_jax.comparison.aside import Aside
 from lottery_jax.comparison.records import append_records, run_folder, write_configuration
 from lottery_jax.constructions import Promise, Scalar, plan_job
 from lottery_jax.constructions.run import chunk_folder
@@ -66,12 +67,15 @@ def test_a_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     write_configuration(folder, {"task": "digits"})
     append_records(folder / "records.jsonl", [record("dense"), record(), record(seed=1)])
     (folder / "unfinished" / "edge-popup-wide-seed0").mkdir(parents=True)
+    Aside(folder / "records").write(record(seed=2))
     for place in (runs, folder):
         found = answer(capsys, "status", place)
         assert (found["folder"], found["records"], found["held_by"]) == (str(folder), 3, None)
         assert found["records_by_method"] == {"dense": 1, "pensia": 2} and found["begun"] == ["edge-popup-wide-seed0"]
+        assert found["records_aside"] == 1
     assert lottery_jax("status", runs) == 0
-    assert "3 records, 1 of dense, 2 of pensia; begun: edge-popup-wide-seed0" in capsys.readouterr().out
+    said = "3 records, 1 of dense, 2 of pensia; 1 more wait to be joined to them; begun: edge-popup-wide-seed0"
+    assert said in capsys.readouterr().out
     (runs / "mine-another").mkdir()
     (runs / "mine-another" / "configuration.json").write_text("{}")
     assert lottery_jax("status", runs, "--json") == 0

@@ -1,7 +1,10 @@
 """A comparison that processes share: the records and tickets of one process, whoever dies, and nothing twice."""
 
 import dataclasses
+import hashlib
 import json
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,13 +17,15 @@ from lottery_jax.cluster.crew import ALONE, Crew
 from lottery_jax.cluster.share import Share
 from lottery_jax.comparison.aside import Aside
 from lottery_jax.comparison.comparing import Comparison
+from lottery_jax.comparison.front import compare
 from lottery_jax.comparison.methods import Bench, Itself, Learned, Shuffled
 from lottery_jax.comparison.protocol import Protocol
-from lottery_jax.comparison.records import read_records
+from lottery_jax.comparison.records import Record, read_records
 from lottery_jax.errors import InputError
 from lottery_jax.learned.edge_popup import EdgePopup
 from lottery_jax.tickets.ticket import Ticket
 from lottery_jax.trained.magnitude import Magnitude
+from tests.cli.calling import as_process
 from tests.cluster.memory import MemoryBoard, dies, member
 from tests.comparison import tiny
 from tests.comparison.test_comparing import OTHERS, LeavesOut, Promise, Sweep
@@ -90,6 +95,51 @@ def test_processes_record_what_one_does(counts: Counter, alone: tuple, tmp_path:
         assert each.seconds is None or each.seconds > 0
     standing = crews[0].standing()
     assert (standing.total, standing.done, standing.found) == (22, 22, 0)
+
+
+_RECORDS = """
+import sys
+from pathlib import Path
+import jax
+from tests.comparison.test_sharing import comparison, digest, work
+assert jax.local_device_count() == 8
+print(digest(work(comparison(Path(sys.argv[1])))))
+"""
+
+
+def digest(found: Comparison) -> str:
+    """Of records and tickets."""
+    rows, tickets = contents(found)
+    return hashlib.sha256(repr((rows, sorted(tickets.items()))).encode()).hexdigest()
+
+
+@pytest.mark.slow
+def test_eight_devices_record_what_one_does(tmp_path: Path) -> None:
+    """Learned and trained tickets: each device has some of the runs, and some have none."""
+    environment = {**as_process(), "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    words = [sys.executable, "-c", _RECORDS, str(tmp_path / "eight")]
+    ran = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=600)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.strip() == digest(work(comparison(tmp_path / "one")))
+
+
+def test_processes_call_it_from_python(counts: Counter, tmp_path: Path) -> None:
+    """The one that leads gets the records, in the order in which one process gets them."""
+    board, methods = MemoryBoard(), [Itself(), Promise(), Sweep()]
+    asked: dict[str, Any] = {"seeds": SEEDS, "keeps": (0.5, 0.9), "tolerance": 9.0}
+
+    def call(crew: Crew) -> list[Record]:
+        with crew:
+            return compare(tiny.task(), methods, out=tmp_path / "shared", crew=crew, **asked)
+
+    with ThreadPoolExecutor(2) as pool:
+        first, other = pool.map(call, [member(board, process) for process in range(2)])
+    assert counts == {(name, seed): count for name, count in (("pensia", 1), ("sweep", 2)) for seed in SEEDS}
+    assert [record.key for record in first] == [
+        record.key for record in compare(tiny.task(), methods, out=tmp_path / "alone", **asked)
+    ]
+    assert other == [] and len(list((tmp_path / "shared").rglob("report.html"))) == 1
+    assert compare(tiny.task(), methods, out=tmp_path / "share", crew=Share(1, 2), **asked) == []
 
 
 def test_shares_and_a_last_command_record_what_one_does(counts: Counter, alone: tuple, tmp_path: Path) -> None:

@@ -1,14 +1,18 @@
 """The front door: what it is told by names and numbers is the job that it runs."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from flax import nnx
 
+from lottery_jax.cluster.crew import Crew
+from lottery_jax.cluster.share import Share
 from lottery_jax.constructions import Budget, Pensia, Promise, Scalar, approximate, plan_job, run_in_memory
 from lottery_jax.errors import InputError
 from lottery_jax.tickets.ticket import stores_coded
+from tests.cluster.memory import MemoryBoard, member
 from tests.constructions.catalogue import COUNT, TARGETS
 
 OF = "mlp, inputs never negative"
@@ -48,6 +52,27 @@ def test_masks_are_coded_where_that_is_asked(tmp_path: Path) -> None:
     # What is there already is written anew in the other form, not searched again.
     approximate(target, **options, out=tmp_path / "coded")
     assert (tmp_path / "coded").read_bytes() == (tmp_path / "plain").read_bytes()
+
+
+def test_processes_share_it(tmp_path: Path) -> None:
+    """All of them get the ticket of a process alone."""
+    target, options, board = TARGETS[OF](), {"seed": 4, "candidates": COUNT}, MemoryBoard()
+
+    def call(crew: Crew) -> bytes:
+        with crew:
+            return approximate(target, **options, out=tmp_path / "ticket", crew=crew).to_bytes()
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(call, [member(board, process) for process in range(2)]))
+    assert found == 2 * [approximate(target, **options).to_bytes()]
+    assert [path.name for path in tmp_path.iterdir()] == ["ticket"]
+
+
+@pytest.mark.parametrize("change", [{"out": None}, {"kept": 9, "images": np.ones((2, 9))}, {"crew": Share(1, 2)}])
+def test_what_processes_cannot_share_is_refused(change: dict, tmp_path: Path) -> None:
+    options = {"out": tmp_path / "ticket", "crew": member(MemoryBoard(), 0), **change}
+    with pytest.raises(InputError, match="processes share the chunks of a file"):
+        approximate(TARGETS[OF](), seed=4, candidates=COUNT, **options)
 
 
 def test_what_is_left_out_is_as_published() -> None:
