@@ -39,11 +39,15 @@ def module(monkeypatch: pytest.MonkeyPatch):
     return load
 
 
-def run_benchmark(out: Path, *cases: str) -> dict:
-    command = [sys.executable, BENCHMARKS / "bench_subset_sum.py", "--quick", "--out", out]
-    command += ["--cases", *cases] if cases else []
+def run_script(name: str, *words: str | Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-    subprocess.run(command, check=True, env=environment, capture_output=True, text=True)
+    subprocess.run(
+        [sys.executable, BENCHMARKS / name, *words], check=True, env=environment, capture_output=True, text=True
+    )
+
+
+def run_benchmark(out: Path, *cases: str) -> dict:
+    run_script("bench_subset_sum.py", "--quick", "--out", out, *(["--cases", *cases] if cases else []))
     return json.loads(out.read_text())
 
 
@@ -374,11 +378,55 @@ def test_blocks_are_filled_from_results(module, tmp_path):
 @pytest.mark.slow
 def test_bits_are_measured(tmp_path, published):
     out = tmp_path / "bits.json"
-    words = [sys.executable, BENCHMARKS / "bench_bits.py", "--quick", "--target", published, "--out", out]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-    subprocess.run(words, check=True, env=environment, capture_output=True, text=True)
+    run_script("bench_bits.py", "--quick", "--target", published, "--out", out)
     found = json.loads(out.read_text())
     assert [row["case"] for row in found["rows"]] == ["smallest, nearest", *["first"] * 4]
     assert all(0 < row["rounding"] < row["coded"] < row["iid"] for row in found["rows"])
     assert all(row["outcome"] == "holds" and row["coded_bytes"] > 0 for row in found["tickets"])
     assert {file.name for file in tmp_path.iterdir()} == {"bits.json", published.name}
+
+
+@pytest.mark.slow
+def test_sharing_is_measured(tmp_path):
+    out = tmp_path / "cluster.json"
+    run_script("bench_cluster.py", "--quick", "--out", out)
+    found = json.loads(out.read_text())
+    handed = found["handing_out"]
+    assert sum(handed["units_of_each"]) == handed["units"] == 1000 and handed["folder_untouched"]
+    assert [job["job"] for job in found["jobs"]] == ["approximate", "compare"]
+    for job in found["jobs"]:
+        assert job["two_over_one"] == pytest.approx(job["two_processes_s"] / job["one_process_s"])
+        assert job["slowed_over_free_cores"] == pytest.approx(
+            job["one_of_them_slowed_s"] / (1.6 * job["two_on_a_core_each_s"])
+        )
+
+
+@pytest.mark.slow
+def test_signals_are_measured(tmp_path):
+    out = tmp_path / "signals.json"
+    run_script("bench_signals.py", "--signals", "2", "--out", out)
+    for job in json.loads(out.read_text())["jobs"]:
+        assert job["signals"] == job["both_143_within_5_s"] == len(job["rows"]) == 2
+        assert job["jobs_identical"] == job["jobs_finished"] > 0 and not job["left_over"]
+        assert max(max(row["seconds"]) for row in job["rows"]) == job["worst_seconds"]
+
+
+def test_the_page_says_what_sharing_costs():
+    """Every number of its section comes from the results, and they are what was aimed at."""
+    section = PAGE.read_text().split("\n## Many processes")[1]
+    shared, stopped = (
+        json.loads((BENCHMARKS / "results" / f"{name}_cpu.json").read_text()) for name in ("cluster", "signals")
+    )
+    handed = shared["handing_out"]
+    assert f"| joining, leaving | 5 s | {handed['join_s']:.1f} s, {handed['leave_s']:.1f} s |" in section
+    assert f"| {handed['units']:,} units of no work | 10 s | {handed['hand_out_s']:.1f} s |" in section
+    assert handed["folder_untouched"]
+    for job in shared["jobs"]:
+        name, one, two = (job[key] for key in ("job", "one_process_s", "two_processes_s"))
+        free, slowed = job["two_on_a_core_each_s"] * 1.6, job["one_of_them_slowed_s"]
+        assert f"| `{name}`, two processes | 1.1 | {two / one:.2f} ({two:.0f} s, {one:.0f} s) |" in section
+        assert f"| `{name}`, one of two slowed | 1.25 | {slowed / free:.2f} ({slowed:.0f} s, {free:.0f} s) |" in section
+    for job in stopped["jobs"]:
+        ended, worst, same = job["both_143_within_5_s"], job["worst_seconds"], job["jobs_identical"]
+        assert f"{ended} of {job['signals']} times, after {worst:.1f} s at most" in section
+        assert f"{same} of {job['jobs_finished']} " in section

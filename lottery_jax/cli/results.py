@@ -22,8 +22,15 @@ from lottery_jax.progress import log
 from lottery_jax.storage.files import check_writable, wait_for, write_atomically
 from lottery_jax.storage.lock import locked
 
+UNITS = ".units"
+"""What the name of the folder of units ends with."""
 _T = TypeVar("_T")
 _Row = dict[str, Any]
+
+
+def finished_units(folder: Path) -> int:
+    """How many units are finished in such a folder."""
+    return len(list(folder.glob("*.json")))
 
 
 class Results(list[_Row]):
@@ -45,7 +52,7 @@ class Results(list[_Row]):
         if crew.opens:
             check_writable(path.parent)
         versions = {f"version of {name}": found for name, found in environment.versions().items() if name != "python"}
-        self.path, self.folder = path, path.with_name(f"{path.name}.units")
+        self.path, self.folder = path, path.with_name(f"{path.name}{UNITS}")
         self._crew, self._facts, self._shown = crew, versions | dict(facts or {}), shown or Shown()
         self._made_by = hashlib.sha256(json.dumps(self._facts, sort_keys=True).encode()).hexdigest()[:16]
         self._join_only, self._opened = join_only, False
@@ -101,7 +108,7 @@ class Results(list[_Row]):
 
     def finished(self) -> int:
         """How many units are finished and not put together yet."""
-        return len(list(self.folder.glob("*.json")))
+        return finished_units(self.folder)
 
     def _open(self) -> None:
         """The folder, held, and seen by all; at the first task, when the settings are known to be good."""

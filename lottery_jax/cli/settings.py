@@ -185,10 +185,11 @@ class Export:
 
 @dataclasses.dataclass(frozen=True)
 class JobStatus:
-    """Say how far a job is, running or dead: chunks or records that are finished, who is at work, the last change."""
+    """Say how far a job is, running or dead: chunks, records or units that are finished, who is at work, the last
+    change."""
 
     folder: tyro.conf.Positional[Path]
-    """The --out of approximate or compare, the folder of chunks beside it, or a run folder in it."""
+    """The --out of approximate, compare or an experiment, the folder of chunks or units beside it, or a run folder."""
     json: bool = False
     """Print one JSON object for each folder to stdout and nothing else there."""
 

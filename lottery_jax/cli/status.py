@@ -4,23 +4,26 @@ import contextlib
 import json
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
+from lottery_jax.cli.results import UNITS, finished_units
 from lottery_jax.cli.settings import JobStatus
 from lottery_jax.comparison.aside import Aside
 from lottery_jax.comparison.records import read_records
 from lottery_jax.constructions.chunks import Folder
-from lottery_jax.constructions.run import chunk_folder
 from lottery_jax.errors import InputError
 from lottery_jax.storage.lock import holder_of, told
+
+_Look = Callable[[Path], dict[str, Any]]
+"""Says of a folder how far its job is: in `words`, and for programs."""
 
 
 def run_status(command: JobStatus, results: TextIO) -> int:
     """Say what is finished in each folder that is meant, who is at work there, and when something last changed."""
-    for folder in _meant(command.folder):
-        found = _comparison(folder) if _is_comparison(folder) else _approximation(folder)
-        found = {"folder": str(folder), **found, "held_by": holder_of(folder), "said": told(folder)}
+    for folder, look in _meant(command.folder):
+        found = {"folder": str(folder), **look(folder), "held_by": holder_of(folder), "said": told(folder)}
         found["changed"] = _moment(_changed(folder))
         words = found.pop("words")
         if command.json:
@@ -33,27 +36,28 @@ def run_status(command: JobStatus, results: TextIO) -> int:
     return 0
 
 
-def _meant(path: Path) -> list[Path]:
-    """Folders of chunks or of a comparison: this one, the one beside a ticket's file, or those in it."""
-    beside = chunk_folder(path)
-    if not path.is_dir() and beside.is_dir():
-        return [beside]
-    if path.is_dir() and (_is_comparison(path) or Folder(path).finished() or path.suffix == ".chunks"):
-        return [path]
-    inside = sorted(each for each in path.glob("*") if each.is_dir()) if path.is_dir() else []
-    inside = [each for each in inside if _is_comparison(each) or each.suffix == ".chunks"]
-    if inside:
-        return inside
+def _meant(path: Path) -> list[tuple[Path, _Look]]:
+    """Folders of chunks, of units or of a comparison: this one, those beside an output, or those in it."""
+    here = [path] if path.is_dir() else [path.with_name(f"{path.name}{suffix}") for suffix in _BESIDE]
+    for places in (here, sorted(path.glob("*"))):
+        if found := [(folder, look) for folder in places if (look := _look(folder)) is not None]:
+            return found
     if path.is_file():
         raise InputError(f"{str(path)!r} is written, and nothing is unfinished beside it; see lottery-jax verify")
     raise InputError(
-        f"{str(path)!r} holds no unfinished job and no comparison; name the --out of approximate or of compare, a"
-        " folder of chunks, or a run folder"
+        f"{str(path)!r} holds no unfinished job and no comparison; name the --out of approximate, of compare or of an"
+        " experiment, a folder of chunks or units, or a run folder"
     )
 
 
-def _is_comparison(folder: Path) -> bool:
-    return (folder / "configuration.json").is_file()
+def _look(folder: Path) -> _Look | None:
+    """What says how far the job of a folder is; None where there is none."""
+    if not folder.is_dir():
+        return None
+    if (folder / "configuration.json").is_file():
+        return _comparison
+    # Chunks may have been moved into a folder of another name.
+    return _BESIDE.get(folder.resolve().suffix, _approximation if Folder(folder).finished() else None)
 
 
 def _approximation(folder: Path) -> dict[str, Any]:
@@ -74,6 +78,15 @@ def _comparison(folder: Path) -> dict[str, Any]:
     words += f"; begun: {', '.join(begun)}" if begun else ""
     found = {"records": len(records), "records_by_method": dict(by_method), "records_aside": aside, "begun": begun}
     return {**found, "words": words}
+
+
+def _experiment(folder: Path) -> dict[str, Any]:
+    finished = finished_units(folder)
+    return {"finished_units": finished, "words": f"{finished:,} finished units"}
+
+
+_BESIDE = {".chunks": _approximation, UNITS: _experiment}
+"""What an unfinished job's folder beside its output ends with."""
 
 
 def _changed(folder: Path) -> float:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lottery_jax import load_model
+from lottery_jax.cli.results import Results
 from lottery_jax.cluster.share import Share
 from lottery_jax.comparison.aside import Aside
 from lottery_jax.comparison.records import append_records, run_folder, write_configuration
@@ -80,6 +81,25 @@ def test_a_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     (runs / "mine-another" / "configuration.json").write_text("{}")
     assert lottery_jax("status", runs, "--json") == 0
     assert sorted(json.loads(line)["records"] for line in capsys.readouterr().out.splitlines()) == [0, 3]
+
+
+def test_an_experiment(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def do(task: int) -> None:
+        assert task < 2
+        rows.keep(task=task)
+
+    out = tmp_path / "rows.jsonl"
+    rows = Results(out)
+    with pytest.raises(AssertionError):
+        rows.each("tasks", range(3), do)
+    rows.close()
+    for place in (out, rows.folder, tmp_path):
+        found = answer(capsys, "status", place)
+        assert (found["folder"], found["finished_units"], found["held_by"]) == (str(rows.folder), 2, None)
+    monkeypatch.chdir(rows.folder)
+    assert answer(capsys, "status", ".")["finished_units"] == 2
+    assert lottery_jax("status", out) == 0
+    assert f"{rows.folder}: 2 finished units\n" in capsys.readouterr().out
 
 
 def test_what_is_no_job_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
