@@ -92,7 +92,8 @@ class Job:
         if 0 in codes:
             if self.made(out) is not None:
                 return None
-            raise SystemExit("\n".join(["a process ended well, and nothing was made:", *said]))
+            there = [str(path.relative_to(out)) for path in sorted(out.rglob("*"))]
+            raise SystemExit("\n".join(["a process ended well, and nothing was made:", *said, *there]))
         words = [lines[-1].replace(str(out), out.name) if (lines := each.splitlines()) else "" for each in said]
         return {
             "after_s": after,

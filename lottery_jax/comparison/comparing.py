@@ -132,14 +132,14 @@ class Comparison:
             left = [keep for keep in missing if keep not in records]
             records |= self._recorded(method, seed, missing, left, ALONE) if left else {}
             append_records(self.records_file, [records[keep] for keep in missing if keep in records])
-            self._forget(method, seed, missing)
+        self._forget(method, seed)
         return [record for record in self.records() if (record.method, record.seed) == (method.label, seed)]
 
     def _join(self, model: Method, seed: int) -> None:
         """Append what lies aside of a method that another one builds on."""
-        missing = self._missing(model, seed)
-        append_records(self.records_file, self._aside(model, seed, missing).values())
-        self._forget(model, seed, missing)
+        append_records(self.records_file, self._aside(model, seed, self._missing(model, seed)).values())
+        if not self._missing(model, seed):
+            self._forget(model, seed)
 
     def _aside(self, method: Method, seed: int, keeps: Sequence[float | None]) -> dict[float | None, Record]:
         """What lies aside of some kept fractions."""
@@ -151,9 +151,9 @@ class Comparison:
                 found[keep] = record
         return found
 
-    def _forget(self, method: Method, seed: int, keeps: Sequence[float | None]) -> None:
-        """Clear away what is recorded now."""
-        for keep in keeps:
+    def _forget(self, method: Method, seed: int) -> None:
+        """Clear away what is recorded now, or was by a process that was killed before it came to that."""
+        for keep in self.protocol.keeps_of(method):
             self.aside.remove((method.label, seed, keep))
         forget(self._unfinished(method, seed))
 

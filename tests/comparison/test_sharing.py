@@ -203,6 +203,28 @@ def test_a_damaged_record_is_made_anew(alone: tuple, tmp_path: Path, caplog: pyt
     assert sum("is damaged, and is made anew" in line for line in caplog.messages) == 2
 
 
+def test_nothing_is_left_over_by_a_process_that_was_killed_after_its_records_were_joined(tmp_path: Path) -> None:
+    found = work(comparison(tmp_path))
+    left = found.records()[-1]
+    found.aside.write(left)
+    unfinished = found.folder / "unfinished" / f"{left.method}-seed{left.seed}"
+    unfinished.mkdir(parents=True)
+    work(comparison(tmp_path))
+    assert {path.name for path in found.folder.iterdir()} == {"configuration.json", "records.jsonl", "tickets"}
+
+
+def test_what_is_unfinished_of_a_method_that_others_build_on_is_kept(tmp_path: Path) -> None:
+    """A process was killed while it trained that."""
+    found = comparison(tmp_path, methods=(Shuffled(),))
+    model = Shuffled().after
+    assert model is not None
+    unfinished = found.folder / "unfinished" / f"{model}-seed0"
+    unfinished.mkdir(parents=True)
+    with found.held():
+        found._join(found.known[model], 0)
+    assert unfinished.is_dir()
+
+
 def test_a_method_that_fails_ends_all(tmp_path: Path) -> None:
     @dataclasses.dataclass(frozen=True)
     class Fails(Promise):
