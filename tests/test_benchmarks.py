@@ -427,6 +427,5 @@ def test_the_page_says_what_sharing_costs():
         assert f"| `{name}`, two processes | 1.1 | {two / one:.2f} ({two:.0f} s, {one:.0f} s) |" in section
         assert f"| `{name}`, one of two slowed | 1.25 | {slowed / free:.2f} ({slowed:.0f} s, {free:.0f} s) |" in section
     for job in stopped["jobs"]:
-        ended, worst, same = job["both_143_within_5_s"], job["worst_seconds"], job["jobs_identical"]
-        assert f"{ended} of {job['signals']} times, after {worst:.1f} s at most" in section
-        assert f"{same} of {job['jobs_finished']} " in section
+        ended = f"{job['both_143_within_5_s']} of {job['signals']} times, after {job['worst_seconds']:.1f} s at most"
+        assert f"| `{job['job']}` | {ended} | {job['jobs_identical']} of {job['jobs_finished']} |" in section
