@@ -38,6 +38,7 @@ def normed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_there_and_back_again(normed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """From safetensors to a ticket to safetensors: what is read again computes what the ticket's network does."""
     out = tmp_path / "made.safetensors"

@@ -160,7 +160,7 @@ def test_a_second_run_beside_it_is_refused(tmp_path: Path) -> None:
         run(results, [])
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_learners_of_one_task_share_their_trainings(processes: int, tmp_path: Path) -> None:
     """Two processes enter the same task."""
     board, learner = MemoryBoard(), EdgePopup(batch_size=8)

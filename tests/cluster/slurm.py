@@ -30,6 +30,7 @@ PROGRAMS = (
     "setpriv",
 )
 _START_SECONDS = 60.0
+_SETTLES = 3.0  # seconds
 
 
 def missing() -> str | None:
@@ -160,7 +161,11 @@ class Slurm:
         self.tell("scontrol", "update", f"nodename={node}", "state=down", "reason=power")
 
     def back(self, node: str) -> None:
-        """A node that failed has power again."""
+        """A node that failed has power again, and SLURM nothing to end there any more.
+
+        What it could not tell a dead node it tells it when it is back, and a job with the same number may run there by
+        then; a real node takes minutes to come back.
+        """
         (self.folder / f"dead.{node}").unlink(missing_ok=True)
         end = time.monotonic() + _START_SECONDS
         while self.tell("sinfo", "--noheader", f"--nodes={node}", "--format=%T").startswith(("down", "drain")):
@@ -169,6 +174,7 @@ class Slurm:
             time.sleep(0.2)
             with contextlib.suppress(RuntimeError):  # it has come back by itself
                 self.tell("scontrol", "update", f"nodename={node}", "state=resume")
+        time.sleep(_SETTLES)
 
     def logs(self) -> str:
         """The last lines of its daemons."""

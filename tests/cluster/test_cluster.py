@@ -92,6 +92,7 @@ def test_the_others_go_on_where_a_process_was_killed(model: Path, alone: bytes, 
     assert out.read_bytes() == alone and [path.name for path in tmp_path.iterdir()] == ["ticket"]
 
 
+@pytest.mark.slow
 def test_the_others_wait_for_process_0_and_go_on_with_it(model: Path, alone: bytes, tmp_path: Path) -> None:
     out, where = tmp_path / "ticket", address()
     asked = ("approximate", "--model", model, *MODEL, "--out", out)

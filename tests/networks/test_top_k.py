@@ -77,6 +77,7 @@ def test_long_scores_equal_a_stable_sort(name: str) -> None:
         np.testing.assert_array_equal(traced(scores, jnp.int32(count)), stable_sort_mask(scores, count))
 
 
+@pytest.mark.slow
 def test_long_scores_under_vmap_and_map_equal_a_loop() -> None:
     scores = jnp.asarray([LONG_CASES["random"], LONG_CASES["ties"], LONG_CASES["nan"]], jnp.float32)
     counts = jnp.array([40_000, 70_000, 139_000], jnp.int32)

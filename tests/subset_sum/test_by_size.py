@@ -57,6 +57,7 @@ def test_the_first_column_within_is_the_smallest():
     assert (fewest.status[~fewest.within] == Status.NOT_FOUND).all()
 
 
+@pytest.mark.slow
 def test_pareto_at_the_size_in_use():
     rng = np.random.default_rng(21)
     candidates = rng.uniform(-0.5, 0.5, (8, 21)).astype(np.float32)

@@ -35,7 +35,7 @@ def on_grid(count: int, problems: int = 96) -> tuple[np.ndarray, np.ndarray]:
     return candidates, targets
 
 
-@pytest.mark.parametrize("count", [HOST_SIZES[0], 13, 18, 21])
+@pytest.mark.parametrize("count", [HOST_SIZES[0], 13, 18])
 def test_same_bits_as_xla(count):
     candidates, targets = on_grid(count)
     expected = np.asarray(jax.jit(closest_subset)(candidates, targets))
@@ -92,7 +92,9 @@ def test_the_best_of_a_size_is_the_one_of_xla(count, sizes):
     np.testing.assert_array_equal(by_size_cpu.first_within(*grid[:3], sizes), expected)
 
 
-@pytest.mark.parametrize(("count", "restarts"), [(12, 1), (14, 3), (40, 4)])
+@pytest.mark.parametrize(
+    ("count", "restarts"), [(12, 1), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((14, 3), (40, 4)))]
+)
 def test_differencing_answers_the_same_with_the_kernel(count, restarts, monkeypatch):
     """Uniform candidates, ties, zeros, one large value, and targets at the ends of what subsets reach and beyond."""
     rng = np.random.default_rng(count)

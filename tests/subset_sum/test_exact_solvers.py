@@ -56,7 +56,7 @@ def test_smallest_beyond_three_is_smallest_and_nearest():
         assert (recomputed(solution, candidates, targets) <= least + 15 * 14 * 2.0**-28).all()
 
 
-@pytest.mark.parametrize("count", [20, 21, 26, 30])
+@pytest.mark.parametrize("count", [20, 21, *(pytest.param(count, marks=pytest.mark.slow) for count in (26, 30))])
 def test_meet_in_the_middle_at_the_sizes_in_use(count):
     rng = np.random.default_rng(count)
     candidates, targets = rng.uniform(-1, 1, (4, count)), rng.uniform(-1, 1, 4)
