@@ -156,6 +156,7 @@ def test_a_class_that_leaves_something_open_is_refused() -> None:
         as_method(Unfinished)
 
 
+@pytest.mark.slow
 def test_few_examples_are_one_batch(tmp_path: Path) -> None:
     records = compare(tiny.task(examples=12), ["edge-popup-wide"], out=tmp_path, **SETTINGS)
     assert records[0].kept_weights

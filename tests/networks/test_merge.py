@@ -78,6 +78,7 @@ def test_every_bias_and_matrix_counts() -> None:
         np.testing.assert_allclose(exact(merged(changed), x), moved, rtol=1e-6, atol=1e-6 * np.abs(moved).max())
 
 
+@pytest.mark.slow
 def test_a_vision_transformer_is_merged_in_all_its_layers() -> None:
     network = vit(Spec((4, 4, 1), True), 3, 1 / 16, patch=2, depth=2)
     target = Target(network, stored(network.root))  # type: ignore[arg-type]

@@ -71,7 +71,7 @@ def test_against_finite_differences(sizes: tuple[int, ...], bias: bool) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.slow if name in ("residual", "transformer") else ())
+        pytest.param(name, marks=pytest.mark.slow if name in ("residual", "rotations", "transformer") else ())
         for name in NETWORKS
         if not name.startswith("mlp")
     ],
