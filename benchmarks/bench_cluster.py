@@ -18,7 +18,6 @@ import argparse
 import json
 import os
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -28,20 +27,13 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-from safetensors.numpy import save_file
+from processes import METHODS, address, ended, model, started, write
 
 from lottery_jax import environment
 
 UNITS = 10_000
 STOPPED = 0.75  # of the time, in turns of
 TURN = 0.2  # seconds
-
-
-def address() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{free.getsockname()[1]}"
 
 
 def member(where: str, processes: int, process: int, units: int, folder: str) -> None:
@@ -118,22 +110,11 @@ class Slowed:
 
 def run(words: Sequence[str], processes: int, *, pinned: bool = False, slowed: bool = False) -> float:
     """Seconds of a command, by so many processes; pinned: each to a core; slowed: the last one."""
-    start, where = time.perf_counter(), address()
-    more = [[]] if processes == 1 else [["--coordinator", where, "--processes", "2", "--process", p] for p in "01"]
-    started = []
-    for place, own in enumerate(more):
-        core = ["taskset", "--cpu-list", str(place)] if pinned else []
-        command = [*core, sys.executable, "-m", "lottery_jax", *words, *own, "--quiet", "--json"]
-        environment_ = {**os.environ, "JAX_PLATFORMS": "cpu"}
-        started.append(
-            subprocess.Popen(command, env=environment_, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        )
+    start, found = time.perf_counter(), started(words, processes, pinned=pinned)
     if slowed:
-        with Slowed(started[-1]):
-            started[0].wait()
-    said = [process.communicate(timeout=3000)[1] for process in started]
-    if any(process.returncode for process in started):
-        raise SystemExit("\n".join(["a job failed:", *said]))
+        with Slowed(found[-1]):
+            found[0].wait()
+    ended(found)
     return time.perf_counter() - start
 
 
@@ -178,34 +159,27 @@ def main() -> None:
     result["handing_out"] = handing_out(1000 if quick else UNITS)
     print(result["handing_out"], flush=True)
     with tempfile.TemporaryDirectory() as name:
-        folder, normal = Path(name), np.random.default_rng(0)
-        model, weights = folder / "model.safetensors", 1 if quick else 24
-        shape = (256, 256) if quick else (1000, 1000)
-        save_file({f"layer{k:02d}": normal.normal(0, 0.1, shape).astype(np.float32) for k in range(weights)}, model)
+        folder, tensors, size = Path(name), 1 if quick else 24, 256 if quick else 1000
+        file = model(folder / "model.safetensors", tensors, size)
         candidates = ["--candidates", "12" if quick else "21", "--tolerance", "0.5" if quick else "0.01"]
         tuned = ["--seeds", "0"] if quick else ["--seeds", "0", "1", "2", "--tune", "0.3", "1", "3"]
         epochs = ["--epochs", "2"] if quick else ["--epochs", "60"]
 
         def approximate(out: str) -> list[str]:
-            return ["approximate", "--model", str(model), *candidates, "--out", str(folder / out)]
+            return ["approximate", "--model", str(file), *candidates, "--out", str(folder / out)]
 
         def compare(out: str) -> list[str]:
-            methods = ["--methods", "dense", "pensia", "random", "edge-popup-wide", "iterative-magnitude", "snip"]
-            return ["compare", "--data", "digits", *methods, *tuned, *epochs, "--out", str(folder / out)]
+            return ["compare", "--data", "digits", "--methods", *METHODS, *tuned, *epochs, "--out", str(folder / out)]
 
         def clear() -> None:
             for path in folder.glob("approximate-*"):
                 path.unlink()
 
         result["jobs"] = [
-            {"weights": weights * shape[0] * shape[1], **job("approximate", approximate, clear, rounds)},
+            {"weights": tensors * size**2, **job("approximate", approximate, clear, rounds)},
             job("compare", compare, clear, rounds),
         ]
-    arguments.out.parent.mkdir(exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
-    for row in result["jobs"]:
-        print({key: value for key, value in row.items() if key != "all_seconds"})
-    print(f"written to {arguments.out}")
+    write(result, arguments.out, without="all_seconds")
 
 
 if __name__ == "__main__":

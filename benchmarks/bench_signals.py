@@ -12,13 +12,10 @@ all tickets and records but for seconds, byte for byte.
 
 import argparse
 import json
-import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -27,8 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from safetensors.numpy import save_file
+from processes import METHODS, ended, model, started, write
 
 from lottery_jax import environment
 
@@ -46,27 +42,12 @@ class Job:
 
     def start(self, out: Path) -> list[subprocess.Popen]:
         """Both processes."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            where = f"127.0.0.1:{free.getsockname()[1]}"
-        words = [*self.words, "--out", str(out), "--quiet", "--json", "--coordinator", where, "--processes", "2"]
-        return [
-            subprocess.Popen(
-                [sys.executable, "-m", "lottery_jax", *words, "--process", str(number)],
-                env={**os.environ, "JAX_PLATFORMS": "cpu"},
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for number in (0, 1)
-        ]
+        return started([*self.words, "--out", str(out)], 2)
 
     def whole(self, out: Path) -> float:
         """Seconds of a run that is left in peace."""
-        began, pair = time.monotonic(), self.start(out)
-        said = [process.communicate(timeout=600)[1] for process in pair]
-        if any(process.returncode for process in pair):
-            raise SystemExit("\n".join(["the job failed without any signal:", *said]))
+        began = time.monotonic()
+        ended(self.start(out))
         return time.monotonic() - began
 
     def stopped(self, out: Path, after: float) -> dict | None:
@@ -164,22 +145,18 @@ def main() -> None:
     parser.add_argument("--jobs", nargs="+", choices=["approximate", "compare"], default=["approximate", "compare"])
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "signals_cpu.json")
     arguments = parser.parse_args()
-    chance, normal = random.Random(arguments.seed), np.random.default_rng(arguments.seed)
+    chance = random.Random(arguments.seed)
     result: dict[str, Any] = {"device": environment.device(), "versions": environment.versions(), "jobs": []}
     with tempfile.TemporaryDirectory() as name:
-        model = Path(name) / "model.safetensors"
-        save_file(
-            {f"layer{k:03d}": normal.normal(0, 0.1, (SIZE, SIZE)).astype(np.float32) for k in range(TENSORS)}, model
-        )
-        methods = ["dense", "pensia", "random", "edge-popup-wide", "iterative-magnitude", "snip"]
+        file = model(Path(name) / "model.safetensors", TENSORS, SIZE, arguments.seed)
         jobs = {
             "approximate": Job(
-                ["approximate", "--model", str(model), "--candidates", "8", "--tolerance", "0.5"],
+                ["approximate", "--model", str(file), "--candidates", "8", "--tolerance", "0.5"],
                 lambda out: out.read_bytes() if out.is_file() else None,
                 lambda out: len(list(out.with_name(f"{out.name}.chunks").glob("chunk-*"))),
             ),
             "compare": Job(
-                ["compare", "--data", "digits", "--methods", *methods, "--seeds", "0", "1", "--epochs", "10"],
+                ["compare", "--data", "digits", "--methods", *METHODS, "--seeds", "0", "1", "--epochs", "10"],
                 comparison,
                 lambda out: len(list(out.glob("*/records/*.json"))),
             ),
@@ -188,11 +165,7 @@ def main() -> None:
             folder = Path(name) / kind
             folder.mkdir()
             result["jobs"].append(measure(jobs[kind], folder, arguments.signals, chance))
-    arguments.out.parent.mkdir(exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
-    for row in result["jobs"]:
-        print({key: value for key, value in row.items() if key != "rows"})
-    print(f"written: {arguments.out}")
+    write(result, arguments.out, without="rows")
 
 
 if __name__ == "__main__":

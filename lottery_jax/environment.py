@@ -25,6 +25,11 @@ def versions() -> dict[str, str]:
     return found
 
 
+def version_facts() -> dict[str, str]:
+    """The versions that processes of one job must have in common, by what they are."""
+    return {f"version of {name}": found for name, found in versions().items() if name != "python"}
+
+
 def device() -> str:
     """The default device in words, for example "cpu x86_64, 2 cores" or "NVIDIA H200"."""
     first = jax.local_devices()[0]

@@ -49,14 +49,18 @@ class Shown:
     def __init__(self, *, aloud: bool = False) -> None:
         self.done, self.total, self.left = 0, 0, ""
         self.current = Part("starting")
-        self.aloud, self.tells, self.every = aloud, True, _EVERY
+        self.aloud, self.every = aloud, _EVERY
         self._crew, self._start = ALONE, time.perf_counter()
+
+    @property
+    def tells(self) -> bool:
+        """Whether it is for this process to say how far the work is."""
+        return self._crew.leads
 
     def follow(self, crew: Crew) -> None:
         """From here on it is the work of a crew, of which this process says something if it leads."""
         self._crew, self._start, self.every = crew, time.perf_counter(), _MINUTE
         if not crew.leads:
-            self.tells = self.aloud = False
             log.setLevel(logging.ERROR)
         elif self.aloud:
             say(f"{crew.processes} processes share the work")
@@ -152,7 +156,7 @@ def _lines(shown: Shown) -> Iterator[None]:
 
     def tell_lines() -> None:
         said = time.perf_counter()
-        while not over.wait(min(_EVERY, shown.every)):
+        while not over.wait(_EVERY):
             if not shown.tells:
                 continue
             with contextlib.suppress(ClusterError):

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from lottery_jax import environment
 from lottery_jax.checkpoints import Checkpoints
 from lottery_jax.cli.bars import Shown
-from lottery_jax.cluster.crew import ALONE, FOUND, Crew, Elsewhere, unit_of
+from lottery_jax.cluster.crew import ALONE, Crew, Elsewhere, unit_of
 from lottery_jax.comparison.sharing import go_through
 from lottery_jax.errors import InputError
 from lottery_jax.progress import log
@@ -51,9 +51,8 @@ class Results(list[_Row]):
     ) -> None:
         if crew.opens:
             check_writable(path.parent)
-        versions = {f"version of {name}": found for name, found in environment.versions().items() if name != "python"}
         self.path, self.folder = path, path.with_name(f"{path.name}{UNITS}")
-        self._crew, self._facts, self._shown = crew, versions | dict(facts or {}), shown or Shown()
+        self._crew, self._facts, self._shown = crew, environment.version_facts() | dict(facts or {}), shown or Shown()
         self._made_by = hashlib.sha256(json.dumps(self._facts, sort_keys=True).encode()).hexdigest()[:16]
         self._join_only, self._opened = join_only, False
         self._unit: list[_Row] | None = None
@@ -126,8 +125,7 @@ class Results(list[_Row]):
         if self._crew.note(unit) is not None:
             return
         if self._read(name, number) is not None:
-            if self._crew.take(unit):  # else its writer is about to say so
-                self._crew.done(unit, FOUND)
+            self._crew.found(unit)
             return
         if not shares and not self._crew.take(unit, number):
             raise Elsewhere([unit])

@@ -13,6 +13,7 @@ from lottery_jax.cli.settings import JobStatus
 from lottery_jax.comparison.aside import Aside
 from lottery_jax.comparison.records import read_records
 from lottery_jax.constructions.chunks import Folder
+from lottery_jax.constructions.run import CHUNKS
 from lottery_jax.errors import InputError
 from lottery_jax.storage.lock import holder_of, told
 
@@ -85,7 +86,7 @@ def _experiment(folder: Path) -> dict[str, Any]:
     return {"finished_units": finished, "words": f"{finished:,} finished units"}
 
 
-_BESIDE = {".chunks": _approximation, UNITS: _experiment}
+_BESIDE = {CHUNKS: _approximation, UNITS: _experiment}
 """What an unfinished job's folder beside its output ends with."""
 
 

@@ -100,6 +100,11 @@ class Crew:
     def done(self, unit: str, note: str = "") -> None:
         """Tell the others that a unit's result is there; they are told the note, too."""
 
+    def found(self, unit: str) -> None:
+        """Tell the others that a unit's result was there before; not where its maker is about to tell them of it."""
+        if self.take(unit):
+            self.done(unit, FOUND)
+
     def release(self, unit: str) -> None:
         """Give a unit back that was taken and cannot be done yet."""
 

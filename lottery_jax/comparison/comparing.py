@@ -79,11 +79,10 @@ class Comparison:
 
     def _facts(self) -> dict[str, str]:
         """What all processes must have in common, by name."""
-        versions = {f"version of {name}": found for name, found in environment.versions().items() if name != "python"}
         asked = [self.configuration, list(self._units)]
         device = jax.local_devices()[0]
         return {
-            **versions,
+            **environment.version_facts(),
             "target": self.task.target.digest[:16],
             "comparison (data, methods, seeds, keeps or options)": hashlib.sha256(
                 json.dumps(asked).encode()
@@ -168,8 +167,7 @@ class Comparison:
             if self.crew.note(unit) is not None:
                 continue
             if keep not in missing or self.aside.has((method.label, seed, keep)):
-                if self.crew.take(unit):  # else its writer is about to say so
-                    self.crew.done(unit, FOUND)
+                self.crew.found(unit)
             else:
                 left.append(keep)
         if left:

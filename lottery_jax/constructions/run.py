@@ -28,6 +28,8 @@ from lottery_jax.tickets.certificate import certify
 from lottery_jax.tickets.ticket import ENTRY, Ticket, load_ticket, stores_coded
 
 _POLL = 0.2  # seconds between two looks for chunks of other processes
+CHUNKS = ".chunks"
+"""What the name of the folder of chunks ends with."""
 _WRITERS = 2  # threads that wait for the disk
 _LONG = 5.0  # seconds of search that are announced
 
@@ -59,7 +61,7 @@ def chunk_folder(out: Path) -> Path:
     >>> chunk_folder(Path("runs/ticket.safetensors")).as_posix()
     'runs/ticket.safetensors.chunks'
     """
-    return out.with_name(out.name + ".chunks")
+    return out.with_name(f"{out.name}{CHUNKS}")
 
 
 def broken_file(out: Path) -> Path:
@@ -120,8 +122,11 @@ def run_to_file(
 
 def facts_of(job: Job) -> dict[str, str]:
     """What the processes of a crew must have in common, by name."""
-    versions = {f"version of {name}": version for name, version in environment.versions().items() if name != "python"}
-    return {**versions, "target": job.target.digest[:16], "job (seed or options)": job.fingerprint[:16]}
+    return {
+        **environment.version_facts(),
+        "target": job.target.digest[:16],
+        "job (seed or options)": job.fingerprint[:16],
+    }
 
 
 def _write_ticket(job: Job, solved: Callable[[Chunk], Solved], out: Path, folder: Folder, *, coded: bool) -> Path:

@@ -2,7 +2,6 @@
 
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from lottery_jax.constructions.job import Job
 from lottery_jax.constructions.run import chunk_folder
 from lottery_jax.errors import InputError
 from tests.cli.calling import MODEL, Word, as_process, lottery_jax, matrices
+from tests.cluster.test_cluster import address
 
 MOST_SECONDS = 5.0
 TENSORS = 8
@@ -60,12 +60,6 @@ def job(model: Path) -> Job:
 
 def started(*words: Word) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, *map(str, words)], env=as_process(), stderr=subprocess.PIPE, text=True)
-
-
-def address() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{free.getsockname()[1]}"
 
 
 def process(model: Path, out: Path, where: str, number: int = 0) -> subprocess.Popen:
