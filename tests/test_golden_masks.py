@@ -152,6 +152,7 @@ OPTIONS: dict[str, dict[str, object]] = {
     "multi-bit-supermask": {"learning_rate": 2.0, "signed": True},
     "evolution": {"population": 8, "learning_rate": 1.0},
     "iterative-magnitude": {"learning_rate": 0.05, "rounds": 2},
+    "magnitude-supermask": {"learning_rate": 0.3},
 }
 """Beside a batch of 8: options by which masks move within two epochs."""
 
