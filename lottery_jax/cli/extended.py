@@ -8,7 +8,7 @@ from typing import Any
 from lottery_jax.cli.options import OWN, changed, made, own_class, with_options
 from lottery_jax.cli.settings import Approximate, Compare, TaskOptions
 from lottery_jax.comparison.methods import Method
-from lottery_jax.comparison.registry import all_learners, all_methods, as_method
+from lottery_jax.comparison.registry import all_learners, all_methods, as_method, chosen_methods
 from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.registry import CONSTRUCTIONS, construction_named
 from lottery_jax.errors import InputError, suggest
@@ -47,7 +47,7 @@ def transforms_of(command: TaskOptions) -> tuple[Transform, ...]:
 
 def methods_of(command: Compare) -> tuple[tuple[Method, ...], dict[str, Method], dict[str, Any]]:
     """The methods asked for, in order; all that they may build on; and options that are not as usual."""
-    constructions = {name: made(kind, command) for name, kind in CONSTRUCTIONS.items()}
+    constructions = {name: made(kind, command, candidates=command.candidates) for name, kind in CONSTRUCTIONS.items()}
     learners = {name: made(kind, command) for name, kind in all_learners().items()}
     known, options = all_methods(constructions, learners), {}
     for name, kind in {**CONSTRUCTIONS, **all_learners()}.items():
@@ -57,7 +57,7 @@ def methods_of(command: Compare) -> tuple[tuple[Method, ...], dict[str, Method],
     for place, word in enumerate(command.methods):
         if OWN.fullmatch(word):
             kind = own_class(word)
-            method = as_method(kind, changed(kind, command))
+            method = as_method(kind, changed(kind, command), candidates=command.candidates)
             if method.label in known:
                 raise InputError(f"{word!r} has the name {method.label!r}, which is taken; give it another")
             known[method.label] = method
@@ -65,8 +65,7 @@ def methods_of(command: Compare) -> tuple[tuple[Method, ...], dict[str, Method],
             options[method.label] = {"source": _digest(word), **changed(kind, command)}
         elif word not in known:
             raise InputError(f"method {word!r} is unknown; {suggest(word, known)} or name a class, FILE.py:CLASS")
-    wanted = asked or [label for label, method in known.items() if method.usual]
-    return tuple(method for label, method in known.items() if label in wanted), known, options
+    return chosen_methods(known, asked), known, options
 
 
 def _digest(word: str) -> str:

@@ -54,13 +54,14 @@ class Budgeted(Method):
         return f"{first_words(type(self.construction))} {first_words(type(self))}"
 
     def check(self, candidates: int, tolerance: float) -> None:
-        Budget(1).check(dataclasses.replace(self.construction, candidates=candidates))
+        Budget(1).check(self.construction)
 
     def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> list[Ticket]:
-        construction = dataclasses.replace(self.construction, candidates=bench.candidates)
         # Budgets that differ in their numbers alone share what is searched.
         goals, finished = self.goals(bench, [max(kept, 1) for kept in _counts(bench, keeps)]), Memory()
-        jobs = [plan_job(bench.target, construction, goal, seed=seed, transforms=bench.transforms) for goal in goals]
+        jobs = [
+            plan_job(bench.target, self.construction, goal, seed=seed, transforms=bench.transforms) for goal in goals
+        ]
         return [run_in_memory(job, finished=finished, progress=bench.progress) for job in jobs]
 
     def goals(self, bench: Bench, counts: Sequence[int]) -> list[Goal]:
@@ -96,9 +97,6 @@ class Cut(Method):
     sweeps: ClassVar[bool] = True
     usual: ClassVar[bool] = False
     transformable: ClassVar[bool] = False
-
-    def check(self, candidates: int, tolerance: float) -> None:
-        Pensia(candidates=candidates)
 
     def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> list[Ticket]:
         return largest_weights(bench.target, _counts(bench, keeps), seed)

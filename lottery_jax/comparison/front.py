@@ -10,7 +10,7 @@ from lottery_jax.comparison.comparing import Comparison
 from lottery_jax.comparison.methods import Method
 from lottery_jax.comparison.protocol import Protocol
 from lottery_jax.comparison.records import Record
-from lottery_jax.comparison.registry import all_methods, as_method
+from lottery_jax.comparison.registry import all_methods, as_method, chosen_methods
 from lottery_jax.constructions.base import Construction
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.learned.base import Learner
@@ -59,28 +59,38 @@ def compare(
 ) -> list[Record]:
     """Put methods side by side on a task: the records, and a report in a folder of its own inside `out`.
 
-    methods: by name, or your own, a `Method`, `Construction` or `Learner` or its class; the usual ones if left out.
-    seeds: of the random sources. keeps: kept fractions of learned masks. candidates: n per weight, for all methods
-    alike. epochs: of the training of masks. tune: factors of each learner's own learning rate to try; the best on the
-    validation split counts. transforms: of every random source, such as `PrePrune(0.5)`. Finished methods and
-    seeds are found again in the folder. progress: called with (done, total) of the method at hand. crew: who does it,
-    as `cluster.join.join` makes it: every process makes the same call, with a folder that all of them see; the one that
-    leads gets the records and writes the report, the others get no records.
+    Args:
+        task: The target and its data.
+        methods: Names, or your own: a `Method`, `Construction` or `Learner`, or its class. Default: the usual ones.
+        seeds: Seeds of the random sources.
+        keeps: Kept fractions of methods that sweep.
+        candidates: Candidates per weight of constructions given by name or class, and of the random network of Theorem
+            1, which learned masks and kept fractions refer to. A construction given as an object keeps its own.
+        tolerance: Largest error of a weight.
+        epochs: Epochs of the training of masks.
+        tune: Factors of each learner's own learning rate; the best on the validation split counts.
+        transforms: Transforms of every random source, such as `PrePrune(0.5)`.
+        out: Folder in which each configuration gets its own; its finished methods and seeds are not run again.
+        progress: Called with (done, total) of the current method.
+        crew: The processes that share the work, from `cluster.join.join`. All make the same call with a folder that all
+            of them see; the leader gets the records and writes the report, the others get no records.
+
+    Raises:
+        InputError: A method is unknown, two methods have the same label, or an option is wrong.
     """
-    known, wanted, options = all_methods(), [], {}
+    known, wanted, options = all_methods(candidates=candidates), [], {}
     for method in methods:
         if isinstance(method, str):
             if method not in known:
                 raise InputError(f"method {method!r} is unknown; {suggest(method, known)}")
             wanted.append(method)
             continue
-        own = as_method(method)
+        own = as_method(method, candidates=candidates)
         if known.get(own.label) != own:  # other options are other results, and another folder
             options[own.label] = repr(own) if dataclasses.is_dataclass(own) else type(own).__qualname__
         known[own.label] = own
         wanted.append(own.label)
-    wanted = wanted or [label for label, method in known.items() if method.usual]
-    chosen = tuple(method for label, method in known.items() if label in wanted)
+    chosen = chosen_methods(known, wanted)
     protocol = Protocol(
         chosen, tuple(seeds), tuple(keeps), candidates, tolerance, epochs, tuple(tune), options, tuple(transforms)
     )

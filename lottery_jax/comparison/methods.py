@@ -129,13 +129,11 @@ class Constructed(Method):
         return f"{words} {OBJECTIVES[self.objective]}" if len(self.construction.objectives) > 1 else words
 
     def check(self, candidates: int, tolerance: float) -> None:
-        construction = dataclasses.replace(self.construction, candidates=candidates)
-        Promise(tolerance, self.objective).check(construction)
+        Promise(tolerance, self.objective).check(self.construction)
 
     def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> list[Ticket]:
-        construction = dataclasses.replace(self.construction, candidates=bench.candidates)
         goal = Promise(bench.tolerance, self.objective)
-        job = plan_job(bench.target, construction, goal, seed=seed, transforms=bench.transforms)
+        job = plan_job(bench.target, self.construction, goal, seed=seed, transforms=bench.transforms)
         return [run_in_memory(job, progress=bench.progress)]
 
 
@@ -175,9 +173,6 @@ class Learned(Method):
     def _one_source(self) -> bool:
         """Whether the learner is put on this source alone, so that its own name says all."""
         return len(self.learner.sources) == 1
-
-    def check(self, candidates: int, tolerance: float) -> None:
-        Pensia(candidates=candidates)
 
     def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> Sequence[Ticket | None]:
         source = transformed(SOURCES[self.source](bench.gadget_source), bench.transforms)
@@ -236,7 +231,7 @@ class Started(Method):
     shares: ClassVar[bool] = True
 
     def check(self, candidates: int, tolerance: float) -> None:
-        Constructed(Pensia(), "smallest").check(candidates, tolerance)
+        Constructed(Pensia(candidates), "smallest").check(candidates, tolerance)
 
     def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> Sequence[Ticket | None]:
         model = bench.ticket("pensia-smallest", seed)
@@ -251,7 +246,7 @@ class Shuffled(Method):
     after: ClassVar[str | None] = "pensia"
 
     def check(self, candidates: int, tolerance: float) -> None:
-        Constructed(Pensia()).check(candidates, tolerance)
+        Constructed(Pensia(candidates)).check(candidates, tolerance)
 
     def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> list[Ticket]:
         model = bench.ticket("pensia", seed)

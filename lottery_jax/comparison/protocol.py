@@ -2,16 +2,18 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lottery_jax.comparison.methods import Method
+from lottery_jax.constructions.pensia import Pensia
 from lottery_jax.errors import InputError
 from lottery_jax.networks.transforms import Transform
 from lottery_jax.tasks import Task
 from lottery_jax.tickets.header import check_tolerance
 
-_FORMAT = 2
+_FORMAT = 3
 """Version of what a run folder holds; another version gets another folder."""
 
 
@@ -36,6 +38,8 @@ class Protocol:
 
     def __post_init__(self) -> None:
         check_tolerance(self.tolerance)
+        Pensia(candidates=self.candidates)  # refuses a wrong number, which other methods than constructions use too
+        check_labels([method.label for method in self.methods])
         for method in self.methods:
             method.check(self.candidates, self.tolerance)
             if self.transforms and not method.transformable:
@@ -58,6 +62,16 @@ class Protocol:
     def keeps_of(self, method: Method) -> tuple[float | None, ...]:
         """What a method is asked to keep; (None,) where it has no such setting."""
         return self.keeps if method.sweeps else (None,)
+
+
+def check_labels(labels: Sequence[str]) -> None:
+    """Refuse equal labels of methods, whose records would be one; raises `InputError`."""
+    label, count = max(Counter(labels).items(), key=lambda each: each[1], default=("", 0))
+    if count > 1:
+        raise InputError(
+            f"methods must have different labels, got {label!r} {count} times. Name each method once, and compare the"
+            " same method with other options in a separate comparison."
+        )
 
 
 def configuration(protocol: Protocol, task: Task) -> dict[str, Any]:

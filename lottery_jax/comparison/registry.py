@@ -1,11 +1,12 @@
 """Every method by its label: they are derived from the registries of constructions and learners."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lottery_jax.comparison.budgeted import Budgeted, Cut, ErrorFeedback, budgets
 from lottery_jax.comparison.methods import Constructed, Itself, Learned, Method, Shuffled, Started
+from lottery_jax.comparison.protocol import check_labels
 from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.registry import CONSTRUCTIONS
 from lottery_jax.errors import InputError
@@ -21,16 +22,24 @@ def all_learners() -> dict[str, type[Learner]]:
 
 
 def all_methods(
-    constructions: Mapping[str, Construction] | None = None, learners: Mapping[str, Learner] | None = None
+    constructions: Mapping[str, Construction] | None = None,
+    learners: Mapping[str, Learner] | None = None,
+    *,
+    candidates: int = Construction.candidates,
 ) -> dict[str, Method]:
     """Every method by its label, in the order of a report: the target, constructions, learned masks, chance.
 
-    The arguments replace constructions and learners of the registries by ones with other options, by name.
+    Args:
+        constructions: By name, replacing those of the registry.
+        learners: By name, replacing those of the registry.
+        candidates: Candidates per weight of every construction from the registry.
 
     >>> list(all_methods())[:3]
     ['dense', 'pensia', 'pensia-smallest']
     """
-    made = {name: (constructions or {}).get(name) or kind() for name, kind in CONSTRUCTIONS.items()}
+    made = {
+        name: (constructions or {}).get(name) or kind(candidates=candidates) for name, kind in CONSTRUCTIONS.items()
+    }
     taught = {name: (learners or {}).get(name) or kind() for name, kind in all_learners().items()}
     methods: list[Method] = [Itself()]
     methods += [Constructed(construction, asked) for construction in made.values() for asked in construction.objectives]
@@ -41,17 +50,38 @@ def all_methods(
     return {method.label: method for method in [*methods, Cut(), Shuffled()]}
 
 
-def as_method(own: Any, options: Mapping[str, Any] | None = None) -> Method:
-    """A method of the user's own: a `Method`, a `Construction` or a `Learner` (on the wide source), or its class.
+def chosen_methods(known: Mapping[str, Method], labels: Sequence[str]) -> tuple[Method, ...]:
+    """The methods with these labels in the order of a report, the default ones if there are no labels.
 
-    options: what a class is made with. Raises `InputError` for anything else.
+    Raises:
+        InputError: Two labels are equal.
+    """
+    check_labels(labels)
+    wanted = labels or [label for label, method in known.items() if method.usual]
+    return tuple(method for label, method in known.items() if label in wanted)
+
+
+def as_method(
+    own: Any, options: Mapping[str, Any] | None = None, *, candidates: int = Construction.candidates
+) -> Method:
+    """A method of the user's own.
+
+    Args:
+        own: A `Method`, a `Construction` or a `Learner` (on the wide source), or its class.
+        options: The options of a class. An object keeps its own.
+        candidates: Candidates per weight of a construction that is given as a class, unless `options` has them.
+
+    Raises:
+        InputError: `own` is anything else.
     """
     if not (issubclass(own, _OWN) if isinstance(own, type) else isinstance(own, _OWN)):
         raise InputError(f"{own!r} is no Method, Construction or Learner; derive it from one of them")
     if inspect.isabstract(own):
         missing = ", ".join(sorted(own.__abstractmethods__))
         raise InputError(f"{own.__name__} does not say how to {missing}; write what its parent leaves open")
-    made = own(**(options or {})) if isinstance(own, type) else own
+    made = own
+    if isinstance(own, type):
+        made = own(**({"candidates": candidates} if issubclass(own, Construction) else {}) | dict(options or {}))
     if isinstance(made, Construction):
         return Constructed(made)
     return Learned(made, (made.sources or ("wide",))[0]) if isinstance(made, Learner) else made

@@ -49,6 +49,8 @@ class Scalar(Construction):
             raise InputError(f"the spread is {self.spread!r}; it must be positive and finite, for example 2")
 
     def lossless(self, candidates: int | None) -> "Scalar":
+        if self.range not in (Scalar.range, "quarter"):
+            raise InputError(f"range must be 'quarter' for a lossless ticket, got {self.range!r}. Omit the range.")
         # A step of the grid on [-m, m] is up to twice 2**-24 m, and half of it more than a lossless residual may be.
         return dataclasses.replace(self, range="quarter", candidates=candidates or _LOSSLESS[self.shared])
 

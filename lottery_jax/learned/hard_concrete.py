@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lottery_jax.errors import InputError
 from lottery_jax.learned.scores import Tensors
 from lottery_jax.learned.search import ScoreLearner
 from lottery_jax.learned.straight_through import own_key
@@ -36,9 +37,18 @@ class HardConcrete(ScoreLearner):
     learning_rate: float = 0.05
     """Learning rate of Adam at the start; it falls to zero along a cosine."""
     weight_decay: float = 0.0
-    """Not used: the penalty takes its place."""
+    """Must be 0, because the penalty replaces weight decay."""
     penalty_factor: float = 0.1
     """What the expected kept fraction counts in the loss; more keeps fewer."""
+
+    def check(self) -> None:
+        super().check()
+        for name in ("momentum", "weight_decay"):
+            value, default = getattr(self, name), getattr(HardConcrete, name)
+            if value != default:
+                raise InputError(
+                    f"{name} of {self.name} must be {default}, because its Adam uses none, got {value}. Omit it."
+                )
 
     def optimizer(self, epochs: int, examples: int) -> optax.GradientTransformation:
         steps = epochs * steps_per_epoch(examples, self.batch_size)

@@ -137,6 +137,7 @@ def test_one_process_at_a_time_writes_into_a_folder(
         ("--methods my_method.py:Mine my_method.py:Mine", "has the name 'mine', which is taken"),
         ("--methods my_method.py:Pensia", "has the name 'pensia', which is taken"),
         ("--methods broken.py:Mine", "'broken.py' cannot be run (NameError: name 'nothing' is not defined)"),
+        ("--methods scalar dense scalar", "methods must have different labels, got 'scalar' 2 times"),
         ("--tolerance 0", "tolerance"),
         ("--candidates 0", "candidates"),
         ("--keeps 1.5", "1.5"),

@@ -1,6 +1,7 @@
 """The methods are those of the registries, each runs, and one's own stand beside them."""
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -8,8 +9,10 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from lottery_jax.comparison.budgeted import Budgeted
 from lottery_jax.comparison.front import compare
 from lottery_jax.comparison.methods import Bench, Constructed, Learned, Method
+from lottery_jax.comparison.protocol import Protocol
 from lottery_jax.comparison.registry import all_methods, as_method
 from lottery_jax.constructions.pensia import Pensia
 from lottery_jax.constructions.registry import CONSTRUCTIONS
@@ -142,6 +145,8 @@ class Thin(Method):
 def test_own_classes_and_objects_become_methods() -> None:
     assert as_method(Thin) == as_method(Thin()) == Thin() and as_method(Thin, {"keep": 0.5}) == Thin(0.5)
     assert as_method(Scalar) == Constructed(Scalar()) and as_method(Scalar(range="model")).label == "scalar"
+    assert as_method(Scalar, candidates=8) == Constructed(Scalar(8))
+    assert as_method(Scalar(4), candidates=8) == Constructed(Scalar(4))
     assert as_method(EdgePopup) == Learned(EdgePopup()) and as_method(EdgePopup()).label == "edge-popup-wide"
     for wrong in (int, 3, "pensia", Ticket, None):
         with pytest.raises(InputError, match=r"is no Method, Construction or Learner; derive it from one of them"):
@@ -173,9 +178,39 @@ def test_own_options_are_other_results_in_another_folder(tmp_path: Path) -> None
     assert one[0] < two[0] and len(list(tmp_path.iterdir())) == 2
     assert kept("dense", Thin) == [None, *one] and len(seen) == 2, "found again, as class or object"
     assert kept(Scalar(range="model")) and kept("scalar") and len(list(tmp_path.iterdir())) == 4
-    assert kept(Scalar()) == kept("scalar") and len(list(tmp_path.iterdir())) == 4, (
-        "with the usual options it is the same"
-    )
+    assert kept(Scalar(8)) == kept("scalar") and len(list(tmp_path.iterdir())) == 4, "with equal options it is the same"
+
+
+@pytest.mark.parametrize("kind", [Constructed, Budgeted])
+def test_a_construction_keeps_the_candidates_that_it_was_given(kind: type, tmp_path: Path) -> None:
+    """A name has those of the comparison; an object has its own, in the record, the ticket and the configuration."""
+    label = kind(Scalar()).label
+    for method, candidates in [(label, 8), (kind(Scalar(4)), 4)]:
+        (record,) = compare(tiny.task(), [method], out=tmp_path / str(candidates), **SETTINGS)
+        assert (record.method, record.source_weights) == (label, candidates * tiny.WEIGHTS)
+        (path,) = (tmp_path / str(candidates)).rglob("tickets/*")
+        assert load_ticket(path).header.settings["candidates"] == candidates
+        (path,) = (tmp_path / str(candidates)).rglob("configuration.json")
+        options = json.loads(path.read_text()).get("options", {})
+        assert (f"Scalar(candidates={candidates}" in options.get(label, "")) == (method != label)
+
+
+@pytest.mark.parametrize(
+    ("methods", "times"),
+    [
+        (["scalar", Scalar(8), Scalar(16)], 3),
+        (["dense", "scalar", "scalar"], 2),
+        ([Scalar(8), Scalar(8)], 2),
+        ([Scalar, "scalar"], 2),
+    ],
+)
+def test_equal_labels_are_refused_before_anything_is_written(methods: list, times: int, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as said:
+        compare(tiny.task(), methods, out=tmp_path / "runs", **SETTINGS)
+    assert str(said.value).startswith(f"methods must have different labels, got 'scalar' {times} times. ")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(InputError, match="different labels, got 'scalar' 2 times"):
+        Protocol((Constructed(Scalar(8)), Constructed(Scalar(16))))
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,8 @@ def test_what_does_not_go_together_is_refused() -> None:
         approximate(of_sizes(), seed=0, construction="scalar", lossless=True, kept=10)
     with pytest.raises(InputError, match=r"nearest subsets, not smallest"):
         approximate(of_sizes(), seed=0, construction="scalar", lossless=True, objective="smallest")
+    with pytest.raises(InputError, match="range must be 'quarter' for a lossless ticket, got 'model'"):
+        approximate(of_sizes(), seed=0, construction=Scalar(range="model"), lossless=True)
     exact = dataclasses.replace(
         of_sizes(), tensors={name: of_sizes().array(name).astype(np.float64) for name in of_sizes().network.tensors}
     )

@@ -113,6 +113,13 @@ def test_hard_concrete_gates_are_clipped_logistic_variables() -> None:
     assert left["a"].tolist() == [False, False, True, True]
 
 
+def test_hard_concrete_gates_refuse_options_of_sgd() -> None:
+    HardConcrete().check()
+    for name, default in [("momentum", 0.9), ("weight_decay", 0.0)]:
+        with pytest.raises(InputError, match=rf"{name} of hard-concrete must be {default}, .* got 0.5\. Omit it"):
+            HardConcrete(**{name: 0.5}).check()
+
+
 @pytest.mark.parametrize("learner", [EdgePopup(), Supermask(threshold=True), GemMiner(), HardConcrete()])
 def test_what_a_start_keeps_comes_first(learner) -> None:
     """At the kept counts of the start, the first masks are those of the start."""

@@ -7,9 +7,10 @@ front. So the hulls' slopes are the only multipliers that matter, and a bisectio
 budget lies (Everett 1963; Shoham and Gersho 1988 for bits instead of weights).
 
 What is optimal: totals that a multiplier reaches exactly are optimal, for no sizes at all with that total are better.
-Between two of them the problem is a knapsack; what is left of the budget there, less than one step of a hull, is spent
-greedily on the best move that still fits, on or off the hull. A larger budget never gives a larger error, and `bound`
-says how far from the optimum the answer can be at most.
+Between two of them the problem is a knapsack. There the hull steps of equal slope are taken first, the widest that fit,
+and the rest of the budget is spent greedily on the best move that fits, on or off the hull. Ties are broken by the
+errors of the fronts, so that the order of the weights changes no total. A larger budget never gives a larger error, and
+`bound` says how far from the optimum the answer can be at most.
 """
 
 import dataclasses
@@ -83,7 +84,7 @@ class Fronts:
         multiplier = float(self.breakpoints[place - 1])
         reached = self._choice(sizes, multiplier, kept)
         tied = np.flatnonzero(self.rates == multiplier)
-        sizes = self._sizes(tied[np.cumsum(self.widths[tied]) <= kept - reached.kept], sizes)
+        self._take_tied(tied, sizes, kept - reached.kept)
         self._fill(sizes, kept - int(sizes.sum()))
         filled = self._choice(sizes, multiplier, kept)
         return dataclasses.replace(filled, bound=min(reached.bound, filled.error))
@@ -103,6 +104,10 @@ class Fronts:
         # Without the ties at this multiplier the error is above the budget; fewest of them, then a shorter last step.
         multiplier = float(self.breakpoints[place])
         tied = np.flatnonzero(self.rates == multiplier)
+        rows = self.items[tied]
+        if rows[0] != rows[-1]:  # the sort is stable, so the steps of one weight stay in order
+            _, inverse = np.unique(rows, return_inverse=True)
+            tied = tied[self._ranked(rows, np.bincount(inverse, self.widths[tied])[inverse])]
         before = self._sizes(self._reached(place + 1))
         needed = _first(len(tied), lambda steps: self._total(self._sizes(tied[:steps], before)) <= error)
         full, part = (self._sizes(tied[:steps], before) for steps in (needed, needed - 1))
@@ -125,23 +130,53 @@ class Fronts:
     def _total(self, sizes: np.ndarray) -> float:
         return math.fsum(self._each(sizes))
 
+    def _ranked(self, rows: np.ndarray, widths: np.ndarray) -> np.ndarray:
+        """The order of tied steps of `rows`: the widest first, then by the errors of their fronts."""
+        return np.lexsort((*self.errors[rows].T[::-1], -widths))
+
+    def _take_tied(self, tied: np.ndarray, sizes: np.ndarray, left: int) -> None:
+        """Add steps of equal slope, in place: again and again the widest rise of one weight that fits."""
+        rows, widths = self.items[tied], self.widths[tied]
+        ends = np.cumsum(widths)
+        # A weight with several of these steps, which are neighbours, rises by the first one, the first two, ...
+        rises = ends - (ends - widths)[np.searchsorted(rows, rows)]
+        # It rises once at most: had a second rise fitted, so had the two as one, which is wider.
+        waiting = np.ones(len(sizes), bool)
+        for rise in np.flatnonzero(np.bincount(rises))[::-1]:
+            if rise > left:
+                continue
+            fitting = rows[(rises == rise) & waiting[rows]]
+            if len(fitting) > left // rise:
+                fitting = fitting[self._ranked(fitting, np.ones(len(fitting)))[: left // rise]]
+            sizes[fitting] += rise
+            waiting[fitting] = False
+            left -= int(rise) * len(fitting)
+
+    def _first_of(self, rows: np.ndarray, sizes: np.ndarray) -> int:
+        """Of some weights the one whose errors, then size, come first: no other order of the weights changes which."""
+        for size in range(self.errors.shape[1]):
+            if len(rows) == 1:
+                break
+            column = self.errors[rows, size]
+            rows = rows[column == column.min()]
+        return int(rows[sizes[rows].argmin()])
+
     def _fill(self, sizes: np.ndarray, left: int) -> None:
         """Spend what is left, in place: again and again the move of most error per kept weight that fits."""
         rows = np.arange(len(sizes))
         while left > 0:
-            best, move = 0.0, (0, 0)
+            best, gains, step = 0.0, np.zeros(0), 0
             here = self._each(sizes)
             for more in range(1, min(left, self.errors.shape[1] - 1) + 1):
                 at = sizes + more
                 inside = at < self.errors.shape[1]
                 gain = np.where(inside, here - self.errors[rows, np.where(inside, at, 0)], 0.0)
-                row = int(gain.argmax())
-                if gain[row] / more > best:
-                    best, move = gain[row] / more, (row, more)
+                if gain.max() / more > best:
+                    best, gains, step = gain.max() / more, gain, more
             if not best:
                 return
-            sizes[move[0]] += move[1]
-            left -= move[1]
+            sizes[self._first_of(np.flatnonzero(gains == gains.max()), sizes)] += step
+            left -= step
 
     def _complete(self, sizes: np.ndarray, most: int, error: float) -> np.ndarray | None:
         """`sizes` with one weight's raised by as little as brings the error within its budget, below `most`."""

@@ -124,8 +124,45 @@ def test_order_and_larger_sizes_change_no_total(instance, random):
         np.testing.assert_array_equal(found.sizes, fronts.within_kept(kept).sizes)
         np.testing.assert_array_equal(found.sizes, negated.within_kept(kept).sizes)
         np.testing.assert_array_equal(found.sizes, unsure.within_kept(kept).sizes)
-        assert shuffled.within_kept(kept).kept == found.kept
+        assert (shuffled.within_kept(kept).kept, shuffled.within_kept(kept).error) == (found.kept, found.error)
         assert unsure.within_kept(kept).bound <= found.bound
+
+
+@given(instances())
+def test_no_order_of_the_weights_changes_a_total(instance):
+    """All orders of the weights, for budgets of both kinds; the totals are those of the first order."""
+    residuals, importance = instance
+    fronts, errors = Fronts(residuals, importance), weighted(residuals, importance)
+    budgets = range(int(fronts.start.sum()), errors.size + 1)
+    within = np.unique([error for _, error in all_choices(errors)])
+    kept = [(found.kept, found.error, found.bound) for found in map(fronts.within_kept, budgets)]
+    least = [(found.kept, found.error, found.bound) for found in map(fronts.within_error, within)]
+    for order in itertools.islice(itertools.permutations(range(len(residuals))), 1, None):
+        other = Fronts(residuals[list(order)], importance[list(order)])
+        assert [(found.kept, found.error, found.bound) for found in map(other.within_kept, budgets)] == kept
+        assert [(found.kept, found.error, found.bound) for found in map(other.within_error, within)] == least
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_tied_steps_fill_the_budget(order):
+    """One step of width 1 and one of width 2 have the same slope; the wider one fits a budget of 2 and is better."""
+    residuals = np.array([[0.0, 0, 0, 0], [1, 0, 0, 0], [1, 1, 0, 0]])[list(order)]
+    importance = np.array([2.0, 1, 2])[list(order)]
+    found, choices = Fronts(residuals, importance).within_kept(2), all_choices(weighted(residuals, importance))
+    assert (found.kept, found.error) == (2, 1.0) and found.error == least_error(choices, 2)
+
+
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=5), st.integers(0, 20))
+def test_tied_steps_are_taken_widest_first(widths, kept):
+    """One step of equal slope for each weight: the best choice if the widest steps fill the budget."""
+    errors = np.where(np.arange(5) < np.array(widths)[:, None], np.array(widths, float)[:, None], 0.0)
+    left = kept
+    for width in sorted(widths, reverse=True):
+        left -= width if width <= left else 0
+    found = Fronts(np.ones((len(widths), 5)) * (errors > 0), np.array(widths, float)).within_kept(kept)
+    assert found.error == sum(widths) - (kept - left)
+    if not left:
+        assert found.error == least_error(all_choices(errors), kept)
 
 
 @given(st.integers(0, 2**32 - 1))
