@@ -1,4 +1,4 @@
-"""A learner: scores, masks made of them, and a loss. With a line in `learned/registry.py` it is a method on each source."""
+"""A learner: scores, their masks, and a loss. With a line in `learned/registry.py` it is a method on each source."""
 
 import dataclasses
 import itertools
