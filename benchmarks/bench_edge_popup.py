@@ -31,9 +31,10 @@ import optax
 
 from lottery_jax import environment
 from lottery_jax.learned.sources import redundant_source, wide_source
-from lottery_jax.networks.gates import TopKGate
+from lottery_jax.networks.gates import FixedGate
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
+from lottery_jax.networks.top_k import top_k_mask
 from lottery_jax.networks.zoo.registry import architecture
 
 BATCH, KEEP, GOAL_MS = 64, 0.3, 45.0
@@ -66,7 +67,12 @@ class SortGate:
         return magnitude + jax.lax.stop_gradient(mask - magnitude)
 
 
-GATES: dict[str, Callable] = {"without_selection": AllGate, "top_k": TopKGate, "full_sort": SortGate}
+def top_k_gate(score: jax.Array, keep: jax.Array) -> FixedGate:
+    """What edge-popup does: an exact top-k without sorting."""
+    return FixedGate(top_k_mask(score, keep))
+
+
+GATES: dict[str, Callable] = {"without_selection": AllGate, "top_k": top_k_gate, "full_sort": SortGate}
 
 
 def times_ms(run: Callable, repeats: int) -> list[float]:

@@ -48,8 +48,6 @@ CASES: dict[str, Callable[[Run], list[dict]]] = {
     "peer-none": peers.engine,
     **{f"peer-{name}": functools.partial(peers.peer, name=name, package=PACKAGES[name]) for name in PACKAGES},
     "gpu-experiment": accelerator.experiment,
-    # After the one by XLA: no GPU has run this kernel yet.
-    "gpu-kernel": functools.partial(accelerator.experiment, hopper_kernel=True),
     "gpu-transformer": streaming.transformer,
 }
 

@@ -153,9 +153,8 @@ def goals(found: Found) -> str:
         return by_case.get(case, {}).get(name)
 
     if found["backend"] != "cpu":
-        for case in ("gpu-experiment", "gpu-kernel"):
-            for row in rows_of(found, case):
-                goal(f"Experiment 1, {row['solver']}, data on the {row['data']}", row["seconds"], 0.015, " s")
+        for row in rows_of(found, "gpu-experiment"):
+            goal(f"Experiment 1, {row['solver']}, data on the {row['data']}", row["seconds"], 0.015, " s")
         goal("GPT-2 small's weights, on disk", of("gpu-transformer", "seconds"), 15, " s")
     else:
         goal("least residual, us per weight", of("least-residual", "us_per_weight"), 3.0, "")

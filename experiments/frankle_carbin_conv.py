@@ -26,8 +26,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from lottery_jax.cli.experiment import Scaled, run_script
-from lottery_jax.cli.results import Results
+from harness import Results, Scaled, run_script
 from lottery_jax.comparison.evaluation import accuracy
 from lottery_jax.data import Dataset, load
 from lottery_jax.networks.network import Network

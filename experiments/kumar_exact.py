@@ -16,8 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from lottery_jax.cli.experiment import Scaled, run_script
-from lottery_jax.cli.results import Results
+from harness import Results, Scaled, run_script
 from lottery_jax.constructions.job import plan_job
 from lottery_jax.constructions.kumar import Kumar
 from lottery_jax.constructions.promise import Promise

@@ -26,8 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.optimize import nnls
 
-from lottery_jax.cli.experiment import Scaled, run_script
-from lottery_jax.cli.results import Results
+from harness import Results, Scaled, run_script
 from lottery_jax.constructions import Pensia, Promise, plan_job, run_in_memory
 from lottery_jax.networks.zoo.mlp import mlp_target
 from lottery_jax.storage.files import write_atomically

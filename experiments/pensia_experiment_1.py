@@ -17,9 +17,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from harness import Experiment, Results, run_script
 from lottery_jax import approximate, load_task, verify
-from lottery_jax.cli.experiment import Experiment, run_script
-from lottery_jax.cli.results import Results
 from lottery_jax.comparison.evaluation import evaluate
 from lottery_jax.constructions import Construction, Pensia, Scalar, ScalarShared
 

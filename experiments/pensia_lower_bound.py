@@ -16,8 +16,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from lottery_jax.cli.experiment import Scaled, run_script
-from lottery_jax.cli.results import Results
+from harness import Results, Scaled, run_script
 from lottery_jax.constructions import Pensia, Promise, plan_job, run_in_memory
 from lottery_jax.intervals import wilson_interval
 from lottery_jax.theory import lower_bound_target, theorem_named

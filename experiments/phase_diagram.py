@@ -20,8 +20,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from lottery_jax.cli.experiment import Scaled, run_script
-from lottery_jax.cli.results import Results
+from harness import Results, Scaled, run_script
 from lottery_jax.storage.files import write_atomically
 from lottery_jax.subset_sum import Smallest
 from lottery_jax.theory import (

@@ -4,9 +4,9 @@ Command: python experiments/planted_tickets.py                                  
          python experiments/planted_tickets.py --scale 0.1 --tasks relu-unit    (small)
          python experiments/planted_tickets.py --scale 5 --seeds 0 1 2 3 4      (for numbers to be quoted)
 Cost: about a minute on two CPU cores, most of it compiling; the small one 15 s, the last one 15 to 20 minutes.
-Data: made on the spot (lottery_jax/planted/tasks.py).
+Data: made on the spot (experiments/planted/tasks.py).
 
-A hand-built network that solves the task is found in the weights of a random one (lottery_jax/planted/planting.py): its
+A hand-built network that solves the task is found in the weights of a random one (experiments/planted/planting.py): its
 ticket is a seed and a mask, its accuracy is measured like any other's, and rises with the width. Then each method
 searches the same random network (magnitude pruning: the same weights up to a scale for each layer) at the planted kept
 fraction and at multiples of it. Methods that find their own kept fraction have one row.
@@ -27,16 +27,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from lottery_jax.cli.experiment import Scaled, run_script
-from lottery_jax.cli.results import Results
+from harness import Results, Scaled, run_script
 from lottery_jax.comparison.evaluation import accuracy, wilson_interval
 from lottery_jax.data import Dataset
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.learned import LEARNERS, Learner
 from lottery_jax.networks.network import Network
-from lottery_jax.planted import PLANTED_DATA, TRUTHS, Planted, overlaps, plant, planting_source, together
 from lottery_jax.tickets.ticket import Ticket
 from lottery_jax.trained import Magnitude
+from planted import PLANTED_DATA, TRUTHS, Planted, overlaps, plant, planting_source, together
 
 METHODS = {
     **{name: LEARNERS[name] for name in ("edge-popup", "gem-miner", "supermask", "hard-concrete")},

@@ -24,8 +24,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from lottery_jax.cli.experiment import Scaled, run_script
-from lottery_jax.cli.results import Results
+from harness import Results, Scaled, run_script
 from lottery_jax.comparison.budgeted import largest_weights
 from lottery_jax.comparison.evaluation import accuracy
 from lottery_jax.constructions import Budget, LossAware, Scalar, plan_job, run_in_memory

@@ -137,34 +137,6 @@ def on_split(outputs: Callable[[jax.Array], jax.Array], split: Split) -> History
     return jax.tree.map(jnp.mean, jax.lax.map(example, (images, labels), batch_size=_EXAMPLES))
 
 
-def fit(
-    loss: Loss,
-    parameters: Parameters,
-    split: Split,
-    *,
-    key: jax.Array,
-    optimizer: optax.GradientTransformation,
-    epochs: int,
-    batch_size: int,
-    measure: Measure | None = None,
-) -> tuple[Parameters, History]:
-    """A whole training as one pure function; see `advance` for the loss and the history.
-
-    >>> def loss(slope, images, labels, key):
-    ...     return jnp.mean((images[:, 0] * slope - labels.astype(jnp.float32)) ** 2), {}
-    >>> split = Split(np.ones((8, 1), np.float32), np.full(8, 3, np.int32))
-    >>> slope, history = fit(loss, jnp.float32(0.0), split, key=jax.random.key(0),
-    ...                      optimizer=optax.sgd(0.3), epochs=5, batch_size=4)
-    >>> round(float(slope), 2), history["loss"].shape
-    (3.0, (5,))
-    """
-    state = begin(parameters, key=key, optimizer=optimizer)
-    state, history = advance(
-        loss, state, split, optimizer=optimizer, epochs=epochs, batch_size=batch_size, measure=measure
-    )
-    return state.parameters, history
-
-
 def drive(
     advance_by: Callable[[State, int], tuple[State, History]],
     state: State,

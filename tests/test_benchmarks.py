@@ -224,7 +224,7 @@ def test_cases_are_added_to_an_earlier_run(module):
     bench = module("bench_subset_sum")
     about = {"backend": "cpu", "device": "cpu", "versions": {}, "target": "t", "quick": True}
     rows = [{"case": case, "us_per_weight": us} for case, us in (("least-residual", 2.0), ("peer-highs", 8.0))]
-    before = about | {"rows": rows, "skipped": {"gpu-kernel": "no GPU"}, "failed": {"least-residual": "why"}}
+    before = about | {"rows": rows, "skipped": {"gpu-experiment": "no GPU"}, "failed": {"least-residual": "why"}}
     again = about | {"rows": [{"case": "least-residual", "us_per_weight": 4.0}], "skipped": {}, "failed": {}}
     merged = bench.added(before, again, ["least-residual"])
     assert [(row["case"], row["us_per_weight"]) for row in merged["rows"]] == [
@@ -232,7 +232,7 @@ def test_cases_are_added_to_an_earlier_run(module):
         ("peer-highs", 8.0),
     ]
     assert merged["rows"][1]["times_slower"] == 2 and merged["failed"] == {}
-    assert merged["skipped"] == {"gpu-kernel": "no GPU"}
+    assert merged["skipped"] == {"gpu-experiment": "no GPU"}
     with pytest.raises(SystemExit, match="device"):
         bench.added(before, again | {"device": "H200"}, ["least-residual"])
 

@@ -113,7 +113,7 @@ def test_only_one_function_uses_what_jax_keeps_private() -> None:
     assert sum(path.read_text().count("jax._src") for path in SOURCES) == 1
 
 
-SAME_NAME = {"closest_pair", "closest_subset"}
+SAME_NAME = {"closest_subset"}
 """The same search in plain XLA and as a kernel."""
 
 

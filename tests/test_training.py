@@ -28,10 +28,15 @@ def initial(key: jax.Array) -> dict:
     return {"first": jax.random.normal(one, (6, 5)), "second": jax.random.normal(two, (5, 2))}
 
 
+def fit(loss, parameters, split: Split, *, key: jax.Array, optimizer, **more) -> tuple[dict, dict]:
+    """A whole training in one call."""
+    state = training.begin(parameters, key=key, optimizer=optimizer)
+    state, history = training.advance(loss, state, split, optimizer=optimizer, **more)
+    return state.parameters, history
+
+
 def fitted(split: Split, key: jax.Array, rate=0.5, epochs: int = 3, **more) -> tuple[dict, dict]:
-    return training.fit(
-        loss, initial(key), split, key=key, optimizer=optax.sgd(rate), epochs=epochs, batch_size=8, **more
-    )
+    return fit(loss, initial(key), split, key=key, optimizer=optax.sgd(rate), epochs=epochs, batch_size=8, **more)
 
 
 def assert_close(one, other) -> None:
@@ -63,9 +68,7 @@ def test_every_step_has_its_own_key_and_every_example_its_turn() -> None:
         return parameters["seen"] * images[:, 0].sum() + parameters["noise"] * jax.random.uniform(key), {}
 
     start = {"seen": jnp.float32(0.0), "noise": jnp.float32(0.0)}
-    trained, _ = training.fit(
-        remember, start, split, key=jax.random.key(0), optimizer=optax.sgd(1.0), epochs=2, batch_size=4
-    )
+    trained, _ = fit(remember, start, split, key=jax.random.key(0), optimizer=optax.sgd(1.0), epochs=2, batch_size=4)
     assert float(trained["seen"]) == -2 * sum(range(12))
     keys = [jax.random.split(jax.random.split(jax.random.fold_in(jax.random.key(0), e))[1], 3) for e in (0, 1)]
     noise = [float(jax.random.uniform(key)) for epoch in keys for key in epoch]
@@ -82,7 +85,7 @@ def test_vmap_over_keys_and_a_traced_hyper_parameter(split: Split) -> None:
             value, moved = loss(parameters, images, labels, key)
             return value + decay * jnp.sum(parameters["first"] ** 2), moved
 
-        return training.fit(decayed, initial(key), split, key=key, optimizer=optax.adam(0.1), epochs=2, batch_size=8)
+        return fit(decayed, initial(key), split, key=key, optimizer=optax.adam(0.1), epochs=2, batch_size=8)
 
     together, history = jax.jit(jax.vmap(run))(keys, decays)
     run_one = jax.jit(run)
@@ -99,7 +102,7 @@ def test_frozen_weights_may_be_closed_over_and_stay(split: Split) -> None:
         logits = images @ (frozen * jax.nn.sigmoid(scores))
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), {}
 
-    scores, history = training.fit(
+    scores, history = fit(
         scored,
         jnp.zeros((6, 2)),
         split,
@@ -165,9 +168,7 @@ def test_parameters_that_move_by_themselves_are_set_after_the_step(split: Split)
         return jnp.sum((parameters["slope"] - parameters["mean"]) ** 2), {"mean": mean}
 
     start = {"slope": jnp.float32(1.0), "mean": jnp.float32(0.0)}
-    trained, _ = training.fit(
-        averaged, start, split, key=jax.random.key(0), optimizer=optax.sgd(0.5), epochs=2, batch_size=25
-    )
+    trained, _ = fit(averaged, start, split, key=jax.random.key(0), optimizer=optax.sgd(0.5), epochs=2, batch_size=25)
     slope, mean = 1.0, 0.0
     for epoch in range(2):
         order_key, _ = jax.random.split(jax.random.fold_in(jax.random.key(0), epoch))

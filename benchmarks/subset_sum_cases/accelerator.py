@@ -12,17 +12,16 @@ from .lane_operations import utilisation
 from .measure import measure
 
 
-def experiment(run: Run, hopper_kernel: bool = False) -> list[dict]:
+def experiment(run: Run) -> list[dict]:
     """Experiment 1 with candidates and targets on the host, and with both on the device."""
-    solver = MeetInTheMiddle(hopper_kernel=hopper_kernel)
+    solver = MeetInTheMiddle()
     candidates, targets = run.instances()
     on_device = jax.block_until_ready(jax.device_put((candidates, targets)))
     rows = []
     for place, (a, t) in (("host", (candidates, targets)), ("device", on_device)):
         problem = Problem(a, t, TOLERANCE)
         solution, row = measure(lambda: solve(problem, solver), 10, len(targets))  # noqa: B023
-        name = "by the Hopper kernel" if hopper_kernel else "by XLA"
-        row |= {"solver": f"MeetInTheMiddle {name}", "candidates": candidates.shape[1], "data": place}
+        row |= {"solver": "MeetInTheMiddle", "candidates": candidates.shape[1], "data": place}
         row |= judge(solution.subsets, candidates, targets)
         row |= utilisation(candidates.shape[1], len(targets), row["seconds"])
         rows.append(row | transfers(candidates, targets, solution.bits))

@@ -41,8 +41,6 @@ def operations(jaxpr: Any) -> int:
             rows = equation.invars[0].aval.shape[equation.params["dimension"]]
             total += size * math.ceil(math.log2(max(rows, 2)))  # comparisons, at their fewest
         times = equation.params["length"] if name == "scan" else 1
-        if name == "pallas_call":
-            times = math.prod(equation.params["grid_mapping"].grid)
         total += times * sum(operations(inner) for inner in _inner(equation.params))
     return total
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
-from lottery_jax.cli.results import UNITS, finished_units
 from lottery_jax.cli.settings import JobStatus
 from lottery_jax.comparison.aside import Aside
 from lottery_jax.comparison.records import read_records
@@ -16,6 +15,9 @@ from lottery_jax.constructions.chunks import Folder
 from lottery_jax.constructions.run import CHUNKS
 from lottery_jax.errors import InputError
 from lottery_jax.storage.lock import holder_of, told
+
+UNITS = ".units"
+"""What the name of an experiment's folder of units ends with."""
 
 _Look = Callable[[Path], dict[str, Any]]
 """Says of a folder how far its job is: in `words`, and for programs."""
@@ -79,6 +81,11 @@ def _comparison(folder: Path) -> dict[str, Any]:
     words += f"; begun: {', '.join(begun)}" if begun else ""
     found = {"records": len(records), "records_by_method": dict(by_method), "records_aside": aside, "begun": begun}
     return {**found, "words": words}
+
+
+def finished_units(folder: Path) -> int:
+    """How many units of an experiment are finished in its folder."""
+    return len(list(folder.glob("*.json")))
 
 
 def _experiment(folder: Path) -> dict[str, Any]:

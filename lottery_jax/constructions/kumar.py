@@ -19,8 +19,6 @@ from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.target import Target
 from lottery_jax.sampler import Sampler
 
-REACH_BITS = 2
-"""Scaled target weights are at most 1/4."""
 MOST_SOURCE_BITS = 12
 """Of a step; products of two such weights are float32 without rounding."""
 

@@ -8,10 +8,10 @@ do. Every residual has the sign of its weight.
 They recycle samples: what one weight left unused is tried for the next. Of that a masked network can have:
 
 - a first weight u, with its unit, is a sample of all weights of its input, whether others use it or not: the source has
-  2 n units for each input, and without that would have them for each weight (`theory.Orseau2020(shared=False)`);
+  2 n units for each input, and without that would have them for each weight;
 - a second weight v stands behind one unit and in front of one output, so that it is a sample of one weight alone;
 - a unit that no output of its input uses could be given to another input, whose edge to it is one more random weight.
-  That is not built: the block pattern of the gadget gives each input units of its own. `unused_units` counts them.
+  That is not built: the block pattern of the gadget gives each input units of its own.
 """
 
 import dataclasses
@@ -19,10 +19,8 @@ from typing import ClassVar
 
 from lottery_jax.constructions.base import GadgetConstruction
 from lottery_jax.errors import InputError
-from lottery_jax.networks.node import child_path
 from lottery_jax.sampler import Sampler
 from lottery_jax.subset_sum import Greedy, Solver
-from lottery_jax.tickets.ticket import Ticket
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,14 +48,3 @@ class Orseau(GadgetConstruction):
 
     def solver(self, objective: str) -> Solver:
         return Greedy()
-
-
-def unused_units(ticket: Ticket) -> dict[str, float]:
-    """The fraction of each gadget's units that no weight of their input uses, by the path of its leaf.
-
-    It is what recycling across inputs could save at most. Units whose sign no input has are among them.
-    """
-    names = {
-        path: child_path(path, "first") for path, leaf in ticket.network.sources.items() if leaf.edges == ("first",)
-    }
-    return {path: 1 - float(ticket.mask(name).mean()) for path, name in names.items()}

@@ -1,4 +1,4 @@
-"""The kinds of variables of a masked network; `nnx.split(model, Score, ...)` separates what is trained."""
+"""The kinds of variables of a masked network."""
 
 from flax import nnx
 
@@ -8,8 +8,4 @@ class Frozen(nnx.Variable):
 
 
 class Mask(nnx.Variable):
-    """A fixed mask, one entry (0 or 1) per source weight."""
-
-
-class Score(nnx.Variable):
-    """A trainable score, one per source weight, from which a gate derives its mask."""
+    """A fixed mask, one entry (0 or 1) for each source weight."""

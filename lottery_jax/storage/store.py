@@ -12,7 +12,6 @@ from lottery_jax.storage.tensor_file import STORED, Tensor, to_float64
 
 TYPES = {**STORED, "BF16": np.dtype(ml_dtypes.bfloat16)}
 """NumPy's types by the names that the format has for them."""
-FLOAT_TYPES = tuple(TYPES[name] for name in ("F64", "F32", "F16", "BF16"))
 
 
 def described(arrays: Mapping[str, np.ndarray]) -> list[Tensor]:

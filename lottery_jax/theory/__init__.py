@@ -4,7 +4,6 @@ from lottery_jax.theory.candidates import Candidates
 from lottery_jax.theory.chance import (
     Success,
     best_subsets,
-    expected_within,
     least_residuals,
     predicted_median,
     predicted_success,
@@ -27,7 +26,6 @@ __all__ = [
     "Theorem",
     "best_subsets",
     "estimate_constant",
-    "expected_within",
     "least_residuals",
     "lower_bound_target",
     "predicted_median",

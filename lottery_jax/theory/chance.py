@@ -88,26 +88,6 @@ def success_probability(
     return Success(int(np.count_nonzero(found <= tolerance)), trials)
 
 
-def expected_within(count: int, tolerance: float, distribution: str | Candidates = "scalar") -> float:
-    """The first moment: how many subsets are within the tolerance on average, over candidates and targets.
-
-    The chance that there is one is at most this (Markov). Subset sums are taken as normal, which they nearly are.
-
-    >>> round(expected_within(10, 0.01, "scalar"), 1)
-    5.7
-    """
-    kind = candidates_named(distribution)
-    z, tolerance = _targets(kind), kind.window(tolerance)
-    chances = kind.missing(count)
-    sums = [
-        kind.subsets(k) * float(_near(1, sum(kind.spreads(k)), z, tolerance).mean()) ** kind.dimension
-        if k and chance
-        else 0.0
-        for k, chance in enumerate(chances)
-    ]
-    return float(np.dot(chances, sums))
-
-
 def predicted_success(count: int, tolerance: float, distribution: str | Candidates = "scalar") -> float:
     """The chance that some subset is within the tolerance, by a heuristic; `success_probability` measures it.
 

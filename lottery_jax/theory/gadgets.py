@@ -5,89 +5,9 @@ import math
 from collections.abc import Sequence
 from typing import ClassVar
 
-from lottery_jax.networks.network import Network
 from lottery_jax.theory.measured import FIXED_SIZE, GADGET, of
 from lottery_jax.theory.shape import CONVOLUTION, DENSE, LayerShape
-from lottery_jax.theory.theorem import Requirement, SourceLayer, Theorem, gadget_layer, units
-
-
-@dataclasses.dataclass(frozen=True)
-class Malach2020(Theorem):
-    """Malach, Yehudai, Shalev-Shwartz and Shamir 2020, arXiv 2002.00585, weight-subnetworks.
-
-    Proved: depth 2L, polynomial width; each weight is w x = relu(w x) - relu(-w x), two units out of about 1/eps^2. The
-    count (4 / eps^2) log(2 / delta) for each unit is quoted from memory. Here delta is divided by the two units of
-    every weight, and an input's units serve all outputs, as in the gadget; both are ours.
-    """
-
-    name: ClassVar[str] = "malach"
-    paper: ClassVar[str] = "Malach et al. 2020, arXiv 2002.00585"
-    error: ClassVar[str] = "weight"
-    kinds: ClassVar[tuple[str, ...]] = (DENSE,)
-    origin: ClassVar[str] = "unchecked"
-
-    factor: float = 4.0
-    """Of log(2 / delta) / eps^2 units."""
-
-    @property
-    def constant(self) -> str:
-        return f"{self.factor:g} log(2/delta)/eps^2 units is from memory: unchecked; delta is shared by all weights"
-
-    def source_layers(
-        self, layers: Sequence[LayerShape], depth: int, tolerance: float, delta: float
-    ) -> Sequence[SourceLayer]:
-        searches = 2 * sum(layer.weights for layer in layers)
-        each = units(self.factor / tolerance**2 * math.log(2 * searches / delta))
-        return [gadget_layer(layer, layer.inputs * each, 2) for layer in layers]
-
-
-@dataclasses.dataclass(frozen=True)
-class Orseau2020(Theorem):
-    """Orseau, Hutter and Rivasplata 2020, arXiv 2006.12156, "Logarithmic Pruning is All You Need".
-
-    Proved: O(log 1/eps) units for each weight if the random weights are log-uniform; they are chosen greedily. Its
-    binary form keeps about 2 log2(1/eps) units for each weight. How many must be drawn is not taken from the paper:
-    `factor` times what is kept, and 1 is the least that can be. Samples that a weight leaves are recycled: here, as in
-    the construction, the units of an input serve all its outputs, and the note says how many there were without that.
-    """
-
-    name: ClassVar[str] = "orseau"
-    paper: ClassVar[str] = "Orseau et al. 2020, arXiv 2006.12156"
-    error: ClassVar[str] = "weight"
-    kinds: ClassVar[tuple[str, ...]] = (DENSE,)
-    origin: ClassVar[str] = "unchecked"
-    note: ClassVar[str] = "Weights must be log-uniform; delta is not used."
-
-    factor: float = 1.0
-    """Units drawn for each that is kept."""
-    shared: bool = True
-    """Whether the units of an input serve all its outputs; else each weight has units of its own."""
-
-    @property
-    def constant(self) -> str:
-        return (
-            f"2 log2(1/eps) kept is quoted by others; {self.factor:g} drawn for each kept is a placeholder: unchecked"
-        )
-
-    def source_layers(
-        self, layers: Sequence[LayerShape], depth: int, tolerance: float, delta: float
-    ) -> Sequence[SourceLayer]:
-        kept = units(2 * math.log2(1 / tolerance))
-        each = units(self.factor * kept)
-        served = [layer.inputs if self.shared else layer.weights for layer in layers]
-        return [gadget_layer(layer, own * each, kept) for layer, own in zip(layers, served, strict=True)]
-
-    def require(self, network: Network, *, tolerance: float, delta: float = 0.01) -> Requirement:
-        found = super().require(network, tolerance=tolerance, delta=delta)
-        if not self.shared or found.hidden is None:
-            return found
-        alone = dataclasses.replace(self, shared=False).require(network, tolerance=tolerance, delta=delta)
-        assert alone.hidden is not None
-        said = (
-            f"Units of an input serve all its outputs; with units of its own for each weight there were"
-            f" {sum(alone.hidden):,} in place of {sum(found.hidden):,}, and {alone.source_weights:,} weights."
-        )
-        return dataclasses.replace(found, note=f"{found.note} {said}")
+from lottery_jax.theory.theorem import SourceLayer, Theorem, gadget_layer, units
 
 
 @dataclasses.dataclass(frozen=True)

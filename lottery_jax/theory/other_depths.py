@@ -34,7 +34,7 @@ class Burkholz2022(Theorem):
     def constant(self) -> str:
         return f"the constant of rho is unchecked; {self.factor:.2f} is estimated here ({of(SCALAR)})"
 
-    def depth(self, layers: Sequence[LayerShape], tolerance: float) -> int:
+    def depth(self, layers: Sequence[LayerShape]) -> int:
         return len(layers) + 1
 
     def source_layers(
@@ -137,43 +137,3 @@ class Kumar2025(Theorem):
     ) -> Sequence[SourceLayer]:
         samples = self.samples(tolerance)
         return [gadget_layer(layer, 2 * layer.inputs * samples, samples) for layer in layers]
-
-
-@dataclasses.dataclass(frozen=True)
-class Sreenivasan2021(Theorem):
-    """Sreenivasan, Rajput, Sohn and Papailiopoulos 2021, "Finding Everything within Random Binary Networks".
-
-    Proved: random weights of -1 and 1 only, depth Theta(L log(d L / eps)) and width Theta(d log^2(d L / eps)) for a
-    target of width d and depth L. The constants in Theta are not given; both are 1 here, with the natural logarithm, so
-    that only the growth means anything. What is kept is not said.
-    """
-
-    name: ClassVar[str] = "binary"
-    paper: ClassVar[str] = "Sreenivasan et al. 2021, arXiv 2110.08996"
-    error: ClassVar[str] = "output"
-    kinds: ClassVar[tuple[str, ...]] = (DENSE,)
-    origin: ClassVar[str] = "unchecked"
-    note: ClassVar[str] = "Growth only; delta is not used, and what is kept is not said."
-
-    @property
-    def constant(self) -> str:
-        return "Theta: constants not given in the paper; 1 is a placeholder: unchecked"
-
-    def depth(self, layers: Sequence[LayerShape], tolerance: float) -> int:
-        return units(len(layers) * _log(layers, tolerance))
-
-    def source_layers(
-        self, layers: Sequence[LayerShape], depth: int, tolerance: float, delta: float
-    ) -> Sequence[SourceLayer]:
-        log = _log(layers, tolerance)
-        inner = max(units(log) - 2, 0)
-        widths = [units(max(layer.inputs, layer.outputs) * log**2) for layer in layers]
-        return [
-            SourceLayer(width, width * (layer.inputs + layer.outputs + inner * width), None)
-            for layer, width in zip(layers, widths, strict=True)
-        ]
-
-
-def _log(layers: Sequence[LayerShape], tolerance: float) -> float:
-    widest = max(max(layer.inputs, layer.outputs) for layer in layers)
-    return math.log(widest * len(layers) / tolerance)

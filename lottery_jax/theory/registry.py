@@ -1,15 +1,13 @@
 """Every theorem by its name, in the order of the table; a new one is a class of its own and one line here."""
 
 from lottery_jax.errors import InputError, suggest
-from lottery_jax.theory.gadgets import DaCunha2022, Malach2020, Natale2024, Orseau2020, Pensia2020, PensiaLower
-from lottery_jax.theory.other_depths import Burkholz2022, Kumar2025, Otsuka2025, Sreenivasan2021
+from lottery_jax.theory.gadgets import DaCunha2022, Natale2024, Pensia2020, PensiaLower
+from lottery_jax.theory.other_depths import Burkholz2022, Kumar2025, Otsuka2025
 from lottery_jax.theory.theorem import Theorem
 
 THEOREMS: dict[str, type[Theorem]] = {
     found.name: found
     for found in (
-        Malach2020,
-        Orseau2020,
         Pensia2020,
         PensiaLower,
         Natale2024,
@@ -17,7 +15,6 @@ THEOREMS: dict[str, type[Theorem]] = {
         DaCunha2022,
         Otsuka2025,
         Kumar2025,
-        Sreenivasan2021,
     )
 }
 

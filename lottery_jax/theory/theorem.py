@@ -67,7 +67,7 @@ class Theorem(abc.ABC):
     kinds: ClassVar[tuple[str, ...]]
     """Kinds of layers that it covers."""
     origin: ClassVar[str]
-    """Where its constants come from: paper, counting, estimated (by experiment, here), or unchecked."""
+    """Where its constants come from: paper, counting, or estimated (by experiment, here)."""
     note: ClassVar[str] = ""
 
     @property
@@ -81,7 +81,7 @@ class Theorem(abc.ABC):
     ) -> Sequence[SourceLayer]:
         """The random layers for each of the covered ones. depth: L, all layers of the target."""
 
-    def depth(self, layers: Sequence[LayerShape], tolerance: float) -> int:
+    def depth(self, layers: Sequence[LayerShape]) -> int:
         """Layers with weights of the source, for the covered ones."""
         return 2 * len(layers)
 
@@ -103,7 +103,7 @@ class Theorem(abc.ABC):
         kept = [source.kept for source in sources]
         return dataclasses.replace(
             found,
-            depth=self.depth(covered, tolerance),
+            depth=self.depth(covered),
             hidden=tuple(source.hidden for source in sources),
             source_weights=sum(source.weights for source in sources),
             kept_weights=None if None in kept else sum(one for one in kept if one is not None),

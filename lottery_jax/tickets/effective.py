@@ -15,7 +15,7 @@ from lottery_jax.networks.node import child_path
 from lottery_jax.networks.sources.decided import decided_blocks, decides
 from lottery_jax.networks.sources.drawn import Drawn, attempts_of
 from lottery_jax.networks.sources.source import Source
-from lottery_jax.tickets.ticket import Ticket, kept_bits
+from lottery_jax.tickets.ticket import Ticket
 
 _SLICE = 1 << 18  # random weights looked at at once
 
@@ -126,13 +126,12 @@ def _drawn(
 
 @dataclasses.dataclass(frozen=True)
 class Decided:
-    """Of a random tensor's mask: bits that the seed leaves to it, those of them that are kept, and what contradicts it.
+    """Of a random tensor's mask: bits that the seed leaves to it, and what contradicts it.
 
     absent_kept: absent weights that are kept. locked_pruned: locked weights that are pruned.
     """
 
     free: int
-    free_kept: int
     absent_kept: int = 0
     locked_pruned: int = 0
 
@@ -141,7 +140,7 @@ def decided_bits(ticket: Ticket, name: str) -> Decided:
     """What the seed decides of a mask, and where the mask says otherwise."""
     drawn = ticket.network.drawn[name]
     if not decides(drawn):
-        return Decided(drawn.size, kept_bits(ticket.content, name))
+        return Decided(drawn.size)
     redraws, counts = ticket.redraws(name), np.zeros((3, 2), np.int64)
     step = max(_SLICE // drawn.width // 8, 1) * 8  # whole bytes of the mask
     for first in range(0, drawn.rows, step):
@@ -154,7 +153,7 @@ def decided_bits(ticket: Ticket, name: str) -> Decided:
         decided = blocks[(first + np.arange(count)) // drawn.shared - begin]
         counts += np.bincount((2 * (decided + 1) + kept).reshape(-1), minlength=6).reshape(3, 2)
     (_, absent_kept), free, (locked_pruned, _) = counts.tolist()
-    return Decided(sum(free), free[1], absent_kept, locked_pruned)
+    return Decided(sum(free), absent_kept, locked_pruned)
 
 
 def effective_weights(ticket: Ticket) -> dict[str, np.ndarray]:

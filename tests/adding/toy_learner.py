@@ -1,4 +1,4 @@
-"""A learner: a gate and a loss. With a line in `learned/registry.py` it is a method on each of the sources."""
+"""A learner: scores, their masks, and a loss. With a line in `learned/registry.py` it is a method on each source."""
 
 import dataclasses
 import itertools
@@ -13,11 +13,12 @@ import optax
 from lottery_jax.checkpoints import Checkpoints
 from lottery_jax.data import Dataset
 from lottery_jax.learned.base import Learner
-from lottery_jax.networks.gates import TopKGate
+from lottery_jax.networks.gates import FixedGate
 from lottery_jax.networks.network import Network
+from lottery_jax.networks.top_k import top_k_mask
 from lottery_jax.progress import Progress
 from lottery_jax.tickets.ticket import Ticket, make_ticket
-from lottery_jax.training import fit
+from lottery_jax.training import advance, begin
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,14 +45,15 @@ class Scored(Learner):
         @jax.jit  # once for all seeds and kept fractions
         def masks(random, keep, key):
             def gates(scores):
-                return lambda name: TopKGate(scores[name], keep)
+                return lambda name: FixedGate(top_k_mask(scores[name], keep))
 
             def loss(scores, images, labels, key):
                 logits = source.module({**random, **(stored or {})}, gates(scores))(images)
                 return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), {}
 
-            scores, adam = jax.tree.map(jnp.abs, random), optax.adam(self.learning_rate)
-            scores, _ = fit(loss, scores, dataset.train, key=key, optimizer=adam, epochs=epochs, batch_size=20)
+            adam = optax.adam(self.learning_rate)
+            state = begin(jax.tree.map(jnp.abs, random), key=key, optimizer=adam)
+            scores = advance(loss, state, dataset.train, optimizer=adam, epochs=epochs, batch_size=20)[0].parameters
             return {name: gates(scores)(name)() > 0 for name in scores}
 
         runs, tickets = list(itertools.product(seeds, keeps)), []

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from harness import Results
 from lottery_jax import load_model
-from lottery_jax.cli.results import Results
 from lottery_jax.cluster.share import Share
 from lottery_jax.comparison.aside import Aside
 from lottery_jax.comparison.records import append_records, run_folder, write_configuration

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lottery_jax.constructions import Promise, plan_job, run_in_memory
-from lottery_jax.constructions.orseau import Orseau, unused_units
+from lottery_jax.constructions.orseau import Orseau
 from lottery_jax.errors import InputError
 from lottery_jax.networks.codec import from_json, to_json
 from lottery_jax.networks.zoo.mlp import mlp_target
@@ -50,7 +50,7 @@ def test_units_that_one_weight_leaves_serve_the_other_weights_of_their_input() -
         taken = used.any(0)
         assert (~used & taken).sum() > used.sum() and used.sum(0).max() > 1
         np.testing.assert_array_equal(ticket.mask(f"{path}.first"), taken)
-        assert unused_units(ticket)[path] == pytest.approx(1 - taken.mean()) and 0 < taken.mean() < 1
+        assert 0 < taken.mean() < 1
     assert ticket.network.source_weights == shared < alone
 
 

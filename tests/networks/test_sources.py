@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.gates import TopKGate
+from lottery_jax.networks.gates import FixedGate
 from lottery_jax.networks.layers.activations import Relu
 from lottery_jax.networks.layers.bag import Bag, BagTensor
 from lottery_jax.networks.layers.chain import Chain
@@ -27,7 +27,8 @@ from lottery_jax.networks.sources.redundant import Redundant, RedundantGadget
 from lottery_jax.networks.sources.single import Single
 from lottery_jax.networks.sources.source import Source
 from lottery_jax.networks.sources.tied import Tied
-from lottery_jax.networks.variables import Frozen, Mask, Score
+from lottery_jax.networks.top_k import top_k_mask
+from lottery_jax.networks.variables import Frozen, Mask
 from lottery_jax.sampler import Sampler, draw_at, draw_host, numbers
 from lottery_jax.threefry import seed_words
 from tests.networks.catalogue import DEPTHWISE, IMAGE, SOURCES, STRIDED, Case, U, drawn, network, run
@@ -238,14 +239,14 @@ def test_signs_of_inputs_that_a_gadget_tells_apart() -> None:
 
 
 def test_frozen_weights_are_no_parameters() -> None:
-    """What an optimiser may see of a masked network is its scores."""
+    """An optimiser sees nothing of a masked network."""
     weights = {name: jnp.asarray(value) for name, value in ALL_KINDS.draw(0).items()}
     shapes = {name: tensor.shape for name, tensor in ALL_KINDS.drawn.items()}
-    module = ALL_KINDS.module(weights, lambda name: TopKGate(jnp.asarray(np.ones(shapes[name], np.float32)), 0.5))
-    _, scores, frozen, rest = nnx.split(module, Score, Frozen, ...)
-    assert len(jax.tree.leaves(scores)) == len(jax.tree.leaves(frozen)) == len(shapes)
+    module = ALL_KINDS.module(weights, lambda name: FixedGate(jnp.ones(shapes[name])))
+    _, masks, frozen, rest = nnx.split(module, Mask, Frozen, ...)
+    assert len(jax.tree.leaves(masks)) == len(jax.tree.leaves(frozen)) == len(shapes)
     assert not jax.tree.leaves(nnx.state(module, nnx.Param))
-    assert len(jax.tree.leaves(nnx.state(module, Mask))) == len(shapes) == len(jax.tree.leaves(rest))
+    assert not jax.tree.leaves(rest)
 
 
 def test_gates_keep_what_they_say() -> None:
@@ -259,7 +260,7 @@ def test_gates_keep_what_they_say() -> None:
 
     @jax.jit
     def learned(placed, scores, x):
-        return network(case).module(placed, lambda name: TopKGate(scores[name], counts[name]))(x)
+        return network(case).module(placed, lambda name: FixedGate(top_k_mask(scores[name], counts[name])))(x)
 
     pruned = {name: np.where(masks[name], value, 0) if name in masks else value for name, value in weights.items()}
     found, expected = learned(placed, scores, x), forward(network(case), pruned)(x)

@@ -42,11 +42,6 @@ def on_every_device(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def rows_sharding(mesh: Mesh, rows: int) -> NamedSharding:
-    """How to lay out so many rows before `solve`: split where they divide evenly, else all on each device."""
-    return on_every_device(mesh) if rows % mesh.size else over_problems(mesh)
-
-
 def is_split(array: Any, mesh: Mesh) -> bool:
     """True for a JAX array that already lies over the mesh as `over_problems` has it."""
     return (

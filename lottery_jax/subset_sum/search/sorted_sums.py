@@ -7,42 +7,39 @@ is built and sorted. The halves' lists meet in a merge; a tag in the lowest bit 
 pair from different sides is adjacent in the merged order.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-
-FindPair = Callable[[jax.Array, jax.Array, Sequence[jax.Array]], tuple[jax.Array, jax.Array, jax.Array]]
 
 _NETWORK_LIMIT = 12  # candidates per half up to which sorting networks compile quickly; XLA's sort beyond
 _MINIMUM = 6
 _UNROLLED = 64  # rows; more compile for seconds, and a loop's own cost no longer shows
 
 
-def closest_subset(candidates: jax.Array, targets: jax.Array, find_pair: FindPair | None = None) -> jax.Array:
+def closest_subset(candidates: jax.Array, targets: jax.Array) -> jax.Array:
     """Chosen candidates, bool [N, B], of the subset sum nearest to each target (int [N, B] and [B]).
 
-    The sum of |candidates| must be below 2**29 (int32) or 2**60 (int64). Zeros are never chosen. find_pair:
-    `closest_pair`, or a kernel that answers the same.
+    The sum of |candidates| must be below 2**29 (int32) or 2**60 (int64). Zeros are never chosen.
     """
     count = candidates.shape[0]
     if count < _MINIMUM:
         padding = jnp.zeros((_MINIMUM - count, *candidates.shape[1:]), candidates.dtype)
-        return closest_subset(jnp.concatenate([candidates, padding]), targets, find_pair)[:count]
+        return closest_subset(jnp.concatenate([candidates, padding]), targets)[:count]
     dtype = candidates.dtype  # named in each sum: with 64-bit types on, int32 would add up to int64
     low, high = (f(candidates, 0).sum(0, dtype=dtype) for f in (jnp.minimum, jnp.maximum))
     # Twice for the centring, twice for the tag.
     wanted = 2 * (2 * jnp.clip(targets, low, high) - candidates.sum(0, dtype=dtype))
-    plus = _closest_signs(2 * jnp.abs(candidates), wanted, find_pair or closest_pair)
+    plus = _closest_signs(2 * jnp.abs(candidates), wanted)
     return jnp.where(candidates > 0, plus, ~plus) & (candidates != 0)
 
 
-def _closest_signs(d: jax.Array, wanted: jax.Array, find_pair: FindPair) -> jax.Array:
+def _closest_signs(d: jax.Array, wanted: jax.Array) -> jax.Array:
     """Where the sign is +, bool [N, B], in the nearest +-d_1 +- ... +-d_N to `wanted` (all even)."""
     half = d.shape[0] // 2
     left, right, rest = d[:half], d[half : 2 * half], d[2 * half :]
     shifts = [-rest[0], rest[0]] if len(rest) else [jnp.zeros_like(wanted)]
-    gap, lower, second = find_pair(left, right, [wanted - shift + 1 for shift in shifts])
+    gap, lower, second = _closest_pair(left, right, [wanted - shift + 1 for shift in shifts])
     shift = jnp.where(second, shifts[-1], shifts[0])
     is_right = (lower & 1) == 1
     from_left = jnp.where(is_right, lower + gap, lower)
@@ -51,7 +48,7 @@ def _closest_signs(d: jax.Array, wanted: jax.Array, find_pair: FindPair) -> jax.
     return jnp.concatenate([*signs, second[None]] if len(rest) else signs)
 
 
-def closest_pair(
+def _closest_pair(
     left: jax.Array, right: jax.Array, goals: Sequence[jax.Array]
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The closest of the sums +-left and goal - (+-right), where goals are odd and all else is even.

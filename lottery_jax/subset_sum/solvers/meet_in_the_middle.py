@@ -22,8 +22,6 @@ class MeetInTheMiddle(SinglePass[Solution]):
     N = 21 takes some 100 thousand lane operations; each two more candidates double it. Horowitz and Sahni 1974.
     On CPU, with Numba installed, problems of 12 to 24 candidates go to `kernels.cpu` (where targets share them to
     `kernels.shared_cpu`), if there are many or it is compiled already: the same answers, sooner.
-    hopper_kernel: on an NVIDIA Hopper GPU, N of 18 to 25 on the 32-bit grid go to `kernels.hopper`: the same answers;
-    whether sooner is not known, for no GPU has run it yet, and until a benchmark shows it, this stays off.
 
     >>> import numpy as np
     >>> from lottery_jax.subset_sum import Problem, solve
@@ -33,16 +31,10 @@ class MeetInTheMiddle(SinglePass[Solution]):
            [ True, False,  True]])
     """
 
-    hopper_kernel: bool = dataclasses.field(default=False, repr=False)  # no part of what is found
-
     max_candidates: ClassVar[int] = 44
 
     def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
-        if not self.hopper_kernel:
-            return closest_subset(grid.candidates, grid.targets)
-        from lottery_jax.subset_sum.kernels import hopper  # Pallas takes a while to import
-
-        return closest_subset(grid.candidates, grid.targets, hopper.closest_pair)
+        return closest_subset(grid.candidates, grid.targets)
 
     def on_host(self, candidates: int, problems: int, key: jax.Array | None) -> HostSearch | None:
         if not at_hand("cpu", candidates, problems):
@@ -65,7 +57,4 @@ class MeetInTheMiddle(SinglePass[Solution]):
     def chunk(self, candidates: int, cpu: bool) -> int:
         # Lists that stay in a core's second-level cache; on an accelerator about 1 GiB of lists.
         half = candidates // 2
-        if cpu:
-            return min(128, 2 ** max(17 - half, 0))
-        # The GPU kernel keeps its lists to itself, some 4 KiB a problem aside, and each chunk costs some 35 launches.
-        return 2**16 if self.hopper_kernel and 18 <= candidates <= 25 else 2 ** max(24 - half, 0)
+        return min(128, 2 ** max(17 - half, 0)) if cpu else 2 ** max(24 - half, 0)

@@ -36,8 +36,13 @@ class Smallest(Solver[Solution]):
     max_candidates: ClassVar[int] = 40
 
     def stages(self, candidates: int) -> tuple[Stage, ...]:
-        enumerated = [sizes for sizes in _ENUMERATED if sizes[-1] <= candidates] or [(0, 1)]
-        return (*(Enumerate(sizes) for sizes in enumerated), Feasible(), BySize())
+        return size_after_size(candidates, Enumerate, BySize())
+
+
+def size_after_size(candidates: int, enumerate_: "type[Enumerate]", further: "BySize") -> tuple[Stage, ...]:
+    """Small sizes by enumeration; of the rest those that have a solution, then further sizes."""
+    enumerated = [sizes for sizes in _ENUMERATED if sizes[-1] <= candidates] or [(0, 1)]
+    return (*(enumerate_(sizes) for sizes in enumerated), Feasible(), further)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,8 +100,8 @@ class BySize(Stage):
 
         def step(state):
             size, chosen, open_ = state
-            subset, residual = closest_of_size(a, target, size)
-            found = open_ & (jnp.abs(residual) <= tolerance)
+            subset, within = self.of_size(a, target, tolerance, size)
+            found = open_ & within
             return size + 1, jnp.where(found, subset, chosen), open_ & ~found
 
         def unfinished(state):
@@ -104,6 +109,13 @@ class BySize(Stage):
 
         start = (jnp.int64(min(_ENUMERATED[-1][-1], count) + 1), jnp.zeros(a.shape, bool), jnp.ones(batch, bool))
         return jax.lax.while_loop(unfinished, step, start)[1]
+
+    def of_size(
+        self, candidates: jax.Array, targets: jax.Array, tolerance: jax.Array, size: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """The subset of one size, bool [N, B], and whether it is within the tolerance, bool [B]."""
+        subset, residual = closest_of_size(candidates, targets, size)
+        return subset, jnp.abs(residual) <= tolerance
 
     def chunk(self, candidates: int, cpu: bool) -> int:
         return 2 ** max((16 if cpu else 24) - (candidates + 1) // 2, 0)

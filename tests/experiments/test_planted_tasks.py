@@ -8,8 +8,8 @@ from lottery_jax.data import Dataset
 from lottery_jax.errors import InputError
 from lottery_jax.networks.running import forward
 from lottery_jax.networks.target import Target
-from lottery_jax.planted.tasks import PLANTED_DATA, circle, helix, relu_unit
-from lottery_jax.planted.truths import TRUTHS, circle_truth, helix_truth, relu_unit_truth
+from planted.tasks import PLANTED_DATA, circle, helix, relu_unit
+from planted.truths import TRUTHS, circle_truth, helix_truth, relu_unit_truth
 
 SOLVED = {"relu-unit": 1.0, "circle": 0.94, "helix": 1.0}
 WEIGHTS = {"relu-unit": 4, "circle": 44, "helix": 44}

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from lottery_jax import environment
 from lottery_jax.checkpoints import Checkpoints
 from lottery_jax.cli.bars import Shown
+from lottery_jax.cli.status import UNITS, finished_units
 from lottery_jax.cluster.crew import ALONE, Crew, Elsewhere, unit_of
 from lottery_jax.comparison.sharing import go_through
 from lottery_jax.errors import InputError
@@ -22,15 +23,8 @@ from lottery_jax.progress import log
 from lottery_jax.storage.files import check_writable, wait_for, write_atomically
 from lottery_jax.storage.lock import locked
 
-UNITS = ".units"
-"""What the name of the folder of units ends with."""
 _T = TypeVar("_T")
 _Row = dict[str, Any]
-
-
-def finished_units(folder: Path) -> int:
-    """How many units are finished in such a folder."""
-    return len(list(folder.glob("*.json")))
 
 
 class Results(list[_Row]):

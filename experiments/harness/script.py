@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 import tyro
 from rich.console import Console
 
+from harness.results import Results
 from lottery_jax.cli import interrupt
 from lottery_jax.cli.bars import bars
 from lottery_jax.cli.crew import CREW_OPTIONS, CrewOptions, crew_of
-from lottery_jax.cli.results import Results
 from lottery_jax.cluster import supervisor
 from lottery_jax.cluster.crew import Elsewhere
 from lottery_jax.cluster.share import Share

@@ -1,6 +1,7 @@
 """Rows of an experiment: kept unit after unit, put together in their order, by one process or by many."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from lottery_jax.cli.results import Results
+from harness import Results
 from lottery_jax.cluster.crew import ALONE, Crew, Elsewhere
 from lottery_jax.cluster.share import Share
 from lottery_jax.errors import InputError
@@ -23,6 +24,7 @@ from tests.cluster.memory import MemoryBoard, member
 from tests.cluster.test_cluster import address
 from tests.learned.sources import GADGET, small_data, stored
 
+ROOT = Path(__file__).parents[2]
 TASKS = ["a", "b", "c", "d", "e"]
 WHOLE = [{"kind": "letter", "name": name, "copy": copy} for name in TASKS for copy in (1, 2)]
 WHOLE += [{"kind": "number", "name": 7}]
@@ -187,8 +189,7 @@ def test_learners_of_one_task_share_their_trainings(processes: int, tmp_path: Pa
 SCRIPT = """
 import dataclasses, sys, time
 from rich.console import Console
-from lottery_jax.cli.experiment import Scaled, run_script
-from lottery_jax.cli.results import Results
+from harness import Results, Scaled, run_script
 
 @dataclasses.dataclass(frozen=True)
 class Settings(Scaled):
@@ -214,11 +215,13 @@ if __name__ == "__main__":
 def script(tmp_path: Path) -> Callable[..., subprocess.Popen]:
     path = tmp_path / "script.py"
     path.write_text(SCRIPT)
+    environment = as_process()
+    environment["PYTHONPATH"] += f"{os.pathsep}{ROOT / 'experiments'}"
 
     def start(*words: object) -> subprocess.Popen:
         command = [sys.executable, str(path), *map(str, words), "--out", str(tmp_path / "rows.jsonl")]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(command, env=as_process(), cwd=tmp_path, **pipes)  # type: ignore[call-overload]
+        return subprocess.Popen(command, env=environment, cwd=tmp_path, **pipes)  # type: ignore[call-overload]
 
     return start
 

@@ -12,7 +12,7 @@ import numpy as np
 from lottery_jax.errors import InputError
 from lottery_jax.networks.target import Target
 from lottery_jax.networks.zoo.mlp import mlp_target
-from lottery_jax.planted.tasks import CIRCLE_RADII, HELIX_TURNS, RELU_THRESHOLD
+from planted.tasks import CIRCLE_RADII, HELIX_TURNS, RELU_THRESHOLD
 
 Unit = tuple[Sequence[float], int, float]
 """The weights from the inputs, the class that is fed, and the weight to it."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lottery_jax.errors import InputError
-from lottery_jax.planted.measure import Overlap, overlaps, together
+from planted.measure import Overlap, overlaps, together
 
 
 def all_masks(size: int, kept: int) -> list[np.ndarray]:

@@ -60,7 +60,7 @@ class Planted:
 def planting_source(truth: Target, width: int) -> Network:
     """A random network with one hidden layer of this width for what the known one is given; weights N(0, 2 / fan-in).
 
-    >>> from lottery_jax.planted.truths import helix_truth
+    >>> from planted.truths import helix_truth
     >>> planting_source(helix_truth(), 100).source_weights
     600
     """
@@ -75,7 +75,7 @@ def plant(truth: Target, source: Network, *, seed: int, refine: bool = True) -> 
 
     refine: choose units again for what all of them compute together; else each is the nearest by itself.
 
-    >>> from lottery_jax.planted.truths import relu_unit_truth
+    >>> from planted.truths import relu_unit_truth
     >>> planted = plant(relu_unit_truth(), planting_source(relu_unit_truth(), 64), seed=1)
     >>> planted.ticket.kept_weights, planted.error < 0.1
     (4, True)

@@ -7,11 +7,11 @@ from lottery_jax.comparison.evaluation import accuracy
 from lottery_jax.errors import InputError
 from lottery_jax.networks.node import Spec
 from lottery_jax.networks.zoo.mlp import mlp, mlp_target
-from lottery_jax.planted.planting import plant, planting_source
-from lottery_jax.planted.tasks import PLANTED_DATA
-from lottery_jax.planted.truths import TRUTHS, circle_truth, relu_unit_truth
 from lottery_jax.tickets.ticket import load_ticket
 from lottery_jax.trained.leaves import random_network
+from planted.planting import plant, planting_source
+from planted.tasks import PLANTED_DATA
+from planted.truths import TRUTHS, circle_truth, relu_unit_truth
 
 PROMISED = {"relu-unit": (128, 0.98), "circle": (512, 0.9), "helix": (2048, 0.9)}
 """Hidden units, and the accuracy of each of the first seeds."""
