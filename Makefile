@@ -15,7 +15,7 @@ demo: $(STAMP)  ## the main job on the embedded digits; report in runs/
 
 test: $(STAMP)  ## the fast tests, docstring examples included
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not clock"
-	$(BIN)/python -m pytest -m "clock and not slow" tests
+	$(BIN)/python -m pytest -m "clock and not slow" $$(grep -rl --include="*.py" pytest.mark.clock tests)
 
 test-slow: $(STAMP)  ## the tests that take longer
 	$(BIN)/python -m pytest -m slow

@@ -2,7 +2,6 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 # Set before JAX is imported: an implicit int/float promotion is then an error instead of a silent widening.
@@ -32,11 +31,10 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 
 
-@pytest.fixture(scope="module", autouse=True)
-def release_compiled_programs() -> Iterator[None]:
-    """Programs of one file are rarely used by another, and those of all files take gigabytes."""
-    yield
-    jax.clear_caches()
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Release compiled programs at the end of a folder: few serve the next one, and those of all take gigabytes."""
+    if nextitem is not None and nextitem.path.parent != item.path.parent:
+        jax.clear_caches()
 
 
 @pytest.fixture(scope="session")
