@@ -3,6 +3,8 @@ VENV ?= .venv
 PYTHON ?= python3
 # For a GPU: make demo EXTRAS=dev,cuda13 (or cuda12).
 EXTRAS ?= dev
+# Processes of `make test`; each takes up to 3 GB.
+WORKERS ?= 2
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
@@ -12,7 +14,8 @@ demo: $(STAMP)  ## the main job on the embedded digits; report in runs/
 	$(BIN)/lottery-jax compare --data digits --out runs
 
 test: $(STAMP)  ## the fast tests, docstring examples included
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not clock"
+	$(BIN)/python -m pytest -m "clock and not slow" $$(grep -rl --include="*.py" pytest.mark.clock tests)
 
 test-slow: $(STAMP)  ## the tests that take longer
 	$(BIN)/python -m pytest -m slow

@@ -2,20 +2,39 @@
 
 import os
 import tempfile
+from pathlib import Path
 
 # Set before JAX is imported: an implicit int/float promotion is then an error instead of a silent widening.
 os.environ.setdefault("JAX_NUMPY_DTYPE_PROMOTION", "strict")
 # matplotlib draws to files only; no test may need a screen.
 os.environ.setdefault("MPLBACKEND", "Agg")
-# Data and targets are cached for this run alone: no test may pass, or fail, by what an earlier run left.
-_cache = tempfile.TemporaryDirectory(prefix="lottery_jax-cache-")
-os.environ.setdefault("LOTTERY_JAX_CACHE", _cache.name)
+# Data and targets are cached for this run alone: no test may pass, or fail, by what an earlier run left. The workers of
+# pytest-xdist inherit the folder from the process that starts them.
+if "LOTTERY_JAX_CACHE" not in os.environ:
+    _cache = tempfile.TemporaryDirectory(prefix="lottery_jax-cache-")
+    os.environ["LOTTERY_JAX_CACHE"] = _cache.name
+# Most of the time of a first run is compilation, and many tests compile the same programs, so all of them are kept, for
+# the other worker, the processes that tests start, the other Python, and later runs. JAX finds a program by a digest of
+# all that it depends on.
+_compiled = Path(__file__).parent / ".pytest_cache" / "compiled"
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
-from pathlib import Path
-
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+
+from lottery_jax.cli.compile_cache import processor
+
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_compiled / processor())
+    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Release compiled programs at the end of a folder: few serve the next one, and those of all take gigabytes."""
+    if nextitem is not None and nextitem.path.parent != item.path.parent:
+        jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

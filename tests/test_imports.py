@@ -159,6 +159,7 @@ def test_every_room_says_what_is_public() -> None:
     assert lottery_jax.learned.EdgePopup.name == "edge-popup"
 
 
+@pytest.mark.clock
 def test_importing_the_package_is_instant() -> None:
     program = "import sys, time; start = time.perf_counter(); import lottery_jax; end = time.perf_counter()\n"
     program += "print(end - start, 'jax' in sys.modules, 'numpy' in sys.modules)"

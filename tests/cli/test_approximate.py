@@ -230,6 +230,7 @@ def test_an_interrupt_is_130_and_the_same_command_goes_on(
     assert (tmp_path / "t").read_bytes() == content and not (tmp_path / "t.chunks").exists()
 
 
+@pytest.mark.clock
 def test_what_a_killed_process_finished_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shapes = {f"layer{place:03d}": (8, 8) for place in range(300)}
     model, chunks = matrices(tmp_path / "model.safetensors", **shapes), tmp_path / "t.chunks"

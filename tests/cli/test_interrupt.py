@@ -99,6 +99,7 @@ def test_at_random_moments_of_an_approximation(presses: int, number: signal.Sign
     assert {path.name for path in tmp_path.iterdir()} == {"model.safetensors", "stopped", "whole"}
 
 
+@pytest.mark.clock
 def test_a_command_that_shall_not_hear_it_goes_on(tmp_path: Path) -> None:
     """As under nohup, where whoever started it has its interrupts ignored."""
     program = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); {ALONE}"

@@ -125,6 +125,7 @@ def test_the_bars_tell_the_speed_and_the_time_left(
     assert "2500/8000" not in text and "lottery-jax: a note" in text
 
 
+@pytest.mark.clock
 def test_where_there_is_no_terminal_a_line_is_printed_now_and_then(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,6 +138,7 @@ def test_where_there_is_no_terminal_a_line_is_printed_now_and_then(
     assert set(capsys.readouterr().err.splitlines()) == {"lottery-jax: compiling"}
 
 
+@pytest.mark.clock
 def test_of_processes_only_the_first_says_how_far_all_are(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

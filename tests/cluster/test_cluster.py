@@ -79,6 +79,7 @@ def under_way(folder: Path, *processes: subprocess.Popen) -> None:
         time.sleep(0.001)
 
 
+@pytest.mark.clock
 def test_the_others_go_on_where_a_process_was_killed(model: Path, alone: bytes, tmp_path: Path) -> None:
     out = tmp_path / "ticket"
     pair = start_pair("approximate", "--model", model, *MODEL, "--out", out)

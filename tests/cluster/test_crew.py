@@ -80,6 +80,7 @@ def test_each_unit_is_done_once(processes: int, count: int, board: MemoryBoard) 
     assert sorted(crews[0].notes("list")) == list(range(count)) and crews[0].note("list/nowhere") is None
 
 
+@pytest.mark.clock
 def test_a_slow_process_holds_nobody_up(board: MemoryBoard) -> None:
     """What it was handed in one go, and has not begun, is done by the other."""
     crews = member(board, 0), member(board, 1)
@@ -87,6 +88,7 @@ def test_a_slow_process_holds_nobody_up(board: MemoryBoard) -> None:
     assert len(fast) > 190 and len(slow) < 10 and sorted(fast + slow) == list(range(200))
 
 
+@pytest.mark.clock
 def test_what_a_dead_process_had_begun_is_done_by_the_others(board: MemoryBoard) -> None:
     first, other = member(board, 0, patience=0.3), member(board, 1, patience=0.3)
     begun = other.units("list", 5)
@@ -114,6 +116,7 @@ def test_a_process_that_ends_at_once_does_not_wait_for_who_is_gone(board: Memory
     over.set()
 
 
+@pytest.mark.clock
 def test_a_process_that_was_only_held_up_is_no_longer_lost(board: MemoryBoard) -> None:
     first, other = member(board, 0, patience=0.3), member(board, 1, patience=0.3)
     dies(other)
@@ -215,6 +218,7 @@ def test_the_loss_of_process_0_is_no_refusal(board: MemoryBoard) -> None:
     assert board.get("state/failed") is None
 
 
+@pytest.mark.clock
 def test_process_0_leaves_last(board: MemoryBoard) -> None:
     left = list[int]()
     crews = [

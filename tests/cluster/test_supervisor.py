@@ -62,6 +62,7 @@ LOST = "import sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))"
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("worker", [READY, f"{LOST}; {READY}", DEAF])
+@pytest.mark.clock
 def test_signals_are_handed_on(
     number: signal.Signals,
     worker: str,
