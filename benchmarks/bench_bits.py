@@ -21,17 +21,17 @@ import numpy as np
 
 from lottery_jax import approximate, environment, import_target, load_ticket, verify
 from lottery_jax.constructions import Construction, Pensia, Scalar
-from lottery_jax.networks.layers.chain import Chain
+from lottery_jax.importers.mlp_weights import mlp_target
+from lottery_jax.io.tensor_file import Arrays
+from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.sources.copies import Copies
-from lottery_jax.networks.zoo.mlp import mlp_target
-from lottery_jax.sampler import Sampler
-from lottery_jax.storage.store import Arrays
+from lottery_jax.networks.sources.candidates_per_weight import Copies
+from lottery_jax.rng.sampler import Sampler
 from lottery_jax.subset_sum import FirstFeasible, Problem, solve
-from lottery_jax.tickets.coding.choice import coded_bits
-from lottery_jax.tickets.description import rounding_bits
+from lottery_jax.tickets.size.description_length import rounding_bits
+from lottery_jax.tickets.size.mask_codes import coded_bits
 
 CANDIDATES, TOLERANCE = 21, 0.01
 

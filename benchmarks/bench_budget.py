@@ -24,25 +24,18 @@ from pathlib import Path
 import numpy as np
 
 from lottery_jax import environment
-from lottery_jax.comparison.evaluation import evaluate
-from lottery_jax.constructions import (
-    Budget,
-    Construction,
-    Pensia,
-    Scalar,
-    approximate,
-    plan_job,
-    run_in_memory,
-)
-from lottery_jax.constructions.budget.importance import fisher_importance
-from lottery_jax.constructions.chunks import Memory
+from lottery_jax.approximation import Budget, approximate, plan_job, run_in_memory
+from lottery_jax.approximation.budget.importance import fisher_importance
+from lottery_jax.approximation.chunk_store import Memory
+from lottery_jax.comparison.evaluate import evaluate
+from lottery_jax.constructions import Construction, Pensia, Scalar
 from lottery_jax.data import Dataset, load
 from lottery_jax.networks.node import Spec
 from lottery_jax.networks.target import Target
 from lottery_jax.tasks import import_target
-from lottery_jax.tickets.certificate import certify
-from lottery_jax.tickets.effective import effective_weights
+from lottery_jax.tickets.reconstruct import effective_weights
 from lottery_jax.tickets.ticket import Ticket
+from lottery_jax.tickets.verify import certify
 
 TOLERANCES = (0.01, 0.02, 0.03, 0.05, 0.08)
 

@@ -38,9 +38,8 @@ TURN = 0.2  # seconds
 
 def member(where: str, processes: int, process: int, units: int, folder: str) -> None:
     """One process of the first two measurements; prints its seconds."""
-    from lottery_jax.cluster.cluster import Cluster
-    from lottery_jax.cluster.crew import unit_of
-    from lottery_jax.cluster.join import join
+    from lottery_jax.workers.cluster import Cluster, join
+    from lottery_jax.workers.workers import unit_of
 
     start = time.perf_counter()
     crew: Cluster = join(where, processes=processes, process=process)

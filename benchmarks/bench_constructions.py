@@ -24,16 +24,15 @@ import jax
 import numpy as np
 
 from lottery_jax import environment
-from lottery_jax.comparison.measuring import measure
-from lottery_jax.constructions import CONSTRUCTIONS, Construction, Otsuka, Pensia, Promise, plan_job, run_to_file
+from lottery_jax.approximation import Promise, plan_job, run_to_file
+from lottery_jax.comparison.evaluate import measure
+from lottery_jax.constructions import CONSTRUCTIONS, Construction, Otsuka, Pensia
 from lottery_jax.data import Dataset, Split, load
+from lottery_jax.networks.architectures import architecture, vit
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.zoo.registry import architecture
-from lottery_jax.networks.zoo.transformers import vit
 from lottery_jax.tasks import Task, load_task
-from lottery_jax.tasks.recipes import Recipe
-from lottery_jax.tasks.train import train_target
-from lottery_jax.tickets.effective import effective_weights
+from lottery_jax.tasks.task import Recipe, train_target
+from lottery_jax.tickets.reconstruct import effective_weights
 from lottery_jax.tickets.ticket import Ticket
 
 USUAL_GOAL = Promise(0.01)

@@ -14,7 +14,7 @@ The floor, counted by hand, with W the weights of the large matrix (784*5*500 = 
   2 reads (1 for the wide network) and 1 write of the gradient; update 4 reads (gradient, weight, score,
   momentum) and 2 writes. That is 13 (12) tensors, 102 (94) MB.
 Divided by the best rates seen in the same run (a product of that size; an update in place of two tensors)
-this gives `floor`. What selection reads beyond its 1 is said in `lottery_jax/networks/threshold.py`.
+this gives `floor`. What selection reads beyond its 1 is said in `lottery_jax/networks/top_k.py`.
 """
 
 import argparse
@@ -30,12 +30,12 @@ import numpy as np
 import optax
 
 from lottery_jax import environment
-from lottery_jax.learned.sources import redundant_source, wide_source
+from lottery_jax.mask_learning.learner_sources import redundant_source, wide_source
+from lottery_jax.networks.architectures import architecture
 from lottery_jax.networks.gates import FixedGate
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
 from lottery_jax.networks.top_k import top_k_mask
-from lottery_jax.networks.zoo.registry import architecture
 
 BATCH, KEEP, GOAL_MS = 64, 0.3, 45.0
 REDUNDANT = redundant_source(architecture("fc2", Spec((784,), nonnegative=True), 10))

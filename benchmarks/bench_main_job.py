@@ -31,14 +31,15 @@ from pathlib import Path
 import numpy as np
 
 from lottery_jax import environment
-from lottery_jax.comparison.evaluation import evaluate
-from lottery_jax.constructions import Scalar, approximate
+from lottery_jax.approximation import approximate
+from lottery_jax.comparison.evaluate import evaluate
+from lottery_jax.constructions import Scalar
 from lottery_jax.data import load
 from lottery_jax.networks.node import Spec
 from lottery_jax.subset_sum import MeetInTheMiddle, Problem, Smallest, solve
 from lottery_jax.tasks import import_target
-from lottery_jax.tickets.certificate import certify
 from lottery_jax.tickets.ticket import load_ticket
+from lottery_jax.tickets.verify import certify
 
 CASES = ("search", "search-smallest", "scalar", "scalar-smallest", "pensia", "pensia-smallest")
 

@@ -30,16 +30,16 @@ from pathlib import Path
 import numpy as np
 
 from lottery_jax import environment
-from lottery_jax.comparison.measuring import measure
-from lottery_jax.constructions import LossAware, Scalar, plan_job, run_in_memory
-from lottery_jax.constructions.chunks import Memory
-from lottery_jax.constructions.feedback.inputs import enough
-from lottery_jax.constructions.job import Job
-from lottery_jax.constructions.lossless import made_lossless
-from lottery_jax.constructions.promise import Promise
+from lottery_jax.approximation import LossAware, plan_job, run_in_memory
+from lottery_jax.approximation.chunk_store import Memory
+from lottery_jax.approximation.job import Job
+from lottery_jax.approximation.loss_aware.moments import enough
+from lottery_jax.approximation.run import solve_chunks
+from lottery_jax.approximation.tolerance import Promise, made_lossless
+from lottery_jax.comparison.evaluate import measure
+from lottery_jax.constructions import Scalar
 from lottery_jax.constructions.registry import construction_named
-from lottery_jax.constructions.run import solve_chunks
-from lottery_jax.stopwatch import Stopwatch
+from lottery_jax.progress import Stopwatch
 from lottery_jax.tasks import Task, load_task
 from lottery_jax.tickets.ticket import Ticket
 

@@ -19,10 +19,10 @@ import numpy as np
 
 from lottery_jax import environment
 from lottery_jax.data import Dataset, Split
-from lottery_jax.learned.edge_popup import EdgePopup
-from lottery_jax.learned.sources import redundant_source, wide_source
+from lottery_jax.mask_learning.edge_popup import EdgePopup
+from lottery_jax.mask_learning.learner_sources import redundant_source, wide_source
+from lottery_jax.networks.architectures import architecture
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.zoo.registry import architecture
 
 KEEPS = (1, 0.99, 0.98, 0.975, 0.95, 0.9, 0.75, 0.5, 0.25, 0.1, 0.05, 0.025, 0.02, 0.01)
 SEEDS = 5

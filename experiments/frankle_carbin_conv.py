@@ -27,15 +27,15 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import Results, Scaled, run_script
-from lottery_jax.comparison.evaluation import accuracy
+from lottery_jax.comparison.evaluate import accuracy
 from lottery_jax.data import Dataset, load
+from lottery_jax.networks.architectures import architecture
+from lottery_jax.networks.forward import forward
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.running import forward
-from lottery_jax.networks.zoo.registry import architecture
-from lottery_jax.trained.leaves import initial_tensors, random_network
-from lottery_jax.trained.magnitude import Magnitude
-from lottery_jax.trained.retraining import Start
+from lottery_jax.pruning.base import initial_tensors, random_network
+from lottery_jax.pruning.magnitude import Magnitude
+from lottery_jax.pruning.retraining import Start
 
 NETWORKS = {
     "conv2": (27, 2e-4, 0.046, 0.088, 0.5),

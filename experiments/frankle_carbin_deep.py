@@ -29,18 +29,18 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import Results, Scaled, run_script
-from lottery_jax.comparison.evaluation import accuracy
+from lottery_jax.comparison.evaluate import accuracy
 from lottery_jax.data import Dataset, load
-from lottery_jax.networks.layers.normalize import Normalize
+from lottery_jax.networks.architectures import architecture
+from lottery_jax.networks.forward import forward
+from lottery_jax.networks.layers.normalization import Normalize
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.running import forward
-from lottery_jax.networks.zoo.registry import architecture
-from lottery_jax.tasks.recipes import STATISTICS
+from lottery_jax.pruning.base import initial_tensors, random_network
+from lottery_jax.pruning.magnitude import Magnitude
+from lottery_jax.pruning.retraining import Start
+from lottery_jax.tasks.task import STATISTICS
 from lottery_jax.tickets.ticket import Ticket
-from lottery_jax.trained.leaves import initial_tensors, random_network
-from lottery_jax.trained.magnitude import Magnitude
-from lottery_jax.trained.retraining import Start
 
 NETWORKS = {"resnet20": (85, 57, (0.271, 0.512, 0.134, 0.08)), "vgg19": (159, 14, (0.069, 0.512, 0.262, 0.015))}
 """Epochs, those of the warm-up, and kept fractions."""

@@ -20,11 +20,11 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import Results, Scaled, run_script
-from lottery_jax.comparison.evaluation import accuracy
+from lottery_jax.comparison.evaluate import accuracy
 from lottery_jax.data import load
+from lottery_jax.networks.architectures import architecture
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.zoo.registry import architecture
-from lottery_jax.trained.magnitude import Magnitude, MagnitudeReinit
+from lottery_jax.pruning.magnitude import Magnitude, MagnitudeReinit
 
 KEEPS = (0.211, 0.135, 0.036)
 

@@ -17,14 +17,14 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import Results, Scaled, run_script
-from lottery_jax.constructions.job import plan_job
+from lottery_jax.approximation.job import plan_job
+from lottery_jax.approximation.run import run_in_memory
+from lottery_jax.approximation.tolerance import Promise
 from lottery_jax.constructions.kumar import Kumar
-from lottery_jax.constructions.promise import Promise
-from lottery_jax.constructions.run import run_in_memory
-from lottery_jax.networks.quantise import quantised
+from lottery_jax.networks.rewrites import quantised
 from lottery_jax.networks.target import Target
 from lottery_jax.tasks import load_task
-from lottery_jax.tickets.certificate import certify
+from lottery_jax.tickets.verify import certify
 
 BITS = (4, 5, 6, 7, 8)
 MORE = (-2, 0, 2, 4, 6, 8)

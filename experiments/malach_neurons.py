@@ -27,11 +27,11 @@ from rich.table import Table
 from scipy.optimize import nnls
 
 from harness import Results, Scaled, run_script
-from lottery_jax.constructions import Pensia, Promise, plan_job, run_in_memory
-from lottery_jax.networks.zoo.mlp import mlp_target
-from lottery_jax.storage.files import write_atomically
-from lottery_jax.storage.picture import png_bytes
-from lottery_jax.tickets.effective import effective_weights
+from lottery_jax.approximation import Promise, plan_job, run_in_memory
+from lottery_jax.constructions import Pensia
+from lottery_jax.importers.mlp_weights import mlp_target
+from lottery_jax.io.files import png_bytes, write_atomically
+from lottery_jax.tickets.reconstruct import effective_weights
 
 SIZES = (4, 8, 16)
 NEURONS = (16, 32, 64, 128, 256, 512, 1024)

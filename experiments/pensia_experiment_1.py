@@ -19,7 +19,7 @@ from rich.table import Table
 
 from harness import Experiment, Results, run_script
 from lottery_jax import approximate, load_task, verify
-from lottery_jax.comparison.evaluation import evaluate
+from lottery_jax.comparison.evaluate import evaluate
 from lottery_jax.constructions import Construction, Pensia, Scalar, ScalarShared
 
 

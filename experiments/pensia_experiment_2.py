@@ -35,16 +35,16 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import Results, Scaled, run_script
-from lottery_jax.comparison.evaluation import accuracy, wilson_interval
+from lottery_jax.comparison.evaluate import accuracy, wilson_interval
 from lottery_jax.data import load
 from lottery_jax.errors import InputError, suggest
-from lottery_jax.learned.base import Learner
-from lottery_jax.learned.edge_popup import EdgePopup
-from lottery_jax.learned.sources import plain_source, redundant_source, wide_source
+from lottery_jax.mask_learning.edge_popup import EdgePopup
+from lottery_jax.mask_learning.learner_sources import plain_source, redundant_source, wide_source
+from lottery_jax.networks.architectures import architecture
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.zoo.registry import architecture
-from lottery_jax.trained.magnitude import Magnitude
+from lottery_jax.pruning.magnitude import Magnitude
+from lottery_jax.training.learner import Learner
 
 ARCHITECTURES = ("fc2", "fc4", "lenet5")
 NETWORKS = ("structure-linear", "structure-relu", "wide", "dense")

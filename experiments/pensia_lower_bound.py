@@ -17,10 +17,11 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import Results, Scaled, run_script
-from lottery_jax.constructions import Pensia, Promise, plan_job, run_in_memory
-from lottery_jax.intervals import wilson_interval
+from lottery_jax.approximation import Promise, plan_job, run_in_memory
+from lottery_jax.constructions import Pensia
+from lottery_jax.statistics import wilson_interval
 from lottery_jax.theory import lower_bound_target, theorem_named
-from lottery_jax.tickets.effective import effective_weights
+from lottery_jax.tickets.reconstruct import effective_weights
 
 SIZES = (2, 4, 8, 16)
 TOLERANCES = (0.1, 0.03, 0.01, 0.003)

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import Results, Scaled, run_script
-from lottery_jax.storage.files import write_atomically
+from lottery_jax.io.files import write_atomically
 from lottery_jax.subset_sum import Smallest
 from lottery_jax.theory import (
     Success,
@@ -32,9 +32,8 @@ from lottery_jax.theory import (
     predicted_success,
     residual_law,
 )
-from lottery_jax.theory.candidates import FixedSizeCandidates
-from lottery_jax.theory.distributions import DISTRIBUTIONS
-from lottery_jax.theory.figure import phase_figure
+from lottery_jax.theory.candidates import DISTRIBUTIONS, FixedSizeCandidates
+from lottery_jax.theory.phase_figure import phase_figure
 
 COUNTS = {name: tuple(range(2, 25, 2)) for name in ("scalar", "product", "gadget")}
 COUNTS["fixed-size"] = (6, 8, 10, 12, 16, 20, 24, 32)

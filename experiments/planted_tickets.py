@@ -28,13 +28,13 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import Results, Scaled, run_script
-from lottery_jax.comparison.evaluation import accuracy, wilson_interval
+from lottery_jax.comparison.evaluate import accuracy, wilson_interval
 from lottery_jax.data import Dataset
 from lottery_jax.errors import InputError, suggest
-from lottery_jax.learned import LEARNERS, Learner
+from lottery_jax.mask_learning import LEARNERS, Learner
 from lottery_jax.networks.network import Network
+from lottery_jax.pruning import Magnitude
 from lottery_jax.tickets.ticket import Ticket
-from lottery_jax.trained import Magnitude
 from planted import PLANTED_DATA, TRUTHS, Planted, overlaps, plant, planting_source, together
 
 METHODS = {

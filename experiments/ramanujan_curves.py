@@ -24,14 +24,14 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import Results, Scaled, run_script
-from lottery_jax.comparison.evaluation import accuracy
+from lottery_jax.comparison.evaluate import accuracy
 from lottery_jax.data import load
-from lottery_jax.learned.base import Learner
-from lottery_jax.learned.edge_popup import EdgePopup
-from lottery_jax.learned.sources import plain_source
+from lottery_jax.mask_learning.edge_popup import EdgePopup
+from lottery_jax.mask_learning.learner_sources import plain_source
+from lottery_jax.networks.architectures import architecture
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.zoo.registry import architecture
-from lottery_jax.trained.magnitude import Magnitude
+from lottery_jax.pruning.magnitude import Magnitude
+from lottery_jax.training.learner import Learner
 
 PUBLISHED = {"conv2": (77.5, 79.5), "conv4": (86.0, 86.5), "conv6": (88.0, 88.5), "conv8": (88.5, 88.0)}
 """Best accuracy of edge-popup and that of the trained network, in %, read off curves."""

@@ -25,21 +25,21 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import Results, Scaled, run_script
-from lottery_jax.comparison.budgeted import largest_weights
-from lottery_jax.comparison.evaluation import accuracy
-from lottery_jax.constructions import Budget, LossAware, Scalar, plan_job, run_in_memory
-from lottery_jax.constructions.budget.importance import fisher_importance
-from lottery_jax.constructions.chunks import Memory
-from lottery_jax.constructions.goal import Goal
-from lottery_jax.learned.edge_popup import EdgePopup
-from lottery_jax.learned.sources import redundant_source, wide_source
+from lottery_jax.approximation import Budget, LossAware, plan_job, run_in_memory
+from lottery_jax.approximation.budget.importance import fisher_importance
+from lottery_jax.approximation.chunk_store import Memory
+from lottery_jax.approximation.job import Goal
+from lottery_jax.comparison.budget_methods import largest_weights
+from lottery_jax.comparison.evaluate import accuracy
+from lottery_jax.constructions import Scalar
+from lottery_jax.io.files import png_bytes, write_atomically
+from lottery_jax.mask_learning.edge_popup import EdgePopup
+from lottery_jax.mask_learning.learner_sources import redundant_source, wide_source
 from lottery_jax.networks.target import Target
-from lottery_jax.storage.files import write_atomically
-from lottery_jax.storage.picture import png_bytes
+from lottery_jax.pruning.gradual import Gradual, sparse_target
 from lottery_jax.tasks import Task, load_task
-from lottery_jax.tickets.certificate import certify
 from lottery_jax.tickets.ticket import Ticket
-from lottery_jax.trained.gradual import Gradual, sparse_target
+from lottery_jax.tickets.verify import certify
 
 DENSE = (45_000, 26_000, 13_700, 6_900, 4_000, 2_000)
 SPARSE = (10_000, 7_000, 4_300, 2_800, 2_000)

@@ -24,15 +24,14 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import Results, Scaled, run_script
-from lottery_jax.comparison.evaluation import accuracy
+from lottery_jax.comparison.evaluate import accuracy
 from lottery_jax.data import load
 from lottery_jax.errors import InputError
-from lottery_jax.learned.edge_popup import EdgePopup
-from lottery_jax.learned.sources import plain_source
+from lottery_jax.io.files import png_bytes, write_atomically
+from lottery_jax.mask_learning.edge_popup import EdgePopup
+from lottery_jax.mask_learning.learner_sources import plain_source
+from lottery_jax.networks.architectures import architecture
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.zoo.registry import architecture
-from lottery_jax.storage.files import write_atomically
-from lottery_jax.storage.picture import png_bytes
 
 HIDDEN = (1, 2, 4, 8, 16)
 DRAWS, EPOCHS, WIDE = 1 << 18, 60, 256

@@ -22,12 +22,12 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import Results, Scaled, run_script
-from lottery_jax.comparison.evaluation import accuracy
+from lottery_jax.comparison.evaluate import accuracy
 from lottery_jax.data import load
+from lottery_jax.networks.architectures import architecture
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.zoo.registry import architecture
-from lottery_jax.trained.criteria import CRITERIA
-from lottery_jax.trained.magnitude import Magnitude
+from lottery_jax.pruning.criteria import CRITERIA
+from lottery_jax.pruning.magnitude import Magnitude
 
 KEPT: dict[str, dict] = {
     "rewind": {},
@@ -47,7 +47,7 @@ class Settings(Scaled):
     scale: float = 0.02
     """Part of the published epochs and seeds, at least one of each."""
     criteria: tuple[str, ...] = tuple(CRITERIA)
-    """Which weights are kept, of `lottery_jax.trained.CRITERIA`."""
+    """Which weights are kept, of `lottery_jax.pruning.CRITERIA`."""
     keeps: tuple[float, ...] = (0.2, 0.05)
     """Kept fractions."""
     full: bool = False

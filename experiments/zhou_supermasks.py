@@ -19,15 +19,15 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import Results, Scaled, run_script
-from lottery_jax.comparison.evaluation import accuracy
+from lottery_jax.comparison.evaluate import accuracy
 from lottery_jax.data import load
 from lottery_jax.errors import InputError, suggest
-from lottery_jax.learned.base import Learner
-from lottery_jax.learned.sources import plain_source
-from lottery_jax.learned.supermask import RescaledSupermask, Supermask
+from lottery_jax.mask_learning.learner_sources import plain_source
+from lottery_jax.mask_learning.supermask import RescaledSupermask, Supermask
+from lottery_jax.networks.architectures import architecture
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.zoo.registry import architecture
-from lottery_jax.trained.magnitude import Magnitude, MagnitudeSupermask
+from lottery_jax.pruning.magnitude import Magnitude, MagnitudeSupermask
+from lottery_jax.training.learner import Learner
 
 INIT, CONSTANT = "xavier-normal", "signed-constant"
 ROWS: dict[str, tuple[Learner, float | None, float]] = {

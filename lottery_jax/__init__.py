@@ -6,25 +6,42 @@ The front door; everything is loaded when it is first used, so that importing th
 import importlib
 from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from lottery_jax import bounds, constructions, data, networks, subset_sum, tasks, theory, tickets
+    from lottery_jax import mask_learning as learned
+    from lottery_jax import pruning as trained
+    from lottery_jax.approximation.api import approximate
+    from lottery_jax.approximation.budget.importance import fisher_importance
+    from lottery_jax.comparison.api import compare, verify
+    from lottery_jax.errors import InputError, TicketError
+    from lottery_jax.importers.mlp_weights import mlp_target
+    from lottery_jax.importers.state_dict import export_target, import_target, load_model
+    from lottery_jax.networks.network import Network
+    from lottery_jax.networks.target import Target
+    from lottery_jax.tasks.task import Task, load_task
+    from lottery_jax.tickets.ticket import Ticket, load_ticket
+    from lottery_jax.tickets.verify import Certificate
+
 _HOMES = {
-    "approximate": "lottery_jax.constructions.approximate",
-    "verify": "lottery_jax.comparison.front",
-    "compare": "lottery_jax.comparison.front",
+    "approximate": "lottery_jax.approximation.api",
+    "verify": "lottery_jax.comparison.api",
+    "compare": "lottery_jax.comparison.api",
     "load_ticket": "lottery_jax.tickets.ticket",
     "load_task": "lottery_jax.tasks.task",
-    "load_model": "lottery_jax.tasks.model",
-    "import_target": "lottery_jax.tasks.imports",
-    "export_target": "lottery_jax.tasks.imports",
-    "mlp_target": "lottery_jax.networks.zoo.mlp",
-    "fisher_importance": "lottery_jax.constructions.budget.importance",
+    "load_model": "lottery_jax.importers.state_dict",
+    "import_target": "lottery_jax.importers.state_dict",
+    "export_target": "lottery_jax.importers.state_dict",
+    "mlp_target": "lottery_jax.networks.architectures",
+    "fisher_importance": "lottery_jax.approximation.budget.importance",
     "Ticket": "lottery_jax.tickets.ticket",
-    "Certificate": "lottery_jax.tickets.certificate",
+    "Certificate": "lottery_jax.tickets.verify",
     "Target": "lottery_jax.networks.target",
     "Task": "lottery_jax.tasks.task",
     "Network": "lottery_jax.networks.network",
     "InputError": "lottery_jax.errors",
     "TicketError": "lottery_jax.errors",
 }
+
 _ROOMS = (
     *("bounds", "constructions", "data", "learned", "networks"),
     *("subset_sum", "tasks", "theory", "tickets", "trained"),
@@ -59,32 +76,6 @@ __all__ = [
     "trained",
     "verify",
 ]
-
-if TYPE_CHECKING:
-    from lottery_jax import (
-        bounds,
-        constructions,
-        data,
-        learned,
-        networks,
-        subset_sum,
-        tasks,
-        theory,
-        tickets,
-        trained,
-    )
-    from lottery_jax.comparison.front import compare, verify
-    from lottery_jax.constructions.approximate import approximate
-    from lottery_jax.constructions.budget.importance import fisher_importance
-    from lottery_jax.errors import InputError, TicketError
-    from lottery_jax.networks.network import Network
-    from lottery_jax.networks.target import Target
-    from lottery_jax.networks.zoo.mlp import mlp_target
-    from lottery_jax.tasks.imports import export_target, import_target
-    from lottery_jax.tasks.model import load_model
-    from lottery_jax.tasks.task import Task, load_task
-    from lottery_jax.tickets.certificate import Certificate
-    from lottery_jax.tickets.ticket import Ticket, load_ticket
 
 
 def __getattr__(name: str) -> Any:

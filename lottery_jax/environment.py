@@ -1,11 +1,19 @@
-"""What a number was measured with: the device and the versions that may have changed it."""
+"""How many processor cores there are for this process.
+
+What a number was measured with: the device and the versions that may have changed it.
+"""
 
 import importlib.metadata
+import os
 import platform
 
 import jax
 
-from lottery_jax.cores import cores
+
+def cores() -> int:
+    """Cores that this process may use: in a container, or as one of many on a host, not all of the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
 
 PACKAGES = ("lottery_jax", "jax", "jaxlib", "flax", "optax", "numpy")
 

@@ -9,24 +9,24 @@ import pytest
 from safetensors.numpy import load_file
 
 from lottery_jax import approximate, compare, load_ticket, verify
+from lottery_jax.approximation import Promise, plan_job, run_in_memory
 from lottery_jax.cli import main
-from lottery_jax.constructions import Promise, Scalar, plan_job, run_in_memory
+from lottery_jax.constructions import Scalar
 from lottery_jax.constructions.registry import CONSTRUCTIONS
 from lottery_jax.data import Dataset, Split
 from lottery_jax.errors import TicketError
-from lottery_jax.learned.registry import LEARNERS
-from lottery_jax.learned.sources import redundant_source, wide_source
+from lottery_jax.mask_learning.learner_sources import redundant_source, wide_source
+from lottery_jax.mask_learning.registry import LEARNERS
+from lottery_jax.networks.architectures import ARCHITECTURES, mlp
 from lottery_jax.networks.layers.activations import Relu
-from lottery_jax.networks.layers.chain import Chain
+from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.layers.pooling import GlobalPool
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Operation, Spec
 from lottery_jax.networks.registry import NODES
 from lottery_jax.networks.target import Target
-from lottery_jax.networks.zoo.mlp import mlp
-from lottery_jax.networks.zoo.registry import ARCHITECTURES
-from lottery_jax.sampler import Sampler
+from lottery_jax.rng.sampler import Sampler
 from lottery_jax.subset_sum import Problem, solve
 from lottery_jax.tasks import Task
 from lottery_jax.tickets.export import export_weights

@@ -18,9 +18,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from lottery_jax.data import Dataset, Split
-from lottery_jax.learned.sources import redundant_source, wide_source
+from lottery_jax.mask_learning.learner_sources import redundant_source, wide_source
+from lottery_jax.networks.architectures import architecture
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.zoo.registry import architecture
 from tests.cli.calling import matrices
 
 ROOT = Path(__file__).parents[1]

@@ -20,25 +20,22 @@ import pytest
 
 from lottery_jax import Network, Target, Ticket, approximate, mlp_target
 from lottery_jax.constructions.scalar import Scalar
-from lottery_jax.learned.registry import LEARNERS, SOURCES
-from lottery_jax.learned.sources import redundant_source
+from lottery_jax.mask_learning.learner_sources import redundant_source
+from lottery_jax.mask_learning.registry import LEARNERS, SOURCES
+from lottery_jax.networks.architectures import mlp
 from lottery_jax.networks.layers.conv import Conv
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.sources.copies import Copies
+from lottery_jax.networks.sources.base import Source
+from lottery_jax.networks.sources.binary_ladder import Ladder
+from lottery_jax.networks.sources.candidates_per_weight import Copies
 from lottery_jax.networks.sources.gadget import Gadget
-from lottery_jax.networks.sources.ladder import Ladder
-from lottery_jax.networks.sources.redundant import Redundant, RedundantGadget
-from lottery_jax.networks.sources.single import Single
-from lottery_jax.networks.sources.source import Source
-from lottery_jax.networks.sources.tied import Tied
-from lottery_jax.networks.sources.trained import PartlyTrained, Trained
-from lottery_jax.networks.transforms.fold_layers import FoldLayers
-from lottery_jax.networks.transforms.lock import Lock
-from lottery_jax.networks.transforms.pre_prune import PrePrune
-from lottery_jax.networks.zoo.mlp import mlp
-from lottery_jax.sampler import Sampler
-from lottery_jax.trained.registry import TRAINED
+from lottery_jax.networks.sources.random_layer import Single, Tied
+from lottery_jax.networks.sources.replicated_neurons import Redundant, RedundantGadget
+from lottery_jax.networks.sources.trained_layer import PartlyTrained, Trained
+from lottery_jax.networks.transforms import FoldLayers, Lock, PrePrune
+from lottery_jax.pruning.registry import TRAINED
+from lottery_jax.rng.sampler import Sampler
 from tests.constructions.catalogue import COVERED, TARGETS
 from tests.learned.sources import small_data
 

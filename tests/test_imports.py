@@ -156,7 +156,7 @@ def test_every_room_says_what_is_public() -> None:
         assert names, f"{room} exports nothing"
         found = {name: getattr(getattr(lottery_jax, room), name) for name in names}
         assert [name for name, value in found.items() if isinstance(value, types.ModuleType)] == [], room
-    assert lottery_jax.learned.EdgePopup.name == "edge-popup"
+    assert lottery_jax.mask_learning.EdgePopup.name == "edge-popup"
 
 
 @pytest.mark.clock

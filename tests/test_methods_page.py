@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from lottery_jax.approximation.budget.importance import IMPORTANCES
+from lottery_jax.approximation.tolerance import OBJECTIVES
 from lottery_jax.comparison.registry import all_methods
-from lottery_jax.constructions.budget.importance import IMPORTANCES
-from lottery_jax.constructions.promise import OBJECTIVES
 from lottery_jax.constructions.registry import CONSTRUCTIONS
-from lottery_jax.learned.registry import LEARNERS, SOURCES
-from lottery_jax.trained.registry import TRAINED
+from lottery_jax.mask_learning.registry import LEARNERS, SOURCES
+from lottery_jax.pruning.registry import TRAINED
 from tests.cli.calling import lottery_jax
 
 ROOT = Path(__file__).parent.parent

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from lottery_jax.errors import InputError
-from lottery_jax.sampler import Sampler, draw_at, draw_host, draw_pairs, draw_range, numbers
-from lottery_jax.threefry import seed_words
+from lottery_jax.rng.sampler import Sampler, draw_at, draw_host, draw_pairs, draw_range, numbers
+from lottery_jax.rng.threefry import seed_words
 
 SAMPLERS = [
     Sampler.uniform(-1, 1),

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lottery_jax.stopwatch import Stopwatch, compiled
+from lottery_jax.progress import Stopwatch, compiled
 
 
 def test_the_second_call_compiles_nothing() -> None:
@@ -41,7 +41,7 @@ def test_what_is_compiled_at_the_same_time_counts_once() -> None:
 
 def test_numba_tells_too() -> None:
     pytest.importorskip("numba")
-    from lottery_jax.subset_sum.kernels import host
+    from lottery_jax.subset_sum.kernels import numba_jit as host
 
     assert host.compiled_by_numba is not None
     from numba import njit

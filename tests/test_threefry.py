@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from lottery_jax.errors import InputError
-from lottery_jax.threefry import bits_at, bits_of_blocks, multiply_high, seed_words, threefry
+from lottery_jax.rng.threefry import bits_at, bits_of_blocks, multiply_high, seed_words, threefry
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import numpy as np
 import optax
 import pytest
 
-from lottery_jax import training
 from lottery_jax.data import Split
 from lottery_jax.errors import InputError
+from lottery_jax.training import loop as training
 
 
 @pytest.fixture

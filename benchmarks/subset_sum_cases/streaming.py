@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from lottery_jax.constructions import Promise, Scalar, plan_job, run_to_file
-from lottery_jax.storage.tensor_file import Tensor, layout
+from lottery_jax.approximation import Promise, plan_job, run_to_file
+from lottery_jax.constructions import Scalar
+from lottery_jax.io.tensor_file import Tensor, layout
 from lottery_jax.tasks import load_model
-from lottery_jax.tickets.certificate import certify
+from lottery_jax.tickets.verify import certify
 
 from .instances import DEVIATION, TOLERANCE, Run
 from .measure import device_memory, measure, memory_of_jax

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lottery_jax import environment
-from lottery_jax.checkpoints import Checkpoints
-from lottery_jax.cli.bars import Shown
+from lottery_jax.cli.progress_bars import Shown
 from lottery_jax.cli.status import UNITS, finished_units
-from lottery_jax.cluster.crew import ALONE, Crew, Elsewhere, unit_of
-from lottery_jax.comparison.sharing import go_through
+from lottery_jax.comparison.recording import go_through
 from lottery_jax.errors import InputError
+from lottery_jax.io.files import check_writable, wait_for, write_atomically
+from lottery_jax.io.locks import locked
 from lottery_jax.progress import log
-from lottery_jax.storage.files import check_writable, wait_for, write_atomically
-from lottery_jax.storage.lock import locked
+from lottery_jax.training.checkpoints import Checkpoints
+from lottery_jax.workers.workers import ALONE, Crew, Elsewhere, unit_of
 
 _T = TypeVar("_T")
 _Row = dict[str, Any]

@@ -13,13 +13,12 @@ import tyro
 from rich.console import Console
 
 from harness.results import Results
-from lottery_jax.cli import interrupt
-from lottery_jax.cli.bars import bars
-from lottery_jax.cli.crew import CREW_OPTIONS, CrewOptions, crew_of
-from lottery_jax.cluster import supervisor
-from lottery_jax.cluster.crew import Elsewhere
-from lottery_jax.cluster.share import Share
+from lottery_jax.cli import messages as interrupt
+from lottery_jax.cli.progress_bars import bars
+from lottery_jax.cli.worker_options import CREW_OPTIONS, CrewOptions, crew_of
 from lottery_jax.errors import ClusterError, InputError
+from lottery_jax.workers import supervisor
+from lottery_jax.workers.workers import Elsewhere, Share
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,15 +15,15 @@ import dataclasses
 import numpy as np
 
 from lottery_jax.errors import InputError
-from lottery_jax.learned.sources import plain_source
+from lottery_jax.mask_learning.learner_sources import plain_source
+from lottery_jax.networks.architectures import mlp
 from lottery_jax.networks.layers.activations import Relu
-from lottery_jax.networks.layers.chain import Chain
+from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.sources.single import Single
+from lottery_jax.networks.sources.random_layer import Single
 from lottery_jax.networks.target import Target
-from lottery_jax.networks.zoo.mlp import mlp
 from lottery_jax.tickets.ticket import Ticket, make_ticket
 
 Matrices = tuple[np.ndarray, np.ndarray]

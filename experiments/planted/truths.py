@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from lottery_jax.errors import InputError
+from lottery_jax.importers.mlp_weights import mlp_target
 from lottery_jax.networks.target import Target
-from lottery_jax.networks.zoo.mlp import mlp_target
 from planted.tasks import CIRCLE_RADII, HELIX_TURNS, RELU_THRESHOLD
 
 Unit = tuple[Sequence[float], int, float]

@@ -7,11 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.merge import as_in
 from lottery_jax.networks.network import Network
+from lottery_jax.networks.rewrites import as_in
 from lottery_jax.networks.target import Target
-from lottery_jax.tickets.collapse import collapsed
-from lottery_jax.tickets.effective import effective_weights
+from lottery_jax.tickets.reconstruct import collapsed, effective_weights
 from lottery_jax.tickets.ticket import Ticket
 
 

@@ -1,4 +1,7 @@
-"""What lies between two layers of a target f and a ticket's network g: intervals of f, and of g - f, for all inputs.
+"""Intervals of arrays in float64, rounded outwards: what is inside stays inside whatever rounding does.
+
+The linear maps of dense layers and convolutions, and their transposes, in float64.
+What lies between two layers of a target f and a ticket's network g: intervals of f, and of g - f, for all inputs.
 
 One layer after the other: a difference grows by the weights, and by how far the ticket's weights are from the target's
 times what goes in; an activation multiplies it by a slope that it has between both.
@@ -6,20 +9,120 @@ times what goes in; an activation multiplies it by a slope that it has between b
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Self
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from lottery_jax.bounds.interval import SLACK, Box, times
-from lottery_jax.bounds.maps import exactly, linear_map
 from lottery_jax.errors import InputError
 from lottery_jax.networks.layers.activations import Activation, LeakyRelu, Relu, Sigmoid, Tanh
-from lottery_jax.networks.layers.conv import Conv
+from lottery_jax.networks.layers.conv import Conv, RotationConv
 from lottery_jax.networks.layers.dense import Dense
-from lottery_jax.networks.layers.normalize import Normalize
-from lottery_jax.networks.layers.pooling import AveragePool, GlobalPool, MaxPool
-from lottery_jax.networks.layers.reshape import Flatten, Tokens
-from lottery_jax.networks.layers.rotation_conv import RotationConv
-from lottery_jax.networks.node import Node
+from lottery_jax.networks.layers.normalization import Normalize
+from lottery_jax.networks.layers.pooling import AveragePool, Flatten, GlobalPool, MaxPool, Tokens
+from lottery_jax.networks.node import Node, Operation, Plain, Weights
+
+SLACK = 2.0**-40
+"""Relative, for each sum of up to 2**12 products of float64: 2**-53 for each term, and as much to spare."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Box:
+    """Arrays between low and high, float64, place by place.
+
+    >>> both = Box(np.array([-1.0]), np.array([2.0])) + Box(np.array([0.5]), np.array([0.5]))
+    >>> bool(both.low[0] <= -0.5 <= 2.5 <= both.high[0])
+    True
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+
+    @property
+    def largest(self) -> np.ndarray:
+        """The largest size."""
+        return np.maximum(np.abs(self.low), np.abs(self.high))
+
+    @property
+    def centre(self) -> np.ndarray:
+        return (self.low + self.high) / 2
+
+    @property
+    def radius(self) -> np.ndarray:
+        """Half the width from the centre, and a little more."""
+        return (self.high - self.low) / 2 * (1 + SLACK) + SLACK * self.largest * 2.0**-8
+
+    def __add__(self, other: "Box") -> "Box":
+        return Box(self.low + other.low, self.high + other.high).wider()
+
+    def meet(self, other: "Box") -> "Box":
+        """What is in both."""
+        return Box(np.maximum(self.low, other.low), np.minimum(self.high, other.high))
+
+    def wider(self, more: np.ndarray | float = 0.0) -> Self:
+        """The interval with the last bits, and `more`, to spare."""
+        room = more + SLACK * 2.0**-8 * self.largest + np.finfo(np.float64).tiny
+        return dataclasses.replace(self, low=self.low - room, high=self.high + room)
+
+
+def times(slopes: Box, values: Box) -> Box:
+    """All products of slopes that are not negative with values."""
+    low = np.minimum(slopes.low * values.low, slopes.high * values.low)
+    high = np.maximum(slopes.low * values.high, slopes.high * values.high)
+    return Box(low, high).wider()
+
+
+Map = Callable[[np.ndarray], np.ndarray]
+"""Arrays [B, *in] to [B, *out]."""
+
+
+def linear_map(of: Operation, weight: np.ndarray) -> Map:
+    """x [B, *in] -> the operation with these weights and no bias, [B, *out]."""
+    return lambda x: _in_float64(lambda weight, x: _applied(of, weight, x), weight, x)
+
+
+def transposed_map(of: Operation | Plain, weight: np.ndarray | None, given: tuple[int, ...]) -> Map:
+    """The transpose: coefficients [B, *out] of what comes out to those [B, *in] of what is `given`.
+
+    weight: of an operation; None for a node that has none and is linear but for a constant.
+    """
+    return lambda rows: _in_float64(
+        lambda weight, rows: _turned(of, given, weight, rows), np.zeros(0) if weight is None else weight, rows
+    )
+
+
+def exactly(node: Plain, x: np.ndarray) -> np.ndarray:
+    """A node without weights, of examples [B, ...], in float64."""
+    return _in_float64(lambda x: _called(node, x), x)
+
+
+def _in_float64(function: Callable[..., jax.Array], *arrays: np.ndarray) -> np.ndarray:
+    with jax.enable_x64(True), jax.default_matmul_precision("highest"), jax.numpy_dtype_promotion("standard"):
+        return np.asarray(function(*(jnp.asarray(array, jnp.float64) for array in arrays)))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _called(node: Plain, x: jax.Array) -> jax.Array:
+    return node(x)  # type: ignore[operator]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _applied(of: Operation, weight: jax.Array, x: jax.Array) -> jax.Array:
+    # Biases are added by those who ask, where they know what differs.
+    zero = {"bias": jnp.zeros(of.outputs, x.dtype)} if "bias" in of.tensors() else {}
+    return of.module(Weights({"weight": weight, **zero}))(x)  # type: ignore[operator]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _turned(of: Operation | Plain, given: tuple[int, ...], weight: jax.Array, rows: jax.Array) -> jax.Array:
+    def map_of(x: jax.Array) -> jax.Array:
+        return _applied(of, weight, x) if isinstance(of, Operation) else _called(of, x)
+
+    # Constants have no slope; any place serves, for these maps have none that depends on it.
+    (found,) = jax.vjp(map_of, jnp.zeros((len(rows), *given), rows.dtype))[1](rows)
+    return found
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

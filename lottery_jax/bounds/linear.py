@@ -10,13 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lottery_jax.bounds.difference import Layer, Pair, slopes
-from lottery_jax.bounds.interval import SLACK, Box
-from lottery_jax.bounds.maps import exactly, transposed_map
+from lottery_jax.bounds.difference import SLACK, Box, Layer, Pair, exactly, slopes, transposed_map
 from lottery_jax.networks.layers.activations import Activation, LeakyRelu, Relu
-from lottery_jax.networks.layers.normalize import Normalize
-from lottery_jax.networks.layers.pooling import AveragePool, GlobalPool
-from lottery_jax.networks.layers.reshape import Flatten, Tokens
+from lottery_jax.networks.layers.normalization import Normalize
+from lottery_jax.networks.layers.pooling import AveragePool, Flatten, GlobalPool, Tokens
 from lottery_jax.networks.node import Node
 
 _LINEAR = AveragePool, GlobalPool, Normalize, Flatten, Tokens

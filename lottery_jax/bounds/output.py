@@ -20,24 +20,21 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from lottery_jax.bounds.difference import Layer, Pair, Promised, through
-from lottery_jax.bounds.interval import Box
+from lottery_jax.bounds.difference import Box, Layer, Pair, Promised, through
 from lottery_jax.bounds.linear import Coefficients, Step, back
 from lottery_jax.errors import InputError
-from lottery_jax.networks.fold import folded
-from lottery_jax.networks.layers.chain import Chain
-from lottery_jax.networks.layers.conv import Conv
+from lottery_jax.networks.layers.containers import Chain, Residual
+from lottery_jax.networks.layers.conv import Conv, RotationConv
 from lottery_jax.networks.layers.dense import Dense
-from lottery_jax.networks.layers.residual import Residual
-from lottery_jax.networks.layers.rotation_conv import RotationConv
-from lottery_jax.networks.merge import as_in
 from lottery_jax.networks.node import Node, child_path
+from lottery_jax.networks.rewrites import as_in, folded
 from lottery_jax.networks.target import Target
-from lottery_jax.tickets.effective import effective_weights
 from lottery_jax.tickets.header import check_tolerance
+from lottery_jax.tickets.reconstruct import effective_weights
 from lottery_jax.tickets.ticket import Ticket
 
 _REFINED = 1024
+
 _AT_ONCE = 256  # rows of coefficients
 
 
@@ -118,7 +115,7 @@ def promised_output(target: Target, tolerance: float, *, low: float = 0.0, high:
 
     By intervals, on inputs of [low, high]; raises `InputError` where `bound_output` does.
 
-    >>> from lottery_jax.networks.zoo.mlp import mlp_target
+    >>> from lottery_jax.importers.mlp_weights import mlp_target
     >>> target = mlp_target([np.array([[0.5, -0.5]], np.float32)])
     >>> promised_output(target, 0.01).round(9).tolist()
     [0.02]

@@ -1,45 +1,63 @@
-"""`lottery-jax approximate`: from a target to a ticket's file, told as it goes."""
+"""`lottery-jax approximate --share K/N`: a part of the chunks, and what is there of the whole.
+
+`lottery-jax approximate`: from a target to a ticket's file, told as it goes.
+"""
 
 import contextlib
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 
-from lottery_jax.cli import interrupt
-from lottery_jax.cli.bars import Shown, bars
-from lottery_jax.cli.crew import crew_of
-from lottery_jax.cli.extended import construction_of, transforms_of
-from lottery_jax.cli.findings import certified, show
+from lottery_jax.approximation.budget.budget import Budget
+from lottery_jax.approximation.budget.importance import IMPORTANCES, fisher_importance
+from lottery_jax.approximation.chunk_store import Folder
+from lottery_jax.approximation.job import Goal, Job, plan_job
+from lottery_jax.approximation.loss_aware.loss_aware import LossAware
+from lottery_jax.approximation.loss_aware.moments import enough
+from lottery_jax.approximation.output_tolerance import for_output
+from lottery_jax.approximation.run import broken_file, chunk_folder, missing, refuse_missing, run_share, run_to_file
+from lottery_jax.approximation.tolerance import Promise, made_lossless
+from lottery_jax.cli import messages as interrupt
+from lottery_jax.cli.options import construction_of, transforms_of
+from lottery_jax.cli.progress_bars import Shown, bars
 from lottery_jax.cli.settings import Approximate
-from lottery_jax.cli.share import solve_share
-from lottery_jax.cluster.share import Share
-from lottery_jax.comparison.measuring import measure
+from lottery_jax.cli.verify import certified, show
+from lottery_jax.cli.worker_options import crew_of
+from lottery_jax.comparison.evaluate import measure
 from lottery_jax.constructions.base import Construction
-from lottery_jax.constructions.budget.budget import Budget
-from lottery_jax.constructions.budget.importance import IMPORTANCES, fisher_importance
-from lottery_jax.constructions.chunks import Folder
-from lottery_jax.constructions.feedback.inputs import enough
-from lottery_jax.constructions.feedback.loss_aware import LossAware
-from lottery_jax.constructions.for_output import for_output
-from lottery_jax.constructions.goal import Goal
-from lottery_jax.constructions.job import Job, plan_job
-from lottery_jax.constructions.lossless import made_lossless
-from lottery_jax.constructions.promise import Promise
-from lottery_jax.constructions.run import broken_file, chunk_folder, run_to_file
-from lottery_jax.constructions.share import refuse_missing
 from lottery_jax.errors import InputError, suggest
-from lottery_jax.networks.quantise import check_bits, quantised
+from lottery_jax.io.files import check_writable
+from lottery_jax.networks.rewrites import check_bits, quantised
 from lottery_jax.networks.target import Target
-from lottery_jax.progress import log
-from lottery_jax.stopwatch import Stopwatch
-from lottery_jax.storage.files import check_writable
+from lottery_jax.progress import Progress, Stopwatch, log
+from lottery_jax.pruning.gradual import Gradual, sparse_target
+from lottery_jax.rng.threefry import seed_words
 from lottery_jax.tasks import Task, load_model, load_task
-from lottery_jax.threefry import seed_words
-from lottery_jax.tickets.certificate import certify
-from lottery_jax.trained.gradual import Gradual, sparse_target
+from lottery_jax.tickets.verify import certify
+from lottery_jax.workers.workers import Share
+
+
+def solve_share(command: Approximate, share: Share, job: Job, progress: Progress, results: TextIO) -> int:
+    """Solve a share, and say what is there of the whole."""
+    done = run_share(job, command.out, share, force=command.force, progress=progress)
+    chunks, left = len(job.chunks), 0 if done.path else len(missing(job, command.out))
+    if command.json:
+        facts = {"share": str(share), "chunks": chunks, "finished_chunks": chunks - left, "missing_chunks": left}
+        facts |= {"solved_weights": done.solved, "found_weights": done.found}
+        print(json.dumps(facts | {"ticket": None if done.path is None else str(done.path)}), file=results)
+    elif done.path is not None:
+        print(f"the ticket is there already, {str(done.path)!r}; nothing is left for share {share}", file=results)
+    else:
+        are = "is" if left == 1 else "are"
+        then = f"{left:,} {are} missing; the same command without --share joins them when the others are done"
+        if not left:
+            then = "none is missing; the same command without --share joins them"
+        print(f"share {share} is done: {chunks - left:,} of {chunks:,} chunks are there, {then}", file=results)
+    return 0
 
 
 def run_approximate(command: Approximate, results: TextIO) -> int:

@@ -8,20 +8,19 @@ from typing import TextIO
 
 from rich.console import Console
 
-from lottery_jax.cli import interrupt
-from lottery_jax.cli.bars import Shown, bars
-from lottery_jax.cli.crew import crew_of
-from lottery_jax.cli.extended import methods_of, transforms_of
+from lottery_jax.cli import messages as interrupt
+from lottery_jax.cli.options import methods_of, transforms_of
+from lottery_jax.cli.progress_bars import Shown, bars
 from lottery_jax.cli.settings import Compare, command_line, learning_epochs
-from lottery_jax.cluster.crew import ALONE
-from lottery_jax.cluster.share import Share
-from lottery_jax.comparison.comparing import Comparison
+from lottery_jax.cli.worker_options import crew_of
 from lottery_jax.comparison.methods import Method
 from lottery_jax.comparison.protocol import Protocol
 from lottery_jax.comparison.records import Record, read_records
 from lottery_jax.comparison.report import tables
-from lottery_jax.storage.files import check_writable
+from lottery_jax.comparison.runner import Comparison
+from lottery_jax.io.files import check_writable
 from lottery_jax.tasks import load_task
+from lottery_jax.workers.workers import ALONE, Share
 
 _NOTHING = "no method was finished yet, and nothing is kept"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import jax
 
-from lottery_jax.data.cache import cache_folder
+from lottery_jax.io.cache import cache_folder
 
 _LEAST_SECONDS = 0.05  # programs that compile sooner are not worth a file
 

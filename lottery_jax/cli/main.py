@@ -10,10 +10,10 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
-from lottery_jax.cli import interrupt
-from lottery_jax.cli.voice import say
-from lottery_jax.cluster import supervisor
+from lottery_jax.cli import messages as interrupt
+from lottery_jax.cli.messages import say
 from lottery_jax.errors import ClusterError, InputError, TicketError
+from lottery_jax.workers import supervisor
 
 if TYPE_CHECKING:
     from lottery_jax.cli.settings import Approximate, Compare, Export, JobStatus, Theory, Verify
@@ -63,7 +63,7 @@ def parse(words: list[str]) -> "Command":
         "theory": Theory,
     }
     if words and words[0] in ("compare", "approximate"):
-        from lottery_jax.cli.extended import extended
+        from lottery_jax.cli.options import extended
 
         kinds[words[0]] = extended(kinds[words[0]], words)
     union: Any = None
@@ -126,7 +126,7 @@ def _action(command: "Command") -> Callable[[Any, TextIO], int]:
 
             return run_verify
         case Export():
-            from lottery_jax.cli.export import run_export
+            from lottery_jax.cli.verify import run_export
 
             return run_export
         case JobStatus():

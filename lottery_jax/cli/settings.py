@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from lottery_jax.cli.crew import CREW_OPTIONS, CrewOptions
+from lottery_jax.cli.worker_options import CREW_OPTIONS, CrewOptions
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,13 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
+from lottery_jax.approximation.chunk_store import Folder
+from lottery_jax.approximation.run import CHUNKS
 from lottery_jax.cli.settings import JobStatus
-from lottery_jax.comparison.aside import Aside
-from lottery_jax.comparison.records import read_records
-from lottery_jax.constructions.chunks import Folder
-from lottery_jax.constructions.run import CHUNKS
+from lottery_jax.comparison.records import Aside, read_records
 from lottery_jax.errors import InputError
-from lottery_jax.storage.lock import holder_of, told
+from lottery_jax.io.locks import holder_of, told
 
 UNITS = ".units"
 """What the name of an experiment's folder of units ends with."""

@@ -13,18 +13,18 @@ from lottery_jax.constructions.pensia import Pensia
 from lottery_jax.data import load
 from lottery_jax.data.datasets import CLASSES, DATASETS, SHAPES
 from lottery_jax.errors import InputError, suggest
-from lottery_jax.networks.fold import folded
-from lottery_jax.networks.layers.normalize import Normalize
+from lottery_jax.io.tensor_file import Arrays
+from lottery_jax.networks.architectures import architecture
+from lottery_jax.networks.layers.normalization import Normalize
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.sources.drawn import Diagonal
+from lottery_jax.networks.rewrites import folded
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.target import Target
-from lottery_jax.networks.zoo.registry import architecture
-from lottery_jax.storage.store import Arrays
-from lottery_jax.tasks.recipes import STATISTICS
-from lottery_jax.theory.registry import THEOREMS
+from lottery_jax.rng.random_tensor import Diagonal
+from lottery_jax.tasks.task import STATISTICS
 from lottery_jax.theory.theorem import Requirement
+from lottery_jax.theory.theorems import THEOREMS
 
 _SUFFIXES = "", "K", "M", "G", "T", "P"
 

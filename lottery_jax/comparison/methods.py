@@ -9,24 +9,24 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from lottery_jax.checkpoints import Checkpoints
-from lottery_jax.comparison.evaluation import accuracy
+from lottery_jax.approximation.job import plan_job
+from lottery_jax.approximation.run import run_in_memory
+from lottery_jax.approximation.tolerance import OBJECTIVES, Promise
+from lottery_jax.comparison.evaluate import accuracy
 from lottery_jax.constructions.base import Construction
-from lottery_jax.constructions.job import plan_job
 from lottery_jax.constructions.pensia import Pensia
-from lottery_jax.constructions.promise import OBJECTIVES, Promise
-from lottery_jax.constructions.run import run_in_memory
 from lottery_jax.data import Dataset
-from lottery_jax.learned.base import Learner
-from lottery_jax.learned.decided import decided_weights
-from lottery_jax.learned.edge_popup import EdgePopup
-from lottery_jax.learned.registry import SOURCES
+from lottery_jax.mask_learning.edge_popup import EdgePopup
+from lottery_jax.mask_learning.registry import SOURCES
+from lottery_jax.mask_learning.scores import decided_weights
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.target import Target
 from lottery_jax.networks.transforms import Transform, transformed
 from lottery_jax.progress import Progress, log
+from lottery_jax.pruning.registry import TRAINED
 from lottery_jax.tickets.ticket import Ticket, make_ticket
-from lottery_jax.trained.registry import TRAINED
+from lottery_jax.training.checkpoints import Checkpoints
+from lottery_jax.training.learner import Learner
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

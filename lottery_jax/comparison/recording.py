@@ -1,17 +1,100 @@
-"""From a ticket's file to its record: every number is one of the file, measured after it was read back."""
+"""Tickets of a method and seed: found by this process, or in parts by all that share a comparison, and saved once.
 
+From a ticket's file to its record: every number is one of the file, measured after it was read back.
+Pairs of a method and a seed, gone through by each process of a crew: what others are at is left for later.
+"""
+
+import contextlib
+import dataclasses
+import json
 import math
+import secrets
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from lottery_jax import environment
-from lottery_jax.comparison.evaluation import Metrics, compared
-from lottery_jax.comparison.finding import FoundTickets
-from lottery_jax.comparison.measuring import Measured, describe, measure, output_bound
+from lottery_jax.comparison.evaluate import Measured, Metrics, compared, describe, measure, output_bound
 from lottery_jax.comparison.protocol import Protocol
 from lottery_jax.comparison.records import Key, Record
+from lottery_jax.io.files import write_atomically
 from lottery_jax.networks.target import Target
-from lottery_jax.progress import Stages
+from lottery_jax.progress import Stages, Stopwatch
 from lottery_jax.tasks import Task
+from lottery_jax.tickets.ticket import Ticket
+from lottery_jax.training.checkpoints import Checkpoints, name_of
+from lottery_jax.workers.workers import Crew, Elsewhere
+
+_SECONDS = ".seconds"
+
+
+@dataclasses.dataclass(frozen=True)
+class FoundTickets:
+    """The kept fractions that a ticket was found for, and the seconds of all processes in which they were.
+
+    asked: number of the kept fractions that were asked for. no_ticket: whether the method is the target itself, which
+    needs none.
+    """
+
+    keeps: tuple[float | None, ...]
+    asked: int
+    seconds: float = 0.0
+    work: float = 0.0
+    compilation: float = 0.0
+    no_ticket: bool = False
+
+
+def find_shared(
+    find: Callable[[Sequence[float]], Sequence[Ticket | None]],
+    keeps: Sequence[float | None],
+    place: Checkpoints,
+    save: Callable[[float | None, Ticket | None], None],
+    *,
+    shares: bool,
+) -> FoundTickets:
+    """Find tickets and save each; raises `Elsewhere` where that is being done by another process, or left to one.
+
+    place: where what is unfinished is kept, and whose it is. shares: whether the method shares its trainings itself, so
+    that all processes enter it; of another one process finds everything.
+    """
+    unit = f"tickets-{name_of({'keeps': list(keeps)})}"
+    note = place.note(unit)
+    if note is not None:
+        said = json.loads(note)
+        return FoundTickets(**{**said, "keeps": tuple(said["keeps"])})
+    if not shares and not place.take(unit, 0):
+        raise Elsewhere([place.unit(unit)])
+    watch = Stopwatch()
+    try:
+        with watch:
+            tickets = find([keep for keep in keeps if keep is not None])
+        if shares and not place.take(unit):
+            raise Elsewhere([place.unit(unit)])
+    except Elsewhere:
+        if place.taken:
+            place.folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(place.folder / f"{secrets.token_hex(8)}{_SECONDS}", json.dumps(_times(watch)).encode())
+        raise
+    for keep, ticket in zip(keeps, tickets, strict=True) if tickets else ():
+        save(keep, ticket)
+    there = [keep for keep, ticket in zip(keeps, tickets, strict=True) if ticket is not None] if tickets else keeps
+    times = [_times(watch), *(json.loads(path.read_text()) for path in place.folder.glob(f"*{_SECONDS}"))]
+    total = {name: sum(each[name] for each in times) for name in times[0]}
+    found = FoundTickets(tuple(there), len(keeps), **total, no_ticket=not tickets)
+    place.done(unit, json.dumps(dataclasses.asdict(found)))
+    return found
+
+
+def _times(watch: Stopwatch) -> dict[str, float]:
+    return {"seconds": watch.seconds, "work": watch.work, "compilation": watch.compilation}
+
+
+def forget(folder: Path) -> None:
+    """Remove what was kept of a method and seed, or of what several need; and the folder around it with the last."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):  # others have something there
+        folder.parent.rmdir()
 
 
 def recorded(
@@ -81,3 +164,35 @@ def _record(key: Key, task: Task, target: Target, metrics: Metrics, **more: obje
         versions=environment.versions(),
         **more,  # type: ignore[arg-type]
     )
+
+
+_Pair = TypeVar("_Pair")
+
+
+def go_through(pairs: Sequence[_Pair], contribute: Callable[[_Pair], None], crew: Crew) -> list[_Pair]:
+    """Contribute to each pair what comes to this process, until all is done; returns what is left to others.
+
+    contribute: raises `Elsewhere` where others are at what is left of a pair. Nothing is left where processes meet;
+    shares, which do not, go through what is left once more.
+
+    >>> from lottery_jax.workers.workers import ALONE
+    >>> go_through(["a", "b"], print, ALONE)
+    a
+    b
+    []
+    """
+    waiting: dict[int, tuple[str, ...]] = dict.fromkeys(range(len(pairs)), ())
+    attempts = 0
+    while waiting and (crew.meets or attempts < 2):
+        left, attempts = dict[int, tuple[str, ...]](), attempts + 1
+        for place, units in waiting.items():
+            if units and not crew.ready(units):
+                left[place] = units
+                continue
+            try:
+                contribute(pairs[place])
+            except Elsewhere as other:
+                left[place] = other.units
+        waiting = left
+        crew.wait([unit for units in left.values() for unit in units])
+    return [pairs[place] for place in waiting]

@@ -4,16 +4,16 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lottery_jax.comparison.budgeted import Budgeted, Cut, ErrorFeedback, budgets
+from lottery_jax.comparison.budget_methods import Budgeted, Cut, ErrorFeedback, budgets
 from lottery_jax.comparison.methods import Constructed, Itself, Learned, Method, Shuffled, Started
 from lottery_jax.comparison.protocol import check_labels
 from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.registry import CONSTRUCTIONS
 from lottery_jax.errors import InputError
-from lottery_jax.learned.base import Learner
-from lottery_jax.learned.edge_popup import EdgePopup
-from lottery_jax.learned.registry import LEARNERS, SOURCES
-from lottery_jax.trained.registry import TRAINED
+from lottery_jax.mask_learning.edge_popup import EdgePopup
+from lottery_jax.mask_learning.registry import LEARNERS, SOURCES
+from lottery_jax.pruning.registry import TRAINED
+from lottery_jax.training.learner import Learner
 
 
 def all_learners() -> dict[str, type[Learner]]:

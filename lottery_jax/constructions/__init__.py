@@ -1,49 +1,35 @@
 """Constructions: theorems made executable. A target goes in, a ticket comes out, by subset sums."""
 
-from lottery_jax.constructions.approximate import approximate
 from lottery_jax.constructions.base import Branch, Construction, Plan
 from lottery_jax.constructions.binary import Binary
-from lottery_jax.constructions.budget.budget import Budget
 from lottery_jax.constructions.burkholz import Burkholz
 from lottery_jax.constructions.dacunha import DaCunha
-from lottery_jax.constructions.feedback.loss_aware import LossAware
 from lottery_jax.constructions.ferbach import Ferbach
-from lottery_jax.constructions.job import Job, plan_job
 from lottery_jax.constructions.kumar import Kumar
 from lottery_jax.constructions.malach import Malach
 from lottery_jax.constructions.natale import Natale
 from lottery_jax.constructions.orseau import Orseau
 from lottery_jax.constructions.otsuka import Otsuka
 from lottery_jax.constructions.pensia import Pensia
-from lottery_jax.constructions.promise import Promise
 from lottery_jax.constructions.registry import CONSTRUCTIONS, construction_named
-from lottery_jax.constructions.run import run_in_memory, run_to_file
 from lottery_jax.constructions.scalar import Scalar, ScalarShared
 
 __all__ = [
     "CONSTRUCTIONS",
     "Binary",
     "Branch",
-    "Budget",
     "Burkholz",
     "Construction",
     "DaCunha",
     "Ferbach",
-    "Job",
     "Kumar",
-    "LossAware",
     "Malach",
     "Natale",
     "Orseau",
     "Otsuka",
     "Pensia",
     "Plan",
-    "Promise",
     "Scalar",
     "ScalarShared",
-    "approximate",
     "construction_named",
-    "plan_job",
-    "run_in_memory",
-    "run_to_file",
 ]

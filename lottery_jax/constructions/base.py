@@ -9,14 +9,14 @@ from typing import ClassVar
 import numpy as np
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.fold import folded
 from lottery_jax.networks.network import Network, Redraws
 from lottery_jax.networks.node import LEAST, Affine, Node, Operation, child_path
-from lottery_jax.networks.sources.drawn import MOST_ATTEMPTS, Drawn
+from lottery_jax.networks.rewrites import folded
+from lottery_jax.networks.sources.base import Source
 from lottery_jax.networks.sources.gadget import Gadget
-from lottery_jax.networks.sources.source import Source
 from lottery_jax.networks.target import Target
-from lottery_jax.sampler import Sampler
+from lottery_jax.rng.random_tensor import MOST_ATTEMPTS, Drawn
+from lottery_jax.rng.sampler import Sampler
 from lottery_jax.subset_sum import Solver, choose
 
 

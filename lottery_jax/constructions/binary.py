@@ -22,10 +22,10 @@ from lottery_jax.constructions.base import Branch, GadgetConstruction, Plan, dra
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import LEAST, Affine, child_path
-from lottery_jax.networks.sources.drawn import MOST_ATTEMPTS, Drawn
-from lottery_jax.networks.sources.ladder import MOST_RUNGS, Ladder
+from lottery_jax.networks.sources.binary_ladder import MOST_RUNGS, Ladder
 from lottery_jax.networks.target import Target
-from lottery_jax.sampler import Sampler
+from lottery_jax.rng.random_tensor import MOST_ATTEMPTS, Drawn
+from lottery_jax.rng.sampler import Sampler
 from lottery_jax.subset_sum import Greedy, Solver
 
 

@@ -24,17 +24,17 @@ import numpy as np
 from lottery_jax.constructions.base import Plan, gain_for
 from lottery_jax.constructions.pensia import Pensia
 from lottery_jax.errors import InputError
-from lottery_jax.networks.layers.chain import Chain
-from lottery_jax.networks.layers.residual import Residual
+from lottery_jax.networks.layers.containers import Chain, Residual
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import LARGEST, LEAST, Affine, Inner, Node, Operation, Spec, child_path
-from lottery_jax.networks.sources.drawn import Drawn
 from lottery_jax.networks.sources.gadget import Gadget
-from lottery_jax.networks.sources.redundant import Redundant, RedundantGadget
+from lottery_jax.networks.sources.replicated_neurons import Redundant, RedundantGadget
 from lottery_jax.networks.target import Target
+from lottery_jax.rng.random_tensor import Drawn
 
 REACH_EACH = 0.2
 """The largest scaled target weight for each candidate: those of its sign sum to 0.25 on average."""
+
 INSTEAD = "use pensia, which takes every architecture"
 
 

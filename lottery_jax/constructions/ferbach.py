@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from lottery_jax.constructions.pensia import Pensia
 from lottery_jax.errors import InputError
-from lottery_jax.networks.layers.rotation_conv import RotationConv
+from lottery_jax.networks.layers.conv import RotationConv
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.target import Target
 

@@ -14,10 +14,10 @@ from typing import ClassVar
 from lottery_jax.constructions.base import GadgetConstruction
 from lottery_jax.errors import InputError
 from lottery_jax.networks.node import Affine, child_path
-from lottery_jax.networks.quantise import finest_exponent
+from lottery_jax.networks.rewrites import finest_exponent
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.target import Target
-from lottery_jax.sampler import Sampler
+from lottery_jax.rng.sampler import Sampler
 
 MOST_SOURCE_BITS = 12
 """Of a step; products of two such weights are float32 without rounding."""
@@ -73,7 +73,7 @@ class Kumar(GadgetConstruction):
             raise InputError(
                 f"{self.name} is for quantised targets, and weights of tensor {tensor!r} are no multiples of"
                 f" 2**{exponent - 2 * MOST_SOURCE_BITS}, the finest step that its layer can have; round them with"
-                " lottery_jax.networks.quantise.quantised(target, 8), or --quantise-target 8"
+                " lottery_jax.networks.rewrites.quantised(target, 8), or --quantise-target 8"
             )
         raise InputError(
             f"weights of tensor {tensor!r} are multiples of 2**{finest[worst]}, which takes bits {needed} or more and"

@@ -19,7 +19,7 @@ from typing import ClassVar
 
 from lottery_jax.constructions.base import GadgetConstruction
 from lottery_jax.errors import InputError
-from lottery_jax.sampler import Sampler
+from lottery_jax.rng.sampler import Sampler
 from lottery_jax.subset_sum import Greedy, Solver
 
 

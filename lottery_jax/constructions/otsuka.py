@@ -15,11 +15,10 @@ from typing import ClassVar
 
 from lottery_jax.constructions.pensia import Pensia
 from lottery_jax.errors import InputError
-from lottery_jax.networks.fold import folded
-from lottery_jax.networks.layers.merged_attention import MergedAttention
-from lottery_jax.networks.merge import merged
+from lottery_jax.networks.layers.attention import MergedAttention
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Affine, child_path
+from lottery_jax.networks.rewrites import folded, merged
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.target import Target
 

@@ -19,6 +19,7 @@ from lottery_jax.constructions.base import GadgetConstruction
 
 REACH = 0.25
 """Largest scaled target weight; at |w| <= 1/4 some one in 2,000 problems of 20 products fails to reach 0.001."""
+
 BIAS_REACH = 1.0
 """Largest scaled bias: there are few, so that a draw of their blocks again costs little."""
 

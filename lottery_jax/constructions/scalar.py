@@ -12,17 +12,20 @@ import numpy as np
 
 from lottery_jax.constructions.base import Construction, Plan
 from lottery_jax.errors import InputError, suggest
+from lottery_jax.io.tensor_file import read_float64
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Affine, child_path
-from lottery_jax.networks.sources.copies import Copies
-from lottery_jax.networks.sources.drawn import Drawn
+from lottery_jax.networks.sources.candidates_per_weight import Copies
 from lottery_jax.networks.target import Target
-from lottery_jax.sampler import Sampler
-from lottery_jax.storage.store import read_float64
+from lottery_jax.rng.random_tensor import Drawn
+from lottery_jax.rng.sampler import Sampler
 
 RANGES = ("tensor", "model", "quarter", "matched")
+
 _LOSSLESS = {False: 32, True: 48}  # shared candidates cannot be drawn again for one weight: all must be met
+
 _SLICE = 1 << 20
+
 _LEAST_BOUND = 2.0**-63  # of the candidates, so that no step of their grid falls below the normal float32
 
 

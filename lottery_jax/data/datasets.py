@@ -6,17 +6,19 @@ from pathlib import Path
 
 import numpy as np
 
-from lottery_jax.data.cache import cache_folder, recall, store
-from lottery_jax.data.dataset import Dataset, Split, fixed_order, stratified, unit_floats
-from lottery_jax.data.downloads import DownloadError, Pictures, download
-from lottery_jax.data.own import load_own
-from lottery_jax.data.prepared import prepared_folder, read_prepared
+from lottery_jax.data.dataset import Dataset, Split, fixed_order, load_own, stratified, unit_floats
+from lottery_jax.data.sources import DownloadError, Pictures, download, prepared_folder, read_prepared
 from lottery_jax.errors import InputError, suggest
+from lottery_jax.io.cache import cache_folder, recall, store
 
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10")
+
 SHAPES = {"digits": (8, 8, 1), "mnist": (28, 28, 1), "fashion_mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
+
 VALIDATION_SIZES = {"mnist": 5000, "fashion_mnist": 5000, "cifar10": 5000}
+
 DIGITS_SIZES = (1257, 180, 360)
+
 CLASSES = 10
 
 

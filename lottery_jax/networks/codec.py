@@ -12,13 +12,16 @@ from typing import Any
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.networks.node import LARGEST, LEAST, Node
 from lottery_jax.networks.registry import NODES
-from lottery_jax.sampler import Sampler
+from lottery_jax.rng.sampler import Sampler
 
 MOST = 2**31 - 1
 """The largest whole number in a tree."""
+
 _ADDED: dict[type, dict[str, Any]] = {Sampler: {"density": 1.0, "locked": 0.0}}
 """Fields that earlier versions did not have: where they say nothing new, files leave them out."""
+
 _DEPTH = 64
+
 _TEXT = 512
 
 

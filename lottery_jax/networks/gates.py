@@ -1,10 +1,19 @@
-"""Gates: small modules whose call gives the mask of one tensor."""
+"""The kinds of variables of a masked network.
+
+Gates: small modules whose call gives the mask of one tensor.
+"""
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from lottery_jax.networks.variables import Mask
+
+class Frozen(nnx.Variable):
+    """A random source weight: drawn from the seed, never trained. Not an `nnx.Param`, so no optimiser sees it."""
+
+
+class Mask(nnx.Variable):
+    """A fixed mask, one entry (0 or 1) for each source weight."""
 
 
 class FixedGate(nnx.Module):

@@ -1,4 +1,7 @@
-"""A whole network: a tree and what it is given."""
+"""What a network is in one line, whatever its size: for `repr`.
+
+A whole network: a tree and what it is given.
+"""
 
 import collections
 import dataclasses
@@ -15,14 +18,58 @@ from lottery_jax.errors import InputError
 from lottery_jax.networks.codec import from_json, to_json
 from lottery_jax.networks.layers.bag import Bag
 from lottery_jax.networks.node import Affine, Gate, Inner, Node, Spec, Weights, child_path
-from lottery_jax.networks.sources.drawn import ATTEMPT_STRIDE, Drawn, different_positions
-from lottery_jax.networks.sources.source import Source
-from lottery_jax.networks.summary import summary
+from lottery_jax.networks.sources.base import Source
+from lottery_jax.rng.random_tensor import ATTEMPT_STRIDE, Drawn, different_positions
+
+_SHOWN = 3  # tensors
+
+_LETTERS = 32  # of a name, or of a shape
+
+
+def summary(network: "Network") -> str:
+    """Layers, the first of their tensors, and what the network is given; up to 250 letters.
+
+    >>> from lottery_jax.networks.architectures import mlp
+    >>> from lottery_jax.networks.node import Spec
+    >>> summary(mlp((64, 64, 10), Spec((8, 8, 1), True)))
+    '2 layers: fc1.weight [64, 64], fc2.weight [10, 64] ([out, in]), inputs [8, 8, 1] never negative'
+    """
+    shapes = network.approximated
+    layers = len(network.affine) + len(network.sources)
+    tensors = [f"{clipped(name)} {clipped(str(list(shape)))}" for name, shape in list(shapes.items())[:_SHOWN]]
+    more = f" and {len(shapes) - _SHOWN:,} more" if len(shapes) > _SHOWN else ""
+    axes = "[out, in, ...]" if any(len(shape) > 2 for shape in shapes.values()) else "[out, in]"
+    given = "no graph" if network.given is None else f"inputs {inputs(network.given)}"
+    return f"{layers:,} {'layer' if layers == 1 else 'layers'}: {', '.join(tensors)}{more} ({axes}), {given}"
+
+
+def inputs(given: "Spec") -> str:
+    """The shape of an example, and its sign.
+
+    >>> from lottery_jax.networks.node import Spec
+    >>> inputs(Spec((8, 8, 1)))
+    '[8, 8, 1] of any sign'
+    """
+    return f"{clipped(str(list(given.shape)))} {'never negative' if given.nonnegative else 'of any sign'}"
+
+
+def clipped(words: str) -> str:
+    """A name short enough for a line, cut at its beginning: what tells names apart is mostly at their end.
+
+    >>> clipped("encoder." * 9 + "weight")
+    '...ncoder.encoder.encoder.weight'
+    """
+    words = " ".join(words.split())  # one line, whatever the name
+    return words if len(words) <= _LETTERS else "..." + words[3 - _LETTERS :]
+
 
 Redraws = Mapping[str, np.ndarray]
 """For random tensors by name, int64 rows (block, attempt): which blocks were drawn again."""
+
 NO_REDRAWS = np.zeros((0, 2), np.int64)
+
 _MOST_WEIGHTS = 1 << 48
+
 _MOST_NUMBERS = 1 << 30  # of one example between two layers: 4 GiB
 
 
@@ -33,7 +80,7 @@ class Network:
     given: None for a model whose graph is unknown (`Bag`). fold_layers: whether all random leaves are drawn from the
     same streams, parts of one random tensor. Raises `InputError` where the nodes do not fit together.
 
-    >>> from lottery_jax.networks.layers.chain import Chain
+    >>> from lottery_jax.networks.layers.containers import Chain
     >>> from lottery_jax.networks.layers.dense import Dense
     >>> network = Network(Chain((("fc1", Dense(3, 2)), ("fc2", Dense(2, 5)))), Spec((3,)))
     >>> network.output.shape, network.tensors

@@ -20,6 +20,7 @@ from lottery_jax.errors import InputError
 
 LARGEST, LEAST = 2.0**64, 2.0**-64
 """Bounds of the sizes of a network's numbers that are not whole: products of two of them are float32 still."""
+
 MOST_VALUES = 1 << 28
 """Numbers that one example may have anywhere in a network; a file that asks for more is refused."""
 

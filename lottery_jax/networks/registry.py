@@ -1,28 +1,20 @@
 """Every kind of node by the name that it has in JSON; a new kind is its own file and one line here."""
 
 from lottery_jax.networks.layers.activations import Gelu, LeakyRelu, Relu, Sigmoid, Tanh
-from lottery_jax.networks.layers.attention import Attention
+from lottery_jax.networks.layers.attention import Attention, MergedAttention
 from lottery_jax.networks.layers.bag import Bag, BagTensor
-from lottery_jax.networks.layers.batch_norm import BatchNorm
-from lottery_jax.networks.layers.chain import Chain
-from lottery_jax.networks.layers.conv import Conv
-from lottery_jax.networks.layers.dense import Dense
-from lottery_jax.networks.layers.layer_norm import LayerNorm
-from lottery_jax.networks.layers.merged_attention import MergedAttention
-from lottery_jax.networks.layers.normalize import Normalize
-from lottery_jax.networks.layers.pooling import AveragePool, GlobalPool, MaxPool
-from lottery_jax.networks.layers.position import PositionEmbedding
-from lottery_jax.networks.layers.reshape import Flatten, Tokens
-from lottery_jax.networks.layers.residual import Residual
-from lottery_jax.networks.layers.rotation_conv import RotationConv
+from lottery_jax.networks.layers.containers import Chain, Residual
+from lottery_jax.networks.layers.conv import Conv, RotationConv
+from lottery_jax.networks.layers.dense import Dense, PositionEmbedding
+from lottery_jax.networks.layers.normalization import BatchNorm, LayerNorm, Normalize
+from lottery_jax.networks.layers.pooling import AveragePool, Flatten, GlobalPool, MaxPool, Tokens
 from lottery_jax.networks.node import Node
-from lottery_jax.networks.sources.copies import Copies
+from lottery_jax.networks.sources.binary_ladder import Ladder
+from lottery_jax.networks.sources.candidates_per_weight import Copies
 from lottery_jax.networks.sources.gadget import Gadget
-from lottery_jax.networks.sources.ladder import Ladder
-from lottery_jax.networks.sources.redundant import Redundant, RedundantGadget
-from lottery_jax.networks.sources.single import Single
-from lottery_jax.networks.sources.tied import Tied
-from lottery_jax.networks.sources.trained import PartlyTrained, Trained
+from lottery_jax.networks.sources.random_layer import Single, Tied
+from lottery_jax.networks.sources.replicated_neurons import Redundant, RedundantGadget
+from lottery_jax.networks.sources.trained_layer import PartlyTrained, Trained
 
 KINDS: tuple[type[Node], ...] = (
     *(Dense, Conv, Relu, LeakyRelu, Tanh, Sigmoid, Gelu, MaxPool, AveragePool, GlobalPool, Flatten, Tokens, Normalize),
@@ -30,4 +22,5 @@ KINDS: tuple[type[Node], ...] = (
     *(Bag, BagTensor),
     *(Single, Copies, Gadget, Ladder, Redundant, RedundantGadget, Tied, Trained, PartlyTrained),
 )
+
 NODES: dict[str, type[Node]] = {node.kind: node for node in KINDS}

@@ -13,13 +13,12 @@ import numpy as np
 from flax import nnx
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.network import Network
-from lottery_jax.networks.running import Forward, forward
-from lottery_jax.networks.summary import summary
-from lottery_jax.storage.store import Arrays, Store, read_array
-from lottery_jax.storage.tensor_file import FLOATS, to_float64
+from lottery_jax.io.tensor_file import FLOATS, Arrays, Store, read_array, to_float64
+from lottery_jax.networks.forward import Forward, forward
+from lottery_jax.networks.network import Network, summary
 
 _SLICE = 1 << 20  # weights looked at at once
+
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -31,7 +30,7 @@ class Target:
     `InputError` where they do not fit.
 
     >>> from lottery_jax.networks.layers.dense import Dense
-    >>> from lottery_jax.networks.layers.chain import Chain
+    >>> from lottery_jax.networks.layers.containers import Chain
     >>> from lottery_jax.networks.node import Spec
     >>> network = Network(Chain((("fc1", Dense(3, 2)),)), Spec((3,)))
     >>> Target(network, {"fc1.weight": np.ones((2, 3), np.float32)}).weights

@@ -10,10 +10,9 @@ import numpy as np
 from lottery_jax.errors import InputError
 from lottery_jax.progress import Progress, unseen
 from lottery_jax.subset_sum.engine.chunks import Rows
-from lottery_jax.subset_sum.engine.devices import local_mesh
+from lottery_jax.subset_sum.engine.devices import all_finite, largest_sum, local_mesh
 from lottery_jax.subset_sum.engine.grid import NARROW_CANDIDATES, fits_int32
 from lottery_jax.subset_sum.engine.shared import search_stage
-from lottery_jax.subset_sum.engine.survey import all_finite, largest_sum
 from lottery_jax.subset_sum.problem import Problem, Solution, Status, words
 from lottery_jax.subset_sum.solver import Answer, Solver
 

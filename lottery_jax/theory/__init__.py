@@ -1,7 +1,8 @@
 """What the theorems of the strong lottery ticket ask for, as functions; and random subset sums, by experiment."""
 
-from lottery_jax.theory.candidates import Candidates
-from lottery_jax.theory.chance import (
+from lottery_jax.theory.candidates import DISTRIBUTIONS, Candidates
+from lottery_jax.theory.constant import Constant, estimate_constant
+from lottery_jax.theory.success import (
     Success,
     best_subsets,
     least_residuals,
@@ -10,11 +11,8 @@ from lottery_jax.theory.chance import (
     residual_law,
     success_probability,
 )
-from lottery_jax.theory.constant import Constant, estimate_constant
-from lottery_jax.theory.distributions import DISTRIBUTIONS
-from lottery_jax.theory.lower_bound import lower_bound_target
-from lottery_jax.theory.registry import THEOREMS, theorem_named
 from lottery_jax.theory.theorem import Requirement, Theorem
+from lottery_jax.theory.theorems import THEOREMS, lower_bound_target, theorem_named
 
 __all__ = [
     "DISTRIBUTIONS",

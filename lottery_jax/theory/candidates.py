@@ -2,6 +2,12 @@
 
 Each distribution is one frozen dataclass. All of them are symmetric around 0, so that the numbers that the first-moment
 formula needs are few: how many subsets there are, and how far their sums spread.
+
+Multidimensional random subset sums: one subset for several numbers at once (Becchetti et al., arXiv 2207.13944).
+
+It is what structured pruning asks for: a neuron or a channel is kept whole or not at all, and all of its weights must
+be met by the same choice. Every coordinate costs as many candidates again: the residual falls as 2^(-n / d).
+Every kind of random problem by its name; a new one is a class of its own and one line here.
 """
 
 import abc
@@ -11,11 +17,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from lottery_jax.errors import InputError
-from lottery_jax.sampler import Sampler, draw_host
-from lottery_jax.subset_sum import FixedSize, MeetInTheMiddle, Solution, Solver
+from lottery_jax.errors import InputError, suggest
+from lottery_jax.rng.sampler import Sampler, draw_host
+from lottery_jax.subset_sum import FixedSize, MeetInTheMiddle, Solution, Solver, Vector
 
 UNIFORM = Sampler.uniform(-1, 1)
+
 STREAMS = 4
 """For each number of candidates: first and second factors, which units are usable, targets."""
 
@@ -205,3 +212,69 @@ class FixedSizeCandidates(SizedCandidates):
     def spreads(self, count: int) -> tuple[float, float]:
         between = self.size**2 / count * self.second_moment
         return between, self.size * self.second_moment - between
+
+
+@dataclasses.dataclass(frozen=True)
+class VectorCandidates(SizedCandidates):
+    """Vectors of `size` numbers from U[-1, 1], and a target of as many; the error is that of the worst coordinate.
+
+    >>> VectorCandidates(2).draw(6, 10, seed=0).shape
+    (10, 6, 2)
+    """
+
+    name: ClassVar[str] = "vectors"
+
+    size: int = 2
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.size <= 8:
+            raise InputError(f"size must be from 1 to 8 numbers in a vector, not {self.size}")
+
+    def solver(self) -> Solver[Solution]:
+        return Vector()
+
+    @property
+    def dimension(self) -> int:
+        return self.size
+
+    @property
+    def most(self) -> int:
+        return 16
+
+    def draw(self, count: int, trials: int, seed: int) -> np.ndarray:
+        return draw_host(UNIFORM, seed=seed, stream=STREAMS * count, shape=(trials, count, self.size))
+
+    def targets(self, count: int, trials: int, seed: int) -> np.ndarray:
+        return draw_host(UNIFORM, seed=seed, stream=STREAMS * count + 3, shape=(trials, self.size))
+
+
+DISTRIBUTIONS: dict[str, type[Candidates]] = {
+    kind.name: kind
+    for kind in (
+        ScalarCandidates,
+        ProductCandidates,
+        GadgetCandidates,
+        FixedSizeCandidates,
+        QuantisedCandidates,
+        VectorCandidates,
+    )
+}
+
+
+def candidates_named(name: str | Candidates) -> Candidates:
+    """The distribution of a name with its usual options, or of a label, "fixed-size 4"; raises `InputError`.
+
+    >>> candidates_named("quantised 4")
+    QuantisedCandidates(size=4)
+    """
+    if isinstance(name, Candidates):
+        return name
+    kind, _, size = name.partition(" ")
+    if kind not in DISTRIBUTIONS:
+        raise InputError(f"distribution {kind!r} is unknown; {suggest(kind, DISTRIBUTIONS)}")
+    found = DISTRIBUTIONS[kind]()
+    if not size:
+        return found
+    if not isinstance(found, SizedCandidates) or not size.isdecimal():
+        raise InputError(f"distribution {name!r} is unknown; {kind} has no size {size!r}")
+    return dataclasses.replace(found, size=int(size))

@@ -1,10 +1,10 @@
 """Tickets: the file format, the verifier, and what is exported from them."""
 
-from lottery_jax.tickets.certificate import Certificate, certify
-from lottery_jax.tickets.description import description_bits
-from lottery_jax.tickets.effective import effective_weights
 from lottery_jax.tickets.export import export_into, export_masks, export_weights
+from lottery_jax.tickets.reconstruct import effective_weights
+from lottery_jax.tickets.size.description_length import description_bits
 from lottery_jax.tickets.ticket import Ticket, load_ticket, make_ticket
+from lottery_jax.tickets.verify import Certificate, certify
 
 __all__ = [
     "Certificate",

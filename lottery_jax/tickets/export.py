@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.fold import folds
+from lottery_jax.io.files import replacing
+from lottery_jax.io.tensor_file import FLOATS, TYPES, Tensor, TensorFile, layout, read_array
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import child_path
-from lottery_jax.storage.files import replacing
-from lottery_jax.storage.store import TYPES, read_array
-from lottery_jax.storage.tensor_file import FLOATS, Tensor, TensorFile, layout
-from lottery_jax.tickets.effective import approximated_leaves, effective_slices
+from lottery_jax.networks.rewrites import folds
+from lottery_jax.tickets.reconstruct import approximated_leaves, effective_slices
 from lottery_jax.tickets.ticket import Ticket
 
 Name = str | os.PathLike[str]

@@ -5,11 +5,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from lottery_jax import sampler
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network, network_from_json
+from lottery_jax.rng import sampler
 
 FORMAT = "lottery_jax ticket"
+
 VERSION = 2
 """Version of the file; tickets of another version are refused."""
 

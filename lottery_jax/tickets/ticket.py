@@ -13,22 +13,19 @@ import numpy as np
 from flax import nnx
 
 from lottery_jax.errors import InputError, TicketError
-from lottery_jax.networks.dead_units import without_dead_units
+from lottery_jax.io.checksummed_file import SealedFile, digest, seal
+from lottery_jax.io.files import write_atomically
+from lottery_jax.io.tensor_file import FLOATS, Arrays, FormatError, Store, View, read_array
+from lottery_jax.networks.forward import Forward, forward, without_dead_units
 from lottery_jax.networks.gates import FixedGate
-from lottery_jax.networks.network import NO_REDRAWS, Network, Redraws
-from lottery_jax.networks.running import Forward, forward
-from lottery_jax.networks.sources.decided import decided_mask, decides
-from lottery_jax.networks.summary import clipped
+from lottery_jax.networks.network import NO_REDRAWS, Network, Redraws, clipped
 from lottery_jax.networks.target import Target
-from lottery_jax.storage.files import write_atomically
-from lottery_jax.storage.sealed import SealedFile, digest, seal
-from lottery_jax.storage.store import Arrays, Store, View, read_array
-from lottery_jax.storage.tensor_file import FLOATS, FormatError
-from lottery_jax.tickets.coding.reading import content_of, is_coded
-from lottery_jax.tickets.coding.writing import write_coded
+from lottery_jax.rng.forced_entries import decided_mask, decides
 from lottery_jax.tickets.header import VERSIONS, Header
+from lottery_jax.tickets.size.coded_files import content_of, is_coded, write_coded
 
 ENTRY = "ticket"
+
 _SLICE = 1 << 22  # bytes of a mask looked at at once
 
 

@@ -9,10 +9,10 @@ import numpy as np
 from lottery_jax.constructions.base import Construction, Plan
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Affine, child_path
-from lottery_jax.networks.sources.copies import Copies
-from lottery_jax.networks.sources.drawn import Drawn
+from lottery_jax.networks.sources.candidates_per_weight import Copies
 from lottery_jax.networks.target import Target
-from lottery_jax.sampler import Sampler
+from lottery_jax.rng.random_tensor import Drawn
+from lottery_jax.rng.sampler import Sampler
 
 
 @dataclasses.dataclass(frozen=True)

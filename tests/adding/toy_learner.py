@@ -1,4 +1,4 @@
-"""A learner: scores, their masks, and a loss. With a line in `learned/registry.py` it is a method on each source."""
+"""A learner: scores, their masks, and a loss. With a line in `mask_learning/registry.py` it is a method on each source."""
 
 import dataclasses
 import itertools
@@ -10,15 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lottery_jax.checkpoints import Checkpoints
 from lottery_jax.data import Dataset
-from lottery_jax.learned.base import Learner
 from lottery_jax.networks.gates import FixedGate
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.top_k import top_k_mask
 from lottery_jax.progress import Progress
 from lottery_jax.tickets.ticket import Ticket, make_ticket
-from lottery_jax.training import advance, begin
+from lottery_jax.training.checkpoints import Checkpoints
+from lottery_jax.training.learner import Learner
+from lottery_jax.training.loop import advance, begin
 
 
 @dataclasses.dataclass(frozen=True)

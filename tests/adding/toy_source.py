@@ -10,9 +10,9 @@ import numpy as np
 from flax import nnx
 
 from lottery_jax.networks.node import Operation, Weights
-from lottery_jax.networks.sources.drawn import Drawn, Neighbours
-from lottery_jax.networks.sources.source import MaskedModule, Source, numbered
-from lottery_jax.sampler import Sampler
+from lottery_jax.networks.sources.base import MaskedModule, Source, numbered
+from lottery_jax.rng.random_tensor import Drawn, Neighbours
+from lottery_jax.rng.sampler import Sampler
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,28 +9,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lottery_jax.bounds import attack, bound_output, promised_output
-from lottery_jax.bounds.interval import Box, times
+from lottery_jax.bounds.difference import Box, times
 from lottery_jax.errors import InputError
-from lottery_jax.networks.fold import folded
+from lottery_jax.networks.architectures import mlp
 from lottery_jax.networks.layers.activations import Gelu, LeakyRelu, Relu, Sigmoid, Tanh
 from lottery_jax.networks.layers.attention import Attention
-from lottery_jax.networks.layers.chain import Chain
-from lottery_jax.networks.layers.conv import Conv
+from lottery_jax.networks.layers.containers import Chain, Residual
+from lottery_jax.networks.layers.conv import Conv, RotationConv
 from lottery_jax.networks.layers.dense import Dense
-from lottery_jax.networks.layers.layer_norm import LayerNorm
-from lottery_jax.networks.layers.normalize import Normalize
-from lottery_jax.networks.layers.pooling import AveragePool, GlobalPool, MaxPool
-from lottery_jax.networks.layers.reshape import Flatten
-from lottery_jax.networks.layers.residual import Residual
-from lottery_jax.networks.layers.rotation_conv import RotationConv
+from lottery_jax.networks.layers.normalization import LayerNorm, Normalize
+from lottery_jax.networks.layers.pooling import AveragePool, Flatten, GlobalPool, MaxPool
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Node, Spec
+from lottery_jax.networks.rewrites import folded
 from lottery_jax.networks.target import Target
-from lottery_jax.networks.zoo.mlp import mlp
-from lottery_jax.tickets.collapse import collapsed
-from lottery_jax.tickets.effective import effective_weights
-from lottery_jax.tickets.probe import _exact
+from lottery_jax.tickets.reconstruct import collapsed, effective_weights
 from lottery_jax.tickets.ticket import Ticket
+from lottery_jax.tickets.verify import _exact
 from tests.comparison import tiny
 from tests.constructions.catalogue import NETWORKS, random_target
 from tests.constructions.test_catalogue import approximated

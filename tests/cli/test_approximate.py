@@ -14,13 +14,13 @@ import pytest
 from safetensors.numpy import save_file
 
 from lottery_jax import export_target, load_ticket
-from lottery_jax.constructions import run
-from lottery_jax.constructions.promise import Promise
+from lottery_jax.approximation import run
+from lottery_jax.approximation.tolerance import Promise
 from lottery_jax.constructions.registry import CONSTRUCTIONS
+from lottery_jax.networks.architectures import architecture
 from lottery_jax.networks.node import Spec
 from lottery_jax.networks.target import Target
-from lottery_jax.networks.zoo.registry import architecture
-from lottery_jax.tickets.certificate import certify
+from lottery_jax.tickets.verify import certify
 from tests.cli.calling import MODEL, SMALL, Word, answer, as_process, lottery_jax, matrices, own_data, refusal
 
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from lottery_jax.cli.extended import methods_of
 from lottery_jax.cli.main import parse
+from lottery_jax.cli.options import methods_of
 from lottery_jax.comparison.registry import all_methods
 from lottery_jax.constructions.registry import CONSTRUCTIONS
-from lottery_jax.learned.registry import LEARNERS, SOURCES
-from lottery_jax.storage.lock import locked
-from lottery_jax.trained.registry import TRAINED
+from lottery_jax.io.locks import locked
+from lottery_jax.mask_learning.registry import LEARNERS, SOURCES
+from lottery_jax.pruning.registry import TRAINED
 from tests.cli.calling import Word, lottery_jax, matrices, own_data, refusal
 
 METHODS = ["dense", "pensia", "edge-popup-wide", "random"]

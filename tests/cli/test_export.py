@@ -7,8 +7,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from lottery_jax import Target, approximate, export_target, import_target, load_ticket
+from lottery_jax.networks.architectures import architecture
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.zoo.registry import architecture
 from tests.cli.calling import MODEL, lottery_jax, refusal
 
 DIGITS = Spec((8, 8, 1), True)

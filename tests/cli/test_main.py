@@ -14,12 +14,12 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-from lottery_jax.cli import bars as bars_module
 from lottery_jax.cli import compile_cache
-from lottery_jax.cluster.crew import unit_of
+from lottery_jax.cli import progress_bars as bars_module
 from lottery_jax.errors import ClusterError
+from lottery_jax.io.locks import locked, told
 from lottery_jax.progress import log
-from lottery_jax.storage.lock import locked, told
+from lottery_jax.workers.workers import unit_of
 from tests.cli.calling import as_process, lottery_jax, refusal
 from tests.cluster.memory import MemoryBoard, member
 from tests.comparison import tiny

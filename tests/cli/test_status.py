@@ -7,13 +7,12 @@ import pytest
 
 from harness import Results
 from lottery_jax import load_model
-from lottery_jax.cluster.share import Share
-from lottery_jax.comparison.aside import Aside
-from lottery_jax.comparison.records import append_records, run_folder, write_configuration
-from lottery_jax.constructions import Promise, Scalar, plan_job
-from lottery_jax.constructions.run import chunk_folder
-from lottery_jax.constructions.share import run_share
-from lottery_jax.storage.lock import locked, tell
+from lottery_jax.approximation import Promise, plan_job
+from lottery_jax.approximation.run import chunk_folder, run_share
+from lottery_jax.comparison.records import Aside, append_records, run_folder, write_configuration
+from lottery_jax.constructions import Scalar
+from lottery_jax.io.locks import locked, tell
+from lottery_jax.workers.workers import Share
 from tests.cli.calling import answer, lottery_jax, matrices, refusal
 from tests.comparison.test_records import record
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from lottery_jax.constructions.pensia import Pensia
+from lottery_jax.networks.architectures import architecture
 from lottery_jax.networks.node import Spec
 from lottery_jax.networks.target import Target
-from lottery_jax.networks.zoo.registry import architecture
 from lottery_jax.theory import THEOREMS, theorem_named
 from tests.cli.calling import lottery_jax, own_data, refusal
 

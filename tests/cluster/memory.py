@@ -2,7 +2,7 @@
 
 import threading
 
-from lottery_jax.cluster.cluster import Cluster
+from lottery_jax.workers.cluster import Cluster
 
 
 class MemoryBoard:

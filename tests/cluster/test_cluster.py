@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from lottery_jax import load_model
-from lottery_jax.cluster.crew import ALONE
-from lottery_jax.cluster.join import join
-from lottery_jax.cluster.service import KNOWN_JAX, Service
-from lottery_jax.cluster.share import Share
-from lottery_jax.constructions import Promise, Scalar, plan_job
-from lottery_jax.constructions.chunks import Folder
-from lottery_jax.constructions.job import Job
-from lottery_jax.constructions.run import chunk_folder, run_to_file, solve_chunks
+from lottery_jax.approximation import Promise, plan_job
+from lottery_jax.approximation.chunk_store import Folder
+from lottery_jax.approximation.job import Job
+from lottery_jax.approximation.run import chunk_folder, run_to_file, solve_chunks
+from lottery_jax.constructions import Scalar
 from lottery_jax.errors import InputError
+from lottery_jax.workers.cluster import join
+from lottery_jax.workers.coordination import KNOWN_JAX, Service
+from lottery_jax.workers.workers import ALONE, Share
 from tests.cli.calling import MODEL, SMALL, Word, as_process, lottery_jax, matrices
 
 PATIENCE = 5

@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lottery_jax.cluster.cluster import Cluster
-from lottery_jax.cluster.crew import ALONE, FOUND, Crew, Elsewhere, unit_of
-from lottery_jax.cluster.share import Share
 from lottery_jax.errors import ClusterError, InputError
+from lottery_jax.workers.cluster import Cluster
+from lottery_jax.workers.workers import ALONE, FOUND, Crew, Elsewhere, Share, unit_of
 from tests.cluster.memory import MemoryBoard, dies, member
 
 
@@ -190,7 +189,7 @@ def test_another_job_is_refused_by_all(
 def test_a_folder_that_is_not_seen_is_refused(
     board: MemoryBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lottery_jax.cluster.cluster.VISIBLE", 0.0)
+    monkeypatch.setattr("lottery_jax.workers.cluster.VISIBLE", 0.0)
     first, other = member(board, 0), member(board, 1)
     for folder in ("here", "there"):
         (tmp_path / folder).mkdir()

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from lottery_jax import load_model
+from lottery_jax.approximation import Promise, plan_job
+from lottery_jax.approximation.job import Job
+from lottery_jax.approximation.run import chunk_folder, missing, refuse_missing, run_share, run_to_file
 from lottery_jax.cli.main import run
 from lottery_jax.cli.settings import Approximate
-from lottery_jax.cluster.share import Share
-from lottery_jax.constructions import Promise, Scalar, plan_job
-from lottery_jax.constructions.job import Job
-from lottery_jax.constructions.run import chunk_folder, run_to_file
-from lottery_jax.constructions.share import missing, refuse_missing, run_share
+from lottery_jax.constructions import Scalar
 from lottery_jax.errors import InputError
-from lottery_jax.storage.lock import locked
+from lottery_jax.io.locks import locked
+from lottery_jax.workers.workers import Share
 from tests.cli.calling import MODEL, answer, as_process, lottery_jax, matrices, refusal
 from tests.cluster import page
 

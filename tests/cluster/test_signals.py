@@ -11,11 +11,12 @@ import jax
 import pytest
 
 from lottery_jax import load_model
-from lottery_jax.cluster.join import join
-from lottery_jax.constructions import Promise, Scalar, plan_job
-from lottery_jax.constructions.job import Job
-from lottery_jax.constructions.run import chunk_folder
+from lottery_jax.approximation import Promise, plan_job
+from lottery_jax.approximation.job import Job
+from lottery_jax.approximation.run import chunk_folder
+from lottery_jax.constructions import Scalar
 from lottery_jax.errors import InputError
+from lottery_jax.workers.cluster import join
 from tests.cli.calling import MODEL, Word, as_process, lottery_jax, matrices
 from tests.cluster.test_cluster import address
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lottery_jax.constructions.run import chunk_folder
+from lottery_jax.approximation.run import chunk_folder
 from tests.cli.calling import MODEL, lottery_jax, matrices, own_data
 from tests.cluster import page, slurm
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lottery_jax.cluster import supervisor
+from lottery_jax.workers import supervisor
 
 WORKERS = {
     "import sys; sys.exit(2)": (2, ""),
@@ -41,7 +41,7 @@ def test_a_worker_that_loses_process_0_is_started_again(
     monkeypatch.setenv("PYTHONPATH", f"{Path(supervisor.__file__).parents[2]}")
     (program.with_name("worker.py")).write_text(
         "import os, sys\n"
-        "from lottery_jax.cluster import supervisor\n"
+        "from lottery_jax.workers import supervisor\n"
         "assert supervisor.follow()\n"
         "supervisor.joined()\n"
         "if supervisor.AGAIN not in os.environ: os.abort()\n"

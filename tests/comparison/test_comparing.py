@@ -13,17 +13,17 @@ from typing import ClassVar
 
 import pytest
 
-from lottery_jax.comparison.comparing import Comparison
 from lottery_jax.comparison.methods import Bench, Itself, Learned, Method, Shuffled
 from lottery_jax.comparison.protocol import Protocol
 from lottery_jax.comparison.records import Record, read_records
 from lottery_jax.comparison.registry import all_methods
 from lottery_jax.comparison.report import rows, tables, write_report
+from lottery_jax.comparison.runner import Comparison
 from lottery_jax.errors import InputError
-from lottery_jax.learned.edge_popup import EdgePopup
+from lottery_jax.mask_learning.edge_popup import EdgePopup
+from lottery_jax.networks.architectures import mlp
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.zoo.mlp import mlp
-from lottery_jax.sampler import Sampler
+from lottery_jax.rng.sampler import Sampler
 from lottery_jax.tickets.ticket import Ticket, load_ticket, make_ticket
 from tests.comparison import tiny
 

@@ -12,16 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lottery_jax.comparison import evaluation
-from lottery_jax.comparison.evaluation import evaluate
+from lottery_jax.comparison import evaluate as evaluation
+from lottery_jax.comparison.evaluate import evaluate
 from lottery_jax.data import Split
 from lottery_jax.errors import InputError
-from lottery_jax.networks.layers.chain import Chain
+from lottery_jax.importers.mlp_weights import mlp_target
+from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Plain, Spec
 from lottery_jax.networks.target import Target
-from lottery_jax.networks.zoo.mlp import mlp_target
 
 
 def split_of(count: int, inputs: int = 7, classes: int = 3) -> Split:

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lottery_jax.comparison.measuring import describe, measure, output_bound, ticket_outputs
-from lottery_jax.constructions.approximate import approximate
+from lottery_jax.approximation.api import approximate
+from lottery_jax.comparison.evaluate import describe, measure, output_bound, ticket_outputs
 from lottery_jax.data import Split
 from lottery_jax.errors import TicketError
 from lottery_jax.tasks import Task
@@ -89,9 +89,9 @@ def test_one_example_is_enough(made: tuple[Task, Ticket]) -> None:
 
 
 def test_many_leaves_are_described_in_short() -> None:
-    from lottery_jax.learned.sources import redundant_source
+    from lottery_jax.mask_learning.learner_sources import redundant_source
+    from lottery_jax.networks.architectures import architecture
     from lottery_jax.networks.node import Spec
-    from lottery_jax.networks.zoo.registry import architecture
 
     words = describe(redundant_source(architecture("conv8", Spec((32, 32, 3)), 10)))
     assert words.startswith("11 gadget leaves: conv1 [64, 3, 3, 3, 5], ") and words.endswith(" and 3 more")

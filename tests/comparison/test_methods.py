@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from lottery_jax.comparison.budgeted import Budgeted
-from lottery_jax.comparison.front import compare
+from lottery_jax.comparison.api import compare
+from lottery_jax.comparison.budget_methods import Budgeted
 from lottery_jax.comparison.methods import Bench, Constructed, Learned, Method
 from lottery_jax.comparison.protocol import Protocol
 from lottery_jax.comparison.registry import all_methods, as_method
@@ -18,18 +18,17 @@ from lottery_jax.constructions.pensia import Pensia
 from lottery_jax.constructions.registry import CONSTRUCTIONS
 from lottery_jax.constructions.scalar import Scalar
 from lottery_jax.errors import InputError
-from lottery_jax.learned.edge_popup import EdgePopup
-from lottery_jax.learned.registry import LEARNERS, SOURCES
-from lottery_jax.networks.layers.batch_norm import BatchNorm
-from lottery_jax.networks.layers.chain import Chain
+from lottery_jax.mask_learning.edge_popup import EdgePopup
+from lottery_jax.mask_learning.registry import LEARNERS, SOURCES
+from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.dense import Dense
-from lottery_jax.networks.layers.layer_norm import LayerNorm
-from lottery_jax.networks.layers.reshape import Flatten
+from lottery_jax.networks.layers.normalization import BatchNorm, LayerNorm
+from lottery_jax.networks.layers.pooling import Flatten
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Node, Spec
+from lottery_jax.pruning.registry import TRAINED
 from lottery_jax.tasks import Task
 from lottery_jax.tickets.ticket import Ticket, load_ticket
-from lottery_jax.trained.registry import TRAINED
 from tests.comparison import tiny
 
 SETTINGS = {"seeds": (0,), "keeps": (0.5,), "candidates": 8, "tolerance": 1.0, "epochs": 1}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lottery_jax.comparison.records import Record, append_records, read_records, run_folder
 from lottery_jax.errors import InputError
-from lottery_jax.storage.files import check_writable, write_atomically
+from lottery_jax.io.files import check_writable, write_atomically
 
 
 def record(method: str = "pensia", seed: int = 0, keep: float | None = None) -> Record:

@@ -13,18 +13,16 @@ from typing import Any, ClassVar
 
 import pytest
 
-from lottery_jax.cluster.crew import ALONE, Crew
-from lottery_jax.cluster.share import Share
-from lottery_jax.comparison.aside import Aside
-from lottery_jax.comparison.comparing import Comparison
-from lottery_jax.comparison.front import compare
+from lottery_jax.comparison.api import compare
 from lottery_jax.comparison.methods import Bench, Itself, Learned, Shuffled
 from lottery_jax.comparison.protocol import Protocol
-from lottery_jax.comparison.records import Record, read_records
+from lottery_jax.comparison.records import Aside, Record, read_records
+from lottery_jax.comparison.runner import Comparison
 from lottery_jax.errors import InputError
-from lottery_jax.learned.edge_popup import EdgePopup
+from lottery_jax.mask_learning.edge_popup import EdgePopup
+from lottery_jax.pruning.magnitude import Magnitude
 from lottery_jax.tickets.ticket import Ticket
-from lottery_jax.trained.magnitude import Magnitude
+from lottery_jax.workers.workers import ALONE, Crew, Share
 from tests.cli.calling import as_process
 from tests.cluster.memory import MemoryBoard, dies, member
 from tests.comparison import tiny

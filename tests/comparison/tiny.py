@@ -5,12 +5,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from lottery_jax.data import Dataset, Split
+from lottery_jax.networks.architectures import mlp
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Node, Operation, Spec
-from lottery_jax.networks.sources.single import Single
+from lottery_jax.networks.sources.random_layer import Single
 from lottery_jax.networks.target import Target
-from lottery_jax.networks.zoo.mlp import mlp
-from lottery_jax.sampler import Sampler
+from lottery_jax.rng.sampler import Sampler
 from lottery_jax.tasks import Task
 from lottery_jax.tickets.ticket import Ticket, make_ticket
 

@@ -8,7 +8,8 @@ import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
 
-from lottery_jax.constructions import Binary, Construction, Kumar, Pensia, Promise, Scalar, ScalarShared
+from lottery_jax.approximation import Promise
+from lottery_jax.constructions import Binary, Construction, Kumar, Pensia, Scalar, ScalarShared
 from lottery_jax.constructions.burkholz import Burkholz
 from lottery_jax.constructions.dacunha import DaCunha
 from lottery_jax.constructions.ferbach import Ferbach
@@ -16,21 +17,17 @@ from lottery_jax.constructions.malach import Malach
 from lottery_jax.constructions.natale import Natale
 from lottery_jax.constructions.orseau import Orseau
 from lottery_jax.constructions.otsuka import Otsuka
+from lottery_jax.networks.architectures import mlp, resnet, vit
 from lottery_jax.networks.layers.activations import Relu
 from lottery_jax.networks.layers.bag import Bag, BagTensor
-from lottery_jax.networks.layers.chain import Chain
-from lottery_jax.networks.layers.conv import Conv
+from lottery_jax.networks.layers.containers import Chain
+from lottery_jax.networks.layers.conv import Conv, RotationConv
 from lottery_jax.networks.layers.dense import Dense
-from lottery_jax.networks.layers.pooling import GlobalPool
-from lottery_jax.networks.layers.reshape import Flatten
-from lottery_jax.networks.layers.rotation_conv import RotationConv
+from lottery_jax.networks.layers.pooling import Flatten, GlobalPool
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec, child_path
-from lottery_jax.networks.quantise import quantised
+from lottery_jax.networks.rewrites import quantised
 from lottery_jax.networks.target import Target
-from lottery_jax.networks.zoo.mlp import mlp
-from lottery_jax.networks.zoo.resnets import resnet
-from lottery_jax.networks.zoo.transformers import vit
 from lottery_jax.subset_sum.solver import Solver, Stage
 from lottery_jax.subset_sum.solvers.smallest import Enumerate
 from lottery_jax.tasks import load_model

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import jax
 
-from lottery_jax.constructions import Promise, Scalar, plan_job, run_to_file
-from lottery_jax.constructions.run import chunk_folder
+from lottery_jax.approximation import Promise, plan_job, run_to_file
+from lottery_jax.approximation.run import chunk_folder
+from lottery_jax.constructions import Scalar
 from lottery_jax.tasks import load_model
 from tests.constructions.catalogue import Nearest, model_file
 

@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lottery_jax.networks.fold import folded
 from lottery_jax.networks.node import child_path
-from lottery_jax.networks.sources.copies import Copies
+from lottery_jax.networks.rewrites import folded
+from lottery_jax.networks.sources.binary_ladder import Ladder
+from lottery_jax.networks.sources.candidates_per_weight import Copies
 from lottery_jax.networks.sources.gadget import Gadget
-from lottery_jax.networks.sources.ladder import Ladder
-from lottery_jax.networks.sources.redundant import Redundant
+from lottery_jax.networks.sources.replicated_neurons import Redundant
 from lottery_jax.networks.target import Target
-from lottery_jax.sampler import Sampler, draw_host
+from lottery_jax.rng.sampler import Sampler, draw_host
 from lottery_jax.tickets.ticket import Ticket
 from tests.subset_sum.oracles import all_residuals
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lottery_jax.cluster.crew import Crew
-from lottery_jax.cluster.share import Share
-from lottery_jax.constructions import Budget, Pensia, Promise, Scalar, approximate, plan_job, run_in_memory
+from lottery_jax.approximation import Budget, Promise, approximate, plan_job, run_in_memory
+from lottery_jax.constructions import Pensia, Scalar
 from lottery_jax.errors import InputError
 from lottery_jax.tickets.ticket import stores_coded
+from lottery_jax.workers.workers import Crew, Share
 from tests.cluster.memory import MemoryBoard, member
 from tests.constructions.catalogue import COUNT, TARGETS
 

@@ -5,15 +5,16 @@ import itertools
 import numpy as np
 import pytest
 
-from lottery_jax.constructions import Binary, Promise, plan_job, run_in_memory
+from lottery_jax.approximation import Promise, plan_job, run_in_memory
+from lottery_jax.constructions import Binary
 from lottery_jax.errors import InputError
+from lottery_jax.importers.mlp_weights import mlp_target
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.node import child_path
-from lottery_jax.networks.sources.ladder import Ladder
-from lottery_jax.networks.zoo.mlp import mlp_target
-from lottery_jax.tickets.certificate import certify
-from lottery_jax.tickets.effective import effective_weights
+from lottery_jax.networks.sources.binary_ladder import Ladder
+from lottery_jax.tickets.reconstruct import effective_weights
 from lottery_jax.tickets.ticket import Ticket, make_ticket
+from lottery_jax.tickets.verify import certify
 from tests.constructions.catalogue import CHUNK, TARGETS
 
 COPIES, POWERS = 4, 5

@@ -6,32 +6,28 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lottery_jax.approximation import Budget, Promise, plan_job, run_in_memory
 from lottery_jax.bounds import bound_output
-from lottery_jax.constructions import Budget, Promise, plan_job, run_in_memory
 from lottery_jax.constructions.burkholz import Burkholz
 from lottery_jax.errors import InputError
+from lottery_jax.io.tensor_file import TensorFile, read_array
+from lottery_jax.networks.architectures import mlp
 from lottery_jax.networks.layers.activations import LeakyRelu, Relu, Sigmoid, Tanh
 from lottery_jax.networks.layers.attention import Attention
-from lottery_jax.networks.layers.chain import Chain
+from lottery_jax.networks.layers.containers import Chain, Residual
 from lottery_jax.networks.layers.conv import Conv
 from lottery_jax.networks.layers.dense import Dense
-from lottery_jax.networks.layers.layer_norm import LayerNorm
-from lottery_jax.networks.layers.pooling import AveragePool, GlobalPool, MaxPool
-from lottery_jax.networks.layers.reshape import Flatten, Tokens
-from lottery_jax.networks.layers.residual import Residual
+from lottery_jax.networks.layers.normalization import LayerNorm
+from lottery_jax.networks.layers.pooling import AveragePool, Flatten, GlobalPool, MaxPool, Tokens
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Node, Plain, Spec
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.target import Target
-from lottery_jax.networks.zoo.mlp import mlp
-from lottery_jax.storage.store import read_array
-from lottery_jax.storage.tensor_file import TensorFile
-from lottery_jax.theory.other_depths import Burkholz2022
-from lottery_jax.tickets.certificate import certify
-from lottery_jax.tickets.collapse import collapsed
-from lottery_jax.tickets.effective import effective_weights
+from lottery_jax.theory.theorems import Burkholz2022
 from lottery_jax.tickets.export import export_weights
+from lottery_jax.tickets.reconstruct import collapsed, effective_weights
 from lottery_jax.tickets.ticket import Ticket
+from lottery_jax.tickets.verify import certify
 from tests.constructions.catalogue import CHUNK, COUNT, TARGETS, random_target
 
 MLP = "mlp with biases, inputs of any sign"

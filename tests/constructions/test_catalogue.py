@@ -12,21 +12,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lottery_jax.constructions import CONSTRUCTIONS, Budget, Promise, plan_job, run_in_memory, run_to_file
-from lottery_jax.constructions.promise import OBJECTIVES
+from lottery_jax.approximation import Budget, Promise, plan_job, run_in_memory, run_to_file
+from lottery_jax.approximation.tolerance import OBJECTIVES
+from lottery_jax.constructions import CONSTRUCTIONS
 from lottery_jax.errors import InputError
+from lottery_jax.importers.mlp_weights import mlp_target
 from lottery_jax.networks.layers.activations import Relu
-from lottery_jax.networks.layers.batch_norm import BatchNorm
-from lottery_jax.networks.layers.chain import Chain
+from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.dense import Dense
-from lottery_jax.networks.layers.layer_norm import LayerNorm
-from lottery_jax.networks.merge import merged
+from lottery_jax.networks.layers.normalization import BatchNorm, LayerNorm
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
+from lottery_jax.networks.rewrites import merged
 from lottery_jax.networks.target import Target
-from lottery_jax.networks.zoo.mlp import mlp_target
-from lottery_jax.tickets.certificate import certify
 from lottery_jax.tickets.ticket import Ticket, load_ticket
+from lottery_jax.tickets.verify import certify
 from tests.constructions.catalogue import CHUNK, COVERED, NETWORKS, TARGETS, random_target
 from tests.constructions.oracles import check_against_all_subsets, sensitivity
 
@@ -98,7 +98,7 @@ def test_the_pruned_random_network_is_the_target(
     content = out.read_bytes()
     loaded = load_ticket(out)
     assert loaded.header == ticket.header and loaded.to_bytes() == content
-    monkeypatch.setattr("lottery_jax.constructions.solve.PIECE", 16)
+    monkeypatch.setattr("lottery_jax.approximation.solve_weights.PIECE", 16)
     job = plan_job(target, COVERED[name].construction, COVERED[name].goal(objective), seed=SEED, chunk_weights=24)
     run_to_file(job, tmp_path / "again")
     assert (tmp_path / "again").read_bytes() == content

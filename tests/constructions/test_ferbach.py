@@ -4,14 +4,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lottery_jax.constructions import plan_job, run_in_memory
+from lottery_jax.approximation import plan_job, run_in_memory
 from lottery_jax.constructions.ferbach import Ferbach
-from lottery_jax.networks.layers.rotation_conv import RotationConv
+from lottery_jax.networks.forward import forward
+from lottery_jax.networks.layers.conv import RotationConv
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.running import forward
 from lottery_jax.networks.target import Target
-from lottery_jax.tickets.certificate import certify
+from lottery_jax.tickets.verify import certify
 from tests.constructions.catalogue import COVERED, TARGETS, random_target
 
 FIELD = RotationConv(2, 3, 3, padding=1, rotations=4, bias=True)

@@ -2,9 +2,10 @@
 
 import pytest
 
-from lottery_jax.constructions import Pensia, Promise
-from lottery_jax.constructions import for_output as module
-from lottery_jax.constructions.for_output import for_output
+from lottery_jax.approximation import Promise
+from lottery_jax.approximation import output_tolerance as module
+from lottery_jax.approximation.output_tolerance import for_output
+from lottery_jax.constructions import Pensia
 from lottery_jax.errors import InputError
 from tests.constructions.catalogue import COUNT, TARGETS
 

@@ -6,13 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import lottery_jax.constructions.job as job_module
-from lottery_jax.constructions import Budget, Job, Pensia, Promise, Scalar, ScalarShared, plan_job
+import lottery_jax.approximation.job as job_module
+from lottery_jax.approximation import Budget, Job, Promise, plan_job
+from lottery_jax.constructions import Pensia, Scalar, ScalarShared
 from lottery_jax.errors import InputError
+from lottery_jax.importers.mlp_weights import mlp_target
 from lottery_jax.networks.layers.bag import Bag, BagTensor
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.target import Target
-from lottery_jax.networks.zoo.mlp import mlp_target
 from lottery_jax.subset_sum import MeetInTheMiddle
 from tests.constructions.catalogue import COUNT, TARGETS, bag
 
@@ -142,7 +143,7 @@ def test_chunks_are_all_blocks_once_and_whole_bytes(rows, columns, chunk, kind, 
     """Each begins at a byte of the mask, and lies on one stream."""
     with pytest.MonkeyPatch.context() as patch:
         if kind is not Pensia:
-            patch.setattr("lottery_jax.networks.sources.drawn.MAX_SIZE", most)
+            patch.setattr("lottery_jax.rng.random_tensor.MAX_SIZE", most)
         target = mlp_target([np.ones((rows, columns), np.float32), np.ones((1, rows), np.float32)])
         job = plan_job(target, kind(COUNT), Promise(), seed=0, chunk_weights=chunk)
         for place, plan in enumerate(job.plans):

@@ -5,17 +5,18 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from lottery_jax.constructions import Kumar, Pensia, Promise, approximate, plan_job, run_in_memory
+from lottery_jax.approximation import Promise, approximate, plan_job, run_in_memory
+from lottery_jax.constructions import Kumar, Pensia
 from lottery_jax.errors import InputError
+from lottery_jax.importers.mlp_weights import mlp_target
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.node import child_path
-from lottery_jax.networks.quantise import quantised
+from lottery_jax.networks.rewrites import quantised
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.target import Target
-from lottery_jax.networks.zoo.mlp import mlp_target
 from lottery_jax.theory import theorem_named
-from lottery_jax.tickets.certificate import certify
 from lottery_jax.tickets.ticket import Ticket, make_ticket
+from lottery_jax.tickets.verify import certify
 from tests.constructions.catalogue import CHUNK, TARGETS
 
 BITS = 5

@@ -6,18 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lottery_jax.constructions import Promise, approximate, plan_job, run_in_memory
-from lottery_jax.constructions.lossless import LOSSLESS, made_lossless
+from lottery_jax.approximation import Promise, approximate, plan_job, run_in_memory
+from lottery_jax.approximation.tolerance import LOSSLESS, made_lossless
 from lottery_jax.constructions.registry import construction_named
 from lottery_jax.constructions.scalar import Scalar
 from lottery_jax.errors import InputError, TicketError
+from lottery_jax.importers.mlp_weights import mlp_target
 from lottery_jax.networks.target import Target
-from lottery_jax.networks.transforms.lock import Lock
-from lottery_jax.networks.zoo.mlp import mlp_target
-from lottery_jax.tickets.certificate import certify
-from lottery_jax.tickets.effective import effective_weights
+from lottery_jax.networks.transforms import Lock
 from lottery_jax.tickets.header import Header
+from lottery_jax.tickets.reconstruct import effective_weights
 from lottery_jax.tickets.ticket import load_ticket
+from lottery_jax.tickets.verify import certify
 from tests.cli.calling import answer, refusal
 from tests.tickets.forging import forge, read
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from lottery_jax.constructions import Promise, plan_job, run_in_memory
+from lottery_jax.approximation import Promise, plan_job, run_in_memory
 from lottery_jax.constructions.malach import Malach
-from lottery_jax.networks.zoo.mlp import mlp_target
-from lottery_jax.tickets.certificate import certify
-from lottery_jax.tickets.effective import effective_weights
+from lottery_jax.importers.mlp_weights import mlp_target
+from lottery_jax.tickets.reconstruct import effective_weights
+from lottery_jax.tickets.verify import certify
 from tests.constructions.catalogue import CHUNK, TARGETS
 
 

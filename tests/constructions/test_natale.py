@@ -5,11 +5,11 @@ import itertools
 import numpy as np
 import pytest
 
-from lottery_jax.constructions import Promise, plan_job, run_in_memory
+from lottery_jax.approximation import Promise, plan_job, run_in_memory
 from lottery_jax.constructions.natale import Natale
 from lottery_jax.errors import InputError
 from lottery_jax.networks.target import Target
-from lottery_jax.tickets.effective import effective_weights
+from lottery_jax.tickets.reconstruct import effective_weights
 from tests.constructions.catalogue import CHUNK, TARGETS
 
 

@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lottery_jax.approximation import Budget, Promise, plan_job, run_in_memory
 from lottery_jax.bounds import attack
-from lottery_jax.constructions import Budget, Promise, plan_job, run_in_memory
 from lottery_jax.constructions.otsuka import Otsuka
 from lottery_jax.errors import InputError, TicketError
-from lottery_jax.networks.layers.merged_attention import MergedAttention
-from lottery_jax.networks.merge import merged
+from lottery_jax.networks.layers.attention import MergedAttention
+from lottery_jax.networks.rewrites import merged
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.target import Target
-from lottery_jax.theory.other_depths import Otsuka2025
-from lottery_jax.theory.shape import ATTENTION, LayerShape
-from lottery_jax.tickets.certificate import certify
+from lottery_jax.theory.theorem import ATTENTION, LayerShape
+from lottery_jax.theory.theorems import Otsuka2025
 from lottery_jax.tickets.ticket import Ticket
+from lottery_jax.tickets.verify import certify
 from tests.constructions.catalogue import CHUNK, COUNT, TARGETS
 from tests.constructions.oracles import check_against_all_subsets
 from tests.tickets.forging import forge, read, resourced

@@ -3,8 +3,9 @@
 import jax.numpy as jnp
 import numpy as np
 
-from lottery_jax.constructions import Pensia, Promise, plan_job, run_in_memory
-from lottery_jax.sampler import Sampler, draw_host
+from lottery_jax.approximation import Promise, plan_job, run_in_memory
+from lottery_jax.constructions import Pensia
+from lottery_jax.rng.sampler import Sampler, draw_host
 from lottery_jax.tickets.ticket import Ticket
 from tests.constructions.catalogue import CHUNK, COUNT, COVERED, TARGETS
 

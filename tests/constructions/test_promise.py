@@ -3,14 +3,15 @@
 import numpy as np
 import pytest
 
-from lottery_jax.constructions import Construction, Pensia, Promise, Scalar, ScalarShared, plan_job, run_in_memory
+from lottery_jax.approximation import Promise, plan_job, run_in_memory
+from lottery_jax.constructions import Construction, Pensia, Scalar, ScalarShared
 from lottery_jax.errors import InputError
-from lottery_jax.networks.sources.drawn import MOST_ATTEMPTS
 from lottery_jax.networks.target import Target
+from lottery_jax.rng.random_tensor import MOST_ATTEMPTS
 from lottery_jax.subset_sum import MeetInTheMiddle, Pareto, Randomized, Signed
-from lottery_jax.tickets.certificate import Certificate, certify
-from lottery_jax.tickets.effective import effective_weights
+from lottery_jax.tickets.reconstruct import effective_weights
 from lottery_jax.tickets.ticket import Ticket
+from lottery_jax.tickets.verify import Certificate, certify
 from tests.constructions.catalogue import CHUNK, COUNT, TARGETS, Nearest, bag
 
 OF = "mlp, inputs never negative"

@@ -10,25 +10,16 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from lottery_jax.cluster.crew import unit_of
-from lottery_jax.constructions import (
-    Budget,
-    Job,
-    Pensia,
-    Promise,
-    Scalar,
-    ScalarShared,
-    draw,
-    plan_job,
-    run_in_memory,
-    run_to_file,
-)
-from lottery_jax.constructions.run import Done, chunk_folder
-from lottery_jax.sampler import draw_host
+from lottery_jax.approximation import Budget, Job, Promise, plan_job, run_in_memory, run_to_file
+from lottery_jax.approximation import solve_weights as draw
+from lottery_jax.approximation.run import Done, chunk_folder
+from lottery_jax.constructions import Pensia, Scalar, ScalarShared
+from lottery_jax.rng.sampler import draw_host
 from lottery_jax.subset_sum.engine.chunks import _search
 from lottery_jax.tasks import load_model
-from lottery_jax.tickets.effective import effective_weights
+from lottery_jax.tickets.reconstruct import effective_weights
 from lottery_jax.tickets.ticket import load_ticket
+from lottery_jax.workers.workers import unit_of
 from tests.cluster.memory import MemoryBoard, member
 from tests.constructions.catalogue import CHUNK, COUNT, TARGETS, Nearest, bag, model_file
 
@@ -54,7 +45,7 @@ def plan(model: Path, **changes: object) -> Job:
 def test_a_file_is_approximated_as_it_is_in_memory(construction, model, tmp_path, monkeypatch) -> None:
     contents, weights = set(), 35 + 36 + 45 + 6
     for chunk, piece in ((8, 1 << 15), (64, 8), (None, 1 << 15)):
-        monkeypatch.setattr("lottery_jax.constructions.solve.PIECE", piece)
+        monkeypatch.setattr("lottery_jax.approximation.solve_weights.PIECE", piece)
         out, seen = tmp_path / f"runs/{chunk}", list[tuple[int, int]]()
         job = plan(model, construction=construction, chunk_weights=chunk)
         done = run_to_file(job, out, progress=lambda *done, seen=seen: seen.append(done))
@@ -110,7 +101,7 @@ def test_processes_share_the_chunks(model: Path, tmp_path: Path) -> None:
 
 def test_a_chunk_that_does_not_come_is_solved(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was said to be done, and is not seen."""
-    monkeypatch.setattr("lottery_jax.constructions.run.VISIBLE", 0.0)
+    monkeypatch.setattr("lottery_jax.approximation.run.VISIBLE", 0.0)
     job, out, board = plan(model), tmp_path / "ticket", MemoryBoard()
     first, other = member(board, 0), member(board, 1)
     assert other.take(unit_of(f"chunks {job.fingerprint}", 1))
@@ -121,7 +112,7 @@ def test_a_chunk_that_does_not_come_is_solved(model: Path, tmp_path: Path, monke
 
 def test_a_tensor_goes_over_to_the_next_stream(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """2**32 positions are too many to solve here, so that a stream is made to end after 16 blocks."""
-    monkeypatch.setattr("lottery_jax.networks.sources.drawn.MAX_SIZE", COUNT * 20)
+    monkeypatch.setattr("lottery_jax.rng.random_tensor.MAX_SIZE", COUNT * 20)
     job = plan(model)
     run_to_file(job, tmp_path / "ticket")
     ticket = load_ticket(tmp_path / "ticket")

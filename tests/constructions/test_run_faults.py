@@ -14,16 +14,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lottery_jax.cluster.crew import Crew
-from lottery_jax.constructions import Budget, Job, Promise, Scalar, ScalarShared, plan_job, run_to_file
-from lottery_jax.constructions.chunks import Folder
-from lottery_jax.constructions.goal import Goal
-from lottery_jax.constructions.run import Done, chunk_folder, is_finished, solve_chunks
+from lottery_jax.approximation import Budget, Job, Promise, plan_job, run_to_file
+from lottery_jax.approximation.chunk_store import Folder
+from lottery_jax.approximation.job import Goal
+from lottery_jax.approximation.run import Done, chunk_folder, is_finished, solve_chunks
+from lottery_jax.constructions import Scalar, ScalarShared
 from lottery_jax.errors import InputError
-from lottery_jax.storage.sealed import SealedFile, seal
-from lottery_jax.storage.store import read_array
+from lottery_jax.io.checksummed_file import SealedFile, seal
+from lottery_jax.io.tensor_file import read_array
 from lottery_jax.tasks import load_model
-from lottery_jax.tickets.certificate import certify
+from lottery_jax.tickets.verify import certify
+from lottery_jax.workers.workers import Crew
 from tests.constructions.catalogue import Nearest, model_file
 
 ROOT = Path(__file__).parents[2]

@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from lottery_jax.constructions import Promise, Scalar, ScalarShared, plan_job, run_in_memory
-from lottery_jax.sampler import Sampler
-from lottery_jax.tickets.certificate import certify
+from lottery_jax.approximation import Promise, plan_job, run_in_memory
+from lottery_jax.constructions import Scalar, ScalarShared
+from lottery_jax.rng.sampler import Sampler
+from lottery_jax.tickets.verify import certify
 from tests.constructions.catalogue import CHUNK, COUNT, bag
 
 

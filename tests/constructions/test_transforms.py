@@ -6,20 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lottery_jax.constructions import Promise, approximate, plan_job, run_in_memory
-from lottery_jax.constructions.draw import _draw, _draw_products, _draw_run
+from lottery_jax.approximation import Promise, approximate, plan_job, run_in_memory
+from lottery_jax.approximation.solve_weights import _draw, _draw_products, _draw_run
 from lottery_jax.constructions.registry import construction_named
 from lottery_jax.errors import InputError
-from lottery_jax.networks.quantise import quantised
-from lottery_jax.networks.sources.decided import decided_mask
+from lottery_jax.importers.mlp_weights import mlp_target
+from lottery_jax.networks.rewrites import quantised
 from lottery_jax.networks.target import Target
-from lottery_jax.networks.transforms import Transform
-from lottery_jax.networks.transforms.fold_layers import FoldLayers
-from lottery_jax.networks.transforms.lock import Lock
-from lottery_jax.networks.transforms.pre_prune import PrePrune
-from lottery_jax.networks.zoo.mlp import mlp_target
-from lottery_jax.tickets.certificate import certify
+from lottery_jax.networks.transforms import FoldLayers, Lock, PrePrune, Transform
+from lottery_jax.rng.forced_entries import decided_mask
 from lottery_jax.tickets.ticket import Ticket, load_ticket, make_ticket
+from lottery_jax.tickets.verify import certify
 from tests.constructions.catalogue import TARGETS
 from tests.tickets.forging import forge, read
 

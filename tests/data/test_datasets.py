@@ -14,9 +14,12 @@ import numpy as np
 import pytest
 
 from lottery_jax import data
-from lottery_jax.data import cache, datasets, downloads, prepared
+from lottery_jax.data import datasets
+from lottery_jax.data import sources as downloads
+from lottery_jax.data import sources as prepared
 from lottery_jax.data.dataset import Split, fixed_order
 from lottery_jax.errors import InputError
+from lottery_jax.io import cache
 
 TFDS = Path(__file__).parents[3] / "shared" / "tfds"
 needs_tfds = pytest.mark.skipif(not (TFDS / "mnist").is_dir(), reason="no prepared data sets in ../shared/tfds")

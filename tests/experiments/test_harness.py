@@ -14,11 +14,10 @@ from typing import Any
 import pytest
 
 from harness import Results
-from lottery_jax.cluster.crew import ALONE, Crew, Elsewhere
-from lottery_jax.cluster.share import Share
 from lottery_jax.errors import InputError
-from lottery_jax.learned.edge_popup import EdgePopup
-from lottery_jax.storage.lock import locked
+from lottery_jax.io.locks import locked
+from lottery_jax.mask_learning.edge_popup import EdgePopup
+from lottery_jax.workers.workers import ALONE, Crew, Elsewhere, Share
 from tests.cli.calling import as_process
 from tests.cluster.memory import MemoryBoard, member
 from tests.cluster.test_cluster import address

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from experiments.kumar_exact import BITS, MORE, row
-from lottery_jax.constructions.job import plan_job
+from lottery_jax.approximation.job import plan_job
+from lottery_jax.approximation.run import run_in_memory
+from lottery_jax.approximation.tolerance import Promise
 from lottery_jax.constructions.kumar import Kumar
-from lottery_jax.constructions.promise import Promise
-from lottery_jax.constructions.run import run_in_memory
-from lottery_jax.networks.quantise import quantised
-from lottery_jax.tickets.certificate import certify
+from lottery_jax.networks.rewrites import quantised
+from lottery_jax.tickets.verify import certify
 from tests.constructions.catalogue import TARGETS
 
 ROOT = Path(__file__).parents[2]

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from lottery_jax.comparison.evaluation import accuracy
+from lottery_jax.comparison.evaluate import accuracy
 from lottery_jax.errors import InputError
+from lottery_jax.importers.mlp_weights import mlp_target
+from lottery_jax.networks.architectures import mlp
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.zoo.mlp import mlp, mlp_target
+from lottery_jax.pruning.base import random_network
 from lottery_jax.tickets.ticket import load_ticket
-from lottery_jax.trained.leaves import random_network
 from planted.planting import plant, planting_source
 from planted.tasks import PLANTED_DATA
 from planted.truths import TRUTHS, circle_truth, relu_unit_truth

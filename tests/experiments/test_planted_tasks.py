@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from lottery_jax.comparison.evaluation import accuracy
+from lottery_jax.comparison.evaluate import accuracy
 from lottery_jax.data import Dataset
 from lottery_jax.errors import InputError
-from lottery_jax.networks.running import forward
+from lottery_jax.networks.forward import forward
 from lottery_jax.networks.target import Target
 from planted.tasks import PLANTED_DATA, circle, helix, relu_unit
 from planted.truths import TRUTHS, circle_truth, helix_truth, relu_unit_truth

@@ -4,19 +4,17 @@ import numpy as np
 
 from lottery_jax.data import Dataset, Split
 from lottery_jax.networks.layers.activations import Relu
-from lottery_jax.networks.layers.batch_norm import BatchNorm
-from lottery_jax.networks.layers.chain import Chain
+from lottery_jax.networks.layers.containers import Chain, Residual
 from lottery_jax.networks.layers.conv import Conv
 from lottery_jax.networks.layers.dense import Dense
-from lottery_jax.networks.layers.pooling import GlobalPool
-from lottery_jax.networks.layers.reshape import Flatten
-from lottery_jax.networks.layers.residual import Residual
+from lottery_jax.networks.layers.normalization import BatchNorm
+from lottery_jax.networks.layers.pooling import Flatten, GlobalPool
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Node, Spec
-from lottery_jax.networks.sources.copies import Copies
+from lottery_jax.networks.sources.candidates_per_weight import Copies
 from lottery_jax.networks.sources.gadget import Gadget
-from lottery_jax.networks.sources.single import Single
-from lottery_jax.sampler import Sampler
+from lottery_jax.networks.sources.random_layer import Single
+from lottery_jax.rng.sampler import Sampler
 
 U = Sampler.uniform(-1, 1)
 

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from lottery_jax.errors import InputError
-from lottery_jax.learned.biprop import Biprop
-from lottery_jax.learned.trainer import Run
-from lottery_jax.networks.layers.chain import Chain
+from lottery_jax.mask_learning.biprop import Biprop
+from lottery_jax.mask_learning.train_scores import Run
+from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Node, Spec
-from lottery_jax.networks.sources.single import Single
-from lottery_jax.sampler import Sampler
-from lottery_jax.tickets.effective import effective_weights
+from lottery_jax.networks.sources.random_layer import Single
+from lottery_jax.rng.sampler import Sampler
+from lottery_jax.tickets.reconstruct import effective_weights
 from tests.learned import sources
 
 KEY, RANDOM = jax.random.key(0), np.random.default_rng(0)

@@ -4,22 +4,18 @@ import numpy as np
 import pytest
 
 from lottery_jax.errors import InputError
-from lottery_jax.learned.base import Learner
-from lottery_jax.learned.decided import decided_weights
-from lottery_jax.learned.edge_popup import EdgePopup
-from lottery_jax.learned.iterand import IteRand
-from lottery_jax.learned.registry import LEARNERS
-from lottery_jax.learned.tied import TiedLearner
+from lottery_jax.mask_learning.edge_popup import EdgePopup, IteRand
+from lottery_jax.mask_learning.multi_level import TiedLearner
+from lottery_jax.mask_learning.registry import LEARNERS
+from lottery_jax.mask_learning.scores import decided_weights
 from lottery_jax.networks.layers.activations import Relu
 from lottery_jax.networks.layers.dense import Dense
-from lottery_jax.networks.layers.reshape import Flatten
-from lottery_jax.networks.sources.single import Single
-from lottery_jax.networks.transforms import transformed
-from lottery_jax.networks.transforms.fold_layers import FoldLayers
-from lottery_jax.networks.transforms.lock import Lock
-from lottery_jax.networks.transforms.pre_prune import PrePrune
-from lottery_jax.tickets.certificate import certify
+from lottery_jax.networks.layers.pooling import Flatten
+from lottery_jax.networks.sources.random_layer import Single
+from lottery_jax.networks.transforms import FoldLayers, Lock, PrePrune, transformed
 from lottery_jax.tickets.ticket import Ticket
+from lottery_jax.tickets.verify import certify
+from lottery_jax.training.learner import Learner
 from tests.learned.sources import NORMAL, SOURCES, small, small_data, stored
 
 TRANSFORMS = (PrePrune(0.5), FoldLayers())

@@ -6,21 +6,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lottery_jax.comparison.evaluation import accuracy
+from lottery_jax.comparison.evaluate import accuracy
 from lottery_jax.data import Dataset, Split, load
 from lottery_jax.errors import InputError
-from lottery_jax.learned.edge_popup import EdgePopup
-from lottery_jax.learned.scores import initial_scores
-from lottery_jax.learned.sources import redundant_source, wide_source
+from lottery_jax.mask_learning.edge_popup import EdgePopup
+from lottery_jax.mask_learning.learner_sources import redundant_source, wide_source
+from lottery_jax.mask_learning.scores import initial_scores
+from lottery_jax.networks.architectures import architecture
+from lottery_jax.networks.forward import Forward, forward, outputs
 from lottery_jax.networks.layers.dense import Dense
-from lottery_jax.networks.layers.reshape import Flatten
+from lottery_jax.networks.layers.pooling import Flatten
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.running import Forward, forward, outputs
-from lottery_jax.networks.sources.copies import Copies
+from lottery_jax.networks.sources.candidates_per_weight import Copies
 from lottery_jax.networks.sources.gadget import Gadget
-from lottery_jax.networks.sources.single import Single
-from lottery_jax.networks.zoo.registry import architecture
+from lottery_jax.networks.sources.random_layer import Single
 from lottery_jax.tickets.ticket import Ticket
 from tests.learned import sources
 from tests.learned.sources import GADGET, U

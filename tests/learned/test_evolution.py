@@ -5,13 +5,13 @@ import sys
 import numpy as np
 import pytest
 
-from lottery_jax.comparison.evaluation import accuracy
+from lottery_jax.comparison.evaluate import accuracy
 from lottery_jax.data import load
 from lottery_jax.errors import InputError
-from lottery_jax.learned.evolution import Evolution
-from lottery_jax.learned.sources import plain_source
+from lottery_jax.mask_learning.evolution import Evolution
+from lottery_jax.mask_learning.learner_sources import plain_source
+from lottery_jax.networks.architectures import architecture
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.zoo.registry import architecture
 from lottery_jax.tickets.ticket import Ticket
 from tests.learned import sources
 

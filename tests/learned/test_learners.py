@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from lottery_jax.errors import InputError
-from lottery_jax.learned.registry import LEARNERS, SOURCES
-from lottery_jax.learned.search import ScoreLearner
-from lottery_jax.learned.sources import redundant_source
+from lottery_jax.mask_learning.learner_sources import redundant_source
+from lottery_jax.mask_learning.registry import LEARNERS, SOURCES
+from lottery_jax.mask_learning.score_learner import ScoreLearner
+from lottery_jax.networks.architectures import mlp
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.zoo.mlp import mlp
-from lottery_jax.tickets.certificate import certify
 from lottery_jax.tickets.ticket import Ticket, load_ticket
+from lottery_jax.tickets.verify import certify
 from tests.learned import sources
 
 DATA = sources.small_data()

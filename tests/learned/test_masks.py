@@ -10,21 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lottery_jax.errors import InputError
-from lottery_jax.learned.edge_popup import EdgePopup
-from lottery_jax.learned.gem_miner import GemMiner
-from lottery_jax.learned.hard_concrete import HardConcrete
-from lottery_jax.learned.inits import INITS, reinitialised
-from lottery_jax.learned.iterand import IteRand
-from lottery_jax.learned.scores import kept_factors
-from lottery_jax.learned.sources import plain_source
-from lottery_jax.learned.straight_through import straight_through
-from lottery_jax.learned.supermask import Supermask
-from lottery_jax.learned.trainer import Run
+from lottery_jax.mask_learning.edge_popup import EdgePopup, IteRand
+from lottery_jax.mask_learning.gem_miner import GemMiner
+from lottery_jax.mask_learning.learner_sources import plain_source
+from lottery_jax.mask_learning.scores import kept_factors, straight_through
+from lottery_jax.mask_learning.supermask import HardConcrete, Supermask
+from lottery_jax.mask_learning.train_scores import Run
+from lottery_jax.networks.architectures import mlp
 from lottery_jax.networks.network import NO_REDRAWS
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.sources.drawn import attempts_of
-from lottery_jax.networks.zoo.mlp import mlp
+from lottery_jax.rng.random_tensor import attempts_of
 from lottery_jax.tickets.ticket import make_ticket
+from lottery_jax.training.initialisers import INITS, reinitialised
 from tests.learned.sources import GADGET, small_data
 
 KEY = jax.random.key(0)

@@ -8,17 +8,16 @@ from typing import Any
 
 import pytest
 
-from lottery_jax import checkpoints
-from lottery_jax.checkpoints import Checkpoint, Checkpoints, Kept
-from lottery_jax.cluster.crew import Crew, Elsewhere
-from lottery_jax.cluster.share import Share
 from lottery_jax.errors import InputError
-from lottery_jax.learned.base import Learner
-from lottery_jax.learned.edge_popup import EdgePopup
-from lottery_jax.learned.evolution import Evolution
+from lottery_jax.mask_learning.edge_popup import EdgePopup
+from lottery_jax.mask_learning.evolution import Evolution
 from lottery_jax.networks.network import Network
-from lottery_jax.trained.by_chance import RandomAtStart
-from lottery_jax.trained.magnitude import IterativeMagnitude
+from lottery_jax.pruning.at_initialisation import RandomAtStart
+from lottery_jax.pruning.magnitude import IterativeMagnitude
+from lottery_jax.training import checkpoints
+from lottery_jax.training.checkpoints import Checkpoint, Checkpoints, Kept
+from lottery_jax.training.learner import Learner
+from lottery_jax.workers.workers import Crew, Elsewhere, Share
 from tests.cluster.memory import MemoryBoard, dies, member
 from tests.learned.sources import GADGET, PLAIN, small_data, stored
 from tests.learned.test_sweeps import contents

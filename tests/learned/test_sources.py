@@ -3,19 +3,18 @@
 import pytest
 
 from lottery_jax.errors import InputError
-from lottery_jax.learned.sources import redundant_source, wide_source
-from lottery_jax.networks.layers.chain import Chain
+from lottery_jax.mask_learning.learner_sources import redundant_source, wide_source
+from lottery_jax.networks.architectures import ARCHITECTURES, architecture, mlp
+from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.conv import Conv
 from lottery_jax.networks.layers.dense import Dense
-from lottery_jax.networks.layers.reshape import Flatten
+from lottery_jax.networks.layers.pooling import Flatten
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.sources.copies import Copies
+from lottery_jax.networks.sources.candidates_per_weight import Copies
 from lottery_jax.networks.sources.gadget import Gadget
-from lottery_jax.networks.sources.single import Single
-from lottery_jax.networks.zoo.mlp import mlp
-from lottery_jax.networks.zoo.registry import ARCHITECTURES, architecture
-from lottery_jax.sampler import Sampler
+from lottery_jax.networks.sources.random_layer import Single
+from lottery_jax.rng.sampler import Sampler
 
 NORMAL = Sampler.normal(1)
 MNIST = Spec((28, 28, 1), nonnegative=True)

@@ -10,15 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lottery_jax import checkpoints
-from lottery_jax.checkpoints import Checkpoints
 from lottery_jax.errors import InputError
-from lottery_jax.learned.base import Learner
-from lottery_jax.learned.edge_popup import EdgePopup
-from lottery_jax.learned.evolution import Evolution
-from lottery_jax.learned.iterand import IteRand
+from lottery_jax.mask_learning.edge_popup import EdgePopup, IteRand
+from lottery_jax.mask_learning.evolution import Evolution
 from lottery_jax.networks.network import Network
 from lottery_jax.tickets.ticket import Ticket
+from lottery_jax.training import checkpoints
+from lottery_jax.training.checkpoints import Checkpoints
+from lottery_jax.training.learner import Learner
 from tests.learned.sources import GADGET, PLAIN, small_data, stored
 
 DATA = small_data()

@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 
 from lottery_jax.errors import InputError
-from lottery_jax.learned.multi_bit import MultiBitSupermask
-from lottery_jax.learned.signed_supermask import SignedSupermask
-from lottery_jax.learned.tied import TiedLearner
-from lottery_jax.learned.trainer import Run
-from lottery_jax.networks.sources.tied import Tied
+from lottery_jax.mask_learning.multi_level import MultiBitSupermask, SignedSupermask, TiedLearner
+from lottery_jax.mask_learning.train_scores import Run
+from lottery_jax.networks.sources.random_layer import Tied
 from tests.learned.sources import GADGET, PLAIN
 
 KEY, RANDOM = jax.random.key(0), np.random.default_rng(0)

@@ -11,31 +11,23 @@ import numpy as np
 
 from lottery_jax.networks.gates import FixedGate
 from lottery_jax.networks.layers.activations import Gelu, LeakyRelu, Relu, Sigmoid, Tanh
-from lottery_jax.networks.layers.attention import Attention
+from lottery_jax.networks.layers.attention import Attention, MergedAttention
 from lottery_jax.networks.layers.bag import Bag, BagTensor
-from lottery_jax.networks.layers.batch_norm import BatchNorm
-from lottery_jax.networks.layers.chain import Chain
-from lottery_jax.networks.layers.conv import Conv
-from lottery_jax.networks.layers.dense import Dense
-from lottery_jax.networks.layers.layer_norm import LayerNorm
-from lottery_jax.networks.layers.merged_attention import MergedAttention
-from lottery_jax.networks.layers.normalize import Normalize
-from lottery_jax.networks.layers.pooling import AveragePool, GlobalPool, MaxPool
-from lottery_jax.networks.layers.position import PositionEmbedding
-from lottery_jax.networks.layers.reshape import Flatten, Tokens
-from lottery_jax.networks.layers.residual import Residual
-from lottery_jax.networks.layers.rotation_conv import RotationConv
+from lottery_jax.networks.layers.containers import Chain, Residual
+from lottery_jax.networks.layers.conv import Conv, RotationConv
+from lottery_jax.networks.layers.dense import Dense, PositionEmbedding
+from lottery_jax.networks.layers.normalization import BatchNorm, LayerNorm, Normalize
+from lottery_jax.networks.layers.pooling import AveragePool, Flatten, GlobalPool, MaxPool, Tokens
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Node, Spec, Weights, child_path
-from lottery_jax.networks.sources.copies import Copies
+from lottery_jax.networks.sources.base import Source
+from lottery_jax.networks.sources.binary_ladder import Ladder
+from lottery_jax.networks.sources.candidates_per_weight import Copies
 from lottery_jax.networks.sources.gadget import Gadget
-from lottery_jax.networks.sources.ladder import Ladder
-from lottery_jax.networks.sources.redundant import Redundant, RedundantGadget
-from lottery_jax.networks.sources.single import Single
-from lottery_jax.networks.sources.source import Source
-from lottery_jax.networks.sources.tied import Tied
-from lottery_jax.networks.sources.trained import PartlyTrained, Trained
-from lottery_jax.sampler import Sampler
+from lottery_jax.networks.sources.random_layer import Single, Tied
+from lottery_jax.networks.sources.replicated_neurons import Redundant, RedundantGadget
+from lottery_jax.networks.sources.trained_layer import PartlyTrained, Trained
+from lottery_jax.rng.sampler import Sampler
 
 Shape = tuple[int, ...]
 Sign = Literal["never", "always", "kept"]

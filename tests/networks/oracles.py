@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from lottery_jax.networks.node import Node
+from lottery_jax.networks.sources.base import Source
 from lottery_jax.networks.sources.gadget import Gadget
-from lottery_jax.networks.sources.single import Single
-from lottery_jax.networks.sources.source import Source
-from lottery_jax.sampler import Sampler
+from lottery_jax.networks.sources.random_layer import Single
+from lottery_jax.rng.sampler import Sampler
 
 Tensors = Mapping[str, np.ndarray]
 Size = tuple[int, int]

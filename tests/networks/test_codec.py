@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.codec import from_json, to_json
-from lottery_jax.networks.layers.chain import Chain
+from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.network import Network, network_from_json
 from lottery_jax.networks.node import Spec
 from lottery_jax.networks.sources.gadget import Gadget
-from lottery_jax.sampler import Sampler
+from lottery_jax.rng.sampler import Sampler
 from tests.networks.catalogue import CASES, GRAPHLESS, U
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lottery_jax.networks.layers.convolve import NHWC, convolve
+from lottery_jax.networks.layers.conv import NHWC, convolve
 
 
 @pytest.mark.parametrize("padding", [((1, 1), (1, 1)), ((0, 0), (0, 0)), ((2, 0), (0, 1))])

@@ -4,16 +4,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lottery_jax.networks.dead_units import without_dead_units
-from lottery_jax.networks.layers.chain import Chain
+from lottery_jax.networks.forward import forward, without_dead_units
+from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.conv import Conv
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Operation, Spec
-from lottery_jax.networks.running import forward
 from lottery_jax.networks.sources.gadget import Gadget
-from lottery_jax.networks.sources.single import Single
-from lottery_jax.sampler import Sampler
+from lottery_jax.networks.sources.random_layer import Single
+from lottery_jax.rng.sampler import Sampler
 
 U = Sampler.uniform(-1, 1)
 OPERATIONS = (

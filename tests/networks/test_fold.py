@@ -5,19 +5,17 @@ import numpy as np
 import pytest
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.fold import folded, folds
+from lottery_jax.networks.architectures import architecture
 from lottery_jax.networks.layers.activations import Relu
-from lottery_jax.networks.layers.batch_norm import BatchNorm
-from lottery_jax.networks.layers.chain import Chain
+from lottery_jax.networks.layers.containers import Chain, Residual
 from lottery_jax.networks.layers.conv import Conv
 from lottery_jax.networks.layers.dense import Dense
-from lottery_jax.networks.layers.layer_norm import LayerNorm
+from lottery_jax.networks.layers.normalization import BatchNorm, LayerNorm
 from lottery_jax.networks.layers.pooling import GlobalPool
-from lottery_jax.networks.layers.residual import Residual
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Node, Spec
+from lottery_jax.networks.rewrites import folded, folds
 from lottery_jax.networks.target import Target
-from lottery_jax.networks.zoo.registry import architecture
 from tests.networks.catalogue import stored
 from tests.networks.oracles import evaluate
 

@@ -11,9 +11,8 @@ import pytest
 from flax import linen, nnx
 
 from lottery_jax.errors import InputError
+from lottery_jax.importers.mlp_weights import given_layers, in_order, mlp_target
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.zoo.given_weights import given_layers, in_order
-from lottery_jax.networks.zoo.mlp import mlp_target
 
 RANDOM = np.random.default_rng(0)
 X = jnp.asarray(RANDOM.normal(size=(5, 4)), jnp.float32)

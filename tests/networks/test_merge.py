@@ -8,18 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lottery_jax.networks.layers.attention import Attention
-from lottery_jax.networks.layers.batch_norm import BatchNorm
-from lottery_jax.networks.layers.chain import Chain
+from lottery_jax.importers.mlp_weights import mlp_target
+from lottery_jax.networks.architectures import vit
+from lottery_jax.networks.layers.attention import Attention, MergedAttention
+from lottery_jax.networks.layers.containers import Chain, Residual
 from lottery_jax.networks.layers.dense import Dense
-from lottery_jax.networks.layers.merged_attention import MergedAttention
-from lottery_jax.networks.layers.residual import Residual
-from lottery_jax.networks.merge import as_in, merged
+from lottery_jax.networks.layers.normalization import BatchNorm
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Node, Spec
+from lottery_jax.networks.rewrites import as_in, merged
 from lottery_jax.networks.target import Target
-from lottery_jax.networks.zoo.mlp import mlp_target
-from lottery_jax.networks.zoo.transformers import vit
 from tests.networks.catalogue import stored
 from tests.networks.oracles import evaluate
 

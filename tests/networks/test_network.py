@@ -8,26 +8,21 @@ import numpy as np
 import pytest
 
 from lottery_jax.errors import InputError
+from lottery_jax.networks.forward import batch_size, forward, outputs
 from lottery_jax.networks.gates import FixedGate
 from lottery_jax.networks.layers.activations import Relu
 from lottery_jax.networks.layers.attention import Attention
 from lottery_jax.networks.layers.bag import Bag, BagTensor
-from lottery_jax.networks.layers.batch_norm import BatchNorm
-from lottery_jax.networks.layers.chain import Chain
+from lottery_jax.networks.layers.containers import Chain, Residual
 from lottery_jax.networks.layers.conv import Conv
-from lottery_jax.networks.layers.dense import Dense
-from lottery_jax.networks.layers.layer_norm import LayerNorm
-from lottery_jax.networks.layers.normalize import Normalize
-from lottery_jax.networks.layers.pooling import AveragePool, GlobalPool, MaxPool
-from lottery_jax.networks.layers.position import PositionEmbedding
-from lottery_jax.networks.layers.reshape import Flatten
-from lottery_jax.networks.layers.residual import Residual
+from lottery_jax.networks.layers.dense import Dense, PositionEmbedding
+from lottery_jax.networks.layers.normalization import BatchNorm, LayerNorm, Normalize
+from lottery_jax.networks.layers.pooling import AveragePool, Flatten, GlobalPool, MaxPool
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import MOST_VALUES, Node, Spec
-from lottery_jax.networks.running import batch_size, forward, outputs
-from lottery_jax.networks.sources.copies import Copies
+from lottery_jax.networks.sources.candidates_per_weight import Copies
 from lottery_jax.networks.sources.gadget import Gadget
-from lottery_jax.networks.sources.single import Single
+from lottery_jax.networks.sources.random_layer import Single
 from tests.networks.catalogue import U, stored
 from tests.networks.oracles import Own, evaluate, normalized
 

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 
 from lottery_jax.errors import InputError
+from lottery_jax.importers.mlp_weights import mlp_target
+from lottery_jax.networks.architectures import resnet, vit
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.quantise import finest_exponent, quantised
-from lottery_jax.networks.zoo.mlp import mlp_target
-from lottery_jax.networks.zoo.resnets import resnet
-from lottery_jax.networks.zoo.transformers import vit
+from lottery_jax.networks.rewrites import finest_exponent, quantised
 from tests.constructions.catalogue import bag, random_target
 
 

@@ -10,27 +10,25 @@ import pytest
 from flax import nnx
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.gates import FixedGate
+from lottery_jax.networks.forward import forward
+from lottery_jax.networks.gates import FixedGate, Frozen, Mask
 from lottery_jax.networks.layers.activations import Relu
 from lottery_jax.networks.layers.bag import Bag, BagTensor
-from lottery_jax.networks.layers.chain import Chain
+from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.conv import Conv
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Operation, Spec
-from lottery_jax.networks.running import forward
-from lottery_jax.networks.sources.copies import Copies
-from lottery_jax.networks.sources.drawn import ATTEMPT_STRIDE, MOST_ATTEMPTS
+from lottery_jax.networks.sources.base import Source
+from lottery_jax.networks.sources.binary_ladder import Ladder
+from lottery_jax.networks.sources.candidates_per_weight import Copies
 from lottery_jax.networks.sources.gadget import Gadget
-from lottery_jax.networks.sources.ladder import Ladder
-from lottery_jax.networks.sources.redundant import Redundant, RedundantGadget
-from lottery_jax.networks.sources.single import Single
-from lottery_jax.networks.sources.source import Source
-from lottery_jax.networks.sources.tied import Tied
+from lottery_jax.networks.sources.random_layer import Single, Tied
+from lottery_jax.networks.sources.replicated_neurons import Redundant, RedundantGadget
 from lottery_jax.networks.top_k import top_k_mask
-from lottery_jax.networks.variables import Frozen, Mask
-from lottery_jax.sampler import Sampler, draw_at, draw_host, numbers
-from lottery_jax.threefry import seed_words
+from lottery_jax.rng.random_tensor import ATTEMPT_STRIDE, MOST_ATTEMPTS
+from lottery_jax.rng.sampler import Sampler, draw_at, draw_host, numbers
+from lottery_jax.rng.threefry import seed_words
 from tests.networks.catalogue import DEPTHWISE, IMAGE, SOURCES, STRIDED, Case, U, drawn, network, run
 from tests.networks.oracles import multiplied, stated_positions
 
@@ -141,7 +139,7 @@ def test_redraws_change_their_blocks_alone() -> None:
 def test_copies_beyond_a_stream_lie_on_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     bag = Network(Bag((("a", Copies(BagTensor((9, 3)), 4, (U,))), ("b", Copies(BagTensor((2, 2)), 4, (U,))))))
     in_one = bag.draw(SEED)
-    monkeypatch.setattr("lottery_jax.networks.sources.drawn.MAX_SIZE", 40)  # 8 blocks of 4 fit
+    monkeypatch.setattr("lottery_jax.rng.random_tensor.MAX_SIZE", 40)  # 8 blocks of 4 fit
     bag = Network(bag.root)
     split = bag.draw(SEED)
     assert [tensor.stream for tensor in bag.drawn.values()] == [0, 4]

@@ -7,15 +7,15 @@ import pytest
 from flax import nnx
 
 from lottery_jax.errors import InputError
+from lottery_jax.importers.mlp_weights import mlp_target
+from lottery_jax.networks.architectures import architecture, mlp
 from lottery_jax.networks.layers.bag import Bag, BagTensor
-from lottery_jax.networks.layers.chain import Chain
+from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.sources.single import Single
+from lottery_jax.networks.sources.random_layer import Single
 from lottery_jax.networks.target import Target
-from lottery_jax.networks.zoo.mlp import mlp, mlp_target
-from lottery_jax.networks.zoo.registry import architecture
 from tests.networks.catalogue import U, stored
 
 

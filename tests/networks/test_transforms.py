@@ -11,24 +11,20 @@ import numpy as np
 import pytest
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.layers.chain import Chain
+from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.conv import Conv
 from lottery_jax.networks.layers.dense import Dense
-from lottery_jax.networks.layers.reshape import Flatten
+from lottery_jax.networks.layers.pooling import Flatten
 from lottery_jax.networks.network import NO_REDRAWS, Network, network_from_json
 from lottery_jax.networks.node import Node, Spec
-from lottery_jax.networks.sources.copies import Copies
-from lottery_jax.networks.sources.decided import decided_blocks, decided_mask
+from lottery_jax.networks.sources.binary_ladder import Ladder
+from lottery_jax.networks.sources.candidates_per_weight import Copies
 from lottery_jax.networks.sources.gadget import Gadget
-from lottery_jax.networks.sources.ladder import Ladder
-from lottery_jax.networks.sources.single import Single
-from lottery_jax.networks.sources.tied import Tied
-from lottery_jax.networks.sources.trained import Trained
-from lottery_jax.networks.transforms import transformed
-from lottery_jax.networks.transforms.fold_layers import FoldLayers
-from lottery_jax.networks.transforms.lock import Lock
-from lottery_jax.networks.transforms.pre_prune import PrePrune
-from lottery_jax.sampler import Sampler
+from lottery_jax.networks.sources.random_layer import Single, Tied
+from lottery_jax.networks.sources.trained_layer import Trained
+from lottery_jax.networks.transforms import FoldLayers, Lock, PrePrune, transformed
+from lottery_jax.rng.forced_entries import decided_blocks, decided_mask
+from lottery_jax.rng.sampler import Sampler
 
 U, NORMAL = Sampler.uniform(-1, 1), Sampler.normal(0.5)
 DENSITY = 0.3

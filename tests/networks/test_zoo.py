@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.layers.normalize import Normalize
+from lottery_jax.importers.mlp_weights import mlp_target
+from lottery_jax.networks.architectures import ARCHITECTURES, NORMALIZED, architecture, mlp
+from lottery_jax.networks.forward import forward
+from lottery_jax.networks.layers.normalization import Normalize
 from lottery_jax.networks.network import Network, network_from_json
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.running import forward
-from lottery_jax.networks.zoo.mlp import mlp, mlp_target
-from lottery_jax.networks.zoo.registry import ARCHITECTURES, NORMALIZED, architecture
 from tests.networks.catalogue import stored
 from tests.networks.oracles import evaluate
 

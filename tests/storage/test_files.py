@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lottery_jax.storage import files
-from lottery_jax.storage.files import check_writable, wait_for
+from lottery_jax.io import files
+from lottery_jax.io.files import check_writable, wait_for
 from tests.cli.calling import as_process
 
 MANY = """

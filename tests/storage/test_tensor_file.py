@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from lottery_jax.errors import InputError
-from lottery_jax.storage.sealed import seal
-from lottery_jax.storage.store import read_float64
-from lottery_jax.storage.tensor_file import FormatError, TensorFile
+from lottery_jax.io.checksummed_file import seal
+from lottery_jax.io.tensor_file import FormatError, TensorFile, read_float64
 
 TYPES = [np.float64, np.float32, np.float16, ml_dtypes.bfloat16, np.int64, np.int32, np.uint8]
 

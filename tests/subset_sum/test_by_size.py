@@ -8,7 +8,7 @@ import pytest
 
 from lottery_jax.errors import InputError
 from lottery_jax.subset_sum import FixedSize, Pareto, Problem, Smallest, Status, solve
-from lottery_jax.subset_sum.search.sorted_by_size import closest_of_size
+from lottery_jax.subset_sum.algorithms.by_size import closest_of_size
 from tests.subset_sum.instances import instances
 from tests.subset_sum.oracles import least_residuals_by_size
 

@@ -4,20 +4,21 @@ import jax
 import numpy as np
 import pytest
 
-from lottery_jax.stopwatch import Stopwatch
+from lottery_jax.progress import Stopwatch
 from lottery_jax.subset_sum import MeetInTheMiddle, Problem, Randomized, Smallest, solve
+from lottery_jax.subset_sum.algorithms.sorted_sums import closest_subset
 from lottery_jax.subset_sum.engine import shared
 from lottery_jax.subset_sum.engine.grid import Grid
 from lottery_jax.subset_sum.kernels import HOST_SIZES
-from lottery_jax.subset_sum.search.sorted_sums import closest_subset
-from lottery_jax.subset_sum.solvers import meet_in_the_middle, randomized, smallest
+from lottery_jax.subset_sum.solvers import exact as meet_in_the_middle
+from lottery_jax.subset_sum.solvers import randomized, smallest
 
 by_size_cpu = pytest.importorskip("lottery_jax.subset_sum.kernels.by_size_cpu", reason="Numba is not installed")
-cpu = pytest.importorskip("lottery_jax.subset_sum.kernels.cpu", reason="Numba is not installed")
+cpu = pytest.importorskip("lottery_jax.subset_sum.kernels.closest_subset_cpu", reason="Numba is not installed")
 differencing_cpu = pytest.importorskip(
     "lottery_jax.subset_sum.kernels.differencing_cpu", reason="Numba is not installed"
 )
-shared_cpu = pytest.importorskip("lottery_jax.subset_sum.kernels.shared_cpu", reason="Numba is not installed")
+shared_cpu = pytest.importorskip("lottery_jax.subset_sum.kernels.closest_subsets_cpu", reason="Numba is not installed")
 
 
 def on_grid(count: int, problems: int = 96) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from lottery_jax import mlp_target
-from lottery_jax.constructions import Pensia, Promise, plan_job, run_in_memory
+from lottery_jax.approximation import Promise, plan_job, run_in_memory
+from lottery_jax.constructions import Pensia
 from lottery_jax.subset_sum import MeetInTheMiddle, Problem, solve
 from lottery_jax.subset_sum.engine.devices import local_mesh
 from tests.subset_sum import eight_devices

@@ -12,14 +12,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from lottery_jax.constructions.approximate import approximate
+from lottery_jax.approximation.api import approximate
 from lottery_jax.errors import InputError
-from lottery_jax.networks.layers.normalize import Normalize
+from lottery_jax.networks.architectures import ARCHITECTURES, NORMALIZED, architecture
+from lottery_jax.networks.forward import outputs
+from lottery_jax.networks.layers.normalization import Normalize
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.running import outputs
 from lottery_jax.networks.target import Target
-from lottery_jax.networks.zoo.registry import ARCHITECTURES, NORMALIZED, architecture
 from lottery_jax.tasks import export_target, import_target, load_task
 
 SHARED = Path(__file__).parents[3] / "shared" / "targets"

@@ -5,15 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lottery_jax.comparison.evaluation import accuracy, predictions
-from lottery_jax.data import prepared
-from lottery_jax.networks.layers.normalize import Normalize
+from lottery_jax.comparison.evaluate import accuracy, predictions
+from lottery_jax.data import sources as prepared
+from lottery_jax.networks.architectures import architecture
+from lottery_jax.networks.forward import outputs
+from lottery_jax.networks.layers.normalization import Normalize
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.running import outputs
 from lottery_jax.networks.target import Target
-from lottery_jax.networks.zoo.registry import architecture
 from lottery_jax.tasks import import_target, load_task
-from lottery_jax.tasks.recipes import STATISTICS
+from lottery_jax.tasks.task import STATISTICS
 
 SHARED = Path(__file__).parents[3] / "shared"
 FILE, DATA = SHARED / "targets" / "resnet20_cifar10.safetensors", SHARED / "tfds"

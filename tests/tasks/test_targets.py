@@ -7,20 +7,21 @@ import pytest
 from safetensors.numpy import save_file
 
 from lottery_jax import data
-from lottery_jax.comparison.evaluation import accuracy
+from lottery_jax.comparison.evaluate import accuracy
 from lottery_jax.errors import InputError
+from lottery_jax.importers.mlp_weights import mlp_target
+from lottery_jax.networks.architectures import architecture, mlp
 from lottery_jax.networks.layers.activations import Relu
-from lottery_jax.networks.layers.batch_norm import BatchNorm
-from lottery_jax.networks.layers.chain import Chain
+from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.dense import Dense
-from lottery_jax.networks.layers.reshape import Flatten
+from lottery_jax.networks.layers.normalization import BatchNorm
+from lottery_jax.networks.layers.pooling import Flatten
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
 from lottery_jax.networks.target import Target
-from lottery_jax.networks.zoo.mlp import mlp, mlp_target
-from lottery_jax.networks.zoo.registry import architecture
-from lottery_jax.tasks import Recipe, Task, load_model, load_task, train, train_target
-from lottery_jax.tasks.recipes import recipe
+from lottery_jax.tasks import Recipe, Task, load_model, load_task, train_target
+from lottery_jax.tasks import task as train
+from lottery_jax.tasks.task import recipe
 
 DIGITS = Spec((8, 8, 1), True)
 SMALL = architecture("mlp", DIGITS, 10)

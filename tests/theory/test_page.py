@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lottery_jax.theory import THEOREMS, measured
+from lottery_jax.theory import THEOREMS
+from lottery_jax.theory import constant as measured
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "theory.md").read_text()

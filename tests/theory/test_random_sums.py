@@ -11,14 +11,14 @@ from lottery_jax.theory import (
     best_subsets,
     estimate_constant,
     least_residuals,
-    measured,
     predicted_median,
     predicted_success,
     residual_law,
     success_probability,
 )
+from lottery_jax.theory import constant as measured
 from lottery_jax.theory.candidates import FixedSizeCandidates, GadgetCandidates
-from lottery_jax.theory.figure import phase_figure
+from lottery_jax.theory.phase_figure import phase_figure
 
 COUNT = 6
 

@@ -7,14 +7,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lottery_jax.errors import InputError
+from lottery_jax.networks.architectures import architecture, mlp
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.zoo.mlp import mlp
-from lottery_jax.networks.zoo.registry import architecture
 from lottery_jax.theory import THEOREMS, theorem_named
-from lottery_jax.theory.gadgets import Natale2024, Pensia2020, PensiaLower, entropy
-from lottery_jax.theory.other_depths import Burkholz2022, Kumar2025, Otsuka2025
-from lottery_jax.theory.shape import layer_shapes
+from lottery_jax.theory.theorem import layer_shapes
+from lottery_jax.theory.theorems import (
+    Burkholz2022,
+    Kumar2025,
+    Natale2024,
+    Otsuka2025,
+    Pensia2020,
+    PensiaLower,
+    entropy,
+)
 
 SMALL = mlp((4, 3, 2), Spec((4,)))
 """Two layers, 3 x 4 and 2 x 3: 18 weights."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lottery_jax.constructions import approximate
+from lottery_jax.approximation import approximate
 from tests.tickets.forging import TARGET, TOLERANCE
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from lottery_jax.importers.mlp_weights import mlp_target
+from lottery_jax.io.checksummed_file import SealedFile, seal
+from lottery_jax.io.tensor_file import read_array
 from lottery_jax.networks.network import network_from_json
 from lottery_jax.networks.target import Target
-from lottery_jax.networks.zoo.mlp import mlp_target
-from lottery_jax.storage.sealed import SealedFile, seal
-from lottery_jax.storage.store import read_array
 from lottery_jax.tickets.ticket import ENTRY, source_digest
 
 Header, Tensors = dict[str, Any], dict[str, np.ndarray]

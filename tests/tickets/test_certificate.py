@@ -9,23 +9,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lottery_jax.constructions import Budget, Pensia, Promise, ScalarShared, approximate, plan_job, run_in_memory
+from lottery_jax.approximation import Budget, Promise, approximate, plan_job, run_in_memory
+from lottery_jax.constructions import Pensia, ScalarShared
 from lottery_jax.errors import InputError
-from lottery_jax.networks.layers.batch_norm import BatchNorm
-from lottery_jax.networks.layers.chain import Chain
+from lottery_jax.importers.mlp_weights import mlp_target
+from lottery_jax.networks.forward import forward
+from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.conv import Conv
 from lottery_jax.networks.layers.dense import Dense
-from lottery_jax.networks.layers.layer_norm import LayerNorm
+from lottery_jax.networks.layers.normalization import BatchNorm, LayerNorm
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.running import forward
 from lottery_jax.networks.target import Target
-from lottery_jax.networks.zoo.mlp import mlp_target
-from lottery_jax.tickets.certificate import certify
-from lottery_jax.tickets.collapse import collapsed
-from lottery_jax.tickets.description import description_bits
-from lottery_jax.tickets.effective import effective_weights
+from lottery_jax.tickets.reconstruct import collapsed, effective_weights
+from lottery_jax.tickets.size.description_length import description_bits
 from lottery_jax.tickets.ticket import Ticket, make_ticket
+from lottery_jax.tickets.verify import certify
 from tests.tickets.forging import small_target
 
 
@@ -206,7 +205,7 @@ def test_slices_do_not_show(seed: int, kept: int) -> None:
     ticket, found = _sparse(target, seed, kept), []
     for size in (1, 200, 1 << 18):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("lottery_jax.tickets.effective._SLICE", size)
+            patch.setattr("lottery_jax.tickets.reconstruct._SLICE", size)
             found.append(certify(ticket, target=target, tolerance=0.5))
     assert len({repr(dataclasses.replace(one, mean_residual=None)) for one in found}) == 1
     assert found[0].mean_residual == pytest.approx(found[-1].mean_residual, rel=1e-12)

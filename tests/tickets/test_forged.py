@@ -13,20 +13,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lottery_jax.approximation import Promise, approximate, plan_job, run_in_memory
 from lottery_jax.cli.main import main
-from lottery_jax.constructions import Promise, Scalar, approximate, plan_job, run_in_memory
+from lottery_jax.constructions import Scalar
 from lottery_jax.errors import InputError, TicketError
-from lottery_jax.networks.layers.chain import Chain
+from lottery_jax.importers.mlp_weights import mlp_target
+from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.sources.copies import Copies
-from lottery_jax.networks.sources.single import Single
-from lottery_jax.networks.zoo.mlp import mlp_target
-from lottery_jax.sampler import Sampler
+from lottery_jax.networks.sources.candidates_per_weight import Copies
+from lottery_jax.networks.sources.random_layer import Single
+from lottery_jax.rng.sampler import Sampler
 from lottery_jax.tasks import export_target
-from lottery_jax.tickets.certificate import certify
 from lottery_jax.tickets.ticket import make_ticket
+from lottery_jax.tickets.verify import certify
 from tests.tickets.forging import TARGET, TOLERANCE, Header, Tensors, forge, read, resourced, small_target
 
 

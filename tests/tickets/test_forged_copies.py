@@ -9,20 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lottery_jax.constructions import approximate
+from lottery_jax.approximation import approximate
 from lottery_jax.errors import InputError, TicketError
+from lottery_jax.importers.mlp_weights import mlp_target
 from lottery_jax.networks.layers.attention import Attention
-from lottery_jax.networks.layers.chain import Chain
+from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.layers.pooling import GlobalPool
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.sources.copies import Copies
-from lottery_jax.networks.sources.redundant import Redundant, RedundantGadget
-from lottery_jax.networks.zoo.mlp import mlp_target
-from lottery_jax.sampler import Sampler
-from lottery_jax.tickets.certificate import certify
+from lottery_jax.networks.sources.candidates_per_weight import Copies
+from lottery_jax.networks.sources.replicated_neurons import Redundant, RedundantGadget
+from lottery_jax.rng.sampler import Sampler
 from lottery_jax.tickets.ticket import make_ticket
+from lottery_jax.tickets.verify import certify
 from tests.tickets.forging import TARGET, TOLERANCE, forge, read, resourced
 
 U = Sampler.uniform(-1, 1)

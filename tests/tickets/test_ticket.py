@@ -11,16 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from lottery_jax.constructions import approximate
+from lottery_jax.approximation import approximate
 from lottery_jax.errors import InputError, TicketError
 from lottery_jax.networks.layers.bag import Bag, BagTensor
-from lottery_jax.networks.layers.chain import Chain
+from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.sources.copies import Copies
-from lottery_jax.networks.sources.single import Single
-from lottery_jax.sampler import Sampler
+from lottery_jax.networks.sources.candidates_per_weight import Copies
+from lottery_jax.networks.sources.random_layer import Single
+from lottery_jax.rng.sampler import Sampler
 from lottery_jax.tickets.ticket import Ticket, load_ticket, make_ticket
 from tests.tickets.forging import small_target
 

@@ -9,20 +9,19 @@ import numpy as np
 import pytest
 
 from lottery_jax.errors import TicketError
+from lottery_jax.networks.forward import forward
 from lottery_jax.networks.layers.activations import Relu
-from lottery_jax.networks.layers.chain import Chain
+from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.running import forward
-from lottery_jax.networks.sources.tied import Tied
+from lottery_jax.networks.sources.random_layer import Tied
 from lottery_jax.networks.target import Target
-from lottery_jax.sampler import Sampler
-from lottery_jax.tickets.certificate import certify
-from lottery_jax.tickets.collapse import collapsed
-from lottery_jax.tickets.effective import effective_weights
+from lottery_jax.rng.sampler import Sampler
 from lottery_jax.tickets.export import export_weights
+from lottery_jax.tickets.reconstruct import collapsed, effective_weights
 from lottery_jax.tickets.ticket import Ticket, load_ticket, make_ticket
+from lottery_jax.tickets.verify import certify
 from tests.tickets.forging import forge, read, resourced
 
 LEAVES = {

@@ -7,17 +7,26 @@ import optax
 import pytest
 
 from lottery_jax.errors import InputError
+from lottery_jax.networks.architectures import mlp
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.zoo.mlp import mlp
-from lottery_jax.tickets.certificate import certify
-from lottery_jax.trained.at_start import PrunedAtStart
-from lottery_jax.trained.by_chance import RandomAtStart, SmartRatio, smart_counts
-from lottery_jax.trained.from_scratch import PruningFromScratch
-from lottery_jax.trained.leaves import initial_tensors, random_network
-from lottery_jax.trained.pruning import pruned
-from lottery_jax.trained.registry import TRAINED
-from lottery_jax.trained.saliency import SALIENCIES, grasp, saliency, snip, synflow
-from lottery_jax.trained.salient import Salient, Snip
+from lottery_jax.pruning.at_initialisation import (
+    SALIENCIES,
+    PrunedAtStart,
+    RandomAtStart,
+    Salient,
+    SmartRatio,
+    Snip,
+    grasp,
+    saliency,
+    smart_counts,
+    snip,
+    synflow,
+)
+from lottery_jax.pruning.base import initial_tensors, random_network
+from lottery_jax.pruning.criteria import pruned
+from lottery_jax.pruning.from_scratch import PruningFromScratch
+from lottery_jax.pruning.registry import TRAINED
+from lottery_jax.tickets.verify import certify
 from tests.learned.sources import small_data
 
 DATA = small_data()

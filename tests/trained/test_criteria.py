@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lottery_jax.errors import InputError
-from lottery_jax.trained.criteria import CRITERIA, criterion
+from lottery_jax.pruning.criteria import CRITERIA, criterion
 
 # As published, for one weight before (i) and after (f); None: after all others.
 FORMULAS: dict[str, Callable[[float, float], float | None]] = {

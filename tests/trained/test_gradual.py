@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
-from lottery_jax.constructions import LossAware, Scalar, plan_job, run_in_memory
+from lottery_jax.approximation import LossAware, plan_job, run_in_memory
+from lottery_jax.constructions import Scalar
 from lottery_jax.errors import InputError
+from lottery_jax.networks.architectures import mlp
 from lottery_jax.networks.node import Spec
 from lottery_jax.networks.target import Target
-from lottery_jax.networks.zoo.mlp import mlp
-from lottery_jax.tickets.certificate import certify
-from lottery_jax.trained.gradual import Gradual, sparse_target
+from lottery_jax.pruning.gradual import Gradual, sparse_target
+from lottery_jax.tickets.verify import certify
 from tests.learned import sources
 
 DATA = sources.small_data()

@@ -8,31 +8,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lottery_jax.comparison.evaluation import accuracy
+from lottery_jax.comparison.evaluate import accuracy
 from lottery_jax.data import Split, load
 from lottery_jax.errors import InputError
+from lottery_jax.io.checksummed_file import digest
+from lottery_jax.networks.architectures import architecture, mlp
+from lottery_jax.networks.forward import forward, outputs
 from lottery_jax.networks.layers.activations import Relu
-from lottery_jax.networks.layers.chain import Chain
+from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.conv import Conv
 from lottery_jax.networks.layers.dense import Dense
-from lottery_jax.networks.layers.reshape import Flatten
+from lottery_jax.networks.layers.pooling import Flatten
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.running import forward, outputs
-from lottery_jax.networks.zoo.mlp import mlp
-from lottery_jax.networks.zoo.registry import architecture
-from lottery_jax.sampler import Sampler
-from lottery_jax.storage.sealed import digest
-from lottery_jax.tickets.certificate import certify
+from lottery_jax.pruning.base import initial_tensors, random_network
+from lottery_jax.pruning.criteria import criterion, pruned
+from lottery_jax.pruning.magnitude import Magnitude
+from lottery_jax.pruning.mask_actions import Action, Beginning, MaskKind
+from lottery_jax.pruning.retraining import Retraining
+from lottery_jax.rng.sampler import Sampler
 from lottery_jax.tickets.ticket import Ticket, load_ticket
-from lottery_jax.trained.beginnings import Beginning
-from lottery_jax.trained.criteria import criterion
-from lottery_jax.trained.leaves import initial_tensors, random_network
-from lottery_jax.trained.magnitude import Magnitude
-from lottery_jax.trained.pruned_weights import Action
-from lottery_jax.trained.pruning import pruned
-from lottery_jax.trained.retraining import Retraining
-from lottery_jax.trained.sanity import MaskKind
+from lottery_jax.tickets.verify import certify
 from tests.learned import sources
 
 DATA = sources.small_data()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lottery_jax.errors import InputError
-from lottery_jax.trained.pruning import Scope, highest, kept_counts, pruned
+from lottery_jax.pruning.criteria import Scope, highest, kept_counts, pruned
 
 LENET = {"fc1": (300, 784), "fc2": (100, 300), "fc3": (10, 100)}
 SCOPES: tuple[Scope, ...] = ("layer", "global", "erk")

@@ -10,12 +10,11 @@ import optax
 import pytest
 
 from lottery_jax.errors import InputError
-from lottery_jax.lanes import Lanes
+from lottery_jax.networks.architectures import mlp
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.zoo.mlp import mlp
-from lottery_jax.trained.holding import held
-from lottery_jax.trained.retraining import Descent, DescentNumbers, Finish, Retraining, Start
-from lottery_jax.trained.schedules import Schedule
+from lottery_jax.pruning.retraining import Descent, DescentNumbers, Finish, Retraining, Start
+from lottery_jax.training.optimizers import Schedule, held
+from lottery_jax.training.parallel_runs import Lanes
 from tests.learned.sources import small_data
 
 DATA = small_data()
@@ -99,7 +98,7 @@ def test_it_is_counted_where_pruned_weights_move(monkeypatch: pytest.MonkeyPatch
 
         return optax.GradientTransformation(own.init, update)
 
-    monkeypatch.setattr("lottery_jax.trained.retraining.held", loose)
+    monkeypatch.setattr("lottery_jax.pruning.retraining.held", loose)
     (finish,) = runs(dataclasses.replace(ADAM, batch_size=7), [start(1)], 2)  # a program of its own
     assert finish.revived == 2 * (40 // 7)
 

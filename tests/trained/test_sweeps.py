@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from lottery_jax import checkpoints
-from lottery_jax.checkpoints import Checkpoints
-from lottery_jax.learned.base import Learner
+from lottery_jax.pruning import retraining as dense
+from lottery_jax.pruning.at_initialisation import Snip
+from lottery_jax.pruning.base import TrainedLearner
+from lottery_jax.pruning.magnitude import IterativeMagnitude, Magnitude
 from lottery_jax.tickets.ticket import Ticket
-from lottery_jax.trained import dense
-from lottery_jax.trained.base import TrainedLearner
-from lottery_jax.trained.magnitude import IterativeMagnitude, Magnitude
-from lottery_jax.trained.salient import Snip
+from lottery_jax.training import checkpoints
+from lottery_jax.training.checkpoints import Checkpoints
+from lottery_jax.training.learner import Learner
 from tests.trained.test_magnitude import DATA, NETWORK
 
 ASKED = {"seeds": (5, 6), "keeps": (0.3,), "epochs": 3}

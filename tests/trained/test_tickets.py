@@ -9,30 +9,28 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lottery_jax.cli.findings import certified, sentences
+from lottery_jax.cli.verify import certified, sentences
 from lottery_jax.errors import InputError, TicketError
-from lottery_jax.networks.fold import folded
-from lottery_jax.networks.layers.batch_norm import BatchNorm
-from lottery_jax.networks.layers.chain import Chain
+from lottery_jax.io.checksummed_file import digest
+from lottery_jax.io.tensor_file import TensorFile, read_array
+from lottery_jax.networks.forward import forward
+from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.conv import Conv
 from lottery_jax.networks.layers.dense import Dense
+from lottery_jax.networks.layers.normalization import BatchNorm
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.running import forward
-from lottery_jax.networks.sources.single import Single
-from lottery_jax.networks.sources.trained import PartlyTrained, Trained
+from lottery_jax.networks.rewrites import folded
+from lottery_jax.networks.sources.random_layer import Single
+from lottery_jax.networks.sources.trained_layer import PartlyTrained, Trained
 from lottery_jax.networks.target import Target
-from lottery_jax.sampler import Sampler
-from lottery_jax.storage.sealed import digest
-from lottery_jax.storage.store import read_array
-from lottery_jax.storage.tensor_file import TensorFile
+from lottery_jax.pruning.base import random_network
+from lottery_jax.rng.sampler import Sampler
 from lottery_jax.tasks import export_target
-from lottery_jax.tickets.certificate import certify
-from lottery_jax.tickets.collapse import collapsed
-from lottery_jax.tickets.effective import effective_weights
 from lottery_jax.tickets.export import export_into, export_masks, export_weights
+from lottery_jax.tickets.reconstruct import collapsed, effective_weights
 from lottery_jax.tickets.ticket import Ticket, load_ticket, make_ticket
-from lottery_jax.trained.leaves import random_network
+from lottery_jax.tickets.verify import certify
 from tests.tickets.forging import Header, Tensors, forge, read
 
 LEAF = Trained(Dense(4, 3, bias=True), Sampler.normal(0.5))

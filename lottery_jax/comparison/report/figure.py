@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from lottery_jax.comparison.records import Record
 from lottery_jax.comparison.report.summary import rows
-from lottery_jax.storage.picture import png_bytes
+from lottery_jax.io.files import png_bytes
 
 # Okabe and Ito's palette, told apart by colour-blind readers; markers differ too, for print without colour.
 STYLES = (

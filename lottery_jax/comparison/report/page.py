@@ -9,7 +9,7 @@ from typing import Any
 from lottery_jax.comparison.records import Record
 from lottery_jax.comparison.report.figure import figure
 from lottery_jax.comparison.report.summary import columns, heading, rows
-from lottery_jax.storage.files import write_atomically
+from lottery_jax.io.files import write_atomically
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #222; --paper: #fff; --line: #ddd; --soft: #666; --box: #f5f6f8; }

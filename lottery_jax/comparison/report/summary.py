@@ -81,6 +81,7 @@ def _interval(row: Row) -> str:
 
 # Heading, what it means, how a row shows it: one list for the terminal and the page.
 Column = tuple[str, str, Callable[[Row], str]]
+
 _COLUMNS: tuple[Column, ...] = (
     ("method", "What found the mask; dense is the trained target itself.", lambda row: row.method),
     ("keep", "Kept fraction asked for, where the method has one.", lambda row: _shown("g", row.keep)),
@@ -159,7 +160,6 @@ _COLUMNS: tuple[Column, ...] = (
         lambda row: _shown(".2f", row.mean("compilation_seconds")),
     ),
 )
-
 
 _NOT_ALWAYS = {
     "learning rate": "learning_rate",

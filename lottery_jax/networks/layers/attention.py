@@ -1,10 +1,17 @@
-"""Multi-head self-attention."""
+"""Multi-head self-attention.
+
+Multi-head self-attention with two matrices in place of four: what `networks.merge` makes of `Attention`.
+
+The query of one token meets the key of another only in their product, and a value is only seen through the last
+projection. So W_Q and W_K of a head count as one matrix, W_V and W_O as another (Otsuka et al. 2025, arXiv 2511.04217).
+"""
 
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import ClassVar, Self
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from lottery_jax.errors import InputError
@@ -74,3 +81,69 @@ class SelfAttention(nnx.Module):
         query, key, value = (split[:, :, place] for place in range(3))
         mixed = nnx.dot_product_attention(query, key, value)
         return self.proj(mixed.reshape(x.shape))  # type: ignore[operator]
+
+
+@dataclasses.dataclass(frozen=True)
+class MergedAttention(Inner):
+    """x [B, tokens, D] -> [B, tokens, D]: each head's means of all tokens, weighted by softmax(a_t x_s), then `vo`.
+
+    `qk`, D -> heads D, gives a_t of each head, one after the other, the scale of the scores in it; `vo`, heads D -> D,
+    joins what the heads see.
+
+    >>> from lottery_jax.networks.layers.dense import Dense
+    >>> MergedAttention(2, Dense(8, 16, bias=True), Dense(16, 8)).output(Spec((5, 8))).shape
+    (5, 8)
+    """
+
+    heads: int
+    qk: Node
+    vo: Node
+    kind: ClassVar[str] = "merged_attention"
+
+    def __post_init__(self) -> None:
+        if self.heads < 1:
+            raise InputError(f"merged attention needs heads, not {self.heads}")
+
+    def children(self) -> Mapping[str, Node]:
+        return {"qk": self.qk, "vo": self.vo}
+
+    def with_children(self, children: Mapping[str, Node]) -> Self:
+        return dataclasses.replace(self, **children)
+
+    def flow(self, given: Spec, path: str, seen: dict[str, Spec]) -> Spec:
+        if len(given.shape) != 2:
+            raise InputError(f"merged attention needs tokens, [tokens, size], not {list(given.shape)}")
+        tokens, size = given.shape
+        wide = (tokens, self.heads * size)
+        if self.qk.flow(given, child_path(path, "qk"), seen).shape != wide:
+            raise InputError(f"the product qk must give {self.heads} x {size} numbers for each token")
+        # Means of what is never negative are not either.
+        output = self.vo.flow(Spec(wide, given.nonnegative), child_path(path, "vo"), seen)
+        if output.shape != given.shape:
+            raise InputError(f"the product vo must give {size} numbers for each token")
+        return output
+
+    def resized(self, given: Spec, units: Callable[[int], int]) -> Self:
+        tokens, size = given.shape
+        qk = self.qk.resized(given, lambda _: self.heads * size)
+        vo = self.vo.resized(Spec((tokens, self.heads * size), given.nonnegative), lambda _: size)
+        return dataclasses.replace(self, qk=qk, vo=vo)
+
+    def inside(self, module: "MergedSelfAttention") -> Mapping[str, nnx.Module]:
+        return {"qk": module.qk, "vo": module.vo}
+
+    def module(self, weights: Weights) -> nnx.Module:
+        return MergedSelfAttention(self.heads, self.qk.module(weights.under("qk")), self.vo.module(weights.under("vo")))
+
+
+class MergedSelfAttention(nnx.Module):
+    """The module of `MergedAttention`."""
+
+    def __init__(self, heads: int, qk: nnx.Module, vo: nnx.Module) -> None:
+        self.heads, self.qk, self.vo = heads, qk, vo
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        asked = self.qk(x).reshape(*x.shape[:2], self.heads, -1)  # type: ignore[operator]
+        shares = jax.nn.softmax(jnp.einsum("bthd,bsd->bhts", asked, x), axis=-1)
+        mixed = jnp.einsum("bhts,bsd->bthd", shares, x)
+        return self.vo(mixed.reshape(*x.shape[:2], -1))  # type: ignore[operator]

@@ -19,9 +19,9 @@ import numpy as np
 from flax import nnx
 
 from lottery_jax.networks.node import Operation, Spec, Weights
-from lottery_jax.networks.sources.drawn import Diagonal, Drawn, Matrix
-from lottery_jax.networks.sources.source import MaskedModule, Source, check_gain, side_by_side
-from lottery_jax.sampler import Sampler
+from lottery_jax.networks.sources.base import MaskedModule, Source, check_gain, side_by_side
+from lottery_jax.rng.random_tensor import Diagonal, Drawn, Matrix
+from lottery_jax.rng.sampler import Sampler
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from lottery_jax.cores import cores
+from lottery_jax.environment import cores
 from lottery_jax.subset_sum.engine.devices import AXIS, is_lone_cpu, is_split, on_every_device, over_problems
 from lottery_jax.subset_sum.engine.grid import Grid, to_grid
 from lottery_jax.subset_sum.engine.recompute import answers, two_parts
@@ -22,9 +22,13 @@ from lottery_jax.subset_sum.problem import Problem, Status
 from lottery_jax.subset_sum.solver import HostSearch, Stage
 
 _CALL_CHUNKS = 64  # chunks of one device in one compiled call
+
 _HOST_CHUNK = 1 << 13  # problems in one call of a function of NumPy arrays
+
 _HOST_CALL = 1 << 20  # and their candidates
+
 _SMALL_CALL = 1 << 18  # candidates: up to so many a call has one shape for any number of problems
+
 _IN_FLIGHT = 2  # calls: while one is searched, the next one's problems travel
 
 

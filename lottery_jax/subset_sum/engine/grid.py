@@ -13,7 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 INT32_BITS = 29  # doubled for centring and for a tag, plus a target of the same size: below 2**31
+
 INT64_BITS = 52  # what a float64 holds exactly, with room for a subset size above it
+
 FINE_BITS = 60  # what signed sums of two such sums still leave below 2**63
 
 NARROW_CANDIDATES = 24

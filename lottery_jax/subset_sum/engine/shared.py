@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lottery_jax.cores import cores
+from lottery_jax.environment import cores
 from lottery_jax.subset_sum.engine.chunks import Rows, number_closed, search_rows
 from lottery_jax.subset_sum.engine.grid import Grid, to_grid
 from lottery_jax.subset_sum.engine.recompute import answers, two_parts

@@ -11,8 +11,8 @@ import math
 
 import numpy as np
 
-from lottery_jax.subset_sum.kernels.host import compiled_by_numba
-from lottery_jax.subset_sum.search.pairs import masks_of_size
+from lottery_jax.subset_sum.algorithms.pairs import masks_of_size
+from lottery_jax.subset_sum.kernels.numba_jit import compiled_by_numba
 
 
 def first_within(

@@ -10,8 +10,8 @@ All in one file, for the reason that `kernels.cpu` has.
 import numpy as np
 from numba import njit
 
-from lottery_jax.subset_sum.kernels.cpu import closest_subset
-from lottery_jax.subset_sum.kernels.host import compiled_by_numba
+from lottery_jax.subset_sum.kernels.closest_subset_cpu import closest_subset
+from lottery_jax.subset_sum.kernels.numba_jit import compiled_by_numba
 
 _ROUNDED_BITS = 28
 

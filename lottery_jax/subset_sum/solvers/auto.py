@@ -7,16 +7,16 @@ from typing import ClassVar, Literal, get_args
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.subset_sum.problem import Problem, Solution
 from lottery_jax.subset_sum.solver import Solver, Stage
-from lottery_jax.subset_sum.solvers.differencing import Differencing
-from lottery_jax.subset_sum.solvers.first_feasible import FirstFeasible
-from lottery_jax.subset_sum.solvers.meet_in_the_middle import MeetInTheMiddle
+from lottery_jax.subset_sum.solvers.exact import MeetInTheMiddle
+from lottery_jax.subset_sum.solvers.heuristics import Differencing
 from lottery_jax.subset_sum.solvers.randomized import Randomized
-from lottery_jax.subset_sum.solvers.smallest import Smallest
-from lottery_jax.subset_sum.solvers.vector import Vector
-from lottery_jax.subset_sum.solvers.vector_windows import VectorWindows
+from lottery_jax.subset_sum.solvers.smallest import FirstFeasible, Smallest
+from lottery_jax.subset_sum.solvers.vector import Vector, VectorWindows
 
 Objective = Literal["least-error", "smallest", "first", "any"]
+
 _QUICK = 24  # candidates up to which the exact search costs no more than the alternatives
+
 _MARGIN = 8.0  # a solver is trusted with a tolerance this many times its usual residual
 
 

@@ -1,14 +1,18 @@
-"""Exactly k candidates."""
+"""Exactly k candidates.
+
+The least residual for every size at once.
+"""
 
 import dataclasses
 from typing import ClassVar
 
 import jax
+import numpy as np
 
 from lottery_jax.errors import InputError
+from lottery_jax.subset_sum.algorithms.by_size import closest_of_sizes, problems_at_once
 from lottery_jax.subset_sum.engine.grid import Grid
-from lottery_jax.subset_sum.problem import Solution
-from lottery_jax.subset_sum.search.by_size import closest_of_sizes, problems_at_once
+from lottery_jax.subset_sum.problem import Front, Solution
 from lottery_jax.subset_sum.solver import SinglePass
 
 
@@ -47,3 +51,41 @@ class FixedSize(SinglePass[Solution]):
 
     def chunk(self, candidates: int, cpu: bool) -> int:
         return problems_at_once(candidates, (self.k,), cpu)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pareto(SinglePass[Front]):
+    """The subset of least residual of each size 0, 1, ... k_max, exact: `solve` returns a `Front`.
+
+    Three vector operations for each of the sum of C(N, k) subsets, k <= k_max: 82 thousand subsets for N = 21 and
+    k_max = 6. Sizes with more than 2**26 subsets have their halves sorted (`sorted_by_size`), 2**(N/2) each.
+
+    >>> import numpy as np
+    >>> from lottery_jax.subset_sum import Problem, solve
+    >>> problem = Problem(np.array([0.5, 0.25, 0.125]), np.array([0.6]), tolerance=0.01)
+    >>> solve(problem, Pareto(2)).residuals
+    array([[-0.6  , -0.1  ,  0.025]])
+    """
+
+    k_max: int = 6
+    max_candidates: ClassVar[int] = 40
+    sized: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.k_max < 0:
+            raise InputError(f"k_max must be 0 or more, not {self.k_max}; it is the largest number of kept candidates")
+
+    @property
+    def columns(self) -> tuple[int, ...]:
+        return (self.k_max + 1,)
+
+    def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
+        return closest_of_sizes(grid.candidates, grid.targets, tuple(range(self.k_max + 1)))
+
+    def chunk(self, candidates: int, cpu: bool) -> int:
+        return problems_at_once(candidates, tuple(range(self.k_max + 1)), cpu)
+
+    def answer(self, found: Solution) -> Front:
+        exists = np.arange(self.k_max + 1) <= found.candidates
+        left_over = np.where(exists, found.residuals, found.residuals.dtype.type(np.inf))
+        return Front(found.bits, left_over, found.within & exists, found.candidates)

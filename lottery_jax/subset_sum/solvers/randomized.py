@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from lottery_jax.errors import InputError
+from lottery_jax.subset_sum.algorithms.karmarkar_karp import differenced, of_signs, positive_target, sides_of
+from lottery_jax.subset_sum.algorithms.sorted_sums import closest_subset
 from lottery_jax.subset_sum.engine.grid import Grid
 from lottery_jax.subset_sum.kernels import HOST_SIZES, at_hand
 from lottery_jax.subset_sum.problem import Solution, Status
-from lottery_jax.subset_sum.search.differencing import differenced, sides_of
-from lottery_jax.subset_sum.search.positive import of_signs, positive_target
-from lottery_jax.subset_sum.search.sorted_sums import closest_subset
 from lottery_jax.subset_sum.solver import HostSearch, SinglePass
 
 _ROUNDED_BITS = 28  # of the numbers that are left: their doubles are candidates of the 32-bit search
+
 _MOST_ON_HOST = 2**16
 
 

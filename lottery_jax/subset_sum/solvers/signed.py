@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lottery_jax.subset_sum.algorithms.pairs import first_row
 from lottery_jax.subset_sum.engine.grid import Grid
 from lottery_jax.subset_sum.problem import Problem, Solution, unpack_bits, words
-from lottery_jax.subset_sum.search.pairs import first_row
 from lottery_jax.subset_sum.solver import SinglePass
 
 

@@ -6,29 +6,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lottery_jax.comparison.evaluation import evaluate
-from lottery_jax.constructions import (
-    CONSTRUCTIONS,
-    Budget,
-    Construction,
-    Job,
-    Scalar,
-    approximate,
-    plan_job,
-    run_in_memory,
-    run_to_file,
-)
-from lottery_jax.constructions.budget.fronts import Fronts
-from lottery_jax.constructions.chunks import Memory
+from lottery_jax.approximation import Budget, Job, approximate, plan_job, run_in_memory, run_to_file
+from lottery_jax.approximation.budget.pareto_budget import Fronts
+from lottery_jax.approximation.chunk_store import Memory
+from lottery_jax.comparison.evaluate import evaluate
+from lottery_jax.constructions import CONSTRUCTIONS, Construction, Scalar
 from lottery_jax.data import load
 from lottery_jax.errors import InputError
+from lottery_jax.importers.mlp_weights import mlp_target
 from lottery_jax.networks.node import Spec
 from lottery_jax.networks.target import Target
-from lottery_jax.networks.zoo.mlp import mlp_target
 from lottery_jax.tasks import import_target
-from lottery_jax.tickets.certificate import certify
-from lottery_jax.tickets.effective import effective_weights
+from lottery_jax.tickets.reconstruct import effective_weights
 from lottery_jax.tickets.ticket import Ticket
+from lottery_jax.tickets.verify import certify
 from tests.constructions.catalogue import CHUNK, COUNT, COVERED, TARGETS, model_file
 
 SHARED = Path(__file__).parents[4] / "shared"
@@ -118,7 +109,7 @@ def test_every_ticket_has_its_error(solved: Solved) -> None:
 
 def test_memory_and_disk_make_the_same_ticket(solved: Solved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the chunk and the piece, with importances too."""
-    monkeypatch.setattr("lottery_jax.constructions.solve.PIECE", 16)
+    monkeypatch.setattr("lottery_jax.approximation.solve_weights.PIECE", 16)
     random = np.random.default_rng(0)
     importance = {name: random.lognormal(size=shape) for name, shape in solved.target.network.approximated.items()}
     for budget in ({"kept": 50}, {"kept": 50, "importance": importance}, {"error": 1.0, "importance": importance}):

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lottery_jax.constructions.budget.importance import IMPORTANCES, fisher_importance
+from lottery_jax.approximation.budget.importance import IMPORTANCES, fisher_importance
 from lottery_jax.errors import InputError
-from lottery_jax.networks.fold import folded
+from lottery_jax.importers.mlp_weights import mlp_target
+from lottery_jax.networks.rewrites import folded
 from lottery_jax.networks.target import Target
-from lottery_jax.networks.zoo.mlp import mlp_target
 from tests.constructions.catalogue import NETWORKS, bag, random_target
 
 

@@ -4,12 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lottery_jax.constructions.feedback.inputs import example_weights, moments_of, rows_of, weights_by_row
-from lottery_jax.networks.layers.conv import Conv
+from lottery_jax.approximation.loss_aware.moments import example_weights, moments_of, rows_of, weights_by_row
+from lottery_jax.importers.mlp_weights import mlp_target
+from lottery_jax.networks.layers.conv import Conv, RotationConv
 from lottery_jax.networks.layers.dense import Dense
-from lottery_jax.networks.layers.rotation_conv import RotationConv
 from lottery_jax.networks.node import Operation, Weights
-from lottery_jax.networks.zoo.mlp import mlp_target
 
 OPERATIONS: dict[str, tuple[Operation, tuple[int, ...]]] = {
     "dense": (Dense(4, 3), (4,)),

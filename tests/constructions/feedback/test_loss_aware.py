@@ -5,15 +5,16 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lottery_jax.comparison.evaluation import accuracy
-from lottery_jax.constructions import Budget, Construction, LossAware, Pensia, Scalar, plan_job, run_in_memory
-from lottery_jax.constructions.budget.importance import fisher_importance
+from lottery_jax.approximation import Budget, LossAware, plan_job, run_in_memory
+from lottery_jax.approximation.budget.importance import fisher_importance
+from lottery_jax.comparison.evaluate import accuracy
+from lottery_jax.constructions import Construction, Pensia, Scalar
 from lottery_jax.errors import InputError
+from lottery_jax.importers.mlp_weights import mlp_target
 from lottery_jax.networks.target import Target
-from lottery_jax.networks.zoo.mlp import mlp_target
 from lottery_jax.tasks import load_task
-from lottery_jax.tickets.certificate import certify
 from lottery_jax.tickets.ticket import Ticket
+from lottery_jax.tickets.verify import certify
 from tests.constructions.budget.test_budget import BUDGETED
 from tests.constructions.catalogue import CHUNK, COUNT, COVERED, TARGETS, bag
 

@@ -7,17 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lottery_jax.approximation import Budget, Promise, plan_job, run_in_memory
+from lottery_jax.approximation.run import run_to_file
 from lottery_jax.cli.main import main
-from lottery_jax.constructions import Budget, Pensia, Promise, Scalar, ScalarShared, plan_job, run_in_memory
-from lottery_jax.constructions.run import run_to_file
+from lottery_jax.constructions import Pensia, Scalar, ScalarShared
 from lottery_jax.errors import TicketError
-from lottery_jax.networks.transforms.fold_layers import FoldLayers
-from lottery_jax.networks.transforms.lock import Lock
-from lottery_jax.networks.transforms.pre_prune import PrePrune
-from lottery_jax.storage.store import read_array
-from lottery_jax.tickets.certificate import certify
+from lottery_jax.io.tensor_file import read_array
+from lottery_jax.networks.transforms import FoldLayers, Lock, PrePrune
 from lottery_jax.tickets.export import export_masks, export_weights
 from lottery_jax.tickets.ticket import Ticket, load_ticket, make_ticket, stores_coded
+from lottery_jax.tickets.verify import certify
 from tests.cli.calling import answer, lottery_jax, matrices, refusal
 from tests.tickets.forging import TARGET, TOLERANCE, Header, Tensors, forge, read, small_target
 
@@ -99,7 +98,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lottery_jax.storage.sealed.os.fsync", full)
+    monkeypatch.setattr("lottery_jax.io.checksummed_file.os.fsync", full)
     with pytest.raises(Exception, match="free some space"):
         ticket.save(tmp_path / "ticket", coded=True)
     assert list(tmp_path.iterdir()) == []

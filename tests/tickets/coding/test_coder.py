@@ -8,26 +8,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lottery_jax.networks.layers.chain import Chain
+from lottery_jax.importers.mlp_weights import mlp_target
+from lottery_jax.io.checksummed_file import SealedFile
+from lottery_jax.io.tensor_file import Arrays, FormatError, read_array
+from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.sources.copies import Copies
+from lottery_jax.networks.sources.candidates_per_weight import Copies
 from lottery_jax.networks.target import Target
-from lottery_jax.networks.zoo.mlp import mlp_target
-from lottery_jax.sampler import Sampler
-from lottery_jax.storage.sealed import SealedFile
-from lottery_jax.storage.store import Arrays, read_array
-from lottery_jax.storage.tensor_file import FormatError
-from lottery_jax.tickets.coding.choice import coded_bits, codes_of
-from lottery_jax.tickets.coding.order import Stretch
-from lottery_jax.tickets.coding.parameters import codes_from, packed_codes
-from lottery_jax.tickets.coding.places import Places, bits_in
-from lottery_jax.tickets.coding.reading import CodedStore
-from lottery_jax.tickets.coding.subsets import bits_of, of_ranks, subsets_of
-from lottery_jax.tickets.coding.symbols import Reader, Writer
-from lottery_jax.tickets.coding.writing import WORDS, write_coded
-from lottery_jax.tickets.description import rounding_bits
+from lottery_jax.rng.sampler import Sampler
+from lottery_jax.tickets.size.coded_files import WORDS, CodedStore, codes_from, packed_codes, write_coded
+from lottery_jax.tickets.size.description_length import rounding_bits
+from lottery_jax.tickets.size.mask_codes import Reader, Writer, coded_bits, codes_of
+from lottery_jax.tickets.size.positions import Places, Stretch, bits_in
+from lottery_jax.tickets.size.subset_codes import bits_of, of_ranks, subsets_of
 
 
 @pytest.mark.parametrize("width", [1, 2, 5, 9])

@@ -1,0 +1,19 @@
+"""From a target and a construction to a ticket: one subset-sum problem per weight."""
+
+from lottery_jax.approximation.api import approximate
+from lottery_jax.approximation.budget.budget import Budget
+from lottery_jax.approximation.job import Job, plan_job
+from lottery_jax.approximation.loss_aware.loss_aware import LossAware
+from lottery_jax.approximation.run import run_in_memory, run_to_file
+from lottery_jax.approximation.tolerance import Promise
+
+__all__ = [
+    "Budget",
+    "Job",
+    "LossAware",
+    "Promise",
+    "approximate",
+    "plan_job",
+    "run_in_memory",
+    "run_to_file",
+]

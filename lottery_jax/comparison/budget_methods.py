@@ -1,0 +1,123 @@
+"""Methods that are given a number of weights to keep: subset sums within a budget, and the target's largest weights.
+
+A kept fraction is one of the random network of Theorem 1, as for the learned masks: so all methods stand at the same
+numbers of kept weights.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from lottery_jax.approximation.budget.budget import Budget
+from lottery_jax.approximation.budget.importance import IMPORTANCES, fisher_importance
+from lottery_jax.approximation.chunk_store import Memory
+from lottery_jax.approximation.job import Goal, plan_job
+from lottery_jax.approximation.loss_aware.loss_aware import LossAware
+from lottery_jax.approximation.loss_aware.moments import enough
+from lottery_jax.approximation.run import run_in_memory
+from lottery_jax.comparison.methods import Bench, Method, first_words
+from lottery_jax.constructions.base import Construction
+from lottery_jax.constructions.pensia import Pensia
+from lottery_jax.errors import InputError
+from lottery_jax.networks.target import Target
+from lottery_jax.pruning.base import random_network, trained_ticket, weight_names
+from lottery_jax.pruning.criteria import highest
+from lottery_jax.tickets.ticket import Ticket
+
+
+def budgets(construction: Construction) -> bool:
+    """Whether it leaves open how many weights each subset has, and its layers stand once."""
+    try:
+        Budget(1).check(construction)
+    except InputError:
+        return False
+    return construction.layers_once
+
+
+@dataclasses.dataclass(frozen=True)
+class Budgeted(Method):
+    """A construction within a budget of kept weights, spent by the Fisher information of the target's weights."""
+
+    construction: Construction
+    sweeps: ClassVar[bool] = True
+    usual: ClassVar[bool] = False
+
+    @property
+    def label(self) -> str:
+        return f"{self.construction.name}-budget"
+
+    @property
+    def about(self) -> str:
+        return f"{first_words(type(self.construction))} {first_words(type(self))}"
+
+    def check(self, candidates: int, tolerance: float) -> None:
+        Budget(1).check(self.construction)
+
+    def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> list[Ticket]:
+        # Budgets that differ in their numbers alone share what is searched.
+        goals, finished = self.goals(bench, [max(kept, 1) for kept in _counts(bench, keeps)]), Memory()
+        jobs = [
+            plan_job(bench.target, self.construction, goal, seed=seed, transforms=bench.transforms) for goal in goals
+        ]
+        return [run_in_memory(job, finished=finished, progress=bench.progress) for job in jobs]
+
+    def goals(self, bench: Bench, counts: Sequence[int]) -> list[Goal]:
+        """What is asked for so many kept weights each."""
+        prepared = self.construction.prepared(bench.target)
+        images = np.asarray(bench.dataset.train.images)
+        fisher = fisher_importance(prepared, images, damping=IMPORTANCES["fisher-damped"] or 0.0)
+        return [Budget(kept, importance=fisher) for kept in counts]
+
+
+@dataclasses.dataclass(frozen=True)
+class ErrorFeedback(Budgeted):
+    """Within a budget of kept weights, what each weight misses is made up for by others of its output (loss-aware)."""
+
+    @property
+    def usual(self) -> bool:  # type: ignore[override]
+        return self.construction.name == Pensia.name
+
+    @property
+    def label(self) -> str:
+        return f"{self.construction.name}-loss-aware"
+
+    def goals(self, bench: Bench, counts: Sequence[int]) -> list[Goal]:
+        images = np.asarray(bench.dataset.train.images)
+        return [LossAware(kept, images[: enough(bench.target.network)]) for kept in counts]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut(Method):
+    """The target's own largest weights, the others pruned, nothing trained again: what its structure alone is worth."""
+
+    label: ClassVar[str] = "target-pruned"  # type: ignore[misc]
+    sweeps: ClassVar[bool] = True
+    usual: ClassVar[bool] = False
+    transformable: ClassVar[bool] = False
+
+    def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> list[Ticket]:
+        return largest_weights(bench.target, _counts(bench, keeps), seed)
+
+
+def largest_weights(target: Target, counts: Sequence[int], seed: int) -> list[Ticket]:
+    """Tickets of the target's own weights, for each count those of the largest sizes; at most all."""
+    random = random_network(target.network, trained=True)
+    names = weight_names(random)
+    tensors = {name: np.asarray(value, np.float32) for name, value in target.arrays().items()}
+    sizes = np.concatenate([np.abs(tensors[name].astype(np.float64)).reshape(-1) for name in names])
+    ends = np.cumsum([tensors[name].size for name in names])[:-1]
+    found = []
+    for kept in counts:
+        parts = np.split(highest(sizes, min(kept, sizes.size), np.ones(sizes.size, bool)), ends)
+        masks = {name: part.reshape(tensors[name].shape) for name, part in zip(names, parts, strict=True)}
+        settings = {"kept": {name: int(np.count_nonzero(mask)) for name, mask in masks.items()}}
+        found.append(trained_ticket(random, seed, masks, tensors, settings, method=Cut.label))
+    return found
+
+
+def _counts(bench: Bench, keeps: Sequence[float]) -> list[int]:
+    """Kept weights for each fraction of the random network of Theorem 1."""
+    weights = bench.gadget_source.source_weights
+    return [round(keep * weights) for keep in keeps]

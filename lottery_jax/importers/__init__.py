@@ -1,0 +1,1 @@
+"""From a user's own network to a target."""

@@ -1,0 +1,282 @@
+"""Safetensors files of any size, in slices: what is read or written at once is a slice, never a tensor or a file.
+
+The format is eight bytes with the length of a JSON header, the header, and the tensors' bytes without gaps. Plain
+reads at an offset, not a memory map: pages of a map would count as the process's memory.
+
+Named tensors that are read in slices, whether they lie in memory or in a file.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import struct
+import weakref
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import ml_dtypes
+import numpy as np
+
+from lottery_jax.errors import InputError
+
+STORED = {
+    "I64": np.dtype("<i8"),
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "I32": np.dtype("<i4"),
+    "BF16": np.dtype("<u2"),  # NumPy has no bfloat16: these are its bits
+    "F16": np.dtype("<f2"),
+    "U8": np.dtype("u1"),
+}
+"""Types that are read and written here, in the order in which the safetensors library puts them into a file."""
+
+_ITEM_BYTES = {
+    **{dtype: stored.itemsize for dtype, stored in STORED.items()},
+    **{"U64": 8, "C64": 8, "U32": 4, "I16": 2, "U16": 2, "I8": 1, "BOOL": 1},
+}
+
+FLOATS = ("F64", "F32", "F16", "BF16")
+
+_MOST_HEADER = 100_000_000  # the format's own limit
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """One tensor of a file: `dtype` as the format names it ("F32"), and where its bytes are.
+
+    opaque: the number of bytes of a type that is not known here (the format grows); such a tensor is only passed by.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int = 0
+    opaque: int | None = None
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * _ITEM_BYTES[self.dtype] if self.opaque is None else self.opaque
+
+
+def to_float64(values: np.ndarray, dtype: str) -> np.ndarray:
+    """What a slice of floats stands for, exactly (bfloat16 is the upper half of a float32).
+
+    >>> to_float64(np.array([0x3FC0], np.uint16), "BF16")
+    array([1.5])
+    """
+    if dtype == "BF16":
+        values = (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    with np.errstate(invalid="ignore"):  # a signalling NaN is the caller's to refuse
+        return values.astype(np.float64)
+
+
+class FormatError(InputError):
+    """The content of a file is not what its format allows: foreign, cut off or damaged."""
+
+
+class TensorFile:
+    """A safetensors file open for reading; raises `InputError` if it cannot be read, `FormatError` if it is not one.
+
+    >>> import tempfile
+    >>> from safetensors.numpy import save_file
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_file({"w": np.arange(6, dtype=np.float32).reshape(2, 3)}, f"{folder}/w.safetensors")
+    ...     with TensorFile(Path(folder) / "w.safetensors") as file:
+    ...         file.tensors["w"].shape, file.read("w", 4, 2)
+    ((2, 3), array([4., 5.], dtype=float32))
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.where = f"the file {str(path)!r}"
+        try:
+            self._handle = os.open(self.path, os.O_RDONLY)
+        except OSError as error:
+            raise InputError(f"{self.where} cannot be read ({error.strerror}); check the path") from None
+        # Closed with the object, for a ticket or a target that is read in slices lives as long as its user likes.
+        self.close = weakref.finalize(self, os.close, self._handle)
+        try:
+            if self.path.is_dir():
+                raise InputError(f"{self.where} is a folder; name a .safetensors file in it")
+            self.bytes = os.fstat(self._handle).st_size
+            self.tensors, self.metadata = self._header()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def read(self, name: str, first: int, count: int) -> np.ndarray:
+        """Values first ... first + count - 1 of a tensor in row-major order, one-dimensional, as they are stored."""
+        tensor = self.tensors[name]
+        if not 0 <= first <= first + count <= tensor.size:
+            raise IndexError(f"{name} has {tensor.size} values, not {first} to {first + count}")
+        stored = STORED[tensor.dtype]
+        return np.frombuffer(self.read_bytes(tensor.start + first * stored.itemsize, count * stored.itemsize), stored)
+
+    def read_bytes(self, offset: int, count: int) -> bytearray:
+        content = bytearray(count)
+        view, done = memoryview(content), 0
+        while done < count:
+            try:
+                got = os.preadv(self._handle, [view[done:]], offset + done)
+            except OSError as error:
+                raise InputError(f"{self.where} cannot be read ({error.strerror}); check the disk") from None
+            if got == 0:
+                raise FormatError(f"{self.where} became shorter while it was read; copy it again")
+            done += got
+        return content
+
+    def _header(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        try:
+            if self.bytes < 8:
+                raise ValueError("it is shorter than a header")
+            (length,) = struct.unpack("<Q", self.read_bytes(0, 8))
+            if length > min(_MOST_HEADER, self.bytes - 8):
+                raise ValueError("its header is cut off")
+            rows = json.loads(self.read_bytes(8, length).decode())
+            metadata = rows.pop("__metadata__", {})
+            tensors = [_tensor(name, row, 8 + length) for name, row in rows.items()]
+            tensors.sort(key=lambda tensor: (tensor.start, tensor.nbytes))
+            end = 8 + length
+            for tensor in tensors:
+                if tensor.start != end:
+                    raise ValueError(f"{tensor.name} does not begin where the tensor before it ends")
+                end += tensor.nbytes
+                if end > self.bytes:
+                    raise ValueError(f"it is cut off in {tensor.name}")
+            if end != self.bytes:
+                raise ValueError(f"it has {self.bytes - end} bytes too many")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+            raise FormatError(f"{self.where} is no readable safetensors file ({error}); export it again") from None
+        return {tensor.name: tensor for tensor in tensors}, dict(metadata)
+
+
+def _tensor(name: str, row: Mapping[str, Any], data: int) -> Tensor:
+    dtype, shape, (start, stop) = row["dtype"], row["shape"], row["data_offsets"]
+    if not isinstance(dtype, str):
+        raise ValueError(f"{name} has the type {dtype!r}")
+    if not all(type(size) is int and size >= 0 for size in (*shape, start, stop)):
+        raise ValueError(f"{name} has sizes that are not whole numbers")
+    opaque = None if dtype in _ITEM_BYTES else max(stop - start, 0)
+    tensor = Tensor(name, dtype, tuple(shape), data + start, opaque)
+    if tensor.nbytes != stop - start:
+        raise ValueError(f"{name} of shape {shape} does not fill its bytes")
+    return tensor
+
+
+def layout(tensors: Iterable[Tensor], metadata: Mapping[str, str]) -> tuple[bytes, dict[str, Tensor]]:
+    """The first bytes of a file that will hold `tensors`, and each tensor with the place of its bytes.
+
+    Larger items come first, then names in order, which is what the safetensors library writes.
+
+    >>> start, placed = layout([Tensor("a", "U8", (3,)), Tensor("b", "F32", (1, 2))], {})
+    >>> len(start) % 8, placed["a"].start - placed["b"].start
+    (0, 8)
+    """
+    kinds = list(STORED)
+    ordered = sorted(tensors, key=lambda t: (kinds.index(t.dtype), t.name))
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    offset, offsets = 0, {}
+    for tensor in ordered:
+        offsets[tensor.name] = offset
+        stop = offset + tensor.nbytes
+        header[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [offset, stop]}
+        offset = stop
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    start = struct.pack("<Q", len(text)) + text
+    placed = {t.name: dataclasses.replace(t, start=len(start) + offsets[t.name]) for t in ordered}
+    return start, placed
+
+
+TYPES = {**STORED, "BF16": np.dtype(ml_dtypes.bfloat16)}
+"""NumPy's types by the names that the format has for them."""
+
+
+def described(arrays: Mapping[str, np.ndarray]) -> list[Tensor]:
+    """Arrays as the format describes them."""
+    kinds = {dtype.name: kind for kind, dtype in TYPES.items()}
+    return [Tensor(name, kinds[value.dtype.name], value.shape) for name, value in arrays.items()]
+
+
+class Store(Protocol):
+    """What `TensorFile` and `Arrays` have in common."""
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """Types and shapes by name."""
+        ...
+
+    def read(self, name: str, first: int, count: int) -> np.ndarray:
+        """Values first ... first + count - 1 of a tensor in row-major order, one-dimensional, as they are stored."""
+        ...
+
+
+class Arrays:
+    """Tensors in memory, NumPy's or JAX's; raises `InputError` for what is no array of a type that files have.
+
+    >>> store = Arrays({"w": np.arange(6, dtype=np.float32).reshape(2, 3)})
+    >>> store.tensors["w"].shape, store.read("w", 4, 2)
+    ((2, 3), array([4., 5.], dtype=float32))
+    """
+
+    def __init__(self, arrays: Mapping[str, Any]) -> None:
+        self._arrays = {name: _array(name, value) for name, value in arrays.items()}
+        self.tensors: Mapping[str, Tensor] = {tensor.name: tensor for tensor in described(self._arrays)}
+
+    def read(self, name: str, first: int, count: int) -> np.ndarray:
+        stored = STORED[self.tensors[name].dtype]
+        return self._arrays[name].reshape(-1)[first : first + count].view(stored)
+
+
+def _array(name: Any, value: Any) -> np.ndarray:
+    """An array of a type that files have."""
+    try:
+        found = np.ascontiguousarray(value)
+    except (TypeError, ValueError, RuntimeError):  # rows of different lengths, a JAX array that was donated
+        raise InputError(f"the tensor {name!r} ({type(value).__name__}) is no array; convert it to float32") from None
+    found = found.astype(found.dtype.newbyteorder("="), copy=False)  # what is read is taken for little-endian
+    if found.dtype not in TYPES.values():
+        raise InputError(f"the tensor {name!r} holds {found.dtype.name}, which is not stored; convert it to float32")
+    if not isinstance(name, str):
+        raise InputError(f"the tensor {name!r} has a {type(name).__name__} for a name; give it a str")
+    return found
+
+
+class View:
+    """Some tensors of a store under names of their own. names: own name -> name in the store."""
+
+    def __init__(self, store: Store, names: Mapping[str, str]) -> None:
+        self._store, self._names = store, names
+        self.tensors: Mapping[str, Tensor] = {name: store.tensors[there] for name, there in names.items()}
+
+    @property
+    def path(self) -> Path | None:
+        """The file that the store is, if it is one."""
+        return getattr(self._store, "path", None)
+
+    def read(self, name: str, first: int, count: int) -> np.ndarray:
+        return self._store.read(self._names[name], first, count)
+
+
+def read_float64(store: Store, name: str, first: int, count: int) -> np.ndarray:
+    """A slice of floats, as the exact float64 values."""
+    return to_float64(store.read(name, first, count), store.tensors[name].dtype)
+
+
+def read_array(store: Store, name: str) -> np.ndarray:
+    """A whole tensor, in its own type and shape."""
+    tensor = store.tensors[name]
+    return store.read(name, 0, tensor.size).view(TYPES[tensor.dtype]).reshape(tensor.shape)

@@ -1,0 +1,96 @@
+"""Biprop (Diffenderfer and Kailkhura 2021, arXiv 2103.09377): edge-popup on weights of which only the sign is left.
+
+A layer's weight is alpha sign(W) M: M keeps the top scores, and alpha is the mean |W| of what is kept (their equation
+for the binary weights nearest to W M). The gradient of a score is that of the binary weight times W, straight through.
+
+In the ticket weights are signed constants: a random weight's sign is one bit, the same under the normal sampler and the
+constant one, and alpha over the constant is part of the leaf's gain. So W is normal, and a leaf has one tensor.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lottery_jax.errors import InputError
+from lottery_jax.mask_learning.score_learner import ScoreLearner
+from lottery_jax.mask_learning.scores import Tensors, initial_scores, straight_through
+from lottery_jax.mask_learning.train_scores import Run
+from lottery_jax.networks.network import NO_REDRAWS, Network
+from lottery_jax.networks.node import Node, child_path
+from lottery_jax.networks.sources.base import Source
+from lottery_jax.networks.sources.random_layer import Single
+from lottery_jax.networks.top_k import top_k_mask
+from lottery_jax.rng.sampler import Sampler
+
+_SIZES = ": sizes"  # after a tensor's name: what travels with its scores, and is no score
+
+
+@dataclasses.dataclass(frozen=True)
+class Biprop(ScoreLearner):
+    """Biprop (Diffenderfer and Kailkhura 2021): edge-popup on random signs, each layer's times one number.
+
+    Exactly round(keep * size) are kept of each tensor. For plain layers of normal weights without biases.
+    """
+
+    name: ClassVar[str] = "biprop"
+    sources: ClassVar[tuple[str, ...]] = ("plain",)
+
+    def prepared(self, source: Network) -> Network:
+        return super().prepared(source).replaced(self._binary)
+
+    def _binary(self, path: str, node: Node) -> Node:
+        if not isinstance(node, Source):
+            return node
+        if not isinstance(node, Single) or node.sampler.kind != "normal" or len(node.drawn()) > 1:
+            what = node.sampler.in_words() if isinstance(node, Single) else node.kind
+            raise InputError(
+                f"biprop is for plain random layers of normal weights without biases, and {path!r} is {what} with"
+                f" {len(node.drawn())} random tensors; learn on the plain source, with no init or a normal one"
+            )
+        constant = dataclasses.replace(node.sampler, kind="signed_constant")
+        return dataclasses.replace(node, sampler=constant)
+
+    def initial(self, network: Network, seed: int) -> dict[str, np.ndarray]:
+        return initial_scores(network, seed) | {name + _SIZES: size for name, size in _sizes(network, seed).items()}
+
+    def started(self, scores: dict[str, np.ndarray], masks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        own, sizes = {name: scores[name] for name in masks}, {name + _SIZES: scores[name + _SIZES] for name in masks}
+        return super().started(own, masks) | sizes
+
+    def masks(self, scores: Tensors, run: Run, key: jax.Array) -> Tensors:
+        found = {}
+        for name in _names(scores):
+            kept, size = top_k_mask(scores[name], run.counts[name]), scores[name + _SIZES]
+            alpha = (kept * size).sum() / jnp.maximum(kept.sum(), 1)
+            found[name] = straight_through(alpha * kept, jax.lax.stop_gradient(size) * kept)
+        return found
+
+    def chosen(self, scores: Tensors, run: Run, key: jax.Array) -> Tensors:
+        return {name: top_k_mask(scores[name], run.counts[name]) > 0 for name in _names(scores)}
+
+    def projected(self, old: Tensors, new: Tensors) -> Tensors:
+        return {name: old[name] if name.endswith(_SIZES) else score for name, score in new.items()}
+
+    def gain_factors(self, network: Network, seed: int, masks: Mapping[str, np.ndarray]) -> dict[str, float]:
+        sizes, found = _sizes(network, seed), {}
+        for path in network.sources:
+            name = child_path(path, "weight")
+            kept = sizes[name][masks[name]].astype(np.float64)
+            found[child_path(path, "gain")] = float(kept.mean()) if kept.size else 1.0
+        return found
+
+
+def _names(scores: Tensors) -> list[str]:
+    return [name for name in scores if not name.endswith(_SIZES)]
+
+
+def _sizes(network: Network, seed: int) -> dict[str, np.ndarray]:
+    """|W| over the constant that stands in its place, float32 by tensor."""
+    return {
+        name: np.abs(dataclasses.replace(drawn, sampler=Sampler.normal(1.0)).draw_all(seed, NO_REDRAWS))
+        for name, drawn in network.drawn.items()
+    }

@@ -1,0 +1,130 @@
+"""Nodes one after the other.
+
+A residual block.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import ClassVar, Self
+
+import jax
+from flax import nnx
+
+from lottery_jax.errors import InputError
+from lottery_jax.networks.node import Inner, Node, Spec, Weights, child_path
+
+
+@dataclasses.dataclass(frozen=True)
+class Chain(Inner):
+    """Named nodes, each of which is given what the one before it gives; without nodes, what it is given itself.
+
+    >>> from lottery_jax.networks.layers.dense import Dense
+    >>> Chain((("fc1", Dense(3, 2)), ("fc2", Dense(2, 5)))).output(Spec((3,))).shape
+    (5,)
+    """
+
+    nodes: tuple[tuple[str, Node], ...] = ()
+    kind: ClassVar[str] = "chain"
+
+    def __post_init__(self) -> None:
+        names = [name for name, _ in self.nodes]
+        if len(set(names)) < len(names):
+            raise InputError(f"the nodes of a chain need different names, not {names}")
+
+    def children(self) -> Mapping[str, Node]:
+        return dict(self.nodes)
+
+    def with_children(self, children: Mapping[str, Node]) -> Self:
+        return dataclasses.replace(self, nodes=tuple(children.items()))
+
+    def flow(self, given: Spec, path: str, seen: dict[str, Spec]) -> Spec:
+        for name, node in self.nodes:
+            try:
+                given = node.flow(given, child_path(path, name), seen)
+            except InputError as error:
+                if isinstance(node, Inner):
+                    raise
+                raise InputError(f"node {child_path(path, name) or name!r}: {error}") from None
+        return given
+
+    def module(self, weights: Weights) -> nnx.Module:
+        return Sequence({name: node.module(weights.under(name)) for name, node in self.nodes})
+
+    def resized(self, given: Spec, units: Callable[[int], int]) -> Self:
+        nodes = []
+        for name, node in self.nodes:
+            nodes.append((name, node.resized(given, units)))
+            given = nodes[-1][1].flow(given, "", {})
+        return dataclasses.replace(self, nodes=tuple(nodes))
+
+    def inside(self, module: "Sequence") -> Mapping[str, nnx.Module]:
+        return dict(module.nodes)
+
+
+class Sequence(nnx.Module):
+    """Modules one after the other."""
+
+    def __init__(self, nodes: dict[str, nnx.Module]) -> None:
+        self.names = tuple(nodes)  # Flax sorts the names of a dictionary
+        self.nodes = nnx.Dict(nodes)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for name in self.names:
+            x = self.nodes[name](x)
+        return x
+
+
+IDENTITY = Chain()
+
+
+@dataclasses.dataclass(frozen=True)
+class Residual(Inner):
+    """body(x) + shortcut(x); the shortcut is the identity, or a projection (`downsample`, PyTorch's name for it).
+
+    The body has the block's own path.
+    """
+
+    body: Node
+    shortcut: Node = IDENTITY
+    kind: ClassVar[str] = "residual"
+
+    def children(self) -> Mapping[str, Node]:
+        return {"(body)": self.body, "downsample": self.shortcut}
+
+    def with_children(self, children: Mapping[str, Node]) -> Self:
+        return dataclasses.replace(self, body=children["(body)"], shortcut=children["downsample"])
+
+    def flow(self, given: Spec, path: str, seen: dict[str, Spec]) -> Spec:
+        body = self.body.flow(given, path, seen)
+        shortcut = self.shortcut.flow(given, child_path(path, "downsample"), seen)
+        if body.shape != shortcut.shape:
+            raise InputError(
+                f"the block {path!r} adds {list(body.shape)} and {list(shortcut.shape)}; give it a projection that fits"
+            )
+        if (body.copies, body.apart) != (shortcut.copies, shortcut.apart):
+            raise InputError(
+                f"the block {path!r} adds {body.copies} copies of each channel, {body.apart} apart, and"
+                f" {shortcut.copies}, {shortcut.apart} apart; give both as many"
+            )
+        return dataclasses.replace(body, nonnegative=body.nonnegative and shortcut.nonnegative)
+
+    def module(self, weights: Weights) -> nnx.Module:
+        return Sum(self.body.module(weights), self.shortcut.module(weights.under("downsample")))
+
+    def resized(self, given: Spec, units: Callable[[int], int]) -> Self:
+        return dataclasses.replace(
+            self, body=self.body.resized(given, units), shortcut=self.shortcut.resized(given, units)
+        )
+
+    def inside(self, module: "Sum") -> Mapping[str, nnx.Module]:
+        return {"(body)": module.body, "downsample": module.shortcut}
+
+
+class Sum(nnx.Module):
+    """The sum of what two modules give."""
+
+    def __init__(self, body: nnx.Module, shortcut: nnx.Module) -> None:
+        self.body, self.shortcut = body, shortcut
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.body(x) + self.shortcut(x)  # type: ignore[operator]

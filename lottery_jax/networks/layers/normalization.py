@@ -1,0 +1,131 @@
+"""Batch normalisation.
+
+Layer normalisation.
+The fixed scaling of a network's inputs.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar, Self
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from lottery_jax.errors import InputError
+from lottery_jax.networks.node import KEYLESS, Node, Plain, Spec, Weights, given
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchNorm(Node):
+    """Each feature to mean 0 and variance 1: of the batch while it is trained, else of the running means.
+
+    Stored as in PyTorch: `running_mean`, `running_var`, and if `affine` a factor `weight` and a `bias`. It has no mask:
+    constructions fold it into the layer before it (`fold`).
+    """
+
+    features: int
+    affine: bool = True
+    epsilon: float = 1e-5
+    kind: ClassVar[str] = "batch_norm"
+
+    def __post_init__(self) -> None:
+        if self.epsilon <= 0:
+            raise InputError(f"batch normalisation needs a positive epsilon, not {self.epsilon}")
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        names = (*(("weight", "bias") if self.affine else ()), "running_mean", "running_var")
+        return dict.fromkeys(names, (self.features,))
+
+    def resized(self, given: Spec, units: Callable[[int], int]) -> Self:
+        return dataclasses.replace(self, features=given.shape[-1])
+
+    def output(self, given: Spec) -> Spec:
+        if given.shape[-1] != self.features:
+            raise InputError(f"batch normalisation of {self.features} features is given {list(given.shape)}")
+        return Spec(given.shape)
+
+    def module(self, weights: Weights) -> nnx.Module:
+        layer = nnx.BatchNorm(
+            self.features,
+            use_running_average=not weights.training,
+            momentum=0.9,
+            epsilon=self.epsilon,
+            use_bias=self.affine,
+            use_scale=self.affine,
+            bias_init=given(weights["bias"] if self.affine else None),
+            scale_init=given(weights["weight"] if self.affine else None),
+            rngs=KEYLESS,
+        )
+        layer.mean = nnx.BatchStat(weights["running_mean"])
+        layer.var = nnx.BatchStat(weights["running_var"])
+        return layer
+
+    def initial(self, key: jax.Array) -> dict[str, jax.Array]:
+        start = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
+        return {name: jnp.full(shape, start[name]) for name, shape in self.tensors().items()}
+
+    def statistics(self, module: Any) -> dict[str, jax.Array]:
+        return {"running_mean": module.mean[...], "running_var": module.var[...]}
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerNorm(Node):
+    """The features of each token to mean 0 and variance 1, times `weight` plus `bias`, which are stored, not masked."""
+
+    features: int
+    epsilon: float = 1e-6
+    kind: ClassVar[str] = "layer_norm"
+
+    def __post_init__(self) -> None:
+        if self.epsilon <= 0:
+            raise InputError(f"layer normalisation needs a positive epsilon, not {self.epsilon}")
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        return {"weight": (self.features,), "bias": (self.features,)}
+
+    def resized(self, given: Spec, units: Callable[[int], int]) -> Self:
+        return dataclasses.replace(self, features=given.shape[-1])
+
+    def output(self, given: Spec) -> Spec:
+        if given.shape[-1] != self.features:
+            raise InputError(f"layer normalisation of {self.features} features is given {list(given.shape)}")
+        return Spec(given.shape)
+
+    def initial(self, key: jax.Array) -> dict[str, jax.Array]:
+        return {"weight": jnp.ones(self.features), "bias": jnp.zeros(self.features)}
+
+    def module(self, weights: Weights) -> nnx.Module:
+        return nnx.LayerNorm(
+            self.features,
+            epsilon=self.epsilon,
+            bias_init=given(weights["bias"]),
+            scale_init=given(weights["weight"]),
+            rngs=KEYLESS,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Normalize(Plain):
+    """(x - mean) / deviation of each channel, numbers that belong to the network itself.
+
+    >>> Normalize((0.5,), (0.25,))(jnp.array([[1.0]])).tolist()
+    [[2.0]]
+    """
+
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    kind: ClassVar[str] = "normalize"
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.deviation) or not self.mean or min(self.deviation) <= 0:
+            raise InputError("normalize needs a mean and a positive deviation for each channel")
+
+    def output(self, given: Spec) -> Spec:
+        if given.shape[-1] != len(self.mean):
+            raise InputError(f"normalize has {len(self.mean)} channels and is given {list(given.shape)}")
+        return Spec(given.shape, given.nonnegative and max(self.mean) <= 0)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        mean, deviation = (jnp.asarray(values, x.dtype) for values in (self.mean, self.deviation))
+        return (x - mean) / deviation

@@ -1,0 +1,107 @@
+"""A ladder of random layers with weights of +-1 in front of an operation (Sreenivasan et al. 2021, arXiv 2110.08996).
+
+Its units carry powers of two: a unit with the edge +1 or -1 from its input x carries relu(x) or relu(-x), one with two
+edges +1 from units that carry v carries 2 v, and one with a single edge +1 carries v on. So after k rungs there are
+units for 2^0 ... 2^k times relu(x) and relu(-x), and the last random matrix of +-1 has them as candidates. Which edges
+do that is the mask's matter: here all units of an input may be joined with each other, and a masked ladder is whatever
+it computes. A bias is one more input, the constant 1. Edges between units of different inputs are always pruned, so
+that they are not drawn; in front of a convolution all layers of the ladder are 1 x 1.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from lottery_jax.errors import InputError
+from lottery_jax.networks.node import Operation, Spec, Weights
+from lottery_jax.networks.sources.base import MaskedModule, Source, check_gain
+from lottery_jax.networks.sources.gadget import Gadget
+from lottery_jax.rng.random_tensor import Drawn, Neighbours
+from lottery_jax.rng.sampler import Sampler
+
+MOST_RUNGS = 32
+"""Of a ladder: 2**32 times a unit's number is as much as anyone needs of a float32."""
+
+_SIGNS = Sampler.signed_constant(1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ladder(Source):
+    """The operation `of` behind `rungs` layers on `units` U units for each input, weights +-1; its output times `gain`.
+
+    Masks: `first` [I, U] (one row more for a bias' constant), `rung1` ... [I, U, U], a unit's edges last, `weight` and
+    `bias` [*shape of the tensor, U]. The first and the last matrix are drawn as a gadget's.
+
+    >>> from lottery_jax.networks.layers.dense import Dense
+    >>> {name: tensor.shape for name, tensor in Ladder(Dense(3, 2), 8, 2).drawn().items()}
+    {'first': (3, 8), 'rung1': (3, 8, 8), 'rung2': (3, 8, 8), 'weight': (2, 3, 8)}
+    """
+
+    of: Operation
+    units: int
+    rungs: int
+    gain: float = 1.0
+    kind: ClassVar[str] = "ladder"
+
+    def __post_init__(self) -> None:
+        check_gain(self.gain)
+        if not 0 <= self.rungs <= MOST_RUNGS:
+            raise InputError(f"a ladder has 0 to {MOST_RUNGS} rungs, not {self.rungs}")
+
+    def drawn(self) -> dict[str, Drawn]:
+        inputs, units = self.of.inputs + self.of.bias, self.units
+        found, stream = Gadget(self.of, units, _SIGNS, _SIGNS).drawn(), 2
+        for name in self.edges[1:]:
+            found[name] = Drawn((inputs, units, units), units, _SIGNS, Neighbours(units), stream=stream)
+            stream += found[name].streams
+        return {name: found[name] for name in (*self.edges, *self.of.tensors())}
+
+    @property
+    def edges(self) -> tuple[str, ...]:
+        return ("first", *(f"rung{place + 1}" for place in range(self.rungs)))
+
+    @property
+    def hidden(self) -> int:
+        return self.units
+
+    def signs(self, name: str, given: Spec | None) -> tuple[int, ...]:
+        return (1,) if name == "bias" or (given is not None and given.nonnegative) else (1, -1)
+
+    def coefficients(
+        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, edges: Mapping[str, np.ndarray]
+    ) -> np.ndarray:
+        # What each unit carries for x = sign: units of an input see it alone and no bias, so it is all that they do.
+        carried = np.maximum(sign * edges["first"].astype(np.float64), 0)
+        for place in self.edges[1:]:
+            carried = np.maximum(np.einsum("ivu,iu->iv", edges[place].astype(np.float64), carried), 0)
+        return sign * self.gain * carried[self.of.channels(name, rows), columns]
+
+    def module(self, weights: Weights) -> nnx.Module:
+        return MaskedLadder(self, weights)
+
+
+class MaskedLadder(MaskedModule):
+    """x -> hidden units of each input, ReLU -> rung after rung, ReLU -> the operation on the last rung's units."""
+
+    def __init__(self, source: Ladder, weights: Weights) -> None:
+        super().__init__(source, weights, source.gain)
+        self.of, self.units, self.edges = source.of, source.units, source.edges
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        inputs, first = self.of.inputs, self.masked("first")
+        hidden, constant = jax.nn.relu(x[..., None] * first[:inputs]), jax.nn.relu(first[inputs:])
+        for name in self.edges[1:]:
+            rung = self.masked(name)
+            hidden = jax.nn.relu(jnp.einsum("ivu,...iu->...iv", rung[:inputs], hidden))
+            constant = jax.nn.relu(jnp.einsum("ivu,iu->iv", rung[inputs:], constant))
+        last = jnp.moveaxis(self.masked("weight"), -1, 2)  # [O, I / groups, U, ...]
+        kept = {"weight": last.reshape(self.of.outputs, -1, *self.of.places)}
+        if self.of.bias:
+            kept["bias"] = self.masked("bias") @ constant[0]
+        operation = self.of.widened(self.units).module(Weights(kept))
+        return self.scaled(operation(hidden.reshape(*x.shape[:-1], -1)))  # type: ignore[operator]

@@ -1,0 +1,80 @@
+"""Every target weight in some random copies, whose kept ones sum to it: the scalar setting.
+
+Pensia et al. 2020, Experiment 1: candidates are plain weights, not products. Row p of a mask (the target's weights,
+row-major) has its C copies at positions p * C ... p * C + C - 1 of the tensor's stream; `shared` gives the weights of
+an output (the target's first axis) one vector of copies in common, as the published code does.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import ClassVar
+
+import jax
+import numpy as np
+from flax import nnx
+
+from lottery_jax.errors import InputError
+from lottery_jax.networks.node import Affine, Weights
+from lottery_jax.networks.sources.base import MaskedModule, Source, check_gain, numbered
+from lottery_jax.rng.random_tensor import Drawn, Neighbours
+from lottery_jax.rng.sampler import Sampler
+
+
+@dataclasses.dataclass(frozen=True)
+class Copies(Source):
+    """The leaf `of` with `copies` C of every weight; masks are [*shape of the tensor, C].
+
+    samplers: one for each tensor of `of`, in order. The output is multiplied by `gain`.
+
+    >>> from lottery_jax.networks.layers.dense import Dense
+    >>> copies = Copies(Dense(3, 2), 21, (Sampler.uniform(-1, 1),), shared=True).drawn()["weight"]
+    >>> copies.shape, copies.rows, copies.blocks
+    ((2, 3, 21), 6, 2)
+    """
+
+    of: Affine
+    copies: int
+    samplers: tuple[Sampler, ...]
+    shared: bool = False
+    gain: float = 1.0
+    kind: ClassVar[str] = "copies"
+
+    def __post_init__(self) -> None:
+        check_gain(self.gain)
+        if len(self.samplers) != len(self.of.tensors()):
+            raise InputError(
+                f"copies of {len(self.of.tensors())} tensors need as many samplers, not {len(self.samplers)}"
+            )
+
+    def drawn(self) -> dict[str, Drawn]:
+        layout = Neighbours(self.copies)
+        shapes = self.of.tensors()
+        return numbered(
+            {
+                name: Drawn(
+                    (*shape, self.copies), self.copies, sampler, layout, math.prod(shape[1:]) if self.shared else 1
+                )
+                for (name, shape), sampler in zip(shapes.items(), self.samplers, strict=True)
+            }
+        )
+
+    def coefficients(
+        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, edges: Mapping[str, np.ndarray]
+    ) -> float:
+        return self.gain
+
+    def module(self, weights: Weights) -> nnx.Module:
+        return MaskedCopies(self, weights)
+
+
+class MaskedCopies(MaskedModule):
+    """x -> the operation, every edge the sum of its kept copies."""
+
+    def __init__(self, source: Copies, weights: Weights) -> None:
+        super().__init__(source, weights, source.gain)
+        self.of = source.of
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kept = {name: self.masked(name).sum(-1) for name in self.of.tensors()}
+        return self.scaled(self.of.module(Weights(kept))(x))  # type: ignore[operator]

@@ -1,0 +1,159 @@
+"""One random weight in place of each target weight: the source of learned masks.
+
+One random weight in place of each target weight, taken several times: with its sign turned, or in part.
+
+A mask has a bit for each factor of each weight, and the weight made is the random one times the sum of the factors that
+are kept: (1, -1) makes masks in {-1, 0, 1}, (1, 1/2, 1/4) masks in quarters. Factors are powers of two, so that they
+hide nothing of a target.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from lottery_jax.errors import InputError
+from lottery_jax.networks.node import Operation, Weights
+from lottery_jax.networks.sources.base import MaskedModule, Source, check_gain, numbered
+from lottery_jax.rng.random_tensor import Drawn, Layout, Matrix
+from lottery_jax.rng.sampler import Sampler
+
+
+@dataclasses.dataclass(frozen=True)
+class Single(Source):
+    """The operation `of` with random weights, its output times `gain`; masks have the shapes of its tensors.
+
+    >>> from lottery_jax.networks.layers.dense import Dense
+    >>> {name: tensor.shape for name, tensor in Single(Dense(3, 2), Sampler.normal(1)).drawn().items()}
+    {'weight': (2, 3)}
+    """
+
+    of: Operation
+    sampler: Sampler
+    gain: float = 1.0
+    kind: ClassVar[str] = "single"
+
+    def __post_init__(self) -> None:
+        check_gain(self.gain)
+
+    def drawn(self) -> dict[str, Drawn]:
+        own, places = self.of.inputs // self.of.groups, math.prod(self.of.places)
+        layouts = {"weight": Matrix(self.of.outputs, own, places, 1), "bias": Matrix(self.of.outputs, 1, 1, 1)}
+        shapes = self.of.tensors()
+        return numbered({name: Drawn(shape, 1, self.sampler, layouts[name]) for name, shape in shapes.items()})
+
+    def coefficients(
+        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, edges: Mapping[str, np.ndarray]
+    ) -> float:
+        return self.gain
+
+    def module(self, weights: Weights) -> nnx.Module:
+        return MaskedOperation(self, weights)
+
+
+class MaskedOperation(MaskedModule):
+    """x -> gain times the operation with the kept weights."""
+
+    def __init__(self, source: Single, weights: Weights) -> None:
+        super().__init__(source, weights, source.gain)
+        self.of = source.of
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kept = {name: self.masked(name) for name in self.of.tensors()}
+        return self.scaled(self.of.module(Weights(kept))(x))  # type: ignore[operator]
+
+
+LEAST_FACTOR = 2.0**-15
+
+
+@dataclasses.dataclass(frozen=True)
+class Tied(Source):
+    """The operation `of`, each weight one random one times kept `factors` F; masks are [*shape of the tensor, F].
+
+    factors: different powers of two, 1 to 2**-15, or these negative. Weights are drawn as `Single` draws them.
+
+    >>> from lottery_jax.networks.layers.dense import Dense
+    >>> tied = Tied(Dense(3, 2), Sampler.normal(1), (1.0, -1.0)).drawn()["weight"]
+    >>> tied.shape, tied.weights
+    ((2, 3, 2), 6)
+    """
+
+    of: Operation
+    sampler: Sampler
+    factors: tuple[float, ...]
+    gain: float = 1.0
+    kind: ClassVar[str] = "tied"
+
+    def __post_init__(self) -> None:
+        check_gain(self.gain)
+        powers = all(
+            LEAST_FACTOR <= abs(factor) <= 1 and math.frexp(factor)[0] in (0.5, -0.5) for factor in self.factors
+        )
+        if not (self.factors and powers and len(set(self.factors)) == len(self.factors)):
+            raise InputError(
+                f"factors must be different powers of two, from 1 to {LEAST_FACTOR}, or these negative, not"
+                f" {str(self.factors)[:60]}"
+            )
+        if self.sampler.locked > 0:
+            raise InputError(
+                "a mask with several bits for a weight says how it counts, so that none can be locked as kept; lock"
+                " none, or use masks of one bit"
+            )
+
+    def drawn(self) -> dict[str, Drawn]:
+        count, once = len(self.factors), Single(self.of, self.sampler).drawn()
+        return {
+            name: dataclasses.replace(one, shape=(*one.shape, count), width=count, layout=Repeated(one.layout))
+            for name, one in once.items()
+        }
+
+    def coefficients(
+        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, edges: Mapping[str, np.ndarray]
+    ) -> np.ndarray:
+        return self.gain * np.asarray(self.factors, np.float64)[columns]
+
+    def module(self, weights: Weights) -> nnx.Module:
+        return MaskedTied(self, weights)
+
+
+@dataclasses.dataclass(frozen=True)
+class Repeated(Layout):
+    """Blocks of one weight, that of the layout `of`, taken as often as a row is wide."""
+
+    of: Layout
+
+    def start(self, blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.of.start(blocks)
+
+    @property
+    def step(self) -> int:
+        return 0
+
+    def spans(self, blocks: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return self.of.spans(blocks, 1)
+
+    def draw_all(self, drawn: Drawn, seed: int) -> np.ndarray:
+        once = dataclasses.replace(drawn, shape=drawn.shape[:-1], width=1, layout=self.of)
+        return np.repeat(self.of.draw_all(once, seed), drawn.width, 1)
+
+
+class MaskedTied(MaskedModule):
+    """x -> the operation, every edge its random weight times the sum of its kept factors."""
+
+    def __init__(self, source: Tied, weights: Weights) -> None:
+        super().__init__(source, weights, source.gain)
+        self.of, self.factors = source.of, source.factors
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        factors = np.asarray(self.factors, np.float32)
+
+        def made(name: str) -> jax.Array:
+            kept = self.masked(name)
+            return (kept * jnp.asarray(factors, kept.dtype)).sum(-1)
+
+        return self.scaled(self.of.module(Weights({name: made(name) for name in self.of.tensors()}))(x))  # type: ignore[operator]

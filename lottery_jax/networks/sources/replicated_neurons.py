@@ -1,0 +1,174 @@
+"""Networks in which every neuron exists several times (Burkholz 2022, arXiv 2205.02321): depth L + 1.
+
+Copies of a neuron are equal but for the errors of their weights, so that the random weights on the copies of an input
+are candidates for one target weight, as they are: no products, and no signs of inputs. So one random layer stands for a
+target layer, after any activation. The copies of its outputs each have random weights and a subset of their own. Only
+the first layer, whose inputs exist once, takes two random ones, a gadget.
+
+The published constant units are there too: a bias is a sum of random weights on a constant, as many of them for each
+copy as copies of an input. The constant is given to every layer, as everywhere in this package, so that no rows of a
+layer in front make it. It need not be 1: a neuron may be any constant, and where biases are larger than weights (folded
+batch normalisations make them ten times larger), one gain for both would leave large random weights that cancel.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import jax
+import numpy as np
+from flax import nnx
+
+from lottery_jax.errors import InputError
+from lottery_jax.networks.node import Operation, Spec, Weights
+from lottery_jax.networks.sources.base import MaskedModule, Source, check_gain, side_by_side
+from lottery_jax.networks.sources.gadget import Gadget
+from lottery_jax.rng.random_tensor import Drawn, Matrix
+from lottery_jax.rng.sampler import Sampler
+
+
+@dataclasses.dataclass(frozen=True)
+class Redundant(Source):
+    """The operation `of` on `copies_in` of each input, with `copies_out` of each output; its output times `gain`.
+
+    Masks: `weight` [*shape of the tensor, copies_out, copies_in] and `bias` [O, copies_out, copies_in]. Weights are
+    drawn at their positions in the theorem's matrix [I * copies_in, places, O * copies_out]. apart: how far the copies
+    of an input are apart in what is given, as `Spec` says. constant: what biases are the weights of.
+
+    >>> from lottery_jax.networks.layers.dense import Dense
+    >>> layer = Redundant(Dense(3, 2, bias=True), 15, 15, Sampler.uniform(-1, 1))
+    >>> {name: tensor.shape for name, tensor in layer.drawn().items()}
+    {'weight': (2, 3, 15, 15), 'bias': (2, 15, 15)}
+    >>> layer.output(Spec((45,), copies=15)).shape
+    (30,)
+    """
+
+    of: Operation
+    copies_in: int
+    copies_out: int
+    sampler: Sampler
+    apart: int = 1
+    gain: float = 1.0
+    constant: float = 1.0
+    kind: ClassVar[str] = "redundant"
+
+    def __post_init__(self) -> None:
+        check_gain(self.gain)
+        check_gain(self.constant)
+        _check_copies(self.copies_in)
+        _check_copies(self.copies_out)
+        if self.apart < 1 or (self.apart > 1 and (self.of.inputs % self.apart or self.of.groups > 1)):
+            raise InputError(
+                f"copies of {self.of.inputs} inputs in {self.of.groups} groups cannot be {self.apart} numbers apart"
+            )
+
+    @property
+    def rows_each(self) -> int:
+        return self.copies_out
+
+    @property
+    def wide(self) -> Operation:
+        return self.of.with_copies(self.copies_in, self.copies_out)
+
+    def drawn(self) -> dict[str, Drawn]:
+        of, count, copies = self.of, self.copies_in, self.copies_out
+        own, places = of.inputs // of.groups, int(np.prod(of.places, dtype=np.int64))
+        offset = own * count * places * of.outputs * copies
+        layouts = {
+            "weight": Matrix(of.outputs, own, places, count, copies=copies),
+            # The constant is the last input of the same matrix.
+            "bias": Matrix(of.outputs, 1, 1, count, offset, copies),
+        }
+        return {
+            name: Drawn((*shape, copies, count), count, self.sampler, layouts[name])
+            for name, shape in of.tensors().items()
+        }
+
+    def output(self, given: Spec) -> Spec:
+        if (given.copies, given.apart) != (self.copies_in, self.apart):
+            raise InputError(
+                f"a layer for {self.copies_in} copies of its inputs, {self.apart} apart, is given {given.copies},"
+                f" {given.apart} apart"
+            )
+        return dataclasses.replace(self.wide.output(given), copies=self.copies_out)
+
+    def coefficients(
+        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, edges: Mapping[str, np.ndarray]
+    ) -> float:
+        return self.gain * self.constant if name == "bias" else self.gain
+
+    def computed(self, name: str, made: np.ndarray, kept: Callable[[], np.ndarray]) -> np.ndarray:
+        # Which copies of an input are kept shows in the output, if only by the errors of their weights.
+        if name == "bias":
+            return _of_outputs(made, self.copies_out)
+        return self.gain * self.beside(kept().astype(np.float64))[None]
+
+    def beside(self, weight: Any) -> Any:
+        """The weight of `wide` from one in the mask's shape, for inputs as they are given."""
+        return side_by_side(weight, self.apart)
+
+    def module(self, weights: Weights) -> nnx.Module:
+        return MaskedRedundant(self, weights)
+
+
+class MaskedRedundant(MaskedModule):
+    """x -> the wide operation on all copies."""
+
+    def __init__(self, source: Redundant, weights: Weights) -> None:
+        super().__init__(source, weights, source.gain)
+        self.source = source
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kept = {"weight": self.source.beside(self.masked("weight"))}
+        if self.source.of.bias:
+            kept["bias"] = self.source.constant * self.masked("bias").sum(-1).reshape(-1)
+        return self.scaled(self.source.wide.module(Weights(kept))(x))  # type: ignore[operator]
+
+
+@dataclasses.dataclass(frozen=True)
+class RedundantGadget(Gadget):
+    """A gadget with `copies` of each output, neighbours: the first layer of a network of `Redundant` ones.
+
+    Masks are those of a gadget, with the copies as one more axis in front of the units: [*shape of the tensor, copies,
+    U]. All copies have the hidden units in common, as the first layer of any network has its inputs.
+    """
+
+    copies: int = 1
+    kind: ClassVar[str] = "redundant_gadget"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_copies(self.copies)
+
+    @property
+    def rows_each(self) -> int:
+        return self.copies
+
+    @property
+    def wide(self) -> Operation:
+        return self.of.with_copies(1, self.copies)
+
+    def drawn(self) -> dict[str, Drawn]:
+        found = super().drawn()
+        for name, shape in self.of.tensors().items():
+            found[name] = dataclasses.replace(found[name], shape=(*shape, self.copies, self.units))
+        return found
+
+    def output(self, given: Spec) -> Spec:
+        if given.copies > 1:
+            raise InputError("a layer whose inputs exist once is given copies of them")
+        return dataclasses.replace(self.wide.output(given), copies=self.copies)
+
+    def computed(self, name: str, made: np.ndarray, kept: Callable[[], np.ndarray]) -> np.ndarray:
+        return _of_outputs(made, self.copies)
+
+
+def _of_outputs(made: np.ndarray, copies: int) -> np.ndarray:
+    """[signs * copies, O, ...] -> [signs, O * copies, ...], copies of an output as neighbours."""
+    split = np.moveaxis(made.reshape(-1, copies, *made.shape[1:]), 1, 2)
+    return split.reshape(len(split), -1, *made.shape[2:])
+
+
+def _check_copies(copies: int) -> None:
+    if copies < 1:
+        raise InputError(f"copies of a neuron are counted from 1, not {copies}")

@@ -1,1 +1,0 @@
-"""Architectures: each a function from what is given and the number of classes to a network."""

@@ -1,0 +1,1 @@
+"""Training: the loop, checkpoints, parallel runs, optimisers and initialisers."""

@@ -1,0 +1,72 @@
+"""Distributions of the random weights that masks are learned on, by their usual names."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+from lottery_jax.errors import InputError, suggest
+from lottery_jax.networks.network import Network
+from lottery_jax.networks.node import Node, Operation
+from lottery_jax.networks.sources.base import Source
+from lottery_jax.networks.sources.random_layer import Single
+from lottery_jax.rng.sampler import Sampler
+
+
+def _uniform(deviation: float) -> Sampler:
+    return Sampler.uniform(-deviation * 3**0.5, deviation * 3**0.5)
+
+
+def _kaiming(inputs: int, outputs: int) -> float:
+    return (2 / inputs) ** 0.5
+
+
+def _xavier(inputs: int, outputs: int) -> float:
+    return (2 / (inputs + outputs)) ** 0.5
+
+
+INITS: dict[str, Callable[[int, int], Sampler]] = {
+    "kaiming-normal": lambda inputs, outputs: Sampler.normal(_kaiming(inputs, outputs)),
+    "kaiming-uniform": lambda inputs, outputs: _uniform(_kaiming(inputs, outputs)),
+    "xavier-normal": lambda inputs, outputs: Sampler.normal(_xavier(inputs, outputs)),
+    "xavier-uniform": lambda inputs, outputs: _uniform(_xavier(inputs, outputs)),
+    "signed-constant": lambda inputs, outputs: Sampler.signed_constant(_kaiming(inputs, outputs)),
+}
+"""Samplers from the fan-in and fan-out of a layer (He et al. 2015; Glorot and Bengio 2010; Ramanujan et al. 2020)."""
+
+
+def fan_in(operation: Operation) -> int:
+    """Weights of an output."""
+    return operation.inputs // operation.groups * math.prod(operation.places)
+
+
+def fan_out(operation: Operation) -> int:
+    """Weights of an input."""
+    return operation.outputs // operation.groups * math.prod(operation.places)
+
+
+def reinitialised(source: Network, init: str) -> Network:
+    """A plain source with random weights of another distribution; raises `InputError`.
+
+    >>> from lottery_jax.networks.layers.dense import Dense
+    >>> from lottery_jax.networks.node import Spec
+    >>> from lottery_jax.networks.layers.containers import Chain
+    >>> source = Network(Chain((("fc1", Single(Dense(8, 2), Sampler.uniform(-1, 1))),)), Spec((8,)))
+    >>> reinitialised(source, "signed-constant").drawn["fc1.weight"].sampler.in_words()
+    '+-0.5'
+    """
+    if init not in INITS:
+        raise InputError(f"init {init!r} is unknown; {suggest(init, INITS)}")
+
+    def leaf(path: str, node: Node) -> Node:
+        if not isinstance(node, Source):
+            return node
+        if not isinstance(node, Single):
+            raise InputError(
+                f"init {init!r} is for plain random layers, and {path!r} is a {node.kind}; leave it out, or learn on"
+                " the wide source"
+            )
+        sampler = INITS[init](fan_in(node.of), fan_out(node.of))
+        own = node.sampler
+        return dataclasses.replace(node, sampler=dataclasses.replace(sampler, density=own.density, locked=own.locked))
+
+    return source.replaced(leaf)

@@ -1,0 +1,210 @@
+"""The one training loop: a pure function of key and hyper-parameters, so that both can be a vmap axis.
+
+`fit` is the whole training in one call, for `jax.jit` and `jax.vmap`. `begin` and `advance` are its halves:
+who shows progress compiles `advance` and lets `drive` call it, some epochs at a time.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lottery_jax.data import Split
+from lottery_jax.errors import InputError
+from lottery_jax.networks.network import Network
+from lottery_jax.progress import Progress, unseen
+from lottery_jax.training.checkpoints import Beside, Checkpoint, Kept
+
+Parameters = Any  # a pytree of arrays: weights by name, or the scores of a mask
+
+Moved = dict[str, jax.Array]  # parameters that move by themselves (running means), by name
+
+Loss = Callable[[Parameters, jax.Array, jax.Array, jax.Array | None], tuple[jax.Array, Moved]]
+
+Measure = Callable[[Parameters], dict[str, Any]]
+
+Augment = Callable[[jax.Array, jax.Array], jax.Array]  # images [B, H, W, C] of a step and a key to others
+
+History = dict[str, Any]
+
+_EXAMPLES = 500  # of a split that is measured at a time
+
+
+class State(NamedTuple):
+    """Everything that changes while training; `epoch` counts the finished ones."""
+
+    parameters: Parameters
+    optimizer: optax.OptState
+    key: jax.Array
+    epoch: jax.Array
+
+
+def steps_per_epoch(examples: int, batch_size: int) -> int:
+    """Whole batches in one pass; the few examples left over differ from epoch to epoch.
+
+    >>> steps_per_epoch(1257, 64)
+    19
+    """
+    if not 1 <= batch_size <= examples:
+        raise InputError(f"a batch size of {batch_size} does not fit {examples} examples; choose 1 to {examples}")
+    return examples // batch_size
+
+
+def begin(parameters: Parameters, *, key: jax.Array, optimizer: optax.GradientTransformation) -> State:
+    """The state before the first epoch."""
+    return State(parameters, optimizer.init(parameters), key, jnp.zeros((), jnp.int32))
+
+
+def advance(
+    loss: Loss,
+    state: State,
+    split: Split,
+    *,
+    optimizer: optax.GradientTransformation,
+    epochs: int,
+    batch_size: int,
+    measure: Measure | None = None,
+    project: Callable[[Parameters, Parameters], Parameters] | None = None,
+    between: Callable[[Parameters, jax.Array], Parameters] | None = None,
+    augment: Augment | None = None,
+) -> tuple[State, History]:
+    """Train for some more epochs: `loss(parameters, images [B, ...], labels [B], key) -> scalar, moved`.
+
+    moved: parameters that a step sets without a gradient, by name; empty where there are none. project: the parameters
+    after each step, from those before it and those that the optimiser gives. between: those after each epoch, which it
+    is told, counted from 0. augment: what is made of the images of a step.
+    The history holds the mean loss of each epoch under "loss" [epochs] and, if it is given, what `measure(parameters)`
+    says after each epoch, by its own names. The order of the examples depends on the key and the
+    epoch alone, so that a training in several calls equals one in a single call.
+    """
+    images, labels = jnp.asarray(split.images), jnp.asarray(split.labels)
+    steps = steps_per_epoch(images.shape[0], batch_size)
+    _check_epochs(epochs)
+    descend = jax.value_and_grad(loss, has_aux=True)
+
+    def step(carry, batch):
+        parameters, optimizer_state = carry
+        rows, key = batch
+        given = images[rows] if augment is None else augment(images[rows], jax.random.fold_in(key, 0))
+        (value, moved), gradient = descend(parameters, given, labels[rows], key)
+        with jax.numpy_dtype_promotion("standard"):  # optax counts in int32 and divides in float32
+            updates, optimizer_state = optimizer.update(gradient, optimizer_state, parameters)
+            new = optax.apply_updates(parameters, updates)
+        parameters = new if project is None else project(parameters, new)
+        if moved:
+            parameters = {**parameters, **moved}  # type: ignore[dict-item]
+        return (parameters, optimizer_state), value
+
+    def one_epoch(state: State, _):
+        order_key, loss_key = jax.random.split(jax.random.fold_in(state.key, state.epoch))
+        rows = jax.random.permutation(order_key, images.shape[0])[: steps * batch_size]
+        batches = (rows.reshape(steps, batch_size), jax.random.split(loss_key, steps))
+        (parameters, optimizer_state), losses = jax.lax.scan(step, (state.parameters, state.optimizer), batches)
+        if between is not None:
+            parameters = between(parameters, state.epoch)
+        history = {"loss": jnp.mean(losses)}
+        if measure is not None:
+            history |= measure(parameters)
+        return State(parameters, optimizer_state, state.key, state.epoch + 1), history
+
+    return jax.lax.scan(one_epoch, state, length=epochs)
+
+
+def cross_entropy(network: Network) -> Loss:
+    """The mean cross-entropy of a network's outputs, as `advance` wants a loss of its tensors."""
+
+    def loss(
+        tensors: Parameters, images: jax.Array, labels: jax.Array, key: jax.Array | None
+    ) -> tuple[jax.Array, Moved]:
+        logits, moved = network.train(tensors, images)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), moved
+
+    return loss
+
+
+def on_split(outputs: Callable[[jax.Array], jax.Array], split: Split) -> History:
+    """Mean cross-entropy `loss` and `accuracy` on a split of outputs [B, classes] for images [B, ...], some at a time.
+
+    >>> split = Split(np.eye(3, dtype=np.float32), np.array([0, 1, 1], np.int32))
+    >>> {name: round(float(value), 3) for name, value in on_split(lambda images: images, split).items()}
+    {'accuracy': 0.667, 'loss': 0.885}
+    """
+
+    def example(pair: tuple[jax.Array, jax.Array]) -> History:
+        image, label = pair
+        logits = outputs(image[None])[0]
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, label)
+        return {"loss": loss, "accuracy": (jnp.argmax(logits) == label).astype(jnp.float32)}
+
+    images, labels = jnp.asarray(split.images), jnp.asarray(split.labels)
+    return jax.tree.map(jnp.mean, jax.lax.map(example, (images, labels), batch_size=_EXAMPLES))
+
+
+def drive(
+    advance_by: Callable[[State, int], tuple[State, History]],
+    state: State,
+    *,
+    epochs: int,
+    progress: Progress = unseen,
+    part: int | None = None,
+    checkpoint: Checkpoint | None = None,
+    more: Beside | None = None,
+) -> tuple[State, History]:
+    """Call a compiled `advance_by(state, epochs)` part by part, then `progress(done, epochs)`.
+
+    All parts are equally long, so that one program serves them all; where nobody looks and nothing is kept there is one
+    part, if its epochs are not given. The state may carry a leading vmap axis: histories are joined along their last
+    axis, the epochs. checkpoint: where it goes on, and keeps what is done. more: arrays that `advance_by` changes in
+    place, kept with it.
+    """
+    _check_epochs(epochs)
+    part = part or (epochs if progress is unseen and checkpoint is None else _part(epochs))
+    beside: Beside = {} if more is None else more
+    found = None if checkpoint is None else checkpoint.load(state)
+    before, histories = 0, []
+    if found is not None:
+        state, histories = found.state, [found.history]
+        beside.update(found.more)
+        before = jax.tree.leaves(found.history)[0].shape[-1]
+        progress(before, epochs)
+    for done in range(before + part, epochs + 1, part):
+        state, history = advance_by(state, part)
+        histories.append(history)
+        if checkpoint is not None:
+            checkpoint.save(Kept(state, _joined(histories), beside), now=done == epochs)
+        progress(done, epochs)
+    return state, _joined(histories)
+
+
+def _joined(histories: list[History]) -> History:
+    return jax.tree.map(lambda *parts: np.concatenate(parts, axis=-1), *histories)
+
+
+def check_finite(parameters: Parameters, what: str) -> None:
+    """Refuse the parameters of a training that diverged; raises `InputError`.
+
+    >>> check_finite({"kernel": np.array([1.0, np.nan])}, "the target")
+    Traceback (most recent call last):
+    lottery_jax.errors.InputError: training of the target diverged: 1 of 2 parameters ...
+    """
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(parameters)]
+    bad = sum(int(np.count_nonzero(~np.isfinite(leaf))) for leaf in leaves)
+    total = sum(leaf.size for leaf in leaves)
+    if bad:
+        raise InputError(
+            f"training of {what} diverged: {bad} of {total} parameters are not finite; lower the learning rate"
+        )
+
+
+def _check_epochs(epochs: int) -> None:
+    """Refuse a training of no epochs."""
+    if epochs < 1:
+        raise InputError(f"the number of epochs is {epochs}; it must be at least 1")
+
+
+def _part(epochs: int) -> int:
+    """The largest divisor of the epochs that leaves at least twenty parts, or one epoch."""
+    return max(part for part in range(1, max(1, epochs // 20) + 1) if epochs % part == 0)

@@ -1,0 +1,336 @@
+"""The processes of one job that meet through JAX's coordination service: each unit is done by whoever is free.
+
+A unit is claimed in the service, which tells one process alone that it has it. Where that process dies, its units are
+free again; where process 0 dies, the service does, and all meet anew. Results meet in a folder that all see.
+
+How the processes of one job find each other, on one host or many: JAX's distributed runtime brings them together.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from lottery_jax.errors import ClusterError, InputError
+from lottery_jax.io.files import VISIBLE
+from lottery_jax.workers.coordination import Board, Service, Signs
+from lottery_jax.workers.supervisor import AGAIN, joined
+from lottery_jax.workers.workers import FOUND, Crew, Elsewhere, Standing, T, unit_of
+
+SEEN = ".seen-"
+"""What the name of a file begins with that process 0 writes into a job's folder, to be seen by the others."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0  # seconds between two looks at what the others do
+
+_AT_ONCE, _PARTS = 16, 8
+"""Numbers that are handed to a process at once, at most, and of a list at most this part of its even share."""
+
+_LEAVING = 10.0  # seconds that process 0 waits for the others to leave
+
+_ABANDONING = 0.3  # seconds for it where a process ends at once
+
+_CLOSING = 0.5  # seconds in which they close the connection
+
+
+class Cluster(Crew):
+    """A process among others, made by `join`.
+
+    board: what all of them see. patience: seconds without a sign of life after which another one counts as dead. close:
+    what takes leave of the board.
+    """
+
+    meets = True
+
+    def __init__(
+        self,
+        board: Board,
+        process: int,
+        processes: int,
+        *,
+        patience: float,
+        close: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.process, self.processes, self.leads = process, processes, process == 0
+        self.opens = self.leads
+        self.host = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+        self._board, self._close, self._jobs, self._left = board, close, 0, False
+        self._lists: dict[str, int] = {}
+        self._marks: list[Path] = []
+        self._signs = Signs(board, process, processes, patience)
+        board.put(f"hosts/{self._signs.name}", self.host)
+        self._signs.start()
+
+    def __str__(self) -> str:
+        return f"process {self.process} on {self.host}"
+
+    def begin(self, facts: Mapping[str, str], folder: Path, says: str = "") -> str:
+        self._jobs += 1
+        key, mark = f"jobs/{self._jobs}", f"{SEEN}{secrets.token_hex(8)}" if folder.is_dir() else ""
+        if self.leads:
+            if mark:
+                for left in folder.glob(f"{SEEN}*"):  # by one that was killed
+                    left.unlink(missing_ok=True)
+                (folder / mark).touch()
+                self._marks.append(folder / mark)
+            self._board.put(key, json.dumps([str(self), mark, dict(facts), says]))
+            return says
+        while (found := self._board.get(key)) is None:
+            self._pause(_FIRST_PAUSE)
+        first, mark, theirs, says = json.loads(found)
+        for name in {**facts, **theirs}:
+            mine, other = facts.get(name, "none"), theirs.get(name, "none")
+            if mine != other:
+                raise InputError(
+                    f"{self} has another {name} than {first}: {mine}, not {other}; give every process the same"
+                )
+        end = time.monotonic() + VISIBLE
+        while mark and not ((folder / mark).exists() or self._signs.over):  # it may be over, and cleared away
+            if time.monotonic() > end:
+                raise InputError(
+                    f"{self} does not see what {first} writes into {str(folder)!r}; name a folder that all hosts see"
+                )
+            self._pause(_LONGEST_PAUSE)
+        return says
+
+    def take(self, unit: str, number: int | None = None) -> bool:
+        self._check()
+        if self._board.claim(f"units/{unit}/0", self._signs.name):
+            return True
+        attempt = self._free(self._board.under(f"units/{unit}"))
+        return attempt is not None and self._board.claim(f"units/{unit}/{attempt}", self._signs.name)
+
+    def expect(self, name: str, count: int) -> None:
+        self._lists[name] = count
+
+    def units(self, name: str, count: int) -> Iterator[int | None]:
+        self.expect(name, count)
+        at_once = max(1, min(_AT_ONCE, count // (_PARTS * self.processes)))
+        while (first := self._board.add(f"next/{name}", at_once) - at_once) < count:
+            for number in range(first, min(first + at_once, count)):
+                if self.take(unit_of(name, number), number):
+                    yield number
+        pause = _FIRST_PAUSE
+        while True:
+            states = self._states(name)
+            left = [number for number in range(count) if "done" not in states.get(str(number), {})]
+            if not left:
+                return
+            # From the end: what others were handed and have not begun, they begin from its start.
+            for number in reversed(left):
+                free = self._free(states.get(str(number), {})) is not None
+                if free and self.take(unit_of(name, number), number):
+                    yield number
+                    pause = _FIRST_PAUSE
+                    break
+            else:
+                yield None
+                self._pause(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def done(self, unit: str, note: str = "") -> None:
+        self._board.put(f"units/{unit}/done", note)
+
+    def release(self, unit: str) -> None:
+        for attempt, holder in self._board.under(f"units/{unit}").items():
+            if holder == self._signs.name and attempt != "done":
+                self._board.drop(f"units/{unit}/{attempt}")
+
+    def note(self, unit: str) -> str | None:
+        return self._board.get(f"units/{unit}/done")
+
+    def notes(self, name: str) -> dict[int, str]:
+        return {int(number): state["done"] for number, state in self._states(name).items() if "done" in state}
+
+    def hear(self, unit: str) -> str:
+        pause = _FIRST_PAUSE
+        while (note := self.note(unit)) is None:
+            self._pause(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        return note
+
+    def ready(self, units: Collection[str]) -> bool:
+        states = self._states()
+        return any("done" in states.get(unit, {}) or self._free(states.get(unit, {})) is not None for unit in units)
+
+    def wait(self, units: Collection[str]) -> None:
+        pause = _FIRST_PAUSE
+        while units and not self.ready(units):
+            self._pause(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def finish(self, work: Callable[[], T]) -> T:
+        while True:
+            try:
+                return work()
+            except Elsewhere as other:
+                self.wait(other.units)
+
+    def gather(self, name: str) -> None:
+        self._board.put(f"here/{name}/{self._signs.name}", "")
+        pause = _FIRST_PAUSE
+        while self.leads and not self._signs.alive() <= set(self._board.under(f"here/{name}")):
+            self._pause(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def standing(self) -> Standing:
+        states, names = self._states(), self._board.under("hosts")
+        done = [(unit.rpartition("/")[0], state["done"]) for unit, state in states.items() if "done" in state]
+        counted = [note for name, note in done if name in self._lists]
+        running = sum("done" not in state and self._free(state) is None for state in states.values())
+        alive = self._signs.alive()
+        hosts = sorted(host for name, host in names.items() if name in alive)
+        return Standing(sum(self._lists.values()), len(counted), counted.count(FOUND), running, tuple(hosts))
+
+    def fail(self, sentence: str) -> None:
+        if self._left:
+            return
+        self._left = True
+        said = sentence if sentence.startswith("process ") else f"{self}: {sentence}"
+        self._board.claim("state/failed", said)
+        self._signs.stop()
+        self._signs.left()
+        if self.leads:
+            self._see_off(_LEAVING / 2)
+
+    def leave(self) -> None:
+        """Part when process 0 has said that all is over."""
+        if self._left:
+            return
+        self._left = True
+        if self.leads:
+            self._board.put("state/over", "")
+        while not self.leads and not self._signs.over:
+            self._pause(_FIRST_PAUSE)
+            self._signs.look()
+        self._signs.stop()
+        self._signs.left()
+        if self.leads:
+            self._see_off(_LEAVING)
+            time.sleep(_CLOSING)
+        self._close()
+
+    def abandon(self) -> None:
+        def leave() -> None:
+            with contextlib.suppress(ClusterError):
+                self._signs.left()
+
+        if not self._left:
+            # The service may be gone, and there is little time.
+            thread = threading.Thread(target=leave, daemon=True)
+            thread.start()
+            thread.join(_ABANDONING)
+
+    def _see_off(self, seconds: float) -> None:
+        """Wait until the others have left: the service ends with this process."""
+        for mark in self._marks:
+            mark.unlink(missing_ok=True)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self._signs.look()
+            if not self._signs.alive():
+                return
+            time.sleep(_FIRST_PAUSE)
+
+    def _states(self, name: str = "") -> dict[str, dict[str, str]]:
+        """What is known of each unit of a list, by number, or of all, by name: holders by attempt, the note if done."""
+        found: dict[str, dict[str, str]] = {}
+        for key, value in self._board.under("/".join(filter(None, ("units", name)))).items():
+            unit, _, what = key.rpartition("/")
+            found.setdefault(unit, {})[what] = value
+        return found
+
+    def _free(self, state: Mapping[str, str]) -> int | None:
+        """The next attempt at a unit, None where somebody is at it, or it is done."""
+        if "done" in state:
+            return None
+        attempts = sorted(int(what) for what in state)
+        if not attempts:
+            return 0
+        return attempts[-1] + 1 if state[str(attempts[-1])] in self._signs.lost else None
+
+    def _pause(self, seconds: float) -> None:
+        time.sleep(seconds)
+        self._check()
+
+    def _check(self) -> None:
+        """Raise where another process has said that the job cannot go on."""
+        if self._signs.failed is not None:
+            raise InputError(self._signs.failed)
+
+
+PATIENCE = 100
+"""Seconds without a sign of life after which a process counts as dead: JAX's own default."""
+
+_FIRST = 300  # seconds in which all have to come
+
+_MOST_AGAIN = 3  # times that a process comes again to the same process 0: not that one is to blame
+
+
+def join(
+    coordinator: str | None = None,
+    *,
+    processes: int | None = None,
+    process: int | None = None,
+    patience: int = PATIENCE,
+) -> Cluster:
+    """Meet the other processes before JAX is used; all have to come within five minutes.
+
+    coordinator: HOST:PORT where process 0 listens; `processes` and `process` are how many there are and which this is.
+    What is left out is found by JAX under SLURM, Open MPI, Kubernetes and on Cloud TPU, the address also in
+    JAX_COORDINATOR_ADDRESS. patience: seconds without a sign of life after which a process counts as dead. One that was
+    lost may come again.
+    """
+    if coordinator is not None and not coordinator.rpartition(":")[2].isdecimal():
+        raise InputError(f"the coordinator must be HOST:PORT, not {coordinator!r}")
+    if processes is not None and processes < 1:
+        raise InputError(f"a job has at least 1 process, not {processes}")
+    if process is not None and not 0 <= process < (processes or process + 1):
+        raise InputError(f"process {process} of {processes} does not exist; count from 0")
+    if patience < 1:
+        raise InputError(f"patience must be at least 1 second, not {patience}")
+    again = AGAIN in os.environ
+    wait: dict[str, Any] = {"initialization_timeout": min(patience, _FIRST) if again else _FIRST}
+    try:
+        with _own_ways():
+            jax.distributed.initialize(coordinator, processes, process, heartbeat_timeout_seconds=patience, **wait)
+    except (ValueError, RuntimeError, OSError) as error:
+        why = str(error).splitlines()[0]
+        if again:
+            raise ClusterError(f"process 0 did not come back ({why})") from None
+        raise InputError(
+            f"cannot join the other processes ({why}); start all of them, and where JAX does not"
+            " know the cluster name --coordinator HOST:PORT, --processes and --process"
+        ) from None
+    joined()
+    board, own, count = Service(), jax.process_index(), jax.process_count()
+    if again and board.add(f"again/{os.environ[AGAIN]}", 1) > _MOST_AGAIN:
+        raise ClusterError(f"process {own} was aborted {_MOST_AGAIN} times though process 0 is there")
+    return Cluster(board, own, count, patience=patience, close=jax.distributed.shutdown)
+
+
+@contextlib.contextmanager
+def _own_ways() -> Iterator[None]:
+    """What JAX would do otherwise: its preemption notifier takes SIGTERM for itself, notes it, and works on; and where
+    one process dies it ends all the others."""
+    main = threading.current_thread() is threading.main_thread()
+    wanted = {"jax_enable_preemption_service": False, "jax_enable_recoverability": True}
+    before = {name: getattr(jax.config, name) for name in wanted if hasattr(jax.config, name)}
+    handler = signal.getsignal(signal.SIGTERM)
+    for name in before:
+        jax.config.update(name, wanted[name])
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+        if main and handler is not None:
+            signal.signal(signal.SIGTERM, handler)  # taken back where a version of JAX has no such option
