@@ -27,7 +27,7 @@ from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.sources.candidates_per_weight import Copies
+from lottery_jax.networks.sources.candidates_per_weight import CandidatesPerWeight
 from lottery_jax.rng.sampler import Sampler
 from lottery_jax.subset_sum import FirstFeasible, Problem, solve
 from lottery_jax.tickets.size.description_length import rounding_bits
@@ -68,9 +68,9 @@ def measure(weights: np.ndarray) -> list[dict]:
     mask = ticket.mask("fc1.weight").reshape(-1, CANDIDATES)
     bits = found.description_bits["masks"] + found.description_bits["redraws"]
     rows.append(mask_row("smallest, nearest", mask, bits, rounded(found.worst_residual), source=found.samplers[0]))
-    own = ticket.network.drawn["fc1.weight"].sampler
+    own = ticket.network.random_tensors["fc1.weight"].sampler
     for sampler in (Sampler.uniform(-1, 1), own, Sampler.normal(0.1), Sampler.normal(0.05)):
-        node = Copies(Dense(weights.shape[1], weights.shape[0]), CANDIDATES, (sampler,))
+        node = CandidatesPerWeight(Dense(weights.shape[1], weights.shape[0]), CANDIDATES, (sampler,))
         network = Network(Chain((("fc1", node),)), Spec((weights.shape[1],), True))
         candidates = network.draw(0)["fc1.weight"].reshape(-1, CANDIDATES).astype(np.float64)
         masks = solve(Problem(candidates, wanted, TOLERANCE), FirstFeasible()).subsets

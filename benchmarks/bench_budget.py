@@ -26,7 +26,7 @@ import numpy as np
 from lottery_jax import environment
 from lottery_jax.approximation import Budget, approximate, plan_job, run_in_memory
 from lottery_jax.approximation.budget.importance import fisher_importance
-from lottery_jax.approximation.chunk_store import Memory
+from lottery_jax.approximation.chunk_store import MemoryChunkStore
 from lottery_jax.comparison.evaluate import evaluate
 from lottery_jax.constructions import Construction, Pensia, Scalar
 from lottery_jax.data import Dataset, load
@@ -35,14 +35,14 @@ from lottery_jax.networks.target import Target
 from lottery_jax.tasks import import_target
 from lottery_jax.tickets.reconstruct import effective_weights
 from lottery_jax.tickets.ticket import Ticket
-from lottery_jax.tickets.verify import certify
+from lottery_jax.tickets.verify import verify
 
 TOLERANCES = (0.01, 0.02, 0.03, 0.05, 0.08)
 
 
 def measured(ticket: Ticket, target: Target, dataset: Dataset, fisher: dict[str, np.ndarray]) -> dict:
     """What the verifier, both errors and the test set say of a ticket."""
-    found = certify(ticket, target=target)
+    found = verify(ticket, target=target)
     squares = {
         name: (branches[0] - target.array(name).astype(np.float64)) ** 2
         for name, branches in effective_weights(ticket).items()
@@ -66,14 +66,14 @@ def measured(ticket: Ticket, target: Target, dataset: Dataset, fisher: dict[str,
 def spent(
     target: Target,
     construction: Construction,
-    solved: Memory,
+    solved: MemoryChunkStore,
     arguments: argparse.Namespace,
     kept: int,
     importance: dict[str, np.ndarray] | None,
 ) -> Ticket:
     """The ticket within a budget; the fronts are found once for all of a construction's."""
-    goal = Budget(kept, importance=importance, k_max=arguments.k_max)
-    return run_in_memory(plan_job(target, construction, goal, seed=arguments.seed), finished=solved)
+    objective = Budget(kept, importance=importance, k_max=arguments.k_max)
+    return run_in_memory(plan_job(target, construction, objective, seed=arguments.seed), finished=solved)
 
 
 def main() -> None:
@@ -96,7 +96,7 @@ def main() -> None:
     rows, fronts_seconds = [], {}
     constructions: tuple[Construction, ...] = (Scalar(range="model"), Pensia())
     for construction in constructions:
-        label, solved = construction.name, Memory()
+        label, solved = construction.name, MemoryChunkStore()
         within = functools.partial(spent, target, construction, solved, arguments)
         start = time.perf_counter()
         within(target.weights, None)

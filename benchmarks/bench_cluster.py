@@ -42,16 +42,16 @@ def member(where: str, processes: int, process: int, units: int, folder: str) ->
     from lottery_jax.workers.workers import unit_of
 
     start = time.perf_counter()
-    crew: Cluster = join(where, processes=processes, process=process)
+    workers: Cluster = join(where, processes=processes, process=process)
     joined = time.perf_counter()
-    crew.begin({"job": "none"}, Path(folder))
+    workers.begin({"job": "none"}, Path(folder))
     before, begun, own = Path(folder).stat().st_mtime_ns, time.perf_counter(), 0
-    for number in crew.units("units", units):
+    for number in workers.units("units", units):
         if number is not None:
             own += 1
-            crew.done(unit_of("units", number))
+            workers.done(unit_of("units", number))
     handed, untouched = time.perf_counter(), Path(folder).stat().st_mtime_ns == before
-    crew.leave()
+    workers.leave()
     seconds = {"join": joined - start, "units": handed - begun, "leave": time.perf_counter() - handed}
     print(json.dumps({"own": own, "untouched": untouched, **seconds}), flush=True)
     os._exit(0)

@@ -24,7 +24,7 @@ import jax
 import numpy as np
 
 from lottery_jax import environment
-from lottery_jax.approximation import Promise, plan_job, run_to_file
+from lottery_jax.approximation import ToleranceObjective, plan_job, run_to_file
 from lottery_jax.comparison.evaluate import measure
 from lottery_jax.constructions import CONSTRUCTIONS, Construction, Otsuka, Pensia
 from lottery_jax.data import Dataset, Split, load
@@ -35,7 +35,7 @@ from lottery_jax.tasks.task import Recipe, train_target
 from lottery_jax.tickets.reconstruct import effective_weights
 from lottery_jax.tickets.ticket import Ticket
 
-USUAL_GOAL = Promise(0.01)
+USUAL_GOAL = ToleranceObjective(0.01)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,12 +47,12 @@ class Settings:
     target: Path | None = None
 
 
-def approximated(name: str, task: Task, construction: Construction, goal: Promise = USUAL_GOAL) -> dict:
+def approximated(name: str, task: Task, construction: Construction, objective: ToleranceObjective = USUAL_GOAL) -> dict:
     """A row: the ticket of a task's target from seed 0, verified against the target as it was trained, and run."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ticket.safetensors"
         start = time.perf_counter()
-        run_to_file(plan_job(task.target, construction, goal, seed=0), path)
+        run_to_file(plan_job(task.target, construction, objective, seed=0), path)
         seconds = time.perf_counter() - start
         start = time.perf_counter()
         found = measure(path, task)
@@ -63,9 +63,9 @@ def approximated(name: str, task: Task, construction: Construction, goal: Promis
         "task": task.name,
         "construction": construction.name,
         "candidates": construction.candidates,
-        "tolerance": goal.tolerance,
-        "objective": goal.objective,
-        "max_redraws": goal.max_redraws,
+        "tolerance": objective.tolerance,
+        "objective": objective.objective,
+        "max_redraws": objective.max_redraws,
         "target_weights": task.target.weights,
         "approximated_weights": certificate.target_weights,
         "within_tolerance": certificate.within_tolerance,
@@ -151,8 +151,8 @@ def lenet5_mnist(settings: Settings) -> list[dict]:
     task = trained_task(settings, "mnist", "lenet5")
     # One tolerance for all tensors: that of the one with the smallest weights; before training these are nothing.
     least = min(task.target.scan(name).largest for name in task.target.network.approximated)
-    goal = USUAL_GOAL if settings.quick else Promise(7.3e-4 * least, max_redraws=255)
-    return [approximated("lenet5-mnist", task, CONSTRUCTIONS["dacunha"](20), goal)]
+    objective = USUAL_GOAL if settings.quick else ToleranceObjective(7.3e-4 * least, max_redraws=255)
+    return [approximated("lenet5-mnist", task, CONSTRUCTIONS["dacunha"](20), objective)]
 
 
 def on_a_task(data: str, name: str, *constructions: str, width: float = 1.0) -> Callable[[Settings], list[dict]]:
@@ -172,7 +172,9 @@ def resnet20_burkholz(settings: Settings) -> list[dict]:
     few = dataclasses.replace(task.dataset, test=Split(test.images[:300], test.labels[:300]))
     task = Task(task.name, few, task.target)
     # Errors of copies add up over twenty layers: a tenth of the usual tolerance.
-    return [approximated("resnet20-burkholz", task, CONSTRUCTIONS["burkholz"](15), Promise(0.001, "smallest"))]
+    return [
+        approximated("resnet20-burkholz", task, CONSTRUCTIONS["burkholz"](15), ToleranceObjective(0.001, "smallest"))
+    ]
 
 
 _CANDIDATES = {"pensia": 21, "dacunha": 21, "natale": 21, "orseau": 60}

@@ -31,11 +31,11 @@ import numpy as np
 
 from lottery_jax import environment
 from lottery_jax.approximation import LossAware, plan_job, run_in_memory
-from lottery_jax.approximation.chunk_store import Memory
+from lottery_jax.approximation.chunk_store import MemoryChunkStore
 from lottery_jax.approximation.job import Job
 from lottery_jax.approximation.loss_aware.moments import enough
 from lottery_jax.approximation.run import solve_chunks
-from lottery_jax.approximation.tolerance import Promise, made_lossless
+from lottery_jax.approximation.tolerance import ToleranceObjective, made_lossless
 from lottery_jax.comparison.evaluate import measure
 from lottery_jax.constructions import Scalar
 from lottery_jax.constructions.registry import construction_named
@@ -69,8 +69,8 @@ def job_of(case: str, task: Task) -> Job:
     """The job of a case."""
     kept, name = CASES[case][1], case.rsplit(maxsplit=1)[1]
     if kept is None:
-        construction, goal = made_lossless(task.target, construction_named(name)(), Promise())
-        return plan_job(task.target, construction, goal, seed=0)
+        construction, objective = made_lossless(task.target, construction_named(name)(), ToleranceObjective())
+        return plan_job(task.target, construction, objective, seed=0)
     target = Scalar().prepared(task.target)
     budget = round(kept * target.weights) if kept < 10 else int(kept)
     images = np.asarray(task.dataset.train.images)[: enough(target.network)]
@@ -79,7 +79,7 @@ def job_of(case: str, task: Task) -> Job:
 
 def made(job: Job) -> tuple[Ticket, Stopwatch, Stopwatch]:
     """A ticket, and how long its search and what comes after it take."""
-    solved = Memory()
+    solved = MemoryChunkStore()
     with Stopwatch() as search:
         solve_chunks(job, solved)
     with Stopwatch() as after:
@@ -100,9 +100,9 @@ def run_case(case: str, task: Task, repeats: int) -> dict:
     row |= {"first_cpu_s": first_cpu, "repeats": repeats}
     again = [made(job)[1:] for _ in range(repeats)] or [both]
     row |= {"search_s": statistics.median(search.work for search, _ in again)}
-    if isinstance(job.goal, LossAware):
+    if isinstance(job.objective, LossAware):
         row |= {"feedback_s": statistics.median(after.work for _, after in again)}
-        row |= {"first_feedback_s": after.seconds, "examples": len(job.goal.images), "budget": job.goal.kept}
+        row |= {"first_feedback_s": after.seconds, "examples": len(job.objective.images), "budget": job.objective.kept}
     row |= {"peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ticket.safetensors"

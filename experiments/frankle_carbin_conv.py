@@ -35,7 +35,7 @@ from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
 from lottery_jax.pruning.base import initial_tensors, random_network
 from lottery_jax.pruning.magnitude import Magnitude
-from lottery_jax.pruning.retraining import Start
+from lottery_jax.pruning.retraining import InitialState
 
 NETWORKS = {
     "conv2": (27, 2e-4, 0.046, 0.088, 0.5),
@@ -135,7 +135,7 @@ def trained(
     training = learner.training(target, 1)
 
     def until(epoch: int) -> tuple[float, np.ndarray]:
-        (finish,) = training.runs([Start(seed, begun, dict(masks), learner.numbers)], dataset, epoch)
+        (finish,) = training.runs([InitialState(seed, begun, dict(masks), learner.numbers)], dataset, epoch)
         if finish is None:
             return math.nan, np.zeros(1)
         return accuracy(forward(target, finish.tensors), dataset.test), finish.by_epoch["validation_loss"]

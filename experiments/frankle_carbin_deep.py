@@ -38,7 +38,7 @@ from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
 from lottery_jax.pruning.base import initial_tensors, random_network
 from lottery_jax.pruning.magnitude import Magnitude
-from lottery_jax.pruning.retraining import Start
+from lottery_jax.pruning.retraining import InitialState
 from lottery_jax.tasks.task import STATISTICS
 from lottery_jax.tickets.ticket import Ticket
 
@@ -155,7 +155,7 @@ def measured(
         return
     drawn = initial_tensors(random_network(target, trained=True), ticket.seed + NEW)
     begun = drawn | {name: np.where(mask, drawn[name], np.float32(0)) for name, mask in ticket.masks.items()}
-    start = Start(ticket.seed, begun, ticket.masks, learner.numbers)
+    start = InitialState(ticket.seed, begun, ticket.masks, learner.numbers)
     (finish,) = learner.training(target, 1).runs([start], dataset, epochs)
     if finish is not None:
         yield "new weights", accuracy(forward(target, finish.tensors), dataset.test)

@@ -27,7 +27,7 @@ from rich.table import Table
 from scipy.optimize import nnls
 
 from harness import Results, Scaled, run_script
-from lottery_jax.approximation import Promise, plan_job, run_in_memory
+from lottery_jax.approximation import ToleranceObjective, plan_job, run_in_memory
 from lottery_jax.constructions import Pensia
 from lottery_jax.importers.mlp_weights import mlp_target
 from lottery_jax.io.files import png_bytes, write_atomically
@@ -156,8 +156,8 @@ def _climbed(each: np.ndarray, with_target: np.ndarray, kept: np.ndarray) -> np.
 def _weights(size: int, candidates: int, seed: int) -> tuple[float, int]:
     """The relative error of the neuron whose weights are subset sums, and how many random weights they keep."""
     wanted = _direction(size, seed)
-    goal = Promise(TOLERANCE, max_redraws=0)
-    ticket = run_in_memory(plan_job(mlp_target([wanted[None]]), Pensia(candidates), goal, seed=seed))
+    objective = ToleranceObjective(TOLERANCE, max_redraws=0)
+    ticket = run_in_memory(plan_job(mlp_target([wanted[None]]), Pensia(candidates), objective, seed=seed))
     plus, minus = effective_weights(ticket)["fc1.weight"][:, 0]
     x = np.random.default_rng(seed).normal(size=(INPUTS, size))
     exact = np.maximum(x @ wanted.astype(np.float64), 0)

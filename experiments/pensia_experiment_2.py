@@ -74,7 +74,7 @@ class Settings(Scaled):
     """Size of the random weights: as drawn, or with unit outputs of each layer for each kept fraction."""
     data: str = "mnist"
     """Data set."""
-    together: int | None = None
+    runs_per_step: int | None = None
     """Runs that share a step by vmap; left out, all on an accelerator and one on a CPU."""
 
 
@@ -94,8 +94,10 @@ def run(settings: Settings, rows: Results) -> None:
     dataset, given = whole.first(settings.part(len(whole.train))), Spec(whole.shape, whole.nonnegative)
     keeps = settings.keeps or (KEEPS if settings.scale == 1 else FEW)
     seeds = settings.seeds or range(settings.part(3))
-    popup = EdgePopup(scale=settings.weights, together=settings.together)
-    sgd = Magnitude(batch_size=64, optimizer="sgd", learning_rate=0.1, schedule="cosine", together=settings.together)
+    popup = EdgePopup(scale=settings.weights, runs_per_step=settings.runs_per_step)
+    sgd = Magnitude(
+        batch_size=64, optimizer="sgd", learning_rate=0.1, schedule="cosine", runs_per_step=settings.runs_per_step
+    )
 
     def one(task: tuple[str, str]) -> None:
         name, network = task

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import Results, Scaled, run_script
-from lottery_jax.approximation import Promise, plan_job, run_in_memory
+from lottery_jax.approximation import ToleranceObjective, plan_job, run_in_memory
 from lottery_jax.constructions import Pensia
 from lottery_jax.statistics import wilson_interval
 from lottery_jax.theory import lower_bound_target, theorem_named
@@ -67,7 +67,9 @@ def _successes(size: int, candidates: int, tolerance: float, sources: int) -> in
     found = 0
     for seed in range(sources):
         target = lower_bound_target(size, seed=seed)
-        ticket = run_in_memory(plan_job(target, Pensia(candidates), Promise(tolerance, max_redraws=0), seed=seed))
+        ticket = run_in_memory(
+            plan_job(target, Pensia(candidates), ToleranceObjective(tolerance, max_redraws=0), seed=seed)
+        )
         residuals = effective_weights(ticket)["fc1.weight"] - target.array("fc1.weight").astype(np.float64)
         found += bool((np.abs(residuals) <= tolerance).all())
     return found

@@ -35,7 +35,7 @@ from lottery_jax.mask_learning import LEARNERS, Learner
 from lottery_jax.networks.network import Network
 from lottery_jax.pruning import Magnitude
 from lottery_jax.tickets.ticket import Ticket
-from planted import PLANTED_DATA, TRUTHS, Planted, overlaps, plant, planting_source, together
+from planted import PLANTED_DATA, TRUTHS, Planted, overlaps, plant, planting_source, runs_per_step
 
 METHODS = {
     **{name: LEARNERS[name] for name in ("edge-popup", "gem-miner", "supermask", "hard-concrete")},
@@ -114,7 +114,7 @@ def _learned(
 
 def _row(method: str, ticket: Ticket, planted: Planted, dataset: Dataset) -> dict:
     parts = overlaps(ticket.masks, planted.masks)
-    correct, whole, count = accuracy(ticket.forward(), dataset.test), together(parts.values()), len(dataset.test)
+    correct, whole, count = accuracy(ticket.forward(), dataset.test), runs_per_step(parts.values()), len(dataset.test)
     low, high = wilson_interval(round(correct * count), count)
     return {
         "method": method,

@@ -27,8 +27,8 @@ from rich.table import Table
 from harness import Results, Scaled, run_script
 from lottery_jax.approximation import Budget, LossAware, plan_job, run_in_memory
 from lottery_jax.approximation.budget.importance import fisher_importance
-from lottery_jax.approximation.chunk_store import Memory
-from lottery_jax.approximation.job import Goal
+from lottery_jax.approximation.chunk_store import MemoryChunkStore
+from lottery_jax.approximation.job import Objective
 from lottery_jax.comparison.budget_methods import largest_weights
 from lottery_jax.comparison.evaluate import accuracy
 from lottery_jax.constructions import Scalar
@@ -39,7 +39,7 @@ from lottery_jax.networks.target import Target
 from lottery_jax.pruning.gradual import Gradual, sparse_target
 from lottery_jax.tasks import Task, load_task
 from lottery_jax.tickets.ticket import Ticket
-from lottery_jax.tickets.verify import certify
+from lottery_jax.tickets.verify import verify
 
 DENSE = (45_000, 26_000, 13_700, 6_900, 4_000, 2_000)
 SPARSE = (10_000, 7_000, 4_300, 2_800, 2_000)
@@ -78,9 +78,11 @@ def run(settings: Settings, rows: Results) -> None:
     part = min(1.0, task.target.weights / 397_000)
     dense, sparse, learned = ([max(round(kept * part), 1) for kept in each] for each in (DENSE, SPARSE, LEARNED))
 
-    def constructed(method: str, seed: int, target: Target, goal: Goal, more: dict[str, Any], memory: Memory) -> None:
+    def constructed(
+        method: str, seed: int, target: Target, objective: Objective, more: dict[str, Any], memory: MemoryChunkStore
+    ) -> None:
         start = time.perf_counter()
-        ticket = run_in_memory(plan_job(target, Scalar(), goal, seed=seed), finished=memory)
+        ticket = run_in_memory(plan_job(target, Scalar(), objective, seed=seed), finished=memory)
         seconds = time.perf_counter() - start
         rows.keep(method=method, seed=seed, seconds=seconds, **_measured(ticket, task, target), **scale, **more)
 
@@ -90,13 +92,13 @@ def run(settings: Settings, rows: Results) -> None:
             left = min(round(ROOM * kept), begun.target.weights)
             target = sparse_target(begun.target, task.dataset, left, how, seed=seed)
             more = {"target_weights_left": left, "pruning_epochs": how.epochs}
-            constructed("sparse target, loss-aware", seed, target, LossAware(kept, train), more, Memory())
+            constructed("sparse target, loss-aware", seed, target, LossAware(kept, train), more, MemoryChunkStore())
 
-    def budgets(method: str, goal: Callable[[int], Goal]) -> Callable[[int], None]:
+    def budgets(method: str, objective: Callable[[int], Objective]) -> Callable[[int], None]:
         def run_seed(seed: int) -> None:
-            memory = Memory()
+            memory = MemoryChunkStore()
             for kept in dense:
-                constructed(method, seed, task.target, goal(kept), {}, memory)
+                constructed(method, seed, task.target, objective(kept), {}, memory)
 
         return run_seed
 
@@ -126,7 +128,7 @@ def run(settings: Settings, rows: Results) -> None:
 
 def _measured(ticket: Ticket, task: Task, target: Target) -> dict[str, Any]:
     """What a ticket's row says, from its certificate and the test split."""
-    found = certify(ticket, target=target)
+    found = verify(ticket, target=target)
     return {
         "outcome": found.outcome,
         "kept_weights": found.kept_weights,

@@ -21,13 +21,13 @@ Stages = Callable[[str], Progress]
 """Called with the name of a part of the work that begins now; gives what is told how far that part is."""
 
 
-def unseen(done: int, total: int) -> None:
+def no_progress(done: int, total: int) -> None:
     """Nobody looks."""
 
 
-def unnamed(name: str) -> Progress:
+def no_stages(name: str) -> Progress:
     """Nobody looks at any part."""
-    return unseen
+    return no_progress
 
 
 _COMPILATION = "/jax/core/compile/"

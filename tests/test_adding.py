@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from lottery_jax import approximate, compare, load_ticket, verify
-from lottery_jax.approximation import Promise, plan_job, run_in_memory
+from lottery_jax.approximation import ToleranceObjective, plan_job, run_in_memory
 from lottery_jax.cli import main
 from lottery_jax.constructions import Scalar
 from lottery_jax.constructions.registry import CONSTRUCTIONS
@@ -23,7 +23,7 @@ from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.layers.pooling import GlobalPool
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import Operation, Spec
+from lottery_jax.networks.node import LinearLayer, Spec
 from lottery_jax.networks.registry import NODES
 from lottery_jax.networks.target import Target
 from lottery_jax.rng.sampler import Sampler
@@ -116,7 +116,7 @@ def test_a_construction_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch, tm
     task = tiny.task()
     ticket = approximate(task.target, seed=1, construction="normal", candidates=8, tolerance=1.0, out=tmp_path / "t")
     assert verify(tmp_path / "t", target=task.target).samplers[0].startswith("N(0, ")
-    for drawn in ticket.network.drawn.values():
+    for drawn in ticket.network.random_tensors.values():
         largest = np.abs(task.target.array(drawn_name(ticket, drawn))).max()
         assert drawn.sampler.scale == pytest.approx(0.5 * largest)
     records = compare(task, ["normal", "normal-smallest"], out=tmp_path, **SETTINGS)
@@ -128,7 +128,7 @@ def test_a_construction_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch, tm
 
 
 def drawn_name(ticket, drawn) -> str:
-    return next(name for name, other in ticket.network.drawn.items() if other is drawn)
+    return next(name for name, other in ticket.network.random_tensors.items() if other is drawn)
 
 
 def test_a_learner_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_a_learner_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert [(record.method, record.keep) for record in records] == [(label, k) for label in labels for k in (0.2, 0.5)]
     assert seen == [(1, 2), (2, 2)] * 2
     for record in records:
-        assert record.outcome == "promises nothing"
+        assert record.outcome == "no guarantee"
         assert record.kept_weights == pytest.approx(record.keep * record.source_weights, abs=2)
     assert records[-1].accuracy > 0.8
 
@@ -149,7 +149,7 @@ def test_a_source_is_saved_verified_exported_and_run(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(NODES, Halved.kind, Halved)
     task = tiny.task(signed=True)
     uniform = Sampler.uniform(-1, 1)
-    source = task.target.network.replaced(lambda _, of: Halved(of, 3, uniform) if isinstance(of, Operation) else of)
+    source = task.target.network.replaced(lambda _, of: Halved(of, 3, uniform) if isinstance(of, LinearLayer) else of)
     masks = tiny.random_masks(source, 0.5, seed=2)
     made = make_ticket(source, seed=2, masks=masks, method="mine", target=task.target, tolerance=9.0)
     made.save(tmp_path / "t")
@@ -190,7 +190,7 @@ def test_a_solver_answers_and_serves_constructions() -> None:
     np.testing.assert_array_equal(found.within, best <= 0.1)
     assert found.sizes.max() == 1
     target = tiny.task().target
-    ticket = run_in_memory(plan_job(target, Scalar(8), Promise(0.5, solver=Nearest()), seed=0))
+    ticket = run_in_memory(plan_job(target, Scalar(8), ToleranceObjective(0.5, solver=Nearest()), seed=0))
     assert verify(ticket, target=target).outcome == "holds" and ticket.kept_weights <= tiny.WEIGHTS
     assert ticket.header.settings["solver"] == "Nearest()"
 

@@ -116,10 +116,10 @@ def few_pictures(*_, **__):
 
 @pytest.mark.parametrize("case", ["search", "search-smallest", "scalar", "pensia-smallest"])
 def test_the_main_job_runs(case, module, monkeypatch, published):
-    bench = module("bench_main_job")
-    assert case in bench.CASES
-    monkeypatch.setattr(bench, "load", few_pictures)
-    row = bench.run_case(case, published, None, 1)
+    context = module("bench_main_job")
+    assert case in context.CASES
+    monkeypatch.setattr(context, "load", few_pictures)
+    row = context.run_case(case, published, None, 1)
     assert row["weights"] == 2 * 784 + 20 and row["within"] <= row["weights"]
     assert row["seconds"] > 0 and row["first_seconds"] > 0
     assert 0 < row["kept_per_weight"] < 21
@@ -127,12 +127,12 @@ def test_the_main_job_runs(case, module, monkeypatch, published):
 
 
 def test_the_budgets_run(module, monkeypatch, published, tmp_path):
-    bench = module("bench_budget")
-    monkeypatch.setattr(bench, "load", few_pictures)
-    monkeypatch.setattr(bench, "TOLERANCES", (0.03,))
+    context = module("bench_budget")
+    monkeypatch.setattr(context, "load", few_pictures)
+    monkeypatch.setattr(context, "TOLERANCES", (0.03,))
     out = tmp_path / "budget.json"
     monkeypatch.setattr(sys, "argv", ["bench", "--target", str(published), "--k-max", "2", "--out", str(out)])
-    bench.main()
+    context.main()
     rows = json.loads(out.read_text())["rows"]
     assert [(row["construction"], row["choice"]) for row in rows] == [
         (name, choice) for name in ("scalar", "pensia") for choice in ("smallest", "uniform", "fisher", "fisher-damped")
@@ -148,12 +148,12 @@ def test_the_budgets_run(module, monkeypatch, published, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["vit-digits", "vit-mnist"])
 def test_tickets_of_constructions_are_verified(name, module, monkeypatch, tmp_path):
-    bench = module("bench_constructions")
+    context = module("bench_constructions")
     if name == "vit-mnist":
-        monkeypatch.setattr(bench, "load", few_pictures)
+        monkeypatch.setattr(context, "load", few_pictures)
     out = tmp_path / "constructions.json"
     monkeypatch.setattr(sys, "argv", ["bench", "--rows", name, "--quick", "--out", str(out)])
-    bench.main()
+    context.main()
     rows = json.loads(out.read_text())["rows"]
     assert [row["construction"] for row in rows] == (["otsuka", "pensia"] if name == "vit-digits" else ["otsuka"])
     for row in rows:
@@ -165,9 +165,9 @@ def test_tickets_of_constructions_are_verified(name, module, monkeypatch, tmp_pa
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["lenet5-mnist", "lenet-300-100-mnist", "conv2-cifar10", "resnet20-cifar10"])
 def test_tickets_of_other_architectures_are_verified(name, module, monkeypatch, tmp_path):
-    bench, out = module("bench_constructions"), tmp_path / "constructions.json"
+    context, out = module("bench_constructions"), tmp_path / "constructions.json"
     monkeypatch.setattr(sys, "argv", ["bench", "--rows", name, "--quick", "--out", str(out)])
-    bench.main()
+    context.main()
     for row in json.loads(out.read_text())["rows"]:
         assert row["outcome"] == "holds" and row["worst_residual"] <= row["tolerance"]
         assert 0 < row["worst_of_largest"] < 10
@@ -175,11 +175,11 @@ def test_tickets_of_other_architectures_are_verified(name, module, monkeypatch, 
 
 @pytest.mark.slow
 def test_loss_aware_and_lossless_tickets_are_timed(module, monkeypatch, tmp_path):
-    bench, out = module("bench_smaller_tickets"), tmp_path / "found.json"
+    context, out = module("bench_smaller_tickets"), tmp_path / "found.json"
     monkeypatch.setattr(sys, "argv", ["bench", "--quick", "--out", str(out)])
-    bench.main()
+    context.main()
     rows = {row["case"]: row for row in json.loads(out.read_text())["rows"]}
-    assert list(rows) == [case for case, (name, _) in bench.CASES.items() if name == "digits"]
+    assert list(rows) == [case for case, (name, _) in context.CASES.items() if name == "digits"]
     for case, row in rows.items():
         assert row["outcome"] == "holds" and row["search_s"] <= row["first_s"] and row["weights"] == 4736
         if case.startswith("lossless"):
@@ -189,44 +189,44 @@ def test_loss_aware_and_lossless_tickets_are_timed(module, monkeypatch, tmp_path
 
 
 def test_rows_are_added_to_an_earlier_run(module, tmp_path):
-    bench, path = module("bench_constructions"), tmp_path / "constructions.json"
-    before = {"device": "cpu", "versions": {}, "rows": [{"row": name, "accuracy": 0.5} for name in bench.ROWS]}
+    context, path = module("bench_constructions"), tmp_path / "constructions.json"
+    before = {"device": "cpu", "versions": {}, "rows": [{"row": name, "accuracy": 0.5} for name in context.ROWS]}
     path.write_text(json.dumps(before))
     again = {"device": "cpu", "versions": {"jax": "1"}, "rows": [{"row": "vit-digits", "accuracy": 0.75}]}
-    found = {row["row"]: row["accuracy"] for row in bench.added(path, again)["rows"]}
-    assert found == dict.fromkeys(bench.ROWS, 0.5) | {"vit-digits": 0.75} and list(found) == list(bench.ROWS)
+    found = {row["row"]: row["accuracy"] for row in context.added(path, again)["rows"]}
+    assert found == dict.fromkeys(context.ROWS, 0.5) | {"vit-digits": 0.75} and list(found) == list(context.ROWS)
     with pytest.raises(SystemExit, match="device cpu"):
-        bench.added(path, again | {"device": "H200"})
+        context.added(path, again | {"device": "H200"})
 
 
 @pytest.mark.slow
 def test_a_training_step_is_timed(module, monkeypatch):
-    bench = module("bench_edge_popup")
+    context = module("bench_edge_popup")
     redundant = redundant_source(architecture("mlp-2", Spec((784,), nonnegative=True), 10), copies=2)
-    monkeypatch.setattr(bench, "NETWORKS", {"redundant": redundant, "wide": wide_source(redundant)})
-    monkeypatch.setattr(bench, "LARGE", {"redundant": (8, 8, 3, 13), "wide": (8, 8, 2, 12)})
-    rows = bench.measure(1)
+    monkeypatch.setattr(context, "NETWORKS", {"redundant": redundant, "wide": wide_source(redundant)})
+    monkeypatch.setattr(context, "LARGE", {"redundant": (8, 8, 3, 13), "wide": (8, 8, 2, 12)})
+    rows = context.measure(1)
     assert [row["network"] for row in rows] == ["redundant", "wide"]
-    assert all(row[f"{gate}_ms"] > 0 for row in rows for gate in bench.GATES)
+    assert all(row[f"{gate}_ms"] > 0 for row in rows for gate in context.GATES)
 
 
 @pytest.mark.slow
 def test_the_wait_of_a_user_is_timed(module, target, tmp_path):
-    bench = module("bench_startup")
-    for room in bench.ROOMS.split():
+    context = module("bench_startup")
+    for room in context.ROOMS.split():
         importlib.import_module(f"lottery_jax.{room}")
     words = ["--target", str(target), "--construction", "scalar", "--candidates", "8", "--tolerance", "0.2"]
-    row = bench.approximate(words, tmp_path / "cache", runs=1)
+    row = context.approximate(words, tmp_path / "cache", runs=1)
     assert row["first_search_s"] < row["first_s"] and row["outcome"] == "holds" and row["target_weights"] == 296
 
 
 def test_cases_are_added_to_an_earlier_run(module):
-    bench = module("bench_subset_sum")
+    context = module("bench_subset_sum")
     about = {"backend": "cpu", "device": "cpu", "versions": {}, "target": "t", "quick": True}
     rows = [{"case": case, "us_per_weight": us} for case, us in (("least-residual", 2.0), ("peer-highs", 8.0))]
     before = about | {"rows": rows, "skipped": {"gpu-experiment": "no GPU"}, "failed": {"least-residual": "why"}}
     again = about | {"rows": [{"case": "least-residual", "us_per_weight": 4.0}], "skipped": {}, "failed": {}}
-    merged = bench.added(before, again, ["least-residual"])
+    merged = context.added(before, again, ["least-residual"])
     assert [(row["case"], row["us_per_weight"]) for row in merged["rows"]] == [
         ("least-residual", 4.0),
         ("peer-highs", 8.0),
@@ -234,7 +234,7 @@ def test_cases_are_added_to_an_earlier_run(module):
     assert merged["rows"][1]["times_slower"] == 2 and merged["failed"] == {}
     assert merged["skipped"] == {"gpu-experiment": "no GPU"}
     with pytest.raises(SystemExit, match="device"):
-        bench.added(before, again | {"device": "H200"}, ["least-residual"])
+        context.added(before, again | {"device": "H200"}, ["least-residual"])
 
 
 @pytest.mark.slow
@@ -300,16 +300,21 @@ def test_lane_operations_are_counted(module):
     import jax
     import jax.numpy as jnp
 
-    lanes = module("subset_sum_cases.lane_operations")
+    parallel_runs = module("subset_sum_cases.lane_operations")
     x = jax.ShapeDtypeStruct((4, 8), jnp.int32)
 
     def loop(x):
         return jax.lax.fori_loop(0, 5, lambda _, y: jnp.minimum(y, y + jnp.int32(1)), x)
 
-    assert lanes.operations(jax.make_jaxpr(lambda x: jnp.maximum(x, -x).sum(0, dtype=jnp.int32))(x).jaxpr) == 3 * 32
-    assert lanes.operations(jax.make_jaxpr(loop)(x).jaxpr) == pytest.approx(5 * 2 * 32, abs=2 * 5)  # and the counter
+    assert (
+        parallel_runs.operations(jax.make_jaxpr(lambda x: jnp.maximum(x, -x).sum(0, dtype=jnp.int32))(x).jaxpr)
+        == 3 * 32
+    )
+    assert parallel_runs.operations(jax.make_jaxpr(loop)(x).jaxpr) == pytest.approx(
+        5 * 2 * 32, abs=2 * 5
+    )  # and the counter
     # Two more candidates double the work, and a little.
-    assert 2 < lanes.search_operations(14) / lanes.search_operations(12) < 2.6
+    assert 2 < parallel_runs.search_operations(14) / parallel_runs.search_operations(12) < 2.6
 
 
 def test_goals_are_judged_by_what_was_measured(module):
@@ -352,7 +357,7 @@ def test_the_theory_beside_a_thousand_candidates_is_finite(module):
 def test_the_page_quotes_only_results(module):
     """Its tables are those of the results, and each number in bold type stands in one of them."""
     page = PAGE.read_text()
-    assert module("subset_sum_tables").filled(page) == page, (
+    assert module("subset_sum_tables").padded_group(page) == page, (
         "docs/performance.md differs from the results: benchmarks/bench_subset_sum.py --fill docs/performance.md"
     )
     blocks = "\n".join(re.findall(r"<!-- (?:cpu|gpu) [a-z-]+ -->\n(.*?)<!-- end -->", page, re.DOTALL))
@@ -369,10 +374,10 @@ def test_blocks_are_filled_from_results(module, tmp_path):
     row |= {"beyond_jax_gib": 0.25, "peak_memory_gib": 0.5, "mean_residual": 1e-6}
     (tmp_path / "subset_sum_cpu.json").write_text(json.dumps({"device": "cpu", "rows": [row]}))
     page = "a\n<!-- cpu growth -->\nold\n<!-- end -->\nb\n<!-- gpu goals -->\n<!-- end -->\n"
-    filled = tables.filled(page, tmp_path)
-    assert "| 1,000 | 2.50 | 0.00250 | 1.00 | 0.250 | 0.500 | 1.00e-06 |" in filled
-    assert "old" not in filled and "Not measured yet." in filled
-    assert tables.filled(filled, tmp_path) == filled
+    padded_group = tables.padded_group(page, tmp_path)
+    assert "| 1,000 | 2.50 | 0.00250 | 1.00 | 0.250 | 0.500 | 1.00e-06 |" in padded_group
+    assert "old" not in padded_group and "Not measured yet." in padded_group
+    assert tables.padded_group(padded_group, tmp_path) == padded_group
 
 
 @pytest.mark.slow

@@ -27,12 +27,12 @@ from lottery_jax.networks.layers.conv import Conv
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.node import Spec
 from lottery_jax.networks.sources.base import Source
-from lottery_jax.networks.sources.binary_ladder import Ladder
-from lottery_jax.networks.sources.candidates_per_weight import Copies
+from lottery_jax.networks.sources.binary_ladder import BinaryLadder
+from lottery_jax.networks.sources.candidates_per_weight import CandidatesPerWeight
 from lottery_jax.networks.sources.gadget import Gadget
-from lottery_jax.networks.sources.random_layer import Single, Tied
-from lottery_jax.networks.sources.replicated_neurons import Redundant, RedundantGadget
-from lottery_jax.networks.sources.trained_layer import PartlyTrained, Trained
+from lottery_jax.networks.sources.random_layer import MultiLevelLayer, RandomLayer
+from lottery_jax.networks.sources.replicated_neurons import ReplicatedGadget, ReplicatedNeurons
+from lottery_jax.networks.sources.trained_layer import PartlyTrainedLayer, TrainedLayer
 from lottery_jax.networks.transforms import FoldLayers, Lock, PrePrune
 from lottery_jax.pruning.registry import TRAINED
 from lottery_jax.rng.sampler import Sampler
@@ -187,27 +187,27 @@ SAMPLERS = {
 }
 CONV, DENSE = Conv(4, 6, (3, 2), stride=(2, 1), groups=2, bias=True), Dense(5, 3, bias=True)
 NODES: dict[str, Source] = {
-    "plain, dense": Single(DENSE, NORMAL),
-    "plain, convolution": Single(CONV, NORMAL),
-    "copies, dense": Copies(DENSE, 4, (UNIFORM, NORMAL)),
-    "copies that outputs share, convolution": Copies(CONV, 3, (UNIFORM, UNIFORM), shared=True),
+    "plain, dense": RandomLayer(DENSE, NORMAL),
+    "plain, convolution": RandomLayer(CONV, NORMAL),
+    "copies, dense": CandidatesPerWeight(DENSE, 4, (UNIFORM, NORMAL)),
+    "copies that outputs share, convolution": CandidatesPerWeight(CONV, 3, (UNIFORM, UNIFORM), shared=True),
     "gadget, dense": Gadget(DENSE, 4, UNIFORM, NORMAL),
     "gadget, convolution": Gadget(CONV, 3, UNIFORM, UNIFORM),
-    "ladder, dense": Ladder(DENSE, 4, 2),
-    "redundant, dense": Redundant(DENSE, 1, 1, UNIFORM, constant=3.0),
-    "redundant, convolution": Redundant(CONV, 1, 1, NORMAL),
-    "redundant gadget, dense": RedundantGadget(DENSE, 4, UNIFORM, UNIFORM),
-    "tied, dense": Tied(DENSE, NORMAL, (1.0, -1.0)),
-    "tied, convolution": Tied(CONV, UNIFORM, (1.0, 0.5, 0.25)),
-    "trained, dense": Trained(DENSE, NORMAL),
-    "partly trained, dense": PartlyTrained(DENSE, NORMAL),
+    "ladder, dense": BinaryLadder(DENSE, 4, 2),
+    "redundant, dense": ReplicatedNeurons(DENSE, 1, 1, UNIFORM, constant=3.0),
+    "redundant, convolution": ReplicatedNeurons(CONV, 1, 1, NORMAL),
+    "redundant gadget, dense": ReplicatedGadget(DENSE, 4, UNIFORM, UNIFORM),
+    "tied, dense": MultiLevelLayer(DENSE, NORMAL, (1.0, -1.0)),
+    "tied, convolution": MultiLevelLayer(CONV, UNIFORM, (1.0, 0.5, 0.25)),
+    "trained, dense": TrainedLayer(DENSE, NORMAL),
+    "partly trained, dense": PartlyTrainedLayer(DENSE, NORMAL),
 }
 
 
 def drawn(node: Source) -> str:
     """All random weights of a network of one node, and again with some blocks drawn anew."""
     network = Network(node, Spec((6, 5, 4) if node.of is CONV else (5,)))
-    name = next(iter(network.drawn))
+    name = next(iter(network.random_tensors))
     again = {name: np.array([[0, 3], [2, 1]], np.int64)}
     first, second = network.draw(SEED), network.draw(SEED, again)
     return digest({**first, **{f"{name} again": value for name, value in second.items()}})
@@ -215,7 +215,7 @@ def drawn(node: Source) -> str:
 
 DRAWN: dict[str, Case] = {
     **{
-        f"drawn: sampler, {name}": functools.partial(drawn, Single(DENSE, sampler))
+        f"drawn: sampler, {name}": functools.partial(drawn, RandomLayer(DENSE, sampler))
         for name, sampler in SAMPLERS.items()
     },
     **{f"drawn: source, {name}": functools.partial(drawn, node) for name, node in NODES.items()},

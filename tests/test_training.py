@@ -87,12 +87,12 @@ def test_vmap_over_keys_and_a_traced_hyper_parameter(split: Split) -> None:
 
         return fit(decayed, initial(key), split, key=key, optimizer=optax.adam(0.1), epochs=2, batch_size=8)
 
-    together, history = jax.jit(jax.vmap(run))(keys, decays)
+    runs_per_step, history = jax.jit(jax.vmap(run))(keys, decays)
     run_one = jax.jit(run)
     assert history["loss"].shape == (3, 2)
     for at in range(3):
         alone, _ = run_one(keys[at], decays[at])
-        assert_close(jax.tree.map(lambda leaf, at=at: leaf[at], together), alone)
+        assert_close(jax.tree.map(lambda leaf, at=at: leaf[at], runs_per_step), alone)
 
 
 def test_frozen_weights_may_be_closed_over_and_stay(split: Split) -> None:

@@ -1,6 +1,6 @@
 """From a safetensors file to a ticket on disk, streaming: how it grows, and a transformer.
 
-One size per process, so that the peak of memory is its own. The answer is judged by `certify`, which recomputes
+One size per process, so that the peak of memory is its own. The answer is judged by `verify`, which recomputes
 every residual in float64 from seed and bits, on the host and after the memory was read.
 """
 
@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from lottery_jax.approximation import Promise, plan_job, run_to_file
+from lottery_jax.approximation import ToleranceObjective, plan_job, run_to_file
 from lottery_jax.constructions import Scalar
 from lottery_jax.io.tensor_file import Tensor, layout
 from lottery_jax.tasks import load_model
-from lottery_jax.tickets.verify import certify
+from lottery_jax.tickets.verify import verify
 
 from .instances import DEVIATION, TOLERANCE, Run
 from .measure import device_memory, measure, memory_of_jax
@@ -65,14 +65,14 @@ def _stream(run: Run, shapes: Shapes, deviation: float, repeats: int) -> dict:
         def approximate() -> None:
             ticket.unlink(missing_ok=True)  # or it would be found finished
             target, _ = load_model(model)
-            run_to_file(plan_job(target, Scalar(run.sizes.candidates), Promise(TOLERANCE), seed=0), ticket)
+            run_to_file(plan_job(target, Scalar(run.sizes.candidates), ToleranceObjective(TOLERANCE), seed=0), ticket)
 
         weights = sum(map(math.prod, shapes.values()))
         _, row = measure(approximate, repeats, weights)
         row |= {"solver": "MeetInTheMiddle", "candidates": run.sizes.candidates, "data": "files"}
         row |= {"beyond_jax_gib": row["peak_memory_gib"] - before / 2**30, "ticket_bytes": ticket.stat().st_size}
         row |= device_memory() | _disk(model, ticket)
-        found = certify(ticket, target=load_model(model)[0])
+        found = verify(ticket, target=load_model(model)[0])
     return row | {
         "mean_residual": found.mean_residual,
         "worst_residual": found.worst_residual,

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lottery_jax import environment
-from lottery_jax.cli.progress_bars import Shown
+from lottery_jax.cli.progress_bars import ProgressReporter
 from lottery_jax.cli.status import UNITS, finished_units
-from lottery_jax.comparison.recording import go_through
+from lottery_jax.comparison.recording import run_units
 from lottery_jax.errors import InputError
 from lottery_jax.io.files import check_writable, wait_for, write_atomically
 from lottery_jax.io.locks import locked
 from lottery_jax.progress import log
 from lottery_jax.training.checkpoints import Checkpoints
-from lottery_jax.workers.workers import ALONE, Crew, Elsewhere, unit_of
+from lottery_jax.workers.workers import SERIAL, Pending, Workers, unit_of
 
 _T = TypeVar("_T")
 _Row = dict[str, Any]
@@ -38,15 +38,19 @@ class Results(list[_Row]):
         self,
         path: Path,
         *,
-        crew: Crew = ALONE,
+        workers: Workers = SERIAL,
         facts: Mapping[str, str] | None = None,
-        shown: Shown | None = None,
+        shown: ProgressReporter | None = None,
         join_only: bool = False,
     ) -> None:
-        if crew.opens:
+        if workers.opens:
             check_writable(path.parent)
         self.path, self.folder = path, path.with_name(f"{path.name}{UNITS}")
-        self._crew, self._facts, self._shown = crew, environment.version_facts() | dict(facts or {}), shown or Shown()
+        self._crew, self._facts, self._shown = (
+            workers,
+            environment.version_facts() | dict(facts or {}),
+            shown or ProgressReporter(),
+        )
         self._made_by = hashlib.sha256(json.dumps(self._facts, sort_keys=True).encode()).hexdigest()[:16]
         self._join_only, self._opened = join_only, False
         self._unit: list[_Row] | None = None
@@ -57,7 +61,7 @@ class Results(list[_Row]):
         """Call `do(task)` for each task that is not finished, and `keep` what it finds; the tasks are units of work.
 
         Afterwards the rows of all tasks are here, in their order, whoever found them. shares: whether several processes
-        do a task together, by the trainings of its learners alone, which are given `checkpoints`. Raises `Elsewhere`
+        do a task together, by the trainings of its learners alone, which are given `checkpoints`. Raises `Pending`
         where tasks are left to shares that this process does not meet.
         """
         self._open()
@@ -74,8 +78,8 @@ class Results(list[_Row]):
                 " 0); start again the shares that did not come to their end, or leave --join-only out to do them here"
             )
         turned = self._crew.process * len(tasks) // self._crew.processes if shares else 0
-        if left := go_through([*numbers[turned:], *numbers[:turned]], contribute, self._crew):
-            raise Elsewhere([unit_of(name, number) for number in left])
+        if left := run_units([*numbers[turned:], *numbers[:turned]], contribute, self._crew):
+            raise Pending([unit_of(name, number) for number in left])
         for number in numbers:
             self += self._rows(name, number, tasks[number], do)
 
@@ -122,30 +126,30 @@ class Results(list[_Row]):
             self._crew.found(unit)
             return
         if not shares and not self._crew.take(unit, number):
-            raise Elsewhere([unit])
-        self._made(name, number, task, do, self._crew if shares else ALONE)
+            raise Pending([unit])
+        self._made(name, number, task, do, self._crew if shares else SERIAL)
         self._crew.done(unit)
 
-    def _made(self, name: str, number: int, task: _T, do: Callable[[_T], None], crew: Crew) -> list[_Row]:
+    def _made(self, name: str, number: int, task: _T, do: Callable[[_T], None], workers: Workers) -> list[_Row]:
         """The rows of a unit, found now and kept; crew: who does it together."""
         unit, rows = unit_of(name, number), list[_Row]()
-        self._unit, self._checkpoints = rows, Checkpoints(self.folder / "trainings" / f"{number}", crew, number)
+        self._unit, self._checkpoints = rows, Checkpoints(self.folder / "trainings" / f"{number}", workers, number)
         try:
             do(task)
-            if not crew.take(unit):
-                raise Elsewhere([unit])
+            if not workers.take(unit):
+                raise Pending([unit])
         finally:
             self._unit = self._checkpoints = None
         content = json.dumps({"made_by": self._made_by, "unit": unit, "rows": rows})
         write_atomically(self._file(name, number), content.encode())
-        if crew is ALONE:
+        if workers is SERIAL:
             shutil.rmtree(self.folder / "trainings" / f"{number}", ignore_errors=True)
         return rows
 
     def _rows(self, name: str, number: int, task: _T, do: Callable[[_T], None]) -> list[_Row]:
         """The rows of a unit that is done, by this process or another one; made anew where its file is damaged."""
         rows = self._read(name, number, comes=True)
-        return self._made(name, number, task, do, ALONE) if rows is None else rows
+        return self._made(name, number, task, do, SERIAL) if rows is None else rows
 
     def _file(self, name: str, number: int) -> Path:
         return self.folder / f"{name.replace(' ', '-')}-{number:04d}.json"

@@ -14,15 +14,15 @@ from rich.console import Console
 
 from harness.results import Results
 from lottery_jax.cli import messages as interrupt
-from lottery_jax.cli.progress_bars import bars
-from lottery_jax.cli.worker_options import CREW_OPTIONS, CrewOptions, crew_of
+from lottery_jax.cli.progress_bars import progress_bars
+from lottery_jax.cli.worker_options import WORKER_OPTIONS, WorkerOptions, workers_of
 from lottery_jax.errors import ClusterError, InputError
 from lottery_jax.workers import supervisor
-from lottery_jax.workers.workers import Elsewhere, Share
+from lottery_jax.workers.workers import Pending, Share
 
 
 @dataclasses.dataclass(frozen=True)
-class Experiment(CrewOptions):
+class Experiment(WorkerOptions):
     """Settings of an experiment."""
 
     data_dir: Path | None = None
@@ -32,7 +32,7 @@ class Experiment(CrewOptions):
 
     def check(self) -> None:
         """Refuse settings that make no experiment; raises `InputError`."""
-        self.check_crew()
+        self.check_workers()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,27 +94,29 @@ def _run(
     script = Path(sys.argv[0])
     settings = tyro.cli(kind, description=run.__globals__["__doc__"])
     settings.check()
-    own = {field.name for field in dataclasses.fields(settings)} - {*CREW_OPTIONS, "out", "data_dir"}
+    own = {field.name for field in dataclasses.fields(settings)} - {*WORKER_OPTIONS, "out", "data_dir"}
     facts = {"program": hashlib.sha256(script.read_bytes()).hexdigest()[:16]}
     facts |= {f"setting {name}": _content(getattr(settings, name)) for name in sorted(own)}
     out = settings.out or Path(f"{script.stem}.jsonl")
-    with bars(shared=settings.shared) as shown, crew_of(settings, shown) as crew:
-        rows = Results(out, crew=crew, facts=facts, shown=shown, join_only=settings.join_only)
+    with progress_bars(shared=settings.shared) as shown, workers_of(settings, shown) as workers:
+        rows = Results(out, workers=workers, facts=facts, shown=shown, join_only=settings.join_only)
         with contextlib.closing(rows), interrupt.keeping(lambda: _kept(rows)):
             try:
                 run(settings, rows)
-            except Elsewhere as left:
+            except Pending as left:
                 print(
-                    f"share {crew} is done: {rows.finished():,} units are there, and {len(left.units):,} are left to"
+                    f"share {workers} is done: {rows.finished():,} units are there, and {len(left.units):,} are left to"
                     " others; the same command without --share puts all together"
                 )
                 return 0
-            crew.gather("rows")  # nobody reads any more what is cleared away from here on
-            if isinstance(crew, Share):
-                print(f"share {crew} is done: all units are there; the same command without --share puts them together")
+            workers.gather("rows")  # nobody reads any more what is cleared away from here on
+            if isinstance(workers, Share):
+                print(
+                    f"share {workers} is done: all units are there; the same command without --share puts them together"
+                )
                 return 0
-            if not crew.leads:
-                crew.leave()
+            if not workers.leads:
+                workers.leave()
                 return 0
             rows.write()
     show(rows, Console())

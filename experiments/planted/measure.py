@@ -98,10 +98,10 @@ def overlaps(found: Mapping[str, np.ndarray], planted: Mapping[str, np.ndarray])
     }
 
 
-def together(parts: Iterable[Overlap]) -> Overlap:
+def runs_per_step(parts: Iterable[Overlap]) -> Overlap:
     """The overlap of several tensors as one.
 
-    >>> together([Overlap(1, ((3, 2, 2),)), Overlap(0, ((5, 1, 1),))]).precision
+    >>> runs_per_step([Overlap(1, ((3, 2, 2),)), Overlap(0, ((5, 1, 1),))]).precision
     0.3333333333333333
     """
     own = list(parts)

@@ -22,7 +22,7 @@ from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.sources.random_layer import Single
+from lottery_jax.networks.sources.random_layer import RandomLayer
 from lottery_jax.networks.target import Target
 from lottery_jax.tickets.ticket import Ticket, make_ticket
 
@@ -91,15 +91,15 @@ def plant(truth: Target, source: Network, *, seed: int, refine: bool = True) -> 
     masks[names[0]][units] = known[0] != 0
     masks[names[1]][:, units] = known[1] != 0
     points = _points(known[0].shape[1])
-    goal = _centred(_parts(points, *known).sum(axis=1))
+    objective = _centred(_parts(points, *known).sum(axis=1))
     planted = _parts(points, *(tensor * masks[name] for name, tensor in zip(names, random, strict=True)))
     logits = _centred(planted.sum(axis=1))
-    factor = float((logits**2).sum() / (logits * goal).sum())  # the one that leaves the least error
-    error = logits / factor - goal
+    factor = float((logits**2).sum() / (logits * objective).sum())  # the one that leaves the least error
+    error = logits / factor - objective
     ticket = make_ticket(
         source, seed=seed, masks=masks, method="planted", settings={"units": len(units), "refine": refine}
     )
-    return Planted(ticket, units, factor, float(np.sqrt(np.mean(error**2) / np.mean(goal**2))))
+    return Planted(ticket, units, factor, float(np.sqrt(np.mean(error**2) / np.mean(objective**2))))
 
 
 def _matrices(truth: Target) -> Matrices:
@@ -116,8 +116,8 @@ def _matrices(truth: Target) -> Matrices:
 def _names(source: Network, first: np.ndarray, second: np.ndarray) -> list[str]:
     """The two random tensors of a source that the matrices fit into."""
     kinds = [type(node) for _, node in source.nodes()]
-    shapes = [drawn.shape for drawn in source.drawn.values()]
-    if kinds != [Chain, Single, Relu, Single] or len(shapes) != 2:
+    shapes = [drawn.shape for drawn in source.random_tensors.values()]
+    if kinds != [Chain, RandomLayer, Relu, RandomLayer] or len(shapes) != 2:
         raise InputError(f"nothing can be planted in {source!r}; make a source by `planting_source`")
     width = shapes[0][0]
     if shapes != [(width, first.shape[1]), (len(second), width)] or width < len(first):
@@ -125,7 +125,7 @@ def _names(source: Network, first: np.ndarray, second: np.ndarray) -> list[str]:
             f"the source has tensors of shapes {shapes}, and the network to plant {first.shape} and {second.shape};"
             " give one with the same inputs and classes, and at least as many hidden units"
         )
-    return list(source.drawn)
+    return list(source.random_tensors)
 
 
 def _products(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -166,7 +166,7 @@ def _assigned(distances: np.ndarray, order: np.ndarray) -> np.ndarray:
 def _refined(known: Matrices, random: Matrices, units: np.ndarray, factor: float, near: np.ndarray) -> np.ndarray:
     """Each unit chosen again, in turn, for what makes all logits together come nearest."""
     points, units = _points(known[0].shape[1]), units.copy()
-    goal = factor * _parts(points, *known).sum(axis=1)
+    objective = factor * _parts(points, *known).sum(axis=1)
 
     def parts(place: int, among: np.ndarray) -> np.ndarray:
         inner = random[0][among] * (known[0][place] != 0)
@@ -178,7 +178,7 @@ def _refined(known: Matrices, random: Matrices, units: np.ndarray, factor: float
             others = np.delete(units, place)
             among = np.argsort(near[place], kind="stable")[: _NEAREST + len(others)]
             among = among[np.isfinite(near[place, among]) & ~np.isin(among, others)]
-            rest = now.sum(axis=1) - now[:, place] - goal
+            rest = now.sum(axis=1) - now[:, place] - objective
             found = parts(place, among)
             best = np.argmin((_centred(rest[:, None] + found) ** 2).sum(axis=(0, 2)))
             units[place], now[:, place] = among[best], found[:, best]

@@ -7,18 +7,18 @@ from pathlib import Path
 import numpy as np
 
 from lottery_jax.approximation.budget.budget import Budget
-from lottery_jax.approximation.job import Goal, plan_job
+from lottery_jax.approximation.job import Objective, plan_job
 from lottery_jax.approximation.loss_aware.loss_aware import LossAware
 from lottery_jax.approximation.run import run_in_memory, run_to_file
-from lottery_jax.approximation.tolerance import Promise, made_lossless
+from lottery_jax.approximation.tolerance import ToleranceObjective, made_lossless
 from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.registry import construction_named
 from lottery_jax.errors import InputError
 from lottery_jax.networks.target import Target
 from lottery_jax.networks.transforms import Transform
-from lottery_jax.progress import Progress, unseen
+from lottery_jax.progress import Progress, no_progress
 from lottery_jax.tickets.ticket import Ticket, load_ticket
-from lottery_jax.workers.workers import ALONE, Crew
+from lottery_jax.workers.workers import SERIAL, Workers
 
 
 def approximate(
@@ -38,8 +38,8 @@ def approximate(
     out: str | os.PathLike[str] | None = None,
     coded: bool = False,
     force: bool = False,
-    progress: Progress = unseen,
-    crew: Crew = ALONE,
+    progress: Progress = no_progress,
+    workers: Workers = SERIAL,
 ) -> Ticket:
     """Find a ticket whose random network, pruned and never trained, computes what the target computes.
 
@@ -61,9 +61,9 @@ def approximate(
     makes it: every process makes the same call, with a file that all of them see, and gets the same ticket.
 
     >>> from lottery_jax.importers.mlp_weights import mlp_target
-    >>> from lottery_jax.tickets.verify import certify
+    >>> from lottery_jax.tickets.verify import verify
     >>> target = mlp_target([np.array([[0.3, -0.2]], np.float32)])
-    >>> certify(approximate(target, seed=0, candidates=10), target=target).outcome
+    >>> verify(approximate(target, seed=0, candidates=10), target=target).outcome
     'holds'
     """
     if not isinstance(target, Target):
@@ -81,25 +81,25 @@ def approximate(
         raise InputError("importances and images decide how a budget is spent; give kept too, or leave them out")
     if importance is not None and images is not None:
         raise InputError("a loss-aware ticket says itself what an error counts; leave the importances or images out")
-    if crew is not ALONE and (out is None or images is not None or not crew.meets):
+    if workers is not SERIAL and (out is None or images is not None or not workers.meets):
         raise InputError(
             "processes share the chunks of a file, each within its tolerance or budget; name it with out, leave images"
             " out, and make the crew with cluster.join.join"
         )
     if coded and out is None:
         raise InputError("coded says how the ticket's file stores its masks; name the file with out, or leave it out")
-    promise = Promise(tolerance, objective, max_redraws)
-    goal: Goal = promise
+    promise = ToleranceObjective(tolerance, objective, max_redraws)
+    objective: Objective = promise
     if kept is not None:
-        goal = Budget(kept, importance=importance) if images is None else LossAware(kept, np.asarray(images))
+        objective = Budget(kept, importance=importance) if images is None else LossAware(kept, np.asarray(images))
     if lossless:
         if kept is not None:
             raise InputError(f"a lossless ticket keeps as many weights as it takes, not {kept}; leave one of them out")
-        found, goal = made_lossless(target, found, promise)
-    job = plan_job(target, found, goal, seed=seed, transforms=transforms)
+        found, objective = made_lossless(target, found, promise)
+    job = plan_job(target, found, objective, seed=seed, transforms=transforms)
     if out is None:
         return run_in_memory(job, progress=progress)
-    done = run_to_file(job, Path(out), force=force, coded=coded, progress=progress, crew=crew)
+    done = run_to_file(job, Path(out), force=force, coded=coded, progress=progress, workers=workers)
     assert done.path is not None
     return load_ticket(done.path)
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from lottery_jax.approximation.job import Chunk, Job, Settled, Solved
+from lottery_jax.approximation.job import Chunk, Job, ObjectiveResult, Solved
 from lottery_jax.constructions.base import Plan
 from lottery_jax.errors import InputError
-from lottery_jax.io.checksummed_file import SealedWriter
+from lottery_jax.io.checksummed_file import ChecksummedWriter
 from lottery_jax.io.tensor_file import TYPES, Arrays, Tensor
 from lottery_jax.networks.network import NO_REDRAWS
-from lottery_jax.rng.forced_entries import decided_mask
+from lottery_jax.rng.forced_entries import forced_mask
 from lottery_jax.tickets.header import Header
 from lottery_jax.tickets.ticket import ENTRY, Ticket, source_digest
 
@@ -24,11 +24,11 @@ class Assembly:
 
     def __init__(self, job: Job, solved: Callable[[Chunk], Solved]) -> None:
         self.job = job
-        self.settled: Settled = job.goal.settle(job, solved)
+        self.settled: ObjectiveResult = job.objective.finalise(job, solved)
         self._chunks = {plan.tensor: [c for c in job.chunks if c.plan == at] for at, plan in enumerate(job.plans)}
         self._redraws = {name: len(rows) for name, rows in job.edge_redraws.items()}
         self._edges = {
-            plan.edges: np.zeros(job.network.drawn[plan.edges].shape, bool) for plan in job.plans if plan.edges
+            plan.edges: np.zeros(job.network.random_tensors[plan.edges].shape, bool) for plan in job.plans if plan.edges
         }
         self._edges |= {name: mask for plan in job.plans for name, mask in plan.built.items()}
         edges = {plan.edges for plan in job.plans if plan.edges}
@@ -41,8 +41,8 @@ class Assembly:
                     _keep_edges(self._edges[plan.edges], plan, chunk, masks.bits)
         for name in edges:
             # A locked weight may stand behind an edge that is not there.
-            decided = decided_mask(job.network.drawn[name], job.seed, job.edge_redraws.get(name, NO_REDRAWS))
-            self._edges[name] = (self._edges[name] | (decided == 1)) & (decided >= 0)
+            forced = forced_mask(job.network.random_tensors[name], job.seed, job.edge_redraws.get(name, NO_REDRAWS))
+            self._edges[name] = (self._edges[name] | (forced == 1)) & (forced >= 0)
         settings = {**job.settings, **self.settled.settings, "job": job.identity}
         self.header = Header(
             job.network,
@@ -58,7 +58,7 @@ class Assembly:
     def tensors(self) -> list[Tensor]:
         """The tensors of the ticket's file."""
         job, found = self.job, []
-        for name, drawn in job.network.drawn.items():
+        for name, drawn in job.network.random_tensors.items():
             found.append(Tensor(f"mask.{name}", "U8", ((drawn.size + 7) // 8,)))
             if self._redraws.get(name):
                 found.append(Tensor(f"redraws.{name}", "I64", (self._redraws[name], 2)))
@@ -101,9 +101,9 @@ class Assembly:
 def _keep_edges(edges: np.ndarray, plan: Plan, chunk: Chunk, bits: np.ndarray) -> None:
     """An edge is kept where some weight behind it is: rows of a chunk's mask, put together by group."""
     assert plan.group is not None
-    each = plan.drawn.shared
+    each = plan.random_tensor.shared
     rows = np.arange(chunk.first * each, (chunk.first + chunk.count) * each)
-    mask = np.unpackbits(bits, count=len(rows) * plan.drawn.width, bitorder="little").reshape(len(rows), -1)
+    mask = np.unpackbits(bits, count=len(rows) * plan.random_tensor.width, bitorder="little").reshape(len(rows), -1)
     group = plan.group(rows)
     order = np.argsort(group, kind="stable")
     groups, first = np.unique(group[order], return_index=True)
@@ -124,7 +124,7 @@ def to_file(job: Job, solved: Callable[[Chunk], Solved], path: Path) -> None:
     """Write the ticket of a job. The same job gives the same bytes, however it was cut, interrupted or shared out."""
     assembly = Assembly(job, solved)
     tensors = assembly.tensors()
-    with SealedWriter(path, ENTRY, assembly.header.to_json(), tensors) as writer:
+    with ChecksummedWriter(path, ENTRY, assembly.header.to_json(), tensors) as writer:
         for tensor in sorted(tensors, key=lambda tensor: tensor.name):
             for part in assembly.content(tensor):
                 writer.write(tensor.name, np.ascontiguousarray(part).view(np.uint8).data)

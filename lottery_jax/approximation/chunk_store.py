@@ -10,7 +10,7 @@ from typing import Protocol
 
 from lottery_jax.approximation.job import Chunk, Job, Solved
 from lottery_jax.errors import InputError
-from lottery_jax.io.checksummed_file import SealedFile, seal
+from lottery_jax.io.checksummed_file import ChecksummedFile, checksummed_bytes
 from lottery_jax.io.files import write_atomically
 from lottery_jax.io.tensor_file import FormatError, read_array
 from lottery_jax.workers.cluster import SEEN
@@ -22,7 +22,7 @@ _VERSION = 2
 _ENTRY = "chunk"
 
 
-class Finished(Protocol):
+class ChunkStore(Protocol):
     """Finished chunks by number."""
 
     def has(self, chunk: Chunk) -> bool:
@@ -38,7 +38,7 @@ class Finished(Protocol):
         ...
 
 
-class Memory:
+class MemoryChunkStore:
     """Finished chunks of one job in memory."""
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class DamagedChunk(Exception):
     """A chunk's file that is not what was written as this chunk: it is solved again."""
 
 
-class Folder:
+class FolderChunkStore:
     """Finished chunks as files of a folder that other processes may share."""
 
     def __init__(self, path: Path) -> None:
@@ -76,7 +76,7 @@ class Folder:
     def file(self, number: int) -> Path:
         """The file of a chunk.
 
-        >>> Folder(Path("t.chunks")).file(3).name
+        >>> FolderChunkStore(Path("t.chunks")).file(3).name
         'chunk-00000003.safetensors'
         """
         return self.path / f"chunk-{number:08d}.safetensors"
@@ -87,14 +87,14 @@ class Folder:
     def write(self, job: Job, chunk: Chunk, arrays: Solved) -> None:
         header = {"format": _FORMAT, "version": _VERSION, "job": job.fingerprint, "number": chunk.number}
         header["chunks"] = len(job.chunks)  # for whoever only looks, and does not know the job
-        write_atomically(self.file(chunk.number), seal(_ENTRY, header, arrays))
+        write_atomically(self.file(chunk.number), checksummed_bytes(_ENTRY, header, arrays))
 
     def read(self, job: Job, chunk: Chunk) -> Solved | None:
         path = self.file(chunk.number)
         if not path.exists():
             return None
         try:
-            with SealedFile(path, _ENTRY) as file:
+            with ChecksummedFile(path, _ENTRY) as file:
                 file.check_digest()
                 header = file.header
                 arrays = {name: read_array(file, name) for name in file.tensors}
@@ -112,7 +112,7 @@ class Folder:
             )
         if header.get("number") != chunk.number:
             raise DamagedChunk(f"the file {str(path)!r} holds chunk {header.get('number')}")
-        wrong = job.goal.misfit(job, chunk, arrays)
+        wrong = job.objective.validation_error(job, chunk, arrays)
         if wrong:
             raise DamagedChunk(f"the file {str(path)!r} holds {wrong}")
         return arrays
@@ -135,7 +135,7 @@ class Folder:
     def whole(self) -> int | None:
         """How many chunks the job has, as one that is there says; None where none says it."""
         for path in sorted(self.path.glob("chunk-*")):
-            with contextlib.suppress(OSError, FormatError, InputError), SealedFile(path, _ENTRY) as file:
+            with contextlib.suppress(OSError, FormatError, InputError), ChecksummedFile(path, _ENTRY) as file:
                 if type(number := file.header.get("chunks")) is int and number > 0:
                     return number
         return None

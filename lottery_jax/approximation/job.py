@@ -1,4 +1,4 @@
-"""What is asked of the subsets: every weight within a tolerance (`Promise`), or a budget (`budget`).
+"""What is asked of the subsets: every weight within a tolerance (`ToleranceObjective`), or a budget (`budget`).
 
 A job: everything that decides a ticket, and how the work is cut into chunks. What runs it is `run`.
 """
@@ -36,7 +36,7 @@ class Masks:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Settled:
+class ObjectiveResult:
     """What a job came to when every chunk was solved: what the ticket promises, and the masks chunk by chunk."""
 
     tolerance: float
@@ -46,7 +46,7 @@ class Settled:
     relative: bool = False
 
 
-class Goal(abc.ABC):
+class Objective(abc.ABC):
     """What is asked. Concrete goals are frozen dataclasses."""
 
     locks: ClassVar[bool] = False
@@ -65,7 +65,7 @@ class Goal(abc.ABC):
     def check(self, construction: Construction) -> None:
         """Refuse what cannot be asked of a construction; raises `InputError`."""
 
-    def asked_of(self, construction: Construction) -> "Goal":
+    def asked_of(self, construction: Construction) -> "Objective":
         """What is asked where it is asked of this construction."""
         return self
 
@@ -84,7 +84,7 @@ class Goal(abc.ABC):
         """Solve one chunk."""
 
     @abc.abstractmethod
-    def misfit(self, job: "Job", chunk: "Chunk", arrays: Solved) -> str | None:
+    def validation_error(self, job: "Job", chunk: "Chunk", arrays: Solved) -> str | None:
         """What is wrong with arrays that claim to be a finished chunk, None where nothing is."""
 
     @abc.abstractmethod
@@ -92,7 +92,7 @@ class Goal(abc.ABC):
         """Bytes of a finished chunk, about."""
 
     @abc.abstractmethod
-    def settle(self, job: "Job", solved: Callable[["Chunk"], Solved]) -> Settled:
+    def finalise(self, job: "Job", solved: Callable[["Chunk"], Solved]) -> ObjectiveResult:
         """Decide what is left to decide when every chunk is solved."""
 
 
@@ -120,7 +120,7 @@ class Job:
     edge_redraws: Redraws
     seed: int
     construction: Construction
-    goal: Goal
+    objective: Objective
     chunk_weights: int
     path: Path | None = None
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -128,17 +128,17 @@ class Job:
     @property
     def weights(self) -> int:
         """Number of target weights, each as often as it is approximated."""
-        return sum(plan.drawn.rows for plan in self.plans)
+        return sum(plan.random_tensor.rows for plan in self.plans)
 
     @property
     def method(self) -> str:
-        return "-".join(filter(None, (self.construction.name, self.goal.suffix)))
+        return "-".join(filter(None, (self.construction.name, self.objective.suffix)))
 
     @property
     def settings(self) -> dict[str, Any]:
         """How the ticket is made, for its reader."""
         own = {"construction": self.construction.name, **dataclasses.asdict(self.construction)}
-        return {**own, **self.goal.settings(), **self.notes}
+        return {**own, **self.objective.settings(), **self.notes}
 
     @functools.cached_property
     def identity(self) -> str:
@@ -162,7 +162,7 @@ class Job:
         """The chunks in order. Each but the last of a tensor has a multiple of 8 blocks: whole bytes of the mask."""
         found: list[Chunk] = []
         for place, plan in enumerate(self.plans):
-            drawn = plan.drawn
+            drawn = plan.random_tensor
             step = max(self.chunk_weights // drawn.shared // 8, 1) * 8
             run = drawn.layout.per_stream or drawn.blocks
             for part in range(0, drawn.blocks, run):
@@ -173,15 +173,15 @@ class Job:
 
     def chunk_size(self, chunk: Chunk) -> int:
         """Target weights of a chunk."""
-        return chunk.count * self.plans[chunk.plan].drawn.shared
+        return chunk.count * self.plans[chunk.plan].random_tensor.shared
 
     def mask_bytes(self, chunk: Chunk) -> int:
-        return (self.chunk_size(chunk) * self.plans[chunk.plan].drawn.width + 7) // 8
+        return (self.chunk_size(chunk) * self.plans[chunk.plan].random_tensor.width + 7) // 8
 
     @property
     def ticket_bytes(self) -> int:
         """Size of the ticket's tensors, but for what is drawn again."""
-        masks = sum((drawn.size + 7) // 8 for drawn in self.network.drawn.values())
+        masks = sum((drawn.size + 7) // 8 for drawn in self.network.random_tensors.values())
         tensors = self.target.tensors.tensors.values()
         return masks + sum(Tensor(tensor.name, tensor.dtype, tensor.shape).nbytes for tensor in tensors)
 
@@ -189,7 +189,7 @@ class Job:
 def plan_job(
     target: Target,
     construction: Construction,
-    goal: Goal,
+    objective: Objective,
     *,
     seed: int,
     chunk_weights: int | None = None,
@@ -200,8 +200,8 @@ def plan_job(
     if type(seed) is not int:
         raise InputError(f"seed must be a whole number in [0, 2**64), not {seed!r}")
     seed_words(seed)
-    goal.check(construction)
-    goal = goal.asked_of(construction)
+    objective.check(construction)
+    objective = objective.asked_of(construction)
     if chunk_weights is None:
         chunk_weights = default_chunk(construction.candidates)
     if chunk_weights < 8 or chunk_weights % 8:
@@ -209,18 +209,18 @@ def plan_job(
     path, target = target.path, construction.prepared(target)
     if not target.network.approximated:
         raise InputError("the target has no layer with weights to approximate")
-    goal.check_weights(target.network.approximated)
+    objective.check_weights(target.network.approximated)
     for name in target.network.tensors:
         target.scan(name)
     network = transformed(construction.source(target), transforms)
-    if not goal.locks and any(drawn.sampler.locked > 0 for drawn in network.drawn.values()):
+    if not objective.locks and any(drawn.sampler.locked > 0 for drawn in network.random_tensors.values()):
         raise InputError(
             "locked weights are kept whatever they cost, which only a tolerance for each weight allows for; lock none,"
             " or leave out the budget"
         )
-    goal.check_source(construction, network)
+    objective.check_source(construction, network)
     plans, redraws = construction.all_plans(network, seed)
-    return Job(target, network, plans, redraws, seed, construction, goal, chunk_weights, path, notes or {})
+    return Job(target, network, plans, redraws, seed, construction, objective, chunk_weights, path, notes or {})
 
 
 def default_chunk(candidates: int) -> int:

@@ -11,14 +11,14 @@ from collections.abc import Sequence
 
 from lottery_jax.approximation.job import plan_job
 from lottery_jax.approximation.run import run_in_memory
-from lottery_jax.approximation.tolerance import Promise
+from lottery_jax.approximation.tolerance import ToleranceObjective
 from lottery_jax.bounds import OutputBound, bound_output
 from lottery_jax.constructions.base import Construction
 from lottery_jax.errors import InputError
 from lottery_jax.networks.target import Target
 from lottery_jax.networks.transforms import Transform
-from lottery_jax.progress import Progress, unseen
-from lottery_jax.tickets.verify import certify
+from lottery_jax.progress import Progress, no_progress
+from lottery_jax.tickets.verify import verify
 
 MOST_CANDIDATES = 28
 """Beyond these the search of a weight takes milliseconds."""
@@ -29,15 +29,15 @@ _TRIALS = 16
 def for_output(
     target: Target,
     construction: Construction,
-    goal: Promise,
+    objective: ToleranceObjective,
     output_tolerance: float,
     *,
     seed: int,
     low: float = 0.0,
     high: float = 1.0,
     transforms: Sequence[Transform] = (),
-    progress: Progress = unseen,
-) -> tuple[Construction, Promise, OutputBound]:
+    progress: Progress = no_progress,
+) -> tuple[Construction, ToleranceObjective, OutputBound]:
     """The construction and the promise whose ticket has outputs within `output_tolerance` on inputs of [low, high].
 
     Raises `InputError` where that takes more candidates than are searched, and says about how many.
@@ -46,22 +46,22 @@ def for_output(
     >>> from lottery_jax.constructions.pensia import Pensia
     >>> from lottery_jax.importers.mlp_weights import mlp_target
     >>> target = mlp_target([np.array([[0.3, -0.2]], np.float32)])
-    >>> made, goal, bound = for_output(target, Pensia(8), Promise(0.1), 1e-3, seed=0)
+    >>> made, objective, bound = for_output(target, Pensia(8), ToleranceObjective(0.1), 1e-3, seed=0)
     >>> bound.largest <= 1e-3
     True
     """
     if not 0 < output_tolerance < math.inf:
         raise InputError(f"the output tolerance is {output_tolerance}; it must be positive and finite")
     for _ in range(_TRIALS):
-        job = plan_job(target, construction, goal, seed=seed, transforms=transforms)
+        job = plan_job(target, construction, objective, seed=seed, transforms=transforms)
         ticket = run_in_memory(job, progress=progress)
         bound = bound_output(ticket, target, low=low, high=high)
-        holds = certify(ticket, target=target).holds
+        holds = verify(ticket, target=target).holds
         if holds and bound.largest <= output_tolerance:
-            return construction, goal, bound
+            return construction, objective, bound
         too_much = bound.largest / output_tolerance
-        if holds and goal.objective != "least-error":
-            goal = dataclasses.replace(goal, tolerance=goal.tolerance * min(0.9 / too_much, 0.9))
+        if holds and objective.objective != "least-error":
+            objective = dataclasses.replace(objective, tolerance=objective.tolerance * min(0.9 / too_much, 0.9))
             continue
         more = construction.candidates + max(1, math.ceil(math.log2(max(too_much, 1.0))))
         if more > MOST_CANDIDATES:

@@ -17,17 +17,17 @@ from pathlib import Path
 
 from lottery_jax import environment
 from lottery_jax.approximation.assemble import in_memory, to_file
-from lottery_jax.approximation.chunk_store import DamagedChunk, Finished, Folder, Memory
+from lottery_jax.approximation.chunk_store import ChunkStore, DamagedChunk, FolderChunkStore, MemoryChunkStore
 from lottery_jax.approximation.job import Chunk, Job, Solved
 from lottery_jax.errors import InputError, TicketError
-from lottery_jax.io.checksummed_file import SealedFile
+from lottery_jax.io.checksummed_file import ChecksummedFile
 from lottery_jax.io.files import VISIBLE, check_replaceable, sync_folder
 from lottery_jax.io.locks import locked
 from lottery_jax.io.tensor_file import FormatError
-from lottery_jax.progress import Progress, log, unseen
+from lottery_jax.progress import Progress, log, no_progress
 from lottery_jax.tickets.ticket import ENTRY, Ticket, load_ticket, stores_coded
-from lottery_jax.tickets.verify import certify
-from lottery_jax.workers.workers import ALONE, FOUND, Crew, Share, unit_of
+from lottery_jax.tickets.verify import verify
+from lottery_jax.workers.workers import FOUND, SERIAL, Share, Workers, unit_of
 
 _POLL = 0.2  # seconds between two looks for chunks of other processes
 
@@ -50,12 +50,12 @@ class Done:
     path: Path | None = None
 
 
-def run_in_memory(job: Job, *, finished: Memory | None = None, progress: Progress = unseen) -> Ticket:
+def run_in_memory(job: Job, *, finished: MemoryChunkStore | None = None, progress: Progress = no_progress) -> Ticket:
     """The ticket of a job, nothing of it on a disk.
 
     finished: chunks that are solved already and are added to: jobs that differ in their budgets alone share them.
     """
-    finished = finished or Memory()
+    finished = finished or MemoryChunkStore()
     solve_chunks(job, finished, progress=progress)
     return in_memory(job, _reader(job, finished))
 
@@ -84,8 +84,8 @@ def run_to_file(
     *,
     force: bool = False,
     coded: bool = False,
-    progress: Progress = unseen,
-    crew: Crew = ALONE,
+    progress: Progress = no_progress,
+    workers: Workers = SERIAL,
 ) -> Done:
     """Write the ticket of a job to `out`, going on where an earlier call was stopped; memory depends on the chunk
     alone.
@@ -96,11 +96,11 @@ def run_to_file(
     would. All return when it is there.
     """
     check_output(job, out)
-    place, folder = None, Folder(chunk_folder(out))
+    place, folder = None, FolderChunkStore(chunk_folder(out))
     with contextlib.ExitStack() as stack:
         stack.callback(_remove_if_empty, folder.path)  # where nothing was finished, nothing is left
         # Process 0 decides alone: on a network's file system the others may still see what was there before.
-        if crew.leads:
+        if workers.leads:
             place = next((path for path in (out, broken_file(out)) if is_finished(job, path)), None)
             if place is None:
                 check_replaceable(out, force=force)
@@ -109,19 +109,19 @@ def run_to_file(
             if folder.path.is_dir():
                 stack.enter_context(locked(folder.path, "the folder of chunks"))
                 stack.callback(folder.remove_unfinished)
-        found = crew.begin(facts_of(job), folder.path, "" if place is None else str(place))
-        done = Done(job.weights, 0) if found else solve_chunks(job, folder, crew=crew, progress=progress)
+        found = workers.begin(facts_of(job), folder.path, "" if place is None else str(place))
+        done = Done(job.weights, 0) if found else solve_chunks(job, folder, workers=workers, progress=progress)
         written = f"ticket {job.fingerprint}"
-        if not crew.leads:
-            return dataclasses.replace(done, path=Path(crew.hear(written)))
+        if not workers.leads:
+            return dataclasses.replace(done, path=Path(workers.hear(written)))
         if place is None:
-            wait = VISIBLE if crew.processes > 1 else 0.0
+            wait = VISIBLE if workers.processes > 1 else 0.0
             place = _write_ticket(job, _reader(job, folder, wait), out, folder, coded=coded)
         elif stores_coded(place) != coded:
             load_ticket(place).save(place, coded=coded)
         if not found or folder.is_of(job):
             folder.remove()
-        crew.done(written, str(place))
+        workers.done(written, str(place))
     return dataclasses.replace(done, path=place)
 
 
@@ -134,14 +134,16 @@ def facts_of(job: Job) -> dict[str, str]:
     }
 
 
-def _write_ticket(job: Job, solved: Callable[[Chunk], Solved], out: Path, folder: Folder, *, coded: bool) -> Path:
+def _write_ticket(
+    job: Job, solved: Callable[[Chunk], Solved], out: Path, folder: FolderChunkStore, *, coded: bool
+) -> Path:
     """Write the ticket and give it its place, there whole or not at all; a file that is there only makes room for a
     ticket that holds. Until then it is in the folder, so that what a killed process leaves goes with it."""
     temporary, place = folder.path / f".ticket-{os.getpid()}", out
     to_file(job, solved, temporary)
     if coded:
         load_ticket(temporary).save(temporary, coded=True)
-    if out.exists() and not certify(temporary, target=job.target).holds:
+    if out.exists() and not verify(temporary, target=job.target).holds:
         place = broken_file(out)
         log.warning("the ticket does not hold: %r stays as it was, and this one is %r", str(out), str(place))
     try:
@@ -155,14 +157,16 @@ def _write_ticket(job: Job, solved: Callable[[Chunk], Solved], out: Path, folder
     return place
 
 
-def solve_chunks(job: Job, finished: Finished, *, crew: Crew = ALONE, progress: Progress = unseen) -> Done:
+def solve_chunks(
+    job: Job, finished: ChunkStore, *, workers: Workers = SERIAL, progress: Progress = no_progress
+) -> Done:
     """Solve the chunks that are not finished yet, of those that come to this process.
 
     Kill it at any moment and call it again: what is finished is not solved again. Raises `InputError` where the
     folder holds chunks of another job, or cannot be written.
     """
     chunks, name, damaged = job.chunks, f"chunks {job.fingerprint}", list[str]()
-    own = [chunks[number] for number in crew.own(len(chunks))]
+    own = [chunks[number] for number in workers.own(len(chunks))]
     there = {chunk.number for chunk in own if finished.has(chunk)}
     total, found, solved = sum(map(job.chunk_size, own)), sum(job.chunk_size(chunks[number]) for number in there), 0
     _say_cost(job, total - found)
@@ -171,30 +175,30 @@ def solve_chunks(job: Job, finished: Finished, *, crew: Crew = ALONE, progress: 
 
     def keep(chunk: Chunk, arrays: Solved) -> None:
         finished.write(job, chunk, arrays)
-        crew.done(unit_of(name, chunk.number))
+        workers.done(unit_of(name, chunk.number))
 
     # Whatever ends this, an interrupt too, the pool ends with the chunks that were solved on the disk.
     with concurrent.futures.ThreadPoolExecutor(_WRITERS) as pool:
-        for number in itertools.chain(crew.units(name, len(chunks)), [None]):
+        for number in itertools.chain(workers.units(name, len(chunks)), [None]):
             if number is not None:
                 chunk = chunks[number]
                 if chunk.number in there and _read(job, finished, chunk, damaged) is not None:
-                    crew.done(unit_of(name, number), FOUND)
+                    workers.done(unit_of(name, number), FOUND)
                 else:
                     found -= job.chunk_size(chunk) if chunk.number in there else 0
-                    written.append((chunk, pool.submit(keep, chunk, job.goal.solve(job, chunk))))
+                    written.append((chunk, pool.submit(keep, chunk, job.objective.solve(job, chunk))))
             while written and (number is None or len(written) > _WRITERS or written[0][1].done()):
                 oldest, future = written.popleft()
                 future.result()
                 solved += job.chunk_size(oldest)
                 progress(told := max(told, found + solved), total)
-    if crew.leads and (notes := crew.notes(name)):
+    if workers.leads and (notes := workers.notes(name)):
         solved = sum(job.chunk_size(chunks[number]) for number, note in notes.items() if note != FOUND)
         found = total - solved
     return Done(found, solved, tuple(damaged))
 
 
-def _read(job: Job, finished: Finished, chunk: Chunk, damaged: list[str]) -> Solved | None:
+def _read(job: Job, finished: ChunkStore, chunk: Chunk, damaged: list[str]) -> Solved | None:
     """A chunk that is there as it was written; if it is not, that is said, and noted as damaged."""
     try:
         return finished.read(job, chunk)
@@ -206,7 +210,7 @@ def _read(job: Job, finished: Finished, chunk: Chunk, damaged: list[str]) -> Sol
 
 def _say_cost(job: Job, weights: int) -> None:
     """Where the search of so many candidates takes long, say how long before it begins."""
-    each = job.goal.seconds_each(job) if weights else None
+    each = job.objective.seconds_each(job) if weights else None
     if each is not None and weights * each > _LONG:
         minutes = math.ceil(weights * each / 60)
         log.info(
@@ -236,7 +240,7 @@ def is_finished(job: Job, out: Path) -> bool:
     if not out.is_file():
         return False
     try:
-        with SealedFile(out, ENTRY) as file:
+        with ChecksummedFile(out, ENTRY) as file:
             if file.header.get("settings", {}).get("job") != job.identity:
                 return False
             file.check_digest()
@@ -245,10 +249,10 @@ def is_finished(job: Job, out: Path) -> bool:
         return False
 
 
-def check_space(job: Job, out: Path, folder: Folder) -> None:
+def check_space(job: Job, out: Path, folder: FolderChunkStore) -> None:
     """Refuse a disk that cannot hold the chunks still to come and the ticket beside them."""
     missing = [chunk for chunk in job.chunks if not folder.has(chunk)]
-    needed = sum(map(job.goal.chunk_bytes(job), missing)) + job.ticket_bytes
+    needed = sum(map(job.objective.chunk_bytes(job), missing)) + job.ticket_bytes
     place = next(parent for parent in (out.parent, *out.parent.absolute().parents) if parent.exists())
     free = shutil.disk_usage(place).free
     if needed > free:
@@ -258,7 +262,7 @@ def check_space(job: Job, out: Path, folder: Folder) -> None:
         )
 
 
-def _reader(job: Job, finished: Finished, wait: float = 0.0) -> Callable[[Chunk], Solved]:
+def _reader(job: Job, finished: ChunkStore, wait: float = 0.0) -> Callable[[Chunk], Solved]:
     """Reads chunks that must be there, or come within `wait` seconds from other processes.
 
     One that is damaged, or does not come, is solved again.
@@ -270,7 +274,7 @@ def _reader(job: Job, finished: Finished, wait: float = 0.0) -> Callable[[Chunk]
             time.sleep(_POLL)
         arrays = _read(job, finished, chunk, [])
         if arrays is None:
-            arrays = job.goal.solve(job, chunk)
+            arrays = job.objective.solve(job, chunk)
             finished.write(job, chunk, arrays)
         return arrays
 
@@ -285,7 +289,7 @@ def _remove_if_empty(folder: Path) -> None:
 _NAMED = 8  # missing chunks that are listed
 
 
-def run_share(job: Job, out: Path, share: Share, *, force: bool = False, progress: Progress = unseen) -> Done:
+def run_share(job: Job, out: Path, share: Share, *, force: bool = False, progress: Progress = no_progress) -> Done:
     """Solve the chunks of a share that are not in the folder beside `out` yet; the ticket is left to `run_to_file`.
 
     Shares work at the same time, each as often as it is started. While one does, no ticket is written; where the ticket
@@ -296,16 +300,16 @@ def run_share(job: Job, out: Path, share: Share, *, force: bool = False, progres
         if is_finished(job, path):
             return Done(job.weights, 0, path=path)
     check_replaceable(out, force=force)
-    folder = Folder(chunk_folder(out))
+    folder = FolderChunkStore(chunk_folder(out))
     check_space(job, out, folder)
     folder.make()
     with locked(folder.path, "the folder of chunks", shared=True):
-        return solve_chunks(job, folder, crew=share, progress=progress)
+        return solve_chunks(job, folder, workers=share, progress=progress)
 
 
 def missing(job: Job, out: Path) -> list[int]:
     """Numbers of the chunks of a job that have no file beside `out`."""
-    folder = Folder(chunk_folder(out))
+    folder = FolderChunkStore(chunk_folder(out))
     return [chunk.number for chunk in job.chunks if not folder.has(chunk)]
 
 
@@ -324,6 +328,6 @@ def refuse_missing(job: Job, out: Path) -> None:
 
 def _whole(job: Job, chunk: Chunk, out: Path) -> bool:
     try:
-        return Folder(chunk_folder(out)).read(job, chunk) is not None
+        return FolderChunkStore(chunk_folder(out)).read(job, chunk) is not None
     except DamagedChunk:
         return False

@@ -16,7 +16,7 @@ from lottery_jax.approximation.job import Chunk, Job
 from lottery_jax.constructions.base import Branch, Plan
 from lottery_jax.errors import InputError
 from lottery_jax.io.tensor_file import read_float64
-from lottery_jax.rng.forced_entries import decided_blocks, decides
+from lottery_jax.rng.forced_entries import forced_blocks, has_forced_entries
 from lottery_jax.rng.sampler import Numbers, draw_at, draw_pairs, numbers
 from lottery_jax.rng.threefry import seed_words
 from lottery_jax.subset_sum import Problem, Solver, pack_bits, solve, unpack_bits
@@ -35,7 +35,7 @@ def candidates(plan: Plan, branch: Branch | None, blocks: np.ndarray, *, attempt
 
     P is one of few sizes from B up, so that few shapes are compiled; what is drawn beyond the blocks is not used.
     """
-    drawn, size = plan.drawn, padded(len(blocks))
+    drawn, size = plan.random_tensor, padded(len(blocks))
     streams, starts = drawn.positions(blocks, attempt)
     stream, weights, key = np.uint32(streams[0]), numbers(drawn.sampler), seed_words(seed)
     run = blocks[-1] - blocks[0] + 1 == len(blocks) and drawn.layout.per_stream is not None
@@ -125,7 +125,7 @@ _FLOAT32_STEP = 2.0**-24
 def scaled_targets(job: Job, chunk: Chunk) -> np.ndarray:
     """The target weights of a chunk over their gain, one for each row: float32 [blocks, rows of a block]."""
     plan = job.plans[chunk.plan]
-    each = plan.drawn.shared
+    each = plan.random_tensor.shared
     weights = np.arange(chunk.first * each, (chunk.first + chunk.count) * each) // plan.copies
     first, last = int(weights[0]), int(weights[-1])
     exact = read_float64(job.target.tensors, plan.tensor, first, last - first + 1)[weights - first]
@@ -139,18 +139,24 @@ def branches_of(plan: Plan) -> tuple[Branch | None, ...]:
 
 def pieces(plan: Plan, count: int) -> list[slice]:
     """A chunk in parts, on the host: smaller arrays than the allocator keeps for later. What is found is the same."""
-    step = max(PIECE // plan.drawn.shared // 8, 1) * 8 if on_host() else count
+    step = max(PIECE // plan.random_tensor.shared // 8, 1) * 8 if on_host() else count
     return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
 
 def search_blocks(
-    job: Job, plan: Plan, branch: Branch | None, blocks: np.ndarray, targets: np.ndarray, attempt: int, how: "How"
+    job: Job,
+    plan: Plan,
+    branch: Branch | None,
+    blocks: np.ndarray,
+    targets: np.ndarray,
+    attempt: int,
+    how: "SolverConfig",
 ) -> Any:
     """What the solver finds for targets [B, R] of ascending blocks int64 [B] in an attempt: one answer a target."""
     drawn: Any = candidates(plan, branch, blocks, attempt=attempt, seed=job.seed)
     each = targets.shape[1]
     given = targets
-    if plan.drawn.sampler.locked > 0:
+    if plan.random_tensor.sampler.locked > 0:
         free, targets, given = without_locked(job, plan, branch, blocks, targets, attempt)
         free = np.pad(free, ((0, len(drawn) - len(free)), (0, 0)))
         drawn = np.where(free, np.asarray(drawn), np.float32(0))
@@ -170,7 +176,7 @@ def search_blocks(
         # What is left of these weights is no float32, so that nothing found is exact.
         rounded = (targets != given).reshape(-1)
         found = dataclasses.replace(found, status=np.where(rounded, Status.NOT_FOUND, found.status).astype(np.uint8))
-    if not decides(plan.drawn):
+    if not has_forced_entries(plan.random_tensor):
         return found
     # Most solvers choose no candidate of 0; in those that do, such a one is an absent weight, or locked anyway.
     there = pack_bits(np.asarray(drawn)[: len(blocks)] != 0).repeat(each, 0)
@@ -184,8 +190,8 @@ def without_locked(
 
     The latter as float32, and in float64, in which it is made.
     """
-    locked = decided_blocks(plan.drawn, job.seed, blocks, attempt) == 1
-    kept = np.where(locked, plan.drawn.draw(job.seed, blocks, attempt), 0).astype(np.float64)
+    locked = forced_blocks(plan.random_tensor, job.seed, blocks, attempt) == 1
+    kept = np.where(locked, plan.random_tensor.draw(job.seed, blocks, attempt), 0).astype(np.float64)
     free = ~locked
     if branch is not None:
         assert plan.group is not None
@@ -200,13 +206,15 @@ def without_locked(
 
 def with_locked(job: Job, plan: Plan, blocks: np.ndarray, mask: np.ndarray, attempt: int) -> np.ndarray:
     """Masks bool [B R, width] of blocks in an attempt, what is locked in them."""
-    if plan.drawn.sampler.locked == 0:
+    if plan.random_tensor.sampler.locked == 0:
         return mask
-    return mask | (decided_blocks(plan.drawn, job.seed, blocks, attempt) == 1).repeat(len(mask) // len(blocks), 0)
+    return mask | (forced_blocks(plan.random_tensor, job.seed, blocks, attempt) == 1).repeat(
+        len(mask) // len(blocks), 0
+    )
 
 
 @dataclasses.dataclass(frozen=True)
-class How:
+class SolverConfig:
     """The solver, the tolerance it is given, and its grid: from the plan alone, so that every chunk has the same."""
 
     solver: Solver
@@ -214,7 +222,7 @@ class How:
     grid: GridSize
 
 
-def how_to_promise(plan: Plan, solver: Solver, tolerance: float) -> How:
+def how_to_promise(plan: Plan, solver: Solver, tolerance: float) -> SolverConfig:
     """How to solve a plan so that what is found within the solver's tolerance is within `tolerance` in float64."""
     if tolerance == 0:
         # Sums and targets are multiples of the step: within half of one is equal.
@@ -222,21 +230,23 @@ def how_to_promise(plan: Plan, solver: Solver, tolerance: float) -> How:
     scaled = tolerance / plan.gain
     # Products, targets and the tolerance are rounded to float32.
     summed = plan.candidates
-    if plan.drawn.sampler.locked > 0:
-        summed += 2 * plan.drawn.width  # what is left of a target is rounded, too, and may be as large as all of a row
+    if plan.random_tensor.sampler.locked > 0:
+        summed += (
+            2 * plan.random_tensor.width
+        )  # what is left of a target is rounded, too, and may be as large as all of a row
     margin = (summed * plan.bound + scaled) * _FLOAT32_STEP
     return _on_grid(plan, solver, max(scaled - margin, scaled / 2))
 
 
-def how_to_promise_directly(plan: Plan, solver: Solver, tolerance: float) -> How:
+def how_to_promise_directly(plan: Plan, solver: Solver, tolerance: float) -> SolverConfig:
     """As `how_to_promise` where candidates and targets are float32 as they are: nothing is rounded, so no margin."""
     # A tensor of zeros asks for equality: what is below the candidates' step is equal.
     return _on_grid(plan, solver, tolerance or plan.bound * _FLOAT32_STEP / 4)
 
 
-def _on_grid(plan: Plan, solver: Solver, allowed: float) -> How:
+def _on_grid(plan: Plan, solver: Solver, allowed: float) -> SolverConfig:
     narrow = fits_int32(plan.candidates, plan.candidates * plan.bound, allowed)
-    return How(solver, allowed, "int32" if narrow else "int64")
+    return SolverConfig(solver, allowed, "int32" if narrow else "int64")
 
 
 def mask_rows(plan: Plan, rows: np.ndarray, subsets: list[np.ndarray]) -> np.ndarray:
@@ -245,7 +255,7 @@ def mask_rows(plan: Plan, rows: np.ndarray, subsets: list[np.ndarray]) -> np.nda
     if not plan.branches:
         return chosen[0]
     assert plan.group is not None
-    group, mask = plan.group(rows), np.zeros((len(rows), plan.drawn.width), bool)
+    group, mask = plan.group(rows), np.zeros((len(rows), plan.random_tensor.width), bool)
     for branch, kept in zip(plan.branches, chosen, strict=True):
         own = np.zeros_like(mask)  # the branches use different units
         np.put_along_axis(own, branch.slots[group], kept, 1)

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lottery_jax.approximation.job import Chunk, Goal, Job, Masks, Settled, Solved
+from lottery_jax.approximation.job import Chunk, Job, Masks, Objective, ObjectiveResult, Solved
 from lottery_jax.approximation.solve_weights import (
-    How,
+    SolverConfig,
     branches_of,
     how_to_promise,
     how_to_promise_directly,
@@ -45,7 +45,7 @@ _TRIED = 8  # weights that tell what the others will take
 
 
 @dataclasses.dataclass(frozen=True)
-class Promise(Goal):
+class ToleranceObjective(Objective):
     """Every weight within `tolerance`; `objective` is least-error, smallest (fewest kept) or first.
 
     Of a construction that is exact, equality is asked instead.
@@ -98,18 +98,18 @@ class Promise(Goal):
                 " largest weight has no room for; use scalar or scalar-shared"
             )
 
-    def asked_of(self, construction: Construction) -> "Promise":
+    def asked_of(self, construction: Construction) -> "ToleranceObjective":
         return dataclasses.replace(self, tolerance=0.0) if construction.exact else self
 
     def check_source(self, construction: Construction, network: Network) -> None:
-        if self.relative and any(drawn.sampler.locked > 0 for drawn in network.drawn.values()):
+        if self.relative and any(drawn.sampler.locked > 0 for drawn in network.random_tensors.values()):
             raise InputError(
                 "what locked weights leave of a target is rounded to float32, which a tolerance relative to each"
                 " tensor's largest weight has no room for; lock none, or give a tolerance in place of lossless"
             )
         construction.check_reachable(network, self.tolerance)
 
-    def _how(self, job: Job, plan: Plan) -> How:
+    def _how(self, job: Job, plan: Plan) -> SolverConfig:
         solver = self.chosen_solver(job.construction)
         if not self.relative:
             return how_to_promise(plan, solver, self.tolerance)
@@ -131,7 +131,7 @@ class Promise(Goal):
         plan, targets = job.plans[chunk.plan], scaled_targets(job, chunk)
         how = self._how(job, plan)
         blocks = chunk.first + np.arange(chunk.count)
-        each = plan.drawn.shared
+        each = plan.random_tensor.shared
         parts = [_solve(job, plan, blocks[part], targets[part], 0, how) for part in pieces(plan, chunk.count)]
         mask, within = (np.concatenate(found) for found in zip(*parts, strict=True))
         redraws, failed = [], np.flatnonzero(~within)
@@ -146,7 +146,7 @@ class Promise(Goal):
         rows = np.concatenate(redraws) if redraws else NO_REDRAWS
         return {"mask": np.packbits(mask, bitorder="little"), "redraws": rows[np.argsort(rows[:, 0])]}
 
-    def misfit(self, job: Job, chunk: Chunk, arrays: Solved) -> str | None:
+    def validation_error(self, job: Job, chunk: Chunk, arrays: Solved) -> str | None:
         if set(arrays) != {"mask", "redraws"}:
             return f"the arrays {sorted(arrays)}"
         if arrays["mask"].shape != (job.mask_bytes(chunk),) or arrays["mask"].dtype != np.uint8:
@@ -159,16 +159,16 @@ class Promise(Goal):
     def chunk_bytes(self, job: Job) -> Callable[[Chunk], int]:
         return job.mask_bytes
 
-    def settle(self, job: Job, solved: Callable[[Chunk], Solved]) -> Settled:
+    def finalise(self, job: Job, solved: Callable[[Chunk], Solved]) -> ObjectiveResult:
         def masks(chunk: Chunk) -> Masks:
             found = solved(chunk)
             return Masks(found["mask"], found["redraws"])
 
-        return Settled(self.tolerance, None, {}, masks, self.relative)
+        return ObjectiveResult(self.tolerance, None, {}, masks, self.relative)
 
 
 def _solve(
-    job: Job, plan: Plan, blocks: np.ndarray, targets: np.ndarray, attempt: int, how: How
+    job: Job, plan: Plan, blocks: np.ndarray, targets: np.ndarray, attempt: int, how: SolverConfig
 ) -> tuple[np.ndarray, np.ndarray]:
     """Masks bool [B R, width], and bool [B] where every weight of a block is within the tolerance in every branch."""
     within, subsets = np.ones(targets.size, bool), []
@@ -189,7 +189,9 @@ LOSSLESS = 2.0**-25
 _EXACT = 24
 
 
-def made_lossless(target: Target, construction: Construction, goal: Promise) -> tuple[Construction, Promise]:
+def made_lossless(
+    target: Target, construction: Construction, objective: ToleranceObjective
+) -> tuple[Construction, ToleranceObjective]:
     """A construction and a promise whose tickets are lossless; its number of candidates is kept if it is no default.
 
     Raises `InputError` for constructions that cannot, and for targets of float64, which a float32 does not hold.
@@ -198,16 +200,18 @@ def made_lossless(target: Target, construction: Construction, goal: Promise) -> 
     >>> from lottery_jax.constructions.scalar import Scalar
     >>> from lottery_jax.importers.mlp_weights import mlp_target
     >>> target = mlp_target([np.array([[0.3, -0.2]], np.float32)])
-    >>> made_lossless(target, Scalar(), Promise())[0].candidates
+    >>> made_lossless(target, Scalar(), ToleranceObjective())[0].candidates
     32
     """
-    if goal.objective != "least-error":
-        raise InputError(f"a lossless ticket takes the nearest subsets, not {goal.objective}; leave the objective out")
+    if objective.objective != "least-error":
+        raise InputError(
+            f"a lossless ticket takes the nearest subsets, not {objective.objective}; leave the objective out"
+        )
     for name in target.network.approximated:
         if target.tensors.tensors[name].dtype == "F64":
             raise InputError(f"tensor {name!r} is float64, and lossless is half the last bit of a float32; convert it")
     given = construction.candidates if construction.candidates != type(construction).candidates else None
     made = construction.lossless(given)
     # The exact search takes milliseconds beyond 24 candidates, and one in ten weights that is drawn again takes less.
-    solver = goal.solver or (Randomized() if made.candidates > _EXACT else None)
-    return made, dataclasses.replace(goal, tolerance=LOSSLESS, relative=True, solver=solver)
+    solver = objective.solver or (Randomized() if made.candidates > _EXACT else None)
+    return made, dataclasses.replace(objective, tolerance=LOSSLESS, relative=True, solver=solver)

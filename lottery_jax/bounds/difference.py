@@ -22,7 +22,7 @@ from lottery_jax.networks.layers.conv import Conv, RotationConv
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.layers.normalization import Normalize
 from lottery_jax.networks.layers.pooling import AveragePool, Flatten, GlobalPool, MaxPool, Tokens
-from lottery_jax.networks.node import Node, Operation, Plain, Weights
+from lottery_jax.networks.node import LinearLayer, Node, StatelessLayer, Weights
 
 SLACK = 2.0**-40
 """Relative, for each sum of up to 2**12 products of float64: 2**-53 for each term, and as much to spare."""
@@ -78,12 +78,12 @@ Map = Callable[[np.ndarray], np.ndarray]
 """Arrays [B, *in] to [B, *out]."""
 
 
-def linear_map(of: Operation, weight: np.ndarray) -> Map:
+def linear_map(of: LinearLayer, weight: np.ndarray) -> Map:
     """x [B, *in] -> the operation with these weights and no bias, [B, *out]."""
     return lambda x: _in_float64(lambda weight, x: _applied(of, weight, x), weight, x)
 
 
-def transposed_map(of: Operation | Plain, weight: np.ndarray | None, given: tuple[int, ...]) -> Map:
+def transposed_map(of: LinearLayer | StatelessLayer, weight: np.ndarray | None, given: tuple[int, ...]) -> Map:
     """The transpose: coefficients [B, *out] of what comes out to those [B, *in] of what is `given`.
 
     weight: of an operation; None for a node that has none and is linear but for a constant.
@@ -93,7 +93,7 @@ def transposed_map(of: Operation | Plain, weight: np.ndarray | None, given: tupl
     )
 
 
-def exactly(node: Plain, x: np.ndarray) -> np.ndarray:
+def exactly(node: StatelessLayer, x: np.ndarray) -> np.ndarray:
     """A node without weights, of examples [B, ...], in float64."""
     return _in_float64(lambda x: _called(node, x), x)
 
@@ -104,21 +104,21 @@ def _in_float64(function: Callable[..., jax.Array], *arrays: np.ndarray) -> np.n
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _called(node: Plain, x: jax.Array) -> jax.Array:
+def _called(node: StatelessLayer, x: jax.Array) -> jax.Array:
     return node(x)  # type: ignore[operator]
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _applied(of: Operation, weight: jax.Array, x: jax.Array) -> jax.Array:
+def _applied(of: LinearLayer, weight: jax.Array, x: jax.Array) -> jax.Array:
     # Biases are added by those who ask, where they know what differs.
     zero = {"bias": jnp.zeros(of.outputs, x.dtype)} if "bias" in of.tensors() else {}
     return of.module(Weights({"weight": weight, **zero}))(x)  # type: ignore[operator]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _turned(of: Operation | Plain, given: tuple[int, ...], weight: jax.Array, rows: jax.Array) -> jax.Array:
+def _turned(of: LinearLayer | StatelessLayer, given: tuple[int, ...], weight: jax.Array, rows: jax.Array) -> jax.Array:
     def map_of(x: jax.Array) -> jax.Array:
-        return _applied(of, weight, x) if isinstance(of, Operation) else _called(of, x)
+        return _applied(of, weight, x) if isinstance(of, LinearLayer) else _called(of, x)
 
     # Constants have no slope; any place serves, for these maps have none that depends on it.
     (found,) = jax.vjp(map_of, jnp.zeros((len(rows), *given), rows.dtype))[1](rows)

@@ -14,19 +14,19 @@ import numpy as np
 
 from lottery_jax.approximation.budget.budget import Budget
 from lottery_jax.approximation.budget.importance import IMPORTANCES, fisher_importance
-from lottery_jax.approximation.chunk_store import Folder
-from lottery_jax.approximation.job import Goal, Job, plan_job
+from lottery_jax.approximation.chunk_store import FolderChunkStore
+from lottery_jax.approximation.job import Job, Objective, plan_job
 from lottery_jax.approximation.loss_aware.loss_aware import LossAware
 from lottery_jax.approximation.loss_aware.moments import enough
 from lottery_jax.approximation.output_tolerance import for_output
 from lottery_jax.approximation.run import broken_file, chunk_folder, missing, refuse_missing, run_share, run_to_file
-from lottery_jax.approximation.tolerance import Promise, made_lossless
+from lottery_jax.approximation.tolerance import ToleranceObjective, made_lossless
 from lottery_jax.cli import messages as interrupt
 from lottery_jax.cli.options import construction_of, transforms_of
-from lottery_jax.cli.progress_bars import Shown, bars
+from lottery_jax.cli.progress_bars import ProgressReporter, progress_bars
 from lottery_jax.cli.settings import Approximate
 from lottery_jax.cli.verify import certified, show
-from lottery_jax.cli.worker_options import crew_of
+from lottery_jax.cli.worker_options import workers_of
 from lottery_jax.comparison.evaluate import measure
 from lottery_jax.constructions.base import Construction
 from lottery_jax.errors import InputError, suggest
@@ -37,7 +37,7 @@ from lottery_jax.progress import Progress, Stopwatch, log
 from lottery_jax.pruning.gradual import Gradual, sparse_target
 from lottery_jax.rng.threefry import seed_words
 from lottery_jax.tasks import Task, load_model, load_task
-from lottery_jax.tickets.verify import certify
+from lottery_jax.tickets.verify import verify
 from lottery_jax.workers.workers import Share
 
 
@@ -64,9 +64,9 @@ def run_approximate(command: Approximate, results: TextIO) -> int:
     """Plan, solve what is missing, write the ticket, and say what the verifier and the test set find in the file."""
     construction, damping = _check(command)
     with (
-        bars(quiet=command.quiet, shared=command.shared) as shown,
+        progress_bars(quiet=command.quiet, shared=command.shared) as shown,
         interrupt.keeping(_kept(command.out)),
-        crew_of(command, shown) as crew,
+        workers_of(command, shown) as workers,
     ):
         target, task, skipped = _target(command, shown.part("reading the target"))
         notes: dict[str, Any] = {}
@@ -83,15 +83,15 @@ def run_approximate(command: Approximate, results: TextIO) -> int:
             target = quantised(target, command.quantise_target)
             task = None if task is None else dataclasses.replace(task, target=target)
         shown.part("planning")
-        goal = _goal(command, construction, target, task, damping)
-        if command.lossless and isinstance(goal, Promise):
-            construction, goal = made_lossless(target, construction, goal)
-        if command.output_tolerance is not None and isinstance(goal, Promise):
+        objective = _goal(command, construction, target, task, damping)
+        if command.lossless and isinstance(objective, ToleranceObjective):
+            construction, objective = made_lossless(target, construction, objective)
+        if command.output_tolerance is not None and isinstance(objective, ToleranceObjective):
             low, high = _box(command, target)
             asked = command.output_tolerance
             trials = shown.part("trials for the output's tolerance")
-            construction, goal, bound = for_output(
-                *(target, construction, goal, asked),
+            construction, objective, bound = for_output(
+                *(target, construction, objective, asked),
                 seed=command.seed,
                 low=low,
                 high=high,
@@ -100,22 +100,24 @@ def run_approximate(command: Approximate, results: TextIO) -> int:
             )
             log.info(
                 "outputs within %g on inputs from %g to %g: %d candidates, weights within %.3g; the bound is %.3g",
-                *(asked, low, high, construction.candidates, goal.tolerance, bound.largest),
+                *(asked, low, high, construction.candidates, objective.tolerance, bound.largest),
             )
-        job = plan_job(target, construction, goal, seed=command.seed, notes=notes, transforms=transforms_of(command))
-        if isinstance(crew, Share):
-            return solve_share(command, crew, job, shown.part("weights"), results)
+        job = plan_job(
+            target, construction, objective, seed=command.seed, notes=notes, transforms=transforms_of(command)
+        )
+        if isinstance(workers, Share):
+            return solve_share(command, workers, job, shown.part("weights"), results)
         if command.join_only:
             refuse_missing(job, command.out)
         with contextlib.ExitStack() as stack:
-            if crew.processes == 1:
-                stack.enter_context(interrupt.closing(Folder(chunk_folder(command.out)).remove_unfinished))
+            if workers.processes == 1:
+                stack.enter_context(interrupt.closing(FolderChunkStore(chunk_folder(command.out)).remove_unfinished))
             watch = stack.enter_context(Stopwatch())
             progress = shown.part("weights")
             options = {"force": command.force, "coded": command.coded}
-            done = run_to_file(job, command.out, **options, progress=progress, crew=crew)
-        crew.leave()
-        if not crew.leads:
+            done = run_to_file(job, command.out, **options, progress=progress, workers=workers)
+        workers.leave()
+        if not workers.leads:
             return 0
         assert done.path is not None
         found = _measured(done.path, job, task, shown)
@@ -132,17 +134,17 @@ def _kept(out: Path) -> Callable[[], str]:
     places = (out, broken_file(out))
     before = [_changed(path) for path in places]
 
-    def say() -> str:
+    def print_message() -> str:
         for path, then in zip(places, before, strict=True):
             if _changed(path) != then:
                 return f"the ticket is written, {str(path)!r}, but was not verified yet"
-        chunks = Folder(chunk_folder(out)).finished()
+        chunks = FolderChunkStore(chunk_folder(out)).finished()
         if not chunks:
             return "nothing was finished yet, and nothing is kept"
         are = "s are" if chunks > 1 else " is"
         return f"{chunks} finished chunk{are} kept beside {str(out)!r}, and the same command goes on from there"
 
-    return say
+    return print_message
 
 
 def _changed(path: Path) -> int | None:
@@ -176,7 +178,7 @@ def _check(command: Approximate) -> tuple[Construction, float | None]:
         raise InputError("--examples and --damping are for --loss-aware; give that, or leave them out")
     if command.examples is not None and command.examples < 1:
         raise InputError(f"--examples {command.examples} is no data to be aware of; give 1 or more")
-    command.check_crew()
+    command.check_workers()
     if command.share is not None and command.loss_aware:
         raise InputError("--loss-aware settles one layer after the other, on one host; leave --share out")
     if command.prune_target is not None:
@@ -222,9 +224,9 @@ def _box(command: Approximate, target: Target) -> tuple[float, float]:
 
 def _goal(
     command: Approximate, construction: Construction, target: Target | None, task: Task | None, damping: float | None
-) -> Goal:
+) -> Objective:
     if command.kept is None:
-        return Promise(command.tolerance, command.objective)
+        return ToleranceObjective(command.tolerance, command.objective)
     if command.loss_aware:
         no_data = np.zeros((1, 1), np.float32)
         images = no_data if task is None else np.asarray(task.dataset.train.images)
@@ -253,10 +255,10 @@ def _target(command: Approximate, progress: Any) -> tuple[Target, Task | None, d
     return task.target, task, {}
 
 
-def _measured(out: Path, job: Job, task: Task | None, shown: Shown) -> dict[str, Any]:
+def _measured(out: Path, job: Job, task: Task | None, shown: ProgressReporter) -> dict[str, Any]:
     """What the verifier finds, against the target itself; and the test set, where there is one."""
     if task is None:
-        return certified(certify(out, target=job.target, progress=shown.part("verifying")), out.stat().st_size)
+        return certified(verify(out, target=job.target, progress=shown.part("verifying")), out.stat().st_size)
     measured = measure(out, task, stages=shown.part)
     found = certified(measured.certificate, measured.ticket_bytes)
     return found | {"task": task.name, "evaluated": measured.evaluated, **dataclasses.asdict(measured.metrics)}

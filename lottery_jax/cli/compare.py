@@ -10,9 +10,9 @@ from rich.console import Console
 
 from lottery_jax.cli import messages as interrupt
 from lottery_jax.cli.options import methods_of, transforms_of
-from lottery_jax.cli.progress_bars import Shown, bars
+from lottery_jax.cli.progress_bars import ProgressReporter, progress_bars
 from lottery_jax.cli.settings import Compare, command_line, learning_epochs
-from lottery_jax.cli.worker_options import crew_of
+from lottery_jax.cli.worker_options import workers_of
 from lottery_jax.comparison.methods import Method
 from lottery_jax.comparison.protocol import Protocol
 from lottery_jax.comparison.records import Record, read_records
@@ -20,7 +20,7 @@ from lottery_jax.comparison.report import tables
 from lottery_jax.comparison.runner import Comparison
 from lottery_jax.io.files import check_writable
 from lottery_jax.tasks import load_task
-from lottery_jax.workers.workers import ALONE, Share
+from lottery_jax.workers.workers import SERIAL, Share
 
 _NOTHING = "no method was finished yet, and nothing is kept"
 
@@ -39,12 +39,12 @@ def run_compare(command: Compare, results: TextIO) -> int:
         options,
         transforms_of(command),
     )
-    command.check_crew()
+    command.check_workers()
     check_writable(command.out)
     with (
-        bars(quiet=command.quiet, shared=command.shared) as shown,
+        progress_bars(quiet=command.quiet, shared=command.shared) as shown,
         interrupt.keeping(lambda: _NOTHING),
-        crew_of(command, shown) as crew,
+        workers_of(command, shown) as workers,
     ):
         task = load_task(
             command.data,
@@ -54,16 +54,16 @@ def run_compare(command: Compare, results: TextIO) -> int:
             data_dir=command.data_dir,
             progress=shown.part("the data and the target"),
         )
-        comparison = Comparison(task, protocol, command.out, others=known, stages=shown.part, crew=crew)
+        comparison = Comparison(task, protocol, command.out, others=known, stages=shown.part, workers=workers)
         with comparison.held(), interrupt.keeping(lambda: _kept(comparison)):
-            if crew is not ALONE:
+            if workers is not SERIAL:
                 left = comparison.contribute_all()
-                if isinstance(crew, Share):
-                    return _share_is_done(command, comparison, crew, len(left), results)
+                if isinstance(workers, Share):
+                    return _share_is_done(command, comparison, workers, len(left), results)
             if command.join_only:
                 comparison.refuse_missing()
-            if not crew.leads:
-                crew.leave()
+            if not workers.leads:
+                workers.leave()
                 return 0
             records = _joined(command, comparison, shown, results)
             path = comparison.report(records, command_line(command))
@@ -76,7 +76,7 @@ def run_compare(command: Compare, results: TextIO) -> int:
     return 0
 
 
-def _joined(command: Compare, comparison: Comparison, shown: Shown, results: TextIO) -> list[Record]:
+def _joined(command: Compare, comparison: Comparison, shown: ProgressReporter, results: TextIO) -> list[Record]:
     """Run what is missing, pair after pair, and print records as they come."""
     records: list[Record] = []
     seconds: dict[str, float] = {}

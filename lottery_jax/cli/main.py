@@ -1,7 +1,7 @@
 """The command line: parse, run, and turn every refusal into one sentence and an exit code.
 
 Exit codes: 0 done; 1 a ticket is invalid or broken; 2 an input was refused; 3 another process of a shared job is
-lost; 4 a ticket promises nothing; 130 stopped by Ctrl-C, 143 by SIGTERM; 141 nobody reads the output any more.
+lost; 4 a ticket no guarantee; 130 stopped by Ctrl-C, 143 by SIGTERM; 141 nobody reads the output any more.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 from lottery_jax.cli import messages as interrupt
-from lottery_jax.cli.messages import say
+from lottery_jax.cli.messages import print_message
 from lottery_jax.errors import ClusterError, InputError, TicketError
 from lottery_jax.workers import supervisor
 
@@ -155,5 +155,5 @@ def _unread() -> int:
 def refuse(sentence: str, code: int) -> int:
     """Say why a command ends, on stderr, and give its exit code."""
     interrupt.give_way()
-    say(sentence)
+    print_message(sentence)
     return code

@@ -18,29 +18,29 @@ from lottery_jax.io.files import remove_unfinished
 _who = ""
 
 
-def speak_as(who: str) -> None:
+def set_process_name(who: str) -> None:
     """Put a name before each sentence from here on.
 
-    >>> speak_as("process 1 on n1")
-    >>> spoken("stopped")
+    >>> set_process_name("process 1 on n1")
+    >>> named_message("stopped")
     'lottery-jax: process 1 on n1: stopped'
-    >>> speak_as("")
-    >>> spoken("stopped")
+    >>> set_process_name("")
+    >>> named_message("stopped")
     'lottery-jax: stopped'
     """
     global _who
     _who = who
 
 
-def spoken(sentence: str) -> str:
+def named_message(sentence: str) -> str:
     """A sentence with the names of program and process before it, unless it has that itself."""
     named = f"{_who}: " if _who and not sentence.startswith("process ") else ""
     return f"lottery-jax: {named}{sentence}"
 
 
-def say(sentence: str) -> None:
+def print_message(sentence: str) -> None:
     """Print a sentence on stderr."""
-    print(spoken(sentence), file=sys.stderr, flush=True)
+    print(named_message(sentence), file=sys.stderr, flush=True)
 
 
 CODE = 130
@@ -132,4 +132,4 @@ def _tell() -> None:
     with contextlib.suppress(OSError):
         remove_unfinished()
     # Not print: the main thread may hold the stream.
-    os.write(2, f"{spoken(sentence())}\n".encode())
+    os.write(2, f"{named_message(sentence())}\n".encode())

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from lottery_jax.cli import messages as interrupt
-from lottery_jax.cli.messages import say
+from lottery_jax.cli.messages import print_message
 from lottery_jax.errors import ClusterError
 from lottery_jax.io import locks as lock
 from lottery_jax.progress import Progress, log
-from lottery_jax.workers.workers import ALONE, Crew
+from lottery_jax.workers.workers import SERIAL, Workers
 
 _EVERY, _MINUTE = 10.0, 60.0  # seconds between two lines, of a process alone and of many; the folder is told as often
 
@@ -43,27 +43,27 @@ class Part:
         return speed(worked, left, time.perf_counter() - self.start) if self.total is not None else ""
 
 
-class Shown:
+class ProgressReporter:
     """What is shown of the work: `whole` of it, and the `part` at hand; of a crew, how far all are."""
 
     def __init__(self, *, aloud: bool = False) -> None:
         self.done, self.total, self.left = 0, 0, ""
         self.current = Part("starting")
         self.aloud, self.every = aloud, _EVERY
-        self._crew, self._start = ALONE, time.perf_counter()
+        self._crew, self._start = SERIAL, time.perf_counter()
 
     @property
     def tells(self) -> bool:
         """Whether it is for this process to say how far the work is."""
         return self._crew.leads
 
-    def follow(self, crew: Crew) -> None:
+    def follow(self, workers: Workers) -> None:
         """From here on it is the work of a crew, of which this process says something if it leads."""
-        self._crew, self._start, self.every = crew, time.perf_counter(), _MINUTE
-        if not crew.leads:
+        self._crew, self._start, self.every = workers, time.perf_counter(), _MINUTE
+        if not workers.leads:
             log.setLevel(logging.ERROR)
         elif self.aloud:
-            say(f"{crew.processes} processes share the work")
+            print_message(f"{workers.processes} processes share the work")
 
     def whole(self, done: int, total: int, seconds_left: float | None = None) -> None:
         """How many of how many parts are done, and the time left where it is known."""
@@ -88,7 +88,7 @@ class Shown:
     def line(self) -> str:
         """All of it on one line.
 
-        >>> shown = Shown()
+        >>> shown = ProgressReporter()
         >>> shown.whole(1, 4)
         >>> shown.part("pensia, seed 0: finding")(2000, 8000)
         >>> shown.line()
@@ -103,7 +103,7 @@ class Shown:
         return "; ".join(filter(None, (whole, ", ".join(filter(None, (part.name, far, part.speed()))))))
 
 
-class _Terminal(Shown):
+class _Terminal(ProgressReporter):
     """Two bars, gone when the work is done."""
 
     def __init__(self, display: Any) -> None:
@@ -125,7 +125,7 @@ class _Terminal(Shown):
 
 
 @contextlib.contextmanager
-def bars(*, quiet: bool = False, shared: bool = False) -> Iterator[Shown]:
+def progress_bars(*, quiet: bool = False, shared: bool = False) -> Iterator[ProgressReporter]:
     """What is told here is shown on stderr while the block runs; what the package notes is printed there, too.
 
     shared: with other processes.
@@ -141,15 +141,15 @@ def bars(*, quiet: bool = False, shared: bool = False) -> Iterator[Shown]:
             display = Progress(text, BarColumn(), MofNCompleteColumn(), words, console=console, transient=True)
             stack.enter_context(display)
             stack.enter_context(interrupt.closing(display.stop))
-            shown: Shown = _Terminal(display)
+            shown: ProgressReporter = _Terminal(display)
         else:
-            shown = Shown(aloud=not quiet)
+            shown = ProgressReporter(aloud=not quiet)
         stack.enter_context(_lines(shown))
         yield shown
 
 
 @contextlib.contextmanager
-def _lines(shown: Shown) -> Iterator[None]:
+def _lines(shown: ProgressReporter) -> Iterator[None]:
     """Says where the work is every few seconds, also while nothing is told, as in a long compilation: on stderr if it
     shall be aloud, and to `lottery-jax status`."""
     over = threading.Event()
@@ -164,7 +164,7 @@ def _lines(shown: Shown) -> Iterator[None]:
                 lock.tell(line)
                 if shown.aloud and now - said >= shown.every:
                     said = now
-                    say(line)
+                    print_message(line)
 
     thread = threading.Thread(target=tell_lines, daemon=True)
     thread.start()
@@ -177,7 +177,7 @@ def _lines(shown: Shown) -> Iterator[None]:
 
 class _Printer(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        say(record.getMessage())
+        print_message(record.getMessage())
 
 
 @contextlib.contextmanager

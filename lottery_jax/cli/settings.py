@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from lottery_jax.cli.worker_options import CREW_OPTIONS, CrewOptions
+from lottery_jax.cli.worker_options import WORKER_OPTIONS, WorkerOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ class TaskOptions:
 
 
 @dataclasses.dataclass(frozen=True)
-class Compare(CrewOptions, TaskOptions):
+class Compare(WorkerOptions, TaskOptions):
     """Put the constructions beside learned and random masks on one task, over several seeds.
 
     Every finished method and seed is kept: the same command goes on where it was stopped.
@@ -73,7 +73,7 @@ class Compare(CrewOptions, TaskOptions):
 
 
 @dataclasses.dataclass(frozen=True)
-class Approximate(CrewOptions, TaskOptions):
+class Approximate(WorkerOptions, TaskOptions):
     """Approximate a trained network by pruning a random one, and write the ticket.
 
     Finished chunks are kept beside the ticket: the same command goes on where it was stopped.
@@ -138,7 +138,7 @@ class Approximate(CrewOptions, TaskOptions):
 class Verify:
     """Regenerate a ticket's source from its seed and recompute every residual, without the solver.
 
-    Exit code 0: it holds; 1: it is broken, or no valid ticket; 4: it promises nothing.
+    Exit code 0: it holds; 1: it is broken, or no valid ticket; 4: it no guarantee.
     """
 
     ticket: tyro.conf.Positional[Path]
@@ -238,7 +238,7 @@ def command_line(settings: Compare) -> str:
     words = ["lottery-jax", "compare"]
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
-        if field.name in ("json", "quiet", *CREW_OPTIONS) or value == field.default:
+        if field.name in ("json", "quiet", *WORKER_OPTIONS) or value == field.default:
             continue
         option = "--" + field.name.replace("_", "-")
         if dataclasses.is_dataclass(value):

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
-from lottery_jax.approximation.chunk_store import Folder
+from lottery_jax.approximation.chunk_store import FolderChunkStore
 from lottery_jax.approximation.run import CHUNKS
 from lottery_jax.cli.settings import JobStatus
-from lottery_jax.comparison.records import Aside, read_records
+from lottery_jax.comparison.records import PendingRecords, read_records
 from lottery_jax.errors import InputError
 from lottery_jax.io.locks import holder_of, told
 
@@ -59,11 +59,11 @@ def _look(folder: Path) -> _Look | None:
     if (folder / "configuration.json").is_file():
         return _comparison
     # Chunks may have been moved into a folder of another name.
-    return _BESIDE.get(folder.resolve().suffix, _approximation if Folder(folder).finished() else None)
+    return _BESIDE.get(folder.resolve().suffix, _approximation if FolderChunkStore(folder).finished() else None)
 
 
 def _approximation(folder: Path) -> dict[str, Any]:
-    finished, whole = Folder(folder).finished(), Folder(folder).whole()
+    finished, whole = FolderChunkStore(folder).finished(), FolderChunkStore(folder).whole()
     missing = None if whole is None else max(whole - finished, 0)
     # Chunks of an older version do not say it.
     words = f"{finished:,} of {whole:,} chunks are finished" if whole is not None else f"{finished:,} finished chunks"
@@ -75,7 +75,7 @@ def _comparison(folder: Path) -> dict[str, Any]:
     by_method = Counter(record.method for record in records)
     begun = sorted(path.name for path in (folder / "unfinished").glob("*"))
     words = f"{len(records):,} records" + "".join(f", {count} of {name}" for name, count in by_method.items())
-    aside = Aside(folder / "records").count()
+    aside = PendingRecords(folder / "records").count()
     words += f"; {aside:,} more wait to be joined to them" if aside else ""
     words += f"; begun: {', '.join(begun)}" if begun else ""
     found = {"records": len(records), "records_by_method": dict(by_method), "records_aside": aside, "begun": begun}

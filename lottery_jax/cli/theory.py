@@ -53,7 +53,7 @@ def drawn_here(network: Network, candidates: int) -> Requirement:
         origin="exact",
         constant=f"{candidates} candidates a weight, chosen by the user; exact numbers of the source itself",
         covered=0,
-        layers=len(network.affine),
+        layers=len(network.weight_nodes),
     )
     construction = Pensia(candidates)
     try:
@@ -62,7 +62,7 @@ def drawn_here(network: Network, candidates: int) -> Requirement:
     except InputError as error:
         return dataclasses.replace(found, note=f"It is not possible here: {error}.")
     gadgets = [leaf for leaf in source.sources.values() if isinstance(leaf, Gadget)]
-    layouts = [leaf.drawn()["first"].layout for leaf in gadgets]
+    layouts = [leaf.random_tensors()["first"].layout for leaf in gadgets]
     first = sum(layout.inputs**2 * layout.units for layout in layouts if isinstance(layout, Diagonal))
     second = sum(leaf.of.weights * leaf.units for leaf in gadgets)
     return dataclasses.replace(

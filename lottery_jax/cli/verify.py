@@ -10,7 +10,7 @@ import math
 from typing import Any, TextIO
 
 from lottery_jax.bounds import attack, bound_output
-from lottery_jax.cli.progress_bars import bars
+from lottery_jax.cli.progress_bars import progress_bars
 from lottery_jax.cli.settings import Export, Verify
 from lottery_jax.errors import InputError
 from lottery_jax.importers.state_dict import target_like
@@ -19,9 +19,9 @@ from lottery_jax.networks.rewrites import quantised
 from lottery_jax.networks.target import Target
 from lottery_jax.tickets.export import export_into, export_masks, export_weights
 from lottery_jax.tickets.ticket import Ticket, load_ticket
-from lottery_jax.tickets.verify import certify
+from lottery_jax.tickets.verify import verify
 
-CODES = {"holds": 0, "broken": 1, "promises nothing": 4}
+CODES = {"holds": 0, "broken": 1, "no guarantee": 4}
 """Exit codes of the verifier's outcomes."""
 
 
@@ -55,7 +55,7 @@ def sentences(found: dict[str, Any]) -> list[str]:
 
     >>> row = {"ticket": "t", "ticket_bytes": 9, "method": "random", "seed": 0, "source_weights": 1200,
     ...        "kept_weights": 30, "redrawn_blocks": 0, "target_weights": None, "samplers": ("U[-1, 1]",),
-    ...        "description_bits": 800, "bits_per_target_weight": 66.7, "outcome": "promises nothing", "reasons": (),
+    ...        "description_bits": 800, "bits_per_target_weight": 66.7, "outcome": "no guarantee", "reasons": (),
     ...        "nonnegative_inputs": True,
     ...        "network": "1 layer: fc1.weight [3, 4] ([out, in]), inputs [4] never negative"}
     >>> print("\n".join(sentences(row)))
@@ -90,7 +90,7 @@ def sentences(found: dict[str, Any]) -> list[str]:
         if found["outcome"] == "broken":
             return [*lines, f"BROKEN: {'; '.join(found['reasons'])}."]
         return [*lines, "PROMISES NOTHING: weights that were trained can be near to any target."]
-    if found["outcome"] == "promises nothing":
+    if found["outcome"] == "no guarantee":
         return [*lines, "PROMISES NOTHING: it brings no target, so there are no residuals to check."]
     if found["target_weights"] is not None:
         lines += _residuals(found)
@@ -184,8 +184,8 @@ def run_verify(command: Verify, results: TextIO) -> int:
         if target is None:
             raise InputError("--quantise-target rounds the target that a ticket is held to; give that with --target")
         target = quantised(target, command.quantise_target)
-    with bars(quiet=command.quiet) as shown:
-        certificate = certify(ticket, target=target, tolerance=command.tolerance, progress=shown.part("verifying"))
+    with progress_bars(quiet=command.quiet) as shown:
+        certificate = verify(ticket, target=target, tolerance=command.tolerance, progress=shown.part("verifying"))
         found = certified(certificate, command.ticket.stat().st_size) | {"ticket": str(command.ticket)}
         wanted = target or ticket.target
         if command.box is not None and certificate.outcome == "holds" and wanted is not None:

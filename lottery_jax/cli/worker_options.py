@@ -9,17 +9,17 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lottery_jax.cli import messages as interrupt
-from lottery_jax.cli.messages import speak_as
+from lottery_jax.cli.messages import set_process_name
 from lottery_jax.errors import InputError
 from lottery_jax.workers import supervisor
-from lottery_jax.workers.workers import ALONE, Crew, Share
+from lottery_jax.workers.workers import SERIAL, Share, Workers
 
 if TYPE_CHECKING:
-    from lottery_jax.cli.progress_bars import Shown
+    from lottery_jax.cli.progress_bars import ProgressReporter
 
 
 @dataclasses.dataclass(frozen=True)
-class CrewOptions:
+class WorkerOptions:
     """Who does the work; without any of them, this process alone."""
 
     distributed: bool = False
@@ -45,7 +45,7 @@ class CrewOptions:
         given = (getattr(self, name) for name in supervisor.OPTIONS)
         return any(value is not None and value is not False for value in given)  # process 0 is given, too
 
-    def check_crew(self) -> None:
+    def check_workers(self) -> None:
         """Refuse options that do not go together; raises `InputError`."""
         if self.share is not None:
             Share.read(self.share)
@@ -56,28 +56,28 @@ class CrewOptions:
         if self.join_only and self.shared:
             raise InputError("--join-only is for one process; leave it or the cluster out")
 
-    def crew(self) -> Crew:
+    def workers(self) -> Workers:
         """Who does the work; others are met before JAX is used, as its runtime wants it."""
         if self.share is not None:
             return Share.read(self.share)
         if not self.shared:
-            return ALONE
+            return SERIAL
         from lottery_jax.workers.cluster import join
 
         return join(self.coordinator, processes=self.processes, process=self.process, patience=self.patience)
 
 
 @contextlib.contextmanager
-def crew_of(options: CrewOptions, shown: "Shown") -> Iterator[Crew]:
+def workers_of(options: WorkerOptions, shown: "ProgressReporter") -> Iterator[Workers]:
     """Who does the work, while the block runs; how far it is, is shown of all processes."""
     shown.part("joining the other processes" if options.shared else "loading")
-    with options.crew() as crew:
-        if crew.processes > 1 and options.shared:
-            speak_as(str(crew))
-            shown.follow(crew)
-        with interrupt.closing(crew.abandon):
-            yield crew
+    with options.workers() as workers:
+        if workers.processes > 1 and options.shared:
+            set_process_name(str(workers))
+            shown.follow(workers)
+        with interrupt.closing(workers.abandon):
+            yield workers
 
 
-CREW_OPTIONS = tuple(field.name for field in dataclasses.fields(CrewOptions))
+WORKER_OPTIONS = tuple(field.name for field in dataclasses.fields(WorkerOptions))
 """Names of these options: what comes out does not depend on them."""

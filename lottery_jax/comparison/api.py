@@ -15,12 +15,12 @@ from lottery_jax.errors import InputError, suggest
 from lottery_jax.importers.state_dict import target_like
 from lottery_jax.networks.target import Target
 from lottery_jax.networks.transforms import Transform
-from lottery_jax.progress import Progress, unseen
+from lottery_jax.progress import Progress, no_progress
 from lottery_jax.tasks import Task
 from lottery_jax.tickets.ticket import Ticket, load_ticket
-from lottery_jax.tickets.verify import Certificate, certify
+from lottery_jax.tickets.verify import Certificate, verify
 from lottery_jax.training.learner import Learner
-from lottery_jax.workers.workers import ALONE, Crew
+from lottery_jax.workers.workers import SERIAL, Workers
 
 
 def verify(
@@ -28,7 +28,7 @@ def verify(
     *,
     target: Target | str | os.PathLike[str] | None = None,
     tolerance: float | None = None,
-    progress: Progress = unseen,
+    progress: Progress = no_progress,
 ) -> Certificate:
     """Recompute every residual of a ticket, or of a ticket's file, without the solver.
 
@@ -39,7 +39,7 @@ def verify(
     """
     found = ticket if isinstance(ticket, Ticket) else load_ticket(ticket)
     wanted = target if target is None or isinstance(target, Target) else target_like(found.network, target)
-    return certify(found, target=wanted, tolerance=tolerance, progress=progress)
+    return verify(found, target=wanted, tolerance=tolerance, progress=progress)
 
 
 def compare(
@@ -54,8 +54,8 @@ def compare(
     tune: Sequence[float] = (),
     transforms: Sequence[Transform] = (),
     out: str | os.PathLike[str] = "runs",
-    progress: Progress = unseen,
-    crew: Crew = ALONE,
+    progress: Progress = no_progress,
+    workers: Workers = SERIAL,
 ) -> list[Record]:
     """Put methods side by side on a task: the records, and a report in a folder of its own inside `out`.
 
@@ -94,11 +94,11 @@ def compare(
     protocol = Protocol(
         chosen, tuple(seeds), tuple(keeps), candidates, tolerance, epochs, tuple(tune), options, tuple(transforms)
     )
-    comparison = Comparison(task, protocol, Path(out), others=known, stages=lambda part: progress, crew=crew)
+    comparison = Comparison(task, protocol, Path(out), others=known, stages=lambda part: progress, workers=workers)
     with comparison.held():
-        if crew is not ALONE:
+        if workers is not SERIAL:
             comparison.contribute_all()
-        if not crew.leads:
+        if not workers.leads:
             return []
         records = [record for method, seed in comparison.pairs for record in comparison.run(method, seed)]
         comparison.clear()

@@ -12,12 +12,12 @@ import numpy as np
 
 from lottery_jax.approximation.budget.budget import Budget
 from lottery_jax.approximation.budget.importance import IMPORTANCES, fisher_importance
-from lottery_jax.approximation.chunk_store import Memory
-from lottery_jax.approximation.job import Goal, plan_job
+from lottery_jax.approximation.chunk_store import MemoryChunkStore
+from lottery_jax.approximation.job import Objective, plan_job
 from lottery_jax.approximation.loss_aware.loss_aware import LossAware
 from lottery_jax.approximation.loss_aware.moments import enough
 from lottery_jax.approximation.run import run_in_memory
-from lottery_jax.comparison.methods import Bench, Method, first_words
+from lottery_jax.comparison.methods import Method, MethodContext, first_words
 from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.pensia import Pensia
 from lottery_jax.errors import InputError
@@ -37,12 +37,12 @@ def budgets(construction: Construction) -> bool:
 
 
 @dataclasses.dataclass(frozen=True)
-class Budgeted(Method):
+class BudgetMethod(Method):
     """A construction within a budget of kept weights, spent by the Fisher information of the target's weights."""
 
     construction: Construction
     sweeps: ClassVar[bool] = True
-    usual: ClassVar[bool] = False
+    is_default: ClassVar[bool] = False
 
     @property
     def label(self) -> str:
@@ -55,50 +55,51 @@ class Budgeted(Method):
     def check(self, candidates: int, tolerance: float) -> None:
         Budget(1).check(self.construction)
 
-    def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> list[Ticket]:
+    def find(self, context: MethodContext, seed: int, keeps: Sequence[float]) -> list[Ticket]:
         # Budgets that differ in their numbers alone share what is searched.
-        goals, finished = self.goals(bench, [max(kept, 1) for kept in _counts(bench, keeps)]), Memory()
+        goals, finished = self.goals(context, [max(kept, 1) for kept in _counts(context, keeps)]), MemoryChunkStore()
         jobs = [
-            plan_job(bench.target, self.construction, goal, seed=seed, transforms=bench.transforms) for goal in goals
+            plan_job(context.target, self.construction, objective, seed=seed, transforms=context.transforms)
+            for objective in goals
         ]
-        return [run_in_memory(job, finished=finished, progress=bench.progress) for job in jobs]
+        return [run_in_memory(job, finished=finished, progress=context.progress) for job in jobs]
 
-    def goals(self, bench: Bench, counts: Sequence[int]) -> list[Goal]:
+    def goals(self, context: MethodContext, counts: Sequence[int]) -> list[Objective]:
         """What is asked for so many kept weights each."""
-        prepared = self.construction.prepared(bench.target)
-        images = np.asarray(bench.dataset.train.images)
+        prepared = self.construction.prepared(context.target)
+        images = np.asarray(context.dataset.train.images)
         fisher = fisher_importance(prepared, images, damping=IMPORTANCES["fisher-damped"] or 0.0)
         return [Budget(kept, importance=fisher) for kept in counts]
 
 
 @dataclasses.dataclass(frozen=True)
-class ErrorFeedback(Budgeted):
+class LossAwareMethod(BudgetMethod):
     """Within a budget of kept weights, what each weight misses is made up for by others of its output (loss-aware)."""
 
     @property
-    def usual(self) -> bool:  # type: ignore[override]
+    def is_default(self) -> bool:  # type: ignore[override]
         return self.construction.name == Pensia.name
 
     @property
     def label(self) -> str:
         return f"{self.construction.name}-loss-aware"
 
-    def goals(self, bench: Bench, counts: Sequence[int]) -> list[Goal]:
-        images = np.asarray(bench.dataset.train.images)
-        return [LossAware(kept, images[: enough(bench.target.network)]) for kept in counts]
+    def goals(self, context: MethodContext, counts: Sequence[int]) -> list[Objective]:
+        images = np.asarray(context.dataset.train.images)
+        return [LossAware(kept, images[: enough(context.target.network)]) for kept in counts]
 
 
 @dataclasses.dataclass(frozen=True)
-class Cut(Method):
+class MagnitudePrunedTarget(Method):
     """The target's own largest weights, the others pruned, nothing trained again: what its structure alone is worth."""
 
     label: ClassVar[str] = "target-pruned"  # type: ignore[misc]
     sweeps: ClassVar[bool] = True
-    usual: ClassVar[bool] = False
+    is_default: ClassVar[bool] = False
     transformable: ClassVar[bool] = False
 
-    def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> list[Ticket]:
-        return largest_weights(bench.target, _counts(bench, keeps), seed)
+    def find(self, context: MethodContext, seed: int, keeps: Sequence[float]) -> list[Ticket]:
+        return largest_weights(context.target, _counts(context, keeps), seed)
 
 
 def largest_weights(target: Target, counts: Sequence[int], seed: int) -> list[Ticket]:
@@ -113,11 +114,11 @@ def largest_weights(target: Target, counts: Sequence[int], seed: int) -> list[Ti
         parts = np.split(highest(sizes, min(kept, sizes.size), np.ones(sizes.size, bool)), ends)
         masks = {name: part.reshape(tensors[name].shape) for name, part in zip(names, parts, strict=True)}
         settings = {"kept": {name: int(np.count_nonzero(mask)) for name, mask in masks.items()}}
-        found.append(trained_ticket(random, seed, masks, tensors, settings, method=Cut.label))
+        found.append(trained_ticket(random, seed, masks, tensors, settings, method=MagnitudePrunedTarget.label))
     return found
 
 
-def _counts(bench: Bench, keeps: Sequence[float]) -> list[int]:
+def _counts(context: MethodContext, keeps: Sequence[float]) -> list[int]:
     """Kept weights for each fraction of the random network of Theorem 1."""
-    weights = bench.gadget_source.source_weights
+    weights = context.gadget_source.source_weights
     return [round(keep * weights) for keep in keeps]

@@ -20,12 +20,12 @@ from lottery_jax.data import Split
 from lottery_jax.errors import InputError
 from lottery_jax.networks.forward import Forward, batch_size, forward, outputs
 from lottery_jax.networks.network import Network
-from lottery_jax.progress import Stages, unnamed
+from lottery_jax.progress import Stages, no_stages
 from lottery_jax.statistics import wilson_interval
 from lottery_jax.tasks import Task
 from lottery_jax.tickets.reconstruct import collapsed, effective_weights
 from lottery_jax.tickets.ticket import Ticket, load_ticket
-from lottery_jax.tickets.verify import Certificate, certify
+from lottery_jax.tickets.verify import Certificate, verify
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Measured:
     evaluated: str
 
 
-def measure(path: Path, task: Task, tolerance: float | None = None, *, stages: Stages = unnamed) -> Measured:
+def measure(path: Path, task: Task, tolerance: float | None = None, *, stages: Stages = no_stages) -> Measured:
     """Read a ticket file, verify it, rebuild its network and evaluate it on the test set.
 
     tolerance: asked of each weight of a ticket that promises one, if not what it promises.
@@ -124,7 +124,7 @@ def measure(path: Path, task: Task, tolerance: float | None = None, *, stages: S
     promised = ticket.header.tolerance is not None
     asked = tolerance if promised and ticket.header.kept_budget is None else None
     real = ticket.forward()  # held, so that the verifier runs the same arrays
-    certificate = certify(ticket, target=task.target if promised else None, tolerance=asked, progress=progress)
+    certificate = verify(ticket, target=task.target if promised else None, tolerance=asked, progress=progress)
     stages("running the test images")
     test = task.dataset.test
     found, evaluated = ticket_outputs(ticket, np.asarray(test.images))
@@ -191,7 +191,7 @@ def describe(network: Network) -> str:
     """
     kinds = sorted({source.kind for source in network.sources.values()})
     shapes = [
-        f"{path} {list(network.drawn[f'{path}.weight' if path else 'weight'].shape)}"
+        f"{path} {list(network.random_tensors[f'{path}.weight' if path else 'weight'].shape)}"
         for path, source in network.sources.items()
         if "weight" in source.of.tensors()
     ]

@@ -11,14 +11,14 @@ import numpy as np
 
 from lottery_jax.approximation.job import plan_job
 from lottery_jax.approximation.run import run_in_memory
-from lottery_jax.approximation.tolerance import OBJECTIVES, Promise
+from lottery_jax.approximation.tolerance import OBJECTIVES, ToleranceObjective
 from lottery_jax.comparison.evaluate import accuracy
 from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.pensia import Pensia
 from lottery_jax.data import Dataset
 from lottery_jax.mask_learning.edge_popup import EdgePopup
 from lottery_jax.mask_learning.registry import SOURCES
-from lottery_jax.mask_learning.scores import decided_weights
+from lottery_jax.mask_learning.scores import forced_weights
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.target import Target
 from lottery_jax.networks.transforms import Transform, transformed
@@ -30,7 +30,7 @@ from lottery_jax.training.learner import Learner
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Bench:
+class MethodContext:
     """What a method works with.
 
     target: the task's, batch normalisations folded. ticket: of the method named in `after`, for a seed, read back from
@@ -71,12 +71,12 @@ class Method(abc.ABC):
 
     sweeps: ClassVar[bool] = False
     after: ClassVar[str | None] = None
-    usual: ClassVar[bool] = True
+    is_default: ClassVar[bool] = True
     """Whether a comparison that names no methods has it."""
     transformable: ClassVar[bool] = True
     """Whether its random source can be transformed."""
     shares: ClassVar[bool] = False
-    """Whether processes share what it trains, as `Bench.checkpoints` say; if not, one of them finds all of a seed."""
+    """Whether processes share what it trains, as `MethodContext.checkpoints` say; if not, one of them finds all of a seed."""
 
     @property
     @abc.abstractmethod
@@ -93,22 +93,22 @@ class Method(abc.ABC):
         return
 
     @abc.abstractmethod
-    def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> Sequence[Ticket | None]:
+    def find(self, context: MethodContext, seed: int, keeps: Sequence[float]) -> Sequence[Ticket | None]:
         """A ticket for each kept fraction, or one where the method does not sweep; None where there is none."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Itself(Method):
+class DenseTarget(Method):
     """The trained target itself."""
 
     label: ClassVar[str] = "dense"  # type: ignore[misc]
 
-    def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> list[Ticket]:
+    def find(self, context: MethodContext, seed: int, keeps: Sequence[float]) -> list[Ticket]:
         return []
 
 
 @dataclasses.dataclass(frozen=True)
-class Constructed(Method):
+class ConstructionMethod(Method):
     """A construction at one of its objectives."""
 
     construction: Construction
@@ -120,7 +120,7 @@ class Constructed(Method):
         return self.construction.name + suffix
 
     @property
-    def usual(self) -> bool:  # type: ignore[override]
+    def is_default(self) -> bool:  # type: ignore[override]
         return self.construction.name == Pensia.name and self.objective != "first"
 
     @property
@@ -129,16 +129,16 @@ class Constructed(Method):
         return f"{words} {OBJECTIVES[self.objective]}" if len(self.construction.objectives) > 1 else words
 
     def check(self, candidates: int, tolerance: float) -> None:
-        Promise(tolerance, self.objective).check(self.construction)
+        ToleranceObjective(tolerance, self.objective).check(self.construction)
 
-    def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> list[Ticket]:
-        goal = Promise(bench.tolerance, self.objective)
-        job = plan_job(bench.target, self.construction, goal, seed=seed, transforms=bench.transforms)
-        return [run_in_memory(job, progress=bench.progress)]
+    def find(self, context: MethodContext, seed: int, keeps: Sequence[float]) -> list[Ticket]:
+        objective = ToleranceObjective(context.tolerance, self.objective)
+        job = plan_job(context.target, self.construction, objective, seed=seed, transforms=context.transforms)
+        return [run_in_memory(job, progress=context.progress)]
 
 
 @dataclasses.dataclass(frozen=True)
-class Learned(Method):
+class LearnerMethod(Method):
     """A learner on the source of Theorem 1, or on what `SOURCES` makes of it."""
 
     learner: Learner
@@ -157,8 +157,8 @@ class Learned(Method):
         return self.learner.shares
 
     @property
-    def usual(self) -> bool:  # type: ignore[override]
-        return self.learner.usual and self.source != "plain"
+    def is_default(self) -> bool:  # type: ignore[override]
+        return self.learner.is_default and self.source != "plain"
 
     @property
     def label(self) -> str:
@@ -174,13 +174,13 @@ class Learned(Method):
         """Whether the learner is put on this source alone, so that its own name says all."""
         return len(self.learner.sources) == 1
 
-    def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> Sequence[Ticket | None]:
-        source = transformed(SOURCES[self.source](bench.gadget_source), bench.transforms)
-        return _by_keep(self.learner, bench, source, seed, keeps)
+    def find(self, context: MethodContext, seed: int, keeps: Sequence[float]) -> Sequence[Ticket | None]:
+        source = transformed(SOURCES[self.source](context.gadget_source), context.transforms)
+        return _by_keep(self.learner, context, source, seed, keeps)
 
 
 def _by_keep(
-    learner: Learner, bench: Bench, source: Network, seed: int, keeps: Sequence[float], **more: Any
+    learner: Learner, context: MethodContext, source: Network, seed: int, keeps: Sequence[float], **more: Any
 ) -> Sequence[Ticket | None]:
     """What a learner finds for a seed, None for kept fractions whose training diverged.
 
@@ -188,17 +188,17 @@ def _by_keep(
     the first one of equal tickets.
     """
     rate = getattr(learner, "learning_rate", None)
-    rates = [] if rate is None else [rate * factor for factor in bench.tune]
+    rates = [] if rate is None else [rate * factor for factor in context.tune]
     tickets = learner.sweep(
         source,
-        bench.dataset,
+        context.dataset,
         {"learning_rate": rates} if rates else {},
         seeds=[seed],
         keeps=keeps,
-        epochs=bench.epochs,
-        stored=bench.stored(source),
-        progress=bench.progress,
-        checkpoints=bench.checkpoints,
+        epochs=context.epochs,
+        stored=context.stored(source),
+        progress=context.progress,
+        checkpoints=context.checkpoints,
         **more,
     )
     wanted = [float(keep) for keep in keeps] or [None]
@@ -207,7 +207,7 @@ def _by_keep(
     found: list[Ticket | None] = []
     for keep in wanted:
         own = [ticket for ticket in tickets if ticket.header.settings.get("keep") == keep]
-        right = [accuracy(ticket.forward(), bench.dataset.validation) for ticket in own]
+        right = [accuracy(ticket.forward(), context.dataset.validation) for ticket in own]
         for ticket, value in zip(own, right, strict=True) if rates else ():
             told = f"{learner.name}, seed {seed}" + ("" if keep is None else f", keep {keep:g}")
             log.info("%s: %.2f %% of the validation split at %g", told, 100 * value, _rate(ticket))
@@ -220,41 +220,41 @@ def _rate(ticket: Ticket) -> float:
 
 
 @dataclasses.dataclass(frozen=True)
-class Started(Method):
+class WarmStarted(Method):
     """Edge-popup that begins with the mask that pensia-smallest found: what the data make of a theorem's mask."""
 
     learner: EdgePopup = dataclasses.field(default_factory=EdgePopup)
     label: ClassVar[str] = "edge-popup-from-pensia"  # type: ignore[misc]
     after: ClassVar[str | None] = "pensia-smallest"
     sweeps: ClassVar[bool] = True
-    usual: ClassVar[bool] = False
+    is_default: ClassVar[bool] = False
     shares: ClassVar[bool] = True
 
     def check(self, candidates: int, tolerance: float) -> None:
-        Constructed(Pensia(candidates), "smallest").check(candidates, tolerance)
+        ConstructionMethod(Pensia(candidates), "smallest").check(candidates, tolerance)
 
-    def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> Sequence[Ticket | None]:
-        model = bench.ticket("pensia-smallest", seed)
-        return _by_keep(self.learner, bench, model.network, seed, keeps, start={seed: model})
+    def find(self, context: MethodContext, seed: int, keeps: Sequence[float]) -> Sequence[Ticket | None]:
+        model = context.ticket("pensia-smallest", seed)
+        return _by_keep(self.learner, context, model.network, seed, keeps, start={seed: model})
 
 
 @dataclasses.dataclass(frozen=True)
-class Shuffled(Method):
+class RandomMask(Method):
     """As many weights kept in each tensor as pensia keeps, at random places: what chance gives."""
 
     label: ClassVar[str] = "random"  # type: ignore[misc]
     after: ClassVar[str | None] = "pensia"
 
     def check(self, candidates: int, tolerance: float) -> None:
-        Constructed(Pensia(candidates)).check(candidates, tolerance)
+        ConstructionMethod(Pensia(candidates)).check(candidates, tolerance)
 
-    def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> list[Ticket]:
-        model = bench.ticket("pensia", seed)
+    def find(self, context: MethodContext, seed: int, keeps: Sequence[float]) -> list[Ticket]:
+        model = context.ticket("pensia", seed)
         random = np.random.default_rng(seed)
         masks = {name: random.permutation(mask.ravel()).reshape(mask.shape) for name, mask in model.masks.items()}
         redraws = {name: model.redraws(name) for name in masks}
-        for name, decided in decided_weights(model.network, seed, redraws).items():
-            free, masks[name] = decided == 0, decided > 0
+        for name, forced in forced_weights(model.network, seed, redraws).items():
+            free, masks[name] = forced == 0, forced > 0
             masks[name][free] = random.permutation(model.mask(name)[free])
         return [
             make_ticket(model.network, seed=seed, masks=masks, method="random", redraws=redraws, stored=model.stored)

@@ -24,7 +24,7 @@ from lottery_jax.progress import Stages, Stopwatch
 from lottery_jax.tasks import Task
 from lottery_jax.tickets.ticket import Ticket
 from lottery_jax.training.checkpoints import Checkpoints, name_of
-from lottery_jax.workers.workers import Crew, Elsewhere
+from lottery_jax.workers.workers import Pending, Workers
 
 _SECONDS = ".seconds"
 
@@ -53,7 +53,7 @@ def find_shared(
     *,
     shares: bool,
 ) -> FoundTickets:
-    """Find tickets and save each; raises `Elsewhere` where that is being done by another process, or left to one.
+    """Find tickets and save each; raises `Pending` where that is being done by another process, or left to one.
 
     place: where what is unfinished is kept, and whose it is. shares: whether the method shares its trainings itself, so
     that all processes enter it; of another one process finds everything.
@@ -64,14 +64,14 @@ def find_shared(
         said = json.loads(note)
         return FoundTickets(**{**said, "keeps": tuple(said["keeps"])})
     if not shares and not place.take(unit, 0):
-        raise Elsewhere([place.unit(unit)])
+        raise Pending([place.unit(unit)])
     watch = Stopwatch()
     try:
         with watch:
             tickets = find([keep for keep in keeps if keep is not None])
         if shares and not place.take(unit):
-            raise Elsewhere([place.unit(unit)])
-    except Elsewhere:
+            raise Pending([place.unit(unit)])
+    except Pending:
         if place.taken:
             place.folder.mkdir(parents=True, exist_ok=True)
             write_atomically(place.folder / f"{secrets.token_hex(8)}{_SECONDS}", json.dumps(_times(watch)).encode())
@@ -129,7 +129,8 @@ def _of_ticket(measured: Measured, task: Task, target: Target) -> dict:
         "kept_weights": certificate.kept_weights,
         "kept_per_target_weight": certificate.kept_weights / target.weights,
         "kept_fractions": {
-            name: kept / measured.ticket.network.drawn[name].size for name, kept in certificate.kept_by_tensor.items()
+            name: kept / measured.ticket.network.random_tensors[name].size
+            for name, kept in certificate.kept_by_tensor.items()
         },
         "outcome": certificate.outcome,
         "within_tolerance": certificate.within_tolerance,
@@ -169,30 +170,30 @@ def _record(key: Key, task: Task, target: Target, metrics: Metrics, **more: obje
 _Pair = TypeVar("_Pair")
 
 
-def go_through(pairs: Sequence[_Pair], contribute: Callable[[_Pair], None], crew: Crew) -> list[_Pair]:
+def run_units(pairs: Sequence[_Pair], contribute: Callable[[_Pair], None], workers: Workers) -> list[_Pair]:
     """Contribute to each pair what comes to this process, until all is done; returns what is left to others.
 
-    contribute: raises `Elsewhere` where others are at what is left of a pair. Nothing is left where processes meet;
+    contribute: raises `Pending` where others are at what is left of a pair. Nothing is left where processes meet;
     shares, which do not, go through what is left once more.
 
-    >>> from lottery_jax.workers.workers import ALONE
-    >>> go_through(["a", "b"], print, ALONE)
+    >>> from lottery_jax.workers.workers import SERIAL
+    >>> run_units(["a", "b"], print, SERIAL)
     a
     b
     []
     """
     waiting: dict[int, tuple[str, ...]] = dict.fromkeys(range(len(pairs)), ())
     attempts = 0
-    while waiting and (crew.meets or attempts < 2):
+    while waiting and (workers.meets or attempts < 2):
         left, attempts = dict[int, tuple[str, ...]](), attempts + 1
         for place, units in waiting.items():
-            if units and not crew.ready(units):
+            if units and not workers.ready(units):
                 left[place] = units
                 continue
             try:
                 contribute(pairs[place])
-            except Elsewhere as other:
+            except Pending as other:
                 left[place] = other.units
         waiting = left
-        crew.wait([unit for units in left.values() for unit in units])
+        workers.wait([unit for units in left.values() for unit in units])
     return [pairs[place] for place in waiting]

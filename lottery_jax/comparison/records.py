@@ -48,7 +48,7 @@ class Record:
     kept_fractions: Mapping[str, float] | None = None
     """The kept fraction of each random tensor, by its name."""
     outcome: str | None = None
-    """What the verifier says: holds, broken or promises nothing."""
+    """What the verifier says: holds, broken or no guarantee."""
     within_tolerance: int | None = None
     """Target weights within the tolerance, counted by the verifier."""
     worst_residual: float | None = None
@@ -161,7 +161,7 @@ def name_of_run(method: str, seed: int, keep: float | None = None) -> str:
     return f"{method}-seed{seed}" + ("" if keep is None else f"-keep{keep}")
 
 
-class Aside:
+class PendingRecords:
     """The folder of such records."""
 
     def __init__(self, folder: Path) -> None:

@@ -4,8 +4,15 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lottery_jax.comparison.budget_methods import Budgeted, Cut, ErrorFeedback, budgets
-from lottery_jax.comparison.methods import Constructed, Itself, Learned, Method, Shuffled, Started
+from lottery_jax.comparison.budget_methods import BudgetMethod, LossAwareMethod, MagnitudePrunedTarget, budgets
+from lottery_jax.comparison.methods import (
+    ConstructionMethod,
+    DenseTarget,
+    LearnerMethod,
+    Method,
+    RandomMask,
+    WarmStarted,
+)
 from lottery_jax.comparison.protocol import check_labels
 from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.registry import CONSTRUCTIONS
@@ -41,13 +48,15 @@ def all_methods(
         name: (constructions or {}).get(name) or kind(candidates=candidates) for name, kind in CONSTRUCTIONS.items()
     }
     taught = {name: (learners or {}).get(name) or kind() for name, kind in all_learners().items()}
-    methods: list[Method] = [Itself()]
-    methods += [Constructed(construction, asked) for construction in made.values() for asked in construction.objectives]
-    methods += [kind(one) for one in made.values() if budgets(one) for kind in (Budgeted, ErrorFeedback)]
-    methods += [Learned(learner, source) for learner in taught.values() for source in learner.sources or SOURCES]
+    methods: list[Method] = [DenseTarget()]
+    methods += [
+        ConstructionMethod(construction, asked) for construction in made.values() for asked in construction.objectives
+    ]
+    methods += [kind(one) for one in made.values() if budgets(one) for kind in (BudgetMethod, LossAwareMethod)]
+    methods += [LearnerMethod(learner, source) for learner in taught.values() for source in learner.sources or SOURCES]
     popup = taught[EdgePopup.name]
-    methods += [Started(popup)] if isinstance(popup, EdgePopup) else []
-    return {method.label: method for method in [*methods, Cut(), Shuffled()]}
+    methods += [WarmStarted(popup)] if isinstance(popup, EdgePopup) else []
+    return {method.label: method for method in [*methods, MagnitudePrunedTarget(), RandomMask()]}
 
 
 def chosen_methods(known: Mapping[str, Method], labels: Sequence[str]) -> tuple[Method, ...]:
@@ -57,7 +66,7 @@ def chosen_methods(known: Mapping[str, Method], labels: Sequence[str]) -> tuple[
         InputError: Two labels are equal.
     """
     check_labels(labels)
-    wanted = labels or [label for label, method in known.items() if method.usual]
+    wanted = labels or [label for label, method in known.items() if method.is_default]
     return tuple(method for label, method in known.items() if label in wanted)
 
 
@@ -83,8 +92,8 @@ def as_method(
     if isinstance(own, type):
         made = own(**({"candidates": candidates} if issubclass(own, Construction) else {}) | dict(options or {}))
     if isinstance(made, Construction):
-        return Constructed(made)
-    return Learned(made, (made.sources or ("wide",))[0]) if isinstance(made, Learner) else made
+        return ConstructionMethod(made)
+    return LearnerMethod(made, (made.sources or ("wide",))[0]) if isinstance(made, Learner) else made
 
 
 _OWN = (Method, Construction, Learner)

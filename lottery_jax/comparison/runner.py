@@ -13,12 +13,12 @@ from pathlib import Path
 import jax
 
 from lottery_jax import environment
-from lottery_jax.comparison.methods import Bench, Method
+from lottery_jax.comparison.methods import Method, MethodContext
 from lottery_jax.comparison.protocol import Protocol, configuration
-from lottery_jax.comparison.recording import FoundTickets, find_shared, forget, go_through, recorded
+from lottery_jax.comparison.recording import FoundTickets, find_shared, forget, recorded, run_units
 from lottery_jax.comparison.records import (
-    Aside,
     Key,
+    PendingRecords,
     Record,
     append_records,
     name_of_run,
@@ -31,11 +31,11 @@ from lottery_jax.errors import InputError
 from lottery_jax.io.files import check_writable, wait_for
 from lottery_jax.io.locks import locked
 from lottery_jax.networks.rewrites import folded
-from lottery_jax.progress import Stages, log, unnamed
+from lottery_jax.progress import Stages, log, no_stages
 from lottery_jax.tasks import Task
 from lottery_jax.tickets.ticket import Ticket, load_ticket
 from lottery_jax.training.checkpoints import Checkpoints
-from lottery_jax.workers.workers import ALONE, FOUND, Crew, Elsewhere, Share, unit_of
+from lottery_jax.workers.workers import FOUND, SERIAL, Pending, Share, Workers, unit_of
 
 _NAMED = 8  # missing records that are listed
 
@@ -54,18 +54,18 @@ class Comparison:
         out: Path,
         *,
         others: Mapping[str, Method] | None = None,
-        stages: Stages = unnamed,
-        crew: Crew = ALONE,
+        stages: Stages = no_stages,
+        workers: Workers = SERIAL,
     ) -> None:
-        if crew.opens:
+        if workers.opens:
             check_writable(out)
-        self.task, self.protocol, self.stages, self.crew = task, protocol, stages, crew
+        self.task, self.protocol, self.stages, self.workers = task, protocol, stages, workers
         self.target = folded(task.target)
         self.known = {**(others or {}), **{method.label: method for method in protocol.methods}}
         self.configuration = configuration(protocol, task)
         self.folder = run_folder(out, self.configuration)
-        self.records_file, self.aside = self.folder / "records.jsonl", Aside(self.folder / "records")
-        if crew.opens:
+        self.records_file, self.aside = self.folder / "records.jsonl", PendingRecords(self.folder / "records")
+        if workers.opens:
             (self.folder / "tickets").mkdir(parents=True, exist_ok=True)
             write_configuration(self.folder, self.configuration)
         keys = [(method.label, seed, keep) for method, seed in self.pairs for keep in protocol.keeps_of(method)]
@@ -76,10 +76,10 @@ class Comparison:
     def held(self) -> Iterator[None]:
         """No other comparison writes into the folder while this block runs, but the processes of its crew."""
         with contextlib.ExitStack() as stack:
-            if self.crew.opens:
-                stack.enter_context(locked(self.folder, "the run folder", shared=not self.crew.leads))
-            self.crew.begin(self._facts(), self.folder)
-            self.crew.expect(self._list, len(self._units))
+            if self.workers.opens:
+                stack.enter_context(locked(self.folder, "the run folder", shared=not self.workers.leads))
+            self.workers.begin(self._facts(), self.folder)
+            self.workers.expect(self._list, len(self._units))
             yield
 
     def _facts(self) -> dict[str, str]:
@@ -134,7 +134,7 @@ class Comparison:
                 self._join(self.known[method.after], seed)
             records = self._aside(method, seed, missing)
             left = [keep for keep in missing if keep not in records]
-            records |= self._recorded(method, seed, missing, left, ALONE) if left else {}
+            records |= self._recorded(method, seed, missing, left, SERIAL) if left else {}
             append_records(self.records_file, [records[keep] for keep in missing if keep in records])
         self._forget(method, seed)
         return [record for record in self.records() if (record.method, record.seed) == (method.label, seed)]
@@ -149,7 +149,7 @@ class Comparison:
         """What lies aside of some kept fractions."""
         found = {}
         for keep in keeps:
-            comes = self.crew.note(self._unit(method, seed, keep)) not in (None, FOUND)
+            comes = self.workers.note(self._unit(method, seed, keep)) not in (None, FOUND)
             record = self.aside.read((method.label, seed, keep), comes=comes)
             if record is not None:
                 found[keep] = record
@@ -164,28 +164,28 @@ class Comparison:
     def contribute(self, method: Method, seed: int) -> None:
         """Do of a method and seed what comes to this process of a crew.
 
-        Raises `Elsewhere` where others are at what is left, or it is left to them.
+        Raises `Pending` where others are at what is left, or it is left to them.
         """
         missing, left = self._missing(method, seed), []
         for keep in self.protocol.keeps_of(method):
             unit = self._unit(method, seed, keep)
-            if self.crew.note(unit) is not None:
+            if self.workers.note(unit) is not None:
                 continue
             if keep not in missing or self.aside.has((method.label, seed, keep)):
-                self.crew.found(unit)
+                self.workers.found(unit)
             else:
                 left.append(keep)
         if left:
-            self._recorded(method, seed, missing, left, self.crew)
+            self._recorded(method, seed, missing, left, self.workers)
 
     def contribute_all(self) -> list[tuple[Method, int]]:
         """Contribute to all pairs; those that are left to others, where processes do not meet."""
-        seeds, methods, process = self.protocol.seeds, list(self.protocol.methods), self.crew.process
+        seeds, methods, process = self.protocol.seeds, list(self.protocol.methods), self.workers.process
         # Each begins elsewhere, so that they compile different programs; but the first seed comes first.
-        turned = process * len(methods) // self.crew.processes
+        turned = process * len(methods) // self.workers.processes
         pairs = [(method, seed) for seed in seeds for method in methods[turned:] + methods[:turned]]
-        left = go_through(pairs, lambda pair: self.contribute(*pair), self.crew)
-        self.crew.gather(self._list)  # nobody reads any more what is cleared away from here on
+        left = run_units(pairs, lambda pair: self.contribute(*pair), self.workers)
+        self.workers.gather(self._list)  # nobody reads any more what is cleared away from here on
         return left
 
     @property
@@ -216,25 +216,25 @@ class Comparison:
         return [keep for keep in self.protocol.keeps_of(method) if (method.label, seed, keep) not in finished]
 
     def _recorded(
-        self, method: Method, seed: int, keeps: Sequence[float | None], left: Sequence[float | None], crew: Crew
+        self, method: Method, seed: int, keeps: Sequence[float | None], left: Sequence[float | None], workers: Workers
     ) -> dict[float | None, Record]:
         """New records, of what is left of the kept fractions that tickets are found for; a crew's lie aside."""
-        found, records, elsewhere = self._found(method, seed, keeps, crew), {}, []
+        found, records, elsewhere = self._found(method, seed, keeps, workers), {}, []
         for keep in left:
             unit = self._unit(method, seed, keep)
             if keep not in found.keeps:
-                if crew is not ALONE:
+                if workers is not SERIAL:
                     self.aside.give_up((method.label, seed, keep))
-                    crew.done(unit, "no ticket")
-            elif crew.take(unit):
+                    workers.done(unit, "no ticket")
+            elif workers.take(unit):
                 records[keep] = self._measured(method, seed, keep, found)
-                if crew is not ALONE:
+                if workers is not SERIAL:
                     self.aside.write(records[keep])
-                    crew.done(unit, "measured")
-            elif crew.note(unit) is None:
+                    workers.done(unit, "measured")
+            elif workers.note(unit) is None:
                 elsewhere.append(unit)
         if elsewhere:
-            raise Elsewhere(elsewhere)
+            raise Pending(elsewhere)
         return records
 
     def _unit(self, method: Method, seed: int, keep: float | None) -> str:
@@ -243,18 +243,18 @@ class Comparison:
     def _unfinished(self, method: Method, seed: int) -> Path:
         return self.folder / "unfinished" / name_of_run(method.label, seed)
 
-    def _found(self, method: Method, seed: int, keeps: Sequence[float | None], crew: Crew) -> FoundTickets:
+    def _found(self, method: Method, seed: int, keeps: Sequence[float | None], workers: Workers) -> FoundTickets:
         """Find and save the tickets of a method, or see that they are."""
         if method.after is not None:
-            self._need(self.known[method.after], method, seed, crew)
+            self._need(self.known[method.after], method, seed, workers)
 
         def on_file(label: str, seed: int) -> Ticket:
             return load_ticket(self._path(self.known[label], seed, None))
 
         pairs = [(each.label, seed) for each, seed in self.pairs]
         number = pairs.index((method.label, seed)) if (method.label, seed) in pairs else len(pairs)
-        place = Checkpoints(self._unfinished(method, seed), crew, number)
-        bench = Bench(
+        place = Checkpoints(self._unfinished(method, seed), workers, number)
+        context = MethodContext(
             self.target,
             self.task.dataset,
             self.protocol.tolerance,
@@ -273,18 +273,18 @@ class Comparison:
             else:
                 ticket.save(self._path(method, seed, keep))
 
-        return find_shared(lambda wanted: method.find(bench, seed, wanted), keeps, place, save, shares=method.shares)
+        return find_shared(lambda wanted: method.find(context, seed, wanted), keeps, place, save, shares=method.shares)
 
-    def _need(self, model: Method, method: Method, seed: int, crew: Crew) -> None:
+    def _need(self, model: Method, method: Method, seed: int, workers: Workers) -> None:
         """What a method builds on is there; found now, it is recorded under its own name like any other."""
         path, keeps = self._path(model, seed, None), self.protocol.keeps_of(model)
         if path.exists():
             return
         log.info("%s builds on %s, which is found first (seed %d)", method.label, model.label, seed)
-        own = Share(1, 1) if isinstance(crew, Share) else crew  # of another share it may not come in time
+        own = Share(1, 1) if isinstance(workers, Share) else workers  # of another share it may not come in time
         if self._missing(model, seed):
             records = self._recorded(model, seed, keeps, keeps, own)
-            if crew is ALONE:
+            if workers is SERIAL:
                 append_records(self.records_file, records.values())
         else:
             self._found(model, seed, keeps, own)  # only its file was lost

@@ -10,12 +10,12 @@ import numpy as np
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network, Redraws
-from lottery_jax.networks.node import LEAST, Affine, Node, Operation, child_path
+from lottery_jax.networks.node import LEAST, LinearLayer, Node, WeightNode, child_path
 from lottery_jax.networks.rewrites import folded
 from lottery_jax.networks.sources.base import Source
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.target import Target
-from lottery_jax.rng.random_tensor import MOST_ATTEMPTS, Drawn
+from lottery_jax.rng.random_tensor import MOST_ATTEMPTS, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 from lottery_jax.subset_sum import Solver, choose
 
@@ -47,7 +47,7 @@ class Plan:
     """
 
     tensor: str
-    drawn: Drawn
+    random_tensor: RandomTensor
     candidates: int
     bound: float
     gain: float = 1.0
@@ -87,12 +87,12 @@ class Construction(abc.ABC):
             )
 
     @abc.abstractmethod
-    def leaf(self, target: Target, path: str, of: Affine) -> Source:
+    def leaf(self, target: Target, path: str, of: WeightNode) -> Source:
         """The random leaf in place of the target's affine leaf at `path`; raises `InputError` where it has none."""
 
     @abc.abstractmethod
     def plans(
-        self, network: Network, path: str, drawn: Mapping[str, Drawn], seed: int
+        self, network: Network, path: str, drawn: Mapping[str, RandomTensor], seed: int
     ) -> tuple[list[Plan], dict[str, np.ndarray]]:
         """The problems of each tensor of the random leaf at `path`, and redraws of its edges (rows by name).
 
@@ -111,7 +111,7 @@ class Construction(abc.ABC):
         """The random network in which this construction finds a `prepared` target."""
 
         def leaf(path: str, node: Node) -> Node:
-            return self.leaf(target, path, node) if isinstance(node, Affine) else node
+            return self.leaf(target, path, node) if isinstance(node, WeightNode) else node
 
         return target.network.replaced(leaf)
 
@@ -130,7 +130,7 @@ class Construction(abc.ABC):
         plans: list[Plan] = []
         redraws: dict[str, np.ndarray] = {}
         for path, source in network.sources.items():
-            drawn = {name: network.drawn[child_path(path, name)] for name in source.drawn()}
+            drawn = {name: network.random_tensors[child_path(path, name)] for name in source.random_tensors()}
             own, again = self.plans(network, path, drawn, seed)
             plans += own
             redraws |= {child_path(path, name): rows for name, rows in again.items() if len(rows)}
@@ -167,8 +167,8 @@ class GadgetConstruction(Construction):
         plus, minus = (first > 0).sum(1), (first < 0).sum(1)
         return np.where(both, np.minimum(plus, minus), plus) < self.least_units
 
-    def leaf(self, target: Target, path: str, of: Affine) -> Gadget:
-        if not isinstance(of, Operation):
+    def leaf(self, target: Target, path: str, of: WeightNode) -> Gadget:
+        if not isinstance(of, LinearLayer):
             raise InputError(
                 f"{self.name} puts units in front of layers, and what the tensor {path!r} is fed with is unknown; name"
                 " the model's architecture, or use scalar"
@@ -177,7 +177,7 @@ class GadgetConstruction(Construction):
         return Gadget(of, 2 * self.candidates, self.sampler, self.sampler, gain=gain)
 
     def plans(
-        self, network: Network, path: str, drawn: Mapping[str, Drawn], seed: int
+        self, network: Network, path: str, drawn: Mapping[str, RandomTensor], seed: int
     ) -> tuple[list[Plan], dict[str, np.ndarray]]:
         gadget = network.sources[path]
         assert isinstance(gadget, Gadget)
@@ -213,7 +213,9 @@ class GadgetConstruction(Construction):
         multipliers = np.where(chosen, np.take_along_axis(first, slots, 1), 0).astype(np.float32)
         return Branch(multipliers, slots.astype(np.int32), np.where(usable, first, 0).astype(np.float32))
 
-    def _first_weights(self, drawn: Drawn, both: np.ndarray, seed: int, *, relu: bool) -> tuple[np.ndarray, np.ndarray]:
+    def _first_weights(
+        self, drawn: RandomTensor, both: np.ndarray, seed: int, *, relu: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The first matrix [I, U], and rows (input, attempt) of inputs that were drawn again; both: bool [I]."""
         # Of a thinned source as much is asked as of one with as many fewer candidates.
         density = drawn.sampler.density
@@ -230,7 +232,10 @@ class GadgetConstruction(Construction):
 
 
 def drawn_until(
-    drawn: Drawn, seed: int, serves: Callable[[np.ndarray, np.ndarray], np.ndarray], blocks: np.ndarray | None = None
+    drawn: RandomTensor,
+    seed: int,
+    serves: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    blocks: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """The weights [blocks, N] of a random tensor, its blocks drawn again until they serve.
 

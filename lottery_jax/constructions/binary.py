@@ -21,10 +21,10 @@ import numpy as np
 from lottery_jax.constructions.base import Branch, GadgetConstruction, Plan, drawn_until
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import LEAST, Affine, child_path
-from lottery_jax.networks.sources.binary_ladder import MOST_RUNGS, Ladder
+from lottery_jax.networks.node import LEAST, WeightNode, child_path
+from lottery_jax.networks.sources.binary_ladder import MOST_RUNGS, BinaryLadder
 from lottery_jax.networks.target import Target
-from lottery_jax.rng.random_tensor import MOST_ATTEMPTS, Drawn
+from lottery_jax.rng.random_tensor import MOST_ATTEMPTS, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 from lottery_jax.subset_sum import Greedy, Solver
 
@@ -67,12 +67,12 @@ class Binary(GadgetConstruction):
     def solver(self, objective: str) -> Solver:
         return Greedy()
 
-    def leaf(self, target: Target, path: str, of: Affine) -> Ladder:  # type: ignore[override]
+    def leaf(self, target: Target, path: str, of: WeightNode) -> BinaryLadder:  # type: ignore[override]
         gadget = super().leaf(target, path, of)
         largest = gadget.gain * self.reaches["weight"]
         # The largest is half a step above what all powers make: rounded to a step it could fall below.
         gain = max(float(np.float32(largest / (2.0**self.powers - 0.5))), LEAST)
-        return Ladder(gadget.of, 2 * self.powers * self.copies, self.powers - 1, gain=gain)
+        return BinaryLadder(gadget.of, 2 * self.powers * self.copies, self.powers - 1, gain=gain)
 
     def check_reachable(self, network: Network, tolerance: float) -> None:
         path, step = max(((path, source.gain) for path, source in network.sources.items()), key=lambda one: one[1])
@@ -85,10 +85,10 @@ class Binary(GadgetConstruction):
         )
 
     def plans(
-        self, network: Network, path: str, drawn: Mapping[str, Drawn], seed: int
+        self, network: Network, path: str, drawn: Mapping[str, RandomTensor], seed: int
     ) -> tuple[list[Plan], dict[str, np.ndarray]]:
         ladder = network.sources[path]
-        assert isinstance(ladder, Ladder)
+        assert isinstance(ladder, BinaryLadder)
         of, given = ladder.of, network.given_to(path)
         signs = {name: ladder.signs(name, given) for name in of.tensors()}
         both = np.full(drawn["first"].blocks, len(signs["weight"]) > 1)
@@ -137,7 +137,9 @@ class Binary(GadgetConstruction):
         return Branch(np.take_along_axis(carried, slots, 1), slots.astype(np.int32))
 
 
-def _rung(drawn: Drawn, first: np.ndarray, powers: np.ndarray, place: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _rung(
+    drawn: RandomTensor, first: np.ndarray, powers: np.ndarray, place: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """The mask [I, U, U] of rung `place`, and rows (unit, attempt) of units whose edges were drawn again.
 
     Before it a unit of power p carries 2^min(p, place), after it 2^min(p, place + 1): two edges +1 from units of the

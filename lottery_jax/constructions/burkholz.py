@@ -26,11 +26,11 @@ from lottery_jax.constructions.pensia import Pensia
 from lottery_jax.errors import InputError
 from lottery_jax.networks.layers.containers import Chain, Residual
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import LARGEST, LEAST, Affine, Inner, Node, Operation, Spec, child_path
+from lottery_jax.networks.node import LARGEST, LEAST, Container, LinearLayer, Node, Spec, WeightNode, child_path
 from lottery_jax.networks.sources.gadget import Gadget
-from lottery_jax.networks.sources.replicated_neurons import Redundant, RedundantGadget
+from lottery_jax.networks.sources.replicated_neurons import ReplicatedGadget, ReplicatedNeurons
 from lottery_jax.networks.target import Target
-from lottery_jax.rng.random_tensor import Drawn
+from lottery_jax.rng.random_tensor import RandomTensor
 
 REACH_EACH = 0.2
 """The largest scaled target weight for each candidate: those of its sign sum to 0.25 on average."""
@@ -52,7 +52,7 @@ class Burkholz(Pensia):
         network = target.network
         if network.given is None:
             raise InputError(
-                f"{self.name} gives layers copies of their inputs, and what the tensor {next(iter(network.affine))!r}"
+                f"{self.name} gives layers copies of their inputs, and what the tensor {next(iter(network.weight_nodes))!r}"
                 " is fed with is unknown; name the model's architecture, or use scalar"
             )
         last = ends(network.root, "")
@@ -63,24 +63,26 @@ class Burkholz(Pensia):
             )
         return Network(root, network.given)
 
-    def wide_leaf(self, target: Target, path: str, of: Affine, given: Spec, copies: int) -> Redundant | RedundantGadget:
+    def wide_leaf(
+        self, target: Target, path: str, of: WeightNode, given: Spec, copies: int
+    ) -> ReplicatedNeurons | ReplicatedGadget:
         """The random leaf for inputs that exist `given.copies` times, and outputs that exist `copies` times."""
         gadget = self.leaf(target, path, of)
         if given.copies == 1:
             fields = {field.name: getattr(gadget, field.name) for field in dataclasses.fields(gadget)}
-            return RedundantGadget(**fields, copies=copies)
+            return ReplicatedGadget(**fields, copies=copies)
         gains = {name: gain_for(target, path, (name,), {name: REACH_EACH * self.candidates}) for name in of.tensors()}
         gain = gains["weight"]
         constant = min(max(float(np.float32(gains.get("bias", gain) / gain)), LEAST), LARGEST)
-        return Redundant(gadget.of, given.copies, copies, self.sampler, given.apart, gain, constant)
+        return ReplicatedNeurons(gadget.of, given.copies, copies, self.sampler, given.apart, gain, constant)
 
     def plans(
-        self, network: Network, path: str, drawn: Mapping[str, Drawn], seed: int
+        self, network: Network, path: str, drawn: Mapping[str, RandomTensor], seed: int
     ) -> tuple[list[Plan], dict[str, np.ndarray]]:
         source = network.sources[path]
         if isinstance(source, Gadget):
             return super().plans(network, path, drawn, seed)
-        assert isinstance(source, Redundant)
+        assert isinstance(source, ReplicatedNeurons)
         found = [
             Plan(
                 child_path(path, name),
@@ -120,9 +122,9 @@ class _Widening:
                 )
             block = node.with_children({"(body)": body, "downsample": shortcut})
             return block, dataclasses.replace(first, nonnegative=first.nonnegative and second.nonnegative)
-        if isinstance(node, Inner):
+        if isinstance(node, Container):
             raise self._refused(node, path)
-        if isinstance(node, Affine):
+        if isinstance(node, WeightNode):
             copies = 1 if path in self.last else self.construction.candidates
             leaf = self.construction.wide_leaf(self.target, path, node, given, copies)
             return leaf, leaf.output(given)
@@ -150,7 +152,7 @@ def ends(node: Node, path: str) -> frozenset[str]:
     >>> sorted(ends(Chain((("fc1", Dense(3, 2)), ("fc2", Dense(2, 5)))), ""))
     ['fc2']
     """
-    if isinstance(node, Operation):
+    if isinstance(node, LinearLayer):
         return frozenset({path})
     if isinstance(node, Chain):
         found = (ends(child, child_path(path, name)) for name, child in reversed(node.nodes))

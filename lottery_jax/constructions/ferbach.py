@@ -23,7 +23,7 @@ class Ferbach(Pensia):
     name: ClassVar[str] = "ferbach"
 
     def source(self, target: Target) -> Network:
-        if not any(isinstance(node, RotationConv) for node in target.network.affine.values()):
+        if not any(isinstance(node, RotationConv) for node in target.network.weight_nodes.values()):
             raise InputError(
                 "ferbach is for networks with layers that commute with rotations, such as the architecture rotations;"
                 " this one has none, use pensia"

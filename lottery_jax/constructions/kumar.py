@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from lottery_jax.constructions.base import GadgetConstruction
 from lottery_jax.errors import InputError
-from lottery_jax.networks.node import Affine, child_path
+from lottery_jax.networks.node import WeightNode, child_path
 from lottery_jax.networks.rewrites import finest_exponent
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.target import Target
@@ -57,7 +57,7 @@ class Kumar(GadgetConstruction):
         # With much fewer an input would fail most of its weights, however often their own blocks are drawn again.
         return (3 * self.candidates + 3) // 4
 
-    def leaf(self, target: Target, path: str, of: Affine) -> Gadget:
+    def leaf(self, target: Target, path: str, of: WeightNode) -> Gadget:
         gadget = super().leaf(target, path, of)
         # To the power of two above; a mantissa of 1/2 is a power of two itself.
         fraction, exponent = math.frexp(gadget.gain)

@@ -17,7 +17,7 @@ from lottery_jax.constructions.pensia import Pensia
 from lottery_jax.errors import InputError
 from lottery_jax.networks.layers.attention import MergedAttention
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import Affine, child_path
+from lottery_jax.networks.node import WeightNode, child_path
 from lottery_jax.networks.rewrites import folded, merged
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.target import Target
@@ -42,7 +42,7 @@ class Otsuka(Pensia):
             )
         return super().source(target)
 
-    def leaf(self, target: Target, path: str, of: Affine) -> Gadget:
+    def leaf(self, target: Target, path: str, of: WeightNode) -> Gadget:
         gadget = super().leaf(target, path, of)
         if path not in _products(target.network):
             return gadget

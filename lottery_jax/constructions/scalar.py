@@ -14,10 +14,10 @@ from lottery_jax.constructions.base import Construction, Plan
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.io.tensor_file import read_float64
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import Affine, child_path
-from lottery_jax.networks.sources.candidates_per_weight import Copies
+from lottery_jax.networks.node import WeightNode, child_path
+from lottery_jax.networks.sources.candidates_per_weight import CandidatesPerWeight
 from lottery_jax.networks.target import Target
-from lottery_jax.rng.random_tensor import Drawn
+from lottery_jax.rng.random_tensor import RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
 RANGES = ("tensor", "model", "quarter", "matched")
@@ -57,9 +57,11 @@ class Scalar(Construction):
         # A step of the grid on [-m, m] is up to twice 2**-24 m, and half of it more than a lossless residual may be.
         return dataclasses.replace(self, range="quarter", candidates=candidates or _LOSSLESS[self.shared])
 
-    def leaf(self, target: Target, path: str, of: Affine) -> Copies:
+    def leaf(self, target: Target, path: str, of: WeightNode) -> CandidatesPerWeight:
         names = [child_path(path, name) for name in of.tensors()]
-        return Copies(of, self.candidates, tuple(self._sampler(target, name) for name in names), self.shared)
+        return CandidatesPerWeight(
+            of, self.candidates, tuple(self._sampler(target, name) for name in names), self.shared
+        )
 
     def _sampler(self, target: Target, name: str) -> Sampler:
         if self.range == "model":
@@ -75,7 +77,7 @@ class Scalar(Construction):
         return Sampler.uniform(-bound, bound)
 
     def plans(
-        self, network: Network, path: str, drawn: Mapping[str, Drawn], seed: int
+        self, network: Network, path: str, drawn: Mapping[str, RandomTensor], seed: int
     ) -> tuple[list[Plan], dict[str, np.ndarray]]:
         plans = [
             Plan(

@@ -34,10 +34,10 @@ def digest(text: str, tensors: Mapping[str, np.ndarray]) -> str:
     return sha.hexdigest()
 
 
-def seal(entry: str, header: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> bytes:
+def checksummed_bytes(entry: str, header: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> bytes:
     """The bytes of a sealed file with `header` in its metadata as `entry`.
 
-    >>> content = seal("note", {"format": "note"}, {"x": np.arange(3, dtype=np.uint8)})
+    >>> content = checksummed_bytes("note", {"format": "note"}, {"x": np.arange(3, dtype=np.uint8)})
     >>> len(content), content[-3:]
     (179, b'\\x00\\x01\\x02')
     """
@@ -51,7 +51,7 @@ def _no_number(word: str) -> None:
     raise ValueError(f"{word} is no JSON")
 
 
-class SealedFile(TensorFile):
+class ChecksummedFile(TensorFile):
     """A sealed file open for reading: `header`, and the tensors. `check_digest` says whether it is as written."""
 
     def __init__(self, path: str | os.PathLike[str], entry: str) -> None:
@@ -78,7 +78,7 @@ class SealedFile(TensorFile):
             raise FormatError(f"{self.where} was changed after it was written: its checksum does not match its content")
 
 
-class SealedWriter:
+class ChecksummedWriter:
     """Writes a sealed file tensor by tensor, in the order of their names, into `path`, a temporary name.
 
     `write` appends bytes to a tensor; `finish` seals the file and waits for the disk. Whatever goes wrong, the file

@@ -18,11 +18,11 @@ import numpy as np
 from lottery_jax.errors import InputError
 from lottery_jax.mask_learning.score_learner import ScoreLearner
 from lottery_jax.mask_learning.scores import Tensors, initial_scores, straight_through
-from lottery_jax.mask_learning.train_scores import Run
+from lottery_jax.mask_learning.train_scores import RunInputs
 from lottery_jax.networks.network import NO_REDRAWS, Network
 from lottery_jax.networks.node import Node, child_path
 from lottery_jax.networks.sources.base import Source
-from lottery_jax.networks.sources.random_layer import Single
+from lottery_jax.networks.sources.random_layer import RandomLayer
 from lottery_jax.networks.top_k import top_k_mask
 from lottery_jax.rng.sampler import Sampler
 
@@ -45,11 +45,11 @@ class Biprop(ScoreLearner):
     def _binary(self, path: str, node: Node) -> Node:
         if not isinstance(node, Source):
             return node
-        if not isinstance(node, Single) or node.sampler.kind != "normal" or len(node.drawn()) > 1:
-            what = node.sampler.in_words() if isinstance(node, Single) else node.kind
+        if not isinstance(node, RandomLayer) or node.sampler.kind != "normal" or len(node.random_tensors()) > 1:
+            what = node.sampler.in_words() if isinstance(node, RandomLayer) else node.kind
             raise InputError(
                 f"biprop is for plain random layers of normal weights without biases, and {path!r} is {what} with"
-                f" {len(node.drawn())} random tensors; learn on the plain source, with no init or a normal one"
+                f" {len(node.random_tensors())} random tensors; learn on the plain source, with no init or a normal one"
             )
         constant = dataclasses.replace(node.sampler, kind="signed_constant")
         return dataclasses.replace(node, sampler=constant)
@@ -57,11 +57,13 @@ class Biprop(ScoreLearner):
     def initial(self, network: Network, seed: int) -> dict[str, np.ndarray]:
         return initial_scores(network, seed) | {name + _SIZES: size for name, size in _sizes(network, seed).items()}
 
-    def started(self, scores: dict[str, np.ndarray], masks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def warm_start_scores(
+        self, scores: dict[str, np.ndarray], masks: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
         own, sizes = {name: scores[name] for name in masks}, {name + _SIZES: scores[name + _SIZES] for name in masks}
-        return super().started(own, masks) | sizes
+        return super().warm_start_scores(own, masks) | sizes
 
-    def masks(self, scores: Tensors, run: Run, key: jax.Array) -> Tensors:
+    def masks(self, scores: Tensors, run: RunInputs, key: jax.Array) -> Tensors:
         found = {}
         for name in _names(scores):
             kept, size = top_k_mask(scores[name], run.counts[name]), scores[name + _SIZES]
@@ -69,10 +71,10 @@ class Biprop(ScoreLearner):
             found[name] = straight_through(alpha * kept, jax.lax.stop_gradient(size) * kept)
         return found
 
-    def chosen(self, scores: Tensors, run: Run, key: jax.Array) -> Tensors:
+    def final_masks(self, scores: Tensors, run: RunInputs, key: jax.Array) -> Tensors:
         return {name: top_k_mask(scores[name], run.counts[name]) > 0 for name in _names(scores)}
 
-    def projected(self, old: Tensors, new: Tensors) -> Tensors:
+    def project_scores(self, old: Tensors, new: Tensors) -> Tensors:
         return {name: old[name] if name.endswith(_SIZES) else score for name, score in new.items()}
 
     def gain_factors(self, network: Network, seed: int, masks: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -92,5 +94,5 @@ def _sizes(network: Network, seed: int) -> dict[str, np.ndarray]:
     """|W| over the constant that stands in its place, float32 by tensor."""
     return {
         name: np.abs(dataclasses.replace(drawn, sampler=Sampler.normal(1.0)).draw_all(seed, NO_REDRAWS))
-        for name, drawn in network.drawn.items()
+        for name, drawn in network.random_tensors.items()
     }

@@ -20,11 +20,11 @@ import numpy as np
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.mask_learning.score_learner import ScoreLearner
 from lottery_jax.mask_learning.scores import Tensors, edge_tensors, initial_scores
-from lottery_jax.mask_learning.train_scores import Run
+from lottery_jax.mask_learning.train_scores import RunInputs
 from lottery_jax.networks.network import NO_REDRAWS, Network, Redraws
 from lottery_jax.networks.top_k import top_k_mask
-from lottery_jax.rng.forced_entries import decided_blocks
-from lottery_jax.rng.random_tensor import MOST_ATTEMPTS, Drawn, attempts_of
+from lottery_jax.rng.forced_entries import forced_blocks
+from lottery_jax.rng.random_tensor import MOST_ATTEMPTS, RandomTensor, attempts_of
 
 SCOPES = ("layer", "global")
 
@@ -38,7 +38,7 @@ class EdgePopup(ScoreLearner):
     """
 
     name: ClassVar[str] = "edge-popup"
-    usual: ClassVar[bool] = True
+    is_default: ClassVar[bool] = True
 
     scope: str = "layer"
     """What scores are ranked in: each tensor for itself (layer), or all together (global)."""
@@ -50,7 +50,7 @@ class EdgePopup(ScoreLearner):
     def initial(self, network: Network, seed: int) -> dict[str, np.ndarray]:
         return initial_scores(network, seed)
 
-    def masks(self, scores: Tensors, run: Run, key: jax.Array) -> Tensors:
+    def masks(self, scores: Tensors, run: RunInputs, key: jax.Array) -> Tensors:
         if self.scope == "layer":
             return {name: top_k_mask(score, run.counts[name]) for name, score in scores.items()}
         flat = top_k_mask(jnp.concatenate([score.reshape(-1) for score in scores.values()]), run.total)
@@ -61,7 +61,7 @@ class EdgePopup(ScoreLearner):
     def first_counts(self, network: Network, counts: Tensors) -> dict[str, Any]:
         # At random both edges of a path are kept with probability keep**2, but training soon aligns them.
         edges = edge_tensors(network)
-        return {name: network.drawn[name].size if name in edges else count for name, count in counts.items()}
+        return {name: network.random_tensors[name].size if name in edges else count for name, count in counts.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,8 +69,8 @@ class IteRand(EdgePopup):
     """IteRand (Chijiwa et al. 2021): edge-popup whose pruned weights are now and then drawn again."""
 
     name: ClassVar[str] = "iterand"
-    usual: ClassVar[bool] = False
-    renews: ClassVar[bool] = True
+    is_default: ClassVar[bool] = False
+    resamples: ClassVar[bool] = True
 
     renewal: float = 0.1
     """Probability that a pruned weight is drawn again after an epoch."""
@@ -80,31 +80,31 @@ class IteRand(EdgePopup):
         if not 0 <= self.renewal <= 1:
             raise InputError(f"renewal is {self.renewal}; give a probability, in [0, 1]")
 
-    def renewed(
+    def resample(
         self, network: Network, seed: int, epoch: int, masks: Mapping[str, np.ndarray], redraws: Redraws
     ) -> Redraws:
         found = {}
-        for name, drawn in network.drawn.items():
+        for name, drawn in network.random_tensors.items():
             # Blocks are drawn as a whole: one of several weights only where none of them is kept.
             pruned = ~masks[name].reshape(drawn.blocks, -1).any(1)
             words = hashlib.sha256(f"{seed} {epoch} {name}".encode()).digest()
             chance = np.random.default_rng(np.frombuffer(words, np.uint32)).random(drawn.blocks)
             attempts = attempts_of(redraws.get(name, NO_REDRAWS), 0, drawn.blocks)
-            renewed = np.flatnonzero(pruned & (chance < self.renewal) & (attempts < MOST_ATTEMPTS))
-            attempts[renewed] = _next_attempts(drawn, seed, renewed, attempts[renewed])
+            resample = np.flatnonzero(pruned & (chance < self.renewal) & (attempts < MOST_ATTEMPTS))
+            attempts[resample] = _next_attempts(drawn, seed, resample, attempts[resample])
             again = np.flatnonzero(attempts)
             found[name] = np.stack([again, attempts[again]], 1)
         return found
 
 
-def _next_attempts(drawn: Drawn, seed: int, blocks: np.ndarray, attempts: np.ndarray) -> np.ndarray:
+def _next_attempts(drawn: RandomTensor, seed: int, blocks: np.ndarray, attempts: np.ndarray) -> np.ndarray:
     """The next draw of each pruned block in which none of its weights is locked; the same one where there is none.
 
     Else ever more weights would be locked, and more kept than are asked for.
     """
     found, open_ = attempts + 1, np.arange(len(blocks))
     while drawn.sampler.locked > 0 and len(open_):
-        locked = (decided_blocks(drawn, seed, blocks[open_], found[open_]) > 0).any(1)
+        locked = (forced_blocks(drawn, seed, blocks[open_], found[open_]) > 0).any(1)
         open_ = open_[locked & (found[open_] <= MOST_ATTEMPTS)]
         found[open_] += 1
     return np.where(found <= MOST_ATTEMPTS, found, attempts)

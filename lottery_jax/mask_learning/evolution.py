@@ -23,21 +23,21 @@ from lottery_jax.io.checksummed_file import digest
 from lottery_jax.mask_learning.score_learner import check_source
 from lottery_jax.mask_learning.scores import (
     Tensors,
-    as_decided,
-    decided_weights,
+    apply_forced,
     edge_tensors,
+    forced_scores,
+    forced_weights,
     keep_counts,
-    scores_as_decided,
 )
 from lottery_jax.networks.gates import FixedGate
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.top_k import top_k_mask
-from lottery_jax.progress import Progress, log, unseen
+from lottery_jax.progress import Progress, log, no_progress
 from lottery_jax.tickets.ticket import Ticket, make_ticket
 from lottery_jax.training.checkpoints import Checkpoints, name_of
 from lottery_jax.training.learner import Learner, check_runs
 from lottery_jax.training.loop import drive, steps_per_epoch
-from lottery_jax.training.parallel_runs import Shared, Told, in_groups
+from lottery_jax.training.parallel_runs import OnEpochs, Shared, in_groups
 
 _SCALE_IMAGES = 256  # training images that the gains are measured on
 
@@ -62,7 +62,7 @@ class Evolution(Learner):
     """Examples that the masks of a generation are compared on."""
     learning_rate: float = 0.3
     """Learning rate of Adam on the mean, in deviations of the population; it falls to zero along a cosine."""
-    together: int | None = None
+    runs_per_step: int | None = None
     """Masks that are run side by side; one on a CPU, and as many as memory holds elsewhere if left out."""
 
     def __post_init__(self) -> None:
@@ -80,19 +80,19 @@ class Evolution(Learner):
         keeps: Sequence[float],
         epochs: int,
         stored: Mapping[str, np.ndarray] | None = None,
-        progress: Progress = unseen,
+        progress: Progress = no_progress,
         checkpoints: Checkpoints | None = None,
     ) -> list[Ticket]:
         """As in `Learner`; raises `InputError` where source and data do not fit, or evosax is not there."""
         _strategies()
-        check_runs(seeds, keeps, epochs, self.together)
+        check_runs(seeds, keeps, epochs, self.runs_per_step)
         check_source(source, dataset, stored or {})
         counts = {keep: keep_counts(source, keep) for keep in keeps}
         learner = dataclasses.replace(self, batch_size=min(self.batch_size, len(dataset.train)))
         search = _Search(source, learner, epochs, len(dataset.train))
 
-        def train(group: Sequence[tuple[int, float]], tell: Told | None) -> list[Ticket | None]:
-            seen = unseen if tell is None else lambda epoch, _: tell(epoch)
+        def train(group: Sequence[tuple[int, float]], tell: OnEpochs | None) -> list[Ticket | None]:
+            seen = no_progress if tell is None else lambda epoch, _: tell(epoch)
             return [
                 search.run(dataset, seed, keep, counts[keep], stored or {}, seen, checkpoints) for seed, keep in group
             ]
@@ -103,7 +103,7 @@ class Evolution(Learner):
 
         runs = list(itertools.product(seeds, keeps))
         shared = checkpoints and Shared(checkpoints, name)
-        told = None if progress is unseen else lambda epoch: progress(epoch, epochs)
+        told = None if progress is no_progress else lambda epoch: progress(epoch, epochs)
         found = []
         for (seed, keep), ticket in zip(runs, in_groups(train, runs, 1, told, shared), strict=True):
             if ticket is None:
@@ -126,7 +126,7 @@ class _Given(NamedTuple):
     """What a run is given: tensors by name, what the seed decides of masks, kept counts, examples and key."""
 
     tensors: Tensors
-    decided: Tensors
+    forced: Tensors
     counts: Tensors
     train: Split
     key: jax.Array
@@ -145,7 +145,7 @@ class _Search:
         """evosax's strategy on scores of all tensors, with deviation 1."""
         steps = self.epochs * steps_per_epoch(self.examples, self.learner.batch_size)
         rate = optax.cosine_decay_schedule(self.learner.learning_rate, steps)
-        shapes = {name: jnp.zeros(drawn.shape) for name, drawn in self.network.drawn.items()}
+        shapes = {name: jnp.zeros(drawn.shape) for name, drawn in self.network.random_tensors.items()}
         return _strategies().Open_ES(self.learner.population, shapes, optimizer=optax.adam(rate))
 
     def run(
@@ -163,8 +163,8 @@ class _Search:
         tensors = {name: jnp.asarray(value) for name, value in {**random, **stored}.items()}
         counts = {name: jnp.asarray(count) for name, count in kept.items()}
         train = Split(jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels))
-        decided = jax.tree.map(jnp.asarray, decided_weights(self.network, seed))
-        given = _Given(tensors, decided, counts, train, jax.random.key(seed % 2**32))
+        forced = jax.tree.map(jnp.asarray, forced_weights(self.network, seed))
+        given = _Given(tensors, forced, counts, train, jax.random.key(seed % 2**32))
         gains = self.gains(given)
         given = given._replace(tensors={**tensors, **gains})
         state, history = drive(
@@ -177,7 +177,7 @@ class _Search:
         losses = np.asarray(history["loss"])
         if not np.isfinite(losses).all():
             return None
-        masks = jax.device_get(self.chosen(state, given))
+        masks = jax.device_get(self.final_masks(state, given))
         return make_ticket(
             self.network.with_gains({name: float(gain) for name, gain in gains.items()}),
             seed=seed,
@@ -206,31 +206,31 @@ class _Search:
             "stored": digest("", {name: np.asarray(value) for name, value in stored.items()}),
         }
 
-    def together(self) -> int:
+    def runs_per_step(self) -> int:
         """Masks that are run side by side."""
-        if self.learner.together is not None:
-            return self.learner.together
+        if self.learner.runs_per_step is not None:
+            return self.learner.runs_per_step
         held = 1 if jax.default_backend() == "cpu" else _MOST_WEIGHTS // self.network.source_weights
         return max(1, min(self.learner.population, held))
 
-    def masks(self, scores: Tensors, counts: Tensors, decided: Tensors) -> Tensors:
+    def masks(self, scores: Tensors, counts: Tensors, forced: Tensors) -> Tensors:
         """The top scores of each tensor, float32, among the weights that are there, and what is locked."""
-        sizes = scores_as_decided({name: jnp.exp(score) for name, score in scores.items()}, decided, 0.0, np.inf)
+        sizes = forced_scores({name: jnp.exp(score) for name, score in scores.items()}, forced, 0.0, np.inf)
         masks = {}
         for name, size in sizes.items():
-            locked = (decided[name] > 0).sum(dtype=jnp.int32) if name in decided else 0
+            locked = (forced[name] > 0).sum(dtype=jnp.int32) if name in forced else 0
             masks[name] = top_k_mask(size, jnp.maximum(counts[name], locked))
-        return as_decided(masks, decided)
+        return apply_forced(masks, forced)
 
     @functools.partial(jax.jit, static_argnums=0)
     def gains(self, given: _Given) -> Tensors:
         """Gains that make outputs units, under the first of the masks that are drawn around zero."""
         edges = edge_tensors(self.network)
         scores, counts = {}, {}
-        for place, (name, drawn) in enumerate(self.network.drawn.items()):
+        for place, (name, drawn) in enumerate(self.network.random_tensors.items()):
             scores[name] = jax.random.normal(jax.random.fold_in(given.key, np.uint32(place)), drawn.shape)
             counts[name] = jnp.int32(drawn.size) if name in edges else given.counts[name]
-        masks = self.masks(scores, counts, given.decided)
+        masks = self.masks(scores, counts, given.forced)
         images = jnp.asarray(given.train.images)[:_SCALE_IMAGES]
         return self.network.measured_gains(given.tensors, lambda name: FixedGate(masks[name]), images)
 
@@ -254,14 +254,14 @@ class _Search:
             ask, tell = jax.random.split(key)
 
             def loss(scores: Tensors) -> jax.Array:
-                masks = self.masks(scores, given.counts, given.decided)
+                masks = self.masks(scores, given.counts, given.forced)
                 logits = self.network.module(given.tensors, lambda name: FixedGate(masks[name]))(images[rows])  # type: ignore[operator]
                 return optax.softmax_cross_entropy_with_integer_labels(logits, labels[rows]).mean()
 
             with jax.numpy_dtype_promotion("standard"):  # evosax mixes its integers and floats
                 scores, state = strategy.ask(ask, state, strategy.default_params)
-            together = self.together()
-            losses = jax.lax.map(loss, scores, batch_size=together if together > 1 else None)
+            runs_per_step = self.runs_per_step()
+            losses = jax.lax.map(loss, scores, batch_size=runs_per_step if runs_per_step > 1 else None)
             with jax.numpy_dtype_promotion("standard"):
                 state, _ = strategy.tell(tell, scores, losses, state, strategy.default_params)
             return state, losses.mean()
@@ -275,10 +275,10 @@ class _Search:
         return jax.lax.scan(one_epoch, state, length=epochs)
 
     @functools.partial(jax.jit, static_argnums=0)
-    def chosen(self, state: _State, given: _Given) -> Tensors:
+    def final_masks(self, state: _State, given: _Given) -> Tensors:
         """The masks of the mean, bool."""
         scores = self.strategy().get_mean(state.strategy)
-        return {name: mask > 0 for name, mask in self.masks(scores, given.counts, given.decided).items()}
+        return {name: mask > 0 for name, mask in self.masks(scores, given.counts, given.forced).items()}
 
 
 def _strategies() -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 from lottery_jax.errors import InputError
 from lottery_jax.mask_learning.score_learner import ScoreLearner
 from lottery_jax.mask_learning.scores import Tensors, straight_through, unit_scores
-from lottery_jax.mask_learning.train_scores import Run
+from lottery_jax.mask_learning.train_scores import RunInputs
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.top_k import top_k_mask
 
@@ -47,16 +47,18 @@ class GemMiner(ScoreLearner):
     def initial(self, network: Network, seed: int) -> dict[str, np.ndarray]:
         return unit_scores(network, seed)
 
-    def started(self, scores: dict[str, np.ndarray], masks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def warm_start_scores(
+        self, scores: dict[str, np.ndarray], masks: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
         return {name: (score + masks[name]) / 2 for name, score in scores.items()}
 
-    def masks(self, scores: Tensors, run: Run, key: jax.Array) -> Tensors:
+    def masks(self, scores: Tensors, run: RunInputs, key: jax.Array) -> Tensors:
         return {name: straight_through(score >= 0.5, score) for name, score in scores.items()}
 
-    def projected(self, old: Tensors, new: Tensors) -> Tensors:
+    def project_scores(self, old: Tensors, new: Tensors) -> Tensors:
         return {name: jnp.where(old[name] < 0, _FROZEN, jnp.clip(score, 0.0, 1.0)) for name, score in new.items()}
 
-    def between(self, scores: Tensors, run: Run, epoch: jax.Array, epochs: int) -> Tensors:
+    def on_epoch_end(self, scores: Tensors, run: RunInputs, epoch: jax.Array, epochs: int) -> Tensors:
         every = min(self.freeze_every, epochs)
         freezings = epochs // every
         time = (epoch + 1) // every

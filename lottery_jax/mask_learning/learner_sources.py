@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import Node, Operation
+from lottery_jax.networks.node import LinearLayer, Node
 from lottery_jax.networks.sources.gadget import Gadget
-from lottery_jax.networks.sources.random_layer import Single
+from lottery_jax.networks.sources.random_layer import RandomLayer
 from lottery_jax.rng.sampler import Sampler
 from lottery_jax.training.initialisers import fan_in
 
@@ -26,7 +26,7 @@ def redundant_source(network: Network, *, copies: int = 5, relu: bool = True) ->
     first = Sampler.normal(2**0.5)
 
     def leaf(path: str, node: Node) -> Node:
-        if not isinstance(node, Operation):
+        if not isinstance(node, LinearLayer):
             return node
         return Gadget(node, copies, first, Sampler.normal((2 / fan_in(node)) ** 0.5), relu=relu)
 
@@ -42,7 +42,7 @@ def plain_source(source: Network) -> Network:
     397000
     """
     target = _without_biases(source.target)
-    return target.replaced(lambda path, node: _single(node) if isinstance(node, Operation) else node)
+    return target.replaced(lambda path, node: _single(node) if isinstance(node, LinearLayer) else node)
 
 
 def wide_source(source: Network) -> Network:
@@ -57,8 +57,8 @@ def wide_source(source: Network) -> Network:
     {'fc1.weight': (2508, 784), 'fc2.weight': (10, 2508)}
     """
     budget, target = source.source_weights, _without_biases(source.target)
-    last = list(target.affine)[-1]
-    even = all(not places for places in (getattr(node, "places", ()) for node in target.affine.values()))
+    last = list(target.weight_nodes)[-1]
+    even = all(not places for places in (getattr(node, "places", ()) for node in target.weight_nodes.values()))
     classes = target.output.shape[-1] if target.output else 0
     resolution = 1 if even else 64  # of the width, or of the factor
     divisor = math.lcm(*(node.divisor for _, node in target.nodes()))
@@ -68,9 +68,9 @@ def wide_source(source: Network) -> Network:
             return step if even else max(1, round(old * step / resolution / divisor)) * divisor
 
         found = _resized(target, units, last, classes)
-        return found.replaced(lambda path, node: _single(node) if isinstance(node, Operation) else node)
+        return found.replaced(lambda path, node: _single(node) if isinstance(node, LinearLayer) else node)
 
-    if len(target.affine) == 1:
+    if len(target.weight_nodes) == 1:
         return wide(1)
     if wide(1).source_weights > budget:
         raise InputError(f"a source of {budget:,} weights has no wide network of equal size; give it more copies")
@@ -83,13 +83,13 @@ def wide_source(source: Network) -> Network:
     return min((wide(low), wide(high)), key=lambda network: abs(network.source_weights - budget))
 
 
-def _single(operation: Operation) -> Single:
-    return Single(operation, Sampler.normal((2 / fan_in(operation)) ** 0.5))
+def _single(operation: LinearLayer) -> RandomLayer:
+    return RandomLayer(operation, Sampler.normal((2 / fan_in(operation)) ** 0.5))
 
 
 def _without_biases(network: Network) -> Network:
     def leaf(path: str, node: Node) -> Node:
-        return dataclasses.replace(node, bias=False) if isinstance(node, Operation) else node  # type: ignore[type-var]
+        return dataclasses.replace(node, bias=False) if isinstance(node, LinearLayer) else node  # type: ignore[type-var]
 
     return network.replaced(leaf)
 

@@ -26,16 +26,16 @@ import numpy as np
 from lottery_jax.errors import InputError
 from lottery_jax.mask_learning.score_learner import ScoreLearner
 from lottery_jax.mask_learning.scores import Tensors, initial_scores, straight_through
-from lottery_jax.mask_learning.train_scores import Run
+from lottery_jax.mask_learning.train_scores import RunInputs
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Node
 from lottery_jax.networks.sources.base import Source
-from lottery_jax.networks.sources.random_layer import Single, Tied
+from lottery_jax.networks.sources.random_layer import MultiLevelLayer, RandomLayer
 from lottery_jax.networks.top_k import top_k_mask
 
 
 @dataclasses.dataclass(frozen=True)
-class TiedLearner(ScoreLearner):
+class MultiLevelLearner(ScoreLearner):
     """A score for each random weight [*shape]; the top ones by size are kept, with a sign or in parts.
 
     Of each tensor round(keep * size) weights are kept, one fewer where that does not divide. Of those, as many have
@@ -44,13 +44,13 @@ class TiedLearner(ScoreLearner):
     """
 
     @abc.abstractmethod
-    def grades(self) -> tuple[int, bool]:
+    def levels(self) -> tuple[int, bool]:
         """Bits of a mask's size, and whether it has a sign."""
 
     @property
     def factors(self) -> tuple[float, ...]:
         """What the bits of a weight count."""
-        bits, signed = self.grades()
+        bits, signed = self.levels()
         sizes = tuple(2.0**-place for place in range(bits))
         return sizes + tuple(-size for size in sizes) if signed else sizes
 
@@ -58,9 +58,9 @@ class TiedLearner(ScoreLearner):
         return super().prepared(source).replaced(self._tied)
 
     def _tied(self, path: str, node: Node) -> Node:
-        if isinstance(node, Single):
-            return Tied(node.of, node.sampler, self.factors, node.gain)
-        if isinstance(node, Source) and not (isinstance(node, Tied) and node.factors == self.factors):
+        if isinstance(node, RandomLayer):
+            return MultiLevelLayer(node.of, node.sampler, self.factors, node.gain)
+        if isinstance(node, Source) and not (isinstance(node, MultiLevelLayer) and node.factors == self.factors):
             raise InputError(
                 f"{self.name} is for plain random layers, and {path!r} is a {node.kind}; learn on the plain source"
             )
@@ -68,11 +68,13 @@ class TiedLearner(ScoreLearner):
 
     def initial(self, network: Network, seed: int) -> dict[str, np.ndarray]:
         def plain(path: str, node: Node) -> Node:
-            return Single(node.of, node.sampler) if isinstance(node, Tied) else node
+            return RandomLayer(node.of, node.sampler) if isinstance(node, MultiLevelLayer) else node
 
         return initial_scores(network.replaced(plain), seed)
 
-    def started(self, scores: dict[str, np.ndarray], masks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def warm_start_scores(
+        self, scores: dict[str, np.ndarray], masks: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
         found = {}
         for name, score in scores.items():
             value = (masks[name] @ np.asarray(self.factors)).astype(np.float32)
@@ -81,21 +83,23 @@ class TiedLearner(ScoreLearner):
             found[name] = np.copysign(size, np.where(value == 0, score, value)).astype(np.float32)
         return found
 
-    def below(self, scores: Tensors, decided: Tensors) -> Tensors:
-        return super().below(scores, {name: jnp.asarray(own)[..., 0] for name, own in decided.items()})  # bits share it
+    def force_scores(self, scores: Tensors, forced: Tensors) -> Tensors:
+        return super().force_scores(
+            scores, {name: jnp.asarray(own)[..., 0] for name, own in forced.items()}
+        )  # bits share it
 
-    def masks(self, scores: Tensors, run: Run, key: jax.Array) -> Tensors:
+    def masks(self, scores: Tensors, run: RunInputs, key: jax.Array) -> Tensors:
         # Half of a weight's gradient goes through each of two bits, whatever these count.
         shares = 1 / (len(self.factors) * np.asarray(self.factors, np.float32))
         found = {}
         for name, score in scores.items():
-            soft = score if self.grades()[1] else jnp.abs(score)
+            soft = score if self.levels()[1] else jnp.abs(score)
             found[name] = straight_through(self._bits(score, run.counts[name]), soft[..., None] * shares)
         return found
 
     def _bits(self, score: jax.Array, counted: jax.Array) -> jax.Array:
         """Bits bool [*shape, F]; counted: of the mask's bits, F of a weight."""
-        (bits, signed), count = self.grades(), counted // len(self.factors)
+        (bits, signed), count = self.levels(), counted // len(self.factors)
         levels = 2**bits - 1
         kept = [top_k_mask(score, count - count // levels * place) > 0 for place in range(levels)]
         level = sum((mask.astype(jnp.int32) for mask in kept), jnp.zeros(score.shape, jnp.int32))
@@ -110,7 +114,7 @@ MOST_BITS = 4  # each level is a search for its threshold
 
 
 @dataclasses.dataclass(frozen=True)
-class MultiBitSupermask(TiedLearner):
+class MultiBitSupermask(MultiLevelLearner):
     """Multi-bit supermask (after Okoshi et al. 2025): masks of some bits on frozen random weights, more for top scores.
 
     At most round(keep * size) weights of each tensor are kept.
@@ -131,12 +135,12 @@ class MultiBitSupermask(TiedLearner):
         if type(self.bits) is not int or not 1 <= self.bits <= MOST_BITS:
             raise InputError(f"bits must be a whole number from 1 to {MOST_BITS}, not {self.bits!r}")
 
-    def grades(self) -> tuple[int, bool]:
+    def levels(self) -> tuple[int, bool]:
         return self.bits, self.signed
 
 
 @dataclasses.dataclass(frozen=True)
-class SignedSupermask(TiedLearner):
+class SignedSupermask(MultiLevelLearner):
     """Signed supermask (Koster et al. 2022): masks of -1, 0 and 1 on frozen random weights, those of the top scores.
 
     At most round(keep * size) weights of each tensor are kept, with the signs of their scores.
@@ -148,5 +152,5 @@ class SignedSupermask(TiedLearner):
     name: ClassVar[str] = "signed-supermask"
     sources: ClassVar[tuple[str, ...]] = ("plain",)
 
-    def grades(self) -> tuple[int, bool]:
+    def levels(self) -> tuple[int, bool]:
         return 1, True

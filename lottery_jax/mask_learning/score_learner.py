@@ -24,18 +24,18 @@ import optax
 from lottery_jax.data import Dataset
 from lottery_jax.data.augment import augment
 from lottery_jax.errors import InputError
-from lottery_jax.mask_learning.scores import Tensors, kept_factors, scores_as_decided
-from lottery_jax.mask_learning.train_scores import Asked, Run, Trainer, run_configuration, train_runs
+from lottery_jax.mask_learning.scores import Tensors, forced_scores, kept_factors
+from lottery_jax.mask_learning.train_scores import RunInputs, RunSpec, Trainer, run_configuration, train_runs
 from lottery_jax.networks.network import Network, Redraws
 from lottery_jax.networks.target import listed
 from lottery_jax.networks.top_k import kept_count
-from lottery_jax.progress import Progress, log, unseen
+from lottery_jax.progress import Progress, log, no_progress
 from lottery_jax.tickets.ticket import Ticket
 from lottery_jax.training.checkpoints import Checkpoints, name_of
 from lottery_jax.training.initialisers import reinitialised
 from lottery_jax.training.learner import Learner, check_fits, check_runs, part_of, without_numbers
 from lottery_jax.training.loop import steps_per_epoch
-from lottery_jax.training.parallel_runs import Shared, Told, filled, in_groups, lanes
+from lottery_jax.training.parallel_runs import OnEpochs, Shared, in_groups, padded_group, parallel_runs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +58,7 @@ class ScoreLearner(Learner):
     xavier-uniform, signed-constant; as the source has it if left out."""
     augment: str = "none"
     """What is made of training images: none, or crop-flip (shifted by up to four pixels, and mirrored)."""
-    together: int | None = None
+    runs_per_step: int | None = None
     """Runs that share a step by vmap; one on a CPU, where each core has its own, and all elsewhere if left out."""
 
     shares: ClassVar[bool] = True
@@ -68,8 +68,8 @@ class ScoreLearner(Learner):
     """The score of a weight that is not to be kept."""
     most_score: ClassVar[float] = 1e30
     """The score of a weight that is to be kept, whatever the others' are."""
-    renews: ClassVar[bool] = False
-    """Whether pruned weights are drawn again in a training: what `renewed` says before each epoch but the first."""
+    resamples: ClassVar[bool] = False
+    """Whether pruned weights are drawn again in a training: what `resample` says before each epoch but the first."""
 
     def prepared(self, source: Network) -> Network:
         """The source that masks are learned on, from the one that is given: with the weights that `init` asks for."""
@@ -79,34 +79,36 @@ class ScoreLearner(Learner):
     def initial(self, network: Network, seed: int) -> dict[str, np.ndarray]:
         """Scores before training, float32 by tensor."""
 
-    def started(self, scores: dict[str, np.ndarray], masks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def warm_start_scores(
+        self, scores: dict[str, np.ndarray], masks: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
         """First scores under which what these masks keep comes first."""
         return {
             name: np.copysign(np.abs(score) + np.abs(score).max() * masks[name], score)
             for name, score in scores.items()
         }
 
-    def below(self, scores: Tensors, decided: Tensors) -> Tensors:
+    def force_scores(self, scores: Tensors, forced: Tensors) -> Tensors:
         """The scores, those of absent weights the least there are, and of locked ones the highest."""
-        return scores_as_decided(scores, decided, self.least_score, self.most_score)
+        return forced_scores(scores, forced, self.least_score, self.most_score)
 
     @abc.abstractmethod
-    def masks(self, scores: Tensors, run: Run, key: jax.Array) -> Tensors:
+    def masks(self, scores: Tensors, run: RunInputs, key: jax.Array) -> Tensors:
         """The masks of a step, float32 by tensor; gradients reach the scores. key: for what is drawn."""
 
-    def chosen(self, scores: Tensors, run: Run, key: jax.Array) -> Tensors:
+    def final_masks(self, scores: Tensors, run: RunInputs, key: jax.Array) -> Tensors:
         """The bits that are left when the training is over, bool by tensor."""
         return {name: mask > 0 for name, mask in self.masks(scores, run, key).items()}
 
-    def penalty(self, scores: Tensors, run: Run) -> jax.Array:
+    def penalty(self, scores: Tensors, run: RunInputs) -> jax.Array:
         """What is added to the loss."""
         return jnp.float32(0)
 
-    def projected(self, old: Tensors, new: Tensors) -> Tensors:
+    def project_scores(self, old: Tensors, new: Tensors) -> Tensors:
         """The scores after a step, from those before it."""
         return new
 
-    def between(self, scores: Tensors, run: Run, epoch: jax.Array, epochs: int) -> Tensors:
+    def on_epoch_end(self, scores: Tensors, run: RunInputs, epoch: jax.Array, epochs: int) -> Tensors:
         """The scores after an epoch, `epoch` counted from 0."""
         return scores
 
@@ -114,7 +116,7 @@ class ScoreLearner(Learner):
         """The kept counts under which gains are measured."""
         return counts
 
-    def renewed(
+    def resample(
         self, network: Network, seed: int, epoch: int, masks: Mapping[str, np.ndarray], redraws: Redraws
     ) -> Redraws:
         """Which blocks are of which draw before an epoch, from those of the epoch before and its masks."""
@@ -176,19 +178,23 @@ class ScoreLearner(Learner):
         keeps: Sequence[float],
         epochs: int,
         stored: Mapping[str, np.ndarray] | None = None,
-        progress: Progress = unseen,
+        progress: Progress = no_progress,
         checkpoints: Checkpoints | None = None,
     ) -> list[Ticket]:
         """The tickets of all points, seeds and kept fractions."""
         if not self.sweeps and len(keeps):
             raise InputError(f"{self.name} finds its kept fraction by itself; leave out the keeps {tuple(keeps)}")
         wanted = list(keeps) if self.sweeps else [None]
-        check_runs(seeds, wanted, epochs, self.together)
+        check_runs(seeds, wanted, epochs, self.runs_per_step)
         check_source(source, dataset, stored or {})
         for keep in keeps:
             kept_count(keep, 1)  # its refusal, before anything is trained
         for seed in seeds if start else ():
-            if seed not in start or start[seed].network.drawn != source.drawn or self.init is not None:
+            if (
+                seed not in start
+                or start[seed].network.random_tensors != source.random_tensors
+                or self.init is not None
+            ):
                 raise InputError(
                     f"there is no ticket on this source for the seed {seed} to start from; give one for each seed, and"
                     " no init"
@@ -200,21 +206,21 @@ class ScoreLearner(Learner):
             point.check()
         for program, same in itertools.groupby(sized, key=without_numbers):
             own = list(same)
-            runs = [Asked(point, seed, keep) for point in own for seed in seeds for keep in wanted]
+            runs = [RunSpec(point, seed, keep) for point in own for seed in seeds for keep in wanted]
             network = program.prepared(source)
-            width = lanes(self.together, len(runs), source.source_weights)
+            width = parallel_runs(self.runs_per_step, len(runs), source.source_weights)
             trainer = Trainer(network, program, epochs, len(dataset.train), width)
 
-            def train(group: Sequence, tell: Told | None, trainer: Trainer = trainer) -> list[Ticket | None]:
-                seen = unseen if tell is None else lambda epoch, _: tell(epoch)
-                whole = filled(group, trainer.lanes.width)
+            def train(group: Sequence, tell: OnEpochs | None, trainer: Trainer = trainer) -> list[Ticket | None]:
+                seen = no_progress if tell is None else lambda epoch, _: tell(epoch)
+                whole = padded_group(group, trainer.parallel_runs.width)
                 return train_runs(trainer, dataset, whole, stored or {}, start, seen, checkpoints)[: len(group)]
 
             def name(group: Sequence, trainer: Trainer = trainer) -> str:
                 return name_of(run_configuration(trainer, dataset, group, stored or {}, start))
 
             seen = part_of(progress, done, len(points), len(own))
-            told = None if progress is unseen else lambda epoch, seen=seen: seen(epoch, epochs)
+            told = None if progress is no_progress else lambda epoch, seen=seen: seen(epoch, epochs)
             shared = checkpoints and Shared(checkpoints, name)
             for run, ticket in zip(runs, in_groups(train, runs, width.width, told, shared), strict=True):
                 if ticket is not None:
@@ -233,7 +239,7 @@ class ScoreLearner(Learner):
 def check_source(source: Network, dataset: Dataset, stored: Mapping[str, np.ndarray]) -> None:
     """Refuse a source that does not fit the data, or what is stored beside it; raises `InputError`."""
     check_fits(source, dataset, "source")
-    if not source.drawn:
+    if not source.random_tensors:
         raise InputError("the source has no random weights to learn masks of; make one of `learned.sources`")
     held = {name: np.shape(value) for name, value in stored.items()}
     if held != source.tensors:

@@ -18,8 +18,8 @@ import numpy as np
 from lottery_jax.networks.network import NO_REDRAWS, Network, Redraws
 from lottery_jax.networks.node import child_path
 from lottery_jax.networks.top_k import kept_count
-from lottery_jax.rng.forced_entries import decided_mask, decides
-from lottery_jax.rng.random_tensor import Drawn, Matrix, Neighbours
+from lottery_jax.rng.forced_entries import forced_mask, has_forced_entries
+from lottery_jax.rng.random_tensor import Contiguous, Matrix, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
 if TYPE_CHECKING:
@@ -49,14 +49,14 @@ SCORE_STREAM = 1 << 31  # scores are drawn from the seed in streams that no sour
 
 def keep_counts(network: Network, keep: float) -> dict[str, np.ndarray]:
     """Kept entries of each tensor, exact; raises `InputError` for a keep outside [0, 1]."""
-    return {name: np.asarray(kept_count(keep, drawn.size), np.int32) for name, drawn in network.drawn.items()}
+    return {name: np.asarray(kept_count(keep, drawn.size), np.int32) for name, drawn in network.random_tensors.items()}
 
 
 def initial_scores(network: Network, seed: int) -> dict[str, np.ndarray]:
     """Kaiming-uniform scores, as published: U[-b, b] with b = 1 / sqrt(fan-in of the tensor)."""
     edges = edge_tensors(network)
 
-    def sampler(name: str, drawn: Drawn) -> Sampler:
+    def sampler(name: str, drawn: RandomTensor) -> Sampler:
         fan = drawn.shape[0] if name in edges else drawn.size / drawn.shape[0]
         return Sampler.uniform(-(float(fan) ** -0.5), float(fan) ** -0.5)
 
@@ -68,14 +68,16 @@ def unit_scores(network: Network, seed: int) -> dict[str, np.ndarray]:
     return _drawn_scores(network, seed, lambda name, drawn: Sampler.uniform(0, 1))
 
 
-def _drawn_scores(network: Network, seed: int, sampler: Callable[[str, Drawn], Sampler]) -> dict[str, np.ndarray]:
+def _drawn_scores(
+    network: Network, seed: int, sampler: Callable[[str, RandomTensor], Sampler]
+) -> dict[str, np.ndarray]:
     scores = {}
-    for name, drawn in network.drawn.items():
+    for name, drawn in network.random_tensors.items():
         own = dataclasses.replace(
             drawn,
             sampler=sampler(name, drawn),
             stream=SCORE_STREAM + drawn.stream,
-            layout=drawn.layout if isinstance(drawn.layout, Matrix) else Neighbours(drawn.width),
+            layout=drawn.layout if isinstance(drawn.layout, Matrix) else Contiguous(drawn.width),
             shared=1,
         )
         scores[name] = own.draw_all(seed, NO_REDRAWS)
@@ -91,29 +93,29 @@ def kept_factors(network: Network, masks: Mapping[str, np.ndarray], power: float
     """(size / kept) ** power of each random leaf's tensors, multiplied, by the name of its gain."""
     factors = {}
     for path, source in network.sources.items():
-        own = [masks[child_path(path, name)] for name in source.drawn()]
+        own = [masks[child_path(path, name)] for name in source.random_tensors()]
         factors[child_path(path, "gain")] = math.prod((mask.size / max(int(mask.sum()), 1)) ** power for mask in own)
     return factors
 
 
-def decided_weights(network: Network, seed: int, redraws: Redraws | None = None) -> dict[str, np.ndarray]:
+def forced_weights(network: Network, seed: int, redraws: Redraws | None = None) -> dict[str, np.ndarray]:
     """-1 absent, 1 locked, 0 neither, int8 in the masks' shapes, of tensors of which the seed decides anything."""
     return {
-        name: decided_mask(drawn, seed, (redraws or {}).get(name, NO_REDRAWS))
-        for name, drawn in network.drawn.items()
-        if decides(drawn)
+        name: forced_mask(drawn, seed, (redraws or {}).get(name, NO_REDRAWS))
+        for name, drawn in network.random_tensors.items()
+        if has_forced_entries(drawn)
     }
 
 
-def as_decided(masks: Tensors, decided: Tensors) -> Tensors:
+def apply_forced(masks: Tensors, forced: Tensors) -> Tensors:
     """Masks, bool or float32, without what is absent and with what is locked.
 
     >>> own = jnp.array([-1, 0, 1, 1], jnp.int8)
-    >>> as_decided({"fc": jnp.array([1.0, 0.0, 0.0, 0.5])}, {"fc": own})["fc"].tolist()
+    >>> apply_forced({"fc": jnp.array([1.0, 0.0, 0.0, 0.5])}, {"fc": own})["fc"].tolist()
     [0.0, 0.0, 1.0, 0.5]
     """
     found = dict(masks)
-    for name, own in decided.items():
+    for name, own in forced.items():
         none = jnp.zeros_like(masks[name])
         there = jnp.where(own < 0, none, masks[name])
         # What a learner multiplies its kept weights by, it multiplies locked ones by, too.
@@ -121,14 +123,14 @@ def as_decided(masks: Tensors, decided: Tensors) -> Tensors:
     return found
 
 
-def scores_as_decided(scores: Tensors, decided: Tensors, least: float, most: float) -> Tensors:
+def forced_scores(scores: Tensors, forced: Tensors, least: float, most: float) -> Tensors:
     """Scores, `least` where weights are absent and `most` where they are locked.
 
     >>> own = jnp.array([-1, 0, 1], jnp.int8)
-    >>> scores_as_decided({"fc": jnp.ones(3)}, {"fc": own}, 0.0, 9.0)["fc"].tolist()
+    >>> forced_scores({"fc": jnp.ones(3)}, {"fc": own}, 0.0, 9.0)["fc"].tolist()
     [0.0, 1.0, 9.0]
     """
     found = dict(scores)
-    for name, own in decided.items():
+    for name, own in forced.items():
         found[name] = jnp.where(own < 0, np.float32(least), jnp.where(own > 0, np.float32(most), scores[name]))
     return found

@@ -22,7 +22,7 @@ import optax
 from lottery_jax.errors import InputError
 from lottery_jax.mask_learning.score_learner import ScoreLearner
 from lottery_jax.mask_learning.scores import Tensors, own_key, straight_through
-from lottery_jax.mask_learning.train_scores import Run
+from lottery_jax.mask_learning.train_scores import RunInputs
 from lottery_jax.networks.network import Network
 from lottery_jax.training.loop import steps_per_epoch
 
@@ -44,22 +44,24 @@ class Supermask(ScoreLearner):
     """Leave behind the weights that are more likely kept than not, in place of a mask that is drawn."""
 
     def initial(self, network: Network, seed: int) -> dict[str, np.ndarray]:
-        return {name: np.zeros(drawn.shape, np.float32) for name, drawn in network.drawn.items()}
+        return {name: np.zeros(drawn.shape, np.float32) for name, drawn in network.random_tensors.items()}
 
-    def started(self, scores: dict[str, np.ndarray], masks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def warm_start_scores(
+        self, scores: dict[str, np.ndarray], masks: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
         return {name: np.where(masks[name], np.float32(2), np.float32(-2)) for name in scores}
 
-    def masks(self, scores: Tensors, run: Run, key: jax.Array) -> Tensors:
+    def masks(self, scores: Tensors, run: RunInputs, key: jax.Array) -> Tensors:
         found = {}
         for place, (name, score) in enumerate(scores.items()):
             likely = jax.nn.sigmoid(score)
             found[name] = straight_through(jax.random.uniform(own_key(key, place), score.shape) < likely, likely)
         return found
 
-    def chosen(self, scores: Tensors, run: Run, key: jax.Array) -> Tensors:
+    def final_masks(self, scores: Tensors, run: RunInputs, key: jax.Array) -> Tensors:
         if self.threshold:
             return {name: score > 0 for name, score in scores.items()}
-        return super().chosen(scores, run, key)
+        return super().final_masks(scores, run, key)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,22 +105,24 @@ class HardConcrete(ScoreLearner):
         return optax.adam(optax.cosine_decay_schedule(self.learning_rate, steps))
 
     def initial(self, network: Network, seed: int) -> dict[str, np.ndarray]:
-        return {name: np.zeros(drawn.shape, np.float32) for name, drawn in network.drawn.items()}
+        return {name: np.zeros(drawn.shape, np.float32) for name, drawn in network.random_tensors.items()}
 
-    def started(self, scores: dict[str, np.ndarray], masks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def warm_start_scores(
+        self, scores: dict[str, np.ndarray], masks: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
         return {name: np.where(masks[name], np.float32(2), np.float32(-2)) for name in scores}
 
-    def masks(self, scores: Tensors, run: Run, key: jax.Array) -> Tensors:
+    def masks(self, scores: Tensors, run: RunInputs, key: jax.Array) -> Tensors:
         found = {}
         for place, (name, score) in enumerate(scores.items()):
             noise = jax.random.logistic(own_key(key, place), score.shape, score.dtype)
             found[name] = _stretched((noise + score) / _TEMPERATURE)
         return found
 
-    def chosen(self, scores: Tensors, run: Run, key: jax.Array) -> Tensors:
+    def final_masks(self, scores: Tensors, run: RunInputs, key: jax.Array) -> Tensors:
         return {name: _stretched(score) >= 0.5 for name, score in scores.items()}
 
-    def penalty(self, scores: Tensors, run: Run) -> jax.Array:
+    def penalty(self, scores: Tensors, run: RunInputs) -> jax.Array:
         likely = [jax.nn.sigmoid(score - _TEMPERATURE * np.log(-_LOW / _HIGH)) for score in scores.values()]
         size = sum(part.size for part in likely)
         return self.penalty_factor * sum((part.sum() for part in likely), jnp.float32(0)) / size

@@ -20,17 +20,17 @@ import optax
 from lottery_jax.data import Dataset, Split
 from lottery_jax.data.augment import augment
 from lottery_jax.io.checksummed_file import digest
-from lottery_jax.mask_learning.scores import Tensors, as_decided, decided_weights, keep_counts
+from lottery_jax.mask_learning.scores import Tensors, apply_forced, forced_weights, keep_counts
 from lottery_jax.networks.gates import FixedGate
 from lottery_jax.networks.network import Network, Redraws
 from lottery_jax.networks.node import Gate, child_path
 from lottery_jax.networks.top_k import kept_count
 from lottery_jax.progress import Progress
 from lottery_jax.tickets.ticket import Ticket, make_ticket
-from lottery_jax.training.checkpoints import Beside, Checkpoints
+from lottery_jax.training.checkpoints import Checkpoints, ExtraArrays
 from lottery_jax.training.learner import numbers_of, with_numbers
 from lottery_jax.training.loop import History, State, advance, begin, drive, on_split
-from lottery_jax.training.parallel_runs import Lanes, stacked
+from lottery_jax.training.parallel_runs import ParallelRuns, stacked
 
 if TYPE_CHECKING:
     from lottery_jax.mask_learning.score_learner import ScoreLearner
@@ -40,7 +40,7 @@ SCALE_IMAGES = 256  # training images that the gains are measured on
 _LAST = 2**31 - 1  # folded into a run's key for what is chosen at random when the training is over
 
 
-class Run(NamedTuple):
+class RunInputs(NamedTuple):
     """What a run is given: the place of its seed [R], kept counts {name: [R]} and in all [R], gains {name: [R]}.
 
     numbers: the options of the learner that are floats {name: [R]}.
@@ -53,14 +53,14 @@ class Run(NamedTuple):
     numbers: Tensors
 
 
-class Common(NamedTuple):
+class SharedInputs(NamedTuple):
     """What runs share: random tensors {name: [S, ...]} of each seed, stored tensors, and the splits.
 
     decided: what the seed decides of masks, {name: int8 [S, ...]}, of tensors of which it decides anything.
     """
 
     sources: Tensors
-    decided: Tensors
+    forced: Tensors
     stored: Tensors
     train: Split
     validation: Split
@@ -78,7 +78,7 @@ class Trainer:
     learner: "ScoreLearner"
     epochs: int
     examples: int
-    lanes: Lanes
+    parallel_runs: ParallelRuns
 
     def gates(self, masks: Tensors) -> Callable[[str], Gate]:
         """The gates of a step, from its masks."""
@@ -87,21 +87,21 @@ class Trainer:
         return lambda name: FixedGate(masks[name])
 
     @functools.partial(jax.jit, static_argnums=0)
-    def unit_gains(self, common: Common, runs: Run, scores: Tensors, keys: jax.Array) -> Tensors:
+    def unit_gains(self, common: SharedInputs, runs: RunInputs, scores: Tensors, keys: jax.Array) -> Tensors:
         """Gains {name: [R]} for unit outputs under the first masks."""
 
-        def one(own: tuple, common: Common) -> Tensors:
+        def one(own: tuple, common: SharedInputs) -> Tensors:
             run, scores, key = own
             learner = with_numbers(self.learner, run.numbers)
-            decided = _at(common.decided, run.place)
+            forced = _at(common.forced, run.place)
             counts = jax.tree.map(jnp.int32, learner.first_counts(self.network, run.counts))
-            run = possible_counts(run._replace(counts=counts), self.network, decided)
-            masks = as_decided(learner.masks(learner.below(scores, decided), run, key), decided)
+            run = possible_counts(run._replace(counts=counts), self.network, forced)
+            masks = apply_forced(learner.masks(learner.force_scores(scores, forced), run, key), forced)
             images = jnp.asarray(common.train.images)[:SCALE_IMAGES]
             tensors = {**_at(common.sources, run.place), **common.stored}
             return self.network.measured_gains(tensors, self.gates(masks), images)
 
-        return self.lanes.over(one, (runs, scores, keys), common)
+        return self.parallel_runs.over(one, (runs, scores, keys), common)
 
     @functools.partial(jax.jit, static_argnums=0)
     def begin(self, scores: Tensors, keys: jax.Array) -> State:
@@ -110,28 +110,32 @@ class Trainer:
         return jax.vmap(lambda scores, key: begin(scores, key=key, optimizer=optimizer))(scores, keys)
 
     @functools.partial(jax.jit, static_argnums=(0, 5), donate_argnums=1)
-    def advance(self, state: State, common: Common, runs: Run, keys: jax.Array, epochs: int) -> tuple[State, History]:
+    def advance(
+        self, state: State, common: SharedInputs, runs: RunInputs, keys: jax.Array, epochs: int
+    ) -> tuple[State, History]:
         """Train all runs for some more epochs; histories have the validation split under the masks that are left."""
 
-        def one(own: tuple, common: Common) -> tuple[State, History]:
+        def one(own: tuple, common: SharedInputs) -> tuple[State, History]:
             state, run, key = own
             learner: ScoreLearner = with_numbers(self.learner, run.numbers)
-            decided = _at(common.decided, run.place)
-            run = possible_counts(run, self.network, decided)
+            forced = _at(common.forced, run.place)
+            run = possible_counts(run, self.network, forced)
             tensors = {**_at(common.sources, run.place), **common.stored, **run.gains}
 
             def logits(masks: Tensors, images: jax.Array) -> jax.Array:
                 return self.network.module(tensors, self.gates(masks))(images)  # type: ignore[operator]
 
             def loss(scores, images, labels, key):
-                scores = learner.below(scores, decided)
-                found = logits(as_decided(learner.masks(scores, run, key), decided), images)
+                scores = learner.force_scores(scores, forced)
+                found = logits(apply_forced(learner.masks(scores, run, key), forced), images)
                 value = optax.softmax_cross_entropy_with_integer_labels(found, labels).mean()
                 return value + learner.penalty(scores, run), {}
 
             def validated(scores: Tensors) -> History:
-                chosen = learner.chosen(learner.below(scores, decided), run, jax.random.fold_in(key, _LAST))
-                masks = {name: mask.astype(jnp.float32) for name, mask in as_decided(chosen, decided).items()}
+                final_masks = learner.final_masks(
+                    learner.force_scores(scores, forced), run, jax.random.fold_in(key, _LAST)
+                )
+                masks = {name: mask.astype(jnp.float32) for name, mask in apply_forced(final_masks, forced).items()}
                 found = on_split(lambda images: logits(masks, images), common.validation)
                 return {f"validation_{name}": value for name, value in found.items()}
 
@@ -143,47 +147,49 @@ class Trainer:
                 epochs=epochs,
                 batch_size=learner.batch_size,
                 measure=validated if len(common.validation) else None,
-                project=learner.projected,
-                between=lambda scores, epoch: learner.between(learner.below(scores, decided), run, epoch, self.epochs),
+                project=learner.project_scores,
+                on_epoch_end=lambda scores, epoch: learner.on_epoch_end(
+                    learner.force_scores(scores, forced), run, epoch, self.epochs
+                ),
                 augment=augment(learner.augment),
             )
 
-        return self.lanes.over(one, (state, runs, keys), common)
+        return self.parallel_runs.over(one, (state, runs, keys), common)
 
     @functools.partial(jax.jit, static_argnums=0)
-    def chosen(self, scores: Tensors, decided: Tensors, runs: Run, keys: jax.Array) -> Tensors:
-        """The boolean masks that are left; decided: as in `Common`."""
+    def final_masks(self, scores: Tensors, forced: Tensors, runs: RunInputs, keys: jax.Array) -> Tensors:
+        """The boolean masks that are left; decided: as in `SharedInputs`."""
 
-        def one(own: tuple, decided: Tensors) -> Tensors:
+        def one(own: tuple, forced: Tensors) -> Tensors:
             scores, run, key = own
-            learner, fixed = with_numbers(self.learner, run.numbers), _at(decided, run.place)
+            learner, fixed = with_numbers(self.learner, run.numbers), _at(forced, run.place)
             run = possible_counts(run, self.network, fixed)
-            chosen = learner.chosen(learner.below(scores, fixed), run, jax.random.fold_in(key, _LAST))
-            return as_decided(chosen, fixed)
+            final_masks = learner.final_masks(learner.force_scores(scores, fixed), run, jax.random.fold_in(key, _LAST))
+            return apply_forced(final_masks, fixed)
 
-        return self.lanes.over(one, (scores, runs, keys), decided)
+        return self.parallel_runs.over(one, (scores, runs, keys), forced)
 
 
 def _at(tensors: Tensors, place: jax.Array) -> Tensors:
     return {name: tensor[place] for name, tensor in tensors.items()}
 
 
-def possible_counts(run: "Run", network: Network, decided: Tensors) -> "Run":
+def possible_counts(run: "RunInputs", network: Network, forced: Tensors) -> "RunInputs":
     """The run with kept counts of at least what is locked, and at most what is there."""
-    if not decided:
+    if not forced:
         return run
-    locked = {name: (own > 0).sum(dtype=jnp.int32) for name, own in decided.items()}
-    there = {name: (own >= 0).sum(dtype=jnp.int32) for name, own in decided.items()}
+    locked = {name: (own > 0).sum(dtype=jnp.int32) for name, own in forced.items()}
+    there = {name: (own >= 0).sum(dtype=jnp.int32) for name, own in forced.items()}
     counts = {
         name: jnp.clip(count, locked[name], there[name]) if name in there else count
         for name, count in run.counts.items()
     }
-    whole = jnp.int32(sum(drawn.size for name, drawn in network.drawn.items() if name not in there))
+    whole = jnp.int32(sum(drawn.size for name, drawn in network.random_tensors.items() if name not in there))
     least, most = sum(locked.values(), jnp.int32(0)), sum(there.values(), whole)
     return run._replace(counts=counts, total=jnp.clip(run.total, least, most))
 
 
-class Asked(NamedTuple):
+class RunSpec(NamedTuple):
     """One training: the learner with its numbers, a seed, and the kept fraction where there is one."""
 
     learner: "ScoreLearner"
@@ -194,7 +200,7 @@ class Asked(NamedTuple):
 def train_runs(
     trainer: Trainer,
     dataset: Dataset,
-    runs: Sequence[Asked],
+    runs: Sequence[RunSpec],
     stored: Mapping[str, np.ndarray],
     start: Mapping[int, Ticket],
     progress: Progress,
@@ -203,24 +209,24 @@ def train_runs(
     """The tickets of runs that one program trains, None for those that diverged."""
     network, learner = trainer.network, trainer.learner
     seeds = list(dict.fromkeys(run.seed for run in runs))
-    redraws = {seed: {name: ticket.redraws(name) for name in network.drawn} for seed, ticket in start.items()}
+    redraws = {seed: {name: ticket.redraws(name) for name in network.random_tensors} for seed, ticket in start.items()}
     first = {seed: learner.initial(network, seed) for seed in seeds}
-    first |= {seed: learner.started(first[seed], start[seed].masks) for seed in seeds if seed in start}
+    first |= {seed: learner.warm_start_scores(first[seed], start[seed].masks) for seed in seeds if seed in start}
     scores = stacked(first[run.seed] for run in runs)
     # Where weights are drawn again in a training, each run has its own; else those of one seed share them.
-    drawn_for = [run.seed for run in runs] if learner.renews else seeds
+    drawn_for = [run.seed for run in runs] if learner.resamples else seeds
     again = _Redrawn([redraws.get(run.seed, {}) for run in runs])
     fixed = {name: jnp.asarray(value) for name, value in stored.items()}
     sources = [network.draw(seed, redraws.get(seed)) for seed in drawn_for]
-    common = trainer.lanes.common(
-        Common(
+    common = trainer.parallel_runs.common(
+        SharedInputs(
             stacked(sources),
-            stacked(decided_weights(network, seed, redraws.get(seed)) for seed in drawn_for),
+            stacked(forced_weights(network, seed, redraws.get(seed)) for seed in drawn_for),
             fixed,
             *(Split(jnp.asarray(s.images), jnp.asarray(s.labels)) for s in (dataset.train, dataset.validation)),
         )
     )
-    places = range(len(runs)) if learner.renews else [seeds.index(run.seed) for run in runs]
+    places = range(len(runs)) if learner.resamples else [seeds.index(run.seed) for run in runs]
     run = _as_run(network, runs, places)
     keys = jnp.stack([jax.random.key(run.seed % 2**32) for run in runs])
     if learner.scale == "unit":
@@ -228,15 +234,15 @@ def train_runs(
 
     def advance_by(state: State, epochs: int) -> tuple[State, History]:
         nonlocal common
-        if learner.renews and (epoch := int(state.epoch[0])):
-            masks = jax.device_get(trainer.chosen(state.parameters, common.decided, run, keys))
+        if learner.resamples and (epoch := int(state.epoch[0])):
+            masks = jax.device_get(trainer.final_masks(state.parameters, common.forced, run, keys))
             for at, (own, seed, _) in enumerate(runs):
                 kept = {name: mask[at] for name, mask in masks.items()}
-                again.set(at, own.renewed(network, seed, epoch, kept, again.of(at)))
+                again.set(at, own.resample(network, seed, epoch, kept, again.of(at)))
             drawn = [network.draw(own.seed, again.of(at)) for at, own in enumerate(runs)]
-            decided = [decided_weights(network, own.seed, again.of(at)) for at, own in enumerate(runs)]
-            new = {"sources": stacked(drawn), "decided": stacked(decided)}
-            common = common._replace(**trainer.lanes.common(new))
+            forced = [forced_weights(network, own.seed, again.of(at)) for at, own in enumerate(runs)]
+            new = {"sources": stacked(drawn), "decided": stacked(forced)}
+            common = common._replace(**trainer.parallel_runs.common(new))
         return trainer.advance(state, common, run, keys, epochs)
 
     state, history = drive(
@@ -244,14 +250,14 @@ def train_runs(
         trainer.begin(scores, keys),
         epochs=trainer.epochs,
         progress=progress,
-        part=1 if learner.renews else None,
+        part=1 if learner.resamples else None,
         checkpoint=checkpoints and checkpoints.of(run_configuration(trainer, dataset, runs, stored, start)),
         more=again,
     )
     finite = np.all(
         [np.isfinite(s).reshape(len(runs), -1).all(1) for s in jax.device_get(state.parameters).values()], 0
     )
-    masks, gains = jax.device_get((trainer.chosen(state.parameters, common.decided, run, keys), run.gains))
+    masks, gains = jax.device_get((trainer.final_masks(state.parameters, common.forced, run, keys), run.gains))
     tickets: list[Ticket | None] = []
     for at, (own, seed, keep) in enumerate(runs):
         if not finite[at]:
@@ -282,28 +288,28 @@ def train_runs(
     return tickets
 
 
-def _as_run(network: Network, runs: Sequence[Asked], places: Sequence[int]) -> Run:
+def _as_run(network: Network, runs: Sequence[RunSpec], places: Sequence[int]) -> RunInputs:
     """What the runs are given, gains as drawn or as their kept fractions ask."""
     asked = [1.0 if run.keep is None else run.keep for run in runs]
     counts = [keep_counts(network, keep) for keep in asked]
-    size = sum(drawn.size for drawn in network.drawn.values())
+    size = sum(drawn.size for drawn in network.random_tensors.values())
     totals = jnp.asarray(np.array([kept_count(keep, size) for keep in asked], np.int32))
     gains = {name: np.full(len(runs), gain, np.float32) for name, gain in network.gains.items()}
     if runs[0].learner.scale == "keep":
         for path, source in network.sources.items():
-            for name in source.drawn():
+            for name in source.random_tensors():
                 own = child_path(path, name)
                 kept = np.array([max(int(count[own]), 1) for count in counts])
-                gains[child_path(path, "gain")] *= np.float32(np.sqrt(network.drawn[own].size / kept))
+                gains[child_path(path, "gain")] *= np.float32(np.sqrt(network.random_tensors[own].size / kept))
     numbers = stacked({k: np.float32(v) for k, v in numbers_of(run.learner).items()} for run in runs)
     placed = {name: jnp.asarray(gain) for name, gain in gains.items()}
-    return Run(jnp.asarray(np.array(places, np.int32)), stacked(counts), totals, placed, numbers)
+    return RunInputs(jnp.asarray(np.array(places, np.int32)), stacked(counts), totals, placed, numbers)
 
 
 def run_configuration(
     trainer: Trainer,
     dataset: Dataset,
-    runs: Sequence[Asked],
+    runs: Sequence[RunSpec],
     stored: Mapping[str, np.ndarray],
     start: Mapping[int, Ticket],
 ) -> dict[str, Any]:
@@ -319,7 +325,7 @@ def run_configuration(
     }
 
 
-class _Redrawn(Beside):
+class _Redrawn(ExtraArrays):
     """The redraws of each run, by place and tensor."""
 
     def __init__(self, redraws: Sequence[Redraws]) -> None:

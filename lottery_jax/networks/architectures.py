@@ -27,37 +27,37 @@ from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Node, Spec
 
 
-class Building:
+class NetworkBuilder:
     """A chain under construction: `add` puts a node at its end, `spec` is what it gives so far."""
 
     def __init__(self, given: Spec) -> None:
         self.spec = given
         self._nodes: list[tuple[str, Node]] = []
 
-    def add(self, name: str, node: Node) -> "Building":
+    def add(self, name: str, node: Node) -> "NetworkBuilder":
         """Put a node at the end."""
         self.spec = node.flow(self.spec, name, {})
         self._nodes.append((name, node))
         return self
 
-    def relu(self, name: str) -> "Building":
+    def relu(self, name: str) -> "NetworkBuilder":
         return self.add(name, Relu())
 
-    def dense(self, name: str, outputs: int, *, bias: bool = False) -> "Building":
+    def dense(self, name: str, outputs: int, *, bias: bool = False) -> "NetworkBuilder":
         return self.add(name, Dense(self.spec.shape[-1], outputs, bias))
 
     def conv(
         self, name: str, outputs: int, size: int, *, stride: int = 1, padding: int = 0, bias: bool = False
-    ) -> "Building":
+    ) -> "NetworkBuilder":
         both = (stride, stride), (padding, padding)
         return self.add(name, Conv(self.spec.shape[-1], outputs, (size, size), *both, bias=bias))
 
-    def norm(self, name: str) -> "Building":
+    def norm(self, name: str) -> "NetworkBuilder":
         return self.add(name, BatchNorm(self.spec.shape[-1]))
 
-    def inner(self, name: str, build: Callable[["Building"], Node]) -> "Building":
+    def inner(self, name: str, build: Callable[["NetworkBuilder"], Node]) -> "NetworkBuilder":
         """Put a node at the end that is built from what the chain gives so far."""
-        return self.add(name, build(Building(self.spec)))
+        return self.add(name, build(NetworkBuilder(self.spec)))
 
     def chain(self) -> Chain:
         """The nodes so far."""
@@ -101,7 +101,7 @@ def lenet5(given: Spec, classes: int, width: float = 1.0) -> Network:
     >>> sorted(lenet5(Spec((28, 28, 1)), 10).tensors)[:3]
     ['conv1.bias', 'conv1.weight', 'conv2.bias']
     """
-    net = Building(given)
+    net = NetworkBuilder(given)
     for number, (channels, padding) in enumerate(((6, 2), (16, 0)), start=1):
         net.conv(f"conv{number}", scaled(channels, width), 5, padding=padding, bias=True)
         net.relu(f"relu{number}").add(f"pool{number}", MaxPool((2, 2)))
@@ -116,7 +116,7 @@ def conv_network(given: Spec, classes: int, width: float, *, blocks: int) -> Net
 
     Frankle and Carbin 2019 (Conv-2, 4, 6), Ramanujan et al. 2020 (Conv-8, and widths).
     """
-    net = Building(given)
+    net = NetworkBuilder(given)
     for block in range(blocks):
         for number in (2 * block + 1, 2 * block + 2):
             net.conv(f"conv{number}", scaled(64 << block, width), 3, padding=1).relu(f"relu{number}")
@@ -134,7 +134,7 @@ def vgg(given: Spec, classes: int, width: float, *, convolutions: tuple[int, ...
     Small images: the mean over places, then one dense layer (Frankle and Carbin 2019: 20.0 million weights for VGG-19).
     Large ones: torchvision's three dense layers of 4,096 units (224 x 224 images, 7 x 7 places at the end).
     """
-    net, place = Building(given), 0
+    net, place = NetworkBuilder(given), 0
     for group, count in enumerate(convolutions):
         for _ in range(count):
             net.conv(f"features.{place}", scaled(64 << min(group, 3), width), 3, padding=1, bias=True)
@@ -162,7 +162,7 @@ def resnet(
     bottleneck: blocks of 1 x 1, 3 x 3 and 1 x 1 convolutions (the stride in the second, as in torchvision), the last
     four times as wide; otherwise of two 3 x 3.
     """
-    net = Building(given)
+    net = NetworkBuilder(given)
     large = given.shape[0] >= LARGE
     stem = (7, 2, 3) if large else (3, 1, 1)
     size, stride, padding = stem
@@ -172,7 +172,7 @@ def resnet(
     for group, (units, count) in enumerate(zip(channels, blocks, strict=True)):
         units = scaled(units, width)
 
-        def layer(chain: Building, group: int = group, units: int = units, count: int = count) -> Node:
+        def layer(chain: NetworkBuilder, group: int = group, units: int = units, count: int = count) -> Node:
             for place in range(count):
                 step = 2 if group and not place else 1
                 chain.inner(str(place), lambda inner, step=step: _block(inner, units, step, bottleneck))
@@ -182,9 +182,9 @@ def resnet(
     return Network(net.add("avgpool", GlobalPool()).dense("fc", classes, bias=True).chain(), given)
 
 
-def _block(chain: Building, units: int, stride: int, bottleneck: bool) -> Chain:
+def _block(chain: NetworkBuilder, units: int, stride: int, bottleneck: bool) -> Chain:
     given = chain.spec
-    body, outputs = Building(given), units
+    body, outputs = NetworkBuilder(given), units
     if bottleneck:
         outputs = 4 * units
         body.conv("conv1", units, 1).norm("bn1").relu("relu1")
@@ -193,7 +193,7 @@ def _block(chain: Building, units: int, stride: int, bottleneck: bool) -> Chain:
     else:
         body.conv("conv1", units, 3, stride=stride, padding=1).norm("bn1").relu("relu1")
         body.conv("conv2", units, 3, padding=1).norm("bn2")
-    shortcut = Building(given)
+    shortcut = NetworkBuilder(given)
     if stride > 1 or given.shape[-1] != outputs:
         shortcut.conv("0", outputs, 1, stride=stride).norm("1")
     return chain.add("(block)", Residual(body.chain(), shortcut.chain())).relu("relu").chain()
@@ -205,7 +205,7 @@ def rotation_network(given: Spec, classes: int, width: float = 1.0) -> Network:
     >>> rotation_network(Spec((8, 8, 1)), 10).tensors["conv2.weight"]
     (16, 16, 4, 3, 3)
     """
-    net = Building(given)
+    net = NetworkBuilder(given)
     for number, channels in enumerate((16, 16, 32), start=1):
         of, rotations = net.spec.shape[-1], 1 if number == 1 else ROTATIONS
         net.add(f"conv{number}", RotationConv(of, scaled(channels, width), 3, 1, rotations, bias=True))
@@ -222,7 +222,7 @@ def vit(given: Spec, classes: int, width: float = 1.0, *, patch: int = 4, depth:
     A layer is x + attention(norm(x)), then x + mlp(norm(x)) with twice as many hidden units.
     """
     size = HEADS * scaled(HEAD, width)
-    net = Building(given)
+    net = NetworkBuilder(given)
     net.inner("patch_embed", lambda chain: chain.conv("proj", size, patch, stride=patch, bias=True).chain())
     net.add("tokens", Tokens())
     net.add("pos_embed", PositionEmbedding(*net.spec.shape))
@@ -232,7 +232,7 @@ def vit(given: Spec, classes: int, width: float = 1.0, *, patch: int = 4, depth:
     return Network(net.dense("head", classes, bias=True).chain(), given)
 
 
-def _layer(chain: Building) -> Chain:
+def _layer(chain: NetworkBuilder) -> Chain:
     size = chain.spec.shape[-1]
     norm, attention = LayerNorm(size), Attention(HEADS, Dense(size, 3 * size, True), Dense(size, size, True))
     chain.add("(attention)", _residual(("norm1", norm), ("attn", attention)))

@@ -65,7 +65,7 @@ def without_dead_units(network: Network, pruned: Mapping[str, np.ndarray]) -> tu
     """
     leaves, found = {}, dict(pruned)
     for path, source in network.sources.items():
-        own = {name: pruned[child_path(path, name)] for name in source.drawn()}
+        own = {name: pruned[child_path(path, name)] for name in source.random_tensors()}
         leaves[path], alive = source.without_dead_units(own)
         found |= {child_path(path, name): value for name, value in alive.items()}
     return network.replaced(lambda path, node: leaves.get(path, node)), found

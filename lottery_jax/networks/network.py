@@ -17,9 +17,9 @@ from flax import nnx
 from lottery_jax.errors import InputError
 from lottery_jax.networks.codec import from_json, to_json
 from lottery_jax.networks.layers.bag import Bag
-from lottery_jax.networks.node import Affine, Gate, Inner, Node, Spec, Weights, child_path
+from lottery_jax.networks.node import Container, Gate, Node, Spec, WeightNode, Weights, child_path
 from lottery_jax.networks.sources.base import Source
-from lottery_jax.rng.random_tensor import ATTEMPT_STRIDE, Drawn, different_positions
+from lottery_jax.rng.random_tensor import ATTEMPT_STRIDE, RandomTensor, different_positions
 
 _SHOWN = 3  # tensors
 
@@ -35,7 +35,7 @@ def summary(network: "Network") -> str:
     '2 layers: fc1.weight [64, 64], fc2.weight [10, 64] ([out, in]), inputs [8, 8, 1] never negative'
     """
     shapes = network.approximated
-    layers = len(network.affine) + len(network.sources)
+    layers = len(network.weight_nodes) + len(network.sources)
     tensors = [f"{clipped(name)} {clipped(str(list(shape)))}" for name, shape in list(shapes.items())[:_SHOWN]]
     more = f" and {len(shapes) - _SHOWN:,} more" if len(shapes) > _SHOWN else ""
     axes = "[out, in, ...]" if any(len(shape) > 2 for shape in shapes.values()) else "[out, in]"
@@ -93,18 +93,18 @@ class Network:
 
     def __post_init__(self) -> None:
         names = [child_path(path, name) for path, node in self.nodes() for name in node.tensors()]
-        names += [child_path(path, name) for path, source in self.sources.items() for name in source.drawn()]
+        names += [child_path(path, name) for path, source in self.sources.items() for name in source.random_tensors()]
         if not names:
             raise InputError("a network needs at least one layer with weights")
         if "" in names:
             raise InputError("a tensor of the network has no name; put its node into a chain under one")
         # A learner gives gains by name: no tensor may be taken for one.
         _check_different("tensors", [*names, *self.gains])
-        _check_different("leaves", [path for path, node in self.nodes() if not isinstance(node, Inner)])
-        shapes = [*self.tensors.values(), *(tensor.shape for tensor in self.drawn.values())]
+        _check_different("leaves", [path for path, node in self.nodes() if not isinstance(node, Container)])
+        shapes = [*self.tensors.values(), *(tensor.shape for tensor in self.random_tensors.values())]
         if min(map(min, shapes)) < 1 or sum(map(math.prod, shapes)) > _MOST_WEIGHTS:
             raise InputError(f"a network has tensors of sizes from 1 up and at most {_MOST_WEIGHTS:,} weights")
-        if sum(tensor.streams for tensor in self.drawn.values()) > ATTEMPT_STRIDE:
+        if sum(tensor.streams for tensor in self.random_tensors.values()) > ATTEMPT_STRIDE:
             raise InputError(f"the random tensors need more than {ATTEMPT_STRIDE} streams; approximate it in parts")
         if self.given is None and not isinstance(self.root, Bag):
             raise InputError(
@@ -152,14 +152,14 @@ class Network:
         return {child_path(path, name): shape for path, node in self.nodes() for name, shape in node.tensors().items()}
 
     @functools.cached_property
-    def affine(self) -> dict[str, Affine]:
+    def weight_nodes(self) -> dict[str, WeightNode]:
         """The affine leaves by path: what a construction approximates."""
-        return {path: node for path, node in self.nodes() if isinstance(node, Affine)}
+        return {path: node for path, node in self.nodes() if isinstance(node, WeightNode)}
 
     @functools.cached_property
     def approximated(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the tensors that have masks, or are to have them: those of the affine leaves."""
-        leaves = {**self.affine, **{path: source.of for path, source in self.sources.items()}}
+        leaves = {**self.weight_nodes, **{path: source.of for path, source in self.sources.items()}}
         return {
             child_path(path, name): shape for path, leaf in leaves.items() for name, shape in leaf.tensors().items()
         }
@@ -170,11 +170,11 @@ class Network:
         return {path: node for path, node in self.nodes() if isinstance(node, Source)}
 
     @functools.cached_property
-    def drawn(self) -> dict[str, Drawn]:
+    def random_tensors(self) -> dict[str, RandomTensor]:
         """All random tensors by name, each on streams of its own; with folded layers each leaf begins anew."""
         found, stream = {}, 0
         for path, source in self.sources.items():
-            own = source.drawn()
+            own = source.random_tensors()
             for name, tensor in own.items():
                 found[child_path(path, name)] = dataclasses.replace(tensor, stream=stream + tensor.stream)
             if not self.fold_layers:
@@ -203,9 +203,9 @@ class Network:
     def source_weights(self) -> int:
         """Number of random weights (those that are used several times are counted once)."""
         if self.fold_layers:
-            return different_positions(self.drawn.values())
+            return different_positions(self.random_tensors.values())
         again = set(self.frozen.values())
-        return sum(tensor.weights for name, tensor in self.drawn.items() if name not in again)
+        return sum(tensor.weights for name, tensor in self.random_tensors.items() if name not in again)
 
     def replaced(self, leaf: Callable[[str, Node], Node]) -> "Network":
         """The same network with each leaf made anew from its path and itself."""
@@ -260,7 +260,9 @@ class Network:
     def draw(self, seed: int, redraws: Redraws | None = None) -> dict[str, np.ndarray]:
         """All random tensors, float32, regenerated on the host from the seed."""
         again = redraws or {}
-        return {name: tensor.draw_all(seed, again.get(name, NO_REDRAWS)) for name, tensor in self.drawn.items()}
+        return {
+            name: tensor.draw_all(seed, again.get(name, NO_REDRAWS)) for name, tensor in self.random_tensors.items()
+        }
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionaries that `network_from_json` turns back into the same network."""
@@ -304,7 +306,7 @@ def _walk(node: Node, path: str) -> Iterator[tuple[str, Node]]:
 
 def _statistics(node: Node, module: Any, path: str) -> Iterator[tuple[str, jax.Array]]:
     yield from ((child_path(path, name), value) for name, value in node.statistics(module).items())
-    if isinstance(node, Inner):
+    if isinstance(node, Container):
         for name, inner in node.inside(module).items():
             yield from _statistics(node.children()[name], inner, child_path(path, name))
 

@@ -151,7 +151,7 @@ class Node(abc.ABC):
         return self
 
 
-class Inner(Node):
+class Container(Node):
     """A node with nodes inside: what goes in and out is said by `flow` alone."""
 
     @abc.abstractmethod
@@ -174,7 +174,7 @@ class Inner(Node):
         return self.flow(given, "", {})
 
 
-class Plain(Node):
+class StatelessLayer(Node):
     """A leaf without weights: a function of x [B, ...], which the node itself is."""
 
     @abc.abstractmethod
@@ -187,14 +187,14 @@ class Plain(Node):
 class Function(nnx.Module):
     """The module of a leaf without weights."""
 
-    def __init__(self, function: Plain) -> None:
+    def __init__(self, function: StatelessLayer) -> None:
         self.function = function
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.function(x)
 
 
-class Affine(Node):
+class WeightNode(Node):
     """A leaf that multiplies by weights: all of its tensors are approximated, and only those of such leaves get masks.
 
     A tensor's first axis is the outputs.
@@ -206,7 +206,7 @@ class Affine(Node):
         return sum(math.prod(shape) for shape in self.tensors().values())
 
 
-class Operation(Affine):
+class LinearLayer(WeightNode):
     """An affine leaf whose place in the graph is known: `weight` [O, I / groups, ...] and perhaps `bias` [O].
 
     A bias is one more column, fed by the constant 1.

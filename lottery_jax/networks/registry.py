@@ -9,18 +9,28 @@ from lottery_jax.networks.layers.dense import Dense, PositionEmbedding
 from lottery_jax.networks.layers.normalization import BatchNorm, LayerNorm, Normalize
 from lottery_jax.networks.layers.pooling import AveragePool, Flatten, GlobalPool, MaxPool, Tokens
 from lottery_jax.networks.node import Node
-from lottery_jax.networks.sources.binary_ladder import Ladder
-from lottery_jax.networks.sources.candidates_per_weight import Copies
+from lottery_jax.networks.sources.binary_ladder import BinaryLadder
+from lottery_jax.networks.sources.candidates_per_weight import CandidatesPerWeight
 from lottery_jax.networks.sources.gadget import Gadget
-from lottery_jax.networks.sources.random_layer import Single, Tied
-from lottery_jax.networks.sources.replicated_neurons import Redundant, RedundantGadget
-from lottery_jax.networks.sources.trained_layer import PartlyTrained, Trained
+from lottery_jax.networks.sources.random_layer import MultiLevelLayer, RandomLayer
+from lottery_jax.networks.sources.replicated_neurons import ReplicatedGadget, ReplicatedNeurons
+from lottery_jax.networks.sources.trained_layer import PartlyTrainedLayer, TrainedLayer
 
 KINDS: tuple[type[Node], ...] = (
     *(Dense, Conv, Relu, LeakyRelu, Tanh, Sigmoid, Gelu, MaxPool, AveragePool, GlobalPool, Flatten, Tokens, Normalize),
     *(RotationConv, BatchNorm, LayerNorm, PositionEmbedding, Attention, MergedAttention, Chain, Residual),
     *(Bag, BagTensor),
-    *(Single, Copies, Gadget, Ladder, Redundant, RedundantGadget, Tied, Trained, PartlyTrained),
+    *(
+        RandomLayer,
+        CandidatesPerWeight,
+        Gadget,
+        BinaryLadder,
+        ReplicatedNeurons,
+        ReplicatedGadget,
+        MultiLevelLayer,
+        TrainedLayer,
+        PartlyTrainedLayer,
+    ),
 )
 
 NODES: dict[str, type[Node]] = {node.kind: node for node in KINDS}

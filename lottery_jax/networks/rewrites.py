@@ -26,7 +26,7 @@ from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.layers.normalization import BatchNorm
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import Node, Operation, child_path
+from lottery_jax.networks.node import LinearLayer, Node, child_path
 from lottery_jax.networks.target import Target
 
 
@@ -51,7 +51,7 @@ def folded(target: Target) -> Target:
 
     >>> from lottery_jax.networks.layers.dense import Dense
     >>> from lottery_jax.networks.node import Spec
-    >>> network = Network(Chain((("fc", Dense(1, 1)), ("bn", BatchNorm(1, affine=False)))), Spec((1,)))
+    >>> network = Network(Chain((("fc", Dense(1, 1)), ("bn", BatchNorm(1, weight_nodes=False)))), Spec((1,)))
     >>> values = {"fc.weight": [[2.0]], "bn.running_mean": [3.0], "bn.running_var": [4.0 - 1e-5]}
     >>> same = folded(Target(network, {name: np.array(value, np.float32) for name, value in values.items()}))
     >>> {name: same.array(name).tolist() for name in same.network.tensors}
@@ -70,7 +70,7 @@ def folded(target: Target) -> Target:
     network = Network(_without(target.network.root, "", set(found), norms), target.network.given)
     arrays = {}
     for path, fold in found.items():
-        operation = target.network.affine[path]
+        operation = target.network.weight_nodes[path]
         arrays |= _folded_arrays(target, fold, biased="bias" in operation.tensors())
     for name in network.tensors:
         if name not in arrays:
@@ -101,13 +101,13 @@ def _found(node: Node, path: str):
     if isinstance(node, Chain):
         for name, following in itertools.pairwise(names):
             operation, norm = children[name], children[following]
-            if isinstance(operation, Operation) and isinstance(norm, BatchNorm):
+            if isinstance(operation, LinearLayer) and isinstance(norm, BatchNorm):
                 yield Fold(child_path(path, name), child_path(path, following), norm)
 
 
 def _without(node: Node, path: str, operations: set[str], norms: set[str]) -> Node:
     """The tree without the folded normalisations, the operations before them with biases."""
-    if path in operations and isinstance(node, Operation):
+    if path in operations and isinstance(node, LinearLayer):
         return dataclasses.replace(node, bias=True)
     children = {
         name: _without(child, child_path(path, name), operations, norms)

@@ -71,10 +71,10 @@ def transformed(source: Network, transforms: Sequence[Transform]) -> Network:
     >>> from lottery_jax.networks.layers.containers import Chain
     >>> from lottery_jax.networks.layers.dense import Dense
     >>> from lottery_jax.networks.node import Spec
-    >>> from lottery_jax.networks.sources.random_layer import Single
+    >>> from lottery_jax.networks.sources.random_layer import RandomLayer
     >>> from lottery_jax.networks.transforms import FoldLayers
     >>> from lottery_jax.rng.sampler import Sampler
-    >>> layers = tuple((name, Single(Dense(3, 3), Sampler.normal(1))) for name in ("fc1", "fc2"))
+    >>> layers = tuple((name, RandomLayer(Dense(3, 3), Sampler.normal(1))) for name in ("fc1", "fc2"))
     >>> transformed(Network(Chain(layers), Spec((3,))), [FoldLayers()]).source_weights
     9
     """
@@ -90,9 +90,9 @@ class FoldLayers:
     >>> from lottery_jax.networks.layers.containers import Chain
     >>> from lottery_jax.networks.layers.dense import Dense
     >>> from lottery_jax.networks.node import Spec
-    >>> from lottery_jax.networks.sources.random_layer import Single
+    >>> from lottery_jax.networks.sources.random_layer import RandomLayer
     >>> from lottery_jax.rng.sampler import Sampler
-    >>> layers = ("fc1", Single(Dense(3, 2), Sampler.normal(1))), ("fc2", Single(Dense(2, 2), Sampler.normal(1)))
+    >>> layers = ("fc1", RandomLayer(Dense(3, 2), Sampler.normal(1))), ("fc2", RandomLayer(Dense(2, 2), Sampler.normal(1)))
     >>> source = Network(Chain(layers), Spec((3,)))
     >>> source.source_weights, FoldLayers()(source).source_weights
     (10, 6)
@@ -109,8 +109,8 @@ class PrePrune:
     >>> from lottery_jax.networks.layers.containers import Chain
     >>> from lottery_jax.networks.layers.dense import Dense
     >>> from lottery_jax.networks.node import Spec
-    >>> from lottery_jax.networks.sources.random_layer import Single
-    >>> source = Network(Chain((("fc", Single(Dense(40, 25), Sampler.normal(1))),)), Spec((40,)))
+    >>> from lottery_jax.networks.sources.random_layer import RandomLayer
+    >>> source = Network(Chain((("fc", RandomLayer(Dense(40, 25), Sampler.normal(1))),)), Spec((40,)))
     >>> int((PrePrune(0.3)(source).draw(0)["fc.weight"] != 0).sum())
     294
     """
@@ -148,11 +148,11 @@ class Lock:
     >>> from lottery_jax.networks.layers.containers import Chain
     >>> from lottery_jax.networks.layers.dense import Dense
     >>> from lottery_jax.networks.node import Spec
-    >>> from lottery_jax.rng.forced_entries import decided_mask
-    >>> from lottery_jax.networks.sources.random_layer import Single
+    >>> from lottery_jax.rng.forced_entries import forced_mask
+    >>> from lottery_jax.networks.sources.random_layer import RandomLayer
     >>> from lottery_jax.rng.sampler import Sampler
-    >>> source = Network(Chain((("fc", Single(Dense(40, 25), Sampler.normal(1))),)), Spec((40,)))
-    >>> int((decided_mask(Lock(0.3)(source).drawn["fc.weight"], 0, np.zeros((0, 2), np.int64)) == 1).sum())
+    >>> source = Network(Chain((("fc", RandomLayer(Dense(40, 25), Sampler.normal(1))),)), Spec((40,)))
+    >>> int((forced_mask(Lock(0.3)(source).random_tensors["fc.weight"], 0, np.zeros((0, 2), np.int64)) == 1).sum())
     294
     """
 

@@ -26,11 +26,11 @@ from lottery_jax.errors import InputError, suggest
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.top_k import kept_count
 from lottery_jax.pruning.base import (
+    SweepRequest,
     TrainedLearner,
     TrainedRun,
-    Wanted,
     after_training,
-    beginnings_digest,
+    initial_digest,
     initial_tensors,
     random_network,
     trained_ticket,
@@ -38,20 +38,20 @@ from lottery_jax.pruning.base import (
 )
 from lottery_jax.pruning.criteria import MasksByName, Scope, counts_of, highest, pruned
 from lottery_jax.pruning.mask_actions import chance
-from lottery_jax.pruning.retraining import ByName, Finish, Start
+from lottery_jax.pruning.retraining import ByName, InitialState, RunResult
 from lottery_jax.tickets.ticket import Ticket
 from lottery_jax.training.loop import cross_entropy
-from lottery_jax.training.parallel_runs import Told
+from lottery_jax.training.parallel_runs import OnEpochs
 
 
 @dataclasses.dataclass(frozen=True)
 class _Run(TrainedRun):
-    learner: "PrunedAtStart"
+    learner: "PruningAtInitialisation"
     keep: float
 
 
 @dataclasses.dataclass(frozen=True)
-class PrunedAtStart(TrainedLearner):
+class PruningAtInitialisation(TrainedLearner):
     """The target's architecture pruned before training, and trained once."""
 
     @abc.abstractmethod
@@ -61,7 +61,7 @@ class PrunedAtStart(TrainedLearner):
         random: the network with its random leaves; tensors: its target's before any training.
         """
 
-    def _learn(self, points: Sequence["PrunedAtStart"], target: Network, asked: Wanted) -> list[Ticket]:
+    def _learn(self, points: Sequence["PruningAtInitialisation"], target: Network, asked: SweepRequest) -> list[Ticket]:
         dataset, epochs = asked.dataset, asked.epochs
         random = random_network(target, trained=True)
         first = {seed: initial_tensors(random, seed) for seed in asked.seeds}
@@ -69,10 +69,10 @@ class PrunedAtStart(TrainedLearner):
         training = self.training(target, len(runs))
         kept = asked.checkpoints and asked.checkpoints.own()
 
-        def train(group: Sequence[_Run], tell: Told | None) -> list[Ticket | None]:
+        def train(group: Sequence[_Run], tell: OnEpochs | None) -> list[Ticket | None]:
             masks = [run.learner.masks(random, dataset, first[run.seed], run.seed, run.keep) for run in group]
             starts = [
-                Start(run.seed, _masked(first[run.seed], mask), mask, run.learner.numbers)
+                InitialState(run.seed, _masked(first[run.seed], mask), mask, run.learner.numbers)
                 for run, mask in zip(group, masks, strict=True)
             ]
             found = training.runs(starts, dataset, epochs, told=tell, checkpoints=kept)
@@ -82,13 +82,13 @@ class PrunedAtStart(TrainedLearner):
             ]
 
         told = lambda done: asked.progress(done, epochs)  # noqa: E731
-        return self.in_groups(train, runs, training.lanes.width, target, asked, told)
+        return self.in_groups(train, runs, training.parallel_runs.width, target, asked, told)
 
     def _ticket(
-        self, random: Network, first: ByName, run: _Run, mask: MasksByName, last: Finish, asked: Wanted
+        self, random: Network, first: ByName, run: _Run, mask: MasksByName, last: RunResult, asked: SweepRequest
     ) -> Ticket:
         settings = run.learner.settings(asked.dataset, asked.epochs, run.keep, mask) | after_training(last, 0)
-        settings["rewound_sha256"] = beginnings_digest(first, mask)
+        settings["rewound_sha256"] = initial_digest(first, mask)
         return trained_ticket(random, run.seed, mask, last.tensors, settings, method=self.name)
 
 
@@ -97,7 +97,7 @@ def _masked(tensors: ByName, masks: MasksByName) -> ByName:
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomAtStart(PrunedAtStart):
+class RandomPruning(PruningAtInitialisation):
     """Weights at random places are kept, before any training: what every other way is to be better than."""
 
     name: ClassVar[str] = "random-at-start"
@@ -108,15 +108,15 @@ class RandomAtStart(PrunedAtStart):
     """Pruning rate of the output layer as a part of that of the others, where the scope is layer."""
 
     def masks(self, random: Network, dataset: Dataset, tensors: ByName, seed: int, keep: float) -> MasksByName:
-        """As in `PrunedAtStart`; of the data nothing is used."""
+        """As in `PruningAtInitialisation`; of the data nothing is used."""
         names = weight_names(random)
-        scores = {name: chance(random.drawn[name], seed) for name in names}
+        scores = {name: chance(random.random_tensors[name], seed) for name in names}
         whole = {name: np.ones_like(scores[name], bool) for name in names}
         return pruned(scores, whole, keep, scope=self.scope, rates={names[-1]: self.output_rate})
 
 
 @dataclasses.dataclass(frozen=True)
-class SmartRatio(PrunedAtStart):
+class SmartRatio(PruningAtInitialisation):
     """SmartRatio (Su et al. 2020): weights at random places are kept, fewer in later layers, before any training."""
 
     name: ClassVar[str] = "smart-ratio"
@@ -125,13 +125,13 @@ class SmartRatio(PrunedAtStart):
     """Kept fraction of the last layer; at most its even share of all that is kept."""
 
     def masks(self, random: Network, dataset: Dataset, tensors: ByName, seed: int, keep: float) -> MasksByName:
-        """As in `PrunedAtStart`; of the data nothing is used."""
+        """As in `PruningAtInitialisation`; of the data nothing is used."""
         if not 0 <= self.output_keep <= 1:
             raise InputError(f"output_keep is {self.output_keep}; give the last layer's kept fraction, in [0, 1]")
-        sizes = {name: random.drawn[name].size for name in weight_names(random)}
+        sizes = {name: random.random_tensors[name].size for name in weight_names(random)}
         counts = smart_counts(sizes, int(kept_count(keep, sum(sizes.values()))), self.output_keep)
-        whole = {name: np.ones(random.drawn[name].shape, bool) for name in sizes}
-        return {name: highest(chance(random.drawn[name], seed), counts[name], whole[name]) for name in sizes}
+        whole = {name: np.ones(random.random_tensors[name].shape, bool) for name in sizes}
+        return {name: highest(chance(random.random_tensors[name], seed), counts[name], whole[name]) for name in sizes}
 
 
 def smart_counts(sizes: dict[str, int], total: int, output_keep: float) -> dict[str, int]:
@@ -203,14 +203,14 @@ def saliency(name: str) -> tuple[Saliency, int]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Salient(PrunedAtStart):
+class Salient(PruningAtInitialisation):
     """Keeps the weights of the highest scores, in rounds whose kept fractions fall geometrically."""
 
     examples: int = 1000
     """Training examples that scores are taken from."""
 
     def masks(self, random: Network, dataset: Dataset, tensors: ByName, seed: int, keep: float) -> MasksByName:
-        """As in `PrunedAtStart`; the seed has said what the tensors are."""
+        """As in `PruningAtInitialisation`; the seed has said what the tensors are."""
         names, rounds = weight_names(random), saliency(self.name)[1]
         images = jnp.asarray(dataset.train.images)[: self.examples]
         labels = jnp.asarray(dataset.train.labels)[: self.examples]

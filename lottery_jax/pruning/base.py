@@ -18,23 +18,23 @@ from lottery_jax.data import Dataset
 from lottery_jax.errors import InputError
 from lottery_jax.io.checksummed_file import digest
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import Node, Operation, child_path
-from lottery_jax.networks.sources.random_layer import Single
-from lottery_jax.networks.sources.trained_layer import PartlyTrained, Trained
+from lottery_jax.networks.node import LinearLayer, Node, child_path
+from lottery_jax.networks.sources.random_layer import RandomLayer
+from lottery_jax.networks.sources.trained_layer import PartlyTrainedLayer, TrainedLayer
 from lottery_jax.networks.top_k import kept_count
-from lottery_jax.progress import Progress, log, unseen
+from lottery_jax.progress import Progress, log, no_progress
 from lottery_jax.pruning.criteria import MasksByName
-from lottery_jax.pruning.retraining import ByName, Descent, DescentNumbers, Finish, Retraining
+from lottery_jax.pruning.retraining import ByName, Hyperparameters, OptimizerConfig, Retraining, RunResult
 from lottery_jax.rng.sampler import Sampler
 from lottery_jax.tickets.ticket import Ticket, make_ticket
 from lottery_jax.training.checkpoints import Checkpoints, name_of
 from lottery_jax.training.initialisers import fan_in, fan_out
 from lottery_jax.training.learner import Learner, check_fits, check_runs, part_of, without_numbers
 from lottery_jax.training.optimizers import Kind, Schedule
-from lottery_jax.training.parallel_runs import Shared, Told, in_groups, lanes
+from lottery_jax.training.parallel_runs import OnEpochs, Shared, in_groups, parallel_runs
 
 
-def glorot(operation: Operation) -> float:
+def glorot(operation: LinearLayer) -> float:
     """The standard deviation of a layer's initial weights (Glorot & Bengio 2010): sqrt(2 / (fan-in + fan-out)).
 
     >>> from lottery_jax.networks.layers.dense import Dense
@@ -55,10 +55,10 @@ def random_network(target: Network, *, trained: bool, frozen: bool = False) -> N
     >>> random_network(mlp((4, 3, 2), Spec((4,))), trained=True).tensors
     {'fc1.trained_weight': (3, 4), 'fc2.trained_weight': (2, 3)}
     """
-    kind = (PartlyTrained if frozen else Trained) if trained else Single
+    kind = (PartlyTrainedLayer if frozen else TrainedLayer) if trained else RandomLayer
 
     def leaf(path: str, node: Node) -> Node:
-        return kind(node, Sampler.normal(glorot(node))) if isinstance(node, Operation) else node
+        return kind(node, Sampler.normal(glorot(node))) if isinstance(node, LinearLayer) else node
 
     return target.replaced(leaf)
 
@@ -75,7 +75,7 @@ def initial_tensors(random: Network, seed: int) -> ByName:
     return others | {name: drawn[name] for name in weight_names(random)}
 
 
-def beginnings_digest(tensors: ByName, masks: MasksByName) -> str:
+def initial_digest(tensors: ByName, masks: MasksByName) -> str:
     """A digest of the weights that have masks, as a ticket says from where it was trained."""
     return digest("", {name: tensors[name] for name in masks})
 
@@ -110,18 +110,18 @@ def untrained_ticket(
     """
 
     def leaf(path: str, node: Node) -> Node:
-        if not (constant and isinstance(node, Single)):
+        if not (constant and isinstance(node, RandomLayer)):
             return node
         # The sign of a drawn weight is one bit, the same under both samplers.
         return dataclasses.replace(node, sampler=Sampler.signed_constant(node.sampler.scale))
 
-    whole = {name: masks.get(name, np.zeros(drawn.shape, bool)) for name, drawn in random.drawn.items()}
+    whole = {name: masks.get(name, np.zeros(drawn.shape, bool)) for name, drawn in random.random_tensors.items()}
     stored = {name: tensors[name] for name in random.tensors}
     network = random.replaced(leaf)
     return make_ticket(network, seed=seed, masks=whole, method=method, stored=stored, settings=settings)
 
 
-class Wanted(NamedTuple):
+class SweepRequest(NamedTuple):
     """What tickets are asked for."""
 
     dataset: Dataset
@@ -169,7 +169,7 @@ class TrainedLearner(Learner):
     """Weight decay of the weights."""
     augment: str = "none"
     """What is made of training images: none, or crop-flip (shifted by up to four pixels, and mirrored)."""
-    together: int | None = None
+    runs_per_step: int | None = None
     """Runs that share a step by vmap; one on a CPU, where each core has its own, and all elsewhere if left out."""
 
     def check(
@@ -178,7 +178,7 @@ class TrainedLearner(Learner):
         """Refuse what cannot be trained, before anything is; raises `InputError`."""
         self.numbers.check()
         check_fits(target, dataset, "target")
-        check_runs(seeds, keeps, epochs, self.together)
+        check_runs(seeds, keeps, epochs, self.runs_per_step)
         for keep in keeps:
             kept_count(keep, 1)
 
@@ -191,12 +191,12 @@ class TrainedLearner(Learner):
         keeps: Sequence[float],
         epochs: int,
         stored: Mapping[str, np.ndarray] | None = None,
-        progress: Progress = unseen,
+        progress: Progress = no_progress,
         checkpoints: Checkpoints | None = None,
     ) -> list[Ticket]:
         """As in `Learner`, but nothing is taken from the source's leaves, nor from `stored`: all begins untrained."""
         self.check(source.target, dataset, seeds, keeps, epochs)
-        asked = Wanted(dataset, tuple(seeds), tuple(keeps), epochs, progress, checkpoints)
+        asked = SweepRequest(dataset, tuple(seeds), tuple(keeps), epochs, progress, checkpoints)
         return self._learn([self], source.target, asked)
 
     def sweep(self, source: Network, dataset: Dataset, grid: Mapping[str, Sequence[Any]], **given: Any) -> list[Ticket]:
@@ -207,34 +207,34 @@ class TrainedLearner(Learner):
             point.check(source.target, dataset, seeds, keeps, epochs)
         for _, same in itertools.groupby(points, key=without_numbers):
             own = list(same)
-            told = part_of(given.get("progress", unseen), done, len(points), len(own))
-            asked = Wanted(dataset, tuple(seeds), tuple(keeps), epochs, told, given.get("checkpoints"))
+            told = part_of(given.get("progress", no_progress), done, len(points), len(own))
+            asked = SweepRequest(dataset, tuple(seeds), tuple(keeps), epochs, told, given.get("checkpoints"))
             found += self._learn(own, source.target, asked)
             done += len(own)
         return found
 
     @abc.abstractmethod
-    def _learn(self, points: Sequence[Self], target: Network, asked: "Wanted") -> list[Ticket]:
+    def _learn(self, points: Sequence[Self], target: Network, asked: "SweepRequest") -> list[Ticket]:
         """The tickets of learners that differ in numbers alone, in the order (point, seed, keep)."""
 
     @property
-    def numbers(self) -> DescentNumbers:
-        return DescentNumbers(self.learning_rate, self.momentum, self.weight_decay)
+    def numbers(self) -> Hyperparameters:
+        return Hyperparameters(self.learning_rate, self.momentum, self.weight_decay)
 
     def training(self, target: Network, runs: int) -> Retraining:
         """The compiled training of so many runs."""
-        descent = Descent(self.optimizer, self.batch_size, Schedule(self.warmup, self.schedule), self.augment)
+        descent = OptimizerConfig(self.optimizer, self.batch_size, Schedule(self.warmup, self.schedule), self.augment)
         weights = sum(math.prod(shape) for shape in target.tensors.values())
-        return Retraining(target, descent, lanes(self.together, runs, weights))
+        return Retraining(target, descent, parallel_runs(self.runs_per_step, runs, weights))
 
     def in_groups(
         self,
-        train: Callable[[Sequence[R], Told | None], list[Ticket | None]],
+        train: Callable[[Sequence[R], OnEpochs | None], list[Ticket | None]],
         runs: Sequence[R],
         width: int,
         target: Network,
-        asked: Wanted,
-        told: Told,
+        asked: SweepRequest,
+        told: OnEpochs,
     ) -> list[Ticket]:
         """The tickets of runs, each group from its beginning to its end; told: of the epochs that all have done.
 
@@ -247,7 +247,7 @@ class TrainedLearner(Learner):
             return name_of({"learner": self.name, "runs": own, "network": target.to_json(), "data": data})
 
         shared = asked.checkpoints and Shared(asked.checkpoints, name)
-        found = in_groups(train, runs, width, None if asked.progress is unseen else told, shared)
+        found = in_groups(train, runs, width, None if asked.progress is no_progress else told, shared)
         return [ticket for _, ticket in self.survivors(runs, found)]
 
     def survivors(self, runs: Sequence[R], found: Sequence[F | None]) -> list[tuple[R, F]]:
@@ -280,7 +280,7 @@ class TrainedLearner(Learner):
         }
 
 
-def after_training(last: Finish, first: int) -> dict[str, Any]:
+def after_training(last: RunResult, first: int) -> dict[str, Any]:
     """What a ticket says of its last training, from the weights of epoch `first`.
 
     The epoch of early stopping is the one of least loss on the validation split.

@@ -17,7 +17,7 @@ import optax
 from lottery_jax.data import Dataset, Split
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
-from lottery_jax.pruning.at_initialisation import PrunedAtStart
+from lottery_jax.pruning.at_initialisation import PruningAtInitialisation
 from lottery_jax.pruning.base import weight_names
 from lottery_jax.pruning.criteria import MasksByName, pruned
 from lottery_jax.pruning.retraining import ByName
@@ -25,7 +25,7 @@ from lottery_jax.training.loop import Moved, advance, begin
 
 
 @dataclasses.dataclass(frozen=True)
-class PruningFromScratch(PrunedAtStart):
+class PruningFromScratch(PruningAtInitialisation):
     """Pruning from scratch (Wang et al. 2020): units whose gates on random weights end highest are kept, and trained.
 
     All weights are ranked by their unit's gate, so that the last unit may be kept in part: counts are exact.
@@ -41,7 +41,7 @@ class PruningFromScratch(PrunedAtStart):
     """Factor of the squared difference of a layer's mean gate from the kept fraction."""
 
     def masks(self, random: Network, dataset: Dataset, tensors: ByName, seed: int, keep: float) -> MasksByName:
-        """As in `PrunedAtStart`."""
+        """As in `PruningAtInitialisation`."""
         if self.gate_epochs < 1 or not 0 < self.gate_rate < np.inf or not 0 <= self.balance < np.inf:
             raise InputError(
                 f"gate_epochs {self.gate_epochs}, gate_rate {self.gate_rate}, balance {self.balance}; give at least one"

@@ -12,14 +12,14 @@ import numpy as np
 
 from lottery_jax.data import Dataset
 from lottery_jax.errors import InputError
-from lottery_jax.networks.node import Operation, child_path
+from lottery_jax.networks.node import LinearLayer, child_path
 from lottery_jax.networks.target import Target
-from lottery_jax.progress import Progress, unseen
+from lottery_jax.progress import Progress, no_progress
 from lottery_jax.pruning.criteria import Scope, pruned
-from lottery_jax.pruning.retraining import Descent, DescentNumbers, Retraining, Start
+from lottery_jax.pruning.retraining import Hyperparameters, InitialState, OptimizerConfig, Retraining
 from lottery_jax.training.checkpoints import Checkpoints
 from lottery_jax.training.learner import check_fits
-from lottery_jax.training.parallel_runs import lanes
+from lottery_jax.training.parallel_runs import parallel_runs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Gradual:
             raise InputError(f"pruning takes epochs from 1 up, not {self.epochs!r}; 20 are usual")
         if not 0 < self.ramp <= 1:
             raise InputError(f"the ramp is {self.ramp!r}; it is the part of the epochs that prune, in (0, 1]")
-        DescentNumbers(self.learning_rate, 0.0, self.weight_decay).check()
+        Hyperparameters(self.learning_rate, 0.0, self.weight_decay).check()
 
     def keep(self, epoch: int, last: float) -> float:
         """The kept fraction in an epoch, counted from 0, where `last` is left in the end.
@@ -64,7 +64,7 @@ def sparse_target(
     how: Gradual | None = None,
     *,
     seed: int = 0,
-    progress: Progress = unseen,
+    progress: Progress = no_progress,
     checkpoints: Checkpoints | None = None,
 ) -> Target:
     """A target trained on until only `kept` weights of its layers are not zero; biases are trained and not counted.
@@ -74,19 +74,19 @@ def sparse_target(
     """
     how, network = how or Gradual(), target.network
     check_fits(network, dataset, "target")
-    names = [child_path(path, "weight") for path, leaf in network.affine.items() if isinstance(leaf, Operation)]
+    names = [child_path(path, "weight") for path, leaf in network.weight_nodes.items() if isinstance(leaf, LinearLayer)]
     total = sum(target.array(name).size for name in names)
     if type(kept) is not int or not 1 <= kept <= total:
         raise InputError(f"a sparse target keeps from 1 to {total:,} weights, not {kept!r}")
-    training = Retraining(network, Descent("adam", how.batch_size), lanes(None, 1, total))
+    training = Retraining(network, OptimizerConfig("adam", how.batch_size), parallel_runs(None, 1, total))
     tensors = {name: np.asarray(value, np.float32) for name, value in target.arrays().items()}
     masks = {name: np.ones(tensors[name].shape, bool) for name in names}
     for epoch in range(how.epochs):
         sizes = {name: np.abs(tensors[name].astype(np.float64)) for name in names}
         masks = pruned(sizes, masks, how.keep(epoch, kept / total), scope=how.scope)
         tensors |= {name: np.where(mask, tensors[name], np.float32(0)) for name, mask in masks.items()}
-        numbers = DescentNumbers(how.rate(epoch), 0.0, how.weight_decay)
-        start = Start(seed, tensors, masks, numbers, epoch)
+        numbers = Hyperparameters(how.rate(epoch), 0.0, how.weight_decay)
+        start = InitialState(seed, tensors, masks, numbers, epoch)
         (found,) = training.runs([start], dataset, epoch + 1, checkpoints=checkpoints)
         if found is None:
             raise InputError(f"training diverged at the learning rate {how.learning_rate:g}; lower it")

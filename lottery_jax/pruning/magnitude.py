@@ -16,13 +16,13 @@ from lottery_jax.data import Dataset
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
 from lottery_jax.pruning.base import (
+    SweepRequest,
     TrainedLearner,
     TrainedRun,
-    Wanted,
     after_training,
     batches_digest,
-    beginnings_digest,
     frozen_names,
+    initial_digest,
     initial_tensors,
     random_network,
     trained_ticket,
@@ -32,16 +32,16 @@ from lottery_jax.pruning.base import (
 from lottery_jax.pruning.criteria import MasksByName, Scope, criterion, pruned
 from lottery_jax.pruning.mask_actions import (
     MOST_ROUNDS,
-    Action,
-    Beginning,
+    Mask0Action,
+    Mask1Action,
     MaskKind,
-    beginning_weights,
     changed_mask,
     frozen_mask,
+    mask_1_weights,
 )
-from lottery_jax.pruning.retraining import ByName, Finish, Retraining, Start, dense_runs
+from lottery_jax.pruning.retraining import ByName, InitialState, Retraining, RunResult, dense_runs
 from lottery_jax.tickets.ticket import Ticket
-from lottery_jax.training.parallel_runs import Told
+from lottery_jax.training.parallel_runs import OnEpochs
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,8 +56,8 @@ class _Run(TrainedRun):
     masks: MasksByName
     frozen: MasksByName
     last: ByName
-    dense: Finish
-    found: Finish
+    dense: RunResult
+    found: RunResult
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,18 +82,18 @@ class Magnitude(TrainedLearner):
     """Rounds of pruning; the kept fraction falls geometrically."""
     rewind: int = 0
     """Epoch that is rewound to; 0 is before training."""
-    kept_weights: Beginning = "rewind"
+    kept_weights: Mask1Action = "rewind"
     """Where kept weights begin: rewound, drawn anew, shuffled in their layer, or one size (the layer's deviation)."""
     same_sign: bool = False
     """Give weights that are not rewound the signs of those that would be."""
-    pruned_weights: Action = "zero"
+    pruned_weights: Mask0Action = "zero"
     """Pruned weights: zero; freeze, at their first values; movement, frozen where they moved away from zero."""
     mask: MaskKind = "found"
     """The mask that was found, or for comparison shuffled within each tensor, or inverted."""
     retrain: bool = True
     """Train after pruning; else the ticket is a mask of random weights."""
 
-    def _learn(self, points: Sequence["Magnitude"], target: Network, asked: Wanted) -> list[Ticket]:
+    def _learn(self, points: Sequence["Magnitude"], target: Network, asked: SweepRequest) -> list[Ticket]:
         dataset, seeds, epochs = asked.dataset, asked.seeds, asked.epochs
         random = random_network(target, trained=self.retrain, frozen=self.pruned_weights != "zero")
         first = {seed: initial_tensors(random, seed) for seed in seeds}
@@ -102,7 +102,7 @@ class Magnitude(TrainedLearner):
         whole = {name: np.ones(target.tensors[name], bool) for name in weight_names(random)}
         none = {name: ~mask for name, mask in whole.items()}
         begun = [TrainedRun(point, seed, None) for point, seed in itertools.product(points, seeds)]
-        starts = [Start(run.seed, first[run.seed], whole, run.learner.numbers) for run in begun]
+        starts = [InitialState(run.seed, first[run.seed], whole, run.learner.numbers) for run in begun]
         told = lambda done: asked.progress(done, total)  # noqa: E731
         all_dense = dense_runs(
             training, starts, dataset, epochs, earlier=self.rewind, told=told, checkpoints=asked.checkpoints
@@ -114,11 +114,11 @@ class Magnitude(TrainedLearner):
             if (own := dense.get((point, seed))) is not None
         ]
 
-        def train(group: Sequence[_Run], tell: Told | None) -> list[Ticket | None]:
+        def train(group: Sequence[_Run], tell: OnEpochs | None) -> list[Ticket | None]:
             return self._rounds(random, training, first, group, asked, tell)
 
         told = lambda done: asked.progress(epochs + done, total)  # noqa: E731
-        return self.in_groups(train, runs, training.lanes.width, target, asked, told)
+        return self.in_groups(train, runs, training.parallel_runs.width, target, asked, told)
 
     @property
     def _retrainings(self) -> int:
@@ -130,8 +130,8 @@ class Magnitude(TrainedLearner):
         training: Retraining,
         first: dict[int, ByName],
         group: Sequence[_Run],
-        asked: Wanted,
-        tell: Told | None,
+        asked: SweepRequest,
+        tell: OnEpochs | None,
     ) -> list[Ticket | None]:
         """The tickets of some runs after all rounds, None of those that diverged; told of epochs after the dense."""
         dataset, epochs = asked.dataset, asked.epochs
@@ -161,7 +161,7 @@ class Magnitude(TrainedLearner):
         masks = run.masks | frozen_names(random, run.frozen)
         settings: dict[str, Any] = self.settings(dataset, epochs, run.keep, masks)
         settings |= {"dense_loss": dense.loss, **after_training(run.found, self.rewind)}
-        settings["rewound_sha256"] = beginnings_digest(dense.earlier, run.masks)
+        settings["rewound_sha256"] = initial_digest(dense.earlier, run.masks)
         settings["dense_batches_sha256"] = batches_digest(dense.batches[self.rewind :])
         return trained_ticket(random, run.seed, masks, run.found.tensors, settings, method=self.name)
 
@@ -178,7 +178,10 @@ class Magnitude(TrainedLearner):
             rates=self._rates(run.masks),
         )
         if number == self.rounds:
-            masks = {name: changed_mask(self.mask, mask, random.drawn[name], run.seed) for name, mask in masks.items()}
+            masks = {
+                name: changed_mask(self.mask, mask, random.random_tensors[name], run.seed)
+                for name, mask in masks.items()
+            }
         frozen = {
             name: frozen_mask(self.pruned_weights, initial[name], last[name], mask) for name, mask in masks.items()
         }
@@ -189,23 +192,23 @@ class Magnitude(TrainedLearner):
         *hidden, output = masks
         return {name: self.convolution_rate for name in hidden if masks[name].ndim > 2} | {output: self.output_rate}
 
-    def _start(self, random: Network, initial: ByName, run: _Run, number: int) -> Start:
+    def _start(self, random: Network, initial: ByName, run: _Run, number: int) -> InitialState:
         """What a round begins to train; tensors without masks are rewound."""
         rewound = run.dense.earlier
         begun = {
-            name: beginning_weights(
+            name: mask_1_weights(
                 self.kept_weights,
                 rewound[name],
                 mask,
-                random.drawn[name],
+                random.random_tensors[name],
                 same_sign=self.same_sign,
                 seed=run.seed,
                 round_number=number,
             )
             for name, mask in run.masks.items()
         }
-        held = {name: np.where(run.frozen[name], initial[name], own) for name, own in begun.items()}
-        return Start(run.seed, {**rewound, **held}, run.masks, self.numbers, self.rewind)
+        masked_optimizer = {name: np.where(run.frozen[name], initial[name], own) for name, own in begun.items()}
+        return InitialState(run.seed, {**rewound, **masked_optimizer}, run.masks, self.numbers, self.rewind)
 
     def check(
         self, target: Network, dataset: Dataset, seeds: Sequence[int], keeps: Sequence[float], epochs: int
@@ -221,8 +224,8 @@ class Magnitude(TrainedLearner):
                 raise InputError(f"{what} is {rate}; give a part of the dense layers' rate, in (0, 1]")
         for value, kind, what in (
             (self.scope, Scope, "scope"),
-            (self.kept_weights, Beginning, "beginning"),
-            (self.pruned_weights, Action, "action on pruned weights"),
+            (self.kept_weights, Mask1Action, "beginning"),
+            (self.pruned_weights, Mask0Action, "action on pruned weights"),
             (self.mask, MaskKind, "mask"),
         ):
             if value not in get_args(kind):
@@ -252,7 +255,7 @@ class MagnitudeReinit(Magnitude):
 
     name: ClassVar[str] = "magnitude-reinit"
 
-    kept_weights: Beginning = "reinit"
+    kept_weights: Mask1Action = "reinit"
     """Where kept weights begin: rewound, drawn anew, shuffled in their layer, or one size (the layer's deviation)."""
 
 
@@ -267,7 +270,7 @@ class MagnitudeSupermask(Magnitude):
 
     criterion: str = "large_final_same_sign"
     """Which weights are kept first, of `trained.criteria`."""
-    kept_weights: Beginning = "constant"
+    kept_weights: Mask1Action = "constant"
     """What kept weights are: rewound, or one size (the layer's deviation)."""
     same_sign: bool = True
     """Give weights that are not rewound the signs of those that would be."""

@@ -19,10 +19,10 @@ import numpy as np
 
 from lottery_jax.networks.network import NO_REDRAWS
 from lottery_jax.pruning.criteria import magnitude_increase
-from lottery_jax.rng.random_tensor import ATTEMPT_STRIDE, Drawn
+from lottery_jax.rng.random_tensor import ATTEMPT_STRIDE, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
-Beginning = Literal["rewind", "reinit", "reshuffle", "constant"]
+Mask1Action = Literal["rewind", "reinit", "reshuffle", "constant"]
 
 MOST_ROUNDS = 1 << 12
 
@@ -31,11 +31,11 @@ NEW_STREAM = (
 )  # new weights are drawn from streams that neither the source's tensors use nor the scores of learners
 
 
-def beginning_weights(
-    beginning: Beginning,
+def mask_1_weights(
+    beginning: Mask1Action,
     rewound: np.ndarray,
     mask: np.ndarray,
-    drawn: Drawn,
+    drawn: RandomTensor,
     *,
     same_sign: bool,
     seed: int,
@@ -62,10 +62,10 @@ def beginning_weights(
     return np.where(mask, found, np.float32(0))
 
 
-Action = Literal["zero", "freeze", "movement"]
+Mask0Action = Literal["zero", "freeze", "movement"]
 
 
-def frozen_mask(action: Action, initial: np.ndarray, final: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def frozen_mask(action: Mask0Action, initial: np.ndarray, final: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Which of the pruned weights keep their initial values, bool; final: what training made of them before.
 
     >>> initial, final = np.array([1.0, 1.0, 1.0]), np.array([3.0, -2.0, 0.5])
@@ -80,7 +80,7 @@ def frozen_mask(action: Action, initial: np.ndarray, final: np.ndarray, mask: np
 MaskKind = Literal["found", "shuffled", "inverted"]
 
 
-def changed_mask(kind: MaskKind, mask: np.ndarray, drawn: Drawn, seed: int) -> np.ndarray:
+def changed_mask(kind: MaskKind, mask: np.ndarray, drawn: RandomTensor, seed: int) -> np.ndarray:
     """The mask that is used in place of one that was found: as many kept if it is shuffled, all others if inverted."""
     if kind == "found":
         return mask
@@ -89,7 +89,7 @@ def changed_mask(kind: MaskKind, mask: np.ndarray, drawn: Drawn, seed: int) -> n
     return mask.reshape(-1)[np.argsort(chance(drawn, seed).reshape(-1), kind="stable")].reshape(mask.shape)
 
 
-def chance(drawn: Drawn, seed: int) -> np.ndarray:
+def chance(drawn: RandomTensor, seed: int) -> np.ndarray:
     """A random number in [-1, 1) for each weight of a tensor, from the seed alone and from streams of their own."""
     stream = NEW_STREAM + (MOST_ROUNDS + 1) * ATTEMPT_STRIDE + drawn.stream
     own = dataclasses.replace(drawn, sampler=Sampler.uniform(-1, 1), stream=stream)

@@ -1,6 +1,6 @@
 """Every way to trained tickets by its name; a new one is its own file and one line here."""
 
-from lottery_jax.pruning.at_initialisation import Grasp, RandomAtStart, SmartRatio, Snip, Synflow
+from lottery_jax.pruning.at_initialisation import Grasp, RandomPruning, SmartRatio, Snip, Synflow
 from lottery_jax.pruning.from_scratch import PruningFromScratch
 from lottery_jax.pruning.magnitude import IterativeMagnitude, Magnitude, MagnitudeReinit, MagnitudeSupermask
 from lottery_jax.training.learner import Learner
@@ -9,6 +9,6 @@ TRAINED: dict[str, type[Learner]] = {
     learner.name: learner
     for learner in (
         *(Magnitude, IterativeMagnitude, MagnitudeReinit, MagnitudeSupermask),
-        *(Snip, Grasp, Synflow, RandomAtStart, SmartRatio, PruningFromScratch),
+        *(Snip, Grasp, Synflow, RandomPruning, SmartRatio, PruningFromScratch),
     )
 }

@@ -27,15 +27,15 @@ from lottery_jax.io.checksummed_file import digest
 from lottery_jax.networks.network import Network
 from lottery_jax.training.checkpoints import Checkpoint, Checkpoints, name_of
 from lottery_jax.training.loop import History, State, advance, begin, cross_entropy, drive, on_split, steps_per_epoch
-from lottery_jax.training.optimizers import Schedule, held
-from lottery_jax.training.parallel_runs import Lanes, Shared, Told, filled, in_groups, stacked
+from lottery_jax.training.optimizers import Schedule, masked_optimizer
+from lottery_jax.training.parallel_runs import OnEpochs, ParallelRuns, Shared, in_groups, padded_group, stacked
 
 ByName = dict[str, Any]
 """Tensors of a network, or masks of some of them, by name."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Descent:
+class OptimizerConfig:
     """How steps are made: Adam, or SGD with momentum; its numbers are each run's own. augment: of the images."""
 
     optimizer: Literal["adam", "sgd"]
@@ -48,7 +48,7 @@ class Descent:
             raise InputError(f"the optimizer {self.optimizer!r} is unknown; use adam or sgd")
         augment(self.augment)
 
-    def made(self, numbers: "DescentNumbers") -> optax.GradientTransformation:
+    def made(self, numbers: "Hyperparameters") -> optax.GradientTransformation:
         """The optimiser at the whole learning rate; weight decay is of matrices and kernels alone."""
         adam = self.optimizer == "adam"
         steps = optax.adam(numbers.rate) if adam else optax.sgd(numbers.rate, momentum=numbers.momentum)
@@ -56,7 +56,7 @@ class Descent:
         return optax.chain(matrices, steps)
 
 
-class DescentNumbers(NamedTuple):
+class Hyperparameters(NamedTuple):
     """Learning rate, momentum and weight decay of a run; traced."""
 
     rate: Any
@@ -74,7 +74,7 @@ class DescentNumbers(NamedTuple):
             )
 
 
-class Start(NamedTuple):
+class InitialState(NamedTuple):
     """What a run begins with: a seed for the order of the examples, tensors and masks by name, epochs that are over.
 
     Where a tensor has a mask, what is pruned has its value already, and keeps it.
@@ -83,11 +83,11 @@ class Start(NamedTuple):
     seed: int
     tensors: ByName
     masks: ByName
-    numbers: DescentNumbers
+    numbers: Hyperparameters
     epoch: int = 0
 
 
-class Finish(NamedTuple):
+class RunResult(NamedTuple):
     """What a run ends with: tensors, those after an earlier epoch, and what was measured of each epoch [E] by name.
 
     revived: the number of steps after which a pruned weight had moved. batches: for each epoch a digest of all that the
@@ -111,38 +111,38 @@ class Retraining:
     """The compiled training of a network; equal ones share their programs."""
 
     network: Network
-    descent: Descent
-    lanes: Lanes
+    descent: OptimizerConfig
+    parallel_runs: ParallelRuns
 
     def runs(
         self,
-        starts: Sequence[Start],
+        starts: Sequence[InitialState],
         dataset: Dataset,
         epochs: int,
         *,
         earlier: int = 0,
-        told: Told | None = None,
+        told: OnEpochs | None = None,
         checkpoints: Checkpoints | None = None,
-    ) -> list[Finish | None]:
+    ) -> list[RunResult | None]:
         """Train each run up to the end of epoch `epochs`, None where it diverged; told: of the epochs all have done.
 
         earlier: the epoch after which tensors are kept, too. checkpoints: where unfinished trainings are kept; what
         there is for a crew, each of its shares needs.
         """
-        train, validation = self.lanes.common((dataset.train, dataset.validation))
+        train, validation = self.parallel_runs.common((dataset.train, dataset.validation))
         sizes = f"{dataset.fingerprint} {len(train)} {self.size(train)}"
 
-        def configuration(rows: Sequence[Start]) -> dict[str, Any]:
-            return self._configuration(filled(rows, self.lanes.width), sizes, epochs, earlier)
+        def configuration(rows: Sequence[InitialState]) -> dict[str, Any]:
+            return self._configuration(padded_group(rows, self.parallel_runs.width), sizes, epochs, earlier)
 
-        def group(rows: Sequence[Start], tell: Told | None) -> list[Finish | None]:
+        def group(rows: Sequence[InitialState], tell: OnEpochs | None) -> list[RunResult | None]:
             kept = checkpoints and checkpoints.of(configuration(rows))
-            whole = filled(rows, self.lanes.width)
+            whole = padded_group(rows, self.parallel_runs.width)
             found = self._group(whole, train, validation, sizes, epochs, earlier, tell or (lambda count: None), kept)
             return found[: len(rows)]
 
         shared = checkpoints and Shared(checkpoints, lambda rows: name_of(configuration(rows)), for_all=True)
-        return in_groups(group, starts, self.lanes.width, told, shared)
+        return in_groups(group, starts, self.parallel_runs.width, told, shared)
 
     def size(self, train: Split) -> int:
         """Examples of a step."""
@@ -150,15 +150,15 @@ class Retraining:
 
     def _group(
         self,
-        starts: Sequence[Start],
+        starts: Sequence[InitialState],
         train: Split,
         validation: Split,
         sizes: str,
         epochs: int,
         earlier: int,
-        seen: Told,
+        seen: OnEpochs,
         checkpoint: Checkpoint | None,
-    ) -> list[Finish | None]:
+    ) -> list[RunResult | None]:
         fields = "tensors", "masks", "numbers"
         tensors, masks, numbers = (stacked(_floats(getattr(start, field)) for start in starts) for field in fields)
         keys = jnp.stack([jax.random.key(start.seed % 2**32) for start in starts])
@@ -182,14 +182,14 @@ class Retraining:
         counted: Any = state.optimizer
         ended, revived = jax.tree.map(np.asarray, (state.parameters, counted.revived))
         orders = np.asarray(jax.random.key_data(state.key))
-        found: list[Finish | None] = []
+        found: list[RunResult | None] = []
         for at, start in enumerate(starts):
             last = {name: value[at] for name, value in ended.items()}
             if not all(np.isfinite(value).all() for value in last.values()):
                 found.append(None)
                 continue
             moved = any((last[name] != start.tensors[name])[~mask].any() for name, mask in start.masks.items())
-            finish = Finish(
+            finish = RunResult(
                 last,
                 {name: value[at] for name, value in kept.items()} or start.tensors,
                 {name: values[at] for name, values in history.items()},
@@ -199,7 +199,7 @@ class Retraining:
             found.append(finish)
         return found
 
-    def _configuration(self, starts: Sequence[Start], sizes: str, epochs: int, earlier: int) -> dict[str, Any]:
+    def _configuration(self, starts: Sequence[InitialState], sizes: str, epochs: int, earlier: int) -> dict[str, Any]:
         """Everything that a training of these runs depends on."""
         return {
             "network": self.network.to_json(),
@@ -218,7 +218,7 @@ class Retraining:
     @functools.partial(jax.jit, static_argnums=(0, 4))
     def _begin(self, tensors: ByName, keys: jax.Array, epochs: jax.Array, steps: int) -> State:
         """The state of each run before its first epoch; of schedules, the steps before it are over."""
-        optimizer = held(self.descent.made(DescentNumbers(0.0, 0.0, 0.0)), {}, {})
+        optimizer = masked_optimizer(self.descent.made(Hyperparameters(0.0, 0.0, 0.0)), {}, {})
         states = jax.vmap(lambda own, key: begin(own, key=key, optimizer=optimizer))(tensors, keys)
         over: Any = states.optimizer
         return states._replace(epoch=epochs, optimizer=over._replace(step=epochs * steps))
@@ -227,7 +227,7 @@ class Retraining:
     def _epoch(
         self,
         state: State,
-        given: tuple[ByName, ByName, DescentNumbers],
+        given: tuple[ByName, ByName, Hyperparameters],
         total: jax.Array,
         train: Split,
         validation: Split,
@@ -251,18 +251,18 @@ class Retraining:
                 cross_entropy(self.network),
                 state,
                 train,
-                optimizer=held(self.descent.made(numbers), masks, values, part),
+                optimizer=masked_optimizer(self.descent.made(numbers), masks, values, part),
                 epochs=1,
                 batch_size=size,
                 measure=validated if len(validation) else None,
                 augment=augment(self.descent.augment),
             )
 
-        return self.lanes.over(one, (state, given), (train, validation, total))
+        return self.parallel_runs.over(one, (state, given), (train, validation, total))
 
 
 def _floats(tree: Any) -> Any:
-    """DescentNumbers as arrays."""
+    """Hyperparameters as arrays."""
     return jax.tree.map(lambda leaf: np.float32(leaf) if isinstance(leaf, float) else leaf, tree)
 
 
@@ -277,15 +277,15 @@ _MOST_BYTES = 1 << 28
 class _Shelf:
     """What is remembered, the latest last, and for which data; the oldest go where it takes too much memory."""
 
-    found: collections.OrderedDict[Hashable, tuple[weakref.ref[Dataset], Finish]]
+    found: collections.OrderedDict[Hashable, tuple[weakref.ref[Dataset], RunResult]]
     turn: threading.Lock
 
-    def take(self, key: Hashable, dataset: Dataset) -> Finish | None:
+    def take(self, key: Hashable, dataset: Dataset) -> RunResult | None:
         with self.turn:
             data, finish = self.found.get(key, (None, None))
             return finish if data is not None and data() is dataset else None
 
-    def put(self, key: Hashable, dataset: Dataset, finish: Finish) -> None:
+    def put(self, key: Hashable, dataset: Dataset, finish: RunResult) -> None:
         with self.turn:
             self.found[key] = weakref.ref(dataset), finish
             while sum(_size(kept) for _, kept in self.found.values()) > _MOST_BYTES:
@@ -297,14 +297,14 @@ _SHELF = _Shelf(collections.OrderedDict(), threading.Lock())
 
 def dense_runs(
     training: Retraining,
-    starts: Sequence[Start],
+    starts: Sequence[InitialState],
     dataset: Dataset,
     epochs: int,
     *,
     earlier: int,
-    told: Told,
+    told: OnEpochs,
     checkpoints: Checkpoints | None,
-) -> list[Finish | None]:
+) -> list[RunResult | None]:
     """As `Retraining.runs`, but what was trained before, from the same weights in the same way, is not trained again.
 
     Equal are network, optimiser and its numbers, runs that share a step, seed, first weights, data (the same object),
@@ -327,5 +327,5 @@ def dense_runs(
     return [found[key] for key in keys]
 
 
-def _size(finish: Finish) -> int:
+def _size(finish: RunResult) -> int:
     return sum(np.asarray(value).nbytes for part in (finish.tensors, finish.earlier) for value in part.values())

@@ -6,40 +6,40 @@ ones are absent or locked in a block that is drawn again.
 
 import numpy as np
 
-from lottery_jax.rng.random_tensor import Drawn, attempts_of
-from lottery_jax.rng.sampler import decided_at
+from lottery_jax.rng.random_tensor import RandomTensor, attempts_of
+from lottery_jax.rng.sampler import forced_at
 from lottery_jax.rng.threefry import seed_words
 
 
-def decides(drawn: Drawn) -> bool:
+def has_forced_entries(drawn: RandomTensor) -> bool:
     """Whether the seed decides anything of a random tensor's mask."""
     return drawn.sampler.density < 1 or drawn.sampler.locked > 0
 
 
-def decided_columns(
-    drawn: Drawn, seed: int, blocks: np.ndarray, columns: np.ndarray, attempts: np.ndarray | int
+def forced_columns(
+    drawn: RandomTensor, seed: int, blocks: np.ndarray, columns: np.ndarray, attempts: np.ndarray | int
 ) -> np.ndarray:
     """Of some random weights of some blocks: int8 in the shape that the three have together.
 
-    >>> from lottery_jax.rng.random_tensor import Neighbours
+    >>> from lottery_jax.rng.random_tensor import Contiguous
     >>> from lottery_jax.rng.sampler import Sampler
-    >>> drawn = Drawn((1, 8), 8, Sampler("normal", density=0.6, locked=0.3), Neighbours(8))
-    >>> decided_columns(drawn, 3, np.array([0]), np.arange(8), 0).tolist()
+    >>> drawn = RandomTensor((1, 8), 8, Sampler("normal", density=0.6, locked=0.3), Contiguous(8))
+    >>> forced_columns(drawn, 3, np.array([0]), np.arange(8), 0).tolist()
     [-1, 1, 1, 1, -1, -1, -1, 1]
     """
     stream, position = drawn.positions(blocks, attempts)
     index = position + columns * drawn.layout.step
-    return decided_at(drawn.sampler, seed_words(seed), np.broadcast_to(stream, index.shape), index.astype(np.uint32))
+    return forced_at(drawn.sampler, seed_words(seed), np.broadcast_to(stream, index.shape), index.astype(np.uint32))
 
 
-def decided_blocks(drawn: Drawn, seed: int, blocks: np.ndarray, attempts: np.ndarray | int) -> np.ndarray:
+def forced_blocks(drawn: RandomTensor, seed: int, blocks: np.ndarray, attempts: np.ndarray | int) -> np.ndarray:
     """Of all random weights of blocks int64 [B], in these attempts: int8 [B, N]."""
-    return decided_columns(drawn, seed, blocks[:, None], np.arange(drawn.width), np.reshape(attempts, (-1, 1)))
+    return forced_columns(drawn, seed, blocks[:, None], np.arange(drawn.width), np.reshape(attempts, (-1, 1)))
 
 
-def decided_mask(drawn: Drawn, seed: int, redraws: np.ndarray) -> np.ndarray:
+def forced_mask(drawn: RandomTensor, seed: int, redraws: np.ndarray) -> np.ndarray:
     """Of a whole random tensor, int8 in the shape of its mask. redraws: int64 rows (block, attempt)."""
-    if not decides(drawn):
+    if not has_forced_entries(drawn):
         return np.zeros(drawn.shape, np.int8)
-    blocks = decided_blocks(drawn, seed, np.arange(drawn.blocks), attempts_of(redraws, 0, drawn.blocks))
+    blocks = forced_blocks(drawn, seed, np.arange(drawn.blocks), attempts_of(redraws, 0, drawn.blocks))
     return blocks.repeat(drawn.shared, 0).reshape(drawn.shape)

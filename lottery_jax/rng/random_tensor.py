@@ -51,13 +51,13 @@ class Layout(abc.ABC):
         first = (first[:, None] + places).reshape(-1)
         return np.repeat(stream, len(places)), first, first + (width if self.step == 1 else 1)
 
-    def draw_all(self, drawn: "Drawn", seed: int) -> np.ndarray:
+    def draw_all(self, drawn: "RandomTensor", seed: int) -> np.ndarray:
         """The first draw of all blocks of a tensor that is laid out like this, float32 [blocks, N]."""
         return drawn.draw(seed, np.arange(drawn.blocks), 0)
 
 
 @dataclasses.dataclass(frozen=True)
-class Neighbours(Layout):
+class Contiguous(Layout):
     """Blocks of `width` weights one after the other; those beyond the 2**32 positions of a stream lie on the next."""
 
     width: int
@@ -80,7 +80,7 @@ class Neighbours(Layout):
         ends = np.minimum(blocks - first, self.per_stream) * width
         return np.arange(len(first)), np.zeros_like(first), ends
 
-    def draw_all(self, drawn: "Drawn", seed: int) -> np.ndarray:
+    def draw_all(self, drawn: "RandomTensor", seed: int) -> np.ndarray:
         parts = []
         for stream, first in enumerate(range(0, drawn.blocks, self.per_stream)):
             count = min(self.per_stream, drawn.blocks - first) * self.width
@@ -126,7 +126,7 @@ class Matrix(Layout):
     def spans(self, blocks: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return np.zeros(1, np.int64), np.array([self.offset]), np.array([self.offset + blocks * width])
 
-    def draw_all(self, drawn: "Drawn", seed: int) -> np.ndarray:
+    def draw_all(self, drawn: "RandomTensor", seed: int) -> np.ndarray:
         # The whole matrix in its own order takes half the work of drawing each weight for itself.
         shape = self.inputs, self.units, self.places, self.outputs, self.copies
         flat = draw_range(drawn.sampler, seed=seed, stream=drawn.stream, first=self.offset, count=math.prod(shape))
@@ -156,11 +156,11 @@ class Diagonal(Layout):
 
 
 @dataclasses.dataclass(frozen=True)
-class Drawn:
+class RandomTensor:
     """One random tensor of a source: `shape` of its mask, its sampler, and where it is drawn.
 
     width: N, random weights in a row, the mask's last numbers. shared: rows in a block. stream: the first one, counted
-    from the leaf's first until `Network.drawn` says which that is.
+    from the leaf's first until `Network.random_tensors` says which that is.
     """
 
     shape: tuple[int, ...]
@@ -259,10 +259,10 @@ class Drawn:
             )
 
 
-def different_positions(tensors: Iterable[Drawn]) -> int:
+def different_positions(tensors: Iterable[RandomTensor]) -> int:
     """How many positions of streams some random tensors have among them, those that several have counted once.
 
-    >>> row = Drawn((2, 5), 5, Sampler.uniform(-1, 1), Neighbours(5))
+    >>> row = RandomTensor((2, 5), 5, Sampler.uniform(-1, 1), Contiguous(5))
     >>> different_positions([row, row, dataclasses.replace(row, shape=(3, 5))])
     15
     """

@@ -250,7 +250,7 @@ def _limit(fraction: float) -> int:
     return min(max(round(fraction * 2.0**32), 1), 2**32 - 1)
 
 
-def decided_at(sampler: Sampler, key: tuple[Any, Any], stream: Any, index: Any) -> np.ndarray:
+def forced_at(sampler: Sampler, key: tuple[Any, Any], stream: Any, index: Any) -> np.ndarray:
     """What the seed decides of the weights at uint32 positions of streams: -1 absent, 1 always kept, 0 neither."""
     coins = bits_at(key, np.asarray(stream).astype(np.uint32) ^ np.uint32(_COINS), index, np)
     found = np.zeros(coins.shape, np.int8)

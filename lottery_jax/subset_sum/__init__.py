@@ -1,6 +1,6 @@
 """Random subset-sum problems, solved in batches on CPU, GPU or TPU."""
 
-from lottery_jax.subset_sum.problem import Front, Problem, Solution, Status, pack_bits, unpack_bits
+from lottery_jax.subset_sum.problem import ParetoFront, Problem, Solution, Status, pack_bits, unpack_bits
 from lottery_jax.subset_sum.solve import solve
 from lottery_jax.subset_sum.solver import Solver, Stage
 from lottery_jax.subset_sum.solvers.auto import Auto, choose
@@ -18,7 +18,7 @@ __all__ = [
     "Exhaustive",
     "FirstFeasible",
     "FixedSize",
-    "Front",
+    "ParetoFront",
     "Greedy",
     "MeetInTheMiddle",
     "NearestCandidate",

@@ -165,7 +165,7 @@ def unpack_bits(bits: np.ndarray, candidates: int) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Front:
+class ParetoFront:
     """Of each `Problem`, the subset of least residual among those of exactly k candidates, k = 0 ... K.
 
     bits: uint32 [P, K + 1, ceil(N / 32)], as in `Solution`. residuals: [P, K + 1], sum minus target, computed from

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from lottery_jax.errors import InputError
-from lottery_jax.progress import Progress, unseen
+from lottery_jax.progress import Progress, no_progress
 from lottery_jax.subset_sum.engine.chunks import Rows
 from lottery_jax.subset_sum.engine.devices import all_finite, largest_sum, local_mesh
 from lottery_jax.subset_sum.engine.grid import NARROW_CANDIDATES, fits_int32
@@ -25,7 +25,7 @@ def solve(
     *,
     key: jax.Array | None = None,
     grid: GridSize = "auto",
-    progress: Progress = unseen,
+    progress: Progress = no_progress,
     devices: Sequence[Any] | None = None,
     first: int | None = None,
 ) -> Answer:
@@ -35,7 +35,7 @@ def solve(
     1/32 of the tolerance. key: a typed key, for randomised solvers. progress: called with (problems that need
     no further pass, problems). devices: those that search, all of this process if left out. first: only so many of the
     problems are solved, where the others are there to keep shapes few (JAX compiles anew for each). `Pareto` answers
-    with a `Front`, all others with a `Solution`. Raises `InputError` for NaN or infinite values, or an N too large for
+    with a `ParetoFront`, all others with a `Solution`. Raises `InputError` for NaN or infinite values, or an N too large for
     the solver.
 
     >>> import numpy as np

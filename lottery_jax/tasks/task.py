@@ -24,7 +24,7 @@ from lottery_jax.networks.layers.normalization import Normalize
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
 from lottery_jax.networks.target import Target
-from lottery_jax.progress import Progress, unseen
+from lottery_jax.progress import Progress, no_progress
 from lottery_jax.training import loop as training
 
 
@@ -81,7 +81,7 @@ def train_target(
     *,
     seed: int,
     cache_dir: str | os.PathLike[str] | None = None,
-    progress: Progress = unseen,
+    progress: Progress = no_progress,
 ) -> Target:
     """Train a network on the training split, or recall it; raises `InputError`.
 
@@ -207,7 +207,7 @@ def load_task(
     data_dir: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     seed: int = 0,
-    progress: Progress = unseen,
+    progress: Progress = no_progress,
 ) -> Task:
     """A data set, by name or a .npz file, with the target in a file, or one trained from `seed`; raises `InputError`.
 

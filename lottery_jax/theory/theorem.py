@@ -14,7 +14,7 @@ from lottery_jax.networks.layers.attention import Attention
 from lottery_jax.networks.layers.conv import Conv
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import Affine, child_path
+from lottery_jax.networks.node import WeightNode, child_path
 from lottery_jax.networks.rewrites import folds
 
 DENSE, CONVOLUTION, ATTENTION, OTHER = "dense", "convolution", "attention", "other"
@@ -57,7 +57,7 @@ def layer_shapes(network: Network) -> tuple[LayerShape, ...]:
     parts = {child_path(path, name): path for path in attentions for name in ("qkv", "proj")}
     normed = {fold.operation for fold in folds(network)}
     found: dict[str, LayerShape] = {}
-    for path, leaf in network.affine.items():
+    for path, leaf in network.weight_nodes.items():
         if path in parts:
             place, node = parts[path], attentions[parts[path]]
             size = node.proj.outputs if isinstance(node.proj, Dense) else 1
@@ -211,6 +211,6 @@ def _left_out(layers: Sequence[LayerShape], covered: Sequence[LayerShape]) -> st
 def _beyond(network: Network) -> str:
     """What of an architecture the proofs do not have: they are about ReLU and layers one after the other."""
     norms = {fold.norm for fold in folds(network)}
-    nodes = [node for path, node in network.nodes() if path not in norms and not isinstance(node, Affine)]
+    nodes = [node for path, node in network.nodes() if path not in norms and not isinstance(node, WeightNode)]
     kinds = ", ".join(dict.fromkeys(node.kind.replace("_", " ") for node in nodes if node.kind not in _PROVED))
     return f"Not in the proof: {kinds}." if kinds else ""

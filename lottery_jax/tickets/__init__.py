@@ -4,7 +4,7 @@ from lottery_jax.tickets.export import export_into, export_masks, export_weights
 from lottery_jax.tickets.reconstruct import effective_weights
 from lottery_jax.tickets.size.description_length import description_bits
 from lottery_jax.tickets.ticket import Ticket, load_ticket, make_ticket
-from lottery_jax.tickets.verify import Certificate, certify
+from lottery_jax.tickets.verify import Certificate, verify
 
 __all__ = [
     "Certificate",

@@ -34,8 +34,8 @@ def export_weights(ticket: Ticket, out: Name) -> str:
 
 def export_masks(ticket: Ticket, out: Name) -> str:
     """Write the masks, one byte of 0 or 1 for each random weight; returns what was written, in words."""
-    tensors = [Tensor(name, "U8", drawn.shape) for name, drawn in ticket.network.drawn.items()]
-    _write(Path(out), tensors, ((name, 0, ticket.mask(name).reshape(-1)) for name in ticket.network.drawn))
+    tensors = [Tensor(name, "U8", drawn.shape) for name, drawn in ticket.network.random_tensors.items()]
+    _write(Path(out), tensors, ((name, 0, ticket.mask(name).reshape(-1)) for name in ticket.network.random_tensors))
     return f"{len(tensors)} masks, one byte for each random weight"
 
 

@@ -20,7 +20,7 @@ class Header:
     """What a ticket's file says about itself.
 
     tolerance: what is promised of every target weight, 0 for equality; kept_budget: the number of kept weights promised
-    not to be exceeded. Both None for a ticket that promises nothing. settings: how it was made, JSON values for the
+    not to be exceeded. Both None for a ticket that no guarantee. settings: how it was made, JSON values for the
     reader; no number depends on it. relative: whether the tolerance counts in each tensor's largest |target weight|.
     Raises `InputError`.
     """

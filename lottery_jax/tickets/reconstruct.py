@@ -22,10 +22,10 @@ from flax import nnx
 
 from lottery_jax.environment import cores
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import Node, Operation, Spec, Weights, child_path
+from lottery_jax.networks.node import LinearLayer, Node, Spec, Weights, child_path
 from lottery_jax.networks.sources.base import Source
-from lottery_jax.rng.forced_entries import decided_blocks, decides
-from lottery_jax.rng.random_tensor import Drawn, attempts_of
+from lottery_jax.rng.forced_entries import forced_blocks, has_forced_entries
+from lottery_jax.rng.random_tensor import RandomTensor, attempts_of
 from lottery_jax.tickets.ticket import Ticket
 
 _SLICE = 1 << 18  # random weights looked at at once
@@ -42,7 +42,7 @@ class Leaf:
     name: str
     source: Source
     own: str
-    drawn: Drawn
+    random_tensor: RandomTensor
     signs: tuple[int, ...]
     edges: dict[str, np.ndarray]
     redraws: np.ndarray
@@ -69,10 +69,10 @@ def approximated_leaves(ticket: Ticket) -> Iterator[Leaf]:
         edges = {name: ticket.kept(child_path(path, name)) for name in source.edges}
         given = ticket.network.given_to(path)
         for own in source.of.tensors():
-            if own not in source.drawn():
+            if own not in source.random_tensors():
                 continue  # stored as it is: the bias of weights that were trained
             name = child_path(path, own)
-            drawn, trained = ticket.network.drawn[name], ticket.network.trained.get(name)
+            drawn, trained = ticket.network.random_tensors[name], ticket.network.trained.get(name)
             frozen = ticket.network.frozen.get(name)
             yield Leaf(name, source, own, drawn, source.signs(own, given), edges, ticket.redraws(name), trained, frozen)
 
@@ -84,8 +84,8 @@ def effective_slices(
 
     No more slices are under way than keep every core busy: memory stays bounded.
     """
-    weights = leaf.drawn.rows // leaf.source.rows_each
-    step = max(_SLICE // (leaf.drawn.width * leaf.source.rows_each) // 8, 1) * 8  # whole bytes of the mask
+    weights = leaf.random_tensor.rows // leaf.source.rows_each
+    step = max(_SLICE // (leaf.random_tensor.width * leaf.source.rows_each) // 8, 1) * 8  # whole bytes of the mask
     workers = cores()
     waiting = collections.deque[concurrent.futures.Future[Effective]]()
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
@@ -102,14 +102,14 @@ def effective(ticket: Ticket, leaf: Leaf, first: int, count: int) -> Effective:
     """The weights at flat positions first ... first + count - 1, `first` a multiple of 8, of one tensor."""
     copies = leaf.source.rows_each
     begin, rows = first * copies, count * copies
-    row, column = _kept(ticket, leaf.name, leaf.drawn.width, begin, rows)
+    row, column = _kept(ticket, leaf.name, leaf.random_tensor.width, begin, rows)
     if leaf.trained is None:
-        weights = _drawn(ticket, leaf.drawn, leaf.redraws, begin, rows, row, column)
+        weights = _drawn(ticket, leaf.random_tensor, leaf.redraws, begin, rows, row, column)
     else:
         weights = ticket.content.read(f"stored.{leaf.trained}", first, count)[row].astype(np.float64)
     if leaf.frozen is not None:
-        more, place = _kept(ticket, leaf.frozen, leaf.drawn.width, first, count)
-        same = _drawn(ticket, leaf.drawn, ticket.redraws(leaf.frozen), first, count, more, place)
+        more, place = _kept(ticket, leaf.frozen, leaf.random_tensor.width, first, count)
+        same = _drawn(ticket, leaf.random_tensor, ticket.redraws(leaf.frozen), first, count, more, place)
         row, column, weights = (np.concatenate(both) for both in ((row, more), (column, place), (weights, same)))
     values = np.empty((len(leaf.signs), copies, count))
     for place, sign in enumerate(leaf.signs):
@@ -126,7 +126,13 @@ def _kept(ticket: Ticket, name: str, width: int, first: int, count: int) -> tupl
 
 
 def _drawn(
-    ticket: Ticket, drawn: Drawn, redraws: np.ndarray, first: int, count: int, row: np.ndarray, column: np.ndarray
+    ticket: Ticket,
+    drawn: RandomTensor,
+    redraws: np.ndarray,
+    first: int,
+    count: int,
+    row: np.ndarray,
+    column: np.ndarray,
 ) -> np.ndarray:
     """Random weights at these rows, counted from `first`, and columns, from the seed, float64."""
     begin, end = first // drawn.shared, (first + count - 1) // drawn.shared + 1
@@ -136,7 +142,7 @@ def _drawn(
 
 
 @dataclasses.dataclass(frozen=True)
-class Decided:
+class ForcedCounts:
     """Of a random tensor's mask: bits that the seed leaves to it, and what contradicts it.
 
     absent_kept: absent weights that are kept. locked_pruned: locked weights that are pruned.
@@ -147,11 +153,11 @@ class Decided:
     locked_pruned: int = 0
 
 
-def decided_bits(ticket: Ticket, name: str) -> Decided:
+def forced_bits(ticket: Ticket, name: str) -> ForcedCounts:
     """What the seed decides of a mask, and where the mask says otherwise."""
-    drawn = ticket.network.drawn[name]
-    if not decides(drawn):
-        return Decided(drawn.size)
+    drawn = ticket.network.random_tensors[name]
+    if not has_forced_entries(drawn):
+        return ForcedCounts(drawn.size)
     redraws, counts = ticket.redraws(name), np.zeros((3, 2), np.int64)
     step = max(_SLICE // drawn.width // 8, 1) * 8  # whole bytes of the mask
     for first in range(0, drawn.rows, step):
@@ -160,11 +166,11 @@ def decided_bits(ticket: Ticket, name: str) -> Decided:
         kept = np.zeros((count, drawn.width), np.int64)
         kept[row, column] = 1
         begin, end = first // drawn.shared, (first + count - 1) // drawn.shared + 1
-        blocks = decided_blocks(drawn, ticket.seed, np.arange(begin, end), attempts_of(redraws, begin, end))
-        decided = blocks[(first + np.arange(count)) // drawn.shared - begin]
-        counts += np.bincount((2 * (decided + 1) + kept).reshape(-1), minlength=6).reshape(3, 2)
+        blocks = forced_blocks(drawn, ticket.seed, np.arange(begin, end), attempts_of(redraws, begin, end))
+        forced = blocks[(first + np.arange(count)) // drawn.shared - begin]
+        counts += np.bincount((2 * (forced + 1) + kept).reshape(-1), minlength=6).reshape(3, 2)
     (_, absent_kept), free, (locked_pruned, _) = counts.tolist()
-    return Decided(sum(free), absent_kept, locked_pruned)
+    return ForcedCounts(sum(free), absent_kept, locked_pruned)
 
 
 def effective_weights(ticket: Ticket) -> dict[str, np.ndarray]:
@@ -181,7 +187,7 @@ def effective_weights(ticket: Ticket) -> dict[str, np.ndarray]:
 class Branches(Node):
     """An operation with other weights for negative inputs: its tensors have an axis of two signs in front."""
 
-    of: Operation
+    of: LinearLayer
     kind: ClassVar[str] = "branches"
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
@@ -233,7 +239,7 @@ def plain_form(network: Network) -> Network:
     def leaf(path: str, node: Node) -> Node:
         if not isinstance(node, Source):
             return node
-        return Branches(node.wide) if path in twofold and isinstance(node.wide, Operation) else node.wide
+        return Branches(node.wide) if path in twofold and isinstance(node.wide, LinearLayer) else node.wide
 
     return network.replaced(leaf)
 

@@ -13,14 +13,14 @@ import numpy as np
 from flax import nnx
 
 from lottery_jax.errors import InputError, TicketError
-from lottery_jax.io.checksummed_file import SealedFile, digest, seal
+from lottery_jax.io.checksummed_file import ChecksummedFile, checksummed_bytes, digest
 from lottery_jax.io.files import write_atomically
 from lottery_jax.io.tensor_file import FLOATS, Arrays, FormatError, Store, View, read_array
 from lottery_jax.networks.forward import Forward, forward, without_dead_units
 from lottery_jax.networks.gates import FixedGate
 from lottery_jax.networks.network import NO_REDRAWS, Network, Redraws, clipped
 from lottery_jax.networks.target import Target
-from lottery_jax.rng.forced_entries import decided_mask, decides
+from lottery_jax.rng.forced_entries import forced_mask, has_forced_entries
 from lottery_jax.tickets.header import VERSIONS, Header
 from lottery_jax.tickets.size.coded_files import content_of, is_coded, write_coded
 
@@ -44,7 +44,7 @@ class Ticket:
 
     def __post_init__(self) -> None:
         network, found = self.network, dict(self.content.tensors)
-        for name, drawn in network.drawn.items():
+        for name, drawn in network.random_tensors.items():
             mask, redraws = found.pop(f"mask.{name}", None), found.pop(f"redraws.{name}", None)
             if mask is None or mask.dtype != "U8" or mask.shape != ((drawn.size + 7) // 8,):
                 raise InputError(f"the mask of {name} must have {drawn.size:,} bits")
@@ -68,7 +68,7 @@ class Ticket:
                 raise InputError(f"the target of {name} must be floats of shape {list(shape)}")
         if promised and network.trained:
             raise InputError(
-                "weights that were trained can be any target's, so a ticket of them promises nothing; leave out target"
+                "weights that were trained can be any target's, so a ticket of them no guarantee; leave out target"
                 " and tolerance"
             )
         if found:
@@ -87,14 +87,14 @@ class Ticket:
 
     def mask(self, name: str) -> np.ndarray:
         """The mask of a random tensor, bool in its shape: True where the weight is kept."""
-        drawn = self.network.drawn[name]
+        drawn = self.network.random_tensors[name]
         bits = np.unpackbits(read_array(self.content, f"mask.{name}"), count=drawn.size, bitorder="little")
         return bits.astype(bool).reshape(drawn.shape)
 
     @property
     def masks(self) -> dict[str, np.ndarray]:
         """All masks by name."""
-        return {name: self.mask(name) for name in self.network.drawn}
+        return {name: self.mask(name) for name in self.network.random_tensors}
 
     def redraws(self, name: str) -> np.ndarray:
         """Which blocks of a random tensor were drawn again: int64 rows (block, attempt)."""
@@ -103,15 +103,15 @@ class Ticket:
 
     def source(self) -> dict[str, np.ndarray]:
         """All random weights, float32, regenerated on the host from the seed."""
-        return self.network.draw(self.seed, {name: self.redraws(name) for name in self.network.drawn})
+        return self.network.draw(self.seed, {name: self.redraws(name) for name in self.network.random_tensors})
 
     def kept(self, name: str) -> np.ndarray:
         """The weights of a random tensor, float32 in its mask's shape, zero where pruned; only kept ones are drawn."""
-        return self.network.drawn[name].draw_kept(self.seed, self.redraws(name), self.mask(name))
+        return self.network.random_tensors[name].draw_kept(self.seed, self.redraws(name), self.mask(name))
 
     def pruned(self) -> dict[str, np.ndarray]:
         """All random weights, float32, zero where they are pruned."""
-        return {name: self.kept(name) for name in self.network.drawn}
+        return {name: self.kept(name) for name in self.network.random_tensors}
 
     @property
     def stored(self) -> dict[str, np.ndarray]:
@@ -128,7 +128,7 @@ class Ticket:
 
     @functools.cached_property
     def target(self) -> Target | None:
-        """The target that the ticket says it was made for; None for one that promises nothing."""
+        """The target that the ticket says it was made for; None for one that no guarantee."""
         if self.header.tolerance is None:
             return None
         names = {name: f"target.{name}" for name in self.network.approximated}
@@ -139,7 +139,7 @@ class Ticket:
 
     @property
     def kept_weights(self) -> int:
-        return sum(kept_bits(self.content, name) for name in self.network.drawn)
+        return sum(kept_bits(self.content, name) for name in self.network.random_tensors)
 
     def module(self) -> nnx.Module:
         """The masked random network as a Flax module: x [B, *given] -> [B, *output].
@@ -165,7 +165,7 @@ class Ticket:
 
     def to_bytes(self) -> bytes:
         """The file's bytes: safetensors, deterministic, with a digest over everything."""
-        return seal(
+        return checksummed_bytes(
             ENTRY, self.header.to_json(), {name: read_array(self.content, name) for name in self.content.tensors}
         )
 
@@ -214,19 +214,19 @@ def make_ticket(
 
     stored: the network's tensors that are not random. target and tolerance: what is promised, if anything is.
     """
-    expected = {name: drawn.shape for name, drawn in network.drawn.items()}
+    expected = {name: drawn.shape for name, drawn in network.random_tensors.items()}
     found = {name: mask.shape for name, mask in masks.items()}
     if expected != found:
         raise InputError(f"the masks do not fit the network: expected {expected}, found {found}")
     wrong = {name: mask.dtype.name for name, mask in masks.items() if mask.dtype != bool}
     if wrong:
         raise InputError(f"masks must be boolean, not {wrong}")
-    for name, drawn in network.drawn.items():
-        if decides(drawn):
-            decided = decided_mask(drawn, seed, (redraws or {}).get(name, NO_REDRAWS))
-            if (masks[name] & (decided < 0)).any():
+    for name, drawn in network.random_tensors.items():
+        if has_forced_entries(drawn):
+            forced = forced_mask(drawn, seed, (redraws or {}).get(name, NO_REDRAWS))
+            if (masks[name] & (forced < 0)).any():
                 raise InputError(f"the mask of {name} keeps weights that its source does not have; prune those")
-            if (~masks[name] & (decided > 0)).any():
+            if (~masks[name] & (forced > 0)).any():
                 raise InputError(f"the mask of {name} prunes weights that its source has locked; keep those")
     if (target is None) != (tolerance is None):
         raise InputError("a promise needs a target and a tolerance; give both, or none")
@@ -249,7 +249,7 @@ def load_ticket(path: str | os.PathLike[str]) -> Ticket:
     """
     name = str(path)
     try:
-        file = SealedFile(path, ENTRY)
+        file = ChecksummedFile(path, ENTRY)
     except FormatError as error:
         raise TicketError(f"{name!r} is not a lottery_jax ticket, or it is truncated or damaged") from error
     except InputError as error:
@@ -275,10 +275,10 @@ def load_ticket(path: str | os.PathLike[str]) -> Ticket:
 
 def stores_coded(path: str | os.PathLike[str]) -> bool:
     """Whether the masks in a ticket's file are coded; raises `InputError` for a file that is none."""
-    with SealedFile(path, ENTRY) as file:
+    with ChecksummedFile(path, ENTRY) as file:
         return is_coded(file)
 
 
 def source_digest(network: Network, seed: int) -> str:
     """Checksum of the source, over some blocks of each random tensor: all of it may be too large to draw for this."""
-    return digest("", {name: drawn.sampled(seed) for name, drawn in network.drawn.items()})
+    return digest("", {name: drawn.sampled(seed) for name, drawn in network.random_tensors.items()})

@@ -29,9 +29,9 @@ from lottery_jax.networks.forward import batch_size, forward
 from lottery_jax.networks.network import NO_REDRAWS, Network, clipped, summary
 from lottery_jax.networks.rewrites import as_in
 from lottery_jax.networks.target import Target
-from lottery_jax.progress import Progress, unseen
+from lottery_jax.progress import Progress, no_progress
 from lottery_jax.tickets.header import check_tolerance
-from lottery_jax.tickets.reconstruct import Effective, approximated_leaves, collapsed, decided_bits, effective_slices
+from lottery_jax.tickets.reconstruct import Effective, approximated_leaves, collapsed, effective_slices, forced_bits
 from lottery_jax.tickets.size.description_length import description_bits, rounding_bits
 from lottery_jax.tickets.ticket import Ticket, kept_bits, load_ticket
 
@@ -64,7 +64,7 @@ def _weight_faults(ticket: Ticket) -> Iterator[str]:
 
 def _count_faults(ticket: Ticket, kept: Mapping[str, int]) -> Iterator[str]:
     """Where it keeps another number of weights than its settings say, or than they asked for."""
-    settings, drawn = ticket.header.settings, ticket.network.drawn
+    settings, drawn = ticket.header.settings, ticket.network.random_tensors
     said, keep = settings.get("kept"), settings.get("keep")
     if said is not None:
         if not isinstance(said, Mapping):
@@ -91,7 +91,7 @@ def _training_faults(ticket: Ticket) -> Iterator[str]:
     if type(revived) is not int or revived != 0:
         yield f"pruned weights had moved after {clipped(str(revived))} steps of its training"
     if "rewound_sha256" in settings and settings.get("rewound_to") == 0:
-        began = {name: network.drawn[name].draw_all(ticket.seed, NO_REDRAWS) for name in network.trained}
+        began = {name: network.random_tensors[name].draw_all(ticket.seed, NO_REDRAWS) for name in network.trained}
         if settings["rewound_sha256"] != digest("", began):
             yield "the weights that it was rewound to are not those of its seed"
     if "dense_batches_sha256" in settings and settings["dense_batches_sha256"] != settings.get("batches_sha256"):
@@ -173,14 +173,14 @@ def _exact(network: Network, tensors: dict[str, Any], x: np.ndarray) -> np.ndarr
         return np.asarray(forward(network, tensors)(jnp.asarray(x, jnp.float64)))
 
 
-Outcome = Literal["holds", "broken", "promises nothing"]
+Outcome = Literal["holds", "broken", "no guarantee"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Certificate:
     """What `verify` found. Residuals are |approximation - target weight| in the target's units.
 
-    outcome: `holds`, `broken` (`reasons` say why) or `promises nothing`. nonnegative_inputs: whether it is about inputs
+    outcome: `holds`, `broken` (`reasons` say why) or `no guarantee`. nonnegative_inputs: whether it is about inputs
     that are never negative (of a model without a graph: None). own_target: True where nothing but the ticket's own
     target was there to compare with. description_bits: everything that was free, by part. bits_per_target_weight: the
     sum of these over the weights that the network stands for, the target itself not counted. rounding_bits: what the
@@ -234,12 +234,12 @@ class Certificate:
         return sum(self.rounding_bits.values()) / self.target_weights
 
 
-def certify(
+def verify(
     ticket: Ticket | str | os.PathLike[str],
     *,
     target: Target | None = None,
     tolerance: float | None = None,
-    progress: Progress = unseen,
+    progress: Progress = no_progress,
 ) -> Certificate:
     """Recompute every residual of a ticket, or of a ticket's file, without the solver.
 
@@ -313,11 +313,11 @@ def certify(
 def _counted(ticket: Ticket) -> Certificate:
     """What can be said of any ticket."""
     network = ticket.network
-    counts = {name: kept_bits(ticket.content, name) for name in network.drawn}
-    redraws = [rows for name in network.drawn if len(rows := ticket.redraws(name))]
+    counts = {name: kept_bits(ticket.content, name) for name in network.random_tensors}
+    redraws = [rows for name in network.random_tensors if len(rows := ticket.redraws(name))]
     bits = description_bits(ticket)
     return Certificate(
-        outcome="promises nothing",
+        outcome="no guarantee",
         reasons=(),
         method=ticket.header.method,
         seed=ticket.seed,
@@ -328,7 +328,7 @@ def _counted(ticket: Ticket) -> Certificate:
         largest_attempt=max((int(rows[:, 1].max()) for rows in redraws), default=0),
         description_bits=bits,
         bits_per_target_weight=sum(bits.values()) / sum(map(math.prod, network.approximated.values())),
-        samplers=tuple(dict.fromkeys(drawn.sampler.in_words() for drawn in network.drawn.values())),
+        samplers=tuple(dict.fromkeys(drawn.sampler.in_words() for drawn in network.random_tensors.values())),
         nonnegative_inputs=None if network.given is None else network.given.nonnegative,
         network=summary(network.target),
         kept_budget=ticket.header.kept_budget,
@@ -338,9 +338,9 @@ def _counted(ticket: Ticket) -> Certificate:
 
 def _against_the_seed(ticket: Ticket) -> list[str]:
     """Why masks are none of this source: what the seed says is absent is kept, or what it has locked is not."""
-    decided = {name: decided_bits(ticket, name) for name in ticket.network.drawn}
-    absent = [repr(name) for name, own in decided.items() if own.absent_kept]
-    pruned = [repr(name) for name, own in decided.items() if own.locked_pruned]
+    forced = {name: forced_bits(ticket, name) for name in ticket.network.random_tensors}
+    absent = [repr(name) for name, own in forced.items() if own.absent_kept]
+    pruned = [repr(name) for name, own in forced.items() if own.locked_pruned]
     reasons = []
     if absent:
         reasons.append(f"it counts weights as kept that its source does not have, in {', '.join(absent[:3])}")
@@ -351,7 +351,7 @@ def _against_the_seed(ticket: Ticket) -> list[str]:
 
 def _not_random(ticket: Ticket) -> list[str]:
     """Layers that would be approximated by nothing: residuals are those of random leaves."""
-    stored = sorted(ticket.network.affine)
+    stored = sorted(ticket.network.weight_nodes)
     if stored:
         more = f" and {len(stored) - 3:,} more" if len(stored) > 3 else ""
         return [f"the weights of {', '.join(map(repr, stored[:3]))}{more} are stored in it, not made of random ones"]
@@ -373,7 +373,7 @@ def _differences(ticket: Ticket, target: Target) -> list[str]:
 def _roundings(ticket: Ticket) -> list[str]:
     """Why residuals of 0 would not show equality: sums of these random weights are rounded in float64."""
     network = ticket.network
-    grids = all(drawn.sampler.kind == "grid" for drawn in network.drawn.values())
+    grids = all(drawn.sampler.kind == "grid" for drawn in network.random_tensors.values())
     if grids and all(math.frexp(gain)[0] == 0.5 for gain in network.gains.values()):
         return []
     return ["equality is asked for, and its random weights times their gain are on no grid of powers of two"]
@@ -400,7 +400,7 @@ def _residuals(
     for leaf in approximated_leaves(ticket):
         if ticket.network.given is not None:
             copies = leaf.source.rows_each
-            made[leaf.name] = np.empty((len(leaf.signs) * copies, leaf.drawn.rows // copies))
+            made[leaf.name] = np.empty((len(leaf.signs) * copies, leaf.random_tensor.rows // copies))
         for part in effective_slices(ticket, leaf, subtract):
             residual, place = part.values, int(part.values.argmax())
             within += int(np.count_nonzero(residual <= allowed[leaf.name]))

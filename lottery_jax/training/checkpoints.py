@@ -16,20 +16,20 @@ import numpy as np
 
 from lottery_jax.io.cache import recall, store
 from lottery_jax.io.files import wait_for, write_atomically
-from lottery_jax.workers.workers import ALONE, Crew
+from lottery_jax.workers.workers import SERIAL, Workers
 
 SECONDS = 10.0
 """Between two writes, so that short epochs are not held up."""
 
-Beside = dict[str, np.ndarray]
+ExtraArrays = dict[str, np.ndarray]
 
 
-class Kept(NamedTuple):
+class Snapshot(NamedTuple):
     """What a training needs to go on: its state, what was measured of each epoch [..., E], and arrays beside them."""
 
     state: Any
     history: dict[str, Any]
-    more: Beside
+    more: ExtraArrays
 
 
 def name_of(configuration: Mapping[str, Any]) -> str:
@@ -45,19 +45,19 @@ def name_of(configuration: Mapping[str, Any]) -> str:
 class Checkpoints:
     """The folder where unfinished trainings are kept, and found.
 
-    crew: the processes that share them; each waits, with `Elsewhere`, for what another one has begun. first: number of
+    crew: the processes that share them; each waits, with `Pending`, for what another one has begun. first: number of
     the first group of runs, among all units of the job.
     """
 
     folder: Path
-    crew: Crew = ALONE
+    workers: Workers = SERIAL
     first: int = 0
     taken: list[str] = dataclasses.field(default_factory=list, compare=False)
     """Units that this process has taken here."""
 
     @property
     def shared(self) -> bool:
-        return self.crew is not ALONE
+        return self.workers is not SERIAL
 
     def of(self, configuration: Mapping[str, Any]) -> "Checkpoint":
         """The checkpoint of a training, from everything that it depends on."""
@@ -65,34 +65,34 @@ class Checkpoints:
 
     def own(self) -> "Checkpoints":
         """The same folder, for what this process has taken."""
-        return dataclasses.replace(self, crew=ALONE)
+        return dataclasses.replace(self, workers=SERIAL)
 
     def beside(self, name: str) -> "Checkpoints":
         """A folder beside this one, for what several need."""
         return dataclasses.replace(self, folder=self.folder.with_name(name))
 
     def take(self, unit: str, number: int | None = None) -> bool:
-        """Whether this process does a unit now, as `Crew.take`; number: in this folder."""
+        """Whether this process does a unit now, as `Workers.take`; number: in this folder."""
         if self.note(unit) is not None:
             return False
-        if not self.crew.take(self.unit(unit), None if number is None else self.first + number):
+        if not self.workers.take(self.unit(unit), None if number is None else self.first + number):
             return False
         self.taken.append(unit)
         return True
 
     def release(self, unit: str) -> None:
-        self.crew.release(self.unit(unit))
+        self.workers.release(self.unit(unit))
 
     def done(self, unit: str, note: str = "") -> None:
         """Tell the others that a unit is done; a mark in the folder tells those that come later."""
         if self.shared:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_atomically(self._mark(unit), note.encode())
-        self.crew.done(self.unit(unit), note)
+        self.workers.done(self.unit(unit), note)
 
     def note(self, unit: str) -> str | None:
         """What was told of a unit that is done, None where it is not."""
-        note = self.crew.note(self.unit(unit))
+        note = self.workers.note(self.unit(unit))
         if note is None and self._mark(unit).exists():
             note = self._mark(unit).read_text()
         return note
@@ -116,7 +116,7 @@ class Checkpoint:
         self.path = path
         self._last = time.monotonic()
 
-    def load(self, state: Any) -> Kept | None:
+    def load(self, state: Any) -> Snapshot | None:
         """What was kept of the training that begins with such a state; None where there is nothing."""
         found = recall(self.path)
         if found is None:
@@ -127,9 +127,9 @@ class Checkpoint:
             {name.removeprefix(part): value for name, value in found.items() if name.startswith(part)}
             for part in ("history ", "more ")
         )
-        return Kept(jax.tree.unflatten(begun[1], leaves), history, more)
+        return Snapshot(jax.tree.unflatten(begun[1], leaves), history, more)
 
-    def save(self, kept: Kept, *, now: bool = False) -> None:
+    def save(self, kept: Snapshot, *, now: bool = False) -> None:
         """Keep a training in place of what was kept before; not more often than every few seconds, unless `now`."""
         if not now and time.monotonic() - self._last < SECONDS:
             return

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import Node, Operation
+from lottery_jax.networks.node import LinearLayer, Node
 from lottery_jax.networks.sources.base import Source
-from lottery_jax.networks.sources.random_layer import Single
+from lottery_jax.networks.sources.random_layer import RandomLayer
 from lottery_jax.rng.sampler import Sampler
 
 
@@ -34,12 +34,12 @@ INITS: dict[str, Callable[[int, int], Sampler]] = {
 """Samplers from the fan-in and fan-out of a layer (He et al. 2015; Glorot and Bengio 2010; Ramanujan et al. 2020)."""
 
 
-def fan_in(operation: Operation) -> int:
+def fan_in(operation: LinearLayer) -> int:
     """Weights of an output."""
     return operation.inputs // operation.groups * math.prod(operation.places)
 
 
-def fan_out(operation: Operation) -> int:
+def fan_out(operation: LinearLayer) -> int:
     """Weights of an input."""
     return operation.outputs // operation.groups * math.prod(operation.places)
 
@@ -50,8 +50,8 @@ def reinitialised(source: Network, init: str) -> Network:
     >>> from lottery_jax.networks.layers.dense import Dense
     >>> from lottery_jax.networks.node import Spec
     >>> from lottery_jax.networks.layers.containers import Chain
-    >>> source = Network(Chain((("fc1", Single(Dense(8, 2), Sampler.uniform(-1, 1))),)), Spec((8,)))
-    >>> reinitialised(source, "signed-constant").drawn["fc1.weight"].sampler.in_words()
+    >>> source = Network(Chain((("fc1", RandomLayer(Dense(8, 2), Sampler.uniform(-1, 1))),)), Spec((8,)))
+    >>> reinitialised(source, "signed-constant").random_tensors["fc1.weight"].sampler.in_words()
     '+-0.5'
     """
     if init not in INITS:
@@ -60,7 +60,7 @@ def reinitialised(source: Network, init: str) -> Network:
     def leaf(path: str, node: Node) -> Node:
         if not isinstance(node, Source):
             return node
-        if not isinstance(node, Single):
+        if not isinstance(node, RandomLayer):
             raise InputError(
                 f"init {init!r} is for plain random layers, and {path!r} is a {node.kind}; leave it out, or learn on"
                 " the wide source"

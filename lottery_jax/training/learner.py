@@ -12,7 +12,7 @@ import numpy as np
 from lottery_jax.data import Dataset
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.networks.network import Network
-from lottery_jax.progress import Progress, unseen
+from lottery_jax.progress import Progress, no_progress
 from lottery_jax.tickets.ticket import Ticket
 from lottery_jax.training.checkpoints import Checkpoints
 
@@ -29,7 +29,7 @@ class Learner(abc.ABC):
     """Whether it is asked for kept fractions; if not, it finds its own, and `keeps` is empty."""
     sources: ClassVar[tuple[str, ...]] = ()
     """The sources that a comparison puts it on, by name; all of them if empty."""
-    usual: ClassVar[bool] = False
+    is_default: ClassVar[bool] = False
     """Whether a comparison that names no methods has it."""
     shares: ClassVar[bool] = False
     """Whether processes share its trainings, as `checkpoints` say; if not, one does all of a seed."""
@@ -44,14 +44,14 @@ class Learner(abc.ABC):
         keeps: Sequence[float],
         epochs: int,
         stored: Mapping[str, np.ndarray] | None = None,
-        progress: Progress = unseen,
+        progress: Progress = no_progress,
         checkpoints: Checkpoints | None = None,
     ) -> list[Ticket]:
         """Tickets of every seed and kept fraction, in the order (seed, keep); the seed draws source and scores.
 
         A run that diverges while others do not is left out, and said; a ticket's settings have its `keep`. stored: the
         source's tensors that are not random. checkpoints: where unfinished trainings are kept, and
-        found; raises `Elsewhere` where it is a crew's, and others are at what is left (`shares`).
+        found; raises `Pending` where it is a crew's, and others are at what is left (`shares`).
         """
 
     def sweep(
@@ -64,7 +64,7 @@ class Learner(abc.ABC):
         keeps: Sequence[float],
         epochs: int,
         stored: Mapping[str, np.ndarray] | None = None,
-        progress: Progress = unseen,
+        progress: Progress = no_progress,
         checkpoints: Checkpoints | None = None,
     ) -> list[Ticket]:
         """As `learn`, for every point of a grid {option: values}: tickets in the order (point, seed, keep)."""
@@ -128,16 +128,16 @@ def check_fits(network: Network, dataset: Dataset, what: str) -> None:
         )
 
 
-def check_runs(seeds: Sequence[int], keeps: Sequence, epochs: int, together: int | None) -> None:
+def check_runs(seeds: Sequence[int], keeps: Sequence, epochs: int, runs_per_step: int | None) -> None:
     """Refuse runs that are none; raises `InputError`."""
-    if not (len(seeds) and len(keeps)) or (together is not None and together < 1):
-        raise InputError(f"{len(seeds)} seeds, {len(keeps)} keeps, together={together}; give at least 1 of each")
+    if not (len(seeds) and len(keeps)) or (runs_per_step is not None and runs_per_step < 1):
+        raise InputError(f"{len(seeds)} seeds, {len(keeps)} keeps, together={runs_per_step}; give at least 1 of each")
     if epochs < 1:
         raise InputError(f"the number of epochs is {epochs}; it must be at least 1")
 
 
 def part_of(progress: Progress, done: int, parts: int, count: int = 1) -> Progress:
     """What is told of `count` parts of equal length, after `done` of them."""
-    if progress is unseen:
-        return unseen
+    if progress is no_progress:
+        return no_progress
     return lambda now, total: progress(done * total + now * count, parts * total)

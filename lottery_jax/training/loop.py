@@ -15,8 +15,8 @@ import optax
 from lottery_jax.data import Split
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
-from lottery_jax.progress import Progress, unseen
-from lottery_jax.training.checkpoints import Beside, Checkpoint, Kept
+from lottery_jax.progress import Progress, no_progress
+from lottery_jax.training.checkpoints import Checkpoint, ExtraArrays, Snapshot
 
 Parameters = Any  # a pytree of arrays: weights by name, or the scores of a mask
 
@@ -68,7 +68,7 @@ def advance(
     batch_size: int,
     measure: Measure | None = None,
     project: Callable[[Parameters, Parameters], Parameters] | None = None,
-    between: Callable[[Parameters, jax.Array], Parameters] | None = None,
+    on_epoch_end: Callable[[Parameters, jax.Array], Parameters] | None = None,
     augment: Augment | None = None,
 ) -> tuple[State, History]:
     """Train for some more epochs: `loss(parameters, images [B, ...], labels [B], key) -> scalar, moved`.
@@ -103,8 +103,8 @@ def advance(
         rows = jax.random.permutation(order_key, images.shape[0])[: steps * batch_size]
         batches = (rows.reshape(steps, batch_size), jax.random.split(loss_key, steps))
         (parameters, optimizer_state), losses = jax.lax.scan(step, (state.parameters, state.optimizer), batches)
-        if between is not None:
-            parameters = between(parameters, state.epoch)
+        if on_epoch_end is not None:
+            parameters = on_epoch_end(parameters, state.epoch)
         history = {"loss": jnp.mean(losses)}
         if measure is not None:
             history |= measure(parameters)
@@ -148,10 +148,10 @@ def drive(
     state: State,
     *,
     epochs: int,
-    progress: Progress = unseen,
+    progress: Progress = no_progress,
     part: int | None = None,
     checkpoint: Checkpoint | None = None,
-    more: Beside | None = None,
+    more: ExtraArrays | None = None,
 ) -> tuple[State, History]:
     """Call a compiled `advance_by(state, epochs)` part by part, then `progress(done, epochs)`.
 
@@ -161,8 +161,8 @@ def drive(
     place, kept with it.
     """
     _check_epochs(epochs)
-    part = part or (epochs if progress is unseen and checkpoint is None else _part(epochs))
-    beside: Beside = {} if more is None else more
+    part = part or (epochs if progress is no_progress and checkpoint is None else _part(epochs))
+    beside: ExtraArrays = {} if more is None else more
     found = None if checkpoint is None else checkpoint.load(state)
     before, histories = 0, []
     if found is not None:
@@ -174,7 +174,7 @@ def drive(
         state, history = advance_by(state, part)
         histories.append(history)
         if checkpoint is not None:
-            checkpoint.save(Kept(state, _joined(histories), beside), now=done == epochs)
+            checkpoint.save(Snapshot(state, _joined(histories), beside), now=done == epochs)
         progress(done, epochs)
     return state, _joined(histories)
 

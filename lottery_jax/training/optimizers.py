@@ -59,7 +59,7 @@ RatePart = Callable[[jax.Array], jax.Array]
 """From a step, counted from 0, to the part of the learning rate that it has."""
 
 
-class Held(NamedTuple):
+class MaskedOptimizerState(NamedTuple):
     """The optimiser's own state, the steps that are over, and after how many of them a pruned weight had moved."""
 
     own: Any
@@ -67,7 +67,7 @@ class Held(NamedTuple):
     revived: jax.Array
 
 
-def held(
+def masked_optimizer(
     optimizer: optax.GradientTransformation,
     masks: Mapping[str, jax.Array],
     values: Mapping[str, jax.Array],
@@ -78,7 +78,7 @@ def held(
     values: of the tensors with masks, what they are where they are pruned. part: of the learning rate, at a step.
 
     >>> mask, weight = {"w": jnp.array([True, False])}, {"w": jnp.array([1.0, 1.0])}
-    >>> made = held(optax.sgd(0.5), mask, {"w": jnp.array([0.0, 0.25])})
+    >>> made = masked_optimizer(optax.sgd(0.5), mask, {"w": jnp.array([0.0, 0.25])})
     >>> step, _ = made.update(weight, made.init(weight), weight)
     >>> optax.apply_updates(weight, step)["w"].tolist()
     [0.5, 0.25]
@@ -90,10 +90,10 @@ def held(
             for name, value in updates.items()
         }
 
-    def init(params: Any) -> Held:
-        return Held(optimizer.init(params), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+    def init(params: Any) -> MaskedOptimizerState:
+        return MaskedOptimizerState(optimizer.init(params), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Held]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, MaskedOptimizerState]:
         # These are the weights as the step before left them; the last step's are looked at when all is over.
         moved = [jnp.any((params[name] != values[name]) & ~mask) for name, mask in masks.items()]
         revived = state.revived + jnp.any(jnp.stack(moved)).astype(jnp.int32)
@@ -103,6 +103,6 @@ def held(
             rate = part(state.step)
             updates = jax.tree.map(lambda value: rate * value, updates)
         updates = under(updates, lambda name: values[name] - params[name])
-        return updates, Held(own, state.step + 1, revived)
+        return updates, MaskedOptimizerState(own, state.step + 1, revived)
 
     return optax.GradientTransformation(init, update)  # type: ignore[arg-type]

@@ -14,9 +14,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from lottery_jax.environment import cores
 from lottery_jax.training.checkpoints import Checkpoints
-from lottery_jax.workers.workers import Elsewhere
+from lottery_jax.workers.workers import Pending
 
-Told = Callable[[int], None]
+OnEpochs = Callable[[int], None]
 """Called with the epochs that all runs have done, each time they are more."""
 
 _T = TypeVar("_T")
@@ -29,23 +29,23 @@ _MOST_WEIGHTS = 1 << 28  # of all runs that share a step, where nobody says how 
 
 
 @dataclasses.dataclass(frozen=True)
-class Lanes:
-    """`together` runs share a step by vmap on each of so many devices; a program's arguments have `width` runs."""
+class ParallelRuns:
+    """`runs_per_step` runs share a step by vmap on each of so many devices; a program's arguments have `width` runs."""
 
-    together: int = 1
+    runs_per_step: int = 1
     devices: int = 1
 
     @property
     def width(self) -> int:
-        return self.together * self.devices
+        return self.runs_per_step * self.devices
 
     def over(self, one: Callable, runs: Any, common: Any) -> Any:
         """`one(own, common)` of each run's part of `runs`, whose arrays have a leading axis of `width` runs."""
 
         def on_a_device(runs: Any, common: Any) -> Any:
             # A vmap of width 1 would make matrix products twice as slow on a CPU as a loop does.
-            together = self.together if self.together > 1 else None
-            return jax.lax.map(lambda own: one(own, common), runs, batch_size=together)
+            runs_per_step = self.runs_per_step if self.runs_per_step > 1 else None
+            return jax.lax.map(lambda own: one(own, common), runs, batch_size=runs_per_step)
 
         if self.devices == 1:
             return on_a_device(runs, common)
@@ -64,7 +64,7 @@ class Lanes:
         return jax.sharding.Mesh(np.array(jax.local_devices()[: self.devices]), (_AXIS,))
 
 
-def lanes(asked: int | None, runs: int, weights: int) -> Lanes:
+def parallel_runs(asked: int | None, runs: int, weights: int) -> ParallelRuns:
     """How runs of networks of so many weights are laid out: `asked` of them share a step on each local device.
 
     If nobody asks: one on a CPU, where each core has its own, and as many as there are and memory holds elsewhere.
@@ -72,7 +72,7 @@ def lanes(asked: int | None, runs: int, weights: int) -> Lanes:
     devices = min(jax.local_device_count(), runs)
     each = -(-runs // devices)
     usual = 1 if jax.default_backend() == "cpu" else max(1, _MOST_WEIGHTS // max(weights, 1))
-    return Lanes(min(asked or usual, each), devices)
+    return ParallelRuns(min(asked or usual, each), devices)
 
 
 def stacked(trees: Iterable[Any]) -> Any:
@@ -85,10 +85,10 @@ def stacked(trees: Iterable[Any]) -> Any:
     return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *trees)
 
 
-def filled(group: Sequence[_T], width: int) -> list[_T]:
+def padded_group(group: Sequence[_T], width: int) -> list[_T]:
     """A group with its last run several times where it has not as many runs: groups of one size are one program.
 
-    >>> filled([1, 2], 4)
+    >>> padded_group([1, 2], 4)
     [1, 2, 2, 2]
     """
     return [*group, *[group[-1]] * (width - len(group))]
@@ -106,16 +106,16 @@ class Shared(NamedTuple):
 
 
 def in_groups(
-    train: Callable[[Sequence, Told | None], list],
+    train: Callable[[Sequence, OnEpochs | None], list],
     runs: Sequence,
     width: int,
-    told: Told | None = None,
+    told: OnEpochs | None = None,
     shared: Shared | None = None,
 ) -> list:
     """What `train` makes of each run, in order, at most `width` of them at a time; told: of the epochs of them all.
 
     train: takes runs, and what it tells its epochs, where somebody looks. shared: with other processes, which take the
-    groups that this one does not. It finds again, in their checkpoints, what has been trained. Raises `Elsewhere` where
+    groups that this one does not. It finds again, in their checkpoints, what has been trained. Raises `Pending` where
     not all groups are done yet and this process has no more to do.
 
     >>> in_groups(lambda group, tell: [2 * run for run in group], [1, 2, 3], 2)
@@ -143,7 +143,7 @@ def in_groups(
     names = [shared.name(group) for group in groups]
     found, waiting = _taken(one, names, shared, threads)
     if waiting:
-        raise Elsewhere(waiting)
+        raise Pending(waiting)
     for group in every:
         if group not in found:
             shared.checkpoints.see(names[group])
@@ -165,7 +165,7 @@ def _taken(
             return False
         try:
             found[group] = one(group)
-        except Elsewhere as other:
+        except Pending as other:
             checkpoints.release(name)
             given_back.add(name)
             waiting.update(other.units)

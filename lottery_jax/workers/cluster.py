@@ -24,7 +24,7 @@ from lottery_jax.errors import ClusterError, InputError
 from lottery_jax.io.files import VISIBLE
 from lottery_jax.workers.coordination import Board, Service, Signs
 from lottery_jax.workers.supervisor import AGAIN, joined
-from lottery_jax.workers.workers import FOUND, Crew, Elsewhere, Standing, T, unit_of
+from lottery_jax.workers.workers import FOUND, Pending, Standing, T, Workers, unit_of
 
 SEEN = ".seen-"
 """What the name of a file begins with that process 0 writes into a job's folder, to be seen by the others."""
@@ -41,7 +41,7 @@ _ABANDONING = 0.3  # seconds for it where a process ends at once
 _CLOSING = 0.5  # seconds in which they close the connection
 
 
-class Cluster(Crew):
+class Cluster(Workers):
     """A process among others, made by `join`.
 
     board: what all of them see. patience: seconds without a sign of life after which another one counts as dead. close:
@@ -171,7 +171,7 @@ class Cluster(Crew):
         while True:
             try:
                 return work()
-            except Elsewhere as other:
+            except Pending as other:
                 self.wait(other.units)
 
     def gather(self, name: str) -> None:

@@ -20,7 +20,7 @@ from lottery_jax.errors import ClusterError, InputError
 T = TypeVar("T")
 
 
-class Elsewhere(Exception):
+class Pending(Exception):
     """What is needed is being made by another process, or left to one; `units` are its names."""
 
     def __init__(self, units: Collection[str]) -> None:
@@ -52,14 +52,14 @@ class Standing:
         return f"{far}; {len(self.hosts):,} process{are} on {hosts}"
 
 
-class Crew:
+class Workers:
     """A process alone: every unit is its own. What others there may be is said by what is derived from this.
 
     process, processes: its number, from 0, and how many there are. leads: whether it writes what all units come to.
     opens: whether it makes the job's folder. meets: whether processes tell each other what they do.
 
-    >>> with ALONE as crew:
-    ...     list(crew.units("chunks", 3))
+    >>> with SERIAL as workers:
+    ...     list(workers.units("chunks", 3))
     [0, 1, 2]
     """
 
@@ -133,7 +133,7 @@ class Crew:
     def finish(self, work: Callable[[], T]) -> T:
         """What a piece of work comes to, also where others do parts of it: called again whenever something is done.
 
-        Raises `Elsewhere` where processes do not meet, and parts are left to others.
+        Raises `Pending` where processes do not meet, and parts are left to others.
         """
         return work()
 
@@ -163,7 +163,7 @@ class Crew:
             self.fail(str(error))
 
 
-ALONE = Crew()
+SERIAL = Workers()
 
 FOUND = "found"
 """The note of a unit whose result was there before."""
@@ -178,7 +178,7 @@ def unit_of(name: str, number: int) -> str:
     return f"{name}/{number}"
 
 
-class Share(Crew):
+class Share(Workers):
     """The units number, number + of, ... of a job, counted from 1; `of` shares are the whole.
 
     >>> list(Share.read("3/8").units("chunks", 20))

@@ -8,10 +8,10 @@ import numpy as np
 
 from lottery_jax.constructions.base import Construction, Plan
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import Affine, child_path
-from lottery_jax.networks.sources.candidates_per_weight import Copies
+from lottery_jax.networks.node import WeightNode, child_path
+from lottery_jax.networks.sources.candidates_per_weight import CandidatesPerWeight
 from lottery_jax.networks.target import Target
-from lottery_jax.rng.random_tensor import Drawn
+from lottery_jax.rng.random_tensor import RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
 
@@ -24,12 +24,12 @@ class Normal(Construction):
     spread: float = 0.5
     """Standard deviation of the copies, as a part of the largest |weight| of their tensor."""
 
-    def leaf(self, target: Target, path: str, of: Affine) -> Copies:
+    def leaf(self, target: Target, path: str, of: WeightNode) -> CandidatesPerWeight:
         largest = [target.scan(child_path(path, name)).largest or 1.0 for name in of.tensors()]
-        return Copies(of, self.candidates, tuple(Sampler.normal(self.spread * size) for size in largest))
+        return CandidatesPerWeight(of, self.candidates, tuple(Sampler.normal(self.spread * size) for size in largest))
 
     def plans(
-        self, network: Network, path: str, drawn: Mapping[str, Drawn], seed: int
+        self, network: Network, path: str, drawn: Mapping[str, RandomTensor], seed: int
     ) -> tuple[list[Plan], dict[str, np.ndarray]]:
         bounds = {name: 4.5 * tensor.sampler.scale for name, tensor in drawn.items()}  # where the normal is cut off
         plans = [Plan(child_path(path, name), drawn[name], self.candidates, bound=bounds[name]) for name in drawn]

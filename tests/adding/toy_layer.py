@@ -7,11 +7,11 @@ from typing import ClassVar, Self
 from flax import nnx
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.node import KEYLESS, Operation, Spec, Weights, given
+from lottery_jax.networks.node import KEYLESS, LinearLayer, Spec, Weights, given
 
 
 @dataclasses.dataclass(frozen=True)
-class Conv1d(Operation):
+class Conv1d(LinearLayer):
     """x [B, T, I] -> [B, T, O], each token from `size` neighbours (zeros beyond the ends): `weight` [O, I, size]."""
 
     inputs: int

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from lottery_jax.networks.node import Operation, Weights
+from lottery_jax.networks.node import LinearLayer, Weights
 from lottery_jax.networks.sources.base import MaskedModule, Source, numbered
-from lottery_jax.rng.random_tensor import Drawn, Neighbours
+from lottery_jax.rng.random_tensor import Contiguous, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
 
@@ -19,16 +19,19 @@ from lottery_jax.rng.sampler import Sampler
 class Halved(Source):
     """The operation `of` with `copies` C of every weight, copy c multiplied by 2**-c; masks are [*shape, C]."""
 
-    of: Operation
+    of: LinearLayer
     copies: int
     sampler: Sampler
     gain: ClassVar[float] = 1.0
     kind: ClassVar[str] = "halved"
 
-    def drawn(self) -> dict[str, Drawn]:
-        layout, shapes = Neighbours(self.copies), self.of.tensors()
+    def random_tensors(self) -> dict[str, RandomTensor]:
+        layout, shapes = Contiguous(self.copies), self.of.tensors()
         return numbered(
-            {name: Drawn((*shape, self.copies), self.copies, self.sampler, layout) for name, shape in shapes.items()}
+            {
+                name: RandomTensor((*shape, self.copies), self.copies, self.sampler, layout)
+                for name, shape in shapes.items()
+            }
         )
 
     def coefficients(

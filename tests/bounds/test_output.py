@@ -153,7 +153,7 @@ def test_a_ticket_that_is_its_target_is_no_further_than_rounding() -> None:
     bound = bound_output(ticket, Target(target.network, same))  # type: ignore[arg-type]
     assert bound.largest < 1e-5  # what a float32 weight is rounded by
     assert promised_output(target, 0).max() < 1e-9
-    assert bound_output(tiny.masked(target, 0.5, 0), target).promised is None  # of a ticket that promises nothing
+    assert bound_output(tiny.masked(target, 0.5, 0), target).promised is None  # of a ticket that no guarantee
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,12 @@ from safetensors.numpy import save_file
 
 from lottery_jax import export_target, load_ticket
 from lottery_jax.approximation import run
-from lottery_jax.approximation.tolerance import Promise
+from lottery_jax.approximation.tolerance import ToleranceObjective
 from lottery_jax.constructions.registry import CONSTRUCTIONS
 from lottery_jax.networks.architectures import architecture
 from lottery_jax.networks.node import Spec
 from lottery_jax.networks.target import Target
-from lottery_jax.tickets.verify import certify
+from lottery_jax.tickets.verify import verify
 from tests.cli.calling import MODEL, SMALL, Word, answer, as_process, lottery_jax, matrices, own_data, refusal
 
 
@@ -141,7 +141,7 @@ def test_a_file_that_is_there_is_only_replaced_if_asked_and_by_a_ticket_that_hol
     assert lottery_jax(*asked, "--tolerance", 1e-6, "--force") == 1
     captured = capsys.readouterr()
     assert "stays as it was" in captured.err and "ticket.broken.safetensors: " in captured.out
-    assert out.read_bytes() == good and certify(tmp_path / "ticket.broken.safetensors").outcome == "broken"
+    assert out.read_bytes() == good and verify(tmp_path / "ticket.broken.safetensors").outcome == "broken"
     assert lottery_jax(*asked, "--seed", 1, "--force") == 0
     assert out.read_bytes() != good and list(tmp_path.glob("*.chunks")) == []
 
@@ -207,15 +207,15 @@ def three_chunks(folder: Path) -> tuple[Word, ...]:
 def test_an_interrupt_is_130_and_the_same_command_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked, solve = three_chunks(tmp_path), Promise.solve
+    asked, solve = three_chunks(tmp_path), ToleranceObjective.solve
 
-    def interrupted(goal, job, chunk):
+    def interrupted(objective, job, chunk):
         if chunk.number == 2:
             raise KeyboardInterrupt
-        return solve(goal, job, chunk)
+        return solve(objective, job, chunk)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Promise, "solve", interrupted)
+        patched.setattr(ToleranceObjective, "solve", interrupted)
         assert "goes on from there" in refusal(capsys, 130, *asked)
     chunk, _ = sorted((tmp_path / "t.chunks").glob("chunk-*"))
     chunk.write_bytes(chunk.read_bytes()[:-1])

@@ -39,7 +39,7 @@ class Mine(Method):
     def find(self, bench, seed, keeps):
         source = bench.gadget_source
         masks = {
-            name: np.arange(drawn.size).reshape(drawn.shape) % self.step == 0 for name, drawn in source.drawn.items()
+            name: np.arange(drawn.size).reshape(drawn.shape) % self.step == 0 for name, drawn in source.random_tensors.items()
         }
         return [make_ticket(source, seed=seed, masks=masks, method="mine")]
 
@@ -100,7 +100,7 @@ def test_a_method_of_ones_own_stands_beside_the_others(
 ) -> None:
     asked = (*task, "--methods", f"{mine}:Mine", "dense", "--out", tmp_path / "runs")
     dense, own = compared(capsys, *asked)
-    assert (dense["method"], own["method"], own["outcome"]) == ("dense", "mine", "promises nothing")
+    assert (dense["method"], own["method"], own["outcome"]) == ("dense", "mine", "no guarantee")
     assert own["kept_weights"] == pytest.approx(own["source_weights"] / 2, abs=2)
     _, third = compared(capsys, *asked, "--mine.step", 3)
     assert third["kept_weights"] == pytest.approx(own["source_weights"] / 3, abs=3)
@@ -166,10 +166,10 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(
 
 def test_without_names_the_usual_methods_are_compared() -> None:
     methods, known, options = methods_of(parse(["compare"]))  # type: ignore[arg-type]
-    usual = [label for label, method in all_methods().items() if method.usual]
-    assert [method.label for method in methods] == usual and set(usual) < set(known) and options == {}
+    is_default = [label for label, method in all_methods().items() if method.is_default]
+    assert [method.label for method in methods] == is_default and set(is_default) < set(known) and options == {}
     constructed = {"pensia", "pensia-smallest", "pensia-loss-aware"}
-    assert {"dense", *constructed, "edge-popup-gadget", "edge-popup-wide", "random"} == set(usual)
+    assert {"dense", *constructed, "edge-popup-gadget", "edge-popup-wide", "random"} == set(is_default)
 
 
 def test_help_names_every_method_and_its_options(

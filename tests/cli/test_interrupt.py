@@ -14,8 +14,8 @@ import pytest
 from tests.cli.calling import MODEL, Word, as_process, matrices, own_data
 
 MOST_SECONDS = 2.0
-ALONE = "from lottery_jax.cli import main; main()"
-HEARD = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {ALONE}"
+SERIAL = "from lottery_jax.cli import main; main()"
+HEARD = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {SERIAL}"
 """A shell has the interrupts of what runs in its background ignored, and these tests may run there."""
 
 
@@ -35,7 +35,7 @@ def interrupted(*words: Word, after: float, number: signal.Signals = signal.SIGI
 
 
 def whole(*words: Word) -> str:
-    command = [sys.executable, "-c", ALONE, *map(str, words)]
+    command = [sys.executable, "-c", SERIAL, *map(str, words)]
     return subprocess.run(command, env=as_process(), capture_output=True, text=True, check=True).stdout
 
 
@@ -102,7 +102,7 @@ def test_at_random_moments_of_an_approximation(presses: int, number: signal.Sign
 @pytest.mark.clock
 def test_a_command_that_shall_not_hear_it_goes_on(tmp_path: Path) -> None:
     """As under nohup, where whoever started it has its interrupts ignored."""
-    program = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); {ALONE}"
+    program = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); {SERIAL}"
     command = [sys.executable, "-c", program, "verify", "nowhere"]
     with subprocess.Popen(command, env=as_process(), stderr=subprocess.PIPE, cwd=tmp_path) as ran:
         time.sleep(0.3)

@@ -102,14 +102,14 @@ def shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *
     """What is shown of some work while the clock goes on by a second at each look."""
     now = itertools.count(9.0)
     monkeypatch.setattr(bars_module, "time", SimpleNamespace(perf_counter=lambda: next(now)))
-    with bars_module.bars(quiet=quiet) as bars:
-        bars.part("reading")
-        bars.whole(1, 4, 70.0)
-        told = bars.part("solving")
+    with bars_module.progress_bars(quiet=quiet) as progress_bars:
+        progress_bars.part("reading")
+        progress_bars.whole(1, 4, 70.0)
+        told = progress_bars.part("solving")
         told(2_000, 8_000)  # found from before: no part of the speed
         told(3_000, 8_000)
         told(2_500, 8_000)  # a bar does not go back
-        assert bars.line().startswith("1 of 4 done, 0:01:10 left; solving, 3,000 of 8,000, ")
+        assert progress_bars.line().startswith("1 of 4 done, 0:01:10 left; solving, 3,000 of 8,000, ")
         log.info("a note")
     return re.sub("\x1b\\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().err)
 
@@ -132,8 +132,8 @@ def test_where_there_is_no_terminal_a_line_is_printed_now_and_then(
     monkeypatch.delenv("FORCE_COLOR", raising=False)
     assert shown(monkeypatch, capsys) == "lottery-jax: a note\n"
     monkeypatch.setattr(bars_module, "_EVERY", 0.01)
-    with bars_module.bars() as bars:
-        bars.part("compiling")
+    with bars_module.progress_bars() as progress_bars:
+        progress_bars.part("compiling")
         time.sleep(0.1)  # nothing is told meanwhile
     assert set(capsys.readouterr().err.splitlines()) == {"lottery-jax: compiling"}
 
@@ -150,14 +150,14 @@ def test_of_processes_only_the_first_says_how_far_all_are(
     crews[0].expect("chunks", 4)
     crews[1].done(unit_of("chunks", 0))
     said = []
-    for crew in crews:
-        with bars_module.bars(shared=True) as bars, locked(tmp_path, "it"):
-            bars.follow(crew)
+    for workers in crews:
+        with bars_module.progress_bars(shared=True) as progress_bars, locked(tmp_path, "it"):
+            progress_bars.follow(workers)
             log.info("a note")
             log.error("an error")
             time.sleep(0.2)
             far = told(tmp_path)
-            bars.every = 0.02
+            progress_bars.every = 0.02
             time.sleep(0.2)
         said.append((far, list(dict.fromkeys(capsys.readouterr().err.splitlines()))))
     line = f"1 of 4 done, 0 running, 3 left, 0:00:0. left; 2 processes on {crews[0].host}"

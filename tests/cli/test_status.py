@@ -7,9 +7,9 @@ import pytest
 
 from harness import Results
 from lottery_jax import load_model
-from lottery_jax.approximation import Promise, plan_job
+from lottery_jax.approximation import ToleranceObjective, plan_job
 from lottery_jax.approximation.run import chunk_folder, run_share
-from lottery_jax.comparison.records import Aside, append_records, run_folder, write_configuration
+from lottery_jax.comparison.records import PendingRecords, append_records, run_folder, write_configuration
 from lottery_jax.constructions import Scalar
 from lottery_jax.io.locks import locked, tell
 from lottery_jax.workers.workers import Share
@@ -20,7 +20,7 @@ from tests.comparison.test_records import record
 def test_an_approximation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "ticket"
     model = matrices(tmp_path / "model.safetensors", **{f"layer{place}": (8, 8) for place in range(5)})
-    job = plan_job(load_model(model)[0], Scalar(candidates=8), Promise(0.5), seed=0)
+    job = plan_job(load_model(model)[0], Scalar(candidates=8), ToleranceObjective(0.5), seed=0)
     run_share(job, out, Share(1, 2))
     folder = chunk_folder(out)
     before = sorted(path.name for path in folder.iterdir())
@@ -67,7 +67,7 @@ def test_a_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     write_configuration(folder, {"task": "digits"})
     append_records(folder / "records.jsonl", [record("dense"), record(), record(seed=1)])
     (folder / "unfinished" / "edge-popup-wide-seed0").mkdir(parents=True)
-    Aside(folder / "records").write(record(seed=2))
+    PendingRecords(folder / "records").write(record(seed=2))
     for place in (runs, folder):
         found = answer(capsys, "status", place)
         assert (found["folder"], found["records"], found["held_by"]) == (str(folder), 3, None)

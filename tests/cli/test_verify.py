@@ -48,7 +48,7 @@ def test_what_was_drawn_again_is_counted(target: Path, tmp_path: Path, capsys: p
     asked = ("--target", target, "--construction", "scalar", "--candidates", 4, "--tolerance", 0.02)
     made = answer(capsys, "approximate", *asked, "--out", tmp_path / "t")
     ticket = load_ticket(tmp_path / "t")
-    rows = [row for name in ticket.network.drawn for row in ticket.redraws(name)]
+    rows = [row for name in ticket.network.random_tensors for row in ticket.redraws(name)]
     blocks, attempt = len(rows), max(attempt for _, attempt in rows)
     assert (made["redrawn_blocks"], made["largest_attempt"]) == (blocks, attempt) and attempt > 1
     assert f"({blocks} blocks were drawn again, {attempt} times at most)." in said(capsys, tmp_path / "t")[1]

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from lottery_jax import load_model
-from lottery_jax.approximation import Promise, plan_job
-from lottery_jax.approximation.chunk_store import Folder
+from lottery_jax.approximation import ToleranceObjective, plan_job
+from lottery_jax.approximation.chunk_store import FolderChunkStore
 from lottery_jax.approximation.job import Job
 from lottery_jax.approximation.run import chunk_folder, run_to_file, solve_chunks
 from lottery_jax.constructions import Scalar
 from lottery_jax.errors import InputError
 from lottery_jax.workers.cluster import join
 from lottery_jax.workers.coordination import KNOWN_JAX, Service
-from lottery_jax.workers.workers import ALONE, Share
+from lottery_jax.workers.workers import SERIAL, Share
 from tests.cli.calling import MODEL, SMALL, Word, as_process, lottery_jax, matrices
 
 PATIENCE = 5
@@ -36,7 +36,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def job(model: Path) -> Job:
     """What the command plans."""
-    return plan_job(load_model(model)[0], Scalar(candidates=8), Promise(0.5), seed=0)
+    return plan_job(load_model(model)[0], Scalar(candidates=8), ToleranceObjective(0.5), seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -154,10 +154,10 @@ def test_two_processes_make_the_ticket_of_a_network(target: Path, tmp_path: Path
 
 
 def test_any_number_of_processes_may_finish(job: Job, alone: bytes, tmp_path: Path) -> None:
-    folder = Folder(chunk_folder(tmp_path / "ticket"))
+    folder = FolderChunkStore(chunk_folder(tmp_path / "ticket"))
     folder.make()
-    done = solve_chunks(job, folder, crew=Share(2, 3))
-    finished = run_to_file(job, tmp_path / "ticket", crew=ALONE)
+    done = solve_chunks(job, folder, workers=Share(2, 3))
+    finished = run_to_file(job, tmp_path / "ticket", workers=SERIAL)
     assert finished.found == done.solved == WEIGHTS // 3
     assert (tmp_path / "ticket").read_bytes() == alone
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lottery_jax.errors import ClusterError, InputError
 from lottery_jax.workers.cluster import Cluster
-from lottery_jax.workers.workers import ALONE, FOUND, Crew, Elsewhere, Share, unit_of
+from lottery_jax.workers.workers import FOUND, SERIAL, Pending, Share, Workers, unit_of
 from tests.cluster.memory import MemoryBoard, dies, member
 
 
@@ -31,18 +31,18 @@ def ended() -> Iterator[None]:
             owner.__self__.stop()
 
 
-def done_by(crew: Crew, count: int, seconds: float = 0.0) -> list[int]:
+def done_by(workers: Workers, count: int, seconds: float = 0.0) -> list[int]:
     """What a process does of a list, each unit taking so long."""
     found = []
-    for number in crew.units("list", count):
+    for number in workers.units("list", count):
         if number is not None:
             time.sleep(seconds)
             found.append(number)
-            crew.done(unit_of("list", number))
+            workers.done(unit_of("list", number))
     return found
 
 
-def side_by_side(*crews: Crew, count: int, seconds: tuple[float, ...] = ()) -> list[list[int]]:
+def side_by_side(*crews: Workers, count: int, seconds: tuple[float, ...] = ()) -> list[list[int]]:
     found: list[list[int]] = [[] for _ in crews]
 
     def work(place: int) -> None:
@@ -58,9 +58,9 @@ def side_by_side(*crews: Crew, count: int, seconds: tuple[float, ...] = ()) -> l
 
 
 def test_alone_everything_is_its_own(tmp_path: Path) -> None:
-    assert done_by(ALONE, 3) == [0, 1, 2] and list(ALONE.own(3)) == [0, 1, 2]
-    assert ALONE.begin({"target": "a"}, tmp_path, "so") == "so" and not list(tmp_path.iterdir())
-    assert ALONE.note("list/0") is None and ALONE.standing() is None
+    assert done_by(SERIAL, 3) == [0, 1, 2] and list(SERIAL.own(3)) == [0, 1, 2]
+    assert SERIAL.begin({"target": "a"}, tmp_path, "so") == "so" and not list(tmp_path.iterdir())
+    assert SERIAL.note("list/0") is None and SERIAL.standing() is None
 
 
 @given(st.integers(1, 9), st.integers(0, 30))
@@ -107,10 +107,10 @@ def test_a_process_that_says_so_is_not_waited_for(board: MemoryBoard) -> None:
 
 
 def test_a_process_that_ends_at_once_does_not_wait_for_who_is_gone(board: MemoryBoard) -> None:
-    crew, over = member(board, 1), threading.Event()
+    workers, over = member(board, 1), threading.Event()
     board.put = lambda key, value: over.wait(60)  # type: ignore[method-assign]
     start = time.monotonic()
-    crew.abandon()
+    workers.abandon()
     assert time.monotonic() - start < 1
     over.set()
 
@@ -211,8 +211,8 @@ def test_a_refusal_ends_all(board: MemoryBoard) -> None:
 
 
 def test_the_loss_of_process_0_is_no_refusal(board: MemoryBoard) -> None:
-    crew = member(board, 1)
-    with pytest.raises(ClusterError), crew:
+    workers = member(board, 1)
+    with pytest.raises(ClusterError), workers:
         raise ClusterError("process 0 is gone")
     assert board.get("state/failed") is None
 
@@ -224,7 +224,7 @@ def test_process_0_leaves_last(board: MemoryBoard) -> None:
         Cluster(board, process, 3, patience=60, close=lambda process=process: left.append(process))
         for process in range(3)
     ]
-    threads = [threading.Thread(target=crew.leave, daemon=True) for crew in (crews[2], crews[0], crews[1])]
+    threads = [threading.Thread(target=workers.leave, daemon=True) for workers in (crews[2], crews[0], crews[1])]
     for thread in threads:
         thread.start()
         time.sleep(0.05)
@@ -256,12 +256,12 @@ def test_how_far_all_are(board: MemoryBoard) -> None:
 
 
 def test_what_is_elsewhere_is_named() -> None:
-    assert Elsewhere(["a", "b"]).units == ("a", "b") and str(Elsewhere(["a"])) == "a"
+    assert Pending(["a", "b"]).units == ("a", "b") and str(Pending(["a"])) == "a"
 
 
 def test_few_words_are_asked_for(board: MemoryBoard) -> None:
     """Of the service, which answers some thousands in a second."""
-    crew = member(board, 0, 1)
+    workers = member(board, 0, 1)
     before = board.asked
-    done_by(crew, 1000)
+    done_by(workers, 1000)
     assert board.asked - before < 2.2 * 1000

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lottery_jax import load_model
-from lottery_jax.approximation import Promise, plan_job
+from lottery_jax.approximation import ToleranceObjective, plan_job
 from lottery_jax.approximation.job import Job
 from lottery_jax.approximation.run import chunk_folder, missing, refuse_missing, run_share, run_to_file
 from lottery_jax.cli.main import run
@@ -34,7 +34,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def job(model: Path) -> Job:
     """What the command plans."""
-    return plan_job(load_model(model)[0], Scalar(candidates=8), Promise(0.5), seed=0)
+    return plan_job(load_model(model)[0], Scalar(candidates=8), ToleranceObjective(0.5), seed=0)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import jax
 import pytest
 
 from lottery_jax import load_model
-from lottery_jax.approximation import Promise, plan_job
+from lottery_jax.approximation import ToleranceObjective, plan_job
 from lottery_jax.approximation.job import Job
 from lottery_jax.approximation.run import chunk_folder
 from lottery_jax.constructions import Scalar
@@ -56,7 +56,7 @@ def alone(model: Path) -> bytes:
 @pytest.fixture(scope="module")
 def job(model: Path) -> Job:
     """What the command plans."""
-    return plan_job(load_model(model)[0], Scalar(candidates=8), Promise(0.5), seed=0)
+    return plan_job(load_model(model)[0], Scalar(candidates=8), ToleranceObjective(0.5), seed=0)
 
 
 def started(*words: Word) -> subprocess.Popen:

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import pytest
 
-from lottery_jax.comparison.methods import Bench, Itself, Learned, Method, Shuffled
+from lottery_jax.comparison.methods import DenseTarget, LearnerMethod, Method, MethodContext, RandomMask
 from lottery_jax.comparison.protocol import Protocol
 from lottery_jax.comparison.records import Record, read_records
 from lottery_jax.comparison.registry import all_methods
@@ -29,39 +29,39 @@ from tests.comparison import tiny
 
 
 @dataclasses.dataclass(frozen=True)
-class Promise(Method):
+class ToleranceObjective(Method):
     """Counts how often it is asked for each seed."""
 
     label: ClassVar[str] = "pensia"  # type: ignore[misc]
     counts: ClassVar[Counter] = Counter()
 
-    def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> list[Ticket]:
+    def find(self, context: MethodContext, seed: int, keeps: Sequence[float]) -> list[Ticket]:
         self.counts["pensia", seed] += 1
-        return [tiny.masked(bench.target, 0.5, seed, promise=True)]
+        return [tiny.masked(context.target, 0.5, seed, promise=True)]
 
 
 @dataclasses.dataclass(frozen=True)
-class Sweep(Promise):
+class Sweep(ToleranceObjective):
     """The same for each kept fraction, with the ticket of the other before it."""
 
     label: ClassVar[str] = "sweep"  # type: ignore[misc]
     sweeps: ClassVar[bool] = True
     after: ClassVar[str | None] = "pensia"
 
-    def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> list[Ticket]:
+    def find(self, context: MethodContext, seed: int, keeps: Sequence[float]) -> list[Ticket]:
         self.counts["sweep", seed] += len(keeps)
-        assert bench.ticket("pensia", seed).seed == seed
-        return [tiny.masked(bench.target, keep, seed) for keep in keeps]
+        assert context.ticket("pensia", seed).seed == seed
+        return [tiny.masked(context.target, keep, seed) for keep in keeps]
 
 
-METHODS = (Itself(), Promise(), Sweep(), Shuffled())
+METHODS = (DenseTarget(), ToleranceObjective(), Sweep(), RandomMask())
 OTHERS = {method.label: method for method in METHODS}
 
 
 @pytest.fixture
 def counts() -> Counter:
-    Promise.counts.clear()
-    return Promise.counts
+    ToleranceObjective.counts.clear()
+    return ToleranceObjective.counts
 
 
 def protocol(**changes) -> Protocol:
@@ -99,7 +99,7 @@ def test_every_record_is_what_its_ticket_file_says(tmp_path: Path) -> None:
     assert low.output_bound is None and 0 < pensia.max_deviation <= pensia.output_bound
     assert 0 < pensia.rounding_bits_per_target_weight < pensia.bits_per_target_weight
     assert low.rounding_bits_per_target_weight is dense.bits_per_target_weight is None
-    assert low.outcome == "promises nothing" and low.within_tolerance is low.worst_residual is None
+    assert low.outcome == "no guarantee" and low.within_tolerance is low.worst_residual is None
     assert (low.keep, high.keep) == (0.25, 0.75)
     # Chance keeps as many weights of each tensor as the construction, elsewhere.
     model, chance = (load_ticket(found.folder / "tickets" / f"{m}-seed3.safetensors") for m in ("pensia", "random"))
@@ -124,20 +124,20 @@ def test_what_a_method_builds_on_is_found_once_under_its_own_name(
     counts: Counter, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level("INFO", "lottery_jax"):
-        found = run(tmp_path, protocol(methods=(Shuffled(),)))
+        found = run(tmp_path, protocol(methods=(RandomMask(),)))
     assert caplog.messages == ["random builds on pensia, which is found first (seed 0)"]
     assert [record.method for record in read_records(found.records_file)] == ["pensia", "random"]
     assert [record.method for record in found.records()] == ["random"], "who did not ask for it does not see it"
-    run(tmp_path, protocol(methods=(Promise(), Shuffled())))
+    run(tmp_path, protocol(methods=(ToleranceObjective(), RandomMask())))
     assert counts == {("pensia", 0): 1}
     (found.folder / "tickets" / "pensia-seed0.safetensors").unlink()
     found.records_file.write_text("".join(found.records_file.read_text().splitlines(True)[:1]))
-    run(tmp_path, protocol(methods=(Shuffled(),)))
+    run(tmp_path, protocol(methods=(RandomMask(),)))
     assert counts == {("pensia", 0): 2} and len(read_records(found.records_file)) == 2
 
 
 def test_whatever_changes_results_is_another_folder(tmp_path: Path) -> None:
-    dense = protocol(methods=(Itself(),))
+    dense = protocol(methods=(DenseTarget(),))
     changes = [{}, {"tolerance": 8.0}, {"candidates": 20}, {"epochs": 2}, {"options": {"scalar": {"range": "model"}}}]
     folders = [run(tmp_path, dataclasses.replace(dense, **change)).folder for change in changes]
     folders += [run(tmp_path, dense, task).folder for task in (tiny.task(examples=41), tiny.task(signed=True))]
@@ -145,42 +145,44 @@ def test_whatever_changes_results_is_another_folder(tmp_path: Path) -> None:
     folders.append(run(tmp_path, dense, dataclasses.replace(other, dataset=tiny.task().dataset)).folder)
     assert len(set(folders)) == len(folders) == len(list(tmp_path.iterdir()))
     assert all(json.loads((folder / "configuration.json").read_text())["task"] == "tiny" for folder in folders)
-    more = dataclasses.replace(dense, seeds=(5,), keeps=(0.1,), methods=(Itself(), Promise()))
+    more = dataclasses.replace(dense, seeds=(5,), keeps=(0.1,), methods=(DenseTarget(), ToleranceObjective()))
     assert run(tmp_path, more).folder == folders[0], "a folder grows along methods, seeds and keeps"
 
 
-class Fails(Promise):
+class Fails(ToleranceObjective):
     """Stops half-way."""
 
-    def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> list[Ticket]:
+    def find(self, context: MethodContext, seed: int, keeps: Sequence[float]) -> list[Ticket]:
         raise InputError("no")
 
 
 def test_a_method_that_fails_leaves_no_record(tmp_path: Path) -> None:
-    found = Comparison(tiny.task(), protocol(methods=(Itself(), Fails())), tmp_path)
-    found.run(Itself(), 0)
+    found = Comparison(tiny.task(), protocol(methods=(DenseTarget(), Fails())), tmp_path)
+    found.run(DenseTarget(), 0)
     with pytest.raises(InputError, match="no"):
         found.run(Fails(), 0)
     assert [record.method for record in found.records()] == ["dense"]
 
 
-class Broken(Promise):
+class Broken(ToleranceObjective):
     """Promises what it does not keep."""
 
-    def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> list[Ticket]:
-        ticket = tiny.masked(bench.target, 0.5, seed)
+    def find(self, context: MethodContext, seed: int, keeps: Sequence[float]) -> list[Ticket]:
+        ticket = tiny.masked(context.target, 0.5, seed)
         return [
-            make_ticket(ticket.network, seed=seed, masks=ticket.masks, method="b", target=bench.target, tolerance=1e-9)
+            make_ticket(
+                ticket.network, seed=seed, masks=ticket.masks, method="b", target=context.target, tolerance=1e-9
+            )
         ]
 
 
-class NotANumber(Promise):
+class NotANumber(ToleranceObjective):
     """A network whose numbers overflow: behind the second layer most are NaN, which of them by the order of adding."""
 
-    def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> list[Ticket]:
-        source = tiny.single(bench.target.network, Sampler.uniform(-(2.0**64), 2.0**64), gain=2.0**64)
+    def find(self, context: MethodContext, seed: int, keeps: Sequence[float]) -> list[Ticket]:
+        source = tiny.single(context.target.network, Sampler.uniform(-(2.0**64), 2.0**64), gain=2.0**64)
         masks = tiny.random_masks(source, 1.1, seed)
-        return [make_ticket(source, seed=seed, masks=masks, method="n", target=bench.target, tolerance=1e39)]
+        return [make_ticket(source, seed=seed, masks=masks, method="n", target=context.target, tolerance=1e39)]
 
 
 def the_record(method: Method, tmp_path: Path, **changes) -> Record:
@@ -217,7 +219,7 @@ def test_a_second_comparison_in_one_folder_is_refused_in_a_sentence(counts: Coun
             pass
     assert "\n" not in str(said.value)
     with second.held():
-        second.run(Promise(), 0)
+        second.run(ToleranceObjective(), 0)
     assert counts["pensia", 0] == 1
 
 
@@ -280,9 +282,9 @@ class LeavesOut(Sweep):
     label: ClassVar[str] = "leaves-out"  # type: ignore[misc]
     after: ClassVar[str | None] = None
 
-    def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> list[Ticket | None]:  # type: ignore[override]
+    def find(self, context: MethodContext, seed: int, keeps: Sequence[float]) -> list[Ticket | None]:  # type: ignore[override]
         self.counts["leaves-out", seed] += len(keeps)
-        return [None if keep == 0.9 else tiny.masked(bench.target, keep, seed) for keep in keeps]
+        return [None if keep == 0.9 else tiny.masked(context.target, keep, seed) for keep in keeps]
 
 
 def test_a_kept_fraction_without_a_ticket_is_left_out_and_tried_again(counts: Counter, tmp_path: Path) -> None:
@@ -295,7 +297,7 @@ def test_a_kept_fraction_without_a_ticket_is_left_out_and_tried_again(counts: Co
 def test_a_learning_rate_is_chosen_on_the_validation_split(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The factor 1e30 diverges, and 1e-6 learns nothing."""
     caplog.set_level("INFO")
-    tuned = protocol(methods=(Learned(EdgePopup(), "wide"),), keeps=(0.5,), epochs=4, tune=(1e-6, 1.0, 1e30))
+    tuned = protocol(methods=(LearnerMethod(EdgePopup(), "wide"),), keeps=(0.5,), epochs=4, tune=(1e-6, 1.0, 1e30))
     comparison = Comparison(tiny.task(), tuned, tmp_path)
     ((method, seed),) = comparison.pairs
     (record,) = comparison.run(method, seed)

@@ -20,7 +20,7 @@ from lottery_jax.importers.mlp_weights import mlp_target
 from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import Plain, Spec
+from lottery_jax.networks.node import Spec, StatelessLayer
 from lottery_jax.networks.target import Target
 
 
@@ -84,7 +84,7 @@ def test_nan_logits_count_as_wrong_and_disagreeing() -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Seen(Plain):
+class Seen(StatelessLayer):
     """The identity; notes the shapes with which it is traced."""
 
     kind: ClassVar[str] = "seen"

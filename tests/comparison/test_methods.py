@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from lottery_jax.comparison.api import compare
-from lottery_jax.comparison.budget_methods import Budgeted
-from lottery_jax.comparison.methods import Bench, Constructed, Learned, Method
+from lottery_jax.comparison.budget_methods import BudgetMethod
+from lottery_jax.comparison.methods import ConstructionMethod, LearnerMethod, Method, MethodContext
 from lottery_jax.comparison.protocol import Protocol
 from lottery_jax.comparison.registry import all_methods, as_method
 from lottery_jax.constructions.pensia import Pensia
@@ -88,7 +88,7 @@ SOME = {
 @pytest.mark.parametrize("which", ["some", pytest.param("all", marks=pytest.mark.slow)])
 def test_every_method_that_is_not_usual_runs(which: str, tmp_path: Path) -> None:
     """The usual ones do in the tests of the command line; learners of masks have a catalogue of their own."""
-    labels = [label for label, method in all_methods().items() if not method.usual]
+    labels = [label for label, method in all_methods().items() if not method.is_default]
     labels = [label for label in labels if not label.endswith(("-gadget", "-wide", "-plain"))]
     # Constructions for other networks, or for more candidates, have tests of their own.
     labels = [label for label in labels if not label.startswith(("dacunha", "ferbach", "otsuka", "kumar", "binary"))]
@@ -98,7 +98,7 @@ def test_every_method_that_is_not_usual_runs(which: str, tmp_path: Path) -> None
     for label, record in records.items():
         suffixes = "-smallest", "-first", "-budget", "-loss-aware"
         constructed = label in {name + suffix for name in CONSTRUCTIONS for suffix in ("", *suffixes)}
-        assert record.outcome == ("holds" if constructed else "promises nothing")
+        assert record.outcome == ("holds" if constructed else "no guarantee")
         assert record.trained == (label == "target-pruned" or (label in TRAINED and label != "magnitude-supermask"))
         assert record.evaluated == f"the {'trained' if record.trained else 'random'} network on all 40 images"
     assert records["scalar-smallest"].kept_weights < records["scalar"].kept_weights
@@ -136,17 +136,17 @@ class Thin(Method):
     keep: float = 0.25
     """Kept fraction."""
 
-    def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> list[Ticket]:
-        bench.progress(1, 1)
-        return [tiny.masked(bench.target, self.keep, seed)]
+    def find(self, context: MethodContext, seed: int, keeps: Sequence[float]) -> list[Ticket]:
+        context.progress(1, 1)
+        return [tiny.masked(context.target, self.keep, seed)]
 
 
 def test_own_classes_and_objects_become_methods() -> None:
     assert as_method(Thin) == as_method(Thin()) == Thin() and as_method(Thin, {"keep": 0.5}) == Thin(0.5)
-    assert as_method(Scalar) == Constructed(Scalar()) and as_method(Scalar(range="model")).label == "scalar"
-    assert as_method(Scalar, candidates=8) == Constructed(Scalar(8))
-    assert as_method(Scalar(4), candidates=8) == Constructed(Scalar(4))
-    assert as_method(EdgePopup) == Learned(EdgePopup()) and as_method(EdgePopup()).label == "edge-popup-wide"
+    assert as_method(Scalar) == ConstructionMethod(Scalar()) and as_method(Scalar(range="model")).label == "scalar"
+    assert as_method(Scalar, candidates=8) == ConstructionMethod(Scalar(8))
+    assert as_method(Scalar(4), candidates=8) == ConstructionMethod(Scalar(4))
+    assert as_method(EdgePopup) == LearnerMethod(EdgePopup()) and as_method(EdgePopup()).label == "edge-popup-wide"
     for wrong in (int, 3, "pensia", Ticket, None):
         with pytest.raises(InputError, match=r"is no Method, Construction or Learner; derive it from one of them"):
             as_method(wrong)
@@ -180,7 +180,7 @@ def test_own_options_are_other_results_in_another_folder(tmp_path: Path) -> None
     assert kept(Scalar(8)) == kept("scalar") and len(list(tmp_path.iterdir())) == 4, "with equal options it is the same"
 
 
-@pytest.mark.parametrize("kind", [Constructed, Budgeted])
+@pytest.mark.parametrize("kind", [ConstructionMethod, BudgetMethod])
 def test_a_construction_keeps_the_candidates_that_it_was_given(kind: type, tmp_path: Path) -> None:
     """A name has those of the comparison; an object has its own, in the record, the ticket and the configuration."""
     label = kind(Scalar()).label
@@ -209,7 +209,7 @@ def test_equal_labels_are_refused_before_anything_is_written(methods: list, time
     assert str(said.value).startswith(f"methods must have different labels, got 'scalar' {times} times. ")
     assert not list(tmp_path.iterdir())
     with pytest.raises(InputError, match="different labels, got 'scalar' 2 times"):
-        Protocol((Constructed(Scalar(8)), Constructed(Scalar(16))))
+        Protocol((ConstructionMethod(Scalar(8)), ConstructionMethod(Scalar(16))))
 
 
 @pytest.mark.parametrize(

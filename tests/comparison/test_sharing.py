@@ -14,37 +14,37 @@ from typing import Any, ClassVar
 import pytest
 
 from lottery_jax.comparison.api import compare
-from lottery_jax.comparison.methods import Bench, Itself, Learned, Shuffled
+from lottery_jax.comparison.methods import DenseTarget, LearnerMethod, MethodContext, RandomMask
 from lottery_jax.comparison.protocol import Protocol
-from lottery_jax.comparison.records import Aside, Record, read_records
+from lottery_jax.comparison.records import PendingRecords, Record, read_records
 from lottery_jax.comparison.runner import Comparison
 from lottery_jax.errors import InputError
 from lottery_jax.mask_learning.edge_popup import EdgePopup
 from lottery_jax.pruning.magnitude import Magnitude
 from lottery_jax.tickets.ticket import Ticket
-from lottery_jax.workers.workers import ALONE, Crew, Share
+from lottery_jax.workers.workers import SERIAL, Share, Workers
 from tests.cli.calling import as_process
 from tests.cluster.memory import MemoryBoard, dies, member
 from tests.comparison import tiny
-from tests.comparison.test_comparing import OTHERS, LeavesOut, Promise, Sweep
+from tests.comparison.test_comparing import OTHERS, LeavesOut, Sweep, ToleranceObjective
 from tests.comparison.test_records import record
 
 METHODS = (
-    Itself(),
-    Promise(),
+    DenseTarget(),
+    ToleranceObjective(),
     Sweep(),
-    Shuffled(),
+    RandomMask(),
     LeavesOut(),
-    Learned(EdgePopup(batch_size=8), "wide"),
-    Learned(Magnitude(batch_size=8), "gadget"),
+    LearnerMethod(EdgePopup(batch_size=8), "wide"),
+    LearnerMethod(Magnitude(batch_size=8), "gadget"),
 )
 SEEDS = (0, 1)
 
 
 @pytest.fixture
 def counts() -> Counter:
-    Promise.counts.clear()
-    return Promise.counts
+    ToleranceObjective.counts.clear()
+    return ToleranceObjective.counts
 
 
 def protocol(**changes: Any) -> Protocol:
@@ -52,16 +52,16 @@ def protocol(**changes: Any) -> Protocol:
     return Protocol(**{**asked, **changes})
 
 
-def comparison(out: Path, crew: Crew = ALONE, **changes: Any) -> Comparison:
-    return Comparison(tiny.task(), protocol(**changes), out, others=OTHERS, crew=crew)
+def comparison(out: Path, workers: Workers = SERIAL, **changes: Any) -> Comparison:
+    return Comparison(tiny.task(), protocol(**changes), out, others=OTHERS, workers=workers)
 
 
 def work(found: Comparison) -> Comparison:
     """What `lottery-jax compare` does."""
-    with found.crew, found.held():
-        if found.crew is not ALONE:
+    with found.workers, found.held():
+        if found.workers is not SERIAL:
             found.contribute_all()
-        if found.crew.leads:
+        if found.workers.leads:
             for method, seed in found.pairs:
                 found.run(method, seed)
             found.clear()
@@ -84,7 +84,7 @@ def test_processes_record_what_one_does(counts: Counter, alone: tuple, tmp_path:
     board = MemoryBoard()
     crews = [member(board, process, 3) for process in range(3)]
     with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(lambda crew: work(comparison(tmp_path, crew)), crews))
+        found = list(pool.map(lambda workers: work(comparison(tmp_path, workers)), crews))
     assert contents(found[0]) == alone
     times = {"pensia": 1, "sweep": 2, "leaves-out": 2}  # one for each kept fraction
     assert counts == {(name, seed): count for name, count in times.items() for seed in SEEDS}
@@ -123,12 +123,12 @@ def test_eight_devices_record_what_one_does(tmp_path: Path) -> None:
 
 def test_processes_call_it_from_python(counts: Counter, tmp_path: Path) -> None:
     """The one that leads gets the records, in the order in which one process gets them."""
-    board, methods = MemoryBoard(), [Itself(), Promise(), Sweep()]
+    board, methods = MemoryBoard(), [DenseTarget(), ToleranceObjective(), Sweep()]
     asked: dict[str, Any] = {"seeds": SEEDS, "keeps": (0.5, 0.9), "tolerance": 9.0}
 
-    def call(crew: Crew) -> list[Record]:
-        with crew:
-            return compare(tiny.task(), methods, out=tmp_path / "shared", crew=crew, **asked)
+    def call(workers: Workers) -> list[Record]:
+        with workers:
+            return compare(tiny.task(), methods, out=tmp_path / "shared", workers=workers, **asked)
 
     with ThreadPoolExecutor(2) as pool:
         first, other = pool.map(call, [member(board, process) for process in range(2)])
@@ -137,7 +137,7 @@ def test_processes_call_it_from_python(counts: Counter, tmp_path: Path) -> None:
         record.key for record in compare(tiny.task(), methods, out=tmp_path / "alone", **asked)
     ]
     assert other == [] and len(list((tmp_path / "shared").rglob("report.html"))) == 1
-    assert compare(tiny.task(), methods, out=tmp_path / "share", crew=Share(1, 2), **asked) == []
+    assert compare(tiny.task(), methods, out=tmp_path / "share", workers=Share(1, 2), **asked) == []
 
 
 def test_shares_and_a_last_command_record_what_one_does(counts: Counter, alone: tuple, tmp_path: Path) -> None:
@@ -165,24 +165,24 @@ def test_what_shares_left_out_is_named_and_done_by_a_process_alone(alone: tuple,
 
 
 @dataclasses.dataclass(frozen=True)
-class Dies(Promise):
+class Dies(ToleranceObjective):
     """The process that is asked for it first is not heard of any more."""
 
     label: ClassVar[str] = "dies"  # type: ignore[misc]
     crews: ClassVar[list] = []
 
-    def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> list[Ticket]:
-        crew = bench.checkpoints.crew  # type: ignore[union-attr]
+    def find(self, context: MethodContext, seed: int, keeps: Sequence[float]) -> list[Ticket]:
+        workers = context.checkpoints.workers  # type: ignore[union-attr]
         if not self.crews:
-            self.crews.append(crew)
-            dies(crew)  # type: ignore[arg-type]
+            self.crews.append(workers)
+            dies(workers)  # type: ignore[arg-type]
             raise SystemExit
-        return super().find(bench, seed, keeps)
+        return super().find(context, seed, keeps)
 
 
 def test_the_others_do_what_a_dead_process_had_begun(tmp_path: Path) -> None:
     Dies.crews.clear()
-    board, methods = MemoryBoard(), (Itself(), Dies(), Promise())
+    board, methods = MemoryBoard(), (DenseTarget(), Dies(), ToleranceObjective())
     first, other = (member(board, process, patience=0.5) for process in (0, 1))
     with pytest.raises(SystemExit):
         comparison(tmp_path, other, methods=methods).contribute(Dies(), 0)
@@ -213,8 +213,8 @@ def test_nothing_is_left_over_by_a_process_that_was_killed_after_its_records_wer
 
 def test_what_is_unfinished_of_a_method_that_others_build_on_is_kept(tmp_path: Path) -> None:
     """A process was killed while it trained that."""
-    found = comparison(tmp_path, methods=(Shuffled(),))
-    model = Shuffled().after
+    found = comparison(tmp_path, methods=(RandomMask(),))
+    model = RandomMask().after
     assert model is not None
     unfinished = found.folder / "unfinished" / f"{model}-seed0"
     unfinished.mkdir(parents=True)
@@ -225,18 +225,18 @@ def test_what_is_unfinished_of_a_method_that_others_build_on_is_kept(tmp_path: P
 
 def test_a_method_that_fails_ends_all(tmp_path: Path) -> None:
     @dataclasses.dataclass(frozen=True)
-    class Fails(Promise):
+    class Fails(ToleranceObjective):
         label: ClassVar[str] = "fails"  # type: ignore[misc]
 
-        def find(self, bench: Bench, seed: int, keeps: Sequence[float]) -> list[Ticket]:
+        def find(self, context: MethodContext, seed: int, keeps: Sequence[float]) -> list[Ticket]:
             raise InputError("it cannot be")
 
     board = MemoryBoard()
     crews = [member(board, process) for process in (0, 1)]
 
-    def refused(crew: Crew) -> str:
+    def refused(workers: Workers) -> str:
         with pytest.raises(InputError) as error:
-            work(comparison(tmp_path, crew, methods=(Fails(), Promise()), seeds=(0,)))
+            work(comparison(tmp_path, workers, methods=(Fails(), ToleranceObjective()), seeds=(0,)))
         return str(error.value)
 
     with ThreadPoolExecutor(2) as pool:
@@ -264,7 +264,7 @@ def test_a_share_works_beside_others_but_not_beside_the_last_command(tmp_path: P
 
 
 def test_records_lie_aside(tmp_path: Path) -> None:
-    aside, one = Aside(tmp_path / "records"), record()
+    aside, one = PendingRecords(tmp_path / "records"), record()
     assert aside.read(one.key) is None and not aside.has(one.key) and aside.count() == 0
     aside.remove(one.key)
     aside.write(one)

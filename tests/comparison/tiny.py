@@ -7,8 +7,8 @@ import numpy as np
 from lottery_jax.data import Dataset, Split
 from lottery_jax.networks.architectures import mlp
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import Node, Operation, Spec
-from lottery_jax.networks.sources.random_layer import Single
+from lottery_jax.networks.node import LinearLayer, Node, Spec
+from lottery_jax.networks.sources.random_layer import RandomLayer
 from lottery_jax.networks.target import Target
 from lottery_jax.rng.sampler import Sampler
 from lottery_jax.tasks import Task
@@ -34,14 +34,14 @@ def single(network: Network, sampler: Sampler, gain: float = 1.0) -> Network:
     """One random weight in place of each."""
 
     def leaf(path: str, node: Node) -> Node:
-        return Single(node, sampler, gain) if isinstance(node, Operation) else node
+        return RandomLayer(node, sampler, gain) if isinstance(node, LinearLayer) else node
 
     return network.replaced(leaf)
 
 
 def random_masks(source: Network, keep: float, seed: int) -> dict[str, np.ndarray]:
     random = np.random.default_rng(seed)
-    return {name: random.random(drawn.shape) < keep for name, drawn in source.drawn.items()}
+    return {name: random.random(drawn.shape) < keep for name, drawn in source.random_tensors.items()}
 
 
 def masked(target: Target, keep: float, seed: int, *, promise: bool = False, **more) -> Ticket:

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
 
-from lottery_jax.approximation import Promise
+from lottery_jax.approximation import ToleranceObjective
 from lottery_jax.constructions import Binary, Construction, Kumar, Pensia, Scalar, ScalarShared
 from lottery_jax.constructions.burkholz import Burkholz
 from lottery_jax.constructions.dacunha import DaCunha
@@ -52,9 +52,9 @@ class Entry:
     dense: bool = True
     """Whether it takes any chain of dense layers."""
 
-    def goal(self, objective: str = "least-error", part: float = 1.0) -> Promise:
+    def objective(self, objective: str = "least-error", part: float = 1.0) -> ToleranceObjective:
         """A goal of which so big a part of the tolerance is asked."""
-        return Promise(part * self.tolerance, objective, self.max_redraws)
+        return ToleranceObjective(part * self.tolerance, objective, self.max_redraws)
 
 
 class Nearest(Solver):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import jax
 
-from lottery_jax.approximation import Promise, plan_job, run_to_file
+from lottery_jax.approximation import ToleranceObjective, plan_job, run_to_file
 from lottery_jax.approximation.run import chunk_folder
 from lottery_jax.constructions import Scalar
 from lottery_jax.tasks import load_model
@@ -23,8 +23,8 @@ from tests.constructions.catalogue import Nearest, model_file
 def run(folder: Path, out: Path) -> None:
     """What a child does."""
     target, _ = load_model(folder / "model.safetensors")
-    goal = Promise(0.5, max_redraws=1, solver=Nearest())
-    done = run_to_file(plan_job(target, Scalar(6), goal, seed=1, chunk_weights=64), out)
+    objective = ToleranceObjective(0.5, max_redraws=1, solver=Nearest())
+    done = run_to_file(plan_job(target, Scalar(6), objective, seed=1, chunk_weights=64), out)
     with (folder / "log").open("a") as log:
         log.write(f"{done.found} {done.solved}\n")
 

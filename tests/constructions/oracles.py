@@ -11,10 +11,10 @@ import numpy as np
 
 from lottery_jax.networks.node import child_path
 from lottery_jax.networks.rewrites import folded
-from lottery_jax.networks.sources.binary_ladder import Ladder
-from lottery_jax.networks.sources.candidates_per_weight import Copies
+from lottery_jax.networks.sources.binary_ladder import BinaryLadder
+from lottery_jax.networks.sources.candidates_per_weight import CandidatesPerWeight
 from lottery_jax.networks.sources.gadget import Gadget
-from lottery_jax.networks.sources.replicated_neurons import Redundant
+from lottery_jax.networks.sources.replicated_neurons import ReplicatedNeurons
 from lottery_jax.networks.target import Target
 from lottery_jax.rng.sampler import Sampler, draw_host
 from lottery_jax.tickets.ticket import Ticket
@@ -30,7 +30,7 @@ Draws = Callable[[int], list[Candidates]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Drawn:
+class RandomTensor:
     """The candidates of a target tensor; `each` of its weights, neighbours, are drawn again together.
 
     copies: neighbours among the problems that are for one target weight.
@@ -42,27 +42,27 @@ class Drawn:
     copies: int = 1
 
 
-def draws_of(ticket: Ticket) -> Iterator[Drawn]:
+def draws_of(ticket: Ticket) -> Iterator[RandomTensor]:
     """The candidates of every target tensor of a ticket, in order, each drawn whole by NumPy from its streams."""
     stream = 0
     for path, source in ticket.network.sources.items():
         if isinstance(source, Gadget):
             yield from _gadget(ticket, path, source, stream)
             stream += 2
-        elif isinstance(source, Redundant):
+        elif isinstance(source, ReplicatedNeurons):
             yield from _redundant(ticket, path, source, stream)
             stream += 1
-        elif isinstance(source, Ladder):
+        elif isinstance(source, BinaryLadder):
             yield from _ladder(ticket, path, source, stream)
             stream += 2 + source.rungs
         else:
-            assert isinstance(source, Copies)
+            assert isinstance(source, CandidatesPerWeight)
             for own, sampler in zip(source.of.tensors(), source.samplers, strict=True):
                 yield _copies(ticket, child_path(path, own), source, sampler, stream)
                 stream += 1
 
 
-def _copies(ticket: Ticket, name: str, source: Copies, sampler: Sampler, stream: int) -> Drawn:
+def _copies(ticket: Ticket, name: str, source: CandidatesPerWeight, sampler: Sampler, stream: int) -> RandomTensor:
     """Row p of a stream has the copies of weight p, or of output p where they are shared."""
     shape = ticket.network.approximated[name]
     rows = shape[0] if source.shared else math.prod(shape)
@@ -74,10 +74,10 @@ def _copies(ticket: Ticket, name: str, source: Copies, sampler: Sampler, stream:
         values = np.repeat(drawn, each, 0)
         return [(values, np.broadcast_to(np.arange(source.copies), values.shape))]
 
-    return Drawn(name, draws, each)
+    return RandomTensor(name, draws, each)
 
 
-def _redundant(ticket: Ticket, path: str, source: Redundant, stream: int) -> Iterator[Drawn]:
+def _redundant(ticket: Ticket, path: str, source: ReplicatedNeurons, stream: int) -> Iterator[RandomTensor]:
     """The theorem's matrix [inputs * copies, places, outputs * copies] in full; constants are its last rows."""
     of, given, copies = source.of, source.copies_in, source.copies_out
     own, places = of.inputs // of.groups, math.prod(of.places)
@@ -93,10 +93,10 @@ def _redundant(ticket: Ticket, path: str, source: Redundant, stream: int) -> Ite
         return [(scale * rows, np.broadcast_to(np.arange(given), rows.shape))]
 
     for name in of.tensors():
-        yield Drawn(child_path(path, name), functools.partial(draws, name=name), copies=copies)
+        yield RandomTensor(child_path(path, name), functools.partial(draws, name=name), copies=copies)
 
 
-def _gadget(ticket: Ticket, path: str, source: Gadget, stream: int) -> Iterator[Drawn]:
+def _gadget(ticket: Ticket, path: str, source: Gadget, stream: int) -> Iterator[RandomTensor]:
     """The first matrix is on one stream, the second on the next; both are the theorem's, in full."""
     of, units, copies = source.of, source.units, source.rows_each
     candidates, own, places = units // (1 + source.relu), of.inputs // of.groups, math.prod(of.places)
@@ -133,10 +133,10 @@ def _gadget(ticket: Ticket, path: str, source: Gadget, stream: int) -> Iterator[
         return found
 
     for name in of.tensors():
-        yield Drawn(child_path(path, name), functools.partial(draws, name=name), copies=copies)
+        yield RandomTensor(child_path(path, name), functools.partial(draws, name=name), copies=copies)
 
 
-def _ladder(ticket: Ticket, path: str, source: Ladder, stream: int) -> Iterator[Drawn]:
+def _ladder(ticket: Ticket, path: str, source: BinaryLadder, stream: int) -> Iterator[RandomTensor]:
     """The last matrix is the gadget's, on the second stream; multipliers are what the kept rungs make of x = +-1."""
     of, units, all_weights = source.of, source.units, ticket.source()
     own, places, given = of.inputs // of.groups, math.prod(of.places), ticket.network.given_to(path)
@@ -162,7 +162,7 @@ def _ladder(ticket: Ticket, path: str, source: Ladder, stream: int) -> Iterator[
         return [(source.gain * carried(sign)[feeding] * v, slots) for sign in ((1, -1) if both else (1,))]
 
     for name in of.tensors():
-        yield Drawn(child_path(path, name), functools.partial(draws, name=name))
+        yield RandomTensor(child_path(path, name), functools.partial(draws, name=name))
 
 
 def _edges(ticket: Ticket, name: str, source: Gadget, both: bool, stream: int) -> np.ndarray:

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lottery_jax.approximation import Budget, Promise, approximate, plan_job, run_in_memory
+from lottery_jax.approximation import Budget, ToleranceObjective, approximate, plan_job, run_in_memory
 from lottery_jax.constructions import Pensia, Scalar
 from lottery_jax.errors import InputError
 from lottery_jax.tickets.ticket import stores_coded
-from lottery_jax.workers.workers import Crew, Share
+from lottery_jax.workers.workers import Share, Workers
 from tests.cluster.memory import MemoryBoard, member
 from tests.constructions.catalogue import COUNT, TARGETS
 
@@ -20,23 +20,27 @@ ONES = {"fc1.weight": np.ones((6, 9)), "fc2.weight": np.ones((4, 6))}
 
 
 @pytest.mark.parametrize(
-    ("options", "construction", "goal"),
+    ("options", "construction", "objective"),
     [
-        ({"candidates": COUNT}, Pensia(COUNT), Promise()),
-        ({"construction": Pensia(COUNT), "tolerance": 0.03}, Pensia(COUNT), Promise(0.03)),
-        ({"construction": "scalar", "candidates": COUNT, "max_redraws": 3}, Scalar(COUNT), Promise(max_redraws=3)),
+        ({"candidates": COUNT}, Pensia(COUNT), ToleranceObjective()),
+        ({"construction": Pensia(COUNT), "tolerance": 0.03}, Pensia(COUNT), ToleranceObjective(0.03)),
+        (
+            {"construction": "scalar", "candidates": COUNT, "max_redraws": 3},
+            Scalar(COUNT),
+            ToleranceObjective(max_redraws=3),
+        ),
         (
             {"construction": Scalar(COUNT, range="model"), "objective": "smallest"},
             Scalar(COUNT, range="model"),
-            Promise(objective="smallest"),
+            ToleranceObjective(objective="smallest"),
         ),
         ({"candidates": COUNT, "kept": 30}, Pensia(COUNT), Budget(30)),
         ({"candidates": COUNT, "kept": 30, "importance": ONES}, Pensia(COUNT), Budget(30, importance=ONES)),
     ],
 )
-def test_it_runs_the_job_that_it_is_told(options: dict, construction, goal, tmp_path: Path) -> None:
+def test_it_runs_the_job_that_it_is_told(options: dict, construction, objective, tmp_path: Path) -> None:
     target, seen = TARGETS[OF](), []
-    wanted = run_in_memory(plan_job(target, construction, goal, seed=4)).to_bytes()
+    wanted = run_in_memory(plan_job(target, construction, objective, seed=4)).to_bytes()
     assert approximate(target, seed=4, **options).to_bytes() == wanted
     ticket = approximate(target, seed=4, out=tmp_path / "t", progress=lambda *done: seen.append(done), **options)
     assert ticket.to_bytes() == (tmp_path / "t").read_bytes() == wanted
@@ -58,9 +62,9 @@ def test_processes_share_it(tmp_path: Path) -> None:
     """All of them get the ticket of a process alone."""
     target, options, board = TARGETS[OF](), {"seed": 4, "candidates": COUNT}, MemoryBoard()
 
-    def call(crew: Crew) -> bytes:
-        with crew:
-            return approximate(target, **options, out=tmp_path / "ticket", crew=crew).to_bytes()
+    def call(workers: Workers) -> bytes:
+        with workers:
+            return approximate(target, **options, out=tmp_path / "ticket", workers=workers).to_bytes()
 
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(call, [member(board, process) for process in range(2)]))
@@ -68,9 +72,9 @@ def test_processes_share_it(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["ticket"]
 
 
-@pytest.mark.parametrize("change", [{"out": None}, {"kept": 9, "images": np.ones((2, 9))}, {"crew": Share(1, 2)}])
+@pytest.mark.parametrize("change", [{"out": None}, {"kept": 9, "images": np.ones((2, 9))}, {"workers": Share(1, 2)}])
 def test_what_processes_cannot_share_is_refused(change: dict, tmp_path: Path) -> None:
-    options = {"out": tmp_path / "ticket", "crew": member(MemoryBoard(), 0), **change}
+    options = {"out": tmp_path / "ticket", "workers": member(MemoryBoard(), 0), **change}
     with pytest.raises(InputError, match="processes share the chunks of a file"):
         approximate(TARGETS[OF](), seed=4, candidates=COUNT, **options)
 
@@ -78,7 +82,7 @@ def test_what_processes_cannot_share_is_refused(change: dict, tmp_path: Path) ->
 def test_what_is_left_out_is_as_published() -> None:
     target = TARGETS[OF]()
     settings = approximate(target, seed=0, max_redraws=0).header.settings
-    assert settings == plan_job(target, Pensia(21), Promise(0.01, "least-error", 0), seed=0).settings | {
+    assert settings == plan_job(target, Pensia(21), ToleranceObjective(0.01, "least-error", 0), seed=0).settings | {
         "job": settings["job"]
     }
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lottery_jax.approximation import Budget, Promise, plan_job, run_in_memory
+from lottery_jax.approximation import Budget, ToleranceObjective, plan_job, run_in_memory
 from lottery_jax.bounds import bound_output
 from lottery_jax.constructions.burkholz import Burkholz
 from lottery_jax.errors import InputError
@@ -20,14 +20,14 @@ from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.layers.normalization import LayerNorm
 from lottery_jax.networks.layers.pooling import AveragePool, Flatten, GlobalPool, MaxPool, Tokens
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import Node, Plain, Spec
+from lottery_jax.networks.node import Node, Spec, StatelessLayer
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.target import Target
 from lottery_jax.theory.theorems import Burkholz2022
 from lottery_jax.tickets.export import export_weights
 from lottery_jax.tickets.reconstruct import collapsed, effective_weights
 from lottery_jax.tickets.ticket import Ticket
-from lottery_jax.tickets.verify import certify
+from lottery_jax.tickets.verify import verify
 from tests.constructions.catalogue import CHUNK, COUNT, TARGETS, random_target
 
 MLP = "mlp with biases, inputs of any sign"
@@ -35,7 +35,7 @@ MLP = "mlp with biases, inputs of any sign"
 
 def ticket_of(target: Target, tolerance: float = 0.05, copies: int = COUNT) -> Ticket:
     return run_in_memory(
-        plan_job(target, Burkholz(copies), Promise(tolerance, max_redraws=60), seed=0, chunk_weights=CHUNK)
+        plan_job(target, Burkholz(copies), ToleranceObjective(tolerance, max_redraws=60), seed=0, chunk_weights=CHUNK)
     )
 
 
@@ -66,7 +66,7 @@ def test_widths_and_weights_are_the_theorems(bias: bool) -> None:
     assert source.output is not None and source.output.shape == (2,)
     # The theorem's matrices are whole: the first one with edges that the gadget's block pattern leaves out, and with
     # rows that make the constant units, which are given here.
-    drawn = {name: tensor.weights for name, tensor in source.drawn.items()}
+    drawn = {name: tensor.weights for name, tensor in source.random_tensors.items()}
     first = given[0] * (5 + bias)
     assert asked.source_weights is not None
     constants = given[0] * copies + (given[1] * copies)  # of the layers but the last
@@ -74,7 +74,8 @@ def test_widths_and_weights_are_the_theorems(bias: bool) -> None:
     assert asked.source_weights == matrices + constants
     # Its proof keeps all first edges and second ones, and of each later subset sum half of the candidates.
     sums_of = [
-        sum(source.drawn[f"{path}.{own}"].rows for own in leaf.of.tensors()) for path, leaf in source.sources.items()
+        sum(source.random_tensors[f"{path}.{own}"].rows for own in leaf.of.tensors())
+        for path, leaf in source.sources.items()
     ]
     later = [count * copies // 2 for count in sums_of[1:]]
     assert asked.kept_weights == given[0] + sums_of[0] * copies + sum(later)
@@ -85,12 +86,12 @@ def test_widths_and_weights_are_the_theorems(bias: bool) -> None:
     [Tanh(), *(pytest.param(one, marks=pytest.mark.slow) for one in (Relu(), LeakyRelu(0.2), Sigmoid()))],
     ids=lambda one: one.kind,
 )
-def test_any_activation(activation: Plain) -> None:
+def test_any_activation(activation: StatelessLayer) -> None:
     """Where others split signs, a sum over copies does not care: outputs follow the target on inputs of any sign."""
     dense = (("fc1", Dense(5, 4, bias=True)), ("a", activation), ("fc2", Dense(4, 4, bias=True)), ("b", activation))
     target = chain(*dense, ("fc3", Dense(4, 3)), given=Spec((5,)))
     ticket = ticket_of(target, 0.004, 12)
-    found = certify(ticket, target=target)
+    found = verify(ticket, target=target)
     assert found.holds and found.within_tolerance == found.target_weights == target.weights
     x = np.random.default_rng(1).uniform(-1, 1, (16, 5)).astype(np.float32)
     wanted, made = (np.asarray(one.forward()(jnp.asarray(x))) for one in (target, ticket))
@@ -113,7 +114,7 @@ def test_convolutions_pooling_and_flattening() -> None:
         given=Spec((4, 8, 2)),
     )
     ticket = ticket_of(target, 0.03, 9)
-    assert certify(ticket, target=target).holds
+    assert verify(ticket, target=target).holds
     assert ticket.network.sources["fc1"].apart == 4  # type: ignore[attr-defined]
     x = np.random.default_rng(1).uniform(-1, 1, (16, 4, 8, 2)).astype(np.float32)
     wanted, made = (np.asarray(one.forward()(jnp.asarray(x))) for one in (target, ticket))
@@ -192,7 +193,7 @@ def test_a_budget_is_kept() -> None:
 def test_what_the_theorem_does_not_cover_is_refused(nodes: tuple, given: Spec, words: str) -> None:
     target = chain(*nodes, given=given)
     with pytest.raises(InputError, match=words):
-        plan_job(target, Burkholz(COUNT), Promise(), seed=0)
+        plan_job(target, Burkholz(COUNT), ToleranceObjective(), seed=0)
 
 
 def test_tokens_pass() -> None:
@@ -204,4 +205,4 @@ def test_tokens_pass() -> None:
 def test_a_single_layer_is_a_gadget_whose_outputs_exist_once() -> None:
     target = chain(("fc", Dense(4, 3, bias=True)), given=Spec((4,)))
     ticket = ticket_of(target)
-    assert certify(ticket, target=target).holds and ticket.mask("fc.weight").shape == (3, 4, 1, 2 * COUNT)
+    assert verify(ticket, target=target).holds and ticket.mask("fc.weight").shape == (3, 4, 1, 2 * COUNT)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lottery_jax.approximation import Budget, Promise, plan_job, run_in_memory, run_to_file
+from lottery_jax.approximation import Budget, ToleranceObjective, plan_job, run_in_memory, run_to_file
 from lottery_jax.approximation.tolerance import OBJECTIVES
 from lottery_jax.constructions import CONSTRUCTIONS
 from lottery_jax.errors import InputError
@@ -26,7 +26,7 @@ from lottery_jax.networks.node import Spec
 from lottery_jax.networks.rewrites import merged
 from lottery_jax.networks.target import Target
 from lottery_jax.tickets.ticket import Ticket, load_ticket
-from lottery_jax.tickets.verify import certify
+from lottery_jax.tickets.verify import verify
 from tests.constructions.catalogue import CHUNK, COVERED, NETWORKS, TARGETS, random_target
 from tests.constructions.oracles import check_against_all_subsets, sensitivity
 
@@ -47,7 +47,7 @@ REFUSED = [(name, of, words) for name, entry in COVERED.items() for of, words in
 def approximated(name: str, of: str, objective: str, part: float = 1.0) -> tuple[Target, Ticket]:
     entry = COVERED[name]
     target = entry.takes(TARGETS[of]())
-    job = plan_job(target, entry.construction, entry.goal(objective, part), seed=SEED, chunk_weights=CHUNK)
+    job = plan_job(target, entry.construction, entry.objective(objective, part), seed=SEED, chunk_weights=CHUNK)
     return target, run_in_memory(job)
 
 
@@ -75,7 +75,7 @@ def test_the_pruned_random_network_is_the_target(
     name: str, of: str, objective: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target, ticket = approximated(name, of, objective)
-    found = certify(ticket, target=target)
+    found = verify(ticket, target=target)
     assert (found.outcome, found.reasons, found.own_target) == ("holds", (), False)
     assert found.target_weights == found.within_tolerance
     assert found.target_weights == sum(math.prod(shape) for shape in ticket.network.approximated.values())
@@ -99,7 +99,7 @@ def test_the_pruned_random_network_is_the_target(
     loaded = load_ticket(out)
     assert loaded.header == ticket.header and loaded.to_bytes() == content
     monkeypatch.setattr("lottery_jax.approximation.solve_weights.PIECE", 16)
-    job = plan_job(target, COVERED[name].construction, COVERED[name].goal(objective), seed=SEED, chunk_weights=24)
+    job = plan_job(target, COVERED[name].construction, COVERED[name].objective(objective), seed=SEED, chunk_weights=24)
     run_to_file(job, tmp_path / "again")
     assert (tmp_path / "again").read_bytes() == content
 
@@ -121,7 +121,7 @@ def test_every_weight_is_solved_as_by_trying_all_subsets(name: str, of: str, obj
 @pytest.mark.parametrize(("name", "of", "words"), REFUSED)
 def test_what_a_construction_does_not_cover_is_refused(name: str, of: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        plan_job(TARGETS[of](), COVERED[name].construction, Promise(), seed=0)
+        plan_job(TARGETS[of](), COVERED[name].construction, ToleranceObjective(), seed=0)
 
 
 @pytest.mark.parametrize("name", CONSTRUCTIONS)
@@ -130,14 +130,14 @@ def test_an_objective_that_makes_no_sense_is_refused(name: str) -> None:
     assert kind.objectives[0] == "least-error" and set(kind.objectives) <= known
     for objective in known - set(kind.objectives):
         with pytest.raises(InputError, match=rf"{name} cannot be asked for {objective}.*use least-error"):
-            COVERED[name].goal(objective).check(kind())
+            COVERED[name].objective(objective).check(kind())
 
 
 @pytest.mark.parametrize("name", DENSE)
 def test_another_seed_is_another_ticket(name: str) -> None:
     target = COVERED[name].takes(TARGETS["mlp, inputs never negative"]())
     tickets = [
-        run_in_memory(plan_job(target, COVERED[name].construction, COVERED[name].goal(), seed=seed))
+        run_in_memory(plan_job(target, COVERED[name].construction, COVERED[name].objective(), seed=seed))
         for seed in (0, 0, 1)
     ]
     first, second, third = (ticket.to_bytes() for ticket in tickets)
@@ -155,15 +155,15 @@ def test_another_seed_is_another_ticket(name: str) -> None:
 def test_a_target_that_no_construction_takes_is_refused(name: str, nodes: tuple, words: str) -> None:
     target = random_target(Network(Chain(nodes), Spec((3,))))
     with pytest.raises(InputError, match=words):
-        plan_job(target, COVERED[name].construction, Promise(), seed=0)
+        plan_job(target, COVERED[name].construction, ToleranceObjective(), seed=0)
 
 
 @pytest.mark.parametrize("name", DENSE)
 def test_zeros_and_constant_layers(name: str) -> None:
     target = mlp_target([np.zeros((2, 3), np.float32), np.full((2, 2), 0.125, np.float32)])
     construction = COVERED[name].construction
-    ticket = run_in_memory(plan_job(target, construction, COVERED[name].goal(), seed=0))
-    found = certify(ticket, target=target)
+    ticket = run_in_memory(plan_job(target, construction, COVERED[name].objective(), seed=0))
+    found = verify(ticket, target=target)
     assert found.holds and ticket.mask("fc2.weight").any()
     assert ticket.mask("fc1.weight").any() == (name == "natale"), "which keeps as many for a zero too"
 
@@ -173,12 +173,12 @@ def test_zeros_and_constant_layers(name: str) -> None:
 def test_weights_of_any_size_are_met_in_proportion(name: str, size: float) -> None:
     random, entry = np.random.default_rng(0), COVERED[name]
     target = entry.takes(mlp_target([(size * random.uniform(-0.3, 0.3, (6, 9))).astype(np.float32)]))
-    goal = Promise(size * entry.tolerance, max_redraws=entry.max_redraws)
-    ticket = run_in_memory(plan_job(target, entry.construction, goal, seed=0, chunk_weights=CHUNK))
-    assert certify(ticket, target=target).holds
+    objective = ToleranceObjective(size * entry.tolerance, max_redraws=entry.max_redraws)
+    ticket = run_in_memory(plan_job(target, entry.construction, objective, seed=0, chunk_weights=CHUNK))
+    assert verify(ticket, target=target).holds
     huge = mlp_target([np.full((6, 9), 1e30, np.float32)])
     with pytest.raises(InputError, match=r"1\.8.*e\+19"):
-        plan_job(huge, entry.construction, goal, seed=0)
+        plan_job(huge, entry.construction, objective, seed=0)
 
 
 GOLDEN = {
@@ -204,8 +204,8 @@ def test_the_masks_of_a_seed_stay_what_they_were(name: str, nonnegative: bool, a
     if name != "pensia":
         second = second.astype(np.float16).astype(np.float32)
     target = mlp_target([first, second], nonnegative=nonnegative)
-    goal = Budget(100, k_max=3) if asked == "budget" else Promise(0.03, asked, max_redraws=100)
-    ticket = run_in_memory(plan_job(target, CONSTRUCTIONS[name](8), goal, seed=2**33 + 5, chunk_weights=CHUNK))
+    objective = Budget(100, k_max=3) if asked == "budget" else ToleranceObjective(0.03, asked, max_redraws=100)
+    ticket = run_in_memory(plan_job(target, CONSTRUCTIONS[name](8), objective, seed=2**33 + 5, chunk_weights=CHUNK))
     sha = hashlib.sha256()
     for tensor in sorted(ticket.masks):
         sha.update(np.packbits(ticket.mask(tensor), bitorder="little").tobytes())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lottery_jax.approximation import Promise
+from lottery_jax.approximation import ToleranceObjective
 from lottery_jax.approximation import output_tolerance as module
 from lottery_jax.approximation.output_tolerance import for_output
 from lottery_jax.constructions import Pensia
@@ -15,18 +15,20 @@ TARGET = TARGETS["mlp, inputs never negative"]()
 @pytest.mark.slow  # a program for each number of candidates
 @pytest.mark.parametrize(("objective", "asked"), [("least-error", 0.02), ("smallest", 0.1)])
 def test_the_bound_is_below_what_is_asked(objective: str, asked: float) -> None:
-    construction, goal, bound = for_output(TARGET, Pensia(COUNT), Promise(0.05, objective), asked, seed=1)
+    construction, objective, bound = for_output(
+        TARGET, Pensia(COUNT), ToleranceObjective(0.05, objective), asked, seed=1
+    )
     assert bound.largest <= asked
     if objective == "smallest":
-        assert goal.tolerance < 0.05
+        assert objective.tolerance < 0.05
     else:
-        assert construction.candidates > COUNT and goal.tolerance == 0.05
+        assert construction.candidates > COUNT and objective.tolerance == 0.05
 
 
 def test_what_cannot_be_reached_says_how_many_it_would_take(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_CANDIDATES", 10)
     with pytest.raises(InputError, match=r"need about \d\d candidates for each weight, and up to 10 are searched"):
-        for_output(TARGET, Pensia(COUNT), Promise(0.05), 1e-6, seed=1)
+        for_output(TARGET, Pensia(COUNT), ToleranceObjective(0.05), 1e-6, seed=1)
     for wrong in (0.0, float("nan"), float("inf")):
         with pytest.raises(InputError, match="the output tolerance is"):
-            for_output(TARGET, Pensia(COUNT), Promise(0.05), wrong, seed=1)
+            for_output(TARGET, Pensia(COUNT), ToleranceObjective(0.05), wrong, seed=1)

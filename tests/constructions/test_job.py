@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lottery_jax.approximation.job as job_module
-from lottery_jax.approximation import Budget, Job, Promise, plan_job
+from lottery_jax.approximation import Budget, Job, ToleranceObjective, plan_job
 from lottery_jax.constructions import Pensia, Scalar, ScalarShared
 from lottery_jax.errors import InputError
 from lottery_jax.importers.mlp_weights import mlp_target
@@ -37,7 +37,7 @@ def of_one(name: str, value: np.ndarray) -> Target:
 )
 def test_a_weight_that_is_no_number_is_refused_by_the_name_of_its_tensor(construction, value, words) -> None:
     with pytest.raises(InputError, match=f"tensor 'layer.weight' of the target has {words}"):
-        plan_job(of_one("layer.weight", value), construction, Promise(), seed=0)
+        plan_job(of_one("layer.weight", value), construction, ToleranceObjective(), seed=0)
 
 
 def test_what_is_stored_as_it_is_must_be_numbers_too() -> None:
@@ -45,7 +45,7 @@ def test_what_is_stored_as_it_is_must_be_numbers_too() -> None:
     name = next(name for name in target.network.tensors if name not in target.network.approximated)
     broken = {**target.arrays(), name: np.full_like(target.array(name), np.nan)}
     with pytest.raises(InputError, match=f"tensor '{name}' of the target has"):
-        plan_job(Target(target.network, broken), Pensia(COUNT), Promise(), seed=0)  # type: ignore[arg-type]
+        plan_job(Target(target.network, broken), Pensia(COUNT), ToleranceObjective(), seed=0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0)])
@@ -67,15 +67,15 @@ def test_a_tensor_of_whole_numbers_is_refused(kind: type) -> None:
         ({"construction": lambda: Pensia(1 << 15)}, "candidates must be from 1 to 32767"),
         ({"construction": lambda: Scalar(8.0)}, "candidates must be from 1 to 32767"),  # type: ignore[arg-type]
         ({"construction": lambda: Scalar(8, range="modl")}, "did you mean 'model'"),  # type: ignore[arg-type]
-        ({"goal": Promise(0.0)}, "tolerance must be a positive finite number"),
-        ({"goal": Promise(float("nan"))}, "tolerance"),
-        ({"goal": Promise(float("inf"))}, "tolerance"),
-        ({"goal": Promise(objective="smalest")}, "did you mean 'smallest'"),
-        ({"goal": Promise(max_redraws=-1)}, "max_redraws must be from 0 to 255"),
-        ({"goal": Promise(max_redraws=1.5)}, "max_redraws must be from 0 to 255"),  # type: ignore[arg-type]
-        ({"goal": Promise(max_redraws=256)}, "max_redraws must be from 0 to 255"),
-        ({"goal": Promise(objective="smallest"), "construction": lambda: Scalar(41)}, "40"),
-        ({"goal": Promise(solver=MeetInTheMiddle()), "construction": lambda: Scalar(45)}, "45"),
+        ({"goal": ToleranceObjective(0.0)}, "tolerance must be a positive finite number"),
+        ({"goal": ToleranceObjective(float("nan"))}, "tolerance"),
+        ({"goal": ToleranceObjective(float("inf"))}, "tolerance"),
+        ({"goal": ToleranceObjective(objective="smalest")}, "did you mean 'smallest'"),
+        ({"goal": ToleranceObjective(max_redraws=-1)}, "max_redraws must be from 0 to 255"),
+        ({"goal": ToleranceObjective(max_redraws=1.5)}, "max_redraws must be from 0 to 255"),  # type: ignore[arg-type]
+        ({"goal": ToleranceObjective(max_redraws=256)}, "max_redraws must be from 0 to 255"),
+        ({"goal": ToleranceObjective(objective="smallest"), "construction": lambda: Scalar(41)}, "40"),
+        ({"goal": ToleranceObjective(solver=MeetInTheMiddle()), "construction": lambda: Scalar(45)}, "45"),
         ({"goal": Budget()}, "either kept"),
         ({"goal": Budget(kept=3, error=0.5)}, "either kept"),
         ({"goal": Budget(3, k_max=-1)}, "k_max"),
@@ -90,13 +90,13 @@ def test_a_tensor_of_whole_numbers_is_refused(kind: type) -> None:
     ],
 )
 def test_impossible_options_are_refused(change: dict, words: str) -> None:
-    options = {"construction": lambda: Scalar(COUNT), "goal": Promise(), "seed": 0, **change}
+    options = {"construction": lambda: Scalar(COUNT), "goal": ToleranceObjective(), "seed": 0, **change}
     with pytest.raises(InputError, match=words):
         plan_job(bag(), options.pop("construction")(), options.pop("goal"), **options)
 
 
 def planned(**changes: object) -> Job:
-    options = {"target": bag(), "construction": Scalar(COUNT), "goal": Promise(), "seed": 0, **changes}
+    options = {"target": bag(), "construction": Scalar(COUNT), "goal": ToleranceObjective(), "seed": 0, **changes}
     return plan_job(**options)  # type: ignore[arg-type]
 
 
@@ -110,16 +110,16 @@ def test_the_identity_is_of_all_that_a_ticket_depends_on(monkeypatch: pytest.Mon
         planned(construction=Scalar(COUNT + 1)),
         planned(construction=Scalar(COUNT, range="model")),
         planned(construction=ScalarShared(COUNT)),
-        planned(goal=Promise(0.02)),
-        planned(goal=Promise(objective="smallest")),
-        planned(goal=Promise(max_redraws=19)),
-        planned(goal=Promise(solver=MeetInTheMiddle())),
-        planned(goal=Budget(9)),
-        planned(goal=Budget(10)),
-        planned(goal=Budget(error=9.0)),
-        planned(goal=Budget(9, k_max=5)),
-        planned(goal=Budget(9, importance={name: np.ones(value.shape) for name, value in arrays.items()})),
-        planned(goal=Budget(9, importance={name: np.zeros(value.shape) for name, value in arrays.items()})),
+        planned(objective=ToleranceObjective(0.02)),
+        planned(objective=ToleranceObjective(objective="smallest")),
+        planned(objective=ToleranceObjective(max_redraws=19)),
+        planned(objective=ToleranceObjective(solver=MeetInTheMiddle())),
+        planned(objective=Budget(9)),
+        planned(objective=Budget(10)),
+        planned(objective=Budget(error=9.0)),
+        planned(objective=Budget(9, k_max=5)),
+        planned(objective=Budget(9, importance={name: np.ones(value.shape) for name, value in arrays.items()})),
+        planned(objective=Budget(9, importance={name: np.zeros(value.shape) for name, value in arrays.items()})),
         planned(target=Target(bag().network, arrays)),  # type: ignore[arg-type]
         planned(target=network, construction=Pensia(COUNT)),
         planned(target=TARGETS["mlp, inputs of any sign"](), construction=Pensia(COUNT)),
@@ -145,9 +145,9 @@ def test_chunks_are_all_blocks_once_and_whole_bytes(rows, columns, chunk, kind, 
         if kind is not Pensia:
             patch.setattr("lottery_jax.rng.random_tensor.MAX_SIZE", most)
         target = mlp_target([np.ones((rows, columns), np.float32), np.ones((1, rows), np.float32)])
-        job = plan_job(target, kind(COUNT), Promise(), seed=0, chunk_weights=chunk)
+        job = plan_job(target, kind(COUNT), ToleranceObjective(), seed=0, chunk_weights=chunk)
         for place, plan in enumerate(job.plans):
-            chunks, drawn = [found for found in job.chunks if found.plan == place], plan.drawn
+            chunks, drawn = [found for found in job.chunks if found.plan == place], plan.random_tensor
             blocks = np.concatenate([found.first + np.arange(found.count) for found in chunks])
             np.testing.assert_array_equal(blocks, np.arange(drawn.blocks))
             for found in chunks:

@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from lottery_jax.approximation import Promise, approximate, plan_job, run_in_memory
+from lottery_jax.approximation import ToleranceObjective, approximate, plan_job, run_in_memory
 from lottery_jax.constructions import Kumar, Pensia
 from lottery_jax.errors import InputError
 from lottery_jax.importers.mlp_weights import mlp_target
@@ -16,15 +16,15 @@ from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.target import Target
 from lottery_jax.theory import theorem_named
 from lottery_jax.tickets.ticket import Ticket, make_ticket
-from lottery_jax.tickets.verify import certify
+from lottery_jax.tickets.verify import verify
 from tests.constructions.catalogue import CHUNK, TARGETS
 
 BITS = 5
 
 
 def found(target: Target, objective: str = "least-error", tolerance: float = 0.01) -> Ticket:
-    goal = Promise(tolerance, objective, max_redraws=60)
-    return run_in_memory(plan_job(target, Kumar(12, bits=BITS), goal, seed=3, chunk_weights=CHUNK))
+    objective = ToleranceObjective(tolerance, objective, max_redraws=60)
+    return run_in_memory(plan_job(target, Kumar(12, bits=BITS), objective, seed=3, chunk_weights=CHUNK))
 
 
 def whole(values: np.ndarray, step: Fraction) -> np.ndarray:
@@ -62,7 +62,7 @@ def test_every_weight_is_equal_in_whole_numbers(of: str, objective: str) -> None
             wanted = whole(target.array(name), gain * step * step)
             for sign in leaf.signs(own, ticket.network.given_to(path)):
                 np.testing.assert_array_equal(np.where(sign * units > 0, terms, 0).sum(-1), wanted)
-    certificate = certify(ticket, target=target)
+    certificate = verify(ticket, target=target)
     assert (certificate.outcome, certificate.worst_residual, certificate.tolerance) == ("holds", 0.0, 0.0)
     assert certificate.redrawn_blocks > 0, "too easy"
 
@@ -73,15 +73,15 @@ def test_it_promises_equality_whatever_is_asked_and_of_the_rounded_target_alone(
     ticket = found(rounded)
     assert ticket.header.tolerance == 0 == ticket.header.settings["tolerance"]
     assert ticket.to_bytes() == found(rounded, tolerance=0.0).to_bytes()
-    unrounded = certify(ticket, target=target)
+    unrounded = verify(ticket, target=target)
     assert unrounded.outcome == "broken" and unrounded.within_tolerance == 0
     assert unrounded.reasons == (f"{target.weights} target weights are not within 0",)
     masks = ticket.masks
     kept = tuple(np.argwhere(masks["fc2.weight"])[0])
     masks["fc2.weight"][kept] = False
-    network, redraws = ticket.network, {name: ticket.redraws(name) for name in ticket.network.drawn}
+    network, redraws = ticket.network, {name: ticket.redraws(name) for name in ticket.network.random_tensors}
     flipped = make_ticket(network, seed=3, masks=masks, method="kumar", redraws=redraws, target=rounded, tolerance=0.0)
-    assert certify(flipped, target=rounded).reasons == ("1 target weights are not within 0",)
+    assert verify(flipped, target=rounded).reasons == ("1 target weights are not within 0",)
 
 
 def test_equality_is_not_shown_by_sums_that_may_be_rounded() -> None:
@@ -89,9 +89,9 @@ def test_equality_is_not_shown_by_sums_that_may_be_rounded() -> None:
     zeros = mlp_target([np.zeros((2, 3), np.float32)])
     for construction, outcome in ((Kumar(8), "holds"), (Pensia(8), "broken")):
         network = construction.source(zeros)
-        masks = {name: np.zeros(drawn.shape, bool) for name, drawn in network.drawn.items()}
+        masks = {name: np.zeros(drawn.shape, bool) for name, drawn in network.random_tensors.items()}
         forged = make_ticket(network, seed=0, masks=masks, method="kumar", target=zeros, tolerance=0.0)
-        certificate = certify(forged, target=zeros)
+        certificate = verify(forged, target=zeros)
         assert (certificate.outcome, certificate.worst_residual) == (outcome, 0.0)
         assert not certificate.reasons or "no grid" in certificate.reasons[0]
 

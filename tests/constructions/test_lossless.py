@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lottery_jax.approximation import Promise, approximate, plan_job, run_in_memory
+from lottery_jax.approximation import ToleranceObjective, approximate, plan_job, run_in_memory
 from lottery_jax.approximation.tolerance import LOSSLESS, made_lossless
 from lottery_jax.constructions.registry import construction_named
 from lottery_jax.constructions.scalar import Scalar
@@ -17,7 +17,7 @@ from lottery_jax.networks.transforms import Lock
 from lottery_jax.tickets.header import Header
 from lottery_jax.tickets.reconstruct import effective_weights
 from lottery_jax.tickets.ticket import load_ticket
-from lottery_jax.tickets.verify import certify
+from lottery_jax.tickets.verify import verify
 from tests.cli.calling import answer, refusal
 from tests.tickets.forging import forge, read
 
@@ -37,7 +37,7 @@ def test_every_weight_is_within_half_the_last_bit_of_its_tensors_largest(name: s
     path = tmp_path / "ticket.safetensors"
     approximate(target, seed=3, construction=name, lossless=True, out=path)
     ticket = load_ticket(path)
-    certificate = certify(ticket, target=target)
+    certificate = verify(ticket, target=target)
     assert certificate.holds and certificate.relative_tolerance == LOSSLESS == ticket.header.tolerance
     for tensor, made in effective_weights(ticket).items():
         wanted = target.array(tensor).astype(np.float64)
@@ -50,24 +50,24 @@ def test_every_weight_is_within_half_the_last_bit_of_its_tensors_largest(name: s
 def test_one_weight_beyond_its_own_tensors_bit_breaks_it() -> None:
     """An error that would pass beside the large tensor's weights does not pass in the small one."""
     target = of_sizes()
-    construction, goal = made_lossless(target, Scalar(), Promise())
-    ticket = run_in_memory(plan_job(target, construction, goal, seed=0))
+    construction, objective = made_lossless(target, Scalar(), ToleranceObjective())
+    ticket = run_in_memory(plan_job(target, construction, objective, seed=0))
     arrays = {name: target.array(name) for name in target.network.tensors}
     small = arrays["fc2.weight"].copy()
     small[0, 0] += 1e-8  # a quarter of what the first tensor's weights may be off by
     moved = dataclasses.replace(target, tensors={**arrays, "fc2.weight": small})
-    assert certify(ticket, target=target).holds
-    found = certify(ticket, target=moved)
+    assert verify(ticket, target=target).holds
+    found = verify(ticket, target=moved)
     assert not found.holds and found.within_tolerance == target.weights - 1 and found.tolerance > 1e-8
     assert "of their tensor's largest" in found.reasons[0]
 
 
 def test_what_is_asked_of_it_otherwise_is_absolute() -> None:
     target = of_sizes()
-    construction, goal = made_lossless(target, Scalar(), Promise())
-    ticket = run_in_memory(plan_job(target, construction, goal, seed=0))
-    assert certify(ticket, target=target, tolerance=1e-6).relative_tolerance is None
-    assert not certify(ticket, target=target, tolerance=1e-12).holds
+    construction, objective = made_lossless(target, Scalar(), ToleranceObjective())
+    ticket = run_in_memory(plan_job(target, construction, objective, seed=0))
+    assert verify(ticket, target=target, tolerance=1e-6).relative_tolerance is None
+    assert not verify(ticket, target=target, tolerance=1e-12).holds
 
 
 @pytest.mark.parametrize("name", ["pensia", "natale", "malach", "orseau", "kumar", "binary", "otsuka"])
@@ -75,7 +75,7 @@ def test_constructions_of_products_refuse(name: str) -> None:
     with pytest.raises(InputError, match=rf"{name} cannot be lossless.*scalar"):
         approximate(of_sizes(), seed=0, construction=name, lossless=True)
     with pytest.raises(InputError, match=r"rounds its candidates|cannot"):
-        Promise(relative=True).check(construction_named(name)())
+        ToleranceObjective(relative=True).check(construction_named(name)())
 
 
 def test_what_does_not_go_together_is_refused() -> None:
@@ -109,7 +109,7 @@ def test_a_forged_word_for_relative_is_refused(relative: object, tmp_path: Path)
     with pytest.raises(TicketError, match="relative"):
         load_ticket(forge(path, {**header, "relative": True, "tolerance": 0.0}, tensors))
     # Said of a ticket of large weights it is another promise, and the verifier holds it to that one.
-    told = certify(forge(path, {**header, "relative": True, "tolerance": 1e-9}, tensors), target=of_sizes())
+    told = verify(forge(path, {**header, "relative": True, "tolerance": 1e-9}, tensors), target=of_sizes())
     assert told.outcome == "broken"
     assert Header.from_json(header).relative is False
 

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from lottery_jax.approximation import Promise, plan_job, run_in_memory
+from lottery_jax.approximation import ToleranceObjective, plan_job, run_in_memory
 from lottery_jax.constructions.natale import Natale
 from lottery_jax.errors import InputError
 from lottery_jax.networks.target import Target
@@ -23,8 +23,8 @@ def test_exactly_so_many_are_kept_of_every_weight_and_sign(size: int, of: str) -
         name: np.where(np.arange(value.size).reshape(value.shape) % 5, value, 0) for name, value in arrays.items()
     }
     target = Target(target.network, zeroed)  # type: ignore[arg-type]
-    goal = Promise(0.002, max_redraws=2)  # so that some are too far
-    ticket = run_in_memory(plan_job(target, Natale(12, size=size), goal, seed=0, chunk_weights=CHUNK))
+    objective = ToleranceObjective(0.002, max_redraws=2)  # so that some are too far
+    ticket = run_in_memory(plan_job(target, Natale(12, size=size), objective, seed=0, chunk_weights=CHUNK))
     source = ticket.source()
     for path, leaf in ticket.network.sources.items():
         first, given = source[f"{path}.first"], ticket.network.given_to(path)
@@ -42,7 +42,9 @@ def test_the_more_subsets_a_size_has_the_nearer_is_the_best() -> None:
     """C(12, k) of them: residuals fall by about as much with each k up to n / 2."""
     target, found = TARGETS["mlp, inputs never negative"](), []
     for size in (1, 2, 3, 6):
-        ticket = run_in_memory(plan_job(target, Natale(12, size=size), Promise(1.0), seed=0, chunk_weights=CHUNK))
+        ticket = run_in_memory(
+            plan_job(target, Natale(12, size=size), ToleranceObjective(1.0), seed=0, chunk_weights=CHUNK)
+        )
         made = effective_weights(ticket).items()
         found.append(np.mean([np.median(np.abs(values - target.array(name))) for name, values in made]))
     assert all(more > 1.5 * less for more, less in itertools.pairwise(found)), found
@@ -64,11 +66,11 @@ def test_no_size_is_refused(size) -> None:
 )
 def test_what_the_theorem_does_not_cover_is_refused(construction: Natale, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        plan_job(TARGETS["mlp, inputs never negative"](), construction, Promise(), seed=0)
+        plan_job(TARGETS["mlp, inputs never negative"](), construction, ToleranceObjective(), seed=0)
 
 
 def test_the_size_is_a_quarter_if_nothing_is_said() -> None:
     assert [Natale(count).kept_each for count in (2, 8, 21, 40)] == [1, 2, 5, 10]
     Natale(8, size=6)  # candidates may still change, as they do on the command line
-    job = plan_job(TARGETS["mlp, inputs never negative"](), Natale(12, size=3), Promise(), seed=0)
+    job = plan_job(TARGETS["mlp, inputs never negative"](), Natale(12, size=3), ToleranceObjective(), seed=0)
     assert (job.settings["candidates"], job.settings["size"]) == (12, 3)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lottery_jax.approximation import Budget, Promise, plan_job, run_in_memory
+from lottery_jax.approximation import Budget, ToleranceObjective, plan_job, run_in_memory
 from lottery_jax.bounds import attack
 from lottery_jax.constructions.otsuka import Otsuka
 from lottery_jax.errors import InputError, TicketError
@@ -21,7 +21,7 @@ from lottery_jax.networks.target import Target
 from lottery_jax.theory.theorem import ATTENTION, LayerShape
 from lottery_jax.theory.theorems import Otsuka2025
 from lottery_jax.tickets.ticket import Ticket
-from lottery_jax.tickets.verify import certify
+from lottery_jax.tickets.verify import verify
 from tests.constructions.catalogue import CHUNK, COUNT, TARGETS
 from tests.constructions.oracles import check_against_all_subsets
 from tests.tickets.forging import forge, read, resourced
@@ -37,14 +37,15 @@ def target() -> Target:
 
 @functools.cache
 def ticket() -> Ticket:
-    return run_in_memory(plan_job(target(), Otsuka(COUNT), Promise(TOLERANCE), seed=5, chunk_weights=CHUNK))
+    return run_in_memory(plan_job(target(), Otsuka(COUNT), ToleranceObjective(TOLERANCE), seed=5, chunk_weights=CHUNK))
 
 
 def test_the_source_has_the_widths_of_the_theorem() -> None:
     """n_K = n_V = n D for a head; biases are theirs not, and the first matrix is drawn where it may be kept."""
     network, size, heads = ticket().network, 4, 4
     shapes = {
-        name: network.drawn[f"{ATTN}.{name}"].shape for name in ("qk.first", "qk.weight", "vo.first", "vo.weight")
+        name: network.random_tensors[f"{ATTN}.{name}"].shape
+        for name in ("qk.first", "qk.weight", "vo.first", "vo.weight")
     }
     assert shapes == {
         "qk.first": (size + 1, COUNT),
@@ -77,10 +78,10 @@ def test_every_subset_is_the_best_of_all() -> None:
 
 
 def test_it_is_held_to_the_four_matrices_and_to_their_products() -> None:
-    found = certify(ticket(), target=target())
+    found = verify(ticket(), target=target())
     assert found.holds and not found.own_target and found.target_weights == merged(target()).weights
-    assert certify(ticket(), target=merged(target())).target_sha256 == found.target_sha256
-    assert certify(ticket(), target=target(), tolerance=found.worst_residual / 2).outcome == "broken"  # type: ignore[operator]
+    assert verify(ticket(), target=merged(target())).target_sha256 == found.target_sha256
+    assert verify(ticket(), target=target(), tolerance=found.worst_residual / 2).outcome == "broken"  # type: ignore[operator]
 
 
 @pytest.mark.slow
@@ -92,7 +93,7 @@ def test_its_worst_input_is_searched_against_the_four_matrices() -> None:
 def test_another_attention_is_another_target(name: str) -> None:
     values = target().arrays()
     values[f"{ATTN}.{name}"][0] += 0.5
-    other = certify(ticket(), target=Target(target().network, values))  # type: ignore[arg-type]
+    other = verify(ticket(), target=Target(target().network, values))  # type: ignore[arg-type]
     assert other.outcome == "broken" and "are not within 0.03" in other.reasons[0]
 
 
@@ -106,7 +107,7 @@ def test_other_heads_are_another_target() -> None:
         return node.with_children(inner) if inner else node
 
     other = Target(type(network)(with_two(network.root), network.given), target().arrays())  # type: ignore[arg-type]
-    found = certify(ticket(), target=other)
+    found = verify(ticket(), target=other)
     assert (found.outcome, found.reasons) == ("broken", ("it was made for a network of other layers than this target",))
 
 
@@ -152,7 +153,7 @@ def test_forged_products_never_hold(name: str, tmp_path_factory: pytest.TempPath
         header = resourced(header)
     path = forge(folder / "forged", json.loads(json.dumps(header)), tensors)
     try:
-        found = certify(path, target=target()).outcome
+        found = verify(path, target=target()).outcome
     except (TicketError, InputError):
         found = "refused"
     assert found == wanted
@@ -161,16 +162,16 @@ def test_forged_products_never_hold(name: str, tmp_path_factory: pytest.TempPath
 @pytest.mark.slow
 def test_a_budget_is_kept() -> None:
     job = plan_job(target(), Otsuka(COUNT), Budget(500), seed=0, chunk_weights=CHUNK)
-    found = certify(run_in_memory(job), target=target())
+    found = verify(run_in_memory(job), target=target())
     assert found.holds and 0 < found.kept_weights <= 500
 
 
 def test_what_has_no_attention_is_refused() -> None:
     with pytest.raises(InputError, match=r"otsuka is for attention between dense layers.*use pensia"):
-        plan_job(TARGETS["mlp, inputs of any sign"](), Otsuka(COUNT), Promise(), seed=0)
+        plan_job(TARGETS["mlp, inputs of any sign"](), Otsuka(COUNT), ToleranceObjective(), seed=0)
 
 
 def test_products_of_any_type_are_refused_where_they_are_no_numbers() -> None:
     huge = {name: np.full_like(value, 1e30) for name, value in target().arrays().items()}
     with pytest.raises(InputError, match=r"qk\.weight.*beyond float32"):
-        plan_job(Target(target().network, huge), Otsuka(COUNT), Promise(), seed=0)  # type: ignore[arg-type]
+        plan_job(Target(target().network, huge), Otsuka(COUNT), ToleranceObjective(), seed=0)  # type: ignore[arg-type]

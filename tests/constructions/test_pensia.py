@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from lottery_jax.approximation import Promise, plan_job, run_in_memory
+from lottery_jax.approximation import ToleranceObjective, plan_job, run_in_memory
 from lottery_jax.constructions import Pensia
 from lottery_jax.rng.sampler import Sampler, draw_host
 from lottery_jax.tickets.ticket import Ticket
@@ -11,15 +11,15 @@ from tests.constructions.catalogue import CHUNK, COUNT, COVERED, TARGETS
 
 
 def found(of: str) -> Ticket:
-    goal = COVERED["pensia"].goal()
-    return run_in_memory(plan_job(TARGETS[of](), Pensia(COUNT), goal, seed=2**33 + 5, chunk_weights=CHUNK))
+    objective = COVERED["pensia"].objective()
+    return run_in_memory(plan_job(TARGETS[of](), Pensia(COUNT), objective, seed=2**33 + 5, chunk_weights=CHUNK))
 
 
 def test_the_full_network_of_theorem_1() -> None:
     """Every first matrix full and random, its mask block-column; ReLU networks of twice the depth, in NumPy alone."""
     target = TARGETS["mlp, inputs of any sign"]()
-    tickets = (run_in_memory(plan_job(target, Pensia(COUNT), Promise(0.1), seed=seed)) for seed in range(40))
-    ticket = next(t for t in tickets if not any(len(t.redraws(name)) for name in t.network.drawn))
+    tickets = (run_in_memory(plan_job(target, Pensia(COUNT), ToleranceObjective(0.1), seed=seed)) for seed in range(40))
+    ticket = next(t for t in tickets if not any(len(t.redraws(name)) for name in t.network.random_tensors))
     x = np.random.default_rng(0).uniform(-1, 1, (4, 9)).astype(np.float32)
     hidden, units = x.astype(np.float64), 2 * COUNT
     for place, (outputs, inputs) in enumerate(((6, 9), (4, 6))):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from lottery_jax.approximation import Budget, Job, Promise, plan_job, run_in_memory, run_to_file
+from lottery_jax.approximation import Budget, Job, ToleranceObjective, plan_job, run_in_memory, run_to_file
 from lottery_jax.approximation import solve_weights as draw
 from lottery_jax.approximation.run import Done, chunk_folder
 from lottery_jax.constructions import Pensia, Scalar, ScalarShared
@@ -24,7 +24,7 @@ from tests.cluster.memory import MemoryBoard, member
 from tests.constructions.catalogue import CHUNK, COUNT, TARGETS, Nearest, bag, model_file
 
 ROOT = Path(__file__).parents[2]
-NEAREST = Promise(0.5, max_redraws=2, solver=Nearest())
+NEAREST = ToleranceObjective(0.5, max_redraws=2, solver=Nearest())
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_a_file_is_approximated_as_it_is_in_memory(construction, model, tmp_path
         contents |= {out.read_bytes(), run_in_memory(job).to_bytes()}
     assert len(contents) == 1, "the size of chunks and pieces must not show"
     ticket = load_ticket(out)
-    assert any(len(ticket.redraws(name)) for name in ticket.network.drawn), "no redraw: the test is too easy"
+    assert any(len(ticket.redraws(name)) for name in ticket.network.random_tensors), "no redraw: the test is too easy"
     assert ticket.target is not None and ticket.target.digest == load_model(model)[0].digest
     for name in ticket.network.approximated:
         assert ticket.target.array(name).dtype == bag().array(name).dtype
@@ -67,7 +67,7 @@ def jobs() -> list[Job]:
     network = TARGETS["mlp with biases, inputs of any sign"]()
     kinds = ((bag(), Scalar, NEAREST), (bag(), ScalarShared, NEAREST), (network, Pensia, NEAREST))
     kinds = (*kinds, (network, Pensia, Budget(60, k_max=3)))
-    return [plan_job(target, kind(COUNT), goal, seed=3, chunk_weights=CHUNK) for target, kind, goal in kinds]
+    return [plan_job(target, kind(COUNT), objective, seed=3, chunk_weights=CHUNK) for target, kind, objective in kinds]
 
 
 EIGHT = """
@@ -92,11 +92,11 @@ def test_processes_share_the_chunks(model: Path, tmp_path: Path) -> None:
     job, out, board = plan(model), tmp_path / "ticket", MemoryBoard()
     crews = [member(board, process, 3) for process in range(3)]
     with ThreadPoolExecutor(3) as pool:
-        done = list(pool.map(lambda crew: run_to_file(job, out, crew=crew), crews))
+        done = list(pool.map(lambda workers: run_to_file(job, out, workers=workers), crews))
     assert [each.path for each in done] == [out] * 3 and (done[0].found, done[0].solved) == (0, job.weights)
     assert sum(each.solved for each in done[1:]) < job.weights
     assert out.read_bytes() == run_in_memory(job).to_bytes() and list(tmp_path.iterdir()) == [out]
-    assert run_to_file(job, out, crew=member(MemoryBoard(), 0)) == Done(job.weights, 0, path=out), "nothing is left"
+    assert run_to_file(job, out, workers=member(MemoryBoard(), 0)) == Done(job.weights, 0, path=out), "nothing is left"
 
 
 def test_a_chunk_that_does_not_come_is_solved(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +106,7 @@ def test_a_chunk_that_does_not_come_is_solved(model: Path, tmp_path: Path, monke
     first, other = member(board, 0), member(board, 1)
     assert other.take(unit_of(f"chunks {job.fingerprint}", 1))
     other.done(unit_of(f"chunks {job.fingerprint}", 1))
-    run_to_file(job, out, crew=first)
+    run_to_file(job, out, workers=first)
     assert out.read_bytes() == run_in_memory(job).to_bytes() and list(tmp_path.iterdir()) == [out]
 
 
@@ -117,9 +117,9 @@ def test_a_tensor_goes_over_to_the_next_stream(model: Path, tmp_path: Path, monk
     run_to_file(job, tmp_path / "ticket")
     ticket = load_ticket(tmp_path / "ticket")
     assert ticket.to_bytes() == run_in_memory(job).to_bytes()
-    assert sorted(drawn.streams for drawn in ticket.network.drawn.values()) == [1, 3, 3, 3]
+    assert sorted(drawn.streams for drawn in ticket.network.random_tensors.values()) == [1, 3, 3, 3]
     made, stream = effective_weights(ticket), 0
-    for name, drawn in ticket.network.drawn.items():
+    for name, drawn in ticket.network.random_tensors.items():
         again = ticket.redraws(name)[:, 0]
         for block in np.setdiff1d(np.arange(drawn.blocks), again):
             at = stream + block // 16

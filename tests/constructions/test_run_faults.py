@@ -14,25 +14,25 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lottery_jax.approximation import Budget, Job, Promise, plan_job, run_to_file
-from lottery_jax.approximation.chunk_store import Folder
-from lottery_jax.approximation.job import Goal
+from lottery_jax.approximation import Budget, Job, ToleranceObjective, plan_job, run_to_file
+from lottery_jax.approximation.chunk_store import FolderChunkStore
+from lottery_jax.approximation.job import Objective
 from lottery_jax.approximation.run import Done, chunk_folder, is_finished, solve_chunks
 from lottery_jax.constructions import Scalar, ScalarShared
 from lottery_jax.errors import InputError
-from lottery_jax.io.checksummed_file import SealedFile, seal
+from lottery_jax.io.checksummed_file import ChecksummedFile, checksummed_bytes
 from lottery_jax.io.tensor_file import read_array
 from lottery_jax.tasks import load_model
-from lottery_jax.tickets.verify import certify
-from lottery_jax.workers.workers import Crew
+from lottery_jax.tickets.verify import verify
+from lottery_jax.workers.workers import Workers
 from tests.constructions.catalogue import Nearest, model_file
 
 ROOT = Path(__file__).parents[2]
 SIZES = {"a": (20, 9), "b": (2, 5, 5, 2)}
 CHUNKS = 5
-HOLDS = Promise(2.0)
-NEAREST = Promise(0.5, max_redraws=1, solver=Nearest())
-GOALS: dict[str, Goal] = {"promise": NEAREST, "budget": Budget(300, k_max=1)}
+HOLDS = ToleranceObjective(2.0)
+NEAREST = ToleranceObjective(0.5, max_redraws=1, solver=Nearest())
+GOALS: dict[str, Objective] = {"promise": NEAREST, "budget": Budget(300, k_max=1)}
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +40,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a model of 280 weights and, by goal, the chunks of a job and its ticket."""
     folder = tmp_path_factory.mktemp("faults")
     model_file(folder / "model.safetensors", SIZES)
-    for name, goal in GOALS.items():
-        job = plan(folder, goal=goal)
+    for name, objective in GOALS.items():
+        job = plan(folder, objective=objective)
         assert len(job.chunks) == CHUNKS
         (folder / f"{name}.whole").mkdir()
-        solve_chunks(job, Folder(folder / f"{name}.whole"))
+        solve_chunks(job, FolderChunkStore(folder / f"{name}.whole"))
         run_to_file(job, folder / name)
     return folder
 
@@ -60,7 +60,7 @@ def stopped(place: Path, folder: Path, name: str = "promise") -> Path:
     return folder / "ticket"
 
 
-class Meanwhile(Crew):
+class Meanwhile(Workers):
     """A process alone; something happens when its chunks are solved, before the ticket is written."""
 
     def __init__(self, happens: Callable[[], object]) -> None:
@@ -84,7 +84,7 @@ def test_kill_9_at_random_moments(kills: int, tmp_path: Path) -> None:
 def test_a_second_job_on_the_same_output_is_told_who_is_there(place: Path, tmp_path: Path) -> None:
     """Also one that finds its ticket finished there while another job is at work: it takes no chunks away."""
     out = Path(shutil.copy(place / "promise", tmp_path / "ticket"))
-    other, refused = plan(place, seed=2, goal=HOLDS), []
+    other, refused = plan(place, seed=2, objective=HOLDS), []
 
     def second(done: int, total: int) -> None:
         for job in (other, plan(place)):
@@ -106,12 +106,14 @@ def flipped(content: bytes, bit: int) -> bytes:
 
 def resealed(path: Path, **changes: object) -> bytes:
     """A chunk with another header and a digest that is right for it."""
-    with SealedFile(path, "chunk") as file:
-        return seal("chunk", {**file.header, **changes}, {name: read_array(file, name) for name in file.tensors})
+    with ChecksummedFile(path, "chunk") as file:
+        return checksummed_bytes(
+            "chunk", {**file.header, **changes}, {name: read_array(file, name) for name in file.tensors}
+        )
 
 
 @st.composite
-def damages(draw: st.DrawFn) -> Callable[[Folder], int]:
+def damages(draw: st.DrawFn) -> Callable[[FolderChunkStore], int]:
     """Something that befalls a chunk in a folder; it returns how many of them are wrong then."""
     number, how = (
         draw(st.integers(0, CHUNKS - 1)),
@@ -119,7 +121,7 @@ def damages(draw: st.DrawFn) -> Callable[[Folder], int]:
     )
     part, bytes_ = draw(st.floats(0, 1, exclude_max=True)), draw(st.binary(max_size=200))
 
-    def damage(folder: Folder) -> int:
+    def damage(folder: FolderChunkStore) -> int:
         path, other = folder.file(number), folder.file((number + 1 + int(part * (CHUNKS - 1))) % CHUNKS)
         content = path.read_bytes()
         if how == "swap":
@@ -143,9 +145,9 @@ def damages(draw: st.DrawFn) -> Callable[[Folder], int]:
 def test_a_damaged_chunk_is_solved_again(damage, name, late, place, tmp_path_factory) -> None:
     """Also where it is damaged after it was found whole, while the ticket is written."""
     out = stopped(place, tmp_path_factory.mktemp("damage"), name)
-    job, folder = plan(place, goal=GOALS[name]), Folder(chunk_folder(out))
+    job, folder = plan(place, objective=GOALS[name]), FolderChunkStore(chunk_folder(out))
     wrong = [] if late else [damage(folder)]
-    done = run_to_file(job, out, crew=Meanwhile(lambda: late and wrong.append(damage(folder))))
+    done = run_to_file(job, out, workers=Meanwhile(lambda: late and wrong.append(damage(folder))))
     assert [len(done.damaged)] == ([0] if late else wrong) and all(str(folder.path) in words for words in done.damaged)
     assert out.read_bytes() == (place / name).read_bytes() and wrong[0] > 0 and not folder.path.exists()
 
@@ -154,9 +156,11 @@ def test_a_chunk_of_another_shape_is_solved_again(place: Path, tmp_path: Path) -
     """Not by accident can a file be sealed again: one chunk under another's number, or with what is not asked."""
     for name, words in (("promise", "a mask of another shape"), ("budget", "fronts of other shapes")):
         out = stopped(place, tmp_path, name)
-        job, folder = plan(place, goal=GOALS[name]), Folder(chunk_folder(out))
+        job, folder = plan(place, objective=GOALS[name]), FolderChunkStore(chunk_folder(out))
         folder.file(1).write_bytes(resealed(folder.file(4), number=1))
-        folder.file(2).write_bytes(seal("chunk", {**header(folder.file(2))}, {"mask": np.zeros(3, np.uint8)}))
+        folder.file(2).write_bytes(
+            checksummed_bytes("chunk", {**header(folder.file(2))}, {"mask": np.zeros(3, np.uint8)})
+        )
         damaged = run_to_file(job, out).damaged
         assert words in damaged[0] and "the arrays ['mask']" in damaged[1] and len(damaged) == 2
         assert out.read_bytes() == (place / name).read_bytes()
@@ -164,16 +168,16 @@ def test_a_chunk_of_another_shape_is_solved_again(place: Path, tmp_path: Path) -
 
 
 def header(path: Path) -> dict[str, object]:
-    with SealedFile(path, "chunk") as file:
+    with ChecksummedFile(path, "chunk") as file:
         return file.header
 
 
 def test_redraws_of_other_blocks_are_solved_again(place: Path, tmp_path: Path) -> None:
     out = stopped(place, tmp_path)
-    path = Folder(chunk_folder(out)).file(1)
-    with SealedFile(path, "chunk") as file:
+    path = FolderChunkStore(chunk_folder(out)).file(1)
+    with ChecksummedFile(path, "chunk") as file:
         arrays = {"mask": read_array(file, "mask"), "redraws": np.array([[3, 1]])}
-    path.write_bytes(seal("chunk", header(path), arrays))
+    path.write_bytes(checksummed_bytes("chunk", header(path), arrays))
     assert "redraws of other blocks" in run_to_file(plan(place), out).damaged[0]
     assert out.read_bytes() == (place / "promise").read_bytes()
 
@@ -183,10 +187,10 @@ def test_redraws_of_other_blocks_are_solved_again(place: Path, tmp_path: Path) -
     [
         {"seed": 2},
         {"chunk_weights": 128},
-        {"goal": Promise(0.4, max_redraws=1, solver=Nearest())},
-        {"goal": Promise(0.5, max_redraws=2, solver=Nearest())},
-        {"goal": Promise(0.5, max_redraws=1)},
-        {"goal": Promise(0.5, "smallest", max_redraws=1, solver=Nearest())},
+        {"goal": ToleranceObjective(0.4, max_redraws=1, solver=Nearest())},
+        {"goal": ToleranceObjective(0.5, max_redraws=2, solver=Nearest())},
+        {"goal": ToleranceObjective(0.5, max_redraws=1)},
+        {"goal": ToleranceObjective(0.5, "smallest", max_redraws=1, solver=Nearest())},
         {"goal": GOALS["budget"]},
         {"construction": Scalar(7)},
         {"construction": Scalar(6, range="model")},
@@ -217,7 +221,7 @@ def test_chunks_of_another_model_are_refused(place: Path, tmp_path: Path) -> Non
 
 def test_a_chunk_of_another_version_is_named(place: Path, tmp_path: Path) -> None:
     out = stopped(place, tmp_path)
-    path = Folder(chunk_folder(out)).file(2)
+    path = FolderChunkStore(chunk_folder(out)).file(2)
     path.write_bytes(resealed(path, version=9))
     with pytest.raises(InputError, match="version 9, and this program reads 2"):
         run_to_file(plan(place), out)
@@ -227,7 +231,7 @@ def test_a_target_that_changes_under_way_is_refused(place: Path, tmp_path: Path)
     model = Path(shutil.copy(place / "model.safetensors", tmp_path))
     job, out, content = plan(tmp_path), tmp_path / "ticket", model.read_bytes()
     with pytest.raises(InputError, match=r"tensor 'b' of the target changed while"):
-        run_to_file(job, out, crew=Meanwhile(lambda: model.write_bytes(flipped(content, 8 * len(content) - 12))))
+        run_to_file(job, out, workers=Meanwhile(lambda: model.write_bytes(flipped(content, 8 * len(content) - 12))))
     assert not out.exists() and len(list(chunk_folder(out).glob("chunk-*"))) == CHUNKS
     assert not list(chunk_folder(out).glob(".ticket-*")), "a half of a ticket stays"
     model.write_bytes(content)
@@ -255,7 +259,7 @@ def test_a_full_disk_keeps_what_is_finished_and_nothing_half(
     with pytest.raises(InputError, match=r"cannot write .*free some space"), tiny_disk(size):
         run_to_file(plan(place), out)
     assert not out.exists()
-    folder = Folder(chunk_folder(out))
+    folder = FolderChunkStore(chunk_folder(out))
     assert folder.path.exists() == bool(chunks)
     if chunks:
         assert sorted(folder.path.iterdir()) == [folder.file(number) for number in range(chunks)]
@@ -265,15 +269,17 @@ def test_a_full_disk_keeps_what_is_finished_and_nothing_half(
     assert list(out.parent.iterdir()) == [out]
 
 
-@pytest.mark.parametrize("goal", GOALS.values(), ids=GOALS)
-def test_too_little_space_is_told_before_the_work(goal: Goal, place: Path, tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize("objective", GOALS.values(), ids=GOALS)
+def test_too_little_space_is_told_before_the_work(
+    objective: Objective, place: Path, tmp_path: Path, monkeypatch
+) -> None:
     """What is needed is about what is written: the ticket, and the chunks beside it."""
-    job, out, needed, free = plan(place, goal=goal), tmp_path / "ticket", [], [0]
+    job, out, needed, free = plan(place, objective=objective), tmp_path / "ticket", [], [0]
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free[0]))
     for free[0] in range(0, 20_000, 100):
         try:
-            run_to_file(job, out, crew=Meanwhile(lambda: needed.append(written(chunk_folder(out)))))
+            run_to_file(job, out, workers=Meanwhile(lambda: needed.append(written(chunk_folder(out)))))
         except InputError as error:
             assert "GB, and" in str(error) and "has 0.00 GB free" in str(error)
             assert not list(tmp_path.iterdir())
@@ -328,16 +334,16 @@ def test_a_finished_job_is_not_done_again(place: Path, tmp_path: Path) -> None:
 
 def test_a_file_that_is_there_is_replaced_by_a_ticket_that_holds_and_only_if_asked(place: Path, tmp_path: Path) -> None:
     out = Path(shutil.copy(place / "promise", tmp_path / "ticket.safetensors"))
-    before, other = out.read_bytes(), plan(place, seed=2, goal=HOLDS)
+    before, other = out.read_bytes(), plan(place, seed=2, objective=HOLDS)
     with pytest.raises(InputError, match="is there already; choose another place with --out, or replace it"):
         run_to_file(other, out)
     assert out.read_bytes() == before and list(tmp_path.iterdir()) == [out]
     assert run_to_file(other, out, force=True).solved == 280
-    assert out.read_bytes() != before and certify(out).holds
-    after, bad = out.read_bytes(), plan(place, goal=Promise(1e-7))
+    assert out.read_bytes() != before and verify(out).holds
+    after, bad = out.read_bytes(), plan(place, objective=ToleranceObjective(1e-7))
     done = run_to_file(bad, out, force=True)
     assert out.read_bytes() == after and done.path == tmp_path / "ticket.broken.safetensors"
-    assert certify(done.path).outcome == "broken" and sorted(tmp_path.iterdir()) == [done.path, out]
+    assert verify(done.path).outcome == "broken" and sorted(tmp_path.iterdir()) == [done.path, out]
     assert run_to_file(bad, out, force=True) == Done(280, 0, path=done.path), "it is known, wherever it is"
     assert run_to_file(bad, tmp_path / "new").path == tmp_path / "new", "where nothing is, it takes its place"
 

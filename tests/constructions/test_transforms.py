@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lottery_jax.approximation import Promise, approximate, plan_job, run_in_memory
+from lottery_jax.approximation import ToleranceObjective, approximate, plan_job, run_in_memory
 from lottery_jax.approximation.solve_weights import _draw, _draw_products, _draw_run
 from lottery_jax.constructions.registry import construction_named
 from lottery_jax.errors import InputError
@@ -14,9 +14,9 @@ from lottery_jax.importers.mlp_weights import mlp_target
 from lottery_jax.networks.rewrites import quantised
 from lottery_jax.networks.target import Target
 from lottery_jax.networks.transforms import FoldLayers, Lock, PrePrune, Transform
-from lottery_jax.rng.forced_entries import decided_mask
+from lottery_jax.rng.forced_entries import forced_mask
 from lottery_jax.tickets.ticket import Ticket, load_ticket, make_ticket
-from lottery_jax.tickets.verify import certify
+from lottery_jax.tickets.verify import verify
 from tests.constructions.catalogue import TARGETS
 from tests.tickets.forging import forge, read
 
@@ -54,7 +54,7 @@ def test_tickets_in_sparse_folded_sources_hold(name: str, candidates: int, toler
     path = tmp_path / "ticket.safetensors"
     given = {"seed": 1, "construction": name, "candidates": candidates, "tolerance": tolerance}
     approximate(small(), **given, transforms=(HALF, FoldLayers()), out=path)  # type: ignore[arg-type]
-    found = certify(path, target=small())
+    found = verify(path, target=small())
     assert found.outcome == "holds", found.reasons
     ticket = load_ticket(path)
     assert ticket.network.fold_layers and absent_and_kept(ticket) == 0
@@ -68,7 +68,7 @@ def test_tickets_in_sparse_folded_sources_hold(name: str, candidates: int, toler
 @pytest.mark.slow
 def test_a_budget_keeps_nothing_that_is_absent() -> None:
     ticket = approximate(small(), seed=0, candidates=12, kept=60, transforms=(HALF,))
-    found = certify(ticket, target=small())
+    found = verify(ticket, target=small())
     assert (found.outcome, absent_and_kept(ticket)) == ("holds", 0) and found.kept_weights <= 60
 
 
@@ -92,7 +92,7 @@ def test_a_mask_that_keeps_what_is_absent_is_refused_and_forged_is_broken(tmp_pa
         make_ticket(ticket.network, seed=1, masks=masks, method="x", redraws={n: ticket.redraws(n) for n in masks})
     header, tensors = read(path)
     tensors["mask.fc2.weight"] = np.packbits(masks["fc2.weight"], bitorder="little")
-    found = certify(forge(path, header, tensors), target=small())
+    found = verify(forge(path, header, tensors), target=small())
     assert found.outcome == "broken" and "does not have, in 'fc2.weight'" in found.reasons[0]
 
 
@@ -104,7 +104,7 @@ def test_twice_the_candidates_make_up_for_half_of_the_weights() -> None:
 
     def redrawn(candidates: int, transforms: tuple[Transform, ...] = ()) -> int:
         ticket = approximate(target, seed=0, construction="scalar", candidates=candidates, transforms=transforms)
-        return certify(ticket, target=target).redrawn_blocks
+        return verify(ticket, target=target).redrawn_blocks
 
     assert redrawn(11) < redrawn(20, (HALF,)) < redrawn(8) < redrawn(11, (HALF,))
 
@@ -112,10 +112,10 @@ def test_twice_the_candidates_make_up_for_half_of_the_weights() -> None:
 FROZEN = (PrePrune(0.9), Lock(0.25))
 
 
-def decided(ticket: Ticket) -> dict[str, np.ndarray]:
+def forced(ticket: Ticket) -> dict[str, np.ndarray]:
     """What the seed decides of each mask: -1 absent, 1 locked."""
-    drawn = ticket.network.drawn
-    return {name: decided_mask(drawn[name], ticket.seed, ticket.redraws(name)) for name in drawn}
+    drawn = ticket.network.random_tensors
+    return {name: forced_mask(drawn[name], ticket.seed, ticket.redraws(name)) for name in drawn}
 
 
 @pytest.mark.parametrize(
@@ -141,16 +141,16 @@ def test_tickets_in_partially_frozen_sources_hold(
     path, wanted = tmp_path / "ticket.safetensors", TARGETS[target]()
     construction = construction_named(name)(candidates=candidates)
     jobs = [
-        plan_job(wanted, construction, Promise(tolerance), seed=2, chunk_weights=size, transforms=FROZEN)
+        plan_job(wanted, construction, ToleranceObjective(tolerance), seed=2, chunk_weights=size, transforms=FROZEN)
         for size in (8, 4096)
     ]
     small_chunks, large = (run_in_memory(job) for job in jobs)
     assert small_chunks.to_bytes() == large.to_bytes()
     large.save(path)
-    found, ticket = certify(path, target=wanted), load_ticket(path)
+    found, ticket = verify(path, target=wanted), load_ticket(path)
     assert found.outcome == "holds", found.reasons
     locked = kept = 0
-    for name, own in decided(ticket).items():
+    for name, own in forced(ticket).items():
         mask = ticket.mask(name)
         assert mask[own > 0].all() and not mask[own < 0].any()
         locked, kept = locked + int((own > 0).sum()), kept + int(mask.sum())
@@ -162,7 +162,7 @@ def test_tickets_in_partially_frozen_sources_hold(
 def test_quantised_targets_are_met_exactly_beside_what_is_locked() -> None:
     target = quantised(small(), 8)
     ticket = approximate(target, seed=0, construction="kumar", candidates=32, transforms=(Lock(0.2),))
-    found = certify(ticket, target=target)
+    found = verify(ticket, target=target)
     assert (found.outcome, found.worst_residual) == ("holds", 0.0), found.reasons
 
 
@@ -170,19 +170,19 @@ def test_locked_weights_cost_no_bits_and_cannot_be_left_out(tmp_path: Path) -> N
     path = tmp_path / "ticket.safetensors"
     given = {"seed": 1, "construction": "scalar", "candidates": 20, "tolerance": 0.02}
     ticket = approximate(small(), **given, transforms=FROZEN, out=path)  # type: ignore[arg-type]
-    bits = [(int((own == 0).sum()), int(ticket.mask(name)[own == 0].sum())) for name, own in decided(ticket).items()]
+    bits = [(int((own == 0).sum()), int(ticket.mask(name)[own == 0].sum())) for name, own in forced(ticket).items()]
     everywhere = [(mask.size, int(mask.sum())) for mask in ticket.masks.values()]
     # What is left to the masks, and a few parameters of the coder: far fewer than of all places.
     least, whole = (sum(math.log2(math.comb(*one)) for one in each) for each in (bits, everywhere))
-    assert least / 2 < certify(ticket).description_bits["masks"] < least + 80 * len(bits) < whole
-    masks, own = ticket.masks, decided(ticket)["fc2.weight"]
+    assert least / 2 < verify(ticket).description_bits["masks"] < least + 80 * len(bits) < whole
+    masks, own = ticket.masks, forced(ticket)["fc2.weight"]
     (place, *_) = np.argwhere(own > 0)
     masks["fc2.weight"][tuple(place)] = False
     with pytest.raises(InputError, match=r"mask of fc2\.weight prunes weights that its source has locked"):
         make_ticket(ticket.network, seed=1, masks=masks, method="x", redraws={n: ticket.redraws(n) for n in masks})
     header, tensors = read(path)
     tensors["mask.fc2.weight"] = np.packbits(masks["fc2.weight"], bitorder="little")
-    found = certify(forge(path, header, tensors), target=small(), tolerance=100.0)
+    found = verify(forge(path, header, tensors), target=small(), tolerance=100.0)
     assert found.outcome == "broken" and "has locked as kept, in 'fc2.weight'" in found.reasons[0]
 
 
@@ -195,7 +195,7 @@ def test_more_locked_weights_than_the_mask_has_are_no_ticket(tmp_path: Path) -> 
     for _, leaf in header["network"]["root"]["nodes"]:
         for sampler in leaf.get("samplers", []):
             sampler["locked"] = 0.6
-    found = certify(forge(path, header, tensors), target=small(), tolerance=100.0)
+    found = verify(forge(path, header, tensors), target=small(), tolerance=100.0)
     assert found.outcome == "broken" and "it prunes weights that its source has locked" in found.reasons[0]
 
 

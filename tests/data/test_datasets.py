@@ -91,10 +91,10 @@ def test_digits_are_the_embedded_ones_split_by_class() -> None:
         counts = np.bincount(part.labels, minlength=10) / len(part)
         np.testing.assert_allclose(counts, np.bincount(load_digits().target) / 1797, atol=0.01)
         assert part.images.shape[1:] == (8, 8, 1)
-    together = np.concatenate([part.images for part in parts]).reshape(-1, 64) * 16
+    runs_per_step = np.concatenate([part.images for part in parts]).reshape(-1, 64) * 16
     original = load_digits().data
-    np.testing.assert_array_equal(np.sort(together, axis=0), np.sort(original, axis=0))
-    assert {tuple(row) for row in together.tolist()} == {tuple(row) for row in original.tolist()}
+    np.testing.assert_array_equal(np.sort(runs_per_step, axis=0), np.sort(original, axis=0))
+    assert {tuple(row) for row in runs_per_step.tolist()} == {tuple(row) for row in original.tolist()}
     assert digits.shape == (8, 8, 1) and digits.classes == 10 and digits.nonnegative
 
 

@@ -36,10 +36,10 @@ def test_every_layout_is_read(shape: tuple, loaded: tuple, kind: type, save, pat
     save(path, images=given, labels=labels())
     own = data.load(str(path))
     assert (own.name, own.shape, own.classes, own.nonnegative) == ("own data", loaded, CLASSES, True)
-    together = np.concatenate([np.asarray(part.images) for part in (own.train, own.validation, own.test)])
-    assert together.dtype == np.float32 and together.min() >= 0 and together.max() <= 1
+    runs_per_step = np.concatenate([np.asarray(part.images) for part in (own.train, own.validation, own.test)])
+    assert runs_per_step.dtype == np.float32 and runs_per_step.min() >= 0 and runs_per_step.max() <= 1
     wanted = np.divide(images, np.float32(255), dtype=np.float32) if kind is np.uint8 else given.astype(np.float32)
-    assert sorted(map(bytes, together)) == sorted(map(bytes, wanted.reshape(COUNT, *loaded)))
+    assert sorted(map(bytes, runs_per_step)) == sorted(map(bytes, wanted.reshape(COUNT, *loaded)))
 
 
 def test_every_example_keeps_its_label(path: Path) -> None:

@@ -17,7 +17,7 @@ from harness import Results
 from lottery_jax.errors import InputError
 from lottery_jax.io.locks import locked
 from lottery_jax.mask_learning.edge_popup import EdgePopup
-from lottery_jax.workers.workers import ALONE, Crew, Elsewhere, Share
+from lottery_jax.workers.workers import SERIAL, Pending, Share, Workers
 from tests.cli.calling import as_process
 from tests.cluster.memory import MemoryBoard, member
 from tests.cluster.test_cluster import address
@@ -52,8 +52,8 @@ def run(results: Results, seen: list, stop: Callable[[str], bool] = lambda name:
     results.each("numbers", [7], number)
 
 
-def opened(folder: Path, crew: Crew = ALONE, **more: Any) -> Results:
-    return Results(folder / "rows.jsonl", crew=crew, **more)
+def opened(folder: Path, workers: Workers = SERIAL, **more: Any) -> Results:
+    return Results(folder / "rows.jsonl", workers=workers, **more)
 
 
 def written(path: Path) -> list[dict]:
@@ -82,12 +82,12 @@ def test_processes_share_the_tasks(tmp_path: Path) -> None:
     board, seen = MemoryBoard(), list[Any]()
     crews = [member(board, process, 3) for process in range(3)]
 
-    def work(crew: Crew) -> Results:
-        with crew:
-            results = opened(tmp_path, crew)
+    def work(workers: Workers) -> Results:
+        with workers:
+            results = opened(tmp_path, workers)
             run(results, seen)
-            crew.gather("rows")
-            if crew.leads:
+            workers.gather("rows")
+            if workers.leads:
                 results.write()
             results.close()
         return results
@@ -103,7 +103,7 @@ def test_shares_and_a_last_one_put_all_together(tmp_path: Path) -> None:
     for number, left in ((2, ("letters/0", "letters/2", "letters/4")), (1, ())):
         results = opened(tmp_path, Share(number, 2))
         if left:
-            with pytest.raises(Elsewhere) as others:
+            with pytest.raises(Pending) as others:
                 run(results, seen)
             assert others.value.units == left
         else:
@@ -119,7 +119,7 @@ def test_shares_and_a_last_one_put_all_together(tmp_path: Path) -> None:
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     results = opened(tmp_path, Share(2, 2))
-    with pytest.raises(Elsewhere):
+    with pytest.raises(Pending):
         run(results, [])
     results.close()
     results = opened(tmp_path, join_only=True)
@@ -167,8 +167,8 @@ def test_learners_of_one_task_share_their_trainings(processes: int, tmp_path: Pa
     board, learner = MemoryBoard(), EdgePopup(batch_size=8)
     given = {"seeds": (5, 6), "keeps": (0.5,), "epochs": 2, "stored": stored(GADGET)}
 
-    def work(crew: Crew) -> list[dict]:
-        results = opened(tmp_path, crew)
+    def work(workers: Workers) -> list[dict]:
+        results = opened(tmp_path, workers)
 
         def one(task: str) -> None:
             for ticket in learner.learn(GADGET, small_data(), **given, checkpoints=results.checkpoints):

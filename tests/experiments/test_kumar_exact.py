@@ -8,10 +8,10 @@ import pytest
 from experiments.kumar_exact import BITS, MORE, row
 from lottery_jax.approximation.job import plan_job
 from lottery_jax.approximation.run import run_in_memory
-from lottery_jax.approximation.tolerance import Promise
+from lottery_jax.approximation.tolerance import ToleranceObjective
 from lottery_jax.constructions.kumar import Kumar
 from lottery_jax.networks.rewrites import quantised
-from lottery_jax.tickets.verify import certify
+from lottery_jax.tickets.verify import verify
 from tests.constructions.catalogue import TARGETS
 
 ROOT = Path(__file__).parents[2]
@@ -26,8 +26,8 @@ def test_more_candidates_meet_more_weights_at_once_and_redraws_the_rest() -> Non
     assert few["outcome"] == many["outcome"] == "holds"
     for found in (few, many):
         rounded = quantised(target, 7)
-        once = plan_job(rounded, Kumar(found["candidates"], bits=4), Promise(0.0, max_redraws=0), seed=0)
-        met = certify(run_in_memory(once), target=rounded).within_tolerance
+        once = plan_job(rounded, Kumar(found["candidates"], bits=4), ToleranceObjective(0.0, max_redraws=0), seed=0)
+        met = verify(run_in_memory(once), target=rounded).within_tolerance
         assert met == round(found["exact_at_once"] * found["weights"])
     assert few["drawn_again"] >= round((1 - few["exact_at_once"]) * few["weights"]) > many["drawn_again"]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lottery_jax.errors import InputError
-from planted.measure import Overlap, overlaps, together
+from planted.measure import Overlap, overlaps, runs_per_step
 
 
 def all_masks(size: int, kept: int) -> list[np.ndarray]:
@@ -26,7 +26,7 @@ def test_fractions_are_those_of_the_sets() -> None:
     parts = overlaps(found, planted)
     for name, part in parts.items():
         assert (part.precision, part.recall, part.jaccard) == counted(found[name].ravel(), planted[name].ravel())
-    whole = together(parts.values())
+    whole = runs_per_step(parts.values())
     joined = (np.concatenate([masks["a"].ravel(), masks["b"]]) for masks in (found, planted))
     assert (whole.precision, whole.recall, whole.jaccard) == counted(*joined)
     assert whole.size == 22
@@ -44,7 +44,7 @@ def test_chance_of_two_tensors_keeps_the_count_of_each() -> None:
     true = np.concatenate([np.arange(4) < 2, np.arange(5) < 1])
     both = [np.concatenate(pair) for pair in itertools.product(all_masks(4, 1), all_masks(5, 3))]
     mean = np.mean([counted(mask, true) for mask in both], axis=0)
-    whole = together([Overlap(0, ((4, 2, 1),)), Overlap(0, ((5, 1, 3),))])
+    whole = runs_per_step([Overlap(0, ((4, 2, 1),)), Overlap(0, ((5, 1, 3),))])
     np.testing.assert_allclose((whole.chance_precision, whole.chance_recall, whole.chance_jaccard), mean)
 
 

@@ -75,7 +75,7 @@ def test_magnitude_pruning_begins_with_the_same_weights() -> None:
     truth = relu_unit_truth(inputs=2)
     source = planting_source(truth, 9)
     random = random_network(source.target, trained=True)
-    assert random.drawn.keys() == source.drawn.keys()
+    assert random.random_tensors.keys() == source.random_tensors.keys()
     for name, value in source.draw(6).items():
         ratio = value / random.draw(6)[name]
         np.testing.assert_allclose(ratio, ratio.flat[0], rtol=1e-5)

@@ -11,9 +11,9 @@ from lottery_jax.networks.layers.normalization import BatchNorm
 from lottery_jax.networks.layers.pooling import Flatten, GlobalPool
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Node, Spec
-from lottery_jax.networks.sources.candidates_per_weight import Copies
+from lottery_jax.networks.sources.candidates_per_weight import CandidatesPerWeight
 from lottery_jax.networks.sources.gadget import Gadget
-from lottery_jax.networks.sources.random_layer import Single
+from lottery_jax.networks.sources.random_layer import RandomLayer
 from lottery_jax.rng.sampler import Sampler
 
 U = Sampler.uniform(-1, 1)
@@ -35,14 +35,16 @@ GADGET = small(
     ("flatten", Flatten()),
     ("fc1", Gadget(Dense(4, 5), 3, U, U)),
     ("relu", Relu()),
-    ("fc2", Single(Dense(5, 2), Sampler.signed_constant(0.5))),
+    ("fc2", RandomLayer(Dense(5, 2), Sampler.signed_constant(0.5))),
 )
 BODY = Gadget(Conv(1, 2, (2, 2), padding=(1, 1)), 2, U, U)
 SOURCES = {
     "gadget and single": GADGET,
-    "shared copies": small(("flatten", Flatten()), ("fc", Copies(Dense(4, 2, bias=True), 3, (U, U), shared=True))),
+    "shared copies": small(
+        ("flatten", Flatten()), ("fc", CandidatesPerWeight(Dense(4, 2, bias=True), 3, (U, U), shared=True))
+    ),
     "convolutions and a stored norm": small(
-        ("(block)", Residual(BODY, Single(Conv(1, 2, (2, 2), padding=(1, 1)), Sampler.normal(1)))),
+        ("(block)", Residual(BODY, RandomLayer(Conv(1, 2, (2, 2), padding=(1, 1)), Sampler.normal(1)))),
         ("bn", BatchNorm(2)),
         ("relu", Relu()),
         ("pool", GlobalPool()),
@@ -52,9 +54,9 @@ SOURCES = {
 NORMAL = Sampler.normal(0.5)
 PLAIN = small(
     ("flatten", Flatten()),
-    ("fc1", Single(Dense(4, 9), NORMAL)),
+    ("fc1", RandomLayer(Dense(4, 9), NORMAL)),
     ("relu", Relu()),
-    ("fc2", Single(Dense(9, 2), NORMAL)),
+    ("fc2", RandomLayer(Dense(9, 2), NORMAL)),
     ("bn", BatchNorm(2)),
 )
 """For learners that a comparison puts on plain sources alone."""

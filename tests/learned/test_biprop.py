@@ -7,12 +7,12 @@ import pytest
 
 from lottery_jax.errors import InputError
 from lottery_jax.mask_learning.biprop import Biprop
-from lottery_jax.mask_learning.train_scores import Run
+from lottery_jax.mask_learning.train_scores import RunInputs
 from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Node, Spec
-from lottery_jax.networks.sources.random_layer import Single
+from lottery_jax.networks.sources.random_layer import RandomLayer
 from lottery_jax.rng.sampler import Sampler
 from lottery_jax.tickets.reconstruct import effective_weights
 from tests.learned import sources
@@ -21,9 +21,9 @@ KEY, RANDOM = jax.random.key(0), np.random.default_rng(0)
 PLAIN = sources.PLAIN
 
 
-def counted(network: Network, keep: float) -> Run:
-    counts = {name: jnp.int32(round(keep * drawn.size)) for name, drawn in network.drawn.items()}
-    return Run(*[None] * len(Run._fields))._replace(counts=counts)  # type: ignore[arg-type]
+def counted(network: Network, keep: float) -> RunInputs:
+    counts = {name: jnp.int32(round(keep * drawn.size)) for name, drawn in network.random_tensors.items()}
+    return RunInputs(*[None] * len(RunInputs._fields))._replace(counts=counts)  # type: ignore[arg-type]
 
 
 def test_a_step_is_the_published_one() -> None:
@@ -66,19 +66,22 @@ def test_a_ticket_is_alpha_times_the_signs_of_the_normal_weights(sweeps: bool) -
 def test_what_a_start_keeps_comes_first() -> None:
     learner = Biprop()
     network = learner.prepared(PLAIN)
-    start = {name: RANDOM.random(drawn.shape) < 0.4 for name, drawn in network.drawn.items()}
+    start = {name: RANDOM.random(drawn.shape) < 0.4 for name, drawn in network.random_tensors.items()}
     counts = {name: jnp.int32(mask.sum()) for name, mask in start.items()}
-    scores = jax.tree.map(jnp.asarray, learner.started(learner.initial(network, 3), start))
-    chosen = learner.chosen(scores, counted(network, 1)._replace(counts=counts), KEY)
+    scores = jax.tree.map(jnp.asarray, learner.warm_start_scores(learner.initial(network, 3), start))
+    final_masks = learner.final_masks(scores, counted(network, 1)._replace(counts=counts), KEY)
     for name, mask in start.items():
-        np.testing.assert_array_equal(chosen[name], mask)
+        np.testing.assert_array_equal(final_masks[name], mask)
 
 
 @pytest.mark.parametrize(
     ("leaf", "words"),
     [
-        (Single(Dense(4, 2), Sampler.uniform(-1, 1)), r"'fc' is U\[-1, 1\] with 1 random tensors; .*a normal one"),
-        (Single(Dense(4, 2, bias=True), Sampler.normal(1)), r"without biases, and 'fc' is N\(0, 1\^2\) with 2 random"),
+        (RandomLayer(Dense(4, 2), Sampler.uniform(-1, 1)), r"'fc' is U\[-1, 1\] with 1 random tensors; .*a normal one"),
+        (
+            RandomLayer(Dense(4, 2, bias=True), Sampler.normal(1)),
+            r"without biases, and 'fc' is N\(0, 1\^2\) with 2 random",
+        ),
         (sources.GADGET.sources["fc1"], "is gadget with 2 random tensors"),
     ],
 )

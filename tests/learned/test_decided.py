@@ -5,27 +5,27 @@ import pytest
 
 from lottery_jax.errors import InputError
 from lottery_jax.mask_learning.edge_popup import EdgePopup, IteRand
-from lottery_jax.mask_learning.multi_level import TiedLearner
+from lottery_jax.mask_learning.multi_level import MultiLevelLearner
 from lottery_jax.mask_learning.registry import LEARNERS
-from lottery_jax.mask_learning.scores import decided_weights
+from lottery_jax.mask_learning.scores import forced_weights
 from lottery_jax.networks.layers.activations import Relu
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.layers.pooling import Flatten
-from lottery_jax.networks.sources.random_layer import Single
+from lottery_jax.networks.sources.random_layer import RandomLayer
 from lottery_jax.networks.transforms import FoldLayers, Lock, PrePrune, transformed
 from lottery_jax.tickets.ticket import Ticket
-from lottery_jax.tickets.verify import certify
+from lottery_jax.tickets.verify import verify
 from lottery_jax.training.learner import Learner
 from tests.learned.sources import NORMAL, SOURCES, small, small_data, stored
 
 TRANSFORMS = (PrePrune(0.5), FoldLayers())
 PLAIN = small(
     ("flatten", Flatten()),
-    ("fc1", Single(Dense(4, 4), NORMAL)),
+    ("fc1", RandomLayer(Dense(4, 4), NORMAL)),
     ("relu1", Relu()),
-    ("fc2", Single(Dense(4, 4), NORMAL)),
+    ("fc2", RandomLayer(Dense(4, 4), NORMAL)),
     ("relu2", Relu()),
-    ("fc3", Single(Dense(4, 2), NORMAL)),
+    ("fc3", RandomLayer(Dense(4, 2), NORMAL)),
 )
 
 
@@ -47,7 +47,7 @@ def test_edge_popup_keeps_exactly_what_is_asked_or_all_that_is_there() -> None:
         drawn = ticket.source()
         np.testing.assert_array_equal(drawn["fc1.weight"], drawn["fc2.weight"])
         assert ticket.network.source_weights == 16
-        assert certify(ticket).outcome == "promises nothing"
+        assert verify(ticket).outcome == "no guarantee"
 
 
 @pytest.mark.slow
@@ -57,7 +57,7 @@ def test_no_learner_keeps_what_is_absent(name: str) -> None:
     keeps = [0.9] if learner.sweeps else []
     (ticket,) = learner.learn(source, small_data(), seeds=[3], keeps=keeps, epochs=2)
     there = present(ticket)
-    assert all(drawn.sampler.density == 0.5 for drawn in ticket.network.drawn.values())
+    assert all(drawn.sampler.density == 0.5 for drawn in ticket.network.random_tensors.values())
     assert all(not (mask & ~there[own]).any() for own, mask in ticket.masks.items())
     assert ticket.kept_weights > 0
 
@@ -78,9 +78,11 @@ def test_gadgets_and_shared_copies_may_be_sparse_too(name: str) -> None:
 FROZEN = (PrePrune(0.8), Lock(0.3))
 
 
-def decided(ticket: Ticket) -> dict[str, np.ndarray]:
+def forced(ticket: Ticket) -> dict[str, np.ndarray]:
     """What the seed decides of each mask, in the draws that the ticket ends with."""
-    return decided_weights(ticket.network, ticket.seed, {name: ticket.redraws(name) for name in ticket.network.drawn})
+    return forced_weights(
+        ticket.network, ticket.seed, {name: ticket.redraws(name) for name in ticket.network.random_tensors}
+    )
 
 
 @pytest.mark.slow
@@ -88,14 +90,14 @@ def test_edge_popup_keeps_what_is_asked_or_what_is_locked() -> None:
     source, keeps = transformed(PLAIN, FROZEN), (0.1, 0.5, 0.9)
     tickets = EdgePopup().learn(source, small_data(), seeds=[3], keeps=keeps, epochs=2)
     for keep, ticket in zip(keeps, tickets, strict=True):
-        for name, own in decided(ticket).items():
+        for name, own in forced(ticket).items():
             mask, wanted = ticket.mask(name), round(keep * own.size)
             assert mask.sum() == min(max(wanted, (own > 0).sum()), (own >= 0).sum())
             assert mask[own > 0].all() and not mask[own < 0].any()
     low, high = (ticket.masks for ticket in (tickets[0], tickets[2]))
-    assert all(np.array_equal(low[name], own > 0) for name, own in decided(tickets[0]).items() if low[name].size == 16)
+    assert all(np.array_equal(low[name], own > 0) for name, own in forced(tickets[0]).items() if low[name].size == 16)
     assert any(not np.array_equal(low[name], high[name]) for name in low)
-    assert certify(tickets[1]).outcome == "promises nothing"
+    assert verify(tickets[1]).outcome == "no guarantee"
 
 
 def fitting(learner: Learner) -> None:
@@ -103,21 +105,21 @@ def fitting(learner: Learner) -> None:
     source = transformed(PLAIN, FROZEN)
     keeps = [0.5] if learner.sweeps else []
     (ticket,) = learner.learn(source, small_data(), seeds=[3], keeps=keeps, epochs=2)
-    for name, own in decided(ticket).items():
+    for name, own in forced(ticket).items():
         mask = ticket.mask(name)
         assert mask[own > 0].all() and not mask[own < 0].any()
-    assert ticket.kept_weights > sum(int((own > 0).sum()) for own in decided(ticket).values()) > 0
-    assert {drawn.sampler.locked for drawn in ticket.network.drawn.values()} == {0.3}
-    assert certify(ticket).outcome == "promises nothing"
+    assert ticket.kept_weights > sum(int((own > 0).sum()) for own in forced(ticket).values()) > 0
+    assert {drawn.sampler.locked for drawn in ticket.network.random_tensors.values()} == {0.3}
+    assert verify(ticket).outcome == "no guarantee"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name, kind in LEARNERS.items() if not issubclass(kind, TiedLearner)])
+@pytest.mark.parametrize("name", [name for name, kind in LEARNERS.items() if not issubclass(kind, MultiLevelLearner)])
 def test_every_learner_keeps_what_is_locked(name: str) -> None:
     fitting(LEARNERS[name]())
 
 
-@pytest.mark.parametrize("name", [name for name, kind in LEARNERS.items() if issubclass(kind, TiedLearner)])
+@pytest.mark.parametrize("name", [name for name, kind in LEARNERS.items() if issubclass(kind, MultiLevelLearner)])
 def test_masks_of_several_bits_have_no_locked_weights(name: str) -> None:
     with pytest.raises(InputError, match="none can be locked as kept"):
         fitting(LEARNERS[name]())
@@ -127,8 +129,8 @@ def test_masks_of_several_bits_have_no_locked_weights(name: str) -> None:
 def test_weights_that_are_drawn_again_are_locked_no_more_often() -> None:
     source = transformed(PLAIN, FROZEN)
     (ticket,) = IteRand(renewal=1.0).learn(source, small_data(), seeds=[3], keeps=[0.5], epochs=6)
-    for name, own in decided(ticket).items():
-        before = decided_weights(source, 3)[name] > 0
+    for name, own in forced(ticket).items():
+        before = forced_weights(source, 3)[name] > 0
         np.testing.assert_array_equal(own > 0, before)
         assert ticket.mask(name)[before].all() and len(ticket.redraws(name)) > 0
         assert ticket.mask(name).sum() == max(round(0.5 * own.size), before.sum())
@@ -141,7 +143,7 @@ def test_gadgets_and_shared_copies_may_be_partially_frozen_too(name: str) -> Non
     (ticket,) = EdgePopup(scope="global").learn(
         source, small_data(), seeds=[3], keeps=[0.5], epochs=2, stored=stored(source)
     )
-    own = decided(ticket)
+    own = forced(ticket)
     assert all(ticket.mask(name)[own[name] > 0].all() for name in own)
     size = sum(mask.size for mask in ticket.masks.values())
     assert ticket.kept_weights == min(round(0.5 * size), sum(int((part >= 0).sum()) for part in own.values()))

@@ -18,9 +18,9 @@ from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.layers.pooling import Flatten
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.sources.candidates_per_weight import Copies
+from lottery_jax.networks.sources.candidates_per_weight import CandidatesPerWeight
 from lottery_jax.networks.sources.gadget import Gadget
-from lottery_jax.networks.sources.random_layer import Single
+from lottery_jax.networks.sources.random_layer import RandomLayer
 from lottery_jax.tickets.ticket import Ticket
 from tests.learned import sources
 from tests.learned.sources import GADGET, U
@@ -29,7 +29,7 @@ SMALL = sources.small_data()
 LEARNER = EdgePopup(batch_size=8, learning_rate=2.0)
 SEEDS, KEEPS = (5, 2**63), (0.35, 1.0)  # as in `test_learners`, so that compiled programs are shared
 SHARED = sources.SOURCES["shared copies"]
-ONE = sources.small(("flatten", Flatten()), ("fc", Single(Dense(4, 2), U, gain=0.5)))
+ONE = sources.small(("flatten", Flatten()), ("fc", RandomLayer(Dense(4, 2), U, gain=0.5)))
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def learn(source: Network = GADGET, learner: EdgePopup = LEARNER, **changes: obj
 
 
 def keeps_exactly(ticket: Ticket, keep: float) -> bool:
-    drawn = ticket.network.drawn
+    drawn = ticket.network.random_tensors
     return all(np.count_nonzero(mask) == round(keep * drawn[name].size) for name, mask in ticket.masks.items())
 
 
@@ -71,7 +71,9 @@ def test_learns_the_digits(digits: Dataset) -> None:
 def test_learns_with_convolutions(digits: Dataset) -> None:
     """Conv-2 at a twentieth of its width (three channels), five copies of each weight."""
     target = architecture("conv2", Spec(digits.shape, nonnegative=True), 10, width=0.05)
-    source = target.replaced(lambda path, node: Copies(node, 5, (U,)) if path in target.affine else node)  # type: ignore[arg-type]
+    source = target.replaced(
+        lambda path, node: CandidatesPerWeight(node, 5, (U,)) if path in target.weight_nodes else node
+    )  # type: ignore[arg-type]
     (ticket,) = EdgePopup().learn(source, digits, seeds=(1,), keeps=(0.5,), epochs=12)
     assert keeps_exactly(ticket, 0.5)
     assert accuracy(ticket.forward(), digits.validation) > 0.4
@@ -81,7 +83,7 @@ def test_learns_with_convolutions(digits: Dataset) -> None:
 @pytest.mark.slow
 def test_learns_on_the_source_of_a_construction(digits: Dataset) -> None:
     target = architecture("mlp-30", Spec(digits.shape, nonnegative=True), 10)
-    source = target.replaced(lambda path, node: Gadget(node, 42, U, U) if path in target.affine else node)  # type: ignore[arg-type]
+    source = target.replaced(lambda path, node: Gadget(node, 42, U, U) if path in target.weight_nodes else node)  # type: ignore[arg-type]
     (ticket,) = EdgePopup().learn(source, digits, seeds=(2,), keeps=(0.5,), epochs=15)
     assert accuracy(ticket.forward(), digits.validation) > 0.9
 
@@ -89,7 +91,7 @@ def test_learns_on_the_source_of_a_construction(digits: Dataset) -> None:
 @pytest.mark.slow
 def test_grouping_does_not_matter() -> None:
     alone = learn(SHARED)
-    for one, other in zip(alone, learn(SHARED, dataclasses.replace(LEARNER, together=2)), strict=True):
+    for one, other in zip(alone, learn(SHARED, dataclasses.replace(LEARNER, runs_per_step=2)), strict=True):
         assert keeps_exactly(one, one.header.settings["keep"])
         for name, mask in one.masks.items():
             np.testing.assert_array_equal(mask, other.mask(name))
@@ -110,7 +112,7 @@ def test_every_layer_begins_as_a_unit() -> None:
     gains = {path: source.gain for path, source in ticket.network.sources.items()}
     assert all(float(np.float32(gain)) == gain for gain in gains.values()) and set(gains.values()) != {1.0}
     scores, masks = initial_scores(GADGET, 5), {}
-    for name, drawn in GADGET.drawn.items():
+    for name, drawn in GADGET.random_tensors.items():
         least = np.sort(np.abs(scores[name]).ravel())[-round(0.35 * drawn.size)] if name != "fc1.first" else 0.0
         masks[name] = np.abs(scores[name]) >= least
     x = jnp.asarray(SMALL.train.images)
@@ -131,9 +133,9 @@ def test_progress_counts_epochs_and_published_gains_stay_where_wanted() -> None:
 @pytest.mark.parametrize(
     ("leaf", "fans"),
     [
-        (Single(Dense(400, 300), U), {"weight": 400}),
+        (RandomLayer(Dense(400, 300), U), {"weight": 400}),
         (Gadget(Dense(40, 30, bias=True), 50, U, U), {"first": 41, "weight": 2000, "bias": 50}),
-        (Copies(Dense(40, 300, bias=True), 20, (U, U), shared=True), {"weight": 800, "bias": 20}),
+        (CandidatesPerWeight(Dense(40, 300, bias=True), 20, (U, U), shared=True), {"weight": 800, "bias": 20}),
     ],
     ids=["single", "gadget", "copies"],
 )
@@ -142,7 +144,7 @@ def test_scores_are_kaiming_uniform_and_not_the_source(leaf, fans: dict[str, int
     scores, weights = initial_scores(source, 0), source.draw(0)
     for name, fan in fans.items():
         bound, score = fan**-0.5, scores[name]
-        assert score.shape == source.drawn[name].shape and 0.99 * bound < np.abs(score).max() <= bound
+        assert score.shape == source.random_tensors[name].shape and 0.99 * bound < np.abs(score).max() <= bound
         assert abs(score.std() * 3**0.5 / bound - 1) < 0.05
         weight = np.broadcast_to(weights[name], score.shape)
         assert abs(np.corrcoef(score.ravel(), weight.ravel())[0, 1]) < 0.06
@@ -155,7 +157,7 @@ def test_scores_are_kaiming_uniform_and_not_the_source(leaf, fans: dict[str, int
         (EdgePopup(learning_rate=0.0), "learning rate is 0.0"),
         (EdgePopup(learning_rate=float("inf")), "learning rate is inf"),
         (EdgePopup(batch_size=0), "batch size of 0 does not fit 40 examples"),
-        (EdgePopup(together=0), "together=0"),
+        (EdgePopup(runs_per_step=0), "together=0"),
     ],
 )
 def test_bad_options_are_refused(learner: EdgePopup, message: str) -> None:

@@ -16,7 +16,7 @@ from lottery_jax.networks.architectures import mlp
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
 from lottery_jax.tickets.ticket import Ticket, load_ticket
-from lottery_jax.tickets.verify import certify
+from lottery_jax.tickets.verify import verify
 from tests.learned import sources
 
 DATA = sources.small_data()
@@ -87,12 +87,12 @@ def test_tickets_keep_what_was_asked_and_are_the_same_again(name: str, kind: str
     own = prepared(name, source)
     for ticket, again, (seed, keep) in zip(tickets, learn(name, kind), runs, strict=True):
         assert (ticket.header.method, ticket.header.tolerance, ticket.network.target) == (name, None, source.target)
-        for tensor, drawn in source.drawn.items():
+        for tensor, drawn in source.random_tensors.items():
             weights = ticket.mask(tensor).reshape(*drawn.shape, -1).any(-1)  # of masks with several bits for each
             kept, asked = np.count_nonzero(weights), round((1.0 if keep is None else keep) * drawn.size)
             assert kept == asked if name in EXACT else kept <= asked
             redrawn = {tensor: ticket.redraws(tensor)}
-            assert len(redrawn[tensor]) == 0 or LEARNERS[name].renews  # type: ignore[attr-defined]
+            assert len(redrawn[tensor]) == 0 or LEARNERS[name].resamples  # type: ignore[attr-defined]
             np.testing.assert_array_equal(ticket.source()[tensor], own.draw(seed, redrawn)[tensor])
         assert ticket.to_bytes() == again.to_bytes()
     ticket = tickets[0]
@@ -103,8 +103,8 @@ def test_tickets_keep_what_was_asked_and_are_the_same_again(name: str, kind: str
     assert loaded.header == ticket.header
     for label, value in sources.stored(source).items():
         np.testing.assert_array_equal(loaded.stored[label], value)
-    found = certify(loaded)
-    assert found.outcome == "promises nothing"
+    found = verify(loaded)
+    assert found.outcome == "no guarantee"
     assert found.kept_weights == sum(np.count_nonzero(mask) for mask in ticket.masks.values()) > 0
 
 

@@ -15,7 +15,7 @@ from lottery_jax.mask_learning.gem_miner import GemMiner
 from lottery_jax.mask_learning.learner_sources import plain_source
 from lottery_jax.mask_learning.scores import kept_factors, straight_through
 from lottery_jax.mask_learning.supermask import HardConcrete, Supermask
-from lottery_jax.mask_learning.train_scores import Run
+from lottery_jax.mask_learning.train_scores import RunInputs
 from lottery_jax.networks.architectures import mlp
 from lottery_jax.networks.network import NO_REDRAWS
 from lottery_jax.networks.node import Spec
@@ -29,9 +29,11 @@ RANDOM = np.random.default_rng(0)
 SCORES = {"a": RANDOM.normal(size=(40, 50)).astype(np.float32), "b": RANDOM.normal(size=(7, 3)).astype(np.float32)}
 
 
-def run(keep: float) -> Run:
+def run(keep: float) -> RunInputs:
     counts = {name: jnp.int32(round(keep * score.size)) for name, score in SCORES.items()}
-    return Run(jnp.int32(0), counts, jnp.int32(round(keep * sum(score.size for score in SCORES.values()))), {}, {})
+    return RunInputs(
+        jnp.int32(0), counts, jnp.int32(round(keep * sum(score.size for score in SCORES.values()))), {}, {}
+    )
 
 
 def test_straight_through_is_the_hard_value_exactly() -> None:
@@ -61,14 +63,14 @@ def test_a_supermask_keeps_with_the_probability_of_its_score() -> None:
     gradient = jax.grad(lambda scores: sum(m.sum() for m in learner.masks(scores, run(1), KEY).values()))(scores)
     likely = np.asarray(jax.nn.sigmoid(scores["a"]))
     np.testing.assert_allclose(gradient["a"], likely * (1 - likely), rtol=1e-5)
-    left = dataclasses.replace(learner, threshold=True).chosen(scores, run(1), KEY)
+    left = dataclasses.replace(learner, threshold=True).final_masks(scores, run(1), KEY)
     assert not left["a"].any() and left["b"].all()
 
 
 def test_gem_miner_rounds_and_never_revives() -> None:
     learner = GemMiner(freeze_every=2)
     old = {"a": np.array([-1.0, 0.2, 0.9], np.float32)}
-    new = learner.projected(old, {"a": jnp.array([0.7, -0.3, 1.4])})
+    new = learner.project_scores(old, {"a": jnp.array([0.7, -0.3, 1.4])})
     assert new["a"].tolist() == [-1.0, 0.0, 1.0]
     masks = learner.masks({"a": jnp.array([-1.0, 0.49, 0.5, 1.0])}, run(1), KEY)
     assert masks["a"].tolist() == [0, 0, 1, 1]
@@ -81,7 +83,7 @@ def test_gem_miner_freezes_the_least_until_so_many_are_left(keep: float) -> None
     scores = {name: jnp.abs(jnp.asarray(score)) for name, score in SCORES.items()}
     for epoch in range(epochs):
         before = scores
-        scores = learner.between(scores, asked, jnp.int32(epoch), epochs)
+        scores = learner.on_epoch_end(scores, asked, jnp.int32(epoch), epochs)
         for name, score in scores.items():
             alive, was = np.asarray(score) >= 0, np.asarray(before[name]) >= 0
             assert not (alive & ~was).any()
@@ -106,7 +108,7 @@ def test_hard_concrete_gates_are_clipped_logistic_variables() -> None:
     assert gates.min() == 0 and gates.max() == 1 and 0.2 < np.mean((gates > 0) & (gates < 1)) < 0.8
     # The penalty is the probability that a gate is not zero.
     assert float(learner.penalty(scores, run(1))) == pytest.approx(2 * np.mean(gates > 0), abs=0.02)
-    left = learner.chosen({"a": jnp.array([-1.0, -0.01, 0.01, 1.0])}, run(1), KEY)
+    left = learner.final_masks({"a": jnp.array([-1.0, -0.01, 0.01, 1.0])}, run(1), KEY)
     assert left["a"].tolist() == [False, False, True, True]
 
 
@@ -122,16 +124,16 @@ def test_what_a_start_keeps_comes_first(learner) -> None:
     """At the kept counts of the start, the first masks are those of the start."""
     first = learner.initial(GADGET, 3)
     start = {name: RANDOM.random(score.shape) < 0.4 for name, score in first.items()}
-    scores = {name: jnp.asarray(score, jnp.float32) for name, score in learner.started(first, start).items()}
+    scores = {name: jnp.asarray(score, jnp.float32) for name, score in learner.warm_start_scores(first, start).items()}
     counts = {name: jnp.int32(mask.sum()) for name, mask in start.items()}
-    chosen = learner.chosen(scores, Run(jnp.int32(0), counts, jnp.int32(0), {}, {}), KEY)
+    final_masks = learner.final_masks(scores, RunInputs(jnp.int32(0), counts, jnp.int32(0), {}, {}), KEY)
     for name, mask in start.items():
-        np.testing.assert_array_equal(chosen[name], mask)
+        np.testing.assert_array_equal(final_masks[name], mask)
 
 
 def test_a_training_goes_on_from_a_ticket_with_its_redraws() -> None:
     """At a rate too small to change a mask it is the start itself, redraws included; another source is refused."""
-    masks = {name: RANDOM.random(drawn.shape) < 0.5 for name, drawn in GADGET.drawn.items()}
+    masks = {name: RANDOM.random(drawn.shape) < 0.5 for name, drawn in GADGET.random_tensors.items()}
     redraws = {"fc1.weight": np.array([[2, 7]])}
     start = make_ticket(GADGET, seed=4, masks=masks, method="start", redraws=redraws)
     learner = Supermask(learning_rate=1e-9, threshold=True)
@@ -144,16 +146,16 @@ def test_a_training_goes_on_from_a_ticket_with_its_redraws() -> None:
 
 
 def test_iterand_draws_again_what_is_pruned_and_nothing_else() -> None:
-    masks = {name: RANDOM.random(drawn.shape) < 0.5 for name, drawn in GADGET.drawn.items()}
+    masks = {name: RANDOM.random(drawn.shape) < 0.5 for name, drawn in GADGET.random_tensors.items()}
     before = {"fc1.weight": np.array([[0, 3], [7, 255]])}
-    again = IteRand(renewal=1.0).renewed(GADGET, 0, 1, masks, before)
-    for name, drawn in GADGET.drawn.items():
+    again = IteRand(renewal=1.0).resample(GADGET, 0, 1, masks, before)
+    for name, drawn in GADGET.random_tensors.items():
         pruned = ~masks[name].reshape(drawn.blocks, -1).any(1)
         expected = attempts_of(before.get(name, NO_REDRAWS), 0, drawn.blocks)
         expected = np.minimum(expected + pruned, 255)
         np.testing.assert_array_equal(attempts_of(again[name], 0, drawn.blocks), expected)
         drawn.check_redraws(name, again[name])
-    kept = IteRand(renewal=0.0).renewed(GADGET, 0, 1, masks, before)
+    kept = IteRand(renewal=0.0).resample(GADGET, 0, 1, masks, before)
     np.testing.assert_array_equal(kept["fc1.weight"], before["fc1.weight"])
     with pytest.raises(InputError, match=r"renewal is 1.5; give a probability"):
         IteRand(renewal=1.5)
@@ -164,15 +166,17 @@ def test_the_weights_that_iterand_keeps_are_those_of_its_redraws() -> None:
     """Pruned weights are new ones after each epoch, and the ticket draws them again from its rows."""
     source = plain_source(GADGET.target)
     (ticket,) = IteRand(renewal=1.0, batch_size=8).learn(source, small_data(), seeds=[0], keeps=[0.3], epochs=3)
-    rows = {name: ticket.redraws(name) for name in source.drawn}
+    rows = {name: ticket.redraws(name) for name in source.random_tensors}
     assert sum(map(len, rows.values())) > 0.3 * source.source_weights
     (still,) = IteRand(renewal=0.0, batch_size=8).learn(source, small_data(), seeds=[0], keeps=[0.3], epochs=3)
     (popup,) = EdgePopup(batch_size=8).learn(source, small_data(), seeds=[0], keeps=[0.3], epochs=3)
-    assert all((still.mask(name) == popup.mask(name)).all() for name in source.drawn), "without draws it is edge-popup"
+    assert all((still.mask(name) == popup.mask(name)).all() for name in source.random_tensors), (
+        "without draws it is edge-popup"
+    )
 
 
 def test_a_rescaled_leaf_is_multiplied_by_size_over_kept() -> None:
-    masks = {name: np.zeros(drawn.shape, bool) for name, drawn in GADGET.drawn.items()}
+    masks = {name: np.zeros(drawn.shape, bool) for name, drawn in GADGET.random_tensors.items()}
     masks["fc1.first"][0, 0] = True
     masks["fc1.weight"][:, :, 0] = True
     factors = kept_factors(GADGET, masks, 1.0)

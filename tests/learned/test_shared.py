@@ -12,12 +12,12 @@ from lottery_jax.errors import InputError
 from lottery_jax.mask_learning.edge_popup import EdgePopup
 from lottery_jax.mask_learning.evolution import Evolution
 from lottery_jax.networks.network import Network
-from lottery_jax.pruning.at_initialisation import RandomAtStart
+from lottery_jax.pruning.at_initialisation import RandomPruning
 from lottery_jax.pruning.magnitude import IterativeMagnitude
 from lottery_jax.training import checkpoints
-from lottery_jax.training.checkpoints import Checkpoint, Checkpoints, Kept
+from lottery_jax.training.checkpoints import Checkpoint, Checkpoints, Snapshot
 from lottery_jax.training.learner import Learner
-from lottery_jax.workers.workers import Crew, Elsewhere, Share
+from lottery_jax.workers.workers import Pending, Share, Workers
 from tests.cluster.memory import MemoryBoard, dies, member
 from tests.learned.sources import GADGET, PLAIN, small_data, stored
 from tests.learned.test_sweeps import contents
@@ -26,7 +26,7 @@ ASKED: dict[str, Any] = {"seeds": (5, 6), "keeps": (0.35, 0.7), "epochs": 3}
 LEARNERS = [
     (EdgePopup(batch_size=8), GADGET, 4),
     pytest.param(IterativeMagnitude(batch_size=8, rounds=2), GADGET, 2 + 4 * 2),  # two of them dense
-    pytest.param(RandomAtStart(batch_size=8), GADGET, 4),
+    pytest.param(RandomPruning(batch_size=8), GADGET, 4),
     pytest.param(Evolution(batch_size=8, population=8), PLAIN, 4, marks=pytest.mark.slow),
 ]
 
@@ -36,7 +36,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> Counter:
     """How often each training came to its end."""
     counts, save = Counter[str](), Checkpoint.save
 
-    def counting(self: Checkpoint, kept: Kept, *, now: bool = False) -> None:
+    def counting(self: Checkpoint, kept: Snapshot, *, now: bool = False) -> None:
         counts[self.path.name] += now
         save(self, kept, now=now)
 
@@ -44,11 +44,11 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> Counter:
     return counts
 
 
-def learn(learner: Learner, source: Network, place: Path | None, crew: Crew, data: Any = None) -> list[bytes]:
+def learn(learner: Learner, source: Network, place: Path | None, workers: Workers, data: Any = None) -> list[bytes]:
     """Each time with data of its own, of which nothing is remembered."""
-    kept = None if place is None else Checkpoints(place / "sweep", crew)
+    kept = None if place is None else Checkpoints(place / "sweep", workers)
     given = {**ASKED, "stored": stored(source), "checkpoints": kept}
-    return contents(crew.finish(lambda: learner.learn(source, data or small_data(), **given)))
+    return contents(workers.finish(lambda: learner.learn(source, data or small_data(), **given)))
 
 
 @pytest.mark.parametrize(("learner", "source", "trainings"), LEARNERS)
@@ -56,9 +56,9 @@ def test_processes_share_a_sweep(
     learner: Learner, source: Network, trainings: int, tmp_path: Path, trained: Counter
 ) -> None:
     board = MemoryBoard()
-    crews, alone = [member(board, process) for process in (0, 1)], learn(learner, source, None, Crew())
+    crews, alone = [member(board, process) for process in (0, 1)], learn(learner, source, None, Workers())
     with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(lambda crew: learn(learner, source, tmp_path, crew), crews))
+        found = list(pool.map(lambda workers: learn(learner, source, tmp_path, workers), crews))
     assert found == [alone, alone]
     assert len(trained) == trainings and set(trained.values()) == {1}
 
@@ -69,12 +69,12 @@ def test_shares_never_meet_and_a_last_process_joins_them(
 ) -> None:
     """What all shares need, the dense trainings, each finds that one of them has made."""
     for number in (2, 3):
-        with pytest.raises(Elsewhere) as left:
+        with pytest.raises(Pending) as left:
             learn(learner, source, tmp_path, Share(number, 3))
         assert left.value.units
-    assert learn(learner, source, tmp_path, Share(1, 3)) == learn(learner, source, None, Crew())
+    assert learn(learner, source, tmp_path, Share(1, 3)) == learn(learner, source, None, Workers())
     assert len(trained) == trainings and set(trained.values()) == {1}
-    assert learn(learner, source, tmp_path, Crew()) == learn(learner, source, tmp_path, Share(3, 3))
+    assert learn(learner, source, tmp_path, Workers()) == learn(learner, source, tmp_path, Share(3, 3))
     assert set(trained.values()) == {1}, "nothing is trained again"
 
 
@@ -117,7 +117,7 @@ def test_who_waits_is_told_for_what(tmp_path: Path) -> None:
             learner.learn, GADGET, small_data(), **given, progress=slow, checkpoints=Checkpoints(tmp_path, other)
         )
         assert begun.wait(60)
-        with pytest.raises(Elsewhere) as left:
+        with pytest.raises(Pending) as left:
             learner.learn(GADGET, small_data(), **given, checkpoints=Checkpoints(tmp_path, first))
         (unit,) = left.value.units
         assert not first.ready([unit])
@@ -132,9 +132,9 @@ def test_where_all_diverge_all_processes_say_so(tmp_path: Path) -> None:
     board, learner = MemoryBoard(), EdgePopup(batch_size=8, learning_rate=1e38)
     crews = [member(board, process) for process in (0, 1)]
 
-    def refused(crew: Crew) -> str:
+    def refused(workers: Workers) -> str:
         with pytest.raises(InputError) as error:
-            learn(learner, GADGET, tmp_path, crew)
+            learn(learner, GADGET, tmp_path, workers)
         return str(error.value)
 
     with ThreadPoolExecutor(2) as pool:

@@ -11,9 +11,9 @@ from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.layers.pooling import Flatten
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.sources.candidates_per_weight import Copies
+from lottery_jax.networks.sources.candidates_per_weight import CandidatesPerWeight
 from lottery_jax.networks.sources.gadget import Gadget
-from lottery_jax.networks.sources.random_layer import Single
+from lottery_jax.networks.sources.random_layer import RandomLayer
 from lottery_jax.rng.sampler import Sampler
 
 NORMAL = Sampler.normal(1)
@@ -45,7 +45,7 @@ def test_weights_have_the_published_variances() -> None:
     assert fc == Gadget(Dense(54, 5), 3, first, Sampler.normal((2 / 54) ** 0.5), relu=False)
     wide = wide_source(redundant)
     leaf = wide.sources["fc"]
-    assert isinstance(leaf, Single) and leaf.sampler == Sampler.normal((2 / leaf.of.inputs) ** 0.5)
+    assert isinstance(leaf, RandomLayer) and leaf.sampler == Sampler.normal((2 / leaf.of.inputs) ** 0.5)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -58,7 +58,7 @@ def test_every_architecture_has_a_wide_source_of_its_own_kind(name: str) -> None
     assert wide.given == given and wide.output == target.output
     assert [path for path, _ in wide.nodes()] == [path for path, _ in target.nodes()]
     assert [node.kind for _, node in wide.target.nodes()] == [node.kind for _, node in target.nodes()]
-    assert not any(label.endswith(".bias") for label in wide.drawn)
+    assert not any(label.endswith(".bias") for label in wide.random_tensors)
     assert abs(wide.source_weights / redundant.source_weights - 1) < 0.07
 
 
@@ -76,18 +76,18 @@ def test_convolutions_keep_their_kind_when_they_are_widened() -> None:
         wide = wide_source(redundant_source(target, copies=20))
         first, second = (source.of for source in list(wide.sources.values())[:2])
         assert isinstance(first, Conv) and isinstance(second, Conv)
-        assert first.outputs == second.inputs > target.affine["1"].inputs  # type: ignore[attr-defined]
-        old = target.affine["1"]
+        assert first.outputs == second.inputs > target.weight_nodes["1"].inputs  # type: ignore[attr-defined]
+        old = target.weight_nodes["1"]
         assert isinstance(old, Conv) and second.depthwise == old.depthwise
         assert second.groups == (second.inputs if old.depthwise else old.groups)
 
 
 def test_a_source_of_one_layer_or_of_hardly_any_weights() -> None:
-    one = wide_source(Network(Single(Dense(7, 3), NORMAL), Spec((7,))))
+    one = wide_source(Network(RandomLayer(Dense(7, 3), NORMAL), Spec((7,))))
     assert one.target.root == Dense(7, 3)
-    two = Chain((("a", Single(Dense(100, 1), NORMAL)), ("b", Single(Dense(1, 1), NORMAL))))
+    two = Chain((("a", RandomLayer(Dense(100, 1), NORMAL)), ("b", RandomLayer(Dense(1, 1), NORMAL))))
     assert wide_source(Network(two, Spec((100,)))).source_weights == 101
-    shared = Copies(Dense(100, 2), 3, (NORMAL,), shared=True)
-    few = Network(Chain((("a", shared), ("b", Single(Dense(2, 2), NORMAL)))), Spec((100,)))
+    shared = CandidatesPerWeight(Dense(100, 2), 3, (NORMAL,), shared=True)
+    few = Network(Chain((("a", shared), ("b", RandomLayer(Dense(2, 2), NORMAL)))), Spec((100,)))
     with pytest.raises(InputError, match="source of 10 weights has no wide network of equal size"):
         wide_source(few)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from lottery_jax.errors import InputError
-from lottery_jax.mask_learning.multi_level import MultiBitSupermask, SignedSupermask, TiedLearner
-from lottery_jax.mask_learning.train_scores import Run
-from lottery_jax.networks.sources.random_layer import Tied
+from lottery_jax.mask_learning.multi_level import MultiBitSupermask, MultiLevelLearner, SignedSupermask
+from lottery_jax.mask_learning.train_scores import RunInputs
+from lottery_jax.networks.sources.random_layer import MultiLevelLayer
 from tests.learned.sources import GADGET, PLAIN
 
 KEY, RANDOM = jax.random.key(0), np.random.default_rng(0)
@@ -21,20 +21,20 @@ every_learner = pytest.mark.parametrize(
 )
 
 
-def run(learner: TiedLearner, keep: float) -> Run:
+def run(learner: MultiLevelLearner, keep: float) -> RunInputs:
     """Counts are of all bits of a mask."""
     bits = len(learner.factors)
     counts = {name: jnp.int32(round(keep * score.size * bits)) for name, score in SCORES.items()}
-    return Run(*[None] * len(Run._fields))._replace(counts=counts)  # type: ignore[arg-type]
+    return RunInputs(*[None] * len(RunInputs._fields))._replace(counts=counts)  # type: ignore[arg-type]
 
 
 @every_learner
 @pytest.mark.parametrize("keep", [0.0, 0.0004, 0.3333, 1.0])
-def test_the_top_scores_count_most(learner: TiedLearner, keep: float) -> None:
-    bits, signed = learner.grades()
-    chosen = learner.chosen(jax.tree.map(jnp.asarray, SCORES), run(learner, keep), KEY)
+def test_the_top_scores_count_most(learner: MultiLevelLearner, keep: float) -> None:
+    bits, signed = learner.levels()
+    final_masks = learner.final_masks(jax.tree.map(jnp.asarray, SCORES), run(learner, keep), KEY)
     for name, score in SCORES.items():
-        values = np.asarray(chosen[name]) @ np.array(learner.factors)
+        values = np.asarray(final_masks[name]) @ np.array(learner.factors)
         count, levels = round(keep * score.size * len(learner.factors)) // len(learner.factors), 2**bits - 1
         assert round(keep * score.size) - 1 <= count == np.count_nonzero(values) <= round(keep * score.size)
         place = np.argsort(np.argsort(-np.abs(score), axis=None, kind="stable")).reshape(score.shape)
@@ -44,7 +44,7 @@ def test_the_top_scores_count_most(learner: TiedLearner, keep: float) -> None:
 
 
 @every_learner
-def test_the_gradient_of_a_weight_reaches_its_score(learner: TiedLearner) -> None:
+def test_the_gradient_of_a_weight_reaches_its_score(learner: MultiLevelLearner) -> None:
     upstream = {name: RANDOM.normal(size=score.shape).astype(np.float32) for name, score in SCORES.items()}
     factors = np.asarray(learner.factors, np.float32)
 
@@ -54,27 +54,27 @@ def test_the_gradient_of_a_weight_reaches_its_score(learner: TiedLearner) -> Non
 
     found = jax.grad(total)(jax.tree.map(jnp.asarray, SCORES))
     for name, score in SCORES.items():
-        expected = upstream[name] * (1 if learner.grades()[1] else np.sign(score))
+        expected = upstream[name] * (1 if learner.levels()[1] else np.sign(score))
         np.testing.assert_allclose(found[name], expected, rtol=1e-5)
 
 
 @pytest.mark.slow
 @every_learner
-def test_what_a_start_keeps_comes_first_with_its_sign(learner: TiedLearner) -> None:
+def test_what_a_start_keeps_comes_first_with_its_sign(learner: MultiLevelLearner) -> None:
     network = learner.prepared(PLAIN)
     assert learner.prepared(network) == network and network.source_weights == PLAIN.source_weights
-    values = {name: RANDOM.choice([0.0, *learner.factors], drawn.shape) for name, drawn in PLAIN.drawn.items()}
+    values = {name: RANDOM.choice([0.0, *learner.factors], drawn.shape) for name, drawn in PLAIN.random_tensors.items()}
     start = {name: value[..., None] == np.array(learner.factors) for name, value in values.items()}
-    begun = learner.started(learner.initial(network, 3), start)
+    begun = learner.warm_start_scores(learner.initial(network, 3), start)
     counts = {name: jnp.int32(np.count_nonzero(value) * len(learner.factors)) for name, value in values.items()}
-    chosen = learner.chosen(jax.tree.map(jnp.asarray, begun), run(learner, 1)._replace(counts=counts), KEY)
+    final_masks = learner.final_masks(jax.tree.map(jnp.asarray, begun), run(learner, 1)._replace(counts=counts), KEY)
     for name, value in values.items():
-        found = np.asarray(chosen[name]) @ np.array(learner.factors)
+        found = np.asarray(final_masks[name]) @ np.array(learner.factors)
         np.testing.assert_array_equal(np.sign(found), np.sign(value))
 
 
 def test_sources_and_options_are_refused() -> None:
-    assert all(isinstance(leaf, Tied) for leaf in SignedSupermask().prepared(PLAIN).sources.values())
+    assert all(isinstance(leaf, MultiLevelLayer) for leaf in SignedSupermask().prepared(PLAIN).sources.values())
     with pytest.raises(InputError, match=r"signed-supermask is for plain random layers, and 'fc1' is a gadget"):
         SignedSupermask().prepared(GADGET)
     with pytest.raises(InputError, match="'fc1' is a tied"):

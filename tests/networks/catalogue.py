@@ -21,12 +21,12 @@ from lottery_jax.networks.layers.pooling import AveragePool, Flatten, GlobalPool
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Node, Spec, Weights, child_path
 from lottery_jax.networks.sources.base import Source
-from lottery_jax.networks.sources.binary_ladder import Ladder
-from lottery_jax.networks.sources.candidates_per_weight import Copies
+from lottery_jax.networks.sources.binary_ladder import BinaryLadder
+from lottery_jax.networks.sources.candidates_per_weight import CandidatesPerWeight
 from lottery_jax.networks.sources.gadget import Gadget
-from lottery_jax.networks.sources.random_layer import Single, Tied
-from lottery_jax.networks.sources.replicated_neurons import Redundant, RedundantGadget
-from lottery_jax.networks.sources.trained_layer import PartlyTrained, Trained
+from lottery_jax.networks.sources.random_layer import MultiLevelLayer, RandomLayer
+from lottery_jax.networks.sources.replicated_neurons import ReplicatedGadget, ReplicatedNeurons
+from lottery_jax.networks.sources.trained_layer import PartlyTrainedLayer, TrainedLayer
 from lottery_jax.rng.sampler import Sampler
 
 Shape = tuple[int, ...]
@@ -56,14 +56,14 @@ PROJECTION = Chain((("0", Conv(4, 6, (1, 1), stride=(2, 1))), ("1", Sigmoid())))
 NARROW = Chain((("conv", Conv(4, 6, (2, 1), stride=(2, 1))), ("relu", Relu())))
 COPIED = Chain(
     (
-        ("first", RedundantGadget(STRIDED, 4, U, U, gain=0.5, copies=3)),
+        ("first", ReplicatedGadget(STRIDED, 4, U, U, gain=0.5, copies=3)),
         ("pool", MaxPool((2, 2), stride=(1, 1))),
-        ("depthwise", Redundant(Conv(6, 6, (1, 1), groups=6, bias=True), 3, 2, U)),
-        ("block", Residual(Redundant(Conv(6, 6, (3, 3), padding=(1, 1)), 2, 2, U, gain=0.25))),
+        ("depthwise", ReplicatedNeurons(Conv(6, 6, (1, 1), groups=6, bias=True), 3, 2, U)),
+        ("block", Residual(ReplicatedNeurons(Conv(6, 6, (3, 3), padding=(1, 1)), 2, 2, U, gain=0.25))),
         ("flatten", Flatten()),
-        ("dense", Redundant(Dense(36, 4, bias=True), 2, 3, U, apart=6, constant=0.5)),
+        ("dense", ReplicatedNeurons(Dense(36, 4, bias=True), 2, 3, U, apart=6, constant=0.5)),
         ("tanh", Tanh()),
-        ("last", Redundant(Dense(4, 2), 3, 1, U, gain=2.0)),
+        ("last", ReplicatedNeurons(Dense(4, 2), 3, 1, U, gain=2.0)),
         ("relu", Relu()),
     )
 )
@@ -96,7 +96,7 @@ CASES = (
     Case(Normalize((0.5, 0.0, -0.25, 0.125), (0.25, 0.5, 2.0, 1.0)), IMAGE, ((6, 5, 3), (2,))),
     Case(Normalize((0.0, -0.5), (0.25, 0.5)), (3, 3, 2), sign="kept"),
     Case(BatchNorm(4), IMAGE, ((6, 5, 3), (5,))),
-    Case(BatchNorm(5, affine=False, epsilon=0.125), (5,)),
+    Case(BatchNorm(5, weight_nodes=False, epsilon=0.125), (5,)),
     Case(LayerNorm(8), WORDS, ((7,), (8, 7))),
     Case(LayerNorm(5, epsilon=0.25), (5,)),
     Case(PositionEmbedding(7, 8), WORDS, ((8, 7), (8,))),
@@ -110,34 +110,43 @@ CASES = (
     Case(Residual(BLOCK), IMAGE, ((6, 5, 3),), sign="kept"),
     Case(Residual(Conv(4, 4, (3, 3), padding=(1, 1))), IMAGE),
     Case(Residual(NARROW, PROJECTION), IMAGE, ((6, 5, 3),), sign="always"),
-    Case(Single(Dense(5, 3, bias=True), Sampler.normal(0.5), gain=2.0), (5,), ((4,),)),
-    Case(Single(STRIDED, Sampler.signed_constant(0.5)), IMAGE, ((6, 5, 3),)),
-    Case(Single(DEPTHWISE, U, gain=0.5), IMAGE),
-    Case(Copies(Dense(5, 3, bias=True), 4, (U, Sampler.normal(1)), gain=0.5), (5,), ((4,),)),
-    Case(Copies(Dense(5, 3), 4, (U,), shared=True), (5,)),
-    Case(Copies(STRIDED, 3, (U, U), shared=True), IMAGE, ((6, 5, 3),)),
+    Case(RandomLayer(Dense(5, 3, bias=True), Sampler.normal(0.5), gain=2.0), (5,), ((4,),)),
+    Case(RandomLayer(STRIDED, Sampler.signed_constant(0.5)), IMAGE, ((6, 5, 3),)),
+    Case(RandomLayer(DEPTHWISE, U, gain=0.5), IMAGE),
+    Case(CandidatesPerWeight(Dense(5, 3, bias=True), 4, (U, Sampler.normal(1)), gain=0.5), (5,), ((4,),)),
+    Case(CandidatesPerWeight(Dense(5, 3), 4, (U,), shared=True), (5,)),
+    Case(CandidatesPerWeight(STRIDED, 3, (U, U), shared=True), IMAGE, ((6, 5, 3),)),
     Case(Gadget(Dense(5, 3), 4, U, U), (5,), ((4,),)),
     Case(Gadget(Dense(5, 3, bias=True), 4, U, Sampler.normal(0.5), relu=False, gain=0.5), (5,)),
     Case(Gadget(Dense(8, 3, bias=True), 4, U, U, gain=2.0), WORDS),
     Case(Gadget(STRIDED, 3, U, U), IMAGE, ((6, 5, 3),)),
     Case(Gadget(DEPTHWISE, 3, U, U, gain=2.0), IMAGE),
-    Case(Ladder(Dense(5, 3, bias=True), 4, 2, gain=0.5), (5,), ((4,),)),
-    Case(Ladder(DEPTHWISE, 3, 1), IMAGE),
+    Case(BinaryLadder(Dense(5, 3, bias=True), 4, 2, gain=0.5), (5,), ((4,),)),
+    Case(BinaryLadder(DEPTHWISE, 3, 1), IMAGE),
     Case(Gadget(RotationConv(3, 2, 2, rotations=4, bias=True), 3, U, U), (4, 3, 3, 3)),
-    Case(Tied(Dense(5, 3, bias=True), Sampler.normal(0.5), (1.0, -1.0), gain=0.5), (5,), ((4,),)),
-    Case(Tied(STRIDED, U, (1.0, 0.5, 0.25)), IMAGE, ((6, 5, 3),)),
-    Case(Tied(DEPTHWISE, U, (-0.5,), gain=2.0), IMAGE),
-    Case(Redundant(Dense(5, 3, bias=True), 1, 1, U, gain=0.5, constant=3.0), (5,), ((4,),)),
-    Case(Redundant(STRIDED, 1, 1, Sampler.normal(0.5)), IMAGE, ((6, 5, 3),)),
-    Case(RedundantGadget(Dense(5, 3, bias=True), 4, U, U, gain=0.5), (5,), ((4,),)),
-    Case(RedundantGadget(DEPTHWISE, 3, U, U, relu=False), IMAGE),
+    Case(MultiLevelLayer(Dense(5, 3, bias=True), Sampler.normal(0.5), (1.0, -1.0), gain=0.5), (5,), ((4,),)),
+    Case(MultiLevelLayer(STRIDED, U, (1.0, 0.5, 0.25)), IMAGE, ((6, 5, 3),)),
+    Case(MultiLevelLayer(DEPTHWISE, U, (-0.5,), gain=2.0), IMAGE),
+    Case(ReplicatedNeurons(Dense(5, 3, bias=True), 1, 1, U, gain=0.5, constant=3.0), (5,), ((4,),)),
+    Case(ReplicatedNeurons(STRIDED, 1, 1, Sampler.normal(0.5)), IMAGE, ((6, 5, 3),)),
+    Case(ReplicatedGadget(Dense(5, 3, bias=True), 4, U, U, gain=0.5), (5,), ((4,),)),
+    Case(ReplicatedGadget(DEPTHWISE, 3, U, U, relu=False), IMAGE),
     Case(COPIED, IMAGE, ((6, 5, 3),), sign="always"),
-    Case(Trained(Dense(5, 3, bias=True), Sampler.normal(0.5)), (5,), ((4,),)),
-    Case(Trained(STRIDED, U), IMAGE, ((6, 5, 3),)),
-    Case(PartlyTrained(Dense(5, 3, bias=True), Sampler.normal(0.5)), (5,), ((4,),)),
+    Case(TrainedLayer(Dense(5, 3, bias=True), Sampler.normal(0.5)), (5,), ((4,),)),
+    Case(TrainedLayer(STRIDED, U), IMAGE, ((6, 5, 3),)),
+    Case(PartlyTrainedLayer(Dense(5, 3, bias=True), Sampler.normal(0.5)), (5,), ((4,),)),
 )
-GRAPHLESS = (BagTensor((2, 3, 4)), Bag((("emb", BagTensor((5, 2))), ("fc", Copies(BagTensor((3, 2)), 2, (U,))))))
-SOURCES = tuple(case for case in CASES if isinstance(case.node, Single | Copies | Gadget | Ladder | Redundant | Tied))
+GRAPHLESS = (
+    BagTensor((2, 3, 4)),
+    Bag((("emb", BagTensor((5, 2))), ("fc", CandidatesPerWeight(BagTensor((3, 2)), 2, (U,))))),
+)
+SOURCES = tuple(
+    case
+    for case in CASES
+    if isinstance(
+        case.node, RandomLayer | CandidatesPerWeight | Gadget | BinaryLadder | ReplicatedNeurons | MultiLevelLayer
+    )
+)
 
 
 def network(case: Case, *, nonnegative: bool = False) -> Network:
@@ -161,7 +170,7 @@ def drawn(node: Node, given: Shape, seed: int = 0) -> tuple[dict[str, np.ndarray
     if not any(isinstance(inner, Source) for _, inner in _below(node, "")):
         return {}, {}
     whole, random = Network(node, Spec(given)), np.random.default_rng(seed)
-    return whole.draw(seed), {name: random.random(tensor.shape) < 0.6 for name, tensor in whole.drawn.items()}
+    return whole.draw(seed), {name: random.random(tensor.shape) < 0.6 for name, tensor in whole.random_tensors.items()}
 
 
 @cache

@@ -10,7 +10,7 @@ import numpy as np
 from lottery_jax.networks.node import Node
 from lottery_jax.networks.sources.base import Source
 from lottery_jax.networks.sources.gadget import Gadget
-from lottery_jax.networks.sources.random_layer import Single
+from lottery_jax.networks.sources.random_layer import RandomLayer
 from lottery_jax.rng.sampler import Sampler
 
 Tensors = Mapping[str, np.ndarray]
@@ -270,7 +270,7 @@ def stated_positions(source: Source) -> dict[str, tuple[int, np.ndarray]]:
     of: Any = source.of
     if source.kind == "tied":
         factors = len(source.factors)  # type: ignore[attr-defined]
-        single = stated_positions(Single(of, source.sampler))  # type: ignore[attr-defined]
+        single = stated_positions(RandomLayer(of, source.sampler))  # type: ignore[attr-defined]
         return {name: (stream, np.stack([places] * factors, -1)) for name, (stream, places) in single.items()}
     shapes = of.tensors()
     if source.kind.startswith("redundant"):

@@ -11,7 +11,7 @@ from lottery_jax.errors import InputError
 from lottery_jax.networks.codec import from_json, to_json
 from lottery_jax.networks.layers.bag import Bag
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import Inner, Node, Spec, Weights
+from lottery_jax.networks.node import Container, Node, Spec, Weights
 from lottery_jax.networks.registry import NODES
 from tests.networks.catalogue import CASES, GRAPHLESS, Case, drawn, run, stored
 from tests.networks.oracles import ORACLES, evaluate
@@ -68,7 +68,7 @@ def test_json_round_trip(node: Node) -> None:
 @every_node
 def test_children_are_put_back(node: Node) -> None:
     assert node.with_children(node.children()) == node
-    assert bool(node.children()) <= isinstance(node, Inner)
+    assert bool(node.children()) <= isinstance(node, Container)
 
 
 @every_case

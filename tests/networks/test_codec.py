@@ -99,7 +99,7 @@ def test_whatever_is_read_is_a_network_or_refused(data: st.DataObject) -> None:
     assert network_from_json(json.loads(json.dumps(network.to_json(), allow_nan=False))) == network
     assert network.target.tensors.keys() >= network.approximated.keys()
     assert network.source_weights >= 0 and (network.output is None) == (network.given is None)
-    for name, drawn in network.drawn.items():
+    for name, drawn in network.random_tensors.items():
         assert drawn.size >= 1, name
 
 

@@ -9,9 +9,9 @@ from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.conv import Conv
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import Operation, Spec
+from lottery_jax.networks.node import LinearLayer, Spec
 from lottery_jax.networks.sources.gadget import Gadget
-from lottery_jax.networks.sources.random_layer import Single
+from lottery_jax.networks.sources.random_layer import RandomLayer
 from lottery_jax.rng.sampler import Sampler
 
 U = Sampler.uniform(-1, 1)
@@ -36,18 +36,20 @@ def pruned(network: Network, alive: int) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize(("of", "given"), OPERATIONS, ids=str)
 @pytest.mark.parametrize("alive", [0, 2, 3, 4, 7])
-def test_it_computes_the_same(of: Operation, given: Spec, alive: int) -> None:
+def test_it_computes_the_same(of: LinearLayer, given: Spec, alive: int) -> None:
     network = Network(Chain((("a", Gadget(of, 7, U, U, gain=0.5)),)), given)
     random = pruned(network, alive)
     smaller, left = without_dead_units(network, random)
     assert smaller.sources["a"].hidden == (3 if alive <= 3 else 7)
-    assert {name: value.shape for name, value in left.items()} == {name: d.shape for name, d in smaller.drawn.items()}
+    assert {name: value.shape for name, value in left.items()} == {
+        name: d.shape for name, d in smaller.random_tensors.items()
+    }
     x = jnp.asarray(np.random.default_rng(1).normal(size=(2, *given.shape)), jnp.float32)
     np.testing.assert_allclose(forward(smaller, left)(x), forward(network, random)(x), atol=1e-6)
 
 
 def test_leaves_without_hidden_units_stay() -> None:
-    network = Network(Chain((("a", Single(Dense(3, 2), U)), ("b", Gadget(Dense(2, 2), 1, U, U)))), Spec((3,)))
+    network = Network(Chain((("a", RandomLayer(Dense(3, 2), U)), ("b", Gadget(Dense(2, 2), 1, U, U)))), Spec((3,)))
     random = pruned(network, 0)
     smaller, left = without_dead_units(network, random)
     assert smaller == network and all(left[name] is value for name, value in random.items())

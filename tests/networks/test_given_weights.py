@@ -38,7 +38,7 @@ class Model(nnx.Module):
         return self.head(nnx.relu(self.stem(x)))
 
 
-class Tied(nnx.Module):
+class MultiLevelLayer(nnx.Module):
     """One layer under two names."""
 
     def __init__(self) -> None:
@@ -109,7 +109,7 @@ def test_parameters_of_linen() -> None:
     given = jax.tree.map(lambda value: value + 0.1, given)  # comes back sorted: Dense_10 before Dense_2
     for form in (given, given["params"]):
         target = mlp_target(form)
-        assert list(target.network.affine)[-2:] == ["Dense_10", "Dense_11"]
+        assert list(target.network.weight_nodes)[-2:] == ["Dense_10", "Dense_11"]
         np.testing.assert_allclose(target.forward()(X), net.apply(given, X), rtol=1e-4)
 
 
@@ -191,7 +191,7 @@ def test_an_order_that_nothing_tells_is_refused() -> None:
         (nnx.Conv(1, 2, (3, 3), rngs=nnx.Rngs(0)), None, r"not of shape \[3, 3, 1, 2\]"),
         (nnx.BatchNorm(3, use_bias=False, use_scale=False, rngs=nnx.Rngs(0)), None, "hold 'mean', which is no part"),
         (nnx.state(nnx.LayerNorm(3, rngs=nnx.Rngs(0))), None, "hold 'scale', which is no part"),
-        (Tied(), None, "layer '(first|second)' shares its weights with another one"),
+        (MultiLevelLayer(), None, "layer '(first|second)' shares its weights with another one"),
         ({"(a).weight": FIRST}, None, r"must hold weight \[3, 4\], but holds \(a\).weight"),
         ({"relu1.weight": FIRST, "relu2.weight": SECOND}, None, "need different names, not .*relu1"),
     ],

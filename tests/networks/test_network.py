@@ -20,9 +20,9 @@ from lottery_jax.networks.layers.normalization import BatchNorm, LayerNorm, Norm
 from lottery_jax.networks.layers.pooling import AveragePool, Flatten, GlobalPool, MaxPool
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import MOST_VALUES, Node, Spec
-from lottery_jax.networks.sources.candidates_per_weight import Copies
+from lottery_jax.networks.sources.candidates_per_weight import CandidatesPerWeight
 from lottery_jax.networks.sources.gadget import Gadget
-from lottery_jax.networks.sources.random_layer import Single
+from lottery_jax.networks.sources.random_layer import RandomLayer
 from tests.networks.catalogue import U, stored
 from tests.networks.oracles import Own, evaluate, normalized
 
@@ -31,7 +31,7 @@ BODY = Chain((("conv", Conv(2, 2, (3, 3), padding=(1, 1))), ("bn", BatchNorm(2))
 MIXED = Network(
     Chain(
         (
-            ("stem", Chain((("bn", BatchNorm(2, affine=False)),))),
+            ("stem", Chain((("bn", BatchNorm(2, weight_nodes=False)),))),
             ("(block)", Residual(BODY, Chain((("0", Conv(2, 2, (1, 1))),)))),
             ("relu", Relu()),
             ("pool", GlobalPool()),
@@ -41,7 +41,13 @@ MIXED = Network(
     Spec((4, 5, 2)),
 )
 SOURCE = Network(
-    Chain((("fc1", Gadget(Dense(4, 3), 5, U, U)), ("relu", Relu()), ("fc2", Copies(Dense(3, 2, True), 4, (U, U))))),
+    Chain(
+        (
+            ("fc1", Gadget(Dense(4, 3), 5, U, U)),
+            ("relu", Relu()),
+            ("fc2", CandidatesPerWeight(Dense(3, 2, True), 4, (U, U))),
+        )
+    ),
     Spec((4,), nonnegative=True),
 )
 
@@ -52,18 +58,18 @@ def test_names_are_paths_without_what_is_in_parentheses() -> None:
         *("conv.weight", "bn.weight", "bn.bias", "bn.running_mean", "bn.running_var"),
         *("downsample.0.weight", "fc.weight", "fc.bias"),
     ]
-    assert list(MIXED.affine) == ["conv", "downsample.0", "fc"]
+    assert list(MIXED.weight_nodes) == ["conv", "downsample.0", "fc"]
     assert list(MIXED.approximated) == ["conv.weight", "downsample.0.weight", "fc.weight", "fc.bias"]
     assert MIXED.output == Spec((3,))
     assert MIXED.given_to("relu") == Spec((4, 5, 2)) and MIXED.given_to("fc") == Spec((2,), nonnegative=True)
-    assert MIXED.source_weights == 0 and not MIXED.drawn
+    assert MIXED.source_weights == 0 and not MIXED.random_tensors
 
 
 def test_a_source_stands_for_its_target() -> None:
     target = Network(Chain((("fc1", Dense(4, 3)), ("relu", Relu()), ("fc2", Dense(3, 2, True)))), SOURCE.given)
     assert SOURCE.target == target and hash(SOURCE.target) == hash(target)
     assert SOURCE.approximated == target.approximated == target.tensors
-    assert {name: tensor.shape for name, tensor in SOURCE.drawn.items()} == {
+    assert {name: tensor.shape for name, tensor in SOURCE.random_tensors.items()} == {
         "fc1.first": (4, 5),
         "fc1.weight": (3, 4, 5),
         "fc2.weight": (2, 3, 4),
@@ -115,7 +121,7 @@ def test_measured_gains_make_every_output_a_unit() -> None:
 
     @jax.jit
     def measured(kept: jax.Array) -> dict[str, jax.Array]:
-        masks = {name: jnp.broadcast_to(kept, tensor.shape) for name, tensor in SOURCE.drawn.items()}
+        masks = {name: jnp.broadcast_to(kept, tensor.shape) for name, tensor in SOURCE.random_tensors.items()}
         return SOURCE.measured_gains(weights, lambda name: FixedGate(masks[name]), x)
 
     def gains(kept: bool) -> dict[str, float]:
@@ -172,16 +178,26 @@ def chained(*nodes: tuple[str, Node], given: Spec | None = FOUR) -> Network:
         (lambda: Network(BagTensor((2, 2))), "has no name"),
         (lambda: Network(PositionEmbedding(3, 4), Spec((3, 4))), "has no name"),
         (lambda: chained(("(a)", Dense(4, 4)), ("(b)", Dense(4, 4))), "tensors .* 2 are called 'weight'"),
-        (lambda: chained(("(a)", Single(Dense(4, 4), U)), ("(b)", Relu()), ("(c)", Relu())), "3 are called ''"),
-        (lambda: chained(("(a)", Single(Dense(4, 4), U)), ("(b)", Single(Dense(4, 4), U))), "different names"),
+        (lambda: chained(("(a)", RandomLayer(Dense(4, 4), U)), ("(b)", Relu()), ("(c)", Relu())), "3 are called ''"),
+        (
+            lambda: chained(("(a)", RandomLayer(Dense(4, 4), U)), ("(b)", RandomLayer(Dense(4, 4), U))),
+            "different names",
+        ),
         (
             lambda: Network(
-                Bag((("a", Copies(Dense(4, 4), 2, (U,))), ("a.weight", Copies(BagTensor((4, 4)), 2, (U,)))))
+                Bag(
+                    (
+                        ("a", CandidatesPerWeight(Dense(4, 4), 2, (U,))),
+                        ("a.weight", CandidatesPerWeight(BagTensor((4, 4)), 2, (U,))),
+                    )
+                )
             ),
             "tensors .* 2 are called 'a.weight'",
         ),
         (
-            lambda: chained(("a", Single(Dense(4, 4), U)), ("a.gain", PositionEmbedding(3, 4)), given=Spec((3, 4))),
+            lambda: chained(
+                ("a", RandomLayer(Dense(4, 4), U)), ("a.gain", PositionEmbedding(3, 4)), given=Spec((3, 4))
+            ),
             "tensors .* 2 are called 'a.gain'",
         ),
         (lambda: chained(("fc", Dense(4, 3)), ("fc", Relu())), "need different names"),

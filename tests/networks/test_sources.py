@@ -18,13 +18,13 @@ from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.conv import Conv
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import Operation, Spec
+from lottery_jax.networks.node import LinearLayer, Spec
 from lottery_jax.networks.sources.base import Source
-from lottery_jax.networks.sources.binary_ladder import Ladder
-from lottery_jax.networks.sources.candidates_per_weight import Copies
+from lottery_jax.networks.sources.binary_ladder import BinaryLadder
+from lottery_jax.networks.sources.candidates_per_weight import CandidatesPerWeight
 from lottery_jax.networks.sources.gadget import Gadget
-from lottery_jax.networks.sources.random_layer import Single, Tied
-from lottery_jax.networks.sources.replicated_neurons import Redundant, RedundantGadget
+from lottery_jax.networks.sources.random_layer import MultiLevelLayer, RandomLayer
+from lottery_jax.networks.sources.replicated_neurons import ReplicatedGadget, ReplicatedNeurons
 from lottery_jax.networks.top_k import top_k_mask
 from lottery_jax.rng.random_tensor import ATTEMPT_STRIDE, MOST_ATTEMPTS
 from lottery_jax.rng.sampler import Sampler, draw_at, draw_host, numbers
@@ -39,14 +39,14 @@ ALL_KINDS = Network(
     Chain(
         (
             ("a", Gadget(Conv(2, 4, (3, 3), bias=True), 5, U, NORMAL)),
-            ("b", Copies(Conv(4, 3, (2, 2), bias=True), 3, (U, NORMAL), shared=True)),
-            ("c", Single(Conv(3, 3, (2, 2), bias=True), U)),
+            ("b", CandidatesPerWeight(Conv(4, 3, (2, 2), bias=True), 3, (U, NORMAL), shared=True)),
+            ("c", RandomLayer(Conv(3, 3, (2, 2), bias=True), U)),
             ("d", Gadget(Conv(3, 3, (1, 1), groups=3), 2, U, U, relu=False)),
-            ("e", Tied(Conv(3, 2, (2, 2), bias=True), NORMAL, (1.0, -0.5, 0.25))),
-            ("f", RedundantGadget(Conv(2, 3, (2, 1), bias=True), 4, U, NORMAL, copies=3)),
-            ("g", Redundant(Conv(3, 2, (1, 1), bias=True), 3, 2, NORMAL)),
-            ("h", Redundant(Conv(2, 1, (1, 1)), 2, 1, U)),
-            ("i", Ladder(Conv(1, 2, (1, 1), bias=True), 4, 2)),
+            ("e", MultiLevelLayer(Conv(3, 2, (2, 2), bias=True), NORMAL, (1.0, -0.5, 0.25))),
+            ("f", ReplicatedGadget(Conv(2, 3, (2, 1), bias=True), 4, U, NORMAL, copies=3)),
+            ("g", ReplicatedNeurons(Conv(3, 2, (1, 1), bias=True), 3, 2, NORMAL)),
+            ("h", ReplicatedNeurons(Conv(2, 1, (1, 1)), 2, 1, U)),
+            ("i", BinaryLadder(Conv(1, 2, (1, 1), bias=True), 4, 2)),
         )
     ),
     Spec((7, 6, 2)),
@@ -59,12 +59,12 @@ def weights_at(sampler: Sampler, stream: int, positions: np.ndarray) -> np.ndarr
 
 def samplers(source: Source) -> dict[str, Sampler]:
     """The sampler of each tensor, as the source's own fields say."""
-    if isinstance(source, Single | Tied | Redundant):
+    if isinstance(source, RandomLayer | MultiLevelLayer | ReplicatedNeurons):
         return dict.fromkeys(source.of.tensors(), source.sampler)
-    if isinstance(source, Copies):
+    if isinstance(source, CandidatesPerWeight):
         return dict(zip(source.of.tensors(), source.samplers, strict=True))
-    if isinstance(source, Ladder):
-        return dict.fromkeys(source.drawn(), Sampler.signed_constant(1))
+    if isinstance(source, BinaryLadder):
+        return dict.fromkeys(source.random_tensors(), Sampler.signed_constant(1))
     assert isinstance(source, Gadget)
     return {"first": source.first} | dict.fromkeys(source.of.tensors(), source.second)
 
@@ -96,7 +96,7 @@ def test_no_two_weights_have_one_position() -> None:
     """Not within a tensor, nor between tensors, nor between draws of a block."""
     seen: set[tuple[int, int]] = set()
     count = 0
-    for tensor in ALL_KINDS.drawn.values():
+    for tensor in ALL_KINDS.random_tensors.values():
         for attempt in (0, 1, MOST_ATTEMPTS):
             streams, starts = tensor.positions(np.arange(tensor.blocks), attempt)
             places = starts[:, None] + tensor.layout.step * np.arange(tensor.width)
@@ -108,7 +108,7 @@ def test_no_two_weights_have_one_position() -> None:
 
 @every_source
 def test_parts_of_a_draw_are_parts_of_the_whole(case: Case) -> None:
-    for tensor in network(case).drawn.values():
+    for tensor in network(case).random_tensors.values():
         whole = tensor.draw_all(SEED, np.array([[0, 3]]))
         rows = whole.reshape(tensor.blocks, tensor.width)
         some = np.arange(tensor.blocks)[::-2]
@@ -127,7 +127,7 @@ def test_redraws_change_their_blocks_alone() -> None:
         "b.weight": np.array([[2, 1]]),  # all weights of an output share their copies
     }
     plain, again = ALL_KINDS.draw(SEED), ALL_KINDS.draw(SEED, redraws)
-    for name, tensor in ALL_KINDS.drawn.items():
+    for name, tensor in ALL_KINDS.random_tensors.items():
         changed = (plain[name] != again[name]).reshape(tensor.blocks, tensor.width)
         expected = redraws[name][:, 0].tolist() if name in redraws else []
         assert np.flatnonzero(changed.any(1)).tolist() == np.flatnonzero(changed.all(1)).tolist() == expected
@@ -137,22 +137,29 @@ def test_redraws_change_their_blocks_alone() -> None:
 
 
 def test_copies_beyond_a_stream_lie_on_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    bag = Network(Bag((("a", Copies(BagTensor((9, 3)), 4, (U,))), ("b", Copies(BagTensor((2, 2)), 4, (U,))))))
+    bag = Network(
+        Bag(
+            (
+                ("a", CandidatesPerWeight(BagTensor((9, 3)), 4, (U,))),
+                ("b", CandidatesPerWeight(BagTensor((2, 2)), 4, (U,))),
+            )
+        )
+    )
     in_one = bag.draw(SEED)
     monkeypatch.setattr("lottery_jax.rng.random_tensor.MAX_SIZE", 40)  # 8 blocks of 4 fit
     bag = Network(bag.root)
     split = bag.draw(SEED)
-    assert [tensor.stream for tensor in bag.drawn.values()] == [0, 4]
+    assert [tensor.stream for tensor in bag.random_tensors.values()] == [0, 4]
     for stream in range(4):
         rows = min(8, 27 - 8 * stream)
         found = split["a"].reshape(27, 4)[8 * stream : 8 * stream + rows]
         np.testing.assert_array_equal(found, draw_host(U, seed=SEED, stream=stream, shape=(rows, 4)))
     np.testing.assert_array_equal(split["a"].reshape(27, 4)[:8], in_one["a"].reshape(27, 4)[:8])
     np.testing.assert_array_equal(split["b"].reshape(4, 4), draw_host(U, seed=SEED, stream=4, shape=(4, 4)))
-    tensor = bag.drawn["a"]
+    tensor = bag.random_tensors["a"]
     np.testing.assert_array_equal(tensor.draw(SEED, np.arange(27), 0), split["a"].reshape(27, 4))
     with pytest.raises(InputError, match="more than 65536 streams; approximate it in parts"):
-        Network(Bag((("a", Copies(BagTensor((8, ATTEMPT_STRIDE + 1)), 4, (U,))),)))
+        Network(Bag((("a", CandidatesPerWeight(BagTensor((8, ATTEMPT_STRIDE + 1)), 4, (U,))),)))
 
 
 def test_gadgets_are_the_full_network_of_depth_2l() -> None:
@@ -206,14 +213,14 @@ def test_a_gadget_of_a_convolution_is_a_random_1_x_1_convolution_relu_and_the_co
 def test_the_weights_that_a_verifier_counts_are_those_that_the_network_has(case: Case) -> None:
     """Coefficient times kept weight, summed, for each sign of input: a dense layer or convolution in NumPy."""
     source = case.node
-    assert isinstance(source, Source) and isinstance(source.of, Operation)
+    assert isinstance(source, Source) and isinstance(source.of, LinearLayer)
     weights, masks = drawn(source, case.given)
     kept = {name: np.where(masks[name], weights[name], 0).astype(np.float64) for name in masks}
     edges = {name: kept[name] for name in source.edges}
     x = np.random.default_rng(2).normal(size=(3, *case.given)).astype(np.float32)
 
     def made(name: str, sign: int) -> np.ndarray:
-        tensor = network(case).drawn[name]
+        tensor = network(case).random_tensors[name]
         rows, columns = np.indices((tensor.rows, tensor.width)).reshape(2, -1)
         counted = kept[name].reshape(-1) * source.coefficients(name, rows, columns, sign, edges)
         assert source.rows_each == 1
@@ -239,7 +246,7 @@ def test_signs_of_inputs_that_a_gadget_tells_apart() -> None:
 def test_frozen_weights_are_no_parameters() -> None:
     """An optimiser sees nothing of a masked network."""
     weights = {name: jnp.asarray(value) for name, value in ALL_KINDS.draw(0).items()}
-    shapes = {name: tensor.shape for name, tensor in ALL_KINDS.drawn.items()}
+    shapes = {name: tensor.shape for name, tensor in ALL_KINDS.random_tensors.items()}
     module = ALL_KINDS.module(weights, lambda name: FixedGate(jnp.ones(shapes[name])))
     _, masks, frozen, rest = nnx.split(module, Mask, Frozen, ...)
     assert len(jax.tree.leaves(masks)) == len(jax.tree.leaves(frozen)) == len(shapes)
@@ -268,33 +275,48 @@ def test_gates_keep_what_they_say() -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Copies(Dense(3, 2, bias=True), 4, (U,)), "copies of 2 tensors need as many samplers, not 1"),
-        (lambda: Single(Dense(3, 2), U, gain=0.0), "gain must be a float32 .* not 0.0"),
-        (lambda: Copies(Dense(3, 2), 4, (U,), gain=-1.0), "gain must be a float32 .* not -1.0"),
-        (lambda: Tied(Dense(3, 2), U, (1.0,), gain=0.1), "gain must be a float32 .* not 0.1"),
+        (
+            lambda: CandidatesPerWeight(Dense(3, 2, bias=True), 4, (U,)),
+            "copies of 2 tensors need as many samplers, not 1",
+        ),
+        (lambda: RandomLayer(Dense(3, 2), U, gain=0.0), "gain must be a float32 .* not 0.0"),
+        (lambda: CandidatesPerWeight(Dense(3, 2), 4, (U,), gain=-1.0), "gain must be a float32 .* not -1.0"),
+        (lambda: MultiLevelLayer(Dense(3, 2), U, (1.0,), gain=0.1), "gain must be a float32 .* not 0.1"),
         *(
-            (lambda factors=factors: Tied(Dense(3, 2), U, factors), "factors must be different powers of two")
+            (
+                lambda factors=factors: MultiLevelLayer(Dense(3, 2), U, factors),
+                "factors must be different powers of two",
+            )
             for factors in ((), (0.0,), (0.3,), (3.0,), (1.0, 1.0), (2.0**-16,), (2.0,), (math.nan,), (-math.inf, 1.0))
         ),
-        (lambda: Redundant(Dense(3, 2), 0, 1, U), "copies of a neuron are counted from 1, not 0"),
-        (lambda: Redundant(Dense(3, 2), 1, 0, U), "copies of a neuron are counted from 1, not 0"),
-        (lambda: Redundant(Dense(3, 2), 4, 4, U, gain=0.1), "gain must be a float32"),
-        (lambda: Redundant(Dense(3, 2), 4, 4, U, constant=math.inf), "gain must be a float32"),
-        (lambda: Redundant(Dense(3, 2), 4, 4, U, apart=0), "cannot be 0 numbers apart"),
-        (lambda: Redundant(Dense(3, 2), 4, 4, U, apart=2), "3 inputs in 1 groups cannot be 2 numbers apart"),
-        (lambda: Redundant(Conv(4, 4, (1, 1), groups=4), 4, 4, U, apart=2), "4 groups cannot be 2 numbers apart"),
-        (lambda: Redundant(Dense(3, 2), 1 << 16, 1, U).drawn(), "65536 random weights"),
-        (lambda: Redundant(Dense(1000, 1000), 100, 100, U).drawn(), r"100000 outputs has over 2\*\*32"),
-        (lambda: RedundantGadget(Dense(3, 2), 4, U, U, copies=0), "copies of a neuron are counted from 1, not 0"),
+        (lambda: ReplicatedNeurons(Dense(3, 2), 0, 1, U), "copies of a neuron are counted from 1, not 0"),
+        (lambda: ReplicatedNeurons(Dense(3, 2), 1, 0, U), "copies of a neuron are counted from 1, not 0"),
+        (lambda: ReplicatedNeurons(Dense(3, 2), 4, 4, U, gain=0.1), "gain must be a float32"),
+        (lambda: ReplicatedNeurons(Dense(3, 2), 4, 4, U, constant=math.inf), "gain must be a float32"),
+        (lambda: ReplicatedNeurons(Dense(3, 2), 4, 4, U, apart=0), "cannot be 0 numbers apart"),
+        (lambda: ReplicatedNeurons(Dense(3, 2), 4, 4, U, apart=2), "3 inputs in 1 groups cannot be 2 numbers apart"),
+        (
+            lambda: ReplicatedNeurons(Conv(4, 4, (1, 1), groups=4), 4, 4, U, apart=2),
+            "4 groups cannot be 2 numbers apart",
+        ),
+        (lambda: ReplicatedNeurons(Dense(3, 2), 1 << 16, 1, U).random_tensors(), "65536 random weights"),
+        (
+            lambda: ReplicatedNeurons(Dense(1000, 1000), 100, 100, U).random_tensors(),
+            r"100000 outputs has over 2\*\*32",
+        ),
+        (lambda: ReplicatedGadget(Dense(3, 2), 4, U, U, copies=0), "copies of a neuron are counted from 1, not 0"),
         (lambda: Gadget(Dense(3, 2), 4, U, U, gain=0.1), "gain must be a float32 .* not 0.1"),
         (lambda: Gadget(Dense(3, 2), 4, U, U, gain=math.nan), "gain must be a float32 .* not nan"),
         (lambda: Gadget(Dense(3, 2), 4, U, U, gain=2.0**65), "gain must be a float32"),
-        (lambda: Gadget(Dense(3, 2), 0, U, U).drawn(), "0 random weights for each target weight; 1 to 65535"),
-        (lambda: Gadget(Dense(3, 2), 1 << 16, U, U).drawn(), "65536 random weights"),
-        (lambda: Copies(Dense(3, 2), 1 << 16, (U,)).drawn(), "65536 random weights"),
-        (lambda: Gadget(Dense(10_000, 1), 50, U, U).drawn(), r"gadget of 10000 inputs .* 2\*\*32"),
-        (lambda: Gadget(Dense(100, 50_000), 1000, U, U).drawn(), r"matrix of 100 inputs, 1000 units .* 2\*\*32"),
-        (lambda: Single(Dense(1 << 16, (1 << 16) + 1), U).drawn(), r"65537 outputs has over 2\*\*32"),
+        (lambda: Gadget(Dense(3, 2), 0, U, U).random_tensors(), "0 random weights for each target weight; 1 to 65535"),
+        (lambda: Gadget(Dense(3, 2), 1 << 16, U, U).random_tensors(), "65536 random weights"),
+        (lambda: CandidatesPerWeight(Dense(3, 2), 1 << 16, (U,)).random_tensors(), "65536 random weights"),
+        (lambda: Gadget(Dense(10_000, 1), 50, U, U).random_tensors(), r"gadget of 10000 inputs .* 2\*\*32"),
+        (
+            lambda: Gadget(Dense(100, 50_000), 1000, U, U).random_tensors(),
+            r"matrix of 100 inputs, 1000 units .* 2\*\*32",
+        ),
+        (lambda: RandomLayer(Dense(1 << 16, (1 << 16) + 1), U).random_tensors(), r"65537 outputs has over 2\*\*32"),
     ],
 )
 def test_bad_sources_are_refused(make, words: str) -> None:
@@ -316,7 +338,7 @@ def test_bad_sources_are_refused(make, words: str) -> None:
     ],
 )
 def test_bad_redraws_are_refused(rows: np.ndarray, words: str) -> None:
-    tensor = Single(Dense(3, 2), U).drawn()["weight"]
+    tensor = RandomLayer(Dense(3, 2), U).random_tensors()["weight"]
     tensor.check_redraws("fc1.weight", np.array([[0, 1], [5, MOST_ATTEMPTS]]))
     with pytest.raises(InputError, match=words):
         tensor.check_redraws("fc1.weight", rows)

@@ -14,7 +14,7 @@ from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.sources.random_layer import Single
+from lottery_jax.networks.sources.random_layer import RandomLayer
 from lottery_jax.networks.target import Target
 from tests.networks.catalogue import U, stored
 
@@ -35,7 +35,7 @@ def test_a_target_holds_what_its_network_has() -> None:
     with pytest.raises(InputError, match=r"\['fc.bias'\] are no floats"):
         Target(network, {**arrays, "fc.bias": np.ones(3, np.int64)})  # type: ignore[arg-type]
     with pytest.raises(InputError, match="no random leaves"):
-        Target(Network(Single(Dense(4, 3), U), Spec((4,))), {})  # type: ignore[arg-type]
+        Target(Network(RandomLayer(Dense(4, 3), U), Spec((4,))), {})  # type: ignore[arg-type]
     broken = arrays["fc.weight"].copy()
     broken[0, 1], broken[2, 2] = np.nan, np.inf
     with pytest.raises(InputError, match=r"'fc.weight' of the target has 2 of 12 weights that are NaN"):
@@ -108,7 +108,9 @@ def test_a_target_is_one_short_line_whatever_its_size() -> None:
     [
         architecture("resnet50", Spec((224, 224, 3)), 1000),
         Network(Bag(tuple((f"model\n.{'long' * 90}.{n}", BagTensor((2**20, 2**19, 1, 1))) for n in range(100)))),
-        mlp((4, 3, 2), Spec((4,))).replaced(lambda path, node: Single(node, U) if isinstance(node, Dense) else node),
+        mlp((4, 3, 2), Spec((4,))).replaced(
+            lambda path, node: RandomLayer(node, U) if isinstance(node, Dense) else node
+        ),
         mlp((4,) * 1000, Spec((4,))),
     ],
     ids=["resnet50", "bag", "source", "deep"],

@@ -82,8 +82,8 @@ def test_long_scores_under_vmap_and_map_equal_a_loop() -> None:
     scores = jnp.asarray([LONG_CASES["random"], LONG_CASES["ties"], LONG_CASES["nan"]], jnp.float32)
     counts = jnp.array([40_000, 70_000, 139_000], jnp.int32)
     mapped = jax.jit(lambda scores, counts: jax.lax.map(lambda of: top_k_mask(*of), (scores, counts)))
-    for together in (jax.jit(jax.vmap(top_k_mask)), mapped):
-        for mask, row, count in zip(together(scores, counts), scores, counts.tolist(), strict=True):
+    for runs_per_step in (jax.jit(jax.vmap(top_k_mask)), mapped):
+        for mask, row, count in zip(runs_per_step(scores, counts), scores, counts.tolist(), strict=True):
             np.testing.assert_array_equal(mask, stable_sort_mask(np.asarray(row), count))
 
 
@@ -97,9 +97,9 @@ def test_traced_keep_gives_the_mask_of_a_number(keep: float) -> None:
 def test_vmap_over_scores_and_keeps_equals_a_loop() -> None:
     scores = jnp.asarray(RANDOM.integers(0, 50, (4, 6, 30)), jnp.float32)
     keeps = jnp.array([0.0, 0.2, 0.9, 1.0], jnp.float32)
-    together = jax.jit(jax.vmap(top_k_mask))(scores, keeps)
+    runs_per_step = jax.jit(jax.vmap(top_k_mask))(scores, keeps)
     for i in range(4):
-        np.testing.assert_array_equal(together[i], top_k_mask(scores[i], float(keeps[i])))
+        np.testing.assert_array_equal(runs_per_step[i], top_k_mask(scores[i], float(keeps[i])))
 
 
 def test_narrower_floats_are_compared_as_float32() -> None:

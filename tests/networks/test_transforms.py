@@ -17,13 +17,13 @@ from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.layers.pooling import Flatten
 from lottery_jax.networks.network import NO_REDRAWS, Network, network_from_json
 from lottery_jax.networks.node import Node, Spec
-from lottery_jax.networks.sources.binary_ladder import Ladder
-from lottery_jax.networks.sources.candidates_per_weight import Copies
+from lottery_jax.networks.sources.binary_ladder import BinaryLadder
+from lottery_jax.networks.sources.candidates_per_weight import CandidatesPerWeight
 from lottery_jax.networks.sources.gadget import Gadget
-from lottery_jax.networks.sources.random_layer import Single, Tied
-from lottery_jax.networks.sources.trained_layer import Trained
+from lottery_jax.networks.sources.random_layer import MultiLevelLayer, RandomLayer
+from lottery_jax.networks.sources.trained_layer import TrainedLayer
 from lottery_jax.networks.transforms import FoldLayers, Lock, PrePrune, transformed
-from lottery_jax.rng.forced_entries import decided_blocks, decided_mask
+from lottery_jax.rng.forced_entries import forced_blocks, forced_mask
 from lottery_jax.rng.sampler import Sampler
 
 U, NORMAL = Sampler.uniform(-1, 1), Sampler.normal(0.5)
@@ -43,18 +43,21 @@ NETWORKS = {
         given=(4, 4, 1),
     ),
     "copies": chain(
-        Copies(Dense(6, 6, bias=True), 5, (U, U)), Copies(Dense(6, 6, bias=True), 5, (NORMAL, U), shared=True)
+        CandidatesPerWeight(Dense(6, 6, bias=True), 5, (U, U)),
+        CandidatesPerWeight(Dense(6, 6, bias=True), 5, (NORMAL, U), shared=True),
     ),
-    "single and tied": chain(Single(Dense(6, 6), NORMAL), Single(Dense(6, 6), U), Tied(Dense(6, 7), U, (1.0, -1.0))),
+    "single and tied": chain(
+        RandomLayer(Dense(6, 6), NORMAL), RandomLayer(Dense(6, 6), U), MultiLevelLayer(Dense(6, 7), U, (1.0, -1.0))
+    ),
 }
-LADDERS = chain(Ladder(Dense(6, 6, bias=True), 4, 2), Ladder(Dense(6, 2), 4, 1))
+LADDERS = chain(BinaryLadder(Dense(6, 6, bias=True), 4, 2), BinaryLadder(Dense(6, 2), 4, 1))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_absent_weights_are_the_same_whoever_draws_them(name: str) -> None:
     whole, thinned = NETWORKS[name], PrePrune(DENSITY)(NETWORKS[name])
     before, there, weights = whole.draw(9), 0, 0
-    for tensor, drawn in thinned.drawn.items():
+    for tensor, drawn in thinned.random_tensors.items():
         redraws = np.array([[0, 3], [1, 1]])[: drawn.blocks]
         found = drawn.draw_all(9, NO_REDRAWS)
         np.testing.assert_array_equal(found, np.where(found != 0, before[tensor], 0))
@@ -70,7 +73,7 @@ def test_absent_weights_are_the_same_whoever_draws_them(name: str) -> None:
 
 
 def test_coins_are_fair_in_every_layer_and_apart_from_the_weights() -> None:
-    drawn = PrePrune(DENSITY)(chain(Single(Dense(500, 400), U), given=(500,))).drawn["n0.weight"]
+    drawn = PrePrune(DENSITY)(chain(RandomLayer(Dense(500, 400), U), given=(500,))).random_tensors["n0.weight"]
     found = drawn.draw_all(0, NO_REDRAWS)
     there = found != 0
     assert abs(there.mean() - DENSITY) < 0.004
@@ -85,10 +88,10 @@ def test_transforms_add_up_and_are_in_the_json_alone_where_they_say_something() 
     assert "density" not in plain and "fold_layers" not in plain
     assert PrePrune(1.0)(network) == network
     found = transformed(network, [PrePrune(0.5), FoldLayers(), PrePrune(0.5)])
-    assert found.fold_layers and {drawn.sampler.density for drawn in found.drawn.values()} == {0.25}
+    assert found.fold_layers and {drawn.sampler.density for drawn in found.random_tensors.values()} == {0.25}
     assert network_from_json(json.loads(json.dumps(found.to_json()))) == found
     assert found.target == network.target and found.target.to_json() == network.target.to_json()
-    assert "0.75 of them absent" in found.drawn["n0.first"].sampler.in_words()
+    assert "0.75 of them absent" in found.random_tensors["n0.first"].sampler.in_words()
 
 
 @pytest.mark.parametrize("density", [0, -1, 2, math.nan, math.inf, True, "0.5", None])
@@ -104,13 +107,13 @@ def test_a_forged_density_is_refused(density: Any) -> None:
 @pytest.mark.parametrize("name", ["gadgets", "copies"])
 def test_what_is_locked_is_there_and_the_same_whoever_asks(name: str) -> None:
     network, counts, size = transformed(NETWORKS[name], [PrePrune(0.7), Lock(DENSITY)]), np.zeros(3), 0
-    for drawn in network.drawn.values():
+    for drawn in network.random_tensors.values():
         redraws = np.array([[0, 3], [1, 1]])[: drawn.blocks]
-        found, weights = decided_mask(drawn, 9, redraws), drawn.draw_all(9, redraws)
+        found, weights = forced_mask(drawn, 9, redraws), drawn.draw_all(9, redraws)
         np.testing.assert_array_equal(found < 0, np.broadcast_to(weights == 0, drawn.shape))
         rows = found.reshape(drawn.blocks, drawn.shared, drawn.width)
         np.testing.assert_array_equal(rows, np.broadcast_to(rows[:, :1], rows.shape))
-        np.testing.assert_array_equal(rows[: len(redraws), 0], decided_blocks(drawn, 9, redraws[:, 0], redraws[:, 1]))
+        np.testing.assert_array_equal(rows[: len(redraws), 0], forced_blocks(drawn, 9, redraws[:, 0], redraws[:, 1]))
         counts += [np.count_nonzero(rows[:, 0] == value) for value in (-1, 0, 1)]
         size += rows[:, 0].size
     wanted = np.array([0.3, 0.4, 0.3])
@@ -124,9 +127,9 @@ def test_locks_add_up_with_pruning_and_change_no_weight() -> None:
     assert network_from_json(json.loads(json.dumps(locked.to_json()))) == locked
     for name, weights in network.draw(2).items():
         np.testing.assert_array_equal(weights, locked.draw(2)[name])
-    samplers = {drawn.sampler for drawn in transformed(network, [Lock(0.5), PrePrune(0.5)]).drawn.values()}
+    samplers = {drawn.sampler for drawn in transformed(network, [Lock(0.5), PrePrune(0.5)]).random_tensors.values()}
     assert samplers == {dataclasses.replace(U, density=0.5, locked=0.25)}
-    assert "0.25 of them always kept" in locked.drawn["n0.first"].sampler.in_words()
+    assert "0.25 of them always kept" in locked.random_tensors["n0.first"].sampler.in_words()
     with pytest.raises(InputError, match=r"from 0 to the density 0\.5, not 0\.6"):
         transformed(network, [PrePrune(0.5), Lock(0.6)])
 
@@ -147,7 +150,7 @@ def test_what_cannot_be_locked_is_refused() -> None:
     with pytest.raises(InputError, match="a mask with several bits"):
         Lock(0.5)(NETWORKS["single and tied"])
     with pytest.raises(InputError, match="none of them is locked"):
-        Trained(Dense(3, 2), dataclasses.replace(U, locked=0.5))
+        TrainedLayer(Dense(3, 2), dataclasses.replace(U, locked=0.5))
 
 
 @pytest.mark.parametrize("folded", [False, 1, 0, None, "true", [True]])
@@ -160,12 +163,12 @@ def test_what_cannot_be_absent_is_refused() -> None:
     with pytest.raises(InputError, match="a ladder, have no distribution of their own"):
         PrePrune(0.5)(LADDERS)
     with pytest.raises(InputError, match="weights that are trained are all there"):
-        Trained(Dense(3, 2), dataclasses.replace(U, density=0.5))
+        TrainedLayer(Dense(3, 2), dataclasses.replace(U, density=0.5))
 
 
 def positions(network: Network) -> Iterator[tuple[int, int]]:
     """Stream and position of every weight of a network's random tensors."""
-    for drawn in network.drawn.values():
+    for drawn in network.random_tensors.values():
         streams, first = drawn.positions(np.arange(drawn.blocks), 0)
         index = first[:, None] + np.arange(drawn.width) * drawn.layout.step
         of = np.broadcast_to(streams[:, None], index.shape)

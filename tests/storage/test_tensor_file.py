@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from lottery_jax.errors import InputError
-from lottery_jax.io.checksummed_file import seal
+from lottery_jax.io.checksummed_file import checksummed_bytes
 from lottery_jax.io.tensor_file import FormatError, TensorFile, read_float64
 
 TYPES = [np.float64, np.float32, np.float16, ml_dtypes.bfloat16, np.int64, np.int32, np.uint8]
@@ -47,7 +47,7 @@ def test_slices_are_what_the_library_wrote(tmp_path: Path) -> None:
 
 
 def test_what_is_sealed_is_what_the_library_writes(tmp_path: Path) -> None:
-    content = seal("note", {"format": "note"}, tensors())
+    content = checksummed_bytes("note", {"format": "note"}, tensors())
     with TensorFile(written(tmp_path / "x", content)) as file:
         assert content == save(tensors(), metadata=file.metadata)
 

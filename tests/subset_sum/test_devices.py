@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from lottery_jax import mlp_target
-from lottery_jax.approximation import Promise, plan_job, run_in_memory
+from lottery_jax.approximation import ToleranceObjective, plan_job, run_in_memory
 from lottery_jax.constructions import Pensia
 from lottery_jax.subset_sum import MeetInTheMiddle, Problem, solve
 from lottery_jax.subset_sum.engine.devices import local_mesh
@@ -72,7 +72,7 @@ def test_a_layer_cut_elsewhere_compiles_nothing(caplog):
     weights = np.random.default_rng(0).uniform(-0.2, 0.2, (100, 6)).astype(np.float32)
     target, masks = mlp_target([weights]), []
     for chunk in (400, 352):
-        job = plan_job(target, Pensia(8), Promise(0.2, max_redraws=0), seed=1, chunk_weights=chunk)
+        job = plan_job(target, Pensia(8), ToleranceObjective(0.2, max_redraws=0), seed=1, chunk_weights=chunk)
         with jax.log_compiles(chunk == 352):
             masks.append(run_in_memory(job).masks)
     assert len(job.chunks) == 2 and "Compiling" not in caplog.text

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lottery_jax.importers.mlp_weights import mlp_target
-from lottery_jax.io.checksummed_file import SealedFile, seal
+from lottery_jax.io.checksummed_file import ChecksummedFile, checksummed_bytes
 from lottery_jax.io.tensor_file import read_array
 from lottery_jax.networks.network import network_from_json
 from lottery_jax.networks.target import Target
@@ -19,13 +19,13 @@ Header, Tensors = dict[str, Any], dict[str, np.ndarray]
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Header and tensors of a ticket's file."""
-    with SealedFile(path, ENTRY) as file:
+    with ChecksummedFile(path, ENTRY) as file:
         return json.loads(json.dumps(file.header)), {name: read_array(file, name).copy() for name in file.tensors}
 
 
 def forge(path: Path, header: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Path:
     """Write a ticket's file with a valid digest."""
-    path.write_bytes(seal(ENTRY, header, tensors))
+    path.write_bytes(checksummed_bytes(ENTRY, header, tensors))
     return path
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lottery_jax.approximation import Budget, Promise, approximate, plan_job, run_in_memory
+from lottery_jax.approximation import Budget, ToleranceObjective, approximate, plan_job, run_in_memory
 from lottery_jax.constructions import Pensia, ScalarShared
 from lottery_jax.errors import InputError
 from lottery_jax.importers.mlp_weights import mlp_target
@@ -24,7 +24,7 @@ from lottery_jax.networks.target import Target
 from lottery_jax.tickets.reconstruct import collapsed, effective_weights
 from lottery_jax.tickets.size.description_length import description_bits
 from lottery_jax.tickets.ticket import Ticket, make_ticket
-from lottery_jax.tickets.verify import certify
+from lottery_jax.tickets.verify import verify
 from tests.tickets.forging import small_target
 
 
@@ -36,7 +36,7 @@ def changed(ticket: Ticket, **changes: object) -> Ticket:
         "seed": header.seed,
         "masks": ticket.masks,
         "method": header.method,
-        "redraws": {name: ticket.redraws(name) for name in header.network.drawn},
+        "redraws": {name: ticket.redraws(name) for name in header.network.random_tensors},
         "target": ticket.target,
         "tolerance": header.tolerance,
         "kept_budget": header.kept_budget,
@@ -56,7 +56,7 @@ def ticket(target: Target) -> Ticket:
 
 
 def test_it_says_what_it_is_about(ticket: Ticket, target: Target) -> None:
-    found = certify(ticket, target=target)
+    found = verify(ticket, target=target)
     assert target.network.given is not None
     assert (found.outcome, found.reasons, found.holds) == ("holds", (), True)
     assert found.nonnegative_inputs == target.network.given.nonnegative
@@ -65,7 +65,7 @@ def test_it_says_what_it_is_about(ticket: Ticket, target: Target) -> None:
     assert found.within_tolerance == found.target_weights == target.weights
     assert found.kept_weights == sum(found.kept_by_tensor.values()) == ticket.kept_weights
     assert found.network_deviation is not None and found.network_deviation < 1e-4
-    own = certify(ticket)
+    own = verify(ticket)
     assert own.own_target and dataclasses.replace(own, own_target=False) == found
 
 
@@ -92,16 +92,16 @@ def test_residuals_against_a_plain_loop() -> None:
                 if masks[f"{layer}.bias"][o, k] and first[-1, k] > 0
             )
             worst = max(worst, abs(gain * total - float(bias[o])))
-    assert certify(ticket, target=target).worst_residual == pytest.approx(worst, rel=1e-12)
+    assert verify(ticket, target=target).worst_residual == pytest.approx(worst, rel=1e-12)
 
 
 def test_a_changed_bit_is_counted(ticket: Ticket, target: Target) -> None:
-    before = certify(ticket, target=target)
+    before = verify(ticket, target=target)
     source, mask = ticket.source(), ticket.mask("fc1.weight").copy()
     strong = np.abs(source["fc1.weight"]) * (source["fc1.first"][:9] > 0.5)
     place = np.unravel_index(np.argmax(strong), mask.shape)
     mask[place] = ~mask[place]
-    after = certify(changed(ticket, masks={**ticket.masks, "fc1.weight": mask}), target=target)
+    after = verify(changed(ticket, masks={**ticket.masks, "fc1.weight": mask}), target=target)
     assert after.outcome == "broken" and "1 target weights are not within 0.1" in after.reasons[0]
     assert after.within_tolerance == (before.within_tolerance or 0) - 1
     assert (after.worst_tensor, after.worst_weight) == ("fc1.weight", tuple(map(int, place[:2])))
@@ -111,55 +111,55 @@ def test_a_pruned_edge_is_seen(ticket: Ticket, target: Target) -> None:
     """The subset's bits stay; the unit they go through is gone."""
     edges = ticket.mask("fc2.first").copy()
     edges[np.unravel_index(np.argmax(edges), edges.shape)] = False
-    assert certify(changed(ticket, masks={**ticket.masks, "fc2.first": edges}), target=target).outcome == "broken"
+    assert verify(changed(ticket, masks={**ticket.masks, "fc2.first": edges}), target=target).outcome == "broken"
 
 
 def test_another_target_and_another_tolerance(ticket: Ticket, target: Target) -> None:
     assert target.network.given is not None
     other = small_target(nonnegative=target.network.given.nonnegative, biases=True, seed=1)
-    assert certify(ticket, target=other).outcome == "broken"
-    strict = certify(ticket, target=target, tolerance=1e-9)
+    assert verify(ticket, target=other).outcome == "broken"
+    strict = verify(ticket, target=target, tolerance=1e-9)
     assert strict.outcome == "broken" and strict.tolerance == 1e-9
-    assert certify(ticket, target=target, tolerance=1.0).holds
+    assert verify(ticket, target=target, tolerance=1.0).holds
     with pytest.raises(InputError, match="tolerance"):
-        certify(ticket, target=target, tolerance=float("inf"))
+        verify(ticket, target=target, tolerance=float("inf"))
 
 
 def test_a_network_of_other_layers_is_no_target(ticket: Ticket) -> None:
     wide = mlp_target([np.ones((6, 9), np.float32), np.ones((4, 6), np.float32)])
-    found = certify(ticket, target=wide)
+    found = verify(ticket, target=wide)
     assert found.outcome == "broken" and "other layers" in found.reasons[0]
 
 
 def test_a_promise_for_pixels_is_none_for_inputs_of_any_sign() -> None:
     ticket = approximate(small_target(nonnegative=True), seed=0, candidates=8, tolerance=0.1)
-    found = certify(ticket, target=small_target(nonnegative=False))
+    found = verify(ticket, target=small_target(nonnegative=False))
     assert found.outcome == "broken" and "never negative" in found.reasons[0]
 
 
 def test_learned_masks_promise_nothing(ticket: Ticket, target: Target) -> None:
     bare = changed(ticket, target=None, tolerance=None)
-    for found in (certify(bare), certify(bare, target=target)):
-        assert found.outcome == "promises nothing" and not found.holds
+    for found in (verify(bare), verify(bare, target=target)):
+        assert found.outcome == "no guarantee" and not found.holds
         assert found.kept_weights == ticket.kept_weights and found.worst_residual is None
-    assert certify(bare, target=target, tolerance=0.1).holds, "what is asked can be checked of any ticket"
+    assert verify(bare, target=target, tolerance=0.1).holds, "what is asked can be checked of any ticket"
 
 
 def test_the_budget_is_counted() -> None:
     target = small_target()
     job = plan_job(target, Pensia(candidates=8), Budget(40, k_max=3), seed=0)
     ticket = run_in_memory(job)
-    assert certify(ticket, target=target).holds and ticket.kept_weights <= 40
-    found = certify(changed(ticket, kept_budget=ticket.kept_weights - 1), target=target)
+    assert verify(ticket, target=target).holds and ticket.kept_weights <= 40
+    found = verify(changed(ticket, kept_budget=ticket.kept_weights - 1), target=target)
     assert found.outcome == "broken" and "promises at most" in found.reasons[0]
 
 
 def test_the_ticket_says_nothing_of_failures_that_the_verifier_counts() -> None:
     """A shared row that fails fails for some of its weights only; no number of them stands in the ticket."""
     target = mlp_target([np.random.default_rng(0).uniform(-0.5, 0.5, (5, 12)).astype(np.float32)])
-    job = plan_job(target, ScalarShared(candidates=8), Promise(0.005, max_redraws=1), seed=0)
+    job = plan_job(target, ScalarShared(candidates=8), ToleranceObjective(0.005, max_redraws=1), seed=0)
     ticket = run_in_memory(job)
-    found = certify(ticket, target=target)
+    found = verify(ticket, target=target)
     assert found.outcome == "broken" and "failures" not in ticket.header.settings
 
 
@@ -178,10 +178,10 @@ def test_stored_tensors_must_be_the_targets() -> None:
     arrays = {"norm.weight": np.ones(4), "norm.bias": np.zeros(4), "fc.weight": np.full((2, 4), 0.2)}
     target = Target(network, {name: value.astype(np.float32) for name, value in arrays.items()})  # type: ignore[arg-type]
     ticket = approximate(target, seed=0, candidates=8, tolerance=0.1)
-    assert certify(ticket, target=target).holds
+    assert verify(ticket, target=target).holds
     assert description_bits(ticket)["stored"] == 32 * 8
     other = changed(ticket, stored={**ticket.stored, "norm.bias": np.full(4, 1e-6, np.float32)})
-    found = certify(other, target=target)
+    found = verify(other, target=target)
     assert found.outcome == "broken" and "norm.bias" in found.reasons[0]
 
 
@@ -192,9 +192,9 @@ def test_batch_normalisations_are_folded_before_they_are_compared() -> None:
     target = Target(network, arrays)  # type: ignore[arg-type]
     ticket = approximate(target, seed=0, candidates=8, tolerance=0.1)
     assert set(ticket.network.approximated) == {"conv.weight", "conv.bias"}
-    assert certify(ticket, target=target).holds
+    assert verify(ticket, target=target).holds
     other = Target(network, {**arrays, "bn.running_mean": arrays["bn.running_mean"] + 1})  # type: ignore[arg-type]
-    assert certify(ticket, target=other).outcome == "broken"
+    assert verify(ticket, target=other).outcome == "broken"
 
 
 @settings(max_examples=20, deadline=None)
@@ -206,7 +206,7 @@ def test_slices_do_not_show(seed: int, kept: int) -> None:
     for size in (1, 200, 1 << 18):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("lottery_jax.tickets.reconstruct._SLICE", size)
-            found.append(certify(ticket, target=target, tolerance=0.5))
+            found.append(verify(ticket, target=target, tolerance=0.5))
     assert len({repr(dataclasses.replace(one, mean_residual=None)) for one in found}) == 1
     assert found[0].mean_residual == pytest.approx(found[-1].mean_residual, rel=1e-12)
 
@@ -215,16 +215,19 @@ def _sparse(target: Target, seed: int, kept: int) -> Ticket:
     """A ticket with random masks: nothing holds, every number must still be the same."""
     network = Pensia(candidates=5).source(target)
     random = np.random.default_rng(seed)
-    masks = {name: random.permutation(drawn.size).reshape(drawn.shape) < kept for name, drawn in network.drawn.items()}
+    masks = {
+        name: random.permutation(drawn.size).reshape(drawn.shape) < kept
+        for name, drawn in network.random_tensors.items()
+    }
     return make_ticket(network, seed=seed, masks=masks, method="random", target=target, tolerance=0.01)
 
 
 def test_progress_counts_all_weights(ticket: Ticket, target: Target) -> None:
     seen: list[tuple[int, int]] = []
-    certify(ticket, target=target, progress=lambda done, total: seen.append((done, total)))
+    verify(ticket, target=target, progress=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (target.weights, target.weights) and seen == sorted(seen)
 
 
 def test_a_file_is_verified_like_what_it_holds(ticket: Ticket, target: Target, tmp_path: Path) -> None:
     ticket.save(tmp_path / "ticket")
-    assert certify(tmp_path / "ticket", target=target) == certify(ticket, target=target)
+    assert verify(tmp_path / "ticket", target=target) == verify(ticket, target=target)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lottery_jax.approximation import Promise, approximate, plan_job, run_in_memory
+from lottery_jax.approximation import ToleranceObjective, approximate, plan_job, run_in_memory
 from lottery_jax.cli.main import main
 from lottery_jax.constructions import Scalar
 from lottery_jax.errors import InputError, TicketError
@@ -22,12 +22,12 @@ from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.sources.candidates_per_weight import Copies
-from lottery_jax.networks.sources.random_layer import Single
+from lottery_jax.networks.sources.candidates_per_weight import CandidatesPerWeight
+from lottery_jax.networks.sources.random_layer import RandomLayer
 from lottery_jax.rng.sampler import Sampler
 from lottery_jax.tasks import export_target
 from lottery_jax.tickets.ticket import make_ticket
-from lottery_jax.tickets.verify import certify
+from lottery_jax.tickets.verify import verify
 from tests.tickets.forging import TARGET, TOLERANCE, Header, Tensors, forge, read, resourced, small_target
 
 
@@ -39,7 +39,7 @@ def leaf(header: Header, name: str) -> dict[str, Any]:
 def outcome(path: Path, **options: Any) -> str:
     """What the verifier says of a file, or that it is refused."""
     try:
-        return certify(path, **options).outcome
+        return verify(path, **options).outcome
     except (TicketError, InputError):
         return "refused"
 
@@ -112,7 +112,7 @@ def test_a_forged_ticket_is_refused(name: str, honest: dict[str, Path], tmp_path
     change(header, tensors)
     path = forge(tmp_path / "forged", _json_safe(header), tensors)
     with pytest.raises(TicketError) as caught:
-        certify(path, target=TARGET)
+        verify(path, target=TARGET)
     assert "\n" not in str(caught.value)
 
 
@@ -127,7 +127,7 @@ def test_no_number_in_a_target_hides_the_worst_weight(value: float, honest: dict
     tensors["target.fc2.weight"][0, 0] = value
     path = forge(tmp_path / "forged", header, tensors)
     with pytest.raises(TicketError, match="NaN"):
-        certify(path)
+        verify(path)
     assert outcome(path, target=TARGET) == "holds", "what it says of itself is not asked"
 
 
@@ -141,7 +141,7 @@ def test_honest_tickets_forged_again_hold(honest: dict[str, Path], tmp_path: Pat
 def test_ratios_as_gains_with_all_masks_one(tmp_path: Path) -> None:
     """The hole as it was: a gain for each weight makes any source any target."""
     target = mlp_target([np.random.default_rng(0).uniform(0.1, 0.5, (3, 4)).astype(np.float32)], nonnegative=True)
-    source = Network(Chain((("fc1", Single(Dense(4, 3), Sampler.uniform(-1, 1))),)), Spec((4,), True))
+    source = Network(Chain((("fc1", RandomLayer(Dense(4, 3), Sampler.uniform(-1, 1))),)), Spec((4,), True))
     masks = {"fc1.weight": np.ones((3, 4), bool)}
     ticket = make_ticket(source, seed=0, masks=masks, method="x", target=target, tolerance=1e-9)
     ticket.save(tmp_path / "plain")
@@ -175,7 +175,7 @@ def test_a_ticket_for_another_target_is_broken_and_its_own_word_is_called_that(t
     other = small_target(biases=True, seed=1)
     approximate(other, seed=0, candidates=9, tolerance=TOLERANCE).save(tmp_path / "ticket")
     assert outcome(tmp_path / "ticket", target=TARGET) == "broken"
-    own = certify(tmp_path / "ticket")
+    own = verify(tmp_path / "ticket")
     assert own.holds and own.own_target and own.target_sha256 == other.digest
 
 
@@ -193,7 +193,7 @@ def test_inputs_that_may_be_negative_are_not_covered_by_a_promise_for_pixels(tmp
     pixels = mlp_target([np.array([[0.3]], np.float32)], nonnegative=True)
     any_sign = mlp_target([np.array([[0.3]], np.float32)])
     approximate(pixels, seed=0, candidates=9, tolerance=TOLERANCE).save(tmp_path / "ticket")
-    assert certify(tmp_path / "ticket", target=pixels).nonnegative_inputs is True
+    assert verify(tmp_path / "ticket", target=pixels).nonnegative_inputs is True
     assert outcome(tmp_path / "ticket", target=any_sign) == "broken"
     header, tensors = read(tmp_path / "ticket")
     header["network"]["given"][1] = False
@@ -205,7 +205,7 @@ def test_an_activation_exchanged_is_another_network(honest: dict[str, Path], tmp
     header, tensors = read(honest["scalar"])
     header["network"]["root"]["nodes"][1][1] = {"kind": "sigmoid"}
     forged = forge(tmp_path / "forged", resourced(header), tensors)
-    found = certify(forged, target=TARGET)
+    found = verify(forged, target=TARGET)
     assert found.outcome == "broken" and "other layers" in found.reasons[0]
 
 
@@ -213,7 +213,7 @@ def test_large_terms_that_cancel_in_float32_are_broken() -> None:
     """Sums of huge candidates can be a weight exactly in float64; the float32 network cannot compute them."""
     target = mlp_target([np.array([[0.3125]], np.float32)], nonnegative=True)
     huge = Sampler.uniform(-(2.0**18), 2.0**18)  # in steps of 2**-6
-    source = Network(Chain((("fc1", Copies(Dense(1, 1), 30, (huge,))),)), Spec((1,), True))
+    source = Network(Chain((("fc1", CandidatesPerWeight(Dense(1, 1), 30, (huge,))),)), Spec((1,), True))
     bits = (np.arange(1 << 15)[:, None] >> np.arange(15)) & 1 == 1
     seen = 0
     for seed in range(6):
@@ -224,7 +224,7 @@ def test_large_terms_that_cancel_in_float32_are_broken() -> None:
         best = np.abs(left + right[near] - 0.3125).argmin()
         mask = np.concatenate([bits[best], bits[near[best]]]).reshape(1, 1, 30)
         ticket = make_ticket(source, seed=seed, masks={"fc1.weight": mask}, method="x", target=target, tolerance=1e-3)
-        found, made = certify(ticket, target=target), float(ticket.forward()(jnp.ones((1, 1)))[0, 0])
+        found, made = verify(ticket, target=target), float(ticket.forward()(jnp.ones((1, 1)))[0, 0])
         if found.worst_residual == 0 and abs(made - 0.3125) > 1e-3:
             assert found.outcome == "broken" and "float32 network" in found.reasons[0]
             seen += 1
@@ -234,12 +234,12 @@ def test_large_terms_that_cancel_in_float32_are_broken() -> None:
 def test_free_choices_are_counted(tmp_path: Path) -> None:
     """One candidate and the best of many draws meets any weight; how often is capped, said and counted in bits."""
     target = mlp_target([np.random.default_rng(0).uniform(-0.5, 0.5, (4, 8)).astype(np.float32)], nonnegative=True)
-    job = plan_job(target, Scalar(candidates=1), Promise(0.1, max_redraws=20), seed=0)
-    found = certify(run_in_memory(job), target=target)
+    job = plan_job(target, Scalar(candidates=1), ToleranceObjective(0.1, max_redraws=20), seed=0)
+    found = verify(run_in_memory(job), target=target)
     assert 1 < found.largest_attempt <= 20 and found.redrawn_blocks > 15
     assert found.description_bits["redraws"] >= found.redrawn_blocks * math.log2(20), "as many attempts, all over"
     with pytest.raises(InputError, match="255"):
-        plan_job(target, Scalar(candidates=1), Promise(0.05, max_redraws=256), seed=0)
+        plan_job(target, Scalar(candidates=1), ToleranceObjective(0.05, max_redraws=256), seed=0)
 
 
 def test_exit_codes_of_the_command(honest: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,11 +18,11 @@ from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.layers.pooling import GlobalPool
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.sources.candidates_per_weight import Copies
-from lottery_jax.networks.sources.replicated_neurons import Redundant, RedundantGadget
+from lottery_jax.networks.sources.candidates_per_weight import CandidatesPerWeight
+from lottery_jax.networks.sources.replicated_neurons import ReplicatedGadget, ReplicatedNeurons
 from lottery_jax.rng.sampler import Sampler
 from lottery_jax.tickets.ticket import make_ticket
-from lottery_jax.tickets.verify import certify
+from lottery_jax.tickets.verify import verify
 from tests.tickets.forging import TARGET, TOLERANCE, forge, read, resourced
 
 U = Sampler.uniform(-1, 1)
@@ -65,7 +65,7 @@ def test_forged_copies_are_refused_or_broken(name: str, honest: Path, tmp_path: 
         forged = resourced(forged)
     path = forge(tmp_path / "forged", forged, tensors)
     try:
-        found = certify(path, target=TARGET)
+        found = verify(path, target=TARGET)
     except TicketError as error:
         assert "\n" not in str(error) and name != "another constant"
     else:
@@ -74,14 +74,19 @@ def test_forged_copies_are_refused_or_broken(name: str, honest: Path, tmp_path: 
 
 def test_an_honest_one_forged_again_holds(honest: Path, tmp_path: Path) -> None:
     again = forge(tmp_path / "again", *read(honest))
-    assert again.read_bytes() == honest.read_bytes() and certify(again, target=TARGET).holds
+    assert again.read_bytes() == honest.read_bytes() and verify(again, target=TARGET).holds
 
 
 @pytest.mark.parametrize(
     ("root", "given", "words"),
     [
         (
-            Chain((("fc1", RedundantGadget(Dense(3, 2), 4, U, U, copies=2)), ("fc2", Redundant(Dense(2, 2), 2, 2, U)))),
+            Chain(
+                (
+                    ("fc1", ReplicatedGadget(Dense(3, 2), 4, U, U, copies=2)),
+                    ("fc2", ReplicatedNeurons(Dense(2, 2), 2, 2, U)),
+                )
+            ),
             (3,),
             "must give each output once",
         ),
@@ -89,30 +94,38 @@ def test_an_honest_one_forged_again_holds(honest: Path, tmp_path: Path) -> None:
             # Shapes fit: heads and their parts would be made of copies, and scores be twice as large.
             Chain(
                 (
-                    ("fc1", RedundantGadget(Dense(3, 2), 4, U, U, copies=2)),
-                    ("attn", Attention(2, Redundant(Dense(2, 6), 2, 2, U), Redundant(Dense(2, 2), 2, 2, U))),
-                    ("fc2", Redundant(Dense(2, 2), 2, 1, U)),
+                    ("fc1", ReplicatedGadget(Dense(3, 2), 4, U, U, copies=2)),
+                    (
+                        "attn",
+                        Attention(2, ReplicatedNeurons(Dense(2, 6), 2, 2, U), ReplicatedNeurons(Dense(2, 2), 2, 2, U)),
+                    ),
+                    ("fc2", ReplicatedNeurons(Dense(2, 2), 2, 1, U)),
                 )
             ),
             (5, 3),
             "for 2 copies of its inputs, 1 apart, is given 1",
         ),
         (
-            Chain((("fc1", RedundantGadget(Dense(3, 2), 4, U, U, copies=2)), ("fc2", Copies(Dense(4, 2), 3, (U,))))),
+            Chain(
+                (
+                    ("fc1", ReplicatedGadget(Dense(3, 2), 4, U, U, copies=2)),
+                    ("fc2", CandidatesPerWeight(Dense(4, 2), 3, (U,))),
+                )
+            ),
             (3,),
             "a dense layer of 4 inputs is given",
         ),
         (
             Chain(
                 (
-                    ("fc1", RedundantGadget(Dense(3, 2), 4, U, U, copies=2)),
-                    ("fc2", RedundantGadget(Dense(4, 2), 4, U, U)),
+                    ("fc1", ReplicatedGadget(Dense(3, 2), 4, U, U, copies=2)),
+                    ("fc2", ReplicatedGadget(Dense(4, 2), 4, U, U)),
                 )
             ),
             (3,),
             "inputs exist once is given copies",
         ),
-        (Chain((("fc", RedundantGadget(Dense(3, 2), 4, U, U, copies=2)), ("p", GlobalPool()))), (5, 3), "output once"),
+        (Chain((("fc", ReplicatedGadget(Dense(3, 2), 4, U, U, copies=2)), ("p", GlobalPool()))), (5, 3), "output once"),
     ],
     ids=["outputs", "attention", "a leaf without copies", "a second gadget", "nothing behind"],
 )
@@ -132,8 +145,8 @@ def test_large_weights_that_cancel_over_copies_are_broken() -> None:
     for size in (1.0, 2.0**9):
         huge = Sampler.uniform(-size, size)
         leaves = {
-            "fc1": RedundantGadget(Dense(1, 1), 64, U, U, copies=copies),
-            "fc2": Redundant(Dense(1, 1), copies, 1, huge),
+            "fc1": ReplicatedGadget(Dense(1, 1), 64, U, U, copies=copies),
+            "fc2": ReplicatedNeurons(Dense(1, 1), copies, 1, huge),
         }
         network = target.network.replaced(lambda path, node, leaves=leaves: leaves.get(path, node))
         drawn = {name: value.astype(np.float64) for name, value in network.draw(0).items()}
@@ -145,7 +158,7 @@ def test_large_weights_that_cancel_over_copies_are_broken() -> None:
         masks["fc2.weight"] = np.zeros((1, 1, 1, copies), bool)
         masks["fc2.weight"][0, 0, 0, _near(drawn["fc2.weight"].reshape(-1), 1.0, tolerance)] = True
         ticket = make_ticket(network, seed=0, masks=masks, method="x", target=target, tolerance=tolerance)
-        found = certify(ticket, target=target)
+        found = verify(ticket, target=target)
         assert found.within_tolerance == found.target_weights == 2
         assert (found.outcome, size) in (("holds", 1.0), ("broken", 2.0**9)), found
         assert not found.reasons or "copies of its neurons differ" in found.reasons[0]

@@ -16,7 +16,7 @@ import pytest
 from lottery_jax.errors import InputError, TicketError
 from lottery_jax.networks.target import Target
 from lottery_jax.tickets.ticket import Ticket, load_ticket
-from lottery_jax.tickets.verify import Certificate, certify
+from lottery_jax.tickets.verify import Certificate, verify
 from tests.tickets.forging import TARGET, Header, Tensors, forge, read, resourced
 
 ODD = (
@@ -132,7 +132,7 @@ def fuzz(honest: dict[str, Path], folder: Path, count: int, seed: int) -> int:
         path = forge(folder / "mutated", header, tensors)
         for target in (TARGET, None):
             try:
-                found = certify(path, target=target)
+                found = verify(path, target=target)
             except (TicketError, InputError):
                 continue
             assert isinstance(found, Certificate)

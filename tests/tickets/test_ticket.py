@@ -18,13 +18,13 @@ from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.sources.candidates_per_weight import Copies
-from lottery_jax.networks.sources.random_layer import Single
+from lottery_jax.networks.sources.candidates_per_weight import CandidatesPerWeight
+from lottery_jax.networks.sources.random_layer import RandomLayer
 from lottery_jax.rng.sampler import Sampler
 from lottery_jax.tickets.ticket import Ticket, load_ticket, make_ticket
 from tests.tickets.forging import small_target
 
-SOURCE = Network(Chain((("fc1", Single(Dense(5, 3), Sampler.uniform(-1, 1))),)), Spec((5,)))
+SOURCE = Network(Chain((("fc1", RandomLayer(Dense(5, 3), Sampler.uniform(-1, 1))),)), Spec((5,)))
 UNIFORM = Sampler.uniform(-1, 1)
 
 
@@ -59,7 +59,7 @@ def test_round_trip(ticket: Ticket, tmp_path: Path) -> None:
 
 
 def test_masks_cost_one_bit(ticket: Ticket, content: bytes) -> None:
-    bits = sum(drawn.size for drawn in ticket.network.drawn.values())
+    bits = sum(drawn.size for drawn in ticket.network.random_tensors.values())
     weights = 4 * small_target(biases=True).weights
     assert len(content) < bits / 8 + weights + 4000
 
@@ -161,13 +161,19 @@ def test_a_ticket_is_short_when_it_is_shown(ticket: Ticket) -> None:
 @pytest.mark.parametrize(
     ("network", "end"),
     [
-        (Network(Single(Dense(3, 5), UNIFORM), Spec((3,))), "no promise, for inputs of any sign>"),
-        (Network(Single(Dense(3, 5), UNIFORM), Spec((3,), True)), "no promise, for inputs that are never negative>"),
-        (Network(Bag((("w", Copies(BagTensor((5, 3)), 1, (UNIFORM,))),))), "15 random weights, no promise>"),
+        (Network(RandomLayer(Dense(3, 5), UNIFORM), Spec((3,))), "no promise, for inputs of any sign>"),
+        (
+            Network(RandomLayer(Dense(3, 5), UNIFORM), Spec((3,), True)),
+            "no promise, for inputs that are never negative>",
+        ),
+        (
+            Network(Bag((("w", CandidatesPerWeight(BagTensor((5, 3)), 1, (UNIFORM,))),))),
+            "15 random weights, no promise>",
+        ),
     ],
     ids=["any sign", "never negative", "no graph"],
 )
 def test_a_ticket_says_which_inputs_it_is_for(network: Network, end: str) -> None:
-    masks = {name: np.ones(drawn.shape, bool) for name, drawn in network.drawn.items()}
+    masks = {name: np.ones(drawn.shape, bool) for name, drawn in network.random_tensors.items()}
     shown = repr(make_ticket(network, seed=0, masks=masks, method="m" * 60))
     assert shown.endswith(end) and len(shown) < 200

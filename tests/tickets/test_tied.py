@@ -15,22 +15,22 @@ from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.sources.random_layer import Tied
+from lottery_jax.networks.sources.random_layer import MultiLevelLayer
 from lottery_jax.networks.target import Target
 from lottery_jax.rng.sampler import Sampler
 from lottery_jax.tickets.export import export_weights
 from lottery_jax.tickets.reconstruct import collapsed, effective_weights
 from lottery_jax.tickets.ticket import Ticket, load_ticket, make_ticket
-from lottery_jax.tickets.verify import certify
+from lottery_jax.tickets.verify import verify
 from tests.tickets.forging import forge, read, resourced
 
 LEAVES = {
-    "fc1": Tied(Dense(6, 5, bias=True), Sampler.normal(0.5), (1.0, -1.0, 0.25), gain=0.5),
-    "fc2": Tied(Dense(5, 3), Sampler.uniform(-1, 1), (1.0, 0.5)),
+    "fc1": MultiLevelLayer(Dense(6, 5, bias=True), Sampler.normal(0.5), (1.0, -1.0, 0.25), gain=0.5),
+    "fc2": MultiLevelLayer(Dense(5, 3), Sampler.uniform(-1, 1), (1.0, 0.5)),
 }
 SOURCE = Network(Chain((("fc1", LEAVES["fc1"]), ("relu", Relu()), ("fc2", LEAVES["fc2"]))), Spec((6,)))
 REDRAWS = {"fc1.weight": np.array([[2, 1], [29, 255]])}
-MASKS = {name: np.random.default_rng(0).random(drawn.shape) < 0.5 for name, drawn in SOURCE.drawn.items()}
+MASKS = {name: np.random.default_rng(0).random(drawn.shape) < 0.5 for name, drawn in SOURCE.random_tensors.items()}
 
 
 def made_by_hand() -> dict[str, np.ndarray]:
@@ -60,14 +60,14 @@ def test_the_verifier_finds_what_is_made(ticket: Ticket, target: Target, tmp_pat
         np.testing.assert_allclose(effective_weights(ticket)[name][0], value, rtol=1e-12, atol=1e-12)
     ticket.save(tmp_path / "ticket")
     for one in (ticket, load_ticket(tmp_path / "ticket")):
-        found = certify(one, target=target)
+        found = verify(one, target=target)
         assert found.holds and found.source_weights == 6 * 5 + 5 + 5 * 3
         assert found.kept_weights == sum(np.count_nonzero(mask) for mask in MASKS.values())
         assert found.description_bits["masks"] > 0.9 * sum(mask.size for mask in MASKS.values())
     mask = MASKS["fc1.bias"].copy()
     mask[0, 1] ^= True
     other = make_ticket(SOURCE, seed=7, masks={**MASKS, "fc1.bias": mask}, method="x", redraws=REDRAWS)
-    assert certify(other, target=target, tolerance=1e-6).outcome == "broken"
+    assert verify(other, target=target, tolerance=1e-6).outcome == "broken"
 
 
 @pytest.mark.slow
@@ -94,11 +94,11 @@ def test_forged_factors_are_refused(factors: object, ticket: Ticket, target: Tar
     header, tensors = read(tmp_path / "ticket")
     header["network"]["root"]["nodes"][0][1]["factors"] = factors
     with pytest.raises(TicketError):
-        certify(forge(tmp_path / "forged", json.loads(json.dumps(header)), tensors), target=target)
+        verify(forge(tmp_path / "forged", json.loads(json.dumps(header)), tensors), target=target)
 
 
 def test_other_factors_are_another_network(ticket: Ticket, target: Target, tmp_path: Path) -> None:
     ticket.save(tmp_path / "ticket")
     header, tensors = read(tmp_path / "ticket")
     header["network"]["root"]["nodes"][0][1]["factors"] = [1.0, -1.0, 0.5]
-    assert certify(forge(tmp_path / "forged", resourced(header), tensors), target=target).outcome == "broken"
+    assert verify(forge(tmp_path / "forged", resourced(header), tensors), target=target).outcome == "broken"

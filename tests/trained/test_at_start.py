@@ -11,8 +11,8 @@ from lottery_jax.networks.architectures import mlp
 from lottery_jax.networks.node import Spec
 from lottery_jax.pruning.at_initialisation import (
     SALIENCIES,
-    PrunedAtStart,
-    RandomAtStart,
+    PruningAtInitialisation,
+    RandomPruning,
     Salient,
     SmartRatio,
     Snip,
@@ -26,14 +26,14 @@ from lottery_jax.pruning.base import initial_tensors, random_network
 from lottery_jax.pruning.criteria import pruned
 from lottery_jax.pruning.from_scratch import PruningFromScratch
 from lottery_jax.pruning.registry import TRAINED
-from lottery_jax.tickets.verify import certify
+from lottery_jax.tickets.verify import verify
 from tests.learned.sources import small_data
 
 DATA = small_data()
 NETWORK = mlp((4, 5, 2), Spec((2, 2, 1), True), bias=True)
 TENSORS = initial_tensors(random_network(NETWORK, trained=True), 3)
 IMAGES, LABELS = jnp.asarray(DATA.train.images), jnp.asarray(DATA.train.labels)
-METHODS = [kind for kind in TRAINED.values() if issubclass(kind, PrunedAtStart)]
+METHODS = [kind for kind in TRAINED.values() if issubclass(kind, PruningAtInitialisation)]
 
 
 def loss(tensors) -> jax.Array:
@@ -92,14 +92,14 @@ def test_the_largest_are_kept_exactly_and_nothing_comes_back(keep: float) -> Non
 
 
 @pytest.mark.parametrize("kind", METHODS, ids=lambda kind: kind.name)
-def test_tickets_keep_what_was_asked_and_are_trained(kind: type[PrunedAtStart]) -> None:
+def test_tickets_keep_what_was_asked_and_are_trained(kind: type[PruningAtInitialisation]) -> None:
     learner = kind(batch_size=8, learning_rate=0.02)
     tickets, again = (learner.learn(NETWORK, DATA, seeds=[5], keeps=[0.4, 1.0], epochs=2) for _ in range(2))
     for ticket, other, keep in zip(tickets, again, (0.4, 1.0), strict=True):
         assert ticket.kept_weights == round(keep * 30) and ticket.to_bytes() == other.to_bytes()
         assert (ticket.header.method, ticket.header.settings["keep"]) == (kind.name, keep)
-        found = certify(ticket)
-        assert (found.outcome, found.trained) == ("promises nothing", True)
+        found = verify(ticket)
+        assert (found.outcome, found.trained) == ("no guarantee", True)
         for name, mask in ticket.masks.items():
             stored = ticket.stored[ticket.network.trained[name]]
             assert not stored[~mask].any() and (stored[mask] != ticket.source()[name][mask]).any()
@@ -122,13 +122,13 @@ def test_smart_ratios_are_exact_and_fall_as_published(keep: float) -> None:
     assert smart_counts({"a": 10}, 4, 0.3) == {"a": 4}
 
 
-def masks(learner: PrunedAtStart, seed: int = 3, keep: float = 0.4) -> dict[str, np.ndarray]:
+def masks(learner: PruningAtInitialisation, seed: int = 3, keep: float = 0.4) -> dict[str, np.ndarray]:
     random = random_network(NETWORK, trained=True)
     return learner.masks(random, DATA, initial_tensors(random, seed), seed, keep)
 
 
-@pytest.mark.parametrize("learner", [RandomAtStart(), RandomAtStart(scope="global"), SmartRatio()])
-def test_chance_is_of_the_seed_and_knows_no_weights(learner: PrunedAtStart) -> None:
+@pytest.mark.parametrize("learner", [RandomPruning(), RandomPruning(scope="global"), SmartRatio()])
+def test_chance_is_of_the_seed_and_knows_no_weights(learner: PruningAtInitialisation) -> None:
     one, same, other = masks(learner), masks(learner), masks(learner, seed=4)
     assert all((one[name] == same[name]).all() for name in one)
     assert any((one[name] != other[name]).any() for name in one)
@@ -153,21 +153,21 @@ def test_whole_units_are_kept_from_scratch() -> None:
 @pytest.mark.parametrize(
     ("learner", "message"),
     [
-        (RandomAtStart(scope="rows"), "scope 'rows' has no counts"),  # type: ignore[arg-type]
+        (RandomPruning(scope="rows"), "scope 'rows' has no counts"),  # type: ignore[arg-type]
         (SmartRatio(output_keep=1.5), "output_keep is 1.5"),
         (PruningFromScratch(gate_epochs=0), "gate_epochs 0"),
         (Snip(schedule="linear"), "schedule 'linear' is unknown; use one of constant, cosine, steps"),  # type: ignore[arg-type]
         (Snip(warmup=-1), "warm-up has -1 epochs"),
     ],
 )
-def test_bad_options_are_refused(learner: PrunedAtStart, message: str) -> None:
+def test_bad_options_are_refused(learner: PruningAtInitialisation, message: str) -> None:
     with pytest.raises(InputError, match=message):
         learner.learn(NETWORK, DATA, seeds=[5], keeps=[0.5], epochs=1)
 
 
 def test_runs_that_diverge_are_left_out_and_said(caplog: pytest.LogCaptureFixture) -> None:
     """Biases alone cannot overflow."""
-    steep = RandomAtStart(batch_size=8, optimizer="sgd", momentum=0.0, learning_rate=1e30)
+    steep = RandomPruning(batch_size=8, optimizer="sgd", momentum=0.0, learning_rate=1e30)
     (ticket,) = steep.learn(NETWORK, DATA, seeds=[5], keeps=[1.0, 0.0], epochs=2)
     assert ticket.header.settings["keep"] == 0.0
     assert "random-at-start, seed 5, keep 1 diverged: no ticket" in caplog.text

@@ -10,7 +10,7 @@ from lottery_jax.networks.architectures import mlp
 from lottery_jax.networks.node import Spec
 from lottery_jax.networks.target import Target
 from lottery_jax.pruning.gradual import Gradual, sparse_target
-from lottery_jax.tickets.verify import certify
+from lottery_jax.tickets.verify import verify
 from tests.learned import sources
 
 DATA = sources.small_data()
@@ -45,7 +45,7 @@ def test_its_zeros_cost_a_ticket_nothing() -> None:
     found = sparse_target(target(), DATA, 7, HOW)
     images = np.asarray(DATA.train.images)
     ticket = run_in_memory(plan_job(found, Scalar(8), LossAware(14, images), seed=0))
-    certificate = certify(ticket, target=found)
+    certificate = verify(ticket, target=found)
     assert certificate.holds and certificate.kept_weights <= 14 < found.weights
 
 

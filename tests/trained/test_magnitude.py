@@ -24,11 +24,11 @@ from lottery_jax.networks.node import Spec
 from lottery_jax.pruning.base import initial_tensors, random_network
 from lottery_jax.pruning.criteria import criterion, pruned
 from lottery_jax.pruning.magnitude import Magnitude
-from lottery_jax.pruning.mask_actions import Action, Beginning, MaskKind
+from lottery_jax.pruning.mask_actions import Mask0Action, Mask1Action, MaskKind
 from lottery_jax.pruning.retraining import Retraining
 from lottery_jax.rng.sampler import Sampler
 from lottery_jax.tickets.ticket import Ticket, load_ticket
-from lottery_jax.tickets.verify import certify
+from lottery_jax.tickets.verify import verify
 from tests.learned import sources
 
 DATA = sources.small_data()
@@ -63,8 +63,8 @@ def test_tickets_keep_what_was_asked_and_are_the_same_again(scope: str, rounds: 
             np.testing.assert_array_equal(stored[~mask], 0)
             assert (stored[mask] != ticket.source()[name][mask]).any()
         assert ticket.to_bytes() == again.to_bytes()
-        found = certify(ticket)
-        assert (found.outcome, found.trained, found.reasons) == ("promises nothing", True, ())
+        found = verify(ticket)
+        assert (found.outcome, found.trained, found.reasons) == ("no guarantee", True, ())
         assert found.description_bits["stored"] == 32 * (round(keep * 30) + 7)
     tickets[0].save(tmp_path / "ticket")
     loaded, images = load_ticket(tmp_path / "ticket"), jnp.asarray(DATA.test.images)
@@ -81,10 +81,12 @@ def test_weights_rewound_to_the_beginning_are_those_of_the_seed() -> None:
 
 
 def test_a_run_does_not_depend_on_the_others_and_seeds_differ() -> None:
-    together = {(ticket.seed, ticket.header.settings["keep"]): ticket for ticket in learn()}
+    runs_per_step = {(ticket.seed, ticket.header.settings["keep"]): ticket for ticket in learn()}
     (alone,) = learn(seeds=(5,), keeps=(0.35,))
-    assert alone.to_bytes() == together[5, 0.35].to_bytes()
-    assert (together[2**63, 1.0].stored["fc1.trained_weight"] != together[5, 1.0].stored["fc1.trained_weight"]).all()
+    assert alone.to_bytes() == runs_per_step[5, 0.35].to_bytes()
+    assert (
+        runs_per_step[2**63, 1.0].stored["fc1.trained_weight"] != runs_per_step[5, 1.0].stored["fc1.trained_weight"]
+    ).all()
 
 
 def test_all_kept_is_the_dense_training_and_nothing_kept_is_its_biases() -> None:
@@ -103,7 +105,7 @@ def test_rewinding_to_a_later_epoch_keeps_the_weights_of_then() -> None:
 
 
 @pytest.mark.parametrize("kind", ["reinit", "reshuffle", "constant"])
-def test_kept_weights_begin_elsewhere(kind: Beginning) -> None:
+def test_kept_weights_begin_elsewhere(kind: Mask1Action) -> None:
     """Read off before training: a learning rate too small to move a weight."""
     still = brief(kept_weights=kind, learning_rate=1e-30)
     random = random_network(NETWORK, trained=True)
@@ -119,7 +121,9 @@ def test_kept_weights_begin_elsewhere(kind: Beginning) -> None:
             if kind == "reshuffle":
                 np.testing.assert_array_equal(np.sort(np.abs(kept)), np.sort(np.abs(old)))
             if kind == "constant":
-                np.testing.assert_allclose(np.abs(kept), random.drawn[name].sampler.standard_deviation, rtol=1e-6)
+                np.testing.assert_allclose(
+                    np.abs(kept), random.random_tensors[name].sampler.standard_deviation, rtol=1e-6
+                )
         assert all(signs) == same_sign
 
 
@@ -131,20 +135,20 @@ def test_a_supermask_is_the_drawn_weights_under_a_mask(constant: bool) -> None:
     initial = initial_tensors(random, 5)
     whole = {name: np.where(ticket.masks.get(name, False), value, 0) for name, value in initial.items()}
     if constant:
-        scales = {name: random.drawn[name].sampler.scale for name in WEIGHTS}
+        scales = {name: random.random_tensors[name].sampler.scale for name in WEIGHTS}
         whole |= {name: np.sign(whole[name]) * np.float32(scales[name]) for name in WEIGHTS}
-        samplers = {drawn.sampler for drawn in ticket.network.drawn.values()}
+        samplers = {drawn.sampler for drawn in ticket.network.random_tensors.values()}
         assert samplers == set(map(Sampler.signed_constant, scales.values()))
     expected = outputs(forward(NETWORK, whole), DATA.test.images)
     np.testing.assert_allclose(outputs(ticket.forward(), DATA.test.images), expected, rtol=1e-6)
     assert np.abs(expected).max() > 0.1
-    found = certify(ticket)
+    found = verify(ticket)
     assert (found.trained, found.kept_weights, found.description_bits["stored"]) == (False, 15, 0)
 
 
 @pytest.mark.parametrize("action", ["freeze", "movement"])
 @pytest.mark.parametrize("rounds", [1, 2])
-def test_pruned_weights_stay_as_they_were_drawn(action: Action, rounds: int, tmp_path: Path) -> None:
+def test_pruned_weights_stay_as_they_were_drawn(action: Mask0Action, rounds: int, tmp_path: Path) -> None:
     (dense,) = learn(seeds=(5,), keeps=(1.0,))
     (ticket,) = learn(brief(pruned_weights=action, rounds=rounds), seeds=(5,), keeps=(0.35,))
     settings, tensors = ticket.header.settings, {}
@@ -163,8 +167,8 @@ def test_pruned_weights_stay_as_they_were_drawn(action: Action, rounds: int, tmp
     expected = outputs(forward(NETWORK, tensors), DATA.test.images)
     ticket.save(tmp_path / "ticket")
     np.testing.assert_array_equal(outputs(load_ticket(tmp_path / "ticket").forward(), DATA.test.images), expected)
-    found = certify(tmp_path / "ticket")
-    assert (found.outcome, found.reasons, found.source_weights) == ("promises nothing", (), 30)
+    found = verify(tmp_path / "ticket")
+    assert (found.outcome, found.reasons, found.source_weights) == ("no guarantee", (), 30)
     assert settings["revived_steps"] == 0 and sum(ticket.mask(name).sum() for name in WEIGHTS) == round(0.35 * 30)
 
 
@@ -176,7 +180,7 @@ def test_what_is_frozen_of_an_untrained_ticket_is_in_its_one_mask() -> None:
     for name, mask in untrained.masks.items():
         np.testing.assert_array_equal(mask, trained.mask(name) | trained.mask(trained.network.frozen[name]))
     assert untrained.header.settings["kept"] == {name: mask.sum() for name, mask in untrained.masks.items()}
-    assert untrained.kept_weights > 14 and not certify(untrained).trained
+    assert untrained.kept_weights > 14 and not verify(untrained).trained
 
 
 def test_other_masks_are_of_the_one_that_was_found() -> None:
@@ -187,7 +191,7 @@ def test_other_masks_are_of_the_one_that_was_found() -> None:
         np.testing.assert_array_equal(inverted.mask(name), ~mask)
     assert any((shuffled.mask(name) != found.mask(name)).any() for name in WEIGHTS)
     assert sum(inverted.header.settings["kept"].values()) == inverted.kept_weights == 30 - round(0.35 * 30)
-    assert {certify(ticket).reasons for ticket in (found, shuffled, inverted)} == {()}
+    assert {verify(ticket).reasons for ticket in (found, shuffled, inverted)} == {()}
     assert inverted.header.settings["keep"] == 0.35
 
 
@@ -247,7 +251,7 @@ def test_normalisations_are_trained_and_not_pruned() -> None:
     assert ticket.network.target == source.target and ticket.kept_weights == 8
     assert {name for name in ticket.stored if name.startswith("bn.")} == set(source.tensors)
     assert (ticket.stored["bn.running_mean"] != 0).all() and (ticket.stored["bn.running_var"] != 1).all()
-    assert certify(ticket).outcome == "promises nothing"
+    assert verify(ticket).outcome == "no guarantee"
 
 
 def test_progress_counts_the_epochs_of_all_rounds() -> None:
@@ -274,7 +278,7 @@ def test_the_digits_are_learned_with_a_fifth_of_the_weights() -> None:
         (BRIEF, {"seeds": (-1,)}, "seed must be in"),
         (BRIEF, {"epochs": 0}, "epochs is 0"),
         (BRIEF, {"source": mlp((64, 3, 10), Spec((8, 8, 1)))}, r"maps \[8, 8, 1\] to \[10\] but small has"),
-        (brief(together=0), {}, "together=0"),
+        (brief(runs_per_step=0), {}, "together=0"),
         (brief(batch_size=0), {}, "batch size of 0"),
         (brief(learning_rate=-1.0), {}, "learning rate is -1.0"),
         (brief(rounds=0), {}, "number of rounds is 0"),

@@ -12,34 +12,34 @@ import pytest
 from lottery_jax.errors import InputError
 from lottery_jax.networks.architectures import mlp
 from lottery_jax.networks.node import Spec
-from lottery_jax.pruning.retraining import Descent, DescentNumbers, Finish, Retraining, Start
-from lottery_jax.training.optimizers import Schedule, held
-from lottery_jax.training.parallel_runs import Lanes
+from lottery_jax.pruning.retraining import Hyperparameters, InitialState, OptimizerConfig, Retraining, RunResult
+from lottery_jax.training.optimizers import Schedule, masked_optimizer
+from lottery_jax.training.parallel_runs import ParallelRuns
 from tests.learned.sources import small_data
 
 DATA = small_data()
 NETWORK = mlp((4, 5, 2), Spec((2, 2, 1), True), bias=True)
-ADAM, SGD = Descent("adam", 8), Descent("sgd", 10)
-NUMBERS = {"adam": DescentNumbers(0.01, 0.9, 0.0), "sgd": DescentNumbers(0.1, 0.9, 0.1)}
+ADAM, SGD = OptimizerConfig("adam", 8), OptimizerConfig("sgd", 10)
+NUMBERS = {"adam": Hyperparameters(0.01, 0.9, 0.0), "sgd": Hyperparameters(0.1, 0.9, 0.1)}
 
 
-def start(seed: int, keep: float = 0.5, epoch: int = 0) -> Start:
+def start(seed: int, keep: float = 0.5, epoch: int = 0) -> InitialState:
     random = np.random.default_rng(seed)
     tensors = {name: random.normal(size=shape).astype(np.float32) for name, shape in NETWORK.tensors.items()}
     masks = {name: random.random(shape) < keep for name, shape in NETWORK.tensors.items() if "weight" in name}
     begun = {**tensors, **{name: np.where(m, tensors[name], 0) for name, m in masks.items()}}
-    return Start(seed, begun, masks, NUMBERS["adam"], epoch)
+    return InitialState(seed, begun, masks, NUMBERS["adam"], epoch)
 
 
-def runs(descent: Descent, starts: list[Start], epochs: int) -> list[Finish]:
+def runs(descent: OptimizerConfig, starts: list[InitialState], epochs: int) -> list[RunResult]:
     """Runs that do not diverge, one after the other, with the optimiser's numbers above."""
     own = [given._replace(numbers=NUMBERS[descent.optimizer]) for given in starts]
-    found = Retraining(NETWORK, descent, Lanes()).runs(own, DATA, epochs)
+    found = Retraining(NETWORK, descent, ParallelRuns()).runs(own, DATA, epochs)
     return [finish for finish in found if finish is not None]
 
 
 @pytest.mark.parametrize("descent", [ADAM, SGD], ids=["adam", "momentum and weight decay"])
-def test_pruned_weights_are_zero_and_the_others_move(descent: Descent) -> None:
+def test_pruned_weights_are_zero_and_the_others_move(descent: OptimizerConfig) -> None:
     (finish,) = runs(descent, [start(1)], 3)
     for name, mask in start(1).masks.items():
         np.testing.assert_array_equal(finish.tensors[name][~mask], 0)
@@ -61,7 +61,7 @@ def test_a_weight_is_zero_even_if_it_had_momentum_when_it_was_pruned(inner: opta
     weight, gradient = {"w": jnp.array([[1.0, 2.0]])}, {"w": jnp.array([[3.0, 4.0]])}
     with jax.numpy_dtype_promotion("standard"):
         _, state = inner.update(gradient, inner.init(weight), weight)
-        optimizer = held(inner, {"w": jnp.array([[True, False]])}, {"w": jnp.zeros((1, 2))})
+        optimizer = masked_optimizer(inner, {"w": jnp.array([[True, False]])}, {"w": jnp.zeros((1, 2))})
         state = optimizer.init(weight)._replace(own=state)  # type: ignore[union-attr]
         for _ in range(3):
             updates, state = optimizer.update(gradient, state, weight)
@@ -70,7 +70,7 @@ def test_a_weight_is_zero_even_if_it_had_momentum_when_it_was_pruned(inner: opta
         assert state.revived == 1 and state.step == 3  # it was not zero before the first of these steps
 
 
-def frozen(given: Start) -> Start:
+def frozen(given: InitialState) -> InitialState:
     """The same start, pruned weights frozen at values of their own."""
     values = {
         name: np.where(m, given.tensors[name], np.float32(0.1 + name.count("1"))) for name, m in given.masks.items()
@@ -79,7 +79,7 @@ def frozen(given: Start) -> Start:
 
 
 @pytest.mark.parametrize("descent", [ADAM, SGD], ids=["adam", "momentum and weight decay"])
-def test_frozen_weights_are_the_same_bits_after_every_step(descent: Descent) -> None:
+def test_frozen_weights_are_the_same_bits_after_every_step(descent: OptimizerConfig) -> None:
     (finish,) = runs(descent, [frozen(start(1))], 3)
     for name, mask in start(1).masks.items():
         assert finish.tensors[name][~mask].tobytes() == frozen(start(1)).tensors[name][~mask].tobytes()
@@ -90,7 +90,7 @@ def test_it_is_counted_where_pruned_weights_move(monkeypatch: pytest.MonkeyPatch
     """A training that moves all weights a little more: each step but the first one finds it, and so does the end."""
 
     def loose(*arguments: Any) -> optax.GradientTransformation:
-        own = held(*arguments)
+        own = masked_optimizer(*arguments)
 
         def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
             updates, state = own.update(updates, state, params)
@@ -98,7 +98,7 @@ def test_it_is_counted_where_pruned_weights_move(monkeypatch: pytest.MonkeyPatch
 
         return optax.GradientTransformation(own.init, update)
 
-    monkeypatch.setattr("lottery_jax.pruning.retraining.held", loose)
+    monkeypatch.setattr("lottery_jax.pruning.retraining.masked_optimizer", loose)
     (finish,) = runs(dataclasses.replace(ADAM, batch_size=7), [start(1)], 2)  # a program of its own
     assert finish.revived == 2 * (40 // 7)
 
@@ -115,11 +115,11 @@ def test_the_order_of_examples_is_that_of_the_seed_and_the_epochs() -> None:
 
 def test_a_later_start_continues_the_schedule() -> None:
     """Plain steps have no memory: trained in two parts is trained in one."""
-    plain = Descent("sgd", 8, Schedule(3, "cosine"))
-    whole = start(1, keep=2.0)._replace(numbers=DescentNumbers(0.1, 0.0, 0.0))
-    (long,) = Retraining(NETWORK, plain, Lanes()).runs([whole], DATA, 4, earlier=2)
+    plain = OptimizerConfig("sgd", 8, Schedule(3, "cosine"))
+    whole = start(1, keep=2.0)._replace(numbers=Hyperparameters(0.1, 0.0, 0.0))
+    (long,) = Retraining(NETWORK, plain, ParallelRuns()).runs([whole], DATA, 4, earlier=2)
     assert long is not None
-    (rest,) = Retraining(NETWORK, plain, Lanes()).runs([whole._replace(tensors=long.earlier, epoch=2)], DATA, 4)
+    (rest,) = Retraining(NETWORK, plain, ParallelRuns()).runs([whole._replace(tensors=long.earlier, epoch=2)], DATA, 4)
     assert rest is not None
     for name, value in rest.tensors.items():
         np.testing.assert_array_equal(value, long.tensors[name])
@@ -141,9 +141,11 @@ def test_schedules_are_parts_of_the_rate() -> None:
 def test_groups_are_filled_up_and_change_nothing() -> None:
     starts = [start(seed, keep) for seed, keep in ((1, 0.5), (2, 1.0), (2**40, 0.0))]
     told: list[int] = []
-    alone = Retraining(NETWORK, ADAM, Lanes()).runs(starts, DATA, 2, earlier=1, told=told.append)
+    alone = Retraining(NETWORK, ADAM, ParallelRuns()).runs(starts, DATA, 2, earlier=1, told=told.append)
     assert told[-1] == 2 and told == sorted(told)
-    for one, other in zip(alone, Retraining(NETWORK, ADAM, Lanes(2)).runs(starts, DATA, 2, earlier=1), strict=True):
+    for one, other in zip(
+        alone, Retraining(NETWORK, ADAM, ParallelRuns(2)).runs(starts, DATA, 2, earlier=1), strict=True
+    ):
         assert one is not None and other is not None and one.batches == other.batches
         for name, value in one.tensors.items():
             np.testing.assert_allclose(value, other.tensors[name], rtol=1e-4, atol=1e-6)
@@ -152,7 +154,7 @@ def test_groups_are_filled_up_and_change_nothing() -> None:
 
 
 def test_what_is_kept_of_an_earlier_epoch_is_a_training_that_stopped_there() -> None:
-    training = Retraining(NETWORK, ADAM, Lanes())
+    training = Retraining(NETWORK, ADAM, ParallelRuns())
     (long,), (short,) = training.runs([start(1)], DATA, 3, earlier=2), training.runs([start(1)], DATA, 2)
     assert long is not None and short is not None
     for name, value in short.tensors.items():

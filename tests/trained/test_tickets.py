@@ -21,8 +21,8 @@ from lottery_jax.networks.layers.normalization import BatchNorm
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
 from lottery_jax.networks.rewrites import folded
-from lottery_jax.networks.sources.random_layer import Single
-from lottery_jax.networks.sources.trained_layer import PartlyTrained, Trained
+from lottery_jax.networks.sources.random_layer import RandomLayer
+from lottery_jax.networks.sources.trained_layer import PartlyTrainedLayer, TrainedLayer
 from lottery_jax.networks.target import Target
 from lottery_jax.pruning.base import random_network
 from lottery_jax.rng.sampler import Sampler
@@ -30,10 +30,10 @@ from lottery_jax.tasks import export_target
 from lottery_jax.tickets.export import export_into, export_masks, export_weights
 from lottery_jax.tickets.reconstruct import collapsed, effective_weights
 from lottery_jax.tickets.ticket import Ticket, load_ticket, make_ticket
-from lottery_jax.tickets.verify import certify
+from lottery_jax.tickets.verify import verify
 from tests.tickets.forging import Header, Tensors, forge, read
 
-LEAF = Trained(Dense(4, 3, bias=True), Sampler.normal(0.5))
+LEAF = TrainedLayer(Dense(4, 3, bias=True), Sampler.normal(0.5))
 NETWORK = Network(LEAF, Spec((4,)))
 MASK = np.random.default_rng(0).random((3, 4)) < 0.5
 WEIGHT = np.where(MASK, np.random.default_rng(1).normal(size=(3, 4)), 0).astype(np.float32)
@@ -57,7 +57,7 @@ def show(found: Any) -> str:
 
 
 def test_initial_weights_are_those_of_single() -> None:
-    single = Network(Single(Dense(4, 3), LEAF.sampler), Spec((4,)))
+    single = Network(RandomLayer(Dense(4, 3), LEAF.sampler), Spec((4,)))
     np.testing.assert_array_equal(NETWORK.draw(3)["weight"], single.draw(3)["weight"])
 
 
@@ -75,16 +75,16 @@ def test_every_way_to_its_outputs_is_one() -> None:
 def test_it_is_no_strong_ticket_whatever_the_target() -> None:
     """Weights that are stored can be any target's: they are never held to one."""
     target = Target(NETWORK.target, {"weight": WEIGHT, "bias": BIAS})
-    found = certify(ticket(), target=target, tolerance=0.1)
+    found = verify(ticket(), target=target, tolerance=0.1)
     assert (found.outcome, found.trained, found.holds, found.within_tolerance) == (
-        "promises nothing",
+        "no guarantee",
         True,
         False,
         None,
     )
     assert found.description_bits["stored"] == 32 * (KEPT + 3)
     assert "no strong ticket" in show(found) and "PROMISES NOTHING" in show(found)
-    with pytest.raises(InputError, match="any target's, so a ticket of them promises nothing"):
+    with pytest.raises(InputError, match="any target's, so a ticket of them no guarantee"):
         ticket(target=target, tolerance=0.1)
 
 
@@ -117,13 +117,13 @@ def test_a_ticket_that_is_not_what_it_says_is_broken(name: str, tmp_path: Path) 
     ticket().save(tmp_path / "honest")
     header, tensors = read(tmp_path / "honest")
     change(header, tensors)
-    found = certify(forge(tmp_path / "forged", json.loads(json.dumps(header)), tensors))
+    found = verify(forge(tmp_path / "forged", json.loads(json.dumps(header)), tensors))
     assert found.outcome == "broken" and reason in found.reasons[0]
     assert f"BROKEN: {found.reasons[0]}." in show(found)
 
 
 FROZEN = ~MASK & (np.random.default_rng(4).random((3, 4)) < 0.5)
-PARTLY = Network(PartlyTrained(LEAF.of, LEAF.sampler), Spec((4,)))
+PARTLY = Network(PartlyTrainedLayer(LEAF.of, LEAF.sampler), Spec((4,)))
 
 
 def partly(**changes: Any) -> Ticket:
@@ -157,11 +157,11 @@ def test_every_way_to_the_outputs_of_frozen_weights_is_one(tmp_path: Path) -> No
 
 
 def test_frozen_weights_are_counted_once_and_described_by_their_places() -> None:
-    found, without = certify(partly()), certify(ticket())
-    assert (found.outcome, found.reasons, found.source_weights) == ("promises nothing", (), 12)
+    found, without = verify(partly()), verify(ticket())
+    assert (found.outcome, found.reasons, found.source_weights) == ("no guarantee", (), 12)
     assert found.kept_weights == KEPT + FROZEN.sum()
     assert found.description_bits["stored"] == without.description_bits["stored"]
-    whole = certify(partly(masks={"weight": MASK, "frozen": ~MASK}, settings={}))
+    whole = verify(partly(masks={"weight": MASK, "frozen": ~MASK}, settings={}))
     # All that is not kept: nothing but their number is told, and how it is coded.
     assert whole.description_bits["masks"] - without.description_bits["masks"] <= np.log2(13) + 12
 
@@ -201,16 +201,16 @@ TRAININGS: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_training_that_is_not_what_it_says_is_broken(name: str, tmp_path: Path) -> None:
     changes, reason = TRAININGS[name]
     partly(**changes).save(tmp_path / "forged")
-    found = certify(tmp_path / "forged")
+    found = verify(tmp_path / "forged")
     assert found.outcome == "broken" and reason in found.reasons[0]
 
 
 def test_an_honest_training_is_sound() -> None:
     began = digest("", {"weight": NETWORK.draw(3)["weight"]})
     settings = {"revived_steps": 0, "rewound_to": 0, "rewound_sha256": began, "keep": 1 - KEPT / 12, "mask": "inverted"}
-    for found in (certify(make(settings=settings)) for make in (ticket, partly)):
-        assert (found.outcome, found.reasons) == ("promises nothing", ())
-    assert not certify(ticket(settings={"rewound_to": 1, "rewound_sha256": "0" * 64})).reasons
+    for found in (verify(make(settings=settings)) for make in (ticket, partly)):
+        assert (found.outcome, found.reasons) == ("no guarantee", ())
+    assert not verify(ticket(settings={"rewound_to": 1, "rewound_sha256": "0" * 64})).reasons
 
 
 def test_what_is_pruned_is_not_run_even_if_it_is_not_zero() -> None:
@@ -223,14 +223,14 @@ def test_what_is_pruned_is_not_run_even_if_it_is_not_zero() -> None:
 
 def test_other_tickets_are_not_asked_what_they_keep() -> None:
     plain = make_ticket(
-        Network(Single(Dense(4, 3), LEAF.sampler), Spec((4,))),
+        Network(RandomLayer(Dense(4, 3), LEAF.sampler), Spec((4,))),
         seed=3,
         masks={"weight": MASK},
         method="x",
         settings={"kept": 1},
     )
-    found = certify(plain)
-    assert (found.outcome, found.trained, found.description_bits["stored"]) == ("promises nothing", False, 0)
+    found = verify(plain)
+    assert (found.outcome, found.trained, found.description_bits["stored"]) == ("no guarantee", False, 0)
 
 
 def test_it_is_exported_as_it_was_trained(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_a_bias_that_was_folded_goes_back_into_the_normalisation(tmp_path: Path)
     model = Target(network, {name: random.uniform(0.5, 1, shape) for name, shape in network.tensors.items()})
     leaves = random_network(folded(model).network, trained=True)
     stored = {name: random.normal(size=shape).astype(np.float32) for name, shape in leaves.tensors.items()}
-    masks = {name: np.ones(drawn.shape, bool) for name, drawn in leaves.drawn.items()}
+    masks = {name: np.ones(drawn.shape, bool) for name, drawn in leaves.random_tensors.items()}
     trained = make_ticket(leaves, seed=0, masks=masks, method="magnitude", stored=stored)
     export_target(model, tmp_path / "model")
     export_into(trained, tmp_path / "model", tmp_path / "out", network)
@@ -266,9 +266,9 @@ def test_files_are_refused_where_their_parts_do_not_fit(tmp_path: Path) -> None:
     header, tensors = read(tmp_path / "ticket")
     missing = {name: value for name, value in tensors.items() if name != "stored.trained_weight"}
     with pytest.raises(TicketError, match="stored tensor trained_weight must be float32"):
-        certify(forge(tmp_path / "forged", header, missing))
+        verify(forge(tmp_path / "forged", header, missing))
     header["network"]["root"]["gain"] = 2.0
     with pytest.raises(TicketError, match=r"gain of trained weights is 1, not 2\.0"):
-        certify(forge(tmp_path / "forged", header, tensors))
+        verify(forge(tmp_path / "forged", header, tensors))
     with pytest.raises(InputError, match="gain"):
         dataclasses.replace(LEAF, gain=0.5)

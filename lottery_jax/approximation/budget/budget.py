@@ -16,9 +16,22 @@ from typing import Any
 
 import numpy as np
 
-from lottery_jax.approximation.budget.pareto_budget import Choice, Fronts, check_error, check_importance, check_kept
-from lottery_jax.approximation.job import Chunk, Goal, Job, Masks, Settled, Solved
-from lottery_jax.approximation.solve_weights import How, branches_of, mask_rows, pieces, scaled_targets, search_blocks
+from lottery_jax.approximation.budget.pareto_budget import (
+    Choice,
+    ParetoFronts,
+    check_error,
+    check_importance,
+    check_kept,
+)
+from lottery_jax.approximation.job import Chunk, Job, Masks, Objective, ObjectiveResult, Solved
+from lottery_jax.approximation.solve_weights import (
+    SolverConfig,
+    branches_of,
+    mask_rows,
+    pieces,
+    scaled_targets,
+    search_blocks,
+)
 from lottery_jax.constructions.base import Construction, Plan
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import NO_REDRAWS
@@ -30,7 +43,7 @@ _FLOAT32_STEP = 2.0**-24
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Budget(Goal):
+class Budget(Objective):
     """At most `kept` weights of the source, first edges of gadgets included, with the least sum_i h_i r_i**2.
 
     Or, with `error` in place of `kept`, the fewest kept weights for an error of at most that. importance: h >= 0 of
@@ -91,7 +104,7 @@ class Budget(Goal):
         plan, targets = job.plans[chunk.plan], scaled_targets(job, chunk)
         fine = plan.candidates <= NARROW_CANDIDATES  # decided from the plan alone: every chunk uses the same grid
         # Nothing depends on this tolerance: the residuals themselves are wanted.
-        how = How(self._solver(plan.candidates), plan.bound / 1024, "int32" if fine else "int64")
+        how = SolverConfig(self._solver(plan.candidates), plan.bound / 1024, "int32" if fine else "int64")
         blocks = chunk.first + np.arange(chunk.count)
         bits, residuals = [], []
         for branch in branches_of(plan):
@@ -101,7 +114,7 @@ class Budget(Goal):
             residuals.append(np.concatenate([front.residuals for front in found]) * plan.gain)
         return {"bits": np.stack(bits).view(np.int32), "residuals": np.stack(residuals)}
 
-    def misfit(self, job: Job, chunk: Chunk, arrays: Solved) -> str | None:
+    def validation_error(self, job: Job, chunk: Chunk, arrays: Solved) -> str | None:
         plan = job.plans[chunk.plan]
         if set(arrays) != {"bits", "residuals"}:
             return f"the arrays {sorted(arrays)}"
@@ -118,10 +131,10 @@ class Budget(Goal):
 
         return size
 
-    def settle(self, job: Job, solved: Callable[[Chunk], Solved]) -> Settled:
-        fronts = JobFronts(job, {chunk.number: solved(chunk) for chunk in job.chunks}, self.importance)
+    def finalise(self, job: Job, solved: Callable[[Chunk], Solved]) -> ObjectiveResult:
+        fronts = JobParetoFronts(job, {chunk.number: solved(chunk) for chunk in job.chunks}, self.importance)
         k_max = min(self.k_max, job.construction.candidates)
-        hulls = Fronts(fronts.residuals, fronts.importance, larger=k_max < job.construction.candidates)
+        hulls = ParetoFronts(fronts.residuals, fronts.importance, larger=k_max < job.construction.candidates)
         if self.kept is not None:
             choice = _within_kept(hulls, self.kept, fronts.edges)
         else:
@@ -132,7 +145,7 @@ class Budget(Goal):
             "multiplier": choice.multiplier if math.isfinite(choice.multiplier) else None,
             "error_bound" if self.error is None else "kept_bound": choice.bound,
         }
-        return Settled(
+        return ObjectiveResult(
             fronts.worst(choice.sizes),
             None if self.kept is None else int(self.kept),
             settings,
@@ -140,7 +153,7 @@ class Budget(Goal):
         )
 
 
-class JobFronts:
+class JobParetoFronts:
     """The fronts of all weights of a job, branch by branch within each chunk."""
 
     def __init__(self, job: Job, chunks: Mapping[int, Solved], importance: Mapping[str, np.ndarray] | None) -> None:
@@ -163,7 +176,7 @@ class JobFronts:
         for chunk in self.job.chunks:
             plan = self.job.plans[chunk.plan]
             rows = _rows(plan, chunk)
-            weights = plan.drawn.rows // plan.copies
+            weights = plan.random_tensor.rows // plan.copies
             each = np.asarray(importance[plan.tensor]).reshape(-1, weights)
             each = each[:, np.arange(rows.start, rows.stop) // plan.copies]
             parts.append(np.broadcast_to(each, (len(branches_of(plan)), each.shape[1])).reshape(-1))
@@ -183,7 +196,7 @@ class JobFronts:
     def mask(self, chunk: Chunk, sizes: np.ndarray) -> np.ndarray:
         """The mask of a chunk, bool [weights, width]."""
         plan = self.job.plans[chunk.plan]
-        rows = np.arange(self.job.chunk_size(chunk)) + chunk.first * plan.drawn.shared
+        rows = np.arange(self.job.chunk_size(chunk)) + chunk.first * plan.random_tensor.shared
         # A candidate of 0 (a unit of the wrong sign) is in no subset, for without it that is as good.
         return mask_rows(plan, rows, list(self._chosen(chunk, sizes)))
 
@@ -231,10 +244,10 @@ class JobFronts:
 
 def _rows(plan: Plan, chunk: Chunk) -> slice:
     """The weights of a chunk among those of its tensor."""
-    return slice(chunk.first * plan.drawn.shared, (chunk.first + chunk.count) * plan.drawn.shared)
+    return slice(chunk.first * plan.random_tensor.shared, (chunk.first + chunk.count) * plan.random_tensor.shared)
 
 
-def _within_kept(fronts: Fronts, kept: int, first_edges: Callable[[np.ndarray], int]) -> Choice:
+def _within_kept(fronts: ParetoFronts, kept: int, first_edges: Callable[[np.ndarray], int]) -> Choice:
     """The choice whose subsets and first edges together keep at most `kept`."""
     choice = fronts.within_kept(kept)
     bound = choice.bound  # first edges only take from the budget

@@ -22,7 +22,7 @@ from flax import nnx
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import Node, Operation, Spec, Weights, child_path
+from lottery_jax.networks.node import LinearLayer, Node, Spec, Weights, child_path
 from lottery_jax.networks.rewrites import folded
 from lottery_jax.networks.target import Target
 
@@ -87,7 +87,7 @@ def _mean(
 class Tapped(Node):
     """An operation whose output is shifted by a given tensor, and whose input is kept."""
 
-    of: Operation
+    of: LinearLayer
     kind: ClassVar[str] = "tapped"
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
@@ -142,8 +142,8 @@ def _outputs_sum(
         }
 
 
-def _operations(network: Network) -> dict[str, Operation]:
-    return {path: leaf for path, leaf in network.affine.items() if isinstance(leaf, Operation)}
+def _operations(network: Network) -> dict[str, LinearLayer]:
+    return {path: leaf for path, leaf in network.weight_nodes.items() if isinstance(leaf, LinearLayer)}
 
 
 def _slopes(
@@ -151,7 +151,7 @@ def _slopes(
 ) -> tuple[jax.Array, dict[str, jax.Array], dict[str, jax.Array]]:
     """Probabilities [B, C] of the used examples, and by path each operation's input [B, ...] and the gradients of the
     classes' log probabilities for its output [B, C, ...]."""
-    tapped = network.replaced(lambda path, node: Tapped(node) if isinstance(node, Operation) else node)
+    tapped = network.replaced(lambda path, node: Tapped(node) if isinstance(node, LinearLayer) else node)
     leaves = _operations(network)
     specs = {path: leaf.output(given) for path, leaf in leaves.items() if (given := network.given_to(path))}
     shifts = {path: jnp.zeros(spec.shape) for path, spec in specs.items()}
@@ -172,7 +172,7 @@ def _slopes(
 
 
 def _squares(
-    leaf: Operation, tensors: dict[str, jax.Array], x: jax.Array, slopes: jax.Array, probabilities: jax.Array
+    leaf: LinearLayer, tensors: dict[str, jax.Array], x: jax.Array, slopes: jax.Array, probabilities: jax.Array
 ) -> dict[str, jax.Array]:
     """sum_b sum_c p[b, c] g[b, c]**2 for the gradients g of a leaf's tensors; slopes [B, C, *output], x [B, *given]."""
     if x.ndim == 2:
@@ -195,7 +195,9 @@ def _squares(
 
 def _batch_size(network: Network) -> int:
     """500 examples of an MLP; where weights are shared between places, so many that their gradients stay small."""
-    shared = [leaf for path, leaf in network.affine.items() if len(getattr(network.given_to(path), "shape", ())) > 1]
+    shared = [
+        leaf for path, leaf in network.weight_nodes.items() if len(getattr(network.given_to(path), "shape", ())) > 1
+    ]
     largest = max((leaf.weights for leaf in shared), default=0)
     classes = network.output.shape[-1] if network.output else 1
     return 500 if not largest else int(min(max((1 << 25) // (largest * classes), 1), 500))

@@ -43,7 +43,7 @@ class Choice:
     bound: float
 
 
-class Fronts:
+class ParetoFronts:
     """P Pareto fronts with their importances, ready to be given budgets.
 
     residuals: [P, K + 1], the least residual of subsets of exactly k candidates (its sign does not matter), infinite
@@ -51,7 +51,7 @@ class Fronts:
     and are merely unknown; the bound then allows for residuals of 0 there. Holds P (K + 1) floats and the hulls,
     three numbers a step. Raises `InputError` for NaN, for a front without any subset, and for shapes that do not fit.
 
-    >>> fronts = Fronts(np.array([[0.5, 0.1, 0.0], [0.25, 0.125, 0.125]]))
+    >>> fronts = ParetoFronts(np.array([[0.5, 0.1, 0.0], [0.25, 0.125, 0.125]]))
     >>> fronts.within_kept(2).sizes, fronts.within_error(0.08).sizes
     (array([1, 1]), array([1, 0]))
     """
@@ -87,8 +87,8 @@ class Fronts:
         tied = np.flatnonzero(self.rates == multiplier)
         self._take_tied(tied, sizes, kept - reached.kept)
         self._fill(sizes, kept - int(sizes.sum()))
-        filled = self._choice(sizes, multiplier, kept)
-        return dataclasses.replace(filled, bound=min(reached.bound, filled.error))
+        padded_group = self._choice(sizes, multiplier, kept)
+        return dataclasses.replace(padded_group, bound=min(reached.bound, padded_group.error))
 
     def within_error(self, error: float) -> Choice:
         """The sizes of least sum whose total error is at most `error`; raises `InputError`."""

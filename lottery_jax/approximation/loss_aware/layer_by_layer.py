@@ -7,9 +7,9 @@ from typing import Any, Protocol
 import jax.numpy as jnp
 import numpy as np
 
-from lottery_jax.approximation.budget.budget import JobFronts
+from lottery_jax.approximation.budget.budget import JobParetoFronts
 from lottery_jax.approximation.budget.importance import outputs_importance
-from lottery_jax.approximation.budget.pareto_budget import Fronts
+from lottery_jax.approximation.budget.pareto_budget import ParetoFronts
 from lottery_jax.approximation.job import Chunk, Job, Masks, Solved
 from lottery_jax.approximation.loss_aware.error_feedback import Found, LayerProblem, factor_of, settled, within_share
 from lottery_jax.approximation.loss_aware.moments import Moments, example_weights, moments_of, weights_by_row
@@ -18,7 +18,7 @@ from lottery_jax.constructions.base import Branch, Plan
 from lottery_jax.errors import InputError
 from lottery_jax.networks.forward import batch_size, forward, outputs
 from lottery_jax.networks.network import NO_REDRAWS, Network
-from lottery_jax.networks.node import Operation, child_path
+from lottery_jax.networks.node import LinearLayer, child_path
 from lottery_jax.subset_sum import pack_bits
 from lottery_jax.tickets.reconstruct import plain_form
 
@@ -44,7 +44,7 @@ class Terms(Protocol):
     def k_max(self) -> int: ...
 
 
-class Settling:
+class LayerByLayer:
     """The layers of a job, those that are settled and those that are still the target's."""
 
     def __init__(self, job: Job, asked: Terms) -> None:
@@ -67,8 +67,8 @@ class Settling:
     def shares(self, chunks: dict[int, Solved]) -> tuple[float, dict[str, int]]:
         """The price of a weight over all layers, and what each layer may keep of the budget."""
         lost = {name: value for path in self.leaves for name, value in self._lost(path)}
-        fronts = JobFronts(self.job, chunks, lost)
-        hulls = Fronts(fronts.residuals, fronts.importance, larger=True)
+        fronts = JobParetoFronts(self.job, chunks, lost)
+        hulls = ParetoFronts(fronts.residuals, fronts.importance, larger=True)
         choice = hulls.within_kept(self.asked.kept)
         ends, kept, place = {}, np.append(0, np.cumsum(choice.sizes)), 0
         for chunk in self.job.chunks:
@@ -85,9 +85,9 @@ class Settling:
     def _names(self, path: str) -> list[str]:
         return [child_path(path, name) for name in self._operation(path).tensors()]
 
-    def _operation(self, path: str) -> Operation:
+    def _operation(self, path: str) -> LinearLayer:
         of = self.job.network.sources[path].of
-        assert isinstance(of, Operation)
+        assert isinstance(of, LinearLayer)
         return of
 
     def _signs(self, path: str) -> int:
@@ -125,7 +125,7 @@ class Settling:
             )
         return found
 
-    def settle(self, path: str, share: int, price: float) -> int:
+    def finalise(self, path: str, share: int, price: float) -> int:
         """Settle one layer, and take its weights for the network from now on; how many it keeps."""
         of, signs = self._operation(path), self._signs(path)
         found = self._moments(path, self.networks[0], self.tensors, signs)
@@ -168,7 +168,7 @@ class Settling:
         start = 0
         for name in self._names(path):
             plan = self.plans[name]
-            rows = plan.drawn.rows // self._operation(path).outputs
+            rows = plan.random_tensor.rows // self._operation(path).outputs
             for branch in branches_of(plan):
                 yield plan, branch, slice(start, start + rows)
                 start += rows
@@ -182,7 +182,7 @@ class Settling:
             for chunk in chunks:
                 blocks = chunk.first + np.arange(chunk.count)
                 own = np.asarray(candidates(plan, branch, blocks, attempt=0, seed=self.job.seed))[: chunk.count]
-                drawn.append(own.repeat(plan.drawn.shared, 0))
+                drawn.append(own.repeat(plan.random_tensor.shared, 0))
             each = np.concatenate(drawn).reshape(outputs_, -1, plan.candidates)
             parts.append(each.transpose(1, 2, 0))
             reach = max(plan.candidates * plan.bound, 2.0**-90)
@@ -225,7 +225,7 @@ class Settling:
     def masks(self, chunk: Chunk) -> Masks:
         """The masks of a chunk of a layer that is settled."""
         plan = self.job.plans[chunk.plan]
-        each = plan.drawn.shared
+        each = plan.random_tensor.shared
         rows = np.arange(chunk.first * each, (chunk.first + chunk.count) * each)
         mask = mask_rows(plan, rows, [bits[rows] for bits in self.subsets[plan.tensor]])
         return Masks(np.packbits(mask, bitorder="little"), NO_REDRAWS)

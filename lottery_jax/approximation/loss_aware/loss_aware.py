@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from lottery_jax.approximation.budget.budget import Budget, rounded_up
-from lottery_jax.approximation.job import Chunk, Goal, Job, Settled, Solved
-from lottery_jax.approximation.loss_aware.layer_by_layer import Settling
+from lottery_jax.approximation.job import Chunk, Job, Objective, ObjectiveResult, Solved
+from lottery_jax.approximation.loss_aware.layer_by_layer import LayerByLayer
 from lottery_jax.constructions.base import Construction
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
@@ -31,7 +31,7 @@ _LONG = 5.0  # seconds that pass in silence
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class LossAware(Goal):
+class LossAware(Objective):
     """At most `kept` weights of the source, first edges included, so that the layers' outputs stay near the target's.
 
     images: [N, *given], training examples; their labels are not needed. damping: how many times the mean of the inputs'
@@ -95,20 +95,20 @@ class LossAware(Goal):
     def solve(self, job: Job, chunk: Chunk) -> Solved:
         return self._budget.solve(job, chunk)
 
-    def misfit(self, job: Job, chunk: Chunk, arrays: Solved) -> str | None:
-        return self._budget.misfit(job, chunk, arrays)
+    def validation_error(self, job: Job, chunk: Chunk, arrays: Solved) -> str | None:
+        return self._budget.validation_error(job, chunk, arrays)
 
     def chunk_bytes(self, job: Job) -> Callable[[Chunk], int]:
         return self._budget.chunk_bytes(job)
 
-    def settle(self, job: Job, solved: Callable[[Chunk], Solved]) -> Settled:
-        start, run = time.monotonic(), Settling(job, self)
+    def finalise(self, job: Job, solved: Callable[[Chunk], Solved]) -> ObjectiveResult:
+        start, run = time.monotonic(), LayerByLayer(job, self)
         choice, shares = run.shares({chunk.number: solved(chunk) for chunk in job.chunks})
         kept = 0
         for number, path in enumerate(run.leaves, 1):
             # What earlier layers left of their shares is the next one's.
             share = max(sum(shares[own] for own in run.leaves[:number]) - kept, 0)
-            kept += run.settle(path, share, choice)
+            kept += run.finalise(path, share, choice)
             if time.monotonic() - start > _LONG:
                 log.info("loss-aware: %s, layer %d of %d, %s kept so far", path, number, len(run.leaves), f"{kept:,}")
-        return Settled(rounded_up(run.worst), int(self.kept), {}, run.masks)
+        return ObjectiveResult(rounded_up(run.worst), int(self.kept), {}, run.masks)

@@ -19,7 +19,7 @@ from lottery_jax.approximation.budget.importance import Tapped
 from lottery_jax.networks.layers.conv import Conv, sides
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import Operation, Spec, Weights, child_path
+from lottery_jax.networks.node import LinearLayer, Spec, Weights, child_path
 
 _MOST_NUMBERS = 1 << 24  # of the rows of a batch
 
@@ -47,16 +47,16 @@ def enough(network: Network) -> int:
     >>> enough(mlp((4, 3, 2), Spec((4,))))
     2097152
     """
-    given = {path: network.given_to(path) for path in network.affine}
+    given = {path: network.given_to(path) for path in network.weight_nodes}
     places = [
         int(np.prod(leaf.output(spec).shape[:-1]))
-        for path, leaf in network.affine.items()
+        for path, leaf in network.weight_nodes.items()
         if (spec := given[path]) is not None
     ]
     return max(_ROWS // max(places, default=1), _FEW)
 
 
-def rows_of(of: Operation, x: jax.Array, signs: int) -> jax.Array:
+def rows_of(of: LinearLayer, x: jax.Array, signs: int) -> jax.Array:
     """What the weights of one output are multiplied by, [N places, G, R]: an operation's output is rows times weights.
 
     x: [N, *given]. signs: 2 where negative inputs have weights of their own, which come second. A bias is the last row.
@@ -71,7 +71,7 @@ def rows_of(of: Operation, x: jax.Array, signs: int) -> jax.Array:
     return jnp.concatenate(found, -1)
 
 
-def _rows(of: Operation, x: jax.Array) -> jax.Array:
+def _rows(of: LinearLayer, x: jax.Array) -> jax.Array:
     if isinstance(of, Dense):
         return x.reshape(-1, 1, of.inputs)
     if isinstance(of, Conv):
@@ -96,7 +96,7 @@ def _windows(of: Conv, x: jax.Array) -> jax.Array:
     return seen.reshape(-1, of.groups, of.inputs // of.groups * len(parts))
 
 
-def weights_by_row(of: Operation, tensors: Mapping[str, Any], signs: int) -> np.ndarray:
+def weights_by_row(of: LinearLayer, tensors: Mapping[str, Any], signs: int) -> np.ndarray:
     """The target weights of a leaf as the rows want them: [R, O], the bias last, float64."""
     weight = np.asarray(tensors["weight"], np.float64).reshape(of.outputs, -1).T
     parts = [weight] * signs
@@ -107,7 +107,7 @@ def moments_of(
     networks: tuple[Network, ...],
     tensors: tuple[Mapping[str, Any], ...],
     path: str,
-    of: Operation,
+    of: LinearLayer,
     signs: int,
     images: np.ndarray,
     counts: np.ndarray,
@@ -145,7 +145,7 @@ def _batches(images: np.ndarray, counts: np.ndarray, size: int) -> Iterator[tupl
 def _sums(
     networks: tuple[Network, ...],
     path: str,
-    of: Operation,
+    of: LinearLayer,
     signs: int,
     tensors: tuple[Mapping[str, Any], ...],
     images: jax.Array,

@@ -6,10 +6,10 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from lottery_jax.networks.node import Plain, Spec
+from lottery_jax.networks.node import Spec, StatelessLayer
 
 
-class Activation(Plain):
+class Activation(StatelessLayer):
     """A function of each number by itself."""
 
     never_negative: ClassVar[bool] = False

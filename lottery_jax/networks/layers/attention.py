@@ -15,11 +15,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.node import Inner, Node, Spec, Weights, child_path
+from lottery_jax.networks.node import Container, Node, Spec, Weights, child_path
 
 
 @dataclasses.dataclass(frozen=True)
-class Attention(Inner):
+class Attention(Container):
     """x [B, tokens, D] -> [B, tokens, D], every token a mean of all, weighted by softmax(q k / sqrt(D / heads)).
 
     `qkv`, D -> 3 D, gives queries, keys and values one after the other; `proj`, D -> D, joins the heads. Both are
@@ -84,7 +84,7 @@ class SelfAttention(nnx.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class MergedAttention(Inner):
+class MergedAttention(Container):
     """x [B, tokens, D] -> [B, tokens, D]: each head's means of all tokens, weighted by softmax(a_t x_s), then `vo`.
 
     `qk`, D -> heads D, gives a_t of each head, one after the other, the scale of the scores in it; `vo`, heads D -> D,

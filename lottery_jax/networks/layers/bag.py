@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from typing import ClassVar, NoReturn, Self
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.node import Affine, Inner, Node, Spec, Weights
+from lottery_jax.networks.node import Container, Node, Spec, WeightNode, Weights
 
 
 @dataclasses.dataclass(frozen=True)
-class BagTensor(Affine):
+class BagTensor(WeightNode):
     """One tensor of a model, of any shape; it has the node's own name."""
 
     shape: tuple[int, ...]
@@ -30,7 +30,7 @@ class BagTensor(Affine):
 
 
 @dataclasses.dataclass(frozen=True)
-class Bag(Inner):
+class Bag(Container):
     """Tensors of a model: everything can be done with them but running it."""
 
     nodes: tuple[tuple[str, Node], ...]

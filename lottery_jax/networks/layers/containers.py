@@ -11,11 +11,11 @@ import jax
 from flax import nnx
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.node import Inner, Node, Spec, Weights, child_path
+from lottery_jax.networks.node import Container, Node, Spec, Weights, child_path
 
 
 @dataclasses.dataclass(frozen=True)
-class Chain(Inner):
+class Chain(Container):
     """Named nodes, each of which is given what the one before it gives; without nodes, what it is given itself.
 
     >>> from lottery_jax.networks.layers.dense import Dense
@@ -42,7 +42,7 @@ class Chain(Inner):
             try:
                 given = node.flow(given, child_path(path, name), seen)
             except InputError as error:
-                if isinstance(node, Inner):
+                if isinstance(node, Container):
                     raise
                 raise InputError(f"node {child_path(path, name) or name!r}: {error}") from None
         return given
@@ -78,7 +78,7 @@ IDENTITY = Chain()
 
 
 @dataclasses.dataclass(frozen=True)
-class Residual(Inner):
+class Residual(Container):
     """body(x) + shortcut(x); the shortcut is the identity, or a projection (`downsample`, PyTorch's name for it).
 
     The body has the block's own path.

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.node import KEYLESS, Operation, Spec, Weights, given
+from lottery_jax.networks.node import KEYLESS, LinearLayer, Spec, Weights, given
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
@@ -103,7 +103,7 @@ def _weight_gradient(x: jax.Array, slope: jax.Array, size: Sequence[int], paddin
 
 
 @dataclasses.dataclass(frozen=True)
-class Conv(Operation):
+class Conv(LinearLayer):
     """x [..., H, W, I] -> [..., H', W', O]: `weight` [O, I / groups, height, width], perhaps `bias` [O].
 
     padding: zeros on each side. As many groups as inputs make it depthwise.
@@ -197,7 +197,7 @@ ROTATIONS = 4
 
 
 @dataclasses.dataclass(frozen=True)
-class RotationConv(Operation):
+class RotationConv(LinearLayer):
     """x [..., H, W, I] or, of `rotations` 4, [..., 4, H, W, I] -> [..., 4, H', W', O].
 
     `weight` [O, I, rotations, size, size], the third axis from the rotation put out to that put in; perhaps `bias` [O].

@@ -11,11 +11,11 @@ import jax
 from flax import nnx
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.node import KEYLESS, Node, Operation, Spec, Weights, given
+from lottery_jax.networks.node import KEYLESS, LinearLayer, Node, Spec, Weights, given
 
 
 @dataclasses.dataclass(frozen=True)
-class Dense(Operation):
+class Dense(LinearLayer):
     """x [..., I] -> [..., O]: `weight` [O, I], and with `bias` also `bias` [O].
 
     >>> Dense(3, 2, bias=True).tensors()

@@ -13,10 +13,10 @@ from flax import nnx
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.layers.conv import sides, windows
-from lottery_jax.networks.node import Plain, Spec
+from lottery_jax.networks.node import Spec, StatelessLayer
 
 
-class _Windows(Plain):
+class _Windows(StatelessLayer):
     """What the two poolings by windows have in common; without a stride windows lie side by side."""
 
     size: tuple[int, int]
@@ -76,7 +76,7 @@ class AveragePool(_Windows):
 
 
 @dataclasses.dataclass(frozen=True)
-class GlobalPool(Plain):
+class GlobalPool(StatelessLayer):
     """The mean over all places: [H, W, C] or [tokens, C] to [C]."""
 
     kind: ClassVar[str] = "global_pool"
@@ -91,7 +91,7 @@ class GlobalPool(Plain):
 
 
 @dataclasses.dataclass(frozen=True)
-class Flatten(Plain):
+class Flatten(StatelessLayer):
     """[H, W, C] to [C * H * W], channels first: so that a dense layer's weights are those of PyTorch's.
 
     >>> Flatten()(jnp.arange(4).reshape(1, 1, 2, 2)).tolist()
@@ -111,7 +111,7 @@ class Flatten(Plain):
 
 
 @dataclasses.dataclass(frozen=True)
-class Tokens(Plain):
+class Tokens(StatelessLayer):
     """[H, W, C] to [H * W, C]: each place of an image is a token."""
 
     kind: ClassVar[str] = "tokens"

@@ -17,18 +17,18 @@ from flax import nnx
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.gates import Frozen
-from lottery_jax.networks.node import LARGEST, LEAST, Affine, Node, Spec, Weights
-from lottery_jax.rng.random_tensor import Drawn
+from lottery_jax.networks.node import LARGEST, LEAST, Node, Spec, WeightNode, Weights
+from lottery_jax.rng.random_tensor import RandomTensor
 
 
 class Source(Node):
     """A random leaf. Each tensor of `of` has a mask of its name with some random weights for every target weight."""
 
-    of: Affine
+    of: WeightNode
     gain: float
 
     @abc.abstractmethod
-    def drawn(self) -> dict[str, Drawn]:
+    def random_tensors(self) -> dict[str, RandomTensor]:
         """The random tensors by name: those of `of`, after the `edges`."""
 
     @property
@@ -42,7 +42,7 @@ class Source(Node):
         return 1
 
     @property
-    def wide(self) -> Affine:
+    def wide(self) -> WeightNode:
         """The operation that is computed: `of`, on all copies of its inputs and outputs."""
         return self.of
 
@@ -105,7 +105,7 @@ class MaskedModule(nnx.Module):
     """
 
     def __init__(self, source: Source, weights: Weights, gain: float = 1.0) -> None:
-        names = tuple(source.drawn())
+        names = tuple(source.random_tensors())
         self.gain = weights.number("gain", gain)
         self.measured = nnx.data(nnx.Intermediate(jnp.ones(())) if weights.measuring else None)
         self.frozen = nnx.Dict({name: Frozen(jnp.asarray(weights[name])) for name in names})
@@ -149,7 +149,7 @@ def check_gain(gain: float) -> None:
         raise InputError(f"a gain must be a float32 from {LEAST} to {LARGEST}, not {gain}")
 
 
-def numbered(drawn: dict[str, Drawn]) -> dict[str, Drawn]:
+def numbered(drawn: dict[str, RandomTensor]) -> dict[str, RandomTensor]:
     """The tensors of one leaf on streams of their own, one after the other."""
     first = itertools.accumulate((tensor.streams for tensor in drawn.values()), initial=0)
     return {name: dataclasses.replace(drawn[name], stream=stream) for name, stream in zip(drawn, first, strict=False)}

@@ -18,10 +18,10 @@ import numpy as np
 from flax import nnx
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.node import Operation, Spec, Weights
+from lottery_jax.networks.node import LinearLayer, Spec, Weights
 from lottery_jax.networks.sources.base import MaskedModule, Source, check_gain
 from lottery_jax.networks.sources.gadget import Gadget
-from lottery_jax.rng.random_tensor import Drawn, Neighbours
+from lottery_jax.rng.random_tensor import Contiguous, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
 MOST_RUNGS = 32
@@ -31,18 +31,18 @@ _SIGNS = Sampler.signed_constant(1)
 
 
 @dataclasses.dataclass(frozen=True)
-class Ladder(Source):
+class BinaryLadder(Source):
     """The operation `of` behind `rungs` layers on `units` U units for each input, weights +-1; its output times `gain`.
 
     Masks: `first` [I, U] (one row more for a bias' constant), `rung1` ... [I, U, U], a unit's edges last, `weight` and
     `bias` [*shape of the tensor, U]. The first and the last matrix are drawn as a gadget's.
 
     >>> from lottery_jax.networks.layers.dense import Dense
-    >>> {name: tensor.shape for name, tensor in Ladder(Dense(3, 2), 8, 2).drawn().items()}
+    >>> {name: tensor.shape for name, tensor in BinaryLadder(Dense(3, 2), 8, 2).random_tensors().items()}
     {'first': (3, 8), 'rung1': (3, 8, 8), 'rung2': (3, 8, 8), 'weight': (2, 3, 8)}
     """
 
-    of: Operation
+    of: LinearLayer
     units: int
     rungs: int
     gain: float = 1.0
@@ -53,11 +53,11 @@ class Ladder(Source):
         if not 0 <= self.rungs <= MOST_RUNGS:
             raise InputError(f"a ladder has 0 to {MOST_RUNGS} rungs, not {self.rungs}")
 
-    def drawn(self) -> dict[str, Drawn]:
+    def random_tensors(self) -> dict[str, RandomTensor]:
         inputs, units = self.of.inputs + self.of.bias, self.units
-        found, stream = Gadget(self.of, units, _SIGNS, _SIGNS).drawn(), 2
+        found, stream = Gadget(self.of, units, _SIGNS, _SIGNS).random_tensors(), 2
         for name in self.edges[1:]:
-            found[name] = Drawn((inputs, units, units), units, _SIGNS, Neighbours(units), stream=stream)
+            found[name] = RandomTensor((inputs, units, units), units, _SIGNS, Contiguous(units), stream=stream)
             stream += found[name].streams
         return {name: found[name] for name in (*self.edges, *self.of.tensors())}
 
@@ -82,13 +82,13 @@ class Ladder(Source):
         return sign * self.gain * carried[self.of.channels(name, rows), columns]
 
     def module(self, weights: Weights) -> nnx.Module:
-        return MaskedLadder(self, weights)
+        return MaskedBinaryLadder(self, weights)
 
 
-class MaskedLadder(MaskedModule):
+class MaskedBinaryLadder(MaskedModule):
     """x -> hidden units of each input, ReLU -> rung after rung, ReLU -> the operation on the last rung's units."""
 
-    def __init__(self, source: Ladder, weights: Weights) -> None:
+    def __init__(self, source: BinaryLadder, weights: Weights) -> None:
         super().__init__(source, weights, source.gain)
         self.of, self.units, self.edges = source.of, source.units, source.edges
 

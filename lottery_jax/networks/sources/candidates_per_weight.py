@@ -15,25 +15,25 @@ import numpy as np
 from flax import nnx
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.node import Affine, Weights
+from lottery_jax.networks.node import WeightNode, Weights
 from lottery_jax.networks.sources.base import MaskedModule, Source, check_gain, numbered
-from lottery_jax.rng.random_tensor import Drawn, Neighbours
+from lottery_jax.rng.random_tensor import Contiguous, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
 
 @dataclasses.dataclass(frozen=True)
-class Copies(Source):
+class CandidatesPerWeight(Source):
     """The leaf `of` with `copies` C of every weight; masks are [*shape of the tensor, C].
 
     samplers: one for each tensor of `of`, in order. The output is multiplied by `gain`.
 
     >>> from lottery_jax.networks.layers.dense import Dense
-    >>> copies = Copies(Dense(3, 2), 21, (Sampler.uniform(-1, 1),), shared=True).drawn()["weight"]
+    >>> copies = CandidatesPerWeight(Dense(3, 2), 21, (Sampler.uniform(-1, 1),), shared=True).random_tensors()["weight"]
     >>> copies.shape, copies.rows, copies.blocks
     ((2, 3, 21), 6, 2)
     """
 
-    of: Affine
+    of: WeightNode
     copies: int
     samplers: tuple[Sampler, ...]
     shared: bool = False
@@ -47,12 +47,12 @@ class Copies(Source):
                 f"copies of {len(self.of.tensors())} tensors need as many samplers, not {len(self.samplers)}"
             )
 
-    def drawn(self) -> dict[str, Drawn]:
-        layout = Neighbours(self.copies)
+    def random_tensors(self) -> dict[str, RandomTensor]:
+        layout = Contiguous(self.copies)
         shapes = self.of.tensors()
         return numbered(
             {
-                name: Drawn(
+                name: RandomTensor(
                     (*shape, self.copies), self.copies, sampler, layout, math.prod(shape[1:]) if self.shared else 1
                 )
                 for (name, shape), sampler in zip(shapes.items(), self.samplers, strict=True)
@@ -65,13 +65,13 @@ class Copies(Source):
         return self.gain
 
     def module(self, weights: Weights) -> nnx.Module:
-        return MaskedCopies(self, weights)
+        return MaskedCandidates(self, weights)
 
 
-class MaskedCopies(MaskedModule):
+class MaskedCandidates(MaskedModule):
     """x -> the operation, every edge the sum of its kept copies."""
 
-    def __init__(self, source: Copies, weights: Weights) -> None:
+    def __init__(self, source: CandidatesPerWeight, weights: Weights) -> None:
         super().__init__(source, weights, source.gain)
         self.of = source.of
 

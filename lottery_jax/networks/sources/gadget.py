@@ -18,9 +18,9 @@ import jax
 import numpy as np
 from flax import nnx
 
-from lottery_jax.networks.node import Operation, Spec, Weights
+from lottery_jax.networks.node import LinearLayer, Spec, Weights
 from lottery_jax.networks.sources.base import MaskedModule, Source, check_gain, side_by_side
-from lottery_jax.rng.random_tensor import Diagonal, Drawn, Matrix
+from lottery_jax.rng.random_tensor import Diagonal, Matrix, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
 
@@ -33,11 +33,11 @@ class Gadget(Source):
 
     >>> from lottery_jax.networks.layers.conv import Conv
     >>> gadget = Gadget(Conv(3, 8, (5, 5), bias=True), 42, Sampler.uniform(-1, 1), Sampler.uniform(-1, 1))
-    >>> {name: tensor.shape for name, tensor in gadget.drawn().items()}
+    >>> {name: tensor.shape for name, tensor in gadget.random_tensors().items()}
     {'first': (4, 42), 'weight': (8, 3, 5, 5, 42), 'bias': (8, 42)}
     """
 
-    of: Operation
+    of: LinearLayer
     units: int
     first: Sampler
     second: Sampler
@@ -48,7 +48,7 @@ class Gadget(Source):
     def __post_init__(self) -> None:
         check_gain(self.gain)
 
-    def drawn(self) -> dict[str, Drawn]:
+    def random_tensors(self) -> dict[str, RandomTensor]:
         of, units = self.of, self.units
         inputs, own, places = of.inputs + of.bias, of.inputs // of.groups, math.prod(of.places)
         offset = own * units * places * of.outputs * self.rows_each
@@ -57,9 +57,9 @@ class Gadget(Source):
             # The constant is the last input of the same matrix.
             "bias": Matrix(of.outputs, 1, 1, units, offset, self.rows_each),
         }
-        found = {"first": Drawn((inputs, units), units, self.first, Diagonal(inputs, units))}
+        found = {"first": RandomTensor((inputs, units), units, self.first, Diagonal(inputs, units))}
         for name, shape in of.tensors().items():
-            found[name] = Drawn((*shape, units), units, self.second, layouts[name], stream=1)
+            found[name] = RandomTensor((*shape, units), units, self.second, layouts[name], stream=1)
         return found
 
     @property

@@ -18,22 +18,22 @@ import numpy as np
 from flax import nnx
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.node import Operation, Weights
+from lottery_jax.networks.node import LinearLayer, Weights
 from lottery_jax.networks.sources.base import MaskedModule, Source, check_gain, numbered
-from lottery_jax.rng.random_tensor import Drawn, Layout, Matrix
+from lottery_jax.rng.random_tensor import Layout, Matrix, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
 
 @dataclasses.dataclass(frozen=True)
-class Single(Source):
+class RandomLayer(Source):
     """The operation `of` with random weights, its output times `gain`; masks have the shapes of its tensors.
 
     >>> from lottery_jax.networks.layers.dense import Dense
-    >>> {name: tensor.shape for name, tensor in Single(Dense(3, 2), Sampler.normal(1)).drawn().items()}
+    >>> {name: tensor.shape for name, tensor in RandomLayer(Dense(3, 2), Sampler.normal(1)).random_tensors().items()}
     {'weight': (2, 3)}
     """
 
-    of: Operation
+    of: LinearLayer
     sampler: Sampler
     gain: float = 1.0
     kind: ClassVar[str] = "single"
@@ -41,11 +41,11 @@ class Single(Source):
     def __post_init__(self) -> None:
         check_gain(self.gain)
 
-    def drawn(self) -> dict[str, Drawn]:
+    def random_tensors(self) -> dict[str, RandomTensor]:
         own, places = self.of.inputs // self.of.groups, math.prod(self.of.places)
         layouts = {"weight": Matrix(self.of.outputs, own, places, 1), "bias": Matrix(self.of.outputs, 1, 1, 1)}
         shapes = self.of.tensors()
-        return numbered({name: Drawn(shape, 1, self.sampler, layouts[name]) for name, shape in shapes.items()})
+        return numbered({name: RandomTensor(shape, 1, self.sampler, layouts[name]) for name, shape in shapes.items()})
 
     def coefficients(
         self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, edges: Mapping[str, np.ndarray]
@@ -59,7 +59,7 @@ class Single(Source):
 class MaskedOperation(MaskedModule):
     """x -> gain times the operation with the kept weights."""
 
-    def __init__(self, source: Single, weights: Weights) -> None:
+    def __init__(self, source: RandomLayer, weights: Weights) -> None:
         super().__init__(source, weights, source.gain)
         self.of = source.of
 
@@ -72,18 +72,18 @@ LEAST_FACTOR = 2.0**-15
 
 
 @dataclasses.dataclass(frozen=True)
-class Tied(Source):
+class MultiLevelLayer(Source):
     """The operation `of`, each weight one random one times kept `factors` F; masks are [*shape of the tensor, F].
 
-    factors: different powers of two, 1 to 2**-15, or these negative. Weights are drawn as `Single` draws them.
+    factors: different powers of two, 1 to 2**-15, or these negative. Weights are drawn as `RandomLayer` draws them.
 
     >>> from lottery_jax.networks.layers.dense import Dense
-    >>> tied = Tied(Dense(3, 2), Sampler.normal(1), (1.0, -1.0)).drawn()["weight"]
+    >>> tied = MultiLevelLayer(Dense(3, 2), Sampler.normal(1), (1.0, -1.0)).random_tensors()["weight"]
     >>> tied.shape, tied.weights
     ((2, 3, 2), 6)
     """
 
-    of: Operation
+    of: LinearLayer
     sampler: Sampler
     factors: tuple[float, ...]
     gain: float = 1.0
@@ -105,8 +105,8 @@ class Tied(Source):
                 " none, or use masks of one bit"
             )
 
-    def drawn(self) -> dict[str, Drawn]:
-        count, once = len(self.factors), Single(self.of, self.sampler).drawn()
+    def random_tensors(self) -> dict[str, RandomTensor]:
+        count, once = len(self.factors), RandomLayer(self.of, self.sampler).random_tensors()
         return {
             name: dataclasses.replace(one, shape=(*one.shape, count), width=count, layout=Repeated(one.layout))
             for name, one in once.items()
@@ -118,7 +118,7 @@ class Tied(Source):
         return self.gain * np.asarray(self.factors, np.float64)[columns]
 
     def module(self, weights: Weights) -> nnx.Module:
-        return MaskedTied(self, weights)
+        return MaskedMultiLevel(self, weights)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,15 +137,15 @@ class Repeated(Layout):
     def spans(self, blocks: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return self.of.spans(blocks, 1)
 
-    def draw_all(self, drawn: Drawn, seed: int) -> np.ndarray:
+    def draw_all(self, drawn: RandomTensor, seed: int) -> np.ndarray:
         once = dataclasses.replace(drawn, shape=drawn.shape[:-1], width=1, layout=self.of)
         return np.repeat(self.of.draw_all(once, seed), drawn.width, 1)
 
 
-class MaskedTied(MaskedModule):
+class MaskedMultiLevel(MaskedModule):
     """x -> the operation, every edge its random weight times the sum of its kept factors."""
 
-    def __init__(self, source: Tied, weights: Weights) -> None:
+    def __init__(self, source: MultiLevelLayer, weights: Weights) -> None:
         super().__init__(source, weights, source.gain)
         self.of, self.factors = source.of, source.factors
 

@@ -20,15 +20,15 @@ import numpy as np
 from flax import nnx
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.node import Operation, Spec, Weights
+from lottery_jax.networks.node import LinearLayer, Spec, Weights
 from lottery_jax.networks.sources.base import MaskedModule, Source, check_gain, side_by_side
 from lottery_jax.networks.sources.gadget import Gadget
-from lottery_jax.rng.random_tensor import Drawn, Matrix
+from lottery_jax.rng.random_tensor import Matrix, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
 
 @dataclasses.dataclass(frozen=True)
-class Redundant(Source):
+class ReplicatedNeurons(Source):
     """The operation `of` on `copies_in` of each input, with `copies_out` of each output; its output times `gain`.
 
     Masks: `weight` [*shape of the tensor, copies_out, copies_in] and `bias` [O, copies_out, copies_in]. Weights are
@@ -36,14 +36,14 @@ class Redundant(Source):
     of an input are apart in what is given, as `Spec` says. constant: what biases are the weights of.
 
     >>> from lottery_jax.networks.layers.dense import Dense
-    >>> layer = Redundant(Dense(3, 2, bias=True), 15, 15, Sampler.uniform(-1, 1))
-    >>> {name: tensor.shape for name, tensor in layer.drawn().items()}
+    >>> layer = ReplicatedNeurons(Dense(3, 2, bias=True), 15, 15, Sampler.uniform(-1, 1))
+    >>> {name: tensor.shape for name, tensor in layer.random_tensors().items()}
     {'weight': (2, 3, 15, 15), 'bias': (2, 15, 15)}
     >>> layer.output(Spec((45,), copies=15)).shape
     (30,)
     """
 
-    of: Operation
+    of: LinearLayer
     copies_in: int
     copies_out: int
     sampler: Sampler
@@ -67,10 +67,10 @@ class Redundant(Source):
         return self.copies_out
 
     @property
-    def wide(self) -> Operation:
+    def wide(self) -> LinearLayer:
         return self.of.with_copies(self.copies_in, self.copies_out)
 
-    def drawn(self) -> dict[str, Drawn]:
+    def random_tensors(self) -> dict[str, RandomTensor]:
         of, count, copies = self.of, self.copies_in, self.copies_out
         own, places = of.inputs // of.groups, int(np.prod(of.places, dtype=np.int64))
         offset = own * count * places * of.outputs * copies
@@ -80,7 +80,7 @@ class Redundant(Source):
             "bias": Matrix(of.outputs, 1, 1, count, offset, copies),
         }
         return {
-            name: Drawn((*shape, copies, count), count, self.sampler, layouts[name])
+            name: RandomTensor((*shape, copies, count), count, self.sampler, layouts[name])
             for name, shape in of.tensors().items()
         }
 
@@ -108,13 +108,13 @@ class Redundant(Source):
         return side_by_side(weight, self.apart)
 
     def module(self, weights: Weights) -> nnx.Module:
-        return MaskedRedundant(self, weights)
+        return MaskedReplicated(self, weights)
 
 
-class MaskedRedundant(MaskedModule):
+class MaskedReplicated(MaskedModule):
     """x -> the wide operation on all copies."""
 
-    def __init__(self, source: Redundant, weights: Weights) -> None:
+    def __init__(self, source: ReplicatedNeurons, weights: Weights) -> None:
         super().__init__(source, weights, source.gain)
         self.source = source
 
@@ -126,8 +126,8 @@ class MaskedRedundant(MaskedModule):
 
 
 @dataclasses.dataclass(frozen=True)
-class RedundantGadget(Gadget):
-    """A gadget with `copies` of each output, neighbours: the first layer of a network of `Redundant` ones.
+class ReplicatedGadget(Gadget):
+    """A gadget with `copies` of each output, neighbours: the first layer of a network of `ReplicatedNeurons` ones.
 
     Masks are those of a gadget, with the copies as one more axis in front of the units: [*shape of the tensor, copies,
     U]. All copies have the hidden units in common, as the first layer of any network has its inputs.
@@ -145,11 +145,11 @@ class RedundantGadget(Gadget):
         return self.copies
 
     @property
-    def wide(self) -> Operation:
+    def wide(self) -> LinearLayer:
         return self.of.with_copies(1, self.copies)
 
-    def drawn(self) -> dict[str, Drawn]:
-        found = super().drawn()
+    def random_tensors(self) -> dict[str, RandomTensor]:
+        found = super().random_tensors()
         for name, shape in self.of.tensors().items():
             found[name] = dataclasses.replace(found[name], shape=(*shape, self.copies, self.units))
         return found

@@ -16,9 +16,9 @@ import numpy as np
 from flax import nnx
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.node import Operation, Weights
+from lottery_jax.networks.node import LinearLayer, Weights
 from lottery_jax.networks.sources.base import MaskedModule, Source, selected
-from lottery_jax.rng.random_tensor import Drawn, Matrix
+from lottery_jax.rng.random_tensor import Matrix, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
 STORED_NAME = "trained_weight"
@@ -27,18 +27,18 @@ FROZEN_NAME = "frozen"
 
 
 @dataclasses.dataclass(frozen=True)
-class Trained(Source):
-    """The operation `of` with weights drawn from `sampler` as `Single` draws them, then trained, then stored.
+class TrainedLayer(Source):
+    """The operation `of` with weights drawn from `sampler` as `RandomLayer` draws them, then trained, then stored.
 
     The mask is that of `weight`; `trained_weight` is zero outside it. A bias is stored as it is.
 
     >>> from lottery_jax.networks.layers.dense import Dense
-    >>> leaf = Trained(Dense(3, 2, bias=True), Sampler.normal(1))
-    >>> list(leaf.drawn()), leaf.tensors()
+    >>> leaf = TrainedLayer(Dense(3, 2, bias=True), Sampler.normal(1))
+    >>> list(leaf.random_tensors()), leaf.tensors()
     (['weight'], {'trained_weight': (2, 3), 'bias': (2,)})
     """
 
-    of: Operation
+    of: LinearLayer
     sampler: Sampler
     gain: float = 1.0
     kind: ClassVar[str] = "trained"
@@ -62,10 +62,10 @@ class Trained(Source):
         # Where the weights began is drawn from a ticket's seed, which is not known here.
         return {name: jnp.zeros(shape) for name, shape in self.tensors().items()}
 
-    def drawn(self) -> dict[str, Drawn]:
+    def random_tensors(self) -> dict[str, RandomTensor]:
         own, places = self.of.inputs // self.of.groups, math.prod(self.of.places)
         shape = self.of.tensors()["weight"]
-        return {"weight": Drawn(shape, 1, self.sampler, Matrix(self.of.outputs, own, places, 1))}
+        return {"weight": RandomTensor(shape, 1, self.sampler, Matrix(self.of.outputs, own, places, 1))}
 
     def coefficients(
         self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, edges: Mapping[str, np.ndarray]
@@ -77,14 +77,14 @@ class Trained(Source):
 
 
 @dataclasses.dataclass(frozen=True)
-class PartlyTrained(Trained):
-    """As `Trained`, but pruned weights may stay as they were drawn: where the mask of `frozen` has them.
+class PartlyTrainedLayer(TrainedLayer):
+    """As `TrainedLayer`, but pruned weights may stay as they were drawn: where the mask of `frozen` has them.
 
     `frozen` is the same random tensor as `weight`, from the same positions; what both masks have is added.
 
     >>> from lottery_jax.networks.layers.dense import Dense
-    >>> leaf = PartlyTrained(Dense(3, 2), Sampler.normal(1))
-    >>> leaf.drawn()["weight"] == leaf.drawn()["frozen"]
+    >>> leaf = PartlyTrainedLayer(Dense(3, 2), Sampler.normal(1))
+    >>> leaf.random_tensors()["weight"] == leaf.random_tensors()["frozen"]
     True
     """
 
@@ -94,15 +94,15 @@ class PartlyTrained(Trained):
     def frozen(self) -> dict[str, str]:
         return {"weight": FROZEN_NAME}
 
-    def drawn(self) -> dict[str, Drawn]:
-        (weight,) = super().drawn().values()
+    def random_tensors(self) -> dict[str, RandomTensor]:
+        (weight,) = super().random_tensors().values()
         return {"weight": weight, FROZEN_NAME: weight}
 
 
 class TrainedOperation(MaskedModule):
     """x -> the operation with the kept trained weights, what is frozen of the drawn ones, and its bias."""
 
-    def __init__(self, source: Trained, weights: Weights) -> None:
+    def __init__(self, source: TrainedLayer, weights: Weights) -> None:
         super().__init__(source, weights, source.gain)
         self.of, self.beside = source.of, tuple(source.frozen.values())
         self.stored = nnx.Dict({name: nnx.Param(jnp.asarray(weights[name])) for name in source.tensors()})

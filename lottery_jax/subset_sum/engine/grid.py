@@ -107,8 +107,8 @@ def to_grid(
     error = jnp.where((scaled == 0) & (candidates != 0), 1, jnp.abs(scaled - rounded)).sum(0)
     missed = jnp.where((wanted == 0) & (targets != 0), 1, jnp.abs(wanted - jnp.round(wanted)))
     # Beyond the reach of all subsets the nearest one does not depend on the target, but a vector's does.
-    unseen = jnp.abs(scaled).sum(0) if targets.ndim == 2 else 0
-    error = error + jnp.where((target == nearest) & (jnp.abs(wanted) <= 2 * room), missed, unseen)
+    no_progress = jnp.abs(scaled).sum(0) if targets.ndim == 2 else 0
+    error = error + jnp.where((target == nearest) & (jnp.abs(wanted) <= 2 * room), missed, no_progress)
     error = error.max(tuple(range(error.ndim - 1))) * (1 + 2.0**-10)
     allowed = jnp.maximum(jnp.floor(steps - error), -1).astype(dtype)
     return Grid(values, target, allowed, _scaled(error, -exponent))

@@ -12,7 +12,7 @@ import numpy as np
 from lottery_jax.errors import InputError
 from lottery_jax.subset_sum.algorithms.by_size import closest_of_sizes, problems_at_once
 from lottery_jax.subset_sum.engine.grid import Grid
-from lottery_jax.subset_sum.problem import Front, Solution
+from lottery_jax.subset_sum.problem import ParetoFront, Solution
 from lottery_jax.subset_sum.solver import SinglePass
 
 
@@ -54,8 +54,8 @@ class FixedSize(SinglePass[Solution]):
 
 
 @dataclasses.dataclass(frozen=True)
-class Pareto(SinglePass[Front]):
-    """The subset of least residual of each size 0, 1, ... k_max, exact: `solve` returns a `Front`.
+class Pareto(SinglePass[ParetoFront]):
+    """The subset of least residual of each size 0, 1, ... k_max, exact: `solve` returns a `ParetoFront`.
 
     Three vector operations for each of the sum of C(N, k) subsets, k <= k_max: 82 thousand subsets for N = 21 and
     k_max = 6. Sizes with more than 2**26 subsets have their halves sorted (`sorted_by_size`), 2**(N/2) each.
@@ -85,7 +85,7 @@ class Pareto(SinglePass[Front]):
     def chunk(self, candidates: int, cpu: bool) -> int:
         return problems_at_once(candidates, tuple(range(self.k_max + 1)), cpu)
 
-    def answer(self, found: Solution) -> Front:
+    def answer(self, found: Solution) -> ParetoFront:
         exists = np.arange(self.k_max + 1) <= found.candidates
         left_over = np.where(exists, found.residuals, found.residuals.dtype.type(np.inf))
-        return Front(found.bits, left_over, found.within & exists, found.candidates)
+        return ParetoFront(found.bits, left_over, found.within & exists, found.candidates)

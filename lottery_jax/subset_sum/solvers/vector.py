@@ -98,8 +98,8 @@ class VectorWindows(SinglePass[Solution]):
             chosen, left = carry
             at = jax.random.permutation(key, count)[:window]
             freed = left + sum_of(a[at], chosen[at])
-            decided = nearest_of_all(a[at], freed)
-            return (chosen.at[at].set(decided), freed - sum_of(a[at], decided)), None
+            forced = nearest_of_all(a[at], freed)
+            return (chosen.at[at].set(forced), freed - sum_of(a[at], forced)), None
 
         def restart(best, key):
             order, windows = jax.random.split(key)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from lottery_jax.errors import InputError
-from lottery_jax.io.checksummed_file import SealedFile, SealedWriter
+from lottery_jax.io.checksummed_file import ChecksummedFile, ChecksummedWriter
 from lottery_jax.io.files import replacing
 from lottery_jax.io.tensor_file import FormatError, Store, Tensor, read_array
 from lottery_jax.networks.network import NO_REDRAWS, Network, Redraws
@@ -83,7 +83,7 @@ def codes_from(packed: np.ndarray, network: Network, places: Places) -> dict[str
     """Inverse of `packed_codes`, typed and bounded; raises `FormatError`. places: what levels there are."""
     numbers, found = _Numbers(packed), {}
     for name in names_in_order(network):
-        drawn = network.drawn[name]
+        drawn = network.random_tensors[name]
         rows, level = ROWS[numbers.next(len(ROWS) - 1)], LEVELS[numbers.next(len(LEVELS) - 1)]
         fine = numbers.next(MOST_FINE + 1)
         code = Code(rows, level, fine - 1 if fine else None, np.zeros(0, np.int64), np.zeros(0, np.int64))
@@ -115,7 +115,7 @@ def write_coded(path: Path, entry: str, header: Mapping[str, Any], network: Netw
     """Write a ticket's file, there whole or not at all. content: with plain masks; header: the ticket's own."""
     codes = codes_of(network, seed, content)
     packed, rows = packed_codes(codes), []
-    redraws = {name: redraws_in(content, name) for name in network.drawn}
+    redraws = {name: redraws_in(content, name) for name in network.random_tensors}
     if sum(map(len, redraws.values())) > MOST_REDRAWS:
         raise InputError(f"a coded ticket has at most {MOST_REDRAWS:,} blocks that were drawn again; keep it as it is")
     with replacing(path) as temporary, tempfile.SpooledTemporaryFile(_HELD, dir=str(path.parent)) as words:
@@ -132,7 +132,7 @@ def write_coded(path: Path, entry: str, header: Mapping[str, Any], network: Netw
             Tensor(SEGMENTS, "I64", index.shape),
             Tensor(WORDS, "U8", (total,)),
         ]
-        with SealedWriter(temporary, entry, header, [*copied, *coded]) as writer:
+        with ChecksummedWriter(temporary, entry, header, [*copied, *coded]) as writer:
             writer.write(PARAMETERS, packed.tobytes())
             writer.write(SEGMENTS, index.tobytes())
             words.seek(0)
@@ -156,7 +156,7 @@ def _segment(
     """The words of a segment, and the checksum of what is in it."""
     writer, checks, bits = Writer(), [], bits_in(content)
     for part in reversed(parts):
-        code, drawn = codes[part.name], network.drawn[part.name]
+        code, drawn = codes[part.name], network.random_tensors[part.name]
         if part.redraws:
             found = attempts_of(redraws[part.name], part.first, part.first + part.count)
             code.write_redraws(writer, found)
@@ -180,7 +180,7 @@ def joint_checksum(parts: list[int]) -> int:
 _KEPT_BYTES = 1 << 26  # packed masks that stay decoded
 
 
-def is_coded(file: SealedFile) -> bool:
+def is_coded(file: ChecksummedFile) -> bool:
     """Whether the masks of a ticket's file are coded."""
     return any(name.startswith("coded.") for name in file.tensors)
 
@@ -188,7 +188,7 @@ def is_coded(file: SealedFile) -> bool:
 class CodedStore:
     """The tensors of a ticket, `mask.NAME` and `redraws.NAME` among them; raises `FormatError` for what is no code."""
 
-    def __init__(self, file: SealedFile, network: Network, seed: int) -> None:
+    def __init__(self, file: ChecksummedFile, network: Network, seed: int) -> None:
         own = {name: file.tensors[name] for name in (PARAMETERS, SEGMENTS, WORDS) if name in file.tensors}
         others = {name: tensor for name, tensor in file.tensors.items() if name not in own}
         if wrong := [name for name in others if name.split(".")[0] in ("coded", "mask", "redraws")]:
@@ -197,7 +197,7 @@ class CodedStore:
         if kinds != {PARAMETERS: ("U8", 1), SEGMENTS: ("I64", 2), WORDS: ("U8", 1)}:
             raise FormatError(f"coded masks are {PARAMETERS!r}, {SEGMENTS!r} and {WORDS!r}, of their types")
         self._file, self._network = file, network
-        self._redraws: dict[str, np.ndarray] = dict.fromkeys(network.drawn, NO_REDRAWS)
+        self._redraws: dict[str, np.ndarray] = dict.fromkeys(network.random_tensors, NO_REDRAWS)
         self._known = Places(network, seed, self._redraws, self._bits)
         self._codes = codes_from(read_array(file, PARAMETERS), network, self._known)
         redrawn = {name for name, code in self._codes.items() if len(code.redraws)}
@@ -205,7 +205,7 @@ class CodedStore:
         if sum(self._again.values()) > MOST_REDRAWS:
             raise FormatError(f"the coded masks have more than {MOST_REDRAWS:,} blocks that were drawn again")
         index = file.tensors[SEGMENTS].shape
-        if sum(drawn.size for drawn in network.drawn.values()) > index[0] * SEGMENT:  # before they are listed
+        if sum(drawn.size for drawn in network.random_tensors.values()) > index[0] * SEGMENT:  # before they are listed
             raise FormatError(f"the coded masks are more than the {index[0]} segments of the file can hold")
         self._segments = segments(network, redrawn)
         if index != (len(self._segments), 2):
@@ -224,7 +224,9 @@ class CodedStore:
         self._lock = threading.RLock()
         for number in range(len(self._segments)):
             self._segment(number)  # all once, in order; redraws stay
-        found = [Tensor(f"mask.{name}", "U8", ((drawn.size + 7) // 8,)) for name, drawn in network.drawn.items()]
+        found = [
+            Tensor(f"mask.{name}", "U8", ((drawn.size + 7) // 8,)) for name, drawn in network.random_tensors.items()
+        ]
         found += [Tensor(f"redraws.{name}", "I64", self._redraws[name].shape) for name in redrawn]
         self.tensors: Mapping[str, Tensor] = {**others, **{tensor.name: tensor for tensor in found}}
 
@@ -295,7 +297,7 @@ class CodedStore:
 
     def _values(self, reader: Reader, part: Stretch) -> np.ndarray:
         """The next part: bits, or the attempt that each block is of."""
-        code, drawn = self._codes[part.name], self._network.drawn[part.name]
+        code, drawn = self._codes[part.name], self._network.random_tensors[part.name]
         if part.redraws:
             attempts = code.read_redraws(reader, part)
             before = self._redraws[part.name]
@@ -313,6 +315,6 @@ class CodedStore:
         return np.unpackbits(packed, count=part.count, bitorder="little")
 
 
-def content_of(file: SealedFile, network: Network, seed: int) -> Store:
+def content_of(file: ChecksummedFile, network: Network, seed: int) -> Store:
     """The tensors of a ticket's file, whichever way its masks are stored."""
     return CodedStore(file, network, seed) if is_coded(file) else file

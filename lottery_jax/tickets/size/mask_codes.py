@@ -18,7 +18,7 @@ import numpy as np
 from lottery_jax.environment import cores
 from lottery_jax.io.tensor_file import FormatError, Store
 from lottery_jax.networks.network import Network
-from lottery_jax.rng.random_tensor import MOST_ATTEMPTS, Drawn
+from lottery_jax.rng.random_tensor import MOST_ATTEMPTS, RandomTensor
 from lottery_jax.tickets.size.positions import (
     LEVELS,
     WORD,
@@ -155,15 +155,15 @@ class Code:
     redraws: np.ndarray
     place_bits: float = 0.0
 
-    def width(self, drawn: Drawn) -> int:
+    def width(self, drawn: RandomTensor) -> int:
         """Bits of a row."""
         return drawn.width if self.rows == "own" else WORD
 
-    def most_classes(self, drawn: Drawn) -> int:
+    def most_classes(self, drawn: RandomTensor) -> int:
         """How many classes there can be."""
         return self.width(drawn) + 1 if self.fine is None else len(first_of(self.fine))
 
-    def counted(self, drawn: Drawn) -> np.ndarray:
+    def counted(self, drawn: RandomTensor) -> np.ndarray:
         """The counts that the coder is given."""
         return self.counts if len(self.counts) else np.ones(self.width(drawn) + 1, np.int64)
 
@@ -189,7 +189,7 @@ class Code:
         """What was drawn again takes."""
         return class_bits(self.redraws)
 
-    def write(self, writer: Writer, drawn: Drawn, bits: np.ndarray, known: np.ndarray | None) -> None:
+    def write(self, writer: Writer, drawn: RandomTensor, bits: np.ndarray, known: np.ndarray | None) -> None:
         """Put a part of a mask in. bits: uint8 [count]; known: what of them is, int8 [count]."""
         found = subsets_in(self.rows, drawn, bits, known)
         assert found is not None, "the way was taken for all rows"
@@ -200,7 +200,7 @@ class Code:
             places = found.ranks - first_of(self.fine)[classes]
             writer.put(classes, self.counts, places, sizes_of(self.fine)[classes])
 
-    def read(self, reader: Reader, drawn: Drawn, part: Stretch, known: np.ndarray | None) -> np.ndarray:
+    def read(self, reader: Reader, drawn: RandomTensor, part: Stretch, known: np.ndarray | None) -> np.ndarray:
         """Inverse of `write`: uint8 [count]."""
         free = None if known is None else known == 0
         if self.rows == "words":
@@ -214,7 +214,7 @@ class Code:
         kept[free] = found if self.rows == "words" else found[free]
         return kept
 
-    def _read(self, reader: Reader, drawn: Drawn, rows: int, free: np.ndarray | None) -> np.ndarray:
+    def _read(self, reader: Reader, drawn: RandomTensor, rows: int, free: np.ndarray | None) -> np.ndarray:
         """The bits of the next rows."""
         width = self.width(drawn)
         many, classes = free_in_rows(width, free), reader.classes(rows, self.counted(drawn))
@@ -232,7 +232,7 @@ class Code:
         return reader.classes(part.count, self.redraws)
 
 
-def subsets_in(rows: str, drawn: Drawn, bits: np.ndarray, known: np.ndarray | None) -> Subsets | None:
+def subsets_in(rows: str, drawn: RandomTensor, bits: np.ndarray, known: np.ndarray | None) -> Subsets | None:
     """A part of a mask as subsets; None where there are rows without a rank."""
     if rows == "own":
         return subsets_of(bits, drawn.width, None if known is None else known == 0)
@@ -254,10 +254,12 @@ _NONE = np.zeros(0, np.int64)
 
 def codes_of(network: Network, seed: int, content: Store) -> dict[str, Code]:
     """The code of each random tensor, in their order, from masks and redraws that are stored plainly."""
-    redraws = {name: redraws_in(content, name) for name in network.drawn}
+    redraws = {name: redraws_in(content, name) for name in network.random_tensors}
     bits = bits_in(content)
     places = Places(network, seed, redraws, bits)
-    return {name: _code(network.drawn[name], name, places, bits, redraws[name]) for name in names_in_order(network)}
+    return {
+        name: _code(network.random_tensors[name], name, places, bits, redraws[name]) for name in names_in_order(network)
+    }
 
 
 def coded_bits(network: Network, seed: int, content: Store) -> tuple[float, float]:
@@ -266,7 +268,7 @@ def coded_bits(network: Network, seed: int, content: Store) -> tuple[float, floa
     return sum(code.redraw_bits for code in codes), sum(code.mask_bits for code in codes)
 
 
-def _code(drawn: Drawn, name: str, places: Places, bits: Bits, redraws: np.ndarray) -> Code:
+def _code(drawn: RandomTensor, name: str, places: Places, bits: Bits, redraws: np.ndarray) -> Code:
     """The shortest way to write a mask, among those of the narrowest level that is true of it."""
     again = _NONE
     if len(redraws):
@@ -307,7 +309,7 @@ class _Tally:
 
 
 def _ways(
-    drawn: Drawn, name: str, places: Places, bits: Bits, level: str
+    drawn: RandomTensor, name: str, places: Places, bits: Bits, level: str
 ) -> Iterator[tuple[str, int | None, np.ndarray, float]]:
     """Rows, classes, their counts and bits of the places of each way; none where the level is not true of the mask.
 
@@ -333,7 +335,7 @@ def _ways(
         yield "own", None, _NONE, total.size_bits + drawn.rows * math.log2(drawn.width + 1)
 
 
-def _tally(drawn: Drawn, found: np.ndarray, known: np.ndarray | None) -> _Tally | None:
+def _tally(drawn: RandomTensor, found: np.ndarray, known: np.ndarray | None) -> _Tally | None:
     """The counts of a stretch of bits uint8 [count]; None where it is not as it is known to be."""
     if known is not None and ((found < (known > 0)) | (found > (known >= 0))).any():
         return None

@@ -17,8 +17,8 @@ import numpy as np
 from lottery_jax.io.tensor_file import Store, read_array
 from lottery_jax.networks.network import NO_REDRAWS, Network
 from lottery_jax.networks.node import child_path
-from lottery_jax.rng.forced_entries import decided_blocks, decides
-from lottery_jax.rng.random_tensor import Drawn, attempts_of
+from lottery_jax.rng.forced_entries import forced_blocks, has_forced_entries
+from lottery_jax.rng.random_tensor import RandomTensor, attempts_of
 
 WORD = 32  # bits of a mask that are a row where its own rows are none
 
@@ -42,10 +42,10 @@ def names_in_order(network: Network) -> list[str]:
     """The random tensors: edges come before what is behind them, frozen ones after those whose places they have."""
     edges = {child_path(path, name) for path, source in network.sources.items() for name in source.edges}
     frozen = set(network.frozen.values())
-    return sorted(network.drawn, key=lambda name: (name not in edges, name in frozen))
+    return sorted(network.random_tensors, key=lambda name: (name not in edges, name in frozen))
 
 
-def mask_parts(name: str, drawn: Drawn) -> Iterator[Stretch]:
+def mask_parts(name: str, drawn: RandomTensor) -> Iterator[Stretch]:
     """A mask in parts of whole rows, words and bytes."""
     unit = WORD * drawn.width
     step = max(_PART // unit, 1) * unit
@@ -58,7 +58,7 @@ def segments(network: Network, redrawn: Collection[str]) -> list[list[Stretch]]:
     found: list[list[Stretch]] = []
     room = 0
     for name in names_in_order(network):
-        for part in _parts(name, network.drawn, redrawn):
+        for part in _parts(name, network.random_tensors, redrawn):
             if part.count > room:
                 found.append([])
                 room = max(SEGMENT, part.count)
@@ -67,7 +67,7 @@ def segments(network: Network, redrawn: Collection[str]) -> list[list[Stretch]]:
     return found
 
 
-def _parts(name: str, drawn: Mapping[str, Drawn], redrawn: Collection[str]) -> Iterator[Stretch]:
+def _parts(name: str, drawn: Mapping[str, RandomTensor], redrawn: Collection[str]) -> Iterator[Stretch]:
     blocks = drawn[name].blocks if name in redrawn else 0
     for first in range(0, blocks, _PART):
         yield Stretch(name, first, min(_PART, blocks - first), redraws=True)
@@ -106,30 +106,30 @@ class Places:
         self._leaves = {
             child_path(path, own): (path, source, own)
             for path, source in network.sources.items()
-            for own in source.drawn()
+            for own in source.random_tensors()
             if source.edges and own not in source.edges
         }
 
     def levels(self, name: str) -> list[str]:
         """The levels that say different things of a mask, the narrowest first."""
-        decided = name in self._mates or decides(self._network.drawn[name])
-        return [*(["useful"] if name in self._leaves else []), *(["undecided"] if decided else []), "all"]
+        forced = name in self._mates or has_forced_entries(self._network.random_tensors[name])
+        return [*(["useful"] if name in self._leaves else []), *(["undecided"] if forced else []), "all"]
 
     def known(self, part: Stretch, level: str) -> np.ndarray | None:
         """Of each bit of a part int8 [count]: 1 and -1 where it is known to be kept or pruned, 0 where it is free.
 
         None where all of them are free.
         """
-        drawn = self._network.drawn[part.name]
+        drawn = self._network.random_tensors[part.name]
         if level == "all":
             return None
         first, count = part.first // drawn.width, part.count // drawn.width
         found = np.zeros((count, drawn.width), np.int8)
-        if decides(drawn):
+        if has_forced_entries(drawn):
             blocks = np.arange(first, first + count) // drawn.shared
             begin, end = int(blocks[0]), int(blocks[-1]) + 1
             attempts = attempts_of(self._redraws[part.name], begin, end)
-            found = decided_blocks(drawn, self._seed, np.arange(begin, end), attempts)[blocks - begin]
+            found = forced_blocks(drawn, self._seed, np.arange(begin, end), attempts)[blocks - begin]
         if part.name in self._mates:
             mate = self._bits(Stretch(self._mates[part.name], part.first, part.count))
             found = np.where(mate.reshape(found.shape) == 1, np.int8(-1), found)
@@ -141,7 +141,7 @@ class Places:
         """Which weights of some rows count anything in what they sum to, bool [count, N]."""
         path, source, own = self._leaves[name]
         edges = {place: self._edge(child_path(path, place)) for place in source.edges}
-        rows, columns = np.arange(first, first + count)[:, None], np.arange(self._network.drawn[name].width)
+        rows, columns = np.arange(first, first + count)[:, None], np.arange(self._network.random_tensors[name].width)
         signs = source.signs(own, self._network.given_to(path))
         found = np.zeros((count, len(columns)), bool)
         for sign in signs:
@@ -149,6 +149,6 @@ class Places:
         return found
 
     def _edge(self, name: str) -> np.ndarray:
-        drawn = self._network.drawn[name]
+        drawn = self._network.random_tensors[name]
         mask = self._bits(Stretch(name, 0, drawn.size)).astype(bool).reshape(drawn.shape)
         return drawn.draw_kept(self._seed, self._redraws[name], mask)

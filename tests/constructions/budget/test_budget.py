@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from lottery_jax.approximation import Budget, Job, approximate, plan_job, run_in_memory, run_to_file
-from lottery_jax.approximation.budget.pareto_budget import Fronts
-from lottery_jax.approximation.chunk_store import Memory
+from lottery_jax.approximation.budget.pareto_budget import ParetoFronts
+from lottery_jax.approximation.chunk_store import MemoryChunkStore
 from lottery_jax.comparison.evaluate import evaluate
 from lottery_jax.constructions import CONSTRUCTIONS, Construction, Scalar
 from lottery_jax.data import load
@@ -19,7 +19,7 @@ from lottery_jax.networks.target import Target
 from lottery_jax.tasks import import_target
 from lottery_jax.tickets.reconstruct import effective_weights
 from lottery_jax.tickets.ticket import Ticket
-from lottery_jax.tickets.verify import certify
+from lottery_jax.tickets.verify import verify
 from tests.constructions.catalogue import CHUNK, COUNT, COVERED, TARGETS, model_file
 
 SHARED = Path(__file__).parents[4] / "shared"
@@ -48,11 +48,11 @@ class Solved:
     """A target whose fronts are solved once, for all budgets."""
 
     def __init__(self, target: Target, construction: Construction) -> None:
-        self.target, self.construction, self.finished = target, construction, Memory()
+        self.target, self.construction, self.finished = target, construction, MemoryChunkStore()
 
     def job(self, **budget: object) -> Job:
-        goal = Budget(**budget, k_max=K_MAX)  # type: ignore[arg-type]
-        return plan_job(self.target, self.construction, goal, seed=1, chunk_weights=CHUNK)
+        objective = Budget(**budget, k_max=K_MAX)  # type: ignore[arg-type]
+        return plan_job(self.target, self.construction, objective, seed=1, chunk_weights=CHUNK)
 
     def ticket(self, **budget: object) -> Ticket:
         return run_in_memory(self.job(**budget), finished=self.finished)
@@ -79,7 +79,7 @@ def test_every_ticket_keeps_its_budget(solved: Solved) -> None:
     most = solved.ticket(kept=10_000).kept_weights
     for kept in (0, 1, 2, 3, 10, 33, 60, most - 1, most, most + 1):
         ticket = solved.ticket(kept=kept)
-        found, settings = certify(ticket, target=solved.target), ticket.header.settings
+        found, settings = verify(ticket, target=solved.target), ticket.header.settings
         assert found.holds and found.kept_budget == kept and found.kept_weights <= min(kept, most)
         assert settings["error"] == pytest.approx(squared_error(ticket, solved.target), rel=1e-5)
         assert settings["error_bound"] <= settings["error"]
@@ -98,7 +98,7 @@ def test_every_ticket_has_its_error(solved: Solved) -> None:
     previous = math.inf
     for error in np.geomspace(least * 1.001, most, 6):
         ticket = solved.ticket(error=float(error))
-        found = certify(ticket, target=solved.target)
+        found = verify(ticket, target=solved.target)
         assert found.holds and found.kept_budget is None and found.kept_weights <= previous
         assert squared_error(ticket, solved.target) <= error * (1 + 1e-5)
         previous = found.kept_weights
@@ -113,9 +113,9 @@ def test_memory_and_disk_make_the_same_ticket(solved: Solved, tmp_path: Path, mo
     random = np.random.default_rng(0)
     importance = {name: random.lognormal(size=shape) for name, shape in solved.target.network.approximated.items()}
     for budget in ({"kept": 50}, {"kept": 50, "importance": importance}, {"error": 1.0, "importance": importance}):
-        goal, contents = Budget(**budget, k_max=K_MAX), set()  # type: ignore[arg-type]
+        objective, contents = Budget(**budget, k_max=K_MAX), set()  # type: ignore[arg-type]
         for chunk in (8, 24, None):
-            job = plan_job(solved.target, solved.construction, goal, seed=1, chunk_weights=chunk)
+            job = plan_job(solved.target, solved.construction, objective, seed=1, chunk_weights=chunk)
             run_to_file(job, tmp_path / "ticket", force=True)
             contents.add((tmp_path / "ticket").read_bytes())
         assert contents == {solved.ticket(**budget).to_bytes()}
@@ -154,7 +154,7 @@ def test_better_than_the_fewest_within_a_tolerance(solved: Solved) -> None:
     residuals = np.abs(solved.residuals.astype(np.float64))
     reached = (residuals <= 0.1).argmax(1)
     error = (residuals[np.arange(len(reached)), reached] ** 2).sum()
-    budgeted = Fronts(solved.residuals, larger=True)
+    budgeted = ParetoFronts(solved.residuals, larger=True)
     assert budgeted.within_kept(int(reached.sum())).error < error
     assert 0 < budgeted.within_error(error).kept <= reached.sum()
 
@@ -174,7 +174,7 @@ def test_more_than_32_candidates_take_two_words_of_bits(tmp_path: Path) -> None:
     target = model_file(tmp_path / "model", {"a": (5, 3)})
     job = plan_job(target, Scalar(33), Budget(20, k_max=2), seed=0)
     ticket = run_in_memory(job)
-    assert certify(ticket, target=target).holds and ticket.kept_weights == 20
+    assert verify(ticket, target=target).holds and ticket.kept_weights == 20
     assert ticket.mask("a").shape == (5, 3, 33)
     run_to_file(job, tmp_path / "ticket")
     assert (tmp_path / "ticket").read_bytes() == ticket.to_bytes()
@@ -186,7 +186,7 @@ def test_the_published_target_within_its_budget() -> None:
     """As many kept weights as the fewest within 0.01 of each need, spent by squared residuals."""
     target = import_target(PUBLISHED, Spec((28, 28, 1), nonnegative=True), 10)
     ticket = approximate(target, seed=0, kept=212_400, construction="scalar")
-    found = certify(ticket, target=target)
+    found = verify(ticket, target=target)
     assert found.holds and found.kept_weights == found.kept_budget == 212_400
     assert squared_error(ticket, target) / target.weights < 1.75e-5  # with one tolerance for all it is 1.8e-5
     assert ticket.header.settings["error_bound"] > 0.995 * ticket.header.settings["error"]
@@ -223,7 +223,7 @@ def test_bad_input_is_refused(change: dict, words: str) -> None:
 @pytest.mark.parametrize("name", BUDGETED)
 def test_a_target_of_zeros_is_met_with_nothing(name: str) -> None:
     target = mlp_target([np.zeros((2, 3), np.float32)])
-    found = certify(Solved(target, CONSTRUCTIONS[name](COUNT)).ticket(kept=0), target=target)
+    found = verify(Solved(target, CONSTRUCTIONS[name](COUNT)).ticket(kept=0), target=target)
     assert (found.kept_weights, found.worst_residual, found.holds) == (0, 0.0, True)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from lottery_jax.approximation.budget.pareto_budget import Fronts
+from lottery_jax.approximation.budget.pareto_budget import ParetoFronts
 from lottery_jax.errors import InputError
 
 # Residuals and importances are small whole numbers, so that errors add up exactly and ties are many.
@@ -54,7 +54,7 @@ def instances(draw):
 def test_every_budget_of_kept_weights_against_all_combinations(instance):
     residuals, importance = instance
     errors = weighted(residuals, importance)
-    choices, fronts = all_choices(errors), Fronts(residuals, importance)
+    choices, fronts = all_choices(errors), ParetoFronts(residuals, importance)
     smallest, previous = min(choices)[0], math.inf
     for kept in range(smallest, errors.size + 2):
         found, best = fronts.within_kept(kept), least_error(choices, kept)
@@ -72,14 +72,14 @@ def test_every_budget_of_kept_weights_against_all_combinations(instance):
                 if found.sizes[row] + more < errors.shape[1]:
                     assert errors[row, found.sizes[row] + more] >= errors[row, found.sizes[row]]
     with pytest.raises(InputError, match="smallest subsets"):
-        fronts.within_kept(smallest - 1) if smallest else Fronts(np.array([[math.inf, 1.0]])).within_kept(0)
+        fronts.within_kept(smallest - 1) if smallest else ParetoFronts(np.array([[math.inf, 1.0]])).within_kept(0)
 
 
 @given(instances())
 def test_what_a_multiplier_reaches_is_optimal(instance):
     residuals, importance = instance
     errors = weighted(residuals, importance)
-    choices, fronts = all_choices(errors), Fronts(residuals, importance)
+    choices, fronts = all_choices(errors), ParetoFronts(residuals, importance)
     for multiplier in (*fronts.breakpoints, math.inf):
         taken = fronts.rates >= multiplier
         kept = int(fronts.start.sum() + fronts.widths[taken].sum())
@@ -97,7 +97,7 @@ def test_what_a_multiplier_reaches_is_optimal(instance):
 def test_every_budget_of_error_against_all_combinations(instance):
     residuals, importance = instance
     errors = weighted(residuals, importance)
-    choices, fronts = all_choices(errors), Fronts(residuals, importance)
+    choices, fronts = all_choices(errors), ParetoFronts(residuals, importance)
     lowest, highest = min(error for _, error in choices), max(error for _, error in choices)
     previous = math.inf
     for error in np.unique([*np.linspace(lowest, highest + 1, 23), *(each for _, each in choices)]):
@@ -114,11 +114,11 @@ def test_every_budget_of_error_against_all_combinations(instance):
 @given(instances(), st.randoms(use_true_random=False))
 def test_order_and_larger_sizes_change_no_total(instance, random):
     residuals, importance = instance
-    fronts, order = Fronts(residuals, importance), list(range(len(residuals)))
+    fronts, order = ParetoFronts(residuals, importance), list(range(len(residuals)))
     random.shuffle(order)
-    shuffled = Fronts(residuals[order], importance[order])
-    negated = Fronts(-np.where(np.isinf(residuals), -np.inf, residuals), importance)
-    unsure = Fronts(residuals, importance, larger=True)
+    shuffled = ParetoFronts(residuals[order], importance[order])
+    negated = ParetoFronts(-np.where(np.isinf(residuals), -np.inf, residuals), importance)
+    unsure = ParetoFronts(residuals, importance, larger=True)
     for kept in range(int(fronts.start.sum()), residuals.size + 1):
         found = fronts.within_kept(kept)
         np.testing.assert_array_equal(found.sizes, fronts.within_kept(kept).sizes)
@@ -132,13 +132,13 @@ def test_order_and_larger_sizes_change_no_total(instance, random):
 def test_no_order_of_the_weights_changes_a_total(instance):
     """All orders of the weights, for budgets of both kinds; the totals are those of the first order."""
     residuals, importance = instance
-    fronts, errors = Fronts(residuals, importance), weighted(residuals, importance)
+    fronts, errors = ParetoFronts(residuals, importance), weighted(residuals, importance)
     budgets = range(int(fronts.start.sum()), errors.size + 1)
     within = np.unique([error for _, error in all_choices(errors)])
     kept = [(found.kept, found.error, found.bound) for found in map(fronts.within_kept, budgets)]
     least = [(found.kept, found.error, found.bound) for found in map(fronts.within_error, within)]
     for order in itertools.islice(itertools.permutations(range(len(residuals))), 1, None):
-        other = Fronts(residuals[list(order)], importance[list(order)])
+        other = ParetoFronts(residuals[list(order)], importance[list(order)])
         assert [(found.kept, found.error, found.bound) for found in map(other.within_kept, budgets)] == kept
         assert [(found.kept, found.error, found.bound) for found in map(other.within_error, within)] == least
 
@@ -148,7 +148,7 @@ def test_tied_steps_fill_the_budget(order):
     """One step of width 1 and one of width 2 have the same slope; the wider one fits a budget of 2 and is better."""
     residuals = np.array([[0.0, 0, 0, 0], [1, 0, 0, 0], [1, 1, 0, 0]])[list(order)]
     importance = np.array([2.0, 1, 2])[list(order)]
-    found, choices = Fronts(residuals, importance).within_kept(2), all_choices(weighted(residuals, importance))
+    found, choices = ParetoFronts(residuals, importance).within_kept(2), all_choices(weighted(residuals, importance))
     assert (found.kept, found.error) == (2, 1.0) and found.error == least_error(choices, 2)
 
 
@@ -159,7 +159,7 @@ def test_tied_steps_are_taken_widest_first(widths, kept):
     left = kept
     for width in sorted(widths, reverse=True):
         left -= width if width <= left else 0
-    found = Fronts(np.ones((len(widths), 5)) * (errors > 0), np.array(widths, float)).within_kept(kept)
+    found = ParetoFronts(np.ones((len(widths), 5)) * (errors > 0), np.array(widths, float)).within_kept(kept)
     assert found.error == sum(widths) - (kept - left)
     if not left:
         assert found.error == least_error(all_choices(errors), kept)
@@ -170,7 +170,7 @@ def test_the_bound_holds_for_sizes_left_out(seed):
     """Fronts cut off at K = 1, the optimum taken over all sizes up to 3."""
     residuals = np.random.default_rng(seed).uniform(0, 1, (3, 4))
     residuals = np.minimum.accumulate(residuals, 1)
-    choices, fronts = all_choices(residuals**2), Fronts(residuals[:, :2], larger=True)
+    choices, fronts = all_choices(residuals**2), ParetoFronts(residuals[:, :2], larger=True)
     for kept in range(7):
         assert fronts.within_kept(kept).bound <= least_error(choices, kept) + 1e-12
     for error in fronts.within_kept(9).error * np.array([1.01, 1.1, 1.5, 2]):
@@ -182,7 +182,7 @@ def test_many_fronts_are_within_one_step_of_the_best():
     rng = np.random.default_rng(0)
     residuals = rng.uniform(-1, 1, (20_000, 7)).astype(np.float32) * 0.3 ** np.arange(7, dtype=np.float32)
     importance = rng.lognormal(size=20_000)
-    fronts = Fronts(residuals, importance)
+    fronts = ParetoFronts(residuals, importance)
     for kept in (0, 1, 12_345, 50_000, 119_999, 120_000, 10**9):
         found = fronts.within_kept(kept)
         exact = math.fsum(importance * residuals.astype(np.float64)[np.arange(20_000), found.sizes] ** 2)
@@ -196,7 +196,7 @@ def test_many_fronts_are_within_one_step_of_the_best():
 
 def test_by_hand():
     # Weight 0 falls 4 -> 1 -> 0 (squared 16, 1, 0), weight 1 falls 3 -> 3 -> 0 (9, 9, 0): its hull skips size 1.
-    fronts = Fronts(np.array([[4.0, 1.0, 0.0], [3.0, 3.0, 0.0]]))
+    fronts = ParetoFronts(np.array([[4.0, 1.0, 0.0], [3.0, 3.0, 0.0]]))
     np.testing.assert_array_equal(fronts.breakpoints, [1, 4.5, 15])
     sizes = [fronts.within_kept(kept).sizes.tolist() for kept in range(6)]
     # With two, the step of two does not fit behind the first, and the last of weight 0 does.
@@ -207,18 +207,18 @@ def test_by_hand():
 
 
 def test_equal_fronts_are_served_in_order():
-    fronts = Fronts(np.array([[2.0, 0.0]] * 5))
+    fronts = ParetoFronts(np.array([[2.0, 0.0]] * 5))
     assert fronts.within_kept(3).sizes.tolist() == [1, 1, 1, 0, 0]
     assert fronts.within_error(8).sizes.tolist() == [1, 1, 1, 0, 0]
     assert fronts.within_error(7.9).sizes.tolist() == [1, 1, 1, 1, 0]
 
 
 def test_without_importance_nothing_is_kept():
-    fronts = Fronts(np.array([[2.0, 0.0], [1.0, 0.5]]), np.zeros(2))
+    fronts = ParetoFronts(np.array([[2.0, 0.0], [1.0, 0.5]]), np.zeros(2))
     found = fronts.within_kept(2)
     assert found.sizes.tolist() == [0, 0] and found.error == found.bound == 0
     assert fronts.within_error(0).kept == 0
-    some = Fronts(np.array([[2.0, 0.0], [1.0, 0.5]]), np.array([0, 3]))
+    some = ParetoFronts(np.array([[2.0, 0.0], [1.0, 0.5]]), np.array([0, 3]))
     assert some.within_kept(2).sizes.tolist() == [0, 1]
 
 
@@ -241,16 +241,16 @@ def test_without_importance_nothing_is_kept():
 def test_bad_fronts_are_refused(change, words):
     arguments = {"residuals": np.array([[1.0, 0.5]]), "importance": None, **change}
     with pytest.raises(InputError, match=words):
-        Fronts(**arguments)
+        ParetoFronts(**arguments)
 
 
 @pytest.mark.parametrize("kept", [-1, 1.5, True, float("nan"), "3", 2**70])
 def test_bad_budgets_of_kept_weights_are_refused(kept):
     with pytest.raises(InputError, match="whole number"):
-        Fronts(np.array([[1.0, 0.5]])).within_kept(kept)
+        ParetoFronts(np.array([[1.0, 0.5]])).within_kept(kept)
 
 
 @pytest.mark.parametrize("error", [-1e-9, float("nan"), float("inf")])
 def test_bad_budgets_of_error_are_refused(error):
     with pytest.raises(InputError, match="budget of error"):
-        Fronts(np.array([[1.0, 0.5]])).within_error(error)
+        ParetoFronts(np.array([[1.0, 0.5]])).within_error(error)

@@ -8,9 +8,9 @@ from lottery_jax.approximation.loss_aware.moments import example_weights, moment
 from lottery_jax.importers.mlp_weights import mlp_target
 from lottery_jax.networks.layers.conv import Conv, RotationConv
 from lottery_jax.networks.layers.dense import Dense
-from lottery_jax.networks.node import Operation, Weights
+from lottery_jax.networks.node import LinearLayer, Weights
 
-OPERATIONS: dict[str, tuple[Operation, tuple[int, ...]]] = {
+OPERATIONS: dict[str, tuple[LinearLayer, tuple[int, ...]]] = {
     "dense": (Dense(4, 3), (4,)),
     "dense with bias, tokens": (Dense(4, 3, bias=True), (5, 4)),
     "convolution": (Conv(2, 3, (3, 2), stride=(2, 1), padding=(1, 0), bias=True), (5, 4, 2)),
@@ -44,8 +44,8 @@ def test_moments_are_those_of_the_network_so_far_and_of_what_the_target_gives() 
     other = first + random.normal(size=first.shape).astype(np.float32)
     networks = target.network, target.network
     tensors = {"fc1.weight": other, "fc2.weight": second}, target.arrays()
-    of = target.network.affine["fc2"]
-    assert isinstance(of, Operation)
+    of = target.network.weight_nodes["fc2"]
+    assert isinstance(of, LinearLayer)
     found = moments_of(networks, tensors, "fc2", of, 1, images, counts)
     mine, theirs = (np.maximum(images @ weight.T.astype(np.float64), 0) for weight in (other, first))
     share = counts / counts.sum()

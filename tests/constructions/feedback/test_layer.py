@@ -82,8 +82,8 @@ def test_what_is_made_up_for_is_less_than_what_single_weights_miss() -> None:
     one, alone = layer(3), layer(3)
     diagonal = np.sqrt(np.diagonal(np.linalg.inv(one.moments), axis1=1, axis2=2))
     alone = alone._replace(factor=np.asarray([np.diag(each) for each in diagonal], np.float32))
-    together, apart = (settled(each, np.float32(0), largest=1, sweeps=0).made for each in (one, alone))
-    assert error(one, np.asarray(together)).sum() < 0.7 * error(one, np.asarray(apart)).sum()
+    runs_per_step, apart = (settled(each, np.float32(0), largest=1, sweeps=0).made for each in (one, alone))
+    assert error(one, np.asarray(runs_per_step)).sum() < 0.7 * error(one, np.asarray(apart)).sum()
 
 
 def test_an_infinite_price_keeps_nothing() -> None:

@@ -14,7 +14,7 @@ from lottery_jax.importers.mlp_weights import mlp_target
 from lottery_jax.networks.target import Target
 from lottery_jax.tasks import load_task
 from lottery_jax.tickets.ticket import Ticket
-from lottery_jax.tickets.verify import certify
+from lottery_jax.tickets.verify import verify
 from tests.constructions.budget.test_budget import BUDGETED
 from tests.constructions.catalogue import CHUNK, COUNT, COVERED, TARGETS, bag
 
@@ -27,8 +27,8 @@ def images(target: Target, count: int = 40) -> np.ndarray:
     return np.random.default_rng(0).uniform(0 if given.nonnegative else -1, 1, (count, *given.shape)).astype(np.float32)
 
 
-def found(target: Target, construction: Construction, goal: LossAware | Budget, **more: int) -> Ticket:
-    return run_in_memory(plan_job(target, construction, goal, seed=3, **more))  # type: ignore[arg-type]
+def found(target: Target, construction: Construction, objective: LossAware | Budget, **more: int) -> Ticket:
+    return run_in_memory(plan_job(target, construction, objective, seed=3, **more))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -43,14 +43,14 @@ def found(target: Target, construction: Construction, goal: LossAware | Budget, 
 def test_every_ticket_holds_and_keeps_its_budget(name: str, words: str) -> None:
     construction, target = COVERED[name].construction, TARGETS[words]()
     kept = target.weights
-    goal = LossAware(kept, images(target))
-    ticket = found(target, construction, goal)
-    certificate = certify(ticket, target=target)
+    objective = LossAware(kept, images(target))
+    ticket = found(target, construction, objective)
+    certificate = verify(ticket, target=target)
     assert (certificate.outcome, certificate.reasons) == ("holds", ())
     assert 0.5 * kept < certificate.kept_weights <= kept == certificate.kept_budget
     assert certificate.worst_residual is not None and ticket.header.tolerance is not None
     assert 0 < certificate.worst_residual <= ticket.header.tolerance <= 1.02 * certificate.worst_residual
-    other = found(target, construction, goal, chunk_weights=CHUNK)
+    other = found(target, construction, objective, chunk_weights=CHUNK)
     assert all(np.array_equal(mask, other.masks[own]) for own, mask in ticket.masks.items())
 
 
@@ -66,7 +66,7 @@ def test_it_is_nearer_to_the_target_than_a_budget_of_single_weights() -> None:
     train, kept = np.asarray(task.dataset.train.images), 1500
     fisher = fisher_importance(task.target, train, damping=1.0)
     goals = LossAware(kept, train), Budget(kept, importance=fisher, k_max=2)
-    right = [accuracy(found(task.target, Pensia(16), goal).forward(), task.dataset.test) for goal in goals]
+    right = [accuracy(found(task.target, Pensia(16), objective).forward(), task.dataset.test) for objective in goals]
     assert right[0] > right[1] + 0.02
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lottery_jax.approximation import Budget, Promise, plan_job, run_in_memory
+from lottery_jax.approximation import Budget, ToleranceObjective, plan_job, run_in_memory
 from lottery_jax.approximation.run import run_to_file
 from lottery_jax.cli.main import main
 from lottery_jax.constructions import Pensia, Scalar, ScalarShared
@@ -16,21 +16,25 @@ from lottery_jax.io.tensor_file import read_array
 from lottery_jax.networks.transforms import FoldLayers, Lock, PrePrune
 from lottery_jax.tickets.export import export_masks, export_weights
 from lottery_jax.tickets.ticket import Ticket, load_ticket, make_ticket, stores_coded
-from lottery_jax.tickets.verify import certify
+from lottery_jax.tickets.verify import verify
 from tests.cli.calling import answer, lottery_jax, matrices, refusal
 from tests.tickets.forging import TARGET, TOLERANCE, Header, Tensors, forge, read, small_target
 
 ANY_SIGN = small_target(nonnegative=False, biases=True)
 JOBS: dict[str, Callable[[], Ticket]] = {
-    "pensia": lambda: run_in_memory(plan_job(TARGET, Pensia(12), Promise(0.1), seed=0)),
-    "any sign": lambda: run_in_memory(plan_job(ANY_SIGN, Pensia(12), Promise(0.1, "smallest"), seed=1)),
-    "drawn again": lambda: run_in_memory(plan_job(TARGET, Scalar(3), Promise(0.1, max_redraws=200), seed=0)),
-    "shared": lambda: run_in_memory(plan_job(TARGET, ScalarShared(10), Promise(0.2, max_redraws=50), seed=0)),
+    "pensia": lambda: run_in_memory(plan_job(TARGET, Pensia(12), ToleranceObjective(0.1), seed=0)),
+    "any sign": lambda: run_in_memory(plan_job(ANY_SIGN, Pensia(12), ToleranceObjective(0.1, "smallest"), seed=1)),
+    "drawn again": lambda: run_in_memory(plan_job(TARGET, Scalar(3), ToleranceObjective(0.1, max_redraws=200), seed=0)),
+    "shared": lambda: run_in_memory(
+        plan_job(TARGET, ScalarShared(10), ToleranceObjective(0.2, max_redraws=50), seed=0)
+    ),
     "budget": lambda: run_in_memory(plan_job(TARGET, Scalar(8), Budget(60, k_max=3), seed=0)),
     "sparse": lambda: run_in_memory(
-        plan_job(TARGET, Scalar(20), Promise(0.1), seed=0, transforms=(PrePrune(0.6), Lock(0.1)))
+        plan_job(TARGET, Scalar(20), ToleranceObjective(0.1), seed=0, transforms=(PrePrune(0.6), Lock(0.1)))
     ),
-    "folded": lambda: run_in_memory(plan_job(TARGET, Pensia(16), Promise(0.1), seed=0, transforms=(FoldLayers(),))),
+    "folded": lambda: run_in_memory(
+        plan_job(TARGET, Pensia(16), ToleranceObjective(0.1), seed=0, transforms=(FoldLayers(),))
+    ),
 }
 
 
@@ -39,7 +43,7 @@ def coded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A coded ticket with blocks that were drawn again."""
     path = tmp_path_factory.mktemp("coded") / "ticket"
     JOBS["drawn again"]().save(path, coded=True)
-    assert certify(path, target=TARGET).holds
+    assert verify(path, target=TARGET).holds
     return path
 
 
@@ -60,7 +64,7 @@ def test_they_are_the_same_tickets(name: str, tmp_path: Path) -> None:
     load_ticket(plain).save(tmp_path / "again", coded=True)
     assert (tmp_path / "again").read_bytes() == path.read_bytes()
     target = ANY_SIGN if name == "any sign" else TARGET
-    assert certify(path, target=target) == certify(plain, target=target)
+    assert verify(path, target=target) == verify(plain, target=target)
     for export in (export_weights, export_masks):
         files = [tmp_path / "from plain", tmp_path / "from coded"]
         assert [export(load_ticket(one), out) for one, out in zip((plain, path), files, strict=True)]
@@ -71,7 +75,7 @@ def test_any_masks_are_written_even_those_that_no_seed_allows(tmp_path: Path) ->
     """Weights behind edges that are pruned, kept all the same: a learned mask may have them."""
     network = Pensia(12).source(TARGET)
     random = np.random.default_rng(0)
-    masks = {name: random.random(drawn.shape) < 0.3 for name, drawn in network.drawn.items()}
+    masks = {name: random.random(drawn.shape) < 0.3 for name, drawn in network.random_tensors.items()}
     ticket = make_ticket(network, seed=0, masks=masks, method="random")
     ticket.save(tmp_path / "ticket", coded=True)
     for name, mask in load_ticket(tmp_path / "ticket").masks.items():
@@ -155,7 +159,7 @@ def test_forged_codes_are_refused(name: str, coded: Path, tmp_path: Path) -> Non
     FORGERIES[name](header, tensors)
     path = forge(tmp_path / "forged", header, tensors)
     with pytest.raises(TicketError) as caught:
-        certify(path, target=TARGET)
+        verify(path, target=TARGET)
     assert "\n" not in str(caught.value)
 
 
@@ -193,13 +197,13 @@ def test_a_claim_of_very_many_weights_needs_a_long_file(coded: Path, tmp_path: P
 
 
 def test_jobs_write_them_and_go_from_one_form_to_the_other(tmp_path: Path) -> None:
-    job = plan_job(TARGET, Scalar(9), Promise(TOLERANCE), seed=0)
+    job = plan_job(TARGET, Scalar(9), ToleranceObjective(TOLERANCE), seed=0)
     sizes = []
     for coded_now in (True, False, True):
         done = run_to_file(job, tmp_path / "ticket", coded=coded_now)
         assert stores_coded(tmp_path / "ticket") == coded_now and done.path == tmp_path / "ticket"
         sizes.append((tmp_path / "ticket").read_bytes())
-    assert sizes[0] == sizes[2] and certify(tmp_path / "ticket", target=TARGET).holds
+    assert sizes[0] == sizes[2] and verify(tmp_path / "ticket", target=TARGET).holds
     assert sorted(file.name for file in tmp_path.iterdir()) == ["ticket"]
 
 

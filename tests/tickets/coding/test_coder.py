@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lottery_jax.importers.mlp_weights import mlp_target
-from lottery_jax.io.checksummed_file import SealedFile
+from lottery_jax.io.checksummed_file import ChecksummedFile
 from lottery_jax.io.tensor_file import Arrays, FormatError, read_array
 from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.sources.candidates_per_weight import Copies
+from lottery_jax.networks.sources.candidates_per_weight import CandidatesPerWeight
 from lottery_jax.networks.target import Target
 from lottery_jax.rng.sampler import Sampler
 from lottery_jax.tickets.size.coded_files import WORDS, CodedStore, codes_from, packed_codes, write_coded
@@ -80,7 +80,7 @@ def test_classes_and_places_come_back(rows: list[tuple[int, int, int]]) -> None:
 def source(*shapes: tuple[int, int, int], density: float = 1.0) -> Network:
     """Layers of (outputs, inputs, candidates), each beside the others in a chain that fits."""
     nodes = [
-        (f"fc{place}", Copies(Dense(inputs, outputs), width, (Sampler("uniform", density=density),)))
+        (f"fc{place}", CandidatesPerWeight(Dense(inputs, outputs), width, (Sampler("uniform", density=density),)))
         for place, (outputs, inputs, width) in enumerate(shapes)
     ]
     return Network(Chain(tuple(nodes)), Spec((shapes[0][1],)))
@@ -92,7 +92,7 @@ def masked(draw: st.DrawFn) -> tuple[Network, Arrays]:
     width, middle = draw(st.sampled_from([1, 2, 21, 70])), draw(st.sampled_from([1, 3, 9]))
     network = source((middle, 4, width), (2, middle, draw(st.integers(1, 40))))
     random, content = np.random.default_rng(draw(st.integers(0, 2**32))), {}
-    for name, drawn in network.drawn.items():
+    for name, drawn in network.random_tensors.items():
         kind = draw(st.sampled_from(["none", "all", "some", "first", "columns"]))
         mask = np.zeros((drawn.rows, drawn.width), bool)
         if kind == "all":
@@ -116,7 +116,7 @@ def test_files_are_read_back_bit_equal(tmp_path_factory: pytest.TempPathFactory,
     network, content = made
     path = tmp_path_factory.mktemp("coded") / "file"
     write_coded(path, "note", {"format": "note"}, network, 0, content)
-    with SealedFile(path, "note") as file:
+    with ChecksummedFile(path, "note") as file:
         file.check_digest()
         store = CodedStore(file, network, 0)
         assert set(store.tensors) == set(content.tensors)
@@ -138,7 +138,7 @@ def test_large_masks_in_several_segments_cost_what_is_said(tmp_path_factory: pyt
     content = Arrays({"mask.fc0.weight": np.packbits(mask, bitorder="little")})
     path = tmp_path_factory.mktemp("coded") / "file"
     write_coded(path, "note", {}, network, 0, content)
-    with SealedFile(path, "note") as file:
+    with ChecksummedFile(path, "note") as file:
         store, said = CodedStore(file, network, 0), sum(coded_bits(network, 0, content))
         assert file.tensors["coded.segments"].shape == (2, 2)
         assert abs(file.tensors[WORDS].size * 8 - said) <= 0.001 * said
@@ -165,13 +165,13 @@ def test_first_subsets_are_short_to_write() -> None:
 
 def test_places_that_are_not_there_cost_nothing() -> None:
     network = source((60, 60, 16), density=0.5)
-    decided = Places(network, 5, {"fc0.weight": np.zeros((0, 2), np.int64)}, bits_in(Arrays({}))).known(
+    forced = Places(network, 5, {"fc0.weight": np.zeros((0, 2), np.int64)}, bits_in(Arrays({}))).known(
         Stretch("fc0.weight", 0, 57_600), "undecided"
     )
-    assert decided is not None
-    mask = (decided == 0) & (np.random.default_rng(1).random(57_600) < 0.5)
+    assert forced is not None
+    mask = (forced == 0) & (np.random.default_rng(1).random(57_600) < 0.5)
     content = Arrays({"mask.fc0.weight": np.packbits(mask, bitorder="little")})
-    free = int((decided == 0).sum())
+    free = int((forced == 0).sum())
     assert 0.99 * free < sum(coded_bits(network, 5, content)) < 1.01 * free
 
 
@@ -228,6 +228,6 @@ def test_the_format_stays_as_it_is(tmp_path_factory: pytest.TempPathFactory) -> 
     )
     path = tmp_path_factory.mktemp("coded") / "file"
     write_coded(path, "note", {}, network, 0, content)
-    with SealedFile(path, "note") as file:
+    with ChecksummedFile(path, "note") as file:
         found = {name: read_array(file, name).tobytes().hex() for name in sorted(file.tensors)}
     assert found == GOLDEN
