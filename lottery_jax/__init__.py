@@ -7,12 +7,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lottery_jax import bounds, constructions, data, networks, subset_sum, tasks, theory, tickets
-    from lottery_jax import mask_learning as learned
-    from lottery_jax import pruning as trained
+    from lottery_jax import (
+        approximation,
+        bounds,
+        constructions,
+        data,
+        importers,
+        mask_learning,
+        networks,
+        pruning,
+        subset_sum,
+        tasks,
+        theory,
+        tickets,
+    )
     from lottery_jax.approximation.api import approximate
     from lottery_jax.approximation.budget.importance import fisher_importance
-    from lottery_jax.comparison.api import compare, verify
+    from lottery_jax.comparison.api import compare
     from lottery_jax.errors import InputError, TicketError
     from lottery_jax.importers.mlp_weights import mlp_target
     from lottery_jax.importers.state_dict import export_target, import_target, load_model
@@ -20,18 +31,18 @@ if TYPE_CHECKING:
     from lottery_jax.networks.target import Target
     from lottery_jax.tasks.task import Task, load_task
     from lottery_jax.tickets.ticket import Ticket, load_ticket
-    from lottery_jax.tickets.verify import Certificate
+    from lottery_jax.tickets.verify import Certificate, verify
 
 _HOMES = {
     "approximate": "lottery_jax.approximation.api",
-    "verify": "lottery_jax.comparison.api",
+    "verify": "lottery_jax.tickets.verify",
     "compare": "lottery_jax.comparison.api",
     "load_ticket": "lottery_jax.tickets.ticket",
     "load_task": "lottery_jax.tasks.task",
     "load_model": "lottery_jax.importers.state_dict",
     "import_target": "lottery_jax.importers.state_dict",
     "export_target": "lottery_jax.importers.state_dict",
-    "mlp_target": "lottery_jax.networks.architectures",
+    "mlp_target": "lottery_jax.importers.mlp_weights",
     "fisher_importance": "lottery_jax.approximation.budget.importance",
     "Ticket": "lottery_jax.tickets.ticket",
     "Certificate": "lottery_jax.tickets.verify",
@@ -43,8 +54,8 @@ _HOMES = {
 }
 
 _ROOMS = (
-    *("bounds", "constructions", "data", "learned", "networks"),
-    *("subset_sum", "tasks", "theory", "tickets", "trained"),
+    *("approximation", "bounds", "constructions", "data", "importers", "mask_learning", "networks"),
+    *("pruning", "subset_sum", "tasks", "theory", "tickets"),
 )
 
 __all__ = [
@@ -56,6 +67,7 @@ __all__ = [
     "Ticket",
     "TicketError",
     "approximate",
+    "approximation",
     "bounds",
     "compare",
     "constructions",
@@ -63,17 +75,18 @@ __all__ = [
     "export_target",
     "fisher_importance",
     "import_target",
-    "learned",
+    "importers",
     "load_model",
     "load_task",
     "load_ticket",
+    "mask_learning",
     "mlp_target",
     "networks",
+    "pruning",
     "subset_sum",
     "tasks",
     "theory",
     "tickets",
-    "trained",
     "verify",
 ]
 

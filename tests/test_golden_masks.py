@@ -37,7 +37,7 @@ from lottery_jax.networks.transforms import FoldLayers, Lock, PrePrune
 from lottery_jax.pruning.registry import TRAINED
 from lottery_jax.rng.sampler import Sampler
 from tests.constructions.catalogue import COVERED, TARGETS
-from tests.learned.sources import small_data
+from tests.mask_learning.sources import small_data
 
 GOLDEN = Path(__file__).with_name("golden_masks.json")
 SEED = 2**33 + 5

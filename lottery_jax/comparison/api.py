@@ -1,4 +1,4 @@
-"""`verify` and `compare` as a program calls them: with files or objects, with names of methods or methods."""
+"""`compare` as a program calls it: methods by name, or objects."""
 
 import dataclasses
 import os
@@ -12,34 +12,11 @@ from lottery_jax.comparison.registry import all_methods, as_method, chosen_metho
 from lottery_jax.comparison.runner import Comparison
 from lottery_jax.constructions.base import Construction
 from lottery_jax.errors import InputError, suggest
-from lottery_jax.importers.state_dict import target_like
-from lottery_jax.networks.target import Target
 from lottery_jax.networks.transforms import Transform
 from lottery_jax.progress import Progress, no_progress
 from lottery_jax.tasks import Task
-from lottery_jax.tickets.ticket import Ticket, load_ticket
-from lottery_jax.tickets.verify import Certificate, verify
 from lottery_jax.training.learner import Learner
 from lottery_jax.workers.workers import SERIAL, Workers
-
-
-def verify(
-    ticket: Ticket | str | os.PathLike[str],
-    *,
-    target: Target | str | os.PathLike[str] | None = None,
-    tolerance: float | None = None,
-    progress: Progress = no_progress,
-) -> Certificate:
-    """Recompute every residual of a ticket, or of a ticket's file, without the solver.
-
-    target: the network that it must approximate, or its .safetensors file; if left out, the ticket is held to the
-    target that it brings itself, which proves no more than that. tolerance: what is asked of every weight, if not what
-    the ticket promises. progress: called with (weights checked, weights in all). Raises `TicketError` for a file that
-    is no valid ticket, `InputError` for one that cannot be read.
-    """
-    found = ticket if isinstance(ticket, Ticket) else load_ticket(ticket)
-    wanted = target if target is None or isinstance(target, Target) else target_like(found.network, target)
-    return verify(found, target=wanted, tolerance=tolerance, progress=progress)
 
 
 def compare(

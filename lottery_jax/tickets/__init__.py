@@ -9,7 +9,6 @@ from lottery_jax.tickets.verify import Certificate, verify
 __all__ = [
     "Certificate",
     "Ticket",
-    "certify",
     "description_bits",
     "effective_weights",
     "export_into",
@@ -17,4 +16,5 @@ __all__ = [
     "export_weights",
     "load_ticket",
     "make_ticket",
+    "verify",
 ]

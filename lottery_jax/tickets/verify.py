@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lottery_jax.errors import InputError, TicketError
+from lottery_jax.importers.state_dict import target_like
 from lottery_jax.io.checksummed_file import digest
 from lottery_jax.io.tensor_file import read_array, read_float64
 from lottery_jax.networks.forward import batch_size, forward
@@ -237,7 +238,7 @@ class Certificate:
 def verify(
     ticket: Ticket | str | os.PathLike[str],
     *,
-    target: Target | None = None,
+    target: Target | str | os.PathLike[str] | None = None,
     tolerance: float | None = None,
     progress: Progress = no_progress,
 ) -> Certificate:
@@ -255,7 +256,8 @@ def verify(
         check_tolerance(tolerance, zero=True)
     own = ticket.target
     if target is not None:
-        target = as_in(target, ticket.network)
+        given = target if isinstance(target, Target) else target_like(ticket.network, target)
+        target = as_in(given, ticket.network)
     wanted = target or own
     asked, relative = (ticket.header.tolerance, ticket.header.relative) if tolerance is None else (tolerance, False)
     found = _counted(ticket)

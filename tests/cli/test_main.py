@@ -21,8 +21,8 @@ from lottery_jax.io.locks import locked, told
 from lottery_jax.progress import log
 from lottery_jax.workers.workers import unit_of
 from tests.cli.calling import as_process, lottery_jax, refusal
-from tests.cluster.memory import MemoryBoard, member
 from tests.comparison import tiny
+from tests.workers.memory import MemoryBoard, member
 
 
 def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,10 +24,10 @@ from lottery_jax.pruning.magnitude import Magnitude
 from lottery_jax.tickets.ticket import Ticket
 from lottery_jax.workers.workers import SERIAL, Share, Workers
 from tests.cli.calling import as_process
-from tests.cluster.memory import MemoryBoard, dies, member
 from tests.comparison import tiny
-from tests.comparison.test_comparing import OTHERS, LeavesOut, Sweep, ToleranceObjective
 from tests.comparison.test_records import record
+from tests.comparison.test_runner import OTHERS, LeavesOut, Sweep, ToleranceObjective
+from tests.workers.memory import MemoryBoard, dies, member
 
 METHODS = (
     DenseTarget(),

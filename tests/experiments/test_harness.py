@@ -19,9 +19,9 @@ from lottery_jax.io.locks import locked
 from lottery_jax.mask_learning.edge_popup import EdgePopup
 from lottery_jax.workers.workers import SERIAL, Pending, Share, Workers
 from tests.cli.calling import as_process
-from tests.cluster.memory import MemoryBoard, member
-from tests.cluster.test_cluster import address
-from tests.learned.sources import GADGET, small_data, stored
+from tests.mask_learning.sources import GADGET, small_data, stored
+from tests.workers.memory import MemoryBoard, member
+from tests.workers.test_cluster import address
 
 ROOT = Path(__file__).parents[2]
 TASKS = ["a", "b", "c", "d", "e"]

@@ -19,7 +19,7 @@ from lottery_jax.subset_sum.engine.devices import local_mesh
 from tests.subset_sum import eight_devices
 
 
-# In short: `tests/constructions/test_run.py` has eight devices, too.
+# In short: `tests/approximation/test_run.py` has eight devices, too.
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     programs = tmp_path_factory.mktemp("programs")

@@ -1,0 +1,91 @@
+"""Loss-aware tickets: of every construction that leaves a choice, on every kind of network."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from lottery_jax.approximation import Budget, LossAware, plan_job, run_in_memory
+from lottery_jax.approximation.budget.importance import fisher_importance
+from lottery_jax.comparison.evaluate import accuracy
+from lottery_jax.constructions import Construction, Pensia, Scalar
+from lottery_jax.errors import InputError
+from lottery_jax.importers.mlp_weights import mlp_target
+from lottery_jax.networks.target import Target
+from lottery_jax.tasks import load_task
+from lottery_jax.tickets.ticket import Ticket
+from lottery_jax.tickets.verify import verify
+from tests.approximation.budget.test_budget import BUDGETED
+from tests.constructions.catalogue import CHUNK, COUNT, COVERED, TARGETS, bag
+
+QUICK = {("pensia", "mlp with biases, inputs of any sign")}
+
+
+def images(target: Target, count: int = 40) -> np.ndarray:
+    given = target.network.given
+    assert given is not None
+    return np.random.default_rng(0).uniform(0 if given.nonnegative else -1, 1, (count, *given.shape)).astype(np.float32)
+
+
+def found(target: Target, construction: Construction, objective: LossAware | Budget, **more: int) -> Ticket:
+    return run_in_memory(plan_job(target, construction, objective, seed=3, **more))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        pytest.param(name, words, marks=() if (name, words) in QUICK else pytest.mark.slow)
+        for name in BUDGETED
+        for words in TARGETS
+        if words != "bag"
+    ],
+)
+def test_every_ticket_holds_and_keeps_its_budget(name: str, words: str) -> None:
+    construction, target = COVERED[name].construction, TARGETS[words]()
+    kept = target.weights
+    objective = LossAware(kept, images(target))
+    ticket = found(target, construction, objective)
+    certificate = verify(ticket, target=target)
+    assert (certificate.outcome, certificate.reasons) == ("holds", ())
+    assert 0.5 * kept < certificate.kept_weights <= kept == certificate.kept_budget
+    assert certificate.worst_residual is not None and ticket.header.tolerance is not None
+    assert 0 < certificate.worst_residual <= ticket.header.tolerance <= 1.02 * certificate.worst_residual
+    other = found(target, construction, objective, chunk_weights=CHUNK)
+    assert all(np.array_equal(mask, other.masks[own]) for own, mask in ticket.masks.items())
+
+
+def test_copies_that_are_added_up_are_refused() -> None:
+    target = TARGETS["mlp, inputs never negative"]()
+    with pytest.raises(InputError, match="burkholz makes layers of copies that are added up"):
+        found(target, COVERED["burkholz"].construction, LossAware(50, images(target)))
+
+
+@pytest.mark.slow
+def test_it_is_nearer_to_the_target_than_a_budget_of_single_weights() -> None:
+    task = load_task("digits")
+    train, kept = np.asarray(task.dataset.train.images), 1500
+    fisher = fisher_importance(task.target, train, damping=1.0)
+    goals = LossAware(kept, train), Budget(kept, importance=fisher, k_max=2)
+    right = [accuracy(found(task.target, Pensia(16), objective).forward(), task.dataset.test) for objective in goals]
+    assert right[0] > right[1] + 0.02
+
+
+def test_what_is_asked_is_checked() -> None:
+    target = mlp_target([np.array([[0.3, -0.2]], np.float32), np.array([[0.5], [-0.4]], np.float32)])
+    good = LossAware(2, images(target))
+    for words, wrong in {
+        "of 0 weights computes nothing": {"kept": 0},
+        "damping must be a number from 0 up, not -1": {"damping": -1.0},
+        "sweeps must be a whole number": {"sweeps": -1},
+        "k_max must be a whole number from 1": {"k_max": 0},
+        r"shape \['N', 2\] with N from 1 up, not \[0, 2\]": {"images": good.images[:0]},
+        r"not \[40, 1\]": {"images": good.images[:, :1]},
+        "'fc1' is given are singular .* damping above 0": {"images": np.array([[1.0, 0.0]]), "damping": 0.0},
+        "images hold NaN or infinite": {"images": np.full((3, 2), np.nan)},
+    }.items():
+        with pytest.raises(InputError, match=words):
+            found(target, Scalar(COUNT), dataclasses.replace(good, **wrong))
+    with pytest.raises(InputError, match="of a model's tensors nothing is known"):
+        found(bag(), Scalar(COUNT), good)
+    with pytest.raises(InputError, match="which leaves nothing to spend a budget on"):
+        found(target, COVERED["natale"].construction, good)

@@ -1,0 +1,125 @@
+"""The front door: what it is told by names and numbers is the job that it runs."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flax import nnx
+
+from lottery_jax.approximation import Budget, ToleranceObjective, approximate, plan_job, run_in_memory
+from lottery_jax.constructions import Pensia, Scalar
+from lottery_jax.errors import InputError
+from lottery_jax.tickets.ticket import stores_coded
+from lottery_jax.workers.workers import Share, Workers
+from tests.constructions.catalogue import COUNT, TARGETS
+from tests.workers.memory import MemoryBoard, member
+
+OF = "mlp, inputs never negative"
+ONES = {"fc1.weight": np.ones((6, 9)), "fc2.weight": np.ones((4, 6))}
+
+
+@pytest.mark.parametrize(
+    ("options", "construction", "objective"),
+    [
+        ({"candidates": COUNT}, Pensia(COUNT), ToleranceObjective()),
+        ({"construction": Pensia(COUNT), "tolerance": 0.03}, Pensia(COUNT), ToleranceObjective(0.03)),
+        (
+            {"construction": "scalar", "candidates": COUNT, "max_redraws": 3},
+            Scalar(COUNT),
+            ToleranceObjective(max_redraws=3),
+        ),
+        (
+            {"construction": Scalar(COUNT, range="model"), "objective": "smallest"},
+            Scalar(COUNT, range="model"),
+            ToleranceObjective(objective="smallest"),
+        ),
+        ({"candidates": COUNT, "kept": 30}, Pensia(COUNT), Budget(30)),
+        ({"candidates": COUNT, "kept": 30, "importance": ONES}, Pensia(COUNT), Budget(30, importance=ONES)),
+    ],
+)
+def test_it_runs_the_job_that_it_is_told(options: dict, construction, objective, tmp_path: Path) -> None:
+    target, seen = TARGETS[OF](), []
+    wanted = run_in_memory(plan_job(target, construction, objective, seed=4)).to_bytes()
+    assert approximate(target, seed=4, **options).to_bytes() == wanted
+    ticket = approximate(target, seed=4, out=tmp_path / "t", progress=lambda *done: seen.append(done), **options)
+    assert ticket.to_bytes() == (tmp_path / "t").read_bytes() == wanted
+    assert seen[0] == (0, 78) and seen[-1] == (78, 78)
+
+
+def test_masks_are_coded_where_that_is_asked(tmp_path: Path) -> None:
+    target, options = TARGETS[OF](), {"seed": 4, "candidates": COUNT}
+    plain = approximate(target, **options, out=tmp_path / "plain")
+    coded = approximate(target, **options, out=tmp_path / "coded", coded=True)
+    assert (stores_coded(tmp_path / "plain"), stores_coded(tmp_path / "coded")) == (False, True)
+    assert coded.to_bytes() == plain.to_bytes()
+    # What is there already is written anew in the other form, not searched again.
+    approximate(target, **options, out=tmp_path / "coded")
+    assert (tmp_path / "coded").read_bytes() == (tmp_path / "plain").read_bytes()
+
+
+def test_processes_share_it(tmp_path: Path) -> None:
+    """All of them get the ticket of a process alone."""
+    target, options, board = TARGETS[OF](), {"seed": 4, "candidates": COUNT}, MemoryBoard()
+
+    def call(workers: Workers) -> bytes:
+        with workers:
+            return approximate(target, **options, out=tmp_path / "ticket", workers=workers).to_bytes()
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(call, [member(board, process) for process in range(2)]))
+    assert found == 2 * [approximate(target, **options).to_bytes()]
+    assert [path.name for path in tmp_path.iterdir()] == ["ticket"]
+
+
+@pytest.mark.parametrize("change", [{"out": None}, {"kept": 9, "images": np.ones((2, 9))}, {"workers": Share(1, 2)}])
+def test_what_processes_cannot_share_is_refused(change: dict, tmp_path: Path) -> None:
+    options = {"out": tmp_path / "ticket", "workers": member(MemoryBoard(), 0), **change}
+    with pytest.raises(InputError, match="processes share the chunks of a file"):
+        approximate(TARGETS[OF](), seed=4, candidates=COUNT, **options)
+
+
+def test_what_is_left_out_is_as_published() -> None:
+    target = TARGETS[OF]()
+    settings = approximate(target, seed=0, max_redraws=0).header.settings
+    assert settings == plan_job(target, Pensia(21), ToleranceObjective(0.01, "least-error", 0), seed=0).settings | {
+        "job": settings["job"]
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"construction": "penzia"}, "did you mean 'pensia'"),
+        ({"objective": "smalest"}, "did you mean 'smallest'"),
+        ({"candidates": 0}, "candidates"),
+        ({"construction": Scalar(COUNT), "candidates": 9}, r"candidates 9 are given beside Scalar\(candidates=8"),
+        ({"importance": ONES}, "give kept too"),
+        ({"tolerance": 0.0}, "tolerance"),
+        ({"kept": -1}, "whole number"),
+        ({"coded": True}, "name the file with out"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_bad_input_is_refused(change: dict, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        approximate(TARGETS[OF](), **{"seed": 0, **change})
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (ONES, "a dict"),
+        ([np.ones((6, 9))], "a list"),
+        (nnx.Linear(9, 6, rngs=nnx.Rngs(0)), "a Linear"),
+        ("model.safetensors", "the path 'model.safetensors'"),
+        (Path("model.safetensors"), "the path 'model.safetensors'"),
+        ((TARGETS[OF](), {}), "a tuple"),
+        (None, "None"),
+    ],
+)
+def test_what_is_no_target_is_refused(given, words: str) -> None:
+    with pytest.raises(
+        InputError, match=rf"takes a Target, not {words}; make one with mlp_target, import_target, load"
+    ):
+        approximate(given, seed=0)
