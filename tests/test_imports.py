@@ -109,7 +109,7 @@ def test_only_one_function_uses_what_jax_keeps_private() -> None:
         for function in ast.walk(tree)
         if isinstance(function, ast.FunctionDef) and "jax._src" in ast.unparse(function)
     ]
-    assert places == [("service.py", "_client")]
+    assert places == [("coordination.py", "_client")]
     assert sum(path.read_text().count("jax._src") for path in SOURCES) == 1
 
 

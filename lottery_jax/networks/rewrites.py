@@ -51,7 +51,7 @@ def folded(target: Target) -> Target:
 
     >>> from lottery_jax.networks.layers.dense import Dense
     >>> from lottery_jax.networks.node import Spec
-    >>> network = Network(Chain((("fc", Dense(1, 1)), ("bn", BatchNorm(1, weight_nodes=False)))), Spec((1,)))
+    >>> network = Network(Chain((("fc", Dense(1, 1)), ("bn", BatchNorm(1, affine=False)))), Spec((1,)))
     >>> values = {"fc.weight": [[2.0]], "bn.running_mean": [3.0], "bn.running_var": [4.0 - 1e-5]}
     >>> same = folded(Target(network, {name: np.array(value, np.float32) for name, value in values.items()}))
     >>> {name: same.array(name).tolist() for name in same.network.tensors}

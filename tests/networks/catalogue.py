@@ -96,7 +96,7 @@ CASES = (
     Case(Normalize((0.5, 0.0, -0.25, 0.125), (0.25, 0.5, 2.0, 1.0)), IMAGE, ((6, 5, 3), (2,))),
     Case(Normalize((0.0, -0.5), (0.25, 0.5)), (3, 3, 2), sign="kept"),
     Case(BatchNorm(4), IMAGE, ((6, 5, 3), (5,))),
-    Case(BatchNorm(5, weight_nodes=False, epsilon=0.125), (5,)),
+    Case(BatchNorm(5, affine=False, epsilon=0.125), (5,)),
     Case(LayerNorm(8), WORDS, ((7,), (8, 7))),
     Case(LayerNorm(5, epsilon=0.25), (5,)),
     Case(PositionEmbedding(7, 8), WORDS, ((8, 7), (8,))),

@@ -31,14 +31,14 @@ BODY = chained(
     ("bn1", BatchNorm(3, epsilon=0.125)),
     ("relu1", Relu()),
     ("conv2", Conv(3, 6, (1, 1), bias=True)),
-    ("bn2", BatchNorm(6, weight_nodes=False)),
+    ("bn2", BatchNorm(6, affine=False)),
 )
 SHORTCUT = chained(("0", Conv(4, 6, (1, 1))), ("1", BatchNorm(6)))
 NETWORKS = {
     "dense": Network(chained(("fc", Dense(5, 3)), ("bn", BatchNorm(3))), Spec((5,))),
     "dense with bias, not affine": Network(
         chained(
-            ("fc", Dense(5, 3, True)), ("bn", BatchNorm(3, weight_nodes=False)), ("relu", Relu()), ("out", Dense(3, 2))
+            ("fc", Dense(5, 3, True)), ("bn", BatchNorm(3, affine=False)), ("relu", Relu()), ("out", Dense(3, 2))
         ),
         Spec((5,)),
     ),

@@ -31,7 +31,7 @@ BODY = Chain((("conv", Conv(2, 2, (3, 3), padding=(1, 1))), ("bn", BatchNorm(2))
 MIXED = Network(
     Chain(
         (
-            ("stem", Chain((("bn", BatchNorm(2, weight_nodes=False)),))),
+            ("stem", Chain((("bn", BatchNorm(2, affine=False)),))),
             ("(block)", Residual(BODY, Chain((("0", Conv(2, 2, (1, 1))),)))),
             ("relu", Relu()),
             ("pool", GlobalPool()),

@@ -20,12 +20,12 @@ from lottery_jax.networks.node import KEYLESS, Node, Spec, StatelessLayer, Weigh
 class BatchNorm(Node):
     """Each feature to mean 0 and variance 1: of the batch while it is trained, else of the running means.
 
-    Stored as in PyTorch: `running_mean`, `running_var`, and if `weight_nodes` a factor `weight` and a `bias`. It has no mask:
+    Stored as in PyTorch: `running_mean`, `running_var`, and if `affine` a factor `weight` and a `bias`. It has no mask:
     constructions fold it into the layer before it (`fold`).
     """
 
     features: int
-    weight_nodes: bool = True
+    affine: bool = True
     epsilon: float = 1e-5
     kind: ClassVar[str] = "batch_norm"
 
@@ -34,7 +34,7 @@ class BatchNorm(Node):
             raise InputError(f"batch normalisation needs a positive epsilon, not {self.epsilon}")
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
-        names = (*(("weight", "bias") if self.weight_nodes else ()), "running_mean", "running_var")
+        names = (*(("weight", "bias") if self.affine else ()), "running_mean", "running_var")
         return dict.fromkeys(names, (self.features,))
 
     def resized(self, given: Spec, units: Callable[[int], int]) -> Self:
@@ -51,10 +51,10 @@ class BatchNorm(Node):
             use_running_average=not weights.training,
             momentum=0.9,
             epsilon=self.epsilon,
-            use_bias=self.weight_nodes,
-            use_scale=self.weight_nodes,
-            bias_init=given(weights["bias"] if self.weight_nodes else None),
-            scale_init=given(weights["weight"] if self.weight_nodes else None),
+            use_bias=self.affine,
+            use_scale=self.affine,
+            bias_init=given(weights["bias"] if self.affine else None),
+            scale_init=given(weights["weight"] if self.affine else None),
             rngs=KEYLESS,
         )
         layer.mean = nnx.BatchStat(weights["running_mean"])

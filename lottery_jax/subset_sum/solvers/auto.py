@@ -13,7 +13,7 @@ from lottery_jax.subset_sum.solvers.randomized import Randomized
 from lottery_jax.subset_sum.solvers.smallest import FirstFeasible, Smallest
 from lottery_jax.subset_sum.solvers.vector import Vector, VectorWindows
 
-Objective = Literal["least-error", "smallest", "first", "any"]
+SolverObjective = Literal["least-error", "smallest", "first", "any"]
 
 _QUICK = 24  # candidates up to which the exact search costs no more than the alternatives
 
@@ -33,7 +33,7 @@ class Auto(Solver[Solution]):
     Smallest()
     """
 
-    objective: Objective = "least-error"
+    objective: SolverObjective = "least-error"
     max_candidates: ClassVar[int] = Randomized.max_candidates
     vectors: ClassVar[tuple[bool, ...]] = (False, True)
 
@@ -86,5 +86,5 @@ def choose(
 
 
 def _check_objective(objective: str) -> None:
-    if objective not in get_args(Objective):
-        raise InputError(f"objective {objective!r} is unknown; {suggest(objective, get_args(Objective))}")
+    if objective not in get_args(SolverObjective):
+        raise InputError(f"objective {objective!r} is unknown; {suggest(objective, get_args(SolverObjective))}")
