@@ -107,7 +107,7 @@ def test_every_architecture_is_a_tree(name: str) -> None:
     assert ("normalize" in network.root.children()) == (name in NORMALIZED)
 
 
-LONG = {"resnet50", "vgg19"}  # to compile; their functions are those of resnet18 and vgg16
+LONG = {"resnet50", "vgg19", "conv4", "conv6"}  # to compile; their layers are those of resnet18, vgg16, conv2 and conv8
 
 
 @pytest.mark.parametrize(

@@ -55,10 +55,15 @@ values = st.one_of(scaled, narrow, tiny)
 tolerances = st.sampled_from([0.1, 1e-3, 1e-12, 1e-24, 1e-31, 2.0**-80, 1e20])
 
 
+SLOW = {"Randomized", "Differencing", "Signed", "FirstFeasible"}
+SLOW_WIDE = SLOW | {"Greedy", "NearestCandidate"}
+
+
 @pytest.mark.parametrize(
-    "name",
+    ("name", "dtype", "grid"),
     [
-        pytest.param(name, marks=pytest.mark.slow if name in ("Randomized", "Differencing", "Signed") else ())
+        pytest.param(name, dtype, grid, marks=pytest.mark.slow if name in slow else ())
+        for dtype, grid, slow in ((np.float32, "int32", SLOW), (np.float64, "int64", SLOW_WIDE))
         for name in SOLVERS
     ],
 )
@@ -68,17 +73,16 @@ tolerances = st.sampled_from([0.1, 1e-3, 1e-12, 1e-24, 1e-31, 2.0**-80, 1e20])
     st.booleans(),
     tolerances,
 )
-def test_status_and_residual_are_true_at_any_scale(name, rows, reachable, tolerance):
+def test_status_and_residual_are_true_at_any_scale(name, dtype, grid, rows, reachable, tolerance):
     drawn = np.array(rows)
-    for dtype, grid in ((np.float32, "int32"), (np.float64, "int64")):
-        candidates, targets = drawn[:, :COUNT].astype(dtype), drawn[:, COUNT].astype(dtype)
-        if reachable:
-            targets = (candidates[:, 0] + candidates[:, 3]) * dtype(1 + 1e-6)
-        entry = SOLVERS[name]
-        solution = entry.solve(candidates, targets, tolerance, grid=grid)
-        check(solution, candidates, targets, tolerance, None if entry.size else entry.coefficients(COUNT))
-        found = [whole / UNIT for whole in residuals_of(solution.coefficients, candidates, targets)]
-        np.testing.assert_allclose(solution.residuals, found, rtol=1e-6, atol=1e-36)
+    candidates, targets = drawn[:, :COUNT].astype(dtype), drawn[:, COUNT].astype(dtype)
+    if reachable:
+        targets = (candidates[:, 0] + candidates[:, 3]) * dtype(1 + 1e-6)
+    entry = SOLVERS[name]
+    solution = entry.solve(candidates, targets, tolerance, grid=grid)
+    check(solution, candidates, targets, tolerance, None if entry.size else entry.coefficients(COUNT))
+    found = [whole / UNIT for whole in residuals_of(solution.coefficients, candidates, targets)]
+    np.testing.assert_allclose(solution.residuals, found, rtol=1e-6, atol=1e-36)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -119,19 +123,21 @@ def test_nothing_is_proved_below_the_step_of_the_grid():
     assert solve(problem, MeetInTheMiddle()).within.all()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.lists(values, min_size=12, max_size=12), min_size=PROBLEMS, max_size=PROBLEMS), tolerances)
 def test_vectors_and_fronts(rows, tolerance):
+    """Of shapes that other tests compile: 9 vectors of three components, the last four of them 0, and 5 candidates."""
     drawn = np.array(rows).astype(np.float32)
-    vectors, targets = drawn[:, :10].reshape(PROBLEMS, 5, 2), drawn[:, 10:]
+    vectors, targets = np.zeros((PROBLEMS, 9, 3), np.float32), np.zeros((PROBLEMS, 3), np.float32)
+    vectors[:, :5, :2], targets[:, :2] = drawn[:, :10].reshape(PROBLEMS, 5, 2), drawn[:, 10:]
     solution = solve(Problem(vectors, targets, tolerance), Vector())
     for d in range(2):
         left = residuals_of(solution.coefficients, vectors[:, :, d], targets[:, d])
         assert at_most(left[solution.within], tolerance)
         assert at_most(left, np.abs(targets).max(1))
     candidates, targets = drawn[:, :5], drawn[:, 5]
-    front = solve(Problem(candidates, targets, tolerance), Pareto(3))
-    for size in range(4):
+    front = solve(Problem(candidates, targets, tolerance), Pareto(5))
+    for size in range(6):
         column = front.column(size)
         check(column, candidates, targets, tolerance)
         assert (column.sizes == size).all()
@@ -142,7 +148,8 @@ def test_vectors_and_fronts(rows, tolerance):
 )
 def test_however_the_problems_are_given(each, array):
     rng = np.random.default_rng(0)
-    rows = (rng.choice([-1, 1], (18 // each, 12)) * 10.0 ** rng.uniform(-15, 15, (18 // each, 12))).astype(np.float32)
+    shape = (18 // each, COUNT)
+    rows = (rng.choice([-1, 1], shape) * 10.0 ** rng.uniform(-15, 15, shape)).astype(np.float32)
     own = np.repeat(rows, each, 0)
     targets = own[:, :3].sum(1) * np.float32(1 + 1e-6)
     shared = {"each": each} if each < 18 else {}

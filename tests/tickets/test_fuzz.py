@@ -112,7 +112,7 @@ def mutated(header: Header, tensors: Tensors, random: np.random.Generator) -> tu
 
 
 def test_mutations_never_give_a_wrong_holds_nor_a_traceback_in_short(honest: dict[str, Path], tmp_path: Path) -> None:
-    assert fuzz(honest, tmp_path, 600, seed=0) > 3
+    assert fuzz(honest, tmp_path, 200, seed=0) > 1
 
 
 @pytest.mark.slow
