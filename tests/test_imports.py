@@ -75,8 +75,9 @@ def broken_arrows(tree: ast.Module, path: Path) -> list[str]:
 
 
 def test_the_table_is_read() -> None:
-    assert {"errors", "sampler", "storage", "cluster"} <= LEAVES and "networks" not in LEAVES
-    assert "tasks" not in ALLOWED[ROW_OF["learned"]][0] and "data" in ALLOWED[ROW_OF["learned"]][0]
+    assert {"errors", "rng", "io", "workers"} <= LEAVES and "networks" not in LEAVES
+    assert "tasks" not in ALLOWED[ROW_OF["pruning"]][0] and "training" in ALLOWED[ROW_OF["pruning"]][0]
+    assert "mask_learning" not in ALLOWED[ROW_OF["pruning"]][0]
     assert ALLOWED[ROW_OF["subset_sum"]][0] == {"subset_sum"} and ALLOWED[ROW_OF["cli"]][0] >= {"comparison", "data"}
 
 
@@ -91,9 +92,9 @@ def test_arrows_go_one_way() -> None:
         ("subset_sum/solvers/bad.py", "import numba"),
         ("subset_sum/bad.py", "from lottery_jax.tickets.ticket import Ticket"),
         ("networks/bad.py", "from lottery_jax import data"),
-        ("learned/bad.py", "def f():\n    from ..constructions import pensia"),
+        ("mask_learning/bad.py", "def f():\n    from ..constructions import pensia"),
         ("tickets/bad.py", "from ..cli import main"),
-        ("storage/bad.py", "import optax"),
+        ("io/bad.py", "import optax"),
         ("attic.py", ""),
     ],
 )
@@ -111,6 +112,55 @@ def test_only_one_function_uses_what_jax_keeps_private() -> None:
     ]
     assert places == [("coordination.py", "_client")]
     assert sum(path.read_text().count("jax._src") for path in SOURCES) == 1
+
+
+def imported_files(path: Path, tree: ast.Module) -> set[Path]:
+    """The files of the package that a file imports, those under TYPE_CHECKING and inside functions included."""
+    files = set()
+    for node in ast.walk(tree):
+        if not (isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "lottery_jax"):
+            continue
+        base = ROOT.joinpath(*str(node.module).split("."))
+        for alias in node.names:
+            names = (
+                base / f"{alias.name}.py",
+                base / alias.name / "__init__.py",
+                base.with_suffix(".py"),
+                base / "__init__.py",
+            )
+            files.add(next(name for name in names if name in SOURCES))
+    return files - {path}
+
+
+def circles(graph: dict[Path, set[Path]]) -> set[Path]:
+    """The files on some circle of imports: those that remain when files without open imports are taken away."""
+    graph = {path: set(imports) for path, imports in graph.items()}
+    while True:
+        ends = {path for path, imports in graph.items() if not imports & graph.keys()}
+        if not ends:
+            used = set().union(*(imports & graph.keys() for imports in graph.values()))
+            if used == graph.keys():
+                return used
+            ends = graph.keys() - used
+        graph = {path: imports for path, imports in graph.items() if path not in ends}
+
+
+def test_no_two_files_import_each_other() -> None:
+    graph = {path: imported_files(path, tree) for path, tree in SOURCES.items()}
+    graph[PACKAGE / "__init__.py"] = set()  # loads everything when it is first used
+    assert sorted(circles(graph)) == []
+    one, two, three = (Path(name) for name in ("one", "two", "three"))
+    assert circles({one: {two}, two: {one}, three: {one}}) == {one, two}
+
+
+SHARED_STEMS = {"__init__", "__main__", "registry", "base", "api"}
+
+
+def test_no_two_files_share_a_name() -> None:
+    """A command in `cli/` is named after what it calls."""
+    files = [path for path in SOURCES if path.parent.name != "cli" and path.stem not in SHARED_STEMS]
+    repeated = [stem for stem, count in collections.Counter(path.stem for path in files).items() if count > 1]
+    assert repeated == []
 
 
 SAME_NAME = {"closest_subset"}
