@@ -98,8 +98,8 @@ def test_smaller_tickets_are_those_of_the_results() -> None:
     order = ("loss-aware", "budget", "target-pruned", "edge-popup-wide", "sparse target, loss-aware")
     assert re.findall(r"\d+\.\d\d % at [\d,]*\d", row[4]) == [one for method in order for one in found[method]]
     assert f"in {', '.join(bits)} thousand bits" in row[4]
-    readme = " ".join((ROOT / "README.md").read_text().split())
-    assert all(one in readme for one in found["sparse target, loss-aware"])
+    page = " ".join((ROOT / "docs" / "commands.md").read_text().split())
+    assert all(one in page for one in found["sparse target, loss-aware"])
 
 
 def test_neurons_beside_weights_are_those_of_the_results() -> None:

@@ -1,4 +1,4 @@
-"""The README does what it says: its Python runs, its commands and options exist, its numbers are in the results."""
+"""README and the pages for users: their Python runs, their commands and options exist, their numbers are measured."""
 
 import contextlib
 import io
@@ -20,8 +20,10 @@ from tests.cli.calling import lottery_jax, matrices, own_data
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+OWN_NETWORKS = (ROOT / "docs" / "own_networks.md").read_text()
+PAGES = "\n".join([README, OWN_NETWORKS, (ROOT / "docs" / "commands.md").read_text()])
 COMMANDS = {"compare": Compare, "approximate": Approximate, "verify": Verify, "export": Export}
-LINES = re.findall(r"^    (\S.+)$", re.sub(r" \\\n\s+", " ", README), re.MULTILINE)
+LINES = re.findall(r"^    (\S.+)$", re.sub(r" \\\n\s+", " ", PAGES), re.MULTILINE)
 OPTION = re.compile(r"--[a-z][a-z-]*")
 
 
@@ -31,7 +33,7 @@ def results(name: str) -> dict[str, Any]:
 
 def test_the_python_runs_and_prints_what_it_says() -> None:
     """Each block alone, as it is pasted."""
-    for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
+    for block in re.findall(r"```python\n(.*?)```", PAGES, re.DOTALL):
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             exec(block, {})
@@ -60,19 +62,16 @@ def test_ones_own_network_takes_two_commands(
 ) -> None:
     """The environment, and one line with one's own data and network; what the section says besides works, too."""
     section = README.split("\n## Your own network\n")[1].split("\n## ")[0]
-    first, *more = (block.split("\n") for block in re.findall(r"\n\n((?:    \S.*\n?)+)", section))
-    commands = [line.strip() for line in first if line.strip()]
-    assert len(commands) == 2 and commands[0] == ". .venv/bin/activate"
+    commands = [line.strip() for line in re.findall(r"^    (\S.*)$", section, re.MULTILINE)]
+    assert len(commands) == 3 and commands[0] == ". .venv/bin/activate"
     assert (ROOT / "Makefile").read_text().startswith("# Two") and "VENV ?= .venv\n" in (ROOT / "Makefile").read_text()
     monkeypatch.chdir(tmp_path)
     own_data(tmp_path / "my_data.npz")
     shapes = {"0.weight": (5, 4), "0.bias": (5,), "2.weight": (2, 5), "2.bias": (2,)}  # of a PyTorch Sequential
     matrices(tmp_path / "my_network.safetensors", **shapes)
-    lines = [
-        commands[1],
-        *(line.strip() for block in more for line in block if "my_network" in line or "my_ticket" in line),
-    ]
+    lines = re.findall(r"^    (lottery-jax .*)$", OWN_NETWORKS, re.MULTILINE)
     assert [line.split()[1] for line in lines] == ["approximate", "verify", "export", "compare", "approximate"]
+    assert commands[1:] == lines[:2]
     for line in lines:
         if " compare " in line:
             line += " --methods dense pensia --seeds 0"  # the others are other tests' work
@@ -101,15 +100,19 @@ def help_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 
 def test_the_scripts_have_the_options_they_are_called_with(help_of) -> None:
-    scripts = re.findall(r"python ((?:benchmarks|experiments)/\w+\.py)([^`\n]*)", README)
+    scripts = re.findall(r"python ((?:benchmarks|experiments)/\w+\.py)([^`\n]*)", PAGES)
     assert {name.split("/")[0] for name, _ in scripts} == {"benchmarks", "experiments"}
     for name, words in scripts:
         assert set(OPTION.findall(words)) <= help_of(name), name
 
 
+def test_the_readme_is_one_page() -> None:
+    assert len(README.splitlines()) <= 130
+
+
 def test_every_option_it_mentions_exists(help_of) -> None:
     known = {"--help"}.union(*map(help_of, COMMANDS))
-    mentioned = {word for code in re.findall(r"`([^`]+)`", README) for word in OPTION.findall(code)}
+    mentioned = {word for code in re.findall(r"`([^`\n]+)`", PAGES) for word in OPTION.findall(code)}
     assert len(mentioned) > 5 and mentioned <= known | {"--target"}
 
 
@@ -121,14 +124,10 @@ def test_what_is_called_besides_exists() -> None:
         assert re.search(rf"^{goal}:", makefile, re.MULTILINE), goal
     extras = {extra for group in re.findall(r"(?:\.\[|EXTRAS=)([\w,]+)", README) for extra in group.split(",")}
     assert extras and extras <= set(project["optional-dependencies"])
-    demo = next(line for line in LINES if "what `make demo` runs" in line).split("#")[0].strip()
+    (demo,) = re.findall(r"`make demo` is `(lottery-jax [^`]+)`", README)
     assert f"$(BIN)/{demo}\n" in makefile
-    for name in re.findall(r"(?:benchmarks|experiments|notebooks|docs)/[\w/.]+\.\w+", README):
+    for name in re.findall(r"(?:benchmarks|experiments|notebooks|docs)/[\w/.]+\.\w+", PAGES):
         assert (ROOT / name).is_file(), name
-
-
-def test_nothing_is_left_to_be_filled_in() -> None:
-    assert re.findall(r"\b[A-Z]+_(?:TABLE|SENTENCE)\b", README) == []
 
 
 def test_the_numbers_of_the_main_job_are_the_benchmarks() -> None:
@@ -142,7 +141,6 @@ def test_the_numbers_of_the_main_job_are_the_benchmarks() -> None:
         cells = next(line for line in README.splitlines() if line.startswith(f"| {label}")).split("|")[2:-1]
         row = rows[case]
         assert [cell.strip() for cell in cells] == [
-            f"{row['source_weights']:,}",
             f"{row['kept_per_weight']:.3f}",
             "all" if row["within"] == row["weights"] else str(row["within"]),
             f"{100 * row['accuracy']:.2f} %",
@@ -150,23 +148,9 @@ def test_the_numbers_of_the_main_job_are_the_benchmarks() -> None:
         ]
 
 
-def test_the_numbers_of_engine_and_training_are_the_benchmarks() -> None:
-    text, engine = " ".join(README.split()), results("subset_sum")["rows"]
-    (exact,) = (row for row in engine if row["case"] == "least-residual")
-    assert f"takes {exact['us_per_weight']:.1f} us per weight" in text
-    said = int(re.findall(r"some ([\d,]+) times less than Gurobi", text)[0].replace(",", ""))
-    assert 0.6 < min(row["times_slower"] for row in engine if row["case"] == "peer-gurobi") / said < 1.6
-    (most,) = (row for row in engine if row["case"] == "growth-x16")
-    assert most["weights"] == 10_000_000
-    assert f"ten million weights take {most['seconds']:.0f} s from file to ticket" in text
-    assert most["beyond_jax_gib"] < float(re.findall(r"in under ([\d.]+) GiB beyond JAX's own", text)[0])
-    redundant, wide = results("edge_popup")["rows"]
-    assert f"takes {redundant['top_k_ms']:.0f} ms (redundant structure) and {wide['top_k_ms']:.0f} ms (wide)" in text
-
-
 def test_plain_fisher_is_the_worst_of_the_three_with_few_kept_weights() -> None:
     rows = [row for row in results("budget")["rows"] if row["construction"] == "scalar" and row["kept"] < 100_000]
-    assert "plain Fisher information is the worst of the three" in " ".join(README.split()) and rows
+    assert "plain Fisher information is the worst of the three" in " ".join(PAGES.split()) and rows
     for kept in {row["kept"] for row in rows}:
         agreements = {row["choice"]: row["agreement"] for row in rows if row["kept"] == kept}
         assert agreements["fisher"] == min(agreements.values())
@@ -204,26 +188,24 @@ def test_numbers_that_were_not_measured_are_seen() -> None:
 
 
 def test_the_numbers_of_networks_are_the_benchmarks() -> None:
-    section = README.split("\n## Your own network\n")[1].split("\n## ")[0]
-    tables = "\n".join(line for line in section.splitlines() if line.startswith("|"))
+    tables = "\n".join(line for line in OWN_NETWORKS.splitlines() if line.startswith("|"))
     assert re.search(r"\d", tables), "the table of networks is missing"
     assert unmeasured(tables, results("startup")) == []
 
 
 def test_the_numbers_of_a_paragraph_are_those_of_the_results_it_names() -> None:
     checked = set()
-    for paragraph in README.split("\n\n"):
+    for paragraph in PAGES.split("\n\n"):
         names = set(re.findall(r"benchmarks/results/(\w+)_cpu\.json", paragraph))
         if names:
             checked |= names
-            more = {"subset_sum"} if "docs/performance.md" in paragraph else set()
-            assert unmeasured(paragraph, *map(results, names | more)) == []
-    assert checked >= {"main_job", "edge_popup", "budget"}
+            assert unmeasured(paragraph, *map(results, names)) == []
+    assert checked >= {"main_job", "bits", "output_bound", "budget"}
 
 
 def test_bounds_of_the_output_are_those_of_the_results() -> None:
     found = [row["bound_over_searched"] for row in results("output_bound")["rows"]]
     assert max(found) < 20
-    text = " ".join(README.split())
+    text = " ".join(PAGES.split())
     assert f"On the digits the bound is {found[0]:.1f} (least error) and {found[1]:.1f} times (smallest)" in text
     assert f"on the published target {found[2]:.1f} and {found[3]:.1f} times" in text
