@@ -121,7 +121,7 @@ def growth(found: Found) -> str:
     return _columns(found, "growth", ("weights", "weights"), *_TIME, *memory, ("mean residual", "mean_residual"))
 
 
-def parallel_runs(found: Found) -> str:
+def lanes(found: Found) -> str:
     columns = (("operations per weight", "lane_operations"), ("per second", "lane_operations_per_s"))
     peak = (("measured peak", "measured_peak_per_s"), ("share", "share_of_measured_peak"))
     nominal = (("nominal int32 peak", "int32_peak_per_s"), ("share of it", "share_of_int32_peak"))
@@ -198,7 +198,7 @@ TABLES: dict[str, Callable[[Found], str]] = {
         exact,
         randomized,
         growth,
-        parallel_runs,
+        lanes,
         accelerator,
     )
 }
