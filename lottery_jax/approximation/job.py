@@ -16,7 +16,7 @@ import numpy as np
 
 from lottery_jax.constructions.base import Construction, Plan
 from lottery_jax.errors import InputError
-from lottery_jax.io.tensor_file import Tensor
+from lottery_jax.io.tensor_file import TensorInfo
 from lottery_jax.networks.network import Network, Redraws
 from lottery_jax.networks.target import Target
 from lottery_jax.networks.transforms import Transform, transformed
@@ -183,7 +183,7 @@ class Job:
         """Size of the ticket's tensors, but for what is drawn again."""
         masks = sum((drawn.size + 7) // 8 for drawn in self.network.random_tensors.values())
         tensors = self.target.tensors.tensors.values()
-        return masks + sum(Tensor(tensor.name, tensor.dtype, tensor.shape).nbytes for tensor in tensors)
+        return masks + sum(TensorInfo(tensor.name, tensor.dtype, tensor.shape).nbytes for tensor in tensors)
 
 
 def plan_job(

@@ -13,7 +13,7 @@ from lottery_jax.constructions.pensia import Pensia
 from lottery_jax.data import load
 from lottery_jax.data.datasets import CLASSES, DATASETS, SHAPES
 from lottery_jax.errors import InputError, suggest
-from lottery_jax.io.tensor_file import Arrays
+from lottery_jax.io.tensor_file import InMemoryTensors
 from lottery_jax.networks.architectures import architecture
 from lottery_jax.networks.layers.normalization import Normalize
 from lottery_jax.networks.network import Network
@@ -57,7 +57,7 @@ def drawn_here(network: Network, candidates: int) -> Requirement:
     )
     construction = Pensia(candidates)
     try:
-        zeros = Arrays({name: np.zeros(shape, np.float32) for name, shape in network.tensors.items()})
+        zeros = InMemoryTensors({name: np.zeros(shape, np.float32) for name, shape in network.tensors.items()})
         source = construction.source(folded(Target(network, zeros)))
     except InputError as error:
         return dataclasses.replace(found, note=f"It is not possible here: {error}.")

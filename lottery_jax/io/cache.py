@@ -21,7 +21,7 @@ def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
     return Path(cache_dir or os.environ.get("LOTTERY_JAX_CACHE") or "~/.cache/lottery_jax").expanduser()
 
 
-def store(path: Path, tensors: Mapping[str, np.ndarray]) -> bool:
+def write_cached(path: Path, tensors: Mapping[str, np.ndarray]) -> bool:
     """Keep tensors; False, with a logged line, where the folder cannot be written: work goes on without."""
     from safetensors.numpy import save
 
@@ -36,8 +36,8 @@ def store(path: Path, tensors: Mapping[str, np.ndarray]) -> bool:
     return True
 
 
-def recall(path: Path) -> dict[str, np.ndarray] | None:
-    """Tensors that `store` kept, or None where the file is absent, unreadable or changed since."""
+def read_cached(path: Path) -> dict[str, np.ndarray] | None:
+    """Tensors that `write_cached` kept, or None where the file is absent, unreadable or changed since."""
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -16,19 +16,19 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 
 from lottery_jax.errors import InputError
-from lottery_jax.io.tensor_file import TYPES, FormatError, Tensor, TensorFile, described, layout
+from lottery_jax.io.tensor_file import DTYPES, FormatError, TensorFile, TensorInfo, file_layout, tensor_infos
 
 _SLICE = 1 << 22  # bytes read or hashed at once
 
 
-def _digest_line(tensor: Tensor) -> bytes:
-    return f"{tensor.name} {TYPES[tensor.dtype].name} {tensor.shape}".encode()
+def _digest_line(tensor: TensorInfo) -> bytes:
+    return f"{tensor.name} {DTYPES[tensor.dtype].name} {tensor.shape}".encode()
 
 
 def digest(text: str, tensors: Mapping[str, np.ndarray]) -> str:
     """SHA-256 over a header and arrays, in the order of their names."""
     sha = hashlib.sha256(text.encode())
-    for tensor in sorted(described(tensors), key=lambda tensor: tensor.name):
+    for tensor in sorted(tensor_infos(tensors), key=lambda tensor: tensor.name):
         sha.update(_digest_line(tensor))
         sha.update(np.ascontiguousarray(tensors[tensor.name]).reshape(-1).view(np.uint8).data)
     return sha.hexdigest()
@@ -42,7 +42,7 @@ def checksummed_bytes(entry: str, header: Mapping[str, Any], tensors: Mapping[st
     (179, b'\\x00\\x01\\x02')
     """
     text = json.dumps(header, sort_keys=True)
-    start, placed = layout(described(tensors), {entry: f"{digest(text, tensors)} {text}"})
+    start, placed = file_layout(tensor_infos(tensors), {entry: f"{digest(text, tensors)} {text}"})
     ordered = sorted(placed.values(), key=lambda tensor: (tensor.start, tensor.nbytes))
     return start + b"".join(np.ascontiguousarray(tensors[tensor.name]).tobytes() for tensor in ordered)
 
@@ -69,7 +69,7 @@ class ChecksummedFile(TensorFile):
         sha = hashlib.sha256(self._text.encode())
         for name in sorted(self.tensors):
             tensor = self.tensors[name]
-            if tensor.dtype not in TYPES:
+            if tensor.dtype not in DTYPES:
                 raise FormatError(f"{self.where} was changed after it was written: {name} is {tensor.dtype}")
             sha.update(_digest_line(tensor))
             for start in range(0, tensor.nbytes, _SLICE):
@@ -85,12 +85,12 @@ class ChecksummedWriter:
     is taken away again.
     """
 
-    def __init__(self, path: Path, entry: str, header: Mapping[str, Any], tensors: Iterable[Tensor]) -> None:
+    def __init__(self, path: Path, entry: str, header: Mapping[str, Any], tensors: Iterable[TensorInfo]) -> None:
         self._path = path
         self._text = json.dumps(header, sort_keys=True)
         self._entry = entry
         # Room for the digest, which is known only at the end.
-        self._start, self._placed = layout(tensors, {entry: f"{'0' * 64} {self._text}"})
+        self._start, self._placed = file_layout(tensors, {entry: f"{'0' * 64} {self._text}"})
         self._names: Sequence[str] = sorted(self._placed)
         self._sha = hashlib.sha256(self._text.encode())
         self._at, self._done = -1, 0
@@ -124,7 +124,7 @@ class ChecksummedWriter:
         """Close the last tensor, write the digest in its place, and wait for the disk."""
         while self._at < len(self._names):
             self._begin(self._names[self._at + 1] if self._at + 1 < len(self._names) else None)
-        start, _ = layout(self._placed.values(), {self._entry: f"{self._sha.hexdigest()} {self._text}"})
+        start, _ = file_layout(self._placed.values(), {self._entry: f"{self._sha.hexdigest()} {self._text}"})
         self._file.seek(0)
         self._put(start)
         try:

@@ -18,7 +18,7 @@ PROBE_BYTES = 1 << 16
 
 _ATTEMPTS = 20
 
-VISIBLE = 60.0
+VISIBILITY_TIMEOUT = 60.0
 """Seconds in which a network's file system shows a new file to another host, at the latest."""
 
 _unfinished: set[Path] = set()
@@ -69,14 +69,14 @@ def write_atomically(path: Path, content: bytes) -> None:
     ...     [file.name for file in Path(folder).iterdir()]
     ['note.txt']
     """
-    with replacing(path) as temporary, temporary.open("wb", buffering=0) as file:
+    with atomic_replacement(path) as temporary, temporary.open("wb", buffering=0) as file:
         while content:
             content = content[file.write(content) :]
         os.fsync(file.fileno())
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_replacement(path: Path) -> Iterator[Path]:
     """A temporary file beside `path` that takes its place when the block ends well, and is gone when it does not.
 
     Raises `InputError` where it cannot be written.
@@ -103,18 +103,18 @@ def replacing(path: Path) -> Iterator[Path]:
             _unfinished.discard(temporary)
 
 
-def remove_unfinished() -> None:
+def remove_temporary_files() -> None:
     """For a process that ends at once: take away the temporary files that it has."""
     for path in tuple(_unfinished):
         path.unlink(missing_ok=True)
 
 
-def wait_for(path: Path) -> bool:
+def wait_for_file(path: Path) -> bool:
     """Wait for a file that is known to be written: a network's file system shows it to another host some time later.
 
     False where it does not come within a minute.
     """
-    end = time.monotonic() + VISIBLE
+    end = time.monotonic() + VISIBILITY_TIMEOUT
     while not path.exists():
         if time.monotonic() >= end:
             return False
@@ -122,7 +122,7 @@ def wait_for(path: Path) -> bool:
     return True
 
 
-def check_replaceable(path: Path, *, force: bool) -> None:
+def check_overwrite(path: Path, *, force: bool) -> None:
     """Refuse to write over a file that is there, unless it is asked for; raises `InputError`."""
     if path.exists() and not force:
         raise InputError(f"{str(path)!r} is there already; choose another place with --out, or replace it with --force")

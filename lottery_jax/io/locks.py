@@ -26,14 +26,14 @@ _held: dict[int, dict[str, str | int]] = {}  # what this process has written int
 
 
 @contextlib.contextmanager
-def locked(folder: Path, what: str, *, shared: bool = False) -> Iterator[None]:
+def folder_lock(folder: Path, what: str, *, shared: bool = False) -> Iterator[None]:
     """Hold `folder`/lock while the block runs; raises `InputError` where another process does. `what`: said of it.
 
     shared: with others that share it, too; the file then names the last that came.
 
     >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder, locked(Path(folder), "the run folder"):
-    ...     with locked(Path(folder), "the run folder"):
+    >>> with tempfile.TemporaryDirectory() as folder, folder_lock(Path(folder), "the run folder"):
+    ...     with folder_lock(Path(folder), "the run folder"):
     ...         pass
     Traceback (most recent call last):
     lottery_jax.errors.InputError: the run folder '...' is in use by process ... since ...
@@ -61,7 +61,7 @@ def locked(folder: Path, what: str, *, shared: bool = False) -> Iterator[None]:
         os.close(handle)
 
 
-def tell(words: str) -> None:
+def write_lock_status(words: str) -> None:
     """Write into each lock that this process holds how far it is, for who looks at the folder."""
     with _turn:
         for handle, holder in _held.items():
@@ -69,7 +69,7 @@ def tell(words: str) -> None:
             _write(handle)
 
 
-def told(folder: Path) -> str | None:
+def read_lock_status(folder: Path) -> str | None:
     """What the holder of a folder's lock, or the last one if it was killed, said how far it is; None if nothing."""
     try:
         holder = json.loads((folder / "lock").read_bytes()[:_MOST_BYTES])
@@ -78,7 +78,7 @@ def told(folder: Path) -> str | None:
         return None
 
 
-def holder_of(folder: Path) -> str | None:
+def lock_holder(folder: Path) -> str | None:
     """Who holds a folder's lock, in words; None where nobody does. Nothing is changed there."""
     try:
         handle = os.open(folder / "lock", os.O_RDWR)

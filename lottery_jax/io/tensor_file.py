@@ -22,7 +22,7 @@ import numpy as np
 
 from lottery_jax.errors import InputError
 
-STORED = {
+STORAGE_DTYPES = {
     "I64": np.dtype("<i8"),
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
@@ -34,17 +34,17 @@ STORED = {
 """Types that are read and written here, in the order in which the safetensors library puts them into a file."""
 
 _ITEM_BYTES = {
-    **{dtype: stored.itemsize for dtype, stored in STORED.items()},
+    **{dtype: stored.itemsize for dtype, stored in STORAGE_DTYPES.items()},
     **{"U64": 8, "C64": 8, "U32": 4, "I16": 2, "U16": 2, "I8": 1, "BOOL": 1},
 }
 
-FLOATS = ("F64", "F32", "F16", "BF16")
+FLOAT_DTYPES = ("F64", "F32", "F16", "BF16")
 
 _MOST_HEADER = 100_000_000  # the format's own limit
 
 
 @dataclasses.dataclass(frozen=True)
-class Tensor:
+class TensorInfo:
     """One tensor of a file: `dtype` as the format names it ("F32"), and where its bytes are.
 
     opaque: the number of bytes of a type that is not known here (the format grows); such a tensor is only passed by.
@@ -122,7 +122,7 @@ class TensorFile:
         tensor = self.tensors[name]
         if not 0 <= first <= first + count <= tensor.size:
             raise IndexError(f"{name} has {tensor.size} values, not {first} to {first + count}")
-        stored = STORED[tensor.dtype]
+        stored = STORAGE_DTYPES[tensor.dtype]
         return np.frombuffer(self.read_bytes(tensor.start + first * stored.itemsize, count * stored.itemsize), stored)
 
     def read_bytes(self, offset: int, count: int) -> bytearray:
@@ -138,7 +138,7 @@ class TensorFile:
             done += got
         return content
 
-    def _header(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+    def _header(self) -> tuple[dict[str, TensorInfo], dict[str, str]]:
         try:
             if self.bytes < 8:
                 raise ValueError("it is shorter than a header")
@@ -163,29 +163,29 @@ class TensorFile:
         return {tensor.name: tensor for tensor in tensors}, dict(metadata)
 
 
-def _tensor(name: str, row: Mapping[str, Any], data: int) -> Tensor:
+def _tensor(name: str, row: Mapping[str, Any], data: int) -> TensorInfo:
     dtype, shape, (start, stop) = row["dtype"], row["shape"], row["data_offsets"]
     if not isinstance(dtype, str):
         raise ValueError(f"{name} has the type {dtype!r}")
     if not all(type(size) is int and size >= 0 for size in (*shape, start, stop)):
         raise ValueError(f"{name} has sizes that are not whole numbers")
     opaque = None if dtype in _ITEM_BYTES else max(stop - start, 0)
-    tensor = Tensor(name, dtype, tuple(shape), data + start, opaque)
+    tensor = TensorInfo(name, dtype, tuple(shape), data + start, opaque)
     if tensor.nbytes != stop - start:
         raise ValueError(f"{name} of shape {shape} does not fill its bytes")
     return tensor
 
 
-def layout(tensors: Iterable[Tensor], metadata: Mapping[str, str]) -> tuple[bytes, dict[str, Tensor]]:
+def file_layout(tensors: Iterable[TensorInfo], metadata: Mapping[str, str]) -> tuple[bytes, dict[str, TensorInfo]]:
     """The first bytes of a file that will hold `tensors`, and each tensor with the place of its bytes.
 
     Larger items come first, then names in order, which is what the safetensors library writes.
 
-    >>> start, placed = layout([Tensor("a", "U8", (3,)), Tensor("b", "F32", (1, 2))], {})
+    >>> start, placed = file_layout([TensorInfo("a", "U8", (3,)), TensorInfo("b", "F32", (1, 2))], {})
     >>> len(start) % 8, placed["a"].start - placed["b"].start
     (0, 8)
     """
-    kinds = list(STORED)
+    kinds = list(STORAGE_DTYPES)
     ordered = sorted(tensors, key=lambda t: (kinds.index(t.dtype), t.name))
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     offset, offsets = 0, {}
@@ -201,21 +201,21 @@ def layout(tensors: Iterable[Tensor], metadata: Mapping[str, str]) -> tuple[byte
     return start, placed
 
 
-TYPES = {**STORED, "BF16": np.dtype(ml_dtypes.bfloat16)}
+DTYPES = {**STORAGE_DTYPES, "BF16": np.dtype(ml_dtypes.bfloat16)}
 """NumPy's types by the names that the format has for them."""
 
 
-def described(arrays: Mapping[str, np.ndarray]) -> list[Tensor]:
+def tensor_infos(arrays: Mapping[str, np.ndarray]) -> list[TensorInfo]:
     """Arrays as the format describes them."""
-    kinds = {dtype.name: kind for kind, dtype in TYPES.items()}
-    return [Tensor(name, kinds[value.dtype.name], value.shape) for name, value in arrays.items()]
+    kinds = {dtype.name: kind for kind, dtype in DTYPES.items()}
+    return [TensorInfo(name, kinds[value.dtype.name], value.shape) for name, value in arrays.items()]
 
 
-class Store(Protocol):
-    """What `TensorFile` and `Arrays` have in common."""
+class TensorReader(Protocol):
+    """What `TensorFile` and `InMemoryTensors` have in common."""
 
     @property
-    def tensors(self) -> Mapping[str, Tensor]:
+    def tensors(self) -> Mapping[str, TensorInfo]:
         """Types and shapes by name."""
         ...
 
@@ -224,20 +224,20 @@ class Store(Protocol):
         ...
 
 
-class Arrays:
+class InMemoryTensors:
     """Tensors in memory, NumPy's or JAX's; raises `InputError` for what is no array of a type that files have.
 
-    >>> store = Arrays({"w": np.arange(6, dtype=np.float32).reshape(2, 3)})
+    >>> store = InMemoryTensors({"w": np.arange(6, dtype=np.float32).reshape(2, 3)})
     >>> store.tensors["w"].shape, store.read("w", 4, 2)
     ((2, 3), array([4., 5.], dtype=float32))
     """
 
     def __init__(self, arrays: Mapping[str, Any]) -> None:
         self._arrays = {name: _array(name, value) for name, value in arrays.items()}
-        self.tensors: Mapping[str, Tensor] = {tensor.name: tensor for tensor in described(self._arrays)}
+        self.tensors: Mapping[str, TensorInfo] = {tensor.name: tensor for tensor in tensor_infos(self._arrays)}
 
     def read(self, name: str, first: int, count: int) -> np.ndarray:
-        stored = STORED[self.tensors[name].dtype]
+        stored = STORAGE_DTYPES[self.tensors[name].dtype]
         return self._arrays[name].reshape(-1)[first : first + count].view(stored)
 
 
@@ -248,19 +248,19 @@ def _array(name: Any, value: Any) -> np.ndarray:
     except (TypeError, ValueError, RuntimeError):  # rows of different lengths, a JAX array that was donated
         raise InputError(f"the tensor {name!r} ({type(value).__name__}) is no array; convert it to float32") from None
     found = found.astype(found.dtype.newbyteorder("="), copy=False)  # what is read is taken for little-endian
-    if found.dtype not in TYPES.values():
+    if found.dtype not in DTYPES.values():
         raise InputError(f"the tensor {name!r} holds {found.dtype.name}, which is not stored; convert it to float32")
     if not isinstance(name, str):
         raise InputError(f"the tensor {name!r} has a {type(name).__name__} for a name; give it a str")
     return found
 
 
-class View:
+class RenamedTensors:
     """Some tensors of a store under names of their own. names: own name -> name in the store."""
 
-    def __init__(self, store: Store, names: Mapping[str, str]) -> None:
+    def __init__(self, store: TensorReader, names: Mapping[str, str]) -> None:
         self._store, self._names = store, names
-        self.tensors: Mapping[str, Tensor] = {name: store.tensors[there] for name, there in names.items()}
+        self.tensors: Mapping[str, TensorInfo] = {name: store.tensors[there] for name, there in names.items()}
 
     @property
     def path(self) -> Path | None:
@@ -271,12 +271,12 @@ class View:
         return self._store.read(self._names[name], first, count)
 
 
-def read_float64(store: Store, name: str, first: int, count: int) -> np.ndarray:
+def read_float64(store: TensorReader, name: str, first: int, count: int) -> np.ndarray:
     """A slice of floats, as the exact float64 values."""
     return to_float64(store.read(name, first, count), store.tensors[name].dtype)
 
 
-def read_array(store: Store, name: str) -> np.ndarray:
+def read_array(store: TensorReader, name: str) -> np.ndarray:
     """A whole tensor, in its own type and shape."""
     tensor = store.tensors[name]
-    return store.read(name, 0, tensor.size).view(TYPES[tensor.dtype]).reshape(tensor.shape)
+    return store.read(name, 0, tensor.size).view(DTYPES[tensor.dtype]).reshape(tensor.shape)
