@@ -101,7 +101,7 @@ class Assembly:
 def _keep_edges(edges: np.ndarray, plan: Plan, chunk: Chunk, bits: np.ndarray) -> None:
     """An edge is kept where some weight behind it is: rows of a chunk's mask, put together by group."""
     assert plan.group is not None
-    each = plan.random_tensor.shared
+    each = plan.random_tensor.rows_per_block
     rows = np.arange(chunk.first * each, (chunk.first + chunk.count) * each)
     mask = np.unpackbits(bits, count=len(rows) * plan.random_tensor.width, bitorder="little").reshape(len(rows), -1)
     group = plan.group(rows)

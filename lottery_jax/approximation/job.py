@@ -163,7 +163,7 @@ class Job:
         found: list[Chunk] = []
         for place, plan in enumerate(self.plans):
             drawn = plan.random_tensor
-            step = max(self.chunk_weights // drawn.shared // 8, 1) * 8
+            step = max(self.chunk_weights // drawn.rows_per_block // 8, 1) * 8
             run = drawn.layout.per_stream or drawn.blocks
             for part in range(0, drawn.blocks, run):
                 stop = min(part + run, drawn.blocks)
@@ -173,7 +173,7 @@ class Job:
 
     def chunk_size(self, chunk: Chunk) -> int:
         """Target weights of a chunk."""
-        return chunk.count * self.plans[chunk.plan].random_tensor.shared
+        return chunk.count * self.plans[chunk.plan].random_tensor.rows_per_block
 
     def mask_bytes(self, chunk: Chunk) -> int:
         return (self.chunk_size(chunk) * self.plans[chunk.plan].random_tensor.width + 7) // 8

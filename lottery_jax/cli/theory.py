@@ -21,7 +21,7 @@ from lottery_jax.networks.node import Spec
 from lottery_jax.networks.rewrites import folded
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.target import Target
-from lottery_jax.rng.random_tensor import Diagonal
+from lottery_jax.rng.random_tensor import DiagonalLayout
 from lottery_jax.tasks.task import STATISTICS
 from lottery_jax.theory.theorem import Requirement
 from lottery_jax.theory.theorems import THEOREMS
@@ -63,7 +63,7 @@ def drawn_here(network: Network, candidates: int) -> Requirement:
         return dataclasses.replace(found, note=f"It is not possible here: {error}.")
     gadgets = [leaf for leaf in source.sources.values() if isinstance(leaf, Gadget)]
     layouts = [leaf.random_tensors()["first"].layout for leaf in gadgets]
-    first = sum(layout.inputs**2 * layout.units for layout in layouts if isinstance(layout, Diagonal))
+    first = sum(layout.inputs**2 * layout.units for layout in layouts if isinstance(layout, DiagonalLayout))
     second = sum(leaf.of.weights * leaf.units for leaf in gadgets)
     return dataclasses.replace(
         found,

@@ -6,7 +6,7 @@ ones are absent or locked in a block that is drawn again.
 
 import numpy as np
 
-from lottery_jax.rng.random_tensor import RandomTensor, attempts_of
+from lottery_jax.rng.random_tensor import RandomTensor, block_attempts
 from lottery_jax.rng.sampler import forced_at
 from lottery_jax.rng.threefry import seed_words
 
@@ -21,9 +21,9 @@ def forced_columns(
 ) -> np.ndarray:
     """Of some random weights of some blocks: int8 in the shape that the three have together.
 
-    >>> from lottery_jax.rng.random_tensor import Contiguous
+    >>> from lottery_jax.rng.random_tensor import ContiguousLayout
     >>> from lottery_jax.rng.sampler import Sampler
-    >>> drawn = RandomTensor((1, 8), 8, Sampler("normal", density=0.6, locked=0.3), Contiguous(8))
+    >>> drawn = RandomTensor((1, 8), 8, Sampler("normal", density=0.6, locked=0.3), ContiguousLayout(8))
     >>> forced_columns(drawn, 3, np.array([0]), np.arange(8), 0).tolist()
     [-1, 1, 1, 1, -1, -1, -1, 1]
     """
@@ -41,5 +41,5 @@ def forced_mask(drawn: RandomTensor, seed: int, redraws: np.ndarray) -> np.ndarr
     """Of a whole random tensor, int8 in the shape of its mask. redraws: int64 rows (block, attempt)."""
     if not has_forced_entries(drawn):
         return np.zeros(drawn.shape, np.int8)
-    blocks = forced_blocks(drawn, seed, np.arange(drawn.blocks), attempts_of(redraws, 0, drawn.blocks))
-    return blocks.repeat(drawn.shared, 0).reshape(drawn.shape)
+    blocks = forced_blocks(drawn, seed, np.arange(drawn.blocks), block_attempts(redraws, 0, drawn.blocks))
+    return blocks.repeat(drawn.rows_per_block, 0).reshape(drawn.shape)

@@ -13,16 +13,16 @@ from collections.abc import Iterable
 import numpy as np
 
 from lottery_jax.errors import InputError
-from lottery_jax.rng.sampler import MAX_SIZE, Sampler, draw_at, draw_range, numbers
+from lottery_jax.rng.sampler import MAX_SIZE, Sampler, draw_at, draw_range, sampler_arrays
 from lottery_jax.rng.threefry import seed_words
 
 ATTEMPT_STRIDE = 1 << 16
 """Attempt a of a block is drawn from the stream of its tensor plus a times this."""
 
-MOST_ATTEMPTS = 255
+MAX_ATTEMPTS = 255
 """Draws of a block after the first: each is a choice that a ticket makes, and is counted in its description."""
 
-MOST_WIDTH = (1 << 16) - 1
+MAX_WIDTH = (1 << 16) - 1
 
 SAMPLED_BLOCKS = 256
 
@@ -57,7 +57,7 @@ class Layout(abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True)
-class Contiguous(Layout):
+class ContiguousLayout(Layout):
     """Blocks of `width` weights one after the other; those beyond the 2**32 positions of a stream lie on the next."""
 
     width: int
@@ -89,7 +89,7 @@ class Contiguous(Layout):
 
 
 @dataclasses.dataclass(frozen=True)
-class Matrix(Layout):
+class MatrixLayout(Layout):
     """The theorem's matrix, which multiplies from the left: [inputs * units, places, outputs], row-major.
 
     A block is one weight (output, input, place, copy of the output) of the operation, row-major; its units are `step`
@@ -134,7 +134,7 @@ class Matrix(Layout):
 
 
 @dataclasses.dataclass(frozen=True)
-class Diagonal(Layout):
+class DiagonalLayout(Layout):
     """The block-column part of the full first matrix [inputs, inputs * units]: each input's edges to its own units."""
 
     inputs: int
@@ -167,12 +167,12 @@ class RandomTensor:
     width: int
     sampler: Sampler
     layout: Layout
-    shared: int = 1
+    rows_per_block: int = 1
     stream: int = 0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.width <= MOST_WIDTH:
-            raise InputError(f"{self.width} random weights for each target weight; 1 to {MOST_WIDTH} are possible")
+        if not 1 <= self.width <= MAX_WIDTH:
+            raise InputError(f"{self.width} random weights for each target weight; 1 to {MAX_WIDTH} are possible")
 
     @property
     def size(self) -> int:
@@ -185,7 +185,7 @@ class RandomTensor:
 
     @property
     def blocks(self) -> int:
-        return self.rows // self.shared
+        return self.rows // self.rows_per_block
 
     @property
     def weights(self) -> int:
@@ -212,7 +212,9 @@ class RandomTensor:
         stream, position = self.positions(blocks, attempts)
         index = position + columns * self.layout.step
         streams = np.broadcast_to(stream, index.shape)
-        return draw_at(numbers(self.sampler), seed_words(seed), streams.astype(np.uint32), index.astype(np.uint32))
+        return draw_at(
+            sampler_arrays(self.sampler), seed_words(seed), streams.astype(np.uint32), index.astype(np.uint32)
+        )
 
     def draw_all(self, seed: int, redraws: np.ndarray) -> np.ndarray:
         """All weights, float32, in the shape of the mask; what rows share stands once, with an axis of 1.
@@ -221,7 +223,7 @@ class RandomTensor:
         """
         drawn = self.layout.draw_all(self, seed)
         drawn[redraws[:, 0]] = self.draw(seed, redraws[:, 0], redraws[:, 1])
-        if self.shared == 1:
+        if self.rows_per_block == 1:
             return drawn.reshape(self.shape)
         return drawn.reshape(self.shape[0], *(1 for _ in self.shape[1:-1]), self.width)
 
@@ -231,12 +233,12 @@ class RandomTensor:
             return np.where(mask, self.draw_all(seed, redraws), np.float32(0))
         kept = np.flatnonzero(mask)
         row, column = np.divmod(kept, self.width)
-        block, attempts = row // self.shared, attempts_of(redraws, 0, self.blocks)
+        block, attempts = row // self.rows_per_block, block_attempts(redraws, 0, self.blocks)
         found = np.zeros(self.shape, np.float32)
         found.reshape(-1)[kept] = self.draw_columns(seed, block, column, attempts[block])
         return found
 
-    def sampled(self, seed: int) -> np.ndarray:
+    def checksum_sample(self, seed: int) -> np.ndarray:
         """Evenly spaced blocks of the first draw, float32 [S, N]: what a ticket's source checksum is taken over."""
         count = min(self.blocks, SAMPLED_BLOCKS)
         return self.draw(seed, np.arange(count, dtype=np.int64) * self.blocks // count, 0)
@@ -251,19 +253,19 @@ class RandomTensor:
             and (np.diff(blocks) > 0).all()
             and blocks[-1] < self.blocks
             and attempts.min() > 0
-            and attempts.max() <= MOST_ATTEMPTS
+            and attempts.max() <= MAX_ATTEMPTS
         ):
             raise InputError(
                 f"the redraws of {name!r} are out of order, or not blocks 0 to {self.blocks - 1} with attempts 1 to"
-                f" {MOST_ATTEMPTS}"
+                f" {MAX_ATTEMPTS}"
             )
 
 
-def different_positions(tensors: Iterable[RandomTensor]) -> int:
+def count_positions(tensors: Iterable[RandomTensor]) -> int:
     """How many positions of streams some random tensors have among them, those that several have counted once.
 
-    >>> row = RandomTensor((2, 5), 5, Sampler.uniform(-1, 1), Contiguous(5))
-    >>> different_positions([row, row, dataclasses.replace(row, shape=(3, 5))])
+    >>> row = RandomTensor((2, 5), 5, Sampler.uniform(-1, 1), ContiguousLayout(5))
+    >>> count_positions([row, row, dataclasses.replace(row, shape=(3, 5))])
     15
     """
     lows, highs = [], []
@@ -279,10 +281,10 @@ def different_positions(tensors: Iterable[RandomTensor]) -> int:
     return int((end - first).sum())
 
 
-def attempts_of(redraws: np.ndarray, begin: int, end: int) -> np.ndarray:
+def block_attempts(redraws: np.ndarray, begin: int, end: int) -> np.ndarray:
     """The attempt int64 that each of the blocks begin ... end - 1 is of. redraws: ascending rows (block, attempt).
 
-    >>> attempts_of(np.array([[2, 7], [5, 1]]), 1, 5)
+    >>> block_attempts(np.array([[2, 7], [5, 1]]), 1, 5)
     array([0, 7, 0, 0])
     """
     attempts = np.zeros(end - begin, np.int64)

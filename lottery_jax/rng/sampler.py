@@ -24,7 +24,7 @@ SAMPLER_VERSION = 1
 
 MAX_SIZE = 2**32
 
-MOST_GRID_BITS = 16
+MAX_GRID_BITS = 16
 """Bits below 1 of the finest grid's step: sums of 65,535 products of two such weights are float64 without rounding."""
 
 _LARGEST, _LEAST = 2.0**64, 2.0**-64  # sizes of weights, so that products of two are float32 still
@@ -93,10 +93,10 @@ class Sampler:
                 f" and scale 1, not [{self.low}, {self.high}] and {self.scale}"
             )
         if self.kind == "grid" and not (
-            (self.low, self.high) == (-1, 1) and self.scale in [2.0**-bits for bits in range(1, MOST_GRID_BITS + 1)]
+            (self.low, self.high) == (-1, 1) and self.scale in [2.0**-bits for bits in range(1, MAX_GRID_BITS + 1)]
         ):
             raise InputError(
-                f"a grid sampler is on [-1, 1] with a step of 2**-bits, bits from 1 to {MOST_GRID_BITS}, not on"
+                f"a grid sampler is on [-1, 1] with a step of 2**-bits, bits from 1 to {MAX_GRID_BITS}, not on"
                 f" [{self.low}, {self.high}] with a step of {self.scale}"
             )
         if self.kind in ("normal", "signed_constant") and not _LEAST <= self.scale <= _LARGEST:
@@ -220,19 +220,19 @@ class Thinned(NamedTuple):
         return xp.where(coins < self.limit, self.present.weights(bits, xp), xp.float32(0))
 
 
-Numbers = UniformGrid | Quantiles | TwoValues | Thinned
+SamplerArrays = UniformGrid | Quantiles | TwoValues | Thinned
 """A sampler as arrays: a compiled program takes them as arguments, so that it serves every sampler of a kind."""
 
 
-def numbers(sampler: Sampler) -> Numbers:
+def sampler_arrays(sampler: Sampler) -> SamplerArrays:
     """A sampler as the numbers by which random bits become weights.
 
-    >>> grid = numbers(Sampler.uniform(-1, 1))
+    >>> grid = sampler_arrays(Sampler.uniform(-1, 1))
     >>> int(grid.first), int(grid.count)
     (-16777216, 33554433)
     """
     if sampler.density < 1:
-        whole = numbers(dataclasses.replace(sampler, density=1.0))
+        whole = sampler_arrays(dataclasses.replace(sampler, density=1.0))
         assert not isinstance(whole, Thinned)
         return Thinned(whole, np.uint32(_limit(sampler.density)))
     if sampler.kind == "normal":
@@ -271,30 +271,30 @@ def _grid_steps(sampler: Sampler) -> tuple[int, int, int]:
     return first, last - first + 1, exponent
 
 
-def draw_pairs(numbers: Numbers, key: tuple[Any, Any], stream: Any, first: Any, pairs: int, xp: Any = np) -> Any:
+def draw_pairs(arrays: SamplerArrays, key: tuple[Any, Any], stream: Any, first: Any, pairs: int, xp: Any = np) -> Any:
     """The weights at positions 2 * first ... 2 * (first + pairs) - 1 of a stream, float32 [2 * pairs].
 
     `xp` is `numpy` or `jax.numpy`; both give the same bits, on every device.
     """
     block = xp.arange(pairs, dtype=xp.uint32) + xp.asarray(first).astype(xp.uint32)
-    return _weights(numbers, lambda stream: bits_of_blocks(key, stream, block, xp), stream, xp)
+    return _weights(arrays, lambda stream: bits_of_blocks(key, stream, block, xp), stream, xp)
 
 
-def draw_at(numbers: Numbers, key: tuple[Any, Any], stream: Any, index: Any, xp: Any = np) -> Any:
+def draw_at(arrays: SamplerArrays, key: tuple[Any, Any], stream: Any, index: Any, xp: Any = np) -> Any:
     """Weights at the uint32 positions `index` of a stream: float32, the shape of `index`.
 
     `xp` is as in `draw_pairs`. Each position costs a whole Threefry block, which `draw_pairs` shares between two
     neighbours.
     """
-    return _weights(numbers, lambda stream: bits_at(key, stream, index, xp), stream, xp)
+    return _weights(arrays, lambda stream: bits_at(key, stream, index, xp), stream, xp)
 
 
-def _weights(numbers: Numbers, bits: Callable[[Any], Any], stream: Any, xp: Any) -> Any:
+def _weights(arrays: SamplerArrays, bits: Callable[[Any], Any], stream: Any, xp: Any) -> Any:
     """Weights of what `bits` gives for a stream uint32; of a thinned sampler also for the stream of its coins."""
     own = xp.asarray(stream).astype(xp.uint32)
-    if isinstance(numbers, Thinned):
-        return numbers.weights(bits(own), bits(own ^ xp.uint32(_COINS)), xp)
-    return numbers.weights(bits(own), xp)
+    if isinstance(arrays, Thinned):
+        return arrays.weights(bits(own), bits(own ^ xp.uint32(_COINS)), xp)
+    return arrays.weights(bits(own), xp)
 
 
 def draw_host(sampler: Sampler, *, seed: int, stream: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -316,7 +316,7 @@ def draw_range(sampler: Sampler, *, seed: int, stream: int, first: int, count: i
         raise InputError(f"positions {first} to {first + count} are not within the 2**32 of a stream")
     # Threefry gives two neighbours at once: from the even position before to the one after.
     key, begin, end = seed_words(seed), first - first % 2, first + count + (first + count) % 2
-    drawn = numbers(sampler)
+    drawn = sampler_arrays(sampler)
     flat = np.empty(end - begin, np.float32)
 
     def draw(start: int) -> None:

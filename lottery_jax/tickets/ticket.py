@@ -289,4 +289,4 @@ def stores_coded(path: str | os.PathLike[str]) -> bool:
 
 def source_digest(network: Network, seed: int) -> str:
     """Checksum of the source, over some blocks of each random tensor: all of it may be too large to draw for this."""
-    return digest("", {name: drawn.sampled(seed) for name, drawn in network.random_tensors.items()})
+    return digest("", {name: drawn.checksum_sample(seed) for name, drawn in network.random_tensors.items()})

@@ -37,7 +37,9 @@ SHORTCUT = chained(("0", Conv(4, 6, (1, 1))), ("1", BatchNorm(6)))
 NETWORKS = {
     "dense": Network(chained(("fc", Dense(5, 3)), ("bn", BatchNorm(3))), Spec((5,))),
     "dense with bias, not affine": Network(
-        chained(("fc", Dense(5, 3, True)), ("bn", BatchNorm(3, affine=False)), ("relu", Relu()), ("out", Dense(3, 2))),
+        chained(
+            ("fc", Dense(5, 3, True)), ("bn", BatchNorm(3, affine=False)), ("relu", Relu()), ("out", Dense(3, 2))
+        ),
         Spec((5,)),
     ),
     "grouped convolution": Network(chained(("conv", GROUPED), ("bn", BatchNorm(6))), Spec((6, 5, 4))),

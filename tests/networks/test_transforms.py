@@ -111,7 +111,7 @@ def test_what_is_locked_is_there_and_the_same_whoever_asks(name: str) -> None:
         redraws = np.array([[0, 3], [1, 1]])[: drawn.blocks]
         found, weights = forced_mask(drawn, 9, redraws), drawn.draw_all(9, redraws)
         np.testing.assert_array_equal(found < 0, np.broadcast_to(weights == 0, drawn.shape))
-        rows = found.reshape(drawn.blocks, drawn.shared, drawn.width)
+        rows = found.reshape(drawn.blocks, drawn.rows_per_block, drawn.width)
         np.testing.assert_array_equal(rows, np.broadcast_to(rows[:, :1], rows.shape))
         np.testing.assert_array_equal(rows[: len(redraws), 0], forced_blocks(drawn, 9, redraws[:, 0], redraws[:, 1]))
         counts += [np.count_nonzero(rows[:, 0] == value) for value in (-1, 0, 1)]

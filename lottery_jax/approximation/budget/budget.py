@@ -196,7 +196,7 @@ class JobParetoFronts:
     def mask(self, chunk: Chunk, sizes: np.ndarray) -> np.ndarray:
         """The mask of a chunk, bool [weights, width]."""
         plan = self.job.plans[chunk.plan]
-        rows = np.arange(self.job.chunk_size(chunk)) + chunk.first * plan.random_tensor.shared
+        rows = np.arange(self.job.chunk_size(chunk)) + chunk.first * plan.random_tensor.rows_per_block
         # A candidate of 0 (a unit of the wrong sign) is in no subset, for without it that is as good.
         return mask_rows(plan, rows, list(self._chosen(chunk, sizes)))
 
@@ -244,7 +244,9 @@ class JobParetoFronts:
 
 def _rows(plan: Plan, chunk: Chunk) -> slice:
     """The weights of a chunk among those of its tensor."""
-    return slice(chunk.first * plan.random_tensor.shared, (chunk.first + chunk.count) * plan.random_tensor.shared)
+    return slice(
+        chunk.first * plan.random_tensor.rows_per_block, (chunk.first + chunk.count) * plan.random_tensor.rows_per_block
+    )
 
 
 def _within_kept(fronts: ParetoFronts, kept: int, first_edges: Callable[[np.ndarray], int]) -> Choice:

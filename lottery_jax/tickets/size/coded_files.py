@@ -24,7 +24,7 @@ from lottery_jax.io.checksummed_file import ChecksummedFile, ChecksummedWriter
 from lottery_jax.io.files import atomic_replacement
 from lottery_jax.io.tensor_file import FormatError, TensorInfo, TensorReader, read_array
 from lottery_jax.networks.network import NO_REDRAWS, Network, Redraws
-from lottery_jax.rng.random_tensor import MOST_ATTEMPTS, attempts_of
+from lottery_jax.rng.random_tensor import MAX_ATTEMPTS, block_attempts
 from lottery_jax.tickets.size.mask_codes import ROWS, Code, Reader, Writer, codes_of
 from lottery_jax.tickets.size.positions import (
     LEVELS,
@@ -88,7 +88,7 @@ def codes_from(packed: np.ndarray, network: Network, places: Places) -> dict[str
         fine = numbers.next(MOST_FINE + 1)
         code = Code(rows, level, fine - 1 if fine else None, np.zeros(0, np.int64), np.zeros(0, np.int64))
         counts = numbers.counts(code.most_classes(drawn), drawn.size)
-        redraws = numbers.counts(MOST_ATTEMPTS + 1, drawn.blocks)
+        redraws = numbers.counts(MAX_ATTEMPTS + 1, drawn.blocks)
         if len(redraws) == 1 or (len(redraws) and redraws.sum() != drawn.blocks):
             raise FormatError(f"the coded redraws of {name!r} are not of its blocks")
         if level not in places.levels(name):
@@ -160,7 +160,7 @@ def _segment(
     for part in reversed(parts):
         code, drawn = codes[part.name], network.random_tensors[part.name]
         if part.redraws:
-            found = attempts_of(redraws[part.name], part.first, part.first + part.count)
+            found = block_attempts(redraws[part.name], part.first, part.first + part.count)
             code.write_redraws(writer, found)
         else:
             found = bits(part)

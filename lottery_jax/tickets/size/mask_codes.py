@@ -18,7 +18,7 @@ import numpy as np
 from lottery_jax.environment import cores
 from lottery_jax.io.tensor_file import FormatError, TensorReader
 from lottery_jax.networks.network import Network
-from lottery_jax.rng.random_tensor import MOST_ATTEMPTS, RandomTensor
+from lottery_jax.rng.random_tensor import MAX_ATTEMPTS, RandomTensor
 from lottery_jax.tickets.size.positions import (
     LEVELS,
     WORD,
@@ -274,7 +274,7 @@ def _code(drawn: RandomTensor, name: str, places: Places, bits: Bits, redraws: n
     if len(redraws):
         again = np.bincount(redraws[:, 1], minlength=2)
         again[0] = drawn.blocks - len(redraws)
-        assert len(again) <= MOST_ATTEMPTS + 1
+        assert len(again) <= MAX_ATTEMPTS + 1
     for level in places.levels(name):
         ways = list(_ways(drawn, name, places, bits, level))
         if ways:
