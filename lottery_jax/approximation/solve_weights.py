@@ -20,7 +20,7 @@ from lottery_jax.rng.forced_entries import forced_blocks, has_forced_entries
 from lottery_jax.rng.sampler import SamplerArrays, draw_at, draw_pairs, sampler_arrays
 from lottery_jax.rng.threefry import seed_words
 from lottery_jax.subset_sum import Problem, Solver, pack_bits, solve, unpack_bits
-from lottery_jax.subset_sum.engine.devices import is_lone_cpu, local_mesh, over_problems
+from lottery_jax.subset_sum.engine.devices import is_single_cpu, local_mesh, problem_sharding
 from lottery_jax.subset_sum.engine.grid import fits_int32
 from lottery_jax.subset_sum.problem import Status
 from lottery_jax.subset_sum.solve import GridSize
@@ -68,13 +68,13 @@ def padded(blocks: int) -> int:
 
 def on_host() -> bool:
     """A lone CPU device reads NumPy arrays where they are; elsewhere the candidates never leave the devices."""
-    return is_lone_cpu(local_mesh())
+    return is_single_cpu(local_mesh())
 
 
 def _spread(blocks: int) -> NamedSharding | None:
     """Each device draws the candidates of the problems that it will search."""
     mesh = local_mesh()
-    return None if on_host() or blocks % mesh.size else over_problems(mesh)
+    return None if on_host() or blocks % mesh.size else problem_sharding(mesh)
 
 
 def _laid(drawn: jax.Array, spread: NamedSharding | None) -> jax.Array:
@@ -176,7 +176,11 @@ def search_blocks(
         wanted = jnp.asarray(wanted)
     key = jax.random.key(job.seed % 2**32) if how.solver.needs_key else None
     found: Any = solve(
-        Problem(drawn, wanted, how.tolerance, each=each), how.solver, key=key, grid=how.grid, first=targets.size
+        Problem(drawn, wanted, how.tolerance, targets_per_row=each),
+        how.solver,
+        key=key,
+        grid=how.grid,
+        count=targets.size,
     )
     if plan.step and not np.array_equal(targets, given):
         # What is left of these weights is no float32, so that nothing found is exact.

@@ -17,7 +17,7 @@ from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.target import Target
 from lottery_jax.rng.random_tensor import MAX_ATTEMPTS, RandomTensor
 from lottery_jax.rng.sampler import Sampler
-from lottery_jax.subset_sum import Solver, choose
+from lottery_jax.subset_sum import Solver
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -105,7 +105,7 @@ class Construction(abc.ABC):
 
     def solver(self, objective: str) -> Solver:
         """The solver for an objective."""
-        return choose(self.candidates, objective=objective)
+        return choose_solver(self.candidates, objective=objective)
 
     def source(self, target: Target) -> Network:
         """The random network in which this construction finds a `prepared` target."""

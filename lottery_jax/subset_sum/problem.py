@@ -30,7 +30,7 @@ class Status(enum.IntEnum):
 class Problem:
     """P subset-sum problems: for each, find a subset of N candidates whose sum is within `tolerance` of its target.
 
-    candidates: [P, N], or [N] shared by all problems, or [P / each, N], each row for `each` neighbouring problems.
+    candidates: [P, N], or [N] shared by all problems, or [P / targets_per_row, N], each row for `each` neighbouring problems.
     targets: [P]. tolerance: > 0, one for all. For sums of D <= 8 components (see `Vector`): candidates [..., N, D],
     targets [P, D], each component within the tolerance.
     float32 or float64, NumPy or JAX (float64 only from NumPy). Raises `InputError` on anything else.
@@ -43,7 +43,7 @@ class Problem:
     candidates: Any
     targets: Any
     tolerance: float
-    each: int = 1
+    targets_per_row: int = 1
 
     def __post_init__(self) -> None:
         for name in ("candidates", "targets"):
@@ -58,11 +58,11 @@ class Problem:
             raise InputError(f"targets must have shape [P], or [P, D] for vectors, not {targets.shape}")
         count, *tail = targets.shape
         shared = candidates.ndim == targets.ndim
-        if self.each < 1 or count % self.each or (shared and self.each > 1):
+        if self.targets_per_row < 1 or count % self.targets_per_row or (shared and self.targets_per_row > 1):
             raise InputError(
-                f"each must be 1, or divide the {count} targets among rows of candidates [P / each, N], not {self.each}"
+                f"targets_per_row must be 1, or divide the {count} targets among rows of candidates [P / targets_per_row, N], not {self.targets_per_row}"
             )
-        count //= self.each
+        count //= self.targets_per_row
         if not (shared or (candidates.ndim == targets.ndim + 1 and candidates.shape[0] == count)) or candidates.shape[
             candidates.ndim - len(tail) :
         ] != tuple(tail):
@@ -146,14 +146,14 @@ class Solution:
         return self.status == Status.WITHIN
 
 
-def words(candidates: int) -> int:
+def words_per_subset(candidates: int) -> int:
     """Number of 32-bit words that hold one subset."""
     return (candidates + 31) // 32
 
 
 def pack_bits(chosen: np.ndarray) -> np.ndarray:
     """Booleans [P, N] to uint32 words [P, W]."""
-    octets = np.zeros((len(chosen), 4 * words(chosen.shape[1])), np.uint8)
+    octets = np.zeros((len(chosen), 4 * words_per_subset(chosen.shape[1])), np.uint8)
     octets[:, : (chosen.shape[1] + 7) // 8] = np.packbits(chosen, axis=1, bitorder="little")
     return octets.view("<u4").astype(np.uint32)
 
@@ -190,13 +190,13 @@ class ParetoFront:
         flat = unpack_bits(self.bits.reshape(count * sizes, self.bits.shape[2]), self.candidates)
         return flat.reshape(count, sizes, self.candidates)
 
-    def column(self, size: int) -> Solution:
+    def of_size(self, size: int) -> Solution:
         """The answers of one size, as `FixedSize(size)` gives them."""
         if not 0 <= size < self.bits.shape[1]:
             raise InputError(f"size must be from 0 to {self.bits.shape[1] - 1}, not {size}; solve with a larger k_max")
         return self._at(np.full(len(self.bits), size))
 
-    def fewest(self) -> Solution:
+    def smallest(self) -> Solution:
         """The smallest subset within the tolerance; where there is none up to K, the least residual seen."""
         first = self.within.argmax(1)
         nearest = np.abs(self.residuals).argmin(1)

@@ -11,9 +11,9 @@ from lottery_jax.errors import InputError
 from lottery_jax.progress import Progress, no_progress
 from lottery_jax.subset_sum.engine.chunks import Rows
 from lottery_jax.subset_sum.engine.devices import all_finite, largest_sum, local_mesh
-from lottery_jax.subset_sum.engine.grid import NARROW_CANDIDATES, fits_int32
+from lottery_jax.subset_sum.engine.grid import MAX_INT32_CANDIDATES, fits_int32
 from lottery_jax.subset_sum.engine.shared import search_stage
-from lottery_jax.subset_sum.problem import Problem, Solution, Status, words
+from lottery_jax.subset_sum.problem import Problem, Solution, Status, words_per_subset
 from lottery_jax.subset_sum.solver import Answer, Solver
 
 GridSize = Literal["auto", "int32", "int64"]
@@ -27,7 +27,7 @@ def solve(
     grid: GridSize = "auto",
     progress: Progress = no_progress,
     devices: Sequence[Any] | None = None,
-    first: int | None = None,
+    count: int | None = None,
 ) -> Answer:
     """Solve all problems of a batch; the answers do not depend on how they are chunked or on the devices.
 
@@ -44,7 +44,7 @@ def solve(
     >>> solution.residuals, solution.sizes
     (array([0.05]), array([2]))
     """
-    count = problem.shape[0] if first is None else first
+    count = problem.shape[0] if count is None else count
     solver = solver.resolved(problem)
     _check(problem, solver, key, count)
     problem = solver.prepared(problem)
@@ -53,7 +53,7 @@ def solve(
         grid = "int64" if _needs_wide(problem, count) else "int32"
     rows = Rows(problem, local_mesh(devices))
     shape = count, *solver.columns
-    bits = np.zeros((*shape, words(candidates)), np.uint32)
+    bits = np.zeros((*shape, words_per_subset(candidates)), np.uint32)
     dtype = np.float64 if problem.double or grid == "int64" else np.float32
     left_over = np.zeros((*shape, *problem.components), dtype)
     status = np.full(shape, Status.NOT_FOUND, np.uint8)
@@ -65,7 +65,7 @@ def solve(
         done += more
         progress(done, count)
 
-    for stage in solver.stages(candidates):
+    for stage in solver.passes(candidates):
         if not len(open_):
             break
         *found, judged = search_stage(stage, rows, open_, key, grid == "int64" or stage.wide, closed)
@@ -90,7 +90,7 @@ def _check(problem: Problem, solver: Solver, key: jax.Array | None, count: int) 
     if solver.needs_key and key is None:
         raise InputError(f"{type(solver).__name__} draws at random: pass key=jax.random.key(seed)")
     if not 0 <= count <= problems:
-        raise InputError(f"first must be from 0 to the {problems} problems there are, not {count}")
+        raise InputError(f"count must be from 0 to the {problems} problems there are, not {count}")
     numbers = math.prod(problem.components)
     for what, values, width in (
         ("candidates", problem.candidates, candidates * numbers),
@@ -102,7 +102,7 @@ def _check(problem: Problem, solver: Solver, key: jax.Array | None, count: int) 
 
 def _needs_wide(problem: Problem, count: int) -> bool:
     candidates = problem.shape[1]
-    if candidates > NARROW_CANDIDATES:
+    if candidates > MAX_INT32_CANDIDATES:
         return True
     # Of vectors the components are summed too, which only errs on the side of the finer grid.
     numbers = candidates * math.prod(problem.components)

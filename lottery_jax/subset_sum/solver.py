@@ -23,7 +23,7 @@ SharedSearch = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Candidates int32 [G, N] and targets int32 [G, R] on the grid, each row with its own, to the chosen [G, N, R]."""
 
 
-class Stage(abc.ABC):
+class SearchPass(abc.ABC):
     """One pass over the problems that earlier passes left open. Concrete stages are frozen, hashable dataclasses."""
 
     failure: ClassVar[Status] = Status.INFEASIBLE
@@ -40,7 +40,7 @@ class Stage(abc.ABC):
         """Chosen candidates, bool [N, B]."""
 
     @abc.abstractmethod
-    def chunk(self, candidates: int, cpu: bool) -> int:
+    def chunk_size(self, candidates: int, cpu: bool) -> int:
         """Number of problems to search at once."""
 
     def on_host(self, candidates: int, problems: int, key: jax.Array | None) -> HostSearch | None:
@@ -76,7 +76,7 @@ class Solver(abc.ABC, Generic[Answer]):
         return ()
 
     @abc.abstractmethod
-    def stages(self, candidates: int) -> tuple[Stage, ...]:
+    def passes(self, candidates: int) -> tuple[SearchPass, ...]:
         """The passes, cheapest first."""
 
     def resolved(self, problem: Problem) -> "Solver[Answer]":
@@ -100,8 +100,8 @@ class Solver(abc.ABC, Generic[Answer]):
             )
 
 
-class SinglePass(Solver[Answer], Stage):
+class SinglePass(Solver[Answer], SearchPass):
     """A solver that is its own only pass."""
 
-    def stages(self, candidates: int) -> tuple[Stage, ...]:
+    def passes(self, candidates: int) -> tuple[SearchPass, ...]:
         return (self,)

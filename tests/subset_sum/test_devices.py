@@ -103,8 +103,8 @@ def test_devices_say_nothing_to_each_other(found):
 def test_first_leaves_the_rest_out():
     candidates, targets = eight_devices.uniform(40, 6)
     whole = solve(Problem(candidates, targets, 0.01), MeetInTheMiddle())
-    part = solve(Problem(candidates, targets, 0.01), MeetInTheMiddle(), first=17)
+    part = solve(Problem(candidates, targets, 0.01), MeetInTheMiddle(), count=17)
     np.testing.assert_array_equal(part.bits, whole.bits[:17])
     candidates[17:] = np.nan  # what is not asked for need not even be a number
-    again = solve(Problem(candidates, targets, 0.01), MeetInTheMiddle(), first=17)
+    again = solve(Problem(candidates, targets, 0.01), MeetInTheMiddle(), count=17)
     np.testing.assert_array_equal(again.bits, part.bits)

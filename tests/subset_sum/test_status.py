@@ -132,7 +132,7 @@ def test_vectors_and_fronts(rows, tolerance):
     candidates, targets = drawn[:, :5], drawn[:, 5]
     front = solve(Problem(candidates, targets, tolerance), Pareto(3))
     for size in range(4):
-        column = front.column(size)
+        column = front.of_size(size)
         check(column, candidates, targets, tolerance)
         assert (column.sizes == size).all()
 

@@ -15,11 +15,11 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from lottery_jax.environment import cores
-from lottery_jax.subset_sum.engine.devices import AXIS, is_lone_cpu, is_split, on_every_device, over_problems
+from lottery_jax.subset_sum.engine.devices import AXIS, is_single_cpu, is_split, on_every_device, problem_sharding
 from lottery_jax.subset_sum.engine.grid import Grid, to_grid
 from lottery_jax.subset_sum.engine.recompute import answers, two_parts
 from lottery_jax.subset_sum.problem import Problem, Status
-from lottery_jax.subset_sum.solver import HostSearch, Stage
+from lottery_jax.subset_sum.solver import HostSearch, SearchPass
 
 _CALL_CHUNKS = 64  # chunks of one device in one compiled call
 
@@ -40,17 +40,17 @@ class Rows:
 
     def __init__(self, problem: Problem, mesh: Mesh) -> None:
         self.mesh = mesh
-        self.on_one_cpu = is_lone_cpu(mesh)
+        self.on_one_cpu = is_single_cpu(mesh)
         self.problems, self.candidates = problem.shape
         self.shared = problem.shared
-        self.each = problem.each
+        self.targets_per_row = problem.targets_per_row
         self.double = problem.double
         self.tolerance = problem.tolerance
         self._arrays: tuple[Any, Any] = problem.candidates, problem.targets
-        self._split = not problem.shared and problem.each == 1 and is_split(problem.candidates, mesh)
+        self._split = not problem.shared and problem.targets_per_row == 1 and is_split(problem.candidates, mesh)
         self._on_device = any(isinstance(x, jax.Array) for x in self._arrays)
         if self._on_device:
-            whole, split = on_every_device(mesh), over_problems(mesh)
+            whole, split = on_every_device(mesh), problem_sharding(mesh)
             # Without the setting a float64 target beside float32 candidates would be rounded.
             with jax.enable_x64(self.double):
                 placed = (jax.device_put(x, split if self._split else whole) for x in self._arrays)
@@ -72,12 +72,18 @@ class Rows:
 
     def laid_out(self, parts: list[np.ndarray], chunks: int, chunk: int, dtype: Any) -> tuple[Any, Any]:
         """Candidates [D C, N, B] and targets [D C, B], split over D devices; `parts` are each one's problems."""
-        split, shape = over_problems(self.mesh), (self.mesh.size * chunks, chunk)
+        split, shape = problem_sharding(self.mesh), (self.mesh.size * chunks, chunk)
         if self._on_device:
             own = self.problems // self.mesh.size if self._split else 0
             places = _filled([part - device * own for device, part in enumerate(parts)], shape, np.int32)
             return _take(
-                self.mesh, self._split, self.shared, self.each, dtype, *self._arrays, jax.device_put(places, split)
+                self.mesh,
+                self._split,
+                self.shared,
+                self.targets_per_row,
+                dtype,
+                *self._arrays,
+                jax.device_put(places, split),
             )
         values, targets = self._arrays
         if self.shared:
@@ -85,7 +91,7 @@ class Rows:
         laid, wanted = (
             # Once, here: XLA would read across the rows again in every step.
             np.moveaxis(_filled([_rows(all_, part, each) for part in parts], shape, dtype), 1, -1).copy(order="C")
-            for all_, each in ((values, self.each), (targets, 1))
+            for all_, each in ((values, self.targets_per_row), (targets, 1))
         )
         # With several devices, a call given NumPy would copy all of it to each.
         return jax.device_put((laid, wanted), split) if self.mesh.size > 1 else (laid, wanted)
@@ -129,7 +135,7 @@ class _Call:
 
 
 def search_rows(
-    stage: Stage,
+    stage: SearchPass,
     rows: Rows,
     index: np.ndarray,
     key: jax.Array | None,
@@ -147,7 +153,7 @@ def search_rows(
     queues = rows.queues(index)
     longest = max(len(queue) for queue in queues)
     host = stage.on_host(rows.candidates, len(index), key) if rows.on_one_cpu and wide == stage.wide else None
-    chunk = stage.chunk(rows.candidates, cpu) if host is None else _host_chunk(rows.candidates)
+    chunk = stage.chunk_size(rows.candidates, cpu) if host is None else _host_chunk(rows.candidates)
     chunks = _CALL_CHUNKS if host is None else 1
     if chunk * chunks * rows.candidates > _SMALL_CALL:
         # Sizes are powers of eight, so that few shapes are ever compiled.
@@ -202,14 +208,14 @@ def search_rows(
     return tuple(gathered)
 
 
-def number_closed(stage: Stage, status: np.ndarray) -> int:
+def number_closed(stage: SearchPass, status: np.ndarray) -> int:
     """How many problems, of which a pass found this status, need no further one."""
     return int((~stage.still_open(status == Status.WITHIN)).sum())
 
 
 @functools.partial(jax.jit, static_argnames=("stage", "wide", "mesh"))
 def _search(
-    stage: Stage, wide: bool, mesh: Mesh, candidates: Any, targets: Any, tolerance: Any, used: Any, key: Any
+    stage: SearchPass, wide: bool, mesh: Mesh, candidates: Any, targets: Any, tolerance: Any, used: Any, key: Any
 ) -> Any:
     """Each device d searches the first used[d] of its C chunks: candidates [D C, N, B], targets [D C, B]."""
     own, every = PartitionSpec(AXIS), PartitionSpec()
@@ -220,7 +226,9 @@ def _search(
     return mapped(candidates, targets, tolerance, used, key)
 
 
-def _search_chunks(stage: Stage, wide: bool, candidates: Any, targets: Any, tolerance: Any, used: Any, key: Any) -> Any:
+def _search_chunks(
+    stage: SearchPass, wide: bool, candidates: Any, targets: Any, tolerance: Any, used: Any, key: Any
+) -> Any:
     dtype = jnp.int64 if wide else jnp.int32
 
     # On the grid before the loop: inside it, XLA would round anew wherever a candidate is read.
@@ -244,7 +252,7 @@ def _search_chunks(stage: Stage, wide: bool, candidates: Any, targets: Any, tole
 
 
 def _search_on_host(
-    stage: Stage, wide: bool, search: HostSearch, candidates: Any, targets: Any, tolerance: Any, used: int
+    stage: SearchPass, wide: bool, search: HostSearch, candidates: Any, targets: Any, tolerance: Any, used: int
 ) -> tuple[jax.Array, ...]:
     """As `_search` by a function of NumPy arrays, for the first `used` of candidates [1, N, B] and targets [1, B]."""
     given = candidates[0], targets[0], tolerance

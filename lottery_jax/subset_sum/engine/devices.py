@@ -31,12 +31,12 @@ def local_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
 
-def is_lone_cpu(mesh: Mesh) -> bool:
+def is_single_cpu(mesh: Mesh) -> bool:
     """True where the host's own memory and cores are the only device: NumPy arrays are read where they are."""
     return mesh.size == 1 and mesh.devices[0].platform == "cpu"
 
 
-def over_problems(mesh: Mesh) -> NamedSharding:
+def problem_sharding(mesh: Mesh) -> NamedSharding:
     """The first axis split into one contiguous part for each device."""
     return NamedSharding(mesh, PartitionSpec(AXIS))
 
@@ -47,12 +47,12 @@ def on_every_device(mesh: Mesh) -> NamedSharding:
 
 
 def is_split(array: Any, mesh: Mesh) -> bool:
-    """True for a JAX array that already lies over the mesh as `over_problems` has it."""
+    """True for a JAX array that already lies over the mesh as `problem_sharding` has it."""
     return (
         isinstance(array, jax.Array)
         and mesh.size > 1
         and array.shape[0] % mesh.size == 0
-        and array.sharding.is_equivalent_to(over_problems(mesh), array.ndim)
+        and array.sharding.is_equivalent_to(problem_sharding(mesh), array.ndim)
     )
 
 

@@ -18,7 +18,7 @@ INT64_BITS = 52  # what a float64 holds exactly, with room for a subset size abo
 
 FINE_BITS = 60  # what signed sums of two such sums still leave below 2**63
 
-NARROW_CANDIDATES = 24
+MAX_INT32_CANDIDATES = 24
 """Beyond so many, least residuals fall below the step of the 32-bit grid."""
 
 
@@ -29,7 +29,7 @@ def fits_int32(candidates: int, largest_sum: float, tolerance: float) -> bool:
     (True, False, False)
     """
     step = largest_sum * 2.0 ** (1 - INT32_BITS)
-    return candidates <= NARROW_CANDIDATES and (candidates + 1) * step <= tolerance / 32
+    return candidates <= MAX_INT32_CANDIDATES and (candidates + 1) * step <= tolerance / 32
 
 
 class Grid(NamedTuple):

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lottery_jax.subset_sum.problem import Status, words
+from lottery_jax.subset_sum.problem import Status, words_per_subset
 
 
 class LongSum(NamedTuple):
@@ -102,7 +102,7 @@ def _beyond(left: LongSum, limit: jax.Array, rest: jax.Array) -> tuple[jax.Array
 def _pack(chosen: jax.Array) -> jax.Array:
     """bool [..., N, B] to uint32 [..., W, B]."""
     *outer, count, batch = chosen.shape
-    padding = [(0, 0)] * len(outer) + [(0, 32 * words(count) - count), (0, 0)]
-    padded = jnp.pad(chosen, padding).reshape(*outer, words(count), 32, batch)
+    padding = [(0, 0)] * len(outer) + [(0, 32 * words_per_subset(count) - count), (0, 0)]
+    padded = jnp.pad(chosen, padding).reshape(*outer, words_per_subset(count), 32, batch)
     placed = padded.astype(jnp.uint32) << jnp.arange(32, dtype=jnp.uint32)[:, None]
     return placed.sum(-2, dtype=jnp.uint32)

@@ -13,13 +13,13 @@ from lottery_jax.environment import cores
 from lottery_jax.subset_sum.engine.chunks import Rows, number_closed, search_rows
 from lottery_jax.subset_sum.engine.grid import Grid, to_grid
 from lottery_jax.subset_sum.engine.recompute import answers, two_parts
-from lottery_jax.subset_sum.solver import SharedSearch, Stage
+from lottery_jax.subset_sum.solver import SearchPass, SharedSearch
 
 _CALL_PROBLEMS = 1 << 14
 
 
 def search_stage(
-    stage: Stage,
+    stage: SearchPass,
     rows: Rows,
     index: np.ndarray,
     key: jax.Array | None,
@@ -27,7 +27,7 @@ def search_stage(
     closed: Callable[[int], None],
 ) -> tuple[np.ndarray, ...]:
     """As `search_rows`, by the lists of whole rows where the pass has a way and all problems are asked for."""
-    each = rows.problems if rows.shared else rows.each
+    each = rows.problems if rows.shared else rows.targets_per_row
     if not wide and each > 1 and len(index) == rows.problems and rows.on_one_cpu:
         shared = stage.on_host_shared(rows.candidates, rows.problems, each)
         if shared is not None:
@@ -36,7 +36,7 @@ def search_stage(
 
 
 def _search_shared(
-    stage: Stage,
+    stage: SearchPass,
     shared: SharedSearch,
     candidates: np.ndarray,
     targets: np.ndarray,

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, get_args
 
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.subset_sum.problem import Problem, Solution
-from lottery_jax.subset_sum.solver import Solver, Stage
+from lottery_jax.subset_sum.solver import SearchPass, Solver
 from lottery_jax.subset_sum.solvers.exact import MeetInTheMiddle
 from lottery_jax.subset_sum.solvers.heuristics import Differencing
 from lottery_jax.subset_sum.solvers.randomized import Randomized
@@ -22,7 +22,7 @@ _MARGIN = 8.0  # a solver is trusted with a tolerance this many times its usual 
 
 @dataclasses.dataclass(frozen=True)
 class Auto(Solver[Solution]):
-    """The solver that suits the number of candidates, the tolerance and the objective; see `choose`.
+    """The solver that suits the number of candidates, the tolerance and the objective; see `choose_solver`.
 
     `Solution.solver` says which one it was. It depends on nothing else, so that parts of a batch are solved alike.
 
@@ -40,15 +40,15 @@ class Auto(Solver[Solution]):
     def __post_init__(self) -> None:
         _check_objective(self.objective)
 
-    def stages(self, candidates: int) -> tuple[Stage, ...]:
-        raise TypeError("Auto has no passes of its own: solve with what `choose` gives")
+    def passes(self, candidates: int) -> tuple[SearchPass, ...]:
+        raise TypeError("Auto has no passes of its own: solve with what `choose_solver` gives")
 
     def resolved(self, problem: Problem) -> Solver[Solution]:
         vectors = problem.components != ()
-        return choose(problem.shape[1], objective=self.objective, tolerance=problem.tolerance, vectors=vectors)
+        return choose_solver(problem.shape[1], objective=self.objective, tolerance=problem.tolerance, vectors=vectors)
 
 
-def choose(
+def choose_solver(
     candidates: int, *, objective: str = "least-error", tolerance: float | None = None, vectors: bool = False
 ) -> Solver[Solution]:
     """The solver for N candidates and an objective.
@@ -58,7 +58,7 @@ def choose(
     candidate): exact up to 24 candidates; beyond, if its usual residual is far below the tolerance, differencing, which
     needs no key; else with a search behind it. Raises `InputError` where nothing suits.
 
-    >>> choose(21), choose(100), choose(1000, objective="any", tolerance=1e-6)
+    >>> choose_solver(21), choose_solver(100), choose_solver(1000, objective="any", tolerance=1e-6)
     (MeetInTheMiddle(), Randomized(left=24, restarts=1), Differencing())
     """
     _check_objective(objective)

@@ -35,7 +35,7 @@ class Exhaustive(SinglePass[Solution]):
     def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
         return nearest_of_all(grid.candidates, grid.targets)
 
-    def chunk(self, candidates: int, cpu: bool) -> int:
+    def chunk_size(self, candidates: int, cpu: bool) -> int:
         half = (candidates + 1) // 2
         return min(128, 2 ** (17 - half)) if cpu else min(2**14, 2 ** (24 - half))
 
@@ -82,7 +82,7 @@ class MeetInTheMiddle(SinglePass[Solution]):
 
         return shared_cpu.closest_subsets
 
-    def chunk(self, candidates: int, cpu: bool) -> int:
+    def chunk_size(self, candidates: int, cpu: bool) -> int:
         # Lists that stay in a core's second-level cache; on an accelerator about 1 GiB of lists.
         half = candidates // 2
         return min(128, 2 ** max(17 - half, 0)) if cpu else 2 ** max(24 - half, 0)

@@ -49,7 +49,7 @@ class FixedSize(SinglePass[Solution]):
     def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
         return closest_of_sizes(grid.candidates, grid.targets, (self.k,))[0]
 
-    def chunk(self, candidates: int, cpu: bool) -> int:
+    def chunk_size(self, candidates: int, cpu: bool) -> int:
         return problems_at_once(candidates, (self.k,), cpu)
 
 
@@ -82,7 +82,7 @@ class Pareto(SinglePass[ParetoFront]):
     def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
         return closest_of_sizes(grid.candidates, grid.targets, tuple(range(self.k_max + 1)))
 
-    def chunk(self, candidates: int, cpu: bool) -> int:
+    def chunk_size(self, candidates: int, cpu: bool) -> int:
         return problems_at_once(candidates, tuple(range(self.k_max + 1)), cpu)
 
     def answer(self, found: Solution) -> ParetoFront:

@@ -48,7 +48,7 @@ class NearestCandidate(SinglePass[Solution]):
         nearest = jnp.arange(len(distance), dtype=jnp.int32)[:, None] == first_row(distance == least)
         return nearest & (least < jnp.abs(grid.targets))
 
-    def chunk(self, candidates: int, cpu: bool) -> int:
+    def chunk_size(self, candidates: int, cpu: bool) -> int:
         return max(1, min(512, 2 ** (18 if cpu else 26) // candidates))
 
 
@@ -83,7 +83,7 @@ class Greedy(SinglePass[Solution]):
 
         return unsorted(order, jax.lax.scan(take, jnp.abs(target), values)[1])
 
-    def chunk(self, candidates: int, cpu: bool) -> int:
+    def chunk_size(self, candidates: int, cpu: bool) -> int:
         return max(1, min(512, 2 ** (18 if cpu else 26) // candidates))
 
 
@@ -115,5 +115,5 @@ class Differencing(SinglePass[Solution]):
         # With the bias on one side, the values on that side and the others differ by the bias: those are the subset.
         return from_positive(form, side[1:] == side[0], grid.candidates)
 
-    def chunk(self, candidates: int, cpu: bool) -> int:
+    def chunk_size(self, candidates: int, cpu: bool) -> int:
         return max(1, min(256, 2 ** (17 if cpu else 24) // candidates))

@@ -87,7 +87,7 @@ class Randomized(SinglePass[Solution]):
 
         return search
 
-    def chunk(self, candidates: int, cpu: bool) -> int:
+    def chunk_size(self, candidates: int, cpu: bool) -> int:
         lists = 2 ** (17 if cpu else 24) // 2 ** ((self.left + 1) // 2)
         return max(1, min(128 if cpu else lists, lists, 2 ** (17 if cpu else 24) // candidates))
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from lottery_jax.subset_sum.algorithms.pairs import first_row
 from lottery_jax.subset_sum.engine.grid import Grid
-from lottery_jax.subset_sum.problem import Problem, Solution, unpack_bits, words
+from lottery_jax.subset_sum.problem import Problem, Solution, unpack_bits, words_per_subset
 from lottery_jax.subset_sum.solver import SinglePass
 
 
@@ -68,7 +68,7 @@ class Signed(SinglePass[Solution]):
         used = _packed(chosen[:, :count] | minus)
         return dataclasses.replace(found, bits=used, minus=_packed(minus), candidates=count)
 
-    def chunk(self, candidates: int, cpu: bool) -> int:
+    def chunk_size(self, candidates: int, cpu: bool) -> int:
         # `candidates` counts the opposites too.
         entries = 3 ** ((candidates // 2 + 1) // 2)
         return max(1, min(128, 2 ** (17 if cpu else 25) // entries))
@@ -85,7 +85,7 @@ def _signed_sums(a: jax.Array) -> jax.Array:
 def _packed(chosen: np.ndarray) -> np.ndarray:
     """Booleans [P, N] to uint32 words [P, W]."""
     count, candidates = chosen.shape
-    octets = np.zeros((count, 4 * words(candidates)), np.uint8)
+    octets = np.zeros((count, 4 * words_per_subset(candidates)), np.uint8)
     packed = np.packbits(chosen, axis=1, bitorder="little")
     octets[:, : packed.shape[1]] = packed
     return octets.view("<u4").astype(np.uint32)

@@ -20,7 +20,7 @@ from lottery_jax.subset_sum.algorithms.by_size import (
 from lottery_jax.subset_sum.engine.grid import Grid
 from lottery_jax.subset_sum.kernels import at_hand
 from lottery_jax.subset_sum.problem import Solution, Status
-from lottery_jax.subset_sum.solver import HostSearch, Solver, Stage
+from lottery_jax.subset_sum.solver import HostSearch, SearchPass, Solver
 from lottery_jax.subset_sum.solvers.exact import MeetInTheMiddle
 
 _ENUMERATED = (0, 1, 2), (3,), (4,), (5,)
@@ -43,18 +43,18 @@ class Smallest(Solver[Solution]):
 
     max_candidates: ClassVar[int] = 40
 
-    def stages(self, candidates: int) -> tuple[Stage, ...]:
+    def passes(self, candidates: int) -> tuple[SearchPass, ...]:
         return size_after_size(candidates, Enumerate, BySize())
 
 
-def size_after_size(candidates: int, enumerate_: "type[Enumerate]", further: "BySize") -> tuple[Stage, ...]:
+def size_after_size(candidates: int, enumerate_: "type[Enumerate]", further: "BySize") -> tuple[SearchPass, ...]:
     """Small sizes by enumeration; of the rest those that have a solution, then further sizes."""
     enumerated = [sizes for sizes in _ENUMERATED if sizes[-1] <= candidates] or [(0, 1)]
     return (*(enumerate_(sizes) for sizes in enumerated), Feasible(), further)
 
 
 @dataclasses.dataclass(frozen=True)
-class Enumerate(Stage):
+class Enumerate(SearchPass):
     """The best subset of the first of `sizes` that has one within the tolerance, by enumeration."""
 
     sizes: tuple[int, ...]
@@ -80,7 +80,7 @@ class Enumerate(Stage):
 
         return search
 
-    def chunk(self, candidates: int, cpu: bool) -> int:
+    def chunk_size(self, candidates: int, cpu: bool) -> int:
         return problems_at_once(candidates, self.sizes, cpu)
 
     def still_open(self, within: np.ndarray) -> np.ndarray:
@@ -96,7 +96,7 @@ class Feasible(MeetInTheMiddle):
 
 
 @dataclasses.dataclass(frozen=True)
-class BySize(Stage):
+class BySize(SearchPass):
     """Further sizes in turn: a meeting in the middle where the two parts' sizes must add up."""
 
     wide: ClassVar[bool] = True
@@ -125,7 +125,7 @@ class BySize(Stage):
         subset, residual = closest_of_size(candidates, targets, size)
         return subset, jnp.abs(residual) <= tolerance
 
-    def chunk(self, candidates: int, cpu: bool) -> int:
+    def chunk_size(self, candidates: int, cpu: bool) -> int:
         return 2 ** max((16 if cpu else 24) - (candidates + 1) // 2, 0)
 
 
@@ -149,7 +149,7 @@ class FirstFeasible(Solver[Solution]):
 
     max_candidates: ClassVar[int] = 40
 
-    def stages(self, candidates: int) -> tuple[Stage, ...]:
+    def passes(self, candidates: int) -> tuple[SearchPass, ...]:
         return size_after_size(candidates, FirstOf, FirstBySize())
 
 

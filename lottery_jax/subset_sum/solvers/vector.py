@@ -41,7 +41,7 @@ class Vector(SinglePass[Solution]):
     def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
         return nearest_of_all(grid.candidates, grid.targets)
 
-    def chunk(self, candidates: int, cpu: bool) -> int:
+    def chunk_size(self, candidates: int, cpu: bool) -> int:
         half = (candidates + 1) // 2
         return min(64, 2 ** (16 - half)) if cpu else min(2**12, 2 ** (22 - half))
 
@@ -113,6 +113,6 @@ class VectorWindows(SinglePass[Solution]):
         (chosen, _), _ = jax.lax.scan(restart, worst, jax.random.split(key, self.restarts))
         return chosen
 
-    def chunk(self, candidates: int, cpu: bool) -> int:
+    def chunk_size(self, candidates: int, cpu: bool) -> int:
         lists = min(256, 2 ** (18 - self.window // 2)) if cpu else 2 ** (22 - self.window // 2)
         return max(1, min(lists, 2 ** (24 if cpu else 28) // candidates))
