@@ -17,7 +17,7 @@ from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.target import Target
 from lottery_jax.rng.random_tensor import MAX_ATTEMPTS, RandomTensor
 from lottery_jax.rng.sampler import Sampler
-from lottery_jax.subset_sum import Solver
+from lottery_jax.subset_sum import Solver, choose_solver
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
