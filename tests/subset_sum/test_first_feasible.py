@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from lottery_jax.subset_sum import FirstFeasible, Problem, Smallest, Status, solve
+from lottery_jax.subset_sum import FirstFeasible, Problem, Smallest, Status, choose_solver, solve
 
 
 def first_by_trying(row: np.ndarray, target: int, tolerance: int, most: int) -> list[int] | None:

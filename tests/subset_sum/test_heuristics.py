@@ -16,6 +16,7 @@ from lottery_jax.subset_sum import (
     Smallest,
     Vector,
     VectorWindows,
+    choose_solver,
     solve,
 )
 from tests.subset_sum.oracles import recomputed

@@ -7,7 +7,7 @@ from typing import Any
 from numba import njit
 from numba.core import event
 
-from lottery_jax.progress import compiled
+from lottery_jax.progress import record_compilation
 
 compiled_by_numba = njit(nogil=True, cache=True, boundscheck=False)
 
@@ -23,7 +23,7 @@ class _Compilations(event.Listener):
 
     def on_end(self, event: Any) -> None:
         *self._begun.times, start = self._begun.times
-        compiled(time.perf_counter() - start)
+        record_compilation(time.perf_counter() - start)
 
 
 event.register("numba:compile", _Compilations())
