@@ -140,9 +140,9 @@ class Repeated(Layout):
     def spans(self, blocks: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return self.of.spans(blocks, 1)
 
-    def draw_all(self, drawn: RandomTensor, seed: int) -> np.ndarray:
-        once = dataclasses.replace(drawn, shape=drawn.shape[:-1], width=1, layout=self.of)
-        return np.repeat(self.of.draw_all(once, seed), drawn.width, 1)
+    def draw_all(self, tensor: RandomTensor, seed: int) -> np.ndarray:
+        once = dataclasses.replace(tensor, shape=tensor.shape[:-1], width=1, layout=self.of)
+        return np.repeat(self.of.draw_all(once, seed), tensor.width, 1)
 
 
 class MaskedMultiLevel(MaskedModule):
