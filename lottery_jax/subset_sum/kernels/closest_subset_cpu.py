@@ -1,10 +1,9 @@
-"""The exact search of `sorted_sums` compiled by Numba, bit for bit the same answers, for candidates on the 32-bit grid.
+"""The exact search of ``algorithms.sorted_sums`` compiled by Numba, bit-equal, for candidates on the 32-bit grid.
 
 XLA writes every stage of a sorting network to memory and reads an element once for each output that needs it. Here
-sixteen problems lie side by side, their lists stay in the second-level cache, and three stages of the network are done
-in registers for one load and one store of each element: the same comparisons at a fraction of the traffic.
-
-All in one file: Numba's cache on disk knows when a compiled function's own file changes, but not one that it calls.
+sixteen problems are interleaved, their lists stay in the second-level cache, and three stages run in registers for one
+load and one store of each element. The comparisons are the same.
+All functions are in one file, because Numba's disk cache does not notice changes in other files.
 """
 
 from collections.abc import Callable
@@ -14,15 +13,15 @@ from numba import njit, uint64
 
 from lottery_jax.subset_sum.kernels.numba_jit import compiled_by_numba
 
-_LANES = 16  # problems side by side: a cache line, one or two vector registers
+_LANES = 16  # interleaved problems: a cache line, one or two vector registers
 
-_CACHED_ROWS = 512  # of a list, which the first-level cache holds
+_CACHED_ROWS = 512  # rows of a list that the first-level cache holds
 
-_REPEAT = 16  # rows of a list that are taken together where a value of each lane meets all of them
+_REPEAT = 16  # rows of a list that are processed together with one value of each lane
 
 
 def closest_subset(candidates: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Chosen candidates, bool [N, P], as `sorted_sums.closest_subset`: int32 [N, P] and [P], N from 12 to 24.
+    """Chosen candidates, bool [N, P], as ``sorted_sums.closest_subset``: int32 [N, P] and [P], N from 12 to 24.
 
     >>> candidates = np.arange(1, 13, dtype=np.int32)[:, None]
     >>> int((closest_subset(candidates, np.array([40], np.int32)) * candidates).sum())
@@ -34,7 +33,7 @@ def closest_subset(candidates: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return chosen
 
 
-# The width is a constant of the compiled code: only so does the compiler see that the rows of a block do not overlap.
+# The width is a constant of the compiled code, so that the compiler sees that the rows of a block do not overlap.
 def _stages(width: int, ways: int) -> Callable:
     """One, two or three stages (2, 4 or 8 ways) on blocks of `width` rows, in place."""
     q, block = uint64(width // ways * _LANES), uint64(width * _LANES)
@@ -124,9 +123,9 @@ def _bitonic(x, size, width, last):
 
 @compiled_by_numba
 def _upper_half(d, first, count, u, spare, step):
-    """The positive half, ascending, of all sums of +-d[k], first <= k < first + count, into `u` [2**(count - 1) rows].
+    """The positive half, ascending, of all sums of +-d[k], first <= k < first + count: ``u`` [2**(count - 1) rows].
 
-    `spare` has the same size; the lists change places so that the last one lands in `u`.
+    ``spare`` has the same size; the two lists alternate so that the last one is ``u``.
     """
     lanes = uint64(_LANES)
     here, there = (u, spare) if count % 2 else (spare, u)
@@ -163,7 +162,7 @@ def _least_gaps(left, right, m, wanted, x, above, least, lower):
     """Merge +-left with wanted - (+-right): the least gap between neighbours of different sides and the lower value."""
     lanes = uint64(_LANES)
     middle, second = m * lanes, uint64(2) * m * lanes
-    # One array in, one out for each loop: more than that, and the compiler gives up proving that they do not overlap.
+    # One input and one output array for each loop, so that the compiler can prove that they do not overlap.
     for t in range(middle):
         x[middle + uint64(t)] = left[t]
     for row in range(m):
@@ -179,7 +178,7 @@ def _least_gaps(left, right, m, wanted, x, above, least, lower):
         _bitonic(x, size, width, width // uint64(8))
         width //= uint64(8)
     for lane in range(lanes):
-        # Nothing lies below the first: an even gap, which is never taken.
+        # Nothing precedes the first row: an even gap, which is never chosen.
         least[lane], lower[lane], above[lane] = np.int32(2**31 - 1), np.int32(0), np.int32(0)
     q2, q3, q4 = uint64(2) * lanes, uint64(3) * lanes, uint64(4) * lanes
     q5, q6, q7 = uint64(5) * lanes, uint64(6) * lanes, uint64(7) * lanes
@@ -214,7 +213,7 @@ def _least_gaps(left, right, m, wanted, x, above, least, lower):
 
 @compiled_by_numba
 def _first_signs(d, first, count, value, x, found):
-    """Place of the first combination +-d[first] ... that equals `value`, for each lane; bit k is set for a plus."""
+    """The first combination +-d[first] ... that equals ``value``, for each lane; bit k is set for a plus."""
     lanes, low = uint64(_LANES), count // 2
     rows = 1 << low
     for lane in range(lanes):
@@ -233,7 +232,7 @@ def _first_signs(d, first, count, value, x, found):
             for lane in range(lanes):
                 step = d[first + low + k, lane]
                 high[lane] += step if row >> k & 1 else -step
-        # Downwards, so that the first is written last.
+        # Downwards, so that the first match is written last.
         for i in range(rows - 4, -1, -4):
             place, here = np.int32(row * rows + i), uint64(i) * lanes
             for lane in range(lanes):
