@@ -30,7 +30,7 @@ def folder_lock(folder: Path, what: str, *, shared: bool = False) -> Iterator[No
 
     Args:
         folder: An existing folder.
-        what: The folder's role, for the error message.
+        what: The folder's role in the error message.
         shared: Allow other processes that also share it; the file then names the last of them.
 
     Raises:

@@ -90,14 +90,14 @@ class ContiguousLayout(Layout):
 
 @dataclasses.dataclass(frozen=True)
 class MatrixLayout(Layout):
-    """The second matrix of a theorem, [inputs * units, places, outputs * copies], row-major.
+    """The second matrix of a theorem, [inputs * units, kernel_size, outputs * copies], row-major.
 
-    A block is one target weight (output, input, place, copy); its units are ``step`` positions apart.
+    A block is one target weight (output, input, kernel position, copy); its units are ``step`` positions apart.
 
     Args:
         outputs: Output channels of the target layer.
         inputs: Input channels of the target layer.
-        places: Positions of its kernel (1 for a dense layer).
+        kernel_size: Number of positions of its kernel, 1 for a dense layer.
         units: Random units for each input channel, the candidates of a target weight.
         offset: Position of the first weight.
         copies: Copies of each output, adjacent in the matrix.
@@ -105,14 +105,14 @@ class MatrixLayout(Layout):
 
     outputs: int
     inputs: int
-    places: int
+    kernel_size: int
     units: int
     offset: int = 0
     copies: int = 1
 
     def __post_init__(self) -> None:
         columns = self.outputs * self.copies
-        if self.offset + self.inputs * self.units * self.places * columns > MAX_SIZE:
+        if self.offset + self.inputs * self.units * self.kernel_size * columns > MAX_SIZE:
             raise InputError(
                 f"a random matrix of {self.inputs} inputs, {self.units} units each and {columns} outputs has over"
                 " 2**32 weights; use fewer candidates, or a target with smaller layers"
@@ -120,13 +120,13 @@ class MatrixLayout(Layout):
 
     @property
     def step(self) -> int:
-        return self.places * self.outputs * self.copies
+        return self.kernel_size * self.outputs * self.copies
 
     def start(self, blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         weight, copy = np.divmod(blocks, self.copies)
-        output, rest = np.divmod(weight, self.inputs * self.places)
-        source, place = np.divmod(rest, self.places)
-        row, column = source * self.units * self.places + place, output * self.copies + copy
+        output, rest = np.divmod(weight, self.inputs * self.kernel_size)
+        source, place = np.divmod(rest, self.kernel_size)
+        row, column = source * self.units * self.kernel_size + place, output * self.copies + copy
         position = row * self.outputs * self.copies + column + self.offset
         return np.zeros_like(position), position
 
@@ -135,7 +135,7 @@ class MatrixLayout(Layout):
 
     def draw_all(self, tensor: "RandomTensor", seed: int) -> np.ndarray:
         # Drawing the whole matrix in order costs half of drawing each weight at its position.
-        shape = self.inputs, self.units, self.places, self.outputs, self.copies
+        shape = self.inputs, self.units, self.kernel_size, self.outputs, self.copies
         flat = draw_range(tensor.sampler, seed=seed, stream=tensor.stream, first=self.offset, count=math.prod(shape))
         return np.ascontiguousarray(flat.reshape(shape).transpose(3, 0, 2, 4, 1)).reshape(tensor.blocks, tensor.width)
 

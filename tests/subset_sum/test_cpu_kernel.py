@@ -1,4 +1,4 @@
-"""The kernels compiled by Numba give the bits of the XLA code beside them."""
+"""The kernels compiled by Numba are bit-equal to the XLA code."""
 
 import jax
 import numpy as np
@@ -154,7 +154,7 @@ def test_solve_answers_the_same_with_shared_lists(rows, each, call, monkeypatch)
 
 
 def test_numbers_of_problems_share_what_is_compiled_around_differencing():
-    """What is drawn again is of another number each time."""
+    """Redraws have a different number of problems each time."""
     random = np.random.default_rng(3)
 
     def run(problems):

@@ -286,7 +286,7 @@ def _search_chunks(
 def _search_with_kernel(
     search_pass: SearchPass, int64: bool, kernel: CpuKernel, candidates: Any, targets: Any, tolerance: Any, used: int
 ) -> tuple[jax.Array, ...]:
-    """As ``_search`` with a CPU kernel, for the first ``used`` of candidates [1, N, B] and targets [1, B]."""
+    """As ``_search`` with a CPU kernel: the first ``used`` problems of candidates [1, N, B] and targets [1, B]."""
     arrays = candidates[0], targets[0], tolerance
     grid = _to_grid(*arrays, np.int64 if int64 else np.int32, search_pass.finest_grid)
     chosen = np.zeros(candidates[0].shape, bool)

@@ -22,7 +22,7 @@ MAX_INT32_CANDIDATES = 24
 
 
 def fits_int32(candidates: int, largest_sum: float, tolerance: float) -> bool:
-    """True if rounding to the 32-bit grid uses at most 1/32 of the tolerance, for the largest sum of |candidates|.
+    """True if rounding to the 32-bit grid uses at most 1/32 of the tolerance, given the largest sum of |candidates|.
 
     >>> fits_int32(21, 10.5, 0.01), fits_int32(21, 10.5, 1e-6), fits_int32(25, 12.5, 0.01)
     (True, False, False)

@@ -48,11 +48,11 @@ def first_within(
 @compiled_by_numba
 def _append(a, size, before, starts, sums):
     """Append the sums of all subsets of ``size`` of ``a``, ordered by their last member."""
-    place, shorter = starts[size], starts[size - 1]
+    position, shorter = starts[size], starts[size - 1]
     for row in range(len(a)):
         for t in range(before[row, size - 1]):
-            sums[place + t] = sums[shorter + t] + a[row]
-        place += before[row, size - 1]
+            sums[position + t] = sums[shorter + t] + a[row]
+        position += before[row, size - 1]
 
 
 @compiled_by_numba
@@ -67,10 +67,10 @@ def _least(values, rest, least):
 @compiled_by_numba
 def _position(values, rest, least):
     """The first position where |rest - value| equals ``least``, which occurs."""
-    place = 0
-    while abs(rest - values[place]) != least:
-        place += 1
-    return place
+    position = 0
+    while abs(rest - values[position]) != least:
+        position += 1
+    return position
 
 
 @compiled_by_numba
@@ -110,8 +110,8 @@ def _search(candidates, targets, tolerance, sizes, before, starts, left_masks, r
                 y = right[starts[1, size - i] : starts[1, size - i + 1]]
                 few, many = (x, y) if len(x) < len(y) else (y, x)
                 nearest = least
-                for place in range(len(few)):
-                    nearest = _least(many, number(target - few[place]), nearest)
+                for position in range(len(few)):
+                    nearest = _least(many, number(target - few[position]), nearest)
                 if nearest < least:
                     least, block = nearest, i
             if least <= tolerance[p]:

@@ -158,8 +158,8 @@ def _gap(low_end, high_end):
 
 
 @compiled_by_numba
-def _least_gaps(left, right, m, wanted, x, above, least, lower):
-    """Merge +-left with wanted - (+-right): the least gap between neighbours of different sides and the lower value."""
+def _least_gaps(left, right, m, target, x, above, least, lower):
+    """Merge +-left with target - (+-right): the least gap between neighbours of different sides and the lower value."""
     lanes = uint64(_LANES)
     middle, second = m * lanes, uint64(2) * m * lanes
     # One input and one output array for each loop, so that the compiler can prove that they do not overlap.
@@ -170,9 +170,9 @@ def _least_gaps(left, right, m, wanted, x, above, least, lower):
         for lane in range(lanes):
             x[mirrored + lane] = np.int32(-left[source + lane])
         for lane in range(lanes):
-            x[second + mirrored + lane] = np.int32(wanted[lane] + right[source + lane])
+            x[second + mirrored + lane] = np.int32(target[lane] + right[source + lane])
         for lane in range(lanes):
-            x[second + middle + source + lane] = np.int32(wanted[lane] - right[source + lane])
+            x[second + middle + source + lane] = np.int32(target[lane] - right[source + lane])
     size, width = uint64(4) * m * lanes, uint64(4) * m
     while width > _CACHED_ROWS:
         _bitonic(x, size, width, width // uint64(8))
@@ -234,13 +234,13 @@ def _first_signs(d, first, count, value, x, found):
                 high[lane] += step if row >> k & 1 else -step
         # Downwards, so that the first match is written last.
         for i in range(rows - 4, -1, -4):
-            place, here = np.int32(row * rows + i), uint64(i) * lanes
+            index, here = np.int32(row * rows + i), uint64(i) * lanes
             for lane in range(lanes):
-                t, wanted = here + lane, high[lane]
-                best = place + np.int32(3) if x[t + uint64(3) * lanes] == wanted else found[lane]
-                best = place + np.int32(2) if x[t + uint64(2) * lanes] == wanted else best
-                best = place + np.int32(1) if x[t + lanes] == wanted else best
-                found[lane] = place if x[t] == wanted else best
+                t, target = here + lane, high[lane]
+                best = index + np.int32(3) if x[t + uint64(3) * lanes] == target else found[lane]
+                best = index + np.int32(2) if x[t + uint64(2) * lanes] == target else best
+                best = index + np.int32(1) if x[t + lanes] == target else best
+                found[lane] = index if x[t] == target else best
 
 
 @compiled_by_numba
@@ -251,9 +251,9 @@ def _search(candidates, targets, chosen):
     left, right, x = np.empty(m * lanes, np.int32), np.empty(m * lanes, np.int32), np.empty(4 * m * lanes, np.int32)
     d, by_lane = np.zeros((count, lanes), np.int32), np.zeros((12, lanes), np.int32)
     step = np.empty(_REPEAT * lanes, np.int32)
-    wanted, shift, above, least, lower = by_lane[0], by_lane[1], by_lane[2], by_lane[3], by_lane[4]
+    target, shift, above, least, lower = by_lane[0], by_lane[1], by_lane[2], by_lane[3], by_lane[4]
     gap, low_end, chosen_shift = by_lane[5], by_lane[6], by_lane[7]
-    left_value, right_value, left_place, right_place = by_lane[8], by_lane[9], by_lane[10], by_lane[11]
+    left_value, right_value, left_index, right_index = by_lane[8], by_lane[9], by_lane[10], by_lane[11]
     for start in range(0, problems, lanes):
         used = min(lanes, problems - start)
         for lane in range(used):
@@ -265,13 +265,13 @@ def _search(candidates, targets, chosen):
                 least_sum += min(a, np.int32(0))
                 most_sum += max(a, np.int32(0))
             # Twice for the centring, twice for the tag.
-            wanted[lane] = np.int32(2 * (2 * min(max(targets[start + lane], least_sum), most_sum) - total))
+            target[lane] = np.int32(2 * (2 * min(max(targets[start + lane], least_sum), most_sum) - total))
         _upper_half(d, 0, half, left, x, step)
         _upper_half(d, half, half, right, x, step)
         for side in range(1 + odd):
             for lane in range(lanes):
                 last = d[count - 1, lane] if odd else np.int32(0)
-                shift[lane] = wanted[lane] - (last if side else -last) + np.int32(1)
+                shift[lane] = target[lane] - (last if side else -last) + np.int32(1)
             _least_gaps(left, right, np.uint64(m), shift, x, above, least, lower)
             for lane in range(lanes):
                 if side == 0 or least[lane] < gap[lane]:
@@ -281,16 +281,16 @@ def _search(candidates, targets, chosen):
             is_right = (low_end[lane] & 1) == 1
             left_value[lane] = high_end if is_right else low_end[lane]
             right_value[lane] = chosen_shift[lane] - (low_end[lane] if is_right else high_end)
-        _first_signs(d, 0, half, left_value, x, left_place)
-        _first_signs(d, half, half, right_value, x, right_place)
+        _first_signs(d, 0, half, left_value, x, left_index)
+        _first_signs(d, half, half, right_value, x, right_index)
         for lane in range(used):
             for k in range(count):
                 a = candidates[k, start + lane]
                 if k < half:
-                    plus = left_place[lane] >> k & 1
+                    plus = left_index[lane] >> k & 1
                 elif k < 2 * half:
-                    plus = right_place[lane] >> (k - half) & 1
+                    plus = right_index[lane] >> (k - half) & 1
                 else:
                     last = d[count - 1, lane]
-                    plus = chosen_shift[lane] == wanted[lane] - last + 1 and last != 0
+                    plus = chosen_shift[lane] == target[lane] - last + 1 and last != 0
                 chosen[k, start + lane] = ((plus != 0) == (a > 0)) and a != 0

@@ -57,15 +57,15 @@ def _sorted_list(a, entries, spare):
         # Half of the entries from below and half from above: two independent chains of comparisons, of which neither
         # reaches the end of a list. There is no branch, which would be mispredicted every other time.
         low, high, low_top, high_top = 0, 0, size - 1, size - 1
-        for place in range(size):
+        for position in range(size):
             first, second = here[low], here[high] + step
             from_low = first <= second
-            there[place] = first if from_low else second
+            there[position] = first if from_low else second
             low += np.int64(from_low)
             high += np.int64(not from_low)
             first, second = here[low_top], here[high_top] + step
             from_high = first <= second
-            there[2 * size - 1 - place] = second if from_high else first
+            there[2 * size - 1 - position] = second if from_high else first
             high_top -= np.int64(from_high)
             low_top -= np.int64(not from_high)
         here, there = there, here
@@ -85,8 +85,8 @@ def _search(candidates, targets, listed, chosen, tied):
     far = np.int32(2**31 - 1)
     for row in range(rows):
         entries = _sorted_list(candidates[row, probed:], buffers[0], buffers[1])
-        for place in range(size):
-            values[place + 1] = np.int32(entries[place] >> 16)
+        for position in range(size):
+            values[position + 1] = np.int32(entries[position] >> 16)
         lowest, highest = np.int64(values[1]), np.int64(values[size])
         shift = 0
         while ((highest - lowest) >> shift) >= 2 * size:
@@ -95,8 +95,8 @@ def _search(candidates, targets, listed, chosen, tied):
         buckets = ((highest - lowest) >> shift) + 1
         index[: buckets + 1] = 0
         index[buckets] = size + 1
-        for place in range(size, 0, -1):
-            index[(values[place] - lowest) >> shift] = place
+        for position in range(size, 0, -1):
+            index[(values[position] - lowest) >> shift] = position
         for b in range(buckets - 1, -1, -1):
             index[b] = index[b] if index[b] else index[b + 1]
         probes[0] = 0
@@ -105,30 +105,30 @@ def _search(candidates, targets, listed, chosen, tied):
                 probes[(1 << k) + i] = probes[i] + candidates[row, k]
         for t in range(per_row):
             target = np.int64(targets[row, t])
-            best, best_probe, best_place, tie = np.int64(far), 0, 0, False
+            best, best_probe, best_position, tie = np.int64(far), 0, 0, False
             for probe in range(1 << probed):
-                wanted = target - probes[probe]
-                if wanted <= lowest:
-                    place = 1
-                elif wanted > highest:
-                    place = size + 1
+                rest = target - probes[probe]
+                if rest <= lowest:
+                    position = 1
+                elif rest > highest:
+                    position = size + 1
                 else:
-                    place = index[(wanted - lowest) >> shift]
-                    while values[place] < wanted:
-                        place += 1
-                # values[place - 1] < wanted <= values[place]
-                if place <= size:
-                    distance = values[place] - wanted
+                    position = index[(rest - lowest) >> shift]
+                    while values[position] < rest:
+                        position += 1
+                # values[position - 1] < rest <= values[position]
+                if position <= size:
+                    distance = values[position] - rest
                     if distance <= best:
-                        tie = distance == best or (place < size and values[place + 1] == values[place])
-                        best, best_probe, best_place = distance, probe, place
-                if place > 1:
-                    distance = wanted - values[place - 1]
+                        tie = distance == best or (position < size and values[position + 1] == values[position])
+                        best, best_probe, best_position = distance, probe, position
+                if position > 1:
+                    distance = rest - values[position - 1]
                     if distance <= best:
-                        tie = distance == best or (place > 2 and values[place - 2] == values[place - 1])
-                        best, best_probe, best_place = distance, probe, place - 1
+                        tie = distance == best or (position > 2 and values[position - 2] == values[position - 1])
+                        best, best_probe, best_position = distance, probe, position - 1
             tied[row, t] = tie
             for k in range(probed):
                 chosen[row, k, t] = best_probe >> k & 1
             for k in range(listed):
-                chosen[row, probed + k, t] = entries[best_place - 1] >> k & 1
+                chosen[row, probed + k, t] = entries[best_position - 1] >> k & 1

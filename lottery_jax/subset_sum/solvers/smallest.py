@@ -160,7 +160,7 @@ class EnumerateFirst(Enumerate):
 
 @dataclasses.dataclass(frozen=True)
 class SortFirstBySize(SortBySize):
-    """As ``SortBySize``, for the first subset of a size."""
+    """``SortBySize`` for the first subset of a size."""
 
     def of_size(
         self, candidates: jax.Array, targets: jax.Array, tolerance: jax.Array, size: jax.Array
