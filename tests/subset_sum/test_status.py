@@ -145,7 +145,7 @@ def test_however_the_problems_are_given(each, array):
     rows = (rng.choice([-1, 1], (18 // each, 12)) * 10.0 ** rng.uniform(-15, 15, (18 // each, 12))).astype(np.float32)
     own = np.repeat(rows, each, 0)
     targets = own[:, :3].sum(1) * np.float32(1 + 1e-6)
-    shared = {"each": each} if each < 18 else {}
+    shared = {"targets_per_row": each} if each < 18 else {}
     problem = Problem(array(rows if shared else rows[0]), array(targets), 1e-3, **shared)
     for grid in ("int32", "auto"):
         check(solve(problem, MeetInTheMiddle(), grid=grid), own, targets, 1e-3)
