@@ -75,11 +75,11 @@ class Sampler:
     def __post_init__(self) -> None:
         if type(self.density) not in (int, float) or not 0 < self.density <= 1:
             raise InputError(
-                f"a sampler's density is the fraction of present weights, above 0 and at most 1, not {self.density!r}"
+                f"a sampler's density is the fraction of present weights, above 0 and at most 1, got {self.density!r}"
             )
         if type(self.locked) not in (int, float) or not 0 <= self.locked <= self.density:
             raise InputError(
-                f"a sampler's locked weights are a fraction of all, from 0 to the density {self.density:g}, not"
+                f"a sampler's locked weights are a fraction of all, from 0 to the density {self.density:g}, got"
                 f" {self.locked!r}"
             )
         if self.kind not in ("uniform", "normal", "signed_constant", "log_uniform", "grid"):
@@ -87,30 +87,30 @@ class Sampler:
                 f"sampler {self.kind!r} is unknown; use uniform, normal, signed_constant, log_uniform or grid"
             )
         if not all(math.isfinite(v) for v in (self.low, self.high, self.scale)):
-            raise InputError(f"sampler bounds must be finite, not {self.low}, {self.high}, {self.scale}")
+            raise InputError(f"sampler bounds must be finite, got {self.low}, {self.high}, {self.scale}")
         if self.kind == "uniform" and not (
             self.low < self.high and _LEAST <= max(-self.low, self.high) <= _LARGEST and _grid_steps(self)[1] > 1
         ):
             raise InputError(
                 f"a uniform sampler needs low < high, more than a float32's step apart and of sizes from {_LEAST} to"
-                f" {_LARGEST}, not [{self.low}, {self.high}]"
+                f" {_LARGEST}, got [{self.low}, {self.high}]"
             )
         if self.kind == "log_uniform" and not (
             self.low >= _LEAST and 2 * self.low <= self.high <= _LARGEST and self.scale == 1
         ):
             raise InputError(
                 f"a log-uniform sampler needs sizes from {_LEAST} to {_LARGEST}, the largest at least twice the least,"
-                f" and scale 1, not [{self.low}, {self.high}] and {self.scale}"
+                f" and scale 1, got [{self.low}, {self.high}] and {self.scale}"
             )
         if self.kind == "grid" and not (
             (self.low, self.high) == (-1, 1) and self.scale in [2.0**-bits for bits in range(1, MAX_GRID_BITS + 1)]
         ):
             raise InputError(
-                f"a grid sampler is on [-1, 1] with a step of 2**-bits, bits from 1 to {MAX_GRID_BITS}, not on"
+                f"a grid sampler is on [-1, 1] with a step of 2**-bits, bits from 1 to {MAX_GRID_BITS}, got"
                 f" [{self.low}, {self.high}] with a step of {self.scale}"
             )
         if self.kind in ("normal", "signed_constant") and not _LEAST <= self.scale <= _LARGEST:
-            raise InputError(f"sampler scale must be positive, from {_LEAST} to {_LARGEST}, not {self.scale}")
+            raise InputError(f"sampler scale must be positive, from {_LEAST} to {_LARGEST}, got {self.scale}")
 
     @classmethod
     def uniform(cls, low: float, high: float) -> "Sampler":

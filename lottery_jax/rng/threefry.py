@@ -19,7 +19,7 @@ def seed_words(seed: int) -> tuple[np.uint32, np.uint32]:
     [5, 1]
     """
     if not 0 <= seed < 2**64:
-        raise InputError(f"seed must be in [0, 2**64), not {seed}")
+        raise InputError(f"seed must be in [0, 2**64), got {seed}")
     return np.uint32(seed & 0xFFFFFFFF), np.uint32(seed >> 32)
 
 

@@ -56,10 +56,10 @@ class Problem:
                 value = np.asarray(value)
                 object.__setattr__(self, name, value)
             if value.dtype not in (np.float32, np.float64):
-                raise InputError(f"{name} must be float32 or float64, not {value.dtype}; convert them first")
+                raise InputError(f"{name} must be float32 or float64, got {value.dtype}; convert them first")
         candidates, targets = self.candidates, self.targets
         if targets.ndim not in (1, 2):
-            raise InputError(f"targets must have shape [P], or [P, D] for vectors, not {targets.shape}")
+            raise InputError(f"targets must have shape [P], or [P, D] for vectors, got {targets.shape}")
         count, *components = targets.shape
         if (
             self.targets_per_row < 1
@@ -68,7 +68,7 @@ class Problem:
         ):
             raise InputError(
                 f"targets_per_row must be 1, or divide the {count} targets among rows of candidates"
-                f" [P / targets_per_row, N], not {self.targets_per_row}"
+                f" [P / targets_per_row, N], got {self.targets_per_row}"
             )
         rows = count // self.targets_per_row
         row_ndim = candidates.ndim - len(components)
@@ -78,21 +78,21 @@ class Problem:
             names = ", ".join(["N", *map(str, components)])
             raise InputError(
                 f"candidates must have shape [{names}] or [{rows}, {names}] for targets of shape {targets.shape},"
-                f" not {candidates.shape}"
+                f" got {candidates.shape}"
             )
         if components and not 1 <= components[0] <= MAX_COMPONENTS:
             raise InputError(
-                f"vectors may have 1 to {MAX_COMPONENTS} components, not {components[0]}; solve parts of them"
+                f"vectors may have 1 to {MAX_COMPONENTS} components, got {components[0]}; solve parts of them"
             )
         if self.shape[1] == 0:
             raise InputError("a problem needs at least one candidate; N is 0")
         if not (np.isfinite(self.tolerance) and self.tolerance > 0):
-            raise InputError(f"tolerance must be a positive number, not {self.tolerance}")
+            raise InputError(f"tolerance must be a positive number, got {self.tolerance}")
         on_device = isinstance(candidates, jax.Array) or isinstance(targets, jax.Array)
         least = MIN_TOLERANCE[np.float32 if on_device else np.float64]
         if self.tolerance < least:
             raise InputError(
-                f"tolerance must be at least {least:.1e}, not {self.tolerance}, because devices flush smaller numbers"
+                f"tolerance must be at least {least:.1e}, got {self.tolerance}, because devices flush smaller numbers"
                 " to 0; multiply candidates, targets and tolerance by a power of two"
                 + (", or give them as NumPy arrays" if on_device else "")
             )
@@ -192,7 +192,7 @@ class ParetoFront:
     def of_size(self, size: int) -> Solution:
         """The subsets of one size, as from ``FixedSize(size)``."""
         if not 0 <= size < self.bits.shape[1]:
-            raise InputError(f"size must be from 0 to {self.bits.shape[1] - 1}, not {size}; solve with a larger k_max")
+            raise InputError(f"size must be from 0 to {self.bits.shape[1] - 1}, got {size}; solve with a larger k_max")
         return self._select(np.full(len(self.bits), size), Status.INFEASIBLE)
 
     def smallest(self) -> Solution:

@@ -99,7 +99,7 @@ def _check(problem: Problem, solver: Solver, key: jax.Array | None, count: int) 
     if solver.needs_key and key is None:
         raise InputError(f"{type(solver).__name__} draws at random: pass key=jax.random.key(seed)")
     if not 0 <= count <= problems:
-        raise InputError(f"count must be from 0 to the number of problems, {problems}, not {count}")
+        raise InputError(f"count must be from 0 to the number of problems, {problems}, got {count}")
     components = math.prod(problem.components)
     for name, values, width in (
         ("candidates", problem.candidates, candidates * components),

@@ -130,7 +130,7 @@ def test_locks_add_up_with_pruning_and_change_no_weight() -> None:
     samplers = {drawn.sampler for drawn in transformed(network, [Lock(0.5), PrePrune(0.5)]).random_tensors.values()}
     assert samplers == {dataclasses.replace(U, density=0.5, locked=0.25)}
     assert "0.25 of them always kept" in locked.random_tensors["n0.first"].sampler.in_words()
-    with pytest.raises(InputError, match=r"from 0 to the density 0\.5, not 0\.6"):
+    with pytest.raises(InputError, match=r"from 0 to the density 0\.5, got 0\.6"):
         transformed(network, [PrePrune(0.5), Lock(0.6)])
 
 

@@ -106,10 +106,10 @@ def test_senseless_sizes_are_refused():
     with pytest.raises(InputError, match=r"k = 14.*N is 13.*smaller k"):
         solve(problem, FixedSize(14))
     for solver in (FixedSize, Pareto):
-        with pytest.raises(InputError, match="0 or more, not -1"):
+        with pytest.raises(InputError, match="0 or more, got -1"):
             solver(-1)
     wide = Problem(np.zeros((1, 40), np.float32), np.zeros(1, np.float32), 0.1)
     with pytest.raises(InputError, match=r"sizes \[20\] of 40 candidates need the 64-bit grid"):
         solve(wide, FixedSize(20), grid="int32")
-    with pytest.raises(InputError, match="from 0 to 2, not 3"):
+    with pytest.raises(InputError, match="from 0 to 2, got 3"):
         solve(problem, Pareto(2)).of_size(3)

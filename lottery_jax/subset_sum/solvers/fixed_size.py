@@ -37,7 +37,7 @@ class FixedSize(SinglePass[Solution]):
 
     def __post_init__(self) -> None:
         if self.k < 0:
-            raise InputError(f"k must be 0 or more, not {self.k}; it is the number of kept candidates")
+            raise InputError(f"k must be 0 or more, got {self.k}; it is the number of kept candidates")
 
     def check(self, candidates: int) -> None:
         super().check(candidates)
@@ -76,7 +76,7 @@ class Pareto(SinglePass[ParetoFront]):
 
     def __post_init__(self) -> None:
         if self.k_max < 0:
-            raise InputError(f"k_max must be 0 or more, not {self.k_max}; it is the largest number of kept candidates")
+            raise InputError(f"k_max must be 0 or more, got {self.k_max}; it is the largest number of kept candidates")
 
     @property
     def subset_axes(self) -> tuple[int, ...]:

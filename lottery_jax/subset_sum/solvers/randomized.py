@@ -51,9 +51,9 @@ class Randomized(SinglePass[Solution]):
 
     def __post_init__(self) -> None:
         if not 1 <= self.left <= 24:
-            raise InputError(f"left must be from 1 to 24 numbers, not {self.left}; two more cost twice as much")
+            raise InputError(f"left must be from 1 to 24 numbers, got {self.left}; two more cost twice as much")
         if self.restarts < 1:
-            raise InputError(f"restarts must be at least 1, not {self.restarts}")
+            raise InputError(f"restarts must be at least 1, got {self.restarts}")
 
     def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
         assert key is not None

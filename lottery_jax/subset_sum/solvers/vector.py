@@ -72,9 +72,9 @@ class VectorWindows(SinglePass[Solution]):
 
     def __post_init__(self) -> None:
         if not 1 <= self.window <= 16:
-            raise InputError(f"window must be from 1 to 16, not {self.window}; one more costs twice as much")
+            raise InputError(f"window must be from 1 to 16, got {self.window}; one more costs twice as much")
         if self.rounds < 1 or self.restarts < 1:
-            raise InputError(f"rounds and restarts must be at least 1, not {self.rounds} and {self.restarts}")
+            raise InputError(f"rounds and restarts must be at least 1, got {self.rounds} and {self.restarts}")
 
     def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
         assert key is not None
