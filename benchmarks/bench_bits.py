@@ -22,7 +22,7 @@ import numpy as np
 from lottery_jax import approximate, environment, import_target, load_ticket, verify
 from lottery_jax.constructions import Construction, Pensia, Scalar
 from lottery_jax.importers.mlp_weights import mlp_target
-from lottery_jax.io.tensor_file import Arrays
+from lottery_jax.io.tensor_file import InMemoryTensors
 from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.network import Network
@@ -75,7 +75,7 @@ def measure(weights: np.ndarray) -> list[dict]:
         candidates = network.draw(0)["fc1.weight"].reshape(-1, CANDIDATES).astype(np.float64)
         masks = solve(Problem(candidates, wanted, TOLERANCE), FirstFeasible()).subsets
         residual = np.abs((candidates * masks).sum(1) - wanted)
-        content = Arrays({"mask.fc1.weight": np.packbits(masks, bitorder="little")})
+        content = InMemoryTensors({"mask.fc1.weight": np.packbits(masks, bitorder="little")})
         bits = sum(coded_bits(network, 0, content))
         missed = int((residual > TOLERANCE).sum())
         rows.append(mask_row("first", masks, bits, rounded(TOLERANCE), source=sampler.in_words(), missed=missed))

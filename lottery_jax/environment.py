@@ -1,7 +1,4 @@
-"""How many processor cores there are for this process.
-
-What a number was measured with: the device and the versions that may have changed it.
-"""
+"""The machine and software that a result was measured with: cores, device, package versions."""
 
 import importlib.metadata
 import os
@@ -11,7 +8,7 @@ import jax
 
 
 def cores() -> int:
-    """Cores that this process may use: in a container, or as one of many on a host, not all of the machine."""
+    """Number of cores that this process may use, which in a container are fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -19,7 +16,7 @@ PACKAGES = ("lottery_jax", "jax", "jaxlib", "flax", "optax", "numpy")
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that a result depends on.
+    """Versions of Python and of the packages that affect results.
 
     >>> sorted(versions())[:3]
     ['flax', 'jax', 'jaxlib']
@@ -28,18 +25,18 @@ def versions() -> dict[str, str]:
     for package in PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:  # run from a folder that was never installed
+        except importlib.metadata.PackageNotFoundError:  # run from a folder without installation
             continue
     return found
 
 
 def version_facts() -> dict[str, str]:
-    """The versions that processes of one job must have in common, by what they are."""
+    """The versions that all processes of one job must share."""
     return {f"version of {name}": found for name, found in versions().items() if name != "python"}
 
 
 def device() -> str:
-    """The default device in words, for example "cpu x86_64, 2 cores" or "NVIDIA H200"."""
+    """The default device, such as "cpu x86_64, 2 cores" or "NVIDIA H200"."""
     first = jax.local_devices()[0]
     if first.platform != "cpu":
         return first.device_kind

@@ -1,30 +1,30 @@
-"""The errors a caller may meet, and the nearest allowed word for a misspelt one."""
+"""The package's exceptions, and suggestions for misspelt words."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """A value refused at the door; the message is one sentence that says what to do (exit code 2)."""
+    """Invalid input; the message says what to do (exit code 2)."""
 
 
 class TicketError(Exception):
-    """A file that is no valid ticket: foreign, truncated or changed (exit code 1)."""
+    """A file is not a valid ticket: foreign, truncated or changed (exit code 1)."""
 
 
 class ClusterError(Exception):
-    """A process that shares the job is lost (exit code 3).
+    """A process of a shared job was lost (exit code 3).
 
     >>> print(ClusterError("process 1 died"))
-    process 1 died; what is finished is kept: start every process again with the same command
+    process 1 died; finished work is kept: start every process again with the same command
     """
 
     def __init__(self, why: str) -> None:
-        super().__init__(f"{why}; what is finished is kept: start every process again with the same command")
+        super().__init__(f"{why}; finished work is kept: start every process again with the same command")
 
 
 def suggest(word: str, allowed: Iterable[str]) -> str:
-    """Name the nearest allowed word, or list them all.
+    """A hint that names the nearest allowed word, or lists all of them.
 
     >>> suggest("mnits", ("digits", "mnist"))
     "did you mean 'mnist'?"

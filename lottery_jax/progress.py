@@ -1,7 +1,4 @@
-"""Telling how far long work is: one kind of callback everywhere, and one place for notes.
-
-The time that work takes, and how much of it was compilation: a user who runs it again waits for the rest only.
-"""
+"""Progress callbacks, the package's logger, and a stopwatch that separates compilation from work."""
 
 import logging
 import time
@@ -12,21 +9,21 @@ from typing import Any, Self
 import jax
 
 log = logging.getLogger("lottery_jax")
-"""What a user should know while work goes on; the command line prints it on stderr."""
+"""Messages during long work; the command line prints them on stderr."""
 
 Progress = Callable[[int, int], None]
-"""Called with (done, total) each time some is done; `done` never falls, and ends at `total`."""
+"""Callback that receives (done, total); ``done`` never decreases and ends at ``total``."""
 
 Stages = Callable[[str], Progress]
-"""Called with the name of a part of the work that begins now; gives what is told how far that part is."""
+"""Callback that receives the name of a stage of the work when it begins, and returns that stage's ``Progress``."""
 
 
 def no_progress(done: int, total: int) -> None:
-    """Nobody looks."""
+    """The default ``Progress``: ignores it."""
 
 
 def no_stages(name: str) -> Progress:
-    """Nobody looks at any part."""
+    """The default ``Stages``: ignores every stage."""
     return no_progress
 
 
@@ -38,8 +35,8 @@ _running: set["Stopwatch"] = set()
 class Stopwatch:
     """Times a block.
 
-    seconds: of the block. compilation: seconds of it in which something was traced, compiled, or read from the cache of
-    compiled programs, by JAX or Numba.
+    ``seconds`` is the whole time; ``compilation`` is the part in which JAX or Numba traced or compiled a program, or
+    read it from a cache; ``work`` is the rest.
 
     >>> with Stopwatch() as watch:
     ...     _ = jax.jit(lambda x: x + 1)(1.0)
@@ -52,10 +49,6 @@ class Stopwatch:
         self._spans: list[tuple[float, float]] = []
 
     def __enter__(self) -> Self:
-        global _listening
-        if not _listening:
-            jax.monitoring.register_event_duration_secs_listener(_heard)
-            _listening = True
         _running.add(self)
         self._start = time.perf_counter()
         return self
@@ -65,12 +58,12 @@ class Stopwatch:
         _running.discard(self)
 
     def add(self, start: float, stop: float) -> None:
-        """Something was compiled from `start` to `stop`, as `time.perf_counter` has them."""
+        """Record a compilation between two values of ``time.perf_counter``."""
         self._spans.append((max(start, self._start), stop))
 
     @property
     def compilation(self) -> float:
-        # One compilation is part of another, and threads compile at the same time: what counts is that time passed.
+        # Compilations nest, and threads compile at the same time: the union of the intervals counts.
         total, end = 0.0, 0.0
         for start, stop in sorted(self._spans):
             total += max(stop - max(start, end), 0.0)
@@ -79,20 +72,20 @@ class Stopwatch:
 
     @property
     def work(self) -> float:
-        """Seconds without compilation."""
+        """Seconds outside compilation."""
         return max(self.seconds - self.compilation, 0.0)
 
 
-_listening = False
-
-
-def compiled(seconds: float) -> None:
-    """Tell all watches that run that the last `seconds` were compilation."""
+def record_compilation(seconds: float) -> None:
+    """Record in all running stopwatches that the last ``seconds`` were compilation."""
     now = time.perf_counter()
     for watch in tuple(_running):
         watch.add(now - seconds, now)
 
 
-def _heard(event: str, duration_secs: float, **_: Any) -> None:
+def _on_event(event: str, duration_secs: float, **_: Any) -> None:
     if event.startswith(_COMPILATION):
-        compiled(duration_secs)
+        record_compilation(duration_secs)
+
+
+jax.monitoring.register_event_duration_secs_listener(_on_event)

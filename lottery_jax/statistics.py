@@ -1,4 +1,4 @@
-"""The interval of a fraction that was counted."""
+"""Confidence interval of a counted fraction."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What compilation takes is told apart, by JAX's and by Numba's own word."""
+"""A stopwatch separates the compilation of JAX and Numba from other work."""
 
 import threading
 import time
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lottery_jax.progress import Stopwatch, compiled
+from lottery_jax.progress import Stopwatch, record_compilation
 
 
 def test_the_second_call_compiles_nothing() -> None:
@@ -25,14 +25,14 @@ def test_the_second_call_compiles_nothing() -> None:
 def test_what_is_compiled_at_the_same_time_counts_once() -> None:
     with Stopwatch() as watch:
         time.sleep(0.05)
-        compiled(0.03)
-        compiled(0.01)  # a part of it
-        threads = [threading.Thread(target=compiled, args=(0.02,)) for _ in range(3)]
+        record_compilation(0.03)
+        record_compilation(0.01)  # a part of it
+        threads = [threading.Thread(target=record_compilation, args=(0.02,)) for _ in range(3)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        compiled(10.0)  # began before the watch did
+        record_compilation(10.0)  # began before the watch did
     assert 0.03 <= watch.compilation <= watch.seconds
     with Stopwatch() as other:
         pass

@@ -134,7 +134,7 @@ def _entry(solver: Solver, candidates: np.ndarray, targets: np.ndarray, run: Run
     key = jax.random.key(0) if solver.needs_key else None
     problem = Problem(candidates, targets, TOLERANCE)
     answer, row = measure(lambda: solve(problem, solver, key=key), run.sizes.repeats, len(targets))
-    answer = answer.fewest() if isinstance(answer, ParetoFront) else answer
+    answer = answer.smallest() if isinstance(answer, ParetoFront) else answer
     return (
         {"solver": repr(solver), "candidates": candidates.shape[1]}
         | row

@@ -15,7 +15,7 @@ import numpy as np
 
 from lottery_jax.approximation import ToleranceObjective, plan_job, run_to_file
 from lottery_jax.constructions import Scalar
-from lottery_jax.io.tensor_file import Tensor, layout
+from lottery_jax.io.tensor_file import TensorInfo, file_layout
 from lottery_jax.tasks import load_model
 from lottery_jax.tickets.verify import verify
 
@@ -85,7 +85,7 @@ def _stream(run: Run, shapes: Shapes, deviation: float, repeats: int) -> dict:
 def _write_model(path: Path, shapes: Shapes, deviation: float) -> None:
     """Block by block, so that the memory of this process is that of the engine."""
     rng = np.random.default_rng(0)
-    start, placed = layout([Tensor(name, "F32", shape) for name, shape in shapes.items()], {})
+    start, placed = file_layout([TensorInfo(name, "F32", shape) for name, shape in shapes.items()], {})
     with path.open("wb") as file:
         file.write(start)
         for tensor in sorted(placed.values(), key=lambda tensor: tensor.start):

@@ -17,8 +17,8 @@ from lottery_jax.cli.progress_bars import ProgressReporter
 from lottery_jax.cli.status import UNITS, finished_units
 from lottery_jax.comparison.recording import run_units
 from lottery_jax.errors import InputError
-from lottery_jax.io.files import check_writable, wait_for, write_atomically
-from lottery_jax.io.locks import locked
+from lottery_jax.io.files import check_writable, wait_for_file, write_atomically
+from lottery_jax.io.locks import folder_lock
 from lottery_jax.progress import log
 from lottery_jax.training.checkpoints import Checkpoints
 from lottery_jax.workers.workers import SERIAL, Pending, Workers, unit_of
@@ -115,7 +115,7 @@ class Results(list[_Row]):
         if self._crew.opens:
             self.folder.mkdir(parents=True, exist_ok=True)
             what = "the folder of finished units"
-            self._stack.enter_context(locked(self.folder, what, shared=not self._crew.leads))
+            self._stack.enter_context(folder_lock(self.folder, what, shared=not self._crew.leads))
         self._crew.begin(self._facts, self.folder)
 
     def _contribute(self, name: str, number: int, task: _T, do: Callable[[_T], None], shares: bool) -> None:
@@ -157,7 +157,7 @@ class Results(list[_Row]):
     def _read(self, name: str, number: int, *, comes: bool = False) -> list[_Row] | None:
         path = self._file(name, number)
         if comes:
-            wait_for(path)
+            wait_for_file(path)
         if not path.exists():
             return None
         try:

@@ -10,7 +10,7 @@ from lottery_jax.approximation.job import Chunk, Job, ObjectiveResult, Solved
 from lottery_jax.constructions.base import Plan
 from lottery_jax.errors import InputError
 from lottery_jax.io.checksummed_file import ChecksummedWriter
-from lottery_jax.io.tensor_file import TYPES, Arrays, Tensor
+from lottery_jax.io.tensor_file import DTYPES, InMemoryTensors, TensorInfo
 from lottery_jax.networks.network import NO_REDRAWS
 from lottery_jax.rng.forced_entries import forced_mask
 from lottery_jax.tickets.header import Header
@@ -55,21 +55,21 @@ class Assembly:
             self.settled.relative,
         )
 
-    def tensors(self) -> list[Tensor]:
+    def tensors(self) -> list[TensorInfo]:
         """The tensors of the ticket's file."""
         job, found = self.job, []
         for name, drawn in job.network.random_tensors.items():
-            found.append(Tensor(f"mask.{name}", "U8", ((drawn.size + 7) // 8,)))
+            found.append(TensorInfo(f"mask.{name}", "U8", ((drawn.size + 7) // 8,)))
             if self._redraws.get(name):
-                found.append(Tensor(f"redraws.{name}", "I64", (self._redraws[name], 2)))
+                found.append(TensorInfo(f"redraws.{name}", "I64", (self._redraws[name], 2)))
         for name, tensor in job.target.tensors.tensors.items():
             if name in job.network.approximated:
-                found.append(Tensor(f"target.{name}", tensor.dtype, tensor.shape))
+                found.append(TensorInfo(f"target.{name}", tensor.dtype, tensor.shape))
             else:
-                found.append(Tensor(f"stored.{name}", "F32", tensor.shape))
+                found.append(TensorInfo(f"stored.{name}", "F32", tensor.shape))
         return found
 
-    def content(self, tensor: Tensor) -> Iterator[np.ndarray]:
+    def content(self, tensor: TensorInfo) -> Iterator[np.ndarray]:
         """The values of one tensor in order, one-dimensional, in parts."""
         kind, _, name = tensor.name.partition(".")
         if kind == "mask" and name in self._edges:
@@ -91,7 +91,7 @@ class Assembly:
         for start in range(0, tensor.size, _SLICE):
             stored = target.tensors.read(name, start, min(_SLICE, tensor.size - start))
             sha.update(stored.data)
-            yield stored.view(TYPES[tensor.dtype])
+            yield stored.view(DTYPES[tensor.dtype])
         if sha.hexdigest() != target.scan(name).sha256:
             raise InputError(
                 f"tensor {name!r} of the target changed while it was approximated; start again from a copy of its file"
@@ -101,7 +101,7 @@ class Assembly:
 def _keep_edges(edges: np.ndarray, plan: Plan, chunk: Chunk, bits: np.ndarray) -> None:
     """An edge is kept where some weight behind it is: rows of a chunk's mask, put together by group."""
     assert plan.group is not None
-    each = plan.random_tensor.shared
+    each = plan.random_tensor.rows_per_block
     rows = np.arange(chunk.first * each, (chunk.first + chunk.count) * each)
     mask = np.unpackbits(bits, count=len(rows) * plan.random_tensor.width, bitorder="little").reshape(len(rows), -1)
     group = plan.group(rows)
@@ -117,7 +117,7 @@ def in_memory(job: Job, solved: Callable[[Chunk], Solved]) -> Ticket:
     for tensor in assembly.tensors():
         parts = list(assembly.content(tensor))
         content[tensor.name] = np.concatenate(parts).reshape(tensor.shape)
-    return Ticket(assembly.header, Arrays(content))
+    return Ticket(assembly.header, InMemoryTensors(content))
 
 
 def to_file(job: Job, solved: Callable[[Chunk], Solved], path: Path) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from lottery_jax.constructions.base import Construction, Plan
 from lottery_jax.errors import InputError
-from lottery_jax.io.tensor_file import Tensor
+from lottery_jax.io.tensor_file import TensorInfo
 from lottery_jax.networks.network import Network, Redraws
 from lottery_jax.networks.target import Target
 from lottery_jax.networks.transforms import Transform, transformed
@@ -163,7 +163,7 @@ class Job:
         found: list[Chunk] = []
         for place, plan in enumerate(self.plans):
             drawn = plan.random_tensor
-            step = max(self.chunk_weights // drawn.shared // 8, 1) * 8
+            step = max(self.chunk_weights // drawn.rows_per_block // 8, 1) * 8
             run = drawn.layout.per_stream or drawn.blocks
             for part in range(0, drawn.blocks, run):
                 stop = min(part + run, drawn.blocks)
@@ -173,7 +173,7 @@ class Job:
 
     def chunk_size(self, chunk: Chunk) -> int:
         """Target weights of a chunk."""
-        return chunk.count * self.plans[chunk.plan].random_tensor.shared
+        return chunk.count * self.plans[chunk.plan].random_tensor.rows_per_block
 
     def mask_bytes(self, chunk: Chunk) -> int:
         return (self.chunk_size(chunk) * self.plans[chunk.plan].random_tensor.width + 7) // 8
@@ -183,7 +183,7 @@ class Job:
         """Size of the ticket's tensors, but for what is drawn again."""
         masks = sum((drawn.size + 7) // 8 for drawn in self.network.random_tensors.values())
         tensors = self.target.tensors.tensors.values()
-        return masks + sum(Tensor(tensor.name, tensor.dtype, tensor.shape).nbytes for tensor in tensors)
+        return masks + sum(TensorInfo(tensor.name, tensor.dtype, tensor.shape).nbytes for tensor in tensors)
 
 
 def plan_job(

@@ -21,8 +21,8 @@ from lottery_jax.approximation.chunk_store import ChunkStore, DamagedChunk, Fold
 from lottery_jax.approximation.job import Chunk, Job, Solved
 from lottery_jax.errors import InputError, TicketError
 from lottery_jax.io.checksummed_file import ChecksummedFile
-from lottery_jax.io.files import VISIBLE, check_replaceable, sync_folder
-from lottery_jax.io.locks import locked
+from lottery_jax.io.files import VISIBILITY_TIMEOUT, check_overwrite, sync_folder
+from lottery_jax.io.locks import folder_lock
 from lottery_jax.io.tensor_file import FormatError
 from lottery_jax.progress import Progress, log, no_progress
 from lottery_jax.tickets.ticket import ENTRY, Ticket, load_ticket, stores_coded
@@ -103,11 +103,11 @@ def run_to_file(
         if workers.leads:
             place = next((path for path in (out, broken_file(out)) if is_finished(job, path)), None)
             if place is None:
-                check_replaceable(out, force=force)
+                check_overwrite(out, force=force)
                 check_space(job, out, folder)
                 folder.make()
             if folder.path.is_dir():
-                stack.enter_context(locked(folder.path, "the folder of chunks"))
+                stack.enter_context(folder_lock(folder.path, "the folder of chunks"))
                 stack.callback(folder.remove_unfinished)
         found = workers.begin(facts_of(job), folder.path, "" if place is None else str(place))
         done = Done(job.weights, 0) if found else solve_chunks(job, folder, workers=workers, progress=progress)
@@ -115,7 +115,7 @@ def run_to_file(
         if not workers.leads:
             return dataclasses.replace(done, path=Path(workers.hear(written)))
         if place is None:
-            wait = VISIBLE if workers.processes > 1 else 0.0
+            wait = VISIBILITY_TIMEOUT if workers.processes > 1 else 0.0
             place = _write_ticket(job, _reader(job, folder, wait), out, folder, coded=coded)
         elif stores_coded(place) != coded:
             load_ticket(place).save(place, coded=coded)
@@ -299,11 +299,11 @@ def run_share(job: Job, out: Path, share: Share, *, force: bool = False, progres
     for path in (out, broken_file(out)):
         if is_finished(job, path):
             return Done(job.weights, 0, path=path)
-    check_replaceable(out, force=force)
+    check_overwrite(out, force=force)
     folder = FolderChunkStore(chunk_folder(out))
     check_space(job, out, folder)
     folder.make()
-    with locked(folder.path, "the folder of chunks", shared=True):
+    with folder_lock(folder.path, "the folder of chunks", shared=True):
         return solve_chunks(job, folder, workers=share, progress=progress)
 
 

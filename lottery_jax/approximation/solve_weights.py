@@ -17,10 +17,10 @@ from lottery_jax.constructions.base import Branch, Plan
 from lottery_jax.errors import InputError
 from lottery_jax.io.tensor_file import read_float64
 from lottery_jax.rng.forced_entries import forced_blocks, has_forced_entries
-from lottery_jax.rng.sampler import Numbers, draw_at, draw_pairs, numbers
+from lottery_jax.rng.sampler import SamplerArrays, draw_at, draw_pairs, sampler_arrays
 from lottery_jax.rng.threefry import seed_words
 from lottery_jax.subset_sum import Problem, Solver, pack_bits, solve, unpack_bits
-from lottery_jax.subset_sum.engine.devices import is_lone_cpu, local_mesh, over_problems
+from lottery_jax.subset_sum.engine.devices import is_single_cpu, local_mesh, problem_sharding
 from lottery_jax.subset_sum.engine.grid import fits_int32
 from lottery_jax.subset_sum.problem import Status
 from lottery_jax.subset_sum.solve import GridSize
@@ -37,7 +37,7 @@ def candidates(plan: Plan, branch: Branch | None, blocks: np.ndarray, *, attempt
     """
     drawn, size = plan.random_tensor, padded(len(blocks))
     streams, starts = drawn.positions(blocks, attempt)
-    stream, weights, key = np.uint32(streams[0]), numbers(drawn.sampler), seed_words(seed)
+    stream, weights, key = np.uint32(streams[0]), sampler_arrays(drawn.sampler), seed_words(seed)
     run = blocks[-1] - blocks[0] + 1 == len(blocks) and drawn.layout.per_stream is not None
     if run and branch is None and int(starts[0]) % 2 == 0:
         return _draw_run(weights, key, stream, np.uint32(starts[0] // 2), size, drawn.width, _spread(size))
@@ -68,13 +68,13 @@ def padded(blocks: int) -> int:
 
 def on_host() -> bool:
     """A lone CPU device reads NumPy arrays where they are; elsewhere the candidates never leave the devices."""
-    return is_lone_cpu(local_mesh())
+    return is_single_cpu(local_mesh())
 
 
 def _spread(blocks: int) -> NamedSharding | None:
     """Each device draws the candidates of the problems that it will search."""
     mesh = local_mesh()
-    return None if on_host() or blocks % mesh.size else over_problems(mesh)
+    return None if on_host() or blocks % mesh.size else problem_sharding(mesh)
 
 
 def _laid(drawn: jax.Array, spread: NamedSharding | None) -> jax.Array:
@@ -83,7 +83,13 @@ def _laid(drawn: jax.Array, spread: NamedSharding | None) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames=("blocks", "width", "spread"))
 def _draw_run(
-    weights: Numbers, key: _Key, stream: Any, first_pair: Any, blocks: int, width: int, spread: NamedSharding | None
+    weights: SamplerArrays,
+    key: _Key,
+    stream: Any,
+    first_pair: Any,
+    blocks: int,
+    width: int,
+    spread: NamedSharding | None,
 ) -> jax.Array:
     """Neighbouring blocks, [B, N] with B even, from the one that begins at pair `first_pair` of positions."""
     drawn = draw_pairs(weights, key, stream, first_pair, blocks * width // 2, jnp)
@@ -92,7 +98,7 @@ def _draw_run(
 
 @functools.partial(jax.jit, static_argnames=("width", "spread"))
 def _draw(
-    weights: Numbers, key: _Key, stream: Any, first: Any, step: Any, width: int, spread: NamedSharding | None
+    weights: SamplerArrays, key: _Key, stream: Any, first: Any, step: Any, width: int, spread: NamedSharding | None
 ) -> jax.Array:
     """Blocks that begin at positions [B], [B, N]."""
     index = first[:, None] + jnp.arange(width, dtype=jnp.uint32) * step
@@ -101,7 +107,7 @@ def _draw(
 
 @functools.partial(jax.jit, static_argnames="spread")
 def _draw_products(
-    weights: Numbers,
+    weights: SamplerArrays,
     key: _Key,
     stream: Any,
     first: Any,
@@ -125,7 +131,7 @@ _FLOAT32_STEP = 2.0**-24
 def scaled_targets(job: Job, chunk: Chunk) -> np.ndarray:
     """The target weights of a chunk over their gain, one for each row: float32 [blocks, rows of a block]."""
     plan = job.plans[chunk.plan]
-    each = plan.random_tensor.shared
+    each = plan.random_tensor.rows_per_block
     weights = np.arange(chunk.first * each, (chunk.first + chunk.count) * each) // plan.copies
     first, last = int(weights[0]), int(weights[-1])
     exact = read_float64(job.target.tensors, plan.tensor, first, last - first + 1)[weights - first]
@@ -139,7 +145,7 @@ def branches_of(plan: Plan) -> tuple[Branch | None, ...]:
 
 def pieces(plan: Plan, count: int) -> list[slice]:
     """A chunk in parts, on the host: smaller arrays than the allocator keeps for later. What is found is the same."""
-    step = max(PIECE // plan.random_tensor.shared // 8, 1) * 8 if on_host() else count
+    step = max(PIECE // plan.random_tensor.rows_per_block // 8, 1) * 8 if on_host() else count
     return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
 
@@ -170,7 +176,11 @@ def search_blocks(
         wanted = jnp.asarray(wanted)
     key = jax.random.key(job.seed % 2**32) if how.solver.needs_key else None
     found: Any = solve(
-        Problem(drawn, wanted, how.tolerance, each=each), how.solver, key=key, grid=how.grid, first=targets.size
+        Problem(drawn, wanted, how.tolerance, targets_per_row=each),
+        how.solver,
+        key=key,
+        grid=how.grid,
+        count=targets.size,
     )
     if plan.step and not np.array_equal(targets, given):
         # What is left of these weights is no float32, so that nothing found is exact.

@@ -28,7 +28,7 @@ from lottery_jax.constructions.base import Construction, Plan
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.networks.network import NO_REDRAWS, Network
 from lottery_jax.networks.target import Target
-from lottery_jax.rng.random_tensor import MOST_ATTEMPTS
+from lottery_jax.rng.random_tensor import MAX_ATTEMPTS
 from lottery_jax.subset_sum import Randomized, Solution, Solver
 from lottery_jax.tickets.header import check_tolerance
 
@@ -89,8 +89,8 @@ class ToleranceObjective(Objective):
                 f"{construction.name} cannot be asked for {self.objective}, for it says itself which subset is taken;"
                 f" use {' or '.join(construction.objectives)}"
             )
-        if type(self.max_redraws) is not int or not 0 <= self.max_redraws <= MOST_ATTEMPTS:
-            raise InputError(f"max_redraws must be from 0 to {MOST_ATTEMPTS}, not {self.max_redraws!r}")
+        if type(self.max_redraws) is not int or not 0 <= self.max_redraws <= MAX_ATTEMPTS:
+            raise InputError(f"max_redraws must be from 0 to {MAX_ATTEMPTS}, not {self.max_redraws!r}")
         self.chosen_solver(construction).check(construction.candidates)
         if self.relative and not construction.direct:
             raise InputError(
@@ -131,7 +131,7 @@ class ToleranceObjective(Objective):
         plan, targets = job.plans[chunk.plan], scaled_targets(job, chunk)
         how = self._how(job, plan)
         blocks = chunk.first + np.arange(chunk.count)
-        each = plan.random_tensor.shared
+        each = plan.random_tensor.rows_per_block
         parts = [_solve(job, plan, blocks[part], targets[part], 0, how) for part in pieces(plan, chunk.count)]
         mask, within = (np.concatenate(found) for found in zip(*parts, strict=True))
         redraws, failed = [], np.flatnonzero(~within)

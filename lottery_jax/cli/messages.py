@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 
-from lottery_jax.io.files import remove_unfinished
+from lottery_jax.io.files import remove_temporary_files
 
 _who = ""
 
@@ -130,6 +130,6 @@ def _tell() -> None:
         with contextlib.suppress(Exception):
             close()
     with contextlib.suppress(OSError):
-        remove_unfinished()
+        remove_temporary_files()
     # Not print: the main thread may hold the stream.
     os.write(2, f"{named_message(sentence())}\n".encode())

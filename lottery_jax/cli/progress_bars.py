@@ -161,7 +161,7 @@ def _lines(shown: ProgressReporter) -> Iterator[None]:
                 continue
             with contextlib.suppress(ClusterError):
                 line, now = shown.line(), time.perf_counter()
-                lock.tell(line)
+                lock.write_lock_status(line)
                 if shown.aloud and now - said >= shown.every:
                     said = now
                     print_message(line)

@@ -13,7 +13,7 @@ from lottery_jax.approximation.run import CHUNKS
 from lottery_jax.cli.settings import JobStatus
 from lottery_jax.comparison.records import PendingRecords, read_records
 from lottery_jax.errors import InputError
-from lottery_jax.io.locks import holder_of, told
+from lottery_jax.io.locks import lock_holder, read_lock_status
 
 UNITS = ".units"
 """What the name of an experiment's folder of units ends with."""
@@ -25,7 +25,12 @@ _Look = Callable[[Path], dict[str, Any]]
 def run_status(command: JobStatus, results: TextIO) -> int:
     """Say what is finished in each folder that is meant, who is at work there, and when something last changed."""
     for folder, look in _meant(command.folder):
-        found = {"folder": str(folder), **look(folder), "held_by": holder_of(folder), "said": told(folder)}
+        found = {
+            "folder": str(folder),
+            **look(folder),
+            "held_by": lock_holder(folder),
+            "said": read_lock_status(folder),
+        }
         found["changed"] = _moment(_changed(folder))
         words = found.pop("words")
         if command.json:

@@ -13,7 +13,7 @@ from lottery_jax.constructions.pensia import Pensia
 from lottery_jax.data import load
 from lottery_jax.data.datasets import CLASSES, DATASETS, SHAPES
 from lottery_jax.errors import InputError, suggest
-from lottery_jax.io.tensor_file import Arrays
+from lottery_jax.io.tensor_file import InMemoryTensors
 from lottery_jax.networks.architectures import architecture
 from lottery_jax.networks.layers.normalization import Normalize
 from lottery_jax.networks.network import Network
@@ -21,7 +21,7 @@ from lottery_jax.networks.node import Spec
 from lottery_jax.networks.rewrites import folded
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.target import Target
-from lottery_jax.rng.random_tensor import Diagonal
+from lottery_jax.rng.random_tensor import DiagonalLayout
 from lottery_jax.tasks.task import STATISTICS
 from lottery_jax.theory.theorem import Requirement
 from lottery_jax.theory.theorems import THEOREMS
@@ -57,13 +57,13 @@ def drawn_here(network: Network, candidates: int) -> Requirement:
     )
     construction = Pensia(candidates)
     try:
-        zeros = Arrays({name: np.zeros(shape, np.float32) for name, shape in network.tensors.items()})
+        zeros = InMemoryTensors({name: np.zeros(shape, np.float32) for name, shape in network.tensors.items()})
         source = construction.source(folded(Target(network, zeros)))
     except InputError as error:
         return dataclasses.replace(found, note=f"It is not possible here: {error}.")
     gadgets = [leaf for leaf in source.sources.values() if isinstance(leaf, Gadget)]
     layouts = [leaf.random_tensors()["first"].layout for leaf in gadgets]
-    first = sum(layout.inputs**2 * layout.units for layout in layouts if isinstance(layout, Diagonal))
+    first = sum(layout.inputs**2 * layout.units for layout in layouts if isinstance(layout, DiagonalLayout))
     second = sum(leaf.of.weights * leaf.units for leaf in gadgets)
     return dataclasses.replace(
         found,

@@ -14,7 +14,7 @@ from lottery_jax.cli.progress_bars import progress_bars
 from lottery_jax.cli.settings import Export, Verify
 from lottery_jax.errors import InputError
 from lottery_jax.importers.state_dict import target_like
-from lottery_jax.io.files import check_replaceable
+from lottery_jax.io.files import check_overwrite
 from lottery_jax.networks.rewrites import quantised
 from lottery_jax.networks.target import Target
 from lottery_jax.tickets.export import export_into, export_masks, export_weights
@@ -156,7 +156,7 @@ def _residuals(found: dict[str, Any]) -> list[str]:
 
 def run_export(command: Export, results: TextIO) -> int:
     """Write the file and say what is in it."""
-    check_replaceable(command.out, force=command.force)
+    check_overwrite(command.out, force=command.force)
     chosen = [command.into is not None, command.masks, command.coded, command.plain]
     if sum(chosen) > 1:
         raise InputError("--into, --masks, --coded and --plain each say what is written; give one of them at most")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lottery_jax.errors import InputError
-from lottery_jax.io.files import wait_for, write_atomically
+from lottery_jax.io.files import wait_for_file, write_atomically
 from lottery_jax.progress import log
 
 Key = tuple[str, int, float | None]
@@ -184,7 +184,7 @@ class PendingRecords:
     def read(self, key: Key, *, comes: bool = False) -> Record | None:
         """A record, None where there is none; comes: whether it is known to be written, and only not seen yet."""
         path = self._file(key)
-        if not (path.exists() or (comes and wait_for(path))):
+        if not (path.exists() or (comes and wait_for_file(path))):
             return None
         try:
             content = path.read_text()

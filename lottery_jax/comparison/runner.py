@@ -28,8 +28,8 @@ from lottery_jax.comparison.records import (
 )
 from lottery_jax.comparison.report import write_report
 from lottery_jax.errors import InputError
-from lottery_jax.io.files import check_writable, wait_for
-from lottery_jax.io.locks import locked
+from lottery_jax.io.files import check_writable, wait_for_file
+from lottery_jax.io.locks import folder_lock
 from lottery_jax.networks.rewrites import folded
 from lottery_jax.progress import Stages, log, no_stages
 from lottery_jax.tasks import Task
@@ -77,7 +77,7 @@ class Comparison:
         """No other comparison writes into the folder while this block runs, but the processes of its crew."""
         with contextlib.ExitStack() as stack:
             if self.workers.opens:
-                stack.enter_context(locked(self.folder, "the run folder", shared=not self.workers.leads))
+                stack.enter_context(folder_lock(self.folder, "the run folder", shared=not self.workers.leads))
             self.workers.begin(self._facts(), self.folder)
             self.workers.expect(self._list, len(self._units))
             yield
@@ -288,7 +288,7 @@ class Comparison:
                 append_records(self.records_file, records.values())
         else:
             self._found(model, seed, keeps, own)  # only its file was lost
-        wait_for(path)
+        wait_for_file(path)
 
     def _measured(self, method: Method, seed: int, keep: float | None, found: FoundTickets) -> Record:
         stages, path = self._stages(method, seed, keep), self._path(method, seed, keep)

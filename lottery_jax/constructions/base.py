@@ -15,9 +15,9 @@ from lottery_jax.networks.rewrites import folded
 from lottery_jax.networks.sources.base import Source
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.target import Target
-from lottery_jax.rng.random_tensor import MOST_ATTEMPTS, RandomTensor
+from lottery_jax.rng.random_tensor import MAX_ATTEMPTS, RandomTensor
 from lottery_jax.rng.sampler import Sampler
-from lottery_jax.subset_sum import Solver, choose
+from lottery_jax.subset_sum import Solver, choose_solver
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -105,7 +105,7 @@ class Construction(abc.ABC):
 
     def solver(self, objective: str) -> Solver:
         """The solver for an objective."""
-        return choose(self.candidates, objective=objective)
+        return choose_solver(self.candidates, objective=objective)
 
     def source(self, target: Target) -> Network:
         """The random network in which this construction finds a `prepared` target."""
@@ -225,7 +225,7 @@ class GadgetConstruction(Construction):
         )
         if left:
             raise InputError(
-                f"the first weights of {left} inputs are too weak in each of {MOST_ATTEMPTS + 1} draws; use another"
+                f"the first weights of {left} inputs are too weak in each of {MAX_ATTEMPTS + 1} draws; use another"
                 " seed, or other candidates"
             )
         return first, redraws
@@ -244,7 +244,7 @@ def drawn_until(
     """
     weights, last = np.zeros((drawn.blocks, drawn.width), np.float32), np.zeros(drawn.blocks, np.int64)
     open_ = np.arange(drawn.blocks) if blocks is None else blocks
-    for attempt in range(MOST_ATTEMPTS + 1):
+    for attempt in range(MAX_ATTEMPTS + 1):
         weights[open_], last[open_] = drawn.draw(seed, open_, attempt), attempt
         open_ = open_[~serves(weights[open_], open_)]
         if not len(open_):

@@ -24,7 +24,7 @@ from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import LEAST, WeightNode, child_path
 from lottery_jax.networks.sources.binary_ladder import MOST_RUNGS, BinaryLadder
 from lottery_jax.networks.target import Target
-from lottery_jax.rng.random_tensor import MOST_ATTEMPTS, RandomTensor
+from lottery_jax.rng.random_tensor import MAX_ATTEMPTS, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 from lottery_jax.subset_sum import Greedy, Solver
 
@@ -159,7 +159,7 @@ def _rung(
     weights, again, left = drawn_until(drawn, seed, serves, np.flatnonzero(wanted))
     if left:
         raise InputError(
-            f"{left} units of a ladder found no edges of the right sign in {MOST_ATTEMPTS + 1} draws; use more copies"
+            f"{left} units of a ladder found no edges of the right sign in {MAX_ATTEMPTS + 1} draws; use more copies"
         )
     fits = joined & (weights > 0)
     return (fits & (fits.cumsum(1) <= wanted[:, None])).reshape(inputs, units, units), again

@@ -9,7 +9,7 @@ import numpy as np
 from lottery_jax.data.dataset import Dataset, Split, fixed_order, load_own, stratified, unit_floats
 from lottery_jax.data.sources import DownloadError, Pictures, download, prepared_folder, read_prepared
 from lottery_jax.errors import InputError, suggest
-from lottery_jax.io.cache import cache_folder, recall, store
+from lottery_jax.io.cache import cache_folder, read_cached, write_cached
 
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10")
 
@@ -78,7 +78,7 @@ def _read_once(name: str, data_dir: str | os.PathLike[str] | None, cache: Path) 
     if folder is not None:
         origin = hashlib.sha256((folder / "dataset_info.json").read_bytes()).hexdigest()[:12]
     path = cache / "data" / f"{name}-{origin}.safetensors"
-    kept = recall(path)
+    kept = read_cached(path)
     if kept is not None and set(kept) == {"train.images", "train.labels", "test.images", "test.labels"}:
         return {part: (kept[f"{part}.images"], kept[f"{part}.labels"]) for part in ("train", "test")}
     try:
@@ -99,7 +99,7 @@ def _read_once(name: str, data_dir: str | os.PathLike[str] | None, cache: Path) 
         order = fixed_order(images, labels)
         ordered[part] = (images[order], labels[order])
     kinds = ("images", "labels")
-    store(path, {f"{part}.{kind}": ordered[part][at] for part in ordered for at, kind in enumerate(kinds)})
+    write_cached(path, {f"{part}.{kind}": ordered[part][at] for part in ordered for at, kind in enumerate(kinds)})
     return ordered
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from lottery_jax.errors import InputError
 from lottery_jax.importers.mlp_weights import in_order
 from lottery_jax.io.files import write_atomically
-from lottery_jax.io.tensor_file import FLOATS, Tensor, TensorFile, View
+from lottery_jax.io.tensor_file import FLOAT_DTYPES, RenamedTensors, TensorFile, TensorInfo
 from lottery_jax.networks.architectures import ARCHITECTURES, architecture, mlp
 from lottery_jax.networks.layers.bag import Bag, BagTensor
 from lottery_jax.networks.layers.normalization import Normalize
@@ -47,7 +47,7 @@ def import_target(
         raise InputError(f"{where} does not end in .safetensors; convert it with safetensors.torch.save_file")
     file = TensorFile(path)
     tensors = {n: tensor for n, tensor in file.tensors.items() if n.rpartition(".")[2] != "num_batches_tracked"}
-    wrong = [f"{n} is {tensor.dtype}" for n, tensor in tensors.items() if tensor.dtype not in FLOATS]
+    wrong = [f"{n} is {tensor.dtype}" for n, tensor in tensors.items() if tensor.dtype not in FLOAT_DTYPES]
     if wrong:
         raise InputError(f"{where} holds numbers that are no floats ({_some(wrong)}); save it as float32")
     shapes = {n: tensor.shape for n, tensor in tensors.items()}
@@ -61,7 +61,7 @@ def import_target(
         raise InputError(
             f"{where} gives {network.output}, but the data set has {classes} classes; choose another --data"
         )
-    return Target(network, View(file, {n: n for n in network.tensors}))
+    return Target(network, RenamedTensors(file, {n: n for n in network.tensors}))
 
 
 def target_like(
@@ -79,7 +79,7 @@ def target_like(
             raise InputError(
                 f"the target file {str(path)!r} does not hold {_some(missing)}; choose the model's own file"
             )
-        return Target(source.target, View(file, {tensor: tensor for tensor in source.target.tensors}))
+        return Target(source.target, RenamedTensors(file, {tensor: tensor for tensor in source.target.tensors}))
     normalize = next((node for _, node in source.nodes() if isinstance(node, Normalize)), None)
     return import_target(path, source.given, source.output.shape[-1], name=name, width=width, normalize=normalize)
 
@@ -206,14 +206,14 @@ def load_model(path: str | os.PathLike[str], pattern: str | None = None) -> tupl
         more = f" and {len(skipped) - 5} more" if len(skipped) > 5 else ""
         raise InputError(f"{file.where} holds {asked}, but {listed}{more}; choose others with --pattern")
     bag = Bag(tuple((tensor.name, BagTensor(tensor.shape)) for tensor in chosen))
-    return Target(Network(bag), View(file, {tensor.name: tensor.name for tensor in chosen})), skipped
+    return Target(Network(bag), RenamedTensors(file, {tensor.name: tensor.name for tensor in chosen})), skipped
 
 
-def _reason(tensor: Tensor, pattern: str | None) -> str | None:
+def _reason(tensor: TensorInfo, pattern: str | None) -> str | None:
     if pattern is not None and not fnmatch.fnmatchcase(tensor.name, pattern):
         return "its name does not match"
-    if tensor.dtype not in FLOATS:
-        return f"its numbers are {tensor.dtype}, not {', '.join(FLOATS)}"
+    if tensor.dtype not in FLOAT_DTYPES:
+        return f"its numbers are {tensor.dtype}, not {', '.join(FLOAT_DTYPES)}"
     if tensor.size == 0 or not tensor.shape:
         return f"its shape is {list(tensor.shape)}"
     if pattern is None and len(tensor.shape) not in (2, 4):

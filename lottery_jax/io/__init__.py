@@ -1,1 +1,1 @@
-"""Files: whole or not at all, in slices, and sealed against every change."""
+"""Files: atomic writes, folder locks, tensors read in slices, and files with a checksum."""

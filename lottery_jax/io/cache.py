@@ -1,4 +1,4 @@
-"""A folder of checked tensor files: what is found there is whole and unchanged, or it is made anew."""
+"""Cached tensors: files with a checksum; a damaged file counts as missing and is rebuilt."""
 
 import os
 import zlib
@@ -13,16 +13,16 @@ from lottery_jax.progress import log
 
 
 def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
-    """Where data and targets are kept: the argument, $LOTTERY_JAX_CACHE or ~/.cache/lottery_jax.
+    """The folder of cached data and targets: ``cache_dir``, else $LOTTERY_JAX_CACHE, else ~/.cache/lottery_jax.
 
-    >>> cache_folder("kept").name
-    'kept'
+    >>> cache_folder("cache").name
+    'cache'
     """
     return Path(cache_dir or os.environ.get("LOTTERY_JAX_CACHE") or "~/.cache/lottery_jax").expanduser()
 
 
-def store(path: Path, tensors: Mapping[str, np.ndarray]) -> bool:
-    """Keep tensors; False, with a logged line, where the folder cannot be written: work goes on without."""
+def write_cached(path: Path, tensors: Mapping[str, np.ndarray]) -> bool:
+    """Write tensors to the cache; False, with a warning, if the folder cannot be written."""
     from safetensors.numpy import save
 
     ordered = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
@@ -36,8 +36,8 @@ def store(path: Path, tensors: Mapping[str, np.ndarray]) -> bool:
     return True
 
 
-def recall(path: Path) -> dict[str, np.ndarray] | None:
-    """Tensors that `store` kept, or None where the file is absent, unreadable or changed since."""
+def read_cached(path: Path) -> dict[str, np.ndarray] | None:
+    """The tensors of ``write_cached``; None if the file is missing, unreadable or changed since it was written."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -49,12 +49,12 @@ def recall(path: Path) -> dict[str, np.ndarray] | None:
                 return tensors
     except (OSError, SafetensorError, ValueError, TypeError, KeyError):
         pass
-    log.warning("the cached file %s is damaged and will be made anew", path)
+    log.warning("the cached file %s is damaged and will be rebuilt", path)
     return None
 
 
 def _checksum(tensors: Mapping[str, np.ndarray]) -> str:
-    """CRC-32 over names, kinds, shapes and bytes, in the order of the names."""
+    """CRC-32 of names, dtypes, shapes and bytes, in the order given."""
     value = 0
     for name, tensor in tensors.items():
         value = zlib.crc32(f"{name}{tensor.dtype}{tensor.shape}".encode(), value)

@@ -1,7 +1,4 @@
-"""Output files: the folder is checked before the work, and a file is written whole or not at all.
-
-Figures as files.
-"""
+"""Output files: check that a folder is writable before long work, and write whole files or none."""
 
 import contextlib
 import io
@@ -14,20 +11,19 @@ from typing import Any
 
 from lottery_jax.errors import InputError
 
-PROBE_BYTES = 1 << 16
+_PROBE_BYTES = 1 << 16
+_MAX_ATTEMPTS = 20
 
-_ATTEMPTS = 20
+VISIBILITY_TIMEOUT = 60.0
+"""Seconds after which a network file system shows a new file to every host."""
 
-VISIBLE = 60.0
-"""Seconds in which a network's file system shows a new file to another host, at the latest."""
-
-_unfinished: set[Path] = set()
+_temporary_files: set[Path] = set()
 
 
 def check_writable(folder: Path) -> None:
-    """Prove that a file can be written in `folder`, and leave nothing there; raises `InputError`.
+    """Write and delete a probe file in ``folder``; raises ``InputError`` if that fails.
 
-    A folder that does not exist yet is made and taken away again: a later refusal finds nothing to clean.
+    A missing folder is created and removed again, so that no later error leaves an empty one.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -37,17 +33,17 @@ def check_writable(folder: Path) -> None:
     """
     missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     try:
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(_MAX_ATTEMPTS):
             folder.mkdir(parents=True, exist_ok=True)
-            # A real write, not os.access: only writing tells of a full disk or of a read-only mount.
+            # Only a real write, not os.access, detects a full disk or a read-only mount.
             try:
                 with tempfile.NamedTemporaryFile(dir=folder, prefix=".probe-") as probe:
-                    probe.write(bytes(PROBE_BYTES))
+                    probe.write(bytes(_PROBE_BYTES))
                     probe.flush()
                     os.fsync(probe.fileno())
                 break
-            except FileNotFoundError:  # another process, which had made the folder for its own probe, took it away
-                if attempt + 1 == _ATTEMPTS:
+            except FileNotFoundError:  # another process removed the folder after its own probe
+                if attempt + 1 == _MAX_ATTEMPTS:
                     raise
     except OSError as error:
         raise InputError(
@@ -55,13 +51,13 @@ def check_writable(folder: Path) -> None:
             " free some space or choose another place with --out"
         ) from None
     finally:
-        for made in missing:
+        for created in missing:
             with contextlib.suppress(OSError):
-                made.rmdir()
+                created.rmdir()
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write beside `path` and rename, so that nobody ever sees half a file; raises `InputError` if it cannot.
+    """Write a temporary file and rename it to ``path``, so that no reader sees half a file; raises ``InputError``.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -69,28 +65,29 @@ def write_atomically(path: Path, content: bytes) -> None:
     ...     [file.name for file in Path(folder).iterdir()]
     ['note.txt']
     """
-    with replacing(path) as temporary, temporary.open("wb", buffering=0) as file:
+    with atomic_replacement(path) as temporary, temporary.open("wb", buffering=0) as file:
         while content:
             content = content[file.write(content) :]
         os.fsync(file.fileno())
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place when the block ends well, and is gone when it does not.
+def atomic_replacement(path: Path) -> Iterator[Path]:
+    """A temporary file in the folder of ``path`` that replaces it after the block; an error in the block deletes it.
 
-    Raises `InputError` where it cannot be written.
+    Raises:
+        InputError: The file cannot be written.
     """
     temporary = None
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.close(handle)
         temporary = Path(name)
-        _unfinished.add(temporary)
+        _temporary_files.add(temporary)
         yield temporary
         temporary.chmod(0o644)  # mkstemp's own mode would hide the file from other users
         temporary.replace(path)
-        _unfinished.discard(temporary)
+        _temporary_files.discard(temporary)
         temporary = None
         sync_folder(path.parent)
     except OSError as error:
@@ -100,37 +97,34 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
-            _unfinished.discard(temporary)
+            _temporary_files.discard(temporary)
 
 
-def remove_unfinished() -> None:
-    """For a process that ends at once: take away the temporary files that it has."""
-    for path in tuple(_unfinished):
+def remove_temporary_files() -> None:
+    """Delete the temporary files of this process, which is about to end without unwinding."""
+    for path in tuple(_temporary_files):
         path.unlink(missing_ok=True)
 
 
-def wait_for(path: Path) -> bool:
-    """Wait for a file that is known to be written: a network's file system shows it to another host some time later.
-
-    False where it does not come within a minute.
-    """
-    end = time.monotonic() + VISIBLE
+def wait_for_file(path: Path) -> bool:
+    """Wait until a network file system shows a file that another host has written; False after one minute."""
+    deadline = time.monotonic() + VISIBILITY_TIMEOUT
     while not path.exists():
-        if time.monotonic() >= end:
+        if time.monotonic() >= deadline:
             return False
         time.sleep(0.1)
     return True
 
 
-def check_replaceable(path: Path, *, force: bool) -> None:
-    """Refuse to write over a file that is there, unless it is asked for; raises `InputError`."""
+def check_overwrite(path: Path, *, force: bool) -> None:
+    """Raise ``InputError`` if ``path`` exists, unless ``force``."""
     if path.exists() and not force:
-        raise InputError(f"{str(path)!r} is there already; choose another place with --out, or replace it with --force")
+        raise InputError(f"{str(path)!r} already exists; choose another place with --out, or replace it with --force")
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the disk knows the names in a folder: a renamed file then outlives the machine."""
-    with contextlib.suppress(OSError):  # some file systems have no such thing
+    """Flush a folder's entries to disk, so that a renamed file survives a crash of the machine."""
+    with contextlib.suppress(OSError):  # not every file system can
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -138,13 +132,13 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def png_bytes(drawing: Any) -> bytes:
-    """A matplotlib figure as PNG bytes, on its own background.
+def png_bytes(figure: Any) -> bytes:
+    """A matplotlib figure as PNG bytes.
 
     >>> from matplotlib.figure import Figure
     >>> png_bytes(Figure(figsize=(1, 1)))[:4]
     b'\\x89PNG'
     """
     buffer = io.BytesIO()
-    drawing.savefig(buffer, format="png", facecolor="auto")  # "auto": the figure's own, whatever the settings say
+    figure.savefig(buffer, format="png", facecolor="auto")  # the figure's own colour, not that of rcParams
     return buffer.getvalue()

@@ -1,6 +1,6 @@
-"""A lock on a folder: one process at a time, or several that share it, and a sentence that says who holds it.
+"""Folder locks: one process at a time, or several that share the folder; an error names the process that holds it.
 
-The operating system lets go of the lock when its process ends, however it ends: there is nothing to clean up.
+The operating system releases a lock when its process ends, so a killed process leaves nothing to clean up.
 """
 
 import contextlib
@@ -16,70 +16,74 @@ from pathlib import Path
 
 from lottery_jax.errors import InputError
 
-_LEAVING = 0.5  # seconds in which who only looks, or leaves, lets go of it
+_RETRY_SECONDS = 0.5  # within which a process that only reads the lock, or is about to end, releases it
+_MAX_BYTES = 1 << 16
+_TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 
-_MOST_BYTES = 1 << 16
-
-_turn = threading.Lock()  # a handle that is closed may be another file's a moment later
-
-_held: dict[int, dict[str, str | int]] = {}  # what this process has written into the locks that it holds, by handle
+_mutex = threading.Lock()  # a closed handle may belong to another file a moment later
+_locks: dict[int, dict[str, str | int]] = {}  # content of the lock files that this process holds, by handle
 
 
 @contextlib.contextmanager
-def locked(folder: Path, what: str, *, shared: bool = False) -> Iterator[None]:
-    """Hold `folder`/lock while the block runs; raises `InputError` where another process does. `what`: said of it.
+def folder_lock(folder: Path, what: str, *, shared: bool = False) -> Iterator[None]:
+    """Hold ``folder``/lock during the block.
 
-    shared: with others that share it, too; the file then names the last that came.
+    Args:
+        folder: An existing folder.
+        what: The folder's role in the error message.
+        shared: Allow other processes that also share it; the file then names the last of them.
+
+    Raises:
+        InputError: Another process holds the lock, or the folder cannot be written.
 
     >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder, locked(Path(folder), "the run folder"):
-    ...     with locked(Path(folder), "the run folder"):
+    >>> with tempfile.TemporaryDirectory() as folder, folder_lock(Path(folder), "the run folder"):
+    ...     with folder_lock(Path(folder), "the run folder"):
     ...         pass
     Traceback (most recent call last):
     lottery_jax.errors.InputError: the run folder '...' is in use by process ... since ...
     """
     path = folder / "lock"
-    handle = _open(path, folder, what, shared)
+    handle = _acquire(path, f"{what} {str(folder)!r}", shared)
     try:
-        holder: dict[str, str | int] = {
-            "process": os.getpid(),
-            "host": socket.gethostname(),
-            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-            "command": " ".join(Path(word).name if place == 0 else word for place, word in enumerate(sys.argv)),
-        }
-        with _turn:
-            _held[handle] = holder
+        with _mutex:
+            _locks[handle] = {
+                "process": os.getpid(),
+                "host": socket.gethostname(),
+                "since": time.strftime(_TIME_FORMAT),
+                "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            }
             _write(handle)
         yield
     finally:
-        with _turn:
-            _held.pop(handle, None)
-        with contextlib.suppress(OSError):  # the folder may be gone, with the lock; others may share it
+        with _mutex:
+            _locks.pop(handle, None)
+        with contextlib.suppress(OSError):  # the folder may be deleted; other processes may share the lock
             if shared:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()
         os.close(handle)
 
 
-def tell(words: str) -> None:
-    """Write into each lock that this process holds how far it is, for who looks at the folder."""
-    with _turn:
-        for handle, holder in _held.items():
-            holder |= {"said": words, "at": time.strftime("%Y-%m-%d %H:%M:%S")}
+def write_lock_status(status: str) -> None:
+    """Write the progress of this process into each lock that it holds."""
+    with _mutex:
+        for handle, holder in _locks.items():
+            holder |= {"said": status, "at": time.strftime(_TIME_FORMAT)}
             _write(handle)
 
 
-def told(folder: Path) -> str | None:
-    """What the holder of a folder's lock, or the last one if it was killed, said how far it is; None if nothing."""
+def read_lock_status(folder: Path) -> str | None:
+    """The last status in a folder's lock, also of a process that was killed; None if it has none."""
     try:
-        holder = json.loads((folder / "lock").read_bytes()[:_MOST_BYTES])
+        holder = json.loads((folder / "lock").read_bytes()[:_MAX_BYTES])
         return f"{holder['said']} (at {holder['at']})"
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def holder_of(folder: Path) -> str | None:
-    """Who holds a folder's lock, in words; None where nobody does. Nothing is changed there."""
+def lock_holder(folder: Path) -> str | None:
+    """The process that holds a folder's lock, in words; None if no process does."""
     try:
         handle = os.open(folder / "lock", os.O_RDWR)
     except OSError:
@@ -88,49 +92,47 @@ def holder_of(folder: Path) -> str | None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return None
     except BlockingIOError:
-        return _read(handle)
+        return _describe_holder(handle)
     except OSError:
         return None
     finally:
         os.close(handle)
 
 
-def _open(path: Path, folder: Path, what: str, shared: bool) -> int:
-    """The lock's file, held."""
-    end = time.monotonic() + _LEAVING
+def _acquire(path: Path, folder: str, shared: bool) -> int:
+    """The handle of the locked file."""
+    deadline = time.monotonic() + _RETRY_SECONDS
     while True:
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise InputError(
-                f"{what} {str(folder)!r} cannot be locked ({error.strerror}); choose a folder that can be written"
-            ) from None
+            raise InputError(f"{folder} cannot be locked ({error.strerror}); choose a writable folder") from None
         try:
             fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = _read(handle)
+            holder = _describe_holder(handle)
             os.close(handle)
-            if time.monotonic() < end:
+            if time.monotonic() < deadline:
                 time.sleep(0.02)
                 continue
-            raise InputError(f"{what} {str(folder)!r} is in use by {holder}; wait for it, or choose another") from None
+            raise InputError(f"{folder} is in use by {holder}; wait for it, or choose another") from None
         except OSError:
-            return handle  # a file system without locks: go on, as everybody did before there was one
+            return handle  # a file system without locks
         with contextlib.suppress(OSError):
             if os.fstat(handle).st_ino == path.stat().st_ino:
                 return handle
-        os.close(handle)  # its last holder took it away between the two calls
+        os.close(handle)  # its last holder deleted the file between the two calls
 
 
 def _write(handle: int) -> None:
-    with contextlib.suppress(OSError):  # a full disk: held all the same, and what comes next says so
+    with contextlib.suppress(OSError):  # the disk is full: the lock holds, and the next real write reports it
         os.ftruncate(handle, 0)
-        os.pwrite(handle, json.dumps(_held[handle]).encode(), 0)
+        os.pwrite(handle, json.dumps(_locks[handle]).encode(), 0)
 
 
-def _read(handle: int) -> str:
+def _describe_holder(handle: int) -> str:
     try:
-        holder = json.loads(os.pread(handle, _MOST_BYTES, 0))
+        holder = json.loads(os.pread(handle, _MAX_BYTES, 0))
         return "process {process} on {host} since {since} ({command})".format(**holder)
     except (ValueError, KeyError, OSError, TypeError):
         return "another process"

@@ -1,9 +1,7 @@
-"""Safetensors files of any size, in slices: what is read or written at once is a slice, never a tensor or a file.
+"""Named tensors that are read in slices, from a safetensors file of any size or from memory.
 
-The format is eight bytes with the length of a JSON header, the header, and the tensors' bytes without gaps. Plain
-reads at an offset, not a memory map: pages of a map would count as the process's memory.
-
-Named tensors that are read in slices, whether they lie in memory or in a file.
+A safetensors file is eight bytes with the length of a JSON header, the header, and the tensors' bytes without gaps.
+It is read with plain reads at an offset, because the pages of a memory map would count as memory of the process.
 """
 
 import dataclasses
@@ -22,39 +20,44 @@ import numpy as np
 
 from lottery_jax.errors import InputError
 
-STORED = {
+STORAGE_DTYPES = {
     "I64": np.dtype("<i8"),
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
     "I32": np.dtype("<i4"),
-    "BF16": np.dtype("<u2"),  # NumPy has no bfloat16: these are its bits
+    "BF16": np.dtype("<u2"),  # the bits of a bfloat16, which NumPy does not have
     "F16": np.dtype("<f2"),
     "U8": np.dtype("u1"),
 }
-"""Types that are read and written here, in the order in which the safetensors library puts them into a file."""
+"""NumPy dtypes of the stored bytes by safetensors name, in the order in which the safetensors library writes them."""
 
 _ITEM_BYTES = {
-    **{dtype: stored.itemsize for dtype, stored in STORED.items()},
+    **{dtype: stored.itemsize for dtype, stored in STORAGE_DTYPES.items()},
     **{"U64": 8, "C64": 8, "U32": 4, "I16": 2, "U16": 2, "I8": 1, "BOOL": 1},
 }
 
-FLOATS = ("F64", "F32", "F16", "BF16")
+FLOAT_DTYPES = ("F64", "F32", "F16", "BF16")
 
-_MOST_HEADER = 100_000_000  # the format's own limit
+_MAX_HEADER_BYTES = 100_000_000  # the limit of the format
 
 
 @dataclasses.dataclass(frozen=True)
-class Tensor:
-    """One tensor of a file: `dtype` as the format names it ("F32"), and where its bytes are.
+class TensorInfo:
+    """Name, dtype, shape and place of one tensor.
 
-    opaque: the number of bytes of a type that is not known here (the format grows); such a tensor is only passed by.
+    Args:
+        name: Its name.
+        dtype: The safetensors name of its dtype, such as "F32".
+        shape: Its shape.
+        start: Offset of its first byte in the file.
+        opaque_bytes: Its size if the dtype is unknown here; such a tensor is skipped.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     start: int = 0
-    opaque: int | None = None
+    opaque_bytes: int | None = None
 
     @property
     def size(self) -> int:
@@ -62,27 +65,31 @@ class Tensor:
 
     @property
     def nbytes(self) -> int:
-        return self.size * _ITEM_BYTES[self.dtype] if self.opaque is None else self.opaque
+        return self.size * _ITEM_BYTES[self.dtype] if self.opaque_bytes is None else self.opaque_bytes
 
 
 def to_float64(values: np.ndarray, dtype: str) -> np.ndarray:
-    """What a slice of floats stands for, exactly (bfloat16 is the upper half of a float32).
+    """The exact values of a slice of stored floats (a bfloat16 is the upper half of a float32).
 
     >>> to_float64(np.array([0x3FC0], np.uint16), "BF16")
     array([1.5])
     """
     if dtype == "BF16":
         values = (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    with np.errstate(invalid="ignore"):  # a signalling NaN is the caller's to refuse
+    with np.errstate(invalid="ignore"):  # a signalling NaN, which the caller refuses
         return values.astype(np.float64)
 
 
 class FormatError(InputError):
-    """The content of a file is not what its format allows: foreign, cut off or damaged."""
+    """A file does not follow its format: it is foreign, truncated or damaged."""
 
 
 class TensorFile:
-    """A safetensors file open for reading; raises `InputError` if it cannot be read, `FormatError` if it is not one.
+    """A safetensors file open for reading.
+
+    Raises:
+        InputError: The file cannot be read.
+        FormatError: The file is not a safetensors file.
 
     >>> import tempfile
     >>> from safetensors.numpy import save_file
@@ -100,7 +107,7 @@ class TensorFile:
             self._handle = os.open(self.path, os.O_RDONLY)
         except OSError as error:
             raise InputError(f"{self.where} cannot be read ({error.strerror}); check the path") from None
-        # Closed with the object, for a ticket or a target that is read in slices lives as long as its user likes.
+        # Closed with the object: a ticket or a target that is read in slices lives as long as its user needs it.
         self.close = weakref.finalize(self, os.close, self._handle)
         try:
             if self.path.is_dir():
@@ -118,33 +125,33 @@ class TensorFile:
         self.close()
 
     def read(self, name: str, first: int, count: int) -> np.ndarray:
-        """Values first ... first + count - 1 of a tensor in row-major order, one-dimensional, as they are stored."""
+        """Values first ... first + count - 1 of a tensor in row-major order, one-dimensional, in their stored dtype."""
         tensor = self.tensors[name]
         if not 0 <= first <= first + count <= tensor.size:
             raise IndexError(f"{name} has {tensor.size} values, not {first} to {first + count}")
-        stored = STORED[tensor.dtype]
+        stored = STORAGE_DTYPES[tensor.dtype]
         return np.frombuffer(self.read_bytes(tensor.start + first * stored.itemsize, count * stored.itemsize), stored)
 
     def read_bytes(self, offset: int, count: int) -> bytearray:
         content = bytearray(count)
-        view, done = memoryview(content), 0
-        while done < count:
+        view, filled = memoryview(content), 0
+        while filled < count:
             try:
-                got = os.preadv(self._handle, [view[done:]], offset + done)
+                got = os.preadv(self._handle, [view[filled:]], offset + filled)
             except OSError as error:
                 raise InputError(f"{self.where} cannot be read ({error.strerror}); check the disk") from None
             if got == 0:
                 raise FormatError(f"{self.where} became shorter while it was read; copy it again")
-            done += got
+            filled += got
         return content
 
-    def _header(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+    def _header(self) -> tuple[dict[str, TensorInfo], dict[str, str]]:
         try:
             if self.bytes < 8:
                 raise ValueError("it is shorter than a header")
             (length,) = struct.unpack("<Q", self.read_bytes(0, 8))
-            if length > min(_MOST_HEADER, self.bytes - 8):
-                raise ValueError("its header is cut off")
+            if length > min(_MAX_HEADER_BYTES, self.bytes - 8):
+                raise ValueError("its header is truncated")
             rows = json.loads(self.read_bytes(8, length).decode())
             metadata = rows.pop("__metadata__", {})
             tensors = [_tensor(name, row, 8 + length) for name, row in rows.items()]
@@ -155,38 +162,38 @@ class TensorFile:
                     raise ValueError(f"{tensor.name} does not begin where the tensor before it ends")
                 end += tensor.nbytes
                 if end > self.bytes:
-                    raise ValueError(f"it is cut off in {tensor.name}")
+                    raise ValueError(f"it is truncated in {tensor.name}")
             if end != self.bytes:
                 raise ValueError(f"it has {self.bytes - end} bytes too many")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-            raise FormatError(f"{self.where} is no readable safetensors file ({error}); export it again") from None
+            raise FormatError(f"{self.where} is not a readable safetensors file ({error}); export it again") from None
         return {tensor.name: tensor for tensor in tensors}, dict(metadata)
 
 
-def _tensor(name: str, row: Mapping[str, Any], data: int) -> Tensor:
+def _tensor(name: str, row: Mapping[str, Any], data: int) -> TensorInfo:
     dtype, shape, (start, stop) = row["dtype"], row["shape"], row["data_offsets"]
     if not isinstance(dtype, str):
-        raise ValueError(f"{name} has the type {dtype!r}")
+        raise ValueError(f"{name} has the dtype {dtype!r}")
     if not all(type(size) is int and size >= 0 for size in (*shape, start, stop)):
         raise ValueError(f"{name} has sizes that are not whole numbers")
-    opaque = None if dtype in _ITEM_BYTES else max(stop - start, 0)
-    tensor = Tensor(name, dtype, tuple(shape), data + start, opaque)
+    opaque_bytes = None if dtype in _ITEM_BYTES else max(stop - start, 0)
+    tensor = TensorInfo(name, dtype, tuple(shape), data + start, opaque_bytes)
     if tensor.nbytes != stop - start:
         raise ValueError(f"{name} of shape {shape} does not fill its bytes")
     return tensor
 
 
-def layout(tensors: Iterable[Tensor], metadata: Mapping[str, str]) -> tuple[bytes, dict[str, Tensor]]:
-    """The first bytes of a file that will hold `tensors`, and each tensor with the place of its bytes.
+def file_layout(tensors: Iterable[TensorInfo], metadata: Mapping[str, str]) -> tuple[bytes, dict[str, TensorInfo]]:
+    """The first bytes of a file of ``tensors``, and each tensor with its offset.
 
-    Larger items come first, then names in order, which is what the safetensors library writes.
+    Tensors of larger items come first, then in the order of names, as in the safetensors library.
 
-    >>> start, placed = layout([Tensor("a", "U8", (3,)), Tensor("b", "F32", (1, 2))], {})
+    >>> start, placed = file_layout([TensorInfo("a", "U8", (3,)), TensorInfo("b", "F32", (1, 2))], {})
     >>> len(start) % 8, placed["a"].start - placed["b"].start
     (0, 8)
     """
-    kinds = list(STORED)
-    ordered = sorted(tensors, key=lambda t: (kinds.index(t.dtype), t.name))
+    dtypes = list(STORAGE_DTYPES)
+    ordered = sorted(tensors, key=lambda t: (dtypes.index(t.dtype), t.name))
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     offset, offsets = 0, {}
     for tensor in ordered:
@@ -201,82 +208,91 @@ def layout(tensors: Iterable[Tensor], metadata: Mapping[str, str]) -> tuple[byte
     return start, placed
 
 
-TYPES = {**STORED, "BF16": np.dtype(ml_dtypes.bfloat16)}
-"""NumPy's types by the names that the format has for them."""
+DTYPES = {**STORAGE_DTYPES, "BF16": np.dtype(ml_dtypes.bfloat16)}
+"""NumPy dtypes of the values by safetensors name."""
 
 
-def described(arrays: Mapping[str, np.ndarray]) -> list[Tensor]:
-    """Arrays as the format describes them."""
-    kinds = {dtype.name: kind for kind, dtype in TYPES.items()}
-    return [Tensor(name, kinds[value.dtype.name], value.shape) for name, value in arrays.items()]
+def tensor_infos(arrays: Mapping[str, np.ndarray]) -> list[TensorInfo]:
+    """Names, dtypes and shapes of arrays."""
+    names = {dtype.name: name for name, dtype in DTYPES.items()}
+    return [TensorInfo(name, names[value.dtype.name], value.shape) for name, value in arrays.items()]
 
 
-class Store(Protocol):
-    """What `TensorFile` and `Arrays` have in common."""
+class TensorReader(Protocol):
+    """Named tensors that are read in slices."""
 
     @property
-    def tensors(self) -> Mapping[str, Tensor]:
-        """Types and shapes by name."""
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """Dtypes and shapes by name."""
         ...
 
     def read(self, name: str, first: int, count: int) -> np.ndarray:
-        """Values first ... first + count - 1 of a tensor in row-major order, one-dimensional, as they are stored."""
+        """As ``TensorFile.read``."""
         ...
 
 
-class Arrays:
-    """Tensors in memory, NumPy's or JAX's; raises `InputError` for what is no array of a type that files have.
+class InMemoryTensors:
+    """Arrays of NumPy or JAX behind the interface of ``TensorReader``.
 
-    >>> store = Arrays({"w": np.arange(6, dtype=np.float32).reshape(2, 3)})
-    >>> store.tensors["w"].shape, store.read("w", 4, 2)
+    Raises:
+        InputError: A value is not an array, or its dtype is not stored.
+
+    >>> reader = InMemoryTensors({"w": np.arange(6, dtype=np.float32).reshape(2, 3)})
+    >>> reader.tensors["w"].shape, reader.read("w", 4, 2)
     ((2, 3), array([4., 5.], dtype=float32))
     """
 
     def __init__(self, arrays: Mapping[str, Any]) -> None:
         self._arrays = {name: _array(name, value) for name, value in arrays.items()}
-        self.tensors: Mapping[str, Tensor] = {tensor.name: tensor for tensor in described(self._arrays)}
+        self.tensors: Mapping[str, TensorInfo] = {tensor.name: tensor for tensor in tensor_infos(self._arrays)}
 
     def read(self, name: str, first: int, count: int) -> np.ndarray:
-        stored = STORED[self.tensors[name].dtype]
+        stored = STORAGE_DTYPES[self.tensors[name].dtype]
         return self._arrays[name].reshape(-1)[first : first + count].view(stored)
 
 
 def _array(name: Any, value: Any) -> np.ndarray:
-    """An array of a type that files have."""
     try:
         found = np.ascontiguousarray(value)
     except (TypeError, ValueError, RuntimeError):  # rows of different lengths, a JAX array that was donated
-        raise InputError(f"the tensor {name!r} ({type(value).__name__}) is no array; convert it to float32") from None
-    found = found.astype(found.dtype.newbyteorder("="), copy=False)  # what is read is taken for little-endian
-    if found.dtype not in TYPES.values():
+        raise InputError(
+            f"the tensor {name!r} ({type(value).__name__}) is not an array; convert it to float32"
+        ) from None
+    found = found.astype(found.dtype.newbyteorder("="), copy=False)  # the format is little-endian
+    if found.dtype not in DTYPES.values():
         raise InputError(f"the tensor {name!r} holds {found.dtype.name}, which is not stored; convert it to float32")
     if not isinstance(name, str):
-        raise InputError(f"the tensor {name!r} has a {type(name).__name__} for a name; give it a str")
+        raise InputError(f"the tensor {name!r} has a name of type {type(name).__name__}; use a str")
     return found
 
 
-class View:
-    """Some tensors of a store under names of their own. names: own name -> name in the store."""
+class RenamedTensors:
+    """Some tensors of a reader under other names.
 
-    def __init__(self, store: Store, names: Mapping[str, str]) -> None:
-        self._store, self._names = store, names
-        self.tensors: Mapping[str, Tensor] = {name: store.tensors[there] for name, there in names.items()}
+    Args:
+        reader: The tensors.
+        names: New name -> name in ``reader``.
+    """
+
+    def __init__(self, reader: TensorReader, names: Mapping[str, str]) -> None:
+        self._reader, self._names = reader, names
+        self.tensors: Mapping[str, TensorInfo] = {new: reader.tensors[old] for new, old in names.items()}
 
     @property
     def path(self) -> Path | None:
-        """The file that the store is, if it is one."""
-        return getattr(self._store, "path", None)
+        """The file behind the reader, or None."""
+        return getattr(self._reader, "path", None)
 
     def read(self, name: str, first: int, count: int) -> np.ndarray:
-        return self._store.read(self._names[name], first, count)
+        return self._reader.read(self._names[name], first, count)
 
 
-def read_float64(store: Store, name: str, first: int, count: int) -> np.ndarray:
-    """A slice of floats, as the exact float64 values."""
-    return to_float64(store.read(name, first, count), store.tensors[name].dtype)
+def read_float64(reader: TensorReader, name: str, first: int, count: int) -> np.ndarray:
+    """A slice of floats as exact float64 values, one-dimensional."""
+    return to_float64(reader.read(name, first, count), reader.tensors[name].dtype)
 
 
-def read_array(store: Store, name: str) -> np.ndarray:
-    """A whole tensor, in its own type and shape."""
-    tensor = store.tensors[name]
-    return store.read(name, 0, tensor.size).view(TYPES[tensor.dtype]).reshape(tensor.shape)
+def read_array(reader: TensorReader, name: str) -> np.ndarray:
+    """A whole tensor in its own dtype and shape."""
+    tensor = reader.tensors[name]
+    return reader.read(name, 0, tensor.size).view(DTYPES[tensor.dtype]).reshape(tensor.shape)

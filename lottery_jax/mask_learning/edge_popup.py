@@ -24,7 +24,7 @@ from lottery_jax.mask_learning.train_scores import RunInputs
 from lottery_jax.networks.network import NO_REDRAWS, Network, Redraws
 from lottery_jax.networks.top_k import top_k_mask
 from lottery_jax.rng.forced_entries import forced_blocks
-from lottery_jax.rng.random_tensor import MOST_ATTEMPTS, RandomTensor, attempts_of
+from lottery_jax.rng.random_tensor import MAX_ATTEMPTS, RandomTensor, block_attempts
 
 SCOPES = ("layer", "global")
 
@@ -89,8 +89,8 @@ class IteRand(EdgePopup):
             pruned = ~masks[name].reshape(drawn.blocks, -1).any(1)
             words = hashlib.sha256(f"{seed} {epoch} {name}".encode()).digest()
             chance = np.random.default_rng(np.frombuffer(words, np.uint32)).random(drawn.blocks)
-            attempts = attempts_of(redraws.get(name, NO_REDRAWS), 0, drawn.blocks)
-            resample = np.flatnonzero(pruned & (chance < self.renewal) & (attempts < MOST_ATTEMPTS))
+            attempts = block_attempts(redraws.get(name, NO_REDRAWS), 0, drawn.blocks)
+            resample = np.flatnonzero(pruned & (chance < self.renewal) & (attempts < MAX_ATTEMPTS))
             attempts[resample] = _next_attempts(drawn, seed, resample, attempts[resample])
             again = np.flatnonzero(attempts)
             found[name] = np.stack([again, attempts[again]], 1)
@@ -105,6 +105,6 @@ def _next_attempts(drawn: RandomTensor, seed: int, blocks: np.ndarray, attempts:
     found, open_ = attempts + 1, np.arange(len(blocks))
     while drawn.sampler.locked > 0 and len(open_):
         locked = (forced_blocks(drawn, seed, blocks[open_], found[open_]) > 0).any(1)
-        open_ = open_[locked & (found[open_] <= MOST_ATTEMPTS)]
+        open_ = open_[locked & (found[open_] <= MAX_ATTEMPTS)]
         found[open_] += 1
-    return np.where(found <= MOST_ATTEMPTS, found, attempts)
+    return np.where(found <= MAX_ATTEMPTS, found, attempts)

@@ -19,7 +19,7 @@ from lottery_jax.networks.network import NO_REDRAWS, Network, Redraws
 from lottery_jax.networks.node import child_path
 from lottery_jax.networks.top_k import kept_count
 from lottery_jax.rng.forced_entries import forced_mask, has_forced_entries
-from lottery_jax.rng.random_tensor import Contiguous, Matrix, RandomTensor
+from lottery_jax.rng.random_tensor import ContiguousLayout, MatrixLayout, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
 if TYPE_CHECKING:
@@ -77,8 +77,8 @@ def _drawn_scores(
             drawn,
             sampler=sampler(name, drawn),
             stream=SCORE_STREAM + drawn.stream,
-            layout=drawn.layout if isinstance(drawn.layout, Matrix) else Contiguous(drawn.width),
-            shared=1,
+            layout=drawn.layout if isinstance(drawn.layout, MatrixLayout) else ContiguousLayout(drawn.width),
+            rows_per_block=1,
         )
         scores[name] = own.draw_all(seed, NO_REDRAWS)
     return scores

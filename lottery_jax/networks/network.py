@@ -19,7 +19,7 @@ from lottery_jax.networks.codec import from_json, to_json
 from lottery_jax.networks.layers.bag import Bag
 from lottery_jax.networks.node import Container, Gate, Node, Spec, WeightNode, Weights, child_path
 from lottery_jax.networks.sources.base import Source
-from lottery_jax.rng.random_tensor import ATTEMPT_STRIDE, RandomTensor, different_positions
+from lottery_jax.rng.random_tensor import ATTEMPT_STRIDE, RandomTensor, count_positions
 
 _SHOWN = 3  # tensors
 
@@ -203,7 +203,7 @@ class Network:
     def source_weights(self) -> int:
         """Number of random weights (those that are used several times are counted once)."""
         if self.fold_layers:
-            return different_positions(self.random_tensors.values())
+            return count_positions(self.random_tensors.values())
         again = set(self.frozen.values())
         return sum(tensor.weights for name, tensor in self.random_tensors.items() if name not in again)
 

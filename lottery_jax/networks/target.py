@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 
 from lottery_jax.errors import InputError
-from lottery_jax.io.tensor_file import FLOATS, Arrays, Store, read_array, to_float64
+from lottery_jax.io.tensor_file import FLOAT_DTYPES, InMemoryTensors, TensorReader, read_array, to_float64
 from lottery_jax.networks.forward import Forward, forward
 from lottery_jax.networks.network import Network, summary
 
@@ -38,7 +38,7 @@ class Target:
     """
 
     network: Network
-    tensors: Store
+    tensors: TensorReader
 
     def __post_init__(self) -> None:
         if not isinstance(self.network, Network):
@@ -53,7 +53,7 @@ class Target:
                         f"a target's tensors are arrays by name, but {name!r} is a {type(value).__name__} with more"
                         " inside; give them flat, {'fc1.weight': [out, in], ...}, or to `mlp_target` as they are"
                     )
-            object.__setattr__(self, "tensors", Arrays(self.tensors))
+            object.__setattr__(self, "tensors", InMemoryTensors(self.tensors))
         if not isinstance(getattr(self.tensors, "tensors", None), Mapping):
             raise InputError(
                 f"a target's tensors are a {type(self.tensors).__name__}; give arrays by name,"
@@ -64,7 +64,7 @@ class Target:
         found = {name: tensor.shape for name, tensor in self.tensors.tensors.items()}
         if found != self.network.tensors:
             raise InputError(f"the target must hold {listed(self.network.tensors)}, but holds {listed(found)}")
-        wrong = [name for name, tensor in self.tensors.tensors.items() if tensor.dtype not in FLOATS]
+        wrong = [name for name, tensor in self.tensors.tensors.items() if tensor.dtype not in FLOAT_DTYPES]
         if wrong:
             raise InputError(f"the target's tensors {wrong} are no floats; convert them to float32")
 
@@ -136,7 +136,7 @@ class Scan:
         return max(-self.low, self.high)
 
 
-def _scan(tensors: Store, name: str) -> Scan:
+def _scan(tensors: TensorReader, name: str) -> Scan:
     tensor, sha = tensors.tensors[name], hashlib.sha256()
     low, high, bad = np.inf, -np.inf, 0
     for start in range(0, tensor.size, _SLICE):

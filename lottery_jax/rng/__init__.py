@@ -1,1 +1,1 @@
-"""Random weights from a seed: the generator, the samplers, where each weight lies, entries that the seed fixes."""
+"""Random source weights from a seed: the generator, samplers, tensor layouts, and mask entries that the seed fixes."""

@@ -1,8 +1,8 @@
-"""Random source weights from a counter-based generator: the same bits in NumPy and JAX, on every device.
+"""Samplers: random source weights from a counter-based generator, bit-equal in NumPy and JAX on every device.
 
-A ticket stores a seed, not weights, so a drawn weight may never depend on a library version, a device, or the
-chunk it was drawn in. Element `i` of stream `s` is a pure function of (seed, s, i): `threefry` gives 32 random bits,
-and integer arithmetic maps them to a float32 grid without rounding.
+A ticket stores a seed instead of weights, so a weight must not depend on library versions, devices or chunks.
+Weight i of stream s is a pure function of (seed, s, i): ``threefry`` gives 32 random bits, and integer arithmetic maps
+them to float32 without rounding.
 """
 
 import concurrent.futures
@@ -20,35 +20,46 @@ from lottery_jax.errors import InputError
 from lottery_jax.rng.threefry import bits_at, bits_of_blocks, multiply_high, seed_words
 
 SAMPLER_VERSION = 1
-"""Version of the map from (seed, stream, index) to a weight; tickets of another version are refused."""
+"""Version of the map from (seed, stream, position) to a weight; tickets of another version are refused."""
 
 MAX_SIZE = 2**32
 
-MOST_GRID_BITS = 16
-"""Bits below 1 of the finest grid's step: sums of 65,535 products of two such weights are float64 without rounding."""
+MAX_GRID_BITS = 16
+"""The finest grid sampler has a step of 2**-16, so that a float64 holds sums of 65,535 products exactly."""
 
-_LARGEST, _LEAST = 2.0**64, 2.0**-64  # sizes of weights, so that products of two are float32 still
+_LARGEST, _LEAST = 2.0**64, 2.0**-64  # of |weight|, so that a product of two is in the float32 range
 
 _TABLE_BITS = 16
 
-_WORTH_THREADS = 16  # blocks from which drawing them side by side is worth it
+_MIN_THREADED_BLOCKS = 16
 
-_HOST_BLOCK = 1 << 16  # elements drawn at a time in NumPy, so that the rounds stay in cache
+_HOST_BLOCK = 1 << 16  # weights per NumPy call, which stay in the cache
 
-_COINS = 1 << 30  # which weights are absent, or locked, is drawn on streams that no weight uses: theirs are below 2**24
+_FORCED_STREAMS = 1 << 30  # added to a stream for absent and locked weights; streams of weights are below 2**24
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampler:
-    """Distribution of the weights of one source tensor.
+    """Distribution of the weights of one random tensor.
 
-    `uniform` on [low, high] (a 24-bit grid), `normal` with mean 0 and deviation `scale` (65,536 quantiles, so
-    within 4.4 deviations), `signed_constant` (+scale or -scale), `log_uniform`: of either sign, sizes in [low, high]
-    with density 1 / size (65,536 quantiles), which Orseau et al. 2020 call hyperbolic, or `grid`: the multiples of
-    `scale` in [-1, 1], all of them equally likely, the quantised weights of Kumar and Natale 2025.
+    Kinds:
+        uniform: On [low, high], a grid of 24 bits.
+        normal: Mean 0 and standard deviation ``scale``, as 65,536 quantiles within 4.4 deviations.
+        signed_constant: +scale or -scale.
+        log_uniform: Random sign, |weight| in [low, high] with density 1 / |weight|, as 65,536 quantiles; the
+            hyperbolic distribution of Orseau et al. 2020.
+        grid: Multiples of ``scale`` in [-1, 1], equally likely; the quantised weights of Kumar and Natale 2025.
 
-    density: the probability that a weight is there at all; else it is 0 (Gadhikar et al. 2023). locked: that it is
-    there and in every mask (Otsuka et al. 2024). The seed decides both.
+    Args:
+        kind: The distribution.
+        low: Lower bound.
+        high: Upper bound.
+        scale: Standard deviation, value or step.
+        density: Probability that a weight is present; an absent one is 0 (Gadhikar et al. 2023).
+        locked: Probability that a weight is present and kept by every mask (Otsuka et al. 2024).
+
+    Raises:
+        InputError: A parameter is out of range.
 
     >>> Sampler.uniform(-1, 1)
     Sampler(kind='uniform', low=-1.0, high=1.0, scale=1.0, density=1.0, locked=0.0)
@@ -64,12 +75,11 @@ class Sampler:
     def __post_init__(self) -> None:
         if type(self.density) not in (int, float) or not 0 < self.density <= 1:
             raise InputError(
-                f"a sampler's density is the fraction of the weights that are there, above 0 and at most 1, not"
-                f" {self.density!r}"
+                f"a sampler's density is the fraction of present weights, above 0 and at most 1, got {self.density!r}"
             )
         if type(self.locked) not in (int, float) or not 0 <= self.locked <= self.density:
             raise InputError(
-                f"a sampler's locked weights are a fraction of all, from 0 to the density {self.density:g}, not"
+                f"a sampler's locked weights are a fraction of all, from 0 to the density {self.density:g}, got"
                 f" {self.locked!r}"
             )
         if self.kind not in ("uniform", "normal", "signed_constant", "log_uniform", "grid"):
@@ -77,30 +87,30 @@ class Sampler:
                 f"sampler {self.kind!r} is unknown; use uniform, normal, signed_constant, log_uniform or grid"
             )
         if not all(math.isfinite(v) for v in (self.low, self.high, self.scale)):
-            raise InputError(f"sampler bounds must be finite, not {self.low}, {self.high}, {self.scale}")
+            raise InputError(f"sampler bounds must be finite, got {self.low}, {self.high}, {self.scale}")
         if self.kind == "uniform" and not (
             self.low < self.high and _LEAST <= max(-self.low, self.high) <= _LARGEST and _grid_steps(self)[1] > 1
         ):
             raise InputError(
                 f"a uniform sampler needs low < high, more than a float32's step apart and of sizes from {_LEAST} to"
-                f" {_LARGEST}, not [{self.low}, {self.high}]"
+                f" {_LARGEST}, got [{self.low}, {self.high}]"
             )
         if self.kind == "log_uniform" and not (
             self.low >= _LEAST and 2 * self.low <= self.high <= _LARGEST and self.scale == 1
         ):
             raise InputError(
                 f"a log-uniform sampler needs sizes from {_LEAST} to {_LARGEST}, the largest at least twice the least,"
-                f" and scale 1, not [{self.low}, {self.high}] and {self.scale}"
+                f" and scale 1, got [{self.low}, {self.high}] and {self.scale}"
             )
         if self.kind == "grid" and not (
-            (self.low, self.high) == (-1, 1) and self.scale in [2.0**-bits for bits in range(1, MOST_GRID_BITS + 1)]
+            (self.low, self.high) == (-1, 1) and self.scale in [2.0**-bits for bits in range(1, MAX_GRID_BITS + 1)]
         ):
             raise InputError(
-                f"a grid sampler is on [-1, 1] with a step of 2**-bits, bits from 1 to {MOST_GRID_BITS}, not on"
+                f"a grid sampler is on [-1, 1] with a step of 2**-bits, bits from 1 to {MAX_GRID_BITS}, got"
                 f" [{self.low}, {self.high}] with a step of {self.scale}"
             )
         if self.kind in ("normal", "signed_constant") and not _LEAST <= self.scale <= _LARGEST:
-            raise InputError(f"sampler scale must be positive, from {_LEAST} to {_LARGEST}, not {self.scale}")
+            raise InputError(f"sampler scale must be positive, from {_LEAST} to {_LARGEST}, got {self.scale}")
 
     @classmethod
     def uniform(cls, low: float, high: float) -> "Sampler":
@@ -123,7 +133,7 @@ class Sampler:
         return cls("grid", scale=2.0**-bits)
 
     def in_words(self) -> str:
-        """As people write it.
+        """The distribution in mathematical notation.
 
         >>> Sampler.uniform(-1, 1).in_words(), Sampler.signed_constant(0.5).in_words()
         ('U[-1, 1]', '+-0.5')
@@ -142,7 +152,7 @@ class Sampler:
 
     @property
     def largest(self) -> float:
-        """No weight is larger, of either sign.
+        """Upper bound of |weight|.
 
         >>> Sampler.uniform(-1, 0.5).largest, Sampler.normal(2).largest
         (1.0, 9.0)
@@ -153,6 +163,7 @@ class Sampler:
 
     @property
     def standard_deviation(self) -> float:
+        """Of the weights, absent ones included."""
         if self.density < 1:
             return dataclasses.replace(self, density=1.0).standard_deviation * math.sqrt(self.density)
         if self.kind == "grid":
@@ -166,7 +177,7 @@ class Sampler:
 def _normal_table(scale: float) -> np.ndarray:
     half = 1 << (_TABLE_BITS - 1)
     upper = [NormalDist().inv_cdf(0.5 + (i + 0.5) / (2 * half)) for i in range(half)]
-    # The quantiles are rounded to 2**-20 first, so that the last bit of a platform's log cannot show.
+    # Rounded to 2**-20 first, so that they are equal on platforms whose logarithms differ in the last bit.
     grid = np.round(np.asarray(upper) * 2.0**20) / 2.0**20
     return (np.concatenate([-grid[::-1], grid]) * scale).astype(np.float32)
 
@@ -175,13 +186,13 @@ def _normal_table(scale: float) -> np.ndarray:
 def _log_uniform_table(low: float, high: float) -> np.ndarray:
     half = 1 << (_TABLE_BITS - 1)
     fraction, exponent = np.frexp(low * (high / low) ** ((np.arange(half) + 0.5) / half))
-    # To 20 bits, so that the last bit of a platform's power cannot show; neighbours are 2**-16 apart at least.
+    # Rounded to 20 bits, so that they are equal on platforms whose powers differ in the last bit.
     upper = np.ldexp(np.round(fraction * 2.0**20), exponent - 20)
     return np.concatenate([-upper[::-1], upper]).astype(np.float32)
 
 
 class UniformGrid(NamedTuple):
-    """A uniform or grid sampler as numbers: weights are (first, first + 1, ..., first + count - 1) * step."""
+    """Weights first * step, (first + 1) * step, ..., (first + count - 1) * step, equally likely."""
 
     first: np.int32
     count: np.uint32
@@ -193,7 +204,7 @@ class UniformGrid(NamedTuple):
 
 
 class Quantiles(NamedTuple):
-    """A sampler as a table of equally likely values, 2**_TABLE_BITS of them."""
+    """A table of 2**16 equally likely weights."""
 
     table: np.ndarray
 
@@ -202,7 +213,7 @@ class Quantiles(NamedTuple):
 
 
 class TwoValues(NamedTuple):
-    """A sampler of +value and -value."""
+    """Weights +value and -value."""
 
     value: np.float32
 
@@ -211,30 +222,30 @@ class TwoValues(NamedTuple):
 
 
 class Thinned(NamedTuple):
-    """A sampler some of whose weights are absent: those whose coin, 32 random bits, is not below a limit."""
+    """A sampler with absent weights: those whose second 32 random bits are not below ``limit``."""
 
     present: "UniformGrid | Quantiles | TwoValues"
     limit: np.uint32
 
-    def weights(self, bits: Any, coins: Any, xp: Any) -> Any:
-        return xp.where(coins < self.limit, self.present.weights(bits, xp), xp.float32(0))
+    def weights(self, bits: Any, forced_bits: Any, xp: Any) -> Any:
+        return xp.where(forced_bits < self.limit, self.present.weights(bits, xp), xp.float32(0))
 
 
-Numbers = UniformGrid | Quantiles | TwoValues | Thinned
-"""A sampler as arrays: a compiled program takes them as arguments, so that it serves every sampler of a kind."""
+SamplerArrays = UniformGrid | Quantiles | TwoValues | Thinned
+"""A sampler as arrays: arguments of a compiled program, which then serves every sampler of a kind."""
 
 
-def numbers(sampler: Sampler) -> Numbers:
-    """A sampler as the numbers by which random bits become weights.
+def sampler_arrays(sampler: Sampler) -> SamplerArrays:
+    """The arrays that map random bits to the weights of a sampler.
 
-    >>> grid = numbers(Sampler.uniform(-1, 1))
+    >>> grid = sampler_arrays(Sampler.uniform(-1, 1))
     >>> int(grid.first), int(grid.count)
     (-16777216, 33554433)
     """
     if sampler.density < 1:
-        whole = numbers(dataclasses.replace(sampler, density=1.0))
-        assert not isinstance(whole, Thinned)
-        return Thinned(whole, np.uint32(_limit(sampler.density)))
+        present = sampler_arrays(dataclasses.replace(sampler, density=1.0))
+        assert not isinstance(present, Thinned)
+        return Thinned(present, np.uint32(_limit(sampler.density)))
     if sampler.kind == "normal":
         return Quantiles(_normal_table(sampler.scale))
     if sampler.kind == "signed_constant":
@@ -246,95 +257,90 @@ def numbers(sampler: Sampler) -> Numbers:
 
 
 def _limit(fraction: float) -> int:
-    """Coins below it are this fraction of all, one of them at least and not all."""
+    """The uint32 below which lies this fraction of all: at least one and not all."""
     return min(max(round(fraction * 2.0**32), 1), 2**32 - 1)
 
 
 def forced_at(sampler: Sampler, key: tuple[Any, Any], stream: Any, index: Any) -> np.ndarray:
-    """What the seed decides of the weights at uint32 positions of streams: -1 absent, 1 always kept, 0 neither."""
-    coins = bits_at(key, np.asarray(stream).astype(np.uint32) ^ np.uint32(_COINS), index, np)
-    found = np.zeros(coins.shape, np.int8)
+    """Forced mask entries at uint32 positions of streams: -1 absent, 1 locked, 0 free, int8."""
+    bits = bits_at(key, np.asarray(stream).astype(np.uint32) ^ np.uint32(_FORCED_STREAMS), index, np)
+    found = np.zeros(bits.shape, np.int8)
     if sampler.density < 1:
-        found[coins >= _limit(sampler.density)] = -1
+        found[bits >= _limit(sampler.density)] = -1
     if sampler.locked > 0:
-        found[(coins < _limit(sampler.locked)) & (found == 0)] = 1
+        found[(bits < _limit(sampler.locked)) & (found == 0)] = 1
     return found
 
 
 def _grid_steps(sampler: Sampler) -> tuple[int, int, int]:
-    """First step, number of steps, and how many bits a step is below 1, of a uniform or grid sampler."""
+    """First multiple, number of multiples, and b for a step of 2**-b, of a uniform or grid sampler."""
     if sampler.kind == "grid":
-        each = round(1 / sampler.scale)
-        return -each, 2 * each + 1, each.bit_length() - 1
+        last = round(1 / sampler.scale)
+        return -last, 2 * last + 1, last.bit_length() - 1
     exponent = 24 - math.ceil(math.log2(max(abs(sampler.low), abs(sampler.high))))
     first, last = math.ceil(sampler.low * 2.0**exponent), math.floor(sampler.high * 2.0**exponent)
     return first, last - first + 1, exponent
 
 
-def draw_pairs(numbers: Numbers, key: tuple[Any, Any], stream: Any, first: Any, pairs: int, xp: Any = np) -> Any:
+def draw_pairs(arrays: SamplerArrays, key: tuple[Any, Any], stream: Any, first: Any, pairs: int, xp: Any = np) -> Any:
     """The weights at positions 2 * first ... 2 * (first + pairs) - 1 of a stream, float32 [2 * pairs].
 
-    `xp` is `numpy` or `jax.numpy`; both give the same bits, on every device.
+    ``xp`` is ``numpy`` or ``jax.numpy``; both give the same bits.
     """
     block = xp.arange(pairs, dtype=xp.uint32) + xp.asarray(first).astype(xp.uint32)
-    return _weights(numbers, lambda stream: bits_of_blocks(key, stream, block, xp), stream, xp)
+    return _weights(arrays, lambda stream: bits_of_blocks(key, stream, block, xp), stream, xp)
 
 
-def draw_at(numbers: Numbers, key: tuple[Any, Any], stream: Any, index: Any, xp: Any = np) -> Any:
-    """Weights at the uint32 positions `index` of a stream: float32, the shape of `index`.
+def draw_at(arrays: SamplerArrays, key: tuple[Any, Any], stream: Any, index: Any, xp: Any = np) -> Any:
+    """Weights at the uint32 positions ``index`` of a stream: float32, the shape of ``index``.
 
-    `xp` is as in `draw_pairs`. Each position costs a whole Threefry block, which `draw_pairs` shares between two
-    neighbours.
+    Each position costs one Threefry block, of which ``draw_pairs`` uses both words.
     """
-    return _weights(numbers, lambda stream: bits_at(key, stream, index, xp), stream, xp)
+    return _weights(arrays, lambda stream: bits_at(key, stream, index, xp), stream, xp)
 
 
-def _weights(numbers: Numbers, bits: Callable[[Any], Any], stream: Any, xp: Any) -> Any:
-    """Weights of what `bits` gives for a stream uint32; of a thinned sampler also for the stream of its coins."""
-    own = xp.asarray(stream).astype(xp.uint32)
-    if isinstance(numbers, Thinned):
-        return numbers.weights(bits(own), bits(own ^ xp.uint32(_COINS)), xp)
-    return numbers.weights(bits(own), xp)
+def _weights(arrays: SamplerArrays, bits: Callable[[Any], Any], stream: Any, xp: Any) -> Any:
+    """Weights from ``bits``, which returns the random bits of a stream."""
+    stream = xp.asarray(stream).astype(xp.uint32)
+    if isinstance(arrays, Thinned):
+        return arrays.weights(bits(stream), bits(stream ^ xp.uint32(_FORCED_STREAMS)), xp)
+    return arrays.weights(bits(stream), xp)
 
 
 def draw_host(sampler: Sampler, *, seed: int, stream: int, shape: tuple[int, ...]) -> np.ndarray:
-    """All weights of a stream in row-major order, with NumPy alone: what `verify` uses.
+    """The first weights of a stream as an array of ``shape``, row-major, drawn with NumPy only.
 
     >>> draw_host(Sampler.uniform(-1, 1), seed=0, stream=0, shape=(2,))
     array([-0.16308576,  0.20099819], dtype=float32)
     """
-    return draw_range(sampler, seed=seed, stream=stream, first=0, count=_checked_size(shape)).reshape(shape)
+    size = math.prod(shape)
+    if not 0 < size < MAX_SIZE:
+        raise InputError(f"a source tensor needs 1 to 2**32 - 1 weights, not shape {tuple(shape)}")
+    return draw_range(sampler, seed=seed, stream=stream, first=0, count=size).reshape(shape)
 
 
 def draw_range(sampler: Sampler, *, seed: int, stream: int, first: int, count: int) -> np.ndarray:
-    """The weights at positions first ... first + count - 1 of a stream, with NumPy alone: a part of `draw_host`.
+    """The weights at positions first ... first + count - 1 of a stream, float32, drawn with NumPy only.
 
     >>> draw_range(Sampler.uniform(-1, 1), seed=0, stream=0, first=1, count=1)
     array([0.20099819], dtype=float32)
     """
     if not 0 <= first <= first + count <= MAX_SIZE:
         raise InputError(f"positions {first} to {first + count} are not within the 2**32 of a stream")
-    # Threefry gives two neighbours at once: from the even position before to the one after.
+    # Threefry gives two adjacent positions at once.
     key, begin, end = seed_words(seed), first - first % 2, first + count + (first + count) % 2
-    drawn = numbers(sampler)
+    arrays = sampler_arrays(sampler)
     flat = np.empty(end - begin, np.float32)
 
     def draw(start: int) -> None:
         stop = min(start + _HOST_BLOCK, end)
-        flat[start - begin : stop - begin] = draw_pairs(drawn, key, stream, start // 2, (stop - start) // 2)
+        flat[start - begin : stop - begin] = draw_pairs(arrays, key, stream, start // 2, (stop - start) // 2)
 
     starts = range(begin, end, _HOST_BLOCK)
-    if len(starts) < _WORTH_THREADS:
+    if len(starts) < _MIN_THREADED_BLOCKS:
         for start in starts:
             draw(start)
     else:
         with concurrent.futures.ThreadPoolExecutor(cores()) as pool:
             list(pool.map(draw, starts))
     return flat[first - begin :][:count]
-
-
-def _checked_size(shape: tuple[int, ...]) -> int:
-    size = math.prod(shape)
-    if not 0 < size < MAX_SIZE:
-        raise InputError(f"a source tensor needs 1 to 2**32 - 1 weights, not shape {tuple(shape)}")
-    return size

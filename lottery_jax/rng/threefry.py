@@ -1,7 +1,6 @@
-"""Random bits from a counter: Threefry-2x32 with 20 rounds (Salmon et al. 2011), the same in NumPy and JAX.
+"""Threefry-2x32 with 20 rounds (Salmon et al. 2011): random bits from a counter, equal in NumPy and JAX.
 
-Only uint32 additions, rotations and exclusive ors, which wrap around alike on every device. `xp` is `numpy` or
-`jax.numpy`.
+It needs only uint32 additions, rotations and exclusive ors. ``xp`` is ``numpy`` or ``jax.numpy``.
 """
 
 from typing import Any
@@ -20,15 +19,15 @@ def seed_words(seed: int) -> tuple[np.uint32, np.uint32]:
     [5, 1]
     """
     if not 0 <= seed < 2**64:
-        raise InputError(f"seed must be in [0, 2**64), not {seed}")
+        raise InputError(f"seed must be in [0, 2**64), got {seed}")
     return np.uint32(seed & 0xFFFFFFFF), np.uint32(seed >> 32)
 
 
 def threefry(key: tuple[Any, Any], counter: tuple[Any, Any], xp: Any = np) -> tuple[Any, Any]:
-    """Threefry-2x32-20: two words of key, two uint32 arrays of counters, two uint32 arrays of random bits."""
+    """Two uint32 arrays of random bits from two key words and two uint32 arrays of counters."""
     u32 = xp.uint32
     keys = (u32(key[0]), u32(key[1]), u32(0x1BD11BDA) ^ u32(key[0]) ^ u32(key[1]))
-    with np.errstate(over="ignore"):  # NumPy warns when a scalar wraps around, which is what is wanted
+    with np.errstate(over="ignore"):  # NumPy warns when a scalar wraps around
         x0, x1 = counter[0] + keys[0], counter[1] + keys[1]
         for block in range(5):
             for rotation in _ROTATIONS[block % 2]:
@@ -41,9 +40,9 @@ def threefry(key: tuple[Any, Any], counter: tuple[Any, Any], xp: Any = np) -> tu
 
 
 def bits_at(key: tuple[Any, Any], stream: Any, index: Any, xp: Any = np) -> Any:
-    """The bits at positions `index` of streams (uint32, one or one for each position): uint32, the shape of `index`.
+    """The bits at positions ``index`` of one stream, or of one stream for each position: uint32, as ``index``.
 
-    Each position costs a whole block, of which two neighbours have a word each.
+    Positions 2 b and 2 b + 1 are the two words of block b.
     """
     index = index.astype(xp.uint32)
     one = xp.uint32(1)
@@ -53,7 +52,7 @@ def bits_at(key: tuple[Any, Any], stream: Any, index: Any, xp: Any = np) -> Any:
 
 
 def bits_of_blocks(key: tuple[Any, Any], stream: Any, block: Any, xp: Any = np) -> Any:
-    """Both words of each block (uint32 [blocks]) of a stream: the bits at positions 2 block and 2 block + 1, flat.
+    """The bits at positions 2 b and 2 b + 1 for each block b (uint32 [B]) of a stream: uint32 [2 B].
 
     >>> blocks, key = np.arange(3, dtype=np.uint32), seed_words(7)
     >>> positions = np.arange(6, dtype=np.uint32)
@@ -65,7 +64,7 @@ def bits_of_blocks(key: tuple[Any, Any], stream: Any, block: Any, xp: Any = np) 
 
 
 def multiply_high(x: Any, m: Any, xp: Any = np) -> Any:
-    """floor(x * m / 2**32) for uint32 `x` and m < 2**26 (an int or a uint32), in 32-bit arithmetic.
+    """floor(x * m / 2**32) for uint32 ``x`` and m < 2**26, in 32-bit arithmetic.
 
     >>> int(multiply_high(np.uint32(2**31), 5))
     2

@@ -2,8 +2,8 @@
 
 from lottery_jax.subset_sum.problem import ParetoFront, Problem, Solution, Status, pack_bits, unpack_bits
 from lottery_jax.subset_sum.solve import solve
-from lottery_jax.subset_sum.solver import Solver, Stage
-from lottery_jax.subset_sum.solvers.auto import Auto, choose
+from lottery_jax.subset_sum.solver import SearchPass, Solver
+from lottery_jax.subset_sum.solvers.auto import Auto, choose_solver
 from lottery_jax.subset_sum.solvers.exact import Exhaustive, MeetInTheMiddle
 from lottery_jax.subset_sum.solvers.fixed_size import FixedSize, Pareto
 from lottery_jax.subset_sum.solvers.heuristics import Differencing, Greedy, NearestCandidate
@@ -25,15 +25,15 @@ __all__ = [
     "ParetoFront",
     "Problem",
     "Randomized",
+    "SearchPass",
     "Signed",
     "Smallest",
     "Solution",
     "Solver",
-    "Stage",
     "Status",
     "Vector",
     "VectorWindows",
-    "choose",
+    "choose_solver",
     "pack_bits",
     "solve",
     "unpack_bits",

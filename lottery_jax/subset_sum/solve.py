@@ -1,4 +1,4 @@
-"""`solve`: checks, the choice of the grid, and the passes of a solver."""
+"""``solve``: check the problem, choose the grid, and run the passes of a solver."""
 
 import math
 from collections.abc import Sequence
@@ -9,11 +9,10 @@ import numpy as np
 
 from lottery_jax.errors import InputError
 from lottery_jax.progress import Progress, no_progress
-from lottery_jax.subset_sum.engine.chunks import Rows
+from lottery_jax.subset_sum.engine.chunks import PlacedProblems, run_pass
 from lottery_jax.subset_sum.engine.devices import all_finite, largest_sum, local_mesh
-from lottery_jax.subset_sum.engine.grid import NARROW_CANDIDATES, fits_int32
-from lottery_jax.subset_sum.engine.shared import search_stage
-from lottery_jax.subset_sum.problem import Problem, Solution, Status, words
+from lottery_jax.subset_sum.engine.grid import MAX_INT32_CANDIDATES, fits_int32
+from lottery_jax.subset_sum.problem import Problem, Solution, Status, words_per_subset
 from lottery_jax.subset_sum.solver import Answer, Solver
 
 GridSize = Literal["auto", "int32", "int64"]
@@ -27,16 +26,25 @@ def solve(
     grid: GridSize = "auto",
     progress: Progress = no_progress,
     devices: Sequence[Any] | None = None,
-    first: int | None = None,
+    count: int | None = None,
 ) -> Answer:
-    """Solve all problems of a batch; the answers do not depend on how they are chunked or on the devices.
+    """Solve a batch of problems; the answers depend neither on chunks nor on devices.
 
-    grid: integers of 32 or 64 bits; `auto` takes 64 for N > 24, or where rounding to the 32-bit grid could use up
-    1/32 of the tolerance. key: a typed key, for randomised solvers. progress: called with (problems that need
-    no further pass, problems). devices: those that search, all of this process if left out. first: only so many of the
-    problems are solved, where the others are there to keep shapes few (JAX compiles anew for each). `Pareto` answers
-    with a `ParetoFront`, all others with a `Solution`. Raises `InputError` for NaN or infinite values, or an N too large for
-    the solver.
+    Args:
+        problem: The problems.
+        solver: The method.
+        key: A typed key, for randomised solvers.
+        grid: Integers of the search; "auto" takes int64 for N > 24, or if rounding to the int32 grid could use more
+            than 1/32 of the tolerance.
+        progress: Called with (solved problems, problems).
+        devices: The devices that search; by default all of this process.
+        count: Solve only the first ``count`` problems, so that batches of several sizes share one compiled shape.
+
+    Returns:
+        A ``Solution``; a ``ParetoFront`` from ``Pareto``.
+
+    Raises:
+        InputError: Values are not finite, N is too large for the solver, or a key is missing.
 
     >>> import numpy as np
     >>> from lottery_jax.subset_sum import MeetInTheMiddle
@@ -44,69 +52,70 @@ def solve(
     >>> solution.residuals, solution.sizes
     (array([0.05]), array([2]))
     """
-    count = problem.shape[0] if first is None else first
-    solver = solver.resolved(problem)
+    count = problem.shape[0] if count is None else count
+    solver = solver.resolve(problem)
     _check(problem, solver, key, count)
-    problem = solver.prepared(problem)
+    problem = solver.transform(problem)
     candidates = problem.shape[1]
     if grid == "auto":
-        grid = "int64" if _needs_wide(problem, count) else "int32"
-    rows = Rows(problem, local_mesh(devices))
-    shape = count, *solver.columns
-    bits = np.zeros((*shape, words(candidates)), np.uint32)
-    dtype = np.float64 if problem.double or grid == "int64" else np.float32
-    left_over = np.zeros((*shape, *problem.components), dtype)
+        grid = "int64" if _needs_int64(problem, count) else "int32"
+    placed = PlacedProblems(problem, local_mesh(devices))
+    shape = count, *solver.subset_axes
+    bits = np.zeros((*shape, words_per_subset(candidates)), np.uint32)
+    dtype = np.float64 if problem.needs_float64 or grid == "int64" else np.float32
+    residuals = np.zeros((*shape, *problem.components), dtype)
     status = np.full(shape, Status.NOT_FOUND, np.uint8)
-    open_ = np.arange(count)
-    done = 0
+    unsolved = np.arange(count)
+    solved = 0
 
-    def closed(more: int) -> None:
-        nonlocal done
-        done += more
-        progress(done, count)
+    def on_solved(more: int) -> None:
+        nonlocal solved
+        solved += more
+        progress(solved, count)
 
-    for stage in solver.stages(candidates):
-        if not len(open_):
+    for search_pass in solver.passes(candidates):
+        if not len(unsolved):
             break
-        *found, judged = search_stage(stage, rows, open_, key, grid == "int64" or stage.wide, closed)
-        # An answer within the tolerance is never replaced by one beyond it.
-        take = (judged == Status.WITHIN) | (status[open_] != Status.WITHIN)
-        row, *column = np.nonzero(take)
-        for whole, part in zip((bits, left_over, status), (*found, judged), strict=True):
-            whole[(open_[row], *column)] = part[take]
-        open_ = open_[stage.still_open(judged == Status.WITHIN)]
-    return solver.answer(Solution(bits, left_over, status, candidates, solver=solver))
+        int64 = grid == "int64" or search_pass.needs_int64
+        *found, new_status = run_pass(search_pass, placed, unsolved, key, int64, on_solved)
+        # An answer within the tolerance is never replaced by one that is not.
+        better = (new_status == Status.WITHIN) | (status[unsolved] != Status.WITHIN)
+        row, *size = np.nonzero(better)
+        for whole, part in zip((bits, residuals, status), (*found, new_status), strict=True):
+            whole[(unsolved[row], *size)] = part[better]
+        unsolved = unsolved[search_pass.unsolved(new_status == Status.WITHIN)]
+    return solver.finalise(Solution(bits, residuals, status, candidates, solver=solver))
 
 
 def _check(problem: Problem, solver: Solver, key: jax.Array | None, count: int) -> None:
     problems, candidates = problem.shape
     solver.check(candidates)
-    if (problem.components != ()) not in solver.vectors:
-        wanted, given = ("numbers", "vectors") if problem.components else ("vectors", "numbers")
+    kind, other = ("vectors", "numbers") if problem.components else ("numbers", "vectors")
+    if kind not in solver.accepts:
         raise InputError(
-            f"{type(solver).__name__} takes candidates that are {wanted}, not {given} (shape"
+            f"{type(solver).__name__} takes candidates that are {other}, not {kind} (shape"
             f" {problem.candidates.shape}); Vector and VectorWindows take vectors"
         )
     if solver.needs_key and key is None:
         raise InputError(f"{type(solver).__name__} draws at random: pass key=jax.random.key(seed)")
     if not 0 <= count <= problems:
-        raise InputError(f"first must be from 0 to the {problems} problems there are, not {count}")
-    numbers = math.prod(problem.components)
-    for what, values, width in (
-        ("candidates", problem.candidates, candidates * numbers),
-        ("targets", problem.targets, numbers),
+        raise InputError(f"count must be from 0 to the number of problems, {problems}, got {count}")
+    components = math.prod(problem.components)
+    for name, values, width in (
+        ("candidates", problem.candidates, candidates * components),
+        ("targets", problem.targets, components),
     ):
         if not all_finite(values, width, count):
-            raise InputError(f"{what} hold NaN or infinite values; remove them first")
+            raise InputError(f"{name} hold NaN or infinite values; remove them first")
 
 
-def _needs_wide(problem: Problem, count: int) -> bool:
+def _needs_int64(problem: Problem, count: int) -> bool:
     candidates = problem.shape[1]
-    if candidates > NARROW_CANDIDATES:
+    if candidates > MAX_INT32_CANDIDATES:
         return True
-    # Of vectors the components are summed too, which only errs on the side of the finer grid.
-    numbers = candidates * math.prod(problem.components)
-    largest = largest_sum(problem.candidates, numbers, count)
+    # The components of vectors are summed too, which errs on the side of the finer grid.
+    components = math.prod(problem.components)
+    largest = largest_sum(problem.candidates, candidates * components, count)
     if problem.components:
-        largest = max(largest, largest_sum(problem.targets, numbers // candidates, count))
+        largest = max(largest, largest_sum(problem.targets, components, count))
     return not fits_int32(candidates, largest, problem.tolerance)

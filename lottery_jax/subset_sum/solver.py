@@ -1,8 +1,8 @@
-"""What a solver is: a frozen description and a search over one chunk on the grid."""
+"""The interface of solvers: frozen, hashable data with a search over one chunk of problems on the integer grid."""
 
 import abc
 from collections.abc import Callable
-from typing import ClassVar, Generic, TypeVar, cast
+from typing import ClassVar, Generic, Literal, TypeVar, cast
 
 import jax
 import numpy as np
@@ -13,95 +13,96 @@ from lottery_jax.subset_sum.problem import Problem, Solution, Status
 
 Answer = TypeVar("Answer")
 
-HostSearch = Callable[[Grid, int], np.ndarray]
-"""Problems on the grid, and how many of them are to be solved, P, to those' chosen candidates, bool [N, P].
+CpuKernel = Callable[[Grid, int], np.ndarray]
+"""Maps a grid of B problems and P <= B to the chosen candidates of the first P, bool [N, P].
 
-The others are there to keep shapes few, for what is compiled by JAX.
+The grid is padded to B problems so that JAX compiles few shapes.
 """
 
-SharedSearch = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Candidates int32 [G, N] and targets int32 [G, R] on the grid, each row with its own, to the chosen [G, N, R]."""
+SharedCpuKernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Maps candidates int32 [G, N] and targets int32 [G, R], a grid for each row, to chosen candidates, bool [G, N, R]."""
 
 
-class Stage(abc.ABC):
-    """One pass over the problems that earlier passes left open. Concrete stages are frozen, hashable dataclasses."""
+class SearchPass(abc.ABC):
+    """One pass over the problems that earlier passes did not solve; passes are frozen, hashable dataclasses."""
 
     failure: ClassVar[Status] = Status.INFEASIBLE
-    """What it means for a problem when this pass finds no subset within the tolerance."""
-    sized: ClassVar[bool] = False
-    """True where the size of the subset was asked for, so that the empty one is no answer."""
-    wide: ClassVar[bool] = False
-    """True where the pass needs the 64-bit grid."""
-    fine: ClassVar[bool] = False
-    """True where that grid may be the finest, of sums below 2**60: more than a float64 holds."""
+    """Status of a problem for which this pass finds no subset within the tolerance."""
+    fixed_size: ClassVar[bool] = False
+    """True if the subset's size is prescribed, so that the empty subset cannot replace a worse one."""
+    needs_int64: ClassVar[bool] = False
+    """True if the pass needs the 64-bit grid."""
+    finest_grid: ClassVar[bool] = False
+    """True if the 64-bit grid may have sums up to 2**60, more than a float64 holds."""
 
     @abc.abstractmethod
     def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
         """Chosen candidates, bool [N, B]."""
 
     @abc.abstractmethod
-    def chunk(self, candidates: int, cpu: bool) -> int:
-        """Number of problems to search at once."""
+    def chunk_size(self, candidates: int, cpu: bool) -> int:
+        """Number of problems B that are searched at once."""
 
-    def on_host(self, candidates: int, problems: int, key: jax.Array | None) -> HostSearch | None:
-        """`search` with the same answers as code compiled for the CPU, where there is one and it is worth its start.
+    def cpu_kernel(self, candidates: int, problems: int, key: jax.Array | None) -> CpuKernel | None:
+        """A compiled equivalent of ``search`` for the CPU, or None if none is available or worth compiling.
 
-        It is used on the 64-bit grid where the pass is `wide`, else on the other.
+        It serves the 64-bit grid if the pass ``needs_int64``, else the 32-bit grid.
         """
         return None
 
-    def on_host_shared(self, candidates: int, problems: int, each: int) -> SharedSearch | None:
-        """As `on_host`, where a row of candidates serves `each` targets."""
+    def shared_cpu_kernel(self, candidates: int, problems: int, targets_per_row: int) -> SharedCpuKernel | None:
+        """As ``cpu_kernel``, for rows of candidates that serve several targets."""
         return None
 
-    def still_open(self, within: np.ndarray) -> np.ndarray:
-        """Which problems go on to the next pass, given which are within the tolerance now."""
+    def unsolved(self, within: np.ndarray) -> np.ndarray:
+        """Which problems need the next pass, bool [P], from which are within the tolerance after this one."""
         return np.zeros(len(within), bool)
 
 
 class Solver(abc.ABC, Generic[Answer]):
-    """A way to solve subset-sum problems. Concrete solvers are frozen, hashable dataclasses with documented fields.
+    """A method to solve subset-sum problems; concrete solvers are frozen, hashable dataclasses.
 
-    `Answer` is what `solve` returns: a `Solution`, or what the solver's `answer` makes of one.
+    ``Answer`` is the type that ``solve`` returns: ``Solution``, or the result of ``finalise``.
     """
 
     max_candidates: ClassVar[int]
     needs_key: ClassVar[bool] = False
-    vectors: ClassVar[tuple[bool, ...]] = (False,)
-    """Whether it takes candidates that are plain numbers (False), vectors (True), or both."""
+    accepts: ClassVar[tuple[Literal["numbers", "vectors"], ...]] = ("numbers",)
+    """The kinds of candidates that the solver takes."""
 
     @property
-    def columns(self) -> tuple[int, ...]:
-        """The axes behind P where each problem gets several subsets."""
+    def subset_axes(self) -> tuple[int, ...]:
+        """The axes after P if the solver returns several subsets for each problem."""
         return ()
 
     @abc.abstractmethod
-    def stages(self, candidates: int) -> tuple[Stage, ...]:
-        """The passes, cheapest first."""
+    def passes(self, candidates: int) -> tuple[SearchPass, ...]:
+        """The search passes, cheapest first."""
 
-    def resolved(self, problem: Problem) -> "Solver[Answer]":
-        """The solver that does the work."""
+    def resolve(self, problem: Problem) -> "Solver[Answer]":
+        """The solver that solves ``problem``: this one, except for ``Auto``."""
         return self
 
-    def prepared(self, problem: Problem) -> Problem:
+    def transform(self, problem: Problem) -> Problem:
         """The problem that the passes search."""
         return problem
 
-    def answer(self, found: Solution) -> Answer:
-        """What `solve` returns, made of the subsets of the problem that was prepared: bits [P, *columns, W]."""
+    def finalise(self, found: Solution) -> Answer:
+        """The answer of ``solve``, from the subsets of the transformed problem, bits [P, *subset_axes, W]."""
         return cast(Answer, found)
 
     def check(self, candidates: int) -> None:
-        """Raise `InputError` where this many candidates are beyond the solver."""
+        """Raise ``InputError`` if the solver does not take this many candidates."""
         if candidates > self.max_candidates:
+            larger = "VectorWindows" if "vectors" in self.accepts else "Randomized"
             raise InputError(
                 f"N = {candidates} candidates is too many for {type(self).__name__}, which takes up to"
-                f" {self.max_candidates}; use {'VectorWindows' if True in self.vectors else 'Randomized'} for any N"
+                f" {self.max_candidates}; use {larger} for any N"
             )
 
 
-class SinglePass(Solver[Answer], Stage):
-    """A solver that is its own only pass."""
+class SinglePass(Solver[Answer], SearchPass):
+    """A solver with one pass, itself."""
 
-    def stages(self, candidates: int) -> tuple[Stage, ...]:
+    def passes(self, candidates: int) -> tuple[SearchPass, ...]:
         return (self,)

@@ -17,7 +17,7 @@ import optax
 from lottery_jax.data import Dataset, Split, load
 from lottery_jax.errors import InputError
 from lottery_jax.importers.state_dict import import_target
-from lottery_jax.io.cache import cache_folder, recall, store
+from lottery_jax.io.cache import cache_folder, read_cached, write_cached
 from lottery_jax.networks.architectures import architecture as named_architecture
 from lottery_jax.networks.forward import batch_size, outputs
 from lottery_jax.networks.layers.normalization import Normalize
@@ -83,7 +83,7 @@ def train_target(
     cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress = no_progress,
 ) -> Target:
-    """Train a network on the training split, or recall it; raises `InputError`.
+    """Train a network on the training split, or read it from the cache; raises `InputError`.
 
     The last epoch's weights are the target. Validation and test splits are not touched. progress: called with (epochs
     done, epochs in all).
@@ -106,10 +106,10 @@ def train_target(
     }
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     path = cache_folder(cache_dir) / "targets" / f"{dataset.name}-{digest}.safetensors"
-    kept = recall(path)
+    kept = read_cached(path)
     if kept is None or {name: value.shape for name, value in kept.items()} != network.tensors:
         kept = _train(network, dataset, recipe, seed, progress)
-        store(path, kept)
+        write_cached(path, kept)
     return Target(network, kept)  # type: ignore[arg-type]
 
 

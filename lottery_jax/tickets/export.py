@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from lottery_jax.errors import InputError
-from lottery_jax.io.files import replacing
-from lottery_jax.io.tensor_file import FLOATS, TYPES, Tensor, TensorFile, layout, read_array
+from lottery_jax.io.files import atomic_replacement
+from lottery_jax.io.tensor_file import DTYPES, FLOAT_DTYPES, TensorFile, TensorInfo, file_layout, read_array
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import child_path
 from lottery_jax.networks.rewrites import folds
@@ -27,14 +27,14 @@ Name = str | os.PathLike[str]
 def export_weights(ticket: Ticket, out: Name) -> str:
     """Write the weights of the target's network as the ticket makes them, float32; returns that in words."""
     shapes = ticket.network.target.tensors
-    tensors = [Tensor(name, "F32", shape) for name, shape in shapes.items()]
+    tensors = [TensorInfo(name, "F32", shape) for name, shape in shapes.items()]
     _write(Path(out), tensors, _values(ticket))
     return f"{len(shapes)} tensors, float32, as the ticket makes them"
 
 
 def export_masks(ticket: Ticket, out: Name) -> str:
     """Write the masks, one byte of 0 or 1 for each random weight; returns what was written, in words."""
-    tensors = [Tensor(name, "U8", drawn.shape) for name, drawn in ticket.network.random_tensors.items()]
+    tensors = [TensorInfo(name, "U8", drawn.shape) for name, drawn in ticket.network.random_tensors.items()]
     _write(Path(out), tensors, ((name, 0, ticket.mask(name).reshape(-1)) for name in ticket.network.random_tensors))
     return f"{len(tensors)} masks, one byte for each random weight"
 
@@ -52,19 +52,19 @@ def export_into(ticket: Ticket, model: Name, out: Name, network: Network | None 
     wanted = {name: shape for name, shape in wanted.items() if name in neutral or name not in moved}
     for name, shape in wanted.items():
         tensor = file.tensors.get(name)
-        if tensor is None or tensor.shape != shape or tensor.dtype not in FLOATS:
+        if tensor is None or tensor.shape != shape or tensor.dtype not in FLOAT_DTYPES:
             found = "nothing" if tensor is None else f"{tensor.dtype} {list(tensor.shape)}"
             raise InputError(
                 f"{file.where} must hold floats {list(shape)} as {name!r}, but holds {found}; choose the model"
             )
-    with replacing(Path(out)) as temporary:
+    with atomic_replacement(Path(out)) as temporary:
         shutil.copyfile(file.path, temporary)
         handle = os.open(temporary, os.O_WRONLY)
         try:
             values = (part for part in _values(ticket) if part[0] in wanted and part[0] not in neutral)
             for name, first, part in (*((name, 0, value.reshape(-1)) for name, value in neutral.items()), *values):
                 tensor = file.tensors[name]
-                own = np.asarray(part).astype(TYPES[tensor.dtype])
+                own = np.asarray(part).astype(DTYPES[tensor.dtype])
                 os.pwrite(handle, own.tobytes(), tensor.start + first * own.itemsize)
         finally:
             os.close(handle)
@@ -100,13 +100,13 @@ def _neutral(ticket: Ticket, network: Network) -> dict[str, np.ndarray]:
     return found
 
 
-def _write(out: Path, tensors: list[Tensor], values: Iterator[tuple[str, int, np.ndarray]]) -> None:
+def _write(out: Path, tensors: list[TensorInfo], values: Iterator[tuple[str, int, np.ndarray]]) -> None:
     """A safetensors file from parts that come in any order."""
-    start, placed = layout(tensors, {"format": "pt"})
-    with replacing(out) as temporary, temporary.open("wb", buffering=0) as file:
+    start, placed = file_layout(tensors, {"format": "pt"})
+    with atomic_replacement(out) as temporary, temporary.open("wb", buffering=0) as file:
         file.write(start)
         for name, first, part in values:
-            own = part.astype(TYPES[placed[name].dtype])
+            own = part.astype(DTYPES[placed[name].dtype])
             file.seek(placed[name].start + first * own.itemsize)
             view = memoryview(own.tobytes())
             while view:

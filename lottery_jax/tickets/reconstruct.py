@@ -25,7 +25,7 @@ from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import LinearLayer, Node, Spec, Weights, child_path
 from lottery_jax.networks.sources.base import Source
 from lottery_jax.rng.forced_entries import forced_blocks, has_forced_entries
-from lottery_jax.rng.random_tensor import RandomTensor, attempts_of
+from lottery_jax.rng.random_tensor import RandomTensor, block_attempts
 from lottery_jax.tickets.ticket import Ticket
 
 _SLICE = 1 << 18  # random weights looked at at once
@@ -135,9 +135,9 @@ def _drawn(
     column: np.ndarray,
 ) -> np.ndarray:
     """Random weights at these rows, counted from `first`, and columns, from the seed, float64."""
-    begin, end = first // drawn.shared, (first + count - 1) // drawn.shared + 1
-    block = (first + row) // drawn.shared
-    attempts = attempts_of(redraws, begin, end)
+    begin, end = first // drawn.rows_per_block, (first + count - 1) // drawn.rows_per_block + 1
+    block = (first + row) // drawn.rows_per_block
+    attempts = block_attempts(redraws, begin, end)
     return drawn.draw_columns(ticket.seed, block, column, attempts[block - begin]).astype(np.float64)
 
 
@@ -165,9 +165,9 @@ def forced_bits(ticket: Ticket, name: str) -> ForcedCounts:
         row, column = _kept(ticket, name, drawn.width, first, count)
         kept = np.zeros((count, drawn.width), np.int64)
         kept[row, column] = 1
-        begin, end = first // drawn.shared, (first + count - 1) // drawn.shared + 1
-        blocks = forced_blocks(drawn, ticket.seed, np.arange(begin, end), attempts_of(redraws, begin, end))
-        forced = blocks[(first + np.arange(count)) // drawn.shared - begin]
+        begin, end = first // drawn.rows_per_block, (first + count - 1) // drawn.rows_per_block + 1
+        blocks = forced_blocks(drawn, ticket.seed, np.arange(begin, end), block_attempts(redraws, begin, end))
+        forced = blocks[(first + np.arange(count)) // drawn.rows_per_block - begin]
         counts += np.bincount((2 * (forced + 1) + kept).reshape(-1), minlength=6).reshape(3, 2)
     (_, absent_kept), free, (locked_pruned, _) = counts.tolist()
     return ForcedCounts(sum(free), absent_kept, locked_pruned)

@@ -15,7 +15,14 @@ from flax import nnx
 from lottery_jax.errors import InputError, TicketError
 from lottery_jax.io.checksummed_file import ChecksummedFile, checksummed_bytes, digest
 from lottery_jax.io.files import write_atomically
-from lottery_jax.io.tensor_file import FLOATS, Arrays, FormatError, Store, View, read_array
+from lottery_jax.io.tensor_file import (
+    FLOAT_DTYPES,
+    FormatError,
+    InMemoryTensors,
+    RenamedTensors,
+    TensorReader,
+    read_array,
+)
 from lottery_jax.networks.forward import Forward, forward, without_dead_units
 from lottery_jax.networks.gates import FixedGate
 from lottery_jax.networks.network import NO_REDRAWS, Network, Redraws, clipped
@@ -39,7 +46,7 @@ class Ticket:
     """
 
     header: Header
-    content: Store
+    content: TensorReader
     _built = None
 
     def __post_init__(self) -> None:
@@ -64,7 +71,7 @@ class Ticket:
         promised = self.header.tolerance is not None
         for name, shape in network.approximated.items() if promised else ():
             target = found.pop(f"target.{name}", None)
-            if target is None or target.dtype not in FLOATS or target.shape != shape:
+            if target is None or target.dtype not in FLOAT_DTYPES or target.shape != shape:
                 raise InputError(f"the target of {name} must be floats of shape {list(shape)}")
         if promised and network.trained:
             raise InputError(
@@ -134,7 +141,8 @@ class Ticket:
         names = {name: f"target.{name}" for name in self.network.approximated}
         names |= {name: f"stored.{name}" for name in self.network.tensors}
         return Target(
-            self.network.target, View(self.content, {name: names[name] for name in self.network.target.tensors})
+            self.network.target,
+            RenamedTensors(self.content, {name: names[name] for name in self.network.target.tensors}),
         )
 
     @property
@@ -188,7 +196,7 @@ class Ticket:
         return f"<Ticket by {clipped(header.method)}, seed {self.seed}, {weights:,} random weights, {promise}{meant}>"
 
 
-def kept_bits(content: Store, name: str) -> int:
+def kept_bits(content: TensorReader, name: str) -> int:
     """How many weights the mask of a random tensor keeps."""
     there, found = f"mask.{name}", 0
     size = content.tensors[there].size
@@ -238,7 +246,7 @@ def make_ticket(
     if target is not None:
         content |= {f"target.{name}": target.array(name) for name in network.approximated}
     header = Header(network, seed, method, source_digest(network, seed), tolerance, kept_budget, settings or {})
-    return Ticket(header, Arrays(content))
+    return Ticket(header, InMemoryTensors(content))
 
 
 def load_ticket(path: str | os.PathLike[str]) -> Ticket:
@@ -281,4 +289,4 @@ def stores_coded(path: str | os.PathLike[str]) -> bool:
 
 def source_digest(network: Network, seed: int) -> str:
     """Checksum of the source, over some blocks of each random tensor: all of it may be too large to draw for this."""
-    return digest("", {name: drawn.sampled(seed) for name, drawn in network.random_tensors.items()})
+    return digest("", {name: drawn.checksum_sample(seed) for name, drawn in network.random_tensors.items()})

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lottery_jax.io.cache import recall, store
-from lottery_jax.io.files import wait_for, write_atomically
+from lottery_jax.io.cache import read_cached, write_cached
+from lottery_jax.io.files import wait_for_file, write_atomically
 from lottery_jax.workers.workers import SERIAL, Workers
 
 SECONDS = 10.0
@@ -99,7 +99,7 @@ class Checkpoints:
 
     def see(self, unit: str) -> None:
         """Wait until what is kept of a unit that is done elsewhere is seen here: a network's file system takes time."""
-        wait_for(self._mark(unit))
+        wait_for_file(self._mark(unit))
 
     def unit(self, unit: str) -> str:
         """The name of a unit of this folder among all units of the job."""
@@ -118,7 +118,7 @@ class Checkpoint:
 
     def load(self, state: Any) -> Snapshot | None:
         """What was kept of the training that begins with such a state; None where there is nothing."""
-        found = recall(self.path)
+        found = read_cached(self.path)
         if found is None:
             return None
         begun = jax.tree_util.tree_flatten_with_path(state)
@@ -135,7 +135,7 @@ class Checkpoint:
             return
         arrays = {_name("state", path): _array(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(kept.state)}
         arrays |= {f"history {name}": np.asarray(value) for name, value in kept.history.items()}
-        store(self.path, arrays | {f"more {name}": np.asarray(value) for name, value in kept.more.items()})
+        write_cached(self.path, arrays | {f"more {name}": np.asarray(value) for name, value in kept.more.items()})
         self._last = time.monotonic()
 
 

@@ -24,5 +24,5 @@ class Nearest(SinglePass[Solution]):
         nearest = jnp.arange(len(left))[:, None] == jnp.argmin(left, 0)
         return nearest & (left < jnp.abs(grid.targets))
 
-    def chunk(self, candidates: int, cpu: bool) -> int:
+    def chunk_size(self, candidates: int, cpu: bool) -> int:
         return 512

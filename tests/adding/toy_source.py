@@ -11,7 +11,7 @@ from flax import nnx
 
 from lottery_jax.networks.node import LinearLayer, Weights
 from lottery_jax.networks.sources.base import MaskedModule, Source, numbered
-from lottery_jax.rng.random_tensor import Contiguous, RandomTensor
+from lottery_jax.rng.random_tensor import ContiguousLayout, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
 
@@ -26,7 +26,7 @@ class Halved(Source):
     kind: ClassVar[str] = "halved"
 
     def random_tensors(self) -> dict[str, RandomTensor]:
-        layout, shapes = Contiguous(self.copies), self.of.tensors()
+        layout, shapes = ContiguousLayout(self.copies), self.of.tensors()
         return numbered(
             {
                 name: RandomTensor((*shape, self.copies), self.copies, self.sampler, layout)

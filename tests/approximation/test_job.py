@@ -151,9 +151,9 @@ def test_chunks_are_all_blocks_once_and_whole_bytes(rows, columns, chunk, kind, 
             blocks = np.concatenate([found.first + np.arange(found.count) for found in chunks])
             np.testing.assert_array_equal(blocks, np.arange(drawn.blocks))
             for found in chunks:
-                assert found.first * drawn.shared * drawn.width % 8 == 0
+                assert found.first * drawn.rows_per_block * drawn.width % 8 == 0
                 streams, _ = drawn.positions(found.first + np.arange(found.count), 0)
                 assert len(np.unique(streams)) == 1
-                assert chunk is None or found.count <= max(chunk // drawn.shared, 8)
+                assert chunk is None or found.count <= max(chunk // drawn.rows_per_block, 8)
         assert sum(map(job.chunk_size, job.chunks)) == job.weights == rows * columns + rows
         assert [found.number for found in job.chunks] == list(range(len(job.chunks)))

@@ -101,7 +101,7 @@ def test_processes_share_the_chunks(model: Path, tmp_path: Path) -> None:
 
 def test_a_chunk_that_does_not_come_is_solved(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was said to be done, and is not seen."""
-    monkeypatch.setattr("lottery_jax.approximation.run.VISIBLE", 0.0)
+    monkeypatch.setattr("lottery_jax.approximation.run.VISIBILITY_TIMEOUT", 0.0)
     job, out, board = plan(model), tmp_path / "ticket", MemoryBoard()
     first, other = member(board, 0), member(board, 1)
     assert other.take(unit_of(f"chunks {job.fingerprint}", 1))

@@ -335,7 +335,7 @@ def test_a_finished_job_is_not_done_again(place: Path, tmp_path: Path) -> None:
 def test_a_file_that_is_there_is_replaced_by_a_ticket_that_holds_and_only_if_asked(place: Path, tmp_path: Path) -> None:
     out = Path(shutil.copy(place / "promise", tmp_path / "ticket.safetensors"))
     before, other = out.read_bytes(), plan(place, seed=2, objective=HOLDS)
-    with pytest.raises(InputError, match="is there already; choose another place with --out, or replace it"):
+    with pytest.raises(InputError, match="already exists; choose another place with --out, or replace it"):
         run_to_file(other, out)
     assert out.read_bytes() == before and list(tmp_path.iterdir()) == [out]
     assert run_to_file(other, out, force=True).solved == 280

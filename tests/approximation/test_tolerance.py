@@ -7,7 +7,7 @@ from lottery_jax.approximation import ToleranceObjective, plan_job, run_in_memor
 from lottery_jax.constructions import Construction, Pensia, Scalar, ScalarShared
 from lottery_jax.errors import InputError
 from lottery_jax.networks.target import Target
-from lottery_jax.rng.random_tensor import MOST_ATTEMPTS
+from lottery_jax.rng.random_tensor import MAX_ATTEMPTS
 from lottery_jax.subset_sum import MeetInTheMiddle, Pareto, Randomized, Signed
 from lottery_jax.tickets.reconstruct import effective_weights
 from lottery_jax.tickets.ticket import Ticket
@@ -41,7 +41,7 @@ def test_failures_stay_are_counted_and_are_drawn_again(construction: Constructio
                 np.testing.assert_array_equal(*masks)
         before = ticket
     assert counts[0] < counts[1] < counts[2] < counts[3] == target.weights, "the test is too easy, or too hard"
-    assert before is not None and before.header.settings["max_redraws"] == 200 <= MOST_ATTEMPTS
+    assert before is not None and before.header.settings["max_redraws"] == 200 <= MAX_ATTEMPTS
 
 
 def test_a_solver_of_ones_own_is_used_and_named() -> None:

@@ -286,7 +286,7 @@ def test_what_a_killed_process_finished_is_found(tmp_path: Path, capsys: pytest.
         ("--target small.safetensors --out small.safetensors", "own file"),
         ("--pattern *.weight", "--model"),
         ("--model nowhere.safetensors", "nowhere.safetensors"),
-        ("--model file", "no readable safetensors file"),
+        ("--model file", "not a readable safetensors file"),
         ("--model nan.safetensors", "fc1.weight"),
         ("--model shape.safetensors --pattern *.bias", "'*.bias'"),
         ("--model shape.safetensors --construction pensia", "use scalar"),

@@ -9,7 +9,7 @@ from lottery_jax.cli.main import parse
 from lottery_jax.cli.options import methods_of
 from lottery_jax.comparison.registry import all_methods
 from lottery_jax.constructions.registry import CONSTRUCTIONS
-from lottery_jax.io.locks import locked
+from lottery_jax.io.locks import folder_lock
 from lottery_jax.mask_learning.registry import LEARNERS, SOURCES
 from lottery_jax.pruning.registry import TRAINED
 from tests.cli.calling import Word, lottery_jax, matrices, own_data, refusal
@@ -118,7 +118,7 @@ def test_one_process_at_a_time_writes_into_a_folder(
     asked = (*task, "--methods", "dense", "--out", tmp_path)
     compared(capsys, *asked)
     (folder,) = tmp_path.iterdir()
-    with locked(folder, "the run folder"):
+    with folder_lock(folder, "the run folder"):
         sentence = refusal(capsys, 2, "compare", *asked)
     assert f"the run folder {str(folder)!r} is in use by process " in sentence and " since " in sentence
     assert sentence.endswith("; wait for it, or choose another")

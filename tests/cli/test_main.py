@@ -17,7 +17,7 @@ import pytest
 from lottery_jax.cli import compile_cache
 from lottery_jax.cli import progress_bars as bars_module
 from lottery_jax.errors import ClusterError
-from lottery_jax.io.locks import locked, told
+from lottery_jax.io.locks import folder_lock, read_lock_status
 from lottery_jax.progress import log
 from lottery_jax.workers.workers import unit_of
 from tests.cli.calling import as_process, lottery_jax, refusal
@@ -151,12 +151,12 @@ def test_of_processes_only_the_first_says_how_far_all_are(
     crews[1].done(unit_of("chunks", 0))
     said = []
     for workers in crews:
-        with bars_module.progress_bars(shared=True) as progress_bars, locked(tmp_path, "it"):
+        with bars_module.progress_bars(shared=True) as progress_bars, folder_lock(tmp_path, "it"):
             progress_bars.follow(workers)
             log.info("a note")
             log.error("an error")
             time.sleep(0.2)
-            far = told(tmp_path)
+            far = read_lock_status(tmp_path)
             progress_bars.every = 0.02
             time.sleep(0.2)
         said.append((far, list(dict.fromkeys(capsys.readouterr().err.splitlines()))))

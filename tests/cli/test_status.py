@@ -11,7 +11,7 @@ from lottery_jax.approximation import ToleranceObjective, plan_job
 from lottery_jax.approximation.run import chunk_folder, run_share
 from lottery_jax.comparison.records import PendingRecords, append_records, run_folder, write_configuration
 from lottery_jax.constructions import Scalar
-from lottery_jax.io.locks import locked, tell
+from lottery_jax.io.locks import folder_lock, write_lock_status
 from lottery_jax.workers.workers import Share
 from tests.cli.calling import answer, lottery_jax, matrices, refusal
 from tests.comparison.test_records import record
@@ -36,13 +36,13 @@ def test_an_approximation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
             "said": None,
         }
     for shared in (False, True):
-        with locked(folder, "it", shared=shared):
+        with folder_lock(folder, "it", shared=shared):
             assert lottery_jax("status", out) == 0
         said = capsys.readouterr().out
         assert "3 of 5 chunks are finished" in said and "in use by process " in said and " since " in said
     # What the holder said stays when it is killed.
-    with locked(folder, "it"):
-        tell("3 of 5 done, 1 running")
+    with folder_lock(folder, "it"):
+        write_lock_status("3 of 5 done, 1 running")
         left = (folder / "lock").read_bytes()
     (folder / "lock").write_bytes(left)
     said = answer(capsys, "status", out)["said"]

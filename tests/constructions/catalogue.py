@@ -28,7 +28,7 @@ from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec, child_path
 from lottery_jax.networks.rewrites import quantised
 from lottery_jax.networks.target import Target
-from lottery_jax.subset_sum.solver import Solver, Stage
+from lottery_jax.subset_sum.solver import SearchPass, Solver
 from lottery_jax.subset_sum.solvers.smallest import Enumerate
 from lottery_jax.tasks import load_model
 
@@ -62,7 +62,7 @@ class Nearest(Solver):
 
     max_candidates = 64
 
-    def stages(self, candidates: int) -> tuple[Stage, ...]:
+    def passes(self, candidates: int) -> tuple[SearchPass, ...]:
         return (Enumerate((0, 1)),)
 
     def __repr__(self) -> str:

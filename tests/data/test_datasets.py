@@ -224,7 +224,7 @@ def test_a_store_that_fails_half_way_leaves_nothing(monkeypatch: pytest.MonkeyPa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    assert not cache.store(tmp_path / "kept.safetensors", {"a": np.zeros(3)})
+    assert not cache.write_cached(tmp_path / "kept.safetensors", {"a": np.zeros(3)})
     assert not list(tmp_path.iterdir())
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from harness import Results
 from lottery_jax.errors import InputError
-from lottery_jax.io.locks import locked
+from lottery_jax.io.locks import folder_lock
 from lottery_jax.mask_learning.edge_popup import EdgePopup
 from lottery_jax.workers.workers import SERIAL, Pending, Share, Workers
 from tests.cli.calling import as_process
@@ -157,7 +157,10 @@ def test_units_of_another_run_are_refused(more: dict, tmp_path: Path) -> None:
 def test_a_second_run_beside_it_is_refused(tmp_path: Path) -> None:
     results = opened(tmp_path)
     results.folder.mkdir()
-    with locked(results.folder, "it"), pytest.raises(InputError, match=r"folder of finished units .* is in use by"):
+    with (
+        folder_lock(results.folder, "it"),
+        pytest.raises(InputError, match=r"folder of finished units .* is in use by"),
+    ):
         run(results, [])
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from lottery_jax.io import files
-from lottery_jax.io.files import check_writable, wait_for
+from lottery_jax.io.files import check_writable, wait_for_file
 from tests.cli.calling import as_process
 
 MANY = """
 import sys, pathlib
-from lottery_jax.storage.files import check_writable
+from lottery_jax.io.files import check_writable
 for _ in range(100):
     check_writable(pathlib.Path(sys.argv[1]))
 """
@@ -27,7 +27,7 @@ def test_many_processes_prove_it_at_the_same_time(tmp_path: Path) -> None:
 
 
 def test_a_file_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "VISIBLE", 0.3)
-    assert not wait_for(tmp_path / "file")
+    monkeypatch.setattr(files, "VISIBILITY_TIMEOUT", 0.3)
+    assert not wait_for_file(tmp_path / "file")
     (tmp_path / "file").touch()
-    assert wait_for(tmp_path / "file")
+    assert wait_for_file(tmp_path / "file")

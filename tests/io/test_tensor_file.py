@@ -46,7 +46,7 @@ def test_slices_are_what_the_library_wrote(tmp_path: Path) -> None:
             file.read("vector", 2, 2)
 
 
-def test_what_is_sealed_is_what_the_library_writes(tmp_path: Path) -> None:
+def test_a_checksummed_file_is_as_the_library_writes_it(tmp_path: Path) -> None:
     content = checksummed_bytes("note", {"format": "note"}, tensors())
     with TensorFile(written(tmp_path / "x", content)) as file:
         assert content == save(tensors(), metadata=file.metadata)
@@ -98,7 +98,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("content", REFUSED.values(), ids=REFUSED.keys())
 def test_what_is_no_safetensors_file_is_refused(content: bytes, tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match="no readable safetensors file") as caught:
+    with pytest.raises(FormatError, match="not a readable safetensors file") as caught:
         TensorFile(written(tmp_path / "x", content))
     assert str(tmp_path / "x") in str(caught.value)
 

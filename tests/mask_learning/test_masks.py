@@ -19,7 +19,7 @@ from lottery_jax.mask_learning.train_scores import RunInputs
 from lottery_jax.networks.architectures import mlp
 from lottery_jax.networks.network import NO_REDRAWS
 from lottery_jax.networks.node import Spec
-from lottery_jax.rng.random_tensor import attempts_of
+from lottery_jax.rng.random_tensor import block_attempts
 from lottery_jax.tickets.ticket import make_ticket
 from lottery_jax.training.initialisers import INITS, reinitialised
 from tests.mask_learning.sources import GADGET, small_data
@@ -151,9 +151,9 @@ def test_iterand_draws_again_what_is_pruned_and_nothing_else() -> None:
     again = IteRand(renewal=1.0).resample(GADGET, 0, 1, masks, before)
     for name, drawn in GADGET.random_tensors.items():
         pruned = ~masks[name].reshape(drawn.blocks, -1).any(1)
-        expected = attempts_of(before.get(name, NO_REDRAWS), 0, drawn.blocks)
+        expected = block_attempts(before.get(name, NO_REDRAWS), 0, drawn.blocks)
         expected = np.minimum(expected + pruned, 255)
-        np.testing.assert_array_equal(attempts_of(again[name], 0, drawn.blocks), expected)
+        np.testing.assert_array_equal(block_attempts(again[name], 0, drawn.blocks), expected)
         drawn.check_redraws(name, again[name])
     kept = IteRand(renewal=0.0).resample(GADGET, 0, 1, masks, before)
     np.testing.assert_array_equal(kept["fc1.weight"], before["fc1.weight"])

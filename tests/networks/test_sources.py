@@ -26,8 +26,8 @@ from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.sources.random_layer import MultiLevelLayer, RandomLayer
 from lottery_jax.networks.sources.replicated_neurons import ReplicatedGadget, ReplicatedNeurons
 from lottery_jax.networks.top_k import top_k_mask
-from lottery_jax.rng.random_tensor import ATTEMPT_STRIDE, MOST_ATTEMPTS
-from lottery_jax.rng.sampler import Sampler, draw_at, draw_host, numbers
+from lottery_jax.rng.random_tensor import ATTEMPT_STRIDE, MAX_ATTEMPTS
+from lottery_jax.rng.sampler import Sampler, draw_at, draw_host, sampler_arrays
 from lottery_jax.rng.threefry import seed_words
 from tests.networks.catalogue import DEPTHWISE, IMAGE, SOURCES, STRIDED, Case, U, drawn, network, run
 from tests.networks.oracles import multiplied, stated_positions
@@ -54,7 +54,7 @@ ALL_KINDS = Network(
 
 
 def weights_at(sampler: Sampler, stream: int, positions: np.ndarray) -> np.ndarray:
-    return draw_at(numbers(sampler), seed_words(SEED), np.uint32(stream), positions.astype(np.uint32))
+    return draw_at(sampler_arrays(sampler), seed_words(SEED), np.uint32(stream), positions.astype(np.uint32))
 
 
 def samplers(source: Source) -> dict[str, Sampler]:
@@ -97,7 +97,7 @@ def test_no_two_weights_have_one_position() -> None:
     seen: set[tuple[int, int]] = set()
     count = 0
     for tensor in ALL_KINDS.random_tensors.values():
-        for attempt in (0, 1, MOST_ATTEMPTS):
+        for attempt in (0, 1, MAX_ATTEMPTS):
             streams, starts = tensor.positions(np.arange(tensor.blocks), attempt)
             places = starts[:, None] + tensor.layout.step * np.arange(tensor.width)
             seen |= {(int(s), int(p)) for s, row in zip(streams, places, strict=True) for p in row}
@@ -116,13 +116,13 @@ def test_parts_of_a_draw_are_parts_of_the_whole(case: Case) -> None:
         first = tensor.draw(SEED, np.arange(tensor.blocks), 0)
         np.testing.assert_array_equal(first[1:], rows[1:])
         spread = np.arange(min(tensor.blocks, 256)) * tensor.blocks // min(tensor.blocks, 256)
-        np.testing.assert_array_equal(tensor.sampled(SEED), first[spread])
+        np.testing.assert_array_equal(tensor.checksum_sample(SEED), first[spread])
 
 
 def test_redraws_change_their_blocks_alone() -> None:
     redraws = {
         "a.first": np.array([[1, 4]]),
-        "a.weight": np.array([[0, 1], [50, MOST_ATTEMPTS]]),
+        "a.weight": np.array([[0, 1], [50, MAX_ATTEMPTS]]),
         "a.bias": np.array([[3, 1]]),
         "b.weight": np.array([[2, 1]]),  # all weights of an output share their copies
     }
@@ -132,7 +132,7 @@ def test_redraws_change_their_blocks_alone() -> None:
         expected = redraws[name][:, 0].tolist() if name in redraws else []
         assert np.flatnonzero(changed.any(1)).tolist() == np.flatnonzero(changed.all(1)).tolist() == expected
     place = stated_positions(ALL_KINDS.sources["a"])["weight"][1].reshape(-1, 5)[50]
-    expected = weights_at(NORMAL, 1 + MOST_ATTEMPTS * ATTEMPT_STRIDE, place)
+    expected = weights_at(NORMAL, 1 + MAX_ATTEMPTS * ATTEMPT_STRIDE, place)
     np.testing.assert_array_equal(again["a.weight"].reshape(-1, 5)[50], expected)
 
 
@@ -339,6 +339,6 @@ def test_bad_sources_are_refused(make, words: str) -> None:
 )
 def test_bad_redraws_are_refused(rows: np.ndarray, words: str) -> None:
     tensor = RandomLayer(Dense(3, 2), U).random_tensors()["weight"]
-    tensor.check_redraws("fc1.weight", np.array([[0, 1], [5, MOST_ATTEMPTS]]))
+    tensor.check_redraws("fc1.weight", np.array([[0, 1], [5, MAX_ATTEMPTS]]))
     with pytest.raises(InputError, match=words):
         tensor.check_redraws("fc1.weight", rows)

@@ -72,11 +72,11 @@ def test_the_order_of_bytes_changes_nothing() -> None:
         ("target.safetensors", "tensors are a str; give"),
         (None, "tensors are a NoneType; give"),
         ({"fc1.weight": None}, "'fc1.weight' holds object, which is not stored; convert it to float32"),
-        ({"fc1.weight": [[1.0], [2.0, 3.0]]}, r"'fc1.weight' \(list\) is no array; convert"),
+        ({"fc1.weight": [[1.0], [2.0, 3.0]]}, r"'fc1.weight' \(list\) is not an array; convert"),
         ({"fc1.weight": np.ones((3, 4), bool)}, "holds bool, which is not stored"),
         ({"fc1.weight": np.ones((3, 4), complex)}, "holds complex128, which is not stored"),
-        ({"fc1.weight": jax.random.key(0)}, "'fc1.weight' .*(is no array|is not stored); convert"),
-        ({1: np.ones((3, 4))}, "the tensor 1 has a int for a name; give it a str"),
+        ({"fc1.weight": jax.random.key(0)}, "'fc1.weight' .*(is not an array|is not stored); convert"),
+        ({1: np.ones((3, 4))}, "the tensor 1 has a name of type int; use a str"),
     ],
 )
 def test_what_are_no_tensors_is_refused(tensors, words: str) -> None:

@@ -111,7 +111,7 @@ def test_what_is_locked_is_there_and_the_same_whoever_asks(name: str) -> None:
         redraws = np.array([[0, 3], [1, 1]])[: drawn.blocks]
         found, weights = forced_mask(drawn, 9, redraws), drawn.draw_all(9, redraws)
         np.testing.assert_array_equal(found < 0, np.broadcast_to(weights == 0, drawn.shape))
-        rows = found.reshape(drawn.blocks, drawn.shared, drawn.width)
+        rows = found.reshape(drawn.blocks, drawn.rows_per_block, drawn.width)
         np.testing.assert_array_equal(rows, np.broadcast_to(rows[:, :1], rows.shape))
         np.testing.assert_array_equal(rows[: len(redraws), 0], forced_blocks(drawn, 9, redraws[:, 0], redraws[:, 1]))
         counts += [np.count_nonzero(rows[:, 0] == value) for value in (-1, 0, 1)]
@@ -130,7 +130,7 @@ def test_locks_add_up_with_pruning_and_change_no_weight() -> None:
     samplers = {drawn.sampler for drawn in transformed(network, [Lock(0.5), PrePrune(0.5)]).random_tensors.values()}
     assert samplers == {dataclasses.replace(U, density=0.5, locked=0.25)}
     assert "0.25 of them always kept" in locked.random_tensors["n0.first"].sampler.in_words()
-    with pytest.raises(InputError, match=r"from 0 to the density 0\.5, not 0\.6"):
+    with pytest.raises(InputError, match=r"from 0 to the density 0\.5, got 0\.6"):
         transformed(network, [PrePrune(0.5), Lock(0.6)])
 
 

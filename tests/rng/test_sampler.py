@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lottery_jax.errors import InputError
-from lottery_jax.rng.sampler import Sampler, draw_at, draw_host, draw_pairs, draw_range, numbers
+from lottery_jax.rng.sampler import Sampler, draw_at, draw_host, draw_pairs, draw_range, sampler_arrays
 from lottery_jax.rng.threefry import seed_words
 
 SAMPLERS = [
@@ -29,10 +29,10 @@ def test_host_device_and_single_positions_are_equal(sampler):
     host = draw_host(sampler, seed=seed, stream=stream, shape=(211, 333))
     for index in (np.arange(host.size, dtype=np.uint32), np.array([0, 1, 333, host.size - 1], np.uint32)):
         for xp in (np, jnp):
-            alone = draw_at(numbers(sampler), seed_words(seed), np.uint32(stream), xp.asarray(index), xp)
+            alone = draw_at(sampler_arrays(sampler), seed_words(seed), np.uint32(stream), xp.asarray(index), xp)
             np.testing.assert_array_equal(alone, host.reshape(-1)[index])
     for xp in (np, jnp):
-        pairs = draw_pairs(numbers(sampler), seed_words(seed), np.uint32(stream), np.uint32(500), 70, xp)
+        pairs = draw_pairs(sampler_arrays(sampler), seed_words(seed), np.uint32(stream), np.uint32(500), 70, xp)
         np.testing.assert_array_equal(pairs, host.reshape(-1)[1000:1140])
 
 
@@ -42,7 +42,7 @@ def test_a_range_is_a_part_of_its_stream(first, count):
     """From even and odd positions, across the blocks of the host's loop, and up to a stream's end."""
     found = draw_range(SAMPLERS[0], seed=3, stream=2, first=first, count=count)
     index = (first + np.arange(count)).astype(np.uint32)
-    expected = draw_at(numbers(SAMPLERS[0]), seed_words(3), np.uint32(2), index)
+    expected = draw_at(sampler_arrays(SAMPLERS[0]), seed_words(3), np.uint32(2), index)
     assert found.shape == (count,)
     np.testing.assert_array_equal(found, expected)
 
@@ -50,9 +50,9 @@ def test_a_range_is_a_part_of_its_stream(first, count):
 def test_streams_may_be_given_for_each_position():
     """What the blocks of a tensor need that were drawn in different attempts."""
     streams, index = np.array([0, 65_536, 0], np.uint32), np.array([5, 5, 6], np.uint32)
-    found = draw_at(numbers(SAMPLERS[0]), seed_words(1), streams, index)
+    found = draw_at(sampler_arrays(SAMPLERS[0]), seed_words(1), streams, index)
     for place in range(3):
-        alone = draw_at(numbers(SAMPLERS[0]), seed_words(1), streams[place], index[place : place + 1])
+        alone = draw_at(sampler_arrays(SAMPLERS[0]), seed_words(1), streams[place], index[place : place + 1])
         np.testing.assert_array_equal(found[place], alone[0])
 
 
@@ -60,7 +60,7 @@ def test_uniform_weights_lie_on_a_grid_of_24_bits_and_reach_its_ends():
     sampler = Sampler.uniform(-0.3, 1.0)
     drawn = draw_host(sampler, seed=1, stream=0, shape=(100_000,)).astype(np.float64) * 2**24
     np.testing.assert_array_equal(drawn, np.round(drawn))
-    grid = numbers(sampler)
+    grid = sampler_arrays(sampler)
     bits = np.array([0, 2**32 - 1], np.uint32)
     low, high = grid.weights(bits, np).tolist()
     assert -0.3 <= low < -0.3 + 2**-24 and high == 1.0
@@ -93,7 +93,7 @@ def test_every_value_of_a_grid_is_as_likely(bits):
     values, counts = np.unique(drawn, return_counts=True)
     np.testing.assert_array_equal(values, np.arange(-(2**bits), 2**bits + 1) / 2**bits)
     assert np.abs(counts - counts.mean()).max() < 5 * np.sqrt(counts.mean())
-    ends = numbers(Sampler.grid(bits)).weights(np.array([0, 2**32 - 1], np.uint32), np)
+    ends = sampler_arrays(Sampler.grid(bits)).weights(np.array([0, 2**32 - 1], np.uint32), np)
     np.testing.assert_array_equal(ends, [-1, 1])
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from lottery_jax import approximate, mlp_target
 from lottery_jax.subset_sum import MeetInTheMiddle, Problem, Randomized, Smallest, solve
-from lottery_jax.subset_sum.engine.devices import local_mesh, over_problems
+from lottery_jax.subset_sum.engine.devices import local_mesh, problem_sharding
 
 SOLVERS = MeetInTheMiddle(), Smallest(), Randomized(left=6, restarts=3)
 
@@ -39,13 +39,13 @@ def equal_to_one_device():
         candidates, targets = uniform(problems, 8)
         given = {"host": candidates, "device": jnp.asarray(candidates)}
         if problems % 8 == 0:
-            given["split"] = jax.device_put(candidates, over_problems(local_mesh()))
+            given["split"] = jax.device_put(candidates, problem_sharding(local_mesh()))
         for solver in solvers:
             alone = answers(candidates, targets, solver, devices=jax.local_devices()[2:3])
             for how, value in given.items():
                 if answers(value, targets, solver) != alone:
                     different.append((problems, type(solver).__name__, how))
-    part = answers(given["split"], targets, SOLVERS[0], first=500)
+    part = answers(given["split"], targets, SOLVERS[0], count=500)
     if part != answers(candidates[:500], targets[:500], SOLVERS[0], devices=jax.local_devices()[:3]):
         different.append("first")
     return different
@@ -70,7 +70,7 @@ def brought_to_the_host():
     Enough problems that a call of few, which has one shape for any number, would be less than they are.
     """
     candidates, targets = uniform(1 << 15, 12)
-    split = over_problems(local_mesh())
+    split = problem_sharding(local_mesh())
     values, wanted = jax.device_put(candidates, split), jax.device_put(targets, split)
     kind, seen = type(values), []
     original = kind.__array__
@@ -98,9 +98,9 @@ def compiled_again():
     logging.getLogger("jax").addHandler(handler)
     candidates, targets = uniform(696, 8)
     padded, other = jnp.asarray(candidates), jnp.asarray(-candidates)
-    answers(padded, targets, MeetInTheMiddle(), first=690)
+    answers(padded, targets, MeetInTheMiddle(), count=690)
     with jax.log_compiles():
-        answers(other, targets, MeetInTheMiddle(), first=601)
+        answers(other, targets, MeetInTheMiddle(), count=601)
         again = len(messages)
         jax.jit(lambda: 0)()
     return {"again": messages[:again], "compiler speaks": len(messages) > again}

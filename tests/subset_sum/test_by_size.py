@@ -41,7 +41,7 @@ def test_fixed_size_is_the_column_of_the_front():
     problem = Problem(candidates, targets, 0.03)
     front = solve(problem, Pareto(13))
     for size in (1, 6, 7):
-        alone, column = solve(problem, FixedSize(size)), front.column(size)
+        alone, column = solve(problem, FixedSize(size)), front.of_size(size)
         np.testing.assert_array_equal(alone.bits, column.bits)
         np.testing.assert_array_equal(alone.residuals, column.residuals)
         np.testing.assert_array_equal(alone.status, column.status)
@@ -51,7 +51,7 @@ def test_fixed_size_is_the_column_of_the_front():
 def test_the_first_column_within_is_the_smallest():
     candidates, targets = instances(13)
     problem = Problem(candidates, targets, 0.03)
-    fewest, smallest = solve(problem, Pareto(13)).fewest(), solve(problem, Smallest())
+    fewest, smallest = solve(problem, Pareto(13)).smallest(), solve(problem, Smallest())
     np.testing.assert_array_equal(fewest.within, smallest.within)
     np.testing.assert_array_equal(fewest.sizes[fewest.within], smallest.sizes[fewest.within])
     assert (fewest.status[~fewest.within] == Status.NOT_FOUND).all()
@@ -98,7 +98,7 @@ def test_half_of_forty_candidates():
 
 def test_no_problems_give_an_empty_front():
     front = solve(Problem(np.zeros((0, 5), np.float32), np.zeros(0, np.float32), 0.1), Pareto(2))
-    assert front.bits.shape == (0, 3, 1) and front.subsets.shape == (0, 3, 5) and front.fewest().bits.shape == (0, 1)
+    assert front.bits.shape == (0, 3, 1) and front.subsets.shape == (0, 3, 5) and front.smallest().bits.shape == (0, 1)
 
 
 def test_senseless_sizes_are_refused():
@@ -106,10 +106,10 @@ def test_senseless_sizes_are_refused():
     with pytest.raises(InputError, match=r"k = 14.*N is 13.*smaller k"):
         solve(problem, FixedSize(14))
     for solver in (FixedSize, Pareto):
-        with pytest.raises(InputError, match="0 or more, not -1"):
+        with pytest.raises(InputError, match="0 or more, got -1"):
             solver(-1)
     wide = Problem(np.zeros((1, 40), np.float32), np.zeros(1, np.float32), 0.1)
     with pytest.raises(InputError, match=r"sizes \[20\] of 40 candidates need the 64-bit grid"):
         solve(wide, FixedSize(20), grid="int32")
-    with pytest.raises(InputError, match="from 0 to 2, not 3"):
-        solve(problem, Pareto(2)).column(3)
+    with pytest.raises(InputError, match="from 0 to 2, got 3"):
+        solve(problem, Pareto(2)).of_size(3)

@@ -1,4 +1,4 @@
-"""The kernels compiled by Numba give the bits of the XLA code beside them."""
+"""The kernels compiled by Numba are bit-equal to the XLA code."""
 
 import jax
 import numpy as np
@@ -7,18 +7,22 @@ import pytest
 from lottery_jax.progress import Stopwatch
 from lottery_jax.subset_sum import MeetInTheMiddle, Problem, Randomized, Smallest, solve
 from lottery_jax.subset_sum.algorithms.sorted_sums import closest_subset
-from lottery_jax.subset_sum.engine import shared
+from lottery_jax.subset_sum.engine import chunks
 from lottery_jax.subset_sum.engine.grid import Grid
-from lottery_jax.subset_sum.kernels import HOST_SIZES
+from lottery_jax.subset_sum.kernels import KERNEL_CANDIDATES
 from lottery_jax.subset_sum.solvers import exact as meet_in_the_middle
 from lottery_jax.subset_sum.solvers import randomized, smallest
+
+SIZES = KERNEL_CANDIDATES["closest_subset_cpu"]
 
 by_size_cpu = pytest.importorskip("lottery_jax.subset_sum.kernels.by_size_cpu", reason="Numba is not installed")
 cpu = pytest.importorskip("lottery_jax.subset_sum.kernels.closest_subset_cpu", reason="Numba is not installed")
 differencing_cpu = pytest.importorskip(
     "lottery_jax.subset_sum.kernels.differencing_cpu", reason="Numba is not installed"
 )
-shared_cpu = pytest.importorskip("lottery_jax.subset_sum.kernels.closest_subsets_cpu", reason="Numba is not installed")
+shared_cpu = pytest.importorskip(
+    "lottery_jax.subset_sum.kernels.closest_subset_shared_cpu", reason="Numba is not installed"
+)
 
 
 def on_grid(count: int, problems: int = 96) -> tuple[np.ndarray, np.ndarray]:
@@ -36,7 +40,7 @@ def on_grid(count: int, problems: int = 96) -> tuple[np.ndarray, np.ndarray]:
     return candidates, targets
 
 
-@pytest.mark.parametrize("count", [HOST_SIZES[0], 13, 18])
+@pytest.mark.parametrize("count", [SIZES[0], 13, 18])
 def test_same_bits_as_xla(count):
     candidates, targets = on_grid(count)
     expected = np.asarray(jax.jit(closest_subset)(candidates, targets))
@@ -44,7 +48,7 @@ def test_same_bits_as_xla(count):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", HOST_SIZES)
+@pytest.mark.parametrize("count", SIZES)
 def test_same_bits_as_xla_for_every_size(count):
     test_same_bits_as_xla(count)
 
@@ -58,7 +62,7 @@ def test_any_number_of_problems(problems):
 
 def with_kernels(monkeypatch, used: bool) -> None:
     for module in (meet_in_the_middle, randomized, smallest):
-        monkeypatch.setattr(module, "at_hand", lambda *asked: used)
+        monkeypatch.setattr(module, "kernel_is_ready", lambda *asked: used)
 
 
 def calls_of(monkeypatch, kernel) -> list:
@@ -83,7 +87,7 @@ def test_solve_answers_the_same_with_the_kernel(solver, kernel, monkeypatch):
         np.testing.assert_array_equal(getattr(compiled, name), getattr(plain, name))
 
 
-@pytest.mark.parametrize("count", [HOST_SIZES[0], 21])
+@pytest.mark.parametrize("count", [SIZES[0], 21])
 @pytest.mark.parametrize("sizes", [(0, 1, 2), (3,), (4, 5)])
 def test_the_best_of_a_size_is_the_one_of_xla(count, sizes):
     candidates, targets = on_grid(count)
@@ -125,7 +129,7 @@ def shared_on_grid(count: int, each: int, rows: int = 5) -> tuple[np.ndarray, np
 def test_shared_lists_give_the_same_bits(count, each):
     candidates, targets = shared_on_grid(count, each)
     expected = cpu.closest_subset(np.repeat(candidates, each, 0).T, targets.reshape(-1))
-    found = shared_cpu.closest_subsets(candidates, targets)
+    found = shared_cpu.closest_subset_shared(candidates, targets)
     np.testing.assert_array_equal(found, expected.reshape(count, 5, each).transpose(1, 0, 2))
 
 
@@ -134,12 +138,14 @@ def test_solve_answers_the_same_with_shared_lists(rows, each, call, monkeypatch)
     rng = np.random.default_rng(rows)
     candidates = rng.uniform(-1, 1, (rows, 12)).astype(np.float32)
     targets = rng.uniform(-1, 1, rows * each).astype(np.float32)
-    problem = Problem(candidates[0], targets, 1e-3) if rows == 1 else Problem(candidates, targets, 1e-3, each=each)
+    problem = (
+        Problem(candidates[0], targets, 1e-3) if rows == 1 else Problem(candidates, targets, 1e-3, targets_per_row=each)
+    )
     with_kernels(monkeypatch, False)
     plain = solve(problem, MeetInTheMiddle(), grid="int32")
     with_kernels(monkeypatch, True)
-    monkeypatch.setattr(meet_in_the_middle, "_WORTH_SHARING", 2)
-    monkeypatch.setattr(shared, "_CALL_PROBLEMS", call)
+    monkeypatch.setattr(meet_in_the_middle, "_MIN_SHARED_TARGETS", 2)
+    monkeypatch.setattr(chunks, "_SHARED_KERNEL_PROBLEMS", call)
     seen, progress = calls_of(monkeypatch, shared_cpu), []
     listed = solve(problem, MeetInTheMiddle(), grid="int32", progress=lambda *done: progress.append(done))
     assert seen and progress == sorted(progress) and progress[-1] == (rows * each, rows * each)
@@ -148,7 +154,7 @@ def test_solve_answers_the_same_with_shared_lists(rows, each, call, monkeypatch)
 
 
 def test_numbers_of_problems_share_what_is_compiled_around_differencing():
-    """What is drawn again is of another number each time."""
+    """Redraws have a different number of problems each time."""
     random = np.random.default_rng(3)
 
     def run(problems):

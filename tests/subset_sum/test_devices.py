@@ -25,7 +25,7 @@ def found(tmp_path_factory):
     programs = tmp_path_factory.mktemp("programs")
     # Quick compilation instead of quick programs: the answers may not depend on that either.
     flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    flags += f" --xla_dump_to={programs} --xla_dump_hlo_as_text --xla_dump_hlo_module_re=_(search|take|ask|draw)"
+    flags += f" --xla_dump_to={programs} --xla_dump_hlo_as_text --xla_dump_hlo_module_re=_(search|gather|reduce|draw)"
     root = str(Path(__file__).parents[2])
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": root}
     command = [sys.executable, "-W", "error", "-m", "tests.subset_sum.eight_devices"]
@@ -36,19 +36,16 @@ def found(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_eight_devices_answer_as_one_does(found):
     assert found["devices"] == 8
     assert found["different"] == []
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_all_eight_devices_work(found):
     assert found["at_work"] == 8
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 def test_candidates_on_the_devices_stay_there(found):
     brought = found["brought"]
@@ -57,12 +54,10 @@ def test_candidates_on_the_devices_stay_there(found):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_another_number_of_rows_to_solve_compiles_nothing(found):
     assert found["compiled"] == {"again": [], "compiler speaks": True}
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 def test_a_ticket_from_eight_devices_is_the_same_file(found):
     assert found["ticket"] == eight_devices.ticket_digest()
@@ -95,7 +90,7 @@ def test_devices_say_nothing_to_each_other(found):
     """The programs that were compiled for all eight hold no operation that exchanges anything."""
     many = [text for text in found["programs"] if "num_partitions=8" in text]
     names = {re.findall(r"^HloModule jit_(\w+?)[,.]", text)[0].strip("_") for text in many}
-    assert names >= {"search", "take", "ask_devices", "draw_products"}
+    assert names >= {"search", "gather", "reduce_on_devices", "draw_products"}
     talk = re.compile(r"(?:all-(?:reduce|gather|to-all)|collective|reduce-scatter|\bsend\b|\brecv\b).*")
     assert [words for text in many for words in talk.findall(text)] == []
 
@@ -103,8 +98,8 @@ def test_devices_say_nothing_to_each_other(found):
 def test_first_leaves_the_rest_out():
     candidates, targets = eight_devices.uniform(40, 6)
     whole = solve(Problem(candidates, targets, 0.01), MeetInTheMiddle())
-    part = solve(Problem(candidates, targets, 0.01), MeetInTheMiddle(), first=17)
+    part = solve(Problem(candidates, targets, 0.01), MeetInTheMiddle(), count=17)
     np.testing.assert_array_equal(part.bits, whole.bits[:17])
     candidates[17:] = np.nan  # what is not asked for need not even be a number
-    again = solve(Problem(candidates, targets, 0.01), MeetInTheMiddle(), first=17)
+    again = solve(Problem(candidates, targets, 0.01), MeetInTheMiddle(), count=17)
     np.testing.assert_array_equal(again.bits, part.bits)

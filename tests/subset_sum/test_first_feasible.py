@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from lottery_jax.subset_sum import FirstFeasible, Problem, Smallest, Status, choose, solve
+from lottery_jax.subset_sum import FirstFeasible, Problem, Smallest, Status, choose_solver, solve
 
 
 def first_by_trying(row: np.ndarray, target: int, tolerance: int, most: int) -> list[int] | None:
@@ -78,4 +78,4 @@ def test_it_keeps_as_few_as_the_smallest() -> None:
 
 
 def test_the_objective_chooses_it() -> None:
-    assert choose(21, objective="first") == FirstFeasible()
+    assert choose_solver(21, objective="first") == FirstFeasible()

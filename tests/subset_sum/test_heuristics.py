@@ -16,7 +16,7 @@ from lottery_jax.subset_sum import (
     Smallest,
     Vector,
     VectorWindows,
-    choose,
+    choose_solver,
     solve,
 )
 from tests.subset_sum.oracles import recomputed
@@ -103,7 +103,7 @@ def test_greedy_on_log_uniform_candidates_reaches_their_least():
     ],
 )
 def test_choice(candidates, options, solver):
-    assert choose(candidates, **options) == solver
+    assert choose_solver(candidates, **options) == solver
 
 
 def test_auto_says_what_it_picked():
@@ -117,8 +117,8 @@ def test_auto_refuses_what_nothing_can_do():
     with pytest.raises(InputError, match=r"did you mean 'smallest'"):
         Auto("smalest")  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"up to 40 candidates, not 41"):
-        choose(41, objective="smallest")
+        choose_solver(41, objective="smallest")
     with pytest.raises(InputError, match=r"not vectors"):
-        choose(10, objective="smallest", vectors=True)
+        choose_solver(10, objective="smallest", vectors=True)
     with pytest.raises(InputError, match=r"Randomized draws at random: pass key"):
         solve(Problem(np.zeros((1, 50)), np.zeros(1), 0.1), Auto())

@@ -133,15 +133,15 @@ def test_rows_of_candidates_serve_their_neighbours(each):
     for solver in (MeetInTheMiddle(), Smallest()):  # the second leaves gaps between the problems still open
         repeated = solve(Problem(np.repeat(rows, each, 0), targets, 1e-3), solver)
         for xp in (np, jax.numpy):
-            grouped = solve(Problem(xp.asarray(rows), xp.asarray(targets), 1e-3, each=each), solver)
+            grouped = solve(Problem(xp.asarray(rows), xp.asarray(targets), 1e-3, targets_per_row=each), solver)
             for name in ("bits", "residuals", "status"):
                 np.testing.assert_array_equal(getattr(grouped, name), getattr(repeated, name))
 
 
 @pytest.mark.parametrize("each", [0, 4, 300])
 def test_rows_that_do_not_fit_the_targets_are_refused(each):
-    with pytest.raises(InputError, match="each"):
-        Problem(np.ones((3, 12), np.float32), np.ones(6, np.float32), 0.1, each=each)
+    with pytest.raises(InputError, match="targets_per_row"):
+        Problem(np.ones((3, 12), np.float32), np.ones(6, np.float32), 0.1, targets_per_row=each)
 
 
 def test_the_rows_of_problems_still_open_may_look_like_neighbours():
@@ -149,7 +149,7 @@ def test_the_rows_of_problems_still_open_may_look_like_neighbours():
     rows = rng.uniform(0.1, 1, (3, 12)).astype(np.float32)
     targets = np.zeros(9, np.float32)
     targets[[0, 1, 6]] = 3.3, 4.4, 2.2  # as many as there are rows from the first to the last of them
-    solution = solve(Problem(rows, targets, 1e-2, each=3), Smallest())
+    solution = solve(Problem(rows, targets, 1e-2, targets_per_row=3), Smallest())
     assert (solution.sizes[targets > 0] > 2).all()
     found = recomputed(solution, np.repeat(rows, 3, 0), targets)
     np.testing.assert_allclose(np.abs(solution.residuals), found, atol=1e-6)

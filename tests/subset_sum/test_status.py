@@ -136,9 +136,9 @@ def test_vectors_and_fronts(rows, tolerance):
         assert at_most(left[solution.within], tolerance)
         assert at_most(left, np.abs(targets).max(1))
     candidates, targets = drawn[:, :5], drawn[:, 5]
-    front = solve(Problem(candidates, targets, tolerance), Pareto(5))
-    for size in range(6):
-        column = front.column(size)
+    front = solve(Problem(candidates, targets, tolerance), Pareto(3))
+    for size in range(4):
+        column = front.of_size(size)
         check(column, candidates, targets, tolerance)
         assert (column.sizes == size).all()
 
@@ -152,7 +152,7 @@ def test_however_the_problems_are_given(each, array):
     rows = (rng.choice([-1, 1], shape) * 10.0 ** rng.uniform(-15, 15, shape)).astype(np.float32)
     own = np.repeat(rows, each, 0)
     targets = own[:, :3].sum(1) * np.float32(1 + 1e-6)
-    shared = {"each": each} if each < 18 else {}
+    shared = {"targets_per_row": each} if each < 18 else {}
     problem = Problem(array(rows if shared else rows[0]), array(targets), 1e-3, **shared)
     for grid in ("int32", "auto"):
         check(solve(problem, MeetInTheMiddle(), grid=grid), own, targets, 1e-3)

@@ -102,7 +102,7 @@ def test_no_vectors_no_answers():
         ((2, 5, 3), (2, 3), MeetInTheMiddle(), r"MeetInTheMiddle takes candidates that are numbers, not vectors"),
         ((2, 50, 3), (2, 3), Randomized(), r"not vectors.*VectorWindows take vectors"),
         ((2, 5, 3), (2, 3), Pareto(2), r"Pareto takes candidates that are numbers"),
-        ((2, 5, 9), (2, 9), Vector(), r"1 to 8 components, not 9"),
+        ((2, 5, 9), (2, 9), Vector(), r"1 to 8 components, got 9"),
         ((2, 5, 3), (2, 4), Vector(), r"shape \[N, 4\] or \[2, N, 4\]"),
         ((3, 5, 3), (2, 3), Vector(), r"shape \[N, 3\] or \[2, N, 3\]"),
         ((2, 25, 2), (2, 2), Vector(), r"25 candidates.*Vector.*24.*VectorWindows"),

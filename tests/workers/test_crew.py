@@ -189,7 +189,7 @@ def test_another_job_is_refused_by_all(
 def test_a_folder_that_is_not_seen_is_refused(
     board: MemoryBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lottery_jax.workers.cluster.VISIBLE", 0.0)
+    monkeypatch.setattr("lottery_jax.workers.cluster.VISIBILITY_TIMEOUT", 0.0)
     first, other = member(board, 0), member(board, 1)
     for folder in ("here", "there"):
         (tmp_path / folder).mkdir()

@@ -17,7 +17,7 @@ from lottery_jax.cli.main import run
 from lottery_jax.cli.settings import Approximate
 from lottery_jax.constructions import Scalar
 from lottery_jax.errors import InputError
-from lottery_jax.io.locks import locked
+from lottery_jax.io.locks import folder_lock
 from lottery_jax.workers.workers import Share
 from tests.cli.calling import MODEL, answer, as_process, lottery_jax, matrices, refusal
 from tests.workers import page
@@ -86,9 +86,9 @@ def test_no_share_works_while_the_ticket_is_written_and_the_reverse(job: Job, tm
     out = tmp_path / "ticket"
     folder = chunk_folder(out)
     folder.mkdir()
-    with locked(folder, "it"), pytest.raises(InputError, match=r"folder of chunks .* is in use by process"):
+    with folder_lock(folder, "it"), pytest.raises(InputError, match=r"folder of chunks .* is in use by process"):
         run_share(job, out, Share(1, 3))
-    with locked(folder, "it", shared=True):
+    with folder_lock(folder, "it", shared=True):
         assert run_share(job, out, Share(1, 3)).solved == 3 * SIZE**2  # it leaves, and the other still holds
         with pytest.raises(InputError, match=r"folder of chunks .* is in use by process"):
             run_to_file(job, out)

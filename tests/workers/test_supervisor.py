@@ -88,4 +88,4 @@ def test_signals_are_handed_on(
     finally:
         signal.signal(number, before)
     (sentence,) = capsys.readouterr().err.splitlines()
-    assert f"stopped by {number.name}; what is finished is kept: start" in sentence
+    assert f"stopped by {number.name}; finished work is kept: start" in sentence

@@ -36,8 +36,8 @@ from lottery_jax.constructions.base import Construction, Plan
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import NO_REDRAWS
 from lottery_jax.subset_sum import Pareto
-from lottery_jax.subset_sum.engine.grid import NARROW_CANDIDATES
-from lottery_jax.subset_sum.problem import words
+from lottery_jax.subset_sum.engine.grid import MAX_INT32_CANDIDATES
+from lottery_jax.subset_sum.problem import words_per_subset
 
 _FLOAT32_STEP = 2.0**-24
 
@@ -102,7 +102,7 @@ class Budget(Objective):
 
     def solve(self, job: Job, chunk: Chunk) -> Solved:
         plan, targets = job.plans[chunk.plan], scaled_targets(job, chunk)
-        fine = plan.candidates <= NARROW_CANDIDATES  # decided from the plan alone: every chunk uses the same grid
+        fine = plan.candidates <= MAX_INT32_CANDIDATES  # decided from the plan alone: every chunk uses the same grid
         # Nothing depends on this tolerance: the residuals themselves are wanted.
         how = SolverConfig(self._solver(plan.candidates), plan.bound / 1024, "int32" if fine else "int64")
         blocks = chunk.first + np.arange(chunk.count)
@@ -120,13 +120,17 @@ class Budget(Objective):
             return f"the arrays {sorted(arrays)}"
         shape = len(branches_of(plan)), job.chunk_size(chunk), min(self.k_max, plan.candidates) + 1
         fits = arrays["residuals"].shape == shape and arrays["residuals"].dtype.kind == "f"
-        fits = fits and arrays["bits"].shape == (*shape, words(plan.candidates)) and arrays["bits"].dtype == np.int32
+        fits = (
+            fits
+            and arrays["bits"].shape == (*shape, words_per_subset(plan.candidates))
+            and arrays["bits"].dtype == np.int32
+        )
         return None if fits else "fronts of other shapes"
 
     def chunk_bytes(self, job: Job) -> Callable[[Chunk], int]:
         def size(chunk: Chunk) -> int:
             plan = job.plans[chunk.plan]
-            each = (min(self.k_max, plan.candidates) + 1) * (4 + 4 * words(plan.candidates))
+            each = (min(self.k_max, plan.candidates) + 1) * (4 + 4 * words_per_subset(plan.candidates))
             return job.chunk_size(chunk) * len(branches_of(plan)) * each
 
         return size
@@ -196,7 +200,7 @@ class JobParetoFronts:
     def mask(self, chunk: Chunk, sizes: np.ndarray) -> np.ndarray:
         """The mask of a chunk, bool [weights, width]."""
         plan = self.job.plans[chunk.plan]
-        rows = np.arange(self.job.chunk_size(chunk)) + chunk.first * plan.random_tensor.shared
+        rows = np.arange(self.job.chunk_size(chunk)) + chunk.first * plan.random_tensor.rows_per_block
         # A candidate of 0 (a unit of the wrong sign) is in no subset, for without it that is as good.
         return mask_rows(plan, rows, list(self._chosen(chunk, sizes)))
 
@@ -244,7 +248,9 @@ class JobParetoFronts:
 
 def _rows(plan: Plan, chunk: Chunk) -> slice:
     """The weights of a chunk among those of its tensor."""
-    return slice(chunk.first * plan.random_tensor.shared, (chunk.first + chunk.count) * plan.random_tensor.shared)
+    return slice(
+        chunk.first * plan.random_tensor.rows_per_block, (chunk.first + chunk.count) * plan.random_tensor.rows_per_block
+    )
 
 
 def _within_kept(fronts: ParetoFronts, kept: int, first_edges: Callable[[np.ndarray], int]) -> Choice:

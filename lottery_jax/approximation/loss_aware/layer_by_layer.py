@@ -182,7 +182,7 @@ class LayerByLayer:
             for chunk in chunks:
                 blocks = chunk.first + np.arange(chunk.count)
                 own = np.asarray(candidates(plan, branch, blocks, attempt=0, seed=self.job.seed))[: chunk.count]
-                drawn.append(own.repeat(plan.random_tensor.shared, 0))
+                drawn.append(own.repeat(plan.random_tensor.rows_per_block, 0))
             each = np.concatenate(drawn).reshape(outputs_, -1, plan.candidates)
             parts.append(each.transpose(1, 2, 0))
             reach = max(plan.candidates * plan.bound, 2.0**-90)
@@ -225,7 +225,7 @@ class LayerByLayer:
     def masks(self, chunk: Chunk) -> Masks:
         """The masks of a chunk of a layer that is settled."""
         plan = self.job.plans[chunk.plan]
-        each = plan.random_tensor.shared
+        each = plan.random_tensor.rows_per_block
         rows = np.arange(chunk.first * each, (chunk.first + chunk.count) * each)
         mask = mask_rows(plan, rows, [bits[rows] for bits in self.subsets[plan.tensor]])
         return Masks(np.packbits(mask, bitorder="little"), NO_REDRAWS)

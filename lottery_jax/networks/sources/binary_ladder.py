@@ -21,7 +21,7 @@ from lottery_jax.errors import InputError
 from lottery_jax.networks.node import LinearLayer, Spec, Weights
 from lottery_jax.networks.sources.base import MaskedModule, Source, check_gain
 from lottery_jax.networks.sources.gadget import Gadget
-from lottery_jax.rng.random_tensor import Contiguous, RandomTensor
+from lottery_jax.rng.random_tensor import ContiguousLayout, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
 MOST_RUNGS = 32
@@ -57,7 +57,7 @@ class BinaryLadder(Source):
         inputs, units = self.of.inputs + self.of.bias, self.units
         found, stream = Gadget(self.of, units, _SIGNS, _SIGNS).random_tensors(), 2
         for name in self.edges[1:]:
-            found[name] = RandomTensor((inputs, units, units), units, _SIGNS, Contiguous(units), stream=stream)
+            found[name] = RandomTensor((inputs, units, units), units, _SIGNS, ContiguousLayout(units), stream=stream)
             stream += found[name].streams
         return {name: found[name] for name in (*self.edges, *self.of.tensors())}
 

@@ -17,7 +17,7 @@ from flax import nnx
 from lottery_jax.errors import InputError
 from lottery_jax.networks.node import WeightNode, Weights
 from lottery_jax.networks.sources.base import MaskedModule, Source, check_gain, numbered
-from lottery_jax.rng.random_tensor import Contiguous, RandomTensor
+from lottery_jax.rng.random_tensor import ContiguousLayout, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
 
@@ -48,7 +48,7 @@ class CandidatesPerWeight(Source):
             )
 
     def random_tensors(self) -> dict[str, RandomTensor]:
-        layout = Contiguous(self.copies)
+        layout = ContiguousLayout(self.copies)
         shapes = self.of.tensors()
         return numbered(
             {

@@ -20,7 +20,7 @@ from flax import nnx
 
 from lottery_jax.networks.node import LinearLayer, Spec, Weights
 from lottery_jax.networks.sources.base import MaskedModule, Source, check_gain, side_by_side
-from lottery_jax.rng.random_tensor import Diagonal, Matrix, RandomTensor
+from lottery_jax.rng.random_tensor import DiagonalLayout, MatrixLayout, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
 
@@ -53,11 +53,11 @@ class Gadget(Source):
         inputs, own, places = of.inputs + of.bias, of.inputs // of.groups, math.prod(of.places)
         offset = own * units * places * of.outputs * self.rows_each
         layouts = {
-            "weight": Matrix(of.outputs, own, places, units, copies=self.rows_each),
+            "weight": MatrixLayout(of.outputs, own, places, units, copies=self.rows_each),
             # The constant is the last input of the same matrix.
-            "bias": Matrix(of.outputs, 1, 1, units, offset, self.rows_each),
+            "bias": MatrixLayout(of.outputs, 1, 1, units, offset, self.rows_each),
         }
-        found = {"first": RandomTensor((inputs, units), units, self.first, Diagonal(inputs, units))}
+        found = {"first": RandomTensor((inputs, units), units, self.first, DiagonalLayout(inputs, units))}
         for name, shape in of.tensors().items():
             found[name] = RandomTensor((*shape, units), units, self.second, layouts[name], stream=1)
         return found

@@ -20,7 +20,7 @@ from flax import nnx
 from lottery_jax.errors import InputError
 from lottery_jax.networks.node import LinearLayer, Weights
 from lottery_jax.networks.sources.base import MaskedModule, Source, check_gain, numbered
-from lottery_jax.rng.random_tensor import Layout, Matrix, RandomTensor
+from lottery_jax.rng.random_tensor import Layout, MatrixLayout, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
 
@@ -43,7 +43,10 @@ class RandomLayer(Source):
 
     def random_tensors(self) -> dict[str, RandomTensor]:
         own, places = self.of.inputs // self.of.groups, math.prod(self.of.places)
-        layouts = {"weight": Matrix(self.of.outputs, own, places, 1), "bias": Matrix(self.of.outputs, 1, 1, 1)}
+        layouts = {
+            "weight": MatrixLayout(self.of.outputs, own, places, 1),
+            "bias": MatrixLayout(self.of.outputs, 1, 1, 1),
+        }
         shapes = self.of.tensors()
         return numbered({name: RandomTensor(shape, 1, self.sampler, layouts[name]) for name, shape in shapes.items()})
 
@@ -137,9 +140,9 @@ class Repeated(Layout):
     def spans(self, blocks: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return self.of.spans(blocks, 1)
 
-    def draw_all(self, drawn: RandomTensor, seed: int) -> np.ndarray:
-        once = dataclasses.replace(drawn, shape=drawn.shape[:-1], width=1, layout=self.of)
-        return np.repeat(self.of.draw_all(once, seed), drawn.width, 1)
+    def draw_all(self, tensor: RandomTensor, seed: int) -> np.ndarray:
+        once = dataclasses.replace(tensor, shape=tensor.shape[:-1], width=1, layout=self.of)
+        return np.repeat(self.of.draw_all(once, seed), tensor.width, 1)
 
 
 class MaskedMultiLevel(MaskedModule):

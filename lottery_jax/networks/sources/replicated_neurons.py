@@ -23,7 +23,7 @@ from lottery_jax.errors import InputError
 from lottery_jax.networks.node import LinearLayer, Spec, Weights
 from lottery_jax.networks.sources.base import MaskedModule, Source, check_gain, side_by_side
 from lottery_jax.networks.sources.gadget import Gadget
-from lottery_jax.rng.random_tensor import Matrix, RandomTensor
+from lottery_jax.rng.random_tensor import MatrixLayout, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
 
@@ -75,9 +75,9 @@ class ReplicatedNeurons(Source):
         own, places = of.inputs // of.groups, int(np.prod(of.places, dtype=np.int64))
         offset = own * count * places * of.outputs * copies
         layouts = {
-            "weight": Matrix(of.outputs, own, places, count, copies=copies),
+            "weight": MatrixLayout(of.outputs, own, places, count, copies=copies),
             # The constant is the last input of the same matrix.
-            "bias": Matrix(of.outputs, 1, 1, count, offset, copies),
+            "bias": MatrixLayout(of.outputs, 1, 1, count, offset, copies),
         }
         return {
             name: RandomTensor((*shape, copies, count), count, self.sampler, layouts[name])

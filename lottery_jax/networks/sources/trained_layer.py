@@ -18,7 +18,7 @@ from flax import nnx
 from lottery_jax.errors import InputError
 from lottery_jax.networks.node import LinearLayer, Weights
 from lottery_jax.networks.sources.base import MaskedModule, Source, selected
-from lottery_jax.rng.random_tensor import Matrix, RandomTensor
+from lottery_jax.rng.random_tensor import MatrixLayout, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
 STORED_NAME = "trained_weight"
@@ -65,7 +65,7 @@ class TrainedLayer(Source):
     def random_tensors(self) -> dict[str, RandomTensor]:
         own, places = self.of.inputs // self.of.groups, math.prod(self.of.places)
         shape = self.of.tensors()["weight"]
-        return {"weight": RandomTensor(shape, 1, self.sampler, Matrix(self.of.outputs, own, places, 1))}
+        return {"weight": RandomTensor(shape, 1, self.sampler, MatrixLayout(self.of.outputs, own, places, 1))}
 
     def coefficients(
         self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, edges: Mapping[str, np.ndarray]

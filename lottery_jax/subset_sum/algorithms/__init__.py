@@ -1,1 +1,1 @@
-"""The algorithms behind the solvers: sorting, merging, enumerating by size, on integers with the batch last."""
+"""The algorithms of the solvers: sorting, merging and enumerating integers, with the batch along the last axis."""

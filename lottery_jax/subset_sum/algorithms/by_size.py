@@ -1,21 +1,14 @@
-"""Meeting in the middle by size: the least residual among the subsets of exactly k candidates, for any k.
+"""The subset of least residual among those of k candidates, and the first subset within the tolerance, by size.
 
-All sums of a half are sorted by (size of the subset, sum) as one integer, and those of the other half by what they lack
-in size and sum: the nearest pair is adjacent. O(N 2**(N/2)) for each k, where `by_size` takes C(N, k).
+A subset of size k joins a subset of size i of the first half of the candidates and one of size k - i of the second.
+Small sizes try all C(N, k) pairs: a subtraction, an absolute value and a minimum each. Larger sizes sort: sums of the
+first half by (size, sum) as one integer, together with the size and sum that the second half's subsets leave; the
+nearest pair is adjacent, in O(N 2**(N/2)) for each k.
 
-The least residual among subsets of exactly k candidates, exact, for one k or several.
-
-Each subset of size k is a subset of size i of the first half joined to one of size k - i of the second. The halves'
-sums are listed by size, and all pairs are tried: a subtraction, an absolute value and a minimum for each of the
-C(N, k) subsets, operands in cache, nothing else per subset. For each entry of the second half's list only the least
-distance is kept; the entry where it is least is then looked for again in the first half.
-The first subset within the tolerance: fewest candidates, and of as many the lexicographically first.
-
-Of two subsets of one size the first is the one that has the least position in which they differ: {0, 1} < {0, 2} <
-{1, 2}. Read as a number whose highest bit is position 0, a subset comes before another of its size when its number is
-larger. The same order of the parts of both in the first half of the candidates decides, and that of the parts in the
-second half only where those are equal: so the largest number of a part in the first half that some part in the second
-completes is looked for, and then the largest of what completes it.
+The first subset within the tolerance has the fewest candidates and is lexicographically first among those: {0, 1} <
+{0, 2} < {1, 2}. Read as a number whose highest bit is position 0, an earlier subset of a size is a larger number. So
+the largest number of a part in the first half that any part in the second half completes is found first, then the
+largest number that completes it.
 """
 
 import math
@@ -25,24 +18,31 @@ import jax.numpy as jnp
 import numpy as np
 
 from lottery_jax.errors import InputError
-from lottery_jax.subset_sum.algorithms.pairs import bit_rows, first_row, least_distances, masks_of_size
+from lottery_jax.subset_sum.algorithms.pairs import bit_rows, first_row, least_distances, masks_of_size, subset_sums
 from lottery_jax.subset_sum.engine.grid import INT64_BITS
 
-_BAND = 2 ** (INT64_BITS + 4)  # sizes are kept apart by more than any two sums differ
+_BAND = 2 ** (INT64_BITS + 4)  # separates sizes by more than the difference of any two sums
+_MAX_ENUMERATED = 2**26  # subsets of one size; sizes with more are sorted
 
 
 def closest_of_size(candidates: jax.Array, targets: jax.Array, size: jax.Array | int) -> tuple[jax.Array, jax.Array]:
-    """Chosen candidates, bool [N, B], and |residual|, [B], of the nearest sum of `size` candidates: int64 [N, B], [B].
+    """The nearest sum of exactly ``size`` candidates, by sorting.
 
-    At most 40 candidates, on the 64-bit grid. `size` is from 0 to N and may be traced.
+    Args:
+        candidates: int64 [N, B], N up to 40.
+        targets: int64 [B].
+        size: From 0 to N; may be traced.
+
+    Returns:
+        Chosen candidates, bool [N, B], and |residual|, [B].
     """
     count = candidates.shape[0]
     half = count // 2
     left, right = subset_sums(candidates[:half]), subset_sums(candidates[half:])
     band = jnp.int64(_BAND)
-    left_keys = 2 * left + band * sizes_of_subsets(half)
+    left_keys = 2 * left + band * _subset_sizes(half)
     # A left part of size i meets right parts of size - i.
-    right_keys = 2 * (targets - right) + 1 + band * (jnp.int64(size) - sizes_of_subsets(count - half))
+    right_keys = 2 * (targets - right) + 1 + band * (jnp.int64(size) - _subset_sizes(count - half))
     merged = jax.lax.sort(jnp.concatenate([left_keys, right_keys]), dimension=0)
     gap = merged[1:] - merged[:-1]
     gap = jnp.where((gap & 1) == 1, gap, jnp.iinfo(jnp.int64).max)
@@ -50,40 +50,23 @@ def closest_of_size(candidates: jax.Array, targets: jax.Array, size: jax.Array |
     lower = jnp.where(gap == least, merged[:-1], jnp.iinfo(jnp.int64).min).max(0)
     upper = lower + least
     is_right = (lower & 1) == 1
-    places = (
-        (_position(left_keys, jnp.where(is_right, upper, lower)), half),
-        (_position(right_keys, jnp.where(is_right, lower, upper)), count - half),
+    first = first_row(left_keys == jnp.where(is_right, upper, lower))
+    second = first_row(right_keys == jnp.where(is_right, lower, upper))
+    return jnp.concatenate([bit_rows(first, half), bit_rows(second, count - half)]), jnp.where(
+        is_right, (least + 1) // 2, (least - 1) // 2
     )
-    bits = [(at[None] >> jnp.arange(rows, dtype=jnp.int64)[:, None]) & 1 == 1 for at, rows in places]
-    return jnp.concatenate(bits), jnp.where(is_right, (least + 1) // 2, (least - 1) // 2)
 
 
-def subset_sums(a: jax.Array) -> jax.Array:
-    """Sums of all subsets of the rows, [2**rows, B]; row k is in those whose position has bit k set."""
-    sums = jnp.zeros((1, *a.shape[1:]), a.dtype)
-    for row in a:
-        sums = jnp.concatenate([sums, sums + row])
-    return sums
-
-
-def sizes_of_subsets(rows: int) -> jax.Array:
-    """How many rows each of these has, int64 [2**rows, 1]."""
+def _subset_sizes(rows: int) -> jax.Array:
+    """The sizes of the subsets of ``subset_sums``, int64 [2**rows, 1]."""
     return jnp.asarray(np.bitwise_count(np.arange(2**rows)).astype(np.int64))[:, None]
-
-
-def _position(keys: jax.Array, value: jax.Array) -> jax.Array:
-    place = jnp.arange(keys.shape[0], dtype=jnp.int64)[:, None]
-    return jnp.where(keys == value, place, keys.shape[0]).min(0)
-
-
-_MOST_SUBSETS = 2**26  # subsets of one size that are tried; sizes that have more are met in the middle by sorting
 
 
 def closest_of_sizes(candidates: jax.Array, targets: jax.Array, sizes: tuple[int, ...]) -> jax.Array:
     """Chosen candidates, bool [K, N, B], of the nearest subset sum of each of K sizes (int [N, B] and [B]).
 
-    A size above N chooses nothing. Sizes above N / 2 are found by their complement, and those with the most subsets as
-    `sorted_by_size` does it.
+    A size above N chooses nothing. Sizes above N / 2 are found by their complement, and sizes with the most subsets by
+    ``closest_of_size``.
     """
     count = candidates.shape[0]
     sorted_ = _sorted_sizes(count, sizes)
@@ -93,7 +76,7 @@ def closest_of_sizes(candidates: jax.Array, targets: jax.Array, sizes: tuple[int
     if sorted_:
         if candidates.dtype != jnp.int64:
             raise InputError(f"sizes {sorted_} of {count} candidates need the 64-bit grid; leave grid at auto")
-        # One program for all of them.
+        # One compiled program for all sizes.
         found = jax.lax.map(lambda size: closest_of_size(candidates, targets, size)[0], jnp.array(sorted_, jnp.int64))
         chosen |= dict(zip(sorted_, found, strict=True))
     if few:
@@ -106,7 +89,7 @@ def closest_of_sizes(candidates: jax.Array, targets: jax.Array, sizes: tuple[int
 
 
 def problems_at_once(candidates: int, sizes: tuple[int, ...], cpu: bool) -> int:
-    """Problems per chunk: lists that stay in a core's second-level cache; on an accelerator about 1 GiB of lists."""
+    """Problems in a chunk: lists fit a core's second-level cache, or take about 1 GiB on an accelerator."""
     half = candidates - candidates // 2
     sorted_ = _sorted_sizes(candidates, sizes)
     if sorted_:
@@ -119,15 +102,15 @@ def problems_at_once(candidates: int, sizes: tuple[int, ...], cpu: bool) -> int:
 
 
 def _sorted_sizes(candidates: int, sizes: tuple[int, ...]) -> list[int]:
-    return [size for size in sizes if math.comb(candidates, size) > _MOST_SUBSETS]
+    return [size for size in sizes if math.comb(candidates, size) > _MAX_ENUMERATED]
 
 
 def sums_by_size(a: jax.Array, most: int) -> list[jax.Array]:
-    """Sums of all subsets of 0, 1, ... `most` rows of `a` (as many as there are), in the order of `masks_of_size`."""
+    """Sums of all subsets of 0, 1, ..., ``most`` rows of ``a``, each size in the order of ``masks_of_size``."""
     count, batch = a.shape
     sums = [jnp.zeros((1, batch), a.dtype)]
     for size in range(1, min(most, count) + 1):
-        # Those whose last member is `row` add it to the subsets of the rows before, which come first in their list.
+        # Subsets whose last member is `row` add it to the subsets of the rows before, which come first in their list.
         fewer = [math.comb(row, size - 1) for row in range(count)]
         shorter = np.concatenate([np.arange(number, dtype=np.int32) for number in fewer])
         sums.append(_rows(sums[-1], shorter) + _rows(a, np.repeat(np.arange(count, dtype=np.int32), fewer)))
@@ -135,7 +118,7 @@ def sums_by_size(a: jax.Array, most: int) -> list[jax.Array]:
 
 
 def _rows(a: jax.Array, index: np.ndarray) -> jax.Array:
-    return a.at[index].get(mode="promise_in_bounds")  # the index is known: no bounds to check per element
+    return a.at[index].get(mode="promise_in_bounds")  # the index is a constant, so no bounds are checked
 
 
 def _closest(candidates: jax.Array, targets: jax.Array, sizes: list[int]) -> dict[int, jax.Array]:
@@ -145,7 +128,7 @@ def _closest(candidates: jax.Array, targets: jax.Array, sizes: list[int]) -> dic
     left, right = sums_by_size(candidates[:half], most), sums_by_size(candidates[half:], most)
     distance: dict[tuple[int, int], jax.Array] = {}
     for i in range(len(left)):
-        # All right parts that a left one of size i may meet, in one go.
+        # All sizes of right parts that may join a left part of size i, at once.
         partners = [size - i for size in sizes if 0 <= size - i < len(right)]
         if partners:
             least = least_distances(jnp.concatenate([right[j] for j in partners]), targets - left[i])
@@ -163,8 +146,8 @@ def _closest(candidates: jax.Array, targets: jax.Array, sizes: list[int]) -> dic
         value = jnp.take_along_axis(jnp.concatenate([right[j] for _, j in pairs]), at[None], 0)
         left_size = jnp.asarray(np.repeat([i for i, _ in pairs], [len(right[j]) for _, j in pairs]))[at]
         sizes_of_rows = jnp.asarray(np.repeat([i for i, _ in pairs], [len(left[i]) for i, _ in pairs]))
-        met = jnp.abs(targets - jnp.concatenate([left[i] for i, _ in pairs]) - value) == least
-        partner = first_row(met & (sizes_of_rows[:, None] == left_size))
+        matches = jnp.abs(targets - jnp.concatenate([left[i] for i, _ in pairs]) - value) == least
+        partner = first_row(matches & (sizes_of_rows[:, None] == left_size))
         words = (
             (jnp.asarray(np.concatenate([masks[0][i] for i, _ in pairs]))[partner], half),
             (jnp.asarray(np.concatenate([masks[1][j] for _, j in pairs]))[at], count - half),
@@ -176,9 +159,16 @@ def _closest(candidates: jax.Array, targets: jax.Array, sizes: list[int]) -> dic
 def first_of_sizes(
     candidates: jax.Array, targets: jax.Array, tolerance: jax.Array, sizes: tuple[int, ...]
 ) -> tuple[jax.Array, jax.Array]:
-    """The first subset of the first of `sizes` that has one within the tolerance, bool [N, B], and where, bool [B].
+    """The first subset within the tolerance among those of the first of ``sizes`` that has one, by enumeration.
 
-    Integers [N, B], [B] and [B]. All C(N, size) subsets are tried, as pairs of halves: three vector operations each.
+    Args:
+        candidates: Integers [N, B].
+        targets: Integers [B].
+        tolerance: Integers [B].
+        sizes: Ascending.
+
+    Returns:
+        Chosen candidates, bool [N, B], and which problems have a subset, bool [B].
     """
     count = len(candidates)
     half, most = count // 2, min(max(sizes), count)
@@ -195,7 +185,7 @@ def first_of_sizes(
                 near = least_distances(targets - left[i], right[size - i]) <= tolerance
                 best = jnp.maximum(best, jnp.where(near, numbers[0][i], -1).max(0))
         first = _members(best, half)
-        rest, missing = _left_over(first, candidates, targets, size)
+        rest, missing = _remainder(first, candidates, targets, size)
         second = jnp.full(targets.shape, -1, jnp.int32)
         for j in range(len(right)):
             near = (jnp.abs(rest - right[j]) <= tolerance) & (missing == j)
@@ -209,32 +199,32 @@ def first_of_sizes(
 def first_of_size(
     candidates: jax.Array, targets: jax.Array, tolerance: jax.Array, size: jax.Array | int
 ) -> tuple[jax.Array, jax.Array]:
-    """As `first_of_sizes`, for one size that may be traced, by sorting: int64 [N, B], [B] and [B], N up to 40.
+    """As ``first_of_sizes`` for one size, which may be traced, by sorting: int64 [N, B], [B] and [B], N up to 40.
 
-    The sums of the first half, by size, are sorted among what the second half's subsets lack to the size and the
-    target: a part can be completed where one of those is near below or above it.
+    Sums of the first half are sorted, by size, among the differences of the target and the sums of the second half. A
+    part can be completed if the next difference below or above it is within the tolerance.
     """
     count = len(candidates)
     half = count // 2
     left, right = subset_sums(candidates[:half]), subset_sums(candidates[half:])
     numbers = [_number(np.arange(2**rows, dtype=np.uint32), rows)[:, None] for rows in (half, count - half)]
     band, far = jnp.int64(_BAND), jnp.int64(2**62)
-    own = left + band * sizes_of_subsets(half)
-    wanted = targets - right + band * (jnp.int64(size) - sizes_of_subsets(count - half))
+    left_keys = left + band * _subset_sizes(half)
+    right_keys = targets - right + band * (jnp.int64(size) - _subset_sizes(count - half))
     number = jnp.concatenate([jnp.broadcast_to(numbers[0], left.shape), jnp.full(right.shape, -1, jnp.int32)])
-    key, number = jax.lax.sort((jnp.concatenate([own, wanted]), number), dimension=0, num_keys=1)
+    key, number = jax.lax.sort((jnp.concatenate([left_keys, right_keys]), number), dimension=0, num_keys=1)
     below = jax.lax.cummax(jnp.where(number < 0, key, -far), axis=0)
     above = jax.lax.cummin(jnp.where(number < 0, key, far), axis=0, reverse=True)
     best = jnp.where((key - below <= tolerance) | (above - key <= tolerance), number, -1).max(0)
     first = _members(best, half)
-    rest, missing = _left_over(first, candidates, targets, size)
-    near = (jnp.abs(rest - right) <= tolerance) & (missing.astype(jnp.int64) == sizes_of_subsets(count - half))
+    rest, missing = _remainder(first, candidates, targets, size)
+    near = (jnp.abs(rest - right) <= tolerance) & (missing.astype(jnp.int64) == _subset_sizes(count - half))
     second = jnp.where(near, numbers[1], -1).max(0)
     return jnp.concatenate([first, _members(second, count - half)]) & (best >= 0), best >= 0
 
 
 def _number(masks: np.ndarray, rows: int) -> np.ndarray:
-    """Subsets, bit k for position k, as numbers whose highest bit is position 0, int32."""
+    """Subsets with bit k for position k as numbers whose highest bit is position 0, int32."""
     number = np.zeros(len(masks), np.int32)
     for k in range(rows):
         number |= (masks >> k & 1).astype(np.int32) << (rows - 1 - k)
@@ -242,14 +232,14 @@ def _number(masks: np.ndarray, rows: int) -> np.ndarray:
 
 
 def _members(number: jax.Array, rows: int) -> jax.Array:
-    """The positions of a number, bool [rows, B]; none of -1."""
+    """The positions in a number, bool [rows, B]; -1 has none."""
     bits = number[None] >> jnp.arange(rows - 1, -1, -1, dtype=jnp.int32)[:, None]
     return (bits & 1 == 1) & (number >= 0)
 
 
-def _left_over(
+def _remainder(
     first: jax.Array, candidates: jax.Array, targets: jax.Array, size: jax.Array | int
 ) -> tuple[jax.Array, jax.Array]:
-    """What a part in the first half, bool [h, B], leaves of the target, and of the size."""
+    """The target and size that remain after a part in the first half, bool [h, B]."""
     taken = jnp.where(first, candidates[: len(first)], 0).sum(0, dtype=candidates.dtype)
     return targets - taken, jnp.asarray(size, jnp.int32) - first.sum(0, dtype=jnp.int32)

@@ -1,7 +1,7 @@
-"""Trying all pairs of two lists of sums: the nearest one, for sums of one or of several components.
+"""The nearest pair of two lists of sums, of numbers or vectors, by trying all pairs.
 
-Three vector operations for each pair and component (subtract, absolute value, maximum or minimum), with nothing stored
-per pair: only the least distance of each entry of one list is kept, and its partner is looked for afterwards.
+Each pair and component costs three vector operations (subtract, absolute value, maximum or minimum) and no memory: only
+the least distance of each entry of one list is stored, and its partner is searched afterwards.
 """
 
 import functools
@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-_ROWS = 16  # rows of the shorter list in one pass over the longer: with fewer, the time goes into memory
+_ROWS = 16  # rows of the shorter list in one pass over the longer; fewer are limited by memory traffic
 
 
 def nearest_pair(long: jax.Array, short: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Rows i and j, [B] each, of the least distance of long[i] from short[j]; the first i, and for it the first j.
+    """Rows i and j, [B] each, of the least distance of long[i] and short[j]: the first i, and for it the first j.
 
-    long: int [L, B] or [L, D, B]; short: [S, B] or [S, D, B]. Distance is the largest |component|.
+    Integers [L, B] and [S, B], or vectors [L, D, B] and [S, D, B]; the distance is the largest |component|.
     """
     distance = least_distances(long, short)
     least = distance.min(0)
@@ -31,38 +31,38 @@ def least_distances(long: jax.Array, short: jax.Array) -> jax.Array:
     passes = -(-len(short) // max(_ROWS, 1024 // len(long)))
     rows = -(-len(short) // passes)
 
-    def one_pass(least: jax.Array, some: jax.Array) -> tuple[jax.Array, None]:
-        return jnp.minimum(least, distances(long, some[:, None]).min(0)), None
+    def one_pass(least: jax.Array, rows: jax.Array) -> tuple[jax.Array, None]:
+        return jnp.minimum(least, distances(long, rows[:, None]).min(0)), None
 
-    # A row tried twice changes nothing.
-    again = jnp.broadcast_to(short[:1], (passes * rows - len(short), *short.shape[1:]))
-    padded = jnp.concatenate([short, again])
+    # Repeating a row does not change the minimum.
+    padding = jnp.broadcast_to(short[:1], (passes * rows - len(short), *short.shape[1:]))
+    padded = jnp.concatenate([short, padding])
     farthest = jnp.full((len(long), long.shape[-1]), jnp.iinfo(long.dtype).max)
     return jax.lax.scan(one_pass, farthest, padded.reshape(passes, rows, *short.shape[1:]))[0]
 
 
 def distances(x: jax.Array, y: jax.Array) -> jax.Array:
-    """The largest |component| of x - y: for x [L, B] of one component or [L, D, B] of several."""
+    """The largest |component| of x - y, for numbers x [L, B] or vectors [L, D, B]."""
     if x.ndim == 2:
         return jnp.abs(x - y)
-    # One component after the other: a reduction would be kept apart from the one that follows.
+    # One component after the other, because XLA does not fuse a reduction with the next one.
     return functools.reduce(jnp.maximum, [jnp.abs(x[:, d] - y[..., d, :]) for d in range(x.shape[1])])
 
 
 def first_row(true: jax.Array) -> jax.Array:
     """The first row that is true, int32 [B]."""
-    place = jnp.arange(len(true), dtype=jnp.int32)[:, None]
-    return jnp.where(true, place, len(true) - 1).min(0)
+    row = jnp.arange(len(true), dtype=jnp.int32)[:, None]
+    return jnp.where(true, row, len(true) - 1).min(0)
 
 
 def nearest_of_all(candidates: jax.Array, targets: jax.Array) -> jax.Array:
     """Chosen candidates, bool [N, B], of the nearest of all 2**N sums: candidates [N, B] or [N, D, B].
 
-    Zeros are never chosen: of equal sums the first wins, and it is the one without them.
+    Zeros are never chosen, because the first of equal sums is the one without them.
     """
     count = candidates.shape[0]
     half = count // 2
-    at, partner = nearest_pair(_all_sums(candidates[half:]), targets - _all_sums(candidates[:half]))
+    at, partner = nearest_pair(subset_sums(candidates[half:]), targets - subset_sums(candidates[:half]))
     words = (partner, half), (at, count - half)
     return jnp.concatenate([bit_rows(word, rows) for word, rows in words])
 
@@ -72,8 +72,8 @@ def bit_rows(words: jax.Array, count: int) -> jax.Array:
     return (words[None] >> jnp.arange(count, dtype=words.dtype)[:, None]) & 1 == 1
 
 
-def _all_sums(a: jax.Array) -> jax.Array:
-    """Sums of all subsets of the rows, [2**rows, ...]; row k is in those whose position has bit k set."""
+def subset_sums(a: jax.Array) -> jax.Array:
+    """Sums of all subsets of the rows, [2**rows, ...]; subset i contains row k if bit k of i is set."""
     sums = jnp.zeros((1, *a.shape[1:]), a.dtype)
     for row in a:
         sums = jnp.concatenate([sums, sums + row])
@@ -81,10 +81,10 @@ def _all_sums(a: jax.Array) -> jax.Array:
 
 
 def masks_of_size(count: int, size: int) -> np.ndarray:
-    """All subsets of `size` of up to 32, uint32 [C(count, size)], ascending: bit k is set where k is a member."""
+    """All subsets of ``size`` of ``count`` <= 32 as bits, uint32 [C(count, size)], ascending."""
     masks = np.zeros(1, np.uint32)
     for taken in range(1, size + 1):
-        # Those whose last member is `row` come after all that have only members before it.
+        # Subsets whose last member is `row` come after all subsets of the rows before it.
         shorter = [masks[: math.comb(row, taken - 1)] | np.uint32(1 << row) for row in range(count)]
         masks = np.concatenate(shorter)
     return masks

@@ -1,4 +1,4 @@
-"""One pass of a solver over many problems: chunks that fit a cache, looped over by every device for itself."""
+"""One search pass over a batch of problems, in chunks that fit a cache; every device searches its own problems."""
 
 import collections
 import concurrent.futures
@@ -15,54 +15,54 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from lottery_jax.environment import cores
-from lottery_jax.subset_sum.engine.devices import AXIS, is_lone_cpu, is_split, on_every_device, over_problems
+from lottery_jax.subset_sum.engine.devices import AXIS, is_single_cpu, is_split, problem_sharding, replicated
 from lottery_jax.subset_sum.engine.grid import Grid, to_grid
-from lottery_jax.subset_sum.engine.recompute import answers, two_parts
+from lottery_jax.subset_sum.engine.recompute import recompute, split_float
 from lottery_jax.subset_sum.problem import Problem, Status
-from lottery_jax.subset_sum.solver import HostSearch, Stage
+from lottery_jax.subset_sum.solver import CpuKernel, SearchPass, SharedCpuKernel
 
-_CALL_CHUNKS = 64  # chunks of one device in one compiled call
-
-_HOST_CHUNK = 1 << 13  # problems in one call of a function of NumPy arrays
-
-_HOST_CALL = 1 << 20  # and their candidates
-
-_SMALL_CALL = 1 << 18  # candidates: up to so many a call has one shape for any number of problems
-
-_IN_FLIGHT = 2  # calls: while one is searched, the next one's problems travel
+_CHUNKS_PER_CALL = 64  # of one device in one compiled call
+_KERNEL_PROBLEMS = 1 << 13  # in one call of a CPU kernel
+_KERNEL_CANDIDATES = 1 << 20  # of all problems in one call of a CPU kernel
+_SHARED_KERNEL_PROBLEMS = 1 << 14  # in one call of a CPU kernel for shared candidates
+_ONE_SHAPE_CANDIDATES = 1 << 18  # a call of up to so many candidates has one shape for any number of problems
+_CALLS_IN_FLIGHT = 2  # while one call is searched, the problems of the next are transferred
 
 
-class Rows:
-    """The problems of one `solve`, on the host or on the devices of a mesh: JAX arrays never visit the host.
+class PlacedProblems:
+    """The problems of one ``solve`` call, on the host or on the devices of a mesh; JAX arrays never visit the host.
 
-    A JAX array that is split over the mesh stays so; any other is copied to every device, and each takes its rows.
+    A JAX array that is split over the mesh stays split; any other JAX array is replicated, and each device gathers its
+    rows.
     """
 
     def __init__(self, problem: Problem, mesh: Mesh) -> None:
         self.mesh = mesh
-        self.on_one_cpu = is_lone_cpu(mesh)
+        self.on_single_cpu = is_single_cpu(mesh)
         self.problems, self.candidates = problem.shape
-        self.shared = problem.shared
-        self.each = problem.each
-        self.double = problem.double
+        self.shared_candidates = problem.shared_candidates
+        self.targets_per_row = problem.targets_per_row
+        self.needs_float64 = problem.needs_float64
         self.tolerance = problem.tolerance
         self._arrays: tuple[Any, Any] = problem.candidates, problem.targets
-        self._split = not problem.shared and problem.each == 1 and is_split(problem.candidates, mesh)
+        self._split = (
+            not problem.shared_candidates and problem.targets_per_row == 1 and is_split(problem.candidates, mesh)
+        )
         self._on_device = any(isinstance(x, jax.Array) for x in self._arrays)
         if self._on_device:
-            whole, split = on_every_device(mesh), over_problems(mesh)
-            # Without the setting a float64 target beside float32 candidates would be rounded.
-            with jax.enable_x64(self.double):
-                placed = (jax.device_put(x, split if self._split else whole) for x in self._arrays)
+            sharding = problem_sharding(mesh) if self._split else replicated(mesh)
+            # Without the setting, float64 targets of float32 candidates would be rounded.
+            with jax.enable_x64(self.needs_float64):
+                placed = (jax.device_put(x, sharding) for x in self._arrays)
                 self._arrays = tuple(placed)  # type: ignore[assignment]
 
     def on_host(self) -> tuple[np.ndarray, np.ndarray]:
-        """Candidates [P / each, N] and targets [P]."""
+        """Candidates [P / targets_per_row, N] and targets [P] as NumPy arrays."""
         values, targets = (np.asarray(x) for x in self._arrays)
-        return (values[None] if self.shared else values), targets
+        return (values[None] if self.shared_candidates else values), targets
 
-    def queues(self, index: np.ndarray) -> list[range]:
-        """For each device, the places in the ascending `index` of the problems that it searches."""
+    def device_ranges(self, index: np.ndarray) -> list[range]:
+        """For each device, the range of the ascending ``index`` whose problems it searches."""
         parts = np.arange(self.mesh.size + 1)
         if self._split:
             bounds = np.searchsorted(index, parts * (self.problems // self.mesh.size))
@@ -70,108 +70,147 @@ class Rows:
             bounds = parts * len(index) // self.mesh.size
         return [range(start, stop) for start, stop in itertools.pairwise(bounds.tolist())]
 
-    def laid_out(self, parts: list[np.ndarray], chunks: int, chunk: int, dtype: Any) -> tuple[Any, Any]:
-        """Candidates [D C, N, B] and targets [D C, B], split over D devices; `parts` are each one's problems."""
-        split, shape = over_problems(self.mesh), (self.mesh.size * chunks, chunk)
+    def gather(self, parts: list[np.ndarray], chunks: int, chunk: int, dtype: Any) -> tuple[Any, Any]:
+        """Candidates [D C, N, B] and targets [D C, B], split over D devices, of each device's problem numbers."""
+        sharding, shape = problem_sharding(self.mesh), (self.mesh.size * chunks, chunk)
         if self._on_device:
-            own = self.problems // self.mesh.size if self._split else 0
-            places = _filled([part - device * own for device, part in enumerate(parts)], shape, np.int32)
-            return _take(
-                self.mesh, self._split, self.shared, self.each, dtype, *self._arrays, jax.device_put(places, split)
+            per_device = self.problems // self.mesh.size if self._split else 0
+            local = [part - device * per_device for device, part in enumerate(parts)]
+            rows = jax.device_put(_padded(local, shape, np.int32), sharding)
+            return _gather(
+                self.mesh, self._split, self.shared_candidates, self.targets_per_row, dtype, *self._arrays, rows
             )
         values, targets = self._arrays
-        if self.shared:
+        if self.shared_candidates:
             values = np.broadcast_to(values, (self.problems, *values.shape))
-        laid, wanted = (
-            # Once, here: XLA would read across the rows again in every step.
-            np.moveaxis(_filled([_rows(all_, part, each) for part in parts], shape, dtype), 1, -1).copy(order="C")
-            for all_, each in ((values, self.each), (targets, 1))
+        candidates, targets = (
+            # Transposed once, here: XLA would read across the rows in every step.
+            np.moveaxis(_padded([_rows(all_, part, per_row) for part in parts], shape, dtype), 1, -1).copy(order="C")
+            for all_, per_row in ((values, self.targets_per_row), (targets, 1))
         )
-        # With several devices, a call given NumPy would copy all of it to each.
-        return jax.device_put((laid, wanted), split) if self.mesh.size > 1 else (laid, wanted)
+        # With several devices, a call with NumPy arrays would copy all of them to each.
+        return jax.device_put((candidates, targets), sharding) if self.mesh.size > 1 else (candidates, targets)
 
 
-def _rows(values: np.ndarray, index: np.ndarray, each: int) -> np.ndarray:
-    if each == 1 and len(index) and index[-1] - index[0] + 1 == len(index):
-        return values[index[0] : index[-1] + 1]  # neighbours need no copy
-    return values[index // each]
+def _rows(values: np.ndarray, index: np.ndarray, per_row: int) -> np.ndarray:
+    if per_row == 1 and len(index) and index[-1] - index[0] + 1 == len(index):
+        return values[index[0] : index[-1] + 1]  # contiguous rows need no copy
+    return values[index // per_row]
 
 
-def _filled(parts: list[np.ndarray], shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Each device's rows at the start of its share of an array of zeros [D C, B, ...]."""
+def _padded(parts: list[np.ndarray], shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Each device's rows, padded with zeros: [D C, B, ...]."""
     count = len(parts)
-    laid = np.zeros((count, shape[0] // count * shape[1], *parts[0].shape[1:]), dtype)
-    for share, part in zip(laid, parts, strict=True):
-        share[: len(part)] = part
-    return laid.reshape(*shape, *laid.shape[2:])
+    padded = np.zeros((count, shape[0] // count * shape[1], *parts[0].shape[1:]), dtype)
+    for own, part in zip(padded, parts, strict=True):
+        own[: len(part)] = part
+    return padded.reshape(*shape, *padded.shape[2:])
 
 
-@functools.partial(jax.jit, static_argnames=("mesh", "split", "shared", "each", "dtype"))
-def _take(mesh: Mesh, split: bool, shared: bool, each: int, dtype: Any, values: Any, targets: Any, places: Any) -> Any:
-    """Candidates [D C, N, B] and targets [D C, B] at `places` [D C, B] of [P / each, N] or [N] and of [P]."""
-    held, own = PartitionSpec(AXIS) if split else PartitionSpec(), PartitionSpec(AXIS)
+@functools.partial(jax.jit, static_argnames=("mesh", "split", "shared", "targets_per_row", "dtype"))
+def _gather(
+    mesh: Mesh, split: bool, shared: bool, targets_per_row: int, dtype: Any, values: Any, targets: Any, rows: Any
+) -> Any:
+    """Candidates [D C, N, B] and targets [D C, B] of the problems ``rows`` [D C, B]."""
+    arrays, own = PartitionSpec(AXIS) if split else PartitionSpec(), PartitionSpec(AXIS)
 
-    def one_device(values: jax.Array, targets: jax.Array, places: jax.Array) -> tuple[jax.Array, ...]:
-        rows = jnp.broadcast_to(values, (*places.shape, *values.shape)) if shared else values[places // each]
-        return tuple(jnp.moveaxis(x.astype(dtype), 1, -1) for x in (rows, targets[places]))
+    def one_device(values: jax.Array, targets: jax.Array, rows: jax.Array) -> tuple[jax.Array, ...]:
+        if shared:
+            candidates = jnp.broadcast_to(values, (*rows.shape, *values.shape))
+        else:
+            candidates = values[rows // targets_per_row]
+        return tuple(jnp.moveaxis(x.astype(dtype), 1, -1) for x in (candidates, targets[rows]))
 
-    return jax.shard_map(one_device, mesh=mesh, in_specs=(held, held, own), out_specs=own, check_vma=False)(
-        values, targets, places
+    return jax.shard_map(one_device, mesh=mesh, in_specs=(arrays, arrays, own), out_specs=own, check_vma=False)(
+        values, targets, rows
     )
+
+
+def run_pass(
+    search_pass: SearchPass,
+    placed: PlacedProblems,
+    index: np.ndarray,
+    key: jax.Array | None,
+    int64: bool,
+    on_solved: Callable[[int], None],
+) -> tuple[np.ndarray, ...]:
+    """Search some problems.
+
+    Args:
+        search_pass: The pass.
+        placed: The problems.
+        index: Ascending numbers of the problems to search, [R].
+        key: A typed key, for randomised passes.
+        int64: Use the 64-bit grid.
+        on_solved: Called with the number of further problems that need no other pass.
+
+    Returns:
+        Bits [R, W], residuals [R] and status [R].
+    """
+    per_row = placed.problems if placed.shared_candidates else placed.targets_per_row
+    if not int64 and per_row > 1 and len(index) == placed.problems and placed.on_single_cpu:
+        kernel = search_pass.shared_cpu_kernel(placed.candidates, placed.problems, per_row)
+        if kernel is not None:
+            return _run_shared_kernel(search_pass, kernel, placed, on_solved)
+    return _run_chunks(search_pass, placed, index, key, int64, on_solved)
+
+
+def _number_solved(search_pass: SearchPass, status: np.ndarray) -> int:
+    return int((~search_pass.unsolved(status == Status.WITHIN)).sum())
 
 
 @dataclasses.dataclass(frozen=True)
 class _Call:
-    """Which problems, as places in the pass's index, each device searches, and the answers on their way."""
+    """A running call: the ranges of the pass's index that each device searches, and the answers."""
 
-    queues: list[range]
+    ranges: list[range]
     answers: tuple[jax.Array, ...]
 
 
-def search_rows(
-    stage: Stage,
-    rows: Rows,
+def _run_chunks(
+    search_pass: SearchPass,
+    placed: PlacedProblems,
     index: np.ndarray,
     key: jax.Array | None,
-    wide: bool,
-    closed: Callable[[int], None],
+    int64: bool,
+    on_solved: Callable[[int], None],
 ) -> tuple[np.ndarray, ...]:
-    """Search the problems at the ascending `index`: bits [R, W], residuals [R], status [R].
-
-    closed: told of so many more problems that need no further pass.
-    """
-    mesh = rows.mesh
-    cpu = mesh.devices[0].platform == "cpu"
-    # XLA runs such a loop on one core: a lone CPU device gets a call from each core's thread.
-    workers = cores() if rows.on_one_cpu else 1
-    queues = rows.queues(index)
-    longest = max(len(queue) for queue in queues)
-    host = stage.on_host(rows.candidates, len(index), key) if rows.on_one_cpu and wide == stage.wide else None
-    chunk = stage.chunk(rows.candidates, cpu) if host is None else _host_chunk(rows.candidates)
-    chunks = _CALL_CHUNKS if host is None else 1
-    if chunk * chunks * rows.candidates > _SMALL_CALL:
-        # Sizes are powers of eight, so that few shapes are ever compiled.
+    mesh, candidates = placed.mesh, placed.candidates
+    # XLA runs the loop over chunks on one core: a single CPU device gets calls from a thread for each core.
+    workers = cores() if placed.on_single_cpu else 1
+    device_ranges = placed.device_ranges(index)
+    longest = max(len(own) for own in device_ranges)
+    kernel = None
+    if placed.on_single_cpu and int64 == search_pass.needs_int64:
+        kernel = search_pass.cpu_kernel(candidates, len(index), key)
+    if kernel is None:
+        chunk = search_pass.chunk_size(candidates, mesh.devices[0].platform == "cpu")
+        chunks = _CHUNKS_PER_CALL
+    else:
+        chunk, chunks = max(min(_KERNEL_PROBLEMS, _KERNEL_CANDIDATES // candidates), 1), 1
+    if chunk * chunks * candidates > _ONE_SHAPE_CANDIDATES:
+        # Powers of eight, so that few shapes are compiled.
         chunk = min(chunk, _power_of_eight(longest))
         chunks = min(chunks, _power_of_eight(-(-longest // (chunk * workers))))
-    # Empty chunks at the end are not searched.
+    # Problems of each device in a call; empty chunks at its end are not searched.
     share = chunk * min(chunks, max(-(-longest // (chunk * workers)), 1))
-    x64 = wide or rows.double
+    x64 = int64 or placed.needs_float64
     dtype = np.float64 if x64 else np.float32
-    tolerance = two_parts(rows.tolerance, dtype)
+    tolerance = split_float(placed.tolerance, dtype)
 
-    def start(place: int) -> _Call:
-        parts = [queue[place : place + share] for queue in queues]
-        # The setting belongs to the thread, so each call makes its own.
+    def start(first: int) -> _Call:
+        ranges = [own[first : first + share] for own in device_ranges]
+        # The setting belongs to the thread, so each call sets it.
         with jax.enable_x64(x64):
-            values, targets = rows.laid_out([index[part.start : part.stop] for part in parts], chunks, chunk, dtype)
-            if host is None:
-                used = np.array([-(-len(part) // chunk) for part in parts], np.int32)
-                found = _search(stage, wide, mesh, values, targets, tolerance, used, key)
+            arrays = placed.gather([index[own.start : own.stop] for own in ranges], chunks, chunk, dtype)
+            if kernel is None:
+                used = np.array([-(-len(own) // chunk) for own in ranges], np.int32)
+                found = _search(search_pass, int64, mesh, *arrays, tolerance, used, key)
             else:
-                found = _search_on_host(stage, wide, host, values, targets, tolerance, len(parts[0]))
+                found = _search_with_kernel(search_pass, int64, kernel, *arrays, tolerance, len(ranges[0]))
         for answer in found:
             answer.copy_to_host_async()
-        return _Call(parts, found)
+        return _Call(ranges, found)
 
     def finish(call: _Call) -> tuple[_Call, list[np.ndarray]]:
         fetched = jax.device_get(call.answers)
@@ -181,56 +220,57 @@ def search_rows(
         starts = range(0, longest, share)
         if workers > 1 and len(starts) > 1:
             with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-                yield from pool.map(lambda place: finish(start(place)), starts)
+                yield from pool.map(lambda first: finish(start(first)), starts)
             return
-        # Calls are started by one thread: several could reach the devices in different orders.
-        waiting = collections.deque[_Call]()
-        for place in starts:
-            waiting.append(start(place))
-            if len(waiting) == _IN_FLIGHT:
-                yield finish(waiting.popleft())
-        yield from map(finish, waiting)
+        # One thread starts all calls: several could reach the devices in different orders.
+        running = collections.deque[_Call]()
+        for first in starts:
+            running.append(start(first))
+            if len(running) == _CALLS_IN_FLIGHT:
+                yield finish(running.popleft())
+        yield from map(finish, running)
 
-    gathered: list[np.ndarray] = []
+    answers: list[np.ndarray] = []
     for call, found in finished():
-        if not gathered:
-            gathered = [np.empty((len(index), *answer.shape[2:]), answer.dtype) for answer in found]
-        for device, places in enumerate(call.queues):
-            for whole, answer in zip(gathered, found, strict=True):
-                whole[places.start : places.stop] = answer[device, : len(places)]
-            closed(number_closed(stage, found[-1][device, : len(places)]))
-    return tuple(gathered)
+        if not answers:
+            answers = [np.empty((len(index), *answer.shape[2:]), answer.dtype) for answer in found]
+        for device, own in enumerate(call.ranges):
+            for whole, answer in zip(answers, found, strict=True):
+                whole[own.start : own.stop] = answer[device, : len(own)]
+            on_solved(_number_solved(search_pass, found[-1][device, : len(own)]))
+    return tuple(answers)
 
 
-def number_closed(stage: Stage, status: np.ndarray) -> int:
-    """How many problems, of which a pass found this status, need no further one."""
-    return int((~stage.still_open(status == Status.WITHIN)).sum())
+def _power_of_eight(count: int) -> int:
+    return 8 ** math.ceil(math.log(max(count, 1), 8) - 1e-9)
 
 
-@functools.partial(jax.jit, static_argnames=("stage", "wide", "mesh"))
+@functools.partial(jax.jit, static_argnames=("search_pass", "int64", "mesh"))
 def _search(
-    stage: Stage, wide: bool, mesh: Mesh, candidates: Any, targets: Any, tolerance: Any, used: Any, key: Any
+    search_pass: SearchPass, int64: bool, mesh: Mesh, candidates: Any, targets: Any, tolerance: Any, used: Any, key: Any
 ) -> Any:
     """Each device d searches the first used[d] of its C chunks: candidates [D C, N, B], targets [D C, B]."""
     own, every = PartitionSpec(AXIS), PartitionSpec()
-    specs = own, own, every, own, every
-    device = functools.partial(_search_chunks, stage, wide)
-    # Nothing is exchanged, so there is nothing for the check of varying axes to find.
-    mapped = jax.shard_map(device, mesh=mesh, in_specs=specs, out_specs=own, check_vma=False)
+    device = functools.partial(_search_chunks, search_pass, int64)
+    # Devices exchange nothing, so the check of varying axes has nothing to find.
+    mapped = jax.shard_map(device, mesh=mesh, in_specs=(own, own, every, own, every), out_specs=own, check_vma=False)
     return mapped(candidates, targets, tolerance, used, key)
 
 
-def _search_chunks(stage: Stage, wide: bool, candidates: Any, targets: Any, tolerance: Any, used: Any, key: Any) -> Any:
-    dtype = jnp.int64 if wide else jnp.int32
+def _search_chunks(
+    search_pass: SearchPass, int64: bool, candidates: Any, targets: Any, tolerance: Any, used: Any, key: Any
+) -> Any:
+    dtype = jnp.int64 if int64 else jnp.int32
+    # Rounded before the loop: inside it, XLA would round at every read of a candidate.
+    grids = jax.vmap(to_grid, (0, 0, None, None, None))(
+        candidates, targets, tolerance[0], dtype, search_pass.finest_grid
+    )
 
-    # On the grid before the loop: inside it, XLA would round anew wherever a candidate is read.
-    grids = jax.vmap(to_grid, (0, 0, None, None, None))(candidates, targets, tolerance[0], dtype, stage.fine)
+    def one_chunk(number: jax.Array) -> jax.Array:
+        return search_pass.search(jax.tree.map(lambda all_: all_[number], grids), key)
 
-    def one_chunk(place: jax.Array) -> jax.Array:
-        return stage.search(jax.tree.map(lambda all_: all_[place], grids), key)
-
-    def step(place: jax.Array, found: jax.Array) -> jax.Array:
-        return found.at[place].set(one_chunk(place))
+    def step(number: jax.Array, found: jax.Array) -> jax.Array:
+        return found.at[number].set(one_chunk(number))
 
     shape = jax.eval_shape(one_chunk, jax.ShapeDtypeStruct((), jnp.int32)).shape
     chosen = jax.lax.fori_loop(0, used[0], step, jnp.zeros((len(targets), *shape), bool))
@@ -239,33 +279,79 @@ def _search_chunks(stage: Stage, wide: bool, candidates: Any, targets: Any, tole
         """[C, ..., B] to [..., C B]."""
         return jnp.moveaxis(chunks, 0, -2).reshape(*chunks.shape[1:-1], -1)
 
-    given = flat(candidates), flat(targets), tolerance, flat(grids.error)
-    return answers(*given, flat(chosen), int(stage.failure), stage.sized)
+    arrays = flat(candidates), flat(targets), tolerance, flat(grids.error), flat(chosen)
+    return recompute(*arrays, int(search_pass.failure), search_pass.fixed_size)
 
 
-def _search_on_host(
-    stage: Stage, wide: bool, search: HostSearch, candidates: Any, targets: Any, tolerance: Any, used: int
+def _search_with_kernel(
+    search_pass: SearchPass, int64: bool, kernel: CpuKernel, candidates: Any, targets: Any, tolerance: Any, used: int
 ) -> tuple[jax.Array, ...]:
-    """As `_search` by a function of NumPy arrays, for the first `used` of candidates [1, N, B] and targets [1, B]."""
-    given = candidates[0], targets[0], tolerance
-    grid = _on_grid(*given, np.int64 if wide else np.int32, stage.fine)
-    chosen = np.zeros(given[0].shape, bool)
-    chosen[:, :used] = search(grid, used)
-    return _answers(*given, grid.error, chosen, int(stage.failure), stage.sized)
+    """As ``_search`` with a CPU kernel: the first ``used`` problems of candidates [1, N, B] and targets [1, B]."""
+    arrays = candidates[0], targets[0], tolerance
+    grid = _to_grid(*arrays, np.int64 if int64 else np.int32, search_pass.finest_grid)
+    chosen = np.zeros(candidates[0].shape, bool)
+    chosen[:, :used] = kernel(grid, used)
+    return _recompute(*arrays, grid.error, chosen, int(search_pass.failure), search_pass.fixed_size)
 
 
-_answers = jax.jit(answers, static_argnums=6)
+_recompute = jax.jit(recompute, static_argnames="fixed_size")
 
 
-@functools.partial(jax.jit, static_argnames=("dtype", "fine"))
-def _on_grid(candidates: jax.Array, targets: jax.Array, tolerance: jax.Array, dtype: Any, fine: bool) -> Grid:
-    return to_grid(candidates, targets, tolerance[0], dtype, fine)
+@functools.partial(jax.jit, static_argnames=("dtype", "finest"))
+def _to_grid(candidates: jax.Array, targets: jax.Array, tolerance: jax.Array, dtype: Any, finest: bool) -> Grid:
+    return to_grid(candidates, targets, tolerance[0], dtype, finest)
 
 
-def _host_chunk(candidates: int) -> int:
-    """Problems in one call of a function of NumPy arrays."""
-    return max(min(_HOST_CHUNK, _HOST_CALL // candidates), 1)
+def _run_shared_kernel(
+    search_pass: SearchPass, kernel: SharedCpuKernel, placed: PlacedProblems, on_solved: Callable[[int], None]
+) -> tuple[np.ndarray, ...]:
+    """All problems by a CPU kernel that serves all targets of a row of candidates at once."""
+    candidates, targets = placed.on_host()
+    rows, per_row = len(candidates), len(targets) // len(candidates)
+    # A long row is cut into pieces, so that memory does not depend on its length.
+    pieces = -(-per_row // _SHARED_KERNEL_PROBLEMS)
+    length = -(-per_row // pieces)
+    dtype = np.float64 if placed.needs_float64 else np.float32
+    padded = np.zeros((rows, pieces * length), dtype)
+    padded[:, :per_row] = targets.reshape(rows, per_row)
+    padded = padded.reshape(rows * pieces, length)
+    size = min(max(_SHARED_KERNEL_PROBLEMS // length, 1), rows * pieces)
+    tolerance = split_float(placed.tolerance, dtype)
+
+    def call(start: int) -> list[np.ndarray]:
+        # The last call repeats the last piece, so that one shape is compiled.
+        piece = np.minimum(np.arange(start, start + size), rows * pieces - 1)
+        with jax.enable_x64(placed.needs_float64):
+            arrays = candidates[piece // pieces].astype(dtype), padded[piece], tolerance
+            grid = _to_row_grids(*arrays)
+            chosen = kernel(np.asarray(grid.candidates)[:, :, 0], np.asarray(grid.targets))
+            found = _recompute_rows(*arrays, grid.error, chosen, int(search_pass.failure), search_pass.fixed_size)
+            return [np.asarray(part)[: rows * pieces - start] for part in found]
+
+    starts = range(0, rows * pieces, size)
+    calls = []
+    with concurrent.futures.ThreadPoolExecutor(cores()) as pool:
+        for start, found in zip(starts, pool.map(call, starts), strict=True):
+            calls.append(found)
+            # The last piece of a row is padded, too.
+            used = np.clip(per_row - np.arange(start, start + len(found[-1])) % pieces * length, 0, length)
+            on_solved(_number_solved(search_pass, found[-1][np.arange(length) < used[:, None]]))
+    whole = (np.concatenate(parts) for parts in zip(*calls, strict=True))
+    return tuple(
+        part.reshape(rows, pieces * length, *part.shape[2:])[:, :per_row].reshape(rows * per_row, *part.shape[2:])
+        for part in whole
+    )
 
 
-def _power_of_eight(count: int) -> int:
-    return 8 ** math.ceil(math.log(max(count, 1), 8) - 1e-9)
+@jax.jit
+def _to_row_grids(candidates: jax.Array, targets: jax.Array, tolerance: jax.Array) -> Grid:
+    """Candidates [G, N] and targets [G, R] to one grid for each row."""
+    return jax.vmap(to_grid, (0, 0, None, None))(candidates[..., None], targets, tolerance[0], jnp.int32)
+
+
+@functools.partial(jax.jit, static_argnames="fixed_size")
+def _recompute_rows(
+    candidates: Any, targets: Any, tolerance: Any, error: Any, chosen: Any, failure: Any, fixed_size: bool
+) -> tuple[jax.Array, ...]:
+    one_row = functools.partial(recompute, failure=failure, fixed_size=fixed_size)
+    return jax.vmap(one_row, (0, 0, None, 0, 0))(candidates[..., None], targets, tolerance, error, chosen)

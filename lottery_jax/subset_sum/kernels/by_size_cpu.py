@@ -1,10 +1,9 @@
-"""The best subset of a few candidates compiled by Numba, bit for bit the one of `search.by_size`.
+"""The best subset of a few candidates by size, compiled by Numba, bit-equal to ``algorithms.by_size``.
 
-One problem after the other: its sums, listed by size, stay in the first-level cache, and the loop over the longer one
-of two lists is made of vector instructions, three for each eight pairs (subtract, absolute value, minimum). A problem
-takes no more sizes than it needs, and only where the least distance is known its pair is looked for.
-
-All in one file, for the reason that `kernels.cpu` has.
+Problems are solved one after the other. The sums of a problem, listed by size, stay in the first-level cache, and the
+loop over the longer of two lists takes three vector instructions for eight pairs (subtract, absolute value, minimum).
+A problem stops at the first size with a subset within the tolerance; the pair is searched once its distance is known.
+All functions are in one file, because Numba's disk cache does not notice changes in other files.
 """
 
 import math
@@ -18,9 +17,16 @@ from lottery_jax.subset_sum.kernels.numba_jit import compiled_by_numba
 def first_within(
     candidates: np.ndarray, targets: np.ndarray, tolerance: np.ndarray, sizes: tuple[int, ...]
 ) -> np.ndarray:
-    """Chosen candidates, bool [N, P]: the best subset of the first of `sizes` within the tolerance, else of the last.
+    """The best subset of the first of ``sizes`` within the tolerance, else of the last size.
 
-    Integers [N, P], [P] and [P] on the grid; no size above N / 2.
+    Args:
+        candidates: Integers [N, P].
+        targets: Integers [P].
+        tolerance: Integers [P].
+        sizes: Ascending, none above N / 2.
+
+    Returns:
+        Chosen candidates, bool [N, P].
 
     >>> candidates = np.array([[1], [5], [9], [20]], np.int32)
     >>> first_within(candidates, np.array([14], np.int32), np.array([0], np.int32), (1, 2))[:, 0]
@@ -28,11 +34,11 @@ def first_within(
     """
     count, problems = candidates.shape
     rows = count // 2, count - count // 2
-    upto = range(sizes[-1] + 1)
-    # Of the subsets with fewer than `size` members before a row: C(row, size), and where each size begins in a list.
-    before = np.array([[math.comb(row, size) for size in upto] for row in range(rows[1] + 1)])
+    all_sizes = range(sizes[-1] + 1)
+    # Number of subsets of `size` of the first `row` candidates, and where each size begins in a list.
+    before = np.array([[math.comb(row, size) for size in all_sizes] for row in range(rows[1] + 1)])
     starts = np.array([[0, *np.cumsum(before[half])] for half in rows])
-    left, right = (np.concatenate([masks_of_size(half, size) for size in upto]) for half in rows)
+    left, right = (np.concatenate([masks_of_size(half, size) for size in all_sizes]) for half in rows)
     chosen = np.zeros((problems, count), bool)
     values = np.ascontiguousarray(candidates.T)
     _search(values, targets, tolerance, np.array(sizes), before, starts, left, right, chosen)
@@ -41,12 +47,12 @@ def first_within(
 
 @compiled_by_numba
 def _append(a, size, before, starts, sums):
-    """The sums of all subsets of `size` of `a`, by their last member, behind those of the smaller ones."""
-    place, shorter = starts[size], starts[size - 1]
+    """Append the sums of all subsets of ``size`` of ``a``, ordered by their last member."""
+    position, shorter = starts[size], starts[size - 1]
     for row in range(len(a)):
         for t in range(before[row, size - 1]):
-            sums[place + t] = sums[shorter + t] + a[row]
-        place += before[row, size - 1]
+            sums[position + t] = sums[shorter + t] + a[row]
+        position += before[row, size - 1]
 
 
 @compiled_by_numba
@@ -59,30 +65,30 @@ def _least(values, rest, least):
 
 
 @compiled_by_numba
-def _place(values, rest, least):
-    """The first place where |rest - value| is `least`; there is one."""
-    place = 0
-    while abs(rest - values[place]) != least:
-        place += 1
-    return place
+def _position(values, rest, least):
+    """The first position where |rest - value| equals ``least``, which occurs."""
+    position = 0
+    while abs(rest - values[position]) != least:
+        position += 1
+    return position
 
 
 @compiled_by_numba
-def _pair(left, right, wanted, least):
-    """The first y of `right`, and for it the first x of `left`, with |wanted - x - y| = least; there is one."""
+def _pair(left, right, target, least):
+    """The first y of ``right``, and for it the first x of ``left``, with |target - x - y| = least, which occurs."""
     number = left.dtype.type
     more = number(least + 1)
     if len(left) > len(right):
         for j in range(len(right)):
-            rest = number(wanted - right[j])
+            rest = number(target - right[j])
             if _least(left, rest, more) == least:
-                return _place(left, rest, least), j
+                return _position(left, rest, least), j
     first = len(right)
     for i in range(len(left)):
-        rest = number(wanted - left[i])
+        rest = number(target - left[i])
         if _least(right, rest, more) == least:
-            first = min(first, _place(right, rest, least))
-    return _place(left, number(wanted - right[first]), least), first
+            first = min(first, _position(right, rest, least))
+    return _position(left, number(target - right[first]), least), first
 
 
 @compiled_by_numba
@@ -92,7 +98,7 @@ def _search(candidates, targets, tolerance, sizes, before, starts, left_masks, r
     left, right = np.zeros(len(left_masks), candidates.dtype), np.zeros(len(right_masks), candidates.dtype)
     number = candidates.dtype.type
     for p in range(problems):
-        wanted, least, size, block, listed = targets[p], number(0), 0, 0, 0
+        target, least, size, block, listed = targets[p], number(0), 0, 0, 0
         for size in sizes:
             while listed < size:
                 listed += 1
@@ -104,15 +110,15 @@ def _search(candidates, targets, tolerance, sizes, before, starts, left_masks, r
                 y = right[starts[1, size - i] : starts[1, size - i + 1]]
                 few, many = (x, y) if len(x) < len(y) else (y, x)
                 nearest = least
-                for place in range(len(few)):
-                    nearest = _least(many, number(wanted - few[place]), nearest)
+                for position in range(len(few)):
+                    nearest = _least(many, number(target - few[position]), nearest)
                 if nearest < least:
                     least, block = nearest, i
             if least <= tolerance[p]:
                 break
         first, second = starts[0, block], starts[1, size - block]
         x, y = left[first : starts[0, block + 1]], right[second : starts[1, size - block + 1]]
-        at, partner = _pair(x, y, wanted, least)
+        at, partner = _pair(x, y, target, least)
         low, high = left_masks[first + at], right_masks[second + partner]
         for k in range(half):
             chosen[p, k] = low >> k & 1

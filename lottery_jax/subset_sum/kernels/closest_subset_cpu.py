@@ -1,10 +1,9 @@
-"""The exact search of `sorted_sums` compiled by Numba, bit for bit the same answers, for candidates on the 32-bit grid.
+"""The exact search of ``algorithms.sorted_sums`` compiled by Numba, bit-equal, for candidates on the 32-bit grid.
 
 XLA writes every stage of a sorting network to memory and reads an element once for each output that needs it. Here
-sixteen problems lie side by side, their lists stay in the second-level cache, and three stages of the network are done
-in registers for one load and one store of each element: the same comparisons at a fraction of the traffic.
-
-All in one file: Numba's cache on disk knows when a compiled function's own file changes, but not one that it calls.
+sixteen problems are interleaved, their lists stay in the second-level cache, and three stages run in registers for one
+load and one store of each element. The comparisons are the same.
+All functions are in one file, because Numba's disk cache does not notice changes in other files.
 """
 
 from collections.abc import Callable
@@ -14,15 +13,15 @@ from numba import njit, uint64
 
 from lottery_jax.subset_sum.kernels.numba_jit import compiled_by_numba
 
-_LANES = 16  # problems side by side: a cache line, one or two vector registers
+_LANES = 16  # interleaved problems: a cache line, one or two vector registers
 
-_CACHED_ROWS = 512  # of a list, which the first-level cache holds
+_CACHED_ROWS = 512  # rows of a list that the first-level cache holds
 
-_REPEAT = 16  # rows of a list that are taken together where a value of each lane meets all of them
+_REPEAT = 16  # rows of a list that are processed together with one value of each lane
 
 
 def closest_subset(candidates: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Chosen candidates, bool [N, P], as `sorted_sums.closest_subset`: int32 [N, P] and [P], N from 12 to 24.
+    """Chosen candidates, bool [N, P], as ``sorted_sums.closest_subset``: int32 [N, P] and [P], N from 12 to 24.
 
     >>> candidates = np.arange(1, 13, dtype=np.int32)[:, None]
     >>> int((closest_subset(candidates, np.array([40], np.int32)) * candidates).sum())
@@ -34,7 +33,7 @@ def closest_subset(candidates: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return chosen
 
 
-# The width is a constant of the compiled code: only so does the compiler see that the rows of a block do not overlap.
+# The width is a constant of the compiled code, so that the compiler sees that the rows of a block do not overlap.
 def _stages(width: int, ways: int) -> Callable:
     """One, two or three stages (2, 4 or 8 ways) on blocks of `width` rows, in place."""
     q, block = uint64(width // ways * _LANES), uint64(width * _LANES)
@@ -124,9 +123,9 @@ def _bitonic(x, size, width, last):
 
 @compiled_by_numba
 def _upper_half(d, first, count, u, spare, step):
-    """The positive half, ascending, of all sums of +-d[k], first <= k < first + count, into `u` [2**(count - 1) rows].
+    """The positive half, ascending, of all sums of +-d[k], first <= k < first + count: ``u`` [2**(count - 1) rows].
 
-    `spare` has the same size; the lists change places so that the last one lands in `u`.
+    ``spare`` has the same size; the two lists alternate so that the last one is ``u``.
     """
     lanes = uint64(_LANES)
     here, there = (u, spare) if count % 2 else (spare, u)
@@ -159,11 +158,11 @@ def _gap(low_end, high_end):
 
 
 @compiled_by_numba
-def _least_gaps(left, right, m, wanted, x, above, least, lower):
-    """Merge +-left with wanted - (+-right): the least gap between neighbours of different sides and the lower value."""
+def _least_gaps(left, right, m, target, x, above, least, lower):
+    """Merge +-left with target - (+-right): the least gap between neighbours of different sides and the lower value."""
     lanes = uint64(_LANES)
     middle, second = m * lanes, uint64(2) * m * lanes
-    # One array in, one out for each loop: more than that, and the compiler gives up proving that they do not overlap.
+    # One input and one output array for each loop, so that the compiler can prove that they do not overlap.
     for t in range(middle):
         x[middle + uint64(t)] = left[t]
     for row in range(m):
@@ -171,15 +170,15 @@ def _least_gaps(left, right, m, wanted, x, above, least, lower):
         for lane in range(lanes):
             x[mirrored + lane] = np.int32(-left[source + lane])
         for lane in range(lanes):
-            x[second + mirrored + lane] = np.int32(wanted[lane] + right[source + lane])
+            x[second + mirrored + lane] = np.int32(target[lane] + right[source + lane])
         for lane in range(lanes):
-            x[second + middle + source + lane] = np.int32(wanted[lane] - right[source + lane])
+            x[second + middle + source + lane] = np.int32(target[lane] - right[source + lane])
     size, width = uint64(4) * m * lanes, uint64(4) * m
     while width > _CACHED_ROWS:
         _bitonic(x, size, width, width // uint64(8))
         width //= uint64(8)
     for lane in range(lanes):
-        # Nothing lies below the first: an even gap, which is never taken.
+        # Nothing precedes the first row: an even gap, which is never chosen.
         least[lane], lower[lane], above[lane] = np.int32(2**31 - 1), np.int32(0), np.int32(0)
     q2, q3, q4 = uint64(2) * lanes, uint64(3) * lanes, uint64(4) * lanes
     q5, q6, q7 = uint64(5) * lanes, uint64(6) * lanes, uint64(7) * lanes
@@ -214,7 +213,7 @@ def _least_gaps(left, right, m, wanted, x, above, least, lower):
 
 @compiled_by_numba
 def _first_signs(d, first, count, value, x, found):
-    """Place of the first combination +-d[first] ... that equals `value`, for each lane; bit k is set for a plus."""
+    """The first combination +-d[first] ... that equals ``value``, for each lane; bit k is set for a plus."""
     lanes, low = uint64(_LANES), count // 2
     rows = 1 << low
     for lane in range(lanes):
@@ -233,15 +232,15 @@ def _first_signs(d, first, count, value, x, found):
             for lane in range(lanes):
                 step = d[first + low + k, lane]
                 high[lane] += step if row >> k & 1 else -step
-        # Downwards, so that the first is written last.
+        # Downwards, so that the first match is written last.
         for i in range(rows - 4, -1, -4):
-            place, here = np.int32(row * rows + i), uint64(i) * lanes
+            index, here = np.int32(row * rows + i), uint64(i) * lanes
             for lane in range(lanes):
-                t, wanted = here + lane, high[lane]
-                best = place + np.int32(3) if x[t + uint64(3) * lanes] == wanted else found[lane]
-                best = place + np.int32(2) if x[t + uint64(2) * lanes] == wanted else best
-                best = place + np.int32(1) if x[t + lanes] == wanted else best
-                found[lane] = place if x[t] == wanted else best
+                t, target = here + lane, high[lane]
+                best = index + np.int32(3) if x[t + uint64(3) * lanes] == target else found[lane]
+                best = index + np.int32(2) if x[t + uint64(2) * lanes] == target else best
+                best = index + np.int32(1) if x[t + lanes] == target else best
+                found[lane] = index if x[t] == target else best
 
 
 @compiled_by_numba
@@ -252,9 +251,9 @@ def _search(candidates, targets, chosen):
     left, right, x = np.empty(m * lanes, np.int32), np.empty(m * lanes, np.int32), np.empty(4 * m * lanes, np.int32)
     d, by_lane = np.zeros((count, lanes), np.int32), np.zeros((12, lanes), np.int32)
     step = np.empty(_REPEAT * lanes, np.int32)
-    wanted, shift, above, least, lower = by_lane[0], by_lane[1], by_lane[2], by_lane[3], by_lane[4]
+    target, shift, above, least, lower = by_lane[0], by_lane[1], by_lane[2], by_lane[3], by_lane[4]
     gap, low_end, chosen_shift = by_lane[5], by_lane[6], by_lane[7]
-    left_value, right_value, left_place, right_place = by_lane[8], by_lane[9], by_lane[10], by_lane[11]
+    left_value, right_value, left_index, right_index = by_lane[8], by_lane[9], by_lane[10], by_lane[11]
     for start in range(0, problems, lanes):
         used = min(lanes, problems - start)
         for lane in range(used):
@@ -266,13 +265,13 @@ def _search(candidates, targets, chosen):
                 least_sum += min(a, np.int32(0))
                 most_sum += max(a, np.int32(0))
             # Twice for the centring, twice for the tag.
-            wanted[lane] = np.int32(2 * (2 * min(max(targets[start + lane], least_sum), most_sum) - total))
+            target[lane] = np.int32(2 * (2 * min(max(targets[start + lane], least_sum), most_sum) - total))
         _upper_half(d, 0, half, left, x, step)
         _upper_half(d, half, half, right, x, step)
         for side in range(1 + odd):
             for lane in range(lanes):
                 last = d[count - 1, lane] if odd else np.int32(0)
-                shift[lane] = wanted[lane] - (last if side else -last) + np.int32(1)
+                shift[lane] = target[lane] - (last if side else -last) + np.int32(1)
             _least_gaps(left, right, np.uint64(m), shift, x, above, least, lower)
             for lane in range(lanes):
                 if side == 0 or least[lane] < gap[lane]:
@@ -282,16 +281,16 @@ def _search(candidates, targets, chosen):
             is_right = (low_end[lane] & 1) == 1
             left_value[lane] = high_end if is_right else low_end[lane]
             right_value[lane] = chosen_shift[lane] - (low_end[lane] if is_right else high_end)
-        _first_signs(d, 0, half, left_value, x, left_place)
-        _first_signs(d, half, half, right_value, x, right_place)
+        _first_signs(d, 0, half, left_value, x, left_index)
+        _first_signs(d, half, half, right_value, x, right_index)
         for lane in range(used):
             for k in range(count):
                 a = candidates[k, start + lane]
                 if k < half:
-                    plus = left_place[lane] >> k & 1
+                    plus = left_index[lane] >> k & 1
                 elif k < 2 * half:
-                    plus = right_place[lane] >> (k - half) & 1
+                    plus = right_index[lane] >> (k - half) & 1
                 else:
                     last = d[count - 1, lane]
-                    plus = chosen_shift[lane] == wanted[lane] - last + 1 and last != 0
+                    plus = chosen_shift[lane] == target[lane] - last + 1 and last != 0
                 chosen[k, start + lane] = ((plus != 0) == (a > 0)) and a != 0

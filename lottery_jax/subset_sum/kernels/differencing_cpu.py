@@ -1,10 +1,8 @@
-"""Differencing for `Randomized` compiled by Numba, bit for bit the answers of `search.differencing`.
+"""Differencing for ``Randomized`` compiled by Numba, bit-equal to ``algorithms.karmarkar_karp``.
 
-One problem after the other, its numbers in a heap: each step takes the two largest out and puts their difference in,
-which is small, so that it sinks to the bottom first and rises from there. Numbers are nodes, and so are differences;
-of equal ones the older is the larger.
-
-All in one file, for the reason that `kernels.cpu` has.
+The numbers of a problem are in a heap: each step removes the two largest and inserts their difference, which is usually
+small, so it first sinks to the bottom and then rises. Of equal numbers the older one counts as the larger.
+All functions are in one file, because Numba's disk cache does not notice changes in other files.
 """
 
 import numpy as np
@@ -17,7 +15,15 @@ _ROUNDED_BITS = 28
 
 
 def best_sides(numbers: np.ndarray, pairs: np.ndarray, left: int) -> np.ndarray:
-    """Sides of numbers int64 [M, P], bool [M, P], of least difference: of restarts that begin with a pair each [R, 2].
+    """The partition of least difference among several restarts.
+
+    Args:
+        numbers: Non-negative int64 [M, P].
+        pairs: For each restart the two rows that it differences first, int [R, 2]; -1 for the two largest.
+        left: The exact search takes over when ``left`` + 1 numbers remain.
+
+    Returns:
+        The side of each number, bool [M, P].
 
     >>> numbers = np.array([[9, 5, 4, 3, 3, 3, 2, 2, 1, 1, 1, 1, 1]]).T
     >>> side = best_sides(numbers, np.array([[-1, -1]]), 12)
@@ -26,10 +32,10 @@ def best_sides(numbers: np.ndarray, pairs: np.ndarray, left: int) -> np.ndarray:
     """
     rows = np.ascontiguousarray(numbers.T)
     problems, count = rows.shape
-    steps, open_ = max(count - left - 1, 0), min(left + 1, count)
+    steps, remaining = max(count - left - 1, 0), min(left + 1, count)
     larger, smaller = (np.empty((problems, steps), np.int32) for _ in range(2))
-    names = np.empty((problems, open_), np.int32)
-    doubled, targets = np.empty((open_ - 1, problems), np.int32), np.empty(problems, np.int32)
+    names = np.empty((problems, remaining), np.int32)
+    doubled, targets = np.empty((remaining - 1, problems), np.int32), np.empty(problems, np.int32)
     best, side = np.full(problems, np.iinfo(np.int64).max), np.zeros(rows.shape, bool)
     for first, second in pairs.tolist():
         _search(rows, first, second, larger, smaller, names, doubled, targets)
@@ -44,7 +50,7 @@ def _before(value, name, other, other_name):
 
 @compiled_by_numba
 def _sink(values, names, count, hole, value, name):
-    """Put a number into a heap of `count` whose place `hole` is free: all below it are in order."""
+    """Insert a number into a heap of ``count`` at the free position ``hole``, whose descendants are in order."""
     top, child = hole, 2 * hole + 1
     while child + 1 < count:
         child += 1 if _before(values[child + 1], names[child + 1], values[child], names[child]) else 0
@@ -64,7 +70,7 @@ def _sink(values, names, count, hole, value, name):
 
 @compiled_by_numba
 def _search(rows, first, second, larger, smaller, left_names, doubled, targets):
-    """Difference each row down to what is left; what that asks of the exact search: doubled candidates and targets."""
+    """Difference each row; the remaining numbers become doubled candidates and targets of an exact search."""
     problems, numbers = rows.shape
     steps, left = larger.shape[1], left_names.shape[1]
     values, names = np.empty(numbers, np.int64), np.empty(numbers, np.int64)
@@ -111,7 +117,7 @@ def _search(rows, first, second, larger, smaller, left_names, doubled, targets):
 
 @compiled_by_numba
 def _take_better(rows, larger, smaller, left_names, chosen, best, side):
-    """The sides that follow from those of what was left, where their difference is below the best one so far."""
+    """Extend the sides of the remaining numbers to all; keep them if their difference is below the best so far."""
     problems, numbers = rows.shape
     steps, left = larger.shape[1], left_names.shape[1]
     sign = np.empty(numbers + steps, np.int64)

@@ -1,1 +1,1 @@
-"""The solvers, one per file."""
+"""The solvers: one file for each kind of search."""

@@ -1,4 +1,4 @@
-"""Which solver for which problem."""
+"""The choice of a solver from the number of candidates, the tolerance and the objective."""
 
 import dataclasses
 import math
@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, get_args
 
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.subset_sum.problem import Problem, Solution
-from lottery_jax.subset_sum.solver import Solver, Stage
+from lottery_jax.subset_sum.solver import SearchPass, Solver
 from lottery_jax.subset_sum.solvers.exact import MeetInTheMiddle
 from lottery_jax.subset_sum.solvers.heuristics import Differencing
 from lottery_jax.subset_sum.solvers.randomized import Randomized
@@ -15,16 +15,17 @@ from lottery_jax.subset_sum.solvers.vector import Vector, VectorWindows
 
 SolverObjective = Literal["least-error", "smallest", "first", "any"]
 
-_QUICK = 24  # candidates up to which the exact search costs no more than the alternatives
+_CHEAP_EXACT = 24  # candidates up to which the exact search costs no more than the alternatives
 
-_MARGIN = 8.0  # a solver is trusted with a tolerance this many times its usual residual
+_MARGIN = 8.0  # ratio of the tolerance to the typical residual from which differencing is used
 
 
 @dataclasses.dataclass(frozen=True)
 class Auto(Solver[Solution]):
-    """The solver that suits the number of candidates, the tolerance and the objective; see `choose`.
+    """The solver of ``choose_solver`` for the problem, which ``Solution.solver`` names.
 
-    `Solution.solver` says which one it was. It depends on nothing else, so that parts of a batch are solved alike.
+    Args:
+        objective: "least-error", "smallest", "first" or "any".
 
     >>> import numpy as np
     >>> from lottery_jax.subset_sum import Problem, solve
@@ -35,47 +36,56 @@ class Auto(Solver[Solution]):
 
     objective: SolverObjective = "least-error"
     max_candidates: ClassVar[int] = Randomized.max_candidates
-    vectors: ClassVar[tuple[bool, ...]] = (False, True)
+    accepts: ClassVar[tuple[Literal["numbers", "vectors"], ...]] = ("numbers", "vectors")
 
     def __post_init__(self) -> None:
         _check_objective(self.objective)
 
-    def stages(self, candidates: int) -> tuple[Stage, ...]:
-        raise TypeError("Auto has no passes of its own: solve with what `choose` gives")
+    def passes(self, candidates: int) -> tuple[SearchPass, ...]:
+        raise TypeError("Auto has no passes; use the solver that `resolve` returns")
 
-    def resolved(self, problem: Problem) -> Solver[Solution]:
-        vectors = problem.components != ()
-        return choose(problem.shape[1], objective=self.objective, tolerance=problem.tolerance, vectors=vectors)
+    def resolve(self, problem: Problem) -> Solver[Solution]:
+        return choose_solver(
+            problem.shape[1],
+            objective=self.objective,
+            tolerance=problem.tolerance,
+            vectors=problem.components != (),
+        )
 
 
-def choose(
+def choose_solver(
     candidates: int, *, objective: str = "least-error", tolerance: float | None = None, vectors: bool = False
 ) -> Solver[Solution]:
     """The solver for N candidates and an objective.
 
-    `least-error`: exact up to 44 candidates (24 vectors), at random beyond. `smallest`, and `first` by size and
-    lexicographically: exact, up to 40. `any`, any subset within `tolerance` (relative to the size of a typical
-    candidate): exact up to 24 candidates; beyond, if its usual residual is far below the tolerance, differencing, which
-    needs no key; else with a search behind it. Raises `InputError` where nothing suits.
+    Args:
+        candidates: N.
+        objective: "least-error" (exact up to 44 candidates or 24 vectors, randomised for more), "smallest" or "first"
+            by size and lexicographically (exact, up to 40), or "any" subset within the tolerance (exact up to 24; for
+            more, differencing if its typical residual is far below the tolerance, else randomised).
+        tolerance: Relative to a typical candidate, for "any".
+        vectors: True for sums of vectors.
 
-    >>> choose(21), choose(100), choose(1000, objective="any", tolerance=1e-6)
+    Raises:
+        InputError: No solver has this objective for so many candidates.
+
+    >>> choose_solver(21), choose_solver(100), choose_solver(1000, objective="any", tolerance=1e-6)
     (MeetInTheMiddle(), Randomized(left=24, restarts=1), Differencing())
     """
     _check_objective(objective)
     if objective in ("smallest", "first"):
         solver = Smallest() if objective == "smallest" else FirstFeasible()
         if vectors or candidates > solver.max_candidates:
-            what = "vectors" if vectors else f"{candidates}"
             raise InputError(
-                f"{objective} takes up to {solver.max_candidates} candidates, not {what};"
-                " use fewer, or the objective least-error"
+                f"{objective} takes up to {solver.max_candidates} candidates, not"
+                f" {'vectors' if vectors else candidates}; use fewer, or the objective least-error"
             )
         return solver
     if vectors:
         return Vector() if candidates <= Vector.max_candidates else VectorWindows()
     if objective == "least-error" or tolerance is None:
         return MeetInTheMiddle() if candidates <= MeetInTheMiddle.max_candidates else Randomized()
-    if candidates <= _QUICK:
+    if candidates <= _CHEAP_EXACT:
         return MeetInTheMiddle()
     if (
         _MARGIN * candidates ** (-0.72 * math.log(candidates)) <= tolerance

@@ -1,7 +1,4 @@
-"""All subsets, one after the other.
-
-Exact least residual.
-"""
+"""The subset of least residual, exact: by trying all subsets, or by meeting in the middle."""
 
 import dataclasses
 from typing import ClassVar
@@ -12,16 +9,16 @@ import numpy as np
 from lottery_jax.subset_sum.algorithms.pairs import nearest_of_all
 from lottery_jax.subset_sum.algorithms.sorted_sums import closest_subset
 from lottery_jax.subset_sum.engine.grid import Grid
-from lottery_jax.subset_sum.kernels import at_hand
+from lottery_jax.subset_sum.kernels import kernel_is_ready
 from lottery_jax.subset_sum.problem import Solution
-from lottery_jax.subset_sum.solver import HostSearch, SharedSearch, SinglePass
+from lottery_jax.subset_sum.solver import CpuKernel, SharedCpuKernel, SinglePass
 
 
 @dataclasses.dataclass(frozen=True)
 class Exhaustive(SinglePass[Solution]):
-    """The subset of least residual, exact, by trying all 2**N: for checking the other solvers, and for small N.
+    """The subset of least residual, exact, by trying all 2**N: to check other solvers, and for small N.
 
-    Three vector operations for each subset; memory for the 2**(N/2) sums of each half and no more.
+    Three vector operations for each subset, and memory for the 2**(N/2) sums of each half.
 
     >>> import numpy as np
     >>> from lottery_jax.subset_sum import Problem, solve
@@ -35,21 +32,21 @@ class Exhaustive(SinglePass[Solution]):
     def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
         return nearest_of_all(grid.candidates, grid.targets)
 
-    def chunk(self, candidates: int, cpu: bool) -> int:
+    def chunk_size(self, candidates: int, cpu: bool) -> int:
         half = (candidates + 1) // 2
         return min(128, 2 ** (17 - half)) if cpu else min(2**14, 2 ** (24 - half))
 
 
-_WORTH_SHARING = 64  # targets of one row: with fewer, the row's long list costs more than it saves
+_MIN_SHARED_TARGETS = 64  # of one row; with fewer, the row's sorted list costs more than it saves
 
 
 @dataclasses.dataclass(frozen=True)
 class MeetInTheMiddle(SinglePass[Solution]):
-    """The subset of least residual, exact on the grid (see `grid`), in O(N 2**(N/2)) operations and memory.
+    """The subset of least residual, exact on the grid (see ``engine.grid``), in O(N 2**(N/2)) operations and memory.
 
-    N = 21 takes some 100 thousand lane operations; each two more candidates double it. Horowitz and Sahni 1974.
-    On CPU, with Numba installed, problems of 12 to 24 candidates go to `kernels.cpu` (where targets share them to
-    `kernels.shared_cpu`), if there are many or it is compiled already: the same answers, sooner.
+    N = 21 takes about 100,000 lane operations; two more candidates double it. Horowitz and Sahni 1974. On CPU with
+    Numba, problems of 12 to 24 candidates use ``kernels.closest_subset_cpu`` (or ``closest_subset_shared_cpu`` for
+    shared candidates) if they are many or the kernel is compiled already. The answers are the same.
 
     >>> import numpy as np
     >>> from lottery_jax.subset_sum import Problem, solve
@@ -64,25 +61,27 @@ class MeetInTheMiddle(SinglePass[Solution]):
     def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
         return closest_subset(grid.candidates, grid.targets)
 
-    def on_host(self, candidates: int, problems: int, key: jax.Array | None) -> HostSearch | None:
-        if not at_hand("cpu", candidates, problems):
+    def cpu_kernel(self, candidates: int, problems: int, key: jax.Array | None) -> CpuKernel | None:
+        if not kernel_is_ready("closest_subset_cpu", candidates, problems):
             return None
-        from lottery_jax.subset_sum.kernels import closest_subset_cpu as cpu
+        from lottery_jax.subset_sum.kernels import closest_subset_cpu  # importing Numba takes a while
 
         def search(grid: Grid, count: int) -> np.ndarray:
-            own = grid.on_host(count)
-            return cpu.closest_subset(own.candidates, own.targets)
+            arrays = grid.on_host(count)
+            return closest_subset_cpu.closest_subset(arrays.candidates, arrays.targets)
 
         return search
 
-    def on_host_shared(self, candidates: int, problems: int, each: int) -> SharedSearch | None:
-        if each < _WORTH_SHARING or not at_hand("shared_cpu", candidates, problems):
+    def shared_cpu_kernel(self, candidates: int, problems: int, targets_per_row: int) -> SharedCpuKernel | None:
+        if targets_per_row < _MIN_SHARED_TARGETS or not kernel_is_ready(
+            "closest_subset_shared_cpu", candidates, problems
+        ):
             return None
-        from lottery_jax.subset_sum.kernels import closest_subsets_cpu as shared_cpu
+        from lottery_jax.subset_sum.kernels import closest_subset_shared_cpu
 
-        return shared_cpu.closest_subsets
+        return closest_subset_shared_cpu.closest_subset_shared
 
-    def chunk(self, candidates: int, cpu: bool) -> int:
-        # Lists that stay in a core's second-level cache; on an accelerator about 1 GiB of lists.
+    def chunk_size(self, candidates: int, cpu: bool) -> int:
+        # Lists fit a core's second-level cache, or take about 1 GiB on an accelerator.
         half = candidates // 2
         return min(128, 2 ** max(17 - half, 0)) if cpu else 2 ** max(24 - half, 0)

@@ -1,7 +1,4 @@
-"""Exactly k candidates.
-
-The least residual for every size at once.
-"""
+"""The subset of least residual of exactly k candidates, for one k or for all k up to a bound."""
 
 import dataclasses
 from typing import ClassVar
@@ -18,11 +15,14 @@ from lottery_jax.subset_sum.solver import SinglePass
 
 @dataclasses.dataclass(frozen=True)
 class FixedSize(SinglePass[Solution]):
-    """The subset of least residual among those of exactly k candidates, exact; `Pareto` gives many k at once.
+    """The subset of least residual among those of exactly k candidates, exact; ``Pareto`` solves for many k at once.
 
-    A problem marked infeasible has no subset of k candidates within the tolerance. C(N, k) subsets are tried, three
-    vector operations each; where these are more than 2**26, halves are sorted (`sorted_by_size`). Natale et al. 2024,
-    section 1: with n >= c log2(k / eps) / H2(k / n) candidates a target in [-sqrt k, sqrt k] is within eps of a sum.
+    C(N, k) subsets are tried, three vector operations each; more than 2**26 are sorted (``algorithms.by_size``).
+    Natale et al. 2024, section 1: with n >= c log2(k / eps) / H2(k / n) candidates a target in [-sqrt k, sqrt k] is
+    within eps of a sum.
+
+    Args:
+        k: Number of kept candidates.
 
     >>> import numpy as np
     >>> from lottery_jax.subset_sum import Problem, solve
@@ -33,11 +33,11 @@ class FixedSize(SinglePass[Solution]):
 
     k: int
     max_candidates: ClassVar[int] = 40
-    sized: ClassVar[bool] = True
+    fixed_size: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.k < 0:
-            raise InputError(f"k must be 0 or more, not {self.k}; it is the number of kept candidates")
+            raise InputError(f"k must be 0 or more, got {self.k}; it is the number of kept candidates")
 
     def check(self, candidates: int) -> None:
         super().check(candidates)
@@ -49,16 +49,19 @@ class FixedSize(SinglePass[Solution]):
     def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
         return closest_of_sizes(grid.candidates, grid.targets, (self.k,))[0]
 
-    def chunk(self, candidates: int, cpu: bool) -> int:
+    def chunk_size(self, candidates: int, cpu: bool) -> int:
         return problems_at_once(candidates, (self.k,), cpu)
 
 
 @dataclasses.dataclass(frozen=True)
 class Pareto(SinglePass[ParetoFront]):
-    """The subset of least residual of each size 0, 1, ... k_max, exact: `solve` returns a `ParetoFront`.
+    """The subset of least residual of each size 0, 1, ..., k_max, exact: ``solve`` returns a ``ParetoFront``.
 
-    Three vector operations for each of the sum of C(N, k) subsets, k <= k_max: 82 thousand subsets for N = 21 and
-    k_max = 6. Sizes with more than 2**26 subsets have their halves sorted (`sorted_by_size`), 2**(N/2) each.
+    Three vector operations for each subset of up to k_max candidates: 82,000 subsets for N = 21 and k_max = 6. Sizes
+    with more than 2**26 subsets are sorted (``algorithms.by_size``).
+
+    Args:
+        k_max: The largest number of kept candidates.
 
     >>> import numpy as np
     >>> from lottery_jax.subset_sum import Problem, solve
@@ -69,23 +72,23 @@ class Pareto(SinglePass[ParetoFront]):
 
     k_max: int = 6
     max_candidates: ClassVar[int] = 40
-    sized: ClassVar[bool] = True
+    fixed_size: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.k_max < 0:
-            raise InputError(f"k_max must be 0 or more, not {self.k_max}; it is the largest number of kept candidates")
+            raise InputError(f"k_max must be 0 or more, got {self.k_max}; it is the largest number of kept candidates")
 
     @property
-    def columns(self) -> tuple[int, ...]:
+    def subset_axes(self) -> tuple[int, ...]:
         return (self.k_max + 1,)
 
     def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
         return closest_of_sizes(grid.candidates, grid.targets, tuple(range(self.k_max + 1)))
 
-    def chunk(self, candidates: int, cpu: bool) -> int:
+    def chunk_size(self, candidates: int, cpu: bool) -> int:
         return problems_at_once(candidates, tuple(range(self.k_max + 1)), cpu)
 
-    def answer(self, found: Solution) -> ParetoFront:
+    def finalise(self, found: Solution) -> ParetoFront:
         exists = np.arange(self.k_max + 1) <= found.candidates
-        left_over = np.where(exists, found.residuals, found.residuals.dtype.type(np.inf))
-        return ParetoFront(found.bits, left_over, found.within & exists, found.candidates)
+        residuals = np.where(exists, found.residuals, found.residuals.dtype.type(np.inf))
+        return ParetoFront(found.bits, residuals, found.within & exists, found.candidates)

@@ -1,8 +1,4 @@
-"""One candidate.
-
-Greedy: the largest candidate that still fits, again and again.
-The differencing method of Karmarkar and Karp.
-"""
+"""Fast solvers without a guarantee: the nearest candidate, greedy, and differencing."""
 
 import dataclasses
 from typing import ClassVar
@@ -12,10 +8,10 @@ import jax.numpy as jnp
 
 from lottery_jax.subset_sum.algorithms.karmarkar_karp import (
     differenced,
-    from_positive,
+    from_partition,
     sides_of,
     sorted_down,
-    to_positive,
+    to_partition,
     unsorted,
 )
 from lottery_jax.subset_sum.algorithms.pairs import first_row
@@ -26,10 +22,10 @@ from lottery_jax.subset_sum.solver import SinglePass
 
 @dataclasses.dataclass(frozen=True)
 class NearestCandidate(SinglePass[Solution]):
-    """The candidate nearest to the target, the first of equally near ones; none where 0 is as near. Any N, no sums.
+    """The candidate nearest to the target, the first of equally near ones; none if 0 is as near.
 
-    The least residual falls as 1 / N, where that of subsets falls as 2**-N. Malach et al. 2020 approximate each weight
-    by one product so. Two operations for each candidate.
+    The residual falls as 1 / N, that of subsets as 2**-N. Two operations for each candidate. Malach et al. 2020
+    approximate each weight by one product.
 
     >>> import numpy as np
     >>> from lottery_jax.subset_sum import Problem, solve
@@ -48,19 +44,17 @@ class NearestCandidate(SinglePass[Solution]):
         nearest = jnp.arange(len(distance), dtype=jnp.int32)[:, None] == first_row(distance == least)
         return nearest & (least < jnp.abs(grid.targets))
 
-    def chunk(self, candidates: int, cpu: bool) -> int:
+    def chunk_size(self, candidates: int, cpu: bool) -> int:
         return max(1, min(512, 2 ** (18 if cpu else 26) // candidates))
 
 
 @dataclasses.dataclass(frozen=True)
 class Greedy(SinglePass[Solution]):
-    """The largest candidate not above what is left of the target, until none fits; any N, no search.
+    """Repeatedly subtract the largest candidate of the target's sign that fits, in one pass over sorted candidates.
 
-    Only candidates of the target's sign are used, so what is left only falls and never changes sign: one pass over
-    them in descending order does it. Where every interval [x, 1.618 x] of a range holds a candidate, a step leaves at
-    most 1 - 1 / 1.618 = 0.382 of what was left, and the next one needs smaller candidates, which are unused still: so
-    O(log 1/eps) log-uniform candidates suffice (Orseau et al. 2020, the golden-ratio decomposition). Uniform candidates
-    are too rare near 0; they need a search. N log N operations for sorting, 4 N for the pass.
+    If every interval [x, 1.618 x] of a range holds a candidate, a step leaves at most 1 - 1 / 1.618 = 0.382 of the
+    target, so O(log 1/eps) log-uniform candidates suffice (Orseau et al. 2020, the golden-ratio decomposition). Uniform
+    candidates are too rare near 0; they need a search. N log N operations for sorting, 4 N for the pass.
 
     >>> import numpy as np
     >>> from lottery_jax.subset_sum import Problem, solve
@@ -77,24 +71,22 @@ class Greedy(SinglePass[Solution]):
         a, target = grid.candidates, grid.targets
         values, order = sorted_down(jnp.maximum(jnp.where(target < 0, -a, a), 0))
 
-        def take(left: jax.Array, value: jax.Array) -> tuple[jax.Array, jax.Array]:
-            fits = (value > 0) & (value <= left)
-            return jnp.where(fits, left - value, left), fits
+        def take(rest: jax.Array, value: jax.Array) -> tuple[jax.Array, jax.Array]:
+            fits = (value > 0) & (value <= rest)
+            return jnp.where(fits, rest - value, rest), fits
 
         return unsorted(order, jax.lax.scan(take, jnp.abs(target), values)[1])
 
-    def chunk(self, candidates: int, cpu: bool) -> int:
+    def chunk_size(self, candidates: int, cpu: bool) -> int:
         return max(1, min(512, 2 ** (18 if cpu else 26) // candidates))
 
 
 @dataclasses.dataclass(frozen=True)
 class Differencing(SinglePass[Solution]):
-    """The two largest numbers are put on opposite sides, which leaves their difference; until one number is left.
+    """Karmarkar and Karp 1982: replace the two largest numbers by their difference until one number remains.
 
-    A subset sum t of the numbers X is a partition of X with bias Lambda - 2 t, Lambda = sum X: one more number, whose
-    side says which of the two sets is the subset. The residual falls as N**(-0.72 ln N), so this is for hundreds or
-    thousands of candidates, where nothing exact is in reach; about 8 N**2 vector operations, no key, no budget.
-    Karmarkar and Karp 1982; the bias: Kumar and Natale 2025, Lemma 2.
+    The subset is one side of a partition of the candidates and the bias (Kumar and Natale 2025, Lemma 2). The residual
+    falls as N**(-0.72 ln N), which suits hundreds or thousands of candidates. About 8 N**2 vector operations, no key.
 
     >>> import numpy as np
     >>> from lottery_jax.subset_sum import Problem, solve
@@ -105,15 +97,13 @@ class Differencing(SinglePass[Solution]):
 
     max_candidates: ClassVar[int] = 2**14
     failure: ClassVar[Status] = Status.NOT_FOUND
-    fine: ClassVar[bool] = True
+    finest_grid: ClassVar[bool] = True
 
     def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
-        form = to_positive(grid)
-        bias = form.values.sum(0, dtype=form.values.dtype) - 2 * form.target
-        found = differenced(jnp.concatenate([bias[None], form.values]), 1)
-        side = sides_of(found, jnp.ones_like(found.names, bool), len(form.values) + 1)
-        # With the bias on one side, the values on that side and the others differ by the bias: those are the subset.
-        return from_positive(form, side[1:] == side[0], grid.candidates)
+        numbers, complement = to_partition(grid)
+        found = differenced(numbers, 1)
+        side = sides_of(found, jnp.ones_like(found.names, bool), len(numbers))
+        return from_partition(side, complement, grid.candidates)
 
-    def chunk(self, candidates: int, cpu: bool) -> int:
+    def chunk_size(self, candidates: int, cpu: bool) -> int:
         return max(1, min(256, 2 ** (17 if cpu else 24) // candidates))

@@ -1,4 +1,4 @@
-"""Randomised search for any number of candidates."""
+"""Randomised search for any number of candidates: restarted differencing with an exact search of the rest."""
 
 import dataclasses
 from typing import ClassVar
@@ -8,31 +8,31 @@ import jax.numpy as jnp
 import numpy as np
 
 from lottery_jax.errors import InputError
-from lottery_jax.subset_sum.algorithms.karmarkar_karp import differenced, of_signs, positive_target, sides_of
+from lottery_jax.subset_sum.algorithms.karmarkar_karp import differenced, from_partition, sides_of, to_partition
 from lottery_jax.subset_sum.algorithms.sorted_sums import closest_subset
 from lottery_jax.subset_sum.engine.grid import Grid
-from lottery_jax.subset_sum.kernels import HOST_SIZES, at_hand
+from lottery_jax.subset_sum.kernels import KERNEL_CANDIDATES, kernel_is_ready
 from lottery_jax.subset_sum.problem import Solution, Status
-from lottery_jax.subset_sum.solver import HostSearch, SinglePass
+from lottery_jax.subset_sum.solver import CpuKernel, SinglePass
 
-_ROUNDED_BITS = 28  # of the numbers that are left: their doubles are candidates of the 32-bit search
-
-_MOST_ON_HOST = 2**16
+_ROUNDED_BITS = 28  # of the remaining numbers; twice them are candidates of the 32-bit search
 
 
 @dataclasses.dataclass(frozen=True)
 class Randomized(SinglePass[Solution]):
-    """Differencing down to some 25 numbers, the exact search over their signs, restarted; for N up to thousands.
+    """Differencing to few numbers and an exact search of their signs, restarted; for N up to thousands.
 
-    The problem is a partition (see `Differencing`). When `left` + 1 numbers are left their signs are searched at once,
-    rounded to 28 bits (some 2**-25 of them is what they leave); each restart but the first puts two random numbers on
-    opposite sides before all others, from which on nothing is as it was. The best subset seen is returned, restarts
-    being compared in integers. U[-1, 1], medians, one restart: 2**-33 for N = 100, 2**-40 for 200, for 1000 2**-48,
-    the end of the grid.
-    About 8 N**2 + 12 N vector operations and a `MeetInTheMiddle` of `left` for each restart. On CPU, with Numba
-    installed, `kernels.differencing_cpu` keeps the numbers in a heap, N log2 N steps: the same answers, sooner.
-    One random choice of positions serves all problems of a call, so a problem's answer does not depend on its
-    neighbours. `solve` needs a key. Karmarkar and Karp 1982; differencing with a search behind it: Korf 1998.
+    Every restart but the first puts two random numbers on opposite sides before it differences the others. The best
+    subset of all restarts is returned. Median residuals for U[-1, 1] and one restart: 2**-33 for N = 100, 2**-40 for
+    200, 2**-48 (the end of the grid) for 1000.
+    A restart costs about 8 N**2 + 12 N vector operations and a ``MeetInTheMiddle`` of ``left`` candidates. On CPU with
+    Numba, ``kernels.differencing_cpu`` keeps the numbers in a heap: N log2 N steps, the same answers.
+    All problems of a call share the random positions, so an answer does not depend on other problems. ``solve`` needs a
+    key. Karmarkar and Karp 1982; Korf 1998.
+
+    Args:
+        left: The exact search takes over when ``left`` + 1 numbers remain, rounded to 28 bits.
+        restarts: Number of restarts.
 
     >>> import jax, numpy as np
     >>> from lottery_jax.subset_sum import Problem, solve
@@ -46,69 +46,56 @@ class Randomized(SinglePass[Solution]):
     max_candidates: ClassVar[int] = 2**16
     needs_key: ClassVar[bool] = True
     failure: ClassVar[Status] = Status.NOT_FOUND
-    wide: ClassVar[bool] = True
-    fine: ClassVar[bool] = True
+    needs_int64: ClassVar[bool] = True
+    finest_grid: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 1 <= self.left <= 24:
-            raise InputError(f"left must be from 1 to 24 numbers, not {self.left}; two more cost twice as much")
+            raise InputError(f"left must be from 1 to 24 numbers, got {self.left}; two more cost twice as much")
         if self.restarts < 1:
-            raise InputError(f"restarts must be at least 1, not {self.restarts}")
+            raise InputError(f"restarts must be at least 1, got {self.restarts}")
 
     def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
         assert key is not None
-        numbers, turned = _partition(grid)
+        numbers, complement = to_partition(grid)
 
         def restart(best, pair):
             side = _sides(numbers, pair, self.left)
-            off = jnp.abs(jnp.where(side, numbers, -numbers).sum(0, dtype=numbers.dtype))
-            return (jnp.where(off < best[1], side, best[0]), jnp.minimum(off, best[1])), None
+            residual = jnp.abs(jnp.where(side, numbers, -numbers).sum(0, dtype=numbers.dtype))
+            return (jnp.where(residual < best[1], side, best[0]), jnp.minimum(residual, best[1])), None
 
         worst = jnp.zeros(numbers.shape, bool), jnp.full_like(numbers[0], jnp.iinfo(numbers.dtype).max)
         (side, _), _ = jax.lax.scan(restart, worst, _first_pairs(key, len(numbers), self.restarts))
-        return _subset(side, turned, grid.candidates)
+        return from_partition(side, complement, grid.candidates)
 
-    def on_host(self, candidates: int, problems: int, key: jax.Array | None) -> HostSearch | None:
-        weight = problems * max(candidates // 32, 1)  # in problems that a kernel of 24 candidates takes as long for
-        if min(self.left, candidates) not in HOST_SIZES or not at_hand(
-            "differencing_cpu", candidates, weight, range(_MOST_ON_HOST + 1)
-        ):
+    def cpu_kernel(self, candidates: int, problems: int, key: jax.Array | None) -> CpuKernel | None:
+        work = problems * max(candidates // 32, 1)  # in units of a problem of 24 candidates
+        exact = min(self.left, candidates) in KERNEL_CANDIDATES["closest_subset_cpu"]
+        if not (exact and kernel_is_ready("differencing_cpu", candidates, work)):
             return None
-        from lottery_jax.subset_sum.kernels import differencing_cpu  # Numba takes a while to import
+        from lottery_jax.subset_sum.kernels import differencing_cpu  # importing Numba takes a while
 
         def search(grid: Grid, count: int) -> np.ndarray:
             assert key is not None
             pairs = np.asarray(_first_pairs(key, candidates + 1, self.restarts))
-            # Of all problems, also of those that are not solved: of any other number it would be compiled anew.
-            numbers, turned = _partition_jit(grid)
+            # Of all problems, also of those that are not solved, so that one shape is compiled.
+            numbers, complement = _to_partition(grid)
             side = np.zeros(numbers.shape, bool)
             side[:, :count] = differencing_cpu.best_sides(np.asarray(numbers)[:, :count], pairs, self.left)
-            return np.asarray(_subset_jit(side, turned, grid.candidates))[:, :count]
+            return np.asarray(_from_partition(side, complement, grid.candidates))[:, :count]
 
         return search
 
-    def chunk(self, candidates: int, cpu: bool) -> int:
+    def chunk_size(self, candidates: int, cpu: bool) -> int:
         lists = 2 ** (17 if cpu else 24) // 2 ** ((self.left + 1) // 2)
         return max(1, min(128 if cpu else lists, lists, 2 ** (17 if cpu else 24) // candidates))
 
 
-def _partition(grid: Grid) -> tuple[jax.Array, jax.Array]:
-    """The bias and the candidates' sizes, [N + 1, B], and where a subset stands for what is left out, bool [B]."""
-    target, turned = positive_target(grid)
-    sizes = jnp.abs(grid.candidates)
-    return jnp.concatenate([(sizes.sum(0, dtype=sizes.dtype) - 2 * target)[None], sizes]), turned
-
-
-def _subset(side: jax.Array, turned: jax.Array, candidates: jax.Array) -> jax.Array:
-    """Chosen candidates: with the bias on one side, the sizes on that side and the others differ by the bias."""
-    return of_signs((side[1:] == side[0]) != turned, candidates)
-
-
-_partition_jit, _subset_jit = jax.jit(_partition), jax.jit(_subset)
+_to_partition, _from_partition = jax.jit(to_partition), jax.jit(from_partition)
 
 
 def _first_pairs(key: jax.Array, numbers: int, restarts: int) -> jax.Array:
-    """Two different rows for each restart, the lower first, int32 [restarts, 2]; -1 for the first, which has none."""
+    """Two different rows for each restart, the lower first, int32 [restarts, 2]; -1 for the first restart."""
     first, second = (
         jax.random.randint(own, (restarts,), 0, numbers - taken, jnp.int32)
         for taken, own in enumerate(jax.random.split(key))
@@ -119,7 +106,7 @@ def _first_pairs(key: jax.Array, numbers: int, restarts: int) -> jax.Array:
 
 
 def _sides(numbers: jax.Array, pair: jax.Array, left: int) -> jax.Array:
-    """The sides of numbers [M, B], bool, where `pair` is put on opposite ones first."""
+    """The sides of numbers [M, B], bool, if the rows ``pair`` are differenced first."""
     count = len(numbers)
     if count <= left + 1:
         found = differenced(numbers, count)
@@ -127,21 +114,21 @@ def _sides(numbers: jax.Array, pair: jax.Array, left: int) -> jax.Array:
     rows = jnp.arange(count, dtype=jnp.int32)[:, None]
     largest = numbers.argmax(0).astype(jnp.int32)
     second = jnp.where(rows == largest, -1, numbers).argmax(0).astype(jnp.int32)
-    # Without a pair of its own a restart begins with the two largest, as differencing does.
-    low, high = (jnp.where(pair[0] < 0, usual, own) for usual, own in zip((largest, second), pair, strict=True))
+    # The first restart begins with the two largest, as differencing does.
+    low, high = (jnp.where(pair[0] < 0, default, row) for default, row in zip((largest, second), pair, strict=True))
     values = [jnp.where(rows == at, numbers, 0).sum(0, dtype=numbers.dtype) for at in (low, high)]
     swap = values[1] > values[0]
     larger, smaller = jnp.where(swap, high, low), jnp.where(swap, low, high)
-    gone = (rows == larger) | (rows == smaller)
-    extended = jnp.concatenate([jnp.where(gone, -1, numbers), jnp.abs(values[0] - values[1])[None]])
+    paired = (rows == larger) | (rows == smaller)
+    extended = jnp.concatenate([jnp.where(paired, -1, numbers), jnp.abs(values[0] - values[1])[None]])
     found = differenced(extended, left + 1, count - 1)
     side = sides_of(found, _best_signs(found.values), count + 1)
-    return jnp.where(gone, side[-1] == (rows == larger), side[:-1])
+    return jnp.where(paired, side[-1] == (rows == larger), side[:-1])
 
 
 def _best_signs(numbers: jax.Array) -> jax.Array:
-    """Where the sign is plus, as the first's is, bool [L, B], in the sum +-numbers [L, B] nearest to 0 in 28 bits."""
-    # A hair more, for rounding may push the sum of the integers over a power of two.
+    """Signs, true for plus, bool [L, B], of the sum of +-numbers [L, B] nearest to 0 in 28 bits; the first is plus."""
+    # A small margin, because rounding may push the sum of the integers over a power of two.
     total = numbers.sum(0, dtype=numbers.dtype)
     shift = jnp.maximum(64 - jax.lax.clz(total + (total >> 20)) - _ROUNDED_BITS, 0)
     rounded = ((numbers + ((jnp.int64(1) << shift) >> 1)) >> shift).astype(jnp.int32)

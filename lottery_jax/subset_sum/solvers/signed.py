@@ -1,4 +1,4 @@
-"""Coefficients -1, 0 and 1."""
+"""Subsets with signs: coefficients -1, 0 and 1."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -9,17 +9,17 @@ import numpy as np
 
 from lottery_jax.subset_sum.algorithms.pairs import first_row
 from lottery_jax.subset_sum.engine.grid import Grid
-from lottery_jax.subset_sum.problem import Problem, Solution, unpack_bits, words
+from lottery_jax.subset_sum.problem import Problem, Solution, pack_bits, unpack_bits
 from lottery_jax.subset_sum.solver import SinglePass
 
 
 @dataclasses.dataclass(frozen=True)
 class Signed(SinglePass[Solution]):
-    """The least residual with each candidate left out, added or subtracted, exact: a mask in {-1, 0, 1}.
+    """The least residual with each candidate dropped, added or subtracted, exact: a mask in {-1, 0, 1}.
 
-    3**N sums instead of 2**N, so 13 candidates resolve what 21 do without signs. The halves' 3**(N/2) sums are sorted
-    together by XLA's sort and the nearest pair is adjacent: O(N 3**(N/2)) operations and memory.
-    `Solution.coefficients` holds the signs, `Solution.subsets` what is not left out. Horowitz and Sahni 1974.
+    With 3**N sums, 13 candidates are as accurate as 21 without signs. The 3**(N/2) sums of both halves are sorted
+    together and the nearest pair is adjacent: O(N 3**(N/2)) operations and memory. Horowitz and Sahni 1974.
+    ``Solution.coefficients`` has the signs, ``Solution.subsets`` the added and subtracted candidates.
 
     >>> import numpy as np
     >>> from lottery_jax.subset_sum import Problem, solve
@@ -31,13 +31,13 @@ class Signed(SinglePass[Solution]):
     max_candidates: ClassVar[int] = 26
 
     def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
-        """Chosen of the candidates and of their opposites, bool [2 N, B]: see `prepared`."""
+        """Chosen candidates and negated candidates, bool [2 N, B]; see ``transform``."""
         count = grid.candidates.shape[0] // 2
         a, half = grid.candidates[:count], count // 2
-        reach = jnp.abs(a).sum(0, dtype=a.dtype)
-        target = jnp.clip(grid.targets, -reach, reach)
+        largest = jnp.abs(a).sum(0, dtype=a.dtype)
+        target = jnp.clip(grid.targets, -largest, largest)
         left, right = _signed_sums(a[:half]), target - _signed_sums(a[half:])
-        # The lowest bit tells the sides apart; neighbours of different sides are an odd number apart.
+        # The lowest bit tells the halves apart; neighbours of different halves differ by an odd number.
         merged = jax.lax.sort(jnp.concatenate([2 * left, 2 * right + 1]), dimension=0)
         info = jnp.iinfo(merged.dtype)
         gap = merged[1:] - merged[:-1]
@@ -54,38 +54,29 @@ class Signed(SinglePass[Solution]):
         digit = jnp.concatenate(digits)
         return jnp.concatenate([digit == 1, digit == 2])
 
-    def prepared(self, problem: Problem) -> Problem:
-        """The candidates and their opposites, [P, 2 N]: what signs can reach, without signs."""
+    def transform(self, problem: Problem) -> Problem:
+        """Append the negated candidates, [P, 2 N]: the same sums without signs."""
         values: Any = problem.candidates
         xp: Any = jnp if isinstance(values, jax.Array) else np
         return dataclasses.replace(problem, candidates=xp.concatenate([values, -values], -1))
 
-    def answer(self, found: Solution) -> Solution:
-        """From chosen candidates and opposites [P, 2 N] to used and subtracted candidates [P, N]."""
+    def finalise(self, found: Solution) -> Solution:
+        """From chosen candidates and negated candidates [P, 2 N] to used and subtracted candidates [P, N]."""
         count = found.candidates // 2
         chosen = unpack_bits(found.bits, 2 * count)
         minus = chosen[:, count:]
-        used = _packed(chosen[:, :count] | minus)
-        return dataclasses.replace(found, bits=used, minus=_packed(minus), candidates=count)
+        used = chosen[:, :count] | minus
+        return dataclasses.replace(found, bits=pack_bits(used), minus=pack_bits(minus), candidates=count)
 
-    def chunk(self, candidates: int, cpu: bool) -> int:
-        # `candidates` counts the opposites too.
+    def chunk_size(self, candidates: int, cpu: bool) -> int:
+        # `candidates` includes the negated ones.
         entries = 3 ** ((candidates // 2 + 1) // 2)
         return max(1, min(128, 2 ** (17 if cpu else 25) // entries))
 
 
 def _signed_sums(a: jax.Array) -> jax.Array:
-    """All sums with coefficients 0, 1 and -1, [3**rows, B]: digits of the position in base 3, the last one for -1."""
+    """All sums with coefficients 0, 1 and -1, [3**rows, B]: digits 0, 1 and 2 of the position in base 3."""
     sums = jnp.zeros((1, *a.shape[1:]), a.dtype)
     for row in a:
         sums = jnp.concatenate([sums, sums + row, sums - row])
     return sums
-
-
-def _packed(chosen: np.ndarray) -> np.ndarray:
-    """Booleans [P, N] to uint32 words [P, W]."""
-    count, candidates = chosen.shape
-    octets = np.zeros((count, 4 * words(candidates)), np.uint8)
-    packed = np.packbits(chosen, axis=1, bitorder="little")
-    octets[:, : packed.shape[1]] = packed
-    return octets.view("<u4").astype(np.uint32)

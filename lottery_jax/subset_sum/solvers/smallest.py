@@ -1,7 +1,4 @@
-"""Fewest candidates within the tolerance.
-
-The first subset within the tolerance.
-"""
+"""Subsets within the tolerance of the fewest candidates: the best one, or the lexicographically first."""
 
 import dataclasses
 from typing import ClassVar
@@ -18,9 +15,9 @@ from lottery_jax.subset_sum.algorithms.by_size import (
     problems_at_once,
 )
 from lottery_jax.subset_sum.engine.grid import Grid
-from lottery_jax.subset_sum.kernels import at_hand
+from lottery_jax.subset_sum.kernels import kernel_is_ready
 from lottery_jax.subset_sum.problem import Solution, Status
-from lottery_jax.subset_sum.solver import HostSearch, Solver, Stage
+from lottery_jax.subset_sum.solver import CpuKernel, SearchPass, Solver
 from lottery_jax.subset_sum.solvers.exact import MeetInTheMiddle
 
 _ENUMERATED = (0, 1, 2), (3,), (4,), (5,)
@@ -28,11 +25,11 @@ _ENUMERATED = (0, 1, 2), (3,), (4,), (5,)
 
 @dataclasses.dataclass(frozen=True)
 class Smallest(Solver[Solution]):
-    """The fewest candidates within the tolerance, exact; among those the least residual.
+    """The subset of fewest candidates within the tolerance, exact; among those the one of least residual.
 
-    Sizes up to 5 are enumerated, each for the problems that the ones before left open. What remains is first asked for
-    its least residual (a problem that fails here has no solution), then met in the middle size by size.
-    On CPU, with Numba installed, 12 to 24 candidates are enumerated by `kernels.by_size_cpu`: the same answers, sooner.
+    Sizes up to 5 are enumerated, each for the unsolved problems. ``MeetInTheMiddle`` then finds the problems without a
+    solution; the others are sorted size by size. On CPU with Numba, ``kernels.by_size_cpu`` enumerates 12 to 24
+    candidates; the answers are the same.
 
     >>> import numpy as np
     >>> from lottery_jax.subset_sum import Problem, solve
@@ -43,19 +40,19 @@ class Smallest(Solver[Solution]):
 
     max_candidates: ClassVar[int] = 40
 
-    def stages(self, candidates: int) -> tuple[Stage, ...]:
-        return size_after_size(candidates, Enumerate, BySize())
+    def passes(self, candidates: int) -> tuple[SearchPass, ...]:
+        return _passes(candidates, Enumerate, SortBySize())
 
 
-def size_after_size(candidates: int, enumerate_: "type[Enumerate]", further: "BySize") -> tuple[Stage, ...]:
-    """Small sizes by enumeration; of the rest those that have a solution, then further sizes."""
+def _passes(candidates: int, enumerate_: "type[Enumerate]", larger_sizes: "SortBySize") -> tuple[SearchPass, ...]:
+    """Small sizes by enumeration; then, for feasible problems, larger sizes by sorting."""
     enumerated = [sizes for sizes in _ENUMERATED if sizes[-1] <= candidates] or [(0, 1)]
-    return (*(enumerate_(sizes) for sizes in enumerated), Feasible(), further)
+    return (*(enumerate_(sizes) for sizes in enumerated), Feasible(), larger_sizes)
 
 
 @dataclasses.dataclass(frozen=True)
-class Enumerate(Stage):
-    """The best subset of the first of `sizes` that has one within the tolerance, by enumeration."""
+class Enumerate(SearchPass):
+    """The best subset of the first of ``sizes`` that has one within the tolerance, by enumeration."""
 
     sizes: tuple[int, ...]
     failure: ClassVar[Status] = Status.NOT_FOUND
@@ -69,37 +66,37 @@ class Enumerate(Stage):
             answer = jnp.where(distance <= grid.tolerance, subset, answer)
         return answer
 
-    def on_host(self, candidates: int, problems: int, key: jax.Array | None) -> HostSearch | None:
-        if 2 * self.sizes[-1] > candidates or not at_hand("by_size_cpu", candidates, problems):
+    def cpu_kernel(self, candidates: int, problems: int, key: jax.Array | None) -> CpuKernel | None:
+        if 2 * self.sizes[-1] > candidates or not kernel_is_ready("by_size_cpu", candidates, problems):
             return None
-        from lottery_jax.subset_sum.kernels import by_size_cpu  # Numba takes a while to import
+        from lottery_jax.subset_sum.kernels import by_size_cpu  # importing Numba takes a while
 
         def search(grid: Grid, count: int) -> np.ndarray:
-            own = grid.on_host(count)
-            return by_size_cpu.first_within(own.candidates, own.targets, own.tolerance, self.sizes)
+            arrays = grid.on_host(count)
+            return by_size_cpu.first_within(arrays.candidates, arrays.targets, arrays.tolerance, self.sizes)
 
         return search
 
-    def chunk(self, candidates: int, cpu: bool) -> int:
+    def chunk_size(self, candidates: int, cpu: bool) -> int:
         return problems_at_once(candidates, self.sizes, cpu)
 
-    def still_open(self, within: np.ndarray) -> np.ndarray:
+    def unsolved(self, within: np.ndarray) -> np.ndarray:
         return ~within
 
 
 @dataclasses.dataclass(frozen=True)
 class Feasible(MeetInTheMiddle):
-    """The least residual of what is left: a problem beyond the tolerance here has no solution and stops."""
+    """The least residual of unsolved problems: one beyond the tolerance has no solution and needs no further pass."""
 
-    def still_open(self, within: np.ndarray) -> np.ndarray:
+    def unsolved(self, within: np.ndarray) -> np.ndarray:
         return within
 
 
 @dataclasses.dataclass(frozen=True)
-class BySize(Stage):
-    """Further sizes in turn: a meeting in the middle where the two parts' sizes must add up."""
+class SortBySize(SearchPass):
+    """Larger sizes one after the other, each by sorting the sums of both halves."""
 
-    wide: ClassVar[bool] = True
+    needs_int64: ClassVar[bool] = True
 
     def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
         a = grid.candidates.astype(jnp.int64)
@@ -107,10 +104,10 @@ class BySize(Stage):
         count, batch = a.shape
 
         def step(state):
-            size, chosen, open_ = state
+            size, chosen, unsolved = state
             subset, within = self.of_size(a, target, tolerance, size)
-            found = open_ & within
-            return size + 1, jnp.where(found, subset, chosen), open_ & ~found
+            found = unsolved & within
+            return size + 1, jnp.where(found, subset, chosen), unsolved & ~found
 
         def unfinished(state):
             return jnp.any(state[2]) & (state[0] <= count)
@@ -125,19 +122,16 @@ class BySize(Stage):
         subset, residual = closest_of_size(candidates, targets, size)
         return subset, jnp.abs(residual) <= tolerance
 
-    def chunk(self, candidates: int, cpu: bool) -> int:
+    def chunk_size(self, candidates: int, cpu: bool) -> int:
         return 2 ** max((16 if cpu else 24) - (candidates + 1) // 2, 0)
 
 
 @dataclasses.dataclass(frozen=True)
 class FirstFeasible(Solver[Solution]):
-    """The first subset within the tolerance, by size and of one size lexicographically, exact on the grid.
+    """The first subset within the tolerance by size, then lexicographically, exact on the grid.
 
-    {} < {0} < {1} < ... < {0, 1} < {0, 2} < ... < {1, 2}: of two subsets of a size the one with the least position in
-    which they differ is the first. Its rank in that order is as short to write as a subset's can be whose rank means
-    nothing else. Sizes up to 5 are enumerated, C(N, k) subsets with three vector operations each, for the problems that
-    the ones before left open. What remains is first asked for its least residual (a problem that fails here has no
-    solution), then its halves are sorted size by size.
+    The order is {} < {0} < {1} < ... < {0, 1} < {0, 2} < ... < {1, 2}, so that the rank of the subset has a short code.
+    The passes are those of ``Smallest``.
 
     >>> import numpy as np
     >>> from lottery_jax.subset_sum import Problem, solve
@@ -149,24 +143,24 @@ class FirstFeasible(Solver[Solution]):
 
     max_candidates: ClassVar[int] = 40
 
-    def stages(self, candidates: int) -> tuple[Stage, ...]:
-        return size_after_size(candidates, FirstOf, FirstBySize())
+    def passes(self, candidates: int) -> tuple[SearchPass, ...]:
+        return _passes(candidates, EnumerateFirst, SortFirstBySize())
 
 
 @dataclasses.dataclass(frozen=True)
-class FirstOf(Enumerate):
-    """The first subset of `sizes`, by enumeration."""
+class EnumerateFirst(Enumerate):
+    """The first subset of ``sizes`` within the tolerance, by enumeration."""
 
     def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
         return first_of_sizes(grid.candidates, grid.targets, grid.tolerance, self.sizes)[0]
 
-    def on_host(self, candidates: int, problems: int, key: jax.Array | None) -> None:
+    def cpu_kernel(self, candidates: int, problems: int, key: jax.Array | None) -> None:
         return None
 
 
 @dataclasses.dataclass(frozen=True)
-class FirstBySize(BySize):
-    """Further sizes in turn, by sorted halves."""
+class SortFirstBySize(SortBySize):
+    """``SortBySize`` for the first subset of a size."""
 
     def of_size(
         self, candidates: jax.Array, targets: jax.Array, tolerance: jax.Array, size: jax.Array

@@ -21,10 +21,10 @@ import numpy as np
 
 from lottery_jax.errors import InputError
 from lottery_jax.io.checksummed_file import ChecksummedFile, ChecksummedWriter
-from lottery_jax.io.files import replacing
-from lottery_jax.io.tensor_file import FormatError, Store, Tensor, read_array
+from lottery_jax.io.files import atomic_replacement
+from lottery_jax.io.tensor_file import FormatError, TensorInfo, TensorReader, read_array
 from lottery_jax.networks.network import NO_REDRAWS, Network, Redraws
-from lottery_jax.rng.random_tensor import MOST_ATTEMPTS, attempts_of
+from lottery_jax.rng.random_tensor import MAX_ATTEMPTS, block_attempts
 from lottery_jax.tickets.size.mask_codes import ROWS, Code, Reader, Writer, codes_of
 from lottery_jax.tickets.size.positions import (
     LEVELS,
@@ -88,7 +88,7 @@ def codes_from(packed: np.ndarray, network: Network, places: Places) -> dict[str
         fine = numbers.next(MOST_FINE + 1)
         code = Code(rows, level, fine - 1 if fine else None, np.zeros(0, np.int64), np.zeros(0, np.int64))
         counts = numbers.counts(code.most_classes(drawn), drawn.size)
-        redraws = numbers.counts(MOST_ATTEMPTS + 1, drawn.blocks)
+        redraws = numbers.counts(MAX_ATTEMPTS + 1, drawn.blocks)
         if len(redraws) == 1 or (len(redraws) and redraws.sum() != drawn.blocks):
             raise FormatError(f"the coded redraws of {name!r} are not of its blocks")
         if level not in places.levels(name):
@@ -111,14 +111,16 @@ _SLICE = 1 << 20  # values copied at once
 _HELD = 1 << 26  # coded bytes that wait in memory until their number is known
 
 
-def write_coded(path: Path, entry: str, header: Mapping[str, Any], network: Network, seed: int, content: Store) -> None:
+def write_coded(
+    path: Path, entry: str, header: Mapping[str, Any], network: Network, seed: int, content: TensorReader
+) -> None:
     """Write a ticket's file, there whole or not at all. content: with plain masks; header: the ticket's own."""
     codes = codes_of(network, seed, content)
     packed, rows = packed_codes(codes), []
     redraws = {name: redraws_in(content, name) for name in network.random_tensors}
     if sum(map(len, redraws.values())) > MOST_REDRAWS:
         raise InputError(f"a coded ticket has at most {MOST_REDRAWS:,} blocks that were drawn again; keep it as it is")
-    with replacing(path) as temporary, tempfile.SpooledTemporaryFile(_HELD, dir=str(path.parent)) as words:
+    with atomic_replacement(path) as temporary, tempfile.SpooledTemporaryFile(_HELD, dir=str(path.parent)) as words:
         places = Places(network, seed, redraws, bits_in(content))
         for parts in segments(network, {name for name, rows in redraws.items() if len(rows)}):
             own, check = _segment(parts, codes, network, content, places, redraws)
@@ -128,9 +130,9 @@ def write_coded(path: Path, entry: str, header: Mapping[str, Any], network: Netw
         copied = [tensor for name, tensor in content.tensors.items() if name.split(".")[0] in ("stored", "target")]
         total = 4 * int(index[:, 0].sum())
         coded = [
-            Tensor(PARAMETERS, "U8", packed.shape),
-            Tensor(SEGMENTS, "I64", index.shape),
-            Tensor(WORDS, "U8", (total,)),
+            TensorInfo(PARAMETERS, "U8", packed.shape),
+            TensorInfo(SEGMENTS, "I64", index.shape),
+            TensorInfo(WORDS, "U8", (total,)),
         ]
         with ChecksummedWriter(temporary, entry, header, [*copied, *coded]) as writer:
             writer.write(PARAMETERS, packed.tobytes())
@@ -149,7 +151,7 @@ def _segment(
     parts: list[Stretch],
     codes: Mapping[str, Code],
     network: Network,
-    content: Store,
+    content: TensorReader,
     places: Places,
     redraws: Redraws,
 ) -> tuple[np.ndarray, int]:
@@ -158,7 +160,7 @@ def _segment(
     for part in reversed(parts):
         code, drawn = codes[part.name], network.random_tensors[part.name]
         if part.redraws:
-            found = attempts_of(redraws[part.name], part.first, part.first + part.count)
+            found = block_attempts(redraws[part.name], part.first, part.first + part.count)
             code.write_redraws(writer, found)
         else:
             found = bits(part)
@@ -225,10 +227,10 @@ class CodedStore:
         for number in range(len(self._segments)):
             self._segment(number)  # all once, in order; redraws stay
         found = [
-            Tensor(f"mask.{name}", "U8", ((drawn.size + 7) // 8,)) for name, drawn in network.random_tensors.items()
+            TensorInfo(f"mask.{name}", "U8", ((drawn.size + 7) // 8,)) for name, drawn in network.random_tensors.items()
         ]
-        found += [Tensor(f"redraws.{name}", "I64", self._redraws[name].shape) for name in redrawn]
-        self.tensors: Mapping[str, Tensor] = {**others, **{tensor.name: tensor for tensor in found}}
+        found += [TensorInfo(f"redraws.{name}", "I64", self._redraws[name].shape) for name in redrawn]
+        self.tensors: Mapping[str, TensorInfo] = {**others, **{tensor.name: tensor for tensor in found}}
 
     @property
     def path(self) -> Path:
@@ -315,6 +317,6 @@ class CodedStore:
         return np.unpackbits(packed, count=part.count, bitorder="little")
 
 
-def content_of(file: ChecksummedFile, network: Network, seed: int) -> Store:
+def content_of(file: ChecksummedFile, network: Network, seed: int) -> TensorReader:
     """The tensors of a ticket's file, whichever way its masks are stored."""
     return CodedStore(file, network, seed) if is_coded(file) else file

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from lottery_jax.io.tensor_file import Store, read_float64
+from lottery_jax.io.tensor_file import TensorReader, read_float64
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.target import Target
 from lottery_jax.tickets.size.mask_codes import coded_bits
@@ -71,7 +71,7 @@ def _tree_bits(network: Network) -> int:
     return 8 * len(json.dumps(network.to_json(), separators=(",", ":"), sort_keys=True))
 
 
-def _counts(store: Store, name: str, step: float) -> np.ndarray | None:
+def _counts(store: TensorReader, name: str, step: float) -> np.ndarray | None:
     """Counts of the multiples of a step that weights are nearest to, as whole numbers 0, -1, 1, -2, ... by class."""
     found, size = np.zeros(0, np.int64), store.tensors[name].size
     for first in range(0, size, _SLICE):
@@ -86,7 +86,7 @@ def _counts(store: Store, name: str, step: float) -> np.ndarray | None:
     return found
 
 
-def _exact_step(store: Store, name: str) -> float:
+def _exact_step(store: TensorReader, name: str) -> float:
     """The largest power of two that all weights of a tensor are multiples of; 1 where all are 0."""
     least, size = math.inf, store.tensors[name].size
     for first in range(0, size, _SLICE):

@@ -16,9 +16,9 @@ import constriction
 import numpy as np
 
 from lottery_jax.environment import cores
-from lottery_jax.io.tensor_file import FormatError, Store
+from lottery_jax.io.tensor_file import FormatError, TensorReader
 from lottery_jax.networks.network import Network
-from lottery_jax.rng.random_tensor import MOST_ATTEMPTS, RandomTensor
+from lottery_jax.rng.random_tensor import MAX_ATTEMPTS, RandomTensor
 from lottery_jax.tickets.size.positions import (
     LEVELS,
     WORD,
@@ -252,7 +252,7 @@ _WORKERS = 4  # threads that count, each with a stretch in memory
 _NONE = np.zeros(0, np.int64)
 
 
-def codes_of(network: Network, seed: int, content: Store) -> dict[str, Code]:
+def codes_of(network: Network, seed: int, content: TensorReader) -> dict[str, Code]:
     """The code of each random tensor, in their order, from masks and redraws that are stored plainly."""
     redraws = {name: redraws_in(content, name) for name in network.random_tensors}
     bits = bits_in(content)
@@ -262,7 +262,7 @@ def codes_of(network: Network, seed: int, content: Store) -> dict[str, Code]:
     }
 
 
-def coded_bits(network: Network, seed: int, content: Store) -> tuple[float, float]:
+def coded_bits(network: Network, seed: int, content: TensorReader) -> tuple[float, float]:
     """Bits of all redraws, and of all masks, as they are coded: what the coder writes but for the ends of its words."""
     codes = codes_of(network, seed, content).values()
     return sum(code.redraw_bits for code in codes), sum(code.mask_bits for code in codes)
@@ -274,7 +274,7 @@ def _code(drawn: RandomTensor, name: str, places: Places, bits: Bits, redraws: n
     if len(redraws):
         again = np.bincount(redraws[:, 1], minlength=2)
         again[0] = drawn.blocks - len(redraws)
-        assert len(again) <= MOST_ATTEMPTS + 1
+        assert len(again) <= MAX_ATTEMPTS + 1
     for level in places.levels(name):
         ways = list(_ways(drawn, name, places, bits, level))
         if ways:

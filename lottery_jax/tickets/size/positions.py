@@ -14,11 +14,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 
 import numpy as np
 
-from lottery_jax.io.tensor_file import Store, read_array
+from lottery_jax.io.tensor_file import TensorReader, read_array
 from lottery_jax.networks.network import NO_REDRAWS, Network
 from lottery_jax.networks.node import child_path
 from lottery_jax.rng.forced_entries import forced_blocks, has_forced_entries
-from lottery_jax.rng.random_tensor import RandomTensor, attempts_of
+from lottery_jax.rng.random_tensor import RandomTensor, block_attempts
 
 WORD = 32  # bits of a mask that are a row where its own rows are none
 
@@ -81,7 +81,7 @@ LEVELS = ("all", "undecided", "useful")
 """Places that are free: all of them; what seed and mate leave; and of those the ones that something depends on."""
 
 
-def bits_in(content: Store) -> Bits:
+def bits_in(content: TensorReader) -> Bits:
     """Reads bits of masks that are stored plainly."""
 
     def read(part: Stretch) -> np.ndarray:
@@ -91,7 +91,7 @@ def bits_in(content: Store) -> Bits:
     return read
 
 
-def redraws_in(content: Store, name: str) -> np.ndarray:
+def redraws_in(content: TensorReader, name: str) -> np.ndarray:
     """The redraws of a random tensor, int64 rows (block, attempt)."""
     there = f"redraws.{name}"
     return read_array(content, there) if there in content.tensors else NO_REDRAWS
@@ -126,9 +126,9 @@ class Places:
         first, count = part.first // drawn.width, part.count // drawn.width
         found = np.zeros((count, drawn.width), np.int8)
         if has_forced_entries(drawn):
-            blocks = np.arange(first, first + count) // drawn.shared
+            blocks = np.arange(first, first + count) // drawn.rows_per_block
             begin, end = int(blocks[0]), int(blocks[-1]) + 1
-            attempts = attempts_of(self._redraws[part.name], begin, end)
+            attempts = block_attempts(self._redraws[part.name], begin, end)
             found = forced_blocks(drawn, self._seed, np.arange(begin, end), attempts)[blocks - begin]
         if part.name in self._mates:
             mate = self._bits(Stretch(self._mates[part.name], part.first, part.count))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lottery_jax.importers.mlp_weights import mlp_target
 from lottery_jax.io.checksummed_file import ChecksummedFile
-from lottery_jax.io.tensor_file import Arrays, FormatError, read_array
+from lottery_jax.io.tensor_file import FormatError, InMemoryTensors, read_array
 from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.network import Network
@@ -87,7 +87,7 @@ def source(*shapes: tuple[int, int, int], density: float = 1.0) -> Network:
 
 
 @st.composite
-def masked(draw: st.DrawFn) -> tuple[Network, Arrays]:
+def masked(draw: st.DrawFn) -> tuple[Network, InMemoryTensors]:
     """A network with masks of any kind, and blocks that were drawn again."""
     width, middle = draw(st.sampled_from([1, 2, 21, 70])), draw(st.sampled_from([1, 3, 9]))
     network = source((middle, 4, width), (2, middle, draw(st.integers(1, 40))))
@@ -107,12 +107,14 @@ def masked(draw: st.DrawFn) -> tuple[Network, Arrays]:
         again = np.flatnonzero(random.random(drawn.blocks) < draw(st.sampled_from([0.0, 0.3, 1.0])))
         if len(again):
             content[f"redraws.{name}"] = np.stack([again, random.integers(1, 256, len(again))], 1)
-    return network, Arrays(content)
+    return network, InMemoryTensors(content)
 
 
 @settings(max_examples=40, deadline=None)
 @given(masked())
-def test_files_are_read_back_bit_equal(tmp_path_factory: pytest.TempPathFactory, made: tuple[Network, Arrays]) -> None:
+def test_files_are_read_back_bit_equal(
+    tmp_path_factory: pytest.TempPathFactory, made: tuple[Network, InMemoryTensors]
+) -> None:
     network, content = made
     path = tmp_path_factory.mktemp("coded") / "file"
     write_coded(path, "note", {"format": "note"}, network, 0, content)
@@ -135,7 +137,7 @@ def test_large_masks_in_several_segments_cost_what_is_said(tmp_path_factory: pyt
     network = source((700, 400, 21))
     random = np.random.default_rng(0)
     mask = random.random((280_000, 21)) < 0.03
-    content = Arrays({"mask.fc0.weight": np.packbits(mask, bitorder="little")})
+    content = InMemoryTensors({"mask.fc0.weight": np.packbits(mask, bitorder="little")})
     path = tmp_path_factory.mktemp("coded") / "file"
     write_coded(path, "note", {}, network, 0, content)
     with ChecksummedFile(path, "note") as file:
@@ -155,7 +157,7 @@ def test_first_subsets_are_short_to_write() -> None:
     low = bits_of(of_ranks(ranks, 21, np.array(21)))
     shuffled = random.permuted(low.reshape(-1, 21), axis=1)
     bits = [
-        sum(coded_bits(network, 0, Arrays({"mask.fc0.weight": np.packbits(each, bitorder="little")})))
+        sum(coded_bits(network, 0, InMemoryTensors({"mask.fc0.weight": np.packbits(each, bitorder="little")})))
         for each in (low, shuffled)
     ]
     chances = 0.2 * 0.8 ** np.arange(100)
@@ -165,12 +167,12 @@ def test_first_subsets_are_short_to_write() -> None:
 
 def test_places_that_are_not_there_cost_nothing() -> None:
     network = source((60, 60, 16), density=0.5)
-    forced = Places(network, 5, {"fc0.weight": np.zeros((0, 2), np.int64)}, bits_in(Arrays({}))).known(
+    forced = Places(network, 5, {"fc0.weight": np.zeros((0, 2), np.int64)}, bits_in(InMemoryTensors({}))).known(
         Stretch("fc0.weight", 0, 57_600), "undecided"
     )
     assert forced is not None
     mask = (forced == 0) & (np.random.default_rng(1).random(57_600) < 0.5)
-    content = Arrays({"mask.fc0.weight": np.packbits(mask, bitorder="little")})
+    content = InMemoryTensors({"mask.fc0.weight": np.packbits(mask, bitorder="little")})
     free = int((forced == 0).sum())
     assert 0.99 * free < sum(coded_bits(network, 5, content)) < 1.01 * free
 
@@ -219,7 +221,7 @@ def test_the_format_stays_as_it_is(tmp_path_factory: pytest.TempPathFactory) -> 
     """Files of today are read tomorrow, whatever the version of the coder's library."""
     network = source((3, 4, 5), (2, 3, 5))
     places = np.arange(60)
-    content = Arrays(
+    content = InMemoryTensors(
         {
             "mask.fc0.weight": np.packbits(places * 7 % 11 < 3, bitorder="little"),
             "mask.fc1.weight": np.packbits(places[:30] % 5 == places[:30] // 5 % 3, bitorder="little"),
