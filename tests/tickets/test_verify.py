@@ -21,7 +21,7 @@ from lottery_jax.networks.layers.normalization import BatchNorm, LayerNorm
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
 from lottery_jax.networks.target import Target
-from lottery_jax.tickets.reconstruct import collapsed, effective_weights
+from lottery_jax.tickets.reconstruct import collapse, effective_weights
 from lottery_jax.tickets.size.description_length import description_bits
 from lottery_jax.tickets.ticket import Ticket, make_ticket
 from lottery_jax.tickets.verify import verify
@@ -167,7 +167,7 @@ def test_the_collapsed_form_computes_what_the_network_does(ticket: Ticket, targe
     assert target.network.given is not None
     low = 0 if target.network.given.nonnegative else -1
     x = np.random.default_rng(0).uniform(low, 1, (11, 9)).astype(np.float32)
-    network, weights = collapsed(ticket, effective_weights(ticket))
+    network, weights = collapse(ticket, effective_weights(ticket))
     exact = forward(network, {name: np.asarray(value, np.float32) for name, value in weights.items()})(jnp.asarray(x))
     np.testing.assert_allclose(ticket.forward()(jnp.asarray(x)), exact, atol=2e-5)
 
