@@ -28,7 +28,7 @@ from lottery_jax.pruning.base import random_network
 from lottery_jax.rng.sampler import Sampler
 from lottery_jax.tasks import export_target
 from lottery_jax.tickets.export import export_into, export_masks, export_weights
-from lottery_jax.tickets.reconstruct import collapsed, effective_weights
+from lottery_jax.tickets.reconstruct import collapse, effective_weights
 from lottery_jax.tickets.ticket import Ticket, load_ticket, make_ticket
 from lottery_jax.tickets.verify import verify
 from tests.tickets.forging import Header, Tensors, forge, read
@@ -66,7 +66,7 @@ def test_every_way_to_its_outputs_is_one() -> None:
     expected = x @ WEIGHT.T + BIAS
     made = effective_weights(ticket())
     assert list(made) == ["weight"]
-    network, tensors = collapsed(ticket(), made)
+    network, tensors = collapse(ticket(), made)
     exact = {name: np.asarray(value, np.float32) for name, value in tensors.items()}
     for function in (ticket().forward(), ticket().module(), forward(network, exact)):
         np.testing.assert_allclose(function(x), expected, rtol=1e-5, atol=1e-6)  # type: ignore[operator]
@@ -145,7 +145,7 @@ def test_every_way_to_the_outputs_of_frozen_weights_is_one(tmp_path: Path) -> No
     x = np.random.default_rng(2).normal(size=(5, 4)).astype(np.float32)
     made = effective_weights(partly())
     np.testing.assert_array_equal(made["weight"][0], weight)
-    network, tensors = collapsed(partly(), made)
+    network, tensors = collapse(partly(), made)
     exact = {name: np.asarray(value, np.float32) for name, value in tensors.items()}
     partly().save(tmp_path / "ticket")
     loaded = load_ticket(tmp_path / "ticket")
