@@ -136,7 +136,13 @@ class LayerBounds:
 
     @property
     def g(self) -> Interval:
+        """Values of the ticket's network."""
         return self.f + self.difference
+
+    @property
+    def hull(self) -> Interval:
+        """Values of both networks."""
+        return Interval(np.minimum(self.f.low, self.g.low), np.maximum(self.f.high, self.g.high))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -206,36 +212,30 @@ def propagate(node: Node, inputs: LayerBounds) -> LayerBounds:
 
 @propagate.register
 def _(node: Activation, inputs: LayerBounds) -> LayerBounds:
-    hull = Interval(np.minimum(inputs.f.low, inputs.g.low), np.maximum(inputs.f.high, inputs.g.high))
-    ends = Interval(
-        apply_stateless(node, inputs.f.low), apply_stateless(node, inputs.f.high)
-    ).widened()  # these are monotone
-    return LayerBounds(ends, multiply(slope_range(node, hull), inputs.difference))
+    outputs = _apply_to_ends(node, inputs.f).widened()  # activations with a slope range are monotone
+    return LayerBounds(outputs, multiply(slope_range(node, inputs.hull), inputs.difference))
 
 
 @propagate.register(Flatten)
 @propagate.register(Tokens)
 @propagate.register(MaxPool)
 def _(node: Node, inputs: LayerBounds) -> LayerBounds:
-    # The difference of two maxima lies between the smallest and the largest difference.
-    f, difference = inputs.f, inputs.difference
-    low = -_apply_one(node, -difference.low) if isinstance(node, MaxPool) else _apply_one(node, difference.low)
-    return LayerBounds(
-        Interval(_apply_one(node, f.low), _apply_one(node, f.high)), Interval(low, _apply_one(node, difference.high))
-    )
+    difference = _apply_to_ends(node, inputs.difference)
+    if isinstance(node, MaxPool):
+        # The difference of two maxima is at least the smallest difference.
+        difference = Interval(-_apply_to_one(node, -inputs.difference.low), difference.high)
+    return LayerBounds(_apply_to_ends(node, inputs.f), difference)
 
 
 @propagate.register(AveragePool)
 @propagate.register(GlobalPool)
 @propagate.register(Normalize)
 def _(node: Node, inputs: LayerBounds) -> LayerBounds:
-    zero = _apply_one(node, np.zeros_like(inputs.f.low))
-    f, difference = inputs.f, inputs.difference
-    moved = Interval(_apply_one(node, difference.low) - zero, _apply_one(node, difference.high) - zero)
-    return LayerBounds(
-        Interval(_apply_one(node, f.low), _apply_one(node, f.high)).widened(ROUNDING * np.abs(zero)),
-        moved.widened(ROUNDING * np.abs(zero)),
-    )
+    constant = _apply_to_one(node, np.zeros_like(inputs.f.low))
+    rounding = ROUNDING * np.abs(constant)
+    moved = _apply_to_ends(node, inputs.difference)
+    difference = Interval(moved.low - constant, moved.high - constant)
+    return LayerBounds(_apply_to_ends(node, inputs.f).widened(rounding), difference.widened(rounding))
 
 
 def slope_range(node: Activation, values: Interval) -> Interval:
@@ -258,8 +258,12 @@ def slope_range(node: Activation, values: Interval) -> Interval:
     raise InputError(f"the output cannot be bounded through {node.kind!r}: it is not monotone")
 
 
-def _apply_one(node: Node, x: np.ndarray) -> np.ndarray:
+def _apply_to_one(node: Node, x: np.ndarray) -> np.ndarray:
     return apply_stateless(node, x[None])[0]  # type: ignore[arg-type]
+
+
+def _apply_to_ends(node: Node, values: Interval) -> Interval:
+    return Interval(_apply_to_one(node, values.low), _apply_to_one(node, values.high))
 
 
 def _positive(values: Interval) -> Interval:

@@ -52,70 +52,69 @@ class LayerRecord:
     parts: tuple[tuple["LayerRecord", ...], ...] = ()
 
 
-def back_substitute(records: Sequence[LayerRecord], rows: LinearBound) -> LinearBound:
+def back_substitute(records: Sequence[LayerRecord], bound: LinearBound) -> LinearBound:
     """A linear bound in the outputs of the last layer as one in the inputs of the first."""
     for record in reversed(records):
-        rows = _through_layer(record, rows)
-    return rows
+        bound = _through_layer(record, bound)
+    return bound
 
 
-def _through_layer(record: LayerRecord, rows: LinearBound) -> LinearBound:
+def _through_layer(record: LayerRecord, bound: LinearBound) -> LinearBound:
     node, inputs = record.node, record.inputs
     if record.parts:
         found = [
-            back_substitute(part, LinearBound(rows.difference, rows.f, np.zeros_like(rows.constant)))
+            back_substitute(part, LinearBound(bound.difference, bound.f, np.zeros_like(bound.constant)))
             for part in record.parts
         ]
         difference, f = (sum(getattr(one, name) for one in found) for name in ("difference", "f"))
-        return LinearBound(difference, f, rows.constant + sum(one.constant for one in found))  # type: ignore[arg-type]
+        return LinearBound(difference, f, bound.constant + sum(one.constant for one in found))  # type: ignore[arg-type]
     if isinstance(node, WeightLayer):
-        return _through_weights(node, inputs, rows)
+        return _through_weights(node, inputs, bound)
     if isinstance(node, Activation):
-        return _through_activation(node, inputs, rows)
+        return _through_activation(node, inputs, bound)
     shape = inputs.f.low.shape
     if isinstance(node, _LINEAR):
         transposed = transposed_map(node, None, shape)
         zero = np.zeros((1, *shape))
         constant = apply_stateless(node, zero)[0] if isinstance(node, Normalize) else np.zeros(record.out.f.low.shape)
         return LinearBound(
-            transposed(rows.difference), transposed(rows.f), rows.constant + _flat(rows.f) @ np.ravel(constant)
+            transposed(bound.difference), transposed(bound.f), bound.constant + _flat(bound.f) @ np.ravel(constant)
         )
     # A maximum has no linear bound here: its interval is used.
-    none = np.zeros((len(rows.constant), *shape))
-    return LinearBound(none, none, rows.upper(record.out))
+    none = np.zeros((len(bound.constant), *shape))
+    return LinearBound(none, none, bound.upper(record.out))
 
 
-def _through_weights(layer: WeightLayer, inputs: LayerBounds, rows: LinearBound) -> LinearBound:
+def _through_weights(layer: WeightLayer, inputs: LayerBounds, bound: LinearBound) -> LinearBound:
     shape = inputs.f.low.shape
     transposed = transposed_map(layer.linear_layer, layer.weight, shape)
-    f = transposed(rows.f)
-    constant = rows.constant + _times_bias(rows.f, layer.bias)
+    f = transposed(bound.f)
+    constant = bound.constant + _times_bias(bound.f, layer.bias)
     if len(layer.effective) == 1:
-        difference = transposed_map(layer.linear_layer, layer.effective[0], shape)(rows.difference)
-        f = f + transposed_map(layer.linear_layer, layer.effective[0] - layer.weight, shape)(rows.difference)
-        constant = constant + _times_bias(rows.difference, layer.effective_bias - layer.bias)
+        difference = transposed_map(layer.linear_layer, layer.effective[0], shape)(bound.difference)
+        f = f + transposed_map(layer.linear_layer, layer.effective[0] - layer.weight, shape)(bound.difference)
+        constant = constant + _times_bias(bound.difference, layer.effective_bias - layer.bias)
     else:
         # With weights by sign the error is not linear in the inputs: its interval is used.
-        difference = transposed(rows.difference)
-        constant = constant + _upper(rows.difference, layer.error(inputs))
+        difference = transposed(bound.difference)
+        constant = constant + _upper(bound.difference, layer.error(inputs))
     # Rounding of these sums: each product at its largest absolute value.
     sizes = np.abs(layer.weight) + np.abs(layer.effective).max(0)
-    spread = transposed_map(layer.linear_layer, sizes, shape)(np.abs(rows.difference) + np.abs(rows.f))
+    spread = transposed_map(layer.linear_layer, sizes, shape)(np.abs(bound.difference) + np.abs(bound.f))
     biases = np.abs(layer.bias) + np.abs(layer.effective_bias)
     rounding = _flat(spread) @ np.ravel(inputs.f.magnitude + inputs.difference.magnitude)
-    rounding = rounding + _times_bias(np.abs(rows.difference) + np.abs(rows.f), biases)
+    rounding = rounding + _times_bias(np.abs(bound.difference) + np.abs(bound.f), biases)
     return LinearBound(difference, f, constant + ROUNDING * (rounding + np.abs(constant)))
 
 
-def _through_activation(node: Activation, inputs: LayerBounds, rows: LinearBound) -> LinearBound:
-    hull = Interval(np.minimum(inputs.f.low, inputs.g.low), np.maximum(inputs.f.high, inputs.g.high))
-    slope, d = slope_range(node, hull), inputs.difference
+def _through_activation(node: Activation, inputs: LayerBounds, bound: LinearBound) -> LinearBound:
+    slope, d = slope_range(node, inputs.hull), inputs.difference
     upper = _chord(d.low, d.high, slope.low * d.low, slope.high * d.high, slope.high, slope.low)
     lower = _chord(d.low, d.high, slope.high * d.low, slope.low * d.high, slope.low, slope.high)
-    difference, first = _by_sign(rows.difference, upper, lower)
-    f, second = _by_sign(rows.f, *_relax(node, inputs.f))
-    sizes = _magnitude(rows.difference, d) + _magnitude(rows.f, inputs.f)
-    return LinearBound(difference, f, rows.constant + first + second + ROUNDING * sizes)
+    difference, first = _by_sign(bound.difference, upper, lower)
+    f, second = _by_sign(bound.f, *_relax(node, inputs.f))
+    sizes = _magnitude(bound.difference, d) + _magnitude(bound.f, inputs.f)
+    return LinearBound(difference, f, bound.constant + first + second + ROUNDING * sizes)
 
 
 Line = tuple[np.ndarray, np.ndarray]
