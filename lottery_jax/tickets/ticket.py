@@ -22,7 +22,7 @@ from lottery_jax.networks.network import NO_REDRAWS, Network, Redraws, clipped
 from lottery_jax.networks.target import Target
 from lottery_jax.rng.forced_entries import forced_mask, has_forced_entries
 from lottery_jax.tickets.header import VERSIONS, Header
-from lottery_jax.tickets.size.coded_files import content_of, is_coded, write_coded
+from lottery_jax.tickets.size.coded_file import is_coded, open_content, write_coded
 
 ENTRY = "ticket"
 
@@ -265,7 +265,7 @@ def load_ticket(path: str | os.PathLike[str]) -> Ticket:
     try:
         file.check_digest()
         header = Header.from_json(file.header)
-        ticket = Ticket(header, content_of(file, header.network, header.seed))
+        ticket = Ticket(header, open_content(file, header.network, header.seed))
         if source_digest(ticket.network, ticket.seed) != ticket.header.source_sha256:
             raise InputError("the source drawn from its seed is not the one it was made for")
         return ticket
