@@ -89,7 +89,7 @@ def _compare_copies(
 ) -> tuple[float, float]:
     """Deviation of a network with replicated neurons from the one without, and the allowed one."""
     random = np.random.default_rng(1)
-    stored = {name: value.astype(np.float64) for name, value in ticket.kept_stored.items()}
+    stored = {name: value.astype(np.float64) for name, value in ticket.masked_stored.items()}
     means = {name: value.mean(0) for name, value in weights.items()}
     moved = {name: value + tolerance * random.choice((-1.0, 1.0), value.shape) for name, value in means.items()}
     single, moved_single = (run_float64(ticket.network.target, {**stored, **own}, x) for own in (means, moved))

@@ -71,7 +71,7 @@ def approximated_tensors(ticket: Ticket) -> Iterator[ApproximatedTensor]:
     """The approximated tensors of a ticket that have masks, in the order of its network."""
     network = ticket.network
     for path, source in network.sources.items():
-        edges = {name: ticket.kept(child_path(path, name)) for name in source.edges}
+        edges = {name: ticket.masked_weights(child_path(path, name)) for name in source.edges}
         for parameter in source.of.tensors():
             if parameter not in source.random_tensors():
                 continue  # stored as it is: the bias of trained weights
@@ -214,13 +214,13 @@ def collapse(ticket: Ticket, weights: Mapping[str, np.ndarray]) -> tuple[Network
     """
     network, collapsed = ticket.network, collapsed_network(ticket.network)
     # Trained tensors are not in it: they are effective weights.
-    stored = ticket.kept_stored.items()
+    stored = ticket.masked_stored.items()
     tensors: dict[str, Any] = {name: value.astype(np.float64) for name, value in stored if name in collapsed.tensors}
     for path, source in network.sources.items():
         for parameter in source.of.tensors():
             name = child_path(path, parameter)
             if name in weights:
-                value = source.computed(parameter, weights[name], functools.partial(ticket.kept, name))
+                value = source.computed(parameter, weights[name], functools.partial(ticket.masked_weights, name))
                 tensors[name] = value if collapsed.tensors[name] == value.shape else value[0]
     return collapsed, tensors
 

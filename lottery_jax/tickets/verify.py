@@ -30,7 +30,7 @@ from lottery_jax.tickets.header import check_tolerance
 from lottery_jax.tickets.probe import Probe, probe_float32
 from lottery_jax.tickets.reconstruct import EffectiveSlice, approximated_tensors, effective_slices
 from lottery_jax.tickets.size.description_length import description_bits, rounding_bits
-from lottery_jax.tickets.ticket import Ticket, kept_bits, load_ticket
+from lottery_jax.tickets.ticket import Ticket, count_kept, load_ticket
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -98,7 +98,7 @@ def verify_with_weights(
         check_tolerance(tolerance, zero=True)
     if target is not None:
         target = as_in(target if isinstance(target, Target) else target_like(ticket.network, target), ticket.network)
-    kept = {name: kept_bits(ticket.content, name) for name in ticket.network.random_tensors}
+    kept = {name: count_kept(ticket.content, name) for name in ticket.network.random_tensors}
     reference, residuals, probe = None, None, None
     reasons = forced_entry_faults(ticket)
     if not reasons and ticket.network.trained:

@@ -153,7 +153,7 @@ def test_a_ticket_that_is_its_target_is_no_further_than_rounding() -> None:
     bound = bound_output(ticket, Target(target.network, same))  # type: ignore[arg-type]
     assert bound.largest < 1e-5  # what a float32 weight is rounded by
     assert bound_output_from_tolerance(target, 0).max() < 1e-9
-    assert bound_output(tiny.masked(target, 0.5, 0), target).from_tolerance is None  # of a ticket that no guarantee
+    assert bound_output(tiny.masked(target, 0.5, 0), target).from_tolerance is None  # of a ticket without a guarantee
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from lottery_jax.tickets.size.entropy_coder import (
     number_bits,
 )
 from lottery_jax.tickets.size.mask_codes import coded_bits
-from lottery_jax.tickets.ticket import Ticket, kept_bits
+from lottery_jax.tickets.ticket import Ticket, count_kept
 
 _SLICE = 1 << 20  # weights of the target in a slice
 
@@ -34,7 +34,7 @@ def description_bits(ticket: Ticket) -> dict[str, int]:
     redraws, masks = coded_bits(network, ticket.seed, ticket.content)
     # Trained weights that are pruned are known to be zero.
     stored = {name: math.prod(shape) for name, shape in network.tensors.items()}
-    stored |= {own: kept_bits(ticket.content, name) for name, own in network.trained.items()}
+    stored |= {own: count_kept(ticket.content, name) for name, own in network.trained.items()}
     return {
         "header": _header_bits(network) + 64,
         "redraws": math.ceil(redraws),
