@@ -84,7 +84,7 @@ def test_it_is_no_strong_ticket_whatever_the_target() -> None:
     )
     assert found.description_bits["stored"] == 32 * (KEPT + 3)
     assert "no strong ticket" in show(found) and "PROMISES NOTHING" in show(found)
-    with pytest.raises(InputError, match="any target's, so a ticket of them no guarantee"):
+    with pytest.raises(InputError, match="a ticket of trained weights must promise nothing"):
         ticket(target=target, tolerance=0.1)
 
 
@@ -180,7 +180,7 @@ TRAININGS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "frozen weights of another draw": (
         {"redraws": {"frozen": np.array([[0, 1]])}, "settings": {}},
-        "weights of weight were drawn again",
+        "weights of weight were redrawn",
     ),
     "other counts": ({"settings": {"kept": {"weight": KEPT, "frozen": 0}}}, "which is not what its settings say"),
     "another fraction": ({"settings": {"keep": KEPT / 12 + 0.1}}, f"keeps {KEPT} of 12 weights, and its settings ask"),
