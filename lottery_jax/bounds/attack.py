@@ -49,7 +49,7 @@ def attack(
     """
     network = ticket.network
     if network.given is None or starts < 1 or steps < 1:
-        raise InputError(f"{starts} starts and {steps} steps; give at least one of each, and a ticket of a network")
+        raise InputError(f"starts and steps must be at least 1, got {starts} and {steps}; give a ticket of a network")
     collapsed, tensors = collapse(ticket, effective_weights(ticket) if weights is None else weights)
     target = as_in(target, network)
     (low, high), shape, random = box, network.given.shape, np.random.default_rng(seed)

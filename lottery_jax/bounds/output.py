@@ -84,9 +84,7 @@ def bound_output(
     """
     low, network = box[0], ticket.network
     if network.given is None:
-        raise InputError(
-            "outputs are bounded of a network with a graph, and this ticket's is unknown; give another one"
-        )
+        raise InputError("the outputs of a model without a graph cannot be bounded; give a ticket of a network")
     if network.given.nonnegative and low < 0:
         raise InputError(
             f"the ticket is for inputs that are never negative, and the box begins at {low}; give 0 or more"
@@ -94,17 +92,17 @@ def bound_output(
     copied = [path for path, source in network.sources.items() if source.rows_each > 1]
     if copied:
         raise InputError(
-            "outputs are not bounded where every neuron exists several times, as behind the layer"
-            f" {copied[0]!r}; use a ticket of another construction"
+            f"the outputs of a network with replicated neurons, as in the layer {copied[0]!r}, cannot be bounded; use a"
+            " ticket of another construction"
         )
     target = as_in(target, network)
     root = target.network.root
     if root != network.target.root:
-        raise InputError("the ticket is for a network of other layers than this target; give the target it was made of")
+        raise InputError("the ticket's network has other layers than this target; give the target that it approximates")
     weights = effective_weights(ticket) if weights is None else weights
     stored = sorted(set(target.network.approximated) - set(weights))
     if stored:
-        raise InputError(f"outputs are bounded of tickets whose weights are all random, and {stored[0]!r} is stored")
+        raise InputError(f"the outputs of a ticket with stored weights cannot be bounded, and {stored[0]!r} is stored")
     inputs, pair = _input_bounds(target, box), _NetworkPair(target, weights)
     by_interval = pair.outputs(inputs)
     records = pair.records(root, "", inputs, tighten=True)

@@ -24,9 +24,9 @@ def forced_entry_faults(ticket: Ticket) -> list[str]:
     pruned = [repr(name) for name, (_, locked_pruned) in counts.items() if locked_pruned]
     reasons = []
     if absent:
-        reasons.append(f"it counts weights as kept that its source does not have, in {', '.join(absent[:3])}")
+        reasons.append(f"its masks keep weights that are absent from its source, in {', '.join(absent[:3])}")
     if pruned:
-        reasons.append(f"it prunes weights that its source has locked as kept, in {', '.join(pruned[:3])}")
+        reasons.append(f"its masks prune locked weights of its source, in {', '.join(pruned[:3])}")
     return reasons
 
 
@@ -56,7 +56,7 @@ def trained_faults(ticket: Ticket, kept: Mapping[str, int]) -> list[str]:
     numbers than were reported, weights were not rewound, or dense and pruned networks saw different batches.
 
     Args:
-        ticket: A ticket with trained weights. Only what its settings mention is checked; none of it is believed.
+        ticket: A ticket with trained weights. Only what its settings mention is checked; nothing in them is trusted.
         kept: Number of kept weights by random tensor.
     """
     return [*_weight_faults(ticket), *_count_faults(ticket, kept), *_training_faults(ticket)]
@@ -84,12 +84,12 @@ def _count_faults(ticket: Ticket, kept: Mapping[str, int]) -> Iterator[str]:
     recorded, keep = settings.get("kept"), settings.get("keep")
     if recorded is not None:
         if not isinstance(recorded, Mapping):
-            yield "what its settings say is kept are not numbers by name"
+            yield "the kept weights in its settings are not numbers by name"
         elif wrong := [n for n, count in kept.items() if type(recorded.get(n)) is not int or recorded[n] != count]:
             yield f"its mask of {clipped(wrong[0])} keeps {kept[wrong[0]]:,}, which is not what its settings say"
     if keep is not None:
         if type(keep) not in (int, float) or not 0 <= keep <= 1:
-            yield "the kept fraction of its settings is no number from 0 to 1"
+            yield "the kept fraction of its settings is not a number from 0 to 1"
             return
         size = sum(tensors[name].size for name in ticket.network.trained)
         found = sum(kept[name] for name in ticket.network.trained)
@@ -118,7 +118,7 @@ def stored_weight_faults(ticket: Ticket) -> list[str]:
     stored = sorted(ticket.network.weight_nodes)
     if stored:
         more = f" and {len(stored) - 3:,} more" if len(stored) > 3 else ""
-        return [f"the weights of {', '.join(map(repr, stored[:3]))}{more} are stored in it, not made of random ones"]
+        return [f"the weights of {', '.join(map(repr, stored[:3]))}{more} are stored, not random"]
     return [] if ticket.network.sources else ["no weight of its network is random"]
 
 
@@ -126,7 +126,7 @@ def target_faults(ticket: Ticket, target: Target) -> list[str]:
     """Why a ticket's network does not approximate this target, whatever its random weights are."""
     own, other = ticket.network.target, target.network
     if own.root != other.root or (own.given and own.given.shape) != (other.given and other.given.shape):
-        return ["it was made for a network of other layers than this target"]
+        return ["its network has other layers than this target"]
     if own.given and other.given and own.given.nonnegative and not other.given.nonnegative:
         return ["it is for inputs that are never negative, and this target's may be"]
     stored = set(own.tensors) - set(own.approximated)
@@ -142,4 +142,4 @@ def rounding_faults(ticket: Ticket) -> list[str]:
     on_grid = all(tensor.sampler.kind == "grid" for tensor in network.random_tensors.values())
     if on_grid and all(math.frexp(gain)[0] == 0.5 for gain in network.gains.values()):
         return []
-    return ["equality is asked for, and its random weights times their gain are on no grid of powers of two"]
+    return ["a tolerance of 0 needs random weights that lie, times their gain, on a grid of powers of two"]

@@ -45,14 +45,14 @@ class Probe:
         found = []
         if self.deviation > self.allowed:
             found.append(
-                f"its float32 network is {self.deviation:.3g} away from what its weights say, on random inputs where"
-                f" rounding may explain {self.allowed:.3g}"
+                f"its float32 network differs by {self.deviation:.3g} from its effective weights in float64 on random"
+                f" inputs; rounding explains at most {self.allowed:.3g}"
             )
         if self.copies_deviation > self.copies_allowed:
             found.append(
-                f"the copies of its neurons differ so much that the network is {self.copies_deviation:.3g} away from"
-                " one without copies on random inputs, where weights moved by the tolerance explain"
-                f" {self.copies_allowed:.3g}"
+                f"the copies of its neurons differ so much that its outputs on random inputs are"
+                f" {self.copies_deviation:.3g} away from those of a network without copies; weights moved by the"
+                f" tolerance explain at most {self.copies_allowed:.3g}"
             )
         return found
 

@@ -156,7 +156,7 @@ class Ticket:
         """The masked random network as a function, compiled once for all tickets of one source.
 
         As in `module`, for inputs that are never negative alone where `network.given.nonnegative`. Hidden units that no
-        kept weight reaches are left out. As long as someone holds it, it is not built again.
+        kept weight reaches are omitted. As long as someone holds it, it is not built again.
         """
         built = self._built() if self._built is not None else None
         if built is None:

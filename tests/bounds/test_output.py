@@ -167,12 +167,12 @@ def test_a_ticket_that_is_its_target_is_no_further_than_rounding() -> None:
         (
             lambda: approximated("burkholz", "mlp, inputs never negative", "least-error"),
             (0.0, 1.0),
-            "every neuron exists several times, as behind the layer 'fc1'",
+            "replicated neurons, as in the layer 'fc1', cannot be bounded",
         ),
         (
             lambda: (random_target(mlp((4, 6, 6, 3), Spec((4,), True), bias=True)), far(SHAPES["mlp"])[1]),
             (0.0, 1.0),
-            "for a network of other layers than this target",
+            "network has other layers than this target",
         ),
         (lambda: far(chain(Spec((2,)), Dense(2, 2), LeakyRelu(2.0))), (0.0, 1.0), "LeakyReLU of slope 2"),
         (lambda: far(SHAPES["mlp"]), (-1.0, 1.0), "never negative, and the box begins at -1.0; give 0 or more"),

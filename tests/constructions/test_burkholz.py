@@ -134,7 +134,7 @@ def test_the_collapsed_form_and_what_is_exported(tmp_path) -> None:
     export_weights(ticket, tmp_path / "weights")
     exported = read_array(TensorFile(tmp_path / "weights"), "fc1.weight")
     np.testing.assert_allclose(exported, made["fc1.weight"].mean(0), rtol=1e-6)
-    with pytest.raises(InputError, match="not bounded where every neuron exists several times"):
+    with pytest.raises(InputError, match="a network with replicated neurons, as in the layer"):
         bound_output(ticket, target)
 
 

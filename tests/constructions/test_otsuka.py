@@ -108,7 +108,7 @@ def test_other_heads_are_another_target() -> None:
 
     other = Target(type(network)(with_two(network.root), network.given), target().arrays())  # type: ignore[arg-type]
     found = verify(ticket(), target=other)
-    assert (found.outcome, found.reasons) == ("broken", ("it was made for a network of other layers than this target",))
+    assert (found.outcome, found.reasons) == ("broken", ("its network has other layers than this target",))
 
 
 def leaf_of(header: dict[str, Any]) -> dict[str, Any]:
