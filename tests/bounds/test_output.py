@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lottery_jax.bounds import attack, bound_output, bound_output_from_tolerance
+from lottery_jax.bounds import attack, bound_output, bound_output_from_tolerance, verify_box
 from lottery_jax.bounds.difference import Interval, multiply
 from lottery_jax.errors import InputError
 from lottery_jax.networks.architectures import mlp
@@ -203,6 +203,20 @@ def test_what_has_no_bound_is_refused(make, box: tuple[float, float], message: s
 def test_attention_and_what_normalises_have_none(network: Network, message: str) -> None:
     with pytest.raises(InputError, match=message):
         bound_output_from_tolerance(random_target(network), 0.01)
+
+
+@pytest.mark.parametrize("tolerance", [None, 1e-9])
+def test_verify_box_reconstructs_weights_once(tolerance: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, ticket = CASES["pensia, any sign"]()
+    bound, found = bound_output(ticket, target, box=(-1, 1)), attack(ticket, target, box=(-1, 1))
+    monkeypatch.setattr("lottery_jax.bounds.output.effective_weights", None)
+    monkeypatch.setattr("lottery_jax.bounds.attack.effective_weights", None)
+    verified = verify_box(ticket, target=target, box=(-1, 1), tolerance=tolerance)
+    if tolerance is not None:
+        assert verified.certificate.outcome == "broken" and verified.output_bound is verified.largest_found is None
+        return
+    assert verified.output_bound is not None
+    assert (verified.output_bound.largest, verified.largest_found) == (bound.largest, found)
 
 
 FINITE = st.floats(-1e3, 1e3)

@@ -24,7 +24,7 @@ from lottery_jax.networks.target import Target
 from lottery_jax.tickets.reconstruct import collapse, effective_weights
 from lottery_jax.tickets.size.description_length import description_bits
 from lottery_jax.tickets.ticket import Ticket, make_ticket
-from lottery_jax.tickets.verify import verify
+from lottery_jax.tickets.verify import verify, verify_with_weights
 from tests.tickets.forging import small_target
 
 
@@ -231,3 +231,14 @@ def test_progress_counts_all_weights(ticket: Ticket, target: Target) -> None:
 def test_a_file_is_verified_like_what_it_holds(ticket: Ticket, target: Target, tmp_path: Path) -> None:
     ticket.save(tmp_path / "ticket")
     assert verify(tmp_path / "ticket", target=target) == verify(ticket, target=target)
+
+
+def test_the_weights_of_a_verification_are_the_effective_weights(ticket: Ticket, target: Target) -> None:
+    found = verify_with_weights(ticket, target=target)
+    assert found.certificate == verify(ticket, target=target) and found.weights is not None
+    effective = effective_weights(ticket)
+    assert set(found.weights) == set(effective)
+    for name, value in effective.items():
+        np.testing.assert_array_equal(found.weights[name], value)
+    bare = verify_with_weights(changed(ticket, target=None, tolerance=None))
+    assert (bare.certificate.outcome, bare.target, bare.weights) == ("no guarantee", None, None)
