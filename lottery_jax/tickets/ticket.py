@@ -144,10 +144,10 @@ class Ticket:
         return sum(count_kept(self.content, name) for name in self.network.random_tensors)
 
     def module(self) -> nnx.Module:
-        """The masked random network as a Flax module: x [B, *given] -> [B, *output].
+        """The masked random network as a Flax module: x [B, *input] -> [B, *output].
 
-        Where `network.given.nonnegative`, it computes what the target computes for inputs that are never negative, and
-        for those alone: no sign branches were built. Otherwise for inputs of any sign.
+        If the network is for nonnegative inputs, it computes what the target computes for those only: no sign branches
+        were built.
         """
         tensors = {name: jnp.asarray(value) for name, value in {**self.source(), **self.stored}.items()}
         return self.network.module(tensors, lambda name: FixedGate(jnp.asarray(self.mask(name))))
@@ -155,8 +155,8 @@ class Ticket:
     def forward(self) -> Forward:
         """The masked random network as a function, compiled once for all tickets of one source.
 
-        As in `module`, for inputs that are never negative alone where `network.given.nonnegative`. Hidden units that no
-        kept weight reaches are omitted. As long as someone holds it, it is not built again.
+        The restriction of `module` to nonnegative inputs applies. Hidden units that no kept weight reaches are omitted.
+        The function is cached while a caller holds it.
         """
         built = self._built() if self._built is not None else None
         if built is None:
