@@ -1,4 +1,4 @@
-"""Interval bounds of a target f and of g - f for a ticket's network g, layer by layer, for all inputs of a box.
+"""IntervalArray bounds of a target f and of g - f for a ticket's network g, layer by layer, for all inputs of a box.
 
 Float64, rounded outwards. A difference is multiplied by the weights, and grows by the residuals of the weights times
 the layer's input; an activation multiplies it by a slope that it has between both values.
@@ -26,10 +26,10 @@ ROUNDING = 2.0**-40
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Interval:
+class IntervalArray:
     """Arrays between `low` and `high`, float64, elementwise.
 
-    >>> both = Interval(np.array([-1.0]), np.array([2.0])) + Interval(np.array([0.5]), np.array([0.5]))
+    >>> both = IntervalArray(np.array([-1.0]), np.array([2.0])) + IntervalArray(np.array([0.5]), np.array([0.5]))
     >>> bool(both.low[0] <= -0.5 <= 2.5 <= both.high[0])
     True
     """
@@ -51,12 +51,12 @@ class Interval:
         """Half the width, rounded up."""
         return (self.high - self.low) / 2 * (1 + ROUNDING) + ROUNDING * self.magnitude * 2.0**-8
 
-    def __add__(self, other: "Interval") -> "Interval":
-        return Interval(self.low + other.low, self.high + other.high).widened()
+    def __add__(self, other: "IntervalArray") -> "IntervalArray":
+        return IntervalArray(self.low + other.low, self.high + other.high).widened()
 
-    def intersect(self, other: "Interval") -> "Interval":
+    def intersect(self, other: "IntervalArray") -> "IntervalArray":
         """The intersection of both."""
-        return Interval(np.maximum(self.low, other.low), np.minimum(self.high, other.high))
+        return IntervalArray(np.maximum(self.low, other.low), np.minimum(self.high, other.high))
 
     def widened(self, more: np.ndarray | float = 0.0) -> Self:
         """Enlarged by the rounding of the last bits, and by `more`."""
@@ -64,11 +64,11 @@ class Interval:
         return dataclasses.replace(self, low=self.low - margin, high=self.high + margin)
 
 
-def multiply(slopes: Interval, values: Interval) -> Interval:
+def multiply(slopes: IntervalArray, values: IntervalArray) -> IntervalArray:
     """Products of nonnegative slopes with values."""
     low = np.minimum(slopes.low * values.low, slopes.high * values.low)
     high = np.maximum(slopes.low * values.high, slopes.high * values.high)
-    return Interval(low, high).widened()
+    return IntervalArray(low, high).widened()
 
 
 Map = Callable[[np.ndarray], np.ndarray]
@@ -131,18 +131,18 @@ def _transposed(
 class LayerBounds:
     """Intervals of the target's values f [*shape] and of the difference g - f [*shape]."""
 
-    f: Interval
-    difference: Interval
+    f: IntervalArray
+    difference: IntervalArray
 
     @property
-    def g(self) -> Interval:
+    def g(self) -> IntervalArray:
         """Values of the ticket's network."""
         return self.f + self.difference
 
     @property
-    def hull(self) -> Interval:
+    def hull(self) -> IntervalArray:
         """Values of both networks."""
-        return Interval(np.minimum(self.f.low, self.g.low), np.maximum(self.f.high, self.g.high))
+        return IntervalArray(np.minimum(self.f.low, self.g.low), np.maximum(self.f.high, self.g.high))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -158,13 +158,13 @@ class WeightLayer:
     def propagate(self, inputs: LayerBounds) -> LayerBounds:
         """Bounds of the outputs."""
         f = self._multiply(self.weight, inputs.f)
-        shifted = Interval(f.low + self.bias, f.high + self.bias).widened()
+        shifted = IntervalArray(f.low + self.bias, f.high + self.bias).widened()
         return LayerBounds(shifted, self._multiply(self.weight, inputs.difference) + self.error(inputs))
 
-    def error(self, inputs: LayerBounds) -> Interval:
+    def error(self, inputs: LayerBounds) -> IntervalArray:
         """(effective weights - target weights) times the input of g, plus the difference of biases."""
         change = self.effective_bias - self.bias
-        total = Interval(change, change).widened(ROUNDING * (np.abs(self.effective_bias) + np.abs(self.bias)))
+        total = IntervalArray(change, change).widened(ROUNDING * (np.abs(self.effective_bias) + np.abs(self.bias)))
         if len(self.effective) == 1:
             return total + self._multiply(self.effective[0] - self.weight, inputs.g, self.effective[0])
         for effective, part in zip(self.effective, (_positive(inputs.g), _negative(inputs.g)), strict=True):
@@ -173,21 +173,25 @@ class WeightLayer:
         residual = np.abs(self.effective - self.weight).max(0)
         return total.intersect(self.error_from_residuals(residual, np.abs(change), inputs))
 
-    def error_from_residuals(self, residual: np.ndarray, bias_residual: np.ndarray, inputs: LayerBounds) -> Interval:
+    def error_from_residuals(
+        self, residual: np.ndarray, bias_residual: np.ndarray, inputs: LayerBounds
+    ) -> IntervalArray:
         """Residuals of these absolute values and any signs, times the input of g."""
         layer, magnitude = self.linear_layer, inputs.g.magnitude[None]
         spread = linear_map(layer, residual)(magnitude)[0] + bias_residual
         products = linear_map(layer, 2 * np.abs(self.weight) + residual)(magnitude)[0]
         rounding = products + 2 * np.abs(self.bias) + bias_residual
-        return Interval(-spread, spread).widened(ROUNDING * rounding)
+        return IntervalArray(-spread, spread).widened(ROUNDING * rounding)
 
-    def _multiply(self, weight: np.ndarray, inputs: Interval, effective: np.ndarray | None = None) -> Interval:
+    def _multiply(
+        self, weight: np.ndarray, inputs: IntervalArray, effective: np.ndarray | None = None
+    ) -> IntervalArray:
         """Weights times an interval; effective weights are rounded sums themselves."""
         centre, radius = linear_map(self.linear_layer, weight)(inputs.centre[None])[0], inputs.radius[None]
         spread = linear_map(self.linear_layer, np.abs(weight))(radius)[0]
         size = np.abs(weight) if effective is None else np.abs(effective) + np.abs(self.weight)
         rounding = ROUNDING * linear_map(self.linear_layer, size)(inputs.magnitude[None])[0]
-        return Interval(centre - spread, centre + spread).widened(rounding)
+        return IntervalArray(centre - spread, centre + spread).widened(rounding)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -196,7 +200,7 @@ class ToleranceLayer(WeightLayer):
 
     tolerance: float
 
-    def error(self, inputs: LayerBounds) -> Interval:
+    def error(self, inputs: LayerBounds) -> IntervalArray:
         bias_residual = np.full_like(self.bias, self.tolerance if self.linear_layer.bias else 0.0)
         return self.error_from_residuals(np.full_like(self.weight, self.tolerance), bias_residual, inputs)
 
@@ -223,7 +227,7 @@ def _(node: Node, inputs: LayerBounds) -> LayerBounds:
     difference = _apply_to_ends(node, inputs.difference)
     if isinstance(node, MaxPool):
         # The difference of two maxima is at least the smallest difference.
-        difference = Interval(-_apply_to_one(node, -inputs.difference.low), difference.high)
+        difference = IntervalArray(-_apply_to_one(node, -inputs.difference.low), difference.high)
     return LayerBounds(_apply_to_ends(node, inputs.f), difference)
 
 
@@ -234,11 +238,11 @@ def _(node: Node, inputs: LayerBounds) -> LayerBounds:
     constant = _apply_to_one(node, np.zeros_like(inputs.f.low))
     rounding = ROUNDING * np.abs(constant)
     moved = _apply_to_ends(node, inputs.difference)
-    difference = Interval(moved.low - constant, moved.high - constant)
+    difference = IntervalArray(moved.low - constant, moved.high - constant)
     return LayerBounds(_apply_to_ends(node, inputs.f).widened(rounding), difference.widened(rounding))
 
 
-def slope_range(node: Activation, values: Interval) -> Interval:
+def slope_range(node: Activation, values: IntervalArray) -> IntervalArray:
     """Slopes of an activation between any two values of an interval."""
     least, most = (np.float64(number) for number in (0.0, 1.0))
     if isinstance(node, Relu | LeakyRelu):
@@ -247,14 +251,14 @@ def slope_range(node: Activation, values: Interval) -> Interval:
             raise InputError(
                 f"the output cannot be bounded through a LeakyReLU of slope {least:g}, only with a slope from 0 to 1"
             )
-        return Interval(np.where(values.low >= 0, most, least), np.where(values.high <= 0, least, most))
+        return IntervalArray(np.where(values.low >= 0, most, least), np.where(values.high <= 0, least, most))
     if isinstance(node, Tanh | Sigmoid):
         near = np.where(
             (values.low <= 0) & (values.high >= 0), 0.0, np.minimum(np.abs(values.low), np.abs(values.high))
         )
         scale = 1.0 if isinstance(node, Tanh) else 0.5
         slope = [scale**2 / np.cosh(np.minimum(scale * at, 300.0)) ** 2 for at in (values.magnitude, near)]
-        return Interval(slope[0] * (1 - ROUNDING), slope[1] * (1 + ROUNDING))
+        return IntervalArray(slope[0] * (1 - ROUNDING), slope[1] * (1 + ROUNDING))
     raise InputError(f"the output cannot be bounded through {node.kind!r}: it is not monotone")
 
 
@@ -262,13 +266,13 @@ def _apply_to_one(node: Node, x: np.ndarray) -> np.ndarray:
     return apply_stateless(node, x[None])[0]  # type: ignore[arg-type]
 
 
-def _apply_to_ends(node: Node, values: Interval) -> Interval:
-    return Interval(_apply_to_one(node, values.low), _apply_to_one(node, values.high))
+def _apply_to_ends(node: Node, values: IntervalArray) -> IntervalArray:
+    return IntervalArray(_apply_to_one(node, values.low), _apply_to_one(node, values.high))
 
 
-def _positive(values: Interval) -> Interval:
-    return Interval(np.maximum(values.low, 0), np.maximum(values.high, 0))
+def _positive(values: IntervalArray) -> IntervalArray:
+    return IntervalArray(np.maximum(values.low, 0), np.maximum(values.high, 0))
 
 
-def _negative(values: Interval) -> Interval:
-    return Interval(np.minimum(values.low, 0), np.minimum(values.high, 0))
+def _negative(values: IntervalArray) -> IntervalArray:
+    return IntervalArray(np.minimum(values.low, 0), np.minimum(values.high, 0))

@@ -12,7 +12,7 @@ import numpy as np
 
 from lottery_jax.bounds.difference import (
     ROUNDING,
-    Interval,
+    IntervalArray,
     LayerBounds,
     WeightLayer,
     apply_stateless,
@@ -131,7 +131,7 @@ def _chord(
     return slope, np.where(inside, at_low - slope * low, 0.0)
 
 
-def _relax(node: Activation, f: Interval) -> tuple[Line, Line]:
+def _relax(node: Activation, f: IntervalArray) -> tuple[Line, Line]:
     """Linear relaxation of an activation: lines above and below it."""
     if isinstance(node, Relu | LeakyRelu):
         lower_slope = node.slope if isinstance(node, LeakyRelu) else 0.0
@@ -143,7 +143,7 @@ def _relax(node: Activation, f: Interval) -> tuple[Line, Line]:
         )
         return upper, (below, np.zeros_like(below))
     flat = np.zeros_like(f.low)
-    ends = Interval(apply_stateless(node, f.low), apply_stateless(node, f.high)).widened()
+    ends = IntervalArray(apply_stateless(node, f.low), apply_stateless(node, f.high)).widened()
     return (flat, ends.high), (flat, ends.low)
 
 
@@ -154,12 +154,12 @@ def _by_sign(rows: np.ndarray, upper: Line, lower: Line) -> tuple[np.ndarray, np
     return rows * slope, (rows * height).reshape(len(rows), -1).sum(1)
 
 
-def _upper(rows: np.ndarray, values: Interval) -> np.ndarray:
+def _upper(rows: np.ndarray, values: IntervalArray) -> np.ndarray:
     flat = _flat(rows)
     return np.maximum(flat, 0) @ np.ravel(values.high) + np.minimum(flat, 0) @ np.ravel(values.low)
 
 
-def _magnitude(rows: np.ndarray, values: Interval) -> np.ndarray:
+def _magnitude(rows: np.ndarray, values: IntervalArray) -> np.ndarray:
     return np.abs(_flat(rows)) @ np.ravel(values.magnitude)
 
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from lottery_jax.bounds.difference import Interval, LayerBounds, ToleranceLayer, WeightLayer, propagate
+from lottery_jax.bounds.difference import IntervalArray, LayerBounds, ToleranceLayer, WeightLayer, propagate
 from lottery_jax.bounds.linear import LayerRecord, LinearBound, back_substitute
 from lottery_jax.errors import InputError
 from lottery_jax.networks.layers.containers import Chain, Residual
@@ -139,7 +139,7 @@ def _input_bounds(target: Target, box: Box) -> LayerBounds:
     if given is None or not (np.isfinite([low, high]).all() and low <= high):
         raise InputError(f"the box is [{low}, {high}]; give two finite numbers, and a network whose graph is known")
     zero = np.zeros(given.shape)
-    return LayerBounds(Interval(zero + np.float64(low), zero + np.float64(high)), Interval(zero, zero))
+    return LayerBounds(IntervalArray(zero + np.float64(low), zero + np.float64(high)), IntervalArray(zero, zero))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -207,4 +207,6 @@ def _tighten(records: list[LayerRecord], inputs: LayerBounds, out: LayerBounds) 
         for end, bound in zip(ends, bounds, strict=True):
             end.append(back_substitute(records, bound).upper(inputs))
     high, low, f_high, f_low = (np.concatenate(end).reshape(shape) for end in ends)
-    return LayerBounds(out.f.intersect(Interval(-f_low, f_high)), out.difference.intersect(Interval(-low, high)))
+    return LayerBounds(
+        out.f.intersect(IntervalArray(-f_low, f_high)), out.difference.intersect(IntervalArray(-low, high))
+    )

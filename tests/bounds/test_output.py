@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lottery_jax.bounds import attack, bound_output, bound_output_from_tolerance, verify_box
-from lottery_jax.bounds.difference import Interval, multiply
+from lottery_jax.bounds.difference import IntervalArray, multiply
 from lottery_jax.errors import InputError
 from lottery_jax.networks.architectures import mlp
 from lottery_jax.networks.layers.activations import Gelu, LeakyRelu, Relu, Sigmoid, Tanh
@@ -225,7 +225,7 @@ FINITE = st.floats(-1e3, 1e3)
 
 @given(st.lists(FINITE, min_size=2, max_size=2), st.lists(st.floats(0, 2), min_size=2, max_size=2), st.floats(0, 1))
 def test_products_of_intervals_hold_all_products(ends: list[float], slopes: list[float], part: float) -> None:
-    values, factors = (Interval(np.array(min(both)), np.array(max(both))) for both in (ends, slopes))
+    values, factors = (IntervalArray(np.array(min(both)), np.array(max(both))) for both in (ends, slopes))
     found = multiply(factors, values)
     for value in (*ends, ends[0] + part * (ends[1] - ends[0])):
         for factor in (*slopes, slopes[0] + part * (slopes[1] - slopes[0])):
