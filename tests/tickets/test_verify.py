@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lottery_jax import export_target, load_model
 from lottery_jax.approximation import Budget, ToleranceObjective, approximate, plan_job, run_in_memory
 from lottery_jax.constructions import Pensia, ScalarShared
 from lottery_jax.errors import InputError
@@ -242,3 +243,11 @@ def test_the_weights_of_a_verification_are_the_effective_weights(ticket: Ticket,
         np.testing.assert_array_equal(found.weights[name], value)
     bare = verify_with_weights(changed(ticket, target=None, tolerance=None))
     assert (bare.certificate.outcome, bare.target, bare.weights) == ("no guarantee", None, None)
+
+
+def test_weights_of_a_model_without_a_graph_are_only_read_in_slices(target: Target, tmp_path: Path) -> None:
+    export_target(target, tmp_path / "model.safetensors")
+    model, _ = load_model(tmp_path / "model.safetensors")
+    ticket = approximate(model, seed=0, construction="scalar", candidates=9, tolerance=0.1)
+    found = verify_with_weights(ticket, target=model)
+    assert (found.certificate.outcome, found.weights, found.certificate.network_deviation) == ("holds", None, None)
