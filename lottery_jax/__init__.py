@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from lottery_jax.networks.network import Network
     from lottery_jax.networks.target import Target
     from lottery_jax.tasks.task import Task, load_task
+    from lottery_jax.tickets.certificate import Certificate
     from lottery_jax.tickets.ticket import Ticket, load_ticket
-    from lottery_jax.tickets.verify import Certificate, verify
+    from lottery_jax.tickets.verify import verify
 
 _HOMES = {
     "approximate": "lottery_jax.approximation.api",
@@ -45,7 +46,7 @@ _HOMES = {
     "mlp_target": "lottery_jax.importers.mlp_weights",
     "fisher_importance": "lottery_jax.approximation.budget.importance",
     "Ticket": "lottery_jax.tickets.ticket",
-    "Certificate": "lottery_jax.tickets.verify",
+    "Certificate": "lottery_jax.tickets.certificate",
     "Target": "lottery_jax.networks.target",
     "Task": "lottery_jax.tasks.task",
     "Network": "lottery_jax.networks.network",

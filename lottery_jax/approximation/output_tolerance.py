@@ -18,7 +18,7 @@ from lottery_jax.errors import InputError
 from lottery_jax.networks.target import Target
 from lottery_jax.networks.transforms import Transform
 from lottery_jax.progress import Progress, no_progress
-from lottery_jax.tickets.verify import verify
+from lottery_jax.tickets.verify import verify_with_weights
 
 MOST_CANDIDATES = 28
 """Beyond these the search of a weight takes milliseconds."""
@@ -55,8 +55,9 @@ def for_output(
     for _ in range(_TRIALS):
         job = plan_job(target, construction, objective, seed=seed, transforms=transforms)
         ticket = run_in_memory(job, progress=progress)
-        bound = bound_output(ticket, target, low=low, high=high)
-        holds = verify(ticket, target=target).holds
+        verification = verify_with_weights(ticket, target=target)
+        holds = verification.certificate.holds
+        bound = bound_output(ticket, target, box=(low, high), weights=verification.weights)
         if holds and bound.largest <= output_tolerance:
             return construction, objective, bound
         too_much = bound.largest / output_tolerance

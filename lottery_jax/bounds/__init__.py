@@ -1,6 +1,7 @@
-"""Bounds of the output: how far a ticket's network may be from its target, on every input of a box."""
+"""Bounds of the outputs: the largest difference between a ticket's outputs and its target's on a box of inputs."""
 
 from lottery_jax.bounds.attack import attack
-from lottery_jax.bounds.output import OutputBound, bound_output, promised_output
+from lottery_jax.bounds.output import OutputBound, bound_output, bound_output_from_tolerance
+from lottery_jax.bounds.verify_box import BoxVerification, verify_box
 
-__all__ = ["OutputBound", "attack", "bound_output", "promised_output"]
+__all__ = ["BoxVerification", "OutputBound", "attack", "bound_output", "bound_output_from_tolerance", "verify_box"]

@@ -1,16 +1,18 @@
-"""The search for the input where a ticket's network is farthest from its target: projected gradient ascent."""
+"""Projected gradient ascent for the input with the largest difference between a ticket's outputs and its target's."""
 
 import functools
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lottery_jax.bounds.output import Box
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.rewrites import as_in
 from lottery_jax.networks.target import Target
-from lottery_jax.tickets.reconstruct import collapsed, effective_weights
+from lottery_jax.tickets.reconstruct import collapse, effective_weights
 from lottery_jax.tickets.ticket import Ticket
 
 
@@ -18,59 +20,73 @@ def attack(
     ticket: Ticket,
     target: Target,
     *,
-    low: float = 0.0,
-    high: float = 1.0,
+    box: Box = (0.0, 1.0),
     starts: int = 64,
     steps: int = 100,
     seed: int = 0,
     images: np.ndarray | None = None,
+    weights: Mapping[str, np.ndarray] | None = None,
 ) -> float:
-    """The largest |g - f| found in the box [low, high], of any output, float64: never more than the bound.
+    """Search a box of inputs for the largest |g - f| of any output, in float64: a lower bound of the supremum.
 
-    From random corners and points, and from `images` [N, ...] if given, clipped into the box; each step goes a part of
-    the box along the sign of the gradient of one output's difference. Madry et al. 2018 (arXiv 1706.06083).
+    Signed gradient steps of decreasing size (Madry et al. 2018, arXiv 1706.06083).
+
+    Args:
+        ticket: The ticket of g.
+        target: The target f.
+        box: The smallest and the largest input.
+        starts: Number of random starts; half of them are corners of the box.
+        steps: Number of steps.
+        seed: Seed of the starts.
+        images: More starts [N, ...], clipped to the box; at most `starts` of them are used.
+        weights: ``effective_weights(ticket)`` if they are known already.
+
+    Returns:
+        The largest difference found.
+
+    Raises:
+        InputError: The ticket has no graph, or `starts` or `steps` is less than 1.
     """
     network = ticket.network
     if network.given is None or starts < 1 or steps < 1:
-        raise InputError(f"{starts} starts and {steps} steps; give at least one of each, and a ticket of a network")
-    plain, tensors = collapsed(ticket, effective_weights(ticket))
-    whole = as_in(target, network)
-    random = np.random.default_rng(seed)
-    shape = (starts, *network.given.shape)
-    begun = np.where(
-        (np.arange(starts) % 2 == 0).reshape(-1, *[1] * len(network.given.shape)),
-        random.choice([low, high], shape),
-        random.uniform(low, high, shape),
-    )
+        raise InputError(f"starts and steps must be at least 1, got {starts} and {steps}; give a ticket of a network")
+    collapsed, tensors = collapse(ticket, effective_weights(ticket) if weights is None else weights)
+    target = as_in(target, network)
+    (low, high), shape, random = box, network.given.shape, np.random.default_rng(seed)
+    corners = (np.arange(starts) % 2 == 0).reshape(-1, *[1] * len(shape))
+    x = np.where(corners, random.choice([low, high], (starts, *shape)), random.uniform(low, high, (starts, *shape)))
     if images is not None:
-        begun = np.concatenate([begun, np.clip(np.asarray(images, np.float64)[:starts], low, high)])
+        x = np.concatenate([x, np.clip(np.asarray(images, np.float64)[:starts], low, high)])
     with jax.enable_x64(True), jax.default_matmul_precision("highest"), jax.numpy_dtype_promotion("standard"):
         own = {name: jnp.asarray(value, jnp.float64) for name, value in tensors.items()}
-        theirs = {name: jnp.asarray(whole.array(name), jnp.float64) for name in whole.network.tensors}
-        found = _climbed(
-            plain, whole.network, own, theirs, jnp.asarray(begun), jnp.float64(low), jnp.float64(high), steps
-        )
-        return float(found)
+        other = {name: jnp.asarray(target.array(name), jnp.float64) for name in target.network.tensors}
+        ends = jnp.float64(low), jnp.float64(high)
+        return float(_ascend(collapsed, target.network, own, other, jnp.asarray(x), *ends, steps))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 7))
-def _climbed(
-    plain: Network, target: Network, own: dict, theirs: dict, x: jax.Array, low: jax.Array, high: jax.Array, steps: int
+def _ascend(
+    collapsed: Network,
+    target: Network,
+    own: dict,
+    other: dict,
+    x: jax.Array,
+    low: jax.Array,
+    high: jax.Array,
+    steps: int,
 ) -> jax.Array:
-    """The largest difference seen on the way."""
+    """The largest difference on all paths."""
 
     def difference(x: jax.Array) -> jax.Array:
-        return plain.module(own)(x) - target.module(theirs)(x)  # type: ignore[operator]
+        outputs = collapsed.module(own)(x) - target.module(other)(x)  # type: ignore[operator]
+        return jnp.abs(outputs).reshape(len(x), -1).max(1)
 
-    def farthest(x: jax.Array) -> jax.Array:
-        return jnp.abs(difference(x)).reshape(len(x), -1).max(1)
-
-    def step(carry: tuple[jax.Array, jax.Array], done: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
+    def step(carry: tuple[jax.Array, jax.Array], index: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
         x, best = carry
-        slope = jax.grad(lambda x: farthest(x).sum())(x)
-        size = (high - low) / 2 * (1 - done / steps)
-        x = jnp.clip(x + size * jnp.sign(slope), low, high)
-        return (x, jnp.maximum(best, farthest(x).max())), None
+        gradient = jax.grad(lambda x: difference(x).sum())(x)
+        size = (high - low) / 2 * (1 - index / steps)
+        x = jnp.clip(x + size * jnp.sign(gradient), low, high)
+        return (x, jnp.maximum(best, difference(x).max())), None
 
-    (_, best), _ = jax.lax.scan(step, (x, farthest(x).max()), jnp.arange(steps, dtype=x.dtype))
+    (_, best), _ = jax.lax.scan(step, (x, difference(x).max()), jnp.arange(steps, dtype=x.dtype))
     return best

@@ -1,10 +1,7 @@
-"""Intervals of arrays in float64, rounded outwards: what is inside stays inside whatever rounding does.
+"""IntervalArray bounds of a target f and of g - f for a ticket's network g, layer by layer, for all inputs of a box.
 
-The linear maps of dense layers and convolutions, and their transposes, in float64.
-What lies between two layers of a target f and a ticket's network g: intervals of f, and of g - f, for all inputs.
-
-One layer after the other: a difference grows by the weights, and by how far the ticket's weights are from the target's
-times what goes in; an activation multiplies it by a slope that it has between both.
+Float64, rounded outwards. A difference is multiplied by the weights, and grows by the residuals of the weights times
+the layer's input; an activation multiplies it by a slope that it has between both values.
 """
 
 import dataclasses
@@ -24,15 +21,15 @@ from lottery_jax.networks.layers.normalization import Normalize
 from lottery_jax.networks.layers.pooling import AveragePool, Flatten, GlobalPool, MaxPool, Tokens
 from lottery_jax.networks.node import LinearLayer, Node, StatelessLayer, Weights
 
-SLACK = 2.0**-40
+ROUNDING = 2.0**-40
 """Relative, for each sum of up to 2**12 products of float64: 2**-53 for each term, and as much to spare."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Box:
-    """Arrays between low and high, float64, place by place.
+class IntervalArray:
+    """Arrays between `low` and `high`, float64, elementwise.
 
-    >>> both = Box(np.array([-1.0]), np.array([2.0])) + Box(np.array([0.5]), np.array([0.5]))
+    >>> both = IntervalArray(np.array([-1.0]), np.array([2.0])) + IntervalArray(np.array([0.5]), np.array([0.5]))
     >>> bool(both.low[0] <= -0.5 <= 2.5 <= both.high[0])
     True
     """
@@ -41,8 +38,8 @@ class Box:
     high: np.ndarray
 
     @property
-    def largest(self) -> np.ndarray:
-        """The largest size."""
+    def magnitude(self) -> np.ndarray:
+        """The largest absolute value."""
         return np.maximum(np.abs(self.low), np.abs(self.high))
 
     @property
@@ -51,51 +48,54 @@ class Box:
 
     @property
     def radius(self) -> np.ndarray:
-        """Half the width from the centre, and a little more."""
-        return (self.high - self.low) / 2 * (1 + SLACK) + SLACK * self.largest * 2.0**-8
+        """Half the width, rounded up."""
+        return (self.high - self.low) / 2 * (1 + ROUNDING) + ROUNDING * self.magnitude * 2.0**-8
 
-    def __add__(self, other: "Box") -> "Box":
-        return Box(self.low + other.low, self.high + other.high).wider()
+    def __add__(self, other: "IntervalArray") -> "IntervalArray":
+        return IntervalArray(self.low + other.low, self.high + other.high).widened()
 
-    def meet(self, other: "Box") -> "Box":
-        """What is in both."""
-        return Box(np.maximum(self.low, other.low), np.minimum(self.high, other.high))
+    def intersect(self, other: "IntervalArray") -> "IntervalArray":
+        """The intersection of both."""
+        return IntervalArray(np.maximum(self.low, other.low), np.minimum(self.high, other.high))
 
-    def wider(self, more: np.ndarray | float = 0.0) -> Self:
-        """The interval with the last bits, and `more`, to spare."""
-        room = more + SLACK * 2.0**-8 * self.largest + np.finfo(np.float64).tiny
-        return dataclasses.replace(self, low=self.low - room, high=self.high + room)
+    def widened(self, more: np.ndarray | float = 0.0) -> Self:
+        """Enlarged by the rounding of the last bits, and by `more`."""
+        margin = more + ROUNDING * 2.0**-8 * self.magnitude + np.finfo(np.float64).tiny
+        return dataclasses.replace(self, low=self.low - margin, high=self.high + margin)
 
 
-def times(slopes: Box, values: Box) -> Box:
-    """All products of slopes that are not negative with values."""
+def multiply(slopes: IntervalArray, values: IntervalArray) -> IntervalArray:
+    """Products of nonnegative slopes with values."""
     low = np.minimum(slopes.low * values.low, slopes.high * values.low)
     high = np.maximum(slopes.low * values.high, slopes.high * values.high)
-    return Box(low, high).wider()
+    return IntervalArray(low, high).widened()
 
 
 Map = Callable[[np.ndarray], np.ndarray]
 """Arrays [B, *in] to [B, *out]."""
 
 
-def linear_map(of: LinearLayer, weight: np.ndarray) -> Map:
-    """x [B, *in] -> the operation with these weights and no bias, [B, *out]."""
-    return lambda x: _in_float64(lambda weight, x: _applied(of, weight, x), weight, x)
+def linear_map(layer: LinearLayer, weight: np.ndarray) -> Map:
+    """The linear layer with these weights and no bias: x [B, *in] -> [B, *out]."""
+    return lambda x: _in_float64(lambda weight, x: _linear(layer, weight, x), weight, x)
 
 
-def transposed_map(of: LinearLayer | StatelessLayer, weight: np.ndarray | None, given: tuple[int, ...]) -> Map:
-    """The transpose: coefficients [B, *out] of what comes out to those [B, *in] of what is `given`.
+def transposed_map(layer: LinearLayer | StatelessLayer, weight: np.ndarray | None, inputs: tuple[int, ...]) -> Map:
+    """The transpose: coefficients [B, *out] of outputs to coefficients [B, *in] of inputs.
 
-    weight: of an operation; None for a node that has none and is linear but for a constant.
+    Args:
+        layer: A linear layer, or a stateless layer that is linear up to a constant.
+        weight: Weight of a linear layer, else None.
+        inputs: Shape of an input.
     """
     return lambda rows: _in_float64(
-        lambda weight, rows: _turned(of, given, weight, rows), np.zeros(0) if weight is None else weight, rows
+        lambda weight, rows: _transposed(layer, inputs, weight, rows), np.zeros(0) if weight is None else weight, rows
     )
 
 
-def exactly(node: StatelessLayer, x: np.ndarray) -> np.ndarray:
-    """A node without weights, of examples [B, ...], in float64."""
-    return _in_float64(lambda x: _called(node, x), x)
+def apply_stateless(node: StatelessLayer, x: np.ndarray) -> np.ndarray:
+    """A layer without weights applied to x [B, ...] in float64."""
+    return _in_float64(lambda x: _stateless(node, x), x)
 
 
 def _in_float64(function: Callable[..., jax.Array], *arrays: np.ndarray) -> np.ndarray:
@@ -104,159 +104,175 @@ def _in_float64(function: Callable[..., jax.Array], *arrays: np.ndarray) -> np.n
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _called(node: StatelessLayer, x: jax.Array) -> jax.Array:
+def _stateless(node: StatelessLayer, x: jax.Array) -> jax.Array:
     return node(x)  # type: ignore[operator]
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _applied(of: LinearLayer, weight: jax.Array, x: jax.Array) -> jax.Array:
-    # Biases are added by those who ask, where they know what differs.
-    zero = {"bias": jnp.zeros(of.outputs, x.dtype)} if "bias" in of.tensors() else {}
-    return of.module(Weights({"weight": weight, **zero}))(x)  # type: ignore[operator]
+def _linear(layer: LinearLayer, weight: jax.Array, x: jax.Array) -> jax.Array:
+    # Callers add biases: they know which of them differ.
+    zero = {"bias": jnp.zeros(layer.outputs, x.dtype)} if "bias" in layer.tensors() else {}
+    return layer.module(Weights({"weight": weight, **zero}))(x)  # type: ignore[operator]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _turned(of: LinearLayer | StatelessLayer, given: tuple[int, ...], weight: jax.Array, rows: jax.Array) -> jax.Array:
-    def map_of(x: jax.Array) -> jax.Array:
-        return _applied(of, weight, x) if isinstance(of, LinearLayer) else _called(of, x)
+def _transposed(
+    layer: LinearLayer | StatelessLayer, inputs: tuple[int, ...], weight: jax.Array, rows: jax.Array
+) -> jax.Array:
+    def apply(x: jax.Array) -> jax.Array:
+        return _linear(layer, weight, x) if isinstance(layer, LinearLayer) else _stateless(layer, x)
 
-    # Constants have no slope; any place serves, for these maps have none that depends on it.
-    (found,) = jax.vjp(map_of, jnp.zeros((len(rows), *given), rows.dtype))[1](rows)
-    return found
+    # The maps are affine: the slope is the same everywhere.
+    (coefficients,) = jax.vjp(apply, jnp.zeros((len(rows), *inputs), rows.dtype))[1](rows)
+    return coefficients
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Pair:
-    """The target's values f [*shape], and the difference g - f [*shape]."""
+class LayerBounds:
+    """Intervals of the target's values f [*shape] and of the difference g - f [*shape]."""
 
-    f: Box
-    difference: Box
+    f: IntervalArray
+    difference: IntervalArray
 
     @property
-    def g(self) -> Box:
+    def g(self) -> IntervalArray:
+        """Values of the ticket's network."""
         return self.f + self.difference
 
+    @property
+    def hull(self) -> IntervalArray:
+        """Values of both networks."""
+        return IntervalArray(np.minimum(self.f.low, self.g.low), np.maximum(self.f.high, self.g.high))
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Layer:
-    """A layer of both networks: the target's weight and bias, and the ticket's for inputs of each sign [signs, ...]."""
+class WeightLayer:
+    """A layer of both networks: the target's weight and bias, and effective ones, the weight for each sign of input."""
 
-    of: Dense | Conv | RotationConv
+    linear_layer: Dense | Conv | RotationConv
     weight: np.ndarray
     bias: np.ndarray
-    made: np.ndarray
-    made_bias: np.ndarray
+    effective: np.ndarray
+    effective_bias: np.ndarray
 
-    def through(self, given: Pair) -> Pair:
-        """What comes out."""
-        f = self._times(self.weight, given.f)
-        shifted = Box(f.low + self.bias, f.high + self.bias).wider()
-        return Pair(shifted, self._times(self.weight, given.difference) + self.error(given))
+    def propagate(self, inputs: LayerBounds) -> LayerBounds:
+        """Bounds of the outputs."""
+        f = self._multiply(self.weight, inputs.f)
+        shifted = IntervalArray(f.low + self.bias, f.high + self.bias).widened()
+        return LayerBounds(shifted, self._multiply(self.weight, inputs.difference) + self.error(inputs))
 
-    def error(self, given: Pair) -> Box:
-        """(the ticket's weights - the target's) times the ticket's input, and the same of biases."""
-        change = self.made_bias - self.bias
-        total = Box(change, change).wider(SLACK * (np.abs(self.made_bias) + np.abs(self.bias)))
-        if len(self.made) == 1:
-            return total + self._times(self.made[0] - self.weight, given.g, self.made[0])
-        for made, part in zip(self.made, (_positive(given.g), _negative(given.g)), strict=True):
-            total = total + self._times(made - self.weight, part, made)
-        # An input has one sign at a time: the sum over both counts it twice where it may have either.
-        return total.meet(self.at_most(np.abs(self.made - self.weight).max(0), np.abs(change), given))
+    def error(self, inputs: LayerBounds) -> IntervalArray:
+        """(effective weights - target weights) times the input of g, plus the difference of biases."""
+        change = self.effective_bias - self.bias
+        total = IntervalArray(change, change).widened(ROUNDING * (np.abs(self.effective_bias) + np.abs(self.bias)))
+        if len(self.effective) == 1:
+            return total + self._multiply(self.effective[0] - self.weight, inputs.g, self.effective[0])
+        for effective, part in zip(self.effective, (_positive(inputs.g), _negative(inputs.g)), strict=True):
+            total = total + self._multiply(effective - self.weight, part, effective)
+        # An input has one sign at a time; the sum counts an input of unknown sign twice.
+        residual = np.abs(self.effective - self.weight).max(0)
+        return total.intersect(self.error_from_residuals(residual, np.abs(change), inputs))
 
-    def at_most(self, residual: np.ndarray, of_bias: np.ndarray, given: Pair) -> Box:
-        """Residuals of these sizes, whatever their signs, times the ticket's input."""
-        inputs = given.g.largest[None]
-        spread = linear_map(self.of, residual)(inputs)[0] + of_bias
-        slack = linear_map(self.of, 2 * np.abs(self.weight) + residual)(inputs)[0] + 2 * np.abs(self.bias) + of_bias
-        return Box(-spread, spread).wider(SLACK * slack)
+    def error_from_residuals(
+        self, residual: np.ndarray, bias_residual: np.ndarray, inputs: LayerBounds
+    ) -> IntervalArray:
+        """Residuals of these absolute values and any signs, times the input of g."""
+        layer, magnitude = self.linear_layer, inputs.g.magnitude[None]
+        spread = linear_map(layer, residual)(magnitude)[0] + bias_residual
+        products = linear_map(layer, 2 * np.abs(self.weight) + residual)(magnitude)[0]
+        rounding = products + 2 * np.abs(self.bias) + bias_residual
+        return IntervalArray(-spread, spread).widened(ROUNDING * rounding)
 
-    def _times(self, weight: np.ndarray, given: Box, made: np.ndarray | None = None) -> Box:
-        """Weights times an interval; what the weights were summed from is rounded, too, where they were made."""
-        centre, radius = linear_map(self.of, weight)(given.centre[None])[0], given.radius[None]
-        spread = linear_map(self.of, np.abs(weight))(radius)[0]
-        size = np.abs(weight) if made is None else np.abs(made) + np.abs(self.weight)
-        slack = SLACK * linear_map(self.of, size)(given.largest[None])[0]
-        return Box(centre - spread, centre + spread).wider(slack)
+    def _multiply(
+        self, weight: np.ndarray, inputs: IntervalArray, effective: np.ndarray | None = None
+    ) -> IntervalArray:
+        """Weights times an interval; effective weights are rounded sums themselves."""
+        centre, radius = linear_map(self.linear_layer, weight)(inputs.centre[None])[0], inputs.radius[None]
+        spread = linear_map(self.linear_layer, np.abs(weight))(radius)[0]
+        size = np.abs(weight) if effective is None else np.abs(effective) + np.abs(self.weight)
+        rounding = ROUNDING * linear_map(self.linear_layer, size)(inputs.magnitude[None])[0]
+        return IntervalArray(centre - spread, centre + spread).widened(rounding)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Promised(Layer):
-    """A layer of any ticket whose weights are all within a tolerance: `made` is not looked at."""
+class ToleranceLayer(WeightLayer):
+    """A layer of any ticket with all weights within a tolerance: `effective` is not used."""
 
     tolerance: float
 
-    def error(self, given: Pair) -> Box:
-        of_bias = np.full_like(self.bias, self.tolerance if self.of.bias else 0.0)
-        return self.at_most(np.full_like(self.weight, self.tolerance), of_bias, given)
+    def error(self, inputs: LayerBounds) -> IntervalArray:
+        bias_residual = np.full_like(self.bias, self.tolerance if self.linear_layer.bias else 0.0)
+        return self.error_from_residuals(np.full_like(self.weight, self.tolerance), bias_residual, inputs)
 
 
 @functools.singledispatch
-def through(node: Node, given: Pair) -> Pair:
-    """What comes out of a node without weights; raises `InputError` where no bound is known."""
+def propagate(node: Node, inputs: LayerBounds) -> LayerBounds:
+    """Bounds of the outputs of a layer without weights; raises `InputError` if no bound is known."""
     raise InputError(
-        f"there is no bound of the output through {node.kind!r}; it is there for dense layers, convolutions (of"
-        " rotations, too), ReLU, LeakyReLU, tanh, sigmoid, pooling and residual blocks"
+        f"the output cannot be bounded through {node.kind!r}, only through dense layers, convolutions (of rotations,"
+        " too), ReLU, LeakyReLU, tanh, sigmoid, pooling and residual blocks"
     )
 
 
-@through.register
-def _(node: Activation, given: Pair) -> Pair:
-    hull = Box(np.minimum(given.f.low, given.g.low), np.maximum(given.f.high, given.g.high))
-    ends = Box(exactly(node, given.f.low), exactly(node, given.f.high)).wider()  # these never fall
-    return Pair(ends, times(slopes(node, hull), given.difference))
+@propagate.register
+def _(node: Activation, inputs: LayerBounds) -> LayerBounds:
+    outputs = _apply_to_ends(node, inputs.f).widened()  # activations with a slope range are monotone
+    return LayerBounds(outputs, multiply(slope_range(node, inputs.hull), inputs.difference))
 
 
-@through.register(Flatten)
-@through.register(Tokens)
-@through.register(MaxPool)
-def _(node: Node, given: Pair) -> Pair:
-    # The largest of some differences is at least that of the largest values, and the least at most.
-    f, difference = given.f, given.difference
-    low = -_plain(node, -difference.low) if isinstance(node, MaxPool) else _plain(node, difference.low)
-    return Pair(Box(_plain(node, f.low), _plain(node, f.high)), Box(low, _plain(node, difference.high)))
+@propagate.register(Flatten)
+@propagate.register(Tokens)
+@propagate.register(MaxPool)
+def _(node: Node, inputs: LayerBounds) -> LayerBounds:
+    difference = _apply_to_ends(node, inputs.difference)
+    if isinstance(node, MaxPool):
+        # The difference of two maxima is at least the smallest difference.
+        difference = IntervalArray(-_apply_to_one(node, -inputs.difference.low), difference.high)
+    return LayerBounds(_apply_to_ends(node, inputs.f), difference)
 
 
-@through.register(AveragePool)
-@through.register(GlobalPool)
-@through.register(Normalize)
-def _(node: Node, given: Pair) -> Pair:
-    zero = _plain(node, np.zeros_like(given.f.low))
-    f, difference = given.f, given.difference
-    moved = Box(_plain(node, difference.low) - zero, _plain(node, difference.high) - zero)
-    return Pair(
-        Box(_plain(node, f.low), _plain(node, f.high)).wider(SLACK * np.abs(zero)),
-        moved.wider(SLACK * np.abs(zero)),
-    )
+@propagate.register(AveragePool)
+@propagate.register(GlobalPool)
+@propagate.register(Normalize)
+def _(node: Node, inputs: LayerBounds) -> LayerBounds:
+    constant = _apply_to_one(node, np.zeros_like(inputs.f.low))
+    rounding = ROUNDING * np.abs(constant)
+    moved = _apply_to_ends(node, inputs.difference)
+    difference = IntervalArray(moved.low - constant, moved.high - constant)
+    return LayerBounds(_apply_to_ends(node, inputs.f).widened(rounding), difference.widened(rounding))
 
 
-def slopes(node: Activation, values: Box) -> Box:
-    """The slopes of an activation between any two of some values."""
+def slope_range(node: Activation, values: IntervalArray) -> IntervalArray:
+    """Slopes of an activation between any two values of an interval."""
     least, most = (np.float64(number) for number in (0.0, 1.0))
     if isinstance(node, Relu | LeakyRelu):
         least = np.float64(node.slope) if isinstance(node, LeakyRelu) else least
         if not 0 <= least <= 1:
             raise InputError(
-                f"there is no bound of the output through a LeakyReLU of slope {least:g}; from 0 to 1 it is"
+                f"the output cannot be bounded through a LeakyReLU of slope {least:g}, only with a slope from 0 to 1"
             )
-        return Box(np.where(values.low >= 0, most, least), np.where(values.high <= 0, least, most))
+        return IntervalArray(np.where(values.low >= 0, most, least), np.where(values.high <= 0, least, most))
     if isinstance(node, Tanh | Sigmoid):
         near = np.where(
             (values.low <= 0) & (values.high >= 0), 0.0, np.minimum(np.abs(values.low), np.abs(values.high))
         )
         scale = 1.0 if isinstance(node, Tanh) else 0.5
-        slope = [scale**2 / np.cosh(np.minimum(scale * at, 300.0)) ** 2 for at in (values.largest, near)]
-        return Box(slope[0] * (1 - SLACK), slope[1] * (1 + SLACK))
-    raise InputError(f"there is no bound of the output through {node.kind!r}: it falls somewhere")
+        slope = [scale**2 / np.cosh(np.minimum(scale * at, 300.0)) ** 2 for at in (values.magnitude, near)]
+        return IntervalArray(slope[0] * (1 - ROUNDING), slope[1] * (1 + ROUNDING))
+    raise InputError(f"the output cannot be bounded through {node.kind!r}: it is not monotone")
 
 
-def _plain(node: Node, x: np.ndarray) -> np.ndarray:
-    return exactly(node, x[None])[0]  # type: ignore[arg-type]
+def _apply_to_one(node: Node, x: np.ndarray) -> np.ndarray:
+    return apply_stateless(node, x[None])[0]  # type: ignore[arg-type]
 
 
-def _positive(values: Box) -> Box:
-    return Box(np.maximum(values.low, 0), np.maximum(values.high, 0))
+def _apply_to_ends(node: Node, values: IntervalArray) -> IntervalArray:
+    return IntervalArray(_apply_to_one(node, values.low), _apply_to_one(node, values.high))
 
 
-def _negative(values: Box) -> Box:
-    return Box(np.minimum(values.low, 0), np.minimum(values.high, 0))
+def _positive(values: IntervalArray) -> IntervalArray:
+    return IntervalArray(np.maximum(values.low, 0), np.maximum(values.high, 0))
+
+
+def _negative(values: IntervalArray) -> IntervalArray:
+    return IntervalArray(np.minimum(values.low, 0), np.minimum(values.high, 0))

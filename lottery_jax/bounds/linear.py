@@ -1,8 +1,8 @@
-"""Linear bounds of the difference network, backwards (CROWN, Zhang et al. 2018, arXiv 1811.00866, for g - f).
+"""Linear bounds of g - f by back-substitution: CROWN (Zhang et al. 2018, arXiv 1811.00866) for a pair of networks.
 
-Coefficients of an outer layer's difference and of the target's values are taken back, layer by layer, to those
-of the input: through a layer of weights exactly, through an activation by the line above (or below) what it may do.
-Unlike intervals, they remember which differences come from the same input.
+Coefficients of a layer's difference and of the target's values are propagated backwards to the input: exactly through
+weights, and through an activation by a line above or below it. Unlike intervals, linear bounds remember which
+differences come from the same input.
 """
 
 import dataclasses
@@ -10,7 +10,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lottery_jax.bounds.difference import SLACK, Box, Layer, Pair, exactly, slopes, transposed_map
+from lottery_jax.bounds.difference import (
+    ROUNDING,
+    IntervalArray,
+    LayerBounds,
+    WeightLayer,
+    apply_stateless,
+    slope_range,
+    transposed_map,
+)
 from lottery_jax.networks.layers.activations import Activation, LeakyRelu, Relu
 from lottery_jax.networks.layers.normalization import Normalize
 from lottery_jax.networks.layers.pooling import AveragePool, Flatten, GlobalPool, Tokens
@@ -20,137 +28,143 @@ _LINEAR = AveragePool, GlobalPool, Normalize, Flatten, Tokens
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Coefficients:
-    """difference . d + f . a + constant, an upper bound of R numbers: coefficients [R, *shape], constants [R]."""
+class LinearBound:
+    """Upper bounds of R numbers, difference . d + f . a + constant: coefficients [R, *shape], constants [R]."""
 
     difference: np.ndarray
     f: np.ndarray
     constant: np.ndarray
 
-    def at_most(self, given: Pair) -> np.ndarray:
-        """The largest values [R] where d and a are anywhere in their intervals."""
-        parts = (self.difference, given.difference), (self.f, given.f)
-        total = self.constant + sum(_largest(rows, values) for rows, values in parts)
-        return total + SLACK * (np.abs(self.constant) + sum(_size(rows, values) for rows, values in parts))
+    def upper(self, inputs: LayerBounds) -> np.ndarray:
+        """The largest values [R] for d and a in their intervals."""
+        parts = (self.difference, inputs.difference), (self.f, inputs.f)
+        total = self.constant + sum(_upper(rows, values) for rows, values in parts)
+        return total + ROUNDING * (np.abs(self.constant) + sum(_magnitude(rows, values) for rows, values in parts))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Step:
-    """One layer of the network, what it is given and what comes out; `parts`: chains whose sum it is."""
+class LayerRecord:
+    """A layer of both networks with bounds of its inputs and outputs; `parts`: chains of a residual block."""
 
-    node: Node | Layer
-    given: Pair
-    out: Pair
-    parts: tuple[tuple["Step", ...], ...] = ()
-
-
-def back(steps: Sequence[Step], rows: Coefficients) -> Coefficients:
-    """Coefficients of what comes out of the last step, taken back to what the first one is given."""
-    for step in reversed(steps):
-        rows = _back(step, rows)
-    return rows
+    node: Node | WeightLayer
+    inputs: LayerBounds
+    out: LayerBounds
+    parts: tuple[tuple["LayerRecord", ...], ...] = ()
 
 
-def _back(step: Step, rows: Coefficients) -> Coefficients:
-    node, given = step.node, step.given
-    if step.parts:
-        found = [back(part, Coefficients(rows.difference, rows.f, np.zeros_like(rows.constant))) for part in step.parts]
+def back_substitute(records: Sequence[LayerRecord], bound: LinearBound) -> LinearBound:
+    """A linear bound in the outputs of the last layer as one in the inputs of the first."""
+    for record in reversed(records):
+        bound = _through_layer(record, bound)
+    return bound
+
+
+def _through_layer(record: LayerRecord, bound: LinearBound) -> LinearBound:
+    node, inputs = record.node, record.inputs
+    if record.parts:
+        found = [
+            back_substitute(part, LinearBound(bound.difference, bound.f, np.zeros_like(bound.constant)))
+            for part in record.parts
+        ]
         difference, f = (sum(getattr(one, name) for one in found) for name in ("difference", "f"))
-        return Coefficients(difference, f, rows.constant + sum(one.constant for one in found))  # type: ignore[arg-type]
-    if isinstance(node, Layer):
-        return _through_weights(node, given, rows)
+        return LinearBound(difference, f, bound.constant + sum(one.constant for one in found))  # type: ignore[arg-type]
+    if isinstance(node, WeightLayer):
+        return _through_weights(node, inputs, bound)
     if isinstance(node, Activation):
-        return _through_activation(node, given, rows)
-    shape = given.f.low.shape
+        return _through_activation(node, inputs, bound)
+    shape = inputs.f.low.shape
     if isinstance(node, _LINEAR):
-        turn = transposed_map(node, None, shape)
+        transposed = transposed_map(node, None, shape)
         zero = np.zeros((1, *shape))
-        constant = exactly(node, zero)[0] if isinstance(node, Normalize) else np.zeros(step.out.f.low.shape)
-        return Coefficients(turn(rows.difference), turn(rows.f), rows.constant + _flat(rows.f) @ np.ravel(constant))
-    # The largest of a window is no line: from here on only its interval is known.
-    none = np.zeros((len(rows.constant), *shape))
-    return Coefficients(none, none, rows.at_most(step.out))
+        constant = apply_stateless(node, zero)[0] if isinstance(node, Normalize) else np.zeros(record.out.f.low.shape)
+        return LinearBound(
+            transposed(bound.difference), transposed(bound.f), bound.constant + _flat(bound.f) @ np.ravel(constant)
+        )
+    # A maximum has no linear bound here: its interval is used.
+    none = np.zeros((len(bound.constant), *shape))
+    return LinearBound(none, none, bound.upper(record.out))
 
 
-def _through_weights(layer: Layer, given: Pair, rows: Coefficients) -> Coefficients:
-    shape = given.f.low.shape
-    turn = transposed_map(layer.of, layer.weight, shape)
-    f = turn(rows.f)
-    constant = rows.constant + _summed(rows.f, layer.bias)
-    if len(layer.made) == 1:
-        difference = transposed_map(layer.of, layer.made[0], shape)(rows.difference)
-        f = f + transposed_map(layer.of, layer.made[0] - layer.weight, shape)(rows.difference)
-        constant = constant + _summed(rows.difference, layer.made_bias - layer.bias)
+def _through_weights(layer: WeightLayer, inputs: LayerBounds, bound: LinearBound) -> LinearBound:
+    shape = inputs.f.low.shape
+    transposed = transposed_map(layer.linear_layer, layer.weight, shape)
+    f = transposed(bound.f)
+    constant = bound.constant + _times_bias(bound.f, layer.bias)
+    if len(layer.effective) == 1:
+        difference = transposed_map(layer.linear_layer, layer.effective[0], shape)(bound.difference)
+        f = f + transposed_map(layer.linear_layer, layer.effective[0] - layer.weight, shape)(bound.difference)
+        constant = constant + _times_bias(bound.difference, layer.effective_bias - layer.bias)
     else:
-        # What inputs of both signs are given is no linear function of the target's: its interval is added.
-        difference = turn(rows.difference)
-        constant = constant + _largest(rows.difference, layer.error(given))
-    # Rounding of these sums: each product at its largest size.
-    sizes = np.abs(layer.weight) + np.abs(layer.made).max(0)
-    spread = transposed_map(layer.of, sizes, shape)(np.abs(rows.difference) + np.abs(rows.f))
-    biases = np.abs(layer.bias) + np.abs(layer.made_bias)
-    room = _flat(spread) @ np.ravel(given.f.largest + given.difference.largest)
-    room = room + _summed(np.abs(rows.difference) + np.abs(rows.f), biases)
-    return Coefficients(difference, f, constant + SLACK * (room + np.abs(constant)))
+        # With weights by sign the error is not linear in the inputs: its interval is used.
+        difference = transposed(bound.difference)
+        constant = constant + _upper(bound.difference, layer.error(inputs))
+    # Rounding of these sums: each product at its largest absolute value.
+    sizes = np.abs(layer.weight) + np.abs(layer.effective).max(0)
+    spread = transposed_map(layer.linear_layer, sizes, shape)(np.abs(bound.difference) + np.abs(bound.f))
+    biases = np.abs(layer.bias) + np.abs(layer.effective_bias)
+    rounding = _flat(spread) @ np.ravel(inputs.f.magnitude + inputs.difference.magnitude)
+    rounding = rounding + _times_bias(np.abs(bound.difference) + np.abs(bound.f), biases)
+    return LinearBound(difference, f, constant + ROUNDING * (rounding + np.abs(constant)))
 
 
-def _through_activation(node: Activation, given: Pair, rows: Coefficients) -> Coefficients:
-    hull = Box(np.minimum(given.f.low, given.g.low), np.maximum(given.f.high, given.g.high))
-    slope, d = slopes(node, hull), given.difference
+def _through_activation(node: Activation, inputs: LayerBounds, bound: LinearBound) -> LinearBound:
+    slope, d = slope_range(node, inputs.hull), inputs.difference
     upper = _chord(d.low, d.high, slope.low * d.low, slope.high * d.high, slope.high, slope.low)
     lower = _chord(d.low, d.high, slope.high * d.low, slope.low * d.high, slope.low, slope.high)
-    difference, first = _by_sign(rows.difference, upper, lower)
-    f, second = _by_sign(rows.f, *_lines(node, given.f))
-    sizes = _size(rows.difference, d) + _size(rows.f, given.f)
-    return Coefficients(difference, f, rows.constant + first + second + SLACK * sizes)
+    difference, first = _by_sign(bound.difference, upper, lower)
+    f, second = _by_sign(bound.f, *_relax(node, inputs.f))
+    sizes = _magnitude(bound.difference, d) + _magnitude(bound.f, inputs.f)
+    return LinearBound(difference, f, bound.constant + first + second + ROUNDING * sizes)
 
 
 Line = tuple[np.ndarray, np.ndarray]
-"""Slope and height at 0 of a line, place by place."""
+"""Slope and intercept of a line, elementwise."""
 
 
 def _chord(
     low: np.ndarray, high: np.ndarray, at_low: np.ndarray, at_high: np.ndarray, right: np.ndarray, left: np.ndarray
 ) -> Line:
-    """The chord of a function that is left * d below 0 and right * d above, where 0 is inside; else the function."""
+    """The chord of left * d (d < 0), right * d (d > 0) if the interval contains 0, else the function itself."""
     inside = (low < 0) & (high > 0)
     width = np.where(inside, high - low, 1.0)
     slope = np.where(inside, (at_high - at_low) / width, np.where(low >= 0, right, left))
     return slope, np.where(inside, at_low - slope * low, 0.0)
 
 
-def _lines(node: Activation, f: Box) -> tuple[Line, Line]:
-    """Lines above and below an activation of the target's values."""
+def _relax(node: Activation, f: IntervalArray) -> tuple[Line, Line]:
+    """Linear relaxation of an activation: lines above and below it."""
     if isinstance(node, Relu | LeakyRelu):
-        least = node.slope if isinstance(node, LeakyRelu) else 0.0
-        ones, few = np.ones_like(f.low), np.full_like(f.low, least)
-        upper = _chord(f.low, f.high, least * f.low, f.high, ones, few)
-        # Below, the one of both lines that is nearer in the mean.
-        below = np.where(f.low >= 0, 1.0, np.where(f.high <= 0, least, np.where(f.high > -f.low, 1.0, least)))
+        lower_slope = node.slope if isinstance(node, LeakyRelu) else 0.0
+        ones, few = np.ones_like(f.low), np.full_like(f.low, lower_slope)
+        upper = _chord(f.low, f.high, lower_slope * f.low, f.high, ones, few)
+        # Below, the line with the smaller area to the activation.
+        below = np.where(
+            f.low >= 0, 1.0, np.where(f.high <= 0, lower_slope, np.where(f.high > -f.low, 1.0, lower_slope))
+        )
         return upper, (below, np.zeros_like(below))
     flat = np.zeros_like(f.low)
-    ends = Box(exactly(node, f.low), exactly(node, f.high)).wider()
+    ends = IntervalArray(apply_stateless(node, f.low), apply_stateless(node, f.high)).widened()
     return (flat, ends.high), (flat, ends.low)
 
 
 def _by_sign(rows: np.ndarray, upper: Line, lower: Line) -> tuple[np.ndarray, np.ndarray]:
-    """New coefficients and what is added to constants, for the line above where a coefficient is positive."""
+    """New coefficients and the change of constants: the upper line for positive coefficients, else the lower."""
     positive = rows > 0
     slope, height = (np.where(positive, above, below) for above, below in zip(upper, lower, strict=True))
     return rows * slope, (rows * height).reshape(len(rows), -1).sum(1)
 
 
-def _largest(rows: np.ndarray, values: Box) -> np.ndarray:
+def _upper(rows: np.ndarray, values: IntervalArray) -> np.ndarray:
     flat = _flat(rows)
     return np.maximum(flat, 0) @ np.ravel(values.high) + np.minimum(flat, 0) @ np.ravel(values.low)
 
 
-def _size(rows: np.ndarray, values: Box) -> np.ndarray:
-    return np.abs(_flat(rows)) @ np.ravel(values.largest)
+def _magnitude(rows: np.ndarray, values: IntervalArray) -> np.ndarray:
+    return np.abs(_flat(rows)) @ np.ravel(values.magnitude)
 
 
-def _summed(rows: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """Coefficients [R, ..., O] times a number for each output."""
+def _times_bias(rows: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """Coefficients [R, ..., O] times a bias [O]."""
     return rows.reshape(len(rows), -1, rows.shape[-1]).sum(1) @ bias
 
 

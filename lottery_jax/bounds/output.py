@@ -1,18 +1,14 @@
-"""A bound of sup |g - f| over a box of inputs, for a target f and a ticket's network g, before any data are seen.
+"""Bounds of sup |g - f| over a box of inputs, for a target f and a ticket's network g.
 
-Two of them, by intervals and by linear bounds, in float64 rounded outwards; the smaller one counts, output by output.
-It is about the weights that a ticket makes in exact arithmetic; that its float32 network computes them is what `verify`
-checks. Hidden layers of up to 1,024 units get linear bounds of their own first, which makes all after them tighter.
+The minimum of two bounds, by intervals and by linear bounds, in float64 rounded outwards, for each output. They are
+about effective weights in exact arithmetic; ``verify`` checks that the float32 network computes them. Hidden layers of
+up to 1,024 units get linear bounds of their own first, which tightens all later layers.
 
-Beside them what the theorems alone promise, before there is a ticket: the same intervals where nothing is known of a
-weight but that it is within the tolerance, so that every layer adds the tolerance times the sum of its inputs' sizes to
-the error that it multiplies. It is larger than the ticket's own by what its residuals cancel, and by how much smaller
-they are.
+A third bound uses the tolerance alone and holds for every ticket within it.
 
-Where this does not go. Attention: softmax of a product of what goes in with itself is neither linear nor monotone, and
-the papers' own argument (Otsuka et al. 2025) needs bounds of norms. LayerNorm: its slope is 1 / the spread of what goes
-in, without a bound where that may be 0. GELU: it falls somewhere. Copies of every neuron: their weights differ, so that
-each of them has a difference of its own. A model whose graph is unknown. All of them are refused, and the layer named.
+Refused, with the name of the layer: attention (softmax of a product of inputs is neither linear nor monotone; the
+argument of Otsuka et al. 2025 needs bounds of norms), LayerNorm (its slope is unbounded), GELU (not monotone),
+replicated neurons (each copy has a difference of its own), and models without a graph.
 """
 
 import dataclasses
@@ -20,8 +16,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from lottery_jax.bounds.difference import Box, Layer, Pair, Promised, through
-from lottery_jax.bounds.linear import Coefficients, Step, back
+from lottery_jax.bounds.difference import IntervalArray, LayerBounds, ToleranceLayer, WeightLayer, propagate
+from lottery_jax.bounds.linear import LayerRecord, LinearBound, back_substitute
 from lottery_jax.errors import InputError
 from lottery_jax.networks.layers.containers import Chain, Residual
 from lottery_jax.networks.layers.conv import Conv, RotationConv
@@ -33,167 +29,184 @@ from lottery_jax.tickets.header import check_tolerance
 from lottery_jax.tickets.reconstruct import effective_weights
 from lottery_jax.tickets.ticket import Ticket
 
-_REFINED = 1024
+_MAX_TIGHTENED_UNITS = 1024
 
-_AT_ONCE = 256  # rows of coefficients
+_BATCH = 256  # rows of coefficients
+
+Box = tuple[float, float]
+"""The smallest and the largest value of every input."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class OutputBound:
-    """Largest |g - f| of each output [C] on inputs from `low` to `high`: by intervals, by linear bounds.
+    """Upper bounds of |g - f| for each output [C] on a box of inputs.
 
-    promised: the same of any ticket whose weights are within the tolerance, residuals unseen; None where no tolerance
-    is promised.
+    Attributes:
+        interval: By interval arithmetic.
+        linear: By linear bounds.
+        from_tolerance: For every ticket within the tolerance; None if there is no tolerance.
     """
 
-    low: float
-    high: float
     interval: np.ndarray
     linear: np.ndarray
-    promised: np.ndarray | None = None
+    from_tolerance: np.ndarray | None
 
     @property
-    def smaller(self) -> np.ndarray:
-        """The smaller one for each output."""
+    def by_output(self) -> np.ndarray:
+        """The smaller of both bounds for each output."""
         return np.minimum(self.interval, self.linear)
 
     @property
     def largest(self) -> float:
-        """The bound of all outputs."""
-        return float(self.smaller.max())
+        """The bound for all outputs."""
+        return float(self.by_output.max())
 
 
 def bound_output(
-    ticket: Ticket, target: Target, *, low: float = 0.0, high: float = 1.0, tolerance: float | None = None
+    ticket: Ticket,
+    target: Target,
+    *,
+    box: Box = (0.0, 1.0),
+    tolerance: float | None = None,
+    weights: Mapping[str, np.ndarray] | None = None,
 ) -> OutputBound:
-    """How far a ticket's network can be from its target on inputs of [low, high]; raises `InputError`.
+    """Bound the difference between a ticket's outputs and its target's on all inputs of a box.
 
-    Through dense layers, convolutions, ReLU, LeakyReLU, tanh, sigmoid, pooling and residual blocks; not through
-    attention. A ticket for inputs that are never negative has no bound on others. tolerance: of each weight, for what
-    is promised, if not the ticket's.
+    Args:
+        ticket: A ticket of dense layers, convolutions, ReLU, LeakyReLU, tanh, sigmoid, pooling and residual blocks.
+        target: The target.
+        box: The smallest and the largest input; nonnegative if the ticket is for nonnegative inputs.
+        tolerance: For ``from_tolerance``; default: the tolerance of the ticket.
+        weights: ``effective_weights(ticket)`` if they are known already.
+
+    Raises:
+        InputError: The network or the box has no bound.
     """
-    given = ticket.network.given
-    if given is None:
-        raise InputError(
-            "outputs are bounded of a network with a graph, and this ticket's is unknown; give another one"
-        )
-    if given.nonnegative and low < 0:
+    low, network = box[0], ticket.network
+    if network.given is None:
+        raise InputError("the outputs of a model without a graph cannot be bounded; give a ticket of a network")
+    if network.given.nonnegative and low < 0:
         raise InputError(
             f"the ticket is for inputs that are never negative, and the box begins at {low}; give 0 or more"
         )
-    copied = [path for path, source in ticket.network.sources.items() if source.rows_each > 1]
+    copied = [path for path, source in network.sources.items() if source.rows_each > 1]
     if copied:
         raise InputError(
-            "outputs are not bounded where every neuron exists several times, as behind the layer"
-            f" {copied[0]!r}; use a ticket of another construction"
+            f"the outputs of a network with replicated neurons, as in the layer {copied[0]!r}, cannot be bounded; use a"
+            " ticket of another construction"
         )
-    whole = as_in(target, ticket.network)
-    if whole.network.root != ticket.network.target.root:
-        raise InputError("the ticket is for a network of other layers than this target; give the target it was made of")
-    made = effective_weights(ticket)
-    stored = sorted(set(whole.network.approximated) - set(made))
+    target = as_in(target, network)
+    root = target.network.root
+    if root != network.target.root:
+        raise InputError("the ticket's network has other layers than this target; give the target that it approximates")
+    weights = effective_weights(ticket) if weights is None else weights
+    stored = sorted(set(target.network.approximated) - set(weights))
     if stored:
-        raise InputError(f"outputs are bounded of tickets whose weights are all random, and {stored[0]!r} is stored")
-    walk, begun = _Walk(whole, made), _begun(whole, low, high)
-    root = whole.network.root
-    coarse = walk.steps(root, "", begun, refine=False)
-    fine = walk.steps(root, "", begun, refine=True)
-    out = fine[-1].out if fine else begun
-    tight = _refined(fine, begun, out)
-    by_interval = coarse[-1].out.difference.largest if coarse else begun.difference.largest
-    asked = tolerance
-    if asked is None and ticket.header.tolerance is not None:
-        # Of a promise for each tensor what it comes to for the largest one.
-        largest = (whole.scan(name).largest for name in whole.network.approximated)
-        asked = ticket.header.tolerance * (max(largest) if ticket.header.relative else 1.0)
-    promised = None if asked is None else promised_output(whole, asked, low=low, high=high)
-    return OutputBound(low, high, by_interval, tight.difference.largest, promised)
+        raise InputError(f"the outputs of a ticket with stored weights cannot be bounded, and {stored[0]!r} is stored")
+    inputs, pair = _input_bounds(target, box), _NetworkPair(target, weights)
+    by_interval = pair.outputs(inputs)
+    records = pair.records(root, "", inputs, tighten=True)
+    by_lines = _tighten(records, inputs, records[-1].out if records else inputs)
+    if tolerance is None and ticket.header.tolerance is not None:
+        # A relative tolerance is that of the tensor with the largest weight.
+        scale = (
+            max(target.scan(name).largest for name in target.network.approximated) if ticket.header.relative else 1.0
+        )
+        tolerance = ticket.header.tolerance * scale
+    from_tolerance = None if tolerance is None else bound_output_from_tolerance(target, tolerance, box=box)
+    return OutputBound(by_interval, by_lines.difference.magnitude, from_tolerance)
 
 
-def promised_output(target: Target, tolerance: float, *, low: float = 0.0, high: float = 1.0) -> np.ndarray:
-    """How far each output [C] of any ticket within a tolerance of every weight can be from the target's, before one is.
+def bound_output_from_tolerance(target: Target, tolerance: float, *, box: Box = (0.0, 1.0)) -> np.ndarray:
+    """Bound |g - f| for each output [C] and every ticket with all weights within a tolerance, by intervals.
 
-    By intervals, on inputs of [low, high]; raises `InputError` where `bound_output` does.
+    Raises:
+        InputError: The network or the box has no bound, as in ``bound_output``.
 
-    >>> from lottery_jax.importers.mlp_weights import mlp_target
-    >>> target = mlp_target([np.array([[0.5, -0.5]], np.float32)])
-    >>> promised_output(target, 0.01).round(9).tolist()
-    [0.02]
+    Example:
+        >>> from lottery_jax.importers.mlp_weights import mlp_target
+        >>> target = mlp_target([np.array([[0.5, -0.5]], np.float32)])
+        >>> bound_output_from_tolerance(target, 0.01).round(9).tolist()
+        [0.02]
     """
-    tolerance, whole = check_tolerance(float(tolerance), zero=True), folded(target)
-    begun = _begun(whole, low, high)
-    steps = _Walk(whole, tolerance).steps(whole.network.root, "", begun, refine=False)
-    return steps[-1].out.difference.largest
+    tolerance, target = check_tolerance(float(tolerance), zero=True), folded(target)
+    return _NetworkPair(target, tolerance).outputs(_input_bounds(target, box))
 
 
-def _begun(target: Target, low: float, high: float) -> Pair:
-    """What both networks are given: any input of the box."""
-    given = target.network.given
+def _input_bounds(target: Target, box: Box) -> LayerBounds:
+    """The inputs of both networks: any of the box, and without a difference."""
+    (low, high), given = box, target.network.given
     if given is None or not (np.isfinite([low, high]).all() and low <= high):
         raise InputError(f"the box is [{low}, {high}]; give two finite numbers, and a network whose graph is known")
-    box = Box(np.full(given.shape, np.float64(low)), np.full(given.shape, np.float64(high)))
     zero = np.zeros(given.shape)
-    return Pair(box, Box(zero, zero))
+    return LayerBounds(IntervalArray(zero + np.float64(low), zero + np.float64(high)), IntervalArray(zero, zero))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Walk:
-    """Through both networks at once; made: a ticket's weights, or the tolerance that is all that is known of them."""
+class _NetworkPair:
+    """Target and ticket; `weights`: effective weights, or the tolerance that is all that is known of them."""
 
     target: Target
-    made: Mapping[str, np.ndarray] | float
+    weights: Mapping[str, np.ndarray] | float
 
-    def steps(self, node: Node, path: str, given: Pair, *, refine: bool) -> list[Step]:
-        """The layers of a node, one after the other, with what goes in and comes out."""
+    def outputs(self, inputs: LayerBounds) -> np.ndarray:
+        """Bounds [C] of the difference by intervals alone."""
+        records = self.records(self.target.network.root, "", inputs, tighten=False)
+        return (records[-1].out if records else inputs).difference.magnitude
+
+    def records(self, node: Node, path: str, inputs: LayerBounds, *, tighten: bool) -> list[LayerRecord]:
+        """The layers of a node, in order, with bounds of their inputs and outputs."""
         if isinstance(node, Chain):
-            found: list[Step] = []
+            found: list[LayerRecord] = []
             for name, child in node.nodes:
-                last = found[-1].out if found else given
-                found += self.steps(child, child_path(path, name), last, refine=refine)
-                if refine and found and isinstance(found[-1].node, Layer) and len(found) > 1:
-                    step = found[-1]
-                    if step.out.f.low.size <= _REFINED:
-                        found[-1] = dataclasses.replace(step, out=_refined(found, given, step.out))
+                last = found[-1].out if found else inputs
+                found += self.records(child, child_path(path, name), last, tighten=tighten)
+                if tighten and len(found) > 1 and isinstance(found[-1].node, WeightLayer):
+                    out = found[-1].out
+                    if out.f.low.size <= _MAX_TIGHTENED_UNITS:
+                        found[-1] = dataclasses.replace(found[-1], out=_tighten(found, inputs, out))
             return found
         if isinstance(node, Residual):
-            body = self.steps(node.body, path, given, refine=refine)
-            other = self.steps(node.shortcut, child_path(path, "downsample"), given, refine=refine)
-            ends = [part[-1].out if part else given for part in (body, other)]
-            out = Pair(ends[0].f + ends[1].f, ends[0].difference + ends[1].difference)
-            return [Step(node, given, out, (tuple(body), tuple(other)))]
+            body = self.records(node.body, path, inputs, tighten=tighten)
+            shortcut = self.records(node.shortcut, child_path(path, "downsample"), inputs, tighten=tighten)
+            a, b = (part[-1].out if part else inputs for part in (body, shortcut))
+            out = LayerBounds(a.f + b.f, a.difference + b.difference)
+            return [LayerRecord(node, inputs, out, (tuple(body), tuple(shortcut)))]
         if isinstance(node, Dense | Conv | RotationConv):
             layer = self._layer(node, path)
-            return [Step(layer, given, layer.through(given))]
+            return [LayerRecord(layer, inputs, layer.propagate(inputs))]
         try:
-            return [Step(node, given, through(node, given))]
+            return [LayerRecord(node, inputs, propagate(node, inputs))]
         except InputError as error:
             raise InputError(f"at the layer {path!r} {error}") from None
 
-    def _layer(self, of: Dense | Conv | RotationConv, path: str) -> Layer:
-        names = {own: child_path(path, own) for own in of.tensors()}
-        weight = self.target.array(names["weight"]).astype(np.float64)
-        none = np.zeros((1, of.outputs))
-        bias = self.target.array(names["bias"]).astype(np.float64) if of.bias else none[0]
-        if not isinstance(self.made, Mapping):
-            return Promised(of, weight, bias, weight[None], bias, self.made)
-        made = self.made[names["bias"]] if of.bias else none
-        return Layer(of, weight, bias, self.made[names["weight"]], made[0])
+    def _layer(self, layer: Dense | Conv | RotationConv, path: str) -> WeightLayer:
+        weight_name, bias_name = child_path(path, "weight"), child_path(path, "bias")
+        weight, zero = self.target.array(weight_name).astype(np.float64), np.zeros(layer.outputs)
+        bias = self.target.array(bias_name).astype(np.float64) if layer.bias else zero
+        if not isinstance(self.weights, Mapping):
+            return ToleranceLayer(layer, weight, bias, weight[None], bias, self.weights)
+        return WeightLayer(
+            layer, weight, bias, self.weights[weight_name], self.weights[bias_name][0] if layer.bias else zero
+        )
 
 
-def _refined(steps: list[Step], given: Pair, out: Pair) -> Pair:
-    """What comes out of the last step, also bounded by lines back to what the first one is given."""
+def _tighten(records: list[LayerRecord], inputs: LayerBounds, out: LayerBounds) -> LayerBounds:
+    """Bounds of the last layer's outputs, intersected with linear bounds in the inputs of the first."""
     size, shape = out.f.low.size, out.f.low.shape
     ends: list[list[np.ndarray]] = [[], [], [], []]
-    for first in range(0, size, _AT_ONCE):
-        rows = np.eye(size)[first : first + _AT_ONCE].reshape(-1, *shape)
-        none, zero = np.zeros_like(rows), np.zeros(len(rows))
-        asked = (
-            Coefficients(rows, none, zero),
-            Coefficients(-rows, none, zero),
-            Coefficients(none, rows, zero),
-            Coefficients(none, -rows, zero),
+    for first in range(0, size, _BATCH):
+        rows = np.eye(size)[first : first + _BATCH].reshape(-1, *shape)
+        zeros, constant = np.zeros_like(rows), np.zeros(len(rows))
+        bounds = (
+            LinearBound(rows, zeros, constant),
+            LinearBound(-rows, zeros, constant),
+            LinearBound(zeros, rows, constant),
+            LinearBound(zeros, -rows, constant),
         )
-        for end, one in zip(ends, asked, strict=True):
-            end.append(back(steps, one).at_most(given))
+        for end, bound in zip(ends, bounds, strict=True):
+            end.append(back_substitute(records, bound).upper(inputs))
     high, low, f_high, f_low = (np.concatenate(end).reshape(shape) for end in ends)
-    return Pair(out.f.meet(Box(-f_low, f_high)), out.difference.meet(Box(-low, high)))
+    return LayerBounds(
+        out.f.intersect(IntervalArray(-f_low, f_high)), out.difference.intersect(IntervalArray(-low, high))
+    )

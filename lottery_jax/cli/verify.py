@@ -9,16 +9,15 @@ import json
 import math
 from typing import Any, TextIO
 
-from lottery_jax.bounds import attack, bound_output
+from lottery_jax.bounds import BoxVerification, verify_box
 from lottery_jax.cli.progress_bars import progress_bars
 from lottery_jax.cli.settings import Export, Verify
 from lottery_jax.errors import InputError
 from lottery_jax.importers.state_dict import target_like
 from lottery_jax.io.files import check_overwrite
 from lottery_jax.networks.rewrites import quantised
-from lottery_jax.networks.target import Target
 from lottery_jax.tickets.export import export_into, export_masks, export_weights
-from lottery_jax.tickets.ticket import Ticket, load_ticket
+from lottery_jax.tickets.ticket import load_ticket
 from lottery_jax.tickets.verify import verify
 
 CODES = {"holds": 0, "broken": 1, "no guarantee": 4}
@@ -185,24 +184,27 @@ def run_verify(command: Verify, results: TextIO) -> int:
             raise InputError("--quantise-target rounds the target that a ticket is held to; give that with --target")
         target = quantised(target, command.quantise_target)
     with progress_bars(quiet=command.quiet) as shown:
-        certificate = verify(ticket, target=target, tolerance=command.tolerance, progress=shown.part("verifying"))
-        found = certified(certificate, command.ticket.stat().st_size) | {"ticket": str(command.ticket)}
-        wanted = target or ticket.target
-        if command.box is not None and certificate.outcome == "holds" and wanted is not None:
-            shown.part("bounding the output")
-            found |= _outputs(ticket, wanted, *command.box, tolerance=certificate.tolerance)
+        options = {"target": target, "tolerance": command.tolerance}
+        if command.box is None:
+            certificate, bounds = verify(ticket, **options, progress=shown.part("verifying")), {}
+        else:
+            verification = verify_box(ticket, **options, box=command.box, stages=shown.part)
+            certificate, bounds = verification.certificate, _output_bounds(verification, command.box)
+        found = certified(certificate, command.ticket.stat().st_size) | {"ticket": str(command.ticket)} | bounds
     return show(found, results, as_json=command.json)
 
 
-def _outputs(ticket: Ticket, target: Target, low: float, high: float, *, tolerance: float | None) -> dict[str, Any]:
-    """How far outputs can be from the target's on a box, and how far they were found to be."""
-    bound = bound_output(ticket, target, low=low, high=high, tolerance=tolerance)
-    promised = math.inf if bound.promised is None else float(bound.promised.max())
+def _output_bounds(verification: BoxVerification, box: tuple[float, float]) -> dict[str, Any]:
+    """Bounds of the outputs on a box as fields of the row; empty for a ticket that does not hold."""
+    bound = verification.output_bound
+    if bound is None:
+        return {}
+    from_tolerance = math.inf if bound.from_tolerance is None else float(bound.from_tolerance.max())
     return {
-        "box": [low, high],
+        "box": list(box),
         "output_bound": bound.largest,
         "output_bound_by_intervals": float(bound.interval.max()),
         "output_bound_by_lines": float(bound.linear.max()),
-        "output_promised": promised if math.isfinite(promised) else None,
-        "output_searched": attack(ticket, target, low=low, high=high),
+        "output_promised": from_tolerance if math.isfinite(from_tolerance) else None,
+        "output_searched": verification.largest_found,
     }

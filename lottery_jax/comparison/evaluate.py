@@ -10,6 +10,7 @@ them, the random network on as many as a minute allows, and both are compared on
 import dataclasses
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -23,9 +24,10 @@ from lottery_jax.networks.network import Network
 from lottery_jax.progress import Stages, no_stages
 from lottery_jax.statistics import wilson_interval
 from lottery_jax.tasks import Task
-from lottery_jax.tickets.reconstruct import collapsed, effective_weights
+from lottery_jax.tickets.certificate import Certificate
+from lottery_jax.tickets.reconstruct import collapse, effective_weights
 from lottery_jax.tickets.ticket import Ticket, load_ticket
-from lottery_jax.tickets.verify import Certificate, verify
+from lottery_jax.tickets.verify import verify_with_weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,13 +107,23 @@ MOST_BOUNDED, MOST_BETWEEN, MOST_LAYERS = 1_000_000, 8192, 8
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """A ticket file and what the verifier and the test set say of it; `evaluated`: which network was run on what."""
+    """A ticket file and what the verifier and the test set say of it.
+
+    Attributes:
+        ticket: The ticket.
+        certificate: The result of the verifier.
+        metrics: The results on the test set.
+        ticket_bytes: Size of the file.
+        evaluated: Which network was run on which images, in words.
+        weights: The ticket's effective weights, if the verifier reconstructed them.
+    """
 
     ticket: Ticket
     certificate: Certificate
     metrics: Metrics
     ticket_bytes: int
     evaluated: str
+    weights: Mapping[str, np.ndarray] | None
 
 
 def measure(path: Path, task: Task, tolerance: float | None = None, *, stages: Stages = no_stages) -> Measured:
@@ -124,13 +136,15 @@ def measure(path: Path, task: Task, tolerance: float | None = None, *, stages: S
     promised = ticket.header.tolerance is not None
     asked = tolerance if promised and ticket.header.kept_budget is None else None
     real = ticket.forward()  # held, so that the verifier runs the same arrays
-    certificate = verify(ticket, target=task.target if promised else None, tolerance=asked, progress=progress)
+    target = task.target if promised else None
+    verification = verify_with_weights(ticket, target=target, tolerance=asked, progress=progress)
     stages("running the test images")
     test = task.dataset.test
-    found, evaluated = ticket_outputs(ticket, np.asarray(test.images))
+    found, evaluated = ticket_outputs(ticket, np.asarray(test.images), weights=verification.weights)
     del real
     metrics = compared(found, task.test_outputs, test.labels)
-    return Measured(ticket, certificate, metrics, path.stat().st_size, evaluated)
+    size = path.stat().st_size
+    return Measured(ticket, verification.certificate, metrics, size, evaluated, verification.weights)
 
 
 def output_bound(measured: Measured, task: Task) -> float | None:
@@ -144,13 +158,19 @@ def output_bound(measured: Measured, task: Task) -> float | None:
     if not (measured.certificate.holds and small and task.target.weights <= MOST_BOUNDED):
         return None
     try:
-        bound = bound_output(ticket, task.target).largest if images.min() >= 0 and images.max() <= 1 else math.inf
+        in_box = images.min() >= 0 and images.max() <= 1
+        bound = bound_output(ticket, task.target, weights=measured.weights).largest if in_box else math.inf
     except InputError:  # attention, copies of neurons, ...
         return None
     return bound if math.isfinite(bound) else None
 
 
-def ticket_outputs(ticket: Ticket, images: np.ndarray, most_seconds: float = MOST_SECONDS) -> tuple[np.ndarray, str]:
+def ticket_outputs(
+    ticket: Ticket,
+    images: np.ndarray,
+    most_seconds: float = MOST_SECONDS,
+    weights: Mapping[str, np.ndarray] | None = None,
+) -> tuple[np.ndarray, str]:
     """Outputs [N, C] of a ticket's network for images [N, ...], and in words what was run."""
     real, count = ticket.forward(), len(images)
     size = batch_size(ticket.network)
@@ -170,8 +190,8 @@ def ticket_outputs(ticket: Ticket, images: np.ndarray, most_seconds: float = MOS
     which = "trained" if ticket.network.trained else "random"
     if shown == count:
         return found, f"the {which} network on all {count:,} images"
-    network, weights = collapsed(ticket, effective_weights(ticket))
-    fast = forward(network, {name: np.asarray(value, np.float32) for name, value in weights.items()})
+    network, tensors = collapse(ticket, effective_weights(ticket) if weights is None else weights)
+    fast = forward(network, {name: np.asarray(value, np.float32) for name, value in tensors.items()})
     whole = outputs(fast, images, batch_size=batch_size(network))
     difference = float(np.abs(found - whole[:shown]).max())
     return whole, (

@@ -1,14 +1,16 @@
-"""Tickets: the file format, the verifier, and what is exported from them."""
+"""Tickets: the file format, the verifier, effective weights and exports."""
 
+from lottery_jax.tickets.certificate import Certificate
 from lottery_jax.tickets.export import export_into, export_masks, export_weights
 from lottery_jax.tickets.reconstruct import effective_weights
 from lottery_jax.tickets.size.description_length import description_bits
 from lottery_jax.tickets.ticket import Ticket, load_ticket, make_ticket
-from lottery_jax.tickets.verify import Certificate, verify
+from lottery_jax.tickets.verify import Verification, verify, verify_with_weights
 
 __all__ = [
     "Certificate",
     "Ticket",
+    "Verification",
     "description_bits",
     "effective_weights",
     "export_into",
@@ -17,4 +19,5 @@ __all__ = [
     "load_ticket",
     "make_ticket",
     "verify",
+    "verify_with_weights",
 ]

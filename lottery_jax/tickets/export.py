@@ -1,8 +1,7 @@
-"""What a ticket makes, as plain safetensors: the weights under their names, a model with them in it, or the masks.
+"""Export of a ticket as plain safetensors: its effective weights, a copy of a model with them, or its masks.
 
-Everything is written in slices, so that memory does not grow with the model. For inputs of both signs a gadget makes
-two weights, one for each sign, which both are near to the target; a plain network has room for one, and gets their
-mean.
+Everything is written in slices, so that memory does not grow with the model. For inputs of both signs a gadget has two
+effective weights, both near to the target; a plain network has room for one, and gets their mean.
 """
 
 import os
@@ -18,39 +17,48 @@ from lottery_jax.io.tensor_file import DTYPES, FLOAT_DTYPES, TensorFile, TensorI
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import child_path
 from lottery_jax.networks.rewrites import folds
-from lottery_jax.tickets.reconstruct import approximated_leaves, effective_slices
+from lottery_jax.tickets.reconstruct import approximated_tensors, effective_slices
 from lottery_jax.tickets.ticket import Ticket
 
-Name = str | os.PathLike[str]
+FileName = str | os.PathLike[str]
 
 
-def export_weights(ticket: Ticket, out: Name) -> str:
-    """Write the weights of the target's network as the ticket makes them, float32; returns that in words."""
+def export_weights(ticket: Ticket, out: FileName) -> str:
+    """Write the effective weights under the names of the target's network, float32; returns a description."""
     shapes = ticket.network.target.tensors
-    tensors = [TensorInfo(name, "F32", shape) for name, shape in shapes.items()]
-    _write(Path(out), tensors, _values(ticket))
+    _write(Path(out), [Tensor(name, "F32", shape) for name, shape in shapes.items()], _mean_slices(ticket))
     return f"{len(shapes)} tensors, float32, as the ticket makes them"
 
 
-def export_masks(ticket: Ticket, out: Name) -> str:
-    """Write the masks, one byte of 0 or 1 for each random weight; returns what was written, in words."""
-    tensors = [TensorInfo(name, "U8", drawn.shape) for name, drawn in ticket.network.random_tensors.items()]
-    _write(Path(out), tensors, ((name, 0, ticket.mask(name).reshape(-1)) for name in ticket.network.random_tensors))
+def export_masks(ticket: Ticket, out: FileName) -> str:
+    """Write the masks, one byte of 0 or 1 for each random weight; returns a description."""
+    tensors = [Tensor(name, "U8", random.shape) for name, random in ticket.network.random_tensors.items()]
+    _write(Path(out), tensors, ((tensor.name, 0, ticket.mask(tensor.name).reshape(-1)) for tensor in tensors))
     return f"{len(tensors)} masks, one byte for each random weight"
 
 
-def export_into(ticket: Ticket, model: Name, out: Name, network: Network | None = None) -> str:
-    """Write a copy of a model's file with the ticket's weights in it, in the types it has; returns that in words.
+def export_into(ticket: Ticket, model: FileName, out: FileName, network: Network | None = None) -> str:
+    """Write a copy of a model's file with the ticket's effective weights in it, in the dtypes of the file.
 
-    network: the model's own, where it has batch normalisations that were folded for the ticket; they become neutral and
-    add the folded bias. Raises `InputError` where a tensor is not there, or has another shape.
+    Args:
+        ticket: The ticket.
+        model: The model's .safetensors file.
+        out: The file to write.
+        network: The model's network, if batch normalisations were folded for the ticket: they become neutral and add
+            the folded bias.
+
+    Returns:
+        A description of what was written.
+
+    Raises:
+        InputError: A tensor is missing, or has another shape.
     """
-    neutral = _neutral(ticket, network) if network is not None else {}
-    file = TensorFile(model)
-    wanted = {**ticket.network.target.tensors, **{name: value.shape for name, value in neutral.items()}}
+    neutral = _neutral_norms(ticket, network) if network is not None else {}
     moved = {child_path(fold.operation, "bias") for fold in folds(network)} if network is not None else set()
-    wanted = {name: shape for name, shape in wanted.items() if name in neutral or name not in moved}
-    for name, shape in wanted.items():
+    expected = {name: shape for name, shape in ticket.network.target.tensors.items() if name not in moved}
+    expected |= {name: value.shape for name, value in neutral.items()}
+    file = TensorFile(model)
+    for name, shape in expected.items():
         tensor = file.tensors.get(name)
         if tensor is None or tensor.shape != shape or tensor.dtype not in FLOAT_DTYPES:
             found = "nothing" if tensor is None else f"{tensor.dtype} {list(tensor.shape)}"
@@ -61,53 +69,55 @@ def export_into(ticket: Ticket, model: Name, out: Name, network: Network | None 
         shutil.copyfile(file.path, temporary)
         handle = os.open(temporary, os.O_WRONLY)
         try:
-            values = (part for part in _values(ticket) if part[0] in wanted and part[0] not in neutral)
-            for name, first, part in (*((name, 0, value.reshape(-1)) for name, value in neutral.items()), *values):
+            weights = (part for part in _mean_slices(ticket) if part[0] in expected and part[0] not in neutral)
+            for name, first, part in (*((name, 0, value.reshape(-1)) for name, value in neutral.items()), *weights):
                 tensor = file.tensors[name]
-                own = np.asarray(part).astype(DTYPES[tensor.dtype])
-                os.pwrite(handle, own.tobytes(), tensor.start + first * own.itemsize)
+                values = np.asarray(part).astype(TYPES[tensor.dtype])
+                os.pwrite(handle, values.tobytes(), tensor.start + first * values.itemsize)
         finally:
             os.close(handle)
-    return f"a copy of {str(model)!r} with {len(wanted)} tensors as the ticket makes them"
+    return f"a copy of {str(model)!r} with {len(expected)} tensors as the ticket makes them"
 
 
-def _values(ticket: Ticket) -> Iterator[tuple[str, int, np.ndarray]]:
-    """Every tensor of the target's network in parts: its name, the place of the first value, and the values."""
-    for leaf in approximated_leaves(ticket):
-        for part in effective_slices(ticket, leaf):
+def _mean_slices(ticket: Ticket) -> Iterator[tuple[str, int, np.ndarray]]:
+    """All tensors of the target's network in slices: name, position of the first value, values."""
+    for tensor in approximated_tensors(ticket):
+        for part in effective_slices(ticket, tensor):
             yield part.name, part.first, part.values.mean(0)
     for name in (name for name in ticket.network.tensors if name in ticket.network.target.tensors):
         yield name, 0, read_array(ticket.content, f"stored.{name}").reshape(-1)
 
 
-def _neutral(ticket: Ticket, network: Network) -> dict[str, np.ndarray]:
-    """Tensors of batch normalisations that do nothing but add the bias that was folded, and zeros for other biases."""
+def _neutral_norms(ticket: Ticket, network: Network) -> dict[str, np.ndarray]:
+    """Tensors of batch normalisations that only add the folded bias, and zeros for the biases of their layers."""
     found: dict[str, np.ndarray] = {}
     biases = {child_path(fold.operation, "bias"): fold for fold in folds(network)}
-    made = {leaf.name: leaf for leaf in approximated_leaves(ticket) if leaf.name in biases}
+    approximated = {tensor.name: tensor for tensor in approximated_tensors(ticket) if tensor.name in biases}
     for name, fold in biases.items():
-        if name in made:
-            bias = np.concatenate([part.values.mean(0) for part in effective_slices(ticket, made[name])])
-        elif name in ticket.network.tensors:  # of weights that were trained
+        if name in approximated:
+            parts = effective_slices(ticket, approximated[name])
+            bias = np.concatenate([part.values.mean(0) for part in parts])
+        elif name in ticket.network.tensors:  # of trained weights
             bias = read_array(ticket.content, f"stored.{name}").astype(np.float64)
         else:
             continue
         ones = np.ones_like(bias)
-        own = {"weight": ones, "bias": 0 * ones, "running_mean": -bias, "running_var": (1 - fold.node.epsilon) * ones}
-        found |= {child_path(fold.norm, part): own[part] for part in fold.node.tensors()}
+        neutral = {"weight": ones, "bias": 0 * ones, "running_mean": -bias}
+        neutral["running_var"] = (1 - fold.node.epsilon) * ones
+        found |= {child_path(fold.norm, part): neutral[part] for part in fold.node.tensors()}
         if name in network.tensors:
             found[name] = 0 * ones
     return found
 
 
-def _write(out: Path, tensors: list[TensorInfo], values: Iterator[tuple[str, int, np.ndarray]]) -> None:
-    """A safetensors file from parts that come in any order."""
-    start, placed = file_layout(tensors, {"format": "pt"})
-    with atomic_replacement(out) as temporary, temporary.open("wb", buffering=0) as file:
+def _write(out: Path, tensors: list[Tensor], values: Iterator[tuple[str, int, np.ndarray]]) -> None:
+    """Write a safetensors file from slices in any order."""
+    start, positions = layout(tensors, {"format": "pt"})
+    with replacing(out) as temporary, temporary.open("wb", buffering=0) as file:
         file.write(start)
         for name, first, part in values:
-            own = part.astype(DTYPES[placed[name].dtype])
-            file.seek(placed[name].start + first * own.itemsize)
+            own = part.astype(TYPES[positions[name].dtype])
+            file.seek(positions[name].start + first * own.itemsize)
             view = memoryview(own.tobytes())
             while view:
                 view = view[file.write(view) :]

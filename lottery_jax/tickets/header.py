@@ -1,4 +1,4 @@
-"""The header of a ticket's file: every field typed and bounded when it is read, for a file is an untrusted input."""
+"""The header of a ticket's file: every field is typed and bounded when it is read, because a file is untrusted."""
 
 import dataclasses
 import math
@@ -19,10 +19,18 @@ VERSION = 2
 class Header:
     """What a ticket's file says about itself.
 
-    tolerance: what is promised of every target weight, 0 for equality; kept_budget: the number of kept weights promised
-    not to be exceeded. Both None for a ticket that no guarantee. settings: how it was made, JSON values for the
-    reader; no number depends on it. relative: whether the tolerance counts in each tensor's largest |target weight|.
-    Raises `InputError`.
+    Attributes:
+        network: The source network.
+        seed: Seed of its random weights.
+        method: Name of the method that made it.
+        source_sha256: Checksum of the source.
+        tolerance: Promised largest residual, 0 for equality; None for a ticket without a guarantee.
+        kept_budget: Promised largest number of kept weights, if any.
+        settings: How it was made, JSON values for the reader; nothing else depends on them.
+        relative: True if the tolerance is a fraction of each tensor's largest ``|target weight|``.
+
+    Raises:
+        InputError: A field has a wrong type or value.
     """
 
     network: Network
@@ -44,7 +52,7 @@ class Header:
         if self.tolerance is not None:
             check_tolerance(self.tolerance, zero=True)
         if type(self.relative) is not bool or (self.relative and not self.tolerance):
-            raise InputError("relative must be true or false, and true only beside a positive tolerance")
+            raise InputError("relative must be true or false, and true only with a positive tolerance")
         budget = self.kept_budget
         if budget is not None and (type(budget) is not int or budget < 0):
             raise InputError(f"kept_budget must be a whole number from 0 up, not {budget!r}")
@@ -56,7 +64,7 @@ class Header:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         fields |= {"network": self.network.to_json(), "settings": dict(self.settings)}
         if not self.relative:
-            del fields["relative"]  # as in files from before there was any
+            del fields["relative"]  # as in files that are older than this field
         return {"format": FORMAT, "version": VERSION, "sampler_version": sampler.SAMPLER_VERSION, **fields}
 
     @classmethod
@@ -73,7 +81,7 @@ VERSIONS = {"format": FORMAT, "version": VERSION, "sampler_version": sampler.SAM
 
 
 def check_tolerance(tolerance: Any, *, zero: bool = False) -> float:
-    """A tolerance as it is, or `InputError`; zero: whether 0, which asks for equality, is one."""
+    """The tolerance as a float, or `InputError`; `zero`: True to allow 0, which asks for equality."""
     number = type(tolerance) in (int, float) and math.isfinite(tolerance)
     if not (number and (tolerance > 0 or (zero and tolerance == 0))):
         allowed = "finite number from 0 up" if zero else "positive finite number"

@@ -1,11 +1,8 @@
-"""The weights that a ticket makes: what its kept random weights sum to, from seed and bits alone, in float64 NumPy.
+"""Effective weights: what a ticket's kept random weights sum to, from seed and masks alone, in float64 NumPy.
 
-This is the verifier's side. It draws only what is kept, in slices, and shares no code with the search.
-
-The collapsed form of a ticket: the target's own network with the weights that the ticket makes.
-
-It computes what the masked random network computes, at the target's cost: a fast path that is tested equal to it.
-Copies of a neuron differ by the errors of their weights, so that a network with copies keeps them here, and its cost.
+This is the verifier's side: it draws kept weights only, in slices, and shares no code with the search. The collapsed
+network is the target's network with these weights: it computes what the masked random network computes, at the
+target's cost. With replicated neurons it keeps the copies, because their weights differ.
 """
 
 import collections
@@ -24,168 +21,164 @@ from lottery_jax.environment import cores
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import LinearLayer, Node, Spec, Weights, child_path
 from lottery_jax.networks.sources.base import Source
-from lottery_jax.rng.forced_entries import forced_blocks, has_forced_entries
-from lottery_jax.rng.random_tensor import RandomTensor, block_attempts
+from lottery_jax.rng.random_tensor import RandomTensor, attempts_of
 from lottery_jax.tickets.ticket import Ticket
 
-_SLICE = 1 << 18  # random weights looked at at once
+_SLICE = 1 << 18  # random weights in a slice
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Leaf:
-    """One approximated tensor of a ticket: the random leaf it belongs to, and what that leaf's weights count.
+class ApproximatedTensor:
+    """One approximated tensor of a ticket and the random weights that make it.
 
-    trained: the stored tensor whose weights stand in place of the random ones, if there is one. frozen: the random
-    tensor whose kept weights are added to those, if there is one.
+    Attributes:
+        name: Full name in the network.
+        source: The random layer that it belongs to.
+        parameter: Name in that layer, ``weight`` or ``bias``.
+        random_tensor: The random weights.
+        signs: Signs of inputs for which effective weights can differ.
+        edges: Kept weights of the layer's ``edges``.
+        redraws: Rows (block, attempt) of the random tensor.
+        trained: Stored tensor whose weights replace the random ones, if any.
+        frozen: Random tensor whose kept weights are added, if any.
     """
 
     name: str
     source: Source
-    own: str
+    parameter: str
     random_tensor: RandomTensor
     signs: tuple[int, ...]
     edges: dict[str, np.ndarray]
     redraws: np.ndarray
-    trained: str | None = None
-    frozen: str | None = None
+    trained: str | None
+    frozen: str | None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Effective:
-    """Weights first ... first + count - 1 of a tensor: values float64 [signs * copies, count], kept random weights.
+class EffectiveSlice:
+    """Effective weights first ... first + count - 1 of a tensor: float64 [signs * copies, count].
 
-    values: one row for each sign of input, and within it for each copy of the output, that must agree with the target.
+    There is one row for each sign of the input, and within it for each copy of the output. Each must agree with the
+    target.
     """
 
     name: str
     first: int
     values: np.ndarray
-    kept: int
 
 
-def approximated_leaves(ticket: Ticket) -> Iterator[Leaf]:
-    """The approximated tensors of a ticket that have masks, in the order of its tree."""
-    for path, source in ticket.network.sources.items():
-        edges = {name: ticket.kept(child_path(path, name)) for name in source.edges}
-        given = ticket.network.given_to(path)
-        for own in source.of.tensors():
-            if own not in source.random_tensors():
-                continue  # stored as it is: the bias of weights that were trained
-            name = child_path(path, own)
-            drawn, trained = ticket.network.random_tensors[name], ticket.network.trained.get(name)
-            frozen = ticket.network.frozen.get(name)
-            yield Leaf(name, source, own, drawn, source.signs(own, given), edges, ticket.redraws(name), trained, frozen)
+def approximated_tensors(ticket: Ticket) -> Iterator[ApproximatedTensor]:
+    """The approximated tensors of a ticket that have masks, in the order of its network."""
+    network = ticket.network
+    for path, source in network.sources.items():
+        edges = {name: ticket.masked_weights(child_path(path, name)) for name in source.edges}
+        for parameter in source.of.tensors():
+            if parameter not in source.random_tensors():
+                continue  # stored as it is: the bias of trained weights
+            name = child_path(path, parameter)
+            yield ApproximatedTensor(
+                name=name,
+                source=source,
+                parameter=parameter,
+                random_tensor=network.random_tensors[name],
+                signs=source.signs(parameter, network.given_to(path)),
+                edges=edges,
+                redraws=ticket.redraws(name),
+                trained=network.trained.get(name),
+                frozen=network.frozen.get(name),
+            )
 
 
 def effective_slices(
-    ticket: Ticket, leaf: Leaf, look: Callable[[Effective], Effective] = lambda part: part
-) -> Iterator[Effective]:
-    """All of one tensor in slices, in order; `look` is called on each in the thread that made it.
+    ticket: Ticket,
+    tensor: ApproximatedTensor,
+    transform: Callable[[EffectiveSlice], EffectiveSlice] = lambda part: part,
+) -> Iterator[EffectiveSlice]:
+    """All of one tensor in slices, in order, each through `transform` in the thread that made it.
 
-    No more slices are under way than keep every core busy: memory stays bounded.
+    At most one slice more than there are cores is in memory.
     """
-    weights = leaf.random_tensor.rows // leaf.source.rows_each
-    step = max(_SLICE // (leaf.random_tensor.width * leaf.source.rows_each) // 8, 1) * 8  # whole bytes of the mask
+    weights = tensor.random_tensor.rows // tensor.source.rows_each
+    step = max(_SLICE // (tensor.random_tensor.width * tensor.source.rows_each) // 8, 1) * 8  # whole bytes of the mask
     workers = cores()
-    waiting = collections.deque[concurrent.futures.Future[Effective]]()
+
+    def make(first: int) -> EffectiveSlice:
+        return transform(_effective_slice(ticket, tensor, first, min(step, weights - first)))
+
+    waiting = collections.deque[concurrent.futures.Future[EffectiveSlice]]()
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         for first in range(0, weights, step):
-            count = min(step, weights - first)
-            waiting.append(pool.submit(lambda first, count: look(effective(ticket, leaf, first, count)), first, count))
+            waiting.append(pool.submit(make, first))
             if len(waiting) > workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
 
 
-def effective(ticket: Ticket, leaf: Leaf, first: int, count: int) -> Effective:
-    """The weights at flat positions first ... first + count - 1, `first` a multiple of 8, of one tensor."""
-    copies = leaf.source.rows_each
+def _effective_slice(ticket: Ticket, tensor: ApproximatedTensor, first: int, count: int) -> EffectiveSlice:
+    """The weights at flat positions first ... first + count - 1 of one tensor; `first` is a multiple of 8."""
+    source, random_tensor = tensor.source, tensor.random_tensor
+    copies, width = source.rows_each, random_tensor.width
     begin, rows = first * copies, count * copies
-    row, column = _kept(ticket, leaf.name, leaf.random_tensor.width, begin, rows)
-    if leaf.trained is None:
-        weights = _drawn(ticket, leaf.random_tensor, leaf.redraws, begin, rows, row, column)
+    row, column = kept_entries(ticket, tensor.name, width, begin, rows)
+    if tensor.trained is None:
+        weights = _draw(ticket, random_tensor, tensor.redraws, begin, rows, row, column)
     else:
-        weights = ticket.content.read(f"stored.{leaf.trained}", first, count)[row].astype(np.float64)
-    if leaf.frozen is not None:
-        more, place = _kept(ticket, leaf.frozen, leaf.random_tensor.width, first, count)
-        same = _drawn(ticket, leaf.random_tensor, ticket.redraws(leaf.frozen), first, count, more, place)
-        row, column, weights = (np.concatenate(both) for both in ((row, more), (column, place), (weights, same)))
-    values = np.empty((len(leaf.signs), copies, count))
-    for place, sign in enumerate(leaf.signs):
-        each = weights * leaf.source.coefficients(leaf.own, begin + row, column, sign, leaf.edges)
-        values[place] = np.bincount(row, each, rows).reshape(count, copies).T
-    return Effective(leaf.name, first, values.reshape(-1, count), len(row))
+        weights = ticket.content.read(f"stored.{tensor.trained}", first, count)[row].astype(np.float64)
+    if tensor.frozen is not None:
+        frozen_row, frozen_column = kept_entries(ticket, tensor.frozen, width, first, count)
+        redraws = ticket.redraws(tensor.frozen)
+        frozen = _draw(ticket, random_tensor, redraws, first, count, frozen_row, frozen_column)
+        row, column = np.concatenate([row, frozen_row]), np.concatenate([column, frozen_column])
+        weights = np.concatenate([weights, frozen])
+    values = np.empty((len(tensor.signs), copies, count))
+    for index, sign in enumerate(tensor.signs):
+        terms = weights * source.coefficients(tensor.parameter, begin + row, column, sign, tensor.edges)
+        values[index] = np.bincount(row, terms, rows).reshape(count, copies).T
+    return EffectiveSlice(tensor.name, first, values.reshape(-1, count))
 
 
-def _kept(ticket: Ticket, name: str, width: int, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows, counted from `first`, and columns of the kept weights among `count` rows of a random tensor."""
+def kept_entries(ticket: Ticket, name: str, width: int, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows, relative to `first`, and columns of the kept weights in rows first ... first + count - 1 of a mask."""
     bits = count * width
     packed = ticket.content.read(f"mask.{name}", first * width // 8, (bits + 7) // 8)
     return np.divmod(np.flatnonzero(np.unpackbits(packed, count=bits, bitorder="little")), width)
 
 
-def _drawn(
+def _draw(
     ticket: Ticket,
-    drawn: RandomTensor,
+    tensor: RandomTensor,
     redraws: np.ndarray,
     first: int,
     count: int,
     row: np.ndarray,
     column: np.ndarray,
 ) -> np.ndarray:
-    """Random weights at these rows, counted from `first`, and columns, from the seed, float64."""
-    begin, end = first // drawn.rows_per_block, (first + count - 1) // drawn.rows_per_block + 1
-    block = (first + row) // drawn.rows_per_block
-    attempts = block_attempts(redraws, begin, end)
-    return drawn.draw_columns(ticket.seed, block, column, attempts[block - begin]).astype(np.float64)
-
-
-@dataclasses.dataclass(frozen=True)
-class ForcedCounts:
-    """Of a random tensor's mask: bits that the seed leaves to it, and what contradicts it.
-
-    absent_kept: absent weights that are kept. locked_pruned: locked weights that are pruned.
-    """
-
-    free: int
-    absent_kept: int = 0
-    locked_pruned: int = 0
-
-
-def forced_bits(ticket: Ticket, name: str) -> ForcedCounts:
-    """What the seed decides of a mask, and where the mask says otherwise."""
-    drawn = ticket.network.random_tensors[name]
-    if not has_forced_entries(drawn):
-        return ForcedCounts(drawn.size)
-    redraws, counts = ticket.redraws(name), np.zeros((3, 2), np.int64)
-    step = max(_SLICE // drawn.width // 8, 1) * 8  # whole bytes of the mask
-    for first in range(0, drawn.rows, step):
-        count = min(step, drawn.rows - first)
-        row, column = _kept(ticket, name, drawn.width, first, count)
-        kept = np.zeros((count, drawn.width), np.int64)
-        kept[row, column] = 1
-        begin, end = first // drawn.rows_per_block, (first + count - 1) // drawn.rows_per_block + 1
-        blocks = forced_blocks(drawn, ticket.seed, np.arange(begin, end), block_attempts(redraws, begin, end))
-        forced = blocks[(first + np.arange(count)) // drawn.rows_per_block - begin]
-        counts += np.bincount((2 * (forced + 1) + kept).reshape(-1), minlength=6).reshape(3, 2)
-    (_, absent_kept), free, (locked_pruned, _) = counts.tolist()
-    return ForcedCounts(sum(free), absent_kept, locked_pruned)
+    """Random weights at these rows, relative to `first`, and columns, from the seed, float64."""
+    begin, end = first // tensor.shared, (first + count - 1) // tensor.shared + 1
+    block = (first + row) // tensor.shared
+    attempts = attempts_of(redraws, begin, end)
+    return tensor.draw_columns(ticket.seed, block, column, attempts[block - begin]).astype(np.float64)
 
 
 def effective_weights(ticket: Ticket) -> dict[str, np.ndarray]:
-    """All approximated tensors as the ticket makes them: float64 [signs * copies, *shape] by name."""
+    """All effective weights of a ticket.
+
+    Returns:
+        float64 [signs * copies, *shape] by the tensor's name: one for each sign of the input for which they can differ,
+        and within it for each copy of a replicated neuron.
+    """
     return {
-        leaf.name: np.concatenate([part.values for part in effective_slices(ticket, leaf)], 1).reshape(
-            -1, *ticket.network.approximated[leaf.name]
+        tensor.name: np.concatenate([part.values for part in effective_slices(ticket, tensor)], 1).reshape(
+            -1, *ticket.network.approximated[tensor.name]
         )
-        for leaf in approximated_leaves(ticket)
+        for tensor in approximated_tensors(ticket)
     }
 
 
 @dataclasses.dataclass(frozen=True)
-class Branches(Node):
-    """An operation with other weights for negative inputs: its tensors have an axis of two signs in front."""
+class SignSplitLayer(Node):
+    """A linear layer with other weights for negative inputs: its tensors have a leading axis of two signs."""
 
     of: LinearLayer
     kind: ClassVar[str] = "branches"
@@ -197,52 +190,49 @@ class Branches(Node):
         return self.of.output(given)
 
     def module(self, weights: Weights) -> nnx.Module:
-        plus = {name: weights[name][0] for name in self.tensors()}
-        minus = {name: jnp.zeros_like(plus[name]) if name == "bias" else weights[name][1] for name in self.tensors()}
-        return TwoSigns(self.of.module(Weights(plus)), self.of.module(Weights(minus)))
+        positive = {name: weights[name][0] for name in self.tensors()}
+        negative = {n: jnp.zeros_like(positive[n]) if n == "bias" else weights[n][1] for n in self.tensors()}
+        return SignSplitModule(self.of.module(Weights(positive)), self.of.module(Weights(negative)))
 
 
-class TwoSigns(nnx.Module):
-    """One module for what is positive in x, another for what is negative."""
+class SignSplitModule(nnx.Module):
+    """One module for the positive part of x, another for the negative part."""
 
-    def __init__(self, plus: nnx.Module, minus: nnx.Module) -> None:
-        self.plus, self.minus = plus, minus
+    def __init__(self, positive: nnx.Module, negative: nnx.Module) -> None:
+        self.positive, self.negative = positive, negative
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.plus(jnp.maximum(x, 0)) + self.minus(jnp.minimum(x, 0))  # type: ignore[operator]
+        return self.positive(jnp.maximum(x, 0)) + self.negative(jnp.minimum(x, 0))  # type: ignore[operator]
 
 
-def collapsed(ticket: Ticket, made: Mapping[str, np.ndarray]) -> tuple[Network, dict[str, Any]]:
-    """A network and its tensors, float64, to be given to `networks.running.forward` or to `Network.module`.
+def collapse(ticket: Ticket, weights: Mapping[str, np.ndarray]) -> tuple[Network, dict[str, Any]]:
+    """The collapsed network of a ticket and its tensors, float64, as `networks.forward.forward` takes them.
 
-    made: the weights that the ticket makes, as `effective_weights` gives them.
+    Args:
+        ticket: The ticket.
+        weights: Its `effective_weights`.
     """
-    network, plain = ticket.network, plain_form(ticket.network)
-    tensors: dict[str, Any] = {name: value.astype(np.float64) for name, value in ticket.kept_stored.items()}
-    tensors = {name: value for name, value in tensors.items() if name in plain.tensors}  # not trained ones: in `made`
-    sources = {child_path(path, own): (one, own) for path, one in network.sources.items() for own in one.of.tensors()}
-    for name, (source, own) in sources.items():
-        if name in made:
-            value = source.computed(own, made[name], functools.partial(ticket.kept, name))
-            tensors[name] = value if plain.tensors[name] == value.shape else value[0]
-    return plain, tensors
+    network, collapsed = ticket.network, collapsed_network(ticket.network)
+    # Trained tensors are not in it: they are effective weights.
+    stored = ticket.masked_stored.items()
+    tensors: dict[str, Any] = {name: value.astype(np.float64) for name, value in stored if name in collapsed.tensors}
+    for path, source in network.sources.items():
+        for parameter in source.of.tensors():
+            name = child_path(path, parameter)
+            if name in weights:
+                value = source.computed(parameter, weights[name], functools.partial(ticket.masked_weights, name))
+                tensors[name] = value if collapsed.tensors[name] == value.shape else value[0]
+    return collapsed, tensors
 
 
-def plain_form(network: Network) -> Network:
-    """A source with each random leaf's operation in its place, with weights for either sign where they may differ."""
-    twofold = {
-        path
-        for path, source in network.sources.items()
-        if any(len(signs) > 1 for signs in _signs(network, path, source))
-    }
+def collapsed_network(network: Network) -> Network:
+    """A source with each random layer replaced by its linear layer, split by sign if effective weights can differ."""
 
-    def leaf(path: str, node: Node) -> Node:
+    def replace(path: str, node: Node) -> Node:
         if not isinstance(node, Source):
             return node
-        return Branches(node.wide) if path in twofold and isinstance(node.wide, LinearLayer) else node.wide
+        given = network.given_to(path)
+        split = any(len(node.signs(parameter, given)) > 1 for parameter in node.of.tensors())
+        return SignSplitLayer(node.wide) if split and isinstance(node.wide, LinearLayer) else node.wide
 
-    return network.replaced(leaf)
-
-
-def _signs(network: Network, path: str, source: Source) -> list[tuple[int, ...]]:
-    return [source.signs(name, network.given_to(path)) for name in source.of.tensors()]
+    return network.replaced(replace)

@@ -1,4 +1,4 @@
-"""The ticket: a source recipe and packed masks. It is a file format, and nothing in it is code."""
+"""The ticket: a source recipe and packed masks. It is a file format that contains no code."""
 
 import dataclasses
 import functools
@@ -29,20 +29,22 @@ from lottery_jax.networks.network import NO_REDRAWS, Network, Redraws, clipped
 from lottery_jax.networks.target import Target
 from lottery_jax.rng.forced_entries import forced_mask, has_forced_entries
 from lottery_jax.tickets.header import VERSIONS, Header
-from lottery_jax.tickets.size.coded_files import content_of, is_coded, write_coded
+from lottery_jax.tickets.size.coded_file import is_coded, open_content, write_coded
 
 ENTRY = "ticket"
 
-_SLICE = 1 << 22  # bytes of a mask looked at at once
+_SLICE = 1 << 22  # bytes of a mask that are read at once
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Ticket:
-    """A pruned random network: its header, and its content in memory or in a file.
+    """A pruned random network: a header, and tensors in memory or in a file. Made by `make_ticket` or `load_ticket`.
 
-    The content holds for each random tensor `mask.NAME`, one bit for each weight, and perhaps `redraws.NAME`, int64
-    rows (block, attempt); `stored.NAME` for the network's tensors that are not random (float32); and `target.NAME` for
-    those that a construction approximates. Made by `make_ticket` from masks, by `load_ticket` from a file.
+    Attributes:
+        header: The network, its seed and what is promised.
+        content: For each random tensor ``mask.NAME``, one bit for each weight, and ``redraws.NAME``, int64 rows (block,
+            attempt), if a block was redrawn; ``stored.NAME`` for tensors that are not random, float32; ``target.NAME``
+            for approximated ones, if there is a promise.
     """
 
     header: Header
@@ -51,19 +53,19 @@ class Ticket:
 
     def __post_init__(self) -> None:
         network, found = self.network, dict(self.content.tensors)
-        for name, drawn in network.random_tensors.items():
+        for name, tensor in network.random_tensors.items():
             mask, redraws = found.pop(f"mask.{name}", None), found.pop(f"redraws.{name}", None)
-            if mask is None or mask.dtype != "U8" or mask.shape != ((drawn.size + 7) // 8,):
-                raise InputError(f"the mask of {name} must have {drawn.size:,} bits")
+            if mask is None or mask.dtype != "U8" or mask.shape != ((tensor.size + 7) // 8,):
+                raise InputError(f"the mask of {name} must have {tensor.size:,} bits")
             (last,) = self.content.read(f"mask.{name}", mask.size - 1, 1)
-            if drawn.size % 8 and last >> drawn.size % 8:
+            if tensor.size % 8 and last >> tensor.size % 8:
                 raise InputError(f"the mask of {name} has bits beyond its last weight")
             if redraws is not None:
-                if redraws.dtype != "I64" or redraws.shape[1:] != (2,) or redraws.shape[0] > drawn.blocks:
+                if redraws.dtype != "I64" or redraws.shape[1:] != (2,) or redraws.shape[0] > tensor.blocks:
                     raise InputError(
                         f"the redraws of {name} must be int64 rows (block, attempt), one for a block at most"
                     )
-                drawn.check_redraws(name, self.redraws(name))
+                tensor.check_redraws(name, self.redraws(name))
         for name, shape in network.tensors.items():
             stored = found.pop(f"stored.{name}", None)
             if stored is None or stored.dtype != "F32" or stored.shape != shape:
@@ -75,17 +77,17 @@ class Ticket:
                 raise InputError(f"the target of {name} must be floats of shape {list(shape)}")
         if promised and network.trained:
             raise InputError(
-                "weights that were trained can be any target's, so a ticket of them no guarantee; leave out target"
-                " and tolerance"
+                "a ticket of trained weights must promise nothing: they can be near to any target; omit target and"
+                " tolerance"
             )
         if found:
-            raise InputError(f"it holds {min(found)!r}, which is no part of it")
+            raise InputError(f"a ticket must not contain {min(found)!r}; it is no part of its network")
         if self.header.kept_budget is not None and not promised:
             raise InputError("a budget of kept weights needs a target and a tolerance")
 
     @property
     def network(self) -> Network:
-        """The source: the tree with its random leaves."""
+        """The source network, with its random layers."""
         return self.header.network
 
     @property
@@ -94,9 +96,9 @@ class Ticket:
 
     def mask(self, name: str) -> np.ndarray:
         """The mask of a random tensor, bool in its shape: True where the weight is kept."""
-        drawn = self.network.random_tensors[name]
-        bits = np.unpackbits(read_array(self.content, f"mask.{name}"), count=drawn.size, bitorder="little")
-        return bits.astype(bool).reshape(drawn.shape)
+        tensor = self.network.random_tensors[name]
+        bits = np.unpackbits(read_array(self.content, f"mask.{name}"), count=tensor.size, bitorder="little")
+        return bits.astype(bool).reshape(tensor.shape)
 
     @property
     def masks(self) -> dict[str, np.ndarray]:
@@ -104,21 +106,21 @@ class Ticket:
         return {name: self.mask(name) for name in self.network.random_tensors}
 
     def redraws(self, name: str) -> np.ndarray:
-        """Which blocks of a random tensor were drawn again: int64 rows (block, attempt)."""
-        there = f"redraws.{name}"
-        return read_array(self.content, there) if there in self.content.tensors else NO_REDRAWS
+        """The redrawn blocks of a random tensor: int64 rows (block, attempt)."""
+        stored = f"redraws.{name}"
+        return read_array(self.content, stored) if stored in self.content.tensors else NO_REDRAWS
 
     def source(self) -> dict[str, np.ndarray]:
         """All random weights, float32, regenerated on the host from the seed."""
         return self.network.draw(self.seed, {name: self.redraws(name) for name in self.network.random_tensors})
 
-    def kept(self, name: str) -> np.ndarray:
-        """The weights of a random tensor, float32 in its mask's shape, zero where pruned; only kept ones are drawn."""
+    def masked_weights(self, name: str) -> np.ndarray:
+        """The weights of a random tensor times its mask, float32; only kept ones are drawn."""
         return self.network.random_tensors[name].draw_kept(self.seed, self.redraws(name), self.mask(name))
 
-    def pruned(self) -> dict[str, np.ndarray]:
-        """All random weights, float32, zero where they are pruned."""
-        return {name: self.kept(name) for name in self.network.random_tensors}
+    def masked_source(self) -> dict[str, np.ndarray]:
+        """All random weights times their masks, float32."""
+        return {name: self.masked_weights(name) for name in self.network.random_tensors}
 
     @property
     def stored(self) -> dict[str, np.ndarray]:
@@ -126,8 +128,8 @@ class Ticket:
         return {name: read_array(self.content, f"stored.{name}") for name in self.network.tensors}
 
     @property
-    def kept_stored(self) -> dict[str, np.ndarray]:
-        """`stored` as the network runs with it: weights that were trained are zero where they are pruned."""
+    def masked_stored(self) -> dict[str, np.ndarray]:
+        """`stored`, with trained weights times their masks."""
         found = self.stored
         for name, own in self.network.trained.items():
             found[own] = np.where(self.mask(name), found[own], np.float32(0))
@@ -135,7 +137,7 @@ class Ticket:
 
     @functools.cached_property
     def target(self) -> Target | None:
-        """The target that the ticket says it was made for; None for one that no guarantee."""
+        """The ticket's unverified copy of its target; None if it promises nothing."""
         if self.header.tolerance is None:
             return None
         names = {name: f"target.{name}" for name in self.network.approximated}
@@ -147,13 +149,13 @@ class Ticket:
 
     @property
     def kept_weights(self) -> int:
-        return sum(kept_bits(self.content, name) for name in self.network.random_tensors)
+        return sum(count_kept(self.content, name) for name in self.network.random_tensors)
 
     def module(self) -> nnx.Module:
-        """The masked random network as a Flax module: x [B, *given] -> [B, *output].
+        """The masked random network as a Flax module: x [B, *input] -> [B, *output].
 
-        Where `network.given.nonnegative`, it computes what the target computes for inputs that are never negative, and
-        for those alone: no sign branches were built. Otherwise for inputs of any sign.
+        If the network is for nonnegative inputs, it computes what the target computes for those only: no sign branches
+        were built.
         """
         tensors = {name: jnp.asarray(value) for name, value in {**self.source(), **self.stored}.items()}
         return self.network.module(tensors, lambda name: FixedGate(jnp.asarray(self.mask(name))))
@@ -161,13 +163,13 @@ class Ticket:
     def forward(self) -> Forward:
         """The masked random network as a function, compiled once for all tickets of one source.
 
-        As in `module`, for inputs that are never negative alone where `network.given.nonnegative`. Hidden units that no
-        kept weight reaches are left out. As long as someone holds it, it is not built again.
+        The restriction of `module` to nonnegative inputs applies. Hidden units that no kept weight reaches are omitted.
+        The function is cached while a caller holds it.
         """
         built = self._built() if self._built is not None else None
         if built is None:
-            network, random = without_dead_units(self.network, self.pruned())
-            built = forward(network, {**random, **self.kept_stored})
+            network, random = without_dead_units(self.network, self.masked_source())
+            built = forward(network, {**random, **self.masked_stored})
             object.__setattr__(self, "_built", weakref.ref(built))
         return built
 
@@ -178,8 +180,15 @@ class Ticket:
         )
 
     def save(self, path: str | os.PathLike[str], *, coded: bool = False) -> int:
-        """Write the file whole or not at all; returns its size in bytes. coded: masks and redraws as an entropy coder
-        writes them, bit-equal when they are read."""
+        """Write the file atomically.
+
+        Args:
+            path: The file.
+            coded: True to entropy code masks and redraws; they are bit-equal when they are read.
+
+        Returns:
+            Its size in bytes.
+        """
         if coded:
             write_coded(Path(path), ENTRY, self.header.to_json(), self.network, self.seed, self.content)
         else:
@@ -188,7 +197,7 @@ class Ticket:
 
     def __repr__(self) -> str:
         header, weights = self.header, self.network.source_weights
-        promise = f"within {header.tolerance:g}" if header.tolerance is not None else "no promise"
+        promise = f"within {header.tolerance:g}" if header.tolerance is not None else "no guarantee"
         promise += " of each tensor's largest" * header.relative
         given = self.network.given
         signs = "that are never negative" if given and given.nonnegative else "of any sign"
@@ -196,12 +205,12 @@ class Ticket:
         return f"<Ticket by {clipped(header.method)}, seed {self.seed}, {weights:,} random weights, {promise}{meant}>"
 
 
-def kept_bits(content: TensorReader, name: str) -> int:
-    """How many weights the mask of a random tensor keeps."""
-    there, found = f"mask.{name}", 0
-    size = content.tensors[there].size
+def count_kept(content: Store, name: str) -> int:
+    """Number of kept weights of a random tensor."""
+    mask, found = f"mask.{name}", 0
+    size = content.tensors[mask].size
     for first in range(0, size, _SLICE):
-        found += int(np.bitwise_count(content.read(there, first, min(_SLICE, size - first))).sum(dtype=np.int64))
+        found += int(np.bitwise_count(content.read(mask, first, min(_SLICE, size - first))).sum(dtype=np.int64))
     return found
 
 
@@ -218,26 +227,39 @@ def make_ticket(
     kept_budget: int | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Ticket:
-    """A ticket in memory from boolean masks in the shapes of the random tensors; raises `InputError`.
+    """Make a ticket in memory.
 
-    stored: the network's tensors that are not random. target and tolerance: what is promised, if anything is.
+    Args:
+        network: The source network.
+        seed: Seed of its random weights.
+        masks: Boolean masks by random tensor, True for kept weights.
+        method: Name of the method.
+        redraws: Redrawn blocks by random tensor, int64 rows (block, attempt).
+        stored: Tensors of the network that are not random, by name.
+        target: The target, if the ticket shall promise to approximate it.
+        tolerance: The promised largest residual; 0 for equality.
+        kept_budget: The promised largest number of kept weights.
+        settings: How the ticket was made, JSON values for the reader.
+
+    Raises:
+        InputError: Parts do not fit together.
     """
-    expected = {name: drawn.shape for name, drawn in network.random_tensors.items()}
+    expected = {name: tensor.shape for name, tensor in network.random_tensors.items()}
     found = {name: mask.shape for name, mask in masks.items()}
     if expected != found:
         raise InputError(f"the masks do not fit the network: expected {expected}, found {found}")
     wrong = {name: mask.dtype.name for name, mask in masks.items() if mask.dtype != bool}
     if wrong:
         raise InputError(f"masks must be boolean, not {wrong}")
-    for name, drawn in network.random_tensors.items():
-        if has_forced_entries(drawn):
-            forced = forced_mask(drawn, seed, (redraws or {}).get(name, NO_REDRAWS))
+    for name, tensor in network.random_tensors.items():
+        if has_forced_entries(tensor):
+            forced = forced_mask(tensor, seed, (redraws or {}).get(name, NO_REDRAWS))
             if (masks[name] & (forced < 0)).any():
                 raise InputError(f"the mask of {name} keeps weights that its source does not have; prune those")
             if (~masks[name] & (forced > 0)).any():
                 raise InputError(f"the mask of {name} prunes weights that its source has locked; keep those")
     if (target is None) != (tolerance is None):
-        raise InputError("a promise needs a target and a tolerance; give both, or none")
+        raise InputError("target and tolerance must be given together; give both, or none")
     content = {f"mask.{name}": np.packbits(mask, bitorder="little") for name, mask in masks.items()}
     content |= {
         f"redraws.{name}": np.ascontiguousarray(rows, np.int64) for name, rows in (redraws or {}).items() if len(rows)
@@ -250,10 +272,11 @@ def make_ticket(
 
 
 def load_ticket(path: str | os.PathLike[str]) -> Ticket:
-    """Read a ticket; its content stays in the file, and is read in slices.
+    """Read a ticket; its content stays in the file and is read in slices.
 
-    Raises `TicketError` for a file that is foreign, truncated, changed in any bit, or whose parts do not fit together;
-    `InputError` for one that cannot be read.
+    Raises:
+        TicketError: The file is foreign, truncated or changed in any bit, or its parts do not fit together.
+        InputError: The file cannot be read.
     """
     name = str(path)
     try:
@@ -273,7 +296,7 @@ def load_ticket(path: str | os.PathLike[str]) -> Ticket:
     try:
         file.check_digest()
         header = Header.from_json(file.header)
-        ticket = Ticket(header, content_of(file, header.network, header.seed))
+        ticket = Ticket(header, open_content(file, header.network, header.seed))
         if source_digest(ticket.network, ticket.seed) != ticket.header.source_sha256:
             raise InputError("the source drawn from its seed is not the one it was made for")
         return ticket
@@ -282,11 +305,11 @@ def load_ticket(path: str | os.PathLike[str]) -> Ticket:
 
 
 def stores_coded(path: str | os.PathLike[str]) -> bool:
-    """Whether the masks in a ticket's file are coded; raises `InputError` for a file that is none."""
+    """True if the masks in a ticket's file are coded; raises `InputError` for any other file."""
     with ChecksummedFile(path, ENTRY) as file:
         return is_coded(file)
 
 
 def source_digest(network: Network, seed: int) -> str:
-    """Checksum of the source, over some blocks of each random tensor: all of it may be too large to draw for this."""
-    return digest("", {name: drawn.checksum_sample(seed) for name, drawn in network.random_tensors.items()})
+    """Checksum of a sample of each random tensor: the whole source may be too large to draw."""
+    return digest("", {name: tensor.sampled(seed) for name, tensor in network.random_tensors.items()})

@@ -9,9 +9,10 @@ from lottery_jax.errors import InputError
 from lottery_jax.networks.target import Target
 from lottery_jax.rng.random_tensor import MAX_ATTEMPTS
 from lottery_jax.subset_sum import MeetInTheMiddle, Pareto, Randomized, Signed
+from lottery_jax.tickets.certificate import Certificate
 from lottery_jax.tickets.reconstruct import effective_weights
 from lottery_jax.tickets.ticket import Ticket
-from lottery_jax.tickets.verify import Certificate, verify
+from lottery_jax.tickets.verify import verify
 from tests.constructions.catalogue import CHUNK, COUNT, TARGETS, Nearest, bag
 
 OF = "mlp, inputs never negative"

@@ -93,7 +93,7 @@ def test_a_mask_that_keeps_what_is_absent_is_refused_and_forged_is_broken(tmp_pa
     header, tensors = read(path)
     tensors["mask.fc2.weight"] = np.packbits(masks["fc2.weight"], bitorder="little")
     found = verify(forge(path, header, tensors), target=small())
-    assert found.outcome == "broken" and "does not have, in 'fc2.weight'" in found.reasons[0]
+    assert found.outcome == "broken" and "absent from its source, in 'fc2.weight'" in found.reasons[0]
 
 
 @pytest.mark.slow
@@ -183,7 +183,7 @@ def test_locked_weights_cost_no_bits_and_cannot_be_left_out(tmp_path: Path) -> N
     header, tensors = read(path)
     tensors["mask.fc2.weight"] = np.packbits(masks["fc2.weight"], bitorder="little")
     found = verify(forge(path, header, tensors), target=small(), tolerance=100.0)
-    assert found.outcome == "broken" and "has locked as kept, in 'fc2.weight'" in found.reasons[0]
+    assert found.outcome == "broken" and "locked weights of its source, in 'fc2.weight'" in found.reasons[0]
 
 
 def test_more_locked_weights_than_the_mask_has_are_no_ticket(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_more_locked_weights_than_the_mask_has_are_no_ticket(tmp_path: Path) -> 
         for sampler in leaf.get("samplers", []):
             sampler["locked"] = 0.6
     found = verify(forge(path, header, tensors), target=small(), tolerance=100.0)
-    assert found.outcome == "broken" and "it prunes weights that its source has locked" in found.reasons[0]
+    assert found.outcome == "broken" and "its masks prune locked weights of its source" in found.reasons[0]
 
 
 def test_where_nothing_can_be_locked_it_is_said() -> None:

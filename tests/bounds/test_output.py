@@ -1,6 +1,7 @@
 """What is measured is at most what is searched for, and that at most the bound; on a plane all pieces are known."""
 
 import itertools
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -8,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lottery_jax.bounds import attack, bound_output, promised_output
-from lottery_jax.bounds.difference import Box, times
+from lottery_jax.bounds import attack, bound_output, bound_output_from_tolerance, verify_box
+from lottery_jax.bounds.difference import IntervalArray, multiply
 from lottery_jax.errors import InputError
 from lottery_jax.networks.architectures import mlp
 from lottery_jax.networks.layers.activations import Gelu, LeakyRelu, Relu, Sigmoid, Tanh
@@ -23,9 +24,9 @@ from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Node, Spec
 from lottery_jax.networks.rewrites import folded
 from lottery_jax.networks.target import Target
-from lottery_jax.tickets.reconstruct import collapsed, effective_weights
+from lottery_jax.tickets.probe import run_float64
+from lottery_jax.tickets.reconstruct import collapse, effective_weights
 from lottery_jax.tickets.ticket import Ticket
-from lottery_jax.tickets.verify import _exact
 from tests.comparison import tiny
 from tests.constructions.catalogue import NETWORKS, random_target
 from tests.constructions.test_catalogue import approximated
@@ -83,22 +84,22 @@ def test_measured_is_at_most_searched_is_at_most_the_bound(name: str) -> None:
     target, ticket = CASES[name]()
     assert ticket.network.given is not None
     low = 0.0 if ticket.network.given.nonnegative else -1.0
-    bound = bound_output(ticket, target, low=low, high=1.0)
+    bound = bound_output(ticket, target, box=(low, 1.0))
     random = np.random.default_rng(1)
     x = random.uniform(low, 1.0, (200, *ticket.network.given.shape))
-    plain, made = collapsed(ticket, effective_weights(ticket))
+    plain, made = collapse(ticket, effective_weights(ticket))
     theirs = {name: target.array(name).astype(np.float64) for name in target.network.tensors}
-    measured = np.abs(_exact(plain, made, x) - _exact(target.network, theirs, x))
-    assert (measured.max(0) <= bound.smaller).all()
-    found = attack(ticket, target, low=low, high=1.0, starts=8, steps=20, images=x[:8])
+    measured = np.abs(run_float64(plain, made, x) - run_float64(target.network, theirs, x))
+    assert (measured.max(0) <= bound.by_output).all()
+    found = attack(ticket, target, box=(low, 1.0), starts=8, steps=20, images=x[:8])
     assert measured[:8].max() <= found <= bound.largest
     assert 0 < bound.largest < 100 * found and (bound.linear <= bound.interval * (1 + 1e-9)).all()
     # Of the worst residual alone, and of what is promised, more can be said only of the ticket itself.
     wanted = folded(target)
     worst = max(np.abs(value - whole(wanted, name)).max() for name, value in effective_weights(ticket).items())
-    alone = promised_output(target, worst, low=low, high=1.0)
-    assert bound.promised is not None and ticket.header.tolerance is not None and worst <= ticket.header.tolerance
-    assert (bound.interval <= alone * (1 + 1e-9)).all() and (alone <= bound.promised).all()
+    alone = bound_output_from_tolerance(target, worst, box=(low, 1.0))
+    assert bound.from_tolerance is not None and ticket.header.tolerance is not None and worst <= ticket.header.tolerance
+    assert (bound.interval <= alone * (1 + 1e-9)).all() and (alone <= bound.from_tolerance).all()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -123,7 +124,7 @@ def test_a_small_network_against_all_its_pieces(seed: int) -> None:
     inside = np.array([corner for corner in corners if (corner >= -1e-12).all() and (corner <= 1 + 1e-12).all()])
     exact = np.abs(outputs(made, inside) - outputs(theirs, inside)).max(0)
     bound = bound_output(ticket, target)
-    assert (exact <= bound.smaller).all() and (bound.smaller <= 3 * exact).all()
+    assert (exact <= bound.by_output).all() and (bound.by_output <= 3 * exact).all()
     assert attack(ticket, target, starts=16, steps=50) == pytest.approx(exact.max(), rel=1e-2)
 
 
@@ -139,12 +140,12 @@ def test_what_is_promised_is_reached_and_follows_by_hand(low: float) -> None:
     error = eps * (3 + 1)  # each of three inputs is at most 1 in size, and the constant is 1
     hidden = first.sum(1) + bias + error
     by_hand = second.sum(1) * error + eps * (hidden.sum() + 1)
-    found = promised_output(target, eps, low=low)
+    found = bound_output_from_tolerance(target, eps, box=(low, 1.0))
     assert found == pytest.approx(by_hand, rel=1e-9) and (found >= by_hand).all()
     moved = {name: value.astype(np.float64) + eps for name, value in arrays.items()}
     x = np.ones((1, 3))
     theirs = {name: whole(target, name) for name in arrays}
-    assert np.abs(_exact(network, moved, x) - _exact(network, theirs, x))[0] == pytest.approx(found, rel=1e-9)
+    assert np.abs(run_float64(network, moved, x) - run_float64(network, theirs, x))[0] == pytest.approx(found, rel=1e-9)
 
 
 def test_a_ticket_that_is_its_target_is_no_further_than_rounding() -> None:
@@ -152,8 +153,8 @@ def test_a_ticket_that_is_its_target_is_no_further_than_rounding() -> None:
     same = {name: value[0].astype(np.float32) for name, value in effective_weights(ticket).items()}
     bound = bound_output(ticket, Target(target.network, same))  # type: ignore[arg-type]
     assert bound.largest < 1e-5  # what a float32 weight is rounded by
-    assert promised_output(target, 0).max() < 1e-9
-    assert bound_output(tiny.masked(target, 0.5, 0), target).promised is None  # of a ticket that no guarantee
+    assert bound_output_from_tolerance(target, 0).max() < 1e-9
+    assert bound_output(tiny.masked(target, 0.5, 0), target).from_tolerance is None  # of a ticket without a guarantee
 
 
 @pytest.mark.parametrize(
@@ -162,17 +163,17 @@ def test_a_ticket_that_is_its_target_is_no_further_than_rounding() -> None:
         (
             lambda: far(chain(Spec((2,)), Dense(2, 2), Gelu())),
             (0.0, 1.0),
-            "at the layer 'n1' there is no bound of the output through 'gelu': it falls somewhere",
+            "at the layer 'n1' the output cannot be bounded through 'gelu': it is not monotone",
         ),
         (
             lambda: approximated("burkholz", "mlp, inputs never negative", "least-error"),
             (0.0, 1.0),
-            "every neuron exists several times, as behind the layer 'fc1'",
+            "replicated neurons, as in the layer 'fc1', cannot be bounded",
         ),
         (
             lambda: (random_target(mlp((4, 6, 6, 3), Spec((4,), True), bias=True)), far(SHAPES["mlp"])[1]),
             (0.0, 1.0),
-            "for a network of other layers than this target",
+            "network has other layers than this target",
         ),
         (lambda: far(chain(Spec((2,)), Dense(2, 2), LeakyRelu(2.0))), (0.0, 1.0), "LeakyReLU of slope 2"),
         (lambda: far(SHAPES["mlp"]), (-1.0, 1.0), "never negative, and the box begins at -1.0; give 0 or more"),
@@ -183,26 +184,40 @@ def test_a_ticket_that_is_its_target_is_no_further_than_rounding() -> None:
 def test_what_has_no_bound_is_refused(make, box: tuple[float, float], message: str) -> None:
     target, ticket = make()
     with pytest.raises(InputError, match=message):
-        bound_output(ticket, target, low=box[0], high=box[1])
+        bound_output(ticket, target, box=box)
 
 
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (NETWORKS["transformer"](True), "at the layer 'pos_embed' there is no bound of the output through 'position"),
+        (NETWORKS["transformer"](True), "at the layer 'pos_embed' the output cannot be bounded through 'position"),
         (
             chain(Spec((3, 2)), Dense(2, 2), LayerNorm(2), Dense(2, 2)),
-            "at the layer 'n1' there is no bound of the output through 'layer_norm'",
+            "at the layer 'n1' the output cannot be bounded through 'layer_norm'",
         ),
         (
             chain(Spec((3, 2)), Residual(Attention(1, Dense(2, 6), Dense(2, 2)))),
-            "at the layer 'n0' there is no bound of the output through 'attention'; it is there for dense layers",
+            "at the layer 'n0' the output cannot be bounded through 'attention', only through dense layers",
         ),
     ],
 )
 def test_attention_and_what_normalises_have_none(network: Network, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        promised_output(random_target(network), 0.01)
+        bound_output_from_tolerance(random_target(network), 0.01)
+
+
+@pytest.mark.parametrize("tolerance", [None, 1e-9])
+def test_verify_box_reconstructs_weights_once(tolerance: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, ticket = CASES["pensia, any sign"]()
+    bound, found = bound_output(ticket, target, box=(-1, 1)), attack(ticket, target, box=(-1, 1))
+    for module in ("output", "attack"):
+        monkeypatch.setattr(sys.modules[f"lottery_jax.bounds.{module}"], "effective_weights", None)
+    verified = verify_box(ticket, target=target, box=(-1, 1), tolerance=tolerance)
+    if tolerance is not None:
+        assert verified.certificate.outcome == "broken" and verified.output_bound is verified.largest_found is None
+        return
+    assert verified.output_bound is not None
+    assert (verified.output_bound.largest, verified.largest_found) == (bound.largest, found)
 
 
 FINITE = st.floats(-1e3, 1e3)
@@ -210,8 +225,8 @@ FINITE = st.floats(-1e3, 1e3)
 
 @given(st.lists(FINITE, min_size=2, max_size=2), st.lists(st.floats(0, 2), min_size=2, max_size=2), st.floats(0, 1))
 def test_products_of_intervals_hold_all_products(ends: list[float], slopes: list[float], part: float) -> None:
-    values, factors = (Box(np.array(min(both)), np.array(max(both))) for both in (ends, slopes))
-    found = times(factors, values)
+    values, factors = (IntervalArray(np.array(min(both)), np.array(max(both))) for both in (ends, slopes))
+    found = multiply(factors, values)
     for value in (*ends, ends[0] + part * (ends[1] - ends[0])):
         for factor in (*slopes, slopes[0] + part * (slopes[1] - slopes[0])):
             assert found.low <= value * factor <= found.high

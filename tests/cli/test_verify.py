@@ -66,7 +66,7 @@ def test_another_target_or_a_smaller_tolerance_is_broken(
     assert code == 1 and "target weights are not within 1e-06 (the target" in text
     other = matrices(tmp_path / "other.safetensors", **{"fc1.weight": (5, 64), "fc2.weight": (10, 5)})
     code, text = said(capsys, ticket, "--target", other)
-    assert code == 1 and "BROKEN: it was made for a network of other layers than this target" in text
+    assert code == 1 and "BROKEN: its network has other layers than this target" in text
     assert "tolerance" in refusal(capsys, 2, "verify", ticket, "--tolerance", "nan")
 
 

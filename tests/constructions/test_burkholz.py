@@ -25,7 +25,7 @@ from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.target import Target
 from lottery_jax.theory.theorems import Burkholz2022
 from lottery_jax.tickets.export import export_weights
-from lottery_jax.tickets.reconstruct import collapsed, effective_weights
+from lottery_jax.tickets.reconstruct import collapse, effective_weights
 from lottery_jax.tickets.ticket import Ticket
 from lottery_jax.tickets.verify import verify
 from tests.constructions.catalogue import CHUNK, COUNT, TARGETS, random_target
@@ -126,7 +126,7 @@ def test_the_collapsed_form_and_what_is_exported(tmp_path) -> None:
     ticket = ticket_of(target)
     made = effective_weights(ticket)
     assert made["fc1.weight"].shape[0] == 2 * COUNT and made["fc2.weight"].shape[0] == 1
-    plain, tensors = collapsed(ticket, made)
+    plain, tensors = collapse(ticket, made)
     assert plain.tensors["fc2.weight"] == (4, 6 * COUNT)
     x = np.random.default_rng(0).uniform(-1, 1, (5, 2, 2, 2)).astype(np.float32)
     run = plain.module({name: jnp.asarray(value, jnp.float32) for name, value in tensors.items()})
@@ -134,7 +134,7 @@ def test_the_collapsed_form_and_what_is_exported(tmp_path) -> None:
     export_weights(ticket, tmp_path / "weights")
     exported = read_array(TensorFile(tmp_path / "weights"), "fc1.weight")
     np.testing.assert_allclose(exported, made["fc1.weight"].mean(0), rtol=1e-6)
-    with pytest.raises(InputError, match="not bounded where every neuron exists several times"):
+    with pytest.raises(InputError, match="a network with replicated neurons, as in the layer"):
         bound_output(ticket, target)
 
 

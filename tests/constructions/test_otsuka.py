@@ -86,7 +86,7 @@ def test_it_is_held_to_the_four_matrices_and_to_their_products() -> None:
 
 @pytest.mark.slow
 def test_its_worst_input_is_searched_against_the_four_matrices() -> None:
-    assert 0 < attack(ticket(), target(), low=-1, high=1, starts=4, steps=2) < 0.2
+    assert 0 < attack(ticket(), target(), box=(-1, 1), starts=4, steps=2) < 0.2
 
 
 @pytest.mark.parametrize("name", ["qkv.weight", "qkv.bias", "proj.weight", "proj.bias"])
@@ -108,7 +108,7 @@ def test_other_heads_are_another_target() -> None:
 
     other = Target(type(network)(with_two(network.root), network.given), target().arrays())  # type: ignore[arg-type]
     found = verify(ticket(), target=other)
-    assert (found.outcome, found.reasons) == ("broken", ("it was made for a network of other layers than this target",))
+    assert (found.outcome, found.reasons) == ("broken", ("its network has other layers than this target",))
 
 
 def leaf_of(header: dict[str, Any]) -> dict[str, Any]:

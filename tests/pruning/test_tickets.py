@@ -28,7 +28,7 @@ from lottery_jax.pruning.base import random_network
 from lottery_jax.rng.sampler import Sampler
 from lottery_jax.tasks import export_target
 from lottery_jax.tickets.export import export_into, export_masks, export_weights
-from lottery_jax.tickets.reconstruct import collapsed, effective_weights
+from lottery_jax.tickets.reconstruct import collapse, effective_weights
 from lottery_jax.tickets.ticket import Ticket, load_ticket, make_ticket
 from lottery_jax.tickets.verify import verify
 from tests.tickets.forging import Header, Tensors, forge, read
@@ -66,7 +66,7 @@ def test_every_way_to_its_outputs_is_one() -> None:
     expected = x @ WEIGHT.T + BIAS
     made = effective_weights(ticket())
     assert list(made) == ["weight"]
-    network, tensors = collapsed(ticket(), made)
+    network, tensors = collapse(ticket(), made)
     exact = {name: np.asarray(value, np.float32) for name, value in tensors.items()}
     for function in (ticket().forward(), ticket().module(), forward(network, exact)):
         np.testing.assert_allclose(function(x), expected, rtol=1e-5, atol=1e-6)  # type: ignore[operator]
@@ -84,7 +84,7 @@ def test_it_is_no_strong_ticket_whatever_the_target() -> None:
     )
     assert found.description_bits["stored"] == 32 * (KEPT + 3)
     assert "no strong ticket" in show(found) and "PROMISES NOTHING" in show(found)
-    with pytest.raises(InputError, match="any target's, so a ticket of them no guarantee"):
+    with pytest.raises(InputError, match="a ticket of trained weights must promise nothing"):
         ticket(target=target, tolerance=0.1)
 
 
@@ -145,7 +145,7 @@ def test_every_way_to_the_outputs_of_frozen_weights_is_one(tmp_path: Path) -> No
     x = np.random.default_rng(2).normal(size=(5, 4)).astype(np.float32)
     made = effective_weights(partly())
     np.testing.assert_array_equal(made["weight"][0], weight)
-    network, tensors = collapsed(partly(), made)
+    network, tensors = collapse(partly(), made)
     exact = {name: np.asarray(value, np.float32) for name, value in tensors.items()}
     partly().save(tmp_path / "ticket")
     loaded = load_ticket(tmp_path / "ticket")
@@ -180,13 +180,13 @@ TRAININGS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "frozen weights of another draw": (
         {"redraws": {"frozen": np.array([[0, 1]])}, "settings": {}},
-        "weights of weight were drawn again",
+        "weights of weight were redrawn",
     ),
     "other counts": ({"settings": {"kept": {"weight": KEPT, "frozen": 0}}}, "which is not what its settings say"),
     "another fraction": ({"settings": {"keep": KEPT / 12 + 0.1}}, f"keeps {KEPT} of 12 weights, and its settings ask"),
     "an inverted mask": ({"settings": {"keep": KEPT / 12, "mask": "inverted"}}, f"settings ask for {12 - KEPT}"),
-    "a fraction in words": ({"settings": {"keep": "half"}}, "kept fraction of its settings is no number"),
-    "a fraction that is none": ({"settings": {"keep": -1}}, "kept fraction of its settings is no number"),
+    "a fraction in words": ({"settings": {"keep": "half"}}, "kept fraction of its settings is not a number"),
+    "a fraction that is none": ({"settings": {"keep": -1}}, "kept fraction of its settings is not a number"),
     "weights that moved": ({"settings": {"revived_steps": 2}}, "pruned weights had moved after 2 steps"),
     "weights that moved, in words": ({"settings": {"revived_steps": None}}, "pruned weights had moved after None"),
     "another beginning": ({"settings": {"rewound_to": 0, "rewound_sha256": "0" * 64}}, "not those of its seed"),

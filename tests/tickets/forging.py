@@ -14,7 +14,8 @@ from lottery_jax.networks.network import network_from_json
 from lottery_jax.networks.target import Target
 from lottery_jax.tickets.ticket import ENTRY, source_digest
 
-Header, Tensors = dict[str, Any], dict[str, np.ndarray]
+Header = dict[str, Any]
+Tensors = dict[str, np.ndarray]
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -15,8 +15,9 @@ import pytest
 
 from lottery_jax.errors import InputError, TicketError
 from lottery_jax.networks.target import Target
+from lottery_jax.tickets.certificate import Certificate
 from lottery_jax.tickets.ticket import Ticket, load_ticket
-from lottery_jax.tickets.verify import Certificate, verify
+from lottery_jax.tickets.verify import verify
 from tests.tickets.forging import TARGET, Header, Tensors, forge, read, resourced
 
 ODD = (

@@ -19,7 +19,7 @@ from lottery_jax.networks.sources.random_layer import MultiLevelLayer
 from lottery_jax.networks.target import Target
 from lottery_jax.rng.sampler import Sampler
 from lottery_jax.tickets.export import export_weights
-from lottery_jax.tickets.reconstruct import collapsed, effective_weights
+from lottery_jax.tickets.reconstruct import collapse, effective_weights
 from lottery_jax.tickets.ticket import Ticket, load_ticket, make_ticket
 from lottery_jax.tickets.verify import verify
 from tests.tickets.forging import forge, read, resourced
@@ -73,7 +73,7 @@ def test_the_verifier_finds_what_is_made(ticket: Ticket, target: Target, tmp_pat
 @pytest.mark.slow
 def test_it_collapses_and_is_exported(ticket: Ticket, target: Target, tmp_path: Path) -> None:
     x = jnp.asarray(np.random.default_rng(1).normal(size=(9, 6)), jnp.float32)
-    network, weights = collapsed(ticket, effective_weights(ticket))
+    network, weights = collapse(ticket, effective_weights(ticket))
     exact = forward(network, {name: np.asarray(value, np.float32) for name, value in weights.items()})(x)
     np.testing.assert_allclose(ticket.forward()(x), exact, atol=1e-5)
     np.testing.assert_allclose(ticket.module()(x), exact, atol=1e-5)  # type: ignore[operator]

@@ -136,9 +136,9 @@ def test_masks_must_fit(masks: dict[str, np.ndarray], words: str) -> None:
         ({"seed": -1}, "seed"),
         ({"seed": True}, "seed"),
         ({"method": ""}, "method"),
-        ({"tolerance": 0.1}, "a target and a tolerance"),
+        ({"tolerance": 0.1}, "target and tolerance must be given together"),
         ({"kept_budget": 3}, "budget"),
-        ({"stored": {"fc1.weight": np.zeros((3, 5), np.float32)}}, "no part of it"),
+        ({"stored": {"fc1.weight": np.zeros((3, 5), np.float32)}}, "no part of its network"),
         ({"redraws": {"fc1.weight": np.array([[15, 1]])}}, "blocks 0 to 14"),
         ({"redraws": {"fc1.weight": np.array([[3, 256]])}}, "attempts 1 to 255"),
     ],
@@ -161,14 +161,14 @@ def test_a_ticket_is_short_when_it_is_shown(ticket: Ticket) -> None:
 @pytest.mark.parametrize(
     ("network", "end"),
     [
-        (Network(RandomLayer(Dense(3, 5), UNIFORM), Spec((3,))), "no promise, for inputs of any sign>"),
+        (Network(RandomLayer(Dense(3, 5), UNIFORM), Spec((3,))), "no guarantee, for inputs of any sign>"),
         (
             Network(RandomLayer(Dense(3, 5), UNIFORM), Spec((3,), True)),
-            "no promise, for inputs that are never negative>",
+            "no guarantee, for inputs that are never negative>",
         ),
         (
             Network(Bag((("w", CandidatesPerWeight(BagTensor((5, 3)), 1, (UNIFORM,))),))),
-            "15 random weights, no promise>",
+            "15 random weights, no guarantee>",
         ),
     ],
     ids=["any sign", "never negative", "no graph"],

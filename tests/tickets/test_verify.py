@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lottery_jax import export_target, load_model
 from lottery_jax.approximation import Budget, ToleranceObjective, approximate, plan_job, run_in_memory
 from lottery_jax.constructions import Pensia, ScalarShared
 from lottery_jax.errors import InputError
@@ -21,10 +22,10 @@ from lottery_jax.networks.layers.normalization import BatchNorm, LayerNorm
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
 from lottery_jax.networks.target import Target
-from lottery_jax.tickets.reconstruct import collapsed, effective_weights
+from lottery_jax.tickets.reconstruct import collapse, effective_weights
 from lottery_jax.tickets.size.description_length import description_bits
 from lottery_jax.tickets.ticket import Ticket, make_ticket
-from lottery_jax.tickets.verify import verify
+from lottery_jax.tickets.verify import verify, verify_with_weights
 from tests.tickets.forging import small_target
 
 
@@ -167,7 +168,7 @@ def test_the_collapsed_form_computes_what_the_network_does(ticket: Ticket, targe
     assert target.network.given is not None
     low = 0 if target.network.given.nonnegative else -1
     x = np.random.default_rng(0).uniform(low, 1, (11, 9)).astype(np.float32)
-    network, weights = collapsed(ticket, effective_weights(ticket))
+    network, weights = collapse(ticket, effective_weights(ticket))
     exact = forward(network, {name: np.asarray(value, np.float32) for name, value in weights.items()})(jnp.asarray(x))
     np.testing.assert_allclose(ticket.forward()(jnp.asarray(x)), exact, atol=2e-5)
 
@@ -231,3 +232,22 @@ def test_progress_counts_all_weights(ticket: Ticket, target: Target) -> None:
 def test_a_file_is_verified_like_what_it_holds(ticket: Ticket, target: Target, tmp_path: Path) -> None:
     ticket.save(tmp_path / "ticket")
     assert verify(tmp_path / "ticket", target=target) == verify(ticket, target=target)
+
+
+def test_the_weights_of_a_verification_are_the_effective_weights(ticket: Ticket, target: Target) -> None:
+    found = verify_with_weights(ticket, target=target)
+    assert found.certificate == verify(ticket, target=target) and found.weights is not None
+    effective = effective_weights(ticket)
+    assert set(found.weights) == set(effective)
+    for name, value in effective.items():
+        np.testing.assert_array_equal(found.weights[name], value)
+    bare = verify_with_weights(changed(ticket, target=None, tolerance=None))
+    assert (bare.certificate.outcome, bare.target, bare.weights) == ("no guarantee", None, None)
+
+
+def test_weights_of_a_model_without_a_graph_are_only_read_in_slices(target: Target, tmp_path: Path) -> None:
+    export_target(target, tmp_path / "model.safetensors")
+    model, _ = load_model(tmp_path / "model.safetensors")
+    ticket = approximate(model, seed=0, construction="scalar", candidates=9, tolerance=0.1)
+    found = verify_with_weights(ticket, target=model)
+    assert (found.certificate.outcome, found.weights, found.certificate.network_deviation) == ("holds", None, None)

@@ -20,7 +20,7 @@ from lottery_jax.networks.forward import batch_size, forward, outputs
 from lottery_jax.networks.network import NO_REDRAWS, Network
 from lottery_jax.networks.node import LinearLayer, child_path
 from lottery_jax.subset_sum import pack_bits
-from lottery_jax.tickets.reconstruct import plain_form
+from lottery_jax.tickets.reconstruct import collapsed_network
 
 _BITS = 28  # of the sum of a weight's candidates, as integers
 
@@ -51,7 +51,7 @@ class LayerByLayer:
         self.job, self.asked, self.worst = job, asked, 0.0
         self.target = job.target.arrays()
         own = job.target.network
-        self.networks = plain_form(job.network), own
+        self.networks = collapsed_network(job.network), own
         self.tensors = {
             name: np.broadcast_to(np.asarray(self.target[name], np.float32), shape)
             for name, shape in self.networks[0].tensors.items()

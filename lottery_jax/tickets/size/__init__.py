@@ -1,1 +1,1 @@
-"""Masks and redraws as an entropy coder writes them: bit-equal when they are read, and what they really cost."""
+"""Entropy coding of masks and redraws, and the description length of a ticket."""

@@ -1,9 +1,8 @@
-"""How many bits it takes to describe a ticket's network: everything that was free to choose, and nothing else.
+"""Description length of a ticket: the bits of everything that was free to choose, and nothing else.
 
-The tree with its gains and samplers, the seed, which blocks were drawn again and the masks as the entropy coder writes
-them, and tensors that are stored as they are: of weights that were trained, those that are kept. The target is not
-part of it, nor is what the reader is told about how the ticket was made. Beside it what the target's own weights take,
-rounded to a grid and written by the same coder.
+Counted are the network with its gains and samplers, the seed, the redraws and masks as the entropy coder writes them,
+and stored tensors (of trained weights, the kept ones). The target and the settings are not. For comparison:
+the target's own weights, rounded to a grid and written by the same coder.
 """
 
 import json
@@ -15,22 +14,29 @@ import numpy as np
 from lottery_jax.io.tensor_file import TensorReader, read_float64
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.target import Target
+from lottery_jax.tickets.size.entropy_coder import (
+    LIMIT,
+    MAX_MANTISSA_BITS,
+    best_mantissa_bits,
+    classes_of,
+    gamma_bits,
+    number_bits,
+)
 from lottery_jax.tickets.size.mask_codes import coded_bits
-from lottery_jax.tickets.size.subset_codes import LIMIT, MOST_FINE, cheapest, class_of, gamma_bits, number_bits
-from lottery_jax.tickets.ticket import Ticket, kept_bits
+from lottery_jax.tickets.ticket import Ticket, count_kept
 
-_SLICE = 1 << 20  # weights of the target looked at at once
+_SLICE = 1 << 20  # weights of the target in a slice
 
 
 def description_bits(ticket: Ticket) -> dict[str, int]:
-    """Bits by part. Redraws and masks: what a coded file has of them, but for the ends of the coder's words."""
+    """Bits by part: header, redraws, masks (both as in a coded file, without padding) and stored tensors."""
     network = ticket.network
     redraws, masks = coded_bits(network, ticket.seed, ticket.content)
-    # Weights that were trained are stored where the mask keeps them, and known to be zero elsewhere.
+    # Trained weights that are pruned are known to be zero.
     stored = {name: math.prod(shape) for name, shape in network.tensors.items()}
-    stored |= {own: kept_bits(ticket.content, name) for name, own in network.trained.items()}
+    stored |= {own: count_kept(ticket.content, name) for name, own in network.trained.items()}
     return {
-        "header": _tree_bits(network) + 64,
+        "header": _header_bits(network) + 64,
         "redraws": math.ceil(redraws),
         "masks": math.ceil(masks),
         "stored": 32 * sum(stored.values()),
@@ -38,62 +44,67 @@ def description_bits(ticket: Ticket) -> dict[str, int]:
 
 
 def rounding_bits(target: Target, largest_error: float | Mapping[str, float]) -> dict[str, int] | None:
-    """Bits by part of a target whose weights are rounded to a grid, each at most `largest_error` away (of its tensor).
+    """Bits by part of a target whose approximated weights are rounded to a grid and coded like masks.
 
-    The tree, 64 bits of a grid's step, the weights that a ticket approximates as multiples of it, written by the
-    coder of the masks, and the others as they are. For an error of 0 the grid of each tensor is the coarsest that has
-    all of its weights. None where there is no such grid within 62 bits.
+    Args:
+        target: The target.
+        largest_error: Largest rounding error, of all weights or by tensor. For 0 each tensor gets the coarsest grid
+            that contains all of its weights.
 
-    >>> from lottery_jax.importers.mlp_weights import mlp_target
-    >>> target = mlp_target([np.array([[0.25, -0.5], [0.25, 0.0]], np.float32)])
-    >>> rounding_bits(target, 0.0)["weights"], rounding_bits(target, 1.0)["weights"]
-    (22, 9)
+    Returns:
+        Bits of the header (with 64 bits for each step), weights and stored tensors; None if no grid has codes.
+
+    Example:
+        >>> from lottery_jax.importers.mlp_weights import mlp_target
+        >>> target = mlp_target([np.array([[0.25, -0.5], [0.25, 0.0]], np.float32)])
+        >>> rounding_bits(target, 0.0)["weights"], rounding_bits(target, 1.0)["weights"]
+        (22, 9)
     """
     network = target.network
-    same = isinstance(largest_error, int | float)
-    weights, steps = 0.0, 64 if same and largest_error else 0
+    shared = isinstance(largest_error, int | float)
+    weights, steps = 0.0, 64 if shared and largest_error else 0
     for name in network.approximated:
         error = largest_error if isinstance(largest_error, int | float) else largest_error[name]
         if not 0 <= error < math.inf:
             return None
         step = 2 * error or _exact_step(target.tensors, name)
-        steps += 0 if same and error else 64  # one of its own
-        counts = _counts(target.tensors, name, step)
+        steps += 0 if shared and error else 64
+        counts = _count_classes(target.tensors, name, step)
         if counts is None:
             return None
-        fine, counts = cheapest(counts, MOST_FINE)
-        weights += gamma_bits(fine) + number_bits(counts, fine)
+        mantissa_bits, counts = best_mantissa_bits(counts, MAX_MANTISSA_BITS)
+        weights += gamma_bits(mantissa_bits) + number_bits(counts, mantissa_bits)
     stored = sum(math.prod(shape) for name, shape in network.tensors.items() if name not in network.approximated)
-    return {"header": _tree_bits(network) + steps, "weights": math.ceil(weights), "stored": 32 * stored}
+    return {"header": _header_bits(network) + steps, "weights": math.ceil(weights), "stored": 32 * stored}
 
 
-def _tree_bits(network: Network) -> int:
+def _header_bits(network: Network) -> int:
     return 8 * len(json.dumps(network.to_json(), separators=(",", ":"), sort_keys=True))
 
 
-def _counts(store: TensorReader, name: str, step: float) -> np.ndarray | None:
-    """Counts of the multiples of a step that weights are nearest to, as whole numbers 0, -1, 1, -2, ... by class."""
+def _count_classes(store: Store, name: str, step: float) -> np.ndarray | None:
+    """Counts of weights rounded to multiples of a step, numbered 0, -1, 1, -2, ..., by class; None beyond `LIMIT`."""
     found, size = np.zeros(0, np.int64), store.tensors[name].size
     for first in range(0, size, _SLICE):
-        with np.errstate(over="ignore"):  # of a step that is next to nothing
+        with np.errstate(over="ignore"):  # with a tiny step
             nearest = np.rint(read_float64(store, name, first, min(_SLICE, size - first)) / step)
         if not np.abs(nearest).max() < LIMIT / 2:
             return None
         signed = nearest.astype(np.int64)
-        counts = np.bincount(class_of(2 * np.abs(signed) - (signed < 0), MOST_FINE), minlength=len(found))
+        counts = np.bincount(classes_of(2 * np.abs(signed) - (signed < 0), MAX_MANTISSA_BITS), minlength=len(found))
         counts[: len(found)] += found
         found = counts
     return found
 
 
-def _exact_step(store: TensorReader, name: str) -> float:
-    """The largest power of two that all weights of a tensor are multiples of; 1 where all are 0."""
+def _exact_step(store: Store, name: str) -> float:
+    """The largest power of two that divides all weights of a tensor; 1 if all are 0."""
     least, size = math.inf, store.tensors[name].size
     for first in range(0, size, _SLICE):
         mantissa, exponent = np.frexp(read_float64(store, name, first, min(_SLICE, size - first)))
         whole = np.abs(mantissa * 2.0**53).astype(np.int64)
-        some = whole > 0
-        if some.any():
-            lowest = np.log2((whole & -whole)[some].astype(np.float64)).astype(np.int64)
-            least = min(least, int((exponent[some] - 53 + lowest).min()))
+        nonzero = whole > 0
+        if nonzero.any():
+            lowest = np.log2((whole & -whole)[nonzero].astype(np.float64)).astype(np.int64)
+            least = min(least, int((exponent[nonzero] - 53 + lowest).min()))
     return 1.0 if math.isinf(least) else math.ldexp(1.0, int(least))

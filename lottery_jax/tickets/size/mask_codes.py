@@ -1,366 +1,283 @@
-"""The entropy coder: asymmetric numeral systems of the `constriction` library (Bamler 2022, arXiv 2201.01741).
+"""The code of each mask and of its redraws: which rows are symbols, in which classes, and how frequent those are.
 
-What is put in last comes out first, so that a writer puts in what it has in reverse.
-
-How a mask and a list of redraws are coded: as which rows, and with which counts of which classes.
-Which way each mask is coded: of few the shortest, by what it really costs, its own parameters among it.
+Of a few candidate codes a mask gets the shortest, its parameters model_counts.
 """
 
 import concurrent.futures
 import dataclasses
 import math
 from collections.abc import Iterator
-from typing import Any
 
-import constriction
 import numpy as np
 
 from lottery_jax.environment import cores
-from lottery_jax.io.tensor_file import FormatError, TensorReader
+from lottery_jax.io.tensor_file import Store
 from lottery_jax.networks.network import Network
-from lottery_jax.rng.random_tensor import MAX_ATTEMPTS, RandomTensor
-from lottery_jax.tickets.size.positions import (
+from lottery_jax.rng.random_tensor import MOST_ATTEMPTS, RandomTensor
+from lottery_jax.tickets.size.conditioning import (
     LEVELS,
     WORD,
-    Bits,
-    Places,
-    Stretch,
-    bits_in,
-    mask_parts,
-    names_in_order,
-    redraws_in,
+    Conditioning,
+    ReadBits,
+    Span,
+    coding_order,
+    mask_reader,
+    mask_spans,
+    read_redraws,
 )
-from lottery_jax.tickets.size.subset_codes import (
-    Subsets,
-    bits_of,
-    cheapest,
+from lottery_jax.tickets.size.entropy_coder import (
+    AnsDecoder,
+    AnsEncoder,
+    best_mantissa_bits,
     class_bits,
-    class_of,
-    first_of,
-    free_in_rows,
+    class_sizes,
+    class_starts,
+    classes_of,
     gamma_bits,
-    of_ranks,
-    place_bits,
-    sizes_of,
-    subsets_of,
-    ways_of,
+    offset_bits,
 )
-
-_library: Any = constriction  # it tells type checkers nothing of its parts
-
-_model, _stack = _library.stream.model, _library.stream.stack
-
-_PIECE = 15  # bits of a place that are coded at once; the coder's probabilities have 24
-
-_POWERS = np.int64(1) << np.arange(63)
-
-
-class Writer:
-    """Takes classes and places, the last ones first; `words` is what it has."""
-
-    def __init__(self) -> None:
-        self._coder = _stack.AnsCoder()
-
-    def put(self, classes: np.ndarray, counts: np.ndarray, places: np.ndarray, sizes: np.ndarray) -> None:
-        """Add classes int64 [R], and places int64 [R] below sizes int64 [R], before what is there.
-
-        counts: of each class, among these and others.
-        """
-        for shift, allowed, some in reversed(_pieces(sizes)):
-            piece = (places[some] >> shift[some]) % allowed
-            self._coder.encode_reverse(piece.astype(np.int32), _model.Uniform(), allowed)
-        if (known := _distribution(counts)) is not None:
-            self._coder.encode_reverse(classes.astype(np.int32), known)
-
-    @property
-    def words(self) -> np.ndarray:
-        """uint32 [W]."""
-        return self._coder.get_compressed()
-
-
-class Reader:
-    """Gives classes and places back, the first ones first; raises `FormatError` for words that no `Writer` made."""
-
-    def __init__(self, words: np.ndarray) -> None:
-        try:
-            self._coder = _stack.AnsCoder(words)
-        except ValueError as error:
-            raise FormatError("the coded masks do not end as the coder ends") from error
-
-    def classes(self, count: int, counts: np.ndarray) -> np.ndarray:
-        """The next classes int64 [count]."""
-        if count and not counts.any():
-            raise FormatError("the coded masks have rows without classes")
-        known = _distribution(counts)
-        if known is None:
-            return np.full(count, len(counts) - 1, np.int64)
-        return self._coder.decode(known, count).astype(np.int64)
-
-    def places(self, sizes: np.ndarray) -> np.ndarray:
-        """The places int64 [R] below sizes int64 [R] that belong to the classes that were read last."""
-        found = np.zeros(len(sizes), np.int64)
-        for shift, allowed, some in _pieces(sizes):
-            found[some] |= self._coder.decode(_model.Uniform(), allowed).astype(np.int64) << shift[some]
-        if (found >= sizes).any():
-            raise FormatError("the coded masks have a place beyond its class")
-        return found
-
-    def finish(self) -> None:
-        """Refuse words that are left."""
-        if not self._coder.is_empty():
-            raise FormatError("the coded masks do not end where their rows do")
-
-
-def _distribution(counts: np.ndarray) -> Any:
-    """Of classes; None where there is but one."""
-    if np.count_nonzero(counts) < 2:
-        return None
-    return _model.Categorical(counts / counts.sum(), perfect=False)
-
-
-def _pieces(sizes: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """How places below `sizes` [R] are cut, the leading bits first: shifts [R], numbers of pieces int32, and whose.
-
-    Only the leading piece is of a number that is no power of two.
-    """
-    found, top = [], sizes - 1
-    shift = np.maximum(np.searchsorted(_POWERS, top, "right") - _PIECE, 0)
-    some, allowed = np.flatnonzero(top > 0), (top >> shift) + 1
-    while len(some):
-        found.append((shift, allowed[some].astype(np.int32), some))
-        some = np.flatnonzero(shift > 0)
-        before, shift = shift, np.maximum(shift - _PIECE, 0)
-        allowed = np.int64(1) << (before - shift)
-    return found
-
+from lottery_jax.tickets.size.subset_ranks import (
+    Subsets,
+    bits_to_subsets,
+    count_free,
+    count_subsets,
+    ranks_to_subsets,
+    subsets_to_bits,
+)
 
 ROWS = ("own", "words")
-"""A mask's own rows; or 32 of its free bits after another, for masks whose rows are too wide to be ranked."""
+"""A symbol is a row of the mask; or a word of 32 coded bits, for masks whose rows are too wide to be ranked."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Code:
-    """The rows of a mask, which of its places are free, the classes of its rows and how many rows each of them has.
+class MaskCode:
+    """The code of a mask and its redraws.
 
-    fine: leading bits of the classes of ranks; None where sizes of subsets are the classes, and then without counts
-    where all sizes are taken for equally likely, which costs few rows least. redraws: how many blocks
-    are of attempt 0, 1, ...; empty where nothing was drawn again. place_bits: what the places in the classes take,
-    which only the writer knows.
+    Attributes:
+        rows: One of `ROWS`.
+        level: One of `LEVELS`: which entries are coded.
+        mantissa_bits: Of the classes of ranks; None if a class is the size of a subset.
+        counts: Number of rows by class; empty if all sizes are equally likely, which is cheapest for few rows.
+        attempt_counts: Number of blocks by attempt; empty if no block was redrawn.
+        offset_bits: Bits of the offsets in the classes; only the encoder knows it.
     """
 
     rows: str
     level: str
-    fine: int | None
+    mantissa_bits: int | None
     counts: np.ndarray
-    redraws: np.ndarray
-    place_bits: float = 0.0
+    attempt_counts: np.ndarray
+    offset_bits: float = 0.0
 
-    def width(self, drawn: RandomTensor) -> int:
+    def width(self, tensor: RandomTensor) -> int:
         """Bits of a row."""
-        return drawn.width if self.rows == "own" else WORD
+        return tensor.width if self.rows == "own" else WORD
 
-    def most_classes(self, drawn: RandomTensor) -> int:
-        """How many classes there can be."""
-        return self.width(drawn) + 1 if self.fine is None else len(first_of(self.fine))
+    def max_classes(self, tensor: RandomTensor) -> int:
+        """Largest possible number of classes."""
+        return self.width(tensor) + 1 if self.mantissa_bits is None else len(class_starts(self.mantissa_bits))
 
-    def counted(self, drawn: RandomTensor) -> np.ndarray:
-        """The counts that the coder is given."""
-        return self.counts if len(self.counts) else np.ones(self.width(drawn) + 1, np.int64)
+    def model_counts(self, tensor: RandomTensor) -> np.ndarray:
+        """The counts of the coder's model."""
+        return self.counts if len(self.counts) else np.ones(self.width(tensor) + 1, np.int64)
 
     @property
-    def kind(self) -> tuple[int, int, int]:
-        """How it is coded, as whole numbers from 0 up."""
-        return ROWS.index(self.rows), LEVELS.index(self.level), 0 if self.fine is None else self.fine + 1
+    def selectors(self) -> tuple[int, int, int]:
+        """Rows, level and classes as whole numbers from 0 up."""
+        classes = 0 if self.mantissa_bits is None else self.mantissa_bits + 1
+        return ROWS.index(self.rows), LEVELS.index(self.level), classes
 
-    def numbers(self) -> Iterator[int]:
-        """All that a reader must know as whole numbers from 0 up."""
-        yield from self.kind
-        for counts in (self.counts, self.redraws):
+    def parameters(self) -> Iterator[int]:
+        """All that a decoder must know, as whole numbers from 0 up."""
+        yield from self.selectors
+        for counts in (self.counts, self.attempt_counts):
             yield len(counts)
             yield from map(int, counts)
 
     @property
     def mask_bits(self) -> float:
-        """What the mask takes."""
-        return sum(map(gamma_bits, self.kind)) + class_bits(self.counts) + self.place_bits
+        """Bits of the mask."""
+        return sum(map(gamma_bits, self.selectors)) + class_bits(self.counts) + self.offset_bits
 
     @property
     def redraw_bits(self) -> float:
-        """What was drawn again takes."""
-        return class_bits(self.redraws)
+        """Bits of the redraws."""
+        return class_bits(self.attempt_counts)
 
-    def write(self, writer: Writer, drawn: RandomTensor, bits: np.ndarray, known: np.ndarray | None) -> None:
-        """Put a part of a mask in. bits: uint8 [count]; known: what of them is, int8 [count]."""
-        found = subsets_in(self.rows, drawn, bits, known)
-        assert found is not None, "the way was taken for all rows"
-        if self.fine is None:
-            writer.put(found.sizes, self.counted(drawn), found.places, found.ways)
+    def encode(self, encoder: AnsEncoder, tensor: RandomTensor, bits: np.ndarray, known: np.ndarray | None) -> None:
+        """Encode bits uint8 [count] of a mask; known: int8 [count] as from `Conditioning.known`."""
+        subsets = _to_subsets(self.rows, tensor, bits, known)
+        assert subsets is not None, "the code was chosen for all rows"
+        if self.mantissa_bits is None:
+            encoder.encode(subsets.sizes, self.model_counts(tensor), subsets.indices, subsets.same_size_counts)
         else:
-            classes = class_of(found.ranks, self.fine)
-            places = found.ranks - first_of(self.fine)[classes]
-            writer.put(classes, self.counts, places, sizes_of(self.fine)[classes])
+            classes = classes_of(subsets.ranks, self.mantissa_bits)
+            offsets = subsets.ranks - class_starts(self.mantissa_bits)[classes]
+            encoder.encode(classes, self.counts, offsets, class_sizes(self.mantissa_bits)[classes])
 
-    def read(self, reader: Reader, drawn: RandomTensor, part: Stretch, known: np.ndarray | None) -> np.ndarray:
-        """Inverse of `write`: uint8 [count]."""
+    def decode(self, decoder: AnsDecoder, tensor: RandomTensor, span: Span, known: np.ndarray | None) -> np.ndarray:
+        """Inverse of `encode`: uint8 [count]."""
         free = None if known is None else known == 0
         if self.rows == "words":
-            bits = part.count if free is None else int(np.count_nonzero(free))
-            found = self._read(reader, drawn, -(-bits // WORD), _free_in_words(bits))[:bits]
+            count = span.count if free is None else int(np.count_nonzero(free))
+            bits = self._decode_rows(decoder, tensor, -(-count // WORD), _free_in_words(count))[:count]
         else:
-            found = self._read(reader, drawn, part.count // drawn.width, free)
+            bits = self._decode_rows(decoder, tensor, span.count // tensor.width, free)
         if known is None or free is None:
-            return found
+            return bits
         kept = (known == 1).astype(np.uint8)
-        kept[free] = found if self.rows == "words" else found[free]
+        kept[free] = bits if self.rows == "words" else bits[free]
         return kept
 
-    def _read(self, reader: Reader, drawn: RandomTensor, rows: int, free: np.ndarray | None) -> np.ndarray:
-        """The bits of the next rows."""
-        width = self.width(drawn)
-        many, classes = free_in_rows(width, free), reader.classes(rows, self.counted(drawn))
-        if self.fine is None:
-            return bits_of(Subsets(width, many, classes, reader.places(ways_of(width, many, classes))), free)
-        ranks = first_of(self.fine)[classes] + reader.places(sizes_of(self.fine)[classes])
-        return bits_of(of_ranks(ranks, width, many), free)
+    def _decode_rows(self, decoder: AnsDecoder, tensor: RandomTensor, rows: int, free: np.ndarray | None) -> np.ndarray:
+        width = self.width(tensor)
+        free_counts, classes = count_free(width, free), decoder.decode_classes(rows, self.model_counts(tensor))
+        if self.mantissa_bits is None:
+            indices = decoder.decode_offsets(count_subsets(width, free_counts, classes))
+            return subsets_to_bits(Subsets(width, free_counts, classes, indices), free)
+        offsets = decoder.decode_offsets(class_sizes(self.mantissa_bits)[classes])
+        ranks = class_starts(self.mantissa_bits)[classes] + offsets
+        return subsets_to_bits(ranks_to_subsets(ranks, width, free_counts), free)
 
-    def write_redraws(self, writer: Writer, attempts: np.ndarray) -> None:
-        """Put the attempts int64 [count] of some blocks in."""
-        writer.put(attempts, self.redraws, np.zeros_like(attempts), np.ones_like(attempts))
+    def encode_redraws(self, encoder: AnsEncoder, attempts: np.ndarray) -> None:
+        """Encode the attempts int64 [count] of blocks."""
+        encoder.encode(attempts, self.attempt_counts, np.zeros_like(attempts), np.ones_like(attempts))
 
-    def read_redraws(self, reader: Reader, part: Stretch) -> np.ndarray:
-        """Inverse of `write_redraws`."""
-        return reader.classes(part.count, self.redraws)
+    def decode_redraws(self, decoder: AnsDecoder, span: Span) -> np.ndarray:
+        """Inverse of `encode_redraws`."""
+        return decoder.decode_classes(span.count, self.attempt_counts)
 
 
-def subsets_in(rows: str, drawn: RandomTensor, bits: np.ndarray, known: np.ndarray | None) -> Subsets | None:
-    """A part of a mask as subsets; None where there are rows without a rank."""
+def _to_subsets(rows: str, tensor: RandomTensor, bits: np.ndarray, known: np.ndarray | None) -> Subsets | None:
+    """Bits of a mask as subsets; None if a row has no rank."""
     if rows == "own":
-        return subsets_of(bits, drawn.width, None if known is None else known == 0)
-    some = bits if known is None else bits[known == 0]
-    return subsets_of(np.pad(some, (0, -len(some) % WORD)), WORD, _free_in_words(len(some)))
+        return bits_to_subsets(bits, tensor.width, None if known is None else known == 0)
+    coded = bits if known is None else bits[known == 0]
+    return bits_to_subsets(np.pad(coded, (0, -len(coded) % WORD)), WORD, _free_in_words(len(coded)))
 
 
-def _free_in_words(bits: int) -> np.ndarray | None:
-    """Which places of whole words so many bits take; None where that is all."""
-    return np.arange(bits + -bits % WORD) < bits if bits % WORD else None
+def _free_in_words(count: int) -> np.ndarray | None:
+    """Free entries of the words that hold `count` bits; None if the last one is full."""
+    return np.arange(count + -count % WORD) < count if count % WORD else None
 
 
-_FINE = 5  # leading bits that are tried for ranks
+_MANTISSA_BITS = 5  # most that are tried for ranks
 
-_WORKERS = 4  # threads that count, each with a stretch in memory
+_THREADS = 4  # that count, each with a span in memory
 
 _NONE = np.zeros(0, np.int64)
 
 
-def codes_of(network: Network, seed: int, content: TensorReader) -> dict[str, Code]:
-    """The code of each random tensor, in their order, from masks and redraws that are stored plainly."""
-    redraws = {name: redraws_in(content, name) for name in network.random_tensors}
-    bits = bits_in(content)
-    places = Places(network, seed, redraws, bits)
+def choose_codes(network: Network, seed: int, content: Store) -> dict[str, MaskCode]:
+    """The code of each random tensor, in coding order, from uncoded masks and redraws."""
+    redraws = {name: read_redraws(content, name) for name in network.random_tensors}
+    read_bits = mask_reader(content)
+    conditioning = Conditioning(network, seed, redraws, read_bits)
     return {
-        name: _code(network.random_tensors[name], name, places, bits, redraws[name]) for name in names_in_order(network)
+        name: _choose_code(name, network.random_tensors[name], conditioning, read_bits, redraws[name])
+        for name in coding_order(network)
     }
 
 
-def coded_bits(network: Network, seed: int, content: TensorReader) -> tuple[float, float]:
-    """Bits of all redraws, and of all masks, as they are coded: what the coder writes but for the ends of its words."""
-    codes = codes_of(network, seed, content).values()
+def coded_bits(network: Network, seed: int, content: Store) -> tuple[float, float]:
+    """Bits of all redraws and of all masks as they are coded, without the padding of the coder's words."""
+    codes = choose_codes(network, seed, content).values()
     return sum(code.redraw_bits for code in codes), sum(code.mask_bits for code in codes)
 
 
-def _code(drawn: RandomTensor, name: str, places: Places, bits: Bits, redraws: np.ndarray) -> Code:
-    """The shortest way to write a mask, among those of the narrowest level that is true of it."""
-    again = _NONE
+def _choose_code(
+    name: str, tensor: RandomTensor, conditioning: Conditioning, read_bits: ReadBits, redraws: np.ndarray
+) -> MaskCode:
+    """The shortest code, among those of the first level that the mask agrees with."""
+    attempt_counts = _NONE
     if len(redraws):
-        again = np.bincount(redraws[:, 1], minlength=2)
-        again[0] = drawn.blocks - len(redraws)
-        assert len(again) <= MAX_ATTEMPTS + 1
-    for level in places.levels(name):
-        ways = list(_ways(drawn, name, places, bits, level))
-        if ways:
-            found = [Code(rows, level, fine, counts, again, more) for rows, fine, counts, more in ways]
-            return min(found, key=lambda code: code.mask_bits)
-    raise AssertionError("words of all bits are always a way")
+        attempt_counts = np.bincount(redraws[:, 1], minlength=2)
+        attempt_counts[0] = tensor.blocks - len(redraws)
+        assert len(attempt_counts) <= MOST_ATTEMPTS + 1
+    for level in conditioning.levels(name):
+        histogram = _count_rows(name, tensor, conditioning, read_bits, level)
+        if histogram is not None:
+            codes = [
+                MaskCode(rows, level, mantissa_bits, counts, attempt_counts, bits)
+                for rows, mantissa_bits, counts, bits in _candidates(tensor, histogram)
+            ]
+            return min(codes, key=lambda code: code.mask_bits)
+    raise AssertionError("every mask agrees with the level of all entries")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Tally:
-    """How many rows of a stretch are of each class, by their ranks (None where some have none) and sizes, and words.
+class _Histogram:
+    """Numbers of rows by class of rank (None if a row has no rank) and by size, of words by size, and index bits."""
 
-    size_bits, word_bits: what the places of subsets of these sizes take.
-    """
-
-    ranked: np.ndarray | None
+    ranks: np.ndarray | None
     sizes: np.ndarray
     words: np.ndarray
-    size_bits: float
-    word_bits: float
+    size_index_bits: float
+    word_index_bits: float
 
-    def plus(self, other: "_Tally") -> "_Tally":
-        """Both stretches."""
-        ranked = None if self.ranked is None or other.ranked is None else _sum(self.ranked, other.ranked)
-        return _Tally(
-            ranked,
-            _sum(self.sizes, other.sizes),
-            _sum(self.words, other.words),
-            self.size_bits + other.size_bits,
-            self.word_bits + other.word_bits,
+    def __add__(self, other: "_Histogram") -> "_Histogram":
+        return _Histogram(
+            None if self.ranks is None or other.ranks is None else _add_counts(self.ranks, other.ranks),
+            _add_counts(self.sizes, other.sizes),
+            _add_counts(self.words, other.words),
+            self.size_index_bits + other.size_index_bits,
+            self.word_index_bits + other.word_index_bits,
         )
 
 
-def _ways(
-    drawn: RandomTensor, name: str, places: Places, bits: Bits, level: str
-) -> Iterator[tuple[str, int | None, np.ndarray, float]]:
-    """Rows, classes, their counts and bits of the places of each way; none where the level is not true of the mask.
-
-    All of the mask is looked at once, a few stretches at a time.
-    """
-
-    def tally(part: Stretch) -> _Tally | None:
-        return _tally(drawn, bits(part), places.known(part, level))
-
-    first, *others = mask_parts(name, drawn)
-    total = tally(first)  # most often this tells that a level is not true
-    with concurrent.futures.ThreadPoolExecutor(min(cores(), _WORKERS)) as pool:
-        for found in pool.map(tally, others if total is not None else ()):
-            total = None if total is None or found is None else total.plus(found)
-    if total is None:
-        return
-    yield "words", None, total.words, total.word_bits
-    yield "words", None, _NONE, total.word_bits + int(total.words.sum()) * math.log2(WORD + 1)
-    if total.ranked is not None:
-        fine, counts = cheapest(total.ranked, _FINE)
-        yield "own", fine, counts, place_bits(counts, fine)
-        yield "own", None, total.sizes, total.size_bits
-        yield "own", None, _NONE, total.size_bits + drawn.rows * math.log2(drawn.width + 1)
+def _candidates(tensor: RandomTensor, histogram: _Histogram) -> Iterator[tuple[str, int | None, np.ndarray, float]]:
+    """Rows, mantissa bits, counts and offset bits of the codes that are compared."""
+    words = histogram.words
+    yield "words", None, words, histogram.word_index_bits
+    yield "words", None, _NONE, histogram.word_index_bits + int(words.sum()) * math.log2(WORD + 1)
+    if histogram.ranks is not None:
+        mantissa_bits, counts = best_mantissa_bits(histogram.ranks, _MANTISSA_BITS)
+        yield "own", mantissa_bits, counts, offset_bits(counts, mantissa_bits)
+        yield "own", None, histogram.sizes, histogram.size_index_bits
+        yield "own", None, _NONE, histogram.size_index_bits + tensor.rows * math.log2(tensor.width + 1)
 
 
-def _tally(drawn: RandomTensor, found: np.ndarray, known: np.ndarray | None) -> _Tally | None:
-    """The counts of a stretch of bits uint8 [count]; None where it is not as it is known to be."""
-    if known is not None and ((found < (known > 0)) | (found > (known >= 0))).any():
+def _count_rows(
+    name: str, tensor: RandomTensor, conditioning: Conditioning, read_bits: ReadBits, level: str
+) -> _Histogram | None:
+    """The histogram of a mask, read once, a few spans at a time; None if the mask contradicts the level."""
+
+    def count(span: Span) -> _Histogram | None:
+        return _count_span(tensor, read_bits(span), conditioning.known(span, level))
+
+    first, *others = mask_spans(name, tensor)
+    total = count(first)  # a contradiction mostly shows here already
+    with concurrent.futures.ThreadPoolExecutor(min(cores(), _THREADS)) as pool:
+        for histogram in pool.map(count, others if total is not None else ()):
+            total = None if total is None or histogram is None else total + histogram
+    return total
+
+
+def _count_span(tensor: RandomTensor, bits: np.ndarray, known: np.ndarray | None) -> _Histogram | None:
+    """The histogram of bits uint8 [count]; None if they contradict the known ones."""
+    if known is not None and ((bits < (known > 0)) | (bits > (known >= 0))).any():
         return None
-    words, word_bits = _words(found if known is None else found[known == 0])
-    subsets = subsets_in("own", drawn, found, known)
+    words, word_index_bits = _count_words(bits if known is None else bits[known == 0])
+    subsets = _to_subsets("own", tensor, bits, known)
     if subsets is None:
-        return _Tally(None, _NONE, words, 0.0, word_bits)
-    ranked = np.bincount(class_of(subsets.ranks, _FINE))
-    return _Tally(ranked, np.bincount(subsets.sizes), words, subsets.place_bits, word_bits)
+        return _Histogram(None, _NONE, words, 0.0, word_index_bits)
+    ranks = np.bincount(classes_of(subsets.ranks, _MANTISSA_BITS))
+    return _Histogram(ranks, np.bincount(subsets.sizes), words, subsets.index_bits, word_index_bits)
 
 
-def _words(bits: np.ndarray) -> tuple[np.ndarray, float]:
-    """How many words of 32 bits keep 0, 1, ... of them, and what their places take: `_subsets`, without the places."""
+def _count_words(bits: np.ndarray) -> tuple[np.ndarray, float]:
+    """Number of words by size, and the bits of their indices."""
     packed = np.packbits(bits)
     sizes = np.bitwise_count(np.pad(packed, (0, -len(packed) % 4)).view(np.uint32)).astype(np.int64)
     if not len(sizes):
         return _NONE, 0.0
-    free = np.full(len(sizes), WORD)
-    free[-1] -= -len(bits) % WORD
-    return np.bincount(sizes), Subsets(WORD, free, sizes, sizes).place_bits
+    free_counts = np.full(len(sizes), WORD)
+    free_counts[-1] -= -len(bits) % WORD
+    return np.bincount(sizes), Subsets(WORD, free_counts, sizes, sizes).index_bits
 
 
-def _sum(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Counts of two parts."""
+def _add_counts(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     long, short = (a, b) if len(a) >= len(b) else (b, a)
-    found = long.copy()
-    found[: len(short)] += short
-    return found
+    total = long.copy()
+    total[: len(short)] += short
+    return total

@@ -24,7 +24,7 @@ ANY_SIGN = small_target(nonnegative=False, biases=True)
 JOBS: dict[str, Callable[[], Ticket]] = {
     "pensia": lambda: run_in_memory(plan_job(TARGET, Pensia(12), ToleranceObjective(0.1), seed=0)),
     "any sign": lambda: run_in_memory(plan_job(ANY_SIGN, Pensia(12), ToleranceObjective(0.1, "smallest"), seed=1)),
-    "drawn again": lambda: run_in_memory(plan_job(TARGET, Scalar(3), ToleranceObjective(0.1, max_redraws=200), seed=0)),
+    "redrawn": lambda: run_in_memory(plan_job(TARGET, Scalar(3), ToleranceObjective(0.1, max_redraws=200), seed=0)),
     "shared": lambda: run_in_memory(
         plan_job(TARGET, ScalarShared(10), ToleranceObjective(0.2, max_redraws=50), seed=0)
     ),
@@ -40,15 +40,15 @@ JOBS: dict[str, Callable[[], Ticket]] = {
 
 @pytest.fixture(scope="module")
 def coded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A coded ticket with blocks that were drawn again."""
+    """A coded ticket with blocks that were redrawn."""
     path = tmp_path_factory.mktemp("coded") / "ticket"
-    JOBS["drawn again"]().save(path, coded=True)
+    JOBS["redrawn"]().save(path, coded=True)
     assert verify(path, target=TARGET).holds
     return path
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in ("drawn again", "sparse") else pytest.param(name, marks=pytest.mark.slow) for name in JOBS]
+    "name", [name if name in ("redrawn", "sparse") else pytest.param(name, marks=pytest.mark.slow) for name in JOBS]
 )
 def test_they_are_the_same_tickets(name: str, tmp_path: Path) -> None:
     ticket = JOBS[name]()
@@ -97,7 +97,7 @@ def test_a_file_that_is_cut_or_changed_is_refused_in_a_sentence(
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ticket = JOBS["drawn again"]()
+    ticket = JOBS["redrawn"]()
 
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")

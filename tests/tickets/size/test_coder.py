@@ -18,11 +18,12 @@ from lottery_jax.networks.node import Spec
 from lottery_jax.networks.sources.candidates_per_weight import CandidatesPerWeight
 from lottery_jax.networks.target import Target
 from lottery_jax.rng.sampler import Sampler
-from lottery_jax.tickets.size.coded_files import WORDS, CodedStore, codes_from, packed_codes, write_coded
+from lottery_jax.tickets.size.coded_file import WORDS, CodedStore, pack_codes, unpack_codes, write_coded
+from lottery_jax.tickets.size.conditioning import Conditioning, Span, mask_reader
 from lottery_jax.tickets.size.description_length import rounding_bits
-from lottery_jax.tickets.size.mask_codes import Reader, Writer, coded_bits, codes_of
-from lottery_jax.tickets.size.positions import Places, Stretch, bits_in
-from lottery_jax.tickets.size.subset_codes import bits_of, of_ranks, subsets_of
+from lottery_jax.tickets.size.entropy_coder import AnsDecoder, AnsEncoder
+from lottery_jax.tickets.size.mask_codes import choose_codes, coded_bits
+from lottery_jax.tickets.size.subset_ranks import bits_to_subsets, ranks_to_subsets, subsets_to_bits
 
 
 @pytest.mark.parametrize("width", [1, 2, 5, 9])
@@ -30,11 +31,11 @@ def test_ranks_are_in_the_order_of_size_then_lexicographic(width: int) -> None:
     places = range(width)
     listed = [chosen for size in range(width + 1) for chosen in itertools.combinations(places, size)]
     bits = np.array([[place in chosen for place in places] for chosen in listed], np.uint8).reshape(-1)
-    found = subsets_of(bits, width)
+    found = bits_to_subsets(bits, width)
     assert found is not None
     np.testing.assert_array_equal(found.ranks, np.arange(2**width))
-    np.testing.assert_array_equal(bits_of(of_ranks(found.ranks, width, np.array(width))), bits)
-    np.testing.assert_array_equal(bits_of(found), bits)
+    np.testing.assert_array_equal(subsets_to_bits(ranks_to_subsets(found.ranks, width, np.array(width))), bits)
+    np.testing.assert_array_equal(subsets_to_bits(found), bits)
 
 
 @settings(max_examples=60, deadline=None)
@@ -43,12 +44,12 @@ def test_rows_with_few_free_places_come_back(seed: int, width: int, rows: int, k
     random = np.random.default_rng(seed)
     there = random.random(rows * width) < free
     bits = ((random.random(rows * width) < keep) & there).astype(np.uint8)
-    found = subsets_of(bits, width, there)
+    found = bits_to_subsets(bits, width, there)
     if found is None:
         assert width > 62
         return
-    np.testing.assert_array_equal(bits_of(found, there), bits)
-    np.testing.assert_array_equal(bits_of(of_ranks(found.ranks, width, found.free), there), bits)
+    np.testing.assert_array_equal(subsets_to_bits(found, there), bits)
+    np.testing.assert_array_equal(subsets_to_bits(ranks_to_subsets(found.ranks, width, found.free_counts), there), bits)
     free_in_row = np.minimum(np.count_nonzero(there.reshape(rows, width), 1), 62)
     assert (found.ranks < np.int64(1) << free_in_row).all()
 
@@ -56,9 +57,9 @@ def test_rows_with_few_free_places_come_back(seed: int, width: int, rows: int, k
 def test_what_is_no_rank_is_refused() -> None:
     for ranks in ([8], [-1]):
         with pytest.raises(FormatError, match="no subset"):
-            of_ranks(np.array(ranks), 3, np.array(3))
+            ranks_to_subsets(np.array(ranks), 3, np.array(3))
     with pytest.raises(FormatError, match="no subset"):
-        of_ranks(np.array([0, 4]), 3, np.array([3, 2]))
+        ranks_to_subsets(np.array([0, 4]), 3, np.array([3, 2]))
 
 
 @settings(max_examples=60, deadline=None)
@@ -67,14 +68,14 @@ def test_classes_and_places_come_back(rows: list[tuple[int, int, int]]) -> None:
     classes = np.array([row[0] for row in rows], np.int64)
     sizes = np.array([(1 << row[1]) + row[2] % (1 << row[1]) for row in rows], np.int64)
     places = np.array([row[2] for row in rows], np.int64) % np.maximum(sizes, 1)
-    counts, writer = np.bincount(classes), Writer()
-    writer.put(classes, counts, places, sizes)
-    writer.put(classes, counts, places, sizes)
-    reader = Reader(writer.words)
+    counts, encoder = np.bincount(classes), AnsEncoder()
+    encoder.encode(classes, counts, places, sizes)
+    encoder.encode(classes, counts, places, sizes)
+    decoder = AnsDecoder(encoder.words)
     for _ in range(2):
-        np.testing.assert_array_equal(reader.classes(len(rows), counts), classes)
-        np.testing.assert_array_equal(reader.places(sizes), places)
-    reader.finish()
+        np.testing.assert_array_equal(decoder.decode_classes(len(rows), counts), classes)
+        np.testing.assert_array_equal(decoder.decode_offsets(sizes), places)
+    decoder.finish()
 
 
 def source(*shapes: tuple[int, int, int], density: float = 1.0) -> Network:
@@ -87,8 +88,8 @@ def source(*shapes: tuple[int, int, int], density: float = 1.0) -> Network:
 
 
 @st.composite
-def masked(draw: st.DrawFn) -> tuple[Network, InMemoryTensors]:
-    """A network with masks of any kind, and blocks that were drawn again."""
+def masked(draw: st.DrawFn) -> tuple[Network, Arrays]:
+    """A network with masks of any kind, and blocks that were redrawn."""
     width, middle = draw(st.sampled_from([1, 2, 21, 70])), draw(st.sampled_from([1, 3, 9]))
     network = source((middle, 4, width), (2, middle, draw(st.integers(1, 40))))
     random, content = np.random.default_rng(draw(st.integers(0, 2**32))), {}
@@ -124,12 +125,12 @@ def test_files_are_read_back_bit_equal(
         assert set(store.tensors) == set(content.tensors)
         for name in content.tensors:
             np.testing.assert_array_equal(read_array(store, name), read_array(content, name))
-        codes = codes_of(network, 0, content)
-        places = Places(network, 0, {}, bits_in(content))
-        again = codes_from(packed_codes(codes), network, places)
-        assert [list(one.numbers()) for one in again.values()] == [list(one.numbers()) for one in codes.values()]
+        codes = choose_codes(network, 0, content)
+        conditioning = Conditioning(network, 0, {}, mask_reader(content))
+        again = unpack_codes(pack_codes(codes), network, conditioning)
+        assert [list(one.parameters()) for one in again.values()] == [list(one.parameters()) for one in codes.values()]
         said, written = sum(coded_bits(network, 0, content)), file.tensors[WORDS].size * 8
-        parameters = len(packed_codes(codes)) * 8
+        parameters = len(pack_codes(codes)) * 8
     assert abs(written + parameters - said) <= 0.001 * said + 64 + 8
 
 
@@ -154,7 +155,7 @@ def test_first_subsets_are_short_to_write() -> None:
     """A small rank, and not a small subset alone, is what costs little."""
     network, random = source((100, 100, 21)), np.random.default_rng(0)
     ranks = random.geometric(0.2, 10_000) - 1
-    low = bits_of(of_ranks(ranks, 21, np.array(21)))
+    low = subsets_to_bits(ranks_to_subsets(ranks, 21, np.array(21)))
     shuffled = random.permuted(low.reshape(-1, 21), axis=1)
     bits = [
         sum(coded_bits(network, 0, InMemoryTensors({"mask.fc0.weight": np.packbits(each, bitorder="little")})))
@@ -167,8 +168,8 @@ def test_first_subsets_are_short_to_write() -> None:
 
 def test_places_that_are_not_there_cost_nothing() -> None:
     network = source((60, 60, 16), density=0.5)
-    forced = Places(network, 5, {"fc0.weight": np.zeros((0, 2), np.int64)}, bits_in(InMemoryTensors({}))).known(
-        Stretch("fc0.weight", 0, 57_600), "undecided"
+    forced = Conditioning(network, 5, {"fc0.weight": np.zeros((0, 2), np.int64)}, mask_reader(Arrays({}))).known(
+        Span("fc0.weight", 0, 57_600), "unforced"
     )
     assert forced is not None
     mask = (forced == 0) & (np.random.default_rng(1).random(57_600) < 0.5)

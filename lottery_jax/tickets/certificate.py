@@ -1,0 +1,85 @@
+"""The certificate: what ``verify`` found in a ticket, as plain values."""
+
+import dataclasses
+from typing import Literal
+
+Outcome = Literal["holds", "broken", "no guarantee"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Certificate:
+    """What ``verify`` found. A residual is ``|effective weight - target weight|``, in the target's units.
+
+    Attributes:
+        outcome: ``holds``, ``broken`` or ``no guarantee``.
+        reasons: Why the ticket is broken, in sentences.
+        method: The method that made the ticket, as its header says.
+        seed: The seed of the source.
+        source_weights: Number of random weights in the source.
+        kept_weights: Number of kept weights in all masks.
+        kept_by_tensor: Kept weights by random tensor.
+        redrawn_blocks: Number of blocks that were redrawn.
+        largest_attempt: The largest attempt of a redrawn block.
+        description_bits: Bits of everything that was free to choose, by part; the target is not counted.
+        bits_per_target_weight: ``description_bits`` in all, for each approximated weight.
+        samplers: The distributions of the random weights, in words.
+        nonnegative_inputs: True if it is about nonnegative inputs only; None for a model without a graph.
+        network: The approximated network, in words: layers, shapes [out, in, ...] and inputs.
+        kept_budget: The promised largest number of kept weights.
+        target_sha256: Digest of the target that the weights were compared with.
+        own_target: True if that was only the ticket's unverified copy of the target.
+        tolerance: Largest allowed residual (of the largest tensor, if the tolerance is relative).
+        target_weights: Number of compared weights.
+        within_tolerance: Number of those with an allowed residual.
+        mean_residual: Mean of all residuals.
+        worst_residual: Largest residual.
+        worst_tensor: Name of the tensor with the largest residual.
+        worst_weight: Index of that weight in the tensor.
+        rounding_bits: Bits of the target rounded to a grid with the same largest residual (of each tensor, if the
+            tolerance is relative), by part.
+        network_deviation: Largest difference of the float32 network from its effective weights in float64, on random
+            inputs.
+        trained: True if weights were trained, so that the ticket is not a strong lottery ticket.
+        relative_tolerance: The tolerance as a fraction of each tensor's largest ``|target weight|``, if it is relative.
+    """
+
+    outcome: Outcome
+    reasons: tuple[str, ...]
+    method: str
+    seed: int
+    source_weights: int
+    kept_weights: int
+    kept_by_tensor: dict[str, int]
+    redrawn_blocks: int
+    largest_attempt: int
+    description_bits: dict[str, int]
+    bits_per_target_weight: float
+    samplers: tuple[str, ...]
+    nonnegative_inputs: bool | None
+    network: str
+    kept_budget: int | None
+    target_sha256: str | None
+    own_target: bool
+    tolerance: float | None
+    target_weights: int | None
+    within_tolerance: int | None
+    mean_residual: float | None
+    worst_residual: float | None
+    worst_tensor: str | None
+    worst_weight: tuple[int, ...] | None
+    rounding_bits: dict[str, int] | None
+    network_deviation: float | None
+    trained: bool
+    relative_tolerance: float | None
+
+    @property
+    def holds(self) -> bool:
+        """True if every target weight is within the tolerance and every other promise is kept."""
+        return self.outcome == "holds"
+
+    @property
+    def rounding_bits_per_target_weight(self) -> float | None:
+        """All ``rounding_bits`` for each target weight; None if no residuals were computed."""
+        if self.rounding_bits is None or self.target_weights is None:
+            return None
+        return sum(self.rounding_bits.values()) / self.target_weights
