@@ -27,7 +27,7 @@ ROUNDING = 2.0**-40
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class IntervalArray:
-    """Arrays between `low` and `high`, float64, elementwise.
+    """InMemoryTensors between `low` and `high`, float64, elementwise.
 
     >>> both = IntervalArray(np.array([-1.0]), np.array([2.0])) + IntervalArray(np.array([0.5]), np.array([0.5]))
     >>> bool(both.low[0] <= -0.5 <= 2.5 <= both.high[0])
@@ -72,7 +72,7 @@ def multiply(slopes: IntervalArray, values: IntervalArray) -> IntervalArray:
 
 
 Map = Callable[[np.ndarray], np.ndarray]
-"""Arrays [B, *in] to [B, *out]."""
+"""InMemoryTensors [B, *in] to [B, *out]."""
 
 
 def linear_map(layer: LinearLayer, weight: np.ndarray) -> Map:

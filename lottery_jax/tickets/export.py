@@ -26,13 +26,13 @@ FileName = str | os.PathLike[str]
 def export_weights(ticket: Ticket, out: FileName) -> str:
     """Write the effective weights under the names of the target's network, float32; returns a description."""
     shapes = ticket.network.target.tensors
-    _write(Path(out), [Tensor(name, "F32", shape) for name, shape in shapes.items()], _mean_slices(ticket))
+    _write(Path(out), [TensorInfo(name, "F32", shape) for name, shape in shapes.items()], _mean_slices(ticket))
     return f"{len(shapes)} tensors, float32, as the ticket makes them"
 
 
 def export_masks(ticket: Ticket, out: FileName) -> str:
     """Write the masks, one byte of 0 or 1 for each random weight; returns a description."""
-    tensors = [Tensor(name, "U8", random.shape) for name, random in ticket.network.random_tensors.items()]
+    tensors = [TensorInfo(name, "U8", random.shape) for name, random in ticket.network.random_tensors.items()]
     _write(Path(out), tensors, ((tensor.name, 0, ticket.mask(tensor.name).reshape(-1)) for tensor in tensors))
     return f"{len(tensors)} masks, one byte for each random weight"
 
@@ -72,7 +72,7 @@ def export_into(ticket: Ticket, model: FileName, out: FileName, network: Network
             weights = (part for part in _mean_slices(ticket) if part[0] in expected and part[0] not in neutral)
             for name, first, part in (*((name, 0, value.reshape(-1)) for name, value in neutral.items()), *weights):
                 tensor = file.tensors[name]
-                values = np.asarray(part).astype(TYPES[tensor.dtype])
+                values = np.asarray(part).astype(DTYPES[tensor.dtype])
                 os.pwrite(handle, values.tobytes(), tensor.start + first * values.itemsize)
         finally:
             os.close(handle)
@@ -110,13 +110,13 @@ def _neutral_norms(ticket: Ticket, network: Network) -> dict[str, np.ndarray]:
     return found
 
 
-def _write(out: Path, tensors: list[Tensor], values: Iterator[tuple[str, int, np.ndarray]]) -> None:
+def _write(out: Path, tensors: list[TensorInfo], values: Iterator[tuple[str, int, np.ndarray]]) -> None:
     """Write a safetensors file from slices in any order."""
-    start, positions = layout(tensors, {"format": "pt"})
-    with replacing(out) as temporary, temporary.open("wb", buffering=0) as file:
+    start, positions = file_layout(tensors, {"format": "pt"})
+    with atomic_replacement(out) as temporary, temporary.open("wb", buffering=0) as file:
         file.write(start)
         for name, first, part in values:
-            own = part.astype(TYPES[positions[name].dtype])
+            own = part.astype(DTYPES[positions[name].dtype])
             file.seek(positions[name].start + first * own.itemsize)
             view = memoryview(own.tobytes())
             while view:

@@ -10,7 +10,7 @@ from lottery_jax.io.tensor_file import read_array
 from lottery_jax.networks.network import NO_REDRAWS, clipped
 from lottery_jax.networks.target import Target
 from lottery_jax.rng.forced_entries import forced_blocks, has_forced_entries
-from lottery_jax.rng.random_tensor import attempts_of
+from lottery_jax.rng.random_tensor import block_attempts
 from lottery_jax.tickets.reconstruct import kept_entries
 from lottery_jax.tickets.ticket import Ticket
 
@@ -41,9 +41,9 @@ def _count_contradictions(ticket: Ticket, name: str) -> tuple[int, int]:
         count = min(step, tensor.rows - first)
         kept = np.zeros((count, tensor.width), bool)
         kept[kept_entries(ticket, name, tensor.width, first, count)] = True
-        begin, end = first // tensor.shared, (first + count - 1) // tensor.shared + 1
-        blocks = forced_blocks(tensor, ticket.seed, np.arange(begin, end), attempts_of(redraws, begin, end))
-        forced = blocks[(first + np.arange(count)) // tensor.shared - begin]
+        begin, end = first // tensor.rows_per_block, (first + count - 1) // tensor.rows_per_block + 1
+        blocks = forced_blocks(tensor, ticket.seed, np.arange(begin, end), block_attempts(redraws, begin, end))
+        forced = blocks[(first + np.arange(count)) // tensor.rows_per_block - begin]
         absent_kept += int(np.count_nonzero(kept & (forced < 0)))
         locked_pruned += int(np.count_nonzero(~kept & (forced > 0)))
     return absent_kept, locked_pruned

@@ -21,7 +21,7 @@ from lottery_jax.environment import cores
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import LinearLayer, Node, Spec, Weights, child_path
 from lottery_jax.networks.sources.base import Source
-from lottery_jax.rng.random_tensor import RandomTensor, attempts_of
+from lottery_jax.rng.random_tensor import RandomTensor, block_attempts
 from lottery_jax.tickets.ticket import Ticket
 
 _SLICE = 1 << 18  # random weights in a slice
@@ -155,9 +155,9 @@ def _draw(
     column: np.ndarray,
 ) -> np.ndarray:
     """Random weights at these rows, relative to `first`, and columns, from the seed, float64."""
-    begin, end = first // tensor.shared, (first + count - 1) // tensor.shared + 1
-    block = (first + row) // tensor.shared
-    attempts = attempts_of(redraws, begin, end)
+    begin, end = first // tensor.rows_per_block, (first + count - 1) // tensor.rows_per_block + 1
+    block = (first + row) // tensor.rows_per_block
+    attempts = block_attempts(redraws, begin, end)
     return tensor.draw_columns(ticket.seed, block, column, attempts[block - begin]).astype(np.float64)
 
 

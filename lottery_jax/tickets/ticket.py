@@ -205,7 +205,7 @@ class Ticket:
         return f"<Ticket by {clipped(header.method)}, seed {self.seed}, {weights:,} random weights, {promise}{meant}>"
 
 
-def count_kept(content: Store, name: str) -> int:
+def count_kept(content: TensorReader, name: str) -> int:
     """Number of kept weights of a random tensor."""
     mask, found = f"mask.{name}", 0
     size = content.tensors[mask].size
@@ -312,4 +312,4 @@ def stores_coded(path: str | os.PathLike[str]) -> bool:
 
 def source_digest(network: Network, seed: int) -> str:
     """Checksum of a sample of each random tensor: the whole source may be too large to draw."""
-    return digest("", {name: tensor.sampled(seed) for name, tensor in network.random_tensors.items()})
+    return digest("", {name: tensor.checksum_sample(seed) for name, tensor in network.random_tensors.items()})

@@ -20,10 +20,10 @@ import numpy as np
 
 from lottery_jax.errors import InputError
 from lottery_jax.io.checksummed_file import ChecksummedFile, ChecksummedWriter
-from lottery_jax.io.files import replacing
-from lottery_jax.io.tensor_file import FormatError, Store, Tensor, read_array
+from lottery_jax.io.files import atomic_replacement
+from lottery_jax.io.tensor_file import FormatError, TensorInfo, TensorReader, read_array
 from lottery_jax.networks.network import NO_REDRAWS, Network, Redraws
-from lottery_jax.rng.random_tensor import MOST_ATTEMPTS, attempts_of
+from lottery_jax.rng.random_tensor import MAX_ATTEMPTS, block_attempts
 from lottery_jax.tickets.size.conditioning import (
     LEVELS,
     SEGMENT_SIZE,
@@ -100,7 +100,7 @@ def unpack_codes(packed: np.ndarray, network: Network, conditioning: Conditionin
         classes, none = numbers.next(MAX_MANTISSA_BITS + 1), np.zeros(0, np.int64)
         code = MaskCode(rows, level, classes - 1 if classes else None, none, none)
         counts = numbers.counts(code.max_classes(tensor), tensor.size)
-        attempt_counts = numbers.counts(MOST_ATTEMPTS + 1, tensor.blocks)
+        attempt_counts = numbers.counts(MAX_ATTEMPTS + 1, tensor.blocks)
         if len(attempt_counts) == 1 or (len(attempt_counts) and attempt_counts.sum() != tensor.blocks):
             raise FormatError(f"the coded redraws of {name!r} are not of its blocks")
         if level not in conditioning.levels(name):
@@ -117,14 +117,19 @@ def unpack_codes(packed: np.ndarray, network: Network, conditioning: Conditionin
     return found
 
 
-def write_coded(path: Path, entry: str, header: Mapping[str, Any], network: Network, seed: int, content: Store) -> None:
+def write_coded(
+    path: Path, entry: str, header: Mapping[str, Any], network: Network, seed: int, content: TensorReader
+) -> None:
     """Write a ticket's file atomically, from content with uncoded masks."""
     codes = choose_codes(network, seed, content)
     packed, rows = pack_codes(codes), []
     redraws = {name: read_redraws(content, name) for name in network.random_tensors}
     if sum(map(len, redraws.values())) > MAX_REDRAWS:
         raise InputError(f"a coded ticket has at most {MAX_REDRAWS:,} redrawn blocks; store it uncoded")
-    with replacing(path) as temporary, tempfile.SpooledTemporaryFile(_SPOOLED_BYTES, dir=str(path.parent)) as words:
+    with (
+        atomic_replacement(path) as temporary,
+        tempfile.SpooledTemporaryFile(_SPOOLED_BYTES, dir=str(path.parent)) as words,
+    ):
         conditioning = Conditioning(network, seed, redraws, mask_reader(content))
         for spans in segments(network, {name for name, rows in redraws.items() if len(rows)}):
             coded, checksum = _encode_segment(spans, codes, network, content, conditioning, redraws)
@@ -133,9 +138,9 @@ def write_coded(path: Path, entry: str, header: Mapping[str, Any], network: Netw
         index = np.array(rows, np.int64)
         copied = [tensor for name, tensor in content.tensors.items() if name.split(".")[0] in ("stored", "target")]
         added = [
-            Tensor(PARAMETERS, "U8", packed.shape),
-            Tensor(SEGMENTS, "I64", index.shape),
-            Tensor(WORDS, "U8", (4 * int(index[:, 0].sum()),)),
+            TensorInfo(PARAMETERS, "U8", packed.shape),
+            TensorInfo(SEGMENTS, "I64", index.shape),
+            TensorInfo(WORDS, "U8", (4 * int(index[:, 0].sum()),)),
         ]
         with ChecksummedWriter(temporary, entry, header, [*copied, *added]) as writer:
             writer.write(PARAMETERS, packed.tobytes())
@@ -154,7 +159,7 @@ def _encode_segment(
     spans: list[Span],
     codes: Mapping[str, MaskCode],
     network: Network,
-    content: Store,
+    content: TensorReader,
     conditioning: Conditioning,
     redraws: Redraws,
 ) -> tuple[np.ndarray, int]:
@@ -163,7 +168,7 @@ def _encode_segment(
     for span in reversed(spans):
         code, tensor = codes[span.name], network.random_tensors[span.name]
         if span.redraws:
-            values = attempts_of(redraws[span.name], span.first, span.first + span.count)
+            values = block_attempts(redraws[span.name], span.first, span.first + span.count)
             code.encode_redraws(encoder, values)
         else:
             values = read_bits(span)
@@ -226,10 +231,11 @@ class CodedStore:
         for number in range(len(self._segments)):
             self._decode(number)  # all once, in order; redraws stay in memory
         found = [
-            Tensor(f"mask.{name}", "U8", ((tensor.size + 7) // 8,)) for name, tensor in network.random_tensors.items()
+            TensorInfo(f"mask.{name}", "U8", ((tensor.size + 7) // 8,))
+            for name, tensor in network.random_tensors.items()
         ]
-        found += [Tensor(f"redraws.{name}", "I64", self._redraws[name].shape) for name in redrawn]
-        self.tensors: Mapping[str, Tensor] = {**others, **{tensor.name: tensor for tensor in found}}
+        found += [TensorInfo(f"redraws.{name}", "I64", self._redraws[name].shape) for name in redrawn]
+        self.tensors: Mapping[str, TensorInfo] = {**others, **{tensor.name: tensor for tensor in found}}
 
     @property
     def path(self) -> Path:
@@ -316,6 +322,6 @@ class CodedStore:
         return np.unpackbits(packed, count=span.count, bitorder="little")
 
 
-def open_content(file: ChecksummedFile, network: Network, seed: int) -> Store:
+def open_content(file: ChecksummedFile, network: Network, seed: int) -> TensorReader:
     """The tensors of a ticket's file, with coded or uncoded masks."""
     return CodedStore(file, network, seed) if is_coded(file) else file

@@ -11,11 +11,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 
 import numpy as np
 
-from lottery_jax.io.tensor_file import Store, read_array
+from lottery_jax.io.tensor_file import TensorReader, read_array
 from lottery_jax.networks.network import NO_REDRAWS, Network
 from lottery_jax.networks.node import child_path
 from lottery_jax.rng.forced_entries import forced_blocks, has_forced_entries
-from lottery_jax.rng.random_tensor import RandomTensor, attempts_of
+from lottery_jax.rng.random_tensor import RandomTensor, block_attempts
 
 WORD = 32
 """Bits of a row for masks whose own rows are too wide to be ranked."""
@@ -78,7 +78,7 @@ LEVELS = ("all", "unforced", "effective")
 """Which entries are coded: all; those that neither seed nor the trained mask fixes; of these, those with an effect."""
 
 
-def mask_reader(content: Store) -> ReadBits:
+def mask_reader(content: TensorReader) -> ReadBits:
     """Reads bits of masks that are stored uncoded."""
 
     def read(span: Span) -> np.ndarray:
@@ -88,7 +88,7 @@ def mask_reader(content: Store) -> ReadBits:
     return read
 
 
-def read_redraws(content: Store, name: str) -> np.ndarray:
+def read_redraws(content: TensorReader, name: str) -> np.ndarray:
     """The redraws of a random tensor, int64 rows (block, attempt)."""
     stored = f"redraws.{name}"
     return read_array(content, stored) if stored in content.tensors else NO_REDRAWS
@@ -127,9 +127,9 @@ class Conditioning:
         first, count = span.first // tensor.width, span.count // tensor.width
         known = np.zeros((count, tensor.width), np.int8)
         if has_forced_entries(tensor):
-            blocks = np.arange(first, first + count) // tensor.shared
+            blocks = np.arange(first, first + count) // tensor.rows_per_block
             begin, end = int(blocks[0]), int(blocks[-1]) + 1
-            attempts = attempts_of(self._redraws[span.name], begin, end)
+            attempts = block_attempts(self._redraws[span.name], begin, end)
             known = forced_blocks(tensor, self._seed, np.arange(begin, end), attempts)[blocks - begin]
         if span.name in self._trained:
             trained = self._read_bits(Span(self._trained[span.name], span.first, span.count))

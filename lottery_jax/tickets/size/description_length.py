@@ -82,7 +82,7 @@ def _header_bits(network: Network) -> int:
     return 8 * len(json.dumps(network.to_json(), separators=(",", ":"), sort_keys=True))
 
 
-def _count_classes(store: Store, name: str, step: float) -> np.ndarray | None:
+def _count_classes(store: TensorReader, name: str, step: float) -> np.ndarray | None:
     """Counts of weights rounded to multiples of a step, numbered 0, -1, 1, -2, ..., by class; None beyond `LIMIT`."""
     found, size = np.zeros(0, np.int64), store.tensors[name].size
     for first in range(0, size, _SLICE):
@@ -97,7 +97,7 @@ def _count_classes(store: Store, name: str, step: float) -> np.ndarray | None:
     return found
 
 
-def _exact_step(store: Store, name: str) -> float:
+def _exact_step(store: TensorReader, name: str) -> float:
     """The largest power of two that divides all weights of a tensor; 1 if all are 0."""
     least, size = math.inf, store.tensors[name].size
     for first in range(0, size, _SLICE):

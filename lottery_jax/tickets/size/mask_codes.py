@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from lottery_jax.environment import cores
-from lottery_jax.io.tensor_file import Store
+from lottery_jax.io.tensor_file import TensorReader
 from lottery_jax.networks.network import Network
-from lottery_jax.rng.random_tensor import MOST_ATTEMPTS, RandomTensor
+from lottery_jax.rng.random_tensor import MAX_ATTEMPTS, RandomTensor
 from lottery_jax.tickets.size.conditioning import (
     LEVELS,
     WORD,
@@ -168,7 +168,7 @@ _THREADS = 4  # that count, each with a span in memory
 _NONE = np.zeros(0, np.int64)
 
 
-def choose_codes(network: Network, seed: int, content: Store) -> dict[str, MaskCode]:
+def choose_codes(network: Network, seed: int, content: TensorReader) -> dict[str, MaskCode]:
     """The code of each random tensor, in coding order, from uncoded masks and redraws."""
     redraws = {name: read_redraws(content, name) for name in network.random_tensors}
     read_bits = mask_reader(content)
@@ -179,7 +179,7 @@ def choose_codes(network: Network, seed: int, content: Store) -> dict[str, MaskC
     }
 
 
-def coded_bits(network: Network, seed: int, content: Store) -> tuple[float, float]:
+def coded_bits(network: Network, seed: int, content: TensorReader) -> tuple[float, float]:
     """Bits of all redraws and of all masks as they are coded, without the padding of the coder's words."""
     codes = choose_codes(network, seed, content).values()
     return sum(code.redraw_bits for code in codes), sum(code.mask_bits for code in codes)
@@ -193,7 +193,7 @@ def _choose_code(
     if len(redraws):
         attempt_counts = np.bincount(redraws[:, 1], minlength=2)
         attempt_counts[0] = tensor.blocks - len(redraws)
-        assert len(attempt_counts) <= MOST_ATTEMPTS + 1
+        assert len(attempt_counts) <= MAX_ATTEMPTS + 1
     for level in conditioning.levels(name):
         histogram = _count_rows(name, tensor, conditioning, read_bits, level)
         if histogram is not None:

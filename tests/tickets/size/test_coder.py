@@ -168,9 +168,9 @@ def test_first_subsets_are_short_to_write() -> None:
 
 def test_places_that_are_not_there_cost_nothing() -> None:
     network = source((60, 60, 16), density=0.5)
-    forced = Conditioning(network, 5, {"fc0.weight": np.zeros((0, 2), np.int64)}, mask_reader(Arrays({}))).known(
-        Span("fc0.weight", 0, 57_600), "unforced"
-    )
+    forced = Conditioning(
+        network, 5, {"fc0.weight": np.zeros((0, 2), np.int64)}, mask_reader(InMemoryTensors({}))
+    ).known(Span("fc0.weight", 0, 57_600), "unforced")
     assert forced is not None
     mask = (forced == 0) & (np.random.default_rng(1).random(57_600) < 0.5)
     content = InMemoryTensors({"mask.fc0.weight": np.packbits(mask, bitorder="little")})
