@@ -88,7 +88,7 @@ def source(*shapes: tuple[int, int, int], density: float = 1.0) -> Network:
 
 
 @st.composite
-def masked(draw: st.DrawFn) -> tuple[Network, Arrays]:
+def masked(draw: st.DrawFn) -> tuple[Network, InMemoryTensors]:
     """A network with masks of any kind, and blocks that were redrawn."""
     width, middle = draw(st.sampled_from([1, 2, 21, 70])), draw(st.sampled_from([1, 3, 9]))
     network = source((middle, 4, width), (2, middle, draw(st.integers(1, 40))))
