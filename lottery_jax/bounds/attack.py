@@ -31,14 +31,14 @@ def attack(
     the box along the sign of the gradient of one output's difference. Madry et al. 2018 (arXiv 1706.06083).
     """
     network = ticket.network
-    if network.given is None or starts < 1 or steps < 1:
+    if network.input_spec is None or starts < 1 or steps < 1:
         raise InputError(f"{starts} starts and {steps} steps; give at least one of each, and a ticket of a network")
     plain, tensors = collapsed(ticket, effective_weights(ticket))
     whole = as_in(target, network)
     random = np.random.default_rng(seed)
-    shape = (starts, *network.given.shape)
+    shape = (starts, *network.input_spec.shape)
     begun = np.where(
-        (np.arange(starts) % 2 == 0).reshape(-1, *[1] * len(network.given.shape)),
+        (np.arange(starts) % 2 == 0).reshape(-1, *[1] * len(network.input_spec.shape)),
         random.choice([low, high], shape),
         random.uniform(low, high, shape),
     )

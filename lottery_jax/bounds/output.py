@@ -72,7 +72,7 @@ def bound_output(
     attention. A ticket for inputs that are never negative has no bound on others. tolerance: of each weight, for what
     is promised, if not the ticket's.
     """
-    given = ticket.network.given
+    given = ticket.network.input_spec
     if given is None:
         raise InputError(
             "outputs are bounded of a network with a graph, and this ticket's is unknown; give another one"
@@ -128,7 +128,7 @@ def promised_output(target: Target, tolerance: float, *, low: float = 0.0, high:
 
 def _begun(target: Target, low: float, high: float) -> Pair:
     """What both networks are given: any input of the box."""
-    given = target.network.given
+    given = target.network.input_spec
     if given is None or not (np.isfinite([low, high]).all() and low <= high):
         raise InputError(f"the box is [{low}, {high}]; give two finite numbers, and a network whose graph is known")
     box = Box(np.full(given.shape, np.float64(low)), np.full(given.shape, np.float64(high)))

@@ -218,7 +218,7 @@ def _check(command: Approximate) -> tuple[Construction, float | None]:
 
 
 def _box(command: Approximate, target: Target) -> tuple[float, float]:
-    given = target.network.given
+    given = target.network.input_spec
     return command.box or (0.0 if given is not None and given.nonnegative else -1.0, 1.0)
 
 

@@ -165,7 +165,7 @@ def run_export(command: Export, results: TextIO) -> int:
         size = ticket.save(command.out, coded=command.coded)
         written = f"the ticket, {size:,} bytes, its masks {'coded' if command.coded else 'one bit for each weight'}"
     elif command.into is not None:
-        bag = ticket.network.given is None
+        bag = ticket.network.input_spec is None
         model = None if bag else target_like(ticket.network, command.into).network
         written = export_into(ticket, command.into, command.out, model)
     else:

@@ -182,7 +182,7 @@ class GadgetConstruction(Construction):
         gadget = network.sources[path]
         assert isinstance(gadget, Gadget)
         of = gadget.of
-        signs = {name: gadget.signs(name, network.given_to(path)) for name in of.tensors()}
+        signs = {name: gadget.signs(name, network.input_spec_of(path)) for name in of.tensors()}
         both = np.full(drawn["first"].blocks, len(signs["weight"]) > 1)
         both[of.inputs :] = False  # the constant 1 has one sign
         first, redraws = self._first_weights(drawn["first"], both, seed, relu=gadget.relu)

@@ -89,7 +89,7 @@ class Binary(GadgetConstruction):
     ) -> tuple[list[Plan], dict[str, np.ndarray]]:
         ladder = network.sources[path]
         assert isinstance(ladder, BinaryLadder)
-        of, given = ladder.of, network.given_to(path)
+        of, given = ladder.of, network.input_spec_of(path)
         signs = {name: ladder.signs(name, given) for name in of.tensors()}
         both = np.full(drawn["first"].blocks, len(signs["weight"]) > 1)
         both[of.inputs :] = False  # the constant 1 has one sign

@@ -50,18 +50,18 @@ class Burkholz(Pensia):
 
     def source(self, target: Target) -> Network:
         network = target.network
-        if network.given is None:
+        if network.input_spec is None:
             raise InputError(
                 f"{self.name} gives layers copies of their inputs, and what the tensor {next(iter(network.weight_nodes))!r}"
                 " is fed with is unknown; name the model's architecture, or use scalar"
             )
         last = ends(network.root, "")
-        root, output = _Widening(self, target, last).through(network.root, "", network.given)
+        root, output = _Widening(self, target, last).through(network.root, "", network.input_spec)
         if output.copies > 1:
             raise InputError(
                 f"{self.name} needs a layer with weights behind the last sum, for outputs exist once; {INSTEAD}"
             )
-        return Network(root, network.given)
+        return Network(root, network.input_spec)
 
     def wide_leaf(
         self, target: Target, path: str, of: WeightNode, given: Spec, copies: int
@@ -127,9 +127,9 @@ class _Widening:
         if isinstance(node, WeightNode):
             copies = 1 if path in self.last else self.construction.candidates
             leaf = self.construction.wide_leaf(self.target, path, node, given, copies)
-            return leaf, leaf.output(given)
+            return leaf, leaf.output_spec(given)
         try:
-            output = node.output(given)
+            output = node.output_spec(given)
         except InputError:
             if given.copies == 1:
                 raise

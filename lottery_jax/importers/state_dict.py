@@ -57,9 +57,9 @@ def import_target(
         name, network = _guess(shapes, given, classes, normalize, where)
     if network.tensors != shapes:
         raise InputError(f"{where} is no {name}: {_differences(network.tensors, shapes)}")
-    if network.output is None or network.output.shape != (classes,):
+    if network.output_spec is None or network.output_spec.shape != (classes,):
         raise InputError(
-            f"{where} gives {network.output}, but the data set has {classes} classes; choose another --data"
+            f"{where} gives {network.output_spec}, but the data set has {classes} classes; choose another --data"
         )
     return Target(network, View(file, {n: n for n in network.tensors}))
 
@@ -72,7 +72,7 @@ def target_like(
     Of a model whose graph is unknown, the tensors of the source's names. What a network is given, its classes and the
     normalisation of its inputs are taken from the source, for no such file holds them.
     """
-    if source.given is None or source.output is None:
+    if source.input_spec is None or source.output_spec is None:
         file = TensorFile(path)
         missing = [tensor for tensor in source.target.tensors if tensor not in file.tensors]
         if missing:
@@ -81,7 +81,7 @@ def target_like(
             )
         return Target(source.target, View(file, {tensor: tensor for tensor in source.target.tensors}))
     normalize = next((node for _, node in source.nodes() if isinstance(node, Normalize)), None)
-    return import_target(path, source.given, source.output.shape[-1], name=name, width=width, normalize=normalize)
+    return import_target(path, source.input_spec, source.output_spec.shape[-1], name=name, width=width, normalize=normalize)
 
 
 def export_target(target: Target, path: str | os.PathLike[str]) -> None:

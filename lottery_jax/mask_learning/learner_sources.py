@@ -59,7 +59,7 @@ def wide_source(source: Network) -> Network:
     budget, target = source.source_weights, _without_biases(source.target)
     last = list(target.weight_nodes)[-1]
     even = all(not places for places in (getattr(node, "places", ()) for node in target.weight_nodes.values()))
-    classes = target.output.shape[-1] if target.output else 0
+    classes = target.output_spec.shape[-1] if target.output_spec else 0
     resolution = 1 if even else 64  # of the width, or of the factor
     divisor = math.lcm(*(node.divisor for _, node in target.nodes()))
 
@@ -96,11 +96,11 @@ def _without_biases(network: Network) -> Network:
 
 def _resized(network: Network, units: Callable[[int], int], last: str, classes: int) -> Network:
     """The network with `units` of each number of hidden outputs; what the last layer gives stays."""
-    assert network.given is not None
-    root = network.root.resized(network.given, units)
+    assert network.input_spec is not None
+    root = network.root.resized(network.input_spec, units)
 
     # The last layer was resized with the others: its inputs are right, its outputs are the classes.
     def leaf(path: str, node: Node) -> Node:
         return dataclasses.replace(node, outputs=classes) if path == last else node  # type: ignore[type-var]
 
-    return Network(root, network.given).replaced(leaf)
+    return Network(root, network.input_spec).replaced(leaf)

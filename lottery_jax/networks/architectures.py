@@ -30,8 +30,8 @@ from lottery_jax.networks.node import Node, Spec
 class NetworkBuilder:
     """A chain under construction: `add` puts a node at its end, `spec` is what it gives so far."""
 
-    def __init__(self, given: Spec) -> None:
-        self.spec = given
+    def __init__(self, input_spec: Spec) -> None:
+        self.spec = input_spec
         self._nodes: list[tuple[str, Node]] = []
 
     def add(self, name: str, node: Node) -> "NetworkBuilder":
@@ -74,7 +74,7 @@ def scaled(units: int, width: float) -> int:
 
 
 def mlp(
-    sizes: Sequence[int], given: Spec, *, bias: bool | Sequence[bool] = False, names: Sequence[str] | None = None
+    sizes: Sequence[int], input_spec: Spec, *, bias: bool | Sequence[bool] = False, names: Sequence[str] | None = None
 ) -> Network:
     """Dense layers with ReLU between them, behind what flattens an image: sizes are inputs, hidden units, outputs.
 
@@ -88,35 +88,35 @@ def mlp(
     pairs = list(itertools.pairwise(sizes))
     names = names or [f"fc{number}" for number in range(1, len(pairs) + 1)]
     biases = [bias] * len(pairs) if isinstance(bias, bool) else bias
-    nodes: list[tuple[str, Node]] = [("flatten", Flatten())] if len(given.shape) > 1 else []
+    nodes: list[tuple[str, Node]] = [("flatten", Flatten())] if len(input_spec.shape) > 1 else []
     for place, (name, biased, (inputs, outputs)) in enumerate(zip(names, biases, pairs, strict=True)):
         nodes += [(f"relu{place}", Relu())] if place else []
         nodes.append((name, Dense(inputs, outputs, biased)))
-    return Network(Chain(tuple(nodes)), given)
+    return Network(Chain(tuple(nodes)), input_spec)
 
 
-def lenet5(given: Spec, classes: int, width: float = 1.0) -> Network:
+def lenet5(input_spec: Spec, classes: int, width: float = 1.0) -> Network:
     """LeCun et al. 1998 as it is built today: ReLU, maxima, 28 x 28 images padded to 32; 61,706 parameters.
 
     >>> sorted(lenet5(Spec((28, 28, 1)), 10).tensors)[:3]
     ['conv1.bias', 'conv1.weight', 'conv2.bias']
     """
-    net = NetworkBuilder(given)
+    net = NetworkBuilder(input_spec)
     for number, (channels, padding) in enumerate(((6, 2), (16, 0)), start=1):
         net.conv(f"conv{number}", scaled(channels, width), 5, padding=padding, bias=True)
         net.relu(f"relu{number}").add(f"pool{number}", MaxPool((2, 2)))
     net.add("flatten", Flatten())
     for number, units in enumerate((120, 84), start=1):
         net.dense(f"fc{number}", scaled(units, width), bias=True).relu(f"relu{number + 2}")
-    return Network(net.dense("fc3", classes, bias=True).chain(), given)
+    return Network(net.dense("fc3", classes, bias=True).chain(), input_spec)
 
 
-def conv_network(given: Spec, classes: int, width: float, *, blocks: int) -> Network:
+def conv_network(input_spec: Spec, classes: int, width: float, *, blocks: int) -> Network:
     """Blocks of two 3 x 3 convolutions and a pooling, 64, 128, 256, 512 channels, then 256, 256, classes; no biases.
 
     Frankle and Carbin 2019 (Conv-2, 4, 6), Ramanujan et al. 2020 (Conv-8, and widths).
     """
-    net = NetworkBuilder(given)
+    net = NetworkBuilder(input_spec)
     for block in range(blocks):
         for number in (2 * block + 1, 2 * block + 2):
             net.conv(f"conv{number}", scaled(64 << block, width), 3, padding=1).relu(f"relu{number}")
@@ -124,17 +124,17 @@ def conv_network(given: Spec, classes: int, width: float, *, blocks: int) -> Net
     net.add("flatten", Flatten())
     for number in (1, 2):
         net.dense(f"fc{number}", scaled(256, width)).relu(f"relu{2 * blocks + number}")
-    return Network(net.dense("fc3", classes).chain(), given)
+    return Network(net.dense("fc3", classes).chain(), input_spec)
 
 
-def vgg(given: Spec, classes: int, width: float, *, convolutions: tuple[int, ...]) -> Network:
+def vgg(input_spec: Spec, classes: int, width: float, *, convolutions: tuple[int, ...]) -> Network:
     """Simonyan and Zisserman 2015: groups of 3 x 3 convolutions of 64, 128, 256, 512, 512 channels, each with a
     pooling.
 
     Small images: the mean over places, then one dense layer (Frankle and Carbin 2019: 20.0 million weights for VGG-19).
     Large ones: torchvision's three dense layers of 4,096 units (224 x 224 images, 7 x 7 places at the end).
     """
-    net, place = NetworkBuilder(given), 0
+    net, place = NetworkBuilder(input_spec), 0
     for group, count in enumerate(convolutions):
         for _ in range(count):
             net.conv(f"features.{place}", scaled(64 << min(group, 3), width), 3, padding=1, bias=True)
@@ -142,12 +142,12 @@ def vgg(given: Spec, classes: int, width: float, *, convolutions: tuple[int, ...
             place += 3
         net.add(f"features.{place}", MaxPool((2, 2)))
         place += 1
-    if given.shape[0] < LARGE:
-        return Network(net.add("avgpool", GlobalPool()).dense("classifier", classes, bias=True).chain(), given)
+    if input_spec.shape[0] < LARGE:
+        return Network(net.add("avgpool", GlobalPool()).dense("classifier", classes, bias=True).chain(), input_spec)
     net.add("flatten", Flatten())
     for number in (0, 3):  # in between lie a ReLU and a dropout
         net.dense(f"classifier.{number}", scaled(4096, width), bias=True).relu(f"classifier.{number + 1}")
-    return Network(net.dense("classifier.6", classes, bias=True).chain(), given)
+    return Network(net.dense("classifier.6", classes, bias=True).chain(), input_spec)
 
 
 LARGE = 64
@@ -155,15 +155,15 @@ LARGE = 64
 
 
 def resnet(
-    given: Spec, classes: int, width: float, *, channels: tuple[int, ...], blocks: tuple[int, ...], bottleneck: bool
+    input_spec: Spec, classes: int, width: float, *, channels: tuple[int, ...], blocks: tuple[int, ...], bottleneck: bool
 ) -> Network:
     """He et al. 2016: groups of blocks, each group but the first at half the size; projections where sizes change.
 
     bottleneck: blocks of 1 x 1, 3 x 3 and 1 x 1 convolutions (the stride in the second, as in torchvision), the last
     four times as wide; otherwise of two 3 x 3.
     """
-    net = NetworkBuilder(given)
-    large = given.shape[0] >= LARGE
+    net = NetworkBuilder(input_spec)
+    large = input_spec.shape[0] >= LARGE
     stem = (7, 2, 3) if large else (3, 1, 1)
     size, stride, padding = stem
     net.conv("conv1", scaled(channels[0], width), size, stride=stride, padding=padding).norm("bn1").relu("relu")
@@ -179,12 +179,12 @@ def resnet(
             return chain.chain()
 
         net.inner(f"layer{group + 1}", layer)
-    return Network(net.add("avgpool", GlobalPool()).dense("fc", classes, bias=True).chain(), given)
+    return Network(net.add("avgpool", GlobalPool()).dense("fc", classes, bias=True).chain(), input_spec)
 
 
 def _block(chain: NetworkBuilder, units: int, stride: int, bottleneck: bool) -> Chain:
-    given = chain.spec
-    body, outputs = NetworkBuilder(given), units
+    input_spec = chain.spec
+    body, outputs = NetworkBuilder(input_spec), units
     if bottleneck:
         outputs = 4 * units
         body.conv("conv1", units, 1).norm("bn1").relu("relu1")
@@ -193,43 +193,43 @@ def _block(chain: NetworkBuilder, units: int, stride: int, bottleneck: bool) -> 
     else:
         body.conv("conv1", units, 3, stride=stride, padding=1).norm("bn1").relu("relu1")
         body.conv("conv2", units, 3, padding=1).norm("bn2")
-    shortcut = NetworkBuilder(given)
-    if stride > 1 or given.shape[-1] != outputs:
+    shortcut = NetworkBuilder(input_spec)
+    if stride > 1 or input_spec.shape[-1] != outputs:
         shortcut.conv("0", outputs, 1, stride=stride).norm("1")
     return chain.add("(block)", Residual(body.chain(), shortcut.chain())).relu("relu").chain()
 
 
-def rotation_network(given: Spec, classes: int, width: float = 1.0) -> Network:
+def rotation_network(input_spec: Spec, classes: int, width: float = 1.0) -> Network:
     """Three 3 x 3 convolutions with rotations, 16, 16, 32 channels, the mean over all, and a dense layer; biases.
 
     >>> rotation_network(Spec((8, 8, 1)), 10).tensors["conv2.weight"]
     (16, 16, 4, 3, 3)
     """
-    net = NetworkBuilder(given)
+    net = NetworkBuilder(input_spec)
     for number, channels in enumerate((16, 16, 32), start=1):
         of, rotations = net.spec.shape[-1], 1 if number == 1 else ROTATIONS
         net.add(f"conv{number}", RotationConv(of, scaled(channels, width), 3, 1, rotations, bias=True))
         net.relu(f"relu{number}")
-    return Network(net.add("pool", GlobalPool()).dense("fc", classes, bias=True).chain(), given)
+    return Network(net.add("pool", GlobalPool()).dense("fc", classes, bias=True).chain(), input_spec)
 
 
 HEADS, HEAD = 4, 32
 
 
-def vit(given: Spec, classes: int, width: float = 1.0, *, patch: int = 4, depth: int = 4) -> Network:
+def vit(input_spec: Spec, classes: int, width: float = 1.0, *, patch: int = 4, depth: int = 4) -> Network:
     """Dosovitskiy et al. 2021, small: patches of 4 x 4, four layers of 128 features with 4 heads, mean of all tokens.
 
     A layer is x + attention(norm(x)), then x + mlp(norm(x)) with twice as many hidden units.
     """
     size = HEADS * scaled(HEAD, width)
-    net = NetworkBuilder(given)
+    net = NetworkBuilder(input_spec)
     net.inner("patch_embed", lambda chain: chain.conv("proj", size, patch, stride=patch, bias=True).chain())
     net.add("tokens", Tokens())
     net.add("pos_embed", PositionEmbedding(*net.spec.shape))
     for layer in range(depth):
         net.inner(f"blocks.{layer}", _layer)
     net.add("norm", LayerNorm(size)).add("pool", GlobalPool())
-    return Network(net.dense("head", classes, bias=True).chain(), given)
+    return Network(net.dense("head", classes, bias=True).chain(), input_spec)
 
 
 def _layer(chain: NetworkBuilder) -> Chain:
@@ -248,10 +248,10 @@ Build = Callable[[Spec, int, float], Network]
 """From what is given, the number of classes and a multiplier of all hidden widths to a network."""
 
 
-def dense(given: Spec, classes: int, width: float, *, hidden: tuple[int, ...], bias: bool) -> Network:
+def dense(input_spec: Spec, classes: int, width: float, *, hidden: tuple[int, ...], bias: bool) -> Network:
     """An MLP with hidden layers of these sizes."""
     units = [scaled(size, width) for size in hidden]
-    return mlp((math.prod(given.shape), *units, classes), given, bias=bias)
+    return mlp((math.prod(input_spec.shape), *units, classes), input_spec, bias=bias)
 
 
 ARCHITECTURES: dict[str, Build] = {
@@ -279,7 +279,7 @@ _MLP = re.compile(r"mlp((?:-[1-9][0-9]{0,5})*)")
 
 
 def architecture(
-    name: str, given: Spec, classes: int, *, width: float = 1.0, normalize: Normalize | None = None
+    name: str, input_spec: Spec, classes: int, *, width: float = 1.0, normalize: Normalize | None = None
 ) -> Network:
     """The network of a name: one of `ARCHITECTURES`, or mlp-A-B-... with hidden layers of A, B, ... units, no biases.
 
@@ -301,12 +301,12 @@ def architecture(
             " A, B, ... units"
         )
     try:
-        network = build(given, classes, width)
+        network = build(input_spec, classes, width)
     except InputError as error:
         raise InputError(
-            f"{name} does not fit examples of shape {list(given.shape)} ({error}); choose another architecture"
+            f"{name} does not fit examples of shape {list(input_spec.shape)} ({error}); choose another architecture"
         ) from None
     if normalize is None or name not in NORMALIZED:
         return network
     assert isinstance(network.root, Chain)
-    return Network(Chain((("normalize", normalize), *network.root.nodes)), given)
+    return Network(Chain((("normalize", normalize), *network.root.nodes)), input_spec)

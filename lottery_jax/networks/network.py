@@ -39,18 +39,18 @@ def summary(network: "Network") -> str:
     tensors = [f"{clipped(name)} {clipped(str(list(shape)))}" for name, shape in list(shapes.items())[:_SHOWN]]
     more = f" and {len(shapes) - _SHOWN:,} more" if len(shapes) > _SHOWN else ""
     axes = "[out, in, ...]" if any(len(shape) > 2 for shape in shapes.values()) else "[out, in]"
-    given = "no graph" if network.given is None else f"inputs {inputs(network.given)}"
-    return f"{layers:,} {'layer' if layers == 1 else 'layers'}: {', '.join(tensors)}{more} ({axes}), {given}"
+    inputs = "no graph" if network.input_spec is None else f"inputs {spec_text(network.input_spec)}"
+    return f"{layers:,} {'layer' if layers == 1 else 'layers'}: {', '.join(tensors)}{more} ({axes}), {inputs}"
 
 
-def inputs(given: "Spec") -> str:
+def spec_text(spec: Spec) -> str:
     """The shape of an example, and its sign.
 
     >>> from lottery_jax.networks.node import Spec
-    >>> inputs(Spec((8, 8, 1)))
+    >>> spec_text(Spec((8, 8, 1)))
     '[8, 8, 1] of any sign'
     """
-    return f"{clipped(str(list(given.shape)))} {'never negative' if given.nonnegative else 'of any sign'}"
+    return f"{clipped(str(list(spec.shape)))} {'never negative' if spec.nonnegative else 'of any sign'}"
 
 
 def clipped(words: str) -> str:
@@ -83,12 +83,12 @@ class Network:
     >>> from lottery_jax.networks.layers.containers import Chain
     >>> from lottery_jax.networks.layers.dense import Dense
     >>> network = Network(Chain((("fc1", Dense(3, 2)), ("fc2", Dense(2, 5)))), Spec((3,)))
-    >>> network.output.shape, network.tensors
+    >>> network.output_spec.shape, network.tensors
     ((5,), {'fc1.weight': (2, 3), 'fc2.weight': (5, 2)})
     """
 
     root: Node
-    given: Spec | None = None
+    input_spec: Spec | None = None
     fold_layers: bool = False
 
     def __post_init__(self) -> None:
@@ -106,17 +106,17 @@ class Network:
             raise InputError(f"a network has tensors of sizes from 1 up and at most {_MOST_WEIGHTS:,} weights")
         if sum(tensor.streams for tensor in self.random_tensors.values()) > ATTEMPT_STRIDE:
             raise InputError(f"the random tensors need more than {ATTEMPT_STRIDE} streams; approximate it in parts")
-        if self.given is None and not isinstance(self.root, Bag):
+        if self.input_spec is None and not isinstance(self.root, Bag):
             raise InputError(
                 "it is not said what the network is given; only a model whose graph is unknown has no inputs"
             )
-        _ = self.output  # raises where the nodes do not fit together
+        _ = self.output_spec  # raises where the nodes do not fit together
         if any(source.rows_each > 1 for source in self.sources.values()):
             # A node that loses copies, or takes them for channels, would not compute what the target does.
-            wanted, found = self.target.output, self.output
+            wanted, found = self.target.output_spec, self.output_spec
             if wanted is None or found is None or wanted.shape != found.shape:
                 raise InputError("the last layer of a network with copies of its neurons must give each output once")
-        if self.given is not None and self.widest > _MOST_NUMBERS:
+        if self.input_spec is not None and self.widest > _MOST_NUMBERS:
             raise InputError(
                 f"a network has at most {_MOST_NUMBERS:,} numbers between two layers an example, not {self.widest:,}"
             )
@@ -128,10 +128,10 @@ class Network:
     @functools.cached_property
     def _flow(self) -> tuple[Spec | None, dict[str, Spec]]:
         seen: dict[str, Spec] = {}
-        return (None if self.given is None else self.root.flow(self.given, "", seen)), seen
+        return (None if self.input_spec is None else self.root.flow(self.input_spec, "", seen)), seen
 
     @property
-    def output(self) -> Spec | None:
+    def output_spec(self) -> Spec | None:
         """What comes out; None for a model whose graph is unknown."""
         return self._flow[0]
 
@@ -139,10 +139,9 @@ class Network:
     def widest(self) -> int:
         """The most numbers between two layers, or inside a random leaf, for one example."""
         hidden = {path: source.hidden for path, source in self.sources.items()}
-        given = ((math.prod(spec.shape), hidden.get(path, 1)) for path, spec in self._flow[1].items())
-        return max(math.prod(both) for both in given)
+        return max(math.prod(spec.shape) * hidden.get(path, 1) for path, spec in self._flow[1].items())
 
-    def given_to(self, path: str) -> Spec | None:
+    def input_spec_of(self, path: str) -> Spec | None:
         """What the leaf at a path is given."""
         return self._flow[1].get(path)
 
@@ -215,7 +214,7 @@ class Network:
     def target(self) -> "Network":
         """The network that a source stands for: each random leaf is the one that it wraps."""
         root = _replaced(self.root, "", lambda path, node: node.of if isinstance(node, Source) else node)
-        return Network(root, self.given)
+        return Network(root, self.input_spec)
 
     def module(self, tensors: Mapping[str, Any], gate: Callable[[str], Gate] | None = None) -> nnx.Module:
         """The Flax module x [B, *given] -> [B, *output]; `tensors` are stored and random ones, by name."""
@@ -266,9 +265,9 @@ class Network:
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionaries that `network_from_json` turns back into the same network."""
-        given = None if self.given is None else to_json((self.given.shape, self.given.nonnegative))
+        input_spec = None if self.input_spec is None else to_json((self.input_spec.shape, self.input_spec.nonnegative))
         folded = {"fold_layers": True} if self.fold_layers else {}
-        return {"given": given, "root": to_json(self.root), **folded}
+        return {"input_spec": input_spec, "root": to_json(self.root), **folded}
 
     def __repr__(self) -> str:
         random = f"{self.source_weights:,} random weights" if self.sources else "stored weights"
@@ -277,19 +276,19 @@ class Network:
 
 def network_from_json(row: Any) -> Network:
     """Inverse of `Network.to_json`; raises `InputError` for what is no network."""
-    if not isinstance(row, dict) or set(row) - {"fold_layers"} != {"given", "root"}:
-        raise InputError("a network has the fields given and root, perhaps fold_layers, and no others")
+    if not isinstance(row, dict) or set(row) - {"fold_layers"} != {"input_spec", "root"}:
+        raise InputError("a network must have the fields input_spec and root, optionally share_layers, and no others")
     if row.get("fold_layers", True) is not True:
         raise InputError("fold_layers must be true where a network has it; leave it out of others")
-    given = row["given"]
-    if given is not None:
-        if not (isinstance(given, list) and len(given) == 2 and isinstance(given[0], list)):
+    input_spec = row["input_spec"]
+    if input_spec is not None:
+        if not (isinstance(input_spec, list) and len(input_spec) == 2 and isinstance(input_spec[0], list)):
             raise InputError("what a network is given must be a shape, and whether it is never negative")
-        shape, nonnegative = given
+        shape, nonnegative = input_spec
         if not (all(type(size) is int for size in shape) and isinstance(nonnegative, bool)):
             raise InputError("what a network is given must be a shape, and whether it is never negative")
-        given = Spec(tuple(shape), nonnegative)
-    return Network(from_json(row["root"]), given, fold_layers="fold_layers" in row)
+        input_spec = Spec(tuple(shape), nonnegative)
+    return Network(from_json(row["root"]), input_spec, fold_layers="fold_layers" in row)
 
 
 def _check_different(what: str, names: list[str]) -> None:

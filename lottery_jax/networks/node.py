@@ -121,13 +121,13 @@ class Node(abc.ABC):
         return {}
 
     @abc.abstractmethod
-    def output(self, given: Spec) -> Spec:
+    def output_spec(self, input_spec: Spec) -> Spec:
         """What comes out for what is given; raises `InputError` where it does not fit."""
 
-    def flow(self, given: Spec, path: str, seen: dict[str, Spec]) -> Spec:
+    def flow(self, input_spec: Spec, path: str, seen: dict[str, Spec]) -> Spec:
         """`output`, and what each leaf below is given, noted in `seen` under its path."""
-        seen[path] = given
-        return self.output(given)
+        seen[path] = input_spec
+        return self.output_spec(input_spec)
 
     @abc.abstractmethod
     def module(self, weights: Weights) -> nnx.Module:
@@ -146,7 +146,7 @@ class Node(abc.ABC):
         """What divides the widths around it, and must divide those that it is `resized` for."""
         return 1
 
-    def resized(self, given: Spec, units: Callable[[int], int]) -> "Node":
+    def resized(self, input_spec: Spec, units: Callable[[int], int]) -> "Node":
         """The same kind of node for other examples, `units` of its number of outputs in place of that number."""
         return self
 
@@ -161,17 +161,17 @@ class Container(Node):
     def with_children(self, children: Mapping[str, Node]) -> Self: ...
 
     @abc.abstractmethod
-    def flow(self, given: Spec, path: str, seen: dict[str, Spec]) -> Spec: ...
+    def flow(self, input_spec: Spec, path: str, seen: dict[str, Spec]) -> Spec: ...
 
     @abc.abstractmethod
     def inside(self, module: Any) -> Mapping[str, nnx.Module]:
         """The children's modules, from this node's own."""
 
     @abc.abstractmethod
-    def resized(self, given: Spec, units: Callable[[int], int]) -> Node: ...
+    def resized(self, input_spec: Spec, units: Callable[[int], int]) -> Node: ...
 
-    def output(self, given: Spec) -> Spec:
-        return self.flow(given, "", {})
+    def output_spec(self, input_spec: Spec) -> Spec:
+        return self.flow(input_spec, "", {})
 
 
 class StatelessLayer(Node):
@@ -258,16 +258,16 @@ class LinearLayer(WeightNode):
         return output // (self.outputs // self.groups) * own + within
 
 
-class Keyless:
+class NoRngs:
     """In place of random keys, for Flax layers whose weights are given."""
 
     def params(self) -> None:
         return None
 
 
-KEYLESS: Any = Keyless()
+NO_RNGS: Any = NoRngs()
 
 
-def given(value: Any) -> Any:
+def constant_init(value: Any) -> Any:
     """An initialiser that returns what is given."""
     return lambda *_: value

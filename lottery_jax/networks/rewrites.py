@@ -67,7 +67,7 @@ def folded(target: Target) -> Target:
         )
     if not found:
         return target
-    network = Network(_without(target.network.root, "", set(found), norms), target.network.given)
+    network = Network(_without(target.network.root, "", set(found), norms), target.network.input_spec)
     arrays = {}
     for path, fold in found.items():
         operation = target.network.weight_nodes[path]
@@ -191,7 +191,7 @@ def merged(target: Target) -> Target:
     }
     if not found:
         return target
-    network = Network(_replaced(target.network.root), target.network.given)
+    network = Network(_replaced(target.network.root), target.network.input_spec)
     arrays = {name: value for path, heads in found.items() for name, value in _products(target, path, heads).items()}
     for name in network.tensors:
         if name not in arrays:

@@ -113,8 +113,8 @@ class Target:
 
         Not over the sign of what the network is given: that is a promise about inputs, not the network.
         """
-        given = self.network.given
-        facts = {**self.network.to_json(), "given": None if given is None else given.shape}
+        input_spec = self.network.input_spec
+        facts = {**self.network.to_json(), "input_spec": None if input_spec is None else input_spec.shape}
         sha = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
         for name in sorted(self.network.tensors):
             tensor = self.tensors.tensors[name]

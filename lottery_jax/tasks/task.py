@@ -154,7 +154,7 @@ def _optimizer(recipe: Recipe, steps: int) -> optax.GradientTransformation:
 
 def _check(network: Network, dataset: Dataset, recipe: Recipe, seed: int) -> None:
     """Refuse settings that make no training."""
-    given, output = network.given, network.output
+    given, output = network.input_spec, network.output_spec
     if given is None or output is None or (given.shape, output.shape) != (dataset.shape, (dataset.classes,)):
         raise InputError(
             f"the network maps {given and list(given.shape)} to {output and list(output.shape)}, but {dataset.name} has"
@@ -175,7 +175,7 @@ class Task:
     target: Target
 
     def __post_init__(self) -> None:
-        given, data = self.target.network.given, self.dataset
+        given, data = self.target.network.input_spec, self.dataset
         if given is None:
             return  # a model whose graph is unknown
         if given.shape != data.shape:

@@ -67,7 +67,7 @@ def approximated_leaves(ticket: Ticket) -> Iterator[Leaf]:
     """The approximated tensors of a ticket that have masks, in the order of its tree."""
     for path, source in ticket.network.sources.items():
         edges = {name: ticket.kept(child_path(path, name)) for name in source.edges}
-        given = ticket.network.given_to(path)
+        given = ticket.network.input_spec_of(path)
         for own in source.of.tensors():
             if own not in source.random_tensors():
                 continue  # stored as it is: the bias of weights that were trained
@@ -193,8 +193,8 @@ class Branches(Node):
     def tensors(self) -> dict[str, tuple[int, ...]]:
         return {name: (1 if name == "bias" else 2, *shape) for name, shape in self.of.tensors().items()}
 
-    def output(self, given: Spec) -> Spec:
-        return self.of.output(given)
+    def output_spec(self, given: Spec) -> Spec:
+        return self.of.output_spec(given)
 
     def module(self, weights: Weights) -> nnx.Module:
         plus = {name: weights[name][0] for name in self.tensors()}
@@ -245,4 +245,4 @@ def plain_form(network: Network) -> Network:
 
 
 def _signs(network: Network, path: str, source: Source) -> list[tuple[int, ...]]:
-    return [source.signs(name, network.given_to(path)) for name in source.of.tensors()]
+    return [source.signs(name, network.input_spec_of(path)) for name in source.of.tensors()]

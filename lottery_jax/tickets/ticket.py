@@ -144,7 +144,7 @@ class Ticket:
     def module(self) -> nnx.Module:
         """The masked random network as a Flax module: x [B, *given] -> [B, *output].
 
-        Where `network.given.nonnegative`, it computes what the target computes for inputs that are never negative, and
+        Where `network.input_spec.nonnegative`, it computes what the target computes for inputs that are never negative, and
         for those alone: no sign branches were built. Otherwise for inputs of any sign.
         """
         tensors = {name: jnp.asarray(value) for name, value in {**self.source(), **self.stored}.items()}
@@ -153,7 +153,7 @@ class Ticket:
     def forward(self) -> Forward:
         """The masked random network as a function, compiled once for all tickets of one source.
 
-        As in `module`, for inputs that are never negative alone where `network.given.nonnegative`. Hidden units that no
+        As in `module`, for inputs that are never negative alone where `network.input_spec.nonnegative`. Hidden units that no
         kept weight reaches are left out. As long as someone holds it, it is not built again.
         """
         built = self._built() if self._built is not None else None
@@ -182,7 +182,7 @@ class Ticket:
         header, weights = self.header, self.network.source_weights
         promise = f"within {header.tolerance:g}" if header.tolerance is not None else "no promise"
         promise += " of each tensor's largest" * header.relative
-        given = self.network.given
+        given = self.network.input_spec
         signs = "that are never negative" if given and given.nonnegative else "of any sign"
         meant = f", for inputs {signs}" if given else ""
         return f"<Ticket by {clipped(header.method)}, seed {self.seed}, {weights:,} random weights, {promise}{meant}>"

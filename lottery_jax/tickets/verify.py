@@ -127,11 +127,11 @@ def probe(ticket: Ticket, made: Mapping[str, np.ndarray], tolerance: float) -> P
     """Run the masked random network and its collapsed form on random inputs, negative ones where there may be any."""
     # made: the weights that the ticket makes, as `effective_weights` gives them.
     network = ticket.network
-    assert network.given is not None
+    assert network.input_spec is not None
     random = np.random.default_rng(0)
-    low = 0.0 if network.given.nonnegative else -1.0
+    low = 0.0 if network.input_spec.nonnegative else -1.0
     # As many as are evaluated at a time: the same compiled program serves both.
-    x = random.uniform(low, 1.0, (batch_size(network), *network.given.shape)).astype(np.float32)
+    x = random.uniform(low, 1.0, (batch_size(network), *network.input_spec.shape)).astype(np.float32)
     x[-1] *= 16  # pixels are not the only inputs
     found = np.asarray(ticket.forward()(jnp.asarray(x)), np.float64)
     plain, weights = collapsed(ticket, made)
@@ -293,7 +293,7 @@ def verify(
         reasons.append(f"{missed:,} target weights are not within {limit}")
     if found.kept_budget is not None and found.kept_weights > found.kept_budget:
         reasons.append(f"it keeps {found.kept_weights:,} weights and promises at most {found.kept_budget:,}")
-    if not reasons and ticket.network.given is not None:
+    if not reasons and ticket.network.input_spec is not None:
         try:
             probed = probe(ticket, made, asked)
         except (MemoryError, jax.errors.JaxRuntimeError) as error:
@@ -331,7 +331,7 @@ def _counted(ticket: Ticket) -> Certificate:
         description_bits=bits,
         bits_per_target_weight=sum(bits.values()) / sum(map(math.prod, network.approximated.values())),
         samplers=tuple(dict.fromkeys(drawn.sampler.in_words() for drawn in network.random_tensors.values())),
-        nonnegative_inputs=None if network.given is None else network.given.nonnegative,
+        nonnegative_inputs=None if network.input_spec is None else network.input_spec.nonnegative,
         network=summary(network.target),
         kept_budget=ticket.header.kept_budget,
         trained=bool(network.trained),
@@ -363,9 +363,9 @@ def _not_random(ticket: Ticket) -> list[str]:
 def _differences(ticket: Ticket, target: Target) -> list[str]:
     """Why a ticket's network is no approximation of this target, whatever its weights are."""
     mine, theirs = ticket.network.target, target.network
-    if mine.root != theirs.root or (mine.given and mine.given.shape) != (theirs.given and theirs.given.shape):
+    if mine.root != theirs.root or (mine.input_spec and mine.input_spec.shape) != (theirs.input_spec and theirs.input_spec.shape):
         return ["it was made for a network of other layers than this target"]
-    if mine.given and theirs.given and mine.given.nonnegative and not theirs.given.nonnegative:
+    if mine.input_spec and theirs.input_spec and mine.input_spec.nonnegative and not theirs.input_spec.nonnegative:
         return ["it is for inputs that are never negative, and this target's may be"]
     kept = set(mine.tensors) - set(mine.approximated)
     changed = [name for name in kept if not np.array_equal(ticket.stored[name], target.array(name).astype(np.float32))]
@@ -400,7 +400,7 @@ def _residuals(
 
     weights = target.weights
     for leaf in approximated_leaves(ticket):
-        if ticket.network.given is not None:
+        if ticket.network.input_spec is not None:
             copies = leaf.source.rows_each
             made[leaf.name] = np.empty((len(leaf.signs) * copies, leaf.random_tensor.rows // copies))
         for part in effective_slices(ticket, leaf, subtract):

@@ -100,7 +100,7 @@ def _gadget(ticket: Ticket, path: str, source: Gadget, stream: int) -> Iterator[
     """The first matrix is on one stream, the second on the next; both are the theorem's, in full."""
     of, units, copies = source.of, source.units, source.rows_each
     candidates, own, places = units // (1 + source.relu), of.inputs // of.groups, math.prod(of.places)
-    given = ticket.network.given_to(path)
+    given = ticket.network.input_spec_of(path)
     assert given is not None
     both = source.relu and not given.nonnegative
     edges = _edges(ticket, child_path(path, "first"), source, both, stream)
@@ -139,7 +139,7 @@ def _gadget(ticket: Ticket, path: str, source: Gadget, stream: int) -> Iterator[
 def _ladder(ticket: Ticket, path: str, source: BinaryLadder, stream: int) -> Iterator[RandomTensor]:
     """The last matrix is the gadget's, on the second stream; multipliers are what the kept rungs make of x = +-1."""
     of, units, all_weights = source.of, source.units, ticket.source()
-    own, places, given = of.inputs // of.groups, math.prod(of.places), ticket.network.given_to(path)
+    own, places, given = of.inputs // of.groups, math.prod(of.places), ticket.network.input_spec_of(path)
     assert given is not None
 
     def carried(sign: int) -> np.ndarray:

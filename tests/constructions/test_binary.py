@@ -47,7 +47,7 @@ def test_each_rung_doubles_some_units_and_the_last_carries_every_power(of: str) 
     target = TARGETS[of]()
     for path, leaf in ticket.network.sources.items():
         assert isinstance(leaf, BinaryLadder) and leaf.rungs == POWERS - 1
-        given = ticket.network.given_to(path)
+        given = ticket.network.input_spec_of(path)
         for sign in leaf.signs("weight", given):
             for rungs in range(leaf.rungs + 1):
                 powers = set(np.unique(carried(ticket, path, sign, rungs)[: leaf.of.inputs]))

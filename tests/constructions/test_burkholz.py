@@ -60,10 +60,10 @@ def test_widths_and_weights_are_the_theorems(bias: bool) -> None:
     given = [2 * copies * (5 + bias), *((size + bias) * copies for size in (4, 3))]
     assert asked.hidden == tuple(given)
     for path, leaf in source.sources.items():
-        spec = source.given_to(path)
+        spec = source.input_spec_of(path)
         assert spec is not None and spec.shape[-1] == leaf.of.inputs * spec.copies
         assert spec.copies == (1 if path == "fc1" else copies)
-    assert source.output is not None and source.output.shape == (2,)
+    assert source.output_spec is not None and source.output_spec.shape == (2,)
     # The theorem's matrices are whole: the first one with edges that the gadget's block pattern leaves out, and with
     # rows that make the constant units, which are given here.
     drawn = {name: tensor.weights for name, tensor in source.random_tensors.items()}
@@ -199,7 +199,7 @@ def test_what_the_theorem_does_not_cover_is_refused(nodes: tuple, given: Spec, w
 def test_tokens_pass() -> None:
     nodes = (("conv", Conv(1, 2, (1, 1))), ("tokens", Tokens()), ("fc", Dense(2, 2)), ("pool", GlobalPool()))
     source = Burkholz(3).source(chain(*nodes, given=Spec((2, 2, 1))))
-    assert source.output == Spec((2,)) and source.given_to("fc") == Spec((4, 6), copies=3)
+    assert source.output_spec == Spec((2,)) and source.input_spec_of("fc") == Spec((4, 6), copies=3)
 
 
 def test_a_single_layer_is_a_gadget_whose_outputs_exist_once() -> None:

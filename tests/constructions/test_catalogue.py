@@ -83,10 +83,10 @@ def test_the_pruned_random_network_is_the_target(
     assert (found.worst_residual > 0) == (found.tolerance > 0)
     assert found.method == ticket.header.method == name + ("" if objective == "least-error" else f"-{objective}")
     assert found.kept_weights == sum(found.kept_by_tensor.values()) == ticket.kept_weights > 0
-    if target.network.given is not None:
+    if target.network.input_spec is not None:
         # The network itself, random weights from the seed and masks alone, beside the target.
-        low = 0.0 if target.network.given.nonnegative else -1.0
-        x = np.random.default_rng(5).uniform(low, 1, (BATCH, *target.network.given.shape)).astype(np.float32)
+        low = 0.0 if target.network.input_spec.nonnegative else -1.0
+        x = np.random.default_rng(5).uniform(low, 1, (BATCH, *target.network.input_spec.shape)).astype(np.float32)
         wanted = np.asarray(target.forward()(jnp.asarray(x)))
         allowed = 2 * found.worst_residual * slopes(of.partition(",")[0], name == "otsuka")(x) + 1e-4
         assert (np.abs(ticket.forward()(jnp.asarray(x)) - wanted) <= allowed).all()

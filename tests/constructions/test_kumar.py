@@ -60,7 +60,7 @@ def test_every_weight_is_equal_in_whole_numbers(of: str, objective: str) -> None
             units = first[feeding(leaf, own, shape)]
             terms = whole(source[name], step) * masks[name] * units
             wanted = whole(target.array(name), gain * step * step)
-            for sign in leaf.signs(own, ticket.network.given_to(path)):
+            for sign in leaf.signs(own, ticket.network.input_spec_of(path)):
                 np.testing.assert_array_equal(np.where(sign * units > 0, terms, 0).sum(-1), wanted)
     certificate = verify(ticket, target=target)
     assert (certificate.outcome, certificate.worst_residual, certificate.tolerance) == ("holds", 0.0, 0.0)

@@ -27,7 +27,7 @@ def test_exactly_so_many_are_kept_of_every_weight_and_sign(size: int, of: str) -
     ticket = run_in_memory(plan_job(target, Natale(12, size=size), objective, seed=0, chunk_weights=CHUNK))
     source = ticket.source()
     for path, leaf in ticket.network.sources.items():
-        first, given = source[f"{path}.first"], ticket.network.given_to(path)
+        first, given = source[f"{path}.first"], ticket.network.input_spec_of(path)
         for own in leaf.of.tensors():
             mask = ticket.mask(f"{path}.{own}")
             mask = mask.reshape(-1, mask.shape[-1])

@@ -68,7 +68,7 @@ def test_all_else_is_met_as_by_pensia() -> None:
     linear = {path for path, leaf in ticket().network.sources.items() if not leaf.relu}  # type: ignore[attr-defined]
     assert linear == {f"{ATTN}.qk", f"{ATTN}.vo"}
     for path, leaf in ticket().network.sources.items():
-        given = ticket().network.given_to(path)
+        given = ticket().network.input_spec_of(path)
         assert isinstance(leaf, Gadget)
         assert (leaf.units, leaf.signs("weight", given)) == ((COUNT, (1,)) if path in linear else (2 * COUNT, (1, -1)))
 
@@ -106,7 +106,7 @@ def test_other_heads_are_another_target() -> None:
         inner = {name: with_two(child) for name, child in node.children().items()}
         return node.with_children(inner) if inner else node
 
-    other = Target(type(network)(with_two(network.root), network.given), target().arrays())  # type: ignore[arg-type]
+    other = Target(type(network)(with_two(network.root), network.input_spec), target().arrays())  # type: ignore[arg-type]
     found = verify(ticket(), target=other)
     assert (found.outcome, found.reasons) == ("broken", ("it was made for a network of other layers than this target",))
 

@@ -61,7 +61,7 @@ class MultiLevelLayer(nnx.Module):
 def test_every_form_is_the_same_network(weights) -> None:
     target = mlp_target(weights, nonnegative=True)
     np.testing.assert_allclose(target.forward()(X), WANTED, rtol=1e-5, atol=1e-5)
-    assert target.network.given == Spec((4,), True)
+    assert target.network.input_spec == Spec((4,), True)
     assert [len(shape) for shape in target.network.tensors.values()] == [2, 1, 2]
 
 

@@ -35,7 +35,7 @@ def model(tmp_path: Path) -> Path:
 
 def test_matrices_and_convolutions_are_chosen_and_the_others_named(model: Path) -> None:
     target, skipped = load_model(model)
-    assert isinstance(target.network.root, Bag) and target.network.given is None and target.path == model
+    assert isinstance(target.network.root, Bag) and target.network.input_spec is None and target.path == model
     assert set(target.network.tensors) == {*(f"{name}.weight" for name in KINDS), "a.weight", "conv.weight"}
     assert target.weights == 3 * 15 + 21 + 108
     for name, kind in KINDS.items():

@@ -169,6 +169,6 @@ def test_every_source_of_a_comparison_fits_the_target(kind: str) -> None:
     target = mlp((4, 30, 2), Spec((2, 2, 1), True))
     made = redundant_source(target, copies=10)
     found = SOURCES[kind](made)
-    assert found.given == made.given and found.output == made.output
+    assert found.input_spec == made.input_spec and found.output_spec == made.output_spec
     asked = sum(map(np.prod, target.tensors.values())) if kind == "plain" else made.source_weights
     assert abs(found.source_weights / asked - 1) < 0.05

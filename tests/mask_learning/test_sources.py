@@ -55,7 +55,7 @@ def test_every_architecture_has_a_wide_source_of_its_own_kind(name: str) -> None
     target = architecture(name, given, 10, width=0.25)
     redundant = redundant_source(target)
     wide = wide_source(redundant)
-    assert wide.given == given and wide.output == target.output
+    assert wide.input_spec == given and wide.output_spec == target.output_spec
     assert [path for path, _ in wide.nodes()] == [path for path, _ in target.nodes()]
     assert [node.kind for _, node in wide.target.nodes()] == [node.kind for _, node in target.nodes()]
     assert not any(label.endswith(".bias") for label in wide.random_tensors)

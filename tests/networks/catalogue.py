@@ -151,7 +151,7 @@ SOURCES = tuple(
 
 def network(case: Case, *, nonnegative: bool = False) -> Network:
     """The node alone as a network."""
-    return Network(case.node, Spec(case.given, nonnegative))
+    return Network(case.node, Spec(case.shape, nonnegative))
 
 
 def stored(node: Node, seed: int = 0) -> dict[str, np.ndarray]:

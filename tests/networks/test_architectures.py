@@ -61,7 +61,7 @@ def conv_weights(channels: list[int], fed: int, hidden: int = 256, classes: int 
 def test_parameters_are_as_many_as_published(name: str, given: Spec, classes: int, parameters: int) -> None:
     network = architecture(name, given, classes)
     assert trained(network) == parameters
-    assert network.output == Spec((classes,))
+    assert network.output_spec == Spec((classes,))
 
 
 def test_conv_2_to_6_by_the_same_formula_as_conv_8() -> None:
@@ -103,7 +103,7 @@ def smallest(name: str) -> Network:
 def test_every_architecture_is_a_tree(name: str) -> None:
     network = smallest(name)
     assert network_from_json(json.loads(json.dumps(network.to_json()))) == network
-    assert network.output == Spec((5,))
+    assert network.output_spec == Spec((5,))
     assert ("normalize" in network.root.children()) == (name in NORMALIZED)
 
 
@@ -115,9 +115,9 @@ LONG = {"resnet50", "vgg19"}  # to compile; their functions are those of resnet1
 )
 def test_every_architecture_computes_what_numpy_does(name: str) -> None:
     network = smallest(name)
-    assert network.given is not None
+    assert network.input_spec is not None
     tensors = {label: 0.5 * value if "var" not in label else value for label, value in stored(network.root).items()}
-    x = np.random.default_rng(0).uniform(size=(2, *network.given.shape)).astype(np.float32)
+    x = np.random.default_rng(0).uniform(size=(2, *network.input_spec.shape)).astype(np.float32)
     expected = evaluate(network.root, tensors, x)
     found = np.asarray(forward(network, tensors)(jnp.asarray(x)))
     assert found.shape == (2, 5) and np.abs(expected).max() > 1e-3
@@ -202,7 +202,7 @@ def test_inputs_are_normalised_where_that_is_usual() -> None:
     normalize = Normalize((0.5,), (0.25,))
     assert "normalize" in architecture("resnet20", MNIST, 10, normalize=normalize).root.children()
     plain = architecture("fc2", MNIST, 10, normalize=normalize)
-    assert plain == architecture("fc2", MNIST, 10) and plain.given_to("fc1") == Spec((784,), True)
+    assert plain == architecture("fc2", MNIST, 10) and plain.input_spec_of("fc1") == Spec((784,), True)
 
 
 def test_mlps_by_their_sizes_and_by_their_weights() -> None:
@@ -215,7 +215,7 @@ def test_mlps_by_their_sizes_and_by_their_weights() -> None:
     np.testing.assert_allclose(
         target.forward()(jnp.asarray(x)), hidden @ weights[1].T + biases[1], rtol=1e-5, atol=1e-5
     )
-    assert target.network.given == Spec((4,)) and mlp_target(weights, nonnegative=True).network.given == Spec(
+    assert target.network.input_spec == Spec((4,)) and mlp_target(weights, nonnegative=True).network.input_spec == Spec(
         (4,), True
     )
 

@@ -24,8 +24,8 @@ from tests.networks.catalogue import CASES, GRAPHLESS, U
 def networks() -> Iterator[Network]:
     """Every kind of node in front of a dense layer, and a model's tensors."""
     for case in CASES:
-        dense = Dense(case.node.output(Spec(case.given)).shape[-1], 2)
-        yield Network(Chain((("a", case.node), ("fc", dense))), Spec(case.given, nonnegative=True))
+        dense = Dense(case.node.output_spec(Spec(case.shape)).shape[-1], 2)
+        yield Network(Chain((("a", case.node), ("fc", dense))), Spec(case.shape, nonnegative=True))
     yield Network(GRAPHLESS[1])
 
 
@@ -98,7 +98,7 @@ def test_whatever_is_read_is_a_network_or_refused(data: st.DataObject) -> None:
         return
     assert network_from_json(json.loads(json.dumps(network.to_json(), allow_nan=False))) == network
     assert network.target.tensors.keys() >= network.approximated.keys()
-    assert network.source_weights >= 0 and (network.output is None) == (network.given is None)
+    assert network.source_weights >= 0 and (network.output_spec is None) == (network.input_spec is None)
     for name, drawn in network.random_tensors.items():
         assert drawn.size >= 1, name
 
@@ -182,5 +182,5 @@ def test_a_refusal_names_the_field_and_what_is_allowed(row: Any, words: str) -> 
 )
 def test_what_is_given_is_typed_and_bounded(given: Any) -> None:
     with pytest.raises(InputError):
-        network_from_json({"given": given, "root": DENSE})
-    assert network_from_json({"given": [[3], True], "root": DENSE}) == Network(Dense(3, 2), Spec((3,), True))
+        network_from_json({"input_spec": given, "root": DENSE})
+    assert network_from_json({"input_spec": [[3], True], "root": DENSE}) == Network(Dense(3, 2), Spec((3,), True))

@@ -62,8 +62,8 @@ def test_a_folded_network_computes_the_same(name: str) -> None:
     same = folded(target)
     assert not any(isinstance(node, BatchNorm) for _, node in same.network.nodes())
     assert {label for label in network.tensors if label in network.approximated} <= set(same.network.tensors)
-    assert network.given is not None
-    x = np.random.default_rng(1).normal(size=(6, *network.given.shape)).astype(np.float32)
+    assert network.input_spec is not None
+    x = np.random.default_rng(1).normal(size=(6, *network.input_spec.shape)).astype(np.float32)
     expected = evaluate(network.root, target.arrays(), x)
     np.testing.assert_allclose(same.forward()(jnp.asarray(x)), expected, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(evaluate(same.network.root, same.arrays(), x), expected, rtol=1e-5, atol=1e-5)

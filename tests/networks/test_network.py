@@ -60,13 +60,13 @@ def test_names_are_paths_without_what_is_in_parentheses() -> None:
     ]
     assert list(MIXED.weight_nodes) == ["conv", "downsample.0", "fc"]
     assert list(MIXED.approximated) == ["conv.weight", "downsample.0.weight", "fc.weight", "fc.bias"]
-    assert MIXED.output == Spec((3,))
-    assert MIXED.given_to("relu") == Spec((4, 5, 2)) and MIXED.given_to("fc") == Spec((2,), nonnegative=True)
+    assert MIXED.output_spec == Spec((3,))
+    assert MIXED.input_spec_of("relu") == Spec((4, 5, 2)) and MIXED.input_spec_of("fc") == Spec((2,), nonnegative=True)
     assert MIXED.source_weights == 0 and not MIXED.random_tensors
 
 
 def test_a_source_stands_for_its_target() -> None:
-    target = Network(Chain((("fc1", Dense(4, 3)), ("relu", Relu()), ("fc2", Dense(3, 2, True)))), SOURCE.given)
+    target = Network(Chain((("fc1", Dense(4, 3)), ("relu", Relu()), ("fc2", Dense(3, 2, True)))), SOURCE.input_spec)
     assert SOURCE.target == target and hash(SOURCE.target) == hash(target)
     assert SOURCE.approximated == target.approximated == target.tensors
     assert {name: tensor.shape for name, tensor in SOURCE.random_tensors.items()} == {
@@ -132,7 +132,7 @@ def test_measured_gains_make_every_output_a_unit() -> None:
     scaled = SOURCE.replaced(
         lambda path, node: dataclasses.replace(node, gain=found[f"{path}.gain"]) if path in SOURCE.sources else node  # type: ignore[call-arg]
     )
-    hidden = Network(Chain(scaled.root.nodes[:1]), SOURCE.given)  # type: ignore[attr-defined]
+    hidden = Network(Chain(scaled.root.nodes[:1]), SOURCE.input_spec)  # type: ignore[attr-defined]
     for network in (hidden, scaled):
         np.testing.assert_allclose(np.mean(np.square(forward(network, weights)(x))), 1, rtol=1e-5)
     assert gains(False) == {"fc1.gain": 1.0, "fc2.gain": 1.0}  # nothing kept: nothing to scale
@@ -157,7 +157,7 @@ def test_batches_are_padded_and_of_one_shape() -> None:
 
 def test_large_networks_run_in_small_batches() -> None:
     plain = Network(Conv(3, 2, (3, 3)), Spec((512, 512, 3)))
-    wide = Network(Gadget(Conv(3, 2, (3, 3)), 40, U, U), plain.given)
+    wide = Network(Gadget(Conv(3, 2, (3, 3)), 40, U, U), plain.input_spec)
     assert batch_size(MIXED) == 500
     assert batch_size(plain) == 2**25 // (512 * 512 * 3)
     assert batch_size(wide) == 2**25 // (512 * 512 * 3 * 40) == 1

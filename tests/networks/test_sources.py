@@ -214,10 +214,10 @@ def test_the_weights_that_a_verifier_counts_are_those_that_the_network_has(case:
     """Coefficient times kept weight, summed, for each sign of input: a dense layer or convolution in NumPy."""
     source = case.node
     assert isinstance(source, Source) and isinstance(source.of, LinearLayer)
-    weights, masks = drawn(source, case.given)
+    weights, masks = drawn(source, case.shape)
     kept = {name: np.where(masks[name], weights[name], 0).astype(np.float64) for name in masks}
     edges = {name: kept[name] for name in source.edges}
-    x = np.random.default_rng(2).normal(size=(3, *case.given)).astype(np.float32)
+    x = np.random.default_rng(2).normal(size=(3, *case.shape)).astype(np.float32)
 
     def made(name: str, sign: int) -> np.ndarray:
         tensor = network(case).random_tensors[name]
@@ -226,7 +226,7 @@ def test_the_weights_that_a_verifier_counts_are_those_that_the_network_has(case:
         assert source.rows_each == 1
         return counted.reshape(tensor.rows, -1).sum(1).reshape(source.of.tensors()[name])
 
-    signs = source.signs("weight", Spec(case.given))
+    signs = source.signs("weight", Spec(case.shape))
     sides = {1: np.maximum(x, 0), -1: np.minimum(x, 0)} if len(signs) > 1 else {1: x}
     total = sum(multiplied(source.of, sides[sign].astype(np.float64), made("weight", sign), 0.0) for sign in signs)
     if source.of.bias:
@@ -257,8 +257,8 @@ def test_frozen_weights_are_no_parameters() -> None:
 def test_gates_keep_what_they_say() -> None:
     """A boolean mask and the same one found from scores give one network."""
     case = next(case for case in SOURCES if isinstance(case.node, Gadget))
-    weights, masks = drawn(case.node, case.given)
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, *case.given)), jnp.float32)
+    weights, masks = drawn(case.node, case.shape)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, *case.shape)), jnp.float32)
     placed = {name: jnp.asarray(value) for name, value in weights.items()}
     scores = {name: jnp.asarray(np.where(mask, -2.0, 1.0), jnp.float32) for name, mask in masks.items()}
     counts = {name: jnp.int32(mask.sum()) for name, mask in masks.items()}

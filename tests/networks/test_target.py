@@ -119,7 +119,7 @@ def test_a_network_is_one_short_line_whatever_its_size(network: Network) -> None
     shown = repr(network)
     assert shown.startswith("<Network of ") and len(shown) < 300 and "\n" not in shown
     assert (" more (" in shown) == (len(network.approximated) > 3)
-    assert ("random" in shown) == bool(network.sources) and ("no graph" in shown) == (network.given is None)
-    assert network == Network(network.root, network.given) and hash(network) == hash(
-        Network(network.root, network.given)
+    assert ("random" in shown) == bool(network.sources) and ("no graph" in shown) == (network.input_spec is None)
+    assert network == Network(network.root, network.input_spec) and hash(network) == hash(
+        Network(network.root, network.input_spec)
     )

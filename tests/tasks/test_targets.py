@@ -151,7 +151,7 @@ def test_a_task_of_the_users_own_data(tmp_path: Path) -> None:
     points = (random.normal(size=(200, 2)) + 4 * labels[:, None] - 2).astype(np.float32)
     np.savez(tmp_path / "clouds.npz", images=points, labels=labels)
     task = load_task(str(tmp_path / "clouds.npz"), cache_dir=tmp_path)
-    assert (task.name, task.target.network.given) == ("clouds", Spec((2,), False))
+    assert (task.name, task.target.network.input_spec) == ("clouds", Spec((2,), False))
     assert task.target.network.tensors == {"fc1.weight": (100, 2), "fc2.weight": (2, 100)}
     assert accuracy(task.target.forward(), task.dataset.test) >= 0.9
     with pytest.raises(InputError, match=r"conv2 does not fit examples of shape \[2\]"):

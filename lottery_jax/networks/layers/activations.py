@@ -17,8 +17,8 @@ class Activation(StatelessLayer):
     keeps_sign: ClassVar[bool] = True
     """True where the output is not negative for an input that is not."""
 
-    def output(self, given: Spec) -> Spec:
-        return dataclasses.replace(given, nonnegative=self.never_negative or (self.keeps_sign and given.nonnegative))
+    def output_spec(self, input_spec: Spec) -> Spec:
+        return dataclasses.replace(input_spec, nonnegative=self.never_negative or (self.keeps_sign and input_spec.nonnegative))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -41,16 +41,16 @@ class Attention(Container):
     def with_children(self, children: Mapping[str, Node]) -> Self:
         return dataclasses.replace(self, **children)
 
-    def flow(self, given: Spec, path: str, seen: dict[str, Spec]) -> Spec:
-        if len(given.shape) != 2 or given.shape[1] % self.heads:
+    def flow(self, input_spec: Spec, path: str, seen: dict[str, Spec]) -> Spec:
+        if len(input_spec.shape) != 2 or input_spec.shape[1] % self.heads:
             raise InputError(
-                f"attention of {self.heads} heads needs tokens whose size they divide, not {list(given.shape)}"
+                f"attention of {self.heads} heads needs tokens whose size they divide, not {list(input_spec.shape)}"
             )
-        tokens, size = given.shape
-        if self.qkv.flow(given, child_path(path, "qkv"), seen).shape != (tokens, 3 * size):
+        tokens, size = input_spec.shape
+        if self.qkv.flow(input_spec, child_path(path, "qkv"), seen).shape != (tokens, 3 * size):
             raise InputError(f"the projection qkv must give 3 x {size} numbers for each token")
-        output = self.proj.flow(Spec(given.shape), child_path(path, "proj"), seen)
-        if output.shape != given.shape:
+        output = self.proj.flow(Spec(input_spec.shape), child_path(path, "proj"), seen)
+        if output.shape != input_spec.shape:
             raise InputError(f"the projection proj must give {size} numbers for each token")
         return output
 
@@ -58,9 +58,9 @@ class Attention(Container):
     def divisor(self) -> int:
         return self.heads
 
-    def resized(self, given: Spec, units: Callable[[int], int]) -> Self:
-        size = given.shape[-1]
-        qkv, proj = self.qkv.resized(given, lambda _: 3 * size), self.proj.resized(given, lambda _: size)
+    def resized(self, input_spec: Spec, units: Callable[[int], int]) -> Self:
+        size = input_spec.shape[-1]
+        qkv, proj = self.qkv.resized(input_spec, lambda _: 3 * size), self.proj.resized(input_spec, lambda _: size)
         return dataclasses.replace(self, qkv=qkv, proj=proj)
 
     def inside(self, module: "SelfAttention") -> Mapping[str, nnx.Module]:
@@ -91,7 +91,7 @@ class MergedAttention(Container):
     joins what the heads see.
 
     >>> from lottery_jax.networks.layers.dense import Dense
-    >>> MergedAttention(2, Dense(8, 16, bias=True), Dense(16, 8)).output(Spec((5, 8))).shape
+    >>> MergedAttention(2, Dense(8, 16, bias=True), Dense(16, 8)).output_spec(Spec((5, 8))).shape
     (5, 8)
     """
 
@@ -110,23 +110,23 @@ class MergedAttention(Container):
     def with_children(self, children: Mapping[str, Node]) -> Self:
         return dataclasses.replace(self, **children)
 
-    def flow(self, given: Spec, path: str, seen: dict[str, Spec]) -> Spec:
-        if len(given.shape) != 2:
-            raise InputError(f"merged attention needs tokens, [tokens, size], not {list(given.shape)}")
-        tokens, size = given.shape
+    def flow(self, input_spec: Spec, path: str, seen: dict[str, Spec]) -> Spec:
+        if len(input_spec.shape) != 2:
+            raise InputError(f"merged attention needs tokens, [tokens, size], not {list(input_spec.shape)}")
+        tokens, size = input_spec.shape
         wide = (tokens, self.heads * size)
-        if self.qk.flow(given, child_path(path, "qk"), seen).shape != wide:
+        if self.qk.flow(input_spec, child_path(path, "qk"), seen).shape != wide:
             raise InputError(f"the product qk must give {self.heads} x {size} numbers for each token")
         # Means of what is never negative are not either.
-        output = self.vo.flow(Spec(wide, given.nonnegative), child_path(path, "vo"), seen)
-        if output.shape != given.shape:
+        output = self.vo.flow(Spec(wide, input_spec.nonnegative), child_path(path, "vo"), seen)
+        if output.shape != input_spec.shape:
             raise InputError(f"the product vo must give {size} numbers for each token")
         return output
 
-    def resized(self, given: Spec, units: Callable[[int], int]) -> Self:
-        tokens, size = given.shape
-        qk = self.qk.resized(given, lambda _: self.heads * size)
-        vo = self.vo.resized(Spec((tokens, self.heads * size), given.nonnegative), lambda _: size)
+    def resized(self, input_spec: Spec, units: Callable[[int], int]) -> Self:
+        tokens, size = input_spec.shape
+        qk = self.qk.resized(input_spec, lambda _: self.heads * size)
+        vo = self.vo.resized(Spec((tokens, self.heads * size), input_spec.nonnegative), lambda _: size)
         return dataclasses.replace(self, qk=qk, vo=vo)
 
     def inside(self, module: "MergedSelfAttention") -> Mapping[str, nnx.Module]:

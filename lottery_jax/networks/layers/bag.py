@@ -22,7 +22,7 @@ class BagTensor(WeightNode):
     def tensors(self) -> dict[str, tuple[int, ...]]:
         return {"": self.shape}
 
-    def output(self, given: Spec) -> NoReturn:
+    def output_spec(self, input_spec: Spec) -> NoReturn:
         raise _no_graph()
 
     def module(self, weights: Weights) -> NoReturn:
@@ -47,13 +47,13 @@ class Bag(Container):
     def with_children(self, children: Mapping[str, Node]) -> Self:
         return dataclasses.replace(self, nodes=tuple(children.items()))
 
-    def resized(self, given: Spec, units: object) -> NoReturn:
+    def resized(self, input_spec: Spec, units: object) -> NoReturn:
         raise _no_graph()
 
     def inside(self, module: object) -> NoReturn:
         raise _no_graph()
 
-    def flow(self, given: Spec, path: str, seen: dict[str, Spec]) -> NoReturn:
+    def flow(self, input_spec: Spec, path: str, seen: dict[str, Spec]) -> NoReturn:
         raise _no_graph()
 
     def module(self, weights: Weights) -> NoReturn:

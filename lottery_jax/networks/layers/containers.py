@@ -19,7 +19,7 @@ class Chain(Container):
     """Named nodes, each of which is given what the one before it gives; without nodes, what it is given itself.
 
     >>> from lottery_jax.networks.layers.dense import Dense
-    >>> Chain((("fc1", Dense(3, 2)), ("fc2", Dense(2, 5)))).output(Spec((3,))).shape
+    >>> Chain((("fc1", Dense(3, 2)), ("fc2", Dense(2, 5)))).output_spec(Spec((3,))).shape
     (5,)
     """
 
@@ -37,24 +37,24 @@ class Chain(Container):
     def with_children(self, children: Mapping[str, Node]) -> Self:
         return dataclasses.replace(self, nodes=tuple(children.items()))
 
-    def flow(self, given: Spec, path: str, seen: dict[str, Spec]) -> Spec:
+    def flow(self, input_spec: Spec, path: str, seen: dict[str, Spec]) -> Spec:
         for name, node in self.nodes:
             try:
-                given = node.flow(given, child_path(path, name), seen)
+                input_spec = node.flow(input_spec, child_path(path, name), seen)
             except InputError as error:
                 if isinstance(node, Container):
                     raise
                 raise InputError(f"node {child_path(path, name) or name!r}: {error}") from None
-        return given
+        return input_spec
 
     def module(self, weights: Weights) -> nnx.Module:
         return Sequence({name: node.module(weights.under(name)) for name, node in self.nodes})
 
-    def resized(self, given: Spec, units: Callable[[int], int]) -> Self:
+    def resized(self, input_spec: Spec, units: Callable[[int], int]) -> Self:
         nodes = []
         for name, node in self.nodes:
-            nodes.append((name, node.resized(given, units)))
-            given = nodes[-1][1].flow(given, "", {})
+            nodes.append((name, node.resized(input_spec, units)))
+            input_spec = nodes[-1][1].flow(input_spec, "", {})
         return dataclasses.replace(self, nodes=tuple(nodes))
 
     def inside(self, module: "Sequence") -> Mapping[str, nnx.Module]:
@@ -94,9 +94,9 @@ class Residual(Container):
     def with_children(self, children: Mapping[str, Node]) -> Self:
         return dataclasses.replace(self, body=children["(body)"], shortcut=children["downsample"])
 
-    def flow(self, given: Spec, path: str, seen: dict[str, Spec]) -> Spec:
-        body = self.body.flow(given, path, seen)
-        shortcut = self.shortcut.flow(given, child_path(path, "downsample"), seen)
+    def flow(self, input_spec: Spec, path: str, seen: dict[str, Spec]) -> Spec:
+        body = self.body.flow(input_spec, path, seen)
+        shortcut = self.shortcut.flow(input_spec, child_path(path, "downsample"), seen)
         if body.shape != shortcut.shape:
             raise InputError(
                 f"the block {path!r} adds {list(body.shape)} and {list(shortcut.shape)}; give it a projection that fits"
@@ -111,9 +111,9 @@ class Residual(Container):
     def module(self, weights: Weights) -> nnx.Module:
         return Sum(self.body.module(weights), self.shortcut.module(weights.under("downsample")))
 
-    def resized(self, given: Spec, units: Callable[[int], int]) -> Self:
+    def resized(self, input_spec: Spec, units: Callable[[int], int]) -> Self:
         return dataclasses.replace(
-            self, body=self.body.resized(given, units), shortcut=self.shortcut.resized(given, units)
+            self, body=self.body.resized(input_spec, units), shortcut=self.shortcut.resized(input_spec, units)
         )
 
     def inside(self, module: "Sum") -> Mapping[str, nnx.Module]:

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.node import KEYLESS, LinearLayer, Spec, Weights, given
+from lottery_jax.networks.node import NO_RNGS, LinearLayer, Spec, Weights, constant_init
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
@@ -108,7 +108,7 @@ class Conv(LinearLayer):
 
     padding: zeros on each side. As many groups as inputs make it depthwise.
 
-    >>> Conv(16, 32, (3, 3), stride=(2, 2), padding=(1, 1)).output(Spec((32, 32, 16))).shape
+    >>> Conv(16, 32, (3, 3), stride=(2, 2), padding=(1, 1)).output_spec(Spec((32, 32, 16))).shape
     (16, 16, 32)
     """
 
@@ -147,16 +147,16 @@ class Conv(LinearLayer):
     def divisor(self) -> int:
         return 1 if self.depthwise else self.groups
 
-    def resized(self, given: Spec, units: Callable[[int], int]) -> Self:
-        inputs, outputs, groups = given.shape[-1], units(self.outputs), self.groups
+    def resized(self, input_spec: Spec, units: Callable[[int], int]) -> Self:
+        inputs, outputs, groups = input_spec.shape[-1], units(self.outputs), self.groups
         if self.depthwise:
             outputs, groups = self.outputs // self.inputs * inputs, inputs
         return dataclasses.replace(self, inputs=inputs, outputs=outputs, groups=groups)
 
-    def output(self, given: Spec) -> Spec:
-        height, width = windows(given, self.size, self.stride, self.padding)
-        if given.shape[-1] != self.inputs:
-            raise InputError(f"a convolution of {self.inputs} inputs is given {list(given.shape)}")
+    def output_spec(self, input_spec: Spec) -> Spec:
+        height, width = windows(input_spec, self.size, self.stride, self.padding)
+        if input_spec.shape[-1] != self.inputs:
+            raise InputError(f"a convolution of {self.inputs} inputs is given {list(input_spec.shape)}")
         return Spec((height, width, self.outputs))
 
     def module(self, weights: Weights) -> nnx.Module:
@@ -169,9 +169,9 @@ class Conv(LinearLayer):
             feature_group_count=self.groups,
             use_bias=self.bias,
             conv_general_dilated=convolve,
-            kernel_init=given(jnp.transpose(weights["weight"], (2, 3, 1, 0))),
-            bias_init=given(weights["bias"] if self.bias else None),
-            rngs=KEYLESS,
+            kernel_init=constant_init(jnp.transpose(weights["weight"], (2, 3, 1, 0))),
+            bias_init=constant_init(weights["bias"] if self.bias else None),
+            rngs=NO_RNGS,
         )
 
 
@@ -180,16 +180,16 @@ def sides(padding: tuple[int, int]) -> tuple[tuple[int, int], ...]:
     return tuple((zeros, zeros) for zeros in padding)
 
 
-def windows(given: Spec, size: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]) -> tuple[int, int]:
+def windows(input_spec: Spec, size: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]) -> tuple[int, int]:
     """How many windows lie along the height and the width of an image; raises `InputError` where none does."""
-    if len(given.shape) != 3:
-        raise InputError(f"an image [H, W, C] is needed, not {list(given.shape)}")
+    if len(input_spec.shape) != 3:
+        raise InputError(f"an image [H, W, C] is needed, not {list(input_spec.shape)}")
     counts = [
         (length + 2 * zeros - window) // step + 1
-        for length, window, step, zeros in zip(given.shape[:2], size, stride, padding, strict=True)
+        for length, window, step, zeros in zip(input_spec.shape[:2], size, stride, padding, strict=True)
     ]
     if min(counts) < 1:
-        raise InputError(f"windows of {size} do not fit an image of {list(given.shape)} with padding {padding}")
+        raise InputError(f"windows of {size} do not fit an image of {list(input_spec.shape)} with padding {padding}")
     return counts[0], counts[1]
 
 
@@ -203,7 +203,7 @@ class RotationConv(LinearLayer):
     `weight` [O, I, rotations, size, size], the third axis from the rotation put out to that put in; perhaps `bias` [O].
     The image is square for what is said of rotations to hold; padding: zeros on each side.
 
-    >>> RotationConv(1, 8, 3, padding=1).output(Spec((6, 6, 1))).shape
+    >>> RotationConv(1, 8, 3, padding=1).output_spec(Spec((6, 6, 1))).shape
     (4, 6, 6, 8)
     >>> RotationConv(8, 5, 3, rotations=4, bias=True).tensors()
     {'weight': (5, 8, 4, 3, 3), 'bias': (5,)}
@@ -229,16 +229,16 @@ class RotationConv(LinearLayer):
     def widened(self, factor: int) -> Self:
         return dataclasses.replace(self, inputs=self.inputs * factor)
 
-    def resized(self, given: Spec, units: Callable[[int], int]) -> Self:
-        return dataclasses.replace(self, inputs=given.shape[-1], outputs=units(self.outputs))
+    def resized(self, input_spec: Spec, units: Callable[[int], int]) -> Self:
+        return dataclasses.replace(self, inputs=input_spec.shape[-1], outputs=units(self.outputs))
 
-    def output(self, given: Spec) -> Spec:
+    def output_spec(self, input_spec: Spec) -> Spec:
         axes = 3 if self.rotations == 1 else 4
-        if len(given.shape) != axes or given.shape[-1] != self.inputs or (axes == 4 and given.shape[0] != ROTATIONS):
+        if len(input_spec.shape) != axes or input_spec.shape[-1] != self.inputs or (axes == 4 and input_spec.shape[0] != ROTATIONS):
             needed = f"{'' if axes == 3 else '4, '}H, W, {self.inputs}"
-            raise InputError(f"a convolution with rotations needs [{needed}], not {list(given.shape)}")
+            raise InputError(f"a convolution with rotations needs [{needed}], not {list(input_spec.shape)}")
         both = (self.size, self.size), (1, 1), (self.padding, self.padding)
-        return Spec((ROTATIONS, *windows(Spec(given.shape[-3:]), *both), self.outputs))
+        return Spec((ROTATIONS, *windows(Spec(input_spec.shape[-3:]), *both), self.outputs))
 
     def module(self, weights: Weights) -> nnx.Module:
         return Rotated(self, jnp.asarray(weights["weight"]), weights["bias"] if self.bias else None)
@@ -249,10 +249,9 @@ class Rotated(nnx.Module):
 
     def __init__(self, of: RotationConv, weight: jax.Array, bias: jax.Array | None) -> None:
         self.padding, self.rotations = sides((of.padding, of.padding)), of.rotations
-        given = range(of.rotations)
         # Output rotation r meets rotation s of a field with kernel s - r, turned r times.
         rows = [
-            jnp.concatenate([jnp.rot90(weight[:, :, (s - r) % of.rotations], r, (2, 3)) for s in given], 1)
+            jnp.concatenate([jnp.rot90(weight[:, :, (s - r) % of.rotations], r, (2, 3)) for s in range(of.rotations)], 1)
             for r in range(ROTATIONS)
         ]
         self.kernel = nnx.Param(jnp.transpose(jnp.concatenate(rows), (2, 3, 1, 0)))  # [h, w, S I, 4 O]

@@ -11,7 +11,7 @@ import jax
 from flax import nnx
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.node import KEYLESS, LinearLayer, Node, Spec, Weights, given
+from lottery_jax.networks.node import NO_RNGS, LinearLayer, Node, Spec, Weights, constant_init
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,22 +30,22 @@ class Dense(LinearLayer):
     def widened(self, factor: int) -> Self:
         return dataclasses.replace(self, inputs=self.inputs * factor)
 
-    def resized(self, given: Spec, units: Callable[[int], int]) -> Self:
-        return dataclasses.replace(self, inputs=given.shape[-1], outputs=units(self.outputs))
+    def resized(self, input_spec: Spec, units: Callable[[int], int]) -> Self:
+        return dataclasses.replace(self, inputs=input_spec.shape[-1], outputs=units(self.outputs))
 
-    def output(self, given: Spec) -> Spec:
-        if given.shape[-1] != self.inputs:
-            raise InputError(f"a dense layer of {self.inputs} inputs is given {list(given.shape)}")
-        return Spec((*given.shape[:-1], self.outputs))
+    def output_spec(self, input_spec: Spec) -> Spec:
+        if input_spec.shape[-1] != self.inputs:
+            raise InputError(f"a dense layer of {self.inputs} inputs is given {list(input_spec.shape)}")
+        return Spec((*input_spec.shape[:-1], self.outputs))
 
     def module(self, weights: Weights) -> nnx.Module:
         return nnx.Linear(
             self.inputs,
             self.outputs,
             use_bias=self.bias,
-            kernel_init=given(weights["weight"].T),
-            bias_init=given(weights["bias"] if self.bias else None),
-            rngs=KEYLESS,
+            kernel_init=constant_init(weights["weight"].T),
+            bias_init=constant_init(weights["bias"] if self.bias else None),
+            rngs=NO_RNGS,
         )
 
 
@@ -60,13 +60,13 @@ class PositionEmbedding(Node):
     def tensors(self) -> dict[str, tuple[int, ...]]:
         return {"": (1, self.tokens, self.features)}
 
-    def resized(self, given: Spec, units: Callable[[int], int]) -> Self:
-        return dataclasses.replace(self, tokens=given.shape[0], features=given.shape[-1])
+    def resized(self, input_spec: Spec, units: Callable[[int], int]) -> Self:
+        return dataclasses.replace(self, tokens=input_spec.shape[0], features=input_spec.shape[-1])
 
-    def output(self, given: Spec) -> Spec:
-        if given.shape != (self.tokens, self.features):
-            raise InputError(f"positions are embedded for {[self.tokens, self.features]}, not for {list(given.shape)}")
-        return Spec(given.shape)
+    def output_spec(self, input_spec: Spec) -> Spec:
+        if input_spec.shape != (self.tokens, self.features):
+            raise InputError(f"positions are embedded for {[self.tokens, self.features]}, not for {list(input_spec.shape)}")
+        return Spec(input_spec.shape)
 
     def initial(self, key: jax.Array) -> dict[str, jax.Array]:
         return {"": 0.02 * jax.random.normal(key, (1, self.tokens, self.features))}

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.node import KEYLESS, Node, Spec, StatelessLayer, Weights, given
+from lottery_jax.networks.node import NO_RNGS, Node, Spec, StatelessLayer, Weights, constant_init
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,13 +37,13 @@ class BatchNorm(Node):
         names = (*(("weight", "bias") if self.affine else ()), "running_mean", "running_var")
         return dict.fromkeys(names, (self.features,))
 
-    def resized(self, given: Spec, units: Callable[[int], int]) -> Self:
-        return dataclasses.replace(self, features=given.shape[-1])
+    def resized(self, input_spec: Spec, units: Callable[[int], int]) -> Self:
+        return dataclasses.replace(self, features=input_spec.shape[-1])
 
-    def output(self, given: Spec) -> Spec:
-        if given.shape[-1] != self.features:
-            raise InputError(f"batch normalisation of {self.features} features is given {list(given.shape)}")
-        return Spec(given.shape)
+    def output_spec(self, input_spec: Spec) -> Spec:
+        if input_spec.shape[-1] != self.features:
+            raise InputError(f"batch normalisation of {self.features} features is given {list(input_spec.shape)}")
+        return Spec(input_spec.shape)
 
     def module(self, weights: Weights) -> nnx.Module:
         layer = nnx.BatchNorm(
@@ -53,9 +53,9 @@ class BatchNorm(Node):
             epsilon=self.epsilon,
             use_bias=self.affine,
             use_scale=self.affine,
-            bias_init=given(weights["bias"] if self.affine else None),
-            scale_init=given(weights["weight"] if self.affine else None),
-            rngs=KEYLESS,
+            bias_init=constant_init(weights["bias"] if self.affine else None),
+            scale_init=constant_init(weights["weight"] if self.affine else None),
+            rngs=NO_RNGS,
         )
         layer.mean = nnx.BatchStat(weights["running_mean"])
         layer.var = nnx.BatchStat(weights["running_var"])
@@ -84,13 +84,13 @@ class LayerNorm(Node):
     def tensors(self) -> dict[str, tuple[int, ...]]:
         return {"weight": (self.features,), "bias": (self.features,)}
 
-    def resized(self, given: Spec, units: Callable[[int], int]) -> Self:
-        return dataclasses.replace(self, features=given.shape[-1])
+    def resized(self, input_spec: Spec, units: Callable[[int], int]) -> Self:
+        return dataclasses.replace(self, features=input_spec.shape[-1])
 
-    def output(self, given: Spec) -> Spec:
-        if given.shape[-1] != self.features:
-            raise InputError(f"layer normalisation of {self.features} features is given {list(given.shape)}")
-        return Spec(given.shape)
+    def output_spec(self, input_spec: Spec) -> Spec:
+        if input_spec.shape[-1] != self.features:
+            raise InputError(f"layer normalisation of {self.features} features is given {list(input_spec.shape)}")
+        return Spec(input_spec.shape)
 
     def initial(self, key: jax.Array) -> dict[str, jax.Array]:
         return {"weight": jnp.ones(self.features), "bias": jnp.zeros(self.features)}
@@ -99,9 +99,9 @@ class LayerNorm(Node):
         return nnx.LayerNorm(
             self.features,
             epsilon=self.epsilon,
-            bias_init=given(weights["bias"]),
-            scale_init=given(weights["weight"]),
-            rngs=KEYLESS,
+            bias_init=constant_init(weights["bias"]),
+            scale_init=constant_init(weights["weight"]),
+            rngs=NO_RNGS,
         )
 
 
@@ -121,10 +121,10 @@ class Normalize(StatelessLayer):
         if len(self.mean) != len(self.deviation) or not self.mean or min(self.deviation) <= 0:
             raise InputError("normalize needs a mean and a positive deviation for each channel")
 
-    def output(self, given: Spec) -> Spec:
-        if given.shape[-1] != len(self.mean):
-            raise InputError(f"normalize has {len(self.mean)} channels and is given {list(given.shape)}")
-        return Spec(given.shape, given.nonnegative and max(self.mean) <= 0)
+    def output_spec(self, input_spec: Spec) -> Spec:
+        if input_spec.shape[-1] != len(self.mean):
+            raise InputError(f"normalize has {len(self.mean)} channels and is given {list(input_spec.shape)}")
+        return Spec(input_spec.shape, input_spec.nonnegative and max(self.mean) <= 0)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         mean, deviation = (jnp.asarray(values, x.dtype) for values in (self.mean, self.deviation))

@@ -29,16 +29,16 @@ class _Windows(StatelessLayer):
         ):
             raise InputError(f"pooling needs sizes and strides from 1 up, and padding of half a window at most: {self}")
 
-    def output(self, given: Spec) -> Spec:
-        height, width = windows(given, self.size, self.stride or self.size, self.padding)
-        return dataclasses.replace(given, shape=(height, width, given.shape[-1]))
+    def output_spec(self, input_spec: Spec) -> Spec:
+        height, width = windows(input_spec, self.size, self.stride or self.size, self.padding)
+        return dataclasses.replace(input_spec, shape=(height, width, input_spec.shape[-1]))
 
 
 @dataclasses.dataclass(frozen=True)
 class MaxPool(_Windows):
     """The largest of each window; padding never wins.
 
-    >>> MaxPool((2, 2)).output(Spec((5, 4, 3), nonnegative=True))
+    >>> MaxPool((2, 2)).output_spec(Spec((5, 4, 3), nonnegative=True))
     Spec(shape=(2, 2, 3), nonnegative=True)
     """
 
@@ -81,10 +81,10 @@ class GlobalPool(StatelessLayer):
 
     kind: ClassVar[str] = "global_pool"
 
-    def output(self, given: Spec) -> Spec:
-        if len(given.shape) < 2:
-            raise InputError(f"there are no places to take the mean of in an example of shape {list(given.shape)}")
-        return dataclasses.replace(given, shape=given.shape[-1:])
+    def output_spec(self, input_spec: Spec) -> Spec:
+        if len(input_spec.shape) < 2:
+            raise InputError(f"there are no places to take the mean of in an example of shape {list(input_spec.shape)}")
+        return dataclasses.replace(input_spec, shape=input_spec.shape[-1:])
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return x.mean(range(1, x.ndim - 1))
@@ -100,11 +100,11 @@ class Flatten(StatelessLayer):
 
     kind: ClassVar[str] = "flatten"
 
-    def output(self, given: Spec) -> Spec:
-        places = math.prod(given.shape[:-1])
+    def output_spec(self, input_spec: Spec) -> Spec:
+        places = math.prod(input_spec.shape[:-1])
         # Channels first: the places of each copy lie between a copy and the next.
-        apart = given.apart * places if given.copies > 1 else 1
-        return dataclasses.replace(given, shape=(math.prod(given.shape),), apart=apart)
+        apart = input_spec.apart * places if input_spec.copies > 1 else 1
+        return dataclasses.replace(input_spec, shape=(math.prod(input_spec.shape),), apart=apart)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return (jnp.moveaxis(x, -1, 1) if x.ndim > 2 else x).reshape(len(x), -1)
@@ -116,10 +116,10 @@ class Tokens(StatelessLayer):
 
     kind: ClassVar[str] = "tokens"
 
-    def output(self, given: Spec) -> Spec:
-        if len(given.shape) != 3:
-            raise InputError(f"tokens are made of an image [H, W, C], not of {list(given.shape)}")
-        return dataclasses.replace(given, shape=(given.shape[0] * given.shape[1], given.shape[2]))
+    def output_spec(self, input_spec: Spec) -> Spec:
+        if len(input_spec.shape) != 3:
+            raise InputError(f"tokens are made of an image [H, W, C], not of {list(input_spec.shape)}")
+        return dataclasses.replace(input_spec, shape=(input_spec.shape[0] * input_spec.shape[1], input_spec.shape[2]))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return x.reshape(len(x), -1, x.shape[-1])

@@ -61,13 +61,13 @@ class Source(Node):
         """Random tensors on the same places whose weights are added as they were drawn, by the tensor beside them."""
         return {}
 
-    def output(self, given: Spec) -> Spec:
-        return self.of.output(given)
+    def output_spec(self, input_spec: Spec) -> Spec:
+        return self.of.output_spec(input_spec)
 
     @abc.abstractmethod
     def module(self, weights: Weights) -> nnx.Module: ...
 
-    def signs(self, name: str, given: Spec | None) -> tuple[int, ...]:
+    def signs(self, name: str, input_spec: Spec | None) -> tuple[int, ...]:
         """The signs of input for which the weights of tensor `name` may differ: (1,) or (1, -1)."""
         return (1,)
 

@@ -69,8 +69,8 @@ class BinaryLadder(Source):
     def hidden(self) -> int:
         return self.units
 
-    def signs(self, name: str, given: Spec | None) -> tuple[int, ...]:
-        return (1,) if name == "bias" or (given is not None and given.nonnegative) else (1, -1)
+    def signs(self, name: str, input_spec: Spec | None) -> tuple[int, ...]:
+        return (1,) if name == "bias" or (input_spec is not None and input_spec.nonnegative) else (1, -1)
 
     def coefficients(
         self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, edges: Mapping[str, np.ndarray]

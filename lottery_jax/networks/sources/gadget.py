@@ -70,8 +70,8 @@ class Gadget(Source):
     def hidden(self) -> int:
         return self.units
 
-    def signs(self, name: str, given: Spec | None) -> tuple[int, ...]:
-        one = name == "bias" or not self.relu or (given is not None and given.nonnegative)
+    def signs(self, name: str, input_spec: Spec | None) -> tuple[int, ...]:
+        one = name == "bias" or not self.relu or (input_spec is not None and input_spec.nonnegative)
         return (1,) if one else (1, -1)
 
     def coefficients(

@@ -39,7 +39,7 @@ class ReplicatedNeurons(Source):
     >>> layer = ReplicatedNeurons(Dense(3, 2, bias=True), 15, 15, Sampler.uniform(-1, 1))
     >>> {name: tensor.shape for name, tensor in layer.random_tensors().items()}
     {'weight': (2, 3, 15, 15), 'bias': (2, 15, 15)}
-    >>> layer.output(Spec((45,), copies=15)).shape
+    >>> layer.output_spec(Spec((45,), copies=15)).shape
     (30,)
     """
 
@@ -84,13 +84,13 @@ class ReplicatedNeurons(Source):
             for name, shape in of.tensors().items()
         }
 
-    def output(self, given: Spec) -> Spec:
-        if (given.copies, given.apart) != (self.copies_in, self.apart):
+    def output_spec(self, input_spec: Spec) -> Spec:
+        if (input_spec.copies, input_spec.apart) != (self.copies_in, self.apart):
             raise InputError(
-                f"a layer for {self.copies_in} copies of its inputs, {self.apart} apart, is given {given.copies},"
-                f" {given.apart} apart"
+                f"a layer for {self.copies_in} copies of its inputs, {self.apart} apart, is given {input_spec.copies},"
+                f" {input_spec.apart} apart"
             )
-        return dataclasses.replace(self.wide.output(given), copies=self.copies_out)
+        return dataclasses.replace(self.wide.output_spec(input_spec), copies=self.copies_out)
 
     def coefficients(
         self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, edges: Mapping[str, np.ndarray]
@@ -154,10 +154,10 @@ class ReplicatedGadget(Gadget):
             found[name] = dataclasses.replace(found[name], shape=(*shape, self.copies, self.units))
         return found
 
-    def output(self, given: Spec) -> Spec:
-        if given.copies > 1:
+    def output_spec(self, input_spec: Spec) -> Spec:
+        if input_spec.copies > 1:
             raise InputError("a layer whose inputs exist once is given copies of them")
-        return dataclasses.replace(self.wide.output(given), copies=self.copies)
+        return dataclasses.replace(self.wide.output_spec(input_spec), copies=self.copies)
 
     def computed(self, name: str, made: np.ndarray, kept: Callable[[], np.ndarray]) -> np.ndarray:
         return _of_outputs(made, self.copies)

@@ -142,7 +142,7 @@ class Places:
         path, source, own = self._leaves[name]
         edges = {place: self._edge(child_path(path, place)) for place in source.edges}
         rows, columns = np.arange(first, first + count)[:, None], np.arange(self._network.random_tensors[name].width)
-        signs = source.signs(own, self._network.given_to(path))
+        signs = source.signs(own, self._network.input_spec_of(path))
         found = np.zeros((count, len(columns)), bool)
         for sign in signs:
             found |= source.coefficients(own, rows, columns, sign, edges) != 0

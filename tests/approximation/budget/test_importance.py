@@ -21,8 +21,8 @@ def mlp(*sizes: int, bias: bool = True, seed: int = 0) -> Target:
 
 
 def images(target: Target, count: int, seed: int = 1) -> np.ndarray:
-    assert target.network.given is not None
-    return np.random.default_rng(seed).uniform(0, 1, (count, *target.network.given.shape)).astype(np.float32)
+    assert target.network.input_spec is not None
+    return np.random.default_rng(seed).uniform(0, 1, (count, *target.network.input_spec.shape)).astype(np.float32)
 
 
 def log_probabilities(tensors: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:

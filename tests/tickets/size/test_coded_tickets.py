@@ -187,7 +187,7 @@ def test_a_claim_of_very_many_weights_needs_a_long_file(coded: Path, tmp_path: P
     nodes = dict(header["network"]["root"]["nodes"])
     nodes["fc1"]["of"].update(inputs=1 << 20, outputs=1 << 20)
     nodes["fc2"]["of"].update(inputs=1 << 20)
-    header["network"]["given"][0] = [1 << 20]
+    header["network"]["input_spec"][0] = [1 << 20]
     with pytest.raises(TicketError, match=r"blocks|rows"):
         load_ticket(forge(tmp_path / "forged", header, tensors))
     # The same with counts that are right: sizes that are equally likely, and nothing drawn again.
