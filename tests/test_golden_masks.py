@@ -206,7 +206,7 @@ NODES: dict[str, Source] = {
 
 def drawn(node: Source) -> str:
     """All random weights of a network of one node, and again with some blocks drawn anew."""
-    network = Network(node, Spec((6, 5, 4) if node.of is CONV else (5,)))
+    network = Network(node, Spec((6, 5, 4) if node.layer is CONV else (5,)))
     name = next(iter(network.random_tensors))
     again = {name: np.array([[0, 3], [2, 1]], np.int64)}
     first, second = network.draw(SEED), network.draw(SEED, again)

@@ -64,12 +64,12 @@ def drawn_here(network: Network, candidates: int) -> Requirement:
     gadgets = [leaf for leaf in source.sources.values() if isinstance(leaf, Gadget)]
     layouts = [leaf.random_tensors()["first"].layout for leaf in gadgets]
     first = sum(layout.inputs**2 * layout.units for layout in layouts if isinstance(layout, Diagonal))
-    second = sum(leaf.of.weights * leaf.units for leaf in gadgets)
+    second = sum(leaf.layer.weights * leaf.units for leaf in gadgets)
     return dataclasses.replace(
         found,
         covered=len(gadgets),
         depth=2 * len(gadgets),
-        hidden=tuple((leaf.of.inputs + leaf.of.bias) * leaf.units for leaf in gadgets),
+        hidden=tuple((leaf.layer.inputs + leaf.layer.bias) * leaf.units for leaf in gadgets),
         source_weights=source.source_weights,
         note=f"Edges that the block pattern prunes are not drawn; with them there are {first + second:,} weights."
         " What is kept depends on the target's weights: run `approximate`.",

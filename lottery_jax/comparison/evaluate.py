@@ -167,7 +167,7 @@ def ticket_outputs(ticket: Ticket, images: np.ndarray, most_seconds: float = MOS
     if shown > 2 * size:
         parts.append(run(2 * size, shown))
     found = np.concatenate(parts)
-    which = "trained" if ticket.network.trained else "random"
+    which = "trained" if ticket.network.trained_tensors else "random"
     if shown == count:
         return found, f"the {which} network on all {count:,} images"
     network, weights = collapsed(ticket, effective_weights(ticket))
@@ -193,7 +193,7 @@ def describe(network: Network) -> str:
     shapes = [
         f"{path} {list(network.random_tensors[f'{path}.weight' if path else 'weight'].shape)}"
         for path, source in network.sources.items()
-        if "weight" in source.of.tensors()
+        if "weight" in source.layer.tensors()
     ]
     more = f" and {len(shapes) - 8} more" if len(shapes) > 8 else ""
     return f"{len(network.sources)} {' and '.join(kinds)} leaves: {', '.join(shapes[:8])}{more}"

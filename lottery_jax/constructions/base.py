@@ -181,8 +181,8 @@ class GadgetConstruction(Construction):
     ) -> tuple[list[Plan], dict[str, np.ndarray]]:
         gadget = network.sources[path]
         assert isinstance(gadget, Gadget)
-        of = gadget.of
-        signs = {name: gadget.signs(name, network.input_spec_of(path)) for name in of.tensors()}
+        of = gadget.layer
+        signs = {name: gadget.input_signs(name, network.input_spec_of(path)) for name in of.tensors()}
         both = np.full(drawn["first"].blocks, len(signs["weight"]) > 1)
         both[of.inputs :] = False  # the constant 1 has one sign
         first, redraws = self._first_weights(drawn["first"], both, seed, relu=gadget.relu)
@@ -197,10 +197,10 @@ class GadgetConstruction(Construction):
                 bound=self.sampler.high**2,
                 gain=gadget.gain,
                 branches=tuple(branches[sign] for sign in signs[name]),
-                group=lambda rows, name=name: of.channels(name, rows // gadget.rows_each),
+                group=lambda rows, name=name: of.input_channels(name, rows // gadget.rows_per_weight),
                 edges=child_path(path, "first"),
                 step=self.step,
-                copies=gadget.rows_each,
+                copies=gadget.rows_per_weight,
             )
             for name in of.tensors()
         ]

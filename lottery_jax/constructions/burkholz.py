@@ -74,7 +74,7 @@ class Burkholz(Pensia):
         gains = {name: gain_for(target, path, (name,), {name: REACH_EACH * self.candidates}) for name in of.tensors()}
         gain = gains["weight"]
         constant = min(max(float(np.float32(gains.get("bias", gain) / gain)), LEAST), LARGEST)
-        return ReplicatedNeurons(gadget.of, given.copies, copies, self.sampler, given.apart, gain, constant)
+        return ReplicatedNeurons(gadget.layer, given.copies, copies, self.sampler, given.copy_stride, gain, constant)
 
     def plans(
         self, network: Network, path: str, drawn: Mapping[str, RandomTensor], seed: int
@@ -90,7 +90,7 @@ class Burkholz(Pensia):
                 self.candidates,
                 bound=self.sampler.high,
                 gain=source.gain * (source.constant if name == "bias" else 1.0),
-                copies=source.rows_each,
+                copies=source.rows_per_weight,
             )
             for name, tensor in drawn.items()
         ]

@@ -59,7 +59,7 @@ class MultiLevelLearner(ScoreLearner):
 
     def _tied(self, path: str, node: Node) -> Node:
         if isinstance(node, RandomLayer):
-            return MultiLevelLayer(node.of, node.sampler, self.factors, node.gain)
+            return MultiLevelLayer(node.layer, node.sampler, self.factors, node.gain)
         if isinstance(node, Source) and not (isinstance(node, MultiLevelLayer) and node.factors == self.factors):
             raise InputError(
                 f"{self.name} is for plain random layers, and {path!r} is a {node.kind}; learn on the plain source"
@@ -68,7 +68,7 @@ class MultiLevelLearner(ScoreLearner):
 
     def initial(self, network: Network, seed: int) -> dict[str, np.ndarray]:
         def plain(path: str, node: Node) -> Node:
-            return RandomLayer(node.of, node.sampler) if isinstance(node, MultiLevelLayer) else node
+            return RandomLayer(node.layer, node.sampler) if isinstance(node, MultiLevelLayer) else node
 
         return initial_scores(network.replaced(plain), seed)
 

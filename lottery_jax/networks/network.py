@@ -111,7 +111,7 @@ class Network:
                 "it is not said what the network is given; only a model whose graph is unknown has no inputs"
             )
         _ = self.output_spec  # raises where the nodes do not fit together
-        if any(source.rows_each > 1 for source in self.sources.values()):
+        if any(source.rows_per_weight > 1 for source in self.sources.values()):
             # A node that loses copies, or takes them for channels, would not compute what the target does.
             wanted, found = self.target.output_spec, self.output_spec
             if wanted is None or found is None or wanted.shape != found.shape:
@@ -138,7 +138,7 @@ class Network:
     @property
     def widest(self) -> int:
         """The most numbers between two layers, or inside a random leaf, for one example."""
-        hidden = {path: source.hidden for path, source in self.sources.items()}
+        hidden = {path: source.units_per_input for path, source in self.sources.items()}
         return max(math.prod(spec.shape) * hidden.get(path, 1) for path, spec in self._flow[1].items())
 
     def input_spec_of(self, path: str) -> Spec | None:
@@ -158,7 +158,7 @@ class Network:
     @functools.cached_property
     def approximated(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the tensors that have masks, or are to have them: those of the affine leaves."""
-        leaves = {**self.weight_nodes, **{path: source.of for path, source in self.sources.items()}}
+        leaves = {**self.weight_nodes, **{path: source.layer for path, source in self.sources.items()}}
         return {
             child_path(path, name): shape for path, leaf in leaves.items() for name, shape in leaf.tensors().items()
         }
@@ -181,21 +181,21 @@ class Network:
         return found
 
     @functools.cached_property
-    def trained(self) -> dict[str, str]:
+    def trained_tensors(self) -> dict[str, str]:
         """Stored tensors that stand in place of random ones, by the name of the random one whose mask they have."""
         return {
             child_path(path, name): child_path(path, own)
             for path, source in self.sources.items()
-            for name, own in source.trained.items()
+            for name, own in source.trained_tensors.items()
         }
 
     @functools.cached_property
-    def frozen(self) -> dict[str, str]:
+    def frozen_tensors(self) -> dict[str, str]:
         """Random tensors whose weights are added as they were drawn, by the name of the one whose places they have."""
         return {
             child_path(path, name): child_path(path, own)
             for path, source in self.sources.items()
-            for name, own in source.frozen.items()
+            for name, own in source.frozen_tensors.items()
         }
 
     @property
@@ -203,7 +203,7 @@ class Network:
         """Number of random weights (those that are used several times are counted once)."""
         if self.fold_layers:
             return different_positions(self.random_tensors.values())
-        again = set(self.frozen.values())
+        again = set(self.frozen_tensors.values())
         return sum(tensor.weights for name, tensor in self.random_tensors.items() if name not in again)
 
     def replaced(self, leaf: Callable[[str, Node], Node]) -> "Network":
@@ -213,7 +213,7 @@ class Network:
     @functools.cached_property
     def target(self) -> "Network":
         """The network that a source stands for: each random leaf is the one that it wraps."""
-        root = _replaced(self.root, "", lambda path, node: node.of if isinstance(node, Source) else node)
+        root = _replaced(self.root, "", lambda path, node: node.layer if isinstance(node, Source) else node)
         return Network(root, self.input_spec)
 
     def module(self, tensors: Mapping[str, Any], gate: Callable[[str], Gate] | None = None) -> nnx.Module:

@@ -36,7 +36,7 @@ class Spec:
     shape: tuple[int, ...]
     nonnegative: bool = False
     copies: int = dataclasses.field(default=1, repr=False)
-    apart: int = dataclasses.field(default=1, repr=False)
+    copy_stride: int = dataclasses.field(default=1, repr=False)
 
     def __post_init__(self) -> None:
         if not self.shape or min(self.shape) < 1 or math.prod(self.shape) > MOST_VALUES:
@@ -249,7 +249,7 @@ class LinearLayer(WeightNode):
         found = {"weight": jnp.transpose(kernel, (kernel.ndim - 1, kernel.ndim - 2, *range(kernel.ndim - 2)))}
         return found | {"bias": jnp.zeros(outputs)} if self.bias else found
 
-    def channels(self, name: str, weights: np.ndarray) -> np.ndarray:
+    def input_channels(self, name: str, weights: np.ndarray) -> np.ndarray:
         """Which input each weight, given by its row-major place in tensor `name`, multiplies; the constant is last."""
         if name == "bias":
             return np.full(weights.shape, self.inputs)

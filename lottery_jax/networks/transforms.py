@@ -22,7 +22,7 @@ less is left to the mask. A construction meets what the locked candidates of a t
 trains around them.
 
 A locked second weight of a gadget counts where its first edge is kept, so that this edge always is, where it is there.
-Not to be taken for `Network.frozen`, the weights of trained tickets that stay as they were drawn: a mask chooses those.
+Not to be taken for `Network.frozen_tensors`, the weights of trained tickets that stay as they were drawn: a mask chooses those.
 """
 
 import dataclasses

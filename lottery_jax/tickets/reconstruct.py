@@ -66,15 +66,15 @@ class Effective:
 def approximated_leaves(ticket: Ticket) -> Iterator[Leaf]:
     """The approximated tensors of a ticket that have masks, in the order of its tree."""
     for path, source in ticket.network.sources.items():
-        edges = {name: ticket.kept(child_path(path, name)) for name in source.edges}
+        edges = {name: ticket.kept(child_path(path, name)) for name in source.hidden_tensors}
         given = ticket.network.input_spec_of(path)
-        for own in source.of.tensors():
+        for own in source.layer.tensors():
             if own not in source.random_tensors():
                 continue  # stored as it is: the bias of weights that were trained
             name = child_path(path, own)
-            drawn, trained = ticket.network.random_tensors[name], ticket.network.trained.get(name)
-            frozen = ticket.network.frozen.get(name)
-            yield Leaf(name, source, own, drawn, source.signs(own, given), edges, ticket.redraws(name), trained, frozen)
+            drawn, trained = ticket.network.random_tensors[name], ticket.network.trained_tensors.get(name)
+            frozen = ticket.network.frozen_tensors.get(name)
+            yield Leaf(name, source, own, drawn, source.input_signs(own, given), edges, ticket.redraws(name), trained, frozen)
 
 
 def effective_slices(
@@ -84,8 +84,8 @@ def effective_slices(
 
     No more slices are under way than keep every core busy: memory stays bounded.
     """
-    weights = leaf.random_tensor.rows // leaf.source.rows_each
-    step = max(_SLICE // (leaf.random_tensor.width * leaf.source.rows_each) // 8, 1) * 8  # whole bytes of the mask
+    weights = leaf.random_tensor.rows // leaf.source.rows_per_weight
+    step = max(_SLICE // (leaf.random_tensor.width * leaf.source.rows_per_weight) // 8, 1) * 8  # whole bytes of the mask
     workers = cores()
     waiting = collections.deque[concurrent.futures.Future[Effective]]()
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
@@ -100,7 +100,7 @@ def effective_slices(
 
 def effective(ticket: Ticket, leaf: Leaf, first: int, count: int) -> Effective:
     """The weights at flat positions first ... first + count - 1, `first` a multiple of 8, of one tensor."""
-    copies = leaf.source.rows_each
+    copies = leaf.source.rows_per_weight
     begin, rows = first * copies, count * copies
     row, column = _kept(ticket, leaf.name, leaf.random_tensor.width, begin, rows)
     if leaf.trained is None:
@@ -187,19 +187,19 @@ def effective_weights(ticket: Ticket) -> dict[str, np.ndarray]:
 class Branches(Node):
     """An operation with other weights for negative inputs: its tensors have an axis of two signs in front."""
 
-    of: LinearLayer
+    layer:  LinearLayer
     kind: ClassVar[str] = "branches"
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
-        return {name: (1 if name == "bias" else 2, *shape) for name, shape in self.of.tensors().items()}
+        return {name: (1 if name == "bias" else 2, *shape) for name, shape in self.layer.tensors().items()}
 
     def output_spec(self, given: Spec) -> Spec:
-        return self.of.output_spec(given)
+        return self.layer.output_spec(given)
 
     def module(self, weights: Weights) -> nnx.Module:
         plus = {name: weights[name][0] for name in self.tensors()}
         minus = {name: jnp.zeros_like(plus[name]) if name == "bias" else weights[name][1] for name in self.tensors()}
-        return TwoSigns(self.of.module(Weights(plus)), self.of.module(Weights(minus)))
+        return TwoSigns(self.layer.module(Weights(plus)), self.layer.module(Weights(minus)))
 
 
 class TwoSigns(nnx.Module):
@@ -220,10 +220,10 @@ def collapsed(ticket: Ticket, made: Mapping[str, np.ndarray]) -> tuple[Network, 
     network, plain = ticket.network, plain_form(ticket.network)
     tensors: dict[str, Any] = {name: value.astype(np.float64) for name, value in ticket.kept_stored.items()}
     tensors = {name: value for name, value in tensors.items() if name in plain.tensors}  # not trained ones: in `made`
-    sources = {child_path(path, own): (one, own) for path, one in network.sources.items() for own in one.of.tensors()}
+    sources = {child_path(path, own): (one, own) for path, one in network.sources.items() for own in one.layer.tensors()}
     for name, (source, own) in sources.items():
         if name in made:
-            value = source.computed(own, made[name], functools.partial(ticket.kept, name))
+            value = source.effective_tensor(own, made[name], functools.partial(ticket.kept, name))
             tensors[name] = value if plain.tensors[name] == value.shape else value[0]
     return plain, tensors
 
@@ -239,10 +239,10 @@ def plain_form(network: Network) -> Network:
     def leaf(path: str, node: Node) -> Node:
         if not isinstance(node, Source):
             return node
-        return Branches(node.wide) if path in twofold and isinstance(node.wide, LinearLayer) else node.wide
+        return Branches(node.effective_layer) if path in twofold and isinstance(node.effective_layer, LinearLayer) else node.effective_layer
 
     return network.replaced(leaf)
 
 
 def _signs(network: Network, path: str, source: Source) -> list[tuple[int, ...]]:
-    return [source.signs(name, network.input_spec_of(path)) for name in source.of.tensors()]
+    return [source.input_signs(name, network.input_spec_of(path)) for name in source.layer.tensors()]

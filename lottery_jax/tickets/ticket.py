@@ -66,7 +66,7 @@ class Ticket:
             target = found.pop(f"target.{name}", None)
             if target is None or target.dtype not in FLOATS or target.shape != shape:
                 raise InputError(f"the target of {name} must be floats of shape {list(shape)}")
-        if promised and network.trained:
+        if promised and network.trained_tensors:
             raise InputError(
                 "weights that were trained can be any target's, so a ticket of them no guarantee; leave out target"
                 " and tolerance"
@@ -122,7 +122,7 @@ class Ticket:
     def kept_stored(self) -> dict[str, np.ndarray]:
         """`stored` as the network runs with it: weights that were trained are zero where they are pruned."""
         found = self.stored
-        for name, own in self.network.trained.items():
+        for name, own in self.network.trained_tensors.items():
             found[own] = np.where(self.mask(name), found[own], np.float32(0))
         return found
 

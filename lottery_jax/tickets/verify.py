@@ -47,7 +47,7 @@ def trained_faults(ticket: Ticket, kept: Mapping[str, int]) -> list[str]:
 
 def _weight_faults(ticket: Ticket) -> Iterator[str]:
     """What is wrong with the weights and masks themselves."""
-    for name, own in ticket.network.trained.items():
+    for name, own in ticket.network.trained_tensors.items():
         weights, mask = read_array(ticket.content, f"stored.{own}"), ticket.mask(name)
         revived = np.count_nonzero(weights[~mask])  # NaN is not zero
         if revived:
@@ -55,7 +55,7 @@ def _weight_faults(ticket: Ticket) -> Iterator[str]:
         bad = np.count_nonzero(~np.isfinite(weights[mask]))
         if bad:
             yield f"{bad:,} kept weights of {clipped(name)} are not finite"
-        frozen = ticket.network.frozen.get(name)
+        frozen = ticket.network.frozen_tensors.get(name)
         both = 0 if frozen is None else np.count_nonzero(mask & ticket.mask(frozen))
         if both:
             yield f"{both:,} weights of {clipped(name)} are both trained and frozen"
@@ -76,8 +76,8 @@ def _count_faults(ticket: Ticket, kept: Mapping[str, int]) -> Iterator[str]:
         if type(keep) not in (int, float) or not 0 <= keep <= 1:
             yield "the kept fraction of its settings is no number from 0 to 1"
             return
-        size = sum(drawn[name].size for name in ticket.network.trained)
-        found = sum(kept[name] for name in ticket.network.trained)
+        size = sum(drawn[name].size for name in ticket.network.trained_tensors)
+        found = sum(kept[name] for name in ticket.network.trained_tensors)
         asked = round(keep * size)
         if settings.get("mask") == "inverted":
             asked = size - asked
@@ -92,7 +92,7 @@ def _training_faults(ticket: Ticket) -> Iterator[str]:
     if type(revived) is not int or revived != 0:
         yield f"pruned weights had moved after {clipped(str(revived))} steps of its training"
     if "rewound_sha256" in settings and settings.get("rewound_to") == 0:
-        began = {name: network.random_tensors[name].draw_all(ticket.seed, NO_REDRAWS) for name in network.trained}
+        began = {name: network.random_tensors[name].draw_all(ticket.seed, NO_REDRAWS) for name in network.trained_tensors}
         if settings["rewound_sha256"] != digest("", began):
             yield "the weights that it was rewound to are not those of its seed"
     if "dense_batches_sha256" in settings and settings["dense_batches_sha256"] != settings.get("batches_sha256"):
@@ -151,7 +151,7 @@ def _copies_apart(
     ticket: Ticket, made: Mapping[str, np.ndarray], tolerance: float, x: np.ndarray, exact: np.ndarray
 ) -> tuple[float, float]:
     """How far a network with copies is from the one without, and how far it may be."""
-    if all(source.rows_each == 1 for source in ticket.network.sources.values()):
+    if all(source.rows_per_weight == 1 for source in ticket.network.sources.values()):
         return 0.0, 0.0
     random = np.random.default_rng(1)
     once = {name: value.astype(np.float64) for name, value in ticket.kept_stored.items()}
@@ -334,7 +334,7 @@ def _counted(ticket: Ticket) -> Certificate:
         nonnegative_inputs=None if network.input_spec is None else network.input_spec.nonnegative,
         network=summary(network.target),
         kept_budget=ticket.header.kept_budget,
-        trained=bool(network.trained),
+        trained=bool(network.trained_tensors),
     )
 
 
@@ -401,7 +401,7 @@ def _residuals(
     weights = target.weights
     for leaf in approximated_leaves(ticket):
         if ticket.network.input_spec is not None:
-            copies = leaf.source.rows_each
+            copies = leaf.source.rows_per_weight
             made[leaf.name] = np.empty((len(leaf.signs) * copies, leaf.random_tensor.rows // copies))
         for part in effective_slices(ticket, leaf, subtract):
             residual, place = part.values, int(part.values.argmax())

@@ -65,7 +65,7 @@ def reinitialised(source: Network, init: str) -> Network:
                 f"init {init!r} is for plain random layers, and {path!r} is a {node.kind}; leave it out, or learn on"
                 " the wide source"
             )
-        sampler = INITS[init](fan_in(node.of), fan_out(node.of))
+        sampler = INITS[init](fan_in(node.layer), fan_out(node.layer))
         own = node.sampler
         return dataclasses.replace(node, sampler=dataclasses.replace(sampler, density=own.density, locked=own.locked))
 

@@ -19,14 +19,14 @@ from lottery_jax.rng.sampler import Sampler
 class Halved(Source):
     """The operation `of` with `copies` C of every weight, copy c multiplied by 2**-c; masks are [*shape, C]."""
 
-    of: LinearLayer
+    layer:  LinearLayer
     copies: int
     sampler: Sampler
     gain: ClassVar[float] = 1.0
     kind: ClassVar[str] = "halved"
 
     def random_tensors(self) -> dict[str, RandomTensor]:
-        layout, shapes = Contiguous(self.copies), self.of.tensors()
+        layout, shapes = Contiguous(self.copies), self.layer.tensors()
         return numbered(
             {
                 name: RandomTensor((*shape, self.copies), self.copies, self.sampler, layout)
@@ -35,7 +35,7 @@ class Halved(Source):
         )
 
     def coefficients(
-        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, edges: Mapping[str, np.ndarray]
+        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: Mapping[str, np.ndarray]
     ) -> np.ndarray:
         return 0.5**columns
 
@@ -48,11 +48,11 @@ class MaskedHalves(MaskedModule):
 
     def __init__(self, source: Halved, weights: Weights) -> None:
         super().__init__(source, weights)
-        self.of = source.of
+        self.layer = source.layer
 
     def __call__(self, x: jax.Array) -> jax.Array:
         def summed(copies: jax.Array) -> jax.Array:
             return (copies * 0.5 ** jnp.arange(copies.shape[-1], dtype=jnp.float32)).sum(-1)
 
-        kept = {name: summed(self.masked(name)) for name in self.of.tensors()}
-        return self.scaled(self.of.module(Weights(kept))(x))  # type: ignore[operator]
+        kept = {name: summed(self.masked(name)) for name in self.layer.tensors()}
+        return self.scaled(self.layer.module(Weights(kept))(x))  # type: ignore[operator]

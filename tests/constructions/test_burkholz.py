@@ -61,7 +61,7 @@ def test_widths_and_weights_are_the_theorems(bias: bool) -> None:
     assert asked.hidden == tuple(given)
     for path, leaf in source.sources.items():
         spec = source.input_spec_of(path)
-        assert spec is not None and spec.shape[-1] == leaf.of.inputs * spec.copies
+        assert spec is not None and spec.shape[-1] == leaf.layer.inputs * spec.copies
         assert spec.copies == (1 if path == "fc1" else copies)
     assert source.output_spec is not None and source.output_spec.shape == (2,)
     # The theorem's matrices are whole: the first one with edges that the gadget's block pattern leaves out, and with
@@ -74,7 +74,7 @@ def test_widths_and_weights_are_the_theorems(bias: bool) -> None:
     assert asked.source_weights == matrices + constants
     # Its proof keeps all first edges and second ones, and of each later subset sum half of the candidates.
     sums_of = [
-        sum(source.random_tensors[f"{path}.{own}"].rows for own in leaf.of.tensors())
+        sum(source.random_tensors[f"{path}.{own}"].rows for own in leaf.layer.tensors())
         for path, leaf in source.sources.items()
     ]
     later = [count * copies // 2 for count in sums_of[1:]]
@@ -115,7 +115,7 @@ def test_convolutions_pooling_and_flattening() -> None:
     )
     ticket = ticket_of(target, 0.03, 9)
     assert verify(ticket, target=target).holds
-    assert ticket.network.sources["fc1"].apart == 4  # type: ignore[attr-defined]
+    assert ticket.network.sources["fc1"].copy_stride == 4  # type: ignore[attr-defined]
     x = np.random.default_rng(1).uniform(-1, 1, (16, 4, 8, 2)).astype(np.float32)
     wanted, made = (np.asarray(one.forward()(jnp.asarray(x))) for one in (target, ticket))
     assert np.abs(made - wanted).max() < 0.2 * np.ptp(wanted, 0).max()

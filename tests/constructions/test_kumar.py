@@ -36,7 +36,7 @@ def whole(values: np.ndarray, step: Fraction) -> np.ndarray:
 
 def feeding(leaf: Gadget, name: str, shape: tuple[int, ...]) -> np.ndarray:
     """Which input each weight multiplies, [*shape]."""
-    of = leaf.of
+    of = leaf.layer
     if name == "bias":
         return np.full(shape, of.inputs)
     own, block = of.inputs // of.groups, of.outputs // of.groups
@@ -55,12 +55,12 @@ def test_every_weight_is_equal_in_whole_numbers(of: str, objective: str) -> None
         gain = Fraction(*leaf.gain.as_integer_ratio())
         first = whole(source[child_path(path, "first")], step) * masks[child_path(path, "first")]
         assert np.abs(first).max() <= 2**BITS
-        for own, shape in leaf.of.tensors().items():
+        for own, shape in leaf.layer.tensors().items():
             name = child_path(path, own)
             units = first[feeding(leaf, own, shape)]
             terms = whole(source[name], step) * masks[name] * units
             wanted = whole(target.array(name), gain * step * step)
-            for sign in leaf.signs(own, ticket.network.input_spec_of(path)):
+            for sign in leaf.input_signs(own, ticket.network.input_spec_of(path)):
                 np.testing.assert_array_equal(np.where(sign * units > 0, terms, 0).sum(-1), wanted)
     certificate = verify(ticket, target=target)
     assert (certificate.outcome, certificate.worst_residual, certificate.tolerance) == ("holds", 0.0, 0.0)
@@ -136,6 +136,6 @@ def test_its_source_has_the_size_of_the_theorem() -> None:
     theorem = theorem_named("kumar")
     required = theorem.require(target.network, tolerance=1 / 128)
     source = Kumar(13, bits=6).source(target)
-    hidden = tuple(leaf.of.inputs * leaf.hidden for leaf in source.sources.values() if isinstance(leaf, Gadget))
+    hidden = tuple(leaf.layer.inputs * leaf.units_per_input for leaf in source.sources.values() if isinstance(leaf, Gadget))
     assert hidden == required.hidden
     assert required.depth == 2 * len(source.sources)

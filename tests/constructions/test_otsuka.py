@@ -61,7 +61,7 @@ def test_the_source_has_the_widths_of_the_theorem() -> None:
     second = math.prod(shapes["qk.weight"]) + math.prod(shapes["vo.weight"])
     assert layer.weights == 2 * second
     vo = network.sources[f"{ATTN}.vo"]
-    assert isinstance(vo, Gadget) and vo.of.inputs * vo.units == heads * layer.hidden
+    assert isinstance(vo, Gadget) and vo.layer.inputs * vo.units == heads * layer.hidden
 
 
 def test_all_else_is_met_as_by_pensia() -> None:
@@ -70,7 +70,7 @@ def test_all_else_is_met_as_by_pensia() -> None:
     for path, leaf in ticket().network.sources.items():
         given = ticket().network.input_spec_of(path)
         assert isinstance(leaf, Gadget)
-        assert (leaf.units, leaf.signs("weight", given)) == ((COUNT, (1,)) if path in linear else (2 * COUNT, (1, -1)))
+        assert (leaf.units, leaf.input_signs("weight", given)) == ((COUNT, (1,)) if path in linear else (2 * COUNT, (1, -1)))
 
 
 def test_every_subset_is_the_best_of_all() -> None:
@@ -131,12 +131,12 @@ FORGERIES: dict[str, tuple[str, Callable[[dict[str, Any]], Any]]] = {
     "heads in words": ("refused", lambda row: row.update(heads="four")),
     "more heads than were drawn": ("refused", lambda row: row.update(heads=8)),
     "as many heads as there may be": ("refused", lambda row: row.update(heads=2**31 - 1)),
-    "products that are huge": ("refused", lambda row: row["qk"]["of"].update(outputs=2**31 - 1)),
+    "products that are huge": ("refused", lambda row: row["qk"]["layer"].update(outputs=2**31 - 1)),
     "the products of each other": ("refused", lambda row: row.update(qk=row["vo"], vo=row["qk"])),
     "a product that is a chain": ("refused", lambda row: row.update(vo={"kind": "chain", "nodes": []})),
     "no product": ("refused", lambda row: row.pop("vo")),
     "a field too many": ("refused", lambda row: row.update(scale=2.0)),
-    "products that say no bias": ("refused", lambda row: row["qk"]["of"].update(bias=False)),
+    "products that say no bias": ("refused", lambda row: row["qk"]["layer"].update(bias=False)),
     "a ReLU between": ("broken", lambda row: row["qk"].update(relu=True)),
     "another scale": ("broken", lambda row: row["vo"].update(gain=row["vo"]["gain"] * 2)),
 }

@@ -140,7 +140,7 @@ def test_progress_counts_epochs_and_published_gains_stay_where_wanted() -> None:
     ids=["single", "gadget", "copies"],
 )
 def test_scores_are_kaiming_uniform_and_not_the_source(leaf, fans: dict[str, int]) -> None:
-    source = Network(leaf, Spec((leaf.of.inputs,)))
+    source = Network(leaf, Spec((leaf.layer.inputs,)))
     scores, weights = initial_scores(source, 0), source.draw(0)
     for name, fan in fans.items():
         bound, score = fan**-0.5, scores[name]

@@ -61,7 +61,7 @@ COPIED = Chain(
         ("depthwise", ReplicatedNeurons(Conv(6, 6, (1, 1), groups=6, bias=True), 3, 2, U)),
         ("block", Residual(ReplicatedNeurons(Conv(6, 6, (3, 3), padding=(1, 1)), 2, 2, U, gain=0.25))),
         ("flatten", Flatten()),
-        ("dense", ReplicatedNeurons(Dense(36, 4, bias=True), 2, 3, U, apart=6, constant=0.5)),
+        ("dense", ReplicatedNeurons(Dense(36, 4, bias=True), 2, 3, U, copy_stride=6, constant=0.5)),
         ("tanh", Tanh()),
         ("last", ReplicatedNeurons(Dense(4, 2), 3, 1, U, gain=2.0)),
         ("relu", Relu()),

@@ -34,7 +34,7 @@ from tests.networks.oracles import multiplied, stated_positions
 
 SEED = 2**63 + 5
 NORMAL = Sampler.normal(0.5)
-every_source = pytest.mark.parametrize("case", SOURCES, ids=lambda case: f"{case.node.kind}-{case.node.of.kind}")
+every_source = pytest.mark.parametrize("case", SOURCES, ids=lambda case: f"{case.node.kind}-{case.node.layer.kind}")
 ALL_KINDS = Network(
     Chain(
         (
@@ -60,13 +60,13 @@ def weights_at(sampler: Sampler, stream: int, positions: np.ndarray) -> np.ndarr
 def samplers(source: Source) -> dict[str, Sampler]:
     """The sampler of each tensor, as the source's own fields say."""
     if isinstance(source, RandomLayer | MultiLevelLayer | ReplicatedNeurons):
-        return dict.fromkeys(source.of.tensors(), source.sampler)
+        return dict.fromkeys(source.layer.tensors(), source.sampler)
     if isinstance(source, CandidatesPerWeight):
-        return dict(zip(source.of.tensors(), source.samplers, strict=True))
+        return dict(zip(source.layer.tensors(), source.samplers, strict=True))
     if isinstance(source, BinaryLadder):
         return dict.fromkeys(source.random_tensors(), Sampler.signed_constant(1))
     assert isinstance(source, Gadget)
-    return {"first": source.first} | dict.fromkeys(source.of.tensors(), source.second)
+    return {"first": source.first} | dict.fromkeys(source.layer.tensors(), source.second)
 
 
 def test_every_weight_is_drawn_at_its_stated_position_of_a_stream_of_its_leaf() -> None:
@@ -171,13 +171,13 @@ def test_gadgets_are_the_full_network_of_depth_2l() -> None:
     full = x.astype(np.float64)
     for place, (name, gadget) in enumerate(layers.items()):
         full = np.maximum(full, 0) if place else full
-        inputs, units, outputs = gadget.of.inputs + gadget.of.bias, gadget.units, gadget.of.outputs
+        inputs, units, outputs = gadget.layer.inputs + gadget.layer.bias, gadget.units, gadget.layer.outputs
         first = draw_host(U, seed=3, stream=2 * place, shape=(inputs, inputs * units)).astype(np.float64)
         second = draw_host(U, seed=3, stream=2 * place + 1, shape=(inputs * units, outputs)).astype(np.float64)
         columns = np.zeros((inputs, inputs, units), bool)
         columns[np.arange(inputs), np.arange(inputs)] = masks[f"{name}.first"]
         kept = masks[f"{name}.weight"]
-        if gadget.of.bias:
+        if gadget.layer.bias:
             full = np.concatenate([full, np.ones((len(full), 1))], 1)  # a bias is the constant's weight
             kept = np.concatenate([kept, masks[f"{name}.bias"][:, None]], 1)
         hidden = np.maximum(full @ (first * columns.reshape(first.shape)), 0)
@@ -185,7 +185,7 @@ def test_gadgets_are_the_full_network_of_depth_2l() -> None:
     np.testing.assert_allclose(run(gadgets.root, weights, masks, x), full, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("of", [STRIDED, DEPTHWISE], ids=["groups", "depthwise"])
+@pytest.mark.parametrize("layer", [STRIDED, DEPTHWISE], ids=["groups", "depthwise"])
 def test_a_gadget_of_a_convolution_is_a_random_1_x_1_convolution_relu_and_the_convolution(of: Conv) -> None:
     """Da Cunha et al. 2022: the mask of the 1 x 1 convolution isolates the channels."""
     of = dataclasses.replace(of, bias=False)
@@ -213,23 +213,23 @@ def test_a_gadget_of_a_convolution_is_a_random_1_x_1_convolution_relu_and_the_co
 def test_the_weights_that_a_verifier_counts_are_those_that_the_network_has(case: Case) -> None:
     """Coefficient times kept weight, summed, for each sign of input: a dense layer or convolution in NumPy."""
     source = case.node
-    assert isinstance(source, Source) and isinstance(source.of, LinearLayer)
+    assert isinstance(source, Source) and isinstance(source.layer, LinearLayer)
     weights, masks = drawn(source, case.shape)
     kept = {name: np.where(masks[name], weights[name], 0).astype(np.float64) for name in masks}
-    edges = {name: kept[name] for name in source.edges}
+    edges = {name: kept[name] for name in source.hidden_tensors}
     x = np.random.default_rng(2).normal(size=(3, *case.shape)).astype(np.float32)
 
     def made(name: str, sign: int) -> np.ndarray:
         tensor = network(case).random_tensors[name]
         rows, columns = np.indices((tensor.rows, tensor.width)).reshape(2, -1)
         counted = kept[name].reshape(-1) * source.coefficients(name, rows, columns, sign, edges)
-        assert source.rows_each == 1
-        return counted.reshape(tensor.rows, -1).sum(1).reshape(source.of.tensors()[name])
+        assert source.rows_per_weight == 1
+        return counted.reshape(tensor.rows, -1).sum(1).reshape(source.layer.tensors()[name])
 
-    signs = source.signs("weight", Spec(case.shape))
+    signs = source.input_signs("weight", Spec(case.shape))
     sides = {1: np.maximum(x, 0), -1: np.minimum(x, 0)} if len(signs) > 1 else {1: x}
-    total = sum(multiplied(source.of, sides[sign].astype(np.float64), made("weight", sign), 0.0) for sign in signs)
-    if source.of.bias:
+    total = sum(multiplied(source.layer, sides[sign].astype(np.float64), made("weight", sign), 0.0) for sign in signs)
+    if source.layer.bias:
         total += made("bias", 1)
     found = run(source, weights, masks, x)
     np.testing.assert_allclose(found, total, rtol=2e-5, atol=2e-5)
@@ -239,8 +239,8 @@ def test_signs_of_inputs_that_a_gadget_tells_apart() -> None:
     gadget = Gadget(Dense(3, 2, bias=True), 4, U, U)
     linear = dataclasses.replace(gadget, relu=False)
     given, pixels = Spec((3,)), Spec((3,), nonnegative=True)
-    assert [gadget.signs("weight", spec) for spec in (given, pixels, None)] == [(1, -1), (1,), (1, -1)]
-    assert gadget.signs("bias", given) == linear.signs("weight", given) == (1,)
+    assert [gadget.input_signs("weight", spec) for spec in (given, pixels, None)] == [(1, -1), (1,), (1, -1)]
+    assert gadget.input_signs("bias", given) == linear.input_signs("weight", given) == (1,)
 
 
 def test_frozen_weights_are_no_parameters() -> None:
@@ -293,10 +293,10 @@ def test_gates_keep_what_they_say() -> None:
         (lambda: ReplicatedNeurons(Dense(3, 2), 1, 0, U), "copies of a neuron are counted from 1, not 0"),
         (lambda: ReplicatedNeurons(Dense(3, 2), 4, 4, U, gain=0.1), "gain must be a float32"),
         (lambda: ReplicatedNeurons(Dense(3, 2), 4, 4, U, constant=math.inf), "gain must be a float32"),
-        (lambda: ReplicatedNeurons(Dense(3, 2), 4, 4, U, apart=0), "cannot be 0 numbers apart"),
-        (lambda: ReplicatedNeurons(Dense(3, 2), 4, 4, U, apart=2), "3 inputs in 1 groups cannot be 2 numbers apart"),
+        (lambda: ReplicatedNeurons(Dense(3, 2), 4, 4, U, copy_stride=0), "cannot be 0 numbers apart"),
+        (lambda: ReplicatedNeurons(Dense(3, 2), 4, 4, U, copy_stride=2), "3 inputs in 1 groups cannot be 2 numbers apart"),
         (
-            lambda: ReplicatedNeurons(Conv(4, 4, (1, 1), groups=4), 4, 4, U, apart=2),
+            lambda: ReplicatedNeurons(Conv(4, 4, (1, 1), groups=4), 4, 4, U, copy_stride=2),
             "4 groups cannot be 2 numbers apart",
         ),
         (lambda: ReplicatedNeurons(Dense(3, 2), 1 << 16, 1, U).random_tensors(), "65536 random weights"),

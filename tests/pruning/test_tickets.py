@@ -123,7 +123,7 @@ def test_a_ticket_that_is_not_what_it_says_is_broken(name: str, tmp_path: Path) 
 
 
 FROZEN = ~MASK & (np.random.default_rng(4).random((3, 4)) < 0.5)
-PARTLY = Network(PartlyTrainedLayer(LEAF.of, LEAF.sampler), Spec((4,)))
+PARTLY = Network(PartlyTrainedLayer(LEAF.layer, LEAF.sampler), Spec((4,)))
 
 
 def partly(**changes: Any) -> Ticket:
@@ -169,7 +169,7 @@ def test_frozen_weights_are_counted_once_and_described_by_their_places() -> None
 def test_tickets_without_frozen_weights_are_written_as_ever(tmp_path: Path) -> None:
     ticket().save(tmp_path / "ticket")
     header, tensors = read(tmp_path / "ticket")
-    assert set(header["network"]["root"]) == {"kind", "of", "sampler", "gain"}
+    assert set(header["network"]["root"]) == {"kind", "layer", "sampler", "gain"}
     assert set(tensors) == {"mask.weight", "stored.trained_weight", "stored.bias"}
 
 

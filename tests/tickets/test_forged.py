@@ -89,7 +89,7 @@ FORGERIES: dict[str, tuple[str, Callable[[Header, Tensors], Any]]] = {
     "inputs that are a word": ("scalar", lambda h, t: h["network"].update(input_spec="pixels")),
     "inputs without a shape": ("scalar", lambda h, t: h["network"].update(input_spec=[[], True])),
     "inputs that are huge": ("scalar", lambda h, t: h["network"].update(input_spec=[[2**40], True])),
-    "layers that do not fit": ("scalar", lambda h, t: leaf(h, "fc2")["of"].update(inputs=7)),
+    "layers that do not fit": ("scalar", lambda h, t: leaf(h, "fc2")["layer"].update(inputs=7)),
     "a field too many": ("scalar", lambda h, t: leaf(h, "fc1").update(extra=[0.3, 0.2])),
     "a header field too many": ("scalar", lambda h, t: h.update(extra=1)),
     "bits beyond the last weight": ("scalar", lambda h, t: t["mask.fc2.bias"].__setitem__(-1, 255)),
@@ -160,7 +160,7 @@ def test_a_layer_that_is_stored_is_not_left_out(
         header, tensors = read(honest["pensia"])
         for pair in header["network"]["root"]["nodes"]:
             if pair[0] in layers:
-                pair[1] = pair[1]["of"]
+                pair[1] = pair[1]["layer"]
         for name in [name for name in tensors if name.split(".")[1] in layers and not name.startswith("target")]:
             del tensors[name]
         for name, value in TARGET.arrays().items():

@@ -87,17 +87,17 @@ def _mean(
 class Tapped(Node):
     """An operation whose output is shifted by a given tensor, and whose input is kept."""
 
-    of: LinearLayer
+    layer:  LinearLayer
     kind: ClassVar[str] = "tapped"
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
-        return self.of.tensors()
+        return self.layer.tensors()
 
     def output_spec(self, given: Spec) -> Spec:
-        return self.of.output_spec(given)
+        return self.layer.output_spec(given)
 
     def module(self, weights: Weights) -> nnx.Module:
-        return _Tap(self.of.module(weights), weights["shift"])
+        return _Tap(self.layer.module(weights), weights["shift"])
 
     def statistics(self, module: Any) -> dict[str, jax.Array]:
         return {"input": module.input[...]}

@@ -101,10 +101,10 @@ class Residual(Container):
             raise InputError(
                 f"the block {path!r} adds {list(body.shape)} and {list(shortcut.shape)}; give it a projection that fits"
             )
-        if (body.copies, body.apart) != (shortcut.copies, shortcut.apart):
+        if (body.copies, body.copy_stride) != (shortcut.copies, shortcut.copy_stride):
             raise InputError(
-                f"the block {path!r} adds {body.copies} copies of each channel, {body.apart} apart, and"
-                f" {shortcut.copies}, {shortcut.apart} apart; give both as many"
+                f"the block {path!r} adds {body.copies} copies of each channel, {body.copy_stride} apart, and"
+                f" {shortcut.copies}, {shortcut.copy_stride} apart; give both as many"
             )
         return dataclasses.replace(body, nonnegative=body.nonnegative and shortcut.nonnegative)
 

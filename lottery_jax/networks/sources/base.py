@@ -24,7 +24,7 @@ from lottery_jax.rng.random_tensor import RandomTensor
 class Source(Node):
     """A random leaf. Each tensor of `of` has a mask of its name with some random weights for every target weight."""
 
-    of: WeightNode
+    layer:  WeightNode
     gain: float
 
     @abc.abstractmethod
@@ -32,48 +32,48 @@ class Source(Node):
         """The random tensors by name: those of `of`, after the `edges`."""
 
     @property
-    def hidden(self) -> int:
+    def units_per_input(self) -> int:
         """Hidden units for each input."""
         return 1
 
     @property
-    def rows_each(self) -> int:
+    def rows_per_weight(self) -> int:
         """Rows of a mask for each target weight: one for each copy of its output."""
         return 1
 
     @property
-    def wide(self) -> WeightNode:
+    def effective_layer(self) -> WeightNode:
         """The operation that is computed: `of`, on all copies of its inputs and outputs."""
-        return self.of
+        return self.layer
 
     @property
-    def edges(self) -> tuple[str, ...]:
+    def hidden_tensors(self) -> tuple[str, ...]:
         """Random tensors between the input and those of `of`; an edge is kept where a weight behind it is."""
         return ()
 
     @property
-    def trained(self) -> dict[str, str]:
+    def trained_tensors(self) -> dict[str, str]:
         """Stored tensors whose weights stand in place of random ones, by the random tensor whose mask they have."""
         return {}
 
     @property
-    def frozen(self) -> dict[str, str]:
+    def frozen_tensors(self) -> dict[str, str]:
         """Random tensors on the same places whose weights are added as they were drawn, by the tensor beside them."""
         return {}
 
     def output_spec(self, input_spec: Spec) -> Spec:
-        return self.of.output_spec(input_spec)
+        return self.layer.output_spec(input_spec)
 
     @abc.abstractmethod
     def module(self, weights: Weights) -> nnx.Module: ...
 
-    def signs(self, name: str, input_spec: Spec | None) -> tuple[int, ...]:
+    def input_signs(self, name: str, input_spec: Spec | None) -> tuple[int, ...]:
         """The signs of input for which the weights of tensor `name` may differ: (1,) or (1, -1)."""
         return (1,)
 
     @abc.abstractmethod
     def coefficients(
-        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, edges: Mapping[str, np.ndarray]
+        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: Mapping[str, np.ndarray]
     ) -> np.ndarray | float:
         """What kept random weights [R] of tensor `name`, at these rows and columns, count in the target weight.
 
@@ -82,10 +82,10 @@ class Source(Node):
         calls it.
         """
 
-    def computed(self, name: str, made: np.ndarray, kept: Callable[[], np.ndarray]) -> np.ndarray:
+    def effective_tensor(self, name: str, made: np.ndarray, kept: Callable[[], np.ndarray]) -> np.ndarray:
         """What tensor `name` of `wide` is, [signs, *its shape], from what is made of it.
 
-        made: the target weights that are made, [signs * rows_each, *shape in `of`]. kept: gives the kept random
+        made: the target weights that are made, [signs * rows_per_weight, *shape in `of`]. kept: gives the kept random
         weights in the mask's shape, float32.
         """
         return made
@@ -130,7 +130,7 @@ def selected(mask: jax.Array, weight: jax.Array) -> jax.Array:
     return jnp.where(mask, weight, 0.0) if mask.dtype == bool else weight * mask
 
 
-def side_by_side(weight: Any, apart: int = 1) -> Any:
+def side_by_side(weight: Any, copy_stride: int = 1) -> Any:
     """A weight with units U of each input and copies C of each output as one matrix, or kernel.
 
     [O, I, *places, C, U] -> [O C, I U, *places]. Units of an input are `apart` numbers apart: the new inputs are

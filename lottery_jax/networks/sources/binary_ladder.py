@@ -42,11 +42,11 @@ class BinaryLadder(Source):
     {'first': (3, 8), 'rung1': (3, 8, 8), 'rung2': (3, 8, 8), 'weight': (2, 3, 8)}
     """
 
-    of: LinearLayer
+    layer:  LinearLayer
     units: int
     rungs: int
     gain: float = 1.0
-    kind: ClassVar[str] = "ladder"
+    kind: ClassVar[str] = "binary_ladder"
 
     def __post_init__(self) -> None:
         check_gain(self.gain)
@@ -54,32 +54,32 @@ class BinaryLadder(Source):
             raise InputError(f"a ladder has 0 to {MOST_RUNGS} rungs, not {self.rungs}")
 
     def random_tensors(self) -> dict[str, RandomTensor]:
-        inputs, units = self.of.inputs + self.of.bias, self.units
-        found, stream = Gadget(self.of, units, _SIGNS, _SIGNS).random_tensors(), 2
-        for name in self.edges[1:]:
+        inputs, units = self.layer.inputs + self.layer.bias, self.units
+        found, stream = Gadget(self.layer, units, _SIGNS, _SIGNS).random_tensors(), 2
+        for name in self.hidden_tensors[1:]:
             found[name] = RandomTensor((inputs, units, units), units, _SIGNS, Contiguous(units), stream=stream)
             stream += found[name].streams
-        return {name: found[name] for name in (*self.edges, *self.of.tensors())}
+        return {name: found[name] for name in (*self.hidden_tensors, *self.layer.tensors())}
 
     @property
-    def edges(self) -> tuple[str, ...]:
+    def hidden_tensors(self) -> tuple[str, ...]:
         return ("first", *(f"rung{place + 1}" for place in range(self.rungs)))
 
     @property
-    def hidden(self) -> int:
+    def units_per_input(self) -> int:
         return self.units
 
-    def signs(self, name: str, input_spec: Spec | None) -> tuple[int, ...]:
+    def input_signs(self, name: str, input_spec: Spec | None) -> tuple[int, ...]:
         return (1,) if name == "bias" or (input_spec is not None and input_spec.nonnegative) else (1, -1)
 
     def coefficients(
-        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, edges: Mapping[str, np.ndarray]
+        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: Mapping[str, np.ndarray]
     ) -> np.ndarray:
         # What each unit carries for x = sign: units of an input see it alone and no bias, so it is all that they do.
-        carried = np.maximum(sign * edges["first"].astype(np.float64), 0)
-        for place in self.edges[1:]:
-            carried = np.maximum(np.einsum("ivu,iu->iv", edges[place].astype(np.float64), carried), 0)
-        return sign * self.gain * carried[self.of.channels(name, rows), columns]
+        carried = np.maximum(sign * hidden["first"].astype(np.float64), 0)
+        for place in self.hidden_tensors[1:]:
+            carried = np.maximum(np.einsum("ivu,iu->iv", hidden[place].astype(np.float64), carried), 0)
+        return sign * self.gain * carried[self.layer.input_channels(name, rows), columns]
 
     def module(self, weights: Weights) -> nnx.Module:
         return MaskedBinaryLadder(self, weights)
@@ -90,18 +90,18 @@ class MaskedBinaryLadder(MaskedModule):
 
     def __init__(self, source: BinaryLadder, weights: Weights) -> None:
         super().__init__(source, weights, source.gain)
-        self.of, self.units, self.edges = source.of, source.units, source.edges
+        self.layer, self.units, self.hidden_tensors = source.layer, source.units, source.hidden_tensors
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        inputs, first = self.of.inputs, self.masked("first")
+        inputs, first = self.layer.inputs, self.masked("first")
         hidden, constant = jax.nn.relu(x[..., None] * first[:inputs]), jax.nn.relu(first[inputs:])
-        for name in self.edges[1:]:
+        for name in self.hidden_tensors[1:]:
             rung = self.masked(name)
             hidden = jax.nn.relu(jnp.einsum("ivu,...iu->...iv", rung[:inputs], hidden))
             constant = jax.nn.relu(jnp.einsum("ivu,iu->iv", rung[inputs:], constant))
         last = jnp.moveaxis(self.masked("weight"), -1, 2)  # [O, I / groups, U, ...]
-        kept = {"weight": last.reshape(self.of.outputs, -1, *self.of.places)}
-        if self.of.bias:
+        kept = {"weight": last.reshape(self.layer.outputs, -1, *self.layer.places)}
+        if self.layer.bias:
             kept["bias"] = self.masked("bias") @ constant[0]
-        operation = self.of.widened(self.units).module(Weights(kept))
+        operation = self.layer.widened(self.units).module(Weights(kept))
         return self.scaled(operation(hidden.reshape(*x.shape[:-1], -1)))  # type: ignore[operator]

@@ -33,34 +33,34 @@ class CandidatesPerWeight(Source):
     ((2, 3, 21), 6, 2)
     """
 
-    of: WeightNode
-    copies: int
+    layer:  WeightNode
+    candidates: int
     samplers: tuple[Sampler, ...]
     shared: bool = False
     gain: float = 1.0
-    kind: ClassVar[str] = "copies"
+    kind: ClassVar[str] = "candidates_per_weight"
 
     def __post_init__(self) -> None:
         check_gain(self.gain)
-        if len(self.samplers) != len(self.of.tensors()):
+        if len(self.samplers) != len(self.layer.tensors()):
             raise InputError(
-                f"copies of {len(self.of.tensors())} tensors need as many samplers, not {len(self.samplers)}"
+                f"copies of {len(self.layer.tensors())} tensors need as many samplers, not {len(self.samplers)}"
             )
 
     def random_tensors(self) -> dict[str, RandomTensor]:
-        layout = Contiguous(self.copies)
-        shapes = self.of.tensors()
+        layout = Contiguous(self.candidates)
+        shapes = self.layer.tensors()
         return numbered(
             {
                 name: RandomTensor(
-                    (*shape, self.copies), self.copies, sampler, layout, math.prod(shape[1:]) if self.shared else 1
+                    (*shape, self.candidates), self.candidates, sampler, layout, math.prod(shape[1:]) if self.shared else 1
                 )
                 for (name, shape), sampler in zip(shapes.items(), self.samplers, strict=True)
             }
         )
 
     def coefficients(
-        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, edges: Mapping[str, np.ndarray]
+        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: Mapping[str, np.ndarray]
     ) -> float:
         return self.gain
 
@@ -73,8 +73,8 @@ class MaskedCandidates(MaskedModule):
 
     def __init__(self, source: CandidatesPerWeight, weights: Weights) -> None:
         super().__init__(source, weights, source.gain)
-        self.of = source.of
+        self.layer = source.layer
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        kept = {name: self.masked(name).sum(-1) for name in self.of.tensors()}
-        return self.scaled(self.of.module(Weights(kept))(x))  # type: ignore[operator]
+        kept = {name: self.masked(name).sum(-1) for name in self.layer.tensors()}
+        return self.scaled(self.layer.module(Weights(kept))(x))  # type: ignore[operator]

@@ -37,7 +37,7 @@ class Gadget(Source):
     {'first': (4, 42), 'weight': (8, 3, 5, 5, 42), 'bias': (8, 42)}
     """
 
-    of: LinearLayer
+    layer:  LinearLayer
     units: int
     first: Sampler
     second: Sampler
@@ -49,13 +49,13 @@ class Gadget(Source):
         check_gain(self.gain)
 
     def random_tensors(self) -> dict[str, RandomTensor]:
-        of, units = self.of, self.units
+        of, units = self.layer, self.units
         inputs, own, places = of.inputs + of.bias, of.inputs // of.groups, math.prod(of.places)
-        offset = own * units * places * of.outputs * self.rows_each
+        offset = own * units * places * of.outputs * self.rows_per_weight
         layouts = {
-            "weight": Matrix(of.outputs, own, places, units, copies=self.rows_each),
+            "weight": Matrix(of.outputs, own, places, units, copies=self.rows_per_weight),
             # The constant is the last input of the same matrix.
-            "bias": Matrix(of.outputs, 1, 1, units, offset, self.rows_each),
+            "bias": Matrix(of.outputs, 1, 1, units, offset, self.rows_per_weight),
         }
         found = {"first": RandomTensor((inputs, units), units, self.first, Diagonal(inputs, units))}
         for name, shape in of.tensors().items():
@@ -63,21 +63,21 @@ class Gadget(Source):
         return found
 
     @property
-    def edges(self) -> tuple[str, ...]:
+    def hidden_tensors(self) -> tuple[str, ...]:
         return ("first",)
 
     @property
-    def hidden(self) -> int:
+    def units_per_input(self) -> int:
         return self.units
 
-    def signs(self, name: str, input_spec: Spec | None) -> tuple[int, ...]:
+    def input_signs(self, name: str, input_spec: Spec | None) -> tuple[int, ...]:
         one = name == "bias" or not self.relu or (input_spec is not None and input_spec.nonnegative)
         return (1,) if one else (1, -1)
 
     def coefficients(
-        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, edges: Mapping[str, np.ndarray]
+        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: Mapping[str, np.ndarray]
     ) -> np.ndarray:
-        first = edges["first"].astype(np.float64)[self.of.channels(name, rows // self.rows_each), columns]
+        first = hidden["first"].astype(np.float64)[self.layer.input_channels(name, rows // self.rows_per_weight), columns]
         if self.relu:
             first = np.maximum(first, 0) if sign > 0 else np.minimum(first, 0)
         return self.gain * first
@@ -89,7 +89,7 @@ class Gadget(Source):
             return self, pruned
         units = np.argsort(~alive, axis=1, kind="stable")[:, :half]
         found = {"first": np.take_along_axis(pruned["first"], units, 1)}
-        of, own = self.of, units[: self.of.inputs].reshape(self.of.groups, -1, half)
+        of, own = self.layer, units[: self.layer.inputs].reshape(self.layer.groups, -1, half)
         if of.groups > 1:
             own = own.repeat(of.outputs // of.groups, 0)
         others = (1 for _ in pruned["weight"].shape[2:-1])
@@ -108,16 +108,16 @@ class MaskedGadget(MaskedModule):
 
     def __init__(self, source: Gadget, weights: Weights) -> None:
         super().__init__(source, weights, source.gain)
-        self.of, self.units, self.copies, self.relu = source.of, source.units, source.rows_each, source.relu
+        self.layer, self.units, self.copies, self.relu = source.layer, source.units, source.rows_per_weight, source.relu
 
     def __call__(self, x: jax.Array) -> jax.Array:
         first = self.masked("first")
-        hidden = self._activated(x[..., None] * first[: self.of.inputs])
+        hidden = self._activated(x[..., None] * first[: self.layer.inputs])
         second = self.masked("weight")
-        kept = {"weight": side_by_side(second.reshape(*second.shape[: 2 + len(self.of.places)], -1, self.units))}
-        if self.of.bias:
-            kept["bias"] = (self.masked("bias") @ self._activated(first[self.of.inputs])).reshape(-1)
-        operation = self.of.with_copies(self.units, self.copies).module(Weights(kept))
+        kept = {"weight": side_by_side(second.reshape(*second.shape[: 2 + len(self.layer.places)], -1, self.units))}
+        if self.layer.bias:
+            kept["bias"] = (self.masked("bias") @ self._activated(first[self.layer.inputs])).reshape(-1)
+        operation = self.layer.with_copies(self.units, self.copies).module(Weights(kept))
         return self.scaled(operation(hidden.reshape(*x.shape[:-1], -1)))  # type: ignore[operator]
 
     def _activated(self, hidden: jax.Array) -> jax.Array:

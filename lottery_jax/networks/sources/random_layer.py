@@ -33,39 +33,39 @@ class RandomLayer(Source):
     {'weight': (2, 3)}
     """
 
-    of: LinearLayer
+    layer:  LinearLayer
     sampler: Sampler
     gain: float = 1.0
-    kind: ClassVar[str] = "single"
+    kind: ClassVar[str] = "random_layer"
 
     def __post_init__(self) -> None:
         check_gain(self.gain)
 
     def random_tensors(self) -> dict[str, RandomTensor]:
-        own, places = self.of.inputs // self.of.groups, math.prod(self.of.places)
-        layouts = {"weight": Matrix(self.of.outputs, own, places, 1), "bias": Matrix(self.of.outputs, 1, 1, 1)}
-        shapes = self.of.tensors()
+        own, places = self.layer.inputs // self.layer.groups, math.prod(self.layer.places)
+        layouts = {"weight": Matrix(self.layer.outputs, own, places, 1), "bias": Matrix(self.layer.outputs, 1, 1, 1)}
+        shapes = self.layer.tensors()
         return numbered({name: RandomTensor(shape, 1, self.sampler, layouts[name]) for name, shape in shapes.items()})
 
     def coefficients(
-        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, edges: Mapping[str, np.ndarray]
+        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: Mapping[str, np.ndarray]
     ) -> float:
         return self.gain
 
     def module(self, weights: Weights) -> nnx.Module:
-        return MaskedOperation(self, weights)
+        return MaskedRandomLayer(self, weights)
 
 
-class MaskedOperation(MaskedModule):
+class MaskedRandomLayer(MaskedModule):
     """x -> gain times the operation with the kept weights."""
 
     def __init__(self, source: RandomLayer, weights: Weights) -> None:
         super().__init__(source, weights, source.gain)
-        self.of = source.of
+        self.layer = source.layer
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        kept = {name: self.masked(name) for name in self.of.tensors()}
-        return self.scaled(self.of.module(Weights(kept))(x))  # type: ignore[operator]
+        kept = {name: self.masked(name) for name in self.layer.tensors()}
+        return self.scaled(self.layer.module(Weights(kept))(x))  # type: ignore[operator]
 
 
 LEAST_FACTOR = 2.0**-15
@@ -83,11 +83,11 @@ class MultiLevelLayer(Source):
     ((2, 3, 2), 6)
     """
 
-    of: LinearLayer
+    layer:  LinearLayer
     sampler: Sampler
     factors: tuple[float, ...]
     gain: float = 1.0
-    kind: ClassVar[str] = "tied"
+    kind: ClassVar[str] = "multi_level_layer"
 
     def __post_init__(self) -> None:
         check_gain(self.gain)
@@ -106,14 +106,14 @@ class MultiLevelLayer(Source):
             )
 
     def random_tensors(self) -> dict[str, RandomTensor]:
-        count, once = len(self.factors), RandomLayer(self.of, self.sampler).random_tensors()
+        count, once = len(self.factors), RandomLayer(self.layer, self.sampler).random_tensors()
         return {
-            name: dataclasses.replace(one, shape=(*one.shape, count), width=count, layout=Repeated(one.layout))
+            name: dataclasses.replace(one, shape=(*one.shape, count), width=count, layout=RepeatedLayout(one.layout))
             for name, one in once.items()
         }
 
     def coefficients(
-        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, edges: Mapping[str, np.ndarray]
+        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: Mapping[str, np.ndarray]
     ) -> np.ndarray:
         return self.gain * np.asarray(self.factors, np.float64)[columns]
 
@@ -122,24 +122,24 @@ class MultiLevelLayer(Source):
 
 
 @dataclasses.dataclass(frozen=True)
-class Repeated(Layout):
+class RepeatedLayout(Layout):
     """Blocks of one weight, that of the layout `of`, taken as often as a row is wide."""
 
-    of: Layout
+    layout: Layout
 
     def start(self, blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self.of.start(blocks)
+        return self.layout.start(blocks)
 
     @property
     def step(self) -> int:
         return 0
 
     def spans(self, blocks: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return self.of.spans(blocks, 1)
+        return self.layout.spans(blocks, 1)
 
     def draw_all(self, drawn: RandomTensor, seed: int) -> np.ndarray:
-        once = dataclasses.replace(drawn, shape=drawn.shape[:-1], width=1, layout=self.of)
-        return np.repeat(self.of.draw_all(once, seed), drawn.width, 1)
+        once = dataclasses.replace(drawn, shape=drawn.shape[:-1], width=1, layout=self.layout)
+        return np.repeat(self.layout.draw_all(once, seed), drawn.width, 1)
 
 
 class MaskedMultiLevel(MaskedModule):
@@ -147,7 +147,7 @@ class MaskedMultiLevel(MaskedModule):
 
     def __init__(self, source: MultiLevelLayer, weights: Weights) -> None:
         super().__init__(source, weights, source.gain)
-        self.of, self.factors = source.of, source.factors
+        self.layer, self.factors = source.layer, source.factors
 
     def __call__(self, x: jax.Array) -> jax.Array:
         factors = np.asarray(self.factors, np.float32)
@@ -156,4 +156,4 @@ class MaskedMultiLevel(MaskedModule):
             kept = self.masked(name)
             return (kept * jnp.asarray(factors, kept.dtype)).sum(-1)
 
-        return self.scaled(self.of.module(Weights({name: made(name) for name in self.of.tensors()}))(x))  # type: ignore[operator]
+        return self.scaled(self.layer.module(Weights({name: made(name) for name in self.layer.tensors()}))(x))  # type: ignore[operator]

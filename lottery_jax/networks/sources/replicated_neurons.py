@@ -29,10 +29,10 @@ from lottery_jax.rng.sampler import Sampler
 
 @dataclasses.dataclass(frozen=True)
 class ReplicatedNeurons(Source):
-    """The operation `of` on `copies_in` of each input, with `copies_out` of each output; its output times `gain`.
+    """The operation `of` on `input_copies` of each input, with `output_copies` of each output; its output times `gain`.
 
-    Masks: `weight` [*shape of the tensor, copies_out, copies_in] and `bias` [O, copies_out, copies_in]. Weights are
-    drawn at their positions in the theorem's matrix [I * copies_in, places, O * copies_out]. apart: how far the copies
+    Masks: `weight` [*shape of the tensor, output_copies, input_copies] and `bias` [O, output_copies, input_copies]. Weights are
+    drawn at their positions in the theorem's matrix [I * input_copies, places, O * output_copies]. apart: how far the copies
     of an input are apart in what is given, as `Spec` says. constant: what biases are the weights of.
 
     >>> from lottery_jax.networks.layers.dense import Dense
@@ -43,35 +43,35 @@ class ReplicatedNeurons(Source):
     (30,)
     """
 
-    of: LinearLayer
-    copies_in: int
-    copies_out: int
+    layer:  LinearLayer
+    input_copies: int
+    output_copies: int
     sampler: Sampler
-    apart: int = 1
+    copy_stride: int = 1
     gain: float = 1.0
     constant: float = 1.0
-    kind: ClassVar[str] = "redundant"
+    kind: ClassVar[str] = "replicated_neurons"
 
     def __post_init__(self) -> None:
         check_gain(self.gain)
         check_gain(self.constant)
-        _check_copies(self.copies_in)
-        _check_copies(self.copies_out)
-        if self.apart < 1 or (self.apart > 1 and (self.of.inputs % self.apart or self.of.groups > 1)):
+        _check_copies(self.input_copies)
+        _check_copies(self.output_copies)
+        if self.copy_stride < 1 or (self.copy_stride > 1 and (self.layer.inputs % self.copy_stride or self.layer.groups > 1)):
             raise InputError(
-                f"copies of {self.of.inputs} inputs in {self.of.groups} groups cannot be {self.apart} numbers apart"
+                f"copies of {self.layer.inputs} inputs in {self.layer.groups} groups cannot be {self.copy_stride} numbers apart"
             )
 
     @property
-    def rows_each(self) -> int:
-        return self.copies_out
+    def rows_per_weight(self) -> int:
+        return self.output_copies
 
     @property
-    def wide(self) -> LinearLayer:
-        return self.of.with_copies(self.copies_in, self.copies_out)
+    def effective_layer(self) -> LinearLayer:
+        return self.layer.with_copies(self.input_copies, self.output_copies)
 
     def random_tensors(self) -> dict[str, RandomTensor]:
-        of, count, copies = self.of, self.copies_in, self.copies_out
+        of, count, copies = self.layer, self.input_copies, self.output_copies
         own, places = of.inputs // of.groups, int(np.prod(of.places, dtype=np.int64))
         offset = own * count * places * of.outputs * copies
         layouts = {
@@ -85,27 +85,27 @@ class ReplicatedNeurons(Source):
         }
 
     def output_spec(self, input_spec: Spec) -> Spec:
-        if (input_spec.copies, input_spec.apart) != (self.copies_in, self.apart):
+        if (input_spec.copies, input_spec.copy_stride) != (self.input_copies, self.copy_stride):
             raise InputError(
-                f"a layer for {self.copies_in} copies of its inputs, {self.apart} apart, is given {input_spec.copies},"
-                f" {input_spec.apart} apart"
+                f"a layer for {self.input_copies} copies of its inputs, {self.copy_stride} apart, is given {input_spec.copies},"
+                f" {input_spec.copy_stride} apart"
             )
-        return dataclasses.replace(self.wide.output_spec(input_spec), copies=self.copies_out)
+        return dataclasses.replace(self.effective_layer.output_spec(input_spec), copies=self.output_copies)
 
     def coefficients(
-        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, edges: Mapping[str, np.ndarray]
+        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: Mapping[str, np.ndarray]
     ) -> float:
         return self.gain * self.constant if name == "bias" else self.gain
 
-    def computed(self, name: str, made: np.ndarray, kept: Callable[[], np.ndarray]) -> np.ndarray:
+    def effective_tensor(self, name: str, made: np.ndarray, kept: Callable[[], np.ndarray]) -> np.ndarray:
         # Which copies of an input are kept shows in the output, if only by the errors of their weights.
         if name == "bias":
-            return _of_outputs(made, self.copies_out)
+            return _of_outputs(made, self.output_copies)
         return self.gain * self.beside(kept().astype(np.float64))[None]
 
     def beside(self, weight: Any) -> Any:
         """The weight of `wide` from one in the mask's shape, for inputs as they are given."""
-        return side_by_side(weight, self.apart)
+        return side_by_side(weight, self.copy_stride)
 
     def module(self, weights: Weights) -> nnx.Module:
         return MaskedReplicated(self, weights)
@@ -120,9 +120,9 @@ class MaskedReplicated(MaskedModule):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         kept = {"weight": self.source.beside(self.masked("weight"))}
-        if self.source.of.bias:
+        if self.source.layer.bias:
             kept["bias"] = self.source.constant * self.masked("bias").sum(-1).reshape(-1)
-        return self.scaled(self.source.wide.module(Weights(kept))(x))  # type: ignore[operator]
+        return self.scaled(self.source.effective_layer.module(Weights(kept))(x))  # type: ignore[operator]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,32 +134,32 @@ class ReplicatedGadget(Gadget):
     """
 
     copies: int = 1
-    kind: ClassVar[str] = "redundant_gadget"
+    kind: ClassVar[str] = "replicated_gadget"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_copies(self.copies)
 
     @property
-    def rows_each(self) -> int:
+    def rows_per_weight(self) -> int:
         return self.copies
 
     @property
-    def wide(self) -> LinearLayer:
-        return self.of.with_copies(1, self.copies)
+    def effective_layer(self) -> LinearLayer:
+        return self.layer.with_copies(1, self.copies)
 
     def random_tensors(self) -> dict[str, RandomTensor]:
         found = super().random_tensors()
-        for name, shape in self.of.tensors().items():
+        for name, shape in self.layer.tensors().items():
             found[name] = dataclasses.replace(found[name], shape=(*shape, self.copies, self.units))
         return found
 
     def output_spec(self, input_spec: Spec) -> Spec:
         if input_spec.copies > 1:
             raise InputError("a layer whose inputs exist once is given copies of them")
-        return dataclasses.replace(self.wide.output_spec(input_spec), copies=self.copies)
+        return dataclasses.replace(self.effective_layer.output_spec(input_spec), copies=self.copies)
 
-    def computed(self, name: str, made: np.ndarray, kept: Callable[[], np.ndarray]) -> np.ndarray:
+    def effective_tensor(self, name: str, made: np.ndarray, kept: Callable[[], np.ndarray]) -> np.ndarray:
         return _of_outputs(made, self.copies)
 
 

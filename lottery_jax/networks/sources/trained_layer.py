@@ -38,10 +38,10 @@ class TrainedLayer(Source):
     (['weight'], {'trained_weight': (2, 3), 'bias': (2,)})
     """
 
-    of: LinearLayer
+    layer:  LinearLayer
     sampler: Sampler
     gain: float = 1.0
-    kind: ClassVar[str] = "trained"
+    kind: ClassVar[str] = "trained_layer"
 
     def __post_init__(self) -> None:
         if self.gain != 1.0:
@@ -52,28 +52,28 @@ class TrainedLayer(Source):
             raise InputError("weights that are trained are kept by their mask alone: none of them is locked; use 0")
 
     @property
-    def trained(self) -> dict[str, str]:
+    def trained_tensors(self) -> dict[str, str]:
         return {"weight": STORED_NAME}
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
-        return {self.trained.get(name, name): shape for name, shape in self.of.tensors().items()}
+        return {self.trained_tensors.get(name, name): shape for name, shape in self.layer.tensors().items()}
 
     def initial(self, key: jax.Array) -> dict[str, jax.Array]:
         # Where the weights began is drawn from a ticket's seed, which is not known here.
         return {name: jnp.zeros(shape) for name, shape in self.tensors().items()}
 
     def random_tensors(self) -> dict[str, RandomTensor]:
-        own, places = self.of.inputs // self.of.groups, math.prod(self.of.places)
-        shape = self.of.tensors()["weight"]
-        return {"weight": RandomTensor(shape, 1, self.sampler, Matrix(self.of.outputs, own, places, 1))}
+        own, places = self.layer.inputs // self.layer.groups, math.prod(self.layer.places)
+        shape = self.layer.tensors()["weight"]
+        return {"weight": RandomTensor(shape, 1, self.sampler, Matrix(self.layer.outputs, own, places, 1))}
 
     def coefficients(
-        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, edges: Mapping[str, np.ndarray]
+        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: Mapping[str, np.ndarray]
     ) -> float:
         return self.gain
 
     def module(self, weights: Weights) -> nnx.Module:
-        return TrainedOperation(self, weights)
+        return MaskedTrainedLayer(self, weights)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,10 +88,10 @@ class PartlyTrainedLayer(TrainedLayer):
     True
     """
 
-    kind: ClassVar[str] = "partly_trained"
+    kind: ClassVar[str] = "partly_trained_layer"
 
     @property
-    def frozen(self) -> dict[str, str]:
+    def frozen_tensors(self) -> dict[str, str]:
         return {"weight": FROZEN_NAME}
 
     def random_tensors(self) -> dict[str, RandomTensor]:
@@ -99,12 +99,12 @@ class PartlyTrainedLayer(TrainedLayer):
         return {"weight": weight, FROZEN_NAME: weight}
 
 
-class TrainedOperation(MaskedModule):
+class MaskedTrainedLayer(MaskedModule):
     """x -> the operation with the kept trained weights, what is frozen of the drawn ones, and its bias."""
 
     def __init__(self, source: TrainedLayer, weights: Weights) -> None:
         super().__init__(source, weights, source.gain)
-        self.of, self.beside = source.of, tuple(source.frozen.values())
+        self.layer, self.beside = source.layer, tuple(source.frozen_tensors.values())
         self.stored = nnx.Dict({name: nnx.Param(jnp.asarray(weights[name])) for name in source.tensors()})
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -112,4 +112,4 @@ class TrainedOperation(MaskedModule):
         kept["weight"] = selected(self.gates["weight"](), kept.pop(STORED_NAME))  # type: ignore[operator]
         for name in self.beside:
             kept["weight"] = kept["weight"] + self.masked(name)
-        return self.scaled(self.of.module(Weights(kept))(x))  # type: ignore[operator]
+        return self.scaled(self.layer.module(Weights(kept))(x))  # type: ignore[operator]

@@ -28,7 +28,7 @@ def description_bits(ticket: Ticket) -> dict[str, int]:
     redraws, masks = coded_bits(network, ticket.seed, ticket.content)
     # Weights that were trained are stored where the mask keeps them, and known to be zero elsewhere.
     stored = {name: math.prod(shape) for name, shape in network.tensors.items()}
-    stored |= {own: kept_bits(ticket.content, name) for name, own in network.trained.items()}
+    stored |= {own: kept_bits(ticket.content, name) for name, own in network.trained_tensors.items()}
     return {
         "header": _tree_bits(network) + 64,
         "redraws": math.ceil(redraws),

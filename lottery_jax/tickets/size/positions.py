@@ -40,8 +40,8 @@ class Stretch:
 
 def names_in_order(network: Network) -> list[str]:
     """The random tensors: edges come before what is behind them, frozen ones after those whose places they have."""
-    edges = {child_path(path, name) for path, source in network.sources.items() for name in source.edges}
-    frozen = set(network.frozen.values())
+    edges = {child_path(path, name) for path, source in network.sources.items() for name in source.hidden_tensors}
+    frozen = set(network.frozen_tensors.values())
     return sorted(network.random_tensors, key=lambda name: (name not in edges, name in frozen))
 
 
@@ -102,12 +102,12 @@ class Places:
 
     def __init__(self, network: Network, seed: int, redraws: Mapping[str, np.ndarray], bits: Bits) -> None:
         self._network, self._seed, self._redraws, self._bits = network, seed, redraws, bits
-        self._mates = {own: name for name, own in network.frozen.items()}
+        self._mates = {own: name for name, own in network.frozen_tensors.items()}
         self._leaves = {
             child_path(path, own): (path, source, own)
             for path, source in network.sources.items()
             for own in source.random_tensors()
-            if source.edges and own not in source.edges
+            if source.hidden_tensors and own not in source.hidden_tensors
         }
 
     def levels(self, name: str) -> list[str]:
@@ -140,9 +140,9 @@ class Places:
     def _useful(self, name: str, first: int, count: int) -> np.ndarray:
         """Which weights of some rows count anything in what they sum to, bool [count, N]."""
         path, source, own = self._leaves[name]
-        edges = {place: self._edge(child_path(path, place)) for place in source.edges}
+        edges = {place: self._edge(child_path(path, place)) for place in source.hidden_tensors}
         rows, columns = np.arange(first, first + count)[:, None], np.arange(self._network.random_tensors[name].width)
-        signs = source.signs(own, self._network.input_spec_of(path))
+        signs = source.input_signs(own, self._network.input_spec_of(path))
         found = np.zeros((count, len(columns)), bool)
         for sign in signs:
             found |= source.coefficients(own, rows, columns, sign, edges) != 0

@@ -185,8 +185,8 @@ def test_no_change_of_a_byte_gives_another_ticket(coded: Path, tmp_path: Path) -
 def test_a_claim_of_very_many_weights_needs_a_long_file(coded: Path, tmp_path: Path) -> None:
     header, tensors = read(coded)
     nodes = dict(header["network"]["root"]["nodes"])
-    nodes["fc1"]["of"].update(inputs=1 << 20, outputs=1 << 20)
-    nodes["fc2"]["of"].update(inputs=1 << 20)
+    nodes["fc1"]["layer"].update(inputs=1 << 20, outputs=1 << 20)
+    nodes["fc2"]["layer"].update(inputs=1 << 20)
     header["network"]["input_spec"][0] = [1 << 20]
     with pytest.raises(TicketError, match=r"blocks|rows"):
         load_ticket(forge(tmp_path / "forged", header, tensors))
