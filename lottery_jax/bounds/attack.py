@@ -8,7 +8,7 @@ import numpy as np
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.rewrites import as_in
+from lottery_jax.networks.rewrites import match_rewrites
 from lottery_jax.networks.target import Target
 from lottery_jax.tickets.reconstruct import collapsed, effective_weights
 from lottery_jax.tickets.ticket import Ticket
@@ -34,7 +34,7 @@ def attack(
     if network.input_spec is None or starts < 1 or steps < 1:
         raise InputError(f"{starts} starts and {steps} steps; give at least one of each, and a ticket of a network")
     plain, tensors = collapsed(ticket, effective_weights(ticket))
-    whole = as_in(target, network)
+    whole = match_rewrites(target, network)
     random = np.random.default_rng(seed)
     shape = (starts, *network.input_spec.shape)
     begun = np.where(

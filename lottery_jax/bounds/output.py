@@ -27,7 +27,7 @@ from lottery_jax.networks.layers.containers import Chain, Residual
 from lottery_jax.networks.layers.conv import Conv, RotationConv
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.node import Node, child_path
-from lottery_jax.networks.rewrites import as_in, folded
+from lottery_jax.networks.rewrites import fold_batch_norm, match_rewrites
 from lottery_jax.networks.target import Target
 from lottery_jax.tickets.header import check_tolerance
 from lottery_jax.tickets.reconstruct import effective_weights
@@ -81,13 +81,13 @@ def bound_output(
         raise InputError(
             f"the ticket is for inputs that are never negative, and the box begins at {low}; give 0 or more"
         )
-    copied = [path for path, source in ticket.network.sources.items() if source.rows_each > 1]
+    copied = [path for path, source in ticket.network.sources.items() if source.rows_per_weight > 1]
     if copied:
         raise InputError(
             "outputs are not bounded where every neuron exists several times, as behind the layer"
             f" {copied[0]!r}; use a ticket of another construction"
         )
-    whole = as_in(target, ticket.network)
+    whole = match_rewrites(target, ticket.network)
     if whole.network.root != ticket.network.target.root:
         raise InputError("the ticket is for a network of other layers than this target; give the target it was made of")
     made = effective_weights(ticket)
@@ -120,7 +120,7 @@ def promised_output(target: Target, tolerance: float, *, low: float = 0.0, high:
     >>> promised_output(target, 0.01).round(9).tolist()
     [0.02]
     """
-    tolerance, whole = check_tolerance(float(tolerance), zero=True), folded(target)
+    tolerance, whole = check_tolerance(float(tolerance), zero=True), fold_batch_norm(target)
     begun = _begun(whole, low, high)
     steps = _Walk(whole, tolerance).steps(whole.network.root, "", begun, refine=False)
     return steps[-1].out.difference.largest

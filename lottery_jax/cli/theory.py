@@ -18,7 +18,7 @@ from lottery_jax.networks.architectures import architecture
 from lottery_jax.networks.layers.normalization import Normalize
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.rewrites import folded
+from lottery_jax.networks.rewrites import fold_batch_norm
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.target import Target
 from lottery_jax.rng.random_tensor import Diagonal
@@ -58,7 +58,7 @@ def drawn_here(network: Network, candidates: int) -> Requirement:
     construction = Pensia(candidates)
     try:
         zeros = Arrays({name: np.zeros(shape, np.float32) for name, shape in network.tensors.items()})
-        source = construction.source(folded(Target(network, zeros)))
+        source = construction.source(fold_batch_norm(Target(network, zeros)))
     except InputError as error:
         return dataclasses.replace(found, note=f"It is not possible here: {error}.")
     gadgets = [leaf for leaf in source.sources.values() if isinstance(leaf, Gadget)]

@@ -15,7 +15,7 @@ from lottery_jax.cli.settings import Export, Verify
 from lottery_jax.errors import InputError
 from lottery_jax.importers.state_dict import target_like
 from lottery_jax.io.files import check_replaceable
-from lottery_jax.networks.rewrites import quantised
+from lottery_jax.networks.rewrites import quantise
 from lottery_jax.networks.target import Target
 from lottery_jax.tickets.export import export_into, export_masks, export_weights
 from lottery_jax.tickets.ticket import Ticket, load_ticket
@@ -183,7 +183,7 @@ def run_verify(command: Verify, results: TextIO) -> int:
     if command.quantise_target is not None:
         if target is None:
             raise InputError("--quantise-target rounds the target that a ticket is held to; give that with --target")
-        target = quantised(target, command.quantise_target)
+        target = quantise(target, command.quantise_target)
     with progress_bars(quiet=command.quiet) as shown:
         certificate = verify(ticket, target=target, tolerance=command.tolerance, progress=shown.part("verifying"))
         found = certified(certificate, command.ticket.stat().st_size) | {"ticket": str(command.ticket)}

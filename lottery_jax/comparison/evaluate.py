@@ -140,7 +140,11 @@ def output_bound(measured: Measured, task: Task) -> float | None:
     """
     ticket, images = measured.ticket, task.dataset.test.images
     network = ticket.network
-    small = network.input_spec is not None and network.target.widest <= MOST_BETWEEN and len(network.sources) <= MOST_LAYERS
+    small = (
+        network.input_spec is not None
+        and network.target.largest_activation <= MOST_BETWEEN
+        and len(network.sources) <= MOST_LAYERS
+    )
     if not (measured.certificate.holds and small and task.target.weights <= MOST_BOUNDED):
         return None
     try:

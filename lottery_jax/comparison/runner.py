@@ -30,7 +30,7 @@ from lottery_jax.comparison.report import write_report
 from lottery_jax.errors import InputError
 from lottery_jax.io.files import check_writable, wait_for
 from lottery_jax.io.locks import locked
-from lottery_jax.networks.rewrites import folded
+from lottery_jax.networks.rewrites import fold_batch_norm
 from lottery_jax.progress import Stages, log, no_stages
 from lottery_jax.tasks import Task
 from lottery_jax.tickets.ticket import Ticket, load_ticket
@@ -60,7 +60,7 @@ class Comparison:
         if workers.opens:
             check_writable(out)
         self.task, self.protocol, self.stages, self.workers = task, protocol, stages, workers
-        self.target = folded(task.target)
+        self.target = fold_batch_norm(task.target)
         self.known = {**(others or {}), **{method.label: method for method in protocol.methods}}
         self.configuration = configuration(protocol, task)
         self.folder = run_folder(out, self.configuration)

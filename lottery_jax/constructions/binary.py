@@ -21,7 +21,7 @@ import numpy as np
 from lottery_jax.constructions.base import Branch, GadgetConstruction, Plan, drawn_until
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import LEAST, WeightNode, child_path
+from lottery_jax.networks.node import MIN_MAGNITUDE, WeightNode, child_path
 from lottery_jax.networks.sources.binary_ladder import MOST_RUNGS, BinaryLadder
 from lottery_jax.networks.target import Target
 from lottery_jax.rng.random_tensor import MOST_ATTEMPTS, RandomTensor
@@ -71,7 +71,7 @@ class Binary(GadgetConstruction):
         gadget = super().leaf(target, path, of)
         largest = gadget.gain * self.reaches["weight"]
         # The largest is half a step above what all powers make: rounded to a step it could fall below.
-        gain = max(float(np.float32(largest / (2.0**self.powers - 0.5))), LEAST)
+        gain = max(float(np.float32(largest / (2.0**self.powers - 0.5))), MIN_MAGNITUDE)
         return BinaryLadder(gadget.layer, 2 * self.powers * self.copies, self.powers - 1, gain=gain)
 
     def check_reachable(self, network: Network, tolerance: float) -> None:

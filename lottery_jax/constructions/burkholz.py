@@ -26,7 +26,16 @@ from lottery_jax.constructions.pensia import Pensia
 from lottery_jax.errors import InputError
 from lottery_jax.networks.layers.containers import Chain, Residual
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import LARGEST, LEAST, Container, LinearLayer, Node, Spec, WeightNode, child_path
+from lottery_jax.networks.node import (
+    MAX_MAGNITUDE,
+    MIN_MAGNITUDE,
+    Container,
+    LinearLayer,
+    Node,
+    Spec,
+    WeightNode,
+    child_path,
+)
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.sources.replicated_neurons import ReplicatedGadget, ReplicatedNeurons
 from lottery_jax.networks.target import Target
@@ -52,8 +61,8 @@ class Burkholz(Pensia):
         network = target.network
         if network.input_spec is None:
             raise InputError(
-                f"{self.name} gives layers copies of their inputs, and what the tensor {next(iter(network.weight_nodes))!r}"
-                " is fed with is unknown; name the model's architecture, or use scalar"
+                f"{self.name} gives layers copies of their inputs, and what the tensor"
+                f" {next(iter(network.weight_nodes))!r} is fed with is unknown; name the model's architecture, or use scalar"
             )
         last = ends(network.root, "")
         root, output = _Widening(self, target, last).through(network.root, "", network.input_spec)
@@ -73,7 +82,7 @@ class Burkholz(Pensia):
             return ReplicatedGadget(**fields, copies=copies)
         gains = {name: gain_for(target, path, (name,), {name: REACH_EACH * self.candidates}) for name in of.tensors()}
         gain = gains["weight"]
-        constant = min(max(float(np.float32(gains.get("bias", gain) / gain)), LEAST), LARGEST)
+        constant = min(max(float(np.float32(gains.get("bias", gain) / gain)), MIN_MAGNITUDE), MAX_MAGNITUDE)
         return ReplicatedNeurons(gadget.layer, given.copies, copies, self.sampler, given.copy_stride, gain, constant)
 
     def plans(

@@ -133,7 +133,7 @@ PARTS = ("train", "validation", "test")
 _HELD = 10  # one of so many examples goes to validation, and as many to the test, where the file does not say
 
 
-def load_own(path: Path) -> Dataset:
+def load_npz(path: Path) -> Dataset:
     """Read `images` [N, H, W, C], [N, H, W] or [N, D] and `labels` [N], classes counted from 0; raises `InputError`.
 
     Whole numbers of eight bits are scaled to [0, 1], floats taken as they are. With `train_images`, `train_labels`,

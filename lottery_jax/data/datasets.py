@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lottery_jax.data.dataset import Dataset, Split, fixed_order, load_own, stratified, unit_floats
-from lottery_jax.data.sources import DownloadError, Pictures, download, prepared_folder, read_prepared
+from lottery_jax.data.archives import DownloadError, LabelledImages, download, prepared_folder, read_prepared
+from lottery_jax.data.dataset import Dataset, Split, fixed_order, load_npz, stratified, unit_floats
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.io.cache import cache_folder, recall, store
 
@@ -38,7 +38,7 @@ def load(
     ((1257, 8, 8, 1), 180, 360)
     """
     if Path(name).suffix == ".npz":
-        return load_own(Path(name))
+        return load_npz(Path(name))
     if name not in DATASETS:
         raise InputError(
             f"data set {name!r} is unknown; {suggest(name, DATASETS)}, or name a .npz file with images and labels"
@@ -61,7 +61,7 @@ def load(
     return Dataset(name, *splits, classes=CLASSES, nonnegative=True)
 
 
-def _read_digits() -> Pictures:
+def _read_digits() -> LabelledImages:
     """The handwritten digits inside scikit-learn: images uint8 [1797, 8, 8, 1] with values 0..16."""
     from sklearn.datasets import load_digits
 
@@ -69,7 +69,7 @@ def _read_digits() -> Pictures:
     return images.astype(np.uint8).reshape(-1, 8, 8, 1), labels.astype(np.int32)
 
 
-def _read_once(name: str, data_dir: str | os.PathLike[str] | None, cache: Path) -> dict[str, Pictures]:
+def _read_once(name: str, data_dir: str | os.PathLike[str] | None, cache: Path) -> dict[str, LabelledImages]:
     """Train and test arrays in the fixed order: from the cache, a prepared folder or the network."""
     root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
     folder = prepared_folder(root, name)

@@ -13,8 +13,8 @@ from lottery_jax.importers.mlp_weights import in_order
 from lottery_jax.io.files import write_atomically
 from lottery_jax.io.tensor_file import FLOATS, Tensor, TensorFile, View
 from lottery_jax.networks.architectures import ARCHITECTURES, architecture, mlp
-from lottery_jax.networks.layers.bag import Bag, BagTensor
 from lottery_jax.networks.layers.normalization import Normalize
+from lottery_jax.networks.layers.tensor_dict import NamedTensor, TensorDict
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
 from lottery_jax.networks.target import Target
@@ -81,7 +81,9 @@ def target_like(
             )
         return Target(source.target, View(file, {tensor: tensor for tensor in source.target.tensors}))
     normalize = next((node for _, node in source.nodes() if isinstance(node, Normalize)), None)
-    return import_target(path, source.input_spec, source.output_spec.shape[-1], name=name, width=width, normalize=normalize)
+    return import_target(
+        path, source.input_spec, source.output_spec.shape[-1], name=name, width=width, normalize=normalize
+    )
 
 
 def export_target(target: Target, path: str | os.PathLike[str]) -> None:
@@ -205,7 +207,7 @@ def load_model(path: str | os.PathLike[str], pattern: str | None = None) -> tupl
         listed = ", ".join(f"{name} ({reason})" for name, reason in list(skipped.items())[:5]) or "nothing"
         more = f" and {len(skipped) - 5} more" if len(skipped) > 5 else ""
         raise InputError(f"{file.where} holds {asked}, but {listed}{more}; choose others with --pattern")
-    bag = Bag(tuple((tensor.name, BagTensor(tensor.shape)) for tensor in chosen))
+    bag = TensorDict(tuple((tensor.name, NamedTensor(tensor.shape)) for tensor in chosen))
     return Target(Network(bag), View(file, {tensor.name: tensor.name for tensor in chosen})), skipped
 
 

@@ -55,7 +55,7 @@ class MultiLevelLearner(ScoreLearner):
         return sizes + tuple(-size for size in sizes) if signed else sizes
 
     def prepared(self, source: Network) -> Network:
-        return super().prepared(source).replaced(self._tied)
+        return super().prepared(source).map_layers(self._tied)
 
     def _tied(self, path: str, node: Node) -> Node:
         if isinstance(node, RandomLayer):
@@ -70,7 +70,7 @@ class MultiLevelLearner(ScoreLearner):
         def plain(path: str, node: Node) -> Node:
             return RandomLayer(node.layer, node.sampler) if isinstance(node, MultiLevelLayer) else node
 
-        return initial_scores(network.replaced(plain), seed)
+        return initial_scores(network.map_layers(plain), seed)
 
     def warm_start_scores(
         self, scores: dict[str, np.ndarray], masks: Mapping[str, np.ndarray]

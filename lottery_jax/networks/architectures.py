@@ -36,7 +36,7 @@ class NetworkBuilder:
 
     def add(self, name: str, node: Node) -> "NetworkBuilder":
         """Put a node at the end."""
-        self.spec = node.flow(self.spec, name, {})
+        self.spec = node.trace_specs(self.spec, name, {})
         self._nodes.append((name, node))
         return self
 
@@ -155,7 +155,13 @@ LARGE = 64
 
 
 def resnet(
-    input_spec: Spec, classes: int, width: float, *, channels: tuple[int, ...], blocks: tuple[int, ...], bottleneck: bool
+    input_spec: Spec,
+    classes: int,
+    width: float,
+    *,
+    channels: tuple[int, ...],
+    blocks: tuple[int, ...],
+    bottleneck: bool,
 ) -> Network:
     """He et al. 2016: groups of blocks, each group but the first at half the size; projections where sizes change.
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lottery_jax.errors import InputError, suggest
-from lottery_jax.networks.node import LARGEST, LEAST, Node
+from lottery_jax.networks.node import MAX_MAGNITUDE, MIN_MAGNITUDE, Node
 from lottery_jax.networks.registry import NODES
 from lottery_jax.rng.sampler import Sampler
 
@@ -108,8 +108,10 @@ def _number(value: Any, where: str) -> float:
     """A number that is neither too large nor too near to zero for float32 arithmetic."""
     if type(value) not in (int, float) or not abs(value) < math.inf:  # false for NaN; a long integer is compared
         raise InputError(f"{where} is {_shown(value)}, not a finite number")
-    if value and not LEAST <= abs(value) <= LARGEST:
-        raise InputError(f"{where} is {_shown(value)}; numbers are 0 or of sizes from {LEAST} to {LARGEST}")
+    if value and not MIN_MAGNITUDE <= abs(value) <= MAX_MAGNITUDE:
+        raise InputError(
+            f"{where} is {_shown(value)}; numbers are 0 or of sizes from {MIN_MAGNITUDE} to {MAX_MAGNITUDE}"
+        )
     return float(value)
 
 

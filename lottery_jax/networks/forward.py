@@ -55,7 +55,7 @@ def outputs(function: Forward, images: np.ndarray | jax.Array, *, batch_size: in
 
 def batch_size(network: Network) -> int:
     """Examples at a time: 500, or fewer where the numbers between two layers would take much memory."""
-    return int(min(max(_MOST_NUMBERS // network.widest, 1), 500))
+    return int(min(max(_MOST_NUMBERS // network.largest_activation, 1), 500))
 
 
 def without_dead_units(network: Network, pruned: Mapping[str, np.ndarray]) -> tuple[Network, dict[str, np.ndarray]]:
@@ -68,4 +68,4 @@ def without_dead_units(network: Network, pruned: Mapping[str, np.ndarray]) -> tu
         own = {name: pruned[child_path(path, name)] for name in source.random_tensors()}
         leaves[path], alive = source.without_dead_units(own)
         found |= {child_path(path, name): value for name, value in alive.items()}
-    return network.replaced(lambda path, node: leaves.get(path, node)), found
+    return network.map_layers(lambda path, node: leaves.get(path, node)), found

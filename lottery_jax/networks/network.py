@@ -16,7 +16,7 @@ from flax import nnx
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.codec import from_json, to_json
-from lottery_jax.networks.layers.bag import Bag
+from lottery_jax.networks.layers.tensor_dict import TensorDict
 from lottery_jax.networks.node import Container, Gate, Node, Spec, WeightNode, Weights, child_path
 from lottery_jax.networks.sources.base import Source
 from lottery_jax.rng.random_tensor import ATTEMPT_STRIDE, RandomTensor, different_positions
@@ -77,7 +77,7 @@ _MOST_NUMBERS = 1 << 30  # of one example between two layers: 4 GiB
 class Network:
     """A tree with the examples it is given: a target if its tensors are stored, a source if they are drawn.
 
-    given: None for a model whose graph is unknown (`Bag`). fold_layers: whether all random leaves are drawn from the
+    given: None for a model whose graph is unknown (`TensorDict`). share_layers: whether all random leaves are drawn from the
     same streams, parts of one random tensor. Raises `InputError` where the nodes do not fit together.
 
     >>> from lottery_jax.networks.layers.containers import Chain
@@ -89,7 +89,7 @@ class Network:
 
     root: Node
     input_spec: Spec | None = None
-    fold_layers: bool = False
+    share_layers: bool = False
 
     def __post_init__(self) -> None:
         names = [child_path(path, name) for path, node in self.nodes() for name in node.tensors()]
@@ -106,7 +106,7 @@ class Network:
             raise InputError(f"a network has tensors of sizes from 1 up and at most {_MOST_WEIGHTS:,} weights")
         if sum(tensor.streams for tensor in self.random_tensors.values()) > ATTEMPT_STRIDE:
             raise InputError(f"the random tensors need more than {ATTEMPT_STRIDE} streams; approximate it in parts")
-        if self.input_spec is None and not isinstance(self.root, Bag):
+        if self.input_spec is None and not isinstance(self.root, TensorDict):
             raise InputError(
                 "it is not said what the network is given; only a model whose graph is unknown has no inputs"
             )
@@ -116,9 +116,9 @@ class Network:
             wanted, found = self.target.output_spec, self.output_spec
             if wanted is None or found is None or wanted.shape != found.shape:
                 raise InputError("the last layer of a network with copies of its neurons must give each output once")
-        if self.input_spec is not None and self.widest > _MOST_NUMBERS:
+        if self.input_spec is not None and self.largest_activation > _MOST_NUMBERS:
             raise InputError(
-                f"a network has at most {_MOST_NUMBERS:,} numbers between two layers an example, not {self.widest:,}"
+                f"a network has at most {_MOST_NUMBERS:,} numbers between two layers an example, not {self.largest_activation:,}"
             )
 
     def nodes(self) -> Iterator[tuple[str, Node]]:
@@ -128,7 +128,7 @@ class Network:
     @functools.cached_property
     def _flow(self) -> tuple[Spec | None, dict[str, Spec]]:
         seen: dict[str, Spec] = {}
-        return (None if self.input_spec is None else self.root.flow(self.input_spec, "", seen)), seen
+        return (None if self.input_spec is None else self.root.trace_specs(self.input_spec, "", seen)), seen
 
     @property
     def output_spec(self) -> Spec | None:
@@ -136,7 +136,7 @@ class Network:
         return self._flow[0]
 
     @property
-    def widest(self) -> int:
+    def largest_activation(self) -> int:
         """The most numbers between two layers, or inside a random leaf, for one example."""
         hidden = {path: source.units_per_input for path, source in self.sources.items()}
         return max(math.prod(spec.shape) * hidden.get(path, 1) for path, spec in self._flow[1].items())
@@ -176,7 +176,7 @@ class Network:
             own = source.random_tensors()
             for name, tensor in own.items():
                 found[child_path(path, name)] = dataclasses.replace(tensor, stream=stream + tensor.stream)
-            if not self.fold_layers:
+            if not self.share_layers:
                 stream += max(tensor.stream + tensor.streams for tensor in own.values())
         return found
 
@@ -201,14 +201,14 @@ class Network:
     @property
     def source_weights(self) -> int:
         """Number of random weights (those that are used several times are counted once)."""
-        if self.fold_layers:
+        if self.share_layers:
             return different_positions(self.random_tensors.values())
         again = set(self.frozen_tensors.values())
         return sum(tensor.weights for name, tensor in self.random_tensors.items() if name not in again)
 
-    def replaced(self, leaf: Callable[[str, Node], Node]) -> "Network":
+    def map_layers(self, function: Callable[[str, Node], Node]) -> "Network":
         """The same network with each leaf made anew from its path and itself."""
-        return dataclasses.replace(self, root=_replaced(self.root, "", leaf))
+        return dataclasses.replace(self, root=_replaced(self.root, "", function))
 
     @functools.cached_property
     def target(self) -> "Network":
@@ -247,7 +247,7 @@ class Network:
             for path, leaf in self.sources.items()
             if (gain := gains[child_path(path, "gain")]) != leaf.gain
         }
-        return self.replaced(lambda path, node: leaves.get(path, node))
+        return self.map_layers(lambda path, node: leaves.get(path, node))
 
     def measured_gains(self, tensors: Mapping[str, Any], gate: Callable[[str], Gate], x: Any) -> dict[str, jax.Array]:
         """The gain of each random leaf that gives its output root mean square 1 on x, by name (`fc1.gain`)."""
@@ -266,7 +266,7 @@ class Network:
     def to_json(self) -> dict[str, Any]:
         """Plain dictionaries that `network_from_json` turns back into the same network."""
         input_spec = None if self.input_spec is None else to_json((self.input_spec.shape, self.input_spec.nonnegative))
-        folded = {"fold_layers": True} if self.fold_layers else {}
+        folded = {"share_layers": True} if self.share_layers else {}
         return {"input_spec": input_spec, "root": to_json(self.root), **folded}
 
     def __repr__(self) -> str:
@@ -276,10 +276,10 @@ class Network:
 
 def network_from_json(row: Any) -> Network:
     """Inverse of `Network.to_json`; raises `InputError` for what is no network."""
-    if not isinstance(row, dict) or set(row) - {"fold_layers"} != {"input_spec", "root"}:
+    if not isinstance(row, dict) or set(row) - {"share_layers"} != {"input_spec", "root"}:
         raise InputError("a network must have the fields input_spec and root, optionally share_layers, and no others")
-    if row.get("fold_layers", True) is not True:
-        raise InputError("fold_layers must be true where a network has it; leave it out of others")
+    if row.get("share_layers", True) is not True:
+        raise InputError("share_layers must be true where a network has it; leave it out of others")
     input_spec = row["input_spec"]
     if input_spec is not None:
         if not (isinstance(input_spec, list) and len(input_spec) == 2 and isinstance(input_spec[0], list)):
@@ -288,7 +288,7 @@ def network_from_json(row: Any) -> Network:
         if not (all(type(size) is int for size in shape) and isinstance(nonnegative, bool)):
             raise InputError("what a network is given must be a shape, and whether it is never negative")
         input_spec = Spec(tuple(shape), nonnegative)
-    return Network(from_json(row["root"]), input_spec, fold_layers="fold_layers" in row)
+    return Network(from_json(row["root"]), input_spec, share_layers="share_layers" in row)
 
 
 def _check_different(what: str, names: list[str]) -> None:
@@ -306,7 +306,7 @@ def _walk(node: Node, path: str) -> Iterator[tuple[str, Node]]:
 def _statistics(node: Node, module: Any, path: str) -> Iterator[tuple[str, jax.Array]]:
     yield from ((child_path(path, name), value) for name, value in node.statistics(module).items())
     if isinstance(node, Container):
-        for name, inner in node.inside(module).items():
+        for name, inner in node.child_modules(module).items():
             yield from _statistics(node.children()[name], inner, child_path(path, name))
 
 

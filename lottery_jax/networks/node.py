@@ -18,7 +18,7 @@ from flax import nnx
 
 from lottery_jax.errors import InputError
 
-LARGEST, LEAST = 2.0**64, 2.0**-64
+MAX_MAGNITUDE, MIN_MAGNITUDE = 2.0**64, 2.0**-64
 """Bounds of the sizes of a network's numbers that are not whole: products of two of them are float32 still."""
 
 MOST_VALUES = 1 << 28
@@ -64,7 +64,7 @@ def child_path(path: str, name: str) -> str:
 
 
 class Weights:
-    """The tensors of a network, seen from one node: `weights["bias"]`, and `weights.under("body")` for a child.
+    """The tensors of a network, seen from one node: `weights["bias"]`, and `weights.child("body")` for a child.
 
     gate: makes the gate of a random tensor from its full name; a stored network has none. training: whether the network
     is being trained, and so what it sees moves its running means. measuring: whether random leaves find the gains that
@@ -91,11 +91,11 @@ class Weights:
         assert self._gate is not None, "a stored network has no gates"
         return self._gate(child_path(self._path, name))
 
-    def number(self, name: str, usual: float) -> Any:
+    def scalar(self, name: str, default: float) -> Any:
         """A number of the node's own, where another than the usual one is given (a learner's, traced)."""
-        return self._tensors.get(child_path(self._path, name), usual)
+        return self._tensors.get(child_path(self._path, name), default)
 
-    def under(self, name: str) -> "Weights":
+    def child(self, name: str) -> "Weights":
         """What a child sees."""
         flags = {"training": self.training, "measuring": self.measuring}
         return Weights(self._tensors, self._gate, **flags, path=child_path(self._path, name))
@@ -124,7 +124,7 @@ class Node(abc.ABC):
     def output_spec(self, input_spec: Spec) -> Spec:
         """What comes out for what is given; raises `InputError` where it does not fit."""
 
-    def flow(self, input_spec: Spec, path: str, seen: dict[str, Spec]) -> Spec:
+    def trace_specs(self, input_spec: Spec, path: str, seen: dict[str, Spec]) -> Spec:
         """`output`, and what each leaf below is given, noted in `seen` under its path."""
         seen[path] = input_spec
         return self.output_spec(input_spec)
@@ -142,7 +142,7 @@ class Node(abc.ABC):
         return {}
 
     @property
-    def divisor(self) -> int:
+    def width_divisor(self) -> int:
         """What divides the widths around it, and must divide those that it is `resized` for."""
         return 1
 
@@ -152,7 +152,7 @@ class Node(abc.ABC):
 
 
 class Container(Node):
-    """A node with nodes inside: what goes in and out is said by `flow` alone."""
+    """A node with nodes inside: what goes in and out is said by `trace_specs` alone."""
 
     @abc.abstractmethod
     def children(self) -> Mapping[str, Node]: ...
@@ -161,17 +161,17 @@ class Container(Node):
     def with_children(self, children: Mapping[str, Node]) -> Self: ...
 
     @abc.abstractmethod
-    def flow(self, input_spec: Spec, path: str, seen: dict[str, Spec]) -> Spec: ...
+    def trace_specs(self, input_spec: Spec, path: str, seen: dict[str, Spec]) -> Spec: ...
 
     @abc.abstractmethod
-    def inside(self, module: Any) -> Mapping[str, nnx.Module]:
+    def child_modules(self, module: Any) -> Mapping[str, nnx.Module]:
         """The children's modules, from this node's own."""
 
     @abc.abstractmethod
     def resized(self, input_spec: Spec, units: Callable[[int], int]) -> Node: ...
 
     def output_spec(self, input_spec: Spec) -> Spec:
-        return self.flow(input_spec, "", {})
+        return self.trace_specs(input_spec, "", {})
 
 
 class StatelessLayer(Node):
@@ -226,20 +226,16 @@ class LinearLayer(WeightNode):
         return 1
 
     @property
-    def places(self) -> tuple[int, ...]:
+    def kernel_shape(self) -> tuple[int, ...]:
         """Shape of a weight's last axes: () for a matrix, the kernel's size for a convolution."""
         return ()
 
-    @abc.abstractmethod
-    def widened(self, factor: int) -> Self:
-        """The same operation on `factor` times as many inputs; those of one input are neighbours."""
-
-    def with_copies(self, inputs: int, outputs: int) -> Self:
-        """The same operation on `inputs` copies of each input, with `outputs` of each output; copies are neighbours."""
-        return dataclasses.replace(self.widened(inputs), outputs=self.outputs * outputs)
+    def with_copies(self, inputs: int, outputs: int = 1) -> Self:
+        """The same layer on `inputs` contiguous copies of each input, with `outputs` of each output."""
+        return dataclasses.replace(self, inputs=self.inputs * inputs, outputs=self.outputs * outputs)
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
-        weight = {"weight": (self.outputs, self.inputs // self.groups, *self.places)}
+        weight = {"weight": (self.outputs, self.inputs // self.groups, *self.kernel_shape)}
         return weight | {"bias": (self.outputs,)} if self.bias else weight
 
     def initial(self, key: jax.Array) -> dict[str, jax.Array]:
@@ -253,7 +249,7 @@ class LinearLayer(WeightNode):
         """Which input each weight, given by its row-major place in tensor `name`, multiplies; the constant is last."""
         if name == "bias":
             return np.full(weights.shape, self.inputs)
-        own, places = self.inputs // self.groups, math.prod(self.places)
+        own, places = self.inputs // self.groups, math.prod(self.kernel_shape)
         output, within = weights // (own * places), weights // places % own
         return output // (self.outputs // self.groups) * own + within
 

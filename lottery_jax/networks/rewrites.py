@@ -31,20 +31,20 @@ from lottery_jax.networks.target import Target
 
 
 @dataclasses.dataclass(frozen=True)
-class Fold:
+class BatchNormFold:
     """A normalisation that goes into an operation: their paths, and what they are."""
 
-    operation: str
+    layer: str
     norm: str
     node: BatchNorm
 
 
-def folds(network: Network) -> list[Fold]:
-    """What `folded` folds: each batch normalisation right behind an operation of the same chain."""
+def batch_norm_folds(network: Network) -> list[BatchNormFold]:
+    """What `fold_batch_norm` folds: each batch normalisation right behind an operation of the same chain."""
     return list(_found(network.root, ""))
 
 
-def folded(target: Target) -> Target:
+def fold_batch_norm(target: Target) -> Target:
     """The target without its batch normalisations; computed in float64, rounded to float32.
 
     A target without any is returned as it is. Raises `InputError` for one that stands behind no operation.
@@ -53,11 +53,11 @@ def folded(target: Target) -> Target:
     >>> from lottery_jax.networks.node import Spec
     >>> network = Network(Chain((("fc", Dense(1, 1)), ("bn", BatchNorm(1, affine=False)))), Spec((1,)))
     >>> values = {"fc.weight": [[2.0]], "bn.running_mean": [3.0], "bn.running_var": [4.0 - 1e-5]}
-    >>> same = folded(Target(network, {name: np.array(value, np.float32) for name, value in values.items()}))
+    >>> same = fold_batch_norm(Target(network, {name: np.array(value, np.float32) for name, value in values.items()}))
     >>> {name: same.array(name).tolist() for name in same.network.tensors}
     {'fc.weight': [[1.0]], 'fc.bias': [-1.5]}
     """
-    found = {fold.operation: fold for fold in folds(target.network)}
+    found = {fold.layer: fold for fold in batch_norm_folds(target.network)}
     norms = {fold.norm for fold in found.values()}
     left = [path for path, node in target.network.nodes() if isinstance(node, BatchNorm) and path not in norms]
     if left:
@@ -78,19 +78,19 @@ def folded(target: Target) -> Target:
     return Target(network, {name: arrays[name] for name in network.tensors})  # type: ignore[arg-type]
 
 
-def scale_and_shift(target: Target, fold: Fold) -> tuple[np.ndarray, np.ndarray]:
+def scale_and_shift(target: Target, fold: BatchNormFold) -> tuple[np.ndarray, np.ndarray]:
     """What a normalisation multiplies by and then adds, float64 [features] each."""
     read = {name: target.array(child_path(fold.norm, name)).astype(np.float64) for name in fold.node.tensors()}
     scale = read.get("weight", 1.0) / np.sqrt(read["running_var"] + fold.node.epsilon)
     return scale, read.get("bias", 0.0) - scale * read["running_mean"]
 
 
-def _folded_arrays(target: Target, fold: Fold, biased: bool) -> dict[str, np.ndarray]:
+def _folded_arrays(target: Target, fold: BatchNormFold, biased: bool) -> dict[str, np.ndarray]:
     scale, shift = scale_and_shift(target, fold)
-    weight = target.array(child_path(fold.operation, "weight")).astype(np.float64)
-    bias = target.array(child_path(fold.operation, "bias")).astype(np.float64) if biased else 0.0
+    weight = target.array(child_path(fold.layer, "weight")).astype(np.float64)
+    bias = target.array(child_path(fold.layer, "bias")).astype(np.float64) if biased else 0.0
     exact = {"weight": weight * scale.reshape(-1, *[1] * (weight.ndim - 1)), "bias": bias * scale + shift}
-    return {child_path(fold.operation, name): value.astype(np.float32) for name, value in exact.items()}
+    return {child_path(fold.layer, name): value.astype(np.float32) for name, value in exact.items()}
 
 
 def _found(node: Node, path: str):
@@ -102,7 +102,7 @@ def _found(node: Node, path: str):
         for name, following in itertools.pairwise(names):
             operation, norm = children[name], children[following]
             if isinstance(operation, LinearLayer) and isinstance(norm, BatchNorm):
-                yield Fold(child_path(path, name), child_path(path, following), norm)
+                yield BatchNormFold(child_path(path, name), child_path(path, following), norm)
 
 
 def _without(node: Node, path: str, operations: set[str], norms: set[str]) -> Node:
@@ -117,24 +117,24 @@ def _without(node: Node, path: str, operations: set[str], norms: set[str]) -> No
     return node.with_children(children) if children or node.children() else node
 
 
-MOST_TARGET_BITS = 24
+MAX_TARGET_BITS = 24
 """Of a tensor's grid: what a float32 holds."""
 
 _SLICE = 1 << 20  # weights looked at at once
 
 
-def quantised(target: Target, bits: int) -> Target:
+def quantise(target: Target, bits: int) -> Target:
     """The target with each approximated tensor rounded to 2**bits steps of a power of two between -m and m, float32.
 
     m is the power of two from the tensor's largest |weight| up. Batch normalisations are folded first; stored tensors
     stay as they are.
 
     >>> from lottery_jax.importers.mlp_weights import mlp_target
-    >>> quantised(mlp_target([np.array([[0.3, -0.2]], np.float32)]), 3).array("fc1.weight").tolist()
+    >>> quantise(mlp_target([np.array([[0.3, -0.2]], np.float32)]), 3).array("fc1.weight").tolist()
     [[0.25, -0.25]]
     """
-    check_bits(bits)
-    target = folded(target)
+    check_target_bits(bits)
+    target = fold_batch_norm(target)
     arrays = target.arrays()
     for name in target.network.approximated:
         largest = target.scan(name).largest
@@ -148,17 +148,17 @@ def quantised(target: Target, bits: int) -> Target:
     return Target(target.network, arrays)  # type: ignore[arg-type]
 
 
-def check_bits(bits: int) -> None:
+def check_target_bits(bits: int) -> None:
     """Refuse what is no number of bits for a quantised target; raises `InputError`."""
-    if type(bits) is not int or not 1 <= bits <= MOST_TARGET_BITS:
-        raise InputError(f"bits of a quantised target are from 1 to {MOST_TARGET_BITS}, not {bits!r}; 8 are usual")
+    if type(bits) is not int or not 1 <= bits <= MAX_TARGET_BITS:
+        raise InputError(f"bits of a quantised target are from 1 to {MAX_TARGET_BITS}, not {bits!r}; 8 are usual")
 
 
-def finest_exponent(target: Target, name: str) -> int | None:
+def grid_exponent(target: Target, name: str) -> int | None:
     """The largest e such that every weight of a tensor is a multiple of 2**e; None where all are 0.
 
     >>> from lottery_jax.importers.mlp_weights import mlp_target
-    >>> finest_exponent(mlp_target([np.array([[0.75, -1.5]], np.float32)]), "fc1.weight")
+    >>> grid_exponent(mlp_target([np.array([[0.75, -1.5]], np.float32)]), "fc1.weight")
     -2
     """
     size, found = target.tensors.tensors[name].size, None
@@ -173,7 +173,7 @@ def finest_exponent(target: Target, name: str) -> int | None:
     return found
 
 
-def merged(target: Target) -> Target:
+def merge_attention(target: Target) -> Target:
     """The target with merged attention in place of attention; computed in float64, rounded to float32.
 
     A target without attention between dense layers is returned as it is.
@@ -182,7 +182,7 @@ def merged(target: Target) -> Target:
     >>> from lottery_jax.networks.node import Spec
     >>> network = Network(Chain((("attn", Attention(1, Dense(1, 3), Dense(1, 1))),)), Spec((4, 1)))
     >>> values = {"attn.qkv.weight": [[2.0], [3.0], [5.0]], "attn.proj.weight": [[7.0]]}
-    >>> same = merged(Target(network, {name: np.array(value, np.float32) for name, value in values.items()}))
+    >>> same = merge_attention(Target(network, {name: np.array(value, np.float32) for name, value in values.items()}))
     >>> {name: same.array(name).tolist() for name in same.network.tensors}
     {'attn.qk.weight': [[6.0]], 'attn.vo.weight': [[35.0]]}
     """
@@ -199,10 +199,10 @@ def merged(target: Target) -> Target:
     return Target(network, {name: arrays[name] for name in network.tensors})  # type: ignore[arg-type]
 
 
-def as_in(target: Target, network: Network) -> Target:
+def match_rewrites(target: Target, network: Network) -> Target:
     """The target in the form in which a ticket's network has it: folded, and merged where that has merged attention."""
-    same = folded(target)
-    return merged(same) if any(isinstance(node, MergedAttention) for _, node in network.nodes()) else same
+    same = fold_batch_norm(target)
+    return merge_attention(same) if any(isinstance(node, MergedAttention) for _, node in network.nodes()) else same
 
 
 def _merged_shape(node: Node) -> MergedAttention | None:

@@ -59,7 +59,7 @@ def with_samplers(source: Network, change: Callable[[Sampler], Sampler], refusal
             )
         return dataclasses.replace(node, **found)  # type: ignore[type-var]
 
-    return source.replaced(leaf)
+    return source.map_layers(leaf)
 
 
 Transform = Callable[[Network], Network]
@@ -72,10 +72,10 @@ def transformed(source: Network, transforms: Sequence[Transform]) -> Network:
     >>> from lottery_jax.networks.layers.dense import Dense
     >>> from lottery_jax.networks.node import Spec
     >>> from lottery_jax.networks.sources.random_layer import RandomLayer
-    >>> from lottery_jax.networks.transforms import FoldLayers
+    >>> from lottery_jax.networks.transforms import ShareLayers
     >>> from lottery_jax.rng.sampler import Sampler
     >>> layers = tuple((name, RandomLayer(Dense(3, 3), Sampler.normal(1))) for name in ("fc1", "fc2"))
-    >>> transformed(Network(Chain(layers), Spec((3,))), [FoldLayers()]).source_weights
+    >>> transformed(Network(Chain(layers), Spec((3,))), [ShareLayers()]).source_weights
     9
     """
     for transform in transforms:
@@ -84,7 +84,7 @@ def transformed(source: Network, transforms: Sequence[Transform]) -> Network:
 
 
 @dataclasses.dataclass(frozen=True)
-class FoldLayers:
+class ShareLayers:
     """All layers take their random weights from one random tensor, that of the largest (Hidden-Fold Networks).
 
     >>> from lottery_jax.networks.layers.containers import Chain
@@ -94,12 +94,12 @@ class FoldLayers:
     >>> from lottery_jax.rng.sampler import Sampler
     >>> layers = ("fc1", RandomLayer(Dense(3, 2), Sampler.normal(1))), ("fc2", RandomLayer(Dense(2, 2), Sampler.normal(1)))
     >>> source = Network(Chain(layers), Spec((3,)))
-    >>> source.source_weights, FoldLayers()(source).source_weights
+    >>> source.source_weights, ShareLayers()(source).source_weights
     (10, 6)
     """
 
     def __call__(self, source: Network) -> Network:
-        return dataclasses.replace(source, fold_layers=True)
+        return dataclasses.replace(source, share_layers=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -60,7 +60,7 @@ def random_network(target: Network, *, trained: bool, frozen: bool = False) -> N
     def leaf(path: str, node: Node) -> Node:
         return kind(node, Sampler.normal(glorot(node))) if isinstance(node, LinearLayer) else node
 
-    return target.replaced(leaf)
+    return target.map_layers(leaf)
 
 
 def weight_names(random: Network) -> list[str]:
@@ -117,7 +117,7 @@ def untrained_ticket(
 
     whole = {name: masks.get(name, np.zeros(drawn.shape, bool)) for name, drawn in random.random_tensors.items()}
     stored = {name: tensors[name] for name in random.tensors}
-    network = random.replaced(leaf)
+    network = random.map_layers(leaf)
     return make_ticket(network, seed=seed, masks=whole, method=method, stored=stored, settings=settings)
 
 

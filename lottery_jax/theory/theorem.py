@@ -15,7 +15,7 @@ from lottery_jax.networks.layers.conv import Conv
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import WeightNode, child_path
-from lottery_jax.networks.rewrites import folds
+from lottery_jax.networks.rewrites import batch_norm_folds
 
 DENSE, CONVOLUTION, ATTENTION, OTHER = "dense", "convolution", "attention", "other"
 
@@ -55,7 +55,7 @@ def layer_shapes(network: Network) -> tuple[LayerShape, ...]:
     """
     attentions = {path: node for path, node in network.nodes() if isinstance(node, Attention)}
     parts = {child_path(path, name): path for path in attentions for name in ("qkv", "proj")}
-    normed = {fold.operation for fold in folds(network)}
+    normed = {fold.layer for fold in batch_norm_folds(network)}
     found: dict[str, LayerShape] = {}
     for path, leaf in network.weight_nodes.items():
         if path in parts:
@@ -65,7 +65,7 @@ def layer_shapes(network: Network) -> tuple[LayerShape, ...]:
         elif isinstance(leaf, Dense | Conv):
             kind = DENSE if isinstance(leaf, Dense) else CONVOLUTION
             bias = leaf.bias or path in normed
-            own, places = leaf.inputs // leaf.groups + bias, math.prod(leaf.places)
+            own, places = leaf.inputs // leaf.groups + bias, math.prod(leaf.kernel_shape)
             found[path] = LayerShape(path, kind, leaf.inputs + bias, leaf.outputs, own, places, bias)
         else:
             shapes = leaf.tensors().values()
@@ -210,7 +210,7 @@ def _left_out(layers: Sequence[LayerShape], covered: Sequence[LayerShape]) -> st
 
 def _beyond(network: Network) -> str:
     """What of an architecture the proofs do not have: they are about ReLU and layers one after the other."""
-    norms = {fold.norm for fold in folds(network)}
+    norms = {fold.norm for fold in batch_norm_folds(network)}
     nodes = [node for path, node in network.nodes() if path not in norms and not isinstance(node, WeightNode)]
     kinds = ", ".join(dict.fromkeys(node.kind.replace("_", " ") for node in nodes if node.kind not in _PROVED))
     return f"Not in the proof: {kinds}." if kinds else ""

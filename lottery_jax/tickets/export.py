@@ -17,7 +17,7 @@ from lottery_jax.io.files import replacing
 from lottery_jax.io.tensor_file import FLOATS, TYPES, Tensor, TensorFile, layout, read_array
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import child_path
-from lottery_jax.networks.rewrites import folds
+from lottery_jax.networks.rewrites import batch_norm_folds
 from lottery_jax.tickets.reconstruct import approximated_leaves, effective_slices
 from lottery_jax.tickets.ticket import Ticket
 
@@ -48,7 +48,7 @@ def export_into(ticket: Ticket, model: Name, out: Name, network: Network | None 
     neutral = _neutral(ticket, network) if network is not None else {}
     file = TensorFile(model)
     wanted = {**ticket.network.target.tensors, **{name: value.shape for name, value in neutral.items()}}
-    moved = {child_path(fold.operation, "bias") for fold in folds(network)} if network is not None else set()
+    moved = {child_path(fold.layer, "bias") for fold in batch_norm_folds(network)} if network is not None else set()
     wanted = {name: shape for name, shape in wanted.items() if name in neutral or name not in moved}
     for name, shape in wanted.items():
         tensor = file.tensors.get(name)
@@ -83,7 +83,7 @@ def _values(ticket: Ticket) -> Iterator[tuple[str, int, np.ndarray]]:
 def _neutral(ticket: Ticket, network: Network) -> dict[str, np.ndarray]:
     """Tensors of batch normalisations that do nothing but add the bias that was folded, and zeros for other biases."""
     found: dict[str, np.ndarray] = {}
-    biases = {child_path(fold.operation, "bias"): fold for fold in folds(network)}
+    biases = {child_path(fold.layer, "bias"): fold for fold in batch_norm_folds(network)}
     made = {leaf.name: leaf for leaf in approximated_leaves(ticket) if leaf.name in biases}
     for name, fold in biases.items():
         if name in made:

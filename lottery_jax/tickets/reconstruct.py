@@ -74,7 +74,9 @@ def approximated_leaves(ticket: Ticket) -> Iterator[Leaf]:
             name = child_path(path, own)
             drawn, trained = ticket.network.random_tensors[name], ticket.network.trained_tensors.get(name)
             frozen = ticket.network.frozen_tensors.get(name)
-            yield Leaf(name, source, own, drawn, source.input_signs(own, given), edges, ticket.redraws(name), trained, frozen)
+            yield Leaf(
+                name, source, own, drawn, source.input_signs(own, given), edges, ticket.redraws(name), trained, frozen
+            )
 
 
 def effective_slices(
@@ -85,7 +87,9 @@ def effective_slices(
     No more slices are under way than keep every core busy: memory stays bounded.
     """
     weights = leaf.random_tensor.rows // leaf.source.rows_per_weight
-    step = max(_SLICE // (leaf.random_tensor.width * leaf.source.rows_per_weight) // 8, 1) * 8  # whole bytes of the mask
+    step = (
+        max(_SLICE // (leaf.random_tensor.width * leaf.source.rows_per_weight) // 8, 1) * 8
+    )  # whole bytes of the mask
     workers = cores()
     waiting = collections.deque[concurrent.futures.Future[Effective]]()
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
@@ -187,7 +191,7 @@ def effective_weights(ticket: Ticket) -> dict[str, np.ndarray]:
 class Branches(Node):
     """An operation with other weights for negative inputs: its tensors have an axis of two signs in front."""
 
-    layer:  LinearLayer
+    layer: LinearLayer
     kind: ClassVar[str] = "branches"
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
@@ -220,7 +224,9 @@ def collapsed(ticket: Ticket, made: Mapping[str, np.ndarray]) -> tuple[Network, 
     network, plain = ticket.network, plain_form(ticket.network)
     tensors: dict[str, Any] = {name: value.astype(np.float64) for name, value in ticket.kept_stored.items()}
     tensors = {name: value for name, value in tensors.items() if name in plain.tensors}  # not trained ones: in `made`
-    sources = {child_path(path, own): (one, own) for path, one in network.sources.items() for own in one.layer.tensors()}
+    sources = {
+        child_path(path, own): (one, own) for path, one in network.sources.items() for own in one.layer.tensors()
+    }
     for name, (source, own) in sources.items():
         if name in made:
             value = source.effective_tensor(own, made[name], functools.partial(ticket.kept, name))
@@ -239,9 +245,13 @@ def plain_form(network: Network) -> Network:
     def leaf(path: str, node: Node) -> Node:
         if not isinstance(node, Source):
             return node
-        return Branches(node.effective_layer) if path in twofold and isinstance(node.effective_layer, LinearLayer) else node.effective_layer
+        return (
+            Branches(node.effective_layer)
+            if path in twofold and isinstance(node.effective_layer, LinearLayer)
+            else node.effective_layer
+        )
 
-    return network.replaced(leaf)
+    return network.map_layers(leaf)
 
 
 def _signs(network: Network, path: str, source: Source) -> list[tuple[int, ...]]:

@@ -21,7 +21,7 @@ from lottery_jax.networks.gates import FixedGate
 from lottery_jax.networks.network import NO_REDRAWS, Network, Redraws, clipped
 from lottery_jax.networks.target import Target
 from lottery_jax.rng.forced_entries import forced_mask, has_forced_entries
-from lottery_jax.tickets.header import VERSIONS, Header
+from lottery_jax.tickets.header import FORMAT, Header, version_mismatch
 from lottery_jax.tickets.size.coded_files import content_of, is_coded, write_coded
 
 ENTRY = "ticket"
@@ -144,8 +144,8 @@ class Ticket:
     def module(self) -> nnx.Module:
         """The masked random network as a Flax module: x [B, *given] -> [B, *output].
 
-        Where `network.input_spec.nonnegative`, it computes what the target computes for inputs that are never negative, and
-        for those alone: no sign branches were built. Otherwise for inputs of any sign.
+        If `network.input_spec.nonnegative`, the module computes what the target computes for nonnegative inputs only:
+        no sign branches were built. Otherwise it does for inputs of any sign.
         """
         tensors = {name: jnp.asarray(value) for name, value in {**self.source(), **self.stored}.items()}
         return self.network.module(tensors, lambda name: FixedGate(jnp.asarray(self.mask(name))))
@@ -153,8 +153,8 @@ class Ticket:
     def forward(self) -> Forward:
         """The masked random network as a function, compiled once for all tickets of one source.
 
-        As in `module`, for inputs that are never negative alone where `network.input_spec.nonnegative`. Hidden units that no
-        kept weight reaches are left out. As long as someone holds it, it is not built again.
+        As in `module`, for nonnegative inputs only if `network.input_spec.nonnegative`. Hidden units that no kept
+        weight reaches are omitted. The function is cached while a caller holds it.
         """
         built = self._built() if self._built is not None else None
         if built is None:
@@ -254,14 +254,10 @@ def load_ticket(path: str | os.PathLike[str]) -> Ticket:
         raise TicketError(f"{name!r} is not a lottery_jax ticket, or it is truncated or damaged") from error
     except InputError as error:
         raise InputError(f"cannot read ticket: {error}") from None
-    versions = {field: file.header.get(field) for field in VERSIONS}
-    if versions["format"] != VERSIONS["format"]:
+    if file.header.get("format") != FORMAT:
         raise TicketError(f"{name!r} is a safetensors file but not a lottery_jax ticket")
-    if versions != VERSIONS:
-        raise TicketError(
-            f"{name!r} has ticket version {versions['version']} and sampler version {versions['sampler_version']};"
-            f" this program reads {VERSIONS['version']} and {VERSIONS['sampler_version']}"
-        )
+    if reason := version_mismatch(file.header):
+        raise TicketError(f"{name!r} {reason}")
     try:
         file.check_digest()
         header = Header.from_json(file.header)

@@ -28,7 +28,7 @@ from lottery_jax.io.checksummed_file import digest
 from lottery_jax.io.tensor_file import read_array, read_float64
 from lottery_jax.networks.forward import batch_size, forward
 from lottery_jax.networks.network import NO_REDRAWS, Network, clipped, summary
-from lottery_jax.networks.rewrites import as_in
+from lottery_jax.networks.rewrites import match_rewrites
 from lottery_jax.networks.target import Target
 from lottery_jax.progress import Progress, no_progress
 from lottery_jax.tickets.header import check_tolerance
@@ -92,7 +92,9 @@ def _training_faults(ticket: Ticket) -> Iterator[str]:
     if type(revived) is not int or revived != 0:
         yield f"pruned weights had moved after {clipped(str(revived))} steps of its training"
     if "rewound_sha256" in settings and settings.get("rewound_to") == 0:
-        began = {name: network.random_tensors[name].draw_all(ticket.seed, NO_REDRAWS) for name in network.trained_tensors}
+        began = {
+            name: network.random_tensors[name].draw_all(ticket.seed, NO_REDRAWS) for name in network.trained_tensors
+        }
         if settings["rewound_sha256"] != digest("", began):
             yield "the weights that it was rewound to are not those of its seed"
     if "dense_batches_sha256" in settings and settings["dense_batches_sha256"] != settings.get("batches_sha256"):
@@ -257,7 +259,7 @@ def verify(
     own = ticket.target
     if target is not None:
         given = target if isinstance(target, Target) else target_like(ticket.network, target)
-        target = as_in(given, ticket.network)
+        target = match_rewrites(given, ticket.network)
     wanted = target or own
     asked, relative = (ticket.header.tolerance, ticket.header.relative) if tolerance is None else (tolerance, False)
     found = _counted(ticket)
@@ -363,7 +365,9 @@ def _not_random(ticket: Ticket) -> list[str]:
 def _differences(ticket: Ticket, target: Target) -> list[str]:
     """Why a ticket's network is no approximation of this target, whatever its weights are."""
     mine, theirs = ticket.network.target, target.network
-    if mine.root != theirs.root or (mine.input_spec and mine.input_spec.shape) != (theirs.input_spec and theirs.input_spec.shape):
+    if mine.root != theirs.root or (mine.input_spec and mine.input_spec.shape) != (
+        theirs.input_spec and theirs.input_spec.shape
+    ):
         return ["it was made for a network of other layers than this target"]
     if mine.input_spec and theirs.input_spec and mine.input_spec.nonnegative and not theirs.input_spec.nonnegative:
         return ["it is for inputs that are never negative, and this target's may be"]

@@ -36,12 +36,12 @@ INITS: dict[str, Callable[[int, int], Sampler]] = {
 
 def fan_in(operation: LinearLayer) -> int:
     """Weights of an output."""
-    return operation.inputs // operation.groups * math.prod(operation.places)
+    return operation.inputs // operation.groups * math.prod(operation.kernel_shape)
 
 
 def fan_out(operation: LinearLayer) -> int:
     """Weights of an input."""
-    return operation.outputs // operation.groups * math.prod(operation.places)
+    return operation.outputs // operation.groups * math.prod(operation.kernel_shape)
 
 
 def reinitialised(source: Network, init: str) -> Network:
@@ -69,4 +69,4 @@ def reinitialised(source: Network, init: str) -> Network:
         own = node.sampler
         return dataclasses.replace(node, sampler=dataclasses.replace(sampler, density=own.density, locked=own.locked))
 
-    return source.replaced(leaf)
+    return source.map_layers(leaf)

@@ -21,11 +21,8 @@ class Conv1d(LinearLayer):
     kind: ClassVar[str] = "conv1d"
 
     @property
-    def places(self) -> tuple[int, ...]:
+    def kernel_shape(self) -> tuple[int, ...]:
         return (self.size,)
-
-    def widened(self, factor: int) -> Self:
-        return dataclasses.replace(self, inputs=self.inputs * factor)
 
     def resized(self, given: Spec, units: Callable[[int], int]) -> Self:
         return dataclasses.replace(self, inputs=given.shape[-1], outputs=units(self.outputs))
@@ -37,5 +34,10 @@ class Conv1d(LinearLayer):
 
     def module(self, weights: Weights) -> nnx.Module:
         kernel, bias = weights["weight"].transpose(2, 1, 0), weights["bias"] if self.bias else None
-        options = {"use_bias": self.bias, "kernel_init": constant_init(kernel), "bias_init": constant_init(bias), "rngs": NO_RNGS}
+        options = {
+            "use_bias": self.bias,
+            "kernel_init": constant_init(kernel),
+            "bias_init": constant_init(bias),
+            "rngs": NO_RNGS,
+        }
         return nnx.Conv(self.inputs, self.outputs, self.size, **options)

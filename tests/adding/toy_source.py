@@ -19,7 +19,7 @@ from lottery_jax.rng.sampler import Sampler
 class Halved(Source):
     """The operation `of` with `copies` C of every weight, copy c multiplied by 2**-c; masks are [*shape, C]."""
 
-    layer:  LinearLayer
+    layer: LinearLayer
     copies: int
     sampler: Sampler
     gain: ClassVar[float] = 1.0

@@ -36,7 +36,7 @@ def single(network: Network, sampler: Sampler, gain: float = 1.0) -> Network:
     def leaf(path: str, node: Node) -> Node:
         return RandomLayer(node, sampler, gain) if isinstance(node, LinearLayer) else node
 
-    return network.replaced(leaf)
+    return network.map_layers(leaf)
 
 
 def random_masks(source: Network, keep: float, seed: int) -> dict[str, np.ndarray]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lottery_jax.networks.node import child_path
-from lottery_jax.networks.rewrites import folded
+from lottery_jax.networks.rewrites import fold_batch_norm
 from lottery_jax.networks.sources.binary_ladder import BinaryLadder
 from lottery_jax.networks.sources.candidates_per_weight import CandidatesPerWeight
 from lottery_jax.networks.sources.gadget import Gadget
@@ -70,9 +70,9 @@ def _copies(ticket: Ticket, name: str, source: CandidatesPerWeight, sampler: Sam
 
     def draws(attempt: int) -> list[Candidates]:
         at = stream + STRIDE * attempt
-        drawn = draw_host(sampler, seed=ticket.seed, stream=at, shape=(rows, source.copies)).astype(np.float64)
+        drawn = draw_host(sampler, seed=ticket.seed, stream=at, shape=(rows, source.candidates)).astype(np.float64)
         values = np.repeat(drawn, each, 0)
-        return [(values, np.broadcast_to(np.arange(source.copies), values.shape))]
+        return [(values, np.broadcast_to(np.arange(source.candidates), values.shape))]
 
     return RandomTensor(name, draws, each)
 
@@ -80,7 +80,7 @@ def _copies(ticket: Ticket, name: str, source: CandidatesPerWeight, sampler: Sam
 def _redundant(ticket: Ticket, path: str, source: ReplicatedNeurons, stream: int) -> Iterator[RandomTensor]:
     """The theorem's matrix [inputs * copies, places, outputs * copies] in full; constants are its last rows."""
     of, given, copies = source.layer, source.input_copies, source.output_copies
-    own, places = of.inputs // of.groups, math.prod(of.places)
+    own, places = of.inputs // of.groups, math.prod(of.kernel_shape)
 
     def draws(attempt: int, name: str) -> list[Candidates]:
         shape = (own * places + of.bias, given * of.outputs * copies)
@@ -99,7 +99,7 @@ def _redundant(ticket: Ticket, path: str, source: ReplicatedNeurons, stream: int
 def _gadget(ticket: Ticket, path: str, source: Gadget, stream: int) -> Iterator[RandomTensor]:
     """The first matrix is on one stream, the second on the next; both are the theorem's, in full."""
     of, units, copies = source.layer, source.units, source.rows_per_weight
-    candidates, own, places = units // (1 + source.relu), of.inputs // of.groups, math.prod(of.places)
+    candidates, own, places = units // (1 + source.relu), of.inputs // of.groups, math.prod(of.kernel_shape)
     given = ticket.network.input_spec_of(path)
     assert given is not None
     both = source.relu and not given.nonnegative
@@ -139,7 +139,7 @@ def _gadget(ticket: Ticket, path: str, source: Gadget, stream: int) -> Iterator[
 def _ladder(ticket: Ticket, path: str, source: BinaryLadder, stream: int) -> Iterator[RandomTensor]:
     """The last matrix is the gadget's, on the second stream; multipliers are what the kept rungs make of x = +-1."""
     of, units, all_weights = source.layer, source.units, ticket.source()
-    own, places, given = of.inputs // of.groups, math.prod(of.places), ticket.network.input_spec_of(path)
+    own, places, given = of.inputs // of.groups, math.prod(of.kernel_shape), ticket.network.input_spec_of(path)
     assert given is not None
 
     def carried(sign: int) -> np.ndarray:
@@ -265,7 +265,7 @@ def check_against_all_subsets(ticket: Ticket, target: Target, objective: str) ->
 def sensitivity(target: Target) -> Callable[[np.ndarray], np.ndarray]:
     """How much each output [B, C] moves, to first order, for independent errors of size 1 in all weights: the root of
     the sum of its squared slopes."""
-    target = folded(target)
+    target = fold_batch_norm(target)
     network, tensors = target.network, {name: jnp.asarray(value) for name, value in target.arrays().items()}
 
     def outputs(weights: dict[str, jax.Array], image: jax.Array) -> jax.Array:

@@ -29,7 +29,9 @@ def found(of: str, tolerance: float = 0.02) -> Ticket:
 def carried(ticket: Ticket, path: str, sign: int, rungs: int) -> np.ndarray:
     """What each unit carries for x = sign after so many rungs, int64 [I, U]."""
     source = ticket.source()
-    kept = {name: source[child_path(path, name)].astype(np.int64) for name in ticket.network.sources[path].hidden_tensors}
+    kept = {
+        name: source[child_path(path, name)].astype(np.int64) for name in ticket.network.sources[path].hidden_tensors
+    }
     assert all(set(np.unique(values)) == {-1, 1} for values in kept.values())
     kept = {name: values * ticket.mask(child_path(path, name)) for name, values in kept.items()}
     units = np.maximum(sign * kept["first"], 0)

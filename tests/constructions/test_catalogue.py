@@ -23,7 +23,7 @@ from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.layers.normalization import BatchNorm, LayerNorm
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.rewrites import merged
+from lottery_jax.networks.rewrites import merge_attention
 from lottery_jax.networks.target import Target
 from lottery_jax.tickets.ticket import Ticket, load_ticket
 from lottery_jax.tickets.verify import verify
@@ -62,7 +62,7 @@ def quick_first(name: str, of: str, objective: str) -> Any:
 def slopes(network: str, merging: bool) -> Callable[[np.ndarray], np.ndarray]:
     """The sensitivity of a target, which does not depend on what is said of its inputs; merging: of its products."""
     target = random_target(NETWORKS[network](False))
-    return sensitivity(merged(target) if merging else target)
+    return sensitivity(merge_attention(target) if merging else target)
 
 
 def test_every_construction_is_covered() -> None:

@@ -15,7 +15,7 @@ from lottery_jax.bounds import attack
 from lottery_jax.constructions.otsuka import Otsuka
 from lottery_jax.errors import InputError, TicketError
 from lottery_jax.networks.layers.attention import MergedAttention
-from lottery_jax.networks.rewrites import merged
+from lottery_jax.networks.rewrites import merge_attention
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.target import Target
 from lottery_jax.theory.theorem import ATTENTION, LayerShape
@@ -70,17 +70,21 @@ def test_all_else_is_met_as_by_pensia() -> None:
     for path, leaf in ticket().network.sources.items():
         given = ticket().network.input_spec_of(path)
         assert isinstance(leaf, Gadget)
-        assert (leaf.units, leaf.input_signs("weight", given)) == ((COUNT, (1,)) if path in linear else (2 * COUNT, (1, -1)))
+        assert (leaf.units, leaf.input_signs("weight", given)) == (
+            (COUNT, (1,)) if path in linear else (2 * COUNT, (1, -1))
+        )
 
 
 def test_every_subset_is_the_best_of_all() -> None:
-    assert check_against_all_subsets(ticket(), merged(target()), "least-error"), "no redraw: the test is too easy"
+    assert check_against_all_subsets(ticket(), merge_attention(target()), "least-error"), (
+        "no redraw: the test is too easy"
+    )
 
 
 def test_it_is_held_to_the_four_matrices_and_to_their_products() -> None:
     found = verify(ticket(), target=target())
-    assert found.holds and not found.own_target and found.target_weights == merged(target()).weights
-    assert verify(ticket(), target=merged(target())).target_sha256 == found.target_sha256
+    assert found.holds and not found.own_target and found.target_weights == merge_attention(target()).weights
+    assert verify(ticket(), target=merge_attention(target())).target_sha256 == found.target_sha256
     assert verify(ticket(), target=target(), tolerance=found.worst_residual / 2).outcome == "broken"  # type: ignore[operator]
 
 

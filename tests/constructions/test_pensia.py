@@ -46,7 +46,8 @@ def test_only_inputs_that_may_be_negative_have_two_branches() -> None:
             negative = {
                 path: bool(
                     (
-                        ticket.mask(f"{path}.first")[: leaf.layer.inputs] & (source[f"{path}.first"][: leaf.layer.inputs] < 0)
+                        ticket.mask(f"{path}.first")[: leaf.layer.inputs]
+                        & (source[f"{path}.first"][: leaf.layer.inputs] < 0)
                     ).any()
                 )
                 for path, leaf in ticket.network.sources.items()

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.layers.bag import Bag
+from lottery_jax.networks.layers.tensor_dict import TensorDict
 from lottery_jax.tasks import load_model
 
 KINDS = {"float16": np.float16, "float64": np.float64, "bfloat16": ml_dtypes.bfloat16}
@@ -35,7 +35,7 @@ def model(tmp_path: Path) -> Path:
 
 def test_matrices_and_convolutions_are_chosen_and_the_others_named(model: Path) -> None:
     target, skipped = load_model(model)
-    assert isinstance(target.network.root, Bag) and target.network.input_spec is None and target.path == model
+    assert isinstance(target.network.root, TensorDict) and target.network.input_spec is None and target.path == model
     assert set(target.network.tensors) == {*(f"{name}.weight" for name in KINDS), "a.weight", "conv.weight"}
     assert target.weights == 3 * 15 + 21 + 108
     for name, kind in KINDS.items():

@@ -12,13 +12,13 @@ from lottery_jax.networks.layers.activations import Relu
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.layers.pooling import Flatten
 from lottery_jax.networks.sources.random_layer import RandomLayer
-from lottery_jax.networks.transforms import FoldLayers, Lock, PrePrune, transformed
+from lottery_jax.networks.transforms import Lock, PrePrune, ShareLayers, transformed
 from lottery_jax.tickets.ticket import Ticket
 from lottery_jax.tickets.verify import verify
 from lottery_jax.training.learner import Learner
 from tests.mask_learning.sources import NORMAL, SOURCES, small, small_data, stored
 
-TRANSFORMS = (PrePrune(0.5), FoldLayers())
+TRANSFORMS = (PrePrune(0.5), ShareLayers())
 PLAIN = small(
     ("flatten", Flatten()),
     ("fc1", RandomLayer(Dense(4, 4), NORMAL)),

@@ -12,12 +12,12 @@ import numpy as np
 from lottery_jax.networks.gates import FixedGate
 from lottery_jax.networks.layers.activations import Gelu, LeakyRelu, Relu, Sigmoid, Tanh
 from lottery_jax.networks.layers.attention import Attention, MergedAttention
-from lottery_jax.networks.layers.bag import Bag, BagTensor
 from lottery_jax.networks.layers.containers import Chain, Residual
 from lottery_jax.networks.layers.conv import Conv, RotationConv
 from lottery_jax.networks.layers.dense import Dense, PositionEmbedding
 from lottery_jax.networks.layers.normalization import BatchNorm, LayerNorm, Normalize
 from lottery_jax.networks.layers.pooling import AveragePool, Flatten, GlobalPool, MaxPool, Tokens
+from lottery_jax.networks.layers.tensor_dict import NamedTensor, TensorDict
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Node, Spec, Weights, child_path
 from lottery_jax.networks.sources.base import Source
@@ -39,13 +39,13 @@ DEPTHWISE = Conv(4, 8, (3, 3), padding=(1, 1), groups=4)
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A node, the shape of an example it is given, shapes that it refuses, and whether its output is never negative.
+    """A node, the shape of its input, shapes that it refuses, and whether its output is never negative.
 
-    sign: `always`, `kept` (if what is given is never negative), `never` promised.
+    sign: `always`, `kept` (if its input is never negative), `never` promised.
     """
 
     node: Node
-    given: Shape
+    shape: Shape
     refused: tuple[Shape, ...] = ()
     sign: Sign = "never"
 
@@ -137,8 +137,8 @@ CASES = (
     Case(PartlyTrainedLayer(Dense(5, 3, bias=True), Sampler.normal(0.5)), (5,), ((4,),)),
 )
 GRAPHLESS = (
-    BagTensor((2, 3, 4)),
-    Bag((("emb", BagTensor((5, 2))), ("fc", CandidatesPerWeight(BagTensor((3, 2)), 2, (U,))))),
+    NamedTensor((2, 3, 4)),
+    TensorDict((("emb", NamedTensor((5, 2))), ("fc", CandidatesPerWeight(NamedTensor((3, 2)), 2, (U,))))),
 )
 SOURCES = tuple(
     case

@@ -203,7 +203,9 @@ def redundant(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
     for copy in range(node.output_copies):
         weight = own["weight"][..., copy, :]
         bias = node.constant * own["bias"][:, copy].sum(-1) if node.layer.bias else 0.0
-        found.append(bias + sum(multiplied(node.layer, one, weight[..., place], 0.0) for place, one in enumerate(inputs)))
+        found.append(
+            bias + sum(multiplied(node.layer, one, weight[..., place], 0.0) for place, one in enumerate(inputs))
+        )
     return node.gain * np.stack(found, -1).reshape(*found[0].shape[:-1], -1)
 
 
@@ -318,6 +320,6 @@ def _of_copied(source: Any) -> dict[str, tuple[int, np.ndarray]]:
 
 
 def _of_copies(source: Any, shape: tuple[int, ...]) -> np.ndarray:
-    index = np.indices((*shape, source.copies))
+    index = np.indices((*shape, source.candidates))
     row = index[0] if source.shared else np.ravel_multi_index(tuple(index[:-1]), shape)
-    return row * source.copies + index[-1]
+    return row * source.candidates + index[-1]

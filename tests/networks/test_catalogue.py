@@ -9,7 +9,7 @@ import pytest
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.codec import from_json, to_json
-from lottery_jax.networks.layers.bag import Bag
+from lottery_jax.networks.layers.tensor_dict import TensorDict
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Container, Node, Spec, Weights
 from lottery_jax.networks.registry import NODES
@@ -100,7 +100,7 @@ def test_tensors_without_a_graph_hold_weights_but_do_not_run(node: Node) -> None
     with pytest.raises(InputError, match="graph is unknown"):
         node.module(Weights({}))
     with pytest.raises(InputError, match="graph is unknown"):
-        Network(Bag((("a", node),)), Spec((3,)))
+        Network(TensorDict((("a", node),)), Spec((3,)))
 
 
 def test_max_pooling_never_sees_its_padding() -> None:

@@ -36,8 +36,8 @@ def pruned(network: Network, alive: int) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize(("layer", "given"), OPERATIONS, ids=str)
 @pytest.mark.parametrize("alive", [0, 2, 3, 4, 7])
-def test_it_computes_the_same(of: LinearLayer, given: Spec, alive: int) -> None:
-    network = Network(Chain((("a", Gadget(of, 7, U, U, gain=0.5)),)), given)
+def test_it_computes_the_same(layer: LinearLayer, given: Spec, alive: int) -> None:
+    network = Network(Chain((("a", Gadget(layer, 7, U, U, gain=0.5)),)), given)
     random = pruned(network, alive)
     smaller, left = without_dead_units(network, random)
     assert smaller.sources["a"].units_per_input == (3 if alive <= 3 else 7)

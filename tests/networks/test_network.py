@@ -12,12 +12,12 @@ from lottery_jax.networks.forward import batch_size, forward, outputs
 from lottery_jax.networks.gates import FixedGate
 from lottery_jax.networks.layers.activations import Relu
 from lottery_jax.networks.layers.attention import Attention
-from lottery_jax.networks.layers.bag import Bag, BagTensor
 from lottery_jax.networks.layers.containers import Chain, Residual
 from lottery_jax.networks.layers.conv import Conv
 from lottery_jax.networks.layers.dense import Dense, PositionEmbedding
 from lottery_jax.networks.layers.normalization import BatchNorm, LayerNorm, Normalize
 from lottery_jax.networks.layers.pooling import AveragePool, Flatten, GlobalPool, MaxPool
+from lottery_jax.networks.layers.tensor_dict import NamedTensor, TensorDict
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import MOST_VALUES, Node, Spec
 from lottery_jax.networks.sources.candidates_per_weight import CandidatesPerWeight
@@ -129,7 +129,7 @@ def test_measured_gains_make_every_output_a_unit() -> None:
 
     found = gains(True)
     assert set(found) == {"fc1.gain", "fc2.gain"}
-    scaled = SOURCE.replaced(
+    scaled = SOURCE.map_layers(
         lambda path, node: dataclasses.replace(node, gain=found[f"{path}.gain"]) if path in SOURCE.sources else node  # type: ignore[call-arg]
     )
     hidden = Network(Chain(scaled.root.nodes[:1]), SOURCE.input_spec)  # type: ignore[attr-defined]
@@ -175,7 +175,7 @@ def chained(*nodes: tuple[str, Node], given: Spec | None = FOUR) -> Network:
         (lambda: chained(("a", Chain((("b", Dense(3, 4)),)))), r"node 'a.b': .* 3 inputs is given \[4\]"),
         (lambda: chained(("(a)", Dense(3, 4))), r"node '\(a\)': .* 3 inputs is given \[4\]"),
         (lambda: chained(("fc", Dense(4, 3)), given=None), "not said what the network is given"),
-        (lambda: Network(BagTensor((2, 2))), "has no name"),
+        (lambda: Network(NamedTensor((2, 2))), "has no name"),
         (lambda: Network(PositionEmbedding(3, 4), Spec((3, 4))), "has no name"),
         (lambda: chained(("(a)", Dense(4, 4)), ("(b)", Dense(4, 4))), "tensors .* 2 are called 'weight'"),
         (lambda: chained(("(a)", RandomLayer(Dense(4, 4), U)), ("(b)", Relu()), ("(c)", Relu())), "3 are called ''"),
@@ -185,10 +185,10 @@ def chained(*nodes: tuple[str, Node], given: Spec | None = FOUR) -> Network:
         ),
         (
             lambda: Network(
-                Bag(
+                TensorDict(
                     (
                         ("a", CandidatesPerWeight(Dense(4, 4), 2, (U,))),
-                        ("a.weight", CandidatesPerWeight(BagTensor((4, 4)), 2, (U,))),
+                        ("a.weight", CandidatesPerWeight(NamedTensor((4, 4)), 2, (U,))),
                     )
                 )
             ),
@@ -201,9 +201,12 @@ def chained(*nodes: tuple[str, Node], given: Spec | None = FOUR) -> Network:
             "tensors .* 2 are called 'a.gain'",
         ),
         (lambda: chained(("fc", Dense(4, 3)), ("fc", Relu())), "need different names"),
-        (lambda: Network(Bag(())), "needs tensors"),
-        (lambda: Network(Bag((("a", LayerNorm(0)),))), "sizes from 1 up"),
-        (lambda: Network(Bag((("a", BagTensor((2**20, 2**20, 2**20))),))), "at most 281,474,976,710,656 weights"),
+        (lambda: Network(TensorDict(())), "needs tensors"),
+        (lambda: Network(TensorDict((("a", LayerNorm(0)),))), "sizes from 1 up"),
+        (
+            lambda: Network(TensorDict((("a", NamedTensor((2**20, 2**20, 2**20))),))),
+            "at most 281,474,976,710,656 weights",
+        ),
         (lambda: chained(("c", Gadget(Conv(1, 1, (1, 1)), 8, U, U)), given=Spec((2**14, 2**14, 1))), "numbers between"),
         (lambda: chained(("r", Residual(Dense(4, 3)))), r"block 'r' adds \[3\] and \[4\]; give it a projection"),
         (lambda: chained(("a", Attention(2, Dense(4, 8), Dense(4, 4))), given=Spec((3, 4))), "qkv must give 3 x 4"),

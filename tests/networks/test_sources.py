@@ -13,10 +13,10 @@ from lottery_jax.errors import InputError
 from lottery_jax.networks.forward import forward
 from lottery_jax.networks.gates import FixedGate, Frozen, Mask
 from lottery_jax.networks.layers.activations import Relu
-from lottery_jax.networks.layers.bag import Bag, BagTensor
 from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.conv import Conv
 from lottery_jax.networks.layers.dense import Dense
+from lottery_jax.networks.layers.tensor_dict import NamedTensor, TensorDict
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import LinearLayer, Spec
 from lottery_jax.networks.sources.base import Source
@@ -138,10 +138,10 @@ def test_redraws_change_their_blocks_alone() -> None:
 
 def test_copies_beyond_a_stream_lie_on_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     bag = Network(
-        Bag(
+        TensorDict(
             (
-                ("a", CandidatesPerWeight(BagTensor((9, 3)), 4, (U,))),
-                ("b", CandidatesPerWeight(BagTensor((2, 2)), 4, (U,))),
+                ("a", CandidatesPerWeight(NamedTensor((9, 3)), 4, (U,))),
+                ("b", CandidatesPerWeight(NamedTensor((2, 2)), 4, (U,))),
             )
         )
     )
@@ -159,7 +159,7 @@ def test_copies_beyond_a_stream_lie_on_the_next(monkeypatch: pytest.MonkeyPatch)
     tensor = bag.random_tensors["a"]
     np.testing.assert_array_equal(tensor.draw(SEED, np.arange(27), 0), split["a"].reshape(27, 4))
     with pytest.raises(InputError, match="more than 65536 streams; approximate it in parts"):
-        Network(Bag((("a", CandidatesPerWeight(BagTensor((8, ATTEMPT_STRIDE + 1)), 4, (U,))),)))
+        Network(TensorDict((("a", CandidatesPerWeight(NamedTensor((8, ATTEMPT_STRIDE + 1)), 4, (U,))),)))
 
 
 def test_gadgets_are_the_full_network_of_depth_2l() -> None:
@@ -186,24 +186,24 @@ def test_gadgets_are_the_full_network_of_depth_2l() -> None:
 
 
 @pytest.mark.parametrize("layer", [STRIDED, DEPTHWISE], ids=["groups", "depthwise"])
-def test_a_gadget_of_a_convolution_is_a_random_1_x_1_convolution_relu_and_the_convolution(of: Conv) -> None:
+def test_a_gadget_of_a_convolution_is_a_random_1_x_1_convolution_relu_and_the_convolution(layer: Conv) -> None:
     """Da Cunha et al. 2022: the mask of the 1 x 1 convolution isolates the channels."""
-    of = dataclasses.replace(of, bias=False)
-    gadget, units, own = Gadget(of, 3, U, U), 3, of.inputs // of.groups
+    layer = dataclasses.replace(layer, bias=False)
+    gadget, units, own = Gadget(layer, 3, U, U), 3, layer.inputs // layer.groups
     _, masks = drawn(gadget, IMAGE)
-    first = draw_host(U, seed=0, stream=0, shape=(of.inputs, of.inputs * units))
-    isolated = np.kron(np.eye(of.inputs), np.ones(units)) * np.tile(masks["first"].reshape(-1), (of.inputs, 1))
-    second = draw_host(U, seed=0, stream=1, shape=(own, units, *of.size, of.outputs)) * np.moveaxis(
+    first = draw_host(U, seed=0, stream=0, shape=(layer.inputs, layer.inputs * units))
+    isolated = np.kron(np.eye(layer.inputs), np.ones(units)) * np.tile(masks["first"].reshape(-1), (layer.inputs, 1))
+    second = draw_host(U, seed=0, stream=1, shape=(own, units, *layer.size, layer.outputs)) * np.moveaxis(
         masks["weight"], (0, 1, 4), (4, 0, 1)
     )
     x = jnp.asarray(np.random.default_rng(1).normal(size=(2, *IMAGE)), jnp.float32)
     places = ("NHWC", "HWIO", "NHWC")
     pointwise = jnp.asarray((first * isolated)[None, None], jnp.float32)
     hidden = jax.nn.relu(jax.lax.conv_general_dilated(x, pointwise, (1, 1), "VALID", dimension_numbers=places))
-    kernel = jnp.asarray(second.reshape(own * units, *of.size, of.outputs).transpose(1, 2, 0, 3), jnp.float32)
-    sides = [(zeros, zeros) for zeros in of.padding]
+    kernel = jnp.asarray(second.reshape(own * units, *layer.size, layer.outputs).transpose(1, 2, 0, 3), jnp.float32)
+    sides = [(zeros, zeros) for zeros in layer.padding]
     expected = jax.lax.conv_general_dilated(
-        hidden, kernel, of.stride, sides, dimension_numbers=places, feature_group_count=of.groups
+        hidden, kernel, layer.stride, sides, dimension_numbers=places, feature_group_count=layer.groups
     )
     found = run(gadget, Network(gadget, Spec(IMAGE)).draw(0), masks, np.asarray(x))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
@@ -294,7 +294,10 @@ def test_gates_keep_what_they_say() -> None:
         (lambda: ReplicatedNeurons(Dense(3, 2), 4, 4, U, gain=0.1), "gain must be a float32"),
         (lambda: ReplicatedNeurons(Dense(3, 2), 4, 4, U, constant=math.inf), "gain must be a float32"),
         (lambda: ReplicatedNeurons(Dense(3, 2), 4, 4, U, copy_stride=0), "cannot be 0 numbers apart"),
-        (lambda: ReplicatedNeurons(Dense(3, 2), 4, 4, U, copy_stride=2), "3 inputs in 1 groups cannot be 2 numbers apart"),
+        (
+            lambda: ReplicatedNeurons(Dense(3, 2), 4, 4, U, copy_stride=2),
+            "3 inputs in 1 groups cannot be 2 numbers apart",
+        ),
         (
             lambda: ReplicatedNeurons(Conv(4, 4, (1, 1), groups=4), 4, 4, U, copy_stride=2),
             "4 groups cannot be 2 numbers apart",

@@ -9,9 +9,9 @@ from flax import nnx
 from lottery_jax.errors import InputError
 from lottery_jax.importers.mlp_weights import mlp_target
 from lottery_jax.networks.architectures import architecture, mlp
-from lottery_jax.networks.layers.bag import Bag, BagTensor
 from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.dense import Dense
+from lottery_jax.networks.layers.tensor_dict import NamedTensor, TensorDict
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
 from lottery_jax.networks.sources.random_layer import RandomLayer
@@ -107,8 +107,10 @@ def test_a_target_is_one_short_line_whatever_its_size() -> None:
     "network",
     [
         architecture("resnet50", Spec((224, 224, 3)), 1000),
-        Network(Bag(tuple((f"model\n.{'long' * 90}.{n}", BagTensor((2**20, 2**19, 1, 1))) for n in range(100)))),
-        mlp((4, 3, 2), Spec((4,))).replaced(
+        Network(
+            TensorDict(tuple((f"model\n.{'long' * 90}.{n}", NamedTensor((2**20, 2**19, 1, 1))) for n in range(100)))
+        ),
+        mlp((4, 3, 2), Spec((4,))).map_layers(
             lambda path, node: RandomLayer(node, U) if isinstance(node, Dense) else node
         ),
         mlp((4,) * 1000, Spec((4,))),

@@ -20,7 +20,7 @@ from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.layers.normalization import BatchNorm
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.rewrites import folded
+from lottery_jax.networks.rewrites import fold_batch_norm
 from lottery_jax.networks.sources.random_layer import RandomLayer
 from lottery_jax.networks.sources.trained_layer import PartlyTrainedLayer, TrainedLayer
 from lottery_jax.networks.target import Target
@@ -248,7 +248,7 @@ def test_a_bias_that_was_folded_goes_back_into_the_normalisation(tmp_path: Path)
     nodes = (("conv", Conv(1, 3, (2, 2))), ("bn", BatchNorm(3)))
     network, random = Network(Chain(nodes), Spec((3, 3, 1))), np.random.default_rng(0)
     model = Target(network, {name: random.uniform(0.5, 1, shape) for name, shape in network.tensors.items()})
-    leaves = random_network(folded(model).network, trained=True)
+    leaves = random_network(fold_batch_norm(model).network, trained=True)
     stored = {name: random.normal(size=shape).astype(np.float32) for name, shape in leaves.tensors.items()}
     masks = {name: np.ones(drawn.shape, bool) for name, drawn in leaves.random_tensors.items()}
     trained = make_ticket(leaves, seed=0, masks=masks, method="magnitude", stored=stored)

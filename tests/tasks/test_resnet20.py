@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lottery_jax.comparison.evaluate import accuracy, predictions
-from lottery_jax.data import sources as prepared
+from lottery_jax.data import archives as prepared
 from lottery_jax.networks.architectures import architecture
 from lottery_jax.networks.forward import outputs
 from lottery_jax.networks.layers.normalization import Normalize

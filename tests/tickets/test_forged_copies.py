@@ -148,7 +148,7 @@ def test_large_weights_that_cancel_over_copies_are_broken() -> None:
             "fc1": ReplicatedGadget(Dense(1, 1), 64, U, U, copies=copies),
             "fc2": ReplicatedNeurons(Dense(1, 1), copies, 1, huge),
         }
-        network = target.network.replaced(lambda path, node, leaves=leaves: leaves.get(path, node))
+        network = target.network.map_layers(lambda path, node, leaves=leaves: leaves.get(path, node))
         drawn = {name: value.astype(np.float64) for name, value in network.draw(0).items()}
         first, second = drawn["fc1.first"][0], drawn["fc1.weight"].reshape(copies, 64)
         products = np.where(first > 0, first * second, 0)

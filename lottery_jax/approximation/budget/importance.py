@@ -23,7 +23,7 @@ from flax import nnx
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import LinearLayer, Node, Spec, Weights, child_path
-from lottery_jax.networks.rewrites import folded
+from lottery_jax.networks.rewrites import fold_batch_norm
 from lottery_jax.networks.target import Target
 
 IMPORTANCES = {"uniform": None, "fisher": 0.0, "fisher-damped": 1.0}
@@ -46,7 +46,7 @@ def fisher_importance(
     >>> fisher_importance(mlp_target([np.zeros((2, 2), np.float32)]), images)["fc1.weight"].tolist()
     [[0.25, 1.0], [0.25, 1.0]]
     """
-    target, given = folded(target), np.asarray(images)
+    target, given = fold_batch_norm(target), np.asarray(images)
     network = target.network
     _check(network, given, damping, batch_size)
     found = _mean(target, given, batch_size or _batch_size(network), _batch_sum)
@@ -87,7 +87,7 @@ def _mean(
 class Tapped(Node):
     """An operation whose output is shifted by a given tensor, and whose input is kept."""
 
-    layer:  LinearLayer
+    layer: LinearLayer
     kind: ClassVar[str] = "tapped"
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
@@ -151,7 +151,7 @@ def _slopes(
 ) -> tuple[jax.Array, dict[str, jax.Array], dict[str, jax.Array]]:
     """Probabilities [B, C] of the used examples, and by path each operation's input [B, ...] and the gradients of the
     classes' log probabilities for its output [B, C, ...]."""
-    tapped = network.replaced(lambda path, node: Tapped(node) if isinstance(node, LinearLayer) else node)
+    tapped = network.map_layers(lambda path, node: Tapped(node) if isinstance(node, LinearLayer) else node)
     leaves = _operations(network)
     specs = {path: leaf.output_spec(given) for path, leaf in leaves.items() if (given := network.input_spec_of(path))}
     shifts = {path: jnp.zeros(spec.shape) for path, spec in specs.items()}
@@ -196,7 +196,9 @@ def _squares(
 def _batch_size(network: Network) -> int:
     """500 examples of an MLP; where weights are shared between places, so many that their gradients stay small."""
     shared = [
-        leaf for path, leaf in network.weight_nodes.items() if len(getattr(network.input_spec_of(path), "shape", ())) > 1
+        leaf
+        for path, leaf in network.weight_nodes.items()
+        if len(getattr(network.input_spec_of(path), "shape", ())) > 1
     ]
     largest = max((leaf.weights for leaf in shared), default=0)
     classes = network.output_spec.shape[-1] if network.output_spec else 1

@@ -163,7 +163,7 @@ def _sums(
 
 def _given(network: Network, path: str, tensors: Mapping[str, Any], images: jax.Array) -> jax.Array:
     """What the leaf at `path` is given."""
-    tapped = network.replaced(lambda at, node: Tapped(node) if at == path else node)  # type: ignore[arg-type]
+    tapped = network.map_layers(lambda at, node: Tapped(node) if at == path else node)  # type: ignore[arg-type]
     _, seen = tapped.train({**tensors, child_path(path, "shift"): jnp.zeros(())}, images)
     return seen[child_path(path, "input")]
 

@@ -18,7 +18,9 @@ class Activation(StatelessLayer):
     """True where the output is not negative for an input that is not."""
 
     def output_spec(self, input_spec: Spec) -> Spec:
-        return dataclasses.replace(input_spec, nonnegative=self.never_negative or (self.keeps_sign and input_spec.nonnegative))
+        return dataclasses.replace(
+            input_spec, nonnegative=self.never_negative or (self.keeps_sign and input_spec.nonnegative)
+        )
 
 
 @dataclasses.dataclass(frozen=True)

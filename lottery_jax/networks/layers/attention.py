@@ -41,21 +41,21 @@ class Attention(Container):
     def with_children(self, children: Mapping[str, Node]) -> Self:
         return dataclasses.replace(self, **children)
 
-    def flow(self, input_spec: Spec, path: str, seen: dict[str, Spec]) -> Spec:
+    def trace_specs(self, input_spec: Spec, path: str, seen: dict[str, Spec]) -> Spec:
         if len(input_spec.shape) != 2 or input_spec.shape[1] % self.heads:
             raise InputError(
                 f"attention of {self.heads} heads needs tokens whose size they divide, not {list(input_spec.shape)}"
             )
         tokens, size = input_spec.shape
-        if self.qkv.flow(input_spec, child_path(path, "qkv"), seen).shape != (tokens, 3 * size):
+        if self.qkv.trace_specs(input_spec, child_path(path, "qkv"), seen).shape != (tokens, 3 * size):
             raise InputError(f"the projection qkv must give 3 x {size} numbers for each token")
-        output = self.proj.flow(Spec(input_spec.shape), child_path(path, "proj"), seen)
+        output = self.proj.trace_specs(Spec(input_spec.shape), child_path(path, "proj"), seen)
         if output.shape != input_spec.shape:
             raise InputError(f"the projection proj must give {size} numbers for each token")
         return output
 
     @property
-    def divisor(self) -> int:
+    def width_divisor(self) -> int:
         return self.heads
 
     def resized(self, input_spec: Spec, units: Callable[[int], int]) -> Self:
@@ -63,11 +63,11 @@ class Attention(Container):
         qkv, proj = self.qkv.resized(input_spec, lambda _: 3 * size), self.proj.resized(input_spec, lambda _: size)
         return dataclasses.replace(self, qkv=qkv, proj=proj)
 
-    def inside(self, module: "SelfAttention") -> Mapping[str, nnx.Module]:
+    def child_modules(self, module: "SelfAttention") -> Mapping[str, nnx.Module]:
         return {"qkv": module.qkv, "proj": module.proj}
 
     def module(self, weights: Weights) -> nnx.Module:
-        return SelfAttention(self.heads, self.qkv.module(weights.under("qkv")), self.proj.module(weights.under("proj")))
+        return SelfAttention(self.heads, self.qkv.module(weights.child("qkv")), self.proj.module(weights.child("proj")))
 
 
 class SelfAttention(nnx.Module):
@@ -110,15 +110,15 @@ class MergedAttention(Container):
     def with_children(self, children: Mapping[str, Node]) -> Self:
         return dataclasses.replace(self, **children)
 
-    def flow(self, input_spec: Spec, path: str, seen: dict[str, Spec]) -> Spec:
+    def trace_specs(self, input_spec: Spec, path: str, seen: dict[str, Spec]) -> Spec:
         if len(input_spec.shape) != 2:
             raise InputError(f"merged attention needs tokens, [tokens, size], not {list(input_spec.shape)}")
         tokens, size = input_spec.shape
         wide = (tokens, self.heads * size)
-        if self.qk.flow(input_spec, child_path(path, "qk"), seen).shape != wide:
+        if self.qk.trace_specs(input_spec, child_path(path, "qk"), seen).shape != wide:
             raise InputError(f"the product qk must give {self.heads} x {size} numbers for each token")
         # Means of what is never negative are not either.
-        output = self.vo.flow(Spec(wide, input_spec.nonnegative), child_path(path, "vo"), seen)
+        output = self.vo.trace_specs(Spec(wide, input_spec.nonnegative), child_path(path, "vo"), seen)
         if output.shape != input_spec.shape:
             raise InputError(f"the product vo must give {size} numbers for each token")
         return output
@@ -129,11 +129,11 @@ class MergedAttention(Container):
         vo = self.vo.resized(Spec((tokens, self.heads * size), input_spec.nonnegative), lambda _: size)
         return dataclasses.replace(self, qk=qk, vo=vo)
 
-    def inside(self, module: "MergedSelfAttention") -> Mapping[str, nnx.Module]:
+    def child_modules(self, module: "MergedSelfAttention") -> Mapping[str, nnx.Module]:
         return {"qk": module.qk, "vo": module.vo}
 
     def module(self, weights: Weights) -> nnx.Module:
-        return MergedSelfAttention(self.heads, self.qk.module(weights.under("qk")), self.vo.module(weights.under("vo")))
+        return MergedSelfAttention(self.heads, self.qk.module(weights.child("qk")), self.vo.module(weights.child("vo")))
 
 
 class MergedSelfAttention(nnx.Module):

@@ -37,10 +37,10 @@ class Chain(Container):
     def with_children(self, children: Mapping[str, Node]) -> Self:
         return dataclasses.replace(self, nodes=tuple(children.items()))
 
-    def flow(self, input_spec: Spec, path: str, seen: dict[str, Spec]) -> Spec:
+    def trace_specs(self, input_spec: Spec, path: str, seen: dict[str, Spec]) -> Spec:
         for name, node in self.nodes:
             try:
-                input_spec = node.flow(input_spec, child_path(path, name), seen)
+                input_spec = node.trace_specs(input_spec, child_path(path, name), seen)
             except InputError as error:
                 if isinstance(node, Container):
                     raise
@@ -48,16 +48,16 @@ class Chain(Container):
         return input_spec
 
     def module(self, weights: Weights) -> nnx.Module:
-        return Sequence({name: node.module(weights.under(name)) for name, node in self.nodes})
+        return Sequence({name: node.module(weights.child(name)) for name, node in self.nodes})
 
     def resized(self, input_spec: Spec, units: Callable[[int], int]) -> Self:
         nodes = []
         for name, node in self.nodes:
             nodes.append((name, node.resized(input_spec, units)))
-            input_spec = nodes[-1][1].flow(input_spec, "", {})
+            input_spec = nodes[-1][1].trace_specs(input_spec, "", {})
         return dataclasses.replace(self, nodes=tuple(nodes))
 
-    def inside(self, module: "Sequence") -> Mapping[str, nnx.Module]:
+    def child_modules(self, module: "Sequence") -> Mapping[str, nnx.Module]:
         return dict(module.nodes)
 
 
@@ -94,9 +94,9 @@ class Residual(Container):
     def with_children(self, children: Mapping[str, Node]) -> Self:
         return dataclasses.replace(self, body=children["(body)"], shortcut=children["downsample"])
 
-    def flow(self, input_spec: Spec, path: str, seen: dict[str, Spec]) -> Spec:
-        body = self.body.flow(input_spec, path, seen)
-        shortcut = self.shortcut.flow(input_spec, child_path(path, "downsample"), seen)
+    def trace_specs(self, input_spec: Spec, path: str, seen: dict[str, Spec]) -> Spec:
+        body = self.body.trace_specs(input_spec, path, seen)
+        shortcut = self.shortcut.trace_specs(input_spec, child_path(path, "downsample"), seen)
         if body.shape != shortcut.shape:
             raise InputError(
                 f"the block {path!r} adds {list(body.shape)} and {list(shortcut.shape)}; give it a projection that fits"
@@ -109,14 +109,14 @@ class Residual(Container):
         return dataclasses.replace(body, nonnegative=body.nonnegative and shortcut.nonnegative)
 
     def module(self, weights: Weights) -> nnx.Module:
-        return Sum(self.body.module(weights), self.shortcut.module(weights.under("downsample")))
+        return Sum(self.body.module(weights), self.shortcut.module(weights.child("downsample")))
 
     def resized(self, input_spec: Spec, units: Callable[[int], int]) -> Self:
         return dataclasses.replace(
             self, body=self.body.resized(input_spec, units), shortcut=self.shortcut.resized(input_spec, units)
         )
 
-    def inside(self, module: "Sum") -> Mapping[str, nnx.Module]:
+    def child_modules(self, module: "Sum") -> Mapping[str, nnx.Module]:
         return {"(body)": module.body, "downsample": module.shortcut}
 
 

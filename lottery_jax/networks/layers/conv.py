@@ -132,11 +132,8 @@ class Conv(LinearLayer):
             )
 
     @property
-    def places(self) -> tuple[int, ...]:
+    def kernel_shape(self) -> tuple[int, ...]:
         return self.size
-
-    def widened(self, factor: int) -> Self:
-        return dataclasses.replace(self, inputs=self.inputs * factor)
 
     @property
     def depthwise(self) -> bool:
@@ -144,7 +141,7 @@ class Conv(LinearLayer):
         return self.groups == self.inputs > 1
 
     @property
-    def divisor(self) -> int:
+    def width_divisor(self) -> int:
         return 1 if self.depthwise else self.groups
 
     def resized(self, input_spec: Spec, units: Callable[[int], int]) -> Self:
@@ -180,7 +177,9 @@ def sides(padding: tuple[int, int]) -> tuple[tuple[int, int], ...]:
     return tuple((zeros, zeros) for zeros in padding)
 
 
-def windows(input_spec: Spec, size: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]) -> tuple[int, int]:
+def windows(
+    input_spec: Spec, size: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]
+) -> tuple[int, int]:
     """How many windows lie along the height and the width of an image; raises `InputError` where none does."""
     if len(input_spec.shape) != 3:
         raise InputError(f"an image [H, W, C] is needed, not {list(input_spec.shape)}")
@@ -223,18 +222,19 @@ class RotationConv(LinearLayer):
             raise InputError(f"a convolution with rotations needs a size from 1 up and is given 1 or 4 of them: {self}")
 
     @property
-    def places(self) -> tuple[int, ...]:
+    def kernel_shape(self) -> tuple[int, ...]:
         return self.rotations, self.size, self.size
-
-    def widened(self, factor: int) -> Self:
-        return dataclasses.replace(self, inputs=self.inputs * factor)
 
     def resized(self, input_spec: Spec, units: Callable[[int], int]) -> Self:
         return dataclasses.replace(self, inputs=input_spec.shape[-1], outputs=units(self.outputs))
 
     def output_spec(self, input_spec: Spec) -> Spec:
         axes = 3 if self.rotations == 1 else 4
-        if len(input_spec.shape) != axes or input_spec.shape[-1] != self.inputs or (axes == 4 and input_spec.shape[0] != ROTATIONS):
+        if (
+            len(input_spec.shape) != axes
+            or input_spec.shape[-1] != self.inputs
+            or (axes == 4 and input_spec.shape[0] != ROTATIONS)
+        ):
             needed = f"{'' if axes == 3 else '4, '}H, W, {self.inputs}"
             raise InputError(f"a convolution with rotations needs [{needed}], not {list(input_spec.shape)}")
         both = (self.size, self.size), (1, 1), (self.padding, self.padding)
@@ -251,7 +251,9 @@ class Rotated(nnx.Module):
         self.padding, self.rotations = sides((of.padding, of.padding)), of.rotations
         # Output rotation r meets rotation s of a field with kernel s - r, turned r times.
         rows = [
-            jnp.concatenate([jnp.rot90(weight[:, :, (s - r) % of.rotations], r, (2, 3)) for s in range(of.rotations)], 1)
+            jnp.concatenate(
+                [jnp.rot90(weight[:, :, (s - r) % of.rotations], r, (2, 3)) for s in range(of.rotations)], 1
+            )
             for r in range(ROTATIONS)
         ]
         self.kernel = nnx.Param(jnp.transpose(jnp.concatenate(rows), (2, 3, 1, 0)))  # [h, w, S I, 4 O]

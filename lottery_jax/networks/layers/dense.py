@@ -27,9 +27,6 @@ class Dense(LinearLayer):
     bias: bool = False
     kind: ClassVar[str] = "dense"
 
-    def widened(self, factor: int) -> Self:
-        return dataclasses.replace(self, inputs=self.inputs * factor)
-
     def resized(self, input_spec: Spec, units: Callable[[int], int]) -> Self:
         return dataclasses.replace(self, inputs=input_spec.shape[-1], outputs=units(self.outputs))
 
@@ -65,7 +62,9 @@ class PositionEmbedding(Node):
 
     def output_spec(self, input_spec: Spec) -> Spec:
         if input_spec.shape != (self.tokens, self.features):
-            raise InputError(f"positions are embedded for {[self.tokens, self.features]}, not for {list(input_spec.shape)}")
+            raise InputError(
+                f"positions are embedded for {[self.tokens, self.features]}, not for {list(input_spec.shape)}"
+            )
         return Spec(input_spec.shape)
 
     def initial(self, key: jax.Array) -> dict[str, jax.Array]:

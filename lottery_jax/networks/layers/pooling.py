@@ -103,8 +103,8 @@ class Flatten(StatelessLayer):
     def output_spec(self, input_spec: Spec) -> Spec:
         places = math.prod(input_spec.shape[:-1])
         # Channels first: the places of each copy lie between a copy and the next.
-        apart = input_spec.copy_stride * places if input_spec.copies > 1 else 1
-        return dataclasses.replace(input_spec, shape=(math.prod(input_spec.shape),), apart=apart)
+        copy_stride = input_spec.copy_stride * places if input_spec.copies > 1 else 1
+        return dataclasses.replace(input_spec, shape=(math.prod(input_spec.shape),), copy_stride=copy_stride)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return (jnp.moveaxis(x, -1, 1) if x.ndim > 2 else x).reshape(len(x), -1)

@@ -17,14 +17,14 @@ from flax import nnx
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.gates import Frozen
-from lottery_jax.networks.node import LARGEST, LEAST, Node, Spec, WeightNode, Weights
+from lottery_jax.networks.node import MAX_MAGNITUDE, MIN_MAGNITUDE, Node, Spec, WeightNode, Weights
 from lottery_jax.rng.random_tensor import RandomTensor
 
 
 class Source(Node):
     """A random leaf. Each tensor of `of` has a mask of its name with some random weights for every target weight."""
 
-    layer:  WeightNode
+    layer: WeightNode
     gain: float
 
     @abc.abstractmethod
@@ -106,7 +106,7 @@ class MaskedModule(nnx.Module):
 
     def __init__(self, source: Source, weights: Weights, gain: float = 1.0) -> None:
         names = tuple(source.random_tensors())
-        self.gain = weights.number("gain", gain)
+        self.gain = weights.scalar("gain", gain)
         self.measured = nnx.data(nnx.Intermediate(jnp.ones(())) if weights.measuring else None)
         self.frozen = nnx.Dict({name: Frozen(jnp.asarray(weights[name])) for name in names})
         self.gates = nnx.Dict({name: weights.gate(name) for name in names})
@@ -137,7 +137,7 @@ def side_by_side(weight: Any, copy_stride: int = 1) -> Any:
     [I / apart, U, apart].
     """
     outputs, inputs, *places, copies, units = weight.shape
-    split = weight.reshape(outputs, inputs // apart, apart, *places, copies, units)
+    split = weight.reshape(outputs, inputs // copy_stride, copy_stride, *places, copies, units)
     last = 3 + len(places)
     moved = split.transpose(0, last, 1, last + 1, 2, *range(3, last))
     return moved.reshape(outputs * copies, inputs * units, *places)
@@ -145,8 +145,8 @@ def side_by_side(weight: Any, copy_stride: int = 1) -> Any:
 
 def check_gain(gain: float) -> None:
     """Refuse a gain that is not a positive float32 whose products stay within float32."""
-    if not (LEAST <= gain <= LARGEST and float(np.float32(gain)) == gain):
-        raise InputError(f"a gain must be a float32 from {LEAST} to {LARGEST}, not {gain}")
+    if not (MIN_MAGNITUDE <= gain <= MAX_MAGNITUDE and float(np.float32(gain)) == gain):
+        raise InputError(f"a gain must be a float32 from {MIN_MAGNITUDE} to {MAX_MAGNITUDE}, not {gain}")
 
 
 def numbered(drawn: dict[str, RandomTensor]) -> dict[str, RandomTensor]:

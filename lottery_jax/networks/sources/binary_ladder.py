@@ -42,7 +42,7 @@ class BinaryLadder(Source):
     {'first': (3, 8), 'rung1': (3, 8, 8), 'rung2': (3, 8, 8), 'weight': (2, 3, 8)}
     """
 
-    layer:  LinearLayer
+    layer: LinearLayer
     units: int
     rungs: int
     gain: float = 1.0
@@ -100,8 +100,8 @@ class MaskedBinaryLadder(MaskedModule):
             hidden = jax.nn.relu(jnp.einsum("ivu,...iu->...iv", rung[:inputs], hidden))
             constant = jax.nn.relu(jnp.einsum("ivu,iu->iv", rung[inputs:], constant))
         last = jnp.moveaxis(self.masked("weight"), -1, 2)  # [O, I / groups, U, ...]
-        kept = {"weight": last.reshape(self.layer.outputs, -1, *self.layer.places)}
+        kept = {"weight": last.reshape(self.layer.outputs, -1, *self.layer.kernel_shape)}
         if self.layer.bias:
             kept["bias"] = self.masked("bias") @ constant[0]
-        operation = self.layer.widened(self.units).module(Weights(kept))
+        operation = self.layer.with_copies(self.units).module(Weights(kept))
         return self.scaled(operation(hidden.reshape(*x.shape[:-1], -1)))  # type: ignore[operator]

@@ -33,7 +33,7 @@ class CandidatesPerWeight(Source):
     ((2, 3, 21), 6, 2)
     """
 
-    layer:  WeightNode
+    layer: WeightNode
     candidates: int
     samplers: tuple[Sampler, ...]
     shared: bool = False
@@ -53,7 +53,11 @@ class CandidatesPerWeight(Source):
         return numbered(
             {
                 name: RandomTensor(
-                    (*shape, self.candidates), self.candidates, sampler, layout, math.prod(shape[1:]) if self.shared else 1
+                    (*shape, self.candidates),
+                    self.candidates,
+                    sampler,
+                    layout,
+                    math.prod(shape[1:]) if self.shared else 1,
                 )
                 for (name, shape), sampler in zip(shapes.items(), self.samplers, strict=True)
             }

@@ -37,7 +37,7 @@ class Gadget(Source):
     {'first': (4, 42), 'weight': (8, 3, 5, 5, 42), 'bias': (8, 42)}
     """
 
-    layer:  LinearLayer
+    layer: LinearLayer
     units: int
     first: Sampler
     second: Sampler
@@ -50,7 +50,7 @@ class Gadget(Source):
 
     def random_tensors(self) -> dict[str, RandomTensor]:
         of, units = self.layer, self.units
-        inputs, own, places = of.inputs + of.bias, of.inputs // of.groups, math.prod(of.places)
+        inputs, own, places = of.inputs + of.bias, of.inputs // of.groups, math.prod(of.kernel_shape)
         offset = own * units * places * of.outputs * self.rows_per_weight
         layouts = {
             "weight": Matrix(of.outputs, own, places, units, copies=self.rows_per_weight),
@@ -77,7 +77,9 @@ class Gadget(Source):
     def coefficients(
         self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: Mapping[str, np.ndarray]
     ) -> np.ndarray:
-        first = hidden["first"].astype(np.float64)[self.layer.input_channels(name, rows // self.rows_per_weight), columns]
+        first = hidden["first"].astype(np.float64)[
+            self.layer.input_channels(name, rows // self.rows_per_weight), columns
+        ]
         if self.relu:
             first = np.maximum(first, 0) if sign > 0 else np.minimum(first, 0)
         return self.gain * first
@@ -114,7 +116,9 @@ class MaskedGadget(MaskedModule):
         first = self.masked("first")
         hidden = self._activated(x[..., None] * first[: self.layer.inputs])
         second = self.masked("weight")
-        kept = {"weight": side_by_side(second.reshape(*second.shape[: 2 + len(self.layer.places)], -1, self.units))}
+        kept = {
+            "weight": side_by_side(second.reshape(*second.shape[: 2 + len(self.layer.kernel_shape)], -1, self.units))
+        }
         if self.layer.bias:
             kept["bias"] = (self.masked("bias") @ self._activated(first[self.layer.inputs])).reshape(-1)
         operation = self.layer.with_copies(self.units, self.copies).module(Weights(kept))

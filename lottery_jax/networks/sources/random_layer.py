@@ -33,7 +33,7 @@ class RandomLayer(Source):
     {'weight': (2, 3)}
     """
 
-    layer:  LinearLayer
+    layer: LinearLayer
     sampler: Sampler
     gain: float = 1.0
     kind: ClassVar[str] = "random_layer"
@@ -42,7 +42,7 @@ class RandomLayer(Source):
         check_gain(self.gain)
 
     def random_tensors(self) -> dict[str, RandomTensor]:
-        own, places = self.layer.inputs // self.layer.groups, math.prod(self.layer.places)
+        own, places = self.layer.inputs // self.layer.groups, math.prod(self.layer.kernel_shape)
         layouts = {"weight": Matrix(self.layer.outputs, own, places, 1), "bias": Matrix(self.layer.outputs, 1, 1, 1)}
         shapes = self.layer.tensors()
         return numbered({name: RandomTensor(shape, 1, self.sampler, layouts[name]) for name, shape in shapes.items()})
@@ -83,7 +83,7 @@ class MultiLevelLayer(Source):
     ((2, 3, 2), 6)
     """
 
-    layer:  LinearLayer
+    layer: LinearLayer
     sampler: Sampler
     factors: tuple[float, ...]
     gain: float = 1.0

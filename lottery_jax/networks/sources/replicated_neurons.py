@@ -43,7 +43,7 @@ class ReplicatedNeurons(Source):
     (30,)
     """
 
-    layer:  LinearLayer
+    layer: LinearLayer
     input_copies: int
     output_copies: int
     sampler: Sampler
@@ -57,7 +57,9 @@ class ReplicatedNeurons(Source):
         check_gain(self.constant)
         _check_copies(self.input_copies)
         _check_copies(self.output_copies)
-        if self.copy_stride < 1 or (self.copy_stride > 1 and (self.layer.inputs % self.copy_stride or self.layer.groups > 1)):
+        if self.copy_stride < 1 or (
+            self.copy_stride > 1 and (self.layer.inputs % self.copy_stride or self.layer.groups > 1)
+        ):
             raise InputError(
                 f"copies of {self.layer.inputs} inputs in {self.layer.groups} groups cannot be {self.copy_stride} numbers apart"
             )
@@ -72,7 +74,7 @@ class ReplicatedNeurons(Source):
 
     def random_tensors(self) -> dict[str, RandomTensor]:
         of, count, copies = self.layer, self.input_copies, self.output_copies
-        own, places = of.inputs // of.groups, int(np.prod(of.places, dtype=np.int64))
+        own, places = of.inputs // of.groups, int(np.prod(of.kernel_shape, dtype=np.int64))
         offset = own * count * places * of.outputs * copies
         layouts = {
             "weight": Matrix(of.outputs, own, places, count, copies=copies),

@@ -38,7 +38,7 @@ class TrainedLayer(Source):
     (['weight'], {'trained_weight': (2, 3), 'bias': (2,)})
     """
 
-    layer:  LinearLayer
+    layer: LinearLayer
     sampler: Sampler
     gain: float = 1.0
     kind: ClassVar[str] = "trained_layer"
@@ -63,7 +63,7 @@ class TrainedLayer(Source):
         return {name: jnp.zeros(shape) for name, shape in self.tensors().items()}
 
     def random_tensors(self) -> dict[str, RandomTensor]:
-        own, places = self.layer.inputs // self.layer.groups, math.prod(self.layer.places)
+        own, places = self.layer.inputs // self.layer.groups, math.prod(self.layer.kernel_shape)
         shape = self.layer.tensors()["weight"]
         return {"weight": RandomTensor(shape, 1, self.sampler, Matrix(self.layer.outputs, own, places, 1))}
 

@@ -13,7 +13,7 @@ from lottery_jax.cli.main import main
 from lottery_jax.constructions import Pensia, Scalar, ScalarShared
 from lottery_jax.errors import TicketError
 from lottery_jax.io.tensor_file import read_array
-from lottery_jax.networks.transforms import FoldLayers, Lock, PrePrune
+from lottery_jax.networks.transforms import Lock, PrePrune, ShareLayers
 from lottery_jax.tickets.export import export_masks, export_weights
 from lottery_jax.tickets.ticket import Ticket, load_ticket, make_ticket, stores_coded
 from lottery_jax.tickets.verify import verify
@@ -33,7 +33,7 @@ JOBS: dict[str, Callable[[], Ticket]] = {
         plan_job(TARGET, Scalar(20), ToleranceObjective(0.1), seed=0, transforms=(PrePrune(0.6), Lock(0.1)))
     ),
     "folded": lambda: run_in_memory(
-        plan_job(TARGET, Pensia(16), ToleranceObjective(0.1), seed=0, transforms=(FoldLayers(),))
+        plan_job(TARGET, Pensia(16), ToleranceObjective(0.1), seed=0, transforms=(ShareLayers(),))
     ),
 }
 

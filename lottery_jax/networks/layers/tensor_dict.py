@@ -9,11 +9,11 @@ from lottery_jax.networks.node import Container, Node, Spec, WeightNode, Weights
 
 
 @dataclasses.dataclass(frozen=True)
-class BagTensor(WeightNode):
+class NamedTensor(WeightNode):
     """One tensor of a model, of any shape; it has the node's own name."""
 
     shape: tuple[int, ...]
-    kind: ClassVar[str] = "tensor"
+    kind: ClassVar[str] = "named_tensor"
 
     def __post_init__(self) -> None:
         if not self.shape or min(self.shape) < 1:
@@ -30,11 +30,11 @@ class BagTensor(WeightNode):
 
 
 @dataclasses.dataclass(frozen=True)
-class Bag(Container):
+class TensorDict(Container):
     """Tensors of a model: everything can be done with them but running it."""
 
     nodes: tuple[tuple[str, Node], ...]
-    kind: ClassVar[str] = "bag"
+    kind: ClassVar[str] = "tensor_dict"
 
     def __post_init__(self) -> None:
         names = [name for name, _ in self.nodes]
@@ -50,10 +50,10 @@ class Bag(Container):
     def resized(self, input_spec: Spec, units: object) -> NoReturn:
         raise _no_graph()
 
-    def inside(self, module: object) -> NoReturn:
+    def child_modules(self, module: object) -> NoReturn:
         raise _no_graph()
 
-    def flow(self, input_spec: Spec, path: str, seen: dict[str, Spec]) -> NoReturn:
+    def trace_specs(self, input_spec: Spec, path: str, seen: dict[str, Spec]) -> NoReturn:
         raise _no_graph()
 
     def module(self, weights: Weights) -> NoReturn:

@@ -63,7 +63,7 @@ DOWNLOADS: dict[str, tuple[str, tuple[str, ...]]] = {
     "cifar10": (CIFAR10, ("c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",)),
 }
 
-Pictures = tuple[np.ndarray, np.ndarray]  # images uint8 [N, H, W, C], labels int32 [N]
+LabelledImages = tuple[np.ndarray, np.ndarray]  # images uint8 [N, H, W, C], labels int32 [N]
 
 Fetch = Callable[[str], bytes]
 
@@ -72,7 +72,7 @@ class DownloadError(Exception):
     """An archive could not be fetched, or is not the published one."""
 
 
-def download(name: str, *, fetch: Fetch | None = None) -> dict[str, Pictures]:
+def download(name: str, *, fetch: Fetch | None = None) -> dict[str, LabelledImages]:
     """The published train and test sets of one data set, decoded; raises DownloadError."""
     folder, checksums = DOWNLOADS[name]
     files = CIFAR10_FILES if name == "cifar10" else IDX_FILES
@@ -99,7 +99,7 @@ def fetch_address(address: str) -> bytes:
         raise DownloadError(f"{address}: {getattr(error, 'reason', None) or error}") from error
 
 
-def decode_idx(images: bytes, labels: bytes) -> Pictures:
+def decode_idx(images: bytes, labels: bytes) -> LabelledImages:
     """Decode a gzipped pair of IDX files (the format of MNIST)."""
     pixels = gzip.decompress(images)
     count, height, width = (int.from_bytes(pixels[at : at + 4], "big") for at in (4, 8, 12))
@@ -107,7 +107,7 @@ def decode_idx(images: bytes, labels: bytes) -> Pictures:
     return decoded, np.frombuffer(gzip.decompress(labels), np.uint8, offset=8).astype(np.int32)
 
 
-def decode_cifar10(archive: bytes) -> dict[str, Pictures]:
+def decode_cifar10(archive: bytes) -> dict[str, LabelledImages]:
     """Decode the binary version of CIFAR-10: rows of one label byte and 3 x 32 x 32 pixels."""
     batches = {}
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as members:
@@ -120,7 +120,7 @@ def decode_cifar10(archive: bytes) -> dict[str, Pictures]:
     return {"train": _rows(train), "test": _rows(batches["test_batch.bin"])}
 
 
-def _rows(rows: np.ndarray) -> Pictures:
+def _rows(rows: np.ndarray) -> LabelledImages:
     """Split rows of label and planes into images [N, 32, 32, 3] and labels."""
     return rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), rows[:, 0].astype(np.int32)
 
@@ -154,7 +154,7 @@ def prepared_folder(root: Path, name: str) -> Path | None:
     return folder
 
 
-def read_prepared(folder: Path) -> dict[str, Pictures]:
+def read_prepared(folder: Path) -> dict[str, LabelledImages]:
     """Decode the train and test sets of a prepared folder; InputError where a file is missing or damaged."""
     with _quietly():
         import tensorflow_datasets as tfds
@@ -172,7 +172,7 @@ def read_prepared(folder: Path) -> dict[str, Pictures]:
             ) from error
 
 
-def _decode(source: Any) -> Pictures:
+def _decode(source: Any) -> LabelledImages:
     """Images uint8 [N, H, W, C] and labels int32 [N] of a random-access source of encoded images."""
     # Decoded here: twice as fast as the reader, and the same pixels whatever image library it would choose.
     from PIL import Image
