@@ -22,7 +22,7 @@ from lottery_jax.constructions.base import Branch, GadgetConstruction, Plan, dra
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import MIN_MAGNITUDE, WeightNode, child_path
-from lottery_jax.networks.sources.binary_ladder import MOST_RUNGS, BinaryLadder
+from lottery_jax.networks.sources.binary_ladder import MAX_RUNGS, BinaryLadder
 from lottery_jax.networks.target import Target
 from lottery_jax.rng.random_tensor import MOST_ATTEMPTS, RandomTensor
 from lottery_jax.rng.sampler import Sampler
@@ -53,7 +53,7 @@ class Binary(GadgetConstruction):
     @property
     def powers(self) -> int:
         """Powers of two, 2^0 the least."""
-        return min(max(self.candidates // self.copies, 1), MOST_RUNGS // 2)
+        return min(max(self.candidates // self.copies, 1), MAX_RUNGS // 2)
 
     @property
     def sampler(self) -> Sampler:

@@ -1,7 +1,4 @@
-"""The kinds of variables of a masked network.
-
-Gates: small modules whose call gives the mask of one tensor.
-"""
+"""Variables of masked networks, and the gate that returns a fixed mask."""
 
 import jax
 import jax.numpy as jnp
@@ -9,15 +6,15 @@ from flax import nnx
 
 
 class Frozen(nnx.Variable):
-    """A random source weight: drawn from the seed, never trained. Not an `nnx.Param`, so no optimiser sees it."""
+    """A random source weight. It is not an `nnx.Param`, so that no optimiser trains it."""
 
 
 class Mask(nnx.Variable):
-    """A fixed mask, one entry (0 or 1) for each source weight."""
+    """A fixed mask: one entry, 0 or 1, for each source weight."""
 
 
 class FixedGate(nnx.Module):
-    """A mask that is given, by a ticket or by what a learner makes of its scores."""
+    """A gate with a fixed mask."""
 
     def __init__(self, mask: jax.Array) -> None:
         self.mask = Mask(jnp.asarray(mask))

@@ -1,4 +1,4 @@
-"""Every kind of node by the name that it has in JSON; a new kind is its own file and one line here."""
+"""All kinds of nodes by their names in JSON. A new kind is a class and one line here."""
 
 from lottery_jax.networks.layers.activations import Gelu, LeakyRelu, Relu, Sigmoid, Tanh
 from lottery_jax.networks.layers.attention import Attention, MergedAttention

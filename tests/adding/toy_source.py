@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from lottery_jax.networks.node import LinearLayer, Weights
-from lottery_jax.networks.sources.base import MaskedModule, Source, numbered
+from lottery_jax.networks.sources.base import MaskedModule, Source, assign_streams
 from lottery_jax.rng.random_tensor import Contiguous, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
@@ -27,7 +27,7 @@ class Halved(Source):
 
     def random_tensors(self) -> dict[str, RandomTensor]:
         layout, shapes = Contiguous(self.copies), self.layer.tensors()
-        return numbered(
+        return assign_streams(
             {
                 name: RandomTensor((*shape, self.copies), self.copies, self.sampler, layout)
                 for name, shape in shapes.items()

@@ -19,7 +19,7 @@ from lottery_jax.networks.layers.normalization import BatchNorm, LayerNorm, Norm
 from lottery_jax.networks.layers.pooling import AveragePool, Flatten, GlobalPool, MaxPool
 from lottery_jax.networks.layers.tensor_dict import NamedTensor, TensorDict
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import MOST_VALUES, Node, Spec
+from lottery_jax.networks.node import MAX_EXAMPLE_SIZE, Node, Spec
 from lottery_jax.networks.sources.candidates_per_weight import CandidatesPerWeight
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.sources.random_layer import RandomLayer
@@ -174,7 +174,7 @@ def chained(*nodes: tuple[str, Node], given: Spec | None = FOUR) -> Network:
         (lambda: chained(("fc1", Dense(4, 3)), ("fc2", Dense(2, 5))), r"'fc2': .* 2 inputs is given \[3\]"),
         (lambda: chained(("a", Chain((("b", Dense(3, 4)),)))), r"node 'a.b': .* 3 inputs is given \[4\]"),
         (lambda: chained(("(a)", Dense(3, 4))), r"node '\(a\)': .* 3 inputs is given \[4\]"),
-        (lambda: chained(("fc", Dense(4, 3)), given=None), "not said what the network is given"),
+        (lambda: chained(("fc", Dense(4, 3)), given=None), "must have an input_spec"),
         (lambda: Network(NamedTensor((2, 2))), "has no name"),
         (lambda: Network(PositionEmbedding(3, 4), Spec((3, 4))), "has no name"),
         (lambda: chained(("(a)", Dense(4, 4)), ("(b)", Dense(4, 4))), "tensors .* 2 are called 'weight'"),
@@ -222,10 +222,10 @@ def chained(*nodes: tuple[str, Node], given: Spec | None = FOUR) -> Network:
         (lambda: Normalize((0.5, 0.5), (1.0,)), "positive deviation"),
         (lambda: BatchNorm(3, epsilon=0.0), "positive epsilon"),
         (lambda: LayerNorm(3, epsilon=-1.0), "positive epsilon"),
-        (lambda: Spec(()), r"shape \[\] is not possible"),
-        (lambda: Spec((3, 0)), r"shape \[3, 0\] is not possible"),
-        (lambda: Spec((MOST_VALUES + 1,)), "is not possible"),
-        (lambda: chained(("conv", Conv(1, 2**12, (1, 1))), given=Spec((2**9, 2**9, 1))), "is not possible"),
+        (lambda: Spec(()), r"must have sizes from 1 .* got \[\]"),
+        (lambda: Spec((3, 0)), r"got \[3, 0\]"),
+        (lambda: Spec((MAX_EXAMPLE_SIZE + 1,)), "numbers, got"),
+        (lambda: chained(("conv", Conv(1, 2**12, (1, 1))), given=Spec((2**9, 2**9, 1))), "numbers, got"),
     ],
 )
 def test_what_is_no_network_is_refused(make, words: str) -> None:

@@ -1,7 +1,4 @@
-"""A dense layer.
-
-Position embedding.
-"""
+"""Dense layers and position embeddings."""
 
 import dataclasses
 from collections.abc import Callable
@@ -16,7 +13,7 @@ from lottery_jax.networks.node import NO_RNGS, LinearLayer, Node, Spec, Weights,
 
 @dataclasses.dataclass(frozen=True)
 class Dense(LinearLayer):
-    """x [..., I] -> [..., O]: `weight` [O, I], and with `bias` also `bias` [O].
+    """Dense layer x [..., I] -> [..., O]: `weight` [O, I], and `bias` [O] if it has one.
 
     >>> Dense(3, 2, bias=True).tensors()
     {'weight': (2, 3), 'bias': (2,)}
@@ -32,7 +29,9 @@ class Dense(LinearLayer):
 
     def output_spec(self, input_spec: Spec) -> Spec:
         if input_spec.shape[-1] != self.inputs:
-            raise InputError(f"a dense layer of {self.inputs} inputs is given {list(input_spec.shape)}")
+            raise InputError(
+                f"the input of the dense layer must have {self.inputs} features, got {list(input_spec.shape)}"
+            )
         return Spec((*input_spec.shape[:-1], self.outputs))
 
     def module(self, weights: Weights) -> nnx.Module:
@@ -48,7 +47,7 @@ class Dense(LinearLayer):
 
 @dataclasses.dataclass(frozen=True)
 class PositionEmbedding(Node):
-    """x [B, tokens, features] plus a stored vector for each token; the tensor has the node's own name."""
+    """x [B, tokens, features] plus a stored vector per position; the tensor has the name of the node."""
 
     tokens: int
     features: int
@@ -63,7 +62,8 @@ class PositionEmbedding(Node):
     def output_spec(self, input_spec: Spec) -> Spec:
         if input_spec.shape != (self.tokens, self.features):
             raise InputError(
-                f"positions are embedded for {[self.tokens, self.features]}, not for {list(input_spec.shape)}"
+                f"the input of the position embedding must be {[self.tokens, self.features]}, got"
+                f" {list(input_spec.shape)}"
             )
         return Spec(input_spec.shape)
 

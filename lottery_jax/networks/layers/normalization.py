@@ -1,8 +1,4 @@
-"""Batch normalisation.
-
-Layer normalisation.
-The fixed scaling of a network's inputs.
-"""
+"""Batch and layer normalisation, and the fixed normalisation of a network's inputs."""
 
 import dataclasses
 from collections.abc import Callable
@@ -18,10 +14,9 @@ from lottery_jax.networks.node import NO_RNGS, Node, Spec, StatelessLayer, Weigh
 
 @dataclasses.dataclass(frozen=True)
 class BatchNorm(Node):
-    """Each feature to mean 0 and variance 1: of the batch while it is trained, else of the running means.
+    """Batch normalisation with PyTorch's tensors: `running_mean`, `running_var`, and with `affine` `weight` and `bias`.
 
-    Stored as in PyTorch: `running_mean`, `running_var`, and if `affine` a factor `weight` and a `bias`. It has no mask:
-    constructions fold it into the layer before it (`fold`).
+    It has no masks: constructions fold it into the layer in front of it (`rewrites.fold_batch_norm`).
     """
 
     features: int
@@ -31,7 +26,7 @@ class BatchNorm(Node):
 
     def __post_init__(self) -> None:
         if self.epsilon <= 0:
-            raise InputError(f"batch normalisation needs a positive epsilon, not {self.epsilon}")
+            raise InputError(f"batch normalisation must have a positive epsilon, got {self.epsilon}")
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
         names = (*(("weight", "bias") if self.affine else ()), "running_mean", "running_var")
@@ -42,7 +37,9 @@ class BatchNorm(Node):
 
     def output_spec(self, input_spec: Spec) -> Spec:
         if input_spec.shape[-1] != self.features:
-            raise InputError(f"batch normalisation of {self.features} features is given {list(input_spec.shape)}")
+            raise InputError(
+                f"the input of batch normalisation must have {self.features} features, got {list(input_spec.shape)}"
+            )
         return Spec(input_spec.shape)
 
     def module(self, weights: Weights) -> nnx.Module:
@@ -62,8 +59,8 @@ class BatchNorm(Node):
         return layer
 
     def initial(self, key: jax.Array) -> dict[str, jax.Array]:
-        start = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
-        return {name: jnp.full(shape, start[name]) for name, shape in self.tensors().items()}
+        values = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
+        return {name: jnp.full(shape, values[name]) for name, shape in self.tensors().items()}
 
     def statistics(self, module: Any) -> dict[str, jax.Array]:
         return {"running_mean": module.mean[...], "running_var": module.var[...]}
@@ -71,7 +68,7 @@ class BatchNorm(Node):
 
 @dataclasses.dataclass(frozen=True)
 class LayerNorm(Node):
-    """The features of each token to mean 0 and variance 1, times `weight` plus `bias`, which are stored, not masked."""
+    """Layer normalisation over features, with `weight` and `bias`, which have no masks."""
 
     features: int
     epsilon: float = 1e-6
@@ -79,7 +76,7 @@ class LayerNorm(Node):
 
     def __post_init__(self) -> None:
         if self.epsilon <= 0:
-            raise InputError(f"layer normalisation needs a positive epsilon, not {self.epsilon}")
+            raise InputError(f"layer normalisation must have a positive epsilon, got {self.epsilon}")
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
         return {"weight": (self.features,), "bias": (self.features,)}
@@ -89,7 +86,9 @@ class LayerNorm(Node):
 
     def output_spec(self, input_spec: Spec) -> Spec:
         if input_spec.shape[-1] != self.features:
-            raise InputError(f"layer normalisation of {self.features} features is given {list(input_spec.shape)}")
+            raise InputError(
+                f"the input of layer normalisation must have {self.features} features, got {list(input_spec.shape)}"
+            )
         return Spec(input_spec.shape)
 
     def initial(self, key: jax.Array) -> dict[str, jax.Array]:
@@ -107,7 +106,7 @@ class LayerNorm(Node):
 
 @dataclasses.dataclass(frozen=True)
 class Normalize(StatelessLayer):
-    """(x - mean) / deviation of each channel, numbers that belong to the network itself.
+    """(x - mean) / deviation of each channel, with constants that are part of the network.
 
     >>> Normalize((0.5,), (0.25,))(jnp.array([[1.0]])).tolist()
     [[2.0]]
@@ -119,11 +118,13 @@ class Normalize(StatelessLayer):
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.deviation) or not self.mean or min(self.deviation) <= 0:
-            raise InputError("normalize needs a mean and a positive deviation for each channel")
+            raise InputError("normalize must have a mean and a positive deviation for each channel")
 
     def output_spec(self, input_spec: Spec) -> Spec:
         if input_spec.shape[-1] != len(self.mean):
-            raise InputError(f"normalize has {len(self.mean)} channels and is given {list(input_spec.shape)}")
+            raise InputError(
+                f"the input of normalize must have {len(self.mean)} channels, got {list(input_spec.shape)}"
+            )
         return Spec(input_spec.shape, input_spec.nonnegative and max(self.mean) <= 0)
 
     def __call__(self, x: jax.Array) -> jax.Array:

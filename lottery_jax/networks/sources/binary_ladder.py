@@ -1,11 +1,10 @@
-"""A ladder of random layers with weights of +-1 in front of an operation (Sreenivasan et al. 2021, arXiv 2110.08996).
+"""A ladder of random layers with weights of +-1 in front of a layer (Sreenivasan et al. 2021, arXiv 2110.08996).
 
-Its units carry powers of two: a unit with the edge +1 or -1 from its input x carries relu(x) or relu(-x), one with two
-edges +1 from units that carry v carries 2 v, and one with a single edge +1 carries v on. So after k rungs there are
-units for 2^0 ... 2^k times relu(x) and relu(-x), and the last random matrix of +-1 has them as candidates. Which edges
-do that is the mask's matter: here all units of an input may be joined with each other, and a masked ladder is whatever
-it computes. A bias is one more input, the constant 1. Edges between units of different inputs are always pruned, so
-that they are not drawn; in front of a convolution all layers of the ladder are 1 x 1.
+Its units compute powers of two: a unit with the edge +1 or -1 from its input x computes relu(x) or relu(-x), a unit
+with two edges +1 from units of value v computes 2 v, and a unit with one edge +1 computes v. So after k rungs there are
+units for 2^0 ... 2^k times relu(x) and relu(-x), the candidates of the last random matrix of +-1. The mask selects the
+edges: any units of one input may be connected. Edges between units of different inputs are always pruned and not
+drawn. A bias is one more input, the constant 1. In front of a convolution all layers of the ladder are 1 x 1.
 """
 
 import dataclasses
@@ -24,18 +23,25 @@ from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.rng.random_tensor import Contiguous, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
-MOST_RUNGS = 32
-"""Of a ladder: 2**32 times a unit's number is as much as anyone needs of a float32."""
+MAX_RUNGS = 32
+"""Rungs of a ladder: powers of two up to 2**32."""
 
 _SIGNS = Sampler.signed_constant(1)
 
 
 @dataclasses.dataclass(frozen=True)
 class BinaryLadder(Source):
-    """The operation `of` behind `rungs` layers on `units` U units for each input, weights +-1; its output times `gain`.
+    """`layer` behind `rungs` layers with `units` U units of each input and weights of +-1.
 
-    Masks: `first` [I, U] (one row more for a bias' constant), `rung1` ... [I, U, U], a unit's edges last, `weight` and
-    `bias` [*shape of the tensor, U]. The first and the last matrix are drawn as a gadget's.
+    Masks: `first` [I, U] (one more row for the constant of a bias), `rung1` ... [I, U, U] (last axis: the incoming
+    edges of a unit), `weight` and `bias` [*shape of the tensor, U]. `first`, `weight` and `bias` are drawn as in
+    `Gadget`.
+
+    Args:
+        layer: The target layer.
+        units: U, units of each input in each layer.
+        rungs: Layers between the first and the last.
+        gain: Factor of the output.
 
     >>> from lottery_jax.networks.layers.dense import Dense
     >>> {name: tensor.shape for name, tensor in BinaryLadder(Dense(3, 2), 8, 2).random_tensors().items()}
@@ -50,8 +56,8 @@ class BinaryLadder(Source):
 
     def __post_init__(self) -> None:
         check_gain(self.gain)
-        if not 0 <= self.rungs <= MOST_RUNGS:
-            raise InputError(f"a ladder has 0 to {MOST_RUNGS} rungs, not {self.rungs}")
+        if not 0 <= self.rungs <= MAX_RUNGS:
+            raise InputError(f"a ladder must have 0 to {MAX_RUNGS} rungs, got {self.rungs}")
 
     def random_tensors(self) -> dict[str, RandomTensor]:
         inputs, units = self.layer.inputs + self.layer.bias, self.units
@@ -63,7 +69,7 @@ class BinaryLadder(Source):
 
     @property
     def hidden_tensors(self) -> tuple[str, ...]:
-        return ("first", *(f"rung{place + 1}" for place in range(self.rungs)))
+        return ("first", *(f"rung{number}" for number in range(1, self.rungs + 1)))
 
     @property
     def units_per_input(self) -> int:
@@ -75,18 +81,18 @@ class BinaryLadder(Source):
     def coefficients(
         self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: Mapping[str, np.ndarray]
     ) -> np.ndarray:
-        # What each unit carries for x = sign: units of an input see it alone and no bias, so it is all that they do.
-        carried = np.maximum(sign * hidden["first"].astype(np.float64), 0)
-        for place in self.hidden_tensors[1:]:
-            carried = np.maximum(np.einsum("ivu,iu->iv", hidden[place].astype(np.float64), carried), 0)
-        return sign * self.gain * carried[self.layer.input_channels(name, rows), columns]
+        # The value of each unit for x = sign. Units see one input and no bias, so they scale with |x|.
+        value = np.maximum(sign * hidden["first"].astype(np.float64), 0)
+        for rung in self.hidden_tensors[1:]:
+            value = np.maximum(np.einsum("ivu,iu->iv", hidden[rung].astype(np.float64), value), 0)
+        return sign * self.gain * value[self.layer.input_channels(name, rows), columns]
 
     def module(self, weights: Weights) -> nnx.Module:
         return MaskedBinaryLadder(self, weights)
 
 
 class MaskedBinaryLadder(MaskedModule):
-    """x -> hidden units of each input, ReLU -> rung after rung, ReLU -> the operation on the last rung's units."""
+    """The module of `BinaryLadder`: units of each input, ReLU, the rungs with ReLU, then the layer on the last units."""
 
     def __init__(self, source: BinaryLadder, weights: Weights) -> None:
         super().__init__(source, weights, source.gain)
@@ -103,5 +109,5 @@ class MaskedBinaryLadder(MaskedModule):
         kept = {"weight": last.reshape(self.layer.outputs, -1, *self.layer.kernel_shape)}
         if self.layer.bias:
             kept["bias"] = self.masked("bias") @ constant[0]
-        operation = self.layer.with_copies(self.units).module(Weights(kept))
-        return self.scaled(operation(hidden.reshape(*x.shape[:-1], -1)))  # type: ignore[operator]
+        module = self.layer.with_copies(self.units).module(Weights(kept))
+        return self.scaled(module(hidden.reshape(*x.shape[:-1], -1)))  # type: ignore[operator]

@@ -1,8 +1,8 @@
-"""Every target weight in some random copies, whose kept ones sum to it: the scalar setting.
+"""Every target weight is the sum of its kept candidates: the scalar setting of Pensia et al. 2020, Experiment 1.
 
-Pensia et al. 2020, Experiment 1: candidates are plain weights, not products. Row p of a mask (the target's weights,
-row-major) has its C copies at positions p * C ... p * C + C - 1 of the tensor's stream; `shared` gives the weights of
-an output (the target's first axis) one vector of copies in common, as the published code does.
+Candidates are plain weights, not products. Row p of a mask (the target's weights, row-major) has its C candidates at
+positions p * C ... p * C + C - 1 of the tensor's stream. With `shared`, the weights of one output (the first axis of the
+target) share one vector of candidates, as in the published code.
 """
 
 import dataclasses
@@ -16,20 +16,25 @@ from flax import nnx
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.node import WeightNode, Weights
-from lottery_jax.networks.sources.base import MaskedModule, Source, check_gain, numbered
+from lottery_jax.networks.sources.base import MaskedModule, Source, check_gain, assign_streams
 from lottery_jax.rng.random_tensor import Contiguous, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
 
 @dataclasses.dataclass(frozen=True)
 class CandidatesPerWeight(Source):
-    """The leaf `of` with `copies` C of every weight; masks are [*shape of the tensor, C].
+    """`layer` with C `candidates` of every weight; masks are [*shape of the tensor, C].
 
-    samplers: one for each tensor of `of`, in order. The output is multiplied by `gain`.
+    Args:
+        layer: The target layer.
+        candidates: C, random weights for each target weight.
+        samplers: One for each tensor of `layer`, in order.
+        shared: Whether the weights of one output share their candidates.
+        gain: Factor of the output.
 
     >>> from lottery_jax.networks.layers.dense import Dense
-    >>> copies = CandidatesPerWeight(Dense(3, 2), 21, (Sampler.uniform(-1, 1),), shared=True).random_tensors()["weight"]
-    >>> copies.shape, copies.rows, copies.blocks
+    >>> tensor = CandidatesPerWeight(Dense(3, 2), 21, (Sampler.uniform(-1, 1),), shared=True).random_tensors()["weight"]
+    >>> tensor.shape, tensor.rows, tensor.blocks
     ((2, 3, 21), 6, 2)
     """
 
@@ -44,13 +49,14 @@ class CandidatesPerWeight(Source):
         check_gain(self.gain)
         if len(self.samplers) != len(self.layer.tensors()):
             raise InputError(
-                f"copies of {len(self.layer.tensors())} tensors need as many samplers, not {len(self.samplers)}"
+                f"samplers must have one entry for each of the {len(self.layer.tensors())} tensors, got"
+                f" {len(self.samplers)}"
             )
 
     def random_tensors(self) -> dict[str, RandomTensor]:
         layout = Contiguous(self.candidates)
         shapes = self.layer.tensors()
-        return numbered(
+        return assign_streams(
             {
                 name: RandomTensor(
                     (*shape, self.candidates),
@@ -73,7 +79,7 @@ class CandidatesPerWeight(Source):
 
 
 class MaskedCandidates(MaskedModule):
-    """x -> the operation, every edge the sum of its kept copies."""
+    """The module of `CandidatesPerWeight`: every weight is the sum of its kept candidates."""
 
     def __init__(self, source: CandidatesPerWeight, weights: Weights) -> None:
         super().__init__(source, weights, source.gain)

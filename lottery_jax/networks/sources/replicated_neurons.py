@@ -1,19 +1,18 @@
-"""Networks in which every neuron exists several times (Burkholz 2022, arXiv 2205.02321): depth L + 1.
+"""Layers between replicated neurons: every neuron has several copies (Burkholz 2022, arXiv 2205.02321), depth L + 1.
 
-Copies of a neuron are equal but for the errors of their weights, so that the random weights on the copies of an input
-are candidates for one target weight, as they are: no products, and no signs of inputs. So one random layer stands for a
-target layer, after any activation. The copies of its outputs each have random weights and a subset of their own. Only
-the first layer, whose inputs exist once, takes two random ones, a gadget.
+Copies of a neuron are equal up to the errors of their weights, so the random weights on the copies of an input are the
+candidates of one target weight: no products, no signs of inputs, any activation. Each copy of an output has its own
+random weights and subset. Only the first layer, whose inputs have one copy, becomes two random layers, a gadget.
 
-The published constant units are there too: a bias is a sum of random weights on a constant, as many of them for each
-copy as copies of an input. The constant is given to every layer, as everywhere in this package, so that no rows of a
-layer in front make it. It need not be 1: a neuron may be any constant, and where biases are larger than weights (folded
-batch normalisations make them ten times larger), one gain for both would leave large random weights that cancel.
+As published, a bias is a sum of random weights on a constant, as many as copies of an input. Every layer has this
+constant as an input, so that no units of the layer in front compute it. The constant need not be 1: with biases much
+larger than weights (after folding batch normalisation), one gain for both would leave large weights that cancel.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -21,7 +20,7 @@ from flax import nnx
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.node import LinearLayer, Spec, Weights
-from lottery_jax.networks.sources.base import MaskedModule, Source, check_gain, side_by_side
+from lottery_jax.networks.sources.base import MaskedModule, Source, check_gain, merge_copies
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.rng.random_tensor import Matrix, RandomTensor
 from lottery_jax.rng.sampler import Sampler
@@ -29,11 +28,19 @@ from lottery_jax.rng.sampler import Sampler
 
 @dataclasses.dataclass(frozen=True)
 class ReplicatedNeurons(Source):
-    """The operation `of` on `input_copies` of each input, with `output_copies` of each output; its output times `gain`.
+    """`layer` on copies of its inputs, with copies of its outputs.
 
-    Masks: `weight` [*shape of the tensor, output_copies, input_copies] and `bias` [O, output_copies, input_copies]. Weights are
-    drawn at their positions in the theorem's matrix [I * input_copies, places, O * output_copies]. apart: how far the copies
-    of an input are apart in what is given, as `Spec` says. constant: what biases are the weights of.
+    Masks: `weight` [*shape of the tensor, output_copies, input_copies] and `bias` [O, output_copies, input_copies].
+    Weights are drawn at their positions in the theorem's matrix [I * input_copies, kernel, O * output_copies].
+
+    Args:
+        layer: The target layer.
+        input_copies: Copies of each input.
+        output_copies: Copies of each output; they are contiguous.
+        sampler: Sampler of the random weights.
+        copy_stride: Distance of two copies of an input, as in `Spec`.
+        gain: Factor of the output.
+        constant: The input whose weights are the biases.
 
     >>> from lottery_jax.networks.layers.dense import Dense
     >>> layer = ReplicatedNeurons(Dense(3, 2, bias=True), 15, 15, Sampler.uniform(-1, 1))
@@ -61,7 +68,8 @@ class ReplicatedNeurons(Source):
             self.copy_stride > 1 and (self.layer.inputs % self.copy_stride or self.layer.groups > 1)
         ):
             raise InputError(
-                f"copies of {self.layer.inputs} inputs in {self.layer.groups} groups cannot be {self.copy_stride} numbers apart"
+                f"copy_stride must be at least 1, divide the inputs and be 1 for layers with groups, got"
+                f" {self.copy_stride} for {self.layer.inputs} inputs in {self.layer.groups} groups"
             )
 
     @property
@@ -73,24 +81,24 @@ class ReplicatedNeurons(Source):
         return self.layer.with_copies(self.input_copies, self.output_copies)
 
     def random_tensors(self) -> dict[str, RandomTensor]:
-        of, count, copies = self.layer, self.input_copies, self.output_copies
-        own, places = of.inputs // of.groups, int(np.prod(of.kernel_shape, dtype=np.int64))
-        offset = own * count * places * of.outputs * copies
+        layer, count, copies = self.layer, self.input_copies, self.output_copies
+        per_group, size = layer.inputs // layer.groups, math.prod(layer.kernel_shape)
+        offset = per_group * count * size * layer.outputs * copies
         layouts = {
-            "weight": Matrix(of.outputs, own, places, count, copies=copies),
+            "weight": Matrix(layer.outputs, per_group, size, count, copies=copies),
             # The constant is the last input of the same matrix.
-            "bias": Matrix(of.outputs, 1, 1, count, offset, copies),
+            "bias": Matrix(layer.outputs, 1, 1, count, offset, copies),
         }
         return {
             name: RandomTensor((*shape, copies, count), count, self.sampler, layouts[name])
-            for name, shape in of.tensors().items()
+            for name, shape in layer.tensors().items()
         }
 
     def output_spec(self, input_spec: Spec) -> Spec:
         if (input_spec.copies, input_spec.copy_stride) != (self.input_copies, self.copy_stride):
             raise InputError(
-                f"a layer for {self.input_copies} copies of its inputs, {self.copy_stride} apart, is given {input_spec.copies},"
-                f" {input_spec.copy_stride} apart"
+                f"the input must have {self.input_copies} copies of stride {self.copy_stride}, got {input_spec.copies} of"
+                f" stride {input_spec.copy_stride}"
             )
         return dataclasses.replace(self.effective_layer.output_spec(input_spec), copies=self.output_copies)
 
@@ -99,29 +107,25 @@ class ReplicatedNeurons(Source):
     ) -> float:
         return self.gain * self.constant if name == "bias" else self.gain
 
-    def effective_tensor(self, name: str, made: np.ndarray, kept: Callable[[], np.ndarray]) -> np.ndarray:
-        # Which copies of an input are kept shows in the output, if only by the errors of their weights.
+    def effective_tensor(self, name: str, values: np.ndarray, kept: Callable[[], np.ndarray]) -> np.ndarray:
+        # The copies of an input differ by the errors of their weights, so the output depends on which ones are kept.
         if name == "bias":
-            return _of_outputs(made, self.output_copies)
-        return self.gain * self.beside(kept().astype(np.float64))[None]
-
-    def beside(self, weight: Any) -> Any:
-        """The weight of `wide` from one in the mask's shape, for inputs as they are given."""
-        return side_by_side(weight, self.copy_stride)
+            return _merge_output_copies(values, self.output_copies)
+        return self.gain * merge_copies(kept().astype(np.float64), self.copy_stride)[None]
 
     def module(self, weights: Weights) -> nnx.Module:
         return MaskedReplicated(self, weights)
 
 
 class MaskedReplicated(MaskedModule):
-    """x -> the wide operation on all copies."""
+    """The module of `ReplicatedNeurons`: the effective layer on all copies."""
 
     def __init__(self, source: ReplicatedNeurons, weights: Weights) -> None:
         super().__init__(source, weights, source.gain)
         self.source = source
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        kept = {"weight": self.source.beside(self.masked("weight"))}
+        kept = {"weight": merge_copies(self.masked("weight"), self.source.copy_stride)}
         if self.source.layer.bias:
             kept["bias"] = self.source.constant * self.masked("bias").sum(-1).reshape(-1)
         return self.scaled(self.source.effective_layer.module(Weights(kept))(x))  # type: ignore[operator]
@@ -129,10 +133,9 @@ class MaskedReplicated(MaskedModule):
 
 @dataclasses.dataclass(frozen=True)
 class ReplicatedGadget(Gadget):
-    """A gadget with `copies` of each output, neighbours: the first layer of a network of `ReplicatedNeurons` ones.
+    """A gadget with contiguous `copies` of each output: the first layer of a network with replicated neurons.
 
-    Masks are those of a gadget, with the copies as one more axis in front of the units: [*shape of the tensor, copies,
-    U]. All copies have the hidden units in common, as the first layer of any network has its inputs.
+    Masks `weight` and `bias` are [*shape of the tensor, copies, U]. All copies share the hidden units.
     """
 
     copies: int = 1
@@ -158,19 +161,19 @@ class ReplicatedGadget(Gadget):
 
     def output_spec(self, input_spec: Spec) -> Spec:
         if input_spec.copies > 1:
-            raise InputError("a layer whose inputs exist once is given copies of them")
+            raise InputError("the first layer of a network with replicated neurons must have one copy of each input")
         return dataclasses.replace(self.effective_layer.output_spec(input_spec), copies=self.copies)
 
-    def effective_tensor(self, name: str, made: np.ndarray, kept: Callable[[], np.ndarray]) -> np.ndarray:
-        return _of_outputs(made, self.copies)
+    def effective_tensor(self, name: str, values: np.ndarray, kept: Callable[[], np.ndarray]) -> np.ndarray:
+        return _merge_output_copies(values, self.copies)
 
 
-def _of_outputs(made: np.ndarray, copies: int) -> np.ndarray:
-    """[signs * copies, O, ...] -> [signs, O * copies, ...], copies of an output as neighbours."""
-    split = np.moveaxis(made.reshape(-1, copies, *made.shape[1:]), 1, 2)
-    return split.reshape(len(split), -1, *made.shape[2:])
+def _merge_output_copies(values: np.ndarray, copies: int) -> np.ndarray:
+    """[signs * copies, O, ...] -> [signs, O * copies, ...] with contiguous copies of an output."""
+    split = np.moveaxis(values.reshape(-1, copies, *values.shape[1:]), 1, 2)
+    return split.reshape(len(split), -1, *values.shape[2:])
 
 
 def _check_copies(copies: int) -> None:
     if copies < 1:
-        raise InputError(f"copies of a neuron are counted from 1, not {copies}")
+        raise InputError(f"a neuron must have at least 1 copy, got {copies}")
