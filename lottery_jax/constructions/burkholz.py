@@ -62,7 +62,8 @@ class Burkholz(Pensia):
         if network.input_spec is None:
             raise InputError(
                 f"{self.name} gives layers copies of their inputs, and what the tensor"
-                f" {next(iter(network.weight_nodes))!r} is fed with is unknown; name the model's architecture, or use scalar"
+                f" {next(iter(network.weight_nodes))!r} is fed with is unknown; name the model's architecture, or use"
+                " scalar"
             )
         last = ends(network.root, "")
         root, output = _Widening(self, target, last).through(network.root, "", network.input_spec)

@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.gates import FixedGate
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import child_path
+from lottery_jax.networks.node import FixedGate, child_path
 
 Forward = Callable[[jax.Array], jax.Array]
 """x [B, ...] -> outputs [B, C]."""

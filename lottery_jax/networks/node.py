@@ -8,7 +8,7 @@ import abc
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -48,10 +48,26 @@ class Spec:
             )
 
 
-class Gate(Protocol):
-    """A callable that returns a mask (bool or float) of a tensor's shape."""
+Gate = Callable[[], jax.Array]
+"""Returns the mask (bool or float) of a tensor in its shape."""
 
-    def __call__(self) -> jax.Array: ...
+
+class Frozen(nnx.Variable):
+    """A random source weight. It is not an `nnx.Param`, so that no optimiser trains it."""
+
+
+class Mask(nnx.Variable):
+    """A fixed mask: one entry, 0 or 1, for each source weight."""
+
+
+class FixedGate(nnx.Module):
+    """A gate with a fixed mask."""
+
+    def __init__(self, mask: jax.Array) -> None:
+        self.mask = Mask(jnp.asarray(mask))
+
+    def __call__(self) -> jax.Array:
+        return self.mask[...]
 
 
 def child_path(path: str, name: str) -> str:

@@ -153,14 +153,14 @@ def _scan(tensors: Store, name: str) -> Scan:
         high = max(high, float(values.max(initial=-np.inf, where=finite)))
     if bad:
         raise InputError(
-            f"the target's tensor {name!r} must be finite in float32, got {bad:,} of {tensor.size:,} weights that are NaN,"
-            " infinite or too large. Repair the tensor, or omit it."
+            f"the target's tensor {name!r} must be finite, got {bad:,} of {tensor.size:,} weights that are NaN,"
+            " infinite or beyond float32. Repair the tensor, or omit it."
         )
     return Scan(low, high, sha.hexdigest())
 
 
 def listed(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """Names and shapes in words.
+    """Names and shapes of tensors in words.
 
     >>> listed({"fc1.weight": (500, 784)})
     'fc1.weight [500, 784]'

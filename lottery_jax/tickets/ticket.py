@@ -17,8 +17,8 @@ from lottery_jax.io.checksummed_file import ChecksummedFile, checksummed_bytes, 
 from lottery_jax.io.files import write_atomically
 from lottery_jax.io.tensor_file import FLOATS, Arrays, FormatError, Store, View, read_array
 from lottery_jax.networks.forward import Forward, forward, without_dead_units
-from lottery_jax.networks.gates import FixedGate
 from lottery_jax.networks.network import NO_REDRAWS, Network, Redraws, clipped
+from lottery_jax.networks.node import FixedGate
 from lottery_jax.networks.target import Target
 from lottery_jax.rng.forced_entries import forced_mask, has_forced_entries
 from lottery_jax.tickets.header import FORMAT, Header, version_mismatch

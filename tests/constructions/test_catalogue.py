@@ -149,7 +149,7 @@ def test_another_seed_is_another_ticket(name: str) -> None:
     ("nodes", "words"),
     [
         ((("norm", LayerNorm(3)),), "no layer with weights"),
-        ((("relu", Relu()), ("bn", BatchNorm(3)), ("fc", Dense(3, 2))), "'bn' stands behind no dense layer"),
+        ((("relu", Relu()), ("bn", BatchNorm(3)), ("fc", Dense(3, 2))), "'bn' must follow a dense layer"),
     ],
 )
 def test_a_target_that_no_construction_takes_is_refused(name: str, nodes: tuple, words: str) -> None:

@@ -192,8 +192,8 @@ def test_an_order_that_nothing_tells_is_refused() -> None:
         (nnx.BatchNorm(3, use_bias=False, use_scale=False, rngs=nnx.Rngs(0)), None, "hold 'mean', which is no part"),
         (nnx.state(nnx.LayerNorm(3, rngs=nnx.Rngs(0))), None, "hold 'scale', which is no part"),
         (MultiLevelLayer(), None, "layer '(first|second)' shares its weights with another one"),
-        ({"(a).weight": FIRST}, None, r"must hold weight \[3, 4\], but holds \(a\).weight"),
-        ({"relu1.weight": FIRST, "relu2.weight": SECOND}, None, "need different names, not .*relu1"),
+        ({"(a).weight": FIRST}, None, r"must have the tensors weight \[3, 4\], got \(a\).weight"),
+        ({"relu1.weight": FIRST, "relu2.weight": SECOND}, None, "must have different names, got .*relu1"),
     ],
 )
 def test_what_is_no_chain_of_dense_layers_is_refused(weights, biases, words: str) -> None:

@@ -93,5 +93,5 @@ def test_a_file_without_matrices_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_model_does_not_run(model: Path) -> None:
-    with pytest.raises(InputError, match=r"graph is unknown are no network.*export --into"):
+    with pytest.raises(InputError, match=r"graph of a model must be known to run it.*export --into"):
         load_model(model)[0].forward()(np.ones((1, 3), np.float32))

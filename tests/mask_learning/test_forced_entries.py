@@ -121,7 +121,7 @@ def test_every_learner_keeps_what_is_locked(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name, kind in LEARNERS.items() if issubclass(kind, MultiLevelLearner)])
 def test_masks_of_several_bits_have_no_locked_weights(name: str) -> None:
-    with pytest.raises(InputError, match="none can be locked as kept"):
+    with pytest.raises(InputError, match="locked must be 0 for masks with several bits"):
         fitting(LEARNERS[name]())
 
 

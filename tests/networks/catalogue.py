@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lottery_jax.networks.gates import FixedGate
 from lottery_jax.networks.layers.activations import Gelu, LeakyRelu, Relu, Sigmoid, Tanh
 from lottery_jax.networks.layers.attention import Attention, MergedAttention
 from lottery_jax.networks.layers.containers import Chain, Residual
@@ -19,7 +18,7 @@ from lottery_jax.networks.layers.normalization import BatchNorm, LayerNorm, Norm
 from lottery_jax.networks.layers.pooling import AveragePool, Flatten, GlobalPool, MaxPool, Tokens
 from lottery_jax.networks.layers.tensor_dict import NamedTensor, TensorDict
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import Node, Spec, Weights, child_path
+from lottery_jax.networks.node import FixedGate, Node, Spec, Weights, child_path
 from lottery_jax.networks.sources.base import Source
 from lottery_jax.networks.sources.binary_ladder import BinaryLadder
 from lottery_jax.networks.sources.candidates_per_weight import CandidatesPerWeight

@@ -225,14 +225,14 @@ def test_mlps_by_their_sizes_and_by_their_weights() -> None:
     [
         (lambda: architecture("resnet19", CIFAR, 10), "'resnet19' is unknown; did you mean 'resnet18'.* or mlp-A-B"),
         (lambda: architecture("mlp-0", CIFAR, 10), "'mlp-0' is unknown"),
-        (lambda: architecture("fc2", CIFAR, 10, width=0.0), "width 0.0 must be a positive number"),
-        (lambda: architecture("fc2", CIFAR, 10, width=math.nan), "width nan must be a positive number"),
-        (lambda: architecture("fc2", CIFAR, 10, width=math.inf), "width inf must be a positive number"),
+        (lambda: architecture("fc2", CIFAR, 10, width=0.0), "width must be a positive number, got 0.0"),
+        (lambda: architecture("fc2", CIFAR, 10, width=math.nan), "width must be a positive number, got nan"),
+        (lambda: architecture("fc2", CIFAR, 10, width=math.inf), "width must be a positive number, got inf"),
         (lambda: architecture("conv6", Spec((4, 4, 1)), 10), r"conv6 does not fit examples of shape \[4, 4, 1\]"),
         (lambda: architecture("resnet20", Spec((784,)), 10), r"resnet20 does not fit examples of shape \[784\]"),
         (lambda: architecture("fc2", CIFAR, 0), "fc2 does not fit"),
-        (lambda: mlp((4,), Spec((4,))), r"needs inputs and outputs, not the sizes \(4,\)"),
-        (lambda: mlp((4, 2), Spec((5,))), r"4 inputs is given \[5\]"),
+        (lambda: mlp((4,), Spec((4,))), r"at least inputs and outputs, got \(4,\)"),
+        (lambda: mlp((4, 2), Spec((5,))), r"4 features, got \[5\]"),
     ],
 )
 def test_bad_architectures_are_refused(make, words: str) -> None:

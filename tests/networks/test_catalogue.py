@@ -95,11 +95,11 @@ def test_what_does_not_fit_is_refused_and_named(case: Case, shape: tuple[int, ..
 
 @pytest.mark.parametrize("node", GRAPHLESS, ids=lambda node: node.kind)
 def test_tensors_without_a_graph_hold_weights_but_do_not_run(node: Node) -> None:
-    with pytest.raises(InputError, match="graph is unknown"):
+    with pytest.raises(InputError, match="graph of a model must be known"):
         node.output_spec(Spec((3,)))
-    with pytest.raises(InputError, match="graph is unknown"):
+    with pytest.raises(InputError, match="graph of a model must be known"):
         node.module(Weights({}))
-    with pytest.raises(InputError, match="graph is unknown"):
+    with pytest.raises(InputError, match="graph of a model must be known"):
         Network(TensorDict((("a", node),)), Spec((3,)))
 
 

@@ -107,7 +107,7 @@ def test_all_normalisations_of_the_zoo_can_be_folded(name: str) -> None:
 )
 def test_a_norm_behind_no_operation_is_refused(root: Chain, path: str) -> None:
     network = Network(root, Spec((3, 3, 4)))
-    with pytest.raises(InputError, match=f"batch normalisation '{path}' stands behind no dense layer or convolution"):
+    with pytest.raises(InputError, match=f"batch normalisation '{path}' must follow a dense layer or a convolution"):
         fold_batch_norm(Target(network, stored(root)))  # type: ignore[arg-type]
 
 

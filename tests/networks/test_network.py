@@ -9,7 +9,6 @@ import pytest
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.forward import batch_size, forward, outputs
-from lottery_jax.networks.gates import FixedGate
 from lottery_jax.networks.layers.activations import Relu
 from lottery_jax.networks.layers.attention import Attention
 from lottery_jax.networks.layers.containers import Chain, Residual
@@ -19,7 +18,7 @@ from lottery_jax.networks.layers.normalization import BatchNorm, LayerNorm, Norm
 from lottery_jax.networks.layers.pooling import AveragePool, Flatten, GlobalPool, MaxPool
 from lottery_jax.networks.layers.tensor_dict import NamedTensor, TensorDict
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import MAX_EXAMPLE_SIZE, Node, Spec
+from lottery_jax.networks.node import MAX_EXAMPLE_SIZE, FixedGate, Node, Spec
 from lottery_jax.networks.sources.candidates_per_weight import CandidatesPerWeight
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.sources.random_layer import RandomLayer
@@ -149,9 +148,9 @@ def test_batches_are_padded_and_of_one_shape() -> None:
     np.testing.assert_array_equal(outputs(double, images, batch_size=3), 2 * images)
     assert shapes == [(3, 2)] * 3
     np.testing.assert_array_equal(outputs(double, images), 2 * images)
-    with pytest.raises(InputError, match="no examples"):
+    with pytest.raises(InputError, match="at least one example, got none"):
         outputs(double, images[:0])
-    with pytest.raises(InputError, match="batch size is 0"):
+    with pytest.raises(InputError, match="batch_size must be at least 1, got 0"):
         outputs(double, images, batch_size=0)
 
 
@@ -171,14 +170,17 @@ def chained(*nodes: tuple[str, Node], given: Spec | None = FOUR) -> Network:
     ("make", "words"),
     [
         (lambda: chained(("relu", Relu())), "at least one layer with weights"),
-        (lambda: chained(("fc1", Dense(4, 3)), ("fc2", Dense(2, 5))), r"'fc2': .* 2 inputs is given \[3\]"),
-        (lambda: chained(("a", Chain((("b", Dense(3, 4)),)))), r"node 'a.b': .* 3 inputs is given \[4\]"),
-        (lambda: chained(("(a)", Dense(3, 4))), r"node '\(a\)': .* 3 inputs is given \[4\]"),
+        (lambda: chained(("fc1", Dense(4, 3)), ("fc2", Dense(2, 5))), r"'fc2': .* 2 features, got \[3\]"),
+        (lambda: chained(("a", Chain((("b", Dense(3, 4)),)))), r"node 'a.b': .* 3 features, got \[4\]"),
+        (lambda: chained(("(a)", Dense(3, 4))), r"node '\(a\)': .* 3 features, got \[4\]"),
         (lambda: chained(("fc", Dense(4, 3)), given=None), "must have an input_spec"),
-        (lambda: Network(NamedTensor((2, 2))), "has no name"),
-        (lambda: Network(PositionEmbedding(3, 4), Spec((3, 4))), "has no name"),
-        (lambda: chained(("(a)", Dense(4, 4)), ("(b)", Dense(4, 4))), "tensors .* 2 are called 'weight'"),
-        (lambda: chained(("(a)", RandomLayer(Dense(4, 4), U)), ("(b)", Relu()), ("(c)", Relu())), "3 are called ''"),
+        (lambda: Network(NamedTensor((2, 2))), "must have names"),
+        (lambda: Network(PositionEmbedding(3, 4), Spec((3, 4))), "must have names"),
+        (lambda: chained(("(a)", Dense(4, 4)), ("(b)", Dense(4, 4))), "tensors .* got 2 with the name 'weight'"),
+        (
+            lambda: chained(("(a)", RandomLayer(Dense(4, 4), U)), ("(b)", Relu()), ("(c)", Relu())),
+            "got 3 with the name ''",
+        ),
         (
             lambda: chained(("(a)", RandomLayer(Dense(4, 4), U)), ("(b)", RandomLayer(Dense(4, 4), U))),
             "different names",
@@ -192,30 +194,33 @@ def chained(*nodes: tuple[str, Node], given: Spec | None = FOUR) -> Network:
                     )
                 )
             ),
-            "tensors .* 2 are called 'a.weight'",
+            "tensors .* got 2 with the name 'a.weight'",
         ),
         (
             lambda: chained(
                 ("a", RandomLayer(Dense(4, 4), U)), ("a.gain", PositionEmbedding(3, 4)), given=Spec((3, 4))
             ),
-            "tensors .* 2 are called 'a.gain'",
+            "tensors .* got 2 with the name 'a.gain'",
         ),
-        (lambda: chained(("fc", Dense(4, 3)), ("fc", Relu())), "need different names"),
-        (lambda: Network(TensorDict(())), "needs tensors"),
+        (lambda: chained(("fc", Dense(4, 3)), ("fc", Relu())), "must have different names"),
+        (lambda: Network(TensorDict(())), "must have tensors"),
         (lambda: Network(TensorDict((("a", LayerNorm(0)),))), "sizes from 1 up"),
         (
             lambda: Network(TensorDict((("a", NamedTensor((2**20, 2**20, 2**20))),))),
             "at most 281,474,976,710,656 weights",
         ),
         (lambda: chained(("c", Gadget(Conv(1, 1, (1, 1)), 8, U, U)), given=Spec((2**14, 2**14, 1))), "numbers between"),
-        (lambda: chained(("r", Residual(Dense(4, 3)))), r"block 'r' adds \[3\] and \[4\]; give it a projection"),
+        (
+            lambda: chained(("r", Residual(Dense(4, 3)))),
+            r"block 'r' must have equal shapes, got \[3\] and \[4\]. Give it a projection",
+        ),
         (lambda: chained(("a", Attention(2, Dense(4, 8), Dense(4, 4))), given=Spec((3, 4))), "qkv must give 3 x 4"),
         (lambda: chained(("a", Attention(2, Dense(4, 12), Dense(4, 8))), given=Spec((3, 4))), "proj must give 4"),
-        (lambda: Attention(0, Dense(4, 12), Dense(4, 4)), "needs heads, not 0"),
-        (lambda: Conv(4, 6, (3, 3), groups=4), "4 inputs and 6 outputs has no 4 groups"),
-        (lambda: Conv(4, 4, (3, 3), groups=0), "needs groups"),
+        (lambda: Attention(0, Dense(4, 12), Dense(4, 4)), "at least 1 head, got 0"),
+        (lambda: Conv(4, 6, (3, 3), groups=4), "must divide its 4 inputs and 6 outputs, got 4"),
+        (lambda: Conv(4, 4, (3, 3), groups=0), "must have groups"),
         (lambda: Conv(4, 4, (0, 3)), "sizes and strides from 1 up"),
-        (lambda: Dense(0, 3), "needs inputs and outputs, not 0 and 3"),
+        (lambda: Dense(0, 3), "at least 1 input and 1 output, got 0 and 3"),
         (lambda: MaxPool((2, 2), padding=(2, 0)), "half a window at most"),
         (lambda: AveragePool((2, 2), stride=(0, 1)), "sizes and strides from 1 up"),
         (lambda: Normalize((0.5,), (0.0,)), "positive deviation"),

@@ -11,14 +11,13 @@ from flax import nnx
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.forward import forward
-from lottery_jax.networks.gates import FixedGate, Frozen, Mask
 from lottery_jax.networks.layers.activations import Relu
 from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.conv import Conv
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.layers.tensor_dict import NamedTensor, TensorDict
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import LinearLayer, Spec
+from lottery_jax.networks.node import FixedGate, Frozen, LinearLayer, Mask, Spec
 from lottery_jax.networks.sources.base import Source
 from lottery_jax.networks.sources.binary_ladder import BinaryLadder
 from lottery_jax.networks.sources.candidates_per_weight import CandidatesPerWeight
@@ -158,7 +157,7 @@ def test_copies_beyond_a_stream_lie_on_the_next(monkeypatch: pytest.MonkeyPatch)
     np.testing.assert_array_equal(split["b"].reshape(4, 4), draw_host(U, seed=SEED, stream=4, shape=(4, 4)))
     tensor = bag.random_tensors["a"]
     np.testing.assert_array_equal(tensor.draw(SEED, np.arange(27), 0), split["a"].reshape(27, 4))
-    with pytest.raises(InputError, match="more than 65536 streams; approximate it in parts"):
+    with pytest.raises(InputError, match=r"at most 65536 streams\. Approximate the model in parts"):
         Network(TensorDict((("a", CandidatesPerWeight(NamedTensor((8, ATTEMPT_STRIDE + 1)), 4, (U,))),)))
 
 
@@ -277,11 +276,11 @@ def test_gates_keep_what_they_say() -> None:
     [
         (
             lambda: CandidatesPerWeight(Dense(3, 2, bias=True), 4, (U,)),
-            "copies of 2 tensors need as many samplers, not 1",
+            "samplers must have one entry for each of the 2 tensors, got 1",
         ),
-        (lambda: RandomLayer(Dense(3, 2), U, gain=0.0), "gain must be a float32 .* not 0.0"),
-        (lambda: CandidatesPerWeight(Dense(3, 2), 4, (U,), gain=-1.0), "gain must be a float32 .* not -1.0"),
-        (lambda: MultiLevelLayer(Dense(3, 2), U, (1.0,), gain=0.1), "gain must be a float32 .* not 0.1"),
+        (lambda: RandomLayer(Dense(3, 2), U, gain=0.0), "gain must be a float32 .* got 0.0"),
+        (lambda: CandidatesPerWeight(Dense(3, 2), 4, (U,), gain=-1.0), "gain must be a float32 .* got -1.0"),
+        (lambda: MultiLevelLayer(Dense(3, 2), U, (1.0,), gain=0.1), "gain must be a float32 .* got 0.1"),
         *(
             (
                 lambda factors=factors: MultiLevelLayer(Dense(3, 2), U, factors),
@@ -289,27 +288,30 @@ def test_gates_keep_what_they_say() -> None:
             )
             for factors in ((), (0.0,), (0.3,), (3.0,), (1.0, 1.0), (2.0**-16,), (2.0,), (math.nan,), (-math.inf, 1.0))
         ),
-        (lambda: ReplicatedNeurons(Dense(3, 2), 0, 1, U), "copies of a neuron are counted from 1, not 0"),
-        (lambda: ReplicatedNeurons(Dense(3, 2), 1, 0, U), "copies of a neuron are counted from 1, not 0"),
+        (lambda: ReplicatedNeurons(Dense(3, 2), 0, 1, U), "at least 1 copy, got 0"),
+        (lambda: ReplicatedNeurons(Dense(3, 2), 1, 0, U), "at least 1 copy, got 0"),
         (lambda: ReplicatedNeurons(Dense(3, 2), 4, 4, U, gain=0.1), "gain must be a float32"),
         (lambda: ReplicatedNeurons(Dense(3, 2), 4, 4, U, constant=math.inf), "gain must be a float32"),
-        (lambda: ReplicatedNeurons(Dense(3, 2), 4, 4, U, copy_stride=0), "cannot be 0 numbers apart"),
+        (
+            lambda: ReplicatedNeurons(Dense(3, 2), 4, 4, U, copy_stride=0),
+            "copy_stride must .* got 0 for 3 inputs in 1 groups",
+        ),
         (
             lambda: ReplicatedNeurons(Dense(3, 2), 4, 4, U, copy_stride=2),
-            "3 inputs in 1 groups cannot be 2 numbers apart",
+            "copy_stride must .* got 2 for 3 inputs in 1 groups",
         ),
         (
             lambda: ReplicatedNeurons(Conv(4, 4, (1, 1), groups=4), 4, 4, U, copy_stride=2),
-            "4 groups cannot be 2 numbers apart",
+            "copy_stride must .* got 2 for 4 inputs in 4 groups",
         ),
         (lambda: ReplicatedNeurons(Dense(3, 2), 1 << 16, 1, U).random_tensors(), "65536 random weights"),
         (
             lambda: ReplicatedNeurons(Dense(1000, 1000), 100, 100, U).random_tensors(),
             r"100000 outputs has over 2\*\*32",
         ),
-        (lambda: ReplicatedGadget(Dense(3, 2), 4, U, U, copies=0), "copies of a neuron are counted from 1, not 0"),
-        (lambda: Gadget(Dense(3, 2), 4, U, U, gain=0.1), "gain must be a float32 .* not 0.1"),
-        (lambda: Gadget(Dense(3, 2), 4, U, U, gain=math.nan), "gain must be a float32 .* not nan"),
+        (lambda: ReplicatedGadget(Dense(3, 2), 4, U, U, copies=0), "at least 1 copy, got 0"),
+        (lambda: Gadget(Dense(3, 2), 4, U, U, gain=0.1), "gain must be a float32 .* got 0.1"),
+        (lambda: Gadget(Dense(3, 2), 4, U, U, gain=math.nan), "gain must be a float32 .* got nan"),
         (lambda: Gadget(Dense(3, 2), 4, U, U, gain=2.0**65), "gain must be a float32"),
         (lambda: Gadget(Dense(3, 2), 0, U, U).random_tensors(), "0 random weights for each target weight; 1 to 65535"),
         (lambda: Gadget(Dense(3, 2), 1 << 16, U, U).random_tensors(), "65536 random weights"),

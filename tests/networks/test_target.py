@@ -30,15 +30,17 @@ def test_a_target_holds_what_its_network_has() -> None:
     signed = Network(network.root, Spec((4,), nonnegative=True))
     digests = [Target(*pair).digest for pair in ((network, arrays), (signed, arrays), (network, changed))]  # type: ignore[arg-type]
     assert digests[0] == target.digest == digests[1] != digests[2]
-    with pytest.raises(InputError, match=r"must hold fc.weight \[3, 4\], fc.bias \[3\], but holds fc.weight \[3, 4\]"):
+    with pytest.raises(
+        InputError, match=r"must have the tensors fc.weight \[3, 4\], fc.bias \[3\], got fc.weight \[3, 4\]"
+    ):
         Target(network, {"fc.weight": arrays["fc.weight"]})  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"\['fc.bias'\] are no floats"):
+    with pytest.raises(InputError, match=r"must be floats, got other types for \['fc.bias'\]"):
         Target(network, {**arrays, "fc.bias": np.ones(3, np.int64)})  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="no random leaves"):
+    with pytest.raises(InputError, match="no random layers"):
         Target(Network(RandomLayer(Dense(4, 3), U), Spec((4,))), {})  # type: ignore[arg-type]
     broken = arrays["fc.weight"].copy()
     broken[0, 1], broken[2, 2] = np.nan, np.inf
-    with pytest.raises(InputError, match=r"'fc.weight' of the target has 2 of 12 weights that are NaN"):
+    with pytest.raises(InputError, match=r"'fc.weight' must be finite, got 2 of 12 weights that are NaN"):
         Target(network, {**arrays, "fc.weight": broken}).scan("fc.weight")  # type: ignore[arg-type]
 
 
@@ -64,13 +66,13 @@ def test_the_order_of_bytes_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("tensors", "words"),
     [
-        ({"fc1": {"weight": np.ones((3, 4))}}, "'fc1' is a dict with more inside; give them flat"),
-        (nnx.state(nnx.Sequential(nnx.Linear(4, 3, rngs=nnx.Rngs(0)))), "'layers' is a State with more inside"),
-        (nnx.state(nnx.Linear(4, 3, rngs=nnx.Rngs(0))), r"must hold fc1.weight \[3, 4\], but holds .*kernel"),
-        (nnx.Linear(4, 3, rngs=nnx.Rngs(0)), "tensors are a Linear; give arrays by name"),
-        ([np.ones((3, 4))], "tensors are a list; give arrays by name"),
-        ("target.safetensors", "tensors are a str; give"),
-        (None, "tensors are a NoneType; give"),
+        ({"fc1": {"weight": np.ones((3, 4))}}, "got a dict for 'fc1'. Pass a flat"),
+        (nnx.state(nnx.Sequential(nnx.Linear(4, 3, rngs=nnx.Rngs(0)))), "got a State for 'layers'"),
+        (nnx.state(nnx.Linear(4, 3, rngs=nnx.Rngs(0))), r"must have the tensors fc1.weight \[3, 4\], got .*kernel"),
+        (nnx.Linear(4, 3, rngs=nnx.Rngs(0)), "arrays by name, got a Linear"),
+        ([np.ones((3, 4))], "arrays by name, got a list"),
+        ("target.safetensors", "arrays by name, got a str"),
+        (None, "arrays by name, got a NoneType"),
         ({"fc1.weight": None}, "'fc1.weight' holds object, which is not stored; convert it to float32"),
         ({"fc1.weight": [[1.0], [2.0, 3.0]]}, r"'fc1.weight' \(list\) is no array; convert"),
         ({"fc1.weight": np.ones((3, 4), bool)}, "holds bool, which is not stored"),
@@ -85,7 +87,7 @@ def test_what_are_no_tensors_is_refused(tensors, words: str) -> None:
 
 
 def test_a_target_needs_a_network() -> None:
-    with pytest.raises(InputError, match="network is a Chain, no Network; make one"):
+    with pytest.raises(InputError, match="must be a Network, got a Chain"):
         Target(FLAT.root, {})  # type: ignore[arg-type]
 
 

@@ -272,7 +272,7 @@ def test_the_digits_are_learned_with_a_fifth_of_the_weights() -> None:
 @pytest.mark.parametrize(
     ("learner", "changes", "message"),
     [
-        (BRIEF, {"keeps": (0.5, 1.5)}, r"keep is 1.5.*\[0, 1\]"),
+        (BRIEF, {"keeps": (0.5, 1.5)}, r"keep must be .*\[0, 1\].* got 1.5"),
         (BRIEF, {"keeps": ()}, "0 keeps"),
         (BRIEF, {"seeds": ()}, "0 seeds"),
         (BRIEF, {"seeds": (-1,)}, "seed must be in"),

@@ -103,7 +103,7 @@ def test_an_honest_one_forged_again_holds(honest: Path, tmp_path: Path) -> None:
                 )
             ),
             (5, 3),
-            "for 2 copies of its inputs, 1 apart, is given 1",
+            "must have 2 copies of stride 1, got 1",
         ),
         (
             Chain(
@@ -113,7 +113,7 @@ def test_an_honest_one_forged_again_holds(honest: Path, tmp_path: Path) -> None:
                 )
             ),
             (3,),
-            "a dense layer of 4 inputs is given",
+            "the dense layer must have 4 features",
         ),
         (
             Chain(
@@ -123,7 +123,7 @@ def test_an_honest_one_forged_again_holds(honest: Path, tmp_path: Path) -> None:
                 )
             ),
             (3,),
-            "inputs exist once is given copies",
+            "must have one copy of each input",
         ),
         (Chain((("fc", ReplicatedGadget(Dense(3, 2), 4, U, U, copies=2)), ("p", GlobalPool()))), (5, 3), "output once"),
     ],

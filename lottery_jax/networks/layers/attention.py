@@ -84,7 +84,7 @@ class SelfAttention(nnx.Module):
 class MergedAttention(Container):
     """Attention with W_Q, W_K and W_V, W_O of each head merged: x [B, tokens, D] -> [B, tokens, D].
 
-    Queries meet keys only in their product, and values are only seen through W_O (Otsuka et al. 2025, arXiv 2511.04217).
+    Only the products of queries with keys and of values with W_O matter (Otsuka et al. 2025, arXiv 2511.04217).
 
     Args:
         heads: Number of heads.

@@ -205,7 +205,7 @@ ROTATIONS = 4
 class RotationConv(LinearLayer):
     """Convolution equivariant to rotations of square images by 90 degrees (Cohen and Welling 2016, arXiv 1602.07576).
 
-    Maps x [..., H, W, I], or [..., 4, H, W, I] with `rotations` 4, to [..., 4, H', W', O]: each kernel is applied in its
+    Maps x [..., H, W, I], or [..., 4, H, W, I] with `rotations` 4, to [..., 4, H', W', O]: each kernel is applied in
     four rotations. `weight` [O, I, rotations, size, size] holds the coefficients in the basis of equivariant maps, on
     which Ferbach et al. 2022 (arXiv 2206.04270) solve subset sums; its third axis is output minus input rotation.
 

@@ -12,8 +12,7 @@ import numpy as np
 from flax import nnx
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.gates import Frozen
-from lottery_jax.networks.node import MAX_MAGNITUDE, MIN_MAGNITUDE, Node, Spec, WeightNode, Weights
+from lottery_jax.networks.node import MAX_MAGNITUDE, MIN_MAGNITUDE, Frozen, Node, Spec, WeightNode, Weights
 from lottery_jax.rng.random_tensor import RandomTensor
 
 

@@ -92,7 +92,7 @@ class BinaryLadder(Source):
 
 
 class MaskedBinaryLadder(MaskedModule):
-    """The module of `BinaryLadder`: units of each input, ReLU, the rungs with ReLU, then the layer on the last units."""
+    """The module of `BinaryLadder`: units of each input, ReLU, rungs with ReLU, then the layer on the last units."""
 
     def __init__(self, source: BinaryLadder, weights: Weights) -> None:
         super().__init__(source, weights, source.gain)

@@ -1,8 +1,8 @@
 """Every target weight is the sum of its kept candidates: the scalar setting of Pensia et al. 2020, Experiment 1.
 
 Candidates are plain weights, not products. Row p of a mask (the target's weights, row-major) has its C candidates at
-positions p * C ... p * C + C - 1 of the tensor's stream. With `shared`, the weights of one output (the first axis of the
-target) share one vector of candidates, as in the published code.
+positions p * C ... p * C + C - 1 of the tensor's stream. With `shared`, the weights of one output (the target's
+first axis) share one vector of candidates, as in the published code.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from flax import nnx
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.node import WeightNode, Weights
-from lottery_jax.networks.sources.base import MaskedModule, Source, check_gain, assign_streams
+from lottery_jax.networks.sources.base import MaskedModule, Source, assign_streams, check_gain
 from lottery_jax.rng.random_tensor import Contiguous, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 

@@ -12,7 +12,7 @@ from flax import nnx
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.node import LinearLayer, Weights
-from lottery_jax.networks.sources.base import MaskedModule, Source, check_gain, assign_streams
+from lottery_jax.networks.sources.base import MaskedModule, Source, assign_streams, check_gain
 from lottery_jax.rng.random_tensor import Layout, Matrix, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
@@ -73,8 +73,8 @@ _MIN_FACTOR = 2.0**-15
 class MultiLevelLayer(Source):
     """`layer` with each weight a random weight times the sum of its kept `factors`.
 
-    Masks are [*shape of the tensor, F], a bit per factor: factors (1, -1) make masks in {-1, 0, 1}, factors (1, 1/2, 1/4)
-    masks in quarters. Weights are drawn as in `RandomLayer`.
+    Masks are [*shape of the tensor, F], a bit per factor: factors (1, -1) make masks in {-1, 0, 1}, and
+    (1, 1/2, 1/4) masks in quarters. Weights are drawn as in `RandomLayer`.
 
     Args:
         layer: The target layer.

@@ -97,8 +97,8 @@ class ReplicatedNeurons(Source):
     def output_spec(self, input_spec: Spec) -> Spec:
         if (input_spec.copies, input_spec.copy_stride) != (self.input_copies, self.copy_stride):
             raise InputError(
-                f"the input must have {self.input_copies} copies of stride {self.copy_stride}, got {input_spec.copies} of"
-                f" stride {input_spec.copy_stride}"
+                f"the input must have {self.input_copies} copies of stride {self.copy_stride}, got"
+                f" {input_spec.copies} of stride {input_spec.copy_stride}"
             )
         return dataclasses.replace(self.effective_layer.output_spec(input_spec), copies=self.output_copies)
 
