@@ -43,8 +43,8 @@ def test_matrices_and_convolutions_are_chosen_and_the_others_named(model: Path) 
     assert skipped == {
         "a.bias": "it is 1-D",
         "conv1d.weight": "it is 3-D",
-        "steps": "its numbers are I64, not F64, F32, F16, BF16",
-        "flags": "its numbers are BOOL, not F64, F32, F16, BF16",
+        "steps": "its dtype is I64, not F64, F32, F16, BF16",
+        "flags": "its dtype is BOOL, not F64, F32, F16, BF16",
         "scale": "its shape is []",
         "none.weight": "its shape is [0, 3]",
     }
@@ -71,9 +71,9 @@ def test_a_pattern_takes_float_tensors_of_any_shape(pattern: str, chosen: set[st
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        ("A.*", r"no float tensor that matches 'A\.\*', but .* and 6 more; choose others with --pattern$"),
-        ("s*", r"no float tensor that matches 's\*', but .*steps \(its numbers are I64"),
-        ("", "no float tensor that matches ''"),
+        ("A.*", r"must hold a float tensor that matches 'A\.\*', got .* and 5 more\. Choose others with --pattern\.$"),
+        ("s*", r"float tensor that matches 's\*', got .*steps \(its dtype is I64"),
+        ("", "must hold a float tensor that matches ''"),
     ],
 )
 def test_a_pattern_that_takes_none_is_refused(pattern: str, message: str, model: Path) -> None:
@@ -85,10 +85,10 @@ def test_a_pattern_that_takes_none_is_refused(pattern: str, message: str, model:
 def test_a_file_without_matrices_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_file({"bias": np.ones(3, np.float32)}, path)
-    with pytest.raises(InputError, match=r"no 2-D or 4-D float tensor, but bias \(it is 1-D\)"):
+    with pytest.raises(InputError, match=r"must hold a 2-D or 4-D float tensor, got bias \(it is 1-D\)"):
         load_model(path)
     save_file({}, path)
-    with pytest.raises(InputError, match="no 2-D or 4-D float tensor, but nothing"):
+    with pytest.raises(InputError, match="must hold a 2-D or 4-D float tensor, got nothing"):
         load_model(path)
 
 
