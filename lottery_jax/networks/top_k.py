@@ -41,7 +41,7 @@ _ROW, _LONG = 2048, 2**15
 
 
 class _Interval(NamedTuple):
-    """Limits low < high and the numbers of integers below them: at_low < wanted <= at_high."""
+    """Limits low < high and the numbers of integers below them: at_low < k <= at_high."""
 
     low: jax.Array
     high: jax.Array
@@ -50,48 +50,48 @@ class _Interval(NamedTuple):
 
     @classmethod
     def whole(cls, most: int, total: int | jax.Array) -> "_Interval":
-        """All of `total` integers in [0, most); low is -1, so that wanted = 0 is inside."""
+        """All of `total` integers in [0, most); low is -1, so that k = 0 is inside."""
         return cls(jnp.int32(-1), jnp.int32(most), jnp.int32(0), jnp.asarray(total, jnp.int32))
 
 
-def _find(ranks: Callable[[jax.Array], jax.Array], numbers: jax.Array, most: int, wanted: jax.Array) -> _Interval:
+def _find(ranks: Callable[[jax.Array], jax.Array], numbers: jax.Array, most: int, k: jax.Array) -> _Interval:
     """The interval of `_narrow` for the integers `ranks(numbers)`: int32 in [0, most), one for each number."""
     size = numbers.size
 
-    def below(limits: list[jax.Array]) -> jax.Array:
+    def count_below(limits: list[jax.Array]) -> jax.Array:
         # The barrier keeps the ranks in the loop: they are computed while they are counted and never stored.
         return _count(ranks(lax.optimization_barrier((numbers, limits))[0]), limits)
 
     interval = _Interval.whole(most, size)
     if size <= _SMALL:
-        return _narrow(below, wanted, interval)
+        return _narrow(count_below, k, interval)
     few = math.isqrt(size // _DEPTH) // 4  # two of so few share a column about once in thirty searches
-    interval = _narrow(below, wanted, interval, probed=_predicted(ranks(numbers), most, wanted), enough=few)
+    interval = _narrow(count_below, k, interval, probed=_predicted(ranks(numbers), most, k), enough=few)
     minima = _column_minima(ranks(numbers), interval.low)
     width = (interval.high - interval.low).astype(jnp.uint32)
     complete = jnp.sum((minima < width).astype(jnp.int32)) == interval.at_high - interval.at_low
 
-    def below_in_minima(limits: list[jax.Array]) -> jax.Array:
+    def count_below_in_minima(limits: list[jax.Array]) -> jax.Array:
         return interval.at_low + _count(minima, [(limit - interval.low).astype(jnp.uint32) for limit in limits])
 
-    found = _narrow(below_in_minima, wanted, interval, enough=jnp.where(complete, 0, size))
-    return _narrow(below, wanted, found)  # no pass, unless two shared a column
+    found = _narrow(count_below_in_minima, k, interval, enough=jnp.where(complete, 0, size))
+    return _narrow(count_below, k, found)  # no pass, unless two shared a column
 
 
 def _narrow(
-    below: _Count,
-    wanted: jax.Array,
+    count_below: _Count,
+    k: jax.Array,
     interval: _Interval,
     *,
     probed: tuple[jax.Array, jax.Array] | None = None,
     enough: int | jax.Array = 0,
     even: bool = False,
 ) -> _Interval:
-    """The interval narrowed until at_high == wanted, its width is 1, or it holds at most `enough` integers.
+    """The interval narrowed until at_high == k, its width is 1, or it holds at most `enough` integers.
 
     Args:
-        below: Counts the integers below limits.
-        wanted: The number of integers below the threshold.
+        count_below: Counts the integers below limits.
+        k: Number of integers below the threshold.
         interval: Where the threshold is.
         probed: First and last of the first probes; predicted by the line if None.
         enough: Number of integers at which the search stops.
@@ -105,26 +105,26 @@ def _narrow(
         if even:
             return first, last
         left = jnp.maximum(at_high - at_low, 1).astype(jnp.float32)
-        part = (wanted - at_low).astype(jnp.float32) / left
-        by_line = _around(interval, wanted, 2.5 * jnp.sqrt(left * part * jnp.maximum(1 - part, 0)), low + 1, high - 1)
+        part = (k - at_low).astype(jnp.float32) / left
+        by_line = _around(interval, k, 2.5 * jnp.sqrt(left * part * jnp.maximum(1 - part, 0)), low + 1, high - 1)
         trusted &= high - low <= _SMOOTH
         return jnp.where(trusted, by_line[0], first), jnp.where(trusted, by_line[1], last)
 
     def unfinished(state: tuple[_Interval, tuple]) -> jax.Array:
         low, high, at_low, at_high = state[0]
-        return (high - low > 1) & (at_high != wanted) & (at_high - at_low > enough)
+        return (high - low > 1) & (at_high != k) & (at_high - at_low > enough)
 
     def read(state: tuple[_Interval, tuple]) -> tuple[_Interval, tuple]:
         (low, high, at_low, at_high), (first, last) = state
         step = jnp.maximum((last - first + _PROBES - 2) // (_PROBES - 1), 1)
         probes = [first + step * i for i in range(_PROBES)]
-        counts = list(below(probes))
+        counts = list(count_below(probes))
         inside = [(probe > low) & (probe < high) for probe in probes]
         for probe, here, within in zip(probes, counts, inside, strict=True):
-            missed = within & (here < wanted)
+            missed = within & (here < k)
             low, at_low = jnp.where(missed, probe, low), jnp.where(missed, here, at_low)
         for probe, here, within in zip(probes[::-1], counts[::-1], inside[::-1], strict=True):
-            reached = within & (here >= wanted)
+            reached = within & (here >= k)
             high, at_high = jnp.where(reached, probe, high), jnp.where(reached, here, at_high)
         interval = _Interval(low, high, at_low, at_high)
         return interval, aim(interval, (low >= first) & (high <= probes[-1]))
@@ -154,12 +154,12 @@ def _sums(terms: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
     return lax.reduce(terms, (jnp.int32(0),) * len(terms), add, (terms[0].ndim - 1,))
 
 
-def _predicted(integers: jax.Array, most: int, wanted: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _predicted(integers: jax.Array, most: int, k: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Limits between which the threshold lies with high probability, from a sample."""
     flat = integers.reshape(-1)
     periods = flat.size // _PERIOD
     sample = flat[: periods * _PERIOD].reshape(periods, _PERIOD)[:, :_RUN]
-    part = wanted.astype(jnp.float32) / flat.size
+    part = k.astype(jnp.float32) / flat.size
     middle = jnp.round(part * sample.size).astype(jnp.int32)
     error = 3.5 * jnp.sqrt(sample.size * part * jnp.maximum(1 - part, 0)) + 1
     # An interval of four times the error holds many of the sample and is narrow enough for the line.
@@ -170,12 +170,12 @@ def _predicted(integers: jax.Array, most: int, wanted: jax.Array) -> tuple[jax.A
 
 
 def _around(
-    interval: _Interval, wanted: jax.Array, error: jax.Array, least: jax.Array, most: jax.Array
+    interval: _Interval, k: jax.Array, error: jax.Array, least: jax.Array, most: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Limits `error` integers before and after `wanted` on the line through the interval's ends, in [least, most]."""
+    """Limits `error` integers before and after the k-th on the line through the interval's ends, in [least, most]."""
     low, high, at_low, at_high = interval
     each = (high - low).astype(jnp.float32) / jnp.maximum(at_high - at_low, 1).astype(jnp.float32)
-    middle = (wanted - at_low).astype(jnp.float32)
+    middle = (k - at_low).astype(jnp.float32)
     ends = (jnp.floor((middle - error - 1) * each), jnp.ceil((middle + error + 1) * each))
     shortest, longest = (least - low).astype(jnp.float32), (most - low).astype(jnp.float32)
     # Offsets are clipped before they are added: float32 cannot represent the limits themselves.
@@ -214,9 +214,9 @@ def kept_count(keep: float | jax.Array, size: int) -> int | jax.Array:
     if isinstance(keep, jax.Array) and jnp.issubdtype(keep.dtype, jnp.integer):
         return jnp.clip(keep, 0, size)
     if isinstance(keep, jax.Array):
-        wanted = jnp.round(keep.astype(jnp.float32) * np.float32(size)).astype(jnp.int32)
+        k = jnp.round(keep.astype(jnp.float32) * np.float32(size)).astype(jnp.int32)
         # float32 cannot hold every size above 2**24, so keep = 1 is handled apart; NaN keeps nothing.
-        return jnp.where(keep >= 1, size, jnp.where(keep > 0, jnp.minimum(wanted, size), 0))
+        return jnp.where(keep >= 1, size, jnp.where(keep > 0, jnp.minimum(k, size), 0))
     try:
         fraction = float(keep)
     except (TypeError, ValueError):
@@ -246,36 +246,36 @@ def top_k_mask(scores: jax.Array, keep: float | jax.Array) -> jax.Array:
         raise InputError(f"scores must be floats of at most 32 bits, got {scores.dtype}. Cast them to float32.")
     if scores.size >= _INFINITY:
         raise InputError(f"scores must have less than 2**31 - 2**23 entries, got {scores.size}. Split the tensor.")
-    wanted = jnp.asarray(kept_count(keep, scores.size), jnp.int32)
-    return _straight_through(scores.astype(jnp.float32), wanted)
+    k = jnp.asarray(kept_count(keep, scores.size), jnp.int32)
+    return _straight_through(scores.astype(jnp.float32), k)
 
 
 @jax.custom_jvp
-def _straight_through(scores: jax.Array, wanted: jax.Array) -> jax.Array:
-    return _select(scores, wanted).astype(jnp.float32)
+def _straight_through(scores: jax.Array, k: jax.Array) -> jax.Array:
+    return _select(scores, k).astype(jnp.float32)
 
 
 @_straight_through.defjvp
 def _straight_through_jvp(primals, tangents):
-    scores, wanted = primals
-    return _straight_through(scores, wanted), jnp.sign(scores) * tangents[0]
+    scores, k = primals
+    return _straight_through(scores, k), jnp.sign(scores) * tangents[0]
 
 
 @jax.jit
-def _select(scores: jax.Array, wanted: jax.Array) -> jax.Array:
-    """Boolean mask with exactly `wanted` true entries."""
+def _select(scores: jax.Array, k: jax.Array) -> jax.Array:
+    """Boolean mask with exactly k true entries."""
     flat = scores.reshape(-1)
     size = flat.size
-    low, high, at_low, at_high = _find(_ranks, flat, _NAN + 1, wanted)
+    low, high, at_low, at_high = _find(_ranks, flat, _NAN + 1, k)
 
     def search() -> jax.Array:
-        """The position before which the wanted number of ranks in [low, high) lies."""
+        """The position before which the missing number of ranks in [low, high) lies."""
         ranks = _ranks(flat)
         positions = jnp.where((ranks >= low) & (ranks < high), lax.iota(jnp.int32, size), size)
         tied = _Interval.whole(size, at_high - at_low)
-        return _narrow(partial(_count, positions), wanted - at_low, tied).high
+        return _narrow(partial(_count, positions), k - at_low, tied).high
 
-    end = lax.cond(at_high == wanted, lambda: jnp.int32(size), search)
+    end = lax.cond(at_high == k, lambda: jnp.int32(size), search)
     return (_ranks(flat) < jnp.where(lax.iota(jnp.int32, size) < end, high, low)).reshape(scores.shape)
 
 

@@ -31,31 +31,31 @@ def phase_figure(rows: Sequence[Mapping[str, Any]]) -> bytes:
     drawing = Figure(figsize=(4 * _COLUMNS, 3.2 * (rows_above + 1)), dpi=90, layout="constrained")
     grid = drawing.add_gridspec(rows_above + 1, 2 * _COLUMNS)
     image = None
-    for place, name in enumerate(names):
-        row, column = divmod(place, _COLUMNS)
+    for index, name in enumerate(names):
+        row, column = divmod(index, _COLUMNS)
         axes = drawing.add_subplot(grid[row, 2 * column : 2 * column + 2])
         image = _success(axes, name, [row for row in problems if row["distribution"] == name])
-    below = [drawing.add_subplot(grid[-1, part * _COLUMNS : (part + 1) * _COLUMNS]) for part in (0, 1)]
-    for place, name in enumerate(names):
-        own, colour = [row for row in problems if row["distribution"] == name], _COLOURS[place % len(_COLOURS)]
+    bottom = [drawing.add_subplot(grid[-1, part * _COLUMNS : (part + 1) * _COLUMNS]) for part in (0, 1)]
+    for index, name in enumerate(names):
+        own, colour = [row for row in problems if row["distribution"] == name], _COLOURS[index % len(_COLOURS)]
         # Lattices have residuals of 0, which a logarithmic axis cannot show.
         medians = [(row["candidates"], row["median"], row["predicted_median"]) for row in own if row["median"] > 0]
         counts, found, predicted = zip(*medians, strict=True)
-        below[0].semilogy(counts, found, "o", color=colour, label=name, markersize=4)
-        below[0].semilogy(counts, predicted, "-", color=colour, linewidth=1)
+        bottom[0].semilogy(counts, found, "o", color=colour, label=name, markersize=4)
+        bottom[0].semilogy(counts, predicted, "-", color=colour, linewidth=1)
         for key, mark in (("kept_nearest", "o-"), ("kept_smallest", "s--")):
             kept = [(row["candidates"], row[key]) for row in own if row[key] is not None]
             if kept:
-                below[1].plot(*zip(*kept, strict=True), mark, color=colour, markersize=3)
+                bottom[1].plot(*zip(*kept, strict=True), mark, color=colour, markersize=3)
     law = [row for row in problems if row["distribution"] == names[0]]
     counts = [row["candidates"] for row in law]
     laws = [residual_law(count, law[-1]["factor"]) for count in counts]
-    below[0].semilogy(counts, laws, ":", color="#222222", label=f"{law[-1]['factor']:.2f} sqrt(n) 2^-n")
-    below[0].set(xlabel="candidates n", ylabel="median least residual", title="lines: heuristic")
-    below[1].set(xlabel="candidates n", ylabel="kept", title="kept: nearest; dashed: fewest within 0.01")
-    for axes in below:
+    bottom[0].semilogy(counts, laws, ":", color="#222222", label=f"{law[-1]['factor']:.2f} sqrt(n) 2^-n")
+    bottom[0].set(xlabel="candidates n", ylabel="median least residual", title="lines: heuristic")
+    bottom[1].set(xlabel="candidates n", ylabel="kept", title="kept: nearest; dashed: fewest within 0.01")
+    for axes in bottom:
         axes.grid(visible=True, alpha=0.2)
-    below[0].legend(frameon=False, fontsize="small")
+    bottom[0].legend(frameon=False, fontsize="small")
     if image is not None:
         drawing.colorbar(image, ax=drawing.axes[: len(names)], label="P(success)", fraction=0.02)
     return png_bytes(drawing)

@@ -107,7 +107,7 @@ class Natale2024(Theorem):
     @property
     def constant(self) -> str:
         if self.factor is not None:
-            return f"c = {self.factor:g} was given"
+            return f"c = {self.factor:g} is an argument"
         return f"c is not given in the paper; {measured_entropy_factor():.2f} is estimated here ({FIXED_SIZE})"
 
     def samples(self, tolerance: float) -> int:
