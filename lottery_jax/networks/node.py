@@ -254,6 +254,9 @@ class LinearLayer(WeightNode):
         """The same layer on `inputs` contiguous copies of each input, with `outputs` of each output."""
         return dataclasses.replace(self, inputs=self.inputs * inputs, outputs=self.outputs * outputs)
 
+    def resized(self, input_spec: Spec, units: Callable[[int], int]) -> Self:
+        return dataclasses.replace(self, inputs=input_spec.shape[-1], outputs=units(self.outputs))
+
     def tensors(self) -> dict[str, tuple[int, ...]]:
         weight = {"weight": (self.outputs, self.inputs // self.groups, *self.kernel_shape)}
         return weight | {"bias": (self.outputs,)} if self.bias else weight

@@ -1,8 +1,7 @@
 """A kind of layer: a convolution along tokens. With a line in `networks/registry.py` it is one like any other."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from flax import nnx
 
@@ -24,13 +23,10 @@ class Conv1d(LinearLayer):
     def kernel_shape(self) -> tuple[int, ...]:
         return (self.size,)
 
-    def resized(self, given: Spec, units: Callable[[int], int]) -> Self:
-        return dataclasses.replace(self, inputs=given.shape[-1], outputs=units(self.outputs))
-
-    def output_spec(self, given: Spec) -> Spec:
-        if len(given.shape) != 2 or given.shape[1] != self.inputs:
-            raise InputError(f"tokens of {self.inputs} numbers are needed, not {list(given.shape)}")
-        return Spec((given.shape[0], self.outputs))
+    def output_spec(self, input_spec: Spec) -> Spec:
+        if len(input_spec.shape) != 2 or input_spec.shape[1] != self.inputs:
+            raise InputError(f"tokens of {self.inputs} numbers are needed, not {list(input_spec.shape)}")
+        return Spec((input_spec.shape[0], self.outputs))
 
     def module(self, weights: Weights) -> nnx.Module:
         kernel, bias = weights["weight"].transpose(2, 1, 0), weights["bias"] if self.bias else None

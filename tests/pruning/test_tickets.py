@@ -268,7 +268,7 @@ def test_files_are_refused_where_their_parts_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(TicketError, match="stored tensor trained_weight must be float32"):
         verify(forge(tmp_path / "forged", header, missing))
     header["network"]["root"]["gain"] = 2.0
-    with pytest.raises(TicketError, match=r"gain of trained weights is 1, not 2\.0"):
+    with pytest.raises(TicketError, match=r"gain of trained weights must be 1, got 2\.0"):
         verify(forge(tmp_path / "forged", header, tensors))
     with pytest.raises(InputError, match="gain"):
         dataclasses.replace(LEAF, gain=0.5)

@@ -242,9 +242,6 @@ class RotationConv(LinearLayer):
     def kernel_shape(self) -> tuple[int, ...]:
         return self.rotations, self.size, self.size
 
-    def resized(self, input_spec: Spec, units: Callable[[int], int]) -> Self:
-        return dataclasses.replace(self, inputs=input_spec.shape[-1], outputs=units(self.outputs))
-
     def output_spec(self, input_spec: Spec) -> Spec:
         axes = 3 if self.rotations == 1 else 4
         if (

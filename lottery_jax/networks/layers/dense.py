@@ -24,9 +24,6 @@ class Dense(LinearLayer):
     bias: bool = False
     kind: ClassVar[str] = "dense"
 
-    def resized(self, input_spec: Spec, units: Callable[[int], int]) -> Self:
-        return dataclasses.replace(self, inputs=input_spec.shape[-1], outputs=units(self.outputs))
-
     def output_spec(self, input_spec: Spec) -> Spec:
         if input_spec.shape[-1] != self.inputs:
             raise InputError(

@@ -12,8 +12,27 @@ from lottery_jax.errors import InputError
 from lottery_jax.networks.node import NO_RNGS, Node, Spec, StatelessLayer, Weights, constant_init
 
 
+class _Norm(Node):
+    features: int
+    epsilon: float
+
+    def __post_init__(self) -> None:
+        if self.epsilon <= 0:
+            raise InputError(f"{self.kind} must have a positive epsilon, got {self.epsilon}")
+
+    def resized(self, input_spec: Spec, units: Callable[[int], int]) -> Self:
+        return dataclasses.replace(self, features=input_spec.shape[-1])
+
+    def output_spec(self, input_spec: Spec) -> Spec:
+        if input_spec.shape[-1] != self.features:
+            raise InputError(
+                f"the input of {self.kind} must have {self.features} features, got {list(input_spec.shape)}"
+            )
+        return Spec(input_spec.shape)
+
+
 @dataclasses.dataclass(frozen=True)
-class BatchNorm(Node):
+class BatchNorm(_Norm):
     """Batch normalisation with PyTorch's tensors: `running_mean`, `running_var`, and with `affine` `weight` and `bias`.
 
     It has no masks: constructions fold it into the layer in front of it (`rewrites.fold_batch_norm`).
@@ -24,23 +43,9 @@ class BatchNorm(Node):
     epsilon: float = 1e-5
     kind: ClassVar[str] = "batch_norm"
 
-    def __post_init__(self) -> None:
-        if self.epsilon <= 0:
-            raise InputError(f"batch normalisation must have a positive epsilon, got {self.epsilon}")
-
     def tensors(self) -> dict[str, tuple[int, ...]]:
         names = (*(("weight", "bias") if self.affine else ()), "running_mean", "running_var")
         return dict.fromkeys(names, (self.features,))
-
-    def resized(self, input_spec: Spec, units: Callable[[int], int]) -> Self:
-        return dataclasses.replace(self, features=input_spec.shape[-1])
-
-    def output_spec(self, input_spec: Spec) -> Spec:
-        if input_spec.shape[-1] != self.features:
-            raise InputError(
-                f"the input of batch normalisation must have {self.features} features, got {list(input_spec.shape)}"
-            )
-        return Spec(input_spec.shape)
 
     def module(self, weights: Weights) -> nnx.Module:
         layer = nnx.BatchNorm(
@@ -67,29 +72,15 @@ class BatchNorm(Node):
 
 
 @dataclasses.dataclass(frozen=True)
-class LayerNorm(Node):
+class LayerNorm(_Norm):
     """Layer normalisation over features, with `weight` and `bias`, which have no masks."""
 
     features: int
     epsilon: float = 1e-6
     kind: ClassVar[str] = "layer_norm"
 
-    def __post_init__(self) -> None:
-        if self.epsilon <= 0:
-            raise InputError(f"layer normalisation must have a positive epsilon, got {self.epsilon}")
-
     def tensors(self) -> dict[str, tuple[int, ...]]:
         return {"weight": (self.features,), "bias": (self.features,)}
-
-    def resized(self, input_spec: Spec, units: Callable[[int], int]) -> Self:
-        return dataclasses.replace(self, features=input_spec.shape[-1])
-
-    def output_spec(self, input_spec: Spec) -> Spec:
-        if input_spec.shape[-1] != self.features:
-            raise InputError(
-                f"the input of layer normalisation must have {self.features} features, got {list(input_spec.shape)}"
-            )
-        return Spec(input_spec.shape)
 
     def initial(self, key: jax.Array) -> dict[str, jax.Array]:
         return {"weight": jnp.ones(self.features), "bias": jnp.zeros(self.features)}

@@ -63,7 +63,16 @@ class Source(Node):
         return self.layer.output_spec(input_spec)
 
     @abc.abstractmethod
-    def module(self, weights: Weights) -> nnx.Module: ...
+    def apply(self, kept: Callable[[str], jax.Array], x: jax.Array) -> jax.Array:
+        """The output, before it is multiplied by the gain.
+
+        Args:
+            kept: Returns the weights of a random tensor, zero where pruned, or a stored tensor without a mask.
+            x: [B, *input].
+        """
+
+    def module(self, weights: Weights) -> nnx.Module:
+        return MaskedModule(self, weights)
 
     def input_signs(self, name: str, input_spec: Spec | None) -> tuple[int, ...]:
         """The signs of inputs for which the weights of tensor `name` differ: (1,), or (1, -1)."""
@@ -107,35 +116,35 @@ class Source(Node):
 
 
 class MaskedModule(nnx.Module):
-    """Frozen random weights with their gates; the output is multiplied by a gain.
+    """The module of a random layer: its frozen random weights, trained tensors and gates.
 
     If `weights.measuring`, the gain is the one that gives the output root mean square 1.
     """
 
-    def __init__(self, source: Source, weights: Weights, gain: float = 1.0) -> None:
-        names = tuple(source.random_tensors())
-        self.gain = weights.scalar("gain", gain)
+    def __init__(self, source: Source, weights: Weights) -> None:
+        self.source, self.gain = source, weights.scalar("gain", source.gain)
         self.measured = nnx.data(nnx.Intermediate(jnp.ones(())) if weights.measuring else None)
+        names = tuple(source.random_tensors())
         self.random = nnx.Dict({name: Frozen(jnp.asarray(weights[name])) for name in names})
+        self.stored = nnx.Dict({name: nnx.Param(jnp.asarray(weights[name])) for name in source.tensors()})
         self.gates = nnx.Dict({name: weights.gate(name) for name in names})
 
-    def masked(self, name: str) -> jax.Array:
-        """The kept weights of a tensor, zero where pruned."""
-        return apply_mask(self.gates[name](), self.random[name][...])  # type: ignore[operator]
-
-    def scaled(self, output: jax.Array) -> jax.Array:
-        """The output times the gain."""
+    def __call__(self, x: jax.Array) -> jax.Array:
+        output = self.source.apply(self._kept, x)
         if self.measured is None:
             return output * self.gain
         size = jnp.sqrt(jnp.mean(output**2))
         self.measured[...] = jnp.where(size > 0, 1 / jnp.where(size > 0, size, 1.0), 1.0)
         return output * self.measured[...]
 
-
-def apply_mask(mask: jax.Array, weight: jax.Array) -> jax.Array:
-    """The kept weights, zero where pruned."""
-    # A boolean mask makes pruned weights exactly zero; a float mask carries a gradient.
-    return jnp.where(mask, weight, 0.0) if mask.dtype == bool else weight * mask
+    def _kept(self, name: str) -> jax.Array:
+        if name not in self.gates:
+            return self.stored[name][...]
+        trained = self.source.trained_tensors.get(name)
+        weight = self.random[name][...] if trained is None else self.stored[trained][...]
+        mask = self.gates[name]()  # type: ignore[operator]
+        # A boolean mask makes pruned weights exactly zero; a float mask carries a gradient.
+        return jnp.where(mask, weight, 0.0) if mask.dtype == bool else weight * mask
 
 
 def merge_copies(weight: Any, copy_stride: int = 1) -> Any:

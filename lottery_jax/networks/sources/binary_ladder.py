@@ -8,17 +8,16 @@ drawn. A bias is one more input, the constant 1. In front of a convolution all l
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.node import LinearLayer, Spec, Weights
-from lottery_jax.networks.sources.base import MaskedModule, Source, check_gain
+from lottery_jax.networks.sources.base import Source, check_gain
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.rng.random_tensor import Contiguous, RandomTensor
 from lottery_jax.rng.sampler import Sampler
@@ -87,27 +86,17 @@ class BinaryLadder(Source):
             value = np.maximum(np.einsum("ivu,iu->iv", hidden[rung].astype(np.float64), value), 0)
         return sign * self.gain * value[self.layer.input_channels(name, rows), columns]
 
-    def module(self, weights: Weights) -> nnx.Module:
-        return MaskedBinaryLadder(self, weights)
-
-
-class MaskedBinaryLadder(MaskedModule):
-    """The module of `BinaryLadder`: units of each input, ReLU, rungs with ReLU, then the layer on the last units."""
-
-    def __init__(self, source: BinaryLadder, weights: Weights) -> None:
-        super().__init__(source, weights, source.gain)
-        self.layer, self.units, self.hidden_tensors = source.layer, source.units, source.hidden_tensors
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        inputs, first = self.layer.inputs, self.masked("first")
+    def apply(self, kept: Callable[[str], jax.Array], x: jax.Array) -> jax.Array:
+        layer, first = self.layer, kept("first")
+        inputs = layer.inputs
         hidden, constant = jax.nn.relu(x[..., None] * first[:inputs]), jax.nn.relu(first[inputs:])
         for name in self.hidden_tensors[1:]:
-            rung = self.masked(name)
+            rung = kept(name)
             hidden = jax.nn.relu(jnp.einsum("ivu,...iu->...iv", rung[:inputs], hidden))
             constant = jax.nn.relu(jnp.einsum("ivu,iu->iv", rung[inputs:], constant))
-        last = jnp.moveaxis(self.masked("weight"), -1, 2)  # [O, I / groups, U, ...]
-        kept = {"weight": last.reshape(self.layer.outputs, -1, *self.layer.kernel_shape)}
-        if self.layer.bias:
-            kept["bias"] = self.masked("bias") @ constant[0]
-        module = self.layer.with_copies(self.units).module(Weights(kept))
-        return self.scaled(module(hidden.reshape(*x.shape[:-1], -1)))  # type: ignore[operator]
+        last = jnp.moveaxis(kept("weight"), -1, 2)  # [O, I / groups, U, ...]
+        weights = {"weight": last.reshape(layer.outputs, -1, *layer.kernel_shape)}
+        if layer.bias:
+            weights["bias"] = kept("bias") @ constant[0]
+        module = layer.with_copies(self.units).module(Weights(weights))
+        return module(hidden.reshape(*x.shape[:-1], -1))  # type: ignore[operator]

@@ -7,16 +7,15 @@ first axis) share one vector of candidates, as in the published code.
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import jax
 import numpy as np
-from flax import nnx
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.node import WeightNode, Weights
-from lottery_jax.networks.sources.base import MaskedModule, Source, assign_streams, check_gain
+from lottery_jax.networks.sources.base import Source, assign_streams, check_gain
 from lottery_jax.rng.random_tensor import Contiguous, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
@@ -74,17 +73,6 @@ class CandidatesPerWeight(Source):
     ) -> float:
         return self.gain
 
-    def module(self, weights: Weights) -> nnx.Module:
-        return MaskedCandidates(self, weights)
-
-
-class MaskedCandidates(MaskedModule):
-    """The module of `CandidatesPerWeight`: every weight is the sum of its kept candidates."""
-
-    def __init__(self, source: CandidatesPerWeight, weights: Weights) -> None:
-        super().__init__(source, weights, source.gain)
-        self.layer = source.layer
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        kept = {name: self.masked(name).sum(-1) for name in self.layer.tensors()}
-        return self.scaled(self.layer.module(Weights(kept))(x))  # type: ignore[operator]
+    def apply(self, kept: Callable[[str], jax.Array], x: jax.Array) -> jax.Array:
+        weights = {name: kept(name).sum(-1) for name in self.layer.tensors()}
+        return self.layer.module(Weights(weights))(x)  # type: ignore[operator]

@@ -11,15 +11,14 @@ u > 0, and for inputs < 0 over units with u < 0.
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import jax
 import numpy as np
-from flax import nnx
 
 from lottery_jax.networks.node import LinearLayer, Spec, Weights
-from lottery_jax.networks.sources.base import MaskedModule, Source, check_gain, merge_copies
+from lottery_jax.networks.sources.base import Source, check_gain, merge_copies
 from lottery_jax.rng.random_tensor import Diagonal, Matrix, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
@@ -110,28 +109,15 @@ class Gadget(Source):
             found["bias"] = pruned["bias"][..., units[layer.inputs]]
         return dataclasses.replace(self, units=half), found
 
-    def module(self, weights: Weights) -> nnx.Module:
-        return MaskedGadget(self, weights)
-
-
-class MaskedGadget(MaskedModule):
-    """The module of `Gadget`: hidden units of each input, ReLU, then the layer on all units."""
-
-    def __init__(self, source: Gadget, weights: Weights) -> None:
-        super().__init__(source, weights, source.gain)
-        self.layer, self.units, self.copies, self.relu = source.layer, source.units, source.rows_per_weight, source.relu
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        first = self.masked("first")
-        hidden = self._activated(x[..., None] * first[: self.layer.inputs])
-        second = self.masked("weight")
-        kept = {
-            "weight": merge_copies(second.reshape(*second.shape[: 2 + len(self.layer.kernel_shape)], -1, self.units))
-        }
-        if self.layer.bias:
-            kept["bias"] = (self.masked("bias") @ self._activated(first[self.layer.inputs])).reshape(-1)
-        module = self.layer.with_copies(self.units, self.copies).module(Weights(kept))
-        return self.scaled(module(hidden.reshape(*x.shape[:-1], -1)))  # type: ignore[operator]
+    def apply(self, kept: Callable[[str], jax.Array], x: jax.Array) -> jax.Array:
+        layer, first, second = self.layer, kept("first"), kept("weight")
+        hidden = self._activated(x[..., None] * first[: layer.inputs])
+        shape = second.shape[: 2 + len(layer.kernel_shape)]
+        weights = {"weight": merge_copies(second.reshape(*shape, -1, self.units))}
+        if layer.bias:
+            weights["bias"] = (kept("bias") @ self._activated(first[layer.inputs])).reshape(-1)
+        module = layer.with_copies(self.units, self.rows_per_weight).module(Weights(weights))
+        return module(hidden.reshape(*x.shape[:-1], -1))  # type: ignore[operator]
 
     def _activated(self, hidden: jax.Array) -> jax.Array:
         return jax.nn.relu(hidden) if self.relu else hidden

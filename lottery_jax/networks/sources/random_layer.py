@@ -2,17 +2,16 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.node import LinearLayer, Weights
-from lottery_jax.networks.sources.base import MaskedModule, Source, assign_streams, check_gain
+from lottery_jax.networks.sources.base import Source, assign_streams, check_gain
 from lottery_jax.rng.random_tensor import Layout, Matrix, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
@@ -50,20 +49,8 @@ class RandomLayer(Source):
     ) -> float:
         return self.gain
 
-    def module(self, weights: Weights) -> nnx.Module:
-        return MaskedRandomLayer(self, weights)
-
-
-class MaskedRandomLayer(MaskedModule):
-    """The module of `RandomLayer`: the layer with its kept weights."""
-
-    def __init__(self, source: RandomLayer, weights: Weights) -> None:
-        super().__init__(source, weights, source.gain)
-        self.layer = source.layer
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        kept = {name: self.masked(name) for name in self.layer.tensors()}
-        return self.scaled(self.layer.module(Weights(kept))(x))  # type: ignore[operator]
+    def apply(self, kept: Callable[[str], jax.Array], x: jax.Array) -> jax.Array:
+        return self.layer.module(Weights({name: kept(name) for name in self.layer.tensors()}))(x)  # type: ignore[operator]
 
 
 _MIN_FACTOR = 2.0**-15
@@ -122,8 +109,11 @@ class MultiLevelLayer(Source):
     ) -> np.ndarray:
         return self.gain * np.asarray(self.factors, np.float64)[columns]
 
-    def module(self, weights: Weights) -> nnx.Module:
-        return MaskedMultiLevel(self, weights)
+    def apply(self, kept: Callable[[str], jax.Array], x: jax.Array) -> jax.Array:
+        factors = jnp.asarray(self.factors, jnp.float32)
+        bits = {name: kept(name) for name in self.layer.tensors()}
+        weights = {name: (value * factors.astype(value.dtype)).sum(-1) for name, value in bits.items()}
+        return self.layer.module(Weights(weights))(x)  # type: ignore[operator]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,17 +135,3 @@ class RepeatedLayout(Layout):
     def draw_all(self, drawn: RandomTensor, seed: int) -> np.ndarray:
         single = dataclasses.replace(drawn, shape=drawn.shape[:-1], width=1, layout=self.layout)
         return np.repeat(self.layout.draw_all(single, seed), drawn.width, 1)
-
-
-class MaskedMultiLevel(MaskedModule):
-    """The module of `MultiLevelLayer`: every weight is the random one times the sum of its kept factors."""
-
-    def __init__(self, source: MultiLevelLayer, weights: Weights) -> None:
-        super().__init__(source, weights, source.gain)
-        self.layer, self.factors = source.layer, source.factors
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        factors = jnp.asarray(self.factors, jnp.float32)
-        kept = {name: self.masked(name) for name in self.layer.tensors()}
-        effective = {name: (weight * factors.astype(weight.dtype)).sum(-1) for name, weight in kept.items()}
-        return self.scaled(self.layer.module(Weights(effective))(x))  # type: ignore[operator]

@@ -16,11 +16,10 @@ from typing import ClassVar
 
 import jax
 import numpy as np
-from flax import nnx
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.node import LinearLayer, Spec, Weights
-from lottery_jax.networks.sources.base import MaskedModule, Source, check_gain, merge_copies
+from lottery_jax.networks.sources.base import Source, check_gain, merge_copies
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.rng.random_tensor import Matrix, RandomTensor
 from lottery_jax.rng.sampler import Sampler
@@ -113,22 +112,11 @@ class ReplicatedNeurons(Source):
             return _merge_output_copies(values, self.output_copies)
         return self.gain * merge_copies(kept().astype(np.float64), self.copy_stride)[None]
 
-    def module(self, weights: Weights) -> nnx.Module:
-        return MaskedReplicated(self, weights)
-
-
-class MaskedReplicated(MaskedModule):
-    """The module of `ReplicatedNeurons`: the effective layer on all copies."""
-
-    def __init__(self, source: ReplicatedNeurons, weights: Weights) -> None:
-        super().__init__(source, weights, source.gain)
-        self.source = source
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        kept = {"weight": merge_copies(self.masked("weight"), self.source.copy_stride)}
-        if self.source.layer.bias:
-            kept["bias"] = self.source.constant * self.masked("bias").sum(-1).reshape(-1)
-        return self.scaled(self.source.effective_layer.module(Weights(kept))(x))  # type: ignore[operator]
+    def apply(self, kept: Callable[[str], jax.Array], x: jax.Array) -> jax.Array:
+        weights = {"weight": merge_copies(kept("weight"), self.copy_stride)}
+        if self.layer.bias:
+            weights["bias"] = self.constant * kept("bias").sum(-1).reshape(-1)
+        return self.effective_layer.module(Weights(weights))(x)  # type: ignore[operator]
 
 
 @dataclasses.dataclass(frozen=True)

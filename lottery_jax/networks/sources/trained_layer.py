@@ -6,17 +6,16 @@ strong ticket. Pruned weights are zero, or some of them have their initial value
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.node import LinearLayer, Weights
-from lottery_jax.networks.sources.base import MaskedModule, Source, apply_mask
+from lottery_jax.networks.sources.base import Source
 from lottery_jax.rng.random_tensor import Matrix, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
@@ -71,8 +70,11 @@ class TrainedLayer(Source):
     ) -> float:
         return self.gain
 
-    def module(self, weights: Weights) -> nnx.Module:
-        return MaskedTrainedLayer(self, weights)
+    def apply(self, kept: Callable[[str], jax.Array], x: jax.Array) -> jax.Array:
+        weights = {name: kept(name) for name in self.layer.tensors()}
+        for name in self.frozen_tensors.values():
+            weights["weight"] = weights["weight"] + kept(name)
+        return self.layer.module(Weights(weights))(x)  # type: ignore[operator]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,19 +98,3 @@ class PartlyTrainedLayer(TrainedLayer):
     def random_tensors(self) -> dict[str, RandomTensor]:
         (weight,) = super().random_tensors().values()
         return {"weight": weight, FROZEN_NAME: weight}
-
-
-class MaskedTrainedLayer(MaskedModule):
-    """The module of `TrainedLayer`: the layer with its kept trained weights, plus frozen initial ones."""
-
-    def __init__(self, source: TrainedLayer, weights: Weights) -> None:
-        super().__init__(source, weights, source.gain)
-        self.layer, self.frozen = source.layer, tuple(source.frozen_tensors.values())
-        self.stored = nnx.Dict({name: nnx.Param(jnp.asarray(weights[name])) for name in source.tensors()})
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        kept = {name: value[...] for name, value in self.stored.items()}
-        kept["weight"] = apply_mask(self.gates["weight"](), kept.pop(STORED_NAME))  # type: ignore[operator]
-        for name in self.frozen:
-            kept["weight"] = kept["weight"] + self.masked(name)
-        return self.scaled(self.layer.module(Weights(kept))(x))  # type: ignore[operator]
