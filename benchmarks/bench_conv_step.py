@@ -24,10 +24,9 @@ import optax
 from lottery_jax import environment
 from lottery_jax.mask_learning.learner_sources import plain_source
 from lottery_jax.networks.architectures import architecture
-from lottery_jax.networks.gates import FixedGate
 from lottery_jax.networks.layers import conv, pooling
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import Gate, Spec
+from lottery_jax.networks.node import FixedGate, Gate, Spec
 from lottery_jax.networks.top_k import top_k_mask
 
 BATCH, KEEP, OPERATIONS = 128, 0.5, 75e9

@@ -32,9 +32,8 @@ import optax
 from lottery_jax import environment
 from lottery_jax.mask_learning.learner_sources import redundant_source, wide_source
 from lottery_jax.networks.architectures import architecture
-from lottery_jax.networks.gates import FixedGate
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import Spec
+from lottery_jax.networks.node import FixedGate, Spec
 from lottery_jax.networks.top_k import top_k_mask
 
 BATCH, KEEP, GOAL_MS = 64, 0.3, 45.0

@@ -21,7 +21,7 @@ from lottery_jax.approximation.job import plan_job
 from lottery_jax.approximation.run import run_in_memory
 from lottery_jax.approximation.tolerance import ToleranceObjective
 from lottery_jax.constructions.kumar import Kumar
-from lottery_jax.networks.rewrites import quantised
+from lottery_jax.networks.rewrites import quantise
 from lottery_jax.networks.target import Target
 from lottery_jax.tasks import load_task
 from lottery_jax.tickets.verify import verify
@@ -38,7 +38,7 @@ class Settings(Scaled):
 
 def row(target: Target, bits: int, candidates: int, seed: int = 0) -> dict[str, Any]:
     """What one search of each weight meets, and what equality of all weights takes."""
-    rounded = quantised(target, 2 * bits - 1)
+    rounded = quantise(target, 2 * bits - 1)
     job = plan_job(rounded, Kumar(candidates, bits=bits), ToleranceObjective(0.0, max_redraws=255), seed=seed)
     certificate = verify(run_in_memory(job), target=rounded)
     assert certificate.within_tolerance is not None

@@ -149,7 +149,7 @@ def test_a_source_is_saved_verified_exported_and_run(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(NODES, Halved.kind, Halved)
     task = tiny.task(signed=True)
     uniform = Sampler.uniform(-1, 1)
-    source = task.target.network.replaced(lambda _, of: Halved(of, 3, uniform) if isinstance(of, LinearLayer) else of)
+    source = task.target.network.map_layers(lambda _, of: Halved(of, 3, uniform) if isinstance(of, LinearLayer) else of)
     masks = tiny.random_masks(source, 0.5, seed=2)
     made = make_ticket(source, seed=2, masks=masks, method="mine", target=task.target, tolerance=9.0)
     made.save(tmp_path / "t")
@@ -178,7 +178,7 @@ def test_an_architecture_is_known_by_its_name(
     assert json.loads(capsys.readouterr().out)["outcome"] == "holds"
     with pytest.raises(SystemExit, match="2"):
         main([*asked, "--width", "2"])
-    assert "is no thin: fc1.weight is [4, 64] in place of [8, 64]" in capsys.readouterr().err
+    assert "must hold a thin, but fc1.weight is [4, 64] instead of [8, 64]" in capsys.readouterr().err
 
 
 def test_a_solver_answers_and_serves_constructions() -> None:

@@ -33,7 +33,7 @@ from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.sources.random_layer import MultiLevelLayer, RandomLayer
 from lottery_jax.networks.sources.replicated_neurons import ReplicatedGadget, ReplicatedNeurons
 from lottery_jax.networks.sources.trained_layer import PartlyTrainedLayer, TrainedLayer
-from lottery_jax.networks.transforms import FoldLayers, Lock, PrePrune
+from lottery_jax.networks.transforms import Lock, PrePrune, ShareLayers
 from lottery_jax.pruning.registry import TRAINED
 from lottery_jax.rng.sampler import Sampler
 from tests.constructions.catalogue import COVERED, TARGETS
@@ -120,9 +120,9 @@ CONSTRUCTIONS: dict[str, Case] = {
     },
     "construction: pensia, half of the source absent": lambda: approximated(**PENSIA, transforms=(PrePrune(0.5),)),
     "construction: pensia, a quarter of the source locked": lambda: approximated(**PENSIA, transforms=(Lock(0.25),)),
-    "construction: pensia, folded layers": lambda: approximated(**PENSIA, transforms=(FoldLayers(),)),
+    "construction: pensia, folded layers": lambda: approximated(**PENSIA, transforms=(ShareLayers(),)),
     "construction: scalar, absent, locked and folded": lambda: approximated(
-        **SCALAR, transforms=(PrePrune(0.9), Lock(0.25), FoldLayers())
+        **SCALAR, transforms=(PrePrune(0.9), Lock(0.25), ShareLayers())
     ),
     "construction: a bag of tensors, scalar": lambda: approximated(TARGETS["bag"](), **SCALAR),
 }
@@ -206,7 +206,7 @@ NODES: dict[str, Source] = {
 
 def drawn(node: Source) -> str:
     """All random weights of a network of one node, and again with some blocks drawn anew."""
-    network = Network(node, Spec((6, 5, 4) if node.of is CONV else (5,)))
+    network = Network(node, Spec((6, 5, 4) if node.layer is CONV else (5,)))
     name = next(iter(network.random_tensors))
     again = {name: np.array([[0, 3], [2, 1]], np.int64)}
     first, second = network.draw(SEED), network.draw(SEED, again)

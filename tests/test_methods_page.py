@@ -39,7 +39,7 @@ def test_every_registered_method_has_a_row() -> None:
         *TRAINED,
         *alone,
     }
-    assert set(ROWS) == registered | {"--kept", "--prune-target", "--density", "--locked", "--fold-layers"}
+    assert set(ROWS) == registered | {"--kept", "--prune-target", "--density", "--locked", "--share-layers"}
     assert all(all(row) for row in ROWS.values())
     assert "\n\n| `" not in PAGE, "a row without its table"
     assert PAGE.count("| " + " | ".join(HEADING) + " |") == PAGE.count("\n| name |")

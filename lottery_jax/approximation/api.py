@@ -49,7 +49,7 @@ def approximate(
     `importance` of the target's weights by tensor, or loss-aware for `images` [N, *given] of the training data: what a
     weight misses is then made up for by others of its output. lossless: every weight within half the last float32 bit
     of the largest in its tensor, 2**-25 of it, in place of `tolerance`; scalar and scalar-shared can, with 32 and 48
-    candidates if left out. transforms: of the random source, such as `PrePrune(0.5)` and `FoldLayers()` of
+    candidates if left out. transforms: of the random source, such as `PrePrune(0.5)` and `ShareLayers()` of
     `lottery_jax.networks.transforms`. Batch normalisations are folded first. Whether sign branches are built depends on
     what the target's network says of its inputs. Raises `InputError` for what is no `Target`: `mlp_target`,
     `import_target`, `load_model` and `load_task(...).target` make one.

@@ -23,7 +23,7 @@ from lottery_jax.networks.layers.containers import Chain, Residual
 from lottery_jax.networks.layers.conv import Conv, RotationConv
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.node import Node, child_path
-from lottery_jax.networks.rewrites import as_in, folded
+from lottery_jax.networks.rewrites import fold_batch_norm, match_rewrites
 from lottery_jax.networks.target import Target
 from lottery_jax.tickets.header import check_tolerance
 from lottery_jax.tickets.reconstruct import effective_weights

@@ -31,7 +31,7 @@ from lottery_jax.comparison.evaluate import measure
 from lottery_jax.constructions.base import Construction
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.io.files import check_writable
-from lottery_jax.networks.rewrites import check_bits, quantised
+from lottery_jax.networks.rewrites import check_target_bits, quantise
 from lottery_jax.networks.target import Target
 from lottery_jax.progress import Progress, Stopwatch, log
 from lottery_jax.pruning.gradual import Gradual, sparse_target
@@ -80,7 +80,7 @@ def run_approximate(command: Approximate, results: TextIO) -> int:
         if command.quantise_target is not None:
             # What is approximated, verified and run beside the ticket from now on is the rounded target.
             notes["quantised_target"] = {"bits": command.quantise_target, "of_target_sha256": target.digest}
-            target = quantised(target, command.quantise_target)
+            target = quantise(target, command.quantise_target)
             task = None if task is None else dataclasses.replace(task, target=target)
         shown.part("planning")
         objective = _goal(command, construction, target, task, damping)
@@ -195,7 +195,7 @@ def _check(command: Approximate) -> tuple[Construction, float | None]:
     seed_words(command.seed)
     transforms_of(command)
     if command.quantise_target is not None:
-        check_bits(command.quantise_target)
+        check_target_bits(command.quantise_target)
     if command.model is not None:
         for option, given in (("--target", command.target), ("--data-dir", command.data_dir)):
             if given is not None:
@@ -218,7 +218,7 @@ def _check(command: Approximate) -> tuple[Construction, float | None]:
 
 
 def _box(command: Approximate, target: Target) -> tuple[float, float]:
-    given = target.network.given
+    given = target.network.input_spec
     return command.box or (0.0 if given is not None and given.nonnegative else -1.0, 1.0)
 
 

@@ -27,7 +27,7 @@ from lottery_jax.comparison.registry import all_learners, all_methods, as_method
 from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.registry import CONSTRUCTIONS, construction_named
 from lottery_jax.errors import InputError, suggest
-from lottery_jax.networks.transforms import FoldLayers, Lock, PrePrune, Transform
+from lottery_jax.networks.transforms import Lock, PrePrune, ShareLayers, Transform
 
 OWN = re.compile(r"(.+\.py):([A-Za-z_][A-Za-z0-9_]*)")
 """A class of the user's own."""
@@ -172,8 +172,8 @@ def transforms_of(command: TaskOptions) -> tuple[Transform, ...]:
         found.append(PrePrune(command.density))
     if command.locked != 0:
         found.append(Lock(command.locked))
-    if command.fold_layers:
-        found.append(FoldLayers())
+    if command.share_layers:
+        found.append(ShareLayers())
     return tuple(found)
 
 

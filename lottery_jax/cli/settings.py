@@ -35,7 +35,7 @@ class TaskOptions:
     locked: float = 0.0
     """Fraction of the random weights that every mask keeps, as the seed decides, at no bits (partially frozen sources,
     Otsuka et al. 2024); at most the density, whose rest is left to the mask."""
-    fold_layers: bool = False
+    share_layers: bool = False
     """Draw the random weights of all layers from one random tensor (Hidden-Fold Networks)."""
 
 

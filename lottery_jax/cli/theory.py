@@ -18,7 +18,7 @@ from lottery_jax.networks.architectures import architecture
 from lottery_jax.networks.layers.normalization import Normalize
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.rewrites import folded
+from lottery_jax.networks.rewrites import fold_batch_norm
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.target import Target
 from lottery_jax.rng.random_tensor import DiagonalLayout
@@ -69,7 +69,7 @@ def drawn_here(network: Network, candidates: int) -> Requirement:
         found,
         covered=len(gadgets),
         depth=2 * len(gadgets),
-        hidden=tuple((leaf.of.inputs + leaf.of.bias) * leaf.units for leaf in gadgets),
+        hidden=tuple((leaf.layer.inputs + leaf.layer.bias) * leaf.units for leaf in gadgets),
         source_weights=source.source_weights,
         note=f"Edges that the block pattern prunes are not drawn; with them there are {first + second:,} weights."
         " What is kept depends on the target's weights: run `approximate`.",

@@ -164,7 +164,7 @@ def run_export(command: Export, results: TextIO) -> int:
         size = ticket.save(command.out, coded=command.coded)
         written = f"the ticket, {size:,} bytes, its masks {'coded' if command.coded else 'one bit for each weight'}"
     elif command.into is not None:
-        bag = ticket.network.given is None
+        bag = ticket.network.input_spec is None
         model = None if bag else target_like(ticket.network, command.into).network
         written = export_into(ticket, command.into, command.out, model)
     else:
@@ -182,7 +182,7 @@ def run_verify(command: Verify, results: TextIO) -> int:
     if command.quantise_target is not None:
         if target is None:
             raise InputError("--quantise-target rounds the target that a ticket is held to; give that with --target")
-        target = quantised(target, command.quantise_target)
+        target = quantise(target, command.quantise_target)
     with progress_bars(quiet=command.quiet) as shown:
         options = {"target": target, "tolerance": command.tolerance}
         if command.box is None:

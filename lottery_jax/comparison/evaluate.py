@@ -154,7 +154,11 @@ def output_bound(measured: Measured, task: Task) -> float | None:
     """
     ticket, images = measured.ticket, task.dataset.test.images
     network = ticket.network
-    small = network.given is not None and network.target.widest <= MOST_BETWEEN and len(network.sources) <= MOST_LAYERS
+    small = (
+        network.input_spec is not None
+        and network.target.largest_activation <= MOST_BETWEEN
+        and len(network.sources) <= MOST_LAYERS
+    )
     if not (measured.certificate.holds and small and task.target.weights <= MOST_BOUNDED):
         return None
     try:
@@ -187,7 +191,7 @@ def ticket_outputs(
     if shown > 2 * size:
         parts.append(run(2 * size, shown))
     found = np.concatenate(parts)
-    which = "trained" if ticket.network.trained else "random"
+    which = "trained" if ticket.network.trained_tensors else "random"
     if shown == count:
         return found, f"the {which} network on all {count:,} images"
     network, tensors = collapse(ticket, effective_weights(ticket) if weights is None else weights)
@@ -213,7 +217,7 @@ def describe(network: Network) -> str:
     shapes = [
         f"{path} {list(network.random_tensors[f'{path}.weight' if path else 'weight'].shape)}"
         for path, source in network.sources.items()
-        if "weight" in source.of.tensors()
+        if "weight" in source.layer.tensors()
     ]
     more = f" and {len(shapes) - 8} more" if len(shapes) > 8 else ""
     return f"{len(network.sources)} {' and '.join(kinds)} leaves: {', '.join(shapes[:8])}{more}"

@@ -60,7 +60,7 @@ class Comparison:
         if workers.opens:
             check_writable(out)
         self.task, self.protocol, self.stages, self.workers = task, protocol, stages, workers
-        self.target = folded(task.target)
+        self.target = fold_batch_norm(task.target)
         self.known = {**(others or {}), **{method.label: method for method in protocol.methods}}
         self.configuration = configuration(protocol, task)
         self.folder = run_folder(out, self.configuration)

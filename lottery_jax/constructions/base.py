@@ -10,8 +10,8 @@ import numpy as np
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network, Redraws
-from lottery_jax.networks.node import LEAST, LinearLayer, Node, WeightNode, child_path
-from lottery_jax.networks.rewrites import folded
+from lottery_jax.networks.node import MIN_MAGNITUDE, LinearLayer, Node, WeightNode, child_path
+from lottery_jax.networks.rewrites import fold_batch_norm
 from lottery_jax.networks.sources.base import Source
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.target import Target
@@ -101,7 +101,7 @@ class Construction(abc.ABC):
 
     def prepared(self, target: Target) -> Target:
         """The target as it is approximated: the same function, its batch normalisations folded."""
-        return folded(target)
+        return fold_batch_norm(target)
 
     def solver(self, objective: str) -> Solver:
         """The solver for an objective."""
@@ -113,7 +113,7 @@ class Construction(abc.ABC):
         def leaf(path: str, node: Node) -> Node:
             return self.leaf(target, path, node) if isinstance(node, WeightNode) else node
 
-        return target.network.replaced(leaf)
+        return target.network.map_layers(leaf)
 
     def lossless(self, candidates: int | None) -> "Construction":
         """Itself for a lossless ticket, with candidates for it unless they are given; raises `InputError`."""
@@ -181,8 +181,8 @@ class GadgetConstruction(Construction):
     ) -> tuple[list[Plan], dict[str, np.ndarray]]:
         gadget = network.sources[path]
         assert isinstance(gadget, Gadget)
-        of = gadget.of
-        signs = {name: gadget.signs(name, network.given_to(path)) for name in of.tensors()}
+        of = gadget.layer
+        signs = {name: gadget.input_signs(name, network.input_spec_of(path)) for name in of.tensors()}
         both = np.full(drawn["first"].blocks, len(signs["weight"]) > 1)
         both[of.inputs :] = False  # the constant 1 has one sign
         first, redraws = self._first_weights(drawn["first"], both, seed, relu=gadget.relu)
@@ -197,10 +197,10 @@ class GadgetConstruction(Construction):
                 bound=self.sampler.high**2,
                 gain=gadget.gain,
                 branches=tuple(branches[sign] for sign in signs[name]),
-                group=lambda rows, name=name: of.channels(name, rows // gadget.rows_each),
+                group=lambda rows, name=name: of.input_channels(name, rows // gadget.rows_per_weight),
                 edges=child_path(path, "first"),
                 step=self.step,
-                copies=gadget.rows_each,
+                copies=gadget.rows_per_weight,
             )
             for name in of.tensors()
         ]
@@ -256,4 +256,4 @@ def drawn_until(
 def gain_for(target: Target, path: str, tensors: Iterable[str], reaches: Mapping[str, float]) -> float:
     """What weights of the leaf at `path` are divided by, so that the largest of these tensors is within its reach."""
     gain = max(target.scan(child_path(path, name)).largest / reaches[name] for name in tensors)
-    return max(float(np.float32(gain)), LEAST) if gain > 0 else 1.0
+    return max(float(np.float32(gain)), MIN_MAGNITUDE) if gain > 0 else 1.0

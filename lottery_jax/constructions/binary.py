@@ -21,8 +21,8 @@ import numpy as np
 from lottery_jax.constructions.base import Branch, GadgetConstruction, Plan, drawn_until
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import LEAST, WeightNode, child_path
-from lottery_jax.networks.sources.binary_ladder import MOST_RUNGS, BinaryLadder
+from lottery_jax.networks.node import MIN_MAGNITUDE, WeightNode, child_path
+from lottery_jax.networks.sources.binary_ladder import MAX_RUNGS, BinaryLadder
 from lottery_jax.networks.target import Target
 from lottery_jax.rng.random_tensor import MAX_ATTEMPTS, RandomTensor
 from lottery_jax.rng.sampler import Sampler
@@ -53,7 +53,7 @@ class Binary(GadgetConstruction):
     @property
     def powers(self) -> int:
         """Powers of two, 2^0 the least."""
-        return min(max(self.candidates // self.copies, 1), MOST_RUNGS // 2)
+        return min(max(self.candidates // self.copies, 1), MAX_RUNGS // 2)
 
     @property
     def sampler(self) -> Sampler:
@@ -71,8 +71,8 @@ class Binary(GadgetConstruction):
         gadget = super().leaf(target, path, of)
         largest = gadget.gain * self.reaches["weight"]
         # The largest is half a step above what all powers make: rounded to a step it could fall below.
-        gain = max(float(np.float32(largest / (2.0**self.powers - 0.5))), LEAST)
-        return BinaryLadder(gadget.of, 2 * self.powers * self.copies, self.powers - 1, gain=gain)
+        gain = max(float(np.float32(largest / (2.0**self.powers - 0.5))), MIN_MAGNITUDE)
+        return BinaryLadder(gadget.layer, 2 * self.powers * self.copies, self.powers - 1, gain=gain)
 
     def check_reachable(self, network: Network, tolerance: float) -> None:
         path, step = max(((path, source.gain) for path, source in network.sources.items()), key=lambda one: one[1])
@@ -89,15 +89,15 @@ class Binary(GadgetConstruction):
     ) -> tuple[list[Plan], dict[str, np.ndarray]]:
         ladder = network.sources[path]
         assert isinstance(ladder, BinaryLadder)
-        of, given = ladder.of, network.given_to(path)
-        signs = {name: ladder.signs(name, given) for name in of.tensors()}
+        of, given = ladder.layer, network.input_spec_of(path)
+        signs = {name: ladder.input_signs(name, given) for name in of.tensors()}
         both = np.full(drawn["first"].blocks, len(signs["weight"]) > 1)
         both[of.inputs :] = False  # the constant 1 has one sign
         first, again = self._first_weights(drawn["first"], both, seed, relu=True)
         powers = self._powers(first, both)
         # Units of one sign are joined with each other alone.
         masks, redraws = {"first": powers >= 0}, {"first": again}
-        for place, name in enumerate(ladder.edges[1:]):
+        for place, name in enumerate(ladder.hidden_tensors[1:]):
             masks[name], redraws[name] = _rung(drawn[name], first, powers, place, seed)
         branches = {sign: self._carried(powers, first, sign) for sign in signs["weight"]}
         plans = [
@@ -108,7 +108,7 @@ class Binary(GadgetConstruction):
                 bound=2.0 ** (self.powers - 1),
                 gain=ladder.gain,
                 branches=tuple(branches[sign] for sign in signs[name]),
-                group=lambda weights, name=name: of.channels(name, weights),
+                group=lambda weights, name=name: of.input_channels(name, weights),
                 built={child_path(path, edge): mask for edge, mask in masks.items()},
             )
             for name in of.tensors()

@@ -26,7 +26,16 @@ from lottery_jax.constructions.pensia import Pensia
 from lottery_jax.errors import InputError
 from lottery_jax.networks.layers.containers import Chain, Residual
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import LARGEST, LEAST, Container, LinearLayer, Node, Spec, WeightNode, child_path
+from lottery_jax.networks.node import (
+    MAX_MAGNITUDE,
+    MIN_MAGNITUDE,
+    Container,
+    LinearLayer,
+    Node,
+    Spec,
+    WeightNode,
+    child_path,
+)
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.sources.replicated_neurons import ReplicatedGadget, ReplicatedNeurons
 from lottery_jax.networks.target import Target
@@ -50,18 +59,19 @@ class Burkholz(Pensia):
 
     def source(self, target: Target) -> Network:
         network = target.network
-        if network.given is None:
+        if network.input_spec is None:
             raise InputError(
-                f"{self.name} gives layers copies of their inputs, and what the tensor {next(iter(network.weight_nodes))!r}"
-                " is fed with is unknown; name the model's architecture, or use scalar"
+                f"{self.name} gives layers copies of their inputs, and what the tensor"
+                f" {next(iter(network.weight_nodes))!r} is fed with is unknown; name the model's architecture, or use"
+                " scalar"
             )
         last = ends(network.root, "")
-        root, output = _Widening(self, target, last).through(network.root, "", network.given)
+        root, output = _Widening(self, target, last).through(network.root, "", network.input_spec)
         if output.copies > 1:
             raise InputError(
                 f"{self.name} needs a layer with weights behind the last sum, for outputs exist once; {INSTEAD}"
             )
-        return Network(root, network.given)
+        return Network(root, network.input_spec)
 
     def wide_leaf(
         self, target: Target, path: str, of: WeightNode, given: Spec, copies: int
@@ -73,8 +83,8 @@ class Burkholz(Pensia):
             return ReplicatedGadget(**fields, copies=copies)
         gains = {name: gain_for(target, path, (name,), {name: REACH_EACH * self.candidates}) for name in of.tensors()}
         gain = gains["weight"]
-        constant = min(max(float(np.float32(gains.get("bias", gain) / gain)), LEAST), LARGEST)
-        return ReplicatedNeurons(gadget.of, given.copies, copies, self.sampler, given.apart, gain, constant)
+        constant = min(max(float(np.float32(gains.get("bias", gain) / gain)), MIN_MAGNITUDE), MAX_MAGNITUDE)
+        return ReplicatedNeurons(gadget.layer, given.copies, copies, self.sampler, given.copy_stride, gain, constant)
 
     def plans(
         self, network: Network, path: str, drawn: Mapping[str, RandomTensor], seed: int
@@ -90,7 +100,7 @@ class Burkholz(Pensia):
                 self.candidates,
                 bound=self.sampler.high,
                 gain=source.gain * (source.constant if name == "bias" else 1.0),
-                copies=source.rows_each,
+                copies=source.rows_per_weight,
             )
             for name, tensor in drawn.items()
         ]
@@ -127,9 +137,9 @@ class _Widening:
         if isinstance(node, WeightNode):
             copies = 1 if path in self.last else self.construction.candidates
             leaf = self.construction.wide_leaf(self.target, path, node, given, copies)
-            return leaf, leaf.output(given)
+            return leaf, leaf.output_spec(given)
         try:
-            output = node.output(given)
+            output = node.output_spec(given)
         except InputError:
             if given.copies == 1:
                 raise

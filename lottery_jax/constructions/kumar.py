@@ -14,7 +14,7 @@ from typing import ClassVar
 from lottery_jax.constructions.base import GadgetConstruction
 from lottery_jax.errors import InputError
 from lottery_jax.networks.node import WeightNode, child_path
-from lottery_jax.networks.rewrites import finest_exponent
+from lottery_jax.networks.rewrites import grid_exponent
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.target import Target
 from lottery_jax.rng.sampler import Sampler
@@ -63,7 +63,7 @@ class Kumar(GadgetConstruction):
         fraction, exponent = math.frexp(gadget.gain)
         exponent -= fraction == 0.5
         gadget = dataclasses.replace(gadget, gain=2.0**exponent)
-        finest = {name: finest_exponent(target, child_path(path, name)) for name in of.tensors()}
+        finest = {name: grid_exponent(target, child_path(path, name)) for name in of.tensors()}
         wanted = {name: -((found - exponent) // 2) for name, found in finest.items() if found is not None}
         worst = max(wanted, key=lambda name: wanted[name], default=None)
         if worst is None or wanted[worst] <= self.bits:
@@ -73,7 +73,7 @@ class Kumar(GadgetConstruction):
             raise InputError(
                 f"{self.name} is for quantised targets, and weights of tensor {tensor!r} are no multiples of"
                 f" 2**{exponent - 2 * MOST_SOURCE_BITS}, the finest step that its layer can have; round them with"
-                " lottery_jax.networks.rewrites.quantised(target, 8), or --quantise-target 8"
+                " lottery_jax.networks.rewrites.quantise(target, 8), or --quantise-target 8"
             )
         raise InputError(
             f"weights of tensor {tensor!r} are multiples of 2**{finest[worst]}, which takes bits {needed} or more and"

@@ -18,7 +18,7 @@ from lottery_jax.errors import InputError
 from lottery_jax.networks.layers.attention import MergedAttention
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import WeightNode, child_path
-from lottery_jax.networks.rewrites import folded, merged
+from lottery_jax.networks.rewrites import fold_batch_norm, merge_attention
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.target import Target
 
@@ -33,7 +33,7 @@ class Otsuka(Pensia):
     name: ClassVar[str] = "otsuka"
 
     def prepared(self, target: Target) -> Target:
-        return merged(folded(target))
+        return merge_attention(fold_batch_norm(target))
 
     def source(self, target: Target) -> Network:
         if not _products(target.network):

@@ -1,4 +1,4 @@
-"""Data sets with a fixed train, validation and test split."""
+"""Data sets with fixed training, validation and test splits."""
 
 from lottery_jax.data.dataset import Dataset, Split
 from lottery_jax.data.datasets import DATASETS, load

@@ -1,4 +1,4 @@
-"""What is made of training images inside a compiled step: shifted and mirrored, as usual for CIFAR-10."""
+"""Data augmentation of training images inside a compiled step."""
 
 from collections.abc import Callable
 
@@ -7,11 +7,11 @@ import jax.numpy as jnp
 
 from lottery_jax.errors import InputError, suggest
 
-_PAD = 4  # pixels on each side that a crop may shift by (He et al. 2016, section 4.2)
+_PAD = 4  # pixels on each side
 
 
 def crop_and_flip(images: jax.Array, key: jax.Array) -> jax.Array:
-    """Images [B, H, W, C] padded by four zeros on each side, cropped at random and mirrored half of the time.
+    """Images [B, H, W, C], padded by four zeros on each side, randomly cropped, and mirrored with probability 1/2.
 
     He et al. 2016 (arXiv 1512.03385), section 4.2.
 
@@ -19,7 +19,7 @@ def crop_and_flip(images: jax.Array, key: jax.Array) -> jax.Array:
     (2, 32, 32, 3)
     """
     if images.ndim != 4:
-        raise InputError(f"examples of shape {list(images.shape[1:])} are no images [H, W, C]; leave augment out")
+        raise InputError(f"augment needs images [H, W, C], got {list(images.shape[1:])}. Use none.")
     padded = jnp.pad(images, ((0, 0), (_PAD, _PAD), (_PAD, _PAD), (0, 0)))
     corner_key, flip_key = jax.random.split(key)
     corners = jax.random.randint(corner_key, (len(images), 2), 0, 2 * _PAD + 1)
@@ -36,7 +36,7 @@ AUGMENTS: dict[str, Callable[[jax.Array, jax.Array], jax.Array] | None] = {"none
 
 
 def augment(name: str) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
-    """An augmentation by its name, None for none; raises `InputError`."""
+    """An augmentation by name; None for "none". Raises `InputError` for an unknown name."""
     if name not in AUGMENTS:
         raise InputError(f"the augmentation {name!r} is unknown; {suggest(name, AUGMENTS)}")
     return AUGMENTS[name]

@@ -1,7 +1,4 @@
-"""What a data set is: examples with labels, split for training, choosing and the last evaluation.
-
-A data set of the user's own: one .npz file with images and labels.
-"""
+"""Data sets: examples with labels in three splits, and the user's own data sets from .npz files."""
 
 import concurrent.futures
 import dataclasses
@@ -19,7 +16,11 @@ from lottery_jax.errors import InputError
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Examples of one purpose, a pytree: images float32 [N, H, W, C] (or other examples [N, ...]), labels int32 [N].
+    """Examples and labels of one split, a pytree.
+
+    Args:
+        images: float32 [N, H, W, C], or other examples [N, ...].
+        labels: int32 [N].
 
     >>> len(Split(np.zeros((3, 4), np.float32), np.zeros(3, np.int32)))
     3
@@ -32,16 +33,22 @@ class Split:
         return int(self.images.shape[0])
 
     def __repr__(self) -> str:
-        # As a pytree it may hold anything in place of arrays.
+        # A pytree's leaves need not be arrays.
         return f"<Split of examples {list(getattr(self.images, 'shape', ()))[:8]}>"
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A named data set; `test` is for the last evaluation only, choices are made on `validation`.
+    """A data set.
 
-    nonnegative: whether examples are never negative, as pixels are. digest: of the file they came from, if it may
-    change.
+    Args:
+        name: Its name.
+        train: Training examples.
+        validation: Examples for choices, such as of hyper-parameters.
+        test: Examples for the final evaluation only.
+        classes: Number of classes.
+        nonnegative: Whether examples are never negative, as pixels are.
+        digest: SHA-256 of the user's file, or "".
     """
 
     name: str
@@ -54,19 +61,25 @@ class Dataset:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of an example; [H, W, C] of an image."""
+        """Shape of an example, [H, W, C] of an image."""
         return tuple(self.train.images.shape[1:])
 
     @property
     def fingerprint(self) -> str:
-        """A short hash of the training examples: equal data, equal fingerprint, wherever it was read from."""
+        """A short hash of the training examples, independent of where they were read from."""
         digest = hashlib.sha256(np.ascontiguousarray(self.train.labels).tobytes())
         digest.update(np.ascontiguousarray(self.train.images[::16]).tobytes())
         digest.update(self.digest.encode())
         return digest.hexdigest()[:16]
 
     def first(self, count: int) -> "Dataset":
-        """The same with its first training examples and as large a part of the validation split; the test is whole.
+        """The data set with its first training examples and an equal part of the validation split.
+
+        Args:
+            count: Training examples, from 1 to all.
+
+        Raises:
+            InputError: If `count` is out of range.
 
         >>> some = Split(np.zeros((6, 4), np.float32), np.zeros(6, np.int32))
         >>> Dataset("zeros", some, some, some, 2, True).first(2)
@@ -74,13 +87,13 @@ class Dataset:
         """
         whole = len(self.train)
         if not 1 <= count <= whole:
-            raise InputError(f"{self.name} has {whole:,} training examples; take 1 to {whole:,} of them, not {count:,}")
+            raise InputError(f"count must be from 1 to the {whole:,} training examples of {self.name}, got {count:,}")
         if count == whole:
             return self
-        held = -(-len(self.validation) * count // whole)
+        validated = -(-len(self.validation) * count // whole)
         train, validation = (
             Split(split.images[:part], split.labels[:part])
-            for split, part in ((self.train, count), (self.validation, held))
+            for split, part in ((self.train, count), (self.validation, validated))
         )
         return dataclasses.replace(self, train=train, validation=validation)
 
@@ -94,7 +107,7 @@ class Dataset:
 
 
 def unit_floats(images: np.ndarray, white: int) -> np.ndarray:
-    """Images uint8 [N, ...] as float32 in [0, 1], by all cores.
+    """Images uint8 [N, ...] divided by `white`, as float32, on all cores.
 
     >>> unit_floats(np.array([[0, 51]], np.uint8), 255)
     array([[0. , 0.2]], dtype=float32)
@@ -110,7 +123,7 @@ def unit_floats(images: np.ndarray, white: int) -> np.ndarray:
 
 
 def fixed_order(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """A shuffle that depends on the examples alone: by hash, so the files' own order does not matter."""
+    """A shuffle by hashes of the examples, independent of their order in a file."""
     rows = np.ascontiguousarray(images).reshape(len(images), -1)
     digests = [
         hashlib.blake2b(row.data, digest_size=8, salt=int(label).to_bytes(4, "little")).digest()
@@ -120,49 +133,52 @@ def fixed_order(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def stratified(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Reorder so that every stretch of the result holds the classes in their overall proportions."""
-    place = np.empty(len(labels))
+    """The order changed so that every interval has the classes in their overall proportions."""
+    position = np.empty(len(labels))
     for label in np.unique(labels):
         members = order[labels[order] == label]
-        place[members] = (np.arange(len(members)) + 0.5) / len(members)
-    return order[np.argsort(place[order], kind="stable")]
+        position[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return order[np.argsort(position[order], kind="stable")]
 
 
-PARTS = ("train", "validation", "test")
+_SPLITS = ("train", "validation", "test")
 
-_HELD = 10  # one of so many examples goes to validation, and as many to the test, where the file does not say
+_FRACTION = 10  # one of so many examples goes to validation, and as many to the test, if the file has no such split
 
 
-def load_own(path: Path) -> Dataset:
-    """Read `images` [N, H, W, C], [N, H, W] or [N, D] and `labels` [N], classes counted from 0; raises `InputError`.
+def load_npz(path: Path) -> Dataset:
+    """A data set in a .npz file.
 
-    Whole numbers of eight bits are scaled to [0, 1], floats taken as they are. With `train_images`, `train_labels`,
-    `test_images`, `test_labels` and perhaps `validation_...` in their place these are the splits; what is missing is
-    held back from the training examples, one of ten, in an order that depends on the examples alone.
+    The file has `images` [N, H, W, C], [N, H, W] or [N, D] and `labels` [N], from 0; or these for each split:
+    `train_images`, `train_labels`, `test_images`, `test_labels`, optionally `validation_images`, `validation_labels`. A
+    missing split takes one tenth of the examples, in an order that depends on the examples alone. uint8 images are
+    scaled to [0, 1], floats are unchanged.
+
+    Raises:
+        InputError: If the file is missing, damaged, or has other content.
     """
     where = f"the data set {str(path)!r}"
     arrays = _read(path, where)
     if {"images", "labels"} <= set(arrays):
-        whole = _examples(arrays, "", where)
-        parts = _cut(whole, ("test", "validation", "train"), where)
+        parts = _divided(_examples(arrays, "", where), ("test", "validation", "train"), where)
     elif {"train_images", "train_labels", "test_images", "test_labels"} <= set(arrays):
-        parts = {part: _examples(arrays, f"{part}_", where) for part in PARTS if f"{part}_images" in arrays}
+        parts = {part: _examples(arrays, f"{part}_", where) for part in _SPLITS if f"{part}_images" in arrays}
         if "validation" not in parts:
-            parts |= _cut(parts["train"], ("validation", "train"), where)
+            parts |= _divided(parts["train"], ("validation", "train"), where)
     else:
         raise InputError(
-            f"{where} must hold images and labels, or train_images, train_labels, test_images and test_labels, but"
-            f" holds {sorted(arrays) or 'nothing'}; write it with numpy.savez(path, images=..., labels=...)"
+            f"{where} must hold images and labels, or train_images, train_labels, test_images and test_labels, got"
+            f" {sorted(arrays) or 'nothing'}. Write it with numpy.savez(path, images=..., labels=...)."
         )
     shapes = {split.images.shape[1:] for split in parts.values()}
     if len(shapes) > 1:
-        raise InputError(f"{where} has examples of different shapes, {sorted(shapes)}; all splits need the same")
+        raise InputError(f"the splits of {where} must have examples of one shape, got {sorted(shapes)}")
     classes = 1 + max(int(np.max(split.labels)) for split in parts.values())
     if classes < 2:
-        raise InputError(f"{where} has one class only; a network that tells classes apart needs two")
+        raise InputError(f"{where} must have at least 2 classes, got 1")
     nonnegative = all(float(np.min(split.images)) >= 0 for split in parts.values())
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    splits = (parts[part] for part in PARTS)
+    splits = (parts[part] for part in _SPLITS)
     return Dataset(path.stem, *splits, classes=classes, nonnegative=nonnegative, digest=digest)
 
 
@@ -171,47 +187,47 @@ def _read(path: Path, where: str) -> dict[str, np.ndarray]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except FileNotFoundError:
-        raise InputError(f"{where} does not exist; check the path") from None
-    except Exception as error:  # the readers of zip files and arrays raise anything for a damaged one
+        raise InputError(f"{where} does not exist. Check the path.") from None
+    except Exception as error:  # zip and array readers raise many types for damaged files
         reason = " ".join((str(error) or type(error).__name__).split())
         raise InputError(
-            f"{where} is no readable .npz file of plain arrays ({reason}); write it with numpy.savez"
+            f"{where} must be a .npz file of plain arrays ({reason}). Write it with numpy.savez."
         ) from None
 
 
 def _examples(arrays: dict[str, np.ndarray], prefix: str, where: str) -> Split:
     images, labels = arrays[f"{prefix}images"], arrays.get(f"{prefix}labels")
     if labels is None or labels.ndim != 1 or labels.shape != images.shape[:1] or not len(labels):
-        raise InputError(f"{where} needs one label for each example in {prefix}labels, and at least one example")
+        raise InputError(f"{where} must have at least one example, and one label for each in {prefix}labels")
     if images.ndim not in (2, 3, 4) or 0 in images.shape:
         raise InputError(
-            f"{prefix}images of {where} have shape {list(images.shape)}; use [N, H, W, C], [N, H, W] or [N, D]"
+            f"{prefix}images of {where} must be [N, H, W, C], [N, H, W] or [N, D], got the shape {list(images.shape)}"
         )
     if images.dtype == np.uint8:
         images = unit_floats(images, 255)
     if images.dtype.kind != "f":
-        raise InputError(f"{prefix}images of {where} must be bytes or finite floats, not {images.dtype}")
+        raise InputError(f"{prefix}images of {where} must be uint8 or finite floats, got {images.dtype}")
     with np.errstate(over="ignore", invalid="ignore"):
         images = images.astype(np.float32)
     if not np.isfinite(images).all():
         raise InputError(
-            f"{prefix}images of {where} hold numbers that are NaN, infinite or beyond float32; use finite ones"
+            f"{prefix}images of {where} must be finite, got numbers that are NaN, infinite or beyond float32"
         )
     if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= 1 << 16:
-        raise InputError(f"{prefix}labels of {where} must be whole numbers from 0 to 65535")
+        raise InputError(f"{prefix}labels of {where} must be integers from 0 to 65535")
     images = images[..., None] if images.ndim == 3 else images
     return Split(images, labels.astype(np.int32))
 
 
-def _cut(split: Split, names: tuple[str, ...], where: str) -> dict[str, Split]:
-    """Stretches of one tenth, and the rest under the last name, each with all classes in proportion."""
+def _divided(split: Split, names: tuple[str, ...], where: str) -> dict[str, Split]:
+    """One tenth of the examples for each name, and the rest for the last; classes are in proportion."""
     images, labels = np.asarray(split.images), np.asarray(split.labels)
     order = stratified(labels, fixed_order(images, labels))
-    held = max(len(labels) // _HELD, 1)
-    if len(labels) <= held * (len(names) - 1):
+    size = max(len(labels) // _FRACTION, 1)
+    if len(labels) <= size * (len(names) - 1):
         raise InputError(
-            f"{where} has {len(labels)} examples, too few to be split into {' and '.join(names)}; give it more"
+            f"{where} must have at least {len(names)} examples for {' and '.join(names)}, got {len(labels)}"
         )
-    bounds = [held * place for place in range(len(names))] + [len(labels)]
-    chosen = (order[start:stop] for start, stop in itertools.pairwise(bounds))
-    return {name: Split(images[part], labels[part]) for name, part in zip(names, chosen, strict=True)}
+    bounds = [*range(0, size * len(names), size), len(labels)]
+    parts = (order[start:stop] for start, stop in itertools.pairwise(bounds))
+    return {name: Split(images[part], labels[part]) for name, part in zip(names, parts, strict=True)}

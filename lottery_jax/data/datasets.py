@@ -1,4 +1,4 @@
-"""Data sets: read where prepared, downloaded where not, decoded once, always split in the same way."""
+"""Data sets by name: read from prepared folders or downloaded, decoded once, and split deterministically."""
 
 import hashlib
 import os
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lottery_jax.data.dataset import Dataset, Split, fixed_order, load_own, stratified, unit_floats
-from lottery_jax.data.sources import DownloadError, Pictures, download, prepared_folder, read_prepared
+from lottery_jax.data.archives import DownloadError, LabelledImages, download, prepared_folder, read_prepared
+from lottery_jax.data.dataset import Dataset, Split, fixed_order, load_npz, stratified, unit_floats
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.io.cache import cache_folder, read_cached, write_cached
 
@@ -28,20 +28,25 @@ def load(
     data_dir: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Dataset:
-    """Load a data set by name, or one of your own from a .npz file (`own`).
+    """A data set by name, or your own from a .npz file (`dataset.load_npz`).
 
-    Raises `InputError` for an unknown name, or where there are neither data nor a network.
-    `data_dir` holds prepared TensorFlow Datasets folders ($TFDS_DATA_DIR or ~/tensorflow_datasets if None).
+    Args:
+        name: One of `DATASETS`, or the path of a .npz file.
+        data_dir: Folder of prepared TensorFlow Datasets. Defaults to $TFDS_DATA_DIR or ~/tensorflow_datasets.
+        cache_dir: Folder of decoded data sets. Defaults to the user's cache.
+
+    Raises:
+        InputError: If the name is unknown, or the data can be neither read nor downloaded.
 
     >>> digits = load("digits")
     >>> digits.train.images.shape, len(digits.validation), len(digits.test)
     ((1257, 8, 8, 1), 180, 360)
     """
     if Path(name).suffix == ".npz":
-        return load_own(Path(name))
+        return load_npz(Path(name))
     if name not in DATASETS:
         raise InputError(
-            f"data set {name!r} is unknown; {suggest(name, DATASETS)}, or name a .npz file with images and labels"
+            f"the data set {name!r} is unknown; {suggest(name, DATASETS)}, or name a .npz file with images and labels"
         )
     if name == "digits":
         images, labels = _read_digits()
@@ -51,50 +56,50 @@ def load(
         splits = [_split(images[part], labels[part], 16) for part in parts]
     else:
         arrays = _read_once(name, data_dir, cache_folder(cache_dir))
-        held = VALIDATION_SIZES[name]
+        size = VALIDATION_SIZES[name]
         images, labels = arrays["train"]
         splits = [
-            _split(images[held:], labels[held:], 255),
-            _split(images[:held], labels[:held], 255),
+            _split(images[size:], labels[size:], 255),
+            _split(images[:size], labels[:size], 255),
             _split(*arrays["test"], 255),
         ]
     return Dataset(name, *splits, classes=CLASSES, nonnegative=True)
 
 
-def _read_digits() -> Pictures:
-    """The handwritten digits inside scikit-learn: images uint8 [1797, 8, 8, 1] with values 0..16."""
+def _read_digits() -> LabelledImages:
+    """The handwritten digits of scikit-learn: images uint8 [1797, 8, 8, 1] with values 0..16."""
     from sklearn.datasets import load_digits
 
-    images, labels = (np.asarray(part) for part in load_digits(return_X_y=True))  # frames, by their types
+    images, labels = (np.asarray(part) for part in load_digits(return_X_y=True))  # data frames, by their types
     return images.astype(np.uint8).reshape(-1, 8, 8, 1), labels.astype(np.int32)
 
 
-def _read_once(name: str, data_dir: str | os.PathLike[str] | None, cache: Path) -> dict[str, Pictures]:
-    """Train and test arrays in the fixed order: from the cache, a prepared folder or the network."""
+def _read_once(name: str, data_dir: str | os.PathLike[str] | None, cache: Path) -> dict[str, LabelledImages]:
+    """Training and test arrays in the fixed order: from the cache, a prepared folder or the network."""
     root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
     folder = prepared_folder(root, name)
-    # The key says where the data came from: an altered copy must not pass for the published one.
+    # The cache key names the origin: an altered copy must not replace the published data.
     origin = "published"
     if folder is not None:
         origin = hashlib.sha256((folder / "dataset_info.json").read_bytes()).hexdigest()[:12]
     path = cache / "data" / f"{name}-{origin}.safetensors"
-    kept = read_cached(path)
-    if kept is not None and set(kept) == {"train.images", "train.labels", "test.images", "test.labels"}:
-        return {part: (kept[f"{part}.images"], kept[f"{part}.labels"]) for part in ("train", "test")}
+    cached = recall(path)
+    if cached is not None and set(cached) == {"train.images", "train.labels", "test.images", "test.labels"}:
+        return {part: (cached[f"{part}.images"], cached[f"{part}.labels"]) for part in ("train", "test")}
     try:
         arrays = download(name) if folder is None else read_prepared(folder)
     except DownloadError as error:
         raise InputError(
-            f"data set {name!r} is not in {str(root)!r} and cannot be downloaded ({error});"
-            " connect to a network, or name a folder with prepared TensorFlow Datasets (ArrayRecord)"
-            " by --data-dir or TFDS_DATA_DIR"
+            f"the data set {name!r} is not in {str(root)!r} and cannot be downloaded ({error})."
+            " Connect to a network, or name a folder with prepared TensorFlow Datasets (ArrayRecord)"
+            " by --data-dir or TFDS_DATA_DIR."
         ) from None
     ordered = {}
     for part, (images, labels) in arrays.items():
         if images.shape[1:] != SHAPES[name] or len(images) != len(labels):
             raise InputError(
-                f"data set {name!r} in {str(folder)!r} has images of shape {images.shape[1:]} where"
-                f" {SHAPES[name]} is expected; prepare the folder again"
+                f"the images of {name!r} in {str(folder)!r} must have the shape {SHAPES[name]}, got"
+                f" {images.shape[1:]}. Prepare the folder again."
             )
         order = fixed_order(images, labels)
         ordered[part] = (images[order], labels[order])

@@ -40,7 +40,7 @@ class Biprop(ScoreLearner):
     sources: ClassVar[tuple[str, ...]] = ("plain",)
 
     def prepared(self, source: Network) -> Network:
-        return super().prepared(source).replaced(self._binary)
+        return super().prepared(source).map_layers(self._binary)
 
     def _binary(self, path: str, node: Node) -> Node:
         if not isinstance(node, Source):

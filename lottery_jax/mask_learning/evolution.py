@@ -29,8 +29,8 @@ from lottery_jax.mask_learning.scores import (
     forced_weights,
     keep_counts,
 )
-from lottery_jax.networks.gates import FixedGate
 from lottery_jax.networks.network import Network
+from lottery_jax.networks.node import FixedGate
 from lottery_jax.networks.top_k import top_k_mask
 from lottery_jax.progress import Progress, log, no_progress
 from lottery_jax.tickets.ticket import Ticket, make_ticket

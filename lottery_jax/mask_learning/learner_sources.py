@@ -30,7 +30,7 @@ def redundant_source(network: Network, *, copies: int = 5, relu: bool = True) ->
             return node
         return Gadget(node, copies, first, Sampler.normal((2 / fan_in(node)) ** 0.5), relu=relu)
 
-    return network.replaced(leaf)
+    return network.map_layers(leaf)
 
 
 def plain_source(source: Network) -> Network:
@@ -42,7 +42,7 @@ def plain_source(source: Network) -> Network:
     397000
     """
     target = _without_biases(source.target)
-    return target.replaced(lambda path, node: _single(node) if isinstance(node, LinearLayer) else node)
+    return target.map_layers(lambda path, node: _single(node) if isinstance(node, LinearLayer) else node)
 
 
 def wide_source(source: Network) -> Network:
@@ -58,17 +58,17 @@ def wide_source(source: Network) -> Network:
     """
     budget, target = source.source_weights, _without_biases(source.target)
     last = list(target.weight_nodes)[-1]
-    even = all(not places for places in (getattr(node, "places", ()) for node in target.weight_nodes.values()))
-    classes = target.output.shape[-1] if target.output else 0
+    even = all(not getattr(node, "kernel_shape", ()) for node in target.weight_nodes.values())
+    classes = target.output_spec.shape[-1] if target.output_spec else 0
     resolution = 1 if even else 64  # of the width, or of the factor
-    divisor = math.lcm(*(node.divisor for _, node in target.nodes()))
+    divisor = math.lcm(*(node.width_divisor for _, node in target.nodes()))
 
     def wide(step: int) -> Network:
         def units(old: int) -> int:
             return step if even else max(1, round(old * step / resolution / divisor)) * divisor
 
         found = _resized(target, units, last, classes)
-        return found.replaced(lambda path, node: _single(node) if isinstance(node, LinearLayer) else node)
+        return found.map_layers(lambda path, node: _single(node) if isinstance(node, LinearLayer) else node)
 
     if len(target.weight_nodes) == 1:
         return wide(1)
@@ -91,16 +91,16 @@ def _without_biases(network: Network) -> Network:
     def leaf(path: str, node: Node) -> Node:
         return dataclasses.replace(node, bias=False) if isinstance(node, LinearLayer) else node  # type: ignore[type-var]
 
-    return network.replaced(leaf)
+    return network.map_layers(leaf)
 
 
 def _resized(network: Network, units: Callable[[int], int], last: str, classes: int) -> Network:
     """The network with `units` of each number of hidden outputs; what the last layer gives stays."""
-    assert network.given is not None
-    root = network.root.resized(network.given, units)
+    assert network.input_spec is not None
+    root = network.root.resized(network.input_spec, units)
 
     # The last layer was resized with the others: its inputs are right, its outputs are the classes.
     def leaf(path: str, node: Node) -> Node:
         return dataclasses.replace(node, outputs=classes) if path == last else node  # type: ignore[type-var]
 
-    return Network(root, network.given).replaced(leaf)
+    return Network(root, network.input_spec).map_layers(leaf)

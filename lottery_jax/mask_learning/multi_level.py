@@ -55,11 +55,11 @@ class MultiLevelLearner(ScoreLearner):
         return sizes + tuple(-size for size in sizes) if signed else sizes
 
     def prepared(self, source: Network) -> Network:
-        return super().prepared(source).replaced(self._tied)
+        return super().prepared(source).map_layers(self._tied)
 
     def _tied(self, path: str, node: Node) -> Node:
         if isinstance(node, RandomLayer):
-            return MultiLevelLayer(node.of, node.sampler, self.factors, node.gain)
+            return MultiLevelLayer(node.layer, node.sampler, self.factors, node.gain)
         if isinstance(node, Source) and not (isinstance(node, MultiLevelLayer) and node.factors == self.factors):
             raise InputError(
                 f"{self.name} is for plain random layers, and {path!r} is a {node.kind}; learn on the plain source"
@@ -68,9 +68,9 @@ class MultiLevelLearner(ScoreLearner):
 
     def initial(self, network: Network, seed: int) -> dict[str, np.ndarray]:
         def plain(path: str, node: Node) -> Node:
-            return RandomLayer(node.of, node.sampler) if isinstance(node, MultiLevelLayer) else node
+            return RandomLayer(node.layer, node.sampler) if isinstance(node, MultiLevelLayer) else node
 
-        return initial_scores(network.replaced(plain), seed)
+        return initial_scores(network.map_layers(plain), seed)
 
     def warm_start_scores(
         self, scores: dict[str, np.ndarray], masks: Mapping[str, np.ndarray]

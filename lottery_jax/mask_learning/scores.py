@@ -86,7 +86,7 @@ def _drawn_scores(
 
 def edge_tensors(network: Network) -> set[str]:
     """The random tensors between a leaf's inputs and its weights, by name."""
-    return {child_path(path, name) for path, leaf in network.sources.items() for name in leaf.edges}
+    return {child_path(path, name) for path, leaf in network.sources.items() for name in leaf.hidden_tensors}
 
 
 def kept_factors(network: Network, masks: Mapping[str, np.ndarray], power: float) -> dict[str, float]:

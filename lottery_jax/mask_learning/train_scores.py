@@ -21,9 +21,8 @@ from lottery_jax.data import Dataset, Split
 from lottery_jax.data.augment import augment
 from lottery_jax.io.checksummed_file import digest
 from lottery_jax.mask_learning.scores import Tensors, apply_forced, forced_weights, keep_counts
-from lottery_jax.networks.gates import FixedGate
 from lottery_jax.networks.network import Network, Redraws
-from lottery_jax.networks.node import Gate, child_path
+from lottery_jax.networks.node import FixedGate, Gate, child_path
 from lottery_jax.networks.top_k import kept_count
 from lottery_jax.progress import Progress
 from lottery_jax.tickets.ticket import Ticket, make_ticket

@@ -1,11 +1,11 @@
-"""Networks: frozen random weights, gates and masked layers."""
+"""Networks: trees of layers, stored or random, as data."""
 
 from lottery_jax.networks.architectures import ARCHITECTURES, architecture, mlp
 from lottery_jax.networks.forward import forward, outputs
 from lottery_jax.networks.network import Network, network_from_json
 from lottery_jax.networks.node import Node, Spec
 from lottery_jax.networks.registry import NODES
-from lottery_jax.networks.rewrites import folded
+from lottery_jax.networks.rewrites import fold_batch_norm
 from lottery_jax.networks.target import Target
 
 __all__ = [
@@ -16,7 +16,7 @@ __all__ = [
     "Spec",
     "Target",
     "architecture",
-    "folded",
+    "fold_batch_norm",
     "forward",
     "mlp",
     "network_from_json",

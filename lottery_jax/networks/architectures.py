@@ -1,12 +1,6 @@
-"""Chains made node by node: each is told how many inputs it has by what the nodes before it give.
+"""Architectures by name: MLPs, LeNet-5, Conv-2 to Conv-8, VGG and residual networks, a vision transformer.
 
-Multi-layer perceptrons.
-LeNet-5, and the convolutional networks Conv-2, 4, 6 and 8 of the lottery ticket papers.
-VGG networks with batch normalisation and the names of torchvision.
-Residual networks with the names of torchvision.
-A network whose answer does not change when its square image is turned by 90 degrees.
-A small vision transformer with the names of timm.
-Every architecture by its name; a new one is a function of its own and one line here.
+A new architecture is a function and one line in `ARCHITECTURES`.
 """
 
 import functools
@@ -28,15 +22,15 @@ from lottery_jax.networks.node import Node, Spec
 
 
 class NetworkBuilder:
-    """A chain under construction: `add` puts a node at its end, `spec` is what it gives so far."""
+    """Builds a chain node by node; `spec` is its output so far."""
 
-    def __init__(self, given: Spec) -> None:
-        self.spec = given
+    def __init__(self, input_spec: Spec) -> None:
+        self.spec = input_spec
         self._nodes: list[tuple[str, Node]] = []
 
     def add(self, name: str, node: Node) -> "NetworkBuilder":
-        """Put a node at the end."""
-        self.spec = node.flow(self.spec, name, {})
+        """Append a node."""
+        self.spec = node.trace_specs(self.spec, name, {})
         self._nodes.append((name, node))
         return self
 
@@ -56,7 +50,7 @@ class NetworkBuilder:
         return self.add(name, BatchNorm(self.spec.shape[-1]))
 
     def inner(self, name: str, build: Callable[["NetworkBuilder"], Node]) -> "NetworkBuilder":
-        """Put a node at the end that is built from what the chain gives so far."""
+        """Append a node that `build` makes with a builder for the current output."""
         return self.add(name, build(NetworkBuilder(self.spec)))
 
     def chain(self) -> Chain:
@@ -65,7 +59,7 @@ class NetworkBuilder:
 
 
 def scaled(units: int, width: float) -> int:
-    """Hidden units at a width multiplier.
+    """Hidden units times the width multiplier, at least 1.
 
     >>> scaled(64, 0.5), scaled(3, 0.01)
     (32, 1)
@@ -74,49 +68,57 @@ def scaled(units: int, width: float) -> int:
 
 
 def mlp(
-    sizes: Sequence[int], given: Spec, *, bias: bool | Sequence[bool] = False, names: Sequence[str] | None = None
+    sizes: Sequence[int], input_spec: Spec, *, bias: bool | Sequence[bool] = False, names: Sequence[str] | None = None
 ) -> Network:
-    """Dense layers with ReLU between them, behind what flattens an image: sizes are inputs, hidden units, outputs.
+    """A multi-layer perceptron with ReLU; images are flattened first.
 
-    bias: whether the layers have biases, all or each. names: of the layers; fc1, fc2, ... if left out.
+    Args:
+        sizes: Inputs, hidden units of each layer, outputs.
+        input_spec: The input.
+        bias: Whether the layers have biases, for all or for each.
+        names: Names of the layers. Defaults to fc1, fc2, ...
+
+    Raises:
+        InputError: If there are fewer than two sizes.
 
     >>> mlp((784, 500, 10), Spec((28, 28, 1))).tensors
     {'fc1.weight': (500, 784), 'fc2.weight': (10, 500)}
     """
     if len(sizes) < 2:
-        raise InputError(f"an MLP needs inputs and outputs, not the sizes {tuple(sizes)}")
+        raise InputError(f"the sizes of an MLP must have at least inputs and outputs, got {tuple(sizes)}")
     pairs = list(itertools.pairwise(sizes))
     names = names or [f"fc{number}" for number in range(1, len(pairs) + 1)]
     biases = [bias] * len(pairs) if isinstance(bias, bool) else bias
-    nodes: list[tuple[str, Node]] = [("flatten", Flatten())] if len(given.shape) > 1 else []
-    for place, (name, biased, (inputs, outputs)) in enumerate(zip(names, biases, pairs, strict=True)):
-        nodes += [(f"relu{place}", Relu())] if place else []
+    nodes: list[tuple[str, Node]] = [("flatten", Flatten())] if len(input_spec.shape) > 1 else []
+    for index, (name, biased, (inputs, outputs)) in enumerate(zip(names, biases, pairs, strict=True)):
+        nodes += [(f"relu{index}", Relu())] if index else []
         nodes.append((name, Dense(inputs, outputs, biased)))
-    return Network(Chain(tuple(nodes)), given)
+    return Network(Chain(tuple(nodes)), input_spec)
 
 
-def lenet5(given: Spec, classes: int, width: float = 1.0) -> Network:
-    """LeCun et al. 1998 as it is built today: ReLU, maxima, 28 x 28 images padded to 32; 61,706 parameters.
+def lenet5(input_spec: Spec, classes: int, width: float = 1.0) -> Network:
+    """LeNet-5 (LeCun et al. 1998) with ReLU and max pooling; 28 x 28 images are padded to 32. 61,706 parameters.
 
     >>> sorted(lenet5(Spec((28, 28, 1)), 10).tensors)[:3]
     ['conv1.bias', 'conv1.weight', 'conv2.bias']
     """
-    net = NetworkBuilder(given)
+    net = NetworkBuilder(input_spec)
     for number, (channels, padding) in enumerate(((6, 2), (16, 0)), start=1):
         net.conv(f"conv{number}", scaled(channels, width), 5, padding=padding, bias=True)
         net.relu(f"relu{number}").add(f"pool{number}", MaxPool((2, 2)))
     net.add("flatten", Flatten())
     for number, units in enumerate((120, 84), start=1):
         net.dense(f"fc{number}", scaled(units, width), bias=True).relu(f"relu{number + 2}")
-    return Network(net.dense("fc3", classes, bias=True).chain(), given)
+    return Network(net.dense("fc3", classes, bias=True).chain(), input_spec)
 
 
-def conv_network(given: Spec, classes: int, width: float, *, blocks: int) -> Network:
-    """Blocks of two 3 x 3 convolutions and a pooling, 64, 128, 256, 512 channels, then 256, 256, classes; no biases.
+def conv_network(input_spec: Spec, classes: int, width: float, *, blocks: int) -> Network:
+    """Conv-2, 4, 6 (Frankle and Carbin 2019) and Conv-8 (Ramanujan et al. 2020), without biases.
 
-    Frankle and Carbin 2019 (Conv-2, 4, 6), Ramanujan et al. 2020 (Conv-8, and widths).
+    Each block has two 3 x 3 convolutions of 64, 128, 256 or 512 channels and a pooling; dense layers of 256, 256 and
+    `classes` units follow.
     """
-    net = NetworkBuilder(given)
+    net = NetworkBuilder(input_spec)
     for block in range(blocks):
         for number in (2 * block + 1, 2 * block + 2):
             net.conv(f"conv{number}", scaled(64 << block, width), 3, padding=1).relu(f"relu{number}")
@@ -124,46 +126,57 @@ def conv_network(given: Spec, classes: int, width: float, *, blocks: int) -> Net
     net.add("flatten", Flatten())
     for number in (1, 2):
         net.dense(f"fc{number}", scaled(256, width)).relu(f"relu{2 * blocks + number}")
-    return Network(net.dense("fc3", classes).chain(), given)
+    return Network(net.dense("fc3", classes).chain(), input_spec)
 
 
-def vgg(given: Spec, classes: int, width: float, *, convolutions: tuple[int, ...]) -> Network:
-    """Simonyan and Zisserman 2015: groups of 3 x 3 convolutions of 64, 128, 256, 512, 512 channels, each with a
-    pooling.
+def vgg(input_spec: Spec, classes: int, width: float, *, convolutions: tuple[int, ...]) -> Network:
+    """VGG with batch normalisation (Simonyan and Zisserman 2015) and torchvision's names.
 
-    Small images: the mean over places, then one dense layer (Frankle and Carbin 2019: 20.0 million weights for VGG-19).
-    Large ones: torchvision's three dense layers of 4,096 units (224 x 224 images, 7 x 7 places at the end).
+    Groups of 3 x 3 convolutions of 64, 128, 256, 512, 512 channels, each with a pooling. Small images: the mean over
+    positions and one dense layer (Frankle and Carbin 2019: 20.0 million weights for VGG-19). Large images:
+    torchvision's three dense layers.
     """
-    net, place = NetworkBuilder(given), 0
+    net, index = NetworkBuilder(input_spec), 0
     for group, count in enumerate(convolutions):
         for _ in range(count):
-            net.conv(f"features.{place}", scaled(64 << min(group, 3), width), 3, padding=1, bias=True)
-            net.norm(f"features.{place + 1}").relu(f"features.{place + 2}")
-            place += 3
-        net.add(f"features.{place}", MaxPool((2, 2)))
-        place += 1
-    if given.shape[0] < LARGE:
-        return Network(net.add("avgpool", GlobalPool()).dense("classifier", classes, bias=True).chain(), given)
+            net.conv(f"features.{index}", scaled(64 << min(group, 3), width), 3, padding=1, bias=True)
+            net.norm(f"features.{index + 1}").relu(f"features.{index + 2}")
+            index += 3
+        net.add(f"features.{index}", MaxPool((2, 2)))
+        index += 1
+    if input_spec.shape[0] < LARGE:
+        return Network(net.add("avgpool", GlobalPool()).dense("classifier", classes, bias=True).chain(), input_spec)
     net.add("flatten", Flatten())
-    for number in (0, 3):  # in between lie a ReLU and a dropout
+    for number in (0, 3):  # torchvision has a ReLU and a dropout between
         net.dense(f"classifier.{number}", scaled(4096, width), bias=True).relu(f"classifier.{number + 1}")
-    return Network(net.dense("classifier.6", classes, bias=True).chain(), given)
+    return Network(net.dense("classifier.6", classes, bias=True).chain(), input_spec)
 
 
 LARGE = 64
-"""Images of this size and more get the stem of ImageNet networks: 7 x 7 every 2, then a pooling."""
+"""Images of at least this size get the stem of ImageNet networks: a 7 x 7 convolution of stride 2 and a pooling."""
 
 
 def resnet(
-    given: Spec, classes: int, width: float, *, channels: tuple[int, ...], blocks: tuple[int, ...], bottleneck: bool
+    input_spec: Spec,
+    classes: int,
+    width: float,
+    *,
+    channels: tuple[int, ...],
+    blocks: tuple[int, ...],
+    bottleneck: bool,
 ) -> Network:
-    """He et al. 2016: groups of blocks, each group but the first at half the size; projections where sizes change.
+    """Residual networks (He et al. 2016) with torchvision's names; projections if shapes change.
 
-    bottleneck: blocks of 1 x 1, 3 x 3 and 1 x 1 convolutions (the stride in the second, as in torchvision), the last
-    four times as wide; otherwise of two 3 x 3.
+    Args:
+        input_spec: An image.
+        classes: Outputs.
+        width: Multiplier of the channels.
+        channels: Channels of each group of blocks; each group but the first halves the image.
+        blocks: Blocks of each group.
+        bottleneck: Blocks of 1 x 1, 3 x 3 (with the stride) and 1 x 1 convolutions instead of two 3 x 3.
     """
-    net = NetworkBuilder(given)
-    large = given.shape[0] >= LARGE
+    net = NetworkBuilder(input_spec)
+    large = input_spec.shape[0] >= LARGE
     stem = (7, 2, 3) if large else (3, 1, 1)
     size, stride, padding = stem
     net.conv("conv1", scaled(channels[0], width), size, stride=stride, padding=padding).norm("bn1").relu("relu")
@@ -173,18 +186,18 @@ def resnet(
         units = scaled(units, width)
 
         def layer(chain: NetworkBuilder, group: int = group, units: int = units, count: int = count) -> Node:
-            for place in range(count):
-                step = 2 if group and not place else 1
-                chain.inner(str(place), lambda inner, step=step: _block(inner, units, step, bottleneck))
+            for index in range(count):
+                stride = 2 if group and not index else 1
+                chain.inner(str(index), lambda inner, stride=stride: _block(inner, units, stride, bottleneck))
             return chain.chain()
 
         net.inner(f"layer{group + 1}", layer)
-    return Network(net.add("avgpool", GlobalPool()).dense("fc", classes, bias=True).chain(), given)
+    return Network(net.add("avgpool", GlobalPool()).dense("fc", classes, bias=True).chain(), input_spec)
 
 
 def _block(chain: NetworkBuilder, units: int, stride: int, bottleneck: bool) -> Chain:
-    given = chain.spec
-    body, outputs = NetworkBuilder(given), units
+    input_spec = chain.spec
+    body, outputs = NetworkBuilder(input_spec), units
     if bottleneck:
         outputs = 4 * units
         body.conv("conv1", units, 1).norm("bn1").relu("relu1")
@@ -193,48 +206,50 @@ def _block(chain: NetworkBuilder, units: int, stride: int, bottleneck: bool) -> 
     else:
         body.conv("conv1", units, 3, stride=stride, padding=1).norm("bn1").relu("relu1")
         body.conv("conv2", units, 3, padding=1).norm("bn2")
-    shortcut = NetworkBuilder(given)
-    if stride > 1 or given.shape[-1] != outputs:
+    shortcut = NetworkBuilder(input_spec)
+    if stride > 1 or input_spec.shape[-1] != outputs:
         shortcut.conv("0", outputs, 1, stride=stride).norm("1")
     return chain.add("(block)", Residual(body.chain(), shortcut.chain())).relu("relu").chain()
 
 
-def rotation_network(given: Spec, classes: int, width: float = 1.0) -> Network:
-    """Three 3 x 3 convolutions with rotations, 16, 16, 32 channels, the mean over all, and a dense layer; biases.
+def rotation_network(input_spec: Spec, classes: int, width: float = 1.0) -> Network:
+    """Three 3 x 3 `RotationConv` of 16, 16, 32 channels, the global mean and a dense layer, with biases.
+
+    The output is invariant to rotations of square images by 90 degrees.
 
     >>> rotation_network(Spec((8, 8, 1)), 10).tensors["conv2.weight"]
     (16, 16, 4, 3, 3)
     """
-    net = NetworkBuilder(given)
+    net = NetworkBuilder(input_spec)
     for number, channels in enumerate((16, 16, 32), start=1):
-        of, rotations = net.spec.shape[-1], 1 if number == 1 else ROTATIONS
-        net.add(f"conv{number}", RotationConv(of, scaled(channels, width), 3, 1, rotations, bias=True))
+        inputs, rotations = net.spec.shape[-1], 1 if number == 1 else ROTATIONS
+        net.add(f"conv{number}", RotationConv(inputs, scaled(channels, width), 3, 1, rotations, bias=True))
         net.relu(f"relu{number}")
-    return Network(net.add("pool", GlobalPool()).dense("fc", classes, bias=True).chain(), given)
+    return Network(net.add("pool", GlobalPool()).dense("fc", classes, bias=True).chain(), input_spec)
 
 
-HEADS, HEAD = 4, 32
+_HEADS, _HEAD_SIZE = 4, 32
 
 
-def vit(given: Spec, classes: int, width: float = 1.0, *, patch: int = 4, depth: int = 4) -> Network:
-    """Dosovitskiy et al. 2021, small: patches of 4 x 4, four layers of 128 features with 4 heads, mean of all tokens.
+def vit(input_spec: Spec, classes: int, width: float = 1.0, *, patch: int = 4, depth: int = 4) -> Network:
+    """A small vision transformer (Dosovitskiy et al. 2021) with timm's names.
 
-    A layer is x + attention(norm(x)), then x + mlp(norm(x)) with twice as many hidden units.
+    Patches of 4 x 4, four pre-norm layers of 128 features with 4 heads and MLPs of 256 units, mean over tokens.
     """
-    size = HEADS * scaled(HEAD, width)
-    net = NetworkBuilder(given)
+    size = _HEADS * scaled(_HEAD_SIZE, width)
+    net = NetworkBuilder(input_spec)
     net.inner("patch_embed", lambda chain: chain.conv("proj", size, patch, stride=patch, bias=True).chain())
     net.add("tokens", Tokens())
     net.add("pos_embed", PositionEmbedding(*net.spec.shape))
     for layer in range(depth):
         net.inner(f"blocks.{layer}", _layer)
     net.add("norm", LayerNorm(size)).add("pool", GlobalPool())
-    return Network(net.dense("head", classes, bias=True).chain(), given)
+    return Network(net.dense("head", classes, bias=True).chain(), input_spec)
 
 
 def _layer(chain: NetworkBuilder) -> Chain:
     size = chain.spec.shape[-1]
-    norm, attention = LayerNorm(size), Attention(HEADS, Dense(size, 3 * size, True), Dense(size, size, True))
+    norm, attention = LayerNorm(size), Attention(_HEADS, Dense(size, 3 * size, True), Dense(size, size, True))
     chain.add("(attention)", _residual(("norm1", norm), ("attn", attention)))
     mlp = Chain((("fc1", Dense(size, 2 * size, True)), ("act", Gelu()), ("fc2", Dense(2 * size, size, True))))
     return chain.add("(mlp)", _residual(("norm2", norm), ("mlp", mlp))).chain()
@@ -245,19 +260,18 @@ def _residual(*nodes) -> Residual:
 
 
 Build = Callable[[Spec, int, float], Network]
-"""From what is given, the number of classes and a multiplier of all hidden widths to a network."""
+"""From the input, the number of classes and a multiplier of all hidden widths to a network."""
 
 
-def dense(given: Spec, classes: int, width: float, *, hidden: tuple[int, ...], bias: bool) -> Network:
-    """An MLP with hidden layers of these sizes."""
+def _mlp_of(input_spec: Spec, classes: int, width: float, *, hidden: tuple[int, ...], bias: bool) -> Network:
     units = [scaled(size, width) for size in hidden]
-    return mlp((math.prod(given.shape), *units, classes), given, bias=bias)
+    return mlp((math.prod(input_spec.shape), *units, classes), input_spec, bias=bias)
 
 
 ARCHITECTURES: dict[str, Build] = {
-    "fc2": functools.partial(dense, hidden=(500,), bias=False),
-    "fc4": functools.partial(dense, hidden=(500, 500, 500), bias=False),
-    "lenet-300-100": functools.partial(dense, hidden=(300, 100), bias=True),
+    "fc2": functools.partial(_mlp_of, hidden=(500,), bias=False),
+    "fc4": functools.partial(_mlp_of, hidden=(500, 500, 500), bias=False),
+    "lenet-300-100": functools.partial(_mlp_of, hidden=(300, 100), bias=True),
     "lenet5": lenet5,
     "conv2": functools.partial(conv_network, blocks=1),
     "conv4": functools.partial(conv_network, blocks=2),
@@ -273,40 +287,48 @@ ARCHITECTURES: dict[str, Build] = {
 }
 
 NORMALIZED = ("resnet18", "resnet20", "resnet50", "vgg16", "vgg19", "vit")
-"""Architectures whose inputs are normalised inside the network, where the data set has constants for it."""
+"""Architectures that normalise their inputs, if the data set has constants for it."""
 
-_MLP = re.compile(r"mlp((?:-[1-9][0-9]{0,5})*)")
+_MLP_NAME = re.compile(r"mlp((?:-[1-9][0-9]{0,5})*)")
 
 
 def architecture(
-    name: str, given: Spec, classes: int, *, width: float = 1.0, normalize: Normalize | None = None
+    name: str, input_spec: Spec, classes: int, *, width: float = 1.0, normalize: Normalize | None = None
 ) -> Network:
-    """The network of a name: one of `ARCHITECTURES`, or mlp-A-B-... with hidden layers of A, B, ... units, no biases.
+    """The network of an architecture.
 
-    width: multiplies all hidden widths. normalize: put in front of those in `NORMALIZED`. Raises `InputError`.
+    Args:
+        name: One of `ARCHITECTURES`, or mlp-A-B-... with hidden layers of A, B, ... units and without biases.
+        input_spec: The input.
+        classes: Outputs.
+        width: Multiplier of all hidden widths.
+        normalize: First node of the architectures in `NORMALIZED`.
+
+    Raises:
+        InputError: If the name is unknown, or the architecture does not fit the input.
 
     >>> architecture("mlp-64", Spec((8, 8, 1)), 10).tensors
     {'fc1.weight': (64, 64), 'fc2.weight': (10, 64)}
     """
     if not 0 < width < math.inf:
-        raise InputError(f"width {width} must be a positive number; it multiplies all hidden widths")
-    hidden = _MLP.fullmatch(name)
+        raise InputError(f"width must be a positive number, got {width}. It multiplies all hidden widths.")
+    hidden = _MLP_NAME.fullmatch(name)
     build = ARCHITECTURES.get(name)
     if hidden:
         sizes = tuple(int(size) for size in hidden[1].split("-")[1:])
-        build = functools.partial(dense, hidden=sizes, bias=False)
+        build = functools.partial(_mlp_of, hidden=sizes, bias=False)
     if build is None:
         raise InputError(
             f"architecture {name!r} is unknown; {suggest(name, ARCHITECTURES)} or mlp-A-B-... with hidden layers of"
             " A, B, ... units"
         )
     try:
-        network = build(given, classes, width)
+        network = build(input_spec, classes, width)
     except InputError as error:
         raise InputError(
-            f"{name} does not fit examples of shape {list(given.shape)} ({error}); choose another architecture"
+            f"{name} does not fit examples of shape {list(input_spec.shape)} ({error}). Choose another architecture."
         ) from None
     if normalize is None or name not in NORMALIZED:
         return network
     assert isinstance(network.root, Chain)
-    return Network(Chain((("normalize", normalize), *network.root.nodes)), given)
+    return Network(Chain((("normalize", normalize), *network.root.nodes)), input_spec)

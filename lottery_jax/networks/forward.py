@@ -1,7 +1,4 @@
-"""Running a network on many examples: one compiled program for a tree, batches of one shape, memory bounded by them.
-
-Leaving out hidden units that nothing reaches: the pruned network is run with half as many where half are dead.
-"""
+"""Forward passes over many examples in batches: one compiled program for each tree of nodes."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -12,21 +9,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.gates import FixedGate
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import child_path
+from lottery_jax.networks.node import FixedGate, child_path
 
 Forward = Callable[[jax.Array], jax.Array]
 """x [B, ...] -> outputs [B, C]."""
 
-_MOST_NUMBERS = 1 << 25  # float32 numbers that a batch may have between two layers
+_MAX_BATCH_ACTIVATION = 1 << 25  # float32 numbers of a batch between two layers
 
 
 def forward(network: Network, tensors: Mapping[str, Any]) -> Forward:
-    """A network with its tensors, stored and random ones by name, as a function; its arrays are placed once.
+    """A network as a function x [B, ...] -> outputs [B, C] that holds its tensors on the device.
 
-    Random tensors are pruned already: masks in the program would take a fifth of its time, batch by batch. All networks
-    of one tree share their compiled programs, whatever their gains.
+    All networks of one tree share their compiled programs, whatever their gains.
+
+    Args:
+        network: A target or a source.
+        tensors: Stored and random tensors by name. Random ones are zero where pruned: applying masks in the program
+            would take a fifth of its time.
     """
     gains = {name: np.float32(gain) for name, gain in network.gains.items()}
     placed = {name: jnp.asarray(value) for name, value in {**tensors, **gains}.items()}
@@ -39,12 +39,21 @@ def _run(network: Network, tensors: Mapping[str, Any], x: Any) -> jax.Array:
 
 
 def outputs(function: Forward, images: np.ndarray | jax.Array, *, batch_size: int = 500) -> np.ndarray:
-    """Outputs [N, C] for images [N, ...], on the host; the last batch is padded, so that all have one shape."""
+    """Outputs [N, C] for images [N, ...], on the host.
+
+    Args:
+        function: A forward function, see `forward`.
+        images: At least one example.
+        batch_size: Examples per call; the last batch is padded to this size.
+
+    Raises:
+        InputError: If there are no images or the batch size is below 1.
+    """
     examples = np.asarray(images)
     if len(examples) == 0:
-        raise InputError("the split has no examples; evaluate on at least one")
+        raise InputError("images must hold at least one example, got none")
     if batch_size < 1:
-        raise InputError(f"the batch size is {batch_size}; it must be at least 1")
+        raise InputError(f"batch_size must be at least 1, got {batch_size}")
     parts = []
     for start in range(0, len(examples), batch_size):
         batch = examples[start : start + batch_size]
@@ -54,18 +63,23 @@ def outputs(function: Forward, images: np.ndarray | jax.Array, *, batch_size: in
 
 
 def batch_size(network: Network) -> int:
-    """Examples at a time: 500, or fewer where the numbers between two layers would take much memory."""
-    return int(min(max(_MOST_NUMBERS // network.widest, 1), 500))
+    """Examples per batch: 500, or fewer if the activations would take much memory."""
+    return int(min(max(_MAX_BATCH_ACTIVATION // network.largest_activation, 1), 500))
 
 
 def without_dead_units(network: Network, pruned: Mapping[str, np.ndarray]) -> tuple[Network, dict[str, np.ndarray]]:
-    """A source and its random tensors, zero where pruned, that compute the same with fewer hidden units.
+    """An equal source with fewer hidden units: for nonnegative inputs half of a gadget's units are never kept.
 
-    For inputs that are never negative, half of a gadget's units are never kept.
+    Args:
+        network: The source.
+        pruned: Its random tensors by name, zero where pruned.
+
+    Returns:
+        The smaller source and its random tensors.
     """
-    leaves, found = {}, dict(pruned)
+    sources, tensors = {}, dict(pruned)
     for path, source in network.sources.items():
         own = {name: pruned[child_path(path, name)] for name in source.random_tensors()}
-        leaves[path], alive = source.without_dead_units(own)
-        found |= {child_path(path, name): value for name, value in alive.items()}
-    return network.replaced(lambda path, node: leaves.get(path, node)), found
+        sources[path], alive = source.without_dead_units(own)
+        tensors |= {child_path(path, name): value for name, value in alive.items()}
+    return network.map_layers(lambda path, node: sources.get(path, node)), tensors

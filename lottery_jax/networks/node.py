@@ -1,15 +1,14 @@
-"""The tree: a network, target or source, as data. Each kind of node is one file in `layers/` or `sources/`.
+"""Nodes: a network, target or source, is a tree of frozen dataclasses that are also its JSON (`codec`).
 
-A node is a frozen dataclass that is also its JSON (`codec`). Its tensors have the names of their paths in the tree
-(`layer1.0.conv1.weight`) and the layout in which everybody exchanges them, [out, in, ...]. A name in parentheses leaves
-no trace in a path: so what is inside a residual block's body has the names that PyTorch users know.
+Tensors are named by their paths in the tree (`layer1.0.conv1.weight`) and have PyTorch's layout, [out, in, ...]. A name
+in parentheses does not appear in paths, so that tensors in a residual block's body have PyTorch's names.
 """
 
 import abc
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -18,42 +17,61 @@ from flax import nnx
 
 from lottery_jax.errors import InputError
 
-LARGEST, LEAST = 2.0**64, 2.0**-64
-"""Bounds of the sizes of a network's numbers that are not whole: products of two of them are float32 still."""
+MAX_MAGNITUDE, MIN_MAGNITUDE = 2.0**64, 2.0**-64
+"""Bounds of |x| for the real-valued fields of a network: products of two of them are finite in float32."""
 
-MOST_VALUES = 1 << 28
-"""Numbers that one example may have anywhere in a network; a file that asks for more is refused."""
+MAX_EXAMPLE_SIZE = 1 << 28
+"""Most numbers of one example at any node; a file that asks for more is refused."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """One example between two nodes: its shape (images are [H, W, C]), and whether it is never negative.
+    """One example at the input or output of a node.
 
-    copies: how often every channel stands there, the same but for the errors of its weights; the last axis is then
-    [C / apart, copies, apart], and without `apart` copies are neighbours. A node that does not say so loses them.
+    Args:
+        shape: Without the batch axis; [H, W, C] of an image.
+        nonnegative: Whether its numbers are never negative.
+        copies: Copies of every channel, equal up to the errors of their weights.
+        copy_stride: Distance of two copies of a channel: the last axis is [C / copy_stride, copies, copy_stride].
     """
 
     shape: tuple[int, ...]
     nonnegative: bool = False
     copies: int = dataclasses.field(default=1, repr=False)
-    apart: int = dataclasses.field(default=1, repr=False)
+    copy_stride: int = dataclasses.field(default=1, repr=False)
 
     def __post_init__(self) -> None:
-        if not self.shape or min(self.shape) < 1 or math.prod(self.shape) > MOST_VALUES:
+        if not self.shape or min(self.shape) < 1 or math.prod(self.shape) > MAX_EXAMPLE_SIZE:
             raise InputError(
-                f"an example of shape {list(self.shape)} is not possible; sizes are from 1 up,"
-                f" {MOST_VALUES:,} numbers in all at most"
+                f"the shape of an example must have sizes from 1 and at most {MAX_EXAMPLE_SIZE:,} numbers, got"
+                f" {list(self.shape)}"
             )
 
 
-class Gate(Protocol):
-    """Anything callable that gives a mask (bool or float) of a tensor's shape."""
+Gate = Callable[[], jax.Array]
+"""Returns the mask (bool or float) of a tensor in its shape."""
 
-    def __call__(self) -> jax.Array: ...
+
+class Frozen(nnx.Variable):
+    """A random source weight. It is not an `nnx.Param`, so that no optimiser trains it."""
+
+
+class Mask(nnx.Variable):
+    """A fixed mask: one entry, 0 or 1, for each source weight."""
+
+
+class FixedGate(nnx.Module):
+    """A gate with a fixed mask."""
+
+    def __init__(self, mask: jax.Array) -> None:
+        self.mask = Mask(jnp.asarray(mask))
+
+    def __call__(self) -> jax.Array:
+        return self.mask[...]
 
 
 def child_path(path: str, name: str) -> str:
-    """A path with one name more; empty names and those in parentheses leave no trace.
+    """A path with one more name; empty names and names in parentheses are skipped.
 
     >>> child_path("layer1.0", "conv1"), child_path("", "fc1"), child_path("layer1.0", "(body)")
     ('layer1.0.conv1', 'fc1', 'layer1.0')
@@ -64,11 +82,14 @@ def child_path(path: str, name: str) -> str:
 
 
 class Weights:
-    """The tensors of a network, seen from one node: `weights["bias"]`, and `weights.under("body")` for a child.
+    """The tensors of a network as one node sees them: `weights["bias"]`, and `weights.child("body")` for a child.
 
-    gate: makes the gate of a random tensor from its full name; a stored network has none. training: whether the network
-    is being trained, and so what it sees moves its running means. measuring: whether random leaves find the gains that
-    make their outputs units.
+    Args:
+        tensors: Stored and random tensors by full name.
+        gate: Makes the gate of a random tensor from its full name; None for a stored network.
+        training: Whether batch normalisation uses the batch and updates its running statistics.
+        measuring: Whether random layers measure the gains that give their outputs root mean square 1.
+        path: Path of the node.
     """
 
     def __init__(
@@ -88,71 +109,71 @@ class Weights:
 
     def gate(self, name: str) -> Gate:
         """The gate of a random tensor."""
-        assert self._gate is not None, "a stored network has no gates"
+        assert self._gate is not None, "a stored network must have no gates"
         return self._gate(child_path(self._path, name))
 
-    def number(self, name: str, usual: float) -> Any:
-        """A number of the node's own, where another than the usual one is given (a learner's, traced)."""
-        return self._tensors.get(child_path(self._path, name), usual)
+    def scalar(self, name: str, default: float) -> Any:
+        """A scalar of the node, such as a traced gain; `default` if the tensors have none."""
+        return self._tensors.get(child_path(self._path, name), default)
 
-    def under(self, name: str) -> "Weights":
-        """What a child sees."""
+    def child(self, name: str) -> "Weights":
+        """The same tensors as a child sees them."""
         flags = {"training": self.training, "measuring": self.measuring}
         return Weights(self._tensors, self._gate, **flags, path=child_path(self._path, name))
 
 
 @dataclasses.dataclass(frozen=True)
 class Node(abc.ABC):
-    """One piece of a network. Concrete kinds are frozen, hashable dataclasses whose fields are JSON values or nodes."""
+    """One piece of a network: a layer or a container. Kinds are frozen dataclasses of JSON values and nodes."""
 
     kind: ClassVar[str]
-    """What it is called in JSON."""
+    """Name in JSON."""
 
     def children(self) -> Mapping[str, "Node"]:
-        """The nodes inside, by name, in order; none for a leaf."""
+        """The nodes inside, by name, in order; empty for a layer."""
         return {}
 
     def with_children(self, children: Mapping[str, "Node"]) -> Self:
-        """The same node with other nodes inside, under the same names."""
+        """The same node with other children under the same names."""
         return self
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of the tensors that are stored for this node itself."""
+        """Shapes of the node's own stored tensors, by name."""
         return {}
 
     @abc.abstractmethod
-    def output(self, given: Spec) -> Spec:
-        """What comes out for what is given; raises `InputError` where it does not fit."""
+    def output_spec(self, input_spec: Spec) -> Spec:
+        """The output for an input; raises `InputError` if the input does not fit."""
 
-    def flow(self, given: Spec, path: str, seen: dict[str, Spec]) -> Spec:
-        """`output`, and what each leaf below is given, noted in `seen` under its path."""
-        seen[path] = given
-        return self.output(given)
+    def trace_specs(self, input_spec: Spec, path: str, specs: dict[str, Spec]) -> Spec:
+        """`output_spec`; the input of each layer is added to `specs` under its path."""
+        specs[path] = input_spec
+        return self.output_spec(input_spec)
 
     @abc.abstractmethod
     def module(self, weights: Weights) -> nnx.Module:
-        """The Flax module: x [B, *given] -> [B, *output]."""
+        """The Flax module: x [B, *input_spec.shape] -> [B, *output_spec.shape]."""
 
     def statistics(self, module: Any) -> dict[str, jax.Array]:
-        """Stored tensors that move by themselves while a network is trained, read back from this node's module."""
+        """Tensors that a forward pass updates (running statistics, measured gains), read from the node's module."""
         return {}
 
     def initial(self, key: jax.Array) -> dict[str, jax.Array]:
-        """The node's own tensors before training, by name."""
+        """Initial values of the node's own stored tensors, by name."""
         return {}
 
     @property
-    def divisor(self) -> int:
-        """What divides the widths around it, and must divide those that it is `resized` for."""
+    def width_divisor(self) -> int:
+        """A number that must divide the widths that the node is `resized` for."""
         return 1
 
-    def resized(self, given: Spec, units: Callable[[int], int]) -> "Node":
-        """The same kind of node for other examples, `units` of its number of outputs in place of that number."""
+    def resized(self, input_spec: Spec, units: Callable[[int], int]) -> "Node":
+        """The same node for another input; `units` maps its number of outputs to the new one."""
         return self
 
 
 class Container(Node):
-    """A node with nodes inside: what goes in and out is said by `flow` alone."""
+    """A node with children; `trace_specs` defines its output."""
 
     @abc.abstractmethod
     def children(self) -> Mapping[str, Node]: ...
@@ -161,21 +182,21 @@ class Container(Node):
     def with_children(self, children: Mapping[str, Node]) -> Self: ...
 
     @abc.abstractmethod
-    def flow(self, given: Spec, path: str, seen: dict[str, Spec]) -> Spec: ...
+    def trace_specs(self, input_spec: Spec, path: str, specs: dict[str, Spec]) -> Spec: ...
 
     @abc.abstractmethod
-    def inside(self, module: Any) -> Mapping[str, nnx.Module]:
-        """The children's modules, from this node's own."""
+    def child_modules(self, module: Any) -> Mapping[str, nnx.Module]:
+        """The modules of the children, by name, in this node's module."""
 
     @abc.abstractmethod
-    def resized(self, given: Spec, units: Callable[[int], int]) -> Node: ...
+    def resized(self, input_spec: Spec, units: Callable[[int], int]) -> Node: ...
 
-    def output(self, given: Spec) -> Spec:
-        return self.flow(given, "", {})
+    def output_spec(self, input_spec: Spec) -> Spec:
+        return self.trace_specs(input_spec, "", {})
 
 
 class StatelessLayer(Node):
-    """A leaf without weights: a function of x [B, ...], which the node itself is."""
+    """A layer without weights: the node is itself the function of x [B, ...]."""
 
     @abc.abstractmethod
     def __call__(self, x: jax.Array) -> jax.Array: ...
@@ -185,7 +206,7 @@ class StatelessLayer(Node):
 
 
 class Function(nnx.Module):
-    """The module of a leaf without weights."""
+    """The module of a layer without weights."""
 
     def __init__(self, function: StatelessLayer) -> None:
         self.function = function
@@ -195,21 +216,18 @@ class Function(nnx.Module):
 
 
 class WeightNode(Node):
-    """A leaf that multiplies by weights: all of its tensors are approximated, and only those of such leaves get masks.
-
-    A tensor's first axis is the outputs.
-    """
+    """A layer whose tensors are approximated; only these tensors have masks. Their first axis is the outputs."""
 
     @property
     def weights(self) -> int:
-        """Number of weights, biases among them."""
+        """Number of weights and biases."""
         return sum(math.prod(shape) for shape in self.tensors().values())
 
 
 class LinearLayer(WeightNode):
-    """An affine leaf whose place in the graph is known: `weight` [O, I / groups, ...] and perhaps `bias` [O].
+    """A layer that multiplies by `weight` [O, I / groups, *kernel_shape] and may add `bias` [O].
 
-    A bias is one more column, fed by the constant 1.
+    A bias is the weight of one more input, the constant 1.
     """
 
     inputs: int
@@ -218,56 +236,65 @@ class LinearLayer(WeightNode):
 
     def __post_init__(self) -> None:
         if min(self.inputs, self.outputs) < 1:
-            raise InputError(f"an operation needs inputs and outputs, not {self.inputs} and {self.outputs}")
+            raise InputError(
+                f"a linear layer must have at least 1 input and 1 output, got {self.inputs} and {self.outputs}"
+            )
 
     @property
     def groups(self) -> int:
-        """Groups of inputs, each of which serves its own outputs."""
+        """Groups of inputs; each group feeds its own outputs."""
         return 1
 
     @property
-    def places(self) -> tuple[int, ...]:
-        """Shape of a weight's last axes: () for a matrix, the kernel's size for a convolution."""
+    def kernel_shape(self) -> tuple[int, ...]:
+        """The last axes of `weight`: () for a matrix, the kernel's size for a convolution."""
         return ()
 
-    @abc.abstractmethod
-    def widened(self, factor: int) -> Self:
-        """The same operation on `factor` times as many inputs; those of one input are neighbours."""
+    def with_copies(self, inputs: int, outputs: int = 1) -> Self:
+        """The same layer on `inputs` contiguous copies of each input, with `outputs` of each output."""
+        return dataclasses.replace(self, inputs=self.inputs * inputs, outputs=self.outputs * outputs)
 
-    def with_copies(self, inputs: int, outputs: int) -> Self:
-        """The same operation on `inputs` copies of each input, with `outputs` of each output; copies are neighbours."""
-        return dataclasses.replace(self.widened(inputs), outputs=self.outputs * outputs)
+    def resized(self, input_spec: Spec, units: Callable[[int], int]) -> Self:
+        return dataclasses.replace(self, inputs=input_spec.shape[-1], outputs=units(self.outputs))
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
-        weight = {"weight": (self.outputs, self.inputs // self.groups, *self.places)}
+        weight = {"weight": (self.outputs, self.inputs // self.groups, *self.kernel_shape)}
         return weight | {"bias": (self.outputs,)} if self.bias else weight
 
     def initial(self, key: jax.Array) -> dict[str, jax.Array]:
         # Normal weights of variance 2 / fan-in (He et al. 2015), in the order of Flax's kernels.
-        outputs, inputs, *places = self.tensors()["weight"]
-        kernel = jax.nn.initializers.he_normal()(key, (*places, inputs, outputs), jnp.float32)
+        outputs, inputs, *size = self.tensors()["weight"]
+        kernel = jax.nn.initializers.he_normal()(key, (*size, inputs, outputs), jnp.float32)
         found = {"weight": jnp.transpose(kernel, (kernel.ndim - 1, kernel.ndim - 2, *range(kernel.ndim - 2)))}
         return found | {"bias": jnp.zeros(outputs)} if self.bias else found
 
-    def channels(self, name: str, weights: np.ndarray) -> np.ndarray:
-        """Which input each weight, given by its row-major place in tensor `name`, multiplies; the constant is last."""
+    def input_channels(self, name: str, weights: np.ndarray) -> np.ndarray:
+        """The input that each weight of tensor `name` multiplies.
+
+        Args:
+            name: `weight` or `bias`.
+            weights: Row-major indices into the tensor.
+
+        Returns:
+            Indices of inputs; the constant of a bias is the last one, `inputs`.
+        """
         if name == "bias":
             return np.full(weights.shape, self.inputs)
-        own, places = self.inputs // self.groups, math.prod(self.places)
-        output, within = weights // (own * places), weights // places % own
-        return output // (self.outputs // self.groups) * own + within
+        per_group, size = self.inputs // self.groups, math.prod(self.kernel_shape)
+        output, within = weights // (per_group * size), weights // size % per_group
+        return output // (self.outputs // self.groups) * per_group + within
 
 
-class Keyless:
-    """In place of random keys, for Flax layers whose weights are given."""
+class _NoRngs:
+    """Replaces random keys for Flax layers whose weights are constants."""
 
     def params(self) -> None:
         return None
 
 
-KEYLESS: Any = Keyless()
+NO_RNGS: Any = _NoRngs()
 
 
-def given(value: Any) -> Any:
-    """An initialiser that returns what is given."""
+def constant_init(value: Any) -> Any:
+    """A Flax initialiser that returns this value."""
     return lambda *_: value

@@ -1,4 +1,4 @@
-"""A trained network: a tree whose tensors are stored, in memory or in a file."""
+"""Targets: trained networks with their tensors in memory or in a file."""
 
 import dataclasses
 import functools
@@ -17,17 +17,21 @@ from lottery_jax.io.tensor_file import FLOAT_DTYPES, InMemoryTensors, TensorRead
 from lottery_jax.networks.forward import Forward, forward
 from lottery_jax.networks.network import Network, summary
 
-_SLICE = 1 << 20  # weights looked at at once
+_SLICE = 1 << 20  # weights read at once
 
-_LARGEST = float(np.finfo(np.float32).max)
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Target:
-    """The network to approximate. tensors: a store, or arrays (NumPy's or JAX's) by name, in the network's shapes.
+    """The trained network to approximate.
 
-    Weights are [out, in, ...], as PyTorch has them; `mlp_target` takes Flax's kernels [in, out], too. Raises
-    `InputError` where they do not fit.
+    Args:
+        network: The network without random layers.
+        tensors: NumPy or JAX arrays by name, weights [out, in, ...] as in PyTorch; or a store of a file.
+
+    Raises:
+        InputError: If the tensors do not have the names and shapes of the network, or are not floats.
 
     >>> from lottery_jax.networks.layers.dense import Dense
     >>> from lottery_jax.networks.layers.containers import Chain
@@ -43,37 +47,39 @@ class Target:
     def __post_init__(self) -> None:
         if not isinstance(self.network, Network):
             raise InputError(
-                f"a target's network is a {type(self.network).__name__}, no Network; make one with"
-                " `lottery_jax.networks`, or the whole target with `mlp_target`"
+                f"the network of a target must be a Network, got a {type(self.network).__name__}. Make it with"
+                " `lottery_jax.networks`, or the whole target with `mlp_target`."
             )
         if isinstance(self.tensors, Mapping):
             for name, value in self.tensors.items():
                 if isinstance(value, Mapping):
                     raise InputError(
-                        f"a target's tensors are arrays by name, but {name!r} is a {type(value).__name__} with more"
-                        " inside; give them flat, {'fc1.weight': [out, in], ...}, or to `mlp_target` as they are"
+                        f"the tensors of a target must be arrays by name, got a {type(value).__name__} for {name!r}."
+                        " Pass a flat {'fc1.weight': [out, in], ...}, or pass them to `mlp_target`."
                     )
             object.__setattr__(self, "tensors", InMemoryTensors(self.tensors))
         if not isinstance(getattr(self.tensors, "tensors", None), Mapping):
             raise InputError(
-                f"a target's tensors are a {type(self.tensors).__name__}; give arrays by name,"
-                " {'fc1.weight': [out, in], ...}, or weights of another layout to `mlp_target`"
+                f"the tensors of a target must be arrays by name, got a {type(self.tensors).__name__}. Pass"
+                " {'fc1.weight': [out, in], ...}, or pass weights of another layout to `mlp_target`."
             )
         if self.network.sources:
-            raise InputError("a target has no random leaves; give the network that its weights belong to")
+            raise InputError("the network of a target must have no random layers. Pass `network.target`.")
         found = {name: tensor.shape for name, tensor in self.tensors.tensors.items()}
         if found != self.network.tensors:
-            raise InputError(f"the target must hold {listed(self.network.tensors)}, but holds {listed(found)}")
-        wrong = [name for name, tensor in self.tensors.tensors.items() if tensor.dtype not in FLOAT_DTYPES]
+            raise InputError(f"the target must have the tensors {listed(self.network.tensors)}, got {listed(found)}")
+        wrong = [name for name, tensor in self.tensors.tensors.items() if tensor.dtype not in FLOATS]
         if wrong:
-            raise InputError(f"the target's tensors {wrong} are no floats; convert them to float32")
+            raise InputError(
+                f"the target's tensors must be floats, got other types for {wrong}. Convert them to float32."
+            )
 
     def __repr__(self) -> str:
         return f"<Target of {self.weights:,} weights, {summary(self.network)}>"
 
     @property
     def path(self) -> Path | None:
-        """The file that the tensors are in, if they are in one."""
+        """The file of the tensors; None if they are in memory."""
         return getattr(self.tensors, "path", None)
 
     @property
@@ -82,7 +88,7 @@ class Target:
         return sum(math.prod(shape) for shape in self.network.approximated.values())
 
     def array(self, name: str) -> np.ndarray:
-        """A whole tensor, in its own type."""
+        """A tensor in its own dtype."""
         return read_array(self.tensors, name)
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -90,15 +96,15 @@ class Target:
         return {name: self.array(name).astype(np.float32) for name in self.network.tensors}
 
     def module(self) -> nnx.Module:
-        """The target as a Flax module: x [B, *given] -> [B, *output]."""
+        """The target as a Flax module: x [B, *input] -> [B, *output]."""
         return self.network.module({name: jnp.asarray(value) for name, value in self.arrays().items()})
 
     def forward(self) -> Forward:
-        """The target as a function x [B, *given] -> [B, *output], compiled once for all targets of one tree."""
+        """The target as a function x [B, *input] -> [B, *output], compiled once for all targets of one tree."""
         return forward(self.network, self.arrays())
 
     def scan(self, name: str) -> "Scan":
-        """One pass over a tensor, slice by slice; raises `InputError` for weights that are no numbers."""
+        """The range and the checksum of a tensor; raises `InputError` for NaN, infinite or too large weights."""
         if name not in self._scans:
             self._scans[name] = _scan(self.tensors, name)
         return self._scans[name]
@@ -109,12 +115,9 @@ class Target:
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 over the tree and all tensors: equal for equal targets, wherever they are stored.
-
-        Not over the sign of what the network is given: that is a promise about inputs, not the network.
-        """
-        given = self.network.given
-        facts = {**self.network.to_json(), "given": None if given is None else given.shape}
+        """SHA-256 of the tree and all tensors, without the sign of the input, which is not part of the function."""
+        input_spec = self.network.input_spec
+        facts = {**self.network.to_json(), "input_spec": None if input_spec is None else input_spec.shape}
         sha = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
         for name in sorted(self.network.tensors):
             tensor = self.tensors.tensors[name]
@@ -124,7 +127,7 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class Scan:
-    """What one pass over a tensor tells: its least and largest weight, and the SHA-256 of its bytes."""
+    """The least and largest weight of a tensor, and the SHA-256 of its bytes."""
 
     low: float
     high: float
@@ -144,22 +147,20 @@ def _scan(tensors: TensorReader, name: str) -> Scan:
         stored = tensors.read(name, start, count)
         sha.update(stored.data)
         values = to_float64(stored, tensor.dtype)
-        fine = np.abs(values) <= _LARGEST  # false for NaN
-        bad += count - int(np.count_nonzero(fine))
-        low, high = (
-            min(low, float(values.min(initial=np.inf, where=fine))),
-            max(high, float(values.max(initial=-np.inf, where=fine))),
-        )
+        finite = np.abs(values) <= _FLOAT32_MAX  # false for NaN
+        bad += count - int(np.count_nonzero(finite))
+        low = min(low, float(values.min(initial=np.inf, where=finite)))
+        high = max(high, float(values.max(initial=-np.inf, where=finite)))
     if bad:
         raise InputError(
-            f"tensor {name!r} of the target has {bad:,} of {tensor.size:,} weights that are NaN, infinite or beyond"
-            " float32; repair it, or leave it out"
+            f"the target's tensor {name!r} must be finite, got {bad:,} of {tensor.size:,} weights that are NaN,"
+            " infinite or beyond float32. Repair the tensor, or omit it."
         )
     return Scan(low, high, sha.hexdigest())
 
 
 def listed(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """Names and shapes in words.
+    """Names and shapes of tensors in words.
 
     >>> listed({"fc1.weight": (500, 784)})
     'fc1.weight [500, 784]'

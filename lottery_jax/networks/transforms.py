@@ -1,28 +1,7 @@
-"""Every sampler of a source changed: what transforms of the random weights one by one have in common.
+"""Transforms of sources, functions of a network: pre-prune, lock or share random weights.
 
-What any random source may be put through, whether a theorem or a learner asks for it: a function of networks each.
-
-A transform takes a network with random leaves and gives it back with others: weights absent or always kept, or drawn
-for all layers from one random tensor. The network says what was done, so that its tickets need nothing else.
-Folded sources (Lopez Garcia-Arias et al. 2021, "Hidden-Fold Networks", arXiv 2111.12330): one random tensor.
-
-They fold a residual network in time, its blocks sharing their random weights under one mask. Here every random leaf of
-any network begins at the same place of the seed's streams: layers of equal shape have equal random weights, and others
-parts of the same ones. The random weights are as many as the largest layer's, and masks tell layers apart.
-Pre-pruned sources (Gadhikar, Mukherjee and Burkholz 2023, arXiv 2210.02412): tickets in sparse random networks.
-
-Their sources are Erdos-Renyi graphs: each weight of the random network is there with a probability, all for itself, and
-what is not there cannot be kept. It is drawn from the seed as the weights are, so that it costs no bits. Their theorem
-widens the source by 1 / log(1 / (1 - density)). Here all random tensors are thinned, the first matrices of gadgets too.
-Partially frozen sources (Otsuka et al. 2024, arXiv 2402.14029): tickets some of whose weights nobody chose.
-
-They freeze a random part of the weights before anything is learned: some are pruned for good, which is `PrePrune`, and
-some are locked, a part of every ticket, which is this. Both are drawn from the seed, so that neither costs bits, and
-less is left to the mask. A construction meets what the locked candidates of a target weight leave of it; a learner
-trains around them.
-
-A locked second weight of a gadget counts where its first edge is kept, so that this edge always is, where it is there.
-Not to be taken for `Network.frozen`, the weights of trained tickets that stay as they were drawn: a mask chooses those.
+The network records the transform, so that tickets need no further option. Absent and locked weights are drawn from the
+seed and cost no bits.
 """
 
 import dataclasses
@@ -37,45 +16,41 @@ from lottery_jax.rng.sampler import Sampler
 
 
 def with_samplers(source: Network, change: Callable[[Sampler], Sampler], refusal: str) -> Network:
-    """A source whose samplers are changed; raises `InputError` where a leaf has none, and so `refusal` is the case."""
+    """The source with all samplers changed; raises `InputError` with `refusal` if a random layer has none."""
 
-    def changed(value: Any) -> Any:
-        """What a field holds: one sampler, or one for each tensor."""
+    def changed(value: Any) -> Any:  # a field: one sampler, or one for each tensor
         if isinstance(value, Sampler):
             return change(value)
         if isinstance(value, tuple) and value and all(isinstance(part, Sampler) for part in value):
             return tuple(change(part) for part in value)
         return value
 
-    def leaf(path: str, node: Node) -> Node:
+    def layer(path: str, node: Node) -> Node:
         if not isinstance(node, Source):
             return node
         fields = {field.name: getattr(node, field.name) for field in dataclasses.fields(node)}  # type: ignore[arg-type]
         found = {name: new for name, value in fields.items() if (new := changed(value)) is not value}
         if not found:
-            raise InputError(
-                f"the weights of {path!r}, a {node.kind}, have no distribution of their own, so that {refusal}, or"
-                " another construction"
-            )
+            raise InputError(f"{refusal} for {path!r}, a {node.kind} without a sampler, or use another construction")
         return dataclasses.replace(node, **found)  # type: ignore[type-var]
 
-    return source.replaced(leaf)
+    return source.map_layers(layer)
 
 
 Transform = Callable[[Network], Network]
 
 
 def transformed(source: Network, transforms: Sequence[Transform]) -> Network:
-    """A source after these transforms, the first one first.
+    """The source after these transforms, in order.
 
     >>> from lottery_jax.networks.layers.containers import Chain
     >>> from lottery_jax.networks.layers.dense import Dense
     >>> from lottery_jax.networks.node import Spec
     >>> from lottery_jax.networks.sources.random_layer import RandomLayer
-    >>> from lottery_jax.networks.transforms import FoldLayers
+    >>> from lottery_jax.networks.transforms import ShareLayers
     >>> from lottery_jax.rng.sampler import Sampler
     >>> layers = tuple((name, RandomLayer(Dense(3, 3), Sampler.normal(1))) for name in ("fc1", "fc2"))
-    >>> transformed(Network(Chain(layers), Spec((3,))), [FoldLayers()]).source_weights
+    >>> transformed(Network(Chain(layers), Spec((3,))), [ShareLayers()]).source_weights
     9
     """
     for transform in transforms:
@@ -84,27 +59,38 @@ def transformed(source: Network, transforms: Sequence[Transform]) -> Network:
 
 
 @dataclasses.dataclass(frozen=True)
-class FoldLayers:
-    """All layers take their random weights from one random tensor, that of the largest (Hidden-Fold Networks).
+class ShareLayers:
+    """Take the weights of all random layers from one random tensor, the largest layer's (Hidden-Fold Networks).
+
+    Lopez Garcia-Arias et al. 2021 (arXiv 2111.12330) share weights between the blocks of a residual network. Here every
+    random layer starts at the same position of the streams: layers of equal shape have equal weights, others share
+    parts. Masks differ.
 
     >>> from lottery_jax.networks.layers.containers import Chain
     >>> from lottery_jax.networks.layers.dense import Dense
     >>> from lottery_jax.networks.node import Spec
     >>> from lottery_jax.networks.sources.random_layer import RandomLayer
     >>> from lottery_jax.rng.sampler import Sampler
-    >>> layers = ("fc1", RandomLayer(Dense(3, 2), Sampler.normal(1))), ("fc2", RandomLayer(Dense(2, 2), Sampler.normal(1)))
+    >>> normal = Sampler.normal(1)
+    >>> layers = ("fc1", RandomLayer(Dense(3, 2), normal)), ("fc2", RandomLayer(Dense(2, 2), normal))
     >>> source = Network(Chain(layers), Spec((3,)))
-    >>> source.source_weights, FoldLayers()(source).source_weights
+    >>> source.source_weights, ShareLayers()(source).source_weights
     (10, 6)
     """
 
     def __call__(self, source: Network) -> Network:
-        return dataclasses.replace(source, fold_layers=True)
+        return dataclasses.replace(source, share_layers=True)
 
 
 @dataclasses.dataclass(frozen=True)
 class PrePrune:
-    """Every random weight is there with probability `density`, and else 0: decided by the seed (Gadhikar et al. 2023).
+    """Make random weights absent, with probability 1 - `density`: Gadhikar, Mukherjee and Burkholz 2023.
+
+    Their sources (arXiv 2210.02412) are Erdos-Renyi graphs; their theorem widens the source by 1 / log(1 / (1 -
+    density)). Here all random tensors are pre-pruned, also the first matrices of gadgets.
+
+    Args:
+        density: Fraction of the random weights that are present, in (0, 1].
 
     >>> from lottery_jax.networks.layers.containers import Chain
     >>> from lottery_jax.networks.layers.dense import Dense
@@ -120,8 +106,7 @@ class PrePrune:
     def __post_init__(self) -> None:
         if type(self.density) not in (int, float) or not 0 < self.density <= 1:
             raise InputError(
-                f"the density is {self.density!r}; it is the fraction of the random weights that are there, above 0 and"
-                " at most 1"
+                f"density must be a fraction above 0 and at most 1 of the random weights, got {self.density!r}"
             )
 
     def __call__(self, source: Network) -> Network:
@@ -129,20 +114,25 @@ class PrePrune:
             return source
 
         def thinned(sampler: Sampler) -> Sampler:
-            # What was locked before is absent as often as all else.
+            # Locked weights become absent with the same probability as others.
             return dataclasses.replace(
                 sampler, density=sampler.density * self.density, locked=sampler.locked * self.density
             )
 
-        return with_samplers(source, thinned, "none can be absent; use a density of 1")
+        return with_samplers(source, thinned, "density must be 1")
 
 
 @dataclasses.dataclass(frozen=True)
 class Lock:
-    """Every random weight is in all masks with probability `locked`: decided by the seed (Otsuka et al. 2024).
+    """Lock random weights, with probability `locked`: all masks keep them (partially frozen sources).
 
-    Of a source that is pre-pruned too, these are among the weights that are there: density 0.5 and 0.2 locked leave 0.3
-    of all weights to the mask.
+    Otsuka et al. 2024 (arXiv 2402.14029) prune some weights (`PrePrune`) and lock others before learning. Constructions
+    approximate the rest of each target weight; learners train around the locked weights. If the second weight of a
+    gadget is locked, its first edge is kept too, unless it is absent. Locked weights are present: density 0.5 and
+    locked 0.2 leave 0.3 of all weights to the mask. `Network.frozen_tensors` is another concept.
+
+    Args:
+        locked: Fraction of all random weights, in [0, 1).
 
     >>> import numpy as np
     >>> from lottery_jax.networks.layers.containers import Chain
@@ -160,10 +150,7 @@ class Lock:
 
     def __post_init__(self) -> None:
         if type(self.locked) not in (int, float) or not 0 <= self.locked < 1:
-            raise InputError(
-                f"the locked fraction is {self.locked!r}; it is how many of the random weights are always kept, from 0"
-                " to below 1"
-            )
+            raise InputError(f"locked must be a fraction from 0 to below 1 of the random weights, got {self.locked!r}")
 
     def __call__(self, source: Network) -> Network:
         if self.locked == 0:
@@ -171,5 +158,5 @@ class Lock:
         return with_samplers(
             source,
             lambda sampler: dataclasses.replace(sampler, locked=self.locked),
-            "none can be locked; lock none",
+            "locked must be 0",
         )

@@ -60,7 +60,7 @@ def random_network(target: Network, *, trained: bool, frozen: bool = False) -> N
     def leaf(path: str, node: Node) -> Node:
         return kind(node, Sampler.normal(glorot(node))) if isinstance(node, LinearLayer) else node
 
-    return target.replaced(leaf)
+    return target.map_layers(leaf)
 
 
 def weight_names(random: Network) -> list[str]:
@@ -82,14 +82,14 @@ def initial_digest(tensors: ByName, masks: MasksByName) -> str:
 
 def frozen_names(random: Network, frozen: MasksByName) -> MasksByName:
     """Masks of frozen weights, by the names that these have in the network; of one without them, none."""
-    return {own: frozen[name] for name, own in random.frozen.items()}
+    return {own: frozen[name] for name, own in random.frozen_tensors.items()}
 
 
 def trained_ticket(
     random: Network, seed: int, masks: MasksByName, tensors: ByName, settings: Mapping[str, Any], *, method: str
 ) -> Ticket:
     """The ticket of tensors that were trained under masks; those of frozen weights are among the masks."""
-    stored = {own: np.where(masks[name], tensors[name], np.float32(0)) for name, own in random.trained.items()}
+    stored = {own: np.where(masks[name], tensors[name], np.float32(0)) for name, own in random.trained_tensors.items()}
     stored |= {name: tensors[name] for name in random.tensors if name not in stored}
     return make_ticket(random, seed=seed, masks=masks, method=method, stored=stored, settings=settings)
 
@@ -117,7 +117,7 @@ def untrained_ticket(
 
     whole = {name: masks.get(name, np.zeros(drawn.shape, bool)) for name, drawn in random.random_tensors.items()}
     stored = {name: tensors[name] for name in random.tensors}
-    network = random.replaced(leaf)
+    network = random.map_layers(leaf)
     return make_ticket(network, seed=seed, masks=whole, method=method, stored=stored, settings=settings)
 
 

@@ -1,8 +1,4 @@
-"""How the target of a data set is trained where none is given: one recipe for each data set and architecture.
-
-Targets trained here: from a seed, once; the result is kept by a hash of everything it depends on.
-A task: the data set, and its target trained here or read from a file.
-"""
+"""Tasks: a data set and its target, read from a file or trained by a recipe and cached."""
 
 import dataclasses
 import functools
@@ -30,7 +26,7 @@ from lottery_jax.training import loop as training
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Adam with a cosine learning rate that falls to zero, and decoupled weight decay."""
+    """How a target is trained: Adam with a cosine learning rate that decays to zero, and decoupled weight decay."""
 
     epochs: int
     batch_size: int = 128
@@ -39,12 +35,12 @@ class Recipe:
 
 
 DEFAULT_ARCHITECTURES = {"digits": "mlp-64", "mnist": "fc2", "fashion_mnist": "fc2", "cifar10": "fc2"}
-"""What is trained where no architecture is named; for other data `OWN_ARCHITECTURE`."""
+"""Default architecture for each data set; others have `FALLBACK_ARCHITECTURE`."""
 
-OWN_ARCHITECTURE = "mlp-100"
+FALLBACK_ARCHITECTURE = "mlp-100"
 
 STATISTICS = {"cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))}
-"""Mean and standard deviation of each channel over the training images of a data set."""
+"""Mean and standard deviation of each channel over the training images."""
 
 RECIPES = {
     ("digits", "mlp-64"): Recipe(60, 64, 3e-3),
@@ -54,24 +50,24 @@ RECIPES = {
     ("cifar10", "fc2"): Recipe(10, learning_rate=5e-4),
 }
 
-_OTHERS = {"digits": Recipe(60, 64, 3e-3), "mnist": Recipe(10), "fashion_mnist": Recipe(10)}
+_DATA_RECIPES = {"digits": Recipe(60, 64, 3e-3), "mnist": Recipe(10), "fashion_mnist": Recipe(10)}
 
 _DEEP = Recipe(30, learning_rate=1e-3, weight_decay=5e-4)
 
 _SMALL = Recipe(60, 32, 3e-3)
 
 
-def recipe(data: str, architecture: str, examples: int) -> Recipe:
-    """The recipe for a data set of so many training examples and an architecture.
+def recipe_for(data: str, architecture: str, examples: int) -> Recipe:
+    """The recipe for a data set of this number of training examples and an architecture.
 
-    >>> recipe("mnist", "fc2", 55_000).epochs
+    >>> recipe_for("mnist", "fc2", 55_000).epochs
     10
     """
-    found = RECIPES.get((data, architecture)) or _OTHERS.get(data) or (_DEEP if examples > 5000 else _SMALL)
+    found = RECIPES.get((data, architecture)) or _DATA_RECIPES.get(data) or (_DEEP if examples > 5000 else _SMALL)
     return dataclasses.replace(found, batch_size=min(found.batch_size, examples))
 
 
-_VERSION = 2  # raise it when the same settings would give other weights
+_VERSION = 2  # of the cache: raised when equal settings give other weights
 
 
 def train_target(
@@ -83,10 +79,18 @@ def train_target(
     cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress = no_progress,
 ) -> Target:
-    """Train a network on the training split, or read it from the cache; raises `InputError`.
+    """Train a network on the training split; the weights of the last epoch are the target. Results are cached.
 
-    The last epoch's weights are the target. Validation and test splits are not touched. progress: called with (epochs
-    done, epochs in all).
+    Args:
+        network: The network to train.
+        dataset: Only its training split is used.
+        recipe: Epochs, batch size, learning rate and weight decay.
+        seed: Seed of the initialisation and the batches, from 0 to 2**32 - 1.
+        cache_dir: Folder of cached targets. Defaults to the user's cache.
+        progress: Called with the finished epochs and all epochs.
+
+    Raises:
+        InputError: If the arguments do not fit, or the training diverges.
 
     >>> from lottery_jax.data import load
     >>> from lottery_jax.networks.node import Spec
@@ -106,11 +110,11 @@ def train_target(
     }
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     path = cache_folder(cache_dir) / "targets" / f"{dataset.name}-{digest}.safetensors"
-    kept = read_cached(path)
-    if kept is None or {name: value.shape for name, value in kept.items()} != network.tensors:
-        kept = _train(network, dataset, recipe, seed, progress)
-        write_cached(path, kept)
-    return Target(network, kept)  # type: ignore[arg-type]
+    tensors = recall(path)
+    if tensors is None or {name: value.shape for name, value in tensors.items()} != network.tensors:
+        tensors = _train(network, dataset, recipe, seed, progress)
+        store(path, tensors)
+    return Target(network, tensors)  # type: ignore[arg-type]
 
 
 def _train(network: Network, dataset: Dataset, recipe: Recipe, seed: int, progress: Progress) -> dict[str, np.ndarray]:
@@ -137,13 +141,13 @@ def _begin(recipe: Recipe, steps: int, initial: dict[str, jax.Array], key: jax.A
 def _advance(
     network: Network, recipe: Recipe, steps: int, epochs: int, state: training.State, train: Split
 ) -> tuple[training.State, training.History]:
-    """One program for every seed of one setting."""
+    """Some epochs; one compiled program for all seeds of a setting."""
     optimizer, loss = _optimizer(recipe, steps), training.cross_entropy(network)
     return training.advance(loss, state, train, optimizer=optimizer, epochs=epochs, batch_size=recipe.batch_size)
 
 
 def _optimizer(recipe: Recipe, steps: int) -> optax.GradientTransformation:
-    """Adam, the learning rate falling to zero along a cosine; matrices and kernels decay, vectors do not."""
+    """Adam with a cosine schedule; weight decay applies to matrices and kernels, not to vectors."""
     rate = optax.cosine_decay_schedule(recipe.learning_rate, max(steps, 1))
     if not recipe.weight_decay:
         return optax.adam(rate)
@@ -153,40 +157,40 @@ def _optimizer(recipe: Recipe, steps: int) -> optax.GradientTransformation:
 
 
 def _check(network: Network, dataset: Dataset, recipe: Recipe, seed: int) -> None:
-    """Refuse settings that make no training."""
-    given, output = network.given, network.output
-    if given is None or output is None or (given.shape, output.shape) != (dataset.shape, (dataset.classes,)):
+    """Refuse arguments of `train_target` that do not fit."""
+    inputs, outputs = network.input_spec, network.output_spec
+    if inputs is None or outputs is None or (inputs.shape, outputs.shape) != (dataset.shape, (dataset.classes,)):
         raise InputError(
-            f"the network maps {given and list(given.shape)} to {output and list(output.shape)}, but {dataset.name} has"
-            f" examples of {list(dataset.shape)} and {dataset.classes} classes; choose an architecture that fits"
+            f"the network must map examples of {list(dataset.shape)} to {dataset.classes} classes ({dataset.name}),"
+            f" got {inputs and list(inputs.shape)} to {outputs and list(outputs.shape)}. Choose another architecture."
         )
     if not 0 <= seed < 2**32:
-        raise InputError(f"the seed is {seed}; choose one from 0 to {2**32 - 1}")
+        raise InputError(f"seed must be from 0 to {2**32 - 1}, got {seed}")
     if not 0 < recipe.learning_rate < float("inf"):
-        raise InputError(f"the learning rate is {recipe.learning_rate}; it must be positive and finite")
+        raise InputError(f"the learning rate must be positive and finite, got {recipe.learning_rate}")
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What is to be approximated, and the data that tell how well; raises `InputError` where they do not fit."""
+    """A data set and the target to approximate; raises `InputError` if they do not fit together."""
 
     name: str
     dataset: Dataset
     target: Target
 
     def __post_init__(self) -> None:
-        given, data = self.target.network.given, self.dataset
-        if given is None:
+        inputs, data = self.target.network.input_spec, self.dataset
+        if inputs is None:
             return  # a model whose graph is unknown
-        if given.shape != data.shape:
+        if inputs.shape != data.shape:
             raise InputError(
-                f"the target takes inputs of shape {list(given.shape)}, but the data set {data.name} has examples of"
-                f" shape {list(data.shape)}; choose a target and a data set that fit"
+                f"the target's inputs must have the shape {list(data.shape)} of the data set {data.name}, got"
+                f" {list(inputs.shape)}. Choose a target and a data set that fit."
             )
-        if given.nonnegative and not data.nonnegative:
+        if inputs.nonnegative and not data.nonnegative:
             raise InputError(
-                f"the target's network says that its inputs are never negative, but those of the data set {data.name}"
-                " may be, and a ticket would not hold for them; make the target with nonnegative=False"
+                f"the target's inputs must not be declared nonnegative, because those of the data set {data.name} are"
+                " not. Make the target with nonnegative=False."
             )
 
     def __repr__(self) -> str:
@@ -194,7 +198,7 @@ class Task:
 
     @functools.cached_property
     def test_outputs(self) -> np.ndarray:
-        """What the target gives for the test images, [N, classes]."""
+        """The target's outputs for the test images, [N, classes]."""
         return outputs(self.target.forward(), self.dataset.test.images, batch_size=batch_size(self.target.network))
 
 
@@ -209,23 +213,34 @@ def load_task(
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> Task:
-    """A data set, by name or a .npz file, with the target in a file, or one trained from `seed`; raises `InputError`.
+    """A data set with a target from a file, or one trained by the default recipe.
 
-    architecture, width: what is trained, and what the file holds; guessed from the names there if left out.
+    Args:
+        data: Name of a data set, or a .npz file.
+        target: A .safetensors file. If None, a target is trained.
+        architecture: Architecture of the target. Defaults to that of the file's tensor names, or the data set's.
+        width: Multiplier of all hidden widths.
+        data_dir: Folder of prepared TensorFlow Datasets.
+        cache_dir: Folder of decoded data sets and trained targets.
+        seed: Seed of the training.
+        progress: Called with the finished epochs and all epochs.
+
+    Raises:
+        InputError: If an argument is invalid.
 
     >>> task = load_task("digits")
     >>> task.name, task.target.weights
     ('digits', 4736)
     """
     dataset = load(data, data_dir=data_dir, cache_dir=cache_dir)
-    given = Spec(dataset.shape, dataset.nonnegative)
+    input_spec = Spec(dataset.shape, dataset.nonnegative)
     constants = STATISTICS.get(dataset.name)
     normalize = None if constants is None else Normalize(*constants)
     if target is not None:
-        found = import_target(target, given, dataset.classes, name=architecture, width=width, normalize=normalize)
-        return Task(dataset.name, dataset, found)
-    name = architecture or DEFAULT_ARCHITECTURES.get(dataset.name, OWN_ARCHITECTURE)
-    network: Network = named_architecture(name, given, dataset.classes, width=width, normalize=normalize)
-    how = recipe(dataset.name, name, len(dataset.train))
-    trained = train_target(network, dataset, how, seed=seed, cache_dir=cache_dir, progress=progress)
+        read = import_target(target, input_spec, dataset.classes, name=architecture, width=width, normalize=normalize)
+        return Task(dataset.name, dataset, read)
+    name = architecture or DEFAULT_ARCHITECTURES.get(dataset.name, FALLBACK_ARCHITECTURE)
+    network: Network = named_architecture(name, input_spec, dataset.classes, width=width, normalize=normalize)
+    recipe = recipe_for(dataset.name, name, len(dataset.train))
+    trained = train_target(network, dataset, recipe, seed=seed, cache_dir=cache_dir, progress=progress)
     return Task(dataset.name, dataset, trained)

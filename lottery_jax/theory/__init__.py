@@ -1,4 +1,4 @@
-"""What the theorems of the strong lottery ticket ask for, as functions; and random subset sums, by experiment."""
+"""Source sizes that the theorems require, and random subset sums by formula and by experiment."""
 
 from lottery_jax.theory.candidates import DISTRIBUTIONS, Candidates
 from lottery_jax.theory.constant import Constant, estimate_constant

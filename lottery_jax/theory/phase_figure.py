@@ -1,4 +1,4 @@
-"""The phase diagram as a picture: where random subset sums succeed, with the heuristic's contour on top."""
+"""The figure of the phase diagram of random subset sums, with the contours of the heuristic."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,48 +11,51 @@ from lottery_jax.theory.success import predicted_success, residual_law
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
-_ACROSS = 3  # panels in a row
+_COLUMNS = 3  # panels in a row
 
 
 def phase_figure(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Rows of `experiments/phase_diagram.py` of the kind "problems" to PNG bytes.
+    """The phase diagram as PNG bytes.
 
-    Above: P(success) over n and eps for each distribution; the lines are where the heuristic says 1/2 and 0.99. Below:
-    the median least residual (lines: the heuristic; dotted: its law) and the kept candidates against n.
+    Top: P(success) over n and eps for each distribution, with the heuristic's contours of 0.5 and 0.99. Bottom: the
+    median least residual (lines: the heuristic; dotted: its law), and kept candidates against n.
+
+    Args:
+        rows: Rows of `experiments/phase_diagram.py`.
     """
-    from matplotlib.figure import Figure  # imported here: the numbers do not need it
+    from matplotlib.figure import Figure  # imported here: numbers do not need it
 
     problems = [row for row in rows if row["kind"] == "problems"]
     names = list(dict.fromkeys(row["distribution"] for row in problems))
-    rows_above = -(-len(names) // _ACROSS)
-    drawing = Figure(figsize=(4 * _ACROSS, 3.2 * (rows_above + 1)), dpi=90, layout="constrained")
-    grid = drawing.add_gridspec(rows_above + 1, 2 * _ACROSS)
+    rows_above = -(-len(names) // _COLUMNS)
+    drawing = Figure(figsize=(4 * _COLUMNS, 3.2 * (rows_above + 1)), dpi=90, layout="constrained")
+    grid = drawing.add_gridspec(rows_above + 1, 2 * _COLUMNS)
     image = None
-    for place, name in enumerate(names):
-        row, column = divmod(place, _ACROSS)
+    for index, name in enumerate(names):
+        row, column = divmod(index, _COLUMNS)
         axes = drawing.add_subplot(grid[row, 2 * column : 2 * column + 2])
         image = _success(axes, name, [row for row in problems if row["distribution"] == name])
-    below = [drawing.add_subplot(grid[-1, part * _ACROSS : (part + 1) * _ACROSS]) for part in (0, 1)]
-    for place, name in enumerate(names):
-        own, colour = [row for row in problems if row["distribution"] == name], _COLOURS[place % len(_COLOURS)]
-        # A lattice has sums that are met exactly: no point of a logarithmic axis.
+    bottom = [drawing.add_subplot(grid[-1, part * _COLUMNS : (part + 1) * _COLUMNS]) for part in (0, 1)]
+    for index, name in enumerate(names):
+        own, colour = [row for row in problems if row["distribution"] == name], _COLOURS[index % len(_COLOURS)]
+        # Lattices have residuals of 0, which a logarithmic axis cannot show.
         medians = [(row["candidates"], row["median"], row["predicted_median"]) for row in own if row["median"] > 0]
         counts, found, predicted = zip(*medians, strict=True)
-        below[0].semilogy(counts, found, "o", color=colour, label=name, markersize=4)
-        below[0].semilogy(counts, predicted, "-", color=colour, linewidth=1)
+        bottom[0].semilogy(counts, found, "o", color=colour, label=name, markersize=4)
+        bottom[0].semilogy(counts, predicted, "-", color=colour, linewidth=1)
         for key, mark in (("kept_nearest", "o-"), ("kept_smallest", "s--")):
             kept = [(row["candidates"], row[key]) for row in own if row[key] is not None]
             if kept:
-                below[1].plot(*zip(*kept, strict=True), mark, color=colour, markersize=3)
+                bottom[1].plot(*zip(*kept, strict=True), mark, color=colour, markersize=3)
     law = [row for row in problems if row["distribution"] == names[0]]
     counts = [row["candidates"] for row in law]
     laws = [residual_law(count, law[-1]["factor"]) for count in counts]
-    below[0].semilogy(counts, laws, ":", color="#222222", label=f"{law[-1]['factor']:.2f} sqrt(n) 2^-n")
-    below[0].set(xlabel="candidates n", ylabel="median least residual", title="lines: heuristic")
-    below[1].set(xlabel="candidates n", ylabel="kept", title="kept: nearest; dashed: fewest within 0.01")
-    for axes in below:
+    bottom[0].semilogy(counts, laws, ":", color="#222222", label=f"{law[-1]['factor']:.2f} sqrt(n) 2^-n")
+    bottom[0].set(xlabel="candidates n", ylabel="median least residual", title="lines: heuristic")
+    bottom[1].set(xlabel="candidates n", ylabel="kept", title="kept: nearest; dashed: fewest within 0.01")
+    for axes in bottom:
         axes.grid(visible=True, alpha=0.2)
-    below[0].legend(frameon=False, fontsize="small")
+    bottom[0].legend(frameon=False, fontsize="small")
     if image is not None:
         drawing.colorbar(image, ax=drawing.axes[: len(names)], label="P(success)", fraction=0.02)
     return png_bytes(drawing)
@@ -75,6 +78,6 @@ def _success(axes: Any, name: str, rows: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def _edges(centres: np.ndarray) -> np.ndarray:
-    """Between neighbours the middle; at both ends as far out as in."""
+    """The edges of cells around these centres."""
     middles = (centres[1:] + centres[:-1]) / 2
     return np.concatenate([2 * centres[:1] - middles[:1], middles, 2 * centres[-1:] - middles[-1:]])

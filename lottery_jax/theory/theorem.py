@@ -1,7 +1,4 @@
-"""What the theorems ask of an architecture: its layers with weights, each with inputs, outputs and what kind it is.
-
-What a theorem is here: from an architecture, an accuracy and a failure probability to the size of its source.
-"""
+"""The base of theorems: from an architecture, an accuracy and a failure probability to the size of the source."""
 
 import abc
 import dataclasses
@@ -15,38 +12,45 @@ from lottery_jax.networks.layers.conv import Conv
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import WeightNode, child_path
-from lottery_jax.networks.rewrites import folds
+from lottery_jax.networks.rewrites import batch_norm_folds
 
 DENSE, CONVOLUTION, ATTENTION, OTHER = "dense", "convolution", "attention", "other"
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerShape:
-    """One layer with weights. A bias is the weight of one more input, the constant 1.
+    """One target layer with weights. A bias is the weight of one more input, the constant 1.
 
-    inputs: with that constant. own: inputs that each output sees, fewer than `inputs` in groups. places: numbers in a
-    kernel, 1 for a matrix. heads: of an attention, whose four projections are one layer here.
+    Args:
+        path: Path of the layer.
+        kind: `DENSE`, `CONVOLUTION`, `ATTENTION` (its four projections are one layer here) or `OTHER`.
+        inputs: Inputs, including the constant of a bias.
+        outputs: Outputs.
+        inputs_per_output: Inputs that each output depends on, including the constant; fewer than `inputs` with groups.
+        kernel_size: Numbers in a kernel, 1 for a matrix.
+        bias: Whether there is a bias.
+        heads: Heads of an attention.
     """
 
     path: str
     kind: str
     inputs: int
     outputs: int
-    own: int
-    places: int = 1
+    inputs_per_output: int
+    kernel_size: int = 1
     bias: bool = False
     heads: int = 0
 
     @property
     def weights(self) -> int:
-        """Weights to approximate, biases among them."""
+        """Weights to approximate, including biases."""
         if self.kind == ATTENTION:
             return 4 * self.inputs * self.outputs
-        return self.outputs * ((self.own - self.bias) * self.places + self.bias)
+        return self.outputs * ((self.inputs_per_output - self.bias) * self.kernel_size + self.bias)
 
 
 def layer_shapes(network: Network) -> tuple[LayerShape, ...]:
-    """The layers of a target, in order; a batch normalisation counts as the bias of the layer that it is folded into.
+    """The layers of a target in order; a batch normalisation counts as the bias of the layer that it is folded into.
 
     >>> from lottery_jax.networks.node import Spec
     >>> from lottery_jax.networks.architectures import mlp
@@ -55,33 +59,34 @@ def layer_shapes(network: Network) -> tuple[LayerShape, ...]:
     """
     attentions = {path: node for path, node in network.nodes() if isinstance(node, Attention)}
     parts = {child_path(path, name): path for path in attentions for name in ("qkv", "proj")}
-    normed = {fold.operation for fold in folds(network)}
+    normed = {fold.layer for fold in batch_norm_folds(network)}
     found: dict[str, LayerShape] = {}
-    for path, leaf in network.weight_nodes.items():
+    for path, layer in network.weight_nodes.items():
         if path in parts:
-            place, node = parts[path], attentions[parts[path]]
+            attention, node = parts[path], attentions[parts[path]]
             size = node.proj.outputs if isinstance(node.proj, Dense) else 1
-            found[place] = LayerShape(place, ATTENTION, size, size, size, heads=node.heads)
-        elif isinstance(leaf, Dense | Conv):
-            kind = DENSE if isinstance(leaf, Dense) else CONVOLUTION
-            bias = leaf.bias or path in normed
-            own, places = leaf.inputs // leaf.groups + bias, math.prod(leaf.places)
-            found[path] = LayerShape(path, kind, leaf.inputs + bias, leaf.outputs, own, places, bias)
+            found[attention] = LayerShape(attention, ATTENTION, size, size, size, heads=node.heads)
+        elif isinstance(layer, Dense | Conv):
+            kind = DENSE if isinstance(layer, Dense) else CONVOLUTION
+            bias = layer.bias or path in normed
+            per_output, size = layer.inputs // layer.groups + bias, math.prod(layer.kernel_shape)
+            found[path] = LayerShape(path, kind, layer.inputs + bias, layer.outputs, per_output, size, bias)
         else:
-            shapes = leaf.tensors().values()
-            found[path] = LayerShape(path, OTHER, sum(map(math.prod, shapes)), 1, 1)
+            found[path] = LayerShape(path, OTHER, layer.weights, 1, 1)
     return tuple(found.values())
 
 
-_PROVED = ("chain", "relu", "flatten", "tokens", "attention")
+_IN_PROOFS = ("chain", "relu", "flatten", "tokens", "attention")
 
 
 @dataclasses.dataclass(frozen=True)
 class SourceLayer:
-    """The random layers in place of one target layer.
+    """The random layers that replace one target layer.
 
-    hidden: units between them (channels for convolutions). weights: random weights, those of the whole matrices. kept:
-    how many of them the proof's ticket keeps, about; None where that is not said.
+    Args:
+        hidden: Hidden units; channels for convolutions.
+        weights: Random weights of the whole matrices.
+        kept: Weights that the proof's ticket keeps, approximately; None if the proof does not say.
     """
 
     hidden: int
@@ -91,10 +96,21 @@ class SourceLayer:
 
 @dataclasses.dataclass(frozen=True)
 class Requirement:
-    """What a theorem asks for. depth, hidden, source_weights and kept_weights are None where it covers no layer.
+    """The source that a theorem requires for an architecture.
 
-    hidden: units of each covered layer, in order. covered, layers: how many target layers it is about, of how many.
-    constant: where its constants come from; origin: the same in a word. note: what else must be said.
+    Args:
+        theorem: Name of the theorem.
+        paper: The paper.
+        error: What eps bounds: weight, output or exact.
+        origin: Origin of the constants: paper, counting, estimated or exact.
+        constant: The same in a sentence.
+        covered: Target layers that the theorem covers.
+        layers: All target layers with weights.
+        depth: Layers of the source; this and the next fields are None if no layer is covered.
+        hidden: Hidden units of each covered layer.
+        source_weights: Random weights.
+        kept_weights: Weights that the proof's ticket keeps, if known.
+        note: Remarks.
     """
 
     theorem: str
@@ -118,71 +134,81 @@ class Requirement:
 
 @dataclasses.dataclass(frozen=True)
 class Theorem(abc.ABC):
-    """A published theorem; concrete ones are frozen dataclasses whose fields are the constants that may be set."""
+    """A published theorem: a frozen dataclass whose fields are its free constants."""
 
     name: ClassVar[str]
     paper: ClassVar[str]
-    """Authors, year, arXiv number, and where in it."""
+    """Authors, year, arXiv number and theorem."""
     error: ClassVar[str]
-    """What eps bounds: each weight, the output, or nothing (exact)."""
+    """What eps bounds: weight, output or exact."""
     kinds: ClassVar[tuple[str, ...]]
-    """Kinds of layers that it covers."""
+    """Kinds of covered layers."""
     origin: ClassVar[str]
-    """Where its constants come from: paper, counting, or estimated (by experiment, here)."""
+    """Origin of the constants: paper, counting or estimated (by experiments of this package)."""
     note: ClassVar[str] = ""
 
     @property
     @abc.abstractmethod
     def constant(self) -> str:
-        """Where its constants come from, in words that the table shows."""
+        """The origin of the constants in a sentence."""
 
     @abc.abstractmethod
     def source_layers(
         self, layers: Sequence[LayerShape], depth: int, tolerance: float, delta: float
     ) -> Sequence[SourceLayer]:
-        """The random layers for each of the covered ones. depth: L, all layers of the target."""
+        """The random layers for each covered layer.
+
+        Args:
+            layers: Covered layers of the target.
+            depth: L, the number of all layers of the target.
+            tolerance: eps.
+            delta: Failure probability.
+        """
 
     def depth(self, layers: Sequence[LayerShape]) -> int:
-        """Layers with weights of the source, for the covered ones."""
+        """Random layers for the covered layers."""
         return 2 * len(layers)
 
     def require(self, network: Network, *, tolerance: float, delta: float = 0.01) -> Requirement:
-        """What the theorem asks for, for the layers of an architecture that it covers; raises `InputError`.
+        """The source that the theorem requires for the layers of an architecture that it covers.
 
-        tolerance: eps in (0, 1), see `error`. delta: the chance in (0, 1) that there is no such ticket at all; a
-        theorem whose eps is its failure probability, too, does not use it.
+        Args:
+            network: The architecture.
+            tolerance: eps in (0, 1); `error` says what it bounds.
+            delta: Failure probability in (0, 1); unused if the theorem's failure probability is eps.
+
+        Raises:
+            InputError: If the tolerance or delta is not in (0, 1).
         """
-        check(tolerance, delta)
+        if not 0 < tolerance < 1:
+            raise InputError(f"tolerance must be an error in (0, 1), got {tolerance}. Use 0.01.")
+        if not 0 < delta < 1:
+            raise InputError(f"delta must be a failure probability in (0, 1), got {delta}. Use 0.01.")
         layers = layer_shapes(network)
         covered = [layer for layer in layers if layer.kind in self.kinds]
-        found = Requirement(self.name, self.paper, self.error, self.origin, self.constant, len(covered), len(layers))
-        said = (_left_out(layers, covered), self.note, _beyond(network) if covered else "")
-        found = dataclasses.replace(found, note=" ".join(filter(None, said)))
-        if not covered:
-            return found
         sources = self.source_layers(covered, len(layers), tolerance, delta)
         kept = [source.kept for source in sources]
-        return dataclasses.replace(
-            found,
-            depth=self.depth(covered),
-            hidden=tuple(source.hidden for source in sources),
-            source_weights=sum(source.weights for source in sources),
-            kept_weights=None if None in kept else sum(one for one in kept if one is not None),
+        notes = (_omitted(layers, covered), self.note, _not_in_proofs(network) if covered else "")
+        return Requirement(
+            theorem=self.name,
+            paper=self.paper,
+            error=self.error,
+            origin=self.origin,
+            constant=self.constant,
+            covered=len(covered),
+            layers=len(layers),
+            depth=self.depth(covered) if covered else None,
+            hidden=tuple(source.hidden for source in sources) if covered else None,
+            source_weights=sum(source.weights for source in sources) if covered else None,
+            kept_weights=sum(one for one in kept if one is not None) if covered and None not in kept else None,
+            note=" ".join(filter(None, notes)),
         )
 
 
-def check(tolerance: float, delta: float) -> None:
-    """Refuse what is no accuracy or no probability; raises `InputError`."""
-    if not 0 < tolerance < 1:
-        raise InputError(f"tolerance is {tolerance}; give an error in (0, 1), such as 0.01")
-    if not 0 < delta < 1:
-        raise InputError(f"delta is {delta}; give a failure probability in (0, 1), such as 0.01")
-
-
 def gadget_layer(layer: LayerShape, hidden: int, kept_each: float) -> SourceLayer:
-    """A layer behind `hidden` units of which each target weight keeps `kept_each` second edges.
+    """A layer behind `hidden` units; each target weight keeps `kept_each` weights of the second matrix.
 
-    Both matrices are counted whole, as the theorems draw them; a kept unit keeps one edge of the first.
+    Both matrices are counted whole, as in the theorems; a kept unit keeps one weight of the first.
     """
     first = layer.inputs * hidden
     second = round(hidden * layer.weights / layer.inputs)
@@ -191,7 +217,7 @@ def gadget_layer(layer: LayerShape, hidden: int, kept_each: float) -> SourceLaye
 
 
 def units(number: float) -> int:
-    """Whole units.
+    """A number of units, rounded up.
 
     >>> units(2.1), units(2.0)
     (3, 2)
@@ -199,18 +225,18 @@ def units(number: float) -> int:
     return max(1, math.ceil(number - 1e-9))
 
 
-def _left_out(layers: Sequence[LayerShape], covered: Sequence[LayerShape]) -> str:
+def _omitted(layers: Sequence[LayerShape], covered: Sequence[LayerShape]) -> str:
     if len(covered) == len(layers):
         return ""
     kinds = ", ".join(dict.fromkeys(layer.kind for layer in layers if layer not in covered))
     if not covered:
         return f"It covers none of the layers ({kinds})."
-    return f"It covers {len(covered)} of {len(layers)} layers; left out: {kinds}."
+    return f"It covers {len(covered)} of {len(layers)} layers, not: {kinds}."
 
 
-def _beyond(network: Network) -> str:
-    """What of an architecture the proofs do not have: they are about ReLU and layers one after the other."""
-    norms = {fold.norm for fold in folds(network)}
+def _not_in_proofs(network: Network) -> str:
+    """The kinds of nodes that the proofs, about ReLU and sequences of layers, do not contain."""
+    norms = {fold.norm for fold in batch_norm_folds(network)}
     nodes = [node for path, node in network.nodes() if path not in norms and not isinstance(node, WeightNode)]
-    kinds = ", ".join(dict.fromkeys(node.kind.replace("_", " ") for node in nodes if node.kind not in _PROVED))
+    kinds = ", ".join(dict.fromkeys(node.kind.replace("_", " ") for node in nodes if node.kind not in _IN_PROOFS))
     return f"Not in the proof: {kinds}." if kinds else ""

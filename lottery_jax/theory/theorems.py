@@ -1,13 +1,4 @@
-"""Theorems that put one random layer in front of each target layer: depth 2L.
-
-Theorems with sources of other depths, other random weights, or for attention.
-The instance behind the lower bound of Pensia et al. 2020, Theorem 2: a linear map with nothing to spare.
-
-So many matrices are pairwise different beyond eps that each needs a mask of its own: a source must have as many masks,
-d^2 log2(1/eps) bits. Almost every random matrix is such a target; how wide a source must be before it is found is
-measured by `experiments/pensia_lower_bound.py`.
-Every theorem by its name, in the order of the table; a new one is a class of its own and one line here.
-"""
+"""The published theorems by name, in the order of the table. A new theorem is a class and one line in `THEOREMS`."""
 
 import dataclasses
 import math
@@ -19,7 +10,7 @@ import numpy as np
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.importers.mlp_weights import mlp_target
 from lottery_jax.networks.target import Target
-from lottery_jax.theory.constant import FIXED_SIZE, GADGET, PRODUCT, SCALAR, of
+from lottery_jax.theory.constant import FIXED_SIZE, GADGET, PRODUCT, SCALAR
 from lottery_jax.theory.theorem import (
     ATTENTION,
     CONVOLUTION,
@@ -36,10 +27,10 @@ from lottery_jax.theory.theorem import (
 class Pensia2020(Theorem):
     """Pensia, Rajput, Nagle, Vishwakarma and Papailiopoulos 2020, arXiv 2006.07990, Theorem 1.
 
-    Proved, for matrices of spectral norm at most 1 and inputs in the unit ball: with U[-1, 1] weights and
-    n_l >= C d_l log(4 L d_l d_{l+1} / eps) hidden units the output is within eps with probability 1 - eps. C is not
-    given; here it is twice the candidates for each weight that `estimate_constant` finds, for a gadget has units of
-    both signs. Half of the candidates of each sign are kept: no sparsity is proved.
+    Proved for matrices of spectral norm at most 1 and inputs in the unit ball: with U[-1, 1] weights and
+    n_l >= C d_l log(4 L d_l d_{l+1} / eps) hidden units the output is within eps with probability 1 - eps. The paper
+    does not give C. Here it is twice the candidates per weight that `estimate_constant` finds, because a gadget has
+    units of both signs. Half of the candidates of each sign are kept: no sparsity is proved.
     """
 
     name: ClassVar[str] = "pensia"
@@ -54,14 +45,14 @@ class Pensia2020(Theorem):
 
     @property
     def constant(self) -> str:
-        return f"C is not given in the paper; {self.factor:.2f} is estimated here ({of(GADGET)}, units of both signs)"
+        return f"C is not given in the paper; {self.factor:.2f} is estimated here ({GADGET}, units of both signs)"
 
     def source_layers(
         self, layers: Sequence[LayerShape], depth: int, tolerance: float, delta: float
     ) -> Sequence[SourceLayer]:
         found = []
         for layer in layers:
-            weights = layer.inputs * layer.outputs * layer.places
+            weights = layer.inputs * layer.outputs * layer.kernel_size
             hidden = units(self.factor * layer.inputs * math.log(4 * depth * weights / tolerance))
             found.append(gadget_layer(layer, hidden, hidden / layer.inputs / 2))
         return found
@@ -71,11 +62,10 @@ class Pensia2020(Theorem):
 class DaCunha2022(Pensia2020):
     """da Cunha, Natale and Viennot 2022 (ICLR), "Proving the Lottery Ticket Hypothesis for Convolutional ...".
 
-    Proved: any convolutional network, by a random one that is larger by a logarithmic factor: a 1 x 1 convolution,
-    whose mask gives each input channel units of its own, in front of each k x k one; inputs are never negative (that,
-    and the layout, from memory).
-    The exact form of the logarithm is not taken from the paper: it is Theorem 1's, with the kernel's places among the
-    weights.
+    Proved: a random network that is larger by a logarithmic factor approximates any convolutional network, with a 1 x 1
+    convolution in front of each k x k one; its mask gives each input channel its own units. Inputs are nonnegative
+    (this and the layout are from memory). The form of the logarithm is not from this paper: it is that of Pensia's
+    Theorem 1 with the kernel's numbers among the weights.
     """
 
     name: ClassVar[str] = "dacunha"
@@ -87,7 +77,7 @@ class DaCunha2022(Pensia2020):
     @property
     def constant(self) -> str:
         return (
-            f"the form of the logarithm is unchecked; its constant {self.factor:.2f} is estimated here ({of(GADGET)},"
+            f"the form of the logarithm is unchecked; its constant {self.factor:.2f} is estimated here ({GADGET},"
             " units of both signs)"
         )
 
@@ -96,10 +86,10 @@ class DaCunha2022(Pensia2020):
 class Natale2024(Theorem):
     """Natale, Ferre', Giambartolomei, Giroire and Mallmann-Trenn 2024, arXiv 2410.14754: subsets of exactly k.
 
-    Proved, for one fixed target in [-sqrt k, sqrt k] and with constant probability: n >= c log2(k / eps) / H2(k / n)
-    samples, 1 <= k <= n / 2, H2 the binary entropy; for all targets at once with log2^2. c is not given. Here each
-    weight has such a sum in a gadget: 2 n units for both signs, k kept for each sign. That products take the place of
-    uniform numbers there is ours.
+    Proved for one fixed target in [-sqrt k, sqrt k] and with constant probability: n >= c log2(k / eps) / H2(k / n)
+    samples, 1 <= k <= n / 2, H2 the binary entropy; for all targets at once with log2^2. The paper does not give c.
+    Here each weight has such a sum in a gadget: 2 n units for both signs, k kept for each sign. That its candidates are
+    products, not uniform numbers, is ours.
     """
 
     name: ClassVar[str] = "natale"
@@ -110,37 +100,37 @@ class Natale2024(Theorem):
     note: ClassVar[str] = "One target at a time, constant probability: delta is not used."
 
     kept: int = 4
-    """k, candidates that each weight keeps for each sign."""
+    """k, kept candidates per weight and sign."""
     factor: float | None = None
-    """c; as measured for subsets of 4 if left out."""
+    """c; defaults to the measured one for subsets of 4."""
 
     @property
     def constant(self) -> str:
         if self.factor is not None:
-            return f"c = {self.factor:g} was given"
-        return f"c is not given in the paper; {measured_entropy_factor():.2f} is estimated here ({of(FIXED_SIZE)})"
+            return f"c = {self.factor:g} is an argument"
+        return f"c is not given in the paper; {measured_entropy_factor():.2f} is estimated here ({FIXED_SIZE})"
 
     def samples(self, tolerance: float) -> int:
         """The least n with n H2(k / n) >= c log2(k / eps)."""
         factor = measured_entropy_factor() if self.factor is None else self.factor
-        asked, low = factor * math.log2(self.kept / tolerance), 2 * self.kept
+        required, low = factor * math.log2(self.kept / tolerance), 2 * self.kept
         high = low
-        while high * entropy(self.kept / high) < asked:
+        while high * entropy(self.kept / high) < required:
             low, high = high, 2 * high
         while low < high:  # n H2(k / n) grows with n
             middle = (low + high) // 2
-            low, high = (low, middle) if middle * entropy(self.kept / middle) >= asked else (middle + 1, high)
+            low, high = (low, middle) if middle * entropy(self.kept / middle) >= required else (middle + 1, high)
         return low
 
     def source_layers(
         self, layers: Sequence[LayerShape], depth: int, tolerance: float, delta: float
     ) -> Sequence[SourceLayer]:
-        each = 2 * self.samples(tolerance)
-        return [gadget_layer(layer, layer.inputs * each, 2 * self.kept) for layer in layers]
+        units_per_input = 2 * self.samples(tolerance)
+        return [gadget_layer(layer, layer.inputs * units_per_input, 2 * self.kept) for layer in layers]
 
 
 def entropy(fraction: float) -> float:
-    """H2 in bits.
+    """The binary entropy H2 in bits.
 
     >>> entropy(0.5), entropy(0.0)
     (1.0, 0.0)
@@ -149,22 +139,18 @@ def entropy(fraction: float) -> float:
 
 
 def measured_entropy_factor() -> float:
-    """c = n H2(k / n) / log2(k / eps) for the n that was measured."""
-    size, count = FIXED_SIZE_KEPT, FIXED_SIZE.candidates
+    """c = n H2(k / n) / log2(k / eps) for the measured n of k = 4."""
+    size, count = 4, FIXED_SIZE.candidates
     return count * entropy(size / count) / math.log2(size / FIXED_SIZE.tolerance)
-
-
-FIXED_SIZE_KEPT = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class PensiaLower(Theorem):
-    """Pensia et al. 2020, arXiv 2006.07990, Theorem 2: no source can be smaller.
+    """Pensia et al. 2020, arXiv 2006.07990, Theorem 2: a lower bound for every source.
 
-    Proved: a source of two layers in place of a d x d one needs Omega(d^2 log 1/eps) weights, so a width of
-    Omega(d log 1/eps). Its constant is not taken from the paper; 1 with log2 follows by counting for errors of single
-    weights: P random weights have 2^P masks, each is within eps of a part eps^N of all N weights in [-1, 1], so
-    P >= N log2(1/eps).
+    Proved: two layers that replace a d x d one need Omega(d^2 log 1/eps) weights, so a width of Omega(d log 1/eps). The
+    constant 1 with log2 is ours, by counting, for errors of single weights: P random weights have 2^P masks, each is
+    within eps of a fraction eps^N of all N weights in [-1, 1], so P >= N log2(1/eps).
     """
 
     name: ClassVar[str] = "pensia-lower"
@@ -172,11 +158,11 @@ class PensiaLower(Theorem):
     error: ClassVar[str] = "weight"
     kinds: ClassVar[tuple[str, ...]] = (DENSE, CONVOLUTION)
     origin: ClassVar[str] = "counting"
-    note: ClassVar[str] = "A lower bound: fewer random weights cannot do; delta is not used."
+    note: ClassVar[str] = "A lower bound for every source; delta is not used."
 
     @property
     def constant(self) -> str:
-        return "1 bit of mask for each bit of accuracy: by counting, ours; the paper's constant is unchecked"
+        return "1 bit of mask per bit of accuracy, by counting, ours; the paper's constant is unchecked"
 
     def source_layers(
         self, layers: Sequence[LayerShape], depth: int, tolerance: float, delta: float
@@ -192,10 +178,10 @@ class PensiaLower(Theorem):
 class Burkholz2022(Theorem):
     """Burkholz 2022, arXiv 2205.02321: depth L + 1.
 
-    Proved: the first layer by two random ones, every later one by one; each target neuron exists rho = O(log 1/eps)
-    times, and each copy is a plain U[-1, 1] subset sum over the copies of its inputs. rho copies of the constant 1
-    carry biases. The authors ran rho = 15, 30 for the first layer because of the two signs. rho's constant is not taken
-    from the paper: here it is that of `estimate_constant`, at eps or a weight's part of delta, whichever is less.
+    Proved: two random layers replace the first layer, one replaces every later one. Each target neuron has
+    rho = O(log 1/eps) copies, and each copy is a U[-1, 1] subset sum over the copies of its inputs; rho copies of the
+    constant 1 make biases. The authors ran rho = 15, and 30 for the two signs of the first layer. The constant of rho
+    is not from the paper: it is that of `estimate_constant`, at the lesser of eps and a weight's part of delta.
     """
 
     name: ClassVar[str] = "burkholz"
@@ -210,7 +196,7 @@ class Burkholz2022(Theorem):
 
     @property
     def constant(self) -> str:
-        return f"the constant of rho is unchecked; {self.factor:.2f} is estimated here ({of(SCALAR)})"
+        return f"the constant of rho is unchecked; {self.factor:.2f} is estimated here ({SCALAR})"
 
     def depth(self, layers: Sequence[LayerShape]) -> int:
         return len(layers) + 1
@@ -218,13 +204,13 @@ class Burkholz2022(Theorem):
     def source_layers(
         self, layers: Sequence[LayerShape], depth: int, tolerance: float, delta: float
     ) -> Sequence[SourceLayer]:
-        sums = sum(layer.weights for layer in layers)
-        copies = units(self.factor * math.log(1 / min(tolerance, delta / sums)))
+        weights = sum(layer.weights for layer in layers)
+        copies = units(self.factor * math.log(1 / min(tolerance, delta / max(weights, 1))))
         found = []
-        for place, layer in enumerate(layers):
-            outputs = layer.outputs if place == len(layers) - 1 else copies * (layer.outputs + 1)
-            kept_sums = layer.weights * (1 if place == len(layers) - 1 else copies)
-            if place == 0:
+        for index, layer in enumerate(layers):
+            outputs = layer.outputs if index == len(layers) - 1 else copies * (layer.outputs + 1)
+            kept_sums = layer.weights * (1 if index == len(layers) - 1 else copies)
+            if index == 0:
                 hidden = 2 * copies * layer.inputs
                 weights = layer.inputs * hidden + hidden * outputs
                 found.append(SourceLayer(hidden, weights, hidden + kept_sums * copies))
@@ -236,11 +222,11 @@ class Burkholz2022(Theorem):
 
 @dataclasses.dataclass(frozen=True)
 class Otsuka2025(Theorem):
-    """Otsuka et al. 2025, arXiv 2511.04217: attention, independent of the sequence's length.
+    """Otsuka et al. 2025, arXiv 2511.04217: attention, independent of the length of the sequence.
 
-    Proved, for each head: W_Q W_K^T / sqrt(d_K) and W_V W_O are each a product of two masked random matrices without a
+    Proved for each head: W_Q W_K^T / sqrt(d_K) and W_V W_O are each a product of two masked random matrices without a
     ReLU, with n_K >= d1 C log(8 H alpha^3 d1^1.5 / eps) and n_V >= d1 C log(2 H alpha d1 sqrt(d2) / eps), inputs of
-    norm at most alpha, Q and K from U[-n_K^(1/4), n_K^(1/4)], V and O from U[-1, 1]. C is not given.
+    norm at most alpha, Q and K from U[-n_K^(1/4), n_K^(1/4)], V and O from U[-1, 1]. The paper does not give C.
     """
 
     name: ClassVar[str] = "otsuka"
@@ -248,17 +234,17 @@ class Otsuka2025(Theorem):
     error: ClassVar[str] = "output"
     kinds: ClassVar[tuple[str, ...]] = (ATTENTION,)
     origin: ClassVar[str] = "estimated"
-    note: ClassVar[str] = "Widths are n_K or n_V of one head; biases are left out, and delta is not used."
+    note: ClassVar[str] = "Widths are n_K or n_V of one head, without biases; delta is not used."
 
     factor: float = PRODUCT.value
     """C, with the natural logarithm."""
     alpha: float = 1.0
-    """Largest norm of a token."""
+    """Upper bound of the norm of a token."""
 
     @property
     def constant(self) -> str:
         return (
-            f"C is not given in the paper; {self.factor:.2f} is estimated here ({of(PRODUCT)}, no sign split);"
+            f"C is not given in the paper; {self.factor:.2f} is estimated here ({PRODUCT}, no sign split);"
             f" alpha = {self.alpha:g} is assumed"
         )
 
@@ -270,9 +256,9 @@ class Otsuka2025(Theorem):
             size, heads = layer.inputs, layer.heads
             keys = 8 * heads * self.alpha**3 * size**1.5 / tolerance
             values = 2 * heads * self.alpha * size * math.sqrt(layer.outputs) / tolerance
-            widths = [units(self.factor * size * math.log(each)) for each in (keys, values)]
+            widths = [units(self.factor * size * math.log(argument)) for argument in (keys, values)]
             weights = heads * (2 * size * widths[0] + (size + layer.outputs) * widths[1])
-            # Half of the second matrix, and one edge of the first for each unit.
+            # Half of the second matrix, and one weight of the first for each unit.
             kept = heads * sum(
                 width * out // 2 + width for width, out in zip(widths, (size, layer.outputs), strict=True)
             )
@@ -284,10 +270,9 @@ class Otsuka2025(Theorem):
 class Kumar2025(Theorem):
     """Kumar and Natale 2025, arXiv 2508.11020: quantised weights, exactly.
 
-    Proved: with random weights from {-1, ..., 1} in steps of delta = 2^-k, more than 2 log2(1 / delta) samples for each
-    link and C d log2(1 / delta) hidden units represent any target of steps delta with no error. Here the step is the
-    largest power of two whose rounding error is at most eps, and both signs of a unit count: C = 4 is that doubling,
-    not the paper's.
+    Proved: with random weights from {-1, ..., 1} in steps of delta = 2^-k, more than 2 log2(1 / delta) samples per link
+    and C d log2(1 / delta) hidden units represent any target of steps delta exactly. Here the step is the largest power
+    of two whose rounding error is at most eps. C = 4 counts units of both signs; it is not the paper's constant.
     """
 
     name: ClassVar[str] = "kumar"
@@ -299,10 +284,10 @@ class Kumar2025(Theorem):
 
     @property
     def constant(self) -> str:
-        return "more than 2 log2(1/step) samples a link is the paper's; two signs of units for each are ours"
+        return "more than 2 log2(1/step) samples per link is the paper's; units of both signs for each are ours"
 
     def samples(self, tolerance: float) -> int:
-        """The fewest whole samples above 2 log2(1 / step).
+        """The least number of samples above 2 log2(1 / step).
 
         >>> Kumar2025().samples(0.01)  # steps of 1/64
         13
@@ -318,33 +303,28 @@ class Kumar2025(Theorem):
 
 
 def lower_bound_target(size: int, *, seed: int) -> Target:
-    """One layer x -> W x without ReLU or bias, W float32 [size, size] uniform on [-1, 1], inputs of any sign.
+    """The instance behind Theorem 2 of Pensia et al. 2020: one layer x -> W x with W [size, size] uniform on [-1, 1].
+
+    A source must have a mask for each of the d^2 log2(1/eps)-bit classes of matrices that differ by more than eps.
+    `experiments/pensia_lower_bound.py` measures the required width.
 
     >>> lower_bound_target(3, seed=0)
     <Target of 9 weights, 1 layer: fc1.weight [3, 3] ([out, in]), inputs [3] of any sign>
     """
     if size < 1:
-        raise InputError(f"the size of a matrix is {size}; give 1 or more")
-    drawn = np.random.default_rng(seed).uniform(-1, 1, (size, size))
-    return mlp_target([drawn.astype(np.float32)])
+        raise InputError(f"size must be at least 1, got {size}")
+    weight = np.random.default_rng(seed).uniform(-1, 1, (size, size))
+    return mlp_target([weight.astype(np.float32)])
 
 
 THEOREMS: dict[str, type[Theorem]] = {
-    found.name: found
-    for found in (
-        Pensia2020,
-        PensiaLower,
-        Natale2024,
-        Burkholz2022,
-        DaCunha2022,
-        Otsuka2025,
-        Kumar2025,
-    )
+    theorem.name: theorem
+    for theorem in (Pensia2020, PensiaLower, Natale2024, Burkholz2022, DaCunha2022, Otsuka2025, Kumar2025)
 }
 
 
 def theorem_named(name: str) -> Theorem:
-    """The theorem of a name with its usual constants; raises `InputError`.
+    """The theorem of a name with its default constants; raises `InputError` for an unknown name.
 
     >>> theorem_named("pensia").paper
     'Pensia et al. 2020, arXiv 2006.07990, Theorem 1'

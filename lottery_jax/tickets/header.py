@@ -11,7 +11,7 @@ from lottery_jax.rng import sampler
 
 FORMAT = "lottery_jax ticket"
 
-VERSION = 2
+VERSION = 3
 """Version of the file; tickets of another version are refused."""
 
 
@@ -78,6 +78,29 @@ class Header:
 
 
 VERSIONS = {"format": FORMAT, "version": VERSION, "sampler_version": sampler.SAMPLER_VERSION}
+
+_WRITTEN_BY = {1: "lottery_jax 0.1", 2: "lottery_jax 0.2"}
+
+
+def version_mismatch(row: Mapping[str, Any]) -> str | None:
+    """Why a ticket of these versions cannot be read; None if it can.
+
+    >>> version_mismatch({"version": 2, "sampler_version": 1})
+    'was written by lottery_jax 0.2 (ticket version 2), and this program reads version 3. Make the ticket again.'
+    """
+    version, sampler_version = row.get("version"), row.get("sampler_version")
+    if type(version) is int and version != VERSION:
+        writer = _WRITTEN_BY.get(version, "another lottery_jax")
+        return (
+            f"was written by {writer} (ticket version {version}), and this program reads version {VERSION}. Make the"
+            " ticket again."
+        )
+    if (version, sampler_version) != (VERSION, sampler.SAMPLER_VERSION):
+        return (
+            f"has the ticket version {str(version)[:40]} and the sampler version {str(sampler_version)[:40]}, and this"
+            f" program reads {VERSION} and {sampler.SAMPLER_VERSION}. Make the ticket again."
+        )
+    return None
 
 
 def check_tolerance(tolerance: Any, *, zero: bool = False) -> float:

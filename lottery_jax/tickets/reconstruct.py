@@ -180,14 +180,14 @@ def effective_weights(ticket: Ticket) -> dict[str, np.ndarray]:
 class SignSplitLayer(Node):
     """A linear layer with other weights for negative inputs: its tensors have a leading axis of two signs."""
 
-    of: LinearLayer
+    layer: LinearLayer
     kind: ClassVar[str] = "branches"
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
-        return {name: (1 if name == "bias" else 2, *shape) for name, shape in self.of.tensors().items()}
+        return {name: (1 if name == "bias" else 2, *shape) for name, shape in self.layer.tensors().items()}
 
-    def output(self, given: Spec) -> Spec:
-        return self.of.output(given)
+    def output_spec(self, given: Spec) -> Spec:
+        return self.layer.output_spec(given)
 
     def module(self, weights: Weights) -> nnx.Module:
         positive = {name: weights[name][0] for name in self.tensors()}

@@ -24,8 +24,8 @@ from lottery_jax.io.tensor_file import (
     read_array,
 )
 from lottery_jax.networks.forward import Forward, forward, without_dead_units
-from lottery_jax.networks.gates import FixedGate
 from lottery_jax.networks.network import NO_REDRAWS, Network, Redraws, clipped
+from lottery_jax.networks.node import FixedGate
 from lottery_jax.networks.target import Target
 from lottery_jax.rng.forced_entries import forced_mask, has_forced_entries
 from lottery_jax.tickets.header import VERSIONS, Header
@@ -75,7 +75,7 @@ class Ticket:
             target = found.pop(f"target.{name}", None)
             if target is None or target.dtype not in FLOAT_DTYPES or target.shape != shape:
                 raise InputError(f"the target of {name} must be floats of shape {list(shape)}")
-        if promised and network.trained:
+        if promised and network.trained_tensors:
             raise InputError(
                 "a ticket of trained weights must promise nothing: they can be near to any target; omit target and"
                 " tolerance"
@@ -131,7 +131,7 @@ class Ticket:
     def masked_stored(self) -> dict[str, np.ndarray]:
         """`stored`, with trained weights times their masks."""
         found = self.stored
-        for name, own in self.network.trained.items():
+        for name, own in self.network.trained_tensors.items():
             found[own] = np.where(self.mask(name), found[own], np.float32(0))
         return found
 
@@ -199,7 +199,7 @@ class Ticket:
         header, weights = self.header, self.network.source_weights
         promise = f"within {header.tolerance:g}" if header.tolerance is not None else "no guarantee"
         promise += " of each tensor's largest" * header.relative
-        given = self.network.given
+        given = self.network.input_spec
         signs = "that are never negative" if given and given.nonnegative else "of any sign"
         meant = f", for inputs {signs}" if given else ""
         return f"<Ticket by {clipped(header.method)}, seed {self.seed}, {weights:,} random weights, {promise}{meant}>"
@@ -285,14 +285,10 @@ def load_ticket(path: str | os.PathLike[str]) -> Ticket:
         raise TicketError(f"{name!r} is not a lottery_jax ticket, or it is truncated or damaged") from error
     except InputError as error:
         raise InputError(f"cannot read ticket: {error}") from None
-    versions = {field: file.header.get(field) for field in VERSIONS}
-    if versions["format"] != VERSIONS["format"]:
+    if file.header.get("format") != FORMAT:
         raise TicketError(f"{name!r} is a safetensors file but not a lottery_jax ticket")
-    if versions != VERSIONS:
-        raise TicketError(
-            f"{name!r} has ticket version {versions['version']} and sampler version {versions['sampler_version']};"
-            f" this program reads {VERSIONS['version']} and {VERSIONS['sampler_version']}"
-        )
+    if reason := version_mismatch(file.header):
+        raise TicketError(f"{name!r} {reason}")
     try:
         file.check_digest()
         header = Header.from_json(file.header)

@@ -36,12 +36,12 @@ INITS: dict[str, Callable[[int, int], Sampler]] = {
 
 def fan_in(operation: LinearLayer) -> int:
     """Weights of an output."""
-    return operation.inputs // operation.groups * math.prod(operation.places)
+    return operation.inputs // operation.groups * math.prod(operation.kernel_shape)
 
 
 def fan_out(operation: LinearLayer) -> int:
     """Weights of an input."""
-    return operation.outputs // operation.groups * math.prod(operation.places)
+    return operation.outputs // operation.groups * math.prod(operation.kernel_shape)
 
 
 def reinitialised(source: Network, init: str) -> Network:
@@ -65,8 +65,8 @@ def reinitialised(source: Network, init: str) -> Network:
                 f"init {init!r} is for plain random layers, and {path!r} is a {node.kind}; leave it out, or learn on"
                 " the wide source"
             )
-        sampler = INITS[init](fan_in(node.of), fan_out(node.of))
+        sampler = INITS[init](fan_in(node.layer), fan_out(node.layer))
         own = node.sampler
         return dataclasses.replace(node, sampler=dataclasses.replace(sampler, density=own.density, locked=own.locked))
 
-    return source.replaced(leaf)
+    return source.map_layers(leaf)

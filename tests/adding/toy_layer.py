@@ -1,13 +1,12 @@
 """A kind of layer: a convolution along tokens. With a line in `networks/registry.py` it is one like any other."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from flax import nnx
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.node import KEYLESS, LinearLayer, Spec, Weights, given
+from lottery_jax.networks.node import NO_RNGS, LinearLayer, Spec, Weights, constant_init
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,21 +20,20 @@ class Conv1d(LinearLayer):
     kind: ClassVar[str] = "conv1d"
 
     @property
-    def places(self) -> tuple[int, ...]:
+    def kernel_shape(self) -> tuple[int, ...]:
         return (self.size,)
 
-    def widened(self, factor: int) -> Self:
-        return dataclasses.replace(self, inputs=self.inputs * factor)
-
-    def resized(self, given: Spec, units: Callable[[int], int]) -> Self:
-        return dataclasses.replace(self, inputs=given.shape[-1], outputs=units(self.outputs))
-
-    def output(self, given: Spec) -> Spec:
-        if len(given.shape) != 2 or given.shape[1] != self.inputs:
-            raise InputError(f"tokens of {self.inputs} numbers are needed, not {list(given.shape)}")
-        return Spec((given.shape[0], self.outputs))
+    def output_spec(self, input_spec: Spec) -> Spec:
+        if len(input_spec.shape) != 2 or input_spec.shape[1] != self.inputs:
+            raise InputError(f"tokens of {self.inputs} numbers are needed, not {list(input_spec.shape)}")
+        return Spec((input_spec.shape[0], self.outputs))
 
     def module(self, weights: Weights) -> nnx.Module:
         kernel, bias = weights["weight"].transpose(2, 1, 0), weights["bias"] if self.bias else None
-        options = {"use_bias": self.bias, "kernel_init": given(kernel), "bias_init": given(bias), "rngs": KEYLESS}
+        options = {
+            "use_bias": self.bias,
+            "kernel_init": constant_init(kernel),
+            "bias_init": constant_init(bias),
+            "rngs": NO_RNGS,
+        }
         return nnx.Conv(self.inputs, self.outputs, self.size, **options)

@@ -11,8 +11,8 @@ import numpy as np
 import optax
 
 from lottery_jax.data import Dataset
-from lottery_jax.networks.gates import FixedGate
 from lottery_jax.networks.network import Network
+from lottery_jax.networks.node import FixedGate
 from lottery_jax.networks.top_k import top_k_mask
 from lottery_jax.progress import Progress
 from lottery_jax.tickets.ticket import Ticket, make_ticket

@@ -11,7 +11,7 @@ from lottery_jax.approximation import Budget, Job, ToleranceObjective, plan_job
 from lottery_jax.constructions import Pensia, Scalar, ScalarShared
 from lottery_jax.errors import InputError
 from lottery_jax.importers.mlp_weights import mlp_target
-from lottery_jax.networks.layers.bag import Bag, BagTensor
+from lottery_jax.networks.layers.tensor_dict import NamedTensor, TensorDict
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.target import Target
 from lottery_jax.subset_sum import MeetInTheMiddle
@@ -20,7 +20,7 @@ from tests.constructions.catalogue import COUNT, TARGETS, bag
 
 def of_one(name: str, value: np.ndarray) -> Target:
     fine = np.ones((2, 2), np.float32)
-    tree = Bag((("fine", BagTensor((2, 2))), (name, BagTensor(value.shape))))
+    tree = TensorDict((("fine", NamedTensor((2, 2))), (name, NamedTensor(value.shape))))
     return Target(Network(tree), {"fine": fine, name: value})  # type: ignore[arg-type]
 
 

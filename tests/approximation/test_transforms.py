@@ -11,9 +11,9 @@ from lottery_jax.approximation.solve_weights import _draw, _draw_products, _draw
 from lottery_jax.constructions.registry import construction_named
 from lottery_jax.errors import InputError
 from lottery_jax.importers.mlp_weights import mlp_target
-from lottery_jax.networks.rewrites import quantised
+from lottery_jax.networks.rewrites import quantise
 from lottery_jax.networks.target import Target
-from lottery_jax.networks.transforms import FoldLayers, Lock, PrePrune, Transform
+from lottery_jax.networks.transforms import Lock, PrePrune, ShareLayers, Transform
 from lottery_jax.rng.forced_entries import forced_mask
 from lottery_jax.tickets.ticket import Ticket, load_ticket, make_ticket
 from lottery_jax.tickets.verify import verify
@@ -53,11 +53,11 @@ def slow(name: str, candidates: int, tolerance: float):
 def test_tickets_in_sparse_folded_sources_hold(name: str, candidates: int, tolerance: float, tmp_path: Path) -> None:
     path = tmp_path / "ticket.safetensors"
     given = {"seed": 1, "construction": name, "candidates": candidates, "tolerance": tolerance}
-    approximate(small(), **given, transforms=(HALF, FoldLayers()), out=path)  # type: ignore[arg-type]
+    approximate(small(), **given, transforms=(HALF, ShareLayers()), out=path)  # type: ignore[arg-type]
     found = verify(path, target=small())
     assert found.outcome == "holds", found.reasons
     ticket = load_ticket(path)
-    assert ticket.network.fold_layers and absent_and_kept(ticket) == 0
+    assert ticket.network.share_layers and absent_and_kept(ticket) == 0
     source = ticket.source()
     assert 0.3 < np.mean(np.concatenate([weights.reshape(-1) for weights in source.values()]) != 0) < 0.7
     if name != "scalar":  # whose samplers have each tensor's own range
@@ -160,7 +160,7 @@ def test_tickets_in_partially_frozen_sources_hold(
 
 @pytest.mark.slow
 def test_quantised_targets_are_met_exactly_beside_what_is_locked() -> None:
-    target = quantised(small(), 8)
+    target = quantise(small(), 8)
     ticket = approximate(target, seed=0, construction="kumar", candidates=32, transforms=(Lock(0.2),))
     found = verify(ticket, target=target)
     assert (found.outcome, found.worst_residual) == ("holds", 0.0), found.reasons
@@ -202,5 +202,5 @@ def test_more_locked_weights_than_the_mask_has_are_no_ticket(tmp_path: Path) -> 
 def test_where_nothing_can_be_locked_it_is_said() -> None:
     with pytest.raises(InputError, match="lock none, or leave out the budget"):
         approximate(small(), seed=0, construction="scalar", candidates=12, kept=60, transforms=(Lock(0.2),))
-    with pytest.raises(InputError, match="a ladder, have no distribution of their own"):
+    with pytest.raises(InputError, match=r"locked must be 0 for .* a binary_ladder without a sampler"):
         approximate(small(), seed=0, construction="binary", candidates=64, tolerance=0.1, transforms=(Lock(0.2),))

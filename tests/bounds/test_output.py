@@ -22,7 +22,7 @@ from lottery_jax.networks.layers.normalization import LayerNorm, Normalize
 from lottery_jax.networks.layers.pooling import AveragePool, Flatten, GlobalPool, MaxPool
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Node, Spec
-from lottery_jax.networks.rewrites import folded
+from lottery_jax.networks.rewrites import fold_batch_norm
 from lottery_jax.networks.target import Target
 from lottery_jax.tickets.probe import run_float64
 from lottery_jax.tickets.reconstruct import collapse, effective_weights
@@ -95,7 +95,7 @@ def test_measured_is_at_most_searched_is_at_most_the_bound(name: str) -> None:
     assert measured[:8].max() <= found <= bound.largest
     assert 0 < bound.largest < 100 * found and (bound.linear <= bound.interval * (1 + 1e-9)).all()
     # Of the worst residual alone, and of what is promised, more can be said only of the ticket itself.
-    wanted = folded(target)
+    wanted = fold_batch_norm(target)
     worst = max(np.abs(value - whole(wanted, name)).max() for name, value in effective_weights(ticket).items())
     alone = bound_output_from_tolerance(target, worst, box=(low, 1.0))
     assert bound.from_tolerance is not None and ticket.header.tolerance is not None and worst <= ticket.header.tolerance

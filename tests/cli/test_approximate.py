@@ -67,7 +67,7 @@ def test_an_architecture_is_guessed_or_named(
     assert guessed["outcome"] == "holds" and guessed["solved_weights"] == guessed["target_weights"]
     named = answer(capsys, *asked, "--architecture", "conv2", "--width", 0.03)
     assert named["found_weights"] == guessed["target_weights"], "it is the same ticket"
-    assert "is no conv2: " in refusal(capsys, 2, *asked, "--architecture", "conv2", "--width", 0.05)
+    assert "must hold a conv2, but " in refusal(capsys, 2, *asked, "--architecture", "conv2", "--width", 0.05)
 
 
 @pytest.mark.slow
@@ -270,7 +270,7 @@ def test_what_a_killed_process_finished_is_found(tmp_path: Path, capsys: pytest.
         ("--kept 9 --examples 50", "--examples and --damping are for --loss-aware"),
         ("--prune-target 0", "--prune-target 0 leaves nothing"),
         ("--prune-target 9 --prune-epochs 0", "epochs from 1 up, not 0"),
-        ("--width 0", "width 0.0 must be a positive number"),
+        ("--width 0", "width must be a positive number, got 0.0"),
         ("--kept -1", "-1"),
         ("--kept 5 --objective smallest", "--objective smallest"),
         ("--kept 5 --importance fischer", "did you mean 'fisher'?"),
@@ -336,14 +336,14 @@ def test_sparse_and_folded_sources_are_the_tickets_own_word(
     target: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "ticket.safetensors"
-    options = ("--construction", "scalar", "--density", 0.6, "--locked", 0.1, "--fold-layers", "--tolerance", 0.2)
+    options = ("--construction", "scalar", "--density", 0.6, "--locked", 0.1, "--share-layers", "--tolerance", 0.2)
     found = answer(capsys, "approximate", "--target", target, *options, "--candidates", 12, "--out", out)
     verified = answer(capsys, "verify", out, "--target", target)
     assert verified["outcome"] == "holds" and {name: found[name] for name in verified} == verified
     assert verified["source_weights"] == 64 * 4 * 12  # the larger layer's
     assert all("0.4 of them absent, 0.1 of them always kept" in sampler for sampler in verified["samplers"])
     said = refusal(capsys, 2, "approximate", "--target", target, "--density", 2, "--out", tmp_path / "other")
-    assert "the density is 2.0" in said
+    assert "density must be a fraction above 0 and at most 1 of the random weights, got 2.0" in said
     locked = ("--density", 0.5, "--locked", 0.6)
     said = refusal(capsys, 2, "approximate", "--target", target, *locked, "--out", tmp_path / "other")
     assert "from 0 to the density 0.5, not 0.6" in said

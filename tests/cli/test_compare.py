@@ -194,7 +194,7 @@ def test_trained_tickets_do_not_come_from_a_sparse_source(
 def test_constructed_learned_and_random_masks_share_a_sparse_folded_source(
     task: tuple[Word, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ("--density", 0.6, "--locked", 0.1, "--fold-layers", "--out", tmp_path)
+    options = ("--density", 0.6, "--locked", 0.1, "--share-layers", "--out", tmp_path)
     methods = ("--methods", "pensia", "edge-popup-gadget", "edge-popup-wide", "random")
     assert lottery_jax("compare", *task, *methods, *options, "--json", "--quiet") == 0
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

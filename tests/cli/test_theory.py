@@ -71,11 +71,11 @@ def test_data_of_ones_own_and_widths(tmp_path, capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (("--tolerance", 1), "tolerance is 1.0"),
-        (("--delta", 0), "delta is 0.0"),
-        (("--delta", "nan"), "delta is nan"),
+        (("--tolerance", 1), "tolerance must be an error in (0, 1), got 1.0"),
+        (("--delta", 0), "delta must be a failure probability in (0, 1), got 0.0"),
+        (("--delta", "nan"), "delta must be a failure probability in (0, 1), got nan"),
         (("--architecture", "lenet-5"), "did you mean 'lenet5'?"),
-        (("--architecture", "lenet5", "--data", "digits"), "choose another architecture"),
+        (("--architecture", "lenet5", "--data", "digits"), "Choose another architecture"),
         (("--data", "mnits"), "did you mean 'mnist'?"),
         (("--candidates", 0), "candidates must be from 1"),
         (("--width", 0), "width"),

@@ -77,7 +77,7 @@ def test_a_model_is_held_to_its_own_file(tmp_path: Path, capsys: pytest.CaptureF
     code, text = said(capsys, tmp_path / "t", "--target", model)
     assert code == 0 and re.search(r"HOLDS for the target \w{16}\.\.\.\.$", text)
     lacking = matrices(tmp_path / "lacking.safetensors", a=(4, 18))
-    assert "does not hold b; choose the model's own file" in refusal(
+    assert "must hold b. Choose the file of the model" in refusal(
         capsys, 2, "verify", tmp_path / "t", "--target", lacking
     )
 

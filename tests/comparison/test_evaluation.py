@@ -90,7 +90,7 @@ class Seen(StatelessLayer):
     kind: ClassVar[str] = "seen"
     shapes: ClassVar[list] = []
 
-    def output(self, given: Spec) -> Spec:
+    def output_spec(self, given: Spec) -> Spec:
         return given
 
     def __call__(self, x: jax.Array) -> jax.Array:

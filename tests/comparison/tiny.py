@@ -24,10 +24,10 @@ def task(*, signed: bool = False, examples: int = 40, network: Network | None = 
     arrays = {name: random.standard_normal(shape).astype(np.float32) for name, shape in network.tensors.items()}
     arrays |= {name: np.abs(value) for name, value in arrays.items() if name.endswith("running_var")}
     target = Target(network, arrays)  # type: ignore[arg-type]
-    images = random.random((examples, *network.given.shape), dtype=np.float32) - (0.5 if signed else 0)
+    images = random.random((examples, *network.input_spec.shape), dtype=np.float32) - (0.5 if signed else 0)
     labels = np.asarray(target.forward()(images)).argmax(1).astype(np.int32)
     split = Split(images, labels)
-    return Task("tiny", Dataset("tiny", split, split, split, network.output.shape[-1], not signed), target)
+    return Task("tiny", Dataset("tiny", split, split, split, network.output_spec.shape[-1], not signed), target)
 
 
 def single(network: Network, sampler: Sampler, gain: float = 1.0) -> Network:
@@ -36,7 +36,7 @@ def single(network: Network, sampler: Sampler, gain: float = 1.0) -> Network:
     def leaf(path: str, node: Node) -> Node:
         return RandomLayer(node, sampler, gain) if isinstance(node, LinearLayer) else node
 
-    return network.replaced(leaf)
+    return network.map_layers(leaf)
 
 
 def random_masks(source: Network, keep: float, seed: int) -> dict[str, np.ndarray]:

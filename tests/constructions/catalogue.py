@@ -19,14 +19,14 @@ from lottery_jax.constructions.orseau import Orseau
 from lottery_jax.constructions.otsuka import Otsuka
 from lottery_jax.networks.architectures import mlp, resnet, vit
 from lottery_jax.networks.layers.activations import Relu
-from lottery_jax.networks.layers.bag import Bag, BagTensor
 from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.conv import Conv, RotationConv
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.layers.pooling import Flatten, GlobalPool
+from lottery_jax.networks.layers.tensor_dict import NamedTensor, TensorDict
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec, child_path
-from lottery_jax.networks.rewrites import quantised
+from lottery_jax.networks.rewrites import quantise
 from lottery_jax.networks.target import Target
 from lottery_jax.subset_sum.solver import SearchPass, Solver
 from lottery_jax.subset_sum.solvers.smallest import Enumerate
@@ -132,7 +132,7 @@ def bag() -> Target:
         "half": (random.normal(size=11) * 0.1).astype(ml_dtypes.bfloat16),
         "zero": np.zeros((3, 2), np.float32),
     }
-    tree = Bag(tuple((name, BagTensor(value.shape)) for name, value in arrays.items()))
+    tree = TensorDict(tuple((name, NamedTensor(value.shape)) for name, value in arrays.items()))
     return Target(Network(tree), arrays)  # type: ignore[arg-type]
 
 
@@ -173,7 +173,7 @@ COVERED = {
             quick=_QUICK,
         ),
         Entry(Binary(24, copies=4), 0.02, refusals=_NO_BAG, quick=_QUICK),
-        Entry(*(Kumar(12, bits=5), 0.0, 60), refusals=_NO_BAG, quick=_QUICK, takes=lambda target: quantised(target, 4)),
+        Entry(*(Kumar(12, bits=5), 0.0, 60), refusals=_NO_BAG, quick=_QUICK, takes=lambda target: quantise(target, 4)),
         Entry(
             DaCunha(COUNT),
             0.03,

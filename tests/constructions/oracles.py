@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lottery_jax.networks.node import child_path
-from lottery_jax.networks.rewrites import folded
+from lottery_jax.networks.rewrites import fold_batch_norm
 from lottery_jax.networks.sources.binary_ladder import BinaryLadder
 from lottery_jax.networks.sources.candidates_per_weight import CandidatesPerWeight
 from lottery_jax.networks.sources.gadget import Gadget
@@ -57,7 +57,7 @@ def draws_of(ticket: Ticket) -> Iterator[RandomTensor]:
             stream += 2 + source.rungs
         else:
             assert isinstance(source, CandidatesPerWeight)
-            for own, sampler in zip(source.of.tensors(), source.samplers, strict=True):
+            for own, sampler in zip(source.layer.tensors(), source.samplers, strict=True):
                 yield _copies(ticket, child_path(path, own), source, sampler, stream)
                 stream += 1
 
@@ -70,17 +70,17 @@ def _copies(ticket: Ticket, name: str, source: CandidatesPerWeight, sampler: Sam
 
     def draws(attempt: int) -> list[Candidates]:
         at = stream + STRIDE * attempt
-        drawn = draw_host(sampler, seed=ticket.seed, stream=at, shape=(rows, source.copies)).astype(np.float64)
+        drawn = draw_host(sampler, seed=ticket.seed, stream=at, shape=(rows, source.candidates)).astype(np.float64)
         values = np.repeat(drawn, each, 0)
-        return [(values, np.broadcast_to(np.arange(source.copies), values.shape))]
+        return [(values, np.broadcast_to(np.arange(source.candidates), values.shape))]
 
     return RandomTensor(name, draws, each)
 
 
 def _redundant(ticket: Ticket, path: str, source: ReplicatedNeurons, stream: int) -> Iterator[RandomTensor]:
     """The theorem's matrix [inputs * copies, places, outputs * copies] in full; constants are its last rows."""
-    of, given, copies = source.of, source.copies_in, source.copies_out
-    own, places = of.inputs // of.groups, math.prod(of.places)
+    of, given, copies = source.layer, source.input_copies, source.output_copies
+    own, places = of.inputs // of.groups, math.prod(of.kernel_shape)
 
     def draws(attempt: int, name: str) -> list[Candidates]:
         shape = (own * places + of.bias, given * of.outputs * copies)
@@ -98,9 +98,9 @@ def _redundant(ticket: Ticket, path: str, source: ReplicatedNeurons, stream: int
 
 def _gadget(ticket: Ticket, path: str, source: Gadget, stream: int) -> Iterator[RandomTensor]:
     """The first matrix is on one stream, the second on the next; both are the theorem's, in full."""
-    of, units, copies = source.of, source.units, source.rows_each
-    candidates, own, places = units // (1 + source.relu), of.inputs // of.groups, math.prod(of.places)
-    given = ticket.network.given_to(path)
+    of, units, copies = source.layer, source.units, source.rows_per_weight
+    candidates, own, places = units // (1 + source.relu), of.inputs // of.groups, math.prod(of.kernel_shape)
+    given = ticket.network.input_spec_of(path)
     assert given is not None
     both = source.relu and not given.nonnegative
     edges = _edges(ticket, child_path(path, "first"), source, both, stream)
@@ -138,13 +138,13 @@ def _gadget(ticket: Ticket, path: str, source: Gadget, stream: int) -> Iterator[
 
 def _ladder(ticket: Ticket, path: str, source: BinaryLadder, stream: int) -> Iterator[RandomTensor]:
     """The last matrix is the gadget's, on the second stream; multipliers are what the kept rungs make of x = +-1."""
-    of, units, all_weights = source.of, source.units, ticket.source()
-    own, places, given = of.inputs // of.groups, math.prod(of.places), ticket.network.given_to(path)
+    of, units, all_weights = source.layer, source.units, ticket.source()
+    own, places, given = of.inputs // of.groups, math.prod(of.kernel_shape), ticket.network.input_spec_of(path)
     assert given is not None
 
     def carried(sign: int) -> np.ndarray:
         values = np.ones((of.inputs + of.bias, 1)) * sign
-        for edge in source.edges:
+        for edge in source.hidden_tensors:
             name = child_path(path, edge)
             kept = all_weights[name].astype(np.float64) * ticket.mask(name)
             values = np.maximum(np.matmul(kept.reshape(len(values), units, -1), values[..., None])[..., 0], 0)
@@ -156,7 +156,7 @@ def _ladder(ticket: Ticket, path: str, source: BinaryLadder, stream: int) -> Ite
         flat = draw_host(signs, seed=ticket.seed, stream=stream + 1 + STRIDE * attempt, shape=(size,))
         weight = flat[:split].reshape(own, units, places, of.outputs).transpose(3, 0, 2, 1).reshape(-1, units)
         v = (weight if name == "weight" else flat[split:].reshape(-1, of.outputs).T).astype(np.float64)
-        feeding = of.channels(name, np.arange(len(v)))
+        feeding = of.input_channels(name, np.arange(len(v)))
         slots = np.broadcast_to(np.arange(units), v.shape)
         both = name == "weight" and not given.nonnegative
         return [(source.gain * carried(sign)[feeding] * v, slots) for sign in ((1, -1) if both else (1,))]
@@ -167,7 +167,7 @@ def _ladder(ticket: Ticket, path: str, source: BinaryLadder, stream: int) -> Ite
 
 def _edges(ticket: Ticket, name: str, source: Gadget, both: bool, stream: int) -> np.ndarray:
     """The first edges that lead from inputs to units of their own, [I, U]; those of weak inputs are drawn again."""
-    inputs, units, bias = source.of.inputs, source.units, source.of.bias
+    inputs, units, bias = source.layer.inputs, source.units, source.layer.bias
     total = inputs + bias
 
     def diagonal(attempt: int) -> np.ndarray:
@@ -265,7 +265,7 @@ def check_against_all_subsets(ticket: Ticket, target: Target, objective: str) ->
 def sensitivity(target: Target) -> Callable[[np.ndarray], np.ndarray]:
     """How much each output [B, C] moves, to first order, for independent errors of size 1 in all weights: the root of
     the sum of its squared slopes."""
-    target = folded(target)
+    target = fold_batch_norm(target)
     network, tensors = target.network, {name: jnp.asarray(value) for name, value in target.arrays().items()}
 
     def outputs(weights: dict[str, jax.Array], image: jax.Array) -> jax.Array:

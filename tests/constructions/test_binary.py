@@ -29,7 +29,9 @@ def found(of: str, tolerance: float = 0.02) -> Ticket:
 def carried(ticket: Ticket, path: str, sign: int, rungs: int) -> np.ndarray:
     """What each unit carries for x = sign after so many rungs, int64 [I, U]."""
     source = ticket.source()
-    kept = {name: source[child_path(path, name)].astype(np.int64) for name in ticket.network.sources[path].edges}
+    kept = {
+        name: source[child_path(path, name)].astype(np.int64) for name in ticket.network.sources[path].hidden_tensors
+    }
     assert all(set(np.unique(values)) == {-1, 1} for values in kept.values())
     kept = {name: values * ticket.mask(child_path(path, name)) for name, values in kept.items()}
     units = np.maximum(sign * kept["first"], 0)
@@ -47,27 +49,27 @@ def test_each_rung_doubles_some_units_and_the_last_carries_every_power(of: str) 
     target = TARGETS[of]()
     for path, leaf in ticket.network.sources.items():
         assert isinstance(leaf, BinaryLadder) and leaf.rungs == POWERS - 1
-        given = ticket.network.given_to(path)
-        for sign in leaf.signs("weight", given):
+        given = ticket.network.input_spec_of(path)
+        for sign in leaf.input_signs("weight", given):
             for rungs in range(leaf.rungs + 1):
-                powers = set(np.unique(carried(ticket, path, sign, rungs)[: leaf.of.inputs]))
+                powers = set(np.unique(carried(ticket, path, sign, rungs)[: leaf.layer.inputs]))
                 assert powers == {0} | {2**power for power in range(rungs + 1)}
             last = carried(ticket, path, sign, leaf.rungs)
             for power in range(POWERS):
                 # Half of the units have the sign; of those there are at least half of the copies.
-                count = (last[: leaf.of.inputs] == 2**power).sum(1)
+                count = (last[: leaf.layer.inputs] == 2**power).sum(1)
                 assert (count >= COPIES // 2).all() and (count <= COPIES).all()
-        if len(leaf.signs("weight", given)) > 1:
+        if len(leaf.input_signs("weight", given)) > 1:
             both = carried(ticket, path, 1, leaf.rungs) * carried(ticket, path, -1, leaf.rungs)
             assert not both.any(), "a unit that speaks for both signs"
         # And the last layer's subsets, as whole numbers: most below one step from the target, and none beyond it.
-        for own in leaf.of.tensors():
+        for own in leaf.layer.tensors():
             name = child_path(path, own)
             terms = ticket.source()[name].astype(np.int64) * ticket.mask(name)
             terms = terms.reshape(-1, leaf.units)
             wanted = target.array(name).astype(np.float64).reshape(-1) / leaf.gain
-            feeding = leaf.of.channels(own, np.arange(len(terms)))
-            for sign in leaf.signs(own, given):
+            feeding = leaf.layer.input_channels(own, np.arange(len(terms)))
+            for sign in leaf.input_signs(own, given):
                 made = sign * (terms * carried(ticket, path, sign, leaf.rungs)[feeding]).sum(1)
                 assert (np.abs(made) <= np.abs(wanted) + 1e-5).all()
                 missed = np.abs(wanted - made)
@@ -81,7 +83,7 @@ def test_only_units_without_edges_of_the_right_sign_are_drawn_again() -> None:
     ticket, again = found(of), 0
     for path, leaf in ticket.network.sources.items():
         assert isinstance(leaf, BinaryLadder)
-        for place, name in enumerate(leaf.edges[1:]):
+        for place, name in enumerate(leaf.hidden_tensors[1:]):
             full, drawn = child_path(path, name), ticket.network.random_tensors[child_path(path, name)]
             mask = ticket.mask(full).reshape(-1, leaf.units)
             before = np.stack([carried(ticket, path, sign, place) for sign in (1, -1)])
@@ -128,7 +130,7 @@ def test_a_halving_of_the_error_asks_for_one_layer_more() -> None:
     target, shapes = TARGETS["mlp, inputs of any sign"](), []
     for powers in (6, 12):
         leaves = [leaf for leaf in Binary(8 * powers).source(target).sources.values() if isinstance(leaf, BinaryLadder)]
-        shapes.append((sum(leaf.rungs + 2 for leaf in leaves), leaves[0].of.inputs * leaves[0].units))
+        shapes.append((sum(leaf.rungs + 2 for leaf in leaves), leaves[0].layer.inputs * leaves[0].units))
     (depth, width), (deeper, wider) = shapes
     assert (deeper - depth, wider) == (6 * len(target.network.weight_nodes), 2 * width)
 
@@ -146,7 +148,7 @@ def test_what_is_no_ladder_is_refused() -> None:
     with pytest.raises(InputError, match="random weights for each target weight"):
         BinaryLadder(Dense(2, 2), 0, 1).random_tensors()
     network = Binary(16).source(mlp_target([np.ones((1, 2), np.float32)]))
-    assert [leaf.signs("weight", None) for leaf in network.sources.values()] == [(1, -1)]
+    assert [leaf.input_signs("weight", None) for leaf in network.sources.values()] == [(1, -1)]
 
 
 def test_a_tolerance_finer_than_its_steps_is_refused_with_what_it_takes() -> None:

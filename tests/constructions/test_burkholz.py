@@ -60,10 +60,10 @@ def test_widths_and_weights_are_the_theorems(bias: bool) -> None:
     given = [2 * copies * (5 + bias), *((size + bias) * copies for size in (4, 3))]
     assert asked.hidden == tuple(given)
     for path, leaf in source.sources.items():
-        spec = source.given_to(path)
-        assert spec is not None and spec.shape[-1] == leaf.of.inputs * spec.copies
+        spec = source.input_spec_of(path)
+        assert spec is not None and spec.shape[-1] == leaf.layer.inputs * spec.copies
         assert spec.copies == (1 if path == "fc1" else copies)
-    assert source.output is not None and source.output.shape == (2,)
+    assert source.output_spec is not None and source.output_spec.shape == (2,)
     # The theorem's matrices are whole: the first one with edges that the gadget's block pattern leaves out, and with
     # rows that make the constant units, which are given here.
     drawn = {name: tensor.weights for name, tensor in source.random_tensors.items()}
@@ -74,7 +74,7 @@ def test_widths_and_weights_are_the_theorems(bias: bool) -> None:
     assert asked.source_weights == matrices + constants
     # Its proof keeps all first edges and second ones, and of each later subset sum half of the candidates.
     sums_of = [
-        sum(source.random_tensors[f"{path}.{own}"].rows for own in leaf.of.tensors())
+        sum(source.random_tensors[f"{path}.{own}"].rows for own in leaf.layer.tensors())
         for path, leaf in source.sources.items()
     ]
     later = [count * copies // 2 for count in sums_of[1:]]
@@ -115,7 +115,7 @@ def test_convolutions_pooling_and_flattening() -> None:
     )
     ticket = ticket_of(target, 0.03, 9)
     assert verify(ticket, target=target).holds
-    assert ticket.network.sources["fc1"].apart == 4  # type: ignore[attr-defined]
+    assert ticket.network.sources["fc1"].copy_stride == 4  # type: ignore[attr-defined]
     x = np.random.default_rng(1).uniform(-1, 1, (16, 4, 8, 2)).astype(np.float32)
     wanted, made = (np.asarray(one.forward()(jnp.asarray(x))) for one in (target, ticket))
     assert np.abs(made - wanted).max() < 0.2 * np.ptp(wanted, 0).max()
@@ -199,7 +199,7 @@ def test_what_the_theorem_does_not_cover_is_refused(nodes: tuple, given: Spec, w
 def test_tokens_pass() -> None:
     nodes = (("conv", Conv(1, 2, (1, 1))), ("tokens", Tokens()), ("fc", Dense(2, 2)), ("pool", GlobalPool()))
     source = Burkholz(3).source(chain(*nodes, given=Spec((2, 2, 1))))
-    assert source.output == Spec((2,)) and source.given_to("fc") == Spec((4, 6), copies=3)
+    assert source.output_spec == Spec((2,)) and source.input_spec_of("fc") == Spec((4, 6), copies=3)
 
 
 def test_a_single_layer_is_a_gadget_whose_outputs_exist_once() -> None:

@@ -23,7 +23,7 @@ from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.layers.normalization import BatchNorm, LayerNorm
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.rewrites import merged
+from lottery_jax.networks.rewrites import merge_attention
 from lottery_jax.networks.target import Target
 from lottery_jax.tickets.ticket import Ticket, load_ticket
 from lottery_jax.tickets.verify import verify
@@ -62,7 +62,7 @@ def quick_first(name: str, of: str, objective: str) -> Any:
 def slopes(network: str, merging: bool) -> Callable[[np.ndarray], np.ndarray]:
     """The sensitivity of a target, which does not depend on what is said of its inputs; merging: of its products."""
     target = random_target(NETWORKS[network](False))
-    return sensitivity(merged(target) if merging else target)
+    return sensitivity(merge_attention(target) if merging else target)
 
 
 def test_every_construction_is_covered() -> None:
@@ -83,10 +83,10 @@ def test_the_pruned_random_network_is_the_target(
     assert (found.worst_residual > 0) == (found.tolerance > 0)
     assert found.method == ticket.header.method == name + ("" if objective == "least-error" else f"-{objective}")
     assert found.kept_weights == sum(found.kept_by_tensor.values()) == ticket.kept_weights > 0
-    if target.network.given is not None:
+    if target.network.input_spec is not None:
         # The network itself, random weights from the seed and masks alone, beside the target.
-        low = 0.0 if target.network.given.nonnegative else -1.0
-        x = np.random.default_rng(5).uniform(low, 1, (BATCH, *target.network.given.shape)).astype(np.float32)
+        low = 0.0 if target.network.input_spec.nonnegative else -1.0
+        x = np.random.default_rng(5).uniform(low, 1, (BATCH, *target.network.input_spec.shape)).astype(np.float32)
         wanted = np.asarray(target.forward()(jnp.asarray(x)))
         allowed = 2 * found.worst_residual * slopes(of.partition(",")[0], name == "otsuka")(x) + 1e-4
         assert (np.abs(ticket.forward()(jnp.asarray(x)) - wanted) <= allowed).all()
@@ -149,7 +149,7 @@ def test_another_seed_is_another_ticket(name: str) -> None:
     ("nodes", "words"),
     [
         ((("norm", LayerNorm(3)),), "no layer with weights"),
-        ((("relu", Relu()), ("bn", BatchNorm(3)), ("fc", Dense(3, 2))), "'bn' stands behind no dense layer"),
+        ((("relu", Relu()), ("bn", BatchNorm(3)), ("fc", Dense(3, 2))), "'bn' must follow a dense layer"),
     ],
 )
 def test_a_target_that_no_construction_takes_is_refused(name: str, nodes: tuple, words: str) -> None:

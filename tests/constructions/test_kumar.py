@@ -11,7 +11,7 @@ from lottery_jax.errors import InputError
 from lottery_jax.importers.mlp_weights import mlp_target
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.node import child_path
-from lottery_jax.networks.rewrites import quantised
+from lottery_jax.networks.rewrites import quantise
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.target import Target
 from lottery_jax.theory import theorem_named
@@ -36,7 +36,7 @@ def whole(values: np.ndarray, step: Fraction) -> np.ndarray:
 
 def feeding(leaf: Gadget, name: str, shape: tuple[int, ...]) -> np.ndarray:
     """Which input each weight multiplies, [*shape]."""
-    of = leaf.of
+    of = leaf.layer
     if name == "bias":
         return np.full(shape, of.inputs)
     own, block = of.inputs // of.groups, of.outputs // of.groups
@@ -47,7 +47,7 @@ def feeding(leaf: Gadget, name: str, shape: tuple[int, ...]) -> np.ndarray:
 @pytest.mark.parametrize("objective", ["least-error", pytest.param("smallest", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("of", ["mlp with biases, inputs of any sign", "convolutions, inputs of any sign"])
 def test_every_weight_is_equal_in_whole_numbers(of: str, objective: str) -> None:
-    target = quantised(TARGETS[of](), 4)
+    target = quantise(TARGETS[of](), 4)
     ticket = found(target, objective)
     source, masks, step = ticket.source(), ticket.masks, Fraction(1, 2**BITS)
     for path, leaf in ticket.network.sources.items():
@@ -55,12 +55,12 @@ def test_every_weight_is_equal_in_whole_numbers(of: str, objective: str) -> None
         gain = Fraction(*leaf.gain.as_integer_ratio())
         first = whole(source[child_path(path, "first")], step) * masks[child_path(path, "first")]
         assert np.abs(first).max() <= 2**BITS
-        for own, shape in leaf.of.tensors().items():
+        for own, shape in leaf.layer.tensors().items():
             name = child_path(path, own)
             units = first[feeding(leaf, own, shape)]
             terms = whole(source[name], step) * masks[name] * units
             wanted = whole(target.array(name), gain * step * step)
-            for sign in leaf.signs(own, ticket.network.given_to(path)):
+            for sign in leaf.input_signs(own, ticket.network.input_spec_of(path)):
                 np.testing.assert_array_equal(np.where(sign * units > 0, terms, 0).sum(-1), wanted)
     certificate = verify(ticket, target=target)
     assert (certificate.outcome, certificate.worst_residual, certificate.tolerance) == ("holds", 0.0, 0.0)
@@ -69,7 +69,7 @@ def test_every_weight_is_equal_in_whole_numbers(of: str, objective: str) -> None
 
 def test_it_promises_equality_whatever_is_asked_and_of_the_rounded_target_alone() -> None:
     target = TARGETS["mlp, inputs never negative"]()
-    rounded = quantised(target, 4)
+    rounded = quantise(target, 4)
     ticket = found(rounded)
     assert ticket.header.tolerance == 0 == ticket.header.settings["tolerance"]
     assert ticket.to_bytes() == found(rounded, tolerance=0.0).to_bytes()
@@ -132,10 +132,12 @@ def test_other_constructions_have_no_tolerance_0() -> None:
 
 def test_its_source_has_the_size_of_the_theorem() -> None:
     """2 log2(1 / step) samples and one more of each sign, for a step of 1/64."""
-    target = quantised(TARGETS["mlp, inputs of any sign"](), 4)
+    target = quantise(TARGETS["mlp, inputs of any sign"](), 4)
     theorem = theorem_named("kumar")
     required = theorem.require(target.network, tolerance=1 / 128)
     source = Kumar(13, bits=6).source(target)
-    hidden = tuple(leaf.of.inputs * leaf.hidden for leaf in source.sources.values() if isinstance(leaf, Gadget))
+    hidden = tuple(
+        leaf.layer.inputs * leaf.units_per_input for leaf in source.sources.values() if isinstance(leaf, Gadget)
+    )
     assert hidden == required.hidden
     assert required.depth == 2 * len(source.sources)

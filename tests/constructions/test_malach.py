@@ -16,10 +16,10 @@ def test_of_every_weight_and_sign_one_pair_is_kept_at_most() -> None:
     ticket = run_in_memory(plan_job(target, Malach(64), ToleranceObjective(0.02), seed=0, chunk_weights=CHUNK))
     source = ticket.source()
     for path, leaf in ticket.network.sources.items():
-        for own in leaf.of.tensors():
+        for own in leaf.layer.tensors():
             mask = ticket.mask(f"{path}.{own}")
             mask = mask.reshape(-1, mask.shape[-1])
-            edges = source[f"{path}.first"][leaf.of.channels(own, np.arange(len(mask)))]
+            edges = source[f"{path}.first"][leaf.layer.input_channels(own, np.arange(len(mask)))]
             for sign in (1, -1):
                 assert (mask & (sign * edges > 0)).sum(1).max() <= 1
 

@@ -27,13 +27,13 @@ def test_exactly_so_many_are_kept_of_every_weight_and_sign(size: int, of: str) -
     ticket = run_in_memory(plan_job(target, Natale(12, size=size), objective, seed=0, chunk_weights=CHUNK))
     source = ticket.source()
     for path, leaf in ticket.network.sources.items():
-        first, given = source[f"{path}.first"], ticket.network.given_to(path)
-        for own in leaf.of.tensors():
+        first, given = source[f"{path}.first"], ticket.network.input_spec_of(path)
+        for own in leaf.layer.tensors():
             mask = ticket.mask(f"{path}.{own}")
             mask = mask.reshape(-1, mask.shape[-1])
-            edges = first[leaf.of.channels(own, np.arange(len(mask)))]
+            edges = first[leaf.layer.input_channels(own, np.arange(len(mask)))]
             for sign in (1, -1):
-                wanted = size if sign in leaf.signs(own, given) else 0
+                wanted = size if sign in leaf.input_signs(own, given) else 0
                 np.testing.assert_array_equal((mask & (sign * edges > 0)).sum(1), wanted)
 
 

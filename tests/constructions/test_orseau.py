@@ -49,7 +49,7 @@ def test_units_that_one_weight_leaves_serve_the_other_weights_of_their_input() -
     for path, leaf in ticket.network.sources.items():
         used = ticket.mask(f"{path}.weight")  # [O, I, U]
         outputs, inputs, units = used.shape
-        assert (leaf.hidden, ticket.mask(f"{path}.first").shape) == (80, (inputs, units))
+        assert (leaf.units_per_input, ticket.mask(f"{path}.first").shape) == (80, (inputs, units))
         shared += inputs * units + used.size
         alone += outputs * inputs * units + used.size  # a unit, and so a first weight, for each of a weight's own
         # What a weight leaves, another one of the same input takes, and some units serve several.

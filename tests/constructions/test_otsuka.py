@@ -15,7 +15,7 @@ from lottery_jax.bounds import attack
 from lottery_jax.constructions.otsuka import Otsuka
 from lottery_jax.errors import InputError, TicketError
 from lottery_jax.networks.layers.attention import MergedAttention
-from lottery_jax.networks.rewrites import merged
+from lottery_jax.networks.rewrites import merge_attention
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.target import Target
 from lottery_jax.theory.theorem import ATTENTION, LayerShape
@@ -61,26 +61,30 @@ def test_the_source_has_the_widths_of_the_theorem() -> None:
     second = math.prod(shapes["qk.weight"]) + math.prod(shapes["vo.weight"])
     assert layer.weights == 2 * second
     vo = network.sources[f"{ATTN}.vo"]
-    assert isinstance(vo, Gadget) and vo.of.inputs * vo.units == heads * layer.hidden
+    assert isinstance(vo, Gadget) and vo.layer.inputs * vo.units == heads * layer.hidden
 
 
 def test_all_else_is_met_as_by_pensia() -> None:
     linear = {path for path, leaf in ticket().network.sources.items() if not leaf.relu}  # type: ignore[attr-defined]
     assert linear == {f"{ATTN}.qk", f"{ATTN}.vo"}
     for path, leaf in ticket().network.sources.items():
-        given = ticket().network.given_to(path)
+        given = ticket().network.input_spec_of(path)
         assert isinstance(leaf, Gadget)
-        assert (leaf.units, leaf.signs("weight", given)) == ((COUNT, (1,)) if path in linear else (2 * COUNT, (1, -1)))
+        assert (leaf.units, leaf.input_signs("weight", given)) == (
+            (COUNT, (1,)) if path in linear else (2 * COUNT, (1, -1))
+        )
 
 
 def test_every_subset_is_the_best_of_all() -> None:
-    assert check_against_all_subsets(ticket(), merged(target()), "least-error"), "no redraw: the test is too easy"
+    assert check_against_all_subsets(ticket(), merge_attention(target()), "least-error"), (
+        "no redraw: the test is too easy"
+    )
 
 
 def test_it_is_held_to_the_four_matrices_and_to_their_products() -> None:
     found = verify(ticket(), target=target())
-    assert found.holds and not found.own_target and found.target_weights == merged(target()).weights
-    assert verify(ticket(), target=merged(target())).target_sha256 == found.target_sha256
+    assert found.holds and not found.own_target and found.target_weights == merge_attention(target()).weights
+    assert verify(ticket(), target=merge_attention(target())).target_sha256 == found.target_sha256
     assert verify(ticket(), target=target(), tolerance=found.worst_residual / 2).outcome == "broken"  # type: ignore[operator]
 
 
@@ -106,7 +110,7 @@ def test_other_heads_are_another_target() -> None:
         inner = {name: with_two(child) for name, child in node.children().items()}
         return node.with_children(inner) if inner else node
 
-    other = Target(type(network)(with_two(network.root), network.given), target().arrays())  # type: ignore[arg-type]
+    other = Target(type(network)(with_two(network.root), network.input_spec), target().arrays())  # type: ignore[arg-type]
     found = verify(ticket(), target=other)
     assert (found.outcome, found.reasons) == ("broken", ("its network has other layers than this target",))
 
@@ -131,12 +135,12 @@ FORGERIES: dict[str, tuple[str, Callable[[dict[str, Any]], Any]]] = {
     "heads in words": ("refused", lambda row: row.update(heads="four")),
     "more heads than were drawn": ("refused", lambda row: row.update(heads=8)),
     "as many heads as there may be": ("refused", lambda row: row.update(heads=2**31 - 1)),
-    "products that are huge": ("refused", lambda row: row["qk"]["of"].update(outputs=2**31 - 1)),
+    "products that are huge": ("refused", lambda row: row["qk"]["layer"].update(outputs=2**31 - 1)),
     "the products of each other": ("refused", lambda row: row.update(qk=row["vo"], vo=row["qk"])),
     "a product that is a chain": ("refused", lambda row: row.update(vo={"kind": "chain", "nodes": []})),
     "no product": ("refused", lambda row: row.pop("vo")),
     "a field too many": ("refused", lambda row: row.update(scale=2.0)),
-    "products that say no bias": ("refused", lambda row: row["qk"]["of"].update(bias=False)),
+    "products that say no bias": ("refused", lambda row: row["qk"]["layer"].update(bias=False)),
     "a ReLU between": ("broken", lambda row: row["qk"].update(relu=True)),
     "another scale": ("broken", lambda row: row["vo"].update(gain=row["vo"]["gain"] * 2)),
 }

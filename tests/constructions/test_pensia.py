@@ -46,7 +46,8 @@ def test_only_inputs_that_may_be_negative_have_two_branches() -> None:
             negative = {
                 path: bool(
                     (
-                        ticket.mask(f"{path}.first")[: leaf.of.inputs] & (source[f"{path}.first"][: leaf.of.inputs] < 0)
+                        ticket.mask(f"{path}.first")[: leaf.layer.inputs]
+                        & (source[f"{path}.first"][: leaf.layer.inputs] < 0)
                     ).any()
                 )
                 for path, leaf in ticket.network.sources.items()
@@ -57,7 +58,7 @@ def test_only_inputs_that_may_be_negative_have_two_branches() -> None:
                 if of == "mlp with biases"
                 else {"conv1": not nonnegative, "conv2": False, "fc": True}
             )
-            biases = [path for path, leaf in ticket.network.sources.items() if leaf.of.bias]
+            biases = [path for path, leaf in ticket.network.sources.items() if leaf.layer.bias]
             for path in biases:
                 constant = ticket.mask(f"{path}.first")[-1]
                 assert constant.any() and (source[f"{path}.first"][-1][constant] > 0).all()

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from lottery_jax import data
+from lottery_jax.data import archives as downloads
+from lottery_jax.data import archives as prepared
 from lottery_jax.data import datasets
-from lottery_jax.data import sources as downloads
-from lottery_jax.data import sources as prepared
 from lottery_jax.data.dataset import Split, fixed_order
 from lottery_jax.errors import InputError
 from lottery_jax.io import cache
@@ -131,7 +131,7 @@ def test_mnist_from_a_prepared_folder(mnist_cache: Path, monkeypatch: pytest.Mon
 
 @needs_tfds
 def test_prepared_images_equal_the_readers_own(mnist_cache: Path) -> None:
-    with prepared._quietly():
+    with prepared._silenced():
         import tensorflow_datasets as tfds
 
         source = tfds.data_source("mnist", data_dir=TFDS, split="test", download=False)
@@ -172,7 +172,7 @@ def test_a_changed_download_is_refused_and_not_kept(monkeypatch: pytest.MonkeyPa
 
 
 def test_neither_data_nor_network_is_one_clear_sentence(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"'fashion_mnist'.*network.*--data-dir or TFDS_DATA_DIR$") as caught:
+    with pytest.raises(InputError, match=r"'fashion_mnist'.*network.*--data-dir or TFDS_DATA_DIR\.$") as caught:
         data.load("fashion_mnist", data_dir=tmp_path)
     assert "\n" not in str(caught.value)
 

@@ -10,7 +10,7 @@ from lottery_jax.approximation.job import plan_job
 from lottery_jax.approximation.run import run_in_memory
 from lottery_jax.approximation.tolerance import ToleranceObjective
 from lottery_jax.constructions.kumar import Kumar
-from lottery_jax.networks.rewrites import quantised
+from lottery_jax.networks.rewrites import quantise
 from lottery_jax.tickets.verify import verify
 from tests.constructions.catalogue import TARGETS
 
@@ -25,7 +25,7 @@ def test_more_candidates_meet_more_weights_at_once_and_redraws_the_rest() -> Non
     assert few["exact_at_once"] < 0.6 < 0.9 < many["exact_at_once"]
     assert few["outcome"] == many["outcome"] == "holds"
     for found in (few, many):
-        rounded = quantised(target, 7)
+        rounded = quantise(target, 7)
         once = plan_job(rounded, Kumar(found["candidates"], bits=4), ToleranceObjective(0.0, max_redraws=0), seed=0)
         met = verify(run_in_memory(once), target=rounded).within_tolerance
         assert met == round(found["exact_at_once"] * found["weights"])

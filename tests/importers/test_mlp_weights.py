@@ -11,7 +11,7 @@ import pytest
 from flax import linen, nnx
 
 from lottery_jax.errors import InputError
-from lottery_jax.importers.mlp_weights import given_layers, in_order, mlp_target
+from lottery_jax.importers.mlp_weights import dense_layers, mlp_target, natural_order
 from lottery_jax.networks.node import Spec
 
 RANDOM = np.random.default_rng(0)
@@ -38,7 +38,7 @@ class Model(nnx.Module):
         return self.head(nnx.relu(self.stem(x)))
 
 
-class MultiLevelLayer(nnx.Module):
+class SharedLayers(nnx.Module):
     """One layer under two names."""
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class MultiLevelLayer(nnx.Module):
 def test_every_form_is_the_same_network(weights) -> None:
     target = mlp_target(weights, nonnegative=True)
     np.testing.assert_allclose(target.forward()(X), WANTED, rtol=1e-5, atol=1e-5)
-    assert target.network.given == Spec((4,), True)
+    assert target.network.input_spec == Spec((4,), True)
     assert [len(shape) for shape in target.network.tensors.values()] == [2, 1, 2]
 
 
@@ -80,7 +80,7 @@ def test_modules_of_linear_layers_and_their_states() -> None:
     model = Model()
     for given in (model, nnx.to_pure_dict(nnx.state(model, nnx.Param)) | {}):
         if not isinstance(given, nnx.Module):  # comes sorted: `head` is first, and does not fit
-            with pytest.raises(InputError, match=r"'stem' takes 4 inputs, but 'head' before it has 2 outputs"):
+            with pytest.raises(InputError, match=r"'stem' has 4 inputs, but 'head' before it has 2 outputs"):
                 mlp_target(given)
             given = {name: given[name] for name in ("stem", "head")}
         found = mlp_target(given)
@@ -114,13 +114,13 @@ def test_parameters_of_linen() -> None:
 
 
 def test_numbers_are_put_in_order_and_other_names_stay() -> None:
-    assert in_order(["a10", "b", "a9"]) == ["a9", "a10", "b"]
-    assert in_order(["enc.0.up", "enc.0.down", "enc.1.up", "enc.1.down", "dec.0"]) == [
+    assert natural_order(["a10", "b", "a9"]) == ["a9", "a10", "b"]
+    assert natural_order(["enc.0.up", "enc.0.down", "enc.1.up", "enc.1.down", "dec.0"]) == [
         *("enc.0.up", "enc.0.down", "enc.1.up", "enc.1.down", "dec.0")
     ]
-    assert in_order(["fc", "fc2", "fc1"]) == ["fc", "fc1", "fc2"] and in_order([]) == []
-    assert len(in_order(["a" + "9" * 9999, "a1"])) == 2  # more digits than Python reads
-    assert in_order(["²", "1", "0"]) == ["²", "0", "1"]  # a digit to Python, and no number
+    assert natural_order(["fc", "fc2", "fc1"]) == ["fc", "fc1", "fc2"] and natural_order([]) == []
+    assert len(natural_order(["a" + "9" * 9999, "a1"])) == 2  # more digits than Python reads
+    assert natural_order(["²", "1", "0"]) == ["²", "0", "1"]  # a digit to Python, and no number
 
 
 def orders(sizes: list[tuple[int, int]]) -> int:
@@ -138,62 +138,62 @@ def test_an_order_that_nothing_tells_is_refused() -> None:
             pairs = list(itertools.pairwise(sizes))
             weights = {f"{name}.weight": np.ones(pair[::-1]) for name, pair in zip("abcde", pairs, strict=False)}
             if orders(pairs) == 1:
-                assert [layer.weight.shape[::-1] for layer in given_layers(weights)] == pairs
+                assert [layer.weight.shape[::-1] for layer in dense_layers(weights)] == pairs
                 continue
             refused += 1
-            with pytest.raises(InputError, match="come in alphabetical order and would fit in another one"):
-                given_layers(weights)
+            with pytest.raises(InputError, match="are in alphabetical order and would fit in another one"):
+                dense_layers(weights)
     assert refused > 100
-    assert len(given_layers(square("encoder", "decoder"))) == 2  # nobody sorted these
-    assert [layer.name for layer in given_layers(square("b2", "b10", "b1"))] == ["b1", "b2", "b10"]
+    assert len(dense_layers(square("encoder", "decoder"))) == 2  # nobody sorted these
+    assert [layer.name for layer in dense_layers(square("b2", "b10", "b1"))] == ["b1", "b2", "b10"]
     hidden = {**square("hidden1", "hidden2", "hidden3"), "out.weight": np.ones((1, 2))}
-    assert [layer.name for layer in given_layers(hidden)] == ["hidden1", "hidden2", "hidden3", "out"]
-    with pytest.raises(InputError, match="decoder, encoder come in alphabetical order"):
-        given_layers(jax.tree.map(jnp.asarray, square("encoder", "decoder")))
-    assert [layer.name for layer in given_layers(Model((2, 2, 2)))] == ["stem", "head"]
-    with pytest.raises(InputError, match="head, stem come in alphabetical order"):
-        given_layers(nnx.state(Model((2, 2, 2))))
+    assert [layer.name for layer in dense_layers(hidden)] == ["hidden1", "hidden2", "hidden3", "out"]
+    with pytest.raises(InputError, match="decoder, encoder are in alphabetical order"):
+        dense_layers(jax.tree.map(jnp.asarray, square("encoder", "decoder")))
+    assert [layer.name for layer in dense_layers(Model((2, 2, 2)))] == ["stem", "head"]
+    with pytest.raises(InputError, match="head, stem are in alphabetical order"):
+        dense_layers(nnx.state(Model((2, 2, 2))))
 
 
 @pytest.mark.parametrize(
     ("weights", "biases", "words"),
     [
-        ([], None, "one for each layer, but there are none; give"),
-        ({}, None, "there are none; give"),
-        ({"params": {}}, None, "there are none; give"),
-        ([np.ones((2, 3, 1))], None, r"weight of 'fc1' must be a matrix \[out, in\], not of shape \[2, 3, 1\]; give"),
-        (np.ones((2, 3)), None, r"must be a matrix \[out, in\], not of shape \[3\]; give"),
-        (np.ones(()), None, "the weights are a ndarray; give matrices"),
-        ("fc.safetensors", None, "the weights are a str; give matrices"),
-        (None, None, "the weights are a NoneType; give matrices"),
-        ([np.ones((3, 4)), np.ones((2, 5))], None, r"'fc2' takes 5 inputs, but 'fc1' before it has 3 outputs; give"),
-        ([np.ones((3, 4))], [np.ones(2)], r"bias of 'fc1' has the shape \[2\], but the layer has 3 outputs; give it"),
-        ([np.ones((3, 4))], [], "0 biases are given for 1 weights; give one for each"),
-        ([np.ones((3, 4))], [np.ones(3), np.ones(3)], "2 biases are given for 1 weights"),
-        ([np.ones((3, 4))], {"fc1.bias": np.ones(3)}, "the biases are a dict; give"),
-        ([np.ones((3, 4))], [[[1.0], [2.0, 3.0]]], r"bias of 'fc1' \(list\) is no array"),
-        ([[[1.0], [2.0, 3.0]]], None, r"weight of 'fc1' \(list\) is no array; give"),
-        ([np.ones((0, 4))], None, r"not of shape \[0, 4\]"),
-        ([np.ones((3, 4), complex)], None, "holds complex128, no real numbers; give"),
-        ([np.ones((3, 4), bool)], None, "holds bool, no real numbers"),
-        ([np.full((3, 4), "a")], None, "holds str32, no real numbers"),
-        ([{"kernel": np.ones((3, 4))}], None, r"'fc1' \(dict\) holds object, no real numbers"),
-        ([jax.random.key(0)], None, r"is no array|no real numbers"),
-        ({"fc1.weight": FIRST}, [BIAS], "biases are given beside a dict; put them there"),
-        ({"fc1": FIRST}, None, "hold 'fc1', which is no part of a dense layer; give"),
-        ({"norm.scale": BIAS}, None, "hold 'norm.scale', which is no part of a dense layer"),
-        ({"params": FLAX, "batch_stats": {"mean": BIAS}}, None, "hold 'batch_stats.mean', which is no part"),
-        ({"c.kernel": np.ones((3, 3, 1, 2))}, None, r"matrix \[in, out\], not of shape \[3, 3, 1, 2\]; give"),
-        ({"a.bias": BIAS}, None, "layer 'a' holds bias; give .* one matrix for each layer"),
-        ({"a.weight": FIRST, "a.kernel": FIRST.T}, None, "layer 'a' holds weight and kernel; give"),
-        ({"a.weight": FIRST, "a": {"weight": FIRST}}, None, "two tensors of one name among a.weight; give"),
-        ({"a.kernel": FIRST, "a.bias": BIAS}, None, r"bias of 'a' has the shape \[3\], but the layer has 4 outputs"),
-        (nnx.Conv(1, 2, (3, 3), rngs=nnx.Rngs(0)), None, r"not of shape \[3, 3, 1, 2\]"),
-        (nnx.BatchNorm(3, use_bias=False, use_scale=False, rngs=nnx.Rngs(0)), None, "hold 'mean', which is no part"),
-        (nnx.state(nnx.LayerNorm(3, rngs=nnx.Rngs(0))), None, "hold 'scale', which is no part"),
-        (MultiLevelLayer(), None, "layer '(first|second)' shares its weights with another one"),
-        ({"(a).weight": FIRST}, None, r"must hold weight \[3, 4\], but holds \(a\).weight"),
-        ({"relu1.weight": FIRST, "relu2.weight": SECOND}, None, "need different names, not .*relu1"),
+        ([], None, "one for each layer, got none. Pass"),
+        ({}, None, "got none. Pass"),
+        ({"params": {}}, None, "got none. Pass"),
+        ([np.ones((2, 3, 1))], None, r"weight of 'fc1' must be a matrix \[out, in\], got the shape \[2, 3, 1\]. Pass"),
+        (np.ones((2, 3)), None, r"must be a matrix \[out, in\], got the shape \[3\]. Pass"),
+        (np.ones(()), None, "the weights must be a sequence of arrays, got a ndarray. Pass matrices"),
+        ("fc.safetensors", None, "got a str. Pass matrices"),
+        (None, None, "got a NoneType. Pass matrices"),
+        ([np.ones((3, 4)), np.ones((2, 5))], None, r"'fc2' has 5 inputs, but 'fc1' before it has 3 outputs. Pass"),
+        ([np.ones((3, 4))], [np.ones(2)], r"bias of 'fc1' must have the shape \[3\] of its outputs, got \[2\]"),
+        ([np.ones((3, 4))], [], "biases must be one for each of 1 weights, or None, got 0"),
+        ([np.ones((3, 4))], [np.ones(3), np.ones(3)], "biases must be one for each of 1 weights, or None, got 2"),
+        ([np.ones((3, 4))], {"fc1.bias": np.ones(3)}, "the biases must be a sequence of arrays, got a dict. Pass"),
+        ([np.ones((3, 4))], [[[1.0], [2.0, 3.0]]], r"bias of 'fc1' must be an array, got a list"),
+        ([[[1.0], [2.0, 3.0]]], None, r"weight of 'fc1' must be an array, got a list. Pass"),
+        ([np.ones((0, 4))], None, r"got the shape \[0, 4\]"),
+        ([np.ones((3, 4), complex)], None, "must hold real numbers, got a ndarray of complex128. Pass"),
+        ([np.ones((3, 4), bool)], None, "must hold real numbers, got a ndarray of bool"),
+        ([np.full((3, 4), "a")], None, "must hold real numbers, got a ndarray of str32"),
+        ([{"kernel": np.ones((3, 4))}], None, r"'fc1' must hold real numbers, got a dict of object"),
+        ([jax.random.key(0)], None, r"must be an array|must hold real numbers"),
+        ({"fc1.weight": FIRST}, [BIAS], "biases must be None if the weights are a dict. Put them there"),
+        ({"fc1": FIRST}, None, "hold 'fc1', which is not a part of a dense layer. Pass"),
+        ({"norm.scale": BIAS}, None, "hold 'norm.scale', which is not a part of a dense layer"),
+        ({"params": FLAX, "batch_stats": {"mean": BIAS}}, None, "hold 'batch_stats.mean', which is not a part"),
+        ({"c.kernel": np.ones((3, 3, 1, 2))}, None, r"matrix \[in, out\], got the shape \[3, 3, 1, 2\]. Pass"),
+        ({"a.bias": BIAS}, None, "layer 'a' must have one matrix, got bias. Pass"),
+        ({"a.weight": FIRST, "a.kernel": FIRST.T}, None, "layer 'a' must have one matrix, got weight and kernel. Pass"),
+        ({"a.weight": FIRST, "a": {"weight": FIRST}}, None, "two tensors of one name among a.weight. Pass"),
+        ({"a.kernel": FIRST, "a.bias": BIAS}, None, r"bias of 'a' must have the shape \[4\] of its outputs, got \[3\]"),
+        (nnx.Conv(1, 2, (3, 3), rngs=nnx.Rngs(0)), None, r"got the shape \[3, 3, 1, 2\]"),
+        (nnx.BatchNorm(3, use_bias=False, use_scale=False, rngs=nnx.Rngs(0)), None, "hold 'mean', which is not a part"),
+        (nnx.state(nnx.LayerNorm(3, rngs=nnx.Rngs(0))), None, "hold 'scale', which is not a part"),
+        (SharedLayers(), None, "layer '(first|second)' shares its weights with another one"),
+        ({"(a).weight": FIRST}, None, r"must have the tensors weight \[3, 4\], got \(a\).weight"),
+        ({"relu1.weight": FIRST, "relu2.weight": SECOND}, None, "must have different names, got .*relu1"),
     ],
 )
 def test_what_is_no_chain_of_dense_layers_is_refused(weights, biases, words: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.layers.bag import Bag
+from lottery_jax.networks.layers.tensor_dict import TensorDict
 from lottery_jax.tasks import load_model
 
 KINDS = {"float16": np.float16, "float64": np.float64, "bfloat16": ml_dtypes.bfloat16}
@@ -35,7 +35,7 @@ def model(tmp_path: Path) -> Path:
 
 def test_matrices_and_convolutions_are_chosen_and_the_others_named(model: Path) -> None:
     target, skipped = load_model(model)
-    assert isinstance(target.network.root, Bag) and target.network.given is None and target.path == model
+    assert isinstance(target.network.root, TensorDict) and target.network.input_spec is None and target.path == model
     assert set(target.network.tensors) == {*(f"{name}.weight" for name in KINDS), "a.weight", "conv.weight"}
     assert target.weights == 3 * 15 + 21 + 108
     for name, kind in KINDS.items():
@@ -43,8 +43,8 @@ def test_matrices_and_convolutions_are_chosen_and_the_others_named(model: Path) 
     assert skipped == {
         "a.bias": "it is 1-D",
         "conv1d.weight": "it is 3-D",
-        "steps": "its numbers are I64, not F64, F32, F16, BF16",
-        "flags": "its numbers are BOOL, not F64, F32, F16, BF16",
+        "steps": "its dtype is I64, not F64, F32, F16, BF16",
+        "flags": "its dtype is BOOL, not F64, F32, F16, BF16",
         "scale": "its shape is []",
         "none.weight": "its shape is [0, 3]",
     }
@@ -71,9 +71,9 @@ def test_a_pattern_takes_float_tensors_of_any_shape(pattern: str, chosen: set[st
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        ("A.*", r"no float tensor that matches 'A\.\*', but .* and 6 more; choose others with --pattern$"),
-        ("s*", r"no float tensor that matches 's\*', but .*steps \(its numbers are I64"),
-        ("", "no float tensor that matches ''"),
+        ("A.*", r"must hold a float tensor that matches 'A\.\*', got .* and 5 more\. Choose others with --pattern\.$"),
+        ("s*", r"float tensor that matches 's\*', got .*steps \(its dtype is I64"),
+        ("", "must hold a float tensor that matches ''"),
     ],
 )
 def test_a_pattern_that_takes_none_is_refused(pattern: str, message: str, model: Path) -> None:
@@ -85,13 +85,13 @@ def test_a_pattern_that_takes_none_is_refused(pattern: str, message: str, model:
 def test_a_file_without_matrices_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_file({"bias": np.ones(3, np.float32)}, path)
-    with pytest.raises(InputError, match=r"no 2-D or 4-D float tensor, but bias \(it is 1-D\)"):
+    with pytest.raises(InputError, match=r"must hold a 2-D or 4-D float tensor, got bias \(it is 1-D\)"):
         load_model(path)
     save_file({}, path)
-    with pytest.raises(InputError, match="no 2-D or 4-D float tensor, but nothing"):
+    with pytest.raises(InputError, match="must hold a 2-D or 4-D float tensor, got nothing"):
         load_model(path)
 
 
 def test_a_model_does_not_run(model: Path) -> None:
-    with pytest.raises(InputError, match=r"graph is unknown are no network.*export --into"):
+    with pytest.raises(InputError, match=r"graph of a model must be known to run it.*export --into"):
         load_model(model)[0].forward()(np.ones((1, 3), np.float32))

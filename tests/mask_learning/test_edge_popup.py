@@ -71,7 +71,7 @@ def test_learns_the_digits(digits: Dataset) -> None:
 def test_learns_with_convolutions(digits: Dataset) -> None:
     """Conv-2 at a twentieth of its width (three channels), five copies of each weight."""
     target = architecture("conv2", Spec(digits.shape, nonnegative=True), 10, width=0.05)
-    source = target.replaced(
+    source = target.map_layers(
         lambda path, node: CandidatesPerWeight(node, 5, (U,)) if path in target.weight_nodes else node
     )  # type: ignore[arg-type]
     (ticket,) = EdgePopup().learn(source, digits, seeds=(1,), keeps=(0.5,), epochs=12)
@@ -83,7 +83,7 @@ def test_learns_with_convolutions(digits: Dataset) -> None:
 @pytest.mark.slow
 def test_learns_on_the_source_of_a_construction(digits: Dataset) -> None:
     target = architecture("mlp-30", Spec(digits.shape, nonnegative=True), 10)
-    source = target.replaced(lambda path, node: Gadget(node, 42, U, U) if path in target.weight_nodes else node)  # type: ignore[arg-type]
+    source = target.map_layers(lambda path, node: Gadget(node, 42, U, U) if path in target.weight_nodes else node)  # type: ignore[arg-type]
     (ticket,) = EdgePopup().learn(source, digits, seeds=(2,), keeps=(0.5,), epochs=15)
     assert accuracy(ticket.forward(), digits.validation) > 0.9
 
@@ -140,7 +140,7 @@ def test_progress_counts_epochs_and_published_gains_stay_where_wanted() -> None:
     ids=["single", "gadget", "copies"],
 )
 def test_scores_are_kaiming_uniform_and_not_the_source(leaf, fans: dict[str, int]) -> None:
-    source = Network(leaf, Spec((leaf.of.inputs,)))
+    source = Network(leaf, Spec((leaf.layer.inputs,)))
     scores, weights = initial_scores(source, 0), source.draw(0)
     for name, fan in fans.items():
         bound, score = fan**-0.5, scores[name]

@@ -12,13 +12,13 @@ from lottery_jax.networks.layers.activations import Relu
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.layers.pooling import Flatten
 from lottery_jax.networks.sources.random_layer import RandomLayer
-from lottery_jax.networks.transforms import FoldLayers, Lock, PrePrune, transformed
+from lottery_jax.networks.transforms import Lock, PrePrune, ShareLayers, transformed
 from lottery_jax.tickets.ticket import Ticket
 from lottery_jax.tickets.verify import verify
 from lottery_jax.training.learner import Learner
 from tests.mask_learning.sources import NORMAL, SOURCES, small, small_data, stored
 
-TRANSFORMS = (PrePrune(0.5), FoldLayers())
+TRANSFORMS = (PrePrune(0.5), ShareLayers())
 PLAIN = small(
     ("flatten", Flatten()),
     ("fc1", RandomLayer(Dense(4, 4), NORMAL)),
@@ -121,7 +121,7 @@ def test_every_learner_keeps_what_is_locked(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name, kind in LEARNERS.items() if issubclass(kind, MultiLevelLearner)])
 def test_masks_of_several_bits_have_no_locked_weights(name: str) -> None:
-    with pytest.raises(InputError, match="none can be locked as kept"):
+    with pytest.raises(InputError, match="locked must be 0 for masks with several bits"):
         fitting(LEARNERS[name]())
 
 

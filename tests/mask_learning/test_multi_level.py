@@ -77,7 +77,7 @@ def test_sources_and_options_are_refused() -> None:
     assert all(isinstance(leaf, MultiLevelLayer) for leaf in SignedSupermask().prepared(PLAIN).sources.values())
     with pytest.raises(InputError, match=r"signed-supermask is for plain random layers, and 'fc1' is a gadget"):
         SignedSupermask().prepared(GADGET)
-    with pytest.raises(InputError, match="'fc1' is a tied"):
+    with pytest.raises(InputError, match="'fc1' is a multi_level_layer"):
         MultiBitSupermask().prepared(SignedSupermask().prepared(PLAIN))
     for bits in (0, 5, 2.0, True):
         with pytest.raises(InputError, match="bits must be a whole number from 1 to 4"):

@@ -25,7 +25,7 @@ def test_networks_of_equal_size_are_those_of_the_paper(name: str, weights: int, 
     redundant = redundant_source(architecture(name, MNIST, 10))
     assert redundant.source_weights == weights
     wide = wide_source(redundant)
-    assert [leaf.of.outputs for leaf in wide.sources.values()] == [*hidden, 10]  # type: ignore[attr-defined]
+    assert [leaf.layer.outputs for leaf in wide.sources.values()] == [*hidden, 10]  # type: ignore[attr-defined]
     steps = [dict.fromkeys(("fc2", "fc4"), 784 + 10)[name] + (2 * hidden[0] + 1) * (len(hidden) - 1)]
     assert abs(wide.source_weights - weights) <= steps[0] // 2  # no other width comes nearer
 
@@ -45,7 +45,7 @@ def test_weights_have_the_published_variances() -> None:
     assert fc == Gadget(Dense(54, 5), 3, first, Sampler.normal((2 / 54) ** 0.5), relu=False)
     wide = wide_source(redundant)
     leaf = wide.sources["fc"]
-    assert isinstance(leaf, RandomLayer) and leaf.sampler == Sampler.normal((2 / leaf.of.inputs) ** 0.5)
+    assert isinstance(leaf, RandomLayer) and leaf.sampler == Sampler.normal((2 / leaf.layer.inputs) ** 0.5)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -55,7 +55,7 @@ def test_every_architecture_has_a_wide_source_of_its_own_kind(name: str) -> None
     target = architecture(name, given, 10, width=0.25)
     redundant = redundant_source(target)
     wide = wide_source(redundant)
-    assert wide.given == given and wide.output == target.output
+    assert wide.input_spec == given and wide.output_spec == target.output_spec
     assert [path for path, _ in wide.nodes()] == [path for path, _ in target.nodes()]
     assert [node.kind for _, node in wide.target.nodes()] == [node.kind for _, node in target.nodes()]
     assert not any(label.endswith(".bias") for label in wide.random_tensors)
@@ -74,7 +74,7 @@ def test_convolutions_keep_their_kind_when_they_are_widened() -> None:
         chain(Conv(1, 9, (1, 1)), Conv(9, 6, (3, 3), padding=(1, 1), groups=3)),
     ):
         wide = wide_source(redundant_source(target, copies=20))
-        first, second = (source.of for source in list(wide.sources.values())[:2])
+        first, second = (source.layer for source in list(wide.sources.values())[:2])
         assert isinstance(first, Conv) and isinstance(second, Conv)
         assert first.outputs == second.inputs > target.weight_nodes["1"].inputs  # type: ignore[attr-defined]
         old = target.weight_nodes["1"]

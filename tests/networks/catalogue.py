@@ -9,17 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lottery_jax.networks.gates import FixedGate
 from lottery_jax.networks.layers.activations import Gelu, LeakyRelu, Relu, Sigmoid, Tanh
 from lottery_jax.networks.layers.attention import Attention, MergedAttention
-from lottery_jax.networks.layers.bag import Bag, BagTensor
 from lottery_jax.networks.layers.containers import Chain, Residual
 from lottery_jax.networks.layers.conv import Conv, RotationConv
 from lottery_jax.networks.layers.dense import Dense, PositionEmbedding
 from lottery_jax.networks.layers.normalization import BatchNorm, LayerNorm, Normalize
 from lottery_jax.networks.layers.pooling import AveragePool, Flatten, GlobalPool, MaxPool, Tokens
+from lottery_jax.networks.layers.tensor_dict import NamedTensor, TensorDict
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import Node, Spec, Weights, child_path
+from lottery_jax.networks.node import FixedGate, Node, Spec, Weights, child_path
 from lottery_jax.networks.sources.base import Source
 from lottery_jax.networks.sources.binary_ladder import BinaryLadder
 from lottery_jax.networks.sources.candidates_per_weight import CandidatesPerWeight
@@ -39,13 +38,13 @@ DEPTHWISE = Conv(4, 8, (3, 3), padding=(1, 1), groups=4)
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A node, the shape of an example it is given, shapes that it refuses, and whether its output is never negative.
+    """A node, the shape of its input, shapes that it refuses, and whether its output is never negative.
 
-    sign: `always`, `kept` (if what is given is never negative), `never` promised.
+    sign: `always`, `kept` (if its input is never negative), `never` promised.
     """
 
     node: Node
-    given: Shape
+    shape: Shape
     refused: tuple[Shape, ...] = ()
     sign: Sign = "never"
 
@@ -61,7 +60,7 @@ COPIED = Chain(
         ("depthwise", ReplicatedNeurons(Conv(6, 6, (1, 1), groups=6, bias=True), 3, 2, U)),
         ("block", Residual(ReplicatedNeurons(Conv(6, 6, (3, 3), padding=(1, 1)), 2, 2, U, gain=0.25))),
         ("flatten", Flatten()),
-        ("dense", ReplicatedNeurons(Dense(36, 4, bias=True), 2, 3, U, apart=6, constant=0.5)),
+        ("dense", ReplicatedNeurons(Dense(36, 4, bias=True), 2, 3, U, copy_stride=6, constant=0.5)),
         ("tanh", Tanh()),
         ("last", ReplicatedNeurons(Dense(4, 2), 3, 1, U, gain=2.0)),
         ("relu", Relu()),
@@ -137,8 +136,8 @@ CASES = (
     Case(PartlyTrainedLayer(Dense(5, 3, bias=True), Sampler.normal(0.5)), (5,), ((4,),)),
 )
 GRAPHLESS = (
-    BagTensor((2, 3, 4)),
-    Bag((("emb", BagTensor((5, 2))), ("fc", CandidatesPerWeight(BagTensor((3, 2)), 2, (U,))))),
+    NamedTensor((2, 3, 4)),
+    TensorDict((("emb", NamedTensor((5, 2))), ("fc", CandidatesPerWeight(NamedTensor((3, 2)), 2, (U,))))),
 )
 SOURCES = tuple(
     case
@@ -151,7 +150,7 @@ SOURCES = tuple(
 
 def network(case: Case, *, nonnegative: bool = False) -> Network:
     """The node alone as a network."""
-    return Network(case.node, Spec(case.given, nonnegative))
+    return Network(case.node, Spec(case.shape, nonnegative))
 
 
 def stored(node: Node, seed: int = 0) -> dict[str, np.ndarray]:

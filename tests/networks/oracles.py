@@ -143,33 +143,33 @@ def residual(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
 
 
 def single(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
-    return node.gain * operation(node.of, own, x)
+    return node.gain * operation(node.layer, own, x)
 
 
 def trained(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
     """What is kept of the random weights says where the trained ones are kept: no weight is drawn as zero."""
-    return multiplied(node.of, x, np.where(own["weight"] != 0, own["trained_weight"], 0.0), own.get("bias"))
+    return multiplied(node.layer, x, np.where(own["weight"] != 0, own["trained_weight"], 0.0), own.get("bias"))
 
 
 def partly_trained(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
     """What is frozen is added as it was drawn."""
     kept = np.where(own["weight"] != 0, own["trained_weight"], 0.0) + own["frozen"]
-    return multiplied(node.of, x, kept, own.get("bias"))
+    return multiplied(node.layer, x, kept, own.get("bias"))
 
 
 def copies(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
-    bias = own["bias"].sum(-1) if "bias" in node.of.tensors() else 0.0
-    return node.gain * multiplied(node.of, x, own["weight"].sum(-1), bias)
+    bias = own["bias"].sum(-1) if "bias" in node.layer.tensors() else 0.0
+    return node.gain * multiplied(node.layer, x, own["weight"].sum(-1), bias)
 
 
 def tied(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
-    bias = own["bias"] @ np.array(node.factors) if "bias" in node.of.tensors() else 0.0
-    return node.gain * multiplied(node.of, x, own["weight"] @ np.array(node.factors), bias)
+    bias = own["bias"] @ np.array(node.factors) if "bias" in node.layer.tensors() else 0.0
+    return node.gain * multiplied(node.layer, x, own["weight"] @ np.array(node.factors), bias)
 
 
 def gadget(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
     """Positive inputs meet the units with a positive first weight, negative ones those with a negative one."""
-    of, first, second = node.of, own["first"], own["weight"]
+    of, first, second = node.layer, own["first"], own["weight"]
     group = np.arange(of.outputs) // (of.outputs // getattr(of, "groups", 1))
     own_inputs = group[:, None] * second.shape[1] + np.arange(second.shape[1])  # [O, I / groups]
     edges = first[own_inputs].reshape(*own_inputs.shape, *[1] * (second.ndim - 3), -1)
@@ -189,21 +189,23 @@ def ladder(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
             found = np.stack([np.maximum(rung @ one, 0) for rung, one in each])
         return found
 
-    tensors = {name: np.concatenate([own[name]] * 2, -1) for name in node.of.tensors()}
+    tensors = {name: np.concatenate([own[name]] * 2, -1) for name in node.layer.tensors()}
     tensors["first"] = np.concatenate([carried(1), -carried(-1)], -1)
     one = Sampler.signed_constant(1)
-    return gadget(Gadget(node.of, 2 * node.units, one, one, gain=node.gain), Own(tensors), x)
+    return gadget(Gadget(node.layer, 2 * node.units, one, one, gain=node.gain), Own(tensors), x)
 
 
 def redundant(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
     """Copy by copy: each output copy has a weight of its own for each copy of an input."""
-    split = x.reshape(*x.shape[:-1], -1, node.copies_in, node.apart)
-    inputs = [split[..., copy, :].reshape(*x.shape[:-1], -1) for copy in range(node.copies_in)]
+    split = x.reshape(*x.shape[:-1], -1, node.input_copies, node.copy_stride)
+    inputs = [split[..., copy, :].reshape(*x.shape[:-1], -1) for copy in range(node.input_copies)]
     found = []
-    for copy in range(node.copies_out):
+    for copy in range(node.output_copies):
         weight = own["weight"][..., copy, :]
-        bias = node.constant * own["bias"][:, copy].sum(-1) if node.of.bias else 0.0
-        found.append(bias + sum(multiplied(node.of, one, weight[..., place], 0.0) for place, one in enumerate(inputs)))
+        bias = node.constant * own["bias"][:, copy].sum(-1) if node.layer.bias else 0.0
+        found.append(
+            bias + sum(multiplied(node.layer, one, weight[..., place], 0.0) for place, one in enumerate(inputs))
+        )
     return node.gain * np.stack(found, -1).reshape(*found[0].shape[:-1], -1)
 
 
@@ -212,7 +214,7 @@ def redundant_gadget(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
     found = []
     for copy in range(node.copies):
         tensors = {"first": own["first"], "weight": own["weight"][..., copy, :]}
-        if node.of.bias:
+        if node.layer.bias:
             tensors["bias"] = own["bias"][:, copy]
         found.append(gadget(node, Own(tensors), x))
     return np.stack(found, -1).reshape(*found[0].shape[:-1], -1)
@@ -242,15 +244,15 @@ ORACLES: dict[str, Callable[[Any, Own, np.ndarray], np.ndarray]] = {
     "merged_attention": merged_attention,
     "chain": chain,
     "residual": residual,
-    "single": single,
-    "trained": trained,
-    "partly_trained": partly_trained,
-    "copies": copies,
-    "tied": tied,
+    "random_layer": single,
+    "trained_layer": trained,
+    "partly_trained_layer": partly_trained,
+    "candidates_per_weight": copies,
+    "multi_level_layer": tied,
     "gadget": gadget,
-    "ladder": ladder,
-    "redundant": redundant,
-    "redundant_gadget": redundant_gadget,
+    "binary_ladder": ladder,
+    "replicated_neurons": redundant,
+    "replicated_gadget": redundant_gadget,
 }
 
 
@@ -267,23 +269,23 @@ def stated_positions(source: Source) -> dict[str, tuple[int, np.ndarray]]:
     places, outputs] the second, [inputs, inputs * units] the first. A block of copies lies in one piece. Tied weights
     lie where single ones do.
     """
-    of: Any = source.of
-    if source.kind == "tied":
+    of: Any = source.layer
+    if source.kind == "multi_level_layer":
         factors = len(source.factors)  # type: ignore[attr-defined]
         single = stated_positions(RandomLayer(of, source.sampler))  # type: ignore[attr-defined]
         return {name: (stream, np.stack([places] * factors, -1)) for name, (stream, places) in single.items()}
     shapes = of.tensors()
-    if source.kind.startswith("redundant"):
+    if source.kind.startswith("replicated"):
         return _of_copied(source)
-    if source.kind == "copies":
+    if source.kind == "candidates_per_weight":
         return {name: (stream, _of_copies(source, shape)) for stream, (name, shape) in enumerate(shapes.items())}
-    output, inner, *places = np.indices((*shapes["weight"], 1 if source.kind == "single" else source.units))  # type: ignore[attr-defined]
+    output, inner, *places = np.indices((*shapes["weight"], 1 if source.kind == "random_layer" else source.units))  # type: ignore[attr-defined]
     *places, unit = places
     units = unit.shape[-1]
     place = np.ravel_multi_index(tuple(places), shapes["weight"][2:]) if places else np.zeros_like(unit)
     count = math.prod(shapes["weight"][2:])
     weight = ((inner * units + unit) * count + place) * of.outputs + output
-    if source.kind == "single":
+    if source.kind == "random_layer":
         return {"weight": (0, weight[..., 0])} | ({"bias": (1, np.arange(of.outputs))} if of.bias else {})
     inputs = of.inputs + of.bias
     channel, unit = np.indices((inputs, units))
@@ -291,7 +293,7 @@ def stated_positions(source: Source) -> dict[str, tuple[int, np.ndarray]]:
     if of.bias:
         output, unit = np.indices((of.outputs, units))
         found["bias"] = (1, ((shapes["weight"][1] * units) * count + unit) * of.outputs + output)
-    if source.kind == "ladder":
+    if source.kind == "binary_ladder":
         for rung in range(source.rungs):  # type: ignore[attr-defined]
             found[f"rung{rung + 1}"] = (2 + rung, np.arange(inputs * units**2).reshape(inputs, units, units))
     return found
@@ -299,9 +301,9 @@ def stated_positions(source: Source) -> dict[str, tuple[int, np.ndarray]]:
 
 def _of_copied(source: Any) -> dict[str, tuple[int, np.ndarray]]:
     """[inputs * units, places, outputs * copies], row-major; the constant's units are the last rows."""
-    of: Any = source.of
-    shapes, copies = of.tensors(), source.rows_each
-    units = source.copies_in if source.kind == "redundant" else source.units
+    of: Any = source.layer
+    shapes, copies = of.tensors(), source.rows_per_weight
+    units = source.input_copies if source.kind == "replicated_neurons" else source.units
     inner, places = shapes["weight"][1], math.prod(shapes["weight"][2:])
     matrix = np.arange(inner * units * places * of.outputs * copies).reshape(inner, units, places, of.outputs, copies)
     weight = matrix.transpose(3, 0, 2, 4, 1).reshape(*shapes["weight"], copies, units)
@@ -309,7 +311,7 @@ def _of_copied(source: Any) -> dict[str, tuple[int, np.ndarray]]:
     if of.bias:
         constant = matrix.size + np.arange(units * of.outputs * copies).reshape(units, of.outputs, copies)
         found["bias"] = constant.transpose(1, 2, 0)
-    if source.kind == "redundant":
+    if source.kind == "replicated_neurons":
         return {name: (0, positions) for name, positions in found.items()}
     inputs = of.inputs + of.bias
     channel, unit = np.indices((inputs, units))
@@ -318,6 +320,6 @@ def _of_copied(source: Any) -> dict[str, tuple[int, np.ndarray]]:
 
 
 def _of_copies(source: Any, shape: tuple[int, ...]) -> np.ndarray:
-    index = np.indices((*shape, source.copies))
+    index = np.indices((*shape, source.candidates))
     row = index[0] if source.shared else np.ravel_multi_index(tuple(index[:-1]), shape)
-    return row * source.copies + index[-1]
+    return row * source.candidates + index[-1]

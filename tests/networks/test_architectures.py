@@ -61,7 +61,7 @@ def conv_weights(channels: list[int], fed: int, hidden: int = 256, classes: int 
 def test_parameters_are_as_many_as_published(name: str, given: Spec, classes: int, parameters: int) -> None:
     network = architecture(name, given, classes)
     assert trained(network) == parameters
-    assert network.output == Spec((classes,))
+    assert network.output_spec == Spec((classes,))
 
 
 def test_conv_2_to_6_by_the_same_formula_as_conv_8() -> None:
@@ -103,7 +103,7 @@ def smallest(name: str) -> Network:
 def test_every_architecture_is_a_tree(name: str) -> None:
     network = smallest(name)
     assert network_from_json(json.loads(json.dumps(network.to_json()))) == network
-    assert network.output == Spec((5,))
+    assert network.output_spec == Spec((5,))
     assert ("normalize" in network.root.children()) == (name in NORMALIZED)
 
 
@@ -115,9 +115,9 @@ LONG = {"resnet50", "vgg19", "conv4", "conv6"}  # to compile; their layers are t
 )
 def test_every_architecture_computes_what_numpy_does(name: str) -> None:
     network = smallest(name)
-    assert network.given is not None
+    assert network.input_spec is not None
     tensors = {label: 0.5 * value if "var" not in label else value for label, value in stored(network.root).items()}
-    x = np.random.default_rng(0).uniform(size=(2, *network.given.shape)).astype(np.float32)
+    x = np.random.default_rng(0).uniform(size=(2, *network.input_spec.shape)).astype(np.float32)
     expected = evaluate(network.root, tensors, x)
     found = np.asarray(forward(network, tensors)(jnp.asarray(x)))
     assert found.shape == (2, 5) and np.abs(expected).max() > 1e-3
@@ -202,7 +202,7 @@ def test_inputs_are_normalised_where_that_is_usual() -> None:
     normalize = Normalize((0.5,), (0.25,))
     assert "normalize" in architecture("resnet20", MNIST, 10, normalize=normalize).root.children()
     plain = architecture("fc2", MNIST, 10, normalize=normalize)
-    assert plain == architecture("fc2", MNIST, 10) and plain.given_to("fc1") == Spec((784,), True)
+    assert plain == architecture("fc2", MNIST, 10) and plain.input_spec_of("fc1") == Spec((784,), True)
 
 
 def test_mlps_by_their_sizes_and_by_their_weights() -> None:
@@ -215,7 +215,7 @@ def test_mlps_by_their_sizes_and_by_their_weights() -> None:
     np.testing.assert_allclose(
         target.forward()(jnp.asarray(x)), hidden @ weights[1].T + biases[1], rtol=1e-5, atol=1e-5
     )
-    assert target.network.given == Spec((4,)) and mlp_target(weights, nonnegative=True).network.given == Spec(
+    assert target.network.input_spec == Spec((4,)) and mlp_target(weights, nonnegative=True).network.input_spec == Spec(
         (4,), True
     )
 
@@ -225,14 +225,14 @@ def test_mlps_by_their_sizes_and_by_their_weights() -> None:
     [
         (lambda: architecture("resnet19", CIFAR, 10), "'resnet19' is unknown; did you mean 'resnet18'.* or mlp-A-B"),
         (lambda: architecture("mlp-0", CIFAR, 10), "'mlp-0' is unknown"),
-        (lambda: architecture("fc2", CIFAR, 10, width=0.0), "width 0.0 must be a positive number"),
-        (lambda: architecture("fc2", CIFAR, 10, width=math.nan), "width nan must be a positive number"),
-        (lambda: architecture("fc2", CIFAR, 10, width=math.inf), "width inf must be a positive number"),
+        (lambda: architecture("fc2", CIFAR, 10, width=0.0), "width must be a positive number, got 0.0"),
+        (lambda: architecture("fc2", CIFAR, 10, width=math.nan), "width must be a positive number, got nan"),
+        (lambda: architecture("fc2", CIFAR, 10, width=math.inf), "width must be a positive number, got inf"),
         (lambda: architecture("conv6", Spec((4, 4, 1)), 10), r"conv6 does not fit examples of shape \[4, 4, 1\]"),
         (lambda: architecture("resnet20", Spec((784,)), 10), r"resnet20 does not fit examples of shape \[784\]"),
         (lambda: architecture("fc2", CIFAR, 0), "fc2 does not fit"),
-        (lambda: mlp((4,), Spec((4,))), r"needs inputs and outputs, not the sizes \(4,\)"),
-        (lambda: mlp((4, 2), Spec((5,))), r"4 inputs is given \[5\]"),
+        (lambda: mlp((4,), Spec((4,))), r"at least inputs and outputs, got \(4,\)"),
+        (lambda: mlp((4, 2), Spec((5,))), r"4 features, got \[5\]"),
     ],
 )
 def test_bad_architectures_are_refused(make, words: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.codec import from_json, to_json
-from lottery_jax.networks.layers.bag import Bag
+from lottery_jax.networks.layers.tensor_dict import TensorDict
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Container, Node, Spec, Weights
 from lottery_jax.networks.registry import NODES
@@ -22,12 +22,12 @@ every_node = pytest.mark.parametrize("node", [*(case.node for case in CASES), *G
 
 
 def examples(case: Case, seed: int = 1) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=(EXAMPLES, *case.given)).astype(np.float32)
+    return np.random.default_rng(seed).normal(size=(EXAMPLES, *case.shape)).astype(np.float32)
 
 
 def outputs(case: Case, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of the module, and of the oracle."""
-    tensors, (random, masks) = stored(case.node), drawn(case.node, case.given)
+    tensors, (random, masks) = stored(case.node), drawn(case.node, case.shape)
     kept = {name: np.where(masks[name], weights, 0) for name, weights in random.items()}
     return run(case.node, {**tensors, **random}, masks, x), evaluate(case.node, {**tensors, **kept}, x)
 
@@ -44,7 +44,7 @@ def test_output_equals_numpy(case: Case) -> None:
     x = examples(case)
     found, expected = outputs(case, x)
     assert found.dtype == np.float32
-    assert found.shape == expected.shape == (EXAMPLES, *case.node.output(Spec(case.given)).shape)
+    assert found.shape == expected.shape == (EXAMPLES, *case.node.output_spec(Spec(case.shape)).shape)
     assert np.abs(expected).max() > 1e-3
     np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-5)
 
@@ -53,7 +53,7 @@ def test_output_equals_numpy(case: Case) -> None:
 def test_a_promised_sign_is_kept_and_none_is_left_unpromised(case: Case) -> None:
     x = examples(case)
     for given, images in ((False, x), (True, np.abs(x))):
-        promised = case.node.output(Spec(case.given, given)).nonnegative
+        promised = case.node.output_spec(Spec(case.shape, given)).nonnegative
         assert promised == {"never": False, "always": True, "kept": given}[case.sign]
         assert (outputs(case, images)[0].min() >= 0) == promised
 
@@ -80,7 +80,7 @@ def test_initial_tensors_have_their_names_and_shapes(case: Case) -> None:
 
 @every_case
 def test_resizing_for_the_same_examples_changes_nothing(case: Case) -> None:
-    assert case.node.resized(Spec(case.given), lambda units: units) == case.node
+    assert case.node.resized(Spec(case.shape), lambda units: units) == case.node
 
 
 @pytest.mark.parametrize(
@@ -90,17 +90,17 @@ def test_resizing_for_the_same_examples_changes_nothing(case: Case) -> None:
 )
 def test_what_does_not_fit_is_refused_and_named(case: Case, shape: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match=re.escape(str(list(shape)))):
-        case.node.output(Spec(shape))
+        case.node.output_spec(Spec(shape))
 
 
 @pytest.mark.parametrize("node", GRAPHLESS, ids=lambda node: node.kind)
 def test_tensors_without_a_graph_hold_weights_but_do_not_run(node: Node) -> None:
-    with pytest.raises(InputError, match="graph is unknown"):
-        node.output(Spec((3,)))
-    with pytest.raises(InputError, match="graph is unknown"):
+    with pytest.raises(InputError, match="graph of a model must be known"):
+        node.output_spec(Spec((3,)))
+    with pytest.raises(InputError, match="graph of a model must be known"):
         node.module(Weights({}))
-    with pytest.raises(InputError, match="graph is unknown"):
-        Network(Bag((("a", node),)), Spec((3,)))
+    with pytest.raises(InputError, match="graph of a model must be known"):
+        Network(TensorDict((("a", node),)), Spec((3,)))
 
 
 def test_max_pooling_never_sees_its_padding() -> None:

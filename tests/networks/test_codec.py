@@ -24,8 +24,8 @@ from tests.networks.catalogue import CASES, GRAPHLESS, U
 def networks() -> Iterator[Network]:
     """Every kind of node in front of a dense layer, and a model's tensors."""
     for case in CASES:
-        dense = Dense(case.node.output(Spec(case.given)).shape[-1], 2)
-        yield Network(Chain((("a", case.node), ("fc", dense))), Spec(case.given, nonnegative=True))
+        dense = Dense(case.node.output_spec(Spec(case.shape)).shape[-1], 2)
+        yield Network(Chain((("a", case.node), ("fc", dense))), Spec(case.shape, nonnegative=True))
     yield Network(GRAPHLESS[1])
 
 
@@ -98,7 +98,7 @@ def test_whatever_is_read_is_a_network_or_refused(data: st.DataObject) -> None:
         return
     assert network_from_json(json.loads(json.dumps(network.to_json(), allow_nan=False))) == network
     assert network.target.tensors.keys() >= network.approximated.keys()
-    assert network.source_weights >= 0 and (network.output is None) == (network.given is None)
+    assert network.source_weights >= 0 and (network.output_spec is None) == (network.input_spec is None)
     for name, drawn in network.random_tensors.items():
         assert drawn.size >= 1, name
 
@@ -141,32 +141,35 @@ GADGET = to_json(Gadget(Dense(3, 2), 4, U, Sampler.normal(1)))
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        (None, "the tree is None, not a node"),
+        (None, "the tree must be a node, got None"),
         ({"kind": "danse"}, "unknown kind 'danse'; did you mean 'dense'"),
-        ({**DENSE, "inputs": True}, "inputs of the tree is True, not a whole number from 0 to 2147483647"),
-        ({**DENSE, "inputs": 3.0}, "inputs of the tree is 3.0, not a whole number"),
-        ({**DENSE, "inputs": [3]}, r"inputs of the tree is \[3\], not a whole number"),
-        ({**DENSE, "inputs": 0}, "needs inputs and outputs, not 0 and 2"),
-        ({**DENSE, "bias": 1}, "bias of the tree is 1, neither true nor false"),
+        ({**DENSE, "inputs": True}, "inputs of the tree must be an integer from 0 to 2147483647, got True"),
+        ({**DENSE, "inputs": 3.0}, "must be an integer from 0 to 2147483647, got 3.0"),
+        ({**DENSE, "inputs": [3]}, r"an integer .*, got \[3\]"),
+        ({**DENSE, "inputs": 0}, "at least 1 input and 1 output, got 0 and 2"),
+        ({**DENSE, "bias": 1}, "bias of the tree must be true or false, got 1"),
         ({**DENSE, "width": 1}, "must have the fields"),
-        ({"kind": "leaky_relu", "slope": math.nan}, "slope of the tree is nan, not a finite number"),
-        ({"kind": "leaky_relu", "slope": 10**400}, "slope of the tree is 10+.*, not a finite number|of sizes from"),
-        ({"kind": "leaky_relu", "slope": "1"}, "slope of the tree is '1', not a finite number"),
-        ({"kind": "leaky_relu", "slope": 1e-30}, "slope of the tree is 1e-30; numbers are 0 or of sizes from"),
-        ({"kind": "batch_norm", "features": 3, "affine": True, "epsilon": 0}, "positive epsilon, not 0.0"),
-        ({**GADGET, "of": to_json(U)}, "unknown kind 'uniform'"),
-        ({**GADGET, "of": {"kind": "relu"}}, "of of the tree is relu, which cannot stand there"),
-        ({**GADGET, "of": GADGET}, "of of the tree is gadget, which cannot stand there"),
-        ({**GADGET, "first": 1}, "first of the tree is 1, not a sampler"),
-        ({**GADGET, "first": {**to_json(U), "kind": "cauchy"}}, "is 'cauchy', not one of"),
+        ({"kind": "leaky_relu", "slope": math.nan}, "slope of the tree must be a finite number, got nan"),
+        ({"kind": "leaky_relu", "slope": 10**400}, "slope .* must be a finite number, got 10+|of a magnitude from"),
+        ({"kind": "leaky_relu", "slope": "1"}, "must be a finite number, got '1'"),
+        ({"kind": "leaky_relu", "slope": 1e-30}, "slope of the tree must be 0 or of a magnitude from .* got 1e-30"),
+        ({"kind": "batch_norm", "features": 3, "affine": True, "epsilon": 0}, "positive epsilon, got 0.0"),
+        ({**GADGET, "layer": to_json(U)}, "unknown kind 'uniform'"),
+        ({**GADGET, "layer": {"kind": "relu"}}, "layer of the tree must be a LinearLayer, got the kind relu"),
+        ({**GADGET, "layer": GADGET}, "layer of the tree must be a LinearLayer, got the kind gadget"),
+        ({**GADGET, "first": 1}, "first of the tree must be a sampler, got 1"),
+        ({**GADGET, "first": {**to_json(U), "kind": "cauchy"}}, "must be one of .* got 'cauchy'"),
         ({**GADGET, "first": {**to_json(U), "low": 1.0}}, "needs low < high"),
         ({**GADGET, "gain": 0.1}, "gain must be a float32"),
-        ({"kind": "max_pool", "size": [2], "stride": None, "padding": [0, 0]}, r"is \[2\], not a list that fits"),
-        ({"kind": "chain", "nodes": {}}, "is {}, not a list that fits"),
-        ({"kind": "chain", "nodes": [[1, DENSE]]}, "is 1, not a word"),
-        ({"kind": "chain", "nodes": [["a", DENSE], ["a", DENSE]]}, "need different names"),
-        (TALL, "nested more than 64 deep"),
-        ({**DENSE, "inputs": nested(800)}, "inputs of the tree is .*, not a whole number"),
+        (
+            {"kind": "max_pool", "size": [2], "stride": None, "padding": [0, 0]},
+            r"a list of the right length, got \[2\]",
+        ),
+        ({"kind": "chain", "nodes": {}}, "must be a list of the right length, got {}"),
+        ({"kind": "chain", "nodes": [[1, DENSE]]}, "must be a string .* got 1"),
+        ({"kind": "chain", "nodes": [["a", DENSE], ["a", DENSE]]}, "must have different names"),
+        (TALL, "must be nested at most 64 deep"),
+        ({**DENSE, "inputs": nested(800)}, "inputs of the tree must be an integer"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -182,5 +185,5 @@ def test_a_refusal_names_the_field_and_what_is_allowed(row: Any, words: str) -> 
 )
 def test_what_is_given_is_typed_and_bounded(given: Any) -> None:
     with pytest.raises(InputError):
-        network_from_json({"given": given, "root": DENSE})
-    assert network_from_json({"given": [[3], True], "root": DENSE}) == Network(Dense(3, 2), Spec((3,), True))
+        network_from_json({"input_spec": given, "root": DENSE})
+    assert network_from_json({"input_spec": [[3], True], "root": DENSE}) == Network(Dense(3, 2), Spec((3,), True))

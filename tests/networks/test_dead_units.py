@@ -34,13 +34,13 @@ def pruned(network: Network, alive: int) -> dict[str, np.ndarray]:
     return found
 
 
-@pytest.mark.parametrize(("of", "given"), OPERATIONS, ids=str)
+@pytest.mark.parametrize(("layer", "given"), OPERATIONS, ids=str)
 @pytest.mark.parametrize("alive", [0, 2, 3, 4, 7])
-def test_it_computes_the_same(of: LinearLayer, given: Spec, alive: int) -> None:
-    network = Network(Chain((("a", Gadget(of, 7, U, U, gain=0.5)),)), given)
+def test_it_computes_the_same(layer: LinearLayer, given: Spec, alive: int) -> None:
+    network = Network(Chain((("a", Gadget(layer, 7, U, U, gain=0.5)),)), given)
     random = pruned(network, alive)
     smaller, left = without_dead_units(network, random)
-    assert smaller.sources["a"].hidden == (3 if alive <= 3 else 7)
+    assert smaller.sources["a"].units_per_input == (3 if alive <= 3 else 7)
     assert {name: value.shape for name, value in left.items()} == {
         name: d.shape for name, d in smaller.random_tensors.items()
     }

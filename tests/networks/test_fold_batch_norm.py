@@ -14,7 +14,7 @@ from lottery_jax.networks.layers.normalization import BatchNorm, LayerNorm
 from lottery_jax.networks.layers.pooling import GlobalPool
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Node, Spec
-from lottery_jax.networks.rewrites import folded, folds
+from lottery_jax.networks.rewrites import batch_norm_folds, fold_batch_norm
 from lottery_jax.networks.target import Target
 from tests.networks.catalogue import stored
 from tests.networks.oracles import evaluate
@@ -57,21 +57,21 @@ NETWORKS = {
 def test_a_folded_network_computes_the_same(name: str) -> None:
     network = NETWORKS[name]
     target = Target(network, stored(network.root))  # type: ignore[arg-type]
-    same = folded(target)
+    same = fold_batch_norm(target)
     assert not any(isinstance(node, BatchNorm) for _, node in same.network.nodes())
     assert {label for label in network.tensors if label in network.approximated} <= set(same.network.tensors)
-    assert network.given is not None
-    x = np.random.default_rng(1).normal(size=(6, *network.given.shape)).astype(np.float32)
+    assert network.input_spec is not None
+    x = np.random.default_rng(1).normal(size=(6, *network.input_spec.shape)).astype(np.float32)
     expected = evaluate(network.root, target.arrays(), x)
     np.testing.assert_allclose(same.forward()(jnp.asarray(x)), expected, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(evaluate(same.network.root, same.arrays(), x), expected, rtol=1e-5, atol=1e-5)
-    assert folded(same) is same
+    assert fold_batch_norm(same) is same
 
 
 def test_only_the_operation_in_front_is_changed() -> None:
     network = NETWORKS["residual block"]
     target = Target(network, stored(network.root))  # type: ignore[arg-type]
-    pairs = [(fold.operation, fold.norm) for fold in folds(network)]
+    pairs = [(fold.layer, fold.norm) for fold in batch_norm_folds(network)]
     path = "layer1.0"
     assert pairs == [
         (f"{path}.conv1", f"{path}.bn1"),
@@ -79,19 +79,19 @@ def test_only_the_operation_in_front_is_changed() -> None:
         (f"{path}.downsample.0", f"{path}.downsample.1"),
         ("fc", "bn"),
     ]
-    same = folded(target)
+    same = fold_batch_norm(target)
     assert list(same.network.tensors) == [f"{leaf}.{part}" for leaf, _ in pairs for part in ("weight", "bias")]
     plain = NETWORKS["dense with bias, not affine"]
     other = Target(plain, stored(plain.root))  # type: ignore[arg-type]
-    np.testing.assert_array_equal(folded(other).array("out.weight"), other.array("out.weight"))
+    np.testing.assert_array_equal(fold_batch_norm(other).array("out.weight"), other.array("out.weight"))
 
 
 @pytest.mark.parametrize("name", ["resnet20", "resnet50", "vgg16"])
 def test_all_normalisations_of_the_zoo_can_be_folded(name: str) -> None:
     network = architecture(name, Spec((32, 32, 3), nonnegative=True), 10, width=0.05)
-    same = folded(Target(network, stored(network.root)))  # type: ignore[arg-type]
+    same = fold_batch_norm(Target(network, stored(network.root)))  # type: ignore[arg-type]
     norms = sum(isinstance(node, BatchNorm) for _, node in network.nodes())
-    assert len(folds(network)) == norms > 10
+    assert len(batch_norm_folds(network)) == norms > 10
     assert not any(isinstance(node, BatchNorm) for _, node in same.network.nodes())
     assert set(same.network.tensors) == set(same.network.approximated)
 
@@ -107,11 +107,11 @@ def test_all_normalisations_of_the_zoo_can_be_folded(name: str) -> None:
 )
 def test_a_norm_behind_no_operation_is_refused(root: Chain, path: str) -> None:
     network = Network(root, Spec((3, 3, 4)))
-    with pytest.raises(InputError, match=f"batch normalisation '{path}' stands behind no dense layer or convolution"):
-        folded(Target(network, stored(root)))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=f"batch normalisation '{path}' must follow a dense layer or a convolution"):
+        fold_batch_norm(Target(network, stored(root)))  # type: ignore[arg-type]
 
 
 def test_without_batch_normalisation_nothing_changes() -> None:
     network = Network(chained(("fc", Dense(5, 3)), ("norm", LayerNorm(3))), Spec((5,)))
     target = Target(network, stored(network.root))  # type: ignore[arg-type]
-    assert folded(target) is target
+    assert fold_batch_norm(target) is target

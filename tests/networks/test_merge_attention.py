@@ -16,7 +16,7 @@ from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.layers.normalization import BatchNorm
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Node, Spec
-from lottery_jax.networks.rewrites import as_in, merged
+from lottery_jax.networks.rewrites import match_rewrites, merge_attention
 from lottery_jax.networks.target import Target
 from tests.networks.catalogue import stored
 from tests.networks.oracles import evaluate
@@ -46,7 +46,7 @@ def compiled(target: Target, x: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(("heads", "first", "last"), [(1, False, False), (2, True, False), (4, False, True)])
 def test_it_is_the_function_of_the_four(heads: int, first: bool, last: bool) -> None:
     target = of_attention(Attention(heads, Dense(8, 24, bias=first), Dense(8, 8, bias=last)))
-    same = merged(target)
+    same = merge_attention(target)
     assert {name: shape for name, shape in same.network.tensors.items() if name.endswith("weight")} == {
         "block.attn.qk.weight": (8 * heads, 8),
         "block.attn.vo.weight": (8, 8 * heads),
@@ -57,7 +57,7 @@ def test_it_is_the_function_of_the_four(heads: int, first: bool, last: bool) -> 
     wanted = exact(target, x)
     assert np.abs(wanted - x).max() > 0.5
     np.testing.assert_allclose(exact(same, x), wanted, rtol=1e-6, atol=1e-6 * np.abs(wanted).max())
-    assert merged(same) is same
+    assert merge_attention(same) is same
 
 
 def test_every_bias_and_matrix_counts() -> None:
@@ -73,14 +73,16 @@ def test_every_bias_and_matrix_counts() -> None:
         changed = Target(target.network, values)  # type: ignore[arg-type]
         moved, alike = exact(changed, x), name.endswith("qkv.bias") and third == 1
         assert (np.abs(moved - exact(target, x)).max() < 1e-12) == alike, "a key's bias is the same for all tokens"
-        np.testing.assert_allclose(exact(merged(changed), x), moved, rtol=1e-6, atol=1e-6 * np.abs(moved).max())
+        np.testing.assert_allclose(
+            exact(merge_attention(changed), x), moved, rtol=1e-6, atol=1e-6 * np.abs(moved).max()
+        )
 
 
 @pytest.mark.slow
 def test_a_vision_transformer_is_merged_in_all_its_layers() -> None:
     network = vit(Spec((4, 4, 1), True), 3, 1 / 16, patch=2, depth=2)
     target = Target(network, stored(network.root))  # type: ignore[arg-type]
-    same = merged(target)
+    same = merge_attention(target)
     kinds = [type(node) for _, node in same.network.nodes()]
     assert kinds.count(MergedAttention) == 2 and Attention not in kinds
     x = np.random.default_rng(0).random((4, 4, 4, 1))
@@ -91,25 +93,25 @@ def test_a_vision_transformer_is_merged_in_all_its_layers() -> None:
 
 def test_what_has_no_attention_stays_as_it_is() -> None:
     target = mlp_target([np.ones((2, 3), np.float32)])
-    assert merged(target) is target
+    assert merge_attention(target) is target
     odd = Attention(2, Chain((("a", Dense(8, 4)), ("b", Dense(4, 24)))), Dense(8, 8))
     other = of_attention(odd)
-    assert merged(other) is other, "no one matrix"
+    assert merge_attention(other) is other, "no one matrix"
 
 
 def test_a_target_is_in_the_form_of_a_network() -> None:
     nodes = (("attn", Attention(2, Dense(8, 24), Dense(8, 8))), ("fc", Dense(8, 8)), ("bn", BatchNorm(8)))
     network = Network(Chain(nodes), WORDS)
     target = Target(network, stored(network.root))  # type: ignore[arg-type]
-    plain = as_in(target, network)
+    plain = match_rewrites(target, network)
     assert plain.network.tensors.keys() == {"attn.qkv.weight", "attn.proj.weight", "fc.weight", "fc.bias"}
-    again = as_in(target, merged(target).network)
+    again = match_rewrites(target, merge_attention(target).network)
     assert again.network.tensors.keys() == {"attn.qk.weight", "attn.vo.weight", "fc.weight", "fc.bias"}
-    assert as_in(again, again.network).digest == again.digest == merged(plain).digest
+    assert match_rewrites(again, again.network).digest == again.digest == merge_attention(plain).digest
 
 
 def test_what_is_beyond_float32_is_no_weight() -> None:
     target = of_attention(Attention(1, Dense(8, 24), Dense(8, 8)))
     huge = {name: np.full_like(value, 1e30) for name, value in target.arrays().items()}
-    same = merged(dataclasses.replace(target, tensors=huge))  # type: ignore[arg-type]
+    same = merge_attention(dataclasses.replace(target, tensors=huge))  # type: ignore[arg-type]
     assert np.isinf(same.array("block.attn.qk.weight")).all()

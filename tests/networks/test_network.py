@@ -9,17 +9,16 @@ import pytest
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.forward import batch_size, forward, outputs
-from lottery_jax.networks.gates import FixedGate
 from lottery_jax.networks.layers.activations import Relu
 from lottery_jax.networks.layers.attention import Attention
-from lottery_jax.networks.layers.bag import Bag, BagTensor
 from lottery_jax.networks.layers.containers import Chain, Residual
 from lottery_jax.networks.layers.conv import Conv
 from lottery_jax.networks.layers.dense import Dense, PositionEmbedding
 from lottery_jax.networks.layers.normalization import BatchNorm, LayerNorm, Normalize
 from lottery_jax.networks.layers.pooling import AveragePool, Flatten, GlobalPool, MaxPool
+from lottery_jax.networks.layers.tensor_dict import NamedTensor, TensorDict
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import MOST_VALUES, Node, Spec
+from lottery_jax.networks.node import MAX_EXAMPLE_SIZE, FixedGate, Node, Spec
 from lottery_jax.networks.sources.candidates_per_weight import CandidatesPerWeight
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.sources.random_layer import RandomLayer
@@ -60,13 +59,13 @@ def test_names_are_paths_without_what_is_in_parentheses() -> None:
     ]
     assert list(MIXED.weight_nodes) == ["conv", "downsample.0", "fc"]
     assert list(MIXED.approximated) == ["conv.weight", "downsample.0.weight", "fc.weight", "fc.bias"]
-    assert MIXED.output == Spec((3,))
-    assert MIXED.given_to("relu") == Spec((4, 5, 2)) and MIXED.given_to("fc") == Spec((2,), nonnegative=True)
+    assert MIXED.output_spec == Spec((3,))
+    assert MIXED.input_spec_of("relu") == Spec((4, 5, 2)) and MIXED.input_spec_of("fc") == Spec((2,), nonnegative=True)
     assert MIXED.source_weights == 0 and not MIXED.random_tensors
 
 
 def test_a_source_stands_for_its_target() -> None:
-    target = Network(Chain((("fc1", Dense(4, 3)), ("relu", Relu()), ("fc2", Dense(3, 2, True)))), SOURCE.given)
+    target = Network(Chain((("fc1", Dense(4, 3)), ("relu", Relu()), ("fc2", Dense(3, 2, True)))), SOURCE.input_spec)
     assert SOURCE.target == target and hash(SOURCE.target) == hash(target)
     assert SOURCE.approximated == target.approximated == target.tensors
     assert {name: tensor.shape for name, tensor in SOURCE.random_tensors.items()} == {
@@ -129,10 +128,10 @@ def test_measured_gains_make_every_output_a_unit() -> None:
 
     found = gains(True)
     assert set(found) == {"fc1.gain", "fc2.gain"}
-    scaled = SOURCE.replaced(
+    scaled = SOURCE.map_layers(
         lambda path, node: dataclasses.replace(node, gain=found[f"{path}.gain"]) if path in SOURCE.sources else node  # type: ignore[call-arg]
     )
-    hidden = Network(Chain(scaled.root.nodes[:1]), SOURCE.given)  # type: ignore[attr-defined]
+    hidden = Network(Chain(scaled.root.nodes[:1]), SOURCE.input_spec)  # type: ignore[attr-defined]
     for network in (hidden, scaled):
         np.testing.assert_allclose(np.mean(np.square(forward(network, weights)(x))), 1, rtol=1e-5)
     assert gains(False) == {"fc1.gain": 1.0, "fc2.gain": 1.0}  # nothing kept: nothing to scale
@@ -149,15 +148,15 @@ def test_batches_are_padded_and_of_one_shape() -> None:
     np.testing.assert_array_equal(outputs(double, images, batch_size=3), 2 * images)
     assert shapes == [(3, 2)] * 3
     np.testing.assert_array_equal(outputs(double, images), 2 * images)
-    with pytest.raises(InputError, match="no examples"):
+    with pytest.raises(InputError, match="at least one example, got none"):
         outputs(double, images[:0])
-    with pytest.raises(InputError, match="batch size is 0"):
+    with pytest.raises(InputError, match="batch_size must be at least 1, got 0"):
         outputs(double, images, batch_size=0)
 
 
 def test_large_networks_run_in_small_batches() -> None:
     plain = Network(Conv(3, 2, (3, 3)), Spec((512, 512, 3)))
-    wide = Network(Gadget(Conv(3, 2, (3, 3)), 40, U, U), plain.given)
+    wide = Network(Gadget(Conv(3, 2, (3, 3)), 40, U, U), plain.input_spec)
     assert batch_size(MIXED) == 500
     assert batch_size(plain) == 2**25 // (512 * 512 * 3)
     assert batch_size(wide) == 2**25 // (512 * 512 * 3 * 40) == 1
@@ -171,58 +170,67 @@ def chained(*nodes: tuple[str, Node], given: Spec | None = FOUR) -> Network:
     ("make", "words"),
     [
         (lambda: chained(("relu", Relu())), "at least one layer with weights"),
-        (lambda: chained(("fc1", Dense(4, 3)), ("fc2", Dense(2, 5))), r"'fc2': .* 2 inputs is given \[3\]"),
-        (lambda: chained(("a", Chain((("b", Dense(3, 4)),)))), r"node 'a.b': .* 3 inputs is given \[4\]"),
-        (lambda: chained(("(a)", Dense(3, 4))), r"node '\(a\)': .* 3 inputs is given \[4\]"),
-        (lambda: chained(("fc", Dense(4, 3)), given=None), "not said what the network is given"),
-        (lambda: Network(BagTensor((2, 2))), "has no name"),
-        (lambda: Network(PositionEmbedding(3, 4), Spec((3, 4))), "has no name"),
-        (lambda: chained(("(a)", Dense(4, 4)), ("(b)", Dense(4, 4))), "tensors .* 2 are called 'weight'"),
-        (lambda: chained(("(a)", RandomLayer(Dense(4, 4), U)), ("(b)", Relu()), ("(c)", Relu())), "3 are called ''"),
+        (lambda: chained(("fc1", Dense(4, 3)), ("fc2", Dense(2, 5))), r"'fc2': .* 2 features, got \[3\]"),
+        (lambda: chained(("a", Chain((("b", Dense(3, 4)),)))), r"node 'a.b': .* 3 features, got \[4\]"),
+        (lambda: chained(("(a)", Dense(3, 4))), r"node '\(a\)': .* 3 features, got \[4\]"),
+        (lambda: chained(("fc", Dense(4, 3)), given=None), "must have an input_spec"),
+        (lambda: Network(NamedTensor((2, 2))), "must have names"),
+        (lambda: Network(PositionEmbedding(3, 4), Spec((3, 4))), "must have names"),
+        (lambda: chained(("(a)", Dense(4, 4)), ("(b)", Dense(4, 4))), "tensors .* got 2 with the name 'weight'"),
+        (
+            lambda: chained(("(a)", RandomLayer(Dense(4, 4), U)), ("(b)", Relu()), ("(c)", Relu())),
+            "got 3 with the name ''",
+        ),
         (
             lambda: chained(("(a)", RandomLayer(Dense(4, 4), U)), ("(b)", RandomLayer(Dense(4, 4), U))),
             "different names",
         ),
         (
             lambda: Network(
-                Bag(
+                TensorDict(
                     (
                         ("a", CandidatesPerWeight(Dense(4, 4), 2, (U,))),
-                        ("a.weight", CandidatesPerWeight(BagTensor((4, 4)), 2, (U,))),
+                        ("a.weight", CandidatesPerWeight(NamedTensor((4, 4)), 2, (U,))),
                     )
                 )
             ),
-            "tensors .* 2 are called 'a.weight'",
+            "tensors .* got 2 with the name 'a.weight'",
         ),
         (
             lambda: chained(
                 ("a", RandomLayer(Dense(4, 4), U)), ("a.gain", PositionEmbedding(3, 4)), given=Spec((3, 4))
             ),
-            "tensors .* 2 are called 'a.gain'",
+            "tensors .* got 2 with the name 'a.gain'",
         ),
-        (lambda: chained(("fc", Dense(4, 3)), ("fc", Relu())), "need different names"),
-        (lambda: Network(Bag(())), "needs tensors"),
-        (lambda: Network(Bag((("a", LayerNorm(0)),))), "sizes from 1 up"),
-        (lambda: Network(Bag((("a", BagTensor((2**20, 2**20, 2**20))),))), "at most 281,474,976,710,656 weights"),
+        (lambda: chained(("fc", Dense(4, 3)), ("fc", Relu())), "must have different names"),
+        (lambda: Network(TensorDict(())), "must have tensors"),
+        (lambda: Network(TensorDict((("a", LayerNorm(0)),))), "sizes from 1 up"),
+        (
+            lambda: Network(TensorDict((("a", NamedTensor((2**20, 2**20, 2**20))),))),
+            "at most 281,474,976,710,656 weights",
+        ),
         (lambda: chained(("c", Gadget(Conv(1, 1, (1, 1)), 8, U, U)), given=Spec((2**14, 2**14, 1))), "numbers between"),
-        (lambda: chained(("r", Residual(Dense(4, 3)))), r"block 'r' adds \[3\] and \[4\]; give it a projection"),
+        (
+            lambda: chained(("r", Residual(Dense(4, 3)))),
+            r"block 'r' must have equal shapes, got \[3\] and \[4\]. Give it a projection",
+        ),
         (lambda: chained(("a", Attention(2, Dense(4, 8), Dense(4, 4))), given=Spec((3, 4))), "qkv must give 3 x 4"),
         (lambda: chained(("a", Attention(2, Dense(4, 12), Dense(4, 8))), given=Spec((3, 4))), "proj must give 4"),
-        (lambda: Attention(0, Dense(4, 12), Dense(4, 4)), "needs heads, not 0"),
-        (lambda: Conv(4, 6, (3, 3), groups=4), "4 inputs and 6 outputs has no 4 groups"),
-        (lambda: Conv(4, 4, (3, 3), groups=0), "needs groups"),
+        (lambda: Attention(0, Dense(4, 12), Dense(4, 4)), "at least 1 head, got 0"),
+        (lambda: Conv(4, 6, (3, 3), groups=4), "must divide its 4 inputs and 6 outputs, got 4"),
+        (lambda: Conv(4, 4, (3, 3), groups=0), "must have groups"),
         (lambda: Conv(4, 4, (0, 3)), "sizes and strides from 1 up"),
-        (lambda: Dense(0, 3), "needs inputs and outputs, not 0 and 3"),
+        (lambda: Dense(0, 3), "at least 1 input and 1 output, got 0 and 3"),
         (lambda: MaxPool((2, 2), padding=(2, 0)), "half a window at most"),
         (lambda: AveragePool((2, 2), stride=(0, 1)), "sizes and strides from 1 up"),
         (lambda: Normalize((0.5,), (0.0,)), "positive deviation"),
         (lambda: Normalize((0.5, 0.5), (1.0,)), "positive deviation"),
         (lambda: BatchNorm(3, epsilon=0.0), "positive epsilon"),
         (lambda: LayerNorm(3, epsilon=-1.0), "positive epsilon"),
-        (lambda: Spec(()), r"shape \[\] is not possible"),
-        (lambda: Spec((3, 0)), r"shape \[3, 0\] is not possible"),
-        (lambda: Spec((MOST_VALUES + 1,)), "is not possible"),
-        (lambda: chained(("conv", Conv(1, 2**12, (1, 1))), given=Spec((2**9, 2**9, 1))), "is not possible"),
+        (lambda: Spec(()), r"must have sizes from 1 .* got \[\]"),
+        (lambda: Spec((3, 0)), r"got \[3, 0\]"),
+        (lambda: Spec((MAX_EXAMPLE_SIZE + 1,)), "numbers, got"),
+        (lambda: chained(("conv", Conv(1, 2**12, (1, 1))), given=Spec((2**9, 2**9, 1))), "numbers, got"),
     ],
 )
 def test_what_is_no_network_is_refused(make, words: str) -> None:

@@ -11,14 +11,13 @@ from flax import nnx
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.forward import forward
-from lottery_jax.networks.gates import FixedGate, Frozen, Mask
 from lottery_jax.networks.layers.activations import Relu
-from lottery_jax.networks.layers.bag import Bag, BagTensor
 from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.conv import Conv
 from lottery_jax.networks.layers.dense import Dense
+from lottery_jax.networks.layers.tensor_dict import NamedTensor, TensorDict
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import LinearLayer, Spec
+from lottery_jax.networks.node import FixedGate, Frozen, LinearLayer, Mask, Spec
 from lottery_jax.networks.sources.base import Source
 from lottery_jax.networks.sources.binary_ladder import BinaryLadder
 from lottery_jax.networks.sources.candidates_per_weight import CandidatesPerWeight
@@ -34,7 +33,7 @@ from tests.networks.oracles import multiplied, stated_positions
 
 SEED = 2**63 + 5
 NORMAL = Sampler.normal(0.5)
-every_source = pytest.mark.parametrize("case", SOURCES, ids=lambda case: f"{case.node.kind}-{case.node.of.kind}")
+every_source = pytest.mark.parametrize("case", SOURCES, ids=lambda case: f"{case.node.kind}-{case.node.layer.kind}")
 ALL_KINDS = Network(
     Chain(
         (
@@ -60,13 +59,13 @@ def weights_at(sampler: Sampler, stream: int, positions: np.ndarray) -> np.ndarr
 def samplers(source: Source) -> dict[str, Sampler]:
     """The sampler of each tensor, as the source's own fields say."""
     if isinstance(source, RandomLayer | MultiLevelLayer | ReplicatedNeurons):
-        return dict.fromkeys(source.of.tensors(), source.sampler)
+        return dict.fromkeys(source.layer.tensors(), source.sampler)
     if isinstance(source, CandidatesPerWeight):
-        return dict(zip(source.of.tensors(), source.samplers, strict=True))
+        return dict(zip(source.layer.tensors(), source.samplers, strict=True))
     if isinstance(source, BinaryLadder):
         return dict.fromkeys(source.random_tensors(), Sampler.signed_constant(1))
     assert isinstance(source, Gadget)
-    return {"first": source.first} | dict.fromkeys(source.of.tensors(), source.second)
+    return {"first": source.first} | dict.fromkeys(source.layer.tensors(), source.second)
 
 
 def test_every_weight_is_drawn_at_its_stated_position_of_a_stream_of_its_leaf() -> None:
@@ -138,10 +137,10 @@ def test_redraws_change_their_blocks_alone() -> None:
 
 def test_copies_beyond_a_stream_lie_on_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     bag = Network(
-        Bag(
+        TensorDict(
             (
-                ("a", CandidatesPerWeight(BagTensor((9, 3)), 4, (U,))),
-                ("b", CandidatesPerWeight(BagTensor((2, 2)), 4, (U,))),
+                ("a", CandidatesPerWeight(NamedTensor((9, 3)), 4, (U,))),
+                ("b", CandidatesPerWeight(NamedTensor((2, 2)), 4, (U,))),
             )
         )
     )
@@ -158,8 +157,8 @@ def test_copies_beyond_a_stream_lie_on_the_next(monkeypatch: pytest.MonkeyPatch)
     np.testing.assert_array_equal(split["b"].reshape(4, 4), draw_host(U, seed=SEED, stream=4, shape=(4, 4)))
     tensor = bag.random_tensors["a"]
     np.testing.assert_array_equal(tensor.draw(SEED, np.arange(27), 0), split["a"].reshape(27, 4))
-    with pytest.raises(InputError, match="more than 65536 streams; approximate it in parts"):
-        Network(Bag((("a", CandidatesPerWeight(BagTensor((8, ATTEMPT_STRIDE + 1)), 4, (U,))),)))
+    with pytest.raises(InputError, match=r"at most 65536 streams\. Approximate the model in parts"):
+        Network(TensorDict((("a", CandidatesPerWeight(NamedTensor((8, ATTEMPT_STRIDE + 1)), 4, (U,))),)))
 
 
 def test_gadgets_are_the_full_network_of_depth_2l() -> None:
@@ -171,13 +170,13 @@ def test_gadgets_are_the_full_network_of_depth_2l() -> None:
     full = x.astype(np.float64)
     for place, (name, gadget) in enumerate(layers.items()):
         full = np.maximum(full, 0) if place else full
-        inputs, units, outputs = gadget.of.inputs + gadget.of.bias, gadget.units, gadget.of.outputs
+        inputs, units, outputs = gadget.layer.inputs + gadget.layer.bias, gadget.units, gadget.layer.outputs
         first = draw_host(U, seed=3, stream=2 * place, shape=(inputs, inputs * units)).astype(np.float64)
         second = draw_host(U, seed=3, stream=2 * place + 1, shape=(inputs * units, outputs)).astype(np.float64)
         columns = np.zeros((inputs, inputs, units), bool)
         columns[np.arange(inputs), np.arange(inputs)] = masks[f"{name}.first"]
         kept = masks[f"{name}.weight"]
-        if gadget.of.bias:
+        if gadget.layer.bias:
             full = np.concatenate([full, np.ones((len(full), 1))], 1)  # a bias is the constant's weight
             kept = np.concatenate([kept, masks[f"{name}.bias"][:, None]], 1)
         hidden = np.maximum(full @ (first * columns.reshape(first.shape)), 0)
@@ -185,25 +184,25 @@ def test_gadgets_are_the_full_network_of_depth_2l() -> None:
     np.testing.assert_allclose(run(gadgets.root, weights, masks, x), full, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("of", [STRIDED, DEPTHWISE], ids=["groups", "depthwise"])
-def test_a_gadget_of_a_convolution_is_a_random_1_x_1_convolution_relu_and_the_convolution(of: Conv) -> None:
+@pytest.mark.parametrize("layer", [STRIDED, DEPTHWISE], ids=["groups", "depthwise"])
+def test_a_gadget_of_a_convolution_is_a_random_1_x_1_convolution_relu_and_the_convolution(layer: Conv) -> None:
     """Da Cunha et al. 2022: the mask of the 1 x 1 convolution isolates the channels."""
-    of = dataclasses.replace(of, bias=False)
-    gadget, units, own = Gadget(of, 3, U, U), 3, of.inputs // of.groups
+    layer = dataclasses.replace(layer, bias=False)
+    gadget, units, own = Gadget(layer, 3, U, U), 3, layer.inputs // layer.groups
     _, masks = drawn(gadget, IMAGE)
-    first = draw_host(U, seed=0, stream=0, shape=(of.inputs, of.inputs * units))
-    isolated = np.kron(np.eye(of.inputs), np.ones(units)) * np.tile(masks["first"].reshape(-1), (of.inputs, 1))
-    second = draw_host(U, seed=0, stream=1, shape=(own, units, *of.size, of.outputs)) * np.moveaxis(
+    first = draw_host(U, seed=0, stream=0, shape=(layer.inputs, layer.inputs * units))
+    isolated = np.kron(np.eye(layer.inputs), np.ones(units)) * np.tile(masks["first"].reshape(-1), (layer.inputs, 1))
+    second = draw_host(U, seed=0, stream=1, shape=(own, units, *layer.size, layer.outputs)) * np.moveaxis(
         masks["weight"], (0, 1, 4), (4, 0, 1)
     )
     x = jnp.asarray(np.random.default_rng(1).normal(size=(2, *IMAGE)), jnp.float32)
     places = ("NHWC", "HWIO", "NHWC")
     pointwise = jnp.asarray((first * isolated)[None, None], jnp.float32)
     hidden = jax.nn.relu(jax.lax.conv_general_dilated(x, pointwise, (1, 1), "VALID", dimension_numbers=places))
-    kernel = jnp.asarray(second.reshape(own * units, *of.size, of.outputs).transpose(1, 2, 0, 3), jnp.float32)
-    sides = [(zeros, zeros) for zeros in of.padding]
+    kernel = jnp.asarray(second.reshape(own * units, *layer.size, layer.outputs).transpose(1, 2, 0, 3), jnp.float32)
+    sides = [(zeros, zeros) for zeros in layer.padding]
     expected = jax.lax.conv_general_dilated(
-        hidden, kernel, of.stride, sides, dimension_numbers=places, feature_group_count=of.groups
+        hidden, kernel, layer.stride, sides, dimension_numbers=places, feature_group_count=layer.groups
     )
     found = run(gadget, Network(gadget, Spec(IMAGE)).draw(0), masks, np.asarray(x))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
@@ -213,23 +212,23 @@ def test_a_gadget_of_a_convolution_is_a_random_1_x_1_convolution_relu_and_the_co
 def test_the_weights_that_a_verifier_counts_are_those_that_the_network_has(case: Case) -> None:
     """Coefficient times kept weight, summed, for each sign of input: a dense layer or convolution in NumPy."""
     source = case.node
-    assert isinstance(source, Source) and isinstance(source.of, LinearLayer)
-    weights, masks = drawn(source, case.given)
+    assert isinstance(source, Source) and isinstance(source.layer, LinearLayer)
+    weights, masks = drawn(source, case.shape)
     kept = {name: np.where(masks[name], weights[name], 0).astype(np.float64) for name in masks}
-    edges = {name: kept[name] for name in source.edges}
-    x = np.random.default_rng(2).normal(size=(3, *case.given)).astype(np.float32)
+    edges = {name: kept[name] for name in source.hidden_tensors}
+    x = np.random.default_rng(2).normal(size=(3, *case.shape)).astype(np.float32)
 
     def made(name: str, sign: int) -> np.ndarray:
         tensor = network(case).random_tensors[name]
         rows, columns = np.indices((tensor.rows, tensor.width)).reshape(2, -1)
         counted = kept[name].reshape(-1) * source.coefficients(name, rows, columns, sign, edges)
-        assert source.rows_each == 1
-        return counted.reshape(tensor.rows, -1).sum(1).reshape(source.of.tensors()[name])
+        assert source.rows_per_weight == 1
+        return counted.reshape(tensor.rows, -1).sum(1).reshape(source.layer.tensors()[name])
 
-    signs = source.signs("weight", Spec(case.given))
+    signs = source.input_signs("weight", Spec(case.shape))
     sides = {1: np.maximum(x, 0), -1: np.minimum(x, 0)} if len(signs) > 1 else {1: x}
-    total = sum(multiplied(source.of, sides[sign].astype(np.float64), made("weight", sign), 0.0) for sign in signs)
-    if source.of.bias:
+    total = sum(multiplied(source.layer, sides[sign].astype(np.float64), made("weight", sign), 0.0) for sign in signs)
+    if source.layer.bias:
         total += made("bias", 1)
     found = run(source, weights, masks, x)
     np.testing.assert_allclose(found, total, rtol=2e-5, atol=2e-5)
@@ -239,8 +238,8 @@ def test_signs_of_inputs_that_a_gadget_tells_apart() -> None:
     gadget = Gadget(Dense(3, 2, bias=True), 4, U, U)
     linear = dataclasses.replace(gadget, relu=False)
     given, pixels = Spec((3,)), Spec((3,), nonnegative=True)
-    assert [gadget.signs("weight", spec) for spec in (given, pixels, None)] == [(1, -1), (1,), (1, -1)]
-    assert gadget.signs("bias", given) == linear.signs("weight", given) == (1,)
+    assert [gadget.input_signs("weight", spec) for spec in (given, pixels, None)] == [(1, -1), (1,), (1, -1)]
+    assert gadget.input_signs("bias", given) == linear.input_signs("weight", given) == (1,)
 
 
 def test_frozen_weights_are_no_parameters() -> None:
@@ -257,8 +256,8 @@ def test_frozen_weights_are_no_parameters() -> None:
 def test_gates_keep_what_they_say() -> None:
     """A boolean mask and the same one found from scores give one network."""
     case = next(case for case in SOURCES if isinstance(case.node, Gadget))
-    weights, masks = drawn(case.node, case.given)
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, *case.given)), jnp.float32)
+    weights, masks = drawn(case.node, case.shape)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, *case.shape)), jnp.float32)
     placed = {name: jnp.asarray(value) for name, value in weights.items()}
     scores = {name: jnp.asarray(np.where(mask, -2.0, 1.0), jnp.float32) for name, mask in masks.items()}
     counts = {name: jnp.int32(mask.sum()) for name, mask in masks.items()}
@@ -277,11 +276,11 @@ def test_gates_keep_what_they_say() -> None:
     [
         (
             lambda: CandidatesPerWeight(Dense(3, 2, bias=True), 4, (U,)),
-            "copies of 2 tensors need as many samplers, not 1",
+            "samplers must have one entry for each of the 2 tensors, got 1",
         ),
-        (lambda: RandomLayer(Dense(3, 2), U, gain=0.0), "gain must be a float32 .* not 0.0"),
-        (lambda: CandidatesPerWeight(Dense(3, 2), 4, (U,), gain=-1.0), "gain must be a float32 .* not -1.0"),
-        (lambda: MultiLevelLayer(Dense(3, 2), U, (1.0,), gain=0.1), "gain must be a float32 .* not 0.1"),
+        (lambda: RandomLayer(Dense(3, 2), U, gain=0.0), "gain must be a float32 .* got 0.0"),
+        (lambda: CandidatesPerWeight(Dense(3, 2), 4, (U,), gain=-1.0), "gain must be a float32 .* got -1.0"),
+        (lambda: MultiLevelLayer(Dense(3, 2), U, (1.0,), gain=0.1), "gain must be a float32 .* got 0.1"),
         *(
             (
                 lambda factors=factors: MultiLevelLayer(Dense(3, 2), U, factors),
@@ -289,24 +288,30 @@ def test_gates_keep_what_they_say() -> None:
             )
             for factors in ((), (0.0,), (0.3,), (3.0,), (1.0, 1.0), (2.0**-16,), (2.0,), (math.nan,), (-math.inf, 1.0))
         ),
-        (lambda: ReplicatedNeurons(Dense(3, 2), 0, 1, U), "copies of a neuron are counted from 1, not 0"),
-        (lambda: ReplicatedNeurons(Dense(3, 2), 1, 0, U), "copies of a neuron are counted from 1, not 0"),
+        (lambda: ReplicatedNeurons(Dense(3, 2), 0, 1, U), "at least 1 copy, got 0"),
+        (lambda: ReplicatedNeurons(Dense(3, 2), 1, 0, U), "at least 1 copy, got 0"),
         (lambda: ReplicatedNeurons(Dense(3, 2), 4, 4, U, gain=0.1), "gain must be a float32"),
         (lambda: ReplicatedNeurons(Dense(3, 2), 4, 4, U, constant=math.inf), "gain must be a float32"),
-        (lambda: ReplicatedNeurons(Dense(3, 2), 4, 4, U, apart=0), "cannot be 0 numbers apart"),
-        (lambda: ReplicatedNeurons(Dense(3, 2), 4, 4, U, apart=2), "3 inputs in 1 groups cannot be 2 numbers apart"),
         (
-            lambda: ReplicatedNeurons(Conv(4, 4, (1, 1), groups=4), 4, 4, U, apart=2),
-            "4 groups cannot be 2 numbers apart",
+            lambda: ReplicatedNeurons(Dense(3, 2), 4, 4, U, copy_stride=0),
+            "copy_stride must .* got 0 for 3 inputs in 1 groups",
+        ),
+        (
+            lambda: ReplicatedNeurons(Dense(3, 2), 4, 4, U, copy_stride=2),
+            "copy_stride must .* got 2 for 3 inputs in 1 groups",
+        ),
+        (
+            lambda: ReplicatedNeurons(Conv(4, 4, (1, 1), groups=4), 4, 4, U, copy_stride=2),
+            "copy_stride must .* got 2 for 4 inputs in 4 groups",
         ),
         (lambda: ReplicatedNeurons(Dense(3, 2), 1 << 16, 1, U).random_tensors(), "65536 random weights"),
         (
             lambda: ReplicatedNeurons(Dense(1000, 1000), 100, 100, U).random_tensors(),
             r"100000 outputs has over 2\*\*32",
         ),
-        (lambda: ReplicatedGadget(Dense(3, 2), 4, U, U, copies=0), "copies of a neuron are counted from 1, not 0"),
-        (lambda: Gadget(Dense(3, 2), 4, U, U, gain=0.1), "gain must be a float32 .* not 0.1"),
-        (lambda: Gadget(Dense(3, 2), 4, U, U, gain=math.nan), "gain must be a float32 .* not nan"),
+        (lambda: ReplicatedGadget(Dense(3, 2), 4, U, U, copies=0), "at least 1 copy, got 0"),
+        (lambda: Gadget(Dense(3, 2), 4, U, U, gain=0.1), "gain must be a float32 .* got 0.1"),
+        (lambda: Gadget(Dense(3, 2), 4, U, U, gain=math.nan), "gain must be a float32 .* got nan"),
         (lambda: Gadget(Dense(3, 2), 4, U, U, gain=2.0**65), "gain must be a float32"),
         (lambda: Gadget(Dense(3, 2), 0, U, U).random_tensors(), "0 random weights for each target weight; 1 to 65535"),
         (lambda: Gadget(Dense(3, 2), 1 << 16, U, U).random_tensors(), "65536 random weights"),

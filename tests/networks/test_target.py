@@ -9,9 +9,9 @@ from flax import nnx
 from lottery_jax.errors import InputError
 from lottery_jax.importers.mlp_weights import mlp_target
 from lottery_jax.networks.architectures import architecture, mlp
-from lottery_jax.networks.layers.bag import Bag, BagTensor
 from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.dense import Dense
+from lottery_jax.networks.layers.tensor_dict import NamedTensor, TensorDict
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
 from lottery_jax.networks.sources.random_layer import RandomLayer
@@ -30,15 +30,17 @@ def test_a_target_holds_what_its_network_has() -> None:
     signed = Network(network.root, Spec((4,), nonnegative=True))
     digests = [Target(*pair).digest for pair in ((network, arrays), (signed, arrays), (network, changed))]  # type: ignore[arg-type]
     assert digests[0] == target.digest == digests[1] != digests[2]
-    with pytest.raises(InputError, match=r"must hold fc.weight \[3, 4\], fc.bias \[3\], but holds fc.weight \[3, 4\]"):
+    with pytest.raises(
+        InputError, match=r"must have the tensors fc.weight \[3, 4\], fc.bias \[3\], got fc.weight \[3, 4\]"
+    ):
         Target(network, {"fc.weight": arrays["fc.weight"]})  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"\['fc.bias'\] are no floats"):
+    with pytest.raises(InputError, match=r"must be floats, got other types for \['fc.bias'\]"):
         Target(network, {**arrays, "fc.bias": np.ones(3, np.int64)})  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="no random leaves"):
+    with pytest.raises(InputError, match="no random layers"):
         Target(Network(RandomLayer(Dense(4, 3), U), Spec((4,))), {})  # type: ignore[arg-type]
     broken = arrays["fc.weight"].copy()
     broken[0, 1], broken[2, 2] = np.nan, np.inf
-    with pytest.raises(InputError, match=r"'fc.weight' of the target has 2 of 12 weights that are NaN"):
+    with pytest.raises(InputError, match=r"'fc.weight' must be finite, got 2 of 12 weights that are NaN"):
         Target(network, {**arrays, "fc.weight": broken}).scan("fc.weight")  # type: ignore[arg-type]
 
 
@@ -64,13 +66,13 @@ def test_the_order_of_bytes_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("tensors", "words"),
     [
-        ({"fc1": {"weight": np.ones((3, 4))}}, "'fc1' is a dict with more inside; give them flat"),
-        (nnx.state(nnx.Sequential(nnx.Linear(4, 3, rngs=nnx.Rngs(0)))), "'layers' is a State with more inside"),
-        (nnx.state(nnx.Linear(4, 3, rngs=nnx.Rngs(0))), r"must hold fc1.weight \[3, 4\], but holds .*kernel"),
-        (nnx.Linear(4, 3, rngs=nnx.Rngs(0)), "tensors are a Linear; give arrays by name"),
-        ([np.ones((3, 4))], "tensors are a list; give arrays by name"),
-        ("target.safetensors", "tensors are a str; give"),
-        (None, "tensors are a NoneType; give"),
+        ({"fc1": {"weight": np.ones((3, 4))}}, "got a dict for 'fc1'. Pass a flat"),
+        (nnx.state(nnx.Sequential(nnx.Linear(4, 3, rngs=nnx.Rngs(0)))), "got a State for 'layers'"),
+        (nnx.state(nnx.Linear(4, 3, rngs=nnx.Rngs(0))), r"must have the tensors fc1.weight \[3, 4\], got .*kernel"),
+        (nnx.Linear(4, 3, rngs=nnx.Rngs(0)), "arrays by name, got a Linear"),
+        ([np.ones((3, 4))], "arrays by name, got a list"),
+        ("target.safetensors", "arrays by name, got a str"),
+        (None, "arrays by name, got a NoneType"),
         ({"fc1.weight": None}, "'fc1.weight' holds object, which is not stored; convert it to float32"),
         ({"fc1.weight": [[1.0], [2.0, 3.0]]}, r"'fc1.weight' \(list\) is not an array; convert"),
         ({"fc1.weight": np.ones((3, 4), bool)}, "holds bool, which is not stored"),
@@ -85,7 +87,7 @@ def test_what_are_no_tensors_is_refused(tensors, words: str) -> None:
 
 
 def test_a_target_needs_a_network() -> None:
-    with pytest.raises(InputError, match="network is a Chain, no Network; make one"):
+    with pytest.raises(InputError, match="must be a Network, got a Chain"):
         Target(FLAT.root, {})  # type: ignore[arg-type]
 
 
@@ -107,8 +109,10 @@ def test_a_target_is_one_short_line_whatever_its_size() -> None:
     "network",
     [
         architecture("resnet50", Spec((224, 224, 3)), 1000),
-        Network(Bag(tuple((f"model\n.{'long' * 90}.{n}", BagTensor((2**20, 2**19, 1, 1))) for n in range(100)))),
-        mlp((4, 3, 2), Spec((4,))).replaced(
+        Network(
+            TensorDict(tuple((f"model\n.{'long' * 90}.{n}", NamedTensor((2**20, 2**19, 1, 1))) for n in range(100)))
+        ),
+        mlp((4, 3, 2), Spec((4,))).map_layers(
             lambda path, node: RandomLayer(node, U) if isinstance(node, Dense) else node
         ),
         mlp((4,) * 1000, Spec((4,))),
@@ -119,7 +123,7 @@ def test_a_network_is_one_short_line_whatever_its_size(network: Network) -> None
     shown = repr(network)
     assert shown.startswith("<Network of ") and len(shown) < 300 and "\n" not in shown
     assert (" more (" in shown) == (len(network.approximated) > 3)
-    assert ("random" in shown) == bool(network.sources) and ("no graph" in shown) == (network.given is None)
-    assert network == Network(network.root, network.given) and hash(network) == hash(
-        Network(network.root, network.given)
+    assert ("random" in shown) == bool(network.sources) and ("no graph" in shown) == (network.input_spec is None)
+    assert network == Network(network.root, network.input_spec) and hash(network) == hash(
+        Network(network.root, network.input_spec)
     )

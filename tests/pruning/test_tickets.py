@@ -20,7 +20,7 @@ from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.layers.normalization import BatchNorm
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
-from lottery_jax.networks.rewrites import folded
+from lottery_jax.networks.rewrites import fold_batch_norm
 from lottery_jax.networks.sources.random_layer import RandomLayer
 from lottery_jax.networks.sources.trained_layer import PartlyTrainedLayer, TrainedLayer
 from lottery_jax.networks.target import Target
@@ -123,7 +123,7 @@ def test_a_ticket_that_is_not_what_it_says_is_broken(name: str, tmp_path: Path) 
 
 
 FROZEN = ~MASK & (np.random.default_rng(4).random((3, 4)) < 0.5)
-PARTLY = Network(PartlyTrainedLayer(LEAF.of, LEAF.sampler), Spec((4,)))
+PARTLY = Network(PartlyTrainedLayer(LEAF.layer, LEAF.sampler), Spec((4,)))
 
 
 def partly(**changes: Any) -> Ticket:
@@ -169,7 +169,7 @@ def test_frozen_weights_are_counted_once_and_described_by_their_places() -> None
 def test_tickets_without_frozen_weights_are_written_as_ever(tmp_path: Path) -> None:
     ticket().save(tmp_path / "ticket")
     header, tensors = read(tmp_path / "ticket")
-    assert set(header["network"]["root"]) == {"kind", "of", "sampler", "gain"}
+    assert set(header["network"]["root"]) == {"kind", "layer", "sampler", "gain"}
     assert set(tensors) == {"mask.weight", "stored.trained_weight", "stored.bias"}
 
 
@@ -248,7 +248,7 @@ def test_a_bias_that_was_folded_goes_back_into_the_normalisation(tmp_path: Path)
     nodes = (("conv", Conv(1, 3, (2, 2))), ("bn", BatchNorm(3)))
     network, random = Network(Chain(nodes), Spec((3, 3, 1))), np.random.default_rng(0)
     model = Target(network, {name: random.uniform(0.5, 1, shape) for name, shape in network.tensors.items()})
-    leaves = random_network(folded(model).network, trained=True)
+    leaves = random_network(fold_batch_norm(model).network, trained=True)
     stored = {name: random.normal(size=shape).astype(np.float32) for name, shape in leaves.tensors.items()}
     masks = {name: np.ones(drawn.shape, bool) for name, drawn in leaves.random_tensors.items()}
     trained = make_ticket(leaves, seed=0, masks=masks, method="magnitude", stored=stored)
@@ -268,7 +268,7 @@ def test_files_are_refused_where_their_parts_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(TicketError, match="stored tensor trained_weight must be float32"):
         verify(forge(tmp_path / "forged", header, missing))
     header["network"]["root"]["gain"] = 2.0
-    with pytest.raises(TicketError, match=r"gain of trained weights is 1, not 2\.0"):
+    with pytest.raises(TicketError, match=r"gain of trained weights must be 1, got 2\.0"):
         verify(forge(tmp_path / "forged", header, tensors))
     with pytest.raises(InputError, match="gain"):
         dataclasses.replace(LEAF, gain=0.5)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lottery_jax.comparison.evaluate import accuracy, predictions
-from lottery_jax.data import sources as prepared
+from lottery_jax.data import archives as prepared
 from lottery_jax.networks.architectures import architecture
 from lottery_jax.networks.forward import outputs
 from lottery_jax.networks.layers.normalization import Normalize
@@ -32,7 +32,7 @@ def target() -> Target:
 @pytest.fixture(scope="module")
 def test_images() -> tuple[np.ndarray, np.ndarray]:
     """The first 500 of the test split: [N, 32, 32, 3] in [0, 1], and labels."""
-    with prepared._quietly():
+    with prepared._silenced():
         import tensorflow_datasets as tfds
 
         source = tfds.data_source("cifar10", data_dir=DATA, split="test", download=False)

@@ -21,7 +21,7 @@ from lottery_jax.networks.node import Spec
 from lottery_jax.networks.target import Target
 from lottery_jax.tasks import Recipe, Task, load_model, load_task, train_target
 from lottery_jax.tasks import task as train
-from lottery_jax.tasks.task import recipe
+from lottery_jax.tasks.task import recipe_for
 
 DIGITS = Spec((8, 8, 1), True)
 SMALL = architecture("mlp", DIGITS, 10)
@@ -117,16 +117,16 @@ def test_a_damaged_kept_target_is_trained_again(tmp_path: Path, caplog: pytest.L
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seed": -1}, "seed is -1; choose one from 0"),
-        ({"seed": 2**32}, "seed is 4294967296"),
+        ({"seed": -1}, "seed must be from 0 to .* got -1"),
+        ({"seed": 2**32}, "seed must be .* got 4294967296"),
         ({"recipe": Recipe(0)}, "epochs is 0"),
         ({"recipe": Recipe(1, batch_size=0)}, "batch size of 0"),
         ({"recipe": Recipe(1, batch_size=2000)}, "2000 does not fit 1257"),
-        ({"recipe": Recipe(1, learning_rate=float("nan"))}, "learning rate is nan"),
-        ({"recipe": Recipe(1, learning_rate=0.0)}, "learning rate is 0"),
+        ({"recipe": Recipe(1, learning_rate=float("nan"))}, "learning rate must be .* got nan"),
+        ({"recipe": Recipe(1, learning_rate=0.0)}, "learning rate must be .* got 0"),
         ({"recipe": Recipe(2, learning_rate=1e38)}, "training of the target diverged.*lower the learning rate"),
-        ({"network": architecture("mlp", Spec((8, 9, 1)), 10)}, r"maps \[8, 9, 1\] to \[10\], but digits has"),
-        ({"network": architecture("mlp", DIGITS, 9)}, r"to \[9\], but digits has .* 10 classes"),
+        ({"network": architecture("mlp", Spec((8, 9, 1)), 10)}, r"got \[8, 9, 1\] to \[10\]"),
+        ({"network": architecture("mlp", DIGITS, 9)}, r"10 classes .* to \[9\]"),
     ],
 )
 def test_impossible_settings_are_refused(changes: dict, message: str, tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_impossible_settings_are_refused(changes: dict, message: str, tmp_path: 
 @pytest.mark.parametrize("examples", [9, 300, 50_000])
 def test_every_recipe_fits_the_number_of_examples(name: str, examples: int) -> None:
     for network in ("fc2", "lenet5", "resnet20"):
-        found = recipe(name, network, examples)
+        found = recipe_for(name, network, examples)
         assert 1 <= found.batch_size <= examples and found.epochs > 0 < found.learning_rate
 
 
@@ -151,14 +151,14 @@ def test_a_task_of_the_users_own_data(tmp_path: Path) -> None:
     points = (random.normal(size=(200, 2)) + 4 * labels[:, None] - 2).astype(np.float32)
     np.savez(tmp_path / "clouds.npz", images=points, labels=labels)
     task = load_task(str(tmp_path / "clouds.npz"), cache_dir=tmp_path)
-    assert (task.name, task.target.network.given) == ("clouds", Spec((2,), False))
+    assert (task.name, task.target.network.input_spec) == ("clouds", Spec((2,), False))
     assert task.target.network.tensors == {"fc1.weight": (100, 2), "fc2.weight": (2, 100)}
     assert accuracy(task.target.forward(), task.dataset.test) >= 0.9
     with pytest.raises(InputError, match=r"conv2 does not fit examples of shape \[2\]"):
         load_task(str(tmp_path / "clouds.npz"), architecture="conv2", cache_dir=tmp_path)
     with pytest.raises(InputError, match="'lenet9' is unknown"):
         load_task("digits", architecture="lenet9", cache_dir=tmp_path)
-    with pytest.raises(InputError, match="width 0"):
+    with pytest.raises(InputError, match="width must be a positive number, got 0"):
         load_task("digits", width=0.0, cache_dir=tmp_path)
 
 
@@ -173,9 +173,11 @@ def test_a_task_is_refused_where_target_and_data_do_not_fit(tmp_path: Path) -> N
     pixels = data.Dataset("pixels", half, half, half, 2, nonnegative=True)
     for dataset, sign in ((signed, False), (pixels, False), (pixels, True)):
         assert Task("t", dataset, zeros(Spec((2, 2, 1), sign))).test_outputs.shape == (6, 2)
-    with pytest.raises(InputError, match=r"never negative, but those of the data set signed may be.*nonnegative=False"):
+    with pytest.raises(
+        InputError, match=r"declared nonnegative, because those of the data set signed.*nonnegative=False"
+    ):
         Task("t", signed, zeros(Spec((2, 2, 1), True)))
-    with pytest.raises(InputError, match=r"of shape \[4\], but .* pixels has examples of shape \[2, 2, 1\]; choose"):
+    with pytest.raises(InputError, match=r"shape \[2, 2, 1\] of the data set pixels, got \[4\]\. Choose"):
         Task("t", pixels, mlp_target([np.zeros((2, 4))]))
     save_file({"w": np.ones((2, 4), np.float32)}, tmp_path / "model.safetensors")
     bag, _ = load_model(tmp_path / "model.safetensors")

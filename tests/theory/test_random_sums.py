@@ -57,7 +57,7 @@ def test_the_chance_grows() -> None:
 def test_a_gadget_has_the_usable_half_of_its_units() -> None:
     kind = GadgetCandidates()
     there = np.count_nonzero(kind.draw(8, 4000, 0), axis=1)
-    chances = kind.missing(8)
+    chances = kind.count_probabilities(8)
     assert chances.sum() == pytest.approx(1) and chances[8] == pytest.approx(0.598, abs=1e-3)  # P(Bin(16, 1/2) >= 8)
     assert np.bincount(there, minlength=9) / 4000 == pytest.approx(chances, abs=0.03)
 
@@ -123,14 +123,14 @@ def test_the_figure_is_a_png() -> None:
 
 def test_bad_input_is_refused() -> None:
     for words, call in {
-        "candidates must be from 1 to 24 for scalar, not 25": lambda: least_residuals(25, "scalar", trials=1, seed=0),
-        "candidates must be from 4 to 40": lambda: least_residuals(3, "fixed-size", trials=1, seed=0),
+        "count must be from 1 to 24 for scalar, got 25": lambda: least_residuals(25, "scalar", trials=1, seed=0),
+        "count must be from 4 to 40": lambda: least_residuals(3, "fixed-size", trials=1, seed=0),
         "trials must be": lambda: least_residuals(5, "scalar", trials=0, seed=0),
         "tolerance must be in": lambda: success_probability(5, 1.0, seed=0),
         "did you mean 'gadget'": lambda: predicted_success(5, 0.1, "gadgets"),
-        "must be in \\(0, 1\\), not 0.1 and 2": lambda: estimate_constant(0.1, 2, seed=0),
-        "too few to see failures": lambda: estimate_constant(0.1, 0.001, trials=10, seed=0),
-        "ask for less": lambda: estimate_constant(1e-4, 0.1, FixedSizeCandidates(size=38), trials=100, seed=0),
+        "must be in \\(0, 1\\), got 0.1 and 2": lambda: estimate_constant(0.1, 2, seed=0),
+        "trials must be at least 10000 .* got 10": lambda: estimate_constant(0.1, 0.001, trials=10, seed=0),
+        "Choose larger ones": lambda: estimate_constant(1e-4, 0.1, FixedSizeCandidates(size=38), trials=100, seed=0),
         "size must be from 1": lambda: FixedSizeCandidates(size=0),
     }.items():
         with pytest.raises(InputError, match=words):

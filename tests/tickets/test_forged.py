@@ -86,10 +86,10 @@ FORGERIES: dict[str, tuple[str, Callable[[Header, Tensors], Any]]] = {
     "a seed of true": ("scalar", lambda h, t: h.update(seed=True)),
     "no network": ("scalar", lambda h, t: h.update(network=None)),
     "a network of nothing": ("scalar", lambda h, t: h["network"]["root"].update(nodes=[])),
-    "inputs that are a word": ("scalar", lambda h, t: h["network"].update(given="pixels")),
-    "inputs without a shape": ("scalar", lambda h, t: h["network"].update(given=[[], True])),
-    "inputs that are huge": ("scalar", lambda h, t: h["network"].update(given=[[2**40], True])),
-    "layers that do not fit": ("scalar", lambda h, t: leaf(h, "fc2")["of"].update(inputs=7)),
+    "inputs that are a word": ("scalar", lambda h, t: h["network"].update(input_spec="pixels")),
+    "inputs without a shape": ("scalar", lambda h, t: h["network"].update(input_spec=[[], True])),
+    "inputs that are huge": ("scalar", lambda h, t: h["network"].update(input_spec=[[2**40], True])),
+    "layers that do not fit": ("scalar", lambda h, t: leaf(h, "fc2")["layer"].update(inputs=7)),
     "a field too many": ("scalar", lambda h, t: leaf(h, "fc1").update(extra=[0.3, 0.2])),
     "a header field too many": ("scalar", lambda h, t: h.update(extra=1)),
     "bits beyond the last weight": ("scalar", lambda h, t: t["mask.fc2.bias"].__setitem__(-1, 255)),
@@ -160,7 +160,7 @@ def test_a_layer_that_is_stored_is_not_left_out(
         header, tensors = read(honest["pensia"])
         for pair in header["network"]["root"]["nodes"]:
             if pair[0] in layers:
-                pair[1] = pair[1]["of"]
+                pair[1] = pair[1]["layer"]
         for name in [name for name in tensors if name.split(".")[1] in layers and not name.startswith("target")]:
             del tensors[name]
         for name, value in TARGET.arrays().items():
@@ -196,7 +196,7 @@ def test_inputs_that_may_be_negative_are_not_covered_by_a_promise_for_pixels(tmp
     assert verify(tmp_path / "ticket", target=pixels).nonnegative_inputs is True
     assert outcome(tmp_path / "ticket", target=any_sign) == "broken"
     header, tensors = read(tmp_path / "ticket")
-    header["network"]["given"][1] = False
+    header["network"]["input_spec"][1] = False
     assert outcome(forge(tmp_path / "forged", header, tensors), target=any_sign) == "broken"
 
 

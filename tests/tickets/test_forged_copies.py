@@ -42,12 +42,12 @@ def nodes(header: dict[str, Any]) -> dict[str, dict[str, Any]]:
 FORGERIES: dict[str, Callable[[dict[str, dict[str, Any]]], Any]] = {
     "no copies": lambda n: n["fc1"].update(copies=0),
     "huge copies": lambda n: n["fc1"].update(copies=2**31 - 1),
-    "copies beyond a matrix": lambda n: (n["fc1"].update(copies=2**24), n["fc2"].update(copies_in=2**24)),
-    "copies in words": lambda n: n["fc2"].update(copies_in="seven"),
-    "fewer copies than are given": lambda n: n["fc2"].update(copies_in=1),
-    "copies taken for inputs": lambda n: (n["fc2"].update(copies_in=1), n["fc2"]["of"].update(inputs=42)),
-    "copies that lie elsewhere": lambda n: n["fc2"].update(apart=3),
-    "outputs that exist twice": lambda n: n["fc2"].update(copies_out=2),
+    "copies beyond a matrix": lambda n: (n["fc1"].update(copies=2**24), n["fc2"].update(input_copies=2**24)),
+    "copies in words": lambda n: n["fc2"].update(input_copies="seven"),
+    "fewer copies than are given": lambda n: n["fc2"].update(input_copies=1),
+    "copies taken for inputs": lambda n: (n["fc2"].update(input_copies=1), n["fc2"]["layer"].update(inputs=42)),
+    "copies that lie elsewhere": lambda n: n["fc2"].update(copy_stride=3),
+    "outputs that exist twice": lambda n: n["fc2"].update(output_copies=2),
     "a negative constant": lambda n: n["fc2"].update(constant=-1.0),
     "a constant beyond float32": lambda n: n["fc2"].update(constant=1e39),
     "another constant": lambda n: n["fc2"].update(constant=2.0**20),
@@ -103,7 +103,7 @@ def test_an_honest_one_forged_again_holds(honest: Path, tmp_path: Path) -> None:
                 )
             ),
             (5, 3),
-            "for 2 copies of its inputs, 1 apart, is given 1",
+            "must have 2 copies of stride 1, got 1",
         ),
         (
             Chain(
@@ -113,7 +113,7 @@ def test_an_honest_one_forged_again_holds(honest: Path, tmp_path: Path) -> None:
                 )
             ),
             (3,),
-            "a dense layer of 4 inputs is given",
+            "the dense layer must have 4 features",
         ),
         (
             Chain(
@@ -123,7 +123,7 @@ def test_an_honest_one_forged_again_holds(honest: Path, tmp_path: Path) -> None:
                 )
             ),
             (3,),
-            "inputs exist once is given copies",
+            "must have one copy of each input",
         ),
         (Chain((("fc", ReplicatedGadget(Dense(3, 2), 4, U, U, copies=2)), ("p", GlobalPool()))), (5, 3), "output once"),
     ],
@@ -148,7 +148,7 @@ def test_large_weights_that_cancel_over_copies_are_broken() -> None:
             "fc1": ReplicatedGadget(Dense(1, 1), 64, U, U, copies=copies),
             "fc2": ReplicatedNeurons(Dense(1, 1), copies, 1, huge),
         }
-        network = target.network.replaced(lambda path, node, leaves=leaves: leaves.get(path, node))
+        network = target.network.map_layers(lambda path, node, leaves=leaves: leaves.get(path, node))
         drawn = {name: value.astype(np.float64) for name, value in network.draw(0).items()}
         first, second = drawn["fc1.first"][0], drawn["fc1.weight"].reshape(copies, 64)
         products = np.where(first > 0, first * second, 0)

@@ -13,9 +13,9 @@ from safetensors.numpy import save_file
 
 from lottery_jax.approximation import approximate
 from lottery_jax.errors import InputError, TicketError
-from lottery_jax.networks.layers.bag import Bag, BagTensor
 from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.dense import Dense
+from lottery_jax.networks.layers.tensor_dict import NamedTensor, TensorDict
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
 from lottery_jax.networks.sources.candidates_per_weight import CandidatesPerWeight
@@ -106,10 +106,11 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_another_version_is_named(content: bytes, tmp_path: Path) -> None:
-    changed = content.replace(b'\\"version\\": 2', b'\\"version\\": 9')
-    assert changed != content
-    with pytest.raises(TicketError, match="version 9"):
-        load(changed, tmp_path)
+    for version, words in ((2, "was written by lottery_jax 0.2 "), (9, "version 9")):
+        changed = content.replace(b'\\"version\\": 3', b'\\"version\\": %d' % version)
+        assert changed != content
+        with pytest.raises(TicketError, match=words):
+            load(changed, tmp_path)
 
 
 def test_a_missing_file_is_bad_input(tmp_path: Path) -> None:

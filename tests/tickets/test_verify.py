@@ -58,9 +58,9 @@ def ticket(target: Target) -> Ticket:
 
 def test_it_says_what_it_is_about(ticket: Ticket, target: Target) -> None:
     found = verify(ticket, target=target)
-    assert target.network.given is not None
+    assert target.network.input_spec is not None
     assert (found.outcome, found.reasons, found.holds) == ("holds", (), True)
-    assert found.nonnegative_inputs == target.network.given.nonnegative
+    assert found.nonnegative_inputs == target.network.input_spec.nonnegative
     assert found.target_sha256 == target.digest and not found.own_target
     assert found.samplers == ("U[-1, 1]",)
     assert found.within_tolerance == found.target_weights == target.weights
@@ -116,8 +116,8 @@ def test_a_pruned_edge_is_seen(ticket: Ticket, target: Target) -> None:
 
 
 def test_another_target_and_another_tolerance(ticket: Ticket, target: Target) -> None:
-    assert target.network.given is not None
-    other = small_target(nonnegative=target.network.given.nonnegative, biases=True, seed=1)
+    assert target.network.input_spec is not None
+    other = small_target(nonnegative=target.network.input_spec.nonnegative, biases=True, seed=1)
     assert verify(ticket, target=other).outcome == "broken"
     strict = verify(ticket, target=target, tolerance=1e-9)
     assert strict.outcome == "broken" and strict.tolerance == 1e-9
@@ -165,8 +165,8 @@ def test_the_ticket_says_nothing_of_failures_that_the_verifier_counts() -> None:
 
 
 def test_the_collapsed_form_computes_what_the_network_does(ticket: Ticket, target: Target) -> None:
-    assert target.network.given is not None
-    low = 0 if target.network.given.nonnegative else -1
+    assert target.network.input_spec is not None
+    low = 0 if target.network.input_spec.nonnegative else -1
     x = np.random.default_rng(0).uniform(low, 1, (11, 9)).astype(np.float32)
     network, weights = collapse(ticket, effective_weights(ticket))
     exact = forward(network, {name: np.asarray(value, np.float32) for name, value in weights.items()})(jnp.asarray(x))

@@ -23,7 +23,7 @@ from flax import nnx
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import LinearLayer, Node, Spec, Weights, child_path
-from lottery_jax.networks.rewrites import folded
+from lottery_jax.networks.rewrites import fold_batch_norm
 from lottery_jax.networks.target import Target
 
 IMPORTANCES = {"uniform": None, "fisher": 0.0, "fisher-damped": 1.0}
@@ -46,7 +46,7 @@ def fisher_importance(
     >>> fisher_importance(mlp_target([np.zeros((2, 2), np.float32)]), images)["fc1.weight"].tolist()
     [[0.25, 1.0], [0.25, 1.0]]
     """
-    target, given = folded(target), np.asarray(images)
+    target, given = fold_batch_norm(target), np.asarray(images)
     network = target.network
     _check(network, given, damping, batch_size)
     found = _mean(target, given, batch_size or _batch_size(network), _batch_sum)
@@ -87,17 +87,17 @@ def _mean(
 class Tapped(Node):
     """An operation whose output is shifted by a given tensor, and whose input is kept."""
 
-    of: LinearLayer
+    layer: LinearLayer
     kind: ClassVar[str] = "tapped"
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
-        return self.of.tensors()
+        return self.layer.tensors()
 
-    def output(self, given: Spec) -> Spec:
-        return self.of.output(given)
+    def output_spec(self, given: Spec) -> Spec:
+        return self.layer.output_spec(given)
 
     def module(self, weights: Weights) -> nnx.Module:
-        return _Tap(self.of.module(weights), weights["shift"])
+        return _Tap(self.layer.module(weights), weights["shift"])
 
     def statistics(self, module: Any) -> dict[str, jax.Array]:
         return {"input": module.input[...]}
@@ -151,9 +151,9 @@ def _slopes(
 ) -> tuple[jax.Array, dict[str, jax.Array], dict[str, jax.Array]]:
     """Probabilities [B, C] of the used examples, and by path each operation's input [B, ...] and the gradients of the
     classes' log probabilities for its output [B, C, ...]."""
-    tapped = network.replaced(lambda path, node: Tapped(node) if isinstance(node, LinearLayer) else node)
+    tapped = network.map_layers(lambda path, node: Tapped(node) if isinstance(node, LinearLayer) else node)
     leaves = _operations(network)
-    specs = {path: leaf.output(given) for path, leaf in leaves.items() if (given := network.given_to(path))}
+    specs = {path: leaf.output_spec(given) for path, leaf in leaves.items() if (given := network.input_spec_of(path))}
     shifts = {path: jnp.zeros(spec.shape) for path, spec in specs.items()}
 
     def log_probabilities(shifts: Mapping[str, jax.Array], image: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -196,10 +196,12 @@ def _squares(
 def _batch_size(network: Network) -> int:
     """500 examples of an MLP; where weights are shared between places, so many that their gradients stay small."""
     shared = [
-        leaf for path, leaf in network.weight_nodes.items() if len(getattr(network.given_to(path), "shape", ())) > 1
+        leaf
+        for path, leaf in network.weight_nodes.items()
+        if len(getattr(network.input_spec_of(path), "shape", ())) > 1
     ]
     largest = max((leaf.weights for leaf in shared), default=0)
-    classes = network.output.shape[-1] if network.output else 1
+    classes = network.output_spec.shape[-1] if network.output_spec else 1
     return 500 if not largest else int(min(max((1 << 25) // (largest * classes), 1), 500))
 
 
@@ -208,13 +210,13 @@ def _check(network: Network, images: np.ndarray, damping: float, batch_size: int
         raise InputError(f"damping must be a number from 0 up, not {damping}")
     if batch_size is not None and batch_size < 1:
         raise InputError(f"the batch size is {batch_size}; it must be at least 1")
-    if network.given is None or network.output is None:
+    if network.input_spec is None or network.output_spec is None:
         raise InputError("Fisher information needs a network that can be run; of a model's tensors nothing is known")
-    if network.output.shape[-1] < 2:
+    if network.output_spec.shape[-1] < 2:
         raise InputError("the target has one output and predicts no class; Fisher information needs two or more")
-    if images.ndim < 2 or images.shape[0] == 0 or images.shape[1:] != network.given.shape:
+    if images.ndim < 2 or images.shape[0] == 0 or images.shape[1:] != network.input_spec.shape:
         raise InputError(
-            f"images must have shape {['N', *network.given.shape]} with N from 1 up, not {list(images.shape)}"
+            f"images must have shape {['N', *network.input_spec.shape]} with N from 1 up, not {list(images.shape)}"
         )
     if not np.isfinite(images).all():
         raise InputError("images hold NaN or infinite values; remove these examples")

@@ -86,7 +86,7 @@ class LayerByLayer:
         return [child_path(path, name) for name in self._operation(path).tensors()]
 
     def _operation(self, path: str) -> LinearLayer:
-        of = self.job.network.sources[path].of
+        of = self.job.network.sources[path].layer
         assert isinstance(of, LinearLayer)
         return of
 

@@ -82,11 +82,11 @@ class LossAware(Objective):
             raise InputError(f"k_max must be a whole number from 1 up, not {self.k_max!r}")
 
     def check_source(self, construction: Construction, network: Network) -> None:
-        if network.given is None:
+        if network.input_spec is None:
             raise InputError(
                 "a loss-aware ticket needs a network that can be run; of a model's tensors nothing is known"
             )
-        shape, given = self.images.shape, network.given.shape
+        shape, given = self.images.shape, network.input_spec.shape
         if len(self.images) == 0 or shape[1:] != given:
             raise InputError(
                 f"a loss-aware ticket needs examples of shape {['N', *given]} with N from 1 up, not {list(shape)}"

@@ -47,9 +47,9 @@ def enough(network: Network) -> int:
     >>> enough(mlp((4, 3, 2), Spec((4,))))
     2097152
     """
-    given = {path: network.given_to(path) for path in network.weight_nodes}
+    given = {path: network.input_spec_of(path) for path in network.weight_nodes}
     places = [
-        int(np.prod(leaf.output(spec).shape[:-1]))
+        int(np.prod(leaf.output_spec(spec).shape[:-1]))
         for path, leaf in network.weight_nodes.items()
         if (spec := given[path]) is not None
     ]
@@ -87,7 +87,7 @@ def _rows(of: LinearLayer, x: jax.Array) -> jax.Array:
 
 def _windows(of: Conv, x: jax.Array) -> jax.Array:
     """What the places of a convolution's window see, one slice of the image each: sooner than by convolution."""
-    height, width, _ = of.output(Spec(x.shape[1:])).shape
+    height, width, _ = of.output_spec(Spec(x.shape[1:])).shape
     padded = jnp.pad(x, ((0, 0), *sides(of.padding), (0, 0)))
     (down, right), parts = of.stride, []
     for top, left in itertools.product(*map(range, of.size)):
@@ -118,11 +118,11 @@ def moments_of(
     """
     shapes = of.tensors()
     rows = int(np.prod(shapes["weight"][1:])) * signs + of.bias
-    given = networks[1].given_to(path)
+    given = networks[1].input_spec_of(path)
     assert given is not None
     if networks[0] is networks[1] and tensors[0] is tensors[1]:
         networks, tensors = networks[1:], tensors[1:]  # one network is run once
-    places = int(np.prod(of.output(given).shape[:-1]))
+    places = int(np.prod(of.output_spec(given).shape[:-1]))
     size = int(min(max(_MOST_NUMBERS // (rows * of.groups * places), 1), 2048, len(images)))
     squares = np.zeros((of.groups, rows, rows))
     wanted = np.zeros((of.groups, rows, of.outputs // of.groups))
@@ -163,7 +163,7 @@ def _sums(
 
 def _given(network: Network, path: str, tensors: Mapping[str, Any], images: jax.Array) -> jax.Array:
     """What the leaf at `path` is given."""
-    tapped = network.replaced(lambda at, node: Tapped(node) if at == path else node)  # type: ignore[arg-type]
+    tapped = network.map_layers(lambda at, node: Tapped(node) if at == path else node)  # type: ignore[arg-type]
     _, seen = tapped.train({**tensors, child_path(path, "shift"): jnp.zeros(())}, images)
     return seen[child_path(path, "input")]
 

@@ -1,1 +1,1 @@
-"""Kinds of layers: each is one file with its Flax module."""
+"""Layers and containers, each with its Flax module."""

@@ -1,4 +1,4 @@
-"""Activations: each is one function of one number; whether it may be negative is what decides on sign branches."""
+"""Elementwise activations. Whether an output may be negative decides whether a gadget needs weights for both signs."""
 
 import dataclasses
 from typing import ClassVar
@@ -10,15 +10,16 @@ from lottery_jax.networks.node import Spec, StatelessLayer
 
 
 class Activation(StatelessLayer):
-    """A function of each number by itself."""
+    """An elementwise function."""
 
     never_negative: ClassVar[bool] = False
-    """True where the output never is, whatever the input."""
+    """Whether the output is nonnegative for every input."""
     keeps_sign: ClassVar[bool] = True
-    """True where the output is not negative for an input that is not."""
+    """Whether the output is nonnegative for a nonnegative input."""
 
-    def output(self, given: Spec) -> Spec:
-        return dataclasses.replace(given, nonnegative=self.never_negative or (self.keeps_sign and given.nonnegative))
+    def output_spec(self, input_spec: Spec) -> Spec:
+        nonnegative = self.never_negative or (self.keeps_sign and input_spec.nonnegative)
+        return dataclasses.replace(input_spec, nonnegative=nonnegative)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Sigmoid(Activation):
 
 @dataclasses.dataclass(frozen=True)
 class Gelu(Activation):
-    """x times the standard normal distribution function of x; `approximate` by a tanh."""
+    """x times the standard normal distribution function of x; with `approximate` its tanh approximation."""
 
     approximate: bool = False
     kind: ClassVar[str] = "gelu"

@@ -1,7 +1,4 @@
-"""Nodes one after the other.
-
-A residual block.
-"""
+"""Containers: sequences and residual blocks."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -16,10 +13,10 @@ from lottery_jax.networks.node import Container, Node, Spec, Weights, child_path
 
 @dataclasses.dataclass(frozen=True)
 class Chain(Container):
-    """Named nodes, each of which is given what the one before it gives; without nodes, what it is given itself.
+    """Named nodes in sequence; without nodes the identity.
 
     >>> from lottery_jax.networks.layers.dense import Dense
-    >>> Chain((("fc1", Dense(3, 2)), ("fc2", Dense(2, 5)))).output(Spec((3,))).shape
+    >>> Chain((("fc1", Dense(3, 2)), ("fc2", Dense(2, 5)))).output_spec(Spec((3,))).shape
     (5,)
     """
 
@@ -29,7 +26,7 @@ class Chain(Container):
     def __post_init__(self) -> None:
         names = [name for name, _ in self.nodes]
         if len(set(names)) < len(names):
-            raise InputError(f"the nodes of a chain need different names, not {names}")
+            raise InputError(f"the nodes of a chain must have different names, got {names}")
 
     def children(self) -> Mapping[str, Node]:
         return dict(self.nodes)
@@ -37,32 +34,32 @@ class Chain(Container):
     def with_children(self, children: Mapping[str, Node]) -> Self:
         return dataclasses.replace(self, nodes=tuple(children.items()))
 
-    def flow(self, given: Spec, path: str, seen: dict[str, Spec]) -> Spec:
+    def trace_specs(self, input_spec: Spec, path: str, specs: dict[str, Spec]) -> Spec:
         for name, node in self.nodes:
             try:
-                given = node.flow(given, child_path(path, name), seen)
+                input_spec = node.trace_specs(input_spec, child_path(path, name), specs)
             except InputError as error:
                 if isinstance(node, Container):
                     raise
                 raise InputError(f"node {child_path(path, name) or name!r}: {error}") from None
-        return given
+        return input_spec
 
     def module(self, weights: Weights) -> nnx.Module:
-        return Sequence({name: node.module(weights.under(name)) for name, node in self.nodes})
+        return Sequence({name: node.module(weights.child(name)) for name, node in self.nodes})
 
-    def resized(self, given: Spec, units: Callable[[int], int]) -> Self:
+    def resized(self, input_spec: Spec, units: Callable[[int], int]) -> Self:
         nodes = []
         for name, node in self.nodes:
-            nodes.append((name, node.resized(given, units)))
-            given = nodes[-1][1].flow(given, "", {})
+            nodes.append((name, node.resized(input_spec, units)))
+            input_spec = nodes[-1][1].trace_specs(input_spec, "", {})
         return dataclasses.replace(self, nodes=tuple(nodes))
 
-    def inside(self, module: "Sequence") -> Mapping[str, nnx.Module]:
+    def child_modules(self, module: "Sequence") -> Mapping[str, nnx.Module]:
         return dict(module.nodes)
 
 
 class Sequence(nnx.Module):
-    """Modules one after the other."""
+    """The module of `Chain`."""
 
     def __init__(self, nodes: dict[str, nnx.Module]) -> None:
         self.names = tuple(nodes)  # Flax sorts the names of a dictionary
@@ -79,9 +76,11 @@ IDENTITY = Chain()
 
 @dataclasses.dataclass(frozen=True)
 class Residual(Container):
-    """body(x) + shortcut(x); the shortcut is the identity, or a projection (`downsample`, PyTorch's name for it).
+    """body(x) + shortcut(x).
 
-    The body has the block's own path.
+    Args:
+        body: Nodes under the path of the block itself.
+        shortcut: The identity, or a projection under the name `downsample`, as in torchvision.
     """
 
     body: Node
@@ -94,34 +93,35 @@ class Residual(Container):
     def with_children(self, children: Mapping[str, Node]) -> Self:
         return dataclasses.replace(self, body=children["(body)"], shortcut=children["downsample"])
 
-    def flow(self, given: Spec, path: str, seen: dict[str, Spec]) -> Spec:
-        body = self.body.flow(given, path, seen)
-        shortcut = self.shortcut.flow(given, child_path(path, "downsample"), seen)
+    def trace_specs(self, input_spec: Spec, path: str, specs: dict[str, Spec]) -> Spec:
+        body = self.body.trace_specs(input_spec, path, specs)
+        shortcut = self.shortcut.trace_specs(input_spec, child_path(path, "downsample"), specs)
         if body.shape != shortcut.shape:
             raise InputError(
-                f"the block {path!r} adds {list(body.shape)} and {list(shortcut.shape)}; give it a projection that fits"
+                f"the body and the shortcut of the block {path!r} must have equal shapes, got {list(body.shape)} and"
+                f" {list(shortcut.shape)}. Give it a projection that fits."
             )
-        if (body.copies, body.apart) != (shortcut.copies, shortcut.apart):
+        if (body.copies, body.copy_stride) != (shortcut.copies, shortcut.copy_stride):
             raise InputError(
-                f"the block {path!r} adds {body.copies} copies of each channel, {body.apart} apart, and"
-                f" {shortcut.copies}, {shortcut.apart} apart; give both as many"
+                f"the body and the shortcut of the block {path!r} must have equal copies of each channel, got"
+                f" {body.copies} of stride {body.copy_stride} and {shortcut.copies} of stride {shortcut.copy_stride}"
             )
         return dataclasses.replace(body, nonnegative=body.nonnegative and shortcut.nonnegative)
 
     def module(self, weights: Weights) -> nnx.Module:
-        return Sum(self.body.module(weights), self.shortcut.module(weights.under("downsample")))
+        return Sum(self.body.module(weights), self.shortcut.module(weights.child("downsample")))
 
-    def resized(self, given: Spec, units: Callable[[int], int]) -> Self:
+    def resized(self, input_spec: Spec, units: Callable[[int], int]) -> Self:
         return dataclasses.replace(
-            self, body=self.body.resized(given, units), shortcut=self.shortcut.resized(given, units)
+            self, body=self.body.resized(input_spec, units), shortcut=self.shortcut.resized(input_spec, units)
         )
 
-    def inside(self, module: "Sum") -> Mapping[str, nnx.Module]:
+    def child_modules(self, module: "Sum") -> Mapping[str, nnx.Module]:
         return {"(body)": module.body, "downsample": module.shortcut}
 
 
 class Sum(nnx.Module):
-    """The sum of what two modules give."""
+    """The module of `Residual`."""
 
     def __init__(self, body: nnx.Module, shortcut: nnx.Module) -> None:
         self.body, self.shortcut = body, shortcut

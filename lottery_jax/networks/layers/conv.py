@@ -1,15 +1,8 @@
-"""A convolution that is fast where training runs: on a CPU its weight gradient is sums of matrix products.
+"""Convolutions of images, plain and equivariant to rotations by 90 degrees.
 
-XLA's own weight gradient takes two to three times as long there as the convolution itself, for the same number of
-operations, and so does a convolution of few inputs. Elsewhere, and for strides, groups and dilations, XLA's is used.
-
-A convolution of images.
-A convolution that commutes with rotations of an image by 90 degrees (Cohen and Welling 2016, arXiv 1602.07576).
-
-Each kernel is applied in its four rotations, so what comes out has one image for each of them, a field [4, H, W, C]. To
-rotate the input is to rotate these images and to pass each on to the next rotation, whatever the weights are. They are
-the coefficients of the layer in the basis of all such maps: it is on them that Ferbach et al. 2022 (arXiv 2206.04270)
-solve subset sums, with a random layer that is equivariant, too.
+On a CPU `convolve` computes the weight gradient as sums of matrix products: XLA's gradient takes two to three times as
+long as the convolution itself, and so does a convolution of few inputs. On other devices, and for strides, groups and
+dilations, XLA's convolution is used.
 """
 
 import dataclasses
@@ -22,17 +15,17 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.node import KEYLESS, LinearLayer, Spec, Weights, given
+from lottery_jax.networks.node import NO_RNGS, LinearLayer, Spec, Weights, constant_init
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
-_CHUNK = 4  # images whose products are summed at a time: they stay in the cache
+_CHUNK = 4  # images per matrix product: they fit in the cache
 
-_FEW = 8  # inputs of which XLA's own convolution takes longer than one product of all windows
+_FEW_INPUTS = 8  # up to here one product of all windows is faster than XLA's convolution
 
 
 def convolve(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Any, **options: Any) -> jax.Array:
-    """As `jax.lax.conv_general_dilated`: x [B, H, W, I] and kernel [h, w, I, O] to [B, H', W', O].
+    """`jax.lax.conv_general_dilated` of x [B, H, W, I] and kernel [h, w, I, O], faster on a CPU.
 
     >>> convolve(jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 2, 5)), (1, 1), ((1, 1), (1, 1)), **NHWC).shape
     (1, 4, 4, 5)
@@ -53,7 +46,7 @@ def _convolve(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
 
 
 def _values(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
-    if x.shape[-1] > _FEW:
+    if x.shape[-1] > _FEW_INPUTS:
         return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, **NHWC)
     rows, columns, inputs, outputs = kernel.shape
     padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
@@ -64,33 +57,35 @@ def _values(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
 
 
 def _forward(x: jax.Array, kernel: jax.Array, padding: Padding) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    # Not `_convolve`: what is differentiated once more, forwards, must not meet a rule for backwards.
+    # Not `_convolve`: a custom_vjp function has no forward-mode derivative.
     return _values(x, kernel, padding), (x, kernel)
 
 
-def _backward(padding: Padding, kept: tuple[jax.Array, jax.Array], slope: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x, kernel = kept
-    of_x = jax.linear_transpose(lambda x: jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, **NHWC), x)
-    return *of_x(slope), _weight_gradient(x, slope, kernel.shape[:2], padding)
+def _backward(
+    padding: Padding, residuals: tuple[jax.Array, jax.Array], cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = residuals
+    input_gradient = jax.linear_transpose(lambda x: jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, **NHWC), x)
+    return *input_gradient(cotangent), _weight_gradient(x, cotangent, kernel.shape[:2], padding)
 
 
 _convolve.defvjp(_forward, _backward)
 
 
-def _weight_gradient(x: jax.Array, slope: jax.Array, size: Sequence[int], padding: Padding) -> jax.Array:
-    """The sum over images and places of input times slope, [h, w, I, O]."""
-    count, height, width, outputs = slope.shape
+def _weight_gradient(x: jax.Array, cotangent: jax.Array, size: Sequence[int], padding: Padding) -> jax.Array:
+    """The sum over images and positions of input times cotangent, [h, w, I, O]."""
+    count, height, width, outputs = cotangent.shape
     padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
 
-    def products(padded: jax.Array, slope: jax.Array) -> jax.Array:
-        flat = slope.reshape(-1, outputs)
-        # The windows of a row of the kernel side by side: few products, each of a size that a CPU is good at.
+    def products(padded: jax.Array, cotangent: jax.Array) -> jax.Array:
+        flat = cotangent.reshape(-1, outputs)
+        # One product per row of the kernel: few products of a size that is fast on a CPU.
         wide = jnp.concatenate([padded[:, :, at : at + width] for at in range(size[1])], -1)
         rows = [wide[:, row : row + height].reshape(-1, wide.shape[-1]).T @ flat for row in range(size[0])]
         return jnp.stack(rows).reshape(*size, x.shape[-1], outputs)
 
     if count % _CHUNK:
-        return products(padded, slope)
+        return products(padded, cotangent)
 
     def add(total: jax.Array, chunk: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         return total + products(*chunk), None
@@ -98,17 +93,24 @@ def _weight_gradient(x: jax.Array, slope: jax.Array, size: Sequence[int], paddin
     def chunked(array: jax.Array) -> jax.Array:
         return array.reshape(count // _CHUNK, _CHUNK, *array.shape[1:])
 
-    none = jnp.zeros((*size, x.shape[-1], outputs), x.dtype)
-    return jax.lax.scan(add, none, (chunked(padded), chunked(slope)))[0]
+    zeros = jnp.zeros((*size, x.shape[-1], outputs), x.dtype)
+    return jax.lax.scan(add, zeros, (chunked(padded), chunked(cotangent)))[0]
 
 
 @dataclasses.dataclass(frozen=True)
 class Conv(LinearLayer):
-    """x [..., H, W, I] -> [..., H', W', O]: `weight` [O, I / groups, height, width], perhaps `bias` [O].
+    """Convolution x [..., H, W, I] -> [..., H', W', O]: `weight` [O, I / groups, h, w], optionally `bias` [O].
 
-    padding: zeros on each side. As many groups as inputs make it depthwise.
+    Args:
+        inputs: I, input channels.
+        outputs: O, output channels.
+        size: (h, w) of the kernel.
+        stride: Strides along the height and the width.
+        padding: Zeros on each side of the height and of the width.
+        groups: Groups of channels; as many as inputs make the convolution depthwise.
+        bias: Whether it has a bias.
 
-    >>> Conv(16, 32, (3, 3), stride=(2, 2), padding=(1, 1)).output(Spec((32, 32, 16))).shape
+    >>> Conv(16, 32, (3, 3), stride=(2, 2), padding=(1, 1)).output_spec(Spec((32, 32, 16))).shape
     (16, 16, 32)
     """
 
@@ -124,39 +126,38 @@ class Conv(LinearLayer):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.groups < 1 or min(*self.size, *self.stride) < 1:
-            raise InputError(f"a convolution needs groups, sizes and strides from 1 up: {self}")
+            raise InputError(f"a convolution must have groups, sizes and strides from 1 up, got {self}")
         if self.inputs % self.groups or self.outputs % self.groups:
             raise InputError(
-                f"a convolution of {self.inputs} inputs and {self.outputs} outputs has no {self.groups} groups;"
-                " choose a number that divides both"
+                f"the groups of a convolution must divide its {self.inputs} inputs and {self.outputs} outputs, got"
+                f" {self.groups}"
             )
 
     @property
-    def places(self) -> tuple[int, ...]:
+    def kernel_shape(self) -> tuple[int, ...]:
         return self.size
-
-    def widened(self, factor: int) -> Self:
-        return dataclasses.replace(self, inputs=self.inputs * factor)
 
     @property
     def depthwise(self) -> bool:
-        """Whether each input has outputs of its own (one group of one input is any convolution)."""
+        """Whether each input channel has its own outputs; one group of one channel does not count."""
         return self.groups == self.inputs > 1
 
     @property
-    def divisor(self) -> int:
+    def width_divisor(self) -> int:
         return 1 if self.depthwise else self.groups
 
-    def resized(self, given: Spec, units: Callable[[int], int]) -> Self:
-        inputs, outputs, groups = given.shape[-1], units(self.outputs), self.groups
+    def resized(self, input_spec: Spec, units: Callable[[int], int]) -> Self:
+        inputs, outputs, groups = input_spec.shape[-1], units(self.outputs), self.groups
         if self.depthwise:
             outputs, groups = self.outputs // self.inputs * inputs, inputs
         return dataclasses.replace(self, inputs=inputs, outputs=outputs, groups=groups)
 
-    def output(self, given: Spec) -> Spec:
-        height, width = windows(given, self.size, self.stride, self.padding)
-        if given.shape[-1] != self.inputs:
-            raise InputError(f"a convolution of {self.inputs} inputs is given {list(given.shape)}")
+    def output_spec(self, input_spec: Spec) -> Spec:
+        height, width = windows(input_spec, self.size, self.stride, self.padding)
+        if input_spec.shape[-1] != self.inputs:
+            raise InputError(
+                f"the input of the convolution must have {self.inputs} channels, got {list(input_spec.shape)}"
+            )
         return Spec((height, width, self.outputs))
 
     def module(self, weights: Weights) -> nnx.Module:
@@ -169,27 +170,31 @@ class Conv(LinearLayer):
             feature_group_count=self.groups,
             use_bias=self.bias,
             conv_general_dilated=convolve,
-            kernel_init=given(jnp.transpose(weights["weight"], (2, 3, 1, 0))),
-            bias_init=given(weights["bias"] if self.bias else None),
-            rngs=KEYLESS,
+            kernel_init=constant_init(jnp.transpose(weights["weight"], (2, 3, 1, 0))),
+            bias_init=constant_init(weights["bias"] if self.bias else None),
+            rngs=NO_RNGS,
         )
 
 
 def sides(padding: tuple[int, int]) -> tuple[tuple[int, int], ...]:
-    """Padding before and after, for each axis of an image."""
+    """Padding before and after each axis of an image."""
     return tuple((zeros, zeros) for zeros in padding)
 
 
-def windows(given: Spec, size: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]) -> tuple[int, int]:
-    """How many windows lie along the height and the width of an image; raises `InputError` where none does."""
-    if len(given.shape) != 3:
-        raise InputError(f"an image [H, W, C] is needed, not {list(given.shape)}")
+def windows(
+    input_spec: Spec, size: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]
+) -> tuple[int, int]:
+    """Number of windows along the height and the width of an image; raises `InputError` if none fits."""
+    if len(input_spec.shape) != 3:
+        raise InputError(f"the input must be an image [H, W, C], got {list(input_spec.shape)}")
     counts = [
         (length + 2 * zeros - window) // step + 1
-        for length, window, step, zeros in zip(given.shape[:2], size, stride, padding, strict=True)
+        for length, window, step, zeros in zip(input_spec.shape[:2], size, stride, padding, strict=True)
     ]
     if min(counts) < 1:
-        raise InputError(f"windows of {size} do not fit an image of {list(given.shape)} with padding {padding}")
+        raise InputError(
+            f"windows of {size} do not fit into an image of {list(input_spec.shape)} with padding {padding}"
+        )
     return counts[0], counts[1]
 
 
@@ -198,12 +203,21 @@ ROTATIONS = 4
 
 @dataclasses.dataclass(frozen=True)
 class RotationConv(LinearLayer):
-    """x [..., H, W, I] or, of `rotations` 4, [..., 4, H, W, I] -> [..., 4, H', W', O].
+    """Convolution equivariant to rotations of square images by 90 degrees (Cohen and Welling 2016, arXiv 1602.07576).
 
-    `weight` [O, I, rotations, size, size], the third axis from the rotation put out to that put in; perhaps `bias` [O].
-    The image is square for what is said of rotations to hold; padding: zeros on each side.
+    Maps x [..., H, W, I], or [..., 4, H, W, I] with `rotations` 4, to [..., 4, H', W', O]: each kernel is applied in
+    four rotations. `weight` [O, I, rotations, size, size] holds the coefficients in the basis of equivariant maps, on
+    which Ferbach et al. 2022 (arXiv 2206.04270) solve subset sums; its third axis is output minus input rotation.
 
-    >>> RotationConv(1, 8, 3, padding=1).output(Spec((6, 6, 1))).shape
+    Args:
+        inputs: I, input channels.
+        outputs: O, output channels.
+        size: Height and width of the kernel.
+        padding: Zeros on each side.
+        rotations: 1 for an image, 4 for the output of another such layer.
+        bias: Whether it has a bias [O].
+
+    >>> RotationConv(1, 8, 3, padding=1).output_spec(Spec((6, 6, 1))).shape
     (4, 6, 6, 8)
     >>> RotationConv(8, 5, 3, rotations=4, bias=True).tensors()
     {'weight': (5, 8, 4, 3, 3), 'bias': (5,)}
@@ -220,39 +234,42 @@ class RotationConv(LinearLayer):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.size < 1 or self.padding < 0 or self.rotations not in (1, ROTATIONS):
-            raise InputError(f"a convolution with rotations needs a size from 1 up and is given 1 or 4 of them: {self}")
+            raise InputError(
+                f"a convolution with rotations must have a size from 1 up and 1 or 4 rotations, got {self}"
+            )
 
     @property
-    def places(self) -> tuple[int, ...]:
+    def kernel_shape(self) -> tuple[int, ...]:
         return self.rotations, self.size, self.size
 
-    def widened(self, factor: int) -> Self:
-        return dataclasses.replace(self, inputs=self.inputs * factor)
-
-    def resized(self, given: Spec, units: Callable[[int], int]) -> Self:
-        return dataclasses.replace(self, inputs=given.shape[-1], outputs=units(self.outputs))
-
-    def output(self, given: Spec) -> Spec:
+    def output_spec(self, input_spec: Spec) -> Spec:
         axes = 3 if self.rotations == 1 else 4
-        if len(given.shape) != axes or given.shape[-1] != self.inputs or (axes == 4 and given.shape[0] != ROTATIONS):
-            needed = f"{'' if axes == 3 else '4, '}H, W, {self.inputs}"
-            raise InputError(f"a convolution with rotations needs [{needed}], not {list(given.shape)}")
+        if (
+            len(input_spec.shape) != axes
+            or input_spec.shape[-1] != self.inputs
+            or (axes == 4 and input_spec.shape[0] != ROTATIONS)
+        ):
+            expected = f"{'' if axes == 3 else '4, '}H, W, {self.inputs}"
+            raise InputError(
+                f"the input of a convolution with rotations must be [{expected}], got {list(input_spec.shape)}"
+            )
         both = (self.size, self.size), (1, 1), (self.padding, self.padding)
-        return Spec((ROTATIONS, *windows(Spec(given.shape[-3:]), *both), self.outputs))
+        return Spec((ROTATIONS, *windows(Spec(input_spec.shape[-3:]), *both), self.outputs))
 
     def module(self, weights: Weights) -> nnx.Module:
         return Rotated(self, jnp.asarray(weights["weight"]), weights["bias"] if self.bias else None)
 
 
 class Rotated(nnx.Module):
-    """The module of `RotationConv`: one convolution with all rotations side by side."""
+    """The module of `RotationConv`: one convolution whose channels are all rotations."""
 
-    def __init__(self, of: RotationConv, weight: jax.Array, bias: jax.Array | None) -> None:
-        self.padding, self.rotations = sides((of.padding, of.padding)), of.rotations
-        given = range(of.rotations)
+    def __init__(self, layer: RotationConv, weight: jax.Array, bias: jax.Array | None) -> None:
+        self.padding, self.rotations = sides((layer.padding, layer.padding)), layer.rotations
         # Output rotation r meets rotation s of a field with kernel s - r, turned r times.
         rows = [
-            jnp.concatenate([jnp.rot90(weight[:, :, (s - r) % of.rotations], r, (2, 3)) for s in given], 1)
+            jnp.concatenate(
+                [jnp.rot90(weight[:, :, (s - r) % layer.rotations], r, (2, 3)) for s in range(layer.rotations)], 1
+            )
             for r in range(ROTATIONS)
         ]
         self.kernel = nnx.Param(jnp.transpose(jnp.concatenate(rows), (2, 3, 1, 0)))  # [h, w, S I, 4 O]

@@ -1,7 +1,4 @@
-"""A dense layer.
-
-Position embedding.
-"""
+"""Dense layers and position embeddings."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,12 +8,12 @@ import jax
 from flax import nnx
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.node import KEYLESS, LinearLayer, Node, Spec, Weights, given
+from lottery_jax.networks.node import NO_RNGS, LinearLayer, Node, Spec, Weights, constant_init
 
 
 @dataclasses.dataclass(frozen=True)
 class Dense(LinearLayer):
-    """x [..., I] -> [..., O]: `weight` [O, I], and with `bias` also `bias` [O].
+    """Dense layer x [..., I] -> [..., O]: `weight` [O, I], and `bias` [O] if it has one.
 
     >>> Dense(3, 2, bias=True).tensors()
     {'weight': (2, 3), 'bias': (2,)}
@@ -27,31 +24,27 @@ class Dense(LinearLayer):
     bias: bool = False
     kind: ClassVar[str] = "dense"
 
-    def widened(self, factor: int) -> Self:
-        return dataclasses.replace(self, inputs=self.inputs * factor)
-
-    def resized(self, given: Spec, units: Callable[[int], int]) -> Self:
-        return dataclasses.replace(self, inputs=given.shape[-1], outputs=units(self.outputs))
-
-    def output(self, given: Spec) -> Spec:
-        if given.shape[-1] != self.inputs:
-            raise InputError(f"a dense layer of {self.inputs} inputs is given {list(given.shape)}")
-        return Spec((*given.shape[:-1], self.outputs))
+    def output_spec(self, input_spec: Spec) -> Spec:
+        if input_spec.shape[-1] != self.inputs:
+            raise InputError(
+                f"the input of the dense layer must have {self.inputs} features, got {list(input_spec.shape)}"
+            )
+        return Spec((*input_spec.shape[:-1], self.outputs))
 
     def module(self, weights: Weights) -> nnx.Module:
         return nnx.Linear(
             self.inputs,
             self.outputs,
             use_bias=self.bias,
-            kernel_init=given(weights["weight"].T),
-            bias_init=given(weights["bias"] if self.bias else None),
-            rngs=KEYLESS,
+            kernel_init=constant_init(weights["weight"].T),
+            bias_init=constant_init(weights["bias"] if self.bias else None),
+            rngs=NO_RNGS,
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class PositionEmbedding(Node):
-    """x [B, tokens, features] plus a stored vector for each token; the tensor has the node's own name."""
+    """x [B, tokens, features] plus a stored vector per position; the tensor has the name of the node."""
 
     tokens: int
     features: int
@@ -60,13 +53,16 @@ class PositionEmbedding(Node):
     def tensors(self) -> dict[str, tuple[int, ...]]:
         return {"": (1, self.tokens, self.features)}
 
-    def resized(self, given: Spec, units: Callable[[int], int]) -> Self:
-        return dataclasses.replace(self, tokens=given.shape[0], features=given.shape[-1])
+    def resized(self, input_spec: Spec, units: Callable[[int], int]) -> Self:
+        return dataclasses.replace(self, tokens=input_spec.shape[0], features=input_spec.shape[-1])
 
-    def output(self, given: Spec) -> Spec:
-        if given.shape != (self.tokens, self.features):
-            raise InputError(f"positions are embedded for {[self.tokens, self.features]}, not for {list(given.shape)}")
-        return Spec(given.shape)
+    def output_spec(self, input_spec: Spec) -> Spec:
+        if input_spec.shape != (self.tokens, self.features):
+            raise InputError(
+                f"the input of the position embedding must be {[self.tokens, self.features]}, got"
+                f" {list(input_spec.shape)}"
+            )
+        return Spec(input_spec.shape)
 
     def initial(self, key: jax.Array) -> dict[str, jax.Array]:
         return {"": 0.02 * jax.random.normal(key, (1, self.tokens, self.features))}

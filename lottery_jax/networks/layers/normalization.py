@@ -1,8 +1,4 @@
-"""Batch normalisation.
-
-Layer normalisation.
-The fixed scaling of a network's inputs.
-"""
+"""Batch and layer normalisation, and the fixed normalisation of a network's inputs."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,15 +9,33 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.node import KEYLESS, Node, Spec, StatelessLayer, Weights, given
+from lottery_jax.networks.node import NO_RNGS, Node, Spec, StatelessLayer, Weights, constant_init
+
+
+class _Norm(Node):
+    features: int
+    epsilon: float
+
+    def __post_init__(self) -> None:
+        if self.epsilon <= 0:
+            raise InputError(f"{self.kind} must have a positive epsilon, got {self.epsilon}")
+
+    def resized(self, input_spec: Spec, units: Callable[[int], int]) -> Self:
+        return dataclasses.replace(self, features=input_spec.shape[-1])
+
+    def output_spec(self, input_spec: Spec) -> Spec:
+        if input_spec.shape[-1] != self.features:
+            raise InputError(
+                f"the input of {self.kind} must have {self.features} features, got {list(input_spec.shape)}"
+            )
+        return Spec(input_spec.shape)
 
 
 @dataclasses.dataclass(frozen=True)
-class BatchNorm(Node):
-    """Each feature to mean 0 and variance 1: of the batch while it is trained, else of the running means.
+class BatchNorm(_Norm):
+    """Batch normalisation with PyTorch's tensors: `running_mean`, `running_var`, and with `affine` `weight` and `bias`.
 
-    Stored as in PyTorch: `running_mean`, `running_var`, and if `affine` a factor `weight` and a `bias`. It has no mask:
-    constructions fold it into the layer before it (`fold`).
+    It has no masks: constructions fold it into the layer in front of it (`rewrites.fold_batch_norm`).
     """
 
     features: int
@@ -29,21 +43,9 @@ class BatchNorm(Node):
     epsilon: float = 1e-5
     kind: ClassVar[str] = "batch_norm"
 
-    def __post_init__(self) -> None:
-        if self.epsilon <= 0:
-            raise InputError(f"batch normalisation needs a positive epsilon, not {self.epsilon}")
-
     def tensors(self) -> dict[str, tuple[int, ...]]:
         names = (*(("weight", "bias") if self.affine else ()), "running_mean", "running_var")
         return dict.fromkeys(names, (self.features,))
-
-    def resized(self, given: Spec, units: Callable[[int], int]) -> Self:
-        return dataclasses.replace(self, features=given.shape[-1])
-
-    def output(self, given: Spec) -> Spec:
-        if given.shape[-1] != self.features:
-            raise InputError(f"batch normalisation of {self.features} features is given {list(given.shape)}")
-        return Spec(given.shape)
 
     def module(self, weights: Weights) -> nnx.Module:
         layer = nnx.BatchNorm(
@@ -53,44 +55,32 @@ class BatchNorm(Node):
             epsilon=self.epsilon,
             use_bias=self.affine,
             use_scale=self.affine,
-            bias_init=given(weights["bias"] if self.affine else None),
-            scale_init=given(weights["weight"] if self.affine else None),
-            rngs=KEYLESS,
+            bias_init=constant_init(weights["bias"] if self.affine else None),
+            scale_init=constant_init(weights["weight"] if self.affine else None),
+            rngs=NO_RNGS,
         )
         layer.mean = nnx.BatchStat(weights["running_mean"])
         layer.var = nnx.BatchStat(weights["running_var"])
         return layer
 
     def initial(self, key: jax.Array) -> dict[str, jax.Array]:
-        start = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
-        return {name: jnp.full(shape, start[name]) for name, shape in self.tensors().items()}
+        values = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
+        return {name: jnp.full(shape, values[name]) for name, shape in self.tensors().items()}
 
     def statistics(self, module: Any) -> dict[str, jax.Array]:
         return {"running_mean": module.mean[...], "running_var": module.var[...]}
 
 
 @dataclasses.dataclass(frozen=True)
-class LayerNorm(Node):
-    """The features of each token to mean 0 and variance 1, times `weight` plus `bias`, which are stored, not masked."""
+class LayerNorm(_Norm):
+    """Layer normalisation over features, with `weight` and `bias`, which have no masks."""
 
     features: int
     epsilon: float = 1e-6
     kind: ClassVar[str] = "layer_norm"
 
-    def __post_init__(self) -> None:
-        if self.epsilon <= 0:
-            raise InputError(f"layer normalisation needs a positive epsilon, not {self.epsilon}")
-
     def tensors(self) -> dict[str, tuple[int, ...]]:
         return {"weight": (self.features,), "bias": (self.features,)}
-
-    def resized(self, given: Spec, units: Callable[[int], int]) -> Self:
-        return dataclasses.replace(self, features=given.shape[-1])
-
-    def output(self, given: Spec) -> Spec:
-        if given.shape[-1] != self.features:
-            raise InputError(f"layer normalisation of {self.features} features is given {list(given.shape)}")
-        return Spec(given.shape)
 
     def initial(self, key: jax.Array) -> dict[str, jax.Array]:
         return {"weight": jnp.ones(self.features), "bias": jnp.zeros(self.features)}
@@ -99,15 +89,15 @@ class LayerNorm(Node):
         return nnx.LayerNorm(
             self.features,
             epsilon=self.epsilon,
-            bias_init=given(weights["bias"]),
-            scale_init=given(weights["weight"]),
-            rngs=KEYLESS,
+            bias_init=constant_init(weights["bias"]),
+            scale_init=constant_init(weights["weight"]),
+            rngs=NO_RNGS,
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class Normalize(StatelessLayer):
-    """(x - mean) / deviation of each channel, numbers that belong to the network itself.
+    """(x - mean) / deviation of each channel, with constants that are part of the network.
 
     >>> Normalize((0.5,), (0.25,))(jnp.array([[1.0]])).tolist()
     [[2.0]]
@@ -119,12 +109,14 @@ class Normalize(StatelessLayer):
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.deviation) or not self.mean or min(self.deviation) <= 0:
-            raise InputError("normalize needs a mean and a positive deviation for each channel")
+            raise InputError("normalize must have a mean and a positive deviation for each channel")
 
-    def output(self, given: Spec) -> Spec:
-        if given.shape[-1] != len(self.mean):
-            raise InputError(f"normalize has {len(self.mean)} channels and is given {list(given.shape)}")
-        return Spec(given.shape, given.nonnegative and max(self.mean) <= 0)
+    def output_spec(self, input_spec: Spec) -> Spec:
+        if input_spec.shape[-1] != len(self.mean):
+            raise InputError(
+                f"the input of normalize must have {len(self.mean)} channels, got {list(input_spec.shape)}"
+            )
+        return Spec(input_spec.shape, input_spec.nonnegative and max(self.mean) <= 0)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         mean, deviation = (jnp.asarray(values, x.dtype) for values in (self.mean, self.deviation))

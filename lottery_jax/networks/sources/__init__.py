@@ -1,1 +1,1 @@
-"""Kinds of random sources: each wraps the operation whose weights it makes."""
+"""Random layers: each wraps the layer whose weights it makes from random ones and masks."""

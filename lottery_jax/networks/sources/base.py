@@ -1,8 +1,4 @@
-"""What every kind of random source has in common: it wraps the affine leaf whose weights it makes.
-
-So kinds of source and kinds of operation add up: each source works for dense layers, convolutions and the projections
-of attention, and an operation for every source.
-"""
+"""The base of random layers. Each wraps a target layer, so that every kind works with every kind of linear layer."""
 
 import abc
 import dataclasses
@@ -16,82 +12,103 @@ import numpy as np
 from flax import nnx
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.gates import Frozen
-from lottery_jax.networks.node import LARGEST, LEAST, Node, Spec, WeightNode, Weights
+from lottery_jax.networks.node import MAX_MAGNITUDE, MIN_MAGNITUDE, Frozen, Node, Spec, WeightNode, Weights
 from lottery_jax.rng.random_tensor import RandomTensor
 
 
 class Source(Node):
-    """A random leaf. Each tensor of `of` has a mask of its name with some random weights for every target weight."""
+    """A random layer that makes the weights of the target layer `layer`; its output is multiplied by `gain`.
 
-    of: WeightNode
+    Each tensor of `layer` has a mask of the same name, with several random weights for every target weight.
+    """
+
+    layer: WeightNode
     gain: float
 
     @abc.abstractmethod
     def random_tensors(self) -> dict[str, RandomTensor]:
-        """The random tensors by name: those of `of`, after the `edges`."""
+        """The random tensors by name: `hidden_tensors`, then those of `layer`."""
 
     @property
-    def hidden(self) -> int:
-        """Hidden units for each input."""
+    def units_per_input(self) -> int:
+        """Hidden units of each input."""
         return 1
 
     @property
-    def rows_each(self) -> int:
-        """Rows of a mask for each target weight: one for each copy of its output."""
+    def rows_per_weight(self) -> int:
+        """Rows of a mask for each target weight: one per copy of its output."""
         return 1
 
     @property
-    def wide(self) -> WeightNode:
-        """The operation that is computed: `of`, on all copies of its inputs and outputs."""
-        return self.of
+    def effective_layer(self) -> WeightNode:
+        """The layer that is computed: `layer` on all copies of its inputs and outputs."""
+        return self.layer
 
     @property
-    def edges(self) -> tuple[str, ...]:
-        """Random tensors between the input and those of `of`; an edge is kept where a weight behind it is."""
+    def hidden_tensors(self) -> tuple[str, ...]:
+        """Random tensors of the hidden layers in front of `layer`."""
         return ()
 
     @property
-    def trained(self) -> dict[str, str]:
-        """Stored tensors whose weights stand in place of random ones, by the random tensor whose mask they have."""
+    def trained_tensors(self) -> dict[str, str]:
+        """Trained tensors that replace random ones: stored names by the random tensor whose mask they have."""
         return {}
 
     @property
-    def frozen(self) -> dict[str, str]:
-        """Random tensors on the same places whose weights are added as they were drawn, by the tensor beside them."""
+    def frozen_tensors(self) -> dict[str, str]:
+        """Random tensors added at their initial values: names by the random tensor that they complement."""
         return {}
 
-    def output(self, given: Spec) -> Spec:
-        return self.of.output(given)
+    def output_spec(self, input_spec: Spec) -> Spec:
+        return self.layer.output_spec(input_spec)
 
     @abc.abstractmethod
-    def module(self, weights: Weights) -> nnx.Module: ...
+    def apply(self, kept: Callable[[str], jax.Array], x: jax.Array) -> jax.Array:
+        """The output, before it is multiplied by the gain.
 
-    def signs(self, name: str, given: Spec | None) -> tuple[int, ...]:
-        """The signs of input for which the weights of tensor `name` may differ: (1,) or (1, -1)."""
+        Args:
+            kept: Returns the weights of a random tensor, zero where pruned, or a stored tensor without a mask.
+            x: [B, *input].
+        """
+
+    def module(self, weights: Weights) -> nnx.Module:
+        return MaskedModule(self, weights)
+
+    def input_signs(self, name: str, input_spec: Spec | None) -> tuple[int, ...]:
+        """The signs of inputs for which the weights of tensor `name` differ: (1,), or (1, -1)."""
         return (1,)
 
     @abc.abstractmethod
     def coefficients(
-        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, edges: Mapping[str, np.ndarray]
+        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: Mapping[str, np.ndarray]
     ) -> np.ndarray | float:
-        """What kept random weights [R] of tensor `name`, at these rows and columns, count in the target weight.
+        """Coefficients of kept random weights: a target weight is the sum of coefficient times kept weight.
 
-        float64. The target weight that a source makes is the sum of coefficient times weight over what is kept.
-        `edges`: the kept weights of the edge tensors, 0 where pruned. This is the verifier's side: no construction
-        calls it.
+        Only verification calls this, no construction.
+
+        Args:
+            name: A tensor of `layer`.
+            rows: Rows of the random weights in the mask, [R].
+            columns: Their columns, [R].
+            sign: The sign of the input.
+            hidden: The weights of `hidden_tensors`, zero where pruned.
+
+        Returns:
+            float64 [R], or one number for all.
         """
 
-    def computed(self, name: str, made: np.ndarray, kept: Callable[[], np.ndarray]) -> np.ndarray:
-        """What tensor `name` of `wide` is, [signs, *its shape], from what is made of it.
+    def effective_tensor(self, name: str, values: np.ndarray, kept: Callable[[], np.ndarray]) -> np.ndarray:
+        """Tensor `name` of `effective_layer`, [signs, *shape].
 
-        made: the target weights that are made, [signs * rows_each, *shape in `of`]. kept: gives the kept random
-        weights in the mask's shape, float32.
+        Args:
+            name: A tensor of `layer`.
+            values: The target weights that the masks make, [signs * rows_per_weight, *shape in `layer`].
+            kept: Returns the kept random weights in the shape of the mask, float32.
         """
-        return made
+        return values
 
     def without_dead_units(self, pruned: Mapping[str, np.ndarray]) -> tuple["Source", Mapping[str, np.ndarray]]:
-        """The leaf and its random tensors, zero where pruned, with fewer hidden units if many are never reached."""
+        """The layer and its random tensors, zero where pruned, without hidden units that no kept weight reaches."""
         return self, pruned
 
     def statistics(self, module: Any) -> dict[str, jax.Array]:
@@ -99,57 +116,56 @@ class Source(Node):
 
 
 class MaskedModule(nnx.Module):
-    """Frozen random weights and their gates, by name; what comes out is multiplied by a gain.
+    """The module of a random layer: its frozen random weights, trained tensors and gates.
 
-    A module that measures finds the gain that gives its output root mean square 1, and uses that.
+    If `weights.measuring`, the gain is the one that gives the output root mean square 1.
     """
 
-    def __init__(self, source: Source, weights: Weights, gain: float = 1.0) -> None:
-        names = tuple(source.random_tensors())
-        self.gain = weights.number("gain", gain)
+    def __init__(self, source: Source, weights: Weights) -> None:
+        self.source, self.gain = source, weights.scalar("gain", source.gain)
         self.measured = nnx.data(nnx.Intermediate(jnp.ones(())) if weights.measuring else None)
-        self.frozen = nnx.Dict({name: Frozen(jnp.asarray(weights[name])) for name in names})
+        names = tuple(source.random_tensors())
+        self.random = nnx.Dict({name: Frozen(jnp.asarray(weights[name])) for name in names})
+        self.stored = nnx.Dict({name: nnx.Param(jnp.asarray(weights[name])) for name in source.tensors()})
         self.gates = nnx.Dict({name: weights.gate(name) for name in names})
 
-    def masked(self, name: str) -> jax.Array:
-        """The kept weights of a tensor, zero where pruned."""
-        return selected(self.gates[name](), self.frozen[name][...])  # type: ignore[operator]
-
-    def scaled(self, output: jax.Array) -> jax.Array:
-        """The output times the gain."""
+    def __call__(self, x: jax.Array) -> jax.Array:
+        output = self.source.apply(self._kept, x)
         if self.measured is None:
             return output * self.gain
         size = jnp.sqrt(jnp.mean(output**2))
         self.measured[...] = jnp.where(size > 0, 1 / jnp.where(size > 0, size, 1.0), 1.0)
         return output * self.measured[...]
 
+    def _kept(self, name: str) -> jax.Array:
+        if name not in self.gates:
+            return self.stored[name][...]
+        trained = self.source.trained_tensors.get(name)
+        weight = self.random[name][...] if trained is None else self.stored[trained][...]
+        mask = self.gates[name]()  # type: ignore[operator]
+        # A boolean mask makes pruned weights exactly zero; a float mask carries a gradient.
+        return jnp.where(mask, weight, 0.0) if mask.dtype == bool else weight * mask
 
-def selected(mask: jax.Array, weight: jax.Array) -> jax.Array:
-    """The kept weights, zero where pruned."""
-    # A boolean mask selects, so that a pruned weight is exactly zero; a float mask carries a gradient.
-    return jnp.where(mask, weight, 0.0) if mask.dtype == bool else weight * mask
 
+def merge_copies(weight: Any, copy_stride: int = 1) -> Any:
+    """A weight [O, I, *kernel, C, U] with C copies of each output and U units of each input as [O C, I U, *kernel].
 
-def side_by_side(weight: Any, apart: int = 1) -> Any:
-    """A weight with units U of each input and copies C of each output as one matrix, or kernel.
-
-    [O, I, *places, C, U] -> [O C, I U, *places]. Units of an input are `apart` numbers apart: the new inputs are
-    [I / apart, U, apart].
+    The units of an input are `copy_stride` apart: the new inputs are [I / copy_stride, U, copy_stride].
     """
-    outputs, inputs, *places, copies, units = weight.shape
-    split = weight.reshape(outputs, inputs // apart, apart, *places, copies, units)
-    last = 3 + len(places)
+    outputs, inputs, *kernel, copies, units = weight.shape
+    split = weight.reshape(outputs, inputs // copy_stride, copy_stride, *kernel, copies, units)
+    last = 3 + len(kernel)
     moved = split.transpose(0, last, 1, last + 1, 2, *range(3, last))
-    return moved.reshape(outputs * copies, inputs * units, *places)
+    return moved.reshape(outputs * copies, inputs * units, *kernel)
 
 
 def check_gain(gain: float) -> None:
-    """Refuse a gain that is not a positive float32 whose products stay within float32."""
-    if not (LEAST <= gain <= LARGEST and float(np.float32(gain)) == gain):
-        raise InputError(f"a gain must be a float32 from {LEAST} to {LARGEST}, not {gain}")
+    """Refuse a gain that is not a positive float32 with finite products."""
+    if not (MIN_MAGNITUDE <= gain <= MAX_MAGNITUDE and float(np.float32(gain)) == gain):
+        raise InputError(f"a gain must be a float32 from {MIN_MAGNITUDE} to {MAX_MAGNITUDE}, got {gain}")
 
 
-def numbered(drawn: dict[str, RandomTensor]) -> dict[str, RandomTensor]:
-    """The tensors of one leaf on streams of their own, one after the other."""
+def assign_streams(drawn: dict[str, RandomTensor]) -> dict[str, RandomTensor]:
+    """The tensors of one layer on consecutive streams."""
     first = itertools.accumulate((tensor.streams for tensor in drawn.values()), initial=0)
     return {name: dataclasses.replace(drawn[name], stream=stream) for name, stream in zip(drawn, first, strict=False)}

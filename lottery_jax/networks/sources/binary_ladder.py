@@ -1,107 +1,102 @@
-"""A ladder of random layers with weights of +-1 in front of an operation (Sreenivasan et al. 2021, arXiv 2110.08996).
+"""A ladder of random layers with weights of +-1 in front of a layer (Sreenivasan et al. 2021, arXiv 2110.08996).
 
-Its units carry powers of two: a unit with the edge +1 or -1 from its input x carries relu(x) or relu(-x), one with two
-edges +1 from units that carry v carries 2 v, and one with a single edge +1 carries v on. So after k rungs there are
-units for 2^0 ... 2^k times relu(x) and relu(-x), and the last random matrix of +-1 has them as candidates. Which edges
-do that is the mask's matter: here all units of an input may be joined with each other, and a masked ladder is whatever
-it computes. A bias is one more input, the constant 1. Edges between units of different inputs are always pruned, so
-that they are not drawn; in front of a convolution all layers of the ladder are 1 x 1.
+Its units compute powers of two: a unit with the edge +1 or -1 from its input x computes relu(x) or relu(-x), a unit
+with two edges +1 from units of value v computes 2 v, and a unit with one edge +1 computes v. So after k rungs there are
+units for 2^0 ... 2^k times relu(x) and relu(-x), the candidates of the last random matrix of +-1. The mask selects the
+edges: any units of one input may be connected. Edges between units of different inputs are always pruned and not
+drawn. A bias is one more input, the constant 1. In front of a convolution all layers of the ladder are 1 x 1.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.node import LinearLayer, Spec, Weights
-from lottery_jax.networks.sources.base import MaskedModule, Source, check_gain
+from lottery_jax.networks.sources.base import Source, check_gain
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.rng.random_tensor import ContiguousLayout, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
-MOST_RUNGS = 32
-"""Of a ladder: 2**32 times a unit's number is as much as anyone needs of a float32."""
+MAX_RUNGS = 32
+"""Rungs of a ladder: powers of two up to 2**32."""
 
 _SIGNS = Sampler.signed_constant(1)
 
 
 @dataclasses.dataclass(frozen=True)
 class BinaryLadder(Source):
-    """The operation `of` behind `rungs` layers on `units` U units for each input, weights +-1; its output times `gain`.
+    """`layer` behind `rungs` layers with `units` U units of each input and weights of +-1.
 
-    Masks: `first` [I, U] (one row more for a bias' constant), `rung1` ... [I, U, U], a unit's edges last, `weight` and
-    `bias` [*shape of the tensor, U]. The first and the last matrix are drawn as a gadget's.
+    Masks: `first` [I, U] (one more row for the constant of a bias), `rung1` ... [I, U, U] (last axis: the incoming
+    edges of a unit), `weight` and `bias` [*shape of the tensor, U]. `first`, `weight` and `bias` are drawn as in
+    `Gadget`.
+
+    Args:
+        layer: The target layer.
+        units: U, units of each input in each layer.
+        rungs: Layers between the first and the last.
+        gain: Factor of the output.
 
     >>> from lottery_jax.networks.layers.dense import Dense
     >>> {name: tensor.shape for name, tensor in BinaryLadder(Dense(3, 2), 8, 2).random_tensors().items()}
     {'first': (3, 8), 'rung1': (3, 8, 8), 'rung2': (3, 8, 8), 'weight': (2, 3, 8)}
     """
 
-    of: LinearLayer
+    layer: LinearLayer
     units: int
     rungs: int
     gain: float = 1.0
-    kind: ClassVar[str] = "ladder"
+    kind: ClassVar[str] = "binary_ladder"
 
     def __post_init__(self) -> None:
         check_gain(self.gain)
-        if not 0 <= self.rungs <= MOST_RUNGS:
-            raise InputError(f"a ladder has 0 to {MOST_RUNGS} rungs, not {self.rungs}")
+        if not 0 <= self.rungs <= MAX_RUNGS:
+            raise InputError(f"a ladder must have 0 to {MAX_RUNGS} rungs, got {self.rungs}")
 
     def random_tensors(self) -> dict[str, RandomTensor]:
-        inputs, units = self.of.inputs + self.of.bias, self.units
-        found, stream = Gadget(self.of, units, _SIGNS, _SIGNS).random_tensors(), 2
-        for name in self.edges[1:]:
-            found[name] = RandomTensor((inputs, units, units), units, _SIGNS, ContiguousLayout(units), stream=stream)
+        inputs, units = self.layer.inputs + self.layer.bias, self.units
+        found, stream = Gadget(self.layer, units, _SIGNS, _SIGNS).random_tensors(), 2
+        for name in self.hidden_tensors[1:]:
+            found[name] = RandomTensor((inputs, units, units), units, _SIGNS, Contiguous(units), stream=stream)
             stream += found[name].streams
-        return {name: found[name] for name in (*self.edges, *self.of.tensors())}
+        return {name: found[name] for name in (*self.hidden_tensors, *self.layer.tensors())}
 
     @property
-    def edges(self) -> tuple[str, ...]:
-        return ("first", *(f"rung{place + 1}" for place in range(self.rungs)))
+    def hidden_tensors(self) -> tuple[str, ...]:
+        return ("first", *(f"rung{number}" for number in range(1, self.rungs + 1)))
 
     @property
-    def hidden(self) -> int:
+    def units_per_input(self) -> int:
         return self.units
 
-    def signs(self, name: str, given: Spec | None) -> tuple[int, ...]:
-        return (1,) if name == "bias" or (given is not None and given.nonnegative) else (1, -1)
+    def input_signs(self, name: str, input_spec: Spec | None) -> tuple[int, ...]:
+        return (1,) if name == "bias" or (input_spec is not None and input_spec.nonnegative) else (1, -1)
 
     def coefficients(
-        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, edges: Mapping[str, np.ndarray]
+        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: Mapping[str, np.ndarray]
     ) -> np.ndarray:
-        # What each unit carries for x = sign: units of an input see it alone and no bias, so it is all that they do.
-        carried = np.maximum(sign * edges["first"].astype(np.float64), 0)
-        for place in self.edges[1:]:
-            carried = np.maximum(np.einsum("ivu,iu->iv", edges[place].astype(np.float64), carried), 0)
-        return sign * self.gain * carried[self.of.channels(name, rows), columns]
+        # The value of each unit for x = sign. Units see one input and no bias, so they scale with |x|.
+        value = np.maximum(sign * hidden["first"].astype(np.float64), 0)
+        for rung in self.hidden_tensors[1:]:
+            value = np.maximum(np.einsum("ivu,iu->iv", hidden[rung].astype(np.float64), value), 0)
+        return sign * self.gain * value[self.layer.input_channels(name, rows), columns]
 
-    def module(self, weights: Weights) -> nnx.Module:
-        return MaskedBinaryLadder(self, weights)
-
-
-class MaskedBinaryLadder(MaskedModule):
-    """x -> hidden units of each input, ReLU -> rung after rung, ReLU -> the operation on the last rung's units."""
-
-    def __init__(self, source: BinaryLadder, weights: Weights) -> None:
-        super().__init__(source, weights, source.gain)
-        self.of, self.units, self.edges = source.of, source.units, source.edges
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        inputs, first = self.of.inputs, self.masked("first")
+    def apply(self, kept: Callable[[str], jax.Array], x: jax.Array) -> jax.Array:
+        layer, first = self.layer, kept("first")
+        inputs = layer.inputs
         hidden, constant = jax.nn.relu(x[..., None] * first[:inputs]), jax.nn.relu(first[inputs:])
-        for name in self.edges[1:]:
-            rung = self.masked(name)
+        for name in self.hidden_tensors[1:]:
+            rung = kept(name)
             hidden = jax.nn.relu(jnp.einsum("ivu,...iu->...iv", rung[:inputs], hidden))
             constant = jax.nn.relu(jnp.einsum("ivu,iu->iv", rung[inputs:], constant))
-        last = jnp.moveaxis(self.masked("weight"), -1, 2)  # [O, I / groups, U, ...]
-        kept = {"weight": last.reshape(self.of.outputs, -1, *self.of.places)}
-        if self.of.bias:
-            kept["bias"] = self.masked("bias") @ constant[0]
-        operation = self.of.widened(self.units).module(Weights(kept))
-        return self.scaled(operation(hidden.reshape(*x.shape[:-1], -1)))  # type: ignore[operator]
+        last = jnp.moveaxis(kept("weight"), -1, 2)  # [O, I / groups, U, ...]
+        weights = {"weight": last.reshape(layer.outputs, -1, *layer.kernel_shape)}
+        if layer.bias:
+            weights["bias"] = kept("bias") @ constant[0]
+        module = layer.with_copies(self.units).module(Weights(weights))
+        return module(hidden.reshape(*x.shape[:-1], -1))  # type: ignore[operator]

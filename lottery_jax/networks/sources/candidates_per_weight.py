@@ -1,80 +1,78 @@
-"""Every target weight in some random copies, whose kept ones sum to it: the scalar setting.
+"""Every target weight is the sum of its kept candidates: the scalar setting of Pensia et al. 2020, Experiment 1.
 
-Pensia et al. 2020, Experiment 1: candidates are plain weights, not products. Row p of a mask (the target's weights,
-row-major) has its C copies at positions p * C ... p * C + C - 1 of the tensor's stream; `shared` gives the weights of
-an output (the target's first axis) one vector of copies in common, as the published code does.
+Candidates are plain weights, not products. Row p of a mask (the target's weights, row-major) has its C candidates at
+positions p * C ... p * C + C - 1 of the tensor's stream. With `shared`, the weights of one output (the target's
+first axis) share one vector of candidates, as in the published code.
 """
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import jax
 import numpy as np
-from flax import nnx
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.node import WeightNode, Weights
-from lottery_jax.networks.sources.base import MaskedModule, Source, check_gain, numbered
-from lottery_jax.rng.random_tensor import ContiguousLayout, RandomTensor
+from lottery_jax.networks.sources.base import Source, assign_streams, check_gain
+from lottery_jax.rng.random_tensor import Contiguous, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
 
 @dataclasses.dataclass(frozen=True)
 class CandidatesPerWeight(Source):
-    """The leaf `of` with `copies` C of every weight; masks are [*shape of the tensor, C].
+    """`layer` with C `candidates` of every weight; masks are [*shape of the tensor, C].
 
-    samplers: one for each tensor of `of`, in order. The output is multiplied by `gain`.
+    Args:
+        layer: The target layer.
+        candidates: C, random weights for each target weight.
+        samplers: One for each tensor of `layer`, in order.
+        shared: Whether the weights of one output share their candidates.
+        gain: Factor of the output.
 
     >>> from lottery_jax.networks.layers.dense import Dense
-    >>> copies = CandidatesPerWeight(Dense(3, 2), 21, (Sampler.uniform(-1, 1),), shared=True).random_tensors()["weight"]
-    >>> copies.shape, copies.rows, copies.blocks
+    >>> tensor = CandidatesPerWeight(Dense(3, 2), 21, (Sampler.uniform(-1, 1),), shared=True).random_tensors()["weight"]
+    >>> tensor.shape, tensor.rows, tensor.blocks
     ((2, 3, 21), 6, 2)
     """
 
-    of: WeightNode
-    copies: int
+    layer: WeightNode
+    candidates: int
     samplers: tuple[Sampler, ...]
     shared: bool = False
     gain: float = 1.0
-    kind: ClassVar[str] = "copies"
+    kind: ClassVar[str] = "candidates_per_weight"
 
     def __post_init__(self) -> None:
         check_gain(self.gain)
-        if len(self.samplers) != len(self.of.tensors()):
+        if len(self.samplers) != len(self.layer.tensors()):
             raise InputError(
-                f"copies of {len(self.of.tensors())} tensors need as many samplers, not {len(self.samplers)}"
+                f"samplers must have one entry for each of the {len(self.layer.tensors())} tensors, got"
+                f" {len(self.samplers)}"
             )
 
     def random_tensors(self) -> dict[str, RandomTensor]:
-        layout = ContiguousLayout(self.copies)
-        shapes = self.of.tensors()
-        return numbered(
+        layout = Contiguous(self.candidates)
+        shapes = self.layer.tensors()
+        return assign_streams(
             {
                 name: RandomTensor(
-                    (*shape, self.copies), self.copies, sampler, layout, math.prod(shape[1:]) if self.shared else 1
+                    (*shape, self.candidates),
+                    self.candidates,
+                    sampler,
+                    layout,
+                    math.prod(shape[1:]) if self.shared else 1,
                 )
                 for (name, shape), sampler in zip(shapes.items(), self.samplers, strict=True)
             }
         )
 
     def coefficients(
-        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, edges: Mapping[str, np.ndarray]
+        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: Mapping[str, np.ndarray]
     ) -> float:
         return self.gain
 
-    def module(self, weights: Weights) -> nnx.Module:
-        return MaskedCandidates(self, weights)
-
-
-class MaskedCandidates(MaskedModule):
-    """x -> the operation, every edge the sum of its kept copies."""
-
-    def __init__(self, source: CandidatesPerWeight, weights: Weights) -> None:
-        super().__init__(source, weights, source.gain)
-        self.of = source.of
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        kept = {name: self.masked(name).sum(-1) for name in self.of.tensors()}
-        return self.scaled(self.of.module(Weights(kept))(x))  # type: ignore[operator]
+    def apply(self, kept: Callable[[str], jax.Array], x: jax.Array) -> jax.Array:
+        weights = {name: kept(name).sum(-1) for name in self.layer.tensors()}
+        return self.layer.module(Weights(weights))(x)  # type: ignore[operator]

@@ -1,162 +1,137 @@
-"""One random weight in place of each target weight: the source of learned masks.
-
-One random weight in place of each target weight, taken several times: with its sign turned, or in part.
-
-A mask has a bit for each factor of each weight, and the weight made is the random one times the sum of the factors that
-are kept: (1, -1) makes masks in {-1, 0, 1}, (1, 1/2, 1/4) masks in quarters. Factors are powers of two, so that they
-hide nothing of a target.
-"""
+"""One random weight for each target weight: the sources of learned masks, with binary or multi-level masks."""
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.node import LinearLayer, Weights
-from lottery_jax.networks.sources.base import MaskedModule, Source, check_gain, numbered
-from lottery_jax.rng.random_tensor import Layout, MatrixLayout, RandomTensor
+from lottery_jax.networks.sources.base import Source, assign_streams, check_gain
+from lottery_jax.rng.random_tensor import Layout, Matrix, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
 
 @dataclasses.dataclass(frozen=True)
 class RandomLayer(Source):
-    """The operation `of` with random weights, its output times `gain`; masks have the shapes of its tensors.
+    """`layer` with random weights from `sampler`; masks have the shapes of its tensors.
 
     >>> from lottery_jax.networks.layers.dense import Dense
     >>> {name: tensor.shape for name, tensor in RandomLayer(Dense(3, 2), Sampler.normal(1)).random_tensors().items()}
     {'weight': (2, 3)}
     """
 
-    of: LinearLayer
+    layer: LinearLayer
     sampler: Sampler
     gain: float = 1.0
-    kind: ClassVar[str] = "single"
+    kind: ClassVar[str] = "random_layer"
 
     def __post_init__(self) -> None:
         check_gain(self.gain)
 
     def random_tensors(self) -> dict[str, RandomTensor]:
-        own, places = self.of.inputs // self.of.groups, math.prod(self.of.places)
+        per_group, size = self.layer.inputs // self.layer.groups, math.prod(self.layer.kernel_shape)
         layouts = {
-            "weight": MatrixLayout(self.of.outputs, own, places, 1),
-            "bias": MatrixLayout(self.of.outputs, 1, 1, 1),
+            "weight": Matrix(self.layer.outputs, per_group, size, 1),
+            "bias": Matrix(self.layer.outputs, 1, 1, 1),
         }
-        shapes = self.of.tensors()
-        return numbered({name: RandomTensor(shape, 1, self.sampler, layouts[name]) for name, shape in shapes.items()})
+        shapes = self.layer.tensors()
+        return assign_streams(
+            {name: RandomTensor(shape, 1, self.sampler, layouts[name]) for name, shape in shapes.items()}
+        )
 
     def coefficients(
-        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, edges: Mapping[str, np.ndarray]
+        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: Mapping[str, np.ndarray]
     ) -> float:
         return self.gain
 
-    def module(self, weights: Weights) -> nnx.Module:
-        return MaskedOperation(self, weights)
+    def apply(self, kept: Callable[[str], jax.Array], x: jax.Array) -> jax.Array:
+        return self.layer.module(Weights({name: kept(name) for name in self.layer.tensors()}))(x)  # type: ignore[operator]
 
 
-class MaskedOperation(MaskedModule):
-    """x -> gain times the operation with the kept weights."""
-
-    def __init__(self, source: RandomLayer, weights: Weights) -> None:
-        super().__init__(source, weights, source.gain)
-        self.of = source.of
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        kept = {name: self.masked(name) for name in self.of.tensors()}
-        return self.scaled(self.of.module(Weights(kept))(x))  # type: ignore[operator]
-
-
-LEAST_FACTOR = 2.0**-15
+_MIN_FACTOR = 2.0**-15
 
 
 @dataclasses.dataclass(frozen=True)
 class MultiLevelLayer(Source):
-    """The operation `of`, each weight one random one times kept `factors` F; masks are [*shape of the tensor, F].
+    """`layer` with each weight a random weight times the sum of its kept `factors`.
 
-    factors: different powers of two, 1 to 2**-15, or these negative. Weights are drawn as `RandomLayer` draws them.
+    Masks are [*shape of the tensor, F], a bit per factor: factors (1, -1) make masks in {-1, 0, 1}, and
+    (1, 1/2, 1/4) masks in quarters. Weights are drawn as in `RandomLayer`.
+
+    Args:
+        layer: The target layer.
+        sampler: Sampler of the random weights.
+        factors: F different powers of two from 1 to 2**-15 or their negatives, so that they encode nothing of a target.
+        gain: Factor of the output.
 
     >>> from lottery_jax.networks.layers.dense import Dense
-    >>> tied = MultiLevelLayer(Dense(3, 2), Sampler.normal(1), (1.0, -1.0)).random_tensors()["weight"]
-    >>> tied.shape, tied.weights
+    >>> tensor = MultiLevelLayer(Dense(3, 2), Sampler.normal(1), (1.0, -1.0)).random_tensors()["weight"]
+    >>> tensor.shape, tensor.weights
     ((2, 3, 2), 6)
     """
 
-    of: LinearLayer
+    layer: LinearLayer
     sampler: Sampler
     factors: tuple[float, ...]
     gain: float = 1.0
-    kind: ClassVar[str] = "tied"
+    kind: ClassVar[str] = "multi_level_layer"
 
     def __post_init__(self) -> None:
         check_gain(self.gain)
         powers = all(
-            LEAST_FACTOR <= abs(factor) <= 1 and math.frexp(factor)[0] in (0.5, -0.5) for factor in self.factors
+            _MIN_FACTOR <= abs(factor) <= 1 and math.frexp(factor)[0] in (0.5, -0.5) for factor in self.factors
         )
         if not (self.factors and powers and len(set(self.factors)) == len(self.factors)):
             raise InputError(
-                f"factors must be different powers of two, from 1 to {LEAST_FACTOR}, or these negative, not"
+                f"factors must be different powers of two from 1 to {_MIN_FACTOR} or their negatives, got"
                 f" {str(self.factors)[:60]}"
             )
         if self.sampler.locked > 0:
             raise InputError(
-                "a mask with several bits for a weight says how it counts, so that none can be locked as kept; lock"
-                " none, or use masks of one bit"
+                "locked must be 0 for masks with several bits per weight, which have no single kept value. Use masks of"
+                " one bit to lock weights."
             )
 
     def random_tensors(self) -> dict[str, RandomTensor]:
-        count, once = len(self.factors), RandomLayer(self.of, self.sampler).random_tensors()
+        count, single = len(self.factors), RandomLayer(self.layer, self.sampler).random_tensors()
         return {
-            name: dataclasses.replace(one, shape=(*one.shape, count), width=count, layout=Repeated(one.layout))
-            for name, one in once.items()
+            name: dataclasses.replace(one, shape=(*one.shape, count), width=count, layout=RepeatedLayout(one.layout))
+            for name, one in single.items()
         }
 
     def coefficients(
-        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, edges: Mapping[str, np.ndarray]
+        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: Mapping[str, np.ndarray]
     ) -> np.ndarray:
         return self.gain * np.asarray(self.factors, np.float64)[columns]
 
-    def module(self, weights: Weights) -> nnx.Module:
-        return MaskedMultiLevel(self, weights)
+    def apply(self, kept: Callable[[str], jax.Array], x: jax.Array) -> jax.Array:
+        factors = jnp.asarray(self.factors, jnp.float32)
+        bits = {name: kept(name) for name in self.layer.tensors()}
+        weights = {name: (value * factors.astype(value.dtype)).sum(-1) for name, value in bits.items()}
+        return self.layer.module(Weights(weights))(x)  # type: ignore[operator]
 
 
 @dataclasses.dataclass(frozen=True)
-class Repeated(Layout):
-    """Blocks of one weight, that of the layout `of`, taken as often as a row is wide."""
+class RepeatedLayout(Layout):
+    """Blocks of one weight at the positions of `layout`, repeated for each column of a row."""
 
-    of: Layout
+    layout: Layout
 
     def start(self, blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self.of.start(blocks)
+        return self.layout.start(blocks)
 
     @property
     def step(self) -> int:
         return 0
 
     def spans(self, blocks: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return self.of.spans(blocks, 1)
+        return self.layout.spans(blocks, 1)
 
-    def draw_all(self, tensor: RandomTensor, seed: int) -> np.ndarray:
-        once = dataclasses.replace(tensor, shape=tensor.shape[:-1], width=1, layout=self.of)
-        return np.repeat(self.of.draw_all(once, seed), tensor.width, 1)
-
-
-class MaskedMultiLevel(MaskedModule):
-    """x -> the operation, every edge its random weight times the sum of its kept factors."""
-
-    def __init__(self, source: MultiLevelLayer, weights: Weights) -> None:
-        super().__init__(source, weights, source.gain)
-        self.of, self.factors = source.of, source.factors
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        factors = np.asarray(self.factors, np.float32)
-
-        def made(name: str) -> jax.Array:
-            kept = self.masked(name)
-            return (kept * jnp.asarray(factors, kept.dtype)).sum(-1)
-
-        return self.scaled(self.of.module(Weights({name: made(name) for name in self.of.tensors()}))(x))  # type: ignore[operator]
+    def draw_all(self, drawn: RandomTensor, seed: int) -> np.ndarray:
+        single = dataclasses.replace(drawn, shape=drawn.shape[:-1], width=1, layout=self.layout)
+        return np.repeat(self.layout.draw_all(single, seed), drawn.width, 1)

@@ -1,27 +1,25 @@
-"""Networks in which every neuron exists several times (Burkholz 2022, arXiv 2205.02321): depth L + 1.
+"""Layers between replicated neurons: every neuron has several copies (Burkholz 2022, arXiv 2205.02321), depth L + 1.
 
-Copies of a neuron are equal but for the errors of their weights, so that the random weights on the copies of an input
-are candidates for one target weight, as they are: no products, and no signs of inputs. So one random layer stands for a
-target layer, after any activation. The copies of its outputs each have random weights and a subset of their own. Only
-the first layer, whose inputs exist once, takes two random ones, a gadget.
+Copies of a neuron are equal up to the errors of their weights, so the random weights on the copies of an input are the
+candidates of one target weight: no products, no signs of inputs, any activation. Each copy of an output has its own
+random weights and subset. Only the first layer, whose inputs have one copy, becomes two random layers, a gadget.
 
-The published constant units are there too: a bias is a sum of random weights on a constant, as many of them for each
-copy as copies of an input. The constant is given to every layer, as everywhere in this package, so that no rows of a
-layer in front make it. It need not be 1: a neuron may be any constant, and where biases are larger than weights (folded
-batch normalisations make them ten times larger), one gain for both would leave large random weights that cancel.
+As published, a bias is a sum of random weights on a constant, as many as copies of an input. Every layer has this
+constant as an input, so that no units of the layer in front compute it. The constant need not be 1: with biases much
+larger than weights (after folding batch normalisation), one gain for both would leave large weights that cancel.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import numpy as np
-from flax import nnx
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.node import LinearLayer, Spec, Weights
-from lottery_jax.networks.sources.base import MaskedModule, Source, check_gain, side_by_side
+from lottery_jax.networks.sources.base import Source, check_gain, merge_copies
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.rng.random_tensor import MatrixLayout, RandomTensor
 from lottery_jax.rng.sampler import Sampler
@@ -29,146 +27,141 @@ from lottery_jax.rng.sampler import Sampler
 
 @dataclasses.dataclass(frozen=True)
 class ReplicatedNeurons(Source):
-    """The operation `of` on `copies_in` of each input, with `copies_out` of each output; its output times `gain`.
+    """`layer` on copies of its inputs, with copies of its outputs.
 
-    Masks: `weight` [*shape of the tensor, copies_out, copies_in] and `bias` [O, copies_out, copies_in]. Weights are
-    drawn at their positions in the theorem's matrix [I * copies_in, places, O * copies_out]. apart: how far the copies
-    of an input are apart in what is given, as `Spec` says. constant: what biases are the weights of.
+    Masks: `weight` [*shape of the tensor, output_copies, input_copies] and `bias` [O, output_copies, input_copies].
+    Weights are drawn at their positions in the theorem's matrix [I * input_copies, kernel, O * output_copies].
+
+    Args:
+        layer: The target layer.
+        input_copies: Copies of each input.
+        output_copies: Copies of each output; they are contiguous.
+        sampler: Sampler of the random weights.
+        copy_stride: Distance of two copies of an input, as in `Spec`.
+        gain: Factor of the output.
+        constant: The input whose weights are the biases.
 
     >>> from lottery_jax.networks.layers.dense import Dense
     >>> layer = ReplicatedNeurons(Dense(3, 2, bias=True), 15, 15, Sampler.uniform(-1, 1))
     >>> {name: tensor.shape for name, tensor in layer.random_tensors().items()}
     {'weight': (2, 3, 15, 15), 'bias': (2, 15, 15)}
-    >>> layer.output(Spec((45,), copies=15)).shape
+    >>> layer.output_spec(Spec((45,), copies=15)).shape
     (30,)
     """
 
-    of: LinearLayer
-    copies_in: int
-    copies_out: int
+    layer: LinearLayer
+    input_copies: int
+    output_copies: int
     sampler: Sampler
-    apart: int = 1
+    copy_stride: int = 1
     gain: float = 1.0
     constant: float = 1.0
-    kind: ClassVar[str] = "redundant"
+    kind: ClassVar[str] = "replicated_neurons"
 
     def __post_init__(self) -> None:
         check_gain(self.gain)
         check_gain(self.constant)
-        _check_copies(self.copies_in)
-        _check_copies(self.copies_out)
-        if self.apart < 1 or (self.apart > 1 and (self.of.inputs % self.apart or self.of.groups > 1)):
+        _check_copies(self.input_copies)
+        _check_copies(self.output_copies)
+        if self.copy_stride < 1 or (
+            self.copy_stride > 1 and (self.layer.inputs % self.copy_stride or self.layer.groups > 1)
+        ):
             raise InputError(
-                f"copies of {self.of.inputs} inputs in {self.of.groups} groups cannot be {self.apart} numbers apart"
+                f"copy_stride must be at least 1, divide the inputs and be 1 for layers with groups, got"
+                f" {self.copy_stride} for {self.layer.inputs} inputs in {self.layer.groups} groups"
             )
 
     @property
-    def rows_each(self) -> int:
-        return self.copies_out
+    def rows_per_weight(self) -> int:
+        return self.output_copies
 
     @property
-    def wide(self) -> LinearLayer:
-        return self.of.with_copies(self.copies_in, self.copies_out)
+    def effective_layer(self) -> LinearLayer:
+        return self.layer.with_copies(self.input_copies, self.output_copies)
 
     def random_tensors(self) -> dict[str, RandomTensor]:
-        of, count, copies = self.of, self.copies_in, self.copies_out
-        own, places = of.inputs // of.groups, int(np.prod(of.places, dtype=np.int64))
-        offset = own * count * places * of.outputs * copies
+        layer, count, copies = self.layer, self.input_copies, self.output_copies
+        per_group, size = layer.inputs // layer.groups, math.prod(layer.kernel_shape)
+        offset = per_group * count * size * layer.outputs * copies
         layouts = {
-            "weight": MatrixLayout(of.outputs, own, places, count, copies=copies),
+            "weight": Matrix(layer.outputs, per_group, size, count, copies=copies),
             # The constant is the last input of the same matrix.
-            "bias": MatrixLayout(of.outputs, 1, 1, count, offset, copies),
+            "bias": Matrix(layer.outputs, 1, 1, count, offset, copies),
         }
         return {
             name: RandomTensor((*shape, copies, count), count, self.sampler, layouts[name])
-            for name, shape in of.tensors().items()
+            for name, shape in layer.tensors().items()
         }
 
-    def output(self, given: Spec) -> Spec:
-        if (given.copies, given.apart) != (self.copies_in, self.apart):
+    def output_spec(self, input_spec: Spec) -> Spec:
+        if (input_spec.copies, input_spec.copy_stride) != (self.input_copies, self.copy_stride):
             raise InputError(
-                f"a layer for {self.copies_in} copies of its inputs, {self.apart} apart, is given {given.copies},"
-                f" {given.apart} apart"
+                f"the input must have {self.input_copies} copies of stride {self.copy_stride}, got"
+                f" {input_spec.copies} of stride {input_spec.copy_stride}"
             )
-        return dataclasses.replace(self.wide.output(given), copies=self.copies_out)
+        return dataclasses.replace(self.effective_layer.output_spec(input_spec), copies=self.output_copies)
 
     def coefficients(
-        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, edges: Mapping[str, np.ndarray]
+        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: Mapping[str, np.ndarray]
     ) -> float:
         return self.gain * self.constant if name == "bias" else self.gain
 
-    def computed(self, name: str, made: np.ndarray, kept: Callable[[], np.ndarray]) -> np.ndarray:
-        # Which copies of an input are kept shows in the output, if only by the errors of their weights.
+    def effective_tensor(self, name: str, values: np.ndarray, kept: Callable[[], np.ndarray]) -> np.ndarray:
+        # The copies of an input differ by the errors of their weights, so the output depends on which ones are kept.
         if name == "bias":
-            return _of_outputs(made, self.copies_out)
-        return self.gain * self.beside(kept().astype(np.float64))[None]
+            return _merge_output_copies(values, self.output_copies)
+        return self.gain * merge_copies(kept().astype(np.float64), self.copy_stride)[None]
 
-    def beside(self, weight: Any) -> Any:
-        """The weight of `wide` from one in the mask's shape, for inputs as they are given."""
-        return side_by_side(weight, self.apart)
-
-    def module(self, weights: Weights) -> nnx.Module:
-        return MaskedReplicated(self, weights)
-
-
-class MaskedReplicated(MaskedModule):
-    """x -> the wide operation on all copies."""
-
-    def __init__(self, source: ReplicatedNeurons, weights: Weights) -> None:
-        super().__init__(source, weights, source.gain)
-        self.source = source
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        kept = {"weight": self.source.beside(self.masked("weight"))}
-        if self.source.of.bias:
-            kept["bias"] = self.source.constant * self.masked("bias").sum(-1).reshape(-1)
-        return self.scaled(self.source.wide.module(Weights(kept))(x))  # type: ignore[operator]
+    def apply(self, kept: Callable[[str], jax.Array], x: jax.Array) -> jax.Array:
+        weights = {"weight": merge_copies(kept("weight"), self.copy_stride)}
+        if self.layer.bias:
+            weights["bias"] = self.constant * kept("bias").sum(-1).reshape(-1)
+        return self.effective_layer.module(Weights(weights))(x)  # type: ignore[operator]
 
 
 @dataclasses.dataclass(frozen=True)
 class ReplicatedGadget(Gadget):
-    """A gadget with `copies` of each output, neighbours: the first layer of a network of `ReplicatedNeurons` ones.
+    """A gadget with contiguous `copies` of each output: the first layer of a network with replicated neurons.
 
-    Masks are those of a gadget, with the copies as one more axis in front of the units: [*shape of the tensor, copies,
-    U]. All copies have the hidden units in common, as the first layer of any network has its inputs.
+    Masks `weight` and `bias` are [*shape of the tensor, copies, U]. All copies share the hidden units.
     """
 
     copies: int = 1
-    kind: ClassVar[str] = "redundant_gadget"
+    kind: ClassVar[str] = "replicated_gadget"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_copies(self.copies)
 
     @property
-    def rows_each(self) -> int:
+    def rows_per_weight(self) -> int:
         return self.copies
 
     @property
-    def wide(self) -> LinearLayer:
-        return self.of.with_copies(1, self.copies)
+    def effective_layer(self) -> LinearLayer:
+        return self.layer.with_copies(1, self.copies)
 
     def random_tensors(self) -> dict[str, RandomTensor]:
         found = super().random_tensors()
-        for name, shape in self.of.tensors().items():
+        for name, shape in self.layer.tensors().items():
             found[name] = dataclasses.replace(found[name], shape=(*shape, self.copies, self.units))
         return found
 
-    def output(self, given: Spec) -> Spec:
-        if given.copies > 1:
-            raise InputError("a layer whose inputs exist once is given copies of them")
-        return dataclasses.replace(self.wide.output(given), copies=self.copies)
+    def output_spec(self, input_spec: Spec) -> Spec:
+        if input_spec.copies > 1:
+            raise InputError("the first layer of a network with replicated neurons must have one copy of each input")
+        return dataclasses.replace(self.effective_layer.output_spec(input_spec), copies=self.copies)
 
-    def computed(self, name: str, made: np.ndarray, kept: Callable[[], np.ndarray]) -> np.ndarray:
-        return _of_outputs(made, self.copies)
+    def effective_tensor(self, name: str, values: np.ndarray, kept: Callable[[], np.ndarray]) -> np.ndarray:
+        return _merge_output_copies(values, self.copies)
 
 
-def _of_outputs(made: np.ndarray, copies: int) -> np.ndarray:
-    """[signs * copies, O, ...] -> [signs, O * copies, ...], copies of an output as neighbours."""
-    split = np.moveaxis(made.reshape(-1, copies, *made.shape[1:]), 1, 2)
-    return split.reshape(len(split), -1, *made.shape[2:])
+def _merge_output_copies(values: np.ndarray, copies: int) -> np.ndarray:
+    """[signs * copies, O, ...] -> [signs, O * copies, ...] with contiguous copies of an output."""
+    split = np.moveaxis(values.reshape(-1, copies, *values.shape[1:]), 1, 2)
+    return split.reshape(len(split), -1, *values.shape[2:])
 
 
 def _check_copies(copies: int) -> None:
     if copies < 1:
-        raise InputError(f"copies of a neuron are counted from 1, not {copies}")
+        raise InputError(f"a neuron must have at least 1 copy, got {copies}")

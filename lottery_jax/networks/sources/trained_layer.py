@@ -1,24 +1,22 @@
-"""One weight in place of each target weight that was random and was then trained: what magnitude pruning leaves.
+"""Layers whose weights are random at initialisation and then trained: the result of magnitude pruning.
 
-The seed still says where the weights began, and the mask which of them are left; what they became is stored. So the
-network is no strong ticket: nothing about it follows from seed and bits alone. Pruned weights are zero, or some of them
-as they were drawn.
+The seed gives the initial weights, the mask the kept ones, and the trained values are stored. So the network is not a
+strong ticket. Pruned weights are zero, or some of them have their initial values.
 """
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.node import LinearLayer, Weights
-from lottery_jax.networks.sources.base import MaskedModule, Source, selected
-from lottery_jax.rng.random_tensor import MatrixLayout, RandomTensor
+from lottery_jax.networks.sources.base import Source
+from lottery_jax.rng.random_tensor import Matrix, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
 STORED_NAME = "trained_weight"
@@ -28,88 +26,75 @@ FROZEN_NAME = "frozen"
 
 @dataclasses.dataclass(frozen=True)
 class TrainedLayer(Source):
-    """The operation `of` with weights drawn from `sampler` as `RandomLayer` draws them, then trained, then stored.
+    """`layer` with weights initialised from `sampler` as in `RandomLayer`, then trained and stored.
 
-    The mask is that of `weight`; `trained_weight` is zero outside it. A bias is stored as it is.
+    The only mask is that of `weight`; the stored `trained_weight` is zero where pruned. A bias is stored without mask.
 
     >>> from lottery_jax.networks.layers.dense import Dense
-    >>> leaf = TrainedLayer(Dense(3, 2, bias=True), Sampler.normal(1))
-    >>> list(leaf.random_tensors()), leaf.tensors()
+    >>> layer = TrainedLayer(Dense(3, 2, bias=True), Sampler.normal(1))
+    >>> list(layer.random_tensors()), layer.tensors()
     (['weight'], {'trained_weight': (2, 3), 'bias': (2,)})
     """
 
-    of: LinearLayer
+    layer: LinearLayer
     sampler: Sampler
     gain: float = 1.0
-    kind: ClassVar[str] = "trained"
+    kind: ClassVar[str] = "trained_layer"
 
     def __post_init__(self) -> None:
         if self.gain != 1.0:
-            raise InputError(f"the gain of trained weights is 1, not {self.gain}; multiply the weights instead")
+            raise InputError(f"the gain of trained weights must be 1, got {self.gain}. Multiply the weights instead.")
         if self.sampler.density < 1:
-            raise InputError("weights that are trained are all there: their density is 1; prune them by their mask")
+            raise InputError("the density of trained weights must be 1. Prune them by their mask.")
         if self.sampler.locked > 0:
-            raise InputError("weights that are trained are kept by their mask alone: none of them is locked; use 0")
+            raise InputError("locked must be 0 for trained weights. Keep them by their mask.")
 
     @property
-    def trained(self) -> dict[str, str]:
+    def trained_tensors(self) -> dict[str, str]:
         return {"weight": STORED_NAME}
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
-        return {self.trained.get(name, name): shape for name, shape in self.of.tensors().items()}
+        return {self.trained_tensors.get(name, name): shape for name, shape in self.layer.tensors().items()}
 
     def initial(self, key: jax.Array) -> dict[str, jax.Array]:
-        # Where the weights began is drawn from a ticket's seed, which is not known here.
+        # Initial weights come from a ticket's seed, which is unknown here.
         return {name: jnp.zeros(shape) for name, shape in self.tensors().items()}
 
     def random_tensors(self) -> dict[str, RandomTensor]:
-        own, places = self.of.inputs // self.of.groups, math.prod(self.of.places)
-        shape = self.of.tensors()["weight"]
-        return {"weight": RandomTensor(shape, 1, self.sampler, MatrixLayout(self.of.outputs, own, places, 1))}
+        per_group, size = self.layer.inputs // self.layer.groups, math.prod(self.layer.kernel_shape)
+        shape = self.layer.tensors()["weight"]
+        return {"weight": RandomTensor(shape, 1, self.sampler, Matrix(self.layer.outputs, per_group, size, 1))}
 
     def coefficients(
-        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, edges: Mapping[str, np.ndarray]
+        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: Mapping[str, np.ndarray]
     ) -> float:
         return self.gain
 
-    def module(self, weights: Weights) -> nnx.Module:
-        return TrainedOperation(self, weights)
+    def apply(self, kept: Callable[[str], jax.Array], x: jax.Array) -> jax.Array:
+        weights = {name: kept(name) for name in self.layer.tensors()}
+        for name in self.frozen_tensors.values():
+            weights["weight"] = weights["weight"] + kept(name)
+        return self.layer.module(Weights(weights))(x)  # type: ignore[operator]
 
 
 @dataclasses.dataclass(frozen=True)
 class PartlyTrainedLayer(TrainedLayer):
-    """As `TrainedLayer`, but pruned weights may stay as they were drawn: where the mask of `frozen` has them.
+    """`TrainedLayer` in which the pruned weights that the mask of `frozen` keeps have their initial values.
 
-    `frozen` is the same random tensor as `weight`, from the same positions; what both masks have is added.
+    `frozen` is the same random tensor as `weight`, at the same positions; the weights of both masks are added.
 
     >>> from lottery_jax.networks.layers.dense import Dense
-    >>> leaf = PartlyTrainedLayer(Dense(3, 2), Sampler.normal(1))
-    >>> leaf.random_tensors()["weight"] == leaf.random_tensors()["frozen"]
+    >>> layer = PartlyTrainedLayer(Dense(3, 2), Sampler.normal(1))
+    >>> layer.random_tensors()["weight"] == layer.random_tensors()["frozen"]
     True
     """
 
-    kind: ClassVar[str] = "partly_trained"
+    kind: ClassVar[str] = "partly_trained_layer"
 
     @property
-    def frozen(self) -> dict[str, str]:
+    def frozen_tensors(self) -> dict[str, str]:
         return {"weight": FROZEN_NAME}
 
     def random_tensors(self) -> dict[str, RandomTensor]:
         (weight,) = super().random_tensors().values()
         return {"weight": weight, FROZEN_NAME: weight}
-
-
-class TrainedOperation(MaskedModule):
-    """x -> the operation with the kept trained weights, what is frozen of the drawn ones, and its bias."""
-
-    def __init__(self, source: TrainedLayer, weights: Weights) -> None:
-        super().__init__(source, weights, source.gain)
-        self.of, self.beside = source.of, tuple(source.frozen.values())
-        self.stored = nnx.Dict({name: nnx.Param(jnp.asarray(weights[name])) for name in source.tensors()})
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        kept = {name: value[...] for name, value in self.stored.items()}
-        kept["weight"] = selected(self.gates["weight"](), kept.pop(STORED_NAME))  # type: ignore[operator]
-        for name in self.beside:
-            kept["weight"] = kept["weight"] + self.masked(name)
-        return self.scaled(self.of.module(Weights(kept))(x))  # type: ignore[operator]

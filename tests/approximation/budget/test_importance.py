@@ -8,7 +8,7 @@ import pytest
 from lottery_jax.approximation.budget.importance import IMPORTANCES, fisher_importance
 from lottery_jax.errors import InputError
 from lottery_jax.importers.mlp_weights import mlp_target
-from lottery_jax.networks.rewrites import folded
+from lottery_jax.networks.rewrites import fold_batch_norm
 from lottery_jax.networks.target import Target
 from tests.constructions.catalogue import NETWORKS, bag, random_target
 
@@ -21,8 +21,8 @@ def mlp(*sizes: int, bias: bool = True, seed: int = 0) -> Target:
 
 
 def images(target: Target, count: int, seed: int = 1) -> np.ndarray:
-    assert target.network.given is not None
-    return np.random.default_rng(seed).uniform(0, 1, (count, *target.network.given.shape)).astype(np.float32)
+    assert target.network.input_spec is not None
+    return np.random.default_rng(seed).uniform(0, 1, (count, *target.network.input_spec.shape)).astype(np.float32)
 
 
 def log_probabilities(tensors: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
@@ -79,7 +79,7 @@ def test_against_finite_differences(sizes: tuple[int, ...], bias: bool) -> None:
 def test_against_the_derivatives_of_the_whole_network(name: str) -> None:
     """Where weights are shared between places: one example and one class after the other. Norms are folded first."""
     target = random_target(NETWORKS[name](True))
-    x, whole = images(target, 5), folded(target)
+    x, whole = images(target, 5), fold_batch_norm(target)
     network, tensors = whole.network, {name: jnp.asarray(value) for name, value in whole.arrays().items()}
 
     @jax.jit

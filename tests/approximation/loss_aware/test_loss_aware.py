@@ -22,7 +22,7 @@ QUICK = {("pensia", "mlp with biases, inputs of any sign")}
 
 
 def images(target: Target, count: int = 40) -> np.ndarray:
-    given = target.network.given
+    given = target.network.input_spec
     assert given is not None
     return np.random.default_rng(0).uniform(0 if given.nonnegative else -1, 1, (count, *given.shape)).astype(np.float32)
 

@@ -13,7 +13,7 @@ from lottery_jax.cli.main import main
 from lottery_jax.constructions import Pensia, Scalar, ScalarShared
 from lottery_jax.errors import TicketError
 from lottery_jax.io.tensor_file import read_array
-from lottery_jax.networks.transforms import FoldLayers, Lock, PrePrune
+from lottery_jax.networks.transforms import Lock, PrePrune, ShareLayers
 from lottery_jax.tickets.export import export_masks, export_weights
 from lottery_jax.tickets.ticket import Ticket, load_ticket, make_ticket, stores_coded
 from lottery_jax.tickets.verify import verify
@@ -33,7 +33,7 @@ JOBS: dict[str, Callable[[], Ticket]] = {
         plan_job(TARGET, Scalar(20), ToleranceObjective(0.1), seed=0, transforms=(PrePrune(0.6), Lock(0.1)))
     ),
     "folded": lambda: run_in_memory(
-        plan_job(TARGET, Pensia(16), ToleranceObjective(0.1), seed=0, transforms=(FoldLayers(),))
+        plan_job(TARGET, Pensia(16), ToleranceObjective(0.1), seed=0, transforms=(ShareLayers(),))
     ),
 }
 
@@ -185,9 +185,9 @@ def test_no_change_of_a_byte_gives_another_ticket(coded: Path, tmp_path: Path) -
 def test_a_claim_of_very_many_weights_needs_a_long_file(coded: Path, tmp_path: Path) -> None:
     header, tensors = read(coded)
     nodes = dict(header["network"]["root"]["nodes"])
-    nodes["fc1"]["of"].update(inputs=1 << 20, outputs=1 << 20)
-    nodes["fc2"]["of"].update(inputs=1 << 20)
-    header["network"]["given"][0] = [1 << 20]
+    nodes["fc1"]["layer"].update(inputs=1 << 20, outputs=1 << 20)
+    nodes["fc2"]["layer"].update(inputs=1 << 20)
+    header["network"]["input_spec"][0] = [1 << 20]
     with pytest.raises(TicketError, match=r"blocks|rows"):
         load_ticket(forge(tmp_path / "forged", header, tensors))
     # The same with counts that are right: sizes that are equally likely, and nothing drawn again.

@@ -1,9 +1,7 @@
-"""The published archives of the data sets: fetch, check against their SHA-256, decode with NumPy.
+"""The published archives of the data sets, and prepared folders of TensorFlow Datasets, decoded without TensorFlow.
 
-TensorFlow Datasets reads its prepared folders without TensorFlow, but cannot prepare these data sets without
-it, so the first download is made here, from the addresses and with the checksums that it publishes.
-
-Prepared folders of TensorFlow Datasets, in the ArrayRecord format: read without TensorFlow.
+TensorFlow Datasets cannot prepare these data sets without TensorFlow. So the first download is made here, from the
+addresses and with the checksums that it publishes.
 """
 
 import contextlib
@@ -40,7 +38,7 @@ IDX_FILES = (
 
 CIFAR10_FILES = ("cifar-10-binary.tar.gz",)
 
-# (address of the folder, SHA-256 of each file in the order of IDX_FILES or CIFAR10_FILES)
+# Address of the folder, and the SHA-256 of each file in the order of IDX_FILES or CIFAR10_FILES.
 DOWNLOADS: dict[str, tuple[str, tuple[str, ...]]] = {
     "mnist": (
         MNIST,
@@ -63,17 +61,17 @@ DOWNLOADS: dict[str, tuple[str, tuple[str, ...]]] = {
     "cifar10": (CIFAR10, ("c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",)),
 }
 
-Pictures = tuple[np.ndarray, np.ndarray]  # images uint8 [N, H, W, C], labels int32 [N]
+LabelledImages = tuple[np.ndarray, np.ndarray]  # images uint8 [N, H, W, C], labels int32 [N]
 
 Fetch = Callable[[str], bytes]
 
 
 class DownloadError(Exception):
-    """An archive could not be fetched, or is not the published one."""
+    """An archive cannot be fetched, or is not the published one."""
 
 
-def download(name: str, *, fetch: Fetch | None = None) -> dict[str, Pictures]:
-    """The published train and test sets of one data set, decoded; raises DownloadError."""
+def download(name: str, *, fetch: Fetch | None = None) -> dict[str, LabelledImages]:
+    """The published training and test set of a data set, decoded; raises `DownloadError`."""
     folder, checksums = DOWNLOADS[name]
     files = CIFAR10_FILES if name == "cifar10" else IDX_FILES
     contents = []
@@ -91,7 +89,7 @@ def download(name: str, *, fetch: Fetch | None = None) -> dict[str, Pictures]:
 
 
 def fetch_address(address: str) -> bytes:
-    """The bytes behind an address; raises DownloadError with the reason in words."""
+    """The content of an address; raises `DownloadError`."""
     try:
         with urllib.request.urlopen(address, timeout=30) as answer:
             return answer.read()
@@ -99,16 +97,16 @@ def fetch_address(address: str) -> bytes:
         raise DownloadError(f"{address}: {getattr(error, 'reason', None) or error}") from error
 
 
-def decode_idx(images: bytes, labels: bytes) -> Pictures:
-    """Decode a gzipped pair of IDX files (the format of MNIST)."""
+def decode_idx(images: bytes, labels: bytes) -> LabelledImages:
+    """Images and labels of a gzipped pair of IDX files, the format of MNIST."""
     pixels = gzip.decompress(images)
     count, height, width = (int.from_bytes(pixels[at : at + 4], "big") for at in (4, 8, 12))
     decoded = np.frombuffer(pixels, np.uint8, offset=16).reshape(count, height, width, 1)
     return decoded, np.frombuffer(gzip.decompress(labels), np.uint8, offset=8).astype(np.int32)
 
 
-def decode_cifar10(archive: bytes) -> dict[str, Pictures]:
-    """Decode the binary version of CIFAR-10: rows of one label byte and 3 x 32 x 32 pixels."""
+def decode_cifar10(archive: bytes) -> dict[str, LabelledImages]:
+    """Training and test set of CIFAR-10's binary version: rows of a label byte and 3 x 32 x 32 pixels."""
     batches = {}
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as members:
         for member in members:
@@ -120,16 +118,16 @@ def decode_cifar10(archive: bytes) -> dict[str, Pictures]:
     return {"train": _rows(train), "test": _rows(batches["test_batch.bin"])}
 
 
-def _rows(rows: np.ndarray) -> Pictures:
-    """Split rows of label and planes into images [N, 32, 32, 3] and labels."""
+def _rows(rows: np.ndarray) -> LabelledImages:
+    """Images [N, 32, 32, 3] and labels of CIFAR-10's rows."""
     return rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), rows[:, 0].astype(np.int32)
 
 
-CHUNK = 2000
+_CHUNK = 2000  # images decoded at once
 
 
 def prepared_folder(root: Path, name: str) -> Path | None:
-    """The folder of the newest version, such as root/mnist/3.0.1, or None; InputError for another format."""
+    """The folder of the newest version, such as root/mnist/3.0.1, or None; raises `InputError` for another format."""
     try:
         versions = [
             folder
@@ -145,18 +143,18 @@ def prepared_folder(root: Path, name: str) -> Path | None:
     try:
         file_format = json.loads(info)["fileFormat"]
     except (ValueError, KeyError, TypeError):
-        raise InputError(f"{str(folder / 'dataset_info.json')!r} is damaged; prepare the folder again") from None
+        raise InputError(f"{str(folder / 'dataset_info.json')!r} is damaged. Prepare the folder again.") from None
     if file_format != "array_record":
         raise InputError(
-            f"{str(folder)!r} holds {file_format!r} files, which only TensorFlow reads; prepare it with"
-            " tfds.data_source (array_record), or name another folder by --data-dir or TFDS_DATA_DIR"
+            f"{str(folder)!r} must hold array_record files, got {file_format!r}, which only TensorFlow reads. Prepare"
+            " it with tfds.data_source, or name another folder by --data-dir or TFDS_DATA_DIR."
         )
     return folder
 
 
-def read_prepared(folder: Path) -> dict[str, Pictures]:
-    """Decode the train and test sets of a prepared folder; InputError where a file is missing or damaged."""
-    with _quietly():
+def read_prepared(folder: Path) -> dict[str, LabelledImages]:
+    """Training and test set of a prepared folder; raises `InputError` if a file is missing or damaged."""
+    with _silenced():
         import tensorflow_datasets as tfds
 
         try:
@@ -165,21 +163,21 @@ def read_prepared(folder: Path) -> dict[str, Pictures]:
             parts = ("train", "test")
             sources = builder.as_data_source(decoders=raw)  # one for each split
             return {part: _decode(sources[part]) for part in parts}
-        except Exception as error:  # its readers raise anything from OSError to protobuf's own errors
+        except Exception as error:  # the readers raise many types, from OSError to protobuf's errors
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise InputError(
-                f"the data set prepared in {str(folder)!r} cannot be read ({reason}); prepare it again"
+                f"the prepared data set in {str(folder)!r} cannot be read ({reason}). Prepare it again."
             ) from error
 
 
-def _decode(source: Any) -> Pictures:
+def _decode(source: Any) -> LabelledImages:
     """Images uint8 [N, H, W, C] and labels int32 [N] of a random-access source of encoded images."""
-    # Decoded here: twice as fast as the reader, and the same pixels whatever image library it would choose.
+    # Decoded here: twice as fast as the reader's decoder, and independent of its choice of image library.
     from PIL import Image
 
     images, labels = [], []
-    for start in range(0, len(source), CHUNK):
-        rows = source.__getitems__(list(range(start, min(start + CHUNK, len(source)))))
+    for start in range(0, len(source), _CHUNK):
+        rows = source.__getitems__(list(range(start, min(start + _CHUNK, len(source)))))
         pixels = np.stack([np.asarray(Image.open(io.BytesIO(row["image"]))) for row in rows])
         images.append(pixels[..., None] if pixels.ndim == 3 else pixels)
         labels.append(np.array([row["label"] for row in rows], np.int32))
@@ -187,8 +185,8 @@ def _decode(source: Any) -> Pictures:
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Silence the reader's own remarks (no OpenCV, old NumPy calls), which a user can do nothing about."""
+def _silenced() -> Iterator[None]:
+    """Silence the reader's warnings (no OpenCV, old NumPy calls), which users cannot fix."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)

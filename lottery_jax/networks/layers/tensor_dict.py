@@ -1,4 +1,4 @@
-"""A model whose graph is unknown: named tensors and nothing else, as a safetensors file holds them."""
+"""A model whose graph is unknown: only its named tensors, as in a safetensors file."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -9,20 +9,20 @@ from lottery_jax.networks.node import Container, Node, Spec, WeightNode, Weights
 
 
 @dataclasses.dataclass(frozen=True)
-class BagTensor(WeightNode):
-    """One tensor of a model, of any shape; it has the node's own name."""
+class NamedTensor(WeightNode):
+    """One tensor of a model, of any shape; its name is the path of the node."""
 
     shape: tuple[int, ...]
-    kind: ClassVar[str] = "tensor"
+    kind: ClassVar[str] = "named_tensor"
 
     def __post_init__(self) -> None:
         if not self.shape or min(self.shape) < 1:
-            raise InputError(f"a tensor of shape {list(self.shape)} holds nothing to approximate")
+            raise InputError(f"a tensor must have sizes from 1 up, got the shape {list(self.shape)}")
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
         return {"": self.shape}
 
-    def output(self, given: Spec) -> NoReturn:
+    def output_spec(self, input_spec: Spec) -> NoReturn:
         raise _no_graph()
 
     def module(self, weights: Weights) -> NoReturn:
@@ -30,16 +30,16 @@ class BagTensor(WeightNode):
 
 
 @dataclasses.dataclass(frozen=True)
-class Bag(Container):
-    """Tensors of a model: everything can be done with them but running it."""
+class TensorDict(Container):
+    """The tensors of a model without its graph: they can be approximated, but the model cannot be run."""
 
     nodes: tuple[tuple[str, Node], ...]
-    kind: ClassVar[str] = "bag"
+    kind: ClassVar[str] = "tensor_dict"
 
     def __post_init__(self) -> None:
         names = [name for name, _ in self.nodes]
         if not names or "" in names or len(set(names)) < len(names):
-            raise InputError("a model needs tensors, each with a name of its own")
+            raise InputError("a model must have tensors with different names")
 
     def children(self) -> Mapping[str, Node]:
         return dict(self.nodes)
@@ -47,13 +47,13 @@ class Bag(Container):
     def with_children(self, children: Mapping[str, Node]) -> Self:
         return dataclasses.replace(self, nodes=tuple(children.items()))
 
-    def resized(self, given: Spec, units: object) -> NoReturn:
+    def resized(self, input_spec: Spec, units: object) -> NoReturn:
         raise _no_graph()
 
-    def inside(self, module: object) -> NoReturn:
+    def child_modules(self, module: object) -> NoReturn:
         raise _no_graph()
 
-    def flow(self, given: Spec, path: str, seen: dict[str, Spec]) -> NoReturn:
+    def trace_specs(self, input_spec: Spec, path: str, specs: dict[str, Spec]) -> NoReturn:
         raise _no_graph()
 
     def module(self, weights: Weights) -> NoReturn:
@@ -62,6 +62,6 @@ class Bag(Container):
 
 def _no_graph() -> InputError:
     return InputError(
-        "the tensors of a model whose graph is unknown are no network; put their approximated weights into the model"
-        " (lottery-jax export --into), or name its architecture"
+        "the graph of a model must be known to run it. Export the approximated weights into the model"
+        " (lottery-jax export --into), or name its architecture."
     )
