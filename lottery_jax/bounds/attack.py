@@ -48,11 +48,11 @@ def attack(
         InputError: The ticket has no graph, or `starts` or `steps` is less than 1.
     """
     network = ticket.network
-    if network.given is None or starts < 1 or steps < 1:
+    if network.input_spec is None or starts < 1 or steps < 1:
         raise InputError(f"starts and steps must be at least 1, got {starts} and {steps}; give a ticket of a network")
     collapsed, tensors = collapse(ticket, effective_weights(ticket) if weights is None else weights)
-    target = as_in(target, network)
-    (low, high), shape, random = box, network.given.shape, np.random.default_rng(seed)
+    target = match_rewrites(target, network)
+    (low, high), shape, random = box, network.input_spec.shape, np.random.default_rng(seed)
     corners = (np.arange(starts) % 2 == 0).reshape(-1, *[1] * len(shape))
     x = np.where(corners, random.choice([low, high], (starts, *shape)), random.uniform(low, high, (starts, *shape)))
     if images is not None:

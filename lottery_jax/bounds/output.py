@@ -83,19 +83,19 @@ def bound_output(
         InputError: The network or the box has no bound.
     """
     low, network = box[0], ticket.network
-    if network.given is None:
+    if network.input_spec is None:
         raise InputError("the outputs of a model without a graph cannot be bounded; give a ticket of a network")
-    if network.given.nonnegative and low < 0:
+    if network.input_spec.nonnegative and low < 0:
         raise InputError(
             f"the ticket is for inputs that are never negative, and the box begins at {low}; give 0 or more"
         )
-    copied = [path for path, source in network.sources.items() if source.rows_each > 1]
+    copied = [path for path, source in network.sources.items() if source.rows_per_weight > 1]
     if copied:
         raise InputError(
             f"the outputs of a network with replicated neurons, as in the layer {copied[0]!r}, cannot be bounded; use a"
             " ticket of another construction"
         )
-    target = as_in(target, network)
+    target = match_rewrites(target, network)
     root = target.network.root
     if root != network.target.root:
         raise InputError("the ticket's network has other layers than this target; give the target that it approximates")
@@ -129,13 +129,13 @@ def bound_output_from_tolerance(target: Target, tolerance: float, *, box: Box = 
         >>> bound_output_from_tolerance(target, 0.01).round(9).tolist()
         [0.02]
     """
-    tolerance, target = check_tolerance(float(tolerance), zero=True), folded(target)
+    tolerance, target = check_tolerance(float(tolerance), zero=True), fold_batch_norm(target)
     return _NetworkPair(target, tolerance).outputs(_input_bounds(target, box))
 
 
 def _input_bounds(target: Target, box: Box) -> LayerBounds:
     """The inputs of both networks: any of the box, and without a difference."""
-    (low, high), given = box, target.network.given
+    (low, high), given = box, target.network.input_spec
     if given is None or not (np.isfinite([low, high]).all() and low <= high):
         raise InputError(f"the box is [{low}, {high}]; give two finite numbers, and a network whose graph is known")
     zero = np.zeros(given.shape)

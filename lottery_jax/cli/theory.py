@@ -58,7 +58,7 @@ def drawn_here(network: Network, candidates: int) -> Requirement:
     construction = Pensia(candidates)
     try:
         zeros = InMemoryTensors({name: np.zeros(shape, np.float32) for name, shape in network.tensors.items()})
-        source = construction.source(folded(Target(network, zeros)))
+        source = construction.source(fold_batch_norm(Target(network, zeros)))
     except InputError as error:
         return dataclasses.replace(found, note=f"It is not possible here: {error}.")
     gadgets = [leaf for leaf in source.sources.values() if isinstance(leaf, Gadget)]

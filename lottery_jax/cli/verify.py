@@ -15,7 +15,7 @@ from lottery_jax.cli.settings import Export, Verify
 from lottery_jax.errors import InputError
 from lottery_jax.importers.state_dict import target_like
 from lottery_jax.io.files import check_overwrite
-from lottery_jax.networks.rewrites import quantised
+from lottery_jax.networks.rewrites import quantise
 from lottery_jax.tickets.export import export_into, export_masks, export_weights
 from lottery_jax.tickets.ticket import load_ticket
 from lottery_jax.tickets.verify import verify

@@ -83,7 +83,7 @@ def _read_once(name: str, data_dir: str | os.PathLike[str] | None, cache: Path) 
     if folder is not None:
         origin = hashlib.sha256((folder / "dataset_info.json").read_bytes()).hexdigest()[:12]
     path = cache / "data" / f"{name}-{origin}.safetensors"
-    cached = recall(path)
+    cached = read_cached(path)
     if cached is not None and set(cached) == {"train.images", "train.labels", "test.images", "test.labels"}:
         return {part: (cached[f"{part}.images"], cached[f"{part}.labels"]) for part in ("train", "test")}
     try:

@@ -63,7 +63,7 @@ def import_target(
     if network.output_spec is None or network.output_spec.shape != (classes,):
         outputs = network.output_spec and list(network.output_spec.shape)
         raise InputError(f"{where} must have {classes} outputs, got {outputs}. Choose another data set (--data).")
-    return Target(network, View(file, {n: n for n in network.tensors}))
+    return Target(network, RenamedTensors(file, {n: n for n in network.tensors}))
 
 
 def target_like(
@@ -219,14 +219,14 @@ def load_model(path: str | os.PathLike[str], pattern: str | None = None) -> tupl
         found = _first([f"{name} ({reason})" for name, reason in skipped.items()])
         raise InputError(f"{file.where} must hold {expected}, got {found}. Choose others with --pattern.")
     model = TensorDict(tuple((tensor.name, NamedTensor(tensor.shape)) for tensor in chosen))
-    return Target(Network(model), View(file, {tensor.name: tensor.name for tensor in chosen})), skipped
+    return Target(Network(model), RenamedTensors(file, {tensor.name: tensor.name for tensor in chosen})), skipped
 
 
 def _reason(tensor: TensorInfo, pattern: str | None) -> str | None:
     if pattern is not None and not fnmatch.fnmatchcase(tensor.name, pattern):
         return "its name does not match"
-    if tensor.dtype not in FLOATS:
-        return f"its dtype is {tensor.dtype}, not {', '.join(FLOATS)}"
+    if tensor.dtype not in FLOAT_DTYPES:
+        return f"its dtype is {tensor.dtype}, not {', '.join(FLOAT_DTYPES)}"
     if tensor.size == 0 or not tensor.shape:
         return f"its shape is {list(tensor.shape)}"
     if pattern is None and len(tensor.shape) not in (2, 4):

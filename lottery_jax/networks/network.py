@@ -207,7 +207,7 @@ class Network:
     def source_weights(self) -> int:
         """Number of random weights; weights used several times are counted once."""
         if self.share_layers:
-            return different_positions(self.random_tensors.values())
+            return count_positions(self.random_tensors.values())
         again = set(self.frozen_tensors.values())
         return sum(tensor.weights for name, tensor in self.random_tensors.items() if name not in again)
 

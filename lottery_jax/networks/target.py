@@ -68,7 +68,7 @@ class Target:
         found = {name: tensor.shape for name, tensor in self.tensors.tensors.items()}
         if found != self.network.tensors:
             raise InputError(f"the target must have the tensors {listed(self.network.tensors)}, got {listed(found)}")
-        wrong = [name for name, tensor in self.tensors.tensors.items() if tensor.dtype not in FLOATS]
+        wrong = [name for name, tensor in self.tensors.tensors.items() if tensor.dtype not in FLOAT_DTYPES]
         if wrong:
             raise InputError(
                 f"the target's tensors must be floats, got other types for {wrong}. Convert them to float32."

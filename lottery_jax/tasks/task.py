@@ -110,10 +110,10 @@ def train_target(
     }
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     path = cache_folder(cache_dir) / "targets" / f"{dataset.name}-{digest}.safetensors"
-    tensors = recall(path)
+    tensors = read_cached(path)
     if tensors is None or {name: value.shape for name, value in tensors.items()} != network.tensors:
         tensors = _train(network, dataset, recipe, seed, progress)
-        store(path, tensors)
+        write_cached(path, tensors)
     return Target(network, tensors)  # type: ignore[arg-type]
 
 

@@ -16,7 +16,7 @@ from lottery_jax.io.files import atomic_replacement
 from lottery_jax.io.tensor_file import DTYPES, FLOAT_DTYPES, TensorFile, TensorInfo, file_layout, read_array
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import child_path
-from lottery_jax.networks.rewrites import folds
+from lottery_jax.networks.rewrites import batch_norm_folds
 from lottery_jax.tickets.reconstruct import approximated_tensors, effective_slices
 from lottery_jax.tickets.ticket import Ticket
 
@@ -54,7 +54,7 @@ def export_into(ticket: Ticket, model: FileName, out: FileName, network: Network
         InputError: A tensor is missing, or has another shape.
     """
     neutral = _neutral_norms(ticket, network) if network is not None else {}
-    moved = {child_path(fold.operation, "bias") for fold in folds(network)} if network is not None else set()
+    moved = {child_path(fold.layer, "bias") for fold in batch_norm_folds(network)} if network is not None else set()
     expected = {name: shape for name, shape in ticket.network.target.tensors.items() if name not in moved}
     expected |= {name: value.shape for name, value in neutral.items()}
     file = TensorFile(model)
@@ -91,7 +91,7 @@ def _mean_slices(ticket: Ticket) -> Iterator[tuple[str, int, np.ndarray]]:
 def _neutral_norms(ticket: Ticket, network: Network) -> dict[str, np.ndarray]:
     """Tensors of batch normalisations that only add the folded bias, and zeros for the biases of their layers."""
     found: dict[str, np.ndarray] = {}
-    biases = {child_path(fold.operation, "bias"): fold for fold in folds(network)}
+    biases = {child_path(fold.layer, "bias"): fold for fold in batch_norm_folds(network)}
     approximated = {tensor.name: tensor for tensor in approximated_tensors(ticket) if tensor.name in biases}
     for name, fold in biases.items():
         if name in approximated:

@@ -63,7 +63,7 @@ def trained_faults(ticket: Ticket, kept: Mapping[str, int]) -> list[str]:
 
 
 def _weight_faults(ticket: Ticket) -> Iterator[str]:
-    for name, stored in ticket.network.trained.items():
+    for name, stored in ticket.network.trained_tensors.items():
         weights, mask = read_array(ticket.content, f"stored.{stored}"), ticket.mask(name)
         revived = np.count_nonzero(weights[~mask])  # NaN is not zero
         if revived:
@@ -71,7 +71,7 @@ def _weight_faults(ticket: Ticket) -> Iterator[str]:
         bad = np.count_nonzero(~np.isfinite(weights[mask]))
         if bad:
             yield f"{bad:,} kept weights of {clipped(name)} are not finite"
-        frozen = ticket.network.frozen.get(name)
+        frozen = ticket.network.frozen_tensors.get(name)
         both = 0 if frozen is None else np.count_nonzero(mask & ticket.mask(frozen))
         if both:
             yield f"{both:,} weights of {clipped(name)} are both trained and frozen"
@@ -91,8 +91,8 @@ def _count_faults(ticket: Ticket, kept: Mapping[str, int]) -> Iterator[str]:
         if type(keep) not in (int, float) or not 0 <= keep <= 1:
             yield "the kept fraction of its settings is not a number from 0 to 1"
             return
-        size = sum(tensors[name].size for name in ticket.network.trained)
-        found = sum(kept[name] for name in ticket.network.trained)
+        size = sum(tensors[name].size for name in ticket.network.trained_tensors)
+        found = sum(kept[name] for name in ticket.network.trained_tensors)
         expected = round(keep * size)
         if settings.get("mask") == "inverted":
             expected = size - expected
@@ -106,7 +106,9 @@ def _training_faults(ticket: Ticket) -> Iterator[str]:
     if type(revived) is not int or revived != 0:
         yield f"pruned weights had moved after {clipped(str(revived))} steps of its training"
     if "rewound_sha256" in settings and settings.get("rewound_to") == 0:
-        initial = {name: network.random_tensors[name].draw_all(ticket.seed, NO_REDRAWS) for name in network.trained}
+        initial = {
+            name: network.random_tensors[name].draw_all(ticket.seed, NO_REDRAWS) for name in network.trained_tensors
+        }
         if settings["rewound_sha256"] != digest("", initial):
             yield "the weights that it was rewound to are not those of its seed"
     if "dense_batches_sha256" in settings and settings["dense_batches_sha256"] != settings.get("batches_sha256"):
@@ -125,9 +127,11 @@ def stored_weight_faults(ticket: Ticket) -> list[str]:
 def target_faults(ticket: Ticket, target: Target) -> list[str]:
     """Why a ticket's network does not approximate this target, whatever its random weights are."""
     own, other = ticket.network.target, target.network
-    if own.root != other.root or (own.given and own.given.shape) != (other.given and other.given.shape):
+    if own.root != other.root or (own.input_spec and own.input_spec.shape) != (
+        other.input_spec and other.input_spec.shape
+    ):
         return ["its network has other layers than this target"]
-    if own.given and other.given and own.given.nonnegative and not other.given.nonnegative:
+    if own.input_spec and other.input_spec and own.input_spec.nonnegative and not other.input_spec.nonnegative:
         return ["it is for inputs that are never negative, and this target's may be"]
     stored = set(own.tensors) - set(own.approximated)
     changed = [

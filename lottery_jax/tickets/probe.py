@@ -66,11 +66,11 @@ def probe_float32(ticket: Ticket, weights: Mapping[str, np.ndarray], tolerance: 
         tolerance: Largest allowed residual.
     """
     network = ticket.network
-    assert network.given is not None
+    assert network.input_spec is not None
     random = np.random.default_rng(0)
-    low = 0.0 if network.given.nonnegative else -1.0
+    low = 0.0 if network.input_spec.nonnegative else -1.0
     # The batch size of the evaluation: the same compiled program serves both.
-    x = random.uniform(low, 1.0, (batch_size(network), *network.given.shape)).astype(np.float32)
+    x = random.uniform(low, 1.0, (batch_size(network), *network.input_spec.shape)).astype(np.float32)
     x[-1] *= 16  # pixels are not the only inputs
     outputs = np.asarray(ticket.forward()(jnp.asarray(x)), np.float64)
     collapsed, tensors = collapse(ticket, weights)
@@ -79,7 +79,7 @@ def probe_float32(ticket: Ticket, weights: Mapping[str, np.ndarray], tolerance: 
         for name, value in tensors.items()
     }
     exact, moved_exact = (run_float64(collapsed, own, x) for own in (tensors, moved))
-    copied = any(source.rows_each > 1 for source in network.sources.values())
+    copied = any(source.rows_per_weight > 1 for source in network.sources.values())
     copies = _compare_copies(ticket, weights, tolerance, x, exact) if copied else (0.0, 0.0)
     return Probe(*_compare(exact, outputs, moved_exact), *copies)
 

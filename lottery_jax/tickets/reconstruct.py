@@ -71,8 +71,8 @@ def approximated_tensors(ticket: Ticket) -> Iterator[ApproximatedTensor]:
     """The approximated tensors of a ticket that have masks, in the order of its network."""
     network = ticket.network
     for path, source in network.sources.items():
-        edges = {name: ticket.masked_weights(child_path(path, name)) for name in source.edges}
-        for parameter in source.of.tensors():
+        edges = {name: ticket.masked_weights(child_path(path, name)) for name in source.hidden_tensors}
+        for parameter in source.layer.tensors():
             if parameter not in source.random_tensors():
                 continue  # stored as it is: the bias of trained weights
             name = child_path(path, parameter)
@@ -81,11 +81,11 @@ def approximated_tensors(ticket: Ticket) -> Iterator[ApproximatedTensor]:
                 source=source,
                 parameter=parameter,
                 random_tensor=network.random_tensors[name],
-                signs=source.signs(parameter, network.given_to(path)),
+                signs=source.input_signs(parameter, network.input_spec_of(path)),
                 edges=edges,
                 redraws=ticket.redraws(name),
-                trained=network.trained.get(name),
-                frozen=network.frozen.get(name),
+                trained=network.trained_tensors.get(name),
+                frozen=network.frozen_tensors.get(name),
             )
 
 
@@ -98,8 +98,10 @@ def effective_slices(
 
     At most one slice more than there are cores is in memory.
     """
-    weights = tensor.random_tensor.rows // tensor.source.rows_each
-    step = max(_SLICE // (tensor.random_tensor.width * tensor.source.rows_each) // 8, 1) * 8  # whole bytes of the mask
+    weights = tensor.random_tensor.rows // tensor.source.rows_per_weight
+    step = (
+        max(_SLICE // (tensor.random_tensor.width * tensor.source.rows_per_weight) // 8, 1) * 8
+    )  # whole bytes of the mask
     workers = cores()
 
     def make(first: int) -> EffectiveSlice:
@@ -118,7 +120,7 @@ def effective_slices(
 def _effective_slice(ticket: Ticket, tensor: ApproximatedTensor, first: int, count: int) -> EffectiveSlice:
     """The weights at flat positions first ... first + count - 1 of one tensor; `first` is a multiple of 8."""
     source, random_tensor = tensor.source, tensor.random_tensor
-    copies, width = source.rows_each, random_tensor.width
+    copies, width = source.rows_per_weight, random_tensor.width
     begin, rows = first * copies, count * copies
     row, column = kept_entries(ticket, tensor.name, width, begin, rows)
     if tensor.trained is None:
@@ -192,7 +194,7 @@ class SignSplitLayer(Node):
     def module(self, weights: Weights) -> nnx.Module:
         positive = {name: weights[name][0] for name in self.tensors()}
         negative = {n: jnp.zeros_like(positive[n]) if n == "bias" else weights[n][1] for n in self.tensors()}
-        return SignSplitModule(self.of.module(Weights(positive)), self.of.module(Weights(negative)))
+        return SignSplitModule(self.layer.module(Weights(positive)), self.layer.module(Weights(negative)))
 
 
 class SignSplitModule(nnx.Module):
@@ -217,10 +219,12 @@ def collapse(ticket: Ticket, weights: Mapping[str, np.ndarray]) -> tuple[Network
     stored = ticket.masked_stored.items()
     tensors: dict[str, Any] = {name: value.astype(np.float64) for name, value in stored if name in collapsed.tensors}
     for path, source in network.sources.items():
-        for parameter in source.of.tensors():
+        for parameter in source.layer.tensors():
             name = child_path(path, parameter)
             if name in weights:
-                value = source.computed(parameter, weights[name], functools.partial(ticket.masked_weights, name))
+                value = source.effective_tensor(
+                    parameter, weights[name], functools.partial(ticket.masked_weights, name)
+                )
                 tensors[name] = value if collapsed.tensors[name] == value.shape else value[0]
     return collapsed, tensors
 
@@ -231,8 +235,12 @@ def collapsed_network(network: Network) -> Network:
     def replace(path: str, node: Node) -> Node:
         if not isinstance(node, Source):
             return node
-        given = network.given_to(path)
-        split = any(len(node.signs(parameter, given)) > 1 for parameter in node.of.tensors())
-        return SignSplitLayer(node.wide) if split and isinstance(node.wide, LinearLayer) else node.wide
+        given = network.input_spec_of(path)
+        split = any(len(node.input_signs(parameter, given)) > 1 for parameter in node.layer.tensors())
+        return (
+            SignSplitLayer(node.effective_layer)
+            if split and isinstance(node.effective_layer, LinearLayer)
+            else node.effective_layer
+        )
 
-    return network.replaced(replace)
+    return network.map_layers(replace)

@@ -28,7 +28,7 @@ from lottery_jax.networks.network import NO_REDRAWS, Network, Redraws, clipped
 from lottery_jax.networks.node import FixedGate
 from lottery_jax.networks.target import Target
 from lottery_jax.rng.forced_entries import forced_mask, has_forced_entries
-from lottery_jax.tickets.header import VERSIONS, Header
+from lottery_jax.tickets.header import FORMAT, Header, version_mismatch
 from lottery_jax.tickets.size.coded_file import is_coded, open_content, write_coded
 
 ENTRY = "ticket"

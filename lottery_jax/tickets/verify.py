@@ -15,7 +15,7 @@ from lottery_jax.errors import InputError, TicketError
 from lottery_jax.importers.state_dict import target_like
 from lottery_jax.io.tensor_file import read_float64
 from lottery_jax.networks.network import summary
-from lottery_jax.networks.rewrites import as_in
+from lottery_jax.networks.rewrites import match_rewrites
 from lottery_jax.networks.target import Target
 from lottery_jax.progress import Progress, no_progress
 from lottery_jax.tickets.certificate import Certificate
@@ -97,11 +97,13 @@ def verify_with_weights(
     if tolerance is not None:
         check_tolerance(tolerance, zero=True)
     if target is not None:
-        target = as_in(target if isinstance(target, Target) else target_like(ticket.network, target), ticket.network)
+        target = match_rewrites(
+            target if isinstance(target, Target) else target_like(ticket.network, target), ticket.network
+        )
     kept = {name: count_kept(ticket.content, name) for name in ticket.network.random_tensors}
     reference, residuals, probe = None, None, None
     reasons = forced_entry_faults(ticket)
-    if not reasons and ticket.network.trained:
+    if not reasons and ticket.network.trained_tensors:
         # Stored weights can be near to any target, which would say nothing about seed and masks.
         reasons = trained_faults(ticket, kept)
     elif not reasons and (reference := _reference(ticket, target, tolerance)) is not None:
@@ -176,8 +178,8 @@ def _residuals(ticket: Ticket, reference: _Reference, progress: Progress) -> _Re
         return dataclasses.replace(part, values=np.abs(difference).max(0))
 
     for tensor in approximated_tensors(ticket):
-        name, copies = tensor.name, tensor.source.rows_each
-        if ticket.network.given is not None:
+        name, copies = tensor.name, tensor.source.rows_per_weight
+        if ticket.network.input_spec is not None:
             gathered[name] = np.empty((len(tensor.signs) * copies, tensor.random_tensor.rows // copies))
         for part in effective_slices(ticket, tensor, subtract):
             residuals, index = part.values, int(part.values.argmax())
@@ -238,7 +240,7 @@ def _certificate(
         description_bits=bits,
         bits_per_target_weight=sum(bits.values()) / sum(map(math.prod, network.approximated.values())),
         samplers=tuple(dict.fromkeys(tensor.sampler.in_words() for tensor in network.random_tensors.values())),
-        nonnegative_inputs=network.given and network.given.nonnegative,
+        nonnegative_inputs=network.input_spec and network.input_spec.nonnegative,
         network=summary(network.target),
         kept_budget=ticket.header.kept_budget,
         target_sha256=reference and reference.target.digest,
@@ -252,6 +254,6 @@ def _certificate(
         worst_weight=residuals and residuals.worst_weight,
         rounding_bits=residuals and residuals.rounding_bits,
         network_deviation=probe and probe.deviation,
-        trained=bool(network.trained),
+        trained=bool(network.trained_tensors),
         relative_tolerance=reference.tolerance if reference and residuals and reference.relative else None,
     )

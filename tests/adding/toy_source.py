@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lottery_jax.networks.node import LinearLayer, Weights
-from lottery_jax.networks.sources.base import MaskedModule, Source, numbered
+from lottery_jax.networks.sources.base import Source, numbered
 from lottery_jax.rng.random_tensor import ContiguousLayout, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 

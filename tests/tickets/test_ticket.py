@@ -168,7 +168,7 @@ def test_a_ticket_is_short_when_it_is_shown(ticket: Ticket) -> None:
             "no guarantee, for inputs that are never negative>",
         ),
         (
-            Network(Bag((("w", CandidatesPerWeight(BagTensor((5, 3)), 1, (UNIFORM,))),))),
+            Network(TensorDict((("w", CandidatesPerWeight(NamedTensor((5, 3)), 1, (UNIFORM,))),))),
             "15 random weights, no guarantee>",
         ),
     ],

@@ -62,7 +62,7 @@ class BinaryLadder(Source):
         inputs, units = self.layer.inputs + self.layer.bias, self.units
         found, stream = Gadget(self.layer, units, _SIGNS, _SIGNS).random_tensors(), 2
         for name in self.hidden_tensors[1:]:
-            found[name] = RandomTensor((inputs, units, units), units, _SIGNS, Contiguous(units), stream=stream)
+            found[name] = RandomTensor((inputs, units, units), units, _SIGNS, ContiguousLayout(units), stream=stream)
             stream += found[name].streams
         return {name: found[name] for name in (*self.hidden_tensors, *self.layer.tensors())}
 

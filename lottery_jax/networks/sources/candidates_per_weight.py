@@ -16,7 +16,7 @@ import numpy as np
 from lottery_jax.errors import InputError
 from lottery_jax.networks.node import WeightNode, Weights
 from lottery_jax.networks.sources.base import Source, assign_streams, check_gain
-from lottery_jax.rng.random_tensor import Contiguous, RandomTensor
+from lottery_jax.rng.random_tensor import ContiguousLayout, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
 
@@ -53,7 +53,7 @@ class CandidatesPerWeight(Source):
             )
 
     def random_tensors(self) -> dict[str, RandomTensor]:
-        layout = Contiguous(self.candidates)
+        layout = ContiguousLayout(self.candidates)
         shapes = self.layer.tensors()
         return assign_streams(
             {

@@ -19,7 +19,7 @@ import numpy as np
 
 from lottery_jax.networks.node import LinearLayer, Spec, Weights
 from lottery_jax.networks.sources.base import Source, check_gain, merge_copies
-from lottery_jax.rng.random_tensor import Diagonal, Matrix, RandomTensor
+from lottery_jax.rng.random_tensor import DiagonalLayout, MatrixLayout, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
 
@@ -61,11 +61,11 @@ class Gadget(Source):
         size = math.prod(layer.kernel_shape)
         offset = per_group * units * size * layer.outputs * self.rows_per_weight
         layouts = {
-            "weight": Matrix(layer.outputs, per_group, size, units, copies=self.rows_per_weight),
+            "weight": MatrixLayout(layer.outputs, per_group, size, units, copies=self.rows_per_weight),
             # The constant is the last input of the same matrix.
-            "bias": Matrix(layer.outputs, 1, 1, units, offset, self.rows_per_weight),
+            "bias": MatrixLayout(layer.outputs, 1, 1, units, offset, self.rows_per_weight),
         }
-        found = {"first": RandomTensor((inputs, units), units, self.first, Diagonal(inputs, units))}
+        found = {"first": RandomTensor((inputs, units), units, self.first, DiagonalLayout(inputs, units))}
         for name, shape in layer.tensors().items():
             found[name] = RandomTensor((*shape, units), units, self.second, layouts[name], stream=1)
         return found

@@ -12,7 +12,7 @@ import numpy as np
 from lottery_jax.errors import InputError
 from lottery_jax.networks.node import LinearLayer, Weights
 from lottery_jax.networks.sources.base import Source, assign_streams, check_gain
-from lottery_jax.rng.random_tensor import Layout, Matrix, RandomTensor
+from lottery_jax.rng.random_tensor import Layout, MatrixLayout, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
 
@@ -36,8 +36,8 @@ class RandomLayer(Source):
     def random_tensors(self) -> dict[str, RandomTensor]:
         per_group, size = self.layer.inputs // self.layer.groups, math.prod(self.layer.kernel_shape)
         layouts = {
-            "weight": Matrix(self.layer.outputs, per_group, size, 1),
-            "bias": Matrix(self.layer.outputs, 1, 1, 1),
+            "weight": MatrixLayout(self.layer.outputs, per_group, size, 1),
+            "bias": MatrixLayout(self.layer.outputs, 1, 1, 1),
         }
         shapes = self.layer.tensors()
         return assign_streams(

@@ -84,9 +84,9 @@ class ReplicatedNeurons(Source):
         per_group, size = layer.inputs // layer.groups, math.prod(layer.kernel_shape)
         offset = per_group * count * size * layer.outputs * copies
         layouts = {
-            "weight": Matrix(layer.outputs, per_group, size, count, copies=copies),
+            "weight": MatrixLayout(layer.outputs, per_group, size, count, copies=copies),
             # The constant is the last input of the same matrix.
-            "bias": Matrix(layer.outputs, 1, 1, count, offset, copies),
+            "bias": MatrixLayout(layer.outputs, 1, 1, count, offset, copies),
         }
         return {
             name: RandomTensor((*shape, copies, count), count, self.sampler, layouts[name])

@@ -16,7 +16,7 @@ import numpy as np
 from lottery_jax.errors import InputError
 from lottery_jax.networks.node import LinearLayer, Weights
 from lottery_jax.networks.sources.base import Source
-from lottery_jax.rng.random_tensor import Matrix, RandomTensor
+from lottery_jax.rng.random_tensor import MatrixLayout, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
 STORED_NAME = "trained_weight"
@@ -63,7 +63,7 @@ class TrainedLayer(Source):
     def random_tensors(self) -> dict[str, RandomTensor]:
         per_group, size = self.layer.inputs // self.layer.groups, math.prod(self.layer.kernel_shape)
         shape = self.layer.tensors()["weight"]
-        return {"weight": RandomTensor(shape, 1, self.sampler, Matrix(self.layer.outputs, per_group, size, 1))}
+        return {"weight": RandomTensor(shape, 1, self.sampler, MatrixLayout(self.layer.outputs, per_group, size, 1))}
 
     def coefficients(
         self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: Mapping[str, np.ndarray]

@@ -38,8 +38,8 @@ class Span:
 
 def coding_order(network: Network) -> list[str]:
     """The random tensors: edges before the weights behind them, frozen masks after those of the trained weights."""
-    edges = {child_path(path, name) for path, source in network.sources.items() for name in source.edges}
-    frozen = set(network.frozen.values())
+    edges = {child_path(path, name) for path, source in network.sources.items() for name in source.hidden_tensors}
+    frozen = set(network.frozen_tensors.values())
     return sorted(network.random_tensors, key=lambda name: (name not in edges, name in frozen))
 
 
@@ -106,12 +106,12 @@ class Conditioning:
 
     def __init__(self, network: Network, seed: int, redraws: Mapping[str, np.ndarray], read_bits: ReadBits) -> None:
         self._network, self._seed, self._redraws, self._read_bits = network, seed, redraws, read_bits
-        self._trained = {frozen: name for name, frozen in network.frozen.items()}
+        self._trained = {frozen: name for name, frozen in network.frozen_tensors.items()}
         self._behind_edges = {
             child_path(path, parameter): (path, source, parameter)
             for path, source in network.sources.items()
             for parameter in source.random_tensors()
-            if source.edges and parameter not in source.edges
+            if source.hidden_tensors and parameter not in source.hidden_tensors
         }
 
     def levels(self, name: str) -> list[str]:
@@ -141,10 +141,10 @@ class Conditioning:
     def _has_effect(self, name: str, first: int, count: int) -> np.ndarray:
         """Which weights of some rows have a coefficient other than 0, bool [count, width]."""
         path, source, parameter = self._behind_edges[name]
-        edges = {edge: self._kept_edges(child_path(path, edge)) for edge in source.edges}
+        edges = {edge: self._kept_edges(child_path(path, edge)) for edge in source.hidden_tensors}
         rows, columns = np.arange(first, first + count)[:, None], np.arange(self._network.random_tensors[name].width)
         found = np.zeros((count, len(columns)), bool)
-        for sign in source.signs(parameter, self._network.given_to(path)):
+        for sign in source.input_signs(parameter, self._network.input_spec_of(path)):
             found |= source.coefficients(parameter, rows, columns, sign, edges) != 0
         return found
 

@@ -34,7 +34,7 @@ def description_bits(ticket: Ticket) -> dict[str, int]:
     redraws, masks = coded_bits(network, ticket.seed, ticket.content)
     # Trained weights that are pruned are known to be zero.
     stored = {name: math.prod(shape) for name, shape in network.tensors.items()}
-    stored |= {own: count_kept(ticket.content, name) for name, own in network.trained.items()}
+    stored |= {own: count_kept(ticket.content, name) for name, own in network.trained_tensors.items()}
     return {
         "header": _header_bits(network) + 64,
         "redraws": math.ceil(redraws),
