@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lottery_jax.approximation.loss_aware.error_feedback import within_share
+from lottery_jax.approximation.loss_aware.error_feedback import within_budget
 
 
 @example(918864, 1.0, 1.0, 0.6875)
@@ -15,20 +15,20 @@ def test_nearly_all_of_a_share_and_never_more(share: int, price: float, scale: f
     def solve(price: float) -> tuple[int, float]:
         return (0 if math.isinf(price) else min(int((scale / max(price, 1e-30)) ** power), 10**6)), price
 
-    kept, at = within_share(solve, share, price)
+    kept, at = within_budget(solve, share, price)
     assert kept <= share and solve(at)[0] == kept
     if share >= 1000:
         assert kept >= 0.8 * share
 
 
 def test_a_share_of_more_than_there_is_takes_all() -> None:
-    assert within_share(lambda price: (100 if price < 1 else 0, price), 10**6, 5.0)[0] == 100
+    assert within_budget(lambda price: (100 if price < 1 else 0, price), 10**6, 5.0)[0] == 100
 
 
 @pytest.mark.parametrize("share", [0, 5])
 def test_steps_that_cannot_be_split_keep_less(share: int) -> None:
-    assert within_share(lambda price: (10 if price < 1 else 0, price), share, 0.01)[0] == 0
+    assert within_budget(lambda price: (10 if price < 1 else 0, price), share, 0.01)[0] == 0
 
 
 def test_a_first_price_of_nothing_is_left_behind() -> None:
-    assert within_share(lambda price: (int(1000 / (1 + 1e6 * price)), price), 500, 0.0)[0] >= 490
+    assert within_budget(lambda price: (int(1000 / (1 + 1e6 * price)), price), 500, 0.0)[0] >= 490
