@@ -64,7 +64,7 @@ def approximated(name: str, task: Task, construction: Construction, objective: T
         "construction": construction.name,
         "candidates": construction.candidates,
         "tolerance": objective.tolerance,
-        "objective": objective.objective,
+        "objective": objective.select,
         "max_redraws": objective.max_redraws,
         "target_weights": task.target.weights,
         "approximated_weights": certificate.target_weights,
