@@ -66,12 +66,11 @@ def _parts(job: Job, read: Callable[[Chunk], ChunkResult]) -> _Parts:
         problem, masks = chunk.problem, result.masks(chunk)
         chunks.setdefault(problem.tensor, []).append(chunk)
         redraws[problem.tensor] = redraws.get(problem.tensor, 0) + len(masks.redraws)
-        if problem.edge_tensor and problem.group_of:
+        if problem.edge_tensor:
             # An edge is kept if a weight of its group uses it.
-            width, group = problem.random_tensor.width, problem.group_of(chunk.rows)
+            width = problem.random_tensor.width
             mask = np.unpackbits(masks.bits, count=chunk.weights * width, bitorder="little").reshape(-1, width)
-            order = np.argsort(group, kind="stable")
-            groups, first = np.unique(group[order], return_index=True)
+            order, groups, first = problem.sort_by_group(chunk.rows)
             edge_masks[problem.edge_tensor][groups] |= np.bitwise_or.reduceat(mask[order], first).astype(bool)
     for name in used_edges:
         # A locked weight may use an absent edge.

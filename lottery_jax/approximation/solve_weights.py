@@ -11,7 +11,6 @@ from jax.sharding import NamedSharding
 
 from lottery_jax.approximation.job import Chunk, Job
 from lottery_jax.constructions.base import SignBranch, TensorProblem
-from lottery_jax.errors import InputError
 from lottery_jax.io.tensor_file import read_float64
 from lottery_jax.rng.forced_entries import forced_blocks, has_forced_entries
 from lottery_jax.rng.sampler import Numbers, draw_at, draw_pairs, numbers
@@ -152,10 +151,8 @@ def _without_locked(
     free = ~locked
     if branch is not None:
         assert problem.group_of is not None
-        if branch.locked_multipliers is None:
-            raise InputError(f"{job.construction.name} does not support locked weights; remove the lock")
         group = problem.group_of(blocks)
-        kept *= branch.locked_multipliers[group]
+        kept *= branch.all_multipliers[group]
         free = np.take_along_axis(free, branch.indices[group], 1)
     return free, targets - kept.sum(1, keepdims=True)
 

@@ -30,13 +30,19 @@ class SignBranch:
     Args:
         multipliers: Float32 [G, N]. A candidate with multiplier 0 is never chosen.
         indices: Int32 [G, N], positions among the random weights v of the target weight.
-        locked_multipliers: Float32 [G, width], multiplier of every random weight, candidate or not. Only sources with
-            locked weights need it.
+        all_multipliers: Float32 [G, width], multiplier of every random weight; locked weights may not be candidates.
     """
 
     multipliers: np.ndarray
     indices: np.ndarray
-    locked_multipliers: np.ndarray | None = None
+    all_multipliers: np.ndarray
+
+
+def sign_branch(multipliers: np.ndarray, candidates: int) -> SignBranch:
+    """The branch of the first units [G, width] with nonzero multipliers, at most `candidates`; others fill the rest."""
+    indices = np.argsort(multipliers == 0, axis=1, kind="stable")[:, :candidates]
+    multipliers = multipliers.astype(np.float32)
+    return SignBranch(np.take_along_axis(multipliers, indices, 1), indices.astype(np.int32), multipliers)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -68,6 +74,13 @@ class TensorProblem:
     step: float = 0.0
     copies: int = 1
     edge_masks: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    def sort_by_group(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The order of mask rows by group, the groups, and the first position of each in that order."""
+        assert self.group_of is not None
+        group = self.group_of(rows)
+        order = np.argsort(group, kind="stable")
+        return order, *np.unique(group[order], return_index=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,19 +200,13 @@ class GadgetConstruction(Construction):
     ) -> tuple[list[TensorProblem], dict[str, np.ndarray]]:
         gadget, given = network.sources[path], network.given_to(path)
         assert isinstance(gadget, Gadget)
-        of, weight_signs = gadget.of, gadget.signs("weight", given)
-        either_sign = np.full(drawn["first"].blocks, len(weight_signs) > 1)
-        either_sign[of.inputs :] = False  # the constant 1 has one sign
-        first, redraws = self._first_weights(drawn["first"], either_sign, seed, relu=gadget.relu)
+        of, signs = gadget.of, gadget.signs("weight", given)
+        first, _, redraws = self._first_weights(drawn["first"], of.inputs, signs, seed, relu=gadget.relu)
         branches: dict[int, SignBranch] = {}
-        for sign in weight_signs:
+        for sign in signs:
             # Without a ReLU every unit is active for inputs of both signs.
-            usable = sign * first > 0 if gadget.relu else first != 0
-            multipliers = np.where(usable, first, 0).astype(np.float32)
-            # The first n usable units of each input; if there are fewer, others with multiplier 0.
-            indices = np.argsort(~usable, axis=1, kind="stable")[:, : self.candidates]
-            chosen = np.take_along_axis(multipliers, indices, 1)
-            branches[sign] = SignBranch(chosen, indices.astype(np.int32), multipliers)
+            active = sign * first > 0 if gadget.relu else first != 0
+            branches[sign] = sign_branch(np.where(active, first, 0), self.candidates)
         found = []
         for name in of.tensors():
             problem = TensorProblem(
@@ -217,16 +224,18 @@ class GadgetConstruction(Construction):
         return found, {"first": redraws}
 
     def _first_weights(
-        self, drawn: RandomTensor, either_sign: np.ndarray, seed: int, *, relu: bool
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The first matrix [I, U], and rows (input, attempt) of redrawn inputs; either_sign: bool [I]."""
+        self, drawn: RandomTensor, inputs: int, signs: tuple[int, ...], seed: int, *, relu: bool
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The first matrix [I, U], inputs that may have either sign, bool [I], and redraw rows (input, attempt)."""
+        either_sign = np.full(drawn.blocks, len(signs) > 1)
+        either_sign[inputs:] = False  # the constant 1 has one sign
         # A pre-pruned source has to meet the condition of one with proportionally fewer candidates.
         density = drawn.sampler.density
         fewer = max(int(self.candidates * density), 1)
         condition = self if density == 1 else dataclasses.replace(self, candidates=fewer)
 
-        def accept(weights: np.ndarray, inputs: np.ndarray) -> np.ndarray:
-            return ~condition.needs_redraw(weights if relu else np.abs(weights), either_sign[inputs])
+        def accept(weights: np.ndarray, rows: np.ndarray) -> np.ndarray:
+            return ~condition.needs_redraw(weights if relu else np.abs(weights), either_sign[rows])
 
         first, redraws, failed = redraw_until(drawn, seed, accept)
         if failed:
@@ -234,7 +243,7 @@ class GadgetConstruction(Construction):
                 f"the first weights of {failed} inputs are too weak in each of {MOST_ATTEMPTS + 1} draws; use another"
                 " seed, or other candidates"
             )
-        return first, redraws
+        return first, either_sign, redraws
 
 
 def redraw_until(

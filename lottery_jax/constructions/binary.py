@@ -18,7 +18,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from lottery_jax.constructions.base import GadgetConstruction, SignBranch, TensorProblem, redraw_until
+from lottery_jax.constructions.base import GadgetConstruction, TensorProblem, redraw_until, sign_branch
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import LEAST, WeightNode, child_path
@@ -90,16 +90,16 @@ class Binary(GadgetConstruction):
         ladder = network.sources[path]
         assert isinstance(ladder, BinaryLadder)
         of, given = ladder.of, network.given_to(path)
-        weight_signs = ladder.signs("weight", given)
-        either_sign = np.full(drawn["first"].blocks, len(weight_signs) > 1)
-        either_sign[of.inputs :] = False  # the constant 1 has one sign
-        first, first_redraws = self._first_weights(drawn["first"], either_sign, seed, relu=True)
+        signs = ladder.signs("weight", given)
+        first, either_sign, first_redraws = self._first_weights(drawn["first"], of.inputs, signs, seed, relu=True)
         powers = self._powers(first, either_sign)
         # Edges join only units of the same sign.
         masks, redraws = {child_path(path, "first"): powers >= 0}, {"first": first_redraws}
         for rung, name in enumerate(ladder.edges[1:]):
             masks[child_path(path, name)], redraws[name] = _rung_mask(drawn[name], first, powers, rung, seed)
-        branches = {sign: self._branch(powers, first, sign) for sign in weight_signs}
+        multiples = np.where(powers >= 0, np.sign(first) * 2.0 ** np.maximum(powers, 0), 0)
+        count = self.powers * self.copies
+        branches = {sign: sign_branch(np.where(sign * first > 0, multiples, 0), count) for sign in signs}
         found = [
             TensorProblem(
                 child_path(path, name),
@@ -127,13 +127,6 @@ class Binary(GadgetConstruction):
             chosen = usable & (rank < self.powers * self.copies)
             powers[chosen] = rank[chosen] % self.powers
         return powers
-
-    def _branch(self, powers: np.ndarray, first: np.ndarray, sign: int) -> SignBranch:
-        """The units of a sign with the multiples of the input that they carry; 0 for missing units."""
-        usable = (sign * first > 0) & (powers >= 0)
-        indices = np.argsort(~usable, axis=1, kind="stable")[:, : self.powers * self.copies]
-        multiples = np.where(usable, sign * 2.0 ** np.maximum(powers, 0), 0).astype(np.float32)
-        return SignBranch(np.take_along_axis(multiples, indices, 1), indices.astype(np.int32))
 
 
 def _rung_mask(

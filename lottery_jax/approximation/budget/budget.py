@@ -173,11 +173,8 @@ class JobFronts:
                 weights = problem.random_tensor.rows // problem.copies
                 values = np.asarray(importance[problem.tensor]).reshape(-1, weights)[:, chunk.rows // problem.copies]
                 importances.append(np.broadcast_to(values, (len(problem.branches), chunk.weights)).reshape(-1))
-            if problem.edge_tensor is not None and problem.group_of is not None:
-                # Weights in the order of their groups, the groups, and where each begins.
-                group = problem.group_of(chunk.rows)
-                order = np.argsort(group, kind="stable")
-                self._edge_groups[chunk.number] = order, *np.unique(group[order], return_index=True)
+            if problem.edge_tensor is not None:
+                self._edge_groups[chunk.number] = problem.sort_by_group(chunk.rows)
         self.residuals = np.concatenate(residuals)
         self.importance = None if importance is None else np.concatenate(importances)
 

@@ -142,7 +142,7 @@ def _weight_sums(
 def _output_sums(
     network: Network, tensors: Mapping[str, Any], images: jax.Array, used: jax.Array
 ) -> dict[str, jax.Array]:
-    """As `_weight_sums`, for the outputs [O] of each layer by path, mean over positions."""
+    """As `_weight_sums`, with respect to the outputs [O] of each layer by path; mean over positions."""
     with jax.default_matmul_precision("highest"):
         probabilities, _, gradients = _gradients(network, tensors, images, used)
         return {

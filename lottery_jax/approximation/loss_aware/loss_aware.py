@@ -231,6 +231,8 @@ class _LayerSolver:
             jnp.asarray(self.importance[path], jnp.float32),
         )
 
+        has_edges = any(self.problems[name].edge_tensor for name in self._names(path))
+
         def in_order(subsets: Subsets) -> np.ndarray:
             chosen = np.empty(subsets.chosen.shape, bool)
             chosen[order] = np.asarray(subsets.chosen)
@@ -239,7 +241,8 @@ class _LayerSolver:
         def solve(price: float) -> tuple[int, Subsets]:
             options = {"largest": self.objective.k_max, "sweeps": self.objective.sweeps}
             subsets = error_feedback(problem, np.float32(min(price, 3e38)), **options)
-            return int(np.asarray(subsets.chosen.sum())) + self._count_edges(path, in_order, subsets), subsets
+            edges = self._count_edges(path, in_order(subsets)) if has_edges else 0
+            return int(np.asarray(subsets.chosen.sum())) + edges, subsets
 
         kept, subsets = within_budget(solve, budget, price)
         chosen = in_order(subsets)
@@ -281,17 +284,12 @@ class _LayerSolver:
             gains.append(np.full(rows.stop - rows.start, problem.gain))
         return np.concatenate(parts), np.concatenate(steps), np.concatenate(gains)
 
-    def _count_edges(self, path: str, in_order: Callable[[Subsets], np.ndarray], subsets: Subsets) -> int:
-        """Number of first edges that the subsets use."""
-        used, chosen = 0, None
+    def _count_edges(self, path: str, chosen: np.ndarray) -> int:
+        """Number of first edges that subsets [R, N, O] use."""
+        used = 0
         for problem, _, rows in self._parts(path):
-            if problem.group_of is None or problem.edge_tensor is None:
-                continue
-            chosen = in_order(subsets) if chosen is None else chosen
             packed = np.packbits(_by_weight(chosen[rows]), axis=1)
-            group = problem.group_of(np.arange(len(packed)))
-            order = np.argsort(group, kind="stable")
-            first = np.unique(group[order], return_index=True)[1]
+            order, _, first = problem.sort_by_group(np.arange(len(packed)))
             used += int(np.bitwise_count(np.bitwise_or.reduceat(packed[order], first)).sum())
         return used
 
