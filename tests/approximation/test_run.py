@@ -36,7 +36,7 @@ NEAREST = ToleranceObjective(0.5, max_redraws=2, solver=Nearest())
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file with the tensors of the bag; what is no matrix or convolution of floats is left out."""
+    """A file with the tensors of the bag; other tensors are skipped."""
     path = tmp_path_factory.mktemp("model") / "model.safetensors"
     others = {"bias": np.ones(33, np.float32), "steps": np.ones((2, 3), int)}
     save_file({name: bag().array(name) for name in bag().network.tensors} | others, path)

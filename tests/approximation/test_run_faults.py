@@ -37,7 +37,7 @@ OBJECTIVES: dict[str, Objective] = {"tolerance": NEAREST, "budget": Budget(300, 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a model of 280 weights and, by goal, the chunks of a job and its ticket."""
+    """A folder with a model of 280 weights and, by objective, the chunks of a job and its ticket."""
     folder = tmp_path_factory.mktemp("faults")
     model_file(folder / "model.safetensors", SIZES)
     for name, objective in OBJECTIVES.items():

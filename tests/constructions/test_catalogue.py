@@ -113,7 +113,7 @@ def test_the_pruned_random_network_is_the_target(
     ],
 )
 def test_every_weight_is_solved_as_by_trying_all_subsets(name: str, of: str, objective: str) -> None:
-    # Half of what can be promised, so that something is drawn again.
+    # Half of the tolerance, so that some blocks are redrawn.
     target, ticket = approximated(name, of, objective, part=0.5)
     assert check_against_all_subsets(ticket, target, objective), "no redraw: the test is too easy"
 

@@ -230,7 +230,6 @@ class _LayerSolver:
             jnp.asarray(self._inverse_factor(path, hessian), jnp.float32),
             jnp.asarray(self.importance[path], jnp.float32),
         )
-
         has_edges = any(self.problems[name].edge_tensor for name in self._names(path))
 
         def in_order(subsets: Subsets) -> np.ndarray:

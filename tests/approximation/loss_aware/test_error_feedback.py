@@ -1,4 +1,4 @@
-"""One layer settled: against an oracle in NumPy, and what feedback and sweeps are for."""
+"""Error feedback against an oracle in NumPy, and the effect of feedback and sweeps."""
 
 import numpy as np
 import pytest
