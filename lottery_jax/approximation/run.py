@@ -41,7 +41,7 @@ _LISTED = 8  # missing chunks in a message
 
 
 @dataclasses.dataclass(frozen=True)
-class RunResult:
+class JobResult:
     """What a run did.
 
     Args:
@@ -78,7 +78,7 @@ def run_to_file(
     coded: bool = False,
     progress: Progress = no_progress,
     workers: Workers = SERIAL,
-) -> RunResult:
+) -> JobResult:
     """Write the ticket of a job to a file; after an interruption the same call resumes.
 
     Solved chunks are files in `chunk_folder(out)`; memory depends only on the chunk size. With several workers each
@@ -117,7 +117,7 @@ def run_to_file(
             "job (seed or options)": job.fingerprint[:16],
         }
         finished = workers.begin(facts, folder.path, "" if place is None else str(place))
-        result = RunResult(job.weights, 0) if finished else solve_job(job, folder, workers=workers, progress=progress)
+        result = JobResult(job.weights, 0) if finished else solve_job(job, folder, workers=workers, progress=progress)
         unit = f"ticket {job.fingerprint}"
         if not workers.leads:
             return dataclasses.replace(result, path=Path(workers.hear(unit)))
@@ -131,14 +131,14 @@ def run_to_file(
     return dataclasses.replace(result, path=place)
 
 
-def run_share(job: Job, out: Path, share: Share, *, force: bool = False, progress: Progress = no_progress) -> RunResult:
+def run_share(job: Job, out: Path, share: Share, *, force: bool = False, progress: Progress = no_progress) -> JobResult:
     """Solve the chunks of a share that are missing in the folder of `out`; `run_to_file` assembles the ticket later.
 
     Shares may run at the same time, and be restarted. If the ticket of this job exists, nothing is solved.
     """
     check_output(job, out)
     if (path := _finished_ticket(job, out)) is not None:
-        return RunResult(job.weights, 0, path=path)
+        return JobResult(job.weights, 0, path=path)
     check_replaceable(out, force=force)
     folder = FolderChunkStore(chunk_folder(out))
     _check_space(job, out, folder)
@@ -147,7 +147,7 @@ def run_share(job: Job, out: Path, share: Share, *, force: bool = False, progres
         return solve_job(job, folder, workers=share, progress=progress)
 
 
-def solve_job(job: Job, store: ChunkStore, *, workers: Workers = SERIAL, progress: Progress = no_progress) -> RunResult:
+def solve_job(job: Job, store: ChunkStore, *, workers: Workers = SERIAL, progress: Progress = no_progress) -> JobResult:
     """Solve the chunks of this process that the store does not have.
 
     After a kill at any moment, the same call resumes without solving a finished chunk again.
@@ -188,7 +188,7 @@ def solve_job(job: Job, store: ChunkStore, *, workers: Workers = SERIAL, progres
     if workers.leads and (notes := workers.notes(name)):
         solved = sum(chunks[number].weights for number, note in notes.items() if note != FOUND)
         found = total - solved
-    return RunResult(found, solved, tuple(damaged))
+    return JobResult(found, solved, tuple(damaged))
 
 
 def _read(job: Job, store: ChunkStore, chunk: Chunk, damaged: list[str]) -> ChunkResult | None:

@@ -19,7 +19,7 @@ from lottery_jax.approximation import (
     run_to_file,
     solve_weights,
 )
-from lottery_jax.approximation.run import RunResult, chunk_folder
+from lottery_jax.approximation.run import JobResult, chunk_folder
 from lottery_jax.constructions import Pensia, Scalar, ScalarShared
 from lottery_jax.rng.sampler import draw_host
 from lottery_jax.subset_sum.engine.chunks import _search
@@ -56,7 +56,7 @@ def test_a_file_is_approximated_as_it_is_in_memory(construction, model, tmp_path
         out, seen = tmp_path / f"runs/{chunk}", list[tuple[int, int]]()
         job = plan(model, construction=construction, chunk_weights=chunk)
         done = run_to_file(job, out, progress=lambda *done, seen=seen: seen.append(done))
-        assert done == RunResult(0, weights, path=out) and job.weights == weights
+        assert done == JobResult(0, weights, path=out) and job.weights == weights
         assert seen[0] == (0, weights) and seen[-1] == (weights, weights) and seen == sorted(seen)
         assert len(seen) == len(job.chunks) + 1 and not chunk_folder(out).exists()
         contents |= {out.read_bytes(), run_in_memory(job).to_bytes()}
@@ -103,7 +103,7 @@ def test_processes_share_the_chunks(model: Path, tmp_path: Path) -> None:
     assert [each.path for each in done] == [out] * 3 and (done[0].found, done[0].solved) == (0, job.weights)
     assert sum(each.solved for each in done[1:]) < job.weights
     assert out.read_bytes() == run_in_memory(job).to_bytes() and list(tmp_path.iterdir()) == [out]
-    assert run_to_file(job, out, workers=member(MemoryBoard(), 0)) == RunResult(job.weights, 0, path=out), (
+    assert run_to_file(job, out, workers=member(MemoryBoard(), 0)) == JobResult(job.weights, 0, path=out), (
         "nothing is left"
     )
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from lottery_jax.approximation import Budget, Job, ToleranceObjective, plan_job, run_to_file
 from lottery_jax.approximation.chunk_store import FolderChunkStore
 from lottery_jax.approximation.job import Objective
-from lottery_jax.approximation.run import RunResult, chunk_folder, is_ticket_of, solve_job
+from lottery_jax.approximation.run import JobResult, chunk_folder, is_ticket_of, solve_job
 from lottery_jax.constructions import Scalar, ScalarShared
 from lottery_jax.errors import InputError
 from lottery_jax.io.checksummed_file import ChecksummedFile, checksummed_bytes
@@ -344,7 +344,7 @@ def test_a_file_that_is_there_is_replaced_by_a_ticket_that_holds_and_only_if_ask
     done = run_to_file(bad, out, force=True)
     assert out.read_bytes() == after and done.path == tmp_path / "ticket.broken.safetensors"
     assert verify(done.path).outcome == "broken" and sorted(tmp_path.iterdir()) == [done.path, out]
-    assert run_to_file(bad, out, force=True) == RunResult(280, 0, path=done.path), "it is known, wherever it is"
+    assert run_to_file(bad, out, force=True) == JobResult(280, 0, path=done.path), "it is known, wherever it is"
     assert run_to_file(bad, tmp_path / "new").path == tmp_path / "new", "where nothing is, it takes its place"
 
 

@@ -43,7 +43,7 @@ class LayerProblem(NamedTuple):
     importance: Any
 
 
-class Subsets(NamedTuple):
+class ChosenSubsets(NamedTuple):
     """Chosen candidates, bool [R, N, P], and their sums, float32 [R, P]."""
 
     chosen: Any
@@ -64,7 +64,7 @@ def inverse_hessian_factor(hessian: np.ndarray) -> np.ndarray | None:
 
 
 @functools.partial(jax.jit, static_argnames=("largest", "sweeps"))
-def error_feedback(layer: LayerProblem, price: Any, *, largest: int, sweeps: int) -> Subsets:
+def error_feedback(layer: LayerProblem, price: Any, *, largest: int, sweeps: int) -> ChosenSubsets:
     """The subsets of all weights by feedback, then sweeps.
 
     Args:
@@ -87,15 +87,16 @@ def error_feedback(layer: LayerProblem, price: Any, *, largest: int, sweeps: int
         chosen = closest_of_sizes(candidates, jnp.clip(integers, -bound, bound), sizes)
         return chosen, jnp.where(chosen, candidates, 0).sum(1, dtype=jnp.int32).astype(jnp.float32) * step
 
-    def cheapest(chosen: jax.Array, sums: jax.Array, cost: jax.Array) -> Subsets:
-        best = cost.argmin(0)
-        return Subsets(jnp.take_along_axis(chosen, best[None, None], 0)[0], jnp.take_along_axis(sums, best[None], 0)[0])
+    def cheapest(chosen: jax.Array, sums: jax.Array, cost: jax.Array) -> ChosenSubsets:
+        best = cost.argmin(0)[None]
+        sums = jnp.take_along_axis(sums, best, 0)[0]
+        return ChosenSubsets(jnp.take_along_axis(chosen, best[None], 0)[0], sums)
 
     def per_output(values: jax.Array) -> jax.Array:
         """From values of groups [..., G] to values of outputs [..., P]."""
         return jnp.repeat(values, group_outputs, axis=-1)
 
-    def feed(targets: jax.Array, at: Any) -> tuple[jax.Array, Subsets]:
+    def feed(targets: jax.Array, at: Any) -> tuple[jax.Array, ChosenSubsets]:
         row = layer.inverse_factor[:, at]  # [G, R], zero before `at`
         scale = per_output(row[:, at])
         chosen, sums = nearest(at, targets[at])
@@ -103,7 +104,7 @@ def error_feedback(layer: LayerProblem, price: Any, *, largest: int, sweeps: int
         residual = (targets[at] - found.sums) / scale
         return targets - per_output(row.T) * residual, found
 
-    def exchange(state: tuple[jax.Array, Subsets], at: Any) -> tuple[tuple[jax.Array, Subsets], None]:
+    def exchange(state: tuple[jax.Array, ChosenSubsets], at: Any) -> tuple[tuple[jax.Array, ChosenSubsets], None]:
         gradient, now = state
         row = layer.hessian[:, at]
         curvature = per_output(row[:, at])
@@ -119,7 +120,7 @@ def error_feedback(layer: LayerProblem, price: Any, *, largest: int, sweeps: int
         new = jnp.where(better, found.sums, old)
         gradient = gradient + per_output(row.T) * (new - old)
         new_chosen = jnp.where(better, found.chosen, now.chosen[at])
-        return (gradient, Subsets(now.chosen.at[at].set(new_chosen), now.sums.at[at].set(new))), None
+        return (gradient, ChosenSubsets(now.chosen.at[at].set(new_chosen), now.sums.at[at].set(new))), None
 
     order = jnp.arange(rows)
     _, found = jax.lax.scan(feed, layer.targets, order)
@@ -142,10 +143,10 @@ _NEAR = 0.995  # of the budget ends the search
 
 _AIM = 0.998  # of the budget
 
-Answer = TypeVar("Answer")
+_Answer = TypeVar("_Answer")
 
 
-def within_budget(solve: Callable[[float], tuple[int, Answer]], budget: int, price: float) -> tuple[int, Answer]:
+def within_budget(solve: Callable[[float], tuple[int, _Answer]], budget: int, price: float) -> tuple[int, _Answer]:
     """Search the price whose answer keeps the most weights within a budget; returns their number and the answer.
 
     Args:
@@ -159,7 +160,7 @@ def within_budget(solve: Callable[[float], tuple[int, Answer]], budget: int, pri
     """
     too_many: tuple[float, int] | None = None
     best: tuple[float, int] | None = None
-    found: tuple[int, Answer] | None = None
+    found: tuple[int, _Answer] | None = None
     for trial in range(_MAX_TRIALS if budget else 0):
         if trial >= _TRIALS and found is not None and found[0] >= _ENOUGH * budget:
             break

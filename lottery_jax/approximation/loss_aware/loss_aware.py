@@ -24,8 +24,8 @@ from lottery_jax.approximation.budget.budget import Budget, JobFronts, rounded_u
 from lottery_jax.approximation.budget.importance import outputs_importance
 from lottery_jax.approximation.job import Chunk, ChunkMasks, ChunkResult, Job, Objective, ObjectiveResult
 from lottery_jax.approximation.loss_aware.error_feedback import (
+    ChosenSubsets,
     LayerProblem,
-    Subsets,
     error_feedback,
     inverse_hessian_factor,
     within_budget,
@@ -232,12 +232,12 @@ class _LayerSolver:
         )
         has_edges = any(self.problems[name].edge_tensor for name in self._names(path))
 
-        def in_order(subsets: Subsets) -> np.ndarray:
+        def in_order(subsets: ChosenSubsets) -> np.ndarray:
             chosen = np.empty(subsets.chosen.shape, bool)
             chosen[order] = np.asarray(subsets.chosen)
             return chosen
 
-        def solve(price: float) -> tuple[int, Subsets]:
+        def solve(price: float) -> tuple[int, ChosenSubsets]:
             options = {"largest": self.objective.k_max, "sweeps": self.objective.sweeps}
             subsets = error_feedback(problem, np.float32(min(price, 3e38)), **options)
             edges = self._count_edges(path, in_order(subsets)) if has_edges else 0
@@ -300,5 +300,5 @@ class _LayerSolver:
 
 
 def _by_weight(chosen: np.ndarray) -> np.ndarray:
-    """Subsets [R, N, O] in the order of the tensor's weights, [O R, N]."""
+    """ChosenSubsets [R, N, O] in the order of the tensor's weights, [O R, N]."""
     return chosen.transpose(2, 0, 1).reshape(-1, chosen.shape[1])
