@@ -122,7 +122,8 @@ def run_to_file(
         if not workers.leads:
             return dataclasses.replace(result, path=Path(workers.hear(unit)))
         if place is None:
-            place = _write_ticket(job, out, folder, coded=coded, wait=VISIBLE if workers.processes > 1 else 0.0)
+            wait = VISIBLE if workers.processes > 1 else 0.0
+            place = _write_ticket(job, out, folder, coded=coded, wait=wait)
         elif stores_coded(place) != coded:
             load_ticket(place).save(place, coded=coded)
         if not finished or folder.belongs_to(job):

@@ -116,8 +116,9 @@ class Budget(Objective):
             return f"the arrays {sorted(arrays)}"
         candidates = chunk.problem.candidates
         shape = len(chunk.problem.branches), chunk.weights, min(self.k_max, candidates) + 1
-        fits = arrays["residuals"].shape == shape and arrays["residuals"].dtype.kind == "f"
-        fits = fits and arrays["bits"].shape == (*shape, words(candidates)) and arrays["bits"].dtype == np.int32
+        bits, residuals = arrays["bits"], arrays["residuals"]
+        fits = residuals.shape == shape and residuals.dtype.kind == "f"
+        fits = fits and bits.shape == (*shape, words(candidates)) and bits.dtype == np.int32
         return None if fits else "fronts of other shapes"
 
     def result_bytes(self, chunk: Chunk) -> int:
