@@ -73,7 +73,7 @@ def spent(
 ) -> Ticket:
     """The ticket within a budget; the fronts are found once for all of a construction's."""
     objective = Budget(kept, importance=importance, k_max=arguments.k_max)
-    return run_in_memory(plan_job(target, construction, objective, seed=arguments.seed), finished=solved)
+    return run_in_memory(plan_job(target, construction, objective, seed=arguments.seed), store=solved)
 
 
 def main() -> None:

@@ -64,7 +64,7 @@ def approximated(name: str, task: Task, construction: Construction, objective: T
         "construction": construction.name,
         "candidates": construction.candidates,
         "tolerance": objective.tolerance,
-        "objective": objective.objective,
+        "objective": objective.select,
         "max_redraws": objective.max_redraws,
         "target_weights": task.target.weights,
         "approximated_weights": certificate.target_weights,
@@ -91,7 +91,7 @@ def approximated(name: str, task: Task, construction: Construction, objective: T
 
 def worst_of_largest(ticket: Ticket, construction: Construction, task: Task) -> float:
     """The largest residual of a tensor over its largest weight, of all tensors the worst."""
-    target, found = construction.prepared(task.target), 0.0
+    target, found = construction.prepare(task.target), 0.0
     for name, values in effective_weights(ticket).items():
         wanted = target.array(name).astype(float)
         found = max(found, float(abs(values - wanted).max() / (abs(wanted).max() or 1.0)))  # biases may be zero yet

@@ -33,9 +33,9 @@ from lottery_jax import environment
 from lottery_jax.approximation import LossAware, plan_job, run_in_memory
 from lottery_jax.approximation.chunk_store import MemoryChunkStore
 from lottery_jax.approximation.job import Job
-from lottery_jax.approximation.loss_aware.moments import enough
-from lottery_jax.approximation.run import solve_chunks
-from lottery_jax.approximation.tolerance import ToleranceObjective, made_lossless
+from lottery_jax.approximation.loss_aware.moments import default_examples
+from lottery_jax.approximation.run import solve_job
+from lottery_jax.approximation.tolerance import ToleranceObjective, make_lossless
 from lottery_jax.comparison.evaluate import measure
 from lottery_jax.constructions import Scalar
 from lottery_jax.constructions.registry import construction_named
@@ -69,11 +69,11 @@ def job_of(case: str, task: Task) -> Job:
     """The job of a case."""
     kept, name = CASES[case][1], case.rsplit(maxsplit=1)[1]
     if kept is None:
-        construction, objective = made_lossless(task.target, construction_named(name)(), ToleranceObjective())
+        construction, objective = make_lossless(task.target, construction_named(name)(), ToleranceObjective())
         return plan_job(task.target, construction, objective, seed=0)
-    target = Scalar().prepared(task.target)
+    target = Scalar().prepare(task.target)
     budget = round(kept * target.weights) if kept < 10 else int(kept)
-    images = np.asarray(task.dataset.train.images)[: enough(target.network)]
+    images = np.asarray(task.dataset.train.images)[: default_examples(target.network)]
     return plan_job(task.target, Scalar(), LossAware(budget, images), seed=0)
 
 
@@ -81,9 +81,9 @@ def made(job: Job) -> tuple[Ticket, Stopwatch, Stopwatch]:
     """A ticket, and how long its search and what comes after it take."""
     solved = MemoryChunkStore()
     with Stopwatch() as search:
-        solve_chunks(job, solved)
+        solve_job(job, solved)
     with Stopwatch() as after:
-        ticket = run_in_memory(job, finished=solved)
+        ticket = run_in_memory(job, store=solved)
     return ticket, search, after
 
 

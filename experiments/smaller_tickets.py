@@ -82,7 +82,7 @@ def run(settings: Settings, rows: Results) -> None:
         method: str, seed: int, target: Target, objective: Objective, more: dict[str, Any], memory: MemoryChunkStore
     ) -> None:
         start = time.perf_counter()
-        ticket = run_in_memory(plan_job(target, Scalar(), objective, seed=seed), finished=memory)
+        ticket = run_in_memory(plan_job(target, Scalar(), objective, seed=seed), store=memory)
         seconds = time.perf_counter() - start
         rows.keep(method=method, seed=seed, seconds=seconds, **_measured(ticket, task, target), **scale, **more)
 

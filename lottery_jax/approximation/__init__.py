@@ -1,4 +1,4 @@
-"""From a target and a construction to a ticket: one subset-sum problem per weight."""
+"""From a target to a ticket: plan a job, solve its chunks, assemble the ticket."""
 
 from lottery_jax.approximation.api import approximate
 from lottery_jax.approximation.budget.budget import Budget

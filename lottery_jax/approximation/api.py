@@ -10,7 +10,7 @@ from lottery_jax.approximation.budget.budget import Budget
 from lottery_jax.approximation.job import Objective, plan_job
 from lottery_jax.approximation.loss_aware.loss_aware import LossAware
 from lottery_jax.approximation.run import run_in_memory, run_to_file
-from lottery_jax.approximation.tolerance import ToleranceObjective, made_lossless
+from lottery_jax.approximation.tolerance import ToleranceObjective, make_lossless
 from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.registry import construction_named
 from lottery_jax.errors import InputError
@@ -95,7 +95,7 @@ def approximate(
     if lossless:
         if kept is not None:
             raise InputError(f"a lossless ticket keeps as many weights as it takes, not {kept}; leave one of them out")
-        found, objective = made_lossless(target, found, promise)
+        found, objective = make_lossless(target, found, promise)
     job = plan_job(target, found, objective, seed=seed, transforms=transforms)
     if out is None:
         return run_in_memory(job, progress=progress)

@@ -1,14 +1,14 @@
-"""Where finished chunks are kept: in memory, or as durable files, so that a killed job goes on where it was.
+"""Stores of solved chunks: in memory, or as durable files, so that a killed job resumes.
 
-A chunk's file carries the job's fingerprint and its own number under a digest. A file that is cut off, changed or in
-another's place is solved again, and said; one of another job or version is never touched, but refused.
+A chunk's file carries the job's fingerprint and its own number under a digest. A damaged or misplaced file is solved
+again with a warning. A file of another job or version is refused, and never changed.
 """
 
 import contextlib
 from pathlib import Path
 from typing import Protocol
 
-from lottery_jax.approximation.job import Chunk, Job, Solved
+from lottery_jax.approximation.job import Chunk, ChunkResult, Job
 from lottery_jax.errors import InputError
 from lottery_jax.io.checksummed_file import ChecksummedFile, checksummed_bytes
 from lottery_jax.io.files import write_atomically
@@ -22,55 +22,55 @@ _VERSION = 2
 _ENTRY = "chunk"
 
 
+class DamagedChunk(Exception):
+    """A chunk's file with other content than was written; the chunk is solved again."""
+
+
 class ChunkStore(Protocol):
-    """Finished chunks by number."""
+    """Results of solved chunks by number."""
 
     def has(self, chunk: Chunk) -> bool:
-        """Whether something is there for a chunk, whole or not."""
+        """True if the store has a chunk, damaged or not."""
         ...
 
-    def read(self, job: Job, chunk: Chunk) -> Solved | None:
-        """What a chunk came to, None if it is not there; raises `DamagedChunk`, or `InputError` for another job's."""
+    def read(self, job: Job, chunk: Chunk) -> ChunkResult | None:
+        """The result of a chunk, None if missing; raises `DamagedChunk`, or `InputError` for another job's chunk."""
         ...
 
-    def write(self, job: Job, chunk: Chunk, arrays: Solved) -> None:
-        """Keep a chunk, whole or not at all."""
+    def write(self, job: Job, chunk: Chunk, arrays: ChunkResult) -> None:
+        """Store the result of a chunk, atomically."""
         ...
 
 
 class MemoryChunkStore:
-    """Finished chunks of one job in memory."""
+    """Results of one job's chunks in memory."""
 
     def __init__(self) -> None:
-        self._chunks: dict[int, Solved] = {}
+        self._results: dict[int, ChunkResult] = {}
 
     def has(self, chunk: Chunk) -> bool:
-        return chunk.number in self._chunks
+        return chunk.number in self._results
 
-    def read(self, job: Job, chunk: Chunk) -> Solved | None:
-        return self._chunks.get(chunk.number)
+    def read(self, job: Job, chunk: Chunk) -> ChunkResult | None:
+        return self._results.get(chunk.number)
 
-    def write(self, job: Job, chunk: Chunk, arrays: Solved) -> None:
-        self._chunks[chunk.number] = arrays
-
-
-class DamagedChunk(Exception):
-    """A chunk's file that is not what was written as this chunk: it is solved again."""
+    def write(self, job: Job, chunk: Chunk, arrays: ChunkResult) -> None:
+        self._results[chunk.number] = arrays
 
 
 class FolderChunkStore:
-    """Finished chunks as files of a folder that other processes may share."""
+    """Results of chunks as files of a folder, which several processes may share."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def make(self) -> None:
-        """Make the folder if it is not there; raises `InputError`."""
+        """Create the folder if it is missing; raises `InputError`."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(
-                f"the folder {str(self.path)!r} cannot be made ({error.strerror}); choose another place with --out"
+                f"cannot create the folder {str(self.path)!r} ({error.strerror}); choose another --out"
             ) from None
 
     def file(self, number: int) -> Path:
@@ -84,12 +84,12 @@ class FolderChunkStore:
     def has(self, chunk: Chunk) -> bool:
         return self.file(chunk.number).exists()
 
-    def write(self, job: Job, chunk: Chunk, arrays: Solved) -> None:
+    def write(self, job: Job, chunk: Chunk, arrays: ChunkResult) -> None:
         header = {"format": _FORMAT, "version": _VERSION, "job": job.fingerprint, "number": chunk.number}
-        header["chunks"] = len(job.chunks)  # for whoever only looks, and does not know the job
+        header["chunks"] = len(job.chunks)  # for readers without the job, such as `lottery-jax status`
         write_atomically(self.file(chunk.number), checksummed_bytes(_ENTRY, header, arrays))
 
-    def read(self, job: Job, chunk: Chunk) -> Solved | None:
+    def read(self, job: Job, chunk: Chunk) -> ChunkResult | None:
         path = self.file(chunk.number)
         if not path.exists():
             return None
@@ -103,22 +103,22 @@ class FolderChunkStore:
         if (header.get("format"), header.get("version")) != (_FORMAT, _VERSION):
             raise InputError(
                 f"{str(path)!r} is a chunk of version {header.get('version')}, and this program reads {_VERSION};"
-                f" finish it with the program that began it, or remove {str(self.path)!r}"
+                f" finish it with the program that wrote it, or remove {str(self.path)!r}"
             )
         if header.get("job") != job.fingerprint:
             raise InputError(
-                f"{str(path)!r} belongs to another job (another target, seed or option); finish that one with its own"
+                f"{str(path)!r} belongs to another job (another target, seed or option); finish that job with its own"
                 f" command, remove {str(self.path)!r}, or choose another --out"
             )
         if header.get("number") != chunk.number:
             raise DamagedChunk(f"the file {str(path)!r} holds chunk {header.get('number')}")
-        wrong = job.objective.validation_error(job, chunk, arrays)
-        if wrong:
-            raise DamagedChunk(f"the file {str(path)!r} holds {wrong}")
+        error = job.objective.validation_error(chunk, arrays)
+        if error:
+            raise DamagedChunk(f"the file {str(path)!r} holds {error}")
         return arrays
 
-    def is_of(self, job: Job) -> bool:
-        """False where a chunk of another job is there."""
+    def belongs_to(self, job: Job) -> bool:
+        """False if the folder has a chunk of another job."""
         for chunk in job.chunks:
             try:
                 self.read(job, chunk)
@@ -129,24 +129,24 @@ class FolderChunkStore:
         return True
 
     def finished(self) -> int:
-        """How many chunks there are."""
+        """Number of chunks in the folder."""
         return len(list(self.path.glob("chunk-*")))
 
-    def whole(self) -> int | None:
-        """How many chunks the job has, as one that is there says; None where none says it."""
+    def total(self) -> int | None:
+        """Number of chunks of the job, read from any chunk; None if no chunk is readable."""
         for path in sorted(self.path.glob("chunk-*")):
             with contextlib.suppress(OSError, FormatError, InputError), ChecksummedFile(path, _ENTRY) as file:
                 if type(number := file.header.get("chunks")) is int and number > 0:
                     return number
         return None
 
-    def remove_unfinished(self) -> None:
-        """Remove the folder if no chunk was finished."""
+    def remove_if_empty(self) -> None:
+        """Remove the folder if it has no finished chunk."""
         if not self.finished():
             self.remove()
 
     def remove(self) -> None:
-        """Remove the chunks, what killed processes left half written, and the folder if nothing else is in it."""
+        """Remove the chunks and temporary files of killed processes, then the folder unless it has other files."""
         if not self.path.is_dir():
             return
         for path in self.path.iterdir():

@@ -1,11 +1,7 @@
-"""What is asked of the subsets: every weight within a tolerance (`ToleranceObjective`), or a budget (`budget`).
-
-A job: everything that decides a ticket, and how the work is cut into chunks. What runs it is `run`.
-"""
+"""A job: a target, its random source, the subset-sum problems of each tensor, the objective, and the chunks of work."""
 
 import abc
 import dataclasses
-import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -14,22 +10,43 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lottery_jax.constructions.base import Construction, Plan
+from lottery_jax.constructions.base import Construction, TensorProblem
 from lottery_jax.errors import InputError
-from lottery_jax.io.tensor_file import TensorInfo
 from lottery_jax.networks.network import Network, Redraws
+from lottery_jax.networks.node import child_path
 from lottery_jax.networks.target import Target
 from lottery_jax.networks.transforms import Transform, transformed
 from lottery_jax.rng import sampler
 from lottery_jax.rng.threefry import seed_words
 
-Solved = dict[str, np.ndarray]
-"""What is kept of a finished chunk, in memory or in its file."""
+ChunkResult = dict[str, np.ndarray]
+"""Arrays of a solved chunk, as a chunk store keeps them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunk:
+    """Blocks `first` to `first + count - 1` of one random tensor, all on one stream; `weights` target weights."""
+
+    number: int
+    problem: TensorProblem
+    first: int
+    count: int
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Rows of the tensor's mask, one per target weight, int64 [weights]."""
+        shared = self.problem.random_tensor.shared
+        return np.arange(self.first * shared, (self.first + self.count) * shared)
+
+    @property
+    def weights(self) -> int:
+        """Number of target weights."""
+        return self.count * self.problem.random_tensor.shared
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Masks:
-    """The masks of a chunk: bits uint8, row-major, lowest first, and redraws int64 (block of the tensor, attempt)."""
+class ChunkMasks:
+    """Masks of a chunk: bits uint8, row-major, lowest first; and redraws, int64 rows (block of the tensor, attempt)."""
 
     bits: np.ndarray
     redraws: np.ndarray
@@ -37,153 +54,97 @@ class Masks:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ObjectiveResult:
-    """What a job came to when every chunk was solved: what the ticket promises, and the masks chunk by chunk."""
+    """What an objective makes of all solved chunks.
+
+    Args:
+        tolerance: Guaranteed largest |residual| of a weight.
+        kept_budget: Guaranteed number of kept weights, None if there is no budget.
+        settings: Further settings for the ticket's header.
+        masks: From a chunk to its masks.
+        relative: True if the tolerance is relative to each tensor's largest |weight|.
+    """
 
     tolerance: float
     kept_budget: int | None
     settings: Mapping[str, Any]
-    masks: Callable[["Chunk"], Masks]
+    masks: Callable[[Chunk], ChunkMasks]
     relative: bool = False
 
 
 class Objective(abc.ABC):
-    """What is asked. Concrete goals are frozen dataclasses."""
+    """What the subsets optimise. Concrete objectives are frozen dataclasses with pure hooks; `run` drives them."""
 
-    locks: ClassVar[bool] = False
-    """Whether it can be asked for where some random weights are always kept."""
-
-    @property
-    @abc.abstractmethod
-    def suffix(self) -> str:
-        """Added to the construction's name; empty for the usual goal."""
+    allows_locked: ClassVar[bool] = False
+    """True if it supports sources with locked weights, which are always kept."""
 
     @abc.abstractmethod
     def settings(self) -> dict[str, Any]:
-        """How subsets are chosen, as JSON values: all that the masks depend on."""
+        """JSON values that the masks depend on; "objective" names it."""
 
     @abc.abstractmethod
-    def check(self, construction: Construction) -> None:
-        """Refuse what cannot be asked of a construction; raises `InputError`."""
-
-    def asked_of(self, construction: Construction) -> "Objective":
-        """What is asked where it is asked of this construction."""
-        return self
-
-    def check_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> None:  # noqa: B027
-        """Refuse what does not fit the weights of a target, their shapes by name; raises `InputError`."""
+    def check(self, construction: Construction) -> "Objective":
+        """The objective as it applies to a construction; raises `InputError` if it does not."""
 
     def check_source(self, construction: Construction, network: Network) -> None:  # noqa: B027
-        """Refuse what cannot be found in a construction's random source; raises `InputError`."""
+        """Refuse a random source that it does not support; raises `InputError`."""
 
-    def seconds_each(self, job: "Job") -> float | None:
-        """Seconds that a weight takes, tried on a few; None where it is too little to ask."""
+    def seconds_per_weight(self, job: "Job") -> float | None:
+        """Measured time of a weight's search; None if it is too short to announce."""
         return None
 
     @abc.abstractmethod
-    def solve(self, job: "Job", chunk: "Chunk") -> Solved:
-        """Solve one chunk."""
+    def solve_chunk(self, job: "Job", chunk: Chunk) -> ChunkResult:
+        """Solve one chunk: a pure function of the job and the chunk."""
 
     @abc.abstractmethod
-    def validation_error(self, job: "Job", chunk: "Chunk", arrays: Solved) -> str | None:
-        """What is wrong with arrays that claim to be a finished chunk, None where nothing is."""
+    def validation_error(self, chunk: Chunk, arrays: ChunkResult) -> str | None:
+        """How arrays differ from a result of this chunk; None if they have its names, shapes and types."""
 
     @abc.abstractmethod
-    def chunk_bytes(self, job: "Job") -> Callable[["Chunk"], int]:
-        """Bytes of a finished chunk, about."""
+    def result_bytes(self, chunk: Chunk) -> int:
+        """Approximate size of a chunk's result."""
 
     @abc.abstractmethod
-    def finalise(self, job: "Job", solved: Callable[["Chunk"], Solved]) -> ObjectiveResult:
-        """Decide what is left to decide when every chunk is solved."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Chunk:
-    """Some whole blocks of one tensor: blocks `first` ... `first + count - 1`, all on one stream."""
-
-    number: int
-    plan: int
-    first: int
-    count: int
+    def finalise(self, job: "Job", read: Callable[[Chunk], ChunkResult]) -> ObjectiveResult:
+        """Turn the results of all chunks into masks. `read` gives the result of a chunk."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Job:
-    """A prepared target, its random source, and how the one is found in the other.
+    """Everything that determines a ticket, and its division into chunks; `plan_job` makes it.
 
-    chunk_weights: target weights of a chunk, about; the masks do not depend on it. path: the file that the target was
-    read from, if it was. notes: what else the ticket's settings say of how it was made. Made by `plan_job`.
+    Args:
+        target: The prepared target.
+        network: The random source.
+        problems: The subset-sum problems of each target tensor.
+        edge_redraws: Redraws of edge tensors by name.
+        seed: Seed of the source.
+        construction: The construction.
+        objective: The objective, as it applies to the construction.
+        settings: How the ticket is made, JSON values for its reader.
+        chunks: The chunks in order.
+        identity: SHA-256 of everything that the ticket depends on, independent of the chunks.
+        fingerprint: SHA-256 of `identity` and the chunk size. A chunk file with another one belongs to another job.
+        path: File of the target, None if it is in memory.
     """
 
     target: Target
     network: Network
-    plans: tuple[Plan, ...]
+    problems: tuple[TensorProblem, ...]
     edge_redraws: Redraws
     seed: int
     construction: Construction
     objective: Objective
-    chunk_weights: int
+    settings: Mapping[str, Any]
+    chunks: tuple[Chunk, ...]
+    identity: str
+    fingerprint: str
     path: Path | None = None
-    notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def weights(self) -> int:
-        """Number of target weights, each as often as it is approximated."""
-        return sum(plan.random_tensor.rows for plan in self.plans)
-
-    @property
-    def method(self) -> str:
-        return "-".join(filter(None, (self.construction.name, self.objective.suffix)))
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """How the ticket is made, for its reader."""
-        own = {"construction": self.construction.name, **dataclasses.asdict(self.construction)}
-        return {**own, **self.objective.settings(), **self.notes}
-
-    @functools.cached_property
-    def identity(self) -> str:
-        """SHA-256 of all that the ticket depends on: equal for equal tickets, whatever the chunks."""
-        facts = {
-            "target": self.target.digest,
-            "network": self.network.to_json(),
-            "settings": self.settings,
-            "seed": self.seed,
-            "sampler_version": sampler.SAMPLER_VERSION,
-        }
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """`identity` and the size of the chunks: what a chunk file must carry to belong to this job."""
-        return hashlib.sha256(f"{self.identity} {self.chunk_weights}".encode()).hexdigest()
-
-    @functools.cached_property
-    def chunks(self) -> tuple[Chunk, ...]:
-        """The chunks in order. Each but the last of a tensor has a multiple of 8 blocks: whole bytes of the mask."""
-        found: list[Chunk] = []
-        for place, plan in enumerate(self.plans):
-            drawn = plan.random_tensor
-            step = max(self.chunk_weights // drawn.rows_per_block // 8, 1) * 8
-            run = drawn.layout.per_stream or drawn.blocks
-            for part in range(0, drawn.blocks, run):
-                stop = min(part + run, drawn.blocks)
-                for first in range(part, stop, step):
-                    found.append(Chunk(len(found), place, first, min(step, stop - first)))
-        return tuple(found)
-
-    def chunk_size(self, chunk: Chunk) -> int:
-        """Target weights of a chunk."""
-        return chunk.count * self.plans[chunk.plan].random_tensor.rows_per_block
-
-    def mask_bytes(self, chunk: Chunk) -> int:
-        return (self.chunk_size(chunk) * self.plans[chunk.plan].random_tensor.width + 7) // 8
-
-    @property
-    def ticket_bytes(self) -> int:
-        """Size of the ticket's tensors, but for what is drawn again."""
-        masks = sum((drawn.size + 7) // 8 for drawn in self.network.random_tensors.values())
-        tensors = self.target.tensors.tensors.values()
-        return masks + sum(TensorInfo(tensor.name, tensor.dtype, tensor.shape).nbytes for tensor in tensors)
+        """Number of target weights; each copy of a weight counts."""
+        return sum(problem.random_tensor.rows for problem in self.problems)
 
 
 def plan_job(
@@ -196,39 +157,91 @@ def plan_job(
     notes: Mapping[str, Any] | None = None,
     transforms: Sequence[Transform] = (),
 ) -> Job:
-    """Read a target once, slice by slice, and plan its approximation in the transformed source; raises `InputError`."""
+    """Plan the approximation of a target: read it once, build the random source, pose its subset-sum problems.
+
+    Args:
+        target: The trained network.
+        construction: The theorem.
+        objective: What the subsets optimise.
+        seed: Seed of the random source, from 0 to 2**64 - 1.
+        chunk_weights: Target weights of a chunk, a multiple of 8; the masks do not depend on it. Default: by the cost
+            of the search, see `default_chunk_weights`.
+        notes: Further settings to record in the ticket.
+        transforms: Transforms of the random source.
+
+    Raises:
+        InputError: If the options do not fit together, or the target has no weights or invalid ones.
+    """
     if type(seed) is not int:
-        raise InputError(f"seed must be a whole number in [0, 2**64), not {seed!r}")
+        raise InputError(f"seed must be a whole number in [0, 2**64), got {seed!r}")
     seed_words(seed)
-    objective.check(construction)
-    objective = objective.asked_of(construction)
+    objective = objective.check(construction)
     if chunk_weights is None:
-        chunk_weights = default_chunk(construction.candidates)
+        chunk_weights = default_chunk_weights(construction.candidates)
     if chunk_weights < 8 or chunk_weights % 8:
-        raise InputError(f"chunk_weights must be a multiple of 8, not {chunk_weights}")
-    path, target = target.path, construction.prepared(target)
+        raise InputError(f"chunk_weights must be a multiple of 8, got {chunk_weights}")
+    path, target = target.path, construction.prepare(target)
     if not target.network.approximated:
         raise InputError("the target has no layer with weights to approximate")
-    objective.check_weights(target.network.approximated)
     for name in target.network.tensors:
-        target.scan(name)
+        target.scan(name)  # refuses weights that are not finite
     network = transformed(construction.source(target), transforms)
-    if not objective.locks and any(drawn.sampler.locked > 0 for drawn in network.random_tensors.values()):
+    random_tensors = network.random_tensors
+    if not objective.allows_locked and any(drawn.sampler.locked > 0 for drawn in random_tensors.values()):
         raise InputError(
-            "locked weights are kept whatever they cost, which only a tolerance for each weight allows for; lock none,"
-            " or leave out the budget"
+            "a budget does not support locked weights, because they are always kept; remove the lock, or the budget"
         )
     objective.check_source(construction, network)
-    plans, redraws = construction.all_plans(network, seed)
-    return Job(target, network, plans, redraws, seed, construction, objective, chunk_weights, path, notes or {})
+    problems: list[TensorProblem] = []
+    edge_redraws: dict[str, np.ndarray] = {}
+    for layer, source in network.sources.items():
+        drawn = {name: random_tensors[child_path(layer, name)] for name in source.random_tensors()}
+        layer_problems, redraws = construction.problems(network, layer, drawn, seed)
+        problems += layer_problems
+        edge_redraws |= {child_path(layer, name): rows for name, rows in redraws.items() if len(rows)}
+    chunks: list[Chunk] = []
+    for problem in problems:
+        tensor = problem.random_tensor
+        # All chunks of a tensor but the last have a multiple of 8 blocks: whole bytes of the mask.
+        step, run = max(chunk_weights // tensor.shared // 8, 1) * 8, tensor.layout.per_stream or tensor.blocks
+        for start in range(0, tensor.blocks, run):
+            stop = min(start + run, tensor.blocks)
+            for first in range(start, stop, step):
+                chunks.append(Chunk(len(chunks), problem, first, min(step, stop - first)))
+    settings = {"construction": construction.name, **dataclasses.asdict(construction)}
+    settings |= {**objective.settings(), **(notes or {})}
+    facts = {
+        "target": target.digest,
+        "network": network.to_json(),
+        "settings": settings,
+        "seed": seed,
+        "sampler_version": sampler.SAMPLER_VERSION,
+    }
+    identity = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    fingerprint = hashlib.sha256(f"{identity} {chunk_weights}".encode()).hexdigest()
+    return Job(
+        target=target,
+        network=network,
+        problems=tuple(problems),
+        edge_redraws=edge_redraws,
+        seed=seed,
+        construction=construction,
+        objective=objective,
+        settings=settings,
+        chunks=tuple(chunks),
+        identity=identity,
+        fingerprint=fingerprint,
+        path=path,
+    )
 
 
-def default_chunk(candidates: int) -> int:
-    """Target weights of a chunk: what a kill may lose, some seconds of work; the exact search grows as 2**(n/2).
+def default_chunk_weights(candidates: int) -> int:
+    """Target weights of a chunk: seconds of work that a kill may lose; the exact search grows as 2**(n/2).
 
-    >>> default_chunk(21), default_chunk(30), default_chunk(100)
+    >>> default_chunk_weights(21), default_chunk_weights(30), default_chunk_weights(100)
     (262144, 32768, 65536)
     """
     if candidates > 44:
-        return 1 << min(16, max(9, 24 - candidates.bit_length()))  # beyond 2,047 by their memory: 64 MiB of candidates
+        # At least 2,048 candidates are limited by memory: 64 MiB of candidates.
+        return 1 << min(16, max(9, 24 - candidates.bit_length()))
     return 1 << max(18 - max(candidates - 23, 0) // 2, 10)

@@ -61,7 +61,7 @@ def for_output(
         if holds and bound.largest <= output_tolerance:
             return construction, objective, bound
         too_much = bound.largest / output_tolerance
-        if holds and objective.objective != "least-error":
+        if holds and objective.select != "least-error":
             objective = dataclasses.replace(objective, tolerance=objective.tolerance * min(0.9 / too_much, 0.9))
             continue
         more = construction.candidates + max(1, math.ceil(math.log2(max(too_much, 1.0))))

@@ -17,10 +17,10 @@ from lottery_jax.approximation.budget.importance import IMPORTANCES, fisher_impo
 from lottery_jax.approximation.chunk_store import FolderChunkStore
 from lottery_jax.approximation.job import Job, Objective, plan_job
 from lottery_jax.approximation.loss_aware.loss_aware import LossAware
-from lottery_jax.approximation.loss_aware.moments import enough
+from lottery_jax.approximation.loss_aware.moments import default_examples
 from lottery_jax.approximation.output_tolerance import for_output
-from lottery_jax.approximation.run import broken_file, chunk_folder, missing, refuse_missing, run_share, run_to_file
-from lottery_jax.approximation.tolerance import ToleranceObjective, made_lossless
+from lottery_jax.approximation.run import broken_file, check_chunks_complete, chunk_folder, missing_chunks, run_share, run_to_file
+from lottery_jax.approximation.tolerance import ToleranceObjective, make_lossless
 from lottery_jax.cli import messages as interrupt
 from lottery_jax.cli.options import construction_of, transforms_of
 from lottery_jax.cli.progress_bars import ProgressReporter, progress_bars
@@ -44,7 +44,7 @@ from lottery_jax.workers.workers import Share
 def solve_share(command: Approximate, share: Share, job: Job, progress: Progress, results: TextIO) -> int:
     """Solve a share, and say what is there of the whole."""
     done = run_share(job, command.out, share, force=command.force, progress=progress)
-    chunks, left = len(job.chunks), 0 if done.path else len(missing(job, command.out))
+    chunks, left = len(job.chunks), 0 if done.path else len(missing_chunks(job, command.out))
     if command.json:
         facts = {"share": str(share), "chunks": chunks, "finished_chunks": chunks - left, "missing_chunks": left}
         facts |= {"solved_weights": done.solved, "found_weights": done.found}
@@ -85,7 +85,7 @@ def run_approximate(command: Approximate, results: TextIO) -> int:
         shown.part("planning")
         objective = _goal(command, construction, target, task, damping)
         if command.lossless and isinstance(objective, ToleranceObjective):
-            construction, objective = made_lossless(target, construction, objective)
+            construction, objective = make_lossless(target, construction, objective)
         if command.output_tolerance is not None and isinstance(objective, ToleranceObjective):
             low, high = _box(command, target)
             asked = command.output_tolerance
@@ -108,10 +108,10 @@ def run_approximate(command: Approximate, results: TextIO) -> int:
         if isinstance(workers, Share):
             return solve_share(command, workers, job, shown.part("weights"), results)
         if command.join_only:
-            refuse_missing(job, command.out)
+            check_chunks_complete(job, command.out)
         with contextlib.ExitStack() as stack:
             if workers.processes == 1:
-                stack.enter_context(interrupt.closing(FolderChunkStore(chunk_folder(command.out)).remove_unfinished))
+                stack.enter_context(interrupt.closing(FolderChunkStore(chunk_folder(command.out)).remove_if_empty))
             watch = stack.enter_context(Stopwatch())
             progress = shown.part("weights")
             options = {"force": command.force, "coded": command.coded}
@@ -231,11 +231,11 @@ def _goal(
         no_data = np.zeros((1, 1), np.float32)
         images = no_data if task is None else np.asarray(task.dataset.train.images)
         if target is not None:
-            images = images[: command.examples or enough(target.network)]
+            images = images[: command.examples or default_examples(target.network)]
         return LossAware(command.kept, images, command.damping)
     importance = None
     if damping is not None and target is not None and task is not None:
-        importance = fisher_importance(construction.prepared(target), task.dataset.train.images, damping=damping)
+        importance = fisher_importance(construction.prepare(target), task.dataset.train.images, damping=damping)
     return Budget(command.kept, importance=importance)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from lottery_jax.approximation.chunk_store import FolderChunkStore
-from lottery_jax.approximation.run import CHUNKS
+from lottery_jax.approximation.run import CHUNKS_SUFFIX
 from lottery_jax.cli.settings import JobStatus
 from lottery_jax.comparison.records import PendingRecords, read_records
 from lottery_jax.errors import InputError
@@ -68,7 +68,7 @@ def _look(folder: Path) -> _Look | None:
 
 
 def _approximation(folder: Path) -> dict[str, Any]:
-    finished, whole = FolderChunkStore(folder).finished(), FolderChunkStore(folder).whole()
+    finished, whole = FolderChunkStore(folder).finished(), FolderChunkStore(folder).total()
     missing = None if whole is None else max(whole - finished, 0)
     # Chunks of an older version do not say it.
     words = f"{finished:,} of {whole:,} chunks are finished" if whole is not None else f"{finished:,} finished chunks"
@@ -97,7 +97,7 @@ def _experiment(folder: Path) -> dict[str, Any]:
     return {"finished_units": finished, "words": f"{finished:,} finished units"}
 
 
-_BESIDE = {CHUNKS: _approximation, UNITS: _experiment}
+_BESIDE = {CHUNKS_SUFFIX: _approximation, UNITS: _experiment}
 """What an unfinished job's folder beside its output ends with."""
 
 

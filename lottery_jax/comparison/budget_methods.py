@@ -15,7 +15,7 @@ from lottery_jax.approximation.budget.importance import IMPORTANCES, fisher_impo
 from lottery_jax.approximation.chunk_store import MemoryChunkStore
 from lottery_jax.approximation.job import Objective, plan_job
 from lottery_jax.approximation.loss_aware.loss_aware import LossAware
-from lottery_jax.approximation.loss_aware.moments import enough
+from lottery_jax.approximation.loss_aware.moments import default_examples
 from lottery_jax.approximation.run import run_in_memory
 from lottery_jax.comparison.methods import Method, MethodContext, first_words
 from lottery_jax.constructions.base import Construction
@@ -33,7 +33,7 @@ def budgets(construction: Construction) -> bool:
         Budget(1).check(construction)
     except InputError:
         return False
-    return construction.layers_once
+    return not construction.replicates_neurons
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,11 +62,11 @@ class BudgetMethod(Method):
             plan_job(context.target, self.construction, objective, seed=seed, transforms=context.transforms)
             for objective in goals
         ]
-        return [run_in_memory(job, finished=finished, progress=context.progress) for job in jobs]
+        return [run_in_memory(job, store=finished, progress=context.progress) for job in jobs]
 
     def goals(self, context: MethodContext, counts: Sequence[int]) -> list[Objective]:
         """What is asked for so many kept weights each."""
-        prepared = self.construction.prepared(context.target)
+        prepared = self.construction.prepare(context.target)
         images = np.asarray(context.dataset.train.images)
         fisher = fisher_importance(prepared, images, damping=IMPORTANCES["fisher-damped"] or 0.0)
         return [Budget(kept, importance=fisher) for kept in counts]
@@ -86,7 +86,7 @@ class LossAwareMethod(BudgetMethod):
 
     def goals(self, context: MethodContext, counts: Sequence[int]) -> list[Objective]:
         images = np.asarray(context.dataset.train.images)
-        return [LossAware(kept, images[: enough(context.target.network)]) for kept in counts]
+        return [LossAware(kept, images[: default_examples(context.target.network)]) for kept in counts]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""Constructions: theorems made executable. A target goes in, a ticket comes out, by subset sums."""
+"""Constructions: published theorems made executable, from a target to a ticket by subset sums."""
 
-from lottery_jax.constructions.base import Branch, Construction, Plan
+from lottery_jax.constructions.base import Construction, SignBranch, TensorProblem
 from lottery_jax.constructions.binary import Binary
 from lottery_jax.constructions.burkholz import Burkholz
 from lottery_jax.constructions.dacunha import DaCunha
@@ -17,7 +17,6 @@ from lottery_jax.constructions.scalar import Scalar, ScalarShared
 __all__ = [
     "CONSTRUCTIONS",
     "Binary",
-    "Branch",
     "Burkholz",
     "Construction",
     "DaCunha",
@@ -28,8 +27,9 @@ __all__ = [
     "Orseau",
     "Otsuka",
     "Pensia",
-    "Plan",
     "Scalar",
     "ScalarShared",
+    "SignBranch",
+    "TensorProblem",
     "construction_named",
 ]

@@ -1,5 +1,8 @@
-"""What a construction is: a theorem as data. It says which random source stands for a target, and which random weights
-can sum to which target weight; drawing, searching, drawing again and writing are the same for all (`job`)."""
+"""The base class of constructions, the subset-sum problems that they pose, and what all gadget constructions share.
+
+A construction is a theorem as frozen data: it replaces each layer of a target by random layers, and says which random
+weights are candidates for which target weight. Drawing, search, redraws and writing are shared (`approximation`).
+"""
 
 import abc
 import dataclasses
@@ -9,9 +12,9 @@ from typing import ClassVar
 import numpy as np
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.network import Network, Redraws
-from lottery_jax.networks.node import MIN_MAGNITUDE, LinearLayer, Node, WeightNode, child_path
-from lottery_jax.networks.rewrites import fold_batch_norm
+from lottery_jax.networks.network import Network
+from lottery_jax.networks.node import LEAST, LinearLayer, Node, WeightNode, child_path
+from lottery_jax.networks.rewrites import folded
 from lottery_jax.networks.sources.base import Source
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.target import Target
@@ -21,29 +24,43 @@ from lottery_jax.subset_sum import Solver, choose_solver
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Branch:
-    """The candidates of each weight for one sign of input: multipliers[g, n] * v[slots[g, n]], g the weight's group.
+class SignBranch:
+    """Candidates for one sign of the input: ``multipliers[g, n] * v[indices[g, n]]`` for weights of group g.
 
-    multipliers: float32 [G, N]. slots: int32 [G, N], which of the weight's random weights v; one of multiplier 0 is
-    never chosen. whole: float32 [G, width], what each random weight counts where it is kept, candidate or not; only
-    asked of what may be locked.
+    Args:
+        multipliers: Float32 [G, N]. A candidate with multiplier 0 is never chosen.
+        indices: Int32 [G, N], positions among the random weights v of the target weight.
+        all_multipliers: Float32 [G, width], multiplier of every random weight; locked weights may not be candidates.
     """
 
     multipliers: np.ndarray
-    slots: np.ndarray
-    whole: np.ndarray | None = None
+    indices: np.ndarray
+    all_multipliers: np.ndarray
+
+
+def sign_branch(multipliers: np.ndarray, candidates: int) -> SignBranch:
+    """The branch of the first units [G, width] with nonzero multipliers, at most `candidates`; others fill the rest."""
+    indices = np.argsort(multipliers == 0, axis=1, kind="stable")[:, :candidates]
+    multipliers = multipliers.astype(np.float32)
+    return SignBranch(np.take_along_axis(multipliers, indices, 1), indices.astype(np.int32), multipliers)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Plan:
-    """The subset-sum problems of one target tensor: one for each weight and branch.
+class TensorProblem:
+    """The subset-sum problems of one target tensor: one for each weight and sign branch.
 
-    tensor: its name, and its mask's. drawn: its random weights, as the network places them. candidates: N. gain: target
-    weights are divided by it. bound: largest |candidate| possible. branches: empty where all random weights of a row
-    are candidates as they are. group: a weight's row of the branches' tables. edges: the tensor whose row g is kept
-    where a weight of group g uses it. step: all candidates and scaled target weights are multiples of it, without
-    rounding; 0 where there is no such step. copies: rows of the mask, neighbours, for each target weight. built: masks
-    of edge tensors, by name, that are kept whatever subsets are found.
+    Args:
+        tensor: Name of the target tensor and of its mask.
+        random_tensor: Random weights of the tensor, on the streams of the network.
+        candidates: Number of candidates N.
+        bound: Largest possible |candidate|.
+        gain: Divisor of the target weights.
+        branches: One entry per sign of the input. None means that all random weights of a row are candidates.
+        group_of: Maps flat rows of the mask to rows of the branches' tables.
+        edge_tensor: Name of the mask in which row g keeps an edge if a weight of group g uses it.
+        step: Candidates and scaled targets are multiples of it, without rounding. 0 means no such step.
+        copies: Neighbouring rows of the mask for each target weight.
+        edge_masks: Masks of edge tensors that do not depend on the subsets, by name.
     """
 
     tensor: str
@@ -51,30 +68,37 @@ class Plan:
     candidates: int
     bound: float
     gain: float = 1.0
-    branches: tuple[Branch, ...] = ()
-    group: Callable[[np.ndarray], np.ndarray] | None = None
-    edges: str | None = None
+    branches: tuple[SignBranch | None, ...] = (None,)
+    group_of: Callable[[np.ndarray], np.ndarray] | None = None
+    edge_tensor: str | None = None
     step: float = 0.0
     copies: int = 1
-    built: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    edge_masks: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    def sort_by_group(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The order of mask rows by group, the groups, and the first position of each in that order."""
+        assert self.group_of is not None
+        group = self.group_of(rows)
+        order = np.argsort(group, kind="stable")
+        return order, *np.unique(group[order], return_index=True)
 
 
 @dataclasses.dataclass(frozen=True)
 class Construction(abc.ABC):
-    """Target to source. Concrete constructions are frozen dataclasses whose fields are their options.
+    """From a target to a random source. Concrete constructions are frozen dataclasses whose fields are their options.
 
     The first line of a field's docstring is its help on the command line.
     """
 
     name: ClassVar[str]
     objectives: ClassVar[tuple[str, ...]] = ("least-error", "smallest", "first")
-    """What may be asked of its subsets; a theorem that says which one is taken has the first alone."""
+    """Objectives that it supports; a theorem that prescribes the subset supports the first alone."""
     exact: ClassVar[bool] = False
-    """Whether weights are met exactly: a promise is then of tolerance 0."""
-    layers_once: ClassVar[bool] = True
-    """Whether each layer stands once, and not in copies that are added up."""
-    direct: ClassVar[bool] = False
-    """Whether candidates are random weights as they are, and targets too: float32 that nothing has rounded."""
+    """True if weights are met exactly; the tolerance is then 0."""
+    replicates_neurons: ClassVar[bool] = False
+    """True if layers consist of copies that are added up."""
+    unrounded: ClassVar[bool] = False
+    """True if candidates and targets are float32 numbers without any rounding."""
 
     candidates: int = 21
     """Candidates for each target weight."""
@@ -82,178 +106,177 @@ class Construction(abc.ABC):
     def __post_init__(self) -> None:
         if type(self.candidates) is not int or not 1 <= self.candidates < 1 << 15:
             raise InputError(
-                f"candidates must be from 1 to 32767 for each weight, not {self.candidates!r}; 21 is the published"
-                " number"
+                f"candidates must be from 1 to 32767 for each weight, got {self.candidates!r}. Published experiments"
+                " use 21."
             )
 
     @abc.abstractmethod
-    def leaf(self, target: Target, path: str, of: WeightNode) -> Source:
-        """The random leaf in place of the target's affine leaf at `path`; raises `InputError` where it has none."""
+    def random_layer(self, target: Target, path: str, of: WeightNode) -> Source:
+        """The random layer that replaces the target's layer `of` at `path`; raises `InputError` if it has none."""
 
     @abc.abstractmethod
-    def plans(
+    def problems(
         self, network: Network, path: str, drawn: Mapping[str, RandomTensor], seed: int
-    ) -> tuple[list[Plan], dict[str, np.ndarray]]:
-        """The problems of each tensor of the random leaf at `path`, and redraws of its edges (rows by name).
+    ) -> tuple[list[TensorProblem], dict[str, np.ndarray]]:
+        """The problems of each tensor of the random layer at `path`, and the redraws of its edges.
 
-        drawn: the leaf's random tensors, on the network's streams.
+        Args:
+            network: The random source.
+            path: Path of the layer.
+            drawn: Random tensors of the layer by their own names, on the streams of the network.
+            seed: Seed of the source.
+
+        Returns:
+            Problems in the order of the layer's tensors, and int64 rows (block, attempt) by own name.
         """
 
-    def prepared(self, target: Target) -> Target:
-        """The target as it is approximated: the same function, its batch normalisations folded."""
-        return fold_batch_norm(target)
+    def prepare(self, target: Target) -> Target:
+        """The target in the form that is approximated: the same function without batch normalisation."""
+        return folded(target)
 
     def solver(self, objective: str) -> Solver:
-        """The solver for an objective."""
-        return choose_solver(self.candidates, objective=objective)
+        """The default solver for an objective."""
+        return choose(self.candidates, objective=objective)
 
     def source(self, target: Target) -> Network:
-        """The random network in which this construction finds a `prepared` target."""
+        """The random network in which this construction finds a prepared target."""
 
-        def leaf(path: str, node: Node) -> Node:
-            return self.leaf(target, path, node) if isinstance(node, WeightNode) else node
+        def replace(path: str, node: Node) -> Node:
+            return self.random_layer(target, path, node) if isinstance(node, WeightNode) else node
 
-        return target.network.map_layers(leaf)
+        return target.network.replaced(replace)
 
     def lossless(self, candidates: int | None) -> "Construction":
-        """Itself for a lossless ticket, with candidates for it unless they are given; raises `InputError`."""
+        """This construction with the options of a lossless ticket; raises `InputError` if it cannot be lossless.
+
+        Args:
+            candidates: Number of candidates; None means the default for lossless tickets.
+        """
         raise InputError(
-            f"{self.name} cannot be lossless, for its candidates are products or its choice is bound to a theorem's;"
-            " use scalar or scalar-shared"
+            f"{self.name} cannot be lossless, because its candidates are products or its theorem prescribes the"
+            " subset; use scalar or scalar-shared"
         )
 
-    def check_reachable(self, network: Network, tolerance: float) -> None:  # noqa: B027
-        """Refuse a tolerance that its candidates keep in no draw of this source; raises `InputError`."""
-
-    def all_plans(self, network: Network, seed: int) -> tuple[tuple[Plan, ...], Redraws]:
-        """The problems of all tensors of a source, in its order, and the redraws of all edges by their full names."""
-        plans: list[Plan] = []
-        redraws: dict[str, np.ndarray] = {}
-        for path, source in network.sources.items():
-            drawn = {name: network.random_tensors[child_path(path, name)] for name in source.random_tensors()}
-            own, again = self.plans(network, path, drawn, seed)
-            plans += own
-            redraws |= {child_path(path, name): rows for name, rows in again.items() if len(rows)}
-        return tuple(plans), redraws
+    def check_tolerance(self, network: Network, tolerance: float) -> None:  # noqa: B027
+        """Refuse a tolerance that no draw of this source can reach; raises `InputError`."""
 
 
 class GadgetConstruction(Construction):
-    """A gadget of 2 n units in front of every layer, and for each sign of input the products of n of its units.
+    """2 n hidden units before every layer; for each sign of the input the products of n of its units are candidates.
 
-    A concrete one says from what weights are drawn, how large a scaled target weight may be, and which inputs' first
-    weights are too weak: they serve all outputs of an input, so they are drawn again (and recorded) before any search.
+    A concrete construction defines the distribution of the weights, the largest scaled target weight, and which first
+    weights are redrawn: all outputs of an input share them, so they are redrawn (and recorded) before any search.
     """
 
-    reaches: ClassVar[Mapping[str, float]] = {"weight": 0.25, "bias": 0.25}
-    """The largest scaled target weight, by tensor."""
+    scaled_bounds: ClassVar[Mapping[str, float]] = {"weight": 0.25, "bias": 0.25}
+    """Largest |target weight| after division by the gain, by tensor."""
 
     @property
     def sampler(self) -> Sampler:
-        """Of both random layers."""
+        """Distribution of both random layers."""
         return Sampler.uniform(-1, 1)
 
     @property
-    def step(self) -> float:
-        """What products and scaled target weights are multiples of; 0 where there is no such step."""
-        return 0.0
-
-    @property
-    def least_units(self) -> int:
+    def min_units(self) -> int:
         """Usable units that an input must have for each sign that it needs."""
         return (self.candidates + 1) // 2
 
-    def weak(self, first: np.ndarray, both: np.ndarray) -> np.ndarray:
-        """Inputs to draw again, bool [I], given the first weights [I, U] and which inputs may have either sign [I]."""
+    def needs_redraw(self, first: np.ndarray, either_sign: np.ndarray) -> np.ndarray:
+        """Inputs to redraw, bool [I], from first weights [I, U] and which inputs may have either sign, bool [I]."""
         plus, minus = (first > 0).sum(1), (first < 0).sum(1)
-        return np.where(both, np.minimum(plus, minus), plus) < self.least_units
+        return np.where(either_sign, np.minimum(plus, minus), plus) < self.min_units
 
-    def leaf(self, target: Target, path: str, of: WeightNode) -> Gadget:
+    def random_layer(self, target: Target, path: str, of: WeightNode) -> Gadget:
         if not isinstance(of, LinearLayer):
             raise InputError(
-                f"{self.name} puts units in front of layers, and what the tensor {path!r} is fed with is unknown; name"
-                " the model's architecture, or use scalar"
+                f"{self.name} puts units in front of layers, and the input of tensor {path!r} is unknown; name the"
+                " model's architecture, or use scalar"
             )
-        gain = gain_for(target, path, of.tensors(), self.reaches)
+        gain = layer_gain(target, path, of.tensors(), self.scaled_bounds)
         return Gadget(of, 2 * self.candidates, self.sampler, self.sampler, gain=gain)
 
-    def plans(
+    def problems(
         self, network: Network, path: str, drawn: Mapping[str, RandomTensor], seed: int
-    ) -> tuple[list[Plan], dict[str, np.ndarray]]:
-        gadget = network.sources[path]
+    ) -> tuple[list[TensorProblem], dict[str, np.ndarray]]:
+        gadget, given = network.sources[path], network.given_to(path)
         assert isinstance(gadget, Gadget)
-        of = gadget.layer
-        signs = {name: gadget.input_signs(name, network.input_spec_of(path)) for name in of.tensors()}
-        both = np.full(drawn["first"].blocks, len(signs["weight"]) > 1)
-        both[of.inputs :] = False  # the constant 1 has one sign
-        first, redraws = self._first_weights(drawn["first"], both, seed, relu=gadget.relu)
-        # Without a ReLU every unit speaks for inputs of both signs.
-        usable = {sign: sign * first > 0 if gadget.relu else first != 0 for sign in signs["weight"]}
-        branches = {sign: self._branch(speaking, first) for sign, speaking in usable.items()}
-        plans = [
-            Plan(
+        of, signs = gadget.of, gadget.signs("weight", given)
+        first, _, redraws = self._first_weights(drawn["first"], of.inputs, signs, seed, relu=gadget.relu)
+        branches: dict[int, SignBranch] = {}
+        for sign in signs:
+            # Without a ReLU every unit is active for inputs of both signs.
+            active = sign * first > 0 if gadget.relu else first != 0
+            branches[sign] = sign_branch(np.where(active, first, 0), self.candidates)
+        found = []
+        for name in of.tensors():
+            problem = TensorProblem(
                 child_path(path, name),
                 drawn[name],
                 self.candidates,
                 bound=self.sampler.high**2,
                 gain=gadget.gain,
-                branches=tuple(branches[sign] for sign in signs[name]),
-                group=lambda rows, name=name: of.input_channels(name, rows // gadget.rows_per_weight),
-                edges=child_path(path, "first"),
-                step=self.step,
-                copies=gadget.rows_per_weight,
+                branches=tuple(map(branches.__getitem__, gadget.signs(name, given))),
+                group_of=lambda rows, name=name: of.channels(name, rows // gadget.rows_each),
+                edge_tensor=child_path(path, "first"),
+                copies=gadget.rows_each,
             )
-            for name in of.tensors()
-        ]
-        return plans, {"first": redraws}
-
-    def _branch(self, usable: np.ndarray, first: np.ndarray) -> Branch:
-        """The first n usable units of each input [I, U]; where there are fewer, others with multiplier 0."""
-        slots = np.argsort(~usable, axis=1, kind="stable")[:, : self.candidates]
-        chosen = np.take_along_axis(usable, slots, 1)
-        multipliers = np.where(chosen, np.take_along_axis(first, slots, 1), 0).astype(np.float32)
-        return Branch(multipliers, slots.astype(np.int32), np.where(usable, first, 0).astype(np.float32))
+            found.append(problem)
+        return found, {"first": redraws}
 
     def _first_weights(
-        self, drawn: RandomTensor, both: np.ndarray, seed: int, *, relu: bool
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The first matrix [I, U], and rows (input, attempt) of inputs that were drawn again; both: bool [I]."""
-        # Of a thinned source as much is asked as of one with as many fewer candidates.
+        self, drawn: RandomTensor, inputs: int, signs: tuple[int, ...], seed: int, *, relu: bool
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The first matrix [I, U], inputs that may have either sign, bool [I], and redraw rows (input, attempt)."""
+        either_sign = np.full(drawn.blocks, len(signs) > 1)
+        either_sign[inputs:] = False  # the constant 1 has one sign
+        # A pre-pruned source has to meet the condition of one with proportionally fewer candidates.
         density = drawn.sampler.density
-        asked = self if density == 1 else dataclasses.replace(self, candidates=max(int(self.candidates * density), 1))
-        first, redraws, left = drawn_until(
-            drawn, seed, lambda weights, inputs: ~asked.weak(weights if relu else np.abs(weights), both[inputs])
-        )
-        if left:
+        fewer = max(int(self.candidates * density), 1)
+        condition = self if density == 1 else dataclasses.replace(self, candidates=fewer)
+
+        def accept(weights: np.ndarray, rows: np.ndarray) -> np.ndarray:
+            return ~condition.needs_redraw(weights if relu else np.abs(weights), either_sign[rows])
+
+        first, redraws, failed = redraw_until(drawn, seed, accept)
+        if failed:
             raise InputError(
-                f"the first weights of {left} inputs are too weak in each of {MAX_ATTEMPTS + 1} draws; use another"
+                f"the first weights of {failed} inputs are too weak in each of {MOST_ATTEMPTS + 1} draws; use another"
                 " seed, or other candidates"
             )
-        return first, redraws
+        return first, either_sign, redraws
 
 
-def drawn_until(
+def redraw_until(
     drawn: RandomTensor,
     seed: int,
-    serves: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    accept: Callable[[np.ndarray, np.ndarray], np.ndarray],
     blocks: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """The weights [blocks, N] of a random tensor, its blocks drawn again until they serve.
+    """Draw a random tensor, and redraw each block until it is accepted.
 
-    serves: from weights [R, N] and which blocks they are [R] to bool [R]. blocks: those that are drawn, all if left
-    out; others are 0. Also rows (block, attempt) of what was drawn again, and how many blocks never served.
+    Args:
+        drawn: The random tensor.
+        seed: Seed of the source.
+        accept: From weights [R, N] and their block numbers [R] to bool [R].
+        blocks: Block numbers to draw; all by default. Other blocks are 0.
+
+    Returns:
+        Weights [blocks, N], int64 rows (block, attempt) of redrawn blocks, and the number of blocks never accepted.
     """
     weights, last = np.zeros((drawn.blocks, drawn.width), np.float32), np.zeros(drawn.blocks, np.int64)
-    open_ = np.arange(drawn.blocks) if blocks is None else blocks
-    for attempt in range(MAX_ATTEMPTS + 1):
-        weights[open_], last[open_] = drawn.draw(seed, open_, attempt), attempt
-        open_ = open_[~serves(weights[open_], open_)]
-        if not len(open_):
+    pending = np.arange(drawn.blocks) if blocks is None else blocks
+    for attempt in range(MOST_ATTEMPTS + 1):
+        weights[pending], last[pending] = drawn.draw(seed, pending, attempt), attempt
+        pending = pending[~accept(weights[pending], pending)]
+        if not len(pending):
             break
     redrawn = np.flatnonzero(last)
-    return weights, np.stack([redrawn, last[redrawn]], 1), len(open_)
+    return weights, np.stack([redrawn, last[redrawn]], 1), len(pending)
 
 
-def gain_for(target: Target, path: str, tensors: Iterable[str], reaches: Mapping[str, float]) -> float:
-    """What weights of the leaf at `path` are divided by, so that the largest of these tensors is within its reach."""
-    gain = max(target.scan(child_path(path, name)).largest / reaches[name] for name in tensors)
-    return max(float(np.float32(gain)), MIN_MAGNITUDE) if gain > 0 else 1.0
+def layer_gain(target: Target, path: str, tensors: Iterable[str], scaled_bounds: Mapping[str, float]) -> float:
+    """The least divisor, a float32, that brings these tensors of the layer at `path` within their scaled bounds."""
+    gain = 0.0
+    for name in tensors:
+        gain = max(gain, target.scan(child_path(path, name)).largest / scaled_bounds[name])
+    return max(float(np.float32(gain)), LEAST) if gain > 0 else 1.0

@@ -1,14 +1,14 @@
-"""Weights of +-1 alone (Sreenivasan, Rajput, Sohn and Papailiopoulos 2021, arXiv 2110.08996).
+"""Binary weights +-1 (Sreenivasan, Rajput, Sohn and Papailiopoulos 2021, arXiv 2110.08996, Theorem 1).
 
-A ladder doubles each input, rung after rung (`networks.sources.ladder`), so that its last layer carries 2^0 ... 2^k
-times relu(x) and relu(-x), each in some copies. A weight takes those whose last random edge has its sign: as a binary
-number, the largest power that still fits first. A power whose copies all have the other sign is made up by two of the
-power below. So the error is below one step, the layer's largest weight over 2^(k + 1) - 1/2.
+A ladder of layers doubles each input (`networks.sources.binary_ladder`), so that its last layer carries 2^0 ... 2^k
+times relu(x) and relu(-x), each in several copies. A weight is a binary number: it greedily takes the largest power
+that fits, among copies whose last random edge has its sign. Two of the next lower power replace a power whose copies
+all have the other sign. The error is below one step, the layer's largest weight over 2^(k + 1) - 1/2.
 
-Depth is k + 2 for each layer of the target, so that eps falls exponentially with it: the theorem's Theta(L log(d L /
-eps)), where d and L are for an eps of the outputs, and ours is of single weights. The width is 2 c (k + 1) for each
-input with c copies of each power, the theorem's Theta(d log^2(d L / eps)) in all: it takes a logarithm of copies for
-everything to be there at once. Here c is given, and what is not there is drawn again.
+Each target layer takes k + 2 layers, so that eps falls exponentially with depth; the theorem's depth is Theta(L log(d L
+/ eps)), with an eps of the outputs instead of single weights. The width is 2 c (k + 1) for each input with c copies of
+each power; the theorem's is Theta(d log^2(d L / eps)), with a logarithm of copies so that all edges exist at once. Here
+c is an option, and units without the edges that they need are redrawn.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from lottery_jax.constructions.base import Branch, GadgetConstruction, Plan, drawn_until
+from lottery_jax.constructions.base import GadgetConstruction, TensorProblem, redraw_until, sign_branch
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import MIN_MAGNITUDE, WeightNode, child_path
@@ -48,35 +48,35 @@ class Binary(GadgetConstruction):
     def __post_init__(self) -> None:
         super().__post_init__()
         if type(self.copies) is not int or not 2 <= self.copies <= 256:
-            raise InputError(f"copies must be a whole number from 2 to 256, not {self.copies!r}; 8 are usual")
+            raise InputError(f"copies must be a whole number from 2 to 256, got {self.copies!r}; 8 are usual")
 
     @property
     def powers(self) -> int:
-        """Powers of two, 2^0 the least."""
-        return min(max(self.candidates // self.copies, 1), MAX_RUNGS // 2)
+        """Number of powers of two, from 2^0 up."""
+        return min(max(self.candidates // self.copies, 1), MOST_RUNGS // 2)
 
     @property
     def sampler(self) -> Sampler:
         return Sampler.signed_constant(1)
 
     @property
-    def least_units(self) -> int:
-        # Each power once, at least, and two units below that are doubled into the largest.
+    def min_units(self) -> int:
+        # At least one unit of each power, and two of the power below to double into the largest.
         return (self.powers * self.copies + 1) // 2
 
     def solver(self, objective: str) -> Solver:
         return Greedy()
 
-    def leaf(self, target: Target, path: str, of: WeightNode) -> BinaryLadder:  # type: ignore[override]
-        gadget = super().leaf(target, path, of)
-        largest = gadget.gain * self.reaches["weight"]
-        # The largest is half a step above what all powers make: rounded to a step it could fall below.
-        gain = max(float(np.float32(largest / (2.0**self.powers - 0.5))), MIN_MAGNITUDE)
-        return BinaryLadder(gadget.layer, 2 * self.powers * self.copies, self.powers - 1, gain=gain)
+    def random_layer(self, target: Target, path: str, of: WeightNode) -> BinaryLadder:  # type: ignore[override]
+        gadget = super().random_layer(target, path, of)
+        largest = gadget.gain * self.scaled_bounds["weight"]
+        # The largest weight is half a step above the sum of all powers; at a whole step it could round below.
+        gain = max(float(np.float32(largest / (2.0**self.powers - 0.5))), LEAST)
+        return BinaryLadder(gadget.of, 2 * self.powers * self.copies, self.powers - 1, gain=gain)
 
-    def check_reachable(self, network: Network, tolerance: float) -> None:
+    def check_tolerance(self, network: Network, tolerance: float) -> None:
         path, step = max(((path, source.gain) for path, source in network.sources.items()), key=lambda one: one[1])
-        if tolerance >= step / 2:  # of weights anywhere between two steps half are within
+        if tolerance >= step / 2:  # half of the weights between two steps are within the tolerance
             return
         needed = self.copies * (self.powers + math.ceil(math.log2(step / tolerance)))
         raise InputError(
@@ -84,82 +84,73 @@ class Binary(GadgetConstruction):
             f" apart; for a tolerance of {tolerance:g} use {needed} candidates, or another construction"
         )
 
-    def plans(
+    def problems(
         self, network: Network, path: str, drawn: Mapping[str, RandomTensor], seed: int
-    ) -> tuple[list[Plan], dict[str, np.ndarray]]:
+    ) -> tuple[list[TensorProblem], dict[str, np.ndarray]]:
         ladder = network.sources[path]
         assert isinstance(ladder, BinaryLadder)
-        of, given = ladder.layer, network.input_spec_of(path)
-        signs = {name: ladder.input_signs(name, given) for name in of.tensors()}
-        both = np.full(drawn["first"].blocks, len(signs["weight"]) > 1)
-        both[of.inputs :] = False  # the constant 1 has one sign
-        first, again = self._first_weights(drawn["first"], both, seed, relu=True)
-        powers = self._powers(first, both)
-        # Units of one sign are joined with each other alone.
-        masks, redraws = {"first": powers >= 0}, {"first": again}
-        for place, name in enumerate(ladder.hidden_tensors[1:]):
-            masks[name], redraws[name] = _rung(drawn[name], first, powers, place, seed)
-        branches = {sign: self._carried(powers, first, sign) for sign in signs["weight"]}
-        plans = [
-            Plan(
+        of, given = ladder.of, network.given_to(path)
+        signs = ladder.signs("weight", given)
+        first, either_sign, first_redraws = self._first_weights(drawn["first"], of.inputs, signs, seed, relu=True)
+        powers = self._powers(first, either_sign)
+        # Edges join only units of the same sign.
+        masks, redraws = {child_path(path, "first"): powers >= 0}, {"first": first_redraws}
+        for rung, name in enumerate(ladder.edges[1:]):
+            masks[child_path(path, name)], redraws[name] = _rung_mask(drawn[name], first, powers, rung, seed)
+        multiples = np.where(powers >= 0, np.sign(first) * 2.0 ** np.maximum(powers, 0), 0)
+        count = self.powers * self.copies
+        branches = {sign: sign_branch(np.where(sign * first > 0, multiples, 0), count) for sign in signs}
+        found = [
+            TensorProblem(
                 child_path(path, name),
                 drawn[name],
-                branches[1].slots.shape[1],
+                branches[1].indices.shape[1],
                 bound=2.0 ** (self.powers - 1),
                 gain=ladder.gain,
-                branches=tuple(branches[sign] for sign in signs[name]),
-                group=lambda weights, name=name: of.input_channels(name, weights),
-                built={child_path(path, edge): mask for edge, mask in masks.items()},
+                branches=tuple(branches[sign] for sign in ladder.signs(name, given)),
+                group_of=lambda weights, name=name: of.channels(name, weights),
+                edge_masks=masks,
             )
             for name in of.tensors()
         ]
-        return plans, redraws
+        return found, redraws
 
-    def _powers(self, first: np.ndarray, both: np.ndarray) -> np.ndarray:
-        """Which power each unit carries in the last layer, int [I, U], -1 for those that carry nothing.
+    def _powers(self, first: np.ndarray, either_sign: np.ndarray) -> np.ndarray:
+        """The power of two that each unit carries in the last layer, int [I, U]; -1 for unused units.
 
-        The first c powers' worth of an input's units of a sign in turns, so that where there are fewer each power is as
-        often there, but for one.
+        Units of one sign take the powers in turn, so that the counts of the powers differ by at most one.
         """
         powers = np.full(first.shape, -1)
         for sign in (1, -1):
-            usable = (sign * first > 0) & (both[:, None] | (sign > 0))
+            usable = (sign * first > 0) & (either_sign[:, None] | (sign > 0))
             rank = usable.cumsum(1) - 1
             chosen = usable & (rank < self.powers * self.copies)
             powers[chosen] = rank[chosen] % self.powers
         return powers
 
-    def _carried(self, powers: np.ndarray, first: np.ndarray, sign: int) -> Branch:
-        """What the units of a sign carry, [I, n], over inputs of that sign; where there are fewer, others with 0."""
-        usable = (sign * first > 0) & (powers >= 0)
-        slots = np.argsort(~usable, axis=1, kind="stable")[:, : self.powers * self.copies]
-        carried = np.where(usable, sign * 2.0 ** np.maximum(powers, 0), 0).astype(np.float32)
-        return Branch(np.take_along_axis(carried, slots, 1), slots.astype(np.int32))
 
-
-def _rung(
-    drawn: RandomTensor, first: np.ndarray, powers: np.ndarray, place: int, seed: int
+def _rung_mask(
+    drawn: RandomTensor, first: np.ndarray, powers: np.ndarray, rung: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The mask [I, U, U] of rung `place`, and rows (unit, attempt) of units whose edges were drawn again.
+    """The mask [I, U, U] of a rung from 0 up, and rows (unit, attempt) of units with redrawn edges.
 
-    Before it a unit of power p carries 2^min(p, place), after it 2^min(p, place + 1): two edges +1 from units of the
-    same sign that carry 2^place double, one edge from a unit that carries as much carries on.
+    Before it a unit of power p carries 2^min(p, rung), after it 2^min(p, rung + 1): two edges +1 from units of the same
+    sign that carry 2^rung double the value, one edge from a unit with the same value copies it.
     """
     inputs, units = powers.shape
-    now, then = np.minimum(powers, place), np.minimum(powers, place + 1)
-    doubles = then > now
+    before, after = np.minimum(powers, rung), np.minimum(powers, rung + 1)
     joined = (powers >= 0)[:, :, None] & (powers >= 0)[:, None, :] & (first[:, :, None] == first[:, None, :])
-    joined &= now[:, :, None] == now[:, None, :]  # who doubles carries 2^place before, as those that it doubles
-    wanted = np.where(powers >= 0, 1 + doubles, 0).reshape(-1)
+    joined &= before[:, :, None] == before[:, None, :]  # a unit that doubles carried 2^rung as its inputs do
+    edges = np.where(powers >= 0, 1 + (after > before), 0).reshape(-1)
     joined = joined.reshape(-1, units)
 
-    def serves(weights: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        return (joined[rows] & (weights > 0)).sum(1) >= wanted[rows]
+    def accept(weights: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        return (joined[rows] & (weights > 0)).sum(1) >= edges[rows]
 
-    weights, again, left = drawn_until(drawn, seed, serves, np.flatnonzero(wanted))
-    if left:
+    weights, redraws, failed = redraw_until(drawn, seed, accept, np.flatnonzero(edges))
+    if failed:
         raise InputError(
-            f"{left} units of a ladder found no edges of the right sign in {MAX_ATTEMPTS + 1} draws; use more copies"
+            f"{failed} units of a ladder found no edges of the right sign in {MOST_ATTEMPTS + 1} draws; use more copies"
         )
-    fits = joined & (weights > 0)
-    return (fits & (fits.cumsum(1) <= wanted[:, None])).reshape(inputs, units, units), again
+    positive = joined & (weights > 0)
+    return (positive & (positive.cumsum(1) <= edges[:, None])).reshape(inputs, units, units), redraws

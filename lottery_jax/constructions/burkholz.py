@@ -1,18 +1,18 @@
-"""Depth L + 1 (Burkholz 2022, arXiv 2205.02321; convolutions and residual blocks: Burkholz 2022, arXiv 2205.02343).
+"""Depth L + 1 (Burkholz 2022, arXiv 2205.02321; convolutions and residual blocks: arXiv 2205.02343).
 
-The first target layer becomes two random layers, as by `pensia`, every later one a single random layer: each target
-neuron exists rho times, and each of these copies solves a plain U[-1, 1] subset sum over the rho copies of each of its
-inputs. There are no products and no signs of inputs, so that any activation will do: ReLU, LeakyReLU, tanh, sigmoid.
-Only the outputs of the network exist once. That takes rho times more subset sums than depth 2L, and rho**2 random
-weights for a target weight; but a plain uniform candidate is worth more than a product.
+Two random layers replace the first target layer, as in `Pensia`; a single random layer replaces every later one. Each
+target neuron exists rho times, and each copy solves a plain U[-1, 1] subset sum over the rho copies of each of its
+inputs. There are no products and no signs of inputs, so that any activation works: ReLU, LeakyReLU, tanh, sigmoid. The
+outputs of the network exist once. Compared with depth 2 L it takes rho times more subset sums and rho**2 random weights
+for a target weight, but a plain uniform candidate covers the target better than a product.
 
-Copies differ by the errors of their weights, and a layer multiplies that by all weights that it keeps, not by their
-sums. Random weights that cancel would so make errors grow from layer to layer, by a factor of five each in a ResNet-20.
-So they are scaled to be no larger than the largest target weight of a layer needs, biases apart from weights, and in
-deep networks the fewest are to be kept (`smallest`) at a small tolerance. `verify` runs the network and looks at it.
+Copies differ by the errors of their weights, and a layer multiplies these errors by the sum of its kept |weights|.
+Random weights that cancel would make errors grow from layer to layer, by a factor of five in a ResNet-20. The source is
+therefore scaled just as large as the largest target weight of a layer needs, biases separately. In deep networks use
+the objective `smallest` with a small tolerance. `verify` runs the network and measures the deviation.
 
-rho is the number of candidates; the published one is 15, with 30 hidden units for each input of the first layer. The
-published constant units, which carry biases, need no rows here: see `networks.sources.redundant`.
+rho is the number of candidates; the paper uses 15, with 30 hidden units for each input of the first layer. The paper's
+constant units, which carry biases, need no rows here: see `networks.sources.replicated_neurons`.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from lottery_jax.constructions.base import Plan, gain_for
+from lottery_jax.constructions.base import TensorProblem, layer_gain
 from lottery_jax.constructions.pensia import Pensia
 from lottery_jax.errors import InputError
 from lottery_jax.networks.layers.containers import Chain, Residual
@@ -41,10 +41,10 @@ from lottery_jax.networks.sources.replicated_neurons import ReplicatedGadget, Re
 from lottery_jax.networks.target import Target
 from lottery_jax.rng.random_tensor import RandomTensor
 
-REACH_EACH = 0.2
-"""The largest scaled target weight for each candidate: those of its sign sum to 0.25 on average."""
+SCALED_BOUND_PER_CANDIDATE = 0.2
+"""Largest scaled target weight per candidate; candidates of its sign sum to 0.25 per candidate on average."""
 
-INSTEAD = "use pensia, which takes every architecture"
+_ADVICE = "use pensia, which takes every architecture"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,46 +55,46 @@ class Burkholz(Pensia):
     """
 
     name: ClassVar[str] = "burkholz"
-    layers_once: ClassVar[bool] = False
+    replicates_neurons: ClassVar[bool] = True
 
     def source(self, target: Target) -> Network:
         network = target.network
         if network.input_spec is None:
             raise InputError(
-                f"{self.name} gives layers copies of their inputs, and what the tensor"
-                f" {next(iter(network.weight_nodes))!r} is fed with is unknown; name the model's architecture, or use"
-                " scalar"
+                f"{self.name} gives layers copies of their inputs, and the input of tensor"
+                f" {next(iter(network.weight_nodes))!r} is unknown; name the model's architecture, or use scalar"
             )
-        last = ends(network.root, "")
-        root, output = _Widening(self, target, last).through(network.root, "", network.input_spec)
+        last = output_layers(network.root, "")
+        root, output = _Replication(self, target, last).apply(network.root, "", network.given)
         if output.copies > 1:
             raise InputError(
-                f"{self.name} needs a layer with weights behind the last sum, for outputs exist once; {INSTEAD}"
+                f"{self.name} needs a layer with weights behind the last sum, because outputs exist once; {_ADVICE}"
             )
         return Network(root, network.input_spec)
 
-    def wide_leaf(
+    def replicated_layer(
         self, target: Target, path: str, of: WeightNode, given: Spec, copies: int
     ) -> ReplicatedNeurons | ReplicatedGadget:
-        """The random leaf for inputs that exist `given.copies` times, and outputs that exist `copies` times."""
-        gadget = self.leaf(target, path, of)
+        """The random layer with `given.copies` copies of its inputs and `copies` copies of its outputs."""
+        gadget = self.random_layer(target, path, of)
         if given.copies == 1:
             fields = {field.name: getattr(gadget, field.name) for field in dataclasses.fields(gadget)}
             return ReplicatedGadget(**fields, copies=copies)
-        gains = {name: gain_for(target, path, (name,), {name: REACH_EACH * self.candidates}) for name in of.tensors()}
+        bounds = dict.fromkeys(of.tensors(), SCALED_BOUND_PER_CANDIDATE * self.candidates)
+        gains = {name: layer_gain(target, path, (name,), bounds) for name in bounds}
         gain = gains["weight"]
         constant = min(max(float(np.float32(gains.get("bias", gain) / gain)), MIN_MAGNITUDE), MAX_MAGNITUDE)
         return ReplicatedNeurons(gadget.layer, given.copies, copies, self.sampler, given.copy_stride, gain, constant)
 
-    def plans(
+    def problems(
         self, network: Network, path: str, drawn: Mapping[str, RandomTensor], seed: int
-    ) -> tuple[list[Plan], dict[str, np.ndarray]]:
+    ) -> tuple[list[TensorProblem], dict[str, np.ndarray]]:
         source = network.sources[path]
         if isinstance(source, Gadget):
-            return super().plans(network, path, drawn, seed)
+            return super().problems(network, path, drawn, seed)
         assert isinstance(source, ReplicatedNeurons)
         found = [
-            Plan(
+            TensorProblem(
                 child_path(path, name),
                 tensor,
                 self.candidates,
@@ -108,63 +108,63 @@ class Burkholz(Pensia):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Widening:
-    """The random network, node by node, from what each is given: how often its channels exist, and where."""
+class _Replication:
+    """Builds the random network node by node; specs say how many copies of each channel exist."""
 
     construction: Burkholz
     target: Target
     last: frozenset[str]
 
-    def through(self, node: Node, path: str, given: Spec) -> tuple[Node, Spec]:
-        """A node with random leaves, and what comes out."""
+    def apply(self, node: Node, path: str, given: Spec) -> tuple[Node, Spec]:
+        """A node with random layers, and the spec of its output."""
         if isinstance(node, Chain):
             children: dict[str, Node] = {}
             for name, child in node.nodes:
-                children[name], given = self.through(child, child_path(path, name), given)
+                children[name], given = self.apply(child, child_path(path, name), given)
             return node.with_children(children), given
         if isinstance(node, Residual):
-            body, first = self.through(node.body, path, given)
-            shortcut, second = self.through(node.shortcut, child_path(path, "downsample"), given)
+            body, first = self.apply(node.body, path, given)
+            shortcut, second = self.apply(node.shortcut, child_path(path, "downsample"), given)
             if first.copies != second.copies:
                 raise InputError(
-                    f"the block {path!r} adds numbers that exist once to copies, for {self.construction.name} gives the"
-                    f" network's inputs and outputs once; put a layer in front of it and behind it, or {INSTEAD}"
+                    f"the block {path!r} adds single values to copies, because {self.construction.name} does not copy"
+                    f" the network's inputs and outputs; put a layer in front of it and behind it, or {_ADVICE}"
                 )
             block = node.with_children({"(body)": body, "downsample": shortcut})
             return block, dataclasses.replace(first, nonnegative=first.nonnegative and second.nonnegative)
         if isinstance(node, Container):
-            raise self._refused(node, path)
+            raise self._not_replicable(node, path)
         if isinstance(node, WeightNode):
             copies = 1 if path in self.last else self.construction.candidates
-            leaf = self.construction.wide_leaf(self.target, path, node, given, copies)
-            return leaf, leaf.output_spec(given)
+            leaf = self.construction.replicated_layer(self.target, path, node, given, copies)
+            return leaf, leaf.output(given)
         try:
             output = node.output_spec(given)
         except InputError:
             if given.copies == 1:
                 raise
-            raise self._refused(node, path) from None
+            raise self._not_replicable(node, path) from None
         if output.copies != given.copies:
-            raise self._refused(node, path)
+            raise self._not_replicable(node, path)
         return node, output
 
-    def _refused(self, node: Node, path: str) -> InputError:
+    def _not_replicable(self, node: Node, path: str) -> InputError:
         return InputError(
-            f"{self.construction.name} gives every neuron several times, which {path!r} ({node.kind}) does not allow;"
-            f" {INSTEAD}"
+            f"{self.construction.name} copies every neuron several times, which {path!r} ({node.kind}) does not allow;"
+            f" {_ADVICE}"
         )
 
 
-def ends(node: Node, path: str) -> frozenset[str]:
-    """The paths of the affine leaves behind which there is no other.
+def output_layers(node: Node, path: str) -> frozenset[str]:
+    """The paths of the linear layers that no other linear layer follows.
 
     >>> from lottery_jax.networks.layers.dense import Dense
-    >>> sorted(ends(Chain((("fc1", Dense(3, 2)), ("fc2", Dense(2, 5)))), ""))
+    >>> sorted(output_layers(Chain((("fc1", Dense(3, 2)), ("fc2", Dense(2, 5)))), ""))
     ['fc2']
     """
     if isinstance(node, LinearLayer):
         return frozenset({path})
     if isinstance(node, Chain):
-        found = (ends(child, child_path(path, name)) for name, child in reversed(node.nodes))
+        found = (output_layers(child, child_path(path, name)) for name, child in reversed(node.nodes))
         return next((one for one in found if one), frozenset())
-    return frozenset().union(*(ends(child, child_path(path, name)) for name, child in node.children().items()))
+    return frozenset().union(*(output_layers(child, child_path(path, name)) for name, child in node.children().items()))

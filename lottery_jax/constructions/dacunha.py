@@ -1,8 +1,10 @@
-"""Convolutions (da Cunha, Natale and Viennot 2022): a random 1 x 1 convolution, then a random one of the kernel's size.
+"""Convolutional networks (da Cunha, Natale and Viennot 2022, "Proving the strong lottery ticket hypothesis for CNNs").
 
-The mask of the first isolates each input channel, so that each weight of a kernel is a sum of products u v, as one of a
-matrix is in Theorem 1 of Pensia et al. 2020; stride, padding and pooling stay what they are. With batch normalisations
-folded and in residual blocks, each body and each projection is one more layer (Burkholz 2022b).
+A random 1 x 1 convolution, then a random convolution of the kernel's size replace each convolution. The mask of the
+first isolates the input channels, so that each kernel weight is a sum of products u v, as in Theorem 1 of Pensia et al.
+2020. Stride, padding and pooling do not change. Batch normalisations are folded; the body and the projection of a
+residual block count as layers (Burkholz 2022, arXiv 2205.02343). `Pensia` builds the same source for all
+architectures; use `DaCunha` to stay within the setting of the paper.
 """
 
 import dataclasses
@@ -26,7 +28,7 @@ class DaCunha(Pensia):
         nodes = [node for _, node in target.network.nodes()]
         if not any(isinstance(node, Conv) for node in nodes) or any(isinstance(node, Attention) for node in nodes):
             raise InputError(
-                "dacunha is for networks of convolutions, perhaps with dense layers behind them, and not for attention;"
-                " use pensia for this one"
+                "dacunha is for networks of convolutions, optionally with dense layers behind them, and not for"
+                " attention; use pensia for this one"
             )
         return super().source(target)

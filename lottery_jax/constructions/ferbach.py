@@ -1,9 +1,9 @@
-"""Equivariant layers (Ferbach et al. 2022, arXiv 2206.04270): a random equivariant network has every other one in it.
+"""Equivariant networks (Ferbach, Tsirigotis, Gidel and Bose 2022, arXiv 2206.04270, Theorem 1).
 
-A layer that commutes with a group is a sum of basis maps, and its coefficients are all that there is to approximate.
-Two random layers of the same kind stand for it, the first of size 1 x 1, each with coefficients of its own: the sums of
-products of Theorem 1 of Pensia et al. 2020, one for each coefficient. So the pruned random network is equivariant
-exactly, not only as nearly as it is near to its target. Here the group is that of rotations by 90 degrees.
+A layer that commutes with a group is a sum of basis maps, so only its coefficients are approximated. Two random layers
+of the same kind replace it, the first of size 1 x 1, each with coefficients of its own. Each coefficient is a sum of
+products, as in Theorem 1 of Pensia et al. 2020. The pruned random network is therefore exactly equivariant. The group
+here is that of rotations by 90 degrees.
 """
 
 import dataclasses

@@ -1,33 +1,38 @@
-"""Quantised targets exactly (Kumar and Natale 2025, arXiv 2508.11020): random weights on a grid, and equality.
+"""Quantised targets exactly (Kumar and Natale 2025, arXiv 2508.11020): random weights on a grid, exact sums.
 
-The source is pensia's with weights from {-1, ..., 1} in steps of 2^-k, so that products u v are multiples of 4^-k. A
-layer's gain is a power of two: its target weights over the gain are multiples of 4^-k, too, where their own step is
-coarse enough. A subset sum within half a step is then the weight itself, and all sums are float64 without rounding. In
-the paper a link takes more than 2 log2(1 / 2^-k) = 2k samples: so many subsets are needed for 4^k sums. Units of weight
-0 say nothing, and those of one sign are for inputs of that sign: both are drawn, and not counted among the samples.
+The source is that of `Pensia` with weights from {-1, ..., 1} in steps of 2^-k, so that products u v are multiples of
+4^-k. The gain of a layer is a power of two. Its target weights over the gain are multiples of 4^-k, too, if their own
+step is coarse enough. A subset sum within half a step then equals the weight, and float64 sums have no rounding. The
+paper needs more than 2 log2(1 / 2^-k) = 2 k samples per weight, because 4^k sums need as many subsets. Units of weight
+0 are inactive, and a unit serves inputs of one sign: neither counts as a sample.
 """
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import ClassVar
 
-from lottery_jax.constructions.base import GadgetConstruction
+import numpy as np
+
+from lottery_jax.constructions.base import GadgetConstruction, TensorProblem
 from lottery_jax.errors import InputError
+from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import WeightNode, child_path
 from lottery_jax.networks.rewrites import grid_exponent
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.target import Target
+from lottery_jax.rng.random_tensor import RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
-MOST_SOURCE_BITS = 12
-"""Of a step; products of two such weights are float32 without rounding."""
+MAX_SOURCE_BITS = 12
+"""Largest k; products of two such weights are float32 without rounding."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Kumar(GadgetConstruction):
     """Quantised weights of Kumar and Natale 2025: random weights on a grid whose subset sums are the target, exactly.
 
-    The target must be quantised (`networks.quantise`). The tolerance is 0, whatever else is asked.
+    The target must be quantised (`networks.rewrites.quantised`). The tolerance is always 0.
 
     >>> Kumar(bits=7).sampler.in_words(), Kumar(bits=7).step == 4.0**-7
     ('{-1, ..., 1} in steps of 1/128', True)
@@ -37,12 +42,12 @@ class Kumar(GadgetConstruction):
     exact: ClassVar[bool] = True
 
     bits: int = 7
-    """k of the random weights' step 2^-k, from 1 to 12; a link takes more than 2k candidates."""
+    """k of the random weights' step 2^-k, from 1 to 12; a weight takes more than 2k candidates."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if type(self.bits) is not int or not 1 <= self.bits <= MOST_SOURCE_BITS:
-            raise InputError(f"bits must be a whole number from 1 to {MOST_SOURCE_BITS}, not {self.bits!r}; 7 is usual")
+        if type(self.bits) is not int or not 1 <= self.bits <= MAX_SOURCE_BITS:
+            raise InputError(f"bits must be a whole number from 1 to {MAX_SOURCE_BITS}, got {self.bits!r}; 7 is usual")
 
     @property
     def sampler(self) -> Sampler:
@@ -50,32 +55,39 @@ class Kumar(GadgetConstruction):
 
     @property
     def step(self) -> float:
+        """Products and scaled target weights are multiples of it."""
         return 4.0**-self.bits
 
     @property
-    def least_units(self) -> int:
-        # With much fewer an input would fail most of its weights, however often their own blocks are drawn again.
+    def min_units(self) -> int:
+        # With far fewer units an input would fail most of its weights, however often their own blocks are redrawn.
         return (3 * self.candidates + 3) // 4
 
-    def leaf(self, target: Target, path: str, of: WeightNode) -> Gadget:
-        gadget = super().leaf(target, path, of)
-        # To the power of two above; a mantissa of 1/2 is a power of two itself.
+    def random_layer(self, target: Target, path: str, of: WeightNode) -> Gadget:
+        gadget = super().random_layer(target, path, of)
+        # The next power of two; a mantissa of 1/2 means that the gain is one itself.
         fraction, exponent = math.frexp(gadget.gain)
         exponent -= fraction == 0.5
         gadget = dataclasses.replace(gadget, gain=2.0**exponent)
-        finest = {name: grid_exponent(target, child_path(path, name)) for name in of.tensors()}
-        wanted = {name: -((found - exponent) // 2) for name, found in finest.items() if found is not None}
-        worst = max(wanted, key=lambda name: wanted[name], default=None)
-        if worst is None or wanted[worst] <= self.bits:
+        finest = {name: finest_exponent(target, child_path(path, name)) for name in of.tensors()}
+        bits = {name: -((found - exponent) // 2) for name, found in finest.items() if found is not None}
+        worst = max(bits, key=lambda name: bits[name], default=None)
+        if worst is None or bits[worst] <= self.bits:
             return gadget
-        tensor, needed = child_path(path, worst), wanted[worst]
-        if needed > MOST_SOURCE_BITS:
+        tensor, needed = child_path(path, worst), bits[worst]
+        if needed > MAX_SOURCE_BITS:
             raise InputError(
-                f"{self.name} is for quantised targets, and weights of tensor {tensor!r} are no multiples of"
-                f" 2**{exponent - 2 * MOST_SOURCE_BITS}, the finest step that its layer can have; round them with"
-                " lottery_jax.networks.rewrites.quantise(target, 8), or --quantise-target 8"
+                f"{self.name} is for quantised targets, and weights of tensor {tensor!r} are not multiples of"
+                f" 2**{exponent - 2 * MAX_SOURCE_BITS}, the finest step of its layer; round them with"
+                " lottery_jax.networks.rewrites.quantised(target, 8), or --quantise-target 8"
             )
         raise InputError(
             f"weights of tensor {tensor!r} are multiples of 2**{finest[worst]}, which takes bits {needed} or more and"
             f" over {2 * needed} candidates, not bits {self.bits}; or round them to coarser steps"
         )
+
+    def problems(
+        self, network: Network, path: str, drawn: Mapping[str, RandomTensor], seed: int
+    ) -> tuple[list[TensorProblem], dict[str, np.ndarray]]:
+        found, redraws = super().problems(network, path, drawn, seed)
+        return [dataclasses.replace(problem, step=self.step) for problem in found], redraws

@@ -1,12 +1,12 @@
-"""The first strong ticket theorem (Malach et al. 2020, arXiv 2002.00585): one random pair for each weight.
+"""The first strong ticket theorem (Malach, Yehudai, Shalev-Shwartz and Shamir 2020, arXiv 2002.00585, Theorem 2.1).
 
-Of the 2 n hidden units of an input, each weight and sign branch keeps the one whose product u v is nearest to it, or
-none where 0 is nearer: no sums. The theorem asks for some 1 / eps**2 units, so that one has both factors near what is
-wanted. Of the product alone that is asked sooner: its density is 0.69 or more at |w| <= 1/4, so that the nearest of n
-is farther than eps with a probability of about (1 - 1.38 eps)**n. With 32,767 candidates, the most, one weight in a
-million is farther than 3.1e-4, where the largest weight is scaled to 1/4. What is farther than the tolerance is drawn
-again, and counted if it stays. Their other kind of ticket, of whole neurons, is no construction here, for it reaches
-random features alone: `experiments/malach_neurons.py` shows how slowly these come nearer to one ReLU neuron.
+Each weight and sign branch keeps the one of n random products u v that is nearest to it, or none if 0 is nearer. There
+are no sums. The theorem asks for about 1 / eps**2 units, so that one unit has both factors near their ideal values.
+Only the product matters here, and its density is at least 0.69 for |w| <= 1/4. The nearest of n products is then
+farther than eps with probability about (1 - 1.38 eps)**n. With 32,767 candidates, the maximum, one weight in a million
+is farther than 3.1e-4 (the largest weight is scaled to 1/4). Weights beyond the tolerance are redrawn, and counted if
+they never succeed. Use it to compare single products with subset sums. The paper's tickets of whole neurons reach only
+random features: `experiments/malach_neurons.py` shows how slowly these approach one ReLU neuron.
 """
 
 import dataclasses

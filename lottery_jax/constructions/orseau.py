@@ -1,17 +1,16 @@
-"""Logarithmic pruning (Orseau, Hutter and Rivasplata 2020, arXiv 2006.12156): log-uniform weights, and no search.
+"""Logarithmic pruning (Orseau, Hutter and Rivasplata 2020, arXiv 2006.12156): log-uniform weights, greedy sums.
 
-Sizes are drawn with density 1 / size, which they call hyperbolic, so that products u v are of every scale. The largest
-one not above a weight is taken, then the largest not above what it leaves, and so on: where each interval [x, 1.618 x]
-has a product, a step leaves at most 0.382 of what was left (their golden-ratio decomposition), and O(log 1/eps) units
-do. Every residual has the sign of its weight.
+Magnitudes have density 1 / size ("hyperbolic" in the paper), so that products u v exist at every scale. The greedy sum
+takes the largest product not above the weight, then the largest not above the remainder, and so on. If each interval
+[x, 1.618 x] contains a product, a step leaves at most 0.382 of the remainder (golden-ratio decomposition), so that
+O(log 1/eps) units suffice. Every residual has the sign of its weight. Use it to compare a linear-time sum with search.
 
-They recycle samples: what one weight left unused is tried for the next. Of that a masked network can have:
+The paper recycles samples: the next weight tries those that a weight did not use. In a masked network:
 
-- a first weight u, with its unit, is a sample of all weights of its input, whether others use it or not: the source has
-  2 n units for each input, and without that would have them for each weight;
-- a second weight v stands behind one unit and in front of one output, so that it is a sample of one weight alone;
-- a unit that no output of its input uses could be given to another input, whose edge to it is one more random weight.
-  That is not built: the block pattern of the gadget gives each input units of its own.
+- a first weight u is a sample for all weights of its input: the source has 2 n units for each input, not each weight;
+- a second weight v connects one unit with one output, so that it is a sample for one weight alone;
+- an unused unit could serve another input through one more random edge. That is not implemented: the block pattern of
+  the gadget gives each input units of its own.
 """
 
 import dataclasses
@@ -40,7 +39,7 @@ class Orseau(GadgetConstruction):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not (isinstance(self.least, float | int) and 2.0**-16 <= self.least <= 0.5):
-            raise InputError(f"least must be from 2**-16 to 1/2, not {self.least!r}; random weights are up to 1")
+            raise InputError(f"least must be from 2**-16 to 1/2, got {self.least!r}. Random weights are at most 1.")
 
     @property
     def sampler(self) -> Sampler:

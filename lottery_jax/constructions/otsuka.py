@@ -1,13 +1,13 @@
 """Attention by the products of its projections (Otsuka et al. 2025, arXiv 2511.04217).
 
-W_K^T W_Q / sqrt(d) of a head is what its scores are made of, W_O W_V what it adds (`networks.merge`). Each is met by
-the product of two masked random matrices with nothing between them: no ReLU, so that one subset of n products serves
-inputs of both signs and an input has n units, where `pensia` needs two subsets and 2 n units. Their widths for a head:
-n_K = n_V = n D, D the size of a token. All other layers, which their theorem leaves alone, are met as by `pensia`.
+The scores of a head depend on W_K^T W_Q / sqrt(d), its output on W_O W_V (`networks.rewrites`). The product of two
+masked random matrices without a ReLU approximates each of them. One subset of n products therefore serves inputs of
+both signs, and an input has n units; `Pensia` needs two subsets and 2 n units. The widths of a head are n_K = n_V =
+n D, D the size of a token. All other layers, which the theorem does not cover, are approximated as by `Pensia`.
 
-They draw the factors of W_Q W_K^T from U[-n_K^(1/4), n_K^(1/4)]. Here all are U[-1, 1]: a factor of both bounds is a
-scale of the product, and a leaf's gain gives back any scale. The heads share the first matrix of `qk`, whose inputs are
-the same tokens: theirs have one each. Biases, which they leave out, are columns for the constant 1.
+The paper draws the factors of W_Q W_K^T from U[-n_K^(1/4), n_K^(1/4)]. Here all are U[-1, 1], because a layer's gain
+restores any scale. The heads share the first matrix of `qk`, whose inputs are the same tokens; the paper's have one
+each. Biases, which the paper omits, are columns for the constant 1.
 """
 
 import dataclasses
@@ -27,13 +27,13 @@ from lottery_jax.networks.target import Target
 class Otsuka(Pensia):
     """Attention of Otsuka et al. 2025: merged products of queries with keys, and of values with the projection.
 
-    Each is met by two random layers without a ReLU, with n hidden units for each input; all else as by pensia.
+    Two random layers without a ReLU, with n hidden units for each input, approximate each product; all else as pensia.
     """
 
     name: ClassVar[str] = "otsuka"
 
-    def prepared(self, target: Target) -> Target:
-        return merge_attention(fold_batch_norm(target))
+    def prepare(self, target: Target) -> Target:
+        return merged(folded(target))
 
     def source(self, target: Target) -> Network:
         if not _products(target.network):
@@ -42,14 +42,14 @@ class Otsuka(Pensia):
             )
         return super().source(target)
 
-    def leaf(self, target: Target, path: str, of: WeightNode) -> Gadget:
-        gadget = super().leaf(target, path, of)
+    def random_layer(self, target: Target, path: str, of: WeightNode) -> Gadget:
+        gadget = super().random_layer(target, path, of)
         if path not in _products(target.network):
             return gadget
         return dataclasses.replace(gadget, units=self.candidates, relu=False)
 
 
 def _products(network: Network) -> set[str]:
-    """The paths of what merged attention multiplies by."""
-    found = {path: node for path, node in network.nodes() if isinstance(node, MergedAttention)}
-    return {child_path(path, name) for path, node in found.items() for name in node.children()}
+    """The paths of the merged projections."""
+    layers = {path: node for path, node in network.nodes() if isinstance(node, MergedAttention)}
+    return {child_path(path, name) for path, node in layers.items() for name in node.children()}

@@ -1,4 +1,4 @@
-"""Every construction by its name; a new theorem is its own file and one line here."""
+"""Every construction by name. A new theorem is one new file and one line here."""
 
 from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.binary import Binary
@@ -15,8 +15,8 @@ from lottery_jax.constructions.scalar import Scalar, ScalarShared
 from lottery_jax.errors import InputError, suggest
 
 CONSTRUCTIONS: dict[str, type[Construction]] = {
-    found.name: found
-    for found in (
+    construction.name: construction
+    for construction in (
         Pensia,
         Scalar,
         ScalarShared,
@@ -34,7 +34,7 @@ CONSTRUCTIONS: dict[str, type[Construction]] = {
 
 
 def construction_named(name: str) -> type[Construction]:
-    """The construction of a name; raises `InputError`."""
+    """The construction class of a name; raises `InputError` if it is unknown."""
     if name not in CONSTRUCTIONS:
         raise InputError(f"construction {name!r} is unknown; {suggest(name, CONSTRUCTIONS)}")
     return CONSTRUCTIONS[name]

@@ -1,6 +1,7 @@
-"""The scalar setting that Pensia et al. 2020 ran as Experiment 1: candidates are plain weights, not products.
+"""Plain random candidates: the setting of Experiment 1 of Pensia et al. 2020 (arXiv 2006.07990).
 
-Every weight has n random copies. It takes any tensor, also of a model whose graph is unknown.
+Every target weight has n random copies, and the kept ones sum to it (Lueker 1998). There are no products and no signs
+of inputs, so that it takes any tensor, also of a model with unknown graph. Use it for small or lossless tickets.
 """
 
 import dataclasses
@@ -10,7 +11,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from lottery_jax.constructions.base import Construction, Plan
+from lottery_jax.constructions.base import Construction, TensorProblem
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.io.tensor_file import read_float64
 from lottery_jax.networks.network import Network
@@ -22,9 +23,9 @@ from lottery_jax.rng.sampler import Sampler
 
 RANGES = ("tensor", "model", "quarter", "matched")
 
-_LOSSLESS = {False: 32, True: 48}  # shared candidates cannot be drawn again for one weight: all must be met
+_LOSSLESS_CANDIDATES = {False: 32, True: 48}  # shared candidates are not redrawn for one weight: all must succeed
 
-_SLICE = 1 << 20
+_SLICE = 1 << 20  # target weights read at once
 
 _LEAST_BOUND = 2.0**-63  # of the candidates, so that no step of their grid falls below the normal float32
 
@@ -34,7 +35,7 @@ class Scalar(Construction):
     """n random copies of each weight, and those that are kept sum to it: Experiment 1 of Pensia et al. 2020."""
 
     name: ClassVar[str] = "scalar"
-    direct: ClassVar[bool] = True
+    unrounded: ClassVar[bool] = True
     shared: ClassVar[bool] = False
 
     range: Literal["tensor", "model", "quarter", "matched"] = "tensor"
@@ -49,15 +50,15 @@ class Scalar(Construction):
         if self.range not in RANGES:
             raise InputError(f"range {self.range!r} is unknown; {suggest(self.range, RANGES)}")
         if not (math.isfinite(self.spread) and self.spread > 0):
-            raise InputError(f"the spread is {self.spread!r}; it must be positive and finite, for example 2")
+            raise InputError(f"spread must be positive and finite, got {self.spread!r}. Use, for example, 2.")
 
     def lossless(self, candidates: int | None) -> "Scalar":
         if self.range not in (Scalar.range, "quarter"):
             raise InputError(f"range must be 'quarter' for a lossless ticket, got {self.range!r}. Omit the range.")
         # A step of the grid on [-m, m] is up to twice 2**-24 m, and half of it more than a lossless residual may be.
-        return dataclasses.replace(self, range="quarter", candidates=candidates or _LOSSLESS[self.shared])
+        return dataclasses.replace(self, range="quarter", candidates=candidates or _LOSSLESS_CANDIDATES[self.shared])
 
-    def leaf(self, target: Target, path: str, of: WeightNode) -> CandidatesPerWeight:
+    def random_layer(self, target: Target, path: str, of: WeightNode) -> CandidatesPerWeight:
         names = [child_path(path, name) for name in of.tensors()]
         return CandidatesPerWeight(
             of, self.candidates, tuple(self._sampler(target, name) for name in names), self.shared
@@ -76,23 +77,18 @@ class Scalar(Construction):
         bound = max(largest, _LEAST_BOUND) if largest > 0 else 1.0
         return Sampler.uniform(-bound, bound)
 
-    def plans(
+    def problems(
         self, network: Network, path: str, drawn: Mapping[str, RandomTensor], seed: int
-    ) -> tuple[list[Plan], dict[str, np.ndarray]]:
-        plans = [
-            Plan(
-                child_path(path, name),
-                tensor,
-                self.candidates,
-                bound=tensor.sampler.largest,
-            )
+    ) -> tuple[list[TensorProblem], dict[str, np.ndarray]]:
+        found = [
+            TensorProblem(child_path(path, name), tensor, self.candidates, bound=tensor.sampler.largest)
             for name, tensor in drawn.items()
         ]
-        return plans, {}
+        return found, {}
 
 
 def _root_mean_square(target: Target) -> float:
-    """Of all the target's weights, read slice by slice."""
+    """The root mean square of all the target's weights, read slice by slice."""
     squares, weights = 0.0, 0
     for name in target.network.approximated:
         size = target.tensors.tensors[name].size

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from lottery_jax.constructions.base import Construction, Plan
+from lottery_jax.constructions.base import Construction, TensorProblem
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import WeightNode, child_path
 from lottery_jax.networks.sources.candidates_per_weight import CandidatesPerWeight
@@ -24,13 +24,15 @@ class Normal(Construction):
     spread: float = 0.5
     """Standard deviation of the copies, as a part of the largest |weight| of their tensor."""
 
-    def leaf(self, target: Target, path: str, of: WeightNode) -> CandidatesPerWeight:
+    def random_layer(self, target: Target, path: str, of: WeightNode) -> CandidatesPerWeight:
         largest = [target.scan(child_path(path, name)).largest or 1.0 for name in of.tensors()]
         return CandidatesPerWeight(of, self.candidates, tuple(Sampler.normal(self.spread * size) for size in largest))
 
-    def plans(
+    def problems(
         self, network: Network, path: str, drawn: Mapping[str, RandomTensor], seed: int
-    ) -> tuple[list[Plan], dict[str, np.ndarray]]:
+    ) -> tuple[list[TensorProblem], dict[str, np.ndarray]]:
         bounds = {name: 4.5 * tensor.sampler.scale for name, tensor in drawn.items()}  # where the normal is cut off
-        plans = [Plan(child_path(path, name), drawn[name], self.candidates, bound=bounds[name]) for name in drawn]
-        return plans, {}
+        found = [
+            TensorProblem(child_path(path, name), drawn[name], self.candidates, bound=bounds[name]) for name in drawn
+        ]
+        return found, {}

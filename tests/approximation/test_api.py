@@ -32,7 +32,7 @@ ONES = {"fc1.weight": np.ones((6, 9)), "fc2.weight": np.ones((4, 6))}
         (
             {"construction": Scalar(COUNT, range="model"), "objective": "smallest"},
             Scalar(COUNT, range="model"),
-            ToleranceObjective(objective="smallest"),
+            ToleranceObjective(select="smallest"),
         ),
         ({"candidates": COUNT, "kept": 30}, Pensia(COUNT), Budget(30)),
         ({"candidates": COUNT, "kept": 30, "importance": ONES}, Pensia(COUNT), Budget(30, importance=ONES)),

@@ -67,19 +67,19 @@ def test_a_tensor_of_whole_numbers_is_refused(kind: type) -> None:
         ({"construction": lambda: Pensia(1 << 15)}, "candidates must be from 1 to 32767"),
         ({"construction": lambda: Scalar(8.0)}, "candidates must be from 1 to 32767"),  # type: ignore[arg-type]
         ({"construction": lambda: Scalar(8, range="modl")}, "did you mean 'model'"),  # type: ignore[arg-type]
-        ({"goal": ToleranceObjective(0.0)}, "tolerance must be a positive finite number"),
-        ({"goal": ToleranceObjective(float("nan"))}, "tolerance"),
-        ({"goal": ToleranceObjective(float("inf"))}, "tolerance"),
-        ({"goal": ToleranceObjective(objective="smalest")}, "did you mean 'smallest'"),
-        ({"goal": ToleranceObjective(max_redraws=-1)}, "max_redraws must be from 0 to 255"),
-        ({"goal": ToleranceObjective(max_redraws=1.5)}, "max_redraws must be from 0 to 255"),  # type: ignore[arg-type]
-        ({"goal": ToleranceObjective(max_redraws=256)}, "max_redraws must be from 0 to 255"),
-        ({"goal": ToleranceObjective(objective="smallest"), "construction": lambda: Scalar(41)}, "40"),
-        ({"goal": ToleranceObjective(solver=MeetInTheMiddle()), "construction": lambda: Scalar(45)}, "45"),
-        ({"goal": Budget()}, "either kept"),
-        ({"goal": Budget(kept=3, error=0.5)}, "either kept"),
-        ({"goal": Budget(3, k_max=-1)}, "k_max"),
-        ({"goal": Budget(3, k_max=1.5)}, "k_max"),  # type: ignore[arg-type]
+        ({"objective": ToleranceObjective(0.0)}, "tolerance must be a positive finite number"),
+        ({"objective": ToleranceObjective(float("nan"))}, "tolerance"),
+        ({"objective": ToleranceObjective(float("inf"))}, "tolerance"),
+        ({"objective": ToleranceObjective(select="smalest")}, "did you mean 'smallest'"),
+        ({"objective": ToleranceObjective(max_redraws=-1)}, "max_redraws must be from 0 to 255"),
+        ({"objective": ToleranceObjective(max_redraws=1.5)}, "max_redraws must be from 0 to 255"),  # type: ignore[arg-type]
+        ({"objective": ToleranceObjective(max_redraws=256)}, "max_redraws must be from 0 to 255"),
+        ({"objective": ToleranceObjective(select="smallest"), "construction": lambda: Scalar(41)}, "40"),
+        ({"objective": ToleranceObjective(solver=MeetInTheMiddle()), "construction": lambda: Scalar(45)}, "45"),
+        ({"objective": Budget()}, "either kept"),
+        ({"objective": Budget(kept=3, error=0.5)}, "either kept"),
+        ({"objective": Budget(3, k_max=-1)}, "k_max"),
+        ({"objective": Budget(3, k_max=1.5)}, "k_max"),  # type: ignore[arg-type]
         ({"seed": -1}, "seed"),
         ({"seed": 2**64}, "seed"),
         ({"seed": 1.0}, "seed"),
@@ -90,13 +90,13 @@ def test_a_tensor_of_whole_numbers_is_refused(kind: type) -> None:
     ],
 )
 def test_impossible_options_are_refused(change: dict, words: str) -> None:
-    options = {"construction": lambda: Scalar(COUNT), "goal": ToleranceObjective(), "seed": 0, **change}
+    options = {"construction": lambda: Scalar(COUNT), "objective": ToleranceObjective(), "seed": 0, **change}
     with pytest.raises(InputError, match=words):
-        plan_job(bag(), options.pop("construction")(), options.pop("goal"), **options)
+        plan_job(bag(), options.pop("construction")(), options.pop("objective"), **options)
 
 
 def planned(**changes: object) -> Job:
-    options = {"target": bag(), "construction": Scalar(COUNT), "goal": ToleranceObjective(), "seed": 0, **changes}
+    options = {"target": bag(), "construction": Scalar(COUNT), "objective": ToleranceObjective(), "seed": 0, **changes}
     return plan_job(**options)  # type: ignore[arg-type]
 
 
@@ -111,7 +111,7 @@ def test_the_identity_is_of_all_that_a_ticket_depends_on(monkeypatch: pytest.Mon
         planned(construction=Scalar(COUNT, range="model")),
         planned(construction=ScalarShared(COUNT)),
         planned(objective=ToleranceObjective(0.02)),
-        planned(objective=ToleranceObjective(objective="smallest")),
+        planned(objective=ToleranceObjective(select="smallest")),
         planned(objective=ToleranceObjective(max_redraws=19)),
         planned(objective=ToleranceObjective(solver=MeetInTheMiddle())),
         planned(objective=Budget(9)),
@@ -146,14 +146,14 @@ def test_chunks_are_all_blocks_once_and_whole_bytes(rows, columns, chunk, kind, 
             patch.setattr("lottery_jax.rng.random_tensor.MAX_SIZE", most)
         target = mlp_target([np.ones((rows, columns), np.float32), np.ones((1, rows), np.float32)])
         job = plan_job(target, kind(COUNT), ToleranceObjective(), seed=0, chunk_weights=chunk)
-        for place, plan in enumerate(job.plans):
-            chunks, drawn = [found for found in job.chunks if found.plan == place], plan.random_tensor
+        for problem in job.problems:
+            chunks, drawn = [found for found in job.chunks if found.problem is problem], problem.random_tensor
             blocks = np.concatenate([found.first + np.arange(found.count) for found in chunks])
             np.testing.assert_array_equal(blocks, np.arange(drawn.blocks))
             for found in chunks:
                 assert found.first * drawn.rows_per_block * drawn.width % 8 == 0
                 streams, _ = drawn.positions(found.first + np.arange(found.count), 0)
                 assert len(np.unique(streams)) == 1
-                assert chunk is None or found.count <= max(chunk // drawn.rows_per_block, 8)
-        assert sum(map(job.chunk_size, job.chunks)) == job.weights == rows * columns + rows
+                assert chunk is None or found.count <= max(chunk // drawn.shared, 8)
+        assert sum(found.weights for found in job.chunks) == job.weights == rows * columns + rows
         assert [found.number for found in job.chunks] == list(range(len(job.chunks)))

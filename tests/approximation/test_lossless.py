@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lottery_jax.approximation import ToleranceObjective, approximate, plan_job, run_in_memory
-from lottery_jax.approximation.tolerance import LOSSLESS, made_lossless
+from lottery_jax.approximation.tolerance import LOSSLESS, make_lossless
 from lottery_jax.constructions.registry import construction_named
 from lottery_jax.constructions.scalar import Scalar
 from lottery_jax.errors import InputError, TicketError
@@ -50,7 +50,7 @@ def test_every_weight_is_within_half_the_last_bit_of_its_tensors_largest(name: s
 def test_one_weight_beyond_its_own_tensors_bit_breaks_it() -> None:
     """An error that would pass beside the large tensor's weights does not pass in the small one."""
     target = of_sizes()
-    construction, objective = made_lossless(target, Scalar(), ToleranceObjective())
+    construction, objective = make_lossless(target, Scalar(), ToleranceObjective())
     ticket = run_in_memory(plan_job(target, construction, objective, seed=0))
     arrays = {name: target.array(name) for name in target.network.tensors}
     small = arrays["fc2.weight"].copy()
@@ -64,7 +64,7 @@ def test_one_weight_beyond_its_own_tensors_bit_breaks_it() -> None:
 
 def test_what_is_asked_of_it_otherwise_is_absolute() -> None:
     target = of_sizes()
-    construction, objective = made_lossless(target, Scalar(), ToleranceObjective())
+    construction, objective = make_lossless(target, Scalar(), ToleranceObjective())
     ticket = run_in_memory(plan_job(target, construction, objective, seed=0))
     assert verify(ticket, target=target, tolerance=1e-6).relative_tolerance is None
     assert not verify(ticket, target=target, tolerance=1e-12).holds
@@ -81,20 +81,20 @@ def test_constructions_of_products_refuse(name: str) -> None:
 def test_what_does_not_go_together_is_refused() -> None:
     with pytest.raises(InputError, match=r"keeps as many weights as it takes"):
         approximate(of_sizes(), seed=0, construction="scalar", lossless=True, kept=10)
-    with pytest.raises(InputError, match=r"nearest subsets, not smallest"):
+    with pytest.raises(InputError, match=r"objective must be least-error.*got smallest"):
         approximate(of_sizes(), seed=0, construction="scalar", lossless=True, objective="smallest")
     with pytest.raises(InputError, match="range must be 'quarter' for a lossless ticket, got 'model'"):
         approximate(of_sizes(), seed=0, construction=Scalar(range="model"), lossless=True)
     exact = dataclasses.replace(
         of_sizes(), tensors={name: of_sizes().array(name).astype(np.float64) for name in of_sizes().network.tensors}
     )
-    with pytest.raises(InputError, match=r"float64, and lossless is half the last bit of a float32"):
+    with pytest.raises(InputError, match=r"must be float32 for a lossless ticket, got float64"):
         approximate(exact, seed=0, construction="scalar", lossless=True)
 
 
 def test_locked_weights_are_refused() -> None:
     """What they leave of a weight is rounded, and the search allows for no rounding here."""
-    with pytest.raises(InputError, match=r"locked weights .* lock none, or give a tolerance in place of lossless"):
+    with pytest.raises(InputError, match=r"locked weights.*remove the lock, or use a tolerance instead of lossless"):
         approximate(of_sizes(), seed=0, construction="scalar", lossless=True, transforms=[Lock(0.1)])
 
 

@@ -10,9 +10,16 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from lottery_jax.approximation import Budget, Job, ToleranceObjective, plan_job, run_in_memory, run_to_file
-from lottery_jax.approximation import solve_weights as draw
-from lottery_jax.approximation.run import Done, chunk_folder
+from lottery_jax.approximation import (
+    Budget,
+    Job,
+    ToleranceObjective,
+    plan_job,
+    run_in_memory,
+    run_to_file,
+    solve_weights,
+)
+from lottery_jax.approximation.run import JobResult, chunk_folder
 from lottery_jax.constructions import Pensia, Scalar, ScalarShared
 from lottery_jax.rng.sampler import draw_host
 from lottery_jax.subset_sum.engine.chunks import _search
@@ -29,7 +36,7 @@ NEAREST = ToleranceObjective(0.5, max_redraws=2, solver=Nearest())
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file with the tensors of the bag; what is no matrix or convolution of floats is left out."""
+    """A file with the tensors of the bag; other tensors are skipped."""
     path = tmp_path_factory.mktemp("model") / "model.safetensors"
     others = {"bias": np.ones(33, np.float32), "steps": np.ones((2, 3), int)}
     save_file({name: bag().array(name) for name in bag().network.tensors} | others, path)
@@ -45,11 +52,11 @@ def plan(model: Path, **changes: object) -> Job:
 def test_a_file_is_approximated_as_it_is_in_memory(construction, model, tmp_path, monkeypatch) -> None:
     contents, weights = set(), 35 + 36 + 45 + 6
     for chunk, piece in ((8, 1 << 15), (64, 8), (None, 1 << 15)):
-        monkeypatch.setattr("lottery_jax.approximation.solve_weights.PIECE", piece)
+        monkeypatch.setattr("lottery_jax.approximation.solve_weights.MAX_HOST_WEIGHTS", piece)
         out, seen = tmp_path / f"runs/{chunk}", list[tuple[int, int]]()
         job = plan(model, construction=construction, chunk_weights=chunk)
         done = run_to_file(job, out, progress=lambda *done, seen=seen: seen.append(done))
-        assert done == Done(0, weights, path=out) and job.weights == weights
+        assert done == JobResult(0, weights, path=out) and job.weights == weights
         assert seen[0] == (0, weights) and seen[-1] == (weights, weights) and seen == sorted(seen)
         assert len(seen) == len(job.chunks) + 1 and not chunk_folder(out).exists()
         contents |= {out.read_bytes(), run_in_memory(job).to_bytes()}
@@ -63,7 +70,7 @@ def test_a_file_is_approximated_as_it_is_in_memory(construction, model, tmp_path
 
 
 def jobs() -> list[Job]:
-    """Every construction; a goal that draws again and one that does not."""
+    """Several constructions; an objective with redraws and one without."""
     network = TARGETS["mlp with biases, inputs of any sign"]()
     kinds = ((bag(), Scalar, NEAREST), (bag(), ScalarShared, NEAREST), (network, Pensia, NEAREST))
     kinds = (*kinds, (network, Pensia, Budget(60, k_max=3)))
@@ -96,7 +103,9 @@ def test_processes_share_the_chunks(model: Path, tmp_path: Path) -> None:
     assert [each.path for each in done] == [out] * 3 and (done[0].found, done[0].solved) == (0, job.weights)
     assert sum(each.solved for each in done[1:]) < job.weights
     assert out.read_bytes() == run_in_memory(job).to_bytes() and list(tmp_path.iterdir()) == [out]
-    assert run_to_file(job, out, workers=member(MemoryBoard(), 0)) == Done(job.weights, 0, path=out), "nothing is left"
+    assert run_to_file(job, out, workers=member(MemoryBoard(), 0)) == JobResult(job.weights, 0, path=out), (
+        "nothing is left"
+    )
 
 
 def test_a_chunk_that_does_not_come_is_solved(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,20 +145,22 @@ def test_tensors_of_one_size_share_their_programs(tmp_path: Path) -> None:
     counts = []
     for pattern in ("a", "*"):
         run_in_memory(plan_job(load_model(tmp_path / "m", pattern)[0], Scalar(COUNT), NEAREST, seed=0))
-        counts.append((draw._draw_run._cache_size(), _search._cache_size()))
+        counts.append((solve_weights._draw_run._cache_size(), _search._cache_size()))
     assert counts[0] == counts[1]
 
 
 MEMORY = """
 import pathlib, sys
-from lottery_jax.tickets.certificate import certify
-from tests.approximation.test_run import Nearest, Promise, Scalar, load_model, load_ticket, plan_job, run_to_file
+from lottery_jax.tickets.verify import verify
+from tests.approximation.test_run import Nearest, Scalar, ToleranceObjective
+from tests.approximation.test_run import load_model, load_ticket, plan_job, run_to_file
 peaks, out = [], pathlib.Path(sys.argv[1]) / "ticket"
 for name in ("warm", "small", "large"):
     pathlib.Path("/proc/self/clear_refs").write_text("5")
     target, _ = load_model(out.with_name(name))
-    run_to_file(plan_job(target, Scalar(), Promise(solver=Nearest(), max_redraws=0), seed=0), out, force=True)
-    certify(load_ticket(out), target=target)
+    objective = ToleranceObjective(solver=Nearest(), max_redraws=0)
+    run_to_file(plan_job(target, Scalar(), objective, seed=0), out, force=True)
+    verify(load_ticket(out), target=target)
     status = pathlib.Path("/proc/self/status").read_text()
     peaks.append(next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")))
 print(*peaks)

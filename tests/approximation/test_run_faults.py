@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from lottery_jax.approximation import Budget, Job, ToleranceObjective, plan_job, run_to_file
 from lottery_jax.approximation.chunk_store import FolderChunkStore
 from lottery_jax.approximation.job import Objective
-from lottery_jax.approximation.run import Done, chunk_folder, is_finished, solve_chunks
+from lottery_jax.approximation.run import JobResult, chunk_folder, is_ticket_of, solve_job
 from lottery_jax.constructions import Scalar, ScalarShared
 from lottery_jax.errors import InputError
 from lottery_jax.io.checksummed_file import ChecksummedFile, checksummed_bytes
@@ -32,29 +32,29 @@ SIZES = {"a": (20, 9), "b": (2, 5, 5, 2)}
 CHUNKS = 5
 HOLDS = ToleranceObjective(2.0)
 NEAREST = ToleranceObjective(0.5, max_redraws=1, solver=Nearest())
-GOALS: dict[str, Objective] = {"promise": NEAREST, "budget": Budget(300, k_max=1)}
+OBJECTIVES: dict[str, Objective] = {"tolerance": NEAREST, "budget": Budget(300, k_max=1)}
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a model of 280 weights and, by goal, the chunks of a job and its ticket."""
+    """A folder with a model of 280 weights and, by objective, the chunks of a job and its ticket."""
     folder = tmp_path_factory.mktemp("faults")
     model_file(folder / "model.safetensors", SIZES)
-    for name, objective in GOALS.items():
+    for name, objective in OBJECTIVES.items():
         job = plan(folder, objective=objective)
         assert len(job.chunks) == CHUNKS
         (folder / f"{name}.whole").mkdir()
-        solve_chunks(job, FolderChunkStore(folder / f"{name}.whole"))
+        solve_job(job, FolderChunkStore(folder / f"{name}.whole"))
         run_to_file(job, folder / name)
     return folder
 
 
 def plan(folder: Path, **changes: object) -> Job:
-    options = {"construction": Scalar(6), "goal": NEAREST, "seed": 1, "chunk_weights": 64, **changes}
+    options = {"construction": Scalar(6), "objective": NEAREST, "seed": 1, "chunk_weights": 64, **changes}
     return plan_job(load_model(folder / "model.safetensors")[0], **options)  # type: ignore[arg-type]
 
 
-def stopped(place: Path, folder: Path, name: str = "promise") -> Path:
+def stopped(place: Path, folder: Path, name: str = "tolerance") -> Path:
     """The output of a job that was stopped when all of its chunks were solved."""
     shutil.copytree(place / f"{name}.whole", chunk_folder(folder / "ticket"))
     return folder / "ticket"
@@ -83,7 +83,7 @@ def test_kill_9_at_random_moments(kills: int, tmp_path: Path) -> None:
 
 def test_a_second_job_on_the_same_output_is_told_who_is_there(place: Path, tmp_path: Path) -> None:
     """Also one that finds its ticket finished there while another job is at work: it takes no chunks away."""
-    out = Path(shutil.copy(place / "promise", tmp_path / "ticket"))
+    out = Path(shutil.copy(place / "tolerance", tmp_path / "ticket"))
     other, refused = plan(place, seed=2, objective=HOLDS), []
 
     def second(done: int, total: int) -> None:
@@ -94,7 +94,7 @@ def test_a_second_job_on_the_same_output_is_told_who_is_there(place: Path, tmp_p
 
     run_to_file(other, out, force=True, progress=second)
     assert len(refused) == 2 * (CHUNKS + 1) and list(tmp_path.iterdir()) == [out]
-    assert out.read_bytes() != (place / "promise").read_bytes()
+    assert out.read_bytes() != (place / "tolerance").read_bytes()
     assert run_to_file(other, out).solved == 0
 
 
@@ -141,11 +141,11 @@ def damages(draw: st.DrawFn) -> Callable[[FolderChunkStore], int]:
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(damage=damages(), name=st.sampled_from(sorted(GOALS)), late=st.booleans())
+@given(damage=damages(), name=st.sampled_from(sorted(OBJECTIVES)), late=st.booleans())
 def test_a_damaged_chunk_is_solved_again(damage, name, late, place, tmp_path_factory) -> None:
     """Also where it is damaged after it was found whole, while the ticket is written."""
     out = stopped(place, tmp_path_factory.mktemp("damage"), name)
-    job, folder = plan(place, objective=GOALS[name]), FolderChunkStore(chunk_folder(out))
+    job, folder = plan(place, objective=OBJECTIVES[name]), FolderChunkStore(chunk_folder(out))
     wrong = [] if late else [damage(folder)]
     done = run_to_file(job, out, workers=Meanwhile(lambda: late and wrong.append(damage(folder))))
     assert [len(done.damaged)] == ([0] if late else wrong) and all(str(folder.path) in words for words in done.damaged)
@@ -154,9 +154,9 @@ def test_a_damaged_chunk_is_solved_again(damage, name, late, place, tmp_path_fac
 
 def test_a_chunk_of_another_shape_is_solved_again(place: Path, tmp_path: Path) -> None:
     """Not by accident can a file be sealed again: one chunk under another's number, or with what is not asked."""
-    for name, words in (("promise", "a mask of another shape"), ("budget", "fronts of other shapes")):
+    for name, words in (("tolerance", "a mask of another shape"), ("budget", "fronts of other shapes")):
         out = stopped(place, tmp_path, name)
-        job, folder = plan(place, objective=GOALS[name]), FolderChunkStore(chunk_folder(out))
+        job, folder = plan(place, objective=OBJECTIVES[name]), FolderChunkStore(chunk_folder(out))
         folder.file(1).write_bytes(resealed(folder.file(4), number=1))
         folder.file(2).write_bytes(
             checksummed_bytes("chunk", {**header(folder.file(2))}, {"mask": np.zeros(3, np.uint8)})
@@ -179,7 +179,7 @@ def test_redraws_of_other_blocks_are_solved_again(place: Path, tmp_path: Path) -
         arrays = {"mask": read_array(file, "mask"), "redraws": np.array([[3, 1]])}
     path.write_bytes(checksummed_bytes("chunk", header(path), arrays))
     assert "redraws of other blocks" in run_to_file(plan(place), out).damaged[0]
-    assert out.read_bytes() == (place / "promise").read_bytes()
+    assert out.read_bytes() == (place / "tolerance").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -187,11 +187,11 @@ def test_redraws_of_other_blocks_are_solved_again(place: Path, tmp_path: Path) -
     [
         {"seed": 2},
         {"chunk_weights": 128},
-        {"goal": ToleranceObjective(0.4, max_redraws=1, solver=Nearest())},
-        {"goal": ToleranceObjective(0.5, max_redraws=2, solver=Nearest())},
-        {"goal": ToleranceObjective(0.5, max_redraws=1)},
-        {"goal": ToleranceObjective(0.5, "smallest", max_redraws=1, solver=Nearest())},
-        {"goal": GOALS["budget"]},
+        {"objective": ToleranceObjective(0.4, max_redraws=1, solver=Nearest())},
+        {"objective": ToleranceObjective(0.5, max_redraws=2, solver=Nearest())},
+        {"objective": ToleranceObjective(0.5, max_redraws=1)},
+        {"objective": ToleranceObjective(0.5, "smallest", max_redraws=1, solver=Nearest())},
+        {"objective": OBJECTIVES["budget"]},
         {"construction": Scalar(7)},
         {"construction": Scalar(6, range="model")},
         {"construction": ScalarShared(6)},
@@ -236,7 +236,7 @@ def test_a_target_that_changes_under_way_is_refused(place: Path, tmp_path: Path)
     assert not list(chunk_folder(out).glob(".ticket-*")), "a half of a ticket stays"
     model.write_bytes(content)
     assert run_to_file(plan(tmp_path), out).found == 280
-    assert out.read_bytes() == (place / "promise").read_bytes()
+    assert out.read_bytes() == (place / "tolerance").read_bytes()
 
 
 @contextlib.contextmanager
@@ -265,11 +265,11 @@ def test_a_full_disk_keeps_what_is_finished_and_nothing_half(
         assert sorted(folder.path.iterdir()) == [folder.file(number) for number in range(chunks)]
     done = run_to_file(plan(place), out)
     assert (done.found, done.solved) == ((280, 0) if chunks else (0, 280))
-    assert out.read_bytes() == (place / "promise").read_bytes()
+    assert out.read_bytes() == (place / "tolerance").read_bytes()
     assert list(out.parent.iterdir()) == [out]
 
 
-@pytest.mark.parametrize("objective", GOALS.values(), ids=GOALS)
+@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
 def test_too_little_space_is_told_before_the_work(
     objective: Objective, place: Path, tmp_path: Path, monkeypatch
 ) -> None:
@@ -304,7 +304,7 @@ def test_an_unwritable_folder_is_refused(place: Path, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a place where nobody may write")
 def test_a_place_for_nobody_is_refused(place: Path) -> None:
-    for out, words in (("/proc/ticket", "'/proc"), ("/proc/new/ticket", "the folder '/proc/new' cannot be made")):
+    for out, words in (("/proc/ticket", "'/proc"), ("/proc/new/ticket", "cannot create the folder '/proc/new'")):
         with pytest.raises(InputError, match=words):
             run_to_file(plan(place), Path(out))
 
@@ -313,8 +313,8 @@ def test_a_file_in_the_way_is_refused(place: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "ticket.chunks").write_text("")
     for out, words in (
-        (tmp_path / "file" / "ticket", "file' cannot be made"),
-        (tmp_path / "ticket", r"ticket.chunks' cannot be made"),
+        (tmp_path / "file" / "ticket", "cannot create the folder .*file'"),
+        (tmp_path / "ticket", r"cannot create the folder .*ticket.chunks'"),
         (tmp_path, "is a folder"),
         (place / "model.safetensors", "own file"),
     ):
@@ -324,16 +324,16 @@ def test_a_file_in_the_way_is_refused(place: Path, tmp_path: Path) -> None:
 
 def test_a_finished_job_is_not_done_again(place: Path, tmp_path: Path) -> None:
     out = stopped(place, tmp_path)  # killed between the ticket and the removal
-    shutil.copy(place / "promise", out)
+    shutil.copy(place / "tolerance", out)
     before = out.stat().st_mtime_ns
     assert run_to_file(plan(place), out).solved == 0
     assert out.stat().st_mtime_ns == before and list(tmp_path.iterdir()) == [out]
     out.write_bytes(flipped(out.read_bytes(), 9000))
-    assert not is_finished(plan(place), out)
+    assert not is_ticket_of(plan(place), out)
 
 
 def test_a_file_that_is_there_is_replaced_by_a_ticket_that_holds_and_only_if_asked(place: Path, tmp_path: Path) -> None:
-    out = Path(shutil.copy(place / "promise", tmp_path / "ticket.safetensors"))
+    out = Path(shutil.copy(place / "tolerance", tmp_path / "ticket.safetensors"))
     before, other = out.read_bytes(), plan(place, seed=2, objective=HOLDS)
     with pytest.raises(InputError, match="already exists; choose another place with --out, or replace it"):
         run_to_file(other, out)
@@ -344,7 +344,7 @@ def test_a_file_that_is_there_is_replaced_by_a_ticket_that_holds_and_only_if_ask
     done = run_to_file(bad, out, force=True)
     assert out.read_bytes() == after and done.path == tmp_path / "ticket.broken.safetensors"
     assert verify(done.path).outcome == "broken" and sorted(tmp_path.iterdir()) == [done.path, out]
-    assert run_to_file(bad, out, force=True) == Done(280, 0, path=done.path), "it is known, wherever it is"
+    assert run_to_file(bad, out, force=True) == JobResult(280, 0, path=done.path), "it is known, wherever it is"
     assert run_to_file(bad, tmp_path / "new").path == tmp_path / "new", "where nothing is, it takes its place"
 
 
@@ -358,4 +358,4 @@ def test_an_interrupt_keeps_what_is_finished(place: Path, tmp_path: Path) -> Non
         run_to_file(plan(place), out, progress=stop)
     done = run_to_file(plan(place), out)
     assert done.found >= 64 and done.found + done.solved == 280
-    assert out.read_bytes() == (place / "promise").read_bytes()
+    assert out.read_bytes() == (place / "tolerance").read_bytes()

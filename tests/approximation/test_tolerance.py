@@ -1,4 +1,4 @@
-"""Every weight within a tolerance: what is drawn again, what stays, and which solvers may search."""
+"""Every weight within a tolerance: what is redrawn, what stays, and which solvers may search."""
 
 import numpy as np
 import pytest

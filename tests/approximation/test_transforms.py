@@ -200,7 +200,7 @@ def test_more_locked_weights_than_the_mask_has_are_no_ticket(tmp_path: Path) -> 
 
 
 def test_where_nothing_can_be_locked_it_is_said() -> None:
-    with pytest.raises(InputError, match="lock none, or leave out the budget"):
+    with pytest.raises(InputError, match="remove the lock, or the budget"):
         approximate(small(), seed=0, construction="scalar", candidates=12, kept=60, transforms=(Lock(0.2),))
     with pytest.raises(InputError, match=r"locked must be 0 for .* a binary_ladder without a sampler"):
         approximate(small(), seed=0, construction="binary", candidates=64, tolerance=0.1, transforms=(Lock(0.2),))

@@ -140,7 +140,7 @@ def test_a_file_that_is_there_is_only_replaced_if_asked_and_by_a_ticket_that_hol
     assert "replace it with --force" in refusal(capsys, 2, *asked, "--seed", 1)
     assert lottery_jax(*asked, "--tolerance", 1e-6, "--force") == 1
     captured = capsys.readouterr()
-    assert "stays as it was" in captured.err and "ticket.broken.safetensors: " in captured.out
+    assert "is unchanged" in captured.err and "ticket.broken.safetensors: " in captured.out
     assert out.read_bytes() == good and verify(tmp_path / "ticket.broken.safetensors").outcome == "broken"
     assert lottery_jax(*asked, "--seed", 1, "--force") == 0
     assert out.read_bytes() != good and list(tmp_path.glob("*.chunks")) == []
@@ -150,7 +150,7 @@ def test_a_file_that_is_there_is_only_replaced_if_asked_and_by_a_ticket_that_hol
 def test_many_candidates_are_said_to_take_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(run, "_LONG", 0.0)
+    monkeypatch.setattr(run, "_ANNOUNCED_SECONDS", 0.0)
     model = matrices(tmp_path / "model.safetensors", w=(2, 5))
     asked = ("approximate", "--model", model, "--tolerance", 0.5, "--out")
     assert lottery_jax(*asked, tmp_path / "few", "--candidates", 24) == 0
@@ -207,7 +207,7 @@ def three_chunks(folder: Path) -> tuple[Word, ...]:
 def test_an_interrupt_is_130_and_the_same_command_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked, solve = three_chunks(tmp_path), ToleranceObjective.solve
+    asked, solve = three_chunks(tmp_path), ToleranceObjective.solve_chunk
 
     def interrupted(objective, job, chunk):
         if chunk.number == 2:
@@ -215,7 +215,7 @@ def test_an_interrupt_is_130_and_the_same_command_goes_on(
         return solve(objective, job, chunk)
 
     with monkeypatch.context() as patched:
-        patched.setattr(ToleranceObjective, "solve", interrupted)
+        patched.setattr(ToleranceObjective, "solve_chunk", interrupted)
         assert "goes on from there" in refusal(capsys, 130, *asked)
     chunk, _ = sorted((tmp_path / "t.chunks").glob("chunk-*"))
     chunk.write_bytes(chunk.read_bytes()[:-1])
@@ -262,10 +262,10 @@ def test_what_a_killed_process_finished_is_found(tmp_path: Path, capsys: pytest.
         ("--candidates -1", "-1"),
         ("--architecture lenet-5", "did you mean 'lenet5'?"),
         ("--loss-aware", "--loss-aware spends a budget; give the number of weights with --kept"),
-        ("--loss-aware --kept 0", "a loss-aware ticket of 0 weights computes nothing"),
+        ("--loss-aware --kept 0", "kept must be at least 1 for a loss-aware ticket, got 0"),
         ("--loss-aware --kept 9 --importance fisher", "says itself what an error counts"),
         ("--loss-aware --kept 9 --examples 0", "no data to be aware of"),
-        ("--loss-aware --kept 9 --damping -1", "damping must be a number from 0 up, not -1"),
+        ("--loss-aware --kept 9 --damping -1", "damping must be a number from 0 up, got -1"),
         ("--loss-aware --kept 9 --construction burkholz", "copies that are added up"),
         ("--kept 9 --examples 50", "--examples and --damping are for --loss-aware"),
         ("--prune-target 0", "--prune-target 0 leaves nothing"),

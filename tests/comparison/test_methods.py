@@ -49,7 +49,7 @@ def test_they_are_derived_from_the_registries(monkeypatch: pytest.MonkeyPatch) -
         budgeted = {
             f"{name}-{how}"
             for name, kind in CONSTRUCTIONS.items()
-            if len(kind.objectives) > 1 and not kind.exact and kind.layers_once
+            if len(kind.objectives) > 1 and not kind.exact and not kind.replicates_neurons
             for how in ("budget", "loss-aware")
         }
         alone = {"dense", "random", "edge-popup-from-pensia", "target-pruned"}

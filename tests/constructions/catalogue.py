@@ -39,7 +39,7 @@ CHUNK = 64
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A construction, what it can promise with so few candidates, and the words in which it refuses a target."""
+    """A construction, the tolerance that it reaches with few candidates, and its error messages by refused target."""
 
     construction: Construction
     tolerance: float
@@ -53,7 +53,7 @@ class Entry:
     """Whether it takes any chain of dense layers."""
 
     def objective(self, objective: str = "least-error", part: float = 1.0) -> ToleranceObjective:
-        """A goal of which so big a part of the tolerance is asked."""
+        """The objective with `part` times the tolerance."""
         return ToleranceObjective(part * self.tolerance, objective, self.max_redraws)
 
 
@@ -157,7 +157,7 @@ COVERED = {
     for entry in (
         Entry(Pensia(COUNT), 0.03, refusals=_NO_BAG),
         Entry(Scalar(COUNT), 0.015),
-        # A whole output is drawn again where one of its weights fails.
+        # A whole output is redrawn where one of its weights fails.
         Entry(ScalarShared(COUNT), 0.04, max_redraws=100),
         Entry(Natale(12, size=3), 0.015, refusals=_NO_BAG, quick=_QUICK),
         Entry(Malach(64), 0.025, max_redraws=60, refusals=_NO_BAG, quick=_QUICK),

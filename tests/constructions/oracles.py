@@ -31,7 +31,7 @@ Draws = Callable[[int], list[Candidates]]
 
 @dataclasses.dataclass(frozen=True)
 class RandomTensor:
-    """The candidates of a target tensor; `each` of its weights, neighbours, are drawn again together.
+    """The candidates of a target tensor; `each` of its weights, neighbours, are redrawn together.
 
     copies: neighbours among the problems that are for one target weight.
     """
@@ -63,7 +63,7 @@ def draws_of(ticket: Ticket) -> Iterator[RandomTensor]:
 
 
 def _copies(ticket: Ticket, name: str, source: CandidatesPerWeight, sampler: Sampler, stream: int) -> RandomTensor:
-    """Row p of a stream has the copies of weight p, or of output p where they are shared."""
+    """Row p of a stream has the copies of weight p, or of output p if they are shared."""
     shape = ticket.network.approximated[name]
     rows = shape[0] if source.shared else math.prod(shape)
     each = math.prod(shape) // rows
@@ -166,8 +166,8 @@ def _ladder(ticket: Ticket, path: str, source: BinaryLadder, stream: int) -> Ite
 
 
 def _edges(ticket: Ticket, name: str, source: Gadget, both: bool, stream: int) -> np.ndarray:
-    """The first edges that lead from inputs to units of their own, [I, U]; those of weak inputs are drawn again."""
-    inputs, units, bias = source.layer.inputs, source.units, source.layer.bias
+    """The first edges that lead from inputs to units of their own, [I, U]; those of weak inputs are redrawn."""
+    inputs, units, bias = source.of.inputs, source.units, source.of.bias
     total = inputs + bias
 
     def diagonal(attempt: int) -> np.ndarray:

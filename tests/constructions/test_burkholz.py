@@ -180,12 +180,12 @@ def test_a_budget_is_kept() -> None:
         (
             (("block", Residual(Dense(4, 4))), ("fc", Dense(4, 2))),
             Spec((4,)),
-            r"block 'block' adds numbers that exist once to copies.*put a layer in front",
+            r"block 'block' adds single values to copies.*put a layer in front",
         ),
         (
             (("fc", Dense(4, 4)), ("block", Residual(Dense(4, 4)))),
             Spec((4,)),
-            r"block 'block' adds numbers that exist once to copies.*behind it",
+            r"block 'block' adds single values to copies.*behind it",
         ),
     ],
     ids=["layer norm", "attention", "first block", "last block"],

@@ -98,7 +98,7 @@ def test_the_pruned_random_network_is_the_target(
     content = out.read_bytes()
     loaded = load_ticket(out)
     assert loaded.header == ticket.header and loaded.to_bytes() == content
-    monkeypatch.setattr("lottery_jax.approximation.solve_weights.PIECE", 16)
+    monkeypatch.setattr("lottery_jax.approximation.solve_weights.MAX_HOST_WEIGHTS", 16)
     job = plan_job(target, COVERED[name].construction, COVERED[name].objective(objective), seed=SEED, chunk_weights=24)
     run_to_file(job, tmp_path / "again")
     assert (tmp_path / "again").read_bytes() == content
@@ -113,7 +113,7 @@ def test_the_pruned_random_network_is_the_target(
     ],
 )
 def test_every_weight_is_solved_as_by_trying_all_subsets(name: str, of: str, objective: str) -> None:
-    # Half of what can be promised, so that something is drawn again.
+    # Half of the tolerance, so that some blocks are redrawn.
     target, ticket = approximated(name, of, objective, part=0.5)
     assert check_against_all_subsets(ticket, target, objective), "no redraw: the test is too easy"
 
@@ -129,7 +129,7 @@ def test_an_objective_that_makes_no_sense_is_refused(name: str) -> None:
     kind, known = CONSTRUCTIONS[name], set(OBJECTIVES)
     assert kind.objectives[0] == "least-error" and set(kind.objectives) <= known
     for objective in known - set(kind.objectives):
-        with pytest.raises(InputError, match=rf"{name} cannot be asked for {objective}.*use least-error"):
+        with pytest.raises(InputError, match=rf"{name} does not support objective {objective}.*use least-error"):
             COVERED[name].objective(objective).check(kind())
 
 

@@ -99,12 +99,12 @@ def test_equality_is_not_shown_by_sums_that_may_be_rounded() -> None:
 @pytest.mark.parametrize(
     ("weights", "bits", "words"),
     [
-        ([0.3, -0.2], 7, r"'fc1.weight' are no multiples of 2\*\*-\d+, .*--quantise-target 8"),
+        ([0.3, -0.2], 7, r"'fc1.weight' are not multiples of 2\*\*-\d+, .*--quantise-target 8"),
         ([1.0, 2.0**-10], 5, r"multiples of 2\*\*-10, which takes bits 6 or more and over 12 candidates, not bits 5"),
         ([1.0, 2.0**-10], 6, None),
         ([-1.0, 2.0**-9], 6, None),
         ([2.0**20, 2.0**10], 6, None),
-        ([1.0, 2.0**-23], 12, "no multiples of"),
+        ([1.0, 2.0**-23], 12, "not multiples of"),
     ],
 )
 def test_steps_finer_than_the_grid_of_products_are_refused(weights: list[float], bits: int, words: str | None) -> None:
@@ -112,11 +112,11 @@ def test_steps_finer_than_the_grid_of_products_are_refused(weights: list[float],
     target = mlp_target([np.array([weights], np.float32)])
     construction = Kumar(21, bits=bits)
     if words is None:
-        leaf = construction.leaf(target, "fc1", Dense(2, 1))
+        leaf = construction.random_layer(target, "fc1", Dense(2, 1))
         assert max(map(abs, weights)) / leaf.gain == 0.25
     else:
         with pytest.raises(InputError, match=words):
-            construction.leaf(target, "fc1", Dense(2, 1))
+            construction.random_layer(target, "fc1", Dense(2, 1))
 
 
 @pytest.mark.parametrize("bits", [0, 13, 7.0, True, "7"])

@@ -70,7 +70,7 @@ def test_what_the_theorem_does_not_cover_is_refused(construction: Natale, words:
 
 
 def test_the_size_is_a_quarter_if_nothing_is_said() -> None:
-    assert [Natale(count).kept_each for count in (2, 8, 21, 40)] == [1, 2, 5, 10]
+    assert [Natale(count).subset_size for count in (2, 8, 21, 40)] == [1, 2, 5, 10]
     Natale(8, size=6)  # candidates may still change, as they do on the command line
     job = plan_job(TARGETS["mlp, inputs never negative"](), Natale(12, size=3), ToleranceObjective(), seed=0)
     assert (job.settings["candidates"], job.settings["size"]) == (12, 3)

@@ -1,4 +1,4 @@
-"""The scalar setting: the range of its candidates, and what is drawn again where they are shared."""
+"""The scalar setting: the range of its candidates, and what is redrawn if they are shared."""
 
 import numpy as np
 

@@ -14,7 +14,7 @@ from lottery_jax import load_model
 from lottery_jax.approximation import ToleranceObjective, plan_job
 from lottery_jax.approximation.chunk_store import FolderChunkStore
 from lottery_jax.approximation.job import Job
-from lottery_jax.approximation.run import chunk_folder, run_to_file, solve_chunks
+from lottery_jax.approximation.run import chunk_folder, run_to_file, solve_job
 from lottery_jax.constructions import Scalar
 from lottery_jax.errors import InputError
 from lottery_jax.workers.cluster import join
@@ -156,7 +156,7 @@ def test_two_processes_make_the_ticket_of_a_network(target: Path, tmp_path: Path
 def test_any_number_of_processes_may_finish(job: Job, alone: bytes, tmp_path: Path) -> None:
     folder = FolderChunkStore(chunk_folder(tmp_path / "ticket"))
     folder.make()
-    done = solve_chunks(job, folder, workers=Share(2, 3))
+    done = solve_job(job, folder, workers=Share(2, 3))
     finished = run_to_file(job, tmp_path / "ticket", workers=SERIAL)
     assert finished.found == done.solved == WEIGHTS // 3
     assert (tmp_path / "ticket").read_bytes() == alone

@@ -12,7 +12,7 @@ import pytest
 from lottery_jax import load_model
 from lottery_jax.approximation import ToleranceObjective, plan_job
 from lottery_jax.approximation.job import Job
-from lottery_jax.approximation.run import chunk_folder, missing, refuse_missing, run_share, run_to_file
+from lottery_jax.approximation.run import check_chunks_complete, chunk_folder, missing_chunks, run_share, run_to_file
 from lottery_jax.cli.main import run
 from lottery_jax.cli.settings import Approximate
 from lottery_jax.constructions import Scalar
@@ -68,18 +68,18 @@ def test_shares_and_a_last_command_make_the_same_file(
 
 def test_what_is_missing_is_solved_by_the_last_command(job: Job, alone: bytes, tmp_path: Path) -> None:
     run_share(job, tmp_path / "ticket", Share(2, 2))
-    assert missing(job, tmp_path / "ticket") == [0, 2, 4, 6, 8]
+    assert missing_chunks(job, tmp_path / "ticket") == [0, 2, 4, 6, 8]
     done = run_to_file(job, tmp_path / "ticket")
     assert (done.found, done.solved) == (4 * SIZE**2, 5 * SIZE**2) and (tmp_path / "ticket").read_bytes() == alone
 
 
 def test_a_damaged_chunk_is_missing(job: Job, tmp_path: Path) -> None:
     run_share(job, tmp_path / "ticket", Share(1, 1))
-    refuse_missing(job, tmp_path / "ticket")
+    check_chunks_complete(job, tmp_path / "ticket")
     damaged = chunk_folder(tmp_path / "ticket") / "chunk-00000003.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
     with pytest.raises(InputError, match=r"^1 of 9 chunks are missing \(number 3, from 0\)"):
-        refuse_missing(job, tmp_path / "ticket")
+        check_chunks_complete(job, tmp_path / "ticket")
 
 
 def test_no_share_works_while_the_ticket_is_written_and_the_reverse(job: Job, tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""One budget of kept weights, or of error, spent over all weights of a target."""
+"""One budget of kept weights, or of error, for all weights of a target (`budget`)."""

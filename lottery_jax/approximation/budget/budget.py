@@ -1,10 +1,10 @@
-"""The goal of a budget: the least error with so many kept weights, or the fewest for so much error.
+"""The objective with a budget: the least error with N kept weights, or the fewest kept weights within an error.
 
-Every target weight is solved for all sizes of subset up to `k_max` (a Pareto front), and `fronts` then chooses a size
-for each, over all tensors at once. No weight is drawn again: one that is badly reached competes with the others for the
-budget. So no tolerance is promised beforehand; the ticket records the largest residual that it came to, and its promise
-is to keep no more than its budget. The fronts of all weights are in memory when the sizes are chosen: 8 (k_max + 1)
-bytes a weight and branch for up to 32 candidates, and some three times as much while the choice is made.
+Each target weight is solved for all subset sizes up to `k_max` (its Pareto front), and `allocation` then chooses one
+size per weight over all tensors. Nothing is redrawn: a weight with a large residual competes for the budget. There is
+no tolerance beforehand; the ticket records its largest residual, and guarantees its budget. The fronts of all weights
+are in memory during the allocation: 8 (k_max + 1) bytes per weight and branch for up to 32 candidates, and about three
+times as much for the hulls.
 """
 
 import dataclasses
@@ -16,39 +16,39 @@ from typing import Any
 
 import numpy as np
 
-from lottery_jax.approximation.budget.pareto_budget import (
-    Choice,
+from lottery_jax.approximation.budget.allocation import (
+    Allocation,
     ParetoFronts,
     check_error,
     check_importance,
     check_kept,
 )
-from lottery_jax.approximation.job import Chunk, Job, Masks, Objective, ObjectiveResult, Solved
+from lottery_jax.approximation.job import Chunk, ChunkMasks, ChunkResult, Job, Objective, ObjectiveResult
 from lottery_jax.approximation.solve_weights import (
+    FLOAT32_STEP,
     SolverConfig,
-    branches_of,
-    mask_rows,
-    pieces,
     scaled_targets,
-    search_blocks,
+    solve_blocks,
+    split_blocks,
+    subsets_to_mask,
 )
-from lottery_jax.constructions.base import Construction, Plan
+from lottery_jax.constructions.base import Construction
 from lottery_jax.errors import InputError
-from lottery_jax.networks.network import NO_REDRAWS
+from lottery_jax.networks.network import NO_REDRAWS, Network
 from lottery_jax.subset_sum import Pareto
 from lottery_jax.subset_sum.engine.grid import MAX_INT32_CANDIDATES
 from lottery_jax.subset_sum.problem import words_per_subset
 
-_FLOAT32_STEP = 2.0**-24
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Budget(Objective):
-    """At most `kept` weights of the source, first edges of gadgets included, with the least sum_i h_i r_i**2.
+    """The least sum_i h_i r_i**2 with at most `kept` weights, or the fewest kept weights with at most `error`.
 
-    Or, with `error` in place of `kept`, the fewest kept weights for an error of at most that. importance: h >= 0 of
-    each weight, by tensor; 1 everywhere if left out. k_max: the largest subset tried for a weight; 6 is enough for
-    about one kept weight per target weight.
+    Args:
+        kept: Budget of kept weights, including the first edges of gadgets.
+        error: Budget of the weighted sum of squared residuals.
+        importance: Importance h >= 0 of each weight, by tensor; default 1.
+        k_max: Largest subset of a weight; 6 is enough for about one kept weight per target weight.
     """
 
     kept: int | None = None
@@ -56,25 +56,20 @@ class Budget(Objective):
     importance: Mapping[str, np.ndarray] | None = None
     k_max: int = 6
 
-    @property
-    def suffix(self) -> str:
-        return "budget"
-
     def settings(self) -> dict[str, Any]:
         return {
             "objective": "budget",
             "kept": None if self.kept is None else int(self.kept),
             "error_budget": None if self.error is None else float(self.error),
-            "importance": _described(self.importance),
+            "importance": _digest(self.importance),
             "k_max": self.k_max,
         }
 
-    def check(self, construction: Construction) -> None:
+    def check(self, construction: Construction) -> "Budget":
         if construction.exact or len(construction.objectives) == 1:
-            why = "meets every weight exactly" if construction.exact else "says itself which subset is taken"
+            why = "meets every weight exactly" if construction.exact else "prescribes the subset of each weight"
             raise InputError(
-                f"{construction.name} {why}, which leaves nothing to spend a budget on; use pensia, scalar or"
-                " scalar-shared"
+                f"{construction.name} {why}, so that a budget has no choice; use pensia, scalar or scalar-shared"
             )
         if (self.kept is None) == (self.error is None):
             raise InputError(
@@ -85,201 +80,171 @@ class Budget(Objective):
         else:
             check_error(self.error)
         if type(self.k_max) is not int:
-            raise InputError(f"k_max must be a whole number from 0 up, not {self.k_max!r}")
-        self._solver(construction.candidates).check(construction.candidates)
+            raise InputError(f"k_max must be a whole number from 0 up, got {self.k_max!r}")
+        Pareto(min(self.k_max, construction.candidates)).check(construction.candidates)
+        return self
 
-    def check_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    def check_source(self, construction: Construction, network: Network) -> None:
         if self.importance is None:
             return
-        given = {name: np.shape(values) for name, values in self.importance.items()}
-        if given != shapes:
-            raise InputError(f"importances must have the names and shapes of the weights, {shapes}, not {given}")
+        shapes = {name: np.shape(values) for name, values in self.importance.items()}
+        if shapes != network.approximated:
+            raise InputError(
+                f"importances must have the names and shapes of the weights, {network.approximated}, got {shapes}"
+            )
         for values in self.importance.values():
             check_importance(np.asarray(values))
 
-    def _solver(self, candidates: int) -> Pareto:
-        return Pareto(min(self.k_max, candidates))
-
-    def solve(self, job: Job, chunk: Chunk) -> Solved:
-        plan, targets = job.plans[chunk.plan], scaled_targets(job, chunk)
-        fine = plan.candidates <= MAX_INT32_CANDIDATES  # decided from the plan alone: every chunk uses the same grid
-        # Nothing depends on this tolerance: the residuals themselves are wanted.
-        how = SolverConfig(self._solver(plan.candidates), plan.bound / 1024, "int32" if fine else "int64")
-        blocks = chunk.first + np.arange(chunk.count)
+    def solve_chunk(self, job: Job, chunk: Chunk) -> ChunkResult:
+        """The Pareto fronts of a chunk: bits [branches, weights, K + 1, W] and residuals [branches, weights, K + 1]."""
+        problem, targets = chunk.problem, scaled_targets(job, chunk)
+        narrow = problem.candidates <= NARROW_CANDIDATES  # from the problem alone: every chunk uses the same grid
+        # The results do not depend on this tolerance, because all residuals are returned.
+        solver = Pareto(min(self.k_max, problem.candidates))
+        config = SolverConfig(solver, problem.bound / 1024, "int32" if narrow else "int64")
+        blocks, parts = chunk.first + np.arange(chunk.count), split_blocks(chunk)
         bits, residuals = [], []
-        for branch in branches_of(plan):
-            found = [search_blocks(job, plan, branch, blocks[p], targets[p], 0, how) for p in pieces(plan, chunk.count)]
-            bits.append(np.concatenate([front.bits for front in found]))
-            # In the target's own units, so that layers can be compared.
-            residuals.append(np.concatenate([front.residuals for front in found]) * plan.gain)
+        for branch in problem.branches:
+            fronts = [solve_blocks(job, problem, branch, blocks[p], targets[p], 0, config) for p in parts]
+            bits.append(np.concatenate([front.bits for front in fronts]))
+            # In the target's own units, so that layers are comparable.
+            residuals.append(np.concatenate([front.residuals for front in fronts]) * problem.gain)
         return {"bits": np.stack(bits).view(np.int32), "residuals": np.stack(residuals)}
 
-    def validation_error(self, job: Job, chunk: Chunk, arrays: Solved) -> str | None:
-        plan = job.plans[chunk.plan]
+    def validation_error(self, chunk: Chunk, arrays: ChunkResult) -> str | None:
         if set(arrays) != {"bits", "residuals"}:
             return f"the arrays {sorted(arrays)}"
-        shape = len(branches_of(plan)), job.chunk_size(chunk), min(self.k_max, plan.candidates) + 1
-        fits = arrays["residuals"].shape == shape and arrays["residuals"].dtype.kind == "f"
-        fits = (
-            fits
-            and arrays["bits"].shape == (*shape, words_per_subset(plan.candidates))
-            and arrays["bits"].dtype == np.int32
-        )
+        candidates = chunk.problem.candidates
+        shape = len(chunk.problem.branches), chunk.weights, min(self.k_max, candidates) + 1
+        bits, residuals = arrays["bits"], arrays["residuals"]
+        fits = residuals.shape == shape and residuals.dtype.kind == "f"
+        fits = fits and bits.shape == (*shape, words(candidates)) and bits.dtype == np.int32
         return None if fits else "fronts of other shapes"
 
-    def chunk_bytes(self, job: Job) -> Callable[[Chunk], int]:
-        def size(chunk: Chunk) -> int:
-            plan = job.plans[chunk.plan]
-            each = (min(self.k_max, plan.candidates) + 1) * (4 + 4 * words_per_subset(plan.candidates))
-            return job.chunk_size(chunk) * len(branches_of(plan)) * each
+    def result_bytes(self, chunk: Chunk) -> int:
+        candidates = chunk.problem.candidates
+        per_front = (min(self.k_max, candidates) + 1) * (4 + 4 * words(candidates))
+        return chunk.weights * len(chunk.problem.branches) * per_front
 
-        return size
-
-    def finalise(self, job: Job, solved: Callable[[Chunk], Solved]) -> ObjectiveResult:
-        fronts = JobParetoFronts(job, {chunk.number: solved(chunk) for chunk in job.chunks}, self.importance)
+    def finalise(self, job: Job, read: Callable[[Chunk], ChunkResult]) -> ObjectiveResult:
+        fronts = JobFronts(job, read, self.importance)
         k_max = min(self.k_max, job.construction.candidates)
         hulls = ParetoFronts(fronts.residuals, fronts.importance, larger=k_max < job.construction.candidates)
         if self.kept is not None:
-            choice = _within_kept(hulls, self.kept, fronts.edges)
+            allocation = _within_kept(hulls, self.kept, fronts.count_edges)
         else:
             assert self.error is not None
-            choice = hulls.within_error(self.error)
+            allocation = hulls.within_error(self.error)
         settings = {
-            "error": choice.error,
-            "multiplier": choice.multiplier if math.isfinite(choice.multiplier) else None,
-            "error_bound" if self.error is None else "kept_bound": choice.bound,
+            "error": allocation.error,
+            "multiplier": allocation.multiplier if math.isfinite(allocation.multiplier) else None,
+            "error_bound" if self.error is None else "kept_bound": allocation.bound,
         }
         return ObjectiveResult(
-            fronts.worst(choice.sizes),
+            fronts.largest_residual(allocation.sizes),
             None if self.kept is None else int(self.kept),
             settings,
-            lambda chunk: Masks(np.packbits(fronts.mask(chunk, choice.sizes), bitorder="little"), NO_REDRAWS),
+            lambda chunk: ChunkMasks(np.packbits(fronts.mask(chunk, allocation.sizes), bitorder="little"), NO_REDRAWS),
         )
 
 
-class JobParetoFronts:
-    """The fronts of all weights of a job, branch by branch within each chunk."""
+class JobFronts:
+    """The Pareto fronts of all weights of a job, in the order chunk, branch, weight.
 
-    def __init__(self, job: Job, chunks: Mapping[int, Solved], importance: Mapping[str, np.ndarray] | None) -> None:
-        self.job = job
-        self._bits = {n: arrays["bits"].view(np.uint32) for n, arrays in chunks.items()}
-        lengths = [math.prod(self._bits[chunk.number].shape[:2]) for chunk in job.chunks]
-        self._start = dict(zip((c.number for c in job.chunks), itertools.accumulate(lengths, initial=0), strict=False))
-        self.residuals = np.concatenate(
-            [
-                chunks[chunk.number]["residuals"].reshape(length, -1)
-                for chunk, length in zip(job.chunks, lengths, strict=True)
-            ]
-        )
-        self.importance = None if importance is None else self._importance(importance)
-        self._groups = {chunk.number: self._group(chunk) for chunk in job.chunks}
+    Args:
+        job: The job.
+        read: Gives the result of a chunk.
+        importance: By tensor: of each weight, [*shape], or for each branch, [branches, *shape]; default 1.
+    """
 
-    def _importance(self, importance: Mapping[str, np.ndarray]) -> np.ndarray:
-        """One importance for each front: the weight's for both its branches, or of [branches, *shape] their own."""
-        parts = []
-        for chunk in self.job.chunks:
-            plan = self.job.plans[chunk.plan]
-            rows = _rows(plan, chunk)
-            weights = plan.random_tensor.rows // plan.copies
-            each = np.asarray(importance[plan.tensor]).reshape(-1, weights)
-            each = each[:, np.arange(rows.start, rows.stop) // plan.copies]
-            parts.append(np.broadcast_to(each, (len(branches_of(plan)), each.shape[1])).reshape(-1))
-        return np.concatenate(parts)
-
-    def _sizes(self, chunk: Chunk, sizes: np.ndarray) -> np.ndarray:
-        """The chosen sizes of a chunk, [branches, weights]."""
-        branches, weights = self._bits[chunk.number].shape[:2]
-        start = self._start[chunk.number]
-        return sizes[start : start + branches * weights].reshape(branches, weights)
+    def __init__(
+        self, job: Job, read: Callable[[Chunk], ChunkResult], importance: Mapping[str, np.ndarray] | None
+    ) -> None:
+        self.chunks = job.chunks
+        self._bits: dict[int, np.ndarray] = {}
+        self._start: dict[int, int] = {}
+        self._edge_groups: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+        residuals, importances, start = [], [], 0
+        for chunk in job.chunks:
+            arrays, problem = read(chunk), chunk.problem
+            self._bits[chunk.number], self._start[chunk.number] = arrays["bits"].view(np.uint32), start
+            residuals.append(arrays["residuals"].reshape(-1, arrays["residuals"].shape[-1]))
+            start += len(residuals[-1])
+            if importance is not None:
+                weights = problem.random_tensor.rows // problem.copies
+                values = np.asarray(importance[problem.tensor]).reshape(-1, weights)[:, chunk.rows // problem.copies]
+                importances.append(np.broadcast_to(values, (len(problem.branches), chunk.weights)).reshape(-1))
+            if problem.edge_tensor is not None:
+                self._edge_groups[chunk.number] = problem.sort_by_group(chunk.rows)
+        self.residuals = np.concatenate(residuals)
+        self.importance = None if importance is None else np.concatenate(importances)
 
     def _chosen(self, chunk: Chunk, sizes: np.ndarray) -> np.ndarray:
-        """The bits of a chunk, [branches, weights, W]."""
-        at = self._sizes(chunk, sizes)[..., None, None]
-        return np.take_along_axis(self._bits[chunk.number], at, 2)[:, :, 0]
+        """The bits of a chunk's subsets of these sizes, [branches, weights, W]."""
+        bits, start = self._bits[chunk.number], self._start[chunk.number]
+        branches, weights = bits.shape[:2]
+        own = sizes[start : start + branches * weights].reshape(branches, weights, 1, 1)
+        return np.take_along_axis(bits, own, 2)[:, :, 0]
 
     def mask(self, chunk: Chunk, sizes: np.ndarray) -> np.ndarray:
         """The mask of a chunk, bool [weights, width]."""
-        plan = self.job.plans[chunk.plan]
-        rows = np.arange(self.job.chunk_size(chunk)) + chunk.first * plan.random_tensor.rows_per_block
-        # A candidate of 0 (a unit of the wrong sign) is in no subset, for without it that is as good.
-        return mask_rows(plan, rows, list(self._chosen(chunk, sizes)))
+        # No subset has a candidate of 0 (a unit of the other sign), because without it the sum is the same.
+        return subsets_to_mask(chunk.problem, chunk.rows, list(self._chosen(chunk, sizes)))
 
-    def _group(self, chunk: Chunk) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """Weights of a chunk in the order of their groups, which groups there are, and where each begins."""
-        plan = self.job.plans[chunk.plan]
-        if plan.edges is None or plan.group is None:
-            return None
-        rows = _rows(plan, chunk)
-        group = plan.group(np.arange(rows.start, rows.stop))
-        order = np.argsort(group, kind="stable")
-        return order, *np.unique(group[order], return_index=True)
-
-    def edges(self, sizes: np.ndarray) -> int:
-        """How many edges some weight behind them uses."""
-        used: dict[int, np.ndarray] = {}
-        for chunk in self.job.chunks:
-            found = self._groups[chunk.number]
-            if found is None:
+    def count_edges(self, sizes: np.ndarray) -> int:
+        """Number of first edges that the subsets use."""
+        used: dict[str, np.ndarray] = {}
+        for chunk in self.chunks:
+            if chunk.number not in self._edge_groups:
                 continue
-            order, groups, first = found
-            chosen = self._chosen(chunk, sizes)
-            plan = self.job.plans[chunk.plan]
-            table = used.setdefault(
-                chunk.plan, np.zeros((len(plan.branches), len(plan.branches[0].slots), chosen.shape[2]), np.uint32)
-            )
-            # The branches use different units: no unit's first weight has both signs.
+            order, groups, first = self._edge_groups[chunk.number]
+            chosen, branches = self._chosen(chunk, sizes), chunk.problem.branches
+            assert branches[0] is not None
+            shape = len(branches), len(branches[0].indices), chosen.shape[2]
+            table = used.setdefault(chunk.problem.tensor, np.zeros(shape, np.uint32))
+            # The branches use different units: no first weight has both signs.
             table[:, groups] |= np.bitwise_or.reduceat(chosen[:, order], first, axis=1)
         return sum(int(np.bitwise_count(table).sum()) for table in used.values())
 
-    def worst(self, sizes: np.ndarray) -> float:
-        """The largest residual, rounded up: a tolerance that is kept in exact arithmetic too."""
-        margins = [
-            np.full(
-                math.prod(self._bits[chunk.number].shape[:2]),
-                plan.gain * plan.bound * plan.candidates * _FLOAT32_STEP,
-            )
-            for chunk in self.job.chunks
-            for plan in (self.job.plans[chunk.plan],)
-        ]
+    def largest_residual(self, sizes: np.ndarray) -> float:
+        """The largest residual, rounded up so that it is a tolerance in exact arithmetic, too."""
+        margins = np.zeros(len(sizes))
+        for chunk in self.chunks:
+            problem, start = chunk.problem, self._start[chunk.number]
+            stop = start + len(problem.branches) * chunk.weights
+            margins[start:stop] = problem.gain * problem.bound * problem.candidates * FLOAT32_STEP
         chosen = np.abs(self.residuals[np.arange(len(sizes)), sizes].astype(np.float64))
-        empty = (sizes == 0) & (chosen == 0)  # a weight of 0 that keeps nothing has no rounding
-        return rounded_up(float(np.where(empty, 0.0, chosen + np.concatenate(margins)).max()))
+        empty = (sizes == 0) & (chosen == 0)  # a weight of 0 without a subset has no rounding
+        return rounded_up(float(np.where(empty, 0.0, chosen + margins).max()))
 
 
-def _rows(plan: Plan, chunk: Chunk) -> slice:
-    """The weights of a chunk among those of its tensor."""
-    return slice(
-        chunk.first * plan.random_tensor.rows_per_block, (chunk.first + chunk.count) * plan.random_tensor.rows_per_block
-    )
-
-
-def _within_kept(fronts: ParetoFronts, kept: int, first_edges: Callable[[np.ndarray], int]) -> Choice:
-    """The choice whose subsets and first edges together keep at most `kept`."""
-    choice = fronts.within_kept(kept)
-    bound = choice.bound  # first edges only take from the budget
-    if choice.kept + first_edges(choice.sizes) <= kept:
-        return choice
-    # A budget of the subsets that leaves room for the first edges they use, where one more would not; 0 uses none.
-    low, high, middle = 0, kept, kept - first_edges(choice.sizes)
-    choice = fronts.within_kept(low)
-    for turn in itertools.count():
+def _within_kept(fronts: ParetoFronts, kept: int, count_edges: Callable[[np.ndarray], int]) -> Allocation:
+    """The allocation whose subsets and first edges together keep at most `kept`."""
+    allocation = fronts.within_kept(kept)
+    bound = allocation.bound  # first edges only reduce the budget of the subsets
+    if allocation.kept + count_edges(allocation.sizes) <= kept:
+        return allocation
+    # Search the largest budget of the subsets that leaves room for the first edges that they use.
+    low, high, middle = 0, kept, kept - count_edges(allocation.sizes)
+    allocation = fronts.within_kept(low)
+    for step in itertools.count():
         if high - low <= 1:
             break
         middle = min(max(middle, low + 1), high - 1)
         tried = fronts.within_kept(middle)
-        total = tried.kept + first_edges(tried.sizes)
+        total = tried.kept + count_edges(tried.sizes)
         if total <= kept:
-            low, choice = middle, tried
+            low, allocation = middle, tried
         else:
             high = middle
         if total == kept:
             break
-        # Nearly as many more fit as are left over; every third time by halves, so that it ends soon in any case.
-        middle = (low + high) // 2 if turn % 3 == 2 else middle + kept - total
-    return Choice(choice.sizes, choice.kept, choice.error, choice.multiplier, bound)
+        # Add the rest of the budget; every third step bisects, which bounds the number of steps.
+        middle = (low + high) // 2 if step % 3 == 2 else middle + kept - total
+    return Allocation(allocation.sizes, allocation.kept, allocation.error, allocation.multiplier, bound)
 
 
-def _described(importance: Mapping[str, np.ndarray] | None) -> str:
+def _digest(importance: Mapping[str, np.ndarray] | None) -> str:
     if importance is None:
         return "uniform"
     digest = hashlib.sha256()
@@ -290,7 +255,7 @@ def _described(importance: Mapping[str, np.ndarray] | None) -> str:
 
 
 def rounded_up(residual: float) -> float:
-    """To three digits, never down; above zero, as every tolerance must be.
+    """A residual rounded up to three digits, and above zero as every tolerance must be.
 
     >>> rounded_up(0.46410001), rounded_up(0.0) == 2.0**-149
     (0.465, True)

@@ -1,1 +1,1 @@
-"""Loss-aware tickets: what one weight misses is made up for by the others of its output (`loss_aware`)."""
+"""Loss-aware tickets: the weights of an output compensate for each other's errors (`loss_aware`)."""

@@ -1,14 +1,14 @@
-"""One layer, weight after weight: error feedback, and sweeps that choose again.
+"""Error feedback in one layer: weights in order, each compensating for the errors of those before it.
 
-A layer's output is rows of inputs times a matrix, and with the second moments H of the rows the error of a matrix Q in
-place of T is tr (Q - T)^T H (Q - T). *Feedback* goes through the rows of T once: a subset is chosen for each weight of
-a row, and what it misses is made up for by the rows still to come, as far as their inputs go along with this one's
-(optimal brain surgeon, Hassibi and Stork 1993; column by column with one factor for all: GPTQ, Frantar et al. 2023).
-What is lost for good is the miss over a factor's diagonal, squared; a larger subset is taken where it saves more of
-that than the price of a weight. *Sweeps* then go through the rows again and exchange subsets for others that are no
-larger where the error falls, all other weights as they are.
+The output of a layer is rows of inputs times a matrix. With the second moments H of the rows (the Hessian) the error of
+a matrix Q instead of T is tr (Q - T)^T H (Q - T). *Feedback* passes once over the rows of T. It chooses a subset for
+each weight of a row, and the rows that follow compensate for the residual as far as their inputs correlate with this
+one (optimal brain surgeon, Hassibi and Stork 1993; column by column with one factor for all outputs: GPTQ, Frantar et
+al. 2023). The squared residual over a diagonal element of the factor cannot be compensated; a larger subset is taken if
+it reduces that by more than the price of a weight. *Sweeps* then pass over the rows again, and exchange a subset for
+one of at most its size if the error decreases with all other weights fixed.
 
-The price of a kept weight at which a layer keeps its share of a budget.
+`within_budget` searches the price at which a layer spends its budget.
 """
 
 import functools
@@ -24,150 +24,165 @@ from lottery_jax.subset_sum.algorithms.by_size import closest_of_sizes
 
 
 class LayerProblem(NamedTuple):
-    """One layer's problem, R rows of P outputs in G groups of inputs; rows in the order in which they are settled.
+    """R rows of P outputs in G groups of inputs, in the order in which they are solved.
 
-    candidates: int32 [R, N, P], in steps of `step` [R]. wanted: T, float32 [R, P]. moments: H, float32 [G, R, R].
-    factor: upper triangular U with U^T U the inverse of H, [G, R, R]. importance: of an output's error, [P].
+    Args:
+        candidates: Int32 [R, N, P], in units of `step`.
+        step: Float32 [R].
+        targets: The matrix T, float32 [R, P].
+        hessian: Second moments H of the rows, float32 [G, R, R].
+        inverse_factor: Upper triangular U with U^T U = H^-1, float32 [G, R, R].
+        importance: Importance of each output's error, float32 [P].
     """
 
     candidates: Any
     step: Any
-    wanted: Any
-    moments: Any
-    factor: Any
+    targets: Any
+    hessian: Any
+    inverse_factor: Any
     importance: Any
 
 
-class Found(NamedTuple):
-    """chosen: bool [R, N, P]. made: float32 [R, P], what the subsets sum to."""
+class ChosenSubsets(NamedTuple):
+    """Chosen candidates, bool [R, N, P], and their sums, float32 [R, P]."""
 
     chosen: Any
-    made: Any
+    sums: Any
 
 
-def factor_of(moments: np.ndarray) -> np.ndarray | None:
-    """U with U^T U the inverse of each of the moments [G, R, R], float64; None where one is singular or not finite.
+def inverse_hessian_factor(hessian: np.ndarray) -> np.ndarray | None:
+    """Upper triangular U with U^T U = H^-1, float64 [G, R, R]; None if a Hessian is singular or not finite.
 
-    >>> factor_of(np.array([[[4.0, 0.0], [0.0, 1.0]]]))[0].tolist()
+    >>> inverse_hessian_factor(np.array([[[4.0, 0.0], [0.0, 1.0]]]))[0].tolist()
     [[0.5, 0.0], [0.0, 1.0]]
     """
     try:
-        found = np.linalg.cholesky(np.linalg.inv(moments)).swapaxes(1, 2)
+        factor = np.linalg.cholesky(np.linalg.inv(hessian)).swapaxes(1, 2)
     except np.linalg.LinAlgError:
         return None
-    return np.ascontiguousarray(found) if np.isfinite(found).all() else None
+    return np.ascontiguousarray(factor) if np.isfinite(factor).all() else None
 
 
 @functools.partial(jax.jit, static_argnames=("largest", "sweeps"))
-def settled(layer: LayerProblem, price: Any, *, largest: int, sweeps: int) -> Found:
-    """The subsets of all weights, none larger than `largest`, at a price for each kept one."""
-    groups = layer.moments.shape[0]
-    rows, outputs = layer.wanted.shape
-    sizes = tuple(range(min(largest, layer.candidates.shape[1]) + 1))
-    paid = price * jnp.arange(len(sizes), dtype=jnp.float32)[:, None]
-    own = outputs // groups
+def error_feedback(layer: LayerProblem, price: Any, *, largest: int, sweeps: int) -> ChosenSubsets:
+    """The subsets of all weights by feedback, then sweeps.
 
-    def nearest(at: Any, wanted: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The nearest subset of each size for row `at` [K, N, P], and what it sums to [K, P]."""
+    Args:
+        layer: The layer.
+        price: Price of a kept weight, in error.
+        largest: Largest size of a subset.
+        sweeps: Number of sweeps.
+    """
+    groups = layer.hessian.shape[0]
+    rows, outputs = layer.targets.shape
+    sizes = tuple(range(min(largest, layer.candidates.shape[1]) + 1))
+    size_cost = price * jnp.arange(len(sizes), dtype=jnp.float32)[:, None]
+    group_outputs = outputs // groups
+
+    def nearest(at: Any, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The nearest subset of each size for row `at` [K, N, P], and its sum [K, P]."""
         candidates, step = layer.candidates[at], layer.step[at]
-        reach = jnp.abs(candidates).sum(0, dtype=jnp.int32)
-        near = jnp.clip(wanted / step, -(2.0**30), 2.0**30).astype(jnp.int32)
-        chosen = closest_of_sizes(candidates, jnp.clip(near, -reach, reach), sizes)
+        bound = jnp.abs(candidates).sum(0, dtype=jnp.int32)
+        integers = jnp.clip(targets / step, -(2.0**30), 2.0**30).astype(jnp.int32)
+        chosen = closest_of_sizes(candidates, jnp.clip(integers, -bound, bound), sizes)
         return chosen, jnp.where(chosen, candidates, 0).sum(1, dtype=jnp.int32).astype(jnp.float32) * step
 
-    def taken(chosen: jax.Array, sums: jax.Array, cost: jax.Array) -> Found:
-        best = cost.argmin(0)
-        return Found(jnp.take_along_axis(chosen, best[None, None], 0)[0], jnp.take_along_axis(sums, best[None], 0)[0])
+    def cheapest(chosen: jax.Array, sums: jax.Array, cost: jax.Array) -> ChosenSubsets:
+        best = cost.argmin(0)[None]
+        sums = jnp.take_along_axis(sums, best, 0)[0]
+        return ChosenSubsets(jnp.take_along_axis(chosen, best[None], 0)[0], sums)
 
     def per_output(values: jax.Array) -> jax.Array:
-        """[..., G] -> [..., P]: what all outputs of a group have in common."""
-        return jnp.repeat(values, own, axis=-1)
+        """From values of groups [..., G] to values of outputs [..., P]."""
+        return jnp.repeat(values, group_outputs, axis=-1)
 
-    def feed(wanted: jax.Array, at: Any) -> tuple[jax.Array, Found]:
-        row = layer.factor[:, at]  # [G, R], zero before `at`
+    def feed(targets: jax.Array, at: Any) -> tuple[jax.Array, ChosenSubsets]:
+        row = layer.inverse_factor[:, at]  # [G, R], zero before `at`
         scale = per_output(row[:, at])
-        chosen, sums = nearest(at, wanted[at])
-        found = taken(chosen, sums, layer.importance * ((wanted[at] - sums) / scale) ** 2 + paid)
-        missed = (wanted[at] - found.made) / scale
-        return wanted - per_output(row.T) * missed, found
+        chosen, sums = nearest(at, targets[at])
+        found = cheapest(chosen, sums, layer.importance * ((targets[at] - sums) / scale) ** 2 + size_cost)
+        residual = (targets[at] - found.sums) / scale
+        return targets - per_output(row.T) * residual, found
 
-    def choose_again(state: tuple[jax.Array, Found], at: Any) -> tuple[tuple[jax.Array, Found], None]:
-        slope, now = state
-        row = layer.moments[:, at]
-        curve = per_output(row[:, at])
-        made = now.made[at]
-        wanted = made - slope[at] / curve
-        chosen, sums = nearest(at, wanted)
+    def exchange(state: tuple[jax.Array, ChosenSubsets], at: Any) -> tuple[tuple[jax.Array, ChosenSubsets], None]:
+        gradient, now = state
+        row = layer.hessian[:, at]
+        curvature = per_output(row[:, at])
+        old = now.sums[at]
+        optimum = old - gradient[at] / curvature
+        chosen, sums = nearest(at, optimum)
         size = now.chosen[at].sum(0, dtype=jnp.int32)
-        cost = layer.importance * curve * (wanted - sums) ** 2 + paid
+        cost = layer.importance * curvature * (optimum - sums) ** 2 + size_cost
         cost = jnp.where(jnp.asarray(sizes)[:, None] > size, jnp.inf, cost)
-        found = taken(chosen, sums, cost)
-        before = layer.importance * curve * (wanted - made) ** 2 + price * size.astype(jnp.float32)
+        found = cheapest(chosen, sums, cost)
+        before = layer.importance * curvature * (optimum - old) ** 2 + price * size.astype(jnp.float32)
         better = cost.min(0) < before
-        made_now = jnp.where(better, found.made, made)
-        slope = slope + per_output(row.T) * (made_now - made)
-        chosen_now = jnp.where(better, found.chosen, now.chosen[at])
-        return (slope, Found(now.chosen.at[at].set(chosen_now), now.made.at[at].set(made_now))), None
+        new = jnp.where(better, found.sums, old)
+        gradient = gradient + per_output(row.T) * (new - old)
+        new_chosen = jnp.where(better, found.chosen, now.chosen[at])
+        return (gradient, ChosenSubsets(now.chosen.at[at].set(new_chosen), now.sums.at[at].set(new))), None
 
     order = jnp.arange(rows)
-    _, found = jax.lax.scan(feed, layer.wanted, order)
+    _, found = jax.lax.scan(feed, layer.targets, order)
     if not sweeps:
         return found
-    off = (found.made - layer.wanted).reshape(rows, groups, own)
-    slope = jnp.einsum("grs,sgo->rgo", layer.moments, off, precision="highest").reshape(rows, outputs)
-    again = jnp.tile(order, sweeps)
-    return jax.lax.scan(choose_again, (slope, found), again)[0][1]
+    residuals = (found.sums - layer.targets).reshape(rows, groups, group_outputs)
+    gradient = jnp.einsum("grs,sgo->rgo", layer.hessian, residuals, precision="highest").reshape(rows, outputs)
+    return jax.lax.scan(exchange, (gradient, found), jnp.tile(order, sweeps))[0][1]
 
 
 _TRIALS = 14
 
-_MOST_TRIALS = 60  # where little was cheap enough before
+_MAX_TRIALS = 60  # if no answer within the budget was close to it
 
-_ENOUGH = 0.9  # of the share, after the usual trials
+_ENOUGH = 0.9  # of the budget, after `_TRIALS`
 
-_LEAST = 1e-12  # the first price above 0 that is tried
+_MIN_PRICE = 1e-12  # above 0
 
-_NEAR = 0.995  # of the share is enough
+_NEAR = 0.995  # of the budget ends the search
 
-_AIM = 0.998
+_AIM = 0.998  # of the budget
 
-Answered = TypeVar("Answered")
+_Answer = TypeVar("_Answer")
 
 
-def within_share(solve: Callable[[float], tuple[int, Answered]], share: int, price: float) -> tuple[int, Answered]:
-    """The answer that keeps most of at most `share` among those that are tried, and what it keeps.
+def within_budget(solve: Callable[[float], tuple[int, _Answer]], budget: int, price: float) -> tuple[int, _Answer]:
+    """Search the price whose answer keeps the most weights within a budget; returns their number and the answer.
 
-    solve: from a price to how many are kept, fewer at higher prices, about as its inverse square root, and none at an
-    infinite price. price: the first that is tried.
+    Args:
+        solve: From a price to the number of kept weights and the answer. The number falls with the price, about as its
+            inverse square root, to 0 at an infinite price.
+        budget: Largest number of kept weights.
+        price: First price to try.
 
-    >>> within_share(lambda price: (int(100 / (1 + price)), price), 50, 0.01)[0]
+    >>> within_budget(lambda price: (int(100 / (1 + price)), price), 50, 0.01)[0]
     50
     """
     too_many: tuple[float, int] | None = None
     best: tuple[float, int] | None = None
-    found: tuple[int, Answered] | None = None
-    for trial in range(_MOST_TRIALS if share else 0):
-        if trial >= _TRIALS and found is not None and found[0] >= _ENOUGH * share:
+    found: tuple[int, _Answer] | None = None
+    for trial in range(_MAX_TRIALS if budget else 0):
+        if trial >= _TRIALS and found is not None and found[0] >= _ENOUGH * budget:
             break
         kept, answer = solve(price)
-        if kept > share:
+        if kept > budget:
             too_many = price, kept
         else:
             best = price, kept
             if found is None or kept > found[0]:
                 found = kept, answer
-            if kept >= _NEAR * share or price == 0:
+            if kept >= _NEAR * budget or price == 0:
                 break
         if too_many is None or best is None:
-            # A wide step, so that the next one may lie on the other side, and ever wider ones.
-            price = max(price, _LEAST if too_many else 0.0)
-            price *= (min(max((kept / (_AIM * share)) ** 2, 1e-4), 1e4) * (0.8 if best else 1.25)) ** (1 + trial)
+            # Step widely, and ever wider, to get to the other side of the budget.
+            price = max(price, _MIN_PRICE if too_many else 0.0)
+            price *= (min(max((kept / (_AIM * budget)) ** 2, 1e-4), 1e4) * (0.8 if best else 1.25)) ** (1 + trial)
             price = 0.0 if price < 1e-30 else price
             continue
-        # Between two prices kept counts are nearly a straight line in logarithms.
+        # Between two prices the logarithm of the count is nearly linear in the logarithm of the price.
         x, y = (math.log(max(at, 1e-30)) for at in (too_many[0], best[0]))
         u, v = (math.log(max(count, 0.5)) for count in (too_many[1], best[1]))
-        part = (u - math.log(_AIM * share)) / (u - v) if u > v and trial % 3 < 2 else 0.5
+        part = (u - math.log(_AIM * budget)) / (u - v) if u > v and trial % 3 < 2 else 0.5
         price = math.exp(x + min(max(part, 0.1), 0.9) * (y - x))
         if y - x < 1e-4:
             break

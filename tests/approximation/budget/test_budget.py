@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lottery_jax.approximation import Budget, Job, approximate, plan_job, run_in_memory, run_to_file
-from lottery_jax.approximation.budget.pareto_budget import ParetoFronts
+from lottery_jax.approximation.budget.allocation import ParetoFronts
 from lottery_jax.approximation.chunk_store import MemoryChunkStore
 from lottery_jax.comparison.evaluate import evaluate
 from lottery_jax.constructions import CONSTRUCTIONS, Construction, Scalar
@@ -48,20 +48,20 @@ class Solved:
     """A target whose fronts are solved once, for all budgets."""
 
     def __init__(self, target: Target, construction: Construction) -> None:
-        self.target, self.construction, self.finished = target, construction, MemoryChunkStore()
+        self.target, self.construction, self.store = target, construction, MemoryChunkStore()
 
     def job(self, **budget: object) -> Job:
         objective = Budget(**budget, k_max=K_MAX)  # type: ignore[arg-type]
         return plan_job(self.target, self.construction, objective, seed=1, chunk_weights=CHUNK)
 
     def ticket(self, **budget: object) -> Ticket:
-        return run_in_memory(self.job(**budget), finished=self.finished)
+        return run_in_memory(self.job(**budget), store=self.store)
 
     @property
     def residuals(self) -> np.ndarray:
         """The least residual of every front by size, [fronts, K + 1]."""
         job = self.job(kept=0)
-        found = [self.finished.read(job, chunk) for chunk in job.chunks]
+        found = [self.store.read(job, chunk) for chunk in job.chunks]
         return np.concatenate([arrays["residuals"].reshape(-1, K_MAX + 1) for arrays in found if arrays is not None])
 
 
@@ -109,7 +109,7 @@ def test_every_ticket_has_its_error(solved: Solved) -> None:
 
 def test_memory_and_disk_make_the_same_ticket(solved: Solved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the chunk and the piece, with importances too."""
-    monkeypatch.setattr("lottery_jax.approximation.solve_weights.PIECE", 16)
+    monkeypatch.setattr("lottery_jax.approximation.solve_weights.MAX_HOST_WEIGHTS", 16)
     random = np.random.default_rng(0)
     importance = {name: random.lognormal(size=shape) for name, shape in solved.target.network.approximated.items()}
     for budget in ({"kept": 50}, {"kept": 50, "importance": importance}, {"error": 1.0, "importance": importance}):
@@ -229,11 +229,11 @@ def test_a_target_of_zeros_is_met_with_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(name for name, kind in CONSTRUCTIONS.items() if len(kind.objectives) == 1))
 def test_what_says_itself_which_subset_is_taken_has_no_budget(name: str) -> None:
-    with pytest.raises(InputError, match=rf"{name} says itself which subset is taken"):
+    with pytest.raises(InputError, match=rf"{name} prescribes the subset"):
         plan_job(TARGETS[MLP + "never negative"](), CONSTRUCTIONS[name](), Budget(100), seed=0)
 
 
-@pytest.mark.parametrize(("name", "why"), [("natale", "says itself which subset"), ("kumar", "meets every weight")])
+@pytest.mark.parametrize(("name", "why"), [("natale", "prescribes the subset"), ("kumar", "meets every weight")])
 def test_what_leaves_no_choice_is_refused(name: str, why: str) -> None:
-    with pytest.raises(InputError, match=f"{name} {why}.*nothing to spend a budget on; use pensia"):
+    with pytest.raises(InputError, match=f"{name} {why}.*a budget has no choice; use pensia"):
         Budget(10).check(CONSTRUCTIONS[name]())

@@ -49,8 +49,8 @@ def test_moments_are_those_of_the_network_so_far_and_of_what_the_target_gives() 
     found = moments_of(networks, tensors, "fc2", of, 1, images, counts)
     mine, theirs = (np.maximum(images @ weight.T.astype(np.float64), 0) for weight in (other, first))
     share = counts / counts.sum()
-    np.testing.assert_allclose(found.squares[0], (share[:, None] * mine).T @ mine, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(found.wanted[0], (share[:, None] * mine).T @ (theirs @ second.T), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found.gram[0], (share[:, None] * mine).T @ mine, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.cross[0], (share[:, None] * mine).T @ (theirs @ second.T), rtol=1e-4, atol=1e-4)
 
 
 def test_examples_count_the_same_where_the_target_is_sure_of_all() -> None:
