@@ -24,7 +24,7 @@ class _Parts:
     """The header of a ticket, and what its tensors consist of; `tensors` by name."""
 
     header: Header
-    tensors: dict[str, Tensor]
+    tensors: dict[str, TensorInfo]
     result: ObjectiveResult
     chunks: dict[str, list[Chunk]]
     edge_masks: dict[str, np.ndarray]
@@ -35,7 +35,7 @@ def assemble(job: Job, read: Callable[[Chunk], ChunkResult]) -> Ticket:
     parts, arrays = _parts(job, read), {}
     for name, tensor in parts.tensors.items():
         arrays[name] = np.concatenate(list(_content(job, parts, name))).reshape(tensor.shape)
-    return Ticket(parts.header, Arrays(arrays))
+    return Ticket(parts.header, InMemoryTensors(arrays))
 
 
 def assemble_to_file(job: Job, read: Callable[[Chunk], ChunkResult], path: Path) -> None:
@@ -78,14 +78,14 @@ def _parts(job: Job, read: Callable[[Chunk], ChunkResult]) -> _Parts:
         edge_masks[name] = (edge_masks[name] | (forced == 1)) & (forced >= 0)
     tensors = []
     for name, drawn in network.random_tensors.items():
-        tensors.append(Tensor(f"mask.{name}", "U8", ((drawn.size + 7) // 8,)))
+        tensors.append(TensorInfo(f"mask.{name}", "U8", ((drawn.size + 7) // 8,)))
         if redraws.get(name):
-            tensors.append(Tensor(f"redraws.{name}", "I64", (redraws[name], 2)))
+            tensors.append(TensorInfo(f"redraws.{name}", "I64", (redraws[name], 2)))
     for name, tensor in job.target.tensors.tensors.items():
         if name in network.approximated:
-            tensors.append(Tensor(f"target.{name}", tensor.dtype, tensor.shape))
+            tensors.append(TensorInfo(f"target.{name}", tensor.dtype, tensor.shape))
         else:
-            tensors.append(Tensor(f"stored.{name}", "F32", tensor.shape))
+            tensors.append(TensorInfo(f"stored.{name}", "F32", tensor.shape))
     objective = job.settings["objective"]
     header = Header(
         network,
@@ -117,7 +117,7 @@ def _content(job: Job, parts: _Parts, tensor: str) -> Iterator[np.ndarray]:
         for start in range(0, stored.size, _SLICE):
             values = target.tensors.read(name, start, min(_SLICE, stored.size - start))
             sha.update(values.data)
-            values = values.view(TYPES[stored.dtype])
+            values = values.view(DTYPES[stored.dtype])
             yield values if kind == "target" else values.astype(np.float32)
         if sha.hexdigest() != target.scan(name).sha256:
             raise InputError(

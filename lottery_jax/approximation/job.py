@@ -35,13 +35,13 @@ class Chunk:
     @property
     def rows(self) -> np.ndarray:
         """Rows of the tensor's mask, one per target weight, int64 [weights]."""
-        shared = self.problem.random_tensor.shared
+        shared = self.problem.random_tensor.rows_per_block
         return np.arange(self.first * shared, (self.first + self.count) * shared)
 
     @property
     def weights(self) -> int:
         """Number of target weights."""
-        return self.count * self.problem.random_tensor.shared
+        return self.count * self.problem.random_tensor.rows_per_block
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -203,7 +203,7 @@ def plan_job(
     for problem in problems:
         tensor = problem.random_tensor
         # All chunks of a tensor but the last have a multiple of 8 blocks: whole bytes of the mask.
-        step, run = max(chunk_weights // tensor.shared // 8, 1) * 8, tensor.layout.per_stream or tensor.blocks
+        step, run = max(chunk_weights // tensor.rows_per_block // 8, 1) * 8, tensor.layout.per_stream or tensor.blocks
         for start in range(0, tensor.blocks, run):
             stop = min(start + run, tensor.blocks)
             for first in range(start, stop, step):

@@ -104,11 +104,11 @@ def run_to_file(
         if workers.leads:
             place = _finished_ticket(job, out)
             if place is None:
-                check_replaceable(out, force=force)
+                check_overwrite(out, force=force)
                 _check_space(job, out, folder)
                 folder.make()
             if folder.path.is_dir():
-                stack.enter_context(locked(folder.path, "the folder of chunks"))
+                stack.enter_context(folder_lock(folder.path, "the folder of chunks"))
                 stack.callback(folder.remove_if_empty)
         # What all processes must have in common, by name.
         facts = {
@@ -122,7 +122,7 @@ def run_to_file(
         if not workers.leads:
             return dataclasses.replace(result, path=Path(workers.hear(unit)))
         if place is None:
-            wait = VISIBLE if workers.processes > 1 else 0.0
+            wait = VISIBILITY_TIMEOUT if workers.processes > 1 else 0.0
             place = _write_ticket(job, out, folder, coded=coded, wait=wait)
         elif stores_coded(place) != coded:
             load_ticket(place).save(place, coded=coded)
@@ -140,11 +140,11 @@ def run_share(job: Job, out: Path, share: Share, *, force: bool = False, progres
     check_output(job, out)
     if (path := _finished_ticket(job, out)) is not None:
         return JobResult(job.weights, 0, path=path)
-    check_replaceable(out, force=force)
+    check_overwrite(out, force=force)
     folder = FolderChunkStore(chunk_folder(out))
     _check_space(job, out, folder)
     folder.make()
-    with locked(folder.path, "the folder of chunks", shared=True):
+    with folder_lock(folder.path, "the folder of chunks", shared=True):
         return solve_job(job, folder, workers=share, progress=progress)
 
 
@@ -318,7 +318,7 @@ def _remove_empty_folder(folder: Path) -> None:
 
 
 def missing_chunks(job: Job, out: Path) -> list[int]:
-    """Numbers of the chunks without a file in the folder of `out`."""
+    """SamplerArrays of the chunks without a file in the folder of `out`."""
     folder = FolderChunkStore(chunk_folder(out))
     return [chunk.number for chunk in job.chunks if not folder.has(chunk)]
 

@@ -71,7 +71,7 @@ def solver_config(problem: TensorProblem, solver: Solver, tolerance: float, *, u
 
 def on_host() -> bool:
     """True on a lone CPU device, which reads NumPy arrays in place; elsewhere candidates stay on the devices."""
-    return is_lone_cpu(local_mesh())
+    return is_single_cpu(local_mesh())
 
 
 def scaled_targets(job: Job, chunk: Chunk) -> np.ndarray:
@@ -85,7 +85,7 @@ def scaled_targets(job: Job, chunk: Chunk) -> np.ndarray:
 
 def split_blocks(chunk: Chunk) -> list[slice]:
     """The blocks of a chunk in parts that bound the memory of the host; results do not depend on them."""
-    shared = chunk.problem.random_tensor.shared
+    shared = chunk.problem.random_tensor.rows_per_block
     step = max(MAX_HOST_WEIGHTS // shared // 8, 1) * 8 if on_host() else chunk.count
     return [slice(start, min(start + step, chunk.count)) for start in range(0, chunk.count, step)]
 
@@ -130,8 +130,8 @@ def solve_blocks(
         flat[: targets.size] = targets.reshape(-1)
         flat = jnp.asarray(flat)
     key = jax.random.key(job.seed % 2**32) if config.solver.needs_key else None
-    one = Problem(drawn, flat, config.tolerance, each=shared)
-    answer: Any = solve(one, config.solver, key=key, grid=config.grid, first=targets.size)
+    one = Problem(drawn, flat, config.tolerance, targets_per_row=shared)
+    answer: Any = solve(one, config.solver, key=key, grid=config.grid, count=targets.size)
     if problem.step and rounded is not None:
         status = np.where(rounded.reshape(-1), Status.NOT_FOUND, answer.status)
         answer = dataclasses.replace(answer, status=status.astype(np.uint8))
@@ -181,9 +181,9 @@ def draw_candidates(
     drawn, size = problem.random_tensor, padded_blocks(len(blocks))
     sharding = None
     if not on_host() and size % local_mesh().size == 0:
-        sharding = over_problems(local_mesh())  # each device draws the candidates that it searches
+        sharding = problem_sharding(local_mesh())  # each device draws the candidates that it searches
     streams, starts = drawn.positions(blocks, attempt)
-    stream, weights, key = np.uint32(streams[0]), numbers(drawn.sampler), seed_words(seed)
+    stream, weights, key = np.uint32(streams[0]), sampler_arrays(drawn.sampler), seed_words(seed)
     contiguous = blocks[-1] - blocks[0] + 1 == len(blocks) and drawn.layout.per_stream is not None
     if contiguous and branch is None and int(starts[0]) % 2 == 0:
         return _draw_run(weights, key, stream, np.uint32(starts[0] // 2), size, drawn.width, sharding)
@@ -213,7 +213,7 @@ def padded_blocks(blocks: int) -> int:
 
 @functools.partial(jax.jit, static_argnames=("blocks", "width", "sharding"))
 def _draw_run(
-    weights: Numbers, key: _Key, stream: Any, first_pair: Any, blocks: int, width: int, sharding: NamedSharding | None
+    weights: SamplerArrays, key: _Key, stream: Any, first_pair: Any, blocks: int, width: int, sharding: NamedSharding | None
 ) -> jax.Array:
     """Contiguous blocks [B, N], B even, that begin at pair `first_pair` of positions."""
     drawn = draw_pairs(weights, key, stream, first_pair, blocks * width // 2, jnp).reshape(blocks, width)
@@ -222,7 +222,7 @@ def _draw_run(
 
 @functools.partial(jax.jit, static_argnames=("width", "sharding"))
 def _draw(
-    weights: Numbers, key: _Key, stream: Any, first: Any, step: Any, width: int, sharding: NamedSharding | None
+    weights: SamplerArrays, key: _Key, stream: Any, first: Any, step: Any, width: int, sharding: NamedSharding | None
 ) -> jax.Array:
     """Blocks [B, N] that begin at positions [B]."""
     index = first[:, None] + jnp.arange(width, dtype=jnp.uint32) * step
@@ -232,7 +232,7 @@ def _draw(
 
 @functools.partial(jax.jit, static_argnames="sharding")
 def _draw_products(
-    weights: Numbers,
+    weights: SamplerArrays,
     key: _Key,
     stream: Any,
     first: Any,

@@ -26,7 +26,7 @@ from lottery_jax.errors import InputError, suggest
 from lottery_jax.networks.network import NO_REDRAWS, Network
 from lottery_jax.networks.target import Target
 from lottery_jax.rng.forced_entries import forced_blocks
-from lottery_jax.rng.random_tensor import MOST_ATTEMPTS
+from lottery_jax.rng.random_tensor import MAX_ATTEMPTS
 from lottery_jax.subset_sum import Randomized, Solution, Solver
 from lottery_jax.tickets.header import check_tolerance
 
@@ -86,8 +86,8 @@ class ToleranceObjective(Objective):
                 f"{construction.name} does not support objective {self.select}, because its theorem prescribes the"
                 f" subset; use {' or '.join(construction.objectives)}"
             )
-        if type(self.max_redraws) is not int or not 0 <= self.max_redraws <= MOST_ATTEMPTS:
-            raise InputError(f"max_redraws must be from 0 to {MOST_ATTEMPTS}, got {self.max_redraws!r}")
+        if type(self.max_redraws) is not int or not 0 <= self.max_redraws <= MAX_ATTEMPTS:
+            raise InputError(f"max_redraws must be from 0 to {MAX_ATTEMPTS}, got {self.max_redraws!r}")
         (self.solver or construction.solver(self.select)).check(construction.candidates)
         if self.relative and not construction.unrounded:
             raise InputError(

@@ -19,7 +19,14 @@ from lottery_jax.approximation.job import Job, Objective, plan_job
 from lottery_jax.approximation.loss_aware.loss_aware import LossAware
 from lottery_jax.approximation.loss_aware.moments import default_examples
 from lottery_jax.approximation.output_tolerance import for_output
-from lottery_jax.approximation.run import broken_file, check_chunks_complete, chunk_folder, missing_chunks, run_share, run_to_file
+from lottery_jax.approximation.run import (
+    broken_file,
+    check_chunks_complete,
+    chunk_folder,
+    missing_chunks,
+    run_share,
+    run_to_file,
+)
 from lottery_jax.approximation.tolerance import ToleranceObjective, make_lossless
 from lottery_jax.cli import messages as interrupt
 from lottery_jax.cli.options import construction_of, transforms_of

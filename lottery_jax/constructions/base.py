@@ -13,8 +13,8 @@ import numpy as np
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import LEAST, LinearLayer, Node, WeightNode, child_path
-from lottery_jax.networks.rewrites import folded
+from lottery_jax.networks.node import MIN_MAGNITUDE, LinearLayer, Node, WeightNode, child_path
+from lottery_jax.networks.rewrites import fold_batch_norm
 from lottery_jax.networks.sources.base import Source
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.target import Target
@@ -132,11 +132,11 @@ class Construction(abc.ABC):
 
     def prepare(self, target: Target) -> Target:
         """The target in the form that is approximated: the same function without batch normalisation."""
-        return folded(target)
+        return fold_batch_norm(target)
 
     def solver(self, objective: str) -> Solver:
         """The default solver for an objective."""
-        return choose(self.candidates, objective=objective)
+        return choose_solver(self.candidates, objective=objective)
 
     def source(self, target: Target) -> Network:
         """The random network in which this construction finds a prepared target."""
@@ -144,7 +144,7 @@ class Construction(abc.ABC):
         def replace(path: str, node: Node) -> Node:
             return self.random_layer(target, path, node) if isinstance(node, WeightNode) else node
 
-        return target.network.replaced(replace)
+        return target.network.map_layers(replace)
 
     def lossless(self, candidates: int | None) -> "Construction":
         """This construction with the options of a lossless ticket; raises `InputError` if it cannot be lossless.
@@ -198,9 +198,9 @@ class GadgetConstruction(Construction):
     def problems(
         self, network: Network, path: str, drawn: Mapping[str, RandomTensor], seed: int
     ) -> tuple[list[TensorProblem], dict[str, np.ndarray]]:
-        gadget, given = network.sources[path], network.given_to(path)
+        gadget, given = network.sources[path], network.input_spec_of(path)
         assert isinstance(gadget, Gadget)
-        of, signs = gadget.of, gadget.signs("weight", given)
+        of, signs = gadget.layer, gadget.input_signs("weight", given)
         first, _, redraws = self._first_weights(drawn["first"], of.inputs, signs, seed, relu=gadget.relu)
         branches: dict[int, SignBranch] = {}
         for sign in signs:
@@ -215,10 +215,10 @@ class GadgetConstruction(Construction):
                 self.candidates,
                 bound=self.sampler.high**2,
                 gain=gadget.gain,
-                branches=tuple(map(branches.__getitem__, gadget.signs(name, given))),
-                group_of=lambda rows, name=name: of.channels(name, rows // gadget.rows_each),
+                branches=tuple(map(branches.__getitem__, gadget.input_signs(name, given))),
+                group_of=lambda rows, name=name: of.input_channels(name, rows // gadget.rows_per_weight),
                 edge_tensor=child_path(path, "first"),
-                copies=gadget.rows_each,
+                copies=gadget.rows_per_weight,
             )
             found.append(problem)
         return found, {"first": redraws}
@@ -240,7 +240,7 @@ class GadgetConstruction(Construction):
         first, redraws, failed = redraw_until(drawn, seed, accept)
         if failed:
             raise InputError(
-                f"the first weights of {failed} inputs are too weak in each of {MOST_ATTEMPTS + 1} draws; use another"
+                f"the first weights of {failed} inputs are too weak in each of {MAX_ATTEMPTS + 1} draws; use another"
                 " seed, or other candidates"
             )
         return first, either_sign, redraws
@@ -265,7 +265,7 @@ def redraw_until(
     """
     weights, last = np.zeros((drawn.blocks, drawn.width), np.float32), np.zeros(drawn.blocks, np.int64)
     pending = np.arange(drawn.blocks) if blocks is None else blocks
-    for attempt in range(MOST_ATTEMPTS + 1):
+    for attempt in range(MAX_ATTEMPTS + 1):
         weights[pending], last[pending] = drawn.draw(seed, pending, attempt), attempt
         pending = pending[~accept(weights[pending], pending)]
         if not len(pending):
@@ -279,4 +279,4 @@ def layer_gain(target: Target, path: str, tensors: Iterable[str], scaled_bounds:
     gain = 0.0
     for name in tensors:
         gain = max(gain, target.scan(child_path(path, name)).largest / scaled_bounds[name])
-    return max(float(np.float32(gain)), LEAST) if gain > 0 else 1.0
+    return max(float(np.float32(gain)), MIN_MAGNITUDE) if gain > 0 else 1.0

@@ -21,8 +21,8 @@ import numpy as np
 from lottery_jax.constructions.base import GadgetConstruction, TensorProblem, redraw_until, sign_branch
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import MIN_MAGNITUDE, WeightNode, child_path
-from lottery_jax.networks.sources.binary_ladder import MAX_RUNGS, BinaryLadder
+from lottery_jax.networks.node import WeightNode, child_path
+from lottery_jax.networks.sources.binary_ladder import BinaryLadder
 from lottery_jax.networks.target import Target
 from lottery_jax.rng.random_tensor import MAX_ATTEMPTS, RandomTensor
 from lottery_jax.rng.sampler import Sampler
@@ -53,7 +53,7 @@ class Binary(GadgetConstruction):
     @property
     def powers(self) -> int:
         """Number of powers of two, from 2^0 up."""
-        return min(max(self.candidates // self.copies, 1), MOST_RUNGS // 2)
+        return min(max(self.candidates // self.copies, 1), MAX_RUNGS // 2)
 
     @property
     def sampler(self) -> Sampler:
@@ -71,8 +71,8 @@ class Binary(GadgetConstruction):
         gadget = super().random_layer(target, path, of)
         largest = gadget.gain * self.scaled_bounds["weight"]
         # The largest weight is half a step above the sum of all powers; at a whole step it could round below.
-        gain = max(float(np.float32(largest / (2.0**self.powers - 0.5))), LEAST)
-        return BinaryLadder(gadget.of, 2 * self.powers * self.copies, self.powers - 1, gain=gain)
+        gain = max(float(np.float32(largest / (2.0**self.powers - 0.5))), MIN_MAGNITUDE)
+        return BinaryLadder(gadget.layer, 2 * self.powers * self.copies, self.powers - 1, gain=gain)
 
     def check_tolerance(self, network: Network, tolerance: float) -> None:
         path, step = max(((path, source.gain) for path, source in network.sources.items()), key=lambda one: one[1])
@@ -89,13 +89,13 @@ class Binary(GadgetConstruction):
     ) -> tuple[list[TensorProblem], dict[str, np.ndarray]]:
         ladder = network.sources[path]
         assert isinstance(ladder, BinaryLadder)
-        of, given = ladder.of, network.given_to(path)
-        signs = ladder.signs("weight", given)
+        of, given = ladder.layer, network.input_spec_of(path)
+        signs = ladder.input_signs("weight", given)
         first, either_sign, first_redraws = self._first_weights(drawn["first"], of.inputs, signs, seed, relu=True)
         powers = self._powers(first, either_sign)
         # Edges join only units of the same sign.
         masks, redraws = {child_path(path, "first"): powers >= 0}, {"first": first_redraws}
-        for rung, name in enumerate(ladder.edges[1:]):
+        for rung, name in enumerate(ladder.hidden_tensors[1:]):
             masks[child_path(path, name)], redraws[name] = _rung_mask(drawn[name], first, powers, rung, seed)
         multiples = np.where(powers >= 0, np.sign(first) * 2.0 ** np.maximum(powers, 0), 0)
         count = self.powers * self.copies
@@ -107,8 +107,8 @@ class Binary(GadgetConstruction):
                 branches[1].indices.shape[1],
                 bound=2.0 ** (self.powers - 1),
                 gain=ladder.gain,
-                branches=tuple(branches[sign] for sign in ladder.signs(name, given)),
-                group_of=lambda weights, name=name: of.channels(name, weights),
+                branches=tuple(branches[sign] for sign in ladder.input_signs(name, given)),
+                group_of=lambda weights, name=name: of.input_channels(name, weights),
                 edge_masks=masks,
             )
             for name in of.tensors()
@@ -150,7 +150,7 @@ def _rung_mask(
     weights, redraws, failed = redraw_until(drawn, seed, accept, np.flatnonzero(edges))
     if failed:
         raise InputError(
-            f"{failed} units of a ladder found no edges of the right sign in {MOST_ATTEMPTS + 1} draws; use more copies"
+            f"{failed} units of a ladder found no edges of the right sign in {MAX_ATTEMPTS + 1} draws; use more copies"
         )
     positive = joined & (weights > 0)
     return (positive & (positive.cumsum(1) <= edges[:, None])).reshape(inputs, units, units), redraws

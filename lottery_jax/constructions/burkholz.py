@@ -65,7 +65,7 @@ class Burkholz(Pensia):
                 f" {next(iter(network.weight_nodes))!r} is unknown; name the model's architecture, or use scalar"
             )
         last = output_layers(network.root, "")
-        root, output = _Replication(self, target, last).apply(network.root, "", network.given)
+        root, output = _Replication(self, target, last).apply(network.root, "", network.input_spec)
         if output.copies > 1:
             raise InputError(
                 f"{self.name} needs a layer with weights behind the last sum, because outputs exist once; {_ADVICE}"
@@ -137,7 +137,7 @@ class _Replication:
         if isinstance(node, WeightNode):
             copies = 1 if path in self.last else self.construction.candidates
             leaf = self.construction.replicated_layer(self.target, path, node, given, copies)
-            return leaf, leaf.output(given)
+            return leaf, leaf.output_spec(given)
         try:
             output = node.output_spec(given)
         except InputError:

@@ -18,7 +18,6 @@ from lottery_jax.constructions.base import GadgetConstruction, TensorProblem
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import WeightNode, child_path
-from lottery_jax.networks.rewrites import grid_exponent
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.target import Target
 from lottery_jax.rng.random_tensor import RandomTensor
@@ -69,7 +68,7 @@ class Kumar(GadgetConstruction):
         fraction, exponent = math.frexp(gadget.gain)
         exponent -= fraction == 0.5
         gadget = dataclasses.replace(gadget, gain=2.0**exponent)
-        finest = {name: finest_exponent(target, child_path(path, name)) for name in of.tensors()}
+        finest = {name: grid_exponent(target, child_path(path, name)) for name in of.tensors()}
         bits = {name: -((found - exponent) // 2) for name, found in finest.items() if found is not None}
         worst = max(bits, key=lambda name: bits[name], default=None)
         if worst is None or bits[worst] <= self.bits:

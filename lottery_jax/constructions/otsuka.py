@@ -33,7 +33,7 @@ class Otsuka(Pensia):
     name: ClassVar[str] = "otsuka"
 
     def prepare(self, target: Target) -> Target:
-        return merged(folded(target))
+        return merge_attention(fold_batch_norm(target))
 
     def source(self, target: Target) -> Network:
         if not _products(target.network):

@@ -154,6 +154,6 @@ def test_chunks_are_all_blocks_once_and_whole_bytes(rows, columns, chunk, kind, 
                 assert found.first * drawn.rows_per_block * drawn.width % 8 == 0
                 streams, _ = drawn.positions(found.first + np.arange(found.count), 0)
                 assert len(np.unique(streams)) == 1
-                assert chunk is None or found.count <= max(chunk // drawn.shared, 8)
+                assert chunk is None or found.count <= max(chunk // drawn.rows_per_block, 8)
         assert sum(found.weights for found in job.chunks) == job.weights == rows * columns + rows
         assert [found.number for found in job.chunks] == list(range(len(job.chunks)))

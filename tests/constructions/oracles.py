@@ -167,7 +167,7 @@ def _ladder(ticket: Ticket, path: str, source: BinaryLadder, stream: int) -> Ite
 
 def _edges(ticket: Ticket, name: str, source: Gadget, both: bool, stream: int) -> np.ndarray:
     """The first edges that lead from inputs to units of their own, [I, U]; those of weak inputs are redrawn."""
-    inputs, units, bias = source.of.inputs, source.units, source.of.bias
+    inputs, units, bias = source.layer.inputs, source.units, source.layer.bias
     total = inputs + bias
 
     def diagonal(attempt: int) -> np.ndarray:

@@ -98,7 +98,7 @@ class Budget(Objective):
     def solve_chunk(self, job: Job, chunk: Chunk) -> ChunkResult:
         """The Pareto fronts of a chunk: bits [branches, weights, K + 1, W] and residuals [branches, weights, K + 1]."""
         problem, targets = chunk.problem, scaled_targets(job, chunk)
-        narrow = problem.candidates <= NARROW_CANDIDATES  # from the problem alone: every chunk uses the same grid
+        narrow = problem.candidates <= MAX_INT32_CANDIDATES  # from the problem alone: every chunk uses the same grid
         # The results do not depend on this tolerance, because all residuals are returned.
         solver = Pareto(min(self.k_max, problem.candidates))
         config = SolverConfig(solver, problem.bound / 1024, "int32" if narrow else "int64")
@@ -118,12 +118,12 @@ class Budget(Objective):
         shape = len(chunk.problem.branches), chunk.weights, min(self.k_max, candidates) + 1
         bits, residuals = arrays["bits"], arrays["residuals"]
         fits = residuals.shape == shape and residuals.dtype.kind == "f"
-        fits = fits and bits.shape == (*shape, words(candidates)) and bits.dtype == np.int32
+        fits = fits and bits.shape == (*shape, words_per_subset(candidates)) and bits.dtype == np.int32
         return None if fits else "fronts of other shapes"
 
     def result_bytes(self, chunk: Chunk) -> int:
         candidates = chunk.problem.candidates
-        per_front = (min(self.k_max, candidates) + 1) * (4 + 4 * words(candidates))
+        per_front = (min(self.k_max, candidates) + 1) * (4 + 4 * words_per_subset(candidates))
         return chunk.weights * len(chunk.problem.branches) * per_front
 
     def finalise(self, job: Job, read: Callable[[Chunk], ChunkResult]) -> ObjectiveResult:

@@ -56,7 +56,7 @@ def fisher_importance(
         >>> fisher_importance(mlp_target([np.zeros((2, 2), np.float32)]), images)["fc1.weight"].tolist()
         [[0.25, 1.0], [0.25, 1.0]]
     """
-    target, examples = folded(target), np.asarray(images)
+    target, examples = fold_batch_norm(target), np.asarray(images)
     network = target.network
     _check(network, examples, damping, batch_size)
     found = _mean(target, examples, batch_size or _batch_size(network), _weight_sums)
@@ -161,9 +161,9 @@ def _gradients(
 ) -> tuple[jax.Array, dict[str, jax.Array], dict[str, jax.Array]]:
     """Class probabilities [B, C] of the used examples; by path each linear layer's input [B, ...], and the gradients of
     the log probabilities with respect to its output [B, C, ...]."""
-    probed = network.replaced(lambda path, node: ProbedLayer(node) if isinstance(node, LinearLayer) else node)
+    probed = network.map_layers(lambda path, node: ProbedLayer(node) if isinstance(node, LinearLayer) else node)
     layers = _linear_layers(network)
-    specs = {path: layer.output(given) for path, layer in layers.items() if (given := network.given_to(path))}
+    specs = {path: layer.output_spec(given) for path, layer in layers.items() if (given := network.input_spec_of(path))}
     shifts = {path: jnp.zeros(spec.shape) for path, spec in specs.items()}
 
     def log_probabilities(shifts: Mapping[str, jax.Array], image: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -210,10 +210,10 @@ def _squares(
 def _batch_size(network: Network) -> int:
     """500 examples of an MLP; fewer if weights are shared between positions, to bound their gradients."""
     shared = [
-        layer for path, layer in network.weight_nodes.items() if len(getattr(network.given_to(path), "shape", ())) > 1
+        layer for path, layer in network.weight_nodes.items() if len(getattr(network.input_spec_of(path), "shape", ())) > 1
     ]
     largest = max((layer.weights for layer in shared), default=0)
-    classes = network.output.shape[-1] if network.output else 1
+    classes = network.output_spec.shape[-1] if network.output_spec else 1
     return 500 if not largest else int(min(max((1 << 25) // (largest * classes), 1), 500))
 
 
@@ -222,13 +222,13 @@ def _check(network: Network, images: np.ndarray, damping: float, batch_size: int
         raise InputError(f"damping must be a number from 0 up, got {damping}")
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch_size must be at least 1, got {batch_size}")
-    if network.given is None or network.output is None:
+    if network.input_spec is None or network.output_spec is None:
         raise InputError("Fisher information needs a network that can be run; name the architecture of the model")
-    if network.output.shape[-1] < 2:
+    if network.output_spec.shape[-1] < 2:
         raise InputError("Fisher information needs a classifier with two or more outputs, got one output")
-    if images.ndim < 2 or images.shape[0] == 0 or images.shape[1:] != network.given.shape:
+    if images.ndim < 2 or images.shape[0] == 0 or images.shape[1:] != network.input_spec.shape:
         raise InputError(
-            f"images must have shape {['N', *network.given.shape]} with N from 1 up, got {list(images.shape)}"
+            f"images must have shape {['N', *network.input_spec.shape]} with N from 1 up, got {list(images.shape)}"
         )
     if not np.isfinite(images).all():
         raise InputError("images hold NaN or infinite values; remove these examples")

@@ -39,7 +39,7 @@ from lottery_jax.networks.network import NO_REDRAWS, Network
 from lottery_jax.networks.node import LinearLayer, child_path
 from lottery_jax.progress import log
 from lottery_jax.subset_sum import pack_bits
-from lottery_jax.tickets.reconstruct import plain_form
+from lottery_jax.tickets.reconstruct import collapsed_network
 
 _SILENT_SECONDS = 5.0  # after which the progress is logged
 
@@ -102,9 +102,9 @@ class LossAware(Objective):
         return self
 
     def check_source(self, construction: Construction, network: Network) -> None:
-        if network.given is None:
+        if network.input_spec is None:
             raise InputError("a loss-aware ticket needs a network that can be run; name the architecture of the model")
-        shape, given = self.images.shape, network.given.shape
+        shape, given = self.images.shape, network.input_spec.shape
         if len(self.images) == 0 or shape[1:] != given:
             raise InputError(
                 f"images must have shape {['N', *given]} with N from 1 up for a loss-aware ticket, got {list(shape)}"
@@ -137,7 +137,7 @@ class _LayerSolver:
     def __init__(self, job: Job, objective: LossAware) -> None:
         self.job, self.objective, self.largest_residual = job, objective, 0.0
         self.target = job.target.arrays()
-        self.network, self.target_network = plain_form(job.network), job.target.network
+        self.network, self.target_network = collapsed_network(job.network), job.target.network
         self.tensors = {
             name: np.broadcast_to(np.asarray(self.target[name], np.float32), shape)
             for name, shape in self.network.tensors.items()
@@ -145,8 +145,8 @@ class _LayerSolver:
         self.problems = {problem.tensor: problem for problem in job.problems}
         self.layers: dict[str, LinearLayer] = {}
         for path, source in job.network.sources.items():
-            assert isinstance(source.of, LinearLayer)
-            self.layers[path] = source.of
+            assert isinstance(source.layer, LinearLayer)
+            self.layers[path] = source.layer
         importance = outputs_importance(job.target, objective.images[:_IMPORTANCE_EXAMPLES])
         self.importance = {path: each + _MIN_IMPORTANCE * each.mean() for path, each in importance.items()}
         run = forward(self.target_network, self.target)
@@ -275,7 +275,7 @@ class _LayerSolver:
                 if chunk.problem is problem:
                     blocks = chunk.first + np.arange(chunk.count)
                     own = draw_candidates(problem, branch, blocks, attempt=0, seed=self.job.seed)
-                    drawn.append(np.asarray(own)[: chunk.count].repeat(problem.random_tensor.shared, 0))
+                    drawn.append(np.asarray(own)[: chunk.count].repeat(problem.random_tensor.rows_per_block, 0))
             by_output = np.concatenate(drawn).reshape(self.layers[path].outputs, -1, problem.candidates)
             parts.append(by_output.transpose(1, 2, 0))
             largest = max(problem.candidates * problem.bound, 2.0**-90)

@@ -134,7 +134,7 @@ def moments_of(
     assert given is not None
     if networks[0] is networks[1] and tensors[0] is tensors[1]:
         networks, tensors = networks[1:], tensors[1:]  # run one network once
-    places = int(np.prod(of.output(given).shape[:-1]))
+    places = int(np.prod(of.output_spec(given).shape[:-1]))
     size = int(min(max(_MAX_BATCH_VALUES // (rows * of.groups * places), 1), 2048, len(images)))
     gram = np.zeros((of.groups, rows, rows))
     cross = np.zeros((of.groups, rows, of.outputs // of.groups))
@@ -175,7 +175,7 @@ def _sums(
 
 def _layer_input(network: Network, tensors: Mapping[str, Any], path: str, images: jax.Array) -> jax.Array:
     """The input of the layer at `path`."""
-    probed = network.replaced(lambda at, node: ProbedLayer(node) if at == path else node)  # type: ignore[arg-type]
+    probed = network.map_layers(lambda at, node: ProbedLayer(node) if at == path else node)  # type: ignore[arg-type]
     _, statistics = probed.train({**tensors, child_path(path, "shift"): jnp.zeros(())}, images)
     return statistics[child_path(path, "input")]
 
