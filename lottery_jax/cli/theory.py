@@ -64,7 +64,7 @@ def drawn_here(network: Network, candidates: int) -> Requirement:
     gadgets = [leaf for leaf in source.sources.values() if isinstance(leaf, Gadget)]
     layouts = [leaf.random_tensors()["first"].layout for leaf in gadgets]
     first = sum(layout.inputs**2 * layout.units for layout in layouts if isinstance(layout, DiagonalLayout))
-    second = sum(leaf.of.weights * leaf.units for leaf in gadgets)
+    second = sum(leaf.layer.weights * leaf.units for leaf in gadgets)
     return dataclasses.replace(
         found,
         covered=len(gadgets),

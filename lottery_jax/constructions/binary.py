@@ -21,8 +21,8 @@ import numpy as np
 from lottery_jax.constructions.base import GadgetConstruction, TensorProblem, redraw_until, sign_branch
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import WeightNode, child_path
-from lottery_jax.networks.sources.binary_ladder import BinaryLadder
+from lottery_jax.networks.node import MIN_MAGNITUDE, WeightNode, child_path
+from lottery_jax.networks.sources.binary_ladder import MAX_RUNGS, BinaryLadder
 from lottery_jax.networks.target import Target
 from lottery_jax.rng.random_tensor import MAX_ATTEMPTS, RandomTensor
 from lottery_jax.rng.sampler import Sampler

@@ -18,6 +18,7 @@ from lottery_jax.constructions.base import GadgetConstruction, TensorProblem
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import WeightNode, child_path
+from lottery_jax.networks.rewrites import grid_exponent
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.target import Target
 from lottery_jax.rng.random_tensor import RandomTensor

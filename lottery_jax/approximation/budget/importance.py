@@ -97,17 +97,17 @@ def _mean(
 class ProbedLayer(Node):
     """A linear layer that adds the tensor "shift" to its output, and records its input as the statistic "input"."""
 
-    of: LinearLayer
+    layer: LinearLayer
     kind: ClassVar[str] = "probed"
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
         return self.layer.tensors()
 
-    def output_spec(self, given: Spec) -> Spec:
-        return self.layer.output_spec(given)
+    def output_spec(self, input_spec: Spec) -> Spec:
+        return self.layer.output_spec(input_spec)
 
     def module(self, weights: Weights) -> nnx.Module:
-        return _Probe(self.of.module(weights), weights["shift"])
+        return _Probe(self.layer.module(weights), weights["shift"])
 
     def statistics(self, module: Any) -> dict[str, jax.Array]:
         return {"input": module.input[...]}

@@ -92,7 +92,7 @@ def _rows(of: LinearLayer, x: jax.Array) -> jax.Array:
 
 def _windows(of: Conv, x: jax.Array) -> jax.Array:
     """The image patches of a convolution, one slice of the image per kernel position: faster than a convolution."""
-    height, width, _ = of.output(Spec(x.shape[1:])).shape
+    height, width, _ = of.output_spec(Spec(x.shape[1:])).shape
     padded = jnp.pad(x, ((0, 0), *sides(of.padding), (0, 0)))
     (down, right), parts = of.stride, []
     for top, left in itertools.product(*map(range, of.size)):
