@@ -1,4 +1,4 @@
-"""Sources of learned masks: redundant structure and wide network (Pensia et al. 2020, Experiment 2), and plain."""
+"""Sources of learned masks: redundant and wide networks (Pensia et al. 2020, Experiment 2), and plain ones."""
 
 import dataclasses
 import math
@@ -14,9 +14,14 @@ from lottery_jax.training.initialisers import fan_in
 
 
 def redundant_source(network: Network, *, copies: int = 5, relu: bool = True) -> Network:
-    """A gadget of `copies` units for each input in front of every layer of a target's network, as published.
+    """A target's network with a gadget of `copies` units for each input of every layer.
 
-    First matrix N(0, 2), second N(0, 2 / fan-in), variances both; `relu=False` leaves the gadgets linear.
+    Entries of the first matrix of a gadget have variance 2, those of the second 2 / fan-in.
+
+    Args:
+        network: The target's network.
+        copies: Units of a gadget for each input.
+        relu: Whether the units have a ReLU.
 
     >>> from lottery_jax.networks.node import Spec
     >>> from lottery_jax.networks.architectures import architecture
@@ -34,7 +39,7 @@ def redundant_source(network: Network, *, copies: int = 5, relu: bool = True) ->
 
 
 def plain_source(source: Network) -> Network:
-    """The target's own architecture with random weights, all of them N(0, 2 / fan-in); no biases.
+    """The target's architecture with normal weights of variance 2 / fan-in and without biases.
 
     >>> from lottery_jax.networks.node import Spec
     >>> from lottery_jax.networks.architectures import architecture
@@ -46,10 +51,10 @@ def plain_source(source: Network) -> Network:
 
 
 def wide_source(source: Network) -> Network:
-    """A plain masked network as deep as the given source and with as many weights, all of them N(0, 2 / fan-in).
+    """A plain network, as deep as the target of a source and with as many weights as the source.
 
-    An MLP has one width for all hidden layers, the one that comes nearest; other networks have their own widths, all
-    multiplied by the factor that comes nearest. No biases.
+    All hidden layers of an MLP get the same width; other networks have all widths multiplied by the same factor.
+    Weights are normal with variance 2 / fan-in, and biases are omitted.
 
     >>> from lottery_jax.networks.node import Spec
     >>> from lottery_jax.networks.architectures import architecture
@@ -73,7 +78,9 @@ def wide_source(source: Network) -> Network:
     if len(target.weight_nodes) == 1:
         return wide(1)
     if wide(1).source_weights > budget:
-        raise InputError(f"a source of {budget:,} weights has no wide network of equal size; give it more copies")
+        raise InputError(
+            f"a wide source must have room in the weights of the redundant one, got {budget:,}. Give it more copies."
+        )
     low, high = 1, 2
     while wide(high).source_weights <= budget:
         low, high = high, 2 * high
@@ -95,11 +102,11 @@ def _without_biases(network: Network) -> Network:
 
 
 def _resized(network: Network, units: Callable[[int], int], last: str, classes: int) -> Network:
-    """The network with `units` of each number of hidden outputs; what the last layer gives stays."""
+    """The network with `units(n)` hidden units in place of n; the last layer keeps its `classes` outputs."""
     assert network.given is not None
     root = network.root.resized(network.given, units)
 
-    # The last layer was resized with the others: its inputs are right, its outputs are the classes.
+    # The last layer was resized with the others.
     def leaf(path: str, node: Node) -> Node:
         return dataclasses.replace(node, outputs=classes) if path == last else node  # type: ignore[type-var]
 
