@@ -88,8 +88,8 @@ def test_the_ranking_of_all_weights_together_ignores_layers() -> None:
     ("options", "message"),
     [
         ({"keep": 1.5}, "keep is 1.5"),
-        ({"rates": {"fc3": 0.0}}, "rate of 'fc3' is 0.0"),
-        ({"scope": "rows"}, "scope 'rows' has no counts"),
+        ({"rates": {"fc3": 0.0}}, "rate of 'fc3' must be in .*, got 0.0"),
+        ({"scope": "rows"}, "`scope` must be layer or erk for kept counts, got 'rows'"),
     ],
 )
 def test_bad_input_is_refused(options: dict, message: str) -> None:
