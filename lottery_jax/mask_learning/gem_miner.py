@@ -15,10 +15,11 @@ import numpy as np
 
 from lottery_jax.errors import InputError
 from lottery_jax.mask_learning.score_learner import RunInputs, SGDScoreLearner
-from lottery_jax.mask_learning.scores import Tensors, straight_through, unit_scores
+from lottery_jax.mask_learning.scores import Tensors, draw_scores, straight_through
 from lottery_jax.mask_learning.train_scores import train_scores
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.top_k import top_k_mask
+from lottery_jax.rng.sampler import Sampler
 
 _FROZEN = -1.0
 
@@ -48,7 +49,8 @@ class GemMiner(SGDScoreLearner):
             raise InputError(f"`freeze_every` must be at least 1, got {self.freeze_every!r}. Give a number of epochs.")
 
     def initial(self, network: Network, seed: int) -> dict[str, np.ndarray]:
-        return unit_scores(network, seed)
+        uniform = Sampler.uniform(0, 1)
+        return {name: draw_scores(drawn, uniform, seed) for name, drawn in network.random_tensors.items()}
 
     def warm_start_scores(
         self, scores: dict[str, np.ndarray], masks: Mapping[str, np.ndarray]

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
@@ -46,8 +45,7 @@ def plain_source(source: Network) -> Network:
     >>> plain_source(redundant_source(architecture("fc2", Spec((28, 28, 1)), 10))).source_weights
     397000
     """
-    target = _without_biases(source.target)
-    return target.replaced(lambda path, node: _single(node) if isinstance(node, LinearLayer) else node)
+    return source.target.replaced(lambda path, node: _random_layer(node) if isinstance(node, LinearLayer) else node)
 
 
 def wide_source(source: Network) -> Network:
@@ -61,19 +59,26 @@ def wide_source(source: Network) -> Network:
     >>> wide_source(redundant_source(architecture("fc2", Spec((28, 28, 1)), 10))).target.tensors
     {'fc1.weight': (2508, 784), 'fc2.weight': (10, 2508)}
     """
-    budget, target = source.source_weights, _without_biases(source.target)
-    last = list(target.weight_nodes)[-1]
-    even = all(not places for places in (getattr(node, "places", ()) for node in target.weight_nodes.values()))
-    classes = target.output.shape[-1] if target.output else 0
+    budget, target = source.source_weights, source.target
+    assert target.given is not None and target.output is not None
+    last, classes, even, divisor = "", target.output.shape[-1], True, 1
+    for path, node in target.weight_nodes.items():
+        last, even = path, even and not getattr(node, "places", ())
+    for _, node in target.nodes():
+        divisor = math.lcm(divisor, node.divisor)
     resolution = 1 if even else 64  # of the width, or of the factor
-    divisor = math.lcm(*(node.divisor for _, node in target.nodes()))
 
     def wide(step: int) -> Network:
         def units(old: int) -> int:
             return step if even else max(1, round(old * step / resolution / divisor)) * divisor
 
-        found = _resized(target, units, last, classes)
-        return found.replaced(lambda path, node: _single(node) if isinstance(node, LinearLayer) else node)
+        def leaf(path: str, node: Node) -> Node:
+            if not isinstance(node, LinearLayer):
+                return node
+            # The last layer was resized with the others.
+            return _random_layer(dataclasses.replace(node, outputs=classes) if path == last else node)  # type: ignore[type-var]
+
+        return Network(target.root.resized(target.given, units), target.given).replaced(leaf)
 
     if len(target.weight_nodes) == 1:
         return wide(1)
@@ -90,24 +95,7 @@ def wide_source(source: Network) -> Network:
     return min((wide(low), wide(high)), key=lambda network: abs(network.source_weights - budget))
 
 
-def _single(operation: LinearLayer) -> RandomLayer:
-    return RandomLayer(operation, Sampler.normal((2 / fan_in(operation)) ** 0.5))
-
-
-def _without_biases(network: Network) -> Network:
-    def leaf(path: str, node: Node) -> Node:
-        return dataclasses.replace(node, bias=False) if isinstance(node, LinearLayer) else node  # type: ignore[type-var]
-
-    return network.replaced(leaf)
-
-
-def _resized(network: Network, units: Callable[[int], int], last: str, classes: int) -> Network:
-    """The network with `units(n)` hidden units in place of n; the last layer keeps its `classes` outputs."""
-    assert network.given is not None
-    root = network.root.resized(network.given, units)
-
-    # The last layer was resized with the others.
-    def leaf(path: str, node: Node) -> Node:
-        return dataclasses.replace(node, outputs=classes) if path == last else node  # type: ignore[type-var]
-
-    return Network(root, network.given).replaced(leaf)
+def _random_layer(layer: LinearLayer) -> RandomLayer:
+    """The layer without its bias, with normal weights of variance 2 / fan-in."""
+    layer = dataclasses.replace(layer, bias=False)  # type: ignore[type-var]
+    return RandomLayer(layer, Sampler.normal((2 / fan_in(layer)) ** 0.5))

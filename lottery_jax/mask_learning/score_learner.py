@@ -6,7 +6,6 @@ fraction, seed and point of a sweep.
 
 import abc
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_type_hints
 
@@ -145,10 +144,11 @@ class ScoreLearner(Learner):
         """Factors of the gains in the ticket of these masks, by the name of the gain."""
         factors = {}
         for path, source in network.sources.items():
-            own = [masks[child_path(path, name)] for name in source.random_tensors()]
-            factors[child_path(path, "gain")] = math.prod(
-                (mask.size / max(int(mask.sum()), 1)) ** self.rescaling for mask in own
-            )
+            factor = 1.0
+            for name in source.random_tensors():
+                mask = masks[child_path(path, name)]
+                factor *= (mask.size / max(int(mask.sum()), 1)) ** self.rescaling
+            factors[child_path(path, "gain")] = factor
         return factors
 
 

@@ -4,7 +4,6 @@ Absent weights are in no mask and locked weights in every mask, whatever their s
 """
 
 import dataclasses
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -40,34 +39,23 @@ def keep_counts(network: Network, keep: float) -> dict[str, np.ndarray]:
 
 def initial_scores(network: Network, seed: int) -> dict[str, np.ndarray]:
     """Kaiming-uniform scores (Ramanujan et al. 2020): U[-b, b] with b = 1 / sqrt(fan-in of the tensor)."""
-    edges = edge_tensors(network)
-
-    def sampler(name: str, drawn: RandomTensor) -> Sampler:
-        fan = drawn.shape[0] if name in edges else drawn.size / drawn.shape[0]
-        return Sampler.uniform(-(float(fan) ** -0.5), float(fan) ** -0.5)
-
-    return _drawn_scores(network, seed, sampler)
-
-
-def unit_scores(network: Network, seed: int) -> dict[str, np.ndarray]:
-    """Scores from U[0, 1]."""
-    return _drawn_scores(network, seed, lambda name, drawn: Sampler.uniform(0, 1))
-
-
-def _drawn_scores(
-    network: Network, seed: int, sampler: Callable[[str, RandomTensor], Sampler]
-) -> dict[str, np.ndarray]:
-    scores = {}
+    edges, scores = edge_tensors(network), {}
     for name, drawn in network.random_tensors.items():
-        own = dataclasses.replace(
-            drawn,
-            sampler=sampler(name, drawn),
-            stream=SCORE_STREAM + drawn.stream,
-            layout=drawn.layout if isinstance(drawn.layout, Matrix) else Contiguous(drawn.width),
-            shared=1,
-        )
-        scores[name] = own.draw_all(seed, NO_REDRAWS)
+        bound = float(drawn.shape[0] if name in edges else drawn.size / drawn.shape[0]) ** -0.5
+        scores[name] = draw_scores(drawn, Sampler.uniform(-bound, bound), seed)
     return scores
+
+
+def draw_scores(drawn: RandomTensor, sampler: Sampler, seed: int) -> np.ndarray:
+    """Scores of one tensor from a sampler, in a stream of their own."""
+    own = dataclasses.replace(
+        drawn,
+        sampler=sampler,
+        stream=SCORE_STREAM + drawn.stream,
+        layout=drawn.layout if isinstance(drawn.layout, Matrix) else Contiguous(drawn.width),
+        shared=1,
+    )
+    return own.draw_all(seed, NO_REDRAWS)
 
 
 def edge_tensors(network: Network) -> set[str]:

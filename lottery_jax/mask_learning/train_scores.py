@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -103,7 +104,7 @@ def check_source(source: Network, request: TrainingRequest) -> None:
     check_fits(source, request.dataset, "source")
     if not source.random_tensors:
         raise InputError("the source has no random weights, so there are no masks to learn. Use a random source.")
-    stored = {name: np.shape(value) for name, value in request.stored.items()}
+    stored = jax.tree.map(np.shape, dict(request.stored))
     if stored != source.tensors:
         raise InputError(
             f"`stored` must hold {listed(source.tensors)}, the tensors of the source that are not random, got"
@@ -138,14 +139,13 @@ class _Trainer:
     def optimizer(self, learner: ScoreLearner) -> optax.GradientTransformation:
         return learner.optimizer(self.epochs * steps_per_epoch(self.examples, learner.batch_size))
 
-    def inputs(self, run: RunInputs, shared: _SharedInputs) -> tuple[ScoreLearner, RunInputs, Tensors]:
-        """The learner of a run, the run with possible kept counts, and its forced mask entries."""
+    def inputs(self, run: RunInputs, shared: _SharedInputs) -> tuple[ScoreLearner, RunInputs, Tensors, Tensors]:
+        """The learner of a run, the run with possible kept counts, its tensors and its forced mask entries."""
         learner = with_hyperparameters(self.learner, run.hyperparameters)
-        forced = {name: entries[run.source_index] for name, entries in shared.forced.items()}
-        return learner, _with_possible_counts(run, self.network, forced) if forced else run, forced
-
-    def tensors(self, run: RunInputs, shared: _SharedInputs) -> Tensors:
-        return {name: drawn[run.source_index] for name, drawn in shared.sources.items()} | shared.stored
+        own = operator.itemgetter(run.source_index)
+        drawn, forced = jax.tree.map(own, (shared.sources, shared.forced))
+        run = _with_possible_counts(run, self.network, forced) if forced else run
+        return learner, run, drawn | shared.stored, forced
 
     def gates(self, masks: Tensors) -> Callable[[str], Gate]:
         if power := self.learner.rescaling:
@@ -159,10 +159,10 @@ class _Trainer:
         def one(own: tuple[RunInputs, Tensors, jax.Array], shared: _SharedInputs) -> Tensors:
             run, scores, key = own
             counts = jax.tree.map(jnp.int32, self.learner.initial_counts(self.network, run.counts))
-            learner, run, forced = self.inputs(run._replace(counts=counts), shared)
+            learner, run, tensors, forced = self.inputs(run._replace(counts=counts), shared)
             masks = apply_forced(learner.masks(learner.force_scores(scores, forced), run, key), forced)
             images = jnp.asarray(shared.train.images)[:SCALE_IMAGES]
-            return self.network.measured_gains(self.tensors(run, shared), self.gates(masks), images)
+            return self.network.measured_gains(tensors, self.gates(masks), images)
 
         return self.layout.map(one, (runs, scores, keys), shared)
 
@@ -180,8 +180,8 @@ class _Trainer:
 
         def one(own: tuple[State, RunInputs, jax.Array], shared: _SharedInputs) -> tuple[State, History]:
             state, run, key = own
-            learner, run, forced = self.inputs(run, shared)
-            tensors = self.tensors(run, shared) | run.gains
+            learner, run, tensors, forced = self.inputs(run, shared)
+            tensors |= run.gains
 
             def logits(masks: Tensors, images: jax.Array) -> jax.Array:
                 return self.network.module(tensors, self.gates(masks))(images)  # type: ignore[operator]
@@ -193,8 +193,7 @@ class _Trainer:
                 return value + learner.penalty(scores, run), {}
 
             def validate(scores: Tensors) -> History:
-                masks = _final_masks(learner, scores, run, forced, key)
-                masks = {name: mask.astype(jnp.float32) for name, mask in masks.items()}
+                masks = jax.tree.map(jnp.float32, _final_masks(learner, scores, run, forced, key))
                 measured = on_split(functools.partial(logits, masks), shared.validation)
                 return {f"validation_{name}": value for name, value in measured.items()}
 
@@ -222,7 +221,7 @@ class _Trainer:
 
         def one(own: tuple[Tensors, RunInputs, jax.Array], shared: _SharedInputs) -> Tensors:
             scores, run, key = own
-            learner, run, forced = self.inputs(run, shared)
+            learner, run, _, forced = self.inputs(run, shared)
             return _final_masks(learner, scores, run, forced, key)
 
         return self.layout.map(one, (scores, runs, keys), shared)
@@ -266,29 +265,33 @@ def _train_group(
 ) -> list[Ticket | None]:
     """The tickets of the runs of one call of the program, None for runs that diverged."""
     network, learner, dataset = trainer.network, trainer.learner, request.dataset
-    seeds = [run.seed for run in runs]
-    first_run = {seed: seeds.index(seed) for seed in seeds}
-    # Runs of one seed share their source, unless each run redraws its own weights.
-    source_runs = list(range(len(runs))) if learner.resamples else list(first_run.values())
-    scores, redraws = {}, _RunRedraws()
-    for seed in first_run:
-        scores[seed] = learner.initial(network, seed)
-        if seed in warm_start:
-            scores[seed] = learner.warm_start_scores(scores[seed], warm_start[seed].masks)
-    for index, seed in enumerate(seeds if warm_start else ()):
-        redraws.set(index, {name: warm_start[seed].redraws(name) for name in network.random_tensors})
+    first_run, source_runs, source_indices, scores, keys = dict[int, int](), [], [], [], []
+    redraws = _RunRedraws()
+    for index, run in enumerate(runs):
+        first = first_run.setdefault(run.seed, index)
+        own = scores[first] if first < index else learner.initial(network, run.seed)
+        if run.seed in warm_start:
+            ticket = warm_start[run.seed]
+            own = own if first < index else learner.warm_start_scores(own, ticket.masks)
+            redraws.set(index, {name: ticket.redraws(name) for name in network.random_tensors})
+        # Runs of one seed share their source, unless each run redraws its own weights.
+        if first == index or learner.resamples:
+            source_runs.append(index)
+        source_indices.append(len(source_runs) - 1 if source_runs[-1] == index else source_indices[first])
+        scores.append(own)
+        keys.append(jax.random.key(run.seed % 2**32))
 
     def draw() -> tuple[Tensors, Tensors]:
-        own = [(seeds[run], redraws.of(run)) for run in source_runs]
-        return stacked(network.draw(*one) for one in own), stacked(forced_weights(network, *one) for one in own)
+        sources, forced = [], []
+        for index in source_runs:
+            own = redraws.of(index)
+            sources.append(network.draw(runs[index].seed, own))
+            forced.append(forced_weights(network, runs[index].seed, own))
+        return stacked(sources), stacked(forced)
 
-    stored = jax.tree.map(jnp.asarray, dict(request.stored))
-    splits = (Split(jnp.asarray(one.images), jnp.asarray(one.labels)) for one in (dataset.train, dataset.validation))
-    shared = trainer.layout.replicate(_SharedInputs(*draw(), stored, *splits))
-    first_scores = stacked(scores[seed] for seed in seeds)
-    keys = jnp.stack([jax.random.key(seed % 2**32) for seed in seeds])
-    indices = source_runs if learner.resamples else [source_runs.index(first_run[seed]) for seed in seeds]
-    inputs = _run_inputs(network, runs, indices)
+    shared = _SharedInputs(*draw(), dict(request.stored), dataset.train, dataset.validation)
+    shared, first_scores, keys = trainer.layout.replicate(shared), stacked(scores), jnp.stack(keys)
+    inputs = _run_inputs(network, runs, source_indices)
     if learner.scale == "unit":
         inputs = inputs._replace(gains=trainer.unit_gains(shared, inputs, first_scores, keys))
 
@@ -297,7 +300,7 @@ def _train_group(
         if learner.resamples and (epoch := int(state.epoch[0])):
             masks = jax.device_get(trainer.final_masks(state.parameters, shared, inputs, keys))
             for index, run in enumerate(runs):
-                own = {name: mask[index] for name, mask in masks.items()}
+                own = jax.tree.map(operator.itemgetter(index), masks)
                 redraws.set(index, run.learner.resample(network, run.seed, epoch, own, redraws.of(index)))
             sources, forced = trainer.layout.replicate(draw())
             shared = shared._replace(sources=sources, forced=forced)
@@ -314,11 +317,11 @@ def _train_group(
         extra=redraws,
     )
     masks = trainer.final_masks(state.parameters, shared, inputs, keys)
-    results = jax.device_get((state.parameters, masks, inputs.gains))
+    results = jax.device_get((state.parameters, masks, inputs.gains, history))
     tickets: list[Ticket | None] = []
     for index, run in enumerate(runs):
-        last_scores, masks, gains = jax.tree.map(lambda values, index=index: values[index], results)
-        if not all(np.isfinite(score).all() for score in last_scores.values()):
+        last_scores, masks, gains, by_epoch = jax.tree.map(operator.itemgetter(index), results)
+        if not np.isfinite(np.concatenate(list(map(np.ravel, last_scores.values())))).all():
             tickets.append(None)
             continue
         factors = run.learner.gain_factors(network, run.seed, masks)
@@ -334,8 +337,8 @@ def _train_group(
                 "epochs": trainer.epochs,
                 "data": dataset.name,
                 **({} if run.keep is None else {"keep": float(run.keep)}),
-                "loss": float(history["loss"][index, -1]),
-                "by_epoch": {name: values[index].tolist() for name, values in history.items()},
+                "loss": float(by_epoch["loss"][-1]),
+                "by_epoch": jax.tree.map(np.ndarray.tolist, by_epoch),
             },
         )
         tickets.append(ticket)
@@ -344,8 +347,14 @@ def _train_group(
 
 def _run_inputs(network: Network, runs: Sequence[RunSpec], source_indices: Sequence[int]) -> RunInputs:
     """The inputs of the runs, with the gains of the source, or those of `scale="keep"`."""
-    keeps = [1.0 if run.keep is None else run.keep for run in runs]
-    counts = stacked(keep_counts(network, keep) for keep in keeps)
+    size = sum(map(operator.attrgetter("size"), network.random_tensors.values()))
+    counts, totals, hyperparameters = [], [], []
+    for run in runs:
+        keep = 1.0 if run.keep is None else run.keep
+        counts.append(keep_counts(network, keep))
+        totals.append(np.asarray(kept_count(keep, size), np.int32))
+        hyperparameters.append(jax.tree.map(np.float32, hyperparameters_of(run.learner)))
+    counts = stacked(counts)
     gains = {name: np.full(len(runs), gain, np.float32) for name, gain in network.gains.items()}
     if runs[0].learner.scale == "keep":
         for path, source in network.sources.items():
@@ -353,14 +362,8 @@ def _run_inputs(network: Network, runs: Sequence[RunSpec], source_indices: Seque
                 tensor = child_path(path, name)
                 kept, size = np.maximum(np.asarray(counts[tensor]), 1), network.random_tensors[tensor].size
                 gains[child_path(path, "gain")] *= np.sqrt(size / kept).astype(np.float32)
-    size = sum(drawn.size for drawn in network.random_tensors.values())
-    return RunInputs(
-        source_index=jnp.asarray(np.array(source_indices, np.int32)),
-        counts=counts,
-        total=jnp.asarray(np.array([kept_count(keep, size) for keep in keeps], np.int32)),
-        gains=jax.tree.map(jnp.asarray, gains),
-        hyperparameters=stacked(jax.tree.map(np.float32, hyperparameters_of(run.learner)) for run in runs),
-    )
+    indices = np.array(source_indices, np.int32)
+    return jax.tree.map(jnp.asarray, RunInputs(indices, counts, np.stack(totals), gains, stacked(hyperparameters)))
 
 
 def _configuration(

@@ -15,7 +15,7 @@ from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Node
 from lottery_jax.networks.sources.random_layer import RandomLayer
-from lottery_jax.progress import Progress, no_progress
+from lottery_jax.progress import Progress
 from lottery_jax.pruning.base import (
     PruningLearner,
     batches_digest,
@@ -41,7 +41,7 @@ from lottery_jax.pruning.retraining import ByName, InitialState, RunResult, dens
 from lottery_jax.rng.sampler import Sampler
 from lottery_jax.tickets.ticket import Ticket, make_ticket
 from lottery_jax.training.learner import RunSpec, TrainingRequest, check_fits
-from lottery_jax.training.sweep import SweepProgram, train_sweep
+from lottery_jax.training.sweep import SweepProgram, shifted, train_sweep
 
 
 def prune_by_magnitude(
@@ -87,7 +87,7 @@ def prune_by_magnitude(
             dataset,
             epochs,
             earlier=options.rewind,
-            progress=_shifted(progress, 0, total),
+            progress=shifted(progress, 0, total),
             checkpoints=request.checkpoints,
         )
         dense = dict(zip(pairs, results, strict=True))
@@ -106,7 +106,7 @@ def prune_by_magnitude(
                     [run.initial_state(random, number) for run in runs.values()],
                     dataset,
                     epochs,
-                    progress=_shifted(progress, (number - 1) * (epochs - options.rewind), total),
+                    progress=shifted(progress, (number - 1) * (epochs - options.rewind), total),
                     checkpoints=request.checkpoints and request.checkpoints.unshared(),
                 )
                 pairs = zip(runs.items(), results, strict=True)
@@ -118,11 +118,6 @@ def prune_by_magnitude(
         )
 
     return train_sweep(points, request, program_for)
-
-
-def _shifted(progress: Progress, before: int, total: int) -> Progress:
-    """The progress of a training after `before` of `total` epochs."""
-    return no_progress if progress is no_progress else lambda done, _: progress(before + done, total)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -136,11 +136,13 @@ class Checkpoint:
         """Replace the saved snapshot, at most every few seconds unless `now`."""
         if not now and time.monotonic() - self._last < SECONDS:
             return
-        arrays = {
-            _name("state", path): _array(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(snapshot.state)
-        }
-        arrays |= {f"history {name}": np.asarray(value) for name, value in snapshot.history.items()}
-        store(self.path, arrays | {f"extra {name}": np.asarray(value) for name, value in snapshot.extra.items()})
+        arrays = {}
+        for path, leaf in jax.tree_util.tree_leaves_with_path(snapshot.state):
+            arrays[_name("state", path)] = _array(leaf)
+        for part, named in (("history", snapshot.history), ("extra", snapshot.extra)):
+            for name, value in named.items():
+                arrays[f"{part} {name}"] = np.asarray(value)
+        store(self.path, arrays)
         self._last = time.monotonic()
 
 

@@ -96,10 +96,9 @@ class Learner(abc.ABC):
         Raises:
             InputError: An option is unknown, or its values are empty or repeated.
         """
-        options = {field.name for field in dataclasses.fields(self)}
         for name, values in grid.items():
-            if name not in options:
-                raise InputError(f"{self.name} has no option {name!r}; {suggest(name, options)}")
+            if name not in self.__dataclass_fields__:
+                raise InputError(f"{self.name} has no option {name!r}; {suggest(name, self.__dataclass_fields__)}")
             if len(set(values)) < len(values) or not len(values):
                 raise InputError(f"values of {name} must be different, at least one, got {tuple(values)}. Remove some.")
         return [
@@ -121,8 +120,8 @@ class RunSpec(NamedTuple):
 
 def hyperparameters_of(learner: Learner) -> dict[str, float]:
     """The options of type float, by name: they are traced, so that one program serves all their values."""
-    kinds = {field.name: field.type for field in dataclasses.fields(learner)}
-    return {name: getattr(learner, name) for name, kind in kinds.items() if kind in (float, "float")}
+    fields = dataclasses.fields(learner)
+    return {field.name: getattr(learner, field.name) for field in fields if field.type in (float, "float")}
 
 
 def with_hyperparameters(learner: L, values: Mapping[str, Any]) -> L:

@@ -159,7 +159,8 @@ def in_groups(
     # A step of one run leaves most of a CPU idle, so that several are trained in threads.
     threads = cores() if width == 1 else 1
     if shared is None or not shared.checkpoints.shared:
-        return list(itertools.chain.from_iterable(_first_alone(one, range(len(groups)), threads)))
+        # The first group compiles for all others.
+        return list(itertools.chain(one(0), *_in_threads(one, range(1, len(groups)), threads)))
     names = [name_of(shared.configuration(group)) for group in groups]
     results, pending = _train_free_groups(one, names, shared, threads)
     if pending:
@@ -198,14 +199,6 @@ def _train_free_groups(
     list(_in_threads(attempt, groups, threads))
     others = [name for name in names if name not in released and checkpoints.note(name) is None]
     return results, [*pending, *map(checkpoints.unit, others)]
-
-
-def _first_alone(one: Callable[[int], list], groups: Iterable[int], threads: int) -> Iterator[list]:
-    """The results of all groups; the first group is trained before all others, because it compiles for all."""
-    left = iter(groups)
-    for first in left:
-        yield one(first)
-        yield from _in_threads(one, left, threads)
 
 
 def _in_threads(one: Callable[[int], _U], groups: Iterable[int], threads: int) -> Iterator[_U]:

@@ -9,7 +9,6 @@ from lottery_jax.errors import InputError
 from lottery_jax.networks.top_k import kept_count
 from lottery_jax.progress import Progress, log, no_progress
 from lottery_jax.tickets.ticket import Ticket
-from lottery_jax.training.checkpoints import Checkpoints
 from lottery_jax.training.learner import Learner, RunSpec, TrainingRequest, part_of, without_hyperparameters
 from lottery_jax.training.parallel_runs import Shared, in_groups
 
@@ -52,13 +51,20 @@ def train_sweep(
         InputError: The kept fractions are wrong, or all runs diverged.
         Pending: Other processes train what is missing.
     """
-    name, keeps = points[0].name, _keeps(points[0], request)
+    name, keeps, checkpoints = points[0].name, _keeps(points[0], request), request.checkpoints
     runs, tickets, done = list[RunSpec](), list[Ticket | None](), 0
     for _, group in itertools.groupby(points, key=without_hyperparameters):
         same = list(group)
-        own = [RunSpec(*run) for run in itertools.product(same, request.seeds, keeps)]
+        own = list(itertools.starmap(RunSpec, itertools.product(same, request.seeds, keeps)))
         progress = part_of(request.progress, done, len(points), len(same))
-        tickets += _train_program(program_for(own, progress), own, progress, request.checkpoints)
+        program = program_for(own, progress)
+        tickets += in_groups(
+            program.train,
+            own,
+            program.width,
+            progress=shifted(progress, program.epochs_before, program.epochs),
+            shared=checkpoints and Shared(checkpoints, program.configuration),
+        )
         runs += own
         done += len(same)
     for run, ticket in zip(runs, tickets, strict=True):
@@ -66,25 +72,15 @@ def train_sweep(
             keep = "" if run.keep is None else f", keep {run.keep:g}"
             rate = f", learning rate {run.learner.learning_rate:g}" if len(points) > 1 else ""
             log.warning("%s, seed %d%s%s diverged: no ticket; lower the learning rate", name, run.seed, keep, rate)
-    survivors = [ticket for ticket in tickets if ticket is not None]
+    survivors = list(filter(None, tickets))
     if not survivors:
         raise InputError(f"training of {name} diverged in every run; lower the learning rate")
     return survivors
 
 
-def _train_program(
-    program: SweepProgram, runs: Sequence[RunSpec], progress: Progress, checkpoints: Checkpoints | None
-) -> list[Ticket | None]:
-    def report(done: int, _: int) -> None:
-        progress(program.epochs_before + done, program.epochs)
-
-    return in_groups(
-        program.train,
-        runs,
-        program.width,
-        progress=no_progress if progress is no_progress else report,
-        shared=checkpoints and Shared(checkpoints, program.configuration),
-    )
+def shifted(progress: Progress, before: int, total: int) -> Progress:
+    """The progress of a training after `before` of `total` epochs."""
+    return no_progress if progress is no_progress else lambda done, _: progress(before + done, total)
 
 
 def _keeps(learner: Learner, request: TrainingRequest) -> Sequence[float | None]:
