@@ -21,10 +21,10 @@ from lottery_jax.networks.top_k import kept_count
 from lottery_jax.progress import Progress
 from lottery_jax.pruning.base import (
     PruningLearner,
-    configuration,
     initial_digest,
     initial_tensors,
     random_network,
+    run_configuration,
     ticket_settings,
     trained_ticket,
     weight_names,
@@ -79,7 +79,7 @@ def prune_at_initialisation(
             return tickets
 
         return SweepProgram(
-            train, lambda group: configuration(target, group, request), training.layout.width, request.epochs
+            train, lambda group: run_configuration(target, group, request), training.layout.width, request.epochs
         )
 
     return train_sweep(learner.points(grid or {}), request, program_for)
@@ -120,7 +120,7 @@ class RandomPruning(PruningAtInitialisation):
     scope: Scope = "layer"
     """Scope of pruning: layer, one rate for each layer; global, all weights together; erk, Erdos-Renyi densities."""
     output_rate: float = 0.5
-    """Pruning rate of the output layer relative to the others, for the scope layer."""
+    """Pruning rate of the output layer relative to the others (scope layer)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

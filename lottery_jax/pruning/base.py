@@ -73,7 +73,7 @@ class PruningLearner(Learner):
         return Retraining(target, self.config, parallel_runs(self.runs_per_step, runs, weights))
 
 
-def configuration(target: Network, runs: Sequence[RunSpec], request: TrainingRequest) -> dict[str, Any]:
+def run_configuration(target: Network, runs: Sequence[RunSpec], request: TrainingRequest) -> dict[str, Any]:
     """Everything that the tickets of these runs depend on, as JSON."""
     return {
         "learner": runs[0].learner.name,
@@ -127,7 +127,7 @@ def initial_tensors(random: Network, seed: int) -> ByName:
 
 
 def initial_digest(tensors: ByName, masks: MasksByName) -> str:
-    """A digest of the tensors that have masks, for the settings of a ticket."""
+    """A digest of the tensors that have masks, stored in the settings of a ticket."""
     return digest("", {name: tensors[name] for name in masks})
 
 

@@ -22,36 +22,6 @@ Criterion = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """From weights before and after training to scores of the same shape."""
 
 
-def large_final(initial: np.ndarray, final: np.ndarray) -> np.ndarray:
-    """Absolute value after training (Frankle and Carbin 2019)."""
-    return _magnitude(final)
-
-
-def small_final(initial: np.ndarray, final: np.ndarray) -> np.ndarray:
-    """Negative absolute value after training."""
-    return -_magnitude(final)
-
-
-def large_init(initial: np.ndarray, final: np.ndarray) -> np.ndarray:
-    """Absolute value before training."""
-    return _magnitude(initial)
-
-
-def small_init(initial: np.ndarray, final: np.ndarray) -> np.ndarray:
-    """Negative absolute value before training."""
-    return -_magnitude(initial)
-
-
-def large_init_large_final(initial: np.ndarray, final: np.ndarray) -> np.ndarray:
-    """The smaller of both absolute values: large before and after training."""
-    return np.minimum(_magnitude(final), _magnitude(initial))
-
-
-def small_init_small_final(initial: np.ndarray, final: np.ndarray) -> np.ndarray:
-    """The negative larger of both absolute values: small before and after training."""
-    return -np.maximum(_magnitude(final), _magnitude(initial))
-
-
 def magnitude_increase(initial: np.ndarray, final: np.ndarray) -> np.ndarray:
     """Increase of the absolute value.
 
@@ -61,19 +31,18 @@ def magnitude_increase(initial: np.ndarray, final: np.ndarray) -> np.ndarray:
     return _magnitude(final) - _magnitude(initial)
 
 
-def movement(initial: np.ndarray, final: np.ndarray) -> np.ndarray:
-    """Distance that the weight moved."""
-    return np.abs(final.astype(np.float64) - initial)
+def _magnitude(weights: np.ndarray) -> np.ndarray:
+    return np.abs(weights.astype(np.float64))
 
 
-def at_random(initial: np.ndarray, final: np.ndarray) -> np.ndarray:
+def _large_final(initial: np.ndarray, final: np.ndarray) -> np.ndarray:
+    return _magnitude(final)
+
+
+def _random(initial: np.ndarray, final: np.ndarray) -> np.ndarray:
     """Random scores that depend on the first weights alone."""
     digest = hashlib.sha256(np.ascontiguousarray(initial).tobytes()).digest()
     return np.random.default_rng(list(digest)).random(initial.shape)
-
-
-def _magnitude(weights: np.ndarray) -> np.ndarray:
-    return np.abs(weights.astype(np.float64))
 
 
 def _with_sign(criterion: Criterion, product: int) -> Criterion:
@@ -86,20 +55,21 @@ def _with_sign(criterion: Criterion, product: int) -> Criterion:
 
 
 CRITERIA: dict[str, Criterion] = {
-    "large_final": large_final,
-    "small_final": small_final,
-    "large_init": large_init,
-    "small_init": small_init,
-    "large_init_large_final": large_init_large_final,
-    "small_init_small_final": small_init_small_final,
+    "large_final": _large_final,  # Frankle and Carbin 2019
+    "small_final": lambda initial, final: -_magnitude(final),
+    "large_init": lambda initial, final: _magnitude(initial),
+    "small_init": lambda initial, final: -_magnitude(initial),
+    "large_init_large_final": lambda initial, final: np.minimum(_magnitude(final), _magnitude(initial)),
+    "small_init_small_final": lambda initial, final: -np.maximum(_magnitude(final), _magnitude(initial)),
     "magnitude_increase": magnitude_increase,
-    "movement": movement,
-    "random": at_random,
-    "large_final_same_sign": _with_sign(large_final, 1),
-    "large_final_diff_sign": _with_sign(large_final, -1),
+    "movement": lambda initial, final: np.abs(final.astype(np.float64) - initial),
+    "random": _random,
+    "large_final_same_sign": _with_sign(_large_final, 1),
+    "large_final_diff_sign": _with_sign(_large_final, -1),
     "magnitude_increase_same_sign": _with_sign(magnitude_increase, 1),
     "magnitude_increase_diff_sign": _with_sign(magnitude_increase, -1),
 }
+"""Criteria by their names in Zhou et al. 2019."""
 
 
 def criterion(name: str) -> Criterion:

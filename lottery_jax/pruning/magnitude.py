@@ -19,10 +19,10 @@ from lottery_jax.progress import Progress
 from lottery_jax.pruning.base import (
     PruningLearner,
     batches_digest,
-    configuration,
     initial_digest,
     initial_tensors,
     random_network,
+    run_configuration,
     ticket_settings,
     trained_ticket,
     weight_names,
@@ -114,7 +114,7 @@ def prune_by_magnitude(
             return [runs[index].ticket(random, request) if index in runs else None for index in range(len(group))]
 
         return SweepProgram(
-            train, lambda group: configuration(target, group, request), training.layout.width, total, epochs
+            train, lambda group: run_configuration(target, group, request), training.layout.width, total, epochs
         )
 
     return train_sweep(points, request, program_for)
@@ -137,9 +137,9 @@ class Magnitude(PruningLearner):
     scope: Scope = "layer"
     """Scope of pruning: layer, one rate for each layer; global, all weights together; erk, Erdos-Renyi densities."""
     output_rate: float = 0.5
-    """Pruning rate of the output layer relative to dense layers, for the scope layer."""
+    """Pruning rate of the output layer relative to dense layers (scope layer)."""
     convolution_rate: float = 1.0
-    """Pruning rate of convolutions relative to dense layers, for the scope layer."""
+    """Pruning rate of convolutions relative to dense layers (scope layer)."""
     rounds: int = 1
     """Rounds of pruning, over which the kept fraction falls geometrically."""
     rewind: int = 0
