@@ -20,6 +20,7 @@ from lottery_jax.data import Dataset
 from lottery_jax.mask_learning.edge_popup import EdgePopup
 from lottery_jax.mask_learning.registry import SOURCES
 from lottery_jax.mask_learning.scores import forced_weights
+from lottery_jax.mask_learning.train_scores import train_scores
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.target import Target
 from lottery_jax.networks.transforms import Transform, transformed
@@ -242,7 +243,7 @@ class WarmStarted(Method):
 
     def find(self, context: MethodContext, seed: int, keeps: Sequence[float]) -> Sequence[Ticket | None]:
         model = context.ticket("pensia-smallest", seed)
-        sweep = functools.partial(self.learner.sweep, warm_start={seed: model})
+        sweep = functools.partial(train_scores, self.learner, warm_start={seed: model})
         return _by_keep(self.learner, context, model.network, seed, keeps, sweep)
 
 

@@ -210,6 +210,7 @@ class _Search:
 
 def _search(network: Network, run: RunSpec, request: TrainingRequest, progress: Progress) -> Ticket | None:
     """The ticket of one run, None if its loss is not finite."""
+    assert run.keep is not None
     dataset = request.dataset
     search = _Search(network, run.learner, request.epochs, len(dataset.train))
     tensors = jax.tree.map(jnp.asarray, {**network.draw(run.seed), **request.stored})

@@ -59,8 +59,8 @@ def wide_source(source: Network) -> Network:
     >>> wide_source(redundant_source(architecture("fc2", Spec((28, 28, 1)), 10))).target.tensors
     {'fc1.weight': (2508, 784), 'fc2.weight': (10, 2508)}
     """
-    budget, target = source.source_weights, source.target
-    assert target.given is not None and target.output is not None
+    budget, target, spec = source.source_weights, source.target, source.target.given
+    assert spec is not None and target.output is not None
     last, classes, even, divisor = "", target.output.shape[-1], True, 1
     for path, node in target.weight_nodes.items():
         last, even = path, even and not getattr(node, "places", ())
@@ -78,7 +78,7 @@ def wide_source(source: Network) -> Network:
             # The last layer was resized with the others.
             return _random_layer(dataclasses.replace(node, outputs=classes) if path == last else node)  # type: ignore[type-var]
 
-        return Network(target.root.resized(target.given, units), target.given).replaced(leaf)
+        return Network(target.root.resized(spec, units), spec).replaced(leaf)
 
     if len(target.weight_nodes) == 1:
         return wide(1)

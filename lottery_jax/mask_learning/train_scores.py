@@ -186,7 +186,7 @@ class _Trainer:
             def logits(masks: Tensors, images: jax.Array) -> jax.Array:
                 return self.network.module(tensors, self.gates(masks))(images)  # type: ignore[operator]
 
-            def loss(scores: Tensors, images: jax.Array, labels: jax.Array, key: jax.Array):
+            def loss(scores: Tensors, images: jax.Array, labels: jax.Array, key: Any) -> tuple[jax.Array, dict]:
                 scores = learner.force_scores(scores, forced)
                 outputs = logits(apply_forced(learner.masks(scores, run, key), forced), images)
                 value = optax.softmax_cross_entropy_with_integer_labels(outputs, labels).mean()
@@ -289,8 +289,9 @@ def _train_group(
             forced.append(forced_weights(network, runs[index].seed, own))
         return stacked(sources), stacked(forced)
 
-    shared = _SharedInputs(*draw(), dict(request.stored), dataset.train, dataset.validation)
-    shared, first_scores, keys = trainer.layout.replicate(shared), stacked(scores), jnp.stack(keys)
+    inputs_on_host = (*draw(), dict(request.stored), dataset.train, dataset.validation)
+    shared = _SharedInputs(*trainer.layout.replicate(inputs_on_host))
+    first_scores, keys = stacked(scores), jnp.stack(keys)
     inputs = _run_inputs(network, runs, source_indices)
     if learner.scale == "unit":
         inputs = inputs._replace(gains=trainer.unit_gains(shared, inputs, first_scores, keys))
@@ -363,7 +364,7 @@ def _run_inputs(network: Network, runs: Sequence[RunSpec], source_indices: Seque
                 kept, size = np.maximum(np.asarray(counts[tensor]), 1), network.random_tensors[tensor].size
                 gains[child_path(path, "gain")] *= np.sqrt(size / kept).astype(np.float32)
     indices = np.array(source_indices, np.int32)
-    return jax.tree.map(jnp.asarray, RunInputs(indices, counts, np.stack(totals), gains, stacked(hyperparameters)))
+    return RunInputs(*jax.tree.map(jnp.asarray, (indices, counts, np.stack(totals), gains, stacked(hyperparameters))))
 
 
 def _configuration(

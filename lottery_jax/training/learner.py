@@ -67,7 +67,7 @@ class Learner(abc.ABC):
     """Whether several processes can share its trainings. If not, one process trains all runs of a seed."""
 
     @abc.abstractmethod
-    def learn(self, source: Network, request: TrainingRequest) -> list[Ticket]:
+    def learn(self, /, source: Network, request: TrainingRequest) -> list[Ticket]:
         """Train one ticket for every seed and kept fraction.
 
         Args:
@@ -82,7 +82,7 @@ class Learner(abc.ABC):
             Pending: Other processes train what is missing.
         """
 
-    def sweep(self, source: Network, request: TrainingRequest, grid: Mapping[str, Sequence[Any]]) -> list[Ticket]:
+    def sweep(self, /, source: Network, request: TrainingRequest, grid: Mapping[str, Sequence[Any]]) -> list[Ticket]:
         """As `learn` at every point of a grid {option: values}: tickets in the order (point, seed, keep)."""
         tickets, points = [], self.points(grid)
         for done, point in enumerate(points):
