@@ -109,8 +109,8 @@ def prune_by_magnitude(
                     progress=shifted(progress, (number - 1) * (epochs - options.rewind), total),
                     checkpoints=request.checkpoints and request.checkpoints.unshared(),
                 )
-                pairs = zip(runs.items(), results, strict=True)
-                runs = {index: dataclasses.replace(run, result=own) for (index, run), own in pairs if own is not None}
+                ended = zip(runs.items(), results, strict=True)
+                runs = {index: dataclasses.replace(run, result=own) for (index, run), own in ended if own is not None}
             return [runs[index].ticket(random, request) if index in runs else None for index in range(len(group))]
 
         return SweepProgram(
