@@ -23,6 +23,7 @@ from lottery_jax.mask_learning.edge_popup import EdgePopup
 from lottery_jax.mask_learning.learner_sources import redundant_source, wide_source
 from lottery_jax.networks.architectures import architecture
 from lottery_jax.networks.node import Spec
+from lottery_jax.training.learner import TrainingRequest
 
 KEEPS = (1, 0.99, 0.98, 0.975, 0.95, 0.9, 0.75, 0.5, 0.25, 0.1, 0.05, 0.025, 0.02, 0.01)
 SEEDS = 5
@@ -44,17 +45,19 @@ def measure(keeps: tuple[float, ...], seeds: int, examples: int, epochs: int, ro
     learner, kept = EdgePopup(), list(range(seeds))
 
     def runs_per_step() -> list:
-        return learner.learn(source, data, seeds=kept, keeps=keeps, epochs=epochs)
+        return learner.learn(source, TrainingRequest(data, seeds=kept, keeps=keeps, epochs=epochs))
 
     def one_by_one() -> list:
         return [
-            learner.learn(source, data, seeds=[seed], keeps=[keep], epochs=epochs)[0] for seed in kept for keep in keeps
+            learner.learn(source, TrainingRequest(data, seeds=[seed], keeps=[keep], epochs=epochs))[0]
+            for seed in kept
+            for keep in keeps
         ]
 
     ways = {"one_program": runs_per_step, "one_by_one": one_by_one}
     times: dict[str, list[float]] = {name: [] for name in ways}
-    learner.learn(source, data, seeds=kept, keeps=keeps, epochs=epochs)  # compiles
-    learner.learn(source, data, seeds=kept[:1], keeps=keeps[:1], epochs=epochs)
+    learner.learn(source, TrainingRequest(data, seeds=kept, keeps=keeps, epochs=epochs))  # compiles
+    learner.learn(source, TrainingRequest(data, seeds=kept[:1], keeps=keeps[:1], epochs=epochs))
     for _ in range(rounds):
         for name, way in ways.items():
             start = time.perf_counter()

@@ -36,6 +36,7 @@ from lottery_jax.networks.node import Spec
 from lottery_jax.pruning.base import initial_tensors, random_network
 from lottery_jax.pruning.magnitude import Magnitude
 from lottery_jax.pruning.retraining import InitialState
+from lottery_jax.training.learner import TrainingRequest
 
 NETWORKS = {
     "conv2": (27, 2e-4, 0.046, 0.088, 0.5),
@@ -93,7 +94,7 @@ def run(settings: Settings, rows: Results) -> None:
         learner = Magnitude(**numbers, rounds=max(1, rounds), convolution_rate=slower, retrain=False)
         # Masks alone: the last training is done below, from the first weights and from new ones.
         (ticket,) = learner.learn(
-            target, dataset, seeds=[seed], keeps=[keep], epochs=epochs, checkpoints=rows.checkpoints
+            target, TrainingRequest(dataset, seeds=[seed], keeps=[keep], epochs=epochs, checkpoints=rows.checkpoints)
         )
         weights = {"dense": seed} if keep == 1 else {"rewound": seed, "new weights": seed + NEW}
         for method, first in weights.items():
@@ -135,7 +136,7 @@ def trained(
     training = learner.training(target, 1)
 
     def until(epoch: int) -> tuple[float, np.ndarray]:
-        (finish,) = training.runs([InitialState(seed, begun, dict(masks), learner.numbers)], dataset, epoch)
+        (finish,) = training.runs([InitialState(seed, begun, dict(masks), learner.hyperparameters)], dataset, epoch)
         if finish is None:
             return math.nan, np.zeros(1)
         return accuracy(forward(target, finish.tensors), dataset.test), finish.by_epoch["validation_loss"]

@@ -41,6 +41,7 @@ from lottery_jax.pruning.magnitude import Magnitude
 from lottery_jax.pruning.retraining import InitialState
 from lottery_jax.tasks.task import STATISTICS
 from lottery_jax.tickets.ticket import Ticket
+from lottery_jax.training.learner import TrainingRequest
 
 NETWORKS = {"resnet20": (85, 57, (0.271, 0.512, 0.134, 0.08)), "vgg19": (159, 14, (0.069, 0.512, 0.262, 0.015))}
 """Epochs, those of the warm-up, and kept fractions."""
@@ -110,12 +111,10 @@ def run(settings: Settings, rows: Results) -> None:
         start = time.perf_counter()
         tickets = learner.sweep(
             target,
-            dataset,
+            TrainingRequest(
+                dataset, seeds=range(settings.part(5)), keeps=[keep], epochs=epochs, checkpoints=rows.checkpoints
+            ),
             {"learning_rate": rates},
-            seeds=range(settings.part(5)),
-            keeps=[keep],
-            epochs=epochs,
-            checkpoints=rows.checkpoints,
         )
         for ticket in tickets:
             rate = ticket.header.settings["learning_rate"]
@@ -155,7 +154,7 @@ def measured(
         return
     drawn = initial_tensors(random_network(target, trained=True), ticket.seed + NEW)
     begun = drawn | {name: np.where(mask, drawn[name], np.float32(0)) for name, mask in ticket.masks.items()}
-    start = InitialState(ticket.seed, begun, ticket.masks, learner.numbers)
+    start = InitialState(ticket.seed, begun, ticket.masks, learner.hyperparameters)
     (finish,) = learner.training(target, 1).runs([start], dataset, epochs)
     if finish is not None:
         yield "new weights", accuracy(forward(target, finish.tensors), dataset.test)

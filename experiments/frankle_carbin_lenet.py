@@ -25,6 +25,7 @@ from lottery_jax.data import load
 from lottery_jax.networks.architectures import architecture
 from lottery_jax.networks.node import Spec
 from lottery_jax.pruning.magnitude import Magnitude, MagnitudeReinit
+from lottery_jax.training.learner import TrainingRequest
 
 KEEPS = (0.211, 0.135, 0.036)
 
@@ -55,7 +56,9 @@ def run(settings: Settings, rows: Results) -> None:
     def one(task: tuple[str, Magnitude, tuple[float, ...]]) -> None:
         label, learner, keeps = task
         start = time.perf_counter()
-        tickets = learner.learn(target, dataset, seeds=seeds, keeps=keeps, epochs=epochs, checkpoints=rows.checkpoints)
+        tickets = learner.learn(
+            target, TrainingRequest(dataset, seeds=seeds, keeps=keeps, epochs=epochs, checkpoints=rows.checkpoints)
+        )
         for ticket in tickets:
             made = ticket.header.settings
             rows.keep(

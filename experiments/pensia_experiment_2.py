@@ -44,7 +44,7 @@ from lottery_jax.networks.architectures import architecture
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
 from lottery_jax.pruning.magnitude import Magnitude
-from lottery_jax.training.learner import Learner
+from lottery_jax.training.learner import Learner, TrainingRequest
 
 ARCHITECTURES = ("fc2", "fc4", "lenet5")
 NETWORKS = ("structure-linear", "structure-relu", "wide", "dense")
@@ -107,11 +107,13 @@ def run(settings: Settings, rows: Results) -> None:
         start = time.perf_counter()
         tickets = learner.learn(
             sources(target, settings.copies)[network],
-            dataset,
-            seeds=seeds,
-            keeps=[1.0] if network == "dense" else keeps,
-            epochs=epochs,
-            checkpoints=rows.checkpoints,
+            TrainingRequest(
+                dataset,
+                seeds=seeds,
+                keeps=[1.0] if network == "dense" else keeps,
+                epochs=epochs,
+                checkpoints=rows.checkpoints,
+            ),
         )
         seconds = time.perf_counter() - start
         for ticket in tickets:

@@ -35,6 +35,7 @@ from lottery_jax.mask_learning import LEARNERS, Learner
 from lottery_jax.networks.network import Network
 from lottery_jax.pruning import Magnitude
 from lottery_jax.tickets.ticket import Ticket
+from lottery_jax.training.learner import TrainingRequest
 from planted import PLANTED_DATA, TRUTHS, Planted, overlaps, plant, planting_source, runs_per_step
 
 METHODS = {
@@ -109,7 +110,9 @@ def _learned(
     learner: Learner, source: Network, dataset: Dataset, settings: Settings, keeps: list[float]
 ) -> list[Ticket]:
     epochs = settings.part(settings.epochs)
-    return learner.learn(source, dataset, seeds=settings.seeds, keeps=keeps if learner.sweeps else (), epochs=epochs)
+    return learner.learn(
+        source, TrainingRequest(dataset, seeds=settings.seeds, keeps=keeps if learner.sweeps else (), epochs=epochs)
+    )
 
 
 def _row(method: str, ticket: Ticket, planted: Planted, dataset: Dataset) -> dict:

@@ -31,7 +31,7 @@ from lottery_jax.mask_learning.learner_sources import plain_source
 from lottery_jax.networks.architectures import architecture
 from lottery_jax.networks.node import Spec
 from lottery_jax.pruning.magnitude import Magnitude
-from lottery_jax.training.learner import Learner
+from lottery_jax.training.learner import Learner, TrainingRequest
 
 PUBLISHED = {"conv2": (77.5, 79.5), "conv4": (86.0, 86.5), "conv6": (88.0, 88.5), "conv8": (88.5, 88.0)}
 """Best accuracy of edge-popup and that of the trained network, in %, read off curves."""
@@ -101,7 +101,9 @@ def run(settings: Settings, rows: Results) -> None:
         factor = width * settings.narrow
         target = architecture(network, given, dataset.classes, width=factor)
         source = plain_source(target) if isinstance(learner, EdgePopup) else target
-        tickets = learner.learn(source, dataset, seeds=seeds, keeps=kept, epochs=epochs, checkpoints=rows.checkpoints)
+        tickets = learner.learn(
+            source, TrainingRequest(dataset, seeds=seeds, keeps=kept, epochs=epochs, checkpoints=rows.checkpoints)
+        )
         for ticket in tickets:
             rows.keep(
                 network=network,

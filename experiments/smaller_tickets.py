@@ -40,6 +40,7 @@ from lottery_jax.pruning.gradual import Gradual, sparse_target
 from lottery_jax.tasks import Task, load_task
 from lottery_jax.tickets.ticket import Ticket
 from lottery_jax.tickets.verify import verify
+from lottery_jax.training.learner import TrainingRequest
 
 DENSE = (45_000, 26_000, 13_700, 6_900, 4_000, 2_000)
 SPARSE = (10_000, 7_000, 4_300, 2_800, 2_000)
@@ -107,7 +108,7 @@ def run(settings: Settings, rows: Results) -> None:
         for kept in learned:
             start = time.perf_counter()
             (ticket,) = EdgePopup().learn(
-                source, task.dataset, seeds=[seed], keeps=[kept / source.source_weights], epochs=epochs
+                source, TrainingRequest(task.dataset, seeds=[seed], keeps=[kept / source.source_weights], epochs=epochs)
             )
             more = {"epochs": epochs, "seconds": time.perf_counter() - start}
             rows.keep(method="edge-popup-wide", seed=seed, **_measured(ticket, task, task.target), **scale, **more)

@@ -32,6 +32,7 @@ from lottery_jax.mask_learning.edge_popup import EdgePopup
 from lottery_jax.mask_learning.learner_sources import plain_source
 from lottery_jax.networks.architectures import architecture
 from lottery_jax.networks.node import Spec
+from lottery_jax.training.learner import TrainingRequest
 
 HIDDEN = (1, 2, 4, 8, 16)
 DRAWS, EPOCHS, WIDE = 1 << 18, 60, 256
@@ -64,10 +65,12 @@ def run(settings: Settings, rows: Results) -> None:
     source = plain_source(architecture(f"mlp-{WIDE}", given, data.classes))
     tickets = EdgePopup().learn(
         source,
-        data,
-        seeds=range(settings.seeds),
-        keeps=[size / source.source_weights for size in sizes],
-        epochs=settings.part(EPOCHS),
+        TrainingRequest(
+            data,
+            seeds=range(settings.seeds),
+            keeps=[size / source.source_weights for size in sizes],
+            epochs=settings.part(EPOCHS),
+        ),
     )
 
     def one(task: tuple[int, int]) -> None:

@@ -28,11 +28,12 @@ from lottery_jax.networks.architectures import architecture
 from lottery_jax.networks.node import Spec
 from lottery_jax.pruning.criteria import CRITERIA
 from lottery_jax.pruning.magnitude import Magnitude
+from lottery_jax.training.learner import TrainingRequest
 
 KEPT: dict[str, dict] = {
     "rewind": {},
-    **{kind: {"kept_weights": kind} for kind in ("reinit", "reshuffle", "constant")},
-    **{f"{k}, same sign": {"kept_weights": k, "same_sign": True} for k in ("reinit", "reshuffle", "constant")},
+    **{kind: {"mask_1_action": kind} for kind in ("reinit", "reshuffle", "constant")},
+    **{f"{k}, same sign": {"mask_1_action": k, "same_sign": True} for k in ("reinit", "reshuffle", "constant")},
 }
 """Actions on kept weights, and the options of `Magnitude` that they are."""
 PRUNED = ("zero", "freeze", "movement")
@@ -72,10 +73,11 @@ def run(settings: Settings, rows: Results) -> None:
 
     def one(cell: tuple[bool, str, str, str]) -> None:
         trained, criterion, kept, pruned = cell
-        learner = Magnitude(criterion=criterion, pruned_weights=pruned, retrain=trained, **KEPT[kept])  # type: ignore[arg-type]
+        learner = Magnitude(criterion=criterion, mask_0_action=pruned, retrain=trained, **KEPT[kept])  # type: ignore[arg-type]
         start = time.perf_counter()
         tickets = learner.learn(
-            target, dataset, seeds=seeds, keeps=settings.keeps, epochs=epochs, checkpoints=rows.checkpoints
+            target,
+            TrainingRequest(dataset, seeds=seeds, keeps=settings.keeps, epochs=epochs, checkpoints=rows.checkpoints),
         )
         seconds = (time.perf_counter() - start) / len(tickets)
         for ticket in tickets:

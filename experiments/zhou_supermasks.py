@@ -27,11 +27,11 @@ from lottery_jax.mask_learning.supermask import RescaledSupermask, Supermask
 from lottery_jax.networks.architectures import architecture
 from lottery_jax.networks.node import Spec
 from lottery_jax.pruning.magnitude import Magnitude, MagnitudeSupermask
-from lottery_jax.training.learner import Learner
+from lottery_jax.training.learner import Learner, TrainingRequest
 
 INIT, CONSTANT = "xavier-normal", "signed-constant"
 ROWS: dict[str, tuple[Learner, float | None, float]] = {
-    "same sign, initial weights": (MagnitudeSupermask(kept_weights="rewind", same_sign=False), 0.5, 79.3),
+    "same sign, initial weights": (MagnitudeSupermask(mask_1_action="rewind", same_sign=False), 0.5, 79.3),
     "same sign, signed constant": (MagnitudeSupermask(), 0.5, 86.3),
     "learned, initial weights": (Supermask(init=INIT, batch_size=60), None, 95.3),
     "learned, signed constant": (Supermask(init=CONSTANT, batch_size=60), None, 96.4),
@@ -74,7 +74,9 @@ def run(settings: Settings, rows: Results) -> None:
         # Masks alone are for weights without biases; what is trained has them.
         given = target if isinstance(learner, Magnitude) and not taken else source
         start = time.perf_counter()
-        tickets = learner.learn(given, dataset, seeds=[seed], keeps=keeps, epochs=epochs, checkpoints=rows.checkpoints)
+        tickets = learner.learn(
+            given, TrainingRequest(dataset, seeds=[seed], keeps=keeps, epochs=epochs, checkpoints=rows.checkpoints)
+        )
         seconds = time.perf_counter() - start
         best = max(tickets, key=lambda ticket: accuracy(ticket.forward(), dataset.validation))
         rows.keep(

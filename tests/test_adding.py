@@ -31,6 +31,7 @@ from lottery_jax.subset_sum import Problem, solve
 from lottery_jax.tasks import Task
 from lottery_jax.tickets.export import export_weights
 from lottery_jax.tickets.ticket import make_ticket
+from lottery_jax.training.learner import TrainingRequest
 from tests.adding.toy_construction import Normal
 from tests.adding.toy_layer import Conv1d
 from tests.adding.toy_learner import Scored
@@ -107,7 +108,7 @@ def test_masks_are_learned_on_the_sources_of_a_layer(layer: None, tokens: Task) 
     source = redundant_source(tokens.target.network, copies=2)
     wide = wide_source(source)
     assert abs(wide.source_weights / source.source_weights - 1) < 0.3
-    (ticket,) = Scored().learn(wide, tokens.dataset, seeds=[0], keeps=[0.5], epochs=1)
+    (ticket,) = Scored().learn(wide, TrainingRequest(tokens.dataset, seeds=[0], keeps=[0.5], epochs=1))
     assert np.isfinite(np.asarray(ticket.forward()(tokens.dataset.test.images))).all()
 
 

@@ -36,6 +36,7 @@ from lottery_jax.networks.sources.trained_layer import PartlyTrainedLayer, Train
 from lottery_jax.networks.transforms import Lock, PrePrune, ShareLayers
 from lottery_jax.pruning.registry import TRAINED
 from lottery_jax.rng.sampler import Sampler
+from lottery_jax.training.learner import TrainingRequest
 from tests.constructions.catalogue import COVERED, TARGETS
 from tests.mask_learning.sources import small_data
 
@@ -158,7 +159,7 @@ def learned(name: str, source: Network) -> str:
     kind = {**LEARNERS, **TRAINED}[name]
     learner = kind(**{"batch_size": 8, **OPTIONS.get(name, {})})  # type: ignore[call-arg]
     keeps = (0.4,) if learner.sweeps else ()
-    return of_tickets(*learner.learn(source, DATA, seeds=(5, 6), keeps=keeps, epochs=2))
+    return of_tickets(*learner.learn(source, TrainingRequest(DATA, seeds=(5, 6), keeps=keeps, epochs=2)))
 
 
 LEARNED: dict[str, Case] = {

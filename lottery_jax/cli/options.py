@@ -23,7 +23,7 @@ import tyro
 
 from lottery_jax.cli.settings import Approximate, Compare, TaskOptions
 from lottery_jax.comparison.methods import Method
-from lottery_jax.comparison.registry import all_learners, all_methods, as_method, chosen_methods
+from lottery_jax.comparison.registry import all_learners, all_methods, as_method, chosen_methods, suggest_method
 from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.registry import CONSTRUCTIONS, construction_named
 from lottery_jax.errors import InputError, suggest
@@ -196,7 +196,9 @@ def methods_of(command: Compare) -> tuple[tuple[Method, ...], dict[str, Method],
             asked[place] = method.label
             options[method.label] = {"source": _digest(word), **changed(kind, command)}
         elif word not in known:
-            raise InputError(f"method {word!r} is unknown; {suggest(word, known)} or name a class, FILE.py:CLASS")
+            raise InputError(
+                f"method {word!r} is unknown; {suggest_method(word, known)} or name a class, FILE.py:CLASS"
+            )
     return chosen_methods(known, asked), known, options
 
 

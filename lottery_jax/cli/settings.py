@@ -52,7 +52,7 @@ class Compare(WorkerOptions, TaskOptions):
     natale, malach, orseau, binary); a learned mask (edge-popup, iterand, supermask, supermask-rescaled, gem-miner,
     hard-concrete; each with -gadget, -wide or -plain; edge-popup-from-pensia; biprop, signed-supermask,
     multi-bit-supermask, evolution); a trained ticket (magnitude, iterative-magnitude, magnitude-reinit, snip, grasp,
-    synflow, random-at-start, smart-ratio, pruning-from-scratch, and magnitude-supermask, whose weights stay random);
+    synflow, random-pruning, smart-ratio, pruning-from-scratch, and magnitude-supermask, whose weights stay random);
     random; target-pruned; or a class of your own, FILE.py:CLASS. If left out: dense, pensia, pensia-smallest,
     pensia-loss-aware, edge-popup-gadget, edge-popup-wide and random."""
     seeds: tuple[int, ...] = (0, 1, 2)

@@ -8,10 +8,10 @@ from pathlib import Path
 from lottery_jax.comparison.methods import Method
 from lottery_jax.comparison.protocol import Protocol
 from lottery_jax.comparison.records import Record
-from lottery_jax.comparison.registry import all_methods, as_method, chosen_methods
+from lottery_jax.comparison.registry import all_methods, as_method, chosen_methods, suggest_method
 from lottery_jax.comparison.runner import Comparison
 from lottery_jax.constructions.base import Construction
-from lottery_jax.errors import InputError, suggest
+from lottery_jax.errors import InputError
 from lottery_jax.networks.transforms import Transform
 from lottery_jax.progress import Progress, no_progress
 from lottery_jax.tasks import Task
@@ -59,7 +59,7 @@ def compare(
     for method in methods:
         if isinstance(method, str):
             if method not in known:
-                raise InputError(f"method {method!r} is unknown; {suggest(method, known)}")
+                raise InputError(f"method {method!r} is unknown; {suggest_method(method, known)}")
             wanted.append(method)
             continue
         own = as_method(method, candidates=candidates)

@@ -2,9 +2,10 @@
 
 import abc
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -19,6 +20,7 @@ from lottery_jax.data import Dataset
 from lottery_jax.mask_learning.edge_popup import EdgePopup
 from lottery_jax.mask_learning.registry import SOURCES
 from lottery_jax.mask_learning.scores import forced_weights
+from lottery_jax.mask_learning.train_scores import train_scores
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.target import Target
 from lottery_jax.networks.transforms import Transform, transformed
@@ -26,7 +28,7 @@ from lottery_jax.progress import Progress, log
 from lottery_jax.pruning.registry import TRAINED
 from lottery_jax.tickets.ticket import Ticket, make_ticket
 from lottery_jax.training.checkpoints import Checkpoints
-from lottery_jax.training.learner import Learner
+from lottery_jax.training.learner import Learner, TrainingRequest
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -176,11 +178,16 @@ class LearnerMethod(Method):
 
     def find(self, context: MethodContext, seed: int, keeps: Sequence[float]) -> Sequence[Ticket | None]:
         source = transformed(SOURCES[self.source](context.gadget_source), context.transforms)
-        return _by_keep(self.learner, context, source, seed, keeps)
+        return _by_keep(self.learner, context, source, seed, keeps, self.learner.sweep)
 
 
 def _by_keep(
-    learner: Learner, context: MethodContext, source: Network, seed: int, keeps: Sequence[float], **more: Any
+    learner: Learner,
+    context: MethodContext,
+    source: Network,
+    seed: int,
+    keeps: Sequence[float],
+    sweep: Callable[..., list[Ticket]],
 ) -> Sequence[Ticket | None]:
     """What a learner finds for a seed, None for kept fractions whose training diverged.
 
@@ -189,17 +196,18 @@ def _by_keep(
     """
     rate = getattr(learner, "learning_rate", None)
     rates = [] if rate is None else [rate * factor for factor in context.tune]
-    tickets = learner.sweep(
+    tickets = sweep(
         source,
-        context.dataset,
+        TrainingRequest(
+            context.dataset,
+            seeds=[seed],
+            keeps=keeps,
+            epochs=context.epochs,
+            stored=context.stored(source),
+            progress=context.progress,
+            checkpoints=context.checkpoints,
+        ),
         {"learning_rate": rates} if rates else {},
-        seeds=[seed],
-        keeps=keeps,
-        epochs=context.epochs,
-        stored=context.stored(source),
-        progress=context.progress,
-        checkpoints=context.checkpoints,
-        **more,
     )
     wanted = [float(keep) for keep in keeps] or [None]
     if not rates and len(tickets) == len(wanted):
@@ -235,7 +243,8 @@ class WarmStarted(Method):
 
     def find(self, context: MethodContext, seed: int, keeps: Sequence[float]) -> Sequence[Ticket | None]:
         model = context.ticket("pensia-smallest", seed)
-        return _by_keep(self.learner, context, model.network, seed, keeps, start={seed: model})
+        sweep = functools.partial(train_scores, self.learner, warm_start={seed: model})
+        return _by_keep(self.learner, context, model.network, seed, keeps, sweep)
 
 
 @dataclasses.dataclass(frozen=True)

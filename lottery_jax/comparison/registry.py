@@ -1,7 +1,7 @@
 """Every method by its label: they are derived from the registries of constructions and learners."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lottery_jax.comparison.budget_methods import BudgetMethod, LossAwareMethod, MagnitudePrunedTarget, budgets
@@ -16,7 +16,7 @@ from lottery_jax.comparison.methods import (
 from lottery_jax.comparison.protocol import check_labels
 from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.registry import CONSTRUCTIONS
-from lottery_jax.errors import InputError
+from lottery_jax.errors import InputError, suggest
 from lottery_jax.mask_learning.edge_popup import EdgePopup
 from lottery_jax.mask_learning.registry import LEARNERS, SOURCES
 from lottery_jax.pruning.registry import TRAINED
@@ -57,6 +57,19 @@ def all_methods(
     popup = taught[EdgePopup.name]
     methods += [WarmStarted(popup)] if isinstance(popup, EdgePopup) else []
     return {method.label: method for method in [*methods, MagnitudePrunedTarget(), RandomMask()]}
+
+
+OLD_LABELS = {"random-at-start": "random-pruning"}
+"""Labels of earlier versions, and their new spellings."""
+
+
+def suggest_method(label: str, known: Iterable[str]) -> str:
+    """The new spelling of an old label, or the nearest known label.
+
+    >>> suggest_method("random-at-start", all_methods())
+    "its new name is 'random-pruning'"
+    """
+    return f"its new name is {OLD_LABELS[label]!r}" if label in OLD_LABELS else suggest(label, known)
 
 
 def chosen_methods(known: Mapping[str, Method], labels: Sequence[str]) -> tuple[Method, ...]:

@@ -1,10 +1,8 @@
-"""Biprop (Diffenderfer and Kailkhura 2021, arXiv 2103.09377): edge-popup on weights of which only the sign is left.
+"""Biprop (Diffenderfer and Kailkhura 2021, arXiv 2103.09377): edge-popup on the signs of random weights.
 
-A layer's weight is alpha sign(W) M: M keeps the top scores, and alpha is the mean |W| of what is kept (their equation
-for the binary weights nearest to W M). The gradient of a score is that of the binary weight times W, straight through.
-
-In the ticket weights are signed constants: a random weight's sign is one bit, the same under the normal sampler and the
-constant one, and alpha over the constant is part of the leaf's gain. So W is normal, and a leaf has one tensor.
+A layer's weight is alpha sign(W) M: M keeps the top scores, and alpha is the mean |W| of the kept weights. The gradient
+of a score is that of the binary weight times W, straight through. The ticket draws the signs as signed constants and
+has alpha in the gain of the layer.
 """
 
 import dataclasses
@@ -16,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lottery_jax.errors import InputError
-from lottery_jax.mask_learning.score_learner import ScoreLearner
+from lottery_jax.mask_learning.score_learner import RunInputs, SGDScoreLearner
 from lottery_jax.mask_learning.scores import Tensors, initial_scores, straight_through
-from lottery_jax.mask_learning.train_scores import RunInputs
+from lottery_jax.mask_learning.train_scores import train_scores
 from lottery_jax.networks.network import NO_REDRAWS, Network
 from lottery_jax.networks.node import Node, child_path
 from lottery_jax.networks.sources.base import Source
@@ -26,21 +24,23 @@ from lottery_jax.networks.sources.random_layer import RandomLayer
 from lottery_jax.networks.top_k import top_k_mask
 from lottery_jax.rng.sampler import Sampler
 
-_SIZES = ": sizes"  # after a tensor's name: what travels with its scores, and is no score
+_SIZES = ": sizes"  # suffix of the names of |W|, which are constants among the scores
 
 
 @dataclasses.dataclass(frozen=True)
-class Biprop(ScoreLearner):
-    """Biprop (Diffenderfer and Kailkhura 2021): edge-popup on random signs, each layer's times one number.
+class Biprop(SGDScoreLearner):
+    """Biprop (Diffenderfer and Kailkhura 2021): edge-popup on random signs with one scale for each layer.
 
-    Exactly round(keep * size) are kept of each tensor. For plain layers of normal weights without biases.
+    Exactly round(keep * size) weights are kept of each tensor. For plain layers of normal weights without biases.
     """
+
+    learn = sweep = train_scores
 
     name: ClassVar[str] = "biprop"
     sources: ClassVar[tuple[str, ...]] = ("plain",)
 
-    def prepared(self, source: Network) -> Network:
-        return super().prepared(source).map_layers(self._binary)
+    def prepare(self, source: Network) -> Network:
+        return super().prepare(source).replaced(self._binary)
 
     def _binary(self, path: str, node: Node) -> Node:
         if not isinstance(node, Source):
@@ -48,8 +48,9 @@ class Biprop(ScoreLearner):
         if not isinstance(node, RandomLayer) or node.sampler.kind != "normal" or len(node.random_tensors()) > 1:
             what = node.sampler.in_words() if isinstance(node, RandomLayer) else node.kind
             raise InputError(
-                f"biprop is for plain random layers of normal weights without biases, and {path!r} is {what} with"
-                f" {len(node.random_tensors())} random tensors; learn on the plain source, with no init or a normal one"
+                "biprop must have a source of plain random layers with normal weights without biases, and"
+                f" {path!r} is {what} with {len(node.random_tensors())} random tensors. Learn on the plain source,"
+                " without `init` or with a normal one."
             )
         constant = dataclasses.replace(node.sampler, kind="signed_constant")
         return dataclasses.replace(node, sampler=constant)
@@ -91,7 +92,7 @@ def _names(scores: Tensors) -> list[str]:
 
 
 def _sizes(network: Network, seed: int) -> dict[str, np.ndarray]:
-    """|W| over the constant that stands in its place, float32 by tensor."""
+    """|W| over the constant that replaces it, float32 by tensor."""
     return {
         name: np.abs(dataclasses.replace(drawn, sampler=Sampler.normal(1.0)).draw_all(seed, NO_REDRAWS))
         for name, drawn in network.random_tensors.items()

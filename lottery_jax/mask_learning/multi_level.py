@@ -1,17 +1,10 @@
-"""Masks with more values than 0 and 1, learned on one random weight for each target weight: what such learners share.
+"""Masks with more values than 0 and 1, on one random weight for each target weight.
 
-The weights of a plain source are tied (`networks/sources/random_layer.py`), so that a ticket has seed and bits alone: of each
-weight a bit for 1, 1/2, 1/4, ..., and where masks have signs as many for the negative ones.
+The ticket has a bit for 1, 1/2, 1/4, ... of each weight, and as many for the negative values if masks have signs.
 
-Multi-bit supermasks: a kept random weight counts more or less, in steps of a power of two.
-
-After Okoshi et al. (TMLR 2025, "TicketLLM"), who quantise the scores with a step that adapts to them, and find the kept
-fraction thereby. Here it is asked for, and levels are equally frequent, so that they are nested masks as in Okoshi et
-al. 2022 ("Multicoated supermasks").
-Signed supermasks (Koster et al. 2022, arXiv 2201.13361): a weight is kept, hidden, or turned to its negative.
-
-Published are both a fixed threshold of |score| and a top fraction; here it is the fraction. The gradient passes
-straight through to the score.
+Multi-bit supermasks follow Okoshi et al. (TMLR 2025, "TicketLLM"), with a given kept fraction and equally frequent
+levels, so that they are nested masks as in Okoshi et al. 2022 ("Multicoated supermasks"). Signed supermasks follow
+Koster et al. 2022 (arXiv 2201.13361) with a top fraction instead of a fixed threshold.
 """
 
 import abc
@@ -24,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lottery_jax.errors import InputError
-from lottery_jax.mask_learning.score_learner import ScoreLearner
+from lottery_jax.mask_learning.score_learner import RunInputs, SGDScoreLearner
 from lottery_jax.mask_learning.scores import Tensors, initial_scores, straight_through
-from lottery_jax.mask_learning.train_scores import RunInputs
+from lottery_jax.mask_learning.train_scores import train_scores
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Node
 from lottery_jax.networks.sources.base import Source
@@ -35,34 +28,37 @@ from lottery_jax.networks.top_k import top_k_mask
 
 
 @dataclasses.dataclass(frozen=True)
-class MultiLevelLearner(ScoreLearner):
-    """A score for each random weight [*shape]; the top ones by size are kept, with a sign or in parts.
+class MultiLevelLearner(SGDScoreLearner):
+    """A score for each random weight [*shape]; the top ones are kept, with a sign or a level.
 
-    Of each tensor round(keep * size) weights are kept, one fewer where that does not divide. Of those, as many have
-    each level from 2**(1 - bits) up in steps of that, the largest scores the highest. The gradient passes straight
-    through to the score, or to its size where masks have no sign.
+    Of each tensor round(keep * size) weights are kept, one fewer if that does not divide. They have the levels
+    2**(1 - bits), 2 * 2**(1 - bits), ... equally often, the largest scores the highest. The gradient passes straight
+    through to the score, or to its absolute value if masks have no sign.
     """
+
+    learn = sweep = train_scores
 
     @abc.abstractmethod
     def levels(self) -> tuple[int, bool]:
-        """Bits of a mask's size, and whether it has a sign."""
+        """Bits of the absolute value of a mask entry, and whether it has a sign."""
 
     @property
     def factors(self) -> tuple[float, ...]:
-        """What the bits of a weight count."""
+        """Values of the bits of a weight."""
         bits, signed = self.levels()
         sizes = tuple(2.0**-place for place in range(bits))
         return sizes + tuple(-size for size in sizes) if signed else sizes
 
-    def prepared(self, source: Network) -> Network:
-        return super().prepared(source).map_layers(self._tied)
+    def prepare(self, source: Network) -> Network:
+        return super().prepare(source).replaced(self._multi_level)
 
-    def _tied(self, path: str, node: Node) -> Node:
+    def _multi_level(self, path: str, node: Node) -> Node:
         if isinstance(node, RandomLayer):
             return MultiLevelLayer(node.layer, node.sampler, self.factors, node.gain)
         if isinstance(node, Source) and not (isinstance(node, MultiLevelLayer) and node.factors == self.factors):
             raise InputError(
-                f"{self.name} is for plain random layers, and {path!r} is a {node.kind}; learn on the plain source"
+                f"{self.name} must have a source of plain random layers, and {path!r} is a {node.kind}. Learn on the"
+                " plain source."
             )
         return node
 
@@ -78,28 +74,30 @@ class MultiLevelLearner(ScoreLearner):
         found = {}
         for name, score in scores.items():
             value = (masks[name] @ np.asarray(self.factors)).astype(np.float32)
-            # The least size that is not zero becomes twice the largest score.
+            # The least level becomes twice the largest score.
             size = np.abs(score) + np.abs(score).max() * 2 * np.abs(value) / abs(self.factors[-1])
             found[name] = np.copysign(size, np.where(value == 0, score, value)).astype(np.float32)
         return found
 
     def force_scores(self, scores: Tensors, forced: Tensors) -> Tensors:
         return super().force_scores(
-            scores, {name: jnp.asarray(own)[..., 0] for name, own in forced.items()}
-        )  # bits share it
+            # All bits of a weight have the same entry.
+            scores,
+            {name: jnp.asarray(own)[..., 0] for name, own in forced.items()},
+        )
 
     def masks(self, scores: Tensors, run: RunInputs, key: jax.Array) -> Tensors:
-        # Half of a weight's gradient goes through each of two bits, whatever these count.
+        # Each of n bits has a share 1/n of the weight's gradient, whatever its value.
         shares = 1 / (len(self.factors) * np.asarray(self.factors, np.float32))
         found = {}
         for name, score in scores.items():
             soft = score if self.levels()[1] else jnp.abs(score)
-            found[name] = straight_through(self._bits(score, run.counts[name]), soft[..., None] * shares)
+            found[name] = straight_through(self._mask_bits(score, run.counts[name]), soft[..., None] * shares)
         return found
 
-    def _bits(self, score: jax.Array, counted: jax.Array) -> jax.Array:
-        """Bits bool [*shape, F]; counted: of the mask's bits, F of a weight."""
-        (bits, signed), count = self.levels(), counted // len(self.factors)
+    def _mask_bits(self, score: jax.Array, kept_bits: jax.Array) -> jax.Array:
+        """Bits of a mask, bool [*shape, F], for a number of kept bits, F for each weight."""
+        (bits, signed), count = self.levels(), kept_bits // len(self.factors)
         levels = 2**bits - 1
         kept = [top_k_mask(score, count - count // levels * place) > 0 for place in range(levels)]
         level = sum((mask.astype(jnp.int32) for mask in kept), jnp.zeros(score.shape, jnp.int32))
@@ -110,12 +108,12 @@ class MultiLevelLearner(ScoreLearner):
         return jnp.concatenate([found & positive, found & ~positive], -1)
 
 
-MOST_BITS = 4  # each level is a search for its threshold
+MAX_BITS = 4  # each level is a search for its threshold
 
 
 @dataclasses.dataclass(frozen=True)
 class MultiBitSupermask(MultiLevelLearner):
-    """Multi-bit supermask (after Okoshi et al. 2025): masks of some bits on frozen random weights, more for top scores.
+    """Multi-bit supermask (after Okoshi et al. 2025): multi-bit masks on frozen random weights, higher for top scores.
 
     At most round(keep * size) weights of each tensor are kept.
 
@@ -127,13 +125,14 @@ class MultiBitSupermask(MultiLevelLearner):
     sources: ClassVar[tuple[str, ...]] = ("plain",)
 
     bits: int = 2
-    """Bits of a mask's size, 1 to 4."""
+    """Bits of the absolute value of a mask entry, 1 to 4."""
     signed: bool = False
-    """Whether a mask also has a sign, that of the score."""
+    """Give each mask entry the sign of its score."""
 
     def __post_init__(self) -> None:
-        if type(self.bits) is not int or not 1 <= self.bits <= MOST_BITS:
-            raise InputError(f"bits must be a whole number from 1 to {MOST_BITS}, not {self.bits!r}")
+        super().__post_init__()
+        if type(self.bits) is not int or not 1 <= self.bits <= MAX_BITS:
+            raise InputError(f"`bits` must be a whole number from 1 to {MAX_BITS}, got {self.bits!r}. Change it.")
 
     def levels(self) -> tuple[int, bool]:
         return self.bits, self.signed

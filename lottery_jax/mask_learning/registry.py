@@ -1,4 +1,4 @@
-"""Every learner, and every source that it may be put on, by name; a new one is its own file and one line here."""
+"""Every learner of masks, and every source of a comparison, by name."""
 
 from collections.abc import Callable
 
@@ -37,4 +37,4 @@ def _plain(source: Network) -> Network:
 
 
 SOURCES: dict[str, Callable[[Network], Network]] = {"gadget": _gadget, "wide": _wide, "plain": _plain}
-"""What becomes of the source of Theorem 1 (its gadgets, its number of weights) before masks are learned on it."""
+"""From the source of Theorem 1 of Pensia et al. 2020 to the source whose masks are learned."""

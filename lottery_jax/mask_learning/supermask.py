@@ -1,12 +1,10 @@
-"""Supermasks learned as probabilities (Zhou et al. 2019, section 5, arXiv 1905.01067).
+"""Masks learned as probabilities: supermasks (Zhou et al. 2019) and hard-concrete gates (Louizos et al. 2018).
 
-Each weight is kept with probability sigmoid(m): a mask is drawn in every step, the gradient passes straight through the
-draw to the probability. How many are kept follows from the training. The ticket's mask is drawn once, from the seed.
+Supermask (arXiv 1905.01067, section 5): a weight is kept with probability sigmoid(score). Each step samples a mask, and
+the gradient passes straight through to the probability. The seed samples the mask of the ticket.
 
-Hard-concrete gates (Louizos et al. 2018, arXiv 1712.01312) on frozen random weights: no straight-through gradient.
-
-A gate is a stretched and clipped logistic variable: often exactly 0 or 1, and differentiable in between. The penalty is
-the expected number of kept weights; its factor decides how many are kept. The ticket keeps a weight where its gate,
+Hard-concrete gates (arXiv 1712.01312): a gate is a stretched and clipped logistic variable, often exactly 0 or 1, and
+differentiable in between. The penalty is the expected number of kept weights. The ticket keeps a weight if its gate,
 without noise, is at least a half.
 """
 
@@ -17,19 +15,18 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from lottery_jax.errors import InputError
-from lottery_jax.mask_learning.score_learner import ScoreLearner
-from lottery_jax.mask_learning.scores import Tensors, own_key, straight_through
-from lottery_jax.mask_learning.train_scores import RunInputs
+from lottery_jax.mask_learning.score_learner import RunInputs, ScoreLearner, SGDScoreLearner
+from lottery_jax.mask_learning.scores import Tensors, straight_through
+from lottery_jax.mask_learning.train_scores import train_scores
 from lottery_jax.networks.network import Network
-from lottery_jax.training.loop import steps_per_epoch
 
 
 @dataclasses.dataclass(frozen=True)
-class Supermask(ScoreLearner):
+class Supermask(SGDScoreLearner):
     """Bernoulli supermask (Zhou et al. 2019): each frozen random weight is kept with a probability that is trained."""
+
+    learn = sweep = train_scores
 
     name: ClassVar[str] = "supermask"
     sweeps: ClassVar[bool] = False
@@ -39,23 +36,23 @@ class Supermask(ScoreLearner):
     learning_rate: float = 100.0
     """Learning rate of the scores at the start; it falls to zero along a cosine."""
     weight_decay: float = 0.0
-    """Weight decay of the scores; it would draw probabilities to a half."""
+    """Weight decay of the scores, which pulls probabilities to a half."""
     threshold: bool = False
-    """Leave behind the weights that are more likely kept than not, in place of a mask that is drawn."""
+    """Keep in the ticket the weights with probability above a half, instead of a sampled mask."""
 
     def initial(self, network: Network, seed: int) -> dict[str, np.ndarray]:
-        return {name: np.zeros(drawn.shape, np.float32) for name, drawn in network.random_tensors.items()}
+        return _even_scores(network)
 
     def warm_start_scores(
         self, scores: dict[str, np.ndarray], masks: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
-        return {name: np.where(masks[name], np.float32(2), np.float32(-2)) for name in scores}
+        return _likely_scores(masks)
 
     def masks(self, scores: Tensors, run: RunInputs, key: jax.Array) -> Tensors:
         found = {}
-        for place, (name, score) in enumerate(scores.items()):
+        for index, (name, score) in enumerate(scores.items()):
             likely = jax.nn.sigmoid(score)
-            found[name] = straight_through(jax.random.uniform(own_key(key, place), score.shape) < likely, likely)
+            found[name] = straight_through(jax.random.uniform(_tensor_key(key, index), score.shape) < likely, likely)
         return found
 
     def final_masks(self, scores: Tensors, run: RunInputs, key: jax.Array) -> Tensors:
@@ -66,7 +63,7 @@ class Supermask(ScoreLearner):
 
 @dataclasses.dataclass(frozen=True)
 class RescaledSupermask(Supermask):
-    """As supermask, with dynamic weight rescaling: what is kept of a layer is multiplied by size / kept."""
+    """Supermask with dynamic weight rescaling (Zhou et al. 2019): kept weights of a layer times size / kept."""
 
     name: ClassVar[str] = "supermask-rescaled"
     rescaling: ClassVar[float] = 1.0
@@ -79,6 +76,8 @@ _LOW, _HIGH, _TEMPERATURE = -0.1, 1.1, 2 / 3  # as published
 class HardConcrete(ScoreLearner):
     """Hard-concrete gates (Louizos et al. 2018): random gates in [0, 1] on frozen random weights, trained by Adam."""
 
+    learn = sweep = train_scores
+
     name: ClassVar[str] = "hard-concrete"
     sweeps: ClassVar[bool] = False
     least_score: ClassVar[float] = -100.0
@@ -86,36 +85,21 @@ class HardConcrete(ScoreLearner):
 
     learning_rate: float = 0.05
     """Learning rate of Adam at the start; it falls to zero along a cosine."""
-    weight_decay: float = 0.0
-    """Must be 0, because the penalty replaces weight decay."""
     penalty_factor: float = 0.1
-    """What the expected kept fraction counts in the loss; more keeps fewer."""
-
-    def check(self) -> None:
-        super().check()
-        for name in ("momentum", "weight_decay"):
-            value, default = getattr(self, name), getattr(HardConcrete, name)
-            if value != default:
-                raise InputError(
-                    f"{name} of {self.name} must be {default}, because its Adam uses none, got {value}. Omit it."
-                )
-
-    def optimizer(self, epochs: int, examples: int) -> optax.GradientTransformation:
-        steps = epochs * steps_per_epoch(examples, self.batch_size)
-        return optax.adam(optax.cosine_decay_schedule(self.learning_rate, steps))
+    """Factor of the expected kept fraction in the loss; a larger factor keeps fewer weights."""
 
     def initial(self, network: Network, seed: int) -> dict[str, np.ndarray]:
-        return {name: np.zeros(drawn.shape, np.float32) for name, drawn in network.random_tensors.items()}
+        return _even_scores(network)
 
     def warm_start_scores(
         self, scores: dict[str, np.ndarray], masks: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
-        return {name: np.where(masks[name], np.float32(2), np.float32(-2)) for name in scores}
+        return _likely_scores(masks)
 
     def masks(self, scores: Tensors, run: RunInputs, key: jax.Array) -> Tensors:
         found = {}
-        for place, (name, score) in enumerate(scores.items()):
-            noise = jax.random.logistic(own_key(key, place), score.shape, score.dtype)
+        for index, (name, score) in enumerate(scores.items()):
+            noise = jax.random.logistic(_tensor_key(key, index), score.shape, score.dtype)
             found[name] = _stretched((noise + score) / _TEMPERATURE)
         return found
 
@@ -130,3 +114,17 @@ class HardConcrete(ScoreLearner):
 
 def _stretched(score: jax.Array) -> jax.Array:
     return jnp.clip(jax.nn.sigmoid(score) * (_HIGH - _LOW) + _LOW, 0.0, 1.0)
+
+
+def _even_scores(network: Network) -> dict[str, np.ndarray]:
+    """Scores of probability a half."""
+    return {name: np.zeros(drawn.shape, np.float32) for name, drawn in network.random_tensors.items()}
+
+
+def _likely_scores(masks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Scores of a high probability for kept weights and a low one for others."""
+    return {name: np.where(mask, np.float32(2), np.float32(-2)) for name, mask in masks.items()}
+
+
+def _tensor_key(key: jax.Array, index: int) -> jax.Array:
+    return jax.random.fold_in(key, jnp.uint32(index))

@@ -1,62 +1,119 @@
-"""The compiled training of scores: one program for all runs (seed, kept fraction, numbers) of a learner on a source.
-
-What the seed decides of masks, in a training: absent weights are in none, locked ones in every one.
-
-No score changes that, and kept counts are of what is possible: all that is locked at least, all that is there at most.
-Runs of a learner: what each is given, what is kept while they are trained, and the tickets that they leave.
-"""
+"""The driver of score learners: one compiled program for all seeds, kept fractions and hyperparameters."""
 
 import dataclasses
 import functools
 import hashlib
+import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lottery_jax.data import Dataset, Split
+from lottery_jax.data import Split
 from lottery_jax.data.augment import augment
+from lottery_jax.errors import InputError
 from lottery_jax.io.checksummed_file import digest
+from lottery_jax.mask_learning.score_learner import RunInputs, ScoreLearner
 from lottery_jax.mask_learning.scores import Tensors, apply_forced, forced_weights, keep_counts
 from lottery_jax.networks.network import Network, Redraws
-from lottery_jax.networks.node import FixedGate, Gate, child_path
+from lottery_jax.networks.node import Gate, child_path
+from lottery_jax.networks.target import listed
 from lottery_jax.networks.top_k import kept_count
 from lottery_jax.progress import Progress
 from lottery_jax.tickets.ticket import Ticket, make_ticket
-from lottery_jax.training.checkpoints import Checkpoints, ExtraArrays
-from lottery_jax.training.learner import numbers_of, with_numbers
-from lottery_jax.training.loop import History, State, advance, begin, drive, on_split
-from lottery_jax.training.parallel_runs import ParallelRuns, stacked
+from lottery_jax.training.checkpoints import ExtraArrays
+from lottery_jax.training.learner import (
+    RunSpec,
+    TrainingRequest,
+    check_fits,
+    hyperparameters_of,
+    with_hyperparameters,
+    without_hyperparameters,
+)
+from lottery_jax.training.loop import History, State, advance, begin, drive, on_split, steps_per_epoch
+from lottery_jax.training.parallel_runs import ParallelRuns, padded_group, parallel_runs, stacked
+from lottery_jax.training.sweep import SweepProgram, train_sweep
 
-if TYPE_CHECKING:
-    from lottery_jax.mask_learning.score_learner import ScoreLearner
+SCALE_IMAGES = 256  # training images on which the gains are measured
 
-SCALE_IMAGES = 256  # training images that the gains are measured on
-
-_LAST = 2**31 - 1  # folded into a run's key for what is chosen at random when the training is over
+_FINAL = 2**31 - 1  # folded into the key of a run for the masks of its ticket
 
 
-class RunInputs(NamedTuple):
-    """What a run is given: the place of its seed [R], kept counts {name: [R]} and in all [R], gains {name: [R]}.
+def train_scores(
+    learner: ScoreLearner,
+    source: Network,
+    request: TrainingRequest,
+    grid: Mapping[str, Sequence[Any]] | None = None,
+    *,
+    warm_start: Mapping[int, Ticket] | None = None,
+) -> list[Ticket]:
+    """Train scores on frozen random weights, and return the tickets of their masks.
 
-    numbers: the options of the learner that are floats {name: [R]}.
+    Args:
+        learner: The options and hooks.
+        source: The random network.
+        request: Data, seeds, kept fractions and epochs.
+        grid: Values of options, {option: values}. Default: the learner alone.
+        warm_start: For each seed a ticket on this source: its masks are the first masks, and its redraws are kept.
+
+    Returns:
+        Tickets in the order (point of the grid, seed, keep), without runs that diverged.
+
+    Raises:
+        InputError: Source, data and warm start do not fit, or all runs diverged.
+        Pending: Other processes train what is missing.
     """
+    warm_start, dataset = warm_start or {}, request.dataset
+    check_source(source, request)
+    if warm_start and not all(
+        learner.init is None and seed in warm_start and warm_start[seed].network.random_tensors == source.random_tensors
+        for seed in request.seeds
+    ):
+        raise InputError(
+            f"`warm_start` must have a ticket on this source for each seed of {tuple(request.seeds)}, without"
+            f" `init`, got seeds {tuple(warm_start)} and init={learner.init!r}. Change one of them."
+        )
 
-    place: jax.Array
-    counts: Tensors
-    total: jax.Array
-    gains: Tensors
-    numbers: Tensors
+    def program_for(runs: Sequence[RunSpec], progress: Progress) -> SweepProgram:
+        static = without_hyperparameters(runs[0].learner)
+        layout = parallel_runs(static.runs_per_step, len(runs), source.source_weights)
+        trainer = _Trainer(static.prepare(source), static, request.epochs, len(dataset.train), layout)
+
+        def train(group: Sequence[RunSpec], progress: Progress) -> list[Ticket | None]:
+            padded = padded_group(group, layout.width)
+            return _train_group(trainer, padded, request, warm_start, progress)[: len(group)]
+
+        def configuration(group: Sequence[RunSpec]) -> dict[str, Any]:
+            return _configuration(trainer, padded_group(group, layout.width), request, warm_start)
+
+        return SweepProgram(train, configuration, layout.width, request.epochs)
+
+    points = [
+        dataclasses.replace(point, batch_size=min(point.batch_size, len(dataset.train)))
+        for point in learner.points(grid or {})
+    ]
+    return train_sweep(points, request, program_for)
 
 
-class SharedInputs(NamedTuple):
-    """What runs share: random tensors {name: [S, ...]} of each seed, stored tensors, and the splits.
+def check_source(source: Network, request: TrainingRequest) -> None:
+    """Refuse a source that does not fit the data or the stored tensors; raises `InputError`."""
+    check_fits(source, request.dataset, "source")
+    if not source.random_tensors:
+        raise InputError("the source has no random weights, so there are no masks to learn. Use a random source.")
+    stored = jax.tree.map(np.shape, dict(request.stored))
+    if stored != source.tensors:
+        raise InputError(
+            f"`stored` must hold {listed(source.tensors)}, the tensors of the source that are not random, got"
+            f" {listed(stored)}. Give those of the target."
+        )
 
-    decided: what the seed decides of masks, {name: int8 [S, ...]}, of tensors of which it decides anything.
-    """
+
+class _SharedInputs(NamedTuple):
+    """Inputs that runs share: random tensors {name: [S, ...]} of each source, their forced mask entries {name: int8
+    [S, ...]}, stored tensors, and the splits of the data."""
 
     sources: Tensors
     forced: Tensors
@@ -66,274 +123,259 @@ class SharedInputs(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Trainer:
-    """The compiled parts of a training, over the runs [R].
+class _Trainer:
+    """The compiled functions of a training of `layout.width` runs [R]; equal trainers share their programs.
 
-    Equal trainers share their compiled programs, from one call of `learn` to the next. learner: without its numbers,
-    which each run has.
+    The learner has no hyperparameters, because each run has its own.
     """
 
     network: Network
-    learner: "ScoreLearner"
+    learner: ScoreLearner
     epochs: int
     examples: int
-    parallel_runs: ParallelRuns
+    layout: ParallelRuns
+
+    def optimizer(self, learner: ScoreLearner) -> optax.GradientTransformation:
+        return learner.optimizer(self.epochs * steps_per_epoch(self.examples, learner.batch_size))
+
+    def inputs(self, run: RunInputs, shared: _SharedInputs) -> tuple[ScoreLearner, RunInputs, Tensors, Tensors]:
+        """The learner of a run, the run with possible kept counts, its tensors and its forced mask entries."""
+        learner = with_hyperparameters(self.learner, run.hyperparameters)
+        own = operator.itemgetter(run.source_index)
+        drawn, forced = jax.tree.map(own, (shared.sources, shared.forced))
+        run = _with_possible_counts(run, self.network, forced) if forced else run
+        return learner, run, drawn | shared.stored, forced
 
     def gates(self, masks: Tensors) -> Callable[[str], Gate]:
-        """The gates of a step, from its masks."""
         if power := self.learner.rescaling:
             masks = {name: mask * (mask.size / jnp.maximum(mask.sum(), 1)) ** power for name, mask in masks.items()}
         return lambda name: FixedGate(masks[name])
 
     @functools.partial(jax.jit, static_argnums=0)
-    def unit_gains(self, common: SharedInputs, runs: RunInputs, scores: Tensors, keys: jax.Array) -> Tensors:
-        """Gains {name: [R]} for unit outputs under the first masks."""
+    def unit_gains(self, shared: _SharedInputs, runs: RunInputs, scores: Tensors, keys: jax.Array) -> Tensors:
+        """Gains {name: [R]} that give each layer's output root mean square 1 under the first masks."""
 
-        def one(own: tuple, common: SharedInputs) -> Tensors:
+        def one(own: tuple[RunInputs, Tensors, jax.Array], shared: _SharedInputs) -> Tensors:
             run, scores, key = own
-            learner = with_numbers(self.learner, run.numbers)
-            forced = _at(common.forced, run.place)
-            counts = jax.tree.map(jnp.int32, learner.first_counts(self.network, run.counts))
-            run = possible_counts(run._replace(counts=counts), self.network, forced)
+            counts = jax.tree.map(jnp.int32, self.learner.initial_counts(self.network, run.counts))
+            learner, run, tensors, forced = self.inputs(run._replace(counts=counts), shared)
             masks = apply_forced(learner.masks(learner.force_scores(scores, forced), run, key), forced)
-            images = jnp.asarray(common.train.images)[:SCALE_IMAGES]
-            tensors = {**_at(common.sources, run.place), **common.stored}
+            images = jnp.asarray(shared.train.images)[:SCALE_IMAGES]
             return self.network.measured_gains(tensors, self.gates(masks), images)
 
-        return self.parallel_runs.over(one, (runs, scores, keys), common)
+        return self.layout.map(one, (runs, scores, keys), shared)
 
     @functools.partial(jax.jit, static_argnums=0)
     def begin(self, scores: Tensors, keys: jax.Array) -> State:
         """The state of each run before the first epoch."""
-        optimizer = self.learner.optimizer(self.epochs, self.examples)
-        return jax.vmap(lambda scores, key: begin(scores, key=key, optimizer=optimizer))(scores, keys)
+        optimizer = self.optimizer(self.learner)
+        return jax.vmap(functools.partial(begin, optimizer=optimizer))(scores, key=keys)
 
     @functools.partial(jax.jit, static_argnums=(0, 5), donate_argnums=1)
     def advance(
-        self, state: State, common: SharedInputs, runs: RunInputs, keys: jax.Array, epochs: int
+        self, state: State, shared: _SharedInputs, runs: RunInputs, keys: jax.Array, epochs: int
     ) -> tuple[State, History]:
-        """Train all runs for some more epochs; histories have the validation split under the masks that are left."""
+        """Train all runs for `epochs` more epochs; the history has the validation split under the final masks."""
 
-        def one(own: tuple, common: SharedInputs) -> tuple[State, History]:
+        def one(own: tuple[State, RunInputs, jax.Array], shared: _SharedInputs) -> tuple[State, History]:
             state, run, key = own
-            learner: ScoreLearner = with_numbers(self.learner, run.numbers)
-            forced = _at(common.forced, run.place)
-            run = possible_counts(run, self.network, forced)
-            tensors = {**_at(common.sources, run.place), **common.stored, **run.gains}
+            learner, run, tensors, forced = self.inputs(run, shared)
+            tensors |= run.gains
 
             def logits(masks: Tensors, images: jax.Array) -> jax.Array:
                 return self.network.module(tensors, self.gates(masks))(images)  # type: ignore[operator]
 
-            def loss(scores, images, labels, key):
+            def loss(scores: Tensors, images: jax.Array, labels: jax.Array, key: Any) -> tuple[jax.Array, dict]:
                 scores = learner.force_scores(scores, forced)
-                found = logits(apply_forced(learner.masks(scores, run, key), forced), images)
-                value = optax.softmax_cross_entropy_with_integer_labels(found, labels).mean()
+                outputs = logits(apply_forced(learner.masks(scores, run, key), forced), images)
+                value = optax.softmax_cross_entropy_with_integer_labels(outputs, labels).mean()
                 return value + learner.penalty(scores, run), {}
 
-            def validated(scores: Tensors) -> History:
-                final_masks = learner.final_masks(
-                    learner.force_scores(scores, forced), run, jax.random.fold_in(key, _LAST)
-                )
-                masks = {name: mask.astype(jnp.float32) for name, mask in apply_forced(final_masks, forced).items()}
-                found = on_split(lambda images: logits(masks, images), common.validation)
-                return {f"validation_{name}": value for name, value in found.items()}
+            def validate(scores: Tensors) -> History:
+                masks = jax.tree.map(jnp.float32, _final_masks(learner, scores, run, forced, key))
+                measured = on_split(functools.partial(logits, masks), shared.validation)
+                return {f"validation_{name}": value for name, value in measured.items()}
+
+            def on_epoch_end(scores: Tensors, epoch: jax.Array) -> Tensors:
+                return learner.on_epoch_end(learner.force_scores(scores, forced), run, epoch, self.epochs)
 
             return advance(
                 loss,
                 state,
-                common.train,
-                optimizer=learner.optimizer(self.epochs, self.examples),
+                shared.train,
+                optimizer=self.optimizer(learner),
                 epochs=epochs,
                 batch_size=learner.batch_size,
-                measure=validated if len(common.validation) else None,
+                measure=validate if len(shared.validation) else None,
                 project=learner.project_scores,
-                on_epoch_end=lambda scores, epoch: learner.on_epoch_end(
-                    learner.force_scores(scores, forced), run, epoch, self.epochs
-                ),
+                on_epoch_end=on_epoch_end,
                 augment=augment(learner.augment),
             )
 
-        return self.parallel_runs.over(one, (state, runs, keys), common)
+        return self.layout.map(one, (state, runs, keys), shared)
 
     @functools.partial(jax.jit, static_argnums=0)
-    def final_masks(self, scores: Tensors, forced: Tensors, runs: RunInputs, keys: jax.Array) -> Tensors:
-        """The boolean masks that are left; decided: as in `SharedInputs`."""
+    def final_masks(self, scores: Tensors, shared: _SharedInputs, runs: RunInputs, keys: jax.Array) -> Tensors:
+        """The masks of the tickets, bool {name: [R, ...]}."""
 
-        def one(own: tuple, forced: Tensors) -> Tensors:
+        def one(own: tuple[Tensors, RunInputs, jax.Array], shared: _SharedInputs) -> Tensors:
             scores, run, key = own
-            learner, fixed = with_numbers(self.learner, run.numbers), _at(forced, run.place)
-            run = possible_counts(run, self.network, fixed)
-            final_masks = learner.final_masks(learner.force_scores(scores, fixed), run, jax.random.fold_in(key, _LAST))
-            return apply_forced(final_masks, fixed)
+            learner, run, _, forced = self.inputs(run, shared)
+            return _final_masks(learner, scores, run, forced, key)
 
-        return self.parallel_runs.over(one, (scores, runs, keys), forced)
+        return self.layout.map(one, (scores, runs, keys), shared)
 
 
-def _at(tensors: Tensors, place: jax.Array) -> Tensors:
-    return {name: tensor[place] for name, tensor in tensors.items()}
+def _final_masks(learner: ScoreLearner, scores: Tensors, run: RunInputs, forced: Tensors, key: jax.Array) -> Tensors:
+    scores, key = learner.force_scores(scores, forced), jax.random.fold_in(key, _FINAL)
+    return apply_forced(learner.final_masks(scores, run, key), forced)
 
 
-def possible_counts(run: "RunInputs", network: Network, forced: Tensors) -> "RunInputs":
-    """The run with kept counts of at least what is locked, and at most what is there."""
-    if not forced:
-        return run
+def _with_possible_counts(run: RunInputs, network: Network, forced: Tensors) -> RunInputs:
+    """The run with kept counts between the numbers of locked and of present weights."""
     locked = {name: (own > 0).sum(dtype=jnp.int32) for name, own in forced.items()}
-    there = {name: (own >= 0).sum(dtype=jnp.int32) for name, own in forced.items()}
+    present = {name: (own >= 0).sum(dtype=jnp.int32) for name, own in forced.items()}
     counts = {
-        name: jnp.clip(count, locked[name], there[name]) if name in there else count
+        name: jnp.clip(count, locked[name], present[name]) if name in present else count
         for name, count in run.counts.items()
     }
-    whole = jnp.int32(sum(drawn.size for name, drawn in network.random_tensors.items() if name not in there))
-    least, most = sum(locked.values(), jnp.int32(0)), sum(there.values(), whole)
+    free = jnp.int32(sum(drawn.size for name, drawn in network.random_tensors.items() if name not in present))
+    least, most = sum(locked.values(), jnp.int32(0)), sum(present.values(), free)
     return run._replace(counts=counts, total=jnp.clip(run.total, least, most))
 
 
-class RunSpec(NamedTuple):
-    """One training: the learner with its numbers, a seed, and the kept fraction where there is one."""
+class _RunRedraws(ExtraArrays):
+    """The redraws of each run, in the form of extra arrays of a checkpoint."""
 
-    learner: "ScoreLearner"
-    seed: int
-    keep: float | None
+    def set(self, run: int, redraws: Redraws) -> None:
+        self.update({f"{run} {name}": rows for name, rows in redraws.items()})
+
+    def of(self, run: int) -> Redraws:
+        prefix = f"{run} "
+        return {name.removeprefix(prefix): rows for name, rows in self.items() if name.startswith(prefix)}
 
 
-def train_runs(
-    trainer: Trainer,
-    dataset: Dataset,
+def _train_group(
+    trainer: _Trainer,
     runs: Sequence[RunSpec],
-    stored: Mapping[str, np.ndarray],
-    start: Mapping[int, Ticket],
+    request: TrainingRequest,
+    warm_start: Mapping[int, Ticket],
     progress: Progress,
-    checkpoints: Checkpoints | None,
 ) -> list[Ticket | None]:
-    """The tickets of runs that one program trains, None for those that diverged."""
-    network, learner = trainer.network, trainer.learner
-    seeds = list(dict.fromkeys(run.seed for run in runs))
-    redraws = {seed: {name: ticket.redraws(name) for name in network.random_tensors} for seed, ticket in start.items()}
-    first = {seed: learner.initial(network, seed) for seed in seeds}
-    first |= {seed: learner.warm_start_scores(first[seed], start[seed].masks) for seed in seeds if seed in start}
-    scores = stacked(first[run.seed] for run in runs)
-    # Where weights are drawn again in a training, each run has its own; else those of one seed share them.
-    drawn_for = [run.seed for run in runs] if learner.resamples else seeds
-    again = _Redrawn([redraws.get(run.seed, {}) for run in runs])
-    fixed = {name: jnp.asarray(value) for name, value in stored.items()}
-    sources = [network.draw(seed, redraws.get(seed)) for seed in drawn_for]
-    common = trainer.parallel_runs.common(
-        SharedInputs(
-            stacked(sources),
-            stacked(forced_weights(network, seed, redraws.get(seed)) for seed in drawn_for),
-            fixed,
-            *(Split(jnp.asarray(s.images), jnp.asarray(s.labels)) for s in (dataset.train, dataset.validation)),
-        )
-    )
-    places = range(len(runs)) if learner.resamples else [seeds.index(run.seed) for run in runs]
-    run = _as_run(network, runs, places)
-    keys = jnp.stack([jax.random.key(run.seed % 2**32) for run in runs])
+    """The tickets of the runs of one call of the program, None for runs that diverged."""
+    network, learner, dataset = trainer.network, trainer.learner, request.dataset
+    first_run, source_runs, source_indices, scores, keys = dict[int, int](), [], [], [], []
+    redraws = _RunRedraws()
+    for index, run in enumerate(runs):
+        first = first_run.setdefault(run.seed, index)
+        own = scores[first] if first < index else learner.initial(network, run.seed)
+        if run.seed in warm_start:
+            ticket = warm_start[run.seed]
+            own = own if first < index else learner.warm_start_scores(own, ticket.masks)
+            redraws.set(index, {name: ticket.redraws(name) for name in network.random_tensors})
+        # Runs of one seed share their source, unless each run redraws its own weights.
+        if first == index or learner.resamples:
+            source_runs.append(index)
+        source_indices.append(len(source_runs) - 1 if source_runs[-1] == index else source_indices[first])
+        scores.append(own)
+        keys.append(jax.random.key(run.seed % 2**32))
+
+    def draw() -> tuple[Tensors, Tensors]:
+        sources, forced = [], []
+        for index in source_runs:
+            own = redraws.of(index)
+            sources.append(network.draw(runs[index].seed, own))
+            forced.append(forced_weights(network, runs[index].seed, own))
+        return stacked(sources), stacked(forced)
+
+    inputs_on_host = (*draw(), dict(request.stored), dataset.train, dataset.validation)
+    shared = _SharedInputs(*trainer.layout.replicate(inputs_on_host))
+    first_scores, keys = stacked(scores), jnp.stack(keys)
+    inputs = _run_inputs(network, runs, source_indices)
     if learner.scale == "unit":
-        run = run._replace(gains=trainer.unit_gains(common, run, scores, keys))
+        inputs = inputs._replace(gains=trainer.unit_gains(shared, inputs, first_scores, keys))
 
     def advance_by(state: State, epochs: int) -> tuple[State, History]:
-        nonlocal common
+        nonlocal shared
         if learner.resamples and (epoch := int(state.epoch[0])):
-            masks = jax.device_get(trainer.final_masks(state.parameters, common.forced, run, keys))
-            for at, (own, seed, _) in enumerate(runs):
-                kept = {name: mask[at] for name, mask in masks.items()}
-                again.set(at, own.resample(network, seed, epoch, kept, again.of(at)))
-            drawn = [network.draw(own.seed, again.of(at)) for at, own in enumerate(runs)]
-            forced = [forced_weights(network, own.seed, again.of(at)) for at, own in enumerate(runs)]
-            new = {"sources": stacked(drawn), "decided": stacked(forced)}
-            common = common._replace(**trainer.parallel_runs.common(new))
-        return trainer.advance(state, common, run, keys, epochs)
+            masks = jax.device_get(trainer.final_masks(state.parameters, shared, inputs, keys))
+            for index, run in enumerate(runs):
+                own = jax.tree.map(operator.itemgetter(index), masks)
+                redraws.set(index, run.learner.resample(network, run.seed, epoch, own, redraws.of(index)))
+            sources, forced = trainer.layout.replicate(draw())
+            shared = shared._replace(sources=sources, forced=forced)
+        return trainer.advance(state, shared, inputs, keys, epochs)
 
+    configuration = _configuration(trainer, runs, request, warm_start)
     state, history = drive(
         advance_by,
-        trainer.begin(scores, keys),
+        trainer.begin(first_scores, keys),
         epochs=trainer.epochs,
         progress=progress,
-        part=1 if learner.resamples else None,
-        checkpoint=checkpoints and checkpoints.of(run_configuration(trainer, dataset, runs, stored, start)),
-        more=again,
+        epochs_per_call=1 if learner.resamples else None,
+        checkpoint=request.checkpoints and request.checkpoints.of(configuration),
+        extra=redraws,
     )
-    finite = np.all(
-        [np.isfinite(s).reshape(len(runs), -1).all(1) for s in jax.device_get(state.parameters).values()], 0
-    )
-    masks, gains = jax.device_get((trainer.final_masks(state.parameters, common.forced, run, keys), run.gains))
+    masks = trainer.final_masks(state.parameters, shared, inputs, keys)
+    results = jax.device_get((state.parameters, masks, inputs.gains, history))
     tickets: list[Ticket | None] = []
-    for at, (own, seed, keep) in enumerate(runs):
-        if not finite[at]:
+    for index, run in enumerate(runs):
+        last_scores, masks, gains, by_epoch = jax.tree.map(operator.itemgetter(index), results)
+        if not np.isfinite(np.concatenate(list(map(np.ravel, last_scores.values())))).all():
             tickets.append(None)
             continue
-        kept = {name: mask[at] for name, mask in masks.items()}
-        factors = learner.gain_factors(network, seed, kept)
-        tickets.append(
-            make_ticket(
-                network.with_gains(
-                    {name: float(np.float32(values[at] * factors[name])) for name, values in gains.items()}
-                ),
-                seed=seed,
-                masks=kept,
-                method=learner.name,
-                stored=stored,
-                redraws=again.of(at),
-                settings={
-                    **dataclasses.asdict(own),
-                    "epochs": trainer.epochs,
-                    "data": dataset.name,
-                    **({} if keep is None else {"keep": float(keep)}),
-                    "loss": float(history["loss"][at, -1]),
-                    "by_epoch": {name: values[at].tolist() for name, values in history.items()},
-                },
-            )
+        factors = run.learner.gain_factors(network, run.seed, masks)
+        ticket = make_ticket(
+            network.with_gains({name: float(np.float32(gain * factors[name])) for name, gain in gains.items()}),
+            seed=run.seed,
+            masks=masks,
+            method=learner.name,
+            stored=request.stored,
+            redraws=redraws.of(index),
+            settings={
+                **dataclasses.asdict(run.learner),
+                "epochs": trainer.epochs,
+                "data": dataset.name,
+                **({} if run.keep is None else {"keep": float(run.keep)}),
+                "loss": float(by_epoch["loss"][-1]),
+                "by_epoch": jax.tree.map(np.ndarray.tolist, by_epoch),
+            },
         )
+        tickets.append(ticket)
     return tickets
 
 
-def _as_run(network: Network, runs: Sequence[RunSpec], places: Sequence[int]) -> RunInputs:
-    """What the runs are given, gains as drawn or as their kept fractions ask."""
-    asked = [1.0 if run.keep is None else run.keep for run in runs]
-    counts = [keep_counts(network, keep) for keep in asked]
-    size = sum(drawn.size for drawn in network.random_tensors.values())
-    totals = jnp.asarray(np.array([kept_count(keep, size) for keep in asked], np.int32))
+def _run_inputs(network: Network, runs: Sequence[RunSpec], source_indices: Sequence[int]) -> RunInputs:
+    """The inputs of the runs, with the gains of the source, or those of `scale="keep"`."""
+    size = sum(map(operator.attrgetter("size"), network.random_tensors.values()))
+    counts, totals, hyperparameters = [], [], []
+    for run in runs:
+        keep = 1.0 if run.keep is None else run.keep
+        counts.append(keep_counts(network, keep))
+        totals.append(np.asarray(kept_count(keep, size), np.int32))
+        hyperparameters.append(jax.tree.map(np.float32, hyperparameters_of(run.learner)))
+    counts = stacked(counts)
     gains = {name: np.full(len(runs), gain, np.float32) for name, gain in network.gains.items()}
     if runs[0].learner.scale == "keep":
         for path, source in network.sources.items():
             for name in source.random_tensors():
-                own = child_path(path, name)
-                kept = np.array([max(int(count[own]), 1) for count in counts])
-                gains[child_path(path, "gain")] *= np.float32(np.sqrt(network.random_tensors[own].size / kept))
-    numbers = stacked({k: np.float32(v) for k, v in numbers_of(run.learner).items()} for run in runs)
-    placed = {name: jnp.asarray(gain) for name, gain in gains.items()}
-    return RunInputs(jnp.asarray(np.array(places, np.int32)), stacked(counts), totals, placed, numbers)
+                tensor = child_path(path, name)
+                kept, size = np.maximum(np.asarray(counts[tensor]), 1), network.random_tensors[tensor].size
+                gains[child_path(path, "gain")] *= np.sqrt(size / kept).astype(np.float32)
+    indices = np.array(source_indices, np.int32)
+    return RunInputs(*jax.tree.map(jnp.asarray, (indices, counts, np.stack(totals), gains, stacked(hyperparameters))))
 
 
-def run_configuration(
-    trainer: Trainer,
-    dataset: Dataset,
-    runs: Sequence[RunSpec],
-    stored: Mapping[str, np.ndarray],
-    start: Mapping[int, Ticket],
+def _configuration(
+    trainer: _Trainer, runs: Sequence[RunSpec], request: TrainingRequest, warm_start: Mapping[int, Ticket]
 ) -> dict[str, Any]:
-    """Everything that a training of some runs depends on, as JSON."""
+    """Everything that a training of these runs depends on, as JSON."""
     return {
         "learner": trainer.learner.name,
         "runs": [[dataclasses.asdict(run.learner), run.seed, run.keep] for run in runs],
         "network": trainer.network.to_json(),
-        "data": dataset.fingerprint,
+        "data": request.dataset.fingerprint,
         "epochs": trainer.epochs,
-        "stored": digest("", {name: np.asarray(value) for name, value in stored.items()}),
-        "start": {str(seed): hashlib.sha256(ticket.to_bytes()).hexdigest() for seed, ticket in start.items()},
+        "stored": digest("", jax.tree.map(np.asarray, dict(request.stored))),
+        "warm_start": {str(seed): hashlib.sha256(own.to_bytes()).hexdigest() for seed, own in warm_start.items()},
     }
-
-
-class _Redrawn(ExtraArrays):
-    """The redraws of each run, by place and tensor."""
-
-    def __init__(self, redraws: Sequence[Redraws]) -> None:
-        for at, own in enumerate(redraws):
-            self.set(at, own)
-
-    def set(self, at: int, redraws: Redraws) -> None:
-        self.update({f"{at} {name}": rows for name, rows in redraws.items()})
-
-    def of(self, at: int) -> Redraws:
-        own = f"{at} "
-        return {name.removeprefix(own): rows for name, rows in self.items() if name.startswith(own)}

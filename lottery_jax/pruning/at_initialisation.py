@@ -1,95 +1,88 @@
-"""Pruning at initialisation: the mask is found before any training, then the network is trained once under it.
+"""Pruning at initialisation: a mask is found before any training, and the network is trained once under it.
 
-Random pruning at initialisation: only how many weights each layer keeps is chosen, which ones is chance.
-
-Su et al. 2020 (arXiv 2009.11094) give layer l of L a kept fraction in proportion to (L - l + 1)**2 + (L - l + 1), and
-the last one 0.3 of itself. That is the rule for residual networks, used for all here; for VGG they divide by l**2.
-What a weight is worth before any training: scores of pruning at initialisation, larger ones kept.
-
-Each differentiates the loss, or the outputs, of the network with the weights that are still there.
-SNIP, GraSP and SynFlow: weights are scored before training, and the highest scores of all tensors are kept.
+Random pruning and SmartRatio (Su et al. 2020, arXiv 2009.11094) choose only how many weights each layer keeps. SNIP,
+GraSP and SynFlow keep the weights of the highest saliencies: derivatives of the loss or of the outputs.
 """
 
 import abc
 import dataclasses
 import functools
-import itertools
-from collections.abc import Callable, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from lottery_jax.data import Dataset
-from lottery_jax.errors import InputError, suggest
+from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.top_k import kept_count
+from lottery_jax.progress import Progress
 from lottery_jax.pruning.base import (
-    SweepRequest,
-    TrainedLearner,
-    TrainedRun,
-    after_training,
+    PruningLearner,
     initial_digest,
     initial_tensors,
     random_network,
+    run_configuration,
+    ticket_settings,
     trained_ticket,
     weight_names,
 )
 from lottery_jax.pruning.criteria import MasksByName, Scope, counts_of, highest, pruned
-from lottery_jax.pruning.mask_actions import chance
-from lottery_jax.pruning.retraining import ByName, InitialState, RunResult
+from lottery_jax.pruning.mask_actions import random_scores
+from lottery_jax.pruning.retraining import ByName, InitialState
 from lottery_jax.tickets.ticket import Ticket
+from lottery_jax.training.learner import RunSpec, TrainingRequest, check_fits
 from lottery_jax.training.loop import cross_entropy
-from lottery_jax.training.parallel_runs import OnEpochs
+from lottery_jax.training.sweep import SweepProgram, train_sweep
 
 
-@dataclasses.dataclass(frozen=True)
-class _Run(TrainedRun):
-    learner: "PruningAtInitialisation"
-    keep: float
+def prune_at_initialisation(
+    learner: "PruningAtInitialisation",
+    source: Network,
+    request: TrainingRequest,
+    grid: Mapping[str, Sequence[Any]] | None = None,
+) -> list[Ticket]:
+    """Find masks before training, and train once under them; arguments and result as of `prune_by_magnitude`.
 
+    Raises:
+        InputError: Target and data do not fit, or all runs diverged.
+        Pending: Other processes train what is missing.
+    """
+    target, dataset = source.target, request.dataset
+    check_fits(target, dataset, "target")
+    random = random_network(target, trained=True)
+    initial = {seed: initial_tensors(random, seed) for seed in request.seeds}
 
-@dataclasses.dataclass(frozen=True)
-class PruningAtInitialisation(TrainedLearner):
-    """The target's architecture pruned before training, and trained once."""
+    def program_for(specs: Sequence[RunSpec], progress: Progress) -> SweepProgram:
+        training = specs[0].learner.training(target, len(specs))
 
-    @abc.abstractmethod
-    def masks(self, random: Network, dataset: Dataset, tensors: ByName, seed: int, keep: float) -> MasksByName:
-        """The masks of one run, by tensor in the order of the tree: round(keep * weights) in all.
-
-        random: the network with its random leaves; tensors: its target's before any training.
-        """
-
-    def _learn(self, points: Sequence["PruningAtInitialisation"], target: Network, asked: SweepRequest) -> list[Ticket]:
-        dataset, epochs = asked.dataset, asked.epochs
-        random = random_network(target, trained=True)
-        first = {seed: initial_tensors(random, seed) for seed in asked.seeds}
-        runs = [_Run(*each) for each in itertools.product(points, asked.seeds, asked.keeps)]
-        training = self.training(target, len(runs))
-        kept = asked.checkpoints and asked.checkpoints.own()
-
-        def train(group: Sequence[_Run], tell: OnEpochs | None) -> list[Ticket | None]:
-            masks = [run.learner.masks(random, dataset, first[run.seed], run.seed, run.keep) for run in group]
+        def train(group: Sequence[RunSpec], progress: Progress) -> list[Ticket | None]:
+            masks = [spec.learner.masks(random, dataset, initial[spec.seed], spec.seed, spec.keep) for spec in group]
             starts = [
-                InitialState(run.seed, _masked(first[run.seed], mask), mask, run.learner.numbers)
-                for run, mask in zip(group, masks, strict=True)
+                InitialState(spec.seed, _masked(initial[spec.seed], mask), mask, spec.learner.hyperparameters)
+                for spec, mask in zip(group, masks, strict=True)
             ]
-            found = training.runs(starts, dataset, epochs, told=tell, checkpoints=kept)
-            return [
-                None if last is None else self._ticket(random, first[run.seed], run, mask, last, asked)
-                for run, mask, last in zip(group, masks, found, strict=True)
-            ]
+            checkpoints = request.checkpoints and request.checkpoints.unshared()
+            results = training.runs(starts, dataset, request.epochs, progress=progress, checkpoints=checkpoints)
+            tickets: list[Ticket | None] = []
+            for spec, mask, result in zip(group, masks, results, strict=True):
+                if result is None:
+                    tickets.append(None)
+                    continue
+                settings = ticket_settings(spec, request, mask, result)
+                settings["rewound_sha256"] = initial_digest(initial[spec.seed], mask)
+                tickets.append(
+                    trained_ticket(random, spec.seed, mask, result.tensors, settings, method=spec.learner.name)
+                )
+            return tickets
 
-        told = lambda done: asked.progress(done, epochs)  # noqa: E731
-        return self.in_groups(train, runs, training.parallel_runs.width, target, asked, told)
+        return SweepProgram(
+            train, lambda group: run_configuration(target, group, request), training.layout.width, request.epochs
+        )
 
-    def _ticket(
-        self, random: Network, first: ByName, run: _Run, mask: MasksByName, last: RunResult, asked: SweepRequest
-    ) -> Ticket:
-        settings = run.learner.settings(asked.dataset, asked.epochs, run.keep, mask) | after_training(last, 0)
-        settings["rewound_sha256"] = initial_digest(first, mask)
-        return trained_ticket(random, run.seed, mask, last.tensors, settings, method=self.name)
+    return train_sweep(learner.points(grid or {}), request, program_for)
 
 
 def _masked(tensors: ByName, masks: MasksByName) -> ByName:
@@ -97,47 +90,80 @@ def _masked(tensors: ByName, masks: MasksByName) -> ByName:
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomPruning(PruningAtInitialisation):
-    """Weights at random places are kept, before any training: what every other way is to be better than."""
+class PruningAtInitialisation(PruningLearner):
+    """The target's architecture, pruned before training and trained once."""
 
-    name: ClassVar[str] = "random-at-start"
+    learn = sweep = prune_at_initialisation
+
+    @abc.abstractmethod
+    def masks(self, random: Network, dataset: Dataset, tensors: ByName, seed: int, keep: float) -> MasksByName:
+        """The masks of one run, round(keep * weights) in all.
+
+        Args:
+            random: The target's architecture with random layers.
+            dataset: Training examples.
+            tensors: The target's tensors before training.
+            seed: Seed of random scores; that of `tensors`.
+            keep: Kept fraction of all weights.
+
+        Returns:
+            Masks, bool by tensor, in the order of the network.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomPruning(PruningAtInitialisation):
+    """Random pruning: random weights of each layer are kept before training; the baseline of all other methods."""
+
+    name: ClassVar[str] = "random-pruning"
 
     scope: Scope = "layer"
-    """Whether each layer is pruned at one rate, all weights are drawn together, or densities are Erdos-Renyi's."""
+    """Scope of pruning: layer, one rate for each layer; global, all weights together; erk, Erdos-Renyi densities."""
     output_rate: float = 0.5
-    """Pruning rate of the output layer as a part of that of the others, where the scope is layer."""
+    """Pruning rate of the output layer relative to the others (scope layer)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.scope not in get_args(Scope):
+            raise InputError(f"`scope` must be one of {', '.join(get_args(Scope))}, got {self.scope!r}. Choose one.")
 
     def masks(self, random: Network, dataset: Dataset, tensors: ByName, seed: int, keep: float) -> MasksByName:
-        """As in `PruningAtInitialisation`; of the data nothing is used."""
         names = weight_names(random)
-        scores = {name: chance(random.random_tensors[name], seed) for name in names}
+        scores = {name: random_scores(random.random_tensors[name], seed) for name in names}
         whole = {name: np.ones_like(scores[name], bool) for name in names}
         return pruned(scores, whole, keep, scope=self.scope, rates={names[-1]: self.output_rate})
 
 
 @dataclasses.dataclass(frozen=True)
 class SmartRatio(PruningAtInitialisation):
-    """SmartRatio (Su et al. 2020): weights at random places are kept, fewer in later layers, before any training."""
+    """SmartRatio (Su et al. 2020): random weights are kept before training, a smaller fraction in later layers.
+
+    Layer l of L has a kept fraction proportional to (L - l + 1)**2 + (L - l + 1), as published for residual networks.
+    """
 
     name: ClassVar[str] = "smart-ratio"
 
     output_keep: float = 0.3
-    """Kept fraction of the last layer; at most its even share of all that is kept."""
+    """Kept fraction of the last layer, at most an equal share of all kept weights."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.output_keep <= 1:
+            raise InputError(f"`output_keep` must be in [0, 1], got {self.output_keep}. Give a kept fraction.")
 
     def masks(self, random: Network, dataset: Dataset, tensors: ByName, seed: int, keep: float) -> MasksByName:
-        """As in `PruningAtInitialisation`; of the data nothing is used."""
-        if not 0 <= self.output_keep <= 1:
-            raise InputError(f"output_keep is {self.output_keep}; give the last layer's kept fraction, in [0, 1]")
         sizes = {name: random.random_tensors[name].size for name in weight_names(random)}
         counts = smart_counts(sizes, int(kept_count(keep, sum(sizes.values()))), self.output_keep)
         whole = {name: np.ones(random.random_tensors[name].shape, bool) for name in sizes}
-        return {name: highest(chance(random.random_tensors[name], seed), counts[name], whole[name]) for name in sizes}
+        return {
+            name: highest(random_scores(random.random_tensors[name], seed), counts[name], whole[name]) for name in sizes
+        }
 
 
 def smart_counts(sizes: dict[str, int], total: int, output_keep: float) -> dict[str, int]:
-    """Kept weights of each tensor, in the order of the tree, that sum to the total.
+    """Kept weights of each tensor, in the order of the network, that sum to the total.
 
-    No tensor keeps more than all: what it cannot is kept by the others, in proportion, and last of all by the output.
+    The other tensors keep, in proportion, what a full tensor cannot; the output keeps the rest.
 
     >>> smart_counts({"a": 600, "b": 600, "c": 100}, 270, 0.3)
     {'a': 160, 'b': 80, 'c': 30}
@@ -152,14 +178,14 @@ def smart_counts(sizes: dict[str, int], total: int, output_keep: float) -> dict[
     least = min(shares.values())
 
     def densities(rate: float) -> dict[str, float]:
-        # 1 at the least share for a rate of 0, so that all is kept.
+        # At a rate of 0 even the least share has density 1.
         return {name: min(1.0, (1 - rate) * share / least) for name, share in shares.items()}
 
     return counts_of(densities, {name: sizes[name] for name in hidden}, total - last) | {output: last}
 
 
 Saliency = Callable[[Network, ByName, jax.Array, jax.Array], ByName]
-"""Scores of all tensors {name: array} from a network, its tensors, images [B, ...] and labels [B]."""
+"""From a network, its tensors, images [B, ...] and labels [B] to scores by tensor."""
 
 
 def _gradient(network: Network, images: jax.Array, labels: jax.Array) -> Callable[[ByName], ByName]:
@@ -168,81 +194,73 @@ def _gradient(network: Network, images: jax.Array, labels: jax.Array) -> Callabl
 
 
 def snip(network: Network, tensors: ByName, images: jax.Array, labels: jax.Array) -> ByName:
-    """|w dL/dw|: how much the loss minds that the weight is taken away (Lee et al. 2019, arXiv 1810.02340)."""
+    """|w dL/dw|: the change of the loss without the weight, to first order (Lee et al. 2019, arXiv 1810.02340)."""
     gradient = _gradient(network, images, labels)(tensors)
     return {name: jnp.abs(tensors[name] * gradient[name]) for name in tensors}
 
 
 def grasp(network: Network, tensors: ByName, images: jax.Array, labels: jax.Array) -> ByName:
-    """w (H g): how much the flow of the gradient g is kept up by the weight (Wang et al. 2020, arXiv 2002.07376)."""
+    """w (H g): the effect of the weight on the flow of the gradient g (Wang et al. 2020, arXiv 2002.07376)."""
     descend = _gradient(network, images, labels)
     _, product = jax.jvp(descend, (tensors,), (descend(tensors),))
     return {name: tensors[name] * product[name] for name in tensors}
 
 
 def synflow(network: Network, tensors: ByName, images: jax.Array, labels: jax.Array) -> ByName:
-    """|w| dR/d|w| with R the summed outputs of |weights| for ones: no data (Tanaka et al. 2020, arXiv 2006.05467)."""
-    sizes = {name: jnp.abs(value) for name, value in tensors.items()}
+    """|w| dR/d|w| for the summed outputs R of |weights| on inputs of ones (Tanaka et al. 2020, arXiv 2006.05467)."""
+    absolute = {name: jnp.abs(value) for name, value in tensors.items()}
 
-    def flow(sizes: ByName) -> jax.Array:
-        return network.module(sizes)(jnp.ones((1, *images.shape[1:]), jnp.float32)).sum()  # type: ignore[operator]
+    def flow(absolute: ByName) -> jax.Array:
+        return network.module(absolute)(jnp.ones((1, *images.shape[1:]), jnp.float32)).sum()  # type: ignore[operator]
 
-    gradient = jax.grad(flow)(sizes)
-    return {name: sizes[name] * gradient[name] for name in sizes}
+    gradient = jax.grad(flow)(absolute)
+    return {name: absolute[name] * gradient[name] for name in absolute}
 
 
 SALIENCIES: dict[str, tuple[Saliency, int]] = {"snip": (snip, 1), "grasp": (grasp, 1), "synflow": (synflow, 100)}
-"""Scores by name, and in how many rounds they prune, as published."""
-
-
-def saliency(name: str) -> tuple[Saliency, int]:
-    """The scores of a name and their rounds; raises `InputError`."""
-    if name not in SALIENCIES:
-        raise InputError(f"saliency {name!r} is unknown; {suggest(name, SALIENCIES)}")
-    return SALIENCIES[name]
+"""Saliencies and their published numbers of pruning rounds, by name."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Salient(PruningAtInitialisation):
-    """Keeps the weights of the highest scores, in rounds whose kept fractions fall geometrically."""
+class SaliencyPruning(PruningAtInitialisation):
+    """Keeps the weights of the highest saliencies, in rounds over which the kept fraction falls geometrically."""
 
     examples: int = 1000
-    """Training examples that scores are taken from."""
+    """Training examples that saliencies are computed on."""
 
     def masks(self, random: Network, dataset: Dataset, tensors: ByName, seed: int, keep: float) -> MasksByName:
-        """As in `PruningAtInitialisation`; the seed has said what the tensors are."""
-        names, rounds = weight_names(random), saliency(self.name)[1]
+        rounds = SALIENCIES[self.name][1]
         images = jnp.asarray(dataset.train.images)[: self.examples]
         labels = jnp.asarray(dataset.train.labels)[: self.examples]
-        masks = {name: np.ones(np.shape(tensors[name]), bool) for name in names}
+        masks = {name: np.ones(np.shape(tensors[name]), bool) for name in weight_names(random)}
         for number in range(1, rounds + 1):
-            left = {**tensors, **{name: tensors[name] * mask for name, mask in masks.items()}}
-            scores = jax.device_get(_scores(self.name, random.target, left, images, labels))
+            scores = _saliencies(self.name, random.target, _masked(tensors, masks), images, labels)
+            scores = jax.device_get(scores)
             masks = pruned(scores, masks, float(keep) ** (number / rounds), scope="global")
         return masks
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _scores(name: str, network: Network, tensors: ByName, images: jax.Array, labels: jax.Array) -> ByName:
-    return dict(saliency(name)[0](network, tensors, images, labels))
+def _saliencies(name: str, network: Network, tensors: ByName, images: jax.Array, labels: jax.Array) -> ByName:
+    return dict(SALIENCIES[name][0](network, tensors, images, labels))
 
 
 @dataclasses.dataclass(frozen=True)
-class Snip(Salient):
-    """SNIP (Lee et al. 2019): weights whose loss would change most are kept, before any training."""
+class Snip(SaliencyPruning):
+    """SNIP (Lee et al. 2019): the weights whose removal changes the loss most are kept before training."""
 
     name: ClassVar[str] = "snip"
 
 
 @dataclasses.dataclass(frozen=True)
-class Grasp(Salient):
-    """GraSP (Wang et al. 2020): weights that keep up the gradient's flow are kept, before any training."""
+class Grasp(SaliencyPruning):
+    """GraSP (Wang et al. 2020): the weights that increase the gradient's flow are kept before training."""
 
     name: ClassVar[str] = "grasp"
 
 
 @dataclasses.dataclass(frozen=True)
-class Synflow(Salient):
-    """SynFlow (Tanaka et al. 2020): weights on the strongest paths are kept, without data and before any training."""
+class Synflow(SaliencyPruning):
+    """SynFlow (Tanaka et al. 2020): the weights on the strongest paths are kept before training, without data."""
 
     name: ClassVar[str] = "synflow"

@@ -1,54 +1,105 @@
-"""A target's architecture with random leaves: where its weights begin, and the ticket of what became of them.
+"""What all methods of trained tickets share: the target's architecture, options, first weights and tickets."""
 
-What all ways to trained tickets share: the target's architecture, how it is trained, what a ticket says.
-"""
-
-import abc
 import dataclasses
 import hashlib
-import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import jax
 import numpy as np
 
-from lottery_jax.data import Dataset
-from lottery_jax.errors import InputError
 from lottery_jax.io.checksummed_file import digest
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import LinearLayer, Node, child_path
 from lottery_jax.networks.sources.random_layer import RandomLayer
 from lottery_jax.networks.sources.trained_layer import PartlyTrainedLayer, TrainedLayer
-from lottery_jax.networks.top_k import kept_count
-from lottery_jax.progress import Progress, log, no_progress
 from lottery_jax.pruning.criteria import MasksByName
-from lottery_jax.pruning.retraining import ByName, Hyperparameters, OptimizerConfig, Retraining, RunResult
+from lottery_jax.pruning.retraining import ByName, Retraining, RunResult
 from lottery_jax.rng.sampler import Sampler
 from lottery_jax.tickets.ticket import Ticket, make_ticket
-from lottery_jax.training.checkpoints import Checkpoints, name_of
 from lottery_jax.training.initialisers import fan_in, fan_out
-from lottery_jax.training.learner import Learner, check_fits, check_runs, part_of, without_numbers
-from lottery_jax.training.optimizers import Kind, Schedule
-from lottery_jax.training.parallel_runs import OnEpochs, Shared, in_groups, parallel_runs
+from lottery_jax.training.learner import Learner, RunSpec, TrainingRequest
+from lottery_jax.training.optimizers import Hyperparameters, Kind, OptimizerConfig, Schedule
+from lottery_jax.training.parallel_runs import parallel_runs
 
 
-def glorot(operation: LinearLayer) -> float:
-    """The standard deviation of a layer's initial weights (Glorot & Bengio 2010): sqrt(2 / (fan-in + fan-out)).
+@dataclasses.dataclass(frozen=True)
+class PruningLearner(Learner):
+    """Trains the target's architecture from random weights under masks; only the target of a source is used.
+
+    Stored tensors of a request are not used, because all tensors begin untrained.
+    """
+
+    sources: ClassVar[tuple[str, ...]] = ("gadget",)  # its target is that of the task
+    shares: ClassVar[bool] = True
+
+    batch_size: int = 60
+    """Batch size of a training step."""
+    optimizer: Literal["adam", "sgd"] = "adam"
+    """Optimiser: adam, or sgd with momentum."""
+    learning_rate: float = 1.2e-3
+    """Learning rate after the warm-up."""
+    warmup: int = 0
+    """Epochs of linear warm-up of the learning rate."""
+    schedule: Kind = "constant"
+    """Learning rate schedule: constant; cosine, to 0; steps, a tenth at 1/2 and again at 3/4 of the epochs."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    weight_decay: float = 0.0
+    """Weight decay of matrices and kernels."""
+    augment: str = "none"
+    """Data augmentation: none, or crop-flip (shifts of up to four pixels, and mirroring)."""
+    runs_per_step: int | None = None
+    """Runs that share a training step by vmap. Default: 1 on a CPU, elsewhere as many as fit into memory."""
+
+    def __post_init__(self) -> None:
+        self.hyperparameters.check()
+        _ = self.config  # refuses the other options
+
+    @property
+    def hyperparameters(self) -> Hyperparameters:
+        """The hyperparameters of the optimiser."""
+        return Hyperparameters(self.learning_rate, self.momentum, self.weight_decay)
+
+    @property
+    def config(self) -> OptimizerConfig:
+        """The part of the optimiser that is compiled."""
+        return OptimizerConfig(self.optimizer, self.batch_size, Schedule(self.warmup, self.schedule), self.augment)
+
+    def training(self, target: Network, runs: int) -> Retraining:
+        """The compiled training of `runs` runs."""
+        weights = sum(math.prod(shape) for shape in target.tensors.values())
+        return Retraining(target, self.config, parallel_runs(self.runs_per_step, runs, weights))
+
+
+def run_configuration(target: Network, runs: Sequence[RunSpec], request: TrainingRequest) -> dict[str, Any]:
+    """Everything that the tickets of these runs depend on, as JSON."""
+    return {
+        "learner": runs[0].learner.name,
+        "runs": [[dataclasses.asdict(run.learner), run.seed, run.keep] for run in runs],
+        "network": target.to_json(),
+        "data": [request.dataset.fingerprint, request.epochs],
+    }
+
+
+def glorot(layer: LinearLayer) -> float:
+    """The standard deviation of a layer's first weights (Glorot and Bengio 2010): sqrt(2 / (fan-in + fan-out)).
 
     >>> from lottery_jax.networks.layers.dense import Dense
     >>> glorot(Dense(6, 2))
     0.5
     """
-    return math.sqrt(2 / (fan_in(operation) + fan_out(operation)))
+    return math.sqrt(2 / (fan_in(layer) + fan_out(layer)))
 
 
 def random_network(target: Network, *, trained: bool, frozen: bool = False) -> Network:
-    """The target's layers with normal weights of Glorot's deviation; its own weights are not used.
+    """The target's architecture with normal weights of Glorot's deviation.
 
-    trained: whether what becomes of the weights is stored; else they are drawn and masked, and biases all pruned.
-    frozen: whether pruned weights of what is trained may stay as they were drawn.
+    Args:
+        target: The architecture; its own weights are not used.
+        trained: Whether tickets store trained weights; if not, weights are drawn and masked, and biases are pruned.
+        frozen: Whether pruned weights of a trained layer can keep their first values.
 
     >>> from lottery_jax.networks.node import Spec
     >>> from lottery_jax.networks.architectures import mlp
@@ -64,7 +115,7 @@ def random_network(target: Network, *, trained: bool, frozen: bool = False) -> N
 
 
 def weight_names(random: Network) -> list[str]:
-    """The tensors that are pruned, in the order of the tree; the last one is the output layer's."""
+    """The tensors that are pruned, in the order of the network; the last one is that of the output layer."""
     return [child_path(path, "weight") for path in random.sources]
 
 
@@ -76,232 +127,48 @@ def initial_tensors(random: Network, seed: int) -> ByName:
 
 
 def initial_digest(tensors: ByName, masks: MasksByName) -> str:
-    """A digest of the weights that have masks, as a ticket says from where it was trained."""
+    """A digest of the tensors that have masks, stored in the settings of a ticket."""
     return digest("", {name: tensors[name] for name in masks})
-
-
-def frozen_names(random: Network, frozen: MasksByName) -> MasksByName:
-    """Masks of frozen weights, by the names that these have in the network; of one without them, none."""
-    return {own: frozen[name] for name, own in random.frozen_tensors.items()}
 
 
 def trained_ticket(
     random: Network, seed: int, masks: MasksByName, tensors: ByName, settings: Mapping[str, Any], *, method: str
 ) -> Ticket:
-    """The ticket of tensors that were trained under masks; those of frozen weights are among the masks."""
-    stored = {own: np.where(masks[name], tensors[name], np.float32(0)) for name, own in random.trained_tensors.items()}
+    """The ticket of tensors that were trained under masks; the masks of frozen weights are among `masks`."""
+    stored = {own: np.where(masks[name], tensors[name], np.float32(0)) for name, own in random.trained.items()}
     stored |= {name: tensors[name] for name in random.tensors if name not in stored}
     return make_ticket(random, seed=seed, masks=masks, method=method, stored=stored, settings=settings)
 
 
-def untrained_ticket(
-    random: Network,
-    seed: int,
-    masks: MasksByName,
-    tensors: ByName,
-    settings: Mapping[str, Any],
-    *,
-    method: str,
-    constant: bool,
-) -> Ticket:
-    """The ticket of a mask on weights that were never trained, from seed and bits alone; biases are pruned.
+def ticket_settings(
+    run: RunSpec, request: TrainingRequest, masks: MasksByName, result: RunResult | None, first: int = 0
+) -> dict[str, Any]:
+    """The settings in a ticket: options, kept counts, and the last training, from the weights of epoch `first`.
 
-    constant: weights of one size in each layer, its deviation, with the signs that they are drawn with.
+    The epoch of early stopping is that of the least loss on the validation split.
     """
-
-    def leaf(path: str, node: Node) -> Node:
-        if not (constant and isinstance(node, RandomLayer)):
-            return node
-        # The sign of a drawn weight is one bit, the same under both samplers.
-        return dataclasses.replace(node, sampler=Sampler.signed_constant(node.sampler.scale))
-
-    whole = {name: masks.get(name, np.zeros(drawn.shape, bool)) for name, drawn in random.random_tensors.items()}
-    stored = {name: tensors[name] for name in random.tensors}
-    network = random.map_layers(leaf)
-    return make_ticket(network, seed=seed, masks=whole, method=method, stored=stored, settings=settings)
-
-
-class SweepRequest(NamedTuple):
-    """What tickets are asked for."""
-
-    dataset: Dataset
-    seeds: tuple[int, ...]
-    keeps: tuple[float, ...]
-    epochs: int
-    progress: Progress
-    checkpoints: Checkpoints | None
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainedRun:
-    """A training that is asked for: the learner with its numbers, a seed, and the kept fraction where there is one."""
-
-    learner: "TrainedLearner"
-    seed: int
-    keep: float | None
-
-
-R = TypeVar("R", bound=TrainedRun)
-
-F = TypeVar("F")
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainedLearner(Learner):
-    """Trains the target's architecture from random weights, under masks. Of the source only its target is used."""
-
-    sources: ClassVar[tuple[str, ...]] = ("gadget",)  # its target is the task's own
-    shares: ClassVar[bool] = True
-
-    batch_size: int = 60
-    """Examples of a step."""
-    optimizer: Literal["adam", "sgd"] = "adam"
-    """Adam, or SGD with momentum."""
-    learning_rate: float = 1.2e-3
-    """Learning rate, after the warm-up."""
-    warmup: int = 0
-    """Epochs in which the learning rate grows from 0."""
-    schedule: Kind = "constant"
-    """What the learning rate does: constant; cosine, to 0; steps, a tenth at 1/2 and again at 3/4 of the epochs."""
-    momentum: float = 0.9
-    """Momentum of SGD."""
-    weight_decay: float = 0.0
-    """Weight decay of the weights."""
-    augment: str = "none"
-    """What is made of training images: none, or crop-flip (shifted by up to four pixels, and mirrored)."""
-    runs_per_step: int | None = None
-    """Runs that share a step by vmap; one on a CPU, where each core has its own, and all elsewhere if left out."""
-
-    def check(
-        self, target: Network, dataset: Dataset, seeds: Sequence[int], keeps: Sequence[float], epochs: int
-    ) -> None:
-        """Refuse what cannot be trained, before anything is; raises `InputError`."""
-        self.numbers.check()
-        check_fits(target, dataset, "target")
-        check_runs(seeds, keeps, epochs, self.runs_per_step)
-        for keep in keeps:
-            kept_count(keep, 1)
-
-    def learn(
-        self,
-        source: Network,
-        dataset: Dataset,
-        *,
-        seeds: Sequence[int],
-        keeps: Sequence[float],
-        epochs: int,
-        stored: Mapping[str, np.ndarray] | None = None,
-        progress: Progress = no_progress,
-        checkpoints: Checkpoints | None = None,
-    ) -> list[Ticket]:
-        """As in `Learner`, but nothing is taken from the source's leaves, nor from `stored`: all begins untrained."""
-        self.check(source.target, dataset, seeds, keeps, epochs)
-        asked = SweepRequest(dataset, tuple(seeds), tuple(keeps), epochs, progress, checkpoints)
-        return self._learn([self], source.target, asked)
-
-    def sweep(self, source: Network, dataset: Dataset, grid: Mapping[str, Sequence[Any]], **given: Any) -> list[Ticket]:
-        """As in `Learner`; points that differ in numbers alone share the programs and the steps."""
-        points, found, done = self.points(grid), [], 0
-        seeds, keeps, epochs = (given[name] for name in ("seeds", "keeps", "epochs"))
-        for point in points:
-            point.check(source.target, dataset, seeds, keeps, epochs)
-        for _, same in itertools.groupby(points, key=without_numbers):
-            own = list(same)
-            told = part_of(given.get("progress", no_progress), done, len(points), len(own))
-            asked = SweepRequest(dataset, tuple(seeds), tuple(keeps), epochs, told, given.get("checkpoints"))
-            found += self._learn(own, source.target, asked)
-            done += len(own)
-        return found
-
-    @abc.abstractmethod
-    def _learn(self, points: Sequence[Self], target: Network, asked: "SweepRequest") -> list[Ticket]:
-        """The tickets of learners that differ in numbers alone, in the order (point, seed, keep)."""
-
-    @property
-    def numbers(self) -> Hyperparameters:
-        return Hyperparameters(self.learning_rate, self.momentum, self.weight_decay)
-
-    def training(self, target: Network, runs: int) -> Retraining:
-        """The compiled training of so many runs."""
-        descent = OptimizerConfig(self.optimizer, self.batch_size, Schedule(self.warmup, self.schedule), self.augment)
-        weights = sum(math.prod(shape) for shape in target.tensors.values())
-        return Retraining(target, descent, parallel_runs(self.runs_per_step, runs, weights))
-
-    def in_groups(
-        self,
-        train: Callable[[Sequence[R], OnEpochs | None], list[Ticket | None]],
-        runs: Sequence[R],
-        width: int,
-        target: Network,
-        asked: SweepRequest,
-        told: OnEpochs,
-    ) -> list[Ticket]:
-        """The tickets of runs, each group from its beginning to its end; told: of the epochs that all have done.
-
-        One that diverges is said; raises `InputError` where all do.
-        """
-
-        def name(group: Sequence[R]) -> str:
-            own = [[dataclasses.asdict(run.learner), run.seed, run.keep] for run in group]
-            data = [asked.dataset.fingerprint, asked.epochs]
-            return name_of({"learner": self.name, "runs": own, "network": target.to_json(), "data": data})
-
-        shared = asked.checkpoints and Shared(asked.checkpoints, name)
-        found = in_groups(train, runs, width, None if asked.progress is no_progress else told, shared)
-        return [ticket for _, ticket in self.survivors(runs, found)]
-
-    def survivors(self, runs: Sequence[R], found: Sequence[F | None]) -> list[tuple[R, F]]:
-        """The runs that did not diverge, and what they end with; the others are said.
-
-        Raises `InputError` where all diverged.
-        """
-        several = len({run.learner for run in runs}) > 1
-        left = []
-        for run, end in zip(runs, found, strict=True):
-            if end is not None:
-                left.append((run, end))
-                continue
-            kept = "" if run.keep is None else f", keep {run.keep:g}"
-            rate = f", learning rate {run.learner.learning_rate:g}" if several else ""
-            log.warning("%s, seed %d%s%s diverged: no ticket; lower the learning rate", self.name, run.seed, kept, rate)
-        if not left:
-            raise InputError(f"training of {self.name} diverged in every run; lower the learning rate")
-        return left
-
-    def settings(self, dataset: Dataset, epochs: int, keep: float, masks: MasksByName) -> dict[str, Any]:
-        """What a ticket says of how it was made."""
-        kept = {name: int(np.count_nonzero(mask)) for name, mask in masks.items()}
-        return {
-            **dataclasses.asdict(self),
-            "epochs": epochs,
-            "data": dataset.name,
-            "keep": float(keep),
-            "kept": kept,
-        }
-
-
-def after_training(last: RunResult, first: int) -> dict[str, Any]:
-    """What a ticket says of its last training, from the weights of epoch `first`.
-
-    The epoch of early stopping is the one of least loss on the validation split.
-    """
-    found: dict[str, Any] = {
-        "rewound_to": first,
-        "loss": last.loss,
-        "by_epoch": {name: values.tolist() for name, values in last.by_epoch.items()},
-        "revived_steps": last.revived,
-        "batches_sha256": batches_digest(last.batches),
+    settings = {
+        **dataclasses.asdict(run.learner),
+        "epochs": request.epochs,
+        "data": request.dataset.name,
+        "keep": float(run.keep),  # type: ignore[arg-type]
+        "kept": {name: int(np.count_nonzero(mask)) for name, mask in masks.items()},
     }
-    if "validation_loss" in last.by_epoch:
-        losses = last.by_epoch["validation_loss"]
-        found["validation_loss"] = float(losses[-1])
-        found["early_stop_epoch"] = first + 1 + int(np.argmin(losses))
-    return found
+    if result is None:
+        return settings
+    settings |= {
+        "rewound_to": first,
+        "loss": result.loss,
+        "by_epoch": {name: values.tolist() for name, values in result.by_epoch.items()},
+        "revived_steps": result.revived,
+        "batches_sha256": batches_digest(result.batches),
+    }
+    if "validation_loss" in result.by_epoch:
+        losses = result.by_epoch["validation_loss"]
+        settings |= {"validation_loss": float(losses[-1]), "early_stop_epoch": first + 1 + int(np.argmin(losses))}
+    return settings
 
 
-def batches_digest(epochs: Sequence[str]) -> str:
-    """One digest of the order of examples in some epochs: equal for trainings that see the same batches.
-
-    It is of what the program was given for each epoch: key, epoch, sizes and data; its order depends on nothing else.
-    """
-    return hashlib.sha256(" ".join(epochs).encode()).hexdigest()
+def batches_digest(batches: Sequence[str]) -> str:
+    """One digest of the order of examples in some epochs: equal for trainings that see the same batches."""
+    return hashlib.sha256(" ".join(batches).encode()).hexdigest()

@@ -1,19 +1,17 @@
-"""Which trained weights are kept first: the mask criteria of Zhou et al. 2019 (arXiv 1905.01067).
+"""Criteria that rank trained weights (Zhou et al. 2019, arXiv 1905.01067), and masks with exact kept counts.
 
-A criterion scores each weight from what it was (`initial`) and what training made of it (`final`); the highest scores
-are kept. Scores are float64 of any sign, -inf for what is kept after everything else.
+A criterion scores each weight from its values before and after training; the highest scores are kept, and the earliest
+of equal ones. Scores are float64; -inf ranks last.
 
-How many weights each tensor keeps, and the masks that keep them: exact counts, ties by position.
-
-Scopes: `layer` prunes each tensor at the same rate, or at a rate of its own where one is given; `erk` (Erdos-Renyi
-kernel, Evci et al. 2020) gives a tensor a density in proportion to the sum of its sizes over their product, 1 at most;
-`global` ranks the weights of all tensors together. Whatever the scope, round(keep * weights) are kept in all.
+Scopes: `layer` prunes each tensor at the same rate, or at a rate relative to it; `erk` (Erdos-Renyi kernel, Evci et al.
+2020) gives a tensor a density proportional to the sum of its sizes over their product, at most 1; `global` ranks the
+weights of all tensors together. All scopes keep round(keep * weights) weights.
 """
 
 import hashlib
 import math
 from collections.abc import Callable, Mapping
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
@@ -21,87 +19,57 @@ from lottery_jax.errors import InputError, suggest
 from lottery_jax.networks.top_k import kept_count
 
 Criterion = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Weights before and after training, of one shape, to scores of that shape."""
-
-
-def large_final(initial: np.ndarray, final: np.ndarray) -> np.ndarray:
-    """The size after training: what Frankle & Carbin 2019 keep."""
-    return _size(final)
-
-
-def small_final(initial: np.ndarray, final: np.ndarray) -> np.ndarray:
-    """The smallest after training first."""
-    return -_size(final)
-
-
-def large_init(initial: np.ndarray, final: np.ndarray) -> np.ndarray:
-    """The size before training."""
-    return _size(initial)
-
-
-def small_init(initial: np.ndarray, final: np.ndarray) -> np.ndarray:
-    """The smallest before training first."""
-    return -_size(initial)
-
-
-def large_init_large_final(initial: np.ndarray, final: np.ndarray) -> np.ndarray:
-    """The smaller one of both sizes: large before and after."""
-    return np.minimum(_size(final), _size(initial))
-
-
-def small_init_small_final(initial: np.ndarray, final: np.ndarray) -> np.ndarray:
-    """Small before and after."""
-    return -np.maximum(_size(final), _size(initial))
+"""From weights before and after training to scores of the same shape."""
 
 
 def magnitude_increase(initial: np.ndarray, final: np.ndarray) -> np.ndarray:
-    """By how much the size grew.
+    """Increase of the absolute value.
 
     >>> magnitude_increase(np.array([1.0, -1.0, 2.0]), np.array([3.0, -1.5, -1.0])).tolist()
     [2.0, 0.5, -1.0]
     """
-    return _size(final) - _size(initial)
+    return _magnitude(final) - _magnitude(initial)
 
 
-def movement(initial: np.ndarray, final: np.ndarray) -> np.ndarray:
-    """How far the weight moved."""
-    return np.abs(final.astype(np.float64) - initial)
+def _magnitude(weights: np.ndarray) -> np.ndarray:
+    return np.abs(weights.astype(np.float64))
 
 
-def at_random(initial: np.ndarray, final: np.ndarray) -> np.ndarray:
-    """Chance, drawn from the bits of the initial weights: the same again for the same seed."""
+def _large_final(initial: np.ndarray, final: np.ndarray) -> np.ndarray:
+    return _magnitude(final)
+
+
+def _random(initial: np.ndarray, final: np.ndarray) -> np.ndarray:
+    """Random scores that depend on the first weights alone."""
     digest = hashlib.sha256(np.ascontiguousarray(initial).tobytes()).digest()
     return np.random.default_rng(list(digest)).random(initial.shape)
 
 
-def _size(weights: np.ndarray) -> np.ndarray:
-    return np.abs(weights.astype(np.float64))
-
-
-def _with_sign(criterion: Criterion, wanted: int) -> Criterion:
-    """The criterion for weights whose sign was kept (1) or changed (-1); all others come after them."""
+def _with_sign(criterion: Criterion, product: int) -> Criterion:
+    """The criterion for weights whose sign is the same (1) or another (-1) after training; others rank last."""
 
     def scores(initial: np.ndarray, final: np.ndarray) -> np.ndarray:
-        return np.where(np.sign(initial) * np.sign(final) == wanted, criterion(initial, final), -np.inf)
+        return np.where(np.sign(initial) * np.sign(final) == product, criterion(initial, final), -np.inf)
 
     return scores
 
 
 CRITERIA: dict[str, Criterion] = {
-    "large_final": large_final,
-    "small_final": small_final,
-    "large_init": large_init,
-    "small_init": small_init,
-    "large_init_large_final": large_init_large_final,
-    "small_init_small_final": small_init_small_final,
+    "large_final": _large_final,  # Frankle and Carbin 2019
+    "small_final": lambda initial, final: -_magnitude(final),
+    "large_init": lambda initial, final: _magnitude(initial),
+    "small_init": lambda initial, final: -_magnitude(initial),
+    "large_init_large_final": lambda initial, final: np.minimum(_magnitude(final), _magnitude(initial)),
+    "small_init_small_final": lambda initial, final: -np.maximum(_magnitude(final), _magnitude(initial)),
     "magnitude_increase": magnitude_increase,
-    "movement": movement,
-    "random": at_random,
-    "large_final_same_sign": _with_sign(large_final, 1),
-    "large_final_diff_sign": _with_sign(large_final, -1),
+    "movement": lambda initial, final: np.abs(final.astype(np.float64) - initial),
+    "random": _random,
+    "large_final_same_sign": _with_sign(_large_final, 1),
+    "large_final_diff_sign": _with_sign(_large_final, -1),
     "magnitude_increase_same_sign": _with_sign(magnitude_increase, 1),
     "magnitude_increase_diff_sign": _with_sign(magnitude_increase, -1),
 }
+"""Criteria by their names in Zhou et al. 2019."""
 
 
 def criterion(name: str) -> Criterion:
@@ -119,9 +87,9 @@ Scope = Literal["layer", "global", "erk"]
 
 MasksByName = dict[str, np.ndarray]
 
-_ROUND = 0.2  # published: of dense layers; convolutions and the last layer lose a part of it
+_ROUND = 0.2  # pruning rate of dense layers in a published round
 
-_HALVINGS = 200  # of the interval that the rate is in: more than a float64 has bits
+_HALVINGS = 200  # of the interval of the rate: more than a float64 has bits
 
 
 def pruned(
@@ -132,36 +100,43 @@ def pruned(
     scope: Scope,
     rates: Mapping[str, float] | None = None,
 ) -> MasksByName:
-    """MasksByName that keep round(keep * weights) weights of the highest scores, all of them among those kept before.
+    """Masks that keep the round(keep * weights) highest scores among the weights that were kept before.
 
-    scores: float64 by tensor, NaN last. masks: what was kept before. rates: as in `kept_counts`.
+    Args:
+        scores: float64 by tensor; NaN ranks last.
+        masks: Weights that were kept before, bool by tensor.
+        keep: Kept fraction of all weights.
+        scope: layer, global or erk.
+        rates: As in `kept_counts`.
 
     >>> scores, whole = {"a": np.array([3.0, 1.0, 2.0, 2.0])}, {"a": np.ones(4, bool)}
     >>> pruned(scores, whole, 0.5, scope="layer")["a"].tolist()
     [True, False, True, False]
     """
-    room = {name: int(np.count_nonzero(mask)) for name, mask in masks.items()}
+    limits = {name: int(np.count_nonzero(mask)) for name, mask in masks.items()}
     if scope == "global":
-        wanted = _total(keep, {name: mask.shape for name, mask in masks.items()})
+        total = _total(keep, {name: mask.shape for name, mask in masks.items()})
         joined = np.concatenate([scores[name].reshape(-1) for name in masks])
-        mask = highest(joined, min(wanted, sum(room.values())), np.concatenate([m.reshape(-1) for m in masks.values()]))
+        mask = highest(
+            joined, min(total, sum(limits.values())), np.concatenate([m.reshape(-1) for m in masks.values()])
+        )
         ends = np.cumsum([mask.size for mask in masks.values()])[:-1]
         return {name: part.reshape(masks[name].shape) for name, part in zip(masks, np.split(mask, ends), strict=True)}
     shapes = {name: mask.shape for name, mask in masks.items()}
-    counts = kept_counts(shapes, keep, scope=scope, rates=rates, room=room)
+    counts = kept_counts(shapes, keep, scope=scope, rates=rates, limits=limits)
     return {name: highest(scores[name], counts[name], mask) for name, mask in masks.items()}
 
 
 def highest(scores: np.ndarray, count: int, among: np.ndarray) -> np.ndarray:
-    """The mask of the `count` highest scores where `among` is True, the earliest of equal ones, NaN last.
+    """The mask of the `count` highest scores among the entries of `among`, the earliest of equal ones, NaN last.
 
     >>> highest(np.array([-1.0, -2.0, -1.0]), 1, np.array([False, True, True])).tolist()
     [False, False, True]
     """
-    open_places = np.flatnonzero(among)
-    order = np.argsort(-scores.reshape(-1)[open_places], kind="stable")
+    candidates = np.flatnonzero(among)
+    order = np.argsort(-scores.reshape(-1)[candidates], kind="stable")
     mask = np.zeros(scores.size, bool)
-    mask[open_places[order[:count]]] = True
+    mask[candidates[order[:count]]] = True
     return mask.reshape(scores.shape)
 
 
@@ -171,30 +146,41 @@ def kept_counts(
     *,
     scope: Scope,
     rates: Mapping[str, float] | None = None,
-    room: Mapping[str, int] | None = None,
+    limits: Mapping[str, int] | None = None,
 ) -> dict[str, int]:
     """Kept weights of each tensor under the scopes `layer` and `erk`; they sum to round(keep * weights).
 
-    rates: the pruning rates of some tensors under the scope layer as parts of that of the others, in rounds that prune
-    a fifth of these: so as many are kept in one round or many. room: the most that each tensor may keep. Raises
-    `InputError`.
+    Args:
+        shapes: Shape of each tensor.
+        keep: Kept fraction of all weights.
+        scope: layer or erk.
+        rates: Pruning rates of some tensors relative to the others, for rounds that prune a fifth, in (0, 1]. The
+            counts do not depend on the number of rounds.
+        limits: Most weights that each tensor can keep. Default: all.
+
+    Raises:
+        InputError: A rate or the scope is wrong.
 
     >>> kept_counts({"fc1": (300, 784), "fc2": (10, 300)}, 0.2, scope="layer", rates={"fc2": 0.5})
     {'fc1': 46248, 'fc2': 1392}
     """
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
-    return counts_of(_densities(shapes, scope, rates or {}), sizes, _total(keep, shapes), room)
+    return counts_of(_densities(shapes, scope, rates or {}), sizes, _total(keep, shapes), limits)
 
 
 def counts_of(
     densities: Callable[[float], dict[str, float]],
     sizes: Mapping[str, int],
     total: int,
-    room: Mapping[str, int] | None = None,
+    limits: Mapping[str, int] | None = None,
 ) -> dict[str, int]:
-    """Kept weights of each tensor that sum to the total, at the rate whose densities come nearest to it.
+    """Kept weights of each tensor that sum to the total, at the rate whose densities are nearest to it.
 
-    densities: of each tensor at a rate in [0, 1]; they fall as it grows. room: the most that each tensor may keep.
+    Args:
+        densities: From a rate in [0, 1] to the density of each tensor, which falls with the rate.
+        sizes: Weights of each tensor.
+        total: Kept weights in all.
+        limits: Most weights that each tensor can keep. Default: all.
     """
     low, high = 0.0, 1.0  # densities fall from 1 to 0 as the rate grows
     for _ in range(_HALVINGS):
@@ -202,7 +188,7 @@ def counts_of(
         kept = sum(sizes[name] * density for name, density in densities(rate).items())
         low, high = (rate, high) if kept > total else (low, rate)
     found = densities(high)
-    return _apportioned({name: sizes[name] * found[name] for name in sizes}, total, room or sizes)
+    return _apportioned({name: sizes[name] * found[name] for name in sizes}, total, limits or sizes)
 
 
 def _densities(
@@ -213,26 +199,26 @@ def _densities(
         powers = dict.fromkeys(shapes, 1.0)
         for name, part in rates.items():
             if not 0 < part <= 1:
-                raise InputError(f"the rate of {name!r} is {part}; give the part of the others' rate, in (0, 1]")
+                raise InputError(
+                    f"the rate of {name!r} must be in (0, 1], got {part}. Give a part of the rate of the others."
+                )
             powers[name] = math.log(1 - _ROUND * part) / math.log(1 - _ROUND)
         return lambda rate: {name: (1 - rate) ** power for name, power in powers.items()}
     if scope != "erk":
-        raise InputError(f"the scope {scope!r} has no counts of its own; use layer or erk, or one of {get_args(Scope)}")
+        raise InputError(f"`scope` must be layer or erk for kept counts, got {scope!r}. Choose one.")
     sparse = {name: sum(shape) / math.prod(shape) for name, shape in shapes.items()}
     least = min(sparse.values())
     return lambda rate: {name: min(1.0, (1 - rate) * own / least) for name, own in sparse.items()}
 
 
-def _apportioned(wanted: Mapping[str, float], total: int, room: Mapping[str, int]) -> dict[str, int]:
-    """Whole numbers near to the wanted ones that sum to the total, where the room allows; largest remainders first."""
-    found = {name: min(int(value), room[name]) for name, value in wanted.items()}
-    while (missing := min(total, sum(room.values())) - sum(found.values())) > 0:
-        ranked = sorted(
-            (name for name in found if found[name] < room[name]), key=lambda name: found[name] - wanted[name]
-        )
-        for name in ranked[:missing]:
-            found[name] += 1
-    return found
+def _apportioned(quotas: Mapping[str, float], total: int, limits: Mapping[str, int]) -> dict[str, int]:
+    """Whole numbers within the limits that sum to the total, by the largest remainder method."""
+    counts = {name: min(int(quota), limits[name]) for name, quota in quotas.items()}
+    while (missing := min(total, sum(limits.values())) - sum(counts.values())) > 0:
+        free = [name for name in counts if counts[name] < limits[name]]
+        for name in sorted(free, key=lambda name: counts[name] - quotas[name])[:missing]:
+            counts[name] += 1
+    return counts
 
 
 def _total(keep: float, shapes: Mapping[str, tuple[int, ...]]) -> int:

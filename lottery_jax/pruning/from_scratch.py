@@ -1,8 +1,8 @@
-"""Pruning from scratch (Wang et al. 2020, arXiv 1909.12579): which units are needed is learned on random weights.
+"""Pruning from scratch (Wang et al. 2020, arXiv 1909.12579): units are selected by gates on random weights.
 
-Each unit has a gate from 0 to 1 that its weights are multiplied by; the weights stay as they were drawn. Gates lower
-the loss, and the mean gate of each layer is pulled to the fraction that shall be kept. Then the weights of the units of
-the highest gates are kept, and trained. Gates of the output layer are of its inputs: every class is needed.
+Each unit has a gate in [0, 1] that multiplies its weights, which stay at their first values. Gates lower the loss,
+and a penalty pulls the mean gate of each layer to the kept fraction. The units with the highest gates are kept and
+trained. The gates of the output layer belong to its inputs, because every class is needed.
 """
 
 import dataclasses
@@ -21,35 +21,37 @@ from lottery_jax.pruning.at_initialisation import PruningAtInitialisation
 from lottery_jax.pruning.base import weight_names
 from lottery_jax.pruning.criteria import MasksByName, pruned
 from lottery_jax.pruning.retraining import ByName
-from lottery_jax.training.loop import Moved, advance, begin
+from lottery_jax.training.loop import Updates, advance, begin
 
 
 @dataclasses.dataclass(frozen=True)
 class PruningFromScratch(PruningAtInitialisation):
-    """Pruning from scratch (Wang et al. 2020): units whose gates on random weights end highest are kept, and trained.
+    """Pruning from scratch (Wang et al. 2020): the units with the highest gates on random weights are kept and trained.
 
-    All weights are ranked by their unit's gate, so that the last unit may be kept in part: counts are exact.
+    Weights are ranked by their unit's gate. One unit may be kept in part, so that kept counts are exact.
     """
 
     name: ClassVar[str] = "pruning-from-scratch"
 
     gate_epochs: int = 10
-    """Epochs in which gates are learned."""
+    """Epochs of the training of gates."""
     gate_rate: float = 0.01
-    """Learning rate of the gates, by Adam."""
+    """Learning rate of the gates, trained by Adam."""
     balance: float = 0.5
-    """Factor of the squared difference of a layer's mean gate from the kept fraction."""
+    """Factor of the penalty, the squared difference of a layer's mean gate and the kept fraction."""
 
-    def masks(self, random: Network, dataset: Dataset, tensors: ByName, seed: int, keep: float) -> MasksByName:
-        """As in `PruningAtInitialisation`."""
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.gate_epochs < 1 or not 0 < self.gate_rate < np.inf or not 0 <= self.balance < np.inf:
             raise InputError(
-                f"gate_epochs {self.gate_epochs}, gate_rate {self.gate_rate}, balance {self.balance}; give at least one"
-                " epoch, a positive rate and a factor from 0 up"
+                "`gate_epochs` must be at least 1, `gate_rate` positive and `balance` at least 0, got"
+                f" {self.gate_epochs}, {self.gate_rate} and {self.balance}. Change the wrong one."
             )
+
+    def masks(self, random: Network, dataset: Dataset, tensors: ByName, seed: int, keep: float) -> MasksByName:
         names, train = weight_names(random), jax.tree.map(jnp.asarray, dataset.train)
-        key, wanted = jax.random.key(seed % 2**32), jnp.float32(keep)
-        found = _gates(self, random.target, tuple(names), tensors, key, wanted, train)
+        key = jax.random.key(seed % 2**32)
+        found = _gates(self, random.target, tuple(names), tensors, key, jnp.float32(keep), train)
         scores = {
             name: np.broadcast_to(np.asarray(gate, np.float64), np.shape(tensors[name])) for name, gate in found.items()
         }
@@ -67,11 +69,11 @@ def _gates(
     keep: jax.Array,
     train: Split,
 ) -> ByName:
-    """The gates of the named tensors when they are learned, [O, 1, ...], and [1, I, 1, ...] of the last one."""
+    """The trained gates of the named tensors, [O, 1, ...], and [1, I, 1, ...] of the last one."""
 
-    def loss(gates: ByName, images: jax.Array, labels: jax.Array, _: jax.Array | None) -> tuple[jax.Array, Moved]:
+    def loss(gates: ByName, images: jax.Array, labels: jax.Array, _: jax.Array | None) -> tuple[jax.Array, Updates]:
         gated = {**tensors, **{name: gates[name] * tensors[name] for name in names}}
-        # Not as in training: statistics of the batch would undo what gates do.
+        # Not in training mode, because batch statistics would cancel the gates.
         logits = network.module(gated)(images)  # type: ignore[operator]
         sparsity = sum(((gate.mean() - keep) ** 2 for gate in gates.values()), jnp.float32(0))
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean() + learner.balance * sparsity, {}

@@ -1,8 +1,8 @@
-"""Gradual magnitude pruning (Zhu and Gupta 2017, arXiv 1710.01878): a target that is sparse before it is approximated.
+"""Gradual magnitude pruning (Zhu and Gupta 2017, arXiv 1710.01878) of a target before it is approximated.
 
-The network is trained on, and before each epoch of the first part some more of its smallest weights are set to zero and
-stay there: few at first, fewer still at the end, as the cube of what is left of that part. What comes out is a trained
-network, and no ticket: its zeros cost a construction nothing, and that is what it is for.
+The network is trained further, and before each epoch of the first part more of its smallest weights are set to zero and
+stay zero, along a cubic schedule. The result is a trained network, not a ticket: a construction needs no source weights
+for its zeros.
 """
 
 import dataclasses
@@ -16,18 +16,24 @@ from lottery_jax.networks.node import LinearLayer, child_path
 from lottery_jax.networks.target import Target
 from lottery_jax.progress import Progress, no_progress
 from lottery_jax.pruning.criteria import Scope, pruned
-from lottery_jax.pruning.retraining import Hyperparameters, InitialState, OptimizerConfig, Retraining
+from lottery_jax.pruning.retraining import InitialState, Retraining
 from lottery_jax.training.checkpoints import Checkpoints
 from lottery_jax.training.learner import check_fits
+from lottery_jax.training.optimizers import Hyperparameters, OptimizerConfig
 from lottery_jax.training.parallel_runs import parallel_runs
 
 
 @dataclasses.dataclass(frozen=True)
 class Gradual:
-    """How a target is pruned while it is trained on, by Adam with a learning rate that falls along a cosine.
+    """Options of gradual pruning, by Adam with a learning rate that falls along a cosine.
 
-    ramp: the part of the epochs in which weights are pruned. scope: whether all weights are ranked together. Without
-    weight decay, weights of inputs that are always 0 stay as large as they began, and are kept for it.
+    Args:
+        epochs: Epochs of the training.
+        learning_rate: Learning rate at the start.
+        batch_size: Batch size of a training step.
+        weight_decay: Weight decay, which shrinks the weights of inputs that are always 0.
+        ramp: Part of the epochs in which weights are pruned, in (0, 1].
+        scope: Scope of pruning: layer, global or erk.
     """
 
     epochs: int = 20
@@ -39,13 +45,13 @@ class Gradual:
 
     def __post_init__(self) -> None:
         if type(self.epochs) is not int or self.epochs < 1:
-            raise InputError(f"pruning takes epochs from 1 up, not {self.epochs!r}; 20 are usual")
+            raise InputError(f"`epochs` must be a whole number from 1 up, got {self.epochs!r}. The default is 20.")
         if not 0 < self.ramp <= 1:
-            raise InputError(f"the ramp is {self.ramp!r}; it is the part of the epochs that prune, in (0, 1]")
+            raise InputError(f"`ramp` must be in (0, 1], got {self.ramp!r}. Give the part of the epochs that prune.")
         Hyperparameters(self.learning_rate, 0.0, self.weight_decay).check()
 
     def keep(self, epoch: int, last: float) -> float:
-        """The kept fraction in an epoch, counted from 0, where `last` is left in the end.
+        """The kept fraction in an epoch, counted from 0, if `last` is the final one.
 
         >>> [round(Gradual(epochs=4, ramp=0.5).keep(epoch, 0.1), 3) for epoch in range(4)]
         [0.213, 0.1, 0.1, 0.1]
@@ -54,6 +60,7 @@ class Gradual:
         return last + (1 - last) * left**3
 
     def rate(self, epoch: int) -> float:
+        """The learning rate in an epoch, counted from 0."""
         return self.learning_rate * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
 
 
@@ -61,35 +68,46 @@ def sparse_target(
     target: Target,
     dataset: Dataset,
     kept: int,
-    how: Gradual | None = None,
+    options: Gradual | None = None,
     *,
     seed: int = 0,
     progress: Progress = no_progress,
     checkpoints: Checkpoints | None = None,
 ) -> Target:
-    """A target trained on until only `kept` weights of its layers are not zero; biases are trained and not counted.
+    """Train a target further until only `kept` weights of its layers are not zero; biases are not counted.
 
-    seed: of the order of the examples. progress: called with (epochs done, epochs). checkpoints: where the epoch
-    under way is kept; whole ones are made again. Raises `InputError`, also where training diverges.
+    Args:
+        target: The trained network.
+        dataset: Training examples.
+        kept: Weights that are not zero in the result.
+        options: Options of the pruning. Default: `Gradual()`.
+        seed: Seed of the order of the examples.
+        progress: Called with (epochs done, epochs).
+        checkpoints: Folder of the unfinished epoch. Default: none.
+
+    Raises:
+        InputError: Target, data and `kept` do not fit, or training diverged.
     """
-    how, network = how or Gradual(), target.network
+    options, network = options or Gradual(), target.network
     check_fits(network, dataset, "target")
     names = [child_path(path, "weight") for path, leaf in network.weight_nodes.items() if isinstance(leaf, LinearLayer)]
     total = sum(target.array(name).size for name in names)
     if type(kept) is not int or not 1 <= kept <= total:
-        raise InputError(f"a sparse target keeps from 1 to {total:,} weights, not {kept!r}")
-    training = Retraining(network, OptimizerConfig("adam", how.batch_size), parallel_runs(None, 1, total))
+        raise InputError(f"`kept` must be from 1 to {total:,} weights of the target, got {kept!r}. Change it.")
+    training = Retraining(network, OptimizerConfig("adam", options.batch_size), parallel_runs(None, 1, total))
     tensors = {name: np.asarray(value, np.float32) for name, value in target.arrays().items()}
     masks = {name: np.ones(tensors[name].shape, bool) for name in names}
-    for epoch in range(how.epochs):
-        sizes = {name: np.abs(tensors[name].astype(np.float64)) for name in names}
-        masks = pruned(sizes, masks, how.keep(epoch, kept / total), scope=how.scope)
+    for epoch in range(options.epochs):
+        magnitudes = {name: np.abs(tensors[name].astype(np.float64)) for name in names}
+        masks = pruned(magnitudes, masks, options.keep(epoch, kept / total), scope=options.scope)
         tensors |= {name: np.where(mask, tensors[name], np.float32(0)) for name, mask in masks.items()}
-        numbers = Hyperparameters(how.rate(epoch), 0.0, how.weight_decay)
-        start = InitialState(seed, tensors, masks, numbers, epoch)
-        (found,) = training.runs([start], dataset, epoch + 1, checkpoints=checkpoints)
-        if found is None:
-            raise InputError(f"training diverged at the learning rate {how.learning_rate:g}; lower it")
-        tensors = dict(found.tensors)
-        progress(epoch + 1, how.epochs)
+        hyperparameters = Hyperparameters(options.rate(epoch), 0.0, options.weight_decay)
+        start = InitialState(seed, tensors, masks, hyperparameters, epoch)
+        (result,) = training.runs([start], dataset, epoch + 1, checkpoints=checkpoints)
+        if result is None:
+            raise InputError(
+                f"training of the sparse target diverged; lower the learning rate from {options.learning_rate:g}"
+            )
+        tensors = dict(result.tensors)
+        progress(epoch + 1, options.epochs)
     return Target(network, tensors)  # type: ignore[arg-type]

@@ -1,37 +1,35 @@
-"""Magnitude pruning: train, prune, rewind, train again (Frankle & Carbin 2019, arXiv 1803.03635).
+"""Magnitude pruning: train, prune, rewind, train again (Frankle and Carbin 2019, arXiv 1803.03635).
 
-The dense network of a seed is trained once for all kept fractions. Each round prunes what its criterion ranks last, the
-kept weights begin again where they began (or after some epochs, or elsewhere: `beginnings`), and are trained again;
-pruned ones are zero, or frozen (`pruned_weights`). In `rounds` rounds the kept fraction falls geometrically.
+The dense network of a seed is trained once for all kept fractions. Each round prunes the weights that its criterion
+ranks last, sets kept weights by `mask_1_action` (rewinding by default) and pruned ones by `mask_0_action` (zero by
+default), and trains again. The kept fraction falls geometrically over the rounds.
 """
 
 import dataclasses
-import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, get_args
 
 import numpy as np
 
-from lottery_jax.data import Dataset
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
+from lottery_jax.networks.node import Node
+from lottery_jax.networks.sources.random_layer import RandomLayer
+from lottery_jax.progress import Progress
 from lottery_jax.pruning.base import (
-    SweepRequest,
-    TrainedLearner,
-    TrainedRun,
-    after_training,
+    PruningLearner,
     batches_digest,
-    frozen_names,
     initial_digest,
     initial_tensors,
     random_network,
+    run_configuration,
+    ticket_settings,
     trained_ticket,
-    untrained_ticket,
     weight_names,
 )
 from lottery_jax.pruning.criteria import MasksByName, Scope, criterion, pruned
 from lottery_jax.pruning.mask_actions import (
-    MOST_ROUNDS,
+    MAX_ROUNDS,
     Mask0Action,
     Mask1Action,
     MaskKind,
@@ -39,229 +37,272 @@ from lottery_jax.pruning.mask_actions import (
     frozen_mask,
     mask_1_weights,
 )
-from lottery_jax.pruning.retraining import ByName, InitialState, Retraining, RunResult, dense_runs
-from lottery_jax.tickets.ticket import Ticket
-from lottery_jax.training.parallel_runs import OnEpochs
+from lottery_jax.pruning.retraining import ByName, InitialState, RunResult, dense_runs
+from lottery_jax.rng.sampler import Sampler
+from lottery_jax.tickets.ticket import Ticket, make_ticket
+from lottery_jax.training.learner import RunSpec, TrainingRequest, check_fits
+from lottery_jax.training.sweep import SweepProgram, shifted, train_sweep
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Run(TrainedRun):
-    """A run between two rounds.
+def prune_by_magnitude(
+    learner: "Magnitude",
+    source: Network,
+    request: TrainingRequest,
+    grid: Mapping[str, Sequence[Any]] | None = None,
+) -> list[Ticket]:
+    """Train, prune, rewind and retrain; points of a sweep that differ in hyperparameters share programs and steps.
 
-    last: what training made of each weight the last time that it was trained. found: of the last training.
+    Args:
+        learner: The options.
+        source: A network; only its target is used.
+        request: Data, seeds, kept fractions and epochs of each training.
+        grid: Values of options, {option: values}. Default: the learner alone.
+
+    Returns:
+        Tickets in the order (point of the grid, seed, keep), without runs that diverged.
+
+    Raises:
+        InputError: Target and data do not fit, an option does not fit the request, or all runs diverged.
+        Pending: Other processes train what is missing.
     """
+    target, dataset, epochs = source.target, request.dataset, request.epochs
+    points = learner.points(grid or {})
+    check_fits(target, dataset, "target")
+    for point in points:
+        if point.rewind >= epochs:
+            raise InputError(f"`rewind` must be an epoch from 0 to {epochs - 1}, got {point.rewind}. Lower it.")
 
-    learner: "Magnitude"
-    keep: float
-    masks: MasksByName
-    frozen: MasksByName
-    last: ByName
-    dense: RunResult
-    found: RunResult
+    def program_for(specs: Sequence[RunSpec], progress: Progress) -> SweepProgram:
+        options = specs[0].learner
+        random = random_network(target, trained=options.retrain, frozen=options.mask_0_action != "zero")
+        training = options.training(target, len(specs))
+        initial = {seed: initial_tensors(random, seed) for seed in request.seeds}
+        whole = {name: np.ones(target.tensors[name], bool) for name in weight_names(random)}
+        retrainings = options.rounds if options.retrain else options.rounds - 1
+        total = epochs + retrainings * (epochs - options.rewind)
+        pairs = list(dict.fromkeys((spec.learner, spec.seed) for spec in specs))
+        results = dense_runs(
+            training,
+            [InitialState(seed, initial[seed], whole, point.hyperparameters) for point, seed in pairs],
+            dataset,
+            epochs,
+            earlier=options.rewind,
+            progress=shifted(progress, 0, total),
+            checkpoints=request.checkpoints,
+        )
+        dense = dict(zip(pairs, results, strict=True))
+
+        def train(group: Sequence[RunSpec], progress: Progress) -> list[Ticket | None]:
+            runs = {
+                index: _Run(spec, initial[spec.seed], result, result, whole, result.tensors)
+                for index, spec in enumerate(group)
+                if (result := dense[spec.learner, spec.seed]) is not None
+            }
+            for number in range(1, options.rounds + 1):
+                runs = {index: run.pruned(random, number) for index, run in runs.items()}
+                if number > retrainings or not runs:
+                    break
+                results = training.runs(
+                    [run.initial_state(random, number) for run in runs.values()],
+                    dataset,
+                    epochs,
+                    progress=shifted(progress, (number - 1) * (epochs - options.rewind), total),
+                    checkpoints=request.checkpoints and request.checkpoints.unshared(),
+                )
+                ended = zip(runs.items(), results, strict=True)
+                runs = {index: dataclasses.replace(run, result=own) for (index, run), own in ended if own is not None}
+            return [runs[index].ticket(random, request) if index in runs else None for index in range(len(group))]
+
+        return SweepProgram(
+            train, lambda group: run_configuration(target, group, request), training.layout.width, total, epochs
+        )
+
+    return train_sweep(points, request, program_for)
 
 
 @dataclasses.dataclass(frozen=True)
-class Magnitude(TrainedLearner):
-    """Magnitude pruning (Frankle & Carbin 2019): the target's architecture trained, pruned, rewound and trained again.
+class Magnitude(PruningLearner):
+    """Magnitude pruning (Frankle and Carbin 2019): the target's architecture trained, pruned, rewound and retrained.
 
-    Its weights are trained, so its tickets are no strong ones, unless `retrain` is off. Biases and other tensors are
-    trained and not pruned. Of the source only the target's layers are used.
+    Its weights are trained, so that its tickets are not strong ones, unless `retrain` is off. Biases and other tensors
+    are trained and not pruned.
     """
 
     name: ClassVar[str] = "magnitude"
 
+    learn = sweep = prune_by_magnitude
+
     criterion: str = "large_final"
-    """Which weights are kept first, of `trained.criteria`."""
+    """Criterion that ranks weights, a name in `lottery_jax.pruning.CRITERIA`."""
     scope: Scope = "layer"
-    """Whether each layer is pruned at one rate, all weights are ranked together, or densities are Erdos-Renyi's."""
+    """Scope of pruning: layer, one rate for each layer; global, all weights together; erk, Erdos-Renyi densities."""
     output_rate: float = 0.5
-    """Pruning rate of the output layer as a part of that of dense layers, where the scope is layer."""
+    """Pruning rate of the output layer relative to dense layers (scope layer)."""
     convolution_rate: float = 1.0
-    """Pruning rate of convolutions as a part of that of dense layers, where the scope is layer."""
+    """Pruning rate of convolutions relative to dense layers (scope layer)."""
     rounds: int = 1
-    """Rounds of pruning; the kept fraction falls geometrically."""
+    """Rounds of pruning, over which the kept fraction falls geometrically."""
     rewind: int = 0
-    """Epoch that is rewound to; 0 is before training."""
-    kept_weights: Mask1Action = "rewind"
-    """Where kept weights begin: rewound, drawn anew, shuffled in their layer, or one size (the layer's deviation)."""
+    """Epoch whose weights are restored by rewinding; 0 is before training."""
+    mask_1_action: Mask1Action = "rewind"
+    """Action on kept weights: rewind, reinit (redrawn), reshuffle (within the layer) or constant (the deviation)."""
     same_sign: bool = False
-    """Give weights that are not rewound the signs of those that would be."""
-    pruned_weights: Mask0Action = "zero"
-    """Pruned weights: zero; freeze, at their first values; movement, frozen where they moved away from zero."""
+    """Give kept weights that are not rewound the signs of the rewound ones."""
+    mask_0_action: Mask0Action = "zero"
+    """Action on pruned weights: zero; freeze, at their first values; movement, frozen if training increased them."""
     mask: MaskKind = "found"
-    """The mask that was found, or for comparison shuffled within each tensor, or inverted."""
+    """Mask of the ticket: the found one, or for comparison shuffled within each tensor, or inverted."""
     retrain: bool = True
-    """Train after pruning; else the ticket is a mask of random weights."""
+    """Train after the last pruning. If not, the ticket is a mask on random weights."""
 
-    def _learn(self, points: Sequence["Magnitude"], target: Network, asked: SweepRequest) -> list[Ticket]:
-        dataset, seeds, epochs = asked.dataset, asked.seeds, asked.epochs
-        random = random_network(target, trained=self.retrain, frozen=self.pruned_weights != "zero")
-        first = {seed: initial_tensors(random, seed) for seed in seeds}
-        training = self.training(target, len(points) * len(seeds) * len(asked.keeps))
-        total = epochs + self._retrainings * (epochs - self.rewind)
-        whole = {name: np.ones(target.tensors[name], bool) for name in weight_names(random)}
-        none = {name: ~mask for name, mask in whole.items()}
-        begun = [TrainedRun(point, seed, None) for point, seed in itertools.product(points, seeds)]
-        starts = [InitialState(run.seed, first[run.seed], whole, run.learner.numbers) for run in begun]
-        told = lambda done: asked.progress(done, total)  # noqa: E731
-        all_dense = dense_runs(
-            training, starts, dataset, epochs, earlier=self.rewind, told=told, checkpoints=asked.checkpoints
-        )
-        dense = {(run.learner, run.seed): finish for run, finish in self.survivors(begun, all_dense)}
-        runs = [
-            _Run(point, seed, keep, whole, none, own.tensors, own, own)
-            for point, seed, keep in itertools.product(points, seeds, asked.keeps)
-            if (own := dense.get((point, seed))) is not None
-        ]
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        criterion(self.criterion)
+        for name, allowed in (
+            ("scope", Scope),
+            ("mask_1_action", Mask1Action),
+            ("mask_0_action", Mask0Action),
+            ("mask", MaskKind),
+        ):
+            if (value := getattr(self, name)) not in get_args(allowed):
+                raise InputError(f"`{name}` must be one of {', '.join(get_args(allowed))}, got {value!r}. Choose one.")
+        for name in ("output_rate", "convolution_rate"):
+            if not 0 < (rate := getattr(self, name)) <= 1:
+                raise InputError(f"`{name}` must be in (0, 1], got {rate}. Give a part of the rate of dense layers.")
+        if not 1 <= self.rounds <= MAX_ROUNDS:
+            raise InputError(f"`rounds` must be from 1 to {MAX_ROUNDS}, got {self.rounds}. Change it.")
+        if self.rewind < 0:
+            raise InputError(f"`rewind` must be at least 0, got {self.rewind}. Give an epoch.")
+        constant = self.mask_1_action == "constant" and self.same_sign
+        if not self.retrain and (self.rewind or not (constant or self.mask_1_action == "rewind")):
+            raise InputError(
+                "without `retrain`, `rewind` must be 0 and `mask_1_action` rewind, or constant with `same_sign`, got"
+                f" {self.rewind} and {self.mask_1_action}. Change them, because weights are those of the seed."
+            )
 
-        def train(group: Sequence[_Run], tell: OnEpochs | None) -> list[Ticket | None]:
-            return self._rounds(random, training, first, group, asked, tell)
 
-        told = lambda done: asked.progress(epochs + done, total)  # noqa: E731
-        return self.in_groups(train, runs, training.parallel_runs.width, target, asked, told)
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Run:
+    """A run between two rounds.
 
-    @property
-    def _retrainings(self) -> int:
-        return self.rounds if self.retrain else self.rounds - 1
+    Args:
+        spec: Its options, seed and kept fraction.
+        initial: Tensors before training.
+        dense: Result of the dense training.
+        result: Result of the last training.
+        masks: Kept weights, by tensor.
+        last: Each weight after the last training in which it was not pruned.
+        frozen: Pruned weights that keep their first values, by tensor.
+    """
 
-    def _rounds(
-        self,
-        random: Network,
-        training: Retraining,
-        first: dict[int, ByName],
-        group: Sequence[_Run],
-        asked: SweepRequest,
-        tell: OnEpochs | None,
-    ) -> list[Ticket | None]:
-        """The tickets of some runs after all rounds, None of those that diverged; told of epochs after the dense."""
-        dataset, epochs = asked.dataset, asked.epochs
-        kept, runs = asked.checkpoints and asked.checkpoints.own(), dict(enumerate(group))
-        for number in range(1, self.rounds + 1):
-            runs = {at: run.learner._pruned(random, first[run.seed], run, number) for at, run in runs.items()}
-            if number > self._retrainings or not runs:
-                break
-            starts = [run.learner._start(random, first[run.seed], run, number) for run in runs.values()]
-            over = (number - 1) * (epochs - self.rewind)
-            told = None if tell is None else lambda done, over=over, tell=tell: tell(over + done)
-            found = training.runs(starts, dataset, epochs, told=told, checkpoints=kept)
-            ends = dict(zip(runs, found, strict=True))
-            runs = {at: dataclasses.replace(runs[at], found=end) for at, end in ends.items() if end is not None}
-        made = {at: run.learner._ticket(random, first[run.seed], run, dataset, epochs) for at, run in runs.items()}
-        return [made.get(at) for at in range(len(group))]
+    spec: RunSpec
+    initial: ByName
+    dense: RunResult
+    result: RunResult
+    masks: MasksByName
+    last: ByName
+    frozen: MasksByName = dataclasses.field(default_factory=dict)
 
-    def _ticket(self, random: Network, first: ByName, run: _Run, dataset: Dataset, epochs: int) -> Ticket:
-        """What is left of a run, and what it says of how it was made."""
-        dense = run.dense
-        if not self.retrain:
-            # Frozen weights are as drawn, and so are kept ones: one mask has both.
-            masks = {name: mask | run.frozen[name] for name, mask in run.masks.items()}
-            settings = self.settings(dataset, epochs, run.keep, masks) | {"dense_loss": dense.loss}
-            constant = self.kept_weights == "constant"
-            return untrained_ticket(random, run.seed, masks, first, settings, method=self.name, constant=constant)
-        masks = run.masks | frozen_names(random, run.frozen)
-        settings: dict[str, Any] = self.settings(dataset, epochs, run.keep, masks)
-        settings |= {"dense_loss": dense.loss, **after_training(run.found, self.rewind)}
-        settings["rewound_sha256"] = initial_digest(dense.earlier, run.masks)
-        settings["dense_batches_sha256"] = batches_digest(dense.batches[self.rewind :])
-        return trained_ticket(random, run.seed, masks, run.found.tensors, settings, method=self.name)
-
-    def _pruned(self, random: Network, initial: ByName, run: _Run, number: int) -> _Run:
-        """The run with the masks after one round more."""
-        score, final = criterion(self.criterion), run.found.tensors
-        # Weights that are pruned already were trained in an earlier round.
-        last = {name: np.where(mask, final[name], run.last[name]) for name, mask in run.masks.items()}
+    def pruned(self, random: Network, number: int) -> "_Run":
+        """The run with the masks after round `number`."""
+        options, score = self.spec.learner, criterion(self.spec.learner.criterion)
+        final = self.result.tensors
+        *hidden, output = self.masks
+        rates = {name: options.convolution_rate for name in hidden if self.masks[name].ndim > 2}
         masks = pruned(
-            {name: score(initial[name], final[name]) for name in run.masks},
-            run.masks,
-            float(run.keep) ** (number / self.rounds),
-            scope=self.scope,
-            rates=self._rates(run.masks),
+            {name: score(self.initial[name], final[name]) for name in self.masks},
+            self.masks,
+            float(self.spec.keep) ** (number / options.rounds),  # type: ignore[arg-type]
+            scope=options.scope,
+            rates=rates | {output: options.output_rate},
         )
-        if number == self.rounds:
-            masks = {
-                name: changed_mask(self.mask, mask, random.random_tensors[name], run.seed)
-                for name, mask in masks.items()
-            }
+        if number == options.rounds:
+            for name, mask in masks.items():
+                masks[name] = changed_mask(options.mask, mask, random.random_tensors[name], self.spec.seed)
+        last = {name: np.where(mask, final[name], self.last[name]) for name, mask in self.masks.items()}
         frozen = {
-            name: frozen_mask(self.pruned_weights, initial[name], last[name], mask) for name, mask in masks.items()
+            name: frozen_mask(options.mask_0_action, self.initial[name], last[name], mask)
+            for name, mask in masks.items()
         }
-        return dataclasses.replace(run, masks=masks, frozen=frozen, last=last)
+        return dataclasses.replace(self, masks=masks, frozen=frozen, last=last)
 
-    def _rates(self, masks: MasksByName) -> dict[str, float]:
-        """The pruning rates of layers that have their own."""
-        *hidden, output = masks
-        return {name: self.convolution_rate for name in hidden if masks[name].ndim > 2} | {output: self.output_rate}
-
-    def _start(self, random: Network, initial: ByName, run: _Run, number: int) -> InitialState:
-        """What a round begins to train; tensors without masks are rewound."""
-        rewound = run.dense.earlier
-        begun = {
-            name: mask_1_weights(
-                self.kept_weights,
-                rewound[name],
+    def initial_state(self, random: Network, number: int) -> InitialState:
+        """The state before the training of round `number`; tensors without masks are rewound."""
+        options, tensors = self.spec.learner, dict(self.dense.earlier)
+        for name, mask in self.masks.items():
+            weights = mask_1_weights(
+                options.mask_1_action,
+                tensors[name],
                 mask,
                 random.random_tensors[name],
-                same_sign=self.same_sign,
-                seed=run.seed,
+                same_sign=options.same_sign,
+                seed=self.spec.seed,
                 round_number=number,
             )
-            for name, mask in run.masks.items()
-        }
-        masked_optimizer = {name: np.where(run.frozen[name], initial[name], own) for name, own in begun.items()}
-        return InitialState(run.seed, {**rewound, **masked_optimizer}, run.masks, self.numbers, self.rewind)
+            tensors[name] = np.where(self.frozen[name], self.initial[name], weights)
+        return InitialState(self.spec.seed, tensors, self.masks, options.hyperparameters, options.rewind)
 
-    def check(
-        self, target: Network, dataset: Dataset, seeds: Sequence[int], keeps: Sequence[float], epochs: int
-    ) -> None:
-        """Refuse what cannot be trained, before anything is; raises `InputError`."""
-        super().check(target, dataset, seeds, keeps, epochs)
-        if not 0 <= self.rewind < epochs:
-            raise InputError(f"the epoch rewound to is {self.rewind}; give one from 0 to {epochs - 1}")
-        if not 1 <= self.rounds <= MOST_ROUNDS:
-            raise InputError(f"the number of rounds is {self.rounds}; give 1 to {MOST_ROUNDS}")
-        for what in ("output_rate", "convolution_rate"):
-            if not 0 < (rate := getattr(self, what)) <= 1:
-                raise InputError(f"{what} is {rate}; give a part of the dense layers' rate, in (0, 1]")
-        for value, kind, what in (
-            (self.scope, Scope, "scope"),
-            (self.kept_weights, Mask1Action, "beginning"),
-            (self.pruned_weights, Mask0Action, "action on pruned weights"),
-            (self.mask, MaskKind, "mask"),
-        ):
-            if value not in get_args(kind):
-                raise InputError(f"the {what} {value!r} is unknown; use one of {', '.join(get_args(kind))}")
-        criterion(self.criterion)
-        constant = self.kept_weights == "constant" and self.same_sign
-        if not self.retrain and (self.rewind or not (constant or self.kept_weights == "rewind")):
-            raise InputError(
-                "without training after pruning, weights are those of the seed; use rewind=0, and kept_weights='rewind'"
-                " or kept_weights='constant' with same_sign"
-            )
+    def ticket(self, random: Network, request: TrainingRequest) -> Ticket:
+        """The ticket after the last round."""
+        options, dense = self.spec.learner, self.dense
+        if not options.retrain:
+            # Kept and frozen weights have their first values, so that one mask has both.
+            masks = {name: mask | self.frozen[name] for name, mask in self.masks.items()}
+            settings = ticket_settings(self.spec, request, masks, None) | {"dense_loss": dense.loss}
+            return _untrained_ticket(self.spec, random, masks, self.initial, settings)
+        masks = self.masks | {own: self.frozen[name] for name, own in random.frozen.items()}
+        settings = ticket_settings(self.spec, request, masks, self.result, options.rewind) | {
+            "dense_loss": dense.loss,
+            "rewound_sha256": initial_digest(dense.earlier, self.masks),
+            "dense_batches_sha256": batches_digest(dense.batches[options.rewind :]),
+        }
+        return trained_ticket(random, self.spec.seed, masks, self.result.tensors, settings, method=options.name)
+
+
+def _untrained_ticket(
+    spec: RunSpec, random: Network, masks: MasksByName, tensors: ByName, settings: Mapping[str, Any]
+) -> Ticket:
+    """The ticket of a mask on untrained weights, from seed and bits alone; biases are pruned."""
+
+    def signed_constant(path: str, node: Node) -> Node:
+        # The sign of a drawn weight is one bit, the same under both samplers.
+        if spec.learner.mask_1_action == "constant" and isinstance(node, RandomLayer):
+            return dataclasses.replace(node, sampler=Sampler.signed_constant(node.sampler.scale))
+        return node
+
+    return make_ticket(
+        random.replaced(signed_constant),
+        seed=spec.seed,
+        masks={name: masks.get(name, np.zeros(drawn.shape, bool)) for name, drawn in random.random_tensors.items()},
+        method=spec.learner.name,
+        stored={name: tensors[name] for name in random.tensors},
+        settings=settings,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class IterativeMagnitude(Magnitude):
-    """Iterative magnitude pruning (Frankle & Carbin 2019): as magnitude, pruned and rewound round by round."""
+    """Iterative magnitude pruning (Frankle and Carbin 2019): as magnitude, pruned and rewound round by round."""
 
     name: ClassVar[str] = "iterative-magnitude"
 
     rounds: int = 5
-    """Rounds of pruning; the kept fraction falls geometrically."""
+    """Rounds of pruning, over which the kept fraction falls geometrically."""
 
 
 @dataclasses.dataclass(frozen=True)
 class MagnitudeReinit(Magnitude):
-    """The mask of magnitude, trained from other random weights: what the first weights are worth beside the mask."""
+    """The mask of magnitude, trained from redrawn weights: shows what the first weights add to the mask."""
 
     name: ClassVar[str] = "magnitude-reinit"
 
-    kept_weights: Mask1Action = "reinit"
-    """Where kept weights begin: rewound, drawn anew, shuffled in their layer, or one size (the layer's deviation)."""
+    mask_1_action: Mask1Action = "reinit"
+    """Action on kept weights: rewind, reinit (redrawn), reshuffle (within the layer) or constant (the deviation)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class MagnitudeSupermask(Magnitude):
-    """Supermask of a trained network (Zhou et al. 2019): large final weights whose sign stayed, kept untrained.
+    """Supermask of a trained network (Zhou et al. 2019): large final weights of unchanged sign, kept untrained.
 
     The kept weights are signed constants drawn from the seed: the ticket is seed and bits alone.
     """
@@ -269,10 +310,10 @@ class MagnitudeSupermask(Magnitude):
     name: ClassVar[str] = "magnitude-supermask"
 
     criterion: str = "large_final_same_sign"
-    """Which weights are kept first, of `trained.criteria`."""
-    kept_weights: Mask1Action = "constant"
-    """What kept weights are: rewound, or one size (the layer's deviation)."""
+    """Criterion that ranks weights, a name in `lottery_jax.pruning.CRITERIA`."""
+    mask_1_action: Mask1Action = "constant"
+    """Action on kept weights: rewind, or constant (the deviation of the layer)."""
     same_sign: bool = True
-    """Give weights that are not rewound the signs of those that would be."""
+    """Give kept weights that are not rewound the signs of the rewound ones."""
     retrain: bool = False
-    """Train after pruning; else the ticket is a mask of random weights."""
+    """Train after the last pruning. If not, the ticket is a mask on random weights."""

@@ -1,15 +1,8 @@
-"""Where the kept weights of a pruned network begin, before it is trained again (Zhou et al. 2019, "mask-1 actions").
+"""Actions on kept and pruned weights before they are trained again, and other masks for comparison.
 
-Rewinding gives each its own weight of before; the others ask what of it mattered: its value, or its sign.
-
-What becomes of pruned weights (Zhou et al. 2019, arXiv 1905.01067, "mask-0 actions").
-
-They are zero; or stay frozen at their initial values; or that alone where training moved them away from zero, so that
-what training did to them is taken to its end.
-Other masks than the one that was found, to see what it is worth (Su et al. 2020, arXiv 2009.11094).
-
-If a mask that is shuffled within its layers does as well, only their kept fractions mattered; if its inverse does, not
-even these.
+Mask-1 and mask-0 actions are those of Zhou et al. 2019 (arXiv 1905.01067). Shuffled and inverted masks are the sanity
+checks of Su et al. 2020 (arXiv 2009.11094): if a mask that is shuffled within its layers does as well, only the kept
+fractions of the layers matter.
 """
 
 import dataclasses
@@ -24,15 +17,13 @@ from lottery_jax.rng.sampler import Sampler
 
 Mask1Action = Literal["rewind", "reinit", "reshuffle", "constant"]
 
-MOST_ROUNDS = 1 << 12
+MAX_ROUNDS = 1 << 12
 
-NEW_STREAM = (
-    3 << 30
-)  # new weights are drawn from streams that neither the source's tensors use nor the scores of learners
+NEW_STREAM = 3 << 30  # streams of the sampler that neither source tensors nor scores use
 
 
 def mask_1_weights(
-    beginning: Mask1Action,
+    action: Mask1Action,
     rewound: np.ndarray,
     mask: np.ndarray,
     drawn: RandomTensor,
@@ -41,19 +32,26 @@ def mask_1_weights(
     seed: int,
     round_number: int,
 ) -> np.ndarray:
-    """The weights of a tensor when round `round_number` begins to train them, float32, zero where they are pruned.
+    """The weights of a tensor before the training of a round, float32, zero if pruned.
 
-    rewound: what is rewound to. same_sign: whether the others get the signs that these have; else theirs are chance.
+    Args:
+        action: rewind, reinit (redrawn), reshuffle (within the tensor) or constant (the deviation of the tensor).
+        rewound: The weights of the epoch that is rewound to.
+        mask: Kept weights, bool.
+        drawn: The random tensor of the first weights.
+        same_sign: Whether weights that are not rewound get the signs of the rewound ones.
+        seed: Seed of redrawn weights, of the shuffle and of signs.
+        round_number: Number of the round, from 1.
     """
-    if beginning == "rewind":
+    if action == "rewind":
         return np.where(mask, rewound, np.float32(0))
     own = dataclasses.replace(drawn, stream=NEW_STREAM + round_number * ATTEMPT_STRIDE + drawn.stream)
     fresh = own.draw_all(seed, NO_REDRAWS)
-    if beginning == "reshuffle":
+    if action == "reshuffle":
         found = np.zeros_like(rewound)
-        # The order of fresh draws is a shuffle that depends on the seed alone.
+        # The ranks of fresh draws are a shuffle that depends on the seed alone.
         found[mask] = rewound[mask][np.argsort(fresh[mask], kind="stable")]
-    elif beginning == "constant":
+    elif action == "constant":
         found = np.copysign(np.float32(drawn.sampler.standard_deviation), fresh)
     else:
         found = fresh
@@ -66,7 +64,13 @@ Mask0Action = Literal["zero", "freeze", "movement"]
 
 
 def frozen_mask(action: Mask0Action, initial: np.ndarray, final: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Which of the pruned weights keep their initial values, bool; final: what training made of them before.
+    """Pruned weights that keep their first values, bool.
+
+    Args:
+        action: zero, none of them; freeze, all; movement, those whose absolute value training increased.
+        initial: Weights before training.
+        final: Weights after the last training in which they were not pruned.
+        mask: Kept weights, bool.
 
     >>> initial, final = np.array([1.0, 1.0, 1.0]), np.array([3.0, -2.0, 0.5])
     >>> frozen_mask("movement", initial, final, np.array([True, False, False])).tolist()
@@ -81,16 +85,16 @@ MaskKind = Literal["found", "shuffled", "inverted"]
 
 
 def changed_mask(kind: MaskKind, mask: np.ndarray, drawn: RandomTensor, seed: int) -> np.ndarray:
-    """The mask that is used in place of one that was found: as many kept if it is shuffled, all others if inverted."""
+    """A found mask, shuffled within its tensor, or inverted."""
     if kind == "found":
         return mask
     if kind == "inverted":
         return ~mask
-    return mask.reshape(-1)[np.argsort(chance(drawn, seed).reshape(-1), kind="stable")].reshape(mask.shape)
+    return mask.reshape(-1)[np.argsort(random_scores(drawn, seed).reshape(-1), kind="stable")].reshape(mask.shape)
 
 
-def chance(drawn: RandomTensor, seed: int) -> np.ndarray:
-    """A random number in [-1, 1) for each weight of a tensor, from the seed alone and from streams of their own."""
-    stream = NEW_STREAM + (MOST_ROUNDS + 1) * ATTEMPT_STRIDE + drawn.stream
+def random_scores(drawn: RandomTensor, seed: int) -> np.ndarray:
+    """A random number in [-1, 1) for each weight of a tensor, from the seed and a stream of its own."""
+    stream = NEW_STREAM + (MAX_ROUNDS + 1) * ATTEMPT_STRIDE + drawn.stream
     own = dataclasses.replace(drawn, sampler=Sampler.uniform(-1, 1), stream=stream)
     return own.draw_all(seed, NO_REDRAWS)

@@ -1,4 +1,4 @@
-"""Every way to trained tickets by its name; a new one is its own file and one line here."""
+"""Every method of trained tickets, by name."""
 
 from lottery_jax.pruning.at_initialisation import Grasp, RandomPruning, SmartRatio, Snip, Synflow
 from lottery_jax.pruning.from_scratch import PruningFromScratch

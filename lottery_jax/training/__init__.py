@@ -1,1 +1,1 @@
-"""Training: the loop, checkpoints, parallel runs, optimisers and initialisers."""
+"""Training: the request, the loop, groups of runs, checkpoints, optimisers and initialisers."""

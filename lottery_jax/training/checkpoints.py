@@ -1,6 +1,6 @@
-"""Unfinished trainings on disk: a run that was killed goes on after its last kept epoch, and ends the same.
+"""Checkpoints of unfinished trainings: a killed run resumes after its last saved epoch and ends the same.
 
-Processes that share a folder share its trainings: each is begun by one of them, and what it came to is read by all.
+Processes that share a folder share its trainings: one process trains each, and all read the result.
 """
 
 import dataclasses
@@ -19,21 +19,22 @@ from lottery_jax.io.files import wait_for_file, write_atomically
 from lottery_jax.workers.workers import SERIAL, Workers
 
 SECONDS = 10.0
-"""Between two writes, so that short epochs are not held up."""
+"""Least time between two writes, so that writing does not slow down short epochs."""
 
 ExtraArrays = dict[str, np.ndarray]
+"""Arrays of a training that are not part of its state, by name."""
 
 
 class Snapshot(NamedTuple):
-    """What a training needs to go on: its state, what was measured of each epoch [..., E], and arrays beside them."""
+    """All that a training needs to resume: its state, the history of its epochs [..., E], and extra arrays."""
 
     state: Any
     history: dict[str, Any]
-    more: ExtraArrays
+    extra: ExtraArrays
 
 
 def name_of(configuration: Mapping[str, Any]) -> str:
-    """A name for everything that something depends on, as JSON: another configuration has another one.
+    """A name for a configuration, which is everything that a result depends on, as JSON.
 
     >>> name_of({"seed": 0}) == name_of({"seed": 1})
     False
@@ -43,36 +44,38 @@ def name_of(configuration: Mapping[str, Any]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoints:
-    """The folder where unfinished trainings are kept, and found.
+    """The folder of unfinished trainings.
 
-    crew: the processes that share them; each waits, with `Pending`, for what another one has begun. first: number of
-    the first group of runs, among all units of the job.
+    Args:
+        folder: One file for each training.
+        workers: Processes that share the folder; each raises `Pending` for what another one trains.
+        first: Number of the first group of runs among all units of the job.
     """
 
     folder: Path
     workers: Workers = SERIAL
     first: int = 0
     taken: list[str] = dataclasses.field(default_factory=list, compare=False)
-    """Units that this process has taken here."""
+    """Units of this folder that this process has taken."""
 
     @property
     def shared(self) -> bool:
         return self.workers is not SERIAL
 
     def of(self, configuration: Mapping[str, Any]) -> "Checkpoint":
-        """The checkpoint of a training, from everything that it depends on."""
+        """The checkpoint of a training with this configuration."""
         return Checkpoint(self.folder / f"{name_of(configuration)}.safetensors")
 
-    def own(self) -> "Checkpoints":
-        """The same folder, for what this process has taken."""
+    def unshared(self) -> "Checkpoints":
+        """The same folder for this process alone."""
         return dataclasses.replace(self, workers=SERIAL)
 
-    def beside(self, name: str) -> "Checkpoints":
-        """A folder beside this one, for what several need."""
+    def sibling(self, name: str) -> "Checkpoints":
+        """A folder next to this one, for trainings that several methods need."""
         return dataclasses.replace(self, folder=self.folder.with_name(name))
 
     def take(self, unit: str, number: int | None = None) -> bool:
-        """Whether this process does a unit now, as `Workers.take`; number: in this folder."""
+        """Whether this process does a unit now, as `Workers.take`; `number` counts the units of this folder."""
         if self.note(unit) is not None:
             return False
         if not self.workers.take(self.unit(unit), None if number is None else self.first + number):
@@ -84,22 +87,22 @@ class Checkpoints:
         self.workers.release(self.unit(unit))
 
     def done(self, unit: str, note: str = "") -> None:
-        """Tell the others that a unit is done; a mark in the folder tells those that come later."""
+        """Tell other processes that a unit is done; a file in the folder tells those that start later."""
         if self.shared:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_atomically(self._mark(unit), note.encode())
         self.workers.done(self.unit(unit), note)
 
     def note(self, unit: str) -> str | None:
-        """What was told of a unit that is done, None where it is not."""
+        """The note of a unit that is done, None if it is not."""
         note = self.workers.note(self.unit(unit))
         if note is None and self._mark(unit).exists():
             note = self._mark(unit).read_text()
         return note
 
-    def see(self, unit: str) -> None:
-        """Wait until what is kept of a unit that is done elsewhere is seen here: a network's file system takes time."""
-        wait_for_file(self._mark(unit))
+    def wait_for_done(self, unit: str) -> None:
+        """Wait until the files of a unit that another process has finished are visible in a shared file system."""
+        wait_for(self._mark(unit))
 
     def unit(self, unit: str) -> str:
         """The name of a unit of this folder among all units of the job."""
@@ -110,32 +113,36 @@ class Checkpoints:
 
 
 class Checkpoint:
-    """The file of one training. A damaged one counts as none, and is said."""
+    """The file of one training. A damaged file is reported and ignored."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._last = time.monotonic()
 
     def load(self, state: Any) -> Snapshot | None:
-        """What was kept of the training that begins with such a state; None where there is nothing."""
-        found = read_cached(self.path)
+        """The snapshot of a training whose first state has the shapes of `state`; None if the file is missing."""
+        found = recall(self.path)
         if found is None:
             return None
-        begun = jax.tree_util.tree_flatten_with_path(state)
-        leaves = [_placed(found[_name("state", path)], like) for path, like in begun[0]]
-        history, more = (
+        paths, structure = jax.tree_util.tree_flatten_with_path(state)
+        leaves = [_on_device(found[_name("state", path)], like) for path, like in paths]
+        history, extra = (
             {name.removeprefix(part): value for name, value in found.items() if name.startswith(part)}
-            for part in ("history ", "more ")
+            for part in ("history ", "extra ")
         )
-        return Snapshot(jax.tree.unflatten(begun[1], leaves), history, more)
+        return Snapshot(jax.tree.unflatten(structure, leaves), history, extra)
 
-    def save(self, kept: Snapshot, *, now: bool = False) -> None:
-        """Keep a training in place of what was kept before; not more often than every few seconds, unless `now`."""
+    def save(self, snapshot: Snapshot, *, now: bool = False) -> None:
+        """Replace the saved snapshot, at most every few seconds unless `now`."""
         if not now and time.monotonic() - self._last < SECONDS:
             return
-        arrays = {_name("state", path): _array(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(kept.state)}
-        arrays |= {f"history {name}": np.asarray(value) for name, value in kept.history.items()}
-        write_cached(self.path, arrays | {f"more {name}": np.asarray(value) for name, value in kept.more.items()})
+        arrays = {}
+        for path, leaf in jax.tree_util.tree_leaves_with_path(snapshot.state):
+            arrays[_name("state", path)] = _array(leaf)
+        for part, named in (("history", snapshot.history), ("extra", snapshot.extra)):
+            for name, value in named.items():
+                arrays[f"{part} {name}"] = np.asarray(value)
+        store(self.path, arrays)
         self._last = time.monotonic()
 
 
@@ -148,7 +155,7 @@ def _array(leaf: Any) -> np.ndarray:
     return np.asarray(jax.random.key_data(leaf) if keys else leaf)
 
 
-def _placed(value: np.ndarray, like: Any) -> jax.Array:
+def _on_device(value: np.ndarray, like: Any) -> jax.Array:
     if jax.numpy.issubdtype(like.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(jax.numpy.asarray(value), impl=jax.random.key_impl(like))
     return jax.numpy.asarray(value).reshape(like.shape)  # a number has come back as an array of one

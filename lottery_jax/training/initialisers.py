@@ -1,4 +1,4 @@
-"""Distributions of the random weights that masks are learned on, by their usual names."""
+"""Initialisers of random weights by their names in PyTorch and Flax, and the fan-in and fan-out of a layer."""
 
 import dataclasses
 import math
@@ -31,21 +31,21 @@ INITS: dict[str, Callable[[int, int], Sampler]] = {
     "xavier-uniform": lambda inputs, outputs: _uniform(_xavier(inputs, outputs)),
     "signed-constant": lambda inputs, outputs: Sampler.signed_constant(_kaiming(inputs, outputs)),
 }
-"""Samplers from the fan-in and fan-out of a layer (He et al. 2015; Glorot and Bengio 2010; Ramanujan et al. 2020)."""
+"""From fan-in and fan-out of a layer to a sampler (He et al. 2015; Glorot and Bengio 2010; Ramanujan et al. 2020)."""
 
 
 def fan_in(operation: LinearLayer) -> int:
-    """Weights of an output."""
-    return operation.inputs // operation.groups * math.prod(operation.kernel_shape)
+    """Weights of one output unit."""
+    return operation.inputs // operation.groups * math.prod(operation.places)
 
 
 def fan_out(operation: LinearLayer) -> int:
-    """Weights of an input."""
-    return operation.outputs // operation.groups * math.prod(operation.kernel_shape)
+    """Weights of one input unit."""
+    return operation.outputs // operation.groups * math.prod(operation.places)
 
 
 def reinitialised(source: Network, init: str) -> Network:
-    """A plain source with random weights of another distribution; raises `InputError`.
+    """A plain source with the weights of another initialiser; raises `InputError`.
 
     >>> from lottery_jax.networks.layers.dense import Dense
     >>> from lottery_jax.networks.node import Spec
@@ -62,8 +62,8 @@ def reinitialised(source: Network, init: str) -> Network:
             return node
         if not isinstance(node, RandomLayer):
             raise InputError(
-                f"init {init!r} is for plain random layers, and {path!r} is a {node.kind}; leave it out, or learn on"
-                " the wide source"
+                f"`init` must be omitted for sources that are not plain, got {init!r}, and {path!r} is a {node.kind}."
+                " Omit it, or learn on the wide source."
             )
         sampler = INITS[init](fan_in(node.layer), fan_out(node.layer))
         own = node.sampler

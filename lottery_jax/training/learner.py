@@ -1,11 +1,11 @@
-"""What a learner is: from data and a random source to masks, by training scores on frozen weights."""
+"""The base of everything that is trained into tickets, and what it is asked for."""
 
 import abc
 import copy
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import numpy as np
 
@@ -17,79 +17,90 @@ from lottery_jax.tickets.ticket import Ticket
 from lottery_jax.training.checkpoints import Checkpoints
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainingRequest:
+    """The tickets that a learner is asked for: one for every seed and kept fraction.
+
+    Args:
+        dataset: Its training split is learned; the validation split is measured after each epoch.
+        seeds: Seeds of the random source, of the scores and of the order of the examples.
+        keeps: Kept fractions, in [0, 1]; empty for a learner that finds its own.
+        epochs: Epochs of each training, at least 1.
+        stored: Tensors of the source that are not random, by name.
+        progress: Called with (epochs done, epochs in all), the mean of all runs.
+        checkpoints: Folder of unfinished trainings. Default: none.
+
+    Raises:
+        InputError: There are no seeds or no epochs.
+    """
+
+    dataset: Dataset
+    seeds: Sequence[int]
+    keeps: Sequence[float]
+    epochs: int
+    stored: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    progress: Progress = no_progress
+    checkpoints: Checkpoints | None = None
+
+    def __post_init__(self) -> None:
+        if not len(self.seeds):
+            raise InputError("`seeds` must not be empty, got none. Give at least one.")
+        if self.epochs < 1:
+            raise InputError(f"`epochs` must be at least 1, got {self.epochs}. Give a positive number.")
+
+
 @dataclasses.dataclass(frozen=True)
 class Learner(abc.ABC):
-    """Source and data to tickets. Concrete learners are frozen dataclasses whose fields are their options.
+    """Turns a source and data into tickets. A concrete learner is a frozen dataclass whose fields are its options.
 
     The first line of a field's docstring is its help on the command line.
     """
 
     name: ClassVar[str]
     sweeps: ClassVar[bool] = True
-    """Whether it is asked for kept fractions; if not, it finds its own, and `keeps` is empty."""
+    """Whether kept fractions are given to it. If not, it finds its own, and `keeps` is empty."""
     sources: ClassVar[tuple[str, ...]] = ()
-    """The sources that a comparison puts it on, by name; all of them if empty."""
+    """Names of the sources that a comparison uses for it. Empty: all of them."""
     is_default: ClassVar[bool] = False
-    """Whether a comparison that names no methods has it."""
+    """Whether a comparison without a list of methods includes it."""
     shares: ClassVar[bool] = False
-    """Whether processes share its trainings, as `checkpoints` say; if not, one does all of a seed."""
+    """Whether several processes can share its trainings. If not, one process trains all runs of a seed."""
 
     @abc.abstractmethod
-    def learn(
-        self,
-        source: Network,
-        dataset: Dataset,
-        *,
-        seeds: Sequence[int],
-        keeps: Sequence[float],
-        epochs: int,
-        stored: Mapping[str, np.ndarray] | None = None,
-        progress: Progress = no_progress,
-        checkpoints: Checkpoints | None = None,
-    ) -> list[Ticket]:
-        """Tickets of every seed and kept fraction, in the order (seed, keep); the seed draws source and scores.
+    def learn(self, /, source: Network, request: TrainingRequest) -> list[Ticket]:
+        """Train one ticket for every seed and kept fraction.
 
-        A run that diverges while others do not is left out, and said; a ticket's settings have its `keep`. stored: the
-        source's tensors that are not random. checkpoints: where unfinished trainings are kept, and
-        found; raises `Pending` where it is a crew's, and others are at what is left (`shares`).
+        Args:
+            source: The random network; the seed draws its weights.
+            request: Data, seeds, kept fractions and epochs.
+
+        Returns:
+            Tickets in the order (seed, keep), without runs that diverged; the settings of a ticket have its `keep`.
+
+        Raises:
+            InputError: Source and data do not fit, or all runs diverged.
+            Pending: Other processes train what is missing.
         """
 
-    def sweep(
-        self,
-        source: Network,
-        dataset: Dataset,
-        grid: Mapping[str, Sequence[Any]],
-        *,
-        seeds: Sequence[int],
-        keeps: Sequence[float],
-        epochs: int,
-        stored: Mapping[str, np.ndarray] | None = None,
-        progress: Progress = no_progress,
-        checkpoints: Checkpoints | None = None,
-    ) -> list[Ticket]:
-        """As `learn`, for every point of a grid {option: values}: tickets in the order (point, seed, keep)."""
-        found, points = [], self.points(grid)
+    def sweep(self, /, source: Network, request: TrainingRequest, grid: Mapping[str, Sequence[Any]]) -> list[Ticket]:
+        """As `learn` at every point of a grid {option: values}: tickets in the order (point, seed, keep)."""
+        tickets, points = [], self.points(grid)
         for done, point in enumerate(points):
-            found += point.learn(
-                source,
-                dataset,
-                seeds=seeds,
-                keeps=keeps,
-                epochs=epochs,
-                stored=stored,
-                progress=part_of(progress, done, len(points)),
-                checkpoints=checkpoints,
-            )
-        return found
+            progress = part_of(request.progress, done, len(points))
+            tickets += point.learn(source, dataclasses.replace(request, progress=progress))
+        return tickets
 
     def points(self, grid: Mapping[str, Sequence[Any]]) -> list[Self]:
-        """The learner at each point of a grid of its options, the last one fastest; raises `InputError`."""
-        options = {field.name for field in dataclasses.fields(self)}
+        """The learner at each point of a grid of its options; the last option varies fastest.
+
+        Raises:
+            InputError: An option is unknown, or its values are empty or repeated.
+        """
         for name, values in grid.items():
-            if name not in options:
-                raise InputError(f"{self.name} has no option {name!r}; {suggest(name, options)}")
+            if name not in self.__dataclass_fields__:
+                raise InputError(f"{self.name} has no option {name!r}; {suggest(name, self.__dataclass_fields__)}")
             if len(set(values)) < len(values) or not len(values):
-                raise InputError(f"the values {tuple(values)} of {name} are none, or not different; give each once")
+                raise InputError(f"values of {name} must be different, at least one, got {tuple(values)}. Remove some.")
         return [
             dataclasses.replace(self, **dict(zip(grid, values, strict=True)))
             for values in itertools.product(*grid.values())
@@ -99,28 +110,36 @@ class Learner(abc.ABC):
 L = TypeVar("L", bound=Learner)
 
 
-def numbers_of(learner: Learner) -> dict[str, float]:
-    """The options that are floats: they are traced."""
-    kinds = {field.name: field.type for field in dataclasses.fields(learner)}
-    return {name: getattr(learner, name) for name, kind in kinds.items() if kind in (float, "float")}
+class RunSpec(NamedTuple):
+    """One training: a learner with its hyperparameters, a seed, and a kept fraction if the learner takes one."""
+
+    learner: Any
+    seed: int
+    keep: float | None
 
 
-def with_numbers(learner: L, numbers: Mapping[str, Any]) -> L:
-    """The learner with traced numbers, which nothing checks."""
-    made = copy.copy(learner)
-    for name, value in numbers.items():
-        object.__setattr__(made, name, value)
-    return made
+def hyperparameters_of(learner: Learner) -> dict[str, float]:
+    """The options of type float, by name: they are traced, so that one program serves all their values."""
+    fields = dataclasses.fields(learner)
+    return {field.name: getattr(learner, field.name) for field in fields if field.type in (float, "float")}
 
 
-def without_numbers(learner: L) -> L:
-    """What of a learner makes its program: equal for two that differ in numbers alone."""
-    return with_numbers(learner, dict.fromkeys(numbers_of(learner), 0.0))
+def with_hyperparameters(learner: L, values: Mapping[str, Any]) -> L:
+    """The learner with traced hyperparameters, which are not checked."""
+    traced = copy.copy(learner)
+    for name, value in values.items():
+        object.__setattr__(traced, name, value)
+    return traced
+
+
+def without_hyperparameters(learner: L) -> L:
+    """The part of a learner that determines its program: equal for two that differ in hyperparameters alone."""
+    return with_hyperparameters(learner, dict.fromkeys(hyperparameters_of(learner), 0.0))
 
 
 def check_fits(network: Network, dataset: Dataset, what: str) -> None:
-    """Refuse a network that is not given the data's examples, or has not their classes; raises `InputError`."""
-    given, output = network.input_spec, network.output_spec
+    """Refuse a network whose inputs or outputs are not those of the data; raises `InputError`."""
+    given, output = network.given, network.output
     if given is None or output is None or (given.shape, output.shape) != (dataset.shape, (dataset.classes,)):
         raise InputError(
             f"the {what} maps {given and list(given.shape)} to {output and list(output.shape)} but {dataset.name}"
@@ -128,16 +147,8 @@ def check_fits(network: Network, dataset: Dataset, what: str) -> None:
         )
 
 
-def check_runs(seeds: Sequence[int], keeps: Sequence, epochs: int, runs_per_step: int | None) -> None:
-    """Refuse runs that are none; raises `InputError`."""
-    if not (len(seeds) and len(keeps)) or (runs_per_step is not None and runs_per_step < 1):
-        raise InputError(f"{len(seeds)} seeds, {len(keeps)} keeps, together={runs_per_step}; give at least 1 of each")
-    if epochs < 1:
-        raise InputError(f"the number of epochs is {epochs}; it must be at least 1")
-
-
 def part_of(progress: Progress, done: int, parts: int, count: int = 1) -> Progress:
-    """What is told of `count` parts of equal length, after `done` of them."""
+    """The progress of `count` of `parts` equal parts, after `done` of them, as progress of the whole."""
     if progress is no_progress:
         return no_progress
     return lambda now, total: progress(done * total + now * count, parts * total)

@@ -1,7 +1,7 @@
-"""The one training loop: a pure function of key and hyper-parameters, so that both can be a vmap axis.
+"""The training loop: a pure function of key and hyperparameters, so that both can be a vmap axis.
 
-`fit` is the whole training in one call, for `jax.jit` and `jax.vmap`. `begin` and `advance` are its halves:
-who shows progress compiles `advance` and lets `drive` call it, some epochs at a time.
+`begin` makes the first state, `advance` trains some epochs inside a compiled function, `drive` calls that function
+until all epochs are done.
 """
 
 from collections.abc import Callable
@@ -20,17 +20,17 @@ from lottery_jax.training.checkpoints import Checkpoint, ExtraArrays, Snapshot
 
 Parameters = Any  # a pytree of arrays: weights by name, or the scores of a mask
 
-Moved = dict[str, jax.Array]  # parameters that move by themselves (running means), by name
+Updates = dict[str, jax.Array]  # parameters that a step sets without a gradient (running means), by name
 
-Loss = Callable[[Parameters, jax.Array, jax.Array, jax.Array | None], tuple[jax.Array, Moved]]
+Loss = Callable[[Parameters, jax.Array, jax.Array, jax.Array | None], tuple[jax.Array, Updates]]
 
 Measure = Callable[[Parameters], dict[str, Any]]
 
-Augment = Callable[[jax.Array, jax.Array], jax.Array]  # images [B, H, W, C] of a step and a key to others
+Augment = Callable[[jax.Array, jax.Array], jax.Array]  # from images [B, H, W, C] of a step and a key to images
 
 History = dict[str, Any]
 
-_EXAMPLES = 500  # of a split that is measured at a time
+_EXAMPLES = 500  # per batch when a split is measured
 
 
 class State(NamedTuple):
@@ -71,14 +71,25 @@ def advance(
     on_epoch_end: Callable[[Parameters, jax.Array], Parameters] | None = None,
     augment: Augment | None = None,
 ) -> tuple[State, History]:
-    """Train for some more epochs: `loss(parameters, images [B, ...], labels [B], key) -> scalar, moved`.
+    """Train for `epochs` more epochs.
 
-    moved: parameters that a step sets without a gradient, by name; empty where there are none. project: the parameters
-    after each step, from those before it and those that the optimiser gives. between: those after each epoch, which it
-    is told, counted from 0. augment: what is made of the images of a step.
-    The history holds the mean loss of each epoch under "loss" [epochs] and, if it is given, what `measure(parameters)`
-    says after each epoch, by its own names. The order of the examples depends on the key and the
-    epoch alone, so that a training in several calls equals one in a single call.
+    The order of the examples depends on the key and the epoch alone, so that a training in several calls equals one in
+    a single call.
+
+    Args:
+        loss: `loss(parameters, images [B, ...], labels [B], key)` -> scalar, and parameters that the step sets by name.
+        state: The state so far.
+        split: Training examples.
+        optimizer: Any optax transformation.
+        epochs: Epochs of this call.
+        batch_size: Examples of a step.
+        measure: From the parameters after an epoch to further columns of the history.
+        project: From the parameters before a step and after the optimiser to those after the step.
+        on_epoch_end: From the parameters after an epoch and its number, counted from 0, to those of the next one.
+        augment: Augmentation of the images of a step.
+
+    Returns:
+        The new state, and the history: the mean `loss` of each epoch [epochs], and the columns of `measure`.
     """
     images, labels = jnp.asarray(split.images), jnp.asarray(split.labels)
     steps = steps_per_epoch(images.shape[0], batch_size)
@@ -88,14 +99,14 @@ def advance(
     def step(carry, batch):
         parameters, optimizer_state = carry
         rows, key = batch
-        given = images[rows] if augment is None else augment(images[rows], jax.random.fold_in(key, 0))
-        (value, moved), gradient = descend(parameters, given, labels[rows], key)
+        batch_images = images[rows] if augment is None else augment(images[rows], jax.random.fold_in(key, 0))
+        (value, direct), gradient = descend(parameters, batch_images, labels[rows], key)
         with jax.numpy_dtype_promotion("standard"):  # optax counts in int32 and divides in float32
             updates, optimizer_state = optimizer.update(gradient, optimizer_state, parameters)
             new = optax.apply_updates(parameters, updates)
         parameters = new if project is None else project(parameters, new)
-        if moved:
-            parameters = {**parameters, **moved}  # type: ignore[dict-item]
+        if direct:
+            parameters = {**parameters, **direct}  # type: ignore[dict-item]
         return (parameters, optimizer_state), value
 
     def one_epoch(state: State, _):
@@ -114,19 +125,19 @@ def advance(
 
 
 def cross_entropy(network: Network) -> Loss:
-    """The mean cross-entropy of a network's outputs, as `advance` wants a loss of its tensors."""
+    """The mean cross-entropy of a network's outputs, as a loss of its tensors for `advance`."""
 
     def loss(
         tensors: Parameters, images: jax.Array, labels: jax.Array, key: jax.Array | None
-    ) -> tuple[jax.Array, Moved]:
-        logits, moved = network.train(tensors, images)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), moved
+    ) -> tuple[jax.Array, Updates]:
+        logits, updates = network.train(tensors, images)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), updates
 
     return loss
 
 
 def on_split(outputs: Callable[[jax.Array], jax.Array], split: Split) -> History:
-    """Mean cross-entropy `loss` and `accuracy` on a split of outputs [B, classes] for images [B, ...], some at a time.
+    """Mean cross-entropy `loss` and `accuracy` of outputs [B, classes] for the images [B, ...] of a split.
 
     >>> split = Split(np.eye(3, dtype=np.float32), np.array([0, 1, 1], np.int32))
     >>> {name: round(float(value), 3) for name, value in on_split(lambda images: images, split).items()}
@@ -149,32 +160,44 @@ def drive(
     *,
     epochs: int,
     progress: Progress = no_progress,
-    part: int | None = None,
+    epochs_per_call: int | None = None,
     checkpoint: Checkpoint | None = None,
-    more: ExtraArrays | None = None,
+    extra: ExtraArrays | None = None,
 ) -> tuple[State, History]:
-    """Call a compiled `advance_by(state, epochs)` part by part, then `progress(done, epochs)`.
+    """Call a compiled `advance_by(state, epochs)` until all epochs are done.
 
-    All parts are equally long, so that one program serves them all; where nobody looks and nothing is kept there is one
-    part, if its epochs are not given. The state may carry a leading vmap axis: histories are joined along their last
-    axis, the epochs. checkpoint: where it goes on, and keeps what is done. more: arrays that `advance_by` changes in
-    place, kept with it.
+    All calls have the same number of epochs, so that one program serves them all.
+
+    Args:
+        advance_by: From a state and a number of epochs to a new state and the history of these epochs.
+        state: The first state; it may have a leading vmap axis.
+        epochs: Epochs in all.
+        progress: Called with (epochs done, epochs) after each call.
+        epochs_per_call: Default: about a twentieth of all epochs, or all if there is no progress and no checkpoint.
+        checkpoint: File of an unfinished training, which is resumed and updated.
+        extra: Arrays that `advance_by` changes in place, saved in the checkpoint.
+
+    Returns:
+        The last state, and the histories of all calls, joined along their last axis.
     """
     _check_epochs(epochs)
-    part = part or (epochs if progress is no_progress and checkpoint is None else _part(epochs))
-    beside: ExtraArrays = {} if more is None else more
-    found = None if checkpoint is None else checkpoint.load(state)
+    if epochs_per_call is None:
+        whole = progress is no_progress and checkpoint is None
+        # The largest divisor that leaves at least twenty calls, or one epoch.
+        epochs_per_call = epochs if whole else max(n for n in range(1, max(1, epochs // 20) + 1) if epochs % n == 0)
+    extra = {} if extra is None else extra
+    snapshot = None if checkpoint is None else checkpoint.load(state)
     before, histories = 0, []
-    if found is not None:
-        state, histories = found.state, [found.history]
-        beside.update(found.more)
-        before = jax.tree.leaves(found.history)[0].shape[-1]
+    if snapshot is not None:
+        state, histories = snapshot.state, [snapshot.history]
+        extra.update(snapshot.extra)
+        before = jax.tree.leaves(snapshot.history)[0].shape[-1]
         progress(before, epochs)
-    for done in range(before + part, epochs + 1, part):
-        state, history = advance_by(state, part)
+    for done in range(before + epochs_per_call, epochs + 1, epochs_per_call):
+        state, history = advance_by(state, epochs_per_call)
         histories.append(history)
         if checkpoint is not None:
-            checkpoint.save(Snapshot(state, _joined(histories), beside), now=done == epochs)
+            checkpoint.save(Snapshot(state, _joined(histories), extra), now=done == epochs)
         progress(done, epochs)
     return state, _joined(histories)
 
@@ -203,8 +226,3 @@ def _check_epochs(epochs: int) -> None:
     """Refuse a training of no epochs."""
     if epochs < 1:
         raise InputError(f"the number of epochs is {epochs}; it must be at least 1")
-
-
-def _part(epochs: int) -> int:
-    """The largest divisor of the epochs that leaves at least twenty parts, or one epoch."""
-    return max(part for part in range(1, max(1, epochs // 20) + 1) if epochs % part == 0)

@@ -1,7 +1,4 @@
-"""How the learning rate changes: a linear warm-up and what comes after it, as parts of the rate that is asked for.
-
-An optimiser under masks: what is pruned has its given value after every step, and it is counted where it has not.
-"""
+"""Optimisers with hyperparameters that are traced, learning rate schedules, and an optimiser that keeps masks."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -9,8 +6,10 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+from lottery_jax.data.augment import augment
 from lottery_jax.errors import InputError
 
 Kind = Literal["constant", "cosine", "steps"]
@@ -18,9 +17,11 @@ Kind = Literal["constant", "cosine", "steps"]
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """A warm-up of so many epochs from 0, then constant, along a cosine to 0, or a tenth at 1/2 and again at 3/4.
+    """A learning rate schedule over a whole training, as factors of the learning rate.
 
-    The parts are of the whole training: who begins at a later epoch continues there.
+    Args:
+        warmup: Epochs in which the rate grows linearly from 0.
+        kind: constant; cosine, to 0; steps, a tenth at 1/2 and again at 3/4 of the epochs.
     """
 
     warmup: int = 0
@@ -28,41 +29,82 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if self.warmup < 0:
-            raise InputError(f"the warm-up has {self.warmup} epochs; give 0 or more")
+            raise InputError(f"`warmup` must be at least 0, got {self.warmup}. Give a number of epochs.")
         if self.kind not in get_args(Kind):
-            raise InputError(f"the schedule {self.kind!r} is unknown; use one of {', '.join(get_args(Kind))}")
+            raise InputError(f"`schedule` must be one of {', '.join(get_args(Kind))}, got {self.kind!r}. Choose one.")
 
     @property
     def changes(self) -> bool:
-        """Whether the rate is ever another one."""
+        """Whether the factor is ever different from 1."""
         return self.warmup > 0 or self.kind != "constant"
 
-    def part(self, step: jax.Array, steps: int, epochs: jax.Array) -> jax.Array:
-        """The part of the rate at a step counted from 0, of epochs of `steps` each.
+    def factor(self, step: jax.Array, steps: int, epochs: jax.Array) -> jax.Array:
+        """The factor at a step, counted from 0, in `epochs` epochs of `steps` steps each.
 
         >>> schedule = Schedule(warmup=1, kind="steps")
-        >>> [round(float(schedule.part(jnp.int32(step), 2, jnp.int32(4))), 2) for step in (0, 1, 2, 4, 6)]
+        >>> [round(float(schedule.factor(jnp.int32(step), 2, jnp.int32(4))), 2) for step in (0, 1, 2, 4, 6)]
         [0.0, 0.5, 1.0, 0.1, 0.01]
         """
-        place = step.astype(jnp.float32) / steps
-        done = place / epochs.astype(jnp.float32)
+        epoch = step.astype(jnp.float32) / steps
+        done = epoch / epochs.astype(jnp.float32)
         if self.kind == "cosine":
             rate = (1 + jnp.cos(jnp.pi * jnp.minimum(done, 1.0))) / 2
         elif self.kind == "steps":
             rate = jnp.where(done < 0.5, 1.0, jnp.where(done < 0.75, 0.1, 0.01))
         else:
             rate = jnp.ones_like(done)
-        return rate * jnp.minimum(place / self.warmup, 1.0) if self.warmup else rate
+        return rate * jnp.minimum(epoch / self.warmup, 1.0) if self.warmup else rate
 
 
-RatePart = Callable[[jax.Array], jax.Array]
-"""From a step, counted from 0, to the part of the learning rate that it has."""
+class Hyperparameters(NamedTuple):
+    """Hyperparameters of a run, which are traced."""
+
+    learning_rate: Any
+    momentum: Any
+    weight_decay: Any
+
+    def check(self) -> None:
+        """Refuse values that no optimiser can use; raises `InputError`."""
+        check_learning_rate(self.learning_rate)
+        if not (0 <= self.momentum < 1 and 0 <= self.weight_decay < np.inf):
+            raise InputError(
+                "`momentum` must be in [0, 1) and `weight_decay` finite and at least 0, got"
+                f" {self.momentum} and {self.weight_decay}. Change the wrong one."
+            )
+
+
+def check_learning_rate(rate: float) -> None:
+    """Refuse a learning rate that is not positive and finite; raises `InputError`."""
+    if not 0 < rate < np.inf:
+        raise InputError(f"`learning_rate` must be positive and finite, got {rate}. Give another one.")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """The part of an optimiser that is compiled: its kind, schedule, batch size and augmentation."""
+
+    optimizer: Literal["adam", "sgd"]
+    batch_size: int
+    schedule: Schedule = dataclasses.field(default_factory=Schedule)
+    augment: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in ("adam", "sgd"):
+            raise InputError(f"`optimizer` must be adam or sgd, got {self.optimizer!r}. Choose one.")
+        augment(self.augment)
+
+    def build(self, values: Hyperparameters) -> optax.GradientTransformation:
+        """The optimiser without its schedule; matrices and kernels alone have weight decay."""
+        adam = self.optimizer == "adam"
+        steps = optax.adam(values.learning_rate) if adam else optax.sgd(values.learning_rate, momentum=values.momentum)
+        matrices = optax.add_decayed_weights(values.weight_decay, mask=lambda t: jax.tree.map(lambda x: x.ndim > 1, t))
+        return optax.chain(matrices, steps)
 
 
 class MaskedOptimizerState(NamedTuple):
-    """The optimiser's own state, the steps that are over, and after how many of them a pruned weight had moved."""
+    """State of the inner optimiser, number of steps, and number of steps after which a pruned weight had moved."""
 
-    own: Any
+    inner: Any
     step: jax.Array
     revived: jax.Array
 
@@ -71,22 +113,26 @@ def masked_optimizer(
     optimizer: optax.GradientTransformation,
     masks: Mapping[str, jax.Array],
     values: Mapping[str, jax.Array],
-    part: RatePart | None = None,
+    factor: Callable[[jax.Array], jax.Array] | None = None,
 ) -> optax.GradientTransformation:
-    """The optimiser for tensors of which some have masks: what is pruned has no gradient, and its value after a step.
+    """An optimiser under masks: pruned weights have no gradient, and a fixed value after each step.
 
-    values: of the tensors with masks, what they are where they are pruned. part: of the learning rate, at a step.
+    Args:
+        optimizer: The inner optimiser.
+        masks: Kept weights, bool by tensor; other tensors are trained as a whole.
+        values: Tensors with the values of the pruned weights, by the names of the masks.
+        factor: From a step, counted from 0, to the factor of the learning rate. Default: 1.
 
     >>> mask, weight = {"w": jnp.array([True, False])}, {"w": jnp.array([1.0, 1.0])}
-    >>> made = masked_optimizer(optax.sgd(0.5), mask, {"w": jnp.array([0.0, 0.25])})
-    >>> step, _ = made.update(weight, made.init(weight), weight)
+    >>> masked = masked_optimizer(optax.sgd(0.5), mask, {"w": jnp.array([0.0, 0.25])})
+    >>> step, _ = masked.update(weight, masked.init(weight), weight)
     >>> optax.apply_updates(weight, step)["w"].tolist()
     [0.5, 0.25]
     """
 
-    def under(updates: Mapping[str, Any], otherwise: Callable[[str], Any]) -> dict[str, Any]:
+    def masked(updates: Mapping[str, Any], pruned: Callable[[str], Any]) -> dict[str, Any]:
         return {
-            name: jnp.where(masks[name], value, otherwise(name)) if name in masks else value
+            name: jnp.where(masks[name], value, pruned(name)) if name in masks else value
             for name, value in updates.items()
         }
 
@@ -94,15 +140,15 @@ def masked_optimizer(
         return MaskedOptimizerState(optimizer.init(params), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, MaskedOptimizerState]:
-        # These are the weights as the step before left them; the last step's are looked at when all is over.
+        # The weights after the previous step; the caller compares those after the last step.
         moved = [jnp.any((params[name] != values[name]) & ~mask) for name, mask in masks.items()]
         revived = state.revived + jnp.any(jnp.stack(moved)).astype(jnp.int32)
-        # Without the gradient Adam's moments of pruned weights stay zero; what moves them all the same is undone.
-        updates, own = optimizer.update(under(updates, lambda name: 0.0), state.own, params)
-        if part is not None:
-            rate = part(state.step)
+        # Without gradients Adam's moments of pruned weights stay zero; weight decay may still move them.
+        updates, inner = optimizer.update(masked(updates, lambda name: 0.0), state.inner, params)
+        if factor is not None:
+            rate = factor(state.step)
             updates = jax.tree.map(lambda value: rate * value, updates)
-        updates = under(updates, lambda name: values[name] - params[name])
-        return updates, MaskedOptimizerState(own, state.step + 1, revived)
+        updates = masked(updates, lambda name: values[name] - params[name])
+        return updates, MaskedOptimizerState(inner, state.step + 1, revived)
 
     return optax.GradientTransformation(init, update)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Runs of one training program side by side: how many share a step and a device, and what becomes of all of them."""
+"""Runs of one program in parallel: by vmap, on several devices, in threads, and in several processes."""
 
 import concurrent.futures
 import dataclasses
@@ -13,49 +13,49 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from lottery_jax.environment import cores
-from lottery_jax.training.checkpoints import Checkpoints
+from lottery_jax.errors import InputError
+from lottery_jax.progress import Progress, no_progress
+from lottery_jax.training.checkpoints import Checkpoints, name_of
 from lottery_jax.workers.workers import Pending
-
-OnEpochs = Callable[[int], None]
-"""Called with the epochs that all runs have done, each time they are more."""
 
 _T = TypeVar("_T")
 
 _U = TypeVar("_U")
 
-_AXIS = "lanes"
+_AXIS = "runs"
 
-_MOST_WEIGHTS = 1 << 28  # of all runs that share a step, where nobody says how many
+_MAX_WEIGHTS = 1 << 28  # of all runs that share a step by default
 
 
 @dataclasses.dataclass(frozen=True)
 class ParallelRuns:
-    """`runs_per_step` runs share a step by vmap on each of so many devices; a program's arguments have `width` runs."""
+    """A layout of runs: each of several devices trains `runs_per_step` of them in one step, by vmap."""
 
     runs_per_step: int = 1
     devices: int = 1
 
     @property
     def width(self) -> int:
+        """Runs of one call of a program."""
         return self.runs_per_step * self.devices
 
-    def over(self, one: Callable, runs: Any, common: Any) -> Any:
-        """`one(own, common)` of each run's part of `runs`, whose arrays have a leading axis of `width` runs."""
+    def map(self, one: Callable, runs: Any, shared: Any) -> Any:
+        """`one(run, shared)` for each run of `runs`, whose arrays have a leading axis of `width` runs."""
 
-        def on_a_device(runs: Any, common: Any) -> Any:
+        def on_device(runs: Any, shared: Any) -> Any:
             # A vmap of width 1 would make matrix products twice as slow on a CPU as a loop does.
-            runs_per_step = self.runs_per_step if self.runs_per_step > 1 else None
-            return jax.lax.map(lambda own: one(own, common), runs, batch_size=runs_per_step)
+            batch_size = self.runs_per_step if self.runs_per_step > 1 else None
+            return jax.lax.map(lambda run: one(run, shared), runs, batch_size=batch_size)
 
         if self.devices == 1:
-            return on_a_device(runs, common)
-        own, all_of_it = PartitionSpec(_AXIS), PartitionSpec()
-        # Runs have nothing to say to each other; what they share is on every device.
-        split = jax.shard_map(on_a_device, mesh=self._mesh(), in_specs=(own, all_of_it), out_specs=own, check_vma=False)
-        return split(runs, common)
+            return on_device(runs, shared)
+        split, replicated = PartitionSpec(_AXIS), PartitionSpec()
+        return jax.shard_map(
+            on_device, mesh=self._mesh(), in_specs=(split, replicated), out_specs=split, check_vma=False
+        )(runs, shared)
 
-    def common(self, tree: Any) -> Any:
-        """Arrays that runs share, on every device."""
+    def replicate(self, tree: Any) -> Any:
+        """Arrays that all runs share, on every device."""
         if self.devices == 1:
             return jax.tree.map(jnp.asarray, tree)
         return jax.device_put(tree, NamedSharding(self._mesh(), PartitionSpec()))
@@ -64,19 +64,26 @@ class ParallelRuns:
         return jax.sharding.Mesh(np.array(jax.local_devices()[: self.devices]), (_AXIS,))
 
 
-def parallel_runs(asked: int | None, runs: int, weights: int) -> ParallelRuns:
-    """How runs of networks of so many weights are laid out: `asked` of them share a step on each local device.
+def parallel_runs(runs_per_step: int | None, runs: int, weights: int) -> ParallelRuns:
+    """The layout of `runs` runs of networks with `weights` weights on all local devices.
 
-    If nobody asks: one on a CPU, where each core has its own, and as many as there are and memory holds elsewhere.
+    Args:
+        runs_per_step: Runs that share a step. Default: 1 on a CPU, elsewhere as many as fit into memory.
+        runs: Runs in all.
+        weights: Weights of one network.
+
+    Raises:
+        InputError: `runs_per_step` is not positive.
     """
+    if runs_per_step is not None and runs_per_step < 1:
+        raise InputError(f"`runs_per_step` must be at least 1, got {runs_per_step}. Give a positive number.")
     devices = min(jax.local_device_count(), runs)
-    each = -(-runs // devices)
-    usual = 1 if jax.default_backend() == "cpu" else max(1, _MOST_WEIGHTS // max(weights, 1))
-    return ParallelRuns(min(asked or usual, each), devices)
+    default = 1 if jax.default_backend() == "cpu" else max(1, _MAX_WEIGHTS // max(weights, 1))
+    return ParallelRuns(min(runs_per_step or default, -(-runs // devices)), devices)
 
 
 def stacked(trees: Iterable[Any]) -> Any:
-    """Trees of arrays as one, with a leading axis of runs.
+    """Trees of arrays as one tree, with a leading axis of runs.
 
     >>> stacked([{"w": np.zeros(3)}, {"w": np.ones(3)}])["w"].shape
     (2, 3)
@@ -86,7 +93,7 @@ def stacked(trees: Iterable[Any]) -> Any:
 
 
 def padded_group(group: Sequence[_T], width: int) -> list[_T]:
-    """A group with its last run several times where it has not as many runs: groups of one size are one program.
+    """A group padded with copies of its last run, because groups of one size share a program.
 
     >>> padded_group([1, 2], 4)
     [1, 2, 2, 2]
@@ -95,99 +102,105 @@ def padded_group(group: Sequence[_T], width: int) -> list[_T]:
 
 
 class Shared(NamedTuple):
-    """How groups of runs are shared with other processes: whose they are, and the name of each group.
+    """How several processes share groups of runs.
 
-    for_all: whether every share needs all of them, and makes for itself what is not there.
+    Args:
+        checkpoints: Folder and processes.
+        configuration: Everything that the training of a group depends on, as JSON.
+        for_all: Whether every share of a job needs all groups, and trains those that are missing.
     """
 
     checkpoints: Checkpoints
-    name: Callable[[Sequence], str]
+    configuration: Callable[[Sequence], dict[str, Any]]
     for_all: bool = False
 
 
 def in_groups(
-    train: Callable[[Sequence, OnEpochs | None], list],
+    train: Callable[[Sequence, Progress], list],
     runs: Sequence,
     width: int,
-    told: OnEpochs | None = None,
+    *,
+    progress: Progress = no_progress,
     shared: Shared | None = None,
 ) -> list:
-    """What `train` makes of each run, in order, at most `width` of them at a time; told: of the epochs of them all.
+    """Train runs in groups of at most `width`; with other processes, train the groups that they do not.
 
-    train: takes runs, and what it tells its epochs, where somebody looks. shared: with other processes, which take the
-    groups that this one does not. It finds again, in their checkpoints, what has been trained. Raises `Pending` where
-    not all groups are done yet and this process has no more to do.
+    Args:
+        train: From a group of runs and a progress callback of (epochs done, epochs) to one result per run. It reads
+            from its checkpoints what another process has trained.
+        runs: All runs.
+        width: Runs of a group.
+        progress: Called with (mean epochs done of all groups, epochs).
+        shared: Processes that share the groups. Default: none.
 
-    >>> in_groups(lambda group, tell: [2 * run for run in group], [1, 2, 3], 2)
+    Returns:
+        One result per run, in their order.
+
+    Raises:
+        Pending: Other processes train what is missing.
+
+    >>> in_groups(lambda group, progress: [2 * run for run in group], [1, 2, 3], 2)
     [2, 4, 6]
     """
     groups = [runs[at : at + width] for at in range(0, len(runs), width)]
-    done, last, turn = [0] * len(groups), 0, threading.Lock()
+    done, last, lock = [0] * len(groups), 0, threading.Lock()
 
     def one(group: int) -> list:
-        def tell(epochs: int) -> None:
+        def report(epochs: int, total: int) -> None:
             nonlocal last
-            with turn:
+            with lock:
                 done[group] = epochs
-                if told is not None and (mean := sum(done) // len(done)) > last:
+                if (mean := sum(done) // len(done)) > last:
                     last = mean
-                    told(mean)
+                    progress(mean, total)
 
-        return train(groups[group], None if told is None else tell)
+        return train(groups[group], no_progress if progress is no_progress else report)
 
-    every = range(len(groups))
-    # A step of one run leaves most of a CPU idle, so that several are done side by side.
+    # A step of one run leaves most of a CPU idle, so that several are trained in threads.
     threads = cores() if width == 1 else 1
     if shared is None or not shared.checkpoints.shared:
-        return list(itertools.chain.from_iterable(_first_alone(one, every, threads)))
-    names = [shared.name(group) for group in groups]
-    found, waiting = _taken(one, names, shared, threads)
-    if waiting:
-        raise Pending(waiting)
-    for group in every:
-        if group not in found:
-            shared.checkpoints.see(names[group])
-            found[group] = one(group)
-    return list(itertools.chain.from_iterable(found[group] for group in every))
+        # The first group compiles for all others.
+        return list(itertools.chain(one(0), *_in_threads(one, range(1, len(groups)), threads)))
+    names = [name_of(shared.configuration(group)) for group in groups]
+    results, pending = _train_free_groups(one, names, shared, threads)
+    if pending:
+        raise Pending(pending)
+    for group, name in enumerate(names):
+        if group not in results:
+            shared.checkpoints.wait_for_done(name)
+            results[group] = one(group)
+    return list(itertools.chain.from_iterable(results[group] for group in range(len(groups))))
 
 
-def _taken(
+def _train_free_groups(
     one: Callable[[int], list], names: Sequence[str], shared: Shared, threads: int
 ) -> tuple[dict[int, list], list[str]]:
-    """What this process has made of the groups that it could take, and the units that it waits for."""
-    checkpoints, found = shared.checkpoints, dict[int, list]()
-    waiting, given_back = set[str](), set[str]()
+    """The results of the groups that no other process has taken, and the units to wait for."""
+    checkpoints, results = shared.checkpoints, dict[int, list]()
+    pending, released = set[str](), set[str]()
 
     def attempt(group: int) -> bool:
-        """False where another process has it, or it is done."""
+        """False if another process has taken the group, or it is done."""
         name = names[group]
         if not checkpoints.take(name, None if shared.for_all else group):
             return False
         try:
-            found[group] = one(group)
+            results[group] = one(group)
         except Pending as other:
             checkpoints.release(name)
-            given_back.add(name)
-            waiting.update(other.units)
+            released.add(name)
+            pending.update(other.units)
         else:
             checkpoints.done(name)
         return True
 
     groups = iter(range(len(names)))
     any(attempt(group) for group in groups)  # the first one compiles for all
-    list(_side_by_side(attempt, groups, threads))
-    others = [name for name in names if name not in given_back and checkpoints.note(name) is None]
-    return found, [*waiting, *map(checkpoints.unit, others)]
+    list(_in_threads(attempt, groups, threads))
+    others = [name for name in names if name not in released and checkpoints.note(name) is None]
+    return results, [*pending, *map(checkpoints.unit, others)]
 
 
-def _first_alone(one: Callable[[int], list], groups: Iterable[int], threads: int) -> Iterator[list]:
-    """Each group's, the first one before all others: it compiles for all."""
-    left = iter(groups)
-    for first in left:
-        yield one(first)
-        yield from _side_by_side(one, left, threads)
-
-
-def _side_by_side(one: Callable[[int], _U], groups: Iterable[int], threads: int) -> Iterator[_U]:
+def _in_threads(one: Callable[[int], _U], groups: Iterable[int], threads: int) -> Iterator[_U]:
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         yield from pool.map(one, groups)

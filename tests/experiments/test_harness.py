@@ -17,6 +17,7 @@ from harness import Results
 from lottery_jax.errors import InputError
 from lottery_jax.io.locks import folder_lock
 from lottery_jax.mask_learning.edge_popup import EdgePopup
+from lottery_jax.training.learner import TrainingRequest
 from lottery_jax.workers.workers import SERIAL, Pending, Share, Workers
 from tests.cli.calling import as_process
 from tests.mask_learning.sources import GADGET, small_data, stored
@@ -174,7 +175,9 @@ def test_learners_of_one_task_share_their_trainings(processes: int, tmp_path: Pa
         results = opened(tmp_path, workers)
 
         def one(task: str) -> None:
-            for ticket in learner.learn(GADGET, small_data(), **given, checkpoints=results.checkpoints):
+            for ticket in learner.learn(
+                GADGET, TrainingRequest(small_data(), **given, checkpoints=results.checkpoints)
+            ):
                 results.keep(task=task, seed=ticket.seed, kept=ticket.kept_weights)
 
         results.each("tasks", ["one", "two"], one, shares=True)

@@ -22,6 +22,7 @@ from lottery_jax.networks.sources.candidates_per_weight import CandidatesPerWeig
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.sources.random_layer import RandomLayer
 from lottery_jax.tickets.ticket import Ticket
+from lottery_jax.training.learner import TrainingRequest
 from tests.mask_learning import sources
 from tests.mask_learning.sources import GADGET, U
 
@@ -38,7 +39,7 @@ def digits() -> Dataset:
 
 
 def learn(source: Network = GADGET, learner: EdgePopup = LEARNER, **changes: object) -> list[Ticket]:
-    return learner.learn(source, SMALL, **{"seeds": SEEDS, "keeps": KEEPS, "epochs": 2, **changes})  # type: ignore[arg-type]
+    return learner.learn(source, TrainingRequest(SMALL, **{"seeds": SEEDS, "keeps": KEEPS, "epochs": 2, **changes}))  # type: ignore[arg-type]
 
 
 def keeps_exactly(ticket: Ticket, keep: float) -> bool:
@@ -58,7 +59,7 @@ def shuffled(ticket: Ticket) -> dict[str, np.ndarray]:
 
 def test_learns_the_digits(digits: Dataset) -> None:
     wide = wide_source(redundant_source(architecture("mlp-40", Spec(digits.shape, nonnegative=True), 10)))
-    learned, scarce = EdgePopup().learn(wide, digits, seeds=(1,), keeps=(0.3, 0.06), epochs=12)
+    learned, scarce = EdgePopup().learn(wide, TrainingRequest(digits, seeds=(1,), keeps=(0.3, 0.06), epochs=12))
     assert keeps_exactly(learned, 0.3) and keeps_exactly(scarce, 0.06)
     assert accuracy(learned.forward(), digits.validation) > 0.9
     assert accuracy(scarce.forward(), digits.validation) > 0.5
@@ -74,7 +75,7 @@ def test_learns_with_convolutions(digits: Dataset) -> None:
     source = target.map_layers(
         lambda path, node: CandidatesPerWeight(node, 5, (U,)) if path in target.weight_nodes else node
     )  # type: ignore[arg-type]
-    (ticket,) = EdgePopup().learn(source, digits, seeds=(1,), keeps=(0.5,), epochs=12)
+    (ticket,) = EdgePopup().learn(source, TrainingRequest(digits, seeds=(1,), keeps=(0.5,), epochs=12))
     assert keeps_exactly(ticket, 0.5)
     assert accuracy(ticket.forward(), digits.validation) > 0.4
     assert accuracy(under(ticket, shuffled(ticket)), digits.validation) < 0.25
@@ -83,8 +84,8 @@ def test_learns_with_convolutions(digits: Dataset) -> None:
 @pytest.mark.slow
 def test_learns_on_the_source_of_a_construction(digits: Dataset) -> None:
     target = architecture("mlp-30", Spec(digits.shape, nonnegative=True), 10)
-    source = target.map_layers(lambda path, node: Gadget(node, 42, U, U) if path in target.weight_nodes else node)  # type: ignore[arg-type]
-    (ticket,) = EdgePopup().learn(source, digits, seeds=(2,), keeps=(0.5,), epochs=15)
+    source = target.replaced(lambda path, node: Gadget(node, 42, U, U) if path in target.weight_nodes else node)  # type: ignore[arg-type]
+    (ticket,) = EdgePopup().learn(source, TrainingRequest(digits, seeds=(2,), keeps=(0.5,), epochs=15))
     assert accuracy(ticket.forward(), digits.validation) > 0.9
 
 
@@ -152,24 +153,25 @@ def test_scores_are_kaiming_uniform_and_not_the_source(leaf, fans: dict[str, int
 
 
 @pytest.mark.parametrize(
-    ("learner", "message"),
+    ("options", "message"),
     [
-        (EdgePopup(learning_rate=0.0), "learning rate is 0.0"),
-        (EdgePopup(learning_rate=float("inf")), "learning rate is inf"),
-        (EdgePopup(batch_size=0), "batch size of 0 does not fit 40 examples"),
-        (EdgePopup(runs_per_step=0), "together=0"),
+        ({"learning_rate": 0.0}, "`learning_rate` must be positive and finite, got 0.0"),
+        ({"learning_rate": float("inf")}, "`learning_rate` must be positive and finite, got inf"),
+        ({"scale": "small"}, "`scale` must be one of unit, keep, drawn, got 'small'"),
+        ({"batch_size": 0}, "batch size of 0 does not fit 40 examples"),
+        ({"runs_per_step": 0}, "`runs_per_step` must be at least 1, got 0"),
     ],
 )
-def test_bad_options_are_refused(learner: EdgePopup, message: str) -> None:
+def test_bad_options_are_refused(options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        learn(learner=learner)
+        learn(learner=EdgePopup(**options))
 
 
 def test_a_training_that_diverges_is_refused() -> None:
     images = np.where(np.arange(4).reshape(2, 2, 1) > 2, np.nan, SMALL.train.images).astype(np.float32)
     broken = dataclasses.replace(SMALL, train=Split(images, SMALL.train.labels))
     with pytest.raises(InputError, match="training of edge-popup diverged"):
-        LEARNER.learn(SHARED, broken, seeds=SEEDS, keeps=KEEPS, epochs=2)
+        LEARNER.learn(SHARED, TrainingRequest(broken, seeds=SEEDS, keeps=KEEPS, epochs=2))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,6 +184,6 @@ class DivergesForSix(EdgePopup):
 
 def test_a_run_that_diverges_is_left_out_and_said(caplog: pytest.LogCaptureFixture) -> None:
     learner = DivergesForSix(batch_size=LEARNER.batch_size)
-    (ticket,) = learner.learn(SHARED, SMALL, seeds=(5, 6), keeps=(0.5,), epochs=1)
+    (ticket,) = learner.learn(SHARED, TrainingRequest(SMALL, seeds=(5, 6), keeps=(0.5,), epochs=1))
     assert ticket.seed == 5
     assert caplog.messages == ["edge-popup, seed 6, keep 0.5 diverged: no ticket; lower the learning rate"]

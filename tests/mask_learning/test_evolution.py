@@ -13,6 +13,7 @@ from lottery_jax.mask_learning.learner_sources import plain_source
 from lottery_jax.networks.architectures import architecture
 from lottery_jax.networks.node import Spec
 from lottery_jax.tickets.ticket import Ticket
+from lottery_jax.training.learner import TrainingRequest
 from tests.mask_learning import sources
 
 DATA, PLAIN = sources.small_data(), sources.PLAIN
@@ -21,14 +22,14 @@ LEARNER = Evolution(batch_size=20, population=8, learning_rate=1.0)  # as in `te
 
 def learn(learner: Evolution = LEARNER, **changes: object) -> list[Ticket]:
     given = {"seeds": (5,), "keeps": (0.35,), "epochs": 2, "stored": sources.stored(PLAIN), **changes}
-    return learner.learn(PLAIN, DATA, **given)  # type: ignore[arg-type]
+    return learner.learn(PLAIN, TrainingRequest(DATA, **given))  # type: ignore[arg-type]
 
 
 @pytest.mark.slow
 def test_learns_the_digits() -> None:
     digits = load("digits")
     plain = plain_source(architecture("mlp-30", Spec(digits.shape, nonnegative=True), 10))
-    (ticket,) = Evolution().learn(plain, digits, seeds=(1,), keeps=(0.5,), epochs=10)
+    (ticket,) = Evolution().learn(plain, TrainingRequest(digits, seeds=(1,), keeps=(0.5,), epochs=10))
     assert accuracy(ticket.forward(), digits.validation) > 0.6
 
 
@@ -45,10 +46,10 @@ def test_progress_and_other_runs_change_nothing() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"population": 7}, "population must be an even number from 2 up, not 7"),
-        ({"population": 0}, "not 0"),
-        ({"learning_rate": 0.0}, "learning rate is 0.0"),
-        ({"learning_rate": float("nan")}, "learning rate is nan"),
+        ({"population": 7}, "`population` must be an even number from 2 up, got 7"),
+        ({"population": 0}, "got 0"),
+        ({"learning_rate": 0.0}, "`learning_rate` must be positive and finite, got 0.0"),
+        ({"learning_rate": float("nan")}, "got nan"),
     ],
 )
 def test_bad_options_are_refused(options: dict, words: str) -> None:
@@ -60,11 +61,11 @@ def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyP
     for name in [name for name in sys.modules if name.partition(".")[0] == "evosax"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "evosax", None)
-    with pytest.raises(InputError, match=r"needs evosax; pip install 'lottery_jax\[evolution\]'"):
+    with pytest.raises(InputError, match=r"needs evosax. Run pip install 'lottery_jax\[evolution\]'"):
         learn()
 
 
 @pytest.mark.slow
 def test_losses_that_are_no_numbers_are_refused() -> None:
-    with pytest.raises(InputError, match="losses of evolution are no numbers in every run"):
+    with pytest.raises(InputError, match="training of evolution diverged in every run"):
         learn(stored={name: np.full(shape, np.nan, np.float32) for name, shape in PLAIN.tensors.items()})

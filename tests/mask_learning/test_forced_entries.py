@@ -15,7 +15,7 @@ from lottery_jax.networks.sources.random_layer import RandomLayer
 from lottery_jax.networks.transforms import Lock, PrePrune, ShareLayers, transformed
 from lottery_jax.tickets.ticket import Ticket
 from lottery_jax.tickets.verify import verify
-from lottery_jax.training.learner import Learner
+from lottery_jax.training.learner import Learner, TrainingRequest
 from tests.mask_learning.sources import NORMAL, SOURCES, small, small_data, stored
 
 TRANSFORMS = (PrePrune(0.5), ShareLayers())
@@ -38,7 +38,7 @@ def present(ticket: Ticket) -> dict[str, np.ndarray]:
 @pytest.mark.slow
 def test_edge_popup_keeps_exactly_what_is_asked_or_all_that_is_there() -> None:
     source, keeps = transformed(PLAIN, TRANSFORMS), (0.25, 0.9)
-    tickets = EdgePopup().learn(source, small_data(), seeds=[3], keeps=keeps, epochs=3)
+    tickets = EdgePopup().learn(source, TrainingRequest(small_data(), seeds=[3], keeps=keeps, epochs=3))
     for keep, ticket in zip(keeps, tickets, strict=True):
         there = present(ticket)
         for name, mask in ticket.masks.items():
@@ -55,7 +55,7 @@ def test_edge_popup_keeps_exactly_what_is_asked_or_all_that_is_there() -> None:
 def test_no_learner_keeps_what_is_absent(name: str) -> None:
     source, learner = transformed(PLAIN, TRANSFORMS), LEARNERS[name]()
     keeps = [0.9] if learner.sweeps else []
-    (ticket,) = learner.learn(source, small_data(), seeds=[3], keeps=keeps, epochs=2)
+    (ticket,) = learner.learn(source, TrainingRequest(small_data(), seeds=[3], keeps=keeps, epochs=2))
     there = present(ticket)
     assert all(drawn.sampler.density == 0.5 for drawn in ticket.network.random_tensors.values())
     assert all(not (mask & ~there[own]).any() for own, mask in ticket.masks.items())
@@ -67,7 +67,7 @@ def test_no_learner_keeps_what_is_absent(name: str) -> None:
 def test_gadgets_and_shared_copies_may_be_sparse_too(name: str) -> None:
     source = transformed(SOURCES[name], TRANSFORMS)
     (ticket,) = EdgePopup(scope="global").learn(
-        source, small_data(), seeds=[3], keeps=[0.4], epochs=2, stored=stored(source)
+        source, TrainingRequest(small_data(), seeds=[3], keeps=[0.4], epochs=2, stored=stored(source))
     )
     there = present(ticket)
     size = sum(mask.size for mask in ticket.masks.values())
@@ -88,7 +88,7 @@ def forced(ticket: Ticket) -> dict[str, np.ndarray]:
 @pytest.mark.slow
 def test_edge_popup_keeps_what_is_asked_or_what_is_locked() -> None:
     source, keeps = transformed(PLAIN, FROZEN), (0.1, 0.5, 0.9)
-    tickets = EdgePopup().learn(source, small_data(), seeds=[3], keeps=keeps, epochs=2)
+    tickets = EdgePopup().learn(source, TrainingRequest(small_data(), seeds=[3], keeps=keeps, epochs=2))
     for keep, ticket in zip(keeps, tickets, strict=True):
         for name, own in forced(ticket).items():
             mask, wanted = ticket.mask(name), round(keep * own.size)
@@ -104,7 +104,7 @@ def fitting(learner: Learner) -> None:
     """Two epochs on a partially frozen source: every mask is as the seed says, and more than that is learned."""
     source = transformed(PLAIN, FROZEN)
     keeps = [0.5] if learner.sweeps else []
-    (ticket,) = learner.learn(source, small_data(), seeds=[3], keeps=keeps, epochs=2)
+    (ticket,) = learner.learn(source, TrainingRequest(small_data(), seeds=[3], keeps=keeps, epochs=2))
     for name, own in forced(ticket).items():
         mask = ticket.mask(name)
         assert mask[own > 0].all() and not mask[own < 0].any()
@@ -128,7 +128,7 @@ def test_masks_of_several_bits_have_no_locked_weights(name: str) -> None:
 @pytest.mark.slow
 def test_weights_that_are_drawn_again_are_locked_no_more_often() -> None:
     source = transformed(PLAIN, FROZEN)
-    (ticket,) = IteRand(renewal=1.0).learn(source, small_data(), seeds=[3], keeps=[0.5], epochs=6)
+    (ticket,) = IteRand(renewal=1.0).learn(source, TrainingRequest(small_data(), seeds=[3], keeps=[0.5], epochs=6))
     for name, own in forced(ticket).items():
         before = forced_weights(source, 3)[name] > 0
         np.testing.assert_array_equal(own > 0, before)
@@ -141,7 +141,7 @@ def test_weights_that_are_drawn_again_are_locked_no_more_often() -> None:
 def test_gadgets_and_shared_copies_may_be_partially_frozen_too(name: str) -> None:
     source = transformed(SOURCES[name], FROZEN)
     (ticket,) = EdgePopup(scope="global").learn(
-        source, small_data(), seeds=[3], keeps=[0.5], epochs=2, stored=stored(source)
+        source, TrainingRequest(small_data(), seeds=[3], keeps=[0.5], epochs=2, stored=stored(source))
     )
     own = forced(ticket)
     assert all(ticket.mask(name)[own[name] > 0].all() for name in own)

@@ -17,6 +17,7 @@ from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
 from lottery_jax.tickets.ticket import Ticket, load_ticket
 from lottery_jax.tickets.verify import verify
+from lottery_jax.training.learner import TrainingRequest
 from tests.mask_learning import sources
 
 DATA = sources.small_data()
@@ -52,13 +53,13 @@ def sources_of(name: str) -> dict[str, Network]:
 def prepared(name: str, source: Network) -> Network:
     """The source as the learner has it in its tickets."""
     learner = LEARNERS[name](**BRIEF[name])  # type: ignore[arg-type]
-    return learner.prepared(source) if isinstance(learner, ScoreLearner) else source
+    return learner.prepare(source) if isinstance(learner, ScoreLearner) else source
 
 
 def learn(name: str, kind: str, **changes: object) -> list[Ticket]:
     source = sources_of(name)[kind]
     arguments = {"seeds": SEEDS, "keeps": keeps_of(name), "epochs": 2, "stored": sources.stored(source), **changes}
-    return LEARNERS[name](**BRIEF[name]).learn(source, DATA, **arguments)  # type: ignore[arg-type]
+    return LEARNERS[name](**BRIEF[name]).learn(source, TrainingRequest(DATA, **arguments))  # type: ignore[arg-type]
 
 
 def test_every_learner_is_in_the_catalogue() -> None:
@@ -118,7 +119,10 @@ def test_scores_follow_the_data(name: str) -> None:
     learner = LEARNERS[name](**BRIEF[name])  # type: ignore[arg-type]
     source = sources.PLAIN if learner.sources else sources.GADGET
     (first, second), (opposite, _) = (
-        learner.learn(source, data, seeds=SEEDS, keeps=keeps_of(name)[:1], epochs=2, stored=sources.stored(source))
+        learner.learn(
+            source,
+            TrainingRequest(data, seeds=SEEDS, keeps=keeps_of(name)[:1], epochs=2, stored=sources.stored(source)),
+        )
         for data in datasets
     )
     assert any((first.mask(label) != opposite.mask(label)).any() for label in first.masks)
@@ -129,19 +133,19 @@ def test_scores_follow_the_data(name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"keeps": (1.5, 0.5)}, r"keep must be .*\[0, 1\].* got 1.5"),
-        ({"keeps": (float("nan"),)}, "keep must be .* got nan"),
-        ({"keeps": ()}, "0 keeps"),
-        ({"seeds": ()}, "0 seeds"),
+        ({"keeps": (1.5, 0.5)}, r"keep is 1.5.*\[0, 1\]"),
+        ({"keeps": (float("nan"),)}, "keep is nan"),
+        ({"keeps": ()}, "`keeps` must not be empty"),
+        ({"seeds": ()}, "`seeds` must not be empty"),
         ({"seeds": (-1,)}, "seed must be in"),
-        ({"epochs": 0}, "epochs is 0"),
-        ({"stored": None}, r"are bn.weight \[2\].*, and `stored` holds nothing"),
-        ({"stored": {"bn.weight": np.ones(3)}}, r"`stored` holds bn.weight \[3\]"),
+        ({"epochs": 0}, "`epochs` must be at least 1, got 0"),
+        ({"stored": {}}, r"`stored` must hold bn.weight \[2\].*, got nothing"),
+        ({"stored": {"bn.weight": np.ones(3)}}, r"`stored` must hold .*, got bn.weight \[3\]"),
     ],
 )
 def test_bad_input_is_refused(name: str, changes: dict, message: str) -> None:
     if "keeps" in changes and not LEARNERS[name].sweeps:
-        changes, message = {"keeps": (0.5,)}, f"{name} finds its kept fraction by itself; leave out the keeps"
+        changes, message = {"keeps": (0.5,)}, f"`keeps` of {name} must be empty"
     with pytest.raises(InputError, match=message):
         learn(name, "plain" if LEARNERS[name].sources else "convolutions and a stored norm", **changes)
 
@@ -160,7 +164,7 @@ def test_bad_input_is_refused(name: str, changes: dict, message: str) -> None:
 )
 def test_a_source_that_does_not_fit_is_refused(name: str, source, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        LEARNERS[name]().learn(source, DATA, seeds=(0,), keeps=keeps_of(name)[:1], epochs=1)
+        LEARNERS[name]().learn(source, TrainingRequest(DATA, seeds=(0,), keeps=keeps_of(name)[:1], epochs=1))
 
 
 @pytest.mark.parametrize("kind", SOURCES)

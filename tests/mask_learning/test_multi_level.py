@@ -7,7 +7,7 @@ import pytest
 
 from lottery_jax.errors import InputError
 from lottery_jax.mask_learning.multi_level import MultiBitSupermask, MultiLevelLearner, SignedSupermask
-from lottery_jax.mask_learning.train_scores import RunInputs
+from lottery_jax.mask_learning.score_learner import RunInputs
 from lottery_jax.networks.sources.random_layer import MultiLevelLayer
 from tests.mask_learning.sources import GADGET, PLAIN
 
@@ -61,8 +61,8 @@ def test_the_gradient_of_a_weight_reaches_its_score(learner: MultiLevelLearner) 
 @pytest.mark.slow
 @every_learner
 def test_what_a_start_keeps_comes_first_with_its_sign(learner: MultiLevelLearner) -> None:
-    network = learner.prepared(PLAIN)
-    assert learner.prepared(network) == network and network.source_weights == PLAIN.source_weights
+    network = learner.prepare(PLAIN)
+    assert learner.prepare(network) == network and network.source_weights == PLAIN.source_weights
     values = {name: RANDOM.choice([0.0, *learner.factors], drawn.shape) for name, drawn in PLAIN.random_tensors.items()}
     start = {name: value[..., None] == np.array(learner.factors) for name, value in values.items()}
     begun = learner.warm_start_scores(learner.initial(network, 3), start)
@@ -74,11 +74,13 @@ def test_what_a_start_keeps_comes_first_with_its_sign(learner: MultiLevelLearner
 
 
 def test_sources_and_options_are_refused() -> None:
-    assert all(isinstance(leaf, MultiLevelLayer) for leaf in SignedSupermask().prepared(PLAIN).sources.values())
-    with pytest.raises(InputError, match=r"signed-supermask is for plain random layers, and 'fc1' is a gadget"):
-        SignedSupermask().prepared(GADGET)
-    with pytest.raises(InputError, match="'fc1' is a multi_level_layer"):
-        MultiBitSupermask().prepared(SignedSupermask().prepared(PLAIN))
+    assert all(isinstance(leaf, MultiLevelLayer) for leaf in SignedSupermask().prepare(PLAIN).sources.values())
+    with pytest.raises(
+        InputError, match=r"signed-supermask must have a source of plain random layers, and 'fc1' is a gadget"
+    ):
+        SignedSupermask().prepare(GADGET)
+    with pytest.raises(InputError, match="'fc1' is a tied"):
+        MultiBitSupermask().prepare(SignedSupermask().prepare(PLAIN))
     for bits in (0, 5, 2.0, True):
-        with pytest.raises(InputError, match="bits must be a whole number from 1 to 4"):
+        with pytest.raises(InputError, match="`bits` must be a whole number from 1 to 4"):
             MultiBitSupermask(bits=bits)  # type: ignore[arg-type]

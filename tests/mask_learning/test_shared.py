@@ -16,7 +16,7 @@ from lottery_jax.pruning.at_initialisation import RandomPruning
 from lottery_jax.pruning.magnitude import IterativeMagnitude
 from lottery_jax.training import checkpoints
 from lottery_jax.training.checkpoints import Checkpoint, Checkpoints, Snapshot
-from lottery_jax.training.learner import Learner
+from lottery_jax.training.learner import Learner, TrainingRequest
 from lottery_jax.workers.workers import Pending, Share, Workers
 from tests.mask_learning.sources import GADGET, PLAIN, small_data, stored
 from tests.mask_learning.test_sweeps import contents
@@ -48,7 +48,7 @@ def learn(learner: Learner, source: Network, place: Path | None, workers: Worker
     """Each time with data of its own, of which nothing is remembered."""
     kept = None if place is None else Checkpoints(place / "sweep", workers)
     given = {**ASKED, "stored": stored(source), "checkpoints": kept}
-    return contents(workers.finish(lambda: learner.learn(source, data or small_data(), **given)))
+    return contents(workers.finish(lambda: learner.learn(source, TrainingRequest(data or small_data(), **given))))
 
 
 @pytest.mark.parametrize(("learner", "source", "trainings"), LEARNERS)
@@ -93,12 +93,16 @@ def test_a_training_of_a_dead_process_goes_on_where_it_was(
 
     given = {**ASKED, "stored": stored(GADGET), "seeds": (5,), "keeps": (0.35,)}
     with pytest.raises(KilledError):
-        learner.learn(GADGET, small_data(), **given, progress=killed, checkpoints=Checkpoints(tmp_path, other))
+        learner.learn(
+            GADGET, TrainingRequest(small_data(), **given, progress=killed, checkpoints=Checkpoints(tmp_path, other))
+        )
     dies(other)
     place = Checkpoints(tmp_path, first)
     told = lambda done, total: seen.append(done)  # noqa: E731
-    found = first.finish(lambda: learner.learn(GADGET, small_data(), **given, progress=told, checkpoints=place))
-    assert contents(found) == contents(learner.learn(GADGET, small_data(), **given))
+    found = first.finish(
+        lambda: learner.learn(GADGET, TrainingRequest(small_data(), **given, progress=told, checkpoints=place))
+    )
+    assert contents(found) == contents(learner.learn(GADGET, TrainingRequest(small_data(), **given)))
     assert seen[:2] == [1, 2] and set(trained.values()) == {1}  # its first epoch was kept
 
 
@@ -113,18 +117,17 @@ def test_who_waits_is_told_for_what(tmp_path: Path) -> None:
 
     given = {**ASKED, "stored": stored(GADGET), "seeds": (5,), "keeps": (0.35,)}
     with ThreadPoolExecutor(1) as pool:
-        learning = pool.submit(
-            learner.learn, GADGET, small_data(), **given, progress=slow, checkpoints=Checkpoints(tmp_path, other)
-        )
+        request = TrainingRequest(small_data(), **given, progress=slow, checkpoints=Checkpoints(tmp_path, other))
+        learning = pool.submit(learner.learn, GADGET, request)
         assert begun.wait(60)
         with pytest.raises(Pending) as left:
-            learner.learn(GADGET, small_data(), **given, checkpoints=Checkpoints(tmp_path, first))
+            learner.learn(GADGET, TrainingRequest(small_data(), **given, checkpoints=Checkpoints(tmp_path, first)))
         (unit,) = left.value.units
         assert not first.ready([unit])
         over.set()
         found = learning.result(60)
     assert first.ready([unit])
-    again = learner.learn(GADGET, small_data(), **given, checkpoints=Checkpoints(tmp_path, first))
+    again = learner.learn(GADGET, TrainingRequest(small_data(), **given, checkpoints=Checkpoints(tmp_path, first)))
     assert contents(again) == contents(found)
 
 

@@ -17,7 +17,7 @@ from lottery_jax.networks.network import Network
 from lottery_jax.tickets.ticket import Ticket
 from lottery_jax.training import checkpoints
 from lottery_jax.training.checkpoints import Checkpoints
-from lottery_jax.training.learner import Learner
+from lottery_jax.training.learner import Learner, TrainingRequest
 from tests.mask_learning.sources import GADGET, PLAIN, small_data, stored
 
 DATA = small_data()
@@ -32,15 +32,15 @@ def contents(tickets: list[Ticket]) -> list[bytes]:
 def test_a_sweep_is_its_points_one_by_one(caplog: pytest.LogCaptureFixture) -> None:
     learner, seen = EdgePopup(batch_size=8, weight_decay=0.0), []
     grid = {"learning_rate": RATES, "weight_decay": DECAYS}
-    swept = learner.sweep(GADGET, DATA, grid, **ASKED, progress=lambda *at: seen.append(at))
-    alone = [ticket for point in learner.points(grid) for ticket in point.learn(GADGET, DATA, **ASKED)]
+    swept = learner.sweep(GADGET, TrainingRequest(DATA, **ASKED, progress=lambda *at: seen.append(at)), grid)
+    alone = [ticket for point in learner.points(grid) for ticket in point.learn(GADGET, TrainingRequest(DATA, **ASKED))]
     assert contents(swept) == contents(alone)
-    assert contents(Learner.sweep(learner, GADGET, DATA, grid, **ASKED)) == contents(swept)
+    assert contents(Learner.sweep(learner, GADGET, TrainingRequest(DATA, **ASKED), grid)) == contents(swept)
     made = [ticket.header.settings for ticket in swept]
     assert [(own["learning_rate"], own["weight_decay"]) for own in made[::2]] == [(r, d) for r in RATES for d in DECAYS]
     assert (made[0]["by_epoch"]["loss"] != made[2]["by_epoch"]["loss"]) and len(made[0]["by_epoch"]["loss"]) == 3
     assert seen == sorted(seen) and seen[-1] == (12, 12)
-    (one,) = learner.sweep(GADGET, DATA, {"learning_rate": (2.0, 1e38)}, **{**ASKED, "seeds": (5,)})
+    (one,) = learner.sweep(GADGET, TrainingRequest(DATA, **{**ASKED, "seeds": (5,)}), {"learning_rate": (2.0, 1e38)})
     assert one.to_bytes() == swept[4].to_bytes()
     assert caplog.messages == [
         "edge-popup, seed 5, keep 0.35, learning rate 1e+38 diverged: no ticket; lower the learning rate"
@@ -50,25 +50,27 @@ def test_a_sweep_is_its_points_one_by_one(caplog: pytest.LogCaptureFixture) -> N
 @pytest.mark.slow
 def test_a_sweep_may_change_programs() -> None:
     learner = EdgePopup(batch_size=8, learning_rate=2.0)
-    layer, everywhere = learner.sweep(GADGET, DATA, {"scope": ("layer", "global")}, **{**ASKED, "seeds": (5,)})
-    assert (layer.header.settings["scope"], everywhere.header.settings["scope"]) == ("layer", "global")
-    assert contents(EdgePopup(batch_size=8, learning_rate=2.0, scope="global").learn(GADGET, DATA, **ASKED))[0] == (
-        everywhere.to_bytes()
+    layer, everywhere = learner.sweep(
+        GADGET, TrainingRequest(DATA, **{**ASKED, "seeds": (5,)}), {"scope": ("layer", "global")}
     )
+    assert (layer.header.settings["scope"], everywhere.header.settings["scope"]) == ("layer", "global")
+    assert contents(
+        EdgePopup(batch_size=8, learning_rate=2.0, scope="global").learn(GADGET, TrainingRequest(DATA, **ASKED))
+    )[0] == (everywhere.to_bytes())
 
 
 @pytest.mark.parametrize(
     ("grid", "message"),
     [
         ({"learning_rte": (1.0,)}, "edge-popup has no option 'learning_rte'; did you mean 'learning_rate'"),
-        ({"learning_rate": ()}, "the values .* of learning_rate are none"),
-        ({"learning_rate": (1.0, 1.0)}, "or not different"),
-        ({"learning_rate": (1.0, -1.0)}, "the learning rate is -1.0"),
+        ({"learning_rate": ()}, r"values of learning_rate must be different, at least one, got \(\)"),
+        ({"learning_rate": (1.0, 1.0)}, r"got \(1.0, 1.0\)"),
+        ({"learning_rate": (1.0, -1.0)}, "`learning_rate` must be positive and finite, got -1.0"),
     ],
 )
 def test_bad_grids_are_refused(grid: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        EdgePopup(batch_size=8).sweep(GADGET, DATA, grid, **ASKED)
+        EdgePopup(batch_size=8).sweep(GADGET, TrainingRequest(DATA, **ASKED), grid)
 
 
 class KilledError(Exception):
@@ -89,7 +91,7 @@ def test_a_killed_training_goes_on_and_ends_the_same(
 ) -> None:
     monkeypatch.setattr(checkpoints, "SECONDS", 0.0)
     asked = {**ASKED, "stored": stored(source)}
-    whole = learner.learn(source, DATA, **asked)
+    whole = learner.learn(source, TrainingRequest(DATA, **asked))
 
     def until(last: int, seen: list[int]) -> Callable[[int, int], None]:
         def told(epoch: int, epochs: int) -> None:
@@ -100,19 +102,23 @@ def test_a_killed_training_goes_on_and_ends_the_same(
         return told
 
     with pytest.raises(KilledError):
-        learner.learn(source, DATA, **asked, progress=until(1, []), checkpoints=Checkpoints(tmp_path))
+        learner.learn(source, TrainingRequest(DATA, **asked, progress=until(1, []), checkpoints=Checkpoints(tmp_path)))
     assert len(list(tmp_path.iterdir())) >= 1
-    assert contents(learner.learn(source, DATA, **asked, checkpoints=Checkpoints(tmp_path))) == contents(whole)
+    assert contents(
+        learner.learn(source, TrainingRequest(DATA, **asked, checkpoints=Checkpoints(tmp_path)))
+    ) == contents(whole)
     files = sorted(tmp_path.iterdir())
     assert len(files) == 2  # one for each group of runs
     # Everything is done: nothing is trained again. Other settings have other files; a damaged one counts as none.
     seen: list[int] = []
-    learner.learn(source, DATA, **asked, progress=until(9, seen), checkpoints=Checkpoints(tmp_path))
+    learner.learn(source, TrainingRequest(DATA, **asked, progress=until(9, seen), checkpoints=Checkpoints(tmp_path)))
     assert seen == [1, 3]  # the mean of both runs
     files[0].write_bytes(files[0].read_bytes()[:-1])
-    assert contents(learner.learn(source, DATA, **asked, checkpoints=Checkpoints(tmp_path))) == contents(whole)
-    assert "damaged and will be rebuilt" in caplog.text
-    learner.learn(source, DATA, **{**asked, "epochs": 2}, checkpoints=Checkpoints(tmp_path))
+    assert contents(
+        learner.learn(source, TrainingRequest(DATA, **asked, checkpoints=Checkpoints(tmp_path)))
+    ) == contents(whole)
+    assert "damaged and will be made anew" in caplog.text
+    learner.learn(source, TrainingRequest(DATA, **{**asked, "epochs": 2}, checkpoints=Checkpoints(tmp_path)))
     assert len(list(tmp_path.iterdir())) == 4
 
 
@@ -124,7 +130,7 @@ print(digest_of_a_sweep())
 
 def digest_of_a_sweep() -> str:
     found = EdgePopup(batch_size=8).sweep(
-        GADGET, DATA, {"learning_rate": (0.5, 1.0, 2.0)}, **{**ASKED, "seeds": (5, 6, 7)}
+        GADGET, TrainingRequest(DATA, **{**ASKED, "seeds": (5, 6, 7)}), {"learning_rate": (0.5, 1.0, 2.0)}
     )
     return hashlib.sha256(b"".join(contents(found))).hexdigest()
 
@@ -139,7 +145,7 @@ def test_eight_devices_find_what_one_finds() -> None:
 
 def test_histories_are_of_the_ticket() -> None:
     """What is recorded of the last epoch is what the ticket does on the validation split."""
-    for ticket in EdgePopup(batch_size=8).learn(GADGET, DATA, **ASKED):
+    for ticket in EdgePopup(batch_size=8).learn(GADGET, TrainingRequest(DATA, **ASKED)):
         logits = np.asarray(ticket.forward()(DATA.validation.images))
         last = ticket.header.settings["by_epoch"]["validation_accuracy"][-1]
         assert last == pytest.approx(np.mean(logits.argmax(1) == DATA.validation.labels), abs=1e-6)

@@ -51,9 +51,9 @@ def test_its_zeros_cost_a_ticket_nothing() -> None:
 
 def test_what_cannot_be_is_refused() -> None:
     for count in (0, 31, 2.5):
-        with pytest.raises(InputError, match="keeps from 1 to 30 weights"):
+        with pytest.raises(InputError, match="`kept` must be from 1 to 30 weights"):
             sparse_target(target(), DATA, count)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="epochs from 1 up, not 0"):
+    with pytest.raises(InputError, match="`epochs` must be a whole number from 1 up, got 0"):
         Gradual(epochs=0)
-    with pytest.raises(InputError, match=r"the ramp is 0"):
+    with pytest.raises(InputError, match=r"`ramp` must be in .*, got 0"):
         Gradual(ramp=0)

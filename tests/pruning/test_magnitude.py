@@ -29,6 +29,7 @@ from lottery_jax.pruning.retraining import Retraining
 from lottery_jax.rng.sampler import Sampler
 from lottery_jax.tickets.ticket import Ticket, load_ticket
 from lottery_jax.tickets.verify import verify
+from lottery_jax.training.learner import TrainingRequest
 from tests.mask_learning import sources
 
 DATA = sources.small_data()
@@ -41,7 +42,7 @@ BRIEF = Magnitude(batch_size=8, learning_rate=0.02)
 
 
 def learn(learner: Magnitude = BRIEF, source: Network = NETWORK, **changes: object) -> list[Ticket]:
-    return learner.learn(source, DATA, **{"seeds": SEEDS, "keeps": KEEPS, "epochs": 2, **changes})  # type: ignore[arg-type]
+    return learner.learn(source, TrainingRequest(DATA, **{"seeds": SEEDS, "keeps": KEEPS, "epochs": 2, **changes}))  # type: ignore[arg-type]
 
 
 def brief(**options: object) -> Magnitude:
@@ -100,14 +101,14 @@ def test_rewinding_to_a_later_epoch_keeps_the_weights_of_then() -> None:
     dense = {name: early.stored[early.network.trained_tensors[name]] for name in WEIGHTS}
     assert late.header.settings["rewound_sha256"] == digest("", dense)
     assert late.header.settings["early_stop_epoch"] in (2, 3)
-    with pytest.raises(InputError, match="rewound to is 2; give one from 0 to 1"):
+    with pytest.raises(InputError, match="`rewind` must be an epoch from 0 to 1, got 2"):
         learn(brief(rewind=2))
 
 
 @pytest.mark.parametrize("kind", ["reinit", "reshuffle", "constant"])
 def test_kept_weights_begin_elsewhere(kind: Mask1Action) -> None:
     """Read off before training: a learning rate too small to move a weight."""
-    still = brief(kept_weights=kind, learning_rate=1e-30)
+    still = brief(mask_1_action=kind, learning_rate=1e-30)
     random = random_network(NETWORK, trained=True)
     initial = initial_tensors(random, 5)
     for same_sign in (False, True):
@@ -129,7 +130,7 @@ def test_kept_weights_begin_elsewhere(kind: Mask1Action) -> None:
 
 @pytest.mark.parametrize("constant", [False, True])
 def test_a_supermask_is_the_drawn_weights_under_a_mask(constant: bool) -> None:
-    options = {"kept_weights": "constant", "same_sign": True} if constant else {}
+    options = {"mask_1_action": "constant", "same_sign": True} if constant else {}
     (ticket,) = learn(brief(retrain=False, **options), seeds=(5,), keeps=(0.5,))
     random = random_network(NETWORK, trained=False)
     initial = initial_tensors(random, 5)
@@ -150,7 +151,7 @@ def test_a_supermask_is_the_drawn_weights_under_a_mask(constant: bool) -> None:
 @pytest.mark.parametrize("rounds", [1, 2])
 def test_pruned_weights_stay_as_they_were_drawn(action: Mask0Action, rounds: int, tmp_path: Path) -> None:
     (dense,) = learn(seeds=(5,), keeps=(1.0,))
-    (ticket,) = learn(brief(pruned_weights=action, rounds=rounds), seeds=(5,), keeps=(0.35,))
+    (ticket,) = learn(brief(mask_0_action=action, rounds=rounds), seeds=(5,), keeps=(0.35,))
     settings, tensors = ticket.header.settings, {}
     assert settings["kept"] == {name: np.count_nonzero(mask) for name, mask in ticket.masks.items()}
     for name, own in ticket.network.trained_tensors.items():
@@ -174,7 +175,7 @@ def test_pruned_weights_stay_as_they_were_drawn(action: Mask0Action, rounds: int
 
 def test_what_is_frozen_of_an_untrained_ticket_is_in_its_one_mask() -> None:
     (trained,), (untrained,) = (
-        learn(brief(pruned_weights="movement", retrain=retrain), source=PLAIN, seeds=(5,), keeps=(0.5,))
+        learn(brief(mask_0_action="movement", retrain=retrain), source=PLAIN, seeds=(5,), keeps=(0.5,))
         for retrain in (True, False)
     )
     for name, mask in untrained.masks.items():
@@ -216,11 +217,13 @@ def test_a_dense_network_is_trained_once_for_all_that_begin_with_it(monkeypatch:
     monkeypatch.setattr(Retraining, "runs", counting)
     progress: list[int] = []
     options = {"keeps": (0.5,), "epochs": 2}
-    first = BRIEF.learn(NETWORK, data, seeds=(5,), **options)  # type: ignore[arg-type]
-    again = BRIEF.learn(NETWORK, data, seeds=(5, 6), progress=lambda done, total: progress.append(done), **options)  # type: ignore[arg-type]
+    first = BRIEF.learn(NETWORK, TrainingRequest(data, seeds=(5,), **options))  # type: ignore[arg-type]
+    again = BRIEF.learn(
+        NETWORK, TrainingRequest(data, seeds=(5, 6), progress=lambda done, total: progress.append(done), **options)
+    )  # type: ignore[arg-type]
     assert trained == [1, 1, 1, 1, 1] and progress == sorted(set(progress)) and progress[-1] == 4
     assert first[0].to_bytes() == again[0].to_bytes()
-    BRIEF.learn(NETWORK, sources.small_data(), seeds=(5,), **options)  # type: ignore[arg-type]
+    BRIEF.learn(NETWORK, TrainingRequest(sources.small_data(), seeds=(5,), **options))  # type: ignore[arg-type]
     assert trained == [1, 1, 1, 1, 1, 1, 1]
 
 
@@ -263,42 +266,46 @@ def test_progress_counts_the_epochs_of_all_rounds() -> None:
 def test_the_digits_are_learned_with_a_fifth_of_the_weights() -> None:
     digits = load("digits")
     network = architecture("mlp-32", Spec(digits.shape, nonnegative=True), 10)
-    dense, sparse = Magnitude(learning_rate=5e-3).learn(network, digits, seeds=(1,), keeps=(1.0, 0.2), epochs=25)
+    dense, sparse = Magnitude(learning_rate=5e-3).learn(
+        network, TrainingRequest(digits, seeds=(1,), keeps=(1.0, 0.2), epochs=25)
+    )
     assert sparse.kept_weights == round(0.2 * dense.kept_weights)
     whole, fifth = (accuracy(ticket.forward(), digits.validation) for ticket in (dense, sparse))
     assert whole > 0.93 and fifth > whole - 0.03
 
 
 @pytest.mark.parametrize(
-    ("learner", "changes", "message"),
+    ("options", "changes", "message"),
     [
-        (BRIEF, {"keeps": (0.5, 1.5)}, r"keep must be .*\[0, 1\].* got 1.5"),
-        (BRIEF, {"keeps": ()}, "0 keeps"),
-        (BRIEF, {"seeds": ()}, "0 seeds"),
-        (BRIEF, {"seeds": (-1,)}, "seed must be in"),
-        (BRIEF, {"epochs": 0}, "epochs is 0"),
-        (BRIEF, {"source": mlp((64, 3, 10), Spec((8, 8, 1)))}, r"maps \[8, 8, 1\] to \[10\] but small has"),
-        (brief(runs_per_step=0), {}, "together=0"),
-        (brief(batch_size=0), {}, "batch size of 0"),
-        (brief(learning_rate=-1.0), {}, "learning rate is -1.0"),
-        (brief(rounds=0), {}, "number of rounds is 0"),
-        (brief(output_rate=0.0), {}, "output_rate is 0.0"),
-        (brief(convolution_rate=2.0), {}, "convolution_rate is 2.0"),
-        (brief(scope="rows"), {}, "scope 'rows' is unknown; use one of layer, global, erk"),
-        (brief(kept_weights="zero"), {}, "beginning 'zero' is unknown; use one of rewind"),
-        (brief(pruned_weights="keep"), {}, "action on pruned weights 'keep' is unknown; use one of zero, freeze"),
-        (brief(mask="found it"), {}, "mask 'found it' is unknown; use one of found, shuffled, inverted"),
-        (brief(criterion="largest"), {}, "criterion 'largest' is unknown"),
-        (brief(retrain=False, rewind=1), {}, "without training after pruning"),
-        (brief(retrain=False, kept_weights="constant"), {}, "without training after pruning"),
+        ({}, {"keeps": (0.5, 1.5)}, r"keep is 1.5.*\[0, 1\]"),
+        ({}, {"keeps": ()}, "`keeps` must not be empty"),
+        ({}, {"seeds": ()}, "`seeds` must not be empty"),
+        ({}, {"seeds": (-1,)}, "seed must be in"),
+        ({}, {"epochs": 0}, "`epochs` must be at least 1, got 0"),
+        ({}, {"source": mlp((64, 3, 10), Spec((8, 8, 1)))}, r"maps \[8, 8, 1\] to \[10\] but small has"),
+        ({"runs_per_step": 0}, {}, "`runs_per_step` must be at least 1, got 0"),
+        ({"batch_size": 0}, {}, "batch size of 0"),
+        ({"learning_rate": -1.0}, {}, "`learning_rate` must be positive and finite, got -1.0"),
+        ({"rounds": 0}, {}, "`rounds` must be from 1 to 4096, got 0"),
+        ({"output_rate": 0.0}, {}, r"`output_rate` must be in \(0, 1\], got 0.0"),
+        ({"convolution_rate": 2.0}, {}, r"`convolution_rate` must be in \(0, 1\], got 2.0"),
+        ({"scope": "rows"}, {}, "`scope` must be one of layer, global, erk, got 'rows'"),
+        ({"mask_1_action": "zero"}, {}, "`mask_1_action` must be one of rewind, .*, got 'zero'"),
+        ({"mask_0_action": "keep"}, {}, "`mask_0_action` must be one of zero, freeze, movement, got 'keep'"),
+        ({"mask": "found it"}, {}, "`mask` must be one of found, shuffled, inverted, got 'found it'"),
+        ({"criterion": "largest"}, {}, "criterion 'largest' is unknown"),
+        ({"retrain": False, "rewind": 1}, {}, "without `retrain`, `rewind` must be 0"),
+        ({"retrain": False, "mask_1_action": "constant"}, {}, "without `retrain`"),
     ],
 )
-def test_bad_input_is_refused(learner: Magnitude, changes: dict, message: str) -> None:
+def test_bad_input_is_refused(options: dict, changes: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        learn(learner, **changes)
+        learn(brief(**options), **changes)
 
 
 def test_a_training_that_diverges_is_refused() -> None:
     broken = Split(np.full_like(DATA.train.images, np.nan), DATA.train.labels)
     with pytest.raises(InputError, match="diverged"):
-        BRIEF.learn(NETWORK, dataclasses.replace(DATA, train=broken), seeds=SEEDS, keeps=KEEPS, epochs=2)
+        BRIEF.learn(
+            NETWORK, TrainingRequest(dataclasses.replace(DATA, train=broken), seeds=SEEDS, keeps=KEEPS, epochs=2)
+        )

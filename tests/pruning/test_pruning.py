@@ -1,12 +1,14 @@
 """Counts are exact whatever the scope, at every kept fraction; equal scores are kept in order."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import lottery_jax
 from lottery_jax.errors import InputError
 from lottery_jax.pruning.criteria import Scope, highest, kept_counts, pruned
 
@@ -87,11 +89,19 @@ def test_the_ranking_of_all_weights_together_ignores_layers() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"keep": 1.5}, "keep must be .* got 1.5"),
-        ({"rates": {"fc3": 0.0}}, "rate of 'fc3' is 0.0"),
-        ({"scope": "rows"}, "scope 'rows' has no counts"),
+        ({"keep": 1.5}, "keep is 1.5"),
+        ({"rates": {"fc3": 0.0}}, "rate of 'fc3' must be in .*, got 0.0"),
+        ({"scope": "rows"}, "`scope` must be layer or erk for kept counts, got 'rows'"),
     ],
 )
 def test_bad_input_is_refused(options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         kept_counts(LENET, **{"keep": 0.5, "scope": "layer", **options})
+
+
+def test_pruning_imports_nothing_from_mask_learning() -> None:
+    """What both use is in `training/`."""
+    folder = Path(lottery_jax.__file__).parent
+    for room in ("pruning", "training"):
+        for path in (folder / room).glob("*.py"):
+            assert "mask_learning" not in path.read_text(encoding="utf-8"), path

@@ -12,15 +12,15 @@ import pytest
 from lottery_jax.errors import InputError
 from lottery_jax.networks.architectures import mlp
 from lottery_jax.networks.node import Spec
-from lottery_jax.pruning.retraining import Hyperparameters, InitialState, OptimizerConfig, Retraining, RunResult
-from lottery_jax.training.optimizers import Schedule, masked_optimizer
+from lottery_jax.pruning.retraining import InitialState, Retraining, RunResult
+from lottery_jax.training.optimizers import Hyperparameters, OptimizerConfig, Schedule, masked_optimizer
 from lottery_jax.training.parallel_runs import ParallelRuns
 from tests.mask_learning.sources import small_data
 
 DATA = small_data()
 NETWORK = mlp((4, 5, 2), Spec((2, 2, 1), True), bias=True)
 ADAM, SGD = OptimizerConfig("adam", 8), OptimizerConfig("sgd", 10)
-NUMBERS = {"adam": Hyperparameters(0.01, 0.9, 0.0), "sgd": Hyperparameters(0.1, 0.9, 0.1)}
+HYPERPARAMETERS = {"adam": Hyperparameters(0.01, 0.9, 0.0), "sgd": Hyperparameters(0.1, 0.9, 0.1)}
 
 
 def start(seed: int, keep: float = 0.5, epoch: int = 0) -> InitialState:
@@ -28,19 +28,19 @@ def start(seed: int, keep: float = 0.5, epoch: int = 0) -> InitialState:
     tensors = {name: random.normal(size=shape).astype(np.float32) for name, shape in NETWORK.tensors.items()}
     masks = {name: random.random(shape) < keep for name, shape in NETWORK.tensors.items() if "weight" in name}
     begun = {**tensors, **{name: np.where(m, tensors[name], 0) for name, m in masks.items()}}
-    return InitialState(seed, begun, masks, NUMBERS["adam"], epoch)
+    return InitialState(seed, begun, masks, HYPERPARAMETERS["adam"], epoch)
 
 
-def runs(descent: OptimizerConfig, starts: list[InitialState], epochs: int) -> list[RunResult]:
+def runs(config: OptimizerConfig, starts: list[InitialState], epochs: int) -> list[RunResult]:
     """Runs that do not diverge, one after the other, with the optimiser's numbers above."""
-    own = [given._replace(numbers=NUMBERS[descent.optimizer]) for given in starts]
-    found = Retraining(NETWORK, descent, ParallelRuns()).runs(own, DATA, epochs)
+    own = [given._replace(hyperparameters=HYPERPARAMETERS[config.optimizer]) for given in starts]
+    found = Retraining(NETWORK, config, ParallelRuns()).runs(own, DATA, epochs)
     return [finish for finish in found if finish is not None]
 
 
-@pytest.mark.parametrize("descent", [ADAM, SGD], ids=["adam", "momentum and weight decay"])
-def test_pruned_weights_are_zero_and_the_others_move(descent: OptimizerConfig) -> None:
-    (finish,) = runs(descent, [start(1)], 3)
+@pytest.mark.parametrize("config", [ADAM, SGD], ids=["adam", "momentum and weight decay"])
+def test_pruned_weights_are_zero_and_the_others_move(config: OptimizerConfig) -> None:
+    (finish,) = runs(config, [start(1)], 3)
     for name, mask in start(1).masks.items():
         np.testing.assert_array_equal(finish.tensors[name][~mask], 0)
         assert (finish.tensors[name][mask] != start(1).tensors[name][mask]).any()
@@ -54,7 +54,7 @@ def test_pruned_weights_are_zero_and_the_others_move(descent: OptimizerConfig) -
     [
         optax.adam(0.1),
         optax.sgd(0.1, momentum=0.9),
-        *(descent.made(NUMBERS[descent.optimizer]) for descent in (ADAM, SGD)),
+        *(config.build(HYPERPARAMETERS[config.optimizer]) for config in (ADAM, SGD)),
     ],
 )
 def test_a_weight_is_zero_even_if_it_had_momentum_when_it_was_pruned(inner: optax.GradientTransformation) -> None:
@@ -62,7 +62,7 @@ def test_a_weight_is_zero_even_if_it_had_momentum_when_it_was_pruned(inner: opta
     with jax.numpy_dtype_promotion("standard"):
         _, state = inner.update(gradient, inner.init(weight), weight)
         optimizer = masked_optimizer(inner, {"w": jnp.array([[True, False]])}, {"w": jnp.zeros((1, 2))})
-        state = optimizer.init(weight)._replace(own=state)  # type: ignore[union-attr]
+        state = optimizer.init(weight)._replace(inner=state)  # type: ignore[union-attr]
         for _ in range(3):
             updates, state = optimizer.update(gradient, state, weight)
             weight = optax.apply_updates(weight, updates)
@@ -78,9 +78,9 @@ def frozen(given: InitialState) -> InitialState:
     return given._replace(tensors={**given.tensors, **values})
 
 
-@pytest.mark.parametrize("descent", [ADAM, SGD], ids=["adam", "momentum and weight decay"])
-def test_frozen_weights_are_the_same_bits_after_every_step(descent: OptimizerConfig) -> None:
-    (finish,) = runs(descent, [frozen(start(1))], 3)
+@pytest.mark.parametrize("config", [ADAM, SGD], ids=["adam", "momentum and weight decay"])
+def test_frozen_weights_are_the_same_bits_after_every_step(config: OptimizerConfig) -> None:
+    (finish,) = runs(config, [frozen(start(1))], 3)
     for name, mask in start(1).masks.items():
         assert finish.tensors[name][~mask].tobytes() == frozen(start(1)).tensors[name][~mask].tobytes()
     assert finish.revived == 0
@@ -116,7 +116,7 @@ def test_the_order_of_examples_is_that_of_the_seed_and_the_epochs() -> None:
 def test_a_later_start_continues_the_schedule() -> None:
     """Plain steps have no memory: trained in two parts is trained in one."""
     plain = OptimizerConfig("sgd", 8, Schedule(3, "cosine"))
-    whole = start(1, keep=2.0)._replace(numbers=Hyperparameters(0.1, 0.0, 0.0))
+    whole = start(1, keep=2.0)._replace(hyperparameters=Hyperparameters(0.1, 0.0, 0.0))
     (long,) = Retraining(NETWORK, plain, ParallelRuns()).runs([whole], DATA, 4, earlier=2)
     assert long is not None
     (rest,) = Retraining(NETWORK, plain, ParallelRuns()).runs([whole._replace(tensors=long.earlier, epoch=2)], DATA, 4)
@@ -127,22 +127,27 @@ def test_a_later_start_continues_the_schedule() -> None:
 
 def test_schedules_are_parts_of_the_rate() -> None:
     def rates(schedule: Schedule) -> list[float]:
-        return [round(float(schedule.part(jnp.int32(step), 2, jnp.int32(4))), 3) for step in range(8)]
+        return [round(float(schedule.factor(jnp.int32(step), 2, jnp.int32(4))), 3) for step in range(8)]
 
     assert rates(Schedule()) == [1] * 8 and not Schedule().changes
     assert rates(Schedule(kind="steps")) == [1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01]
     assert rates(Schedule(2)) == [0, 0.25, 0.5, 0.75, 1, 1, 1, 1]
     assert rates(Schedule(kind="cosine")) == [round((1 + np.cos(np.pi * step / 8)) / 2, 3) for step in range(8)]
-    for options, message in (((-1,), "warm-up has -1 epochs"), ((0, "linear"), "schedule 'linear' is unknown")):
+    for options, message in (
+        ((-1,), "`warmup` must be at least 0, got -1"),
+        ((0, "linear"), "`schedule` must be one of .*, got 'linear'"),
+    ):
         with pytest.raises(InputError, match=message):
             Schedule(*options)  # type: ignore[arg-type]
 
 
 def test_groups_are_filled_up_and_change_nothing() -> None:
     starts = [start(seed, keep) for seed, keep in ((1, 0.5), (2, 1.0), (2**40, 0.0))]
-    told: list[int] = []
-    alone = Retraining(NETWORK, ADAM, ParallelRuns()).runs(starts, DATA, 2, earlier=1, told=told.append)
-    assert told[-1] == 2 and told == sorted(told)
+    seen: list[int] = []
+    alone = Retraining(NETWORK, ADAM, ParallelRuns()).runs(
+        starts, DATA, 2, earlier=1, progress=lambda done, _: seen.append(done)
+    )
+    assert seen[-1] == 2 and seen == sorted(seen)
     for one, other in zip(
         alone, Retraining(NETWORK, ADAM, ParallelRuns(2)).runs(starts, DATA, 2, earlier=1), strict=True
     ):
@@ -170,20 +175,20 @@ def test_a_later_start_sees_the_examples_of_later_epochs() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rate": 0.0}, "learning rate is 0.0"),
-        ({"momentum": 1.0}, "momentum 1.0"),
-        ({"decay": -1.0}, "weight decay -1.0"),
+        ({"learning_rate": 0.0}, "`learning_rate` must be positive and finite, got 0.0"),
+        ({"momentum": 1.0}, "`momentum` must be .*, got 1.0 and 0.0"),
+        ({"weight_decay": -1.0}, "got 0.9 and -1.0"),
     ],
 )
-def test_bad_numbers_are_refused(options: dict, message: str) -> None:
+def test_bad_hyperparameters_are_refused(options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        NUMBERS["adam"]._replace(**options).check()
+        HYPERPARAMETERS["adam"]._replace(**options).check()
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"optimizer": "rmsprop"}, "optimizer 'rmsprop' is unknown; use adam or sgd"),
+        ({"optimizer": "rmsprop"}, "`optimizer` must be adam or sgd, got 'rmsprop'"),
         ({"augment": "crop"}, "augmentation 'crop' is unknown; did you mean 'crop-flip'"),
     ],
 )
