@@ -40,7 +40,7 @@ class Biprop(SGDScoreLearner):
     sources: ClassVar[tuple[str, ...]] = ("plain",)
 
     def prepare(self, source: Network) -> Network:
-        return super().prepare(source).replaced(self._binary)
+        return super().prepare(source).map_layers(self._binary)
 
     def _binary(self, path: str, node: Node) -> Node:
         if not isinstance(node, Source):

@@ -89,8 +89,8 @@ class IteRand(EdgePopup):
             pruned = ~masks[name].reshape(drawn.blocks, -1).any(1)
             words = hashlib.sha256(f"{seed} {epoch} {name}".encode()).digest()
             chance = np.random.default_rng(np.frombuffer(words, np.uint32)).random(drawn.blocks)
-            attempts = attempts_of(redraws.get(name, NO_REDRAWS), 0, drawn.blocks)
-            blocks = np.flatnonzero(pruned & (chance < self.renewal) & (attempts < MOST_ATTEMPTS))
+            attempts = block_attempts(redraws.get(name, NO_REDRAWS), 0, drawn.blocks)
+            blocks = np.flatnonzero(pruned & (chance < self.renewal) & (attempts < MAX_ATTEMPTS))
             attempts[blocks] = _next_attempts(drawn, seed, blocks, attempts[blocks])
             redrawn = np.flatnonzero(attempts)
             found[name] = np.stack([redrawn, attempts[redrawn]], 1)
@@ -105,6 +105,6 @@ def _next_attempts(drawn: RandomTensor, seed: int, blocks: np.ndarray, attempts:
     found, rest = attempts + 1, np.arange(len(blocks))
     while drawn.sampler.locked > 0 and len(rest):
         locked = (forced_blocks(drawn, seed, blocks[rest], found[rest]) > 0).any(1)
-        rest = rest[locked & (found[rest] <= MOST_ATTEMPTS)]
+        rest = rest[locked & (found[rest] <= MAX_ATTEMPTS)]
         found[rest] += 1
-    return np.where(found <= MOST_ATTEMPTS, found, attempts)
+    return np.where(found <= MAX_ATTEMPTS, found, attempts)

@@ -27,7 +27,6 @@ from lottery_jax.mask_learning.scores import (
     keep_counts,
 )
 from lottery_jax.mask_learning.train_scores import SCALE_IMAGES, check_source
-from lottery_jax.networks.gates import FixedGate
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import FixedGate
 from lottery_jax.networks.top_k import top_k_mask

@@ -45,7 +45,7 @@ def plain_source(source: Network) -> Network:
     >>> plain_source(redundant_source(architecture("fc2", Spec((28, 28, 1)), 10))).source_weights
     397000
     """
-    return source.target.replaced(lambda path, node: _random_layer(node) if isinstance(node, LinearLayer) else node)
+    return source.target.map_layers(lambda path, node: _random_layer(node) if isinstance(node, LinearLayer) else node)
 
 
 def wide_source(source: Network) -> Network:
@@ -59,13 +59,13 @@ def wide_source(source: Network) -> Network:
     >>> wide_source(redundant_source(architecture("fc2", Spec((28, 28, 1)), 10))).target.tensors
     {'fc1.weight': (2508, 784), 'fc2.weight': (10, 2508)}
     """
-    budget, target, spec = source.source_weights, source.target, source.target.given
-    assert spec is not None and target.output is not None
-    last, classes, even, divisor = "", target.output.shape[-1], True, 1
+    budget, target, spec = source.source_weights, source.target, source.target.input_spec
+    assert spec is not None and target.output_spec is not None
+    last, classes, even, divisor = "", target.output_spec.shape[-1], True, 1
     for path, node in target.weight_nodes.items():
-        last, even = path, even and not getattr(node, "places", ())
+        last, even = path, even and not getattr(node, "kernel_shape", ())
     for _, node in target.nodes():
-        divisor = math.lcm(divisor, node.divisor)
+        divisor = math.lcm(divisor, node.width_divisor)
     resolution = 1 if even else 64  # of the width, or of the factor
 
     def wide(step: int) -> Network:
@@ -78,7 +78,7 @@ def wide_source(source: Network) -> Network:
             # The last layer was resized with the others.
             return _random_layer(dataclasses.replace(node, outputs=classes) if path == last else node)  # type: ignore[type-var]
 
-        return Network(target.root.resized(spec, units), spec).replaced(leaf)
+        return Network(target.root.resized(spec, units), spec).map_layers(leaf)
 
     if len(target.weight_nodes) == 1:
         return wide(1)

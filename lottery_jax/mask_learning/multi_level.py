@@ -50,7 +50,7 @@ class MultiLevelLearner(SGDScoreLearner):
         return sizes + tuple(-size for size in sizes) if signed else sizes
 
     def prepare(self, source: Network) -> Network:
-        return super().prepare(source).replaced(self._multi_level)
+        return super().prepare(source).map_layers(self._multi_level)
 
     def _multi_level(self, path: str, node: Node) -> Node:
         if isinstance(node, RandomLayer):

@@ -52,7 +52,7 @@ def draw_scores(drawn: RandomTensor, sampler: Sampler, seed: int) -> np.ndarray:
         drawn,
         sampler=sampler,
         stream=SCORE_STREAM + drawn.stream,
-        layout=drawn.layout if isinstance(drawn.layout, Matrix) else Contiguous(drawn.width),
+        layout=drawn.layout if isinstance(drawn.layout, MatrixLayout) else ContiguousLayout(drawn.width),
         shared=1,
     )
     return own.draw_all(seed, NO_REDRAWS)
@@ -60,7 +60,7 @@ def draw_scores(drawn: RandomTensor, sampler: Sampler, seed: int) -> np.ndarray:
 
 def edge_tensors(network: Network) -> set[str]:
     """Names of the random tensors between the inputs of a source layer and its weights."""
-    return {child_path(path, name) for path, leaf in network.sources.items() for name in leaf.edges}
+    return {child_path(path, name) for path, leaf in network.sources.items() for name in leaf.hidden_tensors}
 
 
 def forced_weights(network: Network, seed: int, redraws: Redraws | None = None) -> dict[str, np.ndarray]:

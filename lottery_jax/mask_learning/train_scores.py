@@ -19,7 +19,7 @@ from lottery_jax.io.checksummed_file import digest
 from lottery_jax.mask_learning.score_learner import RunInputs, ScoreLearner
 from lottery_jax.mask_learning.scores import Tensors, apply_forced, forced_weights, keep_counts
 from lottery_jax.networks.network import Network, Redraws
-from lottery_jax.networks.node import Gate, child_path
+from lottery_jax.networks.node import FixedGate, Gate, child_path
 from lottery_jax.networks.target import listed
 from lottery_jax.networks.top_k import kept_count
 from lottery_jax.progress import Progress

@@ -135,7 +135,7 @@ def trained_ticket(
     random: Network, seed: int, masks: MasksByName, tensors: ByName, settings: Mapping[str, Any], *, method: str
 ) -> Ticket:
     """The ticket of tensors that were trained under masks; the masks of frozen weights are among `masks`."""
-    stored = {own: np.where(masks[name], tensors[name], np.float32(0)) for name, own in random.trained.items()}
+    stored = {own: np.where(masks[name], tensors[name], np.float32(0)) for name, own in random.trained_tensors.items()}
     stored |= {name: tensors[name] for name in random.tensors if name not in stored}
     return make_ticket(random, seed=seed, masks=masks, method=method, stored=stored, settings=settings)
 

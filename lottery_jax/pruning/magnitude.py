@@ -250,7 +250,7 @@ class _Run:
             masks = {name: mask | self.frozen[name] for name, mask in self.masks.items()}
             settings = ticket_settings(self.spec, request, masks, None) | {"dense_loss": dense.loss}
             return _untrained_ticket(self.spec, random, masks, self.initial, settings)
-        masks = self.masks | {own: self.frozen[name] for name, own in random.frozen.items()}
+        masks = self.masks | {own: self.frozen[name] for name, own in random.frozen_tensors.items()}
         settings = ticket_settings(self.spec, request, masks, self.result, options.rewind) | {
             "dense_loss": dense.loss,
             "rewound_sha256": initial_digest(dense.earlier, self.masks),
@@ -271,7 +271,7 @@ def _untrained_ticket(
         return node
 
     return make_ticket(
-        random.replaced(signed_constant),
+        random.map_layers(signed_constant),
         seed=spec.seed,
         masks={name: masks.get(name, np.zeros(drawn.shape, bool)) for name, drawn in random.random_tensors.items()},
         method=spec.learner.name,

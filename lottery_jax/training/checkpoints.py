@@ -102,7 +102,7 @@ class Checkpoints:
 
     def wait_for_done(self, unit: str) -> None:
         """Wait until the files of a unit that another process has finished are visible in a shared file system."""
-        wait_for(self._mark(unit))
+        wait_for_file(self._mark(unit))
 
     def unit(self, unit: str) -> str:
         """The name of a unit of this folder among all units of the job."""
@@ -121,7 +121,7 @@ class Checkpoint:
 
     def load(self, state: Any) -> Snapshot | None:
         """The snapshot of a training whose first state has the shapes of `state`; None if the file is missing."""
-        found = recall(self.path)
+        found = read_cached(self.path)
         if found is None:
             return None
         paths, structure = jax.tree_util.tree_flatten_with_path(state)
@@ -142,7 +142,7 @@ class Checkpoint:
         for part, named in (("history", snapshot.history), ("extra", snapshot.extra)):
             for name, value in named.items():
                 arrays[f"{part} {name}"] = np.asarray(value)
-        store(self.path, arrays)
+        write_cached(self.path, arrays)
         self._last = time.monotonic()
 
 

@@ -36,12 +36,12 @@ INITS: dict[str, Callable[[int, int], Sampler]] = {
 
 def fan_in(operation: LinearLayer) -> int:
     """Weights of one output unit."""
-    return operation.inputs // operation.groups * math.prod(operation.places)
+    return operation.inputs // operation.groups * math.prod(operation.kernel_shape)
 
 
 def fan_out(operation: LinearLayer) -> int:
     """Weights of one input unit."""
-    return operation.outputs // operation.groups * math.prod(operation.places)
+    return operation.outputs // operation.groups * math.prod(operation.kernel_shape)
 
 
 def reinitialised(source: Network, init: str) -> Network:

@@ -139,7 +139,7 @@ def without_hyperparameters(learner: L) -> L:
 
 def check_fits(network: Network, dataset: Dataset, what: str) -> None:
     """Refuse a network whose inputs or outputs are not those of the data; raises `InputError`."""
-    given, output = network.given, network.output
+    given, output = network.input_spec, network.output_spec
     if given is None or output is None or (given.shape, output.shape) != (dataset.shape, (dataset.classes,)):
         raise InputError(
             f"the {what} maps {given and list(given.shape)} to {output and list(output.shape)} but {dataset.name}"

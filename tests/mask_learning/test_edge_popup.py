@@ -84,7 +84,7 @@ def test_learns_with_convolutions(digits: Dataset) -> None:
 @pytest.mark.slow
 def test_learns_on_the_source_of_a_construction(digits: Dataset) -> None:
     target = architecture("mlp-30", Spec(digits.shape, nonnegative=True), 10)
-    source = target.replaced(lambda path, node: Gadget(node, 42, U, U) if path in target.weight_nodes else node)  # type: ignore[arg-type]
+    source = target.map_layers(lambda path, node: Gadget(node, 42, U, U) if path in target.weight_nodes else node)  # type: ignore[arg-type]
     (ticket,) = EdgePopup().learn(source, TrainingRequest(digits, seeds=(2,), keeps=(0.5,), epochs=15))
     assert accuracy(ticket.forward(), digits.validation) > 0.9
 
