@@ -133,12 +133,12 @@ class MethodSelection:
 
 def check_labels(labels: Sequence[str]) -> None:
     """Refuse equal labels of methods, because their records would be the same; raises ``InputError``."""
-    label, count = max(Counter(labels).items(), key=lambda each: each[1], default=("", 0))
-    if count > 1:
-        raise InputError(
-            f"methods must have different labels, got {label!r} {count} times. Name each method once, and compare the"
-            " same method with other options in a separate comparison."
-        )
+    for label, count in Counter(labels).items():
+        if count > 1:
+            raise InputError(
+                f"methods must have different labels, got {label!r} {count} times. Name each method once, and compare"
+                " the same method with other options in a separate comparison."
+            )
 
 
 @dataclasses.dataclass(frozen=True)

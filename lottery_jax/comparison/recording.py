@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lottery_jax import environment
-from lottery_jax.comparison.evaluate import Metrics, compare_logits, describe, measure, output_bound
+from lottery_jax.comparison.evaluate import compare_logits, describe, measure, output_bound
 from lottery_jax.comparison.methods import Method, MethodContext
 from lottery_jax.comparison.protocol import Protocol
 from lottery_jax.comparison.records import Key, Record
@@ -105,41 +105,39 @@ def make_record(
         protocol: Its tolerance is what the verifier checks.
         stages: Called with the name of each part of the work.
     """
+    values: dict[str, Any] = {"trained": True}
     if found.is_target:
         logits = task.test_outputs
-        return _record(key, task, target, compare_logits(logits, logits, task.dataset.test.labels), {"trained": True})
-    measured = measure(path, task, protocol.tolerance, stages=stages)
-    ticket, certificate = measured.ticket, measured.certificate
-    bits, tensors = sum(certificate.description_bits.values()), ticket.network.random_tensors
-    values = {
-        "source_weights": certificate.source_weights,
-        "kept_weights": certificate.kept_weights,
-        "kept_per_target_weight": certificate.kept_weights / target.weights,
-        "kept_fractions": {name: kept / tensors[name].size for name, kept in certificate.kept_by_tensor.items()},
-        "outcome": certificate.outcome,
-        "within_tolerance": certificate.within_tolerance,
-        "worst_residual": certificate.worst_residual,
-        "output_bound": output_bound(measured, task),
-        "description_bits": bits,
-        "bits_per_target_weight": bits / target.weights,
-        "rounding_bits_per_target_weight": certificate.rounding_bits_per_target_weight,
-        "ticket_bytes": measured.ticket_bytes,
-        "seconds": found.seconds / found.requested,
-        "search_seconds": found.search_seconds / found.requested,
-        "compilation_seconds": found.compilation_seconds / found.requested,
-        "evaluated": measured.evaluated,
-        "source": describe(ticket.network),
-        "trained": certificate.trained,
-        "learning_rate": ticket.header.settings.get("learning_rate") if protocol.tune else None,
-    }
-    return _record(key, task, target, measured.metrics, values)
-
-
-def _record(key: Key, task: Task, target: Target, metrics: Metrics, values: Mapping[str, Any]) -> Record:
+        metrics = compare_logits(logits, logits, task.dataset.test.labels)
+    else:
+        measured = measure(path, task, protocol.tolerance, stages=stages)
+        metrics, certificate, network = measured.metrics, measured.certificate, measured.ticket.network
+        tensors, bits = network.random_tensors, sum(certificate.description_bits.values())
+        values = {
+            "source_weights": certificate.source_weights,
+            "kept_weights": certificate.kept_weights,
+            "kept_per_target_weight": certificate.kept_weights / target.weights,
+            "kept_fractions": {name: kept / tensors[name].size for name, kept in certificate.kept_by_tensor.items()},
+            "outcome": certificate.outcome,
+            "within_tolerance": certificate.within_tolerance,
+            "worst_residual": certificate.worst_residual,
+            "output_bound": output_bound(measured, task),
+            "description_bits": bits,
+            "bits_per_target_weight": bits / target.weights,
+            "rounding_bits_per_target_weight": certificate.rounding_bits_per_target_weight,
+            "ticket_bytes": measured.ticket_bytes,
+            "seconds": found.seconds / found.requested,
+            "search_seconds": found.search_seconds / found.requested,
+            "compilation_seconds": found.compilation_seconds / found.requested,
+            "evaluated": measured.evaluated,
+            "source": describe(network),
+            "trained": certificate.trained,
+            "learning_rate": measured.ticket.header.settings.get("learning_rate") if protocol.tune else None,
+        }
+    values |= dataclasses.asdict(metrics)
+    if not math.isfinite(metrics.max_deviation):
+        values["max_deviation"] = None  # JSON has no NaN
     method, seed, keep = key
-    fields = dataclasses.asdict(metrics)
-    # JSON has no NaN: a network whose outputs are NaN has no largest deviation.
-    fields["max_deviation"] = metrics.max_deviation if math.isfinite(metrics.max_deviation) else None
     return Record(
         method=method,
         task=task.name,
@@ -148,6 +146,5 @@ def _record(key: Key, task: Task, target: Target, metrics: Metrics, values: Mapp
         target_weights=target.weights,
         device=environment.device(),
         versions=environment.versions(),
-        **fields,
         **values,
     )

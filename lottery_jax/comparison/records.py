@@ -94,8 +94,7 @@ class Record:
         True
         """
         values = json.loads(line)
-        known = {field.name for field in dataclasses.fields(cls)}
-        return cls(**{name: value for name, value in values.items() if name in known})
+        return cls(**{field.name: values[field.name] for field in dataclasses.fields(cls) if field.name in values})
 
 
 def read_records(path: Path) -> list[Record]:

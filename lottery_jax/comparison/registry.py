@@ -72,13 +72,22 @@ def all_methods(options: Options | None = None, *, candidates: int = Constructio
 
 
 def method_descriptions() -> dict[str, str]:
-    """The first sentence of what each method does, by label, in the order of a report.
+    """One sentence on each method, by label, in the order of a report.
+
+    Methods that share their first sentence, such as the objectives of one construction, have their last one instead.
 
     Example:
-        >>> method_descriptions()["dense"]
+        >>> found = method_descriptions()
+        >>> found["dense"]
         'The trained target itself.'
+        >>> found["pensia"] == found["pensia-smallest"]
+        False
     """
-    return {label: re.split(r"(?<=\.)\s", method.about)[0] for label, method in all_methods().items()}
+    descriptions: dict[str, str] = {}
+    for label, method in all_methods().items():
+        sentences = re.split(r"(?<=[.)])(?<!al\.)\s(?=[A-Z])", method.about)
+        descriptions[label] = sentences[-1] if sentences[0] in descriptions.values() else sentences[0]
+    return descriptions
 
 
 def select_methods(
@@ -98,9 +107,12 @@ def select_methods(
     Raises:
         InputError: A method is unknown, or two methods have the same label.
     """
-    given = {name: dict(own) for name, own in (options or {}).items()}
+    given = options or {}
     kinds: dict[str, type] = {**CONSTRUCTIONS, **all_learners()}
-    recorded: dict[str, Any] = {name: changed for name in kinds if (changed := _changed(kinds[name], given.get(name)))}
+    recorded = dict[str, Any]()
+    for name in given:
+        if name in kinds and (changed := _changed(kinds[name], given[name])):
+            recorded[name] = changed
     known, labels = all_methods(given, candidates=candidates), list[str]()
     for method in methods:
         if isinstance(method, str) and FILE_CLASS.fullmatch(method):
@@ -131,8 +143,8 @@ def select_methods(
             f"options must be of constructions, learners or named classes, got {name!r}; {suggest(name, kinds)}"
         )
     check_labels(labels)
-    selected = labels or [label for label, method in known.items() if method.is_default]
-    return MethodSelection(tuple(known[label] for label in known if label in selected), known, recorded)
+    methods_in_order = [each for each in known.values() if (each.label in labels if labels else each.is_default)]
+    return MethodSelection(tuple(methods_in_order), known, recorded)
 
 
 def as_method(

@@ -44,6 +44,10 @@ from lottery_jax.workers.workers import FOUND, SERIAL, Pending, Share, Workers, 
 _LISTED = 8  # missing records that an error names
 
 
+def _ignore(*arguments: object) -> None:
+    """A callback that does nothing."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Callbacks:
     """Functions that a comparison calls while it runs.
@@ -56,9 +60,9 @@ class Callbacks:
     """
 
     stages: Stages = no_stages
-    opened: Callable[[Path], None] = lambda folder: None
-    overall: Callable[[int, int, float | None], None] = lambda done, total, seconds_left: None
-    recorded: Callable[[Sequence[Record]], None] = lambda records: None
+    opened: Callable[[Path], None] = _ignore
+    overall: Callable[[int, int, float | None], None] = _ignore
+    recorded: Callable[[Sequence[Record]], None] = _ignore
 
 
 class Results(list[Record]):
@@ -122,7 +126,6 @@ def run_comparison(
             return Results((), comparison.folder, requested=len(comparison.units), missing=missing)
         if join_only:
             comparison.refuse_missing()
-        records = list[Record]()
         seconds = dict[str, float]()
         for done, (method, seed) in enumerate(comparison.pairs):
             rest = [seconds.get(each.label) for each, _ in comparison.pairs[done:]]
@@ -131,8 +134,8 @@ def run_comparison(
             found = comparison.run(method, seed)
             took = max(time.perf_counter() - start, sum(record.seconds or 0 for record in found))
             seconds[method.label] = max(took, seconds.get(method.label, 0.0))
-            records += found
             callbacks.recorded(found)
+        records = comparison.records()
         _remove(comparison.folder / "unfinished" / "dense")  # trainings that several methods share
         report = comparison.report(records, command)
     return Results(records, comparison.folder, report=report, requested=len(comparison.units))
@@ -165,11 +168,15 @@ class Comparison:
         if workers.opens:
             (self.folder / "tickets").mkdir(parents=True, exist_ok=True)
             write_configuration(self.folder, self.configuration)
+        self._read_finished()
         self._list = f"records {self.folder.name}"
         self.units: dict[Key, str] = {}
         for method, seed in self.pairs:
             for keep in protocol.keeps_of(method):
                 self.units[method.label, seed, keep] = unit_of(self._list, len(self.units))
+
+    def _read_finished(self) -> None:
+        self.finished = {record.key: record for record in read_records(self.records_file)}
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -177,6 +184,7 @@ class Comparison:
         with contextlib.ExitStack() as stack:
             if self.workers.opens:
                 stack.enter_context(locked(self.folder, "the run folder", shared=not self.workers.leads))
+            self._read_finished()  # another process may have had the lock
             device, requested = jax.local_devices()[0], json.dumps([self.configuration, list(self.units)])
             facts = {
                 **environment.version_facts(),
@@ -193,13 +201,11 @@ class Comparison:
 
     def records(self) -> list[Record]:
         """The finished records of the protocol, in order."""
-        finished = self._finished()
-        return [finished[key] for key in self.units if key in finished]
+        return [self.finished[key] for key in self.units if key in self.finished]
 
     def missing(self) -> list[Key]:
         """Requested records that are neither recorded nor pending."""
-        finished = self._finished()
-        return [key for key in self.units if key not in finished and not self.pending.has(key)]
+        return [key for key in self.units if key not in self.finished and not self.pending.has(key)]
 
     def refuse_missing(self) -> None:
         """Raise ``InputError`` with the names of missing records, if any are missing."""
@@ -213,13 +219,13 @@ class Comparison:
     def run(self, method: Method, seed: int) -> list[Record]:
         """The records of a method and seed; pending ones are joined, missing ones are computed now."""
         missing = self._missing(method, seed)
-        left = [keep for keep in missing if self._pending_record(method, seed, keep) is None]
+        left = [key for key in missing if self._pending_record(key) is None]
         if left:
             self._compute(method, seed, missing, left, SERIAL)
         if missing and method.depends_on is not None:
             self._join(self.known[method.depends_on], seed, may_be_unfinished=True)
         self._join(method, seed)
-        return [record for record in self.records() if (record.method, record.seed) == (method.label, seed)]
+        return [self.finished[key] for key in self._keys(method, seed) if key in self.finished]
 
     def contribute_all(self) -> None:
         """Compute the pending records that come to this process, until none is left for it."""
@@ -237,14 +243,14 @@ class Comparison:
             Pending: Other processes compute the rest.
         """
         missing, left = self._missing(method, seed), []
-        for keep in self.protocol.keeps_of(method):
-            unit = self._unit(method, seed, keep)
+        for key in self._keys(method, seed):
+            unit = self._unit(key)
             if self.workers.note(unit) is not None:
                 continue
-            if keep not in missing or self.pending.has((method.label, seed, keep)):
+            if key not in missing or self.pending.has(key):
                 self.workers.found(unit)
             else:
-                left.append(keep)
+                left.append(key)
         if left:
             self._compute(method, seed, missing, left, self.workers)
 
@@ -265,26 +271,25 @@ class Comparison:
         )
 
     def _compute(
-        self, method: Method, seed: int, keeps: Sequence[float | None], left: Sequence[float | None], workers: Workers
+        self, method: Method, seed: int, missing: Sequence[Key], left: Sequence[Key], workers: Workers
     ) -> None:
-        """Find the tickets of ``keeps``, and write pending records of those that are ``left``."""
-        found, elsewhere = self._find_tickets(method, seed, keeps, workers), []
-        for keep in left:
-            key, unit = (method.label, seed, keep), self._unit(method, seed, keep)
-            if keep not in found.keeps:
+        """Find the tickets of missing records, and write pending records of those that are ``left``."""
+        found, elsewhere = self._find_tickets(method, seed, missing, workers), []
+        for key in left:
+            unit = self._unit(key)
+            if key[-1] not in found.keeps:
                 self.pending.write_no_ticket(key)
                 workers.done(unit, "no ticket")
             elif workers.take(unit):
-                path, stages = self._ticket_path(method, seed, keep), self._stages(method, seed, keep)
-                record = make_record(path, found, key, self.task, self.target, self.protocol, stages=stages)
-                self.pending.write(record)
+                path, stages = self._ticket_path(key), self._stages(key)
+                self.pending.write(make_record(path, found, key, self.task, self.target, self.protocol, stages=stages))
                 workers.done(unit, "measured")
             elif workers.note(unit) is None:
                 elsewhere.append(unit)
         if elsewhere:
             raise Pending(elsewhere)
 
-    def _find_tickets(self, method: Method, seed: int, keeps: Sequence[float | None], workers: Workers) -> FoundTickets:
+    def _find_tickets(self, method: Method, seed: int, keys: Sequence[Key], workers: Workers) -> FoundTickets:
         """Find and save the tickets of a method and seed, those of the method that it depends on first."""
         if method.depends_on is not None:
             self._find_dependency(self.known[method.depends_on], method, seed, workers)
@@ -296,62 +301,62 @@ class Comparison:
             self.protocol.tolerance,
             self.protocol.candidates,
             self.protocol.epochs,
-            lambda label, seed: load_ticket(self._ticket_path(self.known[label], seed, None)),
-            self._stages(method, seed)("finding"),
+            lambda label, seed: load_ticket(self._ticket_path((label, seed, None))),
+            self._stages((method.label, seed, None))("finding"),
             self.protocol.tune,
             Checkpoints(self._unfinished(method, seed), workers, number),
             self.protocol.transforms,
         )
-        return find_tickets(method, context, seed, {keep: self._ticket_path(method, seed, keep) for keep in keeps})
+        return find_tickets(method, context, seed, {key[-1]: self._ticket_path(key) for key in keys})
 
     def _find_dependency(self, model: Method, method: Method, seed: int, workers: Workers) -> None:
         """Find the ticket that ``method`` depends on; its record has its own label, like any other."""
-        path, keeps = self._ticket_path(model, seed, None), self.protocol.keeps_of(model)
+        keys = self._keys(model, seed)
+        path = self._ticket_path(keys[0])
         if path.exists():
             return
         log.info("%s depends on %s, which is found first (seed %d)", method.label, model.label, seed)
         own = Share(1, 1) if isinstance(workers, Share) else workers  # another share may not finish it in time
         if self._missing(model, seed):
-            self._compute(model, seed, keeps, keeps, own)
+            self._compute(model, seed, keys, keys, own)
         else:
-            self._find_tickets(model, seed, keeps, own)  # only its file was lost
+            self._find_tickets(model, seed, keys, own)  # only its file was lost
         wait_for(path)
 
     def _join(self, method: Method, seed: int, *, may_be_unfinished: bool = False) -> None:
         """Move pending records into the file of all records, and remove the unfinished trainings."""
-        if missing := self._missing(method, seed):
-            pending = (self._pending_record(method, seed, keep) for keep in missing)
-            append_records(self.records_file, [record for record in pending if record is not None])
+        found = [record for key in self._missing(method, seed) if (record := self._pending_record(key)) is not None]
+        if found:
+            append_records(self.records_file, found)
+            self.finished |= {record.key: record for record in found}
         if may_be_unfinished and self._missing(method, seed):
             return
-        for keep in self.protocol.keeps_of(method):
-            self.pending.remove((method.label, seed, keep))
+        for key in self._keys(method, seed):
+            self.pending.remove(key)
         _remove(self._unfinished(method, seed))
 
-    def _pending_record(self, method: Method, seed: int, keep: float | None) -> Record | None:
-        announced = self.workers.note(self._unit(method, seed, keep)) not in (None, FOUND)
-        return self.pending.read((method.label, seed, keep), announced=announced)
+    def _pending_record(self, key: Key) -> Record | None:
+        return self.pending.read(key, announced=self.workers.note(self._unit(key)) not in (None, FOUND))
 
-    def _missing(self, method: Method, seed: int) -> list[float | None]:
-        finished = self._finished()
-        return [keep for keep in self.protocol.keeps_of(method) if (method.label, seed, keep) not in finished]
+    def _keys(self, method: Method, seed: int) -> list[Key]:
+        return [(method.label, seed, keep) for keep in self.protocol.keeps_of(method)]
 
-    def _finished(self) -> dict[Key, Record]:
-        return {record.key: record for record in read_records(self.records_file)}
+    def _missing(self, method: Method, seed: int) -> list[Key]:
+        return [key for key in self._keys(method, seed) if key not in self.finished]
 
-    def _unit(self, method: Method, seed: int, keep: float | None) -> str:
-        key = (method.label, seed, keep)
+    def _unit(self, key: Key) -> str:
         return self.units.get(key) or f"record {name_of_run(*key)}"
 
     def _unfinished(self, method: Method, seed: int) -> Path:
         return self.folder / "unfinished" / name_of_run(method.label, seed)
 
-    def _ticket_path(self, method: Method, seed: int, keep: float | None) -> Path:
-        return self.folder / "tickets" / f"{name_of_run(method.label, seed, keep)}.safetensors"
+    def _ticket_path(self, key: Key) -> Path:
+        return self.folder / "tickets" / f"{name_of_run(*key)}.safetensors"
 
-    def _stages(self, method: Method, seed: int, keep: float | None = None) -> Stages:
+    def _stages(self, key: Key) -> Stages:
+        label, seed, keep = key
         kept = "" if keep is None else f", keep {keep:g}"
-        return lambda part: self.stages(f"{method.label}{kept}, seed {seed}: {part}")
+        return lambda part: self.stages(f"{label}{kept}, seed {seed}: {part}")
 
 
 _Unit = TypeVar("_Unit")

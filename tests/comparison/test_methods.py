@@ -11,9 +11,9 @@ import pytest
 
 from lottery_jax.comparison.api import compare
 from lottery_jax.comparison.budget_methods import BudgetMethod
-from lottery_jax.comparison.methods import ConstructionMethod, LearnerMethod, Method, MethodContext, MethodSelection
+from lottery_jax.comparison.methods import ConstructionMethod, LearnerMethod, Method, MethodContext, MethodSelection, RandomMask
 from lottery_jax.comparison.protocol import Protocol
-from lottery_jax.comparison.registry import all_methods, as_method
+from lottery_jax.comparison.registry import all_methods, as_method, method_descriptions, select_methods
 from lottery_jax.constructions.pensia import Pensia
 from lottery_jax.constructions.registry import CONSTRUCTIONS
 from lottery_jax.constructions.scalar import Scalar
@@ -178,6 +178,25 @@ def test_own_options_are_other_results_in_another_folder(tmp_path: Path) -> None
     assert kept("dense", Thin) == [None, *one] and len(seen) == 2, "found again, as class or object"
     assert kept(Scalar(range="model")) and kept("scalar") and len(list(tmp_path.iterdir())) == 4
     assert kept(Scalar(8)) == kept("scalar") and len(list(tmp_path.iterdir())) == 4, "with equal options it is the same"
+
+
+def test_options_by_name_are_those_of_an_object(tmp_path: Path) -> None:
+    selected = select_methods(["scalar", "edge-popup-wide"], {"scalar": {"range": "model"}, "edge-popup": {}})
+    assert selected.methods[0] == ConstructionMethod(Scalar(range="model"))
+    assert selected.options == {"scalar": {"range": "model"}}
+    unchanged = select_methods(["scalar"], {"scalar": {"range": Scalar().range}})
+    assert unchanged.options == {}, "a default is not another configuration"
+    found = compare(tiny.task(), ["scalar"], options={"scalar": {"range": "model"}}, out=tmp_path, **SETTINGS)
+    assert found.report == found.folder / "report.html" and found.report.exists() and found.missing == ()
+    with pytest.raises(InputError, match=r"options must be of .*, got 'scalr'; did you mean 'scalar'\?"):
+        select_methods(["scalar"], {"scalr": {}})
+
+
+def test_descriptions_are_sentences_in_the_order_of_the_methods() -> None:
+    found = method_descriptions()
+    assert list(found) == list(all_methods())
+    assert all(words.endswith((".", ")")) and "\n" not in words for words in found.values())
+    assert found["edge-popup-wide"] != found["edge-popup-gadget"] and found["random"] == RandomMask().about
 
 
 @pytest.mark.parametrize("kind", [ConstructionMethod, BudgetMethod])

@@ -25,7 +25,7 @@ from lottery_jax.comparison.protocol import Protocol
 from lottery_jax.comparison.records import Record, read_records
 from lottery_jax.comparison.registry import all_methods
 from lottery_jax.comparison.report import rows, tables, write_report
-from lottery_jax.comparison.runner import Comparison, run_comparison
+from lottery_jax.comparison.runner import Callbacks, Comparison, run_comparison
 from lottery_jax.errors import InputError
 from lottery_jax.mask_learning.edge_popup import EdgePopup
 from lottery_jax.networks.architectures import mlp
@@ -152,6 +152,23 @@ def test_whatever_changes_results_is_another_folder(tmp_path: Path) -> None:
     assert all(json.loads((folder / "configuration.json").read_text())["task"] == "tiny" for folder in folders)
     more = protocol((DenseTarget(), ToleranceObjective()), seeds=(5,), keeps=(0.1,))
     assert run(tmp_path, more).folder == folders[0], "a folder grows along methods, seeds and keeps"
+
+
+def test_callbacks_and_join_only(tmp_path: Path) -> None:
+    opened, overall, recorded = list[Path](), list[tuple](), list[str]()
+    callbacks = Callbacks(
+        opened=opened.append,
+        overall=lambda *state: overall.append(state),
+        recorded=lambda records: recorded.extend(record.method for record in records),
+    )
+    settings = protocol((DenseTarget(), ToleranceObjective()), seeds=(0, 1))
+    with pytest.raises(InputError, match=r"^4 of 4 records are missing \(dense-seed0, .*\)\. Start the unfinished"):
+        run_comparison(tiny.task(), settings, tmp_path, command="c", join_only=True)
+    found = run_comparison(tiny.task(), settings, tmp_path, command="c", callbacks=callbacks)
+    assert opened == [found.folder] and recorded == [record.method for record in found]
+    assert [state[:2] for state in overall] == [(done, 4) for done in range(4)]
+    assert overall[0][2] is None and overall[2][2] > 0 and found.requested == 4
+    assert run_comparison(tiny.task(), settings, tmp_path, command="c", join_only=True) == found
 
 
 class Fails(ToleranceObjective):
