@@ -11,7 +11,14 @@ import pytest
 
 from lottery_jax.comparison.api import compare
 from lottery_jax.comparison.budget_methods import BudgetMethod
-from lottery_jax.comparison.methods import ConstructionMethod, LearnerMethod, Method, MethodContext, MethodSelection, RandomMask
+from lottery_jax.comparison.methods import (
+    ConstructionMethod,
+    LearnerMethod,
+    Method,
+    MethodContext,
+    MethodSelection,
+    RandomMask,
+)
 from lottery_jax.comparison.protocol import Protocol
 from lottery_jax.comparison.registry import all_methods, as_method, method_descriptions, select_methods
 from lottery_jax.constructions.pensia import Pensia
