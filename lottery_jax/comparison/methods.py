@@ -123,7 +123,7 @@ class MethodSelection:
     Attributes:
         methods: The selected methods in the order of the report, each after the one that it depends on.
         known: Every method by label, among them those that the selected ones depend on.
-        options: Options that differ from the defaults, for the configuration.
+        options: Options that differ from the defaults; part of the configuration.
     """
 
     methods: tuple[Method, ...]

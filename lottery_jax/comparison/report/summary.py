@@ -42,7 +42,7 @@ class Row:
         return ", ".join(f"{name} {statistics.fmean(each.get(name, 0.0) for each in found):.3g}" for name in names)
 
     def within(self) -> str:
-        """Number of target weights within the tolerance, for the seed with the fewest."""
+        """Number of target weights within the tolerance, of the seed with the fewest."""
         counts = [record.within_tolerance for record in self.records if record.within_tolerance is not None]
         if not counts:
             return DASH
