@@ -127,10 +127,10 @@ def added(before: dict, found: dict, cases: list[str]) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time, residual and memory of the subset-sum engine.")
-    parser.add_argument("--target", type=Path, help="pensia_fc2.safetensors; synthetic weights if left out")
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="which cases; all if left out")
+    parser.add_argument("--target", type=Path, help="pensia_fc2.safetensors; default: synthetic weights")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="cases to run; default: all")
     parser.add_argument("--quick", action="store_true", help="small sizes, to try every case")
-    parser.add_argument("--out", type=Path, help="JSON file; benchmarks/results/subset_sum_{cpu,gpu}.json if left out")
+    parser.add_argument("--out", type=Path, help="JSON file; default: benchmarks/results/subset_sum_{cpu,gpu}.json")
     parser.add_argument("--add", action="store_true", help="keep the JSON's other cases, measured on the same machine")
     parser.add_argument("--tables", type=Path, metavar="FILE", help="print the tables of a result as Markdown")
     parser.add_argument(
