@@ -29,7 +29,7 @@ import jax
 from peers import PACKAGES
 from subset_sum_cases import accelerator, peers, search, streaming
 from subset_sum_cases.instances import FULL, QUICK, Run
-from subset_sum_tables import compare_with_engine, padded_group, summary, tables
+from subset_sum_tables import compare_with_engine, fill_blocks, summary, tables
 
 from lottery_jax import environment
 
@@ -143,7 +143,7 @@ def main() -> None:
         print(tables(json.loads(arguments.tables.read_text())))
         return
     if arguments.fill:
-        arguments.fill.write_text(padded_group(arguments.fill.read_text()))
+        arguments.fill.write_text(fill_blocks(arguments.fill.read_text()))
         return
     if arguments.case:
         print(json.dumps(run_case(arguments.case, run)))

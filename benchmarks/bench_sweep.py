@@ -43,7 +43,7 @@ def measure(keeps: tuple[float, ...], seeds: int, examples: int, epochs: int, ro
     source = wide_source(redundant_source(architecture("fc2", Spec(data.shape, data.nonnegative), data.classes)))
     learner, kept = EdgePopup(), list(range(seeds))
 
-    def runs_per_step() -> list:
+    def one_program() -> list:
         return learner.learn(source, data, seeds=kept, keeps=keeps, epochs=epochs)
 
     def one_by_one() -> list:
@@ -51,7 +51,7 @@ def measure(keeps: tuple[float, ...], seeds: int, examples: int, epochs: int, ro
             learner.learn(source, data, seeds=[seed], keeps=[keep], epochs=epochs)[0] for seed in kept for keep in keeps
         ]
 
-    ways = {"one_program": runs_per_step, "one_by_one": one_by_one}
+    ways = {"one_program": one_program, "one_by_one": one_by_one}
     times: dict[str, list[float]] = {name: [] for name in ways}
     learner.learn(source, data, seeds=kept, keeps=keeps, epochs=epochs)  # compiles
     learner.learn(source, data, seeds=kept[:1], keeps=keeps[:1], epochs=epochs)
