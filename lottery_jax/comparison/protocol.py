@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 from lottery_jax.comparison.methods import Method, MethodSelection, check_labels
+from lottery_jax.comparison.records import Key
 from lottery_jax.constructions.pensia import Pensia
 from lottery_jax.errors import InputError
 from lottery_jax.networks.transforms import Transform
@@ -59,7 +60,7 @@ class Protocol:
                     " layers do not change. Omit these transforms, or the method."
                 )
         seeds, keeps = self.seeds, self.keeps
-        if not seeds or not all(0 <= seed < 2**64 for seed in seeds) or len(set(seeds)) < len(seeds):
+        if len(set(seeds)) < max(len(seeds), 1) or not 0 <= min(seeds) <= max(seeds) < 2**64:
             raise InputError(f"seeds must be different integers in [0, 2**64), got {seeds}. Try --seeds 0 1 2.")
         if not keeps or not all(0 <= keep <= 1 for keep in keeps):
             raise InputError(f"keeps must be kept fractions in [0, 1], got {keeps}. Try --keeps 0.1 0.5.")
@@ -70,9 +71,9 @@ class Protocol:
         if self.epochs < 1:
             raise InputError(f"epochs must be at least 1, got {self.epochs}. Omit --epochs for the default.")
 
-    def keeps_of(self, method: Method) -> tuple[float | None, ...]:
-        """The kept fractions of a method; (None,) if it does not sweep."""
-        return self.keeps if method.sweeps else (None,)
+    def keys(self, method: Method, seed: int) -> list[Key]:
+        """The keys of the records of a method and seed: one per kept fraction, or one if the method does not sweep."""
+        return [(method.label, seed, keep) for keep in (self.keeps if method.sweeps else (None,))]
 
 
 def configuration(protocol: Protocol, task: Task) -> dict[str, Any]:

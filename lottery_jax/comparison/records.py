@@ -164,13 +164,11 @@ class PendingRecords:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def write(self, record: Record) -> None:
-        """Write a record atomically; raises ``InputError``."""
-        self._write(record.key, f"{record.to_json()}\n")
-
-    def write_no_ticket(self, key: Key) -> None:
-        """Note that a kept fraction has no ticket and will have no record."""
-        self._write(key, _NO_TICKET)
+    def write(self, key: Key, record: Record | None) -> None:
+        """Write a record atomically, or None for a kept fraction without a ticket; raises ``InputError``."""
+        self.folder.mkdir(exist_ok=True)
+        content = _NO_TICKET if record is None else f"{record.to_json()}\n"
+        write_atomically(self._file(key), content.encode())
 
     def has(self, key: Key) -> bool:
         """Whether a record or its absence was written."""
@@ -207,10 +205,6 @@ class PendingRecords:
         self._file(key).unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # the folder is not empty, or does not exist
             self.folder.rmdir()
-
-    def _write(self, key: Key, content: str) -> None:
-        self.folder.mkdir(exist_ok=True)
-        write_atomically(self._file(key), content.encode())
 
     def _file(self, key: Key) -> Path:
         return self.folder / f"{name_of_run(*key)}.json"

@@ -61,12 +61,14 @@ def all_methods(options: Options | None = None, *, candidates: int = Constructio
     constructions = [kind(**{"candidates": candidates, **given.get(name, {})}) for name, kind in CONSTRUCTIONS.items()]
     methods: list[Method] = [DenseTarget()]
     for construction in constructions:
-        methods += [ConstructionMethod(construction, objective) for objective in construction.objectives]
+        for objective in construction.objectives:
+            methods.append(ConstructionMethod(construction, objective))
     for construction in filter(supports_budgets, constructions):
         methods += [BudgetMethod(construction), LossAwareMethod(construction)]
     for name, kind in all_learners().items():
         learner = kind(**given.get(name, {}))
-        methods += [LearnerMethod(learner, source) for source in learner.sources or SOURCES]
+        for source in learner.sources or SOURCES:
+            methods.append(LearnerMethod(learner, source))
     methods += [WarmStarted(EdgePopup(**given.get(EdgePopup.name, {}))), MagnitudePrunedTarget(), RandomMask()]
     return {method.label: method for method in methods}
 

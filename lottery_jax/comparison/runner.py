@@ -113,8 +113,10 @@ def run_comparison(
         All requested records in order; none in a process that does not lead.
 
     Raises:
-        InputError: The folder is in use or cannot be written, or ``join_only`` and records are missing.
+        InputError: The folder is in use or cannot be written, or records are missing for ``join_only``.
     """
+    if join_only and workers is not SERIAL:
+        raise InputError("join_only must be used by one process without workers. Omit one of the two.")
     callbacks = callbacks or Callbacks()
     comparison = Comparison(task, protocol, out, stages=callbacks.stages, workers=workers)
     callbacks.opened(comparison.folder)
@@ -172,8 +174,8 @@ class Comparison:
         self._list = f"records {self.folder.name}"
         self.units: dict[Key, str] = {}
         for method, seed in self.pairs:
-            for keep in protocol.keeps_of(method):
-                self.units[method.label, seed, keep] = unit_of(self._list, len(self.units))
+            for key in protocol.keys(method, seed):
+                self.units[key] = unit_of(self._list, len(self.units))
 
     def _read_finished(self) -> None:
         self.finished = {record.key: record for record in read_records(self.records_file)}
@@ -184,19 +186,17 @@ class Comparison:
         with contextlib.ExitStack() as stack:
             if self.workers.opens:
                 stack.enter_context(locked(self.folder, "the run folder", shared=not self.workers.leads))
-            self._read_finished()  # another process may have had the lock
-            device, requested = jax.local_devices()[0], json.dumps([self.configuration, list(self.units)])
+            device, requested = jax.local_devices()[0], json.dumps([self.configuration, list(self.units)]).encode()
             facts = {
                 **environment.version_facts(),
                 "target": self.task.target.digest[:16],
-                "comparison (data, methods, seeds, keeps or options)": hashlib.sha256(requested.encode()).hexdigest()[
-                    :16
-                ],
+                "comparison (data, methods, seeds, keeps or options)": hashlib.sha256(requested).hexdigest()[:16],
                 # The number of runs that share a step depends on them.
                 "number or kind of devices": f"{jax.local_device_count()} {device.platform} {device.device_kind}",
             }
             self.workers.begin(facts, self.folder)
             self.workers.expect(self._list, len(self.units))
+            self._read_finished()  # another process may have written before
             yield
 
     def records(self) -> list[Record]:
@@ -225,7 +225,7 @@ class Comparison:
         if missing and method.depends_on is not None:
             self._join(self.known[method.depends_on], seed, may_be_unfinished=True)
         self._join(method, seed)
-        return [self.finished[key] for key in self._keys(method, seed) if key in self.finished]
+        return [self.finished[key] for key in self.protocol.keys(method, seed) if key in self.finished]
 
     def contribute_all(self) -> None:
         """Compute the pending records that come to this process, until none is left for it."""
@@ -243,7 +243,7 @@ class Comparison:
             Pending: Other processes compute the rest.
         """
         missing, left = self._missing(method, seed), []
-        for key in self._keys(method, seed):
+        for key in self.protocol.keys(method, seed):
             unit = self._unit(key)
             if self.workers.note(unit) is not None:
                 continue
@@ -267,7 +267,7 @@ class Comparison:
             ),
             configuration=self.configuration,
             command=command,
-            methods={label: self.known[label].about for label in dict.fromkeys(record.method for record in records)},
+            methods={record.method: self.known[record.method].about for record in records},
         )
 
     def _compute(
@@ -278,11 +278,12 @@ class Comparison:
         for key in left:
             unit = self._unit(key)
             if key[-1] not in found.keeps:
-                self.pending.write_no_ticket(key)
+                self.pending.write(key, None)
                 workers.done(unit, "no ticket")
             elif workers.take(unit):
                 path, stages = self._ticket_path(key), self._stages(key)
-                self.pending.write(make_record(path, found, key, self.task, self.target, self.protocol, stages=stages))
+                record = make_record(path, found, key, self.task, self.target, self.protocol, stages=stages)
+                self.pending.write(key, record)
                 workers.done(unit, "measured")
             elif workers.note(unit) is None:
                 elsewhere.append(unit)
@@ -311,7 +312,7 @@ class Comparison:
 
     def _find_dependency(self, model: Method, method: Method, seed: int, workers: Workers) -> None:
         """Find the ticket that ``method`` depends on; its record has its own label, like any other."""
-        keys = self._keys(model, seed)
+        keys = self.protocol.keys(model, seed)
         path = self._ticket_path(keys[0])
         if path.exists():
             return
@@ -331,18 +332,15 @@ class Comparison:
             self.finished |= {record.key: record for record in found}
         if may_be_unfinished and self._missing(method, seed):
             return
-        for key in self._keys(method, seed):
+        for key in self.protocol.keys(method, seed):
             self.pending.remove(key)
         _remove(self._unfinished(method, seed))
 
     def _pending_record(self, key: Key) -> Record | None:
         return self.pending.read(key, announced=self.workers.note(self._unit(key)) not in (None, FOUND))
 
-    def _keys(self, method: Method, seed: int) -> list[Key]:
-        return [(method.label, seed, keep) for keep in self.protocol.keeps_of(method)]
-
     def _missing(self, method: Method, seed: int) -> list[Key]:
-        return [key for key in self._keys(method, seed) if key not in self.finished]
+        return [key for key in self.protocol.keys(method, seed) if key not in self.finished]
 
     def _unit(self, key: Key) -> str:
         return self.units.get(key) or f"record {name_of_run(*key)}"

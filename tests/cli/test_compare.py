@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lottery_jax import compare, load_task
 from lottery_jax.cli.compare import protocol_of
 from lottery_jax.cli.main import parse
 from lottery_jax.comparison.registry import all_methods
@@ -111,6 +112,21 @@ def test_a_method_of_ones_own_stands_beside_the_others(
     mine.write_text(MINE + "\n# another version of the file is another method\n")
     compared(capsys, *asked)
     assert len(list((tmp_path / "runs").iterdir())) == 3
+
+
+def test_python_makes_the_same_call(
+    task: tuple[Word, ...], mine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`compare` finds the records of the command, which are not computed again."""
+    methods, out = ["scalar", f"{mine}:Mine"], tmp_path / "runs"
+    options = ("--scalar.range", "model", "--mine.step", 3, "--out", out)
+    records = compared(capsys, *task, "--methods", *methods, *options)
+    data, _, target = (Path(str(word)) for word in task[1:4])
+    settings = {"seeds": (0,), "keeps": (0.2, 0.5), "candidates": 8, "tolerance": 0.2, "epochs": 1, "out": out}
+    given = {"scalar": {"range": "model"}, "mine": {"step": 3}}
+    found = compare(load_task(str(data), target=target), methods, options=given, **settings)
+    assert [json.loads(record.to_json()) for record in found] == records
+    assert [path.name for path in out.iterdir()] == [found.folder.name]
 
 
 def test_one_process_at_a_time_writes_into_a_folder(

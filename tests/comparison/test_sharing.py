@@ -207,7 +207,7 @@ def test_a_damaged_record_is_made_anew(alone: tuple, tmp_path: Path, caplog: pyt
 def test_nothing_is_left_over_by_a_process_that_was_killed_after_its_records_were_joined(tmp_path: Path) -> None:
     found = work(tmp_path)
     left = found.records()[-1]
-    found.pending.write(left)
+    found.pending.write(left.key, left)
     unfinished = found.folder / "unfinished" / f"{left.method}-seed{left.seed}"
     unfinished.mkdir(parents=True)
     work(tmp_path)
@@ -271,8 +271,8 @@ def test_records_are_pending(tmp_path: Path) -> None:
     pending, one = PendingRecords(tmp_path / "records"), record()
     assert pending.read(one.key) is None and not pending.has(one.key) and pending.count() == 0
     pending.remove(one.key)
-    pending.write(one)
-    pending.write_no_ticket(("other", 0, 0.5))
+    pending.write(one.key, one)
+    pending.write(("other", 0, 0.5), None)
     assert pending.read(one.key) == one and pending.has(("other", 0, 0.5)) and pending.read(("other", 0, 0.5)) is None
     assert pending.count() == 2
     pending.remove(one.key)

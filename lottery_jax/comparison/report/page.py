@@ -62,7 +62,10 @@ def write_report(
         head += f'<th title="{escape(column.meaning)}">{escape(column.heading)}</th>'
         for number, row in enumerate(shown):
             cells[number] += f"<td>{escape(column.cell(row))}</td>"
-    made_with = {name: version for record in records for name, version in record.versions.items()}
+    sources, made_with = dict[str, str](), dict[str, str]()
+    for record in records:
+        sources |= {record.method: record.source} if record.source else {}
+        made_with |= record.versions
     made_with["device"] = ", ".join(sorted({record.device for record in records if record.device}))
     text = f"""<!DOCTYPE html>
 <html lang="en">
@@ -93,7 +96,7 @@ table below."></picture>
 <h2>The kept fraction of each layer</h2>
 {_definitions({row.name: layers for row in shown if (layers := row.layers())})}
 <h2>The sources</h2>
-{_definitions({record.method: record.source for record in records if record.source})}
+{_definitions(sources)}
 <h2>How to reproduce</h2>
 <pre>{escape(command)}</pre>
 <p>The same command also resumes a stopped run; finished records are not recomputed.</p>

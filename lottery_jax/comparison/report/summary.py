@@ -1,6 +1,7 @@
 """Records grouped by method and kept fraction, and the columns of the table on the terminal and on the page."""
 
 import dataclasses
+import operator
 import statistics
 from collections.abc import Callable, Sequence
 
@@ -38,8 +39,11 @@ class Row:
     def layers(self) -> str:
         """The kept fraction of each random tensor, mean over seeds."""
         found = [record.kept_fractions for record in self.records if record.kept_fractions]
-        names = dict.fromkeys(name for fractions in found for name in fractions)
-        return ", ".join(f"{name} {statistics.fmean(each.get(name, 0.0) for each in found):.3g}" for name in names)
+        means: dict[str, float] = {}
+        for fractions in found:
+            for name, fraction in fractions.items():
+                means[name] = means.get(name, 0.0) + fraction / len(found)
+        return ", ".join(map("{} {:.3g}".format, means.keys(), means.values()))
 
     def within(self) -> str:
         """Number of target weights within the tolerance, of the seed with the fewest."""
@@ -51,8 +55,8 @@ class Row:
 
     def interval(self) -> str:
         """The 95 % interval of the accuracy in %, mean over seeds."""
-        ends = (self.mean("accuracy_low"), self.mean("accuracy_high"))
-        return " to ".join(DASH if end is None else f"{100 * end:.1f}" for end in ends)
+        low, high = self.mean("accuracy_low"), self.mean("accuracy_high")
+        return DASH if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f}"
 
     def weights(self) -> str:
         """Whether the kept weights are random or trained."""
@@ -68,11 +72,11 @@ def rows(records: Sequence[Record]) -> list[Row]:
     groups: dict[str, dict[float | None, list[Record]]] = {}
     for record in records:
         groups.setdefault(record.method, {}).setdefault(record.keep, []).append(record)
-    return [
-        Row(method, keep, tuple(keeps[keep]))
-        for method, keeps in groups.items()
-        for keep in sorted(keeps, key=lambda keep: keep or 0.0)
-    ]
+    found = []
+    for method, keeps in groups.items():
+        # A method without kept fractions has None alone.
+        found += [Row(method, keep, tuple(keeps[keep])) for keep in sorted(keeps)]  # type: ignore[type-var]
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +99,7 @@ class Column:
     field: str = ""
     pattern: str = "g"
     _: dataclasses.KW_ONLY
-    factor: float = 1.0
+    factor: float = 1
     statistic: Callable[[Sequence[float]], float] = statistics.fmean
     optional: bool = False
     text: Callable[[Row], str] | None = None
@@ -114,12 +118,10 @@ class Column:
 
 
 _COLUMNS = (
-    Column("method", "Name of the method; dense is the trained target itself.", text=lambda row: row.method),
+    Column("method", "Name of the method; dense is the trained target itself.", text=operator.attrgetter("method")),
     Column("keep", "Requested kept fraction, if the method sweeps.", "keep"),
     Column("weights", "random: drawn from a seed and never trained; trained: found by training.", text=Row.weights),
-    Column(
-        "seeds", "Number of random sources; the columns are means over them.", text=lambda row: str(len(row.records))
-    ),
+    Column("seeds", "Number of random sources; the columns are means over them.", "seed", "d", statistic=len),
     Column(
         "learning rate",
         "Selected on the validation split, mean over seeds.",
