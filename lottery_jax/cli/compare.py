@@ -16,7 +16,7 @@ from lottery_jax.cli.settings import Compare, command_line, learning_epochs
 from lottery_jax.cli.worker_options import workers_of
 from lottery_jax.comparison.protocol import Protocol
 from lottery_jax.comparison.records import Record, count_finished
-from lottery_jax.comparison.registry import FILE_CLASS, all_learners, class_in_file, option_name, select_methods
+from lottery_jax.comparison.registry import USER_CLASS, all_learners, option_name, select_methods, user_class
 from lottery_jax.comparison.report import tables
 from lottery_jax.comparison.runner import Callbacks, Results, run_comparison
 from lottery_jax.constructions.registry import CONSTRUCTIONS
@@ -80,7 +80,7 @@ def run_compare(command: Compare, results: TextIO) -> int:
 
 def protocol_of(command: Compare) -> Protocol:
     """The checked settings of a comparison; raises ``InputError``."""
-    own = [class_in_file(word) for word in command.methods if FILE_CLASS.fullmatch(word)]
+    own = [user_class(word) for word in command.methods if USER_CLASS.fullmatch(word)]
     options: dict[str, dict[str, Any]] = {}
     for kind in (*CONSTRUCTIONS.values(), *all_learners().values(), *own):
         values = getattr(command, field_name(kind), None)

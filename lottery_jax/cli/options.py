@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import tyro
 
 from lottery_jax.cli.settings import Approximate, Compare, TaskOptions
-from lottery_jax.comparison.registry import FILE_CLASS, all_learners, class_in_file, option_name
+from lottery_jax.comparison.registry import USER_CLASS, all_learners, option_name, user_class
 from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.registry import CONSTRUCTIONS, construction_named
 from lottery_jax.errors import InputError
@@ -115,7 +115,7 @@ def extended(settings: Any, words: Sequence[str]) -> Any:
     """Settings with the options of registered methods, and of classes of the user's own among the words."""
     kinds: list[Any] = list(CONSTRUCTIONS.values())
     if settings is Compare:
-        kinds += [*all_learners().values(), *(class_in_file(word) for word in words if FILE_CLASS.fullmatch(word))]
+        kinds += [*all_learners().values(), *(user_class(word) for word in words if USER_CLASS.fullmatch(word))]
     return with_options(settings, kinds, LEFT_OUT)
 
 

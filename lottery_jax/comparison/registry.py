@@ -6,7 +6,7 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from lottery_jax.mask_learning.registry import LEARNERS, SOURCES
 from lottery_jax.pruning.registry import TRAINED
 from lottery_jax.training.learner import Learner
 
-FILE_CLASS = re.compile(r"(.+\.py):([A-Za-z_][A-Za-z0-9_]*)")
+USER_CLASS = re.compile(r"(.+\.py):([A-Za-z_][A-Za-z0-9_]*)")
 """A class in a file of the user: FILE.py:CLASS."""
 
 Options = Mapping[str, Mapping[str, Any]]
@@ -92,6 +92,19 @@ def method_descriptions() -> dict[str, str]:
     return descriptions
 
 
+OLD_LABELS = {"random-at-start": "random-pruning"}
+"""Labels of earlier versions, and their new spellings."""
+
+
+def suggest_method(label: str, known: Iterable[str]) -> str:
+    """The new spelling of an old label, or the nearest known label.
+
+    >>> suggest_method("random-at-start", all_methods())
+    "its new name is 'random-pruning'"
+    """
+    return f"its new name is {OLD_LABELS[label]!r}" if label in OLD_LABELS else suggest(label, known)
+
+
 def select_methods(
     methods: Sequence[str | Method | Construction | Learner | type] = (),
     options: Options | None = None,
@@ -117,8 +130,8 @@ def select_methods(
             recorded[name] = changed
     known, labels = all_methods(given, candidates=candidates), list[str]()
     for method in methods:
-        if isinstance(method, str) and FILE_CLASS.fullmatch(method):
-            kind = class_in_file(method)
+        if isinstance(method, str) and USER_CLASS.fullmatch(method):
+            kind = user_class(method)
             name = option_name(kind)
             kinds[name] = kind
             own = as_method(kind, given.get(name), candidates=candidates)
@@ -130,7 +143,7 @@ def select_methods(
         elif isinstance(method, str):
             if method not in known:
                 raise InputError(
-                    f"method {method!r} is unknown; {suggest(method, known)} or name a class, FILE.py:CLASS"
+                    f"method {method!r} is unknown; {suggest_method(method, known)} or name a class, FILE.py:CLASS"
                 )
             own = known[method]
         else:
@@ -176,7 +189,7 @@ def as_method(
     return LearnerMethod(own, (own.sources or ("wide",))[0]) if isinstance(own, Learner) else own
 
 
-def class_in_file(word: str) -> type:
+def user_class(word: str) -> type:
     """The class that FILE.py:CLASS names; the file is run.
 
     Raises:
@@ -220,7 +233,7 @@ def _changed(kind: type, options: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _file_and_class(word: str) -> tuple[Path, str]:
-    match = FILE_CLASS.fullmatch(word)
+    match = USER_CLASS.fullmatch(word)
     assert match is not None
     return Path(match[1]), match[2]
 
