@@ -1,4 +1,4 @@
-"""A solver: the nearest single candidate, or none. It needs no registry: `solve` and `ToleranceObjective(solver=...)` take it."""
+"""A solver: the nearest single candidate, or none. `solve` and `ToleranceObjective(solver=...)` take it."""
 
 import dataclasses
 from typing import ClassVar
