@@ -1,12 +1,12 @@
-"""Bits for each target weight: tickets as the entropy coder writes them, beside plain rounding with the same error.
+"""Bits per target weight: tickets as the entropy coder writes them, compared with plain rounding with the same error.
 
 Command: python benchmarks/bench_bits.py --target pensia_fc2.safetensors
 Cost: half a minute on two CPU cores.
 
 The first layer of the target within 0.01. First the smallest subset of each weight, the nearest of these; then the
-first subset in the order (size, lexicographic) that serves, of random weights of some spreads. Then whole tickets; goal
-for `scalar-matched-first`, at most 2.75 bits and 0.42 kept for each weight.
-`iid`: one probability for all bits. `coded`: what the coder takes, its parameters included. `rounding`: the target's
+first subset within the tolerance in the order (size, lexicographic), for random weights of several spreads. Then whole
+tickets; goal for `scalar-matched-first`: at most 2.75 bits and 0.42 kept per weight.
+`iid`: one probability for all bits. `coded`: bits of the coder with its parameters. `rounding`: the target's
 own weights on a grid with the same largest error, by the same coder.
 """
 
@@ -37,7 +37,7 @@ CANDIDATES, TOLERANCE = 21, 0.01
 
 
 def mask_row(case: str, masks: np.ndarray, bits: float, rounding: float, **more: object) -> dict:
-    """What masks [W, N] take for each weight."""
+    """Bits of masks [W, N] per weight."""
     kept = int(masks.sum())
     share = kept / masks.size
     entropy = -(share * math.log2(share) + (1 - share) * math.log2(1 - share))
@@ -53,7 +53,7 @@ def mask_row(case: str, masks: np.ndarray, bits: float, rounding: float, **more:
 
 
 def measure(weights: np.ndarray) -> list[dict]:
-    """A row for each source and way of choosing. weights: float32 [O, I]."""
+    """One row per source and selection; weights float32 [O, I]."""
     target, rows = mlp_target([weights], nonnegative=True), []
     wanted = weights.astype(np.float64).reshape(-1)
 
@@ -105,10 +105,10 @@ def measure_ticket(path: Path, weights: list[np.ndarray], construction: Construc
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Bits of tickets beside plain rounding.")
-    parser.add_argument("--target", type=Path, default=None, help="the published 784-500-10 target; random if left out")
+    parser = argparse.ArgumentParser(description="Bits of tickets compared with plain rounding.")
+    parser.add_argument("--target", type=Path, default=None, help="the published 784-500-10 target; default: random")
     parser.add_argument("--quick", action="store_true", help="some outputs of the first layer only")
-    parser.add_argument("--out", type=Path, default=None, help="JSON file; beside this file if left out")
+    parser.add_argument("--out", type=Path, default=None, help="JSON file; default: in benchmarks/results")
     arguments = parser.parse_args()
     if arguments.target is None:
         random = np.random.default_rng(0)

@@ -1,16 +1,16 @@
-"""What a budget of kept weights buys: accuracy against kept weights on the published 784-500-10 target, n = 21.
+"""Budgets of kept weights: accuracy against kept weights on the published 784-500-10 target, n = 21.
 
 Command: python benchmarks/bench_budget.py --target pensia_fc2.safetensors [--data-dir TFDS]
 Cost: a few minutes on two CPU cores.
 
-For each construction and tolerance, `Smallest` keeps the fewest candidates that bring every weight within that one
-tolerance. Exactly as many are then spent within a budget, by plain squared residuals (`uniform`), weighted with the
+For each construction and tolerance, `Smallest` keeps the fewest candidates with which every weight is within the
+tolerance. A budget then has exactly as many kept weights, by plain squared residuals (`uniform`), weighted with the
 target's Fisher information (`fisher`, from the training images), and with that plus its mean (`fisher-damped`), so the
-tickets of a group differ only in where their kept weights are. `gap` is the relative distance of a ticket's error from
-the bound that no choice is below.
+tickets of a group differ only in the positions of their kept weights. `gap` is the relative distance of the error of a
+ticket from the lower bound of all selections.
 
 Seconds of the fronts (once for all budgets), of the Fisher information and of each ticket are wall time, compilation
-included, and are only worth reading where the machine did nothing else: its load is in the file (1 per busy core).
+included. They are only meaningful if the machine did nothing else: its load is in the file (1 per busy core).
 """
 
 import argparse
@@ -41,7 +41,7 @@ TOLERANCES = (0.01, 0.02, 0.03, 0.05, 0.08)
 
 
 def measured(ticket: Ticket, target: Target, dataset: Dataset, fisher: dict[str, np.ndarray]) -> dict:
-    """What the verifier, both errors and the test set say of a ticket."""
+    """Certificate, both errors and test accuracy of a ticket."""
     found = verify(ticket, target=target)
     squares = {
         name: (branches[0] - target.array(name).astype(np.float64)) ** 2
@@ -71,7 +71,7 @@ def spent(
     kept: int,
     importance: dict[str, np.ndarray] | None,
 ) -> Ticket:
-    """The ticket within a budget; the fronts are found once for all of a construction's."""
+    """The ticket with a budget; the Pareto fronts are found once per construction."""
     objective = Budget(kept, importance=importance, k_max=arguments.k_max)
     return run_in_memory(plan_job(target, construction, objective, seed=arguments.seed), store=solved)
 
@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, help="folder with MNIST prepared by TensorFlow Datasets")
     parser.add_argument("--k-max", type=int, default=6, help="largest subset of a weight")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="JSON file; benchmarks/results/budget_DEVICE.json if left out")
+    parser.add_argument("--out", type=Path, help="JSON file; default: benchmarks/results/budget_DEVICE.json")
     arguments = parser.parse_args()
     dataset = load("mnist", data_dir=arguments.data_dir)
     target = import_target(arguments.target, Spec(dataset.shape, dataset.nonnegative), dataset.classes)

@@ -1,7 +1,7 @@
-"""What it costs to share work between processes: joining, handing out, the same job by one and by two, and a slow one.
+"""Overhead of sharing work between processes: joining, distributing, a job by one and by two, a slow process.
 
 Command: python benchmarks/bench_cluster.py                  (jobs of a minute and more)
-         python benchmarks/bench_cluster.py --quick          (small jobs: only whether it works)
+         python benchmarks/bench_cluster.py --quick          (small jobs, to test the script)
 Cost: about forty minutes on two CPU cores (thirteen with --rounds 1); two processes meet over loopback.
 
 Goals: joining and leaving at most 5 s; 10,000 units of no work handed out in at most 10 s, the shared folder untouched;
@@ -144,7 +144,7 @@ def job(name: str, words: Callable[[str], list[str]], clear: Callable[[], None],
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="What it costs to share work between processes.")
+    parser = argparse.ArgumentParser(description="Overhead of sharing work between processes.")
     parser.add_argument("--quick", action="store_true", help="small jobs")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--member", nargs=5, help=argparse.SUPPRESS)

@@ -1,4 +1,4 @@
-"""Constructions on the layers that they are for: a trained target, its ticket, and what the verifier says of it.
+"""Constructions on the layers that they are made for: a trained target, its ticket, and the result of the verifier.
 
 Command: python benchmarks/bench_constructions.py [--rows vit-digits ...] [--data-dir TFDS] [--target FILE] [--quick]
 Cost: vit-digits and lenet5-mnist a minute each, the others up to a quarter of an hour on two CPU cores, most of it
@@ -8,7 +8,7 @@ Goals: every ticket holds against the original target. Accuracy within 0.3 point
 20 candidates, every residual at most 7.3e-4 of its tensor's largest weight (da Cunha et al. 2022: "many hours" of
 Gurobi for the convolutions alone) in under 30 seconds.
 
-`--quick`: minutes become seconds, with targets too small to be worth anything. Rows of an earlier run on the same
+`--quick`: seconds instead of minutes, with targets too small for conclusions. Rows of an earlier run on the same
 device stay in the file unless they are run again.
 """
 
@@ -40,7 +40,7 @@ USUAL_GOAL = ToleranceObjective(0.01)
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What was asked for on the command line."""
+    """The options."""
 
     quick: bool = False
     data_dir: Path | None = None
@@ -206,12 +206,12 @@ def added(path: Path, results: dict) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Tickets of constructions beside their targets.")
+    parser = argparse.ArgumentParser(description="Tickets of constructions compared with their targets.")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=USUAL, help="what is measured")
     parser.add_argument("--quick", action="store_true", help="with targets that are trained in seconds")
     parser.add_argument("--data-dir", type=Path, help="folder with data sets prepared by TensorFlow Datasets")
     parser.add_argument("--target", type=Path, help="file of the trained ResNet-20")
-    parser.add_argument("--out", type=Path, help="JSON file; beside this file if left out, and none with --quick")
+    parser.add_argument("--out", type=Path, help="JSON file; default: in benchmarks/results, none with --quick")
     arguments = parser.parse_args()
     settings = Settings(arguments.quick, arguments.data_dir, arguments.target)
     out = arguments.out or Path(__file__).parent / "results" / f"constructions_{jax.default_backend()}.json"

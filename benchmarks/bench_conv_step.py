@@ -114,7 +114,7 @@ def timed(run: Callable[[], object]) -> float:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Time of one training step of Conv-4.")
     parser.add_argument("--repeats", type=int, default=7, help="timed steps")
-    parser.add_argument("--out", type=Path, default=None, help="JSON file; beside this file if left out")
+    parser.add_argument("--out", type=Path, default=None, help="JSON file; default: in benchmarks/results")
     arguments = parser.parse_args()
     row = measure(arguments.repeats)
     for name, value in row.items():

@@ -159,7 +159,7 @@ def show(rows: list[dict]) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Time of one edge-popup training step.")
     parser.add_argument("--repeats", type=int, default=50, help="timed steps")
-    parser.add_argument("--out", type=Path, default=None, help="JSON file; beside this file if left out")
+    parser.add_argument("--out", type=Path, default=None, help="JSON file; default: in benchmarks/results")
     arguments = parser.parse_args()
     results = {
         "device": environment.device(),

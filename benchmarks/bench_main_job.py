@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, help="folder with MNIST prepared by TensorFlow Datasets")
     parser.add_argument("--repeats", type=int, default=3, help="timed runs after the first")
     parser.add_argument("--case", choices=CASES, help="one case, in this process, as JSON")
-    parser.add_argument("--out", type=Path, help="JSON file; benchmarks/results/main_job_DEVICE.json if left out")
+    parser.add_argument("--out", type=Path, help="JSON file; default: benchmarks/results/main_job_DEVICE.json")
     arguments = parser.parse_args()
     if arguments.case:
         row = run_case(arguments.case, arguments.target, arguments.data_dir, arguments.repeats)

@@ -1,4 +1,4 @@
-"""How tight bounds of the output are: the certificate of a ticket beside the worst input that a search finds.
+"""Tightness of output bounds: the certificate of a ticket compared with the worst input that a search finds.
 
 Command: python benchmarks/bench_output_bound.py --target pensia_fc2.safetensors
 Cost: under a minute on two CPU cores.
@@ -47,11 +47,9 @@ def measure(name: str, target: Target, images: np.ndarray | None) -> list[dict]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Bounds of the output beside the worst input found.")
-    parser.add_argument(
-        "--target", type=Path, default=None, help="the published 784-500-10 target; left out if not given"
-    )
-    parser.add_argument("--out", type=Path, default=None, help="JSON file; beside this file if left out")
+    parser = argparse.ArgumentParser(description="Output bounds compared with the worst input found.")
+    parser.add_argument("--target", type=Path, default=None, help="the published 784-500-10 target; default: omitted")
+    parser.add_argument("--out", type=Path, default=None, help="JSON file; default: in benchmarks/results")
     arguments = parser.parse_args()
     task = load_task("digits")
     rows = measure("digits", task.target, np.asarray(task.dataset.test.images))

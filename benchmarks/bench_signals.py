@@ -1,13 +1,13 @@
-"""How soon a job of two processes ends after SIGTERM, at random moments, and whether anything is lost by it.
+"""Time until a job of two processes ends after SIGTERM at random moments, and a check that no result is lost.
 
 Command: python benchmarks/bench_signals.py [--signals 20 --seed 0 --jobs approximate compare]
 Cost: about ten minutes on two CPU cores. Two processes that meet over loopback share the chunks of a model of 256
 small tensors, or a comparison of six methods on the digits. SIGTERM comes to both, as from `scancel`, at a moment drawn
-uniformly from 0.3 s to what a whole run takes; the next start goes on from there. A run that was over before is not
-counted, and the job begins anew.
+uniformly from 0.3 s to what a whole run takes; the next start resumes. A run that had finished before is not
+counted, and the job is started again.
 
-Goals: each process ends within 5 s with exit code 143; what it comes to is that of a run left in peace: the ticket, or
-all tickets and records but for seconds, byte for byte.
+Goals: each process ends within 5 s with exit code 143; its result is that of an undisturbed run: the ticket, or all
+tickets and records except their seconds, byte for byte.
 """
 
 import argparse
@@ -34,7 +34,7 @@ TENSORS, SIZE = 256, 64
 
 @dataclass(frozen=True)
 class Job:
-    """A command without its --out; made: what is there when it is over, None if it is not; parts: what is finished."""
+    """A command without its --out; made: its result, None if unfinished; parts: number of finished units."""
 
     words: list[str]
     made: Callable[[Path], Any]
@@ -45,7 +45,7 @@ class Job:
         return started([*self.words, "--out", str(out)], 2)
 
     def whole(self, out: Path) -> float:
-        """Seconds of a run that is left in peace."""
+        """Seconds of an undisturbed run."""
         began = time.monotonic()
         ended(self.start(out))
         return time.monotonic() - began
@@ -103,7 +103,7 @@ def remove(out: Path) -> None:
 
 
 def measure(job: Job, folder: Path, signals: int, chance: random.Random) -> dict:
-    """So many signals, and what came of them."""
+    """Send signals, and measure each stop."""
     out, peace = folder / "stopped", folder / "whole"
     job.whole(folder / "first")  # compiles
     undisturbed = job.whole(peace)

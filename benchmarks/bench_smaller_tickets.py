@@ -3,17 +3,17 @@
 Command: python benchmarks/bench_smaller_tickets.py --mnist pensia_fc2.safetensors --resnet resnet20_cifar10.safetensors
     --data-dir TFDS
 Cost: 10 minutes on two CPU cores. Each case runs alone in a process of its own, so that its peak memory is its own,
-data and target included. Rows of targets that are not given are left out, and `--quick` leaves the digits alone.
+data and target included. Without a target its rows are omitted; `--quick` measures the digits alone.
 
 Goals on two CPU cores:
 - loss-aware, 784-500-10, 26,000 kept weights: error feedback takes at most 20 s beyond the search, under 2 GiB;
 - loss-aware, ResNet-20 on CIFAR-10: at most 5 minutes;
 - lossless, 784-500-10: at most 30 s of search.
 
-The first time compiles; of `--repeats` others it is the median. `search_s` is what it takes to solve all chunks,
-`feedback_s` what error feedback takes beyond it, both without compilation; `first_s` and `first_compilation_s` belong
-to the first time, the whole, and `first_cpu_s` is what both cores did in it. `load_average` is what the machine did
-(1 for a busy core; this takes 2 itself): seconds are worth reading where it is near 2.
+The first run compiles; the median is over `--repeats` other runs. `search_s` are the seconds to solve all chunks,
+`feedback_s` those of error feedback beyond it, both without compilation. `first_s` and `first_compilation_s` are of the
+first run, and `first_cpu_s` are its CPU seconds on both cores. `load_average` is the load of the machine (1 per busy
+core; the benchmark has 2 itself): seconds are meaningful if it is near 2.
 """
 
 import argparse
@@ -124,9 +124,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="timed runs after the first")
     parser.add_argument("--cases", choices=CASES, nargs="+", help="these alone, added to those of the file")
     parser.add_argument("--in-process", action="store_true", help="one case, in this process, as JSON")
-    parser.add_argument(
-        "--out", type=Path, help="JSON file; benchmarks/results/smaller_tickets_DEVICE.json if left out"
-    )
+    parser.add_argument("--out", type=Path, help="JSON file; default: benchmarks/results/smaller_tickets_DEVICE.json")
     arguments = parser.parse_args()
     given = {"digits": True, "mnist": arguments.mnist, "resnet": arguments.resnet}
     cases = [case for case, (name, _) in CASES.items() if given[name] and not (arguments.quick and name != "digits")]

@@ -1,8 +1,8 @@
-"""What a user waits: from the shell, compilation included, each command in processes of its own.
+"""Waiting time of a user: from the shell, with compilation, each command in its own processes.
 
 Command: python benchmarks/bench_startup.py [--target pensia_fc2.safetensors --data-dir TFDS] [--resnet FILE]
 Cost: about ten minutes on two CPU cores with everything, most of it ResNet-20 on the test set. `first` is with empty
-caches of compiled programs, `second` with what the first run left there; data and trained targets are there in both.
+caches of compiled programs, `second` with the caches of the first run; both have data and trained targets.
 
 Goals on two CPU cores: `import lottery_jax` at most 0.1 s; the demo at most 70 s with empty caches; `pensia --objective
 smallest` on the published 784-500-10 target at most 12 s the first time and 5 s the second; LeNet-5 on MNIST, the whole
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from lottery_jax import environment
 
-ROOMS = "subset_sum networks.network tickets.certificate constructions training tasks learned comparison.front cli"
+ROOMS = "subset_sum networks.network tickets.verify constructions training tasks mask_learning comparison.api cli"
 KEPT = ("outcome", "target_weights", "within_tolerance", "worst_residual", "kept_per_target_weight", "description_bits")
 KEPT += ("accuracy", "target_accuracy", "agreement", "evaluated", "network_deviation", "ticket_bytes")
 
@@ -62,9 +62,9 @@ def approximate(words: list[str], cache: Path, *, runs: int = 2) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="What a user waits, from the shell.")
-    parser.add_argument("--target", type=Path, help="pensia_fc2.safetensors; its rows are left out without it")
-    parser.add_argument("--resnet", type=Path, help="a trained ResNet-20 for CIFAR-10; its row is left out without it")
+    parser = argparse.ArgumentParser(description="Waiting time of a user, from the shell.")
+    parser.add_argument("--target", type=Path, help="pensia_fc2.safetensors; without it its rows are omitted")
+    parser.add_argument("--resnet", type=Path, help="a trained ResNet-20 for CIFAR-10; without it its row is omitted")
     parser.add_argument("--data-dir", type=Path, help="folder with MNIST and CIFAR-10 prepared by TensorFlow Datasets")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "startup_cpu.json")
     arguments = parser.parse_args()

@@ -29,7 +29,7 @@ import jax
 from peers import PACKAGES
 from subset_sum_cases import accelerator, peers, search, streaming
 from subset_sum_cases.instances import FULL, QUICK, Run
-from subset_sum_tables import compare_with_engine, padded_group, summary, tables
+from subset_sum_tables import compare_with_engine, fill_blocks, summary, tables
 
 from lottery_jax import environment
 
@@ -127,10 +127,10 @@ def added(before: dict, found: dict, cases: list[str]) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time, residual and memory of the subset-sum engine.")
-    parser.add_argument("--target", type=Path, help="pensia_fc2.safetensors; synthetic weights if left out")
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="which cases; all if left out")
+    parser.add_argument("--target", type=Path, help="pensia_fc2.safetensors; default: synthetic weights")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="cases to run; default: all")
     parser.add_argument("--quick", action="store_true", help="small sizes, to try every case")
-    parser.add_argument("--out", type=Path, help="JSON file; benchmarks/results/subset_sum_{cpu,gpu}.json if left out")
+    parser.add_argument("--out", type=Path, help="JSON file; default: benchmarks/results/subset_sum_{cpu,gpu}.json")
     parser.add_argument("--add", action="store_true", help="keep the JSON's other cases, measured on the same machine")
     parser.add_argument("--tables", type=Path, metavar="FILE", help="print the tables of a result as Markdown")
     parser.add_argument(
@@ -143,7 +143,7 @@ def main() -> None:
         print(tables(json.loads(arguments.tables.read_text())))
         return
     if arguments.fill:
-        arguments.fill.write_text(padded_group(arguments.fill.read_text()))
+        arguments.fill.write_text(fill_blocks(arguments.fill.read_text()))
         return
     if arguments.case:
         print(json.dumps(run_case(arguments.case, run)))

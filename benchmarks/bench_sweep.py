@@ -1,12 +1,12 @@
-"""A sweep of kept fractions and seeds as one program, against the same trainings one after the other.
+"""A sweep of kept fractions and seeds as one program, compared with the same trainings one after the other.
 
 Command: python benchmarks/bench_sweep.py                      (14 kept fractions, 5 seeds, the wide 2-layer network)
          python benchmarks/bench_sweep.py --quick              (3 kept fractions, 2 seeds, few examples)
 Cost: about three minutes on two CPU cores; on a GPU `--examples 55000 --epochs 1` is a whole epoch.
 Goal: on a CPU never slower than one by one; on an H200 at least 10 times faster.
 
-The data are random: what is timed does not depend on them. Both ways are compiled before; drawing, training, choosing
-the masks and writing the tickets count in both.
+The data are random, because the time does not depend on them. Both are compiled before; drawing, training,
+selecting the masks and writing the tickets count in both.
 """
 
 import argparse
@@ -44,8 +44,8 @@ def measure(keeps: tuple[float, ...], seeds: int, examples: int, epochs: int, ro
     source = wide_source(redundant_source(architecture("fc2", Spec(data.shape, data.nonnegative), data.classes)))
     learner, kept = EdgePopup(), list(range(seeds))
 
-    def runs_per_step() -> list:
-        return learner.learn(source, TrainingRequest(data, seeds=kept, keeps=keeps, epochs=epochs))
+    def one_program() -> list:
+        return learner.learn(source, data, seeds=kept, keeps=keeps, epochs=epochs)
 
     def one_by_one() -> list:
         return [
@@ -54,7 +54,7 @@ def measure(keeps: tuple[float, ...], seeds: int, examples: int, epochs: int, ro
             for keep in keeps
         ]
 
-    ways = {"one_program": runs_per_step, "one_by_one": one_by_one}
+    ways = {"one_program": one_program, "one_by_one": one_by_one}
     times: dict[str, list[float]] = {name: [] for name in ways}
     learner.learn(source, TrainingRequest(data, seeds=kept, keeps=keeps, epochs=epochs))  # compiles
     learner.learn(source, TrainingRequest(data, seeds=kept[:1], keeps=keeps[:1], epochs=epochs))
@@ -79,7 +79,7 @@ if __name__ == "__main__":
     parser.add_argument("--examples", type=int, default=2560, help="training examples")
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3, help="timed rounds")
-    parser.add_argument("--out", type=Path, default=None, help="JSON file; beside this file if left out")
+    parser.add_argument("--out", type=Path, default=None, help="JSON file; default: in benchmarks/results")
     arguments = parser.parse_args()
     quick = arguments.quick
     row = measure(

@@ -1,4 +1,4 @@
-"""How much of the package a reader of one call meets: functions, files, and calls from one folder to another.
+"""Functions and files of the package that one call enters, and calls from one folder to another.
 
 Command: python benchmarks/count_functions.py [--json OUT]
 Cost: a minute on two CPU cores. Each case runs in a process of its own and nothing is warmed up, so caches within the
@@ -87,7 +87,7 @@ def folder(code: CodeType) -> str:
 
 
 def approximate(out: str) -> Callable[[], Any]:
-    """The usual ticket for the default target of the digits."""
+    """The default ticket for the default target of the digits."""
     call, target = lottery_jax.approximate, lottery_jax.load_task("digits").target
     return lambda: call(target, seed=0)
 

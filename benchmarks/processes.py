@@ -1,4 +1,4 @@
-"""Processes of one job, started on this machine; and the job that the benchmarks of sharing have in common."""
+"""Processes of one job on this machine, and the job of the benchmarks of sharing."""
 
 import json
 import os

@@ -143,7 +143,7 @@ def goals(found: Found) -> str:
         by_case.setdefault(row["case"], row)
     lines: list[list[str]] = []
 
-    def objective(what: str, value: float | None, limit: float, unit: str, least: bool = False) -> None:
+    def goal(what: str, value: float | None, limit: float, unit: str, least: bool = False) -> None:
         if value is not None:
             met = value >= limit if least else value <= limit
             aim = f"at {'least' if least else 'most'} {number(limit)}"
@@ -154,27 +154,27 @@ def goals(found: Found) -> str:
 
     if found["backend"] != "cpu":
         for row in rows_of(found, "gpu-experiment"):
-            objective(f"Experiment 1, {row['solver']}, data on the {row['data']}", row["seconds"], 0.015, " s")
-        objective("GPT-2 small's weights, on disk", of("gpu-transformer", "seconds"), 15, " s")
+            goal(f"Experiment 1, {row['solver']}, data on the {row['data']}", row["seconds"], 0.015, " s")
+        goal("GPT-2 small's weights, on disk", of("gpu-transformer", "seconds"), 15, " s")
     else:
-        objective("least residual, us per weight", of("least-residual", "us_per_weight"), 3.0, "")
-        objective("smallest, us per weight", of("smallest", "us_per_weight"), 1.5, "")
-        objective("smallest within 0.001, us per weight", of("smallest-finer", "us_per_weight"), 5.0, "")
+        goal("least residual, us per weight", of("least-residual", "us_per_weight"), 3.0, "")
+        goal("smallest, us per weight", of("smallest", "us_per_weight"), 1.5, "")
+        goal("smallest within 0.001, us per weight", of("smallest-finer", "us_per_weight"), 5.0, "")
     gurobi = rows_of(found, "peer-gurobi")
     if gurobi and "times_slower" in gurobi[0]:
-        objective("faster than Gurobi as published, times", gurobi[0]["times_slower"], 1e5, "", least=True)
+        goal("faster than Gurobi as published, times", gurobi[0]["times_slower"], 1e5, "", least=True)
         fastest = min(row["times_slower"] for row in gurobi)
-        objective("faster than Gurobi at its fastest, times", fastest, 1e5, "", least=True)
+        goal("faster than Gurobi at its fastest, times", fastest, 1e5, "", least=True)
     if gurobi and of("peer-none", "mean_residual") is not None:
         best = min(row["mean_residual"] for row in gurobi)
-        objective("mean residual on Gurobi's instances", of("peer-none", "mean_residual"), best, "")
+        goal("mean residual on Gurobi's instances", of("peer-none", "mean_residual"), best, "")
     for few, many in ((1, 4), (4, 16)):
         times = [of(f"growth-x{size}", "seconds") for size in (few, many)]
         if times[0] and times[1]:
-            objective(f"time of x{many} over that of x{few} weights", times[1] / times[0], 4.3, "")
-    objective("memory of x16 weights beyond JAX's own, GiB", of("growth-x16", "beyond_jax_gib"), 1.0, "")
+            goal(f"time of x{many} over that of x{few} weights", times[1] / times[0], 4.3, "")
+    goal("memory of x16 weights beyond JAX's own, GiB", of("growth-x16", "beyond_jax_gib"), 1.0, "")
     again = [row["compilations_again"] for row in found["rows"] if "compilations_again" in row]
-    objective("compilations when repeated", sum(again) if again else None, 0, "")
+    goal("compilations when repeated", sum(again) if again else None, 0, "")
     return _table(("goal", "aim", "measured", "reached"), lines)
 
 
@@ -209,8 +209,8 @@ def tables(found: Found) -> str:
     return "\n".join(f"### {name}\n\n{table(found)}" for name, table in TABLES.items())
 
 
-def padded_group(page: str, results: Path = RESULTS) -> str:
-    """The page with every block written anew from the results."""
+def fill_blocks(page: str, results: Path = RESULTS) -> str:
+    """The page with every block written again from the results."""
 
     def block(match: re.Match[str]) -> str:
         begin, kind, name, end = match.groups()

@@ -1,18 +1,17 @@
 """Frankle and Carbin 2019 (arXiv 1803.03635), Figure 5: Conv-2, Conv-4 and Conv-6 on CIFAR-10, pruned and rewound.
 
-Do pruned convolutional networks that go back to their first weights learn faster and better than whole ones, and do the
-same masks from other random weights? A round prunes a fifth of dense layers, a tenth of the output layer, and of
-convolutions a tenth (Conv-2 and Conv-4) or 15 % (Conv-6). Each mask is trained from the first weights and from new
-ones: accuracy at the end, and at the epoch of least validation loss (early stopping).
+Do pruned convolutional networks, rewound to their first weights, train faster and better than dense ones, and do the
+same masks with other random weights? A round prunes a fifth of dense layers, a tenth of the output layer, and of
+convolutions a tenth (Conv-2 and Conv-4) or 15 % (Conv-6). Measured for each mask, with the first weights and with new
+ones: test accuracy at the end, and at the epoch of least validation loss (early stopping).
 
 Command: python experiments/frankle_carbin_conv.py --data-dir FOLDER [--scale 1] [--out FILE]
-Cost: at the default scale, Conv-2, 2 epochs, one seed, two kept fractions, 2,812 training examples and an eighth of the
-width, about a minute on two CPU cores; --scale 1 is 27, 34 and 40 epochs, five seeds, eight kept fractions, all
-examples, the whole width and up to 18 rounds, so it is for a GPU.
-Published: the best test accuracies, 3.4, 3.5 and 3.3 points above the whole networks, at 4.6, 11.1 and 26.4 % kept;
-early stopping 3.5, 3.5 and 2.5 times sooner at 8.8, 9.2 and 15.1 %. From new weights accuracy falls from the start on.
-
-Not as published: their validation loss is looked at every 100 steps, here after each epoch.
+Cost: at the default scale about a minute on two CPU cores (Conv-2, 2 epochs, one seed, two kept fractions, 2,812
+training examples, an eighth of the width). --scale 1 is for a GPU: 27, 34 and 40 epochs, five seeds, eight kept
+fractions, all examples, the full width and up to 18 rounds.
+Published: the best test accuracies, 3.4, 3.5 and 3.3 points above the dense networks, at 4.6, 11.1 and 26.4 % kept.
+Early stopping 3.5, 3.5 and 2.5 times sooner at 8.8, 9.2 and 15.1 %. With new weights accuracy falls from the start.
+Differences: the paper evaluates the validation loss every 100 steps, this script after each epoch.
 """
 
 import dataclasses
@@ -43,22 +42,22 @@ NETWORKS = {
     "conv4": (34, 3e-4, 0.111, 0.092, 0.5),
     "conv6": (40, 3e-4, 0.264, 0.151, 0.75),
 }
-"""Epochs, learning rate of Adam, kept fraction of the best accuracy, and of the speed that is published; the pruning
-rate of convolutions as a part of that of dense layers."""
+"""Epochs, learning rate of Adam, kept fractions of the published best accuracy and speed, and the pruning rate of
+convolutions as a fraction of that of dense layers."""
 CURVE = (0.512, 0.262, 0.134, 0.069, 0.035, 0.018)
-"""Other kept fractions, of 3, 6, 9, ... rounds."""
-NEW = 10_000  # added to a seed: that of other first weights
+"""Other kept fractions, after 3, 6, 9, ... rounds."""
+NEW = 10_000  # added to the seed for new first weights
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings(Scaled):
-    """Pruned convolutional networks against whole ones, from the first weights and from others, five seeds."""
+    """Pruned and dense convolutional networks, with the first weights and with new ones, five seeds."""
 
     scale: float = 0.0625
-    """Part of the published epochs, seeds, kept fractions, rounds and examples, at least one of each; the width is
-    twice this part, at most the whole; in part, batches are a quarter of the published, for more steps."""
+    """Fraction of the published epochs, seeds, kept fractions, rounds and examples, at least one of each. The width is
+    twice this fraction, at most 1. Below 1, batches have a quarter of the published size, for more steps."""
     networks: tuple[Literal["conv2", "conv4", "conv6"], ...] = ()
-    """Networks; if left out, this part of conv2, conv4, conv6, at least one."""
+    """Networks. Default: this fraction of conv2, conv4, conv6, at least one."""
     data: str = "cifar10"
     """Data set."""
 
@@ -69,12 +68,12 @@ class Settings(Scaled):
 
     @property
     def batch_size(self) -> int:
-        """Examples of a step."""
+        """Batch size."""
         return 60 if self.scale == 1 else 15
 
 
 def run(settings: Settings, rows: Results) -> None:
-    """Every network, kept fraction and seed; the validation split decides when to stop, the test split is used once."""
+    """Every network, kept fraction and seed. The validation split selects the epoch; the test split is used once."""
     whole = load(settings.data, data_dir=settings.data_dir)
     dataset, given = whole.first(settings.part(len(whole.train))), Spec(whole.shape, whole.nonnegative)
     tasks = []
@@ -92,7 +91,7 @@ def run(settings: Settings, rows: Results) -> None:
         rounds = max(2, round(settings.scale * math.log(keep) / math.log(0.8))) if keep < 1 else 0
         numbers = {"learning_rate": rate, "batch_size": settings.batch_size}
         learner = Magnitude(**numbers, rounds=max(1, rounds), convolution_rate=slower, retrain=False)
-        # Masks alone: the last training is done below, from the first weights and from new ones.
+        # The learner finds masks; `trained` trains them, with the first weights and with new ones.
         (ticket,) = learner.learn(
             target, TrainingRequest(dataset, seeds=[seed], keeps=[keep], epochs=epochs, checkpoints=rows.checkpoints)
         )
@@ -130,7 +129,7 @@ def trained(
     dataset: Dataset,
     epochs: int,
 ) -> dict[str, Any]:
-    """Accuracies under masks, at the end and at early stopping; the seed orders examples, `first` draws the weights."""
+    """Accuracies at the end and at early stopping; ``seed`` orders the examples, ``first`` draws the weights."""
     drawn = initial_tensors(random_network(target, trained=True), first)
     begun = drawn | {name: np.where(mask, drawn[name], np.float32(0)) for name, mask in masks.items()}
     training = learner.training(target, 1)
@@ -143,7 +142,7 @@ def trained(
 
     at_end, losses = until(epochs)
     early = 1 + int(np.argmin(losses))
-    # Of an epoch before the last one nothing is kept, so it is trained again up to there.
+    # Weights of earlier epochs are not stored, so the network is trained again up to that epoch.
     at_stop = at_end if early == epochs else until(early)[0]
     return {"accuracy": at_end, "early_stop_epoch": early, "early_stop_accuracy": at_stop}
 

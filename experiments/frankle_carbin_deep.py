@@ -1,20 +1,19 @@
 """Frankle and Carbin 2019 (arXiv 1803.03635), Figures 7 and 8: VGG-19 and ResNet-18 on CIFAR-10 need a warm-up.
 
-At which learning rates do deep networks that are pruned and rewound beat the same masks from other random weights? SGD
-of a high rate finds no tickets unless it warms up, of a low rate it does; or it rewinds to a later epoch, not to the
-beginning. Weights are pruned globally, in rounds that take a fifth of what is left.
+At which learning rates do deep networks, pruned and rewound, beat the same masks with other random weights? At a high
+rate, SGD finds tickets only with a warm-up or with rewinding to a later epoch. Weights are pruned globally, a fifth per
+round. Measured: test accuracy of rewound networks and of the same masks with new weights.
 
 Command: python experiments/frankle_carbin_deep.py --data-dir FOLDER [--scale 1] [--out FILE]
-Cost: at the default scale, 2 epochs, one seed, 1,125 training examples, a tenth of the width, ResNet-20 at two rates, 4
-minutes on two busy CPU cores; --scale 1 is 85 and 159 epochs, five seeds, all examples, the whole width and up to 19
-rounds, so it is for a GPU.
-Published, as curves: at rate 0.1 VGG-19 is no better rewound than from new weights, with a warm-up of 10,000 steps it
-is, and as good as the whole network. ResNet-18 at 0.1 has no tickets; at 0.03 with a warm-up of 20,000 steps, 90.5 % at
-27.1 % kept. Frankle et al. 2019 (arXiv 1903.01611): rewound to 0.1 to 7 % of the training, tickets are there without a
-warm-up; here to 5 %.
-
-Not as published: the dense output layer is pruned with the others (theirs never is); the rate falls at 1/2 and 3/4 of
-the training; VGG-19 has batches of 128 (theirs 64). Their ResNet-18 is the network that is resnet20 here.
+Cost: at the default scale 4 minutes on two busy CPU cores (ResNet-20 at two rates, 2 epochs, one seed, 1,125 training
+examples, a tenth of the width). --scale 1 is for a GPU: 85 and 159 epochs, five seeds, all examples, the full width and
+up to 19 rounds.
+Published, as curves: at rate 0.1 VGG-19 is no better rewound than with new weights. With a warm-up of 10,000 steps it
+is, and as good as the dense network. ResNet-18 at 0.1 has no tickets; at 0.03 with a warm-up of 20,000 steps, 90.5 % at
+27.1 % kept. Frankle et al. 2019 (arXiv 1903.01611): rewound to 0.1 to 7 % of the training, tickets exist without a
+warm-up; this script rewinds to 5 %.
+Differences: the dense output layer is pruned with the others (the paper never prunes it), the rate falls at 1/2 and 3/4
+of the training, and VGG-19 has batches of 128 (paper: 64). The ResNet-18 of the paper is resnet20 here.
 """
 
 import dataclasses
@@ -44,10 +43,10 @@ from lottery_jax.tickets.ticket import Ticket
 from lottery_jax.training.learner import TrainingRequest
 
 NETWORKS = {"resnet20": (85, 57, (0.271, 0.512, 0.134, 0.08)), "vgg19": (159, 14, (0.069, 0.512, 0.262, 0.015))}
-"""Epochs, those of the warm-up, and kept fractions."""
+"""Epochs, epochs of the warm-up, and kept fractions."""
 RATES = (0.1, 0.01, 0.03)
-LATER = 0.05  # the part of the training that is rewound to, where not to the beginning
-NEW = 10_000  # added to a seed: that of other first weights
+LATER = 0.05  # fraction of the training that late rewinding returns to
+NEW = 10_000  # added to the seed for new first weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,11 +54,11 @@ class Settings(Scaled):
     """Deep networks, pruned and rewound: learning rate, warm-up and rewinding to a later epoch, five seeds."""
 
     scale: float = 0.025
-    """Part of the published epochs, seeds, examples and rounds, at least two epochs and one of each other, and of kept
-    fractions, rates and networks; the width is four times this part, at most the whole; in part, batches have 16
-    examples, for more steps."""
+    """Fraction of the published epochs, seeds, examples, rounds, kept fractions, rates and networks, at least two
+    epochs and one of each other. The width is four times this fraction, at most 1. Below 1, batches have 16 examples,
+    for more steps."""
     networks: tuple[Literal["resnet20", "vgg19"], ...] = ()
-    """Networks; if left out, this part of resnet20 and vgg19, at least one."""
+    """Networks. Default: this fraction of resnet20 and vgg19, at least one."""
     data: str = "cifar10"
     """Data set."""
 
@@ -70,7 +69,7 @@ class Settings(Scaled):
 
     @property
     def batch_size(self) -> int:
-        """Examples of a step."""
+        """Batch size."""
         return 128 if self.scale == 1 else 16
 
 
@@ -84,12 +83,12 @@ def run(settings: Settings, rows: Results) -> None:
     for name in settings.networks or list(NETWORKS)[: settings.part(len(NETWORKS))]:
         published, warming, keeps = NETWORKS[name]
         epochs = max(2, settings.part(published))
-        # At least an epoch, so that in part there is something of each.
+        # At least an epoch, so that a reduced run has a warm-up and a late rewinding.
         warmup, later = max(1, round(epochs * warming / published)), max(1, round(epochs * LATER))
         kept = keeps[: settings.part(len(keeps))]
-        ways = [(name, keep, *way) for keep in (1.0, *kept) for way in ((0, 0), (warmup, 0), (0, later))]
-        # A whole network is never rewound.
-        tasks += [way for way in ways if way[1] < 1 or not way[3]]
+        cases = [(name, keep, *case) for keep in (1.0, *kept) for case in ((0, 0), (warmup, 0), (0, later))]
+        # A dense network is never rewound.
+        tasks += [case for case in cases if case[1] < 1 or not case[3]]
 
     def one(task: tuple[str, float, int, int]) -> None:
         name, keep, warm, rewind = task
@@ -141,13 +140,13 @@ def run(settings: Settings, rows: Results) -> None:
                     seconds_of_all_runs=time.perf_counter() - start,
                 )
 
-    rows.each("ways", tasks, one)
+    rows.each("cases", tasks, one)
 
 
 def measured(
     learner: Magnitude, target: Network, ticket: Ticket, dataset: Dataset, epochs: int
 ) -> Iterator[tuple[str, float]]:
-    """Accuracy of the ticket, and of its masks trained from new weights in the same order of examples."""
+    """Accuracy of the ticket, and of its masks trained with new weights in the same order of examples."""
     whole = ticket.header.settings["keep"] == 1
     yield "dense" if whole else "rewound", accuracy(ticket.forward(), dataset.test)
     if whole:

@@ -1,13 +1,12 @@
-"""How many candidates does a quantised target take to be met exactly? Kumar and Natale 2025 (arXiv 2508.11020).
+"""Kumar and Natale 2025 (arXiv 2508.11020): how many candidates represent a quantised target exactly?
 
-A small network for the digits is rounded to the finest steps that products of random weights in steps of 2^-k have
-(4^-k of the largest weights), and every weight is searched once, without drawing a block again: the fraction that is
-met exactly, for numbers n of candidates around the paper's 2 log2(1 / 2^-k) = 2k. Then the whole promise: all weights
-exactly, and how many blocks were drawn again for it.
+A small network for the digits is rounded to the finest steps of products of random weights in steps of 2^-k (4^-k of
+the largest weights). Measured for numbers n of candidates around the paper's 2 log2(1 / 2^-k) = 2k: the fraction of
+weights that are exact without redraws, then the number of redrawn blocks until all weights are exact.
 
 Command: python experiments/kumar_exact.py [--scale 1] [--out FILE]
-Cost: about a minute on two CPU cores; --scale is the part of the steps, k = 4 to 8.
-Published: more than 2 log2(1 / step) samples for each link represent every quantised weight, with high probability.
+Cost: about a minute on two CPU cores; --scale is the fraction of the steps, k = 4 to 8.
+Published: more than 2 log2(1 / step) samples per link represent every quantised weight, with high probability.
 """
 
 import dataclasses
@@ -33,17 +32,17 @@ MORE = (-2, 0, 2, 4, 6, 8)
 
 @dataclasses.dataclass(frozen=True)
 class Settings(Scaled):
-    """Quantised targets met exactly, by the step of the random weights and the number of candidates."""
+    """Exact weights of quantised targets by the step of the random weights and the number of candidates."""
 
 
 def row(target: Target, bits: int, candidates: int, seed: int = 0) -> dict[str, Any]:
-    """What one search of each weight meets, and what equality of all weights takes."""
-    rounded = quantise(target, 2 * bits - 1)
+    """The fraction of weights that one search makes exact, and the redraws until all are exact."""
+    rounded = quantised(target, 2 * bits - 1)
     job = plan_job(rounded, Kumar(candidates, bits=bits), ToleranceObjective(0.0, max_redraws=255), seed=seed)
     certificate = verify(run_in_memory(job), target=rounded)
     assert certificate.within_tolerance is not None
-    # A block of this source is one weight, drawn again only where its first draw failed; one that never meets its
-    # target keeps the first.
+    # A block of this source is one weight, redrawn only if its first draw failed; a weight that is never exact keeps
+    # its first draw.
     again = certificate.redrawn_blocks - sum(len(rows) for rows in job.edge_redraws.values())
     return {
         "bits": bits,
@@ -69,8 +68,8 @@ def run(settings: Settings, rows: Results) -> None:
 
 
 def show(rows: Results, console: Console) -> None:
-    """The fraction that is exact at once, by bits and candidates."""
-    table = Table("k", *(f"n = 2k{more:+d}" for more in MORE), title="weights that are exact at once, %")
+    """The fraction that is exact without redraws, by bits and candidates."""
+    table = Table("k", *(f"n = 2k{more:+d}" for more in MORE), title="weights that are exact without redraws, %")
     for bits in dict.fromkeys(each["bits"] for each in rows):
         table.add_row(str(bits), *(f"{100 * each['exact_at_once']:.1f}" for each in rows if each["bits"] == bits))
     console.print(table)

@@ -1,17 +1,17 @@
 """Malach et al. 2020 (arXiv 2002.00585): keeping whole random neurons reaches random features, and no more.
 
-The target is one ReLU neuron, relu(w . x) with |w| = 1, on normal inputs x of d numbers. Of one hidden layer of N
-random neurons a relu(u . x), u and a uniform on [-1, 1], the best subset is kept, and its sum scaled: greedily, and
-from the neurons that non-negative least squares uses, each improved by flips of one neuron and of two. Errors of sums
-of ReLUs on normal inputs are known in closed form (the arc-cosine kernel; Cho and Saul 2009): there is no sample to fit
-to. Beside it what no subset can beat, whatever its output weights are: least squares on all N features.
+The target is one ReLU neuron, relu(w . x) with |w| = 1, on normal inputs x of d numbers. One hidden layer has N random
+neurons a relu(u . x), with u and a uniform on [-1, 1]; the best subset is kept and its sum is scaled. Subsets start
+empty, or with the neurons that non-negative least squares uses, and are improved by flips of one and of two neurons.
+Errors of sums of ReLUs on normal inputs have a closed form (the arc-cosine kernel; Cho and Saul 2009), so nothing is
+fitted to a sample. Least squares on all N features is the bound that no subset can beat, whatever its output weights.
 
-The same layers with N hidden units, N (d + 1) weights in all, hold the gadgets of `pensia` for n = N / (2 d) candidates
-of each weight of w: single weights are kept, and the target's own ReLU stands behind them. Its error is that of 2**16
-inputs, with the weights that its bits make.
+The same layers with N hidden units, N (d + 1) weights in all, contain the gadgets of `pensia` for n = N / (2 d)
+candidates per weight of w. There single weights are kept, followed by the target's own ReLU. The error is measured on
+2**16 inputs with the weights that the masks make.
 
 Command: python experiments/malach_neurons.py [--scale 1] [--out FILE]
-Cost: two minutes on two CPU cores; --scale is the part of 5 draws, and of the largest layers.
+Cost: two minutes on two CPU cores; --scale is the fraction of 5 draws, and of the largest layers.
 Published: neurons need a width of Omega(d / eps) for one ReLU neuron, weights one of O(d log 1/eps) (arXiv 2603.02234);
 no constants.
 """
@@ -37,18 +37,18 @@ SIZES = (4, 8, 16)
 NEURONS = (16, 32, 64, 128, 256, 512, 1024)
 CANDIDATES = (4, 8, 12, 16, 20)
 DRAWS = 5
-PAIRS = 50  # times that two neurons are flipped
+PAIRS = 50  # flips of two neurons at most
 INPUTS = 1 << 16
-TOLERANCE = 1e-9  # of no weight: all are as near as they come, and none is drawn again
+TOLERANCE = 1e-9  # met by no weight: all have the nearest sum, and none is redrawn
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings(Scaled):
-    """Subsets of neurons beside subsets of weights, for one ReLU neuron."""
+    """Subsets of neurons compared with subsets of weights, for one ReLU neuron."""
 
 
 def run(settings: Settings, rows: Results) -> None:
-    """For each number of inputs and of hidden units the errors of both kinds of ticket."""
+    """The errors of both kinds of ticket for each number of inputs and of hidden units."""
     draws = max(settings.part(DRAWS), 2)
     layers, numbers = (some[: max(settings.part(len(some)), 3)] for some in (NEURONS, CANDIDATES))
 
@@ -84,7 +84,7 @@ def _direction(size: int, seed: int) -> np.ndarray:
 
 
 def _neurons(size: int, hidden: int, seed: int) -> tuple[float, int, float]:
-    """Of a random layer: the relative error of its best subset found, how many it keeps, and of least squares."""
+    """Relative error of the best found subset of a random layer, its size, and the error of least squares."""
     random, wanted = np.random.default_rng([size, hidden, seed]), _direction(size, seed).astype(np.float64)
     first, second = random.uniform(-1, 1, (hidden, size)), random.uniform(-1, 1, hidden)
     each = second[:, None] * products(first, first) * second
@@ -107,9 +107,14 @@ def products(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def best_subset(each: np.ndarray, with_target: np.ndarray) -> np.ndarray:
-    """The subset z, float 0 or 1 [N], whose sum is nearest in direction to the target: c z / sqrt(z G z) is largest.
+    """The subset whose sum is nearest in direction to the target: it maximises c z / sqrt(z G z).
 
-    each: the means of products of neurons, G [N, N]; with_target: those with the target, c [N].
+    Args:
+        each: Means of products of neurons, G [N, N].
+        with_target: Means of products with the target, c [N].
+
+    Returns:
+        z, float 0 or 1 [N].
     """
     values, vectors = np.linalg.eigh(each)
     root = np.sqrt(np.maximum(values, 0))
@@ -129,7 +134,7 @@ def _nearness(sums: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def _climbed(each: np.ndarray, with_target: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Neurons flipped one at a time, or two where one does not help, as long as the subset comes nearer."""
+    """Flip one neuron at a time, or two if no single flip helps, while the subset comes nearer."""
     kept, own, pairs = kept.copy(), np.diag(each), 0
     while True:
         turn = 1 - 2 * kept
@@ -154,7 +159,7 @@ def _climbed(each: np.ndarray, with_target: np.ndarray, kept: np.ndarray) -> np.
 
 
 def _weights(size: int, candidates: int, seed: int) -> tuple[float, int]:
-    """The relative error of the neuron whose weights are subset sums, and how many random weights they keep."""
+    """Relative error of the neuron whose weights are subset sums, and its number of kept random weights."""
     wanted = _direction(size, seed)
     objective = ToleranceObjective(TOLERANCE, max_redraws=0)
     ticket = run_in_memory(plan_job(mlp_target([wanted[None]]), Pensia(candidates), objective, seed=seed))
@@ -166,16 +171,16 @@ def _weights(size: int, candidates: int, seed: int) -> tuple[float, int]:
 
 
 def slope(rows: list[dict], size: int, kind: str, key: str = "error") -> float:
-    """How log2 of the median error falls: with log2 of the neurons, or with the candidates of each weight."""
+    """Decrease of log2 of the median error per doubling of neurons, or per candidate."""
     own = [row for row in rows if (row["kind"], row["size"]) == (kind, size)]
     along = [math.log2(row["hidden"]) if kind == "neurons" else row["candidates"] for row in own]
     return -float(np.polyfit(along, [math.log2(statistics.median(row[key])) for row in own], 1)[0])
 
 
 def show(rows: Results, console: Console) -> None:
-    """The table, how errors fall, and the figure beside the results."""
+    """The table, the decrease of the errors, and the figure."""
     title = f"relative errors, medians of {len(rows[0]['error'])} draws"
-    table = Table("kept", "d", "hidden units", "random weights", "error", "no subset below", "kept ones", title=title)
+    table = Table("kept", "d", "hidden units", "random weights", "error", "bound of subsets", "kept", title=title)
     for row in rows:
         table.add_row(
             row["kind"],
@@ -201,7 +206,7 @@ def show(rows: Results, console: Console) -> None:
 
 
 def _figure(rows: Results) -> bytes:
-    """The same errors against hidden units, on a logarithmic axis where powers are lines, and for each input."""
+    """The same errors against hidden units, on a logarithmic axis, where powers are lines, and per input."""
     from matplotlib.figure import Figure
 
     drawing = Figure(figsize=(9, 3.6), dpi=90, layout="constrained")

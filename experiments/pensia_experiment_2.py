@@ -1,15 +1,14 @@
 """Pensia et al. 2020, Experiment 2: edge-popup on redundant structure, on a wide network of equal size, and training.
 
-Gadgets in front of a target's layers make a random network in which the target can be found (structure-relu; without
-ReLUs in the gadgets, structure-linear). Does edge-popup find more in it than in a plain random network with as many
-weights (wide), and how near is the trained network of the target's own size (dense)? Targets: 784-500-10,
-784-500-500-500-10, LeNet-5.
+Gadgets in front of the layers of a target make a random network that contains the target (structure-relu; without ReLUs
+in the gadgets, structure-linear). Does edge-popup find more accurate masks in it than in a plain random network with as
+many weights (wide), and than the trained network of the target's own size (dense)? Targets: 784-500-10,
+784-500-500-500-10, LeNet-5. Measured: test accuracy by kept fraction.
 
 Command: python experiments/pensia_experiment_2.py --data-dir FOLDER [--scale 1] [--out FILE]
-Cost: at the default scale, the 2-layer networks, 2 epochs of 3,300 examples, one seed, three kept fractions, half a
-minute on two CPU cores; --scale 1 is 387 runs of 30 epochs, days there, so it is for a GPU, where runs of a network
-share each step by vmap.
-
+Cost: at the default scale half a minute on two CPU cores (the 2-layer networks, 2 epochs of 3,300 examples, one seed,
+three kept fractions). --scale 1 is for a GPU, where runs of a network share each step by vmap: 387 runs of 30 epochs,
+days on a CPU.
 Published, test accuracy in % at kept weights, read off the figures (1 to 2 points either way); 2-layer networks
 have 1,991,420 source weights (wide: 2508 hidden units), 4-layer networks 4,496,420 (wide: 1314):
 
@@ -20,10 +19,10 @@ have 1,991,420 source weights (wide: 2508 hidden units), 4-layer networks 4,496,
 | 4 (897K: 98.8)  | 1.12M 98; 450K 97.5; 225K 94;  | 1.12M 96; 450K 82; 225K 44      | 450K 98.5; 225K 98; 112K 96.5;  |
 |                 | 112K 73                        |                                 | 45K 88                          |
 
-All curves fall to chance as the kept fraction goes to 1. LeNet-5's figure was not read off. Published setting: batch
-64, SGD 0.1 with momentum 0.9, weight decay 5e-4 on the scores, cosine, 30 to 150 epochs, top-k for each tensor, weights
-N(0, 2) and N(0, 2 / inputs). With `--weights unit` the layers are scaled to unit outputs for each kept fraction, which
-the paper does not do. Dense networks are trained by the same SGD without weight decay. No biases.
+All curves fall to chance as the kept fraction goes to 1. The figure of LeNet-5 was not read off. Published setting:
+batch 64, SGD 0.1 with momentum 0.9, weight decay 5e-4 on the scores, cosine, 30 to 150 epochs, top-k per tensor,
+weights N(0, 2) and N(0, 2 / inputs). Dense networks are trained by the same SGD without weight decay. No biases.
+Differences: `--weights unit` scales the layers to unit outputs for each kept fraction; the paper does not.
 """
 
 import dataclasses
@@ -50,7 +49,7 @@ ARCHITECTURES = ("fc2", "fc4", "lenet5")
 NETWORKS = ("structure-linear", "structure-relu", "wide", "dense")
 KEEPS = (1, 0.99, 0.98, 0.975, 0.95, 0.9, 0.75, 0.5, 0.25, 0.1, 0.05, 0.025, 0.02, 0.01)
 FEW = (0.5, 0.1, 0.05)
-"""Kept fractions of a run in part."""
+"""Kept fractions of a reduced run."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,24 +57,23 @@ class Settings(Scaled):
     """Edge-popup on redundant structure, a wide network of equal size, and the dense one, 30 epochs and three seeds."""
 
     scale: float = 0.06
-    """Part of the published epochs, seeds, training examples and architectures, at least one of each."""
+    """Fraction of the published epochs, seeds, training examples and architectures, at least one of each."""
     architectures: tuple[str, ...] = ()
-    """Targets that the structure stands for: fc2, fc4, lenet5, mlp-A-B-...; if left out, this part of the first
-    three."""
+    """Architectures of the target: fc2, fc4, lenet5, mlp-A-B-... Default: this fraction of the first three."""
     networks: tuple[str, ...] = NETWORKS
     """Networks to train: structure-linear, structure-relu, wide, dense."""
     keeps: tuple[float, ...] = ()
-    """Kept fractions of each tensor; if left out, 14 from 1 to 0.01, and below the whole scale 0.5, 0.1, 0.05."""
+    """Kept fractions of each tensor. Default: 14 from 1 to 0.01; below scale 1: 0.5, 0.1, 0.05."""
     seeds: tuple[int, ...] = ()
-    """Seeds of source, scores and order of examples; if left out, this part of 0, 1, 2."""
+    """Seeds of source, scores and order of examples. Default: this fraction of 0, 1, 2."""
     copies: int = 5
-    """Hidden units for each input of a gadget."""
+    """Hidden units per input of a gadget."""
     weights: Literal["drawn", "unit"] = "drawn"
-    """Size of the random weights: as drawn, or with unit outputs of each layer for each kept fraction."""
+    """Scale of the random weights: as drawn, or unit outputs of each layer for each kept fraction."""
     data: str = "mnist"
     """Data set."""
     runs_per_step: int | None = None
-    """Runs that share a step by vmap; left out, all on an accelerator and one on a CPU."""
+    """Runs that share a step by vmap. Default: all on an accelerator, one on a CPU."""
 
 
 def sources(target: Network, copies: int) -> dict[str, Network]:
@@ -86,7 +84,7 @@ def sources(target: Network, copies: int) -> dict[str, Network]:
 
 
 def run(settings: Settings, rows: Results) -> None:
-    """Train every network, all its seeds and kept fractions in one program; one row for each of them."""
+    """Train every network, all its seeds and kept fractions in one program; one row per run."""
     for network in settings.networks:
         if network not in NETWORKS:
             raise InputError(f"the network {network!r} is unknown; {suggest(network, NETWORKS)}")
@@ -101,7 +99,7 @@ def run(settings: Settings, rows: Results) -> None:
 
     def one(task: tuple[str, str]) -> None:
         name, network = task
-        # Masks are of weights alone: the target has no biases.
+        # Masks have no bias entries, so the target has no biases.
         target = plain_source(architecture(name, given, dataset.classes)).target
         learner: Learner = sgd if network == "dense" else popup
         start = time.perf_counter()

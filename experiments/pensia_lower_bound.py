@@ -1,11 +1,11 @@
-"""Pensia et al. 2020 (arXiv 2006.07990), Theorem 2: how wide must a source of two layers be, and how wide is enough?
+"""Pensia et al. 2020 (arXiv 2006.07990), Theorem 2: the necessary and the sufficient width of a two-layer source.
 
 The target is a random d x d matrix in [-1, 1]. For each d and eps the number of candidates grows until half of the
-random sources, none of them drawn again, have every weight within eps in both sign branches: the width at which success
-starts. Beside it the width below which no source can do, by counting masks, d log2(1/eps) / 2.
+random sources, none of them redrawn, have every weight within eps in both sign branches. Measured: the width at which
+this happens, compared with the width below which no source can succeed by counting masks, d log2(1/eps) / 2.
 
 Command: python experiments/pensia_lower_bound.py [--scale 1] [--out FILE]
-Cost: two minutes on two CPU cores; --scale is the part of 40 sources for each width, and of the sizes.
+Cost: two minutes on two CPU cores; --scale is the fraction of 40 sources per width, and of the sizes.
 Published: a width of Omega(d log 1/eps) is needed, and O(d log(d / eps)) is enough; no constants.
 """
 
@@ -25,16 +25,16 @@ from lottery_jax.tickets.reconstruct import effective_weights
 
 SIZES = (2, 4, 8, 16)
 TOLERANCES = (0.1, 0.03, 0.01, 0.003)
-SOURCES, MOST = 40, 40
+SOURCES, MAX_CANDIDATES = 40, 40
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings(Scaled):
-    """The width at which random sources begin to have a ticket, beside the lower bound."""
+    """The width at which half of random sources have a ticket, compared with the lower bound."""
 
 
 def run(settings: Settings, rows: Results) -> None:
-    """For each size and accuracy the smallest number of candidates at which half of the sources succeed."""
+    """The smallest number of candidates at which half of the sources succeed, for each size and accuracy."""
     sources = max(settings.part(SOURCES), 4)
     cases = list(itertools.product(SIZES[: max(settings.part(len(SIZES)), 2)], TOLERANCES))
 
@@ -43,8 +43,8 @@ def run(settings: Settings, rows: Results) -> None:
         bound = theorem_named("pensia-lower").require(lower_bound_target(size, seed=0).network, tolerance=tolerance)
         enough = theorem_named("pensia").require(lower_bound_target(size, seed=0).network, tolerance=tolerance)
         assert bound.hidden is not None and enough.hidden is not None
-        candidates = max(bound.hidden[0] // (2 * size), 1)  # with fewer none can succeed
-        while (found := _successes(size, candidates, tolerance, sources)) < sources / 2 and candidates < MOST:
+        candidates = max(bound.hidden[0] // (2 * size), 1)  # none succeeds with fewer
+        while (found := _successes(size, candidates, tolerance, sources)) < sources / 2 and candidates < MAX_CANDIDATES:
             candidates += 1
         rows.keep(
             size=size,
@@ -63,7 +63,7 @@ def run(settings: Settings, rows: Results) -> None:
 
 
 def _successes(size: int, candidates: int, tolerance: float, sources: int) -> int:
-    """How many random sources have a ticket for a matrix of their own; residuals are made again from its bits."""
+    """Number of random sources that have a ticket for their own matrix; residuals are recomputed from its bits."""
     found = 0
     for seed in range(sources):
         target = lower_bound_target(size, seed=seed)

@@ -1,15 +1,14 @@
-"""When does a random subset sum succeed? The phase diagram behind Pensia et al. 2020 and Natale et al. 2024.
+"""Phase diagram of random subset sums: when does one succeed? (Pensia et al. 2020; Natale et al. 2024)
 
-P(the best subset is within eps of the target) for n candidates, for plain numbers from U[-1, 1], products of two, the
-gadget (2 n units, those of one sign usable), subsets of exactly 4, multiples of 2^-8, whose sums are met exactly or not
-at all, and vectors of two numbers, which one subset must meet; beside it what a first-moment heuristic predicts. From
-the same problems: the median least residual over its law, sqrt(n) 2^-n (sqrt(k) / C(n, k) for subsets of k,
-sqrt(n) 2^(-n / 2) for vectors of two), and how many candidates are kept. And the
-constant C that the theorems leave open: candidates for a failure chance of eps at accuracy eps, over ln(1/eps). A
-figure is drawn beside the results.
+Measured: P(the best subset is within eps of the target) for n candidates, compared with a first-moment heuristic. The
+candidates are plain numbers from U[-1, 1], products of two, the gadget (2 n units, those of one sign usable), subsets
+of exactly 4, multiples of 2^-8, and vectors of two numbers that one subset must approximate. Sums of multiples of 2^-8
+are exact or not at all. From the same problems: the median least residual divided by its law, sqrt(n) 2^-n (sqrt(k) /
+C(n, k) for subsets of k, sqrt(n) 2^(-n / 2) for vectors of two), and the number of kept candidates. Last, the constant
+C that the theorems leave open: candidates for a failure chance of eps at accuracy eps, divided by ln(1/eps).
 
 Command: python experiments/phase_diagram.py [--scale 1] [--out FILE]
-Cost: about a minute on two CPU cores, most of it compilation; --scale is the part of the 10,000 problems of each case.
+Cost: about a minute on two CPU cores, most of it compilation; --scale is the fraction of the 10,000 problems per case.
 Published: O(log 1/eps) candidates are enough (Lueker 1998; Pensia et al. 2020), n >= c log2(k/eps) / H2(k/n) of which k
 are kept (Natale et al. 2024); no constants.
 """
@@ -53,7 +52,7 @@ class Settings(Scaled):
 
 
 def run(settings: Settings, rows: Results) -> None:
-    """One row for each distribution and number of candidates, then the constants."""
+    """One row per distribution and number of candidates, then the constants."""
     cases = [(name, count) for name, counts in COUNTS.items() for count in counts]
 
     def problems(case: tuple[str, int]) -> None:
@@ -95,7 +94,7 @@ def run(settings: Settings, rows: Results) -> None:
 
 
 def _law(name: str, count: int) -> float:
-    """How the median falls: as sqrt(n) 2^-n, and as sqrt(k) over the number of subsets of exactly k."""
+    """The law of the median: sqrt(n) 2^-n, or sqrt(k) divided by the number of subsets of exactly k."""
     kind = DISTRIBUTIONS[name]()
     if kind.dimension > 1:
         return residual_law(count, 1.0) * 2.0 ** (count - count / kind.dimension)
@@ -103,7 +102,7 @@ def _law(name: str, count: int) -> float:
 
 
 def _kept(name: str, count: int, trials: int, seed: int) -> dict[str, float | None]:
-    """Mean number of kept candidates: of the nearest subset, and of the smallest within 0.01 where there is one."""
+    """Mean number of kept candidates of the nearest subset, and of the smallest subset within 0.01 if one exists."""
     if name == "fixed-size":
         return {"kept_nearest": float(FixedSizeCandidates().size), "kept_smallest": None}
     if DISTRIBUTIONS[name]().dimension > 1:
@@ -119,7 +118,7 @@ def _kept(name: str, count: int, trials: int, seed: int) -> dict[str, float | No
 
 
 def show(rows: Results, console: Console) -> None:
-    """Medians and constants as tables, and the figure beside the results."""
+    """Medians and constants as tables, and the figure."""
     table = Table("distribution", "n", "P(0.01)", "predicted", "median / law", "predicted", "kept", "smallest")
     at = TOLERANCES.index(min(TOLERANCES, key=lambda tolerance: abs(tolerance - 0.01)))
     for row in (row for row in rows if row["kind"] == "problems"):

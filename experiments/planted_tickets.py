@@ -1,21 +1,21 @@
-"""Planted tickets (Fischer & Burkholz 2022): which methods find a sparse solution that is known to be there?
+"""Planted tickets (Fischer & Burkholz 2022): which methods find a sparse solution that is known to exist?
+
+A hand-built network that solves the task is planted in the weights of a random one (experiments/planted/planting.py):
+its ticket is a seed and a mask, and its accuracy rises with the width. Then each method searches the same random
+network (magnitude pruning: the same weights up to a scale per layer) at the planted kept fraction and at multiples of
+it. Methods that find their own kept fraction have one row. Measured: test accuracy, and recall, precision and Jaccard
+index of the planted mask, compared with chance.
 
 Command: python experiments/planted_tickets.py                                  (three tasks, six methods)
          python experiments/planted_tickets.py --scale 0.1 --tasks relu-unit    (small)
-         python experiments/planted_tickets.py --scale 5 --seeds 0 1 2 3 4      (for numbers to be quoted)
-Cost: about a minute on two CPU cores, most of it compiling; the small one 15 s, the last one 15 to 20 minutes.
-Data: made on the spot (experiments/planted/tasks.py).
-
-A hand-built network that solves the task is found in the weights of a random one (experiments/planted/planting.py): its
-ticket is a seed and a mask, its accuracy is measured like any other's, and rises with the width. Then each method
-searches the same random network (magnitude pruning: the same weights up to a scale for each layer) at the planted kept
-fraction and at multiples of it. Methods that find their own kept fraction have one row.
-
-The tickets are there: their accuracy is measured. To be expected of the methods: at the planted kept fraction, recall
-near that of chance and an accuracy far below the planted one; with more weights a better accuracy, by other tickets.
-Hidden units are not matched, so a low recall beside a high accuracy says that another ticket was found, not that none
-was. Magnitude pruning prunes once, with its own defaults; a class that it leaves without a path is never chosen, and
-training after pruning cannot mend that.
+         python experiments/planted_tickets.py --scale 5 --seeds 0 1 2 3 4      (for numbers to quote)
+Cost: about a minute on two CPU cores, most of it compilation; 15 s for the small one, 15 to 20 minutes for the last
+one. Data: generated (experiments/planted/tasks.py).
+Expected: at the planted kept fraction, recall near chance and an accuracy far below the planted one; with more weights
+a better accuracy, by other tickets.
+Limits: hidden units are not matched, so a low recall with a high accuracy means another ticket, not none. Magnitude
+pruning prunes once, with its own defaults. A class that it leaves without a path is never predicted, and training after
+pruning cannot repair that.
 """
 
 import dataclasses
@@ -35,8 +35,7 @@ from lottery_jax.mask_learning import LEARNERS, Learner
 from lottery_jax.networks.network import Network
 from lottery_jax.pruning import Magnitude
 from lottery_jax.tickets.ticket import Ticket
-from lottery_jax.training.learner import TrainingRequest
-from planted import PLANTED_DATA, TRUTHS, Planted, overlaps, plant, planting_source, runs_per_step
+from planted import PLANTED_DATA, TRUTHS, Planted, merged_overlap, overlaps, plant, planting_source
 
 METHODS = {
     **{name: LEARNERS[name] for name in ("edge-popup", "gem-miner", "supermask", "hard-concrete")},
@@ -64,19 +63,21 @@ class Settings(Scaled):
     seeds: tuple[int, ...] = (0,)
     """Seeds of the random network, and of the methods; the data have seed 0."""
     noise: float = 0.0
-    """Fraction of labels drawn anew, those of the test never."""
+    """Fraction of randomly redrawn labels, never of the test split."""
 
 
 def run(settings: Settings, rows: Results) -> None:
-    """One row for each planted ticket, and for each that a method finds."""
+    """One row per planted ticket and per ticket that a method finds."""
     for given, known, what in ((settings.tasks, PLANTED_DATA, "task"), (settings.methods, METHODS, "method")):
         for name in given:
             if name not in known:
                 raise InputError(f"the {what} {name!r} is unknown; {suggest(name, known)}")
     if not settings.seeds or not all(0 < multiple < np.inf for multiple in settings.multiples):
-        raise InputError(f"seeds {settings.seeds}, multiples {settings.multiples}; give a seed, and numbers above 0")
+        raise InputError(
+            f"seeds must not be empty and multiples must be positive, got {settings.seeds} and {settings.multiples}"
+        )
     if settings.epochs < 1:
-        raise InputError(f"the number of epochs is {settings.epochs}; it must be at least 1")
+        raise InputError(f"epochs must be at least 1, got {settings.epochs}")
 
     def one(task: str) -> None:
         dataset = PLANTED_DATA[task](noise=settings.noise)
@@ -87,22 +88,23 @@ def run(settings: Settings, rows: Results) -> None:
 
 
 def _rows(settings: Settings, task: str, dataset: Dataset) -> Iterator[dict]:
-    truth, there = TRUTHS[task](), {}
+    truth, planted_by_seed = TRUTHS[task](), {}
     for width in dict.fromkeys([*settings.widths, settings.width]):
         if width < truth.network.tensors["fc1.weight"][0]:
             continue  # narrower than what is planted
         for seed in settings.seeds:
             planted = plant(truth, planting_source(truth, width), seed=seed)
-            there |= {seed: planted} if width == settings.width else {}
+            planted_by_seed |= {seed: planted} if width == settings.width else {}
             yield _row("planted", planted.ticket, planted, dataset) | {"width": width, "logit_error": planted.error}
     source = planting_source(truth, settings.width)
-    keeps = list(dict.fromkeys(min(there[settings.seeds[0]].keep * multiple, 1.0) for multiple in settings.multiples))
+    keep = planted_by_seed[settings.seeds[0]].keep
+    keeps = list(dict.fromkeys(min(keep * multiple, 1.0) for multiple in settings.multiples))
     for method in settings.methods:
         start = time.perf_counter()
         found = _learned(METHODS[method](), source, dataset, settings, keeps)
         seconds = time.perf_counter() - start
         for ticket in found:
-            row = _row(method, ticket, there[ticket.seed], dataset)
+            row = _row(method, ticket, planted_by_seed[ticket.seed], dataset)
             yield row | {"width": settings.width, "seconds_of_all_runs": seconds}
 
 
@@ -117,7 +119,7 @@ def _learned(
 
 def _row(method: str, ticket: Ticket, planted: Planted, dataset: Dataset) -> dict:
     parts = overlaps(ticket.masks, planted.masks)
-    correct, whole, count = accuracy(ticket.forward(), dataset.test), runs_per_step(parts.values()), len(dataset.test)
+    correct, whole, count = accuracy(ticket.forward(), dataset.test), merged_overlap(parts.values()), len(dataset.test)
     low, high = wilson_interval(round(correct * count), count)
     return {
         "method": method,

@@ -1,17 +1,17 @@
 """Ramanujan et al. 2020 (arXiv 1911.13299), Figures 3 to 5: edge-popup on Conv-2, 4, 6 and 8, CIFAR-10.
 
-How accurate is the best part of a random convolutional network, by kept fraction, by width, and by the distribution of
-the weights, beside the trained network? A score for each frozen weight is trained, and the top ones of each layer are
-kept. Weights are Kaiming-normal or signed constants; scaled by sqrt(1 / kept fraction) or as drawn.
+How accurate is the best subnetwork of a random convolutional network, by kept fraction, by width, and by the
+distribution of the weights, compared with the trained network? A score per frozen weight is trained, and the top scores
+of each layer are kept. Weights are Kaiming-normal or signed constants, scaled by sqrt(1 / kept fraction) or as drawn.
+Measured: test accuracy.
 
 Command: python experiments/ramanujan_curves.py --data-dir FOLDER [--scale 1] [--out FILE]
-Cost: at the default scale, Conv-2, 4 epochs, one seed, 1,800 training examples, an eighth of the width, 3 minutes on
-two CPU cores; --scale 1 is 100 epochs, five seeds, nine kept fractions, four networks, four widths and distributions,
-all examples and the whole width, so it is for a GPU.
+Cost: at the default scale 3 minutes on two CPU cores (Conv-2, 4 epochs, one seed, 1,800 training examples, an eighth of
+the width). --scale 1 is for a GPU: 100 epochs, five seeds, nine kept fractions, four networks, four widths and
+distributions, all examples and the full width.
 Published, as curves, best accuracies in % on Conv-2, 4, 6 and 8: 77.5, 86, 88, 88.5 (trained: 79.5, 86.5, 88.5, 88), at
-30 to 70 % kept; wider random networks come up to trained ones, signed constants are better than normal weights.
-
-Not as published: images are not normalised; the number of seeds is ours.
+30 to 70 % kept. Wider random networks reach trained ones; signed constants are better than normal weights.
+Differences: images are not normalised; the paper does not give the number of seeds.
 """
 
 import dataclasses
@@ -34,10 +34,10 @@ from lottery_jax.pruning.magnitude import Magnitude
 from lottery_jax.training.learner import Learner, TrainingRequest
 
 PUBLISHED = {"conv2": (77.5, 79.5), "conv4": (86.0, 86.5), "conv6": (88.0, 88.5), "conv8": (88.5, 88.0)}
-"""Best accuracy of edge-popup and that of the trained network, in %, read off curves."""
+"""Best accuracies of edge-popup and of the trained network in %, read off curves."""
 KEEPS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 WIDTHS = (2.0, 1.5, 0.5)
-"""Other widths, at half of the weights kept."""
+"""Other widths, at kept fraction 0.5."""
 Weights = tuple[str, Literal["keep", "drawn"]]
 BEST: Weights = ("signed-constant", "keep")
 WEIGHTS: tuple[Weights, ...] = (
@@ -46,7 +46,7 @@ WEIGHTS: tuple[Weights, ...] = (
     ("kaiming-normal", "keep"),
     ("signed-constant", "drawn"),
 )
-"""Distributions of the random weights, and how they are scaled."""
+"""Distributions of the random weights, and their scaling."""
 
 Value = TypeVar("Value")
 
@@ -56,11 +56,11 @@ class Settings(Scaled):
     """Edge-popup by kept fraction, width and distribution of the weights, 100 epochs and five seeds."""
 
     scale: float = 0.04
-    """Part of the whole epochs, seeds, examples and widths, at least one of each, and of kept fractions and
-    distributions, at least 3 and 2; all networks are three times this part as wide, at most the whole; in part, batches
-    have 8 examples, for more steps."""
+    """Fraction of the epochs, seeds, examples and widths, at least one of each, and of kept fractions and
+    distributions, at least 3 and 2. All widths have three times this factor, at most 1. Below 1, batches have 8
+    examples, for more steps."""
     networks: tuple[Literal["conv2", "conv4", "conv6", "conv8"], ...] = ()
-    """Networks; if left out, this part of conv2, conv4, conv6, conv8, at least one."""
+    """Networks. Default: this fraction of conv2, conv4, conv6, conv8, at least one."""
     data: str = "cifar10"
     """Data set."""
 
@@ -70,19 +70,19 @@ class Settings(Scaled):
         return min(1.0, 3 * self.scale)
 
     def spread(self, values: Sequence[Value], least: int) -> list[Value]:
-        """This part of the values, at least so many, from the first to the last."""
+        """This fraction of the values, at least ``least``, from the first to the last."""
         count = max(least, self.part(len(values)))
         return [values[place * (len(values) - 1) // max(1, count - 1)] for place in range(count)]
 
 
 def run(settings: Settings, rows: Results) -> None:
-    """Every network, width, distribution, kept fraction and seed; nothing is chosen, the test split is used once."""
+    """Every network, width, distribution, kept fraction and seed. Nothing is selected; the test split is used once."""
     whole, epochs = load(settings.data, data_dir=settings.data_dir), settings.part(100)
     dataset, given = whole.first(settings.part(len(whole.train))), Spec(whole.shape, whole.nonnegative)
     seeds, keeps = range(settings.part(5)), settings.spread(KEEPS, 3)
     size = 128 if settings.scale == 1 else 8
     popup = {"batch_size": size, "learning_rate": 0.1, "weight_decay": 1e-4, "augment": "crop-flip"}
-    # The rate of the authors' trained networks; one of 0.1 is for scores.
+    # The learning rate of the paper's trained networks; 0.1 is for scores.
     sgd = {**popup, "optimizer": "sgd", "learning_rate": 0.01, "schedule": "cosine"}
     tasks: list[tuple[str, float, str, Learner, Sequence[float]]] = []
     for network in settings.networks or list(PUBLISHED)[: settings.part(len(PUBLISHED))]:
@@ -97,7 +97,7 @@ def run(settings: Settings, rows: Results) -> None:
     def one(task: tuple[str, float, str, Learner, Sequence[float]]) -> None:
         network, width, weights, learner, kept = task
         start = time.perf_counter()
-        # The width of the whole run, and what is left of it at this scale.
+        # The published width times the factor of this scale.
         factor = width * settings.narrow
         target = architecture(network, given, dataset.classes, width=factor)
         source = plain_source(target) if isinstance(learner, EdgePopup) else target

@@ -1,15 +1,16 @@
-"""Smaller tickets than any theorem promises: accuracy against kept random weights on MNIST.
+"""Smaller tickets than the theorems guarantee: accuracy against kept random weights on MNIST.
 
-A theorem keeps some random weights for each target weight. Here budgets are spent where the loss minds (error feedback,
-`loss-aware`), on a dense target, and on targets that were trained to be sparse before (gradual magnitude pruning), so
-that their zeros cost nothing. Beside them: budgets of single weights, the dense target's own largest weights, and the
-masks that edge-popup learns on a wide network with five times the target's weights, as published. Every ticket is
-verified. The weights of all but `target-pruned` are random; sparse targets were trained, and so was the dense one.
+A theorem keeps several random weights per target weight. Here budgets are spent on the weights that change the loss
+most (error feedback, `loss-aware`), for a dense target and for targets that were trained to be sparse (gradual
+magnitude pruning), whose zeros cost nothing. Compared with: budgets of single weights, the dense target's own largest
+weights, and masks that edge-popup learns on a wide network with five times the target's weights, as published. Every
+ticket is verified. All weights but those of `target-pruned` are random; sparse and dense targets were trained.
+Measured: test accuracy, kept weights and bits.
 
 Command: python experiments/smaller_tickets.py --data-dir FOLDER [--target FILE] [--scale 1] [--out FILE]
-Cost: 40 minutes on two CPU cores; --scale is the part of three seeds (edge-popup: one), of its ten epochs, and of 20
-of pruning.
-Published: none for the tickets; a rough trial of error feedback alone had 97.1 % at 45,000 kept weights, 96.8 at
+Cost: 40 minutes on two CPU cores; --scale is the fraction of three seeds (edge-popup: one), of its ten epochs, and of
+20 epochs of pruning.
+Published: none for the tickets. A rough trial of error feedback alone had 97.1 % at 45,000 kept weights, 96.8 at
 26,000, 96.0 at 13,700, 94.0 at 6,900, and 97.53 % at 7,464 kept weights of a sparse target.
 """
 
@@ -45,8 +46,8 @@ from lottery_jax.training.learner import TrainingRequest
 DENSE = (45_000, 26_000, 13_700, 6_900, 4_000, 2_000)
 SPARSE = (10_000, 7_000, 4_300, 2_800, 2_000)
 LEARNED = (49_784, 24_892, 9_956, 4_979, 2_000)
-SWEEPS = 4  # of the dense target, whose layers are large
-ROOM = 1.25  # weights of a sparse target for each kept random one
+SWEEPS = 4  # of error feedback on the dense target, whose layers are large
+WEIGHTS_PER_KEPT = 1.25  # weights of a sparse target per kept random weight
 LINES = {
     "sparse target, loss-aware": "#D55E00",
     "loss-aware": "#0072B2",
@@ -63,7 +64,7 @@ class Settings(Scaled):
     data: str = "mnist"
     """Data set."""
     target: Path | None = None
-    """The dense target, .safetensors; trained here if left out."""
+    """The dense target, .safetensors. Default: a target that is trained here."""
     architecture: str = "mlp-300"
     """Network of the sparse targets."""
 
@@ -75,7 +76,7 @@ def run(settings: Settings, rows: Results) -> None:
     train = np.asarray(task.dataset.train.images)
     fisher = fisher_importance(task.target, train, damping=1.0)
     scale, seeds = {"scale": settings.scale}, range(settings.part(3))
-    # Of smaller data as much of the weights.
+    # The same fractions of smaller targets.
     part = min(1.0, task.target.weights / 397_000)
     dense, sparse, learned = ([max(round(kept * part), 1) for kept in each] for each in (DENSE, SPARSE, LEARNED))
 
@@ -90,7 +91,7 @@ def run(settings: Settings, rows: Results) -> None:
     def sparse_tickets(seed: int) -> None:
         for kept in sparse:
             how = Gradual(settings.part(20))
-            left = min(round(ROOM * kept), begun.target.weights)
+            left = min(round(WEIGHTS_PER_KEPT * kept), begun.target.weights)
             target = sparse_target(begun.target, task.dataset, left, how, seed=seed)
             more = {"target_weights_left": left, "pruning_epochs": how.epochs}
             constructed("sparse target, loss-aware", seed, target, LossAware(kept, train), more, MemoryChunkStore())
@@ -113,22 +114,22 @@ def run(settings: Settings, rows: Results) -> None:
             more = {"epochs": epochs, "seconds": time.perf_counter() - start}
             rows.keep(method="edge-popup-wide", seed=seed, **_measured(ticket, task, task.target), **scale, **more)
 
-    def cut(seed: int) -> None:
+    def pruned_target(seed: int) -> None:
         for ticket in largest_weights(task.target, dense, seed):
             rows.keep(method="target-pruned", seed=seed, **_measured(ticket, task, task.target), **scale)
 
-    spend = (
+    budgeted = (
         sparse_tickets,
         budgets("loss-aware", lambda kept: LossAware(kept, train, sweeps=SWEEPS)),
         budgets("budget", lambda kept: Budget(kept, importance=fisher)),
     )
-    # What is not random, or takes long, is done for the first seed alone.
-    todo = [(one, seed) for seed in seeds for one in spend] + [(cut, 0), (masks, 0)]
-    rows.each("methods and seeds", todo, lambda task: task[0](task[1]))
+    # The pruned target is not random and edge-popup takes long: both have one seed.
+    tasks = [(one, seed) for seed in seeds for one in budgeted] + [(pruned_target, 0), (masks, 0)]
+    rows.each("methods and seeds", tasks, lambda task: task[0](task[1]))
 
 
 def _measured(ticket: Ticket, task: Task, target: Target) -> dict[str, Any]:
-    """What a ticket's row says, from its certificate and the test split."""
+    """The row of a ticket, from its certificate and the test split."""
     found = verify(ticket, target=target)
     return {
         "outcome": found.outcome,
@@ -143,7 +144,7 @@ def _measured(ticket: Ticket, task: Task, target: Target) -> dict[str, Any]:
 
 
 def means(rows: Sequence[dict[str, Any]]) -> list[tuple[str, int, list[dict[str, Any]]]]:
-    """(method, kept weights about, rows of all seeds), most weights first."""
+    """(method, approximate kept weights, rows of all seeds), most weights first."""
     found: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for row in rows:
         same = [key for key in found if key[0] == row["method"] and abs(key[1] / row["kept_weights"] - 1) < 0.05]
@@ -154,7 +155,7 @@ def means(rows: Sequence[dict[str, Any]]) -> list[tuple[str, int, list[dict[str,
 
 
 def picture(rows: Sequence[dict[str, Any]]) -> bytes:
-    """Accuracy against kept weights to PNG bytes: means, and bands from the least to the most of the seeds."""
+    """Accuracy against kept weights as PNG bytes: means, and bands from the minimum to the maximum over seeds."""
     from matplotlib.figure import Figure
 
     drawing = Figure(figsize=(7.5, 5.2), dpi=110, layout="constrained")
@@ -180,7 +181,7 @@ def picture(rows: Sequence[dict[str, Any]]) -> bytes:
         axes.axhline(100 * dense, color="#222222", linestyle=":", linewidth=1, label=label)
     best = max(100 * row["accuracy"] for row in rows)
     axes.set_ylim(min(80.0, best - 10), min(best + 1, 100))
-    axes.set(xlabel="kept weights", ylabel="test accuracy, %", title="Small tickets: what the kept weights are worth")
+    axes.set(xlabel="kept weights", ylabel="test accuracy, %", title="Small tickets: accuracy against kept weights")
     for name_ticks in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
         name_ticks(lambda x, _: f"{x:,.0f}" if f"{x:.0e}"[0] in "125" else "")
     axes.grid(visible=True, which="both", alpha=0.2)
@@ -189,7 +190,7 @@ def picture(rows: Sequence[dict[str, Any]]) -> bytes:
 
 
 def show(rows: Results, console: Console) -> None:
-    """Means over seeds as a table, and the picture beside the rows."""
+    """Means over seeds as a table, and the figure."""
     table = Table("method", "kept weights", "accuracy %", "seeds", "outcome", "bits", "rounding", "seconds")
     for method, kept, found in means(rows):
         rounding = [row["rounding_bits"] for row in found if row["rounding_bits"] is not None]

@@ -1,13 +1,13 @@
-"""How many tickets would you need to buy? Many small random networks, in place of a large one that is pruned.
+"""How many tickets would you need to buy? Small random networks instead of the pruning of a large one.
 
-The lottery's own picture: a random network of the ticket's size, drawn again and again, wins at some time. How often
-must one draw until one is as accurate on the training examples as a mask of a larger random network, found by
-edge-popup, that keeps as many weights? Up to the number of draws this is counted. Beyond it is extrapolated in two ways
-that know nothing of what they have not seen: the exponential tail through the best thousandth, and the normal
-distribution of the logits of all accuracies. Between them lie many powers of ten; that is all that can be said.
+A random network of the size of a ticket is drawn many times. Measured: the number of draws until one is as accurate on
+the training examples as a mask of a larger random network that keeps as many weights, found by edge-popup. It is
+counted up to the number of draws. Beyond that it is extrapolated in two ways that see no better networks: the
+exponential tail through the best thousandth, and the normal distribution of the logits of all accuracies. The two
+differ by many powers of ten, which is the uncertainty of the answer.
 
 Command: python experiments/tickets_to_buy.py [--scale 1] [--out FILE]
-Cost: two minutes on two CPU cores; --scale is the part of 2**18 draws of each size, and of 60 epochs of edge-popup.
+Cost: two minutes on two CPU cores; --scale is the fraction of 2**18 draws per size, and of 60 epochs of edge-popup.
 Published: nothing that we know of; the question is the name that Frankle and Carbin 2019 gave their hypothesis.
 """
 
@@ -36,8 +36,8 @@ from lottery_jax.training.learner import TrainingRequest
 
 HIDDEN = (1, 2, 4, 8, 16)
 DRAWS, EPOCHS, WIDE = 1 << 18, 60, 256
-TOGETHER = 256  # networks at a time
-TAIL = 1000  # one in so many draws is in the tail that is extrapolated
+BATCH = 256  # networks at a time
+TAIL = 1000  # one draw in TAIL is in the extrapolated tail
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,13 +50,11 @@ class Settings(Scaled):
     def check(self) -> None:
         super().check()
         if self.part(DRAWS) < 10 * TAIL:
-            raise InputError(
-                f"scale {self.scale} leaves fewer than {10 * TAIL} draws; give {10 * TAIL / DRAWS:.2g} or more"
-            )
+            raise InputError(f"scale must be at least {10 * TAIL / DRAWS:.2g} for {10 * TAIL} draws, got {self.scale}")
 
 
 def run(settings: Settings, rows: Results) -> None:
-    """For each size the accuracies of random networks, and of tickets, on the training examples."""
+    """The accuracies of random networks and of tickets on the training examples, for each size."""
     data = load("digits")
     given = Spec(data.shape, data.nonnegative)
     images = jnp.asarray(data.train.images).reshape(len(data.train), -1)
@@ -77,7 +75,7 @@ def run(settings: Settings, rows: Results) -> None:
         hidden, size = task
         own = [ticket for ticket in tickets if abs(ticket.kept_weights - size) <= 1]
         found = [accuracy(ticket.forward(), data.train) for ticket in own]
-        batches = math.ceil(settings.part(DRAWS) / TOGETHER)
+        batches = math.ceil(settings.part(DRAWS) / BATCH)
         drawn = np.sort(np.asarray(_accuracies(hidden, data.classes, batches, images, labels), float).reshape(-1))
         rows.keep(
             weights=size,
@@ -97,14 +95,14 @@ def run(settings: Settings, rows: Results) -> None:
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _accuracies(hidden: int, classes: int, batches: int, images: jax.Array, labels: jax.Array) -> jax.Array:
-    """Accuracies of random networks of one hidden layer, float32 [batches, TOGETHER]."""
+    """Accuracies of random networks of one hidden layer, float32 [batches, BATCH]."""
 
     def batch(number: jax.Array) -> jax.Array:
         keys = jax.random.split(jax.random.fold_in(jax.random.key(hidden), number))
-        first = jax.random.normal(keys[0], (TOGETHER * hidden, images.shape[1]))
-        second = jax.random.normal(keys[1], (TOGETHER, classes, hidden))
-        # The size of weights changes no answer of a network without biases.
-        inside = jax.nn.relu(first @ images.T).reshape(TOGETHER, hidden, -1)
+        first = jax.random.normal(keys[0], (BATCH * hidden, images.shape[1]))
+        second = jax.random.normal(keys[1], (BATCH, classes, hidden))
+        # The scale of the weights changes no prediction of a network without biases.
+        inside = jax.nn.relu(first @ images.T).reshape(BATCH, hidden, -1)
         return ((second @ inside).argmax(1) == labels).mean(1, dtype=jnp.float32)
 
     return jax.lax.map(batch, jnp.arange(batches))
@@ -121,7 +119,7 @@ def _best_of(drawn: np.ndarray, count: int) -> float:
 
 
 def _draws_needed(drawn: np.ndarray, wanted: float, examples: int) -> dict[str, Any]:
-    """How many draws, expected, until one is as accurate as wanted: log10, counted where that can be."""
+    """log10 of the expected draws until one has the ticket's accuracy: counted if possible, and extrapolated."""
     as_good = int(np.count_nonzero(drawn >= wanted))
     start = drawn[-len(drawn) // TAIL]
     tail = drawn[drawn > start]
@@ -137,14 +135,14 @@ def _draws_needed(drawn: np.ndarray, wanted: float, examples: int) -> dict[str, 
 
 
 def _log10_tail(away: float) -> float:
-    """log10 of the chance that a standard normal number is larger; Mills' ratio where that is nothing in float64."""
+    """log10 of the chance that a standard normal number is larger; by Mills' ratio where float64 underflows."""
     if away < 30:
         return math.log10(math.erfc(away / math.sqrt(2)) / 2)
     return -(away**2 / 2 + math.log(away * math.sqrt(2 * math.pi))) / math.log(10)
 
 
 def show(rows: Results, console: Console) -> None:
-    """The table, and the figure beside the results."""
+    """The table and the figure."""
     most = max(int(count) for count in rows[0]["best_of"])
     title = f"{rows[0]['draws']:,} draws of each size, accuracy on the training examples"
     names = (

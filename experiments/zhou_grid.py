@@ -1,17 +1,17 @@
-"""Zhou et al. 2019 (arXiv 1905.01067): what of a lottery ticket matters, on MNIST, a fully connected network.
+"""Zhou et al. 2019 (arXiv 1905.01067): which parts of a lottery ticket matter, on MNIST, a fully connected network.
 
-A ticket is a mask criterion (which weights are kept), an action on kept weights (rewound, drawn anew, shuffled, one
-size; with or without their signs) and an action on pruned ones (zero, frozen at their first values, or that alone where
-they moved away from zero). Each cell of the grid prunes once, trains again, and is measured; so is each mask on weights
-that were never trained, rewound or of one size. Dense networks are trained once for all cells.
+A ticket is a mask criterion (which weights are kept), an action on kept weights (rewound, redrawn, shuffled, constant;
+with or without their signs) and an action on pruned ones (zero, frozen at their first values, or frozen only if they
+moved away from zero). Each cell of the grid prunes once and trains again. Measured: its test accuracy, and that of each
+mask on untrained weights, rewound or constant. Dense networks are trained once for all cells.
 
 Command: python experiments/zhou_grid.py --data-dir FOLDER [--full] [--scale 1] [--out FILE]
-Cost: at the default scale, 1 epoch and one seed, of the cells that differ from the usual ticket (large_final, rewind,
-zero) in one thing only, a minute and a half on two CPU cores; --full --scale 1 is all 273 cells, 55 epochs, five seeds.
-Published, as curves: criteria that keep large final weights are best (large_final, magnitude_increase); kept weights
-that lose their signs fail, and with their signs do nearly as well as rewound ones; to freeze pruned weights at their
-first values is worse than zero, and to freeze those that moved away from zero is as good or better. Untrained, a mask
-of large final weights is far better than chance, most of all with same signs: 79.3 %, of one size 86.3 %.
+Cost: at the default scale a minute and a half on two CPU cores: 1 epoch, one seed, cells that differ in one thing from
+the default ticket (large_final, rewind, zero). --full --scale 1 is all 273 cells, 55 epochs, five seeds.
+Published, as curves: criteria that keep large final weights are best (large_final, magnitude_increase). Kept weights
+that lose their signs fail, and with their signs do nearly as well as rewound ones. Freezing pruned weights at their
+first values is worse than zero; freezing those that moved away from zero is as good or better. Untrained, a mask of
+large final weights is far better than chance, most of all with same signs: 79.3 %, constant 86.3 %.
 """
 
 import dataclasses
@@ -35,10 +35,10 @@ KEPT: dict[str, dict] = {
     **{kind: {"mask_1_action": kind} for kind in ("reinit", "reshuffle", "constant")},
     **{f"{k}, same sign": {"mask_1_action": k, "same_sign": True} for k in ("reinit", "reshuffle", "constant")},
 }
-"""Actions on kept weights, and the options of `Magnitude` that they are."""
+"""Actions on kept weights, as options of `Magnitude`."""
 PRUNED = ("zero", "freeze", "movement")
 UNTRAINED = ("rewind", "constant, same sign")
-USUAL = ("large_final", "rewind", "zero")
+DEFAULT = ("large_final", "rewind", "zero")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,27 +46,27 @@ class Settings(Scaled):
     """Criteria, and actions on kept and pruned weights, 55 epochs and five seeds."""
 
     scale: float = 0.02
-    """Part of the published epochs and seeds, at least one of each."""
+    """Fraction of the published epochs and seeds, at least one of each."""
     criteria: tuple[str, ...] = tuple(CRITERIA)
-    """Which weights are kept, of `lottery_jax.pruning.CRITERIA`."""
+    """Mask criteria of `lottery_jax.pruning.CRITERIA`."""
     keeps: tuple[float, ...] = (0.2, 0.05)
     """Kept fractions."""
     full: bool = False
-    """Every combination; else those that differ from large_final, rewind, zero in one thing only."""
+    """Every combination. Default: those that differ from large_final, rewind, zero in one thing."""
     data: str = "mnist"
     """Data set."""
 
 
 def cells(settings: Settings) -> list[tuple[bool, str, str, str]]:
-    """Whether it is trained again, criterion, action on kept and on pruned weights."""
+    """Whether the ticket is trained, criterion, action on kept weights, action on pruned weights."""
     trained = itertools.product((True,), settings.criteria, KEPT, PRUNED)
     untrained = itertools.product((False,), settings.criteria, UNTRAINED, PRUNED if settings.full else PRUNED[:1])
-    near = (cell for cell in trained if settings.full or sum(map(str.__ne__, cell[1:], USUAL)) <= 1)
+    near = (cell for cell in trained if settings.full or sum(map(str.__ne__, cell[1:], DEFAULT)) <= 1)
     return [*near, *untrained]
 
 
 def run(settings: Settings, rows: Results) -> None:
-    """Every cell, kept fraction and seed, on the test split: nothing is chosen."""
+    """Every cell, kept fraction and seed on the test split, because nothing is selected."""
     epochs, seeds = settings.part(55), range(settings.part(5))
     dataset = load(settings.data, data_dir=settings.data_dir)
     target = architecture("lenet-300-100", Spec(dataset.shape, dataset.nonnegative), dataset.classes)
@@ -100,7 +100,7 @@ def run(settings: Settings, rows: Results) -> None:
 
 
 def show(rows: Results, console: Console) -> None:
-    """The rows as a table, a column for each kept fraction."""
+    """The rows as a table, one column per kept fraction."""
     part = "the whole grid" if rows[0]["full"] else "a part of the grid"
     scale = f"{rows[0]['epochs']} epochs, at scale {rows[0]['scale']:g} of the published run"
     keeps = sorted({row["keep"] for row in rows}, reverse=True)

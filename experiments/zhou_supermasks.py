@@ -1,12 +1,12 @@
 """Zhou et al. 2019 (arXiv 1905.01067), the table of supermasks, first row: a fully connected network on MNIST.
 
-How accurate is a random network under a mask alone? Masks are taken from a trained network (large final weights whose
-sign stayed; weights as they began, or signed constants) or learned as probabilities (the same two, and with dynamic
-weight rescaling), and the trained network is beside them. Each ticket is rebuilt from seed and bits before it is
-measured; the trained network's, which is no strong one, from its stored weights.
+How accurate is a random network under a mask alone? Masks come from a trained network (large final weights with an
+unchanged sign; initial weights or signed constants) or are learned as probabilities (the same two, also with dynamic
+weight rescaling); the trained network is the comparison. Each ticket is rebuilt from seed and bits before it is
+evaluated, the trained network from its stored weights, because it is not a strong ticket. Measured: test accuracy.
 
 Command: python experiments/zhou_supermasks.py --data-dir FOLDER [--scale 1] [--out FILE]
-Cost: at the default scale, 3 epochs and one seed, about a minute on two CPU cores; --scale 1 is 55 epochs, five seeds.
+Cost: at the default scale about a minute on two CPU cores (3 epochs, one seed). --scale 1 is 55 epochs, five seeds.
 Published, accuracy in %, 784-300-100-10: same sign 79.3, its signed constant 86.3; learned 95.3, signed constant 96.4;
 with rescaling 97.8, signed constant 98.0; trained 97.7.
 """
@@ -39,7 +39,7 @@ ROWS: dict[str, tuple[Learner, float | None, float]] = {
     "rescaled, signed constant": (RescaledSupermask(init=CONSTANT, batch_size=60), None, 98.0),
     "trained": (Magnitude(), 1.0, 97.7),
 }
-"""What finds the mask, the kept fraction that it is asked for, and the published accuracy in %."""
+"""Learner, requested kept fraction, and published accuracy in %."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +47,9 @@ class Settings(Scaled):
     """Accuracy of random networks under masks alone, 55 epochs and five seeds."""
 
     scale: float = 0.055
-    """Part of the published epochs and seeds, at least one of each."""
+    """Fraction of the published epochs and seeds, at least one of each."""
     same_sign_keeps: tuple[float, ...] = (0.2, 0.35, 0.5, 0.65)
-    """Kept fractions of masks that are taken from the trained network; the best on the validation split counts."""
+    """Kept fractions of masks from the trained network; the best on the validation split counts."""
     rows: tuple[str, ...] = tuple(ROWS)
     """Rows of the table."""
     data: str = "mnist"
@@ -57,7 +57,7 @@ class Settings(Scaled):
 
 
 def run(settings: Settings, rows: Results) -> None:
-    """Every row and seed; the validation split decides which kept fraction counts, the test split is used once."""
+    """Every row and seed. The validation split selects the kept fraction; the test split is used once."""
     for name in settings.rows:
         if name not in ROWS:
             raise InputError(f"the row {name!r} is unknown; {suggest(name, ROWS)}")
@@ -71,7 +71,7 @@ def run(settings: Settings, rows: Results) -> None:
         learner, keep, published = ROWS[label]
         taken = isinstance(learner, MagnitudeSupermask)
         keeps = settings.same_sign_keeps if taken else () if keep is None else (keep,)
-        # Masks alone are for weights without biases; what is trained has them.
+        # Only trained networks have biases; masks have no bias entries.
         given = target if isinstance(learner, Magnitude) and not taken else source
         start = time.perf_counter()
         tickets = learner.learn(

@@ -300,21 +300,21 @@ def test_lane_operations_are_counted(module):
     import jax
     import jax.numpy as jnp
 
-    parallel_runs = module("subset_sum_cases.lane_operations")
+    lane_operations = module("subset_sum_cases.lane_operations")
     x = jax.ShapeDtypeStruct((4, 8), jnp.int32)
 
     def loop(x):
         return jax.lax.fori_loop(0, 5, lambda _, y: jnp.minimum(y, y + jnp.int32(1)), x)
 
     assert (
-        parallel_runs.operations(jax.make_jaxpr(lambda x: jnp.maximum(x, -x).sum(0, dtype=jnp.int32))(x).jaxpr)
+        lane_operations.operations(jax.make_jaxpr(lambda x: jnp.maximum(x, -x).sum(0, dtype=jnp.int32))(x).jaxpr)
         == 3 * 32
     )
-    assert parallel_runs.operations(jax.make_jaxpr(loop)(x).jaxpr) == pytest.approx(
+    assert lane_operations.operations(jax.make_jaxpr(loop)(x).jaxpr) == pytest.approx(
         5 * 2 * 32, abs=2 * 5
     )  # and the counter
     # Two more candidates double the work, and a little.
-    assert 2 < parallel_runs.search_operations(14) / parallel_runs.search_operations(12) < 2.6
+    assert 2 < lane_operations.search_operations(14) / lane_operations.search_operations(12) < 2.6
 
 
 def test_goals_are_judged_by_what_was_measured(module):
@@ -357,7 +357,7 @@ def test_the_theory_beside_a_thousand_candidates_is_finite(module):
 def test_the_page_quotes_only_results(module):
     """Its tables are those of the results, and each number in bold type stands in one of them."""
     page = PAGE.read_text()
-    assert module("subset_sum_tables").padded_group(page) == page, (
+    assert module("subset_sum_tables").fill_blocks(page) == page, (
         "docs/performance.md differs from the results: benchmarks/bench_subset_sum.py --fill docs/performance.md"
     )
     blocks = "\n".join(re.findall(r"<!-- (?:cpu|gpu) [a-z-]+ -->\n(.*?)<!-- end -->", page, re.DOTALL))
@@ -374,10 +374,10 @@ def test_blocks_are_filled_from_results(module, tmp_path):
     row |= {"beyond_jax_gib": 0.25, "peak_memory_gib": 0.5, "mean_residual": 1e-6}
     (tmp_path / "subset_sum_cpu.json").write_text(json.dumps({"device": "cpu", "rows": [row]}))
     page = "a\n<!-- cpu growth -->\nold\n<!-- end -->\nb\n<!-- gpu goals -->\n<!-- end -->\n"
-    padded_group = tables.padded_group(page, tmp_path)
-    assert "| 1,000 | 2.50 | 0.00250 | 1.00 | 0.250 | 0.500 | 1.00e-06 |" in padded_group
-    assert "old" not in padded_group and "Not measured yet." in padded_group
-    assert tables.padded_group(padded_group, tmp_path) == padded_group
+    fill_blocks = tables.fill_blocks(page, tmp_path)
+    assert "| 1,000 | 2.50 | 0.00250 | 1.00 | 0.250 | 0.500 | 1.00e-06 |" in fill_blocks
+    assert "old" not in fill_blocks and "Not measured yet." in fill_blocks
+    assert tables.fill_blocks(fill_blocks, tmp_path) == fill_blocks
 
 
 @pytest.mark.slow

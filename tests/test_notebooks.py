@@ -33,5 +33,5 @@ def test_notebook_runs(path, tmp_path, monkeypatch):
     expected, words = SHOWN[path.stem]
     assert len(pictures) == expected and words in printed
     (seconds,) = re.findall(r"this notebook took (\d+) s", printed)
-    said = sum(int(number) for number in re.findall(r"some (\d+)", notebook.cells[0]["source"]))
+    said = sum(int(number) for number in re.findall(r"about (\d+)", notebook.cells[0]["source"]))
     assert int(seconds) < 4 * said, "it takes longer than it says"

@@ -86,7 +86,7 @@ def measured_peak() -> float:
 
 
 def utilisation(candidates: int, weights: int, seconds: float) -> dict[str, float]:
-    """The exact search's rate beside the measured peak and, for a chip that is known, its nominal one."""
+    """The exact search's rate compared with the measured peak and, for a known chip, its nominal one."""
     count = search_operations(candidates)
     rate, peak = count * weights / seconds, measured_peak()
     known = next((peaks for name, peaks in _CHIPS.items() if name in jax.devices()[0].device_kind), {})

@@ -1,6 +1,6 @@
 """Other programs on the same instances, in the same run, one instance on each core; and this engine on them too.
 
-A program that is not installed is left out, with the reason. Gurobi is measured twice: as published, with all of the
+A program that is not installed is omitted, with the reason. Gurobi is measured twice: as published, with all of the
 machine for one weight, and with a weight per core; the faster of the two is what the engine is compared with.
 """
 

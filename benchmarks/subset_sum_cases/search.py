@@ -150,7 +150,7 @@ def plain(run: Run) -> Rows:
 
 
 def exact(run: Run) -> Rows:
-    """The exact search over N, U[-1, 1] in float64, beside the theory's median."""
+    """The exact search over N, U[-1, 1] in float64, compared with the theory's median."""
     return [_beyond(MeetInTheMiddle(), count, problems, run.sizes.repeats) for count, problems in run.sizes.exact]
 
 

@@ -1,4 +1,4 @@
-"""What the scripts of `experiments/` share: their settings, the units of their work, and the rows that are kept."""
+"""Shared by the scripts of `experiments/`: settings, units of work, and rows."""
 
 from harness.results import Results
 from harness.script import Experiment, Scaled, run_script

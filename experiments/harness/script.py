@@ -1,4 +1,4 @@
-"""What the scripts of `experiments/` share: settings from the command line, a part of the whole, rows that are kept."""
+"""The command line of an experiment: settings from options, rows from its run, and a table."""
 
 import contextlib
 import dataclasses
@@ -13,7 +13,7 @@ import tyro
 from rich.console import Console
 
 from harness.results import Results
-from lottery_jax.cli import messages as interrupt
+from lottery_jax.cli import messages
 from lottery_jax.cli.progress_bars import progress_bars
 from lottery_jax.cli.worker_options import WORKER_OPTIONS, WorkerOptions, workers_of
 from lottery_jax.errors import ClusterError, InputError
@@ -28,31 +28,31 @@ class Experiment(WorkerOptions):
     data_dir: Path | None = None
     """Folder with prepared TensorFlow Datasets."""
     out: Path | None = None
-    """JSON lines, one for each result; replaced. The script's own name in this folder if left out."""
+    """JSON lines file, one line per result; replaced. Default: the name of the script in this folder."""
 
     def check(self) -> None:
-        """Refuse settings that make no experiment; raises `InputError`."""
+        """Refuse invalid settings; raises ``InputError``."""
         self.check_workers()
 
 
 @dataclasses.dataclass(frozen=True)
 class Scaled(Experiment):
-    """Settings of an experiment that may be run in part.
+    """Settings of an experiment that can be reduced.
 
     >>> Scaled(scale=0.1).part(55), Scaled(scale=0.01).part(5)
     (6, 1)
     """
 
     scale: float = 1.0
-    """Part of the published epochs, seeds and rounds, at least one of each."""
+    """Fraction of the published epochs, seeds and rounds, at least one of each."""
 
     def check(self) -> None:
         super().check()
         if not 0 < self.scale <= 1:
-            raise InputError(f"scale is {self.scale}; give a part of the published run, in (0, 1]")
+            raise InputError(f"scale must be a fraction of the published run in (0, 1], got {self.scale}")
 
     def part(self, whole: int) -> int:
-        """So many epochs, seeds or rounds of the whole."""
+        """This fraction of a number of epochs, seeds or rounds, at least 1."""
         return max(1, round(whole * self.scale))
 
 
@@ -62,28 +62,27 @@ Settings = TypeVar("Settings", bound=Experiment)
 def run_script(
     kind: type[Settings], run: Callable[[Settings, Results], None], show: Callable[[Results, Console], None]
 ) -> None:
-    """A script: its settings from the command line, what it finds, and a table of it.
+    """Run an experiment as a script; a stopped script resumes, and processes share its work.
 
-    A script that was stopped goes on where it was; processes share its work as they do a command's.
+    Args:
+        kind: Settings, whose fields are the options.
+        run: Computes the rows.
+        show: Prints the table and writes figures.
     """
     if supervisor.shares(sys.argv[1:]) and not supervisor.follow():
         sys.exit(supervisor.supervise([sys.executable, *sys.argv]))
-    ours = sys.argv[0] in sys.orig_argv  # and not run by another program
-    if ours:
-        interrupt.watch()
+    is_script = sys.argv[0] in sys.orig_argv  # not run by another program
+    if is_script:
+        messages.watch()
     try:
         code = _run(kind, run, show)
-    except InputError as error:
-        interrupt.give_way()
+    except (InputError, ClusterError) as error:
+        messages.give_way()
         print(f"error: {error}", file=sys.stderr)
-        code = 2
-    except ClusterError as error:
-        interrupt.give_way()
-        print(f"error: {error}", file=sys.stderr)
-        code = 3
+        code = 2 if isinstance(error, InputError) else 3
     sys.stdout.flush()
-    if ours:
-        os._exit(code)  # JAX takes its time to clear up, and after a refusal it would wait for other processes in vain
+    if is_script:
+        os._exit(code)  # after an error, JAX would wait for other processes in vain
     if code:
         sys.exit(code)
 
@@ -100,20 +99,18 @@ def _run(
     out = settings.out or Path(f"{script.stem}.jsonl")
     with progress_bars(shared=settings.shared) as shown, workers_of(settings, shown) as workers:
         rows = Results(out, workers=workers, facts=facts, shown=shown, join_only=settings.join_only)
-        with contextlib.closing(rows), interrupt.keeping(lambda: _kept(rows)):
+        with contextlib.closing(rows), messages.keeping(lambda: _kept(rows)):
             try:
                 run(settings, rows)
             except Pending as left:
                 print(
-                    f"share {workers} is done: {rows.finished():,} units are there, and {len(left.units):,} are left to"
-                    " others; the same command without --share puts all together"
+                    f"share {workers} is finished: {rows.finished():,} finished units, {len(left.units):,} missing."
+                    " The same command without --share joins them."
                 )
                 return 0
-            workers.gather("rows")  # nobody reads any more what is cleared away from here on
+            workers.gather("rows")  # from here on, no process reads the files that are removed
             if isinstance(workers, Share):
-                print(
-                    f"share {workers} is done: all units are there; the same command without --share puts them together"
-                )
+                print(f"share {workers} is finished: no unit is missing. The same command without --share joins them.")
                 return 0
             if not workers.leads:
                 workers.leave()
@@ -125,15 +122,15 @@ def _run(
 
 
 def _content(value: Any) -> str:
-    """A setting in words; of a file what it holds, wherever a host has it."""
+    """A setting as text; for a file a digest of its content, because hosts may have it in different folders."""
     if isinstance(value, Path) and value.is_file():
         return hashlib.sha256(value.read_bytes()).hexdigest()[:16]
     return repr(value)
 
 
 def _kept(rows: Results) -> str:
-    """What an interrupt leaves."""
+    """What an interrupt keeps."""
     finished = rows.finished()
     if not finished:
         return "no unit was finished yet, and nothing is kept"
-    return f"{finished} finished units are kept in {str(rows.folder)!r}, and the same command goes on from there"
+    return f"{finished} finished units are kept in {str(rows.folder)!r}; the same command resumes there"

@@ -1,8 +1,8 @@
-"""How much of a planted mask a found one has, and how much a random one would have.
+"""Overlap of a found mask with a planted one, compared with chance.
 
-Weights are compared where they lie. Hidden units are not matched first: another unit that computes the same counts as
-not found, and a random network has many that come near. So a method may solve the task and share nothing with what was
-planted; accuracy and overlap are to be read together.
+Weights are compared by position. Hidden units are not matched first: another unit that computes the same function
+counts as not found, and a random network has many similar units. A method may solve the task without any planted
+weight, so read accuracy and overlap together.
 """
 
 import dataclasses
@@ -16,10 +16,14 @@ from lottery_jax.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Overlap:
-    """What a found and a planted mask share: `shared` weights, and for each tensor (weights, planted, found).
+    """Overlap of a found and a planted mask.
 
-    Fractions are 0 where nothing could be shared. Those by chance are expected values, for a mask that keeps as many
-    weights of each tensor as the found one, any with the same probability.
+    Fractions are 0 if a mask is empty. Fractions by chance are expected values for a mask that keeps as many weights of
+    each tensor as the found one, all with the same probability.
+
+    Attributes:
+        shared: Number of shared weights.
+        counts: For each tensor (weights, planted weights, found weights).
 
     >>> half = Overlap(shared=1, counts=((4, 2, 2),))
     >>> half.recall, half.precision, round(half.jaccard, 3), half.chance_recall, round(half.chance_jaccard, 3)
@@ -43,17 +47,17 @@ class Overlap:
 
     @property
     def precision(self) -> float:
-        """The part of the found weights that was planted."""
+        """The fraction of the found weights that was planted."""
         return self.shared / max(self.found, 1)
 
     @property
     def recall(self) -> float:
-        """The part of the planted weights that was found."""
+        """The fraction of the planted weights that was found."""
         return self.shared / max(self.planted, 1)
 
     @property
     def jaccard(self) -> float:
-        """The shared weights as a part of those of either mask."""
+        """The shared weights as a fraction of those in either mask."""
         return self.shared / max(self.planted + self.found - self.shared, 1)
 
     @property
@@ -70,7 +74,7 @@ class Overlap:
 
     @property
     def chance_jaccard(self) -> float:
-        # No linear function of what is shared, so its whole distribution is needed.
+        # Not a linear function of the shared weights, so their whole distribution is needed.
         likely = np.ones(1)
         for size, planted, found in self.counts:
             likely = np.convolve(likely, _hypergeometric(size, planted, found))
@@ -79,7 +83,7 @@ class Overlap:
 
 
 def overlaps(found: Mapping[str, np.ndarray], planted: Mapping[str, np.ndarray]) -> dict[str, Overlap]:
-    """The overlap of each tensor's boolean masks; raises `InputError` where they are not of the same tensors.
+    """The overlap of each tensor's boolean masks; raises ``InputError`` if the tensors differ.
 
     >>> overlaps({"fc1": np.array([True, False, True])}, {"fc1": np.array([True, True, False])})
     {'fc1': Overlap(shared=1, counts=((3, 2, 2),))}
@@ -87,7 +91,7 @@ def overlaps(found: Mapping[str, np.ndarray], planted: Mapping[str, np.ndarray])
     shapes = [{name: (mask.shape, mask.dtype.name) for name, mask in masks.items()} for masks in (found, planted)]
     if shapes[0] != shapes[1] or {kind for _, kind in shapes[1].values()} != {"bool"}:
         raise InputError(
-            f"the found masks are {shapes[0]} and the planted ones {shapes[1]}; give boolean masks of the same tensors"
+            f"found and planted masks must be boolean and of the same tensors, got {shapes[0]} and {shapes[1]}"
         )
     return {
         name: Overlap(
@@ -98,10 +102,10 @@ def overlaps(found: Mapping[str, np.ndarray], planted: Mapping[str, np.ndarray])
     }
 
 
-def runs_per_step(parts: Iterable[Overlap]) -> Overlap:
+def merged_overlap(parts: Iterable[Overlap]) -> Overlap:
     """The overlap of several tensors as one.
 
-    >>> runs_per_step([Overlap(1, ((3, 2, 2),)), Overlap(0, ((5, 1, 1),))]).precision
+    >>> merged_overlap([Overlap(1, ((3, 2, 2),)), Overlap(0, ((5, 1, 1),))]).precision
     0.3333333333333333
     """
     own = list(parts)
@@ -117,7 +121,7 @@ def _hypergeometric(size: int, planted: int, found: int) -> np.ndarray:
     ]
     likely = np.zeros(most + 1)
     likely[least:] = np.exp(np.array(logarithms) - _log_binomial(size, found))
-    return likely / likely.sum()  # of large numbers, logarithms of factorials lose the last digits
+    return likely / likely.sum()  # logarithms of large factorials lose the last digits
 
 
 def _log_binomial(count: int, chosen: int) -> float:

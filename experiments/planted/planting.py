@@ -1,13 +1,12 @@
-"""Planting: which weights of a random network make up a known sparse one, from seed and bits alone.
+"""Planting: find the weights of a random network that compute a known sparse one, as a ticket of seed and bits.
 
-A ticket changes no weight, so the planted ones are not written in but looked for. A ReLU unit may be scaled: what it
-adds to the logits is relu(in . x) out, the same for (a in, out / a) with a > 0, so a unit is its product out in^T and a
-sign. All logits may be scaled together, as the class is that of the largest: one factor for the whole network. Each
-unit of the known network gets a hidden unit of its own whose product, at the weights that the known one has, comes
-near. The wider the random network, the nearer.
+A ticket changes no weight, so planted weights are searched, not written. A ReLU unit may be scaled: it adds relu(in .
+x) out to the logits, the same for (a in, out / a) with a > 0, so a unit is its product out in^T and a sign. All logits
+may be scaled by one factor, because the class is that of the largest. Each unit of the known network gets its own
+hidden unit with a similar product at the nonzero weights. The wider the random network, the smaller the difference.
 
-What the nearest units are off by adds up; so they are then chosen again, one after another, each among the nearest for
-what makes all logits together come nearest on random inputs.
+Differences add up. Therefore the units are selected again, one after another, each among the nearest, so that all
+logits together are nearest on random inputs.
 """
 
 import dataclasses
@@ -27,18 +26,22 @@ from lottery_jax.networks.target import Target
 from lottery_jax.tickets.ticket import Ticket, make_ticket
 
 Matrices = tuple[np.ndarray, np.ndarray]
-_FACTORS = 24  # of all logits, that are tried
-_NEAREST = 64  # hidden units that each unit is chosen again among
+_FACTORS = 24  # factors of all logits to try
+_NEAREST = 64  # hidden units to select each unit from
 _ROUNDS = 4
-_POINTS = 512  # random inputs that logits are compared on
+_POINTS = 512  # random inputs to compare logits on
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Planted:
-    """A planted ticket: its masks, the hidden unit [units] that stands for each of the known network's, and how near.
+    """A planted ticket.
 
-    factor: what the known network's logits are multiplied by. error: root mean square of the difference of the logits
-    on random inputs, as a part of that of the known network's, means over the classes taken away.
+    Attributes:
+        ticket: The ticket.
+        units: The hidden unit of each unit of the known network, int [units].
+        factor: Factor of the known network's logits.
+        error: Root mean square of the difference of the logits on random inputs, relative to the known network's
+            logits, both without their means over the classes.
     """
 
     ticket: Ticket
@@ -48,7 +51,7 @@ class Planted:
 
     @property
     def masks(self) -> dict[str, np.ndarray]:
-        """The planted masks by name: as many weights as the known network has that are not zero."""
+        """The planted masks by name, with as many weights as the known network has nonzero ones."""
         return self.ticket.masks
 
     @property
@@ -58,7 +61,7 @@ class Planted:
 
 
 def planting_source(truth: Target, width: int) -> Network:
-    """A random network with one hidden layer of this width for what the known one is given; weights N(0, 2 / fan-in).
+    """A random network with one hidden layer of this width and the inputs of the known one; weights N(0, 2 / fan-in).
 
     >>> from planted.truths import helix_truth
     >>> planting_source(helix_truth(), 100).source_weights
@@ -66,14 +69,18 @@ def planting_source(truth: Target, width: int) -> Network:
     """
     first, second = _matrices(truth)
     if type(width) is not int or not len(first) <= width <= 1 << 20:
-        raise InputError(f"the width is {width!r}; give a number of hidden units from {len(first)} to {1 << 20}")
+        raise InputError(f"width must be an integer from {len(first)} to {1 << 20}, got {width!r}")
     return plain_source(mlp((first.shape[1], width, len(second)), Spec(first.shape[1:])))
 
 
 def plant(truth: Target, source: Network, *, seed: int, refine: bool = True) -> Planted:
-    """The ticket of `seed` that comes near the known network; raises `InputError` where they do not fit.
+    """The ticket of a seed that is nearest to the known network; raises ``InputError`` if they do not fit.
 
-    refine: choose units again for what all of them compute together; else each is the nearest by itself.
+    Args:
+        truth: The known network.
+        source: The random network.
+        seed: Its seed.
+        refine: Select units again by the logits of all of them; else each is the nearest by itself.
 
     >>> from planted.truths import relu_unit_truth
     >>> planted = plant(relu_unit_truth(), planting_source(relu_unit_truth(), 64), seed=1)
@@ -106,10 +113,10 @@ def _matrices(truth: Target) -> Matrices:
     """The weights float64 [units, inputs] and [classes, units] of a known network."""
     shapes, kinds = list(truth.network.tensors.values()), [type(node) for _, node in truth.network.nodes()]
     if kinds != [Chain, Dense, Relu, Dense] or len(shapes) != 2:
-        raise InputError(f"{truth!r} cannot be planted; give a network of one hidden layer of ReLU, without biases")
+        raise InputError(f"a planted network must have one hidden layer of ReLU and no biases, got {truth!r}")
     first, second = (truth.array(name).astype(np.float64) for name in truth.network.tensors)
     if not (first.any(axis=1).all() and second.any(axis=0).all()):
-        raise InputError(f"{truth!r} has hidden units without weights in or out; leave them out")
+        raise InputError(f"hidden units must have input and output weights, got {truth!r}. Remove the others.")
     return first, second
 
 
@@ -118,18 +125,18 @@ def _names(source: Network, first: np.ndarray, second: np.ndarray) -> list[str]:
     kinds = [type(node) for _, node in source.nodes()]
     shapes = [drawn.shape for drawn in source.random_tensors.values()]
     if kinds != [Chain, RandomLayer, Relu, RandomLayer] or len(shapes) != 2:
-        raise InputError(f"nothing can be planted in {source!r}; make a source by `planting_source`")
+        raise InputError(f"the source must be made by planting_source, got {source!r}")
     width = shapes[0][0]
     if shapes != [(width, first.shape[1]), (len(second), width)] or width < len(first):
         raise InputError(
-            f"the source has tensors of shapes {shapes}, and the network to plant {first.shape} and {second.shape};"
-            " give one with the same inputs and classes, and at least as many hidden units"
+            "the source must have the inputs and classes of the planted network, and at least as many hidden units, got"
+            f" shapes {shapes} for {first.shape} and {second.shape}"
         )
     return list(source.random_tensors)
 
 
 def _products(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """What relu(in . x) out depends on, beside a sign: out in^T [units, classes, inputs]."""
+    """The product out in^T [units, classes, inputs], which with a sign determines relu(in . x) out."""
     return second.T[:, :, None] * first[:, None, :]
 
 
@@ -137,7 +144,7 @@ def _nearest(known: Matrices, random: Matrices) -> tuple[np.ndarray, float, np.n
     """A hidden unit [units] for each known one, the logits' factor, and squared distances [units, width] under it."""
     wanted, there = _products(*known), _products(*random)
     products = np.where(wanted[:, None] != 0, there, 0)  # [units, width, classes, inputs]
-    # Not the sign of each weight alone: a small one may be missed at the other side of zero.
+    # Not the sign of each weight alone: that of a small weight may differ.
     flipped = known[0] @ random[0].T <= 0
     size = np.median(np.abs(products[products != 0])) / np.median(np.abs(wanted[wanted != 0]))
     best: tuple[float, np.ndarray, float, np.ndarray] | None = None
@@ -150,7 +157,10 @@ def _nearest(known: Matrices, random: Matrices) -> tuple[np.ndarray, float, np.n
             best = total, units, float(factor), distances
     assert best is not None
     if not np.isfinite(best[0]):
-        raise InputError(f"{random[0].shape[0]} hidden units are too few to plant {len(wanted)}; use a wider source")
+        raise InputError(
+            f"the source must have enough hidden units for {len(wanted)} planted ones, got"
+            f" {random[0].shape[0]}. Use a wider source."
+        )
     return best[1:]
 
 
@@ -164,7 +174,7 @@ def _assigned(distances: np.ndarray, order: np.ndarray) -> np.ndarray:
 
 
 def _refined(known: Matrices, random: Matrices, units: np.ndarray, factor: float, near: np.ndarray) -> np.ndarray:
-    """Each unit chosen again, in turn, for what makes all logits together come nearest."""
+    """Each unit selected again, in turn, so that all logits together are nearest."""
     points, units = _points(known[0].shape[1]), units.copy()
     objective = factor * _parts(points, *known).sum(axis=1)
 
@@ -186,17 +196,17 @@ def _refined(known: Matrices, random: Matrices, units: np.ndarray, factor: float
 
 
 def _points(inputs: int) -> np.ndarray:
-    """Inputs as the tasks have them [points, inputs]: uniform in [-1, 1], the last one 1."""
+    """Inputs of the kind of the tasks [points, inputs]: uniform in [-1, 1], the last one 1."""
     points = np.random.default_rng(0).uniform(-1, 1, (_POINTS, inputs))
     points[:, -1] = 1
     return points
 
 
 def _parts(points: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """What each hidden unit adds to the logits [points, units, classes]."""
+    """The contribution of each hidden unit to the logits [points, units, classes]."""
     return np.maximum(points @ first.T, 0)[:, :, None] * second.T
 
 
 def _centred(logits: np.ndarray) -> np.ndarray:
-    """What decides on the class: logits [..., classes] less their mean."""
+    """Logits [..., classes] minus their mean, which determine the class."""
     return logits - logits.mean(axis=-1, keepdims=True)

@@ -1,7 +1,7 @@
 """Three tasks whose sparse solution is known (Fischer & Burkholz 2022, "Plant 'n' Seek", arXiv 2111.11153).
 
-Two of the published tasks are regressions. Our learners tell classes apart, so here they are classes of what was
-regressed. The last number of every example is 1: the sources have no biases, and a bias is a weight of this input.
+Two of the published tasks are regressions; here they are classifications of the regressed value. The last number of
+every example is 1: the sources have no biases, and a bias is a weight of this input.
 """
 
 from collections.abc import Callable
@@ -20,22 +20,22 @@ HELIX_TURNS = 1.5
 def relu_unit(
     *, seed: int = 0, examples: tuple[int, int, int] = (1024, 512, 2048), noise: float = 0.0, distractors: int = 4
 ) -> Dataset:
-    """Class 1 where relu(x_0) > 0.2; x in [-1, 1]^(1 + distractors), of which only x_0 counts.
+    """Class 1 if relu(x_0) > 0.2; x in [-1, 1]^(1 + distractors), of which only x_0 matters.
 
-    Published: the regression y = relu(x) of one number. As classes it is a linear task, so it asks whether a method
-    finds the one input and the sign of the one unit that are needed. 60 % of the examples are of class 0.
+    Published: the regression y = relu(x) of one number. As a classification it is linear: a method has to find one
+    input and the sign of one unit. 60 % of the examples have class 0.
 
     >>> relu_unit(examples=(40, 20, 20))
     <Dataset relu-unit: 40 + 20 + 20 examples [6] of any sign, for training, choosing and the test; 2 classes>
     """
     if type(distractors) is not int or not 0 <= distractors <= 1000:
-        raise InputError(f"the number of distractors is {distractors!r}; give a whole number from 0 to 1000")
+        raise InputError(f"distractors must be an integer from 0 to 1000, got {distractors!r}")
     label = lambda x: (np.maximum(x[:, 0], 0) > RELU_THRESHOLD).astype(np.int32)  # noqa: E731
     return _dataset("relu-unit", 1 + distractors, label, 2, seed, examples, noise)
 
 
 def circle(*, seed: int = 0, examples: tuple[int, int, int] = (1024, 512, 2048), noise: float = 0.0) -> Dataset:
-    """Which of three rings around 0 a point of [-1, 1]^2 is in; each has a third of the square (published: rings, too).
+    """The ring around 0, of three, of a point in [-1, 1]^2; each has a third of the square (published: rings, too).
 
     >>> circle(examples=(40, 20, 20)).shape
     (3,)
@@ -48,18 +48,18 @@ def circle(*, seed: int = 0, examples: tuple[int, int, int] = (1024, 512, 2048),
 
 
 def helix(*, seed: int = 0, examples: tuple[int, int, int] = (1024, 512, 2048), noise: float = 0.0) -> Dataset:
-    """Which of four directions, 90 degrees apart, the helix (cos, sin)(1.5 pi t) points to at height t in [-1, 1].
+    """The direction, of four at 90 degrees, of the helix (cos, sin)(1.5 pi t) at height t in [-1, 1].
 
-    Published: the regression of the helix's three coordinates from t. Its height is t itself and tells no classes
-    apart; the class is the order of cos, sin, -cos and -sin, so both of the other coordinates are needed. The classes
-    hold 1/6, 1/4, 1/3 and 1/4 of the examples.
+    Published: the regression of the helix's three coordinates from t. The height is t itself. The class is the largest
+    of cos, sin, -cos and -sin, so both other coordinates are needed. The classes have 1/6, 1/4, 1/3 and 1/4 of the
+    examples.
 
     >>> helix(examples=(40, 20, 20)).shape
     (2,)
     """
 
     def label(x: np.ndarray) -> np.ndarray:
-        # Half a turn is two directions on.
+        # Half a turn is two directions.
         return (np.rint(x[:, 0] * (2 * HELIX_TURNS)) % 4).astype(np.int32)
 
     return _dataset("helix", 1, label, 4, seed, examples, noise)
@@ -78,18 +78,18 @@ def _dataset(
     examples: tuple[int, int, int],
     noise: float,
 ) -> Dataset:
-    """Examples uniform in [-1, 1]^free, and a 1; `noise` of the labels are drawn anew, but never those of the test."""
+    """Examples uniform in [-1, 1]^free, and a 1; a fraction ``noise`` of the labels is redrawn, not for the test."""
     if type(seed) is not int or not 0 <= seed < 2**64:
-        raise InputError(f"the seed is {seed!r}; give a whole number in [0, 2**64)")
+        raise InputError(f"seed must be an integer in [0, 2**64), got {seed!r}")
     if len(examples) != 3 or any(type(count) is not int or count < 1 for count in examples):
         raise InputError(
-            f"the numbers of examples are {examples!r}; give three from 1 up, for training, choosing and the test"
+            f"examples must be three positive integers for training, validation and test, got {examples!r}"
         )
     if not 0 <= noise <= 1:
-        raise InputError(f"the noise is {noise}; give the fraction of labels that are drawn anew, in [0, 1]")
+        raise InputError(f"noise must be a fraction of redrawn labels in [0, 1], got {noise}")
 
     def split(purpose: int) -> Split:
-        # A stream for each split: more training examples leave the test as it is.
+        # A stream per split: the number of training examples does not change the test split.
         random = np.random.default_rng([seed, purpose])
         points = random.uniform(-1, 1, (examples[purpose], free)).astype(np.float32)
         labels = label(points)

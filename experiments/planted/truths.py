@@ -1,7 +1,7 @@
 """Sparse networks that solve the planted tasks, built by hand: one hidden layer of ReLU, no biases.
 
-Every hidden unit feeds one class. A unit of three weights then has two numbers to be matched, as its scale is free; one
-that fed two classes would have three, and random units that come near are rarer.
+Every hidden unit feeds one class. A unit of three weights then has two numbers to match, because its scale is free. A
+unit that feeds two classes has three, and similar random units are rarer.
 """
 
 import math
@@ -15,7 +15,7 @@ from lottery_jax.networks.target import Target
 from planted.tasks import CIRCLE_RADII, HELIX_TURNS, RELU_THRESHOLD
 
 Unit = tuple[Sequence[float], int, float]
-"""The weights from the inputs, the class that is fed, and the weight to it."""
+"""The weights from the inputs, the class, and the weight to it."""
 
 
 def relu_unit_truth(*, inputs: int = 6) -> Target:
@@ -25,7 +25,7 @@ def relu_unit_truth(*, inputs: int = 6) -> Target:
     (16, 4)
     """
     if type(inputs) is not int or not 2 <= inputs <= 1001:
-        raise InputError(f"the number of inputs is {inputs!r}; give that of the data set, from 2 to 1001")
+        raise InputError(f"inputs must be the inputs of the data set, an integer from 2 to 1001, got {inputs!r}")
     rest = [0.0] * (inputs - 2)
     return _truth([([1, *rest, 0], 1, 1), ([0, *rest, 1], 0, RELU_THRESHOLD)], 2)
 
@@ -33,11 +33,11 @@ def relu_unit_truth(*, inputs: int = 6) -> Target:
 def circle_truth(*, directions: int = 8) -> Target:
     """Logits r_1, r and 2 r - r_2, where the radius r is the mean of ReLUs in evenly spaced directions, times pi.
 
-    With 8 directions r is between 0.948 and 1.026 of the radius, with 12 between 0.977 and 1.012. Each class that needs
-    it has units of its own: 44 weights with 8 directions.
+    With 8 directions r is between 0.948 and 1.026 of the radius, with 12 between 0.977 and 1.012. Both classes with r
+    have their own units: 44 weights with 8 directions.
     """
     if type(directions) is not int or directions < 4 or directions % 4:
-        raise InputError(f"the number of directions is {directions!r}; give a multiple of 4, from 4 up")
+        raise InputError(f"directions must be a positive multiple of 4, got {directions!r}")
     angles = [2 * math.pi * place / directions for place in range(directions)]
     along = [[_whole(math.cos(angle)), _whole(math.sin(angle)), 0.0] for angle in angles]
     size = math.pi / directions
@@ -47,10 +47,10 @@ def circle_truth(*, directions: int = 8) -> Target:
 
 
 def helix_truth() -> Target:
-    """Logits c, s, -c and -s: triangle waves in the places of cos and sin, which have the same order everywhere.
+    """Logits c, s, -c and -s: triangle waves instead of cos and sin, with the same order for every t.
 
-    c = 1 - 3 |t| + 6 relu(|t| - 2/3) and s = 3 t - 6 relu(t - 1/3) + 6 relu(-t - 1/3): 44 weights, exact. Kinks are
-    counted from the middle outwards, so that errors of slope add up over half the way only.
+    c = 1 - 3 |t| + 6 relu(|t| - 2/3) and s = 3 t - 6 relu(t - 1/3) + 6 relu(-t - 1/3): 44 weights, exact. Kinks go from
+    the middle outwards, so that errors of slope add up over half of the interval only.
     """
     slope = 2 * HELIX_TURNS  # of a triangle wave that falls from 1 to -1 in half a turn
     units: list[Unit] = []
@@ -81,5 +81,5 @@ def _truth(units: Sequence[Unit], classes: int) -> Target:
 
 
 def _whole(value: float) -> float:
-    """Without what rounding leaves of a zero: that would be a weight to plant."""
+    """0 for a rounded zero, which would be a weight to plant."""
     return 0.0 if abs(value) < 1e-9 else value

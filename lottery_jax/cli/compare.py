@@ -1,49 +1,41 @@
-"""`lottery-jax compare`: run what is missing of a comparison and show all of it."""
+"""`lottery-jax compare`: parse the options, call the comparison, and print its records or table."""
 
+import dataclasses
 import json
 import sys
-import time
 from collections.abc import Sequence
-from typing import TextIO
+from pathlib import Path
+from typing import Any, TextIO
 
 from rich.console import Console
 
-from lottery_jax.cli import messages as interrupt
-from lottery_jax.cli.options import methods_of, transforms_of
-from lottery_jax.cli.progress_bars import ProgressReporter, progress_bars
+from lottery_jax.cli import messages
+from lottery_jax.cli.options import field_name, transforms_of
+from lottery_jax.cli.progress_bars import progress_bars
 from lottery_jax.cli.settings import Compare, command_line, learning_epochs
 from lottery_jax.cli.worker_options import workers_of
-from lottery_jax.comparison.methods import Method
 from lottery_jax.comparison.protocol import Protocol
-from lottery_jax.comparison.records import Record, read_records
+from lottery_jax.comparison.records import Record, count_finished
+from lottery_jax.comparison.registry import USER_CLASS, all_learners, option_name, select_methods, user_class
 from lottery_jax.comparison.report import tables
-from lottery_jax.comparison.runner import Comparison
+from lottery_jax.comparison.runner import Callbacks, Results, run_comparison
+from lottery_jax.constructions.registry import CONSTRUCTIONS
 from lottery_jax.io.files import check_writable
 from lottery_jax.tasks import load_task
-from lottery_jax.workers.workers import SERIAL, Share
+from lottery_jax.workers.workers import Share
 
 _NOTHING = "no method was finished yet, and nothing is kept"
 
 
 def run_compare(command: Compare, results: TextIO) -> int:
-    """Run what is missing, write the report, print the table or the records."""
-    methods, known, options = methods_of(command)
-    protocol = Protocol(
-        methods,
-        command.seeds,
-        command.keeps,
-        command.candidates,
-        command.tolerance,
-        learning_epochs(command),
-        command.tune,
-        options,
-        transforms_of(command),
-    )
+    """Compute the missing records, write the report, and print the table or the records; returns the exit code."""
+    # Options are checked before the data are loaded and a target is trained.
+    protocol = protocol_of(command)
     command.check_workers()
     check_writable(command.out)
     with (
         progress_bars(quiet=command.quiet, shared=command.shared) as shown,
-        interrupt.keeping(lambda: _NOTHING),
+        messages.keeping(lambda: _NOTHING),
         workers_of(command, shown) as workers,
     ):
         task = load_task(
@@ -54,72 +46,75 @@ def run_compare(command: Compare, results: TextIO) -> int:
             data_dir=command.data_dir,
             progress=shown.part("the data and the target"),
         )
-        comparison = Comparison(task, protocol, command.out, others=known, stages=shown.part, workers=workers)
-        with comparison.held(), interrupt.keeping(lambda: _kept(comparison)):
-            if workers is not SERIAL:
-                left = comparison.contribute_all()
-                if isinstance(workers, Share):
-                    return _share_is_done(command, comparison, workers, len(left), results)
-            if command.join_only:
-                comparison.refuse_missing()
-            if not workers.leads:
+        folder = list[Path]()
+
+        def print_json(records: Sequence[Record]) -> None:
+            for record in records if command.json else ():
+                print(record.to_json(), file=results, flush=True)
+
+        callbacks = Callbacks(shown.part, folder.append, shown.whole, print_json)
+        with messages.keeping(lambda: _kept(*folder)):
+            found = run_comparison(
+                task,
+                protocol,
+                command.out,
+                command=command_line(command),
+                callbacks=callbacks,
+                workers=workers,
+                join_only=command.join_only,
+            )
+            if not workers.leads and not isinstance(workers, Share):
                 workers.leave()
                 return 0
-            records = _joined(command, comparison, shown, results)
-            path = comparison.report(records, command_line(command))
+    if isinstance(workers, Share):
+        _print_share(workers, found, results, as_json=command.json)
+        return 0
     console = Console(file=results)
     if not command.json:
-        for table in tables(records, width=console.width):
+        for table in tables(found, width=console.width):
             console.print(table)
             console.print()
-    print(f"report: {path}", file=sys.stderr if command.json else results)
+    print(f"report: {found.report}", file=sys.stderr if command.json else results)
     return 0
 
 
-def _joined(command: Compare, comparison: Comparison, shown: ProgressReporter, results: TextIO) -> list[Record]:
-    """Run what is missing, pair after pair, and print records as they come."""
-    records: list[Record] = []
-    seconds: dict[str, float] = {}
-    for done, (method, seed) in enumerate(comparison.pairs):
-        shown.whole(done, len(comparison.pairs), _left(comparison.pairs[done:], seconds))
-        start = time.perf_counter()
-        found = comparison.run(method, seed)
-        took = max(time.perf_counter() - start, sum(record.seconds or 0 for record in found))
-        seconds[method.label] = max(took, seconds.get(method.label, 0.0))
-        records += found
-        for record in found if command.json else ():
-            print(record.to_json(), file=results, flush=True)
-    comparison.clear()
-    return records
+def protocol_of(command: Compare) -> Protocol:
+    """The checked settings of a comparison; raises ``InputError``."""
+    own = [user_class(word) for word in command.methods if USER_CLASS.fullmatch(word)]
+    options: dict[str, dict[str, Any]] = {}
+    for kind in (*CONSTRUCTIONS.values(), *all_learners().values(), *own):
+        values = getattr(command, field_name(kind), None)
+        if values is not None:
+            options[option_name(kind)] = {each.name: getattr(values, each.name) for each in dataclasses.fields(values)}
+    return Protocol(
+        select_methods(command.methods, options, candidates=command.candidates),
+        command.seeds,
+        command.keeps,
+        command.candidates,
+        command.tolerance,
+        learning_epochs(command),
+        command.tune,
+        transforms_of(command),
+    )
 
 
-def _share_is_done(command: Compare, comparison: Comparison, share: Share, left: int, results: TextIO) -> int:
-    """Say what is there of the whole."""
-    whole, missing = comparison.asked, len(comparison.missing())
-    if command.json:
-        facts = {"share": str(share), "folder": str(comparison.folder), "records": whole - missing}
-        print(json.dumps(facts | {"missing_records": missing}), file=results)
-    else:
-        are = "is" if missing == 1 else "are"
-        then = f"{missing:,} {are} missing; the same command without --share joins them when the others are done"
-        if not missing:
-            then = "none is missing; the same command without --share joins them"
-        print(f"share {share} is done: {whole - missing:,} of {whole:,} records are there, {then}", file=results)
-    return 0
+def _print_share(share: Share, found: Results, results: TextIO, *, as_json: bool) -> None:
+    """Print how many of all records are finished."""
+    missing = len(found.missing)
+    finished = found.requested - missing
+    if as_json:
+        facts = {"share": str(share), "folder": str(found.folder), "records": finished, "missing_records": missing}
+        print(json.dumps(facts), file=results)
+        return
+    others = f"{missing:,} missing. The same command without --share joins them when the other shares are finished."
+    if not missing:
+        others = "none missing. The same command without --share joins them."
+    print(f"share {share} is finished: {finished:,} of {found.requested:,} records, {others}", file=results)
 
 
-def _left(pairs: Sequence[tuple[Method, int]], seconds: dict[str, float]) -> float | None:
-    """Seconds that the rest takes, from what its methods took for other seeds; None before each was seen once."""
-    if not all(method.label in seconds for method, _ in pairs):
-        return None
-    return sum(seconds[method.label] for method, _ in pairs)
-
-
-def _kept(comparison: Comparison) -> str:
-    """What an interrupt leaves."""
-    finished = len(read_records(comparison.records_file)) + comparison.aside.count()
+def _kept(folder: Path | None = None) -> str:
+    """What an interrupt keeps."""
+    finished = 0 if folder is None else count_finished(folder)
     if not finished:
         return _NOTHING
-    return (
-        f"{finished} finished records are kept in {str(comparison.folder)!r}, and the same command goes on from there"
-    )
+    return f"{finished} finished records are kept in {str(folder)!r}; the same command resumes there"

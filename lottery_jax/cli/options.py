@@ -7,16 +7,11 @@ The long commands with the options of every method that they may use.
 
 import ast
 import dataclasses
-import hashlib
-import importlib.util
 import inspect
 import itertools
-import re
-import sys
 import textwrap
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -28,9 +23,6 @@ from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.registry import CONSTRUCTIONS, construction_named
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.networks.transforms import Lock, PrePrune, ShareLayers, Transform
-
-OWN = re.compile(r"(.+\.py):([A-Za-z_][A-Za-z0-9_]*)")
-"""A class of the user's own."""
 
 
 def with_options(settings: type, kinds: Iterable[type], left_out: Iterable[str] = ()) -> type:
@@ -59,8 +51,7 @@ def field_name(kind: type) -> str:
     >>> field_name(ScalarShared)
     'scalar_shared'
     """
-    names = (getattr(kind, "name", None), getattr(kind, "label", None), kind.__name__)
-    return next(name for name in names if isinstance(name, str)).replace("-", "_")
+    return option_name(kind).replace("-", "_")
 
 
 def made(kind: Any, settings: Any, **more: Any) -> Any:
@@ -70,37 +61,6 @@ def made(kind: Any, settings: Any, **more: Any) -> Any:
         {} if options is None else {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
     )
     return kind(**given, **more)
-
-
-def changed(kind: type, settings: Any) -> dict[str, Any]:
-    """The options of a kind that are not as usual, by name."""
-    options = getattr(settings, field_name(kind), None)
-    fields = () if options is None else dataclasses.fields(options)
-    return {field.name: value for field in fields if (value := getattr(options, field.name)) != field.default}
-
-
-def own_class(word: str) -> type:
-    """The class that FILE.py:CLASS names; its file is run. Raises `InputError`."""
-    match = OWN.fullmatch(word)
-    assert match is not None
-    path, name = Path(match[1]), match[2]
-    if not path.is_file():
-        raise InputError(f"method {word!r} names a file that does not exist; check the path")
-    module_name = f"_method_{path.stem}"
-    if module_name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(module_name, path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[module_name] = module  # dataclasses look their module up
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:
-            del sys.modules[module_name]
-            raise InputError(f"{str(path)!r} cannot be run ({type(error).__name__}: {error}); mend it") from error
-    found = getattr(sys.modules[module_name], name, None)
-    if not isinstance(found, type):
-        raise InputError(f"{str(path)!r} has no class {name}; name one that it has")
-    return found
 
 
 def _options(kind: Any, left_out: set[str]) -> Any:
@@ -156,7 +116,7 @@ def extended(settings: Any, words: Sequence[str]) -> Any:
     """Settings with the options of registered methods, and of classes of the user's own among the words."""
     kinds: list[Any] = list(CONSTRUCTIONS.values())
     if settings is Compare:
-        kinds += [*all_learners().values(), *(own_class(word) for word in words if OWN.fullmatch(word))]
+        kinds += [*all_learners().values(), *(user_class(word) for word in words if USER_CLASS.fullmatch(word))]
     return with_options(settings, kinds, LEFT_OUT)
 
 

@@ -1,7 +1,7 @@
-"""Methods that are given a number of weights to keep: subset sums within a budget, and the target's largest weights.
+"""Methods with a budget of kept weights: subset sums within a budget, and the largest weights of the target.
 
-A kept fraction is one of the random network of Theorem 1, as for the learned masks: so all methods stand at the same
-numbers of kept weights.
+A kept fraction is a fraction of the random network of Theorem 1, as for learned masks, so that all methods have the
+same numbers of kept weights.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from lottery_jax.approximation.job import Objective, plan_job
 from lottery_jax.approximation.loss_aware.loss_aware import LossAware
 from lottery_jax.approximation.loss_aware.moments import default_examples
 from lottery_jax.approximation.run import run_in_memory
-from lottery_jax.comparison.methods import Method, MethodContext, first_words
+from lottery_jax.comparison.methods import Method, MethodContext, first_paragraph
 from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.pensia import Pensia
 from lottery_jax.errors import InputError
@@ -27,8 +27,8 @@ from lottery_jax.pruning.criteria import highest
 from lottery_jax.tickets.ticket import Ticket
 
 
-def budgets(construction: Construction) -> bool:
-    """Whether it leaves open how many weights each subset has, and its layers stand once."""
+def supports_budgets(construction: Construction) -> bool:
+    """Whether the sizes of its subsets are free, and the source has each layer once."""
     try:
         Budget(1).check(construction)
     except InputError:
@@ -38,7 +38,7 @@ def budgets(construction: Construction) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class BudgetMethod(Method):
-    """A construction within a budget of kept weights, spent by the Fisher information of the target's weights."""
+    """A budget of kept weights is spent by the Fisher information of the target's weights."""
 
     construction: Construction
     sweeps: ClassVar[bool] = True
@@ -50,23 +50,23 @@ class BudgetMethod(Method):
 
     @property
     def about(self) -> str:
-        return f"{first_words(type(self.construction))} {first_words(type(self))}"
+        return f"{first_paragraph(type(self.construction))} {first_paragraph(type(self))}"
 
     def check(self, candidates: int, tolerance: float) -> None:
         Budget(1).check(self.construction)
 
     def find(self, context: MethodContext, seed: int, keeps: Sequence[float]) -> list[Ticket]:
-        # Budgets that differ in their numbers alone share what is searched.
-        goals, finished = self.goals(context, [max(kept, 1) for kept in _counts(context, keeps)]), MemoryChunkStore()
-        jobs = [
-            plan_job(context.target, self.construction, objective, seed=seed, transforms=context.transforms)
-            for objective in goals
-        ]
-        return [run_in_memory(job, store=finished, progress=context.progress) for job in jobs]
+        # Budgets that differ only in their number of kept weights share their searches.
+        objectives = self.objectives(context, [max(kept, 1) for kept in _counts(context, keeps)])
+        finished, tickets = MemoryChunkStore(), []
+        for objective in objectives:
+            job = plan_job(context.target, self.construction, objective, seed=seed, transforms=context.transforms)
+            tickets.append(run_in_memory(job, finished=finished, progress=context.progress))
+        return tickets
 
-    def goals(self, context: MethodContext, counts: Sequence[int]) -> list[Objective]:
-        """What is asked for so many kept weights each."""
-        prepared = self.construction.prepare(context.target)
+    def objectives(self, context: MethodContext, counts: Sequence[int]) -> list[Objective]:
+        """The objective for each number of kept weights."""
+        prepared = self.construction.prepared(context.target)
         images = np.asarray(context.dataset.train.images)
         fisher = fisher_importance(prepared, images, damping=IMPORTANCES["fisher-damped"] or 0.0)
         return [Budget(kept, importance=fisher) for kept in counts]
@@ -74,7 +74,7 @@ class BudgetMethod(Method):
 
 @dataclasses.dataclass(frozen=True)
 class LossAwareMethod(BudgetMethod):
-    """Within a budget of kept weights, what each weight misses is made up for by others of its output (loss-aware)."""
+    """A budget of kept weights is spent with error feedback: other weights of an output compensate each error."""
 
     @property
     def is_default(self) -> bool:  # type: ignore[override]
@@ -84,14 +84,14 @@ class LossAwareMethod(BudgetMethod):
     def label(self) -> str:
         return f"{self.construction.name}-loss-aware"
 
-    def goals(self, context: MethodContext, counts: Sequence[int]) -> list[Objective]:
+    def objectives(self, context: MethodContext, counts: Sequence[int]) -> list[Objective]:
         images = np.asarray(context.dataset.train.images)
         return [LossAware(kept, images[: default_examples(context.target.network)]) for kept in counts]
 
 
 @dataclasses.dataclass(frozen=True)
 class MagnitudePrunedTarget(Method):
-    """The target's own largest weights, the others pruned, nothing trained again: what its structure alone is worth."""
+    """The largest weights of the target without retraining: the value of its structure alone."""
 
     label: ClassVar[str] = "target-pruned"  # type: ignore[misc]
     sweeps: ClassVar[bool] = True
@@ -103,7 +103,13 @@ class MagnitudePrunedTarget(Method):
 
 
 def largest_weights(target: Target, counts: Sequence[int], seed: int) -> list[Ticket]:
-    """Tickets of the target's own weights, for each count those of the largest sizes; at most all."""
+    """Tickets that keep the largest weights of the target.
+
+    Args:
+        target: The trained network.
+        counts: Numbers of kept weights, one ticket each; at most all weights are kept.
+        seed: Seed that the tickets record.
+    """
     random = random_network(target.network, trained=True)
     names = weight_names(random)
     tensors = {name: np.asarray(value, np.float32) for name, value in target.arrays().items()}

@@ -1,10 +1,8 @@
-"""What a network is worth on a split: accuracy with its interval, and how near it is to its target.
+"""Evaluation on a split: accuracy with its interval, agreement with the target, and the measurement of a ticket file.
 
-Measuring a ticket's file: verified against the task's target, rebuilt, and run on the test images.
-
-The network that is evaluated is the masked random network itself. Where that would take longer than a minute for all
-test images, its collapsed form (the target's network with the weights that the ticket makes) is evaluated on all of
-them, the random network on as many as a minute allows, and both are compared on those; what was done is said.
+The masked random network itself is evaluated. If all test images would take longer than a minute, its collapsed form
+(the target's network with the weights of the ticket) is evaluated on all of them, the random network on as many as a
+minute allows, and both are compared on those.
 """
 
 import dataclasses
@@ -32,7 +30,7 @@ from lottery_jax.tickets.verify import verify_with_weights
 
 @dataclasses.dataclass(frozen=True)
 class Metrics:
-    """Fractions in [0, 1], and the largest |f - g| over examples and logits (NaN if one of them is)."""
+    """Fractions in [0, 1], and the largest |f - g| over examples and logits (NaN if a logit is NaN)."""
 
     accuracy: float
     accuracy_low: float
@@ -45,46 +43,56 @@ class Metrics:
 def evaluate(function: Forward, target_function: Forward, split: Split, *, batch_size: int = 500) -> Metrics:
     """Compare a network with its target on a split; memory is bounded by the batch.
 
-    A prediction with a NaN among its logits counts as wrong, and as disagreeing.
+    Args:
+        function: The network, a function from images to logits [N, C].
+        target_function: Its target.
+        split: Images and labels.
+        batch_size: Images per call.
 
-    >>> split = Split(np.eye(2, dtype=np.float32), np.array([0, 0], np.int32))
-    >>> metrics = evaluate(lambda x: x, lambda x: 2 * x, split)
-    >>> metrics.accuracy, metrics.agreement, metrics.max_deviation
-    (0.5, 1.0, 1.0)
+    Returns:
+        Metrics; a prediction with a NaN logit counts as wrong and as disagreeing.
+
+    Example:
+        >>> split = Split(np.eye(2, dtype=np.float32), np.array([0, 0], np.int32))
+        >>> metrics = evaluate(lambda x: x, lambda x: 2 * x, split)
+        >>> metrics.accuracy, metrics.agreement, metrics.max_deviation
+        (0.5, 1.0, 1.0)
     """
     logits, target_logits = (outputs(f, split.images, batch_size=batch_size) for f in (function, target_function))
-    return compared(logits, target_logits, split.labels)
+    return compare_logits(logits, target_logits, split.labels)
 
 
-def compared(logits: np.ndarray, target_logits: np.ndarray, labels: np.ndarray | jax.Array) -> Metrics:
-    """What logits [N, C] are worth beside their target's, and the labels [N]."""
+def compare_logits(logits: np.ndarray, target_logits: np.ndarray, labels: np.ndarray | jax.Array) -> Metrics:
+    """Metrics of logits [N, C] against the logits of the target [N, C] and labels [N]."""
     labels = np.asarray(labels)
     if logits.shape != target_logits.shape or labels.shape != logits.shape[:1]:
         raise InputError(
-            f"logits of shape {logits.shape}, a target's of {target_logits.shape} and {labels.shape} labels do not"
-            " match; evaluate a network against the target that it was made for, with a label for each example"
+            f"logits, target logits and labels must have shapes [N, C], [N, C] and [N], got {logits.shape},"
+            f" {target_logits.shape} and {labels.shape}. Evaluate a network against its own target, with all labels."
         )
-    predicted, wanted = predictions(logits), predictions(target_logits)
+    predicted, target_predicted = predictions(logits), predictions(target_logits)
     correct = int(np.count_nonzero(predicted == labels))
     low, high = wilson_interval(correct, len(labels))
+    with np.errstate(invalid="ignore"):  # NaN for NaN logits and for two equal infinities
+        deviation = float(np.max(np.abs(logits.astype(np.float64) - target_logits.astype(np.float64))))
     return Metrics(
         accuracy=correct / len(labels),
         accuracy_low=low,
         accuracy_high=high,
-        target_accuracy=float(np.mean(wanted == labels)),
-        agreement=float(np.mean((predicted == wanted) & (predicted >= 0))),
-        max_deviation=largest_deviation(logits, target_logits),
+        target_accuracy=float(np.mean(target_predicted == labels)),
+        agreement=float(np.mean((predicted == target_predicted) & (predicted >= 0))),
+        max_deviation=deviation,
     )
 
 
 def accuracy(function: Forward, split: Split, *, batch_size: int = 500) -> float:
-    """The fraction of a split that is classified correctly; for choices, use it on the validation split."""
+    """The fraction of a split that is classified correctly; use the validation split to select anything."""
     predicted = predictions(outputs(function, split.images, batch_size=batch_size))
     return float(np.mean(predicted == np.asarray(split.labels)))
 
 
 def predictions(logits: np.ndarray) -> np.ndarray:
-    """The class of the largest logit [N]; -1 where one of them is NaN.
+    """The class of the largest logit [N]; -1 for rows with a NaN.
 
     >>> predictions(np.array([[0.0, 2.0], [np.nan, 1.0]])).tolist()
     [1, -1]
@@ -92,30 +100,24 @@ def predictions(logits: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(logits).any(axis=1), -1, np.argmax(logits, axis=1))
 
 
-def largest_deviation(logits: np.ndarray, target_logits: np.ndarray) -> float:
-    """max |f - g|, taken in float64; NaN where a logit is NaN or both are the same infinity."""
-    with np.errstate(invalid="ignore"):
-        return float(np.max(np.abs(logits.astype(np.float64) - target_logits.astype(np.float64))))
+_MAX_SECONDS = 60.0
 
+_MAX_BOUNDED_WEIGHTS, _MAX_ACTIVATIONS, _MAX_LAYERS = 1_000_000, 8192, 8
+"""Target weights, activations between two layers, and layers, up to which an output bound takes less than 5 s.
 
-MOST_SECONDS = 60.0
-
-MOST_BOUNDED, MOST_BETWEEN, MOST_LAYERS = 1_000_000, 8192, 8
-"""Target weights, numbers between two layers, and layers, up to which a bound of the output takes less than 5 seconds:
-3.5 s for LeNet-5 on 28 x 28 pixels, 0.9 s for LeNet-300-100 on two cores, but 13 s for ResNet-20 on 8 x 8."""
+On two cores it takes 3.5 s for LeNet-5 on 28 x 28 pixels, 0.9 s for LeNet-300-100, and 13 s for ResNet-20 on 8 x 8."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """A ticket file and what the verifier and the test set say of it.
+    """The measurement of a ticket file.
 
     Attributes:
         ticket: The ticket.
         certificate: The result of the verifier.
-        metrics: The results on the test set.
+        metrics: Metrics on the test split.
         ticket_bytes: Size of the file.
-        evaluated: Which network was run on which images, in words.
-        weights: The ticket's effective weights, if the verifier reconstructed them.
+        evaluated: The evaluated network and its number of images.
     """
 
     ticket: Ticket
@@ -127,39 +129,39 @@ class Measured:
 
 
 def measure(path: Path, task: Task, tolerance: float | None = None, *, stages: Stages = no_stages) -> Measured:
-    """Read a ticket file, verify it, rebuild its network and evaluate it on the test set.
+    """Read a ticket file, verify it, rebuild its network and evaluate it on the test split.
 
-    tolerance: asked of each weight of a ticket that promises one, if not what it promises.
+    Args:
+        path: The ticket file.
+        task: The task, whose target the ticket is verified against.
+        tolerance: Largest error of a weight of a ticket with a tolerance. Default: the tolerance of the ticket.
+        stages: Called with the name of each part of the work.
     """
     progress = stages("verifying")
     ticket = load_ticket(path)
-    promised = ticket.header.tolerance is not None
-    asked = tolerance if promised and ticket.header.kept_budget is None else None
-    real = ticket.forward()  # held, so that the verifier runs the same arrays
-    target = task.target if promised else None
-    verification = verify_with_weights(ticket, target=target, tolerance=asked, progress=progress)
+    guaranteed = ticket.header.tolerance is not None
+    checked = tolerance if guaranteed and ticket.header.kept_budget is None else None
+    network = ticket.forward()  # keeps its arrays alive, so that the verifier runs the same ones
+    certificate = verify(ticket, target=task.target if guaranteed else None, tolerance=checked, progress=progress)
     stages("running the test images")
     test = task.dataset.test
-    found, evaluated = ticket_outputs(ticket, np.asarray(test.images), weights=verification.weights)
-    del real
-    metrics = compared(found, task.test_outputs, test.labels)
-    size = path.stat().st_size
-    return Measured(ticket, verification.certificate, metrics, size, evaluated, verification.weights)
+    found, evaluated = ticket_outputs(ticket, np.asarray(test.images))
+    del network
+    metrics = compare_logits(found, task.test_outputs, test.labels)
+    return Measured(ticket, certificate, metrics, path.stat().st_size, evaluated)
 
 
 def output_bound(measured: Measured, task: Task) -> float | None:
-    """How far a ticket's outputs may be from the target's on any pixels.
+    """Bound of |f - g| on all inputs in [0, 1].
 
-    None for a ticket that does not hold, for data that are not all in [0, 1], and where it takes long or there is none.
+    Returns:
+        None if the ticket does not hold, the data are not in [0, 1], or the bound takes long or does not exist.
     """
     ticket, images = measured.ticket, task.dataset.test.images
     network = ticket.network
-    small = (
-        network.input_spec is not None
-        and network.target.largest_activation <= MOST_BETWEEN
-        and len(network.sources) <= MOST_LAYERS
-    )
-    if not (measured.certificate.holds and small and task.target.weights <= MOST_BOUNDED):
+    if not measured.certificate.holds or network.given is None or task.target.weights > _MAX_BOUNDED_WEIGHTS:
+        return None
+    if network.target.widest > _MAX_ACTIVATIONS or len(network.sources) > _MAX_LAYERS:
         return None
     try:
         in_box = images.min() >= 0 and images.max() <= 1
@@ -169,24 +171,19 @@ def output_bound(measured: Measured, task: Task) -> float | None:
     return bound if math.isfinite(bound) else None
 
 
-def ticket_outputs(
-    ticket: Ticket,
-    images: np.ndarray,
-    most_seconds: float = MOST_SECONDS,
-    weights: Mapping[str, np.ndarray] | None = None,
-) -> tuple[np.ndarray, str]:
-    """Outputs [N, C] of a ticket's network for images [N, ...], and in words what was run."""
-    real, count = ticket.forward(), len(images)
+def ticket_outputs(ticket: Ticket, images: np.ndarray, max_seconds: float = _MAX_SECONDS) -> tuple[np.ndarray, str]:
+    """Outputs [N, C] of the network of a ticket for images [N, ...], and a description of the evaluated network."""
+    random, count = ticket.forward(), len(images)
     size = batch_size(ticket.network)
 
     def run(first: int, stop: int) -> np.ndarray:
-        return outputs(real, images[first:stop], batch_size=size)
+        return outputs(random, images[first:stop], batch_size=size)
 
     parts = [run(0, size)]  # compiles
     start = time.perf_counter()
     if count > size:
         parts.append(run(size, 2 * size))
-    affordable = int(most_seconds / (time.perf_counter() - start)) * size
+    affordable = int(max_seconds / (time.perf_counter() - start)) * size
     shown = min(max(affordable, 2 * size), count)
     if shown > 2 * size:
         parts.append(run(2 * size, shown))
@@ -205,7 +202,7 @@ def ticket_outputs(
 
 
 def describe(network: Network) -> str:
-    """A source network in words.
+    """Description of a source network: kinds and shapes of its random layers.
 
     >>> from lottery_jax.networks.node import Spec
     >>> from lottery_jax.networks.architectures import architecture

@@ -1,11 +1,12 @@
-"""The methods of a comparison: each turns a task and a seed into tickets."""
+"""The methods of a comparison: each finds tickets for a task and a seed."""
 
 import abc
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Sequence
-from typing import ClassVar
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -17,6 +18,7 @@ from lottery_jax.comparison.evaluate import accuracy
 from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.pensia import Pensia
 from lottery_jax.data import Dataset
+from lottery_jax.errors import InputError
 from lottery_jax.mask_learning.edge_popup import EdgePopup
 from lottery_jax.mask_learning.registry import SOURCES
 from lottery_jax.mask_learning.scores import forced_weights
@@ -33,11 +35,19 @@ from lottery_jax.training.learner import Learner, TrainingRequest
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MethodContext:
-    """What a method works with.
+    """The inputs of a method.
 
-    target: the task's, batch normalisations folded. ticket: of the method named in `after`, for a seed, read back from
-    its file. tune: factors of a learner's learning rate to choose from. progress: told (done, total) of the method's
-    work. checkpoints: where what is not finished is kept. transforms: what random sources are put through.
+    Attributes:
+        target: The target of the task, batch normalisations folded.
+        dataset: The data of the task.
+        tolerance: Largest error of a weight.
+        candidates: Candidates per weight of the random network of Theorem 1.
+        epochs: Epochs of each training.
+        ticket: The ticket of the method in ``depends_on`` for a seed, read from its file.
+        progress: Called with (done, total).
+        tune: Factors of a learner's learning rate to choose from.
+        checkpoints: Folder of unfinished trainings.
+        transforms: Transforms of every random source.
     """
 
     target: Target
@@ -53,11 +63,11 @@ class MethodContext:
 
     @property
     def gadget_source(self) -> Network:
-        """The random network of Theorem 1 for the target: the weights that learned masks may choose from."""
+        """The random network of Theorem 1 for the target; learned masks choose from its weights."""
         return Pensia(candidates=self.candidates).source(self.target)
 
     def stored(self, source: Network) -> dict[str, np.ndarray]:
-        """A source's tensors that are not random: the target's own; before any training, where it has others."""
+        """The tensors of a source that are not random: the target's, or untrained ones if their shapes differ."""
         shapes, initial = self.target.network.tensors, source.initial(jax.random.key(0)) if source.tensors else {}
         return {
             name: np.asarray(self.target.array(name) if shapes[name] == shape else initial[name], np.float32)
@@ -66,37 +76,71 @@ class MethodContext:
 
 
 class Method(abc.ABC):
-    """One way to tickets, a frozen dataclass whose fields are its options.
-
-    sweeps: whether it is asked for each kept fraction. after: a method whose ticket for the same seed it needs.
-    """
+    """A method of a comparison: a frozen dataclass whose fields are its options."""
 
     sweeps: ClassVar[bool] = False
-    after: ClassVar[str | None] = None
+    """Whether it finds a ticket for each kept fraction of the protocol."""
+    depends_on: ClassVar[str | None] = None
+    """Label of a method whose ticket for the same seed it needs."""
     is_default: ClassVar[bool] = True
-    """Whether a comparison that names no methods has it."""
+    """Whether it is in a comparison that names no methods."""
     transformable: ClassVar[bool] = True
     """Whether its random source can be transformed."""
     shares: ClassVar[bool] = False
-    """Whether processes share what it trains, as `MethodContext.checkpoints` say; if not, one of them finds all of a seed."""
+    """Whether processes share its trainings through ``MethodContext.checkpoints``; else one process does a seed."""
 
     @property
     @abc.abstractmethod
     def label(self) -> str:
-        """Its name in commands, records and reports."""
+        """The name of the method in commands, records and reports."""
 
     @property
     def about(self) -> str:
-        """What it does, in a sentence or two, for a reader of the report."""
-        return first_words(type(self))
+        """One or two sentences for the report."""
+        return first_paragraph(type(self))
 
     def check(self, candidates: int, tolerance: float) -> None:
-        """Refuse settings that the method cannot work with; raises `InputError`."""
+        """Refuse settings that the method does not support; raises ``InputError``."""
         return
 
     @abc.abstractmethod
     def find(self, context: MethodContext, seed: int, keeps: Sequence[float]) -> Sequence[Ticket | None]:
-        """A ticket for each kept fraction, or one where the method does not sweep; None where there is none."""
+        """Find the tickets of a seed.
+
+        Args:
+            context: Task, settings and the tickets of other methods.
+            seed: Seed of the random source.
+            keeps: Kept fractions in [0, 1]; empty if the method does not sweep.
+
+        Returns:
+            A ticket for each kept fraction, None for a training that diverged; one ticket if the method does not sweep;
+            none if the method is the target itself.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodSelection:
+    """The methods of a comparison.
+
+    Attributes:
+        methods: The selected methods in the order of the report, each after the one that it depends on.
+        known: Every method by label, among them those that the selected ones depend on.
+        options: Options that differ from the defaults; part of the configuration.
+    """
+
+    methods: tuple[Method, ...]
+    known: Mapping[str, Method] = dataclasses.field(default_factory=dict, hash=False)
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+
+
+def check_labels(labels: Sequence[str]) -> None:
+    """Refuse equal labels of methods, because their records would be the same; raises ``InputError``."""
+    for label, count in Counter(labels).items():
+        if count > 1:
+            raise InputError(
+                f"methods must have different labels, got {label!r} {count} times. Name each method once, and compare"
+                " the same method with other options in a separate comparison."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +155,7 @@ class DenseTarget(Method):
 
 @dataclasses.dataclass(frozen=True)
 class ConstructionMethod(Method):
-    """A construction at one of its objectives."""
+    """A construction with one of its objectives."""
 
     construction: Construction
     objective: str = "least-error"
@@ -127,7 +171,7 @@ class ConstructionMethod(Method):
 
     @property
     def about(self) -> str:
-        words = first_words(type(self.construction))
+        words = first_paragraph(type(self.construction))
         return f"{words} {OBJECTIVES[self.objective]}" if len(self.construction.objectives) > 1 else words
 
     def check(self, candidates: int, tolerance: float) -> None:
@@ -141,7 +185,7 @@ class ConstructionMethod(Method):
 
 @dataclasses.dataclass(frozen=True)
 class LearnerMethod(Method):
-    """A learner on the source of Theorem 1, or on what `SOURCES` makes of it."""
+    """A learner on the source of Theorem 1, or on a source that ``SOURCES`` makes from it."""
 
     learner: Learner
     source: str = "wide"
@@ -168,12 +212,12 @@ class LearnerMethod(Method):
 
     @property
     def about(self) -> str:
-        words = first_words(type(self.learner))
+        words = first_paragraph(type(self.learner))
         return words if self._one_source else f"{words} On {SOURCES[self.source].__doc__}"
 
     @property
     def _one_source(self) -> bool:
-        """Whether the learner is put on this source alone, so that its own name says all."""
+        """Whether the learner has no other source, so that its name is enough."""
         return len(self.learner.sources) == 1
 
     def find(self, context: MethodContext, seed: int, keeps: Sequence[float]) -> Sequence[Ticket | None]:
@@ -189,10 +233,10 @@ def _by_keep(
     keeps: Sequence[float],
     sweep: Callable[..., list[Ticket]],
 ) -> Sequence[Ticket | None]:
-    """What a learner finds for a seed, None for kept fractions whose training diverged.
+    """The tickets of a learner for a seed, None for kept fractions whose training diverged.
 
-    Where a learning rate is to be chosen, the ticket that is best on the validation split stands for its kept fraction,
-    the first one of equal tickets.
+    With several learning rates, each kept fraction has the ticket with the best validation accuracy, the first of
+    equal ones.
     """
     rate = getattr(learner, "learning_rate", None)
     rates = [] if rate is None else [rate * factor for factor in context.tune]
@@ -229,11 +273,11 @@ def _rate(ticket: Ticket) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class WarmStarted(Method):
-    """Edge-popup that begins with the mask that pensia-smallest found: what the data make of a theorem's mask."""
+    """Edge-popup that starts from the mask of pensia-smallest: training improves the mask of a theorem."""
 
     learner: EdgePopup = dataclasses.field(default_factory=EdgePopup)
     label: ClassVar[str] = "edge-popup-from-pensia"  # type: ignore[misc]
-    after: ClassVar[str | None] = "pensia-smallest"
+    depends_on: ClassVar[str | None] = "pensia-smallest"
     sweeps: ClassVar[bool] = True
     is_default: ClassVar[bool] = False
     shares: ClassVar[bool] = True
@@ -249,10 +293,10 @@ class WarmStarted(Method):
 
 @dataclasses.dataclass(frozen=True)
 class RandomMask(Method):
-    """As many weights kept in each tensor as pensia keeps, at random places: what chance gives."""
+    """A random mask that keeps as many weights of each tensor as pensia: the chance level."""
 
     label: ClassVar[str] = "random"  # type: ignore[misc]
-    after: ClassVar[str | None] = "pensia"
+    depends_on: ClassVar[str | None] = "pensia"
 
     def check(self, candidates: int, tolerance: float) -> None:
         ConstructionMethod(Pensia(candidates)).check(candidates, tolerance)
@@ -270,6 +314,6 @@ class RandomMask(Method):
         ]
 
 
-def first_words(kind: type) -> str:
-    """The first paragraph of a class's docstring, on one line."""
+def first_paragraph(kind: type) -> str:
+    """The first paragraph of the docstring of a class, on one line."""
     return " ".join((inspect.getdoc(kind) or kind.__name__).partition("\n\n")[0].split())

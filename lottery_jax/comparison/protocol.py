@@ -1,12 +1,11 @@
-"""The protocol of a comparison: what it asks of its methods, and what its results depend on."""
+"""The protocol of a comparison: methods, seeds, kept fractions and settings, and the configuration of its records."""
 
 import dataclasses
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lottery_jax.comparison.methods import Method
+from lottery_jax.comparison.methods import Method, MethodSelection, check_labels
+from lottery_jax.comparison.records import Key
 from lottery_jax.constructions.pensia import Pensia
 from lottery_jax.errors import InputError
 from lottery_jax.networks.transforms import Transform
@@ -14,68 +13,74 @@ from lottery_jax.tasks import Task
 from lottery_jax.tickets.header import check_tolerance
 
 _FORMAT = 3
-"""Version of what a run folder holds; another version gets another folder."""
+"""Version of the files in a run folder; another version has another folder."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """What a comparison asks of its methods.
+    """The settings of a comparison, checked.
 
-    methods: in the order of the report, each after the one it builds on. keeps: kept fractions of the methods that
-    sweep. tune: factors of each learner's own learning rate, the best of which on the validation split counts.
-    options: what is not usual of the methods' own options, for the configuration. transforms: of every random source.
+    Attributes:
+        selection: The methods and their options.
+        seeds: Seeds of the random sources.
+        keeps: Kept fractions in [0, 1] of the methods that sweep.
+        candidates: Candidates per weight of the random network of Theorem 1.
+        tolerance: Largest error of a weight.
+        epochs: Epochs of each training.
+        tune: Factors of each learner's learning rate; the best on the validation split counts.
+        transforms: Transforms of every random source.
+
+    Raises:
+        InputError: A setting is wrong, or a method does not support it.
     """
 
-    methods: tuple[Method, ...]
+    selection: MethodSelection
     seeds: tuple[int, ...] = (0, 1, 2)
     keeps: tuple[float, ...] = (0.005, 0.01, 0.03, 0.1, 0.3, 0.5)
     candidates: int = 21
     tolerance: float = 0.01
     epochs: int = 10
     tune: tuple[float, ...] = ()
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
     transforms: tuple[Transform, ...] = ()
+
+    @property
+    def methods(self) -> tuple[Method, ...]:
+        """The selected methods in the order of the report."""
+        return self.selection.methods
 
     def __post_init__(self) -> None:
         check_tolerance(self.tolerance)
-        Pensia(candidates=self.candidates)  # refuses a wrong number, which other methods than constructions use too
+        Pensia(candidates=self.candidates)  # refuses a wrong number, which learners use too
         check_labels([method.label for method in self.methods])
         for method in self.methods:
             method.check(self.candidates, self.tolerance)
             if self.transforms and not method.transformable:
                 raise InputError(
-                    f"{method.label} trains the weights of a source of its own, which a density below 1, locked"
-                    " weights and folded layers do not change; leave these out, or the method"
+                    f"{method.label} trains the weights of its own source, which density, locked weights and folded"
+                    " layers do not change. Omit these transforms, or the method."
                 )
         seeds, keeps = self.seeds, self.keeps
-        if not seeds or not all(0 <= seed < 2**64 for seed in seeds) or len(set(seeds)) < len(seeds):
-            raise InputError(f"seeds {seeds} must be different integers in [0, 2**64); for example --seeds 0 1 2")
+        if len(set(seeds)) < max(len(seeds), 1) or not 0 <= min(seeds) <= max(seeds) < 2**64:
+            raise InputError(f"seeds must be different integers in [0, 2**64), got {seeds}. Try --seeds 0 1 2.")
         if not keeps or not all(0 <= keep <= 1 for keep in keeps):
-            raise InputError(f"keeps {keeps} must be kept fractions in [0, 1]; for example --keeps 0.1 0.5")
+            raise InputError(f"keeps must be kept fractions in [0, 1], got {keeps}. Try --keeps 0.1 0.5.")
         if len(set(keeps)) < len(keeps):
-            raise InputError(f"keeps {keeps} must differ; leave out the second of equal ones")
+            raise InputError(f"keeps must be different, got {keeps}. Name each kept fraction once.")
         if not all(0 < factor < math.inf for factor in self.tune) or len(set(self.tune)) < len(self.tune):
-            raise InputError(f"tune {self.tune} must be different positive factors; for example --tune 0.3 1 3")
+            raise InputError(f"tune must be different positive factors, got {self.tune}. Try --tune 0.3 1 3.")
         if self.epochs < 1:
-            raise InputError(f"epochs {self.epochs} must be 1 or more; leave --epochs out for the default")
+            raise InputError(f"epochs must be at least 1, got {self.epochs}. Omit --epochs for the default.")
 
-    def keeps_of(self, method: Method) -> tuple[float | None, ...]:
-        """What a method is asked to keep; (None,) where it has no such setting."""
-        return self.keeps if method.sweeps else (None,)
-
-
-def check_labels(labels: Sequence[str]) -> None:
-    """Refuse equal labels of methods, whose records would be one; raises `InputError`."""
-    label, count = max(Counter(labels).items(), key=lambda each: each[1], default=("", 0))
-    if count > 1:
-        raise InputError(
-            f"methods must have different labels, got {label!r} {count} times. Name each method once, and compare the"
-            " same method with other options in a separate comparison."
-        )
+    def keys(self, method: Method, seed: int) -> list[Key]:
+        """The keys of the records of a method and seed: one per kept fraction, or one if the method does not sweep."""
+        return [(method.label, seed, keep) for keep in (self.keeps if method.sweeps else (None,))]
 
 
 def configuration(protocol: Protocol, task: Task) -> dict[str, Any]:
-    """What the results depend on, as JSON; not methods, seeds and keeps: a run folder grows along them."""
+    """The settings that records depend on, as JSON.
+
+    Methods, seeds and kept fractions are not among them: a run folder may grow by these.
+    """
     return {
         "format": _FORMAT,
         "task": task.name,
@@ -85,6 +90,6 @@ def configuration(protocol: Protocol, task: Task) -> dict[str, Any]:
         "tolerance": protocol.tolerance,
         "learning_epochs": protocol.epochs,
         **({"tune": list(protocol.tune)} if protocol.tune else {}),
-        **({"options": dict(protocol.options)} if protocol.options else {}),
+        **({"options": dict(protocol.selection.options)} if protocol.selection.options else {}),
         **({"transforms": [repr(each) for each in protocol.transforms]} if protocol.transforms else {}),
     }

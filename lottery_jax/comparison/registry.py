@@ -1,19 +1,31 @@
-"""Every method by its label: they are derived from the registries of constructions and learners."""
+"""Methods by label, derived from the registries of constructions and learners, and the methods that a user names."""
 
+import dataclasses
+import hashlib
+import importlib.util
 import inspect
+import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from lottery_jax.comparison.budget_methods import BudgetMethod, LossAwareMethod, MagnitudePrunedTarget, budgets
+from lottery_jax.comparison.budget_methods import (
+    BudgetMethod,
+    LossAwareMethod,
+    MagnitudePrunedTarget,
+    supports_budgets,
+)
 from lottery_jax.comparison.methods import (
     ConstructionMethod,
     DenseTarget,
     LearnerMethod,
     Method,
+    MethodSelection,
     RandomMask,
     WarmStarted,
+    check_labels,
 )
-from lottery_jax.comparison.protocol import check_labels
 from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.registry import CONSTRUCTIONS
 from lottery_jax.errors import InputError, suggest
@@ -22,41 +34,62 @@ from lottery_jax.mask_learning.registry import LEARNERS, SOURCES
 from lottery_jax.pruning.registry import TRAINED
 from lottery_jax.training.learner import Learner
 
+USER_CLASS = re.compile(r"(.+\.py):([A-Za-z_][A-Za-z0-9_]*)")
+"""A class in a file of the user: FILE.py:CLASS."""
+
+Options = Mapping[str, Mapping[str, Any]]
+"""Options of constructions, learners and methods: {"edge-popup": {"learning_rate": 0.05}}."""
+
 
 def all_learners() -> dict[str, type[Learner]]:
-    """Every learner by name: of masks of random weights, and of tickets whose weights are trained."""
+    """Every learner by name: those of masks of random weights, then those that train weights."""
     return {**LEARNERS, **TRAINED}
 
 
-def all_methods(
-    constructions: Mapping[str, Construction] | None = None,
-    learners: Mapping[str, Learner] | None = None,
-    *,
-    candidates: int = Construction.candidates,
-) -> dict[str, Method]:
-    """Every method by its label, in the order of a report: the target, constructions, learned masks, chance.
+def all_methods(options: Options | None = None, *, candidates: int = Construction.candidates) -> dict[str, Method]:
+    """Every method by its label, in the order of a report.
 
     Args:
-        constructions: By name, replacing those of the registry.
-        learners: By name, replacing those of the registry.
-        candidates: Candidates per weight of every construction from the registry.
+        options: Options of constructions and learners by name. Default: their own defaults.
+        candidates: Candidates per weight of every construction.
 
-    >>> list(all_methods())[:3]
-    ['dense', 'pensia', 'pensia-smallest']
+    Example:
+        >>> list(all_methods())[:3]
+        ['dense', 'pensia', 'pensia-smallest']
     """
-    made = {
-        name: (constructions or {}).get(name) or kind(candidates=candidates) for name, kind in CONSTRUCTIONS.items()
-    }
-    taught = {name: (learners or {}).get(name) or kind() for name, kind in all_learners().items()}
+    given = options or {}
+    constructions = [kind(**{"candidates": candidates, **given.get(name, {})}) for name, kind in CONSTRUCTIONS.items()]
     methods: list[Method] = [DenseTarget()]
-    methods += [
-        ConstructionMethod(construction, asked) for construction in made.values() for asked in construction.objectives
-    ]
-    methods += [kind(one) for one in made.values() if budgets(one) for kind in (BudgetMethod, LossAwareMethod)]
-    methods += [LearnerMethod(learner, source) for learner in taught.values() for source in learner.sources or SOURCES]
-    popup = taught[EdgePopup.name]
-    methods += [WarmStarted(popup)] if isinstance(popup, EdgePopup) else []
-    return {method.label: method for method in [*methods, MagnitudePrunedTarget(), RandomMask()]}
+    for construction in constructions:
+        for objective in construction.objectives:
+            methods.append(ConstructionMethod(construction, objective))
+    for construction in filter(supports_budgets, constructions):
+        methods += [BudgetMethod(construction), LossAwareMethod(construction)]
+    for name, kind in all_learners().items():
+        learner = kind(**given.get(name, {}))
+        for source in learner.sources or SOURCES:
+            methods.append(LearnerMethod(learner, source))
+    methods += [WarmStarted(EdgePopup(**given.get(EdgePopup.name, {}))), MagnitudePrunedTarget(), RandomMask()]
+    return {method.label: method for method in methods}
+
+
+def method_descriptions() -> dict[str, str]:
+    """One sentence on each method, by label, in the order of a report.
+
+    Methods that share their first sentence, such as the objectives of one construction, have their last one instead.
+
+    Example:
+        >>> found = method_descriptions()
+        >>> found["dense"]
+        'The trained target itself.'
+        >>> found["pensia"] == found["pensia-smallest"]
+        False
+    """
+    descriptions: dict[str, str] = {}
+    for label, method in all_methods().items():
+        sentences = re.split(r"(?<=[.)])(?<!al\.)\s(?=[A-Z])", method.about)
+        descriptions[label] = sentences[-1] if sentences[0] in descriptions.values() else sentences[0]
+    return descriptions
 
 
 OLD_LABELS = {"random-at-start": "random-pruning"}
@@ -72,41 +105,139 @@ def suggest_method(label: str, known: Iterable[str]) -> str:
     return f"its new name is {OLD_LABELS[label]!r}" if label in OLD_LABELS else suggest(label, known)
 
 
-def chosen_methods(known: Mapping[str, Method], labels: Sequence[str]) -> tuple[Method, ...]:
-    """The methods with these labels in the order of a report, the default ones if there are no labels.
+def select_methods(
+    methods: Sequence[str | Method | Construction | Learner | type] = (),
+    options: Options | None = None,
+    *,
+    candidates: int = Construction.candidates,
+) -> MethodSelection:
+    """The methods that a user names.
+
+    Args:
+        methods: Labels, classes in files (``FILE.py:CLASS``), or ``Method``, ``Construction`` or ``Learner`` objects or
+            classes. Default: the methods with ``is_default``.
+        options: Options by the name of a construction, learner or method of the user. Objects keep their own.
+        candidates: Candidates per weight of constructions given by name or class. Objects keep their own.
 
     Raises:
-        InputError: Two labels are equal.
+        InputError: A method is unknown, or two methods have the same label.
     """
+    given = options or {}
+    kinds: dict[str, type] = {**CONSTRUCTIONS, **all_learners()}
+    recorded = dict[str, Any]()
+    for name in given:
+        if name in kinds and (changed := _changed(kinds[name], given[name])):
+            recorded[name] = changed
+    known, labels = all_methods(given, candidates=candidates), list[str]()
+    for method in methods:
+        if isinstance(method, str) and USER_CLASS.fullmatch(method):
+            kind = user_class(method)
+            name = option_name(kind)
+            kinds[name] = kind
+            own = as_method(kind, given.get(name), candidates=candidates)
+            if own.label in known:
+                raise InputError(
+                    f"method {method!r} must have a new label, got {own.label!r}, which is taken. Rename it."
+                )
+            recorded[own.label] = {"source": _file_digest(method), **_changed(kind, given.get(name))}
+        elif isinstance(method, str):
+            if method not in known:
+                raise InputError(
+                    f"method {method!r} is unknown; {suggest_method(method, known)} or name a class, FILE.py:CLASS"
+                )
+            own = known[method]
+        else:
+            own = as_method(method, candidates=candidates)
+            if known.get(own.label) != own:  # other options are other results, and another run folder
+                recorded[own.label] = repr(own) if dataclasses.is_dataclass(own) else type(own).__qualname__
+        known[own.label] = own
+        labels.append(own.label)
+    if unknown := given.keys() - kinds.keys():
+        name = min(unknown)
+        raise InputError(
+            f"options must be of constructions, learners or named classes, got {name!r}; {suggest(name, kinds)}"
+        )
     check_labels(labels)
-    wanted = labels or [label for label, method in known.items() if method.is_default]
-    return tuple(method for label, method in known.items() if label in wanted)
+    methods_in_order = [each for each in known.values() if (each.label in labels if labels else each.is_default)]
+    return MethodSelection(tuple(methods_in_order), known, recorded)
 
 
 def as_method(
     own: Any, options: Mapping[str, Any] | None = None, *, candidates: int = Construction.candidates
 ) -> Method:
-    """A method of the user's own.
+    """A method of the user.
 
     Args:
-        own: A `Method`, a `Construction` or a `Learner` (on the wide source), or its class.
-        options: The options of a class. An object keeps its own.
-        candidates: Candidates per weight of a construction that is given as a class, unless `options` has them.
+        own: A ``Method``, ``Construction`` or ``Learner`` (on the wide source), or its class.
+        options: Options of a class. An object keeps its own.
+        candidates: Candidates per weight of a construction given as a class, unless ``options`` has them.
 
     Raises:
-        InputError: `own` is anything else.
+        InputError: ``own`` is anything else, or an abstract class.
     """
-    if not (issubclass(own, _OWN) if isinstance(own, type) else isinstance(own, _OWN)):
-        raise InputError(f"{own!r} is no Method, Construction or Learner; derive it from one of them")
+    bases = (Method, Construction, Learner)
+    if not (issubclass(own, bases) if isinstance(own, type) else isinstance(own, bases)):
+        raise InputError(f"{own!r} is not a Method, Construction or Learner. Derive it from one of them.")
     if inspect.isabstract(own):
         missing = ", ".join(sorted(own.__abstractmethods__))
-        raise InputError(f"{own.__name__} does not say how to {missing}; write what its parent leaves open")
-    made = own
+        raise InputError(f"{own.__name__} does not define {missing}. Define the abstract methods of its base class.")
     if isinstance(own, type):
-        made = own(**({"candidates": candidates} if issubclass(own, Construction) else {}) | dict(options or {}))
-    if isinstance(made, Construction):
-        return ConstructionMethod(made)
-    return LearnerMethod(made, (made.sources or ("wide",))[0]) if isinstance(made, Learner) else made
+        defaults = {"candidates": candidates} if issubclass(own, Construction) else {}
+        own = own(**{**defaults, **(options or {})})
+    if isinstance(own, Construction):
+        return ConstructionMethod(own)
+    return LearnerMethod(own, (own.sources or ("wide",))[0]) if isinstance(own, Learner) else own
 
 
-_OWN = (Method, Construction, Learner)
+def user_class(word: str) -> type:
+    """The class that FILE.py:CLASS names; the file is run.
+
+    Raises:
+        InputError: The file does not exist, fails, or lacks the class.
+    """
+    path, name = _file_and_class(word)
+    if not path.is_file():
+        raise InputError(f"method {word!r} names a file that does not exist; check the path")
+    module_name = f"_method_{path.stem}"
+    if module_name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(module_name, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[module_name] = module  # dataclasses look their module up
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[module_name]
+            raise InputError(f"{str(path)!r} cannot be run ({type(error).__name__}: {error}); correct it") from error
+    found = getattr(sys.modules[module_name], name, None)
+    if not isinstance(found, type):
+        raise InputError(f"{str(path)!r} has no class {name}; name an existing class")
+    return found
+
+
+def option_name(kind: type) -> str:
+    """The name under which a class has its options: its ``name``, else its ``label``, else its class name.
+
+    Example:
+        >>> option_name(EdgePopup)
+        'edge-popup'
+    """
+    names = (getattr(kind, "name", None), getattr(kind, "label", None), kind.__name__)
+    return next(name for name in names if isinstance(name, str))
+
+
+def _changed(kind: type, options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The options that differ from the defaults of a class."""
+    defaults = {field.name: field.default for field in dataclasses.fields(kind)} if options else {}
+    return {name: value for name, value in (options or {}).items() if value != defaults.get(name)}
+
+
+def _file_and_class(word: str) -> tuple[Path, str]:
+    match = USER_CLASS.fullmatch(word)
+    assert match is not None
+    return Path(match[1]), match[2]
+
+
+def _file_digest(word: str) -> str:
+    """A digest of the user's file: another version of it is another method."""
+    return hashlib.sha256(_file_and_class(word)[0].read_bytes()).hexdigest()[:16]

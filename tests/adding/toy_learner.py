@@ -1,4 +1,4 @@
-"""A learner: scores, masks and a loss. A line in `mask_learning/registry.py` makes it a method on each source."""
+"""A learner: scores, their masks, and a loss. With a line in `mask_learning/registry.py` it is a method."""
 
 import dataclasses
 import itertools

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from lottery_jax import compare, load_task
+from lottery_jax.cli.compare import protocol_of
 from lottery_jax.cli.main import parse
-from lottery_jax.cli.options import methods_of
 from lottery_jax.comparison.registry import all_methods
 from lottery_jax.constructions.registry import CONSTRUCTIONS
 from lottery_jax.io.locks import folder_lock
@@ -30,16 +31,17 @@ from lottery_jax.tickets.ticket import make_ticket
 
 @dataclasses.dataclass(frozen=True)
 class Mine(Method):
-    """Keeps every so many-th weight."""
+    """Keeps every n-th weight."""
 
     step: int = 2
     """Distance of the kept weights."""
     label = "mine"
 
-    def find(self, bench, seed, keeps):
-        source = bench.gadget_source
+    def find(self, context, seed, keeps):
+        source = context.gadget_source
         masks = {
-            name: np.arange(drawn.size).reshape(drawn.shape) % self.step == 0 for name, drawn in source.random_tensors.items()
+            name: np.arange(tensor.size).reshape(tensor.shape) % self.step == 0
+            for name, tensor in source.random_tensors.items()
         }
         return [make_ticket(source, seed=seed, masks=masks, method="mine")]
 
@@ -112,6 +114,21 @@ def test_a_method_of_ones_own_stands_beside_the_others(
     assert len(list((tmp_path / "runs").iterdir())) == 3
 
 
+def test_python_makes_the_same_call(
+    task: tuple[Word, ...], mine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`compare` finds the records of the command, which are not computed again."""
+    methods, out = ["scalar", f"{mine}:Mine"], tmp_path / "runs"
+    options = ("--scalar.range", "model", "--mine.step", 3, "--out", out)
+    records = compared(capsys, *task, "--methods", *methods, *options)
+    data, _, target = (Path(str(word)) for word in task[1:4])
+    settings = {"seeds": (0,), "keeps": (0.2, 0.5), "candidates": 8, "tolerance": 0.2, "epochs": 1, "out": out}
+    given = {"scalar": {"range": "model"}, "mine": {"step": 3}}
+    found = compare(load_task(str(data), target=target), methods, options=given, **settings)
+    assert [json.loads(record.to_json()) for record in found] == records
+    assert [path.name for path in out.iterdir()] == [found.folder.name]
+
+
 def test_one_process_at_a_time_writes_into_a_folder(
     task: tuple[Word, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -133,7 +150,7 @@ def test_one_process_at_a_time_writes_into_a_folder(
         ("--methods pensai", "did you mean 'pensia'?"),
         ("--methods nowhere.py:Mine", "'nowhere.py:Mine' names a file that does not exist"),
         ("--methods my_method.py:Yours", "'my_method.py' has no class Yours"),
-        ("--methods my_method.py:Other", "is no Method, Construction or Learner"),
+        ("--methods my_method.py:Other", "is not a Method, Construction or Learner"),
         ("--methods my_method.py:Mine my_method.py:Mine", "has the name 'mine', which is taken"),
         ("--methods my_method.py:Pensia", "has the name 'pensia', which is taken"),
         ("--methods broken.py:Mine", "'broken.py' cannot be run (NameError: name 'nothing' is not defined)"),
@@ -142,7 +159,7 @@ def test_one_process_at_a_time_writes_into_a_folder(
         ("--candidates 0", "candidates"),
         ("--keeps 1.5", "1.5"),
         ("--seeds -1", "-1"),
-        ("--epochs 0", "epochs 0"),
+        ("--epochs 0", "epochs must be at least 1, got 0"),
         ("--target nowhere.safetensors", "nowhere.safetensors"),
         ("--out file/runs", "file/runs"),
     ],
@@ -165,7 +182,8 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(
 
 
 def test_without_names_the_usual_methods_are_compared() -> None:
-    methods, known, options = methods_of(parse(["compare"]))  # type: ignore[arg-type]
+    selection = protocol_of(parse(["compare"])).selection  # type: ignore[arg-type]
+    methods, known, options = selection.methods, selection.known, selection.options
     is_default = [label for label, method in all_methods().items() if method.is_default]
     assert [method.label for method in methods] == is_default and set(is_default) < set(known) and options == {}
     constructed = {"pensia", "pensia-smallest", "pensia-loss-aware"}
@@ -187,7 +205,7 @@ def test_trained_tickets_do_not_come_from_a_sparse_source(
     task: tuple[Word, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = refusal(capsys, 2, "compare", *task, "--methods", "magnitude", "--density", 0.5, "--out", tmp_path)
-    assert "magnitude trains the weights of a source of its own" in said
+    assert "magnitude trains the weights of its own source" in said
 
 
 @pytest.mark.slow

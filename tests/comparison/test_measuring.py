@@ -26,7 +26,7 @@ def test_both_forms_agree_and_what_was_run_is_said(made: tuple[Task, Ticket]) ->
     images = np.asarray(task.dataset.test.images)
     whole, said = ticket_outputs(ticket, images)
     assert said == "the random network on all 1,300 images"
-    fast, said = ticket_outputs(ticket, images, most_seconds=1e-9)
+    fast, said = ticket_outputs(ticket, images, max_seconds=1e-9)
     shown = re.fullmatch(
         r"its collapsed form on all 1,300 images, the random network on 1,000 of them; their outputs differ by at most"
         r" (\S+)",
@@ -84,7 +84,7 @@ def test_a_ticket_that_promises_nothing_or_a_budget_is_asked_for_no_tolerance(tm
 def test_one_example_is_enough(made: tuple[Task, Ticket]) -> None:
     task, ticket = made
     split = Split(*(np.asarray(part)[:1] for part in (task.dataset.test.images, task.dataset.test.labels)))
-    found, said = ticket_outputs(ticket, np.asarray(split.images), most_seconds=1e-9)
+    found, said = ticket_outputs(ticket, np.asarray(split.images), max_seconds=1e-9)
     assert found.shape == (1, 2) and said == "the random network on all 1 images"
 
 

@@ -11,9 +11,16 @@ import pytest
 
 from lottery_jax.comparison.api import compare
 from lottery_jax.comparison.budget_methods import BudgetMethod
-from lottery_jax.comparison.methods import ConstructionMethod, LearnerMethod, Method, MethodContext
+from lottery_jax.comparison.methods import (
+    ConstructionMethod,
+    LearnerMethod,
+    Method,
+    MethodContext,
+    MethodSelection,
+    RandomMask,
+)
 from lottery_jax.comparison.protocol import Protocol
-from lottery_jax.comparison.registry import all_methods, as_method
+from lottery_jax.comparison.registry import all_methods, as_method, method_descriptions, select_methods
 from lottery_jax.constructions.pensia import Pensia
 from lottery_jax.constructions.registry import CONSTRUCTIONS
 from lottery_jax.constructions.scalar import Scalar
@@ -70,7 +77,7 @@ def test_they_are_derived_from_the_registries(monkeypatch: pytest.MonkeyPatch) -
 def test_methods_come_after_those_they_build_on() -> None:
     order = list(all_methods())
     for place, method in enumerate(all_methods().values()):
-        assert method.after is None or order.index(method.after) < place
+        assert method.depends_on is None or order.index(method.depends_on) < place
 
 
 SOME = {
@@ -148,7 +155,7 @@ def test_own_classes_and_objects_become_methods() -> None:
     assert as_method(Scalar(4), candidates=8) == ConstructionMethod(Scalar(4))
     assert as_method(EdgePopup) == LearnerMethod(EdgePopup()) and as_method(EdgePopup()).label == "edge-popup-wide"
     for wrong in (int, 3, "pensia", Ticket, None):
-        with pytest.raises(InputError, match=r"is no Method, Construction or Learner; derive it from one of them"):
+        with pytest.raises(InputError, match=r"is not a Method, Construction or Learner\. Derive it from one of them"):
             as_method(wrong)
 
 
@@ -156,7 +163,7 @@ def test_a_class_that_leaves_something_open_is_refused() -> None:
     class Unfinished(Method):
         label = "unfinished"
 
-    with pytest.raises(InputError, match="Unfinished does not say how to find"):
+    with pytest.raises(InputError, match="Unfinished does not define find"):
         as_method(Unfinished)
 
 
@@ -178,6 +185,25 @@ def test_own_options_are_other_results_in_another_folder(tmp_path: Path) -> None
     assert kept("dense", Thin) == [None, *one] and len(seen) == 2, "found again, as class or object"
     assert kept(Scalar(range="model")) and kept("scalar") and len(list(tmp_path.iterdir())) == 4
     assert kept(Scalar(8)) == kept("scalar") and len(list(tmp_path.iterdir())) == 4, "with equal options it is the same"
+
+
+def test_options_by_name_are_those_of_an_object(tmp_path: Path) -> None:
+    selected = select_methods(["scalar", "edge-popup-wide"], {"scalar": {"range": "model"}, "edge-popup": {}})
+    assert selected.methods[0] == ConstructionMethod(Scalar(range="model"))
+    assert selected.options == {"scalar": {"range": "model"}}
+    unchanged = select_methods(["scalar"], {"scalar": {"range": Scalar().range}})
+    assert unchanged.options == {}, "a default is not another configuration"
+    found = compare(tiny.task(), ["scalar"], options={"scalar": {"range": "model"}}, out=tmp_path, **SETTINGS)
+    assert found.report == found.folder / "report.html" and found.report.exists() and found.missing == ()
+    with pytest.raises(InputError, match=r"options must be of .*, got 'scalr'; did you mean 'scalar'\?"):
+        select_methods(["scalar"], {"scalr": {}})
+
+
+def test_descriptions_are_sentences_in_the_order_of_the_methods() -> None:
+    found = method_descriptions()
+    assert list(found) == list(all_methods())
+    assert all(words.endswith((".", ")")) and "\n" not in words for words in found.values())
+    assert found["edge-popup-wide"] != found["edge-popup-gadget"] and found["random"] == RandomMask().about
 
 
 @pytest.mark.parametrize("kind", [ConstructionMethod, BudgetMethod])
@@ -209,14 +235,14 @@ def test_equal_labels_are_refused_before_anything_is_written(methods: list, time
     assert str(said.value).startswith(f"methods must have different labels, got 'scalar' {times} times. ")
     assert not list(tmp_path.iterdir())
     with pytest.raises(InputError, match="different labels, got 'scalar' 2 times"):
-        Protocol((ConstructionMethod(Scalar(8)), ConstructionMethod(Scalar(16))))
+        Protocol(MethodSelection((ConstructionMethod(Scalar(8)), ConstructionMethod(Scalar(16)))))
 
 
 @pytest.mark.parametrize(
     ("methods", "message"),
     [
         (["pensai"], r"method 'pensai' is unknown; did you mean 'pensia'\?"),
-        (["dense", int], "is no Method, Construction or Learner"),
+        (["dense", int], "is not a Method, Construction or Learner"),
         ([Pensia, Thin, "thin2"], "method 'thin2' is unknown; did you mean 'thin'"),
     ],
 )

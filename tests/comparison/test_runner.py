@@ -7,18 +7,25 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
-from lottery_jax.comparison.methods import DenseTarget, LearnerMethod, Method, MethodContext, RandomMask
+from lottery_jax.comparison.methods import (
+    DenseTarget,
+    LearnerMethod,
+    Method,
+    MethodContext,
+    MethodSelection,
+    RandomMask,
+)
 from lottery_jax.comparison.protocol import Protocol
 from lottery_jax.comparison.records import Record, read_records
 from lottery_jax.comparison.registry import all_methods
 from lottery_jax.comparison.report import rows, tables, write_report
-from lottery_jax.comparison.runner import Comparison
+from lottery_jax.comparison.runner import Callbacks, Comparison, run_comparison
 from lottery_jax.errors import InputError
 from lottery_jax.mask_learning.edge_popup import EdgePopup
 from lottery_jax.networks.architectures import mlp
@@ -46,7 +53,7 @@ class Sweep(ToleranceObjective):
 
     label: ClassVar[str] = "sweep"  # type: ignore[misc]
     sweeps: ClassVar[bool] = True
-    after: ClassVar[str | None] = "pensia"
+    depends_on: ClassVar[str | None] = "pensia"
 
     def find(self, context: MethodContext, seed: int, keeps: Sequence[float]) -> list[Ticket]:
         self.counts["sweep", seed] += len(keeps)
@@ -64,16 +71,14 @@ def counts() -> Counter:
     return ToleranceObjective.counts
 
 
-def protocol(**changes) -> Protocol:
-    return Protocol(**{"methods": METHODS, "seeds": (0,), "keeps": (0.5,), "tolerance": 9.0, "epochs": 1, **changes})
+def protocol(methods: Sequence[Method] = METHODS, options: Mapping | None = None, **changes) -> Protocol:
+    selection = MethodSelection(tuple(methods), OTHERS, options or {})
+    return Protocol(selection, **{"seeds": (0,), "keeps": (0.5,), "tolerance": 9.0, "epochs": 1, **changes})
 
 
-def run(out: Path, asked: Protocol, task=None) -> Comparison:
-    found = Comparison(task or tiny.task(), asked, out, others=OTHERS)
-    with found.held():
-        for method, seed in found.pairs:
-            found.run(method, seed)
-    return found
+def run(out: Path, settings: Protocol, task=None) -> Comparison:
+    run_comparison(task or tiny.task(), settings, out, command="compare")
+    return Comparison(task or tiny.task(), settings, out)
 
 
 def test_every_record_is_what_its_ticket_file_says(tmp_path: Path) -> None:
@@ -125,7 +130,7 @@ def test_what_a_method_builds_on_is_found_once_under_its_own_name(
 ) -> None:
     with caplog.at_level("INFO", "lottery_jax"):
         found = run(tmp_path, protocol(methods=(RandomMask(),)))
-    assert caplog.messages == ["random builds on pensia, which is found first (seed 0)"]
+    assert caplog.messages == ["random depends on pensia, which is found first (seed 0)"]
     assert [record.method for record in read_records(found.records_file)] == ["pensia", "random"]
     assert [record.method for record in found.records()] == ["random"], "who did not ask for it does not see it"
     run(tmp_path, protocol(methods=(ToleranceObjective(), RandomMask())))
@@ -139,14 +144,31 @@ def test_what_a_method_builds_on_is_found_once_under_its_own_name(
 def test_whatever_changes_results_is_another_folder(tmp_path: Path) -> None:
     dense = protocol(methods=(DenseTarget(),))
     changes = [{}, {"tolerance": 8.0}, {"candidates": 20}, {"epochs": 2}, {"options": {"scalar": {"range": "model"}}}]
-    folders = [run(tmp_path, dataclasses.replace(dense, **change)).folder for change in changes]
+    folders = [run(tmp_path, protocol((DenseTarget(),), **change)).folder for change in changes]
     folders += [run(tmp_path, dense, task).folder for task in (tiny.task(examples=41), tiny.task(signed=True))]
     other = tiny.task(network=mlp((4, 2, 2), Spec((2, 2, 1), True)))
     folders.append(run(tmp_path, dense, dataclasses.replace(other, dataset=tiny.task().dataset)).folder)
     assert len(set(folders)) == len(folders) == len(list(tmp_path.iterdir()))
     assert all(json.loads((folder / "configuration.json").read_text())["task"] == "tiny" for folder in folders)
-    more = dataclasses.replace(dense, seeds=(5,), keeps=(0.1,), methods=(DenseTarget(), ToleranceObjective()))
+    more = protocol((DenseTarget(), ToleranceObjective()), seeds=(5,), keeps=(0.1,))
     assert run(tmp_path, more).folder == folders[0], "a folder grows along methods, seeds and keeps"
+
+
+def test_callbacks_and_join_only(tmp_path: Path) -> None:
+    opened, overall, recorded = list[Path](), list[tuple](), list[str]()
+    callbacks = Callbacks(
+        opened=opened.append,
+        overall=lambda *state: overall.append(state),
+        recorded=lambda records: recorded.extend(record.method for record in records),
+    )
+    settings = protocol((DenseTarget(), ToleranceObjective()), seeds=(0, 1))
+    with pytest.raises(InputError, match=r"^4 of 4 records are missing \(dense-seed0, .*\)\. Start the unfinished"):
+        run_comparison(tiny.task(), settings, tmp_path, command="c", join_only=True)
+    found = run_comparison(tiny.task(), settings, tmp_path, command="c", callbacks=callbacks)
+    assert opened == [found.folder] and recorded == [record.method for record in found]
+    assert [state[:2] for state in overall] == [(done, 4) for done in range(4)]
+    assert overall[0][2] is None and overall[2][2] > 0 and found.requested == 4
+    assert run_comparison(tiny.task(), settings, tmp_path, command="c", join_only=True) == found
 
 
 class Fails(ToleranceObjective):
@@ -208,17 +230,17 @@ def test_a_network_that_gives_nan_is_recorded(tmp_path: Path) -> None:
 
 
 def test_a_second_comparison_in_one_folder_is_refused_in_a_sentence(counts: Counter, tmp_path: Path) -> None:
-    first, second = (Comparison(tiny.task(), protocol(), tmp_path, others=OTHERS) for _ in range(2))
-    with first.held():
+    first, second = (Comparison(tiny.task(), protocol(), tmp_path) for _ in range(2))
+    with first.locked():
         with pytest.raises(
             InputError, match=rf"the run folder .* is in use by process {os.getpid()} on .*; wait"
         ) as said:
-            second.held().__enter__()
+            second.locked().__enter__()
         other = Comparison(tiny.task(), protocol(tolerance=8.0), tmp_path)
-        with other.held():  # another configuration is another folder
+        with other.locked():  # another configuration is another folder
             pass
     assert "\n" not in str(said.value)
-    with second.held():
+    with second.locked():
         second.run(ToleranceObjective(), 0)
     assert counts["pensia", 0] == 1
 
@@ -230,14 +252,14 @@ ALL = all_methods()
     ("changes", "message"),
     [
         ({"seeds": ()}, "seeds"),
-        ({"seeds": (1, 1)}, r"seeds \(1, 1\) must be different"),
+        ({"seeds": (1, 1)}, r"seeds must be different integers .*, got \(1, 1\)"),
         ({"seeds": (-1,)}, r"in \[0, 2\*\*64\)"),
         ({"seeds": (2**64,)}, r"in \[0, 2\*\*64\)"),
         ({"keeps": ()}, "keeps"),
-        ({"keeps": (1.5,)}, r"keeps \(1.5,\) must be kept fractions in \[0, 1\]"),
+        ({"keeps": (1.5,)}, r"keeps must be kept fractions in \[0, 1\], got \(1.5,\)"),
         ({"keeps": (float("nan"),)}, "keeps"),
-        ({"keeps": (0.1, 0.1)}, "must differ"),
-        ({"epochs": 0}, "epochs 0 must be 1 or more"),
+        ({"keeps": (0.1, 0.1)}, "keeps must be different"),
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
         ({"tolerance": 0.0}, "tolerance"),
         ({"tolerance": float("nan")}, "tolerance"),
         *(({"candidates": 0, "methods": (method,)}, "candidates must be from 1") for method in ALL.values()),
@@ -280,7 +302,7 @@ class LeavesOut(Sweep):
     """Has no ticket for keep 0.9: a training that diverged."""
 
     label: ClassVar[str] = "leaves-out"  # type: ignore[misc]
-    after: ClassVar[str | None] = None
+    depends_on: ClassVar[str | None] = None
 
     def find(self, context: MethodContext, seed: int, keeps: Sequence[float]) -> list[Ticket | None]:  # type: ignore[override]
         self.counts["leaves-out", seed] += len(keeps)

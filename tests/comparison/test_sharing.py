@@ -14,10 +14,17 @@ from typing import Any, ClassVar
 import pytest
 
 from lottery_jax.comparison.api import compare
-from lottery_jax.comparison.methods import DenseTarget, LearnerMethod, MethodContext, RandomMask
+from lottery_jax.comparison.methods import (
+    DenseTarget,
+    LearnerMethod,
+    Method,
+    MethodContext,
+    MethodSelection,
+    RandomMask,
+)
 from lottery_jax.comparison.protocol import Protocol
 from lottery_jax.comparison.records import PendingRecords, Record, read_records
-from lottery_jax.comparison.runner import Comparison
+from lottery_jax.comparison.runner import Comparison, run_comparison
 from lottery_jax.errors import InputError
 from lottery_jax.mask_learning.edge_popup import EdgePopup
 from lottery_jax.pruning.magnitude import Magnitude
@@ -39,6 +46,7 @@ METHODS = (
     LearnerMethod(Magnitude(batch_size=8), "gadget"),
 )
 SEEDS = (0, 1)
+FILES = {"configuration.json", "figure.png", "records.jsonl", "report.html", "tickets"}
 
 
 @pytest.fixture
@@ -47,25 +55,20 @@ def counts() -> Counter:
     return ToleranceObjective.counts
 
 
-def protocol(**changes: Any) -> Protocol:
-    asked = {"methods": METHODS, "seeds": SEEDS, "keeps": (0.5, 0.9), "tolerance": 9.0, "epochs": 2}
-    return Protocol(**{**asked, **changes})
+def protocol(methods: Sequence[Method] = METHODS, **changes: Any) -> Protocol:
+    settings = {"seeds": SEEDS, "keeps": (0.5, 0.9), "tolerance": 9.0, "epochs": 2}
+    return Protocol(MethodSelection(tuple(methods), OTHERS), **{**settings, **changes})
 
 
 def comparison(out: Path, workers: Workers = SERIAL, **changes: Any) -> Comparison:
-    return Comparison(tiny.task(), protocol(**changes), out, others=OTHERS, workers=workers)
+    return Comparison(tiny.task(), protocol(**changes), out, workers=workers)
 
 
-def work(found: Comparison) -> Comparison:
-    """What `lottery-jax compare` does."""
-    with found.workers, found.held():
-        if found.workers is not SERIAL:
-            found.contribute_all()
-        if found.workers.leads:
-            for method, seed in found.pairs:
-                found.run(method, seed)
-            found.clear()
-    return found
+def work(out: Path, workers: Workers = SERIAL, **changes: Any) -> Comparison:
+    """The comparison after it has run."""
+    with workers:
+        run_comparison(tiny.task(), protocol(**changes), out, command="compare", workers=workers)
+    return comparison(out, workers, **changes)
 
 
 def contents(found: Comparison) -> tuple[list[dict], dict[str, bytes]]:
@@ -77,18 +80,18 @@ def contents(found: Comparison) -> tuple[list[dict], dict[str, bytes]]:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict], dict[str, bytes]]:
-    return contents(work(comparison(tmp_path_factory.mktemp("alone"))))
+    return contents(work(tmp_path_factory.mktemp("alone")))
 
 
 def test_processes_record_what_one_does(counts: Counter, alone: tuple, tmp_path: Path) -> None:
     board = MemoryBoard()
     crews = [member(board, process, 3) for process in range(3)]
     with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(lambda workers: work(comparison(tmp_path, workers)), crews))
+        found = list(pool.map(lambda workers: work(tmp_path, workers), crews))
     assert contents(found[0]) == alone
     times = {"pensia": 1, "sweep": 2, "leaves-out": 2}  # one for each kept fraction
     assert counts == {(name, seed): count for name, count in times.items() for seed in SEEDS}
-    assert {path.name for path in found[0].folder.iterdir()} == {"configuration.json", "records.jsonl", "tickets"}
+    assert {path.name for path in found[0].folder.iterdir()} == FILES
     for each in found[0].records():
         assert each.seconds is None or each.seconds > 0
     standing = crews[0].standing()
@@ -99,9 +102,9 @@ _RECORDS = """
 import sys
 from pathlib import Path
 import jax
-from tests.comparison.test_sharing import comparison, digest, work
+from tests.comparison.test_sharing import digest, work
 assert jax.local_device_count() == 8
-print(digest(work(comparison(Path(sys.argv[1])))))
+print(digest(work(Path(sys.argv[1]))))
 """
 
 
@@ -118,7 +121,7 @@ def test_eight_devices_record_what_one_does(tmp_path: Path) -> None:
     words = [sys.executable, "-c", _RECORDS, str(tmp_path / "eight")]
     ran = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=600)
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.strip() == digest(work(comparison(tmp_path / "one")))
+    assert ran.stdout.strip() == digest(work(tmp_path / "one"))
 
 
 def test_processes_call_it_from_python(counts: Counter, tmp_path: Path) -> None:
@@ -142,23 +145,23 @@ def test_processes_call_it_from_python(counts: Counter, tmp_path: Path) -> None:
 
 def test_shares_and_a_last_command_record_what_one_does(counts: Counter, alone: tuple, tmp_path: Path) -> None:
     for number in (3, 1, 2):
-        share = work(comparison(tmp_path, Share(number, 3)))
+        share = work(tmp_path, Share(number, 3))
     assert share.missing() == [], "the last one has put together what was left"
     share.refuse_missing()
     assert not share.records_file.exists()
     before = dict(counts)
-    assert contents(work(comparison(tmp_path))) == alone
+    assert contents(work(tmp_path)) == alone
     assert counts == before, "nothing is found again"
-    assert {path.name for path in share.folder.iterdir()} == {"configuration.json", "records.jsonl", "tickets"}
+    assert {path.name for path in share.folder.iterdir()} == FILES
 
 
 def test_what_shares_left_out_is_named_and_done_by_a_process_alone(alone: tuple, tmp_path: Path) -> None:
-    one = work(comparison(tmp_path, Share(2, 3)))
+    one = work(tmp_path, Share(2, 3))
     missing = [key for key in one.missing() if key[0] != "dense"]
-    assert 0 < len(missing) < one.asked
-    with pytest.raises(InputError, match=rf"^\d+ of {one.asked} records are missing \(.*-seed0.*, ...\); start again"):
+    assert 0 < len(missing) < len(one.units)
+    with pytest.raises(InputError, match=rf"^\d+ of {len(one.units)} records are missing \(.*-seed0.*, ...\)\. Start"):
         one.refuse_missing()
-    found = work(comparison(tmp_path))
+    found = work(tmp_path)
     rows, tickets = contents(found)
     assert tickets == alone[1] and sorted(map(str, rows)) == sorted(map(str, alone[0]))
     assert found.missing() == [] or {key[0] for key in found.missing()} == {"leaves-out"}
@@ -187,39 +190,39 @@ def test_the_others_do_what_a_dead_process_had_begun(tmp_path: Path) -> None:
     with pytest.raises(SystemExit):
         comparison(tmp_path, other, methods=methods).contribute(Dies(), 0)
     assert Dies.crews == [other]
-    found = work(comparison(tmp_path, first, methods=methods))
-    expected = work(comparison(tmp_path / "alone", methods=methods))
+    found = work(tmp_path, first, methods=methods)
+    expected = work(tmp_path / "alone", methods=methods)
     assert contents(found) == contents(expected)
 
 
 def test_a_damaged_record_is_made_anew(alone: tuple, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    share = work(comparison(tmp_path, Share(1, 1)))
-    files = sorted(share.aside.folder.glob("pensia-*"))
+    share = work(tmp_path, Share(1, 1))
+    files = sorted(share.pending.folder.glob("pensia-*"))
     files[0].write_text(files[0].read_text()[:-10])
     files[1].write_text(json.dumps({"method": "another"}))
-    assert contents(work(comparison(tmp_path))) == alone
-    assert sum("is damaged, and is made anew" in line for line in caplog.messages) == 2
+    assert contents(work(tmp_path)) == alone
+    assert sum("is damaged and is computed again" in line for line in caplog.messages) == 2
 
 
 def test_nothing_is_left_over_by_a_process_that_was_killed_after_its_records_were_joined(tmp_path: Path) -> None:
-    found = work(comparison(tmp_path))
+    found = work(tmp_path)
     left = found.records()[-1]
-    found.aside.write(left)
+    found.pending.write(left.key, left)
     unfinished = found.folder / "unfinished" / f"{left.method}-seed{left.seed}"
     unfinished.mkdir(parents=True)
-    work(comparison(tmp_path))
-    assert {path.name for path in found.folder.iterdir()} == {"configuration.json", "records.jsonl", "tickets"}
+    work(tmp_path)
+    assert {path.name for path in found.folder.iterdir()} == FILES
 
 
 def test_what_is_unfinished_of_a_method_that_others_build_on_is_kept(tmp_path: Path) -> None:
     """A process was killed while it trained that."""
     found = comparison(tmp_path, methods=(RandomMask(),))
-    model = RandomMask().after
+    model = RandomMask().depends_on
     assert model is not None
     unfinished = found.folder / "unfinished" / f"{model}-seed0"
     unfinished.mkdir(parents=True)
-    with found.held():
-        found._join(found.known[model], 0)
+    with found.locked():
+        found._join(found.known[model], 0, may_be_unfinished=True)
     assert unfinished.is_dir()
 
 
@@ -236,7 +239,7 @@ def test_a_method_that_fails_ends_all(tmp_path: Path) -> None:
 
     def refused(workers: Workers) -> str:
         with pytest.raises(InputError) as error:
-            work(comparison(tmp_path, workers, methods=(Fails(), ToleranceObjective()), seeds=(0,)))
+            work(tmp_path, workers, methods=(Fails(), ToleranceObjective()), seeds=(0,))
         return str(error.value)
 
     with ThreadPoolExecutor(2) as pool:
@@ -248,29 +251,30 @@ def test_a_method_that_fails_ends_all(tmp_path: Path) -> None:
 def test_another_comparison_is_refused(changes: dict, tmp_path: Path) -> None:
     board = MemoryBoard()
     first, other = member(board, 0), member(board, 1)
-    with comparison(tmp_path, first).held():
+    with comparison(tmp_path, first).locked():
         found = comparison(tmp_path, other, **changes)
         with pytest.raises(InputError, match=r"^process 1 on \S+ has another comparison \(data, methods, "):
-            found.held().__enter__()
+            found.locked().__enter__()
     assert [path.name for path in tmp_path.iterdir()] == [comparison(tmp_path).folder.name], "it has written nothing"
 
 
 def test_a_share_works_beside_others_but_not_beside_the_last_command(tmp_path: Path) -> None:
     shares, last = [comparison(tmp_path, Share(number, 2)) for number in (1, 2)], comparison(tmp_path)
-    with shares[0].held(), shares[1].held(), pytest.raises(InputError, match=r"the run folder .* is in use by process"):
-        last.held().__enter__()
-    with last.held(), pytest.raises(InputError, match=r"the run folder .* is in use by process"):
-        shares[0].held().__enter__()
+    in_use = r"the run folder .* is in use by process"
+    with shares[0].locked(), shares[1].locked(), pytest.raises(InputError, match=in_use):
+        last.locked().__enter__()
+    with last.locked(), pytest.raises(InputError, match=in_use):
+        shares[0].locked().__enter__()
 
 
-def test_records_lie_aside(tmp_path: Path) -> None:
-    aside, one = PendingRecords(tmp_path / "records"), record()
-    assert aside.read(one.key) is None and not aside.has(one.key) and aside.count() == 0
-    aside.remove(one.key)
-    aside.write(one)
-    aside.give_up(("other", 0, 0.5))
-    assert aside.read(one.key) == one and aside.has(("other", 0, 0.5)) and aside.read(("other", 0, 0.5)) is None
-    assert aside.count() == 2
-    aside.remove(one.key)
-    aside.remove(("other", 0, 0.5))
-    assert not aside.folder.exists()
+def test_records_are_pending(tmp_path: Path) -> None:
+    pending, one = PendingRecords(tmp_path / "records"), record()
+    assert pending.read(one.key) is None and not pending.has(one.key) and pending.count() == 0
+    pending.remove(one.key)
+    pending.write(one.key, one)
+    pending.write(("other", 0, 0.5), None)
+    assert pending.read(one.key) == one and pending.has(("other", 0, 0.5)) and pending.read(("other", 0, 0.5)) is None
+    assert pending.count() == 2
+    pending.remove(one.key)
+    pending.remove(("other", 0, 0.5))
+    assert not pending.folder.exists()

@@ -124,7 +124,7 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
         run(results, [])
     results.close()
     results = opened(tmp_path, join_only=True)
-    with pytest.raises(InputError, match=r"^3 of 5 letters are missing \(number 0, 2, 4, from 0\); start"):
+    with pytest.raises(InputError, match=r"^3 of 5 letters are missing \(number 0, 2, 4, from 0\)\. Start"):
         run(results, [])
     results.close()
 
@@ -140,7 +140,7 @@ def test_a_damaged_unit_is_made_anew(tmp_path: Path, caplog: pytest.LogCaptureFi
     results.close()
     assert rows_of(results) == WHOLE and seen == ["b", "d"]
     assert {line.split("letters-")[1] for line in caplog.messages} == {
-        f"{number}.json' is damaged, and is made anew" for number in ("0001", "0003")
+        f"{number}.json' is damaged and is computed again" for number in ("0001", "0003")
     }
 
 
@@ -150,7 +150,9 @@ def test_units_of_another_run_are_refused(more: dict, tmp_path: Path) -> None:
     run(results, [])
     results.close()
     results = opened(tmp_path, **more)
-    with pytest.raises(InputError, match=r"belongs to a run with other settings, versions or program; finish that one"):
+    with pytest.raises(
+        InputError, match=r"belongs to a run with other settings, versions or program\. Finish that run"
+    ):
         run(results, [])
     results.close()
 

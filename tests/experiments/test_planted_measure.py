@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lottery_jax.errors import InputError
-from planted.measure import Overlap, overlaps, runs_per_step
+from planted.measure import Overlap, merged_overlap, overlaps
 
 
 def all_masks(size: int, kept: int) -> list[np.ndarray]:
@@ -26,7 +26,7 @@ def test_fractions_are_those_of_the_sets() -> None:
     parts = overlaps(found, planted)
     for name, part in parts.items():
         assert (part.precision, part.recall, part.jaccard) == counted(found[name].ravel(), planted[name].ravel())
-    whole = runs_per_step(parts.values())
+    whole = merged_overlap(parts.values())
     joined = (np.concatenate([masks["a"].ravel(), masks["b"]]) for masks in (found, planted))
     assert (whole.precision, whole.recall, whole.jaccard) == counted(*joined)
     assert whole.size == 22
@@ -44,7 +44,7 @@ def test_chance_of_two_tensors_keeps_the_count_of_each() -> None:
     true = np.concatenate([np.arange(4) < 2, np.arange(5) < 1])
     both = [np.concatenate(pair) for pair in itertools.product(all_masks(4, 1), all_masks(5, 3))]
     mean = np.mean([counted(mask, true) for mask in both], axis=0)
-    whole = runs_per_step([Overlap(0, ((4, 2, 1),)), Overlap(0, ((5, 1, 3),))])
+    whole = merged_overlap([Overlap(0, ((4, 2, 1),)), Overlap(0, ((5, 1, 3),))])
     np.testing.assert_allclose((whole.chance_precision, whole.chance_recall, whole.chance_jaccard), mean)
 
 
@@ -64,5 +64,5 @@ def test_chance_holds_for_large_counts() -> None:
     "planted", [{"a": np.ones(3, bool)}, {"a": np.ones(2, bool), "b": np.ones(1, bool)}, {"a": np.ones(2)}, {}]
 )
 def test_other_tensors_are_refused(planted: dict) -> None:
-    with pytest.raises(InputError, match="give boolean masks of the same tensors"):
+    with pytest.raises(InputError, match="must be boolean and of the same tensors"):
         overlaps({"a": np.ones(2, bool)}, planted)

@@ -84,14 +84,14 @@ def test_magnitude_pruning_begins_with_the_same_weights() -> None:
 @pytest.mark.parametrize(
     ("refused", "words"),
     [
-        (lambda: planting_source(circle_truth(), 17), "the width is 17; give .* from 18"),
-        (lambda: plant(circle_truth(), planting_source(relu_unit_truth(), 40), seed=0), "tensors of shapes"),
-        (lambda: plant(circle_truth(), mlp((3, 40, 3), Spec((3,))), seed=0), "nothing can be planted"),
+        (lambda: planting_source(circle_truth(), 17), "width must be an integer from 18 .*, got 17"),
+        (lambda: plant(circle_truth(), planting_source(relu_unit_truth(), 40), seed=0), "got shapes"),
+        (lambda: plant(circle_truth(), mlp((3, 40, 3), Spec((3,))), seed=0), "must be made by planting_source"),
         (
             lambda: plant(mlp_target([np.ones((2, 2))]), planting_source(circle_truth(), 40), seed=0),
-            "cannot be planted",
+            "a planted network must have one hidden layer",
         ),
-        (lambda: planting_source(mlp_target([np.eye(2), np.array([[1, 0]])]), 9), "without weights in or out"),
+        (lambda: planting_source(mlp_target([np.eye(2), np.array([[1, 0]])]), 9), "must have input and output weights"),
     ],
 )
 def test_refusals(refused, words: str) -> None:

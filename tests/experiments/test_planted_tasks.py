@@ -78,13 +78,13 @@ def test_options_of_the_hand_built_networks() -> None:
 @pytest.mark.parametrize(
     ("refused", "words"),
     [
-        (lambda: relu_unit(seed=-1), "the seed is -1"),
-        (lambda: helix(examples=(1, 0, 1)), r"\(1, 0, 1\); give three"),
-        (lambda: circle(noise=1.5), "the noise is 1.5"),
-        (lambda: circle(noise=float("nan")), "the noise is nan"),
-        (lambda: relu_unit(distractors=-1), "distractors is -1"),
-        (lambda: relu_unit_truth(inputs=1), "inputs is 1"),
-        (lambda: circle_truth(directions=6), "directions is 6; give a multiple of 4"),
+        (lambda: relu_unit(seed=-1), r"seed must be .*, got -1"),
+        (lambda: helix(examples=(1, 0, 1)), r"three positive integers .*, got \(1, 0, 1\)"),
+        (lambda: circle(noise=1.5), "noise must be .*, got 1.5"),
+        (lambda: circle(noise=float("nan")), "noise must be .*, got nan"),
+        (lambda: relu_unit(distractors=-1), "distractors must be .*, got -1"),
+        (lambda: relu_unit_truth(inputs=1), "inputs must be .*, got 1"),
+        (lambda: circle_truth(directions=6), "positive multiple of 4, got 6"),
     ],
 )
 def test_refusals(refused, words: str) -> None:

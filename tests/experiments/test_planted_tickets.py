@@ -59,8 +59,8 @@ def test_every_method_has_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     [
         (["--tasks", "circel"], "the task 'circel' is unknown; did you mean 'circle'?"),
         (["--methods", "edge"], "the method 'edge' is unknown; did you mean 'edge-popup'?"),
-        (["--multiples", "-1"], "numbers above 0"),
-        (["--scale", "0"], "scale is 0.0; give a part of the published run"),
+        (["--multiples", "-1"], "multiples must be positive"),
+        (["--scale", "0"], "scale must be a fraction of the published run in (0, 1], got 0.0"),
     ],
 )
 def test_bad_settings_are_one_sentence(

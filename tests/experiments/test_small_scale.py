@@ -120,4 +120,4 @@ def test_a_scale_beyond_the_published_run_is_refused(
         runpy.run_path(program, run_name="__main__")
     captured = capsys.readouterr()
     assert (captured.out, list(tmp_path.iterdir())) == ("", [])
-    assert captured.err == "error: scale is 1.5; give a part of the published run, in (0, 1]\n"
+    assert captured.err == "error: scale must be a fraction of the published run in (0, 1], got 1.5\n"

@@ -1,7 +1,7 @@
-"""The same records as a table for the terminal, a figure, and one self-contained HTML page."""
+"""Records as a table on the terminal, as a figure, and as one self-contained HTML page."""
 
 from lottery_jax.comparison.report.figure import figure
-from lottery_jax.comparison.report.page import page, write_report
+from lottery_jax.comparison.report.page import write_report
 from lottery_jax.comparison.report.summary import rows, tables
 
-__all__ = ["figure", "page", "rows", "tables", "write_report"]
+__all__ = ["figure", "rows", "tables", "write_report"]

@@ -3,8 +3,10 @@
 import statistics
 from collections.abc import Sequence
 
+import numpy as np
+
 from lottery_jax.comparison.records import Record
-from lottery_jax.comparison.report.summary import rows
+from lottery_jax.comparison.report.summary import Row, rows
 from lottery_jax.io.files import png_bytes
 
 # Okabe and Ito's palette, told apart by colour-blind readers; markers differ too, for print without colour.
@@ -20,38 +22,42 @@ STYLES = (
 
 
 def figure(records: Sequence[Record], *, dark: bool = False) -> bytes:
-    """Accuracy against kept weights (log axis) with the target as a line; PNG bytes.
+    """Accuracy against kept weights (log axis) with the target as a line.
 
-    Bars are 95 % intervals of the test images, bands the least and largest of several seeds; methods whose weights were
-    trained have hollow markers.
+    Bars are 95 % intervals of the test images, bands the minimum and maximum over seeds. Methods with trained weights
+    have hollow markers.
+
+    Args:
+        records: The records to draw.
+        dark: Whether the background is dark.
+
+    Returns:
+        PNG bytes.
     """
-    # Imported here: drawing is the last thing a comparison does, and the table does not need it.
+    # Imported here, because only a comparison that is finished needs it.
     from matplotlib.figure import Figure
 
     ink, paper = ("#dddddd", "#16181d") if dark else ("#222222", "#ffffff")
     drawing = Figure(figsize=(8.0, 4.8), dpi=150, facecolor=paper, layout="constrained")
     axes = drawing.add_subplot(facecolor=paper)
-    drawn = [row for row in rows(records) if row.mean("kept_weights")]
-    methods = list(dict.fromkeys(row.method for row in drawn))
-    for place, method in enumerate(methods):
-        colour, marker = _style(place)
-        line = ("-", "--", "-.", ":")[place // len(STYLES) % 4]
-        points = [row for row in drawn if row.method == method]
-        accuracy = [100 * (row.mean("accuracy") or 0.0) for row in points]
-        low = [100 * (row.mean("accuracy_low") or 0.0) for row in points]
-        high = [100 * (row.mean("accuracy_high") or 0.0) for row in points]
-        kept = [row.mean("kept_weights") or 0.0 for row in points]
+    methods: dict[str, list[Row]] = {}
+    for row in rows(records):
+        if row.mean("kept_weights"):
+            methods.setdefault(row.method, []).append(row)
+    for number, (method, points) in enumerate(methods.items()):
+        colour, marker = _style(number)
+        line = ("-", "--", "-.", ":")[number // len(STYLES) % 4]
+        names = ("kept_weights", "accuracy", "accuracy_low", "accuracy_high")
+        kept, accuracy, low, high = (np.array([row.mean(name) or 0.0 for row in points]) for name in names)
         if len(points) > 1:
-            worst, best = zip(*(row.spread("accuracy") for row in points), strict=True)
-            axes.fill_between(kept, [100 * a for a in worst], [100 * a for a in best], color=colour, alpha=0.18, lw=0)
+            seeds = [row.values("accuracy") for row in points]
+            worst, best = 100 * np.array([[min(each), max(each)] for each in seeds]).T
+            axes.fill_between(kept, worst, best, color=colour, alpha=0.18, lw=0)
         axes.errorbar(
             kept,
-            accuracy,
-            # Clipped at zero: an interval's end may lie on the accuracy itself, and rounding may put it past.
-            yerr=[
-                [max(0.0, a - b) for a, b in zip(accuracy, low, strict=True)],
-                [max(0.0, b - a) for a, b in zip(accuracy, high, strict=True)],
-            ],
+            100 * accuracy,
+            # Clipped at zero: an interval may end at the accuracy itself, and rounding may put the end past it.
+            yerr=100 * np.maximum(0.0, [accuracy - low, high - accuracy]),
             color=colour,
             marker=marker,
             markerfacecolor=paper if points[0].records[0].trained else colour,
@@ -76,15 +82,15 @@ def figure(records: Sequence[Record], *, dark: bool = False) -> bytes:
         spine.set_color(ink)
     if records:
         handles, labels = axes.get_legend_handles_labels()
-        # matplotlib lists lines before error bars; the methods come first here.
-        turned = [*handles[2:], *handles[:2]], [*labels[2:], *labels[:2]]
-        legend = drawing.legend(*turned, loc="outside lower center", ncols=3, frameon=False, fontsize="small")
+        # matplotlib lists lines before error bars; here the methods are first.
+        order = [*handles[2:], *handles[:2]], [*labels[2:], *labels[:2]]
+        legend = drawing.legend(*order, loc="outside lower center", ncols=3, frameon=False, fontsize="small")
         for text in legend.get_texts():
             text.set_color(ink)
     return png_bytes(drawing)
 
 
-def _style(place: int) -> tuple[str, str]:
-    """Colour and marker of a method; where colours come again, they have another marker each."""
-    again, at = divmod(place, len(STYLES))
-    return STYLES[at][0], STYLES[(at + again) % len(STYLES)][1]
+def _style(number: int) -> tuple[str, str]:
+    """Colour and marker of a method; repeated colours have other markers."""
+    cycle, index = divmod(number, len(STYLES))
+    return STYLES[index][0], STYLES[(index + cycle) % len(STYLES)][1]

@@ -1,4 +1,4 @@
-"""The report page: one HTML file that needs nothing outside itself, light or dark as its reader's screen."""
+"""The report page: one self-contained HTML file with a light and a dark theme."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 
 from lottery_jax.comparison.records import Record
 from lottery_jax.comparison.report.figure import figure
-from lottery_jax.comparison.report.summary import columns, heading, rows
+from lottery_jax.comparison.report.summary import columns, rows
 from lottery_jax.io.files import write_atomically
 
 STYLE = """
@@ -32,29 +32,42 @@ pre { background: var(--box); padding: .8rem 1rem; overflow-x: auto; border-radi
 """
 
 
-def page(
+def write_report(
+    folder: Path,
     records: Sequence[Record],
     *,
     title: str,
+    lead: str = "",
     configuration: Mapping[str, Any],
     command: str,
-    lead: str = "",
     methods: Mapping[str, str] | None = None,
-) -> str:
-    """The whole report as one HTML page; every text from outside is escaped. methods: what each of them does.
+) -> Path:
+    """Write ``figure.png`` and ``report.html`` into a run folder.
 
-    >>> "<b>" in page([], title="<b>", configuration={}, command="lottery-jax compare")
-    False
+    Args:
+        folder: The run folder.
+        records: The records to show.
+        title: Title of the page. Like every text from outside, it is escaped.
+        lead: First paragraph.
+        configuration: Settings of the comparison.
+        command: The command that repeats the comparison.
+        methods: Description of each method by label.
+
+    Returns:
+        The path of the page.
     """
-    shown = rows(records)
-    head = "".join(f'<th title="{escape(meaning)}">{escape(heading(name))}</th>' for name, meaning, _ in columns(shown))
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(show(row))}</td>" for _, _, show in columns(shown)) + "</tr>\n" for row in shown
-    )
-    sources = {record.method: record.source for record in records if record.source}
-    devices = sorted({record.device for record in records if record.device})
-    versions = {name: version for record in records for name, version in record.versions.items()}
-    return f"""<!DOCTYPE html>
+    shown, light = rows(records), figure(records)
+    head, cells = "", [""] * len(shown)
+    for column in (listed := columns(shown)):
+        head += f'<th title="{escape(column.meaning)}">{escape(column.heading)}</th>'
+        for number, row in enumerate(shown):
+            cells[number] += f"<td>{escape(column.cell(row))}</td>"
+    sources, made_with = dict[str, str](), dict[str, str]()
+    for record in records:
+        sources |= {record.method: record.source} if record.source else {}
+        made_with |= record.versions
+    made_with["device"] = ", ".join(sorted({record.device for record in records if record.device}))
+    text = f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -65,65 +78,48 @@ def page(
 <body>
 <h1>{escape(title)}</h1>
 <p>{escape(lead)}</p>
-{_picture(records)}
+<picture><source media="(prefers-color-scheme: dark)" srcset="{_data_url(figure(records, dark=True))}"><img width="800"
+src="{_data_url(light)}" alt="Test accuracy against kept weights, one line or point per method; the numbers are in the
+table below."></picture>
 <h2>Results</h2>
 <div class="wide"><table>
 <thead><tr>{head}</tr></thead>
 <tbody>
-{body}</tbody>
+{"".join(f"<tr>{row}</tr>" for row in cells)}
+</tbody>
 </table></div>
 <h2>The methods</h2>
 {_definitions(methods or {})}
-<p>Papers, promises, costs, and when to use which: <code>docs/methods.md</code> of the repository.</p>
+<p>Papers, guarantees, costs and a guide to choosing: <code>docs/methods.md</code> of the repository.</p>
 <h2>The columns</h2>
-{_definitions({name: meaning for name, meaning, _ in columns(shown)})}
+{_definitions({column.name: column.meaning for column in listed})}
 <h2>The kept fraction of each layer</h2>
 {_definitions({row.name: layers for row in shown if (layers := row.layers())})}
 <h2>The sources</h2>
 {_definitions(sources)}
 <h2>How to reproduce</h2>
 <pre>{escape(command)}</pre>
-<p>The same command also goes on where a stopped run was left: what is recorded is never run again.</p>
+<p>The same command also resumes a stopped run; finished records are not recomputed.</p>
 <h2>Configuration</h2>
 {_definitions(configuration)}
 <h2>Made with</h2>
-{_definitions({**versions, "device": ", ".join(devices)})}
+{_definitions(made_with)}
 </body>
 </html>
 """
+    write_atomically(folder / "figure.png", light)
+    write_atomically(folder / "report.html", text.encode())
+    return folder / "report.html"
 
 
-def _picture(records: Sequence[Record]) -> str:
-    light, dark = (
-        "data:image/png;base64," + base64.b64encode(figure(records, dark=dark)).decode() for dark in (False, True)
-    )
-    return (
-        f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-        f'<img width="800" src="{light}" alt="Test accuracy against kept weights, one line or point for each'
-        ' method; the numbers are in the table below."></picture>'
-    )
+def _data_url(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def _definitions(items: Mapping[str, Any]) -> str:
-    def shown(value: Any) -> str:
-        return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-    pairs = "".join(f"<dt>{escape(name)}</dt><dd>{escape(shown(value))}</dd>" for name, value in items.items())
+    """A definition list; lists are joined by commas."""
+    pairs = ""
+    for name, value in items.items():
+        text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        pairs += f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>"
     return f"<dl>{pairs}</dl>"
-
-
-def write_report(
-    folder: Path,
-    records: Sequence[Record],
-    *,
-    title: str,
-    configuration: Mapping[str, Any],
-    command: str,
-    lead: str = "",
-    methods: Mapping[str, str] | None = None,
-) -> Path:
-    """Write `figure.png` and `report.html` into a run folder; returns the page's path."""
-    text = page(records, title=title, configuration=configuration, command=command, lead=lead, methods=methods)
-    write_atomically(folder / "figure.png", figure(records))
-    write_atomically(folder / "report.html", text.encode())
-    return folder / "report.html"

@@ -1,6 +1,7 @@
-"""Records gathered by method and keep, and the one list of columns that the terminal and the page share."""
+"""Records grouped by method and kept fraction, and the columns of the table on the terminal and on the page."""
 
 import dataclasses
+import operator
 import statistics
 from collections.abc import Callable, Sequence
 
@@ -9,213 +10,221 @@ from rich.table import Table
 
 from lottery_jax.comparison.records import Record
 
+DASH = "–"  # noqa: RUF001 (a number without a meaning, not a minus sign)
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """The records of one method and keep, over all its seeds."""
+    """The records of one method and kept fraction for all seeds."""
 
     method: str
     keep: float | None
     records: tuple[Record, ...]
 
+    def values(self, field: str) -> list[float]:
+        """The values of a field, one for each seed; empty if a record has none."""
+        values = [getattr(record, field) for record in self.records]
+        return [] if None in values else values
+
     def mean(self, field: str) -> float | None:
-        """Mean over seeds; None where any record has none."""
-        values = [getattr(record, field) for record in self.records]
-        return None if None in values else statistics.fmean(values)
-
-    def worst(self, field: str) -> float | None:
-        """Largest over seeds; None where any record has none."""
-        values = [getattr(record, field) for record in self.records]
-        return None if None in values else max(values)
-
-    def spread(self, field: str) -> tuple[float, float]:
-        """Least and largest over seeds; 0 where a record has none."""
-        values = [getattr(record, field) or 0.0 for record in self.records]
-        return min(values), max(values)
+        """Mean over seeds; None if a record has no value."""
+        values = self.values(field)
+        return statistics.fmean(values) if values else None
 
     @property
     def name(self) -> str:
-        """The method, and what it was asked to keep."""
+        """The method and its requested kept fraction."""
         return self.method if self.keep is None else f"{self.method}, keep {self.keep:g}"
 
     def layers(self) -> str:
         """The kept fraction of each random tensor, mean over seeds."""
         found = [record.kept_fractions for record in self.records if record.kept_fractions]
-        names = dict.fromkeys(name for fractions in found for name in fractions)
-        return ", ".join(f"{name} {statistics.fmean(each.get(name, 0.0) for each in found):.3g}" for name in names)
+        means: dict[str, float] = {}
+        for fractions in found:
+            for name, fraction in fractions.items():
+                means[name] = means.get(name, 0.0) + fraction / len(found)
+        return ", ".join(map("{} {:.3g}".format, means.keys(), means.values()))
 
     def within(self) -> str:
-        """How many target weights the verifier found within the tolerance, for the seed with the fewest."""
+        """Number of target weights within the tolerance, of the seed with the fewest."""
         counts = [record.within_tolerance for record in self.records if record.within_tolerance is not None]
         if not counts:
             return DASH
         fewest, weights = min(counts), self.records[0].target_weights
         return "all" if fewest == weights else f"{fewest:,}"
 
+    def interval(self) -> str:
+        """The 95 % interval of the accuracy in %, mean over seeds."""
+        low, high = self.mean("accuracy_low"), self.mean("accuracy_high")
+        return DASH if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f}"
 
-DASH = "–"  # noqa: RUF001 (a number without a meaning, not a minus sign)
+    def weights(self) -> str:
+        """Whether the kept weights are random or trained."""
+        return {None: DASH, True: "trained", False: "random"}[self.records[0].trained]
 
 
 def rows(records: Sequence[Record]) -> list[Row]:
-    """One row per method and keep, methods in the order of their first record, keeps ascending.
+    """One row per method and kept fraction: methods in the order of their first record, kept fractions ascending.
 
     >>> rows([])
     []
     """
-    groups: dict[tuple[str, float | None], list[Record]] = {}
+    groups: dict[str, dict[float | None, list[Record]]] = {}
     for record in records:
-        groups.setdefault((record.method, record.keep), []).append(record)
-    order = list(dict.fromkeys(record.method for record in records))
-    ranked = sorted(groups, key=lambda group: (order.index(group[0]), group[1] or 0.0))
-    return [Row(method, keep, tuple(groups[method, keep])) for method, keep in ranked]
+        groups.setdefault(record.method, {}).setdefault(record.keep, []).append(record)
+    found = []
+    for method, keeps in groups.items():
+        # A method without kept fractions has None alone.
+        found += [Row(method, keep, tuple(keeps[keep])) for keep in sorted(keeps)]  # type: ignore[type-var]
+    return found
 
 
-def _shown(pattern: str, value: float | None, factor: float = 1.0) -> str:
-    return DASH if value is None else format(value * factor, pattern)
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """A column of the table.
+
+    Attributes:
+        name: The heading.
+        meaning: One sentence for the page.
+        field: The field of ``Record`` that it shows.
+        pattern: Format of the number.
+        factor: Factor of the number, 100 for %.
+        statistic: From the values of all seeds to the number.
+        optional: Whether it is omitted if no row has a value.
+        text: From a row to its cell, instead of field, pattern, factor and statistic.
+    """
+
+    name: str
+    meaning: str
+    field: str = ""
+    pattern: str = "g"
+    _: dataclasses.KW_ONLY
+    factor: float = 1
+    statistic: Callable[[Sequence[float]], float] = statistics.fmean
+    optional: bool = False
+    text: Callable[[Row], str] | None = None
+
+    @property
+    def heading(self) -> str:
+        """The name on at most two lines."""
+        return "\n".join(self.name.rsplit(" ", 1))
+
+    def cell(self, row: Row) -> str:
+        """The cell of a row."""
+        if self.text is not None:
+            return self.text(row)
+        values = row.values(self.field)
+        return format(self.factor * self.statistic(values), self.pattern) if values else DASH
 
 
-def _interval(row: Row) -> str:
-    low, high = row.mean("accuracy_low"), row.mean("accuracy_high")
-    return f"{_shown('.1f', low, 100)} to {_shown('.1f', high, 100)}"
-
-
-# Heading, what it means, how a row shows it: one list for the terminal and the page.
-Column = tuple[str, str, Callable[[Row], str]]
-
-_COLUMNS: tuple[Column, ...] = (
-    ("method", "What found the mask; dense is the trained target itself.", lambda row: row.method),
-    ("keep", "Kept fraction asked for, where the method has one.", lambda row: _shown("g", row.keep)),
-    (
-        "weights",
-        "random: drawn from a seed and never trained; trained: found by training.",
-        lambda row: {None: DASH, True: "trained", False: "random"}[row.records[0].trained],
-    ),
-    (
-        "seeds",
-        "Number of random sources; the columns are means over them.",
-        lambda row: str(len(row.records)),
-    ),
-    (
+_COLUMNS = (
+    Column("method", "Name of the method; dense is the trained target itself.", text=operator.attrgetter("method")),
+    Column("keep", "Requested kept fraction, if the method sweeps.", "keep"),
+    Column("weights", "random: drawn from a seed and never trained; trained: found by training.", text=Row.weights),
+    Column("seeds", "Number of random sources; the columns are means over them.", "seed", "d", statistic=len),
+    Column(
         "learning rate",
-        "Chosen on the validation split, mean over seeds.",
-        lambda row: _shown(".3g", row.mean("learning_rate")),
+        "Selected on the validation split, mean over seeds.",
+        *("learning_rate", ".3g"),
+        optional=True,
     ),
-    ("accuracy %", "On the test images.", lambda row: _shown(".2f", row.mean("accuracy"), 100)),
-    ("95 % interval", "From the number of test images, mean over seeds.", _interval),
-    (
-        "agree %",
-        "Test images with the same prediction as the target.",
-        lambda row: _shown(".2f", row.mean("agreement"), 100),
-    ),
-    (
+    Column("accuracy %", "On the test images.", "accuracy", ".2f", factor=100),
+    Column("95 % interval", "From the number of test images, mean over seeds.", text=Row.interval),
+    Column("agree %", "Test images with the same prediction as the target.", "agreement", ".2f", factor=100),
+    Column(
         "max |f-g|",
         "Largest difference from the target's outputs on the test images, worst seed.",
-        lambda row: _shown(".3g", row.worst("max_deviation")),
+        *("max_deviation", ".3g"),
+        statistic=max,
     ),
-    (
+    Column(
         "bound |f-g|",
-        "What that difference is at most on any input in [0, 1], worst seed; where it is bounded in seconds.",
-        lambda row: _shown(".3g", row.worst("output_bound")),
+        "Upper bound of that difference on any input in [0, 1], worst seed, if it is computed in seconds.",
+        *("output_bound", ".3g"),
+        statistic=max,
+        optional=True,
     ),
-    (
-        "source weights",
-        "Random weights before pruning.",
-        lambda row: _shown(",.0f", row.mean("source_weights")),
-    ),
-    ("kept weights", "Weights that the mask keeps.", lambda row: _shown(",.0f", row.mean("kept_weights"))),
-    (
-        "kept / target",
-        "Kept weights for each weight of the target.",
-        lambda row: _shown(".3f", row.mean("kept_per_target_weight")),
-    ),
-    (
+    Column("source weights", "Random weights before pruning.", "source_weights", ",.0f"),
+    Column("kept weights", "Weights that the mask keeps.", "kept_weights", ",.0f"),
+    Column("kept / target", "Kept weights per weight of the target.", "kept_per_target_weight", ".3f"),
+    Column(
         "within tolerance",
-        "Target weights within the tolerance, as recomputed by the verifier, worst seed.",
-        Row.within,
+        "Target weights within the tolerance, recomputed by the verifier, worst seed.",
+        text=Row.within,
     ),
-    (
+    Column(
         "worst residual",
-        "Largest |approximated - target weight|, by the verifier, worst seed.",
-        lambda row: _shown(".2e", row.worst("worst_residual")),
+        "Largest |approximated - target weight|, computed by the verifier, worst seed.",
+        *("worst_residual", ".2e"),
+        statistic=max,
     ),
-    (
+    Column(
         "bits / target",
-        "Bits of all that was free in the ticket, as they are coded, for each weight of the target.",
-        lambda row: _shown(".2f", row.mean("bits_per_target_weight")),
+        "Coded bits of everything that is free in the ticket, per weight of the target.",
+        *("bits_per_target_weight", ".2f"),
+        optional=True,
     ),
-    (
+    Column(
         "rounding bits",
-        "Bits for each weight of the target when it is rounded to a grid with the same largest residual.",
-        lambda row: _shown(".2f", row.mean("rounding_bits_per_target_weight")),
+        "Bits per weight of the target after rounding it to a grid with the same largest residual.",
+        *("rounding_bits_per_target_weight", ".2f"),
+        optional=True,
     ),
-    ("ticket bytes", "Size of the ticket file.", lambda row: _shown(",.0f", row.mean("ticket_bytes"))),
-    (
+    Column("ticket bytes", "Size of the ticket file.", "ticket_bytes", ",.0f"),
+    Column(
         "search seconds",
-        "To find the ticket, compilation apart; a sweep over keeps is shared equally between them.",
-        lambda row: _shown(".2f", row.mean("search_seconds")),
+        "To find the ticket, without compilation; those of a sweep are divided equally among its kept fractions.",
+        *("search_seconds", ".2f"),
     ),
-    (
+    Column(
         "compile seconds",
-        "To compile what finds it: once for each shape, and later read from the cache of compiled programs.",
-        lambda row: _shown(".2f", row.mean("compilation_seconds")),
+        "To compile the search, once for each shape; later it is read from the cache of compiled programs.",
+        *("compilation_seconds", ".2f"),
     ),
 )
-
-_NOT_ALWAYS = {
-    "learning rate": "learning_rate",
-    "bound |f-g|": "output_bound",
-    "bits / target": "bits_per_target_weight",
-    "rounding bits": "rounding_bits_per_target_weight",
-}
-
-
-def columns(shown: Sequence[Row]) -> list[Column]:
-    """The columns of a table; what was chosen, bounded or counted is shown where anything was."""
-    empty = {name for name, field in _NOT_ALWAYS.items() if all(row.mean(field) is None for row in shown)}
-    return [column for column in _COLUMNS if column[0] not in empty]
-
-
-def heading(name: str) -> str:
-    """A column's name on two short lines."""
-    return "\n".join(name.rsplit(" ", 1))
-
-
-def tables(records: Sequence[Record], *, width: int) -> list[Table]:
-    """The comparison as one rich table, or as several where the terminal is narrow (`width` in characters).
-
-    Each of them begins with the columns that name a row.
-
-    >>> record = Record("dense", "digits", 0, None, 0.97, 0.95, 0.98, 0.97, 1.0, 0.0, 2368)
-    >>> [len(table.columns) for table in tables([record], width=200)]
-    [16]
-    >>> [len(table.columns) for table in tables([record], width=80)]
-    [10, 8]
-    """
-    shown = rows(records)
-    every, parts, room = columns(shown), [], -1
-    names = every[:_NAMES]
-    for column in every[_NAMES:]:
-        room -= _width(column, shown)
-        if room < 0:
-            parts.append(list(names))
-            room = width - sum(_width(name, shown) for name in names) - _width(column, shown)
-        parts[-1].append(column)
-    return [_table(shown, columns) for columns in parts]
-
 
 _NAMES = 2  # columns that name a row
 
 
-def _width(column: Column, shown: Sequence[Row]) -> int:
-    """Characters of a column, with the space after it."""
-    name, _, show = column
-    return max(map(len, [*heading(name).splitlines(), *map(show, shown)])) + 1
+def columns(shown: Sequence[Row]) -> list[Column]:
+    """The columns of a table; optional ones only if a row has a value."""
+    return [each for each in _COLUMNS if not each.optional or any(row.values(each.field) for row in shown)]
 
 
-def _table(shown: Sequence[Row], columns: Sequence[Column]) -> Table:
-    grid = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
-    for place, (name, _, _) in enumerate(columns):
-        grid.add_column(heading(name), justify="left" if place == 0 else "right", no_wrap=True)
-    for row in shown:
-        grid.add_row(*(show(row) for _, _, show in columns))
-    return grid
+def tables(records: Sequence[Record], *, width: int) -> list[Table]:
+    """The comparison as one rich table, or as several on a narrow terminal.
+
+    Args:
+        records: Records in the order of the table.
+        width: Characters of a line.
+
+    Returns:
+        Tables that all begin with the columns that name a row.
+
+    Example:
+        >>> record = Record("dense", "digits", 0, None, 0.97, 0.95, 0.98, 0.97, 1.0, 0.0, 2368)
+        >>> [len(table.columns) for table in tables([record], width=200)]
+        [16]
+        >>> [len(table.columns) for table in tables([record], width=80)]
+        [10, 8]
+    """
+    shown = rows(records)
+    every = columns(shown)
+    cells = {column.name: [column.cell(row) for row in shown] for column in every}
+    widths = {column.name: 1 + max(map(len, [*column.heading.splitlines(), *cells[column.name]])) for column in every}
+    names, parts, room = every[:_NAMES], list[list[Column]](), -1
+    for column in every[_NAMES:]:
+        room -= widths[column.name]
+        if room < 0:
+            parts.append(list(names))
+            room = width - sum(widths[name.name] for name in names) - widths[column.name]
+        parts[-1].append(column)
+    found = []
+    for part in parts:
+        table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
+        for number, column in enumerate(part):
+            table.add_column(column.heading, justify="left" if number == 0 else "right", no_wrap=True)
+        for row in zip(*(cells[column.name] for column in part), strict=True):
+            table.add_row(*row)
+        found.append(table)
+    return found
