@@ -45,7 +45,7 @@ def measure(keeps: tuple[float, ...], seeds: int, examples: int, epochs: int, ro
     learner, kept = EdgePopup(), list(range(seeds))
 
     def one_program() -> list:
-        return learner.learn(source, data, seeds=kept, keeps=keeps, epochs=epochs)
+        return learner.learn(source, TrainingRequest(data, seeds=kept, keeps=keeps, epochs=epochs))
 
     def one_by_one() -> list:
         return [

@@ -37,7 +37,7 @@ class Settings(Scaled):
 
 def row(target: Target, bits: int, candidates: int, seed: int = 0) -> dict[str, Any]:
     """The fraction of weights that one search makes exact, and the redraws until all are exact."""
-    rounded = quantised(target, 2 * bits - 1)
+    rounded = quantise(target, 2 * bits - 1)
     job = plan_job(rounded, Kumar(candidates, bits=bits), ToleranceObjective(0.0, max_redraws=255), seed=seed)
     certificate = verify(run_in_memory(job), target=rounded)
     assert certificate.within_tolerance is not None

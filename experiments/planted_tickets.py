@@ -35,6 +35,7 @@ from lottery_jax.mask_learning import LEARNERS, Learner
 from lottery_jax.networks.network import Network
 from lottery_jax.pruning import Magnitude
 from lottery_jax.tickets.ticket import Ticket
+from lottery_jax.training.learner import TrainingRequest
 from planted import PLANTED_DATA, TRUTHS, Planted, merged_overlap, overlaps, plant, planting_source
 
 METHODS = {

@@ -96,7 +96,7 @@ class Results(list[_Row]):
         if left := run_units([*numbers[first:], *numbers[:first]], contribute, self._workers):
             raise Pending([unit_of(name, number) for number in left])
         for number in numbers:
-            wait_for(self._file(name, number))
+            wait_for_file(self._file(name, number))
             rows = self._read(name, number)
             self += self._run(name, number, tasks[number], run, SERIAL) if rows is None else rows  # damaged
 
@@ -133,7 +133,7 @@ class Results(list[_Row]):
         if self._workers.opens:
             self.folder.mkdir(parents=True, exist_ok=True)
             what = "the folder of finished units"
-            self._stack.enter_context(locked(self.folder, what, shared=not self._workers.leads))
+            self._stack.enter_context(folder_lock(self.folder, what, shared=not self._workers.leads))
         self._workers.begin(self._facts, self.folder)
 
     def _run(self, name: str, number: int, task: _Task, run: Callable[[_Task], None], workers: Workers) -> list[_Row]:

@@ -182,7 +182,7 @@ class PendingRecords:
             announced: Whether another process wrote it, so that a network file system may show it later.
         """
         path = self._file(key)
-        if not (path.exists() or (announced and wait_for(path))):
+        if not (path.exists() or (announced and wait_for_file(path))):
             return None
         try:
             content = path.read_text()

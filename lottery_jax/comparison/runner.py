@@ -159,7 +159,7 @@ class Comparison:
         if workers.opens:
             check_writable(out)
         self.task, self.protocol, self.stages, self.workers = task, protocol, stages, workers
-        self.target = folded(task.target)
+        self.target = fold_batch_norm(task.target)
         self.known = {**protocol.selection.known, **{method.label: method for method in protocol.methods}}
         # All methods for the first seed come first.
         self.pairs = [(method, seed) for seed in protocol.seeds for method in protocol.methods]
@@ -184,7 +184,7 @@ class Comparison:
         """While the block runs, only the workers of this comparison write into the folder."""
         with contextlib.ExitStack() as stack:
             if self.workers.opens:
-                stack.enter_context(locked(self.folder, "the run folder", shared=not self.workers.leads))
+                stack.enter_context(folder_lock(self.folder, "the run folder", shared=not self.workers.leads))
             device, requested = jax.local_devices()[0], json.dumps([self.configuration, list(self.units)]).encode()
             facts = {
                 **environment.version_facts(),
@@ -321,7 +321,7 @@ class Comparison:
             self._compute(model, seed, keys, keys, own)
         else:
             self._find_tickets(model, seed, keys, own)  # only its file was lost
-        wait_for(path)
+        wait_for_file(path)
 
     def _join(self, method: Method, seed: int, *, may_be_unfinished: bool = False) -> None:
         """Move pending records into the file of all records, and remove the unfinished trainings."""
