@@ -72,10 +72,16 @@ def test_processes_share_it(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["ticket"]
 
 
-@pytest.mark.parametrize("change", [{"out": None}, {"kept": 9, "images": np.ones((2, 9))}, {"workers": Share(1, 2)}])
-def test_what_processes_cannot_share_is_refused(change: dict, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"out": None}, "processes share the chunks of a file"),
+        ({"kept": 9, "images": np.ones((2, 9))}, "needs a single process"),
+    ],
+)
+def test_what_processes_cannot_share_is_refused(change: dict, words: str, tmp_path: Path) -> None:
     options = {"out": tmp_path / "ticket", "workers": member(MemoryBoard(), 0), **change}
-    with pytest.raises(InputError, match="processes share the chunks of a file"):
+    with pytest.raises(InputError, match=words):
         approximate(TARGETS[OF](), seed=4, candidates=COUNT, **options)
 
 
@@ -93,12 +99,30 @@ def test_what_is_left_out_is_as_published() -> None:
         ({"construction": "penzia"}, "did you mean 'pensia'"),
         ({"objective": "smalest"}, "did you mean 'smallest'"),
         ({"candidates": 0}, "candidates"),
-        ({"construction": Scalar(COUNT), "candidates": 9}, r"candidates 9 are given beside Scalar\(candidates=8"),
-        ({"importance": ONES}, "give kept too"),
+        (
+            {"construction": Scalar(COUNT), "candidates": 9},
+            r"candidates must be given once, got 9 and Scalar\(candidates=8",
+        ),
+        ({"importance": ONES}, "importance needs a budget of kept weights"),
         ({"tolerance": 0.0}, "tolerance"),
         ({"kept": -1}, "whole number"),
         ({"coded": True}, "name the file with out"),
         ({"seed": -1}, "seed"),
+        ({"kept": 9, "objective": "smallest"}, "kept cannot be combined with objective 'smallest'"),
+        ({"kept": 9, "max_redraws": 3}, "kept cannot be combined with max_redraws 3"),
+        ({"kept": 9, "tolerance": 0.1}, "kept cannot be combined with tolerance 0.1"),
+        ({"lossless": True, "tolerance": 0.1}, "lossless cannot be combined with tolerance"),
+        ({"lossless": True, "construction": "scalar", "candidates": 21}, "above 21 for a lossless ticket"),
+        ({"images": np.ones((2, 9))}, "images need a budget"),
+        ({"kept": 9, "images": np.ones((2, 9)), "importance": ONES}, "images cannot be combined"),
+        ({"kept": 9, "importance": "fisher"}, "give images or dataset"),
+        ({"kept": 9, "importance": "fischer"}, "did you mean 'fisher'"),
+        ({"kept": 9, "damping": 0.1}, "damping is an option of loss_aware"),
+        ({"box": (0, 1)}, "give output_tolerance too"),
+        ({"prune_target": 9}, "give the training data as dataset"),
+        ({"prune_epochs": 9}, "prune_epochs is an option of prune_target"),
+        ({"quantise_target": 0}, "from 1 to 24"),
+        ({"workers": Share(1, 2)}, "a share makes no ticket"),
     ],
 )
 def test_bad_input_is_refused(change: dict, words: str) -> None:

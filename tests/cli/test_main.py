@@ -87,11 +87,11 @@ def test_compiled_programs_are_kept_where_the_environment_says(tmp_path: Path, m
     try:
         monkeypatch.setenv("LOTTERY_JAX_CACHE", str(tmp_path))
         jax.config.update("jax_compilation_cache_dir", None)
-        compile_cache.switch_on()
+        compile_cache.enable_compile_cache()
         place = Path(jax.config.jax_compilation_cache_dir)
         assert place.parent == tmp_path / "compiled" and re.fullmatch("[0-9a-f]{12}", place.name)
         jax.config.update("jax_compilation_cache_dir", "elsewhere")
-        compile_cache.switch_on()
+        compile_cache.enable_compile_cache()
         assert jax.config.jax_compilation_cache_dir == "elsewhere"
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
@@ -131,7 +131,7 @@ def test_where_there_is_no_terminal_a_line_is_printed_now_and_then(
 ) -> None:
     monkeypatch.delenv("FORCE_COLOR", raising=False)
     assert shown(monkeypatch, capsys) == "lottery-jax: a note\n"
-    monkeypatch.setattr(bars_module, "_EVERY", 0.01)
+    monkeypatch.setattr(bars_module, "_INTERVAL", 0.01)
     with bars_module.progress_bars() as progress_bars:
         progress_bars.part("compiling")
         time.sleep(0.1)  # nothing is told meanwhile
@@ -144,7 +144,7 @@ def test_of_processes_only_the_first_says_how_far_all_are(
 ) -> None:
     """On a line a minute, and to the folder more often; what the others note is not said."""
     monkeypatch.delenv("FORCE_COLOR", raising=False)
-    monkeypatch.setattr(bars_module, "_EVERY", 0.01)
+    monkeypatch.setattr(bars_module, "_INTERVAL", 0.01)
     board = MemoryBoard()
     crews = [member(board, process) for process in range(2)]
     crews[0].expect("chunks", 4)
@@ -157,7 +157,7 @@ def test_of_processes_only_the_first_says_how_far_all_are(
             log.error("an error")
             time.sleep(0.2)
             far = told(tmp_path)
-            progress_bars.every = 0.02
+            progress_bars.interval = 0.02
             time.sleep(0.2)
         said.append((far, list(dict.fromkeys(capsys.readouterr().err.splitlines()))))
     line = f"1 of 4 done, 0 running, 3 left, 0:00:0. left; 2 processes on {crews[0].host}"
