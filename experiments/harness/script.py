@@ -13,7 +13,7 @@ import tyro
 from rich.console import Console
 
 from harness.results import Results
-from lottery_jax.cli import messages as interrupt
+from lottery_jax.cli.interrupts import handle_interrupts, report_kept, wait_if_interrupted
 from lottery_jax.cli.progress_bars import progress_bars
 from lottery_jax.cli.worker_options import WORKER_OPTIONS, WorkerOptions, workers_of
 from lottery_jax.errors import ClusterError, InputError
@@ -70,15 +70,15 @@ def run_script(
         sys.exit(supervisor.supervise([sys.executable, *sys.argv]))
     ours = sys.argv[0] in sys.orig_argv  # and not run by another program
     if ours:
-        interrupt.watch()
+        handle_interrupts()
     try:
         code = _run(kind, run, show)
     except InputError as error:
-        interrupt.give_way()
+        wait_if_interrupted()
         print(f"error: {error}", file=sys.stderr)
         code = 2
     except ClusterError as error:
-        interrupt.give_way()
+        wait_if_interrupted()
         print(f"error: {error}", file=sys.stderr)
         code = 3
     sys.stdout.flush()
@@ -100,7 +100,7 @@ def _run(
     out = settings.out or Path(f"{script.stem}.jsonl")
     with progress_bars(shared=settings.shared) as shown, workers_of(settings, shown) as workers:
         rows = Results(out, workers=workers, facts=facts, shown=shown, join_only=settings.join_only)
-        with contextlib.closing(rows), interrupt.keeping(lambda: _kept(rows)):
+        with contextlib.closing(rows), report_kept(lambda: _kept(rows)):
             try:
                 run(settings, rows)
             except Pending as left:

@@ -8,7 +8,7 @@ from typing import TextIO
 
 from rich.console import Console
 
-from lottery_jax.cli import messages as interrupt
+from lottery_jax.cli.interrupts import report_kept
 from lottery_jax.cli.options import methods_of, transforms_of
 from lottery_jax.cli.progress_bars import ProgressReporter, progress_bars
 from lottery_jax.cli.settings import Compare, command_line, learning_epochs
@@ -43,7 +43,7 @@ def run_compare(command: Compare, results: TextIO) -> int:
     check_writable(command.out)
     with (
         progress_bars(quiet=command.quiet, shared=command.shared) as shown,
-        interrupt.keeping(lambda: _NOTHING),
+        report_kept(lambda: _NOTHING),
         workers_of(command, shown) as workers,
     ):
         task = load_task(
@@ -55,7 +55,7 @@ def run_compare(command: Compare, results: TextIO) -> int:
             progress=shown.part("the data and the target"),
         )
         comparison = Comparison(task, protocol, command.out, others=known, stages=shown.part, workers=workers)
-        with comparison.held(), interrupt.keeping(lambda: _kept(comparison)):
+        with comparison.held(), report_kept(lambda: _kept(comparison)):
             if workers is not SERIAL:
                 left = comparison.contribute_all()
                 if isinstance(workers, Share):
