@@ -396,7 +396,7 @@ def _planned_job(
     """The job of these options: objective, then lossless or output tolerance, then `plan_job`."""
     stages("planning")
     construction, importance, transforms = options.resolved_construction(), options.importance, options.transforms
-    if options.loss_aware or isinstance(importance, str) and importance != "uniform":
+    if options.loss_aware or (isinstance(importance, str) and importance != "uniform"):
         if images is None and dataset is None:
             raise InputError("loss_aware and importance need training images; give images or dataset")
         if images is None:

@@ -1,8 +1,8 @@
 """JAX's cache of compiled programs on disk, so that a user waits for compilation once.
 
-Its folder is `compiled` in LOTTERY_JAX_CACHE (default ~/.cache/lottery_jax), with a subfolder per processor and version,
-because a program compiled for one processor may not run on another. JAX_COMPILATION_CACHE_DIR names another folder.
-JAX_ENABLE_COMPILATION_CACHE=false turns the cache off.
+Its folder is `compiled` in LOTTERY_JAX_CACHE (default ~/.cache/lottery_jax), with a subfolder per processor
+and version, because a program compiled for one processor may not run on another. JAX_COMPILATION_CACHE_DIR names
+another folder. JAX_ENABLE_COMPILATION_CACHE=false turns the cache off.
 """
 
 import hashlib

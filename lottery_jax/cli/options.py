@@ -108,7 +108,7 @@ def _options(kind: Any, hidden: Collection[str]) -> Any:
     if not fields:
         return None
     options = dataclasses.make_dataclass(f"{kind.__name__}Options", fields, frozen=True)
-    options.__doc__ = f"Options of {field_name(kind).replace('_', '-')}."
+    options.__doc__ = ""  # the group's title is enough
     return options
 
 
@@ -126,8 +126,8 @@ def _shared_options(kinds: Iterable[type]) -> dict[type, dict[str, tuple[type, A
 
 
 def _shared_help(shared: Mapping[type, Mapping[str, tuple[type, Any]]]) -> str:
-    """One sentence per method: its options that are described at another method, with other defaults in brackets."""
-    lines = ["Options that are described at another method (other defaults in brackets):"]
+    """The methods with options that are described at another method, and their other defaults in brackets."""
+    methods: dict[str, list[str]] = {}
     for kind, options in shared.items():
         by_owner: dict[type, list[str]] = {}
         for name, (owner, default) in options.items():
@@ -135,8 +135,9 @@ def _shared_help(shared: Mapping[type, Mapping[str, tuple[type, Any]]]) -> str:
             word = name.replace("_", "-") + ("" if before == default else f" ({default})")
             by_owner.setdefault(owner, []).append(word)
         parts = [f"{', '.join(names)} of {field_name(owner)}" for owner, names in by_owner.items()]
-        lines.append(f"{field_name(kind)}: {'; '.join(parts)}.".replace("_", "-"))
-    return "\n\n".join(lines)
+        methods.setdefault("; ".join(parts), []).append(field_name(kind))
+    lines = [f"{', '.join(names)}: {words}.".replace("_", "-") for words, names in methods.items()]
+    return "\n\n".join(["Options that are described at another method (other defaults in brackets):", *lines])
 
 
 def field_docstrings(kind: type) -> Mapping[str, str]:
@@ -281,7 +282,7 @@ def user_class(word: str) -> type:
     return found
 
 
-RENAMED_OPTIONS: dict[str, str] = {}
+RENAMED_OPTIONS = {".together": ".runs-per-step"}
 """Options of earlier versions: old spelling to new. An option of methods begins with a dot, as in `.together`."""
 
 

@@ -1,6 +1,5 @@
 """Networks: frozen random weights, gates and masked layers."""
 
-from lottery_jax.importers.mlp_weights import mlp_target
 from lottery_jax.networks.architectures import ARCHITECTURES, architecture, mlp
 from lottery_jax.networks.forward import forward, outputs
 from lottery_jax.networks.network import Network, network_from_json
@@ -20,7 +19,6 @@ __all__ = [
     "folded",
     "forward",
     "mlp",
-    "mlp_target",
     "network_from_json",
     "outputs",
 ]

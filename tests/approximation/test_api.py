@@ -1,4 +1,4 @@
-"""The front door: what it is told by names and numbers is the job that it runs."""
+"""`approximate`: its arguments make the job that is run, and contradictions are refused."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -7,10 +7,23 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lottery_jax.approximation import Budget, ToleranceObjective, approximate, plan_job, run_in_memory
+from lottery_jax.approximation import (
+    ApproximationOptions,
+    Budget,
+    LossAware,
+    ToleranceObjective,
+    approximate,
+    plan_job,
+    run_approximation,
+    run_in_memory,
+)
+from lottery_jax.approximation.budget.importance import fisher_importance
+from lottery_jax.bounds import bound_output
 from lottery_jax.constructions import Pensia, Scalar
 from lottery_jax.errors import InputError
+from lottery_jax.networks.rewrites import quantised
 from lottery_jax.tickets.ticket import stores_coded
+from lottery_jax.tickets.verify import verify
 from lottery_jax.workers.workers import Share, Workers
 from tests.constructions.catalogue import COUNT, TARGETS
 from tests.workers.memory import MemoryBoard, member
@@ -45,6 +58,33 @@ def test_it_runs_the_job_that_it_is_told(options: dict, construction, objective,
     ticket = approximate(target, seed=4, out=tmp_path / "t", progress=lambda *done: seen.append(done), **options)
     assert ticket.to_bytes() == (tmp_path / "t").read_bytes() == wanted
     assert seen[0] == (0, 78) and seen[-1] == (78, 78)
+
+
+def test_an_importance_by_name_is_that_of_the_images() -> None:
+    target, images = TARGETS[OF](), np.random.default_rng(0).random((5, 9), np.float32)
+    options = {"seed": 4, "construction": "scalar", "candidates": COUNT, "kept": 30}
+    arrays = fisher_importance(target, images, damping=1.0)
+    by_name = approximate(target, **options, importance="fisher-damped", images=images)
+    assert by_name.to_bytes() == approximate(target, **options, importance=arrays).to_bytes()
+    loss_aware = run_in_memory(plan_job(target, Scalar(COUNT), LossAware(30, images, 0.1), seed=4))
+    assert approximate(target, **options, images=images, damping=0.1).to_bytes() == loss_aware.to_bytes()
+
+
+def test_a_rounded_target_is_approximated_and_recorded() -> None:
+    target = TARGETS[OF]()
+    result = run_approximation(
+        target, ApproximationOptions(construction="scalar", candidates=COUNT, quantise_target=3), seed=4
+    )
+    assert result.ticket is not None and result.target.digest == quantised(target, 3).digest
+    assert result.ticket.header.settings["quantised_target"] == {"bits": 3, "of_target_sha256": target.digest}
+    again = approximate(target, seed=4, construction=Scalar(), candidates=COUNT, quantise_target=3)
+    assert again.to_bytes() == result.ticket.to_bytes()
+
+
+def test_an_output_tolerance_is_met() -> None:
+    target = TARGETS[OF]()
+    ticket = approximate(target, seed=1, candidates=COUNT, tolerance=0.1, output_tolerance=1.0, box=(0, 1))
+    assert verify(ticket, target=target).holds and bound_output(ticket, target).largest <= 1.0
 
 
 def test_masks_are_coded_where_that_is_asked(tmp_path: Path) -> None:

@@ -87,7 +87,9 @@ def test_the_options_of_constructions_are_their_fields(
     text = " ".join(capsys.readouterr().out.split())
     for name, kind in CONSTRUCTIONS.items():
         for field in dataclasses.fields(kind):
-            assert (f"--{name}.{field.name}" in text) == (field.name != "candidates")
+            shown = field.name != "candidates" and name != "scalar-shared"  # whose options are those of scalar
+            assert (f"--{name}.{field.name}" in text) == shown
+    assert "scalar-shared: range, spread of scalar." in text
     assert "[min w, max w] over all weights, as published" in text
     asked = ("--target", target, *SMALL, "--construction", "scalar", "--out", tmp_path / "t")
     assert len(answer(capsys, "approximate", *asked)["samplers"]) == 2

@@ -16,6 +16,7 @@ import pytest
 
 from lottery_jax.cli import compile_cache
 from lottery_jax.cli import progress_bars as bars_module
+from lottery_jax.cli.options import RENAMED_OPTIONS
 from lottery_jax.errors import ClusterError
 from lottery_jax.io.locks import locked, told
 from lottery_jax.progress import log
@@ -39,6 +40,16 @@ def test_what_does_not_parse_is_exit_2(words: str, named: str, capsys: pytest.Ca
     assert lottery_jax(*words.split()) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and named in captured.err
+
+
+@pytest.mark.parametrize(
+    ("words", "new"),
+    [(f"--edge-popup{old}" if old.startswith(".") else old, new) for old, new in RENAMED_OPTIONS.items()],
+)
+def test_an_old_option_is_answered_with_the_new_one(words: str, new: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert f"is now {words.partition('.')[0] if new.startswith('.') else ''}{new}" in refusal(
+        capsys, 2, "compare", f"{words}=2"
+    )
 
 
 def stopping(error: BaseException) -> Callable[..., None]:

@@ -30,12 +30,12 @@ def test_a_ticket_that_holds_says_for_what(ticket: Path, target: Path, capsys: p
     given = import_target(target, Spec((8, 8, 1), True), 10)
     found = verify(ticket, target=given)
     assert code == 0 and f"{ticket.stat().st_size:,} bytes, made by pensia from seed 0" in text
-    assert f"{found.source_weights:,} random weights from U[-1, 1]; its masks keep {found.kept_weights:,}" in text
+    assert f"{found.source_weights:,} random weights from U[-1, 1]; the masks keep {found.kept_weights:,}" in text
     assert f"Description length: {sum(found.description_bits.values()):,} bits" in text
     assert "296 of 296 target weights are within 0.2; the mean residual is" in text
     assert f"the worst {found.worst_residual:.3g} ({found.worst_tensor}[" in text
-    assert f"{found.kept_weights / 296:.3f} random weights are kept for each" in text
-    assert f"Its float32 network is within {found.network_deviation:.2g} of what these weights compute" in text
+    assert f"{found.kept_weights / 296:.3f} random weights are kept per target weight" in text
+    assert f"The float32 network is within {found.network_deviation:.2g} of the exact one" in text
     assert text.endswith(f"HOLDS for the target {given.digest[:16]}..., for inputs that are never negative.")
 
 
@@ -93,7 +93,7 @@ def test_a_ticket_that_promises_nothing_has_a_code_of_its_own(
 ) -> None:
     made = without_target(tmp_path / "t")
     code, text = said(capsys, tmp_path / "t")
-    assert code == 4 and "made by masked from seed 4; its checksums and its source are as they were written" in text
+    assert code == 4 and "made by masked from seed 4; its checksums and its random weights are intact" in text
     assert text.endswith("NO GUARANTEE: the ticket contains no target to compare with.")
     assert lottery_jax("verify", tmp_path / "t", "--json") == 4
     captured = capsys.readouterr().out
@@ -141,6 +141,6 @@ def test_outputs_are_bounded_on_a_box(ticket: Path, capsys: pytest.CaptureFixtur
         < answer(capsys, "verify", ticket, "--box", 0, 1, "--tolerance", 0.5)["output_promised"]
     )
     code, text = said(capsys, ticket, "--box", 0, 1)
-    assert code == 0 and f"On all inputs from 0 to 1 its outputs are at most {found['output_bound']:.3g} from" in text
-    assert f"could be said before: at most {found['output_promised']:.3g}." in text
+    assert code == 0 and f"On all inputs from 0 to 1, |f - g| is at most {found['output_bound']:.3g}" in text
+    assert f"of each weight has |f - g| at most {found['output_promised']:.3g}." in text
     assert "the box begins at -1.0; give 0 or more" in refusal(capsys, 2, "verify", ticket, "--box", -1, 1)

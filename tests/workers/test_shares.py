@@ -98,9 +98,9 @@ def test_no_share_works_while_the_ticket_is_written_and_the_reverse(job: Job, tm
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--share", "9/8"), "there is no share 9/8; count from 1/8"),
-        (("--share", "0/8"), "there is no share 0/8"),
-        (("--share", "1/0"), "there is no share 1/0"),
+        (("--share", "9/8"), "share must be from 1/8 to 8/8, got 9/8"),
+        (("--share", "0/8"), "got 0/8"),
+        (("--share", "1/0"), "got 1/0"),
         (("--share", "x"), "K/N, as in 3/8"),
         (("--share", "1/2/3"), "K/N, as in 3/8"),
         (("--share", "-1/2"), "K/N, as in 3/8"),
