@@ -81,6 +81,14 @@ def test_as_a_process(tmp_path: Path) -> None:
     assert ended.stderr.startswith("lottery-jax: ") and ended.stderr.count("\n") == 1
 
 
+def test_approximate_imports_no_learners_and_no_plots() -> None:
+    code = "import sys; from lottery_jax.cli import options, approximate; print(*sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=as_process(), check=True)
+    names = ("mask_learning", "pruning", "comparison.methods", "comparison.registry", "comparison.report")
+    slow = {*(f"lottery_jax.{name}" for name in names), "matplotlib", "sklearn", "pandas"}
+    assert slow & set(ended.stdout.split()) == set()
+
+
 @pytest.mark.parametrize("words", ["verify t", "--help"])
 def test_a_reader_that_has_seen_enough_is_no_error(words: str, tmp_path: Path) -> None:
     tiny.masked(tiny.task().target, 0.5, seed=0).save(tmp_path / "t")
