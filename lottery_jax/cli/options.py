@@ -181,7 +181,7 @@ def transforms_of(command: TaskOptions) -> tuple[Transform, ...]:
         found.append(PrePrune(command.density))
     if command.locked != 0:
         found.append(Lock(command.locked))
-    if command.fold_layers:
+    if command.share_layers:
         found.append(FoldLayers())
     return tuple(found)
 
@@ -282,8 +282,14 @@ def user_class(word: str) -> type:
     return found
 
 
-RENAMED_OPTIONS = {".together": ".runs-per-step"}
-"""Options of earlier versions: old spelling to new. An option of methods begins with a dot, as in `.together`."""
+RENAMED_OPTIONS = {
+    "--fold-layers": "--share-layers",
+    "--random-at-start": "--random-pruning",
+    ".together": ".runs-per-step",
+    ".kept-weights": ".mask-1-action",
+    ".pruned-weights": ".mask-0-action",
+}
+"""Old to new spellings: of a whole option, of a method before the dot, and of a method's option after the dot."""
 
 
 def refuse_renamed(words: Sequence[str]) -> None:
@@ -295,6 +301,6 @@ def refuse_renamed(words: Sequence[str]) -> None:
     for word in words:
         option = word.partition("=")[0].replace("_", "-")
         method, dot, field = option.partition(".")
-        new = RENAMED_OPTIONS.get(option) or (dot and RENAMED_OPTIONS.get(f".{field}"))
-        if option.startswith("--") and new:
-            raise InputError(f"{option} is now {method if dot else ''}{new}; use the new name")
+        new = RENAMED_OPTIONS.get(method, method) + RENAMED_OPTIONS.get(dot + field, dot + field)
+        if option.startswith("--") and new != option:
+            raise InputError(f"{option} is now {new}; use the new name")

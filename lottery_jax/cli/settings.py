@@ -32,7 +32,7 @@ class TaskOptions:
     """Fraction of random weights that are present; the seed fixes which (Gadhikar et al. 2023)."""
     locked: float = 0.0
     """Fraction of random weights that every mask keeps (Otsuka et al. 2024); at most the density."""
-    fold_layers: bool = False
+    share_layers: bool = False
     """One random tensor for the weights of all layers (Hidden-Fold Networks)."""
 
 

@@ -346,7 +346,7 @@ def test_sparse_and_folded_sources_are_the_tickets_own_word(
     target: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "ticket.safetensors"
-    options = ("--construction", "scalar", "--density", 0.6, "--locked", 0.1, "--fold-layers", "--tolerance", 0.2)
+    options = ("--construction", "scalar", "--density", 0.6, "--locked", 0.1, "--share-layers", "--tolerance", 0.2)
     found = answer(capsys, "approximate", "--target", target, *options, "--candidates", 12, "--out", out)
     verified = answer(capsys, "verify", out, "--target", target)
     assert verified["outcome"] == "holds" and {name: found[name] for name in verified} == verified
