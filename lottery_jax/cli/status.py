@@ -25,7 +25,8 @@ _Reader = Callable[[Path], dict[str, Any]]
 def run_status(command: JobStatus, results: TextIO) -> int:
     """Print the finished units of each folder, the process that uses it, and its last change."""
     for folder, read in _job_folders(command.folder):
-        row = {"folder": str(folder), **read(folder), "process": holder_of(folder), "last_message": told(folder)}
+        row = {"folder": str(folder), **read(folder)}
+        row |= {"process": holder_of(folder), "last_message": told(folder)}
         row["changed"] = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(_last_change(folder)))
         words = row.pop("words")
         if command.json:
