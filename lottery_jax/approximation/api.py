@@ -148,8 +148,8 @@ class ApproximationOptions:
             return self.tolerance_objective()
         if not self.loss_aware:
             return Budget(self.kept, importance=importance)
-        damping = {} if self.damping is None else {"damping": self.damping}
-        return LossAware(self.kept, cast(np.ndarray, images), **damping)
+        damping = LossAware.damping if self.damping is None else self.damping
+        return LossAware(self.kept, cast(np.ndarray, images), damping)
 
 
 def _exclude(name: str, value: object, options: ApproximationOptions, *others: str) -> None:
@@ -408,7 +408,7 @@ def _planned_job(
     if isinstance(importance, str):
         damping = IMPORTANCES[importance]
         prepared = construction.prepared(target)
-        importance = None if damping is None else fisher_importance(prepared, images, damping=damping)
+        importance = None if damping is None else fisher_importance(prepared, cast(np.ndarray, images), damping=damping)
     objective = options._objective(images, importance)
     if options.lossless:
         construction, objective = made_lossless(target, construction, cast(ToleranceObjective, objective))
