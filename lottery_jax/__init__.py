@@ -1,6 +1,6 @@
 """Strong lottery tickets in JAX: random networks, pruned and never trained, that compute what trained ones compute.
 
-The front door; everything is loaded when it is first used, so that importing this stays instant.
+Every name is imported at first use, so that `import lottery_jax` is instant.
 """
 
 import importlib
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from lottery_jax.tickets.ticket import Ticket, load_ticket
     from lottery_jax.tickets.verify import verify
 
-_HOMES = {
+_MODULES = {
     "approximate": "lottery_jax.approximation.api",
     "verify": "lottery_jax.tickets.verify",
     "compare": "lottery_jax.comparison.api",
@@ -54,7 +54,7 @@ _HOMES = {
     "TicketError": "lottery_jax.errors",
 }
 
-_ROOMS = (
+_PACKAGES = (
     *("approximation", "bounds", "constructions", "data", "importers", "mask_learning", "networks"),
     *("pruning", "subset_sum", "tasks", "theory", "tickets"),
 )
@@ -93,9 +93,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    if name in _ROOMS:
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
+    if name in _PACKAGES:
         return importlib.import_module(f"lottery_jax.{name}")
     raise AttributeError(f"module 'lottery_jax' has no attribute {name!r}")
 

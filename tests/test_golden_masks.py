@@ -90,6 +90,8 @@ def constructed(name: str, objective: str) -> str:
 
 
 def approximated(target: Target | None = None, **options: object) -> str:
+    if "kept" in options:  # a budget replaces the tolerance
+        options.pop("tolerance", None)
     return of_tickets(approximate(target or small_target(), seed=SEED, **options))  # type: ignore[arg-type]
 
 

@@ -201,7 +201,7 @@ def test_every_name_of_the_front_door_is_there() -> None:
 
 
 def test_every_room_says_what_is_public() -> None:
-    for room in lottery_jax._ROOMS:
+    for room in lottery_jax._PACKAGES:
         names = getattr(getattr(lottery_jax, room), "__all__", ())
         assert names, f"{room} exports nothing"
         found = {name: getattr(getattr(lottery_jax, room), name) for name in names}

@@ -1,24 +1,193 @@
 """`approximate`: from a target to the ticket of a pruned random network that computes the same."""
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
 from lottery_jax.approximation.budget.budget import Budget
-from lottery_jax.approximation.job import Objective, plan_job
+from lottery_jax.approximation.budget.importance import IMPORTANCES, fisher_importance
+from lottery_jax.approximation.job import Job, Objective, plan_job
 from lottery_jax.approximation.loss_aware.loss_aware import LossAware
-from lottery_jax.approximation.run import run_in_memory, run_to_file
-from lottery_jax.approximation.tolerance import ToleranceObjective, make_lossless
+from lottery_jax.approximation.loss_aware.moments import enough
+from lottery_jax.approximation.output_tolerance import meet_output_tolerance
+from lottery_jax.approximation.run import missing, refuse_missing, run_in_memory, run_share, run_to_file
+from lottery_jax.approximation.tolerance import ToleranceObjective, made_lossless
 from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.registry import construction_named
-from lottery_jax.errors import InputError
+from lottery_jax.data import Dataset
+from lottery_jax.errors import InputError, suggest
+from lottery_jax.networks.rewrites import check_bits, quantised
 from lottery_jax.networks.target import Target
-from lottery_jax.networks.transforms import Transform
-from lottery_jax.progress import Progress, no_progress
+from lottery_jax.networks.transforms import Lock, Transform
+from lottery_jax.progress import Progress, Stages, Stopwatch, no_progress, no_stages
+from lottery_jax.rng.threefry import seed_words
 from lottery_jax.tickets.ticket import Ticket, load_ticket
-from lottery_jax.workers.workers import SERIAL, Workers
+from lottery_jax.workers.workers import SERIAL, Share, Workers
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class ApproximationOptions:
+    """Which ticket is searched for; `approximate` and the command line build it. ``None`` stands for the default.
+
+    Args:
+        construction: Name or object of a construction.
+        candidates: Candidates per target weight; default 21, of a lossless ticket 32 (scalar) or 48 (scalar-shared).
+        objective: ``least-error``, ``smallest`` or ``first``; default ``least-error``.
+        tolerance: Largest |approximated weight - target weight|; default 0.01.
+        max_redraws: Redraws of a failed block; default 20.
+        lossless: Every weight within half the last float32 bit of the largest weight of its tensor.
+        output_tolerance: Largest |f - g| of the outputs on `box`; the tolerance or the candidates are derived from it.
+        box: Least and largest input for `output_tolerance`; default (0, 1), or (-1, 1) if inputs may be negative.
+        kept: Budget of kept weights, which replaces the objective and the tolerance.
+        importance: Weight of each squared error in the budget: arrays by tensor, ``uniform`` (the default), ``fisher``
+            or ``fisher-damped``.
+        loss_aware: Spend the budget by error feedback (see `LossAware`).
+        examples: Training images for `loss_aware`; default all given images, of a data set two million rows per layer.
+        damping: Multiple of the mean squared input that `loss_aware` adds to each; default 0.01.
+        prune_target: Nonzero weights to which the target is first pruned by gradual magnitude pruning.
+        prune_epochs: Epochs of that pruning; default 20.
+        quantise_target: Bits to which each tensor of the target is first rounded.
+        transforms: Transforms of the random source, such as ``PrePrune(0.5)``.
+    """
+
+    construction: str | Construction = "pensia"
+    candidates: int | None = None
+    objective: str | None = None
+    tolerance: float | None = None
+    max_redraws: int | None = None
+    lossless: bool = False
+    output_tolerance: float | None = None
+    box: tuple[float, float] | None = None
+    kept: int | None = None
+    importance: str | Mapping[str, np.ndarray] | None = None
+    loss_aware: bool = False
+    examples: int | None = None
+    damping: float | None = None
+    prune_target: int | None = None
+    prune_epochs: int | None = None
+    quantise_target: int | None = None
+    transforms: tuple[Transform, ...] = ()
+
+    def check(self, seed: int, *, parallel: bool = False) -> None:
+        """Refuse options that are wrong or contradict each other, before a target is loaded.
+
+        Raises:
+            InputError: One of them; the sentence names it.
+        """
+        construction = self.resolved_construction()
+        if isinstance(self.importance, str) and self.importance not in IMPORTANCES:
+            raise InputError(f"importance {self.importance!r} is unknown; {suggest(self.importance, IMPORTANCES)}")
+        budget = {
+            "importance": self.importance not in (None, "uniform") if isinstance(self.importance, str | None) else True,
+            "loss_aware": self.loss_aware,
+        }
+        for name, is_set in budget.items():
+            if is_set and self.kept is None:
+                raise InputError(f"{name} needs a budget of kept weights; give the number of weights as kept")
+        _exclude("kept", self.kept, self, "objective", "tolerance", "max_redraws", "lossless", "output_tolerance")
+        _exclude("lossless", self.lossless or None, self, "tolerance", "output_tolerance")
+        if self.box is not None and self.output_tolerance is None:
+            raise InputError("box needs an output tolerance; give output_tolerance too, or omit box")
+        if self.loss_aware and budget["importance"]:
+            raise InputError("loss_aware weighs the errors itself and takes no importance; give one of the two")
+        if self.loss_aware and parallel:
+            raise InputError("loss_aware needs a single process, because each layer depends on those before it")
+        for name in ("examples", "damping"):
+            if getattr(self, name) is not None and not self.loss_aware:
+                raise InputError(f"{name} is an option of loss_aware; give loss_aware too, or omit {name}")
+        if self.examples is not None and self.examples < 1:
+            raise InputError(f"examples must be 1 or more, got {self.examples}")
+        if self.prune_epochs is not None and self.prune_target is None:
+            raise InputError("prune_epochs is an option of prune_target; give prune_target too, or omit prune_epochs")
+        if self.prune_target is not None:
+            from lottery_jax.pruning.gradual import Gradual
+
+            Gradual() if self.prune_epochs is None else Gradual(self.prune_epochs)
+            if self.prune_target < 1:
+                raise InputError(f"prune_target must be 1 or more, got {self.prune_target}")
+        if self.lossless:
+            if any(isinstance(transform, Lock) and transform.locked for transform in self.transforms):
+                raise InputError("lossless cannot be combined with locked weights, which are rounded; lock none")
+            if self.candidates is not None and self.candidates <= Construction.candidates:
+                raise InputError(
+                    f"candidates must be above {Construction.candidates} for a lossless ticket, got {self.candidates};"
+                    " omit it for the number that a lossless ticket needs"
+                )
+            construction.lossless(None)
+        if self.quantise_target is not None:
+            check_bits(self.quantise_target)
+        self._objective(np.zeros((1, 1), np.float32), None).check(construction)
+        if type(seed) is not int:
+            raise InputError(f"seed must be a whole number in [0, 2**64), got {seed!r}")
+        seed_words(seed)
+
+    def resolved_construction(self) -> Construction:
+        """The construction with its candidates."""
+        if isinstance(self.construction, Construction):
+            if self.candidates is None:
+                return self.construction
+            if self.construction.candidates != type(self.construction).candidates:
+                raise InputError(
+                    f"candidates must be given once, got {self.candidates} and {self.construction}; omit candidates"
+                )
+            return dataclasses.replace(self.construction, candidates=self.candidates)
+        kind = construction_named(self.construction)
+        return kind() if self.candidates is None else kind(candidates=self.candidates)
+
+    def tolerance_objective(self) -> ToleranceObjective:
+        """The objective without a budget."""
+        given = {name: getattr(self, name) for name in ("tolerance", "objective", "max_redraws")}
+        return ToleranceObjective(**{name: value for name, value in given.items() if value is not None})
+
+    def _objective(self, images: np.ndarray | None, importance: Mapping[str, np.ndarray] | None) -> Objective:
+        if self.kept is None:
+            return self.tolerance_objective()
+        if not self.loss_aware:
+            return Budget(self.kept, importance=importance)
+        damping = LossAware.damping if self.damping is None else self.damping
+        return LossAware(self.kept, cast(np.ndarray, images), damping)
+
+
+def _exclude(name: str, value: object, options: ApproximationOptions, *others: str) -> None:
+    """Refuse one option together with any of the others."""
+    if value is None:
+        return
+    for other in others:
+        given = getattr(options, other)
+        if given is not None and given is not False:
+            shown = "" if given is True else f" {given!r}" if isinstance(given, str) else f" {given}"
+            raise InputError(f"{name} cannot be combined with {other}{shown}; give one of the two")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ApproximationResult:
+    """What `run_approximation` found.
+
+    Args:
+        target: The target after pruning and rounding: what the ticket approximates.
+        job: The plan that was run.
+        ticket: The ticket, if no file was named.
+        path: The ticket's file; None after a share of the work.
+        found_weights: Target weights solved by an earlier call.
+        solved_weights: Target weights solved by this call.
+        missing_chunks: Chunks that other shares have not finished.
+        seconds: Wall-clock time of the search.
+        compilation_seconds: The part of it that was compilation.
+    """
+
+    target: Target
+    job: Job
+    ticket: Ticket | None
+    path: Path | None
+    found_weights: int
+    solved_weights: int
+    missing_chunks: int
+    seconds: float
+    compilation_seconds: float
 
 
 def approximate(
@@ -27,13 +196,20 @@ def approximate(
     seed: int,
     construction: str | Construction = "pensia",
     candidates: int | None = None,
-    objective: str = "least-error",
-    tolerance: float = 0.01,
-    kept: int | None = None,
-    importance: Mapping[str, np.ndarray] | None = None,
-    images: np.ndarray | None = None,
-    max_redraws: int = 20,
+    objective: str | None = None,
+    tolerance: float | None = None,
+    max_redraws: int | None = None,
     lossless: bool = False,
+    output_tolerance: float | None = None,
+    box: tuple[float, float] | None = None,
+    kept: int | None = None,
+    importance: str | Mapping[str, np.ndarray] | None = None,
+    images: np.ndarray | None = None,
+    damping: float | None = None,
+    prune_target: int | None = None,
+    prune_epochs: int | None = None,
+    quantise_target: int | None = None,
+    dataset: Dataset | None = None,
     transforms: Sequence[Transform] = (),
     out: str | os.PathLike[str] | None = None,
     coded: bool = False,
@@ -43,69 +219,215 @@ def approximate(
 ) -> Ticket:
     """Find a ticket whose random network, pruned and never trained, computes what the target computes.
 
-    construction: its name or itself, with its options. candidates: n per weight, 21 if left out. objective:
-    `least-error` or `smallest` (fewest kept) within `tolerance`, the largest |error| of a weight; weights that fail
-    after `max_redraws` new draws stay, and `verify` counts them. kept: a budget of kept weights in place of both, with
-    `importance` of the target's weights by tensor, or loss-aware for `images` [N, *given] of the training data: what a
-    weight misses is then made up for by others of its output. lossless: every weight within half the last float32 bit
-    of the largest in its tensor, 2**-25 of it, in place of `tolerance`; scalar and scalar-shared can, with 32 and 48
-    candidates if left out. transforms: of the random source, such as `PrePrune(0.5)` and `ShareLayers()` of
-    `lottery_jax.networks.transforms`. Batch normalisations are folded first. Whether sign branches are built depends on
-    what the target's network says of its inputs. Raises `InputError` for what is no `Target`: `mlp_target`,
-    `import_target`, `load_model` and `load_task(...).target` make one.
+    Args:
+        target: Made by `mlp_target`, `import_target`, `load_model` or `load_task(...).target`.
+        seed: Seed of the random source, in [0, 2**64).
+        construction: Name of a construction, or a construction with its options.
+        candidates: Candidates per target weight; default 21, of a lossless ticket 32 (scalar) or 48 (scalar-shared).
+        objective: ``least-error`` (default), ``smallest`` (fewest kept weights) or ``first``, within `tolerance`.
+        tolerance: Largest |approximated weight - target weight|; default 0.01.
+        max_redraws: Redraws of a failed block, default 20; `verify` counts the weights that still fail.
+        lossless: Every weight within 2**-25 of the largest weight of its tensor, instead of `tolerance`.
+        output_tolerance: Largest |f - g| of the outputs on `box`; tolerance or candidates are derived from it.
+        box: Least and largest input for `output_tolerance`; default (0, 1), or (-1, 1) if inputs may be negative.
+        kept: Budget of kept weights, instead of `objective` and `tolerance`.
+        importance: Weight of each squared error in the budget: arrays by tensor, ``uniform`` (default), or ``fisher``
+            and ``fisher-damped``, computed from `images`.
+        images: Training images [N, *input shape], float; default those of `dataset`. Without an importance they make
+            the ticket loss-aware.
+        damping: Multiple of the mean squared input that a loss-aware ticket adds to each; default 0.01.
+        prune_target: Nonzero weights to which the target is first pruned, while it is trained on `dataset`.
+        prune_epochs: Epochs of that pruning; default 20.
+        quantise_target: Bits to which each tensor of the target is first rounded.
+        dataset: Training data for `prune_target` and for an importance by name.
+        transforms: Transforms of the random source, such as ``PrePrune(0.5)`` and ``FoldLayers()``.
+        out: File for the ticket. The same call resumes after a kill; memory then depends on the chunk alone.
+        coded: Store the masks of the file entropy-coded.
+        force: Replace an existing file, if the new ticket holds.
+        progress: Called with (solved weights, all weights).
+        workers: Who solves the chunks, from `lottery_jax.workers.cluster.join`; every process makes the same call.
 
-    out: a file for the ticket. Finished chunks are then kept beside it: call it again after a kill, and it goes on, to
-    the same bytes; memory depends on the chunk alone. Another file that is there is refused, or replaced with `force`
-    if the new ticket holds; one that does not goes beside it. coded: whether its masks are stored as an entropy coder
-    has them. progress: called with (weights done, weights in all). crew: who solves the chunks, as `cluster.join.join`
-    makes it: every process makes the same call, with a file that all of them see, and gets the same ticket.
+    Returns:
+        The ticket. `verify` checks it.
 
-    >>> from lottery_jax.importers.mlp_weights import mlp_target
-    >>> from lottery_jax.tickets.verify import verify
-    >>> target = mlp_target([np.array([[0.3, -0.2]], np.float32)])
-    >>> verify(approximate(target, seed=0, candidates=10), target=target).outcome
-    'holds'
+    Raises:
+        InputError: An option is wrong, or contradicts another one.
+
+    Example:
+        >>> from lottery_jax.importers.mlp_weights import mlp_target
+        >>> from lottery_jax.tickets.verify import verify
+        >>> target = mlp_target([np.array([[0.3, -0.2]], np.float32)])
+        >>> verify(approximate(target, seed=0, candidates=10), target=target).outcome
+        'holds'
+    """
+    if isinstance(workers, Share):
+        raise InputError("a share makes no ticket; use run_approximation, or the workers of workers.cluster.join")
+    by_name = isinstance(importance, str) and importance != "uniform"
+    if images is not None and kept is None:
+        raise InputError("images need a budget of kept weights; give the number of weights as kept")
+    if images is not None and isinstance(importance, Mapping):
+        raise InputError("images cannot be combined with importance arrays; give one of the two")
+    options = ApproximationOptions(
+        construction=construction,
+        candidates=candidates,
+        objective=objective,
+        tolerance=tolerance,
+        max_redraws=max_redraws,
+        lossless=lossless,
+        output_tolerance=output_tolerance,
+        box=box,
+        kept=kept,
+        importance=importance,
+        loss_aware=images is not None and not by_name,
+        damping=damping,
+        prune_target=prune_target,
+        prune_epochs=prune_epochs,
+        quantise_target=quantise_target,
+        transforms=tuple(transforms),
+    )
+    result = run_approximation(
+        target,
+        options,
+        seed=seed,
+        images=images,
+        dataset=dataset,
+        out=None if out is None else Path(out),
+        coded=coded,
+        force=force,
+        stages=lambda name: progress if name == SOLVING else no_progress,
+        workers=workers,
+    )
+    return result.ticket or load_ticket(cast(Path, result.path))
+
+
+SOLVING = "weights"
+"""The stage in which weights are solved."""
+
+
+def run_approximation(
+    target: Target,
+    options: ApproximationOptions,
+    *,
+    seed: int,
+    images: np.ndarray | None = None,
+    dataset: Dataset | None = None,
+    out: Path | None = None,
+    coded: bool = False,
+    force: bool = False,
+    join_only: bool = False,
+    stages: Stages = no_stages,
+    workers: Workers = SERIAL,
+) -> ApproximationResult:
+    """As `approximate`, with its options as one object, and with the counts and times of the run.
+
+    Args:
+        target: The target.
+        options: Which ticket is searched for.
+        seed: Seed of the random source.
+        images: Training images; default those of `dataset`.
+        dataset: Training data.
+        out: File for the ticket; None keeps it in memory.
+        coded: Store the masks of the file entropy-coded.
+        force: Replace an existing file, if the new ticket holds.
+        join_only: Solve nothing; raise if a chunk is missing.
+        stages: Called with the name of each stage of the work.
+        workers: Who solves the chunks; a `Share` solves its part and writes no ticket.
+
+    Raises:
+        InputError: An option is wrong, or contradicts another one.
     """
     if not isinstance(target, Target):
         raise InputError(
-            f"approximate takes a Target, not {_named(target)}; make one with mlp_target, import_target,"
+            f"approximate takes a Target, not {_type_of(target)}; make one with mlp_target, import_target,"
             " load_model(...)[0] or load_task(...).target"
         )
-    found = construction
-    if isinstance(found, str):
-        kind = construction_named(found)
-        found = kind() if candidates is None else kind(candidates=candidates)
-    elif candidates is not None:
-        raise InputError(f"candidates {candidates} are given beside {found}; say them there")
-    if kept is None and not (importance is None and images is None):
-        raise InputError("importances and images decide how a budget is spent; give kept too, or leave them out")
-    if importance is not None and images is not None:
-        raise InputError("a loss-aware ticket says itself what an error counts; leave the importances or images out")
-    if workers is not SERIAL and (out is None or images is not None or not workers.meets):
-        raise InputError(
-            "processes share the chunks of a file, each within its tolerance or budget; name it with out, leave images"
-            " out, and make the crew with cluster.join.join"
-        )
+    if workers is not SERIAL and out is None:
+        raise InputError("processes share the chunks of a file; name it with out")
     if coded and out is None:
-        raise InputError("coded says how the ticket's file stores its masks; name the file with out, or leave it out")
-    promise = ToleranceObjective(tolerance, objective, max_redraws)
-    objective: Objective = promise
-    if kept is not None:
-        objective = Budget(kept, importance=importance) if images is None else LossAware(kept, np.asarray(images))
-    if lossless:
-        if kept is not None:
-            raise InputError(f"a lossless ticket keeps as many weights as it takes, not {kept}; leave one of them out")
-        found, objective = make_lossless(target, found, promise)
-    job = plan_job(target, found, objective, seed=seed, transforms=transforms)
-    if out is None:
-        return run_in_memory(job, progress=progress)
-    done = run_to_file(job, Path(out), force=force, coded=coded, progress=progress, workers=workers)
-    assert done.path is not None
-    return load_ticket(done.path)
+        raise InputError("coded is an option of the ticket's file; name the file with out, or omit coded")
+    options.check(seed, parallel=workers is not SERIAL)
+    target, notes = _prepared_target(target, options, dataset, stages)
+    job = _planned_job(target, options, seed, images, dataset, notes, stages)
+    progress = stages(SOLVING)
+    with Stopwatch() as watch:
+        if out is None:
+            ticket, path, found, solved, left = run_in_memory(job, progress=progress), None, 0, job.weights, 0
+        else:
+            if isinstance(workers, Share):
+                done = run_share(job, out, workers, force=force, progress=progress)
+            else:
+                if join_only:
+                    refuse_missing(job, out)
+                done = run_to_file(job, out, force=force, coded=coded, progress=progress, workers=workers)
+            ticket, path, found, solved = None, done.path, done.found, done.solved
+            left = 0 if path is not None else len(missing(job, out))
+    return ApproximationResult(target, job, ticket, path, found, solved, left, watch.seconds, watch.compilation)
 
 
-def _named(value: object) -> str:
-    """What was given, in words: a path itself, of other things their type."""
+def _prepared_target(
+    target: Target, options: ApproximationOptions, dataset: Dataset | None, stages: Stages
+) -> tuple[Target, dict[str, Any]]:
+    """The target after pruning and rounding, and what the ticket's settings say about both."""
+    notes: dict[str, Any] = {}
+    if options.prune_target is not None:
+        from lottery_jax.pruning.gradual import Gradual, sparse_target
+
+        if dataset is None:
+            raise InputError("prune_target trains the target; give the training data as dataset")
+        how = Gradual() if options.prune_epochs is None else Gradual(options.prune_epochs)
+        notes["sparse_target"] = {"kept": options.prune_target, "epochs": how.epochs, "of_sha256": target.digest}
+        progress = stages("pruning the target")
+        target = sparse_target(target, dataset, options.prune_target, how, progress=progress)
+    if options.quantise_target is not None:
+        notes["quantised_target"] = {"bits": options.quantise_target, "of_target_sha256": target.digest}
+        target = quantised(target, options.quantise_target)
+    return target, notes
+
+
+def _planned_job(
+    target: Target,
+    options: ApproximationOptions,
+    seed: int,
+    images: np.ndarray | None,
+    dataset: Dataset | None,
+    notes: dict[str, Any],
+    stages: Stages,
+) -> Job:
+    """The job of these options: objective, then lossless or output tolerance, then `plan_job`."""
+    stages("planning")
+    construction, importance, transforms = options.resolved_construction(), options.importance, options.transforms
+    if options.loss_aware or (isinstance(importance, str) and importance != "uniform"):
+        if images is None and dataset is None:
+            raise InputError("loss_aware and importance need training images; give images or dataset")
+        if images is None:
+            assert dataset is not None
+            images = np.asarray(dataset.train.images)
+            images = images[: options.examples or enough(target.network)] if options.loss_aware else images
+        else:
+            images = np.asarray(images)[: options.examples]
+    if isinstance(importance, str):
+        damping = IMPORTANCES[importance]
+        prepared = construction.prepared(target)
+        importance = None if damping is None else fisher_importance(prepared, cast(np.ndarray, images), damping=damping)
+    objective = options._objective(images, importance)
+    if options.lossless:
+        construction, objective = made_lossless(target, construction, cast(ToleranceObjective, objective))
+    if options.output_tolerance is not None:
+        construction, objective, _ = meet_output_tolerance(
+            target,
+            construction,
+            cast(ToleranceObjective, objective),
+            options.output_tolerance,
+            seed=seed,
+            box=options.box,
+            transforms=transforms,
+            progress=stages("trials for the output tolerance"),
+        )
+    return plan_job(target, construction, objective, seed=seed, notes=notes, transforms=transforms)
+
+
+def _type_of(value: object) -> str:
+    """A refused target in words: a path itself, of other objects their type."""
     if isinstance(value, str | os.PathLike):
         return f"the path {str(value)[:80]!r}"
     return "None" if value is None else f"a {type(value).__name__}"

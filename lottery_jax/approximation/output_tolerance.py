@@ -1,8 +1,7 @@
-"""From how far outputs may be from the target's to what is asked of each weight: candidates, and a tolerance.
+"""Tolerance of the outputs: candidates and a tolerance per weight are derived by trial.
 
-A ticket is made, its output bounded, and if that is too much another one is made: with more candidates (each halves the
-residuals) where the least error is asked for, with a smaller tolerance where the fewest weights are, and with more
-candidates where these cannot hold it.
+A ticket is made and its output bounded. If the bound is too large, the least error gets more candidates (each halves
+the residuals), and the fewest weights get a smaller tolerance, or more candidates where these cannot meet it.
 """
 
 import dataclasses
@@ -17,61 +16,82 @@ from lottery_jax.constructions.base import Construction
 from lottery_jax.errors import InputError
 from lottery_jax.networks.target import Target
 from lottery_jax.networks.transforms import Transform
-from lottery_jax.progress import Progress, no_progress
-from lottery_jax.tickets.verify import verify_with_weights
+from lottery_jax.progress import Progress, log, no_progress
+from lottery_jax.tickets.verify import verify
 
-MOST_CANDIDATES = 28
-"""Beyond these the search of a weight takes milliseconds."""
+MAX_CANDIDATES = 28
+"""With more the search of one weight takes milliseconds."""
 
-_TRIALS = 16
+_MAX_TRIALS = 16
 
 
-def for_output(
+def meet_output_tolerance(
     target: Target,
     construction: Construction,
     objective: ToleranceObjective,
     output_tolerance: float,
     *,
     seed: int,
-    low: float = 0.0,
-    high: float = 1.0,
+    box: tuple[float, float] | None = None,
     transforms: Sequence[Transform] = (),
     progress: Progress = no_progress,
 ) -> tuple[Construction, ToleranceObjective, OutputBound]:
-    """The construction and the promise whose ticket has outputs within `output_tolerance` on inputs of [low, high].
+    """Derive a construction and an objective whose ticket has outputs within a tolerance of the target's.
 
-    Raises `InputError` where that takes more candidates than are searched, and says about how many.
+    Args:
+        target: The target.
+        construction: The construction of the first trial.
+        objective: The objective of the first trial.
+        output_tolerance: Largest |f - g| over all inputs in `box`, positive and finite.
+        seed: Seed of the random source.
+        box: Least and largest input; default (0, 1), or (-1, 1) if inputs may be negative.
+        transforms: Transforms of the random source.
+        progress: Called with (solved weights, all weights) of each trial.
 
-    >>> import numpy as np
-    >>> from lottery_jax.constructions.pensia import Pensia
-    >>> from lottery_jax.importers.mlp_weights import mlp_target
-    >>> target = mlp_target([np.array([[0.3, -0.2]], np.float32)])
-    >>> made, objective, bound = for_output(target, Pensia(8), ToleranceObjective(0.1), 1e-3, seed=0)
-    >>> bound.largest <= 1e-3
-    True
+    Returns:
+        The construction, the objective, and the bound of the ticket that they make.
+
+    Raises:
+        InputError: More than `MAX_CANDIDATES` candidates would be needed; the sentence says about how many.
+
+    Example:
+        >>> import numpy as np
+        >>> from lottery_jax.constructions.pensia import Pensia
+        >>> from lottery_jax.importers.mlp_weights import mlp_target
+        >>> target = mlp_target([np.array([[0.3, -0.2]], np.float32)])
+        >>> _, _, bound = meet_output_tolerance(target, Pensia(8), ToleranceObjective(0.1), 1e-3, seed=0)
+        >>> bound.largest <= 1e-3
+        True
     """
     if not 0 < output_tolerance < math.inf:
-        raise InputError(f"the output tolerance is {output_tolerance}; it must be positive and finite")
-    for _ in range(_TRIALS):
+        raise InputError(f"output_tolerance must be positive and finite, got {output_tolerance}")
+    given = target.network.given
+    low, high = box or (0.0 if given is not None and given.nonnegative else -1.0, 1.0)
+    for _ in range(_MAX_TRIALS):
         job = plan_job(target, construction, objective, seed=seed, transforms=transforms)
         ticket = run_in_memory(job, progress=progress)
         verification = verify_with_weights(ticket, target=target)
         holds = verification.certificate.holds
         bound = bound_output(ticket, target, box=(low, high), weights=verification.weights)
         if holds and bound.largest <= output_tolerance:
+            log.info(
+                "outputs within %g on inputs from %g to %g: %d candidates, weights within %.3g; the bound is %.3g",
+                *(output_tolerance, low, high, construction.candidates, objective.tolerance, bound.largest),
+            )
             return construction, objective, bound
-        too_much = bound.largest / output_tolerance
-        if holds and objective.select != "least-error":
-            objective = dataclasses.replace(objective, tolerance=objective.tolerance * min(0.9 / too_much, 0.9))
+        excess = bound.largest / output_tolerance
+        if holds and objective.objective != "least-error":
+            objective = dataclasses.replace(objective, tolerance=objective.tolerance * min(0.9 / excess, 0.9))
             continue
-        more = construction.candidates + max(1, math.ceil(math.log2(max(too_much, 1.0))))
-        if more > MOST_CANDIDATES:
+        more = construction.candidates + max(1, math.ceil(math.log2(max(excess, 1.0))))
+        if more > MAX_CANDIDATES:
             raise InputError(
                 f"outputs within {output_tolerance:g} need about {more} candidates for each weight, and up to"
-                f" {MOST_CANDIDATES} are searched; with {construction.candidates} the bound is {bound.largest:.3g}. Ask"
-                " for less, or for a smaller box"
+                f" {MAX_CANDIDATES} are searched; with {construction.candidates} the bound is {bound.largest:.3g}."
+                " Increase output_tolerance, or make the box smaller"
             )
         construction = dataclasses.replace(construction, candidates=more)
     raise InputError(
-        f"outputs within {output_tolerance:g} were not reached in {_TRIALS} trials; the bound is {bound.largest:.3g}"
+        f"outputs within {output_tolerance:g} were not reached in {_MAX_TRIALS} trials; the bound is"
+        f" {bound.largest:.3g}. Increase output_tolerance"
     )

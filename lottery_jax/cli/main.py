@@ -1,7 +1,7 @@
 """The command line: parse, run, and turn every refusal into one sentence and an exit code.
 
 Exit codes: 0 done; 1 a ticket is invalid or broken; 2 an input was refused; 3 another process of a shared job is
-lost; 4 a ticket no guarantee; 130 stopped by Ctrl-C, 143 by SIGTERM; 141 nobody reads the output any more.
+lost; 4 a ticket has no guarantee; 130 stopped by Ctrl-C, 143 by SIGTERM; 141 the reader closed the output.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
-from lottery_jax.cli import messages as interrupt
+from lottery_jax.cli.interrupts import EXIT_CODE, handle_interrupts, interrupt_message, wait_if_interrupted
 from lottery_jax.cli.messages import print_message
 from lottery_jax.errors import ClusterError, InputError, TicketError
 from lottery_jax.workers import supervisor
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """Strong lottery tickets: prune random networks into trained ones, and verify it.
 
-Compiled programs, data and trained targets are kept in ~/.cache/lottery_jax; LOTTERY_JAX_CACHE names another folder.
-What each method promises, when to use it and what it costs: docs/methods.md. Versions: lottery-jax --version."""
+Compiled programs, data and trained targets are cached in ~/.cache/lottery_jax, or in the folder LOTTERY_JAX_CACHE.
+Guarantees, uses and costs of the methods: docs/methods.md. Versions: lottery-jax --version."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -32,24 +32,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if words[:1] in (["compare"], ["approximate"]) and supervisor.shares(words) and not supervisor.follow():
         sys.exit(supervisor.supervise([sys.executable, "-m", "lottery_jax", *words]))
     if arguments is None:
-        interrupt.watch()
+        handle_interrupts()
     try:
         code = _versions() if words == ["--version"] else run(parse(words))
     except InputError as error:
         code = refuse(str(error), 2)
     except BrokenPipeError:
-        code = _unread()
+        code = _output_closed()
     if arguments is not None:
         sys.exit(code)
-    interrupt.give_way()
+    wait_if_interrupted()
     sys.stdout.flush()
     sys.stderr.flush()
-    # JAX takes its time to clear up, and after a refusal it would wait for other processes in vain.
+    # JAX would take long to shut down, and after a refusal it would wait for other processes in vain.
     os._exit(code)
 
 
 def parse(words: list[str]) -> "Command":
-    """The command that the words are. Options of methods are looked up only for the commands that have them."""
+    """The command of these words; options of methods are imported only for the commands that have them."""
     import tyro
 
     from lottery_jax.cli.settings import Approximate, Compare, Export, JobStatus, Theory, Verify
@@ -63,8 +63,9 @@ def parse(words: list[str]) -> "Command":
         "theory": Theory,
     }
     if words and words[0] in ("compare", "approximate"):
-        from lottery_jax.cli.options import extended
+        from lottery_jax.cli.options import extended, refuse_renamed
 
+        refuse_renamed(words)
         kinds[words[0]] = extended(kinds[words[0]], words)
     union: Any = None
     for name, kind in kinds.items():
@@ -79,7 +80,7 @@ def parse(words: list[str]) -> "Command":
             config=(tyro.conf.FlagCreatePairsOff,),
         )
     finally:
-        sys.stdout.flush()  # the help, while it can be told that nobody reads it
+        sys.stdout.flush()  # the help, while a closed output can still be handled
 
 
 def run(command: "Command") -> int:
@@ -98,20 +99,20 @@ def run(command: "Command") -> int:
     except ClusterError as error:
         return refuse(str(error), 3)
     except BrokenPipeError:
-        return _unread()
+        return _output_closed()
     except OSError as error:
         where = error.filename or "an output file"
-        return refuse(f"{where}: {error.strerror or error}; free some space or choose another place", 2)
-    except KeyboardInterrupt as stopped:  # only where another program called `main`: a process of ours is watched
-        return refuse(stopped.args[0] if stopped.args else interrupt.sentence(), interrupt.CODE)
+        return refuse(f"{where}: {error.strerror or error}; free some space or choose another folder", 2)
+    except KeyboardInterrupt as stopped:  # only if another program called `main`
+        return refuse(stopped.args[0] if stopped.args else interrupt_message(), EXIT_CODE)
 
 
 def _action(command: "Command") -> Callable[[Any, TextIO], int]:
-    """What does a command; heavy imports wait until the arguments are known to parse."""
+    """The function of a command; heavy imports wait until the arguments have been parsed."""
     from lottery_jax.cli import compile_cache
     from lottery_jax.cli.settings import Approximate, Compare, Export, JobStatus, Theory, Verify
 
-    compile_cache.switch_on()
+    compile_cache.enable_compile_cache()
     match command:
         case Compare():
             from lottery_jax.cli.compare import run_compare
@@ -126,7 +127,7 @@ def _action(command: "Command") -> Callable[[Any, TextIO], int]:
 
             return run_verify
         case Export():
-            from lottery_jax.cli.verify import run_export
+            from lottery_jax.cli.export import run_export
 
             return run_export
         case JobStatus():
@@ -146,14 +147,14 @@ def _versions() -> int:
     return 0
 
 
-def _unread() -> int:
-    """`| head` has seen enough; without this, Python would complain when it flushes at exit."""
+def _output_closed() -> int:
+    """The reader closed the output, as `| head` does; without this, Python would fail when it flushes at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 141
 
 
 def refuse(sentence: str, code: int) -> int:
-    """Say why a command ends, on stderr, and give its exit code."""
-    interrupt.give_way()
+    """Print why a command ends on stderr; returns its exit code."""
+    wait_if_interrupted()
     print_message(sentence)
     return code

@@ -1,8 +1,6 @@
-"""The options of methods on the command line: the fields of their dataclasses, with their docstrings as help.
+"""Options of methods on the command line: the fields of their dataclasses, with their docstrings as help.
 
-`Scalar.range` is `--scalar.range`. A class of the user's own, FILE.py:CLASS, has its options there too.
-
-The long commands with the options of every method that they may use.
+`Scalar.range` is ``--scalar.range``. A class of the user's own, FILE.py:CLASS, has its options there too.
 """
 
 import ast
@@ -11,29 +9,63 @@ import inspect
 import itertools
 import textwrap
 import typing
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from lottery_jax.cli.settings import Approximate, Compare, TaskOptions
-from lottery_jax.comparison.methods import Method
-from lottery_jax.comparison.registry import all_learners, all_methods, as_method, chosen_methods, suggest_method
 from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.registry import CONSTRUCTIONS, construction_named
 from lottery_jax.errors import InputError, suggest
-from lottery_jax.networks.transforms import Lock, PrePrune, ShareLayers, Transform
+from lottery_jax.networks.transforms import FoldLayers, Lock, PrePrune, Transform
+
+if TYPE_CHECKING:
+    from lottery_jax.comparison.methods import Method
+
+USER_CLASS = re.compile(r"(.+\.py):([A-Za-z_][A-Za-z0-9_]*)")
+"""The name of a class of the user's own."""
+
+_COMMAND_OPTIONS = ("candidates",)  # options of the command itself, not of each method
 
 
-def with_options(settings: type, kinds: Iterable[type], left_out: Iterable[str] = ()) -> type:
-    """The settings with a field for each kind of method that has options, named as the method is.
+def extended(settings: type, words: Sequence[str]) -> type:
+    """Settings with the options of registered methods, and of the user's own classes among the words.
 
-    left_out: options that the settings have for all methods alike.
+    For ``--help``, an option that several methods share is described once, and a list names the other methods.
+    """
+    kinds: list[Any] = list(CONSTRUCTIONS.values())
+    if settings is Compare:
+        from lottery_jax.comparison.registry import all_learners
+
+        kinds += [*all_learners().values(), *(user_class(word) for word in words if USER_CLASS.fullmatch(word))]
+    if not {"-h", "--help"} & set(words):
+        return with_options(settings, kinds)
+    shared = _shared_options(kinds)
+    made = with_options(settings, kinds, {kind: set(names) for kind, names in shared.items()})
+    made.__doc__ = f"{inspect.cleandoc(settings.__doc__ or '')}\n\n{_shared_help(shared)}"
+    if settings is Compare:
+        methods = Annotated[tuple[str, ...], tyro.conf.arg(help=methods_help())]
+        made = dataclasses.make_dataclass(
+            settings.__name__, [("methods", methods, dataclasses.field(default=()))], bases=(made,), frozen=True
+        )
+        made.__doc__ = made.__mro__[1].__doc__
+    return made
+
+
+def with_options(settings: type, kinds: Iterable[type], hidden: Mapping[type, Collection[str]] | None = None) -> type:
+    """The settings with a field for each method that has options, named as the method is.
+
+    Args:
+        settings: The dataclass of a command.
+        kinds: The methods' dataclasses.
+        hidden: Names of options that a method does not show.
     """
     fields: list[Any] = []
     taken = {field.name for field in dataclasses.fields(settings)}
     for kind in kinds:
-        name, options = field_name(kind), _options(kind, set(left_out))
+        name, options = field_name(kind), _options(kind, (hidden or {}).get(kind, ()))
         if name in taken:
             raise InputError(f"{kind.__name__!r} has the name {name!r}, which is taken; give it another")
         taken.add(name)
@@ -45,7 +77,7 @@ def with_options(settings: type, kinds: Iterable[type], left_out: Iterable[str] 
 
 
 def field_name(kind: type) -> str:
-    """The field of a kind of method: the name of its construction or learner, the label of a method that has but one.
+    """The field of a method: the name of its construction or learner, or the label of a method that has only one.
 
     >>> from lottery_jax.constructions.scalar import ScalarShared
     >>> field_name(ScalarShared)
@@ -54,35 +86,57 @@ def field_name(kind: type) -> str:
     return option_name(kind).replace("-", "_")
 
 
-def made(kind: Any, settings: Any, **more: Any) -> Any:
-    """A method of a kind with the options that the settings have for it."""
-    options = getattr(settings, field_name(kind), None)
-    given = (
-        {} if options is None else {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
-    )
-    return kind(**given, **more)
+def _option_fields(kind: Any) -> list[dataclasses.Field]:
+    fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
+    return [field for field in fields if field.init and field.name not in _COMMAND_OPTIONS]
 
 
-def _options(kind: Any, left_out: set[str]) -> Any:
-    """A dataclass of the options of a kind, None where it has none."""
+def _options(kind: Any, hidden: Collection[str]) -> Any:
+    """A dataclass of the options of a method, None if it has none."""
     helps, hints = field_docstrings(kind), typing.get_type_hints(kind)
-    class_name, title = f"{kind.__name__}Options", field_name(kind).replace("_", "-")
     fields = []
-    for field in dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ():
-        if field.name in left_out or not field.init:
+    for field in _option_fields(kind):
+        if field.name in hidden:
             continue
-        words = " ".join(helps.get(field.name, "").split())
-        annotated = Annotated[hints[field.name], tyro.conf.arg(help=words)]  # type: ignore[valid-type]
+        annotated = Annotated[hints[field.name], tyro.conf.arg(help=helps.get(field.name, ""))]  # type: ignore[valid-type]
         fields.append((field.name, annotated, dataclasses.field(default=field.default)))
     if not fields:
         return None
-    options = dataclasses.make_dataclass(class_name, fields, frozen=True)
-    options.__doc__ = f"Of {title}."
+    options = dataclasses.make_dataclass(f"{kind.__name__}Options", fields, frozen=True)
+    options.__doc__ = ""  # the group's title is enough
     return options
 
 
+def _shared_options(kinds: Iterable[type]) -> dict[type, dict[str, tuple[type, Any]]]:
+    """By method, its options that an earlier method has too: the first such method, and the own default."""
+    first: dict[tuple[str, str], type] = {}
+    found: dict[type, dict[str, tuple[type, Any]]] = {}
+    for kind in kinds:
+        helps = field_docstrings(kind)
+        for field in _option_fields(kind):
+            owner = first.setdefault((field.name, helps.get(field.name, "")), kind)
+            if owner is not kind:
+                found.setdefault(kind, {})[field.name] = owner, field.default
+    return found
+
+
+def _shared_help(shared: Mapping[type, Mapping[str, tuple[type, Any]]]) -> str:
+    """The methods with options that are described at another method, and their other defaults in brackets."""
+    methods: dict[str, list[str]] = {}
+    for kind, options in shared.items():
+        by_owner: dict[type, list[str]] = {}
+        for name, (owner, default) in options.items():
+            before = next(field.default for field in dataclasses.fields(owner) if field.name == name)  # type: ignore[arg-type]
+            word = name.replace("_", "-") + ("" if before == default else f" ({default})")
+            by_owner.setdefault(owner, []).append(word)
+        parts = [f"{', '.join(names)} of {field_name(owner)}" for owner, names in by_owner.items()]
+        methods.setdefault("; ".join(parts), []).append(field_name(kind))
+    lines = [f"{', '.join(names)}: {words}.".replace("_", "-") for words, names in methods.items()]
+    return "\n\n".join(["Options that are described at another method (other defaults in brackets):", *lines])
+
+
 def field_docstrings(kind: type) -> Mapping[str, str]:
-    """The docstrings below a dataclass's fields, its bases' among them.
+    """The docstrings below the fields of a dataclass and of its bases, each on one line.
 
     >>> from lottery_jax.constructions.scalar import Scalar
     >>> field_docstrings(Scalar)["candidates"]
@@ -105,65 +159,143 @@ def field_docstrings(kind: type) -> Mapping[str, str]:
                 and isinstance(words.value, ast.Constant)
                 and isinstance(words.value.value, str)
             ):
-                found[field.target.id] = words.value.value
+                found[field.target.id] = " ".join(words.value.value.split())
     return found
 
 
-LEFT_OUT = ("candidates",)  # an option of the command itself
-
-
-def extended(settings: Any, words: Sequence[str]) -> Any:
-    """Settings with the options of registered methods, and of classes of the user's own among the words."""
-    kinds: list[Any] = list(CONSTRUCTIONS.values())
-    if settings is Compare:
-        kinds += [*all_learners().values(), *(user_class(word) for word in words if USER_CLASS.fullmatch(word))]
-    return with_options(settings, kinds, LEFT_OUT)
-
-
-def construction_of(command: Approximate, name: str) -> Construction:
-    """The construction of a name with its options on the command line."""
-    return made(construction_named(name), command, candidates=command.candidates)
+def construction_of(command: Approximate) -> Construction:
+    """The construction of the command with the options of its group."""
+    kind = construction_named(command.construction or ("pensia" if command.model is None else "scalar"))
+    return kind(**_changed(kind, command))
 
 
 def transforms_of(command: TaskOptions) -> tuple[Transform, ...]:
-    """What the random sources are put through."""
+    """The transforms of the random source."""
     found: list[Transform] = []
     if command.density != 1:
         found.append(PrePrune(command.density))
     if command.locked != 0:
         found.append(Lock(command.locked))
     if command.share_layers:
-        found.append(ShareLayers())
+        found.append(FoldLayers())
     return tuple(found)
 
 
-def methods_of(command: Compare) -> tuple[tuple[Method, ...], dict[str, Method], dict[str, Any]]:
-    """The methods asked for, in order; all that they may build on; and options that are not as usual."""
-    constructions = {name: made(kind, command, candidates=command.candidates) for name, kind in CONSTRUCTIONS.items()}
-    learners = {name: made(kind, command) for name, kind in all_learners().items()}
+def _changed(kind: type, command: Any) -> dict[str, Any]:
+    """The options of a method that differ from its defaults, by name."""
+    options = getattr(command, field_name(kind), None)
+    fields = () if options is None else dataclasses.fields(options)
+    return {field.name: value for field in fields if (value := getattr(options, field.name)) != field.default}
+
+
+def methods_of(command: Compare) -> tuple[tuple["Method", ...], dict[str, "Method"], dict[str, Any]]:
+    """The selected methods in order, all known methods by label, and the options that differ from their defaults."""
+    from lottery_jax.comparison.registry import all_learners, all_methods, as_method, chosen_methods
+
+    candidates = command.candidates
+    constructions = {
+        name: kind(**_changed(kind, command), candidates=candidates) for name, kind in CONSTRUCTIONS.items()
+    }
+    learners = {name: kind(**_changed(kind, command)) for name, kind in all_learners().items()}
     known, options = all_methods(constructions, learners), {}
     for name, kind in {**CONSTRUCTIONS, **all_learners()}.items():
-        if found := changed(kind, command):
+        if found := _changed(kind, command):
             options[name] = found
-    asked = list(command.methods)
-    for place, word in enumerate(command.methods):
-        if OWN.fullmatch(word):
-            kind = own_class(word)
-            method = as_method(kind, changed(kind, command), candidates=command.candidates)
+    labels = list(command.methods)
+    for index, word in enumerate(command.methods):
+        if match := USER_CLASS.fullmatch(word):
+            kind = user_class(word)
+            method = as_method(kind, _changed(kind, command), candidates=candidates)
             if method.label in known:
                 raise InputError(f"{word!r} has the name {method.label!r}, which is taken; give it another")
             known[method.label] = method
-            asked[place] = method.label
-            options[method.label] = {"source": _digest(word), **changed(kind, command)}
+            labels[index] = method.label
+            # Another version of the file is another method.
+            digest = hashlib.sha256(Path(match[1]).read_bytes()).hexdigest()[:16]
+            options[method.label] = {"source": digest, **_changed(kind, command)}
         elif word not in known:
-            raise InputError(
-                f"method {word!r} is unknown; {suggest_method(word, known)} or name a class, FILE.py:CLASS"
-            )
-    return chosen_methods(known, asked), known, options
+            raise InputError(f"method {word!r} is unknown; {suggest(word, known)} or name a class, FILE.py:CLASS")
+    return chosen_methods(known, labels), known, options
 
 
-def _digest(word: str) -> str:
-    """What the user's file holds: another version of it is another method."""
-    match = OWN.fullmatch(word)
+def methods_help() -> str:
+    """The methods of a comparison in words, from the registries."""
+    from lottery_jax.comparison.registry import all_methods
+    from lottery_jax.mask_learning.registry import LEARNERS
+    from lottery_jax.pruning.registry import TRAINED
+
+    known = all_methods()
+    groups = {"Constructions": CONSTRUCTIONS, "Learned masks": LEARNERS, "Trained tickets": TRAINED}
+    listed, parts = set(), []
+    for title, registry in groups.items():
+        by_endings: dict[tuple[str, ...], list[str]] = {}
+        for name in registry:
+            longer = [other for other in registry if other.startswith(f"{name}-")]
+            own = [label for label in known if label == name or label.startswith(f"{name}-")]
+            own = [label for label in own if not any(label == o or label.startswith(f"{o}-") for o in longer)]
+            by_endings.setdefault(tuple(label.removeprefix(name) for label in own), []).append(name)
+            listed.update(own)
+        sentences = []
+        for endings, names in by_endings.items():
+            more = [ending for ending in endings if ending]
+            also = "" if not more else f" (also {', '.join(more)})" if "" in endings else f" (each {', '.join(more)})"
+            sentences.append(", ".join(names) + also)
+        parts.append(f"{title}: {'; '.join(sentences)}")
+    others = [label for label in known if label not in listed]
+    default = [label for label, method in known.items() if method.is_default]
+    return (
+        f"Methods by label (docs/methods.md). {'. '.join(parts)}. Others: {', '.join(others)}, or a class of your own,"
+        f" FILE.py:CLASS. Default: {', '.join(default)}."
+    )
+
+
+def user_class(word: str) -> type:
+    """The class that FILE.py:CLASS names; its file is run.
+
+    Raises:
+        InputError: The file is missing, fails, or has no such class.
+    """
+    match = USER_CLASS.fullmatch(word)
     assert match is not None
-    return hashlib.sha256(Path(match[1]).read_bytes()).hexdigest()[:16]
+    path, name = Path(match[1]), match[2]
+    if not path.is_file():
+        raise InputError(f"method {word!r} names a file that does not exist; check the path")
+    module_name = f"_method_{path.stem}"
+    if module_name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(module_name, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[module_name] = module  # dataclasses look their module up
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[module_name]
+            raise InputError(f"{str(path)!r} cannot be run ({type(error).__name__}: {error}); correct it") from error
+    found = getattr(sys.modules[module_name], name, None)
+    if not isinstance(found, type):
+        raise InputError(f"{str(path)!r} has no class {name}; name a class of that file")
+    return found
+
+
+RENAMED_OPTIONS = {
+    "--fold-layers": "--share-layers",
+    "--random-at-start": "--random-pruning",
+    ".together": ".runs-per-step",
+    ".kept-weights": ".mask-1-action",
+    ".pruned-weights": ".mask-0-action",
+}
+"""Old to new spellings: of a whole option, of a method before the dot, and of a method's option after the dot."""
+
+
+def refuse_renamed(words: Sequence[str]) -> None:
+    """Refuse an option of an earlier version, and name the new one.
+
+    Raises:
+        InputError: One of the words is such an option.
+    """
+    for word in words:
+        option = word.partition("=")[0].replace("_", "-")
+        method, dot, field = option.partition(".")
+        new = RENAMED_OPTIONS.get(method, method) + RENAMED_OPTIONS.get(dot + field, dot + field)
+        if option.startswith("--") and new != option:
+            raise InputError(f"{option} is now {new}; use the new name")

@@ -1,6 +1,6 @@
-"""Progress on stderr: bars on a terminal, a line now and then elsewhere, nothing where it is asked to be quiet.
+"""Progress on stderr: bars on a terminal, else a line every ten seconds, and nothing with `--quiet`.
 
-Of processes that share the work only the one that leads speaks, a line a minute about all of them.
+If processes share the work, only process 0 reports, one line a minute for all of them.
 """
 
 import contextlib
@@ -11,19 +11,19 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from lottery_jax.cli import messages as interrupt
+from lottery_jax.cli.interrupts import on_interrupt
 from lottery_jax.cli.messages import print_message
 from lottery_jax.errors import ClusterError
-from lottery_jax.io import locks as lock
+from lottery_jax.io import locks
 from lottery_jax.progress import Progress, log
 from lottery_jax.workers.workers import SERIAL, Workers
 
-_EVERY, _MINUTE = 10.0, 60.0  # seconds between two lines, of a process alone and of many; the folder is told as often
+_INTERVAL, _SHARED_INTERVAL = 10.0, 60.0  # seconds between two lines, of one process and of several
 
 
 @dataclasses.dataclass
 class Part:
-    """A part of the work. first: what was done when it was told for the first time, which is no part of the speed."""
+    """A part of the work. first: units that were done before it began; they do not count in the speed."""
 
     name: str
     done: int = 0
@@ -31,84 +31,88 @@ class Part:
     first: int = 0
     start: float = 0.0
 
-    def tell(self, done: int, total: int) -> None:
-        """How far it is; a bar never goes back."""
+    def update(self, done: int, total: int) -> None:
+        """Set the number of finished units, which never decreases."""
         if self.total is None:
             self.first, self.start = done, time.perf_counter()
         self.done, self.total = max(self.done, done), total
 
     def speed(self) -> str:
-        """Its speed and the time left."""
-        worked, left = self.done - self.first, (self.total or 0) - self.done
-        return speed(worked, left, time.perf_counter() - self.start) if self.total is not None else ""
+        """Speed and remaining time in words."""
+        new, left = self.done - self.first, (self.total or 0) - self.done
+        return speed(new, left, time.perf_counter() - self.start) if self.total is not None else ""
 
 
 class ProgressReporter:
-    """What is shown of the work: `whole` of it, and the `part` at hand; of a crew, how far all are."""
+    """Progress of the `whole` work and of its current `part`; with several workers, of all of them.
 
-    def __init__(self, *, aloud: bool = False) -> None:
+    Args:
+        prints: Print a line on stderr every `interval` seconds.
+    """
+
+    def __init__(self, *, prints: bool = False) -> None:
         self.done, self.total, self.left = 0, 0, ""
         self.current = Part("starting")
-        self.aloud, self.every = aloud, _EVERY
-        self._crew, self._start = SERIAL, time.perf_counter()
+        self.prints, self.interval = prints, _INTERVAL
+        self._workers, self._start = SERIAL, time.perf_counter()
 
     @property
-    def tells(self) -> bool:
-        """Whether it is for this process to say how far the work is."""
-        return self._crew.leads
+    def reports(self) -> bool:
+        """Whether this process reports the progress."""
+        return self._workers.leads
 
     def follow(self, workers: Workers) -> None:
-        """From here on it is the work of a crew, of which this process says something if it leads."""
-        self._crew, self._start, self.every = workers, time.perf_counter(), _MINUTE
+        """Report the progress of all workers from now on, in the process that leads."""
+        self._workers, self._start, self.interval = workers, time.perf_counter(), _SHARED_INTERVAL
         if not workers.leads:
             log.setLevel(logging.ERROR)
-        elif self.aloud:
+        elif self.prints:
             print_message(f"{workers.processes} processes share the work")
 
     def whole(self, done: int, total: int, seconds_left: float | None = None) -> None:
-        """How many of how many parts are done, and the time left where it is known."""
+        """Set the finished parts, all parts, and the remaining time if it is known."""
         self.done, self.total = done, total
         self.left = "" if seconds_left is None else f"{clock(seconds_left)} left"
         self.refresh()
 
     def part(self, name: str) -> Progress:
-        """A part begins; gives what is told how far it is."""
+        """Begin a part; returns the callback for its progress."""
         part = self.current = Part(name)
         self.refresh()
 
-        def tell(done: int, total: int) -> None:
-            part.tell(done, total)
+        def update(done: int, total: int) -> None:
+            part.update(done, total)
             self.refresh()
 
-        return tell
+        return update
 
     def refresh(self) -> None:
-        """Something was told."""
+        """Show the new state."""
 
     def line(self) -> str:
-        """All of it on one line.
+        """The progress on one line.
 
-        >>> shown = ProgressReporter()
-        >>> shown.whole(1, 4)
-        >>> shown.part("pensia, seed 0: finding")(2000, 8000)
-        >>> shown.line()
+        >>> reporter = ProgressReporter()
+        >>> reporter.whole(1, 4)
+        >>> reporter.part("pensia, seed 0: finding")(2000, 8000)
+        >>> reporter.line()
         '1 of 4 done; pensia, seed 0: finding, 2,000 of 8,000'
         """
-        standing = self._crew.standing()
+        standing = self._workers.standing()
         if standing is not None and standing.total:
             return standing.words(time.perf_counter() - self._start)
         part = self.current
         whole = f"{self.done} of {self.total} done" + (f", {self.left}" if self.left else "") if self.total else ""
-        far = "" if part.total is None else f"{part.done:,} of {part.total:,}"
-        return "; ".join(filter(None, (whole, ", ".join(filter(None, (part.name, far, part.speed()))))))
+        count = "" if part.total is None else f"{part.done:,} of {part.total:,}"
+        return "; ".join(filter(None, (whole, ", ".join(filter(None, (part.name, count, part.speed()))))))
 
 
-class _Terminal(ProgressReporter):
-    """Two bars, gone when the work is done."""
+class _TerminalReporter(ProgressReporter):
+    """Two bars, removed at the end."""
 
     def __init__(self, display: Any) -> None:
         super().__init__()
-        self.every = _MINUTE
+        self.interval = _SHARED_INTERVAL
         self._display = display
         self._rows = [display.add_task("", total=None, words="", visible=False) for _ in range(2)]
 
@@ -126,47 +130,48 @@ class _Terminal(ProgressReporter):
 
 @contextlib.contextmanager
 def progress_bars(*, quiet: bool = False, shared: bool = False) -> Iterator[ProgressReporter]:
-    """What is told here is shown on stderr while the block runs; what the package notes is printed there, too.
+    """Show progress and the package's log on stderr while the block runs.
 
-    shared: with other processes.
+    Args:
+        quiet: Show errors only.
+        shared: Other processes share the work.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     console = Console(stderr=True)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_notes(logging.ERROR if quiet else logging.INFO))
+        stack.enter_context(_log_messages(logging.ERROR if quiet else logging.INFO))
         if console.is_terminal and not (quiet or shared):
             text, words = TextColumn("{task.description}"), TextColumn("{task.fields[words]}")
             display = Progress(text, BarColumn(), MofNCompleteColumn(), words, console=console, transient=True)
             stack.enter_context(display)
-            stack.enter_context(interrupt.closing(display.stop))
-            shown: ProgressReporter = _Terminal(display)
+            stack.enter_context(on_interrupt(display.stop))
+            reporter: ProgressReporter = _TerminalReporter(display)
         else:
-            shown = ProgressReporter(aloud=not quiet)
-        stack.enter_context(_lines(shown))
-        yield shown
+            reporter = ProgressReporter(prints=not quiet)
+        stack.enter_context(_progress_lines(reporter))
+        yield reporter
 
 
 @contextlib.contextmanager
-def _lines(shown: ProgressReporter) -> Iterator[None]:
-    """Says where the work is every few seconds, also while nothing is told, as in a long compilation: on stderr if it
-    shall be aloud, and to `lottery-jax status`."""
+def _progress_lines(reporter: ProgressReporter) -> Iterator[None]:
+    """Report the progress at intervals, on stderr and for `lottery-jax status`, also during a long compilation."""
     over = threading.Event()
 
-    def tell_lines() -> None:
-        said = time.perf_counter()
-        while not over.wait(_EVERY):
-            if not shown.tells:
+    def report() -> None:
+        last = time.perf_counter()
+        while not over.wait(_INTERVAL):
+            if not reporter.reports:
                 continue
             with contextlib.suppress(ClusterError):
-                line, now = shown.line(), time.perf_counter()
-                lock.write_lock_status(line)
-                if shown.aloud and now - said >= shown.every:
-                    said = now
+                line, now = reporter.line(), time.perf_counter()
+                locks.tell(line)
+                if reporter.prints and now - last >= reporter.interval:
+                    last = now
                     print_message(line)
 
-    thread = threading.Thread(target=tell_lines, daemon=True)
+    thread = threading.Thread(target=report, daemon=True)
     thread.start()
     try:
         yield
@@ -181,8 +186,8 @@ class _Printer(logging.Handler):
 
 
 @contextlib.contextmanager
-def _notes(level: int) -> Iterator[None]:
-    """Notes of the package from this level on are printed as sentences."""
+def _log_messages(level: int) -> Iterator[None]:
+    """Print the package's log from this level on."""
     printer, before = _Printer(), (log.level, log.propagate)
     log.addHandler(printer)
     log.setLevel(level)
@@ -194,17 +199,17 @@ def _notes(level: int) -> Iterator[None]:
         log.level, log.propagate = before
 
 
-def speed(worked: int, left: int, seconds: float) -> str:
-    """Steps per second, where they are many, and the time left, in words.
+def speed(done: int, left: int, seconds: float) -> str:
+    """Units per second, if there are ten or more, and the remaining time, in words.
 
     >>> speed(1_000_000, 3_000_000, 2.0), speed(3, 12, 6.0)
     ('500,000/s, 0:00:06 left', '0:00:24 left')
     >>> speed(0, 10, 0.0)
     ''
     """
-    if worked <= 0 or seconds <= 0:
+    if done <= 0 or seconds <= 0:
         return ""
-    rate = worked / seconds
+    rate = done / seconds
     return (f"{rate:,.0f}/s, " if rate >= 10 else "") + f"{clock(left / rate)} left"
 
 

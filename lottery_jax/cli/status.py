@@ -1,4 +1,4 @@
-"""`lottery-jax status`: how far a job is, running or dead, from what its folder holds; nothing is changed there."""
+"""`lottery-jax status`: the progress of a job, running or dead, read from its folder."""
 
 import contextlib
 import json
@@ -16,61 +16,57 @@ from lottery_jax.errors import InputError
 from lottery_jax.io.locks import lock_holder, read_lock_status
 
 UNITS = ".units"
-"""What the name of an experiment's folder of units ends with."""
+"""Ending of the name of an experiment's folder of units."""
 
-_Look = Callable[[Path], dict[str, Any]]
-"""Says of a folder how far its job is: in `words`, and for programs."""
+_Reader = Callable[[Path], dict[str, Any]]
+"""Reads the progress of a folder's job: counts by name, and `words`."""
 
 
 def run_status(command: JobStatus, results: TextIO) -> int:
-    """Say what is finished in each folder that is meant, who is at work there, and when something last changed."""
-    for folder, look in _meant(command.folder):
-        found = {
-            "folder": str(folder),
-            **look(folder),
-            "held_by": lock_holder(folder),
-            "said": read_lock_status(folder),
-        }
-        found["changed"] = _moment(_changed(folder))
-        words = found.pop("words")
+    """Print the finished units of each folder, the process that uses it, and its last change."""
+    for folder, read in _job_folders(command.folder):
+        row = {"folder": str(folder), **read(folder)}
+        row |= {"process": holder_of(folder), "last_message": told(folder)}
+        row["changed"] = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(_last_change(folder)))
+        words = row.pop("words")
         if command.json:
-            print(json.dumps(found), file=results)
+            print(json.dumps(row), file=results)
             continue
         print(f"{folder}: {words}", file=results)
-        if found["said"]:
-            print(f"  {found['said']}", file=results)
-        print(f"  in use by {found['held_by'] or 'nobody'}; last changed {found['changed']}", file=results)
+        if row["last_message"]:
+            print(f"  {row['last_message']}", file=results)
+        print(f"  in use by {row['process'] or 'nobody'}; last changed {row['changed']}", file=results)
     return 0
 
 
-def _meant(path: Path) -> list[tuple[Path, _Look]]:
-    """Folders of chunks, of units or of a comparison: this one, those beside an output, or those in it."""
-    here = [path] if path.is_dir() else [path.with_name(f"{path.name}{suffix}") for suffix in _BESIDE]
-    for places in (here, sorted(path.glob("*"))):
-        if found := [(folder, look) for folder in places if (look := _look(folder)) is not None]:
+def _job_folders(path: Path) -> list[tuple[Path, _Reader]]:
+    """Folders of chunks, of units or of a comparison: this one, those of an output file, or those in it."""
+    own = [path] if path.is_dir() else [path.with_name(f"{path.name}{suffix}") for suffix in _SUFFIXES]
+    for folders in (own, sorted(path.glob("*"))):
+        if found := [(folder, read) for folder in folders if (read := _reader(folder)) is not None]:
             return found
     if path.is_file():
-        raise InputError(f"{str(path)!r} is written, and nothing is unfinished beside it; see lottery-jax verify")
+        raise InputError(f"{str(path)!r} is finished; see lottery-jax verify")
     raise InputError(
-        f"{str(path)!r} holds no unfinished job and no comparison; name the --out of approximate, of compare or of an"
+        f"{str(path)!r} has no unfinished job and no comparison; name the --out of approximate, of compare or of an"
         " experiment, a folder of chunks or units, or a run folder"
     )
 
 
-def _look(folder: Path) -> _Look | None:
-    """What says how far the job of a folder is; None where there is none."""
+def _reader(folder: Path) -> _Reader | None:
+    """The function that reads a folder's progress; None if there is no job in it."""
     if not folder.is_dir():
         return None
     if (folder / "configuration.json").is_file():
         return _comparison
     # Chunks may have been moved into a folder of another name.
-    return _BESIDE.get(folder.resolve().suffix, _approximation if FolderChunkStore(folder).finished() else None)
+    return _SUFFIXES.get(folder.resolve().suffix, _approximation if FolderChunkStore(folder).finished() else None)
 
 
 def _approximation(folder: Path) -> dict[str, Any]:
     finished, whole = FolderChunkStore(folder).finished(), FolderChunkStore(folder).total()
     missing = None if whole is None else max(whole - finished, 0)
-    # Chunks of an older version do not say it.
+    # Chunks of an older version do not have the total.
     words = f"{finished:,} of {whole:,} chunks are finished" if whole is not None else f"{finished:,} finished chunks"
     return {"finished_chunks": finished, "chunks": whole, "missing_chunks": missing, "words": words}
 
@@ -78,17 +74,17 @@ def _approximation(folder: Path) -> dict[str, Any]:
 def _comparison(folder: Path) -> dict[str, Any]:
     records = read_records(folder / "records.jsonl")
     by_method = Counter(record.method for record in records)
-    begun = sorted(path.name for path in (folder / "unfinished").glob("*"))
+    unfinished = sorted(path.name for path in (folder / "unfinished").glob("*"))
     words = f"{len(records):,} records" + "".join(f", {count} of {name}" for name, count in by_method.items())
-    aside = PendingRecords(folder / "records").count()
-    words += f"; {aside:,} more wait to be joined to them" if aside else ""
-    words += f"; begun: {', '.join(begun)}" if begun else ""
-    found = {"records": len(records), "records_by_method": dict(by_method), "records_aside": aside, "begun": begun}
-    return {**found, "words": words}
+    pending = PendingRecords(folder / "records").count()
+    words += f"; {pending:,} pending records" if pending else ""
+    words += f"; unfinished: {', '.join(unfinished)}" if unfinished else ""
+    row = {"records": len(records), "records_by_method": dict(by_method), "pending_records": pending}
+    return {**row, "unfinished": unfinished, "words": words}
 
 
 def finished_units(folder: Path) -> int:
-    """How many units of an experiment are finished in its folder."""
+    """Number of finished units in an experiment's folder."""
     return len(list(folder.glob("*.json")))
 
 
@@ -97,18 +93,14 @@ def _experiment(folder: Path) -> dict[str, Any]:
     return {"finished_units": finished, "words": f"{finished:,} finished units"}
 
 
-_BESIDE = {CHUNKS_SUFFIX: _approximation, UNITS: _experiment}
-"""What an unfinished job's folder beside its output ends with."""
+_SUFFIXES = {CHUNKS: _approximation, UNITS: _experiment}
+"""Endings of the folder of an unfinished job, after the name of its output."""
 
 
-def _changed(folder: Path) -> float:
-    """When something in a folder was last written, as seconds."""
+def _last_change(folder: Path) -> float:
+    """Time of the last change in a folder, in seconds."""
     last = 0.0
     for path in (folder, *folder.rglob("*")):
-        with contextlib.suppress(OSError):  # it may be gone by now
+        with contextlib.suppress(OSError):  # it may have been removed
             last = max(last, path.stat().st_mtime)
     return last
-
-
-def _moment(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

@@ -1,4 +1,4 @@
-"""`lottery-jax theory`: what each theorem asks for, for one architecture, and what `approximate` draws for it."""
+"""`lottery-jax theory`: the size of the random network that each theorem requires for an architecture."""
 
 import dataclasses
 import json
@@ -30,28 +30,28 @@ _SUFFIXES = "", "K", "M", "G", "T", "P"
 
 
 def run_theory(command: Theory, results: TextIO) -> int:
-    """Print the rows for a person or a machine."""
+    """Print a row per theorem, and one for `pensia` as it is implemented."""
     network = _network(command)
     rows = [
         theorem().require(network, tolerance=command.tolerance, delta=command.delta) for theorem in THEOREMS.values()
     ]
-    rows.append(drawn_here(network, command.candidates))
+    rows.append(pensia_requirement(network, command.candidates))
     if command.json:
         for row in rows:
             print(json.dumps({**dataclasses.asdict(row), "widest": row.widest}), file=results)
     else:
-        _show(command, network, rows, results)
+        _print_table(command, network, rows, results)
     return 0
 
 
-def drawn_here(network: Network, candidates: int) -> Requirement:
-    """The source that `pensia` draws for an architecture, whatever its weights: exact."""
+def pensia_requirement(network: Network, candidates: int) -> Requirement:
+    """The exact size of the source that `pensia` draws for an architecture."""
     found = Requirement(
         theorem=f"ours, n={candidates}",
-        paper="the construction `pensia`, as `approximate` draws it",
+        paper="the construction `pensia` as implemented",
         error="weight",
         origin="exact",
-        constant=f"{candidates} candidates a weight, chosen by the user; exact numbers of the source itself",
+        constant=f"{candidates} candidates per weight (an option); the numbers are exact",
         covered=0,
         layers=len(network.weight_nodes),
     )
@@ -60,7 +60,7 @@ def drawn_here(network: Network, candidates: int) -> Requirement:
         zeros = InMemoryTensors({name: np.zeros(shape, np.float32) for name, shape in network.tensors.items()})
         source = construction.source(fold_batch_norm(Target(network, zeros)))
     except InputError as error:
-        return dataclasses.replace(found, note=f"It is not possible here: {error}.")
+        return dataclasses.replace(found, note=f"Not applicable: {error}.")
     gadgets = [leaf for leaf in source.sources.values() if isinstance(leaf, Gadget)]
     layouts = [leaf.random_tensors()["first"].layout for leaf in gadgets]
     first = sum(layout.inputs**2 * layout.units for layout in layouts if isinstance(layout, DiagonalLayout))
@@ -71,8 +71,8 @@ def drawn_here(network: Network, candidates: int) -> Requirement:
         depth=2 * len(gadgets),
         hidden=tuple((leaf.layer.inputs + leaf.layer.bias) * leaf.units for leaf in gadgets),
         source_weights=source.source_weights,
-        note=f"Edges that the block pattern prunes are not drawn; with them there are {first + second:,} weights."
-        " What is kept depends on the target's weights: run `approximate`.",
+        note=f"Edges outside the block pattern are not drawn; with them there are {first + second:,} weights."
+        " The kept weights depend on the target: run `approximate`.",
     )
 
 
@@ -90,7 +90,7 @@ def _network(command: Theory) -> Network:
     return architecture(command.architecture, given, classes, width=command.width, normalize=normalize)
 
 
-def _show(command: Theory, network: Network, rows: list[Requirement], results: TextIO) -> None:
+def _print_table(command: Theory, network: Network, rows: list[Requirement], results: TextIO) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -99,7 +99,7 @@ def _show(command: Theory, network: Network, rows: list[Requirement], results: T
     weights = sum(math.prod(shape) for shape in network.approximated.values())
     console.print(
         f"{command.architecture} for {command.data}: {weights:,} weights to approximate; eps {command.tolerance:g},"
-        f" delta {command.delta:g}. Widths are the widest hidden layer's."
+        f" delta {command.delta:g}. Width: the widest hidden layer."
     )
     table = Table(box=None, padding=(0, 1, 0, 0), show_edge=False)
     table.add_column("theorem", no_wrap=True)
@@ -118,7 +118,7 @@ def _show(command: Theory, network: Network, rows: list[Requirement], results: T
 
 
 def short(number: int | None) -> str:
-    """A number in at most five characters, "-" where there is none.
+    """A number in at most five characters, "-" for None.
 
     >>> short(999), short(8_337_000), short(1_424_173_504), short(None)
     ('999', '8.34M', '1.42G', '-')

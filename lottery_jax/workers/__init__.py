@@ -1,1 +1,1 @@
-"""Many processes on one job: who they are, and what is said when one is lost."""
+"""Units of work, and the processes that do them: one, a share of the units each, or a cluster."""

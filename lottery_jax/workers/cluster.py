@@ -1,9 +1,7 @@
-"""The processes of one job that meet through JAX's coordination service: each unit is done by whoever is free.
+"""Processes of one job that share its units through JAX's distributed runtime, on one host or many.
 
-A unit is claimed in the service, which tells one process alone that it has it. Where that process dies, its units are
-free again; where process 0 dies, the service does, and all meet anew. Results meet in a folder that all see.
-
-How the processes of one job find each other, on one host or many: JAX's distributed runtime brings them together.
+A process claims a unit in the coordination service. If it dies, its units are free again; if process 0 dies, so does
+the service, and all processes join again. Results are files in a folder that all processes see.
 """
 
 import contextlib
@@ -21,13 +19,13 @@ from typing import Any
 import jax
 
 from lottery_jax.errors import ClusterError, InputError
-from lottery_jax.io.files import VISIBILITY_TIMEOUT
-from lottery_jax.workers.coordination import Board, Service, Signs
+from lottery_jax.io.files import VISIBLE
+from lottery_jax.workers.coordination import Board, Heartbeats, Service
 from lottery_jax.workers.supervisor import AGAIN, joined
 from lottery_jax.workers.workers import FOUND, Pending, Standing, T, Workers, unit_of
 
 SEEN = ".seen-"
-"""What the name of a file begins with that process 0 writes into a job's folder, to be seen by the others."""
+"""Prefix of a file that process 0 writes into the folder of a job; the others check that they see it."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0  # seconds between two looks at what the others do
 
@@ -42,10 +40,14 @@ _CLOSING = 0.5  # seconds in which they close the connection
 
 
 class Cluster(Workers):
-    """A process among others, made by `join`.
+    """One of several processes; made by `join`.
 
-    board: what all of them see. patience: seconds without a sign of life after which another one counts as dead. close:
-    what takes leave of the board.
+    Args:
+        board: Key-value store that all processes share.
+        process: Index of this process, from 0.
+        processes: Number of processes.
+        patience: Seconds without a heartbeat after which another process counts as dead.
+        close: Disconnects from the store.
     """
 
     meets = True
@@ -65,9 +67,9 @@ class Cluster(Workers):
         self._board, self._close, self._jobs, self._left = board, close, 0, False
         self._lists: dict[str, int] = {}
         self._marks: list[Path] = []
-        self._signs = Signs(board, process, processes, patience)
-        board.put(f"hosts/{self._signs.name}", self.host)
-        self._signs.start()
+        self._heartbeats = Heartbeats(board, process, processes, patience)
+        board.put(f"hosts/{self._heartbeats.name}", self.host)
+        self._heartbeats.start()
 
     def __str__(self) -> str:
         return f"process {self.process} on {self.host}"
@@ -92,8 +94,8 @@ class Cluster(Workers):
                 raise InputError(
                     f"{self} has another {name} than {first}: {mine}, not {other}; give every process the same"
                 )
-        end = time.monotonic() + VISIBILITY_TIMEOUT
-        while mark and not ((folder / mark).exists() or self._signs.over):  # it may be over, and cleared away
+        end = time.monotonic() + VISIBLE
+        while mark and not ((folder / mark).exists() or self._heartbeats.over):  # it may be over, and cleared away
             if time.monotonic() > end:
                 raise InputError(
                     f"{self} does not see what {first} writes into {str(folder)!r}; name a folder that all hosts see"
@@ -103,10 +105,10 @@ class Cluster(Workers):
 
     def take(self, unit: str, number: int | None = None) -> bool:
         self._check()
-        if self._board.claim(f"units/{unit}/0", self._signs.name):
+        if self._board.claim(f"units/{unit}/0", self._heartbeats.name):
             return True
         attempt = self._free(self._board.under(f"units/{unit}"))
-        return attempt is not None and self._board.claim(f"units/{unit}/{attempt}", self._signs.name)
+        return attempt is not None and self._board.claim(f"units/{unit}/{attempt}", self._heartbeats.name)
 
     def expect(self, name: str, count: int) -> None:
         self._lists[name] = count
@@ -141,7 +143,7 @@ class Cluster(Workers):
 
     def release(self, unit: str) -> None:
         for attempt, holder in self._board.under(f"units/{unit}").items():
-            if holder == self._signs.name and attempt != "done":
+            if holder == self._heartbeats.name and attempt != "done":
                 self._board.drop(f"units/{unit}/{attempt}")
 
     def note(self, unit: str) -> str | None:
@@ -175,9 +177,9 @@ class Cluster(Workers):
                 self.wait(other.units)
 
     def gather(self, name: str) -> None:
-        self._board.put(f"here/{name}/{self._signs.name}", "")
+        self._board.put(f"here/{name}/{self._heartbeats.name}", "")
         pause = _FIRST_PAUSE
-        while self.leads and not self._signs.alive() <= set(self._board.under(f"here/{name}")):
+        while self.leads and not self._heartbeats.alive() <= set(self._board.under(f"here/{name}")):
             self._pause(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
@@ -186,7 +188,7 @@ class Cluster(Workers):
         done = [(unit.rpartition("/")[0], state["done"]) for unit, state in states.items() if "done" in state]
         counted = [note for name, note in done if name in self._lists]
         running = sum("done" not in state and self._free(state) is None for state in states.values())
-        alive = self._signs.alive()
+        alive = self._heartbeats.alive()
         hosts = sorted(host for name, host in names.items() if name in alive)
         return Standing(sum(self._lists.values()), len(counted), counted.count(FOUND), running, tuple(hosts))
 
@@ -196,8 +198,8 @@ class Cluster(Workers):
         self._left = True
         said = sentence if sentence.startswith("process ") else f"{self}: {sentence}"
         self._board.claim("state/failed", said)
-        self._signs.stop()
-        self._signs.left()
+        self._heartbeats.stop()
+        self._heartbeats.left()
         if self.leads:
             self._see_off(_LEAVING / 2)
 
@@ -208,11 +210,11 @@ class Cluster(Workers):
         self._left = True
         if self.leads:
             self._board.put("state/over", "")
-        while not self.leads and not self._signs.over:
+        while not self.leads and not self._heartbeats.over:
             self._pause(_FIRST_PAUSE)
-            self._signs.look()
-        self._signs.stop()
-        self._signs.left()
+            self._heartbeats.look()
+        self._heartbeats.stop()
+        self._heartbeats.left()
         if self.leads:
             self._see_off(_LEAVING)
             time.sleep(_CLOSING)
@@ -221,7 +223,7 @@ class Cluster(Workers):
     def abandon(self) -> None:
         def leave() -> None:
             with contextlib.suppress(ClusterError):
-                self._signs.left()
+                self._heartbeats.left()
 
         if not self._left:
             # The service may be gone, and there is little time.
@@ -235,8 +237,8 @@ class Cluster(Workers):
             mark.unlink(missing_ok=True)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            self._signs.look()
-            if not self._signs.alive():
+            self._heartbeats.look()
+            if not self._heartbeats.alive():
                 return
             time.sleep(_FIRST_PAUSE)
 
@@ -255,7 +257,7 @@ class Cluster(Workers):
         attempts = sorted(int(what) for what in state)
         if not attempts:
             return 0
-        return attempts[-1] + 1 if state[str(attempts[-1])] in self._signs.lost else None
+        return attempts[-1] + 1 if state[str(attempts[-1])] in self._heartbeats.lost else None
 
     def _pause(self, seconds: float) -> None:
         time.sleep(seconds)
@@ -263,12 +265,12 @@ class Cluster(Workers):
 
     def _check(self) -> None:
         """Raise where another process has said that the job cannot go on."""
-        if self._signs.failed is not None:
-            raise InputError(self._signs.failed)
+        if self._heartbeats.failed is not None:
+            raise InputError(self._heartbeats.failed)
 
 
 PATIENCE = 100
-"""Seconds without a sign of life after which a process counts as dead: JAX's own default."""
+"""Seconds without a heartbeat after which a process counts as dead, as in JAX."""
 
 _FIRST = 300  # seconds in which all have to come
 
@@ -282,21 +284,29 @@ def join(
     process: int | None = None,
     patience: int = PATIENCE,
 ) -> Cluster:
-    """Meet the other processes before JAX is used; all have to come within five minutes.
+    """Join the other processes of a job, before JAX is used; all of them have to join within five minutes.
 
-    coordinator: HOST:PORT where process 0 listens; `processes` and `process` are how many there are and which this is.
-    What is left out is found by JAX under SLURM, Open MPI, Kubernetes and on Cloud TPU, the address also in
-    JAX_COORDINATOR_ADDRESS. patience: seconds without a sign of life after which a process counts as dead. One that was
-    lost may come again.
+    A process that was lost may join again.
+
+    Args:
+        coordinator: HOST:PORT of process 0; default: JAX_COORDINATOR_ADDRESS, or as JAX detects it under SLURM, Open
+            MPI, Kubernetes and on Cloud TPU.
+        processes: Number of processes; default: as JAX detects it.
+        process: Index of this process, from 0; default: as JAX detects it.
+        patience: Seconds without a heartbeat after which a process counts as dead.
+
+    Raises:
+        InputError: An argument is wrong, or not all processes joined.
+        ClusterError: Process 0 did not come back.
     """
     if coordinator is not None and not coordinator.rpartition(":")[2].isdecimal():
-        raise InputError(f"the coordinator must be HOST:PORT, not {coordinator!r}")
+        raise InputError(f"coordinator must be HOST:PORT, got {coordinator!r}")
     if processes is not None and processes < 1:
-        raise InputError(f"a job has at least 1 process, not {processes}")
+        raise InputError(f"processes must be at least 1, got {processes}")
     if process is not None and not 0 <= process < (processes or process + 1):
-        raise InputError(f"process {process} of {processes} does not exist; count from 0")
+        raise InputError(f"process must be from 0 to processes - 1, got {process} of {processes}; count from 0")
     if patience < 1:
-        raise InputError(f"patience must be at least 1 second, not {patience}")
+        raise InputError(f"patience must be at least 1 second, got {patience}")
     again = AGAIN in os.environ
     wait: dict[str, Any] = {"initialization_timeout": min(patience, _FIRST) if again else _FIRST}
     try:
@@ -307,13 +317,13 @@ def join(
         if again:
             raise ClusterError(f"process 0 did not come back ({why})") from None
         raise InputError(
-            f"cannot join the other processes ({why}); start all of them, and where JAX does not"
-            " know the cluster name --coordinator HOST:PORT, --processes and --process"
+            f"cannot join the other processes ({why}); start all of them, and if JAX does not detect the cluster, give"
+            " --coordinator HOST:PORT, --processes and --process"
         ) from None
     joined()
     board, own, count = Service(), jax.process_index(), jax.process_count()
     if again and board.add(f"again/{os.environ[AGAIN]}", 1) > _MOST_AGAIN:
-        raise ClusterError(f"process {own} was aborted {_MOST_AGAIN} times though process 0 is there")
+        raise ClusterError(f"process {own} was aborted {_MOST_AGAIN} times though process 0 is alive")
     return Cluster(board, own, count, patience=patience, close=jax.distributed.shutdown)
 
 

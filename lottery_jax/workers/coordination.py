@@ -1,12 +1,9 @@
-"""The coordination service of JAX's distributed runtime, as a small board that all processes of a job see.
+"""The coordination service of JAX's distributed runtime, as a key-value store of all processes of a job.
 
-It lives in process 0 and dies with it, so that nothing stale stays behind. What is written here is a note, never a
-result: those are files.
+It lives in process 0 and dies with it, so that no stale keys remain. Values are short notes; results are files.
 
-Signs of life: each process of a cluster gives them, and process 0 says who has none any more.
-
-A process that is started again under its number is another one, with a name of its own: what its predecessor had begun
-is free for everybody.
+Each process sends heartbeats, and process 0 reports the ones that have stopped. A process that is restarted with its
+number gets a new name, and the units of its predecessor are free.
 """
 
 import threading
@@ -19,7 +16,7 @@ from lottery_jax.errors import ClusterError, InputError
 from lottery_jax.progress import log
 
 KNOWN_JAX = ("0.10", "0.11", "0.12")
-"""Versions of JAX whose distributed runtime is known to have what is needed here."""
+"""Versions of JAX whose distributed runtime has the functions that are used here."""
 
 _NEEDED = ("key_value_set", "key_value_increment", "key_value_try_get", "key_value_dir_get", "key_value_delete")
 
@@ -27,35 +24,35 @@ _LAST_SECONDS = 10.0  # in which JAX ends a process whose service is gone
 
 
 class Board(Protocol):
-    """Words by key; keys have slashes, like the paths of files."""
+    """A key-value store of strings; keys have slashes, like paths."""
 
     def add(self, key: str, count: int) -> int:
-        """Add to a number, 0 if it is not there; its new value. No two processes are told the same one."""
+        """Add to a number, 0 at first; returns its new value, atomically."""
         ...
 
     def claim(self, key: str, value: str) -> bool:
-        """Write what is not there yet; False where it is."""
+        """Write a new key; False if it exists."""
         ...
 
     def put(self, key: str, value: str) -> None:
-        """Write, whatever was there."""
+        """Write or replace a key."""
         ...
 
     def get(self, key: str) -> str | None:
-        """Read; None where nothing is there."""
+        """Read a value; None if the key is missing."""
         ...
 
     def under(self, folder: str) -> dict[str, str]:
-        """All below a folder, by what follows its name."""
+        """All values under a prefix, by the rest of their keys."""
         ...
 
     def drop(self, key: str) -> None:
-        """Remove what may be there."""
+        """Remove a key, if it exists."""
         ...
 
 
 class Service:
-    """The board in process 0. Raises `ClusterError` where that process is gone."""
+    """The store in process 0; raises `ClusterError` if that process is gone."""
 
     def __init__(self) -> None:
         self._client = _client()
@@ -114,12 +111,14 @@ _SECONDS = 1.0  # between two signs; of many processes more, for all of them are
 _MANY = 100
 
 
-class Signs:
-    """The signs of one process, given by a thread from `start` to `stop`, and what it knows of the others.
+class Heartbeats:
+    """Heartbeats of one process, sent by a thread from `start` to `stop`, and the state of the others.
 
-    name: of this process, NUMBER.LIFE. patience: seconds without a sign after which process 0 gives another up.
-    lost: names of those that are given up, or have left. failed: why the job ends, in a sentence; None if it goes on.
-    over: whether process 0 has said that everything is done.
+    Attributes:
+        name: Name of this process, NUMBER.RESTARTS.
+        lost: Names of processes that stopped or left.
+        failed: Why the job ends, in a sentence; None while it runs.
+        over: Whether process 0 has finished the job.
     """
 
     def __init__(self, board: Board, process: int, processes: int, patience: float) -> None:
@@ -181,7 +180,7 @@ class Signs:
             elif now - since > self._patience and name not in self.lost:
                 self._board.put(f"state/lost/{name}", "no sign")
                 log.warning(
-                    "process %s is lost: no sign of life for %.0f seconds; the others do what it has left",
+                    "process %s is lost: no heartbeat for %.0f seconds; the others do its unfinished units",
                     *(name.partition(".")[0], self._patience),
                 )
 

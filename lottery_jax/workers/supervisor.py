@@ -1,4 +1,4 @@
-"""A process that shares a job runs under a supervisor, for JAX's runtime aborts it where process 0 dies.
+"""A process that shares a job runs under a supervisor, because JAX's runtime aborts it when process 0 dies.
 
 An abort leaves a stack trace and no time for a sentence. The supervisor is the same program with nothing loaded: it
 starts the worker, hands signals on, starts it again where process 0 may come back, and says in words how it ended.
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from lottery_jax.errors import ClusterError
 
 OPTIONS = ("distributed", "coordinator", "processes", "process")
-"""Options of a command that say that other processes take part."""
+"""Options that say that other processes take part."""
 
 AGAIN = "LOTTERY_JAX_JOIN_AGAIN"
 """Set in a worker that follows one which the loss of process 0 has ended, and waits for that to come back; a name of

@@ -1,10 +1,7 @@
-"""Who does the units of a job: a process alone, a share of them in each of several, or whoever is free.
+"""Who does the units of a job: one process, a fixed share of the units each (`Share`), or a cluster of processes.
 
-A unit is a piece of work whose result is durable when it is finished: a chunk of weights, a group of runs of one sweep
-program, the rows of an experiment. Units have names, and numbers that know nothing of processes, so that a job that was
-begun by some processes is finished by any others.
-
-A share of a job for processes that never meet: they see one folder, and a last command joins what is there.
+A unit is a piece of work with a durable result: a chunk of weights, a group of training runs, the rows of an
+experiment. Names and numbers of units do not depend on the processes, so that others can resume the job.
 """
 
 import dataclasses
@@ -21,7 +18,7 @@ T = TypeVar("T")
 
 
 class Pending(Exception):
-    """What is needed is being made by another process, or left to one; `units` are its names."""
+    """A needed result is made by another process; `units` are the names of its units."""
 
     def __init__(self, units: Collection[str]) -> None:
         super().__init__(", ".join(units))
@@ -30,8 +27,7 @@ class Pending(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Standing:
-    """How far a job is: units in all and done, of these how many were there before, units that are under way, and the
-    hosts of the processes that are alive, one for each."""
+    """Progress of a job: all units, finished ones, those found finished, running ones, and a host per live process."""
 
     total: int
     done: int
@@ -40,7 +36,7 @@ class Standing:
     hosts: tuple[str, ...]
 
     def words(self, seconds: float) -> str:
-        """All of it on a line, `seconds` after the job began.
+        """The progress on one line, `seconds` after the job began.
 
         >>> Standing(40, 12, 2, 4, ("n1", "n1", "n2")).words(100.0)
         '12 of 40 done, 4 running, 28 left, 0:04:40 left; 3 processes on n1, n2'
@@ -53,10 +49,14 @@ class Standing:
 
 
 class Workers:
-    """A process alone: every unit is its own. What others there may be is said by what is derived from this.
+    """One process, which does every unit; base class of `Share` and `Cluster`.
 
-    process, processes: its number, from 0, and how many there are. leads: whether it writes what all units come to.
-    opens: whether it makes the job's folder. meets: whether processes tell each other what they do.
+    Attributes:
+        process: Index of this process, from 0.
+        processes: Number of processes.
+        leads: Whether this process writes the result of all units.
+        opens: Whether this process makes the folder of the job.
+        meets: Whether the processes communicate.
 
     >>> with SERIAL as workers:
     ...     list(workers.units("chunks", 3))
@@ -70,88 +70,97 @@ class Workers:
     meets: bool = False
 
     def begin(self, facts: Mapping[str, str], folder: Path, says: str = "") -> str:
-        """See that all processes mean the same job, by facts with their names, in a folder that all of them see.
+        """Check that all processes run the same job, in a folder that all of them see.
 
-        says: what process 0 has to say; all get it. Where it is none yet, the folder is process 0's to make before.
-        Raises `InputError`, which names the host that means another job, or does not see the folder.
+        Args:
+            facts: Facts of the job by name, equal in all processes.
+            folder: Folder of the job, made by process 0.
+            says: Message of process 0 to all.
+
+        Returns:
+            The message of process 0.
+
+        Raises:
+            InputError: A host runs another job, or does not see the folder.
         """
         return says
 
     def own(self, count: int) -> Iterable[int]:
-        """Numbers of the units of a list that may come to this process."""
+        """Numbers of the units of a list that this process may do."""
         return range(count)
 
     def take(self, unit: str, number: int | None = None) -> bool:
-        """Whether this process does a unit now; once it is true, no other living process is told so.
+        """Claim a unit; returns whether this process does it, which is then true of no other live process.
 
-        number: of the unit; None for what every share needs, and makes for itself.
+        number: Number of the unit; None for a unit that every share does for itself.
         """
         return True
 
     def units(self, name: str, count: int) -> Iterator[int | None]:
-        """Numbers of the units of a list that this process has to do, until there is nothing left for it.
+        """Numbers of the units of a list that this process does; None while others do the rest.
 
-        None is a pause: all are taken, and not all of them are done. A unit's name is `unit_of(name, number)`.
+        The name of a unit is `unit_of(name, number)`.
         """
         for number in range(count):
             if self.take(unit_of(name, number), number):
                 yield number
 
     def expect(self, name: str, count: int) -> None:
-        """Say that a list of units is what the job consists of, for who asks how far it is; `units` says so itself."""
+        """Count a list of units in the progress of the job; `units` does so itself."""
 
     def done(self, unit: str, note: str = "") -> None:
-        """Tell the others that a unit's result is there; they are told the note, too."""
+        """Tell the others that a unit is finished, with a note."""
 
     def found(self, unit: str) -> None:
-        """Tell the others that a unit's result was there before; not where its maker is about to tell them of it."""
+        """Tell the others that a unit was found finished, unless its maker is about to."""
         if self.take(unit):
             self.done(unit, FOUND)
 
     def release(self, unit: str) -> None:
-        """Give a unit back that was taken and cannot be done yet."""
+        """Release a claimed unit that cannot be done yet."""
 
     def note(self, unit: str) -> str | None:
-        """What was told of a unit that is done; None where it is not known to be."""
+        """The note of a finished unit; None if it is not known to be finished."""
         return None
 
     def notes(self, name: str) -> dict[int, str]:
-        """What was told of the units of a list that are known to be done, by number."""
+        """The notes of the finished units of a list, by number."""
         return {}
 
     def hear(self, unit: str) -> str:
-        """Wait until a unit is done that process 0 does alone; what is told of it."""
-        raise NotImplementedError("a process alone does everything itself")
+        """Wait for a unit of process 0; returns its note."""
+        raise NotImplementedError("a single process waits for no other")
 
     def ready(self, units: Collection[str]) -> bool:
-        """Whether one of some units is done, or can be taken."""
+        """Whether one of these units is finished, or can be claimed."""
         return True
 
     def wait(self, units: Collection[str]) -> None:
-        """Go on when `ready`. Nobody else would do them for a process alone."""
+        """Wait until `ready`; a single process never waits."""
 
     def finish(self, work: Callable[[], T]) -> T:
-        """What a piece of work comes to, also where others do parts of it: called again whenever something is done.
+        """The result of `work`, which is called again after each unit of others that it needs.
 
-        Raises `Pending` where processes do not meet, and parts are left to others.
+        Raises:
+            Pending: Other shares do needed units, and the processes do not communicate.
         """
         return work()
 
     def gather(self, name: str) -> None:
-        """Say that this process is here; the one that leads waits until all that are alive have said so."""
+        """A barrier for the process that leads: it waits until all live processes have called this."""
 
     def standing(self) -> "Standing | None":
-        """How far all processes are; None where that is asked of nobody."""
+        """Progress of all processes; None for a single process."""
         return None
 
     def abandon(self) -> None:
-        """Say, before this process ends at once, that it is not to be waited for."""
+        """Tell the others, before this process ends at once, not to wait for it."""
 
     def fail(self, sentence: str) -> None:
-        """Tell the others that this process cannot go on, and why; the job ends."""
+        """Tell the others that this process failed, and why; the job ends."""
 
     def leave(self) -> None:
-        """Part in peace: all is done, and what it comes to is written."""
+        """Leave after the result is written."""
 
     def __enter__(self) -> Self:
         return self
@@ -166,7 +175,7 @@ class Workers:
 SERIAL = Workers()
 
 FOUND = "found"
-"""The note of a unit whose result was there before."""
+"""The note of a unit that was found finished."""
 
 
 def unit_of(name: str, number: int) -> str:
@@ -179,7 +188,7 @@ def unit_of(name: str, number: int) -> str:
 
 
 class Share(Workers):
-    """The units number, number + of, ... of a job, counted from 1; `of` shares are the whole.
+    """Share `number` of `of`, from 1: the units number, number + of, ...; the processes do not communicate.
 
     >>> list(Share.read("3/8").units("chunks", 20))
     [2, 10, 18]
@@ -189,14 +198,18 @@ class Share(Workers):
 
     def __init__(self, number: int, of: int) -> None:
         if not 1 <= number <= of:
-            raise InputError(f"there is no share {number}/{of}; count from 1/{max(of, 1)}")
+            raise InputError(f"share must be from 1/{max(of, 1)} to {max(of, 1)}/{max(of, 1)}, got {number}/{of}")
         self.process, self.processes = number - 1, of
 
     @classmethod
     def read(cls, words: str) -> "Share":
-        """From K/N; raises `InputError`."""
+        """Parse K/N.
+
+        Raises:
+            InputError: It is not a share.
+        """
         if not re.fullmatch(r"[0-9]{1,9}/[0-9]{1,9}", words):
-            raise InputError(f"a share is K/N, as in 3/8 for the third of eight, not {words!r}")
+            raise InputError(f"share must be K/N, as in 3/8 for the third of eight, got {words!r}")
         return cls(*map(int, words.split("/")))
 
     def take(self, unit: str, number: int | None = None) -> bool:

@@ -1,4 +1,4 @@
-"""The front door: what it is told by names and numbers is the job that it runs."""
+"""`approximate`: its arguments make the job that is run, and contradictions are refused."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -7,10 +7,23 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lottery_jax.approximation import Budget, ToleranceObjective, approximate, plan_job, run_in_memory
+from lottery_jax.approximation import (
+    ApproximationOptions,
+    Budget,
+    LossAware,
+    ToleranceObjective,
+    approximate,
+    plan_job,
+    run_approximation,
+    run_in_memory,
+)
+from lottery_jax.approximation.budget.importance import fisher_importance
+from lottery_jax.bounds import bound_output
 from lottery_jax.constructions import Pensia, Scalar
 from lottery_jax.errors import InputError
+from lottery_jax.networks.rewrites import quantised
 from lottery_jax.tickets.ticket import stores_coded
+from lottery_jax.tickets.verify import verify
 from lottery_jax.workers.workers import Share, Workers
 from tests.constructions.catalogue import COUNT, TARGETS
 from tests.workers.memory import MemoryBoard, member
@@ -47,6 +60,33 @@ def test_it_runs_the_job_that_it_is_told(options: dict, construction, objective,
     assert seen[0] == (0, 78) and seen[-1] == (78, 78)
 
 
+def test_an_importance_by_name_is_that_of_the_images() -> None:
+    target, images = TARGETS[OF](), np.random.default_rng(0).random((5, 9), np.float32)
+    options = {"seed": 4, "construction": "scalar", "candidates": COUNT, "kept": 30}
+    arrays = fisher_importance(target, images, damping=1.0)
+    by_name = approximate(target, **options, importance="fisher-damped", images=images)
+    assert by_name.to_bytes() == approximate(target, **options, importance=arrays).to_bytes()
+    loss_aware = run_in_memory(plan_job(target, Scalar(COUNT), LossAware(30, images, 0.1), seed=4))
+    assert approximate(target, **options, images=images, damping=0.1).to_bytes() == loss_aware.to_bytes()
+
+
+def test_a_rounded_target_is_approximated_and_recorded() -> None:
+    target = TARGETS[OF]()
+    result = run_approximation(
+        target, ApproximationOptions(construction="scalar", candidates=COUNT, quantise_target=3), seed=4
+    )
+    assert result.ticket is not None and result.target.digest == quantised(target, 3).digest
+    assert result.ticket.header.settings["quantised_target"] == {"bits": 3, "of_target_sha256": target.digest}
+    again = approximate(target, seed=4, construction=Scalar(), candidates=COUNT, quantise_target=3)
+    assert again.to_bytes() == result.ticket.to_bytes()
+
+
+def test_an_output_tolerance_is_met() -> None:
+    target = TARGETS[OF]()
+    ticket = approximate(target, seed=1, candidates=COUNT, tolerance=0.1, output_tolerance=1.0, box=(0, 1))
+    assert verify(ticket, target=target).holds and bound_output(ticket, target).largest <= 1.0
+
+
 def test_masks_are_coded_where_that_is_asked(tmp_path: Path) -> None:
     target, options = TARGETS[OF](), {"seed": 4, "candidates": COUNT}
     plain = approximate(target, **options, out=tmp_path / "plain")
@@ -72,10 +112,16 @@ def test_processes_share_it(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["ticket"]
 
 
-@pytest.mark.parametrize("change", [{"out": None}, {"kept": 9, "images": np.ones((2, 9))}, {"workers": Share(1, 2)}])
-def test_what_processes_cannot_share_is_refused(change: dict, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"out": None}, "processes share the chunks of a file"),
+        ({"kept": 9, "images": np.ones((2, 9))}, "needs a single process"),
+    ],
+)
+def test_what_processes_cannot_share_is_refused(change: dict, words: str, tmp_path: Path) -> None:
     options = {"out": tmp_path / "ticket", "workers": member(MemoryBoard(), 0), **change}
-    with pytest.raises(InputError, match="processes share the chunks of a file"):
+    with pytest.raises(InputError, match=words):
         approximate(TARGETS[OF](), seed=4, candidates=COUNT, **options)
 
 
@@ -93,12 +139,30 @@ def test_what_is_left_out_is_as_published() -> None:
         ({"construction": "penzia"}, "did you mean 'pensia'"),
         ({"objective": "smalest"}, "did you mean 'smallest'"),
         ({"candidates": 0}, "candidates"),
-        ({"construction": Scalar(COUNT), "candidates": 9}, r"candidates 9 are given beside Scalar\(candidates=8"),
-        ({"importance": ONES}, "give kept too"),
+        (
+            {"construction": Scalar(COUNT), "candidates": 9},
+            r"candidates must be given once, got 9 and Scalar\(candidates=8",
+        ),
+        ({"importance": ONES}, "importance needs a budget of kept weights"),
         ({"tolerance": 0.0}, "tolerance"),
         ({"kept": -1}, "whole number"),
         ({"coded": True}, "name the file with out"),
         ({"seed": -1}, "seed"),
+        ({"kept": 9, "objective": "smallest"}, "kept cannot be combined with objective 'smallest'"),
+        ({"kept": 9, "max_redraws": 3}, "kept cannot be combined with max_redraws 3"),
+        ({"kept": 9, "tolerance": 0.1}, "kept cannot be combined with tolerance 0.1"),
+        ({"lossless": True, "tolerance": 0.1}, "lossless cannot be combined with tolerance"),
+        ({"lossless": True, "construction": "scalar", "candidates": 21}, "above 21 for a lossless ticket"),
+        ({"images": np.ones((2, 9))}, "images need a budget"),
+        ({"kept": 9, "images": np.ones((2, 9)), "importance": ONES}, "images cannot be combined"),
+        ({"kept": 9, "importance": "fisher"}, "give images or dataset"),
+        ({"kept": 9, "importance": "fischer"}, "did you mean 'fisher'"),
+        ({"kept": 9, "damping": 0.1}, "damping is an option of loss_aware"),
+        ({"box": (0, 1)}, "give output_tolerance too"),
+        ({"prune_target": 9}, "give the training data as dataset"),
+        ({"prune_epochs": 9}, "prune_epochs is an option of prune_target"),
+        ({"quantise_target": 0}, "from 1 to 24"),
+        ({"workers": Share(1, 2)}, "a share makes no ticket"),
     ],
 )
 def test_bad_input_is_refused(change: dict, words: str) -> None:

@@ -41,7 +41,7 @@ def test_it_prints_what_the_verifier_finds_in_the_file(
     content = out.read_bytes()
     assert lottery_jax("approximate", "--target", target, *SMALL, "--out", out) == 0
     text = capsys.readouterr().out
-    assert "0 weights were solved" in text and "(296 were there from before)" in text
+    assert "0 weights were solved" in text and "(296 were solved earlier)" in text
     assert f"HOLDS for the target {found['target_sha256'][:16]}..." in text and "Test accuracy" in text
     out.unlink()
     assert lottery_jax("approximate", "--target", target, *SMALL, "--out", out) == 0
@@ -87,7 +87,9 @@ def test_the_options_of_constructions_are_their_fields(
     text = " ".join(capsys.readouterr().out.split())
     for name, kind in CONSTRUCTIONS.items():
         for field in dataclasses.fields(kind):
-            assert (f"--{name}.{field.name}" in text) == (field.name != "candidates")
+            shown = field.name != "candidates" and name != "scalar-shared"  # whose options are those of scalar
+            assert (f"--{name}.{field.name}" in text) == shown
+    assert "scalar-shared: range, spread of scalar." in text
     assert "[min w, max w] over all weights, as published" in text
     asked = ("--target", target, *SMALL, "--construction", "scalar", "--out", tmp_path / "t")
     assert len(answer(capsys, "approximate", *asked)["samplers"]) == 2
@@ -122,7 +124,7 @@ def test_a_budget_takes_the_place_of_the_tolerance(
     asked = ("--target", target, "--candidates", 8, "--construction", "scalar", "--kept", 200, "--out", out)
     for importance in ("uniform", "fisher"):
         assert lottery_jax("approximate", *asked, "--importance", importance, "--force") == 0
-        assert "It promises to keep at most 200 weights" in capsys.readouterr().out
+        assert "The budget is 200 kept weights" in capsys.readouterr().out
         found = answer(capsys, "verify", out, "--target", target)
         assert (found["kept_weights"], found["kept_budget"], found["outcome"]) == (200, 200, "holds")
         residuals[importance] = found["mean_residual"]
@@ -215,8 +217,8 @@ def test_an_interrupt_is_130_and_the_same_command_goes_on(
         return solve(objective, job, chunk)
 
     with monkeypatch.context() as patched:
-        patched.setattr(ToleranceObjective, "solve_chunk", interrupted)
-        assert "goes on from there" in refusal(capsys, 130, *asked)
+        patched.setattr(ToleranceObjective, "solve", interrupted)
+        assert "resumes from there" in refusal(capsys, 130, *asked)
     chunk, _ = sorted((tmp_path / "t.chunks").glob("chunk-*"))
     chunk.write_bytes(chunk.read_bytes()[:-1])
     assert lottery_jax(*asked, "--json") == 0
@@ -261,21 +263,28 @@ def test_what_a_killed_process_finished_is_found(tmp_path: Path, capsys: pytest.
         ("--tolerance nan", "nan"),
         ("--candidates -1", "-1"),
         ("--architecture lenet-5", "did you mean 'lenet5'?"),
-        ("--loss-aware", "--loss-aware spends a budget; give the number of weights with --kept"),
-        ("--loss-aware --kept 0", "kept must be at least 1 for a loss-aware ticket, got 0"),
-        ("--loss-aware --kept 9 --importance fisher", "says itself what an error counts"),
-        ("--loss-aware --kept 9 --examples 0", "no data to be aware of"),
-        ("--loss-aware --kept 9 --damping -1", "damping must be a number from 0 up, got -1"),
+        ("--loss-aware", "loss_aware needs a budget of kept weights"),
+        ("--loss-aware --kept 0", "a loss-aware ticket of 0 weights computes nothing"),
+        ("--loss-aware --kept 9 --importance fisher", "takes no importance"),
+        ("--loss-aware --kept 9 --examples 0", "examples must be 1 or more, got 0"),
+        ("--loss-aware --kept 9 --damping -1", "damping must be a number from 0 up, not -1"),
         ("--loss-aware --kept 9 --construction burkholz", "copies that are added up"),
-        ("--kept 9 --examples 50", "--examples and --damping are for --loss-aware"),
-        ("--prune-target 0", "--prune-target 0 leaves nothing"),
+        ("--kept 9 --examples 50", "examples is an option of loss_aware"),
+        ("--prune-target 0", "prune_target must be 1 or more, got 0"),
         ("--prune-target 9 --prune-epochs 0", "epochs from 1 up, not 0"),
         ("--width 0", "width must be a positive number, got 0.0"),
         ("--kept -1", "-1"),
-        ("--kept 5 --objective smallest", "--objective smallest"),
+        ("--kept 5 --objective smallest", "kept cannot be combined with objective 'smallest'"),
+        ("--kept 5 --tolerance 0.1", "kept cannot be combined with tolerance 0.1"),
+        ("--prune-epochs 3", "prune_epochs is an option of prune_target"),
+        ("--lossless --construction scalar --tolerance 0.1", "lossless cannot be combined with tolerance 0.1"),
+        (
+            "--lossless --construction scalar --candidates 21",
+            "candidates must be above 21 for a lossless ticket, got 21",
+        ),
         ("--kept 5 --importance fischer", "did you mean 'fisher'?"),
         ("--kept 5 --candidates 41", "41"),
-        ("--importance fisher", "--kept"),
+        ("--importance fisher", "as kept"),
         ("--seed -1", "-1"),
         ("--target nowhere.safetensors", "nowhere.safetensors"),
         ("--target nan.safetensors", "fc1.weight"),
@@ -327,8 +336,9 @@ def test_outputs_may_be_asked_for(target: Path, tmp_path: Path, capsys: pytest.C
     answer(capsys, "approximate", *asked, "--output-tolerance", 3)
     found = answer(capsys, "verify", tmp_path / "t", "--target", target, "--box", 0, 1)
     assert found["holds"] and found["output_bound"] <= 3
-    assert "give that too" in refusal(capsys, 2, "approximate", *asked, "--box", 0, 1)
-    assert "leave it, or --kept" in refusal(capsys, 2, "approximate", *asked, "--kept", 5, "--output-tolerance", 3)
+    assert "give output_tolerance too" in refusal(capsys, 2, "approximate", *asked, "--box", 0, 1)
+    both = ("--target", target, "--out", tmp_path / "t", "--kept", 5, "--output-tolerance", 3)
+    assert "kept cannot be combined with output_tolerance 3.0" in refusal(capsys, 2, "approximate", *both)
 
 
 @pytest.mark.slow

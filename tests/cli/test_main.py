@@ -41,6 +41,21 @@ def test_what_does_not_parse_is_exit_2(words: str, named: str, capsys: pytest.Ca
     assert captured.out == "" and named in captured.err
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("--fold-layers", "--share-layers"),
+        ("--edge-popup.together", "--edge-popup.runs-per-step"),
+        ("--edge_popup.together", "--edge-popup.runs-per-step"),
+        ("--random-at-start.scope", "--random-pruning.scope"),
+        ("--random-at-start.together", "--random-pruning.runs-per-step"),
+        ("--magnitude.kept-weights", "--magnitude.mask-1-action"),
+    ],
+)
+def test_an_old_option_is_answered_with_the_new_one(old: str, new: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert f"is now {new}; use the new name" in refusal(capsys, 2, "compare", f"{old}=2")
+
+
 def stopping(error: BaseException) -> Callable[..., None]:
     def stop(*_: object, **__: object) -> None:
         raise error
@@ -70,6 +85,14 @@ def test_as_a_process(tmp_path: Path) -> None:
     assert ended.stderr.startswith("lottery-jax: ") and ended.stderr.count("\n") == 1
 
 
+def test_approximate_imports_no_learners_and_no_plots() -> None:
+    code = "import sys; from lottery_jax.cli import options, approximate; print(*sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=as_process(), check=True)
+    names = ("mask_learning", "pruning", "comparison.methods", "comparison.registry", "comparison.report")
+    slow = {*(f"lottery_jax.{name}" for name in names), "matplotlib", "sklearn", "pandas"}
+    assert slow & set(ended.stdout.split()) == set()
+
+
 @pytest.mark.parametrize("words", ["verify t", "--help"])
 def test_a_reader_that_has_seen_enough_is_no_error(words: str, tmp_path: Path) -> None:
     tiny.masked(tiny.task().target, 0.5, seed=0).save(tmp_path / "t")
@@ -87,11 +110,11 @@ def test_compiled_programs_are_kept_where_the_environment_says(tmp_path: Path, m
     try:
         monkeypatch.setenv("LOTTERY_JAX_CACHE", str(tmp_path))
         jax.config.update("jax_compilation_cache_dir", None)
-        compile_cache.switch_on()
+        compile_cache.enable_compile_cache()
         place = Path(jax.config.jax_compilation_cache_dir)
         assert place.parent == tmp_path / "compiled" and re.fullmatch("[0-9a-f]{12}", place.name)
         jax.config.update("jax_compilation_cache_dir", "elsewhere")
-        compile_cache.switch_on()
+        compile_cache.enable_compile_cache()
         assert jax.config.jax_compilation_cache_dir == "elsewhere"
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
@@ -131,7 +154,7 @@ def test_where_there_is_no_terminal_a_line_is_printed_now_and_then(
 ) -> None:
     monkeypatch.delenv("FORCE_COLOR", raising=False)
     assert shown(monkeypatch, capsys) == "lottery-jax: a note\n"
-    monkeypatch.setattr(bars_module, "_EVERY", 0.01)
+    monkeypatch.setattr(bars_module, "_INTERVAL", 0.01)
     with bars_module.progress_bars() as progress_bars:
         progress_bars.part("compiling")
         time.sleep(0.1)  # nothing is told meanwhile
@@ -144,7 +167,7 @@ def test_of_processes_only_the_first_says_how_far_all_are(
 ) -> None:
     """On a line a minute, and to the folder more often; what the others note is not said."""
     monkeypatch.delenv("FORCE_COLOR", raising=False)
-    monkeypatch.setattr(bars_module, "_EVERY", 0.01)
+    monkeypatch.setattr(bars_module, "_INTERVAL", 0.01)
     board = MemoryBoard()
     crews = [member(board, process) for process in range(2)]
     crews[0].expect("chunks", 4)
@@ -156,8 +179,8 @@ def test_of_processes_only_the_first_says_how_far_all_are(
             log.info("a note")
             log.error("an error")
             time.sleep(0.2)
-            far = read_lock_status(tmp_path)
-            progress_bars.every = 0.02
+            far = told(tmp_path)
+            progress_bars.interval = 0.02
             time.sleep(0.2)
         said.append((far, list(dict.fromkeys(capsys.readouterr().err.splitlines()))))
     line = f"1 of 4 done, 0 running, 3 left, 0:00:0. left; 2 processes on {crews[0].host}"

@@ -29,7 +29,7 @@ def test_a_rounded_target_is_met_exactly_and_the_unrounded_one_is_not(
         assert lottery_jax("verify", out, "--target", target, *words, "--quiet") == 1
         assert "target weights are not within 0" in capsys.readouterr().out
     sentence = refusal(capsys, 2, "verify", out, "--quantise-target", 5)
-    assert "give that with --target" in sentence
+    assert "give it with --target" in sentence
 
 
 def test_an_unrounded_target_is_refused(target: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

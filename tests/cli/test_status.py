@@ -32,8 +32,8 @@ def test_an_approximation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
             "finished_chunks": 3,
             "chunks": 5,
             "missing_chunks": 2,
-            "held_by": None,
-            "said": None,
+            "process": None,
+            "last_message": None,
         }
     for shared in (False, True):
         with folder_lock(folder, "it", shared=shared):
@@ -45,12 +45,12 @@ def test_an_approximation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         write_lock_status("3 of 5 done, 1 running")
         left = (folder / "lock").read_bytes()
     (folder / "lock").write_bytes(left)
-    said = answer(capsys, "status", out)["said"]
+    said = answer(capsys, "status", out)["last_message"]
     assert said.startswith("3 of 5 done, 1 running (at 20")
     assert lottery_jax("status", out) == 0
     assert f"  {said}\n  in use by nobody; last changed " in capsys.readouterr().out
     (folder / "lock").write_bytes(b"{")
-    assert answer(capsys, "status", out)["said"] is None
+    assert answer(capsys, "status", out)["last_message"] is None
     (folder / "lock").unlink()
     (folder / "chunk-00000000.safetensors").write_bytes(b"no chunk")  # the others still say it
     assert answer(capsys, "status", out)["chunks"] == 5
@@ -70,11 +70,13 @@ def test_a_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     PendingRecords(folder / "records").write(record(seed=2).key, record(seed=2))
     for place in (runs, folder):
         found = answer(capsys, "status", place)
-        assert (found["folder"], found["records"], found["held_by"]) == (str(folder), 3, None)
-        assert found["records_by_method"] == {"dense": 1, "pensia": 2} and found["begun"] == ["edge-popup-wide-seed0"]
-        assert found["records_aside"] == 1
+        assert (found["folder"], found["records"], found["process"]) == (str(folder), 3, None)
+        assert found["records_by_method"] == {"dense": 1, "pensia": 2} and found["unfinished"] == [
+            "edge-popup-wide-seed0"
+        ]
+        assert found["pending_records"] == 1
     assert lottery_jax("status", runs) == 0
-    said = "3 records, 1 of dense, 2 of pensia; 1 more wait to be joined to them; begun: edge-popup-wide-seed0"
+    said = "3 records, 1 of dense, 2 of pensia; 1 pending records; unfinished: edge-popup-wide-seed0"
     assert said in capsys.readouterr().out
     (runs / "mine-another").mkdir()
     (runs / "mine-another" / "configuration.json").write_text("{}")
@@ -94,7 +96,7 @@ def test_an_experiment(tmp_path: Path, capsys: pytest.CaptureFixture[str], monke
     rows.close()
     for place in (out, rows.folder, tmp_path):
         found = answer(capsys, "status", place)
-        assert (found["folder"], found["finished_units"], found["held_by"]) == (str(rows.folder), 2, None)
+        assert (found["folder"], found["finished_units"], found["process"]) == (str(rows.folder), 2, None)
     monkeypatch.chdir(rows.folder)
     assert answer(capsys, "status", ".")["finished_units"] == 2
     assert lottery_jax("status", out) == 0
@@ -105,4 +107,4 @@ def test_what_is_no_job_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture
     (tmp_path / "ticket").touch()
     assert "lottery-jax verify" in refusal(capsys, 2, "status", tmp_path / "ticket")
     for place in (tmp_path, tmp_path / "nowhere"):
-        assert "holds no unfinished job" in refusal(capsys, 2, "status", place)
+        assert "has no unfinished job" in refusal(capsys, 2, "status", place)

@@ -30,18 +30,18 @@ def test_a_ticket_that_holds_says_for_what(ticket: Path, target: Path, capsys: p
     given = import_target(target, Spec((8, 8, 1), True), 10)
     found = verify(ticket, target=given)
     assert code == 0 and f"{ticket.stat().st_size:,} bytes, made by pensia from seed 0" in text
-    assert f"{found.source_weights:,} random weights from U[-1, 1]; its masks keep {found.kept_weights:,}" in text
-    assert f"Everything that was free in it takes {sum(found.description_bits.values()):,} bits" in text
+    assert f"{found.source_weights:,} random weights from U[-1, 1]; the masks keep {found.kept_weights:,}" in text
+    assert f"Description length: {sum(found.description_bits.values()):,} bits" in text
     assert "296 of 296 target weights are within 0.2; the mean residual is" in text
     assert f"the worst {found.worst_residual:.3g} ({found.worst_tensor}[" in text
-    assert f"{found.kept_weights / 296:.3f} random weights are kept for each" in text
-    assert f"Its float32 network is within {found.network_deviation:.2g} of what these weights compute" in text
+    assert f"{found.kept_weights / 296:.3f} random weights are kept per target weight" in text
+    assert f"The float32 network is within {found.network_deviation:.2g} of the exact one" in text
     assert text.endswith(f"HOLDS for the target {given.digest[:16]}..., for inputs that are never negative.")
 
 
 def test_a_target_inside_a_ticket_is_its_own_word(ticket: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, text = said(capsys, ticket)
-    assert code == 0 and "..., which is the ticket's own word, for inputs that are never negative." in text
+    assert code == 0 and "..., an unverified copy in the ticket, for inputs that are never negative." in text
 
 
 def test_what_was_drawn_again_is_counted(target: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -51,7 +51,7 @@ def test_what_was_drawn_again_is_counted(target: Path, tmp_path: Path, capsys: p
     rows = [row for name in ticket.network.random_tensors for row in ticket.redraws(name)]
     blocks, attempt = len(rows), max(attempt for _, attempt in rows)
     assert (made["redrawn_blocks"], made["largest_attempt"]) == (blocks, attempt) and attempt > 1
-    assert f"({blocks} blocks were drawn again, {attempt} times at most)." in said(capsys, tmp_path / "t")[1]
+    assert f"({blocks} redrawn blocks, at most {attempt} times each)." in said(capsys, tmp_path / "t")[1]
 
 
 def test_another_target_or_a_smaller_tolerance_is_broken(
@@ -93,8 +93,8 @@ def test_a_ticket_that_promises_nothing_has_a_code_of_its_own(
 ) -> None:
     made = without_target(tmp_path / "t")
     code, text = said(capsys, tmp_path / "t")
-    assert code == 4 and "made by masked from seed 4; its checksums and its source are as they were written" in text
-    assert text.endswith("PROMISES NOTHING: it brings no target, so there are no residuals to check.")
+    assert code == 4 and "made by masked from seed 4; its checksums and its random weights are intact" in text
+    assert text.endswith("NO GUARANTEE: the ticket contains no target to compare with.")
     assert lottery_jax("verify", tmp_path / "t", "--json") == 4
     captured = capsys.readouterr().out
     assert f'"kept_weights": {made.kept_weights}' in captured and '"worst_residual": null' in captured
@@ -104,7 +104,7 @@ def test_inputs_of_any_sign_are_named(tmp_path: Path, capsys: pytest.CaptureFixt
     target = tiny.task(signed=True).target
     tiny.masked(target, 0.5, seed=4, promise=True).save(tmp_path / "t")
     code, text = said(capsys, tmp_path / "t")
-    assert code == 0 and text.endswith("own word, for inputs of any sign.")
+    assert code == 0 and text.endswith("an unverified copy in the ticket, for inputs of any sign.")
 
 
 def damaged(content: bytes, how: str) -> bytes:
@@ -141,6 +141,6 @@ def test_outputs_are_bounded_on_a_box(ticket: Path, capsys: pytest.CaptureFixtur
         < answer(capsys, "verify", ticket, "--box", 0, 1, "--tolerance", 0.5)["output_promised"]
     )
     code, text = said(capsys, ticket, "--box", 0, 1)
-    assert code == 0 and f"On all inputs from 0 to 1 its outputs are at most {found['output_bound']:.3g} from" in text
-    assert f"could be said before: at most {found['output_promised']:.3g}." in text
+    assert code == 0 and f"On all inputs from 0 to 1, |f - g| is at most {found['output_bound']:.3g}" in text
+    assert f"of each weight has |f - g| at most {found['output_promised']:.3g}." in text
     assert "the box begins at -1.0; give 0 or more" in refusal(capsys, 2, "verify", ticket, "--box", -1, 1)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lottery_jax.cli.verify import certified, sentences
+from lottery_jax.cli.verify import certificate_row, certificate_sentences
 from lottery_jax.errors import InputError, TicketError
 from lottery_jax.io.checksummed_file import digest
 from lottery_jax.io.tensor_file import TensorFile, read_array
@@ -53,7 +53,7 @@ def ticket(**changes: Any) -> Ticket:
 
 
 def show(found: Any) -> str:
-    return "\n".join(sentences({"ticket": "t", **certified(found, 9)}))
+    return "\n".join(certificate_sentences({"ticket": "t", **certificate_row(found, 9)}))
 
 
 def test_initial_weights_are_those_of_single() -> None:

@@ -55,4 +55,4 @@ def member(board: MemoryBoard, process: int, processes: int = 2, patience: float
 
 def dies(cluster: Cluster) -> None:
     """It gives no signs of life any more."""
-    cluster._signs.stop()
+    cluster._heartbeats.stop()

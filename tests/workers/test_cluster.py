@@ -89,7 +89,7 @@ def test_the_others_go_on_where_a_process_was_killed(model: Path, alone: bytes, 
     ended(pair[1])  # its worker too: until then its output would stay open
     found = json.loads(output)
     assert code == 0 and found["holds"] and (found["found_weights"], found["solved_weights"]) == (0, WEIGHTS)
-    assert "process 1 is lost: no sign of life for 5 seconds" in errors or "process 1 " not in errors
+    assert "process 1 is lost: no heartbeat for 5 seconds" in errors or "process 1 " not in errors
     assert out.read_bytes() == alone and [path.name for path in tmp_path.iterdir()] == ["ticket"]
 
 

@@ -101,7 +101,7 @@ def test_a_job_is_queued_again_where_a_node_fails(
     cluster.tell("scontrol", "update", f"job={job}", "StartTime=now")
     assert cluster.until(job, "COMPLETED", "FAILED") == "COMPLETED", (folder / "ticket.out").read_text()
     said = finished(folder, alone)
-    assert f"({kept * 64**2:,} were there from before)" in said and said.count("2 processes share the work") == 2
+    assert f"({kept * 64**2:,} were solved earlier)" in said and said.count("2 processes share the work") == 2
 
 
 def test_the_other_node_goes_on_where_it_shall(cluster: slurm.Slurm, folder: Path, alone: bytes) -> None:
@@ -142,13 +142,13 @@ def test_scancel_is_obeyed_and_nothing_is_lost(cluster: slurm.Slurm, folder: Pat
         assert time.monotonic() - start < 20
         time.sleep(0.1)
     assert time.monotonic() - start < 5 and cluster.state(job) == "CANCELLED"
-    assert "finished chunks are kept beside" in (folder / "ticket.out").read_text()
+    assert "finished chunks are kept in" in (folder / "ticket.out").read_text()
     kept = chunks(folder)
     assert 50 <= kept < TENSORS and not (folder / "ticket.safetensors").exists()
     time.sleep(1)
     assert chunks(folder) == kept, "nobody works on"
     assert cluster.until(cluster.submit(script), "COMPLETED", "FAILED") == "COMPLETED"
-    assert f"({kept * 64**2:,} were there from before)" in finished(folder, alone)
+    assert f"({kept * 64**2:,} were solved earlier)" in finished(folder, alone)
 
 
 def test_a_second_submission_goes_on_after_a_time_limit(cluster: slurm.Slurm, folder: Path, alone: bytes) -> None:
@@ -161,7 +161,7 @@ def test_a_second_submission_goes_on_after_a_time_limit(cluster: slurm.Slurm, fo
         pytest.skip("this machine was done before SLURM looked at its clock")
     assert "143" in said and ("finished chunk" in said or "the ticket is written" in said)
     assert cluster.until(cluster.submit(written(folder, "ticket")), "COMPLETED", "FAILED") == "COMPLETED"
-    assert "(0 were there from before)" not in finished(folder, alone).splitlines()[-2]
+    assert "(0 were solved earlier)" not in finished(folder, alone).splitlines()[-2]
 
 
 def test_an_array_and_the_command_after_it(cluster: slurm.Slurm, folder: Path, alone: bytes) -> None:
@@ -173,7 +173,7 @@ def test_an_array_and_the_command_after_it(cluster: slurm.Slurm, folder: Path, a
     script.write_text(page.here(last, folder, **MODEL_WORDS))
     job = cluster.submit(script)
     assert cluster.until(job, "COMPLETED", "FAILED") == "COMPLETED", (folder / "ticket.out").read_text()
-    assert f"({TENSORS * 64**2:,} were there from before)" in finished(folder, alone)
+    assert f"({TENSORS * 64**2:,} were solved earlier)" in finished(folder, alone)
     assert cluster.state(array) == "COMPLETED"
 
 

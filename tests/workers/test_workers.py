@@ -101,7 +101,7 @@ def test_a_process_that_says_so_is_not_waited_for(board: MemoryBoard) -> None:
     first, other = member(board, 0), member(board, 1)
     assert other.take("it") and not first.take("it")
     other.abandon()
-    first._signs.look()
+    first._heartbeats.look()
     first.wait(["it"])
     assert first.take("it")
 
@@ -120,12 +120,12 @@ def test_a_process_that_was_only_held_up_is_no_longer_lost(board: MemoryBoard) -
     first, other = member(board, 0, patience=0.3), member(board, 1, patience=0.3)
     dies(other)
     end = time.monotonic() + 10
-    while "1.1" not in first._signs.lost:
+    while "1.1" not in first._heartbeats.lost:
         assert time.monotonic() < end
         time.sleep(0.01)
-    while "1.1" in first._signs.lost:
+    while "1.1" in first._heartbeats.lost:
         assert time.monotonic() < end
-        other._signs.beat()
+        other._heartbeats.beat()
         time.sleep(0.01)
 
 
@@ -135,8 +135,8 @@ def test_a_process_that_comes_again_finds_what_it_had_begun_free(board: MemoryBo
     dies(before)
     again = member(board, 1)
     assert again.take("it") and not again.take("it")
-    first._signs.look()
-    assert first._signs.alive() == {"0.1", "1.2"}
+    first._heartbeats.look()
+    assert first._heartbeats.alive() == {"0.1", "1.2"}
 
 
 def test_what_is_given_back_is_free(board: MemoryBoard) -> None:
@@ -181,7 +181,7 @@ def test_another_job_is_refused_by_all(
     first.begin({"version": "1", "target": "a"}, tmp_path)
     with pytest.raises(InputError, match=f"^process 1 on h1 has {said}; give every process the same$"), other:
         other.begin(facts, tmp_path)
-    first._signs.look()
+    first._heartbeats.look()
     with pytest.raises(InputError, match=f"^process 1 on h1 has {said}"):
         done_by(first, 1)
 
@@ -203,7 +203,7 @@ def test_a_refusal_ends_all(board: MemoryBoard) -> None:
     first, other = member(board, 0), member(board, 1)
     with pytest.raises(InputError, match=r"^the disk is full$"), other:
         raise InputError("the disk is full")
-    first._signs.look()
+    first._heartbeats.look()
     with pytest.raises(InputError, match=r"^process 1 on .*: the disk is full$"), first:
         first.take("it")
     with pytest.raises(InputError, match="the disk is full"):
@@ -251,7 +251,7 @@ def test_how_far_all_are(board: MemoryBoard) -> None:
     assert "left;" in dataclasses.replace(standing, found=2).words(1.0), "nothing was done yet, and no time is known"
     dies(other)
     board.put("state/lost/1.1", "no sign")
-    first._signs.look()
+    first._heartbeats.look()
     assert first.standing().hosts == (first.host,)
 
 
