@@ -55,7 +55,7 @@ def _inner(parameters: dict[str, Any]) -> list[Any]:
 def search_operations(candidates: int) -> float:
     """Lane operations for each problem of the exact search."""
     solver = MeetInTheMiddle()
-    batch = solver.chunk(candidates, cpu=True)
+    batch = solver.chunk_size(candidates, cpu=True)
     column = jax.ShapeDtypeStruct((batch,), jnp.int32)
     wide = jax.ShapeDtypeStruct((candidates, batch), jnp.int32)
     floats = jax.ShapeDtypeStruct((batch,), jnp.float32)

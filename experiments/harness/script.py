@@ -13,7 +13,7 @@ import tyro
 from rich.console import Console
 
 from harness.results import Results
-from lottery_jax.cli import messages
+from lottery_jax.cli.interrupts import handle_interrupts, report_kept, wait_if_interrupted
 from lottery_jax.cli.progress_bars import progress_bars
 from lottery_jax.cli.worker_options import WORKER_OPTIONS, WorkerOptions, workers_of
 from lottery_jax.errors import ClusterError, InputError
@@ -73,11 +73,11 @@ def run_script(
         sys.exit(supervisor.supervise([sys.executable, *sys.argv]))
     is_script = sys.argv[0] in sys.orig_argv  # not run by another program
     if is_script:
-        messages.watch()
+        handle_interrupts()
     try:
         code = _run(kind, run, show)
     except (InputError, ClusterError) as error:
-        messages.give_way()
+        wait_if_interrupted()
         print(f"error: {error}", file=sys.stderr)
         code = 2 if isinstance(error, InputError) else 3
     sys.stdout.flush()
@@ -99,7 +99,7 @@ def _run(
     out = settings.out or Path(f"{script.stem}.jsonl")
     with progress_bars(shared=settings.shared) as shown, workers_of(settings, shown) as workers:
         rows = Results(out, workers=workers, facts=facts, shown=shown, join_only=settings.join_only)
-        with contextlib.closing(rows), messages.keeping(lambda: _kept(rows)):
+        with contextlib.closing(rows), report_kept(lambda: _kept(rows)):
             try:
                 run(settings, rows)
             except Pending as left:

@@ -1,4 +1,4 @@
-"""From a target to a ticket: plan a job, solve its chunks, assemble the ticket."""
+"""From a target and a construction to a ticket: one subset-sum problem per weight."""
 
 from lottery_jax.approximation.api import ApproximationOptions, ApproximationResult, approximate, run_approximation
 from lottery_jax.approximation.budget.budget import Budget

@@ -12,15 +12,21 @@ from lottery_jax.approximation.budget.budget import Budget
 from lottery_jax.approximation.budget.importance import IMPORTANCES, fisher_importance
 from lottery_jax.approximation.job import Job, Objective, plan_job
 from lottery_jax.approximation.loss_aware.loss_aware import LossAware
-from lottery_jax.approximation.loss_aware.moments import enough
+from lottery_jax.approximation.loss_aware.moments import default_examples
 from lottery_jax.approximation.output_tolerance import meet_output_tolerance
-from lottery_jax.approximation.run import missing, refuse_missing, run_in_memory, run_share, run_to_file
-from lottery_jax.approximation.tolerance import ToleranceObjective, made_lossless
+from lottery_jax.approximation.run import (
+    check_chunks_complete,
+    missing_chunks,
+    run_in_memory,
+    run_share,
+    run_to_file,
+)
+from lottery_jax.approximation.tolerance import ToleranceObjective, make_lossless
 from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.registry import construction_named
 from lottery_jax.data import Dataset
 from lottery_jax.errors import InputError, suggest
-from lottery_jax.networks.rewrites import check_bits, quantised
+from lottery_jax.networks.rewrites import check_target_bits, quantise
 from lottery_jax.networks.target import Target
 from lottery_jax.networks.transforms import Lock, Transform
 from lottery_jax.progress import Progress, Stages, Stopwatch, no_progress, no_stages
@@ -119,7 +125,7 @@ class ApproximationOptions:
                 )
             construction.lossless(None)
         if self.quantise_target is not None:
-            check_bits(self.quantise_target)
+            check_target_bits(self.quantise_target)
         self._objective(np.zeros((1, 1), np.float32), None).check(construction)
         if type(seed) is not int:
             raise InputError(f"seed must be a whole number in [0, 2**64), got {seed!r}")
@@ -140,7 +146,7 @@ class ApproximationOptions:
 
     def tolerance_objective(self) -> ToleranceObjective:
         """The objective without a budget."""
-        given = {name: getattr(self, name) for name in ("tolerance", "objective", "max_redraws")}
+        given = {"tolerance": self.tolerance, "select": self.objective, "max_redraws": self.max_redraws}
         return ToleranceObjective(**{name: value for name, value in given.items() if value is not None})
 
     def _objective(self, images: np.ndarray | None, importance: Mapping[str, np.ndarray] | None) -> Objective:
@@ -240,7 +246,7 @@ def approximate(
         prune_epochs: Epochs of that pruning; default 20.
         quantise_target: Bits to which each tensor of the target is first rounded.
         dataset: Training data for `prune_target` and for an importance by name.
-        transforms: Transforms of the random source, such as ``PrePrune(0.5)`` and ``FoldLayers()``.
+        transforms: Transforms of the random source, such as ``PrePrune(0.5)`` and ``ShareLayers()``.
         out: File for the ticket. The same call resumes after a kill; memory then depends on the chunk alone.
         coded: Store the masks of the file entropy-coded.
         force: Replace an existing file, if the new ticket holds.
@@ -357,10 +363,10 @@ def run_approximation(
                 done = run_share(job, out, workers, force=force, progress=progress)
             else:
                 if join_only:
-                    refuse_missing(job, out)
+                    check_chunks_complete(job, out)
                 done = run_to_file(job, out, force=force, coded=coded, progress=progress, workers=workers)
             ticket, path, found, solved = None, done.path, done.found, done.solved
-            left = 0 if path is not None else len(missing(job, out))
+            left = 0 if path is not None else len(missing_chunks(job, out))
     return ApproximationResult(target, job, ticket, path, found, solved, left, watch.seconds, watch.compilation)
 
 
@@ -380,7 +386,7 @@ def _prepared_target(
         target = sparse_target(target, dataset, options.prune_target, how, progress=progress)
     if options.quantise_target is not None:
         notes["quantised_target"] = {"bits": options.quantise_target, "of_target_sha256": target.digest}
-        target = quantised(target, options.quantise_target)
+        target = quantise(target, options.quantise_target)
     return target, notes
 
 
@@ -402,16 +408,16 @@ def _planned_job(
         if images is None:
             assert dataset is not None
             images = np.asarray(dataset.train.images)
-            images = images[: options.examples or enough(target.network)] if options.loss_aware else images
+            images = images[: options.examples or default_examples(target.network)] if options.loss_aware else images
         else:
             images = np.asarray(images)[: options.examples]
     if isinstance(importance, str):
         damping = IMPORTANCES[importance]
-        prepared = construction.prepared(target)
+        prepared = construction.prepare(target)
         importance = None if damping is None else fisher_importance(prepared, cast(np.ndarray, images), damping=damping)
     objective = options._objective(images, importance)
     if options.lossless:
-        construction, objective = made_lossless(target, construction, cast(ToleranceObjective, objective))
+        construction, objective = make_lossless(target, construction, cast(ToleranceObjective, objective))
     if options.output_tolerance is not None:
         construction, objective, _ = meet_output_tolerance(
             target,

@@ -65,14 +65,13 @@ def meet_output_tolerance(
     """
     if not 0 < output_tolerance < math.inf:
         raise InputError(f"output_tolerance must be positive and finite, got {output_tolerance}")
-    given = target.network.given
+    given = target.network.input_spec
     low, high = box or (0.0 if given is not None and given.nonnegative else -1.0, 1.0)
     for _ in range(_MAX_TRIALS):
         job = plan_job(target, construction, objective, seed=seed, transforms=transforms)
         ticket = run_in_memory(job, progress=progress)
-        verification = verify_with_weights(ticket, target=target)
-        holds = verification.certificate.holds
-        bound = bound_output(ticket, target, box=(low, high), weights=verification.weights)
+        bound = bound_output(ticket, target, box=(low, high))
+        holds = verify(ticket, target=target).holds
         if holds and bound.largest <= output_tolerance:
             log.info(
                 "outputs within %g on inputs from %g to %g: %d candidates, weights within %.3g; the bound is %.3g",
@@ -80,7 +79,7 @@ def meet_output_tolerance(
             )
             return construction, objective, bound
         excess = bound.largest / output_tolerance
-        if holds and objective.objective != "least-error":
+        if holds and objective.select != "least-error":
             objective = dataclasses.replace(objective, tolerance=objective.tolerance * min(0.9 / excess, 0.9))
             continue
         more = construction.candidates + max(1, math.ceil(math.log2(max(excess, 1.0))))

@@ -213,7 +213,13 @@ def padded_blocks(blocks: int) -> int:
 
 @functools.partial(jax.jit, static_argnames=("blocks", "width", "sharding"))
 def _draw_run(
-    weights: SamplerArrays, key: _Key, stream: Any, first_pair: Any, blocks: int, width: int, sharding: NamedSharding | None
+    weights: SamplerArrays,
+    key: _Key,
+    stream: Any,
+    first_pair: Any,
+    blocks: int,
+    width: int,
+    sharding: NamedSharding | None,
 ) -> jax.Array:
     """Contiguous blocks [B, N], B even, that begin at pair `first_pair` of positions."""
     drawn = draw_pairs(weights, key, stream, first_pair, blocks * width // 2, jnp).reshape(blocks, width)

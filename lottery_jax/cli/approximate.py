@@ -39,7 +39,7 @@ def run_approximate(command: Approximate, results: TextIO) -> int:
 
         def stages(name: str) -> Progress:
             if name == SOLVING and workers.processes == 1:
-                stack.enter_context(on_interrupt(FolderChunkStore(chunk_folder(command.out)).remove_unfinished))
+                stack.enter_context(on_interrupt(FolderChunkStore(chunk_folder(command.out)).remove_if_empty))
             return reporter.part(name)
 
         result = run_approximation(

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 from rich.console import Console
 
-from lottery_jax.cli import messages
+from lottery_jax.cli.interrupts import report_kept
 from lottery_jax.cli.options import field_name, transforms_of
 from lottery_jax.cli.progress_bars import progress_bars
 from lottery_jax.cli.settings import Compare, command_line, learning_epochs
@@ -35,7 +35,7 @@ def run_compare(command: Compare, results: TextIO) -> int:
     check_writable(command.out)
     with (
         progress_bars(quiet=command.quiet, shared=command.shared) as shown,
-        messages.keeping(lambda: _NOTHING),
+        report_kept(lambda: _NOTHING),
         workers_of(command, shown) as workers,
     ):
         task = load_task(
@@ -53,7 +53,7 @@ def run_compare(command: Compare, results: TextIO) -> int:
                 print(record.to_json(), file=results, flush=True)
 
         callbacks = Callbacks(shown.part, folder.append, shown.whole, print_json)
-        with messages.keeping(lambda: _kept(*folder)):
+        with report_kept(lambda: _kept(*folder)):
             found = run_comparison(
                 task,
                 protocol,

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from lottery_jax.cli.messages import named_message
-from lottery_jax.io.files import remove_unfinished
+from lottery_jax.io.files import remove_temporary_files
 
 EXIT_CODE = 130
 
@@ -99,6 +99,6 @@ def _report() -> None:
         with contextlib.suppress(Exception):
             cleanup()
     with contextlib.suppress(OSError):
-        remove_unfinished()
+        remove_temporary_files()
     # Not print: the main thread may hold the stream.
     os.write(2, f"{named_message(interrupt_message())}\n".encode())

@@ -10,22 +10,15 @@ import itertools
 import textwrap
 import typing
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import tyro
 
 from lottery_jax.cli.settings import Approximate, Compare, TaskOptions
 from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.registry import CONSTRUCTIONS, construction_named
-from lottery_jax.errors import InputError, suggest
-from lottery_jax.networks.transforms import FoldLayers, Lock, PrePrune, Transform
-
-if TYPE_CHECKING:
-    from lottery_jax.comparison.methods import Method
-
-USER_CLASS = re.compile(r"(.+\.py):([A-Za-z_][A-Za-z0-9_]*)")
-"""The name of a class of the user's own."""
+from lottery_jax.errors import InputError
+from lottery_jax.networks.transforms import Lock, PrePrune, ShareLayers, Transform
 
 _COMMAND_OPTIONS = ("candidates",)  # options of the command itself, not of each method
 
@@ -37,7 +30,7 @@ def extended(settings: type, words: Sequence[str]) -> type:
     """
     kinds: list[Any] = list(CONSTRUCTIONS.values())
     if settings is Compare:
-        from lottery_jax.comparison.registry import all_learners
+        from lottery_jax.comparison.registry import USER_CLASS, all_learners, user_class
 
         kinds += [*all_learners().values(), *(user_class(word) for word in words if USER_CLASS.fullmatch(word))]
     if not {"-h", "--help"} & set(words):
@@ -83,7 +76,8 @@ def field_name(kind: type) -> str:
     >>> field_name(ScalarShared)
     'scalar_shared'
     """
-    return option_name(kind).replace("-", "_")
+    names = (getattr(kind, "name", None), getattr(kind, "label", None), kind.__name__)
+    return next(name for name in names if isinstance(name, str)).replace("-", "_")
 
 
 def _option_fields(kind: Any) -> list[dataclasses.Field]:
@@ -177,7 +171,7 @@ def transforms_of(command: TaskOptions) -> tuple[Transform, ...]:
     if command.locked != 0:
         found.append(Lock(command.locked))
     if command.share_layers:
-        found.append(FoldLayers())
+        found.append(ShareLayers())
     return tuple(found)
 
 
@@ -186,36 +180,6 @@ def _changed(kind: type, command: Any) -> dict[str, Any]:
     options = getattr(command, field_name(kind), None)
     fields = () if options is None else dataclasses.fields(options)
     return {field.name: value for field in fields if (value := getattr(options, field.name)) != field.default}
-
-
-def methods_of(command: Compare) -> tuple[tuple["Method", ...], dict[str, "Method"], dict[str, Any]]:
-    """The selected methods in order, all known methods by label, and the options that differ from their defaults."""
-    from lottery_jax.comparison.registry import all_learners, all_methods, as_method, chosen_methods
-
-    candidates = command.candidates
-    constructions = {
-        name: kind(**_changed(kind, command), candidates=candidates) for name, kind in CONSTRUCTIONS.items()
-    }
-    learners = {name: kind(**_changed(kind, command)) for name, kind in all_learners().items()}
-    known, options = all_methods(constructions, learners), {}
-    for name, kind in {**CONSTRUCTIONS, **all_learners()}.items():
-        if found := _changed(kind, command):
-            options[name] = found
-    labels = list(command.methods)
-    for index, word in enumerate(command.methods):
-        if match := USER_CLASS.fullmatch(word):
-            kind = user_class(word)
-            method = as_method(kind, _changed(kind, command), candidates=candidates)
-            if method.label in known:
-                raise InputError(f"{word!r} has the name {method.label!r}, which is taken; give it another")
-            known[method.label] = method
-            labels[index] = method.label
-            # Another version of the file is another method.
-            digest = hashlib.sha256(Path(match[1]).read_bytes()).hexdigest()[:16]
-            options[method.label] = {"source": digest, **_changed(kind, command)}
-        elif word not in known:
-            raise InputError(f"method {word!r} is unknown; {suggest(word, known)} or name a class, FILE.py:CLASS")
-    return chosen_methods(known, labels), known, options
 
 
 def methods_help() -> str:
@@ -247,34 +211,6 @@ def methods_help() -> str:
         f"Methods by label (docs/methods.md). {'. '.join(parts)}. Others: {', '.join(others)}, or a class of your own,"
         f" FILE.py:CLASS. Default: {', '.join(default)}."
     )
-
-
-def user_class(word: str) -> type:
-    """The class that FILE.py:CLASS names; its file is run.
-
-    Raises:
-        InputError: The file is missing, fails, or has no such class.
-    """
-    match = USER_CLASS.fullmatch(word)
-    assert match is not None
-    path, name = Path(match[1]), match[2]
-    if not path.is_file():
-        raise InputError(f"method {word!r} names a file that does not exist; check the path")
-    module_name = f"_method_{path.stem}"
-    if module_name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(module_name, path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[module_name] = module  # dataclasses look their module up
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:
-            del sys.modules[module_name]
-            raise InputError(f"{str(path)!r} cannot be run ({type(error).__name__}: {error}); correct it") from error
-    found = getattr(sys.modules[module_name], name, None)
-    if not isinstance(found, type):
-        raise InputError(f"{str(path)!r} has no class {name}; name a class of that file")
-    return found
 
 
 RENAMED_OPTIONS = {

@@ -166,7 +166,7 @@ def _progress_lines(reporter: ProgressReporter) -> Iterator[None]:
                 continue
             with contextlib.suppress(ClusterError):
                 line, now = reporter.line(), time.perf_counter()
-                locks.tell(line)
+                locks.write_lock_status(line)
                 if reporter.prints and now - last >= reporter.interval:
                     last = now
                     print_message(line)

@@ -26,7 +26,7 @@ def run_status(command: JobStatus, results: TextIO) -> int:
     """Print the finished units of each folder, the process that uses it, and its last change."""
     for folder, read in _job_folders(command.folder):
         row = {"folder": str(folder), **read(folder)}
-        row |= {"process": holder_of(folder), "last_message": told(folder)}
+        row |= {"process": lock_holder(folder), "last_message": read_lock_status(folder)}
         row["changed"] = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(_last_change(folder)))
         words = row.pop("words")
         if command.json:
@@ -93,7 +93,7 @@ def _experiment(folder: Path) -> dict[str, Any]:
     return {"finished_units": finished, "words": f"{finished:,} finished units"}
 
 
-_SUFFIXES = {CHUNKS: _approximation, UNITS: _experiment}
+_SUFFIXES = {CHUNKS_SUFFIX: _approximation, UNITS: _experiment}
 """Endings of the folder of an unfinished job, after the name of its output."""
 
 

@@ -10,10 +10,10 @@ from lottery_jax.cli.progress_bars import progress_bars
 from lottery_jax.cli.settings import Verify
 from lottery_jax.errors import InputError
 from lottery_jax.importers.state_dict import target_like
-from lottery_jax.networks.rewrites import quantised
-from lottery_jax.networks.target import Target
-from lottery_jax.tickets.ticket import Ticket, load_ticket
-from lottery_jax.tickets.verify import Certificate, verify
+from lottery_jax.networks.rewrites import quantise
+from lottery_jax.tickets.certificate import Certificate
+from lottery_jax.tickets.ticket import load_ticket
+from lottery_jax.tickets.verify import verify
 
 EXIT_CODES = {"holds": 0, "broken": 1, "no guarantee": 4}
 """Exit codes by outcome."""
@@ -28,28 +28,31 @@ def run_verify(command: Verify, results: TextIO) -> int:
     if command.quantise_target is not None:
         if target is None:
             raise InputError("--quantise-target rounds a given target; give it with --target")
-        target = quantised(target, command.quantise_target)
+        target = quantise(target, command.quantise_target)
     with progress_bars(quiet=command.quiet) as reporter:
-        certificate = verify(ticket, target=target, tolerance=command.tolerance, progress=reporter.part("verifying"))
-        row = certificate_row(certificate, command.ticket.stat().st_size) | {"ticket": str(command.ticket)}
-        compared = target or ticket.target
-        if command.box is not None and certificate.holds and compared is not None:
-            reporter.part("bounding the output")
-            row |= _output_row(ticket, compared, *command.box, tolerance=certificate.tolerance)
+        options = {"target": target, "tolerance": command.tolerance}
+        if command.box is None:
+            certificate, bounds = verify(ticket, **options, progress=reporter.part("verifying")), {}
+        else:
+            verification = verify_box(ticket, **options, box=command.box, stages=reporter.part)
+            certificate, bounds = verification.certificate, _output_row(verification, command.box)
+        row = certificate_row(certificate, command.ticket.stat().st_size) | {"ticket": str(command.ticket)} | bounds
     return print_certificate(row, results, as_json=command.json)
 
 
-def _output_row(ticket: Ticket, target: Target, low: float, high: float, *, tolerance: float | None) -> dict[str, Any]:
-    """Bounds of |f - g| on a box, and the largest difference that a search found."""
-    bound = bound_output(ticket, target, low=low, high=high, tolerance=tolerance)
-    promised = math.inf if bound.promised is None else float(bound.promised.max())
+def _output_row(verification: BoxVerification, box: tuple[float, float]) -> dict[str, Any]:
+    """Bounds of |f - g| on a box, and the largest difference that a search found; empty unless the ticket holds."""
+    bound = verification.output_bound
+    if bound is None:
+        return {}
+    from_tolerance = math.inf if bound.from_tolerance is None else float(bound.from_tolerance.max())
     return {
-        "box": [low, high],
+        "box": list(box),
         "output_bound": bound.largest,
         "output_bound_by_intervals": float(bound.interval.max()),
         "output_bound_by_lines": float(bound.linear.max()),
-        "output_promised": promised if math.isfinite(promised) else None,
-        "output_searched": attack(ticket, target, low=low, high=high),
+        "output_promised": from_tolerance if math.isfinite(from_tolerance) else None,
+        "output_searched": verification.largest_found,
     }
 
 

@@ -61,12 +61,12 @@ class BudgetMethod(Method):
         finished, tickets = MemoryChunkStore(), []
         for objective in objectives:
             job = plan_job(context.target, self.construction, objective, seed=seed, transforms=context.transforms)
-            tickets.append(run_in_memory(job, finished=finished, progress=context.progress))
+            tickets.append(run_in_memory(job, store=finished, progress=context.progress))
         return tickets
 
     def objectives(self, context: MethodContext, counts: Sequence[int]) -> list[Objective]:
         """The objective for each number of kept weights."""
-        prepared = self.construction.prepared(context.target)
+        prepared = self.construction.prepare(context.target)
         images = np.asarray(context.dataset.train.images)
         fisher = fisher_importance(prepared, images, damping=IMPORTANCES["fisher-damped"] or 0.0)
         return [Budget(kept, importance=fisher) for kept in counts]

@@ -118,6 +118,7 @@ class Measured:
         metrics: Metrics on the test split.
         ticket_bytes: Size of the file.
         evaluated: The evaluated network and its number of images.
+        weights: The reconstructed weights, float64 by tensor; None for a model without a graph.
     """
 
     ticket: Ticket
@@ -142,13 +143,15 @@ def measure(path: Path, task: Task, tolerance: float | None = None, *, stages: S
     guaranteed = ticket.header.tolerance is not None
     checked = tolerance if guaranteed and ticket.header.kept_budget is None else None
     network = ticket.forward()  # keeps its arrays alive, so that the verifier runs the same ones
-    certificate = verify(ticket, target=task.target if guaranteed else None, tolerance=checked, progress=progress)
+    target = task.target if guaranteed else None
+    verification = verify_with_weights(ticket, target=target, tolerance=checked, progress=progress)
     stages("running the test images")
     test = task.dataset.test
-    found, evaluated = ticket_outputs(ticket, np.asarray(test.images))
+    found, evaluated = ticket_outputs(ticket, np.asarray(test.images), weights=verification.weights)
     del network
     metrics = compare_logits(found, task.test_outputs, test.labels)
-    return Measured(ticket, certificate, metrics, path.stat().st_size, evaluated)
+    size = path.stat().st_size
+    return Measured(ticket, verification.certificate, metrics, size, evaluated, verification.weights)
 
 
 def output_bound(measured: Measured, task: Task) -> float | None:
@@ -159,9 +162,9 @@ def output_bound(measured: Measured, task: Task) -> float | None:
     """
     ticket, images = measured.ticket, task.dataset.test.images
     network = ticket.network
-    if not measured.certificate.holds or network.given is None or task.target.weights > _MAX_BOUNDED_WEIGHTS:
+    if not measured.certificate.holds or network.input_spec is None or task.target.weights > _MAX_BOUNDED_WEIGHTS:
         return None
-    if network.target.widest > _MAX_ACTIVATIONS or len(network.sources) > _MAX_LAYERS:
+    if network.target.largest_activation > _MAX_ACTIVATIONS or len(network.sources) > _MAX_LAYERS:
         return None
     try:
         in_box = images.min() >= 0 and images.max() <= 1
@@ -171,7 +174,12 @@ def output_bound(measured: Measured, task: Task) -> float | None:
     return bound if math.isfinite(bound) else None
 
 
-def ticket_outputs(ticket: Ticket, images: np.ndarray, max_seconds: float = _MAX_SECONDS) -> tuple[np.ndarray, str]:
+def ticket_outputs(
+    ticket: Ticket,
+    images: np.ndarray,
+    max_seconds: float = _MAX_SECONDS,
+    weights: Mapping[str, np.ndarray] | None = None,
+) -> tuple[np.ndarray, str]:
     """Outputs [N, C] of the network of a ticket for images [N, ...], and a description of the evaluated network."""
     random, count = ticket.forward(), len(images)
     size = batch_size(ticket.network)

@@ -34,6 +34,7 @@ from lottery_jax.comparison.report import write_report
 from lottery_jax.errors import InputError
 from lottery_jax.io.files import check_writable, wait_for_file
 from lottery_jax.io.locks import folder_lock
+from lottery_jax.networks.rewrites import fold_batch_norm
 from lottery_jax.progress import Stages, log, no_stages
 from lottery_jax.tasks import Task
 from lottery_jax.tickets.ticket import load_ticket

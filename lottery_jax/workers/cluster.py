@@ -19,7 +19,7 @@ from typing import Any
 import jax
 
 from lottery_jax.errors import ClusterError, InputError
-from lottery_jax.io.files import VISIBLE
+from lottery_jax.io.files import VISIBILITY_TIMEOUT
 from lottery_jax.workers.coordination import Board, Heartbeats, Service
 from lottery_jax.workers.supervisor import AGAIN, joined
 from lottery_jax.workers.workers import FOUND, Pending, Standing, T, Workers, unit_of
@@ -94,7 +94,7 @@ class Cluster(Workers):
                 raise InputError(
                     f"{self} has another {name} than {first}: {mine}, not {other}; give every process the same"
                 )
-        end = time.monotonic() + VISIBLE
+        end = time.monotonic() + VISIBILITY_TIMEOUT
         while mark and not ((folder / mark).exists() or self._heartbeats.over):  # it may be over, and cleared away
             if time.monotonic() > end:
                 raise InputError(

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lottery_jax.data import Dataset
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import FixedGate
 from lottery_jax.networks.top_k import top_k_mask

@@ -21,7 +21,7 @@ from lottery_jax.approximation.budget.importance import fisher_importance
 from lottery_jax.bounds import bound_output
 from lottery_jax.constructions import Pensia, Scalar
 from lottery_jax.errors import InputError
-from lottery_jax.networks.rewrites import quantised
+from lottery_jax.networks.rewrites import quantise
 from lottery_jax.tickets.ticket import stores_coded
 from lottery_jax.tickets.verify import verify
 from lottery_jax.workers.workers import Share, Workers
@@ -75,7 +75,7 @@ def test_a_rounded_target_is_approximated_and_recorded() -> None:
     result = run_approximation(
         target, ApproximationOptions(construction="scalar", candidates=COUNT, quantise_target=3), seed=4
     )
-    assert result.ticket is not None and result.target.digest == quantised(target, 3).digest
+    assert result.ticket is not None and result.target.digest == quantise(target, 3).digest
     assert result.ticket.header.settings["quantised_target"] == {"bits": 3, "of_target_sha256": target.digest}
     again = approximate(target, seed=4, construction=Scalar(), candidates=COUNT, quantise_target=3)
     assert again.to_bytes() == result.ticket.to_bytes()

@@ -179,7 +179,7 @@ def test_of_processes_only_the_first_says_how_far_all_are(
             log.info("a note")
             log.error("an error")
             time.sleep(0.2)
-            far = told(tmp_path)
+            far = read_lock_status(tmp_path)
             progress_bars.interval = 0.02
             time.sleep(0.2)
         said.append((far, list(dict.fromkeys(capsys.readouterr().err.splitlines()))))

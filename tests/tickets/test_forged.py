@@ -262,5 +262,13 @@ def test_exit_codes_of_the_command(honest: dict[str, Path], tmp_path: Path, caps
             main(["verify", *map(str, words)])
         assert stopped.value.code == code, capsys.readouterr()
     text = capsys.readouterr().out
-    for word in ("HOLDS", "BROKEN", "NO GUARANTEE", "unverified copy", "never negative", TARGET.digest[:16], "U[-1, 1]"):
+    for word in (
+        "HOLDS",
+        "BROKEN",
+        "NO GUARANTEE",
+        "unverified copy",
+        "never negative",
+        TARGET.digest[:16],
+        "U[-1, 1]",
+    ):
         assert word in text

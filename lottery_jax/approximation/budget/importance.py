@@ -210,7 +210,9 @@ def _squares(
 def _batch_size(network: Network) -> int:
     """500 examples of an MLP; fewer if weights are shared between positions, to bound their gradients."""
     shared = [
-        layer for path, layer in network.weight_nodes.items() if len(getattr(network.input_spec_of(path), "shape", ())) > 1
+        layer
+        for path, layer in network.weight_nodes.items()
+        if len(getattr(network.input_spec_of(path), "shape", ())) > 1
     ]
     largest = max((layer.weights for layer in shared), default=0)
     classes = network.output_spec.shape[-1] if network.output_spec else 1
