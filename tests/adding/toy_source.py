@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lottery_jax.networks.node import LinearLayer, Weights
-from lottery_jax.networks.sources.base import Source, numbered
+from lottery_jax.networks.sources.base import Source, assign_streams
 from lottery_jax.rng.random_tensor import ContiguousLayout, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
@@ -25,8 +25,8 @@ class Halved(Source):
     kind: ClassVar[str] = "halved"
 
     def random_tensors(self) -> dict[str, RandomTensor]:
-        layout, shapes = ContiguousLayout(self.copies), self.of.tensors()
-        return numbered(
+        layout, shapes = ContiguousLayout(self.copies), self.layer.tensors()
+        return assign_streams(
             {
                 name: RandomTensor((*shape, self.copies), self.copies, self.sampler, layout)
                 for name, shape in shapes.items()
