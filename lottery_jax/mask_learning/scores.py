@@ -53,7 +53,7 @@ def draw_scores(drawn: RandomTensor, sampler: Sampler, seed: int) -> np.ndarray:
         sampler=sampler,
         stream=SCORE_STREAM + drawn.stream,
         layout=drawn.layout if isinstance(drawn.layout, MatrixLayout) else ContiguousLayout(drawn.width),
-        shared=1,
+        rows_per_block=1,
     )
     return own.draw_all(seed, NO_REDRAWS)
 

@@ -209,7 +209,7 @@ def three_chunks(folder: Path) -> tuple[Word, ...]:
 def test_an_interrupt_is_130_and_the_same_command_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked, solve = three_chunks(tmp_path), ToleranceObjective.solve
+    asked, solve = three_chunks(tmp_path), ToleranceObjective.solve_chunk
 
     def interrupted(objective, job, chunk):
         if chunk.number == 2:
@@ -217,7 +217,7 @@ def test_an_interrupt_is_130_and_the_same_command_goes_on(
         return solve(objective, job, chunk)
 
     with monkeypatch.context() as patched:
-        patched.setattr(ToleranceObjective, "solve", interrupted)
+        patched.setattr(ToleranceObjective, "solve_chunk", interrupted)
         assert "resumes from there" in refusal(capsys, 130, *asked)
     chunk, _ = sorted((tmp_path / "t.chunks").glob("chunk-*"))
     chunk.write_bytes(chunk.read_bytes()[:-1])

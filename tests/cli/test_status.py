@@ -67,7 +67,8 @@ def test_a_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     write_configuration(folder, {"task": "digits"})
     append_records(folder / "records.jsonl", [record("dense"), record(), record(seed=1)])
     (folder / "unfinished" / "edge-popup-wide-seed0").mkdir(parents=True)
-    PendingRecords(folder / "records").write(record(seed=2))
+    pending = record(seed=2)
+    PendingRecords(folder / "records").write(pending.key, pending)
     for place in (runs, folder):
         found = answer(capsys, "status", place)
         assert (found["folder"], found["records"], found["process"]) == (str(folder), 3, None)
