@@ -12,6 +12,7 @@ fifty, and the last pass separates these.
 """
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -117,9 +118,11 @@ def _narrow(
     def read(state: tuple[_Interval, tuple]) -> tuple[_Interval, tuple]:
         (low, high, at_low, at_high), (first, last) = state
         step = jnp.maximum((last - first + _PROBES - 2) // (_PROBES - 1), 1)
-        probes = [first + step * i for i in range(_PROBES)]
+        probes, inside = [], []
+        for index in range(_PROBES):
+            probes.append(first + step * index)
+            inside.append((probes[-1] > low) & (probes[-1] < high))
         counts = list(count_below(probes))
-        inside = [(probe > low) & (probe < high) for probe in probes]
         for probe, here, within in zip(probes, counts, inside, strict=True):
             missed = within & (here < k)
             low, at_low = jnp.where(missed, probe, low), jnp.where(missed, here, at_low)
@@ -136,22 +139,29 @@ def _narrow(
 def _count(integers: jax.Array, limits: list[jax.Array]) -> jax.Array:
     """The number of integers below each limit, int32 [limits], in one pass."""
     flat = integers.reshape(-1)
-    if flat.size < _LONG:
-        return jnp.stack(_sums([flat < limit for limit in limits]))
-    rows = flat.size // _ROW
-    body, rest = flat[: rows * _ROW].reshape(rows, _ROW), flat[rows * _ROW :]
-    counts = jnp.stack(_sums(_sums([body < limit for limit in limits])))
-    return counts + jnp.stack(_sums([rest < limit for limit in limits])) if rest.size else counts
+    parts = [flat]
+    if flat.size >= _LONG:
+        whole = flat.size // _ROW * _ROW
+        parts = [flat[:whole].reshape(-1, _ROW), flat[whole:]][: 2 if whole < flat.size else 1]
+    counts = []
+    for part in parts:
+        sums: Sequence[jax.Array] = [part < limit for limit in limits]
+        for _ in range(part.ndim):
+            sums = _sums(sums)
+        counts.append(jnp.stack(sums))
+    return counts[0] if len(counts) == 1 else counts[0] + counts[1]
 
 
 def _sums(terms: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
     """The sums of all terms over their last axis, in one pass."""
+    integers = []
+    for term in terms:
+        integers.append(term.astype(jnp.int32))
 
     def add(left, right):
-        return tuple(x + y for x, y in zip(left, right, strict=True))
+        return tuple(map(operator.add, left, right))
 
-    terms = tuple(term.astype(jnp.int32) for term in terms)
-    return lax.reduce(terms, (jnp.int32(0),) * len(terms), add, (terms[0].ndim - 1,))
+    return lax.reduce(tuple(integers), (jnp.int32(0),) * len(terms), add, (terms[0].ndim - 1,))
 
 
 def _predicted(integers: jax.Array, most: int, k: jax.Array) -> tuple[jax.Array, jax.Array]:

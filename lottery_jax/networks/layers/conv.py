@@ -119,7 +119,7 @@ class Conv(LinearLayer):
     size: tuple[int, int]
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int] = (0, 0)
-    groups: int = 1  # type: ignore[assignment]
+    groups: int = 1
     bias: bool = False
     kind: ClassVar[str] = "conv"
 

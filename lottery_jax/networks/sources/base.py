@@ -2,9 +2,8 @@
 
 import abc
 import dataclasses
-import itertools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -24,40 +23,25 @@ class Source(Node):
 
     layer: WeightNode
     gain: float
+    units_per_input: ClassVar[int] = 1
+    """Hidden units of each input."""
+    rows_per_weight: ClassVar[int] = 1
+    """Rows of a mask for each target weight: one per copy of its output."""
+    hidden_tensors: ClassVar[tuple[str, ...]] = ()
+    """Random tensors of the hidden layers in front of `layer`."""
+    trained_tensors: ClassVar[Mapping[str, str]] = {}
+    """Trained tensors that replace random ones: stored names by the random tensor whose mask they have."""
+    frozen_tensors: ClassVar[Mapping[str, str]] = {}
+    """Random tensors added at their initial values: names by the random tensor that they complement."""
 
     @abc.abstractmethod
     def random_tensors(self) -> dict[str, RandomTensor]:
         """The random tensors by name: `hidden_tensors`, then those of `layer`."""
 
     @property
-    def units_per_input(self) -> int:
-        """Hidden units of each input."""
-        return 1
-
-    @property
-    def rows_per_weight(self) -> int:
-        """Rows of a mask for each target weight: one per copy of its output."""
-        return 1
-
-    @property
     def effective_layer(self) -> WeightNode:
         """The layer that is computed: `layer` on all copies of its inputs and outputs."""
         return self.layer
-
-    @property
-    def hidden_tensors(self) -> tuple[str, ...]:
-        """Random tensors of the hidden layers in front of `layer`."""
-        return ()
-
-    @property
-    def trained_tensors(self) -> dict[str, str]:
-        """Trained tensors that replace random ones: stored names by the random tensor whose mask they have."""
-        return {}
-
-    @property
-    def frozen_tensors(self) -> dict[str, str]:
-        """Random tensors added at their initial values: names by the random tensor that they complement."""
-        return {}
 
     def output_spec(self, input_spec: Spec) -> Spec:
         return self.layer.output_spec(input_spec)
@@ -124,10 +108,13 @@ class MaskedModule(nnx.Module):
     def __init__(self, source: Source, weights: Weights) -> None:
         self.source, self.gain = source, weights.scalar("gain", source.gain)
         self.measured = nnx.data(nnx.Intermediate(jnp.ones(())) if weights.measuring else None)
-        names = tuple(source.random_tensors())
-        self.random = nnx.Dict({name: Frozen(jnp.asarray(weights[name])) for name in names})
-        self.stored = nnx.Dict({name: nnx.Param(jnp.asarray(weights[name])) for name in source.tensors()})
-        self.gates = nnx.Dict({name: weights.gate(name) for name in names})
+        random, stored, gates = {}, {}, {}
+        for name in source.random_tensors():
+            random[name] = Frozen(jnp.asarray(weights[name]))
+            gates[name] = weights.gate(name)
+        for name in source.tensors():
+            stored[name] = nnx.Param(jnp.asarray(weights[name]))
+        self.random, self.stored, self.gates = nnx.Dict(random), nnx.Dict(stored), nnx.Dict(gates)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         output = self.source.apply(self._kept, x)
@@ -167,5 +154,8 @@ def check_gain(gain: float) -> None:
 
 def assign_streams(drawn: dict[str, RandomTensor]) -> dict[str, RandomTensor]:
     """The tensors of one layer on consecutive streams."""
-    first = itertools.accumulate((tensor.streams for tensor in drawn.values()), initial=0)
-    return {name: dataclasses.replace(drawn[name], stream=stream) for name, stream in zip(drawn, first, strict=False)}
+    found, stream = {}, 0
+    for name, tensor in drawn.items():
+        found[name] = dataclasses.replace(tensor, stream=stream)
+        stream += tensor.streams
+    return found

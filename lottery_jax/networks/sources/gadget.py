@@ -51,6 +51,7 @@ class Gadget(Source):
     relu: bool = True
     gain: float = 1.0
     kind: ClassVar[str] = "gadget"
+    hidden_tensors: ClassVar[tuple[str, ...]] = ("first",)
 
     def __post_init__(self) -> None:
         check_gain(self.gain)
@@ -69,10 +70,6 @@ class Gadget(Source):
         for name, shape in layer.tensors().items():
             found[name] = RandomTensor((*shape, units), units, self.second, layouts[name], stream=1)
         return found
-
-    @property
-    def hidden_tensors(self) -> tuple[str, ...]:
-        return ("first",)
 
     @property
     def units_per_input(self) -> int:

@@ -35,14 +35,13 @@ class RandomLayer(Source):
 
     def random_tensors(self) -> dict[str, RandomTensor]:
         per_group, size = self.layer.inputs // self.layer.groups, math.prod(self.layer.kernel_shape)
-        layouts = {
-            "weight": MatrixLayout(self.layer.outputs, per_group, size, 1),
-            "bias": MatrixLayout(self.layer.outputs, 1, 1, 1),
-        }
         shapes = self.layer.tensors()
-        return assign_streams(
-            {name: RandomTensor(shape, 1, self.sampler, layouts[name]) for name, shape in shapes.items()}
-        )
+        layout = MatrixLayout(self.layer.outputs, per_group, size, 1)
+        found = {"weight": RandomTensor(shapes["weight"], 1, self.sampler, layout)}
+        if self.layer.bias:
+            layout = MatrixLayout(self.layer.outputs, 1, 1, 1)
+            found["bias"] = RandomTensor(shapes["bias"], 1, self.sampler, layout)
+        return assign_streams(found)
 
     def coefficients(
         self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: Mapping[str, np.ndarray]
@@ -50,7 +49,10 @@ class RandomLayer(Source):
         return self.gain
 
     def apply(self, kept: Callable[[str], jax.Array], x: jax.Array) -> jax.Array:
-        return self.layer.module(Weights({name: kept(name) for name in self.layer.tensors()}))(x)  # type: ignore[operator]
+        weights = {"weight": kept("weight")}
+        if self.layer.bias:
+            weights["bias"] = kept("bias")
+        return self.layer.module(Weights(weights))(x)  # type: ignore[operator]
 
 
 _MIN_FACTOR = 2.0**-15

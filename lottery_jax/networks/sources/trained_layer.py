@@ -40,6 +40,7 @@ class TrainedLayer(Source):
     sampler: Sampler
     gain: float = 1.0
     kind: ClassVar[str] = "trained_layer"
+    trained_tensors: ClassVar[Mapping[str, str]] = {"weight": STORED_NAME}
 
     def __post_init__(self) -> None:
         if self.gain != 1.0:
@@ -48,10 +49,6 @@ class TrainedLayer(Source):
             raise InputError("the density of trained weights must be 1. Prune them by their mask.")
         if self.sampler.locked > 0:
             raise InputError("locked must be 0 for trained weights. Keep them by their mask.")
-
-    @property
-    def trained_tensors(self) -> dict[str, str]:
-        return {"weight": STORED_NAME}
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
         return {self.trained_tensors.get(name, name): shape for name, shape in self.layer.tensors().items()}
@@ -90,10 +87,7 @@ class PartlyTrainedLayer(TrainedLayer):
     """
 
     kind: ClassVar[str] = "partly_trained_layer"
-
-    @property
-    def frozen_tensors(self) -> dict[str, str]:
-        return {"weight": FROZEN_NAME}
+    frozen_tensors: ClassVar[Mapping[str, str]] = {"weight": FROZEN_NAME}
 
     def random_tensors(self) -> dict[str, RandomTensor]:
         (weight,) = super().random_tensors().values()
