@@ -142,7 +142,6 @@ def stratified(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
 
 
 _SPLITS = ("train", "validation", "test")
-
 _FRACTION = 10  # one of so many examples goes to validation, and as many to the test, if the file has no such split
 
 

@@ -12,13 +12,9 @@ from lottery_jax.errors import InputError, suggest
 from lottery_jax.io.cache import cache_folder, read_cached, write_cached
 
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10")
-
 SHAPES = {"digits": (8, 8, 1), "mnist": (28, 28, 1), "fashion_mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
-
 VALIDATION_SIZES = {"mnist": 5000, "fashion_mnist": 5000, "cifar10": 5000}
-
 DIGITS_SIZES = (1257, 180, 360)
-
 CLASSES = 10
 
 

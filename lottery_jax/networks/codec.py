@@ -15,11 +15,8 @@ from lottery_jax.networks.registry import NODES
 from lottery_jax.rng.sampler import Sampler
 
 _MAX_INTEGER = 2**31 - 1
-
 _DEFAULTS: dict[type, dict[str, Any]] = {Sampler: {"density": 1.0, "locked": 0.0}}  # JSON omits these values
-
 _MAX_DEPTH = 64
-
 _MAX_TEXT = 512
 
 

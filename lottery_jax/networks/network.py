@@ -22,13 +22,9 @@ Redraws = Mapping[str, np.ndarray]
 """Redrawn blocks of random tensors: int64 rows (block, attempt) by name."""
 
 NO_REDRAWS = np.zeros((0, 2), np.int64)
-
 _MAX_WEIGHTS = 1 << 48
-
 _MAX_ACTIVATION = 1 << 30  # numbers of one example between two layers: 4 GiB
-
 _SHOWN_TENSORS = 3
-
 _SHOWN_CHARACTERS = 32  # of a name, or of a shape
 
 

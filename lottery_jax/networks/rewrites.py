@@ -38,12 +38,15 @@ class BatchNormFold:
 
 def batch_norm_folds(network: Network) -> list[BatchNormFold]:
     """The batch normalisations that directly follow a linear layer in a chain: those that `fold_batch_norm` folds."""
-    found = []
+    folds, found = {}, []
     for path, node in network.nodes():
         if isinstance(node, Chain):
             for (name, layer), (following, norm) in itertools.pairwise(node.nodes):
                 if isinstance(layer, LinearLayer) and isinstance(norm, BatchNorm):
-                    found.append(BatchNormFold(child_path(path, name), child_path(path, following), norm))
+                    fold = BatchNormFold(child_path(path, name), child_path(path, following), norm)
+                    folds[fold.layer] = fold
+        elif path in folds:  # in the order of the layers
+            found.append(folds[path])
     return found
 
 

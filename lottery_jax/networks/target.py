@@ -18,7 +18,6 @@ from lottery_jax.networks.forward import Forward, forward
 from lottery_jax.networks.network import Network, summary
 
 _SLICE = 1 << 20  # weights read at once
-
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 

@@ -25,16 +25,12 @@ from jax import lax
 from lottery_jax.errors import InputError
 
 _Count = Callable[[list[jax.Array]], jax.Array]  # number of integers below each limit
-
 _PROBES = 5  # on a CPU core five comparisons take about as long as reading the integers
-
 _SMALL = 2**17  # up to here sampling costs more than it saves
-
 _SMOOTH = 2**22  # widest interval, half a factor of two in floats, in which the line predicts
 
 # One of 34 cache lines of 16 integers is sampled; rows of a power of two are not aligned with this period.
 _RUN, _PERIOD = 16, 544
-
 _DEPTH = 16  # integers in a column of `_column_minima`
 
 # XLA's CPU code counts long vectors three times as fast row by row as at once.
@@ -202,7 +198,6 @@ def _column_minima(integers: jax.Array, low: jax.Array) -> jax.Array:
 
 
 _INFINITY = 0x7F800000  # the bits of float32 infinity; NaN is above
-
 _NAN = _INFINITY + 1  # the rank of NaN, after zero's
 
 

@@ -10,7 +10,6 @@ from lottery_jax.theory.candidates import candidates_named
 from lottery_jax.theory.success import predicted_success, residual_law
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-
 _COLUMNS = 3  # panels in a row
 
 

@@ -49,6 +49,9 @@ class LayerShape:
         return self.outputs * ((self.inputs_per_output - self.bias) * self.kernel_size + self.bias)
 
 
+Layers = Sequence[LayerShape]
+
+
 def layer_shapes(network: Network) -> tuple[LayerShape, ...]:
     """The layers of a target in order; a batch normalisation counts as the bias of the layer that it is folded into.
 
@@ -96,22 +99,7 @@ class SourceLayer:
 
 @dataclasses.dataclass(frozen=True)
 class Requirement:
-    """The source that a theorem requires for an architecture.
-
-    Args:
-        theorem: Name of the theorem.
-        paper: The paper.
-        error: What eps bounds: weight, output or exact.
-        origin: Origin of the constants: paper, counting, estimated or exact.
-        constant: The same in a sentence.
-        covered: Target layers that the theorem covers.
-        layers: All target layers with weights.
-        depth: Layers of the source; this and the next fields are None if no layer is covered.
-        hidden: Hidden units of each covered layer.
-        source_weights: Random weights.
-        kept_weights: Weights that the proof's ticket keeps, if known.
-        note: Remarks.
-    """
+    """The source that a theorem requires for an architecture; the last fields are None if no layer is covered."""
 
     theorem: str
     paper: str
@@ -119,11 +107,16 @@ class Requirement:
     origin: str
     constant: str
     covered: int
+    """Target layers that the theorem covers."""
     layers: int
+    """All target layers with weights."""
     depth: int | None = None
+    """Layers of the source."""
     hidden: tuple[int, ...] | None = None
+    """Hidden units of each covered layer."""
     source_weights: int | None = None
     kept_weights: int | None = None
+    """Weights that the proof's ticket keeps, if known."""
     note: str = ""
 
     @property
@@ -153,9 +146,7 @@ class Theorem(abc.ABC):
         """The origin of the constants in a sentence."""
 
     @abc.abstractmethod
-    def source_layers(
-        self, layers: Sequence[LayerShape], depth: int, tolerance: float, delta: float
-    ) -> Sequence[SourceLayer]:
+    def source_layers(self, layers: Layers, depth: int, tolerance: float, delta: float) -> list[SourceLayer]:
         """The random layers for each covered layer.
 
         Args:
@@ -165,7 +156,7 @@ class Theorem(abc.ABC):
             delta: Failure probability.
         """
 
-    def depth(self, layers: Sequence[LayerShape]) -> int:
+    def depth(self, layers: Layers) -> int:
         """Random layers for the covered layers."""
         return 2 * len(layers)
 
@@ -188,7 +179,17 @@ class Theorem(abc.ABC):
         covered = [layer for layer in layers if layer.kind in self.kinds]
         sources = self.source_layers(covered, len(layers), tolerance, delta)
         kept = [source.kept for source in sources]
-        notes = (_omitted(layers, covered), self.note, _not_in_proofs(network) if covered else "")
+        notes = [self.note] if self.note else []
+        if len(covered) < len(layers):
+            kinds = ", ".join(dict.fromkeys(layer.kind for layer in layers if layer not in covered))
+            few = f"It covers {len(covered)} of {len(layers)} layers, not: {kinds}."
+            notes.insert(0, few if covered else f"It covers none of the layers ({kinds}).")
+        if covered:
+            # The proofs are about ReLU and sequences of layers.
+            norms = {fold.norm for fold in batch_norm_folds(network)}
+            nodes = [node for path, node in network.nodes() if path not in norms and not isinstance(node, WeightNode)]
+            foreign = dict.fromkeys(node.kind.replace("_", " ") for node in nodes if node.kind not in _IN_PROOFS)
+            notes += [f"Not in the proof: {', '.join(foreign)}."] if foreign else []
         return Requirement(
             theorem=self.name,
             paper=self.paper,
@@ -201,7 +202,7 @@ class Theorem(abc.ABC):
             hidden=tuple(source.hidden for source in sources) if covered else None,
             source_weights=sum(source.weights for source in sources) if covered else None,
             kept_weights=sum(one for one in kept if one is not None) if covered and None not in kept else None,
-            note=" ".join(filter(None, notes)),
+            note=" ".join(notes),
         )
 
 
@@ -223,20 +224,3 @@ def units(number: float) -> int:
     (3, 2)
     """
     return max(1, math.ceil(number - 1e-9))
-
-
-def _omitted(layers: Sequence[LayerShape], covered: Sequence[LayerShape]) -> str:
-    if len(covered) == len(layers):
-        return ""
-    kinds = ", ".join(dict.fromkeys(layer.kind for layer in layers if layer not in covered))
-    if not covered:
-        return f"It covers none of the layers ({kinds})."
-    return f"It covers {len(covered)} of {len(layers)} layers, not: {kinds}."
-
-
-def _not_in_proofs(network: Network) -> str:
-    """The kinds of nodes that the proofs, about ReLU and sequences of layers, do not contain."""
-    norms = {fold.norm for fold in batch_norm_folds(network)}
-    nodes = [node for path, node in network.nodes() if path not in norms and not isinstance(node, WeightNode)]
-    kinds = ", ".join(dict.fromkeys(node.kind.replace("_", " ") for node in nodes if node.kind not in _IN_PROOFS))
-    return f"Not in the proof: {kinds}." if kinds else ""

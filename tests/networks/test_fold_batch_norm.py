@@ -73,12 +73,12 @@ def test_only_the_operation_in_front_is_changed() -> None:
     target = Target(network, stored(network.root))  # type: ignore[arg-type]
     pairs = [(fold.layer, fold.norm) for fold in batch_norm_folds(network)]
     path = "layer1.0"
-    assert set(pairs) == {
+    assert pairs == [
         (f"{path}.conv1", f"{path}.bn1"),
         (f"{path}.conv2", f"{path}.bn2"),
         (f"{path}.downsample.0", f"{path}.downsample.1"),
         ("fc", "bn"),
-    }
+    ]
     same = fold_batch_norm(target)
     assert list(same.network.tensors) == [f"{leaf}.{part}" for leaf, _ in pairs for part in ("weight", "bias")]
     plain = NETWORKS["dense with bias, not affine"]

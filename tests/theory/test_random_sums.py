@@ -16,7 +16,7 @@ from lottery_jax.theory import (
     residual_law,
     success_probability,
 )
-from lottery_jax.theory import constant as measured
+from lottery_jax.theory import success as measured
 from lottery_jax.theory.candidates import FixedSizeCandidates, GadgetCandidates
 from lottery_jax.theory.phase_figure import phase_figure
 

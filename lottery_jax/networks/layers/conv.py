@@ -18,9 +18,7 @@ from lottery_jax.errors import InputError
 from lottery_jax.networks.node import NO_RNGS, LinearLayer, Spec, Weights, constant_init
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
-
 _CHUNK = 4  # images per matrix product: they fit in the cache
-
 _FEW_INPUTS = 8  # up to here one product of all windows is faster than XLA's convolution
 
 

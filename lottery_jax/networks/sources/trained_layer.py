@@ -20,7 +20,6 @@ from lottery_jax.rng.random_tensor import MatrixLayout, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
 STORED_NAME = "trained_weight"
-
 FROZEN_NAME = "frozen"
 
 
