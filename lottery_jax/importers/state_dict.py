@@ -39,9 +39,6 @@ def import_target(
             layers (`fc1.weight`, `0.weight`, `net.2.bias`) are an MLP, other names those of a known architecture.
         width: Multiplier of all hidden widths, if `name` is given.
         normalize: First node of architectures that normalise their inputs.
-
-    Raises:
-        InputError: If the names or shapes do not fit.
     """
     path = Path(path)
     where = f"the target file {str(path)!r}"
@@ -185,15 +182,11 @@ def load_model(path: str | os.PathLike[str], pattern: str | None = None) -> tupl
     """The tensors of a safetensors file to approximate, without the graph of the model; they stay in the file.
 
     Args:
-        path: The file.
         pattern: Case-sensitive shell pattern (* ? [abc]) of the names of float tensors. By default all 2-D and 4-D
             float tensors are chosen: matrices, embeddings and convolutions.
 
     Returns:
         The target, in the order of the file, and the reason for each skipped tensor.
-
-    Raises:
-        InputError: If no tensor is chosen.
     """
     file = TensorFile(path)
     chosen, skipped = {}, {}

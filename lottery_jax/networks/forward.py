@@ -46,12 +46,8 @@ def outputs(function: Forward, images: np.ndarray | jax.Array, *, batch_size: in
     """Outputs [N, C] for images [N, ...], on the host.
 
     Args:
-        function: A forward function, see `forward`.
         images: At least one example.
         batch_size: Examples per call; the last batch is padded to this size.
-
-    Raises:
-        InputError: If there are no images or the batch size is below 1.
     """
     examples = np.asarray(images)
     if len(examples) == 0:
@@ -75,7 +71,6 @@ def without_dead_units(network: Network, pruned: Mapping[str, np.ndarray]) -> tu
     """An equal source with fewer hidden units: for nonnegative inputs half of a gadget's units are never kept.
 
     Args:
-        network: The source.
         pruned: Its random tensors by name, zero where pruned.
 
     Returns:

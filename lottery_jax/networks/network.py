@@ -33,12 +33,8 @@ class Network:
     """A tree of nodes: a target if its tensors are stored, a source if they are random.
 
     Args:
-        root: The tree.
         input_spec: The input; None for a `TensorDict`, whose graph is unknown.
         share_layers: Whether all random layers take their weights from one random tensor (Hidden-Fold Networks).
-
-    Raises:
-        InputError: If the nodes do not fit together.
 
     >>> from lottery_jax.networks.layers.containers import Chain
     >>> from lottery_jax.networks.layers.dense import Dense

@@ -89,7 +89,6 @@ class Weights:
         gate: Makes the gate of a random tensor from its full name; None for a stored network.
         training: Whether batch normalisation uses the batch and updates its running statistics.
         measuring: Whether random layers measure the gains that give their outputs root mean square 1.
-        path: Path of the node.
     """
 
     def __init__(

@@ -128,11 +128,7 @@ def quantise(target: Target, bits: int) -> Target:
     m is the least power of two that is at least the tensor's largest |weight|. Batch normalisation is folded first.
 
     Args:
-        target: The target.
         bits: From 1 to 24.
-
-    Raises:
-        InputError: If `bits` is out of range.
 
     >>> from lottery_jax.importers.mlp_weights import mlp_target
     >>> quantise(mlp_target([np.array([[0.3, -0.2]], np.float32)]), 3).array("fc1.weight").tolist()

@@ -26,7 +26,6 @@ class Target:
     """The trained network to approximate.
 
     Args:
-        network: The network without random layers.
         tensors: NumPy or JAX arrays by name, weights [out, in, ...] as in PyTorch; or a store of a file.
 
     Raises:

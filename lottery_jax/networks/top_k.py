@@ -208,7 +208,6 @@ def kept_count(keep: float | jax.Array, size: int) -> int | jax.Array:
         keep: The kept fraction. A Python or NumPy number is multiplied in float64. A JAX array, traced or not, is
             multiplied in float32 and clipped to [0, 1], so the product may round to a neighbour; a JAX array of
             integers is the count itself.
-        size: Number of entries.
 
     Raises:
         InputError: If a Python or NumPy number is not in [0, 1].

@@ -80,7 +80,6 @@ def train_target(
     """Train a network on the training split; the weights of the last epoch are the target. Results are cached.
 
     Args:
-        network: The network to train.
         dataset: Only its training split is used.
         recipe: Epochs, batch size, learning rate and weight decay.
         seed: Seed of the initialisation and the batches, from 0 to 2**32 - 1.
@@ -208,14 +207,9 @@ def load_task(
         data: Name of a data set, or a .npz file.
         target: A .safetensors file. If None, a target is trained.
         architecture: Architecture of the target. Defaults to that of the file's tensor names, or the data set's.
-        width: Multiplier of all hidden widths.
         data_dir: Folder of prepared TensorFlow Datasets.
         cache_dir: Folder of decoded data sets and trained targets.
-        seed: Seed of the training.
         progress: Called with the finished epochs and all epochs.
-
-    Raises:
-        InputError: If an argument is invalid.
 
     >>> task = load_task("digits")
     >>> task.name, task.target.weights

@@ -50,13 +50,8 @@ def best_subsets(
     Args:
         count: Candidates of each problem; padded with zeros to share compiled programs.
         distribution: A name or label of `DISTRIBUTIONS`, or `Candidates`.
-        trials: Number of problems.
-        seed: Seed of the problems.
         tolerance: Tolerance of the problems, which determines the grid.
         solver: Defaults to the exact solver of the distribution.
-
-    Raises:
-        InputError: If an argument is invalid.
     """
     kind = candidates_named(distribution)
     if type(count) is not int or not kind.least <= count <= kind.most:
@@ -207,7 +202,6 @@ def estimate_constant(
         delta: Failure probability in (0, 1).
         distribution: A name or label of `DISTRIBUTIONS`, or `Candidates`.
         trials: Random problems per number of candidates, at least 10 / delta.
-        seed: Seed of the problems.
 
     Raises:
         InputError: If an argument is invalid, or more candidates are needed than the exact solver can search.

@@ -22,14 +22,9 @@ class LayerShape:
     """One target layer with weights. A bias is the weight of one more input, the constant 1.
 
     Args:
-        path: Path of the layer.
         kind: `DENSE`, `CONVOLUTION`, `ATTENTION` (its four projections are one layer here) or `OTHER`.
-        inputs: Inputs, including the constant of a bias.
-        outputs: Outputs.
         inputs_per_output: Inputs that each output depends on, including the constant; fewer than `inputs` with groups.
         kernel_size: Numbers in a kernel, 1 for a matrix.
-        bias: Whether there is a bias.
-        heads: Heads of an attention.
     """
 
     path: str
@@ -152,8 +147,6 @@ class Theorem(abc.ABC):
         Args:
             layers: Covered layers of the target.
             depth: L, the number of all layers of the target.
-            tolerance: eps.
-            delta: Failure probability.
         """
 
     def depth(self, layers: Layers) -> int:
@@ -164,12 +157,8 @@ class Theorem(abc.ABC):
         """The source that the theorem requires for the layers of an architecture that it covers.
 
         Args:
-            network: The architecture.
             tolerance: eps in (0, 1); `error` says what it bounds.
             delta: Failure probability in (0, 1); unused if the theorem's failure probability is eps.
-
-        Raises:
-            InputError: If the tolerance or delta is not in (0, 1).
         """
         if not 0 < tolerance < 1:
             raise InputError(f"tolerance must be an error in (0, 1), got {tolerance}. Use 0.01.")

@@ -37,7 +37,6 @@ class Attention(_Projections):
     """Multi-head self-attention: x [B, tokens, D] -> [B, tokens, D], scores q k / sqrt(D / heads).
 
     Args:
-        heads: Number of heads.
         qkv: Projection D -> 3 D to queries, keys and values, in this order.
         proj: Output projection D -> D.
     """
@@ -95,7 +94,6 @@ class MergedAttention(_Projections):
     Only the products of queries with keys and of values with W_O matter (Otsuka et al. 2025, arXiv 2511.04217).
 
     Args:
-        heads: Number of heads.
         qk: Product D -> heads D that gives a_t of each head; token t attends to s with score a_t x_s.
         vo: Product heads D -> D of the heads' weighted means of tokens.
 

@@ -14,6 +14,8 @@ from lottery_jax.errors import InputError
 from lottery_jax.networks.node import MAX_MAGNITUDE, MIN_MAGNITUDE, Frozen, Node, Spec, WeightNode, Weights
 from lottery_jax.rng.random_tensor import RandomTensor
 
+Arrays = Mapping[str, np.ndarray]
+
 
 class Source(Node):
     """A random layer that makes the weights of the target layer `layer`; its output is multiplied by `gain`.
@@ -33,6 +35,9 @@ class Source(Node):
     """Trained tensors that replace random ones: stored names by the random tensor whose mask they have."""
     frozen_tensors: ClassVar[Mapping[str, str]] = {}
     """Random tensors added at their initial values: names by the random tensor that they complement."""
+
+    def __post_init__(self) -> None:
+        check_gain(self.gain)
 
     @abc.abstractmethod
     def random_tensors(self) -> dict[str, RandomTensor]:
@@ -62,36 +67,32 @@ class Source(Node):
         """The signs of inputs for which the weights of tensor `name` differ: (1,), or (1, -1)."""
         return (1,)
 
-    @abc.abstractmethod
     def coefficients(
-        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: Mapping[str, np.ndarray]
+        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: Arrays
     ) -> np.ndarray | float:
         """Coefficients of kept random weights: a target weight is the sum of coefficient times kept weight.
 
         Only verification calls this, no construction.
 
         Args:
-            name: A tensor of `layer`.
-            rows: Rows of the random weights in the mask, [R].
             columns: Their columns, [R].
-            sign: The sign of the input.
             hidden: The weights of `hidden_tensors`, zero where pruned.
 
         Returns:
-            float64 [R], or one number for all.
+            float64 [R], or one number for all; by default the gain.
         """
+        return self.gain
 
     def effective_tensor(self, name: str, values: np.ndarray, kept: Callable[[], np.ndarray]) -> np.ndarray:
         """Tensor `name` of `effective_layer`, [signs, *shape].
 
         Args:
-            name: A tensor of `layer`.
             values: The target weights that the masks make, [signs * rows_per_weight, *shape in `layer`].
             kept: Returns the kept random weights in the shape of the mask, float32.
         """
         return values
 
-    def without_dead_units(self, pruned: Mapping[str, np.ndarray]) -> tuple["Source", Mapping[str, np.ndarray]]:
+    def without_dead_units(self, pruned: Arrays) -> tuple["Source", Arrays]:
         """The layer and its random tensors, zero where pruned, without hidden units that no kept weight reaches."""
         return self, pruned
 

@@ -5,18 +5,17 @@ strong ticket. Pruned weights are zero, or some of them have their initial value
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.node import LinearLayer, Weights
 from lottery_jax.networks.sources.base import Source
-from lottery_jax.rng.random_tensor import MatrixLayout, RandomTensor
+from lottery_jax.networks.sources.random_layer import RandomLayer
+from lottery_jax.rng.random_tensor import RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
 STORED_NAME = "trained_weight"
@@ -57,14 +56,7 @@ class TrainedLayer(Source):
         return {name: jnp.zeros(shape) for name, shape in self.tensors().items()}
 
     def random_tensors(self) -> dict[str, RandomTensor]:
-        per_group, size = self.layer.inputs // self.layer.groups, math.prod(self.layer.kernel_shape)
-        shape = self.layer.tensors()["weight"]
-        return {"weight": RandomTensor(shape, 1, self.sampler, MatrixLayout(self.layer.outputs, per_group, size, 1))}
-
-    def coefficients(
-        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: Mapping[str, np.ndarray]
-    ) -> float:
-        return self.gain
+        return {"weight": RandomLayer(self.layer, self.sampler).random_tensors()["weight"]}
 
     def apply(self, kept: Callable[[str], jax.Array], x: jax.Array) -> jax.Array:
         weights = {name: kept(name) for name in self.layer.tensors()}
