@@ -103,22 +103,22 @@ def _value(value: Any, hint: Any, where: str, depth: int) -> Any:
 
 def _scalar(value: Any, hint: type, where: str) -> Any:
     """A bounded int, float, bool or str."""
+    if hint is float:
+        # Products of such numbers are finite and normal in float32.
+        if type(value) not in (int, float) or not abs(value) < math.inf:  # false for NaN; a long integer is compared
+            raise InputError(f"{where} must be a finite number, got {_shown(value)}")
+        if value and not MIN_MAGNITUDE <= abs(value) <= MAX_MAGNITUDE:
+            raise InputError(
+                f"{where} must be 0 or of a magnitude from {MIN_MAGNITUDE} to {MAX_MAGNITUDE}, got {_shown(value)}"
+            )
+        return float(value)
     if hint is int and (type(value) is not int or not 0 <= value <= _MAX_INTEGER):
         raise InputError(f"{where} must be an integer from 0 to {_MAX_INTEGER}, got {_shown(value)}")
     if hint is bool and not isinstance(value, bool):
         raise InputError(f"{where} must be true or false, got {_shown(value)}")
     if hint is str and (not isinstance(value, str) or len(value) > _MAX_TEXT):
         raise InputError(f"{where} must be a string of at most {_MAX_TEXT} characters, got {_shown(value)}")
-    if hint is not float:
-        return value
-    # Products of such numbers are finite and normal in float32.
-    if type(value) not in (int, float) or not abs(value) < math.inf:  # false for NaN; a long integer is compared
-        raise InputError(f"{where} must be a finite number, got {_shown(value)}")
-    if value and not MIN_MAGNITUDE <= abs(value) <= MAX_MAGNITUDE:
-        raise InputError(
-            f"{where} must be 0 or of a magnitude from {MIN_MAGNITUDE} to {MAX_MAGNITUDE}, got {_shown(value)}"
-        )
-    return float(value)
+    return value
 
 
 def _shown(value: Any) -> str:

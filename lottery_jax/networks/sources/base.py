@@ -75,6 +75,7 @@ class Source(Node):
         Only verification calls this, no construction.
 
         Args:
+            rows: Rows of the random weights in the mask, [R].
             columns: Their columns, [R].
             hidden: The weights of `hidden_tensors`, zero where pruned.
 
