@@ -23,12 +23,6 @@ import numpy as np
 
 from lottery_jax.errors import InputError
 
-MNIST = "https://storage.googleapis.com/cvdf-datasets/mnist/"
-
-FASHION_MNIST = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
-
-CIFAR10 = "https://www.cs.toronto.edu/~kriz/"
-
 IDX_FILES = (
     "train-images-idx3-ubyte.gz",
     "train-labels-idx1-ubyte.gz",
@@ -41,7 +35,7 @@ CIFAR10_FILES = ("cifar-10-binary.tar.gz",)
 # Address of the folder, and the SHA-256 of each file in the order of IDX_FILES or CIFAR10_FILES.
 DOWNLOADS: dict[str, tuple[str, tuple[str, ...]]] = {
     "mnist": (
-        MNIST,
+        "https://storage.googleapis.com/cvdf-datasets/mnist/",
         (
             "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
             "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
@@ -50,7 +44,7 @@ DOWNLOADS: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
     "fashion_mnist": (
-        FASHION_MNIST,
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
         (
             "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
             "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
@@ -58,11 +52,13 @@ DOWNLOADS: dict[str, tuple[str, tuple[str, ...]]] = {
             "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
         ),
     ),
-    "cifar10": (CIFAR10, ("c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",)),
+    "cifar10": (
+        "https://www.cs.toronto.edu/~kriz/",
+        ("c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",),
+    ),
 }
 
 LabelledImages = tuple[np.ndarray, np.ndarray]  # images uint8 [N, H, W, C], labels int32 [N]
-
 Fetch = Callable[[str], bytes]
 
 
@@ -82,10 +78,7 @@ def download(name: str, *, fetch: Fetch | None = None) -> dict[str, LabelledImag
         contents.append(content)
     if name == "cifar10":
         return decode_cifar10(contents[0])
-    return {
-        "train": decode_idx(contents[0], contents[1]),
-        "test": decode_idx(contents[2], contents[3]),
-    }
+    return {"train": decode_idx(*contents[:2]), "test": decode_idx(*contents[2:])}
 
 
 def fetch_address(address: str) -> bytes:

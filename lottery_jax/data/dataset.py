@@ -42,11 +42,8 @@ class Dataset:
     """A data set.
 
     Args:
-        name: Its name.
-        train: Training examples.
         validation: Examples for choices, such as of hyper-parameters.
         test: Examples for the final evaluation only.
-        classes: Number of classes.
         nonnegative: Whether examples are never negative, as pixels are.
         digest: SHA-256 of the user's file, or "".
     """
@@ -77,9 +74,6 @@ class Dataset:
 
         Args:
             count: Training examples, from 1 to all.
-
-        Raises:
-            InputError: If `count` is out of range.
 
         >>> some = Split(np.zeros((6, 4), np.float32), np.zeros(6, np.int32))
         >>> Dataset("zeros", some, some, some, 2, True).first(2)
@@ -142,7 +136,6 @@ def stratified(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
 
 
 _SPLITS = ("train", "validation", "test")
-
 _FRACTION = 10  # one of so many examples goes to validation, and as many to the test, if the file has no such split
 
 

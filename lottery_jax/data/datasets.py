@@ -12,13 +12,9 @@ from lottery_jax.errors import InputError, suggest
 from lottery_jax.io.cache import cache_folder, read_cached, write_cached
 
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10")
-
 SHAPES = {"digits": (8, 8, 1), "mnist": (28, 28, 1), "fashion_mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
-
 VALIDATION_SIZES = {"mnist": 5000, "fashion_mnist": 5000, "cifar10": 5000}
-
 DIGITS_SIZES = (1257, 180, 360)
-
 CLASSES = 10
 
 
@@ -49,7 +45,10 @@ def load(
             f"the data set {name!r} is unknown; {suggest(name, DATASETS)}, or name a .npz file with images and labels"
         )
     if name == "digits":
-        images, labels = _read_digits()
+        from sklearn.datasets import load_digits
+
+        images, labels = (np.asarray(part) for part in load_digits(return_X_y=True))  # data frames, by their types
+        images, labels = images.astype(np.uint8).reshape(-1, 8, 8, 1), labels.astype(np.int32)
         first, second, _ = DIGITS_SIZES
         order = stratified(labels, fixed_order(images, labels))
         parts = (order[:first], order[first : first + second], order[first + second :])
@@ -64,14 +63,6 @@ def load(
             _split(*arrays["test"], 255),
         ]
     return Dataset(name, *splits, classes=CLASSES, nonnegative=True)
-
-
-def _read_digits() -> LabelledImages:
-    """The handwritten digits of scikit-learn: images uint8 [1797, 8, 8, 1] with values 0..16."""
-    from sklearn.datasets import load_digits
-
-    images, labels = (np.asarray(part) for part in load_digits(return_X_y=True))  # data frames, by their types
-    return images.astype(np.uint8).reshape(-1, 8, 8, 1), labels.astype(np.int32)
 
 
 def _read_once(name: str, data_dir: str | os.PathLike[str] | None, cache: Path) -> dict[str, LabelledImages]:
@@ -94,7 +85,7 @@ def _read_once(name: str, data_dir: str | os.PathLike[str] | None, cache: Path) 
             " Connect to a network, or name a folder with prepared TensorFlow Datasets (ArrayRecord)"
             " by --data-dir or TFDS_DATA_DIR."
         ) from None
-    ordered = {}
+    ordered, content = {}, {}
     for part, (images, labels) in arrays.items():
         if images.shape[1:] != SHAPES[name] or len(images) != len(labels):
             raise InputError(
@@ -102,9 +93,9 @@ def _read_once(name: str, data_dir: str | os.PathLike[str] | None, cache: Path) 
                 f" {images.shape[1:]}. Prepare the folder again."
             )
         order = fixed_order(images, labels)
-        ordered[part] = (images[order], labels[order])
-    kinds = ("images", "labels")
-    write_cached(path, {f"{part}.{kind}": ordered[part][at] for part in ordered for at, kind in enumerate(kinds)})
+        ordered[part] = images[order], labels[order]
+        content[f"{part}.images"], content[f"{part}.labels"] = ordered[part]
+    write_cached(path, content)
     return ordered
 
 

@@ -21,7 +21,6 @@ _ALLOWED = (
 )
 
 _TENSORS = ("weight", "kernel", "bias")
-
 _MAX_DIGITS = 1000  # of a number in a name; Python refuses to read longer ones
 
 
@@ -49,6 +48,8 @@ def dense_layers(weights: Any, biases: Any = None) -> list[DenseWeights]:
         layers, ordered = _named(weights), isinstance(weights, nnx.Module)
     else:
         layers, ordered = _listed(weights, biases), True
+    if not layers:
+        raise InputError(f"the weights must be matrices, one for each layer, got none. {_ALLOWED}")
     for left, right in itertools.pairwise(layers):
         if right.weight.shape[1] != left.weight.shape[0]:
             raise InputError(
@@ -88,8 +89,6 @@ def _listed(weights: Any, biases: Any) -> list[DenseWeights]:
     vectors = [None] * len(matrices) if biases is None else _sequence("biases", biases)
     if len(vectors) != len(matrices):
         raise InputError(f"biases must be one for each of {len(matrices)} weights, or None, got {len(vectors)}")
-    if not matrices:
-        raise _no_matrices()
     return [
         _layer(f"fc{number}", "weight", weight, bias, biased=biases is not None)
         for number, (weight, bias) in enumerate(zip(matrices, vectors, strict=True), start=1)
@@ -105,12 +104,15 @@ def _sequence(argument: str, value: Any) -> list[Any]:
 
 def _named(weights: Any) -> list[DenseWeights]:
     """The layers of a mapping or a module, by name."""
-    pairs = list(_leaves(_tree(weights)))
+    if isinstance(weights, nnx.Module | nnx.State):
+        state = weights if isinstance(weights, nnx.State) else nnx.state(weights)
+        # The random keys of dropout are skipped; running means stay, and are refused.
+        tree = nnx.to_pure_dict(nnx.filter_state(state, nnx.Not(nnx.RngState)))
+        weights = tree if isinstance(weights, nnx.State) else _creation_order(weights, tree)
+    pairs = list(_leaves(weights))
     leaves = dict(pairs)
     if len(leaves) < len(pairs):
         raise InputError(f"the weights hold two tensors of one name among {', '.join(list(leaves)[:6])}. {_ALLOWED}")
-    if not leaves:
-        raise _no_matrices()
     if all(name.startswith("params.") for name in leaves):
         leaves = {name.removeprefix("params."): value for name, value in leaves.items()}
     layers: dict[str, dict[str, Any]] = {}
@@ -128,20 +130,6 @@ def _named(weights: Any) -> list[DenseWeights]:
         weight, bias = tensors[matrices[0]], tensors.get("bias")
         found.append(_layer(name or "fc1", matrices[0], weight, bias, biased="bias" in tensors))
     return found
-
-
-def _no_matrices() -> InputError:
-    return InputError(f"the weights must be matrices, one for each layer, got none. {_ALLOWED}")
-
-
-def _tree(weights: Any) -> Mapping[Any, Any]:
-    """Nested mappings of Flax's parameters; those of a module in the order in which its layers were created."""
-    if not isinstance(weights, nnx.Module | nnx.State):
-        return weights
-    state = weights if isinstance(weights, nnx.State) else nnx.state(weights)
-    # The random keys of dropout are skipped; running means stay, and are refused.
-    tree = nnx.to_pure_dict(nnx.filter_state(state, nnx.Not(nnx.RngState)))
-    return tree if isinstance(weights, nnx.State) else _creation_order(weights, tree)
 
 
 def _creation_order(module: Any, tree: Mapping[Any, Any]) -> Mapping[Any, Any]:

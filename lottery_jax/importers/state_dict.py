@@ -8,7 +8,7 @@ from pathlib import Path
 from lottery_jax.errors import InputError
 from lottery_jax.importers.mlp_weights import natural_order
 from lottery_jax.io.files import write_atomically
-from lottery_jax.io.tensor_file import FLOAT_DTYPES, RenamedTensors, TensorFile, TensorInfo
+from lottery_jax.io.tensor_file import FLOAT_DTYPES, RenamedTensors, TensorFile
 from lottery_jax.networks.architectures import ARCHITECTURES, architecture, mlp
 from lottery_jax.networks.layers.normalization import Normalize
 from lottery_jax.networks.layers.tensor_dict import NamedTensor, TensorDict
@@ -17,7 +17,6 @@ from lottery_jax.networks.node import Spec
 from lottery_jax.networks.target import Target
 
 Shapes = dict[str, tuple[int, ...]]
-
 _SHOWN_TENSORS = 6  # in a message
 
 
@@ -40,9 +39,6 @@ def import_target(
             layers (`fc1.weight`, `0.weight`, `net.2.bias`) are an MLP, other names those of a known architecture.
         width: Multiplier of all hidden widths, if `name` is given.
         normalize: First node of architectures that normalise their inputs.
-
-    Raises:
-        InputError: If the names or shapes do not fit.
     """
     path = Path(path)
     where = f"the target file {str(path)!r}"
@@ -71,23 +67,17 @@ def target_like(
 ) -> Target:
     """The target in a file, for a ticket's source: its input, classes and normalisation are taken from the source.
 
-    Args:
-        source: A source; if its graph is unknown, the target has the tensors of its names.
-        path: The file.
-        name: Architecture, see `import_target`.
-        width: Multiplier of all hidden widths.
-
-    Raises:
-        InputError: If the file does not fit.
+    If its graph is unknown, the target has the tensors of its names. `name` and `width` are those of `import_target`.
     """
     if source.input_spec is None or source.output_spec is None:
         file = TensorFile(path)
-        missing = [tensor for tensor in source.target.tensors if tensor not in file.tensors]
+        names = {name: name for name in source.target.tensors}
+        missing = [name for name in names if name not in file.tensors]
         if missing:
             raise InputError(
                 f"the target file {str(path)!r} must hold {_first(missing)}. Choose the file of the model."
             )
-        return Target(source.target, RenamedTensors(file, {tensor: tensor for tensor in source.target.tensors}))
+        return Target(source.target, RenamedTensors(file, names))
     normalize = next((node for _, node in source.nodes() if isinstance(node, Normalize)), None)
     return import_target(
         path, source.input_spec, source.output_spec.shape[-1], name=name, width=width, normalize=normalize
@@ -104,14 +94,10 @@ def export_target(target: Target, path: str | os.PathLike[str]) -> None:
     ...     import_target(f"{folder}/target.safetensors", Spec((4,)), 3).network.tensors
     {'fc1.weight': (3, 4)}
     """
-    write_atomically(Path(path), target_bytes(target))
-
-
-def target_bytes(target: Target) -> bytes:
-    """The content of the file that `export_target` writes."""
     from safetensors.numpy import save
 
-    return save({name: target.array(name) for name in target.network.tensors}, metadata={"format": "pt"})
+    tensors = {name: target.array(name) for name in target.network.tensors}
+    write_atomically(Path(path), save(tensors, metadata={"format": "pt"}))
 
 
 def _inferred(
@@ -196,39 +182,28 @@ def load_model(path: str | os.PathLike[str], pattern: str | None = None) -> tupl
     """The tensors of a safetensors file to approximate, without the graph of the model; they stay in the file.
 
     Args:
-        path: The file.
         pattern: Case-sensitive shell pattern (* ? [abc]) of the names of float tensors. By default all 2-D and 4-D
             float tensors are chosen: matrices, embeddings and convolutions.
 
     Returns:
         The target, in the order of the file, and the reason for each skipped tensor.
-
-    Raises:
-        InputError: If no tensor is chosen.
     """
     file = TensorFile(path)
-    chosen, skipped = [], {}
-    for tensor in file.tensors.values():
-        reason = _reason(tensor, pattern)
-        if reason:
-            skipped[tensor.name] = reason
+    chosen, skipped = {}, {}
+    for name, tensor in file.tensors.items():
+        if pattern is not None and not fnmatch.fnmatchcase(name, pattern):
+            skipped[name] = "its name does not match"
+        elif tensor.dtype not in FLOAT_DTYPES:
+            skipped[name] = f"its dtype is {tensor.dtype}, not {', '.join(FLOAT_DTYPES)}"
+        elif tensor.size == 0 or not tensor.shape:
+            skipped[name] = f"its shape is {list(tensor.shape)}"
+        elif pattern is None and len(tensor.shape) not in (2, 4):
+            skipped[name] = f"it is {len(tensor.shape)}-D"
         else:
-            chosen.append(tensor)
+            chosen[name] = NamedTensor(tensor.shape)
     if not chosen:
         expected = "a 2-D or 4-D float tensor" if pattern is None else f"a float tensor that matches {pattern!r}"
         found = _first([f"{name} ({reason})" for name, reason in skipped.items()])
         raise InputError(f"{file.where} must hold {expected}, got {found}. Choose others with --pattern.")
-    model = TensorDict(tuple((tensor.name, NamedTensor(tensor.shape)) for tensor in chosen))
-    return Target(Network(model), RenamedTensors(file, {tensor.name: tensor.name for tensor in chosen})), skipped
-
-
-def _reason(tensor: TensorInfo, pattern: str | None) -> str | None:
-    if pattern is not None and not fnmatch.fnmatchcase(tensor.name, pattern):
-        return "its name does not match"
-    if tensor.dtype not in FLOAT_DTYPES:
-        return f"its dtype is {tensor.dtype}, not {', '.join(FLOAT_DTYPES)}"
-    if tensor.size == 0 or not tensor.shape:
-        return f"its shape is {list(tensor.shape)}"
-    if pattern is None and len(tensor.shape) not in (2, 4):
-        return f"it is {len(tensor.shape)}-D"
-    return None
+    model = Network(TensorDict(tuple(chosen.items())))
+    return Target(model, RenamedTensors(file, {name: name for name in chosen})), skipped

@@ -74,12 +74,8 @@ def mlp(
 
     Args:
         sizes: Inputs, hidden units of each layer, outputs.
-        input_spec: The input.
         bias: Whether the layers have biases, for all or for each.
         names: Names of the layers. Defaults to fc1, fc2, ...
-
-    Raises:
-        InputError: If there are fewer than two sizes.
 
     >>> mlp((784, 500, 10), Spec((28, 28, 1))).tensors
     {'fc1.weight': (500, 784), 'fc2.weight': (10, 500)}
@@ -168,8 +164,6 @@ def resnet(
     """Residual networks (He et al. 2016) with torchvision's names; projections if shapes change.
 
     Args:
-        input_spec: An image.
-        classes: Outputs.
         width: Multiplier of the channels.
         channels: Channels of each group of blocks; each group but the first halves the image.
         blocks: Blocks of each group.
@@ -299,9 +293,6 @@ def architecture(
 
     Args:
         name: One of `ARCHITECTURES`, or mlp-A-B-... with hidden layers of A, B, ... units and without biases.
-        input_spec: The input.
-        classes: Outputs.
-        width: Multiplier of all hidden widths.
         normalize: First node of the architectures in `NORMALIZED`.
 
     Raises:

@@ -10,7 +10,8 @@ import numpy as np
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import FixedGate, child_path
+from lottery_jax.networks.node import FixedGate, Node, child_path
+from lottery_jax.networks.sources.base import Source
 
 Forward = Callable[[jax.Array], jax.Array]
 """x [B, ...] -> outputs [B, C]."""
@@ -28,9 +29,12 @@ def forward(network: Network, tensors: Mapping[str, Any]) -> Forward:
         tensors: Stored and random tensors by name. Random ones are zero where pruned: applying masks in the program
             would take a fifth of its time.
     """
-    gains = {name: np.float32(gain) for name, gain in network.gains.items()}
-    placed = {name: jnp.asarray(value) for name, value in {**tensors, **gains}.items()}
-    return functools.partial(_run, network.with_gains(dict.fromkeys(gains, 1.0)), placed)
+    placed = {}
+    for name, value in tensors.items():
+        placed[name] = jnp.asarray(value)
+    for name, gain in network.gains.items():
+        placed[name] = jnp.asarray(np.float32(gain))
+    return functools.partial(_run, network.with_gains(dict.fromkeys(network.gains, 1.0)), placed)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -42,12 +46,8 @@ def outputs(function: Forward, images: np.ndarray | jax.Array, *, batch_size: in
     """Outputs [N, C] for images [N, ...], on the host.
 
     Args:
-        function: A forward function, see `forward`.
         images: At least one example.
         batch_size: Examples per call; the last batch is padded to this size.
-
-    Raises:
-        InputError: If there are no images or the batch size is below 1.
     """
     examples = np.asarray(images)
     if len(examples) == 0:
@@ -71,15 +71,22 @@ def without_dead_units(network: Network, pruned: Mapping[str, np.ndarray]) -> tu
     """An equal source with fewer hidden units: for nonnegative inputs half of a gadget's units are never kept.
 
     Args:
-        network: The source.
         pruned: Its random tensors by name, zero where pruned.
 
     Returns:
         The smaller source and its random tensors.
     """
-    sources, tensors = {}, dict(pruned)
-    for path, source in network.sources.items():
-        own = {name: pruned[child_path(path, name)] for name in source.random_tensors()}
-        sources[path], alive = source.without_dead_units(own)
-        tensors |= {child_path(path, name): value for name, value in alive.items()}
-    return network.map_layers(lambda path, node: sources.get(path, node)), tensors
+    tensors = dict(pruned)
+
+    def smaller(path: str, node: Node) -> Node:
+        if not isinstance(node, Source):
+            return node
+        own = {}
+        for name in node.random_tensors():
+            own[name] = pruned[child_path(path, name)]
+        source, alive = node.without_dead_units(own)
+        for name, value in alive.items():
+            tensors[child_path(path, name)] = value
+        return source
+
+    return network.map_layers(smaller), tensors

@@ -18,56 +18,14 @@ from lottery_jax.networks.node import Container, Gate, Node, Spec, WeightNode, W
 from lottery_jax.networks.sources.base import Source
 from lottery_jax.rng.random_tensor import ATTEMPT_STRIDE, RandomTensor, count_positions
 
-_SHOWN_TENSORS = 3
-
-_SHOWN_CHARACTERS = 32  # of a name, or of a shape
-
-
-def summary(network: "Network") -> str:
-    """One line for `repr`: number of layers, their first tensors and the input; at most 250 characters.
-
-    >>> from lottery_jax.networks.architectures import mlp
-    >>> from lottery_jax.networks.node import Spec
-    >>> summary(mlp((64, 64, 10), Spec((8, 8, 1), True)))
-    '2 layers: fc1.weight [64, 64], fc2.weight [10, 64] ([out, in]), inputs [8, 8, 1] never negative'
-    """
-    shapes = network.approximated
-    layers = len(network.weight_nodes) + len(network.sources)
-    tensors = [f"{clipped(name)} {clipped(str(list(shape)))}" for name, shape in list(shapes.items())[:_SHOWN_TENSORS]]
-    more = f" and {len(shapes) - _SHOWN_TENSORS:,} more" if len(shapes) > _SHOWN_TENSORS else ""
-    axes = "[out, in, ...]" if any(len(shape) > 2 for shape in shapes.values()) else "[out, in]"
-    inputs = "no graph" if network.input_spec is None else f"inputs {spec_text(network.input_spec)}"
-    return f"{layers:,} {'layer' if layers == 1 else 'layers'}: {', '.join(tensors)}{more} ({axes}), {inputs}"
-
-
-def spec_text(spec: Spec) -> str:
-    """The shape of an example and its sign, in words.
-
-    >>> from lottery_jax.networks.node import Spec
-    >>> spec_text(Spec((8, 8, 1)))
-    '[8, 8, 1] of any sign'
-    """
-    return f"{clipped(str(list(spec.shape)))} {'never negative' if spec.nonnegative else 'of any sign'}"
-
-
-def clipped(words: str) -> str:
-    """A name in at most 32 characters, cut at its beginning: names mostly differ at their ends.
-
-    >>> clipped("encoder." * 9 + "weight")
-    '...ncoder.encoder.encoder.weight'
-    """
-    words = " ".join(words.split())  # one line
-    return words if len(words) <= _SHOWN_CHARACTERS else "..." + words[3 - _SHOWN_CHARACTERS :]
-
-
 Redraws = Mapping[str, np.ndarray]
 """Redrawn blocks of random tensors: int64 rows (block, attempt) by name."""
 
 NO_REDRAWS = np.zeros((0, 2), np.int64)
-
 _MAX_WEIGHTS = 1 << 48
-
 _MAX_ACTIVATION = 1 << 30  # numbers of one example between two layers: 4 GiB
+_SHOWN_TENSORS = 3
+_SHOWN_CHARACTERS = 32  # of a name, or of a shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,12 +33,8 @@ class Network:
     """A tree of nodes: a target if its tensors are stored, a source if they are random.
 
     Args:
-        root: The tree.
         input_spec: The input; None for a `TensorDict`, whose graph is unknown.
         share_layers: Whether all random layers take their weights from one random tensor (Hidden-Fold Networks).
-
-    Raises:
-        InputError: If the nodes do not fit together.
 
     >>> from lottery_jax.networks.layers.containers import Chain
     >>> from lottery_jax.networks.layers.dense import Dense
@@ -93,9 +47,101 @@ class Network:
     input_spec: Spec | None = None
     share_layers: bool = False
 
+    tensors: dict[str, tuple[int, ...]] = dataclasses.field(init=False, compare=False)
+    """Shapes of all stored tensors by name."""
+    weight_nodes: dict[str, WeightNode] = dataclasses.field(init=False, compare=False)
+    """The layers that a construction approximates, by path."""
+    approximated: dict[str, tuple[int, ...]] = dataclasses.field(init=False, compare=False)
+    """Shapes of the tensors that are approximated, in a target, or that have masks, in a source, by name."""
+    sources: dict[str, Source] = dataclasses.field(init=False, compare=False)
+    """The random layers by path."""
+    gains: dict[str, float] = dataclasses.field(init=False, compare=False)
+    """The factor of each random layer's output, by name (`fc1.gain`)."""
+    random_tensors: dict[str, RandomTensor] = dataclasses.field(init=False, compare=False)
+    """All random tensors by name, each on its own streams; with `share_layers` all layers start at stream 0."""
+    trained_tensors: dict[str, str] = dataclasses.field(init=False, compare=False)
+    """Trained tensors that replace random ones: the stored tensor's name by the random one whose mask it has."""
+    frozen_tensors: dict[str, str] = dataclasses.field(init=False, compare=False)
+    """Random tensors added at their initial values: their names by the random tensor that they complement."""
+    output_spec: Spec | None = dataclasses.field(init=False, compare=False)
+    """The output; None if the graph is unknown."""
+    largest_activation: int = dataclasses.field(init=False, compare=False)
+    """Most numbers of one example between two layers, or inside a random layer; 0 if the graph is unknown."""
+    _input_specs: dict[str, Spec] = dataclasses.field(init=False, compare=False)
+
     def __post_init__(self) -> None:
-        names = [child_path(path, name) for path, node in self.nodes() for name in node.tensors()]
-        names += [child_path(path, name) for path, source in self.sources.items() for name in source.random_tensors()]
+        names, layers = self._index_tensors()
+        self._check_tensors(names, layers)
+        if self.input_spec is None and not isinstance(self.root, TensorDict):
+            raise InputError("a network must have an input_spec. Only a TensorDict, whose graph is unknown, has none.")
+        specs: dict[str, Spec] = {}
+        # Raises if the nodes do not fit together.
+        output_spec = None if self.input_spec is None else self.root.trace_specs(self.input_spec, "", specs)
+        largest = 0
+        for path, spec in specs.items():
+            units = self.sources[path].units_per_input if path in self.sources else 1
+            largest = max(largest, math.prod(spec.shape) * units)
+        self.__dict__.update(output_spec=output_spec, largest_activation=largest, _input_specs=specs)
+        copied = False
+        for source in self.sources.values():
+            copied |= source.rows_per_weight > 1
+        if copied:
+            # A node that drops copies, or reads them as channels, would not compute the target's function.
+            expected = self.target.output_spec
+            if expected is None or output_spec is None or expected.shape != output_spec.shape:
+                raise InputError("the last layer of a network with copies of its neurons must give each output once")
+        if largest > _MAX_ACTIVATION:
+            raise InputError(
+                f"a network must have at most {_MAX_ACTIVATION:,} numbers between two layers for each example, got"
+                f" {largest:,}"
+            )
+
+    def _index_tensors(self) -> tuple[list[str], list[str]]:
+        """Set the fields of layers and tensors; returns the names of all tensors and the paths of all layers."""
+        tensors, weight_nodes, approximated, sources = {}, {}, {}, {}
+        names, layers = [], []
+        for path, node in self.nodes():
+            for name, shape in node.tensors().items():
+                full = child_path(path, name)
+                names.append(full)
+                tensors[full] = shape
+                if isinstance(node, WeightNode):
+                    approximated[full] = shape
+            if isinstance(node, WeightNode):
+                weight_nodes[path] = node
+            if isinstance(node, Source):
+                sources[path] = node
+            if not isinstance(node, Container):
+                layers.append(path)
+        gains, random_tensors, trained, frozen, stream = {}, {}, {}, {}, 0
+        for path, source in sources.items():
+            gains[child_path(path, "gain")] = source.gain
+            for name, shape in source.layer.tensors().items():
+                approximated[child_path(path, name)] = shape
+            following = stream
+            for name, tensor in source.random_tensors().items():
+                full = child_path(path, name)
+                names.append(full)
+                random_tensors[full] = dataclasses.replace(tensor, stream=stream + tensor.stream)
+                following = max(following, stream + tensor.stream + tensor.streams)
+            stream = 0 if self.share_layers else following
+            for name, own in source.trained_tensors.items():
+                trained[child_path(path, name)] = child_path(path, own)
+            for name, own in source.frozen_tensors.items():
+                frozen[child_path(path, name)] = child_path(path, own)
+        self.__dict__.update(
+            tensors=tensors,
+            weight_nodes=weight_nodes,
+            approximated=approximated,
+            sources=sources,
+            gains=gains,
+            random_tensors=random_tensors,
+            trained_tensors=trained,
+            frozen_tensors=frozen,
+        )
+        return names, layers
+
+    def _check_tensors(self, names: list[str], layers: list[str]) -> None:
         if not names:
             raise InputError("a network must have at least one layer with weights")
         if "" in names:
@@ -103,113 +149,46 @@ class Network:
                 "the tensors of a network must have names. Put the unnamed node into a chain under a name."
             )
         # Learners pass gains by name: no tensor may have the name of a gain.
-        _check_unique("tensors", [*names, *self.gains])
-        _check_unique("layers", [path for path, node in self.nodes() if not isinstance(node, Container)])
-        shapes = [*self.tensors.values(), *(tensor.shape for tensor in self.random_tensors.values())]
+        for what, used in (("tensors", [*names, *self.gains]), ("layers", layers)):
+            name, times = collections.Counter(used).most_common(1)[0]
+            if times > 1:
+                raise InputError(
+                    f"the {what} of a network must have different names, got {times} with the name {name!r}"
+                )
+        shapes, streams = [*self.tensors.values()], 0
+        for tensor in self.random_tensors.values():
+            shapes.append(tensor.shape)
+            streams += tensor.streams
         if min(map(min, shapes)) < 1 or sum(map(math.prod, shapes)) > _MAX_WEIGHTS:
             raise InputError(f"a network must have tensors of sizes from 1 up and at most {_MAX_WEIGHTS:,} weights")
-        if sum(tensor.streams for tensor in self.random_tensors.values()) > ATTEMPT_STRIDE:
+        if streams > ATTEMPT_STRIDE:
             raise InputError(
                 f"the random tensors must need at most {ATTEMPT_STRIDE} streams. Approximate the model in parts."
-            )
-        if self.input_spec is None and not isinstance(self.root, TensorDict):
-            raise InputError("a network must have an input_spec. Only a TensorDict, whose graph is unknown, has none.")
-        _ = self.output_spec  # raises if the nodes do not fit together
-        if any(source.rows_per_weight > 1 for source in self.sources.values()):
-            # A node that drops copies, or reads them as channels, would not compute the target's function.
-            expected, found = self.target.output_spec, self.output_spec
-            if expected is None or found is None or expected.shape != found.shape:
-                raise InputError("the last layer of a network with copies of its neurons must give each output once")
-        if self.input_spec is not None and self.largest_activation > _MAX_ACTIVATION:
-            raise InputError(
-                f"a network must have at most {_MAX_ACTIVATION:,} numbers between two layers for each example, got"
-                f" {self.largest_activation:,}"
             )
 
     def nodes(self) -> Iterator[tuple[str, Node]]:
         """Every node with its path, parents first."""
-        return _walk(self.root, "")
-
-    @functools.cached_property
-    def _specs(self) -> tuple[Spec | None, dict[str, Spec]]:
-        specs: dict[str, Spec] = {}
-        return (None if self.input_spec is None else self.root.trace_specs(self.input_spec, "", specs)), specs
-
-    @property
-    def output_spec(self) -> Spec | None:
-        """The output; None if the graph is unknown."""
-        return self._specs[0]
-
-    @property
-    def largest_activation(self) -> int:
-        """Most numbers of one example between two layers, or inside a random layer."""
-        hidden = {path: source.units_per_input for path, source in self.sources.items()}
-        return max(math.prod(spec.shape) * hidden.get(path, 1) for path, spec in self._specs[1].items())
+        stack = [("", self.root)]
+        while stack:
+            path, node = stack.pop()
+            yield path, node
+            for name, child in reversed([*node.children().items()]):
+                stack.append((child_path(path, name), child))
 
     def input_spec_of(self, path: str) -> Spec | None:
         """The input of the layer at a path."""
-        return self._specs[1].get(path)
-
-    @functools.cached_property
-    def tensors(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of all stored tensors by name."""
-        return {child_path(path, name): shape for path, node in self.nodes() for name, shape in node.tensors().items()}
-
-    @functools.cached_property
-    def weight_nodes(self) -> dict[str, WeightNode]:
-        """The layers that a construction approximates, by path."""
-        return {path: node for path, node in self.nodes() if isinstance(node, WeightNode)}
-
-    @functools.cached_property
-    def approximated(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of the tensors that are approximated, in a target, or that have masks, in a source, by name."""
-        layers = {**self.weight_nodes, **{path: source.layer for path, source in self.sources.items()}}
-        return {
-            child_path(path, name): shape for path, layer in layers.items() for name, shape in layer.tensors().items()
-        }
-
-    @functools.cached_property
-    def sources(self) -> dict[str, Source]:
-        """The random layers by path."""
-        return {path: node for path, node in self.nodes() if isinstance(node, Source)}
-
-    @functools.cached_property
-    def random_tensors(self) -> dict[str, RandomTensor]:
-        """All random tensors by name, each on its own streams; with `share_layers` all layers start at stream 0."""
-        found, stream = {}, 0
-        for path, source in self.sources.items():
-            own = source.random_tensors()
-            for name, tensor in own.items():
-                found[child_path(path, name)] = dataclasses.replace(tensor, stream=stream + tensor.stream)
-            if not self.share_layers:
-                stream += max(tensor.stream + tensor.streams for tensor in own.values())
-        return found
-
-    @functools.cached_property
-    def trained_tensors(self) -> dict[str, str]:
-        """Trained tensors that replace random ones: the stored tensor's name by the random one whose mask it has."""
-        return {
-            child_path(path, name): child_path(path, own)
-            for path, source in self.sources.items()
-            for name, own in source.trained_tensors.items()
-        }
-
-    @functools.cached_property
-    def frozen_tensors(self) -> dict[str, str]:
-        """Random tensors added at their initial values: their names by the random tensor that they complement."""
-        return {
-            child_path(path, name): child_path(path, own)
-            for path, source in self.sources.items()
-            for name, own in source.frozen_tensors.items()
-        }
+        return self._input_specs.get(path)
 
     @property
     def source_weights(self) -> int:
         """Number of random weights; weights used several times are counted once."""
         if self.share_layers:
             return count_positions(self.random_tensors.values())
-        again = set(self.frozen_tensors.values())
-        return sum(tensor.weights for name, tensor in self.random_tensors.items() if name not in again)
+        again, count = set(self.frozen_tensors.values()), 0
+        for name, tensor in self.random_tensors.items():
+            if name not in again:
+                count += tensor.weights
+        return count
 
     def map_layers(self, function: Callable[[str, Node], Node]) -> "Network":
         """The network with each layer replaced by `function(path, layer)`."""
@@ -243,35 +222,37 @@ class Network:
     def train(self, tensors: Mapping[str, Any], x: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Outputs for x [B, *input] in training mode, and the updated running statistics by name."""
         module = self.root.module(Weights(tensors, training=True))
-        return module(x), dict(_statistics(self.root, module, ""))  # type: ignore[operator]
-
-    @property
-    def gains(self) -> dict[str, float]:
-        """The factor of each random layer's output, by name (`fc1.gain`)."""
-        return {child_path(path, "gain"): source.gain for path, source in self.sources.items()}
+        output, found = module(x), {}  # type: ignore[operator]
+        _add_statistics(self.root, module, "", found)
+        return output, found
 
     def with_gains(self, gains: Mapping[str, float]) -> "Network":
         """The source with other gains."""
-        sources = {
-            path: dataclasses.replace(source, gain=gain)  # type: ignore[type-var]
-            for path, source in self.sources.items()
-            if (gain := gains[child_path(path, "gain")]) != source.gain
-        }
-        return self.map_layers(lambda path, node: sources.get(path, node))
+
+        def changed(path: str, node: Node) -> Node:
+            if not isinstance(node, Source) or (gain := gains[child_path(path, "gain")]) == node.gain:
+                return node
+            return dataclasses.replace(node, gain=gain)  # type: ignore[type-var]
+
+        return self.map_layers(changed)
 
     def measured_gains(self, tensors: Mapping[str, Any], gate: Callable[[str], Gate], x: Any) -> dict[str, jax.Array]:
         """The gains that give the output of each random layer root mean square 1 on x, by name (`fc1.gain`)."""
         module = self.root.module(Weights(tensors, gate, measuring=True))
         module(x)  # type: ignore[operator]
-        found = dict(_statistics(self.root, module, ""))
-        return {name: found[name] for name in self.gains}
+        found: dict[str, jax.Array] = {}
+        _add_statistics(self.root, module, "", found)
+        gains = {}
+        for name in self.gains:
+            gains[name] = found[name]
+        return gains
 
     def draw(self, seed: int, redraws: Redraws | None = None) -> dict[str, np.ndarray]:
         """All random tensors by name, float32, regenerated on the host from the seed and the redraws."""
-        return {
-            name: tensor.draw_all(seed, (redraws or {}).get(name, NO_REDRAWS))
-            for name, tensor in self.random_tensors.items()
-        }
+        found = {}
+        for name, tensor in self.random_tensors.items():
+            found[name] = tensor.draw_all(seed, (redraws or {}).get(name, NO_REDRAWS))
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """JSON values that `network_from_json` reads."""
@@ -290,40 +271,62 @@ def network_from_json(row: Any) -> Network:
         raise InputError("a network must have the fields input_spec and root, optionally share_layers, and no others")
     if row.get("share_layers", True) is not True:
         raise InputError("share_layers must be true if it is present. Omit it from other networks.")
-    spec = None if row["input_spec"] is None else _spec_from_json(row["input_spec"])
+    match row["input_spec"]:
+        case None:
+            spec = None
+        case [list() as shape, bool() as nonnegative] if set(map(type, shape)) <= {int}:
+            spec = Spec(tuple(shape), nonnegative)
+        case _:
+            raise InputError("the input_spec of a network must be a shape and whether its numbers are never negative")
     return Network(from_json(row["root"]), spec, share_layers="share_layers" in row)
 
 
-def _spec_from_json(row: Any) -> Spec:
-    match row:
-        case [list() as shape, bool() as nonnegative] if all(type(size) is int for size in shape):
-            return Spec(tuple(shape), nonnegative)
-    raise InputError("the input_spec of a network must be a shape and whether its numbers are never negative")
+def summary(network: Network) -> str:
+    """One line for `repr`: number of layers, their first tensors and the input; at most 250 characters.
+
+    >>> from lottery_jax.networks.architectures import mlp
+    >>> from lottery_jax.networks.node import Spec
+    >>> summary(mlp((64, 64, 10), Spec((8, 8, 1), True)))
+    '2 layers: fc1.weight [64, 64], fc2.weight [10, 64] ([out, in]), inputs [8, 8, 1] never negative'
+    """
+    layers, tensors, axes = len(network.weight_nodes) + len(network.sources), [], "[out, in]"
+    for name, shape in network.approximated.items():
+        if len(tensors) < _SHOWN_TENSORS:
+            tensors.append(f"{clipped(name)} {clipped(str(list(shape)))}")
+        if len(shape) > 2:
+            axes = "[out, in, ...]"
+    others = len(network.approximated) - len(tensors)
+    more = f" and {others:,} more" if others else ""
+    spec, inputs = network.input_spec, "no graph"
+    if spec is not None:
+        sign = "never negative" if spec.nonnegative else "of any sign"
+        inputs = f"inputs {clipped(str(list(spec.shape)))} {sign}"
+    return f"{layers:,} {'layer' if layers == 1 else 'layers'}: {', '.join(tensors)}{more} ({axes}), {inputs}"
 
 
-def _check_unique(what: str, names: list[str]) -> None:
-    name, times = collections.Counter(names).most_common(1)[0]
-    if times > 1:
-        raise InputError(f"the {what} of a network must have different names, got {times} with the name {name!r}")
+def clipped(words: str) -> str:
+    """A name in at most 32 characters, cut at its beginning: names mostly differ at their ends.
+
+    >>> clipped("encoder." * 9 + "weight")
+    '...ncoder.encoder.encoder.weight'
+    """
+    words = " ".join(words.split())  # one line
+    return words if len(words) <= _SHOWN_CHARACTERS else "..." + words[3 - _SHOWN_CHARACTERS :]
 
 
-def _walk(node: Node, path: str) -> Iterator[tuple[str, Node]]:
-    yield path, node
-    for name, child in node.children().items():
-        yield from _walk(child, child_path(path, name))
-
-
-def _statistics(node: Node, module: Any, path: str) -> Iterator[tuple[str, jax.Array]]:
-    yield from ((child_path(path, name), value) for name, value in node.statistics(module).items())
+def _add_statistics(node: Node, module: Any, path: str, found: dict[str, jax.Array]) -> None:
+    """Add the statistics of a node and of the nodes inside to `found`, by name."""
+    for name, value in node.statistics(module).items():
+        found[child_path(path, name)] = value
     if isinstance(node, Container):
         for name, inner in node.child_modules(module).items():
-            yield from _statistics(node.children()[name], inner, child_path(path, name))
+            _add_statistics(node.children()[name], inner, child_path(path, name), found)
 
 
 def _mapped(node: Node, path: str, function: Callable[[str, Node], Node]) -> Node:
-    children = node.children()
+    children = dict(node.children())
     if not children:
         return function(path, node)
-    return node.with_children(
-        {name: _mapped(child, child_path(path, name), function) for name, child in children.items()}
-    )
+    for name, child in children.items():
+        children[name] = _mapped(child, child_path(path, name), function)
+    return node.with_children(children)

@@ -89,7 +89,6 @@ class Weights:
         gate: Makes the gate of a random tensor from its full name; None for a stored network.
         training: Whether batch normalisation uses the batch and updates its running statistics.
         measuring: Whether random layers measure the gains that give their outputs root mean square 1.
-        path: Path of the node.
     """
 
     def __init__(
@@ -118,8 +117,8 @@ class Weights:
 
     def child(self, name: str) -> "Weights":
         """The same tensors as a child sees them."""
-        flags = {"training": self.training, "measuring": self.measuring}
-        return Weights(self._tensors, self._gate, **flags, path=child_path(self._path, name))
+        path = child_path(self._path, name)
+        return Weights(self._tensors, self._gate, training=self.training, measuring=self.measuring, path=path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +127,8 @@ class Node(abc.ABC):
 
     kind: ClassVar[str]
     """Name in JSON."""
+    width_divisor: ClassVar[int] = 1
+    """A number that must divide the widths that the node is `resized` for."""
 
     def children(self) -> Mapping[str, "Node"]:
         """The nodes inside, by name, in order; empty for a layer."""
@@ -161,11 +162,6 @@ class Node(abc.ABC):
     def initial(self, key: jax.Array) -> dict[str, jax.Array]:
         """Initial values of the node's own stored tensors, by name."""
         return {}
-
-    @property
-    def width_divisor(self) -> int:
-        """A number that must divide the widths that the node is `resized` for."""
-        return 1
 
     def resized(self, input_spec: Spec, units: Callable[[int], int]) -> "Node":
         """The same node for another input; `units` maps its number of outputs to the new one."""
@@ -221,7 +217,7 @@ class WeightNode(Node):
     @property
     def weights(self) -> int:
         """Number of weights and biases."""
-        return sum(math.prod(shape) for shape in self.tensors().values())
+        return sum(map(math.prod, self.tensors().values()))
 
 
 class LinearLayer(WeightNode):
@@ -233,22 +229,16 @@ class LinearLayer(WeightNode):
     inputs: int
     outputs: int
     bias: bool
+    groups: int = 1
+    """Groups of inputs; each group feeds its own outputs."""
+    kernel_shape: ClassVar[tuple[int, ...]] = ()
+    """The last axes of `weight`: () for a matrix, the kernel's size for a convolution."""
 
     def __post_init__(self) -> None:
         if min(self.inputs, self.outputs) < 1:
             raise InputError(
                 f"a linear layer must have at least 1 input and 1 output, got {self.inputs} and {self.outputs}"
             )
-
-    @property
-    def groups(self) -> int:
-        """Groups of inputs; each group feeds its own outputs."""
-        return 1
-
-    @property
-    def kernel_shape(self) -> tuple[int, ...]:
-        """The last axes of `weight`: () for a matrix, the kernel's size for a convolution."""
-        return ()
 
     def with_copies(self, inputs: int, outputs: int = 1) -> Self:
         """The same layer on `inputs` contiguous copies of each input, with `outputs` of each output."""

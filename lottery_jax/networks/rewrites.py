@@ -12,7 +12,7 @@ adds W_O (W_V m + b_V) for a weighted mean m of tokens: W_O W_V is one matrix an
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -38,7 +38,16 @@ class BatchNormFold:
 
 def batch_norm_folds(network: Network) -> list[BatchNormFold]:
     """The batch normalisations that directly follow a linear layer in a chain: those that `fold_batch_norm` folds."""
-    return list(_folds(network.root, ""))
+    folds, found = {}, []
+    for path, node in network.nodes():
+        if isinstance(node, Chain):
+            for (name, layer), (following, norm) in itertools.pairwise(node.nodes):
+                if isinstance(layer, LinearLayer) and isinstance(norm, BatchNorm):
+                    fold = BatchNormFold(child_path(path, name), child_path(path, following), norm)
+                    folds[fold.layer] = fold
+        elif path in folds:  # in the order of the layers
+            found.append(folds[path])
+    return found
 
 
 def fold_batch_norm(target: Target) -> Target:
@@ -58,18 +67,22 @@ def fold_batch_norm(target: Target) -> Target:
     >>> {name: same.array(name).tolist() for name in same.network.tensors}
     {'fc.weight': [[1.0]], 'fc.bias': [-1.5]}
     """
-    found = {fold.layer: fold for fold in batch_norm_folds(target.network)}
-    norms = {fold.norm for fold in found.values()}
-    others = [path for path, node in target.network.nodes() if isinstance(node, BatchNorm) and path not in norms]
-    if others:
-        raise InputError(
-            f"the batch normalisation {others[0]!r} must follow a dense layer or a convolution to be folded into it."
-            " Constructions only approximate such targets."
-        )
-    if not found:
+    folds, layers, norms = batch_norm_folds(target.network), set(), set()
+    for fold in folds:
+        layers.add(fold.layer)
+        norms.add(fold.norm)
+    for path, node in target.network.nodes():
+        if isinstance(node, BatchNorm) and path not in norms:
+            raise InputError(
+                f"the batch normalisation {path!r} must follow a dense layer or a convolution to be folded into it."
+                " Constructions only approximate such targets."
+            )
+    if not folds:
         return target
-    network = Network(_without_norms(target.network.root, "", set(found), norms), target.network.input_spec)
-    arrays = {name: value for fold in found.values() for name, value in _folded_arrays(target, fold).items()}
+    network = Network(_without_norms(target.network.root, "", layers, norms), target.network.input_spec)
+    arrays = {}
+    for fold in folds:
+        arrays |= _folded_arrays(target, fold)
     return _with_arrays(target, network, arrays)
 
 
@@ -84,24 +97,11 @@ def _folded_arrays(target: Target, fold: BatchNormFold) -> dict[str, np.ndarray]
     norm = {name: target.array(child_path(fold.norm, name)).astype(np.float64) for name in fold.node.tensors()}
     scale = norm.get("weight", 1.0) / np.sqrt(norm["running_var"] + fold.node.epsilon)
     shift = norm.get("bias", 0.0) - scale * norm["running_mean"]
-    weight, bias_name = (
-        target.array(child_path(fold.layer, "weight")).astype(np.float64),
-        child_path(fold.layer, "bias"),
-    )
+    weight = target.array(child_path(fold.layer, "weight")).astype(np.float64)
+    bias_name = child_path(fold.layer, "bias")
     bias = target.array(bias_name).astype(np.float64) if bias_name in target.network.tensors else 0.0
     exact = {"weight": weight * scale.reshape(-1, *[1] * (weight.ndim - 1)), "bias": bias * scale + shift}
     return {child_path(fold.layer, name): value.astype(np.float32) for name, value in exact.items()}
-
-
-def _folds(node: Node, path: str) -> Iterator[BatchNormFold]:
-    children = node.children()
-    for name, child in children.items():
-        yield from _folds(child, child_path(path, name))
-    if isinstance(node, Chain):
-        for name, following in itertools.pairwise(children):
-            layer, norm = children[name], children[following]
-            if isinstance(layer, LinearLayer) and isinstance(norm, BatchNorm):
-                yield BatchNormFold(child_path(path, name), child_path(path, following), norm)
 
 
 def _without_norms(node: Node, path: str, layers: set[str], norms: set[str]) -> Node:
@@ -128,11 +128,7 @@ def quantise(target: Target, bits: int) -> Target:
     m is the least power of two that is at least the tensor's largest |weight|. Batch normalisation is folded first.
 
     Args:
-        target: The target.
         bits: From 1 to 24.
-
-    Raises:
-        InputError: If `bits` is out of range.
 
     >>> from lottery_jax.importers.mlp_weights import mlp_target
     >>> quantise(mlp_target([np.array([[0.3, -0.2]], np.float32)]), 3).array("fc1.weight").tolist()

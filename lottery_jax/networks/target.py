@@ -18,7 +18,6 @@ from lottery_jax.networks.forward import Forward, forward
 from lottery_jax.networks.network import Network, summary
 
 _SLICE = 1 << 20  # weights read at once
-
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -27,7 +26,6 @@ class Target:
     """The trained network to approximate.
 
     Args:
-        network: The network without random layers.
         tensors: NumPy or JAX arrays by name, weights [out, in, ...] as in PyTorch; or a store of a file.
 
     Raises:
@@ -43,6 +41,7 @@ class Target:
 
     network: Network
     tensors: TensorReader
+    _scans: dict[str, "Scan"] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.network, Network):
@@ -85,7 +84,7 @@ class Target:
     @property
     def weights(self) -> int:
         """Number of weights that a construction approximates."""
-        return sum(math.prod(shape) for shape in self.network.approximated.values())
+        return sum(map(math.prod, self.network.approximated.values()))
 
     def array(self, name: str) -> np.ndarray:
         """A tensor in its own dtype."""
@@ -93,7 +92,10 @@ class Target:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All tensors as float32, by name."""
-        return {name: self.array(name).astype(np.float32) for name in self.network.tensors}
+        found = {}
+        for name in self.network.tensors:
+            found[name] = self.array(name).astype(np.float32)
+        return found
 
     def module(self) -> nnx.Module:
         """The target as a Flax module: x [B, *input] -> [B, *output]."""
@@ -105,13 +107,26 @@ class Target:
 
     def scan(self, name: str) -> "Scan":
         """The range and the checksum of a tensor; raises `InputError` for NaN, infinite or too large weights."""
-        if name not in self._scans:
-            self._scans[name] = _scan(self.tensors, name)
+        if name in self._scans:
+            return self._scans[name]
+        tensor, sha = self.tensors.tensors[name], hashlib.sha256()
+        low, high, bad = np.inf, -np.inf, 0
+        for start in range(0, tensor.size, _SLICE):
+            count = min(_SLICE, tensor.size - start)
+            stored = self.tensors.read(name, start, count)
+            sha.update(stored.data)
+            values = to_float64(stored, tensor.dtype)
+            finite = np.abs(values) <= _FLOAT32_MAX  # false for NaN
+            bad += count - int(np.count_nonzero(finite))
+            low = min(low, float(values.min(initial=np.inf, where=finite)))
+            high = max(high, float(values.max(initial=-np.inf, where=finite)))
+        if bad:
+            raise InputError(
+                f"the target's tensor {name!r} must be finite, got {bad:,} of {tensor.size:,} weights that are NaN,"
+                " infinite or beyond float32. Repair the tensor, or omit it."
+            )
+        self._scans[name] = Scan(low, high, sha.hexdigest())
         return self._scans[name]
-
-    @functools.cached_property
-    def _scans(self) -> dict[str, "Scan"]:
-        return {}
 
     @functools.cached_property
     def digest(self) -> str:
@@ -137,26 +152,6 @@ class Scan:
     def largest(self) -> float:
         """The largest |weight|."""
         return max(-self.low, self.high)
-
-
-def _scan(tensors: TensorReader, name: str) -> Scan:
-    tensor, sha = tensors.tensors[name], hashlib.sha256()
-    low, high, bad = np.inf, -np.inf, 0
-    for start in range(0, tensor.size, _SLICE):
-        count = min(_SLICE, tensor.size - start)
-        stored = tensors.read(name, start, count)
-        sha.update(stored.data)
-        values = to_float64(stored, tensor.dtype)
-        finite = np.abs(values) <= _FLOAT32_MAX  # false for NaN
-        bad += count - int(np.count_nonzero(finite))
-        low = min(low, float(values.min(initial=np.inf, where=finite)))
-        high = max(high, float(values.max(initial=-np.inf, where=finite)))
-    if bad:
-        raise InputError(
-            f"the target's tensor {name!r} must be finite, got {bad:,} of {tensor.size:,} weights that are NaN,"
-            " infinite or beyond float32. Repair the tensor, or omit it."
-        )
-    return Scan(low, high, sha.hexdigest())
 
 
 def listed(shapes: Mapping[str, tuple[int, ...]]) -> str:

@@ -12,6 +12,7 @@ fifty, and the last pass separates these.
 """
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -24,16 +25,12 @@ from jax import lax
 from lottery_jax.errors import InputError
 
 _Count = Callable[[list[jax.Array]], jax.Array]  # number of integers below each limit
-
 _PROBES = 5  # on a CPU core five comparisons take about as long as reading the integers
-
 _SMALL = 2**17  # up to here sampling costs more than it saves
-
 _SMOOTH = 2**22  # widest interval, half a factor of two in floats, in which the line predicts
 
 # One of 34 cache lines of 16 integers is sampled; rows of a power of two are not aligned with this period.
 _RUN, _PERIOD = 16, 544
-
 _DEPTH = 16  # integers in a column of `_column_minima`
 
 # XLA's CPU code counts long vectors three times as fast row by row as at once.
@@ -117,9 +114,11 @@ def _narrow(
     def read(state: tuple[_Interval, tuple]) -> tuple[_Interval, tuple]:
         (low, high, at_low, at_high), (first, last) = state
         step = jnp.maximum((last - first + _PROBES - 2) // (_PROBES - 1), 1)
-        probes = [first + step * i for i in range(_PROBES)]
+        probes, inside = [], []
+        for index in range(_PROBES):
+            probes.append(first + step * index)
+            inside.append((probes[-1] > low) & (probes[-1] < high))
         counts = list(count_below(probes))
-        inside = [(probe > low) & (probe < high) for probe in probes]
         for probe, here, within in zip(probes, counts, inside, strict=True):
             missed = within & (here < k)
             low, at_low = jnp.where(missed, probe, low), jnp.where(missed, here, at_low)
@@ -136,22 +135,29 @@ def _narrow(
 def _count(integers: jax.Array, limits: list[jax.Array]) -> jax.Array:
     """The number of integers below each limit, int32 [limits], in one pass."""
     flat = integers.reshape(-1)
-    if flat.size < _LONG:
-        return jnp.stack(_sums([flat < limit for limit in limits]))
-    rows = flat.size // _ROW
-    body, rest = flat[: rows * _ROW].reshape(rows, _ROW), flat[rows * _ROW :]
-    counts = jnp.stack(_sums(_sums([body < limit for limit in limits])))
-    return counts + jnp.stack(_sums([rest < limit for limit in limits])) if rest.size else counts
+    parts = [flat]
+    if flat.size >= _LONG:
+        whole = flat.size // _ROW * _ROW
+        parts = [flat[:whole].reshape(-1, _ROW), flat[whole:]][: 2 if whole < flat.size else 1]
+    counts = []
+    for part in parts:
+        sums: Sequence[jax.Array] = [part < limit for limit in limits]
+        for _ in range(part.ndim):
+            sums = _sums(sums)
+        counts.append(jnp.stack(sums))
+    return counts[0] if len(counts) == 1 else counts[0] + counts[1]
 
 
 def _sums(terms: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
     """The sums of all terms over their last axis, in one pass."""
+    integers = []
+    for term in terms:
+        integers.append(term.astype(jnp.int32))
 
     def add(left, right):
-        return tuple(x + y for x, y in zip(left, right, strict=True))
+        return tuple(map(operator.add, left, right))
 
-    terms = tuple(term.astype(jnp.int32) for term in terms)
-    return lax.reduce(terms, (jnp.int32(0),) * len(terms), add, (terms[0].ndim - 1,))
+    return lax.reduce(tuple(integers), (jnp.int32(0),) * len(terms), add, (terms[0].ndim - 1,))
 
 
 def _predicted(integers: jax.Array, most: int, k: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -192,7 +198,6 @@ def _column_minima(integers: jax.Array, low: jax.Array) -> jax.Array:
 
 
 _INFINITY = 0x7F800000  # the bits of float32 infinity; NaN is above
-
 _NAN = _INFINITY + 1  # the rank of NaN, after zero's
 
 
@@ -203,7 +208,6 @@ def kept_count(keep: float | jax.Array, size: int) -> int | jax.Array:
         keep: The kept fraction. A Python or NumPy number is multiplied in float64. A JAX array, traced or not, is
             multiplied in float32 and clipped to [0, 1], so the product may round to a neighbour; a JAX array of
             integers is the count itself.
-        size: Number of entries.
 
     Raises:
         InputError: If a Python or NumPy number is not in [0, 1].

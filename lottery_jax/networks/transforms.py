@@ -41,18 +41,7 @@ Transform = Callable[[Network], Network]
 
 
 def transformed(source: Network, transforms: Sequence[Transform]) -> Network:
-    """The source after these transforms, in order.
-
-    >>> from lottery_jax.networks.layers.containers import Chain
-    >>> from lottery_jax.networks.layers.dense import Dense
-    >>> from lottery_jax.networks.node import Spec
-    >>> from lottery_jax.networks.sources.random_layer import RandomLayer
-    >>> from lottery_jax.networks.transforms import ShareLayers
-    >>> from lottery_jax.rng.sampler import Sampler
-    >>> layers = tuple((name, RandomLayer(Dense(3, 3), Sampler.normal(1))) for name in ("fc1", "fc2"))
-    >>> transformed(Network(Chain(layers), Spec((3,))), [ShareLayers()]).source_weights
-    9
-    """
+    """The source after these transforms, in order."""
     for transform in transforms:
         source = transform(source)
     return source
@@ -70,7 +59,6 @@ class ShareLayers:
     >>> from lottery_jax.networks.layers.dense import Dense
     >>> from lottery_jax.networks.node import Spec
     >>> from lottery_jax.networks.sources.random_layer import RandomLayer
-    >>> from lottery_jax.rng.sampler import Sampler
     >>> normal = Sampler.normal(1)
     >>> layers = ("fc1", RandomLayer(Dense(3, 2), normal)), ("fc2", RandomLayer(Dense(2, 2), normal))
     >>> source = Network(Chain(layers), Spec((3,)))
@@ -92,12 +80,11 @@ class PrePrune:
     Args:
         density: Fraction of the random weights that are present, in (0, 1].
 
-    >>> from lottery_jax.networks.layers.containers import Chain
     >>> from lottery_jax.networks.layers.dense import Dense
     >>> from lottery_jax.networks.node import Spec
     >>> from lottery_jax.networks.sources.random_layer import RandomLayer
-    >>> source = Network(Chain((("fc", RandomLayer(Dense(40, 25), Sampler.normal(1))),)), Spec((40,)))
-    >>> int((PrePrune(0.3)(source).draw(0)["fc.weight"] != 0).sum())
+    >>> source = Network(RandomLayer(Dense(40, 25), Sampler.normal(1)), Spec((40,)))
+    >>> int((PrePrune(0.3)(source).draw(0)["weight"] != 0).sum())
     294
     """
 
@@ -115,9 +102,8 @@ class PrePrune:
 
         def thinned(sampler: Sampler) -> Sampler:
             # Locked weights become absent with the same probability as others.
-            return dataclasses.replace(
-                sampler, density=sampler.density * self.density, locked=sampler.locked * self.density
-            )
+            density, locked = sampler.density * self.density, sampler.locked * self.density
+            return dataclasses.replace(sampler, density=density, locked=locked)
 
         return with_samplers(source, thinned, "density must be 1")
 
@@ -133,17 +119,6 @@ class Lock:
 
     Args:
         locked: Fraction of all random weights, in [0, 1).
-
-    >>> import numpy as np
-    >>> from lottery_jax.networks.layers.containers import Chain
-    >>> from lottery_jax.networks.layers.dense import Dense
-    >>> from lottery_jax.networks.node import Spec
-    >>> from lottery_jax.rng.forced_entries import forced_mask
-    >>> from lottery_jax.networks.sources.random_layer import RandomLayer
-    >>> from lottery_jax.rng.sampler import Sampler
-    >>> source = Network(Chain((("fc", RandomLayer(Dense(40, 25), Sampler.normal(1))),)), Spec((40,)))
-    >>> int((forced_mask(Lock(0.3)(source).random_tensors["fc.weight"], 0, np.zeros((0, 2), np.int64)) == 1).sum())
-    294
     """
 
     locked: float
@@ -155,8 +130,4 @@ class Lock:
     def __call__(self, source: Network) -> Network:
         if self.locked == 0:
             return source
-        return with_samplers(
-            source,
-            lambda sampler: dataclasses.replace(sampler, locked=self.locked),
-            "locked must be 0",
-        )
+        return with_samplers(source, lambda one: dataclasses.replace(one, locked=self.locked), "locked must be 0")

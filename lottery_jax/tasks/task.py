@@ -51,9 +51,7 @@ RECIPES = {
 }
 
 _DATA_RECIPES = {"digits": Recipe(60, 64, 3e-3), "mnist": Recipe(10), "fashion_mnist": Recipe(10)}
-
 _DEEP = Recipe(30, learning_rate=1e-3, weight_decay=5e-4)
-
 _SMALL = Recipe(60, 32, 3e-3)
 
 
@@ -82,15 +80,11 @@ def train_target(
     """Train a network on the training split; the weights of the last epoch are the target. Results are cached.
 
     Args:
-        network: The network to train.
         dataset: Only its training split is used.
         recipe: Epochs, batch size, learning rate and weight decay.
         seed: Seed of the initialisation and the batches, from 0 to 2**32 - 1.
         cache_dir: Folder of cached targets. Defaults to the user's cache.
         progress: Called with the finished epochs and all epochs.
-
-    Raises:
-        InputError: If the arguments do not fit, or the training diverges.
 
     >>> from lottery_jax.data import load
     >>> from lottery_jax.networks.node import Spec
@@ -99,7 +93,16 @@ def train_target(
     >>> train_target(network, load("digits"), Recipe(epochs=1), seed=0).weights
     592
     """
-    _check(network, dataset, recipe, seed)
+    found, outputs = network.input_spec, network.output_spec
+    if found is None or outputs is None or (found.shape, outputs.shape) != (dataset.shape, (dataset.classes,)):
+        raise InputError(
+            f"the network must map examples of {list(dataset.shape)} to {dataset.classes} classes ({dataset.name}),"
+            f" got {found and list(found.shape)} to {outputs and list(outputs.shape)}. Choose another architecture."
+        )
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed must be from 0 to {2**32 - 1}, got {seed}")
+    if not 0 < recipe.learning_rate < float("inf"):
+        raise InputError(f"the learning rate must be positive and finite, got {recipe.learning_rate}")
     settings = {
         "version": _VERSION,
         "dataset": dataset.name,
@@ -141,7 +144,6 @@ def _begin(recipe: Recipe, steps: int, initial: dict[str, jax.Array], key: jax.A
 def _advance(
     network: Network, recipe: Recipe, steps: int, epochs: int, state: training.State, train: Split
 ) -> tuple[training.State, training.History]:
-    """Some epochs; one compiled program for all seeds of a setting."""
     optimizer, loss = _optimizer(recipe, steps), training.cross_entropy(network)
     return training.advance(loss, state, train, optimizer=optimizer, epochs=epochs, batch_size=recipe.batch_size)
 
@@ -154,20 +156,6 @@ def _optimizer(recipe: Recipe, steps: int) -> optax.GradientTransformation:
     return optax.adamw(
         rate, weight_decay=recipe.weight_decay, mask=lambda tensors: jax.tree.map(lambda x: x.ndim > 1, tensors)
     )
-
-
-def _check(network: Network, dataset: Dataset, recipe: Recipe, seed: int) -> None:
-    """Refuse arguments of `train_target` that do not fit."""
-    inputs, outputs = network.input_spec, network.output_spec
-    if inputs is None or outputs is None or (inputs.shape, outputs.shape) != (dataset.shape, (dataset.classes,)):
-        raise InputError(
-            f"the network must map examples of {list(dataset.shape)} to {dataset.classes} classes ({dataset.name}),"
-            f" got {inputs and list(inputs.shape)} to {outputs and list(outputs.shape)}. Choose another architecture."
-        )
-    if not 0 <= seed < 2**32:
-        raise InputError(f"seed must be from 0 to {2**32 - 1}, got {seed}")
-    if not 0 < recipe.learning_rate < float("inf"):
-        raise InputError(f"the learning rate must be positive and finite, got {recipe.learning_rate}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,14 +207,9 @@ def load_task(
         data: Name of a data set, or a .npz file.
         target: A .safetensors file. If None, a target is trained.
         architecture: Architecture of the target. Defaults to that of the file's tensor names, or the data set's.
-        width: Multiplier of all hidden widths.
         data_dir: Folder of prepared TensorFlow Datasets.
         cache_dir: Folder of decoded data sets and trained targets.
-        seed: Seed of the training.
         progress: Called with the finished epochs and all epochs.
-
-    Raises:
-        InputError: If an argument is invalid.
 
     >>> task = load_task("digits")
     >>> task.name, task.target.weights

@@ -1,10 +1,11 @@
 """Source sizes that the theorems require, and random subset sums by formula and by experiment."""
 
 from lottery_jax.theory.candidates import DISTRIBUTIONS, Candidates
-from lottery_jax.theory.constant import Constant, estimate_constant
 from lottery_jax.theory.success import (
+    Constant,
     Success,
     best_subsets,
+    estimate_constant,
     least_residuals,
     predicted_median,
     predicted_success,

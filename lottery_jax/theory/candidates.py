@@ -16,7 +16,6 @@ from lottery_jax.rng.sampler import Sampler, draw_host
 from lottery_jax.subset_sum import FixedSize, MeetInTheMiddle, Solution, Solver, Vector
 
 UNIFORM = Sampler.uniform(-1, 1)
-
 _STREAMS = 4  # per number of candidates: first and second factors, signs of units, targets
 
 
@@ -29,6 +28,14 @@ class Candidates(abc.ABC):
     """Targets are uniform from minus this to this."""
     second_moment: ClassVar[float]
     """Mean square of a candidate."""
+    dimension: ClassVar[int] = 1
+    """Numbers of a candidate and a target."""
+    padded: ClassVar[bool] = True
+    """Whether zeros may be added to the candidates without changing the least residual."""
+    least: ClassVar[int] = 1
+    """Least number of candidates."""
+    most: ClassVar[int] = 24
+    """Largest number of candidates: microseconds per problem, residuals well above the step of the grid."""
 
     @property
     def label(self) -> str:
@@ -48,29 +55,9 @@ class Candidates(abc.ABC):
         """The exact solver of these problems."""
         return MeetInTheMiddle()
 
-    @property
-    def dimension(self) -> int:
-        """Numbers of a candidate and a target."""
-        return 1
-
     def window(self, tolerance: float) -> float:
         """Largest distance to the target at which a continuous sum counts as a success."""
         return tolerance
-
-    @property
-    def padded(self) -> bool:
-        """Whether zeros may be added to the candidates without changing the least residual."""
-        return True
-
-    @property
-    def least(self) -> int:
-        """Least number of candidates."""
-        return 1
-
-    @property
-    def most(self) -> int:
-        """Largest number of candidates: microseconds per problem, residuals well above the step of the grid."""
-        return 24
 
     def count_probabilities(self, count: int) -> np.ndarray:
         """Probabilities [count + 1] that 0, 1, ..., count of the candidates are present."""
@@ -166,6 +153,8 @@ class FixedSizeCandidates(SizedCandidates):
     """Numbers from U[-1, 1] with subsets of exactly `size`; targets within sqrt(size) (Natale et al. 2024)."""
 
     name: ClassVar[str] = "fixed-size"
+    padded: ClassVar[bool] = False
+    most: ClassVar[int] = FixedSize.max_candidates
 
     size: int = 4
 
@@ -181,16 +170,8 @@ class FixedSizeCandidates(SizedCandidates):
         return FixedSize(self.size)
 
     @property
-    def padded(self) -> bool:
-        return False
-
-    @property
     def least(self) -> int:
         return self.size
-
-    @property
-    def most(self) -> int:
-        return FixedSize.max_candidates
 
     def subsets(self, count: int) -> float:
         return float(math.comb(count, self.size))
@@ -212,6 +193,7 @@ class VectorCandidates(SizedCandidates):
     """
 
     name: ClassVar[str] = "vectors"
+    most: ClassVar[int] = 16
 
     size: int = 2
 
@@ -225,10 +207,6 @@ class VectorCandidates(SizedCandidates):
     @property
     def dimension(self) -> int:
         return self.size
-
-    @property
-    def most(self) -> int:
-        return 16
 
     def draw(self, count: int, trials: int, seed: int) -> np.ndarray:
         return draw_host(UNIFORM, seed=seed, stream=_STREAMS * count, shape=(trials, count, self.size))

@@ -22,14 +22,9 @@ class LayerShape:
     """One target layer with weights. A bias is the weight of one more input, the constant 1.
 
     Args:
-        path: Path of the layer.
         kind: `DENSE`, `CONVOLUTION`, `ATTENTION` (its four projections are one layer here) or `OTHER`.
-        inputs: Inputs, including the constant of a bias.
-        outputs: Outputs.
         inputs_per_output: Inputs that each output depends on, including the constant; fewer than `inputs` with groups.
         kernel_size: Numbers in a kernel, 1 for a matrix.
-        bias: Whether there is a bias.
-        heads: Heads of an attention.
     """
 
     path: str
@@ -47,6 +42,9 @@ class LayerShape:
         if self.kind == ATTENTION:
             return 4 * self.inputs * self.outputs
         return self.outputs * ((self.inputs_per_output - self.bias) * self.kernel_size + self.bias)
+
+
+Layers = Sequence[LayerShape]
 
 
 def layer_shapes(network: Network) -> tuple[LayerShape, ...]:
@@ -96,22 +94,7 @@ class SourceLayer:
 
 @dataclasses.dataclass(frozen=True)
 class Requirement:
-    """The source that a theorem requires for an architecture.
-
-    Args:
-        theorem: Name of the theorem.
-        paper: The paper.
-        error: What eps bounds: weight, output or exact.
-        origin: Origin of the constants: paper, counting, estimated or exact.
-        constant: The same in a sentence.
-        covered: Target layers that the theorem covers.
-        layers: All target layers with weights.
-        depth: Layers of the source; this and the next fields are None if no layer is covered.
-        hidden: Hidden units of each covered layer.
-        source_weights: Random weights.
-        kept_weights: Weights that the proof's ticket keeps, if known.
-        note: Remarks.
-    """
+    """The source that a theorem requires for an architecture; the last fields are None if no layer is covered."""
 
     theorem: str
     paper: str
@@ -119,11 +102,16 @@ class Requirement:
     origin: str
     constant: str
     covered: int
+    """Target layers that the theorem covers."""
     layers: int
+    """All target layers with weights."""
     depth: int | None = None
+    """Layers of the source."""
     hidden: tuple[int, ...] | None = None
+    """Hidden units of each covered layer."""
     source_weights: int | None = None
     kept_weights: int | None = None
+    """Weights that the proof's ticket keeps, if known."""
     note: str = ""
 
     @property
@@ -153,19 +141,15 @@ class Theorem(abc.ABC):
         """The origin of the constants in a sentence."""
 
     @abc.abstractmethod
-    def source_layers(
-        self, layers: Sequence[LayerShape], depth: int, tolerance: float, delta: float
-    ) -> Sequence[SourceLayer]:
+    def source_layers(self, layers: Layers, depth: int, tolerance: float, delta: float) -> list[SourceLayer]:
         """The random layers for each covered layer.
 
         Args:
             layers: Covered layers of the target.
             depth: L, the number of all layers of the target.
-            tolerance: eps.
-            delta: Failure probability.
         """
 
-    def depth(self, layers: Sequence[LayerShape]) -> int:
+    def depth(self, layers: Layers) -> int:
         """Random layers for the covered layers."""
         return 2 * len(layers)
 
@@ -173,12 +157,8 @@ class Theorem(abc.ABC):
         """The source that the theorem requires for the layers of an architecture that it covers.
 
         Args:
-            network: The architecture.
             tolerance: eps in (0, 1); `error` says what it bounds.
             delta: Failure probability in (0, 1); unused if the theorem's failure probability is eps.
-
-        Raises:
-            InputError: If the tolerance or delta is not in (0, 1).
         """
         if not 0 < tolerance < 1:
             raise InputError(f"tolerance must be an error in (0, 1), got {tolerance}. Use 0.01.")
@@ -188,7 +168,17 @@ class Theorem(abc.ABC):
         covered = [layer for layer in layers if layer.kind in self.kinds]
         sources = self.source_layers(covered, len(layers), tolerance, delta)
         kept = [source.kept for source in sources]
-        notes = (_omitted(layers, covered), self.note, _not_in_proofs(network) if covered else "")
+        notes = [self.note] if self.note else []
+        if len(covered) < len(layers):
+            kinds = ", ".join(dict.fromkeys(layer.kind for layer in layers if layer not in covered))
+            few = f"It covers {len(covered)} of {len(layers)} layers, not: {kinds}."
+            notes.insert(0, few if covered else f"It covers none of the layers ({kinds}).")
+        if covered:
+            # The proofs are about ReLU and sequences of layers.
+            norms = {fold.norm for fold in batch_norm_folds(network)}
+            nodes = [node for path, node in network.nodes() if path not in norms and not isinstance(node, WeightNode)]
+            foreign = dict.fromkeys(node.kind.replace("_", " ") for node in nodes if node.kind not in _IN_PROOFS)
+            notes += [f"Not in the proof: {', '.join(foreign)}."] if foreign else []
         return Requirement(
             theorem=self.name,
             paper=self.paper,
@@ -201,7 +191,7 @@ class Theorem(abc.ABC):
             hidden=tuple(source.hidden for source in sources) if covered else None,
             source_weights=sum(source.weights for source in sources) if covered else None,
             kept_weights=sum(one for one in kept if one is not None) if covered and None not in kept else None,
-            note=" ".join(filter(None, notes)),
+            note=" ".join(notes),
         )
 
 
@@ -223,20 +213,3 @@ def units(number: float) -> int:
     (3, 2)
     """
     return max(1, math.ceil(number - 1e-9))
-
-
-def _omitted(layers: Sequence[LayerShape], covered: Sequence[LayerShape]) -> str:
-    if len(covered) == len(layers):
-        return ""
-    kinds = ", ".join(dict.fromkeys(layer.kind for layer in layers if layer not in covered))
-    if not covered:
-        return f"It covers none of the layers ({kinds})."
-    return f"It covers {len(covered)} of {len(layers)} layers, not: {kinds}."
-
-
-def _not_in_proofs(network: Network) -> str:
-    """The kinds of nodes that the proofs, about ReLU and sequences of layers, do not contain."""
-    norms = {fold.norm for fold in batch_norm_folds(network)}
-    nodes = [node for path, node in network.nodes() if path not in norms and not isinstance(node, WeightNode)]
-    kinds = ", ".join(dict.fromkeys(node.kind.replace("_", " ") for node in nodes if node.kind not in _IN_PROOFS))
-    return f"Not in the proof: {kinds}." if kinds else ""

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -10,12 +9,12 @@ import numpy as np
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.importers.mlp_weights import mlp_target
 from lottery_jax.networks.target import Target
-from lottery_jax.theory.constant import FIXED_SIZE, GADGET, PRODUCT, SCALAR
+from lottery_jax.theory.success import FIXED_SIZE, GADGET, PRODUCT, SCALAR
 from lottery_jax.theory.theorem import (
     ATTENTION,
     CONVOLUTION,
     DENSE,
-    LayerShape,
+    Layers,
     SourceLayer,
     Theorem,
     gadget_layer,
@@ -47,9 +46,7 @@ class Pensia2020(Theorem):
     def constant(self) -> str:
         return f"C is not given in the paper; {self.factor:.2f} is estimated here ({GADGET}, units of both signs)"
 
-    def source_layers(
-        self, layers: Sequence[LayerShape], depth: int, tolerance: float, delta: float
-    ) -> Sequence[SourceLayer]:
+    def source_layers(self, layers: Layers, depth: int, tolerance: float, delta: float) -> list[SourceLayer]:
         found = []
         for layer in layers:
             weights = layer.inputs * layer.outputs * layer.kernel_size
@@ -122,9 +119,7 @@ class Natale2024(Theorem):
             low, high = (low, middle) if middle * entropy(self.kept / middle) >= required else (middle + 1, high)
         return low
 
-    def source_layers(
-        self, layers: Sequence[LayerShape], depth: int, tolerance: float, delta: float
-    ) -> Sequence[SourceLayer]:
+    def source_layers(self, layers: Layers, depth: int, tolerance: float, delta: float) -> list[SourceLayer]:
         units_per_input = 2 * self.samples(tolerance)
         return [gadget_layer(layer, layer.inputs * units_per_input, 2 * self.kept) for layer in layers]
 
@@ -164,9 +159,7 @@ class PensiaLower(Theorem):
     def constant(self) -> str:
         return "1 bit of mask per bit of accuracy, by counting, ours; the paper's constant is unchecked"
 
-    def source_layers(
-        self, layers: Sequence[LayerShape], depth: int, tolerance: float, delta: float
-    ) -> Sequence[SourceLayer]:
+    def source_layers(self, layers: Layers, depth: int, tolerance: float, delta: float) -> list[SourceLayer]:
         found = []
         for layer in layers:
             needed = units(layer.weights * math.log2(1 / tolerance))
@@ -198,12 +191,10 @@ class Burkholz2022(Theorem):
     def constant(self) -> str:
         return f"the constant of rho is unchecked; {self.factor:.2f} is estimated here ({SCALAR})"
 
-    def depth(self, layers: Sequence[LayerShape]) -> int:
+    def depth(self, layers: Layers) -> int:
         return len(layers) + 1
 
-    def source_layers(
-        self, layers: Sequence[LayerShape], depth: int, tolerance: float, delta: float
-    ) -> Sequence[SourceLayer]:
+    def source_layers(self, layers: Layers, depth: int, tolerance: float, delta: float) -> list[SourceLayer]:
         weights = sum(layer.weights for layer in layers)
         copies = units(self.factor * math.log(1 / min(tolerance, delta / max(weights, 1))))
         found = []
@@ -248,9 +239,7 @@ class Otsuka2025(Theorem):
             f" alpha = {self.alpha:g} is assumed"
         )
 
-    def source_layers(
-        self, layers: Sequence[LayerShape], depth: int, tolerance: float, delta: float
-    ) -> Sequence[SourceLayer]:
+    def source_layers(self, layers: Layers, depth: int, tolerance: float, delta: float) -> list[SourceLayer]:
         found = []
         for layer in layers:
             size, heads = layer.inputs, layer.heads
@@ -295,9 +284,7 @@ class Kumar2025(Theorem):
         bits = max(1, math.ceil(math.log2(1 / (2 * tolerance)) - 1e-9))
         return 2 * bits + 1
 
-    def source_layers(
-        self, layers: Sequence[LayerShape], depth: int, tolerance: float, delta: float
-    ) -> Sequence[SourceLayer]:
+    def source_layers(self, layers: Layers, depth: int, tolerance: float, delta: float) -> list[SourceLayer]:
         samples = self.samples(tolerance)
         return [gadget_layer(layer, 2 * layer.inputs * samples, samples) for layer in layers]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lottery_jax.theory import THEOREMS
-from lottery_jax.theory import constant as measured
+from lottery_jax.theory import success as measured
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "theory.md").read_text()

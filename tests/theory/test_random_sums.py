@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from experiments.phase_diagram import phase_figure
 from lottery_jax.errors import InputError
 from lottery_jax.theory import (
     DISTRIBUTIONS,
@@ -16,9 +17,8 @@ from lottery_jax.theory import (
     residual_law,
     success_probability,
 )
-from lottery_jax.theory import constant as measured
+from lottery_jax.theory import success as measured
 from lottery_jax.theory.candidates import FixedSizeCandidates, GadgetCandidates
-from lottery_jax.theory.phase_figure import phase_figure
 
 COUNT = 6
 

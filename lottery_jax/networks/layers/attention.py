@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +12,31 @@ from lottery_jax.errors import InputError
 from lottery_jax.networks.node import Container, Node, Spec, Weights, child_path
 
 
+class _Projections(Container):
+    """Attention of `heads` heads with two children, which are also the attributes of its module."""
+
+    heads: int
+    names: ClassVar[tuple[str, str]]
+
+    def __post_init__(self) -> None:
+        if self.heads < 1:
+            raise InputError(f"attention must have at least 1 head, got {self.heads}")
+
+    def children(self) -> Mapping[str, Node]:
+        return {name: getattr(self, name) for name in self.names}
+
+    def with_children(self, children: Mapping[str, Node]) -> Self:
+        return dataclasses.replace(self, **children)  # type: ignore[type-var]
+
+    def child_modules(self, module: Any) -> Mapping[str, nnx.Module]:
+        return {name: getattr(module, name) for name in self.names}
+
+
 @dataclasses.dataclass(frozen=True)
-class Attention(Container):
+class Attention(_Projections):
     """Multi-head self-attention: x [B, tokens, D] -> [B, tokens, D], scores q k / sqrt(D / heads).
 
     Args:
-        heads: Number of heads.
         qkv: Projection D -> 3 D to queries, keys and values, in this order.
         proj: Output projection D -> D.
     """
@@ -26,16 +45,7 @@ class Attention(Container):
     qkv: Node
     proj: Node
     kind: ClassVar[str] = "attention"
-
-    def __post_init__(self) -> None:
-        if self.heads < 1:
-            raise InputError(f"attention must have at least 1 head, got {self.heads}")
-
-    def children(self) -> Mapping[str, Node]:
-        return {"qkv": self.qkv, "proj": self.proj}
-
-    def with_children(self, children: Mapping[str, Node]) -> Self:
-        return dataclasses.replace(self, **children)
+    names: ClassVar[tuple[str, str]] = ("qkv", "proj")
 
     def trace_specs(self, input_spec: Spec, path: str, specs: dict[str, Spec]) -> Spec:
         if len(input_spec.shape) != 2 or input_spec.shape[1] % self.heads:
@@ -60,9 +70,6 @@ class Attention(Container):
         qkv, proj = self.qkv.resized(input_spec, lambda _: 3 * size), self.proj.resized(input_spec, lambda _: size)
         return dataclasses.replace(self, qkv=qkv, proj=proj)
 
-    def child_modules(self, module: "SelfAttention") -> Mapping[str, nnx.Module]:
-        return {"qkv": module.qkv, "proj": module.proj}
-
     def module(self, weights: Weights) -> nnx.Module:
         return SelfAttention(self.heads, self.qkv.module(weights.child("qkv")), self.proj.module(weights.child("proj")))
 
@@ -81,13 +88,12 @@ class SelfAttention(nnx.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class MergedAttention(Container):
+class MergedAttention(_Projections):
     """Attention with W_Q, W_K and W_V, W_O of each head merged: x [B, tokens, D] -> [B, tokens, D].
 
     Only the products of queries with keys and of values with W_O matter (Otsuka et al. 2025, arXiv 2511.04217).
 
     Args:
-        heads: Number of heads.
         qk: Product D -> heads D that gives a_t of each head; token t attends to s with score a_t x_s.
         vo: Product heads D -> D of the heads' weighted means of tokens.
 
@@ -100,16 +106,7 @@ class MergedAttention(Container):
     qk: Node
     vo: Node
     kind: ClassVar[str] = "merged_attention"
-
-    def __post_init__(self) -> None:
-        if self.heads < 1:
-            raise InputError(f"merged attention must have at least 1 head, got {self.heads}")
-
-    def children(self) -> Mapping[str, Node]:
-        return {"qk": self.qk, "vo": self.vo}
-
-    def with_children(self, children: Mapping[str, Node]) -> Self:
-        return dataclasses.replace(self, **children)
+    names: ClassVar[tuple[str, str]] = ("qk", "vo")
 
     def trace_specs(self, input_spec: Spec, path: str, specs: dict[str, Spec]) -> Spec:
         if len(input_spec.shape) != 2:
@@ -129,9 +126,6 @@ class MergedAttention(Container):
         qk = self.qk.resized(input_spec, lambda _: self.heads * size)
         vo = self.vo.resized(Spec((tokens, self.heads * size), input_spec.nonnegative), lambda _: size)
         return dataclasses.replace(self, qk=qk, vo=vo)
-
-    def child_modules(self, module: "MergedSelfAttention") -> Mapping[str, nnx.Module]:
-        return {"qk": module.qk, "vo": module.vo}
 
     def module(self, weights: Weights) -> nnx.Module:
         return MergedSelfAttention(self.heads, self.qk.module(weights.child("qk")), self.vo.module(weights.child("vo")))

@@ -24,8 +24,8 @@ class Chain(Container):
     kind: ClassVar[str] = "chain"
 
     def __post_init__(self) -> None:
-        names = [name for name, _ in self.nodes]
-        if len(set(names)) < len(names):
+        if len(dict(self.nodes)) < len(self.nodes):
+            names = [name for name, _ in self.nodes]
             raise InputError(f"the nodes of a chain must have different names, got {names}")
 
     def children(self) -> Mapping[str, Node]:
@@ -45,7 +45,10 @@ class Chain(Container):
         return input_spec
 
     def module(self, weights: Weights) -> nnx.Module:
-        return Sequence({name: node.module(weights.child(name)) for name, node in self.nodes})
+        modules = {}
+        for name, node in self.nodes:
+            modules[name] = node.module(weights.child(name))
+        return Sequence(modules)
 
     def resized(self, input_spec: Spec, units: Callable[[int], int]) -> Self:
         nodes = []

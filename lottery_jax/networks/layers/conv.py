@@ -18,9 +18,7 @@ from lottery_jax.errors import InputError
 from lottery_jax.networks.node import NO_RNGS, LinearLayer, Spec, Weights, constant_init
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
-
 _CHUNK = 4  # images per matrix product: they fit in the cache
-
 _FEW_INPUTS = 8  # up to here one product of all windows is faster than XLA's convolution
 
 
@@ -102,13 +100,10 @@ class Conv(LinearLayer):
     """Convolution x [..., H, W, I] -> [..., H', W', O]: `weight` [O, I / groups, h, w], optionally `bias` [O].
 
     Args:
-        inputs: I, input channels.
-        outputs: O, output channels.
         size: (h, w) of the kernel.
         stride: Strides along the height and the width.
         padding: Zeros on each side of the height and of the width.
         groups: Groups of channels; as many as inputs make the convolution depthwise.
-        bias: Whether it has a bias.
 
     >>> Conv(16, 32, (3, 3), stride=(2, 2), padding=(1, 1)).output_spec(Spec((32, 32, 16))).shape
     (16, 16, 32)
@@ -119,7 +114,7 @@ class Conv(LinearLayer):
     size: tuple[int, int]
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int] = (0, 0)
-    groups: int = 1  # type: ignore[assignment]
+    groups: int = 1
     bias: bool = False
     kind: ClassVar[str] = "conv"
 
@@ -210,12 +205,9 @@ class RotationConv(LinearLayer):
     which Ferbach et al. 2022 (arXiv 2206.04270) solve subset sums; its third axis is output minus input rotation.
 
     Args:
-        inputs: I, input channels.
-        outputs: O, output channels.
         size: Height and width of the kernel.
         padding: Zeros on each side.
         rotations: 1 for an image, 4 for the output of another such layer.
-        bias: Whether it has a bias [O].
 
     >>> RotationConv(1, 8, 3, padding=1).output_spec(Spec((6, 6, 1))).shape
     (4, 6, 6, 8)

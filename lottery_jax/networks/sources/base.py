@@ -2,9 +2,8 @@
 
 import abc
 import dataclasses
-import itertools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +14,8 @@ from lottery_jax.errors import InputError
 from lottery_jax.networks.node import MAX_MAGNITUDE, MIN_MAGNITUDE, Frozen, Node, Spec, WeightNode, Weights
 from lottery_jax.rng.random_tensor import RandomTensor
 
+Arrays = Mapping[str, np.ndarray]
+
 
 class Source(Node):
     """A random layer that makes the weights of the target layer `layer`; its output is multiplied by `gain`.
@@ -24,40 +25,28 @@ class Source(Node):
 
     layer: WeightNode
     gain: float
+    units_per_input: ClassVar[int] = 1
+    """Hidden units of each input."""
+    rows_per_weight: ClassVar[int] = 1
+    """Rows of a mask for each target weight: one per copy of its output."""
+    hidden_tensors: ClassVar[tuple[str, ...]] = ()
+    """Random tensors of the hidden layers in front of `layer`."""
+    trained_tensors: ClassVar[Mapping[str, str]] = {}
+    """Trained tensors that replace random ones: stored names by the random tensor whose mask they have."""
+    frozen_tensors: ClassVar[Mapping[str, str]] = {}
+    """Random tensors added at their initial values: names by the random tensor that they complement."""
+
+    def __post_init__(self) -> None:
+        check_gain(self.gain)
 
     @abc.abstractmethod
     def random_tensors(self) -> dict[str, RandomTensor]:
         """The random tensors by name: `hidden_tensors`, then those of `layer`."""
 
     @property
-    def units_per_input(self) -> int:
-        """Hidden units of each input."""
-        return 1
-
-    @property
-    def rows_per_weight(self) -> int:
-        """Rows of a mask for each target weight: one per copy of its output."""
-        return 1
-
-    @property
     def effective_layer(self) -> WeightNode:
         """The layer that is computed: `layer` on all copies of its inputs and outputs."""
         return self.layer
-
-    @property
-    def hidden_tensors(self) -> tuple[str, ...]:
-        """Random tensors of the hidden layers in front of `layer`."""
-        return ()
-
-    @property
-    def trained_tensors(self) -> dict[str, str]:
-        """Trained tensors that replace random ones: stored names by the random tensor whose mask they have."""
-        return {}
-
-    @property
-    def frozen_tensors(self) -> dict[str, str]:
-        """Random tensors added at their initial values: names by the random tensor that they complement."""
-        return {}
 
     def output_spec(self, input_spec: Spec) -> Spec:
         return self.layer.output_spec(input_spec)
@@ -78,36 +67,33 @@ class Source(Node):
         """The signs of inputs for which the weights of tensor `name` differ: (1,), or (1, -1)."""
         return (1,)
 
-    @abc.abstractmethod
     def coefficients(
-        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: Mapping[str, np.ndarray]
+        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: Arrays
     ) -> np.ndarray | float:
         """Coefficients of kept random weights: a target weight is the sum of coefficient times kept weight.
 
         Only verification calls this, no construction.
 
         Args:
-            name: A tensor of `layer`.
             rows: Rows of the random weights in the mask, [R].
             columns: Their columns, [R].
-            sign: The sign of the input.
             hidden: The weights of `hidden_tensors`, zero where pruned.
 
         Returns:
-            float64 [R], or one number for all.
+            float64 [R], or one number for all; by default the gain.
         """
+        return self.gain
 
     def effective_tensor(self, name: str, values: np.ndarray, kept: Callable[[], np.ndarray]) -> np.ndarray:
         """Tensor `name` of `effective_layer`, [signs, *shape].
 
         Args:
-            name: A tensor of `layer`.
             values: The target weights that the masks make, [signs * rows_per_weight, *shape in `layer`].
             kept: Returns the kept random weights in the shape of the mask, float32.
         """
         return values
 
-    def without_dead_units(self, pruned: Mapping[str, np.ndarray]) -> tuple["Source", Mapping[str, np.ndarray]]:
+    def without_dead_units(self, pruned: Arrays) -> tuple["Source", Arrays]:
         """The layer and its random tensors, zero where pruned, without hidden units that no kept weight reaches."""
         return self, pruned
 
@@ -124,10 +110,13 @@ class MaskedModule(nnx.Module):
     def __init__(self, source: Source, weights: Weights) -> None:
         self.source, self.gain = source, weights.scalar("gain", source.gain)
         self.measured = nnx.data(nnx.Intermediate(jnp.ones(())) if weights.measuring else None)
-        names = tuple(source.random_tensors())
-        self.random = nnx.Dict({name: Frozen(jnp.asarray(weights[name])) for name in names})
-        self.stored = nnx.Dict({name: nnx.Param(jnp.asarray(weights[name])) for name in source.tensors()})
-        self.gates = nnx.Dict({name: weights.gate(name) for name in names})
+        random, stored, gates = {}, {}, {}
+        for name in source.random_tensors():
+            random[name] = Frozen(jnp.asarray(weights[name]))
+            gates[name] = weights.gate(name)
+        for name in source.tensors():
+            stored[name] = nnx.Param(jnp.asarray(weights[name]))
+        self.random, self.stored, self.gates = nnx.Dict(random), nnx.Dict(stored), nnx.Dict(gates)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         output = self.source.apply(self._kept, x)
@@ -167,5 +156,8 @@ def check_gain(gain: float) -> None:
 
 def assign_streams(drawn: dict[str, RandomTensor]) -> dict[str, RandomTensor]:
     """The tensors of one layer on consecutive streams."""
-    first = itertools.accumulate((tensor.streams for tensor in drawn.values()), initial=0)
-    return {name: dataclasses.replace(drawn[name], stream=stream) for name, stream in zip(drawn, first, strict=False)}
+    found, stream = {}, 0
+    for name, tensor in drawn.items():
+        found[name] = dataclasses.replace(tensor, stream=stream)
+        stream += tensor.streams
+    return found

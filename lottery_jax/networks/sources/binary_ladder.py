@@ -8,7 +8,7 @@ drawn. A bias is one more input, the constant 1. In front of a convolution all l
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import ClassVar
 
 import jax
@@ -17,7 +17,7 @@ import numpy as np
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.node import LinearLayer, Spec, Weights
-from lottery_jax.networks.sources.base import Source, check_gain
+from lottery_jax.networks.sources.base import Arrays, Source
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.rng.random_tensor import ContiguousLayout, RandomTensor
 from lottery_jax.rng.sampler import Sampler
@@ -37,10 +37,8 @@ class BinaryLadder(Source):
     `Gadget`.
 
     Args:
-        layer: The target layer.
         units: U, units of each input in each layer.
         rungs: Layers between the first and the last.
-        gain: Factor of the output.
 
     >>> from lottery_jax.networks.layers.dense import Dense
     >>> {name: tensor.shape for name, tensor in BinaryLadder(Dense(3, 2), 8, 2).random_tensors().items()}
@@ -54,7 +52,7 @@ class BinaryLadder(Source):
     kind: ClassVar[str] = "binary_ladder"
 
     def __post_init__(self) -> None:
-        check_gain(self.gain)
+        super().__post_init__()
         if not 0 <= self.rungs <= MAX_RUNGS:
             raise InputError(f"a ladder must have 0 to {MAX_RUNGS} rungs, got {self.rungs}")
 
@@ -77,9 +75,7 @@ class BinaryLadder(Source):
     def input_signs(self, name: str, input_spec: Spec | None) -> tuple[int, ...]:
         return (1,) if name == "bias" or (input_spec is not None and input_spec.nonnegative) else (1, -1)
 
-    def coefficients(
-        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: Mapping[str, np.ndarray]
-    ) -> np.ndarray:
+    def coefficients(self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: Arrays) -> np.ndarray:
         # The value of each unit for x = sign. Units see one input and no bias, so they scale with |x|.
         value = np.maximum(sign * hidden["first"].astype(np.float64), 0)
         for rung in self.hidden_tensors[1:]:

@@ -7,15 +7,14 @@ first axis) share one vector of candidates, as in the published code.
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import ClassVar
 
 import jax
-import numpy as np
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.node import WeightNode, Weights
-from lottery_jax.networks.sources.base import Source, assign_streams, check_gain
+from lottery_jax.networks.sources.base import Source, assign_streams
 from lottery_jax.rng.random_tensor import ContiguousLayout, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
@@ -25,11 +24,9 @@ class CandidatesPerWeight(Source):
     """`layer` with C `candidates` of every weight; masks are [*shape of the tensor, C].
 
     Args:
-        layer: The target layer.
         candidates: C, random weights for each target weight.
         samplers: One for each tensor of `layer`, in order.
         shared: Whether the weights of one output share their candidates.
-        gain: Factor of the output.
 
     >>> from lottery_jax.networks.layers.dense import Dense
     >>> tensor = CandidatesPerWeight(Dense(3, 2), 21, (Sampler.uniform(-1, 1),), shared=True).random_tensors()["weight"]
@@ -45,7 +42,7 @@ class CandidatesPerWeight(Source):
     kind: ClassVar[str] = "candidates_per_weight"
 
     def __post_init__(self) -> None:
-        check_gain(self.gain)
+        super().__post_init__()
         if len(self.samplers) != len(self.layer.tensors()):
             raise InputError(
                 f"samplers must have one entry for each of the {len(self.layer.tensors())} tensors, got"
@@ -67,11 +64,6 @@ class CandidatesPerWeight(Source):
                 for (name, shape), sampler in zip(shapes.items(), self.samplers, strict=True)
             }
         )
-
-    def coefficients(
-        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: Mapping[str, np.ndarray]
-    ) -> float:
-        return self.gain
 
     def apply(self, kept: Callable[[str], jax.Array], x: jax.Array) -> jax.Array:
         weights = {name: kept(name).sum(-1) for name in self.layer.tensors()}

@@ -11,14 +11,14 @@ u > 0, and for inputs < 0 over units with u < 0.
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import ClassVar
 
 import jax
 import numpy as np
 
 from lottery_jax.networks.node import LinearLayer, Spec, Weights
-from lottery_jax.networks.sources.base import Source, check_gain, merge_copies
+from lottery_jax.networks.sources.base import Arrays, Source, merge_copies
 from lottery_jax.rng.random_tensor import DiagonalLayout, MatrixLayout, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
@@ -31,12 +31,10 @@ class Gadget(Source):
     Weights are drawn at their positions in the theorem's full matrices.
 
     Args:
-        layer: The target layer.
         units: U, hidden units of each input.
         first: Sampler of the first random layer.
         second: Sampler of the second random layer.
         relu: Whether there is a ReLU between the two.
-        gain: Factor of the output.
 
     >>> from lottery_jax.networks.layers.conv import Conv
     >>> gadget = Gadget(Conv(3, 8, (5, 5), bias=True), 42, Sampler.uniform(-1, 1), Sampler.uniform(-1, 1))
@@ -51,9 +49,7 @@ class Gadget(Source):
     relu: bool = True
     gain: float = 1.0
     kind: ClassVar[str] = "gadget"
-
-    def __post_init__(self) -> None:
-        check_gain(self.gain)
+    hidden_tensors: ClassVar[tuple[str, ...]] = ("first",)
 
     def random_tensors(self) -> dict[str, RandomTensor]:
         layer, units = self.layer, self.units
@@ -71,10 +67,6 @@ class Gadget(Source):
         return found
 
     @property
-    def hidden_tensors(self) -> tuple[str, ...]:
-        return ("first",)
-
-    @property
     def units_per_input(self) -> int:
         return self.units
 
@@ -82,9 +74,7 @@ class Gadget(Source):
         one = name == "bias" or not self.relu or (input_spec is not None and input_spec.nonnegative)
         return (1,) if one else (1, -1)
 
-    def coefficients(
-        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: Mapping[str, np.ndarray]
-    ) -> np.ndarray:
+    def coefficients(self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: Arrays) -> np.ndarray:
         first = hidden["first"].astype(np.float64)[
             self.layer.input_channels(name, rows // self.rows_per_weight), columns
         ]
@@ -92,7 +82,7 @@ class Gadget(Source):
             first = np.maximum(first, 0) if sign > 0 else np.minimum(first, 0)
         return self.gain * first
 
-    def without_dead_units(self, pruned: Mapping[str, np.ndarray]) -> tuple[Source, Mapping[str, np.ndarray]]:
+    def without_dead_units(self, pruned: Arrays) -> tuple[Source, Arrays]:
         half, alive = self.units // 2, pruned["first"] != 0
         # Half of the units or none: any other number would differ from mask to mask and compile again.
         if not half or alive.sum(1).max() > half:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import ClassVar
 
 import jax
@@ -11,7 +11,7 @@ import numpy as np
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.node import LinearLayer, Weights
-from lottery_jax.networks.sources.base import Source, assign_streams, check_gain
+from lottery_jax.networks.sources.base import Arrays, Source, assign_streams
 from lottery_jax.rng.random_tensor import Layout, MatrixLayout, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
@@ -30,27 +30,21 @@ class RandomLayer(Source):
     gain: float = 1.0
     kind: ClassVar[str] = "random_layer"
 
-    def __post_init__(self) -> None:
-        check_gain(self.gain)
-
     def random_tensors(self) -> dict[str, RandomTensor]:
         per_group, size = self.layer.inputs // self.layer.groups, math.prod(self.layer.kernel_shape)
-        layouts = {
-            "weight": MatrixLayout(self.layer.outputs, per_group, size, 1),
-            "bias": MatrixLayout(self.layer.outputs, 1, 1, 1),
-        }
         shapes = self.layer.tensors()
-        return assign_streams(
-            {name: RandomTensor(shape, 1, self.sampler, layouts[name]) for name, shape in shapes.items()}
-        )
-
-    def coefficients(
-        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: Mapping[str, np.ndarray]
-    ) -> float:
-        return self.gain
+        layout = MatrixLayout(self.layer.outputs, per_group, size, 1)
+        found = {"weight": RandomTensor(shapes["weight"], 1, self.sampler, layout)}
+        if self.layer.bias:
+            layout = MatrixLayout(self.layer.outputs, 1, 1, 1)
+            found["bias"] = RandomTensor(shapes["bias"], 1, self.sampler, layout)
+        return assign_streams(found)
 
     def apply(self, kept: Callable[[str], jax.Array], x: jax.Array) -> jax.Array:
-        return self.layer.module(Weights({name: kept(name) for name in self.layer.tensors()}))(x)  # type: ignore[operator]
+        weights = {"weight": kept("weight")}
+        if self.layer.bias:
+            weights["bias"] = kept("bias")
+        return self.layer.module(Weights(weights))(x)  # type: ignore[operator]
 
 
 _MIN_FACTOR = 2.0**-15
@@ -64,10 +58,7 @@ class MultiLevelLayer(Source):
     (1, 1/2, 1/4) masks in quarters. Weights are drawn as in `RandomLayer`.
 
     Args:
-        layer: The target layer.
-        sampler: Sampler of the random weights.
         factors: F different powers of two from 1 to 2**-15 or their negatives, so that they encode nothing of a target.
-        gain: Factor of the output.
 
     >>> from lottery_jax.networks.layers.dense import Dense
     >>> tensor = MultiLevelLayer(Dense(3, 2), Sampler.normal(1), (1.0, -1.0)).random_tensors()["weight"]
@@ -82,7 +73,7 @@ class MultiLevelLayer(Source):
     kind: ClassVar[str] = "multi_level_layer"
 
     def __post_init__(self) -> None:
-        check_gain(self.gain)
+        super().__post_init__()
         powers = all(
             _MIN_FACTOR <= abs(factor) <= 1 and math.frexp(factor)[0] in (0.5, -0.5) for factor in self.factors
         )
@@ -104,9 +95,7 @@ class MultiLevelLayer(Source):
             for name, one in single.items()
         }
 
-    def coefficients(
-        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: Mapping[str, np.ndarray]
-    ) -> np.ndarray:
+    def coefficients(self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: Arrays) -> np.ndarray:
         return self.gain * np.asarray(self.factors, np.float64)[columns]
 
     def apply(self, kept: Callable[[str], jax.Array], x: jax.Array) -> jax.Array:

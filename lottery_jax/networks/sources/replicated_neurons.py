@@ -11,7 +11,7 @@ larger than weights (after folding batch normalisation), one gain for both would
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import ClassVar
 
 import jax
@@ -19,7 +19,7 @@ import numpy as np
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.node import LinearLayer, Spec, Weights
-from lottery_jax.networks.sources.base import Source, check_gain, merge_copies
+from lottery_jax.networks.sources.base import Arrays, Source, check_gain, merge_copies
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.rng.random_tensor import MatrixLayout, RandomTensor
 from lottery_jax.rng.sampler import Sampler
@@ -33,12 +33,9 @@ class ReplicatedNeurons(Source):
     Weights are drawn at their positions in the theorem's matrix [I * input_copies, kernel, O * output_copies].
 
     Args:
-        layer: The target layer.
         input_copies: Copies of each input.
         output_copies: Copies of each output; they are contiguous.
-        sampler: Sampler of the random weights.
         copy_stride: Distance of two copies of an input, as in `Spec`.
-        gain: Factor of the output.
         constant: The input whose weights are the biases.
 
     >>> from lottery_jax.networks.layers.dense import Dense
@@ -59,7 +56,7 @@ class ReplicatedNeurons(Source):
     kind: ClassVar[str] = "replicated_neurons"
 
     def __post_init__(self) -> None:
-        check_gain(self.gain)
+        super().__post_init__()
         check_gain(self.constant)
         _check_copies(self.input_copies)
         _check_copies(self.output_copies)
@@ -101,9 +98,7 @@ class ReplicatedNeurons(Source):
             )
         return dataclasses.replace(self.effective_layer.output_spec(input_spec), copies=self.output_copies)
 
-    def coefficients(
-        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: Mapping[str, np.ndarray]
-    ) -> float:
+    def coefficients(self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: Arrays) -> float:
         return self.gain * self.constant if name == "bias" else self.gain
 
     def effective_tensor(self, name: str, values: np.ndarray, kept: Callable[[], np.ndarray]) -> np.ndarray:

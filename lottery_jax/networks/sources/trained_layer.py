@@ -5,22 +5,20 @@ strong ticket. Pruned weights are zero, or some of them have their initial value
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.node import LinearLayer, Weights
 from lottery_jax.networks.sources.base import Source
-from lottery_jax.rng.random_tensor import MatrixLayout, RandomTensor
+from lottery_jax.networks.sources.random_layer import RandomLayer
+from lottery_jax.rng.random_tensor import RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
 STORED_NAME = "trained_weight"
-
 FROZEN_NAME = "frozen"
 
 
@@ -40,6 +38,7 @@ class TrainedLayer(Source):
     sampler: Sampler
     gain: float = 1.0
     kind: ClassVar[str] = "trained_layer"
+    trained_tensors: ClassVar[Mapping[str, str]] = {"weight": STORED_NAME}
 
     def __post_init__(self) -> None:
         if self.gain != 1.0:
@@ -49,10 +48,6 @@ class TrainedLayer(Source):
         if self.sampler.locked > 0:
             raise InputError("locked must be 0 for trained weights. Keep them by their mask.")
 
-    @property
-    def trained_tensors(self) -> dict[str, str]:
-        return {"weight": STORED_NAME}
-
     def tensors(self) -> dict[str, tuple[int, ...]]:
         return {self.trained_tensors.get(name, name): shape for name, shape in self.layer.tensors().items()}
 
@@ -61,14 +56,7 @@ class TrainedLayer(Source):
         return {name: jnp.zeros(shape) for name, shape in self.tensors().items()}
 
     def random_tensors(self) -> dict[str, RandomTensor]:
-        per_group, size = self.layer.inputs // self.layer.groups, math.prod(self.layer.kernel_shape)
-        shape = self.layer.tensors()["weight"]
-        return {"weight": RandomTensor(shape, 1, self.sampler, MatrixLayout(self.layer.outputs, per_group, size, 1))}
-
-    def coefficients(
-        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: Mapping[str, np.ndarray]
-    ) -> float:
-        return self.gain
+        return {"weight": RandomLayer(self.layer, self.sampler).random_tensors()["weight"]}
 
     def apply(self, kept: Callable[[str], jax.Array], x: jax.Array) -> jax.Array:
         weights = {name: kept(name) for name in self.layer.tensors()}
@@ -90,10 +78,7 @@ class PartlyTrainedLayer(TrainedLayer):
     """
 
     kind: ClassVar[str] = "partly_trained_layer"
-
-    @property
-    def frozen_tensors(self) -> dict[str, str]:
-        return {"weight": FROZEN_NAME}
+    frozen_tensors: ClassVar[Mapping[str, str]] = {"weight": FROZEN_NAME}
 
     def random_tensors(self) -> dict[str, RandomTensor]:
         (weight,) = super().random_tensors().values()
