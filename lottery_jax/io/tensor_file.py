@@ -45,12 +45,8 @@ _MAX_HEADER_BYTES = 100_000_000  # the limit of the format
 class TensorInfo:
     """Name, dtype, shape and place of one tensor.
 
-    Args:
-        name: Its name.
-        dtype: The safetensors name of its dtype, such as "F32".
-        shape: Its shape.
-        start: Offset of its first byte in the file.
-        opaque_bytes: Its size if the dtype is unknown here; such a tensor is skipped.
+    ``dtype`` is a safetensors name, such as "F32"; ``start`` is the offset of the first byte in the file;
+    ``opaque_bytes`` is the size if the dtype is unknown here (such a tensor is skipped).
     """
 
     name: str
@@ -212,10 +208,15 @@ DTYPES = {**STORAGE_DTYPES, "BF16": np.dtype(ml_dtypes.bfloat16)}
 """NumPy dtypes of the values by safetensors name."""
 
 
-def tensor_infos(arrays: Mapping[str, np.ndarray]) -> list[TensorInfo]:
+_DTYPE_NAMES = {dtype.name: name for name, dtype in DTYPES.items()}
+
+
+def tensor_infos(arrays: Mapping[str, np.ndarray]) -> dict[str, TensorInfo]:
     """Names, dtypes and shapes of arrays."""
-    names = {dtype.name: name for name, dtype in DTYPES.items()}
-    return [TensorInfo(name, names[value.dtype.name], value.shape) for name, value in arrays.items()]
+    infos = {}
+    for name, value in arrays.items():
+        infos[name] = TensorInfo(name, _DTYPE_NAMES[value.dtype.name], value.shape)
+    return infos
 
 
 class TensorReader(Protocol):
@@ -243,8 +244,10 @@ class InMemoryTensors:
     """
 
     def __init__(self, arrays: Mapping[str, Any]) -> None:
-        self._arrays = {name: _array(name, value) for name, value in arrays.items()}
-        self.tensors: Mapping[str, TensorInfo] = {tensor.name: tensor for tensor in tensor_infos(self._arrays)}
+        self._arrays: dict[str, np.ndarray] = {}
+        for name, value in arrays.items():
+            self._arrays[name] = _array(name, value)
+        self.tensors: Mapping[str, TensorInfo] = tensor_infos(self._arrays)
 
     def read(self, name: str, first: int, count: int) -> np.ndarray:
         stored = STORAGE_DTYPES[self.tensors[name].dtype]
@@ -267,12 +270,7 @@ def _array(name: Any, value: Any) -> np.ndarray:
 
 
 class RenamedTensors:
-    """Some tensors of a reader under other names.
-
-    Args:
-        reader: The tensors.
-        names: New name -> name in ``reader``.
-    """
+    """Some tensors of a reader under other names; ``names``: new name -> name in ``reader``."""
 
     def __init__(self, reader: TensorReader, names: Mapping[str, str]) -> None:
         self._reader, self._names = reader, names

@@ -10,10 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lottery_jax.environment import cores
-from lottery_jax.subset_sum.engine.devices import AXIS, is_single_cpu, is_split, problem_sharding, replicated
+from lottery_jax.subset_sum.engine.devices import AXIS, is_single_cpu, is_split, problem_sharding
 from lottery_jax.subset_sum.engine.grid import Grid, to_grid
 from lottery_jax.subset_sum.engine.recompute import recompute, split_float
 from lottery_jax.subset_sum.problem import Problem
@@ -48,9 +48,10 @@ class PlacedProblems:
         )
         self._on_device = isinstance(problem.candidates, jax.Array) or isinstance(problem.targets, jax.Array)
         if self._on_device:
+            sharding = problem_sharding(mesh) if self._split else NamedSharding(mesh, PartitionSpec())
             # Without the setting, float64 targets of float32 candidates would be rounded.
             with jax.enable_x64(self.needs_float64):
-                arrays = jax.device_put(arrays, problem_sharding(mesh) if self._split else replicated(mesh))
+                arrays = jax.device_put(arrays, sharding)
         self._arrays = arrays
 
     def on_host(self) -> tuple[np.ndarray, np.ndarray]:
@@ -126,18 +127,9 @@ def run_pass(
     int64: bool,
     on_searched: Callable[[np.ndarray], None],
 ) -> tuple[np.ndarray, ...]:
-    """Search some problems.
+    """Bits [R, W], residuals [R] and status [R] of the problems with the ascending numbers ``index``, [R].
 
-    Args:
-        search_pass: The pass.
-        placed: The problems.
-        index: Ascending numbers of the problems to search, [R].
-        key: A typed key, for randomised passes.
-        int64: Use the 64-bit grid.
-        on_searched: Called with the status of further problems.
-
-    Returns:
-        Bits [R, W], residuals [R] and status [R].
+    ``int64`` selects the 64-bit grid; ``on_searched`` is called with the status of further problems.
     """
     per_row = placed.problems if placed.shared_candidates else placed.targets_per_row
     if not int64 and per_row > 1 and len(index) == placed.problems and placed.on_single_cpu:

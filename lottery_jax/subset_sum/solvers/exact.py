@@ -97,9 +97,6 @@ class FixedSize(SinglePass[Solution]):
     Natale et al. 2024, section 1: with n >= c log2(k / eps) / H2(k / n) candidates a target in [-sqrt k, sqrt k] is
     within eps of a sum.
 
-    Args:
-        k: Number of kept candidates.
-
     >>> import numpy as np
     >>> from lottery_jax.subset_sum import Problem, solve
     >>> problem = Problem(np.array([0.5, 0.25, 0.125]), np.array([0.6]), tolerance=0.1)
@@ -135,9 +132,6 @@ class Pareto(SinglePass[ParetoFront]):
 
     Three vector operations for each subset of up to k_max candidates: 82,000 subsets for N = 21 and k_max = 6. Sizes
     with more than 2**26 subsets are sorted (``algorithms.by_size``).
-
-    Args:
-        k_max: The largest number of kept candidates.
 
     >>> import numpy as np
     >>> from lottery_jax.subset_sum import Problem, solve
