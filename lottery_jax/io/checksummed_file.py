@@ -42,8 +42,10 @@ def checksummed_bytes(entry: str, header: Mapping[str, Any], tensors: Mapping[st
     """
     text = json.dumps(header, sort_keys=True)
     start, placed = file_layout(tensor_infos(tensors).values(), {entry: f"{digest(text, tensors)} {text}"})
-    ordered = sorted(placed.values(), key=lambda tensor: (tensor.start, tensor.nbytes))
-    return start + b"".join(np.ascontiguousarray(tensors[tensor.name]).tobytes() for tensor in ordered)
+    parts = [start]
+    for name in placed:
+        parts.append(np.ascontiguousarray(tensors[name]).tobytes())
+    return b"".join(parts)
 
 
 def _refuse_constant(constant: str) -> None:

@@ -7,6 +7,7 @@ It is read with plain reads at an offset, because the pages of a memory map woul
 import dataclasses
 import json
 import math
+import operator
 import os
 import struct
 import weakref
@@ -150,20 +151,23 @@ class TensorFile:
                 raise ValueError("its header is truncated")
             rows = json.loads(self.read_bytes(8, length).decode())
             metadata = rows.pop("__metadata__", {})
-            tensors = [_tensor(name, row, 8 + length) for name, row in rows.items()]
-            tensors.sort(key=lambda tensor: (tensor.start, tensor.nbytes))
-            end = 8 + length
-            for tensor in tensors:
+            infos = []
+            for name, row in rows.items():
+                infos.append(_tensor(name, row, 8 + length))
+            infos.sort(key=operator.attrgetter("start", "nbytes"))
+            tensors, end = {}, 8 + length
+            for tensor in infos:
                 if tensor.start != end:
                     raise ValueError(f"{tensor.name} does not begin where the tensor before it ends")
                 end += tensor.nbytes
                 if end > self.bytes:
                     raise ValueError(f"it is truncated in {tensor.name}")
+                tensors[tensor.name] = tensor
             if end != self.bytes:
                 raise ValueError(f"it has {self.bytes - end} bytes too many")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise FormatError(f"{self.where} is not a readable safetensors file ({error}); export it again") from None
-        return {tensor.name: tensor for tensor in tensors}, dict(metadata)
+        return tensors, dict(metadata)
 
 
 def _tensor(name: str, row: Mapping[str, Any], data: int) -> TensorInfo:
@@ -180,7 +184,7 @@ def _tensor(name: str, row: Mapping[str, Any], data: int) -> TensorInfo:
 
 
 def file_layout(tensors: Iterable[TensorInfo], metadata: Mapping[str, str]) -> tuple[bytes, dict[str, TensorInfo]]:
-    """The first bytes of a file of ``tensors``, and each tensor with its offset.
+    """The first bytes of a file of ``tensors``, and each tensor with its offset, in the order of the file.
 
     Tensors of larger items come first, then in the order of names, as in the safetensors library.
 
@@ -191,16 +195,18 @@ def file_layout(tensors: Iterable[TensorInfo], metadata: Mapping[str, str]) -> t
     dtypes = list(STORAGE_DTYPES)
     ordered = sorted(tensors, key=lambda t: (dtypes.index(t.dtype), t.name))
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
-    offset, offsets = 0, {}
+    offset = 0
     for tensor in ordered:
-        offsets[tensor.name] = offset
         stop = offset + tensor.nbytes
         header[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [offset, stop]}
         offset = stop
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     start = struct.pack("<Q", len(text)) + text
-    placed = {t.name: dataclasses.replace(t, start=len(start) + offsets[t.name]) for t in ordered}
+    placed = {}
+    for tensor in ordered:
+        first, _ = header[tensor.name]["data_offsets"]
+        placed[tensor.name] = dataclasses.replace(tensor, start=len(start) + first)
     return start, placed
 
 

@@ -30,19 +30,14 @@ _CHECKSUM_BLOCKS = 256
 class Layout(abc.ABC):
     """The stream positions of a tensor's blocks."""
 
+    step: int = 1
+    """Positions from one weight of a block to the next; 0 if a block repeats one weight."""
+    per_stream: int | None = None
+    """Blocks on one stream if they lie there contiguously and in order, else None."""
+
     @abc.abstractmethod
     def start(self, blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Stream (relative to the tensor's first) and position of the first weight of blocks int64 [R]."""
-
-    @property
-    def step(self) -> int:
-        """Positions from one weight of a block to the next; 0 if a block repeats one weight."""
-        return 1
-
-    @property
-    def per_stream(self) -> int | None:
-        """Blocks on one stream if they lie there contiguously and in order, else None."""
-        return None
 
     def spans(self, blocks: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Intervals of positions that cover all weights: stream, begin and end, int64 [S] each."""
