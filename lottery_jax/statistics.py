@@ -14,6 +14,7 @@ def wilson_interval(correct: int, total: int) -> tuple[float, float]:
     fraction, squared = correct / total, QUANTILE_95**2
     centre = fraction + squared / (2 * total)
     margin = QUANTILE_95 * math.sqrt(fraction * (1 - fraction) / total + squared / (4 * total**2))
-    low, high = ((centre + sign * margin) / (1 + squared / total) for sign in (-1, 1))
+    scale = 1 + squared / total
     # At the ends the bounds are 0 and 1 by algebra; rounding must not move them past the fraction.
-    return (0.0 if correct == 0 else low), (1.0 if correct == total else high)
+    low = 0.0 if correct == 0 else (centre - margin) / scale
+    return low, 1.0 if correct == total else (centre + margin) / scale

@@ -109,10 +109,10 @@ def run(command: "Command") -> int:
 
 def _action(command: "Command") -> Callable[[Any, TextIO], int]:
     """The function of a command; heavy imports wait until the arguments have been parsed."""
-    from lottery_jax.cli import compile_cache
     from lottery_jax.cli.settings import Approximate, Compare, Export, JobStatus, Theory, Verify
+    from lottery_jax.io.cache import enable_compile_cache
 
-    compile_cache.enable_compile_cache()
+    enable_compile_cache()
     match command:
         case Compare():
             from lottery_jax.cli.compare import run_compare

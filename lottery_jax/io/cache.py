@@ -1,15 +1,20 @@
-"""Cached tensors: files with a checksum; a damaged file counts as missing and is rebuilt."""
+"""Caches on disk: tensors with a checksum, of which a damaged one is rebuilt, and JAX's compiled programs."""
 
+import hashlib
 import os
+import platform
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from lottery_jax.errors import InputError
 from lottery_jax.io.files import write_atomically
 from lottery_jax.progress import log
+
+_MIN_COMPILE_SECONDS = 0.05  # faster compilations are not worth a file
 
 
 def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
@@ -60,3 +65,26 @@ def _checksum(tensors: Mapping[str, np.ndarray]) -> str:
         value = zlib.crc32(f"{name}{tensor.dtype}{tensor.shape}".encode(), value)
         value = zlib.crc32(tensor.data, value)
     return f"{value:08x}"
+
+
+def enable_compile_cache() -> None:
+    """Keep compiled programs in the cache folder from now on.
+
+    JAX_COMPILATION_CACHE_DIR names another folder, and JAX_ENABLE_COMPILATION_CACHE=false turns the cache off.
+    """
+    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
+        # A subfolder for each processor, because a program compiled for one may not run on another.
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled" / processor()))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", _MIN_COMPILE_SECONDS)
+
+
+def processor() -> str:
+    """A digest of JAX's version, the machine and the processor's features."""
+    text = jax.__version__ + platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        text += next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    except OSError:  # not Linux
+        text += platform.processor()
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

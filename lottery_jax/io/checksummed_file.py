@@ -27,41 +27,33 @@ def _digest_line(tensor: TensorInfo) -> bytes:
 def digest(text: str, tensors: Mapping[str, np.ndarray]) -> str:
     """SHA-256 (hexadecimal) of a header and arrays, in the order of their names."""
     sha = hashlib.sha256(text.encode())
-    for tensor in sorted(tensor_infos(tensors), key=lambda tensor: tensor.name):
+    for _, tensor in sorted(tensor_infos(tensors).items()):
         sha.update(_digest_line(tensor))
         sha.update(np.ascontiguousarray(tensors[tensor.name]).reshape(-1).view(np.uint8).data)
     return sha.hexdigest()
 
 
 def checksummed_bytes(entry: str, header: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> bytes:
-    """The bytes of a checksummed file.
-
-    Args:
-        entry: Name of the metadata entry, which also names the kind of file in error messages.
-        header: JSON-compatible values.
-        tensors: Arrays by name.
+    """The bytes of a checksummed file; ``entry`` names the metadata entry and, in errors, the kind of file.
 
     >>> content = checksummed_bytes("note", {"format": "note"}, {"x": np.arange(3, dtype=np.uint8)})
     >>> len(content), content[-3:]
     (179, b'\\x00\\x01\\x02')
     """
     text = json.dumps(header, sort_keys=True)
-    start, placed = file_layout(tensor_infos(tensors), {entry: f"{digest(text, tensors)} {text}"})
-    ordered = sorted(placed.values(), key=lambda tensor: (tensor.start, tensor.nbytes))
-    return start + b"".join(np.ascontiguousarray(tensors[tensor.name]).tobytes() for tensor in ordered)
+    start, placed = file_layout(tensor_infos(tensors).values(), {entry: f"{digest(text, tensors)} {text}"})
+    parts = [start]
+    for name in placed:
+        parts.append(np.ascontiguousarray(tensors[name]).tobytes())
+    return b"".join(parts)
 
 
 def _refuse_constant(constant: str) -> None:
-    """NaN and Infinity, which Python's JSON would accept."""
-    raise ValueError(f"{constant} is not JSON")
+    raise ValueError(f"{constant} is not JSON")  # NaN and Infinity, which Python's JSON would accept
 
 
 class ChecksummedFile(TensorFile):
     """A checksummed file open for reading, with its ``header``; ``check_digest`` compares content and checksum.
-
-    Args:
-        path: The file.
-        entry: Name of the metadata entry.
 
     Raises:
         InputError: The file cannot be read.
@@ -95,11 +87,7 @@ class ChecksummedFile(TensorFile):
 class ChecksummedWriter:
     """Writes a checksummed file tensor by tensor, in the order of their names; an error removes the file.
 
-    Args:
-        path: A temporary file, which the caller renames.
-        entry: Name of the metadata entry.
-        header: JSON-compatible values.
-        tensors: Names, dtypes and shapes of all tensors.
+    ``path`` is a temporary file, which the caller renames.
     """
 
     def __init__(self, path: Path, entry: str, header: Mapping[str, Any], tensors: Iterable[TensorInfo]) -> None:

@@ -26,12 +26,9 @@ _locks: dict[int, dict[str, str | int]] = {}  # content of the lock files that t
 
 @contextlib.contextmanager
 def folder_lock(folder: Path, what: str, *, shared: bool = False) -> Iterator[None]:
-    """Hold ``folder``/lock during the block.
+    """Hold ``folder``/lock during the block; ``what`` is the folder's role in the error message.
 
-    Args:
-        folder: An existing folder.
-        what: The folder's role in the error message.
-        shared: Allow other processes that also share it; the file then names the last of them.
+    Processes that all hold it ``shared`` do not exclude each other; the file then names the last of them.
 
     Raises:
         InputError: Another process holds the lock, or the folder cannot be written.

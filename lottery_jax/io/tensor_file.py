@@ -7,6 +7,7 @@ It is read with plain reads at an offset, because the pages of a memory map woul
 import dataclasses
 import json
 import math
+import operator
 import os
 import struct
 import weakref
@@ -45,12 +46,8 @@ _MAX_HEADER_BYTES = 100_000_000  # the limit of the format
 class TensorInfo:
     """Name, dtype, shape and place of one tensor.
 
-    Args:
-        name: Its name.
-        dtype: The safetensors name of its dtype, such as "F32".
-        shape: Its shape.
-        start: Offset of its first byte in the file.
-        opaque_bytes: Its size if the dtype is unknown here; such a tensor is skipped.
+    ``dtype`` is a safetensors name, such as "F32"; ``start`` is the offset of the first byte in the file;
+    ``opaque_bytes`` is the size if the dtype is unknown here (such a tensor is skipped).
     """
 
     name: str
@@ -154,20 +151,23 @@ class TensorFile:
                 raise ValueError("its header is truncated")
             rows = json.loads(self.read_bytes(8, length).decode())
             metadata = rows.pop("__metadata__", {})
-            tensors = [_tensor(name, row, 8 + length) for name, row in rows.items()]
-            tensors.sort(key=lambda tensor: (tensor.start, tensor.nbytes))
-            end = 8 + length
-            for tensor in tensors:
+            infos = []
+            for name, row in rows.items():
+                infos.append(_tensor(name, row, 8 + length))
+            infos.sort(key=operator.attrgetter("start", "nbytes"))
+            tensors, end = {}, 8 + length
+            for tensor in infos:
                 if tensor.start != end:
                     raise ValueError(f"{tensor.name} does not begin where the tensor before it ends")
                 end += tensor.nbytes
                 if end > self.bytes:
                     raise ValueError(f"it is truncated in {tensor.name}")
+                tensors[tensor.name] = tensor
             if end != self.bytes:
                 raise ValueError(f"it has {self.bytes - end} bytes too many")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise FormatError(f"{self.where} is not a readable safetensors file ({error}); export it again") from None
-        return {tensor.name: tensor for tensor in tensors}, dict(metadata)
+        return tensors, dict(metadata)
 
 
 def _tensor(name: str, row: Mapping[str, Any], data: int) -> TensorInfo:
@@ -184,7 +184,7 @@ def _tensor(name: str, row: Mapping[str, Any], data: int) -> TensorInfo:
 
 
 def file_layout(tensors: Iterable[TensorInfo], metadata: Mapping[str, str]) -> tuple[bytes, dict[str, TensorInfo]]:
-    """The first bytes of a file of ``tensors``, and each tensor with its offset.
+    """The first bytes of a file of ``tensors``, and each tensor with its offset, in the order of the file.
 
     Tensors of larger items come first, then in the order of names, as in the safetensors library.
 
@@ -195,16 +195,18 @@ def file_layout(tensors: Iterable[TensorInfo], metadata: Mapping[str, str]) -> t
     dtypes = list(STORAGE_DTYPES)
     ordered = sorted(tensors, key=lambda t: (dtypes.index(t.dtype), t.name))
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
-    offset, offsets = 0, {}
+    offset = 0
     for tensor in ordered:
-        offsets[tensor.name] = offset
         stop = offset + tensor.nbytes
         header[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [offset, stop]}
         offset = stop
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     start = struct.pack("<Q", len(text)) + text
-    placed = {t.name: dataclasses.replace(t, start=len(start) + offsets[t.name]) for t in ordered}
+    placed = {}
+    for tensor in ordered:
+        first, _ = header[tensor.name]["data_offsets"]
+        placed[tensor.name] = dataclasses.replace(tensor, start=len(start) + first)
     return start, placed
 
 
@@ -212,10 +214,15 @@ DTYPES = {**STORAGE_DTYPES, "BF16": np.dtype(ml_dtypes.bfloat16)}
 """NumPy dtypes of the values by safetensors name."""
 
 
-def tensor_infos(arrays: Mapping[str, np.ndarray]) -> list[TensorInfo]:
+_DTYPE_NAMES = {dtype.name: name for name, dtype in DTYPES.items()}
+
+
+def tensor_infos(arrays: Mapping[str, np.ndarray]) -> dict[str, TensorInfo]:
     """Names, dtypes and shapes of arrays."""
-    names = {dtype.name: name for name, dtype in DTYPES.items()}
-    return [TensorInfo(name, names[value.dtype.name], value.shape) for name, value in arrays.items()]
+    infos = {}
+    for name, value in arrays.items():
+        infos[name] = TensorInfo(name, _DTYPE_NAMES[value.dtype.name], value.shape)
+    return infos
 
 
 class TensorReader(Protocol):
@@ -243,8 +250,10 @@ class InMemoryTensors:
     """
 
     def __init__(self, arrays: Mapping[str, Any]) -> None:
-        self._arrays = {name: _array(name, value) for name, value in arrays.items()}
-        self.tensors: Mapping[str, TensorInfo] = {tensor.name: tensor for tensor in tensor_infos(self._arrays)}
+        self._arrays: dict[str, np.ndarray] = {}
+        for name, value in arrays.items():
+            self._arrays[name] = _array(name, value)
+        self.tensors: Mapping[str, TensorInfo] = tensor_infos(self._arrays)
 
     def read(self, name: str, first: int, count: int) -> np.ndarray:
         stored = STORAGE_DTYPES[self.tensors[name].dtype]
@@ -267,12 +276,7 @@ def _array(name: Any, value: Any) -> np.ndarray:
 
 
 class RenamedTensors:
-    """Some tensors of a reader under other names.
-
-    Args:
-        reader: The tensors.
-        names: New name -> name in ``reader``.
-    """
+    """Some tensors of a reader under other names; ``names``: new name -> name in ``reader``."""
 
     def __init__(self, reader: TensorReader, names: Mapping[str, str]) -> None:
         self._reader, self._names = reader, names

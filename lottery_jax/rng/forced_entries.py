@@ -17,16 +17,7 @@ def has_forced_entries(tensor: RandomTensor) -> bool:
 
 
 def forced_blocks(tensor: RandomTensor, seed: int, blocks: np.ndarray, attempts: np.ndarray | int) -> np.ndarray:
-    """The forced entries of some blocks.
-
-    Args:
-        tensor: The random tensor.
-        seed: The ticket's seed.
-        blocks: Block numbers, int64 [B].
-        attempts: The draw of each block, int64 [B], or of all of them.
-
-    Returns:
-        -1 absent, 1 locked, 0 free: int8 [B, N].
+    """The forced entries of blocks int64 [B] in their attempts: -1 absent, 1 locked, 0 free, int8 [B, N].
 
     >>> from lottery_jax.rng.random_tensor import ContiguousLayout
     >>> from lottery_jax.rng.sampler import Sampler
@@ -36,7 +27,7 @@ def forced_blocks(tensor: RandomTensor, seed: int, blocks: np.ndarray, attempts:
     """
     stream, position = tensor.positions(blocks[:, None], np.reshape(attempts, (-1, 1)))
     index = position + np.arange(tensor.width) * tensor.layout.step
-    return forced_at(tensor.sampler, seed_words(seed), np.broadcast_to(stream, index.shape), index.astype(np.uint32))
+    return forced_at(tensor.sampler, seed_words(seed), stream, index)
 
 
 def forced_mask(tensor: RandomTensor, seed: int, redraws: np.ndarray) -> np.ndarray:

@@ -30,19 +30,14 @@ _CHECKSUM_BLOCKS = 256
 class Layout(abc.ABC):
     """The stream positions of a tensor's blocks."""
 
+    step: int = 1
+    """Positions from one weight of a block to the next; 0 if a block repeats one weight."""
+    per_stream: int | None = None
+    """Blocks on one stream if they lie there contiguously and in order, else None."""
+
     @abc.abstractmethod
     def start(self, blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Stream (relative to the tensor's first) and position of the first weight of blocks int64 [R]."""
-
-    @property
-    @abc.abstractmethod
-    def step(self) -> int:
-        """Positions from one weight of a block to the next; 0 if a block repeats one weight."""
-
-    @property
-    def per_stream(self) -> int | None:
-        """Blocks on one stream if they lie there contiguously and in order, else None."""
-        return None
 
     def spans(self, blocks: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Intervals of positions that cover all weights: stream, begin and end, int64 [S] each."""
@@ -61,10 +56,6 @@ class ContiguousLayout(Layout):
     """Blocks of ``width`` weights in order; a tensor of more than 2**32 weights continues on the next stream."""
 
     width: int
-
-    @property
-    def step(self) -> int:
-        return 1
 
     @property
     def per_stream(self) -> int:
@@ -96,7 +87,7 @@ class MatrixLayout(Layout):
 
     Args:
         outputs: Output channels of the target layer.
-        inputs: Input channels of the target layer.
+        inputs: Its input channels.
         kernel_size: Number of positions of its kernel, 1 for a dense layer.
         units: Random units for each input channel, the candidates of a target weight.
         offset: Position of the first weight.
@@ -147,10 +138,6 @@ class DiagonalLayout(Layout):
     inputs: int
     units: int
 
-    @property
-    def step(self) -> int:
-        return 1
-
     def __post_init__(self) -> None:
         if self.inputs**2 * self.units > MAX_SIZE:
             raise InputError(
@@ -197,7 +184,7 @@ class RandomTensor:
 
     @property
     def blocks(self) -> int:
-        return self.rows // self.rows_per_block
+        return math.prod(self.shape) // self.width // self.rows_per_block
 
     @property
     def weights(self) -> int:
@@ -223,17 +210,12 @@ class RandomTensor:
         """Weights ``columns`` of ``blocks``, drawn on the host: float32 in the broadcast shape of the three arrays."""
         stream, position = self.positions(blocks, attempts)
         index = position + columns * self.layout.step
-        streams = np.broadcast_to(stream, index.shape)
-        return draw_at(
-            sampler_arrays(self.sampler), seed_words(seed), streams.astype(np.uint32), index.astype(np.uint32)
-        )
+        return draw_at(sampler_arrays(self.sampler), seed_words(seed), stream, index)
 
     def draw_all(self, seed: int, redraws: np.ndarray) -> np.ndarray:
         """All weights, float32 in the shape of the mask, with axes of 1 over rows that share a block.
 
-        Args:
-            seed: The ticket's seed.
-            redraws: int64 rows (block, attempt).
+        ``redraws`` are int64 rows (block, attempt).
         """
         weights = self.layout.draw_all(self, seed)
         weights[redraws[:, 0]] = self.draw(seed, redraws[:, 0], redraws[:, 1])

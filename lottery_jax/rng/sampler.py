@@ -9,7 +9,6 @@ import concurrent.futures
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
 from statistics import NormalDist
 from typing import Any, Literal, NamedTuple
 
@@ -86,7 +85,7 @@ class Sampler:
             raise InputError(
                 f"sampler {self.kind!r} is unknown; use uniform, normal, signed_constant, log_uniform or grid"
             )
-        if not all(math.isfinite(v) for v in (self.low, self.high, self.scale)):
+        if not all(map(math.isfinite, (self.low, self.high, self.scale))):
             raise InputError(f"sampler bounds must be finite, got {self.low}, {self.high}, {self.scale}")
         if self.kind == "uniform" and not (
             self.low < self.high and _LEAST <= max(-self.low, self.high) <= _LARGEST and _grid_steps(self)[1] > 1
@@ -262,7 +261,7 @@ def _limit(fraction: float) -> int:
 
 
 def forced_at(sampler: Sampler, key: tuple[Any, Any], stream: Any, index: Any) -> np.ndarray:
-    """Forced mask entries at uint32 positions of streams: -1 absent, 1 locked, 0 free, int8."""
+    """Forced mask entries at positions of streams: -1 absent, 1 locked, 0 free, int8."""
     bits = bits_at(key, np.asarray(stream).astype(np.uint32) ^ np.uint32(_FORCED_STREAMS), index, np)
     found = np.zeros(bits.shape, np.int8)
     if sampler.density < 1:
@@ -288,23 +287,23 @@ def draw_pairs(arrays: SamplerArrays, key: tuple[Any, Any], stream: Any, first: 
     ``xp`` is ``numpy`` or ``jax.numpy``; both give the same bits.
     """
     block = xp.arange(pairs, dtype=xp.uint32) + xp.asarray(first).astype(xp.uint32)
-    return _weights(arrays, lambda stream: bits_of_blocks(key, stream, block, xp), stream, xp)
+    stream = xp.asarray(stream).astype(xp.uint32)
+    bits = bits_of_blocks(key, stream, block, xp)
+    if isinstance(arrays, Thinned):
+        return arrays.weights(bits, bits_of_blocks(key, stream ^ xp.uint32(_FORCED_STREAMS), block, xp), xp)
+    return arrays.weights(bits, xp)
 
 
 def draw_at(arrays: SamplerArrays, key: tuple[Any, Any], stream: Any, index: Any, xp: Any = np) -> Any:
-    """Weights at the uint32 positions ``index`` of a stream: float32, the shape of ``index``.
+    """Weights at positions ``index`` of a stream, or of one stream for each: float32, the shape of ``index``.
 
     Each position costs one Threefry block, of which ``draw_pairs`` uses both words.
     """
-    return _weights(arrays, lambda stream: bits_at(key, stream, index, xp), stream, xp)
-
-
-def _weights(arrays: SamplerArrays, bits: Callable[[Any], Any], stream: Any, xp: Any) -> Any:
-    """Weights from ``bits``, which returns the random bits of a stream."""
     stream = xp.asarray(stream).astype(xp.uint32)
+    bits = bits_at(key, stream, index, xp)
     if isinstance(arrays, Thinned):
-        return arrays.weights(bits(stream), bits(stream ^ xp.uint32(_FORCED_STREAMS)), xp)
-    return arrays.weights(bits(stream), xp)
+        return arrays.weights(bits, bits_at(key, stream ^ xp.uint32(_FORCED_STREAMS), index, xp), xp)
+    return arrays.weights(bits, xp)
 
 
 def draw_host(sampler: Sampler, *, seed: int, stream: int, shape: tuple[int, ...]) -> np.ndarray:

@@ -4,8 +4,7 @@ from lottery_jax.subset_sum.problem import ParetoFront, Problem, Solution, Statu
 from lottery_jax.subset_sum.solve import solve
 from lottery_jax.subset_sum.solver import SearchPass, Solver
 from lottery_jax.subset_sum.solvers.auto import Auto, choose_solver
-from lottery_jax.subset_sum.solvers.exact import Exhaustive, MeetInTheMiddle
-from lottery_jax.subset_sum.solvers.fixed_size import FixedSize, Pareto
+from lottery_jax.subset_sum.solvers.exact import Exhaustive, FixedSize, MeetInTheMiddle, Pareto
 from lottery_jax.subset_sum.solvers.heuristics import Differencing, Greedy, NearestCandidate
 from lottery_jax.subset_sum.solvers.randomized import Randomized
 from lottery_jax.subset_sum.solvers.signed import Signed

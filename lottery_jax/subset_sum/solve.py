@@ -68,16 +68,16 @@ def solve(
     unsolved = np.arange(count)
     solved = 0
 
-    def on_solved(more: int) -> None:
+    def on_searched(new_status: np.ndarray) -> None:
         nonlocal solved
-        solved += more
+        solved += len(new_status) - int(search_pass.unsolved(new_status == Status.WITHIN).sum())
         progress(solved, count)
 
     for search_pass in solver.passes(candidates):
         if not len(unsolved):
             break
         int64 = grid == "int64" or search_pass.needs_int64
-        *found, new_status = run_pass(search_pass, placed, unsolved, key, int64, on_solved)
+        *found, new_status = run_pass(search_pass, placed, unsolved, key, int64, on_searched)
         # An answer within the tolerance is never replaced by one that is not.
         better = (new_status == Status.WITHIN) | (status[unsolved] != Status.WITHIN)
         row, *size = np.nonzero(better)

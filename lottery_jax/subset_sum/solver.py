@@ -69,11 +69,8 @@ class Solver(abc.ABC, Generic[Answer]):
     needs_key: ClassVar[bool] = False
     accepts: ClassVar[tuple[Literal["numbers", "vectors"], ...]] = ("numbers",)
     """The kinds of candidates that the solver takes."""
-
-    @property
-    def subset_axes(self) -> tuple[int, ...]:
-        """The axes after P if the solver returns several subsets for each problem."""
-        return ()
+    subset_axes: tuple[int, ...] = ()
+    """The axes after P if the solver returns several subsets for each problem."""
 
     @abc.abstractmethod
     def passes(self, candidates: int) -> tuple[SearchPass, ...]:

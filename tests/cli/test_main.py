@@ -14,9 +14,9 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-from lottery_jax.cli import compile_cache
 from lottery_jax.cli import progress_bars as bars_module
 from lottery_jax.errors import ClusterError
+from lottery_jax.io.cache import enable_compile_cache
 from lottery_jax.io.locks import folder_lock, read_lock_status
 from lottery_jax.progress import log
 from lottery_jax.workers.workers import unit_of
@@ -110,11 +110,11 @@ def test_compiled_programs_are_kept_where_the_environment_says(tmp_path: Path, m
     try:
         monkeypatch.setenv("LOTTERY_JAX_CACHE", str(tmp_path))
         jax.config.update("jax_compilation_cache_dir", None)
-        compile_cache.enable_compile_cache()
+        enable_compile_cache()
         place = Path(jax.config.jax_compilation_cache_dir)
         assert place.parent == tmp_path / "compiled" and re.fullmatch("[0-9a-f]{12}", place.name)
         jax.config.update("jax_compilation_cache_dir", "elsewhere")
-        compile_cache.enable_compile_cache()
+        enable_compile_cache()
         assert jax.config.jax_compilation_cache_dir == "elsewhere"
     finally:
         jax.config.update("jax_compilation_cache_dir", before)

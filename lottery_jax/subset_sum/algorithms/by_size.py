@@ -26,15 +26,9 @@ _MAX_ENUMERATED = 2**26  # subsets of one size; sizes with more are sorted
 
 
 def closest_of_size(candidates: jax.Array, targets: jax.Array, size: jax.Array | int) -> tuple[jax.Array, jax.Array]:
-    """The nearest sum of exactly ``size`` candidates, by sorting.
+    """Chosen candidates, bool [N, B], and |residual|, [B], of the nearest sum of ``size`` candidates, by sorting.
 
-    Args:
-        candidates: int64 [N, B], N up to 40.
-        targets: int64 [B].
-        size: From 0 to N; may be traced.
-
-    Returns:
-        Chosen candidates, bool [N, B], and |residual|, [B].
+    Candidates are int64 [N, B], N up to 40, and targets int64 [B]; ``size``, from 0 to N, may be traced.
     """
     count = candidates.shape[0]
     half = count // 2
@@ -161,14 +155,8 @@ def first_of_sizes(
 ) -> tuple[jax.Array, jax.Array]:
     """The first subset within the tolerance among those of the first of ``sizes`` that has one, by enumeration.
 
-    Args:
-        candidates: Integers [N, B].
-        targets: Integers [B].
-        tolerance: Integers [B].
-        sizes: Ascending.
-
-    Returns:
-        Chosen candidates, bool [N, B], and which problems have a subset, bool [B].
+    Integers [N, B], [B] and [B], and ascending sizes, to chosen candidates, bool [N, B], and which problems have a
+    subset, bool [B].
     """
     count = len(candidates)
     half, most = count // 2, min(max(sizes), count)

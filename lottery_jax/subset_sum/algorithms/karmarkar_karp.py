@@ -47,19 +47,12 @@ def unsorted(order: jax.Array, kept: jax.Array) -> jax.Array:
 
 
 class Differences(NamedTuple):
-    """The L numbers that remain of ``count`` numbers, rows of [M, B].
+    """The L numbers that remain of ``count`` numbers, rows of [M, B]."""
 
-    Args:
-        values: Descending, [L, B].
-        names: The row whose side each value has, int32 [L, B].
-        larger: The row of the larger number of each step, int32 [count - L, B].
-        smaller: The row of the smaller number, which is on the opposite side, int32 [count - L, B].
-    """
-
-    values: jax.Array
-    names: jax.Array
-    larger: jax.Array
-    smaller: jax.Array
+    values: jax.Array  # descending, [L, B]
+    names: jax.Array  # the row whose side each value has, int32 [L, B]
+    larger: jax.Array  # the row of the larger number of each step, int32 [count - L, B]
+    smaller: jax.Array  # the row of the smaller number, which is on the opposite side, int32 [count - L, B]
 
 
 def differenced(numbers: jax.Array, left: int, count: int | None = None) -> Differences:

@@ -6,8 +6,6 @@ half is built and sorted. The lists of both halves are merged; a tag in the lowe
 pair of different lists is adjacent in the merged order.
 """
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 
@@ -28,7 +26,8 @@ def closest_subset(candidates: jax.Array, targets: jax.Array) -> jax.Array:
         padding = jnp.zeros((_MIN_CANDIDATES - count, *candidates.shape[1:]), candidates.dtype)
         return closest_subset(jnp.concatenate([candidates, padding]), targets)[:count]
     dtype = candidates.dtype  # given to each sum: with 64-bit types enabled, int32 sums would be int64
-    low, high = (f(candidates, 0).sum(0, dtype=dtype) for f in (jnp.minimum, jnp.maximum))
+    low = jnp.minimum(candidates, 0).sum(0, dtype=dtype)
+    high = jnp.maximum(candidates, 0).sum(0, dtype=dtype)
     # Twice for the centring, twice for the tag.
     target = 2 * (2 * jnp.clip(targets, low, high) - candidates.sum(0, dtype=dtype))
     plus = _closest_signs(2 * jnp.abs(candidates), target)
@@ -37,65 +36,50 @@ def closest_subset(candidates: jax.Array, targets: jax.Array) -> jax.Array:
 
 def _closest_signs(d: jax.Array, target: jax.Array) -> jax.Array:
     """Which signs are +, bool [N, B], in the sum +-d_1 +- ... +-d_N nearest to ``target`` (all even)."""
-    half = d.shape[0] // 2
-    left, right, rest = d[:half], d[half : 2 * half], d[2 * half :]
-    shifts = [-rest[0], rest[0]] if len(rest) else [jnp.zeros_like(target)]
-    gap, lower, second = _closest_pair(left, right, [target - shift + 1 for shift in shifts])
-    shift = jnp.where(second, shifts[-1], shifts[0])
+    half, odd = divmod(len(d), 2)
+    left, right = d[:half], d[half : 2 * half]
+    if half <= _MAX_NETWORK_CANDIDATES:
+        merge, lists = _merge, upper_half(jnp.stack([left, right], 1))
+        of_left, of_right = lists[:, 0], lists[:, 1]
+    else:
+        merge, of_left, of_right = _sorted_pairs, _signed_sums(left), _signed_sums(right)
+    # The last of an odd number is subtracted or added.
+    shift = -d[-1] if odd else jnp.zeros_like(target)
+    pairs = merge(of_left, of_right, target - shift + 1)
+    gap = _least_gap(pairs)
+    added = jnp.zeros_like(gap, bool)
+    if odd:
+        other_pairs = merge(of_left, of_right, target + shift + 1)
+        other_gap = _least_gap(other_pairs)
+        added = other_gap < gap
+        pairs, gap = jnp.where(added, other_pairs, pairs), jnp.where(added, other_gap, gap)
+        shift = jnp.where(added, -shift, shift)
+    # The lower value of the least gap, the largest such for ties.
+    none = jnp.iinfo(pairs.dtype).min
+    inside, low, across, middle = _gaps(pairs)
+    lower = jnp.maximum(jnp.where(inside == gap, low, none).max(0), jnp.where(across == gap, middle, none).max(0))
     is_right = (lower & 1) == 1
     from_left = jnp.where(is_right, lower + gap, lower)
     from_right = target - shift - (jnp.where(is_right, lower, lower + gap) - 1)
     signs = [_find_sum(left, from_left), _find_sum(right, from_right)]
-    return jnp.concatenate([*signs, second[None]] if len(rest) else signs)
-
-
-def _closest_pair(
-    left: jax.Array, right: jax.Array, targets: Sequence[jax.Array]
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The closest of the sums +-left and target - (+-right), where targets are odd and all else is even.
-
-    Args:
-        left: [h, B].
-        right: [h, B].
-        targets: One or two arrays [B].
-
-    Returns:
-        The distance, the lower of the two values (the largest such for ties), and whether the second target is
-        strictly closer than the first, [B] each.
-    """
-    if len(left) <= _MAX_NETWORK_CANDIDATES:
-        lists = upper_half(jnp.stack([left, right], 1))
-        merged = [_merge(lists[:, 0], lists[:, 1], target) for target in targets]
-    else:
-        a, b = _signed_sums(left), _signed_sums(right)
-        merged = [_sorted_pairs(a, target - b) for target in targets]
-    pairs, gap = merged[0], _least_gap(merged[0])
-    second = jnp.zeros_like(gap, bool)
-    if len(merged) == 2:
-        other = _least_gap(merged[1])
-        second = other < gap
-        pairs, gap = (jnp.where(second, *both) for both in ((merged[1], pairs), (other, gap)))
-    return gap, _lower_at(pairs, gap), second
-
-
-def _stage(columns: Sequence[jax.Array]) -> list[jax.Array]:
-    """One compare-exchange stage on arrays [groups, width, ...]: the lower against the upper half of each width."""
-    halves = [(c[:, : c.shape[1] // 2], c[:, c.shape[1] // 2 :]) for c in columns]
-    return [f(x, y) for x, y in halves for f in (jnp.minimum, jnp.maximum)]
-
-
-def _restack(columns: Sequence[jax.Array]) -> jax.Array:
-    groups, width, *tail = columns[0].shape
-    return jnp.stack(columns, 1).reshape(groups * len(columns), width, *tail)
+    return jnp.concatenate([*signs, added[None]] if odd else signs)
 
 
 def _finish(columns: list[jax.Array], done: int, stages: int, most: int) -> jax.Array:
-    """The last ``stages - done`` of ``stages`` stages, in fused passes of at most ``most`` stages."""
+    """The last ``stages - done`` of ``stages`` compare-exchange stages, in fused passes of at most ``most`` stages.
+
+    A stage of arrays [groups, width, ...] compares the lower and the upper half of each width.
+    """
     passes = -(-stages // most)
     for number in range(passes):
         for _ in range(stages // passes + (number < stages % passes) - done):
-            columns = _stage(columns)
-        columns, done = [_restack(columns)], 0
+            halves: list[jax.Array] = []
+            for column in columns:
+                lower, upper = column[:, : column.shape[1] // 2], column[:, column.shape[1] // 2 :]
+                halves += [jnp.minimum(lower, upper), jnp.maximum(lower, upper)]
+            columns = halves
+        groups, width, *tail = columns[0].shape
+        columns, done = [jnp.stack(columns, 1).reshape(groups * len(columns), width, *tail)], 0
     return columns[0]
 
 
@@ -104,7 +88,8 @@ def upper_half(d: jax.Array) -> jax.Array:
     upper = d[:1]
     for step in d[1:]:
         # The new sums |step - u| (u descending) and step + u form a bitonic sequence: a merge sorts it.
-        columns = [f(jnp.abs(step - upper[::-1]), step + upper)[None] for f in (jnp.minimum, jnp.maximum)]
+        below, above = jnp.abs(step - upper[::-1]), step + upper
+        columns = [jnp.minimum(below, above)[None], jnp.maximum(below, above)[None]]
         upper = _finish(columns, 1, len(upper).bit_length(), most=2)[:, 0]
     return upper
 
@@ -112,12 +97,14 @@ def upper_half(d: jax.Array) -> jax.Array:
 def _merge(left: jax.Array, right: jax.Array, target: jax.Array) -> jax.Array:
     """Merge the lists +-left and target - (+-right), given by upper halves [M, B], all but the last stage.
 
-    Returns [2 * M, 2, B]: ascending pairs, whose two values are not yet in order.
+    Returns [2 * M, 2, B]: ascending pairs, whose two values are not yet in order. ``target`` is odd and all else is
+    even, so that a gap between values of different lists is odd.
     """
-    top = -left[::-1], target + right[::-1]
-    bottom = left, target - right
-    rows = [f(*side)[None] for f in (jnp.minimum, jnp.maximum) for side in (top, bottom)]
-    columns = [f(rows[i], rows[i + 1]) for i in (0, 2) for f in (jnp.minimum, jnp.maximum)]
+    top, bottom = (-left[::-1], target + right[::-1]), (left, target - right)
+    columns: list[jax.Array] = []
+    for extreme in (jnp.minimum, jnp.maximum):
+        first, second = extreme(*top)[None], extreme(*bottom)[None]
+        columns += [jnp.minimum(first, second), jnp.maximum(first, second)]
     return _finish(columns, 2, len(left).bit_length(), most=3)  # three stages a pass are fastest on CPU
 
 
@@ -129,8 +116,9 @@ def _signed_sums(d: jax.Array) -> jax.Array:
     return sums
 
 
-def _sorted_pairs(left: jax.Array, right: jax.Array) -> jax.Array:
-    return jax.lax.sort(jnp.concatenate([left, right]), dimension=0).reshape(-1, 2, left.shape[-1])
+def _sorted_pairs(left: jax.Array, right: jax.Array, target: jax.Array) -> jax.Array:
+    """As ``_merge``, by XLA's sort of the whole lists."""
+    return jax.lax.sort(jnp.concatenate([left, target - right]), dimension=0).reshape(-1, 2, left.shape[-1])
 
 
 def _gaps(pairs: jax.Array) -> tuple[jax.Array, ...]:
@@ -143,15 +131,9 @@ def _least_gap(pairs: jax.Array) -> jax.Array:
     """The least gap between neighbours of different lists, which is odd, [B]."""
     most = jnp.iinfo(pairs.dtype).max
     inside, _, across, _ = _gaps(pairs)
-    return jnp.minimum(*(jnp.where((gap & 1) == 1, gap, most).min(0) for gap in (inside, across)))
-
-
-def _lower_at(pairs: jax.Array, least: jax.Array) -> jax.Array:
-    """The lower value of a gap equal to ``least``, the largest such for ties, [B]."""
-    none = jnp.iinfo(pairs.dtype).min
-    inside, lower, across, upper = _gaps(pairs)
-    found = [jnp.where(gap == least, low, none).max(0) for gap, low in ((inside, lower), (across, upper))]
-    return jnp.maximum(*found)
+    return jnp.minimum(
+        jnp.where((inside & 1) == 1, inside, most).min(0), jnp.where((across & 1) == 1, across, most).min(0)
+    )
 
 
 def _find_sum(d: jax.Array, value: jax.Array) -> jax.Array:

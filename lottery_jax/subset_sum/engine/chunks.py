@@ -2,23 +2,21 @@
 
 import collections
 import concurrent.futures
-import dataclasses
 import functools
-import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lottery_jax.environment import cores
-from lottery_jax.subset_sum.engine.devices import AXIS, is_single_cpu, is_split, problem_sharding, replicated
+from lottery_jax.subset_sum.engine.devices import AXIS, is_single_cpu, is_split, problem_sharding
 from lottery_jax.subset_sum.engine.grid import Grid, to_grid
 from lottery_jax.subset_sum.engine.recompute import recompute, split_float
-from lottery_jax.subset_sum.problem import Problem, Status
+from lottery_jax.subset_sum.problem import Problem
 from lottery_jax.subset_sum.solver import CpuKernel, SearchPass, SharedCpuKernel
 
 _CHUNKS_PER_CALL = 64  # of one device in one compiled call
@@ -44,67 +42,62 @@ class PlacedProblems:
         self.targets_per_row = problem.targets_per_row
         self.needs_float64 = problem.needs_float64
         self.tolerance = problem.tolerance
-        self._arrays: tuple[Any, Any] = problem.candidates, problem.targets
+        arrays: tuple[Any, Any] = problem.candidates, problem.targets
         self._split = (
             not problem.shared_candidates and problem.targets_per_row == 1 and is_split(problem.candidates, mesh)
         )
-        self._on_device = any(isinstance(x, jax.Array) for x in self._arrays)
+        self._on_device = isinstance(problem.candidates, jax.Array) or isinstance(problem.targets, jax.Array)
         if self._on_device:
-            sharding = problem_sharding(mesh) if self._split else replicated(mesh)
+            sharding = problem_sharding(mesh) if self._split else NamedSharding(mesh, PartitionSpec())
             # Without the setting, float64 targets of float32 candidates would be rounded.
             with jax.enable_x64(self.needs_float64):
-                placed = (jax.device_put(x, sharding) for x in self._arrays)
-                self._arrays = tuple(placed)  # type: ignore[assignment]
+                arrays = jax.device_put(arrays, sharding)
+        self._arrays = arrays
 
     def on_host(self) -> tuple[np.ndarray, np.ndarray]:
         """Candidates [P / targets_per_row, N] and targets [P] as NumPy arrays."""
-        values, targets = (np.asarray(x) for x in self._arrays)
+        values, targets = np.asarray(self._arrays[0]), np.asarray(self._arrays[1])
         return (values[None] if self.shared_candidates else values), targets
 
-    def device_ranges(self, index: np.ndarray) -> list[range]:
-        """For each device, the range of the ascending ``index`` whose problems it searches."""
+    def device_bounds(self, index: np.ndarray) -> np.ndarray:
+        """Device d of D searches the problems bounds[d] ... bounds[d + 1] - 1 of the ascending ``index``: [D + 1]."""
         parts = np.arange(self.mesh.size + 1)
         if self._split:
-            bounds = np.searchsorted(index, parts * (self.problems // self.mesh.size))
-        else:
-            bounds = parts * len(index) // self.mesh.size
-        return [range(start, stop) for start, stop in itertools.pairwise(bounds.tolist())]
+            return np.searchsorted(index, parts * (self.problems // self.mesh.size))
+        return parts * len(index) // self.mesh.size
 
     def gather(self, parts: list[np.ndarray], chunks: int, chunk: int, dtype: Any) -> tuple[Any, Any]:
         """Candidates [D C, N, B] and targets [D C, B], split over D devices, of each device's problem numbers."""
-        sharding, shape = problem_sharding(self.mesh), (self.mesh.size * chunks, chunk)
+        shape = self.mesh.size * chunks, chunk
+        values, targets = self._arrays
         if self._on_device:
             per_device = self.problems // self.mesh.size if self._split else 0
-            local = [part - device * per_device for device, part in enumerate(parts)]
-            rows = jax.device_put(_padded(local, shape, np.int32), sharding)
+            rows = np.zeros((self.mesh.size, chunks * chunk), np.int32)
+            for device, part in enumerate(parts):
+                rows[device, : len(part)] = part - device * per_device
+            rows = jax.device_put(rows.reshape(shape), problem_sharding(self.mesh))
             return _gather(
-                self.mesh, self._split, self.shared_candidates, self.targets_per_row, dtype, *self._arrays, rows
+                self.mesh, self._split, self.shared_candidates, self.targets_per_row, dtype, values, targets, rows
             )
-        values, targets = self._arrays
         if self.shared_candidates:
             values = np.broadcast_to(values, (self.problems, *values.shape))
-        candidates, targets = (
-            # Transposed once, here: XLA would read across the rows in every step.
-            np.moveaxis(_padded([_rows(all_, part, per_row) for part in parts], shape, dtype), 1, -1).copy(order="C")
-            for all_, per_row in ((values, self.targets_per_row), (targets, 1))
-        )
+        arrays = _rows(values, parts, self.targets_per_row, shape, dtype), _rows(targets, parts, 1, shape, dtype)
         # With several devices, a call with NumPy arrays would copy all of them to each.
-        return jax.device_put((candidates, targets), sharding) if self.mesh.size > 1 else (candidates, targets)
+        return jax.device_put(arrays, problem_sharding(self.mesh)) if self.mesh.size > 1 else arrays
 
 
-def _rows(values: np.ndarray, index: np.ndarray, per_row: int) -> np.ndarray:
-    if per_row == 1 and len(index) and index[-1] - index[0] + 1 == len(index):
-        return values[index[0] : index[-1] + 1]  # contiguous rows need no copy
-    return values[index // per_row]
-
-
-def _padded(parts: list[np.ndarray], shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Each device's rows, padded with zeros: [D C, B, ...]."""
-    count = len(parts)
-    padded = np.zeros((count, shape[0] // count * shape[1], *parts[0].shape[1:]), dtype)
-    for own, part in zip(padded, parts, strict=True):
-        own[: len(part)] = part
-    return padded.reshape(*shape, *padded.shape[2:])
+def _rows(
+    values: np.ndarray, parts: list[np.ndarray], targets_per_row: int, shape: tuple[int, int], dtype: Any
+) -> np.ndarray:
+    """The rows of each device's problems, padded with zeros: [D C, ..., B]."""
+    rows = np.zeros((len(parts), math.prod(shape) // len(parts), *values.shape[1:]), dtype)
+    for own, part in zip(rows, parts, strict=True):
+        if targets_per_row == 1 and len(part) and part[-1] - part[0] + 1 == len(part):
+            own[: len(part)] = values[part[0] : part[-1] + 1]  # contiguous rows are copied once
+        else:
+            own[: len(part)] = values[part // targets_per_row]
+    # Transposed once, here: XLA would read across the rows in every step.
+    return np.moveaxis(rows.reshape(*shape, *values.shape[1:]), 1, -1).copy(order="C")
 
 
 @functools.partial(jax.jit, static_argnames=("mesh", "split", "shared", "targets_per_row", "dtype"))
@@ -119,7 +112,7 @@ def _gather(
             candidates = jnp.broadcast_to(values, (*rows.shape, *values.shape))
         else:
             candidates = values[rows // targets_per_row]
-        return tuple(jnp.moveaxis(x.astype(dtype), 1, -1) for x in (candidates, targets[rows]))
+        return jnp.moveaxis(candidates.astype(dtype), 1, -1), jnp.moveaxis(targets[rows].astype(dtype), 1, -1)
 
     return jax.shard_map(one_device, mesh=mesh, in_specs=(arrays, arrays, own), out_specs=own, check_vma=False)(
         values, targets, rows
@@ -132,54 +125,22 @@ def run_pass(
     index: np.ndarray,
     key: jax.Array | None,
     int64: bool,
-    on_solved: Callable[[int], None],
+    on_searched: Callable[[np.ndarray], None],
 ) -> tuple[np.ndarray, ...]:
-    """Search some problems.
+    """Bits [R, W], residuals [R] and status [R] of the problems with the ascending numbers ``index``, [R].
 
-    Args:
-        search_pass: The pass.
-        placed: The problems.
-        index: Ascending numbers of the problems to search, [R].
-        key: A typed key, for randomised passes.
-        int64: Use the 64-bit grid.
-        on_solved: Called with the number of further problems that need no other pass.
-
-    Returns:
-        Bits [R, W], residuals [R] and status [R].
+    ``int64`` selects the 64-bit grid; ``on_searched`` is called with the status of further problems.
     """
     per_row = placed.problems if placed.shared_candidates else placed.targets_per_row
     if not int64 and per_row > 1 and len(index) == placed.problems and placed.on_single_cpu:
         kernel = search_pass.shared_cpu_kernel(placed.candidates, placed.problems, per_row)
         if kernel is not None:
-            return _run_shared_kernel(search_pass, kernel, placed, on_solved)
-    return _run_chunks(search_pass, placed, index, key, int64, on_solved)
-
-
-def _number_solved(search_pass: SearchPass, status: np.ndarray) -> int:
-    return int((~search_pass.unsolved(status == Status.WITHIN)).sum())
-
-
-@dataclasses.dataclass(frozen=True)
-class _Call:
-    """A running call: the ranges of the pass's index that each device searches, and the answers."""
-
-    ranges: list[range]
-    answers: tuple[jax.Array, ...]
-
-
-def _run_chunks(
-    search_pass: SearchPass,
-    placed: PlacedProblems,
-    index: np.ndarray,
-    key: jax.Array | None,
-    int64: bool,
-    on_solved: Callable[[int], None],
-) -> tuple[np.ndarray, ...]:
+            return _run_shared_kernel(search_pass, kernel, placed, on_searched)
     mesh, candidates = placed.mesh, placed.candidates
     # XLA runs the loop over chunks on one core: a single CPU device gets calls from a thread for each core.
     workers = cores() if placed.on_single_cpu else 1
-    device_ranges = placed.device_ranges(index)
-    longest = max(len(own) for own in device_ranges)
+    bounds = placed.device_bounds(index)
+    longest = int(np.diff(bounds).max())
     kernel = None
     if placed.on_single_cpu and int64 == search_pass.needs_int64:
         kernel = search_pass.cpu_kernel(candidates, len(index), key)
@@ -197,47 +158,55 @@ def _run_chunks(
     x64 = int64 or placed.needs_float64
     dtype = np.float64 if x64 else np.float32
     tolerance = split_float(placed.tolerance, dtype)
+    starts = range(0, longest, share)
+    threads = workers > 1 and len(starts) > 1
 
-    def start(first: int) -> _Call:
-        ranges = [own[first : first + share] for own in device_ranges]
+    def start(first: int) -> tuple[np.ndarray, np.ndarray, tuple[jax.Array, ...]]:
+        """Where each device's part of ``index`` begins and ends in a call, and the answers of the running call."""
+        begins = np.minimum(bounds[:-1] + first, bounds[1:])
+        ends = np.minimum(begins + share, bounds[1:])
+        parts = []
+        for begin, end in zip(begins, ends, strict=True):
+            parts.append(index[begin:end])
         # The setting belongs to the thread, so each call sets it.
         with jax.enable_x64(x64):
-            arrays = placed.gather([index[own.start : own.stop] for own in ranges], chunks, chunk, dtype)
+            arrays = placed.gather(parts, chunks, chunk, dtype)
             if kernel is None:
-                used = np.array([-(-len(own) // chunk) for own in ranges], np.int32)
+                used = (-((begins - ends) // chunk)).astype(np.int32)
                 found = _search(search_pass, int64, mesh, *arrays, tolerance, used, key)
             else:
-                found = _search_with_kernel(search_pass, int64, kernel, *arrays, tolerance, len(ranges[0]))
+                found = _search_with_kernel(search_pass, int64, kernel, *arrays, tolerance, len(parts[0]))
+        if threads:
+            return begins, ends, jax.block_until_ready(found)
         for answer in found:
             answer.copy_to_host_async()
-        return _Call(ranges, found)
+        return begins, ends, found
 
-    def finish(call: _Call) -> tuple[_Call, list[np.ndarray]]:
-        fetched = jax.device_get(call.answers)
-        return call, [answer.reshape(mesh.size, chunks * chunk, *answer.shape[1:]) for answer in fetched]
+    answers: list[np.ndarray] = []
 
-    def finished() -> Iterator[tuple[_Call, list[np.ndarray]]]:
-        starts = range(0, longest, share)
-        if workers > 1 and len(starts) > 1:
-            with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-                yield from pool.map(lambda first: finish(start(first)), starts)
-            return
+    def finish(begins: np.ndarray, ends: np.ndarray, found: tuple[jax.Array, ...]) -> None:
+        for number, answer in enumerate(jax.device_get(found)):
+            if len(answers) == number:
+                answers.append(np.empty((len(index), *answer.shape[1:]), answer.dtype))
+            own = answer.reshape(mesh.size, chunks * chunk, *answer.shape[1:])
+            for device, (begin, end) in enumerate(zip(begins, ends, strict=True)):
+                answers[number][begin:end] = own[device, : end - begin]
+        for begin, end in zip(begins, ends, strict=True):
+            on_searched(answers[-1][begin:end])
+
+    if threads:
+        with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+            for call in pool.map(start, starts):
+                finish(*call)
+    else:
         # One thread starts all calls: several could reach the devices in different orders.
-        running = collections.deque[_Call]()
+        running = collections.deque[tuple[np.ndarray, np.ndarray, tuple[jax.Array, ...]]]()
         for first in starts:
             running.append(start(first))
             if len(running) == _CALLS_IN_FLIGHT:
-                yield finish(running.popleft())
-        yield from map(finish, running)
-
-    answers: list[np.ndarray] = []
-    for call, found in finished():
-        if not answers:
-            answers = [np.empty((len(index), *answer.shape[2:]), answer.dtype) for answer in found]
-        for device, own in enumerate(call.ranges):
-            for whole, answer in zip(answers, found, strict=True):
-                whole[own.start : own.stop] = answer[device, : len(own)]
-            on_solved(_number_solved(search_pass, found[-1][device, : len(own)]))
+                finish(*running.popleft())
+        for call in running:
+            finish(*call)
     return tuple(answers)
 
 
@@ -267,7 +236,8 @@ def _search_chunks(
     )
 
     def one_chunk(number: jax.Array) -> jax.Array:
-        return search_pass.search(jax.tree.map(lambda all_: all_[number], grids), key)
+        grid = Grid(grids.candidates[number], grids.targets[number], grids.tolerance[number], grids.error[number])
+        return search_pass.search(grid, key)
 
     def step(number: jax.Array, found: jax.Array) -> jax.Array:
         return found.at[number].set(one_chunk(number))
@@ -303,7 +273,7 @@ def _to_grid(candidates: jax.Array, targets: jax.Array, tolerance: jax.Array, dt
 
 
 def _run_shared_kernel(
-    search_pass: SearchPass, kernel: SharedCpuKernel, placed: PlacedProblems, on_solved: Callable[[int], None]
+    search_pass: SearchPass, kernel: SharedCpuKernel, placed: PlacedProblems, on_searched: Callable[[np.ndarray], None]
 ) -> tuple[np.ndarray, ...]:
     """All problems by a CPU kernel that serves all targets of a row of candidates at once."""
     candidates, targets = placed.on_host()
@@ -335,7 +305,7 @@ def _run_shared_kernel(
             calls.append(found)
             # The last piece of a row is padded, too.
             used = np.clip(per_row - np.arange(start, start + len(found[-1])) % pieces * length, 0, length)
-            on_solved(_number_solved(search_pass, found[-1][np.arange(length) < used[:, None]]))
+            on_searched(found[-1][np.arange(length) < used[:, None]])
     whole = (np.concatenate(parts) for parts in zip(*calls, strict=True))
     return tuple(
         part.reshape(rows, pieces * length, *part.shape[2:])[:, :per_row].reshape(rows * per_row, *part.shape[2:])

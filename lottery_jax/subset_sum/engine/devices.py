@@ -39,11 +39,6 @@ def problem_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(AXIS))
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
-    """The whole array on each device."""
-    return NamedSharding(mesh, PartitionSpec())
-
-
 def is_split(array: Any, mesh: Mesh) -> bool:
     """True for a JAX array with ``problem_sharding`` over several devices."""
     return (

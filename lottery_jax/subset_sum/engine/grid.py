@@ -34,18 +34,13 @@ def fits_int32(candidates: int, largest_sum: float, tolerance: float) -> bool:
 class Grid(NamedTuple):
     """One chunk of B problems on the grid; all components of a vector have one step.
 
-    Args:
-        candidates: int [N, B], or [N, D, B] for vectors.
-        targets: int [B] or [D, B], clipped to the range of subset sums plus the tolerance (for vectors to 1000 times
-            the candidates).
-        tolerance: int [B], reduced by the largest rounding error of a sum.
-        error: float [B], bound of the difference between a residual and its value on the grid, in original units.
+    Targets are clipped to the range of subset sums plus the tolerance (for vectors to 1000 times the candidates).
     """
 
-    candidates: jax.Array
-    targets: jax.Array
-    tolerance: jax.Array
-    error: jax.Array
+    candidates: jax.Array  # int [N, B], or [N, D, B] for vectors
+    targets: jax.Array  # int [B] or [D, B]
+    tolerance: jax.Array  # int [B], reduced by the largest rounding error of a sum
+    error: jax.Array  # float [B], bound of |residual - residual on the grid|, in original units
 
     def on_host(self, count: int) -> Any:
         """The first ``count`` problems as NumPy arrays."""
@@ -77,14 +72,9 @@ def _scaled(x: jax.Array, exponent: jax.Array) -> jax.Array:
 def to_grid(
     candidates: jax.Array, targets: jax.Array, tolerance: jax.Array, dtype: jnp.dtype, finest: bool = False
 ) -> Grid:
-    """Put a chunk on the grid.
+    """Put a chunk on the grid of int32 or int64: floats [N, B] and [B], or [N, D, B] and [D, B], and a tolerance.
 
-    Args:
-        candidates: float [N, B] or [N, D, B].
-        targets: float [B] or [D, B].
-        tolerance: float scalar.
-        dtype: int32 or int64.
-        finest: Use sums below 2**60 on the 64-bit grid instead of 2**52.
+    ``finest`` allows sums below 2**60 on the 64-bit grid instead of 2**52.
     """
     bits = INT32_BITS if dtype == jnp.int32 else FINEST_BITS if finest else INT64_BITS
     largest = jnp.abs(candidates).max(tuple(range(candidates.ndim - 1)))

@@ -61,24 +61,27 @@ def recompute(
         Bits uint32 [B, W] (or [B, K, W]), residuals [B] (or [B, K], or [B, D]) and status uint8 [B] (or [B, K]).
     """
     vectors = targets.ndim == 2
-
-    def worst(x: jax.Array) -> jax.Array:
-        return x.max(-2) if vectors else x
-
     rows = jnp.moveaxis(chosen, -2, 0)
     total = _sum(rows[:, None] if vectors else rows, candidates, -targets)
-    bits = _pack(chosen)
+    # The bits: [..., N, B] to [..., W, B].
+    *outer, count, batch = chosen.shape
+    words = words_per_subset(count)
+    padded = jnp.pad(chosen, [*[(0, 0)] * len(outer), (0, 32 * words - count), (0, 0)])
+    padded = padded.reshape(*outer, words, 32, batch).astype(jnp.uint32)
+    bits = (padded << jnp.arange(32, dtype=jnp.uint32)[:, None]).sum(-2, dtype=jnp.uint32)
     if not fixed_size:
-        empty, zero = worst(jnp.abs(targets)), jnp.zeros_like(targets)
-        excess, slack = _excess(total, empty, jnp.zeros_like(empty))
-        better = worst(excess + slack) < 0
+        empty = jnp.abs(targets).max(0) if vectors else jnp.abs(targets)
+        better = _excess(total, empty, jnp.zeros_like(empty), vectors)[1] < 0
         bits = jnp.where(better, bits, 0)
-        total = CompensatedSum(*(jnp.where(better, *both) for both in zip(total, (-targets, zero, zero), strict=True)))
-    excess, slack = _excess(total, tolerance[0], tolerance[1])
-    within, proved = worst(excess + slack) <= 0, worst(excess - slack) > 2 * error
-    status = jnp.where(within, int(Status.WITHIN), jnp.where(proved, failure, int(Status.NOT_FOUND)))
-    status = status.astype(jnp.uint8)
-    return tuple(jnp.moveaxis(x, -1, 0) for x in (bits, total.value, status))
+        total = CompensatedSum(
+            jnp.where(better, total.value, -targets),
+            jnp.where(better, total.rest, 0),
+            jnp.where(better, total.bound, 0),
+        )
+    least, most = _excess(total, tolerance[0], tolerance[1], vectors)
+    status = jnp.where(least > 2 * error, failure, int(Status.NOT_FOUND))
+    status = jnp.where(most <= 0, int(Status.WITHIN), status).astype(jnp.uint8)
+    return jnp.moveaxis(bits, -1, 0), jnp.moveaxis(total.value, -1, 0), jnp.moveaxis(status, -1, 0)
 
 
 def _sum(chosen: jax.Array, values: jax.Array, start: jax.Array) -> CompensatedSum:
@@ -101,16 +104,9 @@ def _two_sum(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
     return total, (x - (total - of_y)) + (y - of_y)
 
 
-def _excess(total: CompensatedSum, limit: jax.Array, rest: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """|total| - (limit + rest), and an error bound of it, which is 0 if nothing rounds."""
+def _excess(total: CompensatedSum, limit: jax.Array, rest: jax.Array, vectors: bool) -> tuple[jax.Array, jax.Array]:
+    """Bounds of |total| - (limit + rest), which are equal if nothing rounds; of the largest component of vectors."""
     excess = (jnp.abs(total.value) - limit) + (jnp.where(total.value < 0, -total.rest, total.rest) - rest)
-    return excess, total.bound + 2 * float(jnp.finfo(excess.dtype).eps) * (jnp.abs(total.rest) + jnp.abs(rest))
-
-
-def _pack(chosen: jax.Array) -> jax.Array:
-    """bool [..., N, B] to uint32 [..., W, B]."""
-    *outer, count, batch = chosen.shape
-    padding = [(0, 0)] * len(outer) + [(0, 32 * words_per_subset(count) - count), (0, 0)]
-    padded = jnp.pad(chosen, padding).reshape(*outer, words_per_subset(count), 32, batch)
-    placed = padded.astype(jnp.uint32) << jnp.arange(32, dtype=jnp.uint32)[:, None]
-    return placed.sum(-2, dtype=jnp.uint32)
+    slack = total.bound + 2 * float(jnp.finfo(excess.dtype).eps) * (jnp.abs(total.rest) + jnp.abs(rest))
+    least, most = excess - slack, excess + slack
+    return (least.max(-2), most.max(-2)) if vectors else (least, most)

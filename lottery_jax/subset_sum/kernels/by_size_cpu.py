@@ -17,16 +17,9 @@ from lottery_jax.subset_sum.kernels.numba_jit import compiled_by_numba
 def first_within(
     candidates: np.ndarray, targets: np.ndarray, tolerance: np.ndarray, sizes: tuple[int, ...]
 ) -> np.ndarray:
-    """The best subset of the first of ``sizes`` within the tolerance, else of the last size.
+    """The best subset of the first of ``sizes`` within the tolerance, else of the last size: bool [N, P].
 
-    Args:
-        candidates: Integers [N, P].
-        targets: Integers [P].
-        tolerance: Integers [P].
-        sizes: Ascending, none above N / 2.
-
-    Returns:
-        Chosen candidates, bool [N, P].
+    Candidates are integers [N, P], targets and tolerance [P]; sizes ascend to at most N / 2.
 
     >>> candidates = np.array([[1], [5], [9], [20]], np.int32)
     >>> first_within(candidates, np.array([14], np.int32), np.array([0], np.int32), (1, 2))[:, 0]

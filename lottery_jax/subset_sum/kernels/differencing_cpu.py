@@ -15,15 +15,10 @@ _ROUNDED_BITS = 28
 
 
 def best_sides(numbers: np.ndarray, pairs: np.ndarray, left: int) -> np.ndarray:
-    """The partition of least difference among several restarts.
+    """The side of each number, bool [M, P], in the partition of least difference among several restarts.
 
-    Args:
-        numbers: Non-negative int64 [M, P].
-        pairs: For each restart the two rows that it differences first, int [R, 2]; -1 for the two largest.
-        left: The exact search takes over when ``left`` + 1 numbers remain.
-
-    Returns:
-        The side of each number, bool [M, P].
+    Numbers are non-negative int64 [M, P]; ``pairs``, int [R, 2], are the two rows that each restart differences first,
+    -1 for the two largest. The exact search takes over when ``left`` + 1 numbers remain.
 
     >>> numbers = np.array([[9, 5, 4, 3, 3, 3, 2, 2, 1, 1, 1, 1, 1]]).T
     >>> side = best_sides(numbers, np.array([[-1, -1]]), 12)

@@ -24,9 +24,6 @@ _MARGIN = 8.0  # ratio of the tolerance to the typical residual from which diffe
 class Auto(Solver[Solution]):
     """The solver of ``choose_solver`` for the problem, which ``Solution.solver`` names.
 
-    Args:
-        objective: "least-error", "smallest", "first" or "any".
-
     >>> import numpy as np
     >>> from lottery_jax.subset_sum import Problem, solve
     >>> problem = Problem(np.array([0.5, 0.25, 0.125]), np.array([0.7]), tolerance=0.1)
