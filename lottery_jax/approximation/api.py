@@ -8,11 +8,11 @@ from typing import Any, cast
 
 import numpy as np
 
-from lottery_jax.approximation.budget.budget import Budget
-from lottery_jax.approximation.budget.importance import IMPORTANCES, fisher_importance
-from lottery_jax.approximation.job import Job, Objective, plan_job
-from lottery_jax.approximation.loss_aware.loss_aware import LossAware
-from lottery_jax.approximation.loss_aware.moments import default_examples
+from lottery_jax.approximation.budget import Budget
+from lottery_jax.approximation.importance import IMPORTANCES, fisher_importance
+from lottery_jax.approximation.job import Job, Objective, check_seed, plan_job
+from lottery_jax.approximation.loss_aware import LossAware
+from lottery_jax.approximation.moments import default_examples
 from lottery_jax.approximation.output_tolerance import meet_output_tolerance
 from lottery_jax.approximation.run import (
     check_chunks_complete,
@@ -30,34 +30,18 @@ from lottery_jax.networks.rewrites import check_target_bits, quantise
 from lottery_jax.networks.target import Target
 from lottery_jax.networks.transforms import Lock, Transform
 from lottery_jax.progress import Progress, Stages, Stopwatch, no_progress, no_stages
-from lottery_jax.rng.threefry import seed_words
 from lottery_jax.tickets.ticket import Ticket, load_ticket
 from lottery_jax.workers.workers import SERIAL, Share, Workers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class ApproximationOptions:
-    """Which ticket is searched for; `approximate` and the command line build it. ``None`` stands for the default.
+    """The options of `approximate` that choose the ticket; None stands for the default.
 
     Args:
-        construction: Name or object of a construction.
-        candidates: Candidates per target weight; default 21, of a lossless ticket 32 (scalar) or 48 (scalar-shared).
-        objective: ``least-error``, ``smallest`` or ``first``; default ``least-error``.
-        tolerance: Largest |approximated weight - target weight|; default 0.01.
-        max_redraws: Redraws of a failed block; default 20.
-        lossless: Every weight within half the last float32 bit of the largest weight of its tensor.
-        output_tolerance: Largest |f - g| of the outputs on `box`; the tolerance or the candidates are derived from it.
-        box: Least and largest input for `output_tolerance`; default (0, 1), or (-1, 1) if inputs may be negative.
-        kept: Budget of kept weights, which replaces the objective and the tolerance.
-        importance: Weight of each squared error in the budget: arrays by tensor, ``uniform`` (the default), ``fisher``
-            or ``fisher-damped``.
+        importance: ``fisher`` and ``fisher-damped`` are computed from the training images.
         loss_aware: Spend the budget by error feedback (see `LossAware`).
         examples: Training images for `loss_aware`; default all given images, of a data set two million rows per layer.
-        damping: Multiple of the mean squared input that `loss_aware` adds to each; default 0.01.
-        prune_target: Nonzero weights to which the target is first pruned by gradual magnitude pruning.
-        prune_epochs: Epochs of that pruning; default 20.
-        quantise_target: Bits to which each tensor of the target is first rounded.
-        transforms: Transforms of the random source, such as ``PrePrune(0.5)``.
     """
 
     construction: str | Construction = "pensia"
@@ -87,28 +71,25 @@ class ApproximationOptions:
         construction = self.resolved_construction()
         if isinstance(self.importance, str) and self.importance not in IMPORTANCES:
             raise InputError(f"importance {self.importance!r} is unknown; {suggest(self.importance, IMPORTANCES)}")
-        budget = {
-            "importance": self.importance not in (None, "uniform") if isinstance(self.importance, str | None) else True,
-            "loss_aware": self.loss_aware,
-        }
-        for name, is_set in budget.items():
+        weighted = isinstance(self.importance, Mapping) or self.importance not in (None, "uniform")
+        for name, is_set in (("importance", weighted), ("loss_aware", self.loss_aware)):
             if is_set and self.kept is None:
                 raise InputError(f"{name} needs a budget of kept weights; give the number of weights as kept")
-        _exclude("kept", self.kept, self, "objective", "tolerance", "max_redraws", "lossless", "output_tolerance")
-        _exclude("lossless", self.lossless or None, self, "tolerance", "output_tolerance")
-        if self.box is not None and self.output_tolerance is None:
-            raise InputError("box needs an output tolerance; give output_tolerance too, or omit box")
-        if self.loss_aware and budget["importance"]:
+        for name, others in _EXCLUSIVE.items():
+            for other in others if self._is_set(name) else ():
+                if self._is_set(other):
+                    value = getattr(self, other)
+                    shown = "" if value is True else f" {value!r}" if isinstance(value, str) else f" {value}"
+                    raise InputError(f"{name} cannot be combined with {other}{shown}; give one of the two")
+        for name, needed in _DEPENDENT.items():
+            if self._is_set(name) and not self._is_set(needed):
+                raise InputError(f"{name} is an option of {needed}; give {needed} too, or omit {name}")
+        if self.loss_aware and weighted:
             raise InputError("loss_aware weighs the errors itself and takes no importance; give one of the two")
         if self.loss_aware and parallel:
             raise InputError("loss_aware needs a single process, because each layer depends on those before it")
-        for name in ("examples", "damping"):
-            if getattr(self, name) is not None and not self.loss_aware:
-                raise InputError(f"{name} is an option of loss_aware; give loss_aware too, or omit {name}")
         if self.examples is not None and self.examples < 1:
             raise InputError(f"examples must be 1 or more, got {self.examples}")
-        if self.prune_epochs is not None and self.prune_target is None:
-            raise InputError("prune_epochs is an option of prune_target; give prune_target too, or omit prune_epochs")
         if self.prune_target is not None:
             from lottery_jax.pruning.gradual import Gradual
 
@@ -127,9 +108,10 @@ class ApproximationOptions:
         if self.quantise_target is not None:
             check_target_bits(self.quantise_target)
         self._objective(np.zeros((1, 1), np.float32), None).check(construction)
-        if type(seed) is not int:
-            raise InputError(f"seed must be a whole number in [0, 2**64), got {seed!r}")
-        seed_words(seed)
+        check_seed(seed)
+
+    def _is_set(self, name: str) -> bool:
+        return getattr(self, name) is not None and getattr(self, name) is not False
 
     def resolved_construction(self) -> Construction:
         """The construction with its candidates."""
@@ -144,29 +126,31 @@ class ApproximationOptions:
         kind = construction_named(self.construction)
         return kind() if self.candidates is None else kind(candidates=self.candidates)
 
-    def tolerance_objective(self) -> ToleranceObjective:
-        """The objective without a budget."""
-        given = {"tolerance": self.tolerance, "select": self.objective, "max_redraws": self.max_redraws}
-        return ToleranceObjective(**{name: value for name, value in given.items() if value is not None})
-
     def _objective(self, images: np.ndarray | None, importance: Mapping[str, np.ndarray] | None) -> Objective:
         if self.kept is None:
-            return self.tolerance_objective()
+            default = ToleranceObjective
+            return ToleranceObjective(
+                default.tolerance if self.tolerance is None else self.tolerance,
+                default.select if self.objective is None else self.objective,
+                default.max_redraws if self.max_redraws is None else self.max_redraws,
+            )
         if not self.loss_aware:
             return Budget(self.kept, importance=importance)
         damping = LossAware.damping if self.damping is None else self.damping
         return LossAware(self.kept, cast(np.ndarray, images), damping)
 
 
-def _exclude(name: str, value: object, options: ApproximationOptions, *others: str) -> None:
-    """Refuse one option together with any of the others."""
-    if value is None:
-        return
-    for other in others:
-        given = getattr(options, other)
-        if given is not None and given is not False:
-            shown = "" if given is True else f" {given!r}" if isinstance(given, str) else f" {given}"
-            raise InputError(f"{name} cannot be combined with {other}{shown}; give one of the two")
+_EXCLUSIVE = {
+    "kept": ("objective", "tolerance", "max_redraws", "lossless", "output_tolerance"),
+    "lossless": ("tolerance", "output_tolerance"),
+}
+
+_DEPENDENT = {
+    "box": "output_tolerance",
+    "examples": "loss_aware",
+    "damping": "loss_aware",
+    "prune_epochs": "prune_target",
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -175,14 +159,12 @@ class ApproximationResult:
 
     Args:
         target: The target after pruning and rounding: what the ticket approximates.
-        job: The plan that was run.
         ticket: The ticket, if no file was named.
         path: The ticket's file; None after a share of the work.
         found_weights: Target weights solved by an earlier call.
         solved_weights: Target weights solved by this call.
         missing_chunks: Chunks that other shares have not finished.
-        seconds: Wall-clock time of the search.
-        compilation_seconds: The part of it that was compilation.
+        seconds: Wall-clock time of the search, `compilation_seconds` included.
     """
 
     target: Target
@@ -253,13 +235,9 @@ def approximate(
         progress: Called with (solved weights, all weights).
         workers: Who solves the chunks, from `lottery_jax.workers.cluster.join`; every process makes the same call.
 
-    Returns:
-        The ticket. `verify` checks it.
-
     Raises:
         InputError: An option is wrong, or contradicts another one.
 
-    Example:
         >>> from lottery_jax.importers.mlp_weights import mlp_target
         >>> from lottery_jax.tickets.verify import verify
         >>> target = mlp_target([np.array([[0.3, -0.2]], np.float32)])
@@ -269,10 +247,8 @@ def approximate(
     if isinstance(workers, Share):
         raise InputError("a share makes no ticket; use run_approximation, or the workers of workers.cluster.join")
     by_name = isinstance(importance, str) and importance != "uniform"
-    if images is not None and kept is None:
-        raise InputError("images need a budget of kept weights; give the number of weights as kept")
-    if images is not None and isinstance(importance, Mapping):
-        raise InputError("images cannot be combined with importance arrays; give one of the two")
+    if images is not None and (kept is None or isinstance(importance, Mapping)):
+        raise InputError("images need a budget of kept weights, and cannot be combined with importance arrays")
     options = ApproximationOptions(
         construction=construction,
         candidates=candidates,
@@ -327,24 +303,15 @@ def run_approximation(
     """As `approximate`, with its options as one object, and with the counts and times of the run.
 
     Args:
-        target: The target.
-        options: Which ticket is searched for.
-        seed: Seed of the random source.
-        images: Training images; default those of `dataset`.
-        dataset: Training data.
-        out: File for the ticket; None keeps it in memory.
-        coded: Store the masks of the file entropy-coded.
-        force: Replace an existing file, if the new ticket holds.
         join_only: Solve nothing; raise if a chunk is missing.
         stages: Called with the name of each stage of the work.
         workers: Who solves the chunks; a `Share` solves its part and writes no ticket.
-
-    Raises:
-        InputError: An option is wrong, or contradicts another one.
     """
     if not isinstance(target, Target):
+        kind = "None" if target is None else f"a {type(target).__name__}"
+        kind = f"the path {str(target)[:80]!r}" if isinstance(target, str | os.PathLike) else kind
         raise InputError(
-            f"approximate takes a Target, not {_type_of(target)}; make one with mlp_target, import_target,"
+            f"approximate takes a Target, not {kind}; make one with mlp_target, import_target,"
             " load_model(...)[0] or load_task(...).target"
         )
     if workers is not SERIAL and out is None:
@@ -352,8 +319,7 @@ def run_approximation(
     if coded and out is None:
         raise InputError("coded is an option of the ticket's file; name the file with out, or omit coded")
     options.check(seed, parallel=workers is not SERIAL)
-    target, notes = _prepared_target(target, options, dataset, stages)
-    job = _planned_job(target, options, seed, images, dataset, notes, stages)
+    target, job = _planned_job(target, options, seed, images, dataset, stages)
     progress = stages(SOLVING)
     with Stopwatch() as watch:
         if out is None:
@@ -370,10 +336,15 @@ def run_approximation(
     return ApproximationResult(target, job, ticket, path, found, solved, left, watch.seconds, watch.compilation)
 
 
-def _prepared_target(
-    target: Target, options: ApproximationOptions, dataset: Dataset | None, stages: Stages
-) -> tuple[Target, dict[str, Any]]:
-    """The target after pruning and rounding, and what the ticket's settings say about both."""
+def _planned_job(
+    target: Target,
+    options: ApproximationOptions,
+    seed: int,
+    images: np.ndarray | None,
+    dataset: Dataset | None,
+    stages: Stages,
+) -> tuple[Target, Job]:
+    """The target after pruning and rounding, and its job: objective, then lossless or output tolerance, then a plan."""
     notes: dict[str, Any] = {}
     if options.prune_target is not None:
         from lottery_jax.pruning.gradual import Gradual, sparse_target
@@ -387,30 +358,16 @@ def _prepared_target(
     if options.quantise_target is not None:
         notes["quantised_target"] = {"bits": options.quantise_target, "of_target_sha256": target.digest}
         target = quantise(target, options.quantise_target)
-    return target, notes
-
-
-def _planned_job(
-    target: Target,
-    options: ApproximationOptions,
-    seed: int,
-    images: np.ndarray | None,
-    dataset: Dataset | None,
-    notes: dict[str, Any],
-    stages: Stages,
-) -> Job:
-    """The job of these options: objective, then lossless or output tolerance, then `plan_job`."""
     stages("planning")
     construction, importance, transforms = options.resolved_construction(), options.importance, options.transforms
     if options.loss_aware or (isinstance(importance, str) and importance != "uniform"):
         if images is None and dataset is None:
             raise InputError("loss_aware and importance need training images; give images or dataset")
+        examples = options.examples
         if images is None:
-            assert dataset is not None
-            images = np.asarray(dataset.train.images)
-            images = images[: options.examples or default_examples(target.network)] if options.loss_aware else images
-        else:
-            images = np.asarray(images)[: options.examples]
+            images = cast(Dataset, dataset).train.images
+            examples = examples or (default_examples(target.network) if options.loss_aware else None)
+        images = np.asarray(images)[:examples]
     if isinstance(importance, str):
         damping = IMPORTANCES[importance]
         prepared = construction.prepare(target)
@@ -429,11 +386,4 @@ def _planned_job(
             transforms=transforms,
             progress=stages("trials for the output tolerance"),
         )
-    return plan_job(target, construction, objective, seed=seed, notes=notes, transforms=transforms)
-
-
-def _type_of(value: object) -> str:
-    """A refused target in words: a path itself, of other objects their type."""
-    if isinstance(value, str | os.PathLike):
-        return f"the path {str(value)[:80]!r}"
-    return "None" if value is None else f"a {type(value).__name__}"
+    return target, plan_job(target, construction, objective, seed=seed, notes=notes, transforms=transforms)

@@ -116,13 +116,8 @@ class Job:
     Args:
         target: The prepared target.
         network: The random source.
-        problems: The subset-sum problems of each target tensor.
         edge_redraws: Redraws of edge tensors by name.
-        seed: Seed of the source.
-        construction: The construction.
-        objective: The objective, as it applies to the construction.
         settings: How the ticket is made, JSON values for its reader.
-        chunks: The chunks in order.
         identity: SHA-256 of everything that the ticket depends on, independent of the chunks.
         fingerprint: SHA-256 of `identity` and the chunk size. A chunk file with another one belongs to another job.
         path: File of the target, None if it is in memory.
@@ -144,7 +139,10 @@ class Job:
     @property
     def weights(self) -> int:
         """Number of target weights; each copy of a weight counts."""
-        return sum(problem.random_tensor.rows for problem in self.problems)
+        total = 0
+        for problem in self.problems:
+            total += problem.random_tensor.rows
+        return total
 
 
 def plan_job(
@@ -160,21 +158,15 @@ def plan_job(
     """Plan the approximation of a target: read it once, build the random source, pose its subset-sum problems.
 
     Args:
-        target: The trained network.
-        construction: The theorem.
-        objective: What the subsets optimise.
         seed: Seed of the random source, from 0 to 2**64 - 1.
         chunk_weights: Target weights of a chunk, a multiple of 8; the masks do not depend on it. Default: by the cost
             of the search, see `default_chunk_weights`.
         notes: Further settings to record in the ticket.
-        transforms: Transforms of the random source.
 
     Raises:
         InputError: If the options do not fit together, or the target has no weights or invalid ones.
     """
-    if type(seed) is not int:
-        raise InputError(f"seed must be a whole number in [0, 2**64), got {seed!r}")
-    seed_words(seed)
+    check_seed(seed)
     objective = objective.check(construction)
     if chunk_weights is None:
         chunk_weights = default_chunk_weights(construction.candidates)
@@ -233,6 +225,13 @@ def plan_job(
         fingerprint=fingerprint,
         path=path,
     )
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that is no whole number in [0, 2**64); raises `InputError`."""
+    if type(seed) is not int:
+        raise InputError(f"seed must be a whole number in [0, 2**64), got {seed!r}")
+    seed_words(seed)
 
 
 def default_chunk_weights(candidates: int) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from lottery_jax.approximation.budget.allocation import (
+from lottery_jax.approximation.allocation import (
     Allocation,
     ParetoFronts,
     check_error,

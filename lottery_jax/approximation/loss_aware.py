@@ -19,18 +19,18 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from lottery_jax.approximation.budget.allocation import ParetoFronts
-from lottery_jax.approximation.budget.budget import Budget, JobFronts, rounded_up
-from lottery_jax.approximation.budget.importance import outputs_importance
-from lottery_jax.approximation.job import Chunk, ChunkMasks, ChunkResult, Job, Objective, ObjectiveResult
-from lottery_jax.approximation.loss_aware.error_feedback import (
+from lottery_jax.approximation.allocation import ParetoFronts
+from lottery_jax.approximation.budget import Budget, JobFronts, rounded_up
+from lottery_jax.approximation.error_feedback import (
     ChosenSubsets,
     LayerProblem,
     error_feedback,
     inverse_hessian_factor,
     within_budget,
 )
-from lottery_jax.approximation.loss_aware.moments import Moments, example_weights, moments_of, weights_by_row
+from lottery_jax.approximation.importance import outputs_importance
+from lottery_jax.approximation.job import Chunk, ChunkMasks, ChunkResult, Job, Objective, ObjectiveResult
+from lottery_jax.approximation.moments import Moments, example_weights, moments_of, weights_by_row
 from lottery_jax.approximation.solve_weights import FLOAT32_STEP, draw_candidates, subsets_to_mask
 from lottery_jax.constructions.base import Construction, SignBranch, TensorProblem
 from lottery_jax.errors import InputError
