@@ -58,10 +58,9 @@ class ParetoFronts:
     Raises:
         InputError: For NaN, a front without any subset, or shapes that do not match.
 
-    Example:
-        >>> fronts = ParetoFronts(np.array([[0.5, 0.1, 0.0], [0.25, 0.125, 0.125]]))
-        >>> fronts.within_kept(2).sizes, fronts.within_error(0.08).sizes
-        (array([1, 1]), array([1, 0]))
+    >>> fronts = ParetoFronts(np.array([[0.5, 0.1, 0.0], [0.25, 0.125, 0.125]]))
+    >>> fronts.within_kept(2).sizes, fronts.within_error(0.08).sizes
+    (array([1, 1]), array([1, 0]))
     """
 
     def __init__(self, residuals: np.ndarray, importance: np.ndarray | None = None, *, larger: bool = False) -> None:
@@ -170,16 +169,18 @@ class ParetoFronts:
             rows = rows[column == column.min()]
         return int(rows[sizes[rows].argmin()])
 
+    def _gains(self, sizes: np.ndarray, more: int) -> np.ndarray:
+        """The decrease of each weight's error if its size grows by `more`; -inf beyond the largest size."""
+        at = sizes + more
+        inside = at < self.errors.shape[1]
+        return np.where(inside, self._errors_at(sizes) - self._errors_at(np.where(inside, at, 0)), -np.inf)
+
     def _fill(self, sizes: np.ndarray, left: int) -> None:
         """Spend the rest of the budget, in place: repeatedly the fitting move that saves most error per weight."""
-        rows = np.arange(len(sizes))
         while left > 0:
             best, gains, step = 0.0, np.zeros(0), 0
-            here = self._errors_at(sizes)
             for more in range(1, min(left, self.errors.shape[1] - 1) + 1):
-                at = sizes + more
-                inside = at < self.errors.shape[1]
-                gain = np.where(inside, here - self.errors[rows, np.where(inside, at, 0)], 0.0)
+                gain = self._gains(sizes, more)
                 if gain.max() / more > best:
                     best, gains, step = gain.max() / more, gain, more
             if not best:
@@ -189,11 +190,8 @@ class ParetoFronts:
 
     def _complete(self, sizes: np.ndarray, most: int, error: float) -> np.ndarray | None:
         """`sizes` with one raised by the least number below `most` that meets the budget of error; or None."""
-        here, rows = self._errors_at(sizes), np.arange(len(sizes))
         for more in range(1, most):
-            at = sizes + more
-            inside = at < self.errors.shape[1]
-            gain = np.where(inside, here - self.errors[rows, np.where(inside, at, 0)], -np.inf)
+            gain = self._gains(sizes, more)
             raised = sizes.copy()
             raised[gain.argmax()] += more
             if gain.max() > 0 and self._total(raised) <= error:

@@ -16,13 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from lottery_jax.approximation.allocation import (
-    Allocation,
-    ParetoFronts,
-    check_error,
-    check_importance,
-    check_kept,
-)
+from lottery_jax.approximation.allocation import Allocation, ParetoFronts, check_error, check_importance, check_kept
 from lottery_jax.approximation.job import Chunk, ChunkMasks, ChunkResult, Job, Objective, ObjectiveResult
 from lottery_jax.approximation.solve_weights import (
     FLOAT32_STEP,
@@ -152,8 +146,6 @@ class JobFronts:
     """The Pareto fronts of all weights of a job, in the order chunk, branch, weight.
 
     Args:
-        job: The job.
-        read: Gives the result of a chunk.
         importance: By tensor: of each weight, [*shape], or for each branch, [branches, *shape]; default 1.
     """
 

@@ -50,11 +50,10 @@ def fisher_importance(
     Raises:
         InputError: If the images do not fit the network, or gradients are not finite.
 
-    Example:
-        >>> from lottery_jax.importers.mlp_weights import mlp_target
-        >>> images = np.array([[1.0, 2.0]], np.float32)
-        >>> fisher_importance(mlp_target([np.zeros((2, 2), np.float32)]), images)["fc1.weight"].tolist()
-        [[0.25, 1.0], [0.25, 1.0]]
+    >>> from lottery_jax.importers.mlp_weights import mlp_target
+    >>> images = np.array([[1.0, 2.0]], np.float32)
+    >>> fisher_importance(mlp_target([np.zeros((2, 2), np.float32)]), images)["fc1.weight"].tolist()
+    [[0.25, 1.0], [0.25, 1.0]]
     """
     target, examples = fold_batch_norm(target), np.asarray(images)
     network = target.network

@@ -187,10 +187,14 @@ def plan_job(
     problems: list[TensorProblem] = []
     edge_redraws: dict[str, np.ndarray] = {}
     for layer, source in network.sources.items():
-        drawn = {name: random_tensors[child_path(layer, name)] for name in source.random_tensors()}
+        drawn = {}
+        for name in source.random_tensors():
+            drawn[name] = random_tensors[child_path(layer, name)]
         layer_problems, redraws = construction.problems(network, layer, drawn, seed)
         problems += layer_problems
-        edge_redraws |= {child_path(layer, name): rows for name, rows in redraws.items() if len(rows)}
+        for name, rows in redraws.items():
+            if len(rows):
+                edge_redraws[child_path(layer, name)] = rows
     chunks: list[Chunk] = []
     for problem in problems:
         tensor = problem.random_tensor

@@ -7,6 +7,7 @@ import collections
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import itertools
 import math
 import os
@@ -67,7 +68,7 @@ def run_in_memory(job: Job, *, store: MemoryChunkStore | None = None, progress: 
     """
     chunks = store or MemoryChunkStore()
     solve_job(job, chunks, progress=progress)
-    return assemble(job, lambda chunk: _read_or_solve(job, chunks, chunk))
+    return assemble(job, functools.partial(_read_or_solve, job, chunks))
 
 
 def run_to_file(
@@ -86,12 +87,9 @@ def run_to_file(
     it is written.
 
     Args:
-        job: The job.
         out: The ticket's file.
         force: True replaces an existing file, provided that the new ticket holds.
         coded: True stores the masks entropy-coded.
-        progress: Called with (solved weights, all weights).
-        workers: The processes that share the chunks.
 
     Raises:
         InputError: If `out` is not possible, exists, or its folder has chunks of another job.
@@ -104,9 +102,7 @@ def run_to_file(
         if workers.leads:
             place = _finished_ticket(job, out)
             if place is None:
-                check_overwrite(out, force=force)
-                _check_space(job, out, folder)
-                folder.make()
+                _prepare_folder(job, out, folder, force=force)
             if folder.path.is_dir():
                 stack.enter_context(folder_lock(folder.path, "the folder of chunks"))
                 stack.callback(folder.remove_if_empty)
@@ -140,10 +136,8 @@ def run_share(job: Job, out: Path, share: Share, *, force: bool = False, progres
     check_output(job, out)
     if (path := _finished_ticket(job, out)) is not None:
         return JobResult(job.weights, 0, path=path)
-    check_overwrite(out, force=force)
     folder = FolderChunkStore(chunk_folder(out))
-    _check_space(job, out, folder)
-    folder.make()
+    _prepare_folder(job, out, folder, force=force)
     with folder_lock(folder.path, "the folder of chunks", shared=True):
         return solve_job(job, folder, workers=share, progress=progress)
 
@@ -298,8 +292,9 @@ def _finished_ticket(job: Job, out: Path) -> Path | None:
     return next((path for path in (out, broken_file(out)) if is_ticket_of(job, path)), None)
 
 
-def _check_space(job: Job, out: Path, folder: FolderChunkStore) -> None:
-    """Refuse a disk without space for the missing chunks and the ticket; raises `InputError`."""
+def _prepare_folder(job: Job, out: Path, folder: FolderChunkStore, *, force: bool) -> None:
+    """Create the folder of chunks; raises `InputError` if `out` exists, or the disk lacks space for what is missing."""
+    check_overwrite(out, force=force)
     needed = sum(job.objective.result_bytes(chunk) for chunk in job.chunks if not folder.has(chunk))
     needed += sum((drawn.size + 7) // 8 for drawn in job.network.random_tensors.values())
     needed += sum(tensor.nbytes for tensor in job.target.tensors.tensors.values())
@@ -310,6 +305,7 @@ def _check_space(job: Job, out: Path, folder: FolderChunkStore) -> None:
             f"the ticket and its chunks need {needed / 1e9:.2f} GB, and {str(place)!r} has {free / 1e9:.2f} GB free;"
             " free some space or choose another --out"
         )
+    folder.make()
 
 
 def _remove_empty_folder(folder: Path) -> None:
@@ -318,7 +314,7 @@ def _remove_empty_folder(folder: Path) -> None:
 
 
 def missing_chunks(job: Job, out: Path) -> list[int]:
-    """SamplerArrays of the chunks without a file in the folder of `out`."""
+    """Numbers of the chunks without a file in the folder of `out`."""
     folder = FolderChunkStore(chunk_folder(out))
     return [chunk.number for chunk in job.chunks if not folder.has(chunk)]
 

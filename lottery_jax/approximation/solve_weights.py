@@ -87,7 +87,10 @@ def split_blocks(chunk: Chunk) -> list[slice]:
     """The blocks of a chunk in parts that bound the memory of the host; results do not depend on them."""
     shared = chunk.problem.random_tensor.rows_per_block
     step = max(MAX_HOST_WEIGHTS // shared // 8, 1) * 8 if on_host() else chunk.count
-    return [slice(start, min(start + step, chunk.count)) for start in range(0, chunk.count, step)]
+    parts = []
+    for start in range(0, chunk.count, step):
+        parts.append(slice(start, min(start + step, chunk.count)))
+    return parts
 
 
 def solve_blocks(
@@ -99,19 +102,9 @@ def solve_blocks(
     attempt: int,
     config: SolverConfig,
 ) -> Any:
-    """The solver's answer for each of some targets.
+    """The solver's answer, of its own type, for scaled target weights float32 [B, R] of ascending blocks int64 [B].
 
-    Args:
-        job: The job.
-        problem: The problem of the tensor.
-        branch: Sign branch of `problem`.
-        blocks: Ascending block numbers, int64 [B].
-        targets: Scaled target weights, float32 [B, R].
-        attempt: Number of the draw, 0 for the first.
-        config: The solver.
-
-    Returns:
-        The solver's own type of answer, with B R entries.
+    `branch` is a sign branch of `problem`, and `attempt` the number of the draw, 0 for the first.
     """
     drawn: Any = draw_candidates(problem, branch, blocks, attempt=attempt, seed=job.seed)
     shared, host, rounded = targets.shape[1], on_host(), None

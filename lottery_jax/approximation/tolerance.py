@@ -69,13 +69,10 @@ class ToleranceObjective(Objective):
     relative: bool = False
 
     def settings(self) -> dict[str, Any]:
-        return {
-            "objective": self.select,
-            "tolerance": self.tolerance,
-            "max_redraws": self.max_redraws,
-            **({} if self.solver is None else {"solver": repr(self.solver)}),
-            **({"relative": True} if self.relative else {}),
-        }
+        settings = {"objective": self.select, "tolerance": self.tolerance, "max_redraws": self.max_redraws}
+        if self.solver is not None:
+            settings["solver"] = repr(self.solver)
+        return {**settings, "relative": True} if self.relative else settings
 
     def check(self, construction: Construction) -> "ToleranceObjective":
         check_tolerance(self.tolerance, zero=construction.exact)
@@ -189,23 +186,16 @@ def make_lossless(
 ) -> tuple[Construction, ToleranceObjective]:
     """Options of a lossless ticket: each weight within half the last float32 bit of its tensor's largest.
 
-    Args:
-        target: The target, without float64 weights.
-        construction: Scalar or ScalarShared. A number of candidates other than the default is kept.
-        objective: Its number of redraws and its solver are kept.
-
-    Returns:
-        The construction and the objective with these options.
+    A number of candidates other than the default, the number of redraws and a solver are kept.
 
     Raises:
         InputError: If the construction cannot be lossless, or the target has float64 weights.
 
-    Example:
-        >>> from lottery_jax.constructions.scalar import Scalar
-        >>> from lottery_jax.importers.mlp_weights import mlp_target
-        >>> target = mlp_target([np.array([[0.3, -0.2]], np.float32)])
-        >>> make_lossless(target, Scalar(), ToleranceObjective())[0].candidates
-        32
+    >>> from lottery_jax.constructions.scalar import Scalar
+    >>> from lottery_jax.importers.mlp_weights import mlp_target
+    >>> target = mlp_target([np.array([[0.3, -0.2]], np.float32)])
+    >>> make_lossless(target, Scalar(), ToleranceObjective())[0].candidates
+    32
     """
     if objective.select != "least-error":
         raise InputError(f"objective must be least-error for a lossless ticket, got {objective.select}. Omit it.")

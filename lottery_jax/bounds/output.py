@@ -123,11 +123,10 @@ def bound_output_from_tolerance(target: Target, tolerance: float, *, box: Box = 
     Raises:
         InputError: The network or the box has no bound, as in ``bound_output``.
 
-    Example:
-        >>> from lottery_jax.importers.mlp_weights import mlp_target
-        >>> target = mlp_target([np.array([[0.5, -0.5]], np.float32)])
-        >>> bound_output_from_tolerance(target, 0.01).round(9).tolist()
-        [0.02]
+    >>> from lottery_jax.importers.mlp_weights import mlp_target
+    >>> target = mlp_target([np.array([[0.5, -0.5]], np.float32)])
+    >>> bound_output_from_tolerance(target, 0.01).round(9).tolist()
+    [0.02]
     """
     tolerance, target = check_tolerance(float(tolerance), zero=True), fold_batch_norm(target)
     return _NetworkPair(target, tolerance).outputs(_input_bounds(target, box))

@@ -57,14 +57,13 @@ def verify_box(
         TicketError: The file is not a valid ticket.
         InputError: An argument is wrong, or the outputs of this network cannot be bounded.
 
-    Example:
-        >>> import numpy as np
-        >>> from lottery_jax.approximation import approximate
-        >>> from lottery_jax.importers.mlp_weights import mlp_target
-        >>> target = mlp_target([np.array([[0.3, -0.2]], np.float32)])
-        >>> found = verify_box(approximate(target, seed=0, candidates=8, tolerance=0.1), target=target)
-        >>> found.largest_found <= found.output_bound.largest
-        True
+    >>> import numpy as np
+    >>> from lottery_jax.approximation import approximate
+    >>> from lottery_jax.importers.mlp_weights import mlp_target
+    >>> target = mlp_target([np.array([[0.3, -0.2]], np.float32)])
+    >>> found = verify_box(approximate(target, seed=0, candidates=8, tolerance=0.1), target=target)
+    >>> found.largest_found <= found.output_bound.largest
+    True
     """
     found = verify_with_weights(ticket, target=target, tolerance=tolerance, progress=stages("verifying"))
     certificate = found.certificate

@@ -19,9 +19,13 @@ _SLICE = 1 << 18  # mask entries compared at once
 
 def forced_entry_faults(ticket: Ticket) -> list[str]:
     """Masks that contradict the seed: they keep absent weights, or prune locked ones."""
-    counts = {name: _count_contradictions(ticket, name) for name in ticket.network.random_tensors}
-    absent = [repr(name) for name, (absent_kept, _) in counts.items() if absent_kept]
-    pruned = [repr(name) for name, (_, locked_pruned) in counts.items() if locked_pruned]
+    absent, pruned = [], []
+    for name in ticket.network.random_tensors:
+        absent_kept, locked_pruned = _count_contradictions(ticket, name)
+        if absent_kept:
+            absent.append(repr(name))
+        if locked_pruned:
+            pruned.append(repr(name))
     reasons = []
     if absent:
         reasons.append(f"its masks keep weights that are absent from its source, in {', '.join(absent[:3])}")

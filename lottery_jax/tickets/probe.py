@@ -74,10 +74,10 @@ def probe_float32(ticket: Ticket, weights: Mapping[str, np.ndarray], tolerance: 
     x[-1] *= 16  # pixels are not the only inputs
     outputs = np.asarray(ticket.forward()(jnp.asarray(x)), np.float64)
     collapsed, tensors = collapse(ticket, weights)
-    moved = {
-        name: value + tolerance / 10 * random.choice((-1.0, 1.0), value.shape) if name not in network.tensors else value
-        for name, value in tensors.items()
-    }
+    moved = dict(tensors)
+    for name, value in tensors.items():
+        if name not in network.tensors:
+            moved[name] = value + tolerance / 10 * random.choice((-1.0, 1.0), value.shape)
     exact, moved_exact = (run_float64(collapsed, own, x) for own in (tensors, moved))
     copied = any(source.rows_per_weight > 1 for source in network.sources.values())
     copies = _compare_copies(ticket, weights, tolerance, x, exact) if copied else (0.0, 0.0)

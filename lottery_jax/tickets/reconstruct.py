@@ -32,13 +32,9 @@ class ApproximatedTensor:
     """One approximated tensor of a ticket and the random weights that make it.
 
     Attributes:
-        name: Full name in the network.
-        source: The random layer that it belongs to.
-        parameter: Name in that layer, ``weight`` or ``bias``.
-        random_tensor: The random weights.
+        parameter: Name in its layer `source`, ``weight`` or ``bias``.
         signs: Signs of inputs for which effective weights can differ.
         edges: Kept weights of the layer's ``edges``.
-        redraws: Rows (block, attempt) of the random tensor.
         trained: Stored tensor whose weights replace the random ones, if any.
         frozen: Random tensor whose kept weights are added, if any.
     """
@@ -99,9 +95,8 @@ def effective_slices(
     At most one slice more than there are cores is in memory.
     """
     weights = tensor.random_tensor.rows // tensor.source.rows_per_weight
-    step = (
-        max(_SLICE // (tensor.random_tensor.width * tensor.source.rows_per_weight) // 8, 1) * 8
-    )  # whole bytes of the mask
+    per_weight = tensor.random_tensor.width * tensor.source.rows_per_weight
+    step = max(_SLICE // per_weight // 8, 1) * 8  # whole bytes of the mask
     workers = cores()
 
     def make(first: int) -> EffectiveSlice:
@@ -164,18 +159,12 @@ def _draw(
 
 
 def effective_weights(ticket: Ticket) -> dict[str, np.ndarray]:
-    """All effective weights of a ticket.
-
-    Returns:
-        float64 [signs * copies, *shape] by the tensor's name: one for each sign of the input for which they can differ,
-        and within it for each copy of a replicated neuron.
-    """
-    return {
-        tensor.name: np.concatenate([part.values for part in effective_slices(ticket, tensor)], 1).reshape(
-            -1, *ticket.network.approximated[tensor.name]
-        )
-        for tensor in approximated_tensors(ticket)
-    }
+    """All effective weights by tensor, float64 [signs * copies, *shape], ordered as in `EffectiveSlice`."""
+    found = {}
+    for tensor in approximated_tensors(ticket):
+        values = np.concatenate([part.values for part in effective_slices(ticket, tensor)], 1)
+        found[tensor.name] = values.reshape(-1, *ticket.network.approximated[tensor.name])
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,12 +197,7 @@ class SignSplitModule(nnx.Module):
 
 
 def collapse(ticket: Ticket, weights: Mapping[str, np.ndarray]) -> tuple[Network, dict[str, Any]]:
-    """The collapsed network of a ticket and its tensors, float64, as `networks.forward.forward` takes them.
-
-    Args:
-        ticket: The ticket.
-        weights: Its `effective_weights`.
-    """
+    """The collapsed network of a ticket and its float64 tensors, from its `effective_weights`."""
     network, collapsed = ticket.network, collapsed_network(ticket.network)
     # Trained tensors are not in it: they are effective weights.
     stored = ticket.masked_stored.items()
@@ -222,9 +206,8 @@ def collapse(ticket: Ticket, weights: Mapping[str, np.ndarray]) -> tuple[Network
         for parameter in source.layer.tensors():
             name = child_path(path, parameter)
             if name in weights:
-                value = source.effective_tensor(
-                    parameter, weights[name], functools.partial(ticket.masked_weights, name)
-                )
+                masked = functools.partial(ticket.masked_weights, name)
+                value = source.effective_tensor(parameter, weights[name], masked)
                 tensors[name] = value if collapsed.tensors[name] == value.shape else value[0]
     return collapsed, tensors
 
@@ -236,11 +219,8 @@ def collapsed_network(network: Network) -> Network:
         if not isinstance(node, Source):
             return node
         given = network.input_spec_of(path)
+        layer = node.effective_layer
         split = any(len(node.input_signs(parameter, given)) > 1 for parameter in node.layer.tensors())
-        return (
-            SignSplitLayer(node.effective_layer)
-            if split and isinstance(node.effective_layer, LinearLayer)
-            else node.effective_layer
-        )
+        return SignSplitLayer(layer) if split and isinstance(layer, LinearLayer) else layer
 
     return network.map_layers(replace)

@@ -188,7 +188,7 @@ def _segment_checksum(checksums: list[int]) -> int:
 
 def is_coded(file: ChecksummedFile) -> bool:
     """True if the masks of a ticket's file are coded."""
-    return any(name.startswith("coded.") for name in file.tensors)
+    return not {PARAMETERS, SEGMENTS, WORDS}.isdisjoint(file.tensors)
 
 
 class CodedStore:

@@ -98,8 +98,6 @@ class Conditioning:
     """What is known about the masks of a network before they are coded.
 
     Args:
-        network: The source network.
-        seed: Its seed.
         redraws: Rows (block, attempt) by random tensor; may grow while a file is decoded.
         read_bits: Reads masks that come earlier in the coding order.
     """

@@ -33,8 +33,11 @@ def description_bits(ticket: Ticket) -> dict[str, int]:
     network = ticket.network
     redraws, masks = coded_bits(network, ticket.seed, ticket.content)
     # Trained weights that are pruned are known to be zero.
-    stored = {name: math.prod(shape) for name, shape in network.tensors.items()}
-    stored |= {own: count_kept(ticket.content, name) for name, own in network.trained_tensors.items()}
+    stored = {}
+    for name, shape in network.tensors.items():
+        stored[name] = math.prod(shape)
+    for name, own in network.trained_tensors.items():
+        stored[own] = count_kept(ticket.content, name)
     return {
         "header": _header_bits(network) + 64,
         "redraws": math.ceil(redraws),
@@ -54,11 +57,10 @@ def rounding_bits(target: Target, largest_error: float | Mapping[str, float]) ->
     Returns:
         Bits of the header (with 64 bits for each step), weights and stored tensors; None if no grid has codes.
 
-    Example:
-        >>> from lottery_jax.importers.mlp_weights import mlp_target
-        >>> target = mlp_target([np.array([[0.25, -0.5], [0.25, 0.0]], np.float32)])
-        >>> rounding_bits(target, 0.0)["weights"], rounding_bits(target, 1.0)["weights"]
-        (22, 9)
+    >>> from lottery_jax.importers.mlp_weights import mlp_target
+    >>> target = mlp_target([np.array([[0.25, -0.5], [0.25, 0.0]], np.float32)])
+    >>> rounding_bits(target, 0.0)["weights"], rounding_bits(target, 1.0)["weights"]
+    (22, 9)
     """
     network = target.network
     shared = isinstance(largest_error, int | float)

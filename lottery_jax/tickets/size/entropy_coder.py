@@ -110,9 +110,9 @@ def class_starts(mantissa_bits: int) -> np.ndarray:
     >>> class_starts(1)[:9]
     array([ 0,  1,  2,  3,  4,  6,  8, 12, 16])
     """
-    leading = np.arange(1 << mantissa_bits, 2 << mantissa_bits, dtype=np.int64)
-    larger = [leading << exponent for exponent in range(LIMIT.bit_length() - 1 - mantissa_bits)]
-    return np.concatenate([np.arange(1 << mantissa_bits, dtype=np.int64), *larger])
+    small, leading = np.split(np.arange(2 << mantissa_bits, dtype=np.int64), 2)
+    larger = leading << np.arange(LIMIT.bit_length() - 1 - mantissa_bits)[:, None]
+    return np.concatenate([small, larger.reshape(-1)])
 
 
 @functools.lru_cache(maxsize=MAX_MANTISSA_BITS + 1)
@@ -141,8 +141,12 @@ def best_mantissa_bits(counts: np.ndarray, mantissa_bits: int) -> tuple[int, np.
 
     counts: of the classes with `mantissa_bits`.
     """
-    candidates = [(fewer, coarsen(counts, mantissa_bits, fewer)) for fewer in range(mantissa_bits + 1)]
-    return min(candidates, key=lambda candidate: number_bits(candidate[1], candidate[0]))
+    best, least = (0, counts), np.inf
+    for fewer in range(mantissa_bits + 1):
+        coarse = coarsen(counts, mantissa_bits, fewer)
+        if (bits := number_bits(coarse, fewer)) < least:
+            best, least = (fewer, coarse), bits
+    return best
 
 
 def number_bits(counts: np.ndarray, mantissa_bits: int) -> float:

@@ -99,11 +99,6 @@ class MaskCode:
         """Bits of the mask."""
         return sum(map(gamma_bits, self.selectors)) + class_bits(self.counts) + self.offset_bits
 
-    @property
-    def redraw_bits(self) -> float:
-        """Bits of the redraws."""
-        return class_bits(self.attempt_counts)
-
     def encode(self, encoder: AnsEncoder, tensor: RandomTensor, bits: np.ndarray, known: np.ndarray | None) -> None:
         """Encode bits uint8 [count] of a mask; known: int8 [count] as from `Conditioning.known`."""
         subsets = _to_subsets(self.rows, tensor, bits, known)
@@ -170,19 +165,22 @@ _NONE = np.zeros(0, np.int64)
 
 def choose_codes(network: Network, seed: int, content: TensorReader) -> dict[str, MaskCode]:
     """The code of each random tensor, in coding order, from uncoded masks and redraws."""
-    redraws = {name: read_redraws(content, name) for name in network.random_tensors}
-    read_bits = mask_reader(content)
+    redraws, codes, read_bits = {}, {}, mask_reader(content)
+    for name in network.random_tensors:
+        redraws[name] = read_redraws(content, name)
     conditioning = Conditioning(network, seed, redraws, read_bits)
-    return {
-        name: _choose_code(name, network.random_tensors[name], conditioning, read_bits, redraws[name])
-        for name in coding_order(network)
-    }
+    for name in coding_order(network):
+        codes[name] = _choose_code(name, network.random_tensors[name], conditioning, read_bits, redraws[name])
+    return codes
 
 
 def coded_bits(network: Network, seed: int, content: TensorReader) -> tuple[float, float]:
     """Bits of all redraws and of all masks as they are coded, without the padding of the coder's words."""
-    codes = choose_codes(network, seed, content).values()
-    return sum(code.redraw_bits for code in codes), sum(code.mask_bits for code in codes)
+    redraws, masks = 0.0, 0.0
+    for code in choose_codes(network, seed, content).values():
+        redraws += class_bits(code.attempt_counts)
+        masks += code.mask_bits
+    return redraws, masks
 
 
 def _choose_code(
@@ -197,11 +195,13 @@ def _choose_code(
     for level in conditioning.levels(name):
         histogram = _count_rows(name, tensor, conditioning, read_bits, level)
         if histogram is not None:
-            codes = [
-                MaskCode(rows, level, mantissa_bits, counts, attempt_counts, bits)
-                for rows, mantissa_bits, counts, bits in _candidates(tensor, histogram)
-            ]
-            return min(codes, key=lambda code: code.mask_bits)
+            best = None
+            for rows, mantissa_bits, counts, bits in _candidates(tensor, histogram):
+                code = MaskCode(rows, level, mantissa_bits, counts, attempt_counts, bits)
+                if best is None or code.mask_bits < best.mask_bits:
+                    best = code
+            assert best is not None
+            return best
     raise AssertionError("every mask agrees with the level of all entries")
 
 
