@@ -1,15 +1,8 @@
 """Allocation of one budget over many Pareto fronts: which size of subset each weight gets.
 
-Weight i with importance h_i has, for each size k, a least residual r_i(k); its error is e_i(k) = h_i r_i(k)**2. The
-sizes k_i minimise the total error subject to sum k_i <= kept, or the total size subject to sum e_i(k_i) <= error. For a
-Lagrange multiplier m each weight minimises e_i(k) + m k independently, and that minimum lies on the lower convex hull
-of its front. Only the hulls' slopes matter as multipliers, and bisection over them finds the budget's (Everett 1963;
-Shoham and Gersho 1988, who allocate bits instead of weights).
-
-Totals that a multiplier reaches exactly are optimal. Between two of them the problem is a knapsack: hull steps of equal
-slope are taken first, the widest that fit, and the best moves that fit, on or off the hull, spend the rest greedily.
-The errors of the fronts break ties, so that the order of the weights changes no total. A larger budget never gives a
-larger error, and `bound` limits the distance from the optimum.
+For a Lagrange multiplier m each weight minimises error + m * size independently, on the lower convex hull of its front;
+bisection over the hulls' slopes finds the budget's multiplier (Everett 1963; Shoham and Gersho 1988). What remains is
+spent greedily, widest steps first. Errors break ties, so that the order of the weights changes no total.
 """
 
 import dataclasses

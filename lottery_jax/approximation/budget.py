@@ -1,10 +1,8 @@
 """The objective with a budget: the least error with N kept weights, or the fewest kept weights within an error.
 
 Each target weight is solved for all subset sizes up to `k_max` (its Pareto front), and `allocation` then chooses one
-size per weight over all tensors. Nothing is redrawn: a weight with a large residual competes for the budget. There is
-no tolerance beforehand; the ticket records its largest residual, and guarantees its budget. The fronts of all weights
-are in memory during the allocation: 8 (k_max + 1) bytes per weight and branch for up to 32 candidates, and about three
-times as much for the hulls.
+size per weight over all tensors. Nothing is redrawn. The ticket records its largest residual, and guarantees its
+budget. The fronts of all weights are in memory during the allocation.
 """
 
 import dataclasses

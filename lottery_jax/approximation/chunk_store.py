@@ -1,7 +1,6 @@
 """Stores of solved chunks: in memory, or as durable files, so that a killed job resumes.
 
-A chunk's file carries the job's fingerprint and its own number under a digest. A damaged or misplaced file is solved
-again with a warning. A file of another job or version is refused, and never changed.
+A damaged file is solved again with a warning. A file of another job or version is refused, and never changed.
 """
 
 import contextlib

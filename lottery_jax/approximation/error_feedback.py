@@ -1,14 +1,9 @@
 """Error feedback in one layer: weights in order, each compensating for the errors of those before it.
 
-The output of a layer is rows of inputs times a matrix. With the second moments H of the rows (the Hessian) the error of
-a matrix Q instead of T is tr (Q - T)^T H (Q - T). *Feedback* passes once over the rows of T. It chooses a subset for
-each weight of a row, and the rows that follow compensate for the residual as far as their inputs correlate with this
-one (optimal brain surgeon, Hassibi and Stork 1993; column by column with one factor for all outputs: GPTQ, Frantar et
-al. 2023). The squared residual over a diagonal element of the factor cannot be compensated; a larger subset is taken if
-it reduces that by more than the price of a weight. *Sweeps* then pass over the rows again, and exchange a subset for
-one of at most its size if the error decreases with all other weights fixed.
-
-`within_budget` searches the price at which a layer spends its budget.
+With the second moments H of the inputs (the Hessian), the error of a matrix Q instead of T is tr (Q - T)^T H (Q - T).
+*Feedback* chooses a subset for each weight of a row of T, and later rows compensate for its residual (optimal brain
+surgeon, Hassibi and Stork 1993; GPTQ, Frantar et al. 2023). A larger subset is taken if it reduces the error by more
+than the price of a weight. *Sweeps* then exchange subsets for ones of at most their size if the error decreases.
 """
 
 import functools

@@ -1,12 +1,7 @@
 """Importance of each target weight: the diagonal of the Fisher information (Martens 2020, sections 5 and 9).
 
-For a small change d of the weights, the mean Kullback-Leibler divergence between the class probabilities before and
-after is d^T F d / 2 with the Fisher information F. Its diagonal is F_i = E_x E_{y ~ p(y|x)} (d log p(y|x) / d w_i)^2.
-The labels y follow the network's own predictions, not the data (the "empirical" Fisher), and the mean over all classes
-is exact: nothing is sampled.
-
-The approximation is for small changes. A small budget prunes most weights, so that errors are neither small nor
-independent, and weights that matter to few examples are pruned first. Damping, a constant added to the diagonal, gives
+F_i = E_x E_{y ~ p(y|x)} (d log p(y|x) / d w_i)^2, with the network's own predictions as labels and the exact mean over
+all classes. It is an approximation for small changes of the weights. Damping, a constant added to the diagonal, gives
 all weights some importance; benchmarks/bench_budget.py measures its effect.
 """
 

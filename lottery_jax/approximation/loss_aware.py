@@ -1,12 +1,8 @@
 """The loss-aware objective: at most N kept weights, chosen so that the network's output stays near the target's.
 
 Layers are solved in order, each by error feedback (`error_feedback`) on the inputs that it gets from the layers before
-it (`moments`), at the price per kept weight that spends its share of the budget. The shares are those of a budget over
-all layers (`budget`), in which a weight's error counts what remains after later weights compensate for it.
-
-The ticket's guarantee is still about the target's weights: the distance of each, and the number of kept weights. These
-distances are large, because weights that compensate for others move away from the target's; compare the outputs
-instead. Moments are floating-point sums, so that masks may differ between kinds of devices.
+it (`moments`), at the price per kept weight that spends its share of the budget. Residuals are large, because weights
+compensate for others; compare the outputs instead. Masks may differ between kinds of devices.
 """
 
 import dataclasses

@@ -1,8 +1,7 @@
 """Second moments of a layer's inputs, and their cross moments with the target's outputs.
 
-Inputs come from the network as approximated so far, outputs from the target's layer on the target's own inputs, so that
-later layers compensate for the errors of earlier ones. Examples with uncertain predictions have more weight, by the
-trace of the Fisher information of the outputs, sum_c p_c (1 - p_c).
+Inputs come from the network as approximated so far, outputs from the target's layer on the target's own inputs.
+Examples with uncertain predictions have more weight, by the trace of the Fisher information, sum_c p_c (1 - p_c).
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """Tolerance of the outputs: candidates and a tolerance per weight are derived by trial.
 
-A ticket is made and its output bounded. If the bound is too large, the least error gets more candidates (each halves
-the residuals), and the fewest weights get a smaller tolerance, or more candidates where these cannot meet it.
+If the bound of a trial's outputs is too large, the least error gets more candidates, and the fewest weights get a
+smaller tolerance, or more candidates where these cannot meet it.
 """
 
 import dataclasses

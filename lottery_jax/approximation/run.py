@@ -1,7 +1,4 @@
-"""Running a job: solve the missing chunks, then assemble the ticket; in one process, with other workers, or in shares.
-
-Processes that never communicate solve shares of a job in one folder; `run_to_file` then assembles the ticket.
-"""
+"""Running a job: solve the missing chunks, then assemble the ticket; alone, with other workers, or in shares."""
 
 import collections
 import concurrent.futures

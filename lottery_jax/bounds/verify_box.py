@@ -23,13 +23,7 @@ from lottery_jax.tickets.verify import verify_with_weights
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BoxVerification:
-    """A certificate, and bounds of the outputs on a box if the ticket holds.
-
-    Attributes:
-        certificate: As from ``verify``.
-        output_bound: Upper bounds of |g - f|, or None.
-        largest_found: The largest |g - f| that ``attack`` found, a lower bound, or None.
-    """
+    """A certificate and, if the ticket holds, upper bounds of |g - f| and the largest that ``attack`` found."""
 
     certificate: Certificate
     output_bound: OutputBound | None = None
@@ -47,10 +41,7 @@ def verify_box(
     """Verify a ticket, then bound the difference between its outputs and the target's on a box of inputs.
 
     Args:
-        ticket: A ticket or its file.
-        target: As in ``verify``.
-        tolerance: As in ``verify``.
-        box: The smallest and the largest input.
+        box: The smallest and the largest input; the other arguments are those of ``verify``.
         stages: Called with the name of each part.
 
     Raises:
@@ -91,17 +82,10 @@ def attack(
     Signed gradient steps of decreasing size (Madry et al. 2018, arXiv 1706.06083).
 
     Args:
-        ticket: The ticket of g.
-        target: The target f.
         box: The smallest and the largest input.
         starts: Number of random starts; half of them are corners of the box.
-        steps: Number of steps.
-        seed: Seed of the starts.
         images: More starts [N, ...], clipped to the box; at most `starts` of them are used.
         weights: ``effective_weights(ticket)`` if they are known already.
-
-    Returns:
-        The largest difference found.
 
     Raises:
         InputError: The ticket has no graph, or `starts` or `steps` is less than 1.

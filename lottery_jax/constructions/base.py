@@ -1,7 +1,7 @@
-"""The base class of constructions, the subset-sum problems that they pose, and what all gadget constructions share.
+"""The base class of constructions, the subset-sum problems that they pose, and what gadget constructions share.
 
-A construction is a theorem as frozen data: it replaces each layer of a target by random layers, and says which random
-weights are candidates for which target weight. Drawing, search, redraws and writing are shared (`approximation`).
+A construction is a theorem as frozen data: which random layers replace each layer of a target, and which random weights
+are candidates for which target weight.
 """
 
 import abc

@@ -1,14 +1,8 @@
 """Binary weights +-1 (Sreenivasan, Rajput, Sohn and Papailiopoulos 2021, arXiv 2110.08996, Theorem 1).
 
-A ladder of layers doubles each input (`networks.sources.binary_ladder`), so that its last layer carries 2^0 ... 2^k
-times relu(x) and relu(-x), each in several copies. A weight is a binary number: it greedily takes the largest power
-that fits, among copies whose last random edge has its sign. Two of the next lower power replace a power whose copies
-all have the other sign. The error is below one step, the layer's largest weight over 2^(k + 1) - 1/2.
-
-Each target layer takes k + 2 layers, so that eps falls exponentially with depth; the theorem's depth is Theta(L log(d L
-/ eps)), with an eps of the outputs instead of single weights. The width is 2 c (k + 1) for each input with c copies of
-each power; the theorem's is Theta(d log^2(d L / eps)), with a logarithm of copies so that all edges exist at once. Here
-c is an option, and units without the edges that they need are redrawn.
+A ladder of layers (`networks.sources.binary_ladder`) doubles each input, so that its last layer carries 2^0 ... 2^k
+times relu(x) and relu(-x), each in c copies. A weight takes the largest power that fits, greedily, among copies whose
+last edge has its sign. The error is below one step, the layer's largest weight over 2^(k + 1) - 1/2.
 """
 
 import dataclasses

@@ -1,7 +1,6 @@
-"""Plain random candidates: the setting of Experiment 1 of Pensia et al. 2020 (arXiv 2006.07990).
+"""Plain random candidates, without a gadget: the setting of Experiment 1 of Pensia et al. 2020 (arXiv 2006.07990).
 
-Every target weight has n random copies, and the kept ones sum to it (Lueker 1998). There are no products and no signs
-of inputs, so that it takes any tensor, also of a model with unknown graph. Use it for small or lossless tickets.
+It takes any tensor, also of a model with unknown graph. Use it for small or lossless tickets.
 """
 
 import dataclasses

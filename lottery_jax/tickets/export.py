@@ -1,7 +1,6 @@
-"""Export of a ticket as plain safetensors: its effective weights, a copy of a model with them, or its masks.
+"""Export of a ticket as plain safetensors, in slices: its effective weights, a copy of a model with them, or its masks.
 
-Everything is written in slices, so that memory does not grow with the model. For inputs of both signs a gadget has two
-effective weights, both near to the target; a plain network has room for one, and gets their mean.
+For inputs of both signs a gadget has two effective weights; a plain network gets their mean.
 """
 
 import os

@@ -1,7 +1,6 @@
 """The float32 network run on random inputs: it must compute what its effective weights compute in float64.
 
-Residuals are about weights in exact arithmetic. A network that overflows, or whose large terms cancel, could have
-perfect weights and compute something else.
+A network that overflows, or whose large terms cancel, could have perfect weights and compute something else.
 """
 
 import dataclasses

@@ -1,8 +1,7 @@
 """Effective weights: what a ticket's kept random weights sum to, from seed and masks alone, in float64 NumPy.
 
-This is the verifier's side: it draws kept weights only, in slices, and shares no code with the search. The collapsed
-network is the target's network with these weights: it computes what the masked random network computes, at the
-target's cost. With replicated neurons it keeps the copies, because their weights differ.
+It shares no code with the search. The collapsed network, the target's network with these weights, computes what the
+masked random network computes, at the target's cost (copies of replicated neurons stay, because their weights differ).
 """
 
 import collections

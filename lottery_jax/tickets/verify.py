@@ -1,8 +1,4 @@
-"""The verifier: every residual of a ticket, recomputed in float64 NumPy from its seed and masks, without the solver.
-
-Phases: counts, faults (``faults.py``), residuals against the target, the float32 network on random inputs
-(``probe.py``). Each returns a small result; ``_certificate`` assembles them.
-"""
+"""The verifier: every residual of a ticket, recomputed in float64 NumPy from seed and masks, without the solver."""
 
 import dataclasses
 import math

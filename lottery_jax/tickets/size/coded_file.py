@@ -1,9 +1,8 @@
 """A ticket's file with its masks and redraws entropy coded; everything else is as in any ticket.
 
-The file has the parameters of all codes, an index of segments (words, checksum) and the words of the coder. It is read
-as if the masks were uncoded: a segment is decoded when it is needed. The file is an untrusted input: parameters,
-lengths, classes and ranks are bounded, every segment must end where its words do and have its checksum, and all
-segments are decoded once when the file is opened.
+The file has the parameters of all codes, an index of segments (words, checksum) and the words of the coder. A segment
+is decoded when it is needed. The file is an untrusted input: everything is bounded, every segment must end where its
+words do and have its checksum, and all segments are decoded once when the file is opened.
 """
 
 import bisect

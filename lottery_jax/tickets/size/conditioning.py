@@ -1,9 +1,7 @@
-"""The order in which masks and redraws are coded, and which mask entries are known before they are coded.
+"""The order in which masks and redraws are coded, in independent segments, and which entries are known before.
 
-Segments are coded independently, so that memory depends on the segment, not on the ticket. What a mask is conditioned
-on comes before it. Known entries need no bits: absent weights are not kept, locked ones are, and a frozen weight is not
-kept if the trained mask keeps it. Entries without an effect on any effective weight, because their edge is pruned, may
-be taken as not kept if the mask really has them so.
+Absent weights are not kept, locked ones are, and a frozen weight is not kept if the trained mask keeps it. Entries
+without an effect, because their edge is pruned, may be taken as not kept if the mask really has them so.
 """
 
 import dataclasses

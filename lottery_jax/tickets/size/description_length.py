@@ -1,8 +1,6 @@
 """Description length of a ticket: the bits of everything that was free to choose, and nothing else.
 
-Counted are the network with its gains and samplers, the seed, the redraws and masks as the entropy coder writes them,
-and stored tensors (of trained weights, the kept ones). The target and the settings are not. For comparison:
-the target's own weights, rounded to a grid and written by the same coder.
+For comparison: the target's own weights, rounded to a grid and written by the same coder.
 """
 
 import json

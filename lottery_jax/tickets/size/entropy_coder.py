@@ -1,8 +1,7 @@
 """Entropy coding of whole numbers: a class by its frequency, then the offset in the class, uniform.
 
-Classes grow with the numbers, like floating-point numbers: the leading bit and the ``mantissa_bits`` after it make the
-class, so that numbers below ``2**(mantissa_bits + 1)`` are classes of their own. The coder is asymmetric numeral
-systems (ANS) of ``constriction`` (Bamler 2022, arXiv 2201.01741): what is encoded last is decoded first.
+The leading bit of a number and the ``mantissa_bits`` after it make its class. The coder is asymmetric numeral systems
+(ANS) of ``constriction`` (Bamler 2022, arXiv 2201.01741): what is encoded last is decoded first.
 """
 
 import functools

@@ -1,7 +1,4 @@
-"""The code of each mask and of its redraws: which rows are symbols, in which classes, and how frequent those are.
-
-Of a few candidate codes a mask gets the shortest, its parameters model_counts.
-"""
+"""The code of each mask and of its redraws: which rows are symbols, in which classes, and how frequent those are."""
 
 import concurrent.futures
 import dataclasses

@@ -1,7 +1,6 @@
-"""Rows of a mask as subsets of their free entries, ranked in the combinatorial number system.
+"""Rows of a mask as subsets of their free entries, ranked in the combinatorial number system (int64).
 
-Ranks are in the order (size, lexicographic): {} < {0} < {1} < ... < {0, 1} < {0, 2} < ... < {1, 2} < ... A search for
-the first subset within the tolerance gives small ranks, which have short codes. All integers are int64.
+Ranks are in the order (size, lexicographic): {} < {0} < {1} < ... < {0, 1} < {0, 2} < ... < {1, 2} < ...
 """
 
 import dataclasses
