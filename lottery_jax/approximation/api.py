@@ -15,6 +15,7 @@ from lottery_jax.approximation.loss_aware import LossAware
 from lottery_jax.approximation.moments import default_examples
 from lottery_jax.approximation.output_tolerance import meet_output_tolerance
 from lottery_jax.approximation.run import (
+    JobResult,
     check_chunks_complete,
     missing_chunks,
     run_in_memory,
@@ -63,11 +64,7 @@ class ApproximationOptions:
     transforms: tuple[Transform, ...] = ()
 
     def check(self, seed: int, *, parallel: bool = False) -> None:
-        """Refuse options that are wrong or contradict each other, before a target is loaded.
-
-        Raises:
-            InputError: One of them; the sentence names it.
-        """
+        """Refuse options that are wrong or contradict each other, before a target is loaded; raises `InputError`."""
         construction = self.resolved_construction()
         if isinstance(self.importance, str) and self.importance not in IMPORTANCES:
             raise InputError(f"importance {self.importance!r} is unknown; {suggest(self.importance, IMPORTANCES)}")
@@ -75,14 +72,18 @@ class ApproximationOptions:
         for name, is_set in (("importance", weighted), ("loss_aware", self.loss_aware)):
             if is_set and self.kept is None:
                 raise InputError(f"{name} needs a budget of kept weights; give the number of weights as kept")
+        given = {}
+        for name, value in vars(self).items():
+            if value is not None and value is not False:
+                given[name] = value
         for name, others in _EXCLUSIVE.items():
-            for other in others if self._is_set(name) else ():
-                if self._is_set(other):
-                    value = getattr(self, other)
+            for other in others:
+                if name in given and other in given:
+                    value = given[other]
                     shown = "" if value is True else f" {value!r}" if isinstance(value, str) else f" {value}"
                     raise InputError(f"{name} cannot be combined with {other}{shown}; give one of the two")
-        for name, needed in _DEPENDENT.items():
-            if self._is_set(name) and not self._is_set(needed):
+        for name, needed in _REQUIRED.items():
+            if name in given and needed not in given:
                 raise InputError(f"{name} is an option of {needed}; give {needed} too, or omit {name}")
         if self.loss_aware and weighted:
             raise InputError("loss_aware weighs the errors itself and takes no importance; give one of the two")
@@ -109,9 +110,6 @@ class ApproximationOptions:
             check_target_bits(self.quantise_target)
         self._objective(np.zeros((1, 1), np.float32), None).check(construction)
         check_seed(seed)
-
-    def _is_set(self, name: str) -> bool:
-        return getattr(self, name) is not None and getattr(self, name) is not False
 
     def resolved_construction(self) -> Construction:
         """The construction with its candidates."""
@@ -145,7 +143,7 @@ _EXCLUSIVE = {
     "lossless": ("tolerance", "output_tolerance"),
 }
 
-_DEPENDENT = {
+_REQUIRED = {
     "box": "output_tolerance",
     "examples": "loss_aware",
     "damping": "loss_aware",
@@ -161,8 +159,7 @@ class ApproximationResult:
         target: The target after pruning and rounding: what the ticket approximates.
         ticket: The ticket, if no file was named.
         path: The ticket's file; None after a share of the work.
-        found_weights: Target weights solved by an earlier call.
-        solved_weights: Target weights solved by this call.
+        found_weights: Target weights solved by an earlier call; `solved_weights`: by this one.
         missing_chunks: Chunks that other shares have not finished.
         seconds: Wall-clock time of the search, `compilation_seconds` included.
     """
@@ -228,7 +225,7 @@ def approximate(
         prune_epochs: Epochs of that pruning; default 20.
         quantise_target: Bits to which each tensor of the target is first rounded.
         dataset: Training data for `prune_target` and for an importance by name.
-        transforms: Transforms of the random source, such as ``PrePrune(0.5)`` and ``ShareLayers()``.
+        transforms: Of the random source, such as ``PrePrune(0.5)`` and ``ShareLayers()``.
         out: File for the ticket. The same call resumes after a kill; memory then depends on the chunk alone.
         coded: Store the masks of the file entropy-coded.
         force: Replace an existing file, if the new ticket holds.
@@ -246,7 +243,6 @@ def approximate(
     """
     if isinstance(workers, Share):
         raise InputError("a share makes no ticket; use run_approximation, or the workers of workers.cluster.join")
-    by_name = isinstance(importance, str) and importance != "uniform"
     if images is not None and (kept is None or isinstance(importance, Mapping)):
         raise InputError("images need a budget of kept weights, and cannot be combined with importance arrays")
     options = ApproximationOptions(
@@ -260,7 +256,7 @@ def approximate(
         box=box,
         kept=kept,
         importance=importance,
-        loss_aware=images is not None and not by_name,
+        loss_aware=images is not None and importance in (None, "uniform"),
         damping=damping,
         prune_target=prune_target,
         prune_epochs=prune_epochs,
@@ -322,18 +318,19 @@ def run_approximation(
     target, job = _planned_job(target, options, seed, images, dataset, stages)
     progress = stages(SOLVING)
     with Stopwatch() as watch:
+        ticket = None
         if out is None:
-            ticket, path, found, solved, left = run_in_memory(job, progress=progress), None, 0, job.weights, 0
+            ticket, done = run_in_memory(job, progress=progress), JobResult(0, job.weights)
+        elif isinstance(workers, Share):
+            done = run_share(job, out, workers, force=force, progress=progress)
         else:
-            if isinstance(workers, Share):
-                done = run_share(job, out, workers, force=force, progress=progress)
-            else:
-                if join_only:
-                    check_chunks_complete(job, out)
-                done = run_to_file(job, out, force=force, coded=coded, progress=progress, workers=workers)
-            ticket, path, found, solved = None, done.path, done.found, done.solved
-            left = 0 if path is not None else len(missing_chunks(job, out))
-    return ApproximationResult(target, job, ticket, path, found, solved, left, watch.seconds, watch.compilation)
+            if join_only:
+                check_chunks_complete(job, out)
+            done = run_to_file(job, out, force=force, coded=coded, progress=progress, workers=workers)
+    left = 0 if out is None or done.path is not None else len(missing_chunks(job, out))
+    return ApproximationResult(
+        target, job, ticket, done.path, done.found, done.solved, left, watch.seconds, watch.compilation
+    )
 
 
 def _planned_job(
@@ -353,8 +350,7 @@ def _planned_job(
             raise InputError("prune_target trains the target; give the training data as dataset")
         how = Gradual() if options.prune_epochs is None else Gradual(options.prune_epochs)
         notes["sparse_target"] = {"kept": options.prune_target, "epochs": how.epochs, "of_sha256": target.digest}
-        progress = stages("pruning the target")
-        target = sparse_target(target, dataset, options.prune_target, how, progress=progress)
+        target = sparse_target(target, dataset, options.prune_target, how, progress=stages("pruning the target"))
     if options.quantise_target is not None:
         notes["quantised_target"] = {"bits": options.quantise_target, "of_target_sha256": target.digest}
         target = quantise(target, options.quantise_target)

@@ -60,14 +60,7 @@ def inverse_hessian_factor(hessian: np.ndarray) -> np.ndarray | None:
 
 @functools.partial(jax.jit, static_argnames=("largest", "sweeps"))
 def error_feedback(layer: LayerProblem, price: Any, *, largest: int, sweeps: int) -> ChosenSubsets:
-    """The subsets of all weights by feedback, then sweeps.
-
-    Args:
-        layer: The layer.
-        price: Price of a kept weight, in error.
-        largest: Largest size of a subset.
-        sweeps: Number of sweeps.
-    """
+    """Subsets of all weights, of sizes up to `largest`, by feedback, then sweeps; `price` is in error per weight."""
     groups = layer.hessian.shape[0]
     rows, outputs = layer.targets.shape
     sizes = tuple(range(min(largest, layer.candidates.shape[1]) + 1))
@@ -147,7 +140,6 @@ def within_budget(solve: Callable[[float], tuple[int, _Answer]], budget: int, pr
     Args:
         solve: From a price to the number of kept weights and the answer. The number falls with the price, about as its
             inverse square root, to 0 at an infinite price.
-        budget: Largest number of kept weights.
         price: First price to try.
 
     >>> within_budget(lambda price: (int(100 / (1 + price)), price), 50, 0.01)[0]

@@ -28,22 +28,15 @@ IMPORTANCES = {"uniform": None, "fisher": 0.0, "fisher-damped": 1.0}
 def fisher_importance(
     target: Target, images: np.ndarray | jax.Array, *, damping: float = 0.0, batch_size: int | None = None
 ) -> dict[str, np.ndarray]:
-    """The diagonal Fisher information of each approximated weight; batch normalisations are folded first.
+    """The diagonal Fisher information of a classifier's approximated weights, float64 by tensor; batch norm is folded.
 
     Sums are in floating point, so that another device may differ in the last digits.
 
     Args:
-        target: A classifier with at least two outputs.
         images: Training examples [N, *input shape], without labels.
         damping: Multiple of the mean over all weights that is added to each.
         batch_size: Examples per batch, which bounds memory. Default: 500 for an MLP, fewer for layers that share
             weights between positions, whose gradients are computed for every example and class.
-
-    Returns:
-        Float64 arrays by tensor, in the shapes of the weights.
-
-    Raises:
-        InputError: If the images do not fit the network, or gradients are not finite.
 
     >>> from lottery_jax.importers.mlp_weights import mlp_target
     >>> images = np.array([[1.0, 2.0]], np.float32)
@@ -139,11 +132,11 @@ def _output_sums(
     """As `_weight_sums`, with respect to the outputs [O] of each layer by path; mean over positions."""
     with jax.default_matmul_precision("highest"):
         probabilities, _, gradients = _gradients(network, tensors, images, used)
-        return {
-            path: jnp.einsum("bc,bcpo->o", probabilities, positions**2) / positions.shape[2]
-            for path, gradient in gradients.items()
-            for positions in (gradient.reshape(*gradient.shape[:2], -1, gradient.shape[-1]),)
-        }
+        found = {}
+        for path, gradient in gradients.items():
+            positions = gradient.reshape(*gradient.shape[:2], -1, gradient.shape[-1])
+            found[path] = jnp.einsum("bc,bcpo->o", probabilities, positions**2) / positions.shape[2]
+        return found
 
 
 def _linear_layers(network: Network) -> dict[str, LinearLayer]:
@@ -203,12 +196,10 @@ def _squares(
 
 def _batch_size(network: Network) -> int:
     """500 examples of an MLP; fewer if weights are shared between positions, to bound their gradients."""
-    shared = [
-        layer
-        for path, layer in network.weight_nodes.items()
-        if len(getattr(network.input_spec_of(path), "shape", ())) > 1
-    ]
-    largest = max((layer.weights for layer in shared), default=0)
+    largest = 0
+    for path, layer in network.weight_nodes.items():
+        if len(getattr(network.input_spec_of(path), "shape", ())) > 1:
+            largest = max(largest, layer.weights)
     classes = network.output_spec.shape[-1] if network.output_spec else 1
     return 500 if not largest else int(min(max((1 << 25) // (largest * classes), 1), 500))
 

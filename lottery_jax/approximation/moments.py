@@ -7,6 +7,7 @@ Examples with uncertain predictions have more weight, by the trace of the Fisher
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -48,21 +49,17 @@ def default_examples(network: Network) -> int:
     >>> default_examples(mlp((4, 3, 2), Spec((4,))))
     2097152
     """
-    given = {path: network.input_spec_of(path) for path in network.weight_nodes}
-    places = [
-        int(np.prod(leaf.output_spec(spec).shape[:-1]))
-        for path, leaf in network.weight_nodes.items()
-        if (spec := given[path]) is not None
-    ]
-    return max(_DEFAULT_ROWS // max(places, default=1), _MIN_EXAMPLES)
+    positions = 1
+    for path, layer in network.weight_nodes.items():
+        if (spec := network.input_spec_of(path)) is not None:
+            positions = max(positions, math.prod(layer.output_spec(spec).shape[:-1]))
+    return max(_DEFAULT_ROWS // positions, _MIN_EXAMPLES)
 
 
 def rows_of(of: LinearLayer, x: jax.Array, signs: int) -> jax.Array:
     """The inputs of a layer as rows [N positions, G, R]: its output is rows times weights.
 
     Args:
-        of: The layer.
-        x: Inputs [N, *shape].
         signs: 2 if negative inputs have separate weights, which then come second; a bias is always last.
 
     >>> rows_of(Dense(2, 5, bias=True), jnp.array([[3.0, -4.0]]), 2).tolist()
@@ -116,16 +113,9 @@ def moments_of(
     images: np.ndarray,
     counts: np.ndarray,
 ) -> Moments:
-    """The moments of a layer.
+    """The moments of the layer `of` at `path`, from the approximated network and the target's with their tensors.
 
-    Args:
-        networks: The approximated network and the target's.
-        tensors: Their tensors by name.
-        path: Path of the layer in both networks.
-        of: The layer.
-        signs: 2 if negative inputs have separate weights.
-        images: Examples [N, *input shape].
-        counts: Weight of each example [N].
+    `signs` is as for `rows_of`, `counts` the weight of each example [N].
     """
     shapes = of.tensors()
     rows = int(np.prod(shapes["weight"][1:])) * signs + of.bias

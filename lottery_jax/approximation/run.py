@@ -40,13 +40,9 @@ _LISTED = 8  # missing chunks in a message
 
 @dataclasses.dataclass(frozen=True)
 class JobResult:
-    """What a run did.
+    """Target weights found solved, and solved in this run (in the leading process those of all processes).
 
-    Args:
-        found: Target weights found solved; in the leading process those of all processes.
-        solved: Target weights solved in this run; in the leading process those of all processes.
-        damaged: Messages about damaged chunk files, which were replaced.
-        path: The ticket's file, None if it is not written yet.
+    `damaged` are messages about damaged chunk files, which were replaced; `path` is None if no ticket is written yet.
     """
 
     found: int
@@ -58,10 +54,7 @@ class JobResult:
 def run_in_memory(job: Job, *, store: MemoryChunkStore | None = None, progress: Progress = no_progress) -> Ticket:
     """The ticket of a job, without any file.
 
-    Args:
-        job: The job.
-        store: Solved chunks to reuse and extend; jobs that differ only in the budget share them.
-        progress: Called with (solved weights, all weights).
+    `store` has solved chunks to reuse and extend; jobs that differ only in the budget share them.
     """
     chunks = store or MemoryChunkStore()
     solve_job(job, chunks, progress=progress)

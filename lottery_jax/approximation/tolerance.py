@@ -54,8 +54,7 @@ class ToleranceObjective(Objective):
 
     Args:
         tolerance: Largest |residual| of a weight. Constructions that are exact replace it by 0.
-        select: Which subset of a weight: "least-error" (default), "smallest" (fewest kept) or "first".
-        max_redraws: Redraws of a block, at most.
+        select: Which subset of a weight: one of `OBJECTIVES`.
         solver: The subset-sum solver; the construction's solver for `select` by default.
         relative: True if the tolerance is relative to each tensor's largest |weight|.
     """

@@ -51,10 +51,7 @@ class TensorProblem:
 
     Args:
         tensor: Name of the target tensor and of its mask.
-        random_tensor: Random weights of the tensor, on the streams of the network.
-        candidates: Number of candidates N.
         bound: Largest possible |candidate|.
-        gain: Divisor of the target weights.
         branches: One entry per sign of the input. None means that all random weights of a row are candidates.
         group_of: Maps flat rows of the mask to rows of the branches' tables.
         edge_tensor: Name of the mask in which row g keeps an edge if a weight of group g uses it.
@@ -120,14 +117,8 @@ class Construction(abc.ABC):
     ) -> tuple[list[TensorProblem], dict[str, np.ndarray]]:
         """The problems of each tensor of the random layer at `path`, and the redraws of its edges.
 
-        Args:
-            network: The random source.
-            path: Path of the layer.
-            drawn: Random tensors of the layer by their own names, on the streams of the network.
-            seed: Seed of the source.
-
-        Returns:
-            Problems in the order of the layer's tensors, and int64 rows (block, attempt) by own name.
+        `drawn` are its random tensors by their own names, on the streams of the network. The problems are in the order
+        of the layer's tensors, the redraws int64 rows (block, attempt) by own name.
         """
 
     def prepare(self, target: Target) -> Target:
@@ -147,11 +138,7 @@ class Construction(abc.ABC):
         return target.network.map_layers(replace)
 
     def lossless(self, candidates: int | None) -> "Construction":
-        """This construction with the options of a lossless ticket; raises `InputError` if it cannot be lossless.
-
-        Args:
-            candidates: Number of candidates; None means the default for lossless tickets.
-        """
+        """This construction with the options of a lossless ticket, or `InputError`; None: the default candidates."""
         raise InputError(
             f"{self.name} cannot be lossless, because its candidates are products or its theorem prescribes the"
             " subset; use scalar or scalar-shared"
@@ -254,11 +241,7 @@ def redraw_until(
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Draw a random tensor, and redraw each block until it is accepted.
 
-    Args:
-        drawn: The random tensor.
-        seed: Seed of the source.
-        accept: From weights [R, N] and their block numbers [R] to bool [R].
-        blocks: Block numbers to draw; all by default. Other blocks are 0.
+    `accept` maps weights [R, N] and their block numbers [R] to bool [R]. Blocks other than `blocks` are 0.
 
     Returns:
         Weights [blocks, N], int64 rows (block, attempt) of redrawn blocks, and the number of blocks never accepted.

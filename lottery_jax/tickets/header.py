@@ -20,8 +20,6 @@ class Header:
     """What a ticket's file says about itself.
 
     Attributes:
-        network: The source network.
-        method: Name of the method that made it.
         source_sha256: Checksum of a sample of the random weights.
         tolerance: Promised largest residual, 0 for equality; None for a ticket without a guarantee.
         kept_budget: Promised largest number of kept weights, if any.

@@ -57,13 +57,7 @@ class Probe:
 
 
 def probe_float32(ticket: Ticket, weights: Mapping[str, np.ndarray], tolerance: float) -> Probe:
-    """Run the masked random network in float32, and its collapsed form in float64, on random inputs.
-
-    Args:
-        ticket: A ticket of a network whose graph is known.
-        weights: Its ``effective_weights``.
-        tolerance: Largest allowed residual.
-    """
+    """Run the masked random network in float32, and its collapsed form in float64, on random inputs."""
     network = ticket.network
     assert network.input_spec is not None
     random = np.random.default_rng(0)

@@ -51,11 +51,7 @@ class ApproximatedTensor:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EffectiveSlice:
-    """Effective weights first ... first + count - 1 of a tensor: float64 [signs * copies, count].
-
-    There is one row for each sign of the input, and within it for each copy of the output. Each must agree with the
-    target.
-    """
+    """Effective weights first ... first + count - 1 of a tensor, float64 [signs * copies, count], signs first."""
 
     name: str
     first: int
@@ -118,14 +114,13 @@ def _effective_slice(ticket: Ticket, tensor: ApproximatedTensor, first: int, cou
     begin, rows = first * copies, count * copies
     row, column = kept_entries(ticket, tensor.name, width, begin, rows)
     if tensor.trained is None:
-        weights = _draw(ticket, random_tensor, tensor.redraws, begin, rows, row, column)
+        weights = _draw(ticket, random_tensor, tensor.redraws, begin, rows, (row, column))
     else:
         weights = ticket.content.read(f"stored.{tensor.trained}", first, count)[row].astype(np.float64)
     if tensor.frozen is not None:
-        frozen_row, frozen_column = kept_entries(ticket, tensor.frozen, width, first, count)
-        redraws = ticket.redraws(tensor.frozen)
-        frozen = _draw(ticket, random_tensor, redraws, first, count, frozen_row, frozen_column)
-        row, column = np.concatenate([row, frozen_row]), np.concatenate([column, frozen_column])
+        entries = kept_entries(ticket, tensor.frozen, width, first, count)
+        frozen = _draw(ticket, random_tensor, ticket.redraws(tensor.frozen), first, count, entries)
+        row, column = np.concatenate([row, entries[0]]), np.concatenate([column, entries[1]])
         weights = np.concatenate([weights, frozen])
     values = np.empty((len(tensor.signs), copies, count))
     for index, sign in enumerate(tensor.signs):
@@ -142,15 +137,10 @@ def kept_entries(ticket: Ticket, name: str, width: int, first: int, count: int) 
 
 
 def _draw(
-    ticket: Ticket,
-    tensor: RandomTensor,
-    redraws: np.ndarray,
-    first: int,
-    count: int,
-    row: np.ndarray,
-    column: np.ndarray,
+    ticket: Ticket, tensor: RandomTensor, redraws: np.ndarray, first: int, count: int, entries: tuple[np.ndarray, ...]
 ) -> np.ndarray:
-    """Random weights at these rows, relative to `first`, and columns, from the seed, float64."""
+    """Random weights at entries (rows relative to `first`, columns), from the seed, float64."""
+    row, column = entries
     begin, end = first // tensor.rows_per_block, (first + count - 1) // tensor.rows_per_block + 1
     block = (first + row) // tensor.rows_per_block
     attempts = block_attempts(redraws, begin, end)

@@ -230,11 +230,9 @@ def make_ticket(
 
     Args:
         masks: Boolean masks by random tensor, True for kept weights.
-        method: Name of the method.
         redraws: Redrawn blocks by random tensor, int64 rows (block, attempt).
         stored: Tensors of the network that are not random, by name.
-        target: The target, if the ticket shall promise to approximate it.
-        tolerance: The promised largest residual; 0 for equality.
+        target: The target, if the ticket shall promise to approximate it within `tolerance` (0 for equality).
         kept_budget: The promised largest number of kept weights.
         settings: How the ticket was made, JSON values for the reader.
 

@@ -33,10 +33,8 @@ from lottery_jax.tickets.ticket import Ticket, count_kept, load_ticket
 class Verification:
     """A certificate, and what was reconstructed for it.
 
-    Attributes:
-        target: The target in the form of the ticket's network; None if there was nothing to compare with.
-        weights: The ``effective_weights`` of the ticket; None if no residuals were computed, or for a model without a
-            graph, whose weights are only read in slices.
+    `target` is in the form of the ticket's network. `weights` are the ``effective_weights``; None if no residuals were
+    computed, or for a model without a graph, whose weights are only read in slices.
     """
 
     certificate: Certificate
@@ -55,11 +53,9 @@ def verify(
     """Recompute every residual of a ticket without the solver.
 
     Args:
-        ticket: A ticket or its file.
         target: The target or its .safetensors file; batch normalisations are folded and attention is merged as in the
             ticket. Default: the ticket's unverified copy of its target, which proves no more than that.
         tolerance: Largest allowed residual; default: the one that the ticket promises. Not used for trained weights.
-        progress: Called with (compared weights, all weights).
 
     Raises:
         TicketError: The file is not a valid ticket.

@@ -48,7 +48,6 @@ def rounding_bits(target: Target, largest_error: float | Mapping[str, float]) ->
     """Bits by part of a target whose approximated weights are rounded to a grid and coded like masks.
 
     Args:
-        target: The target.
         largest_error: Largest rounding error, of all weights or by tensor. For 0 each tensor gets the coarsest grid
             that contains all of its weights.
 

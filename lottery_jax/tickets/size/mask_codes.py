@@ -51,8 +51,7 @@ class MaskCode:
     """The code of a mask and its redraws.
 
     Attributes:
-        rows: One of `ROWS`.
-        level: One of `LEVELS`: which entries are coded.
+        rows: One of `ROWS`; `level`: one of `LEVELS`.
         mantissa_bits: Of the classes of ranks; None if a class is the size of a subset.
         counts: Number of rows by class; empty if all sizes are equally likely, which is cheapest for few rows.
         attempt_counts: Number of blocks by attempt; empty if no block was redrawn.
