@@ -155,13 +155,9 @@ _REQUIRED = {
 class ApproximationResult:
     """What `run_approximation` found.
 
-    Args:
-        target: The target after pruning and rounding: what the ticket approximates.
-        ticket: The ticket, if no file was named.
-        path: The ticket's file; None after a share of the work.
-        found_weights: Target weights solved by an earlier call; `solved_weights`: by this one.
-        missing_chunks: Chunks that other shares have not finished.
-        seconds: Wall-clock time of the search, `compilation_seconds` included.
+    `target` is the one after pruning and rounding. `ticket` is None if a file was named, `path` after a share of the
+    work. `found_weights` were solved by an earlier call, `solved_weights` by this one. `missing_chunks` are those that
+    other shares have not finished. `seconds` are those of the search, `compilation_seconds` included.
     """
 
     target: Target
@@ -204,6 +200,8 @@ def approximate(
 ) -> Ticket:
     """Find a ticket whose random network, pruned and never trained, computes what the target computes.
 
+    Raises `InputError` if an option is wrong or contradicts another one.
+
     Args:
         target: Made by `mlp_target`, `import_target`, `load_model` or `load_task(...).target`.
         seed: Seed of the random source, in [0, 2**64).
@@ -231,9 +229,6 @@ def approximate(
         force: Replace an existing file, if the new ticket holds.
         progress: Called with (solved weights, all weights).
         workers: Who solves the chunks, from `lottery_jax.workers.cluster.join`; every process makes the same call.
-
-    Raises:
-        InputError: An option is wrong, or contradicts another one.
 
         >>> from lottery_jax.importers.mlp_weights import mlp_target
         >>> from lottery_jax.tickets.verify import verify
@@ -278,8 +273,7 @@ def approximate(
     return result.ticket or load_ticket(cast(Path, result.path))
 
 
-SOLVING = "weights"
-"""The stage in which weights are solved."""
+SOLVING = "weights"  # the stage in which weights are solved
 
 
 def run_approximation(

@@ -51,11 +51,9 @@ class LossAware(Objective):
     """At most `kept` weights of the source, chosen so that each layer's outputs stay near the target's.
 
     Args:
-        kept: Budget of kept weights, including first edges.
         images: Training examples [N, *input shape], without labels.
         damping: Multiple of the mean squared input that is added to each, for inputs that hardly vary.
         sweeps: Passes over a layer after error feedback that exchange subsets.
-        k_max: Largest subset of a weight.
     """
 
     kept: int

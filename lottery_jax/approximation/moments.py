@@ -65,8 +65,7 @@ def rows_of(of: LinearLayer, x: jax.Array, signs: int) -> jax.Array:
     >>> rows_of(Dense(2, 5, bias=True), jnp.array([[3.0, -4.0]]), 2).tolist()
     [[[3.0, 0.0, 0.0, -4.0, 1.0]]]
     """
-    parts = [x] if signs == 1 else [jnp.maximum(x, 0), jnp.minimum(x, 0)]
-    found = [_rows(of, part) for part in parts]
+    found = [_rows(of, part) for part in ([x] if signs == 1 else [jnp.maximum(x, 0), jnp.minimum(x, 0)])]
     if of.bias:
         found.append(jnp.ones((*found[0].shape[:2], 1), x.dtype))
     return jnp.concatenate(found, -1)
@@ -99,8 +98,7 @@ def _windows(of: Conv, x: jax.Array) -> jax.Array:
 
 def weights_by_row(of: LinearLayer, tensors: Mapping[str, Any], signs: int) -> np.ndarray:
     """The target weights of a layer in the order of `rows_of`, float64 [R, O], the bias last."""
-    weight = np.asarray(tensors["weight"], np.float64).reshape(of.outputs, -1).T
-    parts = [weight] * signs
+    parts = [np.asarray(tensors["weight"], np.float64).reshape(of.outputs, -1).T] * signs
     return np.concatenate([*parts, np.asarray(tensors["bias"], np.float64)[None]] if of.bias else parts)
 
 

@@ -45,8 +45,6 @@ def solver_config(problem: TensorProblem, solver: Solver, tolerance: float, *, u
     """How to solve a problem so that residuals within the solver's tolerance are within `tolerance` in float64.
 
     Args:
-        problem: The problem.
-        solver: The solver.
         tolerance: Tolerance in the units of the target weights; 0 for equality on the problem's grid.
         unrounded: True if candidates and targets are float32 numbers without rounding, so that no margin is needed.
     """
@@ -188,8 +186,8 @@ def draw_candidates(
     assert problem.group_of is not None
     group = np.zeros(size, np.int32)
     group[: len(blocks)] = problem.group_of(blocks)
-    indices = branch.indices.astype(np.uint32)
-    return _draw_products(weights, key, stream, first, step, branch.multipliers, indices, group, sharding)
+    table = branch.multipliers, branch.indices.astype(np.uint32), group
+    return _draw_products(weights, key, stream, first, step, table, sharding)
 
 
 def padded_blocks(blocks: int) -> int:
@@ -206,16 +204,10 @@ def padded_blocks(blocks: int) -> int:
 
 @functools.partial(jax.jit, static_argnames=("blocks", "width", "sharding"))
 def _draw_run(
-    weights: SamplerArrays,
-    key: _Key,
-    stream: Any,
-    first_pair: Any,
-    blocks: int,
-    width: int,
-    sharding: NamedSharding | None,
+    weights: SamplerArrays, key: _Key, stream: Any, pair: Any, blocks: int, width: int, sharding: NamedSharding | None
 ) -> jax.Array:
-    """Contiguous blocks [B, N], B even, that begin at pair `first_pair` of positions."""
-    drawn = draw_pairs(weights, key, stream, first_pair, blocks * width // 2, jnp).reshape(blocks, width)
+    """Contiguous blocks [B, N], B even, that begin at pair `pair` of positions."""
+    drawn = draw_pairs(weights, key, stream, pair, blocks * width // 2, jnp).reshape(blocks, width)
     return drawn if sharding is None else jax.lax.with_sharding_constraint(drawn, sharding)
 
 
@@ -231,17 +223,10 @@ def _draw(
 
 @functools.partial(jax.jit, static_argnames="sharding")
 def _draw_products(
-    weights: SamplerArrays,
-    key: _Key,
-    stream: Any,
-    first: Any,
-    step: Any,
-    multipliers: Any,
-    indices: Any,
-    group: Any,
-    sharding: NamedSharding | None,
+    weights: SamplerArrays, key: _Key, stream: Any, first: Any, step: Any, table: Any, sharding: NamedSharding | None
 ) -> jax.Array:
-    """Candidates [B, N] of blocks that begin at positions [B]; only the indices of their groups are drawn."""
+    """Candidates [B, N] of blocks that begin at positions [B]; `table`: multipliers, indices by group, and groups."""
+    multipliers, indices, group = table
     index = first[:, None] + indices[group] * step
     drawn = multipliers[group] * draw_at(weights, key, stream, index, jnp)
     return drawn if sharding is None else jax.lax.with_sharding_constraint(drawn, sharding)

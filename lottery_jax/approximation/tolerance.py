@@ -120,8 +120,7 @@ class ToleranceObjective(Objective):
     def solve_chunk(self, job: Job, chunk: Chunk) -> ChunkResult:
         """The masks and redraws of a chunk."""
         problem, targets = chunk.problem, scaled_targets(job, chunk)
-        config = self._config(job, problem)
-        blocks = chunk.first + np.arange(chunk.count)
+        config, blocks = self._config(job, problem), chunk.first + np.arange(chunk.count)
         masks, successes = [], []
         for part in split_blocks(chunk):
             part_mask, part_success = _solve(job, problem, blocks[part], targets[part], 0, config)

@@ -104,12 +104,8 @@ def unpack_codes(packed: np.ndarray, network: Network, conditioning: Conditionin
             raise FormatError(f"the coded redraws of {name!r} are not of its blocks")
         if level not in conditioning.levels(name):
             raise FormatError(f"the coded mask of {name!r} omits entries that are free")
-        equally_likely = not len(counts) and not classes
-        if (
-            (rows == "own" or level == "all")
-            and not equally_likely
-            and counts.sum() != -(-tensor.size // code.width(tensor))
-        ):
+        counted = rows == "own" or level == "all"
+        if counted and (len(counts) or classes) and counts.sum() != -(-tensor.size // code.width(tensor)):
             raise FormatError(f"the coded mask of {name!r} has not its rows")
         found[name] = dataclasses.replace(code, counts=counts, attempt_counts=attempt_counts)
     numbers.finish()
@@ -131,7 +127,7 @@ def write_coded(
     ):
         conditioning = Conditioning(network, seed, redraws, mask_reader(content))
         for spans in segments(network, {name for name, rows in redraws.items() if len(rows)}):
-            coded, checksum = _encode_segment(spans, codes, network, content, conditioning, redraws)
+            coded, checksum = _encode_segment(spans, codes, network, conditioning, redraws)
             rows.append((len(coded), checksum))
             words.write(coded.astype("<u4").tobytes())
         index = np.array(rows, np.int64)
@@ -155,22 +151,17 @@ def write_coded(
 
 
 def _encode_segment(
-    spans: list[Span],
-    codes: Mapping[str, MaskCode],
-    network: Network,
-    content: TensorReader,
-    conditioning: Conditioning,
-    redraws: Redraws,
+    spans: list[Span], codes: Mapping[str, MaskCode], network: Network, conditioning: Conditioning, redraws: Redraws
 ) -> tuple[np.ndarray, int]:
     """The words of a segment, and the checksum of its content."""
-    encoder, checksums, read_bits = AnsEncoder(), [], mask_reader(content)
+    encoder, checksums = AnsEncoder(), []
     for span in reversed(spans):
         code, tensor = codes[span.name], network.random_tensors[span.name]
         if span.redraws:
             values = block_attempts(redraws[span.name], span.first, span.first + span.count)
-            code.encode_redraws(encoder, values)
+            encoder.encode(values, code.attempt_counts, np.zeros_like(values), np.ones_like(values))
         else:
-            values = read_bits(span)
+            values = conditioning.read_bits(span)
             code.encode(encoder, tensor, values, conditioning.known(span, code.level))
         checksums.append(_span_checksum(values))
     return encoder.words, _segment_checksum(checksums[::-1])
@@ -292,20 +283,16 @@ class CodedStore:
         except BaseException:
             self._decoded.pop(number, None)
             raise
-        while len(self._decoded) > 1 and self._cached_bytes > _CACHED_BYTES:
-            self._decoded.popitem(last=False)
+        cached = sum(len(packed) for spans in self._decoded.values() for packed in spans.values())
+        while len(self._decoded) > 1 and cached > _CACHED_BYTES:
+            cached -= sum(map(len, self._decoded.popitem(last=False)[1].values()))
         return found
-
-    @property
-    def _cached_bytes(self) -> int:
-        """Bytes of all decoded masks."""
-        return sum(len(packed) for spans in self._decoded.values() for packed in spans.values())
 
     def _decode_span(self, decoder: AnsDecoder, span: Span) -> np.ndarray:
         """The next bits of a mask, or attempts of blocks."""
         code, tensor = self._codes[span.name], self._network.random_tensors[span.name]
         if span.redraws:
-            attempts = code.decode_redraws(decoder, span)
+            attempts = decoder.decode_classes(span.count, code.attempt_counts)
             before = self._redraws[span.name]
             if not len(before) or before[-1, 0] < span.first:  # decoded for the first time; they come before the mask
                 blocks = np.flatnonzero(attempts)

@@ -12,6 +12,7 @@ import numpy as np
 from lottery_jax.io.tensor_file import TensorReader, read_array
 from lottery_jax.networks.network import NO_REDRAWS, Network
 from lottery_jax.networks.node import child_path
+from lottery_jax.networks.sources.base import Source
 from lottery_jax.rng.forced_entries import forced_blocks, has_forced_entries
 from lottery_jax.rng.random_tensor import RandomTensor, block_attempts
 
@@ -54,19 +55,16 @@ def segments(network: Network, redrawn: Collection[str]) -> list[list[Span]]:
     found: list[list[Span]] = []
     room = 0
     for name in coding_order(network):
-        for span in _spans(name, network.random_tensors[name], name in redrawn):
+        tensor, spans = network.random_tensors[name], list[Span]()
+        for first in range(0, tensor.blocks if name in redrawn else 0, _SPAN_SIZE):
+            spans.append(Span(name, first, min(_SPAN_SIZE, tensor.blocks - first), redraws=True))
+        for span in [*spans, *mask_spans(name, tensor)]:
             if span.count > room:
                 found.append([])
                 room = max(SEGMENT_SIZE, span.count)
             found[-1].append(span)
             room -= span.count
     return found
-
-
-def _spans(name: str, tensor: RandomTensor, redrawn: bool) -> Iterator[Span]:
-    for first in range(0, tensor.blocks if redrawn else 0, _SPAN_SIZE):
-        yield Span(name, first, min(_SPAN_SIZE, tensor.blocks - first), redraws=True)
-    yield from mask_spans(name, tensor)
 
 
 ReadBits = Callable[[Span], np.ndarray]
@@ -101,14 +99,15 @@ class Conditioning:
     """
 
     def __init__(self, network: Network, seed: int, redraws: Mapping[str, np.ndarray], read_bits: ReadBits) -> None:
-        self._network, self._seed, self._redraws, self._read_bits = network, seed, redraws, read_bits
-        self._trained = {frozen: name for name, frozen in network.frozen_tensors.items()}
-        self._behind_edges = {
-            child_path(path, parameter): (path, source, parameter)
-            for path, source in network.sources.items()
-            for parameter in source.random_tensors()
-            if source.hidden_tensors and parameter not in source.hidden_tensors
-        }
+        self._network, self._seed, self._redraws, self.read_bits = network, seed, redraws, read_bits
+        self._trained: dict[str, str] = {}
+        for name, frozen in network.frozen_tensors.items():
+            self._trained[frozen] = name
+        self._behind_edges: dict[str, tuple[str, Source, str]] = {}
+        for path, source in network.sources.items():
+            for parameter in source.random_tensors():
+                if source.hidden_tensors and parameter not in source.hidden_tensors:
+                    self._behind_edges[child_path(path, parameter)] = path, source, parameter
 
     def levels(self, name: str) -> list[str]:
         """The levels that differ for a mask, fewest coded entries first."""
@@ -128,7 +127,7 @@ class Conditioning:
             attempts = block_attempts(self._redraws[span.name], begin, end)
             known = forced_blocks(tensor, self._seed, np.arange(begin, end), attempts)[blocks - begin]
         if span.name in self._trained:
-            trained = self._read_bits(Span(self._trained[span.name], span.first, span.count))
+            trained = self.read_bits(Span(self._trained[span.name], span.first, span.count))
             known = np.where(trained.reshape(known.shape) == 1, np.int8(-1), known)
         if level == "effective":
             known -= (known == 0) & ~self._has_effect(span.name, first, count)
@@ -146,5 +145,5 @@ class Conditioning:
 
     def _kept_edges(self, name: str) -> np.ndarray:
         tensor = self._network.random_tensors[name]
-        mask = self._read_bits(Span(name, 0, tensor.size)).astype(bool).reshape(tensor.shape)
+        mask = self.read_bits(Span(name, 0, tensor.size)).astype(bool).reshape(tensor.shape)
         return tensor.draw_kept(self._seed, self._redraws[name], mask)

@@ -130,14 +130,6 @@ class MaskCode:
         ranks = class_starts(self.mantissa_bits)[classes] + offsets
         return subsets_to_bits(ranks_to_subsets(ranks, width, free_counts), free)
 
-    def encode_redraws(self, encoder: AnsEncoder, attempts: np.ndarray) -> None:
-        """Encode the attempts int64 [count] of blocks."""
-        encoder.encode(attempts, self.attempt_counts, np.zeros_like(attempts), np.ones_like(attempts))
-
-    def decode_redraws(self, decoder: AnsDecoder, span: Span) -> np.ndarray:
-        """Inverse of `encode_redraws`."""
-        return decoder.decode_classes(span.count, self.attempt_counts)
-
 
 def _to_subsets(rows: str, tensor: RandomTensor, bits: np.ndarray, known: np.ndarray | None) -> Subsets | None:
     """Bits of a mask as subsets; None if a row has no rank."""
