@@ -22,14 +22,10 @@ _MAX_KEPT = 2**62
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Allocation:
-    """One subset size per weight.
+    """One subset size per weight, int64 [P], their sum, and the total weighted squared error.
 
-    Args:
-        sizes: Int64 [P].
-        kept: Sum of the sizes.
-        error: Total weighted squared error.
-        multiplier: Lagrange multiplier: decrease of the error for one more kept weight.
-        bound: No allocation within the budget has a smaller error (for a budget of error: keeps fewer weights).
+    `multiplier` is the decrease of the error for one more kept weight. No allocation within the budget has a smaller
+    error than `bound` (for a budget of error: keeps fewer weights).
     """
 
     sizes: np.ndarray
@@ -75,10 +71,7 @@ class ParetoFronts:
             raise InputError(
                 f"the smallest subsets keep {least} weights, more than the budget of {kept}; raise the budget"
             )
-        place = _bisect(
-            len(self.breakpoints),
-            lambda place: least + int(self.widths[self.rates >= self.breakpoints[place]].sum()) <= kept,
-        )
+        place = int((self.kept_at > kept).sum())  # kept_at decreases
         sizes = self._sizes(self._steps(place))
         if place == 0:
             return self._allocation(sizes, 0.0, kept)

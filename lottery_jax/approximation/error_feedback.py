@@ -21,21 +21,15 @@ from lottery_jax.subset_sum.algorithms.by_size import closest_of_sizes
 class LayerProblem(NamedTuple):
     """R rows of P outputs in G groups of inputs, in the order in which they are solved.
 
-    Args:
-        candidates: Int32 [R, N, P], in units of `step`.
-        step: Float32 [R].
-        targets: The matrix T, float32 [R, P].
-        hessian: Second moments H of the rows, float32 [G, R, R].
-        inverse_factor: Upper triangular U with U^T U = H^-1, float32 [G, R, R].
-        importance: Importance of each output's error, float32 [P].
+    All arrays are float32 but the candidates.
     """
 
-    candidates: Any
-    step: Any
-    targets: Any
-    hessian: Any
-    inverse_factor: Any
-    importance: Any
+    candidates: Any  # int32 [R, N, P], in units of `step`
+    step: Any  # [R]
+    targets: Any  # the matrix T [R, P]
+    hessian: Any  # second moments H of the rows [G, R, R]
+    inverse_factor: Any  # upper triangular U with U^T U = H^-1 [G, R, R]
+    importance: Any  # of each output's error [P]
 
 
 class ChosenSubsets(NamedTuple):

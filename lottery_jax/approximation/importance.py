@@ -54,13 +54,7 @@ def fisher_importance(
 
 
 def outputs_importance(target: Target, images: np.ndarray) -> dict[str, np.ndarray]:
-    """The diagonal Fisher information of each linear layer's outputs, float64 [O] by path, mean over positions.
-
-    >>> from lottery_jax.importers.mlp_weights import mlp_target
-    >>> images = np.array([[1.0, 2.0]], np.float32)
-    >>> outputs_importance(mlp_target([np.zeros((2, 2), np.float32)]), images)["fc1"].tolist()
-    [0.25, 0.25]
-    """
+    """The diagonal Fisher information of each linear layer's outputs, float64 [O] by path, mean over positions."""
     _check(target.network, images, 0.0, None)
     return _mean(target, images, _batch_size(target.network), _output_sums)
 

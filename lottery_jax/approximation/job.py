@@ -54,14 +54,9 @@ class ChunkMasks:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ObjectiveResult:
-    """What an objective makes of all solved chunks.
+    """What an objective makes of all solved chunks: what the ticket guarantees, further settings, and masks by chunk.
 
-    Args:
-        tolerance: Guaranteed largest |residual| of a weight.
-        kept_budget: Guaranteed number of kept weights, None if there is no budget.
-        settings: Further settings for the ticket's header.
-        masks: From a chunk to its masks.
-        relative: True if the tolerance is relative to each tensor's largest |weight|.
+    `tolerance` is of the largest |residual| of a weight, and relative to each tensor's largest |weight| if `relative`.
     """
 
     tolerance: float

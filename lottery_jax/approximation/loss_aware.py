@@ -132,10 +132,9 @@ class _LayerSolver:
         self.job, self.objective, self.largest_residual = job, objective, 0.0
         self.target = job.target.arrays()
         self.network, self.target_network = collapsed_network(job.network), job.target.network
-        self.tensors = {
-            name: np.broadcast_to(np.asarray(self.target[name], np.float32), shape)
-            for name, shape in self.network.tensors.items()
-        }
+        self.tensors = {}
+        for name, shape in self.network.tensors.items():
+            self.tensors[name] = np.broadcast_to(np.asarray(self.target[name], np.float32), shape)
         self.problems = {problem.tensor: problem for problem in job.problems}
         self.layers: dict[str, LinearLayer] = {}
         for path, source in job.network.sources.items():

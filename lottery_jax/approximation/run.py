@@ -97,11 +97,8 @@ def run_to_file(
                 stack.enter_context(folder_lock(folder.path, "the folder of chunks"))
                 stack.callback(folder.remove_if_empty)
         # What all processes must have in common, by name.
-        facts = {
-            **environment.version_facts(),
-            "target": job.target.digest[:16],
-            "job (seed or options)": job.fingerprint[:16],
-        }
+        facts = {"target": job.target.digest[:16], "job (seed or options)": job.fingerprint[:16]}
+        facts = {**environment.version_facts(), **facts}
         finished = workers.begin(facts, folder.path, "" if place is None else str(place))
         result = JobResult(job.weights, 0) if finished else solve_job(job, folder, workers=workers, progress=progress)
         unit = f"ticket {job.fingerprint}"

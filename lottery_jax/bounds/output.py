@@ -33,11 +33,7 @@ Box = tuple[float, float]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class OutputBound:
-    """Upper bounds of |g - f| for each output [C] on a box of inputs.
-
-    Attributes:
-        from_tolerance: For every ticket within the tolerance; None if there is no tolerance.
-    """
+    """Upper bounds of |g - f| for each output [C]; `from_tolerance` is for every ticket within the tolerance."""
 
     interval: np.ndarray
     linear: np.ndarray

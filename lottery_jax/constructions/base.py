@@ -80,6 +80,10 @@ class TensorProblem:
         return order, *np.unique(group[order], return_index=True)
 
 
+TensorProblems = tuple[list[TensorProblem], dict[str, np.ndarray]]
+"""Problems of a layer's tensors, in order, and redraws of its edges: int64 rows (block, attempt) by own name."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Construction(abc.ABC):
     """From a target to a random source. Concrete constructions are frozen dataclasses whose fields are their options.
@@ -112,13 +116,10 @@ class Construction(abc.ABC):
         """The random layer that replaces the target's layer `of` at `path`; raises `InputError` if it has none."""
 
     @abc.abstractmethod
-    def problems(
-        self, network: Network, path: str, drawn: Mapping[str, RandomTensor], seed: int
-    ) -> tuple[list[TensorProblem], dict[str, np.ndarray]]:
+    def problems(self, network: Network, path: str, drawn: Mapping[str, RandomTensor], seed: int) -> TensorProblems:
         """The problems of each tensor of the random layer at `path`, and the redraws of its edges.
 
-        `drawn` are its random tensors by their own names, on the streams of the network. The problems are in the order
-        of the layer's tensors, the redraws int64 rows (block, attempt) by own name.
+        `drawn` are its random tensors by their own names, on the streams of the network.
         """
 
     def prepare(self, target: Target) -> Target:
@@ -182,9 +183,7 @@ class GadgetConstruction(Construction):
         gain = layer_gain(target, path, of.tensors(), self.scaled_bounds)
         return Gadget(of, 2 * self.candidates, self.sampler, self.sampler, gain=gain)
 
-    def problems(
-        self, network: Network, path: str, drawn: Mapping[str, RandomTensor], seed: int
-    ) -> tuple[list[TensorProblem], dict[str, np.ndarray]]:
+    def problems(self, network: Network, path: str, drawn: Mapping[str, RandomTensor], seed: int) -> TensorProblems:
         gadget, given = network.sources[path], network.input_spec_of(path)
         assert isinstance(gadget, Gadget)
         of, signs = gadget.layer, gadget.input_signs("weight", given)

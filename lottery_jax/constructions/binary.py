@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from lottery_jax.constructions.base import GadgetConstruction, TensorProblem, redraw_until, sign_branch
+from lottery_jax.constructions.base import GadgetConstruction, TensorProblem, TensorProblems, redraw_until, sign_branch
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import MIN_MAGNITUDE, WeightNode, child_path
@@ -78,9 +78,7 @@ class Binary(GadgetConstruction):
             f" apart; for a tolerance of {tolerance:g} use {needed} candidates, or another construction"
         )
 
-    def problems(
-        self, network: Network, path: str, drawn: Mapping[str, RandomTensor], seed: int
-    ) -> tuple[list[TensorProblem], dict[str, np.ndarray]]:
+    def problems(self, network: Network, path: str, drawn: Mapping[str, RandomTensor], seed: int) -> TensorProblems:
         ladder = network.sources[path]
         assert isinstance(ladder, BinaryLadder)
         of, given = ladder.layer, network.input_spec_of(path)

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from lottery_jax.constructions.base import TensorProblem, layer_gain
+from lottery_jax.constructions.base import TensorProblem, TensorProblems, layer_gain
 from lottery_jax.constructions.pensia import Pensia
 from lottery_jax.errors import InputError
 from lottery_jax.networks.layers.containers import Chain, Residual
@@ -77,9 +77,7 @@ class Burkholz(Pensia):
         constant = min(max(float(np.float32(gains.get("bias", gain) / gain)), MIN_MAGNITUDE), MAX_MAGNITUDE)
         return ReplicatedNeurons(gadget.layer, given.copies, copies, self.sampler, given.copy_stride, gain, constant)
 
-    def problems(
-        self, network: Network, path: str, drawn: Mapping[str, RandomTensor], seed: int
-    ) -> tuple[list[TensorProblem], dict[str, np.ndarray]]:
+    def problems(self, network: Network, path: str, drawn: Mapping[str, RandomTensor], seed: int) -> TensorProblems:
         source = network.sources[path]
         if isinstance(source, Gadget):
             return super().problems(network, path, drawn, seed)

@@ -9,9 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import ClassVar
 
-import numpy as np
-
-from lottery_jax.constructions.base import GadgetConstruction, TensorProblem
+from lottery_jax.constructions.base import GadgetConstruction, TensorProblems
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import WeightNode, child_path
@@ -83,8 +81,6 @@ class Kumar(GadgetConstruction):
             f" over {2 * needed} candidates, not bits {self.bits}; or round them to coarser steps"
         )
 
-    def problems(
-        self, network: Network, path: str, drawn: Mapping[str, RandomTensor], seed: int
-    ) -> tuple[list[TensorProblem], dict[str, np.ndarray]]:
+    def problems(self, network: Network, path: str, drawn: Mapping[str, RandomTensor], seed: int) -> TensorProblems:
         found, redraws = super().problems(network, path, drawn, seed)
         return [dataclasses.replace(problem, step=self.step) for problem in found], redraws

@@ -8,9 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-import numpy as np
-
-from lottery_jax.constructions.base import Construction, TensorProblem
+from lottery_jax.constructions.base import Construction, TensorProblem, TensorProblems
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.io.tensor_file import read_float64
 from lottery_jax.networks.network import Network
@@ -58,10 +56,8 @@ class Scalar(Construction):
         return dataclasses.replace(self, range="quarter", candidates=candidates or _LOSSLESS_CANDIDATES[self.shared])
 
     def random_layer(self, target: Target, path: str, of: WeightNode) -> CandidatesPerWeight:
-        names = [child_path(path, name) for name in of.tensors()]
-        return CandidatesPerWeight(
-            of, self.candidates, tuple(self._sampler(target, name) for name in names), self.shared
-        )
+        samplers = tuple(self._sampler(target, child_path(path, name)) for name in of.tensors())
+        return CandidatesPerWeight(of, self.candidates, samplers, self.shared)
 
     def _sampler(self, target: Target, name: str) -> Sampler:
         if self.range == "model":
@@ -76,13 +72,10 @@ class Scalar(Construction):
         bound = max(largest, _LEAST_BOUND) if largest > 0 else 1.0
         return Sampler.uniform(-bound, bound)
 
-    def problems(
-        self, network: Network, path: str, drawn: Mapping[str, RandomTensor], seed: int
-    ) -> tuple[list[TensorProblem], dict[str, np.ndarray]]:
-        found = [
-            TensorProblem(child_path(path, name), tensor, self.candidates, bound=tensor.sampler.largest)
-            for name, tensor in drawn.items()
-        ]
+    def problems(self, network: Network, path: str, drawn: Mapping[str, RandomTensor], seed: int) -> TensorProblems:
+        found = []
+        for name, tensor in drawn.items():
+            found.append(TensorProblem(child_path(path, name), tensor, self.candidates, bound=tensor.sampler.largest))
         return found, {}
 
 

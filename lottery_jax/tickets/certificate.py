@@ -12,7 +12,7 @@ class Certificate:
 
     Attributes:
         reasons: Why the ticket is broken, in sentences.
-        redrawn_blocks: Number of blocks that were redrawn; `largest_attempt`: the largest attempt of one.
+        largest_attempt: The largest attempt of a redrawn block.
         description_bits: Bits of everything that was free to choose, by part; the target is not counted.
         bits_per_target_weight: ``description_bits`` in all, for each approximated weight.
         samplers: The distributions of the random weights, in words.

@@ -24,13 +24,10 @@ _RELATIVE = 1e-3
 class Probe:
     """Largest differences of outputs on random inputs, and how large rounding can make them.
 
-    Attributes:
-        deviation: Of the float32 network from the collapsed network in float64; infinite if an output is not finite.
-        allowed: The effect of moving every weight by a tenth of the tolerance, plus 0.1 % of the largest output.
-        copies_deviation: With replicated neurons: of the collapsed network from the target's network with the mean
-            weights of the copies. Large weights can cancel while each is within the tolerance; they do not if the
-            copies that they multiply differ.
-        copies_allowed: Twice the effect of moving every mean weight by the tolerance, plus 0.1 %.
+    `deviation` is of the float32 network from the collapsed network in float64 (infinite if an output is not finite),
+    `copies_deviation`, with replicated neurons, of the collapsed network from the target's network with the mean
+    weights of the copies: large weights can cancel while each is within the tolerance. Allowed are the effect of moving
+    every weight by a tenth of the tolerance, of mean weights by twice the tolerance, plus 0.1 % of the largest output.
     """
 
     deviation: float

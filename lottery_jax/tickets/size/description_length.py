@@ -60,10 +60,10 @@ def rounding_bits(target: Target, largest_error: float | Mapping[str, float]) ->
     (22, 9)
     """
     network = target.network
-    shared = isinstance(largest_error, int | float)
+    shared = not isinstance(largest_error, Mapping)
     weights, steps = 0.0, 64 if shared and largest_error else 0
     for name in network.approximated:
-        error = largest_error if isinstance(largest_error, int | float) else largest_error[name]
+        error = largest_error[name] if isinstance(largest_error, Mapping) else largest_error
         if not 0 <= error < math.inf:
             return None
         step = 2 * error or _exact_step(target.tensors, name)

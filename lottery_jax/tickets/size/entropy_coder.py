@@ -136,10 +136,7 @@ def coarsen(counts: np.ndarray, mantissa_bits: int, fewer: int) -> np.ndarray:
 
 
 def best_mantissa_bits(counts: np.ndarray, mantissa_bits: int) -> tuple[int, np.ndarray]:
-    """The mantissa bits, at most `mantissa_bits`, with the shortest code, and the counts of their classes.
-
-    counts: of the classes with `mantissa_bits`.
-    """
+    """The mantissa bits, at most `mantissa_bits` (those of `counts`), of the shortest code, and their counts."""
     best, least = (0, counts), np.inf
     for fewer in range(mantissa_bits + 1):
         coarse = coarsen(counts, mantissa_bits, fewer)
