@@ -16,7 +16,6 @@ import numpy as np
 from lottery_jax.errors import InputError
 
 _ROWS = 1 << 13  # fronts whose hulls are computed at a time, so that their errors stay in cache
-
 _MAX_KEPT = 2**62
 
 

@@ -14,9 +14,7 @@ from lottery_jax.io.tensor_file import FormatError, read_array
 from lottery_jax.workers.cluster import SEEN
 
 _FORMAT = "lottery_jax chunk"
-
 _VERSION = 2
-
 _ENTRY = "chunk"
 
 

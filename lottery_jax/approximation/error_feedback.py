@@ -114,17 +114,11 @@ def error_feedback(layer: LayerProblem, price: Any, *, largest: int, sweeps: int
 
 
 _TRIALS = 14
-
 _MAX_TRIALS = 60  # if no answer within the budget was close to it
-
 _ENOUGH = 0.9  # of the budget, after `_TRIALS`
-
 _MIN_PRICE = 1e-12  # above 0
-
 _NEAR = 0.995  # of the budget ends the search
-
 _AIM = 0.998  # of the budget
-
 _Answer = TypeVar("_Answer")
 
 

@@ -38,11 +38,8 @@ from lottery_jax.subset_sum import pack_bits
 from lottery_jax.tickets.reconstruct import collapsed_network
 
 _SILENT_SECONDS = 5.0  # after which the progress is logged
-
 _SUM_BITS = 28  # of the sum of a weight's candidates, as integers
-
 _MIN_IMPORTANCE = 0.3  # of the mean, added to the importance of every output
-
 _IMPORTANCE_EXAMPLES = 512  # examples for the importance of the outputs
 
 

@@ -22,9 +22,7 @@ from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import LinearLayer, Spec, Weights, child_path
 
 _MAX_BATCH_VALUES = 1 << 24  # in the rows of a batch
-
 _DEFAULT_ROWS, _MIN_EXAMPLES = 1 << 21, 1000
-
 _MIN_WEIGHT = 0.3  # of the mean, added to the weight of every example
 
 

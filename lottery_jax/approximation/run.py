@@ -30,11 +30,8 @@ CHUNKS_SUFFIX = ".chunks"
 """End of the name of the folder of chunks."""
 
 _POLL_SECONDS = 0.2  # between two looks for chunks of other processes
-
 _WRITER_THREADS = 2  # they wait for the disk
-
 _ANNOUNCED_SECONDS = 5.0  # a search of at least this time is announced
-
 _LISTED = 8  # missing chunks in a message
 
 

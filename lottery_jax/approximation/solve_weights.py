@@ -28,7 +28,6 @@ FLOAT32_STEP = 2.0**-24
 """Largest relative rounding error of float32."""
 
 _MIN_PADDED_BLOCKS = 512
-
 _Key = tuple[np.uint32, np.uint32]
 
 

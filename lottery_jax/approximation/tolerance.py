@@ -41,7 +41,6 @@ LOSSLESS = 2.0**-25
 """Tolerance relative to a tensor's largest |weight|: at most half the distance of adjacent float32 numbers there."""
 
 _FAST_CANDIDATES = 24  # up to here the exact search of a weight takes microseconds, beyond milliseconds
-
 _TIMED_WEIGHTS = 8
 
 

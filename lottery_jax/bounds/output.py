@@ -24,7 +24,6 @@ from lottery_jax.tickets.reconstruct import effective_weights
 from lottery_jax.tickets.ticket import Ticket
 
 _MAX_TIGHTENED_UNITS = 1024
-
 _BATCH = 256  # rows of coefficients
 
 Box = tuple[float, float]

@@ -21,9 +21,7 @@ from lottery_jax.rng.sampler import Sampler
 RANGES = ("tensor", "model", "quarter", "matched")
 
 _LOSSLESS_CANDIDATES = {False: 32, True: 48}  # shared candidates are not redrawn for one weight: all must succeed
-
 _SLICE = 1 << 20  # target weights read at once
-
 _LEAST_BOUND = 2.0**-63  # of the candidates, so that no step of their grid falls below the normal float32
 
 

@@ -42,9 +42,7 @@ MAX_REDRAWS = 1 << 26
 """Redrawn blocks in a coded ticket: their rows are in memory."""
 
 _SLICE = 1 << 20  # values copied at once
-
 _SPOOLED_BYTES = 1 << 26  # coded bytes that wait in memory until their number is known
-
 _CACHED_BYTES = 1 << 26  # of decoded masks
 
 

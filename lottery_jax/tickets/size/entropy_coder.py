@@ -18,11 +18,8 @@ LIMIT = 1 << 62
 MAX_MANTISSA_BITS = 10
 
 _PIECE_BITS = 15  # of an offset that are coded at once; probabilities of the coder have 24
-
 _library: Any = constriction  # its submodules have no type stubs
-
 _model, _stack = _library.stream.model, _library.stream.stack
-
 _POWERS = np.int64(1) << np.arange(63)
 
 

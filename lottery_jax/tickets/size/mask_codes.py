@@ -145,9 +145,7 @@ def _free_in_words(count: int) -> np.ndarray | None:
 
 
 _MANTISSA_BITS = 5  # most that are tried for ranks
-
 _THREADS = 4  # that count, each with a span in memory
-
 _NONE = np.zeros(0, np.int64)
 
 
