@@ -354,10 +354,9 @@ def _planned_job(
         if images is None and dataset is None:
             raise InputError("loss_aware and importance need training images; give images or dataset")
         examples = options.examples
-        if images is None:
-            images = cast(Dataset, dataset).train.images
-            examples = examples or (default_examples(target.network) if options.loss_aware else None)
-        images = np.asarray(images)[:examples]
+        if images is None and options.loss_aware:
+            examples = examples or default_examples(target.network)
+        images = np.asarray(cast(Dataset, dataset).train.images if images is None else images)[:examples]
     if isinstance(importance, str):
         damping = IMPORTANCES[importance]
         prepared = construction.prepare(target)

@@ -37,7 +37,10 @@ class Span:
 
 def coding_order(network: Network) -> list[str]:
     """The random tensors: edges before the weights behind them, frozen masks after those of the trained weights."""
-    edges = {child_path(path, name) for path, source in network.sources.items() for name in source.hidden_tensors}
+    edges = set()
+    for path, source in network.sources.items():
+        for name in source.hidden_tensors:
+            edges.add(child_path(path, name))
     frozen = set(network.frozen_tensors.values())
     return sorted(network.random_tensors, key=lambda name: (name not in edges, name in frozen))
 
