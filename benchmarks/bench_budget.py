@@ -25,8 +25,8 @@ import numpy as np
 
 from lottery_jax import environment
 from lottery_jax.approximation import Budget, approximate, plan_job, run_in_memory
-from lottery_jax.approximation.budget.importance import fisher_importance
 from lottery_jax.approximation.chunk_store import MemoryChunkStore
+from lottery_jax.approximation.importance import fisher_importance
 from lottery_jax.comparison.evaluate import evaluate
 from lottery_jax.constructions import Construction, Pensia, Scalar
 from lottery_jax.data import Dataset, load

@@ -33,7 +33,7 @@ from lottery_jax import environment
 from lottery_jax.approximation import LossAware, plan_job, run_in_memory
 from lottery_jax.approximation.chunk_store import MemoryChunkStore
 from lottery_jax.approximation.job import Job
-from lottery_jax.approximation.loss_aware.moments import default_examples
+from lottery_jax.approximation.moments import default_examples
 from lottery_jax.approximation.run import solve_job
 from lottery_jax.approximation.tolerance import ToleranceObjective, make_lossless
 from lottery_jax.comparison.evaluate import measure

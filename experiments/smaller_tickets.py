@@ -27,8 +27,8 @@ from rich.table import Table
 
 from harness import Results, Scaled, run_script
 from lottery_jax.approximation import Budget, LossAware, plan_job, run_in_memory
-from lottery_jax.approximation.budget.importance import fisher_importance
 from lottery_jax.approximation.chunk_store import MemoryChunkStore
+from lottery_jax.approximation.importance import fisher_importance
 from lottery_jax.approximation.job import Objective
 from lottery_jax.comparison.budget_methods import largest_weights
 from lottery_jax.comparison.evaluate import accuracy

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         tickets,
     )
     from lottery_jax.approximation.api import approximate
-    from lottery_jax.approximation.budget.importance import fisher_importance
+    from lottery_jax.approximation.importance import fisher_importance
     from lottery_jax.comparison.api import compare
     from lottery_jax.errors import InputError, TicketError
     from lottery_jax.importers.mlp_weights import mlp_target
@@ -44,7 +44,7 @@ _MODULES = {
     "import_target": "lottery_jax.importers.state_dict",
     "export_target": "lottery_jax.importers.state_dict",
     "mlp_target": "lottery_jax.importers.mlp_weights",
-    "fisher_importance": "lottery_jax.approximation.budget.importance",
+    "fisher_importance": "lottery_jax.approximation.importance",
     "Ticket": "lottery_jax.tickets.ticket",
     "Certificate": "lottery_jax.tickets.certificate",
     "Target": "lottery_jax.networks.target",

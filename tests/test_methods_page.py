@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lottery_jax.approximation.budget.importance import IMPORTANCES
+from lottery_jax.approximation.importance import IMPORTANCES
 from lottery_jax.approximation.tolerance import OBJECTIVES
 from lottery_jax.comparison.registry import all_methods
 from lottery_jax.constructions.registry import CONSTRUCTIONS

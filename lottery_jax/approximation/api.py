@@ -8,13 +8,14 @@ from typing import Any, cast
 
 import numpy as np
 
-from lottery_jax.approximation.budget.budget import Budget
-from lottery_jax.approximation.budget.importance import IMPORTANCES, fisher_importance
-from lottery_jax.approximation.job import Job, Objective, plan_job
-from lottery_jax.approximation.loss_aware.loss_aware import LossAware
-from lottery_jax.approximation.loss_aware.moments import default_examples
+from lottery_jax.approximation.budget import Budget
+from lottery_jax.approximation.importance import IMPORTANCES, fisher_importance
+from lottery_jax.approximation.job import Job, Objective, check_seed, plan_job
+from lottery_jax.approximation.loss_aware import LossAware
+from lottery_jax.approximation.moments import default_examples
 from lottery_jax.approximation.output_tolerance import meet_output_tolerance
 from lottery_jax.approximation.run import (
+    JobResult,
     check_chunks_complete,
     missing_chunks,
     run_in_memory,
@@ -30,34 +31,18 @@ from lottery_jax.networks.rewrites import check_target_bits, quantise
 from lottery_jax.networks.target import Target
 from lottery_jax.networks.transforms import Lock, Transform
 from lottery_jax.progress import Progress, Stages, Stopwatch, no_progress, no_stages
-from lottery_jax.rng.threefry import seed_words
 from lottery_jax.tickets.ticket import Ticket, load_ticket
 from lottery_jax.workers.workers import SERIAL, Share, Workers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class ApproximationOptions:
-    """Which ticket is searched for; `approximate` and the command line build it. ``None`` stands for the default.
+    """The options of `approximate` that choose the ticket; None stands for the default.
 
     Args:
-        construction: Name or object of a construction.
-        candidates: Candidates per target weight; default 21, of a lossless ticket 32 (scalar) or 48 (scalar-shared).
-        objective: ``least-error``, ``smallest`` or ``first``; default ``least-error``.
-        tolerance: Largest |approximated weight - target weight|; default 0.01.
-        max_redraws: Redraws of a failed block; default 20.
-        lossless: Every weight within half the last float32 bit of the largest weight of its tensor.
-        output_tolerance: Largest |f - g| of the outputs on `box`; the tolerance or the candidates are derived from it.
-        box: Least and largest input for `output_tolerance`; default (0, 1), or (-1, 1) if inputs may be negative.
-        kept: Budget of kept weights, which replaces the objective and the tolerance.
-        importance: Weight of each squared error in the budget: arrays by tensor, ``uniform`` (the default), ``fisher``
-            or ``fisher-damped``.
+        importance: ``fisher`` and ``fisher-damped`` are computed from the training images.
         loss_aware: Spend the budget by error feedback (see `LossAware`).
         examples: Training images for `loss_aware`; default all given images, of a data set two million rows per layer.
-        damping: Multiple of the mean squared input that `loss_aware` adds to each; default 0.01.
-        prune_target: Nonzero weights to which the target is first pruned by gradual magnitude pruning.
-        prune_epochs: Epochs of that pruning; default 20.
-        quantise_target: Bits to which each tensor of the target is first rounded.
-        transforms: Transforms of the random source, such as ``PrePrune(0.5)``.
     """
 
     construction: str | Construction = "pensia"
@@ -79,36 +64,33 @@ class ApproximationOptions:
     transforms: tuple[Transform, ...] = ()
 
     def check(self, seed: int, *, parallel: bool = False) -> None:
-        """Refuse options that are wrong or contradict each other, before a target is loaded.
-
-        Raises:
-            InputError: One of them; the sentence names it.
-        """
+        """Refuse options that are wrong or contradict each other, before a target is loaded; raises `InputError`."""
         construction = self.resolved_construction()
         if isinstance(self.importance, str) and self.importance not in IMPORTANCES:
             raise InputError(f"importance {self.importance!r} is unknown; {suggest(self.importance, IMPORTANCES)}")
-        budget = {
-            "importance": self.importance not in (None, "uniform") if isinstance(self.importance, str | None) else True,
-            "loss_aware": self.loss_aware,
-        }
-        for name, is_set in budget.items():
+        weighted = isinstance(self.importance, Mapping) or self.importance not in (None, "uniform")
+        for name, is_set in (("importance", weighted), ("loss_aware", self.loss_aware)):
             if is_set and self.kept is None:
                 raise InputError(f"{name} needs a budget of kept weights; give the number of weights as kept")
-        _exclude("kept", self.kept, self, "objective", "tolerance", "max_redraws", "lossless", "output_tolerance")
-        _exclude("lossless", self.lossless or None, self, "tolerance", "output_tolerance")
-        if self.box is not None and self.output_tolerance is None:
-            raise InputError("box needs an output tolerance; give output_tolerance too, or omit box")
-        if self.loss_aware and budget["importance"]:
+        given = {}
+        for name, value in vars(self).items():
+            if value is not None and value is not False:
+                given[name] = value
+        for name, others in _EXCLUSIVE.items():
+            for other in others:
+                if name in given and other in given:
+                    value = given[other]
+                    shown = "" if value is True else f" {value!r}" if isinstance(value, str) else f" {value}"
+                    raise InputError(f"{name} cannot be combined with {other}{shown}; give one of the two")
+        for name, needed in _REQUIRED.items():
+            if name in given and needed not in given:
+                raise InputError(f"{name} is an option of {needed}; give {needed} too, or omit {name}")
+        if self.loss_aware and weighted:
             raise InputError("loss_aware weighs the errors itself and takes no importance; give one of the two")
         if self.loss_aware and parallel:
             raise InputError("loss_aware needs a single process, because each layer depends on those before it")
-        for name in ("examples", "damping"):
-            if getattr(self, name) is not None and not self.loss_aware:
-                raise InputError(f"{name} is an option of loss_aware; give loss_aware too, or omit {name}")
         if self.examples is not None and self.examples < 1:
             raise InputError(f"examples must be 1 or more, got {self.examples}")
-        if self.prune_epochs is not None and self.prune_target is None:
-            raise InputError("prune_epochs is an option of prune_target; give prune_target too, or omit prune_epochs")
         if self.prune_target is not None:
             from lottery_jax.pruning.gradual import Gradual
 
@@ -127,9 +109,7 @@ class ApproximationOptions:
         if self.quantise_target is not None:
             check_target_bits(self.quantise_target)
         self._objective(np.zeros((1, 1), np.float32), None).check(construction)
-        if type(seed) is not int:
-            raise InputError(f"seed must be a whole number in [0, 2**64), got {seed!r}")
-        seed_words(seed)
+        check_seed(seed)
 
     def resolved_construction(self) -> Construction:
         """The construction with its candidates."""
@@ -144,45 +124,40 @@ class ApproximationOptions:
         kind = construction_named(self.construction)
         return kind() if self.candidates is None else kind(candidates=self.candidates)
 
-    def tolerance_objective(self) -> ToleranceObjective:
-        """The objective without a budget."""
-        given = {"tolerance": self.tolerance, "select": self.objective, "max_redraws": self.max_redraws}
-        return ToleranceObjective(**{name: value for name, value in given.items() if value is not None})
-
     def _objective(self, images: np.ndarray | None, importance: Mapping[str, np.ndarray] | None) -> Objective:
         if self.kept is None:
-            return self.tolerance_objective()
+            default = ToleranceObjective
+            return ToleranceObjective(
+                default.tolerance if self.tolerance is None else self.tolerance,
+                default.select if self.objective is None else self.objective,
+                default.max_redraws if self.max_redraws is None else self.max_redraws,
+            )
         if not self.loss_aware:
             return Budget(self.kept, importance=importance)
         damping = LossAware.damping if self.damping is None else self.damping
         return LossAware(self.kept, cast(np.ndarray, images), damping)
 
 
-def _exclude(name: str, value: object, options: ApproximationOptions, *others: str) -> None:
-    """Refuse one option together with any of the others."""
-    if value is None:
-        return
-    for other in others:
-        given = getattr(options, other)
-        if given is not None and given is not False:
-            shown = "" if given is True else f" {given!r}" if isinstance(given, str) else f" {given}"
-            raise InputError(f"{name} cannot be combined with {other}{shown}; give one of the two")
+_EXCLUSIVE = {
+    "kept": ("objective", "tolerance", "max_redraws", "lossless", "output_tolerance"),
+    "lossless": ("tolerance", "output_tolerance"),
+}
+
+_REQUIRED = {
+    "box": "output_tolerance",
+    "examples": "loss_aware",
+    "damping": "loss_aware",
+    "prune_epochs": "prune_target",
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ApproximationResult:
     """What `run_approximation` found.
 
-    Args:
-        target: The target after pruning and rounding: what the ticket approximates.
-        job: The plan that was run.
-        ticket: The ticket, if no file was named.
-        path: The ticket's file; None after a share of the work.
-        found_weights: Target weights solved by an earlier call.
-        solved_weights: Target weights solved by this call.
-        missing_chunks: Chunks that other shares have not finished.
-        seconds: Wall-clock time of the search.
-        compilation_seconds: The part of it that was compilation.
+    `target` is the one after pruning and rounding. `ticket` is None if a file was named, `path` after a share of the
+    work. `found_weights` were solved by an earlier call, `solved_weights` by this one. `missing_chunks` are those that
+    other shares have not finished. `seconds` are those of the search, `compilation_seconds` included.
     """
 
     target: Target
@@ -225,6 +200,8 @@ def approximate(
 ) -> Ticket:
     """Find a ticket whose random network, pruned and never trained, computes what the target computes.
 
+    Raises `InputError` if an option is wrong or contradicts another one.
+
     Args:
         target: Made by `mlp_target`, `import_target`, `load_model` or `load_task(...).target`.
         seed: Seed of the random source, in [0, 2**64).
@@ -246,20 +223,13 @@ def approximate(
         prune_epochs: Epochs of that pruning; default 20.
         quantise_target: Bits to which each tensor of the target is first rounded.
         dataset: Training data for `prune_target` and for an importance by name.
-        transforms: Transforms of the random source, such as ``PrePrune(0.5)`` and ``ShareLayers()``.
+        transforms: Of the random source, such as ``PrePrune(0.5)`` and ``ShareLayers()``.
         out: File for the ticket. The same call resumes after a kill; memory then depends on the chunk alone.
         coded: Store the masks of the file entropy-coded.
         force: Replace an existing file, if the new ticket holds.
         progress: Called with (solved weights, all weights).
         workers: Who solves the chunks, from `lottery_jax.workers.cluster.join`; every process makes the same call.
 
-    Returns:
-        The ticket. `verify` checks it.
-
-    Raises:
-        InputError: An option is wrong, or contradicts another one.
-
-    Example:
         >>> from lottery_jax.importers.mlp_weights import mlp_target
         >>> from lottery_jax.tickets.verify import verify
         >>> target = mlp_target([np.array([[0.3, -0.2]], np.float32)])
@@ -268,11 +238,8 @@ def approximate(
     """
     if isinstance(workers, Share):
         raise InputError("a share makes no ticket; use run_approximation, or the workers of workers.cluster.join")
-    by_name = isinstance(importance, str) and importance != "uniform"
-    if images is not None and kept is None:
-        raise InputError("images need a budget of kept weights; give the number of weights as kept")
-    if images is not None and isinstance(importance, Mapping):
-        raise InputError("images cannot be combined with importance arrays; give one of the two")
+    if images is not None and (kept is None or isinstance(importance, Mapping)):
+        raise InputError("images need a budget of kept weights, and cannot be combined with importance arrays")
     options = ApproximationOptions(
         construction=construction,
         candidates=candidates,
@@ -284,7 +251,7 @@ def approximate(
         box=box,
         kept=kept,
         importance=importance,
-        loss_aware=images is not None and not by_name,
+        loss_aware=images is not None and importance in (None, "uniform"),
         damping=damping,
         prune_target=prune_target,
         prune_epochs=prune_epochs,
@@ -306,8 +273,7 @@ def approximate(
     return result.ticket or load_ticket(cast(Path, result.path))
 
 
-SOLVING = "weights"
-"""The stage in which weights are solved."""
+SOLVING = "weights"  # the stage in which weights are solved
 
 
 def run_approximation(
@@ -327,24 +293,15 @@ def run_approximation(
     """As `approximate`, with its options as one object, and with the counts and times of the run.
 
     Args:
-        target: The target.
-        options: Which ticket is searched for.
-        seed: Seed of the random source.
-        images: Training images; default those of `dataset`.
-        dataset: Training data.
-        out: File for the ticket; None keeps it in memory.
-        coded: Store the masks of the file entropy-coded.
-        force: Replace an existing file, if the new ticket holds.
         join_only: Solve nothing; raise if a chunk is missing.
         stages: Called with the name of each stage of the work.
         workers: Who solves the chunks; a `Share` solves its part and writes no ticket.
-
-    Raises:
-        InputError: An option is wrong, or contradicts another one.
     """
     if not isinstance(target, Target):
+        kind = "None" if target is None else f"a {type(target).__name__}"
+        kind = f"the path {str(target)[:80]!r}" if isinstance(target, str | os.PathLike) else kind
         raise InputError(
-            f"approximate takes a Target, not {_type_of(target)}; make one with mlp_target, import_target,"
+            f"approximate takes a Target, not {kind}; make one with mlp_target, import_target,"
             " load_model(...)[0] or load_task(...).target"
         )
     if workers is not SERIAL and out is None:
@@ -352,42 +309,22 @@ def run_approximation(
     if coded and out is None:
         raise InputError("coded is an option of the ticket's file; name the file with out, or omit coded")
     options.check(seed, parallel=workers is not SERIAL)
-    target, notes = _prepared_target(target, options, dataset, stages)
-    job = _planned_job(target, options, seed, images, dataset, notes, stages)
+    target, job = _planned_job(target, options, seed, images, dataset, stages)
     progress = stages(SOLVING)
     with Stopwatch() as watch:
+        ticket = None
         if out is None:
-            ticket, path, found, solved, left = run_in_memory(job, progress=progress), None, 0, job.weights, 0
+            ticket, done = run_in_memory(job, progress=progress), JobResult(0, job.weights)
+        elif isinstance(workers, Share):
+            done = run_share(job, out, workers, force=force, progress=progress)
         else:
-            if isinstance(workers, Share):
-                done = run_share(job, out, workers, force=force, progress=progress)
-            else:
-                if join_only:
-                    check_chunks_complete(job, out)
-                done = run_to_file(job, out, force=force, coded=coded, progress=progress, workers=workers)
-            ticket, path, found, solved = None, done.path, done.found, done.solved
-            left = 0 if path is not None else len(missing_chunks(job, out))
-    return ApproximationResult(target, job, ticket, path, found, solved, left, watch.seconds, watch.compilation)
-
-
-def _prepared_target(
-    target: Target, options: ApproximationOptions, dataset: Dataset | None, stages: Stages
-) -> tuple[Target, dict[str, Any]]:
-    """The target after pruning and rounding, and what the ticket's settings say about both."""
-    notes: dict[str, Any] = {}
-    if options.prune_target is not None:
-        from lottery_jax.pruning.gradual import Gradual, sparse_target
-
-        if dataset is None:
-            raise InputError("prune_target trains the target; give the training data as dataset")
-        how = Gradual() if options.prune_epochs is None else Gradual(options.prune_epochs)
-        notes["sparse_target"] = {"kept": options.prune_target, "epochs": how.epochs, "of_sha256": target.digest}
-        progress = stages("pruning the target")
-        target = sparse_target(target, dataset, options.prune_target, how, progress=progress)
-    if options.quantise_target is not None:
-        notes["quantised_target"] = {"bits": options.quantise_target, "of_target_sha256": target.digest}
-        target = quantise(target, options.quantise_target)
-    return target, notes
+            if join_only:
+                check_chunks_complete(job, out)
+            done = run_to_file(job, out, force=force, coded=coded, progress=progress, workers=workers)
+    left = 0 if out is None or done.path is not None else len(missing_chunks(job, out))
+    return ApproximationResult(
+        target, job, ticket, done.path, done.found, done.solved, left, watch.seconds, watch.compilation
+    )
 
 
 def _planned_job(
@@ -396,21 +333,30 @@ def _planned_job(
     seed: int,
     images: np.ndarray | None,
     dataset: Dataset | None,
-    notes: dict[str, Any],
     stages: Stages,
-) -> Job:
-    """The job of these options: objective, then lossless or output tolerance, then `plan_job`."""
+) -> tuple[Target, Job]:
+    """The target after pruning and rounding, and its job: objective, then lossless or output tolerance, then a plan."""
+    notes: dict[str, Any] = {}
+    if options.prune_target is not None:
+        from lottery_jax.pruning.gradual import Gradual, sparse_target
+
+        if dataset is None:
+            raise InputError("prune_target trains the target; give the training data as dataset")
+        how = Gradual() if options.prune_epochs is None else Gradual(options.prune_epochs)
+        notes["sparse_target"] = {"kept": options.prune_target, "epochs": how.epochs, "of_sha256": target.digest}
+        target = sparse_target(target, dataset, options.prune_target, how, progress=stages("pruning the target"))
+    if options.quantise_target is not None:
+        notes["quantised_target"] = {"bits": options.quantise_target, "of_target_sha256": target.digest}
+        target = quantise(target, options.quantise_target)
     stages("planning")
     construction, importance, transforms = options.resolved_construction(), options.importance, options.transforms
     if options.loss_aware or (isinstance(importance, str) and importance != "uniform"):
         if images is None and dataset is None:
             raise InputError("loss_aware and importance need training images; give images or dataset")
-        if images is None:
-            assert dataset is not None
-            images = np.asarray(dataset.train.images)
-            images = images[: options.examples or default_examples(target.network)] if options.loss_aware else images
-        else:
-            images = np.asarray(images)[: options.examples]
+        examples = options.examples
+        if images is None and options.loss_aware:
+            examples = examples or default_examples(target.network)
+        images = np.asarray(cast(Dataset, dataset).train.images if images is None else images)[:examples]
     if isinstance(importance, str):
         damping = IMPORTANCES[importance]
         prepared = construction.prepare(target)
@@ -429,11 +375,4 @@ def _planned_job(
             transforms=transforms,
             progress=stages("trials for the output tolerance"),
         )
-    return plan_job(target, construction, objective, seed=seed, notes=notes, transforms=transforms)
-
-
-def _type_of(value: object) -> str:
-    """A refused target in words: a path itself, of other objects their type."""
-    if isinstance(value, str | os.PathLike):
-        return f"the path {str(value)[:80]!r}"
-    return "None" if value is None else f"a {type(value).__name__}"
+    return target, plan_job(target, construction, objective, seed=seed, notes=notes, transforms=transforms)

@@ -76,16 +76,19 @@ def _parts(job: Job, read: Callable[[Chunk], ChunkResult]) -> _Parts:
         # A locked weight may use an absent edge.
         forced = forced_mask(network.random_tensors[name], job.seed, job.edge_redraws.get(name, NO_REDRAWS))
         edge_masks[name] = (edge_masks[name] | (forced == 1)) & (forced >= 0)
-    tensors = []
+    found = []
     for name, drawn in network.random_tensors.items():
-        tensors.append(TensorInfo(f"mask.{name}", "U8", ((drawn.size + 7) // 8,)))
+        found.append(TensorInfo(f"mask.{name}", "U8", ((drawn.size + 7) // 8,)))
         if redraws.get(name):
-            tensors.append(TensorInfo(f"redraws.{name}", "I64", (redraws[name], 2)))
+            found.append(TensorInfo(f"redraws.{name}", "I64", (redraws[name], 2)))
     for name, tensor in job.target.tensors.tensors.items():
         if name in network.approximated:
-            tensors.append(TensorInfo(f"target.{name}", tensor.dtype, tensor.shape))
+            found.append(TensorInfo(f"target.{name}", tensor.dtype, tensor.shape))
         else:
-            tensors.append(TensorInfo(f"stored.{name}", "F32", tensor.shape))
+            found.append(TensorInfo(f"stored.{name}", "F32", tensor.shape))
+    tensors = {}
+    for tensor in found:
+        tensors[tensor.name] = tensor
     objective = job.settings["objective"]
     header = Header(
         network,
@@ -97,7 +100,7 @@ def _parts(job: Job, read: Callable[[Chunk], ChunkResult]) -> _Parts:
         {**job.settings, **result.settings, "job": job.identity},
         result.relative,
     )
-    return _Parts(header, {tensor.name: tensor for tensor in tensors}, result, chunks, edge_masks)
+    return _Parts(header, tensors, result, chunks, edge_masks)
 
 
 def _content(job: Job, parts: _Parts, tensor: str) -> Iterator[np.ndarray]:

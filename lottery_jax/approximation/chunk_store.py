@@ -1,12 +1,10 @@
 """Stores of solved chunks: in memory, or as durable files, so that a killed job resumes.
 
-A chunk's file carries the job's fingerprint and its own number under a digest. A damaged or misplaced file is solved
-again with a warning. A file of another job or version is refused, and never changed.
+A damaged file is solved again with a warning. A file of another job or version is refused, and never changed.
 """
 
 import contextlib
 from pathlib import Path
-from typing import Protocol
 
 from lottery_jax.approximation.job import Chunk, ChunkResult, Job
 from lottery_jax.errors import InputError
@@ -16,9 +14,7 @@ from lottery_jax.io.tensor_file import FormatError, read_array
 from lottery_jax.workers.cluster import SEEN
 
 _FORMAT = "lottery_jax chunk"
-
 _VERSION = 2
-
 _ENTRY = "chunk"
 
 
@@ -26,24 +22,8 @@ class DamagedChunk(Exception):
     """A chunk's file with other content than was written; the chunk is solved again."""
 
 
-class ChunkStore(Protocol):
-    """Results of solved chunks by number."""
-
-    def has(self, chunk: Chunk) -> bool:
-        """True if the store has a chunk, damaged or not."""
-        ...
-
-    def read(self, job: Job, chunk: Chunk) -> ChunkResult | None:
-        """The result of a chunk, None if missing; raises `DamagedChunk`, or `InputError` for another job's chunk."""
-        ...
-
-    def write(self, job: Job, chunk: Chunk, arrays: ChunkResult) -> None:
-        """Store the result of a chunk, atomically."""
-        ...
-
-
 class MemoryChunkStore:
-    """Results of one job's chunks in memory."""
+    """Results of one job's chunks in memory, as `FolderChunkStore` keeps them in files."""
 
     def __init__(self) -> None:
         self._results: dict[int, ChunkResult] = {}
@@ -82,14 +62,17 @@ class FolderChunkStore:
         return self.path / f"chunk-{number:08d}.safetensors"
 
     def has(self, chunk: Chunk) -> bool:
+        """True if the folder has a chunk, damaged or not."""
         return self.file(chunk.number).exists()
 
     def write(self, job: Job, chunk: Chunk, arrays: ChunkResult) -> None:
+        """Store the result of a chunk, atomically."""
         header = {"format": _FORMAT, "version": _VERSION, "job": job.fingerprint, "number": chunk.number}
         header["chunks"] = len(job.chunks)  # for readers without the job, such as `lottery-jax status`
         write_atomically(self.file(chunk.number), checksummed_bytes(_ENTRY, header, arrays))
 
     def read(self, job: Job, chunk: Chunk) -> ChunkResult | None:
+        """The result of a chunk, None if missing; raises `DamagedChunk`, or `InputError` for another job's chunk."""
         path = self.file(chunk.number)
         if not path.exists():
             return None
@@ -154,3 +137,6 @@ class FolderChunkStore:
                 path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.path.rmdir()
+
+
+ChunkStore = MemoryChunkStore | FolderChunkStore

@@ -54,14 +54,9 @@ class ChunkMasks:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ObjectiveResult:
-    """What an objective makes of all solved chunks.
+    """What an objective makes of all solved chunks: what the ticket guarantees, further settings, and masks by chunk.
 
-    Args:
-        tolerance: Guaranteed largest |residual| of a weight.
-        kept_budget: Guaranteed number of kept weights, None if there is no budget.
-        settings: Further settings for the ticket's header.
-        masks: From a chunk to its masks.
-        relative: True if the tolerance is relative to each tensor's largest |weight|.
+    `tolerance` is of the largest |residual| of a weight, and relative to each tensor's largest |weight| if `relative`.
     """
 
     tolerance: float
@@ -116,13 +111,8 @@ class Job:
     Args:
         target: The prepared target.
         network: The random source.
-        problems: The subset-sum problems of each target tensor.
         edge_redraws: Redraws of edge tensors by name.
-        seed: Seed of the source.
-        construction: The construction.
-        objective: The objective, as it applies to the construction.
         settings: How the ticket is made, JSON values for its reader.
-        chunks: The chunks in order.
         identity: SHA-256 of everything that the ticket depends on, independent of the chunks.
         fingerprint: SHA-256 of `identity` and the chunk size. A chunk file with another one belongs to another job.
         path: File of the target, None if it is in memory.
@@ -144,7 +134,10 @@ class Job:
     @property
     def weights(self) -> int:
         """Number of target weights; each copy of a weight counts."""
-        return sum(problem.random_tensor.rows for problem in self.problems)
+        total = 0
+        for problem in self.problems:
+            total += problem.random_tensor.rows
+        return total
 
 
 def plan_job(
@@ -160,21 +153,15 @@ def plan_job(
     """Plan the approximation of a target: read it once, build the random source, pose its subset-sum problems.
 
     Args:
-        target: The trained network.
-        construction: The theorem.
-        objective: What the subsets optimise.
         seed: Seed of the random source, from 0 to 2**64 - 1.
         chunk_weights: Target weights of a chunk, a multiple of 8; the masks do not depend on it. Default: by the cost
             of the search, see `default_chunk_weights`.
         notes: Further settings to record in the ticket.
-        transforms: Transforms of the random source.
 
     Raises:
         InputError: If the options do not fit together, or the target has no weights or invalid ones.
     """
-    if type(seed) is not int:
-        raise InputError(f"seed must be a whole number in [0, 2**64), got {seed!r}")
-    seed_words(seed)
+    check_seed(seed)
     objective = objective.check(construction)
     if chunk_weights is None:
         chunk_weights = default_chunk_weights(construction.candidates)
@@ -195,10 +182,14 @@ def plan_job(
     problems: list[TensorProblem] = []
     edge_redraws: dict[str, np.ndarray] = {}
     for layer, source in network.sources.items():
-        drawn = {name: random_tensors[child_path(layer, name)] for name in source.random_tensors()}
+        drawn = {}
+        for name in source.random_tensors():
+            drawn[name] = random_tensors[child_path(layer, name)]
         layer_problems, redraws = construction.problems(network, layer, drawn, seed)
         problems += layer_problems
-        edge_redraws |= {child_path(layer, name): rows for name, rows in redraws.items() if len(rows)}
+        for name, rows in redraws.items():
+            if len(rows):
+                edge_redraws[child_path(layer, name)] = rows
     chunks: list[Chunk] = []
     for problem in problems:
         tensor = problem.random_tensor
@@ -233,6 +224,13 @@ def plan_job(
         fingerprint=fingerprint,
         path=path,
     )
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that is no whole number in [0, 2**64); raises `InputError`."""
+    if type(seed) is not int:
+        raise InputError(f"seed must be a whole number in [0, 2**64), got {seed!r}")
+    seed_words(seed)
 
 
 def default_chunk_weights(candidates: int) -> int:

@@ -1,7 +1,7 @@
 """Tolerance of the outputs: candidates and a tolerance per weight are derived by trial.
 
-A ticket is made and its output bounded. If the bound is too large, the least error gets more candidates (each halves
-the residuals), and the fewest weights get a smaller tolerance, or more candidates where these cannot meet it.
+If the bound of a trial's outputs is too large, the least error gets more candidates, and the fewest weights get a
+smaller tolerance, or more candidates where these cannot meet it.
 """
 
 import dataclasses
@@ -38,30 +38,11 @@ def meet_output_tolerance(
 ) -> tuple[Construction, ToleranceObjective, OutputBound]:
     """Derive a construction and an objective whose ticket has outputs within a tolerance of the target's.
 
-    Args:
-        target: The target.
-        construction: The construction of the first trial.
-        objective: The objective of the first trial.
-        output_tolerance: Largest |f - g| over all inputs in `box`, positive and finite.
-        seed: Seed of the random source.
-        box: Least and largest input; default (0, 1), or (-1, 1) if inputs may be negative.
-        transforms: Transforms of the random source.
-        progress: Called with (solved weights, all weights) of each trial.
-
-    Returns:
-        The construction, the objective, and the bound of the ticket that they make.
+    `construction` and `objective` are those of the first trial; a bound of all outputs on `box` (default (0, 1), or
+    (-1, 1) if inputs may be negative) is returned with the last ones.
 
     Raises:
         InputError: More than `MAX_CANDIDATES` candidates would be needed; the sentence says about how many.
-
-    Example:
-        >>> import numpy as np
-        >>> from lottery_jax.constructions.pensia import Pensia
-        >>> from lottery_jax.importers.mlp_weights import mlp_target
-        >>> target = mlp_target([np.array([[0.3, -0.2]], np.float32)])
-        >>> _, _, bound = meet_output_tolerance(target, Pensia(8), ToleranceObjective(0.1), 1e-3, seed=0)
-        >>> bound.largest <= 1e-3
-        True
     """
     if not 0 < output_tolerance < math.inf:
         raise InputError(f"output_tolerance must be positive and finite, got {output_tolerance}")

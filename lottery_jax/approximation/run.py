@@ -1,12 +1,10 @@
-"""Running a job: solve the missing chunks, then assemble the ticket; in one process, with other workers, or in shares.
-
-Processes that never communicate solve shares of a job in one folder; `run_to_file` then assembles the ticket.
-"""
+"""Running a job: solve the missing chunks, then assemble the ticket; alone, with other workers, or in shares."""
 
 import collections
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import itertools
 import math
 import os
@@ -32,23 +30,16 @@ CHUNKS_SUFFIX = ".chunks"
 """End of the name of the folder of chunks."""
 
 _POLL_SECONDS = 0.2  # between two looks for chunks of other processes
-
 _WRITER_THREADS = 2  # they wait for the disk
-
 _ANNOUNCED_SECONDS = 5.0  # a search of at least this time is announced
-
 _LISTED = 8  # missing chunks in a message
 
 
 @dataclasses.dataclass(frozen=True)
 class JobResult:
-    """What a run did.
+    """Target weights found solved, and solved in this run (in the leading process those of all processes).
 
-    Args:
-        found: Target weights found solved; in the leading process those of all processes.
-        solved: Target weights solved in this run; in the leading process those of all processes.
-        damaged: Messages about damaged chunk files, which were replaced.
-        path: The ticket's file, None if it is not written yet.
+    `damaged` are messages about damaged chunk files, which were replaced; `path` is None if no ticket is written yet.
     """
 
     found: int
@@ -60,14 +51,11 @@ class JobResult:
 def run_in_memory(job: Job, *, store: MemoryChunkStore | None = None, progress: Progress = no_progress) -> Ticket:
     """The ticket of a job, without any file.
 
-    Args:
-        job: The job.
-        store: Solved chunks to reuse and extend; jobs that differ only in the budget share them.
-        progress: Called with (solved weights, all weights).
+    `store` has solved chunks to reuse and extend; jobs that differ only in the budget share them.
     """
     chunks = store or MemoryChunkStore()
     solve_job(job, chunks, progress=progress)
-    return assemble(job, lambda chunk: _read_or_solve(job, chunks, chunk))
+    return assemble(job, functools.partial(_read_or_solve, job, chunks))
 
 
 def run_to_file(
@@ -86,12 +74,9 @@ def run_to_file(
     it is written.
 
     Args:
-        job: The job.
         out: The ticket's file.
         force: True replaces an existing file, provided that the new ticket holds.
         coded: True stores the masks entropy-coded.
-        progress: Called with (solved weights, all weights).
-        workers: The processes that share the chunks.
 
     Raises:
         InputError: If `out` is not possible, exists, or its folder has chunks of another job.
@@ -104,18 +89,13 @@ def run_to_file(
         if workers.leads:
             place = _finished_ticket(job, out)
             if place is None:
-                check_overwrite(out, force=force)
-                _check_space(job, out, folder)
-                folder.make()
+                _prepare_folder(job, out, folder, force=force)
             if folder.path.is_dir():
                 stack.enter_context(folder_lock(folder.path, "the folder of chunks"))
                 stack.callback(folder.remove_if_empty)
         # What all processes must have in common, by name.
-        facts = {
-            **environment.version_facts(),
-            "target": job.target.digest[:16],
-            "job (seed or options)": job.fingerprint[:16],
-        }
+        facts = {"target": job.target.digest[:16], "job (seed or options)": job.fingerprint[:16]}
+        facts = {**environment.version_facts(), **facts}
         finished = workers.begin(facts, folder.path, "" if place is None else str(place))
         result = JobResult(job.weights, 0) if finished else solve_job(job, folder, workers=workers, progress=progress)
         unit = f"ticket {job.fingerprint}"
@@ -140,10 +120,8 @@ def run_share(job: Job, out: Path, share: Share, *, force: bool = False, progres
     check_output(job, out)
     if (path := _finished_ticket(job, out)) is not None:
         return JobResult(job.weights, 0, path=path)
-    check_overwrite(out, force=force)
     folder = FolderChunkStore(chunk_folder(out))
-    _check_space(job, out, folder)
-    folder.make()
+    _prepare_folder(job, out, folder, force=force)
     with folder_lock(folder.path, "the folder of chunks", shared=True):
         return solve_job(job, folder, workers=share, progress=progress)
 
@@ -298,8 +276,9 @@ def _finished_ticket(job: Job, out: Path) -> Path | None:
     return next((path for path in (out, broken_file(out)) if is_ticket_of(job, path)), None)
 
 
-def _check_space(job: Job, out: Path, folder: FolderChunkStore) -> None:
-    """Refuse a disk without space for the missing chunks and the ticket; raises `InputError`."""
+def _prepare_folder(job: Job, out: Path, folder: FolderChunkStore, *, force: bool) -> None:
+    """Create the folder of chunks; raises `InputError` if `out` exists, or the disk lacks space for what is missing."""
+    check_overwrite(out, force=force)
     needed = sum(job.objective.result_bytes(chunk) for chunk in job.chunks if not folder.has(chunk))
     needed += sum((drawn.size + 7) // 8 for drawn in job.network.random_tensors.values())
     needed += sum(tensor.nbytes for tensor in job.target.tensors.tensors.values())
@@ -310,6 +289,7 @@ def _check_space(job: Job, out: Path, folder: FolderChunkStore) -> None:
             f"the ticket and its chunks need {needed / 1e9:.2f} GB, and {str(place)!r} has {free / 1e9:.2f} GB free;"
             " free some space or choose another --out"
         )
+    folder.make()
 
 
 def _remove_empty_folder(folder: Path) -> None:
@@ -318,7 +298,7 @@ def _remove_empty_folder(folder: Path) -> None:
 
 
 def missing_chunks(job: Job, out: Path) -> list[int]:
-    """SamplerArrays of the chunks without a file in the folder of `out`."""
+    """Numbers of the chunks without a file in the folder of `out`."""
     folder = FolderChunkStore(chunk_folder(out))
     return [chunk.number for chunk in job.chunks if not folder.has(chunk)]
 

@@ -28,7 +28,6 @@ FLOAT32_STEP = 2.0**-24
 """Largest relative rounding error of float32."""
 
 _MIN_PADDED_BLOCKS = 512
-
 _Key = tuple[np.uint32, np.uint32]
 
 
@@ -45,8 +44,6 @@ def solver_config(problem: TensorProblem, solver: Solver, tolerance: float, *, u
     """How to solve a problem so that residuals within the solver's tolerance are within `tolerance` in float64.
 
     Args:
-        problem: The problem.
-        solver: The solver.
         tolerance: Tolerance in the units of the target weights; 0 for equality on the problem's grid.
         unrounded: True if candidates and targets are float32 numbers without rounding, so that no margin is needed.
     """
@@ -87,7 +84,10 @@ def split_blocks(chunk: Chunk) -> list[slice]:
     """The blocks of a chunk in parts that bound the memory of the host; results do not depend on them."""
     shared = chunk.problem.random_tensor.rows_per_block
     step = max(MAX_HOST_WEIGHTS // shared // 8, 1) * 8 if on_host() else chunk.count
-    return [slice(start, min(start + step, chunk.count)) for start in range(0, chunk.count, step)]
+    parts = []
+    for start in range(0, chunk.count, step):
+        parts.append(slice(start, min(start + step, chunk.count)))
+    return parts
 
 
 def solve_blocks(
@@ -99,19 +99,9 @@ def solve_blocks(
     attempt: int,
     config: SolverConfig,
 ) -> Any:
-    """The solver's answer for each of some targets.
+    """The solver's answer, of its own type, for scaled target weights float32 [B, R] of ascending blocks int64 [B].
 
-    Args:
-        job: The job.
-        problem: The problem of the tensor.
-        branch: Sign branch of `problem`.
-        blocks: Ascending block numbers, int64 [B].
-        targets: Scaled target weights, float32 [B, R].
-        attempt: Number of the draw, 0 for the first.
-        config: The solver.
-
-    Returns:
-        The solver's own type of answer, with B R entries.
+    `branch` is a sign branch of `problem`, and `attempt` the number of the draw, 0 for the first.
     """
     drawn: Any = draw_candidates(problem, branch, blocks, attempt=attempt, seed=job.seed)
     shared, host, rounded = targets.shape[1], on_host(), None
@@ -195,8 +185,8 @@ def draw_candidates(
     assert problem.group_of is not None
     group = np.zeros(size, np.int32)
     group[: len(blocks)] = problem.group_of(blocks)
-    indices = branch.indices.astype(np.uint32)
-    return _draw_products(weights, key, stream, first, step, branch.multipliers, indices, group, sharding)
+    table = branch.multipliers, branch.indices.astype(np.uint32), group
+    return _draw_products(weights, key, stream, first, step, table, sharding)
 
 
 def padded_blocks(blocks: int) -> int:
@@ -213,16 +203,10 @@ def padded_blocks(blocks: int) -> int:
 
 @functools.partial(jax.jit, static_argnames=("blocks", "width", "sharding"))
 def _draw_run(
-    weights: SamplerArrays,
-    key: _Key,
-    stream: Any,
-    first_pair: Any,
-    blocks: int,
-    width: int,
-    sharding: NamedSharding | None,
+    weights: SamplerArrays, key: _Key, stream: Any, pair: Any, blocks: int, width: int, sharding: NamedSharding | None
 ) -> jax.Array:
-    """Contiguous blocks [B, N], B even, that begin at pair `first_pair` of positions."""
-    drawn = draw_pairs(weights, key, stream, first_pair, blocks * width // 2, jnp).reshape(blocks, width)
+    """Contiguous blocks [B, N], B even, that begin at pair `pair` of positions."""
+    drawn = draw_pairs(weights, key, stream, pair, blocks * width // 2, jnp).reshape(blocks, width)
     return drawn if sharding is None else jax.lax.with_sharding_constraint(drawn, sharding)
 
 
@@ -238,17 +222,10 @@ def _draw(
 
 @functools.partial(jax.jit, static_argnames="sharding")
 def _draw_products(
-    weights: SamplerArrays,
-    key: _Key,
-    stream: Any,
-    first: Any,
-    step: Any,
-    multipliers: Any,
-    indices: Any,
-    group: Any,
-    sharding: NamedSharding | None,
+    weights: SamplerArrays, key: _Key, stream: Any, first: Any, step: Any, table: Any, sharding: NamedSharding | None
 ) -> jax.Array:
-    """Candidates [B, N] of blocks that begin at positions [B]; only the indices of their groups are drawn."""
+    """Candidates [B, N] of blocks that begin at positions [B]; `table`: multipliers, indices by group, and groups."""
+    multipliers, indices, group = table
     index = first[:, None] + indices[group] * step
     drawn = multipliers[group] * draw_at(weights, key, stream, index, jnp)
     return drawn if sharding is None else jax.lax.with_sharding_constraint(drawn, sharding)

@@ -41,7 +41,6 @@ LOSSLESS = 2.0**-25
 """Tolerance relative to a tensor's largest |weight|: at most half the distance of adjacent float32 numbers there."""
 
 _FAST_CANDIDATES = 24  # up to here the exact search of a weight takes microseconds, beyond milliseconds
-
 _TIMED_WEIGHTS = 8
 
 
@@ -54,8 +53,7 @@ class ToleranceObjective(Objective):
 
     Args:
         tolerance: Largest |residual| of a weight. Constructions that are exact replace it by 0.
-        select: Which subset of a weight: "least-error" (default), "smallest" (fewest kept) or "first".
-        max_redraws: Redraws of a block, at most.
+        select: Which subset of a weight: one of `OBJECTIVES`.
         solver: The subset-sum solver; the construction's solver for `select` by default.
         relative: True if the tolerance is relative to each tensor's largest |weight|.
     """
@@ -69,13 +67,10 @@ class ToleranceObjective(Objective):
     relative: bool = False
 
     def settings(self) -> dict[str, Any]:
-        return {
-            "objective": self.select,
-            "tolerance": self.tolerance,
-            "max_redraws": self.max_redraws,
-            **({} if self.solver is None else {"solver": repr(self.solver)}),
-            **({"relative": True} if self.relative else {}),
-        }
+        settings = {"objective": self.select, "tolerance": self.tolerance, "max_redraws": self.max_redraws}
+        if self.solver is not None:
+            settings["solver"] = repr(self.solver)
+        return {**settings, "relative": True} if self.relative else settings
 
     def check(self, construction: Construction) -> "ToleranceObjective":
         check_tolerance(self.tolerance, zero=construction.exact)
@@ -124,8 +119,7 @@ class ToleranceObjective(Objective):
     def solve_chunk(self, job: Job, chunk: Chunk) -> ChunkResult:
         """The masks and redraws of a chunk."""
         problem, targets = chunk.problem, scaled_targets(job, chunk)
-        config = self._config(job, problem)
-        blocks = chunk.first + np.arange(chunk.count)
+        config, blocks = self._config(job, problem), chunk.first + np.arange(chunk.count)
         masks, successes = [], []
         for part in split_blocks(chunk):
             part_mask, part_success = _solve(job, problem, blocks[part], targets[part], 0, config)
@@ -189,23 +183,16 @@ def make_lossless(
 ) -> tuple[Construction, ToleranceObjective]:
     """Options of a lossless ticket: each weight within half the last float32 bit of its tensor's largest.
 
-    Args:
-        target: The target, without float64 weights.
-        construction: Scalar or ScalarShared. A number of candidates other than the default is kept.
-        objective: Its number of redraws and its solver are kept.
-
-    Returns:
-        The construction and the objective with these options.
+    A number of candidates other than the default, the number of redraws and a solver are kept.
 
     Raises:
         InputError: If the construction cannot be lossless, or the target has float64 weights.
 
-    Example:
-        >>> from lottery_jax.constructions.scalar import Scalar
-        >>> from lottery_jax.importers.mlp_weights import mlp_target
-        >>> target = mlp_target([np.array([[0.3, -0.2]], np.float32)])
-        >>> make_lossless(target, Scalar(), ToleranceObjective())[0].candidates
-        32
+    >>> from lottery_jax.constructions.scalar import Scalar
+    >>> from lottery_jax.importers.mlp_weights import mlp_target
+    >>> target = mlp_target([np.array([[0.3, -0.2]], np.float32)])
+    >>> make_lossless(target, Scalar(), ToleranceObjective())[0].candidates
+    32
     """
     if objective.select != "least-error":
         raise InputError(f"objective must be least-error for a lossless ticket, got {objective.select}. Omit it.")

@@ -1,7 +1,6 @@
-"""IntervalArray bounds of a target f and of g - f for a ticket's network g, layer by layer, for all inputs of a box.
+"""Interval bounds of a target f and of g - f for a ticket's network g, layer by layer, for all inputs of a box.
 
-Float64, rounded outwards. A difference is multiplied by the weights, and grows by the residuals of the weights times
-the layer's input; an activation multiplies it by a slope that it has between both values.
+Float64, rounded outwards. Residuals of the weights times the layer's input add to a difference.
 """
 
 import dataclasses
@@ -27,7 +26,7 @@ ROUNDING = 2.0**-40
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class IntervalArray:
-    """InMemoryTensors between `low` and `high`, float64, elementwise.
+    """Arrays between `low` and `high`, float64, elementwise.
 
     >>> both = IntervalArray(np.array([-1.0]), np.array([2.0])) + IntervalArray(np.array([0.5]), np.array([0.5]))
     >>> bool(both.low[0] <= -0.5 <= 2.5 <= both.high[0])
@@ -72,30 +71,26 @@ def multiply(slopes: IntervalArray, values: IntervalArray) -> IntervalArray:
 
 
 Map = Callable[[np.ndarray], np.ndarray]
-"""InMemoryTensors [B, *in] to [B, *out]."""
+"""Arrays [B, *in] to [B, *out]."""
 
 
 def linear_map(layer: LinearLayer, weight: np.ndarray) -> Map:
     """The linear layer with these weights and no bias: x [B, *in] -> [B, *out]."""
-    return lambda x: _in_float64(lambda weight, x: _linear(layer, weight, x), weight, x)
+    return lambda x: _in_float64(functools.partial(_linear, layer), weight, x)
 
 
 def transposed_map(layer: LinearLayer | StatelessLayer, weight: np.ndarray | None, inputs: tuple[int, ...]) -> Map:
-    """The transpose: coefficients [B, *out] of outputs to coefficients [B, *in] of inputs.
+    """The transpose of a layer that is linear up to a constant: coefficients [B, *out] to coefficients [B, *in].
 
-    Args:
-        layer: A linear layer, or a stateless layer that is linear up to a constant.
-        weight: Weight of a linear layer, else None.
-        inputs: Shape of an input.
+    `weight` is None for a stateless layer.
     """
-    return lambda rows: _in_float64(
-        lambda weight, rows: _transposed(layer, inputs, weight, rows), np.zeros(0) if weight is None else weight, rows
-    )
+    own = np.zeros(0) if weight is None else weight
+    return lambda rows: _in_float64(functools.partial(_transposed, layer, inputs), own, rows)
 
 
 def apply_stateless(node: StatelessLayer, x: np.ndarray) -> np.ndarray:
     """A layer without weights applied to x [B, ...] in float64."""
-    return _in_float64(lambda x: _stateless(node, x), x)
+    return _in_float64(functools.partial(_stateless, node), x)
 
 
 def _in_float64(function: Callable[..., jax.Array], *arrays: np.ndarray) -> np.ndarray:
@@ -167,7 +162,8 @@ class WeightLayer:
         total = IntervalArray(change, change).widened(ROUNDING * (np.abs(self.effective_bias) + np.abs(self.bias)))
         if len(self.effective) == 1:
             return total + self._multiply(self.effective[0] - self.weight, inputs.g, self.effective[0])
-        for effective, part in zip(self.effective, (_positive(inputs.g), _negative(inputs.g)), strict=True):
+        for effective, bound in zip(self.effective, (np.maximum, np.minimum), strict=True):
+            part = IntervalArray(bound(inputs.g.low, 0), bound(inputs.g.high, 0))
             total = total + self._multiply(effective - self.weight, part, effective)
         # An input has one sign at a time; the sum counts an input of unknown sign twice.
         residual = np.abs(self.effective - self.weight).max(0)
@@ -244,18 +240,15 @@ def _(node: Node, inputs: LayerBounds) -> LayerBounds:
 
 def slope_range(node: Activation, values: IntervalArray) -> IntervalArray:
     """Slopes of an activation between any two values of an interval."""
-    least, most = (np.float64(number) for number in (0.0, 1.0))
     if isinstance(node, Relu | LeakyRelu):
-        least = np.float64(node.slope) if isinstance(node, LeakyRelu) else least
+        least, most = np.float64(node.slope if isinstance(node, LeakyRelu) else 0), np.float64(1)
         if not 0 <= least <= 1:
             raise InputError(
                 f"the output cannot be bounded through a LeakyReLU of slope {least:g}, only with a slope from 0 to 1"
             )
         return IntervalArray(np.where(values.low >= 0, most, least), np.where(values.high <= 0, least, most))
     if isinstance(node, Tanh | Sigmoid):
-        near = np.where(
-            (values.low <= 0) & (values.high >= 0), 0.0, np.minimum(np.abs(values.low), np.abs(values.high))
-        )
+        near = np.maximum(np.maximum(values.low, -values.high), 0.0)
         scale = 1.0 if isinstance(node, Tanh) else 0.5
         slope = [scale**2 / np.cosh(np.minimum(scale * at, 300.0)) ** 2 for at in (values.magnitude, near)]
         return IntervalArray(slope[0] * (1 - ROUNDING), slope[1] * (1 + ROUNDING))
@@ -268,11 +261,3 @@ def _apply_to_one(node: Node, x: np.ndarray) -> np.ndarray:
 
 def _apply_to_ends(node: Node, values: IntervalArray) -> IntervalArray:
     return IntervalArray(_apply_to_one(node, values.low), _apply_to_one(node, values.high))
-
-
-def _positive(values: IntervalArray) -> IntervalArray:
-    return IntervalArray(np.maximum(values.low, 0), np.maximum(values.high, 0))
-
-
-def _negative(values: IntervalArray) -> IntervalArray:
-    return IntervalArray(np.minimum(values.low, 0), np.minimum(values.high, 0))

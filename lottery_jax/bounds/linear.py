@@ -1,8 +1,6 @@
 """Linear bounds of g - f by back-substitution: CROWN (Zhang et al. 2018, arXiv 1811.00866) for a pair of networks.
 
-Coefficients of a layer's difference and of the target's values are propagated backwards to the input: exactly through
-weights, and through an activation by a line above or below it. Unlike intervals, linear bounds remember which
-differences come from the same input.
+Unlike intervals, linear bounds remember which differences come from the same input.
 """
 
 import dataclasses
@@ -62,24 +60,20 @@ def back_substitute(records: Sequence[LayerRecord], bound: LinearBound) -> Linea
 def _through_layer(record: LayerRecord, bound: LinearBound) -> LinearBound:
     node, inputs = record.node, record.inputs
     if record.parts:
-        found = [
-            back_substitute(part, LinearBound(bound.difference, bound.f, np.zeros_like(bound.constant)))
-            for part in record.parts
-        ]
-        difference, f = (sum(getattr(one, name) for one in found) for name in ("difference", "f"))
-        return LinearBound(difference, f, bound.constant + sum(one.constant for one in found))  # type: ignore[arg-type]
+        branch = LinearBound(bound.difference, bound.f, np.zeros_like(bound.constant))
+        body, shortcut = (back_substitute(part, branch) for part in record.parts)
+        constant = bound.constant + (body.constant + shortcut.constant)
+        return LinearBound(body.difference + shortcut.difference, body.f + shortcut.f, constant)
     if isinstance(node, WeightLayer):
         return _through_weights(node, inputs, bound)
     if isinstance(node, Activation):
         return _through_activation(node, inputs, bound)
     shape = inputs.f.low.shape
     if isinstance(node, _LINEAR):
-        transposed = transposed_map(node, None, shape)
-        zero = np.zeros((1, *shape))
-        constant = apply_stateless(node, zero)[0] if isinstance(node, Normalize) else np.zeros(record.out.f.low.shape)
-        return LinearBound(
-            transposed(bound.difference), transposed(bound.f), bound.constant + _flat(bound.f) @ np.ravel(constant)
-        )
+        transposed, constant = transposed_map(node, None, shape), bound.constant
+        if isinstance(node, Normalize):
+            constant = constant + _flat(bound.f) @ np.ravel(apply_stateless(node, np.zeros((1, *shape)))[0])
+        return LinearBound(transposed(bound.difference), transposed(bound.f), constant)
     # A maximum has no linear bound here: its interval is used.
     none = np.zeros((len(bound.constant), *shape))
     return LinearBound(none, none, bound.upper(record.out))
@@ -138,9 +132,7 @@ def _relax(node: Activation, f: IntervalArray) -> tuple[Line, Line]:
         ones, few = np.ones_like(f.low), np.full_like(f.low, lower_slope)
         upper = _chord(f.low, f.high, lower_slope * f.low, f.high, ones, few)
         # Below, the line with the smaller area to the activation.
-        below = np.where(
-            f.low >= 0, 1.0, np.where(f.high <= 0, lower_slope, np.where(f.high > -f.low, 1.0, lower_slope))
-        )
+        below = np.where((f.low >= 0) | (f.high > np.maximum(-f.low, 0)), 1.0, lower_slope)
         return upper, (below, np.zeros_like(below))
     flat = np.zeros_like(f.low)
     ends = IntervalArray(apply_stateless(node, f.low), apply_stateless(node, f.high)).widened()

@@ -1,14 +1,8 @@
 """Bounds of sup |g - f| over a box of inputs, for a target f and a ticket's network g.
 
-The minimum of two bounds, by intervals and by linear bounds, in float64 rounded outwards, for each output. They are
-about effective weights in exact arithmetic; ``verify`` checks that the float32 network computes them. Hidden layers of
-up to 1,024 units get linear bounds of their own first, which tightens all later layers.
-
-A third bound uses the tolerance alone and holds for every ticket within it.
-
-Refused, with the name of the layer: attention (softmax of a product of inputs is neither linear nor monotone; the
-argument of Otsuka et al. 2025 needs bounds of norms), LayerNorm (its slope is unbounded), GELU (not monotone),
-replicated neurons (each copy has a difference of its own), and models without a graph.
+The minimum of interval and linear bounds of effective weights, in float64 rounded outwards, for each output. Hidden
+layers of up to 1,024 units get linear bounds of their own first. A third bound uses the tolerance alone and holds for
+every ticket within it. Refused are attention, LayerNorm, GELU, replicated neurons, and models without a graph.
 """
 
 import dataclasses
@@ -30,7 +24,6 @@ from lottery_jax.tickets.reconstruct import effective_weights
 from lottery_jax.tickets.ticket import Ticket
 
 _MAX_TIGHTENED_UNITS = 1024
-
 _BATCH = 256  # rows of coefficients
 
 Box = tuple[float, float]
@@ -39,13 +32,7 @@ Box = tuple[float, float]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class OutputBound:
-    """Upper bounds of |g - f| for each output [C] on a box of inputs.
-
-    Attributes:
-        interval: By interval arithmetic.
-        linear: By linear bounds.
-        from_tolerance: For every ticket within the tolerance; None if there is no tolerance.
-    """
+    """Upper bounds of |g - f| for each output [C]; `from_tolerance` is for every ticket within the tolerance."""
 
     interval: np.ndarray
     linear: np.ndarray
@@ -74,7 +61,6 @@ def bound_output(
 
     Args:
         ticket: A ticket of dense layers, convolutions, ReLU, LeakyReLU, tanh, sigmoid, pooling and residual blocks.
-        target: The target.
         box: The smallest and the largest input; nonnegative if the ticket is for nonnegative inputs.
         tolerance: For ``from_tolerance``; default: the tolerance of the ticket.
         weights: ``effective_weights(ticket)`` if they are known already.
@@ -109,10 +95,9 @@ def bound_output(
     by_lines = _tighten(records, inputs, records[-1].out if records else inputs)
     if tolerance is None and ticket.header.tolerance is not None:
         # A relative tolerance is that of the tensor with the largest weight.
-        scale = (
-            max(target.scan(name).largest for name in target.network.approximated) if ticket.header.relative else 1.0
-        )
-        tolerance = ticket.header.tolerance * scale
+        tolerance = ticket.header.tolerance
+        if ticket.header.relative:
+            tolerance *= max(target.scan(name).largest for name in target.network.approximated)
     from_tolerance = None if tolerance is None else bound_output_from_tolerance(target, tolerance, box=box)
     return OutputBound(by_interval, by_lines.difference.magnitude, from_tolerance)
 
@@ -123,11 +108,10 @@ def bound_output_from_tolerance(target: Target, tolerance: float, *, box: Box = 
     Raises:
         InputError: The network or the box has no bound, as in ``bound_output``.
 
-    Example:
-        >>> from lottery_jax.importers.mlp_weights import mlp_target
-        >>> target = mlp_target([np.array([[0.5, -0.5]], np.float32)])
-        >>> bound_output_from_tolerance(target, 0.01).round(9).tolist()
-        [0.02]
+    >>> from lottery_jax.importers.mlp_weights import mlp_target
+    >>> target = mlp_target([np.array([[0.5, -0.5]], np.float32)])
+    >>> bound_output_from_tolerance(target, 0.01).round(9).tolist()
+    [0.02]
     """
     tolerance, target = check_tolerance(float(tolerance), zero=True), fold_batch_norm(target)
     return _NetworkPair(target, tolerance).outputs(_input_bounds(target, box))
@@ -186,9 +170,8 @@ class _NetworkPair:
         bias = self.target.array(bias_name).astype(np.float64) if layer.bias else zero
         if not isinstance(self.weights, Mapping):
             return ToleranceLayer(layer, weight, bias, weight[None], bias, self.weights)
-        return WeightLayer(
-            layer, weight, bias, self.weights[weight_name], self.weights[bias_name][0] if layer.bias else zero
-        )
+        effective_bias = self.weights[bias_name][0] if layer.bias else zero
+        return WeightLayer(layer, weight, bias, self.weights[weight_name], effective_bias)
 
 
 def _tighten(records: list[LayerRecord], inputs: LayerBounds, out: LayerBounds) -> LayerBounds:
@@ -198,14 +181,9 @@ def _tighten(records: list[LayerRecord], inputs: LayerBounds, out: LayerBounds) 
     for first in range(0, size, _BATCH):
         rows = np.eye(size)[first : first + _BATCH].reshape(-1, *shape)
         zeros, constant = np.zeros_like(rows), np.zeros(len(rows))
-        bounds = (
-            LinearBound(rows, zeros, constant),
-            LinearBound(-rows, zeros, constant),
-            LinearBound(zeros, rows, constant),
-            LinearBound(zeros, -rows, constant),
-        )
-        for end, bound in zip(ends, bounds, strict=True):
-            end.append(back_substitute(records, bound).upper(inputs))
+        pairs = (rows, zeros), (-rows, zeros), (zeros, rows), (zeros, -rows)
+        for end, (difference, f) in zip(ends, pairs, strict=True):
+            end.append(back_substitute(records, LinearBound(difference, f, constant)).upper(inputs))
     high, low, f_high, f_low = (np.concatenate(end).reshape(shape) for end in ends)
     return LayerBounds(
         out.f.intersect(IntervalArray(-f_low, f_high)), out.difference.intersect(IntervalArray(-low, high))

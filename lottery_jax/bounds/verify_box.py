@@ -1,26 +1,29 @@
-"""``verify`` with bounds of the outputs: effective weights are reconstructed once for all of it."""
+"""``verify`` with bounds of the outputs on a box: an upper bound, and the largest difference that an attack finds."""
 
 import dataclasses
+import functools
 import os
+from collections.abc import Mapping
 
-from lottery_jax.bounds.attack import attack
+import jax
+import jax.numpy as jnp
+import numpy as np
+
 from lottery_jax.bounds.output import Box, OutputBound, bound_output
+from lottery_jax.errors import InputError
+from lottery_jax.networks.network import Network
+from lottery_jax.networks.rewrites import match_rewrites
 from lottery_jax.networks.target import Target
 from lottery_jax.progress import Stages, no_stages
 from lottery_jax.tickets.certificate import Certificate
+from lottery_jax.tickets.reconstruct import collapse, effective_weights
 from lottery_jax.tickets.ticket import Ticket
 from lottery_jax.tickets.verify import verify_with_weights
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BoxVerification:
-    """A certificate, and bounds of the outputs on a box if the ticket holds.
-
-    Attributes:
-        certificate: As from ``verify``.
-        output_bound: Upper bounds of |g - f|, or None.
-        largest_found: The largest |g - f| that ``attack`` found, a lower bound, or None.
-    """
+    """A certificate and, if the ticket holds, upper bounds of |g - f| and the largest that ``attack`` found."""
 
     certificate: Certificate
     output_bound: OutputBound | None = None
@@ -38,24 +41,20 @@ def verify_box(
     """Verify a ticket, then bound the difference between its outputs and the target's on a box of inputs.
 
     Args:
-        ticket: A ticket or its file.
-        target: As in ``verify``.
-        tolerance: As in ``verify``.
-        box: The smallest and the largest input.
+        box: The smallest and the largest input; the other arguments are those of ``verify``.
         stages: Called with the name of each part.
 
     Raises:
         TicketError: The file is not a valid ticket.
         InputError: An argument is wrong, or the outputs of this network cannot be bounded.
 
-    Example:
-        >>> import numpy as np
-        >>> from lottery_jax.approximation import approximate
-        >>> from lottery_jax.importers.mlp_weights import mlp_target
-        >>> target = mlp_target([np.array([[0.3, -0.2]], np.float32)])
-        >>> found = verify_box(approximate(target, seed=0, candidates=8, tolerance=0.1), target=target)
-        >>> found.largest_found <= found.output_bound.largest
-        True
+    >>> import numpy as np
+    >>> from lottery_jax.approximation import approximate
+    >>> from lottery_jax.importers.mlp_weights import mlp_target
+    >>> target = mlp_target([np.array([[0.3, -0.2]], np.float32)])
+    >>> found = verify_box(approximate(target, seed=0, candidates=8, tolerance=0.1), target=target)
+    >>> found.largest_found <= found.output_bound.largest
+    True
     """
     found = verify_with_weights(ticket, target=target, tolerance=tolerance, progress=stages("verifying"))
     certificate = found.certificate
@@ -65,3 +64,72 @@ def verify_box(
     bound = bound_output(found.ticket, found.target, box=box, tolerance=certificate.tolerance, weights=found.weights)
     largest_found = attack(found.ticket, found.target, box=box, weights=found.weights)
     return BoxVerification(certificate, bound, largest_found)
+
+
+def attack(
+    ticket: Ticket,
+    target: Target,
+    *,
+    box: Box = (0.0, 1.0),
+    starts: int = 64,
+    steps: int = 100,
+    seed: int = 0,
+    images: np.ndarray | None = None,
+    weights: Mapping[str, np.ndarray] | None = None,
+) -> float:
+    """Search a box of inputs for the largest |g - f| of any output, in float64: a lower bound of the supremum.
+
+    Signed gradient steps of decreasing size (Madry et al. 2018, arXiv 1706.06083).
+
+    Args:
+        box: The smallest and the largest input.
+        starts: Number of random starts; half of them are corners of the box.
+        images: More starts [N, ...], clipped to the box; at most `starts` of them are used.
+        weights: ``effective_weights(ticket)`` if they are known already.
+
+    Raises:
+        InputError: The ticket has no graph, or `starts` or `steps` is less than 1.
+    """
+    network = ticket.network
+    if network.input_spec is None or starts < 1 or steps < 1:
+        raise InputError(f"starts and steps must be at least 1, got {starts} and {steps}; give a ticket of a network")
+    collapsed, tensors = collapse(ticket, effective_weights(ticket) if weights is None else weights)
+    target = match_rewrites(target, network)
+    (low, high), shape, random = box, network.input_spec.shape, np.random.default_rng(seed)
+    corners = (np.arange(starts) % 2 == 0).reshape(-1, *[1] * len(shape))
+    x = np.where(corners, random.choice([low, high], (starts, *shape)), random.uniform(low, high, (starts, *shape)))
+    if images is not None:
+        x = np.concatenate([x, np.clip(np.asarray(images, np.float64)[:starts], low, high)])
+    with jax.enable_x64(True), jax.default_matmul_precision("highest"), jax.numpy_dtype_promotion("standard"):
+        own = {name: jnp.asarray(value, jnp.float64) for name, value in tensors.items()}
+        other = {name: jnp.asarray(target.array(name), jnp.float64) for name in target.network.tensors}
+        ends = jnp.float64(low), jnp.float64(high)
+        return float(_ascend(collapsed, target.network, own, other, jnp.asarray(x), *ends, steps))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 7))
+def _ascend(
+    collapsed: Network,
+    target: Network,
+    own: dict,
+    other: dict,
+    x: jax.Array,
+    low: jax.Array,
+    high: jax.Array,
+    steps: int,
+) -> jax.Array:
+    """The largest difference on all paths."""
+
+    def difference(x: jax.Array) -> jax.Array:
+        outputs = collapsed.module(own)(x) - target.module(other)(x)  # type: ignore[operator]
+        return jnp.abs(outputs).reshape(len(x), -1).max(1)
+
+    def step(carry: tuple[jax.Array, jax.Array], index: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
+        x, best = carry
+        gradient = jax.grad(lambda x: difference(x).sum())(x)
+        size = (high - low) / 2 * (1 - index / steps)
+        x = jnp.clip(x + size * jnp.sign(gradient), low, high)
+        return (x, jnp.maximum(best, difference(x).max())), None
+
+    (_, best), _ = jax.lax.scan(step, (x, difference(x).max()), jnp.arange(steps, dtype=x.dtype))
+    return best

@@ -10,12 +10,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from lottery_jax.approximation.budget.budget import Budget
-from lottery_jax.approximation.budget.importance import IMPORTANCES, fisher_importance
+from lottery_jax.approximation.budget import Budget
 from lottery_jax.approximation.chunk_store import MemoryChunkStore
+from lottery_jax.approximation.importance import IMPORTANCES, fisher_importance
 from lottery_jax.approximation.job import Objective, plan_job
-from lottery_jax.approximation.loss_aware.loss_aware import LossAware
-from lottery_jax.approximation.loss_aware.moments import default_examples
+from lottery_jax.approximation.loss_aware import LossAware
+from lottery_jax.approximation.moments import default_examples
 from lottery_jax.approximation.run import run_in_memory
 from lottery_jax.comparison.methods import Method, MethodContext, first_paragraph
 from lottery_jax.constructions.base import Construction

@@ -1,7 +1,7 @@
-"""The base class of constructions, the subset-sum problems that they pose, and what all gadget constructions share.
+"""The base class of constructions, the subset-sum problems that they pose, and what gadget constructions share.
 
-A construction is a theorem as frozen data: it replaces each layer of a target by random layers, and says which random
-weights are candidates for which target weight. Drawing, search, redraws and writing are shared (`approximation`).
+A construction is a theorem as frozen data: which random layers replace each layer of a target, and which random weights
+are candidates for which target weight.
 """
 
 import abc
@@ -51,10 +51,7 @@ class TensorProblem:
 
     Args:
         tensor: Name of the target tensor and of its mask.
-        random_tensor: Random weights of the tensor, on the streams of the network.
-        candidates: Number of candidates N.
         bound: Largest possible |candidate|.
-        gain: Divisor of the target weights.
         branches: One entry per sign of the input. None means that all random weights of a row are candidates.
         group_of: Maps flat rows of the mask to rows of the branches' tables.
         edge_tensor: Name of the mask in which row g keeps an edge if a weight of group g uses it.
@@ -81,6 +78,10 @@ class TensorProblem:
         group = self.group_of(rows)
         order = np.argsort(group, kind="stable")
         return order, *np.unique(group[order], return_index=True)
+
+
+TensorProblems = tuple[list[TensorProblem], dict[str, np.ndarray]]
+"""Problems of a layer's tensors, in order, and redraws of its edges: int64 rows (block, attempt) by own name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,19 +116,10 @@ class Construction(abc.ABC):
         """The random layer that replaces the target's layer `of` at `path`; raises `InputError` if it has none."""
 
     @abc.abstractmethod
-    def problems(
-        self, network: Network, path: str, drawn: Mapping[str, RandomTensor], seed: int
-    ) -> tuple[list[TensorProblem], dict[str, np.ndarray]]:
+    def problems(self, network: Network, path: str, drawn: Mapping[str, RandomTensor], seed: int) -> TensorProblems:
         """The problems of each tensor of the random layer at `path`, and the redraws of its edges.
 
-        Args:
-            network: The random source.
-            path: Path of the layer.
-            drawn: Random tensors of the layer by their own names, on the streams of the network.
-            seed: Seed of the source.
-
-        Returns:
-            Problems in the order of the layer's tensors, and int64 rows (block, attempt) by own name.
+        `drawn` are its random tensors by their own names, on the streams of the network.
         """
 
     def prepare(self, target: Target) -> Target:
@@ -147,11 +139,7 @@ class Construction(abc.ABC):
         return target.network.map_layers(replace)
 
     def lossless(self, candidates: int | None) -> "Construction":
-        """This construction with the options of a lossless ticket; raises `InputError` if it cannot be lossless.
-
-        Args:
-            candidates: Number of candidates; None means the default for lossless tickets.
-        """
+        """This construction with the options of a lossless ticket, or `InputError`; None: the default candidates."""
         raise InputError(
             f"{self.name} cannot be lossless, because its candidates are products or its theorem prescribes the"
             " subset; use scalar or scalar-shared"
@@ -195,9 +183,7 @@ class GadgetConstruction(Construction):
         gain = layer_gain(target, path, of.tensors(), self.scaled_bounds)
         return Gadget(of, 2 * self.candidates, self.sampler, self.sampler, gain=gain)
 
-    def problems(
-        self, network: Network, path: str, drawn: Mapping[str, RandomTensor], seed: int
-    ) -> tuple[list[TensorProblem], dict[str, np.ndarray]]:
+    def problems(self, network: Network, path: str, drawn: Mapping[str, RandomTensor], seed: int) -> TensorProblems:
         gadget, given = network.sources[path], network.input_spec_of(path)
         assert isinstance(gadget, Gadget)
         of, signs = gadget.layer, gadget.input_signs("weight", given)
@@ -254,11 +240,7 @@ def redraw_until(
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Draw a random tensor, and redraw each block until it is accepted.
 
-    Args:
-        drawn: The random tensor.
-        seed: Seed of the source.
-        accept: From weights [R, N] and their block numbers [R] to bool [R].
-        blocks: Block numbers to draw; all by default. Other blocks are 0.
+    `accept` maps weights [R, N] and their block numbers [R] to bool [R]. Blocks other than `blocks` are 0.
 
     Returns:
         Weights [blocks, N], int64 rows (block, attempt) of redrawn blocks, and the number of blocks never accepted.

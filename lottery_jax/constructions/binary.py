@@ -1,14 +1,8 @@
 """Binary weights +-1 (Sreenivasan, Rajput, Sohn and Papailiopoulos 2021, arXiv 2110.08996, Theorem 1).
 
-A ladder of layers doubles each input (`networks.sources.binary_ladder`), so that its last layer carries 2^0 ... 2^k
-times relu(x) and relu(-x), each in several copies. A weight is a binary number: it greedily takes the largest power
-that fits, among copies whose last random edge has its sign. Two of the next lower power replace a power whose copies
-all have the other sign. The error is below one step, the layer's largest weight over 2^(k + 1) - 1/2.
-
-Each target layer takes k + 2 layers, so that eps falls exponentially with depth; the theorem's depth is Theta(L log(d L
-/ eps)), with an eps of the outputs instead of single weights. The width is 2 c (k + 1) for each input with c copies of
-each power; the theorem's is Theta(d log^2(d L / eps)), with a logarithm of copies so that all edges exist at once. Here
-c is an option, and units without the edges that they need are redrawn.
+A ladder of layers (`networks.sources.binary_ladder`) doubles each input, so that its last layer carries 2^0 ... 2^k
+times relu(x) and relu(-x), each in c copies. A weight takes the largest power that fits, greedily, among copies whose
+last edge has its sign. The error is below one step, the layer's largest weight over 2^(k + 1) - 1/2.
 """
 
 import dataclasses
@@ -18,7 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from lottery_jax.constructions.base import GadgetConstruction, TensorProblem, redraw_until, sign_branch
+from lottery_jax.constructions.base import GadgetConstruction, TensorProblem, TensorProblems, redraw_until, sign_branch
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import MIN_MAGNITUDE, WeightNode, child_path
@@ -84,9 +78,7 @@ class Binary(GadgetConstruction):
             f" apart; for a tolerance of {tolerance:g} use {needed} candidates, or another construction"
         )
 
-    def problems(
-        self, network: Network, path: str, drawn: Mapping[str, RandomTensor], seed: int
-    ) -> tuple[list[TensorProblem], dict[str, np.ndarray]]:
+    def problems(self, network: Network, path: str, drawn: Mapping[str, RandomTensor], seed: int) -> TensorProblems:
         ladder = network.sources[path]
         assert isinstance(ladder, BinaryLadder)
         of, given = ladder.layer, network.input_spec_of(path)

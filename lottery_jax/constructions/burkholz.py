@@ -1,18 +1,9 @@
 """Depth L + 1 (Burkholz 2022, arXiv 2205.02321; convolutions and residual blocks: arXiv 2205.02343).
 
-Two random layers replace the first target layer, as in `Pensia`; a single random layer replaces every later one. Each
-target neuron exists rho times, and each copy solves a plain U[-1, 1] subset sum over the rho copies of each of its
-inputs. There are no products and no signs of inputs, so that any activation works: ReLU, LeakyReLU, tanh, sigmoid. The
-outputs of the network exist once. Compared with depth 2 L it takes rho times more subset sums and rho**2 random weights
-for a target weight, but a plain uniform candidate covers the target better than a product.
-
-Copies differ by the errors of their weights, and a layer multiplies these errors by the sum of its kept |weights|.
-Random weights that cancel would make errors grow from layer to layer, by a factor of five in a ResNet-20. The source is
-therefore scaled just as large as the largest target weight of a layer needs, biases separately. In deep networks use
-the objective `smallest` with a small tolerance. `verify` runs the network and measures the deviation.
-
-rho is the number of candidates; the paper uses 15, with 30 hidden units for each input of the first layer. The paper's
-constant units, which carry biases, need no rows here: see `networks.sources.replicated_neurons`.
+Two random layers replace the first target layer, one random layer every later one. Each target neuron exists rho times
+(the number of candidates; 15 in the paper), and each copy solves a subset sum over the copies of each input. Gains are
+just as large as the largest target weight of a layer needs, because weights that cancel would make the differences of
+the copies grow from layer to layer. In deep networks use the objective `smallest` with a small tolerance.
 """
 
 import dataclasses
@@ -21,7 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from lottery_jax.constructions.base import TensorProblem, layer_gain
+from lottery_jax.constructions.base import TensorProblem, TensorProblems, layer_gain
 from lottery_jax.constructions.pensia import Pensia
 from lottery_jax.errors import InputError
 from lottery_jax.networks.layers.containers import Chain, Residual
@@ -86,9 +77,7 @@ class Burkholz(Pensia):
         constant = min(max(float(np.float32(gains.get("bias", gain) / gain)), MIN_MAGNITUDE), MAX_MAGNITUDE)
         return ReplicatedNeurons(gadget.layer, given.copies, copies, self.sampler, given.copy_stride, gain, constant)
 
-    def problems(
-        self, network: Network, path: str, drawn: Mapping[str, RandomTensor], seed: int
-    ) -> tuple[list[TensorProblem], dict[str, np.ndarray]]:
+    def problems(self, network: Network, path: str, drawn: Mapping[str, RandomTensor], seed: int) -> TensorProblems:
         source = network.sources[path]
         if isinstance(source, Gadget):
             return super().problems(network, path, drawn, seed)

@@ -1,10 +1,7 @@
 """Convolutional networks (da Cunha, Natale and Viennot 2022, "Proving the strong lottery ticket hypothesis for CNNs").
 
-A random 1 x 1 convolution, then a random convolution of the kernel's size replace each convolution. The mask of the
-first isolates the input channels, so that each kernel weight is a sum of products u v, as in Theorem 1 of Pensia et al.
-2020. Stride, padding and pooling do not change. Batch normalisations are folded; the body and the projection of a
-residual block count as layers (Burkholz 2022, arXiv 2205.02343). `Pensia` builds the same source for all
-architectures; use `DaCunha` to stay within the setting of the paper.
+A random 1 x 1 convolution, then a random convolution of the kernel's size replace each convolution. `Pensia` builds the
+same source for all architectures; use `DaCunha` to stay within the setting of the paper.
 """
 
 import dataclasses

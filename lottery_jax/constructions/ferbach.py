@@ -1,9 +1,7 @@
 """Equivariant networks (Ferbach, Tsirigotis, Gidel and Bose 2022, arXiv 2206.04270, Theorem 1).
 
-A layer that commutes with a group is a sum of basis maps, so only its coefficients are approximated. Two random layers
-of the same kind replace it, the first of size 1 x 1, each with coefficients of its own. Each coefficient is a sum of
-products, as in Theorem 1 of Pensia et al. 2020. The pruned random network is therefore exactly equivariant. The group
-here is that of rotations by 90 degrees.
+A layer that commutes with rotations by 90 degrees is a sum of basis maps, so only its coefficients are approximated, by
+two random layers of the same kind: the pruned random network is exactly equivariant.
 """
 
 import dataclasses

@@ -1,10 +1,7 @@
 """Quantised targets exactly (Kumar and Natale 2025, arXiv 2508.11020): random weights on a grid, exact sums.
 
-The source is that of `Pensia` with weights from {-1, ..., 1} in steps of 2^-k, so that products u v are multiples of
-4^-k. The gain of a layer is a power of two. Its target weights over the gain are multiples of 4^-k, too, if their own
-step is coarse enough. A subset sum within half a step then equals the weight, and float64 sums have no rounding. The
-paper needs more than 2 log2(1 / 2^-k) = 2 k samples per weight, because 4^k sums need as many subsets. Units of weight
-0 are inactive, and a unit serves inputs of one sign: neither counts as a sample.
+The source is that of `Pensia` with weights from {-1, ..., 1} in steps of 2^-k, and gains that are powers of two, so
+that products and scaled target weights are multiples of 4^-k. A sum within half a step then equals the weight.
 """
 
 import dataclasses
@@ -12,9 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import ClassVar
 
-import numpy as np
-
-from lottery_jax.constructions.base import GadgetConstruction, TensorProblem
+from lottery_jax.constructions.base import GadgetConstruction, TensorProblems
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import WeightNode, child_path
@@ -86,8 +81,6 @@ class Kumar(GadgetConstruction):
             f" over {2 * needed} candidates, not bits {self.bits}; or round them to coarser steps"
         )
 
-    def problems(
-        self, network: Network, path: str, drawn: Mapping[str, RandomTensor], seed: int
-    ) -> tuple[list[TensorProblem], dict[str, np.ndarray]]:
+    def problems(self, network: Network, path: str, drawn: Mapping[str, RandomTensor], seed: int) -> TensorProblems:
         found, redraws = super().problems(network, path, drawn, seed)
         return [dataclasses.replace(problem, step=self.step) for problem in found], redraws

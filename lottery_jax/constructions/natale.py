@@ -1,8 +1,6 @@
 """Subsets of a fixed size (Natale et al. 2024, arXiv 2410.14754): strong tickets of a prescribed sparsity.
 
-The source is that of `Pensia`. Each weight and sign branch keeps exactly k of its n products, with the least error. The
-theorem, for 1 <= k <= n / 2: n >= c log2(k / eps) / H2(k / n) candidates have such a subset within eps. So k
-interpolates between Malach et al. 2020 (one product) and Pensia et al. 2020 (about half of them).
+For 1 <= k <= n / 2, n >= c log2(k / eps) / H2(k / n) products have a subset of exactly k within eps of the weight.
 """
 
 import dataclasses

@@ -1,16 +1,8 @@
 """Logarithmic pruning (Orseau, Hutter and Rivasplata 2020, arXiv 2006.12156): log-uniform weights, greedy sums.
 
 Magnitudes have density 1 / size ("hyperbolic" in the paper), so that products u v exist at every scale. The greedy sum
-takes the largest product not above the weight, then the largest not above the remainder, and so on. If each interval
-[x, 1.618 x] contains a product, a step leaves at most 0.382 of the remainder (golden-ratio decomposition), so that
-O(log 1/eps) units suffice. Every residual has the sign of its weight. Use it to compare a linear-time sum with search.
-
-The paper recycles samples: the next weight tries those that a weight did not use. In a masked network:
-
-- a first weight u is a sample for all weights of its input: the source has 2 n units for each input, not each weight;
-- a second weight v connects one unit with one output, so that it is a sample for one weight alone;
-- an unused unit could serve another input through one more random edge. That is not implemented: the block pattern of
-  the gadget gives each input units of its own.
+takes the largest product not above the remainder, again and again. A unit serves all outputs of its input; the paper
+also recycles units between inputs, which the block pattern of the gadget does not allow.
 """
 
 import dataclasses

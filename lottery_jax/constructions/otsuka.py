@@ -1,13 +1,8 @@
 """Attention by the products of its projections (Otsuka et al. 2025, arXiv 2511.04217).
 
-The scores of a head depend on W_K^T W_Q / sqrt(d), its output on W_O W_V (`networks.rewrites`). The product of two
-masked random matrices without a ReLU approximates each of them. One subset of n products therefore serves inputs of
-both signs, and an input has n units; `Pensia` needs two subsets and 2 n units. The widths of a head are n_K = n_V =
-n D, D the size of a token. All other layers, which the theorem does not cover, are approximated as by `Pensia`.
-
-The paper draws the factors of W_Q W_K^T from U[-n_K^(1/4), n_K^(1/4)]. Here all are U[-1, 1], because a layer's gain
-restores any scale. The heads share the first matrix of `qk`, whose inputs are the same tokens; the paper's have one
-each. Biases, which the paper omits, are columns for the constant 1.
+Two masked random matrices without a ReLU approximate W_K^T W_Q / sqrt(d), and two W_O W_V (`networks.rewrites`), so
+that one subset of n products serves inputs of both signs. All other layers are approximated as by `Pensia`. Unlike the
+paper's, all samplers are U[-1, 1], and the heads share the first matrix of `qk`.
 """
 
 import dataclasses

@@ -1,13 +1,9 @@
 """Theorem 1 of Pensia, Rajput, Nagle, Vishwakarma and Papailiopoulos 2020 (arXiv 2006.07990): the default construction.
 
 Two random layers replace each target layer. A weight w of input x becomes g(x) = sum_k v_k relu(u_k x) over kept units
-k. If x >= 0 only units with u_k > 0 are active and give (sum u_k v_k) x; if x < 0 only those with u_k < 0. So each sign
-that an input can have needs a subset of the products u_k v_k that sums to w, and O(log 1/eps) candidates suffice. All
-outputs share the u_k of an input; the v_k are separate (Figure 1). A bias is the weight of the constant input 1. For a
-convolution the first layer is 1 x 1 (da Cunha et al. 2022).
-
-Products of two U[-1, 1] rarely reach |w| near 1 (their mean size is 1/4). Each layer is therefore divided by a positive
-gain, which brings its weights to |w| <= ``MAX_SCALED_WEIGHT`` and multiplies the output.
+k: for each sign of x a subset of the products u_k v_k sums to w. All outputs share the u_k of an input (Figure 1). A
+bias is the weight of the constant input 1. For a convolution the first layer is 1 x 1 (da Cunha et al. 2022). A gain
+brings the weights of each layer to |w| <= ``MAX_SCALED_WEIGHT``, because products of two U[-1, 1] are rarely near 1.
 """
 
 import dataclasses

@@ -1,7 +1,6 @@
-"""Plain random candidates: the setting of Experiment 1 of Pensia et al. 2020 (arXiv 2006.07990).
+"""Plain random candidates, without a gadget: the setting of Experiment 1 of Pensia et al. 2020 (arXiv 2006.07990).
 
-Every target weight has n random copies, and the kept ones sum to it (Lueker 1998). There are no products and no signs
-of inputs, so that it takes any tensor, also of a model with unknown graph. Use it for small or lossless tickets.
+It takes any tensor, also of a model with unknown graph. Use it for small or lossless tickets.
 """
 
 import dataclasses
@@ -9,9 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-import numpy as np
-
-from lottery_jax.constructions.base import Construction, TensorProblem
+from lottery_jax.constructions.base import Construction, TensorProblem, TensorProblems
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.io.tensor_file import read_float64
 from lottery_jax.networks.network import Network
@@ -24,9 +21,7 @@ from lottery_jax.rng.sampler import Sampler
 RANGES = ("tensor", "model", "quarter", "matched")
 
 _LOSSLESS_CANDIDATES = {False: 32, True: 48}  # shared candidates are not redrawn for one weight: all must succeed
-
 _SLICE = 1 << 20  # target weights read at once
-
 _LEAST_BOUND = 2.0**-63  # of the candidates, so that no step of their grid falls below the normal float32
 
 
@@ -59,10 +54,8 @@ class Scalar(Construction):
         return dataclasses.replace(self, range="quarter", candidates=candidates or _LOSSLESS_CANDIDATES[self.shared])
 
     def random_layer(self, target: Target, path: str, of: WeightNode) -> CandidatesPerWeight:
-        names = [child_path(path, name) for name in of.tensors()]
-        return CandidatesPerWeight(
-            of, self.candidates, tuple(self._sampler(target, name) for name in names), self.shared
-        )
+        samplers = tuple(self._sampler(target, child_path(path, name)) for name in of.tensors())
+        return CandidatesPerWeight(of, self.candidates, samplers, self.shared)
 
     def _sampler(self, target: Target, name: str) -> Sampler:
         if self.range == "model":
@@ -77,13 +70,10 @@ class Scalar(Construction):
         bound = max(largest, _LEAST_BOUND) if largest > 0 else 1.0
         return Sampler.uniform(-bound, bound)
 
-    def problems(
-        self, network: Network, path: str, drawn: Mapping[str, RandomTensor], seed: int
-    ) -> tuple[list[TensorProblem], dict[str, np.ndarray]]:
-        found = [
-            TensorProblem(child_path(path, name), tensor, self.candidates, bound=tensor.sampler.largest)
-            for name, tensor in drawn.items()
-        ]
+    def problems(self, network: Network, path: str, drawn: Mapping[str, RandomTensor], seed: int) -> TensorProblems:
+        found = []
+        for name, tensor in drawn.items():
+            found.append(TensorProblem(child_path(path, name), tensor, self.candidates, bound=tensor.sampler.largest))
         return found, {}
 
 

@@ -11,14 +11,7 @@ class Certificate:
     """What ``verify`` found. A residual is ``|effective weight - target weight|``, in the target's units.
 
     Attributes:
-        outcome: ``holds``, ``broken`` or ``no guarantee``.
         reasons: Why the ticket is broken, in sentences.
-        method: The method that made the ticket, as its header says.
-        seed: The seed of the source.
-        source_weights: Number of random weights in the source.
-        kept_weights: Number of kept weights in all masks.
-        kept_by_tensor: Kept weights by random tensor.
-        redrawn_blocks: Number of blocks that were redrawn.
         largest_attempt: The largest attempt of a redrawn block.
         description_bits: Bits of everything that was free to choose, by part; the target is not counted.
         bits_per_target_weight: ``description_bits`` in all, for each approximated weight.
@@ -29,12 +22,7 @@ class Certificate:
         target_sha256: Digest of the target that the weights were compared with.
         own_target: True if that was only the ticket's unverified copy of the target.
         tolerance: Largest allowed residual (of the largest tensor, if the tolerance is relative).
-        target_weights: Number of compared weights.
-        within_tolerance: Number of those with an allowed residual.
-        mean_residual: Mean of all residuals.
-        worst_residual: Largest residual.
-        worst_tensor: Name of the tensor with the largest residual.
-        worst_weight: Index of that weight in the tensor.
+        worst_weight: Index of the weight with the largest residual, in ``worst_tensor``.
         rounding_bits: Bits of the target rounded to a grid with the same largest residual (of each tensor, if the
             tolerance is relative), by part.
         network_deviation: Largest difference of the float32 network from its effective weights in float64, on random

@@ -1,7 +1,6 @@
-"""Export of a ticket as plain safetensors: its effective weights, a copy of a model with them, or its masks.
+"""Export of a ticket as plain safetensors, in slices: its effective weights, a copy of a model with them, or its masks.
 
-Everything is written in slices, so that memory does not grow with the model. For inputs of both signs a gadget has two
-effective weights, both near to the target; a plain network has room for one, and gets their mean.
+For inputs of both signs a gadget has two effective weights; a plain network gets their mean.
 """
 
 import os
@@ -38,17 +37,12 @@ def export_masks(ticket: Ticket, out: FileName) -> str:
 
 
 def export_into(ticket: Ticket, model: FileName, out: FileName, network: Network | None = None) -> str:
-    """Write a copy of a model's file with the ticket's effective weights in it, in the dtypes of the file.
+    """Write a copy of a model's file with the ticket's effective weights in its dtypes; returns a description.
 
     Args:
-        ticket: The ticket.
         model: The model's .safetensors file.
-        out: The file to write.
         network: The model's network, if batch normalisations were folded for the ticket: they become neutral and add
             the folded bias.
-
-    Returns:
-        A description of what was written.
 
     Raises:
         InputError: A tensor is missing, or has another shape.
@@ -84,8 +78,9 @@ def _mean_slices(ticket: Ticket) -> Iterator[tuple[str, int, np.ndarray]]:
     for tensor in approximated_tensors(ticket):
         for part in effective_slices(ticket, tensor):
             yield part.name, part.first, part.values.mean(0)
-    for name in (name for name in ticket.network.tensors if name in ticket.network.target.tensors):
-        yield name, 0, read_array(ticket.content, f"stored.{name}").reshape(-1)
+    for name in ticket.network.tensors:
+        if name in ticket.network.target.tensors:
+            yield name, 0, read_array(ticket.content, f"stored.{name}").reshape(-1)
 
 
 def _neutral_norms(ticket: Ticket, network: Network) -> dict[str, np.ndarray]:

@@ -19,9 +19,13 @@ _SLICE = 1 << 18  # mask entries compared at once
 
 def forced_entry_faults(ticket: Ticket) -> list[str]:
     """Masks that contradict the seed: they keep absent weights, or prune locked ones."""
-    counts = {name: _count_contradictions(ticket, name) for name in ticket.network.random_tensors}
-    absent = [repr(name) for name, (absent_kept, _) in counts.items() if absent_kept]
-    pruned = [repr(name) for name, (_, locked_pruned) in counts.items() if locked_pruned]
+    absent, pruned = [], []
+    for name in ticket.network.random_tensors:
+        absent_kept, locked_pruned = _count_contradictions(ticket, name)
+        if absent_kept:
+            absent.append(repr(name))
+        if locked_pruned:
+            pruned.append(repr(name))
     reasons = []
     if absent:
         reasons.append(f"its masks keep weights that are absent from its source, in {', '.join(absent[:3])}")
@@ -52,12 +56,7 @@ def _count_contradictions(ticket: Ticket, name: str) -> tuple[int, int]:
 def trained_faults(ticket: Ticket, kept: Mapping[str, int]) -> list[str]:
     """What is wrong with a ticket of trained weights: its weights, its counts, or its training.
 
-    Published comparisons got these wrong: momentum or weight decay revived pruned weights, a threshold kept other
-    numbers than were reported, weights were not rewound, or dense and pruned networks saw different batches.
-
-    Args:
-        ticket: A ticket with trained weights. Only what its settings mention is checked; nothing in them is trusted.
-        kept: Number of kept weights by random tensor.
+    Only what its settings mention is checked; nothing in them is trusted. `kept` is by random tensor.
     """
     return [*_weight_faults(ticket), *_count_faults(ticket, kept), *_training_faults(ticket)]
 
@@ -127,9 +126,8 @@ def stored_weight_faults(ticket: Ticket) -> list[str]:
 def target_faults(ticket: Ticket, target: Target) -> list[str]:
     """Why a ticket's network does not approximate this target, whatever its random weights are."""
     own, other = ticket.network.target, target.network
-    if own.root != other.root or (own.input_spec and own.input_spec.shape) != (
-        other.input_spec and other.input_spec.shape
-    ):
+    shapes = [network.input_spec and network.input_spec.shape for network in (own, other)]
+    if own.root != other.root or shapes[0] != shapes[1]:
         return ["its network has other layers than this target"]
     if own.input_spec and other.input_spec and own.input_spec.nonnegative and not other.input_spec.nonnegative:
         return ["it is for inputs that are never negative, and this target's may be"]

@@ -20,10 +20,7 @@ class Header:
     """What a ticket's file says about itself.
 
     Attributes:
-        network: The source network.
-        seed: Seed of its random weights.
-        method: Name of the method that made it.
-        source_sha256: Checksum of the source.
+        source_sha256: Checksum of a sample of the random weights.
         tolerance: Promised largest residual, 0 for equality; None for a ticket without a guarantee.
         kept_budget: Promised largest number of kept weights, if any.
         settings: How it was made, JSON values for the reader; nothing else depends on them.
@@ -61,8 +58,7 @@ class Header:
 
     def to_json(self) -> dict[str, Any]:
         """The header as JSON values."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        fields |= {"network": self.network.to_json(), "settings": dict(self.settings)}
+        fields = {**vars(self), "network": self.network.to_json(), "settings": dict(self.settings)}
         if not self.relative:
             del fields["relative"]  # as in files that are older than this field
         return {"format": FORMAT, "version": VERSION, "sampler_version": sampler.SAMPLER_VERSION, **fields}
@@ -70,14 +66,14 @@ class Header:
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "Header":
         """Inverse of `to_json`, for a row whose format and versions are known to be right; raises `InputError`."""
-        fields = {name: value for name, value in row.items() if name not in VERSIONS}
-        wanted = {field.name for field in dataclasses.fields(cls)}
+        fields = dict(row)
+        for name in ("format", "version", "sampler_version"):
+            fields.pop(name, None)
+        wanted = set(cls.__dataclass_fields__)
         if {*fields, "relative"} != wanted:
             raise InputError(f"its header must have the fields {sorted(wanted)}, relative or not, and no others")
         return cls(**{**fields, "network": network_from_json(fields["network"])})
 
-
-VERSIONS = {"format": FORMAT, "version": VERSION, "sampler_version": sampler.SAMPLER_VERSION}
 
 _WRITTEN_BY = {1: "lottery_jax 0.1", 2: "lottery_jax 0.2"}
 

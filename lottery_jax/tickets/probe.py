@@ -1,7 +1,6 @@
 """The float32 network run on random inputs: it must compute what its effective weights compute in float64.
 
-Residuals are about weights in exact arithmetic. A network that overflows, or whose large terms cancel, could have
-perfect weights and compute something else.
+A network that overflows, or whose large terms cancel, could have perfect weights and compute something else.
 """
 
 import dataclasses
@@ -25,13 +24,10 @@ _RELATIVE = 1e-3
 class Probe:
     """Largest differences of outputs on random inputs, and how large rounding can make them.
 
-    Attributes:
-        deviation: Of the float32 network from the collapsed network in float64; infinite if an output is not finite.
-        allowed: The effect of moving every weight by a tenth of the tolerance, plus 0.1 % of the largest output.
-        copies_deviation: With replicated neurons: of the collapsed network from the target's network with the mean
-            weights of the copies. Large weights can cancel while each is within the tolerance; they do not if the
-            copies that they multiply differ.
-        copies_allowed: Twice the effect of moving every mean weight by the tolerance, plus 0.1 %.
+    `deviation` is of the float32 network from the collapsed network in float64 (infinite if an output is not finite),
+    `copies_deviation`, with replicated neurons, of the collapsed network from the target's network with the mean
+    weights of the copies: large weights can cancel while each is within the tolerance. Allowed are the effect of moving
+    every weight by a tenth of the tolerance, of mean weights by twice the tolerance, plus 0.1 % of the largest output.
     """
 
     deviation: float
@@ -58,13 +54,7 @@ class Probe:
 
 
 def probe_float32(ticket: Ticket, weights: Mapping[str, np.ndarray], tolerance: float) -> Probe:
-    """Run the masked random network in float32, and its collapsed form in float64, on random inputs.
-
-    Args:
-        ticket: A ticket of a network whose graph is known.
-        weights: Its ``effective_weights``.
-        tolerance: Largest allowed residual.
-    """
+    """Run the masked random network in float32, and its collapsed form in float64, on random inputs."""
     network = ticket.network
     assert network.input_spec is not None
     random = np.random.default_rng(0)
@@ -74,10 +64,10 @@ def probe_float32(ticket: Ticket, weights: Mapping[str, np.ndarray], tolerance: 
     x[-1] *= 16  # pixels are not the only inputs
     outputs = np.asarray(ticket.forward()(jnp.asarray(x)), np.float64)
     collapsed, tensors = collapse(ticket, weights)
-    moved = {
-        name: value + tolerance / 10 * random.choice((-1.0, 1.0), value.shape) if name not in network.tensors else value
-        for name, value in tensors.items()
-    }
+    moved = dict(tensors)
+    for name, value in tensors.items():
+        if name not in network.tensors:
+            moved[name] = value + tolerance / 10 * random.choice((-1.0, 1.0), value.shape)
     exact, moved_exact = (run_float64(collapsed, own, x) for own in (tensors, moved))
     copied = any(source.rows_per_weight > 1 for source in network.sources.values())
     copies = _compare_copies(ticket, weights, tolerance, x, exact) if copied else (0.0, 0.0)

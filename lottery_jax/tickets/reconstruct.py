@@ -1,8 +1,7 @@
 """Effective weights: what a ticket's kept random weights sum to, from seed and masks alone, in float64 NumPy.
 
-This is the verifier's side: it draws kept weights only, in slices, and shares no code with the search. The collapsed
-network is the target's network with these weights: it computes what the masked random network computes, at the
-target's cost. With replicated neurons it keeps the copies, because their weights differ.
+It shares no code with the search. The collapsed network, the target's network with these weights, computes what the
+masked random network computes, at the target's cost (copies of replicated neurons stay, because their weights differ).
 """
 
 import collections
@@ -32,13 +31,9 @@ class ApproximatedTensor:
     """One approximated tensor of a ticket and the random weights that make it.
 
     Attributes:
-        name: Full name in the network.
-        source: The random layer that it belongs to.
-        parameter: Name in that layer, ``weight`` or ``bias``.
-        random_tensor: The random weights.
+        parameter: Name in its layer `source`, ``weight`` or ``bias``.
         signs: Signs of inputs for which effective weights can differ.
         edges: Kept weights of the layer's ``edges``.
-        redraws: Rows (block, attempt) of the random tensor.
         trained: Stored tensor whose weights replace the random ones, if any.
         frozen: Random tensor whose kept weights are added, if any.
     """
@@ -56,11 +51,7 @@ class ApproximatedTensor:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EffectiveSlice:
-    """Effective weights first ... first + count - 1 of a tensor: float64 [signs * copies, count].
-
-    There is one row for each sign of the input, and within it for each copy of the output. Each must agree with the
-    target.
-    """
+    """Effective weights first ... first + count - 1 of a tensor, float64 [signs * copies, count], signs first."""
 
     name: str
     first: int
@@ -99,9 +90,8 @@ def effective_slices(
     At most one slice more than there are cores is in memory.
     """
     weights = tensor.random_tensor.rows // tensor.source.rows_per_weight
-    step = (
-        max(_SLICE // (tensor.random_tensor.width * tensor.source.rows_per_weight) // 8, 1) * 8
-    )  # whole bytes of the mask
+    per_weight = tensor.random_tensor.width * tensor.source.rows_per_weight
+    step = max(_SLICE // per_weight // 8, 1) * 8  # whole bytes of the mask
     workers = cores()
 
     def make(first: int) -> EffectiveSlice:
@@ -124,14 +114,13 @@ def _effective_slice(ticket: Ticket, tensor: ApproximatedTensor, first: int, cou
     begin, rows = first * copies, count * copies
     row, column = kept_entries(ticket, tensor.name, width, begin, rows)
     if tensor.trained is None:
-        weights = _draw(ticket, random_tensor, tensor.redraws, begin, rows, row, column)
+        weights = _draw(ticket, random_tensor, tensor.redraws, begin, rows, (row, column))
     else:
         weights = ticket.content.read(f"stored.{tensor.trained}", first, count)[row].astype(np.float64)
     if tensor.frozen is not None:
-        frozen_row, frozen_column = kept_entries(ticket, tensor.frozen, width, first, count)
-        redraws = ticket.redraws(tensor.frozen)
-        frozen = _draw(ticket, random_tensor, redraws, first, count, frozen_row, frozen_column)
-        row, column = np.concatenate([row, frozen_row]), np.concatenate([column, frozen_column])
+        entries = kept_entries(ticket, tensor.frozen, width, first, count)
+        frozen = _draw(ticket, random_tensor, ticket.redraws(tensor.frozen), first, count, entries)
+        row, column = np.concatenate([row, entries[0]]), np.concatenate([column, entries[1]])
         weights = np.concatenate([weights, frozen])
     values = np.empty((len(tensor.signs), copies, count))
     for index, sign in enumerate(tensor.signs):
@@ -148,15 +137,10 @@ def kept_entries(ticket: Ticket, name: str, width: int, first: int, count: int) 
 
 
 def _draw(
-    ticket: Ticket,
-    tensor: RandomTensor,
-    redraws: np.ndarray,
-    first: int,
-    count: int,
-    row: np.ndarray,
-    column: np.ndarray,
+    ticket: Ticket, tensor: RandomTensor, redraws: np.ndarray, first: int, count: int, entries: tuple[np.ndarray, ...]
 ) -> np.ndarray:
-    """Random weights at these rows, relative to `first`, and columns, from the seed, float64."""
+    """Random weights at entries (rows relative to `first`, columns), from the seed, float64."""
+    row, column = entries
     begin, end = first // tensor.rows_per_block, (first + count - 1) // tensor.rows_per_block + 1
     block = (first + row) // tensor.rows_per_block
     attempts = block_attempts(redraws, begin, end)
@@ -164,18 +148,12 @@ def _draw(
 
 
 def effective_weights(ticket: Ticket) -> dict[str, np.ndarray]:
-    """All effective weights of a ticket.
-
-    Returns:
-        float64 [signs * copies, *shape] by the tensor's name: one for each sign of the input for which they can differ,
-        and within it for each copy of a replicated neuron.
-    """
-    return {
-        tensor.name: np.concatenate([part.values for part in effective_slices(ticket, tensor)], 1).reshape(
-            -1, *ticket.network.approximated[tensor.name]
-        )
-        for tensor in approximated_tensors(ticket)
-    }
+    """All effective weights by tensor, float64 [signs * copies, *shape], ordered as in `EffectiveSlice`."""
+    found = {}
+    for tensor in approximated_tensors(ticket):
+        values = np.concatenate([part.values for part in effective_slices(ticket, tensor)], 1)
+        found[tensor.name] = values.reshape(-1, *ticket.network.approximated[tensor.name])
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,12 +186,7 @@ class SignSplitModule(nnx.Module):
 
 
 def collapse(ticket: Ticket, weights: Mapping[str, np.ndarray]) -> tuple[Network, dict[str, Any]]:
-    """The collapsed network of a ticket and its tensors, float64, as `networks.forward.forward` takes them.
-
-    Args:
-        ticket: The ticket.
-        weights: Its `effective_weights`.
-    """
+    """The collapsed network of a ticket and its float64 tensors, from its `effective_weights`."""
     network, collapsed = ticket.network, collapsed_network(ticket.network)
     # Trained tensors are not in it: they are effective weights.
     stored = ticket.masked_stored.items()
@@ -222,9 +195,8 @@ def collapse(ticket: Ticket, weights: Mapping[str, np.ndarray]) -> tuple[Network
         for parameter in source.layer.tensors():
             name = child_path(path, parameter)
             if name in weights:
-                value = source.effective_tensor(
-                    parameter, weights[name], functools.partial(ticket.masked_weights, name)
-                )
+                masked = functools.partial(ticket.masked_weights, name)
+                value = source.effective_tensor(parameter, weights[name], masked)
                 tensors[name] = value if collapsed.tensors[name] == value.shape else value[0]
     return collapsed, tensors
 
@@ -236,11 +208,8 @@ def collapsed_network(network: Network) -> Network:
         if not isinstance(node, Source):
             return node
         given = network.input_spec_of(path)
+        layer = node.effective_layer
         split = any(len(node.input_signs(parameter, given)) > 1 for parameter in node.layer.tensors())
-        return (
-            SignSplitLayer(node.effective_layer)
-            if split and isinstance(node.effective_layer, LinearLayer)
-            else node.effective_layer
-        )
+        return SignSplitLayer(layer) if split and isinstance(layer, LinearLayer) else layer
 
     return network.map_layers(replace)

@@ -111,7 +111,7 @@ class Ticket:
         return read_array(self.content, stored) if stored in self.content.tensors else NO_REDRAWS
 
     def source(self) -> dict[str, np.ndarray]:
-        """All random weights, float32, regenerated on the host from the seed."""
+        """All random weights, float32, drawn on the host from the seed."""
         return self.network.draw(self.seed, {name: self.redraws(name) for name in self.network.random_tensors})
 
     def masked_weights(self, name: str) -> np.ndarray:
@@ -120,12 +120,18 @@ class Ticket:
 
     def masked_source(self) -> dict[str, np.ndarray]:
         """All random weights times their masks, float32."""
-        return {name: self.masked_weights(name) for name in self.network.random_tensors}
+        found = {}
+        for name in self.network.random_tensors:
+            found[name] = self.masked_weights(name)
+        return found
 
     @property
     def stored(self) -> dict[str, np.ndarray]:
         """The tensors of the network that are not random, float32, by name."""
-        return {name: read_array(self.content, f"stored.{name}") for name in self.network.tensors}
+        found = {}
+        for name in self.network.tensors:
+            found[name] = read_array(self.content, f"stored.{name}")
+        return found
 
     @property
     def masked_stored(self) -> dict[str, np.ndarray]:
@@ -175,20 +181,13 @@ class Ticket:
 
     def to_bytes(self) -> bytes:
         """The file's bytes: safetensors, deterministic, with a digest over everything."""
-        return checksummed_bytes(
-            ENTRY, self.header.to_json(), {name: read_array(self.content, name) for name in self.content.tensors}
-        )
+        arrays = {}
+        for name in self.content.tensors:
+            arrays[name] = read_array(self.content, name)
+        return checksummed_bytes(ENTRY, self.header.to_json(), arrays)
 
     def save(self, path: str | os.PathLike[str], *, coded: bool = False) -> int:
-        """Write the file atomically.
-
-        Args:
-            path: The file.
-            coded: True to entropy code masks and redraws; they are bit-equal when they are read.
-
-        Returns:
-            Its size in bytes.
-        """
+        """Write the file atomically, with masks and redraws entropy coded if `coded`; returns its size in bytes."""
         if coded:
             write_coded(Path(path), ENTRY, self.header.to_json(), self.network, self.seed, self.content)
         else:
@@ -230,41 +229,39 @@ def make_ticket(
     """Make a ticket in memory.
 
     Args:
-        network: The source network.
-        seed: Seed of its random weights.
         masks: Boolean masks by random tensor, True for kept weights.
-        method: Name of the method.
         redraws: Redrawn blocks by random tensor, int64 rows (block, attempt).
         stored: Tensors of the network that are not random, by name.
-        target: The target, if the ticket shall promise to approximate it.
-        tolerance: The promised largest residual; 0 for equality.
+        target: The target, if the ticket shall promise to approximate it within `tolerance` (0 for equality).
         kept_budget: The promised largest number of kept weights.
         settings: How the ticket was made, JSON values for the reader.
 
     Raises:
         InputError: Parts do not fit together.
     """
-    expected = {name: tensor.shape for name, tensor in network.random_tensors.items()}
-    found = {name: mask.shape for name, mask in masks.items()}
-    if expected != found:
-        raise InputError(f"the masks do not fit the network: expected {expected}, found {found}")
-    wrong = {name: mask.dtype.name for name, mask in masks.items() if mask.dtype != bool}
-    if wrong:
-        raise InputError(f"masks must be boolean, not {wrong}")
+    if set(masks) != set(network.random_tensors):
+        raise InputError(f"masks must have the names {sorted(network.random_tensors)}, got {sorted(masks)}")
+    content: dict[str, np.ndarray] = {}
     for name, tensor in network.random_tensors.items():
+        mask, rows = masks[name], (redraws or {}).get(name, NO_REDRAWS)
+        if mask.shape != tensor.shape or mask.dtype != bool:
+            raise InputError(
+                f"the mask of {name} must be boolean of shape {tensor.shape}, got {mask.dtype.name} of {mask.shape}"
+            )
         if has_forced_entries(tensor):
-            forced = forced_mask(tensor, seed, (redraws or {}).get(name, NO_REDRAWS))
-            if (masks[name] & (forced < 0)).any():
+            forced = forced_mask(tensor, seed, rows)
+            if (mask & (forced < 0)).any():
                 raise InputError(f"the mask of {name} keeps weights that its source does not have; prune those")
-            if (~masks[name] & (forced > 0)).any():
+            if (~mask & (forced > 0)).any():
                 raise InputError(f"the mask of {name} prunes weights that its source has locked; keep those")
+        content[f"mask.{name}"] = np.packbits(mask, bitorder="little")
     if (target is None) != (tolerance is None):
         raise InputError("target and tolerance must be given together; give both, or none")
-    content = {f"mask.{name}": np.packbits(mask, bitorder="little") for name, mask in masks.items()}
-    content |= {
-        f"redraws.{name}": np.ascontiguousarray(rows, np.int64) for name, rows in (redraws or {}).items() if len(rows)
-    }
-    content |= {f"stored.{name}": np.asarray(value, np.float32) for name, value in (stored or {}).items()}
+    for name, rows in (redraws or {}).items():
+        if len(rows):
+            content[f"redraws.{name}"] = np.ascontiguousarray(rows, np.int64)
+    for name, value in (stored or {}).items():
+        content[f"stored.{name}"] = np.asarray(value, np.float32)
     if target is not None:
         content |= {f"target.{name}": target.array(name) for name in network.approximated}
     header = Header(network, seed, method, source_digest(network, seed), tolerance, kept_budget, settings or {})
@@ -308,4 +305,7 @@ def stores_coded(path: str | os.PathLike[str]) -> bool:
 
 def source_digest(network: Network, seed: int) -> str:
     """Checksum of a sample of each random tensor: the whole source may be too large to draw."""
-    return digest("", {name: tensor.checksum_sample(seed) for name, tensor in network.random_tensors.items()})
+    samples = {}
+    for name, tensor in network.random_tensors.items():
+        samples[name] = tensor.checksum_sample(seed)
+    return digest("", samples)

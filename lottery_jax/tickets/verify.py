@@ -1,8 +1,4 @@
-"""The verifier: every residual of a ticket, recomputed in float64 NumPy from its seed and masks, without the solver.
-
-Phases: counts, faults (``faults.py``), residuals against the target, the float32 network on random inputs
-(``probe.py``). Each returns a small result; ``_certificate`` assembles them.
-"""
+"""The verifier: every residual of a ticket, recomputed in float64 NumPy from seed and masks, without the solver."""
 
 import dataclasses
 import math
@@ -37,12 +33,8 @@ from lottery_jax.tickets.ticket import Ticket, count_kept, load_ticket
 class Verification:
     """A certificate, and what was reconstructed for it.
 
-    Attributes:
-        certificate: The result.
-        ticket: The verified ticket.
-        target: The target in the form of the ticket's network; None if there was nothing to compare with.
-        weights: The ``effective_weights`` of the ticket; None if no residuals were computed, or for a model without a
-            graph, whose weights are only read in slices.
+    `target` is in the form of the ticket's network. `weights` are the ``effective_weights``; None if no residuals were
+    computed, or for a model without a graph, whose weights are only read in slices.
     """
 
     certificate: Certificate
@@ -61,25 +53,19 @@ def verify(
     """Recompute every residual of a ticket without the solver.
 
     Args:
-        ticket: A ticket or its file.
         target: The target or its .safetensors file; batch normalisations are folded and attention is merged as in the
             ticket. Default: the ticket's unverified copy of its target, which proves no more than that.
         tolerance: Largest allowed residual; default: the one that the ticket promises. Not used for trained weights.
-        progress: Called with (compared weights, all weights).
-
-    Returns:
-        The certificate; its ``outcome`` is ``holds``, ``broken`` or ``no guarantee``.
 
     Raises:
         TicketError: The file is not a valid ticket.
         InputError: A file cannot be read, or an argument is wrong.
 
-    Example:
-        >>> from lottery_jax.approximation import approximate
-        >>> from lottery_jax.importers.mlp_weights import mlp_target
-        >>> target = mlp_target([np.array([[0.3, -0.2]], np.float32)])
-        >>> verify(approximate(target, seed=0, candidates=8, tolerance=0.1), target=target).outcome
-        'holds'
+    >>> from lottery_jax.approximation import approximate
+    >>> from lottery_jax.importers.mlp_weights import mlp_target
+    >>> target = mlp_target([np.array([[0.3, -0.2]], np.float32)])
+    >>> verify(approximate(target, seed=0, candidates=8, tolerance=0.1), target=target).outcome
+    'holds'
     """
     return verify_with_weights(ticket, target=target, tolerance=tolerance, progress=progress).certificate
 
@@ -97,10 +83,11 @@ def verify_with_weights(
     if tolerance is not None:
         check_tolerance(tolerance, zero=True)
     if target is not None:
-        target = match_rewrites(
-            target if isinstance(target, Target) else target_like(ticket.network, target), ticket.network
-        )
-    kept = {name: count_kept(ticket.content, name) for name in ticket.network.random_tensors}
+        target = target if isinstance(target, Target) else target_like(ticket.network, target)
+        target = match_rewrites(target, ticket.network)
+    kept = {}
+    for name in ticket.network.random_tensors:
+        kept[name] = count_kept(ticket.content, name)
     reference, residuals, probe = None, None, None
     reasons = forced_entry_faults(ticket)
     if not reasons and ticket.network.trained_tensors:
@@ -226,7 +213,13 @@ def _certificate(
 ) -> Certificate:
     """All results of the phases as one certificate; None for phases that were not reached."""
     network, bits = ticket.network, description_bits(ticket)
-    redraws = [rows for name in network.random_tensors if len(rows := ticket.redraws(name))]
+    approximated, redrawn, largest_attempt, samplers = 0, 0, 0, dict[str, None]()
+    for name, tensor in network.random_tensors.items():
+        rows = ticket.redraws(name)
+        redrawn, largest_attempt = redrawn + len(rows), max(largest_attempt, int(rows[:, 1].max(initial=0)))
+        samplers[tensor.sampler.in_words()] = None
+    for shape in network.approximated.values():
+        approximated += math.prod(shape)
     return Certificate(
         outcome="broken" if reasons else "no guarantee" if residuals is None else "holds",
         reasons=tuple(reasons),
@@ -235,11 +228,11 @@ def _certificate(
         source_weights=network.source_weights,
         kept_weights=sum(kept.values()),
         kept_by_tensor=kept,
-        redrawn_blocks=sum(map(len, redraws)),
-        largest_attempt=max((int(rows[:, 1].max()) for rows in redraws), default=0),
+        redrawn_blocks=redrawn,
+        largest_attempt=largest_attempt,
         description_bits=bits,
-        bits_per_target_weight=sum(bits.values()) / sum(map(math.prod, network.approximated.values())),
-        samplers=tuple(dict.fromkeys(tensor.sampler.in_words() for tensor in network.random_tensors.values())),
+        bits_per_target_weight=sum(bits.values()) / approximated,
+        samplers=tuple(samplers),
         nonnegative_inputs=network.input_spec and network.input_spec.nonnegative,
         network=summary(network.target),
         kept_budget=ticket.header.kept_budget,

@@ -17,7 +17,7 @@ from lottery_jax.approximation import (
     run_approximation,
     run_in_memory,
 )
-from lottery_jax.approximation.budget.importance import fisher_importance
+from lottery_jax.approximation.importance import fisher_importance
 from lottery_jax.bounds import bound_output
 from lottery_jax.constructions import Pensia, Scalar
 from lottery_jax.errors import InputError
@@ -154,7 +154,7 @@ def test_what_is_left_out_is_as_published() -> None:
         ({"lossless": True, "tolerance": 0.1}, "lossless cannot be combined with tolerance"),
         ({"lossless": True, "construction": "scalar", "candidates": 21}, "above 21 for a lossless ticket"),
         ({"images": np.ones((2, 9))}, "images need a budget"),
-        ({"kept": 9, "images": np.ones((2, 9)), "importance": ONES}, "images cannot be combined"),
+        ({"kept": 9, "images": np.ones((2, 9)), "importance": ONES}, "cannot be combined with importance arrays"),
         ({"kept": 9, "importance": "fisher"}, "give images or dataset"),
         ({"kept": 9, "importance": "fischer"}, "did you mean 'fisher'"),
         ({"kept": 9, "damping": 0.1}, "damping is an option of loss_aware"),

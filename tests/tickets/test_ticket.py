@@ -121,8 +121,8 @@ def test_a_missing_file_is_bad_input(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("masks", "words"),
     [
-        ({}, "expected"),
-        ({"fc1.weight": np.zeros((5, 3), bool)}, "expected"),
+        ({}, "must have the names"),
+        ({"fc1.weight": np.zeros((5, 3), bool)}, "shape"),
         ({"fc1.weight": np.zeros((3, 5), np.uint8)}, "boolean"),
     ],
 )

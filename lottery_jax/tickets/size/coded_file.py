@@ -1,9 +1,8 @@
 """A ticket's file with its masks and redraws entropy coded; everything else is as in any ticket.
 
-The file has the parameters of all codes, an index of segments (words, checksum) and the words of the coder. It is read
-as if the masks were uncoded: a segment is decoded when it is needed. The file is an untrusted input: parameters,
-lengths, classes and ranks are bounded, every segment must end where its words do and have its checksum, and all
-segments are decoded once when the file is opened.
+The file has the parameters of all codes, an index of segments (words, checksum) and the words of the coder. A segment
+is decoded when it is needed. The file is an untrusted input: everything is bounded, every segment must end where its
+words do and have its checksum, and all segments are decoded once when the file is opened.
 """
 
 import bisect
@@ -43,9 +42,7 @@ MAX_REDRAWS = 1 << 26
 """Redrawn blocks in a coded ticket: their rows are in memory."""
 
 _SLICE = 1 << 20  # values copied at once
-
 _SPOOLED_BYTES = 1 << 26  # coded bytes that wait in memory until their number is known
-
 _CACHED_BYTES = 1 << 26  # of decoded masks
 
 
@@ -105,12 +102,8 @@ def unpack_codes(packed: np.ndarray, network: Network, conditioning: Conditionin
             raise FormatError(f"the coded redraws of {name!r} are not of its blocks")
         if level not in conditioning.levels(name):
             raise FormatError(f"the coded mask of {name!r} omits entries that are free")
-        equally_likely = not len(counts) and not classes
-        if (
-            (rows == "own" or level == "all")
-            and not equally_likely
-            and counts.sum() != -(-tensor.size // code.width(tensor))
-        ):
+        counted = rows == "own" or level == "all"
+        if counted and (len(counts) or classes) and counts.sum() != -(-tensor.size // code.width(tensor)):
             raise FormatError(f"the coded mask of {name!r} has not its rows")
         found[name] = dataclasses.replace(code, counts=counts, attempt_counts=attempt_counts)
     numbers.finish()
@@ -132,7 +125,7 @@ def write_coded(
     ):
         conditioning = Conditioning(network, seed, redraws, mask_reader(content))
         for spans in segments(network, {name for name, rows in redraws.items() if len(rows)}):
-            coded, checksum = _encode_segment(spans, codes, network, content, conditioning, redraws)
+            coded, checksum = _encode_segment(spans, codes, network, conditioning, redraws)
             rows.append((len(coded), checksum))
             words.write(coded.astype("<u4").tobytes())
         index = np.array(rows, np.int64)
@@ -156,22 +149,17 @@ def write_coded(
 
 
 def _encode_segment(
-    spans: list[Span],
-    codes: Mapping[str, MaskCode],
-    network: Network,
-    content: TensorReader,
-    conditioning: Conditioning,
-    redraws: Redraws,
+    spans: list[Span], codes: Mapping[str, MaskCode], network: Network, conditioning: Conditioning, redraws: Redraws
 ) -> tuple[np.ndarray, int]:
     """The words of a segment, and the checksum of its content."""
-    encoder, checksums, read_bits = AnsEncoder(), [], mask_reader(content)
+    encoder, checksums = AnsEncoder(), []
     for span in reversed(spans):
         code, tensor = codes[span.name], network.random_tensors[span.name]
         if span.redraws:
             values = block_attempts(redraws[span.name], span.first, span.first + span.count)
-            code.encode_redraws(encoder, values)
+            encoder.encode(values, code.attempt_counts, np.zeros_like(values), np.ones_like(values))
         else:
-            values = read_bits(span)
+            values = conditioning.read_bits(span)
             code.encode(encoder, tensor, values, conditioning.known(span, code.level))
         checksums.append(_span_checksum(values))
     return encoder.words, _segment_checksum(checksums[::-1])
@@ -188,7 +176,7 @@ def _segment_checksum(checksums: list[int]) -> int:
 
 def is_coded(file: ChecksummedFile) -> bool:
     """True if the masks of a ticket's file are coded."""
-    return any(name.startswith("coded.") for name in file.tensors)
+    return not {PARAMETERS, SEGMENTS, WORDS}.isdisjoint(file.tensors)
 
 
 class CodedStore:
@@ -293,20 +281,16 @@ class CodedStore:
         except BaseException:
             self._decoded.pop(number, None)
             raise
-        while len(self._decoded) > 1 and self._cached_bytes > _CACHED_BYTES:
-            self._decoded.popitem(last=False)
+        cached = sum(len(packed) for spans in self._decoded.values() for packed in spans.values())
+        while len(self._decoded) > 1 and cached > _CACHED_BYTES:
+            cached -= sum(map(len, self._decoded.popitem(last=False)[1].values()))
         return found
-
-    @property
-    def _cached_bytes(self) -> int:
-        """Bytes of all decoded masks."""
-        return sum(len(packed) for spans in self._decoded.values() for packed in spans.values())
 
     def _decode_span(self, decoder: AnsDecoder, span: Span) -> np.ndarray:
         """The next bits of a mask, or attempts of blocks."""
         code, tensor = self._codes[span.name], self._network.random_tensors[span.name]
         if span.redraws:
-            attempts = code.decode_redraws(decoder, span)
+            attempts = decoder.decode_classes(span.count, code.attempt_counts)
             before = self._redraws[span.name]
             if not len(before) or before[-1, 0] < span.first:  # decoded for the first time; they come before the mask
                 blocks = np.flatnonzero(attempts)

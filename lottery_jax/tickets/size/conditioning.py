@@ -1,9 +1,7 @@
-"""The order in which masks and redraws are coded, and which mask entries are known before they are coded.
+"""The order in which masks and redraws are coded, in independent segments, and which entries are known before.
 
-Segments are coded independently, so that memory depends on the segment, not on the ticket. What a mask is conditioned
-on comes before it. Known entries need no bits: absent weights are not kept, locked ones are, and a frozen weight is not
-kept if the trained mask keeps it. Entries without an effect on any effective weight, because their edge is pruned, may
-be taken as not kept if the mask really has them so.
+Absent weights are not kept, locked ones are, and a frozen weight is not kept if the trained mask keeps it. Entries
+without an effect, because their edge is pruned, may be taken as not kept if the mask really has them so.
 """
 
 import dataclasses
@@ -14,6 +12,7 @@ import numpy as np
 from lottery_jax.io.tensor_file import TensorReader, read_array
 from lottery_jax.networks.network import NO_REDRAWS, Network
 from lottery_jax.networks.node import child_path
+from lottery_jax.networks.sources.base import Source
 from lottery_jax.rng.forced_entries import forced_blocks, has_forced_entries
 from lottery_jax.rng.random_tensor import RandomTensor, block_attempts
 
@@ -38,7 +37,10 @@ class Span:
 
 def coding_order(network: Network) -> list[str]:
     """The random tensors: edges before the weights behind them, frozen masks after those of the trained weights."""
-    edges = {child_path(path, name) for path, source in network.sources.items() for name in source.hidden_tensors}
+    edges = set()
+    for path, source in network.sources.items():
+        for name in source.hidden_tensors:
+            edges.add(child_path(path, name))
     frozen = set(network.frozen_tensors.values())
     return sorted(network.random_tensors, key=lambda name: (name not in edges, name in frozen))
 
@@ -56,19 +58,16 @@ def segments(network: Network, redrawn: Collection[str]) -> list[list[Span]]:
     found: list[list[Span]] = []
     room = 0
     for name in coding_order(network):
-        for span in _spans(name, network.random_tensors[name], name in redrawn):
+        tensor, spans = network.random_tensors[name], list[Span]()
+        for first in range(0, tensor.blocks if name in redrawn else 0, _SPAN_SIZE):
+            spans.append(Span(name, first, min(_SPAN_SIZE, tensor.blocks - first), redraws=True))
+        for span in [*spans, *mask_spans(name, tensor)]:
             if span.count > room:
                 found.append([])
                 room = max(SEGMENT_SIZE, span.count)
             found[-1].append(span)
             room -= span.count
     return found
-
-
-def _spans(name: str, tensor: RandomTensor, redrawn: bool) -> Iterator[Span]:
-    for first in range(0, tensor.blocks if redrawn else 0, _SPAN_SIZE):
-        yield Span(name, first, min(_SPAN_SIZE, tensor.blocks - first), redraws=True)
-    yield from mask_spans(name, tensor)
 
 
 ReadBits = Callable[[Span], np.ndarray]
@@ -98,21 +97,20 @@ class Conditioning:
     """What is known about the masks of a network before they are coded.
 
     Args:
-        network: The source network.
-        seed: Its seed.
         redraws: Rows (block, attempt) by random tensor; may grow while a file is decoded.
         read_bits: Reads masks that come earlier in the coding order.
     """
 
     def __init__(self, network: Network, seed: int, redraws: Mapping[str, np.ndarray], read_bits: ReadBits) -> None:
-        self._network, self._seed, self._redraws, self._read_bits = network, seed, redraws, read_bits
-        self._trained = {frozen: name for name, frozen in network.frozen_tensors.items()}
-        self._behind_edges = {
-            child_path(path, parameter): (path, source, parameter)
-            for path, source in network.sources.items()
-            for parameter in source.random_tensors()
-            if source.hidden_tensors and parameter not in source.hidden_tensors
-        }
+        self._network, self._seed, self._redraws, self.read_bits = network, seed, redraws, read_bits
+        self._trained: dict[str, str] = {}
+        for name, frozen in network.frozen_tensors.items():
+            self._trained[frozen] = name
+        self._behind_edges: dict[str, tuple[str, Source, str]] = {}
+        for path, source in network.sources.items():
+            for parameter in source.random_tensors():
+                if source.hidden_tensors and parameter not in source.hidden_tensors:
+                    self._behind_edges[child_path(path, parameter)] = path, source, parameter
 
     def levels(self, name: str) -> list[str]:
         """The levels that differ for a mask, fewest coded entries first."""
@@ -132,7 +130,7 @@ class Conditioning:
             attempts = block_attempts(self._redraws[span.name], begin, end)
             known = forced_blocks(tensor, self._seed, np.arange(begin, end), attempts)[blocks - begin]
         if span.name in self._trained:
-            trained = self._read_bits(Span(self._trained[span.name], span.first, span.count))
+            trained = self.read_bits(Span(self._trained[span.name], span.first, span.count))
             known = np.where(trained.reshape(known.shape) == 1, np.int8(-1), known)
         if level == "effective":
             known -= (known == 0) & ~self._has_effect(span.name, first, count)
@@ -150,5 +148,5 @@ class Conditioning:
 
     def _kept_edges(self, name: str) -> np.ndarray:
         tensor = self._network.random_tensors[name]
-        mask = self._read_bits(Span(name, 0, tensor.size)).astype(bool).reshape(tensor.shape)
+        mask = self.read_bits(Span(name, 0, tensor.size)).astype(bool).reshape(tensor.shape)
         return tensor.draw_kept(self._seed, self._redraws[name], mask)

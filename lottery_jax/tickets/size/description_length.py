@@ -1,8 +1,6 @@
 """Description length of a ticket: the bits of everything that was free to choose, and nothing else.
 
-Counted are the network with its gains and samplers, the seed, the redraws and masks as the entropy coder writes them,
-and stored tensors (of trained weights, the kept ones). The target and the settings are not. For comparison:
-the target's own weights, rounded to a grid and written by the same coder.
+For comparison: the target's own weights, rounded to a grid and written by the same coder.
 """
 
 import json
@@ -33,8 +31,11 @@ def description_bits(ticket: Ticket) -> dict[str, int]:
     network = ticket.network
     redraws, masks = coded_bits(network, ticket.seed, ticket.content)
     # Trained weights that are pruned are known to be zero.
-    stored = {name: math.prod(shape) for name, shape in network.tensors.items()}
-    stored |= {own: count_kept(ticket.content, name) for name, own in network.trained_tensors.items()}
+    stored = {}
+    for name, shape in network.tensors.items():
+        stored[name] = math.prod(shape)
+    for name, own in network.trained_tensors.items():
+        stored[own] = count_kept(ticket.content, name)
     return {
         "header": _header_bits(network) + 64,
         "redraws": math.ceil(redraws),
@@ -47,24 +48,22 @@ def rounding_bits(target: Target, largest_error: float | Mapping[str, float]) ->
     """Bits by part of a target whose approximated weights are rounded to a grid and coded like masks.
 
     Args:
-        target: The target.
         largest_error: Largest rounding error, of all weights or by tensor. For 0 each tensor gets the coarsest grid
             that contains all of its weights.
 
     Returns:
         Bits of the header (with 64 bits for each step), weights and stored tensors; None if no grid has codes.
 
-    Example:
-        >>> from lottery_jax.importers.mlp_weights import mlp_target
-        >>> target = mlp_target([np.array([[0.25, -0.5], [0.25, 0.0]], np.float32)])
-        >>> rounding_bits(target, 0.0)["weights"], rounding_bits(target, 1.0)["weights"]
-        (22, 9)
+    >>> from lottery_jax.importers.mlp_weights import mlp_target
+    >>> target = mlp_target([np.array([[0.25, -0.5], [0.25, 0.0]], np.float32)])
+    >>> rounding_bits(target, 0.0)["weights"], rounding_bits(target, 1.0)["weights"]
+    (22, 9)
     """
     network = target.network
-    shared = isinstance(largest_error, int | float)
+    shared = not isinstance(largest_error, Mapping)
     weights, steps = 0.0, 64 if shared and largest_error else 0
     for name in network.approximated:
-        error = largest_error if isinstance(largest_error, int | float) else largest_error[name]
+        error = largest_error[name] if isinstance(largest_error, Mapping) else largest_error
         if not 0 <= error < math.inf:
             return None
         step = 2 * error or _exact_step(target.tensors, name)

@@ -1,8 +1,7 @@
 """Entropy coding of whole numbers: a class by its frequency, then the offset in the class, uniform.
 
-Classes grow with the numbers, like floating-point numbers: the leading bit and the ``mantissa_bits`` after it make the
-class, so that numbers below ``2**(mantissa_bits + 1)`` are classes of their own. The coder is asymmetric numeral
-systems (ANS) of ``constriction`` (Bamler 2022, arXiv 2201.01741): what is encoded last is decoded first.
+The leading bit of a number and the ``mantissa_bits`` after it make its class. The coder is asymmetric numeral systems
+(ANS) of ``constriction`` (Bamler 2022, arXiv 2201.01741): what is encoded last is decoded first.
 """
 
 import functools
@@ -19,11 +18,8 @@ LIMIT = 1 << 62
 MAX_MANTISSA_BITS = 10
 
 _PIECE_BITS = 15  # of an offset that are coded at once; probabilities of the coder have 24
-
 _library: Any = constriction  # its submodules have no type stubs
-
 _model, _stack = _library.stream.model, _library.stream.stack
-
 _POWERS = np.int64(1) << np.arange(63)
 
 
@@ -110,9 +106,9 @@ def class_starts(mantissa_bits: int) -> np.ndarray:
     >>> class_starts(1)[:9]
     array([ 0,  1,  2,  3,  4,  6,  8, 12, 16])
     """
-    leading = np.arange(1 << mantissa_bits, 2 << mantissa_bits, dtype=np.int64)
-    larger = [leading << exponent for exponent in range(LIMIT.bit_length() - 1 - mantissa_bits)]
-    return np.concatenate([np.arange(1 << mantissa_bits, dtype=np.int64), *larger])
+    small, leading = np.split(np.arange(2 << mantissa_bits, dtype=np.int64), 2)
+    larger = leading << np.arange(LIMIT.bit_length() - 1 - mantissa_bits)[:, None]
+    return np.concatenate([small, larger.reshape(-1)])
 
 
 @functools.lru_cache(maxsize=MAX_MANTISSA_BITS + 1)
@@ -137,12 +133,13 @@ def coarsen(counts: np.ndarray, mantissa_bits: int, fewer: int) -> np.ndarray:
 
 
 def best_mantissa_bits(counts: np.ndarray, mantissa_bits: int) -> tuple[int, np.ndarray]:
-    """The mantissa bits, at most `mantissa_bits`, with the shortest code, and the counts of their classes.
-
-    counts: of the classes with `mantissa_bits`.
-    """
-    candidates = [(fewer, coarsen(counts, mantissa_bits, fewer)) for fewer in range(mantissa_bits + 1)]
-    return min(candidates, key=lambda candidate: number_bits(candidate[1], candidate[0]))
+    """The mantissa bits, at most `mantissa_bits` (those of `counts`), of the shortest code, and their counts."""
+    best, least = (0, counts), np.inf
+    for fewer in range(mantissa_bits + 1):
+        coarse = coarsen(counts, mantissa_bits, fewer)
+        if (bits := number_bits(coarse, fewer)) < least:
+            best, least = (fewer, coarse), bits
+    return best
 
 
 def number_bits(counts: np.ndarray, mantissa_bits: int) -> float:

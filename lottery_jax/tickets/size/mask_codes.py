@@ -1,7 +1,4 @@
-"""The code of each mask and of its redraws: which rows are symbols, in which classes, and how frequent those are.
-
-Of a few candidate codes a mask gets the shortest, its parameters model_counts.
-"""
+"""The code of each mask and of its redraws: which rows are symbols, in which classes, and how frequent those are."""
 
 import concurrent.futures
 import dataclasses
@@ -54,8 +51,7 @@ class MaskCode:
     """The code of a mask and its redraws.
 
     Attributes:
-        rows: One of `ROWS`.
-        level: One of `LEVELS`: which entries are coded.
+        rows: One of `ROWS`; `level`: one of `LEVELS`.
         mantissa_bits: Of the classes of ranks; None if a class is the size of a subset.
         counts: Number of rows by class; empty if all sizes are equally likely, which is cheapest for few rows.
         attempt_counts: Number of blocks by attempt; empty if no block was redrawn.
@@ -99,11 +95,6 @@ class MaskCode:
         """Bits of the mask."""
         return sum(map(gamma_bits, self.selectors)) + class_bits(self.counts) + self.offset_bits
 
-    @property
-    def redraw_bits(self) -> float:
-        """Bits of the redraws."""
-        return class_bits(self.attempt_counts)
-
     def encode(self, encoder: AnsEncoder, tensor: RandomTensor, bits: np.ndarray, known: np.ndarray | None) -> None:
         """Encode bits uint8 [count] of a mask; known: int8 [count] as from `Conditioning.known`."""
         subsets = _to_subsets(self.rows, tensor, bits, known)
@@ -139,14 +130,6 @@ class MaskCode:
         ranks = class_starts(self.mantissa_bits)[classes] + offsets
         return subsets_to_bits(ranks_to_subsets(ranks, width, free_counts), free)
 
-    def encode_redraws(self, encoder: AnsEncoder, attempts: np.ndarray) -> None:
-        """Encode the attempts int64 [count] of blocks."""
-        encoder.encode(attempts, self.attempt_counts, np.zeros_like(attempts), np.ones_like(attempts))
-
-    def decode_redraws(self, decoder: AnsDecoder, span: Span) -> np.ndarray:
-        """Inverse of `encode_redraws`."""
-        return decoder.decode_classes(span.count, self.attempt_counts)
-
 
 def _to_subsets(rows: str, tensor: RandomTensor, bits: np.ndarray, known: np.ndarray | None) -> Subsets | None:
     """Bits of a mask as subsets; None if a row has no rank."""
@@ -162,27 +145,28 @@ def _free_in_words(count: int) -> np.ndarray | None:
 
 
 _MANTISSA_BITS = 5  # most that are tried for ranks
-
 _THREADS = 4  # that count, each with a span in memory
-
 _NONE = np.zeros(0, np.int64)
 
 
 def choose_codes(network: Network, seed: int, content: TensorReader) -> dict[str, MaskCode]:
     """The code of each random tensor, in coding order, from uncoded masks and redraws."""
-    redraws = {name: read_redraws(content, name) for name in network.random_tensors}
-    read_bits = mask_reader(content)
+    redraws, codes, read_bits = {}, {}, mask_reader(content)
+    for name in network.random_tensors:
+        redraws[name] = read_redraws(content, name)
     conditioning = Conditioning(network, seed, redraws, read_bits)
-    return {
-        name: _choose_code(name, network.random_tensors[name], conditioning, read_bits, redraws[name])
-        for name in coding_order(network)
-    }
+    for name in coding_order(network):
+        codes[name] = _choose_code(name, network.random_tensors[name], conditioning, read_bits, redraws[name])
+    return codes
 
 
 def coded_bits(network: Network, seed: int, content: TensorReader) -> tuple[float, float]:
     """Bits of all redraws and of all masks as they are coded, without the padding of the coder's words."""
-    codes = choose_codes(network, seed, content).values()
-    return sum(code.redraw_bits for code in codes), sum(code.mask_bits for code in codes)
+    redraws, masks = 0.0, 0.0
+    for code in choose_codes(network, seed, content).values():
+        redraws += class_bits(code.attempt_counts)
+        masks += code.mask_bits
+    return redraws, masks
 
 
 def _choose_code(
@@ -197,11 +181,13 @@ def _choose_code(
     for level in conditioning.levels(name):
         histogram = _count_rows(name, tensor, conditioning, read_bits, level)
         if histogram is not None:
-            codes = [
-                MaskCode(rows, level, mantissa_bits, counts, attempt_counts, bits)
-                for rows, mantissa_bits, counts, bits in _candidates(tensor, histogram)
-            ]
-            return min(codes, key=lambda code: code.mask_bits)
+            best = None
+            for rows, mantissa_bits, counts, bits in _candidates(tensor, histogram):
+                code = MaskCode(rows, level, mantissa_bits, counts, attempt_counts, bits)
+                if best is None or code.mask_bits < best.mask_bits:
+                    best = code
+            assert best is not None
+            return best
     raise AssertionError("every mask agrees with the level of all entries")
 
 

@@ -1,7 +1,6 @@
-"""Rows of a mask as subsets of their free entries, ranked in the combinatorial number system.
+"""Rows of a mask as subsets of their free entries, ranked in the combinatorial number system (int64).
 
-Ranks are in the order (size, lexicographic): {} < {0} < {1} < ... < {0, 1} < {0, 2} < ... < {1, 2} < ... A search for
-the first subset within the tolerance gives small ranks, which have short codes. All integers are int64.
+Ranks are in the order (size, lexicographic): {} < {0} < {1} < ... < {0, 1} < {0, 2} < ... < {1, 2} < ...
 """
 
 import dataclasses
@@ -42,13 +41,9 @@ def _log2_binomials(width: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Subsets:
-    """R subsets: the size of each, and its index among the subsets of that size in lexicographic order.
+    """R subsets of rows of `width` bits: sizes, and lexicographic indices among the subsets of a size, int64 [R].
 
-    Attributes:
-        width: Bits of a row.
-        free_counts: Number of free entries of each row, int64 [R], or one number for all rows.
-        sizes: int64 [R].
-        indices: int64 [R].
+    `free_counts`: number of free entries of each row, int64 [R], or one number for all rows.
     """
 
     width: int
@@ -90,8 +85,6 @@ def count_free(width: int, free: np.ndarray | None) -> np.ndarray:
 
 def bits_to_subsets(bits: np.ndarray, width: int, free: np.ndarray | None = None) -> Subsets | None:
     """Rows as subsets, from bits uint8 [R * width] of 0 and 1; None if one of them has no rank below `LIMIT`.
-
-    free: bool [R * width], the entries that count; others are ignored.
 
     >>> bits_to_subsets(np.array([[0, 0, 0], [0, 1, 0], [1, 1, 0], [0, 1, 1]], np.uint8).reshape(-1), 3).ranks
     array([0, 2, 4, 6])

@@ -223,7 +223,7 @@ def test_the_command_line_has_both(tmp_path: Path, capsys: pytest.CaptureFixture
         main(["verify", str(out)])
     text = capsys.readouterr().out
     assert stopped.value.code == 0
-    assert f"{found['bits_per_target_weight']:.3f} for each weight" in text
-    assert "Plain rounding of the target to a grid with the same largest residual takes" in text
+    assert f"{found['bits_per_target_weight']:.3f} per weight" in text
+    assert "Rounding the target to a grid with the same largest residual takes" in text
     sentence = refusal(capsys, 2, "export", out, "--plain", "--masks", "--out", tmp_path / "x")
     assert "one of them" in sentence

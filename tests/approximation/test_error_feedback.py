@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lottery_jax.approximation.loss_aware.error_feedback import LayerProblem, error_feedback, inverse_hessian_factor
+from lottery_jax.approximation.error_feedback import LayerProblem, error_feedback, inverse_hessian_factor
 
 ROWS, COUNT, OUTPUTS = 6, 5, 8
 STEP = 2.0**-20

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lottery_jax.approximation.loss_aware.moments import example_weights, moments_of, rows_of, weights_by_row
+from lottery_jax.approximation.moments import example_weights, moments_of, rows_of, weights_by_row
 from lottery_jax.importers.mlp_weights import mlp_target
 from lottery_jax.networks.layers.conv import Conv, RotationConv
 from lottery_jax.networks.layers.dense import Dense

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lottery_jax.approximation import Budget, LossAware, plan_job, run_in_memory
-from lottery_jax.approximation.budget.importance import fisher_importance
+from lottery_jax.approximation.importance import fisher_importance
 from lottery_jax.comparison.evaluate import accuracy
 from lottery_jax.constructions import Construction, Pensia, Scalar
 from lottery_jax.errors import InputError
@@ -15,7 +15,7 @@ from lottery_jax.networks.target import Target
 from lottery_jax.tasks import load_task
 from lottery_jax.tickets.ticket import Ticket
 from lottery_jax.tickets.verify import verify
-from tests.approximation.budget.test_budget import BUDGETED
+from tests.approximation.test_budget import BUDGETED
 from tests.constructions.catalogue import CHUNK, COUNT, COVERED, TARGETS, bag
 
 QUICK = {("pensia", "mlp with biases, inputs of any sign")}

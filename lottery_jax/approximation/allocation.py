@@ -1,15 +1,8 @@
 """Allocation of one budget over many Pareto fronts: which size of subset each weight gets.
 
-Weight i with importance h_i has, for each size k, a least residual r_i(k); its error is e_i(k) = h_i r_i(k)**2. The
-sizes k_i minimise the total error subject to sum k_i <= kept, or the total size subject to sum e_i(k_i) <= error. For a
-Lagrange multiplier m each weight minimises e_i(k) + m k independently, and that minimum lies on the lower convex hull
-of its front. Only the hulls' slopes matter as multipliers, and bisection over them finds the budget's (Everett 1963;
-Shoham and Gersho 1988, who allocate bits instead of weights).
-
-Totals that a multiplier reaches exactly are optimal. Between two of them the problem is a knapsack: hull steps of equal
-slope are taken first, the widest that fit, and the best moves that fit, on or off the hull, spend the rest greedily.
-The errors of the fronts break ties, so that the order of the weights changes no total. A larger budget never gives a
-larger error, and `bound` limits the distance from the optimum.
+For a Lagrange multiplier m each weight minimises error + m * size independently, on the lower convex hull of its front;
+bisection over the hulls' slopes finds the budget's multiplier (Everett 1963; Shoham and Gersho 1988). What remains is
+spent greedily, widest steps first. Errors break ties, so that the order of the weights changes no total.
 """
 
 import dataclasses
@@ -23,20 +16,15 @@ import numpy as np
 from lottery_jax.errors import InputError
 
 _ROWS = 1 << 13  # fronts whose hulls are computed at a time, so that their errors stay in cache
-
 _MAX_KEPT = 2**62
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Allocation:
-    """One subset size per weight.
+    """One subset size per weight, int64 [P], their sum, and the total weighted squared error.
 
-    Args:
-        sizes: Int64 [P].
-        kept: Sum of the sizes.
-        error: Total weighted squared error.
-        multiplier: Lagrange multiplier: decrease of the error for one more kept weight.
-        bound: No allocation within the budget has a smaller error (for a budget of error: keeps fewer weights).
+    `multiplier` is the decrease of the error for one more kept weight. No allocation within the budget has a smaller
+    error than `bound` (for a budget of error: keeps fewer weights).
     """
 
     sizes: np.ndarray
@@ -58,10 +46,9 @@ class ParetoFronts:
     Raises:
         InputError: For NaN, a front without any subset, or shapes that do not match.
 
-    Example:
-        >>> fronts = ParetoFronts(np.array([[0.5, 0.1, 0.0], [0.25, 0.125, 0.125]]))
-        >>> fronts.within_kept(2).sizes, fronts.within_error(0.08).sizes
-        (array([1, 1]), array([1, 0]))
+    >>> fronts = ParetoFronts(np.array([[0.5, 0.1, 0.0], [0.25, 0.125, 0.125]]))
+    >>> fronts.within_kept(2).sizes, fronts.within_error(0.08).sizes
+    (array([1, 1]), array([1, 0]))
     """
 
     def __init__(self, residuals: np.ndarray, importance: np.ndarray | None = None, *, larger: bool = False) -> None:
@@ -83,10 +70,7 @@ class ParetoFronts:
             raise InputError(
                 f"the smallest subsets keep {least} weights, more than the budget of {kept}; raise the budget"
             )
-        place = _bisect(
-            len(self.breakpoints),
-            lambda place: least + int(self.widths[self.rates >= self.breakpoints[place]].sum()) <= kept,
-        )
+        place = int((self.kept_at > kept).sum())  # kept_at decreases
         sizes = self._sizes(self._steps(place))
         if place == 0:
             return self._allocation(sizes, 0.0, kept)
@@ -170,16 +154,18 @@ class ParetoFronts:
             rows = rows[column == column.min()]
         return int(rows[sizes[rows].argmin()])
 
+    def _gains(self, sizes: np.ndarray, more: int) -> np.ndarray:
+        """The decrease of each weight's error if its size grows by `more`; -inf beyond the largest size."""
+        at = sizes + more
+        inside = at < self.errors.shape[1]
+        return np.where(inside, self._errors_at(sizes) - self._errors_at(np.where(inside, at, 0)), -np.inf)
+
     def _fill(self, sizes: np.ndarray, left: int) -> None:
         """Spend the rest of the budget, in place: repeatedly the fitting move that saves most error per weight."""
-        rows = np.arange(len(sizes))
         while left > 0:
             best, gains, step = 0.0, np.zeros(0), 0
-            here = self._errors_at(sizes)
             for more in range(1, min(left, self.errors.shape[1] - 1) + 1):
-                at = sizes + more
-                inside = at < self.errors.shape[1]
-                gain = np.where(inside, here - self.errors[rows, np.where(inside, at, 0)], 0.0)
+                gain = self._gains(sizes, more)
                 if gain.max() / more > best:
                     best, gains, step = gain.max() / more, gain, more
             if not best:
@@ -189,11 +175,8 @@ class ParetoFronts:
 
     def _complete(self, sizes: np.ndarray, most: int, error: float) -> np.ndarray | None:
         """`sizes` with one raised by the least number below `most` that meets the budget of error; or None."""
-        here, rows = self._errors_at(sizes), np.arange(len(sizes))
         for more in range(1, most):
-            at = sizes + more
-            inside = at < self.errors.shape[1]
-            gain = np.where(inside, here - self.errors[rows, np.where(inside, at, 0)], -np.inf)
+            gain = self._gains(sizes, more)
             raised = sizes.copy()
             raised[gain.argmax()] += more
             if gain.max() > 0 and self._total(raised) <= error:

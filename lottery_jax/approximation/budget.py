@@ -1,10 +1,8 @@
 """The objective with a budget: the least error with N kept weights, or the fewest kept weights within an error.
 
 Each target weight is solved for all subset sizes up to `k_max` (its Pareto front), and `allocation` then chooses one
-size per weight over all tensors. Nothing is redrawn: a weight with a large residual competes for the budget. There is
-no tolerance beforehand; the ticket records its largest residual, and guarantees its budget. The fronts of all weights
-are in memory during the allocation: 8 (k_max + 1) bytes per weight and branch for up to 32 candidates, and about three
-times as much for the hulls.
+size per weight over all tensors. Nothing is redrawn. The ticket records its largest residual, and guarantees its
+budget. The fronts of all weights are in memory during the allocation.
 """
 
 import dataclasses
@@ -16,13 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lottery_jax.approximation.budget.allocation import (
-    Allocation,
-    ParetoFronts,
-    check_error,
-    check_importance,
-    check_kept,
-)
+from lottery_jax.approximation.allocation import Allocation, ParetoFronts, check_error, check_importance, check_kept
 from lottery_jax.approximation.job import Chunk, ChunkMasks, ChunkResult, Job, Objective, ObjectiveResult
 from lottery_jax.approximation.solve_weights import (
     FLOAT32_STEP,
@@ -152,8 +144,6 @@ class JobFronts:
     """The Pareto fronts of all weights of a job, in the order chunk, branch, weight.
 
     Args:
-        job: The job.
-        read: Gives the result of a chunk.
         importance: By tensor: of each weight, [*shape], or for each branch, [branches, *shape]; default 1.
     """
 

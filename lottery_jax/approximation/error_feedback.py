@@ -1,14 +1,9 @@
 """Error feedback in one layer: weights in order, each compensating for the errors of those before it.
 
-The output of a layer is rows of inputs times a matrix. With the second moments H of the rows (the Hessian) the error of
-a matrix Q instead of T is tr (Q - T)^T H (Q - T). *Feedback* passes once over the rows of T. It chooses a subset for
-each weight of a row, and the rows that follow compensate for the residual as far as their inputs correlate with this
-one (optimal brain surgeon, Hassibi and Stork 1993; column by column with one factor for all outputs: GPTQ, Frantar et
-al. 2023). The squared residual over a diagonal element of the factor cannot be compensated; a larger subset is taken if
-it reduces that by more than the price of a weight. *Sweeps* then pass over the rows again, and exchange a subset for
-one of at most its size if the error decreases with all other weights fixed.
-
-`within_budget` searches the price at which a layer spends its budget.
+With the second moments H of the inputs (the Hessian), the error of a matrix Q instead of T is tr (Q - T)^T H (Q - T).
+*Feedback* chooses a subset for each weight of a row of T, and later rows compensate for its residual (optimal brain
+surgeon, Hassibi and Stork 1993; GPTQ, Frantar et al. 2023). A larger subset is taken if it reduces the error by more
+than the price of a weight. *Sweeps* then exchange subsets for ones of at most their size if the error decreases.
 """
 
 import functools
@@ -26,21 +21,15 @@ from lottery_jax.subset_sum.algorithms.by_size import closest_of_sizes
 class LayerProblem(NamedTuple):
     """R rows of P outputs in G groups of inputs, in the order in which they are solved.
 
-    Args:
-        candidates: Int32 [R, N, P], in units of `step`.
-        step: Float32 [R].
-        targets: The matrix T, float32 [R, P].
-        hessian: Second moments H of the rows, float32 [G, R, R].
-        inverse_factor: Upper triangular U with U^T U = H^-1, float32 [G, R, R].
-        importance: Importance of each output's error, float32 [P].
+    All arrays are float32 but the candidates.
     """
 
-    candidates: Any
-    step: Any
-    targets: Any
-    hessian: Any
-    inverse_factor: Any
-    importance: Any
+    candidates: Any  # int32 [R, N, P], in units of `step`
+    step: Any  # [R]
+    targets: Any  # the matrix T [R, P]
+    hessian: Any  # second moments H of the rows [G, R, R]
+    inverse_factor: Any  # upper triangular U with U^T U = H^-1 [G, R, R]
+    importance: Any  # of each output's error [P]
 
 
 class ChosenSubsets(NamedTuple):
@@ -65,14 +54,7 @@ def inverse_hessian_factor(hessian: np.ndarray) -> np.ndarray | None:
 
 @functools.partial(jax.jit, static_argnames=("largest", "sweeps"))
 def error_feedback(layer: LayerProblem, price: Any, *, largest: int, sweeps: int) -> ChosenSubsets:
-    """The subsets of all weights by feedback, then sweeps.
-
-    Args:
-        layer: The layer.
-        price: Price of a kept weight, in error.
-        largest: Largest size of a subset.
-        sweeps: Number of sweeps.
-    """
+    """Subsets of all weights, of sizes up to `largest`, by feedback, then sweeps; `price` is in error per weight."""
     groups = layer.hessian.shape[0]
     rows, outputs = layer.targets.shape
     sizes = tuple(range(min(largest, layer.candidates.shape[1]) + 1))
@@ -132,17 +114,11 @@ def error_feedback(layer: LayerProblem, price: Any, *, largest: int, sweeps: int
 
 
 _TRIALS = 14
-
 _MAX_TRIALS = 60  # if no answer within the budget was close to it
-
 _ENOUGH = 0.9  # of the budget, after `_TRIALS`
-
 _MIN_PRICE = 1e-12  # above 0
-
 _NEAR = 0.995  # of the budget ends the search
-
 _AIM = 0.998  # of the budget
-
 _Answer = TypeVar("_Answer")
 
 
@@ -152,7 +128,6 @@ def within_budget(solve: Callable[[float], tuple[int, _Answer]], budget: int, pr
     Args:
         solve: From a price to the number of kept weights and the answer. The number falls with the price, about as its
             inverse square root, to 0 at an infinite price.
-        budget: Largest number of kept weights.
         price: First price to try.
 
     >>> within_budget(lambda price: (int(100 / (1 + price)), price), 50, 0.01)[0]

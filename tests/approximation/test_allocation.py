@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from lottery_jax.approximation.budget.allocation import ParetoFronts
+from lottery_jax.approximation.allocation import ParetoFronts
 from lottery_jax.errors import InputError
 
 # Residuals and importances are small whole numbers, so that errors add up exactly and ties are many.

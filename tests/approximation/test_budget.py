@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lottery_jax.approximation import Budget, Job, approximate, plan_job, run_in_memory, run_to_file
-from lottery_jax.approximation.budget.allocation import ParetoFronts
+from lottery_jax.approximation.allocation import ParetoFronts
 from lottery_jax.approximation.chunk_store import MemoryChunkStore
 from lottery_jax.comparison.evaluate import evaluate
 from lottery_jax.constructions import CONSTRUCTIONS, Construction, Scalar

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lottery_jax.approximation.loss_aware.error_feedback import within_budget
+from lottery_jax.approximation.error_feedback import within_budget
 
 
 @example(918864, 1.0, 1.0, 0.6875)

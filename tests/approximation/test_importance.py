@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lottery_jax.approximation.budget.importance import IMPORTANCES, fisher_importance
+from lottery_jax.approximation.importance import IMPORTANCES, fisher_importance
 from lottery_jax.errors import InputError
 from lottery_jax.importers.mlp_weights import mlp_target
 from lottery_jax.networks.rewrites import fold_batch_norm

@@ -1,12 +1,8 @@
 """The loss-aware objective: at most N kept weights, chosen so that the network's output stays near the target's.
 
 Layers are solved in order, each by error feedback (`error_feedback`) on the inputs that it gets from the layers before
-it (`moments`), at the price per kept weight that spends its share of the budget. The shares are those of a budget over
-all layers (`budget`), in which a weight's error counts what remains after later weights compensate for it.
-
-The ticket's guarantee is still about the target's weights: the distance of each, and the number of kept weights. These
-distances are large, because weights that compensate for others move away from the target's; compare the outputs
-instead. Moments are floating-point sums, so that masks may differ between kinds of devices.
+it (`moments`), at the price per kept weight that spends its share of the budget. Residuals are large, because weights
+compensate for others; compare the outputs instead. Masks may differ between kinds of devices.
 """
 
 import dataclasses
@@ -19,18 +15,18 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from lottery_jax.approximation.budget.allocation import ParetoFronts
-from lottery_jax.approximation.budget.budget import Budget, JobFronts, rounded_up
-from lottery_jax.approximation.budget.importance import outputs_importance
-from lottery_jax.approximation.job import Chunk, ChunkMasks, ChunkResult, Job, Objective, ObjectiveResult
-from lottery_jax.approximation.loss_aware.error_feedback import (
+from lottery_jax.approximation.allocation import ParetoFronts
+from lottery_jax.approximation.budget import Budget, JobFronts, rounded_up
+from lottery_jax.approximation.error_feedback import (
     ChosenSubsets,
     LayerProblem,
     error_feedback,
     inverse_hessian_factor,
     within_budget,
 )
-from lottery_jax.approximation.loss_aware.moments import Moments, example_weights, moments_of, weights_by_row
+from lottery_jax.approximation.importance import outputs_importance
+from lottery_jax.approximation.job import Chunk, ChunkMasks, ChunkResult, Job, Objective, ObjectiveResult
+from lottery_jax.approximation.moments import Moments, example_weights, moments_of, weights_by_row
 from lottery_jax.approximation.solve_weights import FLOAT32_STEP, draw_candidates, subsets_to_mask
 from lottery_jax.constructions.base import Construction, SignBranch, TensorProblem
 from lottery_jax.errors import InputError
@@ -42,11 +38,8 @@ from lottery_jax.subset_sum import pack_bits
 from lottery_jax.tickets.reconstruct import collapsed_network
 
 _SILENT_SECONDS = 5.0  # after which the progress is logged
-
 _SUM_BITS = 28  # of the sum of a weight's candidates, as integers
-
 _MIN_IMPORTANCE = 0.3  # of the mean, added to the importance of every output
-
 _IMPORTANCE_EXAMPLES = 512  # examples for the importance of the outputs
 
 
@@ -55,11 +48,9 @@ class LossAware(Objective):
     """At most `kept` weights of the source, chosen so that each layer's outputs stay near the target's.
 
     Args:
-        kept: Budget of kept weights, including first edges.
         images: Training examples [N, *input shape], without labels.
         damping: Multiple of the mean squared input that is added to each, for inputs that hardly vary.
         sweeps: Passes over a layer after error feedback that exchange subsets.
-        k_max: Largest subset of a weight.
     """
 
     kept: int
@@ -138,10 +129,9 @@ class _LayerSolver:
         self.job, self.objective, self.largest_residual = job, objective, 0.0
         self.target = job.target.arrays()
         self.network, self.target_network = collapsed_network(job.network), job.target.network
-        self.tensors = {
-            name: np.broadcast_to(np.asarray(self.target[name], np.float32), shape)
-            for name, shape in self.network.tensors.items()
-        }
+        self.tensors = {}
+        for name, shape in self.network.tensors.items():
+            self.tensors[name] = np.broadcast_to(np.asarray(self.target[name], np.float32), shape)
         self.problems = {problem.tensor: problem for problem in job.problems}
         self.layers: dict[str, LinearLayer] = {}
         for path, source in job.network.sources.items():

@@ -1,13 +1,13 @@
 """Second moments of a layer's inputs, and their cross moments with the target's outputs.
 
-Inputs come from the network as approximated so far, outputs from the target's layer on the target's own inputs, so that
-later layers compensate for the errors of earlier ones. Examples with uncertain predictions have more weight, by the
-trace of the Fisher information of the outputs, sum_c p_c (1 - p_c).
+Inputs come from the network as approximated so far, outputs from the target's layer on the target's own inputs.
+Examples with uncertain predictions have more weight, by the trace of the Fisher information, sum_c p_c (1 - p_c).
 """
 
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,16 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lottery_jax.approximation.budget.importance import ProbedLayer
+from lottery_jax.approximation.importance import ProbedLayer
 from lottery_jax.networks.layers.conv import Conv, sides
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import LinearLayer, Spec, Weights, child_path
 
 _MAX_BATCH_VALUES = 1 << 24  # in the rows of a batch
-
 _DEFAULT_ROWS, _MIN_EXAMPLES = 1 << 21, 1000
-
 _MIN_WEIGHT = 0.3  # of the mean, added to the weight of every example
 
 
@@ -49,28 +47,23 @@ def default_examples(network: Network) -> int:
     >>> default_examples(mlp((4, 3, 2), Spec((4,))))
     2097152
     """
-    given = {path: network.input_spec_of(path) for path in network.weight_nodes}
-    places = [
-        int(np.prod(leaf.output_spec(spec).shape[:-1]))
-        for path, leaf in network.weight_nodes.items()
-        if (spec := given[path]) is not None
-    ]
-    return max(_DEFAULT_ROWS // max(places, default=1), _MIN_EXAMPLES)
+    positions = 1
+    for path, layer in network.weight_nodes.items():
+        if (spec := network.input_spec_of(path)) is not None:
+            positions = max(positions, math.prod(layer.output_spec(spec).shape[:-1]))
+    return max(_DEFAULT_ROWS // positions, _MIN_EXAMPLES)
 
 
 def rows_of(of: LinearLayer, x: jax.Array, signs: int) -> jax.Array:
     """The inputs of a layer as rows [N positions, G, R]: its output is rows times weights.
 
     Args:
-        of: The layer.
-        x: Inputs [N, *shape].
         signs: 2 if negative inputs have separate weights, which then come second; a bias is always last.
 
     >>> rows_of(Dense(2, 5, bias=True), jnp.array([[3.0, -4.0]]), 2).tolist()
     [[[3.0, 0.0, 0.0, -4.0, 1.0]]]
     """
-    parts = [x] if signs == 1 else [jnp.maximum(x, 0), jnp.minimum(x, 0)]
-    found = [_rows(of, part) for part in parts]
+    found = [_rows(of, part) for part in ([x] if signs == 1 else [jnp.maximum(x, 0), jnp.minimum(x, 0)])]
     if of.bias:
         found.append(jnp.ones((*found[0].shape[:2], 1), x.dtype))
     return jnp.concatenate(found, -1)
@@ -103,8 +96,7 @@ def _windows(of: Conv, x: jax.Array) -> jax.Array:
 
 def weights_by_row(of: LinearLayer, tensors: Mapping[str, Any], signs: int) -> np.ndarray:
     """The target weights of a layer in the order of `rows_of`, float64 [R, O], the bias last."""
-    weight = np.asarray(tensors["weight"], np.float64).reshape(of.outputs, -1).T
-    parts = [weight] * signs
+    parts = [np.asarray(tensors["weight"], np.float64).reshape(of.outputs, -1).T] * signs
     return np.concatenate([*parts, np.asarray(tensors["bias"], np.float64)[None]] if of.bias else parts)
 
 
@@ -117,16 +109,9 @@ def moments_of(
     images: np.ndarray,
     counts: np.ndarray,
 ) -> Moments:
-    """The moments of a layer.
+    """The moments of the layer `of` at `path`, from the approximated network and the target's with their tensors.
 
-    Args:
-        networks: The approximated network and the target's.
-        tensors: Their tensors by name.
-        path: Path of the layer in both networks.
-        of: The layer.
-        signs: 2 if negative inputs have separate weights.
-        images: Examples [N, *input shape].
-        counts: Weight of each example [N].
+    `signs` is as for `rows_of`, `counts` the weight of each example [N].
     """
     shapes = of.tensors()
     rows = int(np.prod(shapes["weight"][1:])) * signs + of.bias

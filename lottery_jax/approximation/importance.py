@@ -1,12 +1,7 @@
 """Importance of each target weight: the diagonal of the Fisher information (Martens 2020, sections 5 and 9).
 
-For a small change d of the weights, the mean Kullback-Leibler divergence between the class probabilities before and
-after is d^T F d / 2 with the Fisher information F. Its diagonal is F_i = E_x E_{y ~ p(y|x)} (d log p(y|x) / d w_i)^2.
-The labels y follow the network's own predictions, not the data (the "empirical" Fisher), and the mean over all classes
-is exact: nothing is sampled.
-
-The approximation is for small changes. A small budget prunes most weights, so that errors are neither small nor
-independent, and weights that matter to few examples are pruned first. Damping, a constant added to the diagonal, gives
+F_i = E_x E_{y ~ p(y|x)} (d log p(y|x) / d w_i)^2, with the network's own predictions as labels and the exact mean over
+all classes. It is an approximation for small changes of the weights. Damping, a constant added to the diagonal, gives
 all weights some importance; benchmarks/bench_budget.py measures its effect.
 """
 
@@ -33,28 +28,20 @@ IMPORTANCES = {"uniform": None, "fisher": 0.0, "fisher-damped": 1.0}
 def fisher_importance(
     target: Target, images: np.ndarray | jax.Array, *, damping: float = 0.0, batch_size: int | None = None
 ) -> dict[str, np.ndarray]:
-    """The diagonal Fisher information of each approximated weight; batch normalisations are folded first.
+    """The diagonal Fisher information of a classifier's approximated weights, float64 by tensor; batch norm is folded.
 
     Sums are in floating point, so that another device may differ in the last digits.
 
     Args:
-        target: A classifier with at least two outputs.
         images: Training examples [N, *input shape], without labels.
         damping: Multiple of the mean over all weights that is added to each.
         batch_size: Examples per batch, which bounds memory. Default: 500 for an MLP, fewer for layers that share
             weights between positions, whose gradients are computed for every example and class.
 
-    Returns:
-        Float64 arrays by tensor, in the shapes of the weights.
-
-    Raises:
-        InputError: If the images do not fit the network, or gradients are not finite.
-
-    Example:
-        >>> from lottery_jax.importers.mlp_weights import mlp_target
-        >>> images = np.array([[1.0, 2.0]], np.float32)
-        >>> fisher_importance(mlp_target([np.zeros((2, 2), np.float32)]), images)["fc1.weight"].tolist()
-        [[0.25, 1.0], [0.25, 1.0]]
+    >>> from lottery_jax.importers.mlp_weights import mlp_target
+    >>> images = np.array([[1.0, 2.0]], np.float32)
+    >>> fisher_importance(mlp_target([np.zeros((2, 2), np.float32)]), images)["fc1.weight"].tolist()
+    [[0.25, 1.0], [0.25, 1.0]]
     """
     target, examples = fold_batch_norm(target), np.asarray(images)
     network = target.network
@@ -67,13 +54,7 @@ def fisher_importance(
 
 
 def outputs_importance(target: Target, images: np.ndarray) -> dict[str, np.ndarray]:
-    """The diagonal Fisher information of each linear layer's outputs, float64 [O] by path, mean over positions.
-
-    >>> from lottery_jax.importers.mlp_weights import mlp_target
-    >>> images = np.array([[1.0, 2.0]], np.float32)
-    >>> outputs_importance(mlp_target([np.zeros((2, 2), np.float32)]), images)["fc1"].tolist()
-    [0.25, 0.25]
-    """
+    """The diagonal Fisher information of each linear layer's outputs, float64 [O] by path, mean over positions."""
     _check(target.network, images, 0.0, None)
     return _mean(target, images, _batch_size(target.network), _output_sums)
 
@@ -145,11 +126,11 @@ def _output_sums(
     """As `_weight_sums`, with respect to the outputs [O] of each layer by path; mean over positions."""
     with jax.default_matmul_precision("highest"):
         probabilities, _, gradients = _gradients(network, tensors, images, used)
-        return {
-            path: jnp.einsum("bc,bcpo->o", probabilities, positions**2) / positions.shape[2]
-            for path, gradient in gradients.items()
-            for positions in (gradient.reshape(*gradient.shape[:2], -1, gradient.shape[-1]),)
-        }
+        found = {}
+        for path, gradient in gradients.items():
+            positions = gradient.reshape(*gradient.shape[:2], -1, gradient.shape[-1])
+            found[path] = jnp.einsum("bc,bcpo->o", probabilities, positions**2) / positions.shape[2]
+        return found
 
 
 def _linear_layers(network: Network) -> dict[str, LinearLayer]:
@@ -209,12 +190,10 @@ def _squares(
 
 def _batch_size(network: Network) -> int:
     """500 examples of an MLP; fewer if weights are shared between positions, to bound their gradients."""
-    shared = [
-        layer
-        for path, layer in network.weight_nodes.items()
-        if len(getattr(network.input_spec_of(path), "shape", ())) > 1
-    ]
-    largest = max((layer.weights for layer in shared), default=0)
+    largest = 0
+    for path, layer in network.weight_nodes.items():
+        if len(getattr(network.input_spec_of(path), "shape", ())) > 1:
+            largest = max(largest, layer.weights)
     classes = network.output_spec.shape[-1] if network.output_spec else 1
     return 500 if not largest else int(min(max((1 << 25) // (largest * classes), 1), 500))
 
