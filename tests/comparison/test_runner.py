@@ -94,7 +94,7 @@ def test_every_record_is_what_its_ticket_file_says(tmp_path: Path) -> None:
         assert record.ticket_bytes == path.stat().st_size
         assert (record.source_weights, record.kept_weights) == (tiny.WEIGHTS, ticket.kept_weights)
         assert record.kept_per_target_weight == ticket.kept_weights / tiny.WEIGHTS
-        assert record.source == "2 single leaves: fc1 [3, 4], fc2 [2, 3]"
+        assert record.source == "2 random_layer leaves: fc1 [3, 4], fc2 [2, 3]"
         assert record.evaluated == "the random network on all 40 images"
         assert record.seconds is not None and record.search_seconds is not None
         assert record.compilation_seconds == pytest.approx(record.seconds - record.search_seconds)
