@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 from rich.console import Console
 
-from lottery_jax.cli.interrupts import report_kept
+from lottery_jax.cli.messages import report_kept
 from lottery_jax.cli.options import field_name, transforms_of
 from lottery_jax.cli.progress_bars import progress_bars
 from lottery_jax.cli.settings import Compare, command_line, learning_epochs

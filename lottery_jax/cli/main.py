@@ -10,8 +10,13 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
-from lottery_jax.cli.interrupts import EXIT_CODE, handle_interrupts, interrupt_message, wait_if_interrupted
-from lottery_jax.cli.messages import print_message
+from lottery_jax.cli.messages import (
+    EXIT_CODE,
+    handle_interrupts,
+    interrupt_message,
+    print_message,
+    wait_if_interrupted,
+)
 from lottery_jax.errors import ClusterError, InputError, TicketError
 from lottery_jax.workers import supervisor
 
@@ -127,7 +132,7 @@ def _action(command: "Command") -> Callable[[Any, TextIO], int]:
 
             return run_verify
         case Export():
-            from lottery_jax.cli.export import run_export
+            from lottery_jax.cli.verify import run_export
 
             return run_export
         case JobStatus():

@@ -11,8 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from lottery_jax.cli.interrupts import on_interrupt
-from lottery_jax.cli.messages import print_message
+from lottery_jax.cli.messages import on_interrupt, print_message
 from lottery_jax.errors import ClusterError
 from lottery_jax.io import locks
 from lottery_jax.progress import Progress, log

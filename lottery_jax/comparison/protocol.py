@@ -4,6 +4,8 @@ import dataclasses
 import math
 from typing import Any
 
+import numpy as np
+
 from lottery_jax.comparison.methods import Method, MethodSelection, check_labels
 from lottery_jax.comparison.records import Key
 from lottery_jax.constructions.pensia import Pensia
@@ -51,7 +53,7 @@ class Protocol:
     def __post_init__(self) -> None:
         check_tolerance(self.tolerance)
         Pensia(candidates=self.candidates)  # refuses a wrong number, which learners use too
-        check_labels([method.label for method in self.methods])
+        check_labels(self.methods)
         for method in self.methods:
             method.check(self.candidates, self.tolerance)
             if self.transforms and not method.transformable:
@@ -62,11 +64,13 @@ class Protocol:
         seeds, keeps = self.seeds, self.keeps
         if len(set(seeds)) < max(len(seeds), 1) or not 0 <= min(seeds) <= max(seeds) < 2**64:
             raise InputError(f"seeds must be different integers in [0, 2**64), got {seeds}. Try --seeds 0 1 2.")
-        if not keeps or not all(0 <= keep <= 1 for keep in keeps):
+        # NaN is not in [0, 1] either.
+        if not keeps or not 0 <= np.min(keeps) <= np.max(keeps) <= 1:
             raise InputError(f"keeps must be kept fractions in [0, 1], got {keeps}. Try --keeps 0.1 0.5.")
         if len(set(keeps)) < len(keeps):
             raise InputError(f"keeps must be different, got {keeps}. Name each kept fraction once.")
-        if not all(0 < factor < math.inf for factor in self.tune) or len(set(self.tune)) < len(self.tune):
+        factors = [1.0, *self.tune]
+        if not 0 < np.min(factors) <= np.max(factors) < math.inf or len(set(self.tune)) < len(self.tune):
             raise InputError(f"tune must be different positive factors, got {self.tune}. Try --tune 0.3 1 3.")
         if self.epochs < 1:
             raise InputError(f"epochs must be at least 1, got {self.epochs}. Omit --epochs for the default.")

@@ -7,7 +7,7 @@ experiment. Names and numbers of units do not depend on the processes, so that o
 import dataclasses
 import datetime
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -220,3 +220,37 @@ class Share(Workers):
 
     def __str__(self) -> str:
         return f"{self.process + 1}/{self.processes}"
+
+
+def run_units(units: Sequence[T], contribute: Callable[[T], None], workers: Workers) -> list[T]:
+    """Contribute to each unit of work what comes to this process.
+
+    Args:
+        units: The units, each of which several processes may share.
+        contribute: Raises ``Pending`` if other processes do the rest of a unit.
+        workers: The processes. Those that meet continue until all units are done; shares, which do not meet, try each
+            unfinished unit once more.
+
+    Returns:
+        Units that are left to other shares.
+
+    >>> run_units(["a", "b"], print, SERIAL)
+    a
+    b
+    []
+    """
+    waiting: dict[int, tuple[str, ...]] = dict.fromkeys(range(len(units)), ())
+    attempts = 0
+    while waiting and (workers.meets or attempts < 2):
+        left, attempts = dict[int, tuple[str, ...]](), attempts + 1
+        for number, needed in waiting.items():
+            if needed and not workers.ready(needed):
+                left[number] = needed
+                continue
+            try:
+                contribute(units[number])
+            except Pending as pending:
+                left[number] = pending.units
+        waiting = left
+        workers.wait([unit for needed in left.values() for unit in needed])
+    return [units[number] for number in waiting]
