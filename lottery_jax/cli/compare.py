@@ -24,8 +24,6 @@ from lottery_jax.io.files import check_writable
 from lottery_jax.tasks import load_task
 from lottery_jax.workers.workers import Share
 
-_NOTHING = "no method was finished yet, and nothing is kept"
-
 
 def run_compare(command: Compare, results: TextIO) -> int:
     """Compute the missing records, write the report, and print the table or the records; returns the exit code."""
@@ -33,9 +31,10 @@ def run_compare(command: Compare, results: TextIO) -> int:
     protocol = protocol_of(command)
     command.check_workers()
     check_writable(command.out)
+    folder = list[Path]()
     with (
         progress_bars(quiet=command.quiet, shared=command.shared) as shown,
-        report_kept(lambda: _NOTHING),
+        report_kept(lambda: _kept(*folder)),
         workers_of(command, shown) as workers,
     ):
         task = load_task(
@@ -46,26 +45,24 @@ def run_compare(command: Compare, results: TextIO) -> int:
             data_dir=command.data_dir,
             progress=shown.part("the data and the target"),
         )
-        folder = list[Path]()
 
         def print_json(records: Sequence[Record]) -> None:
             for record in records if command.json else ():
                 print(record.to_json(), file=results, flush=True)
 
         callbacks = Callbacks(shown.part, folder.append, shown.whole, print_json)
-        with report_kept(lambda: _kept(*folder)):
-            found = run_comparison(
-                task,
-                protocol,
-                command.out,
-                command=command_line(command),
-                callbacks=callbacks,
-                workers=workers,
-                join_only=command.join_only,
-            )
-            if not workers.leads and not isinstance(workers, Share):
-                workers.leave()
-                return 0
+        found = run_comparison(
+            task,
+            protocol,
+            command.out,
+            command=command_line(command),
+            callbacks=callbacks,
+            workers=workers,
+            join_only=command.join_only,
+        )
+        if not workers.leads and not isinstance(workers, Share):
+            workers.leave()
+            return 0
     if isinstance(workers, Share):
         _print_share(workers, found, results, as_json=command.json)
         return 0
@@ -116,5 +113,5 @@ def _kept(folder: Path | None = None) -> str:
     """What an interrupt keeps."""
     finished = 0 if folder is None else count_finished(folder)
     if not finished:
-        return _NOTHING
+        return "no method was finished yet, and nothing is kept"
     return f"{finished} finished records are kept in {str(folder)!r}; the same command resumes there"

@@ -116,7 +116,9 @@ def certificate_sentences(row: dict[str, Any]) -> list[str]:
     if row.get("trained"):
         lines.append("Its kept weights were trained and are stored: it is not a strong lottery ticket.")
     if row["outcome"] == "no guarantee":
-        why = "trained weights can be close to any target" if row.get("trained") else _NO_TARGET
+        why = "the ticket contains no target to compare with"
+        if row.get("trained"):
+            why = "trained weights can be close to any target"
         return [*lines, f"NO GUARANTEE: {why}."]
     broken = f"BROKEN: {'; '.join(row['reasons'])}"
     if row.get("trained"):
@@ -143,9 +145,6 @@ def certificate_sentences(row: dict[str, Any]) -> list[str]:
         inputs = {None: "", True: ", for inputs that are never negative", False: ", for inputs of any sign"}
         return [*lines, f"HOLDS for {target}{inputs[row['nonnegative_inputs']]}."]
     return [*lines, f"{broken} ({target})."]
-
-
-_NO_TARGET = "the ticket contains no target to compare with"
 
 
 def _residual_sentences(row: dict[str, Any]) -> list[str]:

@@ -110,23 +110,16 @@ On two cores it takes 3.5 s for LeNet-5 on 28 x 28 pixels, 0.9 s for LeNet-300-1
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """The measurement of a ticket file.
-
-    Attributes:
-        ticket: The ticket.
-        certificate: The result of the verifier.
-        metrics: Metrics on the test split.
-        ticket_bytes: Size of the file.
-        evaluated: The evaluated network and its number of images.
-        weights: The reconstructed weights, float64 by tensor; None for a model without a graph.
-    """
+    """The measurement of a ticket file, with metrics on the test split."""
 
     ticket: Ticket
     certificate: Certificate
     metrics: Metrics
     ticket_bytes: int
     evaluated: str
+    """The evaluated network and its number of images."""
     weights: Mapping[str, np.ndarray] | None
+    """The reconstructed weights, float64 by tensor; None for a model without a graph."""
 
 
 def measure(path: Path, task: Task, tolerance: float | None = None, *, stages: Stages = no_stages) -> Measured:
@@ -218,11 +211,11 @@ def describe(network: Network) -> str:
     >>> describe(redundant_source(architecture("fc2", Spec((28, 28, 1)), 10)))
     '2 gadget leaves: fc1 [500, 784, 5], fc2 [10, 500, 5]'
     """
-    kinds = sorted({source.kind for source in network.sources.values()})
-    shapes = [
-        f"{path} {list(network.random_tensors[f'{path}.weight' if path else 'weight'].shape)}"
-        for path, source in network.sources.items()
-        if "weight" in source.layer.tensors()
-    ]
+    kinds, shapes = set(), []
+    for path, source in network.sources.items():
+        kinds.add(source.kind)
+        if "weight" in source.layer.tensors():
+            shape = network.random_tensors[f"{path}.weight" if path else "weight"].shape
+            shapes.append(f"{path} {list(shape)}")
     more = f" and {len(shapes) - 8} more" if len(shapes) > 8 else ""
-    return f"{len(network.sources)} {' and '.join(kinds)} leaves: {', '.join(shapes[:8])}{more}"
+    return f"{len(network.sources)} {' and '.join(sorted(kinds))} leaves: {', '.join(shapes[:8])}{more}"

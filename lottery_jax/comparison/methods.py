@@ -58,10 +58,11 @@ class MethodContext:
     def stored(self, source: Network) -> dict[str, np.ndarray]:
         """The tensors of a source that are not random: the target's, or untrained ones if their shapes differ."""
         shapes, initial = self.target.network.tensors, source.initial(jax.random.key(0)) if source.tensors else {}
-        return {
-            name: np.asarray(self.target.array(name) if shapes[name] == shape else initial[name], np.float32)
-            for name, shape in source.tensors.items()
-        }
+        stored = {}
+        for name, shape in source.tensors.items():
+            value = self.target.array(name) if shapes[name] == shape else initial[name]
+            stored[name] = np.asarray(value, np.float32)
+        return stored
 
 
 class Method(abc.ABC):
@@ -109,17 +110,13 @@ class Method(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class MethodSelection:
-    """The methods of a comparison.
-
-    Attributes:
-        methods: The selected methods in the order of the report, each after the one that it depends on.
-        known: Every method by label, among them those that the selected ones depend on.
-        options: Options that differ from the defaults; part of the configuration.
-    """
+    """The methods of a comparison in the order of the report, each after the one that it depends on."""
 
     methods: tuple[Method, ...]
     known: Mapping[str, Method] = dataclasses.field(default_factory=dict, hash=False)
+    """Methods by label, among them those that the selected ones depend on."""
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+    """Options that differ from the defaults; part of the configuration."""
 
 
 def check_labels(methods: Sequence[Method]) -> None:

@@ -20,21 +20,7 @@ _FORMAT = 3
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """The settings of a comparison, checked.
-
-    Attributes:
-        selection: The methods and their options.
-        seeds: Seeds of the random sources.
-        keeps: Kept fractions in [0, 1] of the methods that sweep.
-        candidates: Candidates per weight of the random network of Theorem 1.
-        tolerance: Largest error of a weight.
-        epochs: Epochs of each training.
-        tune: Factors of each learner's learning rate; the best on the validation split counts.
-        transforms: Transforms of every random source.
-
-    Raises:
-        InputError: A setting is wrong, or a method does not support it.
-    """
+    """The settings of a comparison, which are arguments of ``compare``; raises ``InputError`` for wrong ones."""
 
     selection: MethodSelection
     seeds: tuple[int, ...] = (0, 1, 2)

@@ -25,23 +25,16 @@ _SECONDS = ".seconds"
 
 @dataclasses.dataclass(frozen=True)
 class FoundTickets:
-    """The tickets of a method and seed that are on disk, and the seconds of all processes that found them.
-
-    Attributes:
-        keeps: Kept fractions that have a ticket.
-        requested: Number of requested kept fractions.
-        seconds: Seconds in all.
-        search_seconds: Seconds without compilation.
-        compilation_seconds: Seconds of compilation.
-        is_target: Whether the method is the target itself, which has no ticket.
-    """
+    """The kept fractions of a method and seed that have a ticket on disk, and the seconds of all processes."""
 
     keeps: tuple[float | None, ...]
     requested: int
+    """Number of requested kept fractions."""
     seconds: float = 0.0
     search_seconds: float = 0.0
     compilation_seconds: float = 0.0
     is_target: bool = False
+    """Whether the method is the target itself, which has no ticket."""
 
 
 def find_tickets(method: Method, context: MethodContext, seed: int, paths: Mapping[float | None, Path]) -> FoundTickets:
@@ -94,17 +87,7 @@ def find_tickets(method: Method, context: MethodContext, seed: int, paths: Mappi
 def make_record(
     path: Path, found: FoundTickets, key: Key, task: Task, target: Target, protocol: Protocol, *, stages: Stages
 ) -> Record:
-    """The record of a ticket file, or of the target itself.
-
-    Args:
-        path: The ticket file.
-        found: The seconds of its search.
-        key: Method, seed and kept fraction.
-        task: The task, with its own target.
-        target: The target, batch normalisations folded.
-        protocol: Its tolerance is what the verifier checks.
-        stages: Called with the name of each part of the work.
-    """
+    """The record of a ticket file, or of the target itself; ``target`` has its batch normalisations folded."""
     values: dict[str, Any] = {"trained": True}
     if found.is_target:
         logits = task.test_outputs

@@ -148,9 +148,9 @@ def select_methods(
     for method, own in zip(methods, chosen, strict=True):
         if isinstance(own, str):
             if own not in known:
-                hint = suggest(own, {**all_methods(), **known})
                 if own in OLD_LABELS:
-                    hint = f"its new name is {OLD_LABELS[own]!r}"
+                    raise InputError(f"method {own!r} is now {OLD_LABELS[own]!r}; use the new name")
+                hint = suggest(own, {**all_methods(), **known})
                 raise InputError(f"method {own!r} is unknown; {hint} or name a class, FILE.py:CLASS")
             labels.append(own)
             continue

@@ -80,9 +80,9 @@ def _client() -> Any:
         client = global_state.client
         assert all(hasattr(client, name) for name in _NEEDED)
     except (ImportError, AttributeError, AssertionError):
-        known = ", ".join(KNOWN_JAX)
         raise InputError(
-            f"the distributed runtime of JAX {jax.__version__} cannot be used. Install one of {known}, or run one process."
+            f"the distributed runtime of JAX {jax.__version__} cannot be used. Install one of {', '.join(KNOWN_JAX)},"
+            " or run one process."
         ) from None
     return client
 
