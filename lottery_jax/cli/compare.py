@@ -12,7 +12,7 @@ from rich.console import Console
 from lottery_jax.cli.messages import report_kept
 from lottery_jax.cli.options import field_name, transforms_of
 from lottery_jax.cli.progress_bars import progress_bars
-from lottery_jax.cli.settings import Compare, command_line, learning_epochs
+from lottery_jax.cli.settings import Compare, command_line
 from lottery_jax.cli.worker_options import workers_of
 from lottery_jax.comparison.protocol import Protocol
 from lottery_jax.comparison.records import Record, count_finished
@@ -83,13 +83,16 @@ def protocol_of(command: Compare) -> Protocol:
         values = getattr(command, field_name(kind), None)
         if values is not None:
             options[option_name(kind)] = {each.name: getattr(values, each.name) for each in dataclasses.fields(values)}
+    epochs = command.epochs
+    if epochs is None:
+        epochs = 50 if command.data == "digits" else 10  # digits has few images
     return Protocol(
         select_methods(command.methods, options, candidates=command.candidates),
         command.seeds,
         command.keeps,
         command.candidates,
         command.tolerance,
-        learning_epochs(command),
+        epochs,
         command.tune,
         transforms_of(command),
     )

@@ -17,7 +17,6 @@ from lottery_jax.comparison.evaluate import accuracy
 from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.pensia import Pensia
 from lottery_jax.data import Dataset
-from lottery_jax.errors import InputError
 from lottery_jax.mask_learning.edge_popup import EdgePopup
 from lottery_jax.mask_learning.registry import SOURCES
 from lottery_jax.mask_learning.scores import forced_weights
@@ -117,19 +116,6 @@ class MethodSelection:
     """Methods by label, among them those that the selected ones depend on."""
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
     """Options that differ from the defaults; part of the configuration."""
-
-
-def check_labels(methods: Sequence[Method]) -> None:
-    """Refuse equal labels of methods, because their records would be the same; raises ``InputError``."""
-    labels: list[str] = []
-    for method in methods:
-        labels.append(method.label)
-    for label in labels:
-        if labels.count(label) > 1:
-            raise InputError(
-                f"methods must have different labels, got {label!r} {labels.count(label)} times. Name each method once,"
-                " and compare the same method with other options in a separate comparison."
-            )
 
 
 @dataclasses.dataclass(frozen=True)

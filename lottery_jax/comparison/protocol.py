@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lottery_jax.comparison.methods import Method, MethodSelection, check_labels
+from lottery_jax.comparison.methods import Method, MethodSelection
 from lottery_jax.comparison.records import Key
 from lottery_jax.constructions.pensia import Pensia
 from lottery_jax.errors import InputError
@@ -39,7 +39,15 @@ class Protocol:
     def __post_init__(self) -> None:
         check_tolerance(self.tolerance)
         Pensia(candidates=self.candidates)  # refuses a wrong number, which learners use too
-        check_labels(self.methods)
+        labels: list[str] = []
+        for method in self.methods:
+            labels.append(method.label)
+        for label in labels:
+            if labels.count(label) > 1:  # their records would be the same
+                raise InputError(
+                    f"methods must have different labels, got {label!r} {labels.count(label)} times. Name each method"
+                    " once, and compare the same method with other options in a separate comparison."
+                )
         for method in self.methods:
             method.check(self.candidates, self.tolerance)
             if self.transforms and not method.transformable:

@@ -25,7 +25,6 @@ from lottery_jax.comparison.methods import (
     MethodSelection,
     RandomMask,
     WarmStarted,
-    check_labels,
 )
 from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.registry import CONSTRUCTIONS
@@ -115,7 +114,7 @@ def select_methods(
         candidates: Candidates per weight of constructions given by name or class. Objects keep their own.
 
     Raises:
-        InputError: A method is unknown, or two methods have the same label.
+        InputError: A method or option is unknown.
     """
     given = options or {}
     kinds: dict[str, type] = {**CONSTRUCTIONS, **all_learners()}
@@ -167,7 +166,6 @@ def select_methods(
     selected = []
     for method in known.values():
         selected += [method] * (labels.count(method.label) if labels else method.is_default)
-    check_labels(selected)
     return MethodSelection(tuple(selected), known, recorded)
 
 
@@ -228,9 +226,8 @@ def user_class(word: str) -> type:
 def option_name(kind: type) -> str:
     """The name under which a class has its options: its ``name``, else its ``label``, else its class name.
 
-    Example:
-        >>> option_name(EdgePopup)
-        'edge-popup'
+    >>> option_name(EdgePopup)
+    'edge-popup'
     """
     names = (getattr(kind, "name", None), getattr(kind, "label", None), kind.__name__)
     return next(name for name in names if isinstance(name, str))

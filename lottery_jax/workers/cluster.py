@@ -40,15 +40,7 @@ _CLOSING = 0.5  # seconds in which the others close the connection
 
 
 class Cluster(Workers):
-    """One of several processes; made by `join`.
-
-    Args:
-        board: Key-value store that all processes share.
-        process: Index of this process, from 0.
-        processes: Number of processes.
-        patience: Seconds without a heartbeat after which another process counts as dead.
-        close: Disconnects from the store.
-    """
+    """One of several processes, which share the key-value store `board`; made by `join`."""
 
     meets = True
 

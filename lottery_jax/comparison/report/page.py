@@ -43,7 +43,7 @@ def write_report(
     command: str,
     methods: Mapping[str, Method],
 ) -> Path:
-    """Write ``figure.png`` and ``report.html`` into a run folder.
+    """Write ``figure.png`` and ``report.html`` into a run folder; returns the path of the page.
 
     Args:
         folder: The run folder.
@@ -53,9 +53,6 @@ def write_report(
         configuration: Settings of the comparison.
         command: The command that repeats the comparison.
         methods: Methods by label, at least those of the records.
-
-    Returns:
-        The path of the page.
     """
     shown, light = rows(records), figure(records)
     head, cells, meanings = "", [""] * len(shown), dict[str, str]()
