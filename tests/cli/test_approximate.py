@@ -142,7 +142,7 @@ def test_a_file_that_is_there_is_only_replaced_if_asked_and_by_a_ticket_that_hol
     assert "replace it with --force" in refusal(capsys, 2, *asked, "--seed", 1)
     assert lottery_jax(*asked, "--tolerance", 1e-6, "--force") == 1
     captured = capsys.readouterr()
-    assert "is not replaced" in captured.err and "ticket.broken.safetensors: " in captured.out
+    assert "is unchanged" in captured.err and "ticket.broken.safetensors: " in captured.out
     assert out.read_bytes() == good and verify(tmp_path / "ticket.broken.safetensors").outcome == "broken"
     assert lottery_jax(*asked, "--seed", 1, "--force") == 0
     assert out.read_bytes() != good and list(tmp_path.glob("*.chunks")) == []
