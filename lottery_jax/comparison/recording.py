@@ -61,7 +61,7 @@ def find_tickets(method: Method, context: MethodContext, seed: int, paths: Mappi
     watch = Stopwatch()
     try:
         with watch:
-            tickets = method.find(context, seed, [keep for keep in keeps if keep is not None])
+            tickets = method.find(context, seed, [] if None in keeps else keeps)  # type: ignore[arg-type]
         if method.shares and not checkpoints.take(unit):
             raise Pending([checkpoints.unit(unit)])
     except Pending:
@@ -78,7 +78,8 @@ def find_tickets(method: Method, context: MethodContext, seed: int, paths: Mappi
         else:
             ticket.save(paths[keep])
     times = [[watch.seconds, watch.work, watch.compilation]]
-    times += [json.loads(path.read_text()) for path in checkpoints.folder.glob(f"*{_SECONDS}")]
+    for path in checkpoints.folder.glob(f"*{_SECONDS}"):
+        times.append(json.loads(path.read_text()))
     found = FoundTickets(tuple(saved), len(keeps), *map(sum, zip(*times, strict=True)), is_target=not tickets)
     checkpoints.done(unit, json.dumps(dataclasses.asdict(found)))
     return found
@@ -95,12 +96,14 @@ def make_record(
     else:
         measured = measure(path, task, protocol.tolerance, stages=stages)
         metrics, certificate, network = measured.metrics, measured.certificate, measured.ticket.network
-        tensors, bits = network.random_tensors, sum(certificate.description_bits.values())
+        tensors, bits, fractions = network.random_tensors, sum(certificate.description_bits.values()), {}
+        for name, kept in certificate.kept_by_tensor.items():
+            fractions[name] = kept / tensors[name].size
         values = {
             "source_weights": certificate.source_weights,
             "kept_weights": certificate.kept_weights,
             "kept_per_target_weight": certificate.kept_weights / target.weights,
-            "kept_fractions": {name: kept / tensors[name].size for name, kept in certificate.kept_by_tensor.items()},
+            "kept_fractions": fractions,
             "outcome": certificate.outcome,
             "within_tolerance": certificate.within_tolerance,
             "worst_residual": certificate.worst_residual,

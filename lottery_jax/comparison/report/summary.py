@@ -181,7 +181,12 @@ _NAMES = 2  # columns that name a row
 
 def columns(shown: Sequence[Row]) -> list[Column]:
     """The columns of a table; optional ones only if a row has a value."""
-    return [each for each in _COLUMNS if not each.optional or any(row.values(each.field) for row in shown)]
+    found = []
+    for column in _COLUMNS:
+        cells = set(map(column.cell, shown)) if column.optional else set()
+        if not column.optional or cells - {DASH}:
+            found.append(column)
+    return found
 
 
 def tables(records: Sequence[Record], *, width: int) -> list[Table]:
