@@ -91,7 +91,10 @@ def shared(run: Run) -> Rows:
     candidates, targets = candidates[:count], targets[:count]
     by_row = candidates[: count // ROW]
     problems = {
-        f"one vector for {ROW} weights": (Problem(by_row, targets, TOLERANCE, targets_per_row=ROW), np.repeat(by_row, ROW, 0)),
+        f"one vector for {ROW} weights": (
+            Problem(by_row, targets, TOLERANCE, targets_per_row=ROW),
+            np.repeat(by_row, ROW, 0),
+        ),
         "one vector for all": (Problem(candidates[0], targets, TOLERANCE), candidates[0]),
         "a vector for each weight": (Problem(candidates, targets, TOLERANCE), candidates),
     }
