@@ -211,7 +211,9 @@ def the_record(method: Method, tmp_path: Path, **changes) -> Record:
     found = run(tmp_path, protocol(methods=(method,), **changes))
     (record,) = found.records()
     assert list(read_records(found.records_file).values()) == [record]
-    text = write_report(found.folder, [record], title="t", configuration={}, command="c").read_text()
+    text = write_report(
+        found.folder, [record], title="t", configuration={}, command="c", methods=found.known
+    ).read_text()
     assert f"<td>{record.method}</td>" in text and ">nan<" not in text and tables([record], width=200)
     return record
 
