@@ -77,7 +77,7 @@ def reason_to_skip(case: str, run: Run, backend: str) -> str | None:
     if case == "xla" and backend != "cpu":
         return "least-residual is by XLA already"
     if case.startswith("growth-x16") and run.sizes is QUICK:
-        return "left out of --quick"
+        return "omitted with --quick"
     return None
 
 

@@ -15,13 +15,12 @@ from typing import Any, TypeVar
 from lottery_jax import environment
 from lottery_jax.cli.progress_bars import ProgressReporter
 from lottery_jax.cli.status import UNITS, finished_units
-from lottery_jax.comparison.runner import run_units
 from lottery_jax.errors import InputError
 from lottery_jax.io.files import check_writable, wait_for_file, write_atomically
 from lottery_jax.io.locks import folder_lock
 from lottery_jax.progress import log
 from lottery_jax.training.checkpoints import Checkpoints
-from lottery_jax.workers.workers import SERIAL, Pending, Workers, unit_of
+from lottery_jax.workers.workers import SERIAL, Pending, Workers, run_units, unit_of
 
 _Task = TypeVar("_Task")
 _Row = dict[str, Any]

@@ -13,7 +13,7 @@ import tyro
 from rich.console import Console
 
 from harness.results import Results
-from lottery_jax.cli.interrupts import handle_interrupts, report_kept, wait_if_interrupted
+from lottery_jax.cli.messages import handle_interrupts, report_kept, wait_if_interrupted
 from lottery_jax.cli.progress_bars import progress_bars
 from lottery_jax.cli.worker_options import WORKER_OPTIONS, WorkerOptions, workers_of
 from lottery_jax.errors import ClusterError, InputError

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 from lottery_jax.approximation.api import SOLVING, ApproximationOptions, ApproximationResult, run_approximation
 from lottery_jax.approximation.chunk_store import FolderChunkStore
 from lottery_jax.approximation.run import broken_file, chunk_folder
-from lottery_jax.cli.interrupts import on_interrupt, report_kept
+from lottery_jax.cli.messages import on_interrupt, report_kept
 from lottery_jax.cli.options import construction_of, transforms_of
 from lottery_jax.cli.progress_bars import ProgressReporter, progress_bars
 from lottery_jax.cli.settings import Approximate

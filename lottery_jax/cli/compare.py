@@ -9,10 +9,10 @@ from typing import Any, TextIO
 
 from rich.console import Console
 
-from lottery_jax.cli.interrupts import report_kept
+from lottery_jax.cli.messages import report_kept
 from lottery_jax.cli.options import field_name, transforms_of
 from lottery_jax.cli.progress_bars import progress_bars
-from lottery_jax.cli.settings import Compare, command_line, learning_epochs
+from lottery_jax.cli.settings import Compare, command_line
 from lottery_jax.cli.worker_options import workers_of
 from lottery_jax.comparison.protocol import Protocol
 from lottery_jax.comparison.records import Record, count_finished
@@ -24,8 +24,6 @@ from lottery_jax.io.files import check_writable
 from lottery_jax.tasks import load_task
 from lottery_jax.workers.workers import Share
 
-_NOTHING = "no method was finished yet, and nothing is kept"
-
 
 def run_compare(command: Compare, results: TextIO) -> int:
     """Compute the missing records, write the report, and print the table or the records; returns the exit code."""
@@ -33,9 +31,10 @@ def run_compare(command: Compare, results: TextIO) -> int:
     protocol = protocol_of(command)
     command.check_workers()
     check_writable(command.out)
+    folder = list[Path]()
     with (
         progress_bars(quiet=command.quiet, shared=command.shared) as shown,
-        report_kept(lambda: _NOTHING),
+        report_kept(lambda: _kept(*folder)),
         workers_of(command, shown) as workers,
     ):
         task = load_task(
@@ -46,26 +45,24 @@ def run_compare(command: Compare, results: TextIO) -> int:
             data_dir=command.data_dir,
             progress=shown.part("the data and the target"),
         )
-        folder = list[Path]()
 
         def print_json(records: Sequence[Record]) -> None:
             for record in records if command.json else ():
                 print(record.to_json(), file=results, flush=True)
 
         callbacks = Callbacks(shown.part, folder.append, shown.whole, print_json)
-        with report_kept(lambda: _kept(*folder)):
-            found = run_comparison(
-                task,
-                protocol,
-                command.out,
-                command=command_line(command),
-                callbacks=callbacks,
-                workers=workers,
-                join_only=command.join_only,
-            )
-            if not workers.leads and not isinstance(workers, Share):
-                workers.leave()
-                return 0
+        found = run_comparison(
+            task,
+            protocol,
+            command.out,
+            command=command_line(command),
+            callbacks=callbacks,
+            workers=workers,
+            join_only=command.join_only,
+        )
+        if not workers.leads and not isinstance(workers, Share):
+            workers.leave()
+            return 0
     if isinstance(workers, Share):
         _print_share(workers, found, results, as_json=command.json)
         return 0
@@ -86,13 +83,16 @@ def protocol_of(command: Compare) -> Protocol:
         values = getattr(command, field_name(kind), None)
         if values is not None:
             options[option_name(kind)] = {each.name: getattr(values, each.name) for each in dataclasses.fields(values)}
+    epochs = command.epochs
+    if epochs is None:
+        epochs = 50 if command.data == "digits" else 10  # digits has few images
     return Protocol(
         select_methods(command.methods, options, candidates=command.candidates),
         command.seeds,
         command.keeps,
         command.candidates,
         command.tolerance,
-        learning_epochs(command),
+        epochs,
         command.tune,
         transforms_of(command),
     )
@@ -116,5 +116,5 @@ def _kept(folder: Path | None = None) -> str:
     """What an interrupt keeps."""
     finished = 0 if folder is None else count_finished(folder)
     if not finished:
-        return _NOTHING
+        return "no method was finished yet, and nothing is kept"
     return f"{finished} finished records are kept in {str(folder)!r}; the same command resumes there"

@@ -5,13 +5,19 @@ lost; 4 a ticket has no guarantee; 130 stopped by Ctrl-C, 143 by SIGTERM; 141 th
 """
 
 import contextlib
+import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
-from lottery_jax.cli.interrupts import EXIT_CODE, handle_interrupts, interrupt_message, wait_if_interrupted
-from lottery_jax.cli.messages import print_message
+from lottery_jax.cli.messages import (
+    EXIT_CODE,
+    handle_interrupts,
+    interrupt_message,
+    print_message,
+    wait_if_interrupted,
+)
 from lottery_jax.errors import ClusterError, InputError, TicketError
 from lottery_jax.workers import supervisor
 
@@ -19,6 +25,16 @@ if TYPE_CHECKING:
     from lottery_jax.cli.settings import Approximate, Compare, Export, JobStatus, Theory, Verify
 
     Command = Compare | Approximate | Verify | Export | JobStatus | Theory
+
+_FUNCTIONS = {
+    "Compare": ("compare", "run_compare"),
+    "Approximate": ("approximate", "run_approximate"),
+    "Verify": ("verify", "run_verify"),
+    "Export": ("verify", "run_export"),
+    "JobStatus": ("status", "run_status"),
+    "Theory": ("theory", "run_theory"),
+}
+"""The module and function of each command's settings."""
 
 _DESCRIPTION = """Strong lottery tickets: prune random networks into trained ones, and verify it.
 
@@ -109,35 +125,11 @@ def run(command: "Command") -> int:
 
 def _action(command: "Command") -> Callable[[Any, TextIO], int]:
     """The function of a command; heavy imports wait until the arguments have been parsed."""
-    from lottery_jax.cli.settings import Approximate, Compare, Export, JobStatus, Theory, Verify
     from lottery_jax.io.cache import enable_compile_cache
 
     enable_compile_cache()
-    match command:
-        case Compare():
-            from lottery_jax.cli.compare import run_compare
-
-            return run_compare
-        case Approximate():
-            from lottery_jax.cli.approximate import run_approximate
-
-            return run_approximate
-        case Verify():
-            from lottery_jax.cli.verify import run_verify
-
-            return run_verify
-        case Export():
-            from lottery_jax.cli.export import run_export
-
-            return run_export
-        case JobStatus():
-            from lottery_jax.cli.status import run_status
-
-            return run_status
-        case Theory():
-            from lottery_jax.cli.theory import run_theory
-
-            return run_theory
+    module, function = _FUNCTIONS[type(command).__name__]
+    return getattr(importlib.import_module(f"lottery_jax.cli.{module}"), function)
 
 
 def _versions() -> int:

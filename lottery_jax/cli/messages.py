@@ -1,6 +1,32 @@
-"""Messages on stderr, with the name of the process if it is one of several."""
+"""Messages on stderr, and the report of an interrupt: Ctrl-C and SIGTERM end a command within two seconds.
 
+Python raises KeyboardInterrupt in its main thread only when a compiled call returns, and loses it in callbacks of
+libraries. A thread therefore reports what is kept and ends the process, which may happen at any instruction, because
+results are written whole or not at all.
+"""
+
+import contextlib
+import os
+import signal
 import sys
+import threading
+from collections.abc import Callable, Iterator
+
+from lottery_jax.io.files import remove_temporary_files
+
+EXIT_CODE = 130
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""Ctrl-C, and the signal of a cluster before it kills a job."""
+
+_REPORT_SECONDS = 1.0  # longest wait for the report
+
+_describe_kept: Callable[[], str] = lambda: "nothing was written yet"  # noqa: E731
+
+_cleanups: list[Callable[[], None]] = []
+
+_stopping = threading.Event()
+
 
 _process_name = ""
 
@@ -28,3 +54,80 @@ def named_message(sentence: str) -> str:
 def print_message(sentence: str) -> None:
     """Print a sentence on stderr."""
     print(named_message(sentence), file=sys.stderr, flush=True)
+
+
+def handle_interrupts() -> None:
+    """End this process on each of `SIGNALS`, with exit code 128 + its number; call it once, in the main thread."""
+    # A parent process may have ignored one of them, as nohup does.
+    handled = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    if not handled:
+        return
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    for number in handled:
+        signal.signal(number, lambda *_: None)  # the byte in the pipe is enough, even in a compiled call
+
+    def wait() -> None:
+        while (number := os.read(read, 1)[0]) not in handled:
+            pass
+        _stopping.set()
+        report = threading.Thread(target=_report, daemon=True)  # it may wait for the lock of the terminal
+        report.start()
+        report.join(_REPORT_SECONDS)
+        os._exit(128 + number)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def wait_if_interrupted() -> None:
+    """Block if an interrupt is being reported: its message comes before any other last one."""
+    if _stopping.is_set():
+        threading.Event().wait()
+
+
+@contextlib.contextmanager
+def report_kept(describe_kept: Callable[[], str]) -> Iterator[None]:
+    """While the block runs, an interrupt reports `describe_kept()`, the end of the sentence "stopped; ..."."""
+    global _describe_kept
+    before, _describe_kept = _describe_kept, describe_kept
+    try:
+        yield
+    except KeyboardInterrupt as stopped:  # another program called the command
+        stopped.args = stopped.args or (interrupt_message(),)
+        raise
+    finally:
+        _describe_kept = before
+
+
+@contextlib.contextmanager
+def on_interrupt(cleanup: Callable[[], None]) -> Iterator[None]:
+    """While the block runs, an interrupt calls `cleanup()` before its message."""
+    _cleanups.append(cleanup)
+    try:
+        yield
+    finally:
+        _cleanups.remove(cleanup)
+
+
+def interrupt_message() -> str:
+    """The message of an interrupt.
+
+    >>> with report_kept(lambda: "2 of 5 chunks are kept"):
+    ...     interrupt_message()
+    'stopped; 2 of 5 chunks are kept'
+    """
+    try:
+        return f"stopped; {_describe_kept()}"
+    except OSError:  # the folder may be gone
+        return "stopped"
+
+
+def _report() -> None:
+    for cleanup in reversed(_cleanups):
+        with contextlib.suppress(Exception):
+            cleanup()
+    with contextlib.suppress(OSError):
+        remove_temporary_files()
+    # Not print: the main thread may hold the stream.
+    os.write(2, f"{named_message(interrupt_message())}\n".encode())

@@ -5,14 +5,14 @@ If processes share the work, only process 0 reports, one line a minute for all o
 
 import contextlib
 import dataclasses
+import datetime
 import logging
 import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
-from lottery_jax.cli.interrupts import on_interrupt
-from lottery_jax.cli.messages import print_message
+from lottery_jax.cli.messages import on_interrupt, print_message
 from lottery_jax.errors import ClusterError
 from lottery_jax.io import locks
 from lottery_jax.progress import Progress, log
@@ -72,7 +72,7 @@ class ProgressReporter:
     def whole(self, done: int, total: int, seconds_left: float | None = None) -> None:
         """Set the finished parts, all parts, and the remaining time if it is known."""
         self.done, self.total = done, total
-        self.left = "" if seconds_left is None else f"{clock(seconds_left)} left"
+        self.left = "" if seconds_left is None else f"{datetime.timedelta(seconds=round(seconds_left))} left"
         self.refresh()
 
     def part(self, name: str) -> Progress:
@@ -210,14 +210,4 @@ def speed(done: int, left: int, seconds: float) -> str:
     if done <= 0 or seconds <= 0:
         return ""
     rate = done / seconds
-    return (f"{rate:,.0f}/s, " if rate >= 10 else "") + f"{clock(left / rate)} left"
-
-
-def clock(seconds: float) -> str:
-    """Hours, minutes and seconds.
-
-    >>> clock(3725.4)
-    '1:02:05'
-    """
-    hours, minutes = divmod(round(seconds) // 60, 60)
-    return f"{hours}:{minutes:02d}:{round(seconds) % 60:02d}"
+    return (f"{rate:,.0f}/s, " if rate >= 10 else "") + f"{datetime.timedelta(seconds=round(left / rate))} left"

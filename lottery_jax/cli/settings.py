@@ -198,17 +198,6 @@ class Theory:
     """Only JSON on stdout, one object per row."""
 
 
-def learning_epochs(settings: Compare) -> int:
-    """Epochs of the learned masks; more on the small digits data set.
-
-    >>> learning_epochs(Compare()), learning_epochs(Compare(data="mnist")), learning_epochs(Compare(epochs=3))
-    (50, 10, 3)
-    """
-    if settings.epochs is not None:
-        return settings.epochs
-    return 50 if settings.data == "digits" else 10
-
-
 def command_line(settings: Compare) -> str:
     """The command that repeats a comparison; without options at their defaults.
 

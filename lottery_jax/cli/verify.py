@@ -1,4 +1,4 @@
-"""`lottery-jax verify`: check a ticket file, and print its certificate as JSON or as sentences."""
+"""`lottery-jax verify` and `export`: the certificate of a ticket file, and its weights, masks or another encoding."""
 
 import dataclasses
 import json
@@ -7,11 +7,13 @@ from typing import Any, TextIO
 
 from lottery_jax.bounds import BoxVerification, verify_box
 from lottery_jax.cli.progress_bars import progress_bars
-from lottery_jax.cli.settings import Verify
+from lottery_jax.cli.settings import Export, Verify
 from lottery_jax.errors import InputError
 from lottery_jax.importers.state_dict import target_like
+from lottery_jax.io.files import check_overwrite
 from lottery_jax.networks.rewrites import quantise
 from lottery_jax.tickets.certificate import Certificate
+from lottery_jax.tickets.export import export_into, export_masks, export_weights
 from lottery_jax.tickets.ticket import load_ticket
 from lottery_jax.tickets.verify import verify
 
@@ -114,7 +116,9 @@ def certificate_sentences(row: dict[str, Any]) -> list[str]:
     if row.get("trained"):
         lines.append("Its kept weights were trained and are stored: it is not a strong lottery ticket.")
     if row["outcome"] == "no guarantee":
-        why = "trained weights can be close to any target" if row.get("trained") else _NO_TARGET
+        why = "the ticket contains no target to compare with"
+        if row.get("trained"):
+            why = "trained weights can be close to any target"
         return [*lines, f"NO GUARANTEE: {why}."]
     broken = f"BROKEN: {'; '.join(row['reasons'])}"
     if row.get("trained"):
@@ -141,9 +145,6 @@ def certificate_sentences(row: dict[str, Any]) -> list[str]:
         inputs = {None: "", True: ", for inputs that are never negative", False: ", for inputs of any sign"}
         return [*lines, f"HOLDS for {target}{inputs[row['nonnegative_inputs']]}."]
     return [*lines, f"{broken} ({target})."]
-
-
-_NO_TARGET = "the ticket contains no target to compare with"
 
 
 def _residual_sentences(row: dict[str, Any]) -> list[str]:
@@ -177,3 +178,22 @@ def _output_sentences(row: dict[str, Any]) -> list[str]:
             f"Every ticket within {row['tolerance']:g} of each weight has |f - g| at most {row['output_promised']:.3g}."
         )
     return lines
+
+
+def run_export(command: Export, results: TextIO) -> int:
+    """Write the file and print its contents in words."""
+    check_overwrite(command.out, force=command.force)
+    if sum([command.into is not None, command.masks, command.coded, command.plain]) > 1:
+        raise InputError("--into, --masks, --coded and --plain exclude each other; give at most one of them")
+    ticket = load_ticket(command.ticket)
+    if command.coded or command.plain:
+        size = ticket.save(command.out, coded=command.coded)
+        written = f"the ticket, {size:,} bytes, its masks {'coded' if command.coded else 'one bit for each weight'}"
+    elif command.into is not None:
+        is_model = ticket.network.input_spec is None
+        model = None if is_model else target_like(ticket.network, command.into).network
+        written = export_into(ticket, command.into, command.out, model)
+    else:
+        written = (export_masks if command.masks else export_weights)(ticket, command.out)
+    print(f"{command.out}: {written}", file=results)
+    return 0

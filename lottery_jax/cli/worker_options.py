@@ -8,8 +8,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from lottery_jax.cli.interrupts import on_interrupt
-from lottery_jax.cli.messages import set_process_name
+from lottery_jax.cli.messages import on_interrupt, set_process_name
 from lottery_jax.errors import InputError
 from lottery_jax.workers import supervisor
 from lottery_jax.workers.workers import SERIAL, Share, Workers

@@ -41,22 +41,14 @@ class Metrics:
 
 
 def evaluate(function: Forward, target_function: Forward, split: Split, *, batch_size: int = 500) -> Metrics:
-    """Compare a network with its target on a split; memory is bounded by the batch.
+    """Compare a network, a function from images to logits [N, C], with its target on a split.
 
-    Args:
-        function: The network, a function from images to logits [N, C].
-        target_function: Its target.
-        split: Images and labels.
-        batch_size: Images per call.
+    Memory is bounded by the batch. A prediction with a NaN logit counts as wrong and as disagreeing.
 
-    Returns:
-        Metrics; a prediction with a NaN logit counts as wrong and as disagreeing.
-
-    Example:
-        >>> split = Split(np.eye(2, dtype=np.float32), np.array([0, 0], np.int32))
-        >>> metrics = evaluate(lambda x: x, lambda x: 2 * x, split)
-        >>> metrics.accuracy, metrics.agreement, metrics.max_deviation
-        (0.5, 1.0, 1.0)
+    >>> split = Split(np.eye(2, dtype=np.float32), np.array([0, 0], np.int32))
+    >>> metrics = evaluate(lambda x: x, lambda x: 2 * x, split)
+    >>> metrics.accuracy, metrics.agreement, metrics.max_deviation
+    (0.5, 1.0, 1.0)
     """
     logits, target_logits = (outputs(f, split.images, batch_size=batch_size) for f in (function, target_function))
     return compare_logits(logits, target_logits, split.labels)
@@ -110,33 +102,22 @@ On two cores it takes 3.5 s for LeNet-5 on 28 x 28 pixels, 0.9 s for LeNet-300-1
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """The measurement of a ticket file.
-
-    Attributes:
-        ticket: The ticket.
-        certificate: The result of the verifier.
-        metrics: Metrics on the test split.
-        ticket_bytes: Size of the file.
-        evaluated: The evaluated network and its number of images.
-        weights: The reconstructed weights, float64 by tensor; None for a model without a graph.
-    """
+    """The measurement of a ticket file, with metrics on the test split."""
 
     ticket: Ticket
     certificate: Certificate
     metrics: Metrics
     ticket_bytes: int
     evaluated: str
+    """The evaluated network and its number of images."""
     weights: Mapping[str, np.ndarray] | None
+    """The reconstructed weights, float64 by tensor; None for a model without a graph."""
 
 
 def measure(path: Path, task: Task, tolerance: float | None = None, *, stages: Stages = no_stages) -> Measured:
     """Read a ticket file, verify it, rebuild its network and evaluate it on the test split.
 
-    Args:
-        path: The ticket file.
-        task: The task, whose target the ticket is verified against.
-        tolerance: Largest error of a weight of a ticket with a tolerance. Default: the tolerance of the ticket.
-        stages: Called with the name of each part of the work.
+    ``tolerance`` is the largest error of a weight. Default: the tolerance of the ticket.
     """
     progress = stages("verifying")
     ticket = load_ticket(path)
@@ -157,8 +138,7 @@ def measure(path: Path, task: Task, tolerance: float | None = None, *, stages: S
 def output_bound(measured: Measured, task: Task) -> float | None:
     """Bound of |f - g| on all inputs in [0, 1].
 
-    Returns:
-        None if the ticket does not hold, the data are not in [0, 1], or the bound takes long or does not exist.
+    None if the ticket does not hold, the data are not in [0, 1], or the bound takes long or does not exist.
     """
     ticket, images = measured.ticket, task.dataset.test.images
     network = ticket.network
@@ -218,11 +198,11 @@ def describe(network: Network) -> str:
     >>> describe(redundant_source(architecture("fc2", Spec((28, 28, 1)), 10)))
     '2 gadget leaves: fc1 [500, 784, 5], fc2 [10, 500, 5]'
     """
-    kinds = sorted({source.kind for source in network.sources.values()})
-    shapes = [
-        f"{path} {list(network.random_tensors[f'{path}.weight' if path else 'weight'].shape)}"
-        for path, source in network.sources.items()
-        if "weight" in source.layer.tensors()
-    ]
+    kinds, shapes = set(), []
+    for path, source in network.sources.items():
+        kinds.add(source.kind)
+        if "weight" in source.layer.tensors():
+            shape = network.random_tensors[f"{path}.weight" if path else "weight"].shape
+            shapes.append(f"{path} {list(shape)}")
     more = f" and {len(shapes) - 8} more" if len(shapes) > 8 else ""
-    return f"{len(network.sources)} {' and '.join(kinds)} leaves: {', '.join(shapes[:8])}{more}"
+    return f"{len(network.sources)} {' and '.join(sorted(kinds))} leaves: {', '.join(shapes[:8])}{more}"

@@ -4,7 +4,6 @@ import abc
 import dataclasses
 import functools
 import inspect
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -18,7 +17,6 @@ from lottery_jax.comparison.evaluate import accuracy
 from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.pensia import Pensia
 from lottery_jax.data import Dataset
-from lottery_jax.errors import InputError
 from lottery_jax.mask_learning.edge_popup import EdgePopup
 from lottery_jax.mask_learning.registry import SOURCES
 from lottery_jax.mask_learning.scores import forced_weights
@@ -35,30 +33,20 @@ from lottery_jax.training.learner import Learner, TrainingRequest
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MethodContext:
-    """The inputs of a method.
-
-    Attributes:
-        target: The target of the task, batch normalisations folded.
-        dataset: The data of the task.
-        tolerance: Largest error of a weight.
-        candidates: Candidates per weight of the random network of Theorem 1.
-        epochs: Epochs of each training.
-        ticket: The ticket of the method in ``depends_on`` for a seed, read from its file.
-        progress: Called with (done, total).
-        tune: Factors of a learner's learning rate to choose from.
-        checkpoints: Folder of unfinished trainings.
-        transforms: Transforms of every random source.
-    """
+    """The inputs of a method; settings as in ``Protocol``."""
 
     target: Target
+    """The target of the task, batch normalisations folded."""
     dataset: Dataset
     tolerance: float
     candidates: int
     epochs: int
     ticket: Callable[[str, int], Ticket]
+    """The ticket of the method in ``depends_on`` for a seed, read from its file."""
     progress: Progress
     tune: tuple[float, ...] = ()
     checkpoints: Checkpoints | None = None
+    """Folder of unfinished trainings."""
     transforms: tuple[Transform, ...] = ()
 
     @property
@@ -69,10 +57,11 @@ class MethodContext:
     def stored(self, source: Network) -> dict[str, np.ndarray]:
         """The tensors of a source that are not random: the target's, or untrained ones if their shapes differ."""
         shapes, initial = self.target.network.tensors, source.initial(jax.random.key(0)) if source.tensors else {}
-        return {
-            name: np.asarray(self.target.array(name) if shapes[name] == shape else initial[name], np.float32)
-            for name, shape in source.tensors.items()
-        }
+        stored = {}
+        for name, shape in source.tensors.items():
+            value = self.target.array(name) if shapes[name] == shape else initial[name]
+            stored[name] = np.asarray(value, np.float32)
+        return stored
 
 
 class Method(abc.ABC):
@@ -120,27 +109,13 @@ class Method(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class MethodSelection:
-    """The methods of a comparison.
-
-    Attributes:
-        methods: The selected methods in the order of the report, each after the one that it depends on.
-        known: Every method by label, among them those that the selected ones depend on.
-        options: Options that differ from the defaults; part of the configuration.
-    """
+    """The methods of a comparison in the order of the report, each after the one that it depends on."""
 
     methods: tuple[Method, ...]
     known: Mapping[str, Method] = dataclasses.field(default_factory=dict, hash=False)
+    """Methods by label, among them those that the selected ones depend on."""
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
-
-
-def check_labels(labels: Sequence[str]) -> None:
-    """Refuse equal labels of methods, because their records would be the same; raises ``InputError``."""
-    for label, count in Counter(labels).items():
-        if count > 1:
-            raise InputError(
-                f"methods must have different labels, got {label!r} {count} times. Name each method once, and compare"
-                " the same method with other options in a separate comparison."
-            )
+    """Options that differ from the defaults; part of the configuration."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,17 +183,12 @@ class LearnerMethod(Method):
 
     @property
     def label(self) -> str:
-        return self.learner.name if self._one_source else f"{self.learner.name}-{self.source}"
+        return self.learner.name if len(self.learner.sources) == 1 else f"{self.learner.name}-{self.source}"
 
     @property
     def about(self) -> str:
         words = first_paragraph(type(self.learner))
-        return words if self._one_source else f"{words} On {SOURCES[self.source].__doc__}"
-
-    @property
-    def _one_source(self) -> bool:
-        """Whether the learner has no other source, so that its name is enough."""
-        return len(self.learner.sources) == 1
+        return words if len(self.learner.sources) == 1 else f"{words} On {SOURCES[self.source].__doc__}"
 
     def find(self, context: MethodContext, seed: int, keeps: Sequence[float]) -> Sequence[Ticket | None]:
         source = transformed(SOURCES[self.source](context.gadget_source), context.transforms)
@@ -239,7 +209,7 @@ def _by_keep(
     equal ones.
     """
     rate = getattr(learner, "learning_rate", None)
-    rates = [] if rate is None else [rate * factor for factor in context.tune]
+    rates = [] if rate is None or not context.tune else [rate * factor for factor in context.tune]
     tickets = sweep(
         source,
         TrainingRequest(
@@ -253,22 +223,18 @@ def _by_keep(
         ),
         {"learning_rate": rates} if rates else {},
     )
-    wanted = [float(keep) for keep in keeps] or [None]
-    if not rates and len(tickets) == len(wanted):
+    if not rates and len(tickets) == max(len(keeps), 1):
         return tickets
     found: list[Ticket | None] = []
-    for keep in wanted:
+    for keep in [float(keep) for keep in keeps] or [None]:
         own = [ticket for ticket in tickets if ticket.header.settings.get("keep") == keep]
         right = [accuracy(ticket.forward(), context.dataset.validation) for ticket in own]
         for ticket, value in zip(own, right, strict=True) if rates else ():
-            told = f"{learner.name}, seed {seed}" + ("" if keep is None else f", keep {keep:g}")
-            log.info("%s: %.2f %% of the validation split at %g", told, 100 * value, _rate(ticket))
+            run = f"{learner.name}, seed {seed}" + ("" if keep is None else f", keep {keep:g}")
+            used = ticket.header.settings["learning_rate"]
+            log.info("%s: %.2f %% of the validation split at %g", run, 100 * value, used)
         found.append(own[int(np.argmax(right))] if own else None)
     return found
-
-
-def _rate(ticket: Ticket) -> float:
-    return ticket.header.settings["learning_rate"]
 
 
 @dataclasses.dataclass(frozen=True)

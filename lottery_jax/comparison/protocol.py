@@ -4,7 +4,9 @@ import dataclasses
 import math
 from typing import Any
 
-from lottery_jax.comparison.methods import Method, MethodSelection, check_labels
+import numpy as np
+
+from lottery_jax.comparison.methods import Method, MethodSelection
 from lottery_jax.comparison.records import Key
 from lottery_jax.constructions.pensia import Pensia
 from lottery_jax.errors import InputError
@@ -18,21 +20,7 @@ _FORMAT = 3
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """The settings of a comparison, checked.
-
-    Attributes:
-        selection: The methods and their options.
-        seeds: Seeds of the random sources.
-        keeps: Kept fractions in [0, 1] of the methods that sweep.
-        candidates: Candidates per weight of the random network of Theorem 1.
-        tolerance: Largest error of a weight.
-        epochs: Epochs of each training.
-        tune: Factors of each learner's learning rate; the best on the validation split counts.
-        transforms: Transforms of every random source.
-
-    Raises:
-        InputError: A setting is wrong, or a method does not support it.
-    """
+    """The settings of a comparison, which are arguments of ``compare``; raises ``InputError`` for wrong ones."""
 
     selection: MethodSelection
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -51,7 +39,15 @@ class Protocol:
     def __post_init__(self) -> None:
         check_tolerance(self.tolerance)
         Pensia(candidates=self.candidates)  # refuses a wrong number, which learners use too
-        check_labels([method.label for method in self.methods])
+        labels: list[str] = []
+        for method in self.methods:
+            labels.append(method.label)
+        for label in labels:
+            if labels.count(label) > 1:  # their records would be the same
+                raise InputError(
+                    f"methods must have different labels, got {label!r} {labels.count(label)} times. Name each method"
+                    " once, and compare the same method with other options in a separate comparison."
+                )
         for method in self.methods:
             method.check(self.candidates, self.tolerance)
             if self.transforms and not method.transformable:
@@ -62,11 +58,13 @@ class Protocol:
         seeds, keeps = self.seeds, self.keeps
         if len(set(seeds)) < max(len(seeds), 1) or not 0 <= min(seeds) <= max(seeds) < 2**64:
             raise InputError(f"seeds must be different integers in [0, 2**64), got {seeds}. Try --seeds 0 1 2.")
-        if not keeps or not all(0 <= keep <= 1 for keep in keeps):
+        # NaN is not in [0, 1] either.
+        if not keeps or not 0 <= np.min(keeps) <= np.max(keeps) <= 1:
             raise InputError(f"keeps must be kept fractions in [0, 1], got {keeps}. Try --keeps 0.1 0.5.")
         if len(set(keeps)) < len(keeps):
             raise InputError(f"keeps must be different, got {keeps}. Name each kept fraction once.")
-        if not all(0 < factor < math.inf for factor in self.tune) or len(set(self.tune)) < len(self.tune):
+        factors = [1.0, *self.tune]
+        if not 0 < np.min(factors) <= np.max(factors) < math.inf or len(set(self.tune)) < len(self.tune):
             raise InputError(f"tune must be different positive factors, got {self.tune}. Try --tune 0.3 1 3.")
         if self.epochs < 1:
             raise InputError(f"epochs must be at least 1, got {self.epochs}. Omit --epochs for the default.")

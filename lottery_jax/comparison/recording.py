@@ -25,23 +25,16 @@ _SECONDS = ".seconds"
 
 @dataclasses.dataclass(frozen=True)
 class FoundTickets:
-    """The tickets of a method and seed that are on disk, and the seconds of all processes that found them.
-
-    Attributes:
-        keeps: Kept fractions that have a ticket.
-        requested: Number of requested kept fractions.
-        seconds: Seconds in all.
-        search_seconds: Seconds without compilation.
-        compilation_seconds: Seconds of compilation.
-        is_target: Whether the method is the target itself, which has no ticket.
-    """
+    """The kept fractions of a method and seed that have a ticket on disk, and the seconds of all processes."""
 
     keeps: tuple[float | None, ...]
     requested: int
+    """Number of requested kept fractions."""
     seconds: float = 0.0
     search_seconds: float = 0.0
     compilation_seconds: float = 0.0
     is_target: bool = False
+    """Whether the method is the target itself, which has no ticket."""
 
 
 def find_tickets(method: Method, context: MethodContext, seed: int, paths: Mapping[float | None, Path]) -> FoundTickets:
@@ -68,7 +61,7 @@ def find_tickets(method: Method, context: MethodContext, seed: int, paths: Mappi
     watch = Stopwatch()
     try:
         with watch:
-            tickets = method.find(context, seed, [keep for keep in keeps if keep is not None])
+            tickets = method.find(context, seed, [] if None in keeps else keeps)  # type: ignore[arg-type]
         if method.shares and not checkpoints.take(unit):
             raise Pending([checkpoints.unit(unit)])
     except Pending:
@@ -85,7 +78,8 @@ def find_tickets(method: Method, context: MethodContext, seed: int, paths: Mappi
         else:
             ticket.save(paths[keep])
     times = [[watch.seconds, watch.work, watch.compilation]]
-    times += [json.loads(path.read_text()) for path in checkpoints.folder.glob(f"*{_SECONDS}")]
+    for path in checkpoints.folder.glob(f"*{_SECONDS}"):
+        times.append(json.loads(path.read_text()))
     found = FoundTickets(tuple(saved), len(keeps), *map(sum, zip(*times, strict=True)), is_target=not tickets)
     checkpoints.done(unit, json.dumps(dataclasses.asdict(found)))
     return found
@@ -94,17 +88,7 @@ def find_tickets(method: Method, context: MethodContext, seed: int, paths: Mappi
 def make_record(
     path: Path, found: FoundTickets, key: Key, task: Task, target: Target, protocol: Protocol, *, stages: Stages
 ) -> Record:
-    """The record of a ticket file, or of the target itself.
-
-    Args:
-        path: The ticket file.
-        found: The seconds of its search.
-        key: Method, seed and kept fraction.
-        task: The task, with its own target.
-        target: The target, batch normalisations folded.
-        protocol: Its tolerance is what the verifier checks.
-        stages: Called with the name of each part of the work.
-    """
+    """The record of a ticket file, or of the target itself; ``target`` has its batch normalisations folded."""
     values: dict[str, Any] = {"trained": True}
     if found.is_target:
         logits = task.test_outputs
@@ -112,12 +96,14 @@ def make_record(
     else:
         measured = measure(path, task, protocol.tolerance, stages=stages)
         metrics, certificate, network = measured.metrics, measured.certificate, measured.ticket.network
-        tensors, bits = network.random_tensors, sum(certificate.description_bits.values())
+        tensors, bits, fractions = network.random_tensors, sum(certificate.description_bits.values()), {}
+        for name, kept in certificate.kept_by_tensor.items():
+            fractions[name] = kept / tensors[name].size
         values = {
             "source_weights": certificate.source_weights,
             "kept_weights": certificate.kept_weights,
             "kept_per_target_weight": certificate.kept_weights / target.weights,
-            "kept_fractions": {name: kept / tensors[name].size for name, kept in certificate.kept_by_tensor.items()},
+            "kept_fractions": fractions,
             "outcome": certificate.outcome,
             "within_tolerance": certificate.within_tolerance,
             "worst_residual": certificate.worst_residual,

@@ -97,8 +97,8 @@ class Record:
         return cls(**{field.name: values[field.name] for field in dataclasses.fields(cls) if field.name in values})
 
 
-def read_records(path: Path) -> list[Record]:
-    """All complete lines of a file in order, the first of equal keys; a torn last line is omitted."""
+def read_records(path: Path) -> dict[Key, Record]:
+    """All complete lines of a file by key, in order, the first of equal keys; a torn last line is omitted."""
     content = path.read_bytes() if path.exists() else b""
     whole = content[: content.rfind(b"\n") + 1]
     records: dict[Key, Record] = {}
@@ -110,12 +110,14 @@ def read_records(path: Path) -> list[Record]:
                 f"line {number} of {str(path)!r} is not a record. Remove the line, or the file to start again."
             ) from None
         records.setdefault(record.key, record)
-    return list(records.values())
+    return records
 
 
 def append_records(path: Path, records: Iterable[Record]) -> None:
     """Append complete lines and wait for the disk; the torn last line of a killed run is cut off first."""
-    lines = "".join(record.to_json() + "\n" for record in records).encode()
+    lines = b""
+    for record in records:
+        lines += f"{record.to_json()}\n".encode()
     # Unbuffered: a buffer would write its rest again on closing, after the clean-up below.
     with path.open("a+b", buffering=0) as file:
         file.seek(0)
@@ -138,12 +140,6 @@ def run_folder(out: Path, configuration: Mapping[str, Any]) -> Path:
     """
     canonical = json.dumps(configuration, sort_keys=True, allow_nan=False)
     return out / f"{configuration['task']}-{hashlib.sha256(canonical.encode()).hexdigest()[:10]}"
-
-
-def write_configuration(folder: Path, configuration: Mapping[str, Any]) -> None:
-    """Write the configuration that names the folder."""
-    text = json.dumps(configuration, indent=2, sort_keys=True) + "\n"
-    write_atomically(folder / "configuration.json", text.encode())
 
 
 _NO_TICKET = "no ticket\n"

@@ -4,9 +4,10 @@ import dataclasses
 import hashlib
 import importlib.util
 import inspect
+import itertools
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ from lottery_jax.comparison.methods import (
     MethodSelection,
     RandomMask,
     WarmStarted,
-    check_labels,
 )
 from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.registry import CONSTRUCTIONS
@@ -46,63 +46,57 @@ def all_learners() -> dict[str, type[Learner]]:
     return {**LEARNERS, **TRAINED}
 
 
-def all_methods(options: Options | None = None, *, candidates: int = Construction.candidates) -> dict[str, Method]:
+def all_methods(
+    options: Options | None = None,
+    *,
+    candidates: int = Construction.candidates,
+    labels: Collection[str] | None = None,
+) -> dict[str, Method]:
     """Every method by its label, in the order of a report.
 
     Args:
         options: Options of constructions and learners by name. Default: their own defaults.
         candidates: Candidates per weight of every construction.
+        labels: Labels of needed methods: others may be omitted. Default: all.
 
-    Example:
-        >>> list(all_methods())[:3]
-        ['dense', 'pensia', 'pensia-smallest']
+    >>> list(all_methods())[:3]
+    ['dense', 'pensia', 'pensia-smallest']
     """
     given = options or {}
-    constructions = [kind(**{"candidates": candidates, **given.get(name, {})}) for name, kind in CONSTRUCTIONS.items()]
+    names = {*CONSTRUCTIONS, *all_learners(), WarmStarted.label}
+    if labels is not None:
+        names, needed = set[str](), list(labels)
+        for kind in (RandomMask, WarmStarted):
+            if kind.label in labels:
+                needed.append(str(kind.depends_on))
+        for label in needed:
+            # The name of a construction or learner begins the label: "a-b-c" may belong to a, a-b or a-b-c.
+            names.update(itertools.accumulate(label.split("-"), "{}-{}".format))
     methods: list[Method] = [DenseTarget()]
-    for construction in constructions:
-        for objective in construction.objectives:
-            methods.append(ConstructionMethod(construction, objective))
-    for construction in filter(supports_budgets, constructions):
-        methods += [BudgetMethod(construction), LossAwareMethod(construction)]
+    budgeted: list[Method] = []
+    for name, kind in CONSTRUCTIONS.items():
+        if name in names:
+            construction = kind(**{"candidates": candidates, **given.get(name, {})})
+            for objective in construction.objectives:
+                methods.append(ConstructionMethod(construction, objective))
+            if supports_budgets(construction):
+                budgeted += [BudgetMethod(construction), LossAwareMethod(construction)]
+    methods += budgeted
     for name, kind in all_learners().items():
-        learner = kind(**given.get(name, {}))
-        for source in learner.sources or SOURCES:
-            methods.append(LearnerMethod(learner, source))
-    methods += [WarmStarted(EdgePopup(**given.get(EdgePopup.name, {}))), MagnitudePrunedTarget(), RandomMask()]
-    return {method.label: method for method in methods}
-
-
-def method_descriptions() -> dict[str, str]:
-    """One sentence on each method, by label, in the order of a report.
-
-    Methods that share their first sentence, such as the objectives of one construction, have their last one instead.
-
-    Example:
-        >>> found = method_descriptions()
-        >>> found["dense"]
-        'The trained target itself.'
-        >>> found["pensia"] == found["pensia-smallest"]
-        False
-    """
-    descriptions: dict[str, str] = {}
-    for label, method in all_methods().items():
-        sentences = re.split(r"(?<=[.)])(?<!al\.)\s(?=[A-Z])", method.about)
-        descriptions[label] = sentences[-1] if sentences[0] in descriptions.values() else sentences[0]
-    return descriptions
+        if name in names:
+            learner = kind(**given.get(name, {}))
+            for source in learner.sources or SOURCES:
+                methods.append(LearnerMethod(learner, source))
+    if WarmStarted.label in names:
+        methods.append(WarmStarted(EdgePopup(**given.get(EdgePopup.name, {}))))
+    by_label: dict[str, Method] = {}
+    for method in (*methods, MagnitudePrunedTarget(), RandomMask()):
+        by_label[method.label] = method
+    return by_label
 
 
 OLD_LABELS = {"random-at-start": "random-pruning"}
 """Labels of earlier versions, and their new spellings."""
-
-
-def suggest_method(label: str, known: Iterable[str]) -> str:
-    """The new spelling of an old label, or the nearest known label.
-
-    >>> suggest_method("random-at-start", all_methods())
-    "its new name is 'random-pruning'"
-    """
-    return f"its new name is {OLD_LABELS[label]!r}" if label in OLD_LABELS else suggest(label, known)
 
 
 def select_methods(
@@ -120,7 +114,7 @@ def select_methods(
         candidates: Candidates per weight of constructions given by name or class. Objects keep their own.
 
     Raises:
-        InputError: A method is unknown, or two methods have the same label.
+        InputError: A method or option is unknown.
     """
     given = options or {}
     kinds: dict[str, type] = {**CONSTRUCTIONS, **all_learners()}
@@ -128,28 +122,40 @@ def select_methods(
     for name in given:
         if name in kinds and (changed := _changed(kinds[name], given[name])):
             recorded[name] = changed
-    known, labels = all_methods(given, candidates=candidates), list[str]()
+    chosen: list[str | Method] = []
+    needed: set[str] = set()
     for method in methods:
         if isinstance(method, str) and USER_CLASS.fullmatch(method):
             kind = user_class(method)
             name = option_name(kind)
             kinds[name] = kind
             own = as_method(kind, given.get(name), candidates=candidates)
-            if own.label in known:
+            if own.label in all_methods(labels=[own.label]):
                 raise InputError(
                     f"method {method!r} must have a new label, got {own.label!r}, which is taken. Rename it."
                 )
-            recorded[own.label] = {"source": _file_digest(method), **_changed(kind, given.get(name))}
-        elif isinstance(method, str):
-            if method not in known:
-                raise InputError(
-                    f"method {method!r} is unknown; {suggest_method(method, known)} or name a class, FILE.py:CLASS"
-                )
-            own = known[method]
+            recorded[own.label] = {
+                # Another version of the file is another method.
+                "source": hashlib.sha256(Path(method.rpartition(":")[0]).read_bytes()).hexdigest()[:16],
+                **_changed(kind, given.get(name)),
+            }
         else:
-            own = as_method(method, candidates=candidates)
-            if known.get(own.label) != own:  # other options are other results, and another run folder
-                recorded[own.label] = repr(own) if dataclasses.is_dataclass(own) else type(own).__qualname__
+            own = method if isinstance(method, str) else as_method(method, candidates=candidates)
+        chosen.append(own)
+        needed |= {own} if isinstance(own, str) else {own.label, *filter(None, [own.depends_on])}
+    known, labels = all_methods(given, candidates=candidates, labels=needed or None), list[str]()
+    for method, own in zip(methods, chosen, strict=True):
+        if isinstance(own, str):
+            if own not in known:
+                if own in OLD_LABELS:
+                    raise InputError(f"method {own!r} is now {OLD_LABELS[own]!r}; use the new name")
+                hint = suggest(own, {**all_methods(), **known})
+                raise InputError(f"method {own!r} is unknown; {hint} or name a class, FILE.py:CLASS")
+            labels.append(own)
+            continue
+        if not isinstance(method, str) and known.get(own.label) != own:
+            # Other options are other results, and another run folder.
+            recorded[own.label] = repr(own) if dataclasses.is_dataclass(own) else type(own).__qualname__
         known[own.label] = own
         labels.append(own.label)
     if unknown := given.keys() - kinds.keys():
@@ -157,9 +163,10 @@ def select_methods(
         raise InputError(
             f"options must be of constructions, learners or named classes, got {name!r}; {suggest(name, kinds)}"
         )
-    check_labels(labels)
-    methods_in_order = [each for each in known.values() if (each.label in labels if labels else each.is_default)]
-    return MethodSelection(tuple(methods_in_order), known, recorded)
+    selected = []
+    for method in known.values():
+        selected += [method] * (labels.count(method.label) if labels else method.is_default)
+    return MethodSelection(tuple(selected), known, recorded)
 
 
 def as_method(
@@ -195,7 +202,8 @@ def user_class(word: str) -> type:
     Raises:
         InputError: The file does not exist, fails, or lacks the class.
     """
-    path, name = _file_and_class(word)
+    file, _, name = word.rpartition(":")
+    path = Path(file)
     if not path.is_file():
         raise InputError(f"method {word!r} names a file that does not exist; check the path")
     module_name = f"_method_{path.stem}"
@@ -218,9 +226,8 @@ def user_class(word: str) -> type:
 def option_name(kind: type) -> str:
     """The name under which a class has its options: its ``name``, else its ``label``, else its class name.
 
-    Example:
-        >>> option_name(EdgePopup)
-        'edge-popup'
+    >>> option_name(EdgePopup)
+    'edge-popup'
     """
     names = (getattr(kind, "name", None), getattr(kind, "label", None), kind.__name__)
     return next(name for name in names if isinstance(name, str))
@@ -230,14 +237,3 @@ def _changed(kind: type, options: Mapping[str, Any] | None) -> dict[str, Any]:
     """The options that differ from the defaults of a class."""
     defaults = {field.name: field.default for field in dataclasses.fields(kind)} if options else {}
     return {name: value for name, value in (options or {}).items() if value != defaults.get(name)}
-
-
-def _file_and_class(word: str) -> tuple[Path, str]:
-    match = USER_CLASS.fullmatch(word)
-    assert match is not None
-    return Path(match[1]), match[2]
-
-
-def _file_digest(word: str) -> str:
-    """A digest of the user's file: another version of it is another method."""
-    return hashlib.sha256(_file_and_class(word)[0].read_bytes()).hexdigest()[:16]

@@ -10,9 +10,8 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import jax
 
@@ -28,20 +27,17 @@ from lottery_jax.comparison.records import (
     name_of_run,
     read_records,
     run_folder,
-    write_configuration,
 )
 from lottery_jax.comparison.report import write_report
 from lottery_jax.errors import InputError
-from lottery_jax.io.files import check_writable, wait_for_file
+from lottery_jax.io.files import check_writable, wait_for_file, write_atomically
 from lottery_jax.io.locks import folder_lock
 from lottery_jax.networks.rewrites import fold_batch_norm
 from lottery_jax.progress import Stages, log, no_stages
 from lottery_jax.tasks import Task
 from lottery_jax.tickets.ticket import load_ticket
 from lottery_jax.training.checkpoints import Checkpoints
-from lottery_jax.workers.workers import FOUND, SERIAL, Pending, Share, Workers, unit_of
-
-_LISTED = 8  # missing records that an error names
+from lottery_jax.workers.workers import FOUND, SERIAL, Pending, Share, Workers, run_units, unit_of
 
 
 def _ignore(*arguments: object) -> None:
@@ -50,19 +46,15 @@ def _ignore(*arguments: object) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Callbacks:
-    """Functions that a comparison calls while it runs.
-
-    Attributes:
-        stages: Called with the name of each part of the work; returns its progress function.
-        opened: Called once with the run folder.
-        overall: Called before each method and seed with (done, total, estimated seconds left or None).
-        recorded: Called with the records of each method and seed.
-    """
+    """Functions that a comparison calls while it runs."""
 
     stages: Stages = no_stages
     opened: Callable[[Path], None] = _ignore
+    """Called once with the run folder."""
     overall: Callable[[int, int, float | None], None] = _ignore
+    """Called before each method and seed with (done, total, estimated seconds left or None)."""
     recorded: Callable[[Sequence[Record]], None] = _ignore
+    """Called with the records of each method and seed."""
 
 
 class Results(list[Record]):
@@ -79,9 +71,9 @@ class Results(list[Record]):
         self,
         records: Sequence[Record],
         folder: Path,
+        requested: int,
         *,
         report: Path | None = None,
-        requested: int = 0,
         missing: Sequence[Key] = (),
     ) -> None:
         super().__init__(records)
@@ -98,7 +90,7 @@ def run_comparison(
     workers: Workers = SERIAL,
     join_only: bool = False,
 ) -> Results:
-    """Compute the missing records of a comparison, and write its report.
+    """Compute the missing records of a comparison, and write its report; raises ``InputError``.
 
     Args:
         task: The target and its data.
@@ -111,9 +103,6 @@ def run_comparison(
 
     Returns:
         All requested records in order; none in a process that does not lead.
-
-    Raises:
-        InputError: The folder is in use or cannot be written, or records are missing for ``join_only``.
     """
     if join_only and workers is not SERIAL:
         raise InputError("join_only must be used by one process without workers. Omit one of the two.")
@@ -125,33 +114,32 @@ def run_comparison(
             comparison.contribute_all()
         if not workers.leads:
             missing = () if workers.meets else comparison.missing()
-            return Results((), comparison.folder, requested=len(comparison.units), missing=missing)
+            return Results((), comparison.folder, len(comparison.units), missing=missing)
         if join_only:
             comparison.refuse_missing()
         seconds = dict[str, float]()
         for done, (method, seed) in enumerate(comparison.pairs):
-            rest = [seconds.get(each.label) for each, _ in comparison.pairs[done:]]
-            callbacks.overall(done, len(comparison.pairs), None if None in rest else sum(filter(None, rest)))
-            start = time.perf_counter()
+            left: float | None = 0.0
+            for other, _ in comparison.pairs[done:]:
+                left = None if left is None or other.label not in seconds else left + seconds[other.label]
+            callbacks.overall(done, len(comparison.pairs), left)
+            start, search = time.perf_counter(), 0.0
             found = comparison.run(method, seed)
-            took = max(time.perf_counter() - start, sum(record.seconds or 0 for record in found))
-            seconds[method.label] = max(took, seconds.get(method.label, 0.0))
+            for record in found:
+                search += record.seconds or 0  # resumed runs were searched by earlier processes
+            seconds[method.label] = max(time.perf_counter() - start, search, seconds.get(method.label, 0.0))
             callbacks.recorded(found)
         records = comparison.records()
         _remove(comparison.folder / "unfinished" / "dense")  # trainings that several methods share
         report = comparison.report(records, command)
-    return Results(records, comparison.folder, report=report, requested=len(comparison.units))
+    return Results(records, comparison.folder, len(comparison.units), report=report)
 
 
 class Comparison:
     """The run folder of one configuration: its records, the missing ones, and the work that computes them.
 
-    Args:
-        task: The target and its data.
-        protocol: Methods, seeds, kept fractions and settings.
-        out: Folder in which the configuration has its run folder.
-        stages: Called with the name of each part of the work.
-        workers: Processes that share the work: all ``contribute``, and the leader joins the records with ``run``.
+    The arguments are those of ``run_comparison``. All processes ``contribute``; the leader joins the records with
+    ``run``.
     """
 
     def __init__(
@@ -161,24 +149,24 @@ class Comparison:
             check_writable(out)
         self.task, self.protocol, self.stages, self.workers = task, protocol, stages, workers
         self.target = fold_batch_norm(task.target)
-        self.known = {**protocol.selection.known, **{method.label: method for method in protocol.methods}}
-        # All methods for the first seed come first.
-        self.pairs = [(method, seed) for seed in protocol.seeds for method in protocol.methods]
+        self.known = dict(protocol.selection.known)
+        self.pairs: list[tuple[Method, int]] = []  # all methods for the first seed come first
         self.configuration = configuration(protocol, task)
         self.folder = run_folder(out, self.configuration)
         self.records_file, self.pending = self.folder / "records.jsonl", PendingRecords(self.folder / "records")
         if workers.opens:
             (self.folder / "tickets").mkdir(parents=True, exist_ok=True)
-            write_configuration(self.folder, self.configuration)
-        self._read_finished()
+            text = json.dumps(self.configuration, indent=2, sort_keys=True) + "\n"
+            write_atomically(self.folder / "configuration.json", text.encode())
+        self.finished = read_records(self.records_file)
         self._list = f"records {self.folder.name}"
         self.units: dict[Key, str] = {}
-        for method, seed in self.pairs:
-            for key in protocol.keys(method, seed):
-                self.units[key] = unit_of(self._list, len(self.units))
-
-    def _read_finished(self) -> None:
-        self.finished = {record.key: record for record in read_records(self.records_file)}
+        for seed in protocol.seeds:
+            for method in protocol.methods:
+                self.known[method.label] = method
+                self.pairs.append((method, seed))
+                for key in protocol.keys(method, seed):
+                    self.units[key] = unit_of(self._list, len(self.units))
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -196,12 +184,16 @@ class Comparison:
             }
             self.workers.begin(facts, self.folder)
             self.workers.expect(self._list, len(self.units))
-            self._read_finished()  # another process may have written before
+            self.finished = read_records(self.records_file)  # another process may have written before
             yield
 
-    def records(self) -> list[Record]:
-        """The finished records of the protocol, in order."""
-        return [self.finished[key] for key in self.units if key in self.finished]
+    def records(self, keys: Iterable[Key] | None = None) -> list[Record]:
+        """The finished records of these keys, or of the protocol, in order."""
+        found = []
+        for key in self.units if keys is None else keys:
+            if key in self.finished:
+                found.append(self.finished[key])
+        return found
 
     def missing(self) -> list[Key]:
         """Requested records that are neither recorded nor pending."""
@@ -210,7 +202,7 @@ class Comparison:
     def refuse_missing(self) -> None:
         """Raise ``InputError`` with the names of missing records, if any are missing."""
         if keys := self.missing():
-            names = ", ".join(name_of_run(*key) for key in keys[:_LISTED]) + (", ..." if len(keys) > _LISTED else "")
+            names = ", ".join(name_of_run(*key) for key in keys[:8]) + (", ..." if len(keys) > 8 else "")
             raise InputError(
                 f"{len(keys)} of {len(self.units)} records are missing ({names}). Start the unfinished shares again, or"
                 " omit --join-only to compute the records here."
@@ -218,14 +210,16 @@ class Comparison:
 
     def run(self, method: Method, seed: int) -> list[Record]:
         """The records of a method and seed; pending ones are joined, missing ones are computed now."""
-        missing = self._missing(method, seed)
-        left = [key for key in missing if self._pending_record(key) is None]
+        missing, left = self._missing(method, seed), []
+        for key in missing:
+            if self._pending_record(key) is None:
+                left.append(key)
         if left:
             self._compute(method, seed, missing, left, SERIAL)
         if missing and method.depends_on is not None:
             self._join(self.known[method.depends_on], seed, may_be_unfinished=True)
         self._join(method, seed)
-        return [self.finished[key] for key in self.protocol.keys(method, seed) if key in self.finished]
+        return self.records(self.protocol.keys(method, seed))
 
     def contribute_all(self) -> None:
         """Compute the pending records that come to this process, until none is left for it."""
@@ -237,11 +231,7 @@ class Comparison:
         self.workers.gather(self._list)  # from here on, no process reads the files that are removed
 
     def contribute(self, method: Method, seed: int) -> None:
-        """Compute the pending records of a method and seed that come to this process.
-
-        Raises:
-            Pending: Other processes compute the rest.
-        """
+        """Compute the pending records that come to this process; raises ``Pending`` if others compute the rest."""
         missing, left = self._missing(method, seed), []
         for key in self.protocol.keys(method, seed):
             unit = self._unit(key)
@@ -267,12 +257,10 @@ class Comparison:
             ),
             configuration=self.configuration,
             command=command,
-            methods={record.method: self.known[record.method].about for record in records},
+            methods=self.known,
         )
 
-    def _compute(
-        self, method: Method, seed: int, missing: Sequence[Key], left: Sequence[Key], workers: Workers
-    ) -> None:
+    def _compute(self, method: Method, seed: int, missing: list[Key], left: list[Key], workers: Workers) -> None:
         """Find the tickets of missing records, and write pending records of those that are ``left``."""
         found, elsewhere = self._find_tickets(method, seed, missing, workers), []
         for key in left:
@@ -294,8 +282,8 @@ class Comparison:
         """Find and save the tickets of a method and seed, those of the method that it depends on first."""
         if method.depends_on is not None:
             self._find_dependency(self.known[method.depends_on], method, seed, workers)
-        pair = (method, seed)
-        number = self.pairs.index(pair) if pair in self.pairs else len(self.pairs)
+        number = self.pairs.index((method, seed)) if (method, seed) in self.pairs else len(self.pairs)
+        paths = {key[-1]: self._ticket_path(key) for key in keys}
         context = MethodContext(
             self.target,
             self.task.dataset,
@@ -308,7 +296,7 @@ class Comparison:
             Checkpoints(self._unfinished(method, seed), workers, number),
             self.protocol.transforms,
         )
-        return find_tickets(method, context, seed, {key[-1]: self._ticket_path(key) for key in keys})
+        return find_tickets(method, context, seed, paths)
 
     def _find_dependency(self, model: Method, method: Method, seed: int, workers: Workers) -> None:
         """Find the ticket that ``method`` depends on; its record has its own label, like any other."""
@@ -326,10 +314,13 @@ class Comparison:
 
     def _join(self, method: Method, seed: int, *, may_be_unfinished: bool = False) -> None:
         """Move pending records into the file of all records, and remove the unfinished trainings."""
-        found = [record for key in self._missing(method, seed) if (record := self._pending_record(key)) is not None]
+        found = {}
+        for key in self._missing(method, seed):
+            if record := self._pending_record(key):
+                found[key] = record
         if found:
-            append_records(self.records_file, found)
-            self.finished |= {record.key: record for record in found}
+            append_records(self.records_file, found.values())
+            self.finished |= found
         if may_be_unfinished and self._missing(method, seed):
             return
         for key in self.protocol.keys(method, seed):
@@ -340,7 +331,11 @@ class Comparison:
         return self.pending.read(key, announced=self.workers.note(self._unit(key)) not in (None, FOUND))
 
     def _missing(self, method: Method, seed: int) -> list[Key]:
-        return [key for key in self.protocol.keys(method, seed) if key not in self.finished]
+        missing = []
+        for key in self.protocol.keys(method, seed):
+            if key not in self.finished:
+                missing.append(key)
+        return missing
 
     def _unit(self, key: Key) -> str:
         return self.units.get(key) or f"record {name_of_run(*key)}"
@@ -355,44 +350,6 @@ class Comparison:
         label, seed, keep = key
         kept = "" if keep is None else f", keep {keep:g}"
         return lambda part: self.stages(f"{label}{kept}, seed {seed}: {part}")
-
-
-_Unit = TypeVar("_Unit")
-
-
-def run_units(units: Sequence[_Unit], contribute: Callable[[_Unit], None], workers: Workers) -> list[_Unit]:
-    """Contribute to each unit of work what comes to this process.
-
-    Args:
-        units: The units, each of which several processes may share.
-        contribute: Raises ``Pending`` if other processes do the rest of a unit.
-        workers: The processes. Those that meet continue until all units are done; shares, which do not meet, try each
-            unfinished unit once more.
-
-    Returns:
-        Units that are left to other shares.
-
-    Example:
-        >>> run_units(["a", "b"], print, SERIAL)
-        a
-        b
-        []
-    """
-    waiting: dict[int, tuple[str, ...]] = dict.fromkeys(range(len(units)), ())
-    attempts = 0
-    while waiting and (workers.meets or attempts < 2):
-        left, attempts = dict[int, tuple[str, ...]](), attempts + 1
-        for number, needed in waiting.items():
-            if needed and not workers.ready(needed):
-                left[number] = needed
-                continue
-            try:
-                contribute(units[number])
-            except Pending as pending:
-                left[number] = pending.units
-        waiting = left
-        workers.wait([unit for needed in left.values() for unit in needed])
-    return [units[number] for number in waiting]
 
 
 def _remove(folder: Path) -> None:

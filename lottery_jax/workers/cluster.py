@@ -20,41 +20,33 @@ import jax
 
 from lottery_jax.errors import ClusterError, InputError
 from lottery_jax.io.files import VISIBILITY_TIMEOUT
-from lottery_jax.workers.coordination import Board, Heartbeats, Service
+from lottery_jax.workers.coordination import Heartbeats, Service
 from lottery_jax.workers.supervisor import AGAIN, joined
 from lottery_jax.workers.workers import FOUND, Pending, Standing, T, Workers, unit_of
 
 SEEN = ".seen-"
 """Prefix of a file that process 0 writes into the folder of a job; the others check that they see it."""
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0  # seconds between two looks at what the others do
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0  # seconds between two reads of the others' state
 
-_AT_ONCE, _PARTS = 16, 8
-"""Numbers that are handed to a process at once, at most, and of a list at most this part of its even share."""
+_BATCH, _PARTS = 16, 8
+"""A process gets at most ``_BATCH`` numbers of units at once, and at most 1 / ``_PARTS`` of its even share."""
 
 _LEAVING = 10.0  # seconds that process 0 waits for the others to leave
 
-_ABANDONING = 0.3  # seconds for it where a process ends at once
+_ABANDONING = 0.3  # seconds for the message of a process that ends at once
 
-_CLOSING = 0.5  # seconds in which they close the connection
+_CLOSING = 0.5  # seconds in which the others close the connection
 
 
 class Cluster(Workers):
-    """One of several processes; made by `join`.
-
-    Args:
-        board: Key-value store that all processes share.
-        process: Index of this process, from 0.
-        processes: Number of processes.
-        patience: Seconds without a heartbeat after which another process counts as dead.
-        close: Disconnects from the store.
-    """
+    """One of several processes, which share the key-value store `board`; made by `join`."""
 
     meets = True
 
     def __init__(
         self,
-        board: Board,
+        board: Service,
         process: int,
         processes: int,
         *,
@@ -79,14 +71,13 @@ class Cluster(Workers):
         key, mark = f"jobs/{self._jobs}", f"{SEEN}{secrets.token_hex(8)}" if folder.is_dir() else ""
         if self.leads:
             if mark:
-                for left in folder.glob(f"{SEEN}*"):  # by one that was killed
-                    left.unlink(missing_ok=True)
+                for old in folder.glob(f"{SEEN}*"):  # of a killed process
+                    old.unlink(missing_ok=True)
                 (folder / mark).touch()
                 self._marks.append(folder / mark)
             self._board.put(key, json.dumps([str(self), mark, dict(facts), says]))
             return says
-        while (found := self._board.get(key)) is None:
-            self._pause(_FIRST_PAUSE)
+        found = self._poll(lambda: self._board.get(key), _FIRST_PAUSE)
         first, mark, theirs, says = json.loads(found)
         for name in {**facts, **theirs}:
             mine, other = facts.get(name, "none"), theirs.get(name, "none")
@@ -95,7 +86,9 @@ class Cluster(Workers):
                     f"{self} has another {name} than {first}: {mine}, not {other}; give every process the same"
                 )
         end = time.monotonic() + VISIBILITY_TIMEOUT
-        while mark and not ((folder / mark).exists() or self._heartbeats.over):  # it may be over, and cleared away
+        while mark and not (
+            (folder / mark).exists() or self._heartbeats.over
+        ):  # process 0 may have finished and removed it
             if time.monotonic() > end:
                 raise InputError(
                     f"{self} does not see what {first} writes into {str(folder)!r}; name a folder that all hosts see"
@@ -115,9 +108,9 @@ class Cluster(Workers):
 
     def units(self, name: str, count: int) -> Iterator[int | None]:
         self.expect(name, count)
-        at_once = max(1, min(_AT_ONCE, count // (_PARTS * self.processes)))
-        while (first := self._board.add(f"next/{name}", at_once) - at_once) < count:
-            for number in range(first, min(first + at_once, count)):
+        batch = max(1, min(_BATCH, count // (_PARTS * self.processes)))
+        while (first := self._board.add(f"next/{name}", batch) - batch) < count:
+            for number in range(first, min(first + batch, count)):
                 if self.take(unit_of(name, number), number):
                     yield number
         pause = _FIRST_PAUSE
@@ -126,7 +119,7 @@ class Cluster(Workers):
             left = [number for number in range(count) if "done" not in states.get(str(number), {})]
             if not left:
                 return
-            # From the end: what others were handed and have not begun, they begin from its start.
+            # From the end, because others begin their batches at the start.
             for number in reversed(left):
                 free = self._free(states.get(str(number), {})) is not None
                 if free and self.take(unit_of(name, number), number):
@@ -153,21 +146,14 @@ class Cluster(Workers):
         return {int(number): state["done"] for number, state in self._states(name).items() if "done" in state}
 
     def hear(self, unit: str) -> str:
-        pause = _FIRST_PAUSE
-        while (note := self.note(unit)) is None:
-            self._pause(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
-        return note
+        return self._poll(lambda: self.note(unit))
 
     def ready(self, units: Collection[str]) -> bool:
         states = self._states()
         return any("done" in states.get(unit, {}) or self._free(states.get(unit, {})) is not None for unit in units)
 
     def wait(self, units: Collection[str]) -> None:
-        pause = _FIRST_PAUSE
-        while units and not self.ready(units):
-            self._pause(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+        self._poll(lambda: not units or self.ready(units) or None)
 
     def finish(self, work: Callable[[], T]) -> T:
         while True:
@@ -178,10 +164,8 @@ class Cluster(Workers):
 
     def gather(self, name: str) -> None:
         self._board.put(f"here/{name}/{self._heartbeats.name}", "")
-        pause = _FIRST_PAUSE
-        while self.leads and not self._heartbeats.alive() <= set(self._board.under(f"here/{name}")):
-            self._pause(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+        if self.leads:
+            self._poll(lambda: self._heartbeats.alive() <= set(self._board.under(f"here/{name}")) or None)
 
     def standing(self) -> Standing:
         states, names = self._states(), self._board.under("hosts")
@@ -196,15 +180,14 @@ class Cluster(Workers):
         if self._left:
             return
         self._left = True
-        said = sentence if sentence.startswith("process ") else f"{self}: {sentence}"
-        self._board.claim("state/failed", said)
+        self._board.claim("state/failed", sentence if sentence.startswith("process ") else f"{self}: {sentence}")
         self._heartbeats.stop()
         self._heartbeats.left()
         if self.leads:
-            self._see_off(_LEAVING / 2)
+            self._wait_for_leaving(_LEAVING / 2)
 
     def leave(self) -> None:
-        """Part when process 0 has said that all is over."""
+        """Leave when process 0 has finished the job."""
         if self._left:
             return
         self._left = True
@@ -216,7 +199,7 @@ class Cluster(Workers):
         self._heartbeats.stop()
         self._heartbeats.left()
         if self.leads:
-            self._see_off(_LEAVING)
+            self._wait_for_leaving(_LEAVING)
             time.sleep(_CLOSING)
         self._close()
 
@@ -231,7 +214,7 @@ class Cluster(Workers):
             thread.start()
             thread.join(_ABANDONING)
 
-    def _see_off(self, seconds: float) -> None:
+    def _wait_for_leaving(self, seconds: float) -> None:
         """Wait until the others have left: the service ends with this process."""
         for mark in self._marks:
             mark.unlink(missing_ok=True)
@@ -243,28 +226,36 @@ class Cluster(Workers):
             time.sleep(_FIRST_PAUSE)
 
     def _states(self, name: str = "") -> dict[str, dict[str, str]]:
-        """What is known of each unit of a list, by number, or of all, by name: holders by attempt, the note if done."""
+        """The state of each unit of a list by number, or of all by name: processes by attempt, and the note if done."""
         found: dict[str, dict[str, str]] = {}
         for key, value in self._board.under("/".join(filter(None, ("units", name)))).items():
-            unit, _, what = key.rpartition("/")
-            found.setdefault(unit, {})[what] = value
+            unit, _, attempt = key.rpartition("/")
+            found.setdefault(unit, {})[attempt] = value
         return found
 
     def _free(self, state: Mapping[str, str]) -> int | None:
-        """The next attempt at a unit, None where somebody is at it, or it is done."""
+        """The next attempt at a unit; None if it is running or done."""
         if "done" in state:
             return None
-        attempts = sorted(int(what) for what in state)
+        attempts = sorted(map(int, state))
         if not attempts:
             return 0
         return attempts[-1] + 1 if state[str(attempts[-1])] in self._heartbeats.lost else None
+
+    def _poll(self, read: Callable[[], T | None], longest: float = _LONGEST_PAUSE) -> T:
+        """The first result that is not None, with growing pauses."""
+        pause = _FIRST_PAUSE
+        while (found := read()) is None:
+            self._pause(pause)
+            pause = min(2 * pause, longest)
+        return found
 
     def _pause(self, seconds: float) -> None:
         time.sleep(seconds)
         self._check()
 
     def _check(self) -> None:
-        """Raise where another process has said that the job cannot go on."""
+        """Raise ``InputError`` if another process failed."""
         if self._heartbeats.failed is not None:
             raise InputError(self._heartbeats.failed)
 
@@ -272,9 +263,9 @@ class Cluster(Workers):
 PATIENCE = 100
 """Seconds without a heartbeat after which a process counts as dead, as in JAX."""
 
-_FIRST = 300  # seconds in which all have to come
+_JOINING = 300  # seconds in which all processes have to join
 
-_MOST_AGAIN = 3  # times that a process comes again to the same process 0: not that one is to blame
+_MAX_REJOINS = 3  # of one process with the same process 0; after these, process 0 is not the cause
 
 
 def join(
@@ -308,9 +299,9 @@ def join(
     if patience < 1:
         raise InputError(f"patience must be at least 1 second, got {patience}")
     again = AGAIN in os.environ
-    wait: dict[str, Any] = {"initialization_timeout": min(patience, _FIRST) if again else _FIRST}
+    wait: dict[str, Any] = {"initialization_timeout": min(patience, _JOINING) if again else _JOINING}
     try:
-        with _own_ways():
+        with _jax_settings():
             jax.distributed.initialize(coordinator, processes, process, heartbeat_timeout_seconds=patience, **wait)
     except (ValueError, RuntimeError, OSError) as error:
         why = str(error).splitlines()[0]
@@ -322,25 +313,24 @@ def join(
         ) from None
     joined()
     board, own, count = Service(), jax.process_index(), jax.process_count()
-    if again and board.add(f"again/{os.environ[AGAIN]}", 1) > _MOST_AGAIN:
-        raise ClusterError(f"process {own} was aborted {_MOST_AGAIN} times though process 0 is alive")
+    if again and board.add(f"again/{os.environ[AGAIN]}", 1) > _MAX_REJOINS:
+        raise ClusterError(f"process {own} was aborted {_MAX_REJOINS} times though process 0 is alive")
     return Cluster(board, own, count, patience=patience, close=jax.distributed.shutdown)
 
 
 @contextlib.contextmanager
-def _own_ways() -> Iterator[None]:
-    """What JAX would do otherwise: its preemption notifier takes SIGTERM for itself, notes it, and works on; and where
-    one process dies it ends all the others."""
+def _jax_settings() -> Iterator[None]:
+    """While the block runs, JAX installs no handler of SIGTERM, and a dead process does not end the others."""
     main = threading.current_thread() is threading.main_thread()
-    wanted = {"jax_enable_preemption_service": False, "jax_enable_recoverability": True}
-    before = {name: getattr(jax.config, name) for name in wanted if hasattr(jax.config, name)}
+    settings = {"jax_enable_preemption_service": False, "jax_enable_recoverability": True}
+    before = {name: getattr(jax.config, name) for name in settings if hasattr(jax.config, name)}
     handler = signal.getsignal(signal.SIGTERM)
     for name in before:
-        jax.config.update(name, wanted[name])
+        jax.config.update(name, settings[name])
     try:
         yield
     finally:
         for name, value in before.items():
             jax.config.update(name, value)
         if main and handler is not None:
-            signal.signal(signal.SIGTERM, handler)  # taken back where a version of JAX has no such option
+            signal.signal(signal.SIGTERM, handler)  # a version of JAX may lack the option

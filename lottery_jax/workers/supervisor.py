@@ -1,8 +1,7 @@
 """A process that shares a job runs under a supervisor, because JAX's runtime aborts it when process 0 dies.
 
-An abort leaves a stack trace and no time for a sentence. The supervisor is the same program with nothing loaded: it
-starts the worker, hands signals on, starts it again where process 0 may come back, and says in words how it ended.
-Neither outlives the other.
+The supervisor is the same program with nothing loaded. It starts the worker, forwards signals, restarts the worker if
+process 0 may come back, and reports how it ended. Neither process outlives the other.
 """
 
 import contextlib
@@ -17,21 +16,21 @@ from collections.abc import Sequence
 from lottery_jax.errors import ClusterError
 
 OPTIONS = ("distributed", "coordinator", "processes", "process")
-"""Options that say that other processes take part."""
+"""Options of a job with several processes."""
 
 AGAIN = "LOTTERY_JAX_JOIN_AGAIN"
-"""Set in a worker that follows one which the loss of process 0 has ended, and waits for that to come back; a name of
-its supervisor."""
+"""Variable of a restarted worker, which waits for process 0 to come back; the value names its supervisor."""
 
-_LINE = "LOTTERY_JAX_SUPERVISOR"
+_SOCKET = "LOTTERY_JAX_SUPERVISOR"
+"""Variable with the file descriptor of the worker's socket to its supervisor."""
 
 _JOINED = b"joined"
 
-_line: socket.socket | None = None
+_to_supervisor: socket.socket | None = None
 
 
 def shares(words: Sequence[str]) -> bool:
-    """Whether a command's words have one of `OPTIONS`; asked before anything is parsed, which takes longer.
+    """Whether a command has one of `OPTIONS`; checked before it is parsed, which takes longer.
 
     >>> shares(["compare", "--process=0"]), shares(["compare", "--seeds", "0"])
     (True, False)
@@ -40,24 +39,27 @@ def shares(words: Sequence[str]) -> bool:
 
 
 def supervise(command: Sequence[str]) -> int:
-    """Run a command in a worker; returns its exit code, 3 where the loss of process 0 has ended it, and 128 + n where
-    signal n has ended this process."""
-    given: list[int] = []
+    """Run a command in a worker.
+
+    Returns:
+        Its exit code; 3 if process 0 was lost, and 128 + n after signal n.
+    """
+    received: list[int] = []
     worker: subprocess.Popen | None = None
 
-    def hand_on(number: int, _: object) -> None:
-        given.append(number)
+    def forward(number: int, _: object) -> None:
+        received.append(number)
         if worker is not None:
-            worker.terminate()  # whichever was given: only of this one a starting Python ends without a trace
-            if len(given) == 1:
-                # A process that does not hear it, stopped or in a driver's call, must not outlive a cluster's patience.
-                reaper = threading.Timer(_GRACE, worker.kill)
-                reaper.daemon = True
-                reaper.start()
+            worker.terminate()  # SIGTERM for both: it ends a starting Python without a stack trace
+            if len(received) == 1:
+                # A process that is stopped or inside a driver's call does not react.
+                killer = threading.Timer(_GRACE, worker.kill)
+                killer.daemon = True
+                killer.start()
 
-    heard = [number for number in _HANDED_ON if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, hand_on) for number in heard}
-    # One line of JAX's runtime on how it was set up is none of a user's business; its errors are.
+    handled = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, forward) for number in handled}
+    # Errors of JAX's runtime only, not its notes.
     environment = {"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ}
     own, other = socket.socketpair()
     own.setblocking(False)
@@ -66,57 +68,59 @@ def supervise(command: Sequence[str]) -> int:
         while True:
             worker = subprocess.Popen(
                 command,
-                env={**environment, _LINE: str(other.fileno())},
+                env={**environment, _SOCKET: str(other.fileno())},
                 pass_fds=(other.fileno(),),
-                start_new_session=True,  # a signal comes once, from here
+                start_new_session=True,  # signals come from the supervisor only
             )
-            if given:
-                hand_on(given.pop(), None)
+            if received:
+                forward(received.pop(), None)
             code = worker.wait()
             with contextlib.suppress(BlockingIOError):
                 joined = own.recv(len(_JOINED)) == _JOINED
-            if code != -signal.SIGABRT or given or not joined:
+            if code != -signal.SIGABRT or received or not joined:
                 break
-            print("lottery-jax: process 0 is lost, as JAX says above; waiting for it to come back", file=sys.stderr)
+            print(
+                "lottery-jax: process 0 is lost (see JAX's message above); waiting for it to come back", file=sys.stderr
+            )
             environment[AGAIN], joined = f"{socket.gethostname()}-{os.getpid()}", False
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
         own.close()
         other.close()
-    if given and (code < 0 or code in (3, *_TOLD)):  # the others of the job, stopped a moment before, are no loss
-        if code not in _TOLD:
-            print(f"lottery-jax: {ClusterError(f'stopped by {signal.Signals(given[0]).name}')}", file=sys.stderr)
-        return 128 + given[0]
+    if received and (code < 0 or code in (3, *_SIGNAL_CODES)):  # code 3: other processes were stopped a moment before
+        if code not in _SIGNAL_CODES:
+            print(f"lottery-jax: {ClusterError(f'stopped by {signal.Signals(received[0]).name}')}", file=sys.stderr)
+        return 128 + received[0]
     if code >= 0:
         return code
     if code == -signal.SIGABRT:
-        lost = "process 0 did not come back" if AGAIN in environment else "not all processes have come"
-        why, code = f"{lost} (JAX says above how it learned of it)", 3
+        lost = "process 0 did not come back" if AGAIN in environment else "not all processes joined"
+        why, code = f"{lost} (see JAX's message above)", 3
     else:
         why, code = f"this process was ended by {signal.Signals(-code).name}", 128 - code
     print(f"lottery-jax: {ClusterError(why)}", file=sys.stderr)
     return code
 
 
-_HANDED_ON = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 _GRACE = 4.0  # seconds that a worker has to end after a signal, before it is killed
 
-_TOLD = tuple(128 + number for number in _HANDED_ON)  # exit codes of a worker that has said what is kept
+_SIGNAL_CODES = tuple(128 + number for number in _SIGNALS)  # exit codes of a worker that has reported what is kept
 
 
 def follow() -> bool:
-    """True in a worker, which from here on dies with its supervisor."""
-    global _line
-    handle = os.environ.pop(_LINE, None)
-    if handle is None:
+    """True in a worker, which from now on ends with its supervisor."""
+    global _to_supervisor
+    descriptor = os.environ.pop(_SOCKET, None)
+    if descriptor is None:
         return False
-    _line = line = socket.socket(fileno=int(handle))
+    _to_supervisor = connection = socket.socket(fileno=int(descriptor))
 
     def watch() -> None:
-        with contextlib.suppress(OSError):  # reset, where it had not read all
-            line.recv(1)  # returns when the other end is closed, by whatever death
+        with contextlib.suppress(OSError):  # the connection is reset if the supervisor had unread bytes
+            connection.recv(1)  # returns when the other end is closed
         os._exit(128 + signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -124,6 +128,6 @@ def follow() -> bool:
 
 
 def joined() -> None:
-    """Tell the supervisor that the processes have met: what ends this one now is the loss of process 0."""
-    if _line is not None:
-        _line.send(_JOINED)
+    """Tell the supervisor that all processes joined: an abort from now on means that process 0 is lost."""
+    if _to_supervisor is not None:
+        _to_supervisor.send(_JOINED)

@@ -7,7 +7,7 @@ experiment. Names and numbers of units do not depend on the processes, so that o
 import dataclasses
 import datetime
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -51,13 +51,6 @@ class Standing:
 class Workers:
     """One process, which does every unit; base class of `Share` and `Cluster`.
 
-    Attributes:
-        process: Index of this process, from 0.
-        processes: Number of processes.
-        leads: Whether this process writes the result of all units.
-        opens: Whether this process makes the folder of the job.
-        meets: Whether the processes communicate.
-
     >>> with SERIAL as workers:
     ...     list(workers.units("chunks", 3))
     [0, 1, 2]
@@ -66,22 +59,19 @@ class Workers:
     process: int = 0
     processes: int = 1
     leads: bool = True
+    """Whether this process writes the result of all units."""
     opens: bool = True
+    """Whether this process makes the folder of the job."""
     meets: bool = False
+    """Whether the processes communicate."""
 
     def begin(self, facts: Mapping[str, str], folder: Path, says: str = "") -> str:
-        """Check that all processes run the same job, in a folder that all of them see.
+        """Check that all processes run the same job, in a folder of process 0 that all of them see.
 
         Args:
             facts: Facts of the job by name, equal in all processes.
             folder: Folder of the job, made by process 0.
-            says: Message of process 0 to all.
-
-        Returns:
-            The message of process 0.
-
-        Raises:
-            InputError: A host runs another job, or does not see the folder.
+            says: Message of process 0 to all, which is returned.
         """
         return says
 
@@ -90,10 +80,7 @@ class Workers:
         return range(count)
 
     def take(self, unit: str, number: int | None = None) -> bool:
-        """Claim a unit; returns whether this process does it, which is then true of no other live process.
-
-        number: Number of the unit; None for a unit that every share does for itself.
-        """
+        """Claim a unit; True if this process does it. `number` is None for a unit that every share does for itself."""
         return True
 
     def units(self, name: str, count: int) -> Iterator[int | None]:
@@ -141,8 +128,7 @@ class Workers:
     def finish(self, work: Callable[[], T]) -> T:
         """The result of `work`, which is called again after each unit of others that it needs.
 
-        Raises:
-            Pending: Other shares do needed units, and the processes do not communicate.
+        It raises `Pending` if the processes do not communicate.
         """
         return work()
 
@@ -203,11 +189,7 @@ class Share(Workers):
 
     @classmethod
     def read(cls, words: str) -> "Share":
-        """Parse K/N.
-
-        Raises:
-            InputError: It is not a share.
-        """
+        """Parse K/N; raises `InputError`."""
         if not re.fullmatch(r"[0-9]{1,9}/[0-9]{1,9}", words):
             raise InputError(f"share must be K/N, as in 3/8 for the third of eight, got {words!r}")
         return cls(*map(int, words.split("/")))
@@ -220,3 +202,33 @@ class Share(Workers):
 
     def __str__(self) -> str:
         return f"{self.process + 1}/{self.processes}"
+
+
+def run_units(units: Sequence[T], contribute: Callable[[T], None], workers: Workers) -> list[T]:
+    """Contribute to each unit of work what comes to this process; returns the units that are left to other shares.
+
+    Args:
+        units: The units, each of which several processes may share.
+        contribute: Raises ``Pending`` if other processes do the rest of a unit.
+        workers: Processes that meet continue until all units are done; shares try each unfinished unit once more.
+
+    >>> run_units(["a", "b"], print, SERIAL)
+    a
+    b
+    []
+    """
+    waiting: dict[int, tuple[str, ...]] = dict.fromkeys(range(len(units)), ())
+    attempts = 0
+    while waiting and (workers.meets or attempts < 2):
+        left, attempts = dict[int, tuple[str, ...]](), attempts + 1
+        for number, needed in waiting.items():
+            if needed and not workers.ready(needed):
+                left[number] = needed
+                continue
+            try:
+                contribute(units[number])
+            except Pending as pending:
+                left[number] = pending.units
+        waiting = left
+        workers.wait([unit for needed in left.values() for unit in needed])
+    return [units[number] for number in waiting]

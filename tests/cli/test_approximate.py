@@ -67,7 +67,7 @@ def test_an_architecture_is_guessed_or_named(
     assert guessed["outcome"] == "holds" and guessed["solved_weights"] == guessed["target_weights"]
     named = answer(capsys, *asked, "--architecture", "conv2", "--width", 0.03)
     assert named["found_weights"] == guessed["target_weights"], "it is the same ticket"
-    assert "is no conv2: " in refusal(capsys, 2, *asked, "--architecture", "conv2", "--width", 0.05)
+    assert "must hold a conv2, but " in refusal(capsys, 2, *asked, "--architecture", "conv2", "--width", 0.05)
 
 
 @pytest.mark.slow
@@ -142,7 +142,7 @@ def test_a_file_that_is_there_is_only_replaced_if_asked_and_by_a_ticket_that_hol
     assert "replace it with --force" in refusal(capsys, 2, *asked, "--seed", 1)
     assert lottery_jax(*asked, "--tolerance", 1e-6, "--force") == 1
     captured = capsys.readouterr()
-    assert "stays as it was" in captured.err and "ticket.broken.safetensors: " in captured.out
+    assert "is unchanged" in captured.err and "ticket.broken.safetensors: " in captured.out
     assert out.read_bytes() == good and verify(tmp_path / "ticket.broken.safetensors").outcome == "broken"
     assert lottery_jax(*asked, "--seed", 1, "--force") == 0
     assert out.read_bytes() != good and list(tmp_path.glob("*.chunks")) == []
@@ -264,15 +264,15 @@ def test_what_a_killed_process_finished_is_found(tmp_path: Path, capsys: pytest.
         ("--candidates -1", "-1"),
         ("--architecture lenet-5", "did you mean 'lenet5'?"),
         ("--loss-aware", "loss_aware needs a budget of kept weights"),
-        ("--loss-aware --kept 0", "a loss-aware ticket of 0 weights computes nothing"),
+        ("--loss-aware --kept 0", "kept must be at least 1 for a loss-aware ticket, got 0"),
         ("--loss-aware --kept 9 --importance fisher", "takes no importance"),
         ("--loss-aware --kept 9 --examples 0", "examples must be 1 or more, got 0"),
-        ("--loss-aware --kept 9 --damping -1", "damping must be a number from 0 up, not -1"),
+        ("--loss-aware --kept 9 --damping -1", "damping must be a number from 0 up, got -1.0"),
         ("--loss-aware --kept 9 --construction burkholz", "copies that are added up"),
         ("--kept 9 --examples 50", "examples is an option of loss_aware"),
         ("--prune-target 0", "prune_target must be 1 or more, got 0"),
-        ("--prune-target 9 --prune-epochs 0", "epochs from 1 up, not 0"),
-        ("--width 0", "width 0.0 must be a positive number"),
+        ("--prune-target 9 --prune-epochs 0", "epochs` must be a whole number from 1 up, got 0"),
+        ("--width 0", "width must be a positive number, got 0.0"),
         ("--kept -1", "-1"),
         ("--kept 5 --objective smallest", "kept cannot be combined with objective 'smallest'"),
         ("--kept 5 --tolerance 0.1", "kept cannot be combined with tolerance 0.1"),

@@ -9,7 +9,7 @@ from harness import Results
 from lottery_jax import load_model
 from lottery_jax.approximation import ToleranceObjective, plan_job
 from lottery_jax.approximation.run import chunk_folder, run_share
-from lottery_jax.comparison.records import PendingRecords, append_records, run_folder, write_configuration
+from lottery_jax.comparison.records import PendingRecords, append_records, run_folder
 from lottery_jax.constructions import Scalar
 from lottery_jax.io.locks import folder_lock, write_lock_status
 from lottery_jax.workers.workers import Share
@@ -64,7 +64,7 @@ def test_a_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     runs = tmp_path / "runs"
     folder = run_folder(runs, {"task": "digits"})
     folder.mkdir(parents=True)
-    write_configuration(folder, {"task": "digits"})
+    (folder / "configuration.json").write_text(json.dumps({"task": "digits"}))
     append_records(folder / "records.jsonl", [record("dense"), record(), record(seed=1)])
     (folder / "unfinished" / "edge-popup-wide-seed0").mkdir(parents=True)
     pending = record(seed=2)

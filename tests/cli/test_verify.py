@@ -66,7 +66,7 @@ def test_another_target_or_a_smaller_tolerance_is_broken(
     assert code == 1 and "target weights are not within 1e-06 (the target" in text
     other = matrices(tmp_path / "other.safetensors", **{"fc1.weight": (5, 64), "fc2.weight": (10, 5)})
     code, text = said(capsys, ticket, "--target", other)
-    assert code == 1 and "BROKEN: it was made for a network of other layers than this target" in text
+    assert code == 1 and "BROKEN: its network has other layers than this target" in text
     assert "tolerance" in refusal(capsys, 2, "verify", ticket, "--tolerance", "nan")
 
 
@@ -77,7 +77,7 @@ def test_a_model_is_held_to_its_own_file(tmp_path: Path, capsys: pytest.CaptureF
     code, text = said(capsys, tmp_path / "t", "--target", model)
     assert code == 0 and re.search(r"HOLDS for the target \w{16}\.\.\.\.$", text)
     lacking = matrices(tmp_path / "lacking.safetensors", a=(4, 18))
-    assert "does not hold b; choose the model's own file" in refusal(
+    assert "must hold b. Choose the file of the model." in refusal(
         capsys, 2, "verify", tmp_path / "t", "--target", lacking
     )
 

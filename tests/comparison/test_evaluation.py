@@ -109,9 +109,9 @@ def test_the_program_is_compiled_once_and_the_last_batch_padded() -> None:
 @pytest.mark.parametrize(
     ("split", "batch_size", "message"),
     [
-        (split_of(0), 10, "no examples"),
+        (split_of(0), 10, "at least one example, got none"),
         (Split(np.zeros((2, 7), np.float32), np.zeros(3, np.int32)), 10, "must have shapes"),
-        (split_of(5), 0, "batch size is 0"),
+        (split_of(5), 0, "batch_size must be at least 1, got 0"),
     ],
 )
 def test_bad_input_is_refused(split: Split, batch_size: int, message: str) -> None:

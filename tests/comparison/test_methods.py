@@ -17,10 +17,9 @@ from lottery_jax.comparison.methods import (
     Method,
     MethodContext,
     MethodSelection,
-    RandomMask,
 )
 from lottery_jax.comparison.protocol import Protocol
-from lottery_jax.comparison.registry import all_methods, as_method, method_descriptions, select_methods
+from lottery_jax.comparison.registry import all_methods, as_method, select_methods
 from lottery_jax.constructions.pensia import Pensia
 from lottery_jax.constructions.registry import CONSTRUCTIONS
 from lottery_jax.constructions.scalar import Scalar
@@ -197,13 +196,6 @@ def test_options_by_name_are_those_of_an_object(tmp_path: Path) -> None:
     assert found.report == found.folder / "report.html" and found.report.exists() and found.missing == ()
     with pytest.raises(InputError, match=r"options must be of .*, got 'scalr'; did you mean 'scalar'\?"):
         select_methods(["scalar"], {"scalr": {}})
-
-
-def test_descriptions_are_sentences_in_the_order_of_the_methods() -> None:
-    found = method_descriptions()
-    assert list(found) == list(all_methods())
-    assert all(words.endswith((".", ")")) and "\n" not in words for words in found.values())
-    assert found["edge-popup-wide"] != found["edge-popup-gadget"] and found["random"] == RandomMask().about
 
 
 @pytest.mark.parametrize("kind", [ConstructionMethod, BudgetMethod])

@@ -9,9 +9,12 @@ import pytest
 from rich.console import Console
 
 from lottery_jax.comparison.records import Record
+from lottery_jax.comparison.registry import all_methods
 from lottery_jax.comparison.report import figure, rows, tables, write_report
 from lottery_jax.comparison.report.figure import STYLES, _style
 from lottery_jax.comparison.report.summary import DASH
+
+METHODS = all_methods()
 
 DENSE = Record("dense", "digits", 0, None, 0.97, 0.95, 0.98, 0.97, 1.0, 0.0, 2368)
 PENSIA = Record(
@@ -144,7 +147,7 @@ def test_the_page_stands_alone_and_says_how_to_reproduce(tmp_path: Path) -> None
         title="digits & <co>",
         configuration={"seeds": [0, 1]},
         command=command,
-        methods={"pensia": "Theorem 1."},
+        methods=METHODS,
     )
     text = path.read_text(encoding="utf-8")
     reader = Reader(text)
@@ -159,7 +162,7 @@ def test_the_page_stands_alone_and_says_how_to_reproduce(tmp_path: Path) -> None
         "cpu",
         "2,367",
         PENSIA.source,
-        "Theorem 1.",
+        METHODS["pensia"].about,
         "docs/methods.md",
     ):
         assert expected in reader.texts

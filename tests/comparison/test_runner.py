@@ -94,7 +94,7 @@ def test_every_record_is_what_its_ticket_file_says(tmp_path: Path) -> None:
         assert record.ticket_bytes == path.stat().st_size
         assert (record.source_weights, record.kept_weights) == (tiny.WEIGHTS, ticket.kept_weights)
         assert record.kept_per_target_weight == ticket.kept_weights / tiny.WEIGHTS
-        assert record.source == "2 single leaves: fc1 [3, 4], fc2 [2, 3]"
+        assert record.source == "2 random_layer leaves: fc1 [3, 4], fc2 [2, 3]"
         assert record.evaluated == "the random network on all 40 images"
         assert record.seconds is not None and record.search_seconds is not None
         assert record.compilation_seconds == pytest.approx(record.seconds - record.search_seconds)
@@ -131,14 +131,14 @@ def test_what_a_method_builds_on_is_found_once_under_its_own_name(
     with caplog.at_level("INFO", "lottery_jax"):
         found = run(tmp_path, protocol(methods=(RandomMask(),)))
     assert caplog.messages == ["random depends on pensia, which is found first (seed 0)"]
-    assert [record.method for record in read_records(found.records_file)] == ["pensia", "random"]
+    assert [record.method for record in list(read_records(found.records_file).values())] == ["pensia", "random"]
     assert [record.method for record in found.records()] == ["random"], "who did not ask for it does not see it"
     run(tmp_path, protocol(methods=(ToleranceObjective(), RandomMask())))
     assert counts == {("pensia", 0): 1}
     (found.folder / "tickets" / "pensia-seed0.safetensors").unlink()
     found.records_file.write_text("".join(found.records_file.read_text().splitlines(True)[:1]))
     run(tmp_path, protocol(methods=(RandomMask(),)))
-    assert counts == {("pensia", 0): 2} and len(read_records(found.records_file)) == 2
+    assert counts == {("pensia", 0): 2} and len(list(read_records(found.records_file).values())) == 2
 
 
 def test_whatever_changes_results_is_another_folder(tmp_path: Path) -> None:
@@ -210,8 +210,10 @@ class NotANumber(ToleranceObjective):
 def the_record(method: Method, tmp_path: Path, **changes) -> Record:
     found = run(tmp_path, protocol(methods=(method,), **changes))
     (record,) = found.records()
-    assert read_records(found.records_file) == [record]
-    text = write_report(found.folder, [record], title="t", configuration={}, command="c").read_text()
+    assert list(read_records(found.records_file).values()) == [record]
+    text = write_report(
+        found.folder, [record], title="t", configuration={}, command="c", methods=found.known
+    ).read_text()
     assert f"<td>{record.method}</td>" in text and ">nan<" not in text and tables([record], width=200)
     return record
 

@@ -73,7 +73,7 @@ def work(out: Path, workers: Workers = SERIAL, **changes: Any) -> Comparison:
 
 def contents(found: Comparison) -> tuple[list[dict], dict[str, bytes]]:
     """Records but for seconds, in the order of the file, and tickets by name."""
-    rows = [dataclasses.asdict(each) for each in read_records(found.records_file)]
+    rows = [dataclasses.asdict(each) for each in list(read_records(found.records_file).values())]
     rows = [{name: value for name, value in row.items() if not name.endswith("seconds")} for row in rows]
     return rows, {path.name: path.read_bytes() for path in (found.folder / "tickets").iterdir()}
 

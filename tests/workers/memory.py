@@ -6,7 +6,7 @@ from lottery_jax.workers.cluster import Cluster
 
 
 class MemoryBoard:
-    """Words by key, as JAX's coordination service has them."""
+    """A key-value store like JAX's coordination service."""
 
     def __init__(self) -> None:
         self.words: dict[str, str] = {}
@@ -54,5 +54,5 @@ def member(board: MemoryBoard, process: int, processes: int = 2, patience: float
 
 
 def dies(cluster: Cluster) -> None:
-    """It gives no signs of life any more."""
+    """The process sends no more heartbeats."""
     cluster._heartbeats.stop()

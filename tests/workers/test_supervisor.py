@@ -13,7 +13,7 @@ from lottery_jax.workers import supervisor
 
 WORKERS = {
     "import sys; sys.exit(2)": (2, ""),
-    "import os; os.abort()": (3, "not all processes have come"),
+    "import os; os.abort()": (3, "not all processes joined"),
     "import os, signal; os.kill(os.getpid(), signal.SIGKILL)": (137, "ended by SIGKILL"),
 }
 
@@ -49,7 +49,7 @@ def test_a_worker_that_loses_process_0_is_started_again(
     )
     assert supervisor.supervise([sys.executable, str(program.with_name("worker.py"))]) == 7
     assert capsys.readouterr().err == (
-        "lottery-jax: process 0 is lost, as JAX says above; waiting for it to come back\n"
+        "lottery-jax: process 0 is lost (see JAX's message above); waiting for it to come back\n"
     )
 
 

@@ -250,7 +250,7 @@ def test_how_far_all_are(board: MemoryBoard) -> None:
     assert "38 left, 0:00:38 left; 2 processes on" in standing.words(1.0)
     assert "left;" in dataclasses.replace(standing, found=2).words(1.0), "nothing was done yet, and no time is known"
     dies(other)
-    board.put("state/lost/1.1", "no sign")
+    board.put("state/lost/1.1", "no heartbeat")
     first._heartbeats.look()
     assert first.standing().hosts == (first.host,)
 

@@ -25,14 +25,7 @@ def figure(records: Sequence[Record], *, dark: bool = False) -> bytes:
     """Accuracy against kept weights (log axis) with the target as a line.
 
     Bars are 95 % intervals of the test images, bands the minimum and maximum over seeds. Methods with trained weights
-    have hollow markers.
-
-    Args:
-        records: The records to draw.
-        dark: Whether the background is dark.
-
-    Returns:
-        PNG bytes.
+    have hollow markers. Returns PNG bytes.
     """
     # Imported here, because only a comparison that is finished needs it.
     from matplotlib.figure import Figure

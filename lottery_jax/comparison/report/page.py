@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from lottery_jax.comparison.methods import Method
 from lottery_jax.comparison.records import Record
 from lottery_jax.comparison.report.figure import figure
 from lottery_jax.comparison.report.summary import columns, rows
@@ -40,9 +41,9 @@ def write_report(
     lead: str = "",
     configuration: Mapping[str, Any],
     command: str,
-    methods: Mapping[str, str] | None = None,
+    methods: Mapping[str, Method],
 ) -> Path:
-    """Write ``figure.png`` and ``report.html`` into a run folder.
+    """Write ``figure.png`` and ``report.html`` into a run folder; returns the path of the page.
 
     Args:
         folder: The run folder.
@@ -51,22 +52,22 @@ def write_report(
         lead: First paragraph.
         configuration: Settings of the comparison.
         command: The command that repeats the comparison.
-        methods: Description of each method by label.
-
-    Returns:
-        The path of the page.
+        methods: Methods by label, at least those of the records.
     """
     shown, light = rows(records), figure(records)
-    head, cells = "", [""] * len(shown)
-    for column in (listed := columns(shown)):
+    head, cells, meanings = "", [""] * len(shown), dict[str, str]()
+    for column in columns(shown):
         head += f'<th title="{escape(column.meaning)}">{escape(column.heading)}</th>'
         for number, row in enumerate(shown):
             cells[number] += f"<td>{escape(column.cell(row))}</td>"
-    sources, made_with = dict[str, str](), dict[str, str]()
+        meanings[column.name] = column.meaning
+    about, sources, made_with, devices = dict[str, str](), dict[str, str](), dict[str, str](), set[str]()
     for record in records:
+        about[record.method] = methods[record.method].about
         sources |= {record.method: record.source} if record.source else {}
+        devices |= {record.device} if record.device else set()
         made_with |= record.versions
-    made_with["device"] = ", ".join(sorted({record.device for record in records if record.device}))
+    made_with["device"] = ", ".join(sorted(devices))
     text = f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -85,14 +86,14 @@ table below."></picture>
 <div class="wide"><table>
 <thead><tr>{head}</tr></thead>
 <tbody>
-{"".join(f"<tr>{row}</tr>" for row in cells)}
+<tr>{"</tr><tr>".join(cells)}</tr>
 </tbody>
 </table></div>
 <h2>The methods</h2>
-{_definitions(methods or {})}
+{_definitions(about)}
 <p>Papers, guarantees, costs and a guide to choosing: <code>docs/methods.md</code> of the repository.</p>
 <h2>The columns</h2>
-{_definitions({column.name: column.meaning for column in listed})}
+{_definitions(meanings)}
 <h2>The kept fraction of each layer</h2>
 {_definitions({row.name: layers for row in shown if (layers := row.layers())})}
 <h2>The sources</h2>

@@ -81,28 +81,21 @@ def rows(records: Sequence[Record]) -> list[Row]:
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """A column of the table.
-
-    Attributes:
-        name: The heading.
-        meaning: One sentence for the page.
-        field: The field of ``Record`` that it shows.
-        pattern: Format of the number.
-        factor: Factor of the number, 100 for %.
-        statistic: From the values of all seeds to the number.
-        optional: Whether it is omitted if no row has a value.
-        text: From a row to its cell, instead of field, pattern, factor and statistic.
-    """
+    """A column of the table; ``meaning`` is one sentence for the page."""
 
     name: str
     meaning: str
     field: str = ""
+    """The field of ``Record`` that it shows."""
     pattern: str = "g"
     _: dataclasses.KW_ONLY
     factor: float = 1
     statistic: Callable[[Sequence[float]], float] = statistics.fmean
+    """From the values of all seeds to the number."""
     optional: bool = False
+    """Whether it is omitted if no row has a value."""
     text: Callable[[Row], str] | None = None
+    """From a row to its cell, instead of ``field`` and the format."""
 
     @property
     def heading(self) -> str:
@@ -188,25 +181,22 @@ _NAMES = 2  # columns that name a row
 
 def columns(shown: Sequence[Row]) -> list[Column]:
     """The columns of a table; optional ones only if a row has a value."""
-    return [each for each in _COLUMNS if not each.optional or any(row.values(each.field) for row in shown)]
+    found = []
+    for column in _COLUMNS:
+        cells = set(map(column.cell, shown)) if column.optional else set()
+        if not column.optional or cells - {DASH}:
+            found.append(column)
+    return found
 
 
 def tables(records: Sequence[Record], *, width: int) -> list[Table]:
-    """The comparison as one rich table, or as several on a narrow terminal.
+    """The comparison as one rich table, or as several on a terminal of fewer characters, ``width``.
 
-    Args:
-        records: Records in the order of the table.
-        width: Characters of a line.
-
-    Returns:
-        Tables that all begin with the columns that name a row.
-
-    Example:
-        >>> record = Record("dense", "digits", 0, None, 0.97, 0.95, 0.98, 0.97, 1.0, 0.0, 2368)
-        >>> [len(table.columns) for table in tables([record], width=200)]
-        [16]
-        >>> [len(table.columns) for table in tables([record], width=80)]
-        [10, 8]
+    >>> record = Record("dense", "digits", 0, None, 0.97, 0.95, 0.98, 0.97, 1.0, 0.0, 2368)
+    >>> [len(table.columns) for table in tables([record], width=200)]
+    [16]
+    >>> [len(table.columns) for table in tables([record], width=80)]
+    [10, 8]
     """
     shown = rows(records)
     every = columns(shown)
