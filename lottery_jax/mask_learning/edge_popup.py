@@ -51,17 +51,20 @@ class EdgePopup(SGDScoreLearner):
         return initial_scores(network, seed)
 
     def masks(self, scores: Tensors, run: RunInputs, key: jax.Array) -> Tensors:
+        masks, start = {}, 0
         if self.scope == "layer":
-            return {name: top_k_mask(score, run.counts[name]) for name, score in scores.items()}
-        flat = top_k_mask(jnp.concatenate([score.reshape(-1) for score in scores.values()]), run.total)
-        ends = np.cumsum([score.size for score in scores.values()])[:-1]
-        parts = zip(scores.items(), jnp.split(flat, ends), strict=True)
-        return {name: part.reshape(score.shape) for (name, score), part in parts}
+            for name, score in scores.items():
+                masks[name] = top_k_mask(score, run.counts[name])
+            return masks
+        top = top_k_mask(jnp.concatenate(list(map(jnp.ravel, scores.values()))), run.total)
+        for name, score in scores.items():
+            masks[name] = top[start : start + score.size].reshape(score.shape)
+            start += score.size
+        return masks
 
     def initial_counts(self, network: Network, counts: Tensors) -> dict[str, Any]:
         # Random scores keep both edges of a path with probability keep**2, but training soon aligns them.
-        edges = edge_tensors(network)
-        return {name: network.random_tensors[name].size if name in edges else count for name, count in counts.items()}
+        return {**counts, **{name: network.random_tensors[name].size for name in edge_tensors(network)}}
 
 
 @dataclasses.dataclass(frozen=True)

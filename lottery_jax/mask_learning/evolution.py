@@ -26,7 +26,7 @@ from lottery_jax.mask_learning.scores import (
     forced_weights,
     keep_counts,
 )
-from lottery_jax.mask_learning.train_scores import SCALE_IMAGES, check_source
+from lottery_jax.mask_learning.train_scores import SCALE_IMAGES, check_source, fitting_points
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import FixedGate
 from lottery_jax.networks.top_k import top_k_mask
@@ -35,7 +35,7 @@ from lottery_jax.tickets.ticket import Ticket, make_ticket
 from lottery_jax.training.learner import Learner, RunSpec, TrainingRequest
 from lottery_jax.training.loop import drive, steps_per_epoch
 from lottery_jax.training.optimizers import check_learning_rate
-from lottery_jax.training.sweep import SweepProgram, train_sweep
+from lottery_jax.training.parallel_runs import SweepProgram, train_sweep
 
 _MAX_WEIGHTS = 1 << 28  # of masked networks that are evaluated in parallel by default
 
@@ -46,27 +46,17 @@ def evolve(
     request: TrainingRequest,
     grid: Mapping[str, Sequence[Any]] | None = None,
 ) -> list[Ticket]:
-    """Search for masks on frozen random weights by an evolution strategy; arguments and result as of `train_scores`.
-
-    Raises:
-        InputError: Source and data do not fit, evosax is missing, or all runs diverged.
-        Pending: Other processes train what is missing.
-    """
+    """Search for masks of frozen random weights without gradients; arguments and result as of `Learner.sweep`."""
     _strategies()
     check_source(source, request)
-    examples = len(request.dataset.train)
-    points = [
-        dataclasses.replace(point, batch_size=min(point.batch_size, examples)) for point in learner.points(grid or {})
-    ]
+    points = fitting_points(learner, grid, len(request.dataset.train))
 
     def train(group: Sequence[RunSpec], progress: Progress) -> list[Ticket | None]:
         return [_search(source, run, request, progress) for run in group]
 
-    def configuration(group: Sequence[RunSpec]) -> dict[str, Any]:
-        (run,) = group
-        return _configuration(source, run, request)
-
-    program = SweepProgram(train, configuration, width=1, epochs=request.epochs)
+    program = SweepProgram(
+        train, lambda group: _configuration(source, group[0], request), width=1, epochs=request.epochs
+    )
     return train_sweep(points, request, lambda runs, progress: program)
 
 

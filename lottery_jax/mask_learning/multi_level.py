@@ -80,11 +80,8 @@ class MultiLevelLearner(SGDScoreLearner):
         return found
 
     def force_scores(self, scores: Tensors, forced: Tensors) -> Tensors:
-        return super().force_scores(
-            # All bits of a weight have the same entry.
-            scores,
-            {name: jnp.asarray(own)[..., 0] for name, own in forced.items()},
-        )
+        # All bits of a weight have the same entry.
+        return super().force_scores(scores, {name: jnp.asarray(own)[..., 0] for name, own in forced.items()})
 
     def masks(self, scores: Tensors, run: RunInputs, key: jax.Array) -> Tensors:
         # Each of n bits has a share 1/n of the weight's gradient, whatever its value.

@@ -25,21 +25,18 @@ from lottery_jax.training.optimizers import check_learning_rate
 
 
 class RunInputs(NamedTuple):
-    """Traced inputs of one run; arrays of several runs have a leading axis [R].
-
-    Args:
-        source_index: Index of its source among the sources of all runs.
-        counts: Kept weights of each tensor, int32 by name.
-        total: Kept weights in all, int32.
-        gains: Factor of each source layer, float32 by the name of its gain.
-        hyperparameters: Options of type float, by name.
-    """
+    """Traced inputs of one run; arrays of several runs have a leading axis [R]."""
 
     source_index: jax.Array
+    """Index of its source among the sources of all runs."""
     counts: Tensors
+    """Kept weights of each tensor, int32."""
     total: jax.Array
+    """Kept weights in all, int32."""
     gains: Tensors
+    """Factor of each source layer, float32 by the name of its gain."""
     hyperparameters: Tensors
+    """Options of type float, by name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +96,10 @@ class ScoreLearner(Learner):
 
     def final_masks(self, scores: Tensors, run: RunInputs, key: jax.Array) -> Tensors:
         """The masks of the ticket, bool by tensor."""
-        return {name: mask > 0 for name, mask in self.masks(scores, run, key).items()}
+        masks = self.masks(scores, run, key)
+        for name, mask in masks.items():
+            masks[name] = mask > 0
+        return masks
 
     def penalty(self, scores: Tensors, run: RunInputs) -> jax.Array:
         """A term of the loss, a scalar."""

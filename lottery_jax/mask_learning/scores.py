@@ -34,7 +34,10 @@ def straight_through(hard: jax.Array, soft: jax.Array) -> jax.Array:
 
 def keep_counts(network: Network, keep: float) -> dict[str, np.ndarray]:
     """Kept entries of each tensor, int32 by name; raises `InputError` for a kept fraction outside [0, 1]."""
-    return {name: np.asarray(kept_count(keep, drawn.size), np.int32) for name, drawn in network.random_tensors.items()}
+    counts = {}
+    for name, drawn in network.random_tensors.items():
+        counts[name] = np.asarray(kept_count(keep, drawn.size), np.int32)
+    return counts
 
 
 def initial_scores(network: Network, seed: int) -> dict[str, np.ndarray]:
@@ -65,11 +68,11 @@ def edge_tensors(network: Network) -> set[str]:
 
 def forced_weights(network: Network, seed: int, redraws: Redraws | None = None) -> dict[str, np.ndarray]:
     """Forced mask entries, int8 by tensor (-1 absent, 1 locked, 0 free), of the tensors that have any."""
-    return {
-        name: forced_mask(drawn, seed, (redraws or {}).get(name, NO_REDRAWS))
-        for name, drawn in network.random_tensors.items()
-        if has_forced_entries(drawn)
-    }
+    forced = {}
+    for name, drawn in network.random_tensors.items():
+        if has_forced_entries(drawn):
+            forced[name] = forced_mask(drawn, seed, (redraws or {}).get(name, NO_REDRAWS))
+    return forced
 
 
 def apply_forced(masks: Tensors, forced: Tensors) -> Tensors:

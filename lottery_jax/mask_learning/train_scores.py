@@ -26,6 +26,7 @@ from lottery_jax.progress import Progress
 from lottery_jax.tickets.ticket import Ticket, make_ticket
 from lottery_jax.training.checkpoints import ExtraArrays
 from lottery_jax.training.learner import (
+    Learner,
     RunSpec,
     TrainingRequest,
     check_fits,
@@ -34,8 +35,14 @@ from lottery_jax.training.learner import (
     without_hyperparameters,
 )
 from lottery_jax.training.loop import History, State, advance, begin, drive, on_split, steps_per_epoch
-from lottery_jax.training.parallel_runs import ParallelRuns, padded_group, parallel_runs, stacked
-from lottery_jax.training.sweep import SweepProgram, train_sweep
+from lottery_jax.training.parallel_runs import (
+    ParallelRuns,
+    SweepProgram,
+    padded_group,
+    parallel_runs,
+    stacked,
+    train_sweep,
+)
 
 SCALE_IMAGES = 256  # training images on which the gains are measured
 
@@ -50,21 +57,9 @@ def train_scores(
     *,
     warm_start: Mapping[int, Ticket] | None = None,
 ) -> list[Ticket]:
-    """Train scores on frozen random weights, and return the tickets of their masks.
+    """Train scores on frozen random weights; arguments, result and errors are those of `Learner.sweep`.
 
-    Args:
-        learner: The options and hooks.
-        source: The random network.
-        request: Data, seeds, kept fractions and epochs.
-        grid: Values of options, {option: values}. Default: the learner alone.
-        warm_start: For each seed a ticket on this source: its masks are the first masks, and its redraws are kept.
-
-    Returns:
-        Tickets in the order (point of the grid, seed, keep), without runs that diverged.
-
-    Raises:
-        InputError: Source, data and warm start do not fit, or all runs diverged.
-        Pending: Other processes train what is missing.
+    `warm_start` has for each seed a ticket on this source: its masks are the first masks, and its redraws are kept.
     """
     warm_start, dataset = warm_start or {}, request.dataset
     check_source(source, request)
@@ -91,11 +86,15 @@ def train_scores(
 
         return SweepProgram(train, configuration, layout.width, request.epochs)
 
-    points = [
-        dataclasses.replace(point, batch_size=min(point.batch_size, len(dataset.train)))
-        for point in learner.points(grid or {})
-    ]
-    return train_sweep(points, request, program_for)
+    return train_sweep(fitting_points(learner, grid, len(dataset.train)), request, program_for)
+
+
+def fitting_points(learner: Learner, grid: Mapping[str, Sequence[Any]] | None, examples: int) -> list[Learner]:
+    """The learner at each point of a grid, with batches of at most `examples`."""
+    points = learner.points(grid or {})
+    for index, point in enumerate(points):
+        points[index] = dataclasses.replace(point, batch_size=min(point.batch_size, examples))  # type: ignore[attr-defined,call-arg]
+    return points
 
 
 def check_source(source: Network, request: TrainingRequest) -> None:
@@ -193,8 +192,7 @@ class _Trainer:
 
             def validate(scores: Tensors) -> History:
                 masks = jax.tree.map(jnp.float32, _final_masks(learner, scores, run, forced, key))
-                measured = on_split(functools.partial(logits, masks), shared.validation)
-                return {f"validation_{name}": value for name, value in measured.items()}
+                return on_split(functools.partial(logits, masks), shared.validation, prefix="validation_")
 
             def on_epoch_end(scores: Tensors, epoch: jax.Array) -> Tensors:
                 return learner.on_epoch_end(learner.force_scores(scores, forced), run, epoch, self.epochs)
@@ -251,8 +249,11 @@ class _RunRedraws(ExtraArrays):
         self.update({f"{run} {name}": rows for name, rows in redraws.items()})
 
     def of(self, run: int) -> Redraws:
-        prefix = f"{run} "
-        return {name.removeprefix(prefix): rows for name, rows in self.items() if name.startswith(prefix)}
+        redraws, prefix = {}, f"{run} "
+        for name, rows in self.items():
+            if name.startswith(prefix):
+                redraws[name.removeprefix(prefix)] = rows
+        return redraws
 
 
 def _train_group(
@@ -324,9 +325,10 @@ def _train_group(
         if not np.isfinite(np.concatenate(list(map(np.ravel, last_scores.values())))).all():
             tickets.append(None)
             continue
-        factors = run.learner.gain_factors(network, run.seed, masks)
+        for name, factor in run.learner.gain_factors(network, run.seed, masks).items():
+            gains[name] = float(np.float32(gains[name] * factor))
         ticket = make_ticket(
-            network.with_gains({name: float(np.float32(gain * factors[name])) for name, gain in gains.items()}),
+            network.with_gains(gains),
             seed=run.seed,
             masks=masks,
             method=learner.name,
@@ -348,14 +350,14 @@ def _train_group(
 def _run_inputs(network: Network, runs: Sequence[RunSpec], source_indices: Sequence[int]) -> RunInputs:
     """The inputs of the runs, with the gains of the source, or those of `scale="keep"`."""
     size = sum(map(operator.attrgetter("size"), network.random_tensors.values()))
-    counts, totals, hyperparameters = [], [], []
+    counts, totals, hyperparameters, gains = [], [], [], []
     for run in runs:
         keep = 1.0 if run.keep is None else run.keep
         counts.append(keep_counts(network, keep))
         totals.append(np.asarray(kept_count(keep, size), np.int32))
         hyperparameters.append(jax.tree.map(np.float32, hyperparameters_of(run.learner)))
-    counts = stacked(counts)
-    gains = {name: np.full(len(runs), gain, np.float32) for name, gain in network.gains.items()}
+        gains.append(jax.tree.map(np.float32, network.gains))
+    counts, gains = stacked(counts), stacked(gains)
     if runs[0].learner.scale == "keep":
         for path, source in network.sources.items():
             for name in source.random_tensors():
@@ -372,7 +374,7 @@ def _configuration(
     """Everything that a training of these runs depends on, as JSON."""
     return {
         "learner": trainer.learner.name,
-        "runs": [[dataclasses.asdict(run.learner), run.seed, run.keep] for run in runs],
+        "runs": list(map(RunSpec.to_json, runs)),
         "network": trainer.network.to_json(),
         "data": request.dataset.fingerprint,
         "epochs": trainer.epochs,

@@ -37,7 +37,7 @@ from lottery_jax.pruning.retraining import ByName, InitialState
 from lottery_jax.tickets.ticket import Ticket
 from lottery_jax.training.learner import RunSpec, TrainingRequest, check_fits
 from lottery_jax.training.loop import Updates, advance, begin, cross_entropy
-from lottery_jax.training.sweep import SweepProgram, train_sweep
+from lottery_jax.training.parallel_runs import SweepProgram, train_sweep
 
 
 def prune_at_initialisation(
@@ -46,12 +46,7 @@ def prune_at_initialisation(
     request: TrainingRequest,
     grid: Mapping[str, Sequence[Any]] | None = None,
 ) -> list[Ticket]:
-    """Find masks before training, and train once under them; arguments and result as of `prune_by_magnitude`.
-
-    Raises:
-        InputError: Target and data do not fit, or all runs diverged.
-        Pending: Other processes train what is missing.
-    """
+    """Find masks before training, and train once under them; arguments and result are those of `Learner.sweep`."""
     target, dataset = source.target, request.dataset
     check_fits(target, dataset, "target")
     random = random_network(target, trained=True)
@@ -75,9 +70,7 @@ def prune_at_initialisation(
                     continue
                 settings = ticket_settings(spec, request, mask, result)
                 settings["rewound_sha256"] = initial_digest(initial[spec.seed], mask)
-                tickets.append(
-                    trained_ticket(random, spec.seed, mask, result.tensors, settings, method=spec.learner.name)
-                )
+                tickets.append(trained_ticket(random, spec, mask, result.tensors, settings))
             return tickets
 
         return SweepProgram(
@@ -99,7 +92,7 @@ class PruningAtInitialisation(PruningLearner):
 
     @abc.abstractmethod
     def masks(self, random: Network, dataset: Dataset, tensors: ByName, seed: int, keep: float) -> MasksByName:
-        """The masks of one run, round(keep * weights) in all.
+        """The masks of one run, bool by tensor in the order of the network, with round(keep * weights) kept in all.
 
         Args:
             random: The target's architecture with random layers.
@@ -107,9 +100,6 @@ class PruningAtInitialisation(PruningLearner):
             tensors: The target's tensors before training.
             seed: Seed of random scores; that of `tensors`.
             keep: Kept fraction of all weights.
-
-        Returns:
-            Masks, bool by tensor, in the order of the network.
         """
 
 
@@ -298,12 +288,10 @@ class PruningFromScratch(PruningAtInitialisation):
     def masks(self, random: Network, dataset: Dataset, tensors: ByName, seed: int, keep: float) -> MasksByName:
         names, train = weight_names(random), jax.tree.map(jnp.asarray, dataset.train)
         key = jax.random.key(seed % 2**32)
-        found = _gates(self, random.target, tuple(names), tensors, key, jnp.float32(keep), train)
-        scores = {
-            name: np.broadcast_to(np.asarray(gate, np.float64), np.shape(tensors[name])) for name, gate in found.items()
-        }
-        whole = {name: np.ones(score.shape, bool) for name, score in scores.items()}
-        return pruned({name: scores[name] for name in names}, whole, keep, scope="global")
+        gates = _gates(self, random.target, tuple(names), tensors, key, jnp.float32(keep), train)
+        whole = {name: np.ones(np.shape(tensors[name]), bool) for name in names}
+        scores = {name: np.asarray(gates[name], np.float64) * mask for name, mask in whole.items()}
+        return pruned(scores, whole, keep, scope="global")
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -325,15 +313,15 @@ def _gates(
         sparsity = sum(((gate.mean() - keep) ** 2 for gate in gates.values()), jnp.float32(0))
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean() + learner.balance * sparsity, {}
 
-    def first(name: str) -> jax.Array:
-        shape = tensors[name].shape
-        side = 1 if name == names[-1] else 0
-        return jnp.full([size if axis == side else 1 for axis, size in enumerate(shape)], 0.5)
-
+    gates = {}
+    for name in names:
+        shape, side = [1] * tensors[name].ndim, 1 if name == names[-1] else 0
+        shape[side] = tensors[name].shape[side]
+        gates[name] = jnp.full(shape, 0.5)
     optimizer = optax.adam(learner.gate_rate)
     state, _ = advance(
         loss,
-        begin({name: first(name) for name in names}, key=key, optimizer=optimizer),
+        begin(gates, key=key, optimizer=optimizer),
         train,
         optimizer=optimizer,
         epochs=learner.gate_epochs,

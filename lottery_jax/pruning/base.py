@@ -16,9 +16,8 @@ from lottery_jax.networks.sources.random_layer import RandomLayer
 from lottery_jax.networks.sources.trained_layer import PartlyTrainedLayer, TrainedLayer
 from lottery_jax.pruning.criteria import MasksByName
 from lottery_jax.pruning.retraining import ByName, Retraining, RunResult
-from lottery_jax.rng.sampler import Sampler
 from lottery_jax.tickets.ticket import Ticket, make_ticket
-from lottery_jax.training.initialisers import fan_in, fan_out
+from lottery_jax.training.initialisers import INITS, fan_in, fan_out
 from lottery_jax.training.learner import Learner, RunSpec, TrainingRequest
 from lottery_jax.training.optimizers import Hyperparameters, Kind, OptimizerConfig, Schedule
 from lottery_jax.training.parallel_runs import parallel_runs
@@ -77,24 +76,14 @@ def run_configuration(target: Network, runs: Sequence[RunSpec], request: Trainin
     """Everything that the tickets of these runs depend on, as JSON."""
     return {
         "learner": runs[0].learner.name,
-        "runs": [[dataclasses.asdict(run.learner), run.seed, run.keep] for run in runs],
+        "runs": list(map(RunSpec.to_json, runs)),
         "network": target.to_json(),
         "data": [request.dataset.fingerprint, request.epochs],
     }
 
 
-def glorot(layer: LinearLayer) -> float:
-    """The standard deviation of a layer's first weights (Glorot and Bengio 2010): sqrt(2 / (fan-in + fan-out)).
-
-    >>> from lottery_jax.networks.layers.dense import Dense
-    >>> glorot(Dense(6, 2))
-    0.5
-    """
-    return math.sqrt(2 / (fan_in(layer) + fan_out(layer)))
-
-
 def random_network(target: Network, *, trained: bool, frozen: bool = False) -> Network:
-    """The target's architecture with normal weights of Glorot's deviation.
+    """The target's architecture with normal weights of deviation sqrt(2 / (fan-in + fan-out)) (Glorot and Bengio 2010).
 
     Args:
         target: The architecture; its own weights are not used.
@@ -109,7 +98,9 @@ def random_network(target: Network, *, trained: bool, frozen: bool = False) -> N
     kind = (PartlyTrainedLayer if frozen else TrainedLayer) if trained else RandomLayer
 
     def leaf(path: str, node: Node) -> Node:
-        return kind(node, Sampler.normal(glorot(node))) if isinstance(node, LinearLayer) else node
+        if not isinstance(node, LinearLayer):
+            return node
+        return kind(node, INITS["xavier-normal"](fan_in(node), fan_out(node)))
 
     return target.map_layers(leaf)
 
@@ -132,12 +123,12 @@ def initial_digest(tensors: ByName, masks: MasksByName) -> str:
 
 
 def trained_ticket(
-    random: Network, seed: int, masks: MasksByName, tensors: ByName, settings: Mapping[str, Any], *, method: str
+    random: Network, run: RunSpec, masks: MasksByName, tensors: ByName, settings: Mapping[str, Any]
 ) -> Ticket:
     """The ticket of tensors that were trained under masks; the masks of frozen weights are among `masks`."""
     stored = {own: np.where(masks[name], tensors[name], np.float32(0)) for name, own in random.trained_tensors.items()}
     stored |= {name: tensors[name] for name in random.tensors if name not in stored}
-    return make_ticket(random, seed=seed, masks=masks, method=method, stored=stored, settings=settings)
+    return make_ticket(random, seed=run.seed, masks=masks, method=run.learner.name, stored=stored, settings=settings)
 
 
 def ticket_settings(

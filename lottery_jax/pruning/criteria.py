@@ -114,15 +114,14 @@ def pruned(
     [True, False, True, False]
     """
     limits = {name: int(np.count_nonzero(mask)) for name, mask in masks.items()}
+    shapes = {name: mask.shape for name, mask in masks.items()}
     if scope == "global":
-        total = _total(keep, {name: mask.shape for name, mask in masks.items()})
+        total = _total(keep, shapes)
         joined = np.concatenate([scores[name].reshape(-1) for name in masks])
-        mask = highest(
-            joined, min(total, sum(limits.values())), np.concatenate([m.reshape(-1) for m in masks.values()])
-        )
+        among = np.concatenate([mask.reshape(-1) for mask in masks.values()])
+        mask = highest(joined, min(total, sum(limits.values())), among)
         ends = np.cumsum([mask.size for mask in masks.values()])[:-1]
         return {name: part.reshape(masks[name].shape) for name, part in zip(masks, np.split(mask, ends), strict=True)}
-    shapes = {name: mask.shape for name, mask in masks.items()}
     counts = kept_counts(shapes, keep, scope=scope, rates=rates, limits=limits)
     return {name: highest(scores[name], counts[name], mask) for name, mask in masks.items()}
 

@@ -74,19 +74,16 @@ def sparse_target(
     progress: Progress = no_progress,
     checkpoints: Checkpoints | None = None,
 ) -> Target:
-    """Train a target further until only `kept` weights of its layers are not zero; biases are not counted.
+    """Train a target further until only `kept` weights of its layers are not zero; raises `InputError`.
 
     Args:
         target: The trained network.
         dataset: Training examples.
-        kept: Weights that are not zero in the result.
+        kept: Weights that are not zero in the result, without biases.
         options: Options of the pruning. Default: `Gradual()`.
         seed: Seed of the order of the examples.
         progress: Called with (epochs done, epochs).
         checkpoints: Folder of the unfinished epoch. Default: none.
-
-    Raises:
-        InputError: Target, data and `kept` do not fit, or training diverged.
     """
     options, network = options or Gradual(), target.network
     check_fits(network, dataset, "target")

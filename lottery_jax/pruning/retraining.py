@@ -33,39 +33,32 @@ ByName = dict[str, Any]
 
 
 class InitialState(NamedTuple):
-    """The state of a run before its training.
-
-    Args:
-        seed: Seed of the order of the examples.
-        tensors: All tensors, float32 by name, with the values that pruned weights keep.
-        masks: Kept weights, bool by name, of the tensors that are pruned.
-        hyperparameters: Those of the optimiser.
-        epoch: Epochs of the schedule and of the order of the examples that are over.
-    """
+    """The state of a run before its training."""
 
     seed: int
+    """Seed of the order of the examples."""
     tensors: ByName
+    """All tensors, float32, with the values that pruned weights keep."""
     masks: ByName
+    """Kept weights, bool, of the tensors that are pruned."""
     hyperparameters: Hyperparameters
     epoch: int = 0
+    """Epochs of the schedule and of the order of the examples that are over."""
 
 
 class RunResult(NamedTuple):
-    """The result of a run.
-
-    Args:
-        tensors: Tensors after the last epoch.
-        earlier: Tensors after an earlier epoch.
-        by_epoch: History, [E] by name.
-        revived: Steps after which a pruned weight had moved.
-        batches: For each epoch a digest of all that the order of its examples depends on: key, epoch, sizes and data.
-    """
+    """The result of a run."""
 
     tensors: ByName
+    """Tensors after the last epoch."""
     earlier: ByName
+    """Tensors after an earlier epoch."""
     by_epoch: dict[str, np.ndarray]
+    """History, [E] by name."""
     revived: int
+    """Steps after which a pruned weight had moved."""
     batches: tuple[str, ...]
+    """For each epoch a digest of all that the order of its examples depends on: key, epoch, sizes and data."""
 
     @property
     def loss(self) -> float:
@@ -91,7 +84,7 @@ class Retraining:
         progress: Progress = no_progress,
         checkpoints: Checkpoints | None = None,
     ) -> list[RunResult | None]:
-        """Train each run up to the end of epoch `epochs`.
+        """Train each run up to the end of epoch `epochs`; the result is None for each run that diverged.
 
         Args:
             starts: Runs, all from the same epoch.
@@ -100,9 +93,6 @@ class Retraining:
             earlier: Epoch whose tensors are returned, too.
             progress: Called with (mean epochs done of all runs, epochs to do).
             checkpoints: Folder of unfinished trainings; each share of a job needs all of them.
-
-        Returns:
-            Results in the order of the runs, None for each run that diverged.
         """
         data = self.layout.replicate((dataset.train, dataset.validation))
         examples = len(dataset.train)
@@ -217,8 +207,7 @@ class Retraining:
             (state, (masks, values, hyperparameters)), ((train, validation), epochs) = own, shared
 
             def validate(tensors: ByName) -> History:
-                measured = on_split(self.network.module(tensors), validation)  # type: ignore[arg-type]
-                return {f"validation_{name}": value for name, value in measured.items()}
+                return on_split(self.network.module(tensors), validation, prefix="validation_")  # type: ignore[arg-type]
 
             factor = (lambda step: schedule.factor(step, steps, epochs)) if schedule.changes else None
             return advance(

@@ -1,4 +1,4 @@
-"""The base of everything that is trained into tickets, and what it is asked for."""
+"""The base of everything that is trained into tickets, and the request for them."""
 
 import abc
 import copy
@@ -101,10 +101,10 @@ class Learner(abc.ABC):
                 raise InputError(f"{self.name} has no option {name!r}; {suggest(name, self.__dataclass_fields__)}")
             if len(set(values)) < len(values) or not len(values):
                 raise InputError(f"values of {name} must be different, at least one, got {tuple(values)}. Remove some.")
-        return [
-            dataclasses.replace(self, **dict(zip(grid, values, strict=True)))
-            for values in itertools.product(*grid.values())
-        ]
+        points = []
+        for values in itertools.product(*grid.values()):
+            points.append(dataclasses.replace(self, **dict(zip(grid, values, strict=True))))
+        return points
 
 
 L = TypeVar("L", bound=Learner)
@@ -117,11 +117,18 @@ class RunSpec(NamedTuple):
     seed: int
     keep: float | None
 
+    def to_json(self) -> list[Any]:
+        """All that distinguishes the run from others of its learner."""
+        return [dataclasses.asdict(self.learner), self.seed, self.keep]
+
 
 def hyperparameters_of(learner: Learner) -> dict[str, float]:
     """The options of type float, by name: they are traced, so that one program serves all their values."""
-    fields = dataclasses.fields(learner)
-    return {field.name: getattr(learner, field.name) for field in fields if field.type in (float, "float")}
+    values = {}
+    for field in dataclasses.fields(learner):
+        if field.type in (float, "float"):
+            values[field.name] = getattr(learner, field.name)
+    return values
 
 
 def with_hyperparameters(learner: L, values: Mapping[str, Any]) -> L:
