@@ -1,7 +1,7 @@
 """Masks by an evolution strategy on scores, without gradients (Salimans et al. 2017, arXiv 1703.03864, section 2).
 
-Each generation samples scores around a mean, keeps the top ones, and ranks these masks by their loss on one batch; the
-mean moves toward the better ones. The strategy is OpenAI's, with mirrored samples and centred ranks, from the library
+Each generation samples scores around a mean, and ranks the masks of their top scores by the loss on one batch; the mean
+moves toward the better ones. The strategy is OpenAI's, with mirrored samples and centred ranks, from the library
 evosax. The ticket has the top scores of the last mean, exactly round(keep * size) of each tensor.
 """
 
@@ -123,13 +123,6 @@ class _Search:
         shapes = {name: jnp.zeros(drawn.shape) for name, drawn in self.network.random_tensors.items()}
         return _strategies().Open_ES(self.learner.population, shapes, optimizer=optax.adam(rate))
 
-    def runs_per_step(self) -> int:
-        """Masks that are evaluated in parallel."""
-        if self.learner.runs_per_step is not None:
-            return self.learner.runs_per_step
-        fitting = 1 if jax.default_backend() == "cpu" else _MAX_WEIGHTS // self.network.source_weights
-        return max(1, min(self.learner.population, fitting))
-
     def masks(self, scores: Tensors, counts: Tensors, forced: Tensors) -> Tensors:
         """The masks of the top scores of each tensor, float32, without absent weights and with locked ones."""
         sizes = forced_scores({name: jnp.exp(score) for name, score in scores.items()}, forced, 0.0, np.inf)
@@ -165,6 +158,8 @@ class _Search:
         strategy, size = self.strategy(), self.learner.batch_size
         images, labels = jnp.asarray(inputs.train.images), jnp.asarray(inputs.train.labels)
         steps = steps_per_epoch(self.examples, size)
+        fitting = 1 if jax.default_backend() == "cpu" else max(1, _MAX_WEIGHTS // self.network.source_weights)
+        runs_per_step = self.learner.runs_per_step or min(self.learner.population, fitting)
 
         def generation(state: Any, batch: tuple[jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
             rows, key = batch
@@ -177,7 +172,6 @@ class _Search:
 
             with jax.numpy_dtype_promotion("standard"):  # evosax mixes its integers and floats
                 scores, state = strategy.ask(ask, state, strategy.default_params)
-            runs_per_step = self.runs_per_step()
             losses = jax.lax.map(loss, scores, batch_size=runs_per_step if runs_per_step > 1 else None)
             with jax.numpy_dtype_promotion("standard"):
                 state, _ = strategy.tell(tell, scores, losses, state, strategy.default_params)

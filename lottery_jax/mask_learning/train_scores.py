@@ -111,11 +111,12 @@ def check_source(source: Network, request: TrainingRequest) -> None:
 
 
 class _SharedInputs(NamedTuple):
-    """Inputs that runs share: random tensors {name: [S, ...]} of each source, their forced mask entries {name: int8
-    [S, ...]}, stored tensors, and the splits of the data."""
+    """Inputs that runs share."""
 
     sources: Tensors
+    """Random tensors [S, ...] of each source."""
     forced: Tensors
+    """Their forced mask entries, int8 [S, ...]."""
     stored: Tensors
     train: Split
     validation: Split

@@ -31,7 +31,7 @@ from lottery_jax.pruning.base import (
     trained_ticket,
     weight_names,
 )
-from lottery_jax.pruning.criteria import MasksByName, Scope, counts_of, highest, pruned
+from lottery_jax.pruning.criteria import MasksByName, Scope, counts_of, highest, proportional, pruned
 from lottery_jax.pruning.mask_actions import random_scores
 from lottery_jax.pruning.retraining import ByName, InitialState
 from lottery_jax.tickets.ticket import Ticket
@@ -146,10 +146,11 @@ class SmartRatio(PruningAtInitialisation):
     def masks(self, random: Network, dataset: Dataset, tensors: ByName, seed: int, keep: float) -> MasksByName:
         sizes = {name: random.random_tensors[name].size for name in weight_names(random)}
         counts = smart_counts(sizes, int(kept_count(keep, sum(sizes.values()))), self.output_keep)
-        whole = {name: np.ones(random.random_tensors[name].shape, bool) for name in sizes}
-        return {
-            name: highest(random_scores(random.random_tensors[name], seed), counts[name], whole[name]) for name in sizes
-        }
+        masks = {}
+        for name, count in counts.items():
+            scores = random_scores(random.random_tensors[name], seed)
+            masks[name] = highest(scores, count, np.ones_like(scores, bool))
+        return masks
 
 
 def smart_counts(sizes: dict[str, int], total: int, output_keep: float) -> dict[str, int]:
@@ -166,13 +167,7 @@ def smart_counts(sizes: dict[str, int], total: int, output_keep: float) -> dict[
     if not hidden:
         return {output: last}
     left = range(len(sizes), 1, -1)  # L - l + 1
-    shares = {name: float(k * k + k) for name, k in zip(hidden, left, strict=True)}
-    least = min(shares.values())
-
-    def densities(rate: float) -> dict[str, float]:
-        # At a rate of 0 even the least share has density 1.
-        return {name: min(1.0, (1 - rate) * share / least) for name, share in shares.items()}
-
+    densities = proportional({name: float(k * k + k) for name, k in zip(hidden, left, strict=True)})
     return counts_of(densities, {name: sizes[name] for name in hidden}, total - last) | {output: last}
 
 

@@ -16,8 +16,9 @@ from lottery_jax.networks.sources.random_layer import RandomLayer
 from lottery_jax.networks.sources.trained_layer import PartlyTrainedLayer, TrainedLayer
 from lottery_jax.pruning.criteria import MasksByName
 from lottery_jax.pruning.retraining import ByName, Retraining, RunResult
+from lottery_jax.rng.sampler import Sampler
 from lottery_jax.tickets.ticket import Ticket, make_ticket
-from lottery_jax.training.initialisers import INITS, fan_in, fan_out
+from lottery_jax.training.initialisers import fan_in, fan_out
 from lottery_jax.training.learner import Learner, RunSpec, TrainingRequest
 from lottery_jax.training.optimizers import Hyperparameters, Kind, OptimizerConfig, Schedule
 from lottery_jax.training.parallel_runs import parallel_runs
@@ -100,7 +101,7 @@ def random_network(target: Network, *, trained: bool, frozen: bool = False) -> N
     def leaf(path: str, node: Node) -> Node:
         if not isinstance(node, LinearLayer):
             return node
-        return kind(node, INITS["xavier-normal"](fan_in(node), fan_out(node)))
+        return kind(node, Sampler.normal(math.sqrt(2 / (fan_in(node) + fan_out(node)))))
 
     return target.map_layers(leaf)
 

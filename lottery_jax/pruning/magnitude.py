@@ -1,8 +1,6 @@
 """Magnitude pruning: train, prune, rewind, train again (Frankle and Carbin 2019, arXiv 1803.03635).
 
-The dense network of a seed is trained once for all kept fractions. Each round prunes the weights that its criterion
-ranks last, sets kept weights by `mask_1_action` (rewinding by default) and pruned ones by `mask_0_action` (zero by
-default), and trains again. The kept fraction falls geometrically over the rounds.
+The dense network of a seed is trained once for all kept fractions.
 """
 
 import dataclasses
@@ -261,7 +259,6 @@ class IterativeMagnitude(Magnitude):
     name: ClassVar[str] = "iterative-magnitude"
 
     rounds: int = 5
-    """Rounds of pruning, over which the kept fraction falls geometrically."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,7 +268,6 @@ class MagnitudeReinit(Magnitude):
     name: ClassVar[str] = "magnitude-reinit"
 
     mask_1_action: Mask1Action = "reinit"
-    """Action on kept weights: rewind, reinit (redrawn), reshuffle (within the layer) or constant (the deviation)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -284,10 +280,7 @@ class MagnitudeSupermask(Magnitude):
     name: ClassVar[str] = "magnitude-supermask"
 
     criterion: str = "large_final_same_sign"
-    """Criterion that ranks weights, a name in `lottery_jax.pruning.CRITERIA`."""
     mask_1_action: Mask1Action = "constant"
     """Action on kept weights: rewind, or constant (the deviation of the layer)."""
     same_sign: bool = True
-    """Give kept weights that are not rewound the signs of the rewound ones."""
     retrain: bool = False
-    """Train after the last pruning. If not, the ticket is a mask on random weights."""

@@ -1,11 +1,9 @@
 """Training under masks: pruned weights keep their values in every step, whatever momentum or weight decay do.
 
-One compiled program trains the dense networks, every round, every kept fraction, seed and learning rate: an epoch of
-runs [R], whose masks, weights, keys and hyperparameters are its arguments. Runs of one seed see the examples in one
-order. Dense trainings are cached, because several methods and points of a sweep begin with the same one.
+One compiled program trains the dense networks, every round, every kept fraction, seed and learning rate. Dense
+trainings are cached, because several methods and points of a sweep begin with the same one.
 """
 
-import collections
 import dataclasses
 import functools
 import hashlib
@@ -64,6 +62,11 @@ class RunResult(NamedTuple):
     def loss(self) -> float:
         """The mean loss of the last epoch."""
         return float(self.by_epoch["loss"][-1])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its tensors."""
+        return sum(value.nbytes for value in (*self.tensors.values(), *self.earlier.values()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,29 +227,11 @@ class Retraining:
         return self.layout.map(one, (state, inputs), (data, epochs))
 
 
-_MAX_BYTES = 1 << 28
+_MAX_BYTES = 1 << 28  # of the cached dense trainings
 
+_CACHE: dict[Hashable, tuple[weakref.ref[Dataset], RunResult]] = {}  # the oldest first
 
-class _Cache:
-    """Dense trainings of this process by key and data set; the oldest are dropped if they take too much memory."""
-
-    def __init__(self) -> None:
-        self.results: collections.OrderedDict[Hashable, tuple[weakref.ref[Dataset], RunResult]]
-        self.results, self.lock = collections.OrderedDict(), threading.Lock()
-
-    def get(self, key: Hashable, dataset: Dataset) -> RunResult | None:
-        with self.lock:
-            data, result = self.results.get(key, (None, None))
-            return result if data is not None and data() is dataset else None
-
-    def put(self, key: Hashable, dataset: Dataset, result: RunResult) -> None:
-        with self.lock:
-            self.results[key] = weakref.ref(dataset), result
-            while sum(_bytes(own) for _, own in self.results.values()) > _MAX_BYTES:
-                self.results.popitem(last=False)
-
-
-_CACHE = _Cache()
+_LOCK = threading.Lock()  # of the cache
 
 
 def dense_runs(
@@ -266,21 +251,22 @@ def dense_runs(
     precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
     same = training, epochs, earlier, id(dataset), jax.default_backend(), precision
     keys = [(*same, start.seed, start.hyperparameters, digest("", start.tensors)) for start in starts]
-    results = {key: _CACHE.get(key, dataset) for key in keys}
+    results: dict[Hashable, RunResult | None] = {}
+    with _LOCK:
+        for key in keys:
+            data, result = _CACHE.get(key, (None, None))
+            results[key] = result if data is not None and data() is dataset else None
     missing = {key: start for key, start in zip(keys, starts, strict=True) if results[key] is None}
     if missing:
         folder = checkpoints and (checkpoints.sibling("dense") if checkpoints.shared else checkpoints)
         new = training.runs(
             list(missing.values()), dataset, epochs, earlier=earlier, progress=progress, checkpoints=folder
         )
-        for key, result in zip(missing, new, strict=True):
-            results[key] = result
-            if result is not None:
-                _CACHE.put(key, dataset, result)
+        results |= zip(missing, new, strict=True)
+        with _LOCK:
+            _CACHE.update((key, (weakref.ref(dataset), own)) for key in missing if (own := results[key]) is not None)
+            while sum(own.nbytes for _, own in _CACHE.values()) > _MAX_BYTES:
+                del _CACHE[next(iter(_CACHE))]
     else:
         progress(epochs, epochs)
     return [results[key] for key in keys]
-
-
-def _bytes(result: RunResult) -> int:
-    return sum(np.asarray(value).nbytes for part in (result.tensors, result.earlier) for value in part.values())

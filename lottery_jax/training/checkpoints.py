@@ -122,11 +122,11 @@ class Checkpoint:
             return None
         paths, structure = jax.tree_util.tree_flatten_with_path(state)
         leaves = [_on_device(found[f"state {jax.tree_util.keystr(path)}"], like) for path, like in paths]
-        history, extra = (
-            {name.removeprefix(part): value for name, value in found.items() if name.startswith(part)}
-            for part in ("history ", "extra ")
-        )
-        return Snapshot(jax.tree.unflatten(structure, leaves), history, extra)
+        parts: dict[str, dict[str, Any]] = {"state": {}, "history": {}, "extra": {}}
+        for name, value in found.items():
+            part, _, rest = name.partition(" ")
+            parts[part][rest] = value
+        return Snapshot(jax.tree.unflatten(structure, leaves), parts["history"], parts["extra"])
 
     def save(self, snapshot: Snapshot, *, now: bool = False) -> None:
         """Replace the saved snapshot, at most every few seconds unless `now`."""
