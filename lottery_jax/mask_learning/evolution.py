@@ -17,7 +17,6 @@ import optax
 
 from lottery_jax.data import Split
 from lottery_jax.errors import InputError
-from lottery_jax.io.checksummed_file import digest
 from lottery_jax.mask_learning.scores import (
     Tensors,
     apply_forced,
@@ -54,9 +53,7 @@ def evolve(
     def train(group: Sequence[RunSpec], progress: Progress) -> list[Ticket | None]:
         return [_search(source, run, request, progress) for run in group]
 
-    program = SweepProgram(
-        train, lambda group: _configuration(source, group[0], request), width=1, epochs=request.epochs
-    )
+    program = SweepProgram(train, lambda group: request.configuration(source, group), width=1, epochs=request.epochs)
     return train_sweep(points, request, lambda runs, progress: program)
 
 
@@ -209,7 +206,7 @@ def _search(network: Network, run: RunSpec, request: TrainingRequest, progress: 
         search.begin(inputs),
         epochs=search.epochs,
         progress=progress,
-        checkpoint=request.checkpoints and request.checkpoints.of(_configuration(network, run, request)),
+        checkpoint=request.checkpoints and request.checkpoints.of(request.configuration(network, [run])),
     )
     losses = np.asarray(history["loss"])
     if not np.isfinite(losses).all():
@@ -229,17 +226,6 @@ def _search(network: Network, run: RunSpec, request: TrainingRequest, progress: 
             "by_epoch": {"loss": losses.tolist()},
         },
     )
-
-
-def _configuration(network: Network, run: RunSpec, request: TrainingRequest) -> dict[str, Any]:
-    """Everything that a search depends on, as JSON."""
-    return {
-        "learner": [run.learner.name, dataclasses.asdict(run.learner)],
-        "run": [run.seed, run.keep, request.epochs],
-        "network": network.to_json(),
-        "data": request.dataset.fingerprint,
-        "stored": digest("", jax.tree.map(np.asarray, dict(request.stored))),
-    }
 
 
 def _strategies() -> Any:

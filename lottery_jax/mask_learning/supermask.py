@@ -9,7 +9,6 @@ without noise, is at least a half.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import ClassVar
 
 import jax
@@ -17,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lottery_jax.mask_learning.score_learner import RunInputs, ScoreLearner, SGDScoreLearner
-from lottery_jax.mask_learning.scores import Tensors, straight_through
+from lottery_jax.mask_learning.scores import Arrays, Tensors, straight_through
 from lottery_jax.mask_learning.train_scores import train_scores
 from lottery_jax.networks.network import Network
 
@@ -30,12 +29,10 @@ class _ProbabilityLearner(ScoreLearner):
     least_score: ClassVar[float] = -100.0
     most_score: ClassVar[float] = 100.0
 
-    def initial(self, network: Network, seed: int) -> dict[str, np.ndarray]:
+    def initial(self, network: Network, seed: int) -> Arrays:
         return {name: np.zeros(drawn.shape, np.float32) for name, drawn in network.random_tensors.items()}
 
-    def warm_start_scores(
-        self, scores: dict[str, np.ndarray], masks: Mapping[str, np.ndarray]
-    ) -> dict[str, np.ndarray]:
+    def warm_start_scores(self, scores: Arrays, masks: Arrays) -> Arrays:
         return {name: np.where(mask, np.float32(2), np.float32(-2)) for name, mask in masks.items()}
 
 

@@ -15,7 +15,6 @@ import optax
 from lottery_jax.data import Split
 from lottery_jax.data.augment import augment
 from lottery_jax.errors import InputError
-from lottery_jax.io.checksummed_file import digest
 from lottery_jax.mask_learning.score_learner import RunInputs, ScoreLearner
 from lottery_jax.mask_learning.scores import Tensors, apply_forced, forced_weights, keep_counts
 from lottery_jax.networks.network import Network, Redraws
@@ -24,7 +23,7 @@ from lottery_jax.networks.target import listed
 from lottery_jax.networks.top_k import kept_count
 from lottery_jax.progress import Progress
 from lottery_jax.tickets.ticket import Ticket, make_ticket
-from lottery_jax.training.checkpoints import ExtraArrays
+from lottery_jax.training.checkpoints import Checkpoint, ExtraArrays
 from lottery_jax.training.learner import (
     Learner,
     RunSpec,
@@ -77,12 +76,14 @@ def train_scores(
         layout = parallel_runs(static.runs_per_step, len(runs), source.source_weights)
         trainer = _Trainer(static.prepare(source), static, request.epochs, len(dataset.train), layout)
 
+        def configuration(group: Sequence[RunSpec]) -> dict[str, Any]:
+            digests = {str(seed): hashlib.sha256(own.to_bytes()).hexdigest() for seed, own in warm_start.items()}
+            return request.configuration(trainer.network, padded_group(group, layout.width), warm_start=digests)
+
         def train(group: Sequence[RunSpec], progress: Progress) -> list[Ticket | None]:
             padded = padded_group(group, layout.width)
-            return _train_group(trainer, padded, request, warm_start, progress)[: len(group)]
-
-        def configuration(group: Sequence[RunSpec]) -> dict[str, Any]:
-            return _configuration(trainer, padded_group(group, layout.width), request, warm_start)
+            checkpoint = request.checkpoints and request.checkpoints.of(configuration(group))
+            return _train_group(trainer, padded, request, warm_start, progress, checkpoint)[: len(group)]
 
         return SweepProgram(train, configuration, layout.width, request.epochs)
 
@@ -263,6 +264,7 @@ def _train_group(
     request: TrainingRequest,
     warm_start: Mapping[int, Ticket],
     progress: Progress,
+    checkpoint: Checkpoint | None,
 ) -> list[Ticket | None]:
     """The tickets of the runs of one call of the program, None for runs that diverged."""
     network, learner, dataset = trainer.network, trainer.learner, request.dataset
@@ -308,14 +310,13 @@ def _train_group(
             shared = shared._replace(sources=sources, forced=forced)
         return trainer.advance(state, shared, inputs, keys, epochs)
 
-    configuration = _configuration(trainer, runs, request, warm_start)
     state, history = drive(
         advance_by,
         trainer.begin(first_scores, keys),
         epochs=trainer.epochs,
         progress=progress,
         epochs_per_call=1 if learner.resamples else None,
-        checkpoint=request.checkpoints and request.checkpoints.of(configuration),
+        checkpoint=checkpoint,
         extra=redraws,
     )
     masks = trainer.final_masks(state.parameters, shared, inputs, keys)
@@ -367,18 +368,3 @@ def _run_inputs(network: Network, runs: Sequence[RunSpec], source_indices: Seque
                 gains[child_path(path, "gain")] *= np.sqrt(size / kept).astype(np.float32)
     indices = np.array(source_indices, np.int32)
     return RunInputs(*jax.tree.map(jnp.asarray, (indices, counts, np.stack(totals), gains, stacked(hyperparameters))))
-
-
-def _configuration(
-    trainer: _Trainer, runs: Sequence[RunSpec], request: TrainingRequest, warm_start: Mapping[int, Ticket]
-) -> dict[str, Any]:
-    """Everything that a training of these runs depends on, as JSON."""
-    return {
-        "learner": trainer.learner.name,
-        "runs": list(map(RunSpec.to_json, runs)),
-        "network": trainer.network.to_json(),
-        "data": request.dataset.fingerprint,
-        "epochs": trainer.epochs,
-        "stored": digest("", jax.tree.map(np.asarray, dict(request.stored))),
-        "warm_start": {str(seed): hashlib.sha256(own.to_bytes()).hexdigest() for seed, own in warm_start.items()},
-    }

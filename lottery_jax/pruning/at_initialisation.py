@@ -26,7 +26,6 @@ from lottery_jax.pruning.base import (
     initial_digest,
     initial_tensors,
     random_network,
-    run_configuration,
     ticket_settings,
     trained_ticket,
     weight_names,
@@ -74,7 +73,7 @@ def prune_at_initialisation(
             return tickets
 
         return SweepProgram(
-            train, lambda group: run_configuration(target, group, request), training.layout.width, request.epochs
+            train, lambda group: request.configuration(target, group), training.layout.width, request.epochs
         )
 
     return train_sweep(learner.points(grid or {}), request, program_for)

@@ -73,16 +73,6 @@ class PruningLearner(Learner):
         return Retraining(target, self.config, parallel_runs(self.runs_per_step, runs, weights))
 
 
-def run_configuration(target: Network, runs: Sequence[RunSpec], request: TrainingRequest) -> dict[str, Any]:
-    """Everything that the tickets of these runs depend on, as JSON."""
-    return {
-        "learner": runs[0].learner.name,
-        "runs": list(map(RunSpec.to_json, runs)),
-        "network": target.to_json(),
-        "data": [request.dataset.fingerprint, request.epochs],
-    }
-
-
 def random_network(target: Network, *, trained: bool, frozen: bool = False) -> Network:
     """The target's architecture with normal weights of deviation sqrt(2 / (fan-in + fan-out)) (Glorot and Bengio 2010).
 

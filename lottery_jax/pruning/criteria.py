@@ -154,9 +154,6 @@ def kept_counts(
             counts do not depend on the number of rounds.
         limits: Most weights that each tensor can keep. Default: all.
 
-    Raises:
-        InputError: A rate or the scope is wrong.
-
     >>> kept_counts({"fc1": (300, 784), "fc2": (10, 300)}, 0.2, scope="layer", rates={"fc2": 0.5})
     {'fc1': 46248, 'fc2': 1392}
     """

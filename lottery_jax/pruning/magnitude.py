@@ -20,7 +20,6 @@ from lottery_jax.pruning.base import (
     initial_digest,
     initial_tensors,
     random_network,
-    run_configuration,
     ticket_settings,
     trained_ticket,
     weight_names,
@@ -98,7 +97,7 @@ def prune_by_magnitude(
             return [runs[index].ticket(random, request) if index in runs else None for index in range(len(group))]
 
         return SweepProgram(
-            train, lambda group: run_configuration(target, group, request), training.layout.width, total, epochs
+            train, lambda group: request.configuration(target, group), training.layout.width, total, epochs
         )
 
     return train_sweep(points, request, program_for)

@@ -200,10 +200,7 @@ class Retraining:
         data: tuple[Split, Split],
         epochs: jax.Array,
     ) -> tuple[State, History]:
-        """One epoch of all runs, and the loss and accuracy on the validation split.
-
-        inputs: masks, values of pruned weights, and hyperparameters. epochs: of the whole schedule.
-        """
+        """One of `epochs` epochs of all runs; inputs are masks, values of pruned weights, and hyperparameters."""
         schedule, steps = self.config.schedule, self._steps(data[0])
 
         def one(own: tuple, shared: tuple) -> tuple[State, History]:

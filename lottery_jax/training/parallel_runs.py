@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import functools
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -46,7 +47,7 @@ class ParallelRuns:
         def on_device(runs: Any, shared: Any) -> Any:
             # A vmap of width 1 would make matrix products twice as slow on a CPU as a loop does.
             batch_size = self.runs_per_step if self.runs_per_step > 1 else None
-            return jax.lax.map(lambda run: one(run, shared), runs, batch_size=batch_size)
+            return jax.lax.map(functools.partial(one, shared=shared), runs, batch_size=batch_size)
 
         if self.devices == 1:
             return on_device(runs, shared)
