@@ -102,7 +102,19 @@ class Retraining:
         sizes = f"{dataset.fingerprint} {examples} {min(self.config.batch_size, examples)}"
 
         def configuration(group: Sequence[InitialState]) -> dict[str, Any]:
-            return self._configuration(padded_group(group, self.layout.width), sizes, epochs, earlier)
+            """Everything that a training of these runs depends on, as JSON."""
+            runs = []
+            for start in padded_group(group, self.layout.width):
+                masks = digest("", {name: mask.view(np.uint8) for name, mask in start.masks.items()})
+                numbers = [start.seed, start.epoch, *map(float, start.hyperparameters)]
+                runs.append([numbers, digest("", start.tensors), masks])
+            return {
+                "network": self.network.to_json(),
+                "optimizer": dataclasses.asdict(self.config),
+                "data": sizes,
+                "epochs": [epochs, earlier],
+                "runs": runs,
+            }
 
         def train(group: Sequence[InitialState], progress: Progress) -> list[RunResult | None]:
             padded = padded_group(group, self.layout.width)
@@ -167,22 +179,6 @@ class Retraining:
 
     def _steps(self, train: Split) -> int:
         return steps_per_epoch(len(train), min(self.config.batch_size, len(train)))
-
-    def _configuration(self, starts: Sequence[InitialState], sizes: str, epochs: int, earlier: int) -> dict[str, Any]:
-        """Everything that a training of these runs depends on, as JSON."""
-        return {
-            "network": self.network.to_json(),
-            "optimizer": dataclasses.asdict(self.config),
-            "data": sizes,
-            "epochs": [epochs, earlier],
-            "runs": [
-                [
-                    *(start.seed, start.epoch, list(map(float, start.hyperparameters)), digest("", start.tensors)),
-                    digest("", {name: mask.view(np.uint8) for name, mask in start.masks.items()}),
-                ]
-                for start in starts
-            ],
-        }
 
     @functools.partial(jax.jit, static_argnums=(0, 4))
     def _begin(self, tensors: ByName, keys: jax.Array, epochs: jax.Array, steps: int) -> State:
