@@ -34,7 +34,7 @@ from lottery_jax.networks.sources.random_layer import MultiLevelLayer, RandomLay
 from lottery_jax.networks.sources.replicated_neurons import ReplicatedGadget, ReplicatedNeurons
 from lottery_jax.networks.sources.trained_layer import PartlyTrainedLayer, TrainedLayer
 from lottery_jax.networks.transforms import Lock, PrePrune, ShareLayers
-from lottery_jax.pruning.registry import TRAINED
+from lottery_jax.pruning import TRAINED
 from lottery_jax.rng.sampler import Sampler
 from lottery_jax.training.learner import TrainingRequest
 from tests.constructions.catalogue import COVERED, TARGETS

@@ -10,7 +10,7 @@ from lottery_jax.approximation.tolerance import OBJECTIVES
 from lottery_jax.comparison.registry import all_methods
 from lottery_jax.constructions.registry import CONSTRUCTIONS
 from lottery_jax.mask_learning.registry import LEARNERS, SOURCES
-from lottery_jax.pruning.registry import TRAINED
+from lottery_jax.pruning import TRAINED
 from tests.cli.calling import lottery_jax
 
 ROOT = Path(__file__).parent.parent

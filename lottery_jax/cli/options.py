@@ -186,7 +186,7 @@ def methods_help() -> str:
     """The methods of a comparison in words, from the registries."""
     from lottery_jax.comparison.registry import all_methods
     from lottery_jax.mask_learning.registry import LEARNERS
-    from lottery_jax.pruning.registry import TRAINED
+    from lottery_jax.pruning import TRAINED
 
     known = all_methods()
     groups = {"Constructions": CONSTRUCTIONS, "Learned masks": LEARNERS, "Trained tickets": TRAINED}

@@ -25,7 +25,7 @@ from lottery_jax.networks.network import Network
 from lottery_jax.networks.target import Target
 from lottery_jax.networks.transforms import Transform, transformed
 from lottery_jax.progress import Progress, log
-from lottery_jax.pruning.registry import TRAINED
+from lottery_jax.pruning import TRAINED
 from lottery_jax.tickets.ticket import Ticket, make_ticket
 from lottery_jax.training.checkpoints import Checkpoints
 from lottery_jax.training.learner import Learner, TrainingRequest

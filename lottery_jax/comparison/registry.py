@@ -31,7 +31,7 @@ from lottery_jax.constructions.registry import CONSTRUCTIONS
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.mask_learning.edge_popup import EdgePopup
 from lottery_jax.mask_learning.registry import LEARNERS, SOURCES
-from lottery_jax.pruning.registry import TRAINED
+from lottery_jax.pruning import TRAINED
 from lottery_jax.training.learner import Learner
 
 USER_CLASS = re.compile(r"(.+\.py):([A-Za-z_][A-Za-z0-9_]*)")

@@ -6,7 +6,6 @@ has alpha in the gain of the layer.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import ClassVar
 
 import jax
@@ -15,7 +14,7 @@ import numpy as np
 
 from lottery_jax.errors import InputError
 from lottery_jax.mask_learning.score_learner import RunInputs, SGDScoreLearner
-from lottery_jax.mask_learning.scores import Tensors, initial_scores, straight_through
+from lottery_jax.mask_learning.scores import Arrays, Tensors, straight_through
 from lottery_jax.mask_learning.train_scores import train_scores
 from lottery_jax.networks.network import NO_REDRAWS, Network
 from lottery_jax.networks.node import Node, child_path
@@ -55,12 +54,10 @@ class Biprop(SGDScoreLearner):
         constant = dataclasses.replace(node.sampler, kind="signed_constant")
         return dataclasses.replace(node, sampler=constant)
 
-    def initial(self, network: Network, seed: int) -> dict[str, np.ndarray]:
-        return initial_scores(network, seed) | {name + _SIZES: size for name, size in _sizes(network, seed).items()}
+    def initial(self, network: Network, seed: int) -> Arrays:
+        return super().initial(network, seed) | {name + _SIZES: size for name, size in _sizes(network, seed).items()}
 
-    def warm_start_scores(
-        self, scores: dict[str, np.ndarray], masks: Mapping[str, np.ndarray]
-    ) -> dict[str, np.ndarray]:
+    def warm_start_scores(self, scores: Arrays, masks: Arrays) -> Arrays:
         own, sizes = {name: scores[name] for name in masks}, {name + _SIZES: scores[name + _SIZES] for name in masks}
         return super().warm_start_scores(own, masks) | sizes
 
@@ -78,7 +75,7 @@ class Biprop(SGDScoreLearner):
     def project_scores(self, old: Tensors, new: Tensors) -> Tensors:
         return {name: old[name] if name.endswith(_SIZES) else score for name, score in new.items()}
 
-    def gain_factors(self, network: Network, seed: int, masks: Mapping[str, np.ndarray]) -> dict[str, float]:
+    def gain_factors(self, network: Network, seed: int, masks: Arrays) -> dict[str, float]:
         sizes, found = _sizes(network, seed), {}
         for path in network.sources:
             name = child_path(path, "weight")
@@ -91,7 +88,7 @@ def _names(scores: Tensors) -> list[str]:
     return [name for name in scores if not name.endswith(_SIZES)]
 
 
-def _sizes(network: Network, seed: int) -> dict[str, np.ndarray]:
+def _sizes(network: Network, seed: int) -> Arrays:
     """|W| over the constant that replaces it, float32 by tensor."""
     return {
         name: np.abs(dataclasses.replace(drawn, sampler=Sampler.normal(1.0)).draw_all(seed, NO_REDRAWS))

@@ -1,13 +1,11 @@
 """Edge-popup (Ramanujan et al. 2020, arXiv 1911.13299) and IteRand (Chijiwa et al. 2021, arXiv 2106.09269).
 
-The forward pass uses the masked random network; the gradient passes through the selection to |score|. IteRand redraws
-pruned weights. Its ticket records the redraws and counts them among its bits. Published is a redraw every 300 steps;
-here it is after each epoch.
+The gradient passes through the selection to |score|. IteRand's ticket records the redraws and counts them among its
+bits. Published is a redraw every 300 steps; here it is after each epoch.
 """
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -16,7 +14,7 @@ import numpy as np
 
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.mask_learning.score_learner import RunInputs, SGDScoreLearner
-from lottery_jax.mask_learning.scores import Tensors, edge_tensors, initial_scores
+from lottery_jax.mask_learning.scores import Arrays, Tensors, edge_tensors
 from lottery_jax.mask_learning.train_scores import train_scores
 from lottery_jax.networks.network import NO_REDRAWS, Network, Redraws
 from lottery_jax.networks.top_k import top_k_mask
@@ -47,21 +45,21 @@ class EdgePopup(SGDScoreLearner):
         if self.scope not in SCOPES:
             raise InputError(f"scope {self.scope!r} is unknown; {suggest(self.scope, SCOPES)}")
 
-    def initial(self, network: Network, seed: int) -> dict[str, np.ndarray]:
-        return initial_scores(network, seed)
-
     def masks(self, scores: Tensors, run: RunInputs, key: jax.Array) -> Tensors:
+        masks, start = {}, 0
         if self.scope == "layer":
-            return {name: top_k_mask(score, run.counts[name]) for name, score in scores.items()}
-        flat = top_k_mask(jnp.concatenate([score.reshape(-1) for score in scores.values()]), run.total)
-        ends = np.cumsum([score.size for score in scores.values()])[:-1]
-        parts = zip(scores.items(), jnp.split(flat, ends), strict=True)
-        return {name: part.reshape(score.shape) for (name, score), part in parts}
+            for name, score in scores.items():
+                masks[name] = top_k_mask(score, run.counts[name])
+            return masks
+        top = top_k_mask(jnp.concatenate(list(map(jnp.ravel, scores.values()))), run.total)
+        for name, score in scores.items():
+            masks[name] = top[start : start + score.size].reshape(score.shape)
+            start += score.size
+        return masks
 
     def initial_counts(self, network: Network, counts: Tensors) -> dict[str, Any]:
         # Random scores keep both edges of a path with probability keep**2, but training soon aligns them.
-        edges = edge_tensors(network)
-        return {name: network.random_tensors[name].size if name in edges else count for name, count in counts.items()}
+        return {**counts, **{name: network.random_tensors[name].size for name in edge_tensors(network)}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,9 +78,7 @@ class IteRand(EdgePopup):
         if not 0 <= self.renewal <= 1:
             raise InputError(f"`renewal` must be in [0, 1], got {self.renewal}. Give a probability.")
 
-    def resample(
-        self, network: Network, seed: int, epoch: int, masks: Mapping[str, np.ndarray], redraws: Redraws
-    ) -> Redraws:
+    def resample(self, network: Network, seed: int, epoch: int, masks: Arrays, redraws: Redraws) -> Redraws:
         found = {}
         for name, drawn in network.random_tensors.items():
             # A block of several weights is redrawn only if none of them is kept.

@@ -1,7 +1,7 @@
 """Masks by an evolution strategy on scores, without gradients (Salimans et al. 2017, arXiv 1703.03864, section 2).
 
-Each generation samples scores around a mean, keeps the top ones, and ranks these masks by their loss on one batch; the
-mean moves toward the better ones. The strategy is OpenAI's, with mirrored samples and centred ranks, from the library
+Each generation samples scores around a mean, and ranks the masks of their top scores by the loss on one batch; the mean
+moves toward the better ones. The strategy is OpenAI's, with mirrored samples and centred ranks, from the library
 evosax. The ticket has the top scores of the last mean, exactly round(keep * size) of each tensor.
 """
 
@@ -17,7 +17,6 @@ import optax
 
 from lottery_jax.data import Split
 from lottery_jax.errors import InputError
-from lottery_jax.io.checksummed_file import digest
 from lottery_jax.mask_learning.scores import (
     Tensors,
     apply_forced,
@@ -26,7 +25,7 @@ from lottery_jax.mask_learning.scores import (
     forced_weights,
     keep_counts,
 )
-from lottery_jax.mask_learning.train_scores import SCALE_IMAGES, check_source
+from lottery_jax.mask_learning.train_scores import SCALE_IMAGES, check_source, fitting_points
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import FixedGate
 from lottery_jax.networks.top_k import top_k_mask
@@ -35,7 +34,7 @@ from lottery_jax.tickets.ticket import Ticket, make_ticket
 from lottery_jax.training.learner import Learner, RunSpec, TrainingRequest
 from lottery_jax.training.loop import drive, steps_per_epoch
 from lottery_jax.training.optimizers import check_learning_rate
-from lottery_jax.training.sweep import SweepProgram, train_sweep
+from lottery_jax.training.parallel_runs import SweepProgram, train_sweep
 
 _MAX_WEIGHTS = 1 << 28  # of masked networks that are evaluated in parallel by default
 
@@ -46,27 +45,15 @@ def evolve(
     request: TrainingRequest,
     grid: Mapping[str, Sequence[Any]] | None = None,
 ) -> list[Ticket]:
-    """Search for masks on frozen random weights by an evolution strategy; arguments and result as of `train_scores`.
-
-    Raises:
-        InputError: Source and data do not fit, evosax is missing, or all runs diverged.
-        Pending: Other processes train what is missing.
-    """
+    """Search for masks of frozen random weights without gradients; arguments and result as of `Learner.sweep`."""
     _strategies()
     check_source(source, request)
-    examples = len(request.dataset.train)
-    points = [
-        dataclasses.replace(point, batch_size=min(point.batch_size, examples)) for point in learner.points(grid or {})
-    ]
+    points = fitting_points(learner, grid, len(request.dataset.train))
 
     def train(group: Sequence[RunSpec], progress: Progress) -> list[Ticket | None]:
         return [_search(source, run, request, progress) for run in group]
 
-    def configuration(group: Sequence[RunSpec]) -> dict[str, Any]:
-        (run,) = group
-        return _configuration(source, run, request)
-
-    program = SweepProgram(train, configuration, width=1, epochs=request.epochs)
+    program = SweepProgram(train, lambda group: request.configuration(source, group), width=1, epochs=request.epochs)
     return train_sweep(points, request, lambda runs, progress: program)
 
 
@@ -133,13 +120,6 @@ class _Search:
         shapes = {name: jnp.zeros(drawn.shape) for name, drawn in self.network.random_tensors.items()}
         return _strategies().Open_ES(self.learner.population, shapes, optimizer=optax.adam(rate))
 
-    def runs_per_step(self) -> int:
-        """Masks that are evaluated in parallel."""
-        if self.learner.runs_per_step is not None:
-            return self.learner.runs_per_step
-        fitting = 1 if jax.default_backend() == "cpu" else _MAX_WEIGHTS // self.network.source_weights
-        return max(1, min(self.learner.population, fitting))
-
     def masks(self, scores: Tensors, counts: Tensors, forced: Tensors) -> Tensors:
         """The masks of the top scores of each tensor, float32, without absent weights and with locked ones."""
         sizes = forced_scores({name: jnp.exp(score) for name, score in scores.items()}, forced, 0.0, np.inf)
@@ -175,6 +155,8 @@ class _Search:
         strategy, size = self.strategy(), self.learner.batch_size
         images, labels = jnp.asarray(inputs.train.images), jnp.asarray(inputs.train.labels)
         steps = steps_per_epoch(self.examples, size)
+        fitting = 1 if jax.default_backend() == "cpu" else max(1, _MAX_WEIGHTS // self.network.source_weights)
+        runs_per_step = self.learner.runs_per_step or min(self.learner.population, fitting)
 
         def generation(state: Any, batch: tuple[jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
             rows, key = batch
@@ -187,7 +169,6 @@ class _Search:
 
             with jax.numpy_dtype_promotion("standard"):  # evosax mixes its integers and floats
                 scores, state = strategy.ask(ask, state, strategy.default_params)
-            runs_per_step = self.runs_per_step()
             losses = jax.lax.map(loss, scores, batch_size=runs_per_step if runs_per_step > 1 else None)
             with jax.numpy_dtype_promotion("standard"):
                 state, _ = strategy.tell(tell, scores, losses, state, strategy.default_params)
@@ -225,7 +206,7 @@ def _search(network: Network, run: RunSpec, request: TrainingRequest, progress: 
         search.begin(inputs),
         epochs=search.epochs,
         progress=progress,
-        checkpoint=request.checkpoints and request.checkpoints.of(_configuration(network, run, request)),
+        checkpoint=request.checkpoints and request.checkpoints.of(request.configuration(network, [run])),
     )
     losses = np.asarray(history["loss"])
     if not np.isfinite(losses).all():
@@ -245,17 +226,6 @@ def _search(network: Network, run: RunSpec, request: TrainingRequest, progress: 
             "by_epoch": {"loss": losses.tolist()},
         },
     )
-
-
-def _configuration(network: Network, run: RunSpec, request: TrainingRequest) -> dict[str, Any]:
-    """Everything that a search depends on, as JSON."""
-    return {
-        "learner": [run.learner.name, dataclasses.asdict(run.learner)],
-        "run": [run.seed, run.keep, request.epochs],
-        "network": network.to_json(),
-        "data": request.dataset.fingerprint,
-        "stored": digest("", jax.tree.map(np.asarray, dict(request.stored))),
-    }
 
 
 def _strategies() -> Any:

@@ -6,7 +6,6 @@ round(keep * size) weights of each tensor are kept.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import ClassVar
 
 import jax
@@ -15,7 +14,7 @@ import numpy as np
 
 from lottery_jax.errors import InputError
 from lottery_jax.mask_learning.score_learner import RunInputs, SGDScoreLearner
-from lottery_jax.mask_learning.scores import Tensors, draw_scores, straight_through
+from lottery_jax.mask_learning.scores import Arrays, Tensors, draw_scores, straight_through
 from lottery_jax.mask_learning.train_scores import train_scores
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.top_k import top_k_mask
@@ -48,13 +47,11 @@ class GemMiner(SGDScoreLearner):
         if type(self.freeze_every) is not int or self.freeze_every < 1:
             raise InputError(f"`freeze_every` must be at least 1, got {self.freeze_every!r}. Give a number of epochs.")
 
-    def initial(self, network: Network, seed: int) -> dict[str, np.ndarray]:
+    def initial(self, network: Network, seed: int) -> Arrays:
         uniform = Sampler.uniform(0, 1)
         return {name: draw_scores(drawn, uniform, seed) for name, drawn in network.random_tensors.items()}
 
-    def warm_start_scores(
-        self, scores: dict[str, np.ndarray], masks: Mapping[str, np.ndarray]
-    ) -> dict[str, np.ndarray]:
+    def warm_start_scores(self, scores: Arrays, masks: Arrays) -> Arrays:
         return {name: (score + masks[name]) / 2 for name, score in scores.items()}
 
     def masks(self, scores: Tensors, run: RunInputs, key: jax.Array) -> Tensors:

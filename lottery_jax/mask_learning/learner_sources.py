@@ -13,14 +13,9 @@ from lottery_jax.training.initialisers import fan_in
 
 
 def redundant_source(network: Network, *, copies: int = 5, relu: bool = True) -> Network:
-    """A target's network with a gadget of `copies` units for each input of every layer.
+    """A target's network with a gadget of `copies` units for each input of every layer, by default with ReLU.
 
     Entries of the first matrix of a gadget have variance 2, those of the second 2 / fan-in.
-
-    Args:
-        network: The target's network.
-        copies: Units of a gadget for each input.
-        relu: Whether the units have a ReLU.
 
     >>> from lottery_jax.networks.node import Spec
     >>> from lottery_jax.networks.architectures import architecture
@@ -92,7 +87,8 @@ def wide_source(source: Network) -> Network:
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if wide(middle).source_weights <= budget else (low, middle)
-    return min((wide(low), wide(high)), key=lambda network: abs(network.source_weights - budget))
+    smaller, larger = wide(low), wide(high)
+    return smaller if budget - smaller.source_weights <= larger.source_weights - budget else larger
 
 
 def _random_layer(layer: LinearLayer) -> RandomLayer:

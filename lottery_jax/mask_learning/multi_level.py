@@ -1,6 +1,4 @@
-"""Masks with more values than 0 and 1, on one random weight for each target weight.
-
-The ticket has a bit for 1, 1/2, 1/4, ... of each weight, and as many for the negative values if masks have signs.
+"""Masks with more values than 0 and 1: the ticket has bits for 1, 1/2, 1/4, ... of each weight, and their negatives.
 
 Multi-bit supermasks follow Okoshi et al. (TMLR 2025, "TicketLLM"), with a given kept fraction and equally frequent
 levels, so that they are nested masks as in Okoshi et al. 2022 ("Multicoated supermasks"). Signed supermasks follow
@@ -9,7 +7,6 @@ Koster et al. 2022 (arXiv 2201.13361) with a top fraction instead of a fixed thr
 
 import abc
 import dataclasses
-from collections.abc import Mapping
 from typing import ClassVar
 
 import jax
@@ -18,7 +15,7 @@ import numpy as np
 
 from lottery_jax.errors import InputError
 from lottery_jax.mask_learning.score_learner import RunInputs, SGDScoreLearner
-from lottery_jax.mask_learning.scores import Tensors, initial_scores, straight_through
+from lottery_jax.mask_learning.scores import Arrays, Tensors, straight_through
 from lottery_jax.mask_learning.train_scores import train_scores
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Node
@@ -62,15 +59,13 @@ class MultiLevelLearner(SGDScoreLearner):
             )
         return node
 
-    def initial(self, network: Network, seed: int) -> dict[str, np.ndarray]:
+    def initial(self, network: Network, seed: int) -> Arrays:
         def plain(path: str, node: Node) -> Node:
             return RandomLayer(node.layer, node.sampler) if isinstance(node, MultiLevelLayer) else node
 
-        return initial_scores(network.map_layers(plain), seed)
+        return super().initial(network.map_layers(plain), seed)
 
-    def warm_start_scores(
-        self, scores: dict[str, np.ndarray], masks: Mapping[str, np.ndarray]
-    ) -> dict[str, np.ndarray]:
+    def warm_start_scores(self, scores: Arrays, masks: Arrays) -> Arrays:
         found = {}
         for name, score in scores.items():
             value = (masks[name] @ np.asarray(self.factors)).astype(np.float32)
@@ -80,11 +75,8 @@ class MultiLevelLearner(SGDScoreLearner):
         return found
 
     def force_scores(self, scores: Tensors, forced: Tensors) -> Tensors:
-        return super().force_scores(
-            # All bits of a weight have the same entry.
-            scores,
-            {name: jnp.asarray(own)[..., 0] for name, own in forced.items()},
-        )
+        # All bits of a weight have the same entry.
+        return super().force_scores(scores, {name: jnp.asarray(own)[..., 0] for name, own in forced.items()})
 
     def masks(self, scores: Tensors, run: RunInputs, key: jax.Array) -> Tensors:
         # Each of n bits has a share 1/n of the weight's gradient, whatever its value.

@@ -1,12 +1,7 @@
-"""The base of learners that train scores of frozen random weights: options and pure hooks, driven by `train_scores`.
-
-Hyperparameters (options of type float), kept counts, gains and keys are traced, so that one program trains every kept
-fraction, seed and point of a sweep.
-"""
+"""The base of learners that train scores of frozen random weights: options and pure hooks, driven by `train_scores`."""
 
 import abc
 import dataclasses
-from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_type_hints
 
 import jax
@@ -16,7 +11,7 @@ import optax
 
 from lottery_jax.data.augment import augment
 from lottery_jax.errors import InputError
-from lottery_jax.mask_learning.scores import Tensors, forced_scores
+from lottery_jax.mask_learning.scores import Arrays, Tensors, forced_scores, initial_scores
 from lottery_jax.networks.network import Network, Redraws
 from lottery_jax.networks.node import child_path
 from lottery_jax.training.initialisers import reinitialised
@@ -25,29 +20,25 @@ from lottery_jax.training.optimizers import check_learning_rate
 
 
 class RunInputs(NamedTuple):
-    """Traced inputs of one run; arrays of several runs have a leading axis [R].
-
-    Args:
-        source_index: Index of its source among the sources of all runs.
-        counts: Kept weights of each tensor, int32 by name.
-        total: Kept weights in all, int32.
-        gains: Factor of each source layer, float32 by the name of its gain.
-        hyperparameters: Options of type float, by name.
-    """
+    """Traced inputs of one run; arrays of several runs have a leading axis [R]."""
 
     source_index: jax.Array
+    """Index of its source among the sources of all runs."""
     counts: Tensors
+    """Kept weights of each tensor, int32."""
     total: jax.Array
+    """Kept weights in all, int32."""
     gains: Tensors
+    """Factor of each source layer, float32 by the name of its gain."""
     hyperparameters: Tensors
+    """Options of type float, by name."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ScoreLearner(Learner):
     """A score for each frozen random weight, trained by gradient descent.
 
-    A concrete learner defines `initial` and `masks`, overrides other hooks if needed, and sets
-    `learn = sweep = train_scores`.
+    A concrete learner defines `masks`, overrides other hooks if needed, and sets `learn = sweep = train_scores`.
 
     A bias-free ReLU network is positively homogeneous, so that the gains of its layers act as one factor of the logits.
     It determines how fast scores learn; `scale="unit"` makes it independent of sampler and kept fraction.
@@ -89,9 +80,9 @@ class ScoreLearner(Learner):
         """The network whose masks are learned, from the source that the user gives."""
         return source if self.init is None else reinitialised(source, self.init)
 
-    @abc.abstractmethod
-    def initial(self, network: Network, seed: int) -> dict[str, np.ndarray]:
+    def initial(self, network: Network, seed: int) -> Arrays:
         """Scores before training, float32 by tensor."""
+        return initial_scores(network, seed)
 
     @abc.abstractmethod
     def masks(self, scores: Tensors, run: RunInputs, key: jax.Array) -> Tensors:
@@ -99,7 +90,10 @@ class ScoreLearner(Learner):
 
     def final_masks(self, scores: Tensors, run: RunInputs, key: jax.Array) -> Tensors:
         """The masks of the ticket, bool by tensor."""
-        return {name: mask > 0 for name, mask in self.masks(scores, run, key).items()}
+        masks = self.masks(scores, run, key)
+        for name, mask in masks.items():
+            masks[name] = mask > 0
+        return masks
 
     def penalty(self, scores: Tensors, run: RunInputs) -> jax.Array:
         """A term of the loss, a scalar."""
@@ -117,9 +111,7 @@ class ScoreLearner(Learner):
         """The optimiser of a training of so many steps: Adam, with the learning rate along a cosine."""
         return optax.adam(optax.cosine_decay_schedule(self.learning_rate, steps))
 
-    def warm_start_scores(
-        self, scores: dict[str, np.ndarray], masks: Mapping[str, np.ndarray]
-    ) -> dict[str, np.ndarray]:
+    def warm_start_scores(self, scores: Arrays, masks: Arrays) -> Arrays:
         """First scores that rank the kept weights of these masks first."""
         return {
             name: np.copysign(np.abs(score) + np.abs(score).max() * masks[name], score)
@@ -134,13 +126,11 @@ class ScoreLearner(Learner):
         """The kept counts under which gains are measured before training."""
         return counts
 
-    def resample(
-        self, network: Network, seed: int, epoch: int, masks: Mapping[str, np.ndarray], redraws: Redraws
-    ) -> Redraws:
+    def resample(self, network: Network, seed: int, epoch: int, masks: Arrays, redraws: Redraws) -> Redraws:
         """The redraws of an epoch, from the redraws and masks of the epoch before."""
         return redraws
 
-    def gain_factors(self, network: Network, seed: int, masks: Mapping[str, np.ndarray]) -> dict[str, float]:
+    def gain_factors(self, network: Network, seed: int, masks: Arrays) -> dict[str, float]:
         """Factors of the gains in the ticket of these masks, by the name of the gain."""
         factors = {}
         for path, source in network.sources.items():

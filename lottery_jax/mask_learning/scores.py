@@ -19,6 +19,9 @@ from lottery_jax.rng.sampler import Sampler
 Tensors = dict[str, jax.Array]
 """One array per random tensor, by its name."""
 
+Arrays = dict[str, np.ndarray]
+"""The same on the host."""
+
 SCORE_STREAM = 1 << 31  # streams of the sampler that no source tensor uses
 
 
@@ -32,12 +35,15 @@ def straight_through(hard: jax.Array, soft: jax.Array) -> jax.Array:
     return jax.lax.stop_gradient(hard).astype(soft.dtype) + (soft - jax.lax.stop_gradient(soft))
 
 
-def keep_counts(network: Network, keep: float) -> dict[str, np.ndarray]:
+def keep_counts(network: Network, keep: float) -> Arrays:
     """Kept entries of each tensor, int32 by name; raises `InputError` for a kept fraction outside [0, 1]."""
-    return {name: np.asarray(kept_count(keep, drawn.size), np.int32) for name, drawn in network.random_tensors.items()}
+    counts = {}
+    for name, drawn in network.random_tensors.items():
+        counts[name] = np.asarray(kept_count(keep, drawn.size), np.int32)
+    return counts
 
 
-def initial_scores(network: Network, seed: int) -> dict[str, np.ndarray]:
+def initial_scores(network: Network, seed: int) -> Arrays:
     """Kaiming-uniform scores (Ramanujan et al. 2020): U[-b, b] with b = 1 / sqrt(fan-in of the tensor)."""
     edges, scores = edge_tensors(network), {}
     for name, drawn in network.random_tensors.items():
@@ -63,13 +69,13 @@ def edge_tensors(network: Network) -> set[str]:
     return {child_path(path, name) for path, leaf in network.sources.items() for name in leaf.hidden_tensors}
 
 
-def forced_weights(network: Network, seed: int, redraws: Redraws | None = None) -> dict[str, np.ndarray]:
+def forced_weights(network: Network, seed: int, redraws: Redraws | None = None) -> Arrays:
     """Forced mask entries, int8 by tensor (-1 absent, 1 locked, 0 free), of the tensors that have any."""
-    return {
-        name: forced_mask(drawn, seed, (redraws or {}).get(name, NO_REDRAWS))
-        for name, drawn in network.random_tensors.items()
-        if has_forced_entries(drawn)
-    }
+    forced = {}
+    for name, drawn in network.random_tensors.items():
+        if has_forced_entries(drawn):
+            forced[name] = forced_mask(drawn, seed, (redraws or {}).get(name, NO_REDRAWS))
+    return forced
 
 
 def apply_forced(masks: Tensors, forced: Tensors) -> Tensors:

@@ -9,7 +9,6 @@ without noise, is at least a half.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import ClassVar
 
 import jax
@@ -17,21 +16,33 @@ import jax.numpy as jnp
 import numpy as np
 
 from lottery_jax.mask_learning.score_learner import RunInputs, ScoreLearner, SGDScoreLearner
-from lottery_jax.mask_learning.scores import Tensors, straight_through
+from lottery_jax.mask_learning.scores import Arrays, Tensors, straight_through
 from lottery_jax.mask_learning.train_scores import train_scores
 from lottery_jax.networks.network import Network
 
 
 @dataclasses.dataclass(frozen=True)
-class Supermask(SGDScoreLearner):
+class _ProbabilityLearner(ScoreLearner):
+    """Scores are log-odds that a weight is kept, a half at first; there is no kept fraction."""
+
+    sweeps: ClassVar[bool] = False
+    least_score: ClassVar[float] = -100.0
+    most_score: ClassVar[float] = 100.0
+
+    def initial(self, network: Network, seed: int) -> Arrays:
+        return {name: np.zeros(drawn.shape, np.float32) for name, drawn in network.random_tensors.items()}
+
+    def warm_start_scores(self, scores: Arrays, masks: Arrays) -> Arrays:
+        return {name: np.where(mask, np.float32(2), np.float32(-2)) for name, mask in masks.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Supermask(_ProbabilityLearner, SGDScoreLearner):
     """Bernoulli supermask (Zhou et al. 2019): each frozen random weight is kept with a probability that is trained."""
 
     learn = sweep = train_scores
 
     name: ClassVar[str] = "supermask"
-    sweeps: ClassVar[bool] = False
-    least_score: ClassVar[float] = -100.0
-    most_score: ClassVar[float] = 100.0
 
     learning_rate: float = 100.0
     """Learning rate of the scores at the start; it falls to zero along a cosine."""
@@ -39,14 +50,6 @@ class Supermask(SGDScoreLearner):
     """Weight decay of the scores, which pulls probabilities to a half."""
     threshold: bool = False
     """Keep in the ticket the weights with probability above a half, instead of a sampled mask."""
-
-    def initial(self, network: Network, seed: int) -> dict[str, np.ndarray]:
-        return _even_scores(network)
-
-    def warm_start_scores(
-        self, scores: dict[str, np.ndarray], masks: Mapping[str, np.ndarray]
-    ) -> dict[str, np.ndarray]:
-        return _likely_scores(masks)
 
     def masks(self, scores: Tensors, run: RunInputs, key: jax.Array) -> Tensors:
         found = {}
@@ -73,28 +76,17 @@ _LOW, _HIGH, _TEMPERATURE = -0.1, 1.1, 2 / 3  # as published
 
 
 @dataclasses.dataclass(frozen=True)
-class HardConcrete(ScoreLearner):
+class HardConcrete(_ProbabilityLearner):
     """Hard-concrete gates (Louizos et al. 2018): random gates in [0, 1] on frozen random weights, trained by Adam."""
 
     learn = sweep = train_scores
 
     name: ClassVar[str] = "hard-concrete"
-    sweeps: ClassVar[bool] = False
-    least_score: ClassVar[float] = -100.0
-    most_score: ClassVar[float] = 100.0
 
     learning_rate: float = 0.05
     """Learning rate of Adam at the start; it falls to zero along a cosine."""
     penalty_factor: float = 0.1
     """Factor of the expected kept fraction in the loss; a larger factor keeps fewer weights."""
-
-    def initial(self, network: Network, seed: int) -> dict[str, np.ndarray]:
-        return _even_scores(network)
-
-    def warm_start_scores(
-        self, scores: dict[str, np.ndarray], masks: Mapping[str, np.ndarray]
-    ) -> dict[str, np.ndarray]:
-        return _likely_scores(masks)
 
     def masks(self, scores: Tensors, run: RunInputs, key: jax.Array) -> Tensors:
         found = {}
@@ -114,16 +106,6 @@ class HardConcrete(ScoreLearner):
 
 def _stretched(score: jax.Array) -> jax.Array:
     return jnp.clip(jax.nn.sigmoid(score) * (_HIGH - _LOW) + _LOW, 0.0, 1.0)
-
-
-def _even_scores(network: Network) -> dict[str, np.ndarray]:
-    """Scores of probability a half."""
-    return {name: np.zeros(drawn.shape, np.float32) for name, drawn in network.random_tensors.items()}
-
-
-def _likely_scores(masks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Scores of a high probability for kept weights and a low one for others."""
-    return {name: np.where(mask, np.float32(2), np.float32(-2)) for name, mask in masks.items()}
 
 
 def _tensor_key(key: jax.Array, index: int) -> jax.Array:

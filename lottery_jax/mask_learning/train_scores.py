@@ -15,7 +15,6 @@ import optax
 from lottery_jax.data import Split
 from lottery_jax.data.augment import augment
 from lottery_jax.errors import InputError
-from lottery_jax.io.checksummed_file import digest
 from lottery_jax.mask_learning.score_learner import RunInputs, ScoreLearner
 from lottery_jax.mask_learning.scores import Tensors, apply_forced, forced_weights, keep_counts
 from lottery_jax.networks.network import Network, Redraws
@@ -24,8 +23,9 @@ from lottery_jax.networks.target import listed
 from lottery_jax.networks.top_k import kept_count
 from lottery_jax.progress import Progress
 from lottery_jax.tickets.ticket import Ticket, make_ticket
-from lottery_jax.training.checkpoints import ExtraArrays
+from lottery_jax.training.checkpoints import Checkpoint, ExtraArrays
 from lottery_jax.training.learner import (
+    Learner,
     RunSpec,
     TrainingRequest,
     check_fits,
@@ -34,8 +34,14 @@ from lottery_jax.training.learner import (
     without_hyperparameters,
 )
 from lottery_jax.training.loop import History, State, advance, begin, drive, on_split, steps_per_epoch
-from lottery_jax.training.parallel_runs import ParallelRuns, padded_group, parallel_runs, stacked
-from lottery_jax.training.sweep import SweepProgram, train_sweep
+from lottery_jax.training.parallel_runs import (
+    ParallelRuns,
+    SweepProgram,
+    padded_group,
+    parallel_runs,
+    stacked,
+    train_sweep,
+)
 
 SCALE_IMAGES = 256  # training images on which the gains are measured
 
@@ -50,21 +56,9 @@ def train_scores(
     *,
     warm_start: Mapping[int, Ticket] | None = None,
 ) -> list[Ticket]:
-    """Train scores on frozen random weights, and return the tickets of their masks.
+    """Train scores on frozen random weights; arguments, result and errors are those of `Learner.sweep`.
 
-    Args:
-        learner: The options and hooks.
-        source: The random network.
-        request: Data, seeds, kept fractions and epochs.
-        grid: Values of options, {option: values}. Default: the learner alone.
-        warm_start: For each seed a ticket on this source: its masks are the first masks, and its redraws are kept.
-
-    Returns:
-        Tickets in the order (point of the grid, seed, keep), without runs that diverged.
-
-    Raises:
-        InputError: Source, data and warm start do not fit, or all runs diverged.
-        Pending: Other processes train what is missing.
+    `warm_start` has for each seed a ticket on this source: its masks are the first masks, and its redraws are kept.
     """
     warm_start, dataset = warm_start or {}, request.dataset
     check_source(source, request)
@@ -82,20 +76,26 @@ def train_scores(
         layout = parallel_runs(static.runs_per_step, len(runs), source.source_weights)
         trainer = _Trainer(static.prepare(source), static, request.epochs, len(dataset.train), layout)
 
+        def configuration(group: Sequence[RunSpec]) -> dict[str, Any]:
+            digests = {str(seed): hashlib.sha256(own.to_bytes()).hexdigest() for seed, own in warm_start.items()}
+            return request.configuration(trainer.network, padded_group(group, layout.width), warm_start=digests)
+
         def train(group: Sequence[RunSpec], progress: Progress) -> list[Ticket | None]:
             padded = padded_group(group, layout.width)
-            return _train_group(trainer, padded, request, warm_start, progress)[: len(group)]
-
-        def configuration(group: Sequence[RunSpec]) -> dict[str, Any]:
-            return _configuration(trainer, padded_group(group, layout.width), request, warm_start)
+            checkpoint = request.checkpoints and request.checkpoints.of(configuration(group))
+            return _train_group(trainer, padded, request, warm_start, progress, checkpoint)[: len(group)]
 
         return SweepProgram(train, configuration, layout.width, request.epochs)
 
-    points = [
-        dataclasses.replace(point, batch_size=min(point.batch_size, len(dataset.train)))
-        for point in learner.points(grid or {})
-    ]
-    return train_sweep(points, request, program_for)
+    return train_sweep(fitting_points(learner, grid, len(dataset.train)), request, program_for)
+
+
+def fitting_points(learner: Learner, grid: Mapping[str, Sequence[Any]] | None, examples: int) -> list[Learner]:
+    """The learner at each point of a grid, with batches of at most `examples`."""
+    points = learner.points(grid or {})
+    for index, point in enumerate(points):
+        points[index] = dataclasses.replace(point, batch_size=min(point.batch_size, examples))  # type: ignore[attr-defined,call-arg]
+    return points
 
 
 def check_source(source: Network, request: TrainingRequest) -> None:
@@ -112,11 +112,12 @@ def check_source(source: Network, request: TrainingRequest) -> None:
 
 
 class _SharedInputs(NamedTuple):
-    """Inputs that runs share: random tensors {name: [S, ...]} of each source, their forced mask entries {name: int8
-    [S, ...]}, stored tensors, and the splits of the data."""
+    """Inputs that runs share."""
 
     sources: Tensors
+    """Random tensors [S, ...] of each source."""
     forced: Tensors
+    """Their forced mask entries, int8 [S, ...]."""
     stored: Tensors
     train: Split
     validation: Split
@@ -193,8 +194,7 @@ class _Trainer:
 
             def validate(scores: Tensors) -> History:
                 masks = jax.tree.map(jnp.float32, _final_masks(learner, scores, run, forced, key))
-                measured = on_split(functools.partial(logits, masks), shared.validation)
-                return {f"validation_{name}": value for name, value in measured.items()}
+                return on_split(functools.partial(logits, masks), shared.validation, prefix="validation_")
 
             def on_epoch_end(scores: Tensors, epoch: jax.Array) -> Tensors:
                 return learner.on_epoch_end(learner.force_scores(scores, forced), run, epoch, self.epochs)
@@ -251,8 +251,11 @@ class _RunRedraws(ExtraArrays):
         self.update({f"{run} {name}": rows for name, rows in redraws.items()})
 
     def of(self, run: int) -> Redraws:
-        prefix = f"{run} "
-        return {name.removeprefix(prefix): rows for name, rows in self.items() if name.startswith(prefix)}
+        redraws, prefix = {}, f"{run} "
+        for name, rows in self.items():
+            if name.startswith(prefix):
+                redraws[name.removeprefix(prefix)] = rows
+        return redraws
 
 
 def _train_group(
@@ -261,6 +264,7 @@ def _train_group(
     request: TrainingRequest,
     warm_start: Mapping[int, Ticket],
     progress: Progress,
+    checkpoint: Checkpoint | None,
 ) -> list[Ticket | None]:
     """The tickets of the runs of one call of the program, None for runs that diverged."""
     network, learner, dataset = trainer.network, trainer.learner, request.dataset
@@ -306,14 +310,13 @@ def _train_group(
             shared = shared._replace(sources=sources, forced=forced)
         return trainer.advance(state, shared, inputs, keys, epochs)
 
-    configuration = _configuration(trainer, runs, request, warm_start)
     state, history = drive(
         advance_by,
         trainer.begin(first_scores, keys),
         epochs=trainer.epochs,
         progress=progress,
         epochs_per_call=1 if learner.resamples else None,
-        checkpoint=request.checkpoints and request.checkpoints.of(configuration),
+        checkpoint=checkpoint,
         extra=redraws,
     )
     masks = trainer.final_masks(state.parameters, shared, inputs, keys)
@@ -324,9 +327,10 @@ def _train_group(
         if not np.isfinite(np.concatenate(list(map(np.ravel, last_scores.values())))).all():
             tickets.append(None)
             continue
-        factors = run.learner.gain_factors(network, run.seed, masks)
+        for name, factor in run.learner.gain_factors(network, run.seed, masks).items():
+            gains[name] = float(np.float32(gains[name] * factor))
         ticket = make_ticket(
-            network.with_gains({name: float(np.float32(gain * factors[name])) for name, gain in gains.items()}),
+            network.with_gains(gains),
             seed=run.seed,
             masks=masks,
             method=learner.name,
@@ -348,14 +352,14 @@ def _train_group(
 def _run_inputs(network: Network, runs: Sequence[RunSpec], source_indices: Sequence[int]) -> RunInputs:
     """The inputs of the runs, with the gains of the source, or those of `scale="keep"`."""
     size = sum(map(operator.attrgetter("size"), network.random_tensors.values()))
-    counts, totals, hyperparameters = [], [], []
+    counts, totals, hyperparameters, gains = [], [], [], []
     for run in runs:
         keep = 1.0 if run.keep is None else run.keep
         counts.append(keep_counts(network, keep))
         totals.append(np.asarray(kept_count(keep, size), np.int32))
         hyperparameters.append(jax.tree.map(np.float32, hyperparameters_of(run.learner)))
-    counts = stacked(counts)
-    gains = {name: np.full(len(runs), gain, np.float32) for name, gain in network.gains.items()}
+        gains.append(jax.tree.map(np.float32, network.gains))
+    counts, gains = stacked(counts), stacked(gains)
     if runs[0].learner.scale == "keep":
         for path, source in network.sources.items():
             for name in source.random_tensors():
@@ -364,18 +368,3 @@ def _run_inputs(network: Network, runs: Sequence[RunSpec], source_indices: Seque
                 gains[child_path(path, "gain")] *= np.sqrt(size / kept).astype(np.float32)
     indices = np.array(source_indices, np.int32)
     return RunInputs(*jax.tree.map(jnp.asarray, (indices, counts, np.stack(totals), gains, stacked(hyperparameters))))
-
-
-def _configuration(
-    trainer: _Trainer, runs: Sequence[RunSpec], request: TrainingRequest, warm_start: Mapping[int, Ticket]
-) -> dict[str, Any]:
-    """Everything that a training of these runs depends on, as JSON."""
-    return {
-        "learner": trainer.learner.name,
-        "runs": [[dataclasses.asdict(run.learner), run.seed, run.keep] for run in runs],
-        "network": trainer.network.to_json(),
-        "data": request.dataset.fingerprint,
-        "epochs": trainer.epochs,
-        "stored": digest("", jax.tree.map(np.asarray, dict(request.stored))),
-        "warm_start": {str(seed): hashlib.sha256(own.to_bytes()).hexdigest() for seed, own in warm_start.items()},
-    }

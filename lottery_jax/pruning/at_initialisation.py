@@ -1,7 +1,8 @@
 """Pruning at initialisation: a mask is found before any training, and the network is trained once under it.
 
 Random pruning and SmartRatio (Su et al. 2020, arXiv 2009.11094) choose only how many weights each layer keeps. SNIP,
-GraSP and SynFlow keep the weights of the highest saliencies: derivatives of the loss or of the outputs.
+GraSP and SynFlow keep the weights of the highest saliencies: derivatives of the loss or of the outputs. Pruning from
+scratch trains gates on the units.
 """
 
 import abc
@@ -13,8 +14,9 @@ from typing import Any, ClassVar, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
-from lottery_jax.data import Dataset
+from lottery_jax.data import Dataset, Split
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.top_k import kept_count
@@ -24,18 +26,17 @@ from lottery_jax.pruning.base import (
     initial_digest,
     initial_tensors,
     random_network,
-    run_configuration,
     ticket_settings,
     trained_ticket,
     weight_names,
 )
-from lottery_jax.pruning.criteria import MasksByName, Scope, counts_of, highest, pruned
+from lottery_jax.pruning.criteria import MasksByName, Scope, counts_of, highest, proportional, pruned
 from lottery_jax.pruning.mask_actions import random_scores
 from lottery_jax.pruning.retraining import ByName, InitialState
 from lottery_jax.tickets.ticket import Ticket
 from lottery_jax.training.learner import RunSpec, TrainingRequest, check_fits
-from lottery_jax.training.loop import cross_entropy
-from lottery_jax.training.sweep import SweepProgram, train_sweep
+from lottery_jax.training.loop import Updates, advance, begin, cross_entropy
+from lottery_jax.training.parallel_runs import SweepProgram, train_sweep
 
 
 def prune_at_initialisation(
@@ -44,12 +45,7 @@ def prune_at_initialisation(
     request: TrainingRequest,
     grid: Mapping[str, Sequence[Any]] | None = None,
 ) -> list[Ticket]:
-    """Find masks before training, and train once under them; arguments and result as of `prune_by_magnitude`.
-
-    Raises:
-        InputError: Target and data do not fit, or all runs diverged.
-        Pending: Other processes train what is missing.
-    """
+    """Find masks before training, and train once under them; arguments and result are those of `Learner.sweep`."""
     target, dataset = source.target, request.dataset
     check_fits(target, dataset, "target")
     random = random_network(target, trained=True)
@@ -73,13 +69,11 @@ def prune_at_initialisation(
                     continue
                 settings = ticket_settings(spec, request, mask, result)
                 settings["rewound_sha256"] = initial_digest(initial[spec.seed], mask)
-                tickets.append(
-                    trained_ticket(random, spec.seed, mask, result.tensors, settings, method=spec.learner.name)
-                )
+                tickets.append(trained_ticket(random, spec, mask, result.tensors, settings))
             return tickets
 
         return SweepProgram(
-            train, lambda group: run_configuration(target, group, request), training.layout.width, request.epochs
+            train, lambda group: request.configuration(target, group), training.layout.width, request.epochs
         )
 
     return train_sweep(learner.points(grid or {}), request, program_for)
@@ -97,7 +91,7 @@ class PruningAtInitialisation(PruningLearner):
 
     @abc.abstractmethod
     def masks(self, random: Network, dataset: Dataset, tensors: ByName, seed: int, keep: float) -> MasksByName:
-        """The masks of one run, round(keep * weights) in all.
+        """The masks of one run, bool by tensor in the order of the network, with round(keep * weights) kept in all.
 
         Args:
             random: The target's architecture with random layers.
@@ -105,9 +99,6 @@ class PruningAtInitialisation(PruningLearner):
             tensors: The target's tensors before training.
             seed: Seed of random scores; that of `tensors`.
             keep: Kept fraction of all weights.
-
-        Returns:
-            Masks, bool by tensor, in the order of the network.
         """
 
 
@@ -154,10 +145,11 @@ class SmartRatio(PruningAtInitialisation):
     def masks(self, random: Network, dataset: Dataset, tensors: ByName, seed: int, keep: float) -> MasksByName:
         sizes = {name: random.random_tensors[name].size for name in weight_names(random)}
         counts = smart_counts(sizes, int(kept_count(keep, sum(sizes.values()))), self.output_keep)
-        whole = {name: np.ones(random.random_tensors[name].shape, bool) for name in sizes}
-        return {
-            name: highest(random_scores(random.random_tensors[name], seed), counts[name], whole[name]) for name in sizes
-        }
+        masks = {}
+        for name, count in counts.items():
+            scores = random_scores(random.random_tensors[name], seed)
+            masks[name] = highest(scores, count, np.ones_like(scores, bool))
+        return masks
 
 
 def smart_counts(sizes: dict[str, int], total: int, output_keep: float) -> dict[str, int]:
@@ -174,13 +166,7 @@ def smart_counts(sizes: dict[str, int], total: int, output_keep: float) -> dict[
     if not hidden:
         return {output: last}
     left = range(len(sizes), 1, -1)  # L - l + 1
-    shares = {name: float(k * k + k) for name, k in zip(hidden, left, strict=True)}
-    least = min(shares.values())
-
-    def densities(rate: float) -> dict[str, float]:
-        # At a rate of 0 even the least share has density 1.
-        return {name: min(1.0, (1 - rate) * share / least) for name, share in shares.items()}
-
+    densities = proportional({name: float(k * k + k) for name, k in zip(hidden, left, strict=True)})
     return counts_of(densities, {name: sizes[name] for name in hidden}, total - last) | {output: last}
 
 
@@ -264,3 +250,76 @@ class Synflow(SaliencyPruning):
     """SynFlow (Tanaka et al. 2020): the weights on the strongest paths are kept before training, without data."""
 
     name: ClassVar[str] = "synflow"
+
+
+@dataclasses.dataclass(frozen=True)
+class PruningFromScratch(PruningAtInitialisation):
+    """Pruning from scratch (Wang et al. 2020): the units with the highest gates on random weights are kept and trained.
+
+    Each unit has a gate in [0, 1] that multiplies its weights, which stay at their first values. Gates lower the loss,
+    and a penalty pulls the mean gate of each layer to the kept fraction. Weights are ranked by their unit's gate. One
+    unit may be kept in part, so that kept counts are exact. The gates of the output layer belong to its inputs, because
+    every class is needed (arXiv 1909.12579).
+    """
+
+    name: ClassVar[str] = "pruning-from-scratch"
+
+    gate_epochs: int = 10
+    """Epochs of the training of gates."""
+    gate_rate: float = 0.01
+    """Learning rate of the gates, trained by Adam."""
+    balance: float = 0.5
+    """Factor of the penalty, the squared difference of a layer's mean gate and the kept fraction."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.gate_epochs < 1 or not 0 < self.gate_rate < np.inf or not 0 <= self.balance < np.inf:
+            raise InputError(
+                "`gate_epochs` must be at least 1, `gate_rate` positive and `balance` at least 0, got"
+                f" {self.gate_epochs}, {self.gate_rate} and {self.balance}. Change the wrong one."
+            )
+
+    def masks(self, random: Network, dataset: Dataset, tensors: ByName, seed: int, keep: float) -> MasksByName:
+        names, train = weight_names(random), jax.tree.map(jnp.asarray, dataset.train)
+        key = jax.random.key(seed % 2**32)
+        gates = _gates(self, random.target, tuple(names), tensors, key, jnp.float32(keep), train)
+        whole = {name: np.ones(np.shape(tensors[name]), bool) for name in names}
+        scores = {name: np.asarray(gates[name], np.float64) * mask for name, mask in whole.items()}
+        return pruned(scores, whole, keep, scope="global")
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _gates(
+    learner: PruningFromScratch,
+    network: Network,
+    names: tuple[str, ...],
+    tensors: ByName,
+    key: jax.Array,
+    keep: jax.Array,
+    train: Split,
+) -> ByName:
+    """The trained gates of the named tensors, [O, 1, ...], and [1, I, 1, ...] of the last one."""
+
+    def loss(gates: ByName, images: jax.Array, labels: jax.Array, _: jax.Array | None) -> tuple[jax.Array, Updates]:
+        gated = {**tensors, **{name: gates[name] * tensors[name] for name in names}}
+        # Not in training mode, because batch statistics would cancel the gates.
+        logits = network.module(gated)(images)  # type: ignore[operator]
+        sparsity = sum(((gate.mean() - keep) ** 2 for gate in gates.values()), jnp.float32(0))
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean() + learner.balance * sparsity, {}
+
+    gates = {}
+    for name in names:
+        shape, side = [1] * tensors[name].ndim, 1 if name == names[-1] else 0
+        shape[side] = tensors[name].shape[side]
+        gates[name] = jnp.full(shape, 0.5)
+    optimizer = optax.adam(learner.gate_rate)
+    state, _ = advance(
+        loss,
+        begin(gates, key=key, optimizer=optimizer),
+        train,
+        optimizer=optimizer,
+        epochs=learner.gate_epochs,
+        batch_size=min(learner.batch_size, len(train)),
+        project=lambda old, new: jax.tree.map(lambda gate: jnp.clip(gate, 0.0, 1.0), new),
+    )
+    return state.parameters

@@ -73,28 +73,8 @@ class PruningLearner(Learner):
         return Retraining(target, self.config, parallel_runs(self.runs_per_step, runs, weights))
 
 
-def run_configuration(target: Network, runs: Sequence[RunSpec], request: TrainingRequest) -> dict[str, Any]:
-    """Everything that the tickets of these runs depend on, as JSON."""
-    return {
-        "learner": runs[0].learner.name,
-        "runs": [[dataclasses.asdict(run.learner), run.seed, run.keep] for run in runs],
-        "network": target.to_json(),
-        "data": [request.dataset.fingerprint, request.epochs],
-    }
-
-
-def glorot(layer: LinearLayer) -> float:
-    """The standard deviation of a layer's first weights (Glorot and Bengio 2010): sqrt(2 / (fan-in + fan-out)).
-
-    >>> from lottery_jax.networks.layers.dense import Dense
-    >>> glorot(Dense(6, 2))
-    0.5
-    """
-    return math.sqrt(2 / (fan_in(layer) + fan_out(layer)))
-
-
 def random_network(target: Network, *, trained: bool, frozen: bool = False) -> Network:
-    """The target's architecture with normal weights of Glorot's deviation.
+    """The target's architecture with normal weights of deviation sqrt(2 / (fan-in + fan-out)) (Glorot and Bengio 2010).
 
     Args:
         target: The architecture; its own weights are not used.
@@ -109,7 +89,9 @@ def random_network(target: Network, *, trained: bool, frozen: bool = False) -> N
     kind = (PartlyTrainedLayer if frozen else TrainedLayer) if trained else RandomLayer
 
     def leaf(path: str, node: Node) -> Node:
-        return kind(node, Sampler.normal(glorot(node))) if isinstance(node, LinearLayer) else node
+        if not isinstance(node, LinearLayer):
+            return node
+        return kind(node, Sampler.normal(math.sqrt(2 / (fan_in(node) + fan_out(node)))))
 
     return target.map_layers(leaf)
 
@@ -132,12 +114,12 @@ def initial_digest(tensors: ByName, masks: MasksByName) -> str:
 
 
 def trained_ticket(
-    random: Network, seed: int, masks: MasksByName, tensors: ByName, settings: Mapping[str, Any], *, method: str
+    random: Network, run: RunSpec, masks: MasksByName, tensors: ByName, settings: Mapping[str, Any]
 ) -> Ticket:
     """The ticket of tensors that were trained under masks; the masks of frozen weights are among `masks`."""
     stored = {own: np.where(masks[name], tensors[name], np.float32(0)) for name, own in random.trained_tensors.items()}
     stored |= {name: tensors[name] for name in random.tensors if name not in stored}
-    return make_ticket(random, seed=seed, masks=masks, method=method, stored=stored, settings=settings)
+    return make_ticket(random, seed=run.seed, masks=masks, method=run.learner.name, stored=stored, settings=settings)
 
 
 def ticket_settings(

@@ -1,8 +1,5 @@
 """Criteria that rank trained weights (Zhou et al. 2019, arXiv 1905.01067), and masks with exact kept counts.
 
-A criterion scores each weight from its values before and after training; the highest scores are kept, and the earliest
-of equal ones. Scores are float64; -inf ranks last.
-
 Scopes: `layer` prunes each tensor at the same rate, or at a rate relative to it; `erk` (Erdos-Renyi kernel, Evci et al.
 2020) gives a tensor a density proportional to the sum of its sizes over their product, at most 1; `global` ranks the
 weights of all tensors together. All scopes keep round(keep * weights) weights.
@@ -19,7 +16,7 @@ from lottery_jax.errors import InputError, suggest
 from lottery_jax.networks.top_k import kept_count
 
 Criterion = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""From weights before and after training to scores of the same shape."""
+"""From weights before and after training to scores, float64 of the same shape; -inf ranks last."""
 
 
 def magnitude_increase(initial: np.ndarray, final: np.ndarray) -> np.ndarray:
@@ -114,15 +111,14 @@ def pruned(
     [True, False, True, False]
     """
     limits = {name: int(np.count_nonzero(mask)) for name, mask in masks.items()}
+    shapes = {name: mask.shape for name, mask in masks.items()}
     if scope == "global":
-        total = _total(keep, {name: mask.shape for name, mask in masks.items()})
+        total = _total(keep, shapes)
         joined = np.concatenate([scores[name].reshape(-1) for name in masks])
-        mask = highest(
-            joined, min(total, sum(limits.values())), np.concatenate([m.reshape(-1) for m in masks.values()])
-        )
+        among = np.concatenate([mask.reshape(-1) for mask in masks.values()])
+        mask = highest(joined, min(total, sum(limits.values())), among)
         ends = np.cumsum([mask.size for mask in masks.values()])[:-1]
         return {name: part.reshape(masks[name].shape) for name, part in zip(masks, np.split(mask, ends), strict=True)}
-    shapes = {name: mask.shape for name, mask in masks.items()}
     counts = kept_counts(shapes, keep, scope=scope, rates=rates, limits=limits)
     return {name: highest(scores[name], counts[name], mask) for name, mask in masks.items()}
 
@@ -158,9 +154,6 @@ def kept_counts(
             counts do not depend on the number of rounds.
         limits: Most weights that each tensor can keep. Default: all.
 
-    Raises:
-        InputError: A rate or the scope is wrong.
-
     >>> kept_counts({"fc1": (300, 784), "fc2": (10, 300)}, 0.2, scope="layer", rates={"fc2": 0.5})
     {'fc1': 46248, 'fc2': 1392}
     """
@@ -174,15 +167,11 @@ def counts_of(
     total: int,
     limits: Mapping[str, int] | None = None,
 ) -> dict[str, int]:
-    """Kept weights of each tensor that sum to the total, at the rate whose densities are nearest to it.
+    """Kept weights of each tensor that sum to the total, at the rate in [0, 1] whose densities are nearest to it.
 
-    Args:
-        densities: From a rate in [0, 1] to the density of each tensor, which falls with the rate.
-        sizes: Weights of each tensor.
-        total: Kept weights in all.
-        limits: Most weights that each tensor can keep. Default: all.
+    Densities fall with the rate. Limits are the most weights that each tensor can keep, by default all.
     """
-    low, high = 0.0, 1.0  # densities fall from 1 to 0 as the rate grows
+    low, high = 0.0, 1.0
     for _ in range(_HALVINGS):
         rate = (low + high) / 2
         kept = sum(sizes[name] * density for name, density in densities(rate).items())
@@ -206,9 +195,13 @@ def _densities(
         return lambda rate: {name: (1 - rate) ** power for name, power in powers.items()}
     if scope != "erk":
         raise InputError(f"`scope` must be layer or erk for kept counts, got {scope!r}. Choose one.")
-    sparse = {name: sum(shape) / math.prod(shape) for name, shape in shapes.items()}
-    least = min(sparse.values())
-    return lambda rate: {name: min(1.0, (1 - rate) * own / least) for name, own in sparse.items()}
+    return proportional({name: sum(shape) / math.prod(shape) for name, shape in shapes.items()})
+
+
+def proportional(shares: Mapping[str, float]) -> Callable[[float], dict[str, float]]:
+    """Densities in proportion to the shares, at most 1, that fall from 1 to 0 with the rate."""
+    least = min(shares.values())
+    return lambda rate: {name: min(1.0, (1 - rate) * share / least) for name, share in shares.items()}
 
 
 def _apportioned(quotas: Mapping[str, float], total: int, limits: Mapping[str, int]) -> dict[str, int]:

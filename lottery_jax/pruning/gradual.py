@@ -1,8 +1,6 @@
 """Gradual magnitude pruning (Zhu and Gupta 2017, arXiv 1710.01878) of a target before it is approximated.
 
-The network is trained further, and before each epoch of the first part more of its smallest weights are set to zero and
-stay zero, along a cubic schedule. The result is a trained network, not a ticket: a construction needs no source weights
-for its zeros.
+The result is a trained network, not a ticket: a construction needs no source weights for its zeros.
 """
 
 import dataclasses
@@ -27,20 +25,16 @@ from lottery_jax.training.parallel_runs import parallel_runs
 class Gradual:
     """Options of gradual pruning, by Adam with a learning rate that falls along a cosine.
 
-    Args:
-        epochs: Epochs of the training.
-        learning_rate: Learning rate at the start.
-        batch_size: Batch size of a training step.
-        weight_decay: Weight decay, which shrinks the weights of inputs that are always 0.
-        ramp: Part of the epochs in which weights are pruned, in (0, 1].
-        scope: Scope of pruning: layer, global or erk.
+    Before each epoch of the first part more of the smallest weights are set to zero and stay zero, along a cubic curve.
     """
 
     epochs: int = 20
     learning_rate: float = 3e-3
     batch_size: int = 128
     weight_decay: float = 1e-4
+    """Weight decay, which shrinks the weights of inputs that are always 0."""
     ramp: float = 0.6
+    """Part of the epochs in which weights are pruned, in (0, 1]."""
     scope: Scope = "global"
 
     def __post_init__(self) -> None:
@@ -74,19 +68,9 @@ def sparse_target(
     progress: Progress = no_progress,
     checkpoints: Checkpoints | None = None,
 ) -> Target:
-    """Train a target further until only `kept` weights of its layers are not zero; biases are not counted.
+    """Train a target further until only `kept` weights of its layers are not zero, biases not counted.
 
-    Args:
-        target: The trained network.
-        dataset: Training examples.
-        kept: Weights that are not zero in the result.
-        options: Options of the pruning. Default: `Gradual()`.
-        seed: Seed of the order of the examples.
-        progress: Called with (epochs done, epochs).
-        checkpoints: Folder of the unfinished epoch. Default: none.
-
-    Raises:
-        InputError: Target, data and `kept` do not fit, or training diverged.
+    The seed is that of the order of the examples. Raises `InputError`.
     """
     options, network = options or Gradual(), target.network
     check_fits(network, dataset, "target")

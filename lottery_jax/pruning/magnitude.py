@@ -1,8 +1,6 @@
 """Magnitude pruning: train, prune, rewind, train again (Frankle and Carbin 2019, arXiv 1803.03635).
 
-The dense network of a seed is trained once for all kept fractions. Each round prunes the weights that its criterion
-ranks last, sets kept weights by `mask_1_action` (rewinding by default) and pruned ones by `mask_0_action` (zero by
-default), and trains again. The kept fraction falls geometrically over the rounds.
+The dense network of a seed is trained once for all kept fractions.
 """
 
 import dataclasses
@@ -22,7 +20,6 @@ from lottery_jax.pruning.base import (
     initial_digest,
     initial_tensors,
     random_network,
-    run_configuration,
     ticket_settings,
     trained_ticket,
     weight_names,
@@ -41,7 +38,7 @@ from lottery_jax.pruning.retraining import ByName, InitialState, RunResult, dens
 from lottery_jax.rng.sampler import Sampler
 from lottery_jax.tickets.ticket import Ticket, make_ticket
 from lottery_jax.training.learner import RunSpec, TrainingRequest, check_fits
-from lottery_jax.training.sweep import SweepProgram, shifted, train_sweep
+from lottery_jax.training.parallel_runs import SweepProgram, shifted, train_sweep
 
 
 def prune_by_magnitude(
@@ -50,21 +47,7 @@ def prune_by_magnitude(
     request: TrainingRequest,
     grid: Mapping[str, Sequence[Any]] | None = None,
 ) -> list[Ticket]:
-    """Train, prune, rewind and retrain; points of a sweep that differ in hyperparameters share programs and steps.
-
-    Args:
-        learner: The options.
-        source: A network; only its target is used.
-        request: Data, seeds, kept fractions and epochs of each training.
-        grid: Values of options, {option: values}. Default: the learner alone.
-
-    Returns:
-        Tickets in the order (point of the grid, seed, keep), without runs that diverged.
-
-    Raises:
-        InputError: Target and data do not fit, an option does not fit the request, or all runs diverged.
-        Pending: Other processes train what is missing.
-    """
+    """Train, prune, rewind and retrain; arguments, result and errors are those of `Learner.sweep`."""
     target, dataset, epochs = source.target, request.dataset, request.epochs
     points = learner.points(grid or {})
     check_fits(target, dataset, "target")
@@ -114,7 +97,7 @@ def prune_by_magnitude(
             return [runs[index].ticket(random, request) if index in runs else None for index in range(len(group))]
 
         return SweepProgram(
-            train, lambda group: run_configuration(target, group, request), training.layout.width, total, epochs
+            train, lambda group: request.configuration(target, group), training.layout.width, total, epochs
         )
 
     return train_sweep(points, request, program_for)
@@ -158,12 +141,8 @@ class Magnitude(PruningLearner):
     def __post_init__(self) -> None:
         super().__post_init__()
         criterion(self.criterion)
-        for name, allowed in (
-            ("scope", Scope),
-            ("mask_1_action", Mask1Action),
-            ("mask_0_action", Mask0Action),
-            ("mask", MaskKind),
-        ):
+        choices = {"scope": Scope, "mask_1_action": Mask1Action, "mask_0_action": Mask0Action, "mask": MaskKind}
+        for name, allowed in choices.items():
             if (value := getattr(self, name)) not in get_args(allowed):
                 raise InputError(f"`{name}` must be one of {', '.join(get_args(allowed))}, got {value!r}. Choose one.")
         for name in ("output_rate", "convolution_rate"):
@@ -183,25 +162,19 @@ class Magnitude(PruningLearner):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Run:
-    """A run between two rounds.
-
-    Args:
-        spec: Its options, seed and kept fraction.
-        initial: Tensors before training.
-        dense: Result of the dense training.
-        result: Result of the last training.
-        masks: Kept weights, by tensor.
-        last: Each weight after the last training in which it was not pruned.
-        frozen: Pruned weights that keep their first values, by tensor.
-    """
+    """A run between two rounds."""
 
     spec: RunSpec
     initial: ByName
+    """Tensors before training."""
     dense: RunResult
     result: RunResult
+    """Result of the last training."""
     masks: MasksByName
     last: ByName
+    """Each weight after the last training in which it was not pruned."""
     frozen: MasksByName = dataclasses.field(default_factory=dict)
+    """Pruned weights that keep their first values."""
 
     def pruned(self, random: Network, number: int) -> "_Run":
         """The run with the masks after round `number`."""
@@ -249,35 +222,33 @@ class _Run:
             # Kept and frozen weights have their first values, so that one mask has both.
             masks = {name: mask | self.frozen[name] for name, mask in self.masks.items()}
             settings = ticket_settings(self.spec, request, masks, None) | {"dense_loss": dense.loss}
-            return _untrained_ticket(self.spec, random, masks, self.initial, settings)
+            return self._untrained_ticket(random, masks, settings)
         masks = self.masks | {own: self.frozen[name] for name, own in random.frozen_tensors.items()}
         settings = ticket_settings(self.spec, request, masks, self.result, options.rewind) | {
             "dense_loss": dense.loss,
             "rewound_sha256": initial_digest(dense.earlier, self.masks),
             "dense_batches_sha256": batches_digest(dense.batches[options.rewind :]),
         }
-        return trained_ticket(random, self.spec.seed, masks, self.result.tensors, settings, method=options.name)
+        return trained_ticket(random, self.spec, masks, self.result.tensors, settings)
 
+    def _untrained_ticket(self, random: Network, masks: MasksByName, settings: Mapping[str, Any]) -> Ticket:
+        """The ticket of a mask on untrained weights, from seed and bits alone; biases are pruned."""
 
-def _untrained_ticket(
-    spec: RunSpec, random: Network, masks: MasksByName, tensors: ByName, settings: Mapping[str, Any]
-) -> Ticket:
-    """The ticket of a mask on untrained weights, from seed and bits alone; biases are pruned."""
+        def signed_constant(path: str, node: Node) -> Node:
+            # The sign of a drawn weight is one bit, the same under both samplers.
+            if isinstance(node, RandomLayer):
+                return dataclasses.replace(node, sampler=Sampler.signed_constant(node.sampler.scale))
+            return node
 
-    def signed_constant(path: str, node: Node) -> Node:
-        # The sign of a drawn weight is one bit, the same under both samplers.
-        if spec.learner.mask_1_action == "constant" and isinstance(node, RandomLayer):
-            return dataclasses.replace(node, sampler=Sampler.signed_constant(node.sampler.scale))
-        return node
-
-    return make_ticket(
-        random.map_layers(signed_constant),
-        seed=spec.seed,
-        masks={name: masks.get(name, np.zeros(drawn.shape, bool)) for name, drawn in random.random_tensors.items()},
-        method=spec.learner.name,
-        stored={name: tensors[name] for name in random.tensors},
-        settings=settings,
-    )
+        constant = self.spec.learner.mask_1_action == "constant"
+        return make_ticket(
+            random.map_layers(signed_constant) if constant else random,
+            seed=self.spec.seed,
+            masks={name: masks.get(name, np.zeros(drawn.shape, bool)) for name, drawn in random.random_tensors.items()},
+            method=self.spec.learner.name,
+            stored={name: self.initial[name] for name in random.tensors},
+            settings=settings,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -287,7 +258,6 @@ class IterativeMagnitude(Magnitude):
     name: ClassVar[str] = "iterative-magnitude"
 
     rounds: int = 5
-    """Rounds of pruning, over which the kept fraction falls geometrically."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -297,7 +267,6 @@ class MagnitudeReinit(Magnitude):
     name: ClassVar[str] = "magnitude-reinit"
 
     mask_1_action: Mask1Action = "reinit"
-    """Action on kept weights: rewind, reinit (redrawn), reshuffle (within the layer) or constant (the deviation)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -310,10 +279,7 @@ class MagnitudeSupermask(Magnitude):
     name: ClassVar[str] = "magnitude-supermask"
 
     criterion: str = "large_final_same_sign"
-    """Criterion that ranks weights, a name in `lottery_jax.pruning.CRITERIA`."""
     mask_1_action: Mask1Action = "constant"
     """Action on kept weights: rewind, or constant (the deviation of the layer)."""
     same_sign: bool = True
-    """Give kept weights that are not rewound the signs of the rewound ones."""
     retrain: bool = False
-    """Train after the last pruning. If not, the ticket is a mask on random weights."""

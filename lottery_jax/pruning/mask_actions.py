@@ -1,8 +1,7 @@
-"""Actions on kept and pruned weights before they are trained again, and other masks for comparison.
+"""Mask-1 and mask-0 actions of Zhou et al. 2019 (arXiv 1905.01067), and masks for comparison.
 
-Mask-1 and mask-0 actions are those of Zhou et al. 2019 (arXiv 1905.01067). Shuffled and inverted masks are the sanity
-checks of Su et al. 2020 (arXiv 2009.11094): if a mask that is shuffled within its layers does as well, only the kept
-fractions of the layers matter.
+Shuffled and inverted masks are the sanity checks of Su et al. 2020 (arXiv 2009.11094): if a mask that is shuffled
+within its layers does as well, only the kept fractions of the layers matter.
 """
 
 import dataclasses

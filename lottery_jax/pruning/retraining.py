@@ -1,11 +1,9 @@
 """Training under masks: pruned weights keep their values in every step, whatever momentum or weight decay do.
 
-One compiled program trains the dense networks, every round, every kept fraction, seed and learning rate: an epoch of
-runs [R], whose masks, weights, keys and hyperparameters are its arguments. Runs of one seed see the examples in one
-order. Dense trainings are cached, because several methods and points of a sweep begin with the same one.
+One compiled program trains the dense networks, every round, every kept fraction, seed and learning rate. Dense
+trainings are cached, because several methods and points of a sweep begin with the same one.
 """
 
-import collections
 import dataclasses
 import functools
 import hashlib
@@ -33,44 +31,42 @@ ByName = dict[str, Any]
 
 
 class InitialState(NamedTuple):
-    """The state of a run before its training.
-
-    Args:
-        seed: Seed of the order of the examples.
-        tensors: All tensors, float32 by name, with the values that pruned weights keep.
-        masks: Kept weights, bool by name, of the tensors that are pruned.
-        hyperparameters: Those of the optimiser.
-        epoch: Epochs of the schedule and of the order of the examples that are over.
-    """
+    """The state of a run before its training."""
 
     seed: int
+    """Seed of the order of the examples."""
     tensors: ByName
+    """All tensors, float32, with the values that pruned weights keep."""
     masks: ByName
+    """Kept weights, bool, of the tensors that are pruned."""
     hyperparameters: Hyperparameters
     epoch: int = 0
+    """Epochs of the schedule and of the order of the examples that are over."""
 
 
 class RunResult(NamedTuple):
-    """The result of a run.
-
-    Args:
-        tensors: Tensors after the last epoch.
-        earlier: Tensors after an earlier epoch.
-        by_epoch: History, [E] by name.
-        revived: Steps after which a pruned weight had moved.
-        batches: For each epoch a digest of all that the order of its examples depends on: key, epoch, sizes and data.
-    """
+    """The result of a run."""
 
     tensors: ByName
+    """Tensors after the last epoch."""
     earlier: ByName
+    """Tensors after an earlier epoch."""
     by_epoch: dict[str, np.ndarray]
+    """History, [E] by name."""
     revived: int
+    """Steps after which a pruned weight had moved."""
     batches: tuple[str, ...]
+    """For each epoch a digest of all that the order of its examples depends on: key, epoch, sizes and data."""
 
     @property
     def loss(self) -> float:
         """The mean loss of the last epoch."""
         return float(self.by_epoch["loss"][-1])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its tensors."""
+        return sum(value.nbytes for value in (*self.tensors.values(), *self.earlier.values()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +87,7 @@ class Retraining:
         progress: Progress = no_progress,
         checkpoints: Checkpoints | None = None,
     ) -> list[RunResult | None]:
-        """Train each run up to the end of epoch `epochs`.
+        """Train each run up to the end of epoch `epochs`; the result is None for each run that diverged.
 
         Args:
             starts: Runs, all from the same epoch.
@@ -100,16 +96,25 @@ class Retraining:
             earlier: Epoch whose tensors are returned, too.
             progress: Called with (mean epochs done of all runs, epochs to do).
             checkpoints: Folder of unfinished trainings; each share of a job needs all of them.
-
-        Returns:
-            Results in the order of the runs, None for each run that diverged.
         """
         data = self.layout.replicate((dataset.train, dataset.validation))
         examples = len(dataset.train)
         sizes = f"{dataset.fingerprint} {examples} {min(self.config.batch_size, examples)}"
 
         def configuration(group: Sequence[InitialState]) -> dict[str, Any]:
-            return self._configuration(padded_group(group, self.layout.width), sizes, epochs, earlier)
+            """Everything that a training of these runs depends on, as JSON."""
+            runs = []
+            for start in padded_group(group, self.layout.width):
+                masks = digest("", {name: mask.view(np.uint8) for name, mask in start.masks.items()})
+                numbers = [start.seed, start.epoch, *map(float, start.hyperparameters)]
+                runs.append([numbers, digest("", start.tensors), masks])
+            return {
+                "network": self.network.to_json(),
+                "optimizer": dataclasses.asdict(self.config),
+                "data": sizes,
+                "epochs": [epochs, earlier],
+                "runs": runs,
+            }
 
         def train(group: Sequence[InitialState], progress: Progress) -> list[RunResult | None]:
             padded = padded_group(group, self.layout.width)
@@ -175,22 +180,6 @@ class Retraining:
     def _steps(self, train: Split) -> int:
         return steps_per_epoch(len(train), min(self.config.batch_size, len(train)))
 
-    def _configuration(self, starts: Sequence[InitialState], sizes: str, epochs: int, earlier: int) -> dict[str, Any]:
-        """Everything that a training of these runs depends on, as JSON."""
-        return {
-            "network": self.network.to_json(),
-            "optimizer": dataclasses.asdict(self.config),
-            "data": sizes,
-            "epochs": [epochs, earlier],
-            "runs": [
-                [
-                    *(start.seed, start.epoch, list(map(float, start.hyperparameters)), digest("", start.tensors)),
-                    digest("", {name: mask.view(np.uint8) for name, mask in start.masks.items()}),
-                ]
-                for start in starts
-            ],
-        }
-
     @functools.partial(jax.jit, static_argnums=(0, 4))
     def _begin(self, tensors: ByName, keys: jax.Array, epochs: jax.Array, steps: int) -> State:
         """The state of each run after `epochs` epochs [R] of `steps` steps of its schedule."""
@@ -207,18 +196,14 @@ class Retraining:
         data: tuple[Split, Split],
         epochs: jax.Array,
     ) -> tuple[State, History]:
-        """One epoch of all runs, and the loss and accuracy on the validation split.
-
-        inputs: masks, values of pruned weights, and hyperparameters. epochs: of the whole schedule.
-        """
+        """One of `epochs` epochs of all runs; inputs are masks, values of pruned weights, and hyperparameters."""
         schedule, steps = self.config.schedule, self._steps(data[0])
 
         def one(own: tuple, shared: tuple) -> tuple[State, History]:
             (state, (masks, values, hyperparameters)), ((train, validation), epochs) = own, shared
 
             def validate(tensors: ByName) -> History:
-                measured = on_split(self.network.module(tensors), validation)  # type: ignore[arg-type]
-                return {f"validation_{name}": value for name, value in measured.items()}
+                return on_split(self.network.module(tensors), validation, prefix="validation_")  # type: ignore[arg-type]
 
             factor = (lambda step: schedule.factor(step, steps, epochs)) if schedule.changes else None
             return advance(
@@ -235,29 +220,11 @@ class Retraining:
         return self.layout.map(one, (state, inputs), (data, epochs))
 
 
-_MAX_BYTES = 1 << 28
+_MAX_BYTES = 1 << 28  # of the cached dense trainings
 
+_CACHE: dict[Hashable, tuple[weakref.ref[Dataset], RunResult]] = {}  # the oldest first
 
-class _Cache:
-    """Dense trainings of this process by key and data set; the oldest are dropped if they take too much memory."""
-
-    def __init__(self) -> None:
-        self.results: collections.OrderedDict[Hashable, tuple[weakref.ref[Dataset], RunResult]]
-        self.results, self.lock = collections.OrderedDict(), threading.Lock()
-
-    def get(self, key: Hashable, dataset: Dataset) -> RunResult | None:
-        with self.lock:
-            data, result = self.results.get(key, (None, None))
-            return result if data is not None and data() is dataset else None
-
-    def put(self, key: Hashable, dataset: Dataset, result: RunResult) -> None:
-        with self.lock:
-            self.results[key] = weakref.ref(dataset), result
-            while sum(_bytes(own) for _, own in self.results.values()) > _MAX_BYTES:
-                self.results.popitem(last=False)
-
-
-_CACHE = _Cache()
+_LOCK = threading.Lock()  # of the cache
 
 
 def dense_runs(
@@ -277,21 +244,22 @@ def dense_runs(
     precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
     same = training, epochs, earlier, id(dataset), jax.default_backend(), precision
     keys = [(*same, start.seed, start.hyperparameters, digest("", start.tensors)) for start in starts]
-    results = {key: _CACHE.get(key, dataset) for key in keys}
+    results: dict[Hashable, RunResult | None] = {}
+    with _LOCK:
+        for key in keys:
+            data, result = _CACHE.get(key, (None, None))
+            results[key] = result if data is not None and data() is dataset else None
     missing = {key: start for key, start in zip(keys, starts, strict=True) if results[key] is None}
     if missing:
         folder = checkpoints and (checkpoints.sibling("dense") if checkpoints.shared else checkpoints)
         new = training.runs(
             list(missing.values()), dataset, epochs, earlier=earlier, progress=progress, checkpoints=folder
         )
-        for key, result in zip(missing, new, strict=True):
-            results[key] = result
-            if result is not None:
-                _CACHE.put(key, dataset, result)
+        results |= zip(missing, new, strict=True)
+        with _LOCK:
+            _CACHE.update((key, (weakref.ref(dataset), own)) for key in missing if (own := results[key]) is not None)
+            while sum(own.nbytes for _, own in _CACHE.values()) > _MAX_BYTES:
+                del _CACHE[next(iter(_CACHE))]
     else:
         progress(epochs, epochs)
     return [results[key] for key in keys]
-
-
-def _bytes(result: RunResult) -> int:
-    return sum(np.asarray(value).nbytes for part in (result.tensors, result.earlier) for value in part.values())

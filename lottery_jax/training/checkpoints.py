@@ -44,17 +44,13 @@ def name_of(configuration: Mapping[str, Any]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoints:
-    """The folder of unfinished trainings.
-
-    Args:
-        folder: One file for each training.
-        workers: Processes that share the folder; each raises `Pending` for what another one trains.
-        first: Number of the first group of runs among all units of the job.
-    """
+    """The folder of unfinished trainings, with one file for each."""
 
     folder: Path
     workers: Workers = SERIAL
+    """Processes that share the folder; each raises `Pending` for what another one trains."""
     first: int = 0
+    """Number of the first group of runs among all units of the job."""
     taken: list[str] = dataclasses.field(default_factory=list, compare=False)
     """Units of this folder that this process has taken."""
 
@@ -125,12 +121,12 @@ class Checkpoint:
         if found is None:
             return None
         paths, structure = jax.tree_util.tree_flatten_with_path(state)
-        leaves = [_on_device(found[_name("state", path)], like) for path, like in paths]
-        history, extra = (
-            {name.removeprefix(part): value for name, value in found.items() if name.startswith(part)}
-            for part in ("history ", "extra ")
-        )
-        return Snapshot(jax.tree.unflatten(structure, leaves), history, extra)
+        leaves = [_on_device(found[f"state {jax.tree_util.keystr(path)}"], like) for path, like in paths]
+        parts: dict[str, dict[str, Any]] = {"state": {}, "history": {}, "extra": {}}
+        for name, value in found.items():
+            part, _, rest = name.partition(" ")
+            parts[part][rest] = value
+        return Snapshot(jax.tree.unflatten(structure, leaves), parts["history"], parts["extra"])
 
     def save(self, snapshot: Snapshot, *, now: bool = False) -> None:
         """Replace the saved snapshot, at most every few seconds unless `now`."""
@@ -138,21 +134,13 @@ class Checkpoint:
             return
         arrays = {}
         for path, leaf in jax.tree_util.tree_leaves_with_path(snapshot.state):
-            arrays[_name("state", path)] = _array(leaf)
+            keys = isinstance(leaf, jax.Array) and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+            arrays[f"state {jax.tree_util.keystr(path)}"] = np.asarray(jax.random.key_data(leaf) if keys else leaf)
         for part, named in (("history", snapshot.history), ("extra", snapshot.extra)):
             for name, value in named.items():
                 arrays[f"{part} {name}"] = np.asarray(value)
         write_cached(self.path, arrays)
         self._last = time.monotonic()
-
-
-def _name(part: str, path: tuple) -> str:
-    return f"{part} {jax.tree_util.keystr(path)}"
-
-
-def _array(leaf: Any) -> np.ndarray:
-    keys = isinstance(leaf, jax.Array) and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return np.asarray(jax.random.key_data(leaf) if keys else leaf)
 
 
 def _on_device(value: np.ndarray, like: Any) -> jax.Array:

@@ -16,20 +16,12 @@ def _uniform(deviation: float) -> Sampler:
     return Sampler.uniform(-deviation * 3**0.5, deviation * 3**0.5)
 
 
-def _kaiming(inputs: int, outputs: int) -> float:
-    return (2 / inputs) ** 0.5
-
-
-def _xavier(inputs: int, outputs: int) -> float:
-    return (2 / (inputs + outputs)) ** 0.5
-
-
 INITS: dict[str, Callable[[int, int], Sampler]] = {
-    "kaiming-normal": lambda inputs, outputs: Sampler.normal(_kaiming(inputs, outputs)),
-    "kaiming-uniform": lambda inputs, outputs: _uniform(_kaiming(inputs, outputs)),
-    "xavier-normal": lambda inputs, outputs: Sampler.normal(_xavier(inputs, outputs)),
-    "xavier-uniform": lambda inputs, outputs: _uniform(_xavier(inputs, outputs)),
-    "signed-constant": lambda inputs, outputs: Sampler.signed_constant(_kaiming(inputs, outputs)),
+    "kaiming-normal": lambda inputs, outputs: Sampler.normal((2 / inputs) ** 0.5),
+    "kaiming-uniform": lambda inputs, outputs: _uniform((2 / inputs) ** 0.5),
+    "xavier-normal": lambda inputs, outputs: Sampler.normal((2 / (inputs + outputs)) ** 0.5),
+    "xavier-uniform": lambda inputs, outputs: _uniform((2 / (inputs + outputs)) ** 0.5),
+    "signed-constant": lambda inputs, outputs: Sampler.signed_constant((2 / inputs) ** 0.5),
 }
 """From fan-in and fan-out of a layer to a sampler (He et al. 2015; Glorot and Bengio 2010; Ramanujan et al. 2020)."""
 

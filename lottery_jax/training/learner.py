@@ -1,4 +1,4 @@
-"""The base of everything that is trained into tickets, and what it is asked for."""
+"""The base of everything that is trained into tickets, and the request for them."""
 
 import abc
 import copy
@@ -7,10 +7,12 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
+import jax
 import numpy as np
 
 from lottery_jax.data import Dataset
 from lottery_jax.errors import InputError, suggest
+from lottery_jax.io.checksummed_file import digest
 from lottery_jax.networks.network import Network
 from lottery_jax.progress import Progress, no_progress
 from lottery_jax.tickets.ticket import Ticket
@@ -19,34 +21,40 @@ from lottery_jax.training.checkpoints import Checkpoints
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrainingRequest:
-    """The tickets that a learner is asked for: one for every seed and kept fraction.
-
-    Args:
-        dataset: Its training split is learned; the validation split is measured after each epoch.
-        seeds: Seeds of the random source, of the scores and of the order of the examples.
-        keeps: Kept fractions, in [0, 1]; empty for a learner that finds its own.
-        epochs: Epochs of each training, at least 1.
-        stored: Tensors of the source that are not random, by name.
-        progress: Called with (epochs done, epochs in all), the mean of all runs.
-        checkpoints: Folder of unfinished trainings. Default: none.
-
-    Raises:
-        InputError: There are no seeds or no epochs.
-    """
+    """A request for tickets, one for every seed and kept fraction."""
 
     dataset: Dataset
+    """Its training split is learned; the validation split is measured after each epoch."""
     seeds: Sequence[int]
+    """Seeds of the random source, of the scores and of the order of the examples."""
     keeps: Sequence[float]
+    """Kept fractions, in [0, 1]; empty for a learner that finds its own."""
     epochs: int
+    """Epochs of each training, at least 1."""
     stored: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    """Tensors of the source that are not random, by name."""
     progress: Progress = no_progress
+    """Called with (epochs done, epochs in all), the mean of all runs."""
     checkpoints: Checkpoints | None = None
+    """Folder of unfinished trainings."""
 
     def __post_init__(self) -> None:
         if not len(self.seeds):
             raise InputError("`seeds` must not be empty, got none. Give at least one.")
         if self.epochs < 1:
             raise InputError(f"`epochs` must be at least 1, got {self.epochs}. Give a positive number.")
+
+    def configuration(self, network: Network, runs: Sequence["RunSpec"], **more: Any) -> dict[str, Any]:
+        """Everything that the training of some runs depends on, as JSON."""
+        return {
+            "learner": runs[0].learner.name,
+            "runs": [[dataclasses.asdict(run.learner), run.seed, run.keep] for run in runs],
+            "network": network.to_json(),
+            "data": self.dataset.fingerprint,
+            "epochs": self.epochs,
+            "stored": digest("", jax.tree.map(np.asarray, dict(self.stored))),
+            **more,
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,10 +109,10 @@ class Learner(abc.ABC):
                 raise InputError(f"{self.name} has no option {name!r}; {suggest(name, self.__dataclass_fields__)}")
             if len(set(values)) < len(values) or not len(values):
                 raise InputError(f"values of {name} must be different, at least one, got {tuple(values)}. Remove some.")
-        return [
-            dataclasses.replace(self, **dict(zip(grid, values, strict=True)))
-            for values in itertools.product(*grid.values())
-        ]
+        points = []
+        for values in itertools.product(*grid.values()):
+            points.append(dataclasses.replace(self, **dict(zip(grid, values, strict=True))))
+        return points
 
 
 L = TypeVar("L", bound=Learner)
@@ -120,8 +128,11 @@ class RunSpec(NamedTuple):
 
 def hyperparameters_of(learner: Learner) -> dict[str, float]:
     """The options of type float, by name: they are traced, so that one program serves all their values."""
-    fields = dataclasses.fields(learner)
-    return {field.name: getattr(learner, field.name) for field in fields if field.type in (float, "float")}
+    values = {}
+    for field in dataclasses.fields(learner):
+        if field.type in (float, "float"):
+            values[field.name] = getattr(learner, field.name)
+    return values
 
 
 def with_hyperparameters(learner: L, values: Mapping[str, Any]) -> L:

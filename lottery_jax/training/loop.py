@@ -1,8 +1,4 @@
-"""The training loop: a pure function of key and hyperparameters, so that both can be a vmap axis.
-
-`begin` makes the first state, `advance` trains some epochs inside a compiled function, `drive` calls that function
-until all epochs are done.
-"""
+"""The training loop: a pure function of key and hyperparameters, so that both can be a vmap axis."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -23,10 +19,6 @@ Parameters = Any  # a pytree of arrays: weights by name, or the scores of a mask
 Updates = dict[str, jax.Array]  # parameters that a step sets without a gradient (running means), by name
 
 Loss = Callable[[Parameters, jax.Array, jax.Array, jax.Array | None], tuple[jax.Array, Updates]]
-
-Measure = Callable[[Parameters], dict[str, Any]]
-
-Augment = Callable[[jax.Array, jax.Array], jax.Array]  # from images [B, H, W, C] of a step and a key to images
 
 History = dict[str, Any]
 
@@ -66,10 +58,10 @@ def advance(
     optimizer: optax.GradientTransformation,
     epochs: int,
     batch_size: int,
-    measure: Measure | None = None,
+    measure: Callable[[Parameters], History] | None = None,
     project: Callable[[Parameters, Parameters], Parameters] | None = None,
     on_epoch_end: Callable[[Parameters, jax.Array], Parameters] | None = None,
-    augment: Augment | None = None,
+    augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
 ) -> tuple[State, History]:
     """Train for `epochs` more epochs.
 
@@ -86,7 +78,7 @@ def advance(
         measure: From the parameters after an epoch to further columns of the history.
         project: From the parameters before a step and after the optimiser to those after the step.
         on_epoch_end: From the parameters after an epoch and its number, counted from 0, to those of the next one.
-        augment: Augmentation of the images of a step.
+        augment: From the images [B, H, W, C] of a step and a key to augmented images.
 
     Returns:
         The new state, and the history: the mean `loss` of each epoch [epochs], and the columns of `measure`.
@@ -136,8 +128,10 @@ def cross_entropy(network: Network) -> Loss:
     return loss
 
 
-def on_split(outputs: Callable[[jax.Array], jax.Array], split: Split) -> History:
+def on_split(outputs: Callable[[jax.Array], jax.Array], split: Split, prefix: str = "") -> History:
     """Mean cross-entropy `loss` and `accuracy` of outputs [B, classes] for the images [B, ...] of a split.
+
+    The prefix is that of the names.
 
     >>> split = Split(np.eye(3, dtype=np.float32), np.array([0, 1, 1], np.int32))
     >>> {name: round(float(value), 3) for name, value in on_split(lambda images: images, split).items()}
@@ -148,7 +142,7 @@ def on_split(outputs: Callable[[jax.Array], jax.Array], split: Split) -> History
         image, label = pair
         logits = outputs(image[None])[0]
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, label)
-        return {"loss": loss, "accuracy": (jnp.argmax(logits) == label).astype(jnp.float32)}
+        return {f"{prefix}loss": loss, f"{prefix}accuracy": (jnp.argmax(logits) == label).astype(jnp.float32)}
 
     images, labels = jnp.asarray(split.images), jnp.asarray(split.labels)
     return jax.tree.map(jnp.mean, jax.lax.map(example, (images, labels), batch_size=_EXAMPLES))
@@ -183,8 +177,9 @@ def drive(
     _check_epochs(epochs)
     if epochs_per_call is None:
         whole = progress is no_progress and checkpoint is None
-        # The largest divisor that leaves at least twenty calls, or one epoch.
-        epochs_per_call = epochs if whole else max(n for n in range(1, max(1, epochs // 20) + 1) if epochs % n == 0)
+        epochs_per_call = epochs if whole else max(1, epochs // 20)
+        while epochs % epochs_per_call:  # the largest divisor that leaves at least twenty calls, or one epoch
+            epochs_per_call -= 1
     extra = {} if extra is None else extra
     snapshot = None if checkpoint is None else checkpoint.load(state)
     before, histories = 0, []

@@ -17,15 +17,12 @@ Kind = Literal["constant", "cosine", "steps"]
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """A learning rate schedule over a whole training, as factors of the learning rate.
-
-    Args:
-        warmup: Epochs in which the rate grows linearly from 0.
-        kind: constant; cosine, to 0; steps, a tenth at 1/2 and again at 3/4 of the epochs.
-    """
+    """A learning rate schedule over a whole training, as factors of the learning rate."""
 
     warmup: int = 0
+    """Epochs in which the rate grows linearly from 0."""
     kind: Kind = "constant"
+    """constant; cosine, to 0; steps, a tenth at 1/2 and again at 3/4 of the epochs."""
 
     def __post_init__(self) -> None:
         if self.warmup < 0:

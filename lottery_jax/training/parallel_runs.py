@@ -1,10 +1,11 @@
-"""Runs of one program in parallel: by vmap, on several devices, in threads, and in several processes."""
+"""Runs of one program in parallel: by vmap, on several devices, in threads, in several processes; and whole sweeps."""
 
 import concurrent.futures
 import dataclasses
+import functools
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -14,13 +15,14 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from lottery_jax.environment import cores
 from lottery_jax.errors import InputError
-from lottery_jax.progress import Progress, no_progress
+from lottery_jax.networks.top_k import kept_count
+from lottery_jax.progress import Progress, log, no_progress
+from lottery_jax.tickets.ticket import Ticket
 from lottery_jax.training.checkpoints import Checkpoints, name_of
+from lottery_jax.training.learner import Learner, RunSpec, TrainingRequest, part_of, without_hyperparameters
 from lottery_jax.workers.workers import Pending
 
 _T = TypeVar("_T")
-
-_U = TypeVar("_U")
 
 _AXIS = "runs"
 
@@ -45,7 +47,7 @@ class ParallelRuns:
         def on_device(runs: Any, shared: Any) -> Any:
             # A vmap of width 1 would make matrix products twice as slow on a CPU as a loop does.
             batch_size = self.runs_per_step if self.runs_per_step > 1 else None
-            return jax.lax.map(lambda run: one(run, shared), runs, batch_size=batch_size)
+            return jax.lax.map(functools.partial(one, shared=shared), runs, batch_size=batch_size)
 
         if self.devices == 1:
             return on_device(runs, shared)
@@ -65,15 +67,9 @@ class ParallelRuns:
 
 
 def parallel_runs(runs_per_step: int | None, runs: int, weights: int) -> ParallelRuns:
-    """The layout of `runs` runs of networks with `weights` weights on all local devices.
+    """The layout of `runs` runs of networks with `weights` weights on all local devices; raises `InputError`.
 
-    Args:
-        runs_per_step: Runs that share a step. Default: 1 on a CPU, elsewhere as many as fit into memory.
-        runs: Runs in all.
-        weights: Weights of one network.
-
-    Raises:
-        InputError: `runs_per_step` is not positive.
+    By default one run takes a step on a CPU, elsewhere as many as fit into memory.
     """
     if runs_per_step is not None and runs_per_step < 1:
         raise InputError(f"`runs_per_step` must be at least 1, got {runs_per_step}. Give a positive number.")
@@ -102,17 +98,13 @@ def padded_group(group: Sequence[_T], width: int) -> list[_T]:
 
 
 class Shared(NamedTuple):
-    """How several processes share groups of runs.
-
-    Args:
-        checkpoints: Folder and processes.
-        configuration: Everything that the training of a group depends on, as JSON.
-        for_all: Whether every share of a job needs all groups, and trains those that are missing.
-    """
+    """How several processes share groups of runs."""
 
     checkpoints: Checkpoints
     configuration: Callable[[Sequence], dict[str, Any]]
+    """Everything that the training of a group depends on, as JSON."""
     for_all: bool = False
+    """Whether every share of a job needs all groups, and trains those that are missing."""
 
 
 def in_groups(
@@ -129,7 +121,7 @@ def in_groups(
         train: From a group of runs and a progress callback of (epochs done, epochs) to one result per run. It reads
             from its checkpoints what another process has trained.
         runs: All runs.
-        width: Runs of a group.
+        width: Most runs of a group.
         progress: Called with (mean epochs done of all groups, epochs).
         shared: Processes that share the groups. Default: none.
 
@@ -142,8 +134,8 @@ def in_groups(
     >>> in_groups(lambda group, progress: [2 * run for run in group], [1, 2, 3], 2)
     [2, 4, 6]
     """
-    groups = [runs[at : at + width] for at in range(0, len(runs), width)]
-    done, last, lock = [0] * len(groups), 0, threading.Lock()
+    starts = range(0, len(runs), width)
+    done, last, lock = [0] * len(starts), 0, threading.Lock()
 
     def one(group: int) -> list:
         def report(epochs: int, total: int) -> None:
@@ -154,22 +146,27 @@ def in_groups(
                     last = mean
                     progress(mean, total)
 
-        return train(groups[group], no_progress if progress is no_progress else report)
+        start = starts[group]
+        return train(runs[start : start + width], no_progress if progress is no_progress else report)
 
     # A step of one run leaves most of a CPU idle, so that several are trained in threads.
     threads = cores() if width == 1 else 1
     if shared is None or not shared.checkpoints.shared:
-        # The first group compiles for all others.
-        return list(itertools.chain(one(0), *_in_threads(one, range(1, len(groups)), threads)))
-    names = [name_of(shared.configuration(group)) for group in groups]
-    results, pending = _train_free_groups(one, names, shared, threads)
+        results = one(0)  # the first group compiles for all others
+        if len(starts) > 1:
+            with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+                results += itertools.chain.from_iterable(pool.map(one, range(1, len(starts))))
+        return results
+    names = [name_of(shared.configuration(runs[start : start + width])) for start in starts]
+    trained, pending = _train_free_groups(one, names, shared, threads)
     if pending:
         raise Pending(pending)
+    results = []
     for group, name in enumerate(names):
-        if group not in results:
+        if group not in trained:
             shared.checkpoints.wait_for_done(name)
-            results[group] = one(group)
-    return list(itertools.chain.from_iterable(results[group] for group in range(len(groups))))
+        results += trained[group] if group in trained else one(group)
+    return results
 
 
 def _train_free_groups(
@@ -196,11 +193,70 @@ def _train_free_groups(
 
     groups = iter(range(len(names)))
     any(attempt(group) for group in groups)  # the first one compiles for all
-    list(_in_threads(attempt, groups, threads))
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        list(pool.map(attempt, groups))
     others = [name for name in names if name not in released and checkpoints.note(name) is None]
     return results, [*pending, *map(checkpoints.unit, others)]
 
 
-def _in_threads(one: Callable[[int], _U], groups: Iterable[int], threads: int) -> Iterator[_U]:
-    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        yield from pool.map(one, groups)
+@dataclasses.dataclass(frozen=True)
+class SweepProgram:
+    """How to train runs that differ in hyperparameters, seed and kept fraction alone."""
+
+    train: Callable[[Sequence[RunSpec], Progress], list[Ticket | None]]
+    """From a group of runs and a progress callback to their tickets, None for each run that diverged."""
+    configuration: Callable[[Sequence[RunSpec]], dict[str, Any]]
+    """Everything that the training of a group depends on, as JSON."""
+    width: int
+    epochs: int
+    epochs_before: int = 0
+    """Epochs that are over when `train` is called; `train` reports those after them."""
+
+
+def train_sweep(
+    points: Sequence[Learner],
+    request: TrainingRequest,
+    program_for: Callable[[Sequence[RunSpec], Progress], SweepProgram],
+) -> list[Ticket]:
+    """Train one learner at all points of a sweep; points that differ in hyperparameters alone share a program.
+
+    Arguments, result and errors are those of `Learner.sweep`. `program_for` makes the program of some runs, which may
+    train at once what all of them need, and report it to their progress callback.
+    """
+    name, checkpoints = points[0].name, request.checkpoints
+    if not points[0].sweeps and len(request.keeps):
+        raise InputError(f"`keeps` of {name} must be empty, got {tuple(request.keeps)}. Omit them.")
+    if points[0].sweeps and not len(request.keeps):
+        raise InputError("`keeps` must not be empty, got none. Give at least one kept fraction.")
+    for keep in request.keeps:
+        kept_count(keep, 1)
+    keeps = request.keeps if points[0].sweeps else [None]
+    runs, tickets, done = list[RunSpec](), list[Ticket | None](), 0
+    for _, group in itertools.groupby(points, key=without_hyperparameters):
+        same = list(group)
+        own = list(itertools.starmap(RunSpec, itertools.product(same, request.seeds, keeps)))
+        progress = part_of(request.progress, done, len(points), len(same))
+        program = program_for(own, progress)
+        tickets += in_groups(
+            program.train,
+            own,
+            program.width,
+            progress=shifted(progress, program.epochs_before, program.epochs),
+            shared=checkpoints and Shared(checkpoints, program.configuration),
+        )
+        runs += own
+        done += len(same)
+    for run, ticket in zip(runs, tickets, strict=True):
+        if ticket is None:
+            keep = "" if run.keep is None else f", keep {run.keep:g}"
+            rate = f", learning rate {run.learner.learning_rate:g}" if len(points) > 1 else ""
+            log.warning("%s, seed %d%s%s diverged: no ticket; lower the learning rate", name, run.seed, keep, rate)
+    survivors = list(filter(None, tickets))
+    if not survivors:
+        raise InputError(f"training of {name} diverged in every run; lower the learning rate")
+    return survivors
+
+
+def shifted(progress: Progress, before: int, total: int) -> Progress:
+    """The progress of a training after `before` of `total` epochs."""
+    return no_progress if progress is no_progress else lambda done, _: progress(before + done, total)

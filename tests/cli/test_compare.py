@@ -12,7 +12,7 @@ from lottery_jax.comparison.registry import all_methods
 from lottery_jax.constructions.registry import CONSTRUCTIONS
 from lottery_jax.io.locks import folder_lock
 from lottery_jax.mask_learning.registry import LEARNERS, SOURCES
-from lottery_jax.pruning.registry import TRAINED
+from lottery_jax.pruning import TRAINED
 from tests.cli.calling import Word, lottery_jax, matrices, own_data, refusal
 
 METHODS = ["dense", "pensia", "edge-popup-wide", "random"]

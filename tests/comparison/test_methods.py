@@ -32,7 +32,7 @@ from lottery_jax.networks.layers.normalization import BatchNorm, LayerNorm
 from lottery_jax.networks.layers.pooling import Flatten
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Node, Spec
-from lottery_jax.pruning.registry import TRAINED
+from lottery_jax.pruning import TRAINED
 from lottery_jax.tasks import Task
 from lottery_jax.tickets.ticket import Ticket, load_ticket
 from tests.comparison import tiny

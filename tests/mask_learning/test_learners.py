@@ -133,8 +133,8 @@ def test_scores_follow_the_data(name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"keeps": (1.5, 0.5)}, r"keep is 1.5.*\[0, 1\]"),
-        ({"keeps": (float("nan"),)}, "keep is nan"),
+        ({"keeps": (1.5, 0.5)}, r"keep must be .*\[0, 1\].* got 1.5"),
+        ({"keeps": (float("nan"),)}, "keep must be .* got nan"),
         ({"keeps": ()}, "`keeps` must not be empty"),
         ({"seeds": ()}, "`seeds` must not be empty"),
         ({"seeds": (-1,)}, "seed must be in"),

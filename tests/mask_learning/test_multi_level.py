@@ -79,7 +79,7 @@ def test_sources_and_options_are_refused() -> None:
         InputError, match=r"signed-supermask must have a source of plain random layers, and 'fc1' is a gadget"
     ):
         SignedSupermask().prepare(GADGET)
-    with pytest.raises(InputError, match="'fc1' is a tied"):
+    with pytest.raises(InputError, match="'fc1' is a multi_level_layer"):
         MultiBitSupermask().prepare(SignedSupermask().prepare(PLAIN))
     for bits in (0, 5, 2.0, True):
         with pytest.raises(InputError, match="`bits` must be a whole number from 1 to 4"):

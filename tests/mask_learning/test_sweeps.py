@@ -117,7 +117,7 @@ def test_a_killed_training_goes_on_and_ends_the_same(
     assert contents(
         learner.learn(source, TrainingRequest(DATA, **asked, checkpoints=Checkpoints(tmp_path)))
     ) == contents(whole)
-    assert "damaged and will be made anew" in caplog.text
+    assert "damaged and will be rebuilt" in caplog.text
     learner.learn(source, TrainingRequest(DATA, **{**asked, "epochs": 2}, checkpoints=Checkpoints(tmp_path)))
     assert len(list(tmp_path.iterdir())) == 4
 

@@ -277,7 +277,7 @@ def test_the_digits_are_learned_with_a_fifth_of_the_weights() -> None:
 @pytest.mark.parametrize(
     ("options", "changes", "message"),
     [
-        ({}, {"keeps": (0.5, 1.5)}, r"keep is 1.5.*\[0, 1\]"),
+        ({}, {"keeps": (0.5, 1.5)}, r"keep must be .*\[0, 1\].* got 1.5"),
         ({}, {"keeps": ()}, "`keeps` must not be empty"),
         ({}, {"seeds": ()}, "`seeds` must not be empty"),
         ({}, {"seeds": (-1,)}, "seed must be in"),

@@ -89,7 +89,7 @@ def test_the_ranking_of_all_weights_together_ignores_layers() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"keep": 1.5}, "keep is 1.5"),
+        ({"keep": 1.5}, "keep must be .* got 1.5"),
         ({"rates": {"fc3": 0.0}}, "rate of 'fc3' must be in .*, got 0.0"),
         ({"scope": "rows"}, "`scope` must be layer or erk for kept counts, got 'rows'"),
     ],

@@ -83,7 +83,7 @@ def test_it_is_no_strong_ticket_whatever_the_target() -> None:
         None,
     )
     assert found.description_bits["stored"] == 32 * (KEPT + 3)
-    assert "no strong ticket" in show(found) and "PROMISES NOTHING" in show(found)
+    assert "not a strong lottery ticket" in show(found) and "NO GUARANTEE" in show(found)
     with pytest.raises(InputError, match="a ticket of trained weights must promise nothing"):
         ticket(target=target, tolerance=0.1)
 
