@@ -38,6 +38,8 @@ from lottery_jax.tasks import Task
 from lottery_jax.tickets.ticket import Ticket, load_ticket
 from tests.comparison import tiny
 
+pytestmark = pytest.mark.usefixtures("plain_figure")
+
 SETTINGS = {"seeds": (0,), "keeps": (0.5,), "candidates": 8, "tolerance": 1.0, "epochs": 1}
 
 

@@ -34,6 +34,8 @@ from lottery_jax.rng.sampler import Sampler
 from lottery_jax.tickets.ticket import Ticket, load_ticket, make_ticket
 from tests.comparison import tiny
 
+pytestmark = pytest.mark.usefixtures("plain_figure")
+
 
 @dataclasses.dataclass(frozen=True)
 class ToleranceObjective(Method):
