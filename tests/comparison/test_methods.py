@@ -83,7 +83,6 @@ def test_methods_come_after_those_they_build_on() -> None:
 
 
 SOME = {
-    "scalar-loss-aware",
     "target-pruned",
     "scalar",
     "scalar-smallest",
