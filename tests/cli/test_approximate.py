@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -243,7 +244,8 @@ def test_what_a_killed_process_finished_is_found(tmp_path: Path, capsys: pytest.
         while len(list(chunks.glob("chunk-*"))) < 3:
             assert time.monotonic() < end and killed.poll() is None, killed.communicate()
             time.sleep(0.001)
-        sentence = refusal(capsys, 2, *asked)  # while it holds the folder
+        killed.send_signal(signal.SIGSTOP)  # it holds the folder, and does not end meanwhile
+        sentence = refusal(capsys, 2, *asked)
         assert f"in use by process {killed.pid} on " in sentence and "(__main__.py approximate --model" in sentence
         killed.kill()
     found = answer(capsys, *asked)
