@@ -1,5 +1,6 @@
 """Settings of every test: strict dtype promotion, and no test may leave a mark outside its own folder."""
 
+import io
 import os
 import tempfile
 from pathlib import Path
@@ -22,6 +23,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import save_file
 
 from lottery_jax.io.cache import processor
@@ -45,3 +47,11 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Path:
     first, second = (random.uniform(-0.2, 0.2, shape).astype(np.float32) for shape in ((4, 64), (10, 4)))
     save_file({"fc1.weight": first, "fc2.weight": second}, path)
     return path
+
+
+@pytest.fixture
+def plain_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fixed image for the figure of a report, which takes longer to draw than a small comparison to run."""
+    drawn = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(drawn, "PNG")
+    monkeypatch.setattr("lottery_jax.comparison.report.page.figure", lambda records, *, dark=False: drawn.getvalue())

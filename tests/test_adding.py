@@ -39,6 +39,8 @@ from tests.adding.toy_solver import Nearest
 from tests.adding.toy_source import Halved
 from tests.comparison import tiny
 
+pytestmark = pytest.mark.usefixtures("plain_figure")
+
 SETTINGS = {"seeds": (0,), "keeps": (0.5,), "candidates": 8, "tolerance": 1.0, "epochs": 2}
 FILES = Path(__file__).parent / "adding"
 

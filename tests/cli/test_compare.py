@@ -15,6 +15,8 @@ from lottery_jax.mask_learning.registry import LEARNERS, SOURCES
 from lottery_jax.pruning import TRAINED
 from tests.cli.calling import Word, lottery_jax, matrices, own_data, refusal
 
+pytestmark = pytest.mark.usefixtures("plain_figure")
+
 METHODS = ["dense", "pensia", "edge-popup-wide", "random"]
 RECORD = {"method", "task", "seed", "keep", "accuracy", "target_accuracy", "agreement", "max_deviation", "outcome"}
 RECORD |= {"source_weights", "kept_weights", "target_weights", "kept_per_target_weight", "within_tolerance"}

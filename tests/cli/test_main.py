@@ -158,7 +158,8 @@ def test_where_there_is_no_terminal_a_line_is_printed_now_and_then(
     with bars_module.progress_bars() as progress_bars:
         progress_bars.part("compiling")
         time.sleep(0.1)  # nothing is told meanwhile
-    assert set(capsys.readouterr().err.splitlines()) == {"lottery-jax: compiling"}
+    said = set(capsys.readouterr().err.splitlines())
+    assert said - {"lottery-jax: starting"} == {"lottery-jax: compiling"}  # the first only where a moment was long
 
 
 @pytest.mark.clock

@@ -37,6 +37,8 @@ from lottery_jax.tasks import Task
 from lottery_jax.tickets.ticket import Ticket, load_ticket
 from tests.comparison import tiny
 
+pytestmark = pytest.mark.usefixtures("plain_figure")
+
 SETTINGS = {"seeds": (0,), "keeps": (0.5,), "candidates": 8, "tolerance": 1.0, "epochs": 1}
 
 
@@ -80,7 +82,6 @@ def test_methods_come_after_those_they_build_on() -> None:
 
 
 SOME = {
-    "scalar-loss-aware",
     "target-pruned",
     "scalar",
     "scalar-smallest",

@@ -32,7 +32,10 @@ from lottery_jax.networks.architectures import mlp
 from lottery_jax.networks.node import Spec
 from lottery_jax.rng.sampler import Sampler
 from lottery_jax.tickets.ticket import Ticket, load_ticket, make_ticket
+from tests.cli.calling import lottery_jax
 from tests.comparison import tiny
+
+pytestmark = pytest.mark.usefixtures("plain_figure")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -279,18 +282,19 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
         Comparison(tiny.task(), protocol(), tmp_path / "file" / "runs")
 
 
-def test_a_killed_run_goes_on_where_it_was(target: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "lottery_jax", "compare", "--methods", "dense", "scalar"]
-    command += ["--target", str(target), "--candidates", "8", "--tolerance", "0.2"]
-    command += ["--seeds", "0", "1", "2", "--json", "--out", str(tmp_path / "runs")]
+def test_a_killed_run_goes_on_where_it_was(target: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["compare", "--methods", "dense", "scalar"]
+    words += ["--target", str(target), "--candidates", "8", "--tolerance", "0.2"]
+    words += ["--seeds", "0", "1", "2", "--json", "--out", str(tmp_path / "runs")]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "JAX_PLATFORMS": "cpu"}
     environment["LOTTERY_JAX_CACHE"] = str(tmp_path / "cache")  # a killed process may leave half a compiled program
+    command = [sys.executable, "-m", "lottery_jax", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment) as first:
         assert first.stdout is not None
         seen = [json.loads(first.stdout.readline()) for _ in range(2)]
         first.send_signal(signal.SIGKILL)
-    second = subprocess.run(command, capture_output=True, check=True, env=environment)
-    records = [json.loads(line) for line in second.stdout.splitlines()]
+    assert lottery_jax(*words) == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     asked = [(method, seed) for seed in (0, 1, 2) for method in ("dense", "scalar")]
     assert [(record["method"], record["seed"]) for record in records] == asked
     assert records[: len(seen)] == seen  # seconds included: nothing was run again

@@ -36,6 +36,8 @@ from tests.comparison.test_records import record
 from tests.comparison.test_runner import OTHERS, LeavesOut, Sweep, ToleranceObjective
 from tests.workers.memory import MemoryBoard, dies, member
 
+pytestmark = pytest.mark.usefixtures("plain_figure")
+
 METHODS = (
     DenseTarget(),
     ToleranceObjective(),

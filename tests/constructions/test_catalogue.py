@@ -55,6 +55,7 @@ def quick_first(name: str, of: str, objective: str) -> Any:
     """A case, slow where the fast tests do without."""
     quick = COVERED[name].quick if name in COVERED else None
     slow = objective == "first" or (of.startswith(("residual", "rotations")) if quick is None else of not in quick)
+    slow |= of.startswith("transformer") and name != "scalar"
     return pytest.param(name, of, objective, marks=pytest.mark.slow if slow else ())
 
 

@@ -136,8 +136,8 @@ def test_vectors_and_fronts(rows, tolerance):
         assert at_most(left[solution.within], tolerance)
         assert at_most(left, np.abs(targets).max(1))
     candidates, targets = drawn[:, :5], drawn[:, 5]
-    front = solve(Problem(candidates, targets, tolerance), Pareto(3))
-    for size in range(4):
+    front = solve(Problem(candidates, targets, tolerance), Pareto(5))
+    for size in range(6):
         column = front.of_size(size)
         check(column, candidates, targets, tolerance)
         assert (column.sizes == size).all()

@@ -23,7 +23,7 @@ from lottery_jax.workers.workers import SERIAL, Share
 from tests.cli.calling import MODEL, SMALL, Word, as_process, lottery_jax, matrices
 
 PATIENCE = 5
-TENSORS = 240
+TENSORS = 120
 WEIGHTS = TENSORS * 64 * 64
 
 
