@@ -21,6 +21,7 @@ from lottery_jax.comparison.methods import Method, MethodContext, first_paragrap
 from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.pensia import Pensia
 from lottery_jax.errors import InputError
+from lottery_jax.networks.target import Target
 from lottery_jax.pruning.base import random_network, trained_ticket, weight_names
 from lottery_jax.pruning.criteria import highest
 from lottery_jax.tickets.ticket import Ticket
@@ -98,18 +99,23 @@ class MagnitudePrunedTarget(Method):
     transformable: ClassVar[bool] = False
 
     def find(self, context: MethodContext, seed: int, keeps: Sequence[float]) -> list[Ticket]:
-        random = random_network(context.target.network, trained=True)
-        names = weight_names(random)
-        tensors = {name: np.asarray(value, np.float32) for name, value in context.target.arrays().items()}
-        sizes = np.concatenate([np.abs(tensors[name].astype(np.float64)).reshape(-1) for name in names])
-        ends = np.cumsum([tensors[name].size for name in names])[:-1]
-        found = []
-        for kept in _counts(context, keeps):
-            parts = np.split(highest(sizes, min(kept, sizes.size), np.ones(sizes.size, bool)), ends)
-            masks = {name: part.reshape(tensors[name].shape) for name, part in zip(names, parts, strict=True)}
-            settings = {"kept": {name: int(np.count_nonzero(mask)) for name, mask in masks.items()}}
-            found.append(trained_ticket(random, seed, masks, tensors, settings, method=self.label))
-        return found
+        return largest_weights(context.target, _counts(context, keeps), seed)
+
+
+def largest_weights(target: Target, counts: Sequence[int], seed: int) -> list[Ticket]:
+    """Tickets of the largest weights of the target, one for each number of kept weights (at most all)."""
+    random = random_network(target.network, trained=True)
+    names = weight_names(random)
+    tensors = {name: np.asarray(value, np.float32) for name, value in target.arrays().items()}
+    sizes = np.concatenate([np.abs(tensors[name].astype(np.float64)).reshape(-1) for name in names])
+    ends = np.cumsum([tensors[name].size for name in names])[:-1]
+    found = []
+    for kept in counts:
+        parts = np.split(highest(sizes, min(kept, sizes.size), np.ones(sizes.size, bool)), ends)
+        masks = {name: part.reshape(tensors[name].shape) for name, part in zip(names, parts, strict=True)}
+        settings = {"kept": {name: int(np.count_nonzero(mask)) for name, mask in masks.items()}}
+        found.append(trained_ticket(random, seed, masks, tensors, settings, method=MagnitudePrunedTarget.label))
+    return found
 
 
 def _counts(context: MethodContext, keeps: Sequence[float]) -> list[int]:
