@@ -69,7 +69,8 @@ def prune_at_initialisation(
                     continue
                 settings = ticket_settings(spec, request, mask, result)
                 settings["rewound_sha256"] = initial_digest(initial[spec.seed], mask)
-                tickets.append(trained_ticket(random, spec, mask, result.tensors, settings))
+                ticket = trained_ticket(random, spec.seed, mask, result.tensors, settings, method=spec.learner.name)
+                tickets.append(ticket)
             return tickets
 
         return SweepProgram(

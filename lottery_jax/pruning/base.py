@@ -114,12 +114,12 @@ def initial_digest(tensors: ByName, masks: MasksByName) -> str:
 
 
 def trained_ticket(
-    random: Network, run: RunSpec, masks: MasksByName, tensors: ByName, settings: Mapping[str, Any]
+    random: Network, seed: int, masks: MasksByName, tensors: ByName, settings: Mapping[str, Any], *, method: str
 ) -> Ticket:
     """The ticket of tensors that were trained under masks; the masks of frozen weights are among `masks`."""
     stored = {own: np.where(masks[name], tensors[name], np.float32(0)) for name, own in random.trained_tensors.items()}
     stored |= {name: tensors[name] for name in random.tensors if name not in stored}
-    return make_ticket(random, seed=run.seed, masks=masks, method=run.learner.name, stored=stored, settings=settings)
+    return make_ticket(random, seed=seed, masks=masks, method=method, stored=stored, settings=settings)
 
 
 def ticket_settings(

@@ -229,7 +229,7 @@ class _Run:
             "rewound_sha256": initial_digest(dense.earlier, self.masks),
             "dense_batches_sha256": batches_digest(dense.batches[options.rewind :]),
         }
-        return trained_ticket(random, self.spec, masks, self.result.tensors, settings)
+        return trained_ticket(random, self.spec.seed, masks, self.result.tensors, settings, method=options.name)
 
     def _untrained_ticket(self, random: Network, masks: MasksByName, settings: Mapping[str, Any]) -> Ticket:
         """The ticket of a mask on untrained weights, from seed and bits alone; biases are pruned."""
