@@ -14,7 +14,7 @@ from lottery_jax.errors import InputError
 from lottery_jax.networks.node import MAX_MAGNITUDE, MIN_MAGNITUDE, Frozen, Node, Spec, WeightNode, Weights
 from lottery_jax.rng.random_tensor import RandomTensor
 
-Arrays = Mapping[str, np.ndarray]
+NamedArrays = Mapping[str, np.ndarray]
 
 
 class Source(Node):
@@ -68,7 +68,7 @@ class Source(Node):
         return (1,)
 
     def coefficients(
-        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: Arrays
+        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: NamedArrays
     ) -> np.ndarray | float:
         """Coefficients of kept random weights: a target weight is the sum of coefficient times kept weight.
 
@@ -93,7 +93,7 @@ class Source(Node):
         """
         return values
 
-    def without_dead_units(self, pruned: Arrays) -> tuple["Source", Arrays]:
+    def without_dead_units(self, pruned: NamedArrays) -> tuple["Source", NamedArrays]:
         """The layer and its random tensors, zero where pruned, without hidden units that no kept weight reaches."""
         return self, pruned
 

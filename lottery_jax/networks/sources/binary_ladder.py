@@ -17,7 +17,7 @@ import numpy as np
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.node import LinearLayer, Spec, Weights
-from lottery_jax.networks.sources.base import Arrays, Source
+from lottery_jax.networks.sources.base import NamedArrays, Source
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.rng.random_tensor import ContiguousLayout, RandomTensor
 from lottery_jax.rng.sampler import Sampler
@@ -75,7 +75,9 @@ class BinaryLadder(Source):
     def input_signs(self, name: str, input_spec: Spec | None) -> tuple[int, ...]:
         return (1,) if name == "bias" or (input_spec is not None and input_spec.nonnegative) else (1, -1)
 
-    def coefficients(self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: Arrays) -> np.ndarray:
+    def coefficients(
+        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: NamedArrays
+    ) -> np.ndarray:
         # The value of each unit for x = sign. Units see one input and no bias, so they scale with |x|.
         value = np.maximum(sign * hidden["first"].astype(np.float64), 0)
         for rung in self.hidden_tensors[1:]:

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from lottery_jax.networks.node import LinearLayer, Spec, Weights
-from lottery_jax.networks.sources.base import Arrays, Source, merge_copies
+from lottery_jax.networks.sources.base import NamedArrays, Source, merge_copies
 from lottery_jax.rng.random_tensor import DiagonalLayout, MatrixLayout, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
@@ -74,7 +74,9 @@ class Gadget(Source):
         one = name == "bias" or not self.relu or (input_spec is not None and input_spec.nonnegative)
         return (1,) if one else (1, -1)
 
-    def coefficients(self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: Arrays) -> np.ndarray:
+    def coefficients(
+        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: NamedArrays
+    ) -> np.ndarray:
         first = hidden["first"].astype(np.float64)[
             self.layer.input_channels(name, rows // self.rows_per_weight), columns
         ]
@@ -82,7 +84,7 @@ class Gadget(Source):
             first = np.maximum(first, 0) if sign > 0 else np.minimum(first, 0)
         return self.gain * first
 
-    def without_dead_units(self, pruned: Arrays) -> tuple[Source, Arrays]:
+    def without_dead_units(self, pruned: NamedArrays) -> tuple[Source, NamedArrays]:
         half, alive = self.units // 2, pruned["first"] != 0
         # Half of the units or none: any other number would differ from mask to mask and compile again.
         if not half or alive.sum(1).max() > half:

@@ -11,7 +11,7 @@ import numpy as np
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.node import LinearLayer, Weights
-from lottery_jax.networks.sources.base import Arrays, Source, assign_streams
+from lottery_jax.networks.sources.base import NamedArrays, Source, assign_streams
 from lottery_jax.rng.random_tensor import Layout, MatrixLayout, RandomTensor
 from lottery_jax.rng.sampler import Sampler
 
@@ -95,7 +95,9 @@ class MultiLevelLayer(Source):
             for name, one in single.items()
         }
 
-    def coefficients(self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: Arrays) -> np.ndarray:
+    def coefficients(
+        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: NamedArrays
+    ) -> np.ndarray:
         return self.gain * np.asarray(self.factors, np.float64)[columns]
 
     def apply(self, kept: Callable[[str], jax.Array], x: jax.Array) -> jax.Array:

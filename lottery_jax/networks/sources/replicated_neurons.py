@@ -19,7 +19,7 @@ import numpy as np
 
 from lottery_jax.errors import InputError
 from lottery_jax.networks.node import LinearLayer, Spec, Weights
-from lottery_jax.networks.sources.base import Arrays, Source, check_gain, merge_copies
+from lottery_jax.networks.sources.base import NamedArrays, Source, check_gain, merge_copies
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.rng.random_tensor import MatrixLayout, RandomTensor
 from lottery_jax.rng.sampler import Sampler
@@ -98,7 +98,7 @@ class ReplicatedNeurons(Source):
             )
         return dataclasses.replace(self.effective_layer.output_spec(input_spec), copies=self.output_copies)
 
-    def coefficients(self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: Arrays) -> float:
+    def coefficients(self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: NamedArrays) -> float:
         return self.gain * self.constant if name == "bias" else self.gain
 
     def effective_tensor(self, name: str, values: np.ndarray, kept: Callable[[], np.ndarray]) -> np.ndarray:
