@@ -272,7 +272,7 @@ def test_the_masks_of_a_seed_stay_what_they_were(name: str) -> None:
 
 
 def write() -> None:
-    """Write the digests of this version of JAX, beside those of others."""
+    """Write the digests of this version of JAX, and keep those of others."""
     before = golden()
     found = {name: {**before.get(name, {}), VERSION: case()} for name, case in CASES.items()}
     versions = sorted({version for known in found.values() for version in known})

@@ -4,7 +4,7 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -33,6 +33,9 @@ from lottery_jax.networks.transforms import Lock, Transform
 from lottery_jax.progress import Progress, Stages, Stopwatch, no_progress, no_stages
 from lottery_jax.tickets.ticket import Ticket, load_ticket
 from lottery_jax.workers.workers import SERIAL, Share, Workers
+
+if TYPE_CHECKING:
+    from lottery_jax.pruning.gradual import Gradual
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -92,9 +95,7 @@ class ApproximationOptions:
         if self.examples is not None and self.examples < 1:
             raise InputError(f"examples must be 1 or more, got {self.examples}")
         if self.prune_target is not None:
-            from lottery_jax.pruning.gradual import Gradual
-
-            Gradual() if self.prune_epochs is None else Gradual(self.prune_epochs)
+            self._gradual_pruning()
             if self.prune_target < 1:
                 raise InputError(f"prune_target must be 1 or more, got {self.prune_target}")
         if self.lossless:
@@ -123,6 +124,11 @@ class ApproximationOptions:
             return dataclasses.replace(self.construction, candidates=self.candidates)
         kind = construction_named(self.construction)
         return kind() if self.candidates is None else kind(candidates=self.candidates)
+
+    def _gradual_pruning(self) -> "Gradual":
+        from lottery_jax.pruning.gradual import Gradual  # imports the training, which few tickets need
+
+        return Gradual() if self.prune_epochs is None else Gradual(self.prune_epochs)
 
     def _objective(self, images: np.ndarray | None, importance: Mapping[str, np.ndarray] | None) -> Objective:
         if self.kept is None:
@@ -338,11 +344,11 @@ def _planned_job(
     """The target after pruning and rounding, and its job: objective, then lossless or output tolerance, then a plan."""
     notes: dict[str, Any] = {}
     if options.prune_target is not None:
-        from lottery_jax.pruning.gradual import Gradual, sparse_target
+        from lottery_jax.pruning.gradual import sparse_target
 
         if dataset is None:
             raise InputError("prune_target trains the target; give the training data as dataset")
-        how = Gradual() if options.prune_epochs is None else Gradual(options.prune_epochs)
+        how = options._gradual_pruning()
         notes["sparse_target"] = {"kept": options.prune_target, "epochs": how.epochs, "of_sha256": target.digest}
         target = sparse_target(target, dataset, options.prune_target, how, progress=stages("pruning the target"))
     if options.quantise_target is not None:

@@ -1,4 +1,4 @@
-"""Weights of +-1: what the rungs carry, in whole numbers; what is redrawn; depth and width beside the theorem's."""
+"""Weights of +-1: what the rungs carry, in whole numbers; what is redrawn; depth and width against the theorem's."""
 
 import itertools
 
