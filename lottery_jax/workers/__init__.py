@@ -1,1 +1,1 @@
-"""Units of work, and the processes that do them: one, a share of the units each, or a cluster."""
+"""Units of work, and who runs them: this process, a share of the units, or the workers of an executor such as Dask's."""

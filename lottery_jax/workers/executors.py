@@ -1,0 +1,175 @@
+"""Units run by any ``concurrent.futures``-like executor, a client of Dask included.
+
+The executor schedules single calls. This process knows which units depend on which, submits a unit again when its needed
+results exist, and passes on what the workers log.
+"""
+
+import concurrent.futures
+import contextlib
+import logging
+import os
+import queue
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from lottery_jax.errors import ClusterError, InputError
+from lottery_jax.io.files import VISIBILITY_TIMEOUT
+from lottery_jax.progress import Progress, log
+from lottery_jax.workers.units import PAUSE, Unit, refuse_invisible
+
+_TASKS = 1024
+"""Units are submitted one by one up to this number, and above it in groups: a call costs milliseconds."""
+
+_PROCESS = secrets.token_hex(8)  # names this process on all hosts
+
+_Message = tuple[int, str]  # level and text
+
+
+def host() -> str:
+    """The name of this host, as the cluster knows it."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+
+
+def run_on_executor(executor: Any, units: Sequence[Unit], *, progress: Progress) -> None:
+    """Run units, and those that they need, on the workers of an executor; arguments and errors as in `run_units`."""
+    run = _Run(executor.get_executor(pure=False) if hasattr(executor, "get_executor") else executor, progress)
+    try:
+        run.add(units)
+        run.finish()
+    finally:
+        run.cancel()
+
+
+class _Run:
+    """The state of a run: unfinished units by name, what they wait for, and the calls under way."""
+
+    def __init__(self, executor: Any, progress: Progress) -> None:
+        self._executor, self._progress = executor, progress
+        self._units: dict[str, Unit] = {}
+        self._finished: set[str] = set()
+        self._needed: dict[str, set[str]] = {}
+        self._dependents: dict[str, list[str]] = {}
+        self._calls: dict[concurrent.futures.Future, tuple[Unit, ...]] = {}
+        self._ended: queue.SimpleQueue[concurrent.futures.Future] = queue.SimpleQueue()
+        self._deadlines: dict[str, float] = {}  # of units whose needed results are finished, but not visible
+
+    def add(self, units: Sequence[Unit]) -> None:
+        """Submit units that are not known yet."""
+        new = [unit for unit in units if unit.name not in self._units]
+        self._units |= {unit.name: unit for unit in new}
+        self._submit(new)
+
+    def finish(self) -> None:
+        """Wait until all units are finished."""
+        while len(self._finished) < len(self._units):
+            self._progress(len(self._finished), len(self._units))
+            assert self._calls or self._deadlines, "units need each other"
+            with contextlib.suppress(queue.Empty):
+                ended = self._ended.get(timeout=PAUSE if self._deadlines else None)
+                self._take(ended)
+            if self._deadlines and not self._ended.qsize():
+                self._submit([self._units[name] for name in self._deadlines])
+        self._progress(len(self._finished), len(self._units))
+
+    def cancel(self) -> None:
+        """Cancel the calls that have not begun."""
+        for call in self._calls:
+            call.cancel()
+
+    def _submit(self, units: Sequence[Unit]) -> None:
+        size = max(1, len(units) // _TASKS)
+        for start in range(0, len(units), size):
+            group = tuple(units[start : start + size])
+            with _lost_as_cluster_error(group):
+                call = self._executor.submit(run_group, group, _PROCESS)
+            self._calls[call] = group
+            call.add_done_callback(self._ended.put)
+
+    def _take(self, call: concurrent.futures.Future) -> None:
+        """Register what the units of a call need, or that they are finished."""
+        group = self._calls.pop(call)
+        with _lost_as_cluster_error(group):
+            results, messages = call.result()
+        for level, text in messages:
+            log.log(level, "%s", text)
+        again = list[Unit]()
+        for unit, needed in zip(group, results, strict=True):
+            missing = {each.name for each in needed} - self._finished
+            if missing:
+                self._needed[unit.name] = missing
+                for name in missing:
+                    self._dependents.setdefault(name, []).append(unit.name)
+                self.add(needed)
+            elif needed:
+                if time.monotonic() > self._deadlines.setdefault(unit.name, time.monotonic() + VISIBILITY_TIMEOUT):
+                    refuse_invisible(unit)
+            else:
+                self._deadlines.pop(unit.name, None)
+                self._finished.add(unit.name)
+                for name in self._dependents.pop(unit.name, ()):
+                    self._needed[name].discard(unit.name)
+                    if not self._needed[name]:
+                        again.append(self._units[name])
+        self._submit(again)
+
+
+def run_group(units: Sequence[Unit], sender: str) -> tuple[list[tuple[Unit, ...]], list[_Message]]:
+    """What each unit of a call needs, and the messages that a worker of another process than `sender` logged."""
+    if sender == _PROCESS:
+        return [unit() for unit in units], []
+    _MESSAGES.install()
+    try:
+        return [unit() for unit in units], _MESSAGES.drain()
+    except InputError as error:
+        raise InputError(f"worker on {host()}: {error}") from error
+
+
+class _Messages(logging.Handler):
+    """The messages of the package in a worker, until they are sent with a result."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self._queue: queue.SimpleQueue[_Message] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+
+    def install(self) -> None:
+        with self._lock:
+            if self not in log.handlers:
+                log.addHandler(self)
+                log.setLevel(logging.INFO)
+                log.propagate = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._queue.put((record.levelno, record.getMessage()))
+
+    def drain(self) -> list[_Message]:
+        messages = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                messages.append(self._queue.get_nowait())
+        return messages
+
+
+_MESSAGES = _Messages()
+
+_RESUMES = "finished units are kept, and the same call resumes"
+
+
+@contextlib.contextmanager
+def _lost_as_cluster_error(group: Sequence[Unit]) -> Iterator[None]:
+    """Turn the errors of a lost scheduler or worker into ``ClusterError``."""
+    try:
+        yield
+    except (concurrent.futures.CancelledError, concurrent.futures.BrokenExecutor, OSError) as error:
+        why = f" ({error})" if str(error) else ""
+        raise ClusterError(f"the scheduler or its workers are lost{why}; {_RESUMES}") from None
+    except Exception as error:
+        if type(error).__name__ == "KilledWorker":  # Dask is not imported here
+            raise ClusterError(
+                f"each worker that ran {group[0].name!r} was killed, which usually means too little memory; {_RESUMES}"
+            ) from None
+        raise
