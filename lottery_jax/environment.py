@@ -3,13 +3,26 @@
 import importlib.metadata
 import os
 import platform
+import socket
 
 import jax
 
 
 def cores() -> int:
-    """Number of cores that this process may use, which in a container are fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Number of cores for a unit of work of this process; a container has fewer than the machine."""
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, own // _units_per_process)
+
+
+_units_per_process = 1
+
+
+def set_units_per_process(units: int) -> None:
+    """Set the number of units of work that this process runs at the same time, and that split its cores."""
+    global _units_per_process
+    _units_per_process = units
+    if units > 1:
+        os.environ["NUMBA_NUM_THREADS"] = str(cores())  # Numba is not imported yet
 
 
 PACKAGES = ("lottery_jax", "jax", "jaxlib", "flax", "optax", "numpy")
@@ -33,6 +46,17 @@ def versions() -> dict[str, str]:
 def version_facts() -> dict[str, str]:
     """The versions that all processes of one job must share."""
     return {f"version of {name}": found for name, found in versions().items() if name != "python"}
+
+
+def devices() -> str:
+    """Number and kind of the devices of this process; the number of runs that share a step depends on them."""
+    first = jax.local_devices()[0]
+    return f"{jax.local_device_count()} {first.platform} {first.device_kind}"
+
+
+def host() -> str:
+    """The name of this host, as the cluster knows it."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def device() -> str:

@@ -1,4 +1,4 @@
-"""Running a job: solve the missing chunks, then assemble the ticket; here, on the workers of an executor, or in shares."""
+"""Running a job: solve the missing chunks, here, in shares or on workers of an executor, and assemble the ticket."""
 
 import collections
 import concurrent.futures

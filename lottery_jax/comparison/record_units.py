@@ -1,20 +1,16 @@
 """The units of a comparison: measure a ticket, find the tickets of a method and seed, train a group of runs.
 
-A unit names those that it needs: a record needs its tickets, tickets need the groups of runs that the learner splits its
-trainings into, and the records of the method that they depend on.
+A unit names those that it needs. A record needs its tickets. Tickets need the groups of runs into which the learner
+splits its trainings, and the records of the method that they depend on.
 """
 
 import dataclasses
 from collections.abc import Sequence
 
-import jax
-
-from lottery_jax.comparison.records import Key, name_of_run
 from lottery_jax.comparison.recording import Keeps, Recorder
-from lottery_jax.errors import InputError
+from lottery_jax.comparison.records import Key, name_of_run
 from lottery_jax.progress import log
 from lottery_jax.training.checkpoints import Group, Pending
-from lottery_jax.workers.executors import host
 from lottery_jax.workers.shared_objects import LocalObject, SharedObject
 from lottery_jax.workers.units import Unit
 
@@ -50,9 +46,8 @@ class Tickets:
         return Unit(f"record {name_of_run(self.label, self.seed, keep)}", measure_ticket, (self, keep), number)
 
     def training_units(self, groups: Sequence[Group]) -> list[Unit]:
-        """The units that train groups of runs, on devices like those of this process."""
-        arguments = self, devices(), host()
-        return [Unit(f"runs {name}", train_group, (*arguments, name), number) for name, number in groups]
+        """The units that train groups of runs."""
+        return [Unit(f"runs {group.name}", train_group, (self, group), group.number) for group in groups]
 
 
 def measure_ticket(tickets: Tickets, keep: float | None) -> Sequence[Unit]:
@@ -85,18 +80,10 @@ def find_tickets(tickets: Tickets) -> Sequence[Unit]:
     return ()
 
 
-def train_group(tickets: Tickets, expected: str, sender: str, group: str) -> Sequence[Unit]:
+def train_group(tickets: Tickets, group: Group) -> Sequence[Unit]:
     """Train a group of runs of a learner."""
-    if (own := devices()) != expected:  # the number of runs that share a step depends on them
-        raise InputError(f"the devices are {own} here and {expected} on {sender}; give all workers the same")
     try:
-        tickets.recorder.find(tickets.label, tickets.seed, tickets.keeps, groups=[group], number=tickets.number)
+        tickets.recorder.find(tickets.label, tickets.seed, tickets.keeps, groups=(group,), number=tickets.number)
     except Pending as pending:
-        return () if group in pending.trained else tickets.training_units(pending.groups)
+        return () if group.name in pending.trained else tickets.training_units(pending.groups)
     return ()  # the tickets are found already
-
-
-def devices() -> str:
-    """Number and kind of the devices of this process."""
-    device = jax.local_devices()[0]
-    return f"{jax.local_device_count()} {device.platform} {device.device_kind}"

@@ -5,7 +5,6 @@ import functools
 import json
 import math
 import secrets
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from lottery_jax.networks.target import Target
 from lottery_jax.progress import Stages, Stopwatch, no_stages
 from lottery_jax.tasks import Task
 from lottery_jax.tickets.ticket import load_ticket
-from lottery_jax.training.checkpoints import Checkpoints, Pending, name_of
+from lottery_jax.training.checkpoints import Checkpoints, Group, Pending, name_of
 
 _SECONDS = ".seconds"
 
@@ -92,7 +91,7 @@ class Recorder:
         return found if whole else None
 
     def find(
-        self, label: str, seed: int, keeps: Keeps, *, groups: Collection[str] | None = None, number: int = 0
+        self, label: str, seed: int, keeps: Keeps, *, groups: tuple[Group, ...] | None = None, number: int = 0
     ) -> FoundTickets:
         """Find the tickets of a method and seed, and save each.
 
@@ -100,7 +99,7 @@ class Recorder:
             label: Label of the method. The ticket of the method that it depends on exists.
             seed: Seed of the random source.
             keeps: Kept fractions.
-            groups: Names of the groups of runs to train, see `Checkpoints`; None: all.
+            groups: The groups of runs to train, see `Checkpoints`; None: all.
             number: Number of the first group among all of the comparison.
 
         Raises:
@@ -109,9 +108,7 @@ class Recorder:
         if (found := self.found(label, seed, keeps)) is not None:
             return found
         method, paths = self.known[label], {keep: self.ticket_path((label, seed, keep)) for keep in keeps}
-        checkpoints = Checkpoints(
-            self.unfinished(label, seed), None if groups is None else frozenset(groups), first=number
-        )
+        checkpoints = Checkpoints(self.unfinished(label, seed), groups, first=number)
         context = MethodContext(
             self.target,
             self.task.dataset,

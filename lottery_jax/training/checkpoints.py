@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from lottery_jax import environment
+from lottery_jax.errors import InputError
 from lottery_jax.io.cache import read_cached, write_cached
 from lottery_jax.io.files import write_atomically
 
@@ -42,13 +44,24 @@ def name_of(configuration: Mapping[str, Any]) -> str:
 
 
 class Group(NamedTuple):
-    """A group of runs that other workers train: its name among all of the job, and its number.
+    """A group of runs that other workers train.
 
-    The number is None if every share of the job that needs the group trains it.
+    Args:
+        name: Its name among all groups of the job.
+        number: Its number among them; None if every share of the job that needs the group trains it.
+        devices: The devices that it was made for: the number of runs that share a step depends on them.
+        host: The host with these devices.
     """
 
     name: str
-    number: int | None = None
+    number: int | None
+    devices: str
+    host: str
+
+    def check_devices(self) -> None:
+        """Refuse other devices than it was made for; raises `InputError`."""
+        if (own := environment.devices()) != self.devices:
+            raise InputError(f"the devices are {own} here and {self.devices} on {self.host}; give all workers the same")
 
 
 class Pending(Exception):
@@ -68,13 +81,13 @@ class Checkpoints:
 
     Args:
         folder: The folder.
-        groups: Names of the groups of runs that this call trains, and then raises `Pending`, as it does if others are
-            missing. None: it trains all.
+        groups: The groups of runs that this call trains. It then raises `Pending`, as it does if others are missing.
+            None: it trains all.
         first: Number of the first group of runs among all of the job.
     """
 
     folder: Path
-    groups: frozenset[str] | None = None
+    groups: tuple[Group, ...] | None = None
     first: int = 0
 
     def of(self, configuration: Mapping[str, Any]) -> "Checkpoint":
@@ -91,7 +104,8 @@ class Checkpoints:
 
     def group(self, name: str, number: int | None) -> Group:
         """A group of this folder by its name in the folder; `number` counts the groups of the folder."""
-        return Group(f"{self.folder.name} {name}", None if number is None else self.first + number)
+        number = None if number is None else self.first + number
+        return Group(f"{self.folder.name} {name}", number, environment.devices(), environment.host())
 
     def is_trained(self, name: str) -> bool:
         """Whether a group is trained completely."""

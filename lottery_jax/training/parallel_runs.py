@@ -18,7 +18,7 @@ from lottery_jax.errors import InputError
 from lottery_jax.networks.top_k import kept_count
 from lottery_jax.progress import Progress, log, no_progress
 from lottery_jax.tickets.ticket import Ticket
-from lottery_jax.training.checkpoints import Checkpoints, Group, Pending, name_of
+from lottery_jax.training.checkpoints import Checkpoints, Pending, name_of
 from lottery_jax.training.learner import Learner, RunSpec, TrainingRequest, part_of, without_hyperparameters
 
 _T = TypeVar("_T")
@@ -153,9 +153,11 @@ def in_groups(
     numbers = range(len(starts))
     if shared is None or shared.checkpoints.groups is None:
         return list(itertools.chain.from_iterable(_in_threads(one, numbers, threads)))
-    checkpoints, asked = shared.checkpoints, shared.checkpoints.groups
+    checkpoints, asked = shared.checkpoints, {group.name for group in shared.checkpoints.groups}
+    for group in shared.checkpoints.groups:
+        group.check_devices()
     names = [name_of(shared.configuration(runs[start : start + width])) for start in starts]
-    groups = [checkpoints.group(name, None if shared.for_all else number) for number, name in zip(numbers, names)]
+    groups = [checkpoints.group(name, None if shared.for_all else number) for number, name in enumerate(names)]
 
     def train_for_all(number: int) -> None:
         one(number)

@@ -1,1 +1,1 @@
-"""Units of work, and who runs them: this process, a share of the units, or the workers of an executor such as Dask's."""
+"""Units of work, run by this process, by a share of processes, or by the workers of an executor such as Dask's."""

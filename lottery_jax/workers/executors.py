@@ -1,21 +1,20 @@
 """Units run by any ``concurrent.futures``-like executor, a client of Dask included.
 
-The executor schedules single calls. This process knows which units depend on which, submits a unit again when its needed
-results exist, and passes on what the workers log.
+The executor schedules single calls. This process knows which units depend on which, submits a unit again when its
+needed results exist, and passes on what the workers log.
 """
 
 import concurrent.futures
 import contextlib
 import logging
-import os
 import queue
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from lottery_jax import environment
 from lottery_jax.errors import ClusterError, InputError
 from lottery_jax.io.files import VISIBILITY_TIMEOUT
 from lottery_jax.progress import Progress, log
@@ -29,14 +28,14 @@ _PROCESS = secrets.token_hex(8)  # names this process on all hosts
 _Message = tuple[int, str]  # level and text
 
 
-def host() -> str:
-    """The name of this host, as the cluster knows it."""
-    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
-
-
 def run_on_executor(executor: Any, units: Sequence[Unit], *, progress: Progress) -> None:
     """Run units, and those that they need, on the workers of an executor; arguments and errors as in `run_units`."""
-    run = _Run(executor.get_executor(pure=False) if hasattr(executor, "get_executor") else executor, progress)
+    if hasattr(executor, "get_executor"):  # a client of Dask
+        from lottery_jax.workers.dask_cluster import set_up_workers
+
+        set_up_workers(executor)
+        executor = executor.get_executor(pure=False)
+    run = _Run(executor, progress)
     try:
         run.add(units)
         run.finish()
@@ -125,7 +124,7 @@ def run_group(units: Sequence[Unit], sender: str) -> tuple[list[tuple[Unit, ...]
     try:
         return [unit() for unit in units], _MESSAGES.drain()
     except InputError as error:
-        raise InputError(f"worker on {host()}: {error}") from error
+        raise InputError(f"worker on {environment.host()}: {error}") from error
 
 
 class _Messages(logging.Handler):
@@ -156,8 +155,6 @@ class _Messages(logging.Handler):
 
 _MESSAGES = _Messages()
 
-_RESUMES = "finished units are kept, and the same call resumes"
-
 
 @contextlib.contextmanager
 def _lost_as_cluster_error(group: Sequence[Unit]) -> Iterator[None]:
@@ -166,10 +163,10 @@ def _lost_as_cluster_error(group: Sequence[Unit]) -> Iterator[None]:
         yield
     except (concurrent.futures.CancelledError, concurrent.futures.BrokenExecutor, OSError) as error:
         why = f" ({error})" if str(error) else ""
-        raise ClusterError(f"the scheduler or its workers are lost{why}; {_RESUMES}") from None
+        raise ClusterError(f"the scheduler or its workers are lost{why}") from None
     except Exception as error:
         if type(error).__name__ == "KilledWorker":  # Dask is not imported here
             raise ClusterError(
-                f"each worker that ran {group[0].name!r} was killed, which usually means too little memory; {_RESUMES}"
+                f"each worker that ran {group[0].name!r} was killed, which usually means too little memory"
             ) from None
         raise

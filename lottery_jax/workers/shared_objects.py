@@ -11,7 +11,6 @@ from typing import Any
 from lottery_jax import environment
 from lottery_jax.errors import InputError
 from lottery_jax.io.files import wait_for_file, write_atomically
-from lottery_jax.workers.executors import host
 
 PREFIX = "shared-"
 """Beginning of the names of these files."""
@@ -43,7 +42,7 @@ class SharedObject:
         digest = hashlib.sha256(content).hexdigest()
         path = folder.absolute() / f"{PREFIX}{digest[:16]}.pickle"
         write_atomically(path, content)
-        return cls(path, digest, host(), environment.version_facts())
+        return cls(path, digest, environment.host(), environment.version_facts())
 
     def load(self) -> Any:
         """The object, which this process reads once.
