@@ -164,6 +164,8 @@ def _lost_as_cluster_error(group: Sequence[Unit]) -> Iterator[None]:
     except (concurrent.futures.CancelledError, concurrent.futures.BrokenExecutor, OSError) as error:
         why = f" ({error})" if str(error) else ""
         raise ClusterError(f"the scheduler or its workers are lost{why}") from None
+    except ImportError as error:
+        raise InputError(f"a worker cannot import {error.name}; install the same packages on all hosts") from None
     except Exception as error:
         if type(error).__name__ == "KilledWorker":  # Dask is not imported here
             raise ClusterError(
