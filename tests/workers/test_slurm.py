@@ -1,5 +1,6 @@
 """The scripts of docs/clusters.md under a real SLURM: two nodes, which die, come back and run out of time."""
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -118,11 +119,13 @@ def test_a_job_is_queued_again_where_a_node_fails(
 def tell_worker(cluster: slurm.Slurm, job: str, number: signal.Signals) -> None:
     """Send a signal to the second worker of a job, and to its nanny, which would start it again."""
     own = {f"SLURM_JOB_ID={job}", "SLURM_PROCID=1", f"SLURM_CONF={cluster.folder}/slurm.conf"}
-    pids = [int(pid) for pid in cluster.tell("pgrep", "python|dask").split()]
-    theirs = [pid for pid in pids if own <= set(Path(f"/proc/{pid}/environ").read_text().split("\0"))]
-    assert theirs
-    for pid in theirs:
-        os.kill(pid, number)
+    told = 0
+    for pid in cluster.tell("pgrep", "python|dask").split():
+        with contextlib.suppress(OSError):  # it has ended
+            if own <= set(Path(f"/proc/{pid}/environ").read_text().split("\0")):
+                os.kill(int(pid), number)
+                told += 1
+    assert told
 
 
 def test_the_other_worker_continues_after_a_kill(cluster: slurm.Slurm, folder: Path, alone: bytes) -> None:
@@ -153,13 +156,12 @@ def test_a_second_submission_resumes(ended: str, limit: str, cluster: slurm.Slur
     if ended == "TIMEOUT":
         tell_worker(cluster, job, signal.SIGSTOP)  # its unit does not end
     else:
-        start = time.monotonic()
         cluster.tell("scancel", job)
-        while "CG" in cluster.tell("squeue", "--noheader", f"--job={job}", "--format=%t"):
-            assert time.monotonic() - start < 20
-            time.sleep(0.1)
-        assert time.monotonic() - start < 5
     assert cluster.until(job, ended, "COMPLETED") == ended
+    start = time.monotonic()
+    while "CG" in cluster.tell("squeue", "--noheader", f"--job={job}", "--format=%t"):
+        assert time.monotonic() - start < 20
+        time.sleep(0.1)
     assert "finished chunks are kept in" in said(folder)
     time.sleep(1)
     kept = chunks(folder)
@@ -201,10 +203,10 @@ def test_two_nodes_share_a_comparison(cluster: slurm.Slurm, tmp_path: Path) -> N
 
 
 def records(folder: Path) -> list[dict]:
-    """But for times."""
+    """But for times, and for the device: the workers split the cores of this host."""
     rows = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
     assert all(row["seconds"] is None or row["seconds"] > 0 for row in rows)
-    return [{name: value for name, value in row.items() if not name.endswith("seconds")} for row in rows]
+    return [{name: row[name] for name in row if not name.endswith("seconds") and name != "device"} for row in rows]
 
 
 def test_workers_of_jobqueue(cluster: slurm.Slurm, folder: Path, alone: bytes) -> None:
