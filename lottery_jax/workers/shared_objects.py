@@ -50,11 +50,6 @@ class SharedObject:
         Raises:
             InputError: Versions differ, or this host does not see the file, or the file is another one.
         """
-        for name, own in environment.version_facts().items():
-            if own != self.versions.get(name):
-                raise InputError(
-                    f"{name} is {own} here and {self.versions.get(name)} on {self.host}; install the same on all hosts"
-                )
         return _load(self)
 
     def remove(self) -> None:
@@ -75,6 +70,9 @@ class LocalObject:
 
 @functools.lru_cache(maxsize=2)
 def _load(shared: SharedObject) -> Any:
+    for name, own in environment.version_facts().items():
+        if own != (other := shared.versions.get(name)):
+            raise InputError(f"{name} is {own} here and {other} on {shared.host}; install the same on all hosts")
     if not wait_for_file(shared.path):
         raise InputError(
             f"the folder {str(shared.path.parent)!r} of {shared.host} is not visible here; name a folder that all"
