@@ -21,6 +21,7 @@ except ImportError:
 
 _CONNECT_SECONDS = 30
 _RESTARTS = 100  # of workers that a unit may lose before the job ends
+_LOGGERS = ("distributed", "distributed.client", "distributed.gc", "tornado.application")  # Dask gives each a level
 
 
 @contextlib.contextmanager
@@ -169,4 +170,5 @@ def _log_level() -> int:
 
 def _silence() -> None:
     if level := _log_level():
-        logging.getLogger("distributed").setLevel(level)
+        for name in _LOGGERS:
+            logging.getLogger(name).setLevel(level)
