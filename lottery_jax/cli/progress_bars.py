@@ -57,7 +57,7 @@ class ProgressReporter:
         log.info("%s; dashboard: %s", self._workers(), client.dashboard_link)
 
     def _workers(self) -> str:
-        count = len(self._client.scheduler_info(n_workers=-1).get("workers", ()))
+        count = len(self._client.scheduler_info(n_workers=-1)["workers"])
         return f"{count} worker{'' if count == 1 else 's'}"
 
     def whole(self, done: int, total: int, seconds_left: float | None = None) -> None:

@@ -21,7 +21,6 @@ except ImportError:
 
 _CONNECT_SECONDS = 30
 _RESTARTS = 100  # of workers that a unit may lose before the job ends
-_LOGGERS = ("distributed", "distributed.client", "distributed.gc", "tornado.application")  # Dask gives each a level
 
 
 @contextlib.contextmanager
@@ -170,5 +169,4 @@ def _log_level() -> int:
 
 def _silence() -> None:
     if level := _log_level():
-        for name in _LOGGERS:
-            logging.getLogger(name).setLevel(level)
+        logging.getLogger("distributed").setLevel(level)
