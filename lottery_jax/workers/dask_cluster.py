@@ -3,10 +3,13 @@
 import contextlib
 import logging
 import os
+import signal
+import sys
 import threading
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +35,7 @@ def local_cluster(workers: int) -> Iterator[Client]:
     if workers < 1:
         raise InputError(f"workers must be 1 or more, got {workers}; omit it for a single process")
     _silence()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _deaf_processes():
         warnings.filterwarnings("ignore", "Port .* is already in use")
         with dask.config.set({"distributed.scheduler.allowed-failures": _RESTARTS}):
             cluster = LocalCluster(
@@ -75,6 +78,22 @@ def running_cluster(scheduler: str | Path) -> Iterator[Client]:
         ) from None
     with client:
         yield client
+
+
+@contextlib.contextmanager
+def _deaf_processes() -> Iterator[None]:
+    """Processes started in the block, or by threads started in it, end with this process and leave the words to it."""
+    sys.warnoptions.append("ignore::UserWarning:multiprocessing.resource_tracker")  # which frees what a kill leaves
+    try:
+        resource_tracker.ensure_running()  # it would unblock the signal
+        # A terminal sends Ctrl-C to all processes; one that imports Dask would print a stack trace.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    finally:
+        sys.warnoptions.pop()
 
 
 def set_up_workers(client: Client) -> None:
