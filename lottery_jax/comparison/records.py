@@ -175,7 +175,7 @@ class PendingRecords:
         wait_for_file(self._file(key))
 
     def read(self, key: Key) -> Record | None:
-        """A pending record, or None."""
+        """A pending record; None if it is missing, or a kept fraction without a ticket. A damaged file is removed."""
         path = self._file(key)
         if not path.exists():
             return None
@@ -189,6 +189,7 @@ class PendingRecords:
         except (OSError, ValueError, TypeError, AttributeError):
             pass
         log.warning("the record %r is damaged and is computed again", str(path))
+        path.unlink(missing_ok=True)
         return None
 
     def count(self) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 
 from lottery_jax.comparison.methods import Method
 from lottery_jax.comparison.protocol import Protocol, configuration
-from lottery_jax.comparison.record_units import Tickets
+from lottery_jax.comparison.record_units import Shared, Tickets
 from lottery_jax.comparison.recording import Recorder
 from lottery_jax.comparison.records import (
     Key,
@@ -29,7 +29,7 @@ from lottery_jax.comparison.report import write_report
 from lottery_jax.errors import InputError
 from lottery_jax.io.files import check_writable, write_atomically
 from lottery_jax.io.locks import folder_lock
-from lottery_jax.progress import Stages, log, no_stages
+from lottery_jax.progress import Stages, no_stages
 from lottery_jax.tasks import Task
 from lottery_jax.workers.shared_objects import LocalObject, SharedObject
 from lottery_jax.workers.units import Share, Unit, run_units
@@ -188,12 +188,8 @@ class Comparison:
 
     def run(self, method: Method, seed: int) -> list[Record]:
         """The records of a method and seed; pending ones are joined, missing ones are computed now."""
-        missing, left = self._missing(method, seed), []
-        for key in missing:
-            if self.pending.read(key) is None:
-                left.append(key)
-        if left:
-            self._compute(method, seed, missing, left)
+        missing = self._missing(method, seed)
+        run_units(self._units(LocalObject(self.recorder), [(method, seed)], splits=False))
         if missing and method.depends_on is not None:
             self._join(self.recorder.known[method.depends_on], seed, may_be_unfinished=True)
         self._join(method, seed)
@@ -238,37 +234,22 @@ class Comparison:
             methods=self.recorder.known,
         )
 
-    def _units(self, shared: SharedObject | LocalObject) -> list[Unit]:
-        """The units of the missing records, those that find tickets first."""
-        finding, measuring = [], []
-        for number, (method, seed) in enumerate(self.pairs):
+    def _units(
+        self, shared: Shared, pairs: Sequence[tuple[Method, int]] | None = None, *, splits: bool = True
+    ) -> list[Unit]:
+        """The units of the missing records of methods and seeds, by default all.
+
+        `splits` is False to train all runs of a method in one unit.
+        """
+        units = list[Unit]()
+        for number, (method, seed) in enumerate(pairs or self.pairs):
             keys = self._missing(method, seed)
-            tickets = Tickets(shared, method.label, seed, tuple(keep for *_, keep in keys), number, method.shares)
-            left = [key for key in keys if not self.pending.has(key)]
+            keeps = tuple(keep for *_, keep in keys)
+            tickets = Tickets(shared, method.label, seed, keeps, number, splits and method.shares)
+            left = [key for key in keys if self.pending.read(key) is None and not self.pending.has(key)]
             if left:
-                finding.append(tickets.unit())
-            for key in left:
-                measuring.append(tickets.record_unit(key[-1], self.numbers[key]))
-        return finding + measuring
-
-    def _compute(self, method: Method, seed: int, missing: list[Key], left: list[Key]) -> None:
-        """Find the tickets of missing records, and write pending records of those that are ``left``."""
-        if method.depends_on is not None:
-            self._compute_dependency(self.recorder.known[method.depends_on], method, seed)
-        found = self.recorder.find(method.label, seed, tuple(keep for *_, keep in missing))
-        for key in left:
-            self.recorder.record(key, found)
-
-    def _compute_dependency(self, model: Method, method: Method, seed: int) -> None:
-        """Find the ticket that ``method`` depends on; its record has its own label, like any other."""
-        (key,) = keys = self.protocol.keys(model, seed)
-        if self.recorder.ticket_path(key).exists():
-            return
-        log.info("%s depends on %s, which is found first (seed %d)", method.label, model.label, seed)
-        if self._missing(model, seed):
-            self._compute(model, seed, keys, keys)
-        else:
-            self.recorder.find(model.label, seed, (None,))  # only its file was lost
+                units += [tickets.unit(), *(tickets.record_unit(key[-1], self.numbers[key]) for key in left)]
+        return units
 
     def _join(self, method: Method, seed: int, *, may_be_unfinished: bool = False) -> None:
         """Move pending records into the file of all records, and remove the unfinished trainings."""
