@@ -13,11 +13,12 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
-from lottery_jax.errors import InputError
+from lottery_jax.errors import ClusterError, InputError
 
 try:
     import dask.config
     from distributed import Client, LocalCluster, WorkerPlugin
+    from distributed.utils import silence_logging_cmgr
 except ImportError:
     raise InputError("Dask is not installed; install lottery_jax[cluster], or omit the workers") from None
 
@@ -34,18 +35,24 @@ def local_cluster(workers: int) -> Iterator[Client]:
     """
     if workers < 1:
         raise InputError(f"workers must be 1 or more, got {workers}; omit it for a single process")
-    _silence()
-    with warnings.catch_warnings(), _deaf_processes():
-        warnings.filterwarnings("ignore", "Port .* is already in use")
-        with dask.config.set({"distributed.scheduler.allowed-failures": _RESTARTS}):
-            cluster = LocalCluster(
-                n_workers=workers,
-                threads_per_worker=1,
-                memory_limit=0,  # a limit would stop and kill workers of large targets
-                dashboard_address="127.0.0.1:8787",
-                silence_logs=_log_level(),
-            )
-    with cluster, Client(cluster) as client:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(silence_logging_cmgr(_log_level()))
+        with warnings.catch_warnings(), _deaf_processes():
+            warnings.filterwarnings("ignore", "Port .* is already in use")
+            with dask.config.set({"distributed.scheduler.allowed-failures": _RESTARTS}):
+                try:
+                    cluster = stack.enter_context(
+                        LocalCluster(
+                            n_workers=workers,
+                            threads_per_worker=1,
+                            memory_limit=0,  # a limit would stop and kill workers of large targets
+                            dashboard_address="127.0.0.1:8787",
+                            silence_logs=_log_level(),
+                        )
+                    )
+                except RuntimeError as error:
+                    raise ClusterError(f"the workers do not start ({error})") from None
+        client = stack.enter_context(Client(cluster))
         if gpus := _gpus():
             # A process that reserves most of a GPU's memory leaves none for this process, or for a second worker.
             os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -60,7 +67,6 @@ def running_cluster(scheduler: str | Path) -> Iterator[Client]:
     Raises:
         InputError: The scheduler cannot be reached.
     """
-    _silence()
     where: dict[str, Any] = {"address": scheduler}
     if isinstance(scheduler, Path):
         if not scheduler.is_file():
@@ -69,15 +75,16 @@ def running_cluster(scheduler: str | Path) -> Iterator[Client]:
                 f" scheduler --scheduler-file {scheduler}"
             )
         where = {"scheduler_file": str(scheduler)}
-    try:
-        client = Client(**where, timeout=_CONNECT_SECONDS)
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(
-            f"scheduler must be a running Dask scheduler, got {str(scheduler)!r} ({error}); start one with dask"
-            " scheduler, and workers with dask worker"
-        ) from None
-    with client:
-        yield client
+    with silence_logging_cmgr(_log_level()):
+        try:
+            client = Client(**where, timeout=_CONNECT_SECONDS)
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(
+                f"scheduler must be a running Dask scheduler, got {str(scheduler)!r} ({error}); start one with dask"
+                " scheduler, and workers with dask worker"
+            ) from None
+        with client:
+            yield client
 
 
 @contextlib.contextmanager
@@ -104,7 +111,7 @@ def set_up_workers(client: Client) -> None:
     """
     import jax
 
-    found: Any = client.run(_cores, os.getpid())
+    found: Any = client.run(_cores, os.getpid(), on_error="ignore")  # a worker may die at any time
     groups = defaultdict(list)
     for address, cores in sorted(found.items()):
         groups[address.rpartition(":")[0], cores].append(address)
@@ -173,8 +180,3 @@ def _log_level() -> int:
     """The level of Dask's own log: silent, unless its configuration or DASK_LOGGING__DISTRIBUTED sets one."""
     asked = dask.config.get("logging", {})
     return logging.CRITICAL + 1 if not asked else logging.NOTSET
-
-
-def _silence() -> None:
-    if level := _log_level():
-        logging.getLogger("distributed").setLevel(level)

@@ -33,7 +33,8 @@ def run_on_executor(executor: Any, units: Sequence[Unit], *, progress: Progress)
     if hasattr(executor, "get_executor"):  # a client of Dask
         from lottery_jax.workers.dask_cluster import set_up_workers
 
-        set_up_workers(executor)
+        with _lost_as_cluster_error(units):
+            set_up_workers(executor)
         executor = executor.get_executor(pure=False)
     run = _Run(executor, progress)
     try:
@@ -123,7 +124,7 @@ def run_group(units: Sequence[Unit], sender: str) -> tuple[list[tuple[Unit, ...]
     _MESSAGES.install()
     try:
         return [unit() for unit in units], _MESSAGES.drain()
-    except InputError as error:
+    except (InputError, OSError) as error:
         raise InputError(f"worker on {environment.host()}: {error}") from error
 
 
@@ -162,7 +163,7 @@ def _lost_as_cluster_error(group: Sequence[Unit]) -> Iterator[None]:
     try:
         yield
     except (concurrent.futures.CancelledError, concurrent.futures.BrokenExecutor, OSError) as error:
-        why = f" ({error})" if str(error) else ""
+        why = f" ({error})" if isinstance(error, concurrent.futures.BrokenExecutor) else ""
         raise ClusterError(f"the scheduler or its workers are lost{why}") from None
     except ImportError as error:
         raise InputError(f"a worker cannot import {error.name}; install the same packages on all hosts") from None
