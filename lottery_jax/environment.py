@@ -8,10 +8,17 @@ import socket
 import jax
 
 
+def _usable_cores() -> int:
+    """Number of cores that this process may use; a container has fewer than the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_CORES = _usable_cores()  # before workers of one host split them: they compile for all
+
+
 def cores() -> int:
-    """Number of cores for a unit of work of this process; a container has fewer than the machine."""
-    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, own // _units_per_process)
+    """Number of cores for a unit of work of this process."""
+    return max(1, _usable_cores() // _units_per_process)
 
 
 _units_per_process = 1
@@ -64,4 +71,4 @@ def device() -> str:
     first = jax.local_devices()[0]
     if first.platform != "cpu":
         return first.device_kind
-    return f"cpu {platform.machine()}, {cores()} cores"
+    return f"cpu {platform.machine()}, {_CORES} cores"

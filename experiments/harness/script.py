@@ -15,7 +15,7 @@ from rich.console import Console
 from harness.results import Results, UnitsLeft
 from lottery_jax.cli.messages import handle_interrupts, report_kept, wait_if_interrupted
 from lottery_jax.cli.progress_bars import progress_bars
-from lottery_jax.cli.worker_options import WORKER_OPTIONS, WorkerOptions, executor_of
+from lottery_jax.cli.worker_options import WORKER_OPTIONS, WorkerOptions, executor_of, refuse_old_options
 from lottery_jax.errors import ClusterError, InputError
 
 
@@ -87,6 +87,7 @@ def _run(
     kind: type[Settings], run: Callable[[Settings, Results], None], show: Callable[[Results, Console], None]
 ) -> int:
     script = Path(sys.argv[0])
+    refuse_old_options(sys.argv[1:])
     settings = tyro.cli(kind, description=run.__globals__["__doc__"])
     settings.check()
     own = {field.name for field in dataclasses.fields(settings)} - {*WORKER_OPTIONS, "out", "data_dir"}

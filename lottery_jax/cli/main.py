@@ -77,7 +77,9 @@ def parse(words: list[str]) -> "Command":
     }
     if words and words[0] in ("compare", "approximate"):
         from lottery_jax.cli.options import extended, refuse_renamed
+        from lottery_jax.cli.worker_options import refuse_old_options
 
+        refuse_old_options(words)
         refuse_renamed(words)
         kinds[words[0]] = extended(kinds[words[0]], words)
     union: Any = None

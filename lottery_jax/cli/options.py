@@ -222,9 +222,6 @@ RENAMED_OPTIONS = {
 }
 """Old to new spellings: of a whole option, of a method before the dot, and of a method's option after the dot."""
 
-_OLD_WORKERS = ("--distributed", "--coordinator", "--processes", "--process", "--patience")
-"""Options of the scheduler that Dask has replaced."""
-
 
 def refuse_renamed(words: Sequence[str]) -> None:
     """Refuse an option of an earlier version, and name the new one.
@@ -234,11 +231,6 @@ def refuse_renamed(words: Sequence[str]) -> None:
     """
     for word in words:
         option = word.partition("=")[0].replace("_", "-")
-        if option in _OLD_WORKERS:
-            raise InputError(
-                f"{option} is no longer an option; give --workers N for processes on this host, or --scheduler ADDRESS"
-                " of a Dask scheduler"
-            )
         method, dot, field = option.partition(".")
         new = RENAMED_OPTIONS.get(method, method) + RENAMED_OPTIONS.get(dot + field, dot + field)
         if option.startswith("--") and new != option:

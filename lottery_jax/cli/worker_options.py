@@ -5,7 +5,7 @@ Nothing heavy is imported here, so that `--help` answers at once, and Dask only 
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +50,20 @@ class WorkerOptions:
         given += [option for option, value in (("--share", self.own_share), ("--join-only", self.join_only)) if value]
         if len(given) > 1:
             raise InputError(f"{given[1]} must be given without {given[0]}; omit one of the two")
+
+
+_OLD = ("--distributed", "--coordinator", "--processes", "--process", "--patience")
+"""Options of the scheduler that Dask has replaced."""
+
+
+def refuse_old_options(words: Sequence[str]) -> None:
+    """Refuse the options of earlier versions, and name the new ones; raises `InputError`."""
+    for word in words:
+        if (option := word.partition("=")[0]) in _OLD:
+            raise InputError(
+                f"{option} is no longer an option; give --workers N for processes on this host, or --scheduler ADDRESS"
+                " of a Dask scheduler"
+            )
 
 
 _CLUSTER = ("workers", "scheduler", "scheduler_file")

@@ -200,7 +200,7 @@ class Comparison:
         if not self.missing():
             return
         recorder = dataclasses.replace(self.recorder, stages=no_stages)
-        shared = SharedObject.write(recorder, self.folder.absolute() / "tickets")
+        shared = SharedObject.write(recorder, recorder.folder / "unfinished")
         try:
             run_units(self._units(shared), executor=executor, progress=self.stages("units of all workers"))
         finally:

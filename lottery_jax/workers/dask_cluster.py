@@ -1,6 +1,7 @@
 """Clusters of Dask, local or running, and the set-up of their workers. Only this file imports Dask."""
 
 import contextlib
+import importlib
 import logging
 import os
 import signal
@@ -57,6 +58,7 @@ def local_cluster(workers: int) -> Iterator[Client]:
             # A process that reserves most of a GPU's memory leaves none for this process, or for a second worker.
             os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
             client.register_plugin(_OneGpu(gpus))
+        client.run(_import_in_background)  # while this process reads its inputs
         yield client
 
 
@@ -107,7 +109,7 @@ def set_up_workers(client: Client) -> None:
     """Set up the workers of a client, those that join later included.
 
     Workers that share the cores of a host split them, so that the threads of XLA and Numba do not compete. If this
-    process keeps compiled programs in the cache, the workers do, too.
+    process keeps compiled programs in the cache, the workers do so, too.
     """
     import jax
 
@@ -146,16 +148,21 @@ class _SetUp(WorkerPlugin):
         self.cores_of, self.cache = dict(cores_of), cache
 
     def setup(self, worker: Any) -> None:
-        cores = self.cores_of.get(worker.name)
-        # Before JAX starts its threads. Threads of units are started by this one, and inherit its cores.
-        if cores and threading.current_thread() is threading.main_thread():
-            os.sched_setaffinity(0, cores)
+        import jax
+
         from lottery_jax import environment
         from lottery_jax.io.cache import enable_compile_cache
 
-        environment.set_units_per_process(worker.state.nthreads)
         if self.cache:
             enable_compile_cache()
+        environment.set_units_per_process(worker.state.nthreads)
+        # JAX compiles for all cores, as a single process does: sums in another order have other last digits. Then all
+        # threads get the cores of the worker, and later threads inherit them.
+        jax.local_devices()
+        if cores := self.cores_of.get(worker.name):
+            for thread in Path("/proc/self/task").iterdir():
+                with contextlib.suppress(OSError):  # it has ended
+                    os.sched_setaffinity(int(thread.name), cores)
 
 
 class _OneGpu(WorkerPlugin):
@@ -167,6 +174,10 @@ class _OneGpu(WorkerPlugin):
     def setup(self, worker: Any) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = self.gpus[worker.name % len(self.gpus)]
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
+def _import_in_background() -> None:
+    threading.Thread(target=importlib.import_module, args=("lottery_jax.comparison.runner",), daemon=True).start()
 
 
 def _gpus() -> list[str]:

@@ -1,5 +1,6 @@
 """Objects that the units of a job need, in a file of the job's folder: a message to a worker names the file only."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -37,7 +38,10 @@ class SharedObject:
 
     @classmethod
     def write(cls, value: Any, folder: Path) -> "SharedObject":
-        """Write an object into a folder, which exists; raises ``InputError``."""
+        """Write an object into a folder, instead of one that a killed process left there; raises ``InputError``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob(f"{PREFIX}*"):
+            old.unlink(missing_ok=True)
         content = _pickler().dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
         digest = hashlib.sha256(content).hexdigest()
         path = folder.absolute() / f"{PREFIX}{digest[:16]}.pickle"
@@ -50,16 +54,13 @@ class SharedObject:
         Raises:
             InputError: Versions differ, or this host does not see the file, or the file is another one.
         """
-        for name, own in environment.version_facts().items():
-            if own != self.versions.get(name):
-                raise InputError(
-                    f"{name} is {own} here and {self.versions.get(name)} on {self.host}; install the same on all hosts"
-                )
         return _load(self)
 
     def remove(self) -> None:
-        """Remove the file."""
+        """Remove the file, and its folder if it is empty."""
         self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.path.parent.rmdir()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,6 +76,9 @@ class LocalObject:
 
 @functools.lru_cache(maxsize=2)
 def _load(shared: SharedObject) -> Any:
+    for name, own in environment.version_facts().items():
+        if own != (other := shared.versions.get(name)):
+            raise InputError(f"{name} is {own} here and {other} on {shared.host}; install the same on all hosts")
     if not wait_for_file(shared.path):
         raise InputError(
             f"the folder {str(shared.path.parent)!r} of {shared.host} is not visible here; name a folder that all"
