@@ -7,7 +7,9 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
+import weakref
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing import resource_tracker
@@ -25,6 +27,9 @@ except ImportError:
 
 _CONNECT_SECONDS = 30
 _RESTARTS = 100  # of workers that a unit may lose before the job ends
+
+_CLIENTS: weakref.WeakSet[Client] = weakref.WeakSet()
+"""Clients whose workers are set up."""
 
 
 @contextlib.contextmanager
@@ -57,8 +62,8 @@ def local_cluster(workers: int) -> Iterator[Client]:
         if gpus := _gpus():
             # A process that reserves most of a GPU's memory leaves none for this process, or for a second worker.
             os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-            client.register_plugin(_OneGpu(gpus))
-        client.run(_import_in_background)  # while this process reads its inputs
+            _register(client, _OneGpu(gpus))
+        client.run(_import_in_background, on_error="ignore")  # while this process reads its inputs
         yield client
 
 
@@ -113,6 +118,8 @@ def set_up_workers(client: Client) -> None:
     """
     import jax
 
+    if client in _CLIENTS:  # a second time, the workers would have different cores
+        return
     found: Any = client.run(_cores, os.getpid(), on_error="ignore")  # a worker may die at any time
     groups = defaultdict(list)
     for address, cores in sorted(found.items()):
@@ -123,7 +130,20 @@ def set_up_workers(client: Client) -> None:
         for index, address in enumerate(addresses):
             if len(addresses) > 1 and address in names:
                 cores_of[names[address]] = split_cores(cores, len(addresses), index)
-    client.register_plugin(_SetUp(cores_of, cache=jax.config.jax_compilation_cache_dir is not None))  # type: ignore[attr-defined]
+    _register(client, _SetUp(cores_of, cache=jax.config.jax_compilation_cache_dir is not None))  # type: ignore[attr-defined]
+    _CLIENTS.add(client)
+
+
+def _register(client: Client, plugin: WorkerPlugin) -> None:
+    """Register a plugin on all workers; those that end meanwhile are replaced by workers that have it."""
+    for attempt in range(_RESTARTS):
+        try:
+            client.register_plugin(plugin)
+            return
+        except OSError:
+            if client.status != "running" or attempt == _RESTARTS - 1:
+                raise
+            time.sleep(0.1)
 
 
 def split_cores(cores: Sequence[int], workers: int, index: int) -> tuple[int, ...]:
@@ -148,6 +168,8 @@ class _SetUp(WorkerPlugin):
         self.cores_of, self.cache = dict(cores_of), cache
 
     def setup(self, worker: Any) -> None:
+        for thread in _IMPORTS:
+            thread.join()
         import jax
 
         from lottery_jax import environment
@@ -177,7 +199,13 @@ class _OneGpu(WorkerPlugin):
 
 
 def _import_in_background() -> None:
-    threading.Thread(target=importlib.import_module, args=("lottery_jax.comparison.runner",), daemon=True).start()
+    thread = threading.Thread(target=importlib.import_module, args=("lottery_jax.comparison.runner",), daemon=True)
+    thread.start()
+    _IMPORTS.append(thread)
+
+
+_IMPORTS: list[threading.Thread] = []
+"""Threads of a worker that import. Another thread that imports the same modules meanwhile may find half of one."""
 
 
 def _gpus() -> list[str]:
