@@ -32,7 +32,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from lottery_jax import environment
-from lottery_jax.workers.units import Unit, run_units
+from lottery_jax.workers.executors import run_units
+from lottery_jax.workers.units import Unit
 
 UNITS = 10_000
 METHODS = ("dense", "pensia", "random", "edge-popup-wide", "iterative-magnitude", "snip")

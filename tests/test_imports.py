@@ -103,16 +103,13 @@ def test_a_wrong_arrow_is_seen(file: str, source: str) -> None:
     assert len(broken_arrows(ast.parse(source), Path("lottery_jax") / file)) == 1
 
 
-def test_only_one_function_uses_what_jax_keeps_private() -> None:
-    """Its own tests meet the versions of JAX that are known to have it."""
-    places = [
-        (path.name, function.name)
+def test_nothing_uses_what_jax_keeps_private_and_one_file_imports_dask() -> None:
+    assert not [path for path in SOURCES if "jax._src" in path.read_text()]
+    names = {
+        path.name: {name.split(".")[0] for _, name in imported_modules(tree, path.parts)}
         for path, tree in SOURCES.items()
-        for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef) and "jax._src" in ast.unparse(function)
-    ]
-    assert places == [("coordination.py", "_client")]
-    assert sum(path.read_text().count("jax._src") for path in SOURCES) == 1
+    }
+    assert [name for name, tops in names.items() if tops & {"dask", "distributed"}] == ["dask_cluster.py"]
 
 
 def imported_files(path: Path, tree: ast.Module) -> set[Path]:

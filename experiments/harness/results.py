@@ -22,8 +22,9 @@ from lottery_jax.io.files import check_writable, wait_for_file, write_atomically
 from lottery_jax.io.locks import folder_lock
 from lottery_jax.progress import log
 from lottery_jax.training.checkpoints import Checkpoints, Group, Pending
+from lottery_jax.workers.executors import run_units
 from lottery_jax.workers.shared_objects import LocalObject, SharedObject
-from lottery_jax.workers.units import Share, Unit, run_units
+from lottery_jax.workers.units import Share, Unit
 
 _Task = TypeVar("_Task")
 _Row = dict[str, Any]

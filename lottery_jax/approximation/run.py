@@ -24,8 +24,9 @@ from lottery_jax.io.tensor_file import FormatError
 from lottery_jax.progress import Progress, log, no_progress
 from lottery_jax.tickets.ticket import ENTRY, Ticket, load_ticket, stores_coded
 from lottery_jax.tickets.verify import verify
+from lottery_jax.workers.executors import run_units
 from lottery_jax.workers.shared_objects import SharedObject
-from lottery_jax.workers.units import Share, Unit, run_units
+from lottery_jax.workers.units import Share, Unit
 
 CHUNKS_SUFFIX = ".chunks"
 """End of the name of the folder of chunks."""

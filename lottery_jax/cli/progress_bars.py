@@ -51,10 +51,15 @@ class ProgressReporter:
         self.prints, self.interval = prints, _INTERVAL
         self._client: Any = None
 
-    def follow(self, client: Any) -> None:
-        """Report the number of a Dask client's workers from now on."""
+    @contextlib.contextmanager
+    def following(self, client: Any) -> Iterator[None]:
+        """While the block runs, report the number of a Dask client's workers."""
         self._client, self.interval = client, _LONG_INTERVAL
         log.info("%s; dashboard: %s", self._workers(), client.dashboard_link)
+        try:
+            yield
+        finally:
+            self._client = None
 
     def _workers(self) -> str:
         count = len(self._client.scheduler_info(n_workers=-1)["workers"])

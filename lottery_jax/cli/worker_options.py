@@ -82,8 +82,7 @@ def executor_of(options: WorkerOptions, reporter: "ProgressReporter") -> Iterato
         cluster = local_cluster(options.workers)
     else:
         cluster = running_cluster(options.scheduler or options.scheduler_file or "")
-    with cluster as client:
-        reporter.follow(client)
+    with cluster as client, reporter.following(client):
         yield client
 
 

@@ -14,7 +14,7 @@ from lottery_jax.training.checkpoints import Group, Pending
 from lottery_jax.workers.shared_objects import LocalObject, SharedObject
 from lottery_jax.workers.units import Unit
 
-Shared = SharedObject | LocalObject
+SharedRecorder = SharedObject | LocalObject
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Tickets:
     `number` counts the methods and seeds. `splits` is True for a method that splits its trainings into groups of runs.
     """
 
-    shared: Shared
+    shared: SharedRecorder
     label: str
     seed: int
     keeps: Keeps

@@ -15,7 +15,7 @@ from typing import Any
 
 from lottery_jax.comparison.methods import Method
 from lottery_jax.comparison.protocol import Protocol, configuration
-from lottery_jax.comparison.record_units import Shared, Tickets
+from lottery_jax.comparison.record_units import SharedRecorder, Tickets
 from lottery_jax.comparison.recording import Recorder
 from lottery_jax.comparison.records import (
     Key,
@@ -31,8 +31,9 @@ from lottery_jax.io.files import check_writable, write_atomically
 from lottery_jax.io.locks import folder_lock
 from lottery_jax.progress import Stages, no_stages
 from lottery_jax.tasks import Task
+from lottery_jax.workers.executors import run_units
 from lottery_jax.workers.shared_objects import LocalObject, SharedObject
-from lottery_jax.workers.units import Share, Unit, run_units
+from lottery_jax.workers.units import Share, Unit
 
 
 def _ignore(*arguments: object) -> None:
@@ -235,7 +236,7 @@ class Comparison:
         )
 
     def _units(
-        self, shared: Shared, pairs: Sequence[tuple[Method, int]] | None = None, *, splits: bool = True
+        self, shared: SharedRecorder, pairs: Sequence[tuple[Method, int]] | None = None, *, splits: bool = True
     ) -> list[Unit]:
         """The units of the missing records of methods and seeds, by default all.
 

@@ -4,23 +4,32 @@ import contextlib
 import importlib
 import logging
 import os
+import signal
+import sys
 import threading
+import time
 import warnings
+import weakref
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
-from lottery_jax.errors import InputError
+from lottery_jax.errors import ClusterError, InputError
 
 try:
     import dask.config
     from distributed import Client, LocalCluster, WorkerPlugin
+    from distributed.utils import silence_logging_cmgr
 except ImportError:
     raise InputError("Dask is not installed; install lottery_jax[cluster], or omit the workers") from None
 
 _CONNECT_SECONDS = 30
 _RESTARTS = 100  # of workers that a unit may lose before the job ends
+
+_CLIENTS: weakref.WeakSet[Client] = weakref.WeakSet()
+"""Clients whose workers are set up."""
 
 
 @contextlib.contextmanager
@@ -32,23 +41,29 @@ def local_cluster(workers: int) -> Iterator[Client]:
     """
     if workers < 1:
         raise InputError(f"workers must be 1 or more, got {workers}; omit it for a single process")
-    _silence()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Port .* is already in use")
-        with dask.config.set({"distributed.scheduler.allowed-failures": _RESTARTS}):
-            cluster = LocalCluster(
-                n_workers=workers,
-                threads_per_worker=1,
-                memory_limit=0,  # a limit would stop and kill workers of large targets
-                dashboard_address="127.0.0.1:8787",
-                silence_logs=_log_level(),
-            )
-    with cluster, Client(cluster) as client:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(silence_logging_cmgr(_log_level()))
+        with warnings.catch_warnings(), _deaf_processes():
+            warnings.filterwarnings("ignore", "Port .* is already in use")
+            with dask.config.set({"distributed.scheduler.allowed-failures": _RESTARTS}):
+                try:
+                    cluster = stack.enter_context(
+                        LocalCluster(
+                            n_workers=workers,
+                            threads_per_worker=1,
+                            memory_limit=0,  # a limit would stop and kill workers of large targets
+                            dashboard_address="127.0.0.1:8787",
+                            silence_logs=_log_level(),
+                        )
+                    )
+                except RuntimeError as error:
+                    raise ClusterError(f"the workers do not start ({error})") from None
+        client = stack.enter_context(Client(cluster))
         if gpus := _gpus():
             # A process that reserves most of a GPU's memory leaves none for this process, or for a second worker.
             os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-            client.register_plugin(_OneGpu(gpus))
-        client.run(_import_in_background)  # while this process reads its inputs
+            _register(client, _OneGpu(gpus))
+        client.run(_import_in_background, on_error="ignore")  # while this process reads its inputs
         yield client
 
 
@@ -59,7 +74,6 @@ def running_cluster(scheduler: str | Path) -> Iterator[Client]:
     Raises:
         InputError: The scheduler cannot be reached.
     """
-    _silence()
     where: dict[str, Any] = {"address": scheduler}
     if isinstance(scheduler, Path):
         if not scheduler.is_file():
@@ -68,15 +82,32 @@ def running_cluster(scheduler: str | Path) -> Iterator[Client]:
                 f" scheduler --scheduler-file {scheduler}"
             )
         where = {"scheduler_file": str(scheduler)}
+    with silence_logging_cmgr(_log_level()):
+        try:
+            client = Client(**where, timeout=_CONNECT_SECONDS)
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(
+                f"scheduler must be a running Dask scheduler, got {str(scheduler)!r} ({error}); start one with dask"
+                " scheduler, and workers with dask worker"
+            ) from None
+        with client:
+            yield client
+
+
+@contextlib.contextmanager
+def _deaf_processes() -> Iterator[None]:
+    """Processes started in the block, or by threads started in it, end with this process and leave the words to it."""
+    sys.warnoptions.append("ignore::UserWarning:multiprocessing.resource_tracker")  # which frees what a kill leaves
     try:
-        client = Client(**where, timeout=_CONNECT_SECONDS)
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(
-            f"scheduler must be a running Dask scheduler, got {str(scheduler)!r} ({error}); start one with dask"
-            " scheduler, and workers with dask worker"
-        ) from None
-    with client:
-        yield client
+        resource_tracker.ensure_running()  # it would unblock the signal
+        # A terminal sends Ctrl-C to all processes; one that imports Dask would print a stack trace.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    finally:
+        sys.warnoptions.pop()
 
 
 def set_up_workers(client: Client) -> None:
@@ -87,7 +118,9 @@ def set_up_workers(client: Client) -> None:
     """
     import jax
 
-    found: Any = client.run(_cores, os.getpid())
+    if client in _CLIENTS:  # a second time, the workers would have different cores
+        return
+    found: Any = client.run(_cores, os.getpid(), on_error="ignore")  # a worker may die at any time
     groups = defaultdict(list)
     for address, cores in sorted(found.items()):
         groups[address.rpartition(":")[0], cores].append(address)
@@ -97,7 +130,20 @@ def set_up_workers(client: Client) -> None:
         for index, address in enumerate(addresses):
             if len(addresses) > 1 and address in names:
                 cores_of[names[address]] = split_cores(cores, len(addresses), index)
-    client.register_plugin(_SetUp(cores_of, cache=jax.config.jax_compilation_cache_dir is not None))  # type: ignore[attr-defined]
+    _register(client, _SetUp(cores_of, cache=jax.config.jax_compilation_cache_dir is not None))  # type: ignore[attr-defined]
+    _CLIENTS.add(client)
+
+
+def _register(client: Client, plugin: WorkerPlugin) -> None:
+    """Register a plugin on all workers; those that end meanwhile are replaced by workers that have it."""
+    for attempt in range(_RESTARTS):
+        try:
+            client.register_plugin(plugin)
+            return
+        except OSError:
+            if client.status != "running" or attempt == _RESTARTS - 1:
+                raise
+            time.sleep(0.1)
 
 
 def split_cores(cores: Sequence[int], workers: int, index: int) -> tuple[int, ...]:
@@ -122,6 +168,8 @@ class _SetUp(WorkerPlugin):
         self.cores_of, self.cache = dict(cores_of), cache
 
     def setup(self, worker: Any) -> None:
+        for thread in _IMPORTS:
+            thread.join()
         import jax
 
         from lottery_jax import environment
@@ -151,7 +199,13 @@ class _OneGpu(WorkerPlugin):
 
 
 def _import_in_background() -> None:
-    threading.Thread(target=importlib.import_module, args=("lottery_jax.comparison.runner",), daemon=True).start()
+    thread = threading.Thread(target=importlib.import_module, args=("lottery_jax.comparison.runner",), daemon=True)
+    thread.start()
+    _IMPORTS.append(thread)
+
+
+_IMPORTS: list[threading.Thread] = []
+"""Threads of a worker that import. Another thread that imports the same modules meanwhile may find half of one."""
 
 
 def _gpus() -> list[str]:
@@ -165,8 +219,3 @@ def _log_level() -> int:
     """The level of Dask's own log: silent, unless its configuration or DASK_LOGGING__DISTRIBUTED sets one."""
     asked = dask.config.get("logging", {})
     return logging.CRITICAL + 1 if not asked else logging.NOTSET
-
-
-def _silence() -> None:
-    if level := _log_level():
-        logging.getLogger("distributed").setLevel(level)

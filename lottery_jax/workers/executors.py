@@ -1,6 +1,6 @@
-"""Units run by any ``concurrent.futures``-like executor, a client of Dask included.
+"""Units run by this process, or by any ``concurrent.futures``-like executor, a client of Dask included.
 
-The executor schedules single calls. This process knows which units depend on which, submits a unit again when its
+An executor schedules single calls. This process knows which units depend on which, submits a unit again when its
 needed results exist, and passes on what the workers log.
 """
 
@@ -17,8 +17,8 @@ from typing import Any
 from lottery_jax import environment
 from lottery_jax.errors import ClusterError, InputError
 from lottery_jax.io.files import VISIBILITY_TIMEOUT
-from lottery_jax.progress import Progress, log
-from lottery_jax.workers.units import PAUSE, Unit, refuse_invisible
+from lottery_jax.progress import Progress, log, no_progress
+from lottery_jax.workers.units import PAUSE, Share, Unit, refuse_invisible
 
 _TASKS = 1024
 """Units are submitted one by one up to this number, and above it in groups: a call costs milliseconds."""
@@ -28,12 +28,74 @@ _PROCESS = secrets.token_hex(8)  # names this process on all hosts
 _Message = tuple[int, str]  # level and text
 
 
+def run_units(
+    units: Sequence[Unit], *, executor: Any = None, share: Share | None = None, progress: Progress = no_progress
+) -> list[Unit]:
+    """Run units, and those that they need before them.
+
+    Args:
+        units: The units of a job, with different names.
+        executor: An object with the ``submit`` of ``concurrent.futures.Executor``, or a client of Dask; its workers run
+            the units. Default: this process.
+        share: The share of the units that this process runs.
+        progress: Called with (finished units, known units).
+
+    Returns:
+        The units that are left to other shares.
+
+    Raises:
+        InputError: A unit was refused; the other units are cancelled.
+        ClusterError: The executor, or a worker with the unit that it ran, was lost again and again.
+
+    >>> shelf = []
+    >>> flour = Unit("flour", lambda: shelf.append("flour"))
+    >>> cake = Unit("cake", lambda: shelf.append("cake") if "flour" in shelf else [flour])
+    >>> run_units([cake]), shelf
+    ([], ['flour', 'cake'])
+    """
+    if executor is not None:
+        run_on_executor(executor, units, progress=progress)
+        return []
+    finished, left = set[str](), list(units)
+    # Other shares may have finished what the first attempt lacked.
+    for _ in range(1 if share is None else 2):
+        waiting, left = left, []
+        for done, unit in enumerate(waiting):
+            progress(len(units) - len(waiting) + done - len(left), len(units))
+            if not _run_here(unit, share, finished):
+                left.append(unit)
+    progress(len(units) - len(left), len(units))
+    return left
+
+
+def _run_here(unit: Unit, share: Share | None, finished: set[str]) -> bool:
+    """Run a unit and what it needs; False if it is left to another share. `finished` has the names of all others."""
+    if unit.name in finished:
+        return True
+    if share is not None and not share.has(unit):
+        return False
+    deadline = time.monotonic() + VISIBILITY_TIMEOUT
+    while needed := unit():
+        new = [each for each in needed if each.name not in finished]
+        if not new:
+            if time.monotonic() > deadline:
+                refuse_invisible(unit)
+            time.sleep(PAUSE)
+        # A unit without a number is run with all that it needs, because another share may not finish it in time.
+        done = [_run_here(each, None if each.number is None else share, finished) for each in new]
+        if not all(done):
+            return False
+    finished.add(unit.name)
+    return True
+
+
 def run_on_executor(executor: Any, units: Sequence[Unit], *, progress: Progress) -> None:
     """Run units, and those that they need, on the workers of an executor; arguments and errors as in `run_units`."""
     if hasattr(executor, "get_executor"):  # a client of Dask
         from lottery_jax.workers.dask_cluster import set_up_workers
 
-        set_up_workers(executor)
+        with _lost_as_cluster_error(units):
+            set_up_workers(executor)
         executor = executor.get_executor(pure=False)
     run = _Run(executor, progress)
     try:
@@ -118,12 +180,14 @@ class _Run:
 
 def run_group(units: Sequence[Unit], sender: str) -> tuple[list[tuple[Unit, ...]], list[_Message]]:
     """What each unit of a call needs, and the messages that a worker of another process than `sender` logged."""
-    if sender == _PROCESS:
-        return [unit() for unit in units], []
-    _MESSAGES.install()
+    own = sender == _PROCESS
+    if not own:
+        _MESSAGES.install()
     try:
-        return [unit() for unit in units], _MESSAGES.drain()
-    except InputError as error:
+        return [unit() for unit in units], [] if own else _MESSAGES.drain()
+    except (InputError, OSError) as error:
+        if own and isinstance(error, InputError):
+            raise
         raise InputError(f"worker on {environment.host()}: {error}") from error
 
 
@@ -162,7 +226,7 @@ def _lost_as_cluster_error(group: Sequence[Unit]) -> Iterator[None]:
     try:
         yield
     except (concurrent.futures.CancelledError, concurrent.futures.BrokenExecutor, OSError) as error:
-        why = f" ({error})" if str(error) else ""
+        why = f" ({error})" if isinstance(error, concurrent.futures.BrokenExecutor) else ""
         raise ClusterError(f"the scheduler or its workers are lost{why}") from None
     except ImportError as error:
         raise InputError(f"a worker cannot import {error.name}; install the same packages on all hosts") from None

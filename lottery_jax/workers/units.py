@@ -1,4 +1,4 @@
-"""Units of work with durable results: run by this process, or as a share K/N of processes that never communicate.
+"""Units of work with durable results, and shares K/N of them for processes that never communicate.
 
 A unit is a plain function with plain data. It may run twice without harm, and it returns the units that it needs first.
 Names and numbers of units do not depend on the processes, so that others can resume the job.
@@ -6,13 +6,10 @@ Names and numbers of units do not depend on the processes, so that others can re
 
 import dataclasses
 import re
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from lottery_jax.errors import InputError
-from lottery_jax.io.files import VISIBILITY_TIMEOUT
-from lottery_jax.progress import Progress, no_progress
 
 PAUSE = 0.2
 """Seconds between two calls of a unit whose needed results are finished, but not visible yet."""
@@ -72,69 +69,6 @@ class Share:
 
     def __str__(self) -> str:
         return f"{self.number}/{self.of}"
-
-
-def run_units(
-    units: Sequence[Unit], *, executor: Any = None, share: Share | None = None, progress: Progress = no_progress
-) -> list[Unit]:
-    """Run units, and those that they need before them.
-
-    Args:
-        units: The units of a job, with different names.
-        executor: An object with the ``submit`` of ``concurrent.futures.Executor``, or a client of Dask; its workers run
-            the units. Default: this process.
-        share: The share of the units that this process runs.
-        progress: Called with (finished units, known units).
-
-    Returns:
-        The units that are left to other shares.
-
-    Raises:
-        InputError: A unit was refused; the other units are cancelled.
-        ClusterError: The executor, or a worker with the unit that it ran, was lost again and again.
-
-    >>> shelf = []
-    >>> flour = Unit("flour", lambda: shelf.append("flour"))
-    >>> cake = Unit("cake", lambda: shelf.append("cake") if "flour" in shelf else [flour])
-    >>> run_units([cake]), shelf
-    ([], ['flour', 'cake'])
-    """
-    if executor is not None:
-        from lottery_jax.workers.executors import run_on_executor
-
-        run_on_executor(executor, units, progress=progress)
-        return []
-    finished, left = set[str](), list(units)
-    # Other shares may have finished what the first attempt lacked.
-    for _ in range(1 if share is None else 2):
-        waiting, left = left, []
-        for done, unit in enumerate(waiting):
-            progress(len(units) - len(waiting) + done - len(left), len(units))
-            if not _run_here(unit, share, finished):
-                left.append(unit)
-    progress(len(units) - len(left), len(units))
-    return left
-
-
-def _run_here(unit: Unit, share: Share | None, finished: set[str]) -> bool:
-    """Run a unit and what it needs; False if it is left to another share. `finished` has the names of all others."""
-    if unit.name in finished:
-        return True
-    if share is not None and not share.has(unit):
-        return False
-    deadline = time.monotonic() + VISIBILITY_TIMEOUT
-    while needed := unit():
-        new = [each for each in needed if each.name not in finished]
-        if not new:
-            if time.monotonic() > deadline:
-                refuse_invisible(unit)
-            time.sleep(PAUSE)
-        # A unit without a number is run with all that it needs, because another share may not finish it in time.
-        done = [_run_here(each, None if each.number is None else share, finished) for each in new]
-        if not all(done):
-            return False
-    finished.add(unit.name)
-    return True
 
 
 def refuse_invisible(unit: Unit) -> NoReturn:
