@@ -1,7 +1,6 @@
 """`lottery-jax compare`: parse the options, call the comparison, and print its records or table."""
 
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any, TextIO
 
 from rich.console import Console
 
-from lottery_jax.cli.messages import report_kept
+from lottery_jax.cli.messages import print_json, print_lines, report_kept
 from lottery_jax.cli.options import field_name, transforms_of
 from lottery_jax.cli.progress_bars import progress_bars
 from lottery_jax.cli.settings import Compare, command_line
@@ -46,11 +45,11 @@ def run_compare(command: Compare, results: TextIO) -> int:
             progress=shown.part("the data and the target"),
         )
 
-        def print_json(records: Sequence[Record]) -> None:
+        def print_records(records: Sequence[Record]) -> None:
             for record in records if command.json else ():
                 print(record.to_json(), file=results, flush=True)
 
-        callbacks = Callbacks(shown.part, folder.append, shown.whole, print_json)
+        callbacks = Callbacks(shown.part, folder.append, shown.whole, print_records)
         found = run_comparison(
             task,
             protocol,
@@ -66,12 +65,12 @@ def run_compare(command: Compare, results: TextIO) -> int:
     if isinstance(workers, Share):
         _print_share(workers, found, results, as_json=command.json)
         return 0
-    console = Console(file=results)
+    console = Console(file=results, markup=False)
     if not command.json:
         for table in tables(found, width=console.width):
             console.print(table)
             console.print()
-    print(f"report: {found.report}", file=sys.stderr if command.json else results)
+    print_lines([f"report: {found.report}"], sys.stderr if command.json else results)
     return 0
 
 
@@ -104,12 +103,12 @@ def _print_share(share: Share, found: Results, results: TextIO, *, as_json: bool
     finished = found.requested - missing
     if as_json:
         facts = {"share": str(share), "folder": str(found.folder), "records": finished, "missing_records": missing}
-        print(json.dumps(facts), file=results)
+        print_json(facts, results)
         return
     others = f"{missing:,} missing. The same command without --share joins them when the other shares are finished."
     if not missing:
         others = "none missing. The same command without --share joins them."
-    print(f"share {share} is finished: {finished:,} of {found.requested:,} records, {others}", file=results)
+    print_lines([f"share {share} is finished: {finished:,} of {found.requested:,} records, {others}"], results)
 
 
 def _kept(folder: Path | None = None) -> str:

@@ -122,7 +122,7 @@ class Approximate(WorkerOptions, TaskOptions):
 class Verify:
     """Regenerate a ticket's source from its seed and recompute every residual, without the solver.
 
-    Exit code 0: it holds. 1: it is broken, or not a valid ticket. 4: it has no guarantee.
+    Exit code 0: it holds. 1: it is broken. 2: it is not a valid ticket, or costs too much. 4: it has no guarantee.
     """
 
     ticket: tyro.conf.Positional[Path]

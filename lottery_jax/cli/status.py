@@ -1,7 +1,6 @@
 """`lottery-jax status`: the progress of a job, running or dead, read from its folder."""
 
 import contextlib
-import json
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from typing import Any, TextIO
 
 from lottery_jax.approximation.chunk_store import FolderChunkStore
 from lottery_jax.approximation.run import CHUNKS_SUFFIX
+from lottery_jax.cli.messages import print_json, print_lines
 from lottery_jax.cli.settings import JobStatus
 from lottery_jax.comparison.records import PendingRecords, read_records
 from lottery_jax.errors import InputError
@@ -30,12 +30,11 @@ def run_status(command: JobStatus, results: TextIO) -> int:
         row["changed"] = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(_last_change(folder)))
         words = row.pop("words")
         if command.json:
-            print(json.dumps(row), file=results)
+            print_json(row, results)
             continue
-        print(f"{folder}: {words}", file=results)
-        if row["last_message"]:
-            print(f"  {row['last_message']}", file=results)
-        print(f"  in use by {row['process'] or 'nobody'}; last changed {row['changed']}", file=results)
+        lines = [f"{folder}: {words}"] + ([f"  {row['last_message']}"] if row["last_message"] else [])
+        lines.append(f"  in use by {row['process'] or 'nobody'}; last changed {row['changed']}")
+        print_lines(lines, results)
     return 0
 
 

@@ -80,6 +80,7 @@ def figure(records: Sequence[Record], *, dark: bool = False) -> bytes:
         legend = drawing.legend(*order, loc="outside lower center", ncols=3, frameon=False, fontsize="small")
         for text in legend.get_texts():
             text.set_color(ink)
+            text.set_parse_math(False)  # the name of a method is no formula
     return png_bytes(drawing)
 
 

@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Mapping, Sequence
-from html import escape
+from html import escape as escape_html
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from lottery_jax.comparison.methods import Method
 from lottery_jax.comparison.records import Record
 from lottery_jax.comparison.report.figure import figure
 from lottery_jax.comparison.report.summary import columns, rows
+from lottery_jax.errors import printable
 from lottery_jax.io.files import write_atomically
 
 STYLE = """
@@ -111,6 +112,11 @@ table below."></picture>
     write_atomically(folder / "figure.png", light)
     write_atomically(folder / "report.html", text.encode())
     return folder / "report.html"
+
+
+def escape(text: str) -> str:
+    """Text for the page, whose own line ends are kept."""
+    return "\n".join(escape_html(printable(line)) for line in text.split("\n"))
 
 
 def _data_url(png: bytes) -> str:

@@ -139,6 +139,7 @@ def write_coded(
             writer.write(PARAMETERS, packed.tobytes())
             writer.write(SEGMENTS, index.tobytes())
             words.seek(0)
+            writer.write(WORDS, b"")  # masks that are known may code to no words
             while chunk := words.read(_SLICE):
                 writer.write(WORDS, chunk)
             for tensor in sorted(copied, key=lambda tensor: tensor.name):

@@ -89,10 +89,10 @@ def test_a_file_that_is_cut_or_changed_is_refused_in_a_sentence(
     path = tmp_path / "wrong"
     for wrong in (content[:-3], content[: len(content) // 2], content[:9], content[:-1] + b"\xff"):
         path.write_bytes(wrong)
-        sentence = refusal(capsys, 1, "verify", path)
+        sentence = refusal(capsys, 2, "verify", path)
         assert "truncated or damaged" in sentence or "changed after it was written" in sentence
         out = tmp_path / "out"
-        refusal(capsys, 1, "export", path, "--plain", "--out", out)
+        refusal(capsys, 2, "export", path, "--plain", "--out", out)
         assert [file.name for file in tmp_path.iterdir()] == ["wrong"], "nothing is half-written"
 
 
