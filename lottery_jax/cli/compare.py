@@ -14,7 +14,7 @@ from lottery_jax.cli.progress_bars import progress_bars
 from lottery_jax.cli.settings import Compare, command_line
 from lottery_jax.cli.worker_options import workers_of
 from lottery_jax.comparison.protocol import Protocol
-from lottery_jax.comparison.records import Record, count_finished
+from lottery_jax.comparison.records import Record, count_finished, name_of_run
 from lottery_jax.comparison.registry import USER_CLASS, all_learners, option_name, select_methods, user_class
 from lottery_jax.comparison.report import tables
 from lottery_jax.comparison.runner import Callbacks, Results, run_comparison
@@ -58,7 +58,10 @@ def run_compare(command: Compare, results: TextIO) -> int:
             callbacks=callbacks,
             workers=workers,
             join_only=command.join_only,
+            check=command.check,
         )
+        if command.check:
+            return _print_check(found, results, as_json=command.json)
         if not workers.leads and not isinstance(workers, Share):
             workers.leave()
             return 0
@@ -109,6 +112,18 @@ def _print_share(share: Share, found: Results, results: TextIO, *, as_json: bool
     if not missing:
         others = "none missing. The same command without --share joins them."
     print_lines([f"share {share} is finished: {finished:,} of {found.requested:,} records, {others}"], results)
+
+
+def _print_check(found: Results, results: TextIO, *, as_json: bool) -> int:
+    """Print what is wrong with each ticket; exit code 1 if any is not what its record says."""
+    for record in found:
+        fault = found.faults.get(record.key)
+        if as_json:
+            print_json({"ticket": name_of_run(*record.key), "outcome": record.outcome, "fault": fault}, results)
+        elif record.outcome is not None:
+            words = f"the ticket {fault}" if fault else f"{record.outcome}, as recorded"
+            print_lines([f"{name_of_run(*record.key)}: {words}"], results)
+    return int(bool(found.faults))
 
 
 def _kept(folder: Path | None = None) -> str:

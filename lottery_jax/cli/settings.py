@@ -55,6 +55,8 @@ class Compare(WorkerOptions, TaskOptions):
     """Factors of each learner's learning rate to choose from on the validation split, e.g. 0.3 1 3."""
     out: Path = Path("runs")
     """Folder for the results; each configuration gets its own folder inside."""
+    check: bool = False
+    """New verification of the tickets of all finished records, instead of new records."""
     quiet: bool = False
     """No progress and no notes."""
     json: bool = False
@@ -207,7 +209,7 @@ def command_line(settings: Compare) -> str:
     words = ["lottery-jax", "compare"]
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
-        if field.name in ("json", "quiet", *WORKER_OPTIONS) or value == field.default:
+        if field.name in ("check", "json", "quiet", *WORKER_OPTIONS) or value == field.default:
             continue
         option = "--" + field.name.replace("_", "-")
         if dataclasses.is_dataclass(value):

@@ -32,6 +32,7 @@ def compare(
     progress: Progress = no_progress,
     workers: Workers = SERIAL,
     join_only: bool = False,
+    check: bool = False,
 ) -> Results:
     """Compare methods on a task: records of every method, seed and kept fraction, and a report.
 
@@ -54,9 +55,11 @@ def compare(
         workers: Processes that share the work, all of which make the same call with a folder that all of them see:
             ``lottery_jax.workers.cluster.join(...)``, or one ``Share(k, n)`` per process.
         join_only: Join the records of finished shares without computing any.
+        check: Verify the tickets of all finished records again, without computing any record.
 
     Returns:
-        A list of records, with the folder and the report as attributes. Processes that do not lead get no records.
+        A list of records, with the folder, the report and the ``faults`` of their tickets as attributes. Processes that
+        do not lead get no records.
 
     Raises:
         InputError: A method is unknown, two methods have the same label, or an option is wrong.
@@ -73,5 +76,12 @@ def compare(
     )
     callbacks, command = Callbacks(stages=lambda part: progress), "lottery_jax.compare(task, ...)"
     return run_comparison(
-        task, protocol, Path(out), command=command, callbacks=callbacks, workers=workers, join_only=join_only
+        task,
+        protocol,
+        Path(out),
+        command=command,
+        callbacks=callbacks,
+        workers=workers,
+        join_only=join_only,
+        check=check,
     )

@@ -13,7 +13,7 @@ from lottery_jax.comparison.evaluate import compare_logits, describe, measure, o
 from lottery_jax.comparison.methods import Method, MethodContext
 from lottery_jax.comparison.protocol import Protocol
 from lottery_jax.comparison.records import Key, Record
-from lottery_jax.io.files import write_atomically
+from lottery_jax.io.files import file_digest, write_atomically
 from lottery_jax.networks.target import Target
 from lottery_jax.progress import Stages, Stopwatch
 from lottery_jax.tasks import Task
@@ -112,6 +112,7 @@ def make_record(
             "bits_per_target_weight": bits / target.weights,
             "rounding_bits_per_target_weight": certificate.rounding_bits_per_target_weight,
             "ticket_bytes": measured.ticket_bytes,
+            "ticket_sha256": file_digest(path),
             "seconds": found.seconds / found.requested,
             "search_seconds": found.search_seconds / found.requested,
             "compilation_seconds": found.compilation_seconds / found.requested,

@@ -15,13 +15,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lottery_jax.errors import InputError, shown
-from lottery_jax.io.files import read_regular, wait_for_file, write_atomically
+from lottery_jax.errors import InputError, quoted, shown
+from lottery_jax.io.files import file_digest, read_regular, wait_for_file, write_atomically
 from lottery_jax.progress import log
 
 Key = tuple[str, int, float | None]
 
 _MAX_FLOAT = 1e300
+_SHOWN = 8  # names in a message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +61,8 @@ class Record:
     rounding_bits_per_target_weight: float | None = None
     """Bits per weight of the target after rounding to a grid with the same largest residual; None without residuals."""
     ticket_bytes: int | None = None
+    ticket_sha256: str | None = None
+    """Digest of the ticket's file; None in records of an older version."""
     seconds: float | None = None
     """Seconds to find the ticket, with compilation; those of a sweep are divided equally among its kept fractions."""
     search_seconds: float | None = None
@@ -179,6 +182,43 @@ def name_of_run(method: str, seed: int, keep: float | None = None) -> str:
     ('pensia-seed0', 'edge-popup-wide-seed3-keep0.5')
     """
     return f"{method}-seed{seed}" + ("" if keep is None else f"-keep{keep}")
+
+
+def ticket_path(folder: Path, key: Key) -> Path:
+    """The ticket of a record in a run folder."""
+    return folder / "tickets" / f"{name_of_run(*key)}.safetensors"
+
+
+def ticket_faults(folder: Path, records: Iterable[Record]) -> dict[Key, str]:
+    """What is wrong with the tickets of records, by key: files that are missing, or not those that were measured."""
+    faults = {}
+    for record in records:
+        if record.outcome is None:  # the target itself, which has no ticket
+            continue
+        path = ticket_path(folder, record.key)
+        if not path.is_file():
+            faults[record.key] = "is missing"
+        elif record.ticket_sha256 is None:
+            faults[record.key] = "has no digest in its record of an older version"
+        elif file_digest(path) != record.ticket_sha256:
+            faults[record.key] = "was changed after it was recorded"
+    return faults
+
+
+def faults_in_words(faults: Mapping[Key, str]) -> str:
+    """Faults of tickets in words, grouped by what is wrong.
+
+    >>> faults_in_words({("pensia", 0, None): "is missing", ("random", 0, None): "is missing"})
+    'the ticket is missing: pensia-seed0, random-seed0'
+    """
+    groups: dict[str, list[str]] = {}
+    for key, fault in faults.items():
+        groups.setdefault(fault, []).append(quoted(name_of_run(*key)))
+    parts = []
+    for fault, names in groups.items():
+        more = f" and {len(names) - _SHOWN:,} others" if len(names) > _SHOWN else ""
+        parts.append(f"the ticket {fault}: {', '.join(names[:_SHOWN])}{more}")
+    return "; ".join(parts)
 
 
 class PendingRecords:

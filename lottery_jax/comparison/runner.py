@@ -10,12 +10,14 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import jax
 
 from lottery_jax import environment
+from lottery_jax.comparison.check_tickets import check_tickets
 from lottery_jax.comparison.methods import Method, MethodContext
 from lottery_jax.comparison.protocol import Protocol, configuration
 from lottery_jax.comparison.recording import FoundTickets, find_tickets, make_record
@@ -24,9 +26,12 @@ from lottery_jax.comparison.records import (
     PendingRecords,
     Record,
     append_records,
+    faults_in_words,
     name_of_run,
     read_records,
     run_folder,
+    ticket_faults,
+    ticket_path,
 )
 from lottery_jax.comparison.report import write_report
 from lottery_jax.errors import InputError
@@ -65,6 +70,7 @@ class Results(list[Record]):
         report: The report page; None if this process did not write it.
         requested: Number of requested records.
         missing: For a share, the requested records that are neither recorded nor pending.
+        faults: What is wrong with the tickets of records, by key.
     """
 
     def __init__(
@@ -75,9 +81,11 @@ class Results(list[Record]):
         *,
         report: Path | None = None,
         missing: Sequence[Key] = (),
+        faults: Mapping[Key, str] = MappingProxyType({}),
     ) -> None:
         super().__init__(records)
         self.folder, self.report, self.requested, self.missing = folder, report, requested, tuple(missing)
+        self.faults = dict(faults)
 
 
 def run_comparison(
@@ -89,6 +97,7 @@ def run_comparison(
     callbacks: Callbacks | None = None,
     workers: Workers = SERIAL,
     join_only: bool = False,
+    check: bool = False,
 ) -> Results:
     """Compute the missing records of a comparison, and write its report; raises ``InputError``.
 
@@ -100,9 +109,10 @@ def run_comparison(
         callbacks: Functions to call while it runs.
         workers: Processes that share the work.
         join_only: Join finished records without computing any.
+        check: Verify the tickets of all finished records again, without computing any record.
 
     Returns:
-        All requested records in order; none in a process that does not lead.
+        All requested records in order; none in a process that does not lead. With ``check``, all finished records.
     """
     if join_only and workers is not SERIAL:
         raise InputError("join_only must be used by one process without workers. Omit one of the two.")
@@ -115,6 +125,10 @@ def run_comparison(
         if not workers.leads:
             missing = () if workers.meets else comparison.missing()
             return Results((), comparison.folder, len(comparison.units), missing=missing)
+        if check:
+            found = list(comparison.finished.values())
+            faults = check_tickets(comparison.folder, found, task, protocol.tolerance, stages=callbacks.stages)
+            return Results(found, comparison.folder, len(comparison.units), faults=faults)
         if join_only:
             comparison.refuse_missing()
         seconds = dict[str, float]()
@@ -131,8 +145,10 @@ def run_comparison(
             callbacks.recorded(found)
         records = comparison.records()
         _remove(comparison.folder / "unfinished" / "dense")  # trainings that several methods share
-        report = comparison.report(records, command)
-    return Results(records, comparison.folder, len(comparison.units), report=report)
+        if faults := ticket_faults(comparison.folder, records):
+            log.warning("%s; compare --check verifies all tickets again", faults_in_words(faults))
+        report = comparison.report(records, command, faults)
+    return Results(records, comparison.folder, len(comparison.units), report=report, faults=faults)
 
 
 class Comparison:
@@ -244,7 +260,7 @@ class Comparison:
         if left:
             self._compute(method, seed, missing, left, self.workers)
 
-    def report(self, records: Sequence[Record], command: str) -> Path:
+    def report(self, records: Sequence[Record], command: str, faults: Mapping[Key, str]) -> Path:
         """Write the report of records into the run folder; ``command`` repeats the comparison."""
         return write_report(
             self.folder,
@@ -258,6 +274,7 @@ class Comparison:
             configuration=self.configuration,
             command=command,
             methods=self.known,
+            tickets=faults_in_words(faults),
         )
 
     def _compute(self, method: Method, seed: int, missing: list[Key], left: list[Key], workers: Workers) -> None:
@@ -344,7 +361,7 @@ class Comparison:
         return self.folder / "unfinished" / name_of_run(method.label, seed)
 
     def _ticket_path(self, key: Key) -> Path:
-        return self.folder / "tickets" / f"{name_of_run(*key)}.safetensors"
+        return ticket_path(self.folder, key)
 
     def _stages(self, key: Key) -> Stages:
         label, seed, keep = key

@@ -1,6 +1,7 @@
 """Output files: check that a folder is writable before long work, and write whole files or none."""
 
 import contextlib
+import hashlib
 import io
 import os
 import stat
@@ -136,6 +137,12 @@ def read_regular(path: Path) -> bytes:
     """The content of a regular file; raises ``InputError`` for any other."""
     with open(open_regular(path, f"the file {str(path)!r}"), "rb") as file:
         return file.read()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a regular file, in hexadecimal digits; raises ``InputError`` for any other."""
+    with open(open_regular(path, f"the file {str(path)!r}"), "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_replaceable(path: Path) -> None:

@@ -43,6 +43,7 @@ def write_report(
     configuration: Mapping[str, Any],
     command: str,
     methods: Mapping[str, Method],
+    tickets: str = "",
 ) -> Path:
     """Write ``figure.png`` and ``report.html`` into a run folder; returns the path of the page.
 
@@ -54,6 +55,7 @@ def write_report(
         configuration: Settings of the comparison.
         command: The command that repeats the comparison.
         methods: Methods by label, at least those of the records.
+        tickets: What is wrong with the tickets of the records.
     """
     shown, light = rows(records), figure(records)
     head, cells, meanings = "", [""] * len(shown), dict[str, str]()
@@ -69,6 +71,7 @@ def write_report(
         devices |= {record.device} if record.device else set()
         made_with |= record.versions
     made_with["device"] = ", ".join(sorted(devices))
+    tickets = tickets or "Each ticket is the file that was measured: the record has its SHA-256"
     text = f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -90,6 +93,7 @@ table below."></picture>
 <tr>{"</tr><tr>".join(cells)}</tr>
 </tbody>
 </table></div>
+<p>{escape(tickets[0].upper() + tickets[1:])}.</p>
 <h2>The methods</h2>
 {_definitions(about)}
 <p>Papers, guarantees, costs and a guide to choosing: <code>docs/methods.md</code> of the repository.</p>
