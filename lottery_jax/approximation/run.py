@@ -105,7 +105,7 @@ def run_to_file(
             wait = VISIBILITY_TIMEOUT if workers.processes > 1 else 0.0
             place = _write_ticket(job, out, folder, coded=coded, wait=wait)
         elif stores_coded(place) != coded:
-            load_ticket(place).save(place, coded=coded)
+            load_ticket(place, limit=math.inf).save(place, coded=coded)
         if not finished or folder.belongs_to(job):
             folder.remove()
         workers.done(unit, str(place))
@@ -213,8 +213,8 @@ def _write_ticket(job: Job, out: Path, folder: FolderChunkStore, *, coded: bool,
     temporary, place, deadline = folder.path / f".ticket-{os.getpid()}", out, time.monotonic() + wait
     assemble_to_file(job, lambda chunk: _read_or_solve(job, folder, chunk, deadline), temporary)
     if coded:
-        load_ticket(temporary).save(temporary, coded=True)
-    if out.exists() and not verify(temporary, target=job.target).holds:
+        load_ticket(temporary, limit=math.inf).save(temporary, coded=True)
+    if out.exists() and not verify(temporary, target=job.target, limit=math.inf).holds:
         place = broken_file(out)
         log.warning("the ticket does not hold: %r is unchanged, and the new ticket is %r", str(out), str(place))
     try:

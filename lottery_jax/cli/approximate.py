@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
@@ -127,7 +128,8 @@ def _evaluated(result: ApproximationResult, task: Task | None, reporter: Progres
     """The certificate of the ticket file for the target, and its test accuracy if there is a task."""
     assert result.path is not None
     if task is None:
-        certificate = verify(result.path, target=result.job.target, progress=reporter.part("verifying"))
+        progress = reporter.part("verifying")
+        certificate = verify(result.path, target=result.job.target, limit=math.inf, progress=progress)
         return certificate_row(certificate, result.path.stat().st_size)
     task = task if result.target is task.target else dataclasses.replace(task, target=result.target)
     measured = measure(result.path, task, stages=reporter.part)

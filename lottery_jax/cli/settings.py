@@ -141,6 +141,8 @@ class Verify:
     """Network of the target; default: guessed from the names in its file."""
     width: float = 1.0
     """Factor of all hidden widths of the architecture."""
+    limit: float = 1.0
+    """Multiple of the operations and bytes that a file of this size may ask for."""
     quiet: bool = False
     """No progress and no notes."""
     json: bool = False
@@ -165,6 +167,8 @@ class Export:
     """The ticket itself with entropy-coded masks."""
     plain: bool = False
     """The ticket itself with one bit per random weight."""
+    limit: float = 1.0
+    """Multiple of the operations and bytes that a file of this size may ask for."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,7 +23,7 @@ EXIT_CODES = {"holds": 0, "broken": 1, "no guarantee": 4}
 
 def run_verify(command: Verify, results: TextIO) -> int:
     """Verify the ticket, and bound its outputs if a box is given; the exit code says the outcome."""
-    ticket = load_ticket(command.ticket)
+    ticket = load_ticket(command.ticket, limit=command.limit)
     target = None
     if command.target is not None:
         target = target_like(ticket.network, command.target, name=command.architecture, width=command.width)
@@ -36,7 +36,7 @@ def run_verify(command: Verify, results: TextIO) -> int:
         if command.box is None:
             certificate, bounds = verify(ticket, **options, progress=reporter.part("verifying")), {}
         else:
-            verification = verify_box(ticket, **options, box=command.box, stages=reporter.part)
+            verification = verify_box(ticket, **options, box=command.box, limit=command.limit, stages=reporter.part)
             certificate, bounds = verification.certificate, _output_row(verification, command.box)
         row = certificate_row(certificate, command.ticket.stat().st_size) | {"ticket": str(command.ticket)} | bounds
     return print_certificate(row, results, as_json=command.json)
@@ -190,7 +190,7 @@ def run_export(command: Export, results: TextIO) -> int:
     check_overwrite(command.out, force=command.force)
     if sum([command.into is not None, command.masks, command.coded, command.plain]) > 1:
         raise InputError("--into, --masks, --coded and --plain exclude each other; give at most one of them")
-    ticket = load_ticket(command.ticket)
+    ticket = load_ticket(command.ticket, limit=command.limit)
     if command.coded or command.plain:
         size = ticket.save(command.out, coded=command.coded)
         written = f"the ticket, {size:,} bytes, its masks {'coded' if command.coded else 'one bit for each weight'}"

@@ -46,7 +46,7 @@ def check_tickets(
 def _fault(path: Path, record: Record, task: Task, tolerance: float, stages: Stages) -> str | None:
     """What is wrong with a ticket; None if it is what its record says."""
     try:
-        measured = measure(path, task, tolerance, stages=lambda part: stages(f"{path.stem}: {part}"))
+        measured = measure(path, task, tolerance, limit=1.0, stages=lambda part: stages(f"{path.stem}: {part}"))
     except (TicketError, InputError) as error:
         return f"is refused: {error}"
     for names, found, moved in ((_VERIFIED, measured.certificate, 0.0), (_MEASURED, measured.metrics, _MOVED)):

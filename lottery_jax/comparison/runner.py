@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -307,7 +308,7 @@ class Comparison:
             self.protocol.tolerance,
             self.protocol.candidates,
             self.protocol.epochs,
-            lambda label, seed: load_ticket(self._ticket_path((label, seed, None))),
+            lambda label, seed: load_ticket(self._ticket_path((label, seed, None)), limit=math.inf),
             self._stages((method.label, seed, None))("finding"),
             self.protocol.tune,
             Checkpoints(self._unfinished(method, seed), workers, number),

@@ -106,7 +106,7 @@ class TensorFile:
         # Closed with the object: a ticket or a target that is read in slices lives as long as its user needs it.
         self.close = weakref.finalize(self, os.close, self._handle)
         try:
-            self.bytes = os.fstat(self._handle).st_size
+            self.bytes, self.header_bytes = os.fstat(self._handle).st_size, 0
             self.tensors, self.metadata = self._header()
         except BaseException:
             self.close()
@@ -146,6 +146,7 @@ class TensorFile:
             (length,) = struct.unpack("<Q", self.read_bytes(0, 8))
             if length > min(_MAX_HEADER_BYTES, self.bytes - 8):
                 raise ValueError("its header is truncated")
+            self.header_bytes = length
             rows = json.loads(self.read_bytes(8, length).decode())
             metadata = dict(rows.pop("__metadata__", {}))
             infos = []

@@ -14,7 +14,7 @@ from flax import nnx
 from lottery_jax.errors import InputError, quoted
 from lottery_jax.networks.codec import from_json, to_json
 from lottery_jax.networks.layers.tensor_dict import TensorDict
-from lottery_jax.networks.node import Container, Gate, Node, Spec, WeightNode, Weights, child_path
+from lottery_jax.networks.node import Container, Cost, Gate, Node, Spec, WeightNode, Weights, child_path
 from lottery_jax.networks.sources.base import Source
 from lottery_jax.rng.random_tensor import ATTEMPT_STRIDE, RandomTensor, count_positions
 
@@ -189,6 +189,11 @@ class Network:
             if name not in again:
                 count += tensor.weights
         return count
+
+    @functools.cached_property
+    def cost(self) -> Cost:
+        """The work for one example, none if the graph is unknown."""
+        return Cost() if self.input_spec is None else self.root.cost(self.input_spec)
 
     def map_layers(self, function: Callable[[str, Node], Node]) -> "Network":
         """The network with each layer replaced by `function(path, layer)`."""
