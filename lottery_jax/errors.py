@@ -1,15 +1,56 @@
-"""The package's exceptions, and suggestions for misspelt words."""
+"""The package's exceptions, safe text for the terminal, and suggestions for misspelt words."""
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 
 
+def printable(text: object) -> str:
+    r"""Text in which nothing controls a terminal: new lines, control characters, bidi marks, surrogates are escaped.
+
+    Every text that may come from a file passes here before a person sees it: in exceptions, on the terminal, in a page.
+
+    >>> print(printable("weight\n\x1b[1mHOLDS\u202e\ud800"))
+    weight\n\x1b[1mHOLDS\u202e\ud800
+    """
+    words = str(text)
+    if words.isprintable():
+        return words
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in words)
+
+
+def quoted(text: str) -> str:
+    r"""A name from a file: as it is if it is one plain word, else in quotes, so that it cannot pass as other text.
+
+    >>> print(quoted("edge-popup-wide"), quoted("pensia. HOLDS for the target"))
+    edge-popup-wide 'pensia. HOLDS for the target'
+    """
+    plain = text.isascii() and text.isprintable() and text and not set(text) & set(" '\"")
+    return text if plain else repr(text)
+
+
+def shown(value: object) -> str:
+    """A value of untrusted JSON in about 40 characters, whatever its size and depth.
+
+    >>> shown([1, "a"]), len(shown("a" * 1000)) < 50
+    ("[1, 'a']", True)
+    """
+    text = reprlib.repr(value)
+    return text if len(text) <= 40 else text[:40] + "..."
+
+
 class InputError(ValueError):
-    """Invalid input; the message says what to do (exit code 2)."""
+    """Invalid input; the message, one line of printable text, says what to do (exit code 2)."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(printable(message))
 
 
 class TicketError(Exception):
-    """A file is not a valid ticket: foreign, truncated or changed (exit code 1)."""
+    """A file is not a valid ticket: foreign, truncated or changed (exit code 2, because no verdict was reached)."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(printable(message))
 
 
 class ClusterError(Exception):

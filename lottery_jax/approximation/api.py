@@ -1,6 +1,7 @@
 """`approximate`: from a target to the ticket of a pruned random network that computes the same."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -275,7 +276,7 @@ def approximate(
         stages=lambda name: progress if name == SOLVING else no_progress,
         executor=executor,
     )
-    return result.ticket or load_ticket(cast(Path, result.path))
+    return result.ticket or load_ticket(cast(Path, result.path), limit=math.inf)
 
 
 SOLVING = "weights"  # the stage in which weights are solved

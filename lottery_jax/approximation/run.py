@@ -95,7 +95,7 @@ def run_to_file(
             stack.callback(folder.remove_if_empty)
         if place is not None:
             if stores_coded(place) != coded:
-                load_ticket(place).save(place, coded=coded)
+                load_ticket(place, limit=math.inf).save(place, coded=coded)
             if folder.belongs_to(job):
                 folder.remove()
             return JobResult(job.weights, 0, path=place)
@@ -224,8 +224,8 @@ def _write_ticket(job: Job, out: Path, folder: FolderChunkStore, *, coded: bool)
     temporary, place = folder.path / f".ticket-{os.getpid()}", out
     assemble_to_file(job, lambda chunk: _read_or_solve(job, folder, chunk), temporary)
     if coded:
-        load_ticket(temporary).save(temporary, coded=True)
-    if out.exists() and not verify(temporary, target=job.target).holds:
+        load_ticket(temporary, limit=math.inf).save(temporary, coded=True)
+    if out.exists() and not verify(temporary, target=job.target, limit=math.inf).holds:
         place = broken_file(out)
         log.warning("the ticket does not hold: %r is unchanged, and the new ticket is %r", str(out), str(place))
     try:

@@ -16,15 +16,18 @@ from lottery_jax.errors import InputError
 from lottery_jax.networks.layers.containers import Chain, Residual
 from lottery_jax.networks.layers.conv import Conv, RotationConv
 from lottery_jax.networks.layers.dense import Dense
-from lottery_jax.networks.node import Node, child_path
+from lottery_jax.networks.node import MAX_MAGNITUDE, Node, child_path
 from lottery_jax.networks.rewrites import fold_batch_norm, match_rewrites
 from lottery_jax.networks.target import Target
 from lottery_jax.tickets.header import check_tolerance
 from lottery_jax.tickets.reconstruct import effective_weights
 from lottery_jax.tickets.ticket import Ticket
 
-_MAX_TIGHTENED_UNITS = 1024
+MAX_TIGHTENED_UNITS = 1024
+"""Units of a hidden layer up to which it gets linear bounds of its own."""
+
 _BATCH = 256  # rows of coefficients
+_MAX_COEFFICIENTS = 1 << 25  # in a batch
 
 Box = tuple[float, float]
 """The smallest and the largest value of every input."""
@@ -120,8 +123,11 @@ def bound_output_from_tolerance(target: Target, tolerance: float, *, box: Box = 
 def _input_bounds(target: Target, box: Box) -> LayerBounds:
     """The inputs of both networks: any of the box, and without a difference."""
     (low, high), given = box, target.network.input_spec
-    if given is None or not (np.isfinite([low, high]).all() and low <= high):
-        raise InputError(f"the box is [{low}, {high}]; give two finite numbers, and a network whose graph is known")
+    if given is None or not -MAX_MAGNITUDE <= low <= high <= MAX_MAGNITUDE:  # false for NaN
+        raise InputError(
+            f"the box is [{low}, {high}]; give two numbers in order, of magnitudes up to 2**64, and a network whose"
+            " graph is known"
+        )
     zero = np.zeros(given.shape)
     return LayerBounds(IntervalArray(zero + np.float64(low), zero + np.float64(high)), IntervalArray(zero, zero))
 
@@ -147,7 +153,7 @@ class _NetworkPair:
                 found += self.records(child, child_path(path, name), last, tighten=tighten)
                 if tighten and len(found) > 1 and isinstance(found[-1].node, WeightLayer):
                     out = found[-1].out
-                    if out.f.low.size <= _MAX_TIGHTENED_UNITS:
+                    if out.f.low.size <= MAX_TIGHTENED_UNITS:
                         found[-1] = dataclasses.replace(found[-1], out=_tighten(found, inputs, out))
             return found
         if isinstance(node, Residual):
@@ -178,8 +184,10 @@ def _tighten(records: list[LayerRecord], inputs: LayerBounds, out: LayerBounds) 
     """Bounds of the last layer's outputs, intersected with linear bounds in the inputs of the first."""
     size, shape = out.f.low.size, out.f.low.shape
     ends: list[list[np.ndarray]] = [[], [], [], []]
-    for first in range(0, size, _BATCH):
-        rows = np.eye(size)[first : first + _BATCH].reshape(-1, *shape)
+    widest = max([size, *(record.inputs.f.low.size for record in records)])
+    batch = max(min(_BATCH, _MAX_COEFFICIENTS // widest), 1)
+    for first in range(0, size, batch):
+        rows = np.eye(min(batch, size - first), size, first).reshape(-1, *shape)
         zeros, constant = np.zeros_like(rows), np.zeros(len(rows))
         pairs = (rows, zeros), (-rows, zeros), (zeros, rows), (zeros, -rows)
         for end, (difference, f) in zip(ends, pairs, strict=True):

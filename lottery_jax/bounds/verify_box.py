@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import os
 from collections.abc import Mapping
 
@@ -9,16 +10,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lottery_jax.bounds.output import Box, OutputBound, bound_output
+from lottery_jax.bounds.output import MAX_TIGHTENED_UNITS, Box, OutputBound, bound_output
 from lottery_jax.errors import InputError
+from lottery_jax.networks.forward import batch_size
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.rewrites import match_rewrites
 from lottery_jax.networks.target import Target
 from lottery_jax.progress import Stages, no_stages
 from lottery_jax.tickets.certificate import Certificate
 from lottery_jax.tickets.reconstruct import collapse, effective_weights
-from lottery_jax.tickets.ticket import Ticket
+from lottery_jax.tickets.ticket import Ticket, load_ticket
 from lottery_jax.tickets.verify import verify_with_weights
+from lottery_jax.tickets.work_limit import Work, WorkLimit
+
+_STARTS, _STEPS = 64, 100
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,12 +41,14 @@ def verify_box(
     target: Target | str | os.PathLike[str] | None = None,
     tolerance: float | None = None,
     box: Box = (0.0, 1.0),
+    limit: float = 1.0,
     stages: Stages = no_stages,
 ) -> BoxVerification:
     """Verify a ticket, then bound the difference between its outputs and the target's on a box of inputs.
 
     Args:
         box: The smallest and the largest input; the other arguments are those of ``verify``.
+        limit: Also limits the work of the bounds and of the search.
         stages: Called with the name of each part.
 
     Raises:
@@ -56,6 +63,8 @@ def verify_box(
     >>> found.largest_found <= found.output_bound.largest
     True
     """
+    ticket = ticket if isinstance(ticket, Ticket) else load_ticket(ticket, limit=limit)
+    WorkLimit("--box", ticket.bytes, limit).check(_work(ticket.network.target))
     found = verify_with_weights(ticket, target=target, tolerance=tolerance, progress=stages("verifying"))
     certificate = found.certificate
     if not certificate.holds or found.target is None:
@@ -66,13 +75,24 @@ def verify_box(
     return BoxVerification(certificate, bound, largest_found)
 
 
+def _work(target: Network) -> Work:
+    """The work of the linear bounds, which go back through the network for each output, and of the search."""
+    rows = 0 if target.output_spec is None else math.prod(target.output_spec.shape)
+    for path, node in target.weight_nodes.items():
+        if (given := target.input_spec_of(path)) is not None:
+            units = math.prod(node.output_spec(given).shape)
+            rows += units if units <= MAX_TIGHTENED_UNITS else 0
+    searches = 2 * 3 * _STARTS * _STEPS  # both networks, and three passes for a gradient
+    return Work(target.cost.operations * (8 * rows + searches), 0)
+
+
 def attack(
     ticket: Ticket,
     target: Target,
     *,
     box: Box = (0.0, 1.0),
-    starts: int = 64,
-    steps: int = 100,
+    starts: int = _STARTS,
+    steps: int = _STEPS,
     seed: int = 0,
     images: np.ndarray | None = None,
     weights: Mapping[str, np.ndarray] | None = None,
@@ -103,8 +123,9 @@ def attack(
     with jax.enable_x64(True), jax.default_matmul_precision("highest"), jax.numpy_dtype_promotion("standard"):
         own = {name: jnp.asarray(value, jnp.float64) for name, value in tensors.items()}
         other = {name: jnp.asarray(target.array(name), jnp.float64) for name in target.network.tensors}
-        ends = jnp.float64(low), jnp.float64(high)
-        return float(_ascend(collapsed, target.network, own, other, jnp.asarray(x), *ends, steps))
+        ends, size = (jnp.float64(low), jnp.float64(high)), batch_size(target.network)
+        parts = [jnp.asarray(x[first : first + size]) for first in range(0, len(x), size)]
+        return max(float(_ascend(collapsed, target.network, own, other, part, *ends, steps)) for part in parts)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 7))

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
@@ -10,14 +10,14 @@ from typing import Any, TextIO
 from lottery_jax.approximation.api import SOLVING, ApproximationOptions, ApproximationResult, run_approximation
 from lottery_jax.approximation.chunk_store import FolderChunkStore
 from lottery_jax.approximation.run import broken_file, chunk_folder
-from lottery_jax.cli.messages import on_interrupt, report_kept
+from lottery_jax.cli.messages import on_interrupt, print_json, print_lines, report_kept
 from lottery_jax.cli.options import construction_of, transforms_of
 from lottery_jax.cli.progress_bars import ProgressReporter, progress_bars
 from lottery_jax.cli.settings import Approximate
 from lottery_jax.cli.verify import certificate_row, print_certificate
 from lottery_jax.cli.worker_options import executor_of
 from lottery_jax.comparison.evaluate import measure
-from lottery_jax.errors import InputError
+from lottery_jax.errors import InputError, quoted
 from lottery_jax.io.files import check_writable
 from lottery_jax.networks.target import Target
 from lottery_jax.progress import Progress
@@ -59,8 +59,8 @@ def run_approximate(command: Approximate, results: TextIO) -> int:
         if command.own_share is not None:
             return _print_share(command, command.own_share, result, results)
         row = _evaluated(result, task, reporter)
-    for name, reason in () if command.json else skipped.items():
-        print(f"skipped {name}: {reason}", file=results)
+    if not command.json:
+        print_lines([f"skipped {quoted(name)}: {reason}" for name, reason in skipped.items()], results)
     row |= {
         "ticket": str(result.path),
         "skipped": skipped,
@@ -126,7 +126,8 @@ def _evaluated(result: ApproximationResult, task: Task | None, reporter: Progres
     """The certificate of the ticket file for the target, and its test accuracy if there is a task."""
     assert result.path is not None
     if task is None:
-        certificate = verify(result.path, target=result.job.target, progress=reporter.part("verifying"))
+        progress = reporter.part("verifying")
+        certificate = verify(result.path, target=result.job.target, limit=math.inf, progress=progress)
         return certificate_row(certificate, result.path.stat().st_size)
     task = task if result.target is task.target else dataclasses.replace(task, target=result.target)
     measured = measure(result.path, task, stages=reporter.part)
@@ -140,15 +141,15 @@ def _print_share(command: Approximate, share: Share, result: ApproximationResult
     if command.json:
         facts = {"share": str(share), "chunks": chunks, "finished_chunks": chunks - left, "missing_chunks": left}
         facts |= {"solved_weights": result.solved_weights, "found_weights": result.found_weights}
-        print(json.dumps(facts | {"ticket": None if result.path is None else str(result.path)}), file=results)
+        print_json(facts | {"ticket": None if result.path is None else str(result.path)}, results)
     elif result.path is not None:
-        print(f"the ticket {str(result.path)!r} exists already; share {share} has nothing to do", file=results)
+        print_lines([f"the ticket {str(result.path)!r} exists already; share {share} has nothing to do"], results)
     else:
         are = "is" if left == 1 else "are"
         then = f"{left:,} {are} missing; run the same command without --share when the others are done"
         if not left:
             then = "none is missing; run the same command without --share to write the ticket"
-        print(f"share {share} is done: {chunks - left:,} of {chunks:,} chunks are finished, {then}", file=results)
+        print_lines([f"share {share} is done: {chunks - left:,} of {chunks:,} chunks are finished, {then}"], results)
     return 0
 
 

@@ -1,7 +1,6 @@
 """`lottery-jax compare`: parse the options, call the comparison, and print its records or table."""
 
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,13 +8,13 @@ from typing import Any, TextIO
 
 from rich.console import Console
 
-from lottery_jax.cli.messages import report_kept
+from lottery_jax.cli.messages import print_json, print_lines, report_kept
 from lottery_jax.cli.options import field_name, transforms_of
 from lottery_jax.cli.progress_bars import progress_bars
 from lottery_jax.cli.settings import Compare, command_line
 from lottery_jax.cli.worker_options import executor_of
 from lottery_jax.comparison.protocol import Protocol
-from lottery_jax.comparison.records import Record, count_finished
+from lottery_jax.comparison.records import Record, count_finished, name_of_run
 from lottery_jax.comparison.registry import USER_CLASS, all_learners, option_name, select_methods, user_class
 from lottery_jax.comparison.report import tables
 from lottery_jax.comparison.runner import Callbacks, Results, run_comparison
@@ -46,11 +45,11 @@ def run_compare(command: Compare, results: TextIO) -> int:
             progress=shown.part("the data and the target"),
         )
 
-        def print_json(records: Sequence[Record]) -> None:
+        def print_records(records: Sequence[Record]) -> None:
             for record in records if command.json else ():
                 print(record.to_json(), file=results, flush=True)
 
-        callbacks = Callbacks(shown.part, folder.append, shown.whole, print_json)
+        callbacks = Callbacks(shown.part, folder.append, shown.whole, print_records)
         found = run_comparison(
             task,
             protocol,
@@ -60,16 +59,19 @@ def run_compare(command: Compare, results: TextIO) -> int:
             executor=executor,
             share=command.own_share,
             join_only=command.join_only,
+            check=command.check,
         )
+    if command.check:
+        return _print_check(found, results, as_json=command.json)
     if command.own_share is not None:
         _print_share(command.own_share, found, results, as_json=command.json)
         return 0
-    console = Console(file=results)
+    console = Console(file=results, markup=False)
     if not command.json:
         for table in tables(found, width=console.width):
             console.print(table)
             console.print()
-    print(f"report: {found.report}", file=sys.stderr if command.json else results)
+    print_lines([f"report: {found.report}"], sys.stderr if command.json else results)
     return 0
 
 
@@ -102,12 +104,24 @@ def _print_share(share: Share, found: Results, results: TextIO, *, as_json: bool
     finished = found.requested - missing
     if as_json:
         facts = {"share": str(share), "folder": str(found.folder), "records": finished, "missing_records": missing}
-        print(json.dumps(facts), file=results)
+        print_json(facts, results)
         return
     others = f"{missing:,} missing. The same command without --share joins them when the other shares are finished."
     if not missing:
         others = "none missing. The same command without --share joins them."
-    print(f"share {share} is finished: {finished:,} of {found.requested:,} records, {others}", file=results)
+    print_lines([f"share {share} is finished: {finished:,} of {found.requested:,} records, {others}"], results)
+
+
+def _print_check(found: Results, results: TextIO, *, as_json: bool) -> int:
+    """Print what is wrong with each ticket; exit code 1 if any is not what its record says."""
+    for record in found:
+        fault = found.faults.get(record.key)
+        if as_json:
+            print_json({"ticket": name_of_run(*record.key), "outcome": record.outcome, "fault": fault}, results)
+        elif record.outcome is not None:
+            words = f"the ticket {fault}" if fault else f"{record.outcome}, as recorded"
+            print_lines([f"{name_of_run(*record.key)}: {words}"], results)
+    return int(bool(found.faults))
 
 
 def _kept(folder: Path | None = None) -> str:

@@ -1,13 +1,15 @@
 """The command line: parse, run, and turn every refusal into one sentence and an exit code.
 
-Exit codes: 0 done; 1 a ticket is invalid or broken; 2 an input was refused; 3 a scheduler or its workers are
-lost; 4 a ticket has no guarantee; 130 stopped by Ctrl-C, 143 by SIGTERM; 141 the reader closed the output.
+Exit codes: 0 done; 1 a ticket is broken, which is always a verdict; 2 an input was refused; 3 a scheduler or its
+workers are lost; 4 a ticket has no guarantee; 70 an error of this program (sysexits' EX_SOFTWARE); 130 stopped by
+Ctrl-C, 143 by SIGTERM; 141 the reader closed the output.
 """
 
 import contextlib
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -18,7 +20,7 @@ from lottery_jax.cli.messages import (
     print_message,
     wait_if_interrupted,
 )
-from lottery_jax.errors import ClusterError, InputError, TicketError
+from lottery_jax.errors import ClusterError, InputError, TicketError, printable
 
 if TYPE_CHECKING:
     from lottery_jax.cli.settings import Approximate, Compare, Export, JobStatus, Theory, Verify
@@ -35,6 +37,12 @@ _FUNCTIONS = {
 }
 """The module and function of each command's settings."""
 
+PROGRAM_ERROR = 70
+"""Exit code of an error of this program: EX_SOFTWARE of sysexits.h."""
+
+_TRACEBACK = "LOTTERY_JAX_TRACEBACK"
+_SHOWN_CHARACTERS = 300  # of an exception, whose text may hold a whole program
+
 _DESCRIPTION = """Strong lottery tickets: prune random networks into trained ones, and verify it.
 
 Compiled programs, data and trained targets are cached in ~/.cache/lottery_jax, or in the folder LOTTERY_JAX_CACHE.
@@ -46,12 +54,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if arguments is None:
         handle_interrupts()
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         code = _versions() if words == ["--version"] else run(parse(words))
     except InputError as error:
         code = refuse(str(error), 2)
     except BrokenPipeError:
         code = _output_closed()
+    except Exception as error:
+        code = _program_error(error)
     if arguments is not None:
         sys.exit(code)
     wait_if_interrupted()
@@ -107,10 +118,8 @@ def run(command: "Command") -> int:
             code = _action(command)(command, results)
         results.flush()
         return code
-    except InputError as error:
+    except (InputError, TicketError) as error:
         return refuse(str(error), 2)
-    except TicketError as error:
-        return refuse(str(error), 1)
     except ClusterError as error:
         return refuse(str(error), 3)
     except BrokenPipeError:
@@ -118,6 +127,8 @@ def run(command: "Command") -> int:
     except OSError as error:
         where = error.filename or "an output file"
         return refuse(f"{where}: {error.strerror or error}; free some space or choose another folder", 2)
+    except MemoryError:
+        return refuse("the memory of this machine is too small for it; use another machine, or a smaller input", 2)
     except KeyboardInterrupt as stopped:  # only if another program called `main`
         return refuse(stopped.args[0] if stopped.args else interrupt_message(), EXIT_CODE)
 
@@ -136,6 +147,18 @@ def _versions() -> int:
 
     print(", ".join(f"{name} {version}" for name, version in environment.versions().items()))
     return 0
+
+
+def _program_error(error: Exception) -> int:
+    """Report an exception that no refusal foresaw, in one sentence; its traceback if the environment asks for it."""
+    if os.environ.get(_TRACEBACK):
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            print(printable(line), file=sys.stderr)
+    what = f"{type(error).__name__}: {error}"[:_SHOWN_CHARACTERS]
+    return refuse(
+        f"an error of this program, not a verdict ({what}); set {_TRACEBACK}=1 for its traceback, and please report it",
+        PROGRAM_ERROR,
+    )
 
 
 def _output_closed() -> int:

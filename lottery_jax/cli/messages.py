@@ -6,12 +6,16 @@ results are written whole or not at all.
 """
 
 import contextlib
+import json
+import math
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TextIO
 
+from lottery_jax.errors import printable
 from lottery_jax.io.files import remove_temporary_files
 
 EXIT_CODE = 130
@@ -29,8 +33,32 @@ _stopping = threading.Event()
 
 
 def print_message(sentence: str) -> None:
-    """Print a sentence on stderr."""
-    print(f"lottery-jax: {sentence}", file=sys.stderr, flush=True)
+    """Print a sentence on stderr, as one line of printable text."""
+    print(printable(f"lottery-jax: {sentence}"), file=sys.stderr, flush=True)
+
+
+def print_lines(lines: Iterable[str], results: TextIO) -> None:
+    """Print results, each as one line of printable text."""
+    for line in lines:
+        print(printable(line), file=results)
+
+
+def print_json(row: Mapping[str, Any], results: TextIO) -> None:
+    """Print a row as one line of JSON, with null for numbers that JSON lacks.
+
+    >>> print_json({"bound": math.inf, "box": [0.0, 1.0], "by_layer": {"fc1": math.nan}}, sys.stdout)
+    {"bound": null, "box": [0.0, 1.0], "by_layer": {"fc1": null}}
+    """
+    print(json.dumps(_finite(row), allow_nan=False), file=results, flush=True)
+
+
+def _finite(value: Any) -> Any:
+    """JSON values with None for numbers that are not finite."""
+    if isinstance(value, Mapping):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return list(map(_finite, value))
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def handle_interrupts() -> None:
@@ -107,4 +135,4 @@ def _report() -> None:
     with contextlib.suppress(OSError):
         remove_temporary_files()
     # Not print: the main thread may hold the stream.
-    os.write(2, f"lottery-jax: {interrupt_message()}\n".encode())
+    os.write(2, f"{printable(f'lottery-jax: {interrupt_message()}')}\n".encode())

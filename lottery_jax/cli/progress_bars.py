@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lottery_jax.cli.messages import on_interrupt, print_message
+from lottery_jax.errors import printable
 from lottery_jax.io import locks
 from lottery_jax.progress import Progress, log
 
@@ -73,7 +74,7 @@ class ProgressReporter:
 
     def part(self, name: str) -> Progress:
         """Begin a part; returns the callback for its progress."""
-        part = self.current = Part(name)
+        part = self.current = Part(printable(name))
         self.refresh()
 
         def update(done: int, total: int) -> None:
@@ -132,7 +133,7 @@ def progress_bars(*, quiet: bool = False) -> Iterator[ProgressReporter]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(_log_messages(logging.ERROR if quiet else logging.INFO))
         if console.is_terminal and not quiet:
-            text, words = TextColumn("{task.description}"), TextColumn("{task.fields[words]}")
+            text, words = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[words]}")
             display = Progress(text, BarColumn(), MofNCompleteColumn(), words, console=console, transient=True)
             stack.enter_context(display)
             stack.enter_context(on_interrupt(display.stop))

@@ -55,6 +55,8 @@ class Compare(WorkerOptions, TaskOptions):
     """Factors of each learner's learning rate to choose from on the validation split, e.g. 0.3 1 3."""
     out: Path = Path("runs")
     """Folder for the results; each configuration gets its own folder inside."""
+    check: bool = False
+    """New verification of the tickets of all finished records, instead of new records."""
     quiet: bool = False
     """No progress and no notes."""
     json: bool = False
@@ -122,7 +124,7 @@ class Approximate(WorkerOptions, TaskOptions):
 class Verify:
     """Regenerate a ticket's source from its seed and recompute every residual, without the solver.
 
-    Exit code 0: it holds. 1: it is broken, or not a valid ticket. 4: it has no guarantee.
+    Exit code 0: it holds. 1: it is broken. 2: it is not a valid ticket, or costs too much. 4: it has no guarantee.
     """
 
     ticket: tyro.conf.Positional[Path]
@@ -139,6 +141,8 @@ class Verify:
     """Network of the target; default: guessed from the names in its file."""
     width: float = 1.0
     """Factor of all hidden widths of the architecture."""
+    limit: float = 1.0
+    """Multiple of the operations and bytes that a file of this size may ask for."""
     quiet: bool = False
     """No progress and no notes."""
     json: bool = False
@@ -163,6 +167,8 @@ class Export:
     """The ticket itself with entropy-coded masks."""
     plain: bool = False
     """The ticket itself with one bit per random weight."""
+    limit: float = 1.0
+    """Multiple of the operations and bytes that a file of this size may ask for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,7 +213,7 @@ def command_line(settings: Compare) -> str:
     words = ["lottery-jax", "compare"]
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
-        if field.name in ("json", "quiet", *WORKER_OPTIONS) or value == field.default:
+        if field.name in ("check", "json", "quiet", *WORKER_OPTIONS) or value == field.default:
             continue
         option = "--" + field.name.replace("_", "-")
         if dataclasses.is_dataclass(value):

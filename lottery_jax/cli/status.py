@@ -1,7 +1,6 @@
 """`lottery-jax status`: the progress of a job, running or dead, read from its folder."""
 
 import contextlib
-import json
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -10,9 +9,16 @@ from typing import Any, TextIO
 
 from lottery_jax.approximation.chunk_store import FolderChunkStore
 from lottery_jax.approximation.run import CHUNKS_SUFFIX
+from lottery_jax.cli.messages import print_json, print_lines
 from lottery_jax.cli.settings import JobStatus
-from lottery_jax.comparison.records import PendingRecords, read_records
-from lottery_jax.errors import InputError
+from lottery_jax.comparison.records import (
+    PendingRecords,
+    faults_in_words,
+    name_of_run,
+    read_records,
+    ticket_faults,
+)
+from lottery_jax.errors import InputError, quoted
 from lottery_jax.io.locks import lock_holder, read_lock_status
 
 UNITS = ".units"
@@ -30,12 +36,11 @@ def run_status(command: JobStatus, results: TextIO) -> int:
         row["changed"] = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(_last_change(folder)))
         words = row.pop("words")
         if command.json:
-            print(json.dumps(row), file=results)
+            print_json(row, results)
             continue
-        print(f"{folder}: {words}", file=results)
-        if row["last_message"]:
-            print(f"  {row['last_message']}", file=results)
-        print(f"  in use by {row['process'] or 'nobody'}; last changed {row['changed']}", file=results)
+        lines = [f"{folder}: {words}"] + ([f"  {row['last_message']}"] if row["last_message"] else [])
+        lines.append(f"  in use by {row['process'] or 'nobody'}; last changed {row['changed']}")
+        print_lines(lines, results)
     return 0
 
 
@@ -75,11 +80,14 @@ def _comparison(folder: Path) -> dict[str, Any]:
     records = read_records(folder / "records.jsonl")
     by_method = Counter(method for method, _, _ in records)
     unfinished = sorted(path.name for path in (folder / "unfinished").glob("*/"))
-    words = f"{len(records):,} records" + "".join(f", {count} of {name}" for name, count in by_method.items())
+    words = f"{len(records):,} records" + "".join(f", {count} of {quoted(name)}" for name, count in by_method.items())
     pending = PendingRecords(folder / "records").count()
     words += f"; {pending:,} pending records" if pending else ""
-    words += f"; unfinished: {', '.join(unfinished)}" if unfinished else ""
+    words += f"; unfinished: {', '.join(map(quoted, unfinished))}" if unfinished else ""
+    faults = ticket_faults(folder, records.values())
+    words += f"; {faults_in_words(faults)}" if faults else ""
     row = {"records": len(records), "records_by_method": dict(by_method), "pending_records": pending}
+    row["ticket_faults"] = {name_of_run(*key): fault for key, fault in faults.items()}
     return {**row, "unfinished": unfinished, "words": words}
 
 

@@ -1,13 +1,13 @@
 """`lottery-jax theory`: the size of the random network that each theorem requires for an architecture."""
 
 import dataclasses
-import json
 import math
 from pathlib import Path
 from typing import TextIO
 
 import numpy as np
 
+from lottery_jax.cli.messages import print_json
 from lottery_jax.cli.settings import Theory
 from lottery_jax.constructions.pensia import Pensia
 from lottery_jax.data import load
@@ -38,7 +38,7 @@ def run_theory(command: Theory, results: TextIO) -> int:
     rows.append(pensia_requirement(network, command.candidates))
     if command.json:
         for row in rows:
-            print(json.dumps({**dataclasses.asdict(row), "widest": row.widest}), file=results)
+            print_json({**dataclasses.asdict(row), "widest": row.widest}, results)
     else:
         _print_table(command, network, rows, results)
     return 0
@@ -95,7 +95,7 @@ def _print_table(command: Theory, network: Network, rows: list[Requirement], res
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(file=results, highlight=False)
+    console = Console(file=results, highlight=False, markup=False)
     weights = sum(math.prod(shape) for shape in network.approximated.values())
     console.print(
         f"{command.architecture} for {command.data}: {weights:,} weights to approximate; eps {command.tolerance:g},"

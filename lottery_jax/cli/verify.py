@@ -1,14 +1,14 @@
 """`lottery-jax verify` and `export`: the certificate of a ticket file, and its weights, masks or another encoding."""
 
 import dataclasses
-import json
 import math
 from typing import Any, TextIO
 
 from lottery_jax.bounds import BoxVerification, verify_box
+from lottery_jax.cli.messages import print_json, print_lines
 from lottery_jax.cli.progress_bars import progress_bars
 from lottery_jax.cli.settings import Export, Verify
-from lottery_jax.errors import InputError
+from lottery_jax.errors import InputError, quoted
 from lottery_jax.importers.state_dict import target_like
 from lottery_jax.io.files import check_overwrite
 from lottery_jax.networks.rewrites import quantise
@@ -23,7 +23,7 @@ EXIT_CODES = {"holds": 0, "broken": 1, "no guarantee": 4}
 
 def run_verify(command: Verify, results: TextIO) -> int:
     """Verify the ticket, and bound its outputs if a box is given; the exit code says the outcome."""
-    ticket = load_ticket(command.ticket)
+    ticket = load_ticket(command.ticket, limit=command.limit)
     target = None
     if command.target is not None:
         target = target_like(ticket.network, command.target, name=command.architecture, width=command.width)
@@ -36,7 +36,7 @@ def run_verify(command: Verify, results: TextIO) -> int:
         if command.box is None:
             certificate, bounds = verify(ticket, **options, progress=reporter.part("verifying")), {}
         else:
-            verification = verify_box(ticket, **options, box=command.box, stages=reporter.part)
+            verification = verify_box(ticket, **options, box=command.box, limit=command.limit, stages=reporter.part)
             certificate, bounds = verification.certificate, _output_row(verification, command.box)
         row = certificate_row(certificate, command.ticket.stat().st_size) | {"ticket": str(command.ticket)} | bounds
     return print_certificate(row, results, as_json=command.json)
@@ -75,7 +75,10 @@ def certificate_row(certificate: Certificate, ticket_bytes: int) -> dict[str, An
 
 def print_certificate(row: dict[str, Any], results: TextIO, *, as_json: bool) -> int:
     """Print a row as JSON or as sentences; returns the exit code of its outcome."""
-    print(json.dumps(row) if as_json else "\n".join(certificate_sentences(row)), file=results)
+    if as_json:
+        print_json(row, results)
+    else:
+        print_lines(certificate_sentences(row), results)
     return EXIT_CODES[row["outcome"]]
 
 
@@ -100,7 +103,7 @@ def certificate_sentences(row: dict[str, Any]) -> list[str]:
     if row["redrawn_blocks"]:
         redraws += f", at most {row['largest_attempt']} times each"
     lines = [
-        f"{row['ticket']}: {row['ticket_bytes']:,} bytes, made by {row['method']} from seed {row['seed']};"
+        f"{row['ticket']}: {row['ticket_bytes']:,} bytes, made by {quoted(row['method'])} from seed {row['seed']};"
         " its checksums and its random weights are intact.",
         f"Source: {row['source_weights']:,} random weights from {drawn}; the masks keep {row['kept_weights']:,}"
         f" ({redraws}).",
@@ -138,6 +141,8 @@ def certificate_sentences(row: dict[str, Any]) -> list[str]:
         )
     if "output_bound" in row:
         lines += _output_sentences(row)
+    if row["target_sha256"] is None:  # its masks contradict its seed, so that nothing was compared
+        return [*lines, f"{broken}."]
     target = f"the target {row['target_sha256'][:16]}..."
     if row["own_target"]:
         target += ", an unverified copy in the ticket"
@@ -148,13 +153,13 @@ def certificate_sentences(row: dict[str, Any]) -> list[str]:
 
 
 def _residual_sentences(row: dict[str, Any]) -> list[str]:
-    index = ", ".join(map(str, row["worst_weight"]))
+    worst = f"{quoted(row['worst_tensor'])}[{', '.join(map(str, row['worst_weight']))}]"
     limit = f"{row['tolerance']:g}"
     if row.get("relative_tolerance") is not None:
         limit = f"{row['relative_tolerance']:.4g} of their tensor's largest, {row['tolerance']:.4g} at most"
     lines = [
         f"{row['within_tolerance']:,} of {row['target_weights']:,} target weights are within {limit}; the mean residual"
-        f" is {row['mean_residual']:.3g}, the worst {row['worst_residual']:.3g} ({row['worst_tensor']}[{index}]);"
+        f" is {row['mean_residual']:.3g}, the worst {row['worst_residual']:.3g} ({worst});"
         f" {row['kept_per_target_weight']:.3f} random weights are kept per target weight.",
     ]
     if row["kept_budget"] is not None:
@@ -185,7 +190,7 @@ def run_export(command: Export, results: TextIO) -> int:
     check_overwrite(command.out, force=command.force)
     if sum([command.into is not None, command.masks, command.coded, command.plain]) > 1:
         raise InputError("--into, --masks, --coded and --plain exclude each other; give at most one of them")
-    ticket = load_ticket(command.ticket)
+    ticket = load_ticket(command.ticket, limit=command.limit)
     if command.coded or command.plain:
         size = ticket.save(command.out, coded=command.coded)
         written = f"the ticket, {size:,} bytes, its masks {'coded' if command.coded else 'one bit for each weight'}"
@@ -195,5 +200,5 @@ def run_export(command: Export, results: TextIO) -> int:
         written = export_into(ticket, command.into, command.out, model)
     else:
         written = (export_masks if command.masks else export_weights)(ticket, command.out)
-    print(f"{command.out}: {written}", file=results)
+    print_lines([f"{command.out}: {written}"], results)
     return 0

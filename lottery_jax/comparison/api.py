@@ -34,6 +34,7 @@ def compare(
     executor: Any = None,
     share: Share | None = None,
     join_only: bool = False,
+    check: bool = False,
 ) -> Results:
     """Compare methods on a task: records of every method, seed and kept fraction, and a report.
 
@@ -57,9 +58,11 @@ def compare(
             those of ``concurrent.futures``. Default: this process.
         share: The share of the records that this process computes, while others with the same folder compute theirs.
         join_only: Join the records of finished shares without computing any.
+        check: Verify the tickets of all finished records again, without computing any record.
 
     Returns:
-        A list of records, with the folder and the report as attributes; a share gets no records.
+        A list of records, with the folder, the report and the ``faults`` of their tickets as attributes. A share gets no
+        records.
 
     Raises:
         InputError: A method is unknown, two methods have the same label, or an option is wrong.
@@ -84,4 +87,5 @@ def compare(
         executor=executor,
         share=share,
         join_only=join_only,
+        check=check,
     )

@@ -114,13 +114,16 @@ class Measured:
     """The reconstructed weights, float64 by tensor; None for a model without a graph."""
 
 
-def measure(path: Path, task: Task, tolerance: float | None = None, *, stages: Stages = no_stages) -> Measured:
+def measure(
+    path: Path, task: Task, tolerance: float | None = None, *, limit: float = math.inf, stages: Stages = no_stages
+) -> Measured:
     """Read a ticket file, verify it, rebuild its network and evaluate it on the test split.
 
-    ``tolerance`` is the largest error of a weight. Default: the tolerance of the ticket.
+    ``tolerance`` is the largest error of a weight. Default: the tolerance of the ticket. ``limit`` is that of
+    ``load_ticket``. Default: none, because the file was written by this program.
     """
     progress = stages("verifying")
-    ticket = load_ticket(path)
+    ticket = load_ticket(path, limit=limit)
     guaranteed = ticket.header.tolerance is not None
     checked = tolerance if guaranteed and ticket.header.kept_budget is None else None
     network = ticket.forward()  # keeps its arrays alive, so that the verifier runs the same ones

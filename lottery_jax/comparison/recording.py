@@ -12,8 +12,8 @@ from lottery_jax import environment
 from lottery_jax.comparison.evaluate import compare_logits, describe, measure, output_bound
 from lottery_jax.comparison.methods import Method, MethodContext
 from lottery_jax.comparison.protocol import Protocol
-from lottery_jax.comparison.records import Key, PendingRecords, Record, name_of_run
-from lottery_jax.io.files import write_atomically
+from lottery_jax.comparison.records import Key, PendingRecords, Record, name_of_run, ticket_path
+from lottery_jax.io.files import file_digest, write_atomically
 from lottery_jax.networks.rewrites import fold_batch_norm
 from lottery_jax.networks.target import Target
 from lottery_jax.progress import Stages, Stopwatch, no_stages
@@ -74,7 +74,7 @@ class Recorder:
 
     def ticket_path(self, key: Key) -> Path:
         """The file of a ticket."""
-        return self.folder / "tickets" / f"{name_of_run(*key)}.safetensors"
+        return ticket_path(self.folder, key)
 
     def unfinished(self, label: str, seed: int) -> Path:
         """The folder of the unfinished trainings of a method and seed."""
@@ -115,7 +115,7 @@ class Recorder:
             self.protocol.tolerance,
             self.protocol.candidates,
             self.protocol.epochs,
-            lambda model, seed: load_ticket(self.ticket_path((model, seed, None))),
+            lambda model, seed: load_ticket(self.ticket_path((model, seed, None)), limit=math.inf),
             self._stages((label, seed, None))("finding"),
             self.protocol.tune,
             checkpoints,
@@ -189,6 +189,7 @@ def make_record(
             "bits_per_target_weight": bits / target.weights,
             "rounding_bits_per_target_weight": certificate.rounding_bits_per_target_weight,
             "ticket_bytes": measured.ticket_bytes,
+            "ticket_sha256": file_digest(path),
             "seconds": found.seconds / found.requested,
             "search_seconds": found.search_seconds / found.requested,
             "compilation_seconds": found.compilation_seconds / found.requested,

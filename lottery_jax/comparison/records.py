@@ -10,15 +10,19 @@ import dataclasses
 import hashlib
 import json
 import os
+import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lottery_jax.errors import InputError
-from lottery_jax.io.files import wait_for_file, write_atomically
+from lottery_jax.errors import InputError, quoted, shown
+from lottery_jax.io.files import file_digest, read_regular, wait_for_file, write_atomically
 from lottery_jax.progress import log
 
 Key = tuple[str, int, float | None]
+
+_MAX_FLOAT = 1e300
+_SHOWN = 8  # names in a message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +61,8 @@ class Record:
     rounding_bits_per_target_weight: float | None = None
     """Bits per weight of the target after rounding to a grid with the same largest residual; None without residuals."""
     ticket_bytes: int | None = None
+    ticket_sha256: str | None = None
+    """Digest of the ticket's file; None in records of an older version."""
     seconds: float | None = None
     """Seconds to find the ticket, with compilation; those of a sweep are divided equally among its kept fractions."""
     search_seconds: float | None = None
@@ -87,27 +93,51 @@ class Record:
 
     @classmethod
     def from_json(cls, line: str) -> "Record":
-        """Inverse of ``to_json``; fields that this version does not know are omitted.
+        """Inverse of ``to_json`` for an untrusted line; fields that this version does not know are omitted.
+
+        Raises:
+            InputError: It is not a record, or a field has a wrong type.
 
         >>> row = Record("dense", "digits", 0, None, 0.97, 0.95, 0.98, 0.97, 1.0, 0.0, 2368)
         >>> Record.from_json(row.to_json()) == row
         True
         """
-        values = json.loads(line)
-        return cls(**{field.name: values[field.name] for field in dataclasses.fields(cls) if field.name in values})
+        try:
+            values = json.loads(line)
+            known = {field.name: values[field.name] for field in dataclasses.fields(cls) if field.name in values}
+            for name, hint in typing.get_type_hints(cls).items():
+                if name in known and not _fits(known[name], hint):
+                    raise InputError(f"the field {name} of a record must not be {shown(known[name])}")
+            record = cls(**known)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise error if isinstance(error, InputError) else InputError("it must be a record in JSON") from None
+        if not record.method or {"/", "\0"} & set(record.method):
+            raise InputError(f"the method of a record must be the name of a file too, got {shown(record.method)}")
+        return record
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """True if a JSON value has the type of a field; a number is finite and not beyond 64 bits or 1e300."""
+    if typing.get_origin(hint) is Mapping:
+        return isinstance(value, dict) and all(_fits(part, typing.get_args(hint)[1]) for part in value.values())
+    if kinds := typing.get_args(hint):
+        return any(_fits(value, kind) for kind in kinds)
+    if hint is float:
+        return type(value) in (int, float) and abs(value) <= _MAX_FLOAT  # false for NaN
+    return type(value) is hint and (hint is not int or abs(value) < 2**64)
 
 
 def read_records(path: Path) -> dict[Key, Record]:
     """All complete lines of a file by key, in order, the first of equal keys; a torn last line is omitted."""
-    content = path.read_bytes() if path.exists() else b""
+    content = read_regular(path) if path.exists() else b""
     whole = content[: content.rfind(b"\n") + 1]
     records: dict[Key, Record] = {}
     for number, line in enumerate(whole.splitlines(), start=1):
         try:
             record = Record.from_json(line.decode())
-        except (ValueError, TypeError, AttributeError):
+        except ValueError as error:
             raise InputError(
-                f"line {number} of {str(path)!r} is not a record. Remove the line, or the file to start again."
+                f"line {number} of {str(path)!r} is not a record: {error}. Remove the line, or the file to start again."
             ) from None
         records.setdefault(record.key, record)
     return records
@@ -154,6 +184,43 @@ def name_of_run(method: str, seed: int, keep: float | None = None) -> str:
     return f"{method}-seed{seed}" + ("" if keep is None else f"-keep{keep}")
 
 
+def ticket_path(folder: Path, key: Key) -> Path:
+    """The ticket of a record in a run folder."""
+    return folder / "tickets" / f"{name_of_run(*key)}.safetensors"
+
+
+def ticket_faults(folder: Path, records: Iterable[Record]) -> dict[Key, str]:
+    """What is wrong with the tickets of records, by key: files that are missing, or not those that were measured."""
+    faults = {}
+    for record in records:
+        if record.outcome is None:  # the target itself, which has no ticket
+            continue
+        path = ticket_path(folder, record.key)
+        if not path.is_file():
+            faults[record.key] = "is missing"
+        elif record.ticket_sha256 is None:
+            faults[record.key] = "has no digest in its record of an older version"
+        elif file_digest(path) != record.ticket_sha256:
+            faults[record.key] = "was changed after it was recorded"
+    return faults
+
+
+def faults_in_words(faults: Mapping[Key, str]) -> str:
+    """Faults of tickets in words, grouped by what is wrong.
+
+    >>> faults_in_words({("pensia", 0, None): "is missing", ("random", 0, None): "is missing"})
+    'the ticket is missing: pensia-seed0, random-seed0'
+    """
+    groups: dict[str, list[str]] = {}
+    for key, fault in faults.items():
+        groups.setdefault(fault, []).append(quoted(name_of_run(*key)))
+    parts = []
+    for fault, names in groups.items():
+        more = f" and {len(names) - _SHOWN:,} others" if len(names) > _SHOWN else ""
+        parts.append(f"the ticket {fault}: {', '.join(names[:_SHOWN])}{more}")
+    return "; ".join(parts)
+
+
 class PendingRecords:
     """Records that are not yet joined to the others, one file each in a folder."""
 
@@ -180,13 +247,13 @@ class PendingRecords:
         if not path.exists():
             return None
         try:
-            content = path.read_text()
+            content = read_regular(path).decode()
             if content == _NO_TICKET:
                 return None
             record = Record.from_json(content)
             if record.key == key:
                 return record
-        except (OSError, ValueError, TypeError, AttributeError):
+        except (OSError, ValueError):
             pass
         log.warning("the record %r is damaged and is computed again", str(path))
         path.unlink(missing_ok=True)

@@ -9,10 +9,12 @@ import dataclasses
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from lottery_jax.comparison.check_tickets import check_tickets
 from lottery_jax.comparison.methods import Method
 from lottery_jax.comparison.protocol import Protocol, configuration
 from lottery_jax.comparison.record_units import SharedRecorder, Tickets
@@ -21,15 +23,17 @@ from lottery_jax.comparison.records import (
     Key,
     Record,
     append_records,
+    faults_in_words,
     name_of_run,
     read_records,
     run_folder,
+    ticket_faults,
 )
 from lottery_jax.comparison.report import write_report
 from lottery_jax.errors import InputError
 from lottery_jax.io.files import check_writable, write_atomically
 from lottery_jax.io.locks import folder_lock
-from lottery_jax.progress import Stages, no_stages
+from lottery_jax.progress import Stages, log, no_stages
 from lottery_jax.tasks import Task
 from lottery_jax.workers.executors import run_units
 from lottery_jax.workers.shared_objects import LocalObject, SharedObject
@@ -61,6 +65,7 @@ class Results(list[Record]):
         report: The report page; None for a share.
         requested: Number of requested records.
         missing: For a share, the requested records that are neither recorded nor pending.
+        faults: What is wrong with the tickets of records, by key.
     """
 
     def __init__(
@@ -71,9 +76,11 @@ class Results(list[Record]):
         *,
         report: Path | None = None,
         missing: Sequence[Key] = (),
+        faults: Mapping[Key, str] = MappingProxyType({}),
     ) -> None:
         super().__init__(records)
         self.folder, self.report, self.requested, self.missing = folder, report, requested, tuple(missing)
+        self.faults = dict(faults)
 
 
 def run_comparison(
@@ -86,6 +93,7 @@ def run_comparison(
     executor: Any = None,
     share: Share | None = None,
     join_only: bool = False,
+    check: bool = False,
 ) -> Results:
     """Compute the missing records of a comparison, and write its report; raises ``InputError``.
 
@@ -98,9 +106,10 @@ def run_comparison(
         executor: Computes the records on its workers, which see the folder (see ``run_units``). Default: this process.
         share: The share of the records that this process computes; it writes no report.
         join_only: Join finished records without computing any.
+        check: Verify the tickets of all finished records again, without computing any record.
 
     Returns:
-        All requested records in order; none for a share.
+        All requested records in order; none for a share. With ``check``, all finished records.
     """
     if join_only and (executor is not None or share is not None):
         raise InputError("join_only must be used without an executor or a share. Omit one of the two.")
@@ -111,6 +120,10 @@ def run_comparison(
         if share is not None:
             comparison.run_share(share)
             return Results((), comparison.folder, len(comparison.numbers), missing=comparison.missing())
+        if check:
+            found = list(comparison.finished.values())
+            faults = check_tickets(comparison.folder, found, task, protocol.tolerance, stages=callbacks.stages)
+            return Results(found, comparison.folder, len(comparison.numbers), faults=faults)
         if executor is not None:
             comparison.run_on(executor)
         if join_only:
@@ -129,8 +142,10 @@ def run_comparison(
             callbacks.recorded(found)
         records = comparison.records()
         _remove(comparison.folder / "unfinished" / "dense")  # trainings that several methods share
-        report = comparison.report(records, command)
-    return Results(records, comparison.folder, len(comparison.numbers), report=report)
+        if faults := ticket_faults(comparison.folder, records):
+            log.warning("%s; compare --check verifies all tickets again", faults_in_words(faults))
+        report = comparison.report(records, command, faults)
+    return Results(records, comparison.folder, len(comparison.numbers), report=report, faults=faults)
 
 
 class Comparison:
@@ -217,7 +232,7 @@ class Comparison:
         first = (share.number - 1) * len(units) // share.of
         run_units(units[first:] + units[:first], share=share)
 
-    def report(self, records: Sequence[Record], command: str) -> Path:
+    def report(self, records: Sequence[Record], command: str, faults: Mapping[Key, str]) -> Path:
         """Write the report of records into the run folder; ``command`` repeats the comparison."""
         task = self.recorder.task
         return write_report(
@@ -233,6 +248,7 @@ class Comparison:
             configuration=self.configuration,
             command=command,
             methods=self.recorder.known,
+            tickets=faults_in_words(faults),
         )
 
     def _units(

@@ -176,6 +176,8 @@ def load_npz(path: Path) -> Dataset:
 
 
 def _read(path: Path, where: str) -> dict[str, np.ndarray]:
+    if path.exists() and not path.is_file():  # reading a pipe or a device may never end
+        raise InputError(f"{where} must be a .npz file on disk. Copy its content into one.")
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}

@@ -66,6 +66,7 @@ class ChecksummedFile(TensorFile):
             self._digest, _, self._text = self.metadata[entry].partition(" ")
             self.header: dict[str, Any] = json.loads(self._text, parse_constant=_refuse_constant)
             self.header.get("format")
+            json.dumps(self.header, ensure_ascii=False).encode()  # a lone surrogate is no text, and raises
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             self.close()
             raise FormatError(f"{self.where} is not a lottery_jax {entry}, or it is truncated or damaged") from error

@@ -1,8 +1,10 @@
 """Output files: check that a folder is writable before long work, and write whole files or none."""
 
 import contextlib
+import hashlib
 import io
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -76,8 +78,9 @@ def atomic_replacement(path: Path) -> Iterator[Path]:
     """A temporary file in the folder of ``path`` that replaces it after the block; an error in the block deletes it.
 
     Raises:
-        InputError: The file cannot be written.
+        InputError: The file cannot be written, or ``path`` is a device, a pipe or a folder.
     """
+    _check_replaceable(path)
     temporary = None
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -116,8 +119,42 @@ def wait_for_file(path: Path) -> bool:
     return True
 
 
+def open_regular(path: Path, where: str) -> int:
+    """The handle of a file for reading; raises ``InputError`` for folders, devices and pipes, which may never end."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe would wait for its writer
+    except OSError as error:
+        raise InputError(f"{where} cannot be read ({error.strerror}); check the path") from None
+    mode = os.fstat(handle).st_mode
+    if stat.S_ISREG(mode):
+        return handle
+    os.close(handle)
+    kind = "a folder; name a file in it" if stat.S_ISDIR(mode) else "a device or a pipe; copy its content into a file"
+    raise InputError(f"{where} is {kind}")
+
+
+def read_regular(path: Path) -> bytes:
+    """The content of a regular file; raises ``InputError`` for any other."""
+    with open(open_regular(path, f"the file {str(path)!r}"), "rb") as file:
+        return file.read()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a regular file, in hexadecimal digits; raises ``InputError`` for any other."""
+    with open(open_regular(path, f"the file {str(path)!r}"), "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_replaceable(path: Path) -> None:
+    """Refuse to put a file in the place of a folder, a device or a pipe."""
+    if path.exists() and not path.is_file():
+        kind = "a folder; name a file in it" if path.is_dir() else "a device or a pipe; choose another place with --out"
+        raise InputError(f"{str(path)!r} is {kind}")
+
+
 def check_overwrite(path: Path, *, force: bool) -> None:
-    """Raise ``InputError`` if ``path`` exists, unless ``force``."""
+    """Raise ``InputError`` if ``path`` exists, unless ``force``; devices, pipes and folders are always refused."""
+    _check_replaceable(path)
     if path.exists() and not force:
         raise InputError(f"{str(path)!r} already exists; choose another place with --out, or replace it with --force")
 

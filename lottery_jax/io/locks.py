@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lottery_jax.errors import InputError
+from lottery_jax.io.files import read_regular
 
 _RETRY_SECONDS = 0.5  # within which a process that only reads the lock, or is about to end, releases it
 _MAX_BYTES = 1 << 16
@@ -73,7 +74,7 @@ def write_lock_status(status: str) -> None:
 def read_lock_status(folder: Path) -> str | None:
     """The last status in a folder's lock, also of a process that was killed; None if it has none."""
     try:
-        holder = json.loads((folder / "lock").read_bytes()[:_MAX_BYTES])
+        holder = json.loads(read_regular(folder / "lock")[:_MAX_BYTES])
         return f"{holder['said']} (at {holder['at']})"
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -21,6 +21,7 @@ import ml_dtypes
 import numpy as np
 
 from lottery_jax.errors import InputError
+from lottery_jax.io.files import open_regular
 
 STORAGE_DTYPES = {
     "I64": np.dtype("<i8"),
@@ -41,6 +42,7 @@ _ITEM_BYTES = {
 FLOAT_DTYPES = ("F64", "F32", "F16", "BF16")
 
 _MAX_HEADER_BYTES = 100_000_000  # the limit of the format
+_MAX_AXES = 32  # of a NumPy array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,16 +103,11 @@ class TensorFile:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.where = f"the file {str(path)!r}"
-        try:
-            self._handle = os.open(self.path, os.O_RDONLY)
-        except OSError as error:
-            raise InputError(f"{self.where} cannot be read ({error.strerror}); check the path") from None
+        self._handle = open_regular(self.path, self.where)
         # Closed with the object: a ticket or a target that is read in slices lives as long as its user needs it.
         self.close = weakref.finalize(self, os.close, self._handle)
         try:
-            if self.path.is_dir():
-                raise InputError(f"{self.where} is a folder; name a .safetensors file in it")
-            self.bytes = os.fstat(self._handle).st_size
+            self.bytes, self.header_bytes = os.fstat(self._handle).st_size, 0
             self.tensors, self.metadata = self._header()
         except BaseException:
             self.close()
@@ -159,8 +156,9 @@ class TensorFile:
             (length,) = struct.unpack("<Q", self.read_bytes(0, 8))
             if length > min(_MAX_HEADER_BYTES, self.bytes - 8):
                 raise ValueError("its header is truncated")
+            self.header_bytes = length
             rows = json.loads(self.read_bytes(8, length).decode())
-            metadata = rows.pop("__metadata__", {})
+            metadata = dict(rows.pop("__metadata__", {}))
             infos = []
             for name, row in rows.items():
                 infos.append(_tensor(name, row, 8 + length))
@@ -177,7 +175,7 @@ class TensorFile:
                 raise ValueError(f"it has {self.bytes - end} bytes too many")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise FormatError(f"{self.where} is not a readable safetensors file ({error}); export it again") from None
-        return tensors, dict(metadata)
+        return tensors, metadata
 
 
 def _opened_again(path: Path, digest: str) -> TensorFile:
@@ -189,7 +187,10 @@ def _opened_again(path: Path, digest: str) -> TensorFile:
 
 
 def _tensor(name: str, row: Mapping[str, Any], data: int) -> TensorInfo:
+    name.encode()  # a lone surrogate is no text, and raises
     dtype, shape, (start, stop) = row["dtype"], row["shape"], row["data_offsets"]
+    if len(shape) > _MAX_AXES:
+        raise ValueError(f"{name} has {len(shape)} axes")
     if not isinstance(dtype, str):
         raise ValueError(f"{name} has the dtype {dtype!r}")
     if not all(type(size) is int and size >= 0 for size in (*shape, start, stop)):

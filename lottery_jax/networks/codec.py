@@ -3,13 +3,12 @@
 import dataclasses
 import functools
 import math
-import reprlib
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any
 
-from lottery_jax.errors import InputError, suggest
+from lottery_jax.errors import InputError, shown, suggest
 from lottery_jax.networks.node import MAX_MAGNITUDE, MIN_MAGNITUDE, Node
 from lottery_jax.networks.registry import NODES
 from lottery_jax.rng.sampler import Sampler
@@ -46,10 +45,10 @@ def from_json(row: Any, where: str = "the tree", depth: int = 0) -> Node:
     if depth > _MAX_DEPTH:
         raise InputError(f"{where} must be nested at most {_MAX_DEPTH} deep")
     if not isinstance(row, dict):
-        raise InputError(f"{where} must be a node, got {_shown(row)}")
+        raise InputError(f"{where} must be a node, got {shown(row)}")
     kind = row.get("kind")
     if not isinstance(kind, str) or kind not in NODES:
-        raise InputError(f"{where} is of the unknown kind {_shown(kind)}; {suggest(str(kind)[:_MAX_TEXT], NODES)}")
+        raise InputError(f"{where} is of the unknown kind {shown(kind)}; {suggest(str(kind)[:_MAX_TEXT], NODES)}")
     fields = dict(row)
     del fields["kind"]
     return _dataclass(NODES[kind], fields, where, depth)
@@ -65,7 +64,7 @@ def _dataclass(cls: Any, row: Mapping[str, Any], where: str, depth: int) -> Any:
     for field in dataclasses.fields(cls):
         names.add(field.name)
     if set(values) != names:
-        raise InputError(f"{where} must have the fields {sorted(names)}, got {sorted(map(_shown, values))}")
+        raise InputError(f"{where} must have the fields {sorted(names)}, got {sorted(map(shown, values))}")
     for name, value in values.items():
         values[name] = _value(value, hints[name], f"{name} of {where}", depth + 1)
     return cls(**values)
@@ -79,11 +78,11 @@ def _value(value: Any, hint: Any, where: str, depth: int) -> Any:
         return None if value is None else _value(value, hint, where, depth)
     if origin is typing.Literal:
         if value not in arguments:
-            raise InputError(f"{where} must be one of {arguments}, got {_shown(value)}")
+            raise InputError(f"{where} must be one of {arguments}, got {shown(value)}")
         return value
     if origin is tuple:
         if not isinstance(value, list) or (arguments[-1] is not ... and len(value) != len(arguments)):
-            raise InputError(f"{where} must be a list of the right length, got {_shown(value)}")
+            raise InputError(f"{where} must be a list of the right length, got {shown(value)}")
         kinds = [arguments[0]] * len(value) if arguments[-1] is ... else arguments
         parts = []
         for part, kind in zip(value, kinds, strict=True):
@@ -96,7 +95,7 @@ def _value(value: Any, hint: Any, where: str, depth: int) -> Any:
         return node
     if hint is Sampler:
         if not isinstance(value, dict):
-            raise InputError(f"{where} must be a sampler, got {_shown(value)}")
+            raise InputError(f"{where} must be a sampler, got {shown(value)}")
         return _dataclass(Sampler, value, where, 0)
     return _scalar(value, hint, where)
 
@@ -106,21 +105,16 @@ def _scalar(value: Any, hint: type, where: str) -> Any:
     if hint is float:
         # Products of such numbers are finite and normal in float32.
         if type(value) not in (int, float) or not abs(value) < math.inf:  # false for NaN; a long integer is compared
-            raise InputError(f"{where} must be a finite number, got {_shown(value)}")
+            raise InputError(f"{where} must be a finite number, got {shown(value)}")
         if value and not MIN_MAGNITUDE <= abs(value) <= MAX_MAGNITUDE:
             raise InputError(
-                f"{where} must be 0 or of a magnitude from {MIN_MAGNITUDE} to {MAX_MAGNITUDE}, got {_shown(value)}"
+                f"{where} must be 0 or of a magnitude from {MIN_MAGNITUDE} to {MAX_MAGNITUDE}, got {shown(value)}"
             )
         return float(value)
     if hint is int and (type(value) is not int or not 0 <= value <= _MAX_INTEGER):
-        raise InputError(f"{where} must be an integer from 0 to {_MAX_INTEGER}, got {_shown(value)}")
+        raise InputError(f"{where} must be an integer from 0 to {_MAX_INTEGER}, got {shown(value)}")
     if hint is bool and not isinstance(value, bool):
-        raise InputError(f"{where} must be true or false, got {_shown(value)}")
+        raise InputError(f"{where} must be true or false, got {shown(value)}")
     if hint is str and (not isinstance(value, str) or len(value) > _MAX_TEXT):
-        raise InputError(f"{where} must be a string of at most {_MAX_TEXT} characters, got {_shown(value)}")
+        raise InputError(f"{where} must be a string of at most {_MAX_TEXT} characters, got {shown(value)}")
     return value
-
-
-def _shown(value: Any) -> str:
-    text = reprlib.repr(value)  # bounded in depth: deeply nested lists are untrusted input too
-    return text if len(text) <= 40 else text[:40] + "..."

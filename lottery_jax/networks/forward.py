@@ -64,7 +64,7 @@ def outputs(function: Forward, images: np.ndarray | jax.Array, *, batch_size: in
 
 def batch_size(network: Network) -> int:
     """Examples per batch: 500, or fewer if the activations would take much memory."""
-    return int(min(max(_MAX_BATCH_ACTIVATION // network.largest_activation, 1), 500))
+    return int(min(max(_MAX_BATCH_ACTIVATION // max(network.largest_activation, network.cost.numbers), 1), 500))
 
 
 def without_dead_units(network: Network, pruned: Mapping[str, np.ndarray]) -> tuple[Network, dict[str, np.ndarray]]:

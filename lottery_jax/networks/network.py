@@ -11,10 +11,10 @@ import jax
 import numpy as np
 from flax import nnx
 
-from lottery_jax.errors import InputError
+from lottery_jax.errors import InputError, quoted
 from lottery_jax.networks.codec import from_json, to_json
 from lottery_jax.networks.layers.tensor_dict import TensorDict
-from lottery_jax.networks.node import Container, Gate, Node, Spec, WeightNode, Weights, child_path
+from lottery_jax.networks.node import Container, Cost, Gate, Node, Spec, WeightNode, Weights, child_path
 from lottery_jax.networks.sources.base import Source
 from lottery_jax.rng.random_tensor import ATTEMPT_STRIDE, RandomTensor, count_positions
 
@@ -190,6 +190,11 @@ class Network:
                 count += tensor.weights
         return count
 
+    @functools.cached_property
+    def cost(self) -> Cost:
+        """The work for one example, none if the graph is unknown."""
+        return Cost() if self.input_spec is None else self.root.cost(self.input_spec)
+
     def map_layers(self, function: Callable[[str, Node], Node]) -> "Network":
         """The network with each layer replaced by `function(path, layer)`."""
         return dataclasses.replace(self, root=_mapped(self.root, "", function))
@@ -292,7 +297,7 @@ def summary(network: Network) -> str:
     layers, tensors, axes = len(network.weight_nodes) + len(network.sources), [], "[out, in]"
     for name, shape in network.approximated.items():
         if len(tensors) < _SHOWN_TENSORS:
-            tensors.append(f"{clipped(name)} {clipped(str(list(shape)))}")
+            tensors.append(f"{clipped(name)} {_clipped(str(list(shape)))}")
         if len(shape) > 2:
             axes = "[out, in, ...]"
     others = len(network.approximated) - len(tensors)
@@ -300,17 +305,20 @@ def summary(network: Network) -> str:
     spec, inputs = network.input_spec, "no graph"
     if spec is not None:
         sign = "never negative" if spec.nonnegative else "of any sign"
-        inputs = f"inputs {clipped(str(list(spec.shape)))} {sign}"
+        inputs = f"inputs {_clipped(str(list(spec.shape)))} {sign}"
     return f"{layers:,} {'layer' if layers == 1 else 'layers'}: {', '.join(tensors)}{more} ({axes}), {inputs}"
 
 
 def clipped(words: str) -> str:
-    """A name in at most 32 characters, cut at its beginning: names mostly differ at their ends.
+    """A name in at most 32 characters, cut at its beginning, because names mostly differ at their ends; see `quoted`.
 
     >>> clipped("encoder." * 9 + "weight")
     '...ncoder.encoder.encoder.weight'
     """
-    words = " ".join(words.split())  # one line
+    return quoted(_clipped(words))
+
+
+def _clipped(words: str) -> str:
     return words if len(words) <= _SHOWN_CHARACTERS else "..." + words[3 - _SHOWN_CHARACTERS :]
 
 

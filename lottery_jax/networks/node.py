@@ -48,6 +48,29 @@ class Spec:
             )
 
 
+PRODUCTS_AT_ONCE = 16
+"""Products of a matrix product in the time of another operation on a number, about a nanosecond of one core."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """Work of one example, as Python integers that never overflow.
+
+    Args:
+        operations: Comparisons, copied numbers, and products; `PRODUCTS_AT_ONCE` of a matrix product count as one.
+        numbers: Numbers of the largest array between two layers or inside a layer.
+
+    >>> Cost(5, 3) + Cost(2, 7)
+    Cost(operations=7, numbers=7)
+    """
+
+    operations: int = 0
+    numbers: int = 0
+
+    def __add__(self, following: "Cost") -> "Cost":
+        return Cost(self.operations + following.operations, max(self.numbers, following.numbers))
+
+
 Gate = Callable[[], jax.Array]
 """Returns the mask (bool or float) of a tensor in its shape."""
 
@@ -146,6 +169,11 @@ class Node(abc.ABC):
     def output_spec(self, input_spec: Spec) -> Spec:
         """The output for an input; raises `InputError` if the input does not fit."""
 
+    def cost(self, input_spec: Spec) -> Cost:
+        """The work for one example, from shapes alone; by default each number is copied."""
+        sizes = math.prod(input_spec.shape), math.prod(self.output_spec(input_spec).shape)
+        return Cost(sum(sizes), max(sizes))
+
     def trace_specs(self, input_spec: Spec, path: str, specs: dict[str, Spec]) -> Spec:
         """`output_spec`; the input of each layer is added to `specs` under its path."""
         specs[path] = input_spec
@@ -186,6 +214,9 @@ class Container(Node):
 
     @abc.abstractmethod
     def resized(self, input_spec: Spec, units: Callable[[int], int]) -> Node: ...
+
+    @abc.abstractmethod
+    def cost(self, input_spec: Spec) -> Cost: ...
 
     def output_spec(self, input_spec: Spec) -> Spec:
         return self.trace_specs(input_spec, "", {})
@@ -239,6 +270,11 @@ class LinearLayer(WeightNode):
             raise InputError(
                 f"a linear layer must have at least 1 input and 1 output, got {self.inputs} and {self.outputs}"
             )
+
+    def cost(self, input_spec: Spec) -> Cost:
+        positions = math.prod(self.output_spec(input_spec).shape) // self.outputs
+        products = positions * math.prod(self.tensors()["weight"])
+        return super().cost(input_spec) + Cost(products // PRODUCTS_AT_ONCE)
 
     def with_copies(self, inputs: int, outputs: int = 1) -> Self:
         """The same layer on `inputs` contiguous copies of each input, with `outputs` of each output."""

@@ -246,7 +246,7 @@ class RandomTensor:
         blocks, attempts = rows[:, 0], rows[:, 1]
         if len(rows) and not (
             blocks[0] >= 0
-            and (np.diff(blocks) > 0).all()
+            and (blocks[1:] > blocks[:-1]).all()  # compared, because a difference of two int64 may wrap around
             and blocks[-1] < self.blocks
             and attempts.min() > 0
             and attempts.max() <= MAX_ATTEMPTS

@@ -1,15 +1,17 @@
 """The header of a ticket's file: every field is typed and bounded when it is read, because a file is untrusted."""
 
 import dataclasses
-import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
-from lottery_jax.errors import InputError
+from lottery_jax.errors import InputError, shown
 from lottery_jax.networks.network import Network, network_from_json
 from lottery_jax.rng import sampler
 
 FORMAT = "lottery_jax ticket"
+
+_MAX_DEPTH = 64  # of settings
 
 VERSION = 3
 """Version of the file; tickets of another version are refused."""
@@ -41,9 +43,9 @@ class Header:
 
     def __post_init__(self) -> None:
         if type(self.seed) is not int or not 0 <= self.seed < 2**64:
-            raise InputError(f"seed must be a whole number in [0, 2**64), not {self.seed!r}")
+            raise InputError(f"seed must be a whole number in [0, 2**64), not {shown(self.seed)}")
         if not isinstance(self.method, str) or not 0 < len(self.method) <= 100:
-            raise InputError(f"method must be a name, not {str(self.method)[:40]!r}")
+            raise InputError(f"method must be a name, not {shown(self.method)}")
         if not isinstance(self.source_sha256, str) or len(self.source_sha256) != 64:
             raise InputError("the checksum of the source must be a SHA-256 in hexadecimal digits")
         if self.tolerance is not None:
@@ -52,9 +54,11 @@ class Header:
             raise InputError("relative must be true or false, and true only with a positive tolerance")
         budget = self.kept_budget
         if budget is not None and (type(budget) is not int or budget < 0):
-            raise InputError(f"kept_budget must be a whole number from 0 up, not {budget!r}")
+            raise InputError(f"kept_budget must be a whole number from 0 up, not {shown(budget)}")
         if not isinstance(self.settings, Mapping):
             raise InputError("settings must be names and values")
+        if _is_deeper(self.settings, _MAX_DEPTH):
+            raise InputError(f"settings must be nested at most {_MAX_DEPTH} deep")
 
     def to_json(self) -> dict[str, Any]:
         """The header as JSON values."""
@@ -75,6 +79,12 @@ class Header:
         return cls(**{**fields, "network": network_from_json(fields["network"])})
 
 
+def _is_deeper(value: Any, depth: int) -> bool:
+    """True if JSON is nested deeper than `depth`, so that writing it may fail."""
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return depth < 0 or any(_is_deeper(part, depth - 1) for part in parts)
+
+
 _WRITTEN_BY = {1: "lottery_jax 0.1", 2: "lottery_jax 0.2"}
 
 
@@ -88,12 +98,12 @@ def version_mismatch(row: Mapping[str, Any]) -> str | None:
     if type(version) is int and version != VERSION:
         writer = _WRITTEN_BY.get(version, "another lottery_jax")
         return (
-            f"was written by {writer} (ticket version {version}), and this program reads version {VERSION}. Make the"
-            " ticket again."
+            f"was written by {writer} (ticket version {shown(version)}), and this program reads version {VERSION}."
+            " Make the ticket again."
         )
     if (version, sampler_version) != (VERSION, sampler.SAMPLER_VERSION):
         return (
-            f"has the ticket version {str(version)[:40]} and the sampler version {str(sampler_version)[:40]}, and this"
+            f"has the ticket version {shown(version)} and the sampler version {shown(sampler_version)}, and this"
             f" program reads {VERSION} and {sampler.SAMPLER_VERSION}. Make the ticket again."
         )
     return None
@@ -101,8 +111,9 @@ def version_mismatch(row: Mapping[str, Any]) -> str | None:
 
 def check_tolerance(tolerance: Any, *, zero: bool = False) -> float:
     """The tolerance as a float, or `InputError`; `zero`: True to allow 0, which asks for equality."""
-    number = type(tolerance) in (int, float) and math.isfinite(tolerance)
+    # Compared, because a long integer has no float.
+    number = type(tolerance) in (int, float) and tolerance <= sys.float_info.max
     if not (number and (tolerance > 0 or (zero and tolerance == 0))):
         allowed = "finite number from 0 up" if zero else "positive finite number"
-        raise InputError(f"tolerance must be a {allowed}, not {tolerance!r}; for example 0.01")
+        raise InputError(f"tolerance must be a {allowed}, not {shown(tolerance)}; for example 0.01")
     return float(tolerance)

@@ -30,6 +30,7 @@ from lottery_jax.networks.target import Target
 from lottery_jax.rng.forced_entries import forced_mask, has_forced_entries
 from lottery_jax.tickets.header import FORMAT, Header, version_mismatch
 from lottery_jax.tickets.size.coded_file import is_coded, open_content, write_coded
+from lottery_jax.tickets.work_limit import HEADER_OPERATIONS, Work, WorkLimit, WorkLimitError, verification_work
 
 ENTRY = "ticket"
 
@@ -93,6 +94,12 @@ class Ticket:
     @property
     def seed(self) -> int:
         return self.header.seed
+
+    @property
+    def bytes(self) -> int:
+        """Size of the file, or of the tensors in memory."""
+        tensors = self.content.tensors.values()
+        return getattr(self.content, "bytes", None) or sum(tensor.nbytes for tensor in tensors)
 
     def mask(self, name: str) -> np.ndarray:
         """The mask of a random tensor, bool in its shape: True where the weight is kept."""
@@ -268,12 +275,16 @@ def make_ticket(
     return Ticket(header, InMemoryTensors(content))
 
 
-def load_ticket(path: str | os.PathLike[str]) -> Ticket:
+def load_ticket(path: str | os.PathLike[str], *, limit: float = 1.0) -> Ticket:
     """Read a ticket; its content stays in the file and is read in slices.
+
+    Args:
+        limit: Multiple of the work (operations and bytes, to verify it and to run its network on one example) that a
+            file of its size may ask for; infinity for files that you trust.
 
     Raises:
         TicketError: The file is foreign, truncated or changed in any bit, or its parts do not fit together.
-        InputError: The file cannot be read.
+        InputError: The file cannot be read, or asks for more work than the limit.
     """
     name = str(path)
     try:
@@ -286,13 +297,19 @@ def load_ticket(path: str | os.PathLike[str]) -> Ticket:
         raise TicketError(f"{name!r} is a safetensors file but not a lottery_jax ticket")
     if reason := version_mismatch(file.header):
         raise TicketError(f"{name!r} {reason}")
+    allowed = WorkLimit(repr(name), sum(tensor.nbytes for tensor in file.tensors.values()), limit)
+    allowed.check(Work(HEADER_OPERATIONS * file.header_bytes, 0))
     try:
         file.check_digest()
         header = Header.from_json(file.header)
-        ticket = Ticket(header, open_content(file, header.network, header.seed))
+        promised = header.tolerance is not None
+        allowed.check(verification_work(header.network, coded=is_coded(file), promised=promised))
+        ticket = Ticket(header, open_content(file, header.network, header.seed, allowed))
         if source_digest(ticket.network, ticket.seed) != ticket.header.source_sha256:
             raise InputError("the source drawn from its seed is not the one it was made for")
         return ticket
+    except WorkLimitError:
+        raise
     except InputError as error:
         raise TicketError(f"{name!r} is not a valid ticket: {error}") from error
 

@@ -48,6 +48,7 @@ def verify(
     *,
     target: Target | str | os.PathLike[str] | None = None,
     tolerance: float | None = None,
+    limit: float = 1.0,
     progress: Progress = no_progress,
 ) -> Certificate:
     """Recompute every residual of a ticket without the solver.
@@ -56,10 +57,11 @@ def verify(
         target: The target or its .safetensors file; batch normalisations are folded and attention is merged as in the
             ticket. Default: the ticket's unverified copy of its target, which proves no more than that.
         tolerance: Largest allowed residual; default: the one that the ticket promises. Not used for trained weights.
+        limit: Multiple of the work that a file may ask for, as in ``load_ticket``.
 
     Raises:
         TicketError: The file is not a valid ticket.
-        InputError: A file cannot be read, or an argument is wrong.
+        InputError: A file cannot be read or asks for more work than the limit, or an argument is wrong.
 
     >>> from lottery_jax.approximation import approximate
     >>> from lottery_jax.importers.mlp_weights import mlp_target
@@ -67,7 +69,7 @@ def verify(
     >>> verify(approximate(target, seed=0, candidates=8, tolerance=0.1), target=target).outcome
     'holds'
     """
-    return verify_with_weights(ticket, target=target, tolerance=tolerance, progress=progress).certificate
+    return verify_with_weights(ticket, target=target, tolerance=tolerance, limit=limit, progress=progress).certificate
 
 
 def verify_with_weights(
@@ -75,11 +77,12 @@ def verify_with_weights(
     *,
     target: Target | str | os.PathLike[str] | None = None,
     tolerance: float | None = None,
+    limit: float = 1.0,
     progress: Progress = no_progress,
 ) -> Verification:
     """``verify``, with the effective weights for those who need them next: they are reconstructed once."""
     if not isinstance(ticket, Ticket):
-        ticket = load_ticket(ticket)
+        ticket = load_ticket(ticket, limit=limit)
     if tolerance is not None:
         check_tolerance(tolerance, zero=True)
     if target is not None:

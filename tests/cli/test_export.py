@@ -105,7 +105,7 @@ def test_what_cannot_be_exported_is_refused(
     assert "must hold floats [9, 7] as 'w', but holds nothing" in refusal(
         capsys, 2, "export", model.with_name("t"), "--into", target, "--out", out
     )
-    assert str(model) in refusal(capsys, 1, "export", model, "--out", out)
+    assert str(model) in refusal(capsys, 2, "export", model, "--out", out)
     (tmp_path / "file").write_text("")
     assert "file" in refusal(capsys, 2, "export", model.with_name("t"), "--out", tmp_path / "file" / "made")
     assert not out.exists() and model.read_bytes() == before

@@ -117,10 +117,12 @@ def damaged(content: bytes, how: str) -> bytes:
 
 
 @pytest.mark.parametrize("how", ["changed", "truncated", "empty", "foreign"])
-def test_a_damaged_ticket_is_exit_1(how: str, ticket: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_ticket_is_bad_input_because_no_verdict_was_reached(
+    how: str, ticket: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "damaged.safetensors"
     path.write_bytes(damaged(ticket.read_bytes(), how))
-    assert str(path) in refusal(capsys, 1, "verify", path)
+    assert str(path) in refusal(capsys, 2, "verify", path)
 
 
 def test_files_that_are_not_there_are_bad_input(

@@ -47,7 +47,7 @@ def test_a_torn_last_line_is_left_out_and_then_cut_off(cut: int) -> None:
 def test_a_broken_line_inside_is_named(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     path.write_text("[]\n")
-    with pytest.raises(InputError, match=r"line 1 of .* is not a record. Remove"):
+    with pytest.raises(InputError, match=r"line 1 of .* is not a record: it must be a record in JSON. Remove"):
         read_records(path)
 
 

@@ -1,6 +1,7 @@
 """Random sources: where weights are drawn, what redraws change, the theorems' full networks, what weights count as."""
 
 import dataclasses
+import itertools
 import math
 
 import jax
@@ -347,3 +348,22 @@ def test_bad_redraws_are_refused(rows: np.ndarray, words: str) -> None:
     tensor.check_redraws("fc1.weight", np.array([[0, 1], [5, MAX_ATTEMPTS]]))
     with pytest.raises(InputError, match=words):
         tensor.check_redraws("fc1.weight", rows)
+
+
+def test_redraws_are_accepted_exactly_if_plain_integers_are_in_range_and_order() -> None:
+    """Differences of such numbers wrap around in int64; Python's integers do not."""
+    tensor = RandomLayer(Dense(3, 2), U).random_tensors()["weight"]
+    random, accepted = np.random.default_rng(0), 0
+    blocks = [-(2**63), -(2**62), -1, 0, 1, 2, 3, 4, 5, 6, 2**62, 2**63 - 1]
+    for _ in range(3000):
+        count = random.integers(1, 4)
+        rows = np.stack([random.choice(blocks, count), random.choice([-(2**63), 0, 1, 255, 256, 2**63 - 1], count)], 1)
+        ascending = all(before < after for before, after in itertools.pairwise(rows[:, 0].tolist()))
+        fine = ascending and all(0 <= block < 6 and 1 <= attempt <= 255 for block, attempt in rows.tolist())
+        accepted += fine
+        try:
+            tensor.check_redraws("fc1.weight", rows)
+            assert fine, rows
+        except InputError:
+            assert not fine, rows
+    assert accepted > 50

@@ -10,8 +10,19 @@ import numpy as np
 from lottery_jax.importers.mlp_weights import mlp_target
 from lottery_jax.io.checksummed_file import ChecksummedFile, checksummed_bytes
 from lottery_jax.io.tensor_file import read_array
-from lottery_jax.networks.network import network_from_json
+from lottery_jax.networks.network import Network, network_from_json
 from lottery_jax.networks.target import Target
+from lottery_jax.tickets import header as ticket_header
+from lottery_jax.tickets.size.coded_file import (
+    PARAMETERS,
+    SEGMENTS,
+    WORDS,
+    _segment_checksum,
+    _span_checksum,
+    pack_codes,
+)
+from lottery_jax.tickets.size.conditioning import WORD, coding_order, segments
+from lottery_jax.tickets.size.mask_codes import MaskCode
 from lottery_jax.tickets.ticket import ENTRY, source_digest
 
 Header = dict[str, Any]
@@ -45,3 +56,24 @@ def small_target(*, nonnegative: bool = True, biases: bool = False, seed: int = 
 
 TARGET = small_target(biases=True)
 TOLERANCE = 0.1
+
+
+def pruned_whole(path: Path, network: Network, *, redrawn: bool = False, stored: Tensors | None = None) -> Path:
+    """A coded ticket that prunes every weight of any network, and costs no bits for that: its masks are a constant.
+
+    Args:
+        redrawn: Every block has attempt 1, which costs no bits either.
+    """
+    none, codes = np.zeros(0, np.int64), {}
+    for name in coding_order(network):
+        tensor = network.random_tensors[name]
+        rows, width = ("own", tensor.width) if tensor.width <= WORD else ("words", WORD)
+        attempts = np.array([0, tensor.blocks]) if redrawn else none
+        codes[name] = MaskCode(rows, "all", None, np.array([-(-tensor.size // width)]), attempts)
+    index = []
+    for spans in segments(network, set(codes) if redrawn else ()):
+        values = [np.full(span.count, span.redraws, np.uint8) for span in spans]
+        index.append((0, _segment_checksum(list(map(_span_checksum, values)))))
+    header = ticket_header.Header(network, 0, "nothing", source_digest(network, 0)).to_json()
+    content = {PARAMETERS: pack_codes(codes), SEGMENTS: np.array(index, np.int64), WORDS: np.zeros(0, np.uint8)}
+    return forge(path, header, content | {f"stored.{name}": value for name, value in (stored or {}).items()})

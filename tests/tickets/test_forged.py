@@ -71,6 +71,10 @@ FORGERIES: dict[str, tuple[str, Callable[[Header, Tensors], Any]]] = {
     "a sampler too few": ("scalar", lambda h, t: leaf(h, "fc1")["samplers"].pop()),
     "an unknown sampler": ("scalar", lambda h, t: leaf(h, "fc1")["samplers"][0].update(kind="target")),
     "redraws of a block beyond": ("scalar", lambda h, t: t.update({"redraws.fc1.weight": np.array([[54, 1]])})),
+    "redraws whose difference wraps around": (
+        "scalar",
+        lambda h, t: t.update({"redraws.fc1.weight": np.array([[1, 1], [-(2**63), 1]])}),
+    ),
     "redraws of a negative block": ("scalar", lambda h, t: t.update({"redraws.fc1.weight": np.array([[-1, 1]])})),
     "redraws in one dimension": ("scalar", lambda h, t: t.update({"redraws.fc1.weight": np.array([3, 1])})),
     "redraws that are floats": ("scalar", lambda h, t: t.update({"redraws.fc1.weight": np.array([[3.0, 1.0]])})),

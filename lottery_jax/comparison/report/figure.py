@@ -7,6 +7,7 @@ import numpy as np
 
 from lottery_jax.comparison.records import Record
 from lottery_jax.comparison.report.summary import Row, rows
+from lottery_jax.errors import printable
 from lottery_jax.io.files import png_bytes
 
 # Okabe and Ito's palette, told apart by colour-blind readers; markers differ too, for print without colour.
@@ -58,7 +59,7 @@ def figure(records: Sequence[Record], *, dark: bool = False) -> bytes:
             markersize=7,
             linewidth=1.6,
             capsize=3,
-            label=method,
+            label=printable(method),
         )
     if records:
         target = 100 * statistics.fmean(record.target_accuracy for record in records)
@@ -80,6 +81,7 @@ def figure(records: Sequence[Record], *, dark: bool = False) -> bytes:
         legend = drawing.legend(*order, loc="outside lower center", ncols=3, frameon=False, fontsize="small")
         for text in legend.get_texts():
             text.set_color(ink)
+            text.set_parse_math(False)  # the name of a method is no formula
     return png_bytes(drawing)
 
 

@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Mapping, Sequence
-from html import escape
+from html import escape as escape_html
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from lottery_jax.comparison.methods import Method
 from lottery_jax.comparison.records import Record
 from lottery_jax.comparison.report.figure import figure
 from lottery_jax.comparison.report.summary import columns, rows
+from lottery_jax.errors import printable
 from lottery_jax.io.files import write_atomically
 
 STYLE = """
@@ -42,6 +43,7 @@ def write_report(
     configuration: Mapping[str, Any],
     command: str,
     methods: Mapping[str, Method],
+    tickets: str = "",
 ) -> Path:
     """Write ``figure.png`` and ``report.html`` into a run folder; returns the path of the page.
 
@@ -53,6 +55,7 @@ def write_report(
         configuration: Settings of the comparison.
         command: The command that repeats the comparison.
         methods: Methods by label, at least those of the records.
+        tickets: What is wrong with the tickets of the records.
     """
     shown, light = rows(records), figure(records)
     head, cells, meanings = "", [""] * len(shown), dict[str, str]()
@@ -68,6 +71,7 @@ def write_report(
         devices |= {record.device} if record.device else set()
         made_with |= record.versions
     made_with["device"] = ", ".join(sorted(devices))
+    tickets = tickets or "Each ticket is the file that was measured: the record has its SHA-256"
     text = f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -89,6 +93,7 @@ table below."></picture>
 <tr>{"</tr><tr>".join(cells)}</tr>
 </tbody>
 </table></div>
+<p>{escape(tickets[0].upper() + tickets[1:])}.</p>
 <h2>The methods</h2>
 {_definitions(about)}
 <p>Papers, guarantees, costs and a guide to choosing: <code>docs/methods.md</code> of the repository.</p>
@@ -111,6 +116,11 @@ table below."></picture>
     write_atomically(folder / "figure.png", light)
     write_atomically(folder / "report.html", text.encode())
     return folder / "report.html"
+
+
+def escape(text: str) -> str:
+    """Text for the page, whose own line ends are kept."""
+    return "\n".join(escape_html(printable(line)) for line in text.split("\n"))
 
 
 def _data_url(png: bytes) -> str:

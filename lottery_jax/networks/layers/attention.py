@@ -9,7 +9,25 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.node import Container, Node, Spec, Weights, child_path
+from lottery_jax.networks.node import PRODUCTS_AT_ONCE, Container, Cost, Node, Spec, Weights, child_path
+
+_MAX_SCORES = 1 << 24  # of an example in memory
+
+
+def _slice(heads: int, tokens: int) -> int:
+    """Number of tokens whose scores with all tokens are in memory."""
+    return max(_MAX_SCORES // (heads * tokens), 1)
+
+
+def _in_slices(attend: Callable[[jax.Array], jax.Array], queries: jax.Array) -> jax.Array:
+    """`attend` for queries [B, tokens, heads, ...], a slice of them at a time if there are many tokens."""
+    tokens, step = queries.shape[1], _slice(queries.shape[2], queries.shape[1])
+    if step >= tokens:
+        return attend(queries)
+    padded = jnp.pad(queries, ((0, 0), (0, -tokens % step), (0, 0), (0, 0)))
+    parts = jnp.moveaxis(padded.reshape(len(queries), -1, step, *queries.shape[2:]), 1, 0)
+    mixed = jnp.moveaxis(jax.lax.map(attend, parts), 0, 1)
+    return mixed.reshape(len(queries), -1, *mixed.shape[3:])[:, :tokens]
 
 
 class _Projections(Container):
@@ -27,6 +45,18 @@ class _Projections(Container):
 
     def with_children(self, children: Mapping[str, Node]) -> Self:
         return dataclasses.replace(self, **children)  # type: ignore[type-var]
+
+    def cost(self, input_spec: Spec) -> Cost:
+        (tokens, size), (first, last) = input_spec.shape, (getattr(self, name) for name in self.names)
+        scores, per_head = self.heads * tokens**2, self._numbers_per_head(size)
+        # Each score is a sum of products over the numbers of a head, and each of those a mean of tokens.
+        products = 2 * scores * per_head
+        own = Cost(scores + products // PRODUCTS_AT_ONCE, scores // tokens * min(_slice(self.heads, tokens), tokens))
+        return first.cost(input_spec) + own + last.cost(Spec((tokens, self.heads * per_head)))
+
+    def _numbers_per_head(self, size: int) -> int:
+        """Numbers of a token that a head weighs, of `size`."""
+        return size
 
     def child_modules(self, module: Any) -> Mapping[str, nnx.Module]:
         return {name: getattr(module, name) for name in self.names}
@@ -61,6 +91,9 @@ class Attention(_Projections):
             raise InputError(f"the projection proj must give {size} numbers per token")
         return output
 
+    def _numbers_per_head(self, size: int) -> int:
+        return size // self.heads
+
     @property
     def width_divisor(self) -> int:
         return self.heads
@@ -83,7 +116,7 @@ class SelfAttention(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         split = self.qkv(x).reshape(*x.shape[:2], 3, self.heads, -1)  # type: ignore[operator]
         query, key, value = (split[:, :, part] for part in range(3))
-        mixed = nnx.dot_product_attention(query, key, value)
+        mixed = _in_slices(lambda part: nnx.dot_product_attention(part, key, value), query)
         return self.proj(mixed.reshape(x.shape))  # type: ignore[operator]
 
 
@@ -139,6 +172,10 @@ class MergedSelfAttention(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         queries = self.qk(x).reshape(*x.shape[:2], self.heads, -1)  # type: ignore[operator]
-        attention = jax.nn.softmax(jnp.einsum("bthd,bsd->bhts", queries, x), axis=-1)
-        mixed = jnp.einsum("bhts,bsd->bthd", attention, x)
+
+        def attend(part: jax.Array) -> jax.Array:
+            attention = jax.nn.softmax(jnp.einsum("bthd,bsd->bhts", part, x), axis=-1)
+            return jnp.einsum("bhts,bsd->bthd", attention, x)
+
+        mixed = _in_slices(attend, queries)
         return self.vo(mixed.reshape(*x.shape[:2], -1))  # type: ignore[operator]

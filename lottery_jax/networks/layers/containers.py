@@ -1,6 +1,7 @@
 """Containers: sequences and residual blocks."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import ClassVar, Self
 
@@ -8,7 +9,7 @@ import jax
 from flax import nnx
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.node import Container, Node, Spec, Weights, child_path
+from lottery_jax.networks.node import Container, Cost, Node, Spec, Weights, child_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +57,13 @@ class Chain(Container):
             nodes.append((name, node.resized(input_spec, units)))
             input_spec = nodes[-1][1].trace_specs(input_spec, "", {})
         return dataclasses.replace(self, nodes=tuple(nodes))
+
+    def cost(self, input_spec: Spec) -> Cost:
+        total = Cost()
+        for _, node in self.nodes:
+            total += node.cost(input_spec)
+            input_spec = node.output_spec(input_spec)
+        return total
 
     def child_modules(self, module: "Sequence") -> Mapping[str, nnx.Module]:
         return dict(module.nodes)
@@ -118,6 +126,10 @@ class Residual(Container):
         return dataclasses.replace(
             self, body=self.body.resized(input_spec, units), shortcut=self.shortcut.resized(input_spec, units)
         )
+
+    def cost(self, input_spec: Spec) -> Cost:
+        added = Cost(math.prod(self.body.output_spec(input_spec).shape))
+        return self.body.cost(input_spec) + self.shortcut.cost(input_spec) + added
 
     def child_modules(self, module: "Sum") -> Mapping[str, nnx.Module]:
         return {"(body)": module.body, "downsample": module.shortcut}

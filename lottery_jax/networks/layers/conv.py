@@ -7,6 +7,7 @@ dilations, XLA's convolution is used.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Self
 
@@ -15,11 +16,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.node import NO_RNGS, LinearLayer, Spec, Weights, constant_init
+from lottery_jax.networks.node import NO_RNGS, Cost, LinearLayer, Spec, Weights, constant_init
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 _CHUNK = 4  # images per matrix product: they fit in the cache
 _FEW_INPUTS = 8  # up to here one product of all windows is faster than XLA's convolution
+_MAX_POSITIONS = 128  # of a kernel: the program has an operation for each
 
 
 def convolve(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Any, **options: Any) -> jax.Array:
@@ -30,7 +32,8 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: A
     """
     dilations = (*(options.get("lhs_dilation") or ()), *(options.get("rhs_dilation") or ()))
     plain = set(strides) == {1} and options.get("feature_group_count", 1) == 1 and set(dilations) <= {1}
-    if jax.default_backend() == "cpu" and plain and x.ndim == 4 and not isinstance(padding, str):
+    small = math.prod(kernel.shape[:2]) <= _MAX_POSITIONS
+    if jax.default_backend() == "cpu" and plain and small and x.ndim == 4 and not isinstance(padding, str):
         return _convolve(x, kernel, tuple((int(before), int(after)) for before, after in padding))
     return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
@@ -155,6 +158,9 @@ class Conv(LinearLayer):
             )
         return Spec((height, width, self.outputs))
 
+    def cost(self, input_spec: Spec) -> Cost:
+        return super().cost(input_spec) + windows_cost(input_spec, self.size, self.stride, self.padding)
+
     def module(self, weights: Weights) -> nnx.Module:
         return nnx.Conv(
             self.inputs,
@@ -191,6 +197,15 @@ def windows(
             f"windows of {size} do not fit into an image of {list(input_spec.shape)} with padding {padding}"
         )
     return counts[0], counts[1]
+
+
+def windows_cost(input_spec: Spec, size: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]) -> Cost:
+    """The work to pad an image and to go through its windows; those of few channels are copied."""
+    height, width = windows(input_spec, size, stride, padding)
+    padded = math.prod(length + 2 * zeros for length, zeros in zip(input_spec.shape[:2], padding, strict=True))
+    channels, in_windows = input_spec.shape[2], height * width * math.prod(size)
+    copied = in_windows if channels <= _FEW_INPUTS and math.prod(size) <= _MAX_POSITIONS else 0
+    return Cost((padded + in_windows) * channels, max(padded, copied) * channels)
 
 
 ROTATIONS = 4
@@ -247,6 +262,12 @@ class RotationConv(LinearLayer):
             )
         both = (self.size, self.size), (1, 1), (self.padding, self.padding)
         return Spec((ROTATIONS, *windows(Spec(input_spec.shape[-3:]), *both), self.outputs))
+
+    def cost(self, input_spec: Spec) -> Cost:
+        height, width, channels = input_spec.shape[-3:]
+        image = Spec((height, width, self.rotations * channels))
+        both = (self.size, self.size), (1, 1), (self.padding, self.padding)
+        return super().cost(input_spec) + windows_cost(image, *both)
 
     def module(self, weights: Weights) -> nnx.Module:
         return Rotated(self, jnp.asarray(weights["weight"]), weights["bias"] if self.bias else None)

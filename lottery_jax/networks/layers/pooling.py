@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.layers.conv import sides, windows
-from lottery_jax.networks.node import Spec, StatelessLayer
+from lottery_jax.networks.layers.conv import sides, windows, windows_cost
+from lottery_jax.networks.node import Cost, Spec, StatelessLayer
 
 
 class _Windows(StatelessLayer):
@@ -31,6 +31,9 @@ class _Windows(StatelessLayer):
     def output_spec(self, input_spec: Spec) -> Spec:
         height, width = windows(input_spec, self.size, self.stride or self.size, self.padding)
         return dataclasses.replace(input_spec, shape=(height, width, input_spec.shape[-1]))
+
+    def cost(self, input_spec: Spec) -> Cost:
+        return super().cost(input_spec) + windows_cost(input_spec, self.size, self.stride or self.size, self.padding)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -53,6 +53,9 @@ class TensorDict(Container):
     def child_modules(self, module: object) -> NoReturn:
         raise _no_graph()
 
+    def cost(self, input_spec: Spec) -> NoReturn:
+        raise _no_graph()
+
     def trace_specs(self, input_spec: Spec, path: str, specs: dict[str, Spec]) -> NoReturn:
         raise _no_graph()
 

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -11,7 +12,7 @@ import numpy as np
 from flax import nnx
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.node import MAX_MAGNITUDE, MIN_MAGNITUDE, Frozen, Node, Spec, WeightNode, Weights
+from lottery_jax.networks.node import MAX_MAGNITUDE, MIN_MAGNITUDE, Cost, Frozen, Node, Spec, WeightNode, Weights
 from lottery_jax.rng.random_tensor import RandomTensor
 
 NamedArrays = Mapping[str, np.ndarray]
@@ -50,6 +51,13 @@ class Source(Node):
 
     def output_spec(self, input_spec: Spec) -> Spec:
         return self.layer.output_spec(input_spec)
+
+    def cost(self, input_spec: Spec) -> Cost:
+        layer, weights = self.effective_layer.cost(input_spec), 0
+        for tensor in self.random_tensors().values():
+            weights += tensor.size
+        hidden = math.prod(input_spec.shape) * self.units_per_input
+        return Cost(layer.operations * self.units_per_input + weights, max(layer.numbers, hidden))
 
     @abc.abstractmethod
     def apply(self, kept: Callable[[str], jax.Array], x: jax.Array) -> jax.Array:

@@ -8,6 +8,7 @@ drawn. A bias is one more input, the constant 1. In front of a convolution all l
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.node import LinearLayer, Spec, Weights
+from lottery_jax.networks.node import Cost, LinearLayer, Spec, Weights
 from lottery_jax.networks.sources.base import NamedArrays, Source
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.rng.random_tensor import ContiguousLayout, RandomTensor
@@ -71,6 +72,9 @@ class BinaryLadder(Source):
     @property
     def units_per_input(self) -> int:
         return self.units
+
+    def cost(self, input_spec: Spec) -> Cost:
+        return super().cost(input_spec) + Cost(math.prod(input_spec.shape) * self.units**2 * self.rungs)
 
     def input_signs(self, name: str, input_spec: Spec | None) -> tuple[int, ...]:
         return (1,) if name == "bias" or (input_spec is not None and input_spec.nonnegative) else (1, -1)

@@ -35,6 +35,7 @@ from lottery_jax.tickets.size.conditioning import (
 )
 from lottery_jax.tickets.size.entropy_coder import MAX_MANTISSA_BITS, AnsDecoder, AnsEncoder
 from lottery_jax.tickets.size.mask_codes import ROWS, MaskCode, choose_codes
+from lottery_jax.tickets.work_limit import REDRAW_BYTES, UNLIMITED, Work, WorkLimit
 
 PARAMETERS, SEGMENTS, WORDS = "coded.parameters", "coded.segments", "coded.words"
 
@@ -139,6 +140,7 @@ def write_coded(
             writer.write(PARAMETERS, packed.tobytes())
             writer.write(SEGMENTS, index.tobytes())
             words.seek(0)
+            writer.write(WORDS, b"")  # masks that are known may code to no words
             while chunk := words.read(_SLICE):
                 writer.write(WORDS, chunk)
             for tensor in sorted(copied, key=lambda tensor: tensor.name):
@@ -182,7 +184,7 @@ def is_coded(file: ChecksummedFile) -> bool:
 class CodedStore:
     """The tensors of a ticket's coded file as if they were uncoded; raises `FormatError` for an invalid code."""
 
-    def __init__(self, file: ChecksummedFile, network: Network, seed: int) -> None:
+    def __init__(self, file: ChecksummedFile, network: Network, seed: int, limit: WorkLimit = UNLIMITED) -> None:
         own = {name: file.tensors[name] for name in (PARAMETERS, SEGMENTS, WORDS) if name in file.tensors}
         others = {name: tensor for name, tensor in file.tensors.items() if name not in own}
         if wrong := [name for name in others if name.split(".")[0] in ("coded", "mask", "redraws")]:
@@ -198,6 +200,8 @@ class CodedStore:
         self._redraw_counts = {name: int(self._codes[name].attempt_counts[1:].sum()) for name in redrawn}
         if sum(self._redraw_counts.values()) > MAX_REDRAWS:
             raise FormatError(f"the coded masks have more than {MAX_REDRAWS:,} redrawn blocks")
+        limit.check(Work(0, REDRAW_BYTES * sum(self._redraw_counts.values())))
+        self._redraw_rows = {name: np.empty((count, 2), np.int64) for name, count in self._redraw_counts.items()}
         index, size = file.tensors[SEGMENTS].shape, sum(tensor.size for tensor in network.random_tensors.values())
         if size > index[0] * SEGMENT_SIZE:  # refused before segments are listed
             raise FormatError(f"the coded masks are more than the {index[0]} segments of the file can hold")
@@ -228,6 +232,11 @@ class CodedStore:
     @property
     def path(self) -> Path:
         return self._file.path
+
+    @property
+    def bytes(self) -> int:
+        """Size of the file."""
+        return self._file.bytes
 
     def read(self, name: str, first: int, count: int) -> np.ndarray:
         """Values first ... first + count - 1 of a tensor in row-major order, one-dimensional, as they are stored."""
@@ -293,11 +302,12 @@ class CodedStore:
             attempts = decoder.decode_classes(span.count, code.attempt_counts)
             before = self._redraws[span.name]
             if not len(before) or before[-1, 0] < span.first:  # decoded for the first time; they come before the mask
-                blocks = np.flatnonzero(attempts)
-                rows = np.stack([span.first + blocks, attempts[blocks]], 1)
-                if len(before) + len(rows) > self._redraw_counts[span.name]:
+                blocks, rows = np.flatnonzero(attempts), self._redraw_rows[span.name]
+                end = len(before) + len(blocks)
+                if end > len(rows):
                     raise FormatError(f"the coded redraws of {span.name!r} are more than it says")
-                self._redraws[span.name] = np.concatenate([before, rows])
+                rows[len(before) : end, 0], rows[len(before) : end, 1] = span.first + blocks, attempts[blocks]
+                self._redraws[span.name] = rows[:end]
             return attempts
         return code.decode(decoder, tensor, span, self._conditioning.known(span, code.level))
 
@@ -306,6 +316,6 @@ class CodedStore:
         return np.unpackbits(packed, count=span.count, bitorder="little")
 
 
-def open_content(file: ChecksummedFile, network: Network, seed: int) -> TensorReader:
+def open_content(file: ChecksummedFile, network: Network, seed: int, limit: WorkLimit) -> TensorReader:
     """The tensors of a ticket's file, with coded or uncoded masks."""
-    return CodedStore(file, network, seed) if is_coded(file) else file
+    return CodedStore(file, network, seed, limit) if is_coded(file) else file

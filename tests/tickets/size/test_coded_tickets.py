@@ -1,5 +1,6 @@
 """Tickets whose masks are coded: the same tickets in smaller files, and refused where anything in them is wrong."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from lottery_jax.networks.transforms import Lock, PrePrune, ShareLayers
 from lottery_jax.tickets.export import export_masks, export_weights
 from lottery_jax.tickets.ticket import Ticket, load_ticket, make_ticket, stores_coded
 from lottery_jax.tickets.verify import verify
+from lottery_jax.tickets.work_limit import WorkLimitError
 from tests.cli.calling import answer, lottery_jax, matrices, refusal
 from tests.tickets.forging import TARGET, TOLERANCE, Header, Tensors, forge, read, small_target
 
@@ -89,10 +91,10 @@ def test_a_file_that_is_cut_or_changed_is_refused_in_a_sentence(
     path = tmp_path / "wrong"
     for wrong in (content[:-3], content[: len(content) // 2], content[:9], content[:-1] + b"\xff"):
         path.write_bytes(wrong)
-        sentence = refusal(capsys, 1, "verify", path)
+        sentence = refusal(capsys, 2, "verify", path)
         assert "truncated or damaged" in sentence or "changed after it was written" in sentence
         out = tmp_path / "out"
-        refusal(capsys, 1, "export", path, "--plain", "--out", out)
+        refusal(capsys, 2, "export", path, "--plain", "--out", out)
         assert [file.name for file in tmp_path.iterdir()] == ["wrong"], "nothing is half-written"
 
 
@@ -188,12 +190,15 @@ def test_a_claim_of_very_many_weights_needs_a_long_file(coded: Path, tmp_path: P
     nodes["fc1"]["layer"].update(inputs=1 << 20, outputs=1 << 20)
     nodes["fc2"]["layer"].update(inputs=1 << 20)
     header["network"]["input_spec"][0] = [1 << 20]
+    path = forge(tmp_path / "forged", header, tensors)
+    with pytest.raises(WorkLimitError, match=r"e14 operations .* give --limit \d+ "):
+        load_ticket(path)
     with pytest.raises(TicketError, match=r"blocks|rows"):
-        load_ticket(forge(tmp_path / "forged", header, tensors))
+        load_ticket(path, limit=math.inf)
     # The same with counts that are right: sizes that are equally likely, and nothing drawn again.
     tensors["coded.parameters"] = _parameters("1" * 20, "0000")
     with pytest.raises(TicketError, match="more than the 1 segments"):
-        load_ticket(forge(tmp_path / "forged", header, tensors))
+        load_ticket(forge(path, header, tensors), limit=math.inf)
 
 
 def test_jobs_write_them_and_go_from_one_form_to_the_other(tmp_path: Path) -> None:
