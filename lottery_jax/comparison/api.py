@@ -61,8 +61,8 @@ def compare(
         check: Verify the tickets of all finished records again, without computing any record.
 
     Returns:
-        A list of records, with the folder, the report and the ``faults`` of their tickets as attributes. A share gets no
-        records.
+        A list of records, with the folder, the report and the ``faults`` of their tickets as attributes. A share gets
+        no records.
 
     Raises:
         InputError: A method is unknown, two methods have the same label, or an option is wrong.
