@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import os
 from collections.abc import Mapping
 
 import jax
@@ -16,6 +15,7 @@ from lottery_jax.networks.rewrites import match_rewrites
 from lottery_jax.networks.target import Target
 from lottery_jax.progress import Stages, no_stages
 from lottery_jax.tickets.certificate import Certificate
+from lottery_jax.tickets.given_target import FileName, TargetFile
 from lottery_jax.tickets.reconstruct import collapse, effective_weights
 from lottery_jax.tickets.ticket import Ticket
 from lottery_jax.tickets.verify import verify_with_weights
@@ -31,9 +31,10 @@ class BoxVerification:
 
 
 def verify_box(
-    ticket: Ticket | str | os.PathLike[str],
+    ticket: Ticket | FileName,
     *,
-    target: Target | str | os.PathLike[str] | None = None,
+    target: Target | TargetFile | FileName | None = None,
+    expect: Network | FileName | None = None,
     tolerance: float | None = None,
     box: Box = (0.0, 1.0),
     stages: Stages = no_stages,
@@ -56,7 +57,7 @@ def verify_box(
     >>> found.largest_found <= found.output_bound.largest
     True
     """
-    found = verify_with_weights(ticket, target=target, tolerance=tolerance, progress=stages("verifying"))
+    found = verify_with_weights(ticket, target=target, expect=expect, tolerance=tolerance, progress=stages("verifying"))
     certificate = found.certificate
     if not certificate.holds or found.target is None:
         return BoxVerification(certificate)

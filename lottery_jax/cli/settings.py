@@ -129,6 +129,8 @@ class Verify:
     """File of the ticket."""
     target: Path | None = None
     """Network to compare with (.safetensors, PyTorch layout); default: the unverified copy in the ticket."""
+    expect: Path | None = None
+    """JSON file of the target's network, as `export --network` writes it; a ticket for another one is broken."""
     tolerance: float | None = None
     """Tolerance for every weight; default: the one that the ticket guarantees."""
     quantise_target: int | None = None
@@ -163,6 +165,8 @@ class Export:
     """The ticket itself with entropy-coded masks."""
     plain: bool = False
     """The ticket itself with one bit per random weight."""
+    network: bool = False
+    """Only the network that the ticket is for, as JSON without weights, for `verify --expect`."""
 
 
 @dataclasses.dataclass(frozen=True)
