@@ -42,9 +42,9 @@ class Judgement:
 
 def promised_box(certificate: Certificate) -> tuple[float, float]:
     """The range of inputs that a certificate is about."""
-    box = getattr(certificate, "input_box", None)
+    box = getattr(certificate, "box", None)
     if box is not None:
-        return float(np.min(box[0])), float(np.max(box[1]))
+        return box
     return (0.0 if certificate.nonnegative_inputs else -1.0), 1.0
 
 

@@ -118,7 +118,7 @@ def _learned(layer: Callable[[LinearLayer], Node], tolerance: float = 1e-6) -> M
         network = target.network.map_layers(random_layer)
         random = np.random.default_rng(1)
         masks = {name: random.random(tensor.shape) < 0.5 for name, tensor in network.random_tensors.items()}
-        stored = {name: random.normal(size=shape).astype(np.float32) for name, shape in network.tensors.items()}
+        stored = {name: random.uniform(0.1, 1, shape).astype(np.float32) for name, shape in network.tensors.items()}
         for name, own in network.trained_tensors.items():
             stored[own] = np.where(masks[name], stored[own], np.float32(0))
             if name in network.frozen_tensors:
@@ -185,6 +185,7 @@ def _originals() -> dict[str, Original]:
     add("scalar, loss-aware", _SMALL, _built("scalar", kept=60, images=_images()))
     add("scalar, smallest", _SMALL, _built("scalar", objective="smallest"), coded=True)
     add("random layer", _SMALL, _learned(lambda node: RandomLayer(node, _NORMAL)))
+    add("random layer, residual", _BLOCK, _learned(lambda node: RandomLayer(node, _NORMAL)))
     add("several levels", _CONV, _learned(lambda node: MultiLevelLayer(node, _NORMAL, (1.0, -1.0, 0.5))), coded=True)
     add("redundant", _SMALL, _learned(lambda node: Gadget(node, 4, _NORMAL, _NORMAL)))
     add("trained", _SMALL, _learned(lambda node: TrainedLayer(node, _NORMAL)), coded=True)
