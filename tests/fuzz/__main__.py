@@ -22,7 +22,7 @@ from tests.fuzz.trial import LIMITS, Trial, run_trials
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "fuzz_verify_cpu.json"
 _BATCH = 5_000  # tickets of one process: compiled programs take memory
-_SILENT_S = 45  # after which a process that reports nothing is ended
+_SILENT_S = 30  # after which a process that reports nothing is ended
 
 
 def main() -> int:
@@ -66,8 +66,10 @@ def _all_trials(folder: Path, arguments: argparse.Namespace, labels: list[str], 
         first = len(trials)
         trials += _batch(folder, arguments, first, min(_BATCH, count - first))
         if len(trials) < min(first + _BATCH, count):
-            label = labels[len(trials) % len(labels)]
-            trials.append(Trial(len(trials), label, "", "died", "the process ended or was silent", 0.0, 0.0, 0.0))
+            number, judging = len(trials), folder / Trial.JUDGING
+            judged = judging.exists() and judging.read_text() == str(number)
+            outcome, why = "not judged" if judged else "died", "the process ended or was silent"
+            trials.append(Trial(number, labels[number % len(labels)], "", outcome, why, 0.0, 0.0, 0.0))
         print(f"{len(trials):,} of {count:,}: {dict(collections.Counter(t.outcome for t in trials))}", file=sys.stderr)
     return trials
 

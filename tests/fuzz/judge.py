@@ -67,8 +67,7 @@ def judge(ticket: Ticket, target: Target, certificate: Certificate, seed: int = 
     if ticket.network.input_spec is None:
         return Judgement(0.0, 0.0, vacuous)
     low, high = promised_box(certificate)
-    x = _adversarial_inputs(ticket, target, low, high, seed)
-    made = np.asarray(ticket.module()(jnp.asarray(x)), np.float64).reshape(len(x), -1)  # type: ignore[operator]
+    x, made = _adversarial_outputs(ticket, target, low, high, seed)
     doubled = {name: SLACK * value for name, value in tolerance.items()}
     with np.errstate(over="ignore", invalid="ignore"):
         allowed = allowed_outputs(target.network.to_json(), arrays, doubled, x.astype(np.float64))
@@ -78,8 +77,10 @@ def judge(ticket: Ticket, target: Target, certificate: Certificate, seed: int = 
     return Judgement(float(np.where(np.isfinite(made), ratio, np.inf).max()), float(deviation.max()), vacuous)
 
 
-def _adversarial_inputs(ticket: Ticket, target: Target, low: float, high: float, seed: int) -> np.ndarray:
-    """Corners, random inputs and the ends of gradient searches from them, [B, *input] float32."""
+def _adversarial_outputs(
+    ticket: Ticket, target: Target, low: float, high: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Corners, random inputs and the ends of gradient searches from them, [B, *input] float32, and the outputs."""
     network = ticket.network
     assert network.input_spec is not None
     random, shape = np.random.default_rng(seed), network.input_spec.shape
@@ -94,8 +95,8 @@ def _adversarial_inputs(ticket: Ticket, target: Target, low: float, high: float,
     same = network.with_gains(dict.fromkeys(network.gains, 1.0))
     with contextlib.suppress(InputError):  # not of a ladder: one compiled program for all samplers
         same = with_samplers(same, lambda _: Sampler.normal(1), "")
-    ends = np.asarray(_search(same, target.network, own, other, x, np.float32(low), np.float32(high)))
-    return np.concatenate([x, ends.reshape(-1, *shape)])
+    found, outputs = _search(same, target.network, own, other, x, np.float32(low), np.float32(high))
+    return np.asarray(found), np.asarray(outputs, np.float64).reshape(len(found), -1)
 
 
 def _unit_corners(target: Target, low: float, high: float) -> np.ndarray:
@@ -112,10 +113,11 @@ def _unit_corners(target: Target, low: float, high: float) -> np.ndarray:
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _search(
     network: Network, target: Network, own: Mapping[str, Any], other: Mapping[str, Any], x: Any, low: Any, high: Any
-) -> jax.Array:
-    """Inputs [2, B, *input]: signed gradient ascent on the difference of one output per start, and on the target's.
+) -> tuple[jax.Array, jax.Array]:
+    """Inputs [3 B, *input] and the masked network's outputs there.
 
-    The second search makes units of the target active that random inputs seldom reach.
+    The inputs are those given, and the ends of signed gradient ascent on the difference of one output per start, and on
+    the target's output. The last search makes units of the target active that random inputs seldom reach.
     """
     module = network.module(own, lambda name: FixedGate(jnp.array(True)))
     rows = jnp.arange(len(x))
@@ -136,4 +138,5 @@ def _search(
 
         return jax.lax.scan(step, x, jnp.arange(STEPS, dtype=jnp.float32))[0]
 
-    return jnp.stack([ascend(difference), ascend(output)])
+    found = jnp.concatenate([x, ascend(difference), ascend(output)])
+    return found, module(found)  # type: ignore[operator]

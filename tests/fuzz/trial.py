@@ -38,6 +38,8 @@ _ENCODED = 4  # one of so many readable tickets is also written with coded masks
 class Trial:
     """What became of one forged file; `change` is how it was made, `ratio` that of a judged "holds"."""
 
+    JUDGING: ClassVar[str] = "judging"
+    """File with the number of the trial that is being judged: running a network may take longer than to verify it."""
     BAD: ClassVar[tuple[str, ...]] = ("wrong", "vacuous", "traceback", "slow", "memory", "died")
 
     number: int
@@ -138,6 +140,7 @@ def run_trial(path: Path, number: int, label: str, change: str, target: Target |
         return Trial(number, label, change, outcome, reason[:2000], ratio, seconds, memory[0])
     reference = target if target is not None else ticket.target
     assert reference is not None
+    path.with_name(Trial.JUDGING).write_text(str(number))
     found = judge(ticket, reference, certificate, number)
     if found.wrong:
         outcome = "vacuous" if found.vacuous and found.ratio <= 1 else "wrong"
