@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import math
-import os
 from collections.abc import Mapping
 
 import jax
@@ -18,6 +17,7 @@ from lottery_jax.networks.rewrites import match_rewrites
 from lottery_jax.networks.target import Target
 from lottery_jax.progress import Stages, no_stages
 from lottery_jax.tickets.certificate import Certificate
+from lottery_jax.tickets.given_target import FileName, TargetFile
 from lottery_jax.tickets.reconstruct import collapse, effective_weights
 from lottery_jax.tickets.ticket import Ticket, load_ticket
 from lottery_jax.tickets.verify import verify_with_weights
@@ -36,9 +36,10 @@ class BoxVerification:
 
 
 def verify_box(
-    ticket: Ticket | str | os.PathLike[str],
+    ticket: Ticket | FileName,
     *,
-    target: Target | str | os.PathLike[str] | None = None,
+    target: Target | TargetFile | FileName | None = None,
+    expect: Network | FileName | None = None,
     tolerance: float | None = None,
     box: Box = (0.0, 1.0),
     limit: float = 1.0,
@@ -65,7 +66,7 @@ def verify_box(
     """
     ticket = ticket if isinstance(ticket, Ticket) else load_ticket(ticket, limit=limit)
     WorkLimit("--box", ticket.bytes, limit).check(_work(ticket.network.target))
-    found = verify_with_weights(ticket, target=target, tolerance=tolerance, progress=stages("verifying"))
+    found = verify_with_weights(ticket, target=target, expect=expect, tolerance=tolerance, progress=stages("verifying"))
     certificate = found.certificate
     if not certificate.holds or found.target is None:
         return BoxVerification(certificate)

@@ -2,16 +2,13 @@
 
 import dataclasses
 import math
-import os
 
 import jax
 import numpy as np
 
 from lottery_jax.errors import InputError, TicketError
-from lottery_jax.importers.state_dict import target_like
 from lottery_jax.io.tensor_file import read_float64
-from lottery_jax.networks.network import summary
-from lottery_jax.networks.rewrites import match_rewrites
+from lottery_jax.networks.network import Network, summary
 from lottery_jax.networks.target import Target
 from lottery_jax.progress import Progress, no_progress
 from lottery_jax.tickets.certificate import Certificate
@@ -22,6 +19,7 @@ from lottery_jax.tickets.faults import (
     target_faults,
     trained_faults,
 )
+from lottery_jax.tickets.given_target import FileName, GivenTarget, TargetFile, given_target
 from lottery_jax.tickets.header import check_tolerance
 from lottery_jax.tickets.probe import Probe, probe_float32
 from lottery_jax.tickets.reconstruct import EffectiveSlice, approximated_tensors, effective_slices
@@ -44,9 +42,10 @@ class Verification:
 
 
 def verify(
-    ticket: Ticket | str | os.PathLike[str],
+    ticket: Ticket | FileName,
     *,
-    target: Target | str | os.PathLike[str] | None = None,
+    target: Target | TargetFile | FileName | None = None,
+    expect: Network | FileName | None = None,
     tolerance: float | None = None,
     limit: float = 1.0,
     progress: Progress = no_progress,
@@ -55,7 +54,9 @@ def verify(
 
     Args:
         target: The target or its .safetensors file; batch normalisations are folded and attention is merged as in the
-            ticket. Default: the ticket's unverified copy of its target, which proves no more than that.
+            ticket. Default: the ticket's unverified copy of its target, which proves no more than that. What a file
+            does not fix is taken from the ticket, unless `expect` is given.
+        expect: The target's network, or a JSON file of it (`export --network`); a ticket for another one is broken.
         tolerance: Largest allowed residual; default: the one that the ticket promises. Not used for trained weights.
         limit: Multiple of the work that a file may ask for, as in ``load_ticket``.
 
@@ -69,13 +70,17 @@ def verify(
     >>> verify(approximate(target, seed=0, candidates=8, tolerance=0.1), target=target).outcome
     'holds'
     """
-    return verify_with_weights(ticket, target=target, tolerance=tolerance, limit=limit, progress=progress).certificate
+    found = verify_with_weights(
+        ticket, target=target, expect=expect, tolerance=tolerance, limit=limit, progress=progress
+    )
+    return found.certificate
 
 
 def verify_with_weights(
-    ticket: Ticket | str | os.PathLike[str],
+    ticket: Ticket | FileName,
     *,
-    target: Target | str | os.PathLike[str] | None = None,
+    target: Target | TargetFile | FileName | None = None,
+    expect: Network | FileName | None = None,
     tolerance: float | None = None,
     limit: float = 1.0,
     progress: Progress = no_progress,
@@ -85,19 +90,17 @@ def verify_with_weights(
         ticket = load_ticket(ticket, limit=limit)
     if tolerance is not None:
         check_tolerance(tolerance, zero=True)
-    if target is not None:
-        target = target if isinstance(target, Target) else target_like(ticket.network, target)
-        target = match_rewrites(target, ticket.network)
+    given = given_target(ticket.network, target, expect)
     kept = {}
     for name in ticket.network.random_tensors:
         kept[name] = count_kept(ticket.content, name)
     reference, residuals, probe = None, None, None
-    reasons = forced_entry_faults(ticket)
+    reasons = [*given.faults] or forced_entry_faults(ticket)
     if not reasons and ticket.network.trained_tensors:
         # Stored weights can be near to any target, which would say nothing about seed and masks.
         reasons = trained_faults(ticket, kept)
-    elif not reasons and (reference := _reference(ticket, target, tolerance)) is not None:
-        reasons = stored_weight_faults(ticket) or ([] if target is None else target_faults(ticket, target))
+    elif not reasons and (reference := _reference(ticket, given.target, tolerance)) is not None:
+        reasons = stored_weight_faults(ticket) or ([] if given.target is None else target_faults(ticket, given.target))
         if not reasons:
             residuals = _residuals(ticket, reference, progress)
             reasons = _promise_faults(ticket, reference, residuals, sum(kept.values()))
@@ -107,7 +110,7 @@ def verify_with_weights(
             except (MemoryError, jax.errors.JaxRuntimeError) as error:
                 raise InputError(f"the ticket's network cannot be run here: {str(error).splitlines()[0]}") from error
             reasons = probe.faults
-    certificate = _certificate(ticket, kept, reasons, reference, residuals, probe)
+    certificate = _certificate(ticket, given, kept, reasons, reference, residuals, probe)
     return Verification(certificate, ticket, reference and reference.target, residuals and residuals.weights)
 
 
@@ -208,6 +211,7 @@ def _promise_faults(ticket: Ticket, reference: _Reference, residuals: _Residuals
 
 def _certificate(
     ticket: Ticket,
+    given: GivenTarget,
     kept: dict[str, int],
     reasons: list[str],
     reference: _Reference | None,
@@ -252,4 +256,5 @@ def _certificate(
         network_deviation=probe and probe.deviation,
         trained=bool(network.trained_tensors),
         relative_tolerance=reference.tolerance if reference and residuals and reference.relative else None,
+        taken_from_ticket=given.taken_from_ticket,
     )
