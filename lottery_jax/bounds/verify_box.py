@@ -24,9 +24,9 @@ from lottery_jax.tickets.verify import verify_with_weights
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BoxVerification:
-    """A certificate and, if the ticket holds, upper bounds of |g - f| and the largest that ``attack`` found.
+    """A certificate and, if residuals are as promised, upper bounds of |g - f| and the largest that ``attack`` found.
 
-    `not_bounded` says why outputs of a ticket that holds have no bound.
+    `not_bounded` says why outputs have no bound.
     """
 
     certificate: Certificate
@@ -63,7 +63,7 @@ def verify_box(
     """
     found = verify_with_weights(ticket, target=target, tolerance=tolerance, box=box, progress=stages("verifying"))
     certificate = found.certificate
-    if not certificate.holds or found.target is None:
+    if certificate.outcome == "broken" or certificate.worst_residual is None or found.target is None:
         return BoxVerification(certificate)
     stages("bounding the output")
     try:

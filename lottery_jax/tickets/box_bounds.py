@@ -108,6 +108,8 @@ def bound_box(network: Network, terms: Terms, tensor: TargetTensor, box: Box, *,
         return BoxBound(math.inf, str(error))
     if apart is None:
         return BoxBound(walk.largest, walk.layer)
+    if not np.isfinite(apart).all():
+        return BoxBound(math.inf, walk.layer)
     found, allowed = apart[:, np.argmax(apart[0] / np.maximum(apart[1], np.finfo(np.float64).tiny))]
     return BoxBound(walk.largest, walk.layer, float(found), float(allowed))
 

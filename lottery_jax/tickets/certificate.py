@@ -27,7 +27,7 @@ class Certificate:
             tolerance is relative), by part.
         box: The smallest and the largest input of the promise; None for a model without a graph.
         float32_addition: The largest move of an effective weight that float32 rounding amounts to, for all inputs, in
-            the tensor `float32_tensor`, which is nearest to what is allowed.
+            the tensor `float32_tensor`, which is nearest to what is allowed; None if it has no bound.
         float32_allowed: The largest allowed one there: the tolerance, or a multiple of `float32_target_addition`.
         float32_target_addition: What float32 may add to the largest weight of that tensor in the target's own network.
         largest_value: Bound of all values and partial sums of the float32 network on the box, which the layer at the

@@ -31,8 +31,14 @@ Float32 may add the tolerance, and to such a tensor also a multiple of what it m
 target's own network.
 """
 
-SUM_MULTIPLE, PRODUCT_MULTIPLE = 16, 1024
+SUM_MULTIPLE, PRODUCT_MULTIPLE = 128, 1024
 """The multiples: if the kept weights of a target weight are added up first; if each of them multiplies an input."""
+
+MOST = 2.0**-4
+"""The largest part of a tensor's largest weight that such a multiple may be."""
+
+CANCELLATION = 64.0
+"""Terms cancel if the absolute terms of a weight add up to this many times the tensor's largest weight."""
 
 _FLOAT64_SHARE = 2.0**-10  # of the tolerance, for rounding in float64
 _EXTRA_ROUNDINGS = 2  # the product with an input, and the gain
@@ -168,14 +174,28 @@ class Float32Bound:
     largest: float
 
     @property
+    def _cancels(self) -> bool:
+        return self.size > CANCELLATION * self.largest
+
+    @property
     def faults(self) -> list[str]:
         """Why the ticket is broken, in sentences."""
-        if self.addition <= self.allowed:
+        if self.addition <= self.allowed or not self._cancels:
             return []
         return [
             f"the terms of {self.tensor!r} cancel: its float32 network may differ as if weights moved by"
             f" {self.addition:.3g}, and {self.allowed:.3g} is allowed; the absolute terms of a weight add up to"
             f" {self.size:.3g}, the largest target weight is {self.largest:.3g}"
+        ]
+
+    @property
+    def doubts(self) -> list[str]:
+        """Why the ticket has no guarantee: sums are long, and no terms cancel."""
+        if self.addition <= self.allowed or self._cancels:
+            return []
+        return [
+            f"the sums of {self.tensor!r} are too long for float32: its network may differ as if weights moved by"
+            f" {self.addition:.3g}, and {self.allowed:.3g} is allowed"
         ]
 
 
@@ -194,7 +214,8 @@ def float32_bound(
             own = float(gamma(layer.fan_in + 1)) * largest[name]
             multiple = SUM_MULTIPLE if layer.source.sums_weights else PRODUCT_MULTIPLE
             fine = allowed[name] < FINE * largest[name]
-            addition, limit = float(moves.max()), max(allowed[name], multiple * own if fine else 0.0)
+            more = min(multiple * own, MOST * largest[name]) if fine else 0.0
+            addition, limit = float(moves.max()), max(allowed[name], more)
             bound = Float32Bound(addition, limit, own, name, float(sums.size.max()), largest[name])
             found.append((addition / limit if limit else math.inf if addition else 0.0, bound))
     return max(found, key=lambda pair: pair[0])[1]

@@ -117,7 +117,8 @@ def verify_with_weights(
             float32 = _bound_float32(ticket, reference, residuals, box)
             doubts = _empty_promises(ticket.network.approximated, residuals)
             if float32 is not None:
-                reasons, doubts = float32.bound.faults + float32.values.faults, doubts + float32.doubts
+                reasons = float32.bound.faults + float32.values.faults
+                doubts += float32.bound.doubts + float32.doubts
             if not reasons and reference.tolerance > 0:
                 reasons = float64_faults(residuals.sums, residuals.allowed)
     certificate = _certificate(ticket, kept, reasons, doubts, reference, residuals, float32, box)
@@ -377,7 +378,7 @@ def _certificate(
         worst_weight=residuals and residuals.worst_weight,
         rounding_bits=residuals and residuals.rounding_bits,
         box=box,
-        float32_addition=float32 and float32.bound.addition,
+        float32_addition=float32.bound.addition if float32 and math.isfinite(float32.bound.addition) else None,
         float32_allowed=float32 and float32.bound.allowed,
         float32_target_addition=float32 and float32.bound.target_addition,
         float32_tensor=float32 and float32.bound.tensor,

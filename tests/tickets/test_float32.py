@@ -203,7 +203,12 @@ def test_an_honest_ticket_is_promised_for_a_box(honest: dict[str, Path], capsys:
     assert verify(approximate(signed, seed=0, candidates=9, tolerance=TOLERANCE), target=signed).box == (-1.0, 1.0)
     assert lottery_jax("verify", honest["pensia"], "--box", 0, 7) == 0
     assert "for inputs from 0 to 7." in " ".join(capsys.readouterr().out.split())
-    for box, words in (((-1, 1), "0 or more"), ((1, 0), "smaller one first"), ((0, np.inf), "finite"), ((0, 1e39), "float32")):
+    for box, words in (
+        ((-1, 1), "0 or more"),
+        ((1, 0), "smaller one first"),
+        ((0, np.inf), "finite"),
+        ((0, 1e39), "float32"),
+    ):
         with pytest.raises(InputError, match=words):
             verify(honest["pensia"], target=TARGET, box=box)
 
