@@ -1,9 +1,9 @@
 """What float32 may add to effective weights, bounded from the kept weights alone, for all inputs.
 
 A float32 sum of N terms, in any order, differs from the exact sum by at most gamma_N times the sum of absolute terms,
-gamma_N = N u / (1 - N u) and u = 2**-24 (Higham 2002, chapter 3). So a float32 layer computes exactly what its
-effective weights would if each were moved by at most gamma_N times the sum of its own absolute terms. N counts all
-roundings that a term passes: in the hidden layer, in the sum of kept weights and in the sum over all inputs.
+gamma_N = N u / (1 - N u) and u = 2**-24 (Higham 2002, chapters 3 and 4). So a float32 layer computes exactly what its
+effective weights would if each were moved by at most gamma_N times the sum of its own absolute terms. About half of that
+is enough (`_sum_error`), because no partial sum is larger than the positive or the negative terms together.
 
 Not covered: products in less than float32 (TF32, bfloat16), and convolutions by Winograd or Fourier transforms.
 """
@@ -53,6 +53,21 @@ def gamma(roundings: np.ndarray | float) -> np.ndarray:
     product = np.asarray(roundings, np.float64) * UNIT
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(product < 1, product / (1 - product), np.inf) * (1 + 2.0**-40)
+
+
+def _sum_error(terms: np.ndarray, size: np.ndarray, total: np.ndarray, roundings: int = 0) -> np.ndarray:
+    """Largest error that the additions of a float32 sum make, in any order.
+
+    Each addition adds at most u times its own result, a partial sum. Exactly, a partial sum is at most the sum of the
+    terms of one sign, (size + total) / 2.
+
+    Args:
+        terms: Number of terms.
+        size: Sum of absolute terms.
+        total: Absolute value of the sum.
+        roundings: Of each term before it is added.
+    """
+    return gamma(terms) * ((size + total) / 2 + gamma(terms + roundings) * size)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -105,11 +120,12 @@ class RowSums:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LayerRounding:
-    """Rounding of one random layer in float32: its error is at most `relative` times absolute terms, plus `underflow`.
+    """Rounding of one random layer in float32.
 
     Attributes:
         sums: Statistics by parameter, ``weight`` and, with a bias, ``bias``.
-        relative: [copies, outputs].
+        terms: Kept weights of an output, [copies, outputs].
+        roundings: Of a single term: in the hidden layers, of its product with an input and with the gain.
         underflow: Absolute error of an output because of products that are flushed to zero, [copies, outputs].
         hidden: Largest hidden value for inputs of absolute value 1.
     """
@@ -117,9 +133,15 @@ class LayerRounding:
     path: str
     source: Source
     sums: Mapping[str, RowSums]
-    relative: np.ndarray
+    terms: np.ndarray
+    roundings: int
     underflow: np.ndarray
     hidden: float
+
+    @property
+    def relative(self) -> np.ndarray:
+        """Error bound of an output relative to its absolute terms, [copies, outputs]."""
+        return gamma(self.terms + self.roundings)
 
     def additions(self) -> dict[str, np.ndarray]:
         """The largest move of a weight of each output that float32 amounts to, by tensor, [copies, outputs]."""
@@ -129,10 +151,11 @@ class LayerRounding:
 
     def _move(self, sums: RowSums) -> np.ndarray:
         if not self.source.sums_weights:
-            return self.relative * sums.size
+            each = gamma(self.roundings)
+            return each * sums.size + (1 + each) * _sum_error(self.terms, sums.size, sums.largest, self.roundings)
         # First the sum of the kept weights is rounded, then the sum over inputs, whose terms are effective weights.
-        first = gamma(sums.most) * sums.size
-        return first + gamma(self.fan_in + _EXTRA_ROUNDINGS) * (sums.largest + first)
+        first = _sum_error(sums.most, sums.size, sums.largest)
+        return first + gamma(self.fan_in + self.roundings) * (sums.largest + first)
 
     @property
     def fan_in(self) -> int:
@@ -150,7 +173,8 @@ def layer_rounding(path: str, source: Source, sums: Mapping[str, RowSums], hidde
         path=path,
         source=source,
         sums=sums,
-        relative=gamma(kept + source.hidden_roundings(hidden) + _EXTRA_ROUNDINGS),
+        terms=np.asarray(kept),
+        roundings=source.hidden_roundings(hidden) + _EXTRA_ROUNDINGS,
         underflow=np.asarray(flushed * SMALLEST),
         hidden=source.largest_hidden(hidden),
     )
