@@ -19,6 +19,7 @@ from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.node import MAX_MAGNITUDE, Node, child_path
 from lottery_jax.networks.rewrites import fold_batch_norm, match_rewrites
 from lottery_jax.networks.target import Target
+from lottery_jax.tickets.box_bounds import Box
 from lottery_jax.tickets.header import check_tolerance
 from lottery_jax.tickets.reconstruct import effective_weights
 from lottery_jax.tickets.ticket import Ticket
@@ -28,9 +29,6 @@ MAX_TIGHTENED_UNITS = 1024
 
 _BATCH = 256  # rows of coefficients
 _MAX_COEFFICIENTS = 1 << 25  # in a batch
-
-Box = tuple[float, float]
-"""The smallest and the largest value of every input."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
