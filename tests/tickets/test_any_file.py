@@ -224,8 +224,8 @@ def test_a_box_beyond_float32_is_refused(
 ) -> None:
     ticket = approximate(small_target(nonnegative=False), seed=0, candidates=19, tolerance=TOLERANCE)
     ticket.save(tmp_path / "t")
-    assert "the box is [" in refusal(capsys, 2, "verify", tmp_path / "t", "--box", *box, "--quiet")
-    with pytest.raises(InputError, match="give two numbers in order"):
+    assert "box must be two finite float32 numbers" in refusal(capsys, 2, "verify", tmp_path / "t", "--box", *box, "--quiet")
+    with pytest.raises(InputError, match="the smaller one first"):
         verify_box(ticket, box=box)
 
 
