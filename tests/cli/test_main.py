@@ -13,13 +13,13 @@ from types import SimpleNamespace
 
 import jax
 import pytest
+from lottery_jax.workers.workers import unit_of
 
 from lottery_jax.cli import progress_bars as bars_module
 from lottery_jax.errors import ClusterError
 from lottery_jax.io.cache import enable_compile_cache
 from lottery_jax.io.locks import folder_lock, read_lock_status
 from lottery_jax.progress import log
-from lottery_jax.workers.workers import unit_of
 from tests.cli.calling import as_process, lottery_jax, refusal
 from tests.comparison import tiny
 from tests.workers.memory import MemoryBoard, member

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lottery_jax.workers.workers import SERIAL, Pending, Share, Workers
 
 from harness import Results
 from lottery_jax.errors import InputError
 from lottery_jax.io.locks import folder_lock
 from lottery_jax.mask_learning.edge_popup import EdgePopup
 from lottery_jax.training.learner import TrainingRequest
-from lottery_jax.workers.workers import SERIAL, Pending, Share, Workers
 from tests.cli.calling import as_process
 from tests.mask_learning.sources import GADGET, small_data, stored
 from tests.workers.memory import MemoryBoard, member

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lottery_jax.workers.workers import Pending, Share, Workers
 
 from lottery_jax.errors import InputError
 from lottery_jax.mask_learning.edge_popup import EdgePopup
@@ -17,7 +18,6 @@ from lottery_jax.pruning.magnitude import IterativeMagnitude
 from lottery_jax.training import checkpoints
 from lottery_jax.training.checkpoints import Checkpoint, Checkpoints, Snapshot
 from lottery_jax.training.learner import Learner, TrainingRequest
-from lottery_jax.workers.workers import Pending, Share, Workers
 from tests.mask_learning.sources import GADGET, PLAIN, small_data, stored
 from tests.mask_learning.test_sweeps import contents
 from tests.workers.memory import MemoryBoard, dies, member
