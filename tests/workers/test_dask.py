@@ -1,17 +1,17 @@
 """Workers of Dask: the bytes of one process, whichever process is killed, and an end that leaves nothing behind."""
 
+import contextlib
 import gc
 import json
 import logging
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ from lottery_jax.workers.units import Unit
 from tests.cli.calling import MODEL, Word, as_process, lottery_jax, matrices, refusal
 from tests.comparison import tiny
 
-distributed = pytest.importorskip("distributed")
+pytest.importorskip("distributed")
+psutil = pytest.importorskip("psutil")  # which Dask needs
 
 MOST_SECONDS = 5.0
 COMMAND = """
@@ -71,59 +72,42 @@ class Command:
         asked = ("approximate", "--model", model, *MODEL, "--out", out, *words)
         pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
         self.process = subprocess.Popen([sys.executable, "-c", COMMAND, *map(str, asked)], env=as_process(), **pipes)
-        self.out, self.children = out, dict[int, str]()
+        self.chunks, self.children = out.with_name(f"{out.name}.chunks"), list[psutil.Process]()
 
-    def until(self, there: Callable[[], bool]) -> None:
+    def until(self, *, chunks: int = 0, children: int = 0) -> None:
         end = time.monotonic() + 120
-        while not there():
+        while len(list(self.chunks.glob("chunk-*"))) < chunks or len(self.children) < children:
             assert self.process.poll() is None and time.monotonic() < end
             time.sleep(0.005)
-        self.children = children(self.process.pid)
+            self.children = psutil.Process(self.process.pid).children()
 
-    def until_chunks(self, count: int) -> None:
-        folder = self.out.with_name(f"{self.out.name}.chunks")
-        self.until(lambda: len(list(folder.glob("chunk-*"))) >= count)
-
-    def workers(self) -> list[int]:
-        return sorted(process for process, words in self.children.items() if "spawn_main" in words)
+    def kill_worker(self) -> None:
+        workers = [child for child in self.children if "spawn_main" in " ".join(child.cmdline())]
+        assert len(workers) == 2
+        random.choice(workers).kill()
 
     def ended(self) -> tuple[int, str]:
         """Its exit code and stderr; no child outlives it for long."""
         _, errors = self.process.communicate(timeout=200)
         end = time.monotonic() + MOST_SECONDS
-        while alive := [process for process in self.children if runs(process)]:
+        while alive := list(filter(runs, self.children)):
             assert time.monotonic() < end, alive
             time.sleep(0.01)
-        assert "Traceback" not in errors and "distributed" not in errors and "Warning" not in errors, errors
+        assert not any(word in errors for word in ("Traceback", "distributed", "Warning")), errors
         return self.process.returncode, errors
 
 
-def status(process: int) -> list[str]:
-    """State, parent and more of a process."""
-    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-
-
-def runs(process: int) -> bool:
+def runs(process: psutil.Process) -> bool:
     try:
-        return status(process)[0] != "Z"
-    except OSError:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
 
 
-def children(parent: int) -> dict[int, str]:
-    found = {}
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            if int(status(int(path.name))[1]) == parent:
-                found[int(path.name)] = (path / "cmdline").read_text()
-        except OSError:
-            continue
-    return found
-
-
-def finishes(model: Path, alone: bytes, out: Path, *words: Word) -> None:
-    """The same command resumes and writes the ticket of one process."""
-    code, errors = Command(model, out, *words).ended()
+def finishes(command: Command, alone: bytes) -> None:
+    """It writes the ticket of one process, which is then removed."""
+    out = command.chunks.with_suffix("")
+    code, errors = command.ended()
     assert code == 0, errors
     assert out.read_bytes() == alone and [path.name for path in out.parent.iterdir()] == [out.name]
     out.unlink()
@@ -137,16 +121,12 @@ def many(count: int) -> Any:
 
 
 @pytest.mark.parametrize("kills", [FEW, many(20)])
-def test_another_worker_runs_the_units_of_a_killed_one(model: Path, alone: bytes, tmp_path: Path, kills: int) -> None:
-    chance = random.Random(kills)
+def test_other_workers_run_the_units_of_a_killed_one(model: Path, alone: bytes, tmp_path: Path, kills: int) -> None:
     for _ in range(kills):
         command = Command(model, tmp_path / "ticket", "--workers", 2)
-        command.until_chunks(chance.randint(1, CHUNKS // 2))
-        os.kill(chance.choice(command.workers()), signal.SIGKILL)
-        code, errors = command.ended()
-        assert code == 0, errors
-        assert (tmp_path / "ticket").read_bytes() == alone and len(list(tmp_path.iterdir())) == 1
-        (tmp_path / "ticket").unlink()
+        command.until(chunks=random.randint(1, CHUNKS // 2))
+        command.kill_worker()
+        finishes(command, alone)
 
 
 @pytest.mark.slow
@@ -154,24 +134,25 @@ def test_another_worker_runs_the_units_of_a_killed_one(model: Path, alone: bytes
 def test_a_worker_is_killed_while_it_starts(model: Path, alone: bytes, tmp_path: Path, after: float) -> None:
     """A cluster that cannot start ends the command in one sentence; later, other workers do the work."""
     command = Command(model, tmp_path / "ticket", "--workers", 2)
-    command.until(lambda: len(children(command.process.pid)) == 3)
+    command.until(children=3)
     time.sleep(after)
-    os.kill(command.workers()[0], signal.SIGKILL)
+    command.kill_worker()
     code, errors = command.ended()
-    assert code == 0 or (code == 3 and "the workers do not start" in errors.splitlines()[-1])
-    finishes(model, alone, tmp_path / "ticket", "--workers", 2) if code else None
+    if code:
+        assert code == 3 and "the workers do not start" in errors.splitlines()[-1]
+        command = Command(model, tmp_path / "ticket", "--workers", 2)
+    finishes(command, alone)
 
 
 @pytest.mark.parametrize("kills", [FEW, many(10)])
 def test_no_worker_outlives_a_killed_client(model: Path, alone: bytes, tmp_path: Path, kills: int) -> None:
-    chance = random.Random(kills)
     for _ in range(kills):
         command = Command(model, tmp_path / "ticket", "--workers", 2)
-        command.until_chunks(chance.randint(1, CHUNKS // 2))
+        command.until(chunks=random.randint(1, CHUNKS // 2))
         command.process.kill()
-        assert command.ended()[0] == -signal.SIGKILL and len(command.workers()) == 2
+        assert command.ended()[0] == -signal.SIGKILL and len(command.children) == 3
         if kills > 1:
-            finishes(model, alone, tmp_path / "ticket", "--workers", 2)
+            finishes(Command(model, tmp_path / "ticket", "--workers", 2), alone)
 
 
 @pytest.mark.parametrize("group", [False, pytest.param(True, marks=pytest.mark.slow)])
@@ -186,9 +167,9 @@ def test_a_signal_ends_the_command_and_its_workers(
     """In the middle of the work, or a time after the first process was started; a terminal signals the whole group."""
     command = Command(model, tmp_path / "ticket", "--workers", 2)
     if after is None:
-        command.until_chunks(1)
+        command.until(chunks=1)
     else:
-        command.until(lambda: len(children(command.process.pid)) > 1)
+        command.until(children=2)
         time.sleep(after)
     start = time.monotonic()
     (os.killpg if group else os.kill)(command.process.pid, number)
@@ -197,57 +178,43 @@ def test_a_signal_ends_the_command_and_its_workers(
     assert errors.splitlines()[-1].startswith("lottery-jax: stopped; ")
 
 
-class Cluster:
-    """A scheduler and two workers, as separate commands start them."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.file, self.processes = folder / "scheduler.json", list[subprocess.Popen]()
-        words = ("--host", "127.0.0.1", "--port", port, "--no-dashboard", "--scheduler-file", self.file)
-        self.start("scheduler", *words)
-        for _ in range(2):
-            self.start("worker", "--scheduler-file", self.file, "--nthreads", 1, "--no-dashboard")
-
-    def start(self, *words: Word) -> None:
-        command, silent = [sys.executable, "-m", "dask", *map(str, words)], subprocess.DEVNULL
-        self.processes.append(
-            subprocess.Popen(command, env=as_process(), stdout=silent, stderr=silent, cwd=Path.home())
-        )
-
-    def __enter__(self) -> "Cluster":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for process in self.processes:
-            process.kill()
-            process.wait()
+@contextlib.contextmanager
+def scheduler(file: Path) -> Iterator[subprocess.Popen]:
+    """A scheduler with two workers, as separate commands start them."""
+    places = ("--scheduler-file", file, "--no-dashboard")
+    commands = [("scheduler", "--host", "127.0.0.1", "--port", 0), *2 * [("worker", "--nthreads", 1)]]
+    silent: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": as_process(), "cwd": file.parent}
+    words = [[sys.executable, "-m", "dask", *map(str, (*command, *places))] for command in commands]
+    processes = [subprocess.Popen(each, **silent) for each in words]
+    try:
+        while not file.exists():
+            assert processes[0].poll() is None
+            time.sleep(0.05)
+        yield processes[0]
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait(60)
 
 
 @pytest.mark.parametrize("kills", [FEW, many(10)])
 def test_a_lost_scheduler_ends_the_command(
     model: Path, alone: bytes, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, kills: int
 ) -> None:
-    chance = random.Random(kills)
     for _ in range(kills):
-        with Cluster(tmp_path_factory.mktemp("cluster")) as cluster:
-            end = time.monotonic() + 60
-            while not cluster.file.exists():
-                assert time.monotonic() < end
-                time.sleep(0.05)
-            command = Command(model, tmp_path / "ticket", "--scheduler-file", cluster.file)
-            command.until_chunks(chance.randint(1, CHUNKS // 2))
+        file = tmp_path_factory.mktemp("cluster") / "scheduler.json"
+        with scheduler(file) as process:
+            command = Command(model, tmp_path / "ticket", "--scheduler-file", file)
+            command.until(chunks=random.randint(1, CHUNKS // 2))
             start = time.monotonic()
-            cluster.processes[0].kill()
+            process.kill()
             code, errors = command.ended()
         assert code == 3 and time.monotonic() - start < 30, errors
-        lost = (
-            "lottery-jax: the scheduler or its workers are lost; finished units are kept, and the same command resumes"
-        )
-        assert errors.splitlines()[-1] == lost
+        lost = "the scheduler or its workers are lost; finished units are kept, and the same command resumes"
+        assert errors.splitlines()[-1] == f"lottery-jax: {lost}"
         if kills > 1:
-            finishes(model, alone, tmp_path / "ticket", "--workers", 2)
+            finishes(Command(model, tmp_path / "ticket", "--workers", 2), alone)
 
 
 def test_a_scheduler_that_does_not_run_is_refused(
