@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from lottery_jax.workers.workers import SERIAL, Share, Workers
 
 from lottery_jax.comparison.api import compare
 from lottery_jax.comparison.methods import (
@@ -30,11 +29,8 @@ from lottery_jax.errors import InputError
 from lottery_jax.mask_learning.edge_popup import EdgePopup
 from lottery_jax.pruning.magnitude import Magnitude
 from lottery_jax.tickets.ticket import Ticket
-<<<<<<< HEAD
-=======
 from lottery_jax.training.checkpoints import Checkpoint, Snapshot
 from lottery_jax.workers.units import Share
->>>>>>> main
 from tests.cli.calling import as_process
 from tests.comparison import tiny
 from tests.comparison.test_records import record

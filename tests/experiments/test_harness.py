@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lottery_jax.workers.workers import SERIAL, Pending, Share, Workers
 
 from harness import Results
 from harness.results import UnitsLeft
@@ -20,10 +19,7 @@ from lottery_jax.errors import InputError
 from lottery_jax.io.locks import folder_lock
 from lottery_jax.mask_learning.edge_popup import EdgePopup
 from lottery_jax.training.learner import TrainingRequest
-<<<<<<< HEAD
-=======
 from lottery_jax.workers.units import Share
->>>>>>> main
 from tests.cli.calling import as_process
 from tests.mask_learning.sources import GADGET, small_data, stored
 
