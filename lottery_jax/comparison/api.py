@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lottery_jax.comparison.methods import Method
 from lottery_jax.comparison.protocol import Protocol
@@ -13,7 +14,7 @@ from lottery_jax.networks.transforms import Transform
 from lottery_jax.progress import Progress, no_progress
 from lottery_jax.tasks import Task
 from lottery_jax.training.learner import Learner
-from lottery_jax.workers.workers import SERIAL, Workers
+from lottery_jax.workers.units import Share
 
 
 def compare(
@@ -30,7 +31,8 @@ def compare(
     transforms: Sequence[Transform] = (),
     out: str | os.PathLike[str] = "runs",
     progress: Progress = no_progress,
-    workers: Workers = SERIAL,
+    executor: Any = None,
+    share: Share | None = None,
     join_only: bool = False,
     check: bool = False,
 ) -> Results:
@@ -52,14 +54,15 @@ def compare(
         transforms: Transforms of every random source, such as ``PrePrune(0.5)``.
         out: Folder in which each configuration has its run folder. Finished records there are not recomputed.
         progress: Called with (done, total) of the current method.
-        workers: Processes that share the work, all of which make the same call with a folder that all of them see:
-            ``lottery_jax.workers.cluster.join(...)``, or one ``Share(k, n)`` per process.
+        executor: Computes the records on its workers, which see the folder: a client of Dask, or any executor like
+            those of ``concurrent.futures``. Default: this process.
+        share: The share of the records that this process computes, while others with the same folder compute theirs.
         join_only: Join the records of finished shares without computing any.
         check: Verify the tickets of all finished records again, without computing any record.
 
     Returns:
-        A list of records, with the folder, the report and the ``faults`` of their tickets as attributes. Processes that
-        do not lead get no records.
+        A list of records, with the folder, the report and the ``faults`` of their tickets as attributes. A share gets
+        no records.
 
     Raises:
         InputError: A method is unknown, two methods have the same label, or an option is wrong.
@@ -81,7 +84,8 @@ def compare(
         Path(out),
         command=command,
         callbacks=callbacks,
-        workers=workers,
+        executor=executor,
+        share=share,
         join_only=join_only,
         check=check,
     )

@@ -20,7 +20,7 @@ import ml_dtypes
 import numpy as np
 
 from lottery_jax.errors import InputError
-from lottery_jax.io.files import open_regular
+from lottery_jax.io.files import file_digest, open_regular
 
 STORAGE_DTYPES = {
     "I64": np.dtype("<i8"),
@@ -118,6 +118,14 @@ class TensorFile:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens the same file; its tensors are not sent."""
+        return _opened_again, (self.path.absolute(), self.sha256())
+
+    def sha256(self) -> str:
+        """The SHA-256 of the file."""
+        return file_digest(self.path)
+
     def read(self, name: str, first: int, count: int) -> np.ndarray:
         """Values first ... first + count - 1 of a tensor in row-major order, one-dimensional, in their stored dtype."""
         tensor = self.tensors[name]
@@ -166,6 +174,14 @@ class TensorFile:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise FormatError(f"{self.where} is not a readable safetensors file ({error}); export it again") from None
         return tensors, metadata
+
+
+def _opened_again(path: Path, digest: str) -> TensorFile:
+    """The file of another process; raises `InputError` if this host has no such file or another one."""
+    file = TensorFile(path)
+    if file.sha256() != digest:
+        raise InputError(f"{file.where} is another one here; name a file that all hosts see")
+    return file
 
 
 def _tensor(name: str, row: Mapping[str, Any], data: int) -> TensorInfo:

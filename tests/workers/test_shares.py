@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from lottery_jax.workers.workers import Share
 
 from lottery_jax import load_model
 from lottery_jax.approximation import ToleranceObjective, plan_job
@@ -18,7 +19,6 @@ from lottery_jax.cli.settings import Approximate
 from lottery_jax.constructions import Scalar
 from lottery_jax.errors import InputError
 from lottery_jax.io.locks import folder_lock
-from lottery_jax.workers.workers import Share
 from tests.cli.calling import MODEL, answer, as_process, lottery_jax, matrices, refusal
 from tests.workers import page
 
