@@ -119,7 +119,10 @@ def run_comparison(
     callbacks.opened(comparison.folder)
     with comparison.locked(shared=share is not None):
         if check:
-            found = list(comparison.finished.values())
+            if not (found := list(comparison.finished.values())):
+                raise InputError(
+                    f"{str(comparison.folder)!r} has no records to check; give the options of a finished comparison"
+                )
             faults = check_tickets(comparison.folder, found, task, protocol.tolerance, stages=callbacks.stages)
             return Results(found, comparison.folder, len(comparison.numbers), faults=faults)
         if share is not None:
