@@ -70,7 +70,7 @@ def verify_box(
     True
     """
     ticket = ticket if isinstance(ticket, Ticket) else load_ticket(ticket, limit=limit)
-    WorkLimit("--box", ticket.bytes, limit).check(_work(ticket.network.target))
+    WorkLimit("--box", ticket.file_bytes, limit).check(_work(ticket.network.target))
     found = verify_with_weights(
         ticket, target=target, expect=expect, tolerance=tolerance, box=box, progress=stages("verifying")
     )

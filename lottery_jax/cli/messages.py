@@ -34,7 +34,7 @@ _stopping = threading.Event()
 
 def print_message(sentence: str) -> None:
     """Print a sentence on stderr, as one line of printable text."""
-    print(printable(f"lottery-jax: {sentence}"), file=sys.stderr, flush=True)
+    print(f"lottery-jax: {printable(sentence)}", file=sys.stderr, flush=True)
 
 
 def print_lines(lines: Iterable[str], results: TextIO) -> None:
@@ -135,4 +135,4 @@ def _report() -> None:
     with contextlib.suppress(OSError):
         remove_temporary_files()
     # Not print: the main thread may hold the stream.
-    os.write(2, f"{printable(f'lottery-jax: {interrupt_message()}')}\n".encode())
+    os.write(2, f"lottery-jax: {printable(interrupt_message())}\n".encode())

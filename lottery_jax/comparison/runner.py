@@ -111,12 +111,20 @@ def run_comparison(
     Returns:
         All requested records in order; none for a share. With ``check``, all finished records.
     """
-    if join_only and (executor is not None or share is not None):
-        raise InputError("join_only must be used without an executor or a share. Omit one of the two.")
+    if (join_only or check) and (executor is not None or share is not None):
+        name = "join_only" if join_only else "check"
+        raise InputError(f"{name} must be used without an executor or a share. Omit one of the two.")
     callbacks = callbacks or Callbacks()
     comparison = Comparison(task, protocol, out, stages=callbacks.stages)
     callbacks.opened(comparison.folder)
     with comparison.locked(shared=share is not None):
+        if check:
+            if not (found := list(comparison.finished.values())):
+                raise InputError(
+                    f"{str(comparison.folder)!r} has no records to check; give the options of a finished comparison"
+                )
+            faults = check_tickets(comparison.folder, found, task, protocol.tolerance, stages=callbacks.stages)
+            return Results(found, comparison.folder, len(comparison.numbers), faults=faults)
         if share is not None:
             comparison.run_share(share)
             return Results((), comparison.folder, len(comparison.numbers), missing=comparison.missing())

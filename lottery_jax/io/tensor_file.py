@@ -5,7 +5,6 @@ It is read with plain reads at an offset, because the pages of a memory map woul
 """
 
 import dataclasses
-import hashlib
 import json
 import math
 import operator
@@ -21,7 +20,7 @@ import ml_dtypes
 import numpy as np
 
 from lottery_jax.errors import InputError
-from lottery_jax.io.files import open_regular
+from lottery_jax.io.files import file_digest, open_regular
 
 STORAGE_DTYPES = {
     "I64": np.dtype("<i8"),
@@ -125,8 +124,7 @@ class TensorFile:
 
     def sha256(self) -> str:
         """The SHA-256 of the file."""
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_digest(self.path)
 
     def read(self, name: str, first: int, count: int) -> np.ndarray:
         """Values first ... first + count - 1 of a tensor in row-major order, one-dimensional, in their stored dtype."""

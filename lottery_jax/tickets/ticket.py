@@ -96,7 +96,7 @@ class Ticket:
         return self.header.seed
 
     @property
-    def bytes(self) -> int:
+    def file_bytes(self) -> int:
         """Size of the file, or of the tensors in memory."""
         tensors = self.content.tensors.values()
         return getattr(self.content, "bytes", None) or sum(tensor.nbytes for tensor in tensors)

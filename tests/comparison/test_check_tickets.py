@@ -78,6 +78,13 @@ def test_honest_tickets_are_as_recorded(compared: Path, run: Path, capsys: pytes
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
+def test_a_folder_without_records_is_refused(
+    compared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = words(compared, tmp_path / "other" / "run")
+    assert "has no records to check" in refusal(capsys, 2, "compare", *asked, "--check", "--quiet")
+
+
 def delete(run: Path) -> None:
     (run / "tickets" / "scalar-seed0.safetensors").unlink()
 

@@ -17,10 +17,12 @@ import pytest
 from lottery_jax import approximate, export_target, load_ticket, verify
 from lottery_jax.approximation import ToleranceObjective, plan_job, run_in_memory
 from lottery_jax.bounds import verify_box
+from lottery_jax.cli.progress_bars import progress_bars
 from lottery_jax.constructions import Pensia, Scalar
 from lottery_jax.errors import InputError, TicketError, printable, quoted
 from lottery_jax.importers.mlp_weights import mlp_target
 from lottery_jax.networks.transforms import Lock, PrePrune
+from lottery_jax.progress import log
 from lottery_jax.tickets.ticket import ENTRY
 from tests.cli.calling import lottery_jax, refusal
 from tests.tickets.forging import TOLERANCE, Header, forge, read, resourced, small_target
@@ -96,6 +98,21 @@ def test_every_message_is_printable_text() -> None:
         assert str(InputError(f"a{control}b")).isprintable() and str(TicketError(f"a{control}b")).isprintable()
         assert printable(control).isascii() and quoted(control).isascii()
     assert printable("größe \ud800") == "größe \\ud800" and quoted("größe") == "'größe'" and quoted("") == "''"
+
+
+def test_names_in_progress_and_in_the_log_are_printable(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a terminal too, where rich would read the brackets as markup."""
+    name = "[/b]\x1b[2J\u202e"
+    for terminal in ("1", ""):
+        monkeypatch.setenv("FORCE_COLOR", terminal)
+        with progress_bars() as reporter:
+            reporter.part(name)(1, 2)
+            assert reporter.line().isprintable()
+            log.warning("a note on %s", name)
+        text = capsys.readouterr().err
+        assert "\x1b[2J" not in text and "\u202e" not in text and "a note on [/b]\\x1b[2J\\u202e" in text
 
 
 def broken_masks(name: str) -> Callable[[Path], Path]:

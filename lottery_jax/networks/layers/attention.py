@@ -12,6 +12,7 @@ from lottery_jax.errors import InputError
 from lottery_jax.networks.node import PRODUCTS_AT_ONCE, Container, Cost, Node, Spec, Weights, child_path
 
 _MAX_SCORES = 1 << 24  # of an example in memory
+_SOFTMAX = 8  # operations of a score
 
 
 def _slice(heads: int, tokens: int) -> int:
@@ -51,7 +52,9 @@ class _Projections(Container):
         scores, per_head = self.heads * tokens**2, self._numbers_per_head(size)
         # Each score is a sum of products over the numbers of a head, and each of those a mean of tokens.
         products = 2 * scores * per_head
-        own = Cost(scores + products // PRODUCTS_AT_ONCE, scores // tokens * min(_slice(self.heads, tokens), tokens))
+        own = Cost(
+            _SOFTMAX * scores + products // PRODUCTS_AT_ONCE, scores // tokens * min(_slice(self.heads, tokens), tokens)
+        )
         return first.cost(input_spec) + own + last.cost(Spec((tokens, self.heads * per_head)))
 
     def _numbers_per_head(self, size: int) -> int:
