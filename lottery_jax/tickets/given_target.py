@@ -90,11 +90,13 @@ def given_target(
 def read_network(path: FileName) -> Network:
     """The network in a JSON file, as `network_text` and `export --network` write it; raises `InputError`."""
     where = f"the network file {str(path)!r}"
+    if not Path(path).is_file():  # nor a pipe or a device, which may never end
+        raise InputError(f"{where} must be an existing file. Write one with lottery-jax export --network.")
     try:
         with Path(path).open("rb") as file:
             content = file.read(_MAX_BYTES + 1)
     except OSError as error:
-        raise InputError(f"{where} cannot be read ({error.strerror}). Choose an existing file.") from None
+        raise InputError(f"{where} cannot be read ({error.strerror}). Choose a readable file.") from None
     if len(content) > _MAX_BYTES:
         raise InputError(f"{where} must have at most {_MAX_BYTES:,} bytes. Choose a file that export --network wrote.")
     try:

@@ -9,10 +9,12 @@ import argparse
 import collections
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from tests.fuzz.originals import ORIGINALS, write_originals
 from tests.fuzz.trial import LIMITS, Trial, run_trials
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "fuzz_verify_cpu.json"
-_BATCH = 5_000  # tickets of one process: compiled programs take memory
+_BATCH = 2_500  # tickets of one process: compiled programs take memory
 _SILENT_S = 30  # after which a process that reports nothing is ended
 
 
@@ -50,17 +52,20 @@ def main() -> int:
             print(trial)
             return int(trial.bad)
         start, count = time.perf_counter(), 300 if arguments.quick else arguments.count
-        trials = _all_trials(folder, arguments, labels, count)
-        results = summary(trials) | {"seed": arguments.seed, "seconds": time.perf_counter() - start}
+        out = arguments.out or (RESULTS if count >= 20_000 and not arguments.only else None)
+        results: dict[str, Any] = {}
+        for trials in _growing_trials(folder, arguments, labels, count):
+            results = summary(trials) | {"seed": arguments.seed, "seconds": time.perf_counter() - start}
+            if out is not None:
+                out.write_text(json.dumps(results, indent=1) + "\n")
     print(json.dumps(results, indent=1))
-    out = arguments.out or (RESULTS if count >= 20_000 and not arguments.only else None)
-    if out is not None:
-        out.write_text(json.dumps(results, indent=1) + "\n")
     return int(any(results["bad"].values()))
 
 
-def _all_trials(folder: Path, arguments: argparse.Namespace, labels: list[str], count: int) -> list[Trial]:
-    """All trials, by processes of their own one after another: a ticket may end its process."""
+def _growing_trials(
+    folder: Path, arguments: argparse.Namespace, labels: list[str], count: int
+) -> Iterator[list[Trial]]:
+    """All trials so far, by processes one after another: a ticket may end its process."""
     trials: list[Trial] = []
     while len(trials) < count:
         first = len(trials)
@@ -71,7 +76,7 @@ def _all_trials(folder: Path, arguments: argparse.Namespace, labels: list[str], 
             outcome, why = "not judged" if judged else "died", "the process ended or was silent"
             trials.append(Trial(number, labels[number % len(labels)], "", outcome, why, 0.0, 0.0, 0.0))
         print(f"{len(trials):,} of {count:,}: {dict(collections.Counter(t.outcome for t in trials))}", file=sys.stderr)
-    return trials
+        yield trials
 
 
 def _batch(folder: Path, arguments: argparse.Namespace, first: int, count: int) -> list[Trial]:
@@ -81,7 +86,11 @@ def _batch(folder: Path, arguments: argparse.Namespace, first: int, count: int) 
     command = [sys.executable, "-m", "tests.fuzz", *map(str, [*words, *only])]
     log = folder / "stdout"
     with log.open("w") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.DEVNULL)
+        cache = {
+            "JAX_COMPILATION_CACHE_DIR": str(folder / "programs"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.DEVNULL, env={**os.environ, **cache})
         size, changed = 0, time.monotonic()
         while process.poll() is None:
             time.sleep(0.5)

@@ -22,7 +22,7 @@ from lottery_jax.rng.sampler import Sampler
 from lottery_jax.tickets.reconstruct import ApproximatedTensor, approximated_tensors
 from lottery_jax.tickets.ticket import Ticket, make_ticket
 
-_OCTAVES = (10, 18, 26, 34, 62)  # between the least and the largest candidate; few, for few compiled programs
+_OCTAVES = (12, 30, 62)  # between the least and the largest candidate; few, for few compiled programs
 _PER_OCTAVE = 12  # candidates for each factor of two, with which greedy sums seldom fail
 
 

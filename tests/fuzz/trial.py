@@ -99,7 +99,7 @@ def _forged(
             attack.save(path)
             return "cancelling", path
     if kind < 0.14:
-        header, change = json.loads(json.dumps(header)), rescaled if random.random() < 0.7 else costly
+        header, change = json.loads(json.dumps(header)), rescaled if random.random() < 0.9 else costly
         if header["network"]["input_spec"] is not None:
             change(header, random)
             with contextlib.suppress(TicketError, InputError):

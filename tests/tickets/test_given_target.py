@@ -150,8 +150,9 @@ def test_a_file_that_holds_no_network_is_refused(content: str, tmp_path: Path) -
     ticket = ticket_for(random_target(mlp((4, 2), Spec((4,)))))
     with pytest.raises(InputError, match="network file"):
         verify(ticket, expect=path)
-    with pytest.raises(InputError, match="cannot be read"):
-        verify(ticket, expect=tmp_path / "missing")
+    for missing in (tmp_path / "missing", tmp_path, "/dev/zero"):
+        with pytest.raises(InputError, match="must be an existing file"):
+            verify(ticket, expect=missing)
     with pytest.raises(InputError, match="without random layers"):
         verify(ticket, expect=ticket.network)
 
