@@ -26,7 +26,7 @@ from lottery_jax.tickets.rounding import LARGEST, SMALLEST, gamma
 Box = tuple[float, float]
 """The smallest and the largest value of every input."""
 
-COPY_MULTIPLE = 8.0
+COPY_MULTIPLE = 4.0
 """For each layer whose inputs have copies: outputs may differ this many times as much as the tolerance explains."""
 
 _FUNCTION_ERROR = 2.0**-20  # relative, of exp, tanh, erf and rsqrt in float32
@@ -80,8 +80,8 @@ class BoxBound:
         return math.isfinite(self.largest)
 
     @property
-    def faults(self) -> list[str]:
-        """Why the ticket is broken, in sentences."""
+    def copy_faults(self) -> list[str]:
+        """Why a ticket with copies does not compute what its target does, in sentences."""
         if self.apart <= self.apart_allowed:
             return []
         return [

@@ -2,8 +2,8 @@
 
 A float32 sum of N terms, in any order, differs from the exact sum by at most gamma_N times the sum of absolute terms,
 gamma_N = N u / (1 - N u) and u = 2**-24 (Higham 2002, chapters 3 and 4). So a float32 layer computes exactly what its
-effective weights would if each were moved by at most gamma_N times the sum of its own absolute terms. About half of that
-is enough (`_sum_error`), because no partial sum is larger than the positive or the negative terms together.
+effective weights would if each were moved by at most gamma_N times the sum of its own absolute terms. About half of
+that is enough (`_sum_error`), because no partial sum is larger than the positive or the negative terms together.
 
 Not covered: products in less than float32 (TF32, bfloat16), and convolutions by Winograd or Fourier transforms.
 """
@@ -31,7 +31,7 @@ Float32 may add the tolerance, and to such a tensor also a multiple of what it m
 target's own network.
 """
 
-SUM_MULTIPLE, PRODUCT_MULTIPLE = 128, 1024
+SUM_MULTIPLE, PRODUCT_MULTIPLE = 64, 512
 """The multiples: if the kept weights of a target weight are added up first; if each of them multiplies an input."""
 
 MOST = 2.0**-4
@@ -243,6 +243,11 @@ def float32_bound(
             bound = Float32Bound(addition, limit, own, name, float(sums.size.max()), largest[name])
             found.append((addition / limit if limit else math.inf if addition else 0.0, bound))
     return max(found, key=lambda pair: pair[0])[1]
+
+
+def any_cancels(sums: Mapping[str, RowSums], largest: Mapping[str, float]) -> bool:
+    """Whether the terms of any tensor cancel, whatever float32 makes of it."""
+    return any(float(own.size.max()) > CANCELLATION * largest[name] for name, own in sums.items())
 
 
 def float64_faults(sums: Mapping[str, RowSums], allowed: Mapping[str, float]) -> list[str]:
