@@ -29,6 +29,7 @@ from lottery_jax.tickets.rounding import (
     Float32Bound,
     LayerRounding,
     RowSums,
+    any_cancels,
     float32_bound,
     float64_faults,
     layer_rounding,
@@ -123,8 +124,9 @@ def verify_with_weights(
             float32 = _bound_float32(ticket, reference, residuals, box)
             doubts = _empty_promises(ticket.network.approximated, residuals)
             if float32 is not None:
-                reasons = float32.bound.faults + float32.values.faults
-                doubts += float32.bound.doubts + float32.doubts
+                reasons, doubts = float32.bound.faults, doubts + float32.bound.doubts + float32.doubts
+                cancels = any_cancels(residuals.sums, residuals.largest)
+                (reasons if cancels else doubts).extend(float32.values.copy_faults)
             if not reasons and reference.tolerance > 0:
                 reasons = float64_faults(residuals.sums, residuals.allowed)
     certificate = _certificate(ticket, given, kept, reasons, doubts, reference, residuals, float32, box)
