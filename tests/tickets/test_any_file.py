@@ -241,7 +241,10 @@ def test_a_box_beyond_float32_is_refused(
 ) -> None:
     ticket = approximate(small_target(nonnegative=False), seed=0, candidates=19, tolerance=TOLERANCE)
     ticket.save(tmp_path / "t")
-    assert "box must be two finite float32 numbers" in refusal(capsys, 2, "verify", tmp_path / "t", "--box", *box, "--quiet")
+    said = refusal(capsys, 2, "verify", tmp_path / "t", "--box", *box, "--quiet")
+    assert "box must be two finite float32 numbers" in said
+        capsys, 2, "verify", tmp_path / "t", "--box", *box, "--quiet"
+    )
     with pytest.raises(InputError, match="the smaller one first"):
         verify_box(ticket, box=box)
 
