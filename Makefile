@@ -33,6 +33,7 @@ $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lottery_jax needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --target $(VENV)/share/dask-kubernetes dask-kubernetes  # schemas for a test
 	touch $(STAMP)
 
 clean:

@@ -1,23 +1,24 @@
-"""Overhead of sharing work between processes: joining, distributing, a job by one and by two, a slow process.
+"""Overhead of a local cluster of Dask: its start and end, units of no work, a job by one process and by two workers.
 
 Command: python benchmarks/bench_cluster.py                  (jobs of a minute and more)
          python benchmarks/bench_cluster.py --quick          (small jobs, to test the script)
-Cost: about forty minutes on two CPU cores (thirteen with --rounds 1); two processes meet over loopback.
+         python benchmarks/bench_cluster.py --before FOLDER  (also two processes of a checkout before version 0.4)
+Cost: about half an hour on two CPU cores (ten minutes with --rounds 1).
 
-Goals: joining and leaving at most 5 s; 10,000 units of no work handed out in at most 10 s, the shared folder untouched;
-two processes on two cores at most 1.1 times the time of one on two; with one of two slowed fourfold at most 1.25 times
-what the free cores could do. Hosts are made of cores here: where one is slowed each process is held to its own core,
-and the slow one is stopped for three quarters of the time; a core and a quarter are then free, so that the job could
-take 2 / 1.25 = 1.6 times as long as unslowed.
+Goals: starting and ending a cluster at most 5 s; 10,000 units of no work in at most 30 s; two workers on two cores at
+most 1.1 times the time of one process; with one of two workers slowed fourfold at most 1.25 times what the free cores
+could do. The slow worker is stopped for three quarters of the time. A core and a quarter are then free, so that the job
+could take 2 / 1.25 = 1.6 times as long.
 
-Everything is compiled before. Times are of whole commands, starting Python and loading included, median of rounds that
-take turns.
+Everything is compiled before. Times are of whole commands, starting Python and loading included: medians of rounds
+that take turns.
 """
 
 import argparse
 import json
 import os
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -27,110 +28,114 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from processes import METHODS, address, ended, model, started, write
+import numpy as np
+from safetensors.numpy import save_file
 
 from lottery_jax import environment
+from lottery_jax.workers.executors import run_units
+from lottery_jax.workers.units import Unit
 
 UNITS = 10_000
+METHODS = ("dense", "pensia", "random", "edge-popup-wide", "iterative-magnitude", "snip")
 STOPPED = 0.75  # of the time, in turns of
 TURN = 0.2  # seconds
 
 
-def member(where: str, processes: int, process: int, units: int, folder: str) -> None:
-    """One process of the first two measurements; prints its seconds."""
-    from lottery_jax.workers.cluster import Cluster, join
-    from lottery_jax.workers.workers import unit_of
+def no_work() -> None:
+    """A unit of no work."""
+
+
+def units_of_no_work(count: int) -> dict:
+    """Start a cluster of two workers, run units, end it."""
+    from lottery_jax.workers.dask_cluster import local_cluster
 
     start = time.perf_counter()
-    workers: Cluster = join(where, processes=processes, process=process)
-    joined = time.perf_counter()
-    workers.begin({"job": "none"}, Path(folder))
-    before, begun, own = Path(folder).stat().st_mtime_ns, time.perf_counter(), 0
-    for number in workers.units("units", units):
-        if number is not None:
-            own += 1
-            workers.done(unit_of("units", number))
-    handed, untouched = time.perf_counter(), Path(folder).stat().st_mtime_ns == before
-    workers.leave()
-    seconds = {"join": joined - start, "units": handed - begun, "leave": time.perf_counter() - handed}
-    print(json.dumps({"own": own, "untouched": untouched, **seconds}), flush=True)
-    os._exit(0)
+    with local_cluster(2) as client:
+        run_units([Unit("first", no_work)], executor=client)
+        started = time.perf_counter()
+        run_units([Unit(f"unit {number}", no_work) for number in range(count)], executor=client)
+        run = time.perf_counter()
+    return {"units": count, "start_s": started - start, "units_s": run - started, "end_s": time.perf_counter() - run}
 
 
-def handing_out(units: int) -> dict:
-    """Two processes that do nothing."""
-    where = address()
-    with tempfile.TemporaryDirectory() as folder:
-        words = [sys.executable, __file__, "--member", where, "2"]
-        pair = [
-            subprocess.Popen([*words, str(place), str(units), folder], stdout=subprocess.PIPE, text=True)
-            for place in (0, 1)
-        ]
-        said = [json.loads(process.communicate(timeout=600)[0]) for process in pair]
-    if sum(each["own"] for each in said) != units:
-        raise SystemExit(f"{units} units were to be handed out, not {said}")
-    return {
-        "units": units,
-        "units_of_each": [each["own"] for each in said],
-        "join_s": max(each["join"] for each in said),
-        "hand_out_s": max(each["units"] for each in said),
-        "leave_s": max(each["leave"] for each in said),
-        "folder_untouched": said[0]["untouched"],
-    }
+def command(words: Sequence[str], *, before: Path | None = None) -> subprocess.Popen:
+    """Start a command of this checkout, or of another one."""
+    paths = {} if before is None else {"PYTHONPATH": str(before)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "lottery_jax", *words, "--quiet", "--json"],
+        env={**os.environ, "JAX_PLATFORMS": "cpu", **paths},
+        cwd=before,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
-class Slowed:
-    """A process and its children, stopped for most of the time while the block runs."""
-
-    def __init__(self, process: subprocess.Popen) -> None:
-        self._process, self._over = process, threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._over.is_set():
-            for number, seconds in ((signal.SIGSTOP, STOPPED * TURN), (signal.SIGCONT, (1 - STOPPED) * TURN)):
-                children = subprocess.run(
-                    ["pgrep", "-P", str(self._process.pid)], capture_output=True, text=True
-                ).stdout.split()
-                for child in children:  # the worker; its supervisor only waits
-                    try:
-                        os.kill(int(child), number)
-                    except ProcessLookupError:
-                        return
-                time.sleep(seconds)
+def one_process(words: Sequence[str]) -> list[subprocess.Popen]:
+    """A command without workers."""
+    return [command(words)]
 
 
-def run(words: Sequence[str], processes: int, *, pinned: bool = False, slowed: bool = False) -> float:
-    """Seconds of a command, by so many processes; pinned: each to a core; slowed: the last one."""
-    start, found = time.perf_counter(), started(words, processes, pinned=pinned)
+def two_workers(words: Sequence[str]) -> list[subprocess.Popen]:
+    """A command with two workers."""
+    return [command([*words, "--workers", "2"])]
+
+
+def two_processes_before(words: Sequence[str], before: Path) -> list[subprocess.Popen]:
+    """Two processes that meet, as before version 0.4."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    options = ["--coordinator", address, "--processes", "2", "--process"]
+    return [command([*words, *options, str(process)], before=before) for process in range(2)]
+
+
+def slow_down_a_worker(client: subprocess.Popen) -> None:
+    """Stop one of the workers of a command for most of the time, until the command ends."""
+    worker = None
+    while client.poll() is None:
+        if worker is None:
+            found = subprocess.run(["pgrep", "-f", "-P", str(client.pid), "spawn_main"], capture_output=True, text=True)
+            workers = found.stdout.split()
+            worker = int(workers[-1]) if len(workers) == 2 else None
+            time.sleep(TURN)
+            continue
+        for number, seconds in ((signal.SIGSTOP, STOPPED * TURN), (signal.SIGCONT, (1 - STOPPED) * TURN)):
+            try:
+                os.kill(worker, number)
+            except ProcessLookupError:
+                return
+            time.sleep(seconds)
+
+
+def run(processes: Sequence[subprocess.Popen], *, slowed: bool = False) -> float:
+    """Seconds until the processes of a command end; exits if one fails."""
+    start = time.perf_counter()
     if slowed:
-        with Slowed(found[-1]):
-            found[0].wait()
-    ended(found)
+        threading.Thread(target=slow_down_a_worker, args=(processes[0],), daemon=True).start()
+    errors = [process.communicate(timeout=3000)[1] for process in processes]
+    if any(process.returncode for process in processes):
+        raise SystemExit("\n".join(["the job failed:", *errors]))
     return time.perf_counter() - start
 
 
-def job(name: str, words: Callable[[str], list[str]], clear: Callable[[], None], rounds: int) -> dict:
-    """The same job by one process and by two, unslowed and with one of two slowed."""
-    ways = {
-        "one_process": {"processes": 1},
-        "two_processes": {"processes": 2},
-        "two_on_a_core_each": {"processes": 2, "pinned": True},
-        "one_of_them_slowed": {"processes": 2, "pinned": True, "slowed": True},
+def job(
+    name: str, words: Callable[[str], list[str]], clear: Callable[[], None], rounds: int, before: Path | None
+) -> dict:
+    """The same job by one process and by two workers, unslowed and with one of two slowed."""
+    ways: dict[str, Callable[[list[str]], float]] = {
+        "one_process": lambda words: run(one_process(words)),
+        "two_workers": lambda words: run(two_workers(words)),
+        "one_of_them_slowed": lambda words: run(two_workers(words), slowed=True),
     }
-    run(words(f"{name}-first"), 2)  # compiles
+    if before is not None:
+        ways["two_processes_before"] = lambda words: run(two_processes_before(words, before))
+    run(two_workers(words(f"{name}-first")))  # compiles
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for number in range(rounds):
-        for way, options in ways.items():
+        for way, measured in ways.items():
             clear()
-            seconds[way].append(run(words(f"{name}-{way}{number}"), **options))
+            seconds[way].append(measured(words(f"{name}-{way}{number}")))
             print(f"{name}: {way} {seconds[way][-1]:.1f} s", flush=True)
     middle = {way: statistics.median(found) for way, found in seconds.items()}
     free = 2 / (1 + (1 - STOPPED))
@@ -138,25 +143,29 @@ def job(name: str, words: Callable[[str], list[str]], clear: Callable[[], None],
         "job": name,
         **{f"{way}_s": found for way, found in middle.items()},
         "all_seconds": seconds,
-        "two_over_one": middle["two_processes"] / middle["one_process"],
-        "slowed_over_free_cores": middle["one_of_them_slowed"] / (free * middle["two_on_a_core_each"]),
+        "two_over_one": middle["two_workers"] / middle["one_process"],
+        "slowed_over_free_cores": middle["one_of_them_slowed"] / (free * middle["two_workers"]),
     }
 
 
+def model(path: Path, tensors: int, size: int) -> Path:
+    """A file of square normal tensors."""
+    normal = np.random.default_rng(0)
+    save_file({f"layer{k:03d}": normal.normal(0, 0.1, (size, size)).astype(np.float32) for k in range(tensors)}, path)
+    return path
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Overhead of sharing work between processes.")
+    parser = argparse.ArgumentParser(description="Overhead of a local cluster of Dask.")
     parser.add_argument("--quick", action="store_true", help="small jobs")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--member", nargs=5, help=argparse.SUPPRESS)
+    parser.add_argument("--before", type=Path, help="checkout of a version before 0.4")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "cluster_cpu.json")
     arguments = parser.parse_args()
-    if arguments.member:
-        where, processes, process, units, folder = arguments.member
-        member(where, int(processes), int(process), int(units), folder)
     quick, rounds = arguments.quick, 1 if arguments.quick else arguments.rounds
     result = {"device": environment.device(), "versions": environment.versions()}
-    result["handing_out"] = handing_out(1000 if quick else UNITS)
-    print(result["handing_out"], flush=True)
+    result["units_of_no_work"] = units_of_no_work(1000 if quick else UNITS)
+    print(result["units_of_no_work"], flush=True)
     with tempfile.TemporaryDirectory() as name:
         folder, tensors, size = Path(name), 1 if quick else 24, 256 if quick else 1000
         file = model(folder / "model.safetensors", tensors, size)
@@ -175,10 +184,14 @@ def main() -> None:
                 path.unlink()
 
         result["jobs"] = [
-            {"weights": tensors * size**2, **job("approximate", approximate, clear, rounds)},
-            job("compare", compare, clear, rounds),
+            {"weights": tensors * size**2, **job("approximate", approximate, clear, rounds, arguments.before)},
+            job("compare", compare, clear, rounds, arguments.before),
         ]
-    write(result, arguments.out, without="all_seconds")
+    arguments.out.parent.mkdir(exist_ok=True)
+    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    for row in result["jobs"]:
+        print({key: value for key, value in row.items() if key != "all_seconds"})
+    print(f"written: {arguments.out}")
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def run(settings: Settings, rows: Results) -> None:
                 seconds_of_all_runs=time.perf_counter() - start,
             )
 
-    rows.each("methods", runs, one, shares=True)
+    rows.each("methods", runs, one, splits=True)
 
 
 def show(rows: Results, console: Console) -> None:

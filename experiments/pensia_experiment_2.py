@@ -137,7 +137,7 @@ def run(settings: Settings, rows: Results) -> None:
             )
 
     names = settings.architectures or ARCHITECTURES[: settings.part(len(ARCHITECTURES))]
-    rows.each("networks", list(itertools.product(names, settings.networks)), one, shares=True)
+    rows.each("networks", list(itertools.product(names, settings.networks)), one, splits=True)
 
 
 def show(rows: Results, console: Console) -> None:

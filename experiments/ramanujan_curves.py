@@ -123,7 +123,7 @@ def run(settings: Settings, rows: Results) -> None:
                 seconds_of_all_runs=time.perf_counter() - start,
             )
 
-    rows.each("networks", tasks, one, shares=True)
+    rows.each("networks", tasks, one, splits=True)
 
 
 def show(rows: Results, console: Console) -> None:

@@ -96,7 +96,7 @@ def run(settings: Settings, rows: Results) -> None:
                 seconds=seconds,
             )
 
-    rows.each("cells", cells(settings), one, shares=True)
+    rows.each("cells", cells(settings), one, splits=True)
 
 
 def show(rows: Results, console: Console) -> None:

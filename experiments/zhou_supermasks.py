@@ -91,7 +91,7 @@ def run(settings: Settings, rows: Results) -> None:
             seconds=seconds,
         )
 
-    rows.each("rows and seeds", list(itertools.product(settings.rows, seeds)), one, shares=True)
+    rows.each("rows and seeds", list(itertools.product(settings.rows, seeds)), one, splits=True)
 
 
 def show(rows: Results, console: Console) -> None:

@@ -13,14 +13,14 @@ class TicketError(Exception):
 
 
 class ClusterError(Exception):
-    """A process of a shared job was lost (exit code 3).
+    """A scheduler or its workers were lost (exit code 3).
 
-    >>> print(ClusterError("process 1 died"))
-    process 1 died; finished work is kept: start every process again with the same command
+    >>> print(ClusterError("the scheduler is lost"))
+    the scheduler is lost; finished units are kept, and the same command resumes
     """
 
     def __init__(self, why: str) -> None:
-        super().__init__(f"{why}; finished work is kept: start every process again with the same command")
+        super().__init__(f"{why}; finished units are kept, and the same command resumes")
 
 
 def suggest(word: str, allowed: Iterable[str]) -> str:

@@ -392,45 +392,28 @@ def test_bits_are_measured(tmp_path, published):
 
 
 @pytest.mark.slow
-def test_sharing_is_measured(tmp_path):
+def test_a_cluster_is_measured(tmp_path):
     out = tmp_path / "cluster.json"
     run_script("bench_cluster.py", "--quick", "--out", out)
     found = json.loads(out.read_text())
-    handed = found["handing_out"]
-    assert sum(handed["units_of_each"]) == handed["units"] == 1000 and handed["folder_untouched"]
+    assert found["units_of_no_work"]["units"] == 1000
     assert [job["job"] for job in found["jobs"]] == ["approximate", "compare"]
     for job in found["jobs"]:
-        assert job["two_over_one"] == pytest.approx(job["two_processes_s"] / job["one_process_s"])
+        assert job["two_over_one"] == pytest.approx(job["two_workers_s"] / job["one_process_s"])
         assert job["slowed_over_free_cores"] == pytest.approx(
-            job["one_of_them_slowed_s"] / (1.6 * job["two_on_a_core_each_s"])
+            job["one_of_them_slowed_s"] / (1.6 * job["two_workers_s"])
         )
 
 
-@pytest.mark.slow
-def test_signals_are_measured(tmp_path):
-    out = tmp_path / "signals.json"
-    run_script("bench_signals.py", "--signals", "2", "--out", out)
-    for job in json.loads(out.read_text())["jobs"]:
-        assert job["signals"] == job["both_143_within_5_s"] == len(job["rows"]) == 2
-        assert job["jobs_identical"] == job["jobs_finished"] > 0 and not job["left_over"]
-        assert max(max(row["seconds"]) for row in job["rows"]) == job["worst_seconds"]
-
-
-def test_the_page_says_what_sharing_costs():
-    """Every number of its section comes from the results, and they are what was aimed at."""
-    section = PAGE.read_text().split("\n## Many processes")[1]
-    shared, stopped = (
-        json.loads((BENCHMARKS / "results" / f"{name}_cpu.json").read_text()) for name in ("cluster", "signals")
-    )
-    handed = shared["handing_out"]
-    assert f"| joining, leaving | 5 s | {handed['join_s']:.1f} s, {handed['leave_s']:.1f} s |" in section
-    assert f"| {handed['units']:,} units of no work | 10 s | {handed['hand_out_s']:.1f} s |" in section
-    assert handed["folder_untouched"]
-    for job in shared["jobs"]:
-        name, one, two = (job[key] for key in ("job", "one_process_s", "two_processes_s"))
-        free, slowed = job["two_on_a_core_each_s"] * 1.6, job["one_of_them_slowed_s"]
-        assert f"| `{name}`, two processes | 1.1 | {two / one:.2f} ({two:.0f} s, {one:.0f} s) |" in section
+def test_the_page_says_what_a_cluster_costs():
+    """Every number of its section comes from the results."""
+    section = PAGE.read_text().split("\n## A cluster on two CPU cores")[1]
+    found = json.loads((BENCHMARKS / "results" / "cluster_cpu.json").read_text())
+    units = found["units_of_no_work"]
+    assert f"| start and end of a local cluster | 5 s | {units['start_s'] + units['end_s']:.1f} s |" in section
+    assert f"| {units['units']:,} units of no work | 30 s | {units['units_s']:.1f} s |" in section
+    for job in found["jobs"]:
+        name, one, two, slowed = (job[key] for key in ("job", "one_process_s", "two_workers_s", "one_of_them_slowed_s"))
+        free = 1.6 * two
+        assert f"| `{name}`, two workers | 1.1 | {two / one:.2f} ({two:.0f} s, {one:.0f} s) |" in section
         assert f"| `{name}`, one of two slowed | 1.25 | {slowed / free:.2f} ({slowed:.0f} s, {free:.0f} s) |" in section
-    for job in stopped["jobs"]:
-        ended = f"{job['both_143_within_5_s']} of {job['signals']} times, after {job['worst_seconds']:.1f} s at most"
-        assert f"| `{job['job']}` | {ended} | {job['jobs_identical']} of {job['jobs_finished']} |" in section

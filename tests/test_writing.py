@@ -8,7 +8,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 CODE = [*sorted((ROOT / "lottery_jax").rglob("*.py")), *sorted((ROOT / "experiments").rglob("*.py"))]
-SHORT = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "docs/commands.md", "docs/own_networks.md")]
+SHORT = [
+    ROOT / name
+    for name in ("README.md", "CONTRIBUTING.md", "docs/commands.md", "docs/own_networks.md", "docs/clusters.md")
+]
 """Pages whose sentences are short; those of the other pages are still to be cut."""
 PAGES = [*SHORT, *sorted(set((ROOT / "docs").glob("*.md")) - set(SHORT))]
 

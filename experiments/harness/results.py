@@ -5,6 +5,8 @@ the units, and the folder is removed. A stopped experiment resumes.
 """
 
 import contextlib
+import contextvars
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -19,11 +21,21 @@ from lottery_jax.errors import InputError
 from lottery_jax.io.files import check_writable, wait_for_file, write_atomically
 from lottery_jax.io.locks import folder_lock
 from lottery_jax.progress import log
-from lottery_jax.training.checkpoints import Checkpoints
-from lottery_jax.workers.workers import SERIAL, Pending, Workers, run_units, unit_of
+from lottery_jax.training.checkpoints import Checkpoints, Group, Pending
+from lottery_jax.workers.executors import run_units
+from lottery_jax.workers.shared_objects import LocalObject, SharedObject
+from lottery_jax.workers.units import Share, Unit
 
 _Task = TypeVar("_Task")
 _Row = dict[str, Any]
+
+
+class UnitsLeft(Exception):
+    """Units are left to other shares."""
+
+    def __init__(self, units: Sequence[Unit]) -> None:
+        super().__init__(", ".join(unit.name for unit in units))
+        self.units = tuple(units)
 
 
 class Results(list[_Row]):
@@ -31,8 +43,9 @@ class Results(list[_Row]):
 
     Args:
         path: The output file.
-        workers: Processes that share the units.
         facts: Settings that the rows depend on, by name; the versions are added.
+        executor: Computes the units on its workers (see ``run_units``). Default: this process.
+        share: The share of the units that this process computes.
         shown: Reporter of the progress.
         join_only: Join finished units without computing any.
     """
@@ -41,74 +54,75 @@ class Results(list[_Row]):
         self,
         path: Path,
         *,
-        workers: Workers = SERIAL,
         facts: Mapping[str, str] | None = None,
+        executor: Any = None,
+        share: Share | None = None,
         shown: ProgressReporter | None = None,
         join_only: bool = False,
     ) -> None:
-        if workers.opens:
-            check_writable(path.parent)
         self.path, self.folder = path, path.with_name(f"{path.name}{UNITS}")
-        self._workers, self._shown, self._join_only = workers, shown or ProgressReporter(), join_only
+        self._executor, self._share, self._join_only = executor, share, join_only
+        self._shown = shown or ProgressReporter()
         self._facts = environment.version_facts() | dict(facts or {})
         self._made_by = hashlib.sha256(json.dumps(self._facts, sort_keys=True).encode()).hexdigest()[:16]
-        self._unit: list[_Row] | None = None
-        self._checkpoints: Checkpoints | None = None
         self._stack: contextlib.ExitStack | None = None
 
-    def each(self, name: str, tasks: Sequence[_Task], run: Callable[[_Task], None], *, shares: bool = False) -> None:
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A worker writes the same files, and knows neither the rows nor the executor."""
+        return _results_of_worker, (self.path.absolute(), self._facts)
+
+    def each(self, name: str, tasks: Sequence[_Task], run: Callable[[_Task], None], *, splits: bool = False) -> None:
         """Run each unfinished task, then append the rows of all tasks in their order.
 
         Args:
             name: What the tasks are, in the plural.
             tasks: The units of work.
             run: Runs a task and calls ``keep`` for each of its rows.
-            shares: Whether several processes run a task together, through learners that get ``checkpoints``.
+            splits: Whether workers share the trainings of a task, through learners that get ``checkpoints``.
 
         Raises:
-            Pending: Tasks are left to other shares.
+            UnitsLeft: Tasks are left to other shares.
             InputError: ``join_only``, and tasks are missing.
         """
         self._open()
-        self._workers.expect(name, len(tasks))
-        numbers = range(len(tasks))
-
-        def contribute(number: int) -> None:
-            self._shown.whole(sum(self._file(name, each).exists() for each in numbers), len(tasks))
-            unit = unit_of(name, number)
-            if self._workers.note(unit) is not None:
-                return
-            if self._read(name, number) is not None:
-                self._workers.found(unit)
-                return
-            if not shares and not self._workers.take(unit, number):
-                raise Pending([unit])
-            self._run(name, number, tasks[number], run, self._workers if shares else SERIAL)
-            self._workers.done(unit)
-
-        if self._join_only and (missing := [number for number in numbers if self._read(name, number) is None]):
+        missing = [number for number in range(len(tasks)) if self._read(name, number) is None]
+        if self._join_only and missing:
             raise InputError(
                 f"{len(missing)} of {len(tasks)} {name} are missing (number {', '.join(map(str, missing[:8]))}, from"
                 " 0). Start the unfinished shares again, or omit --join-only to compute them here."
             )
-        first = self._workers.process * len(tasks) // self._workers.processes if shares else 0
-        if left := run_units([*numbers[first:], *numbers[:first]], contribute, self._workers):
-            raise Pending([unit_of(name, number) for number in left])
-        for number in numbers:
+        splits = splits and (self._executor is not None or self._share is not None)
+        job, finished = _Job(self, name, tasks, run, splits), len(tasks) - len(missing)
+        if missing:
+            shared = LocalObject(job) if self._executor is None else SharedObject.write(job, self.folder)
+            left = run_units(
+                [
+                    Unit(f"{name} {number}", run_task, (shared, number), None if splits else number)
+                    for number in missing
+                ],
+                executor=self._executor,
+                share=self._share,
+                progress=lambda done, total: self._shown.whole(finished + done, finished + total),
+            )
+            if left:
+                raise UnitsLeft(left)
+        for number in range(len(tasks)):
             wait_for_file(self._file(name, number))
             rows = self._read(name, number)
-            self += self._run(name, number, tasks[number], run, SERIAL) if rows is None else rows  # damaged
+            self += job.rows_of(number) if rows is None else rows  # damaged
 
     def keep(self, **row: Any) -> None:
         """Append a row."""
         row |= {"device": environment.device(), "versions": environment.versions()}
-        (self if self._unit is None else self._unit).append(row)
+        current = _CURRENT.get()
+        (self if current is None else current.rows).append(row)
 
     @property
     def checkpoints(self) -> Checkpoints:
         """The folder of the unfinished trainings of the current task."""
-        assert self._checkpoints is not None, "outside of a task"
-        return self._checkpoints
+        current = _CURRENT.get()
+        assert current is not None, "outside of a task"
+        return current.checkpoints
 
     def write(self) -> None:
         """Write the output and remove the folder of units; called by the process that leads."""
@@ -128,28 +142,15 @@ class Results(list[_Row]):
         """Lock the folder of units at the first task, when the settings are known to be valid."""
         if self._stack is not None:
             return
+        check_writable(self.path.parent)
         self._stack = contextlib.ExitStack()
-        if self._workers.opens:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            what = "the folder of finished units"
-            self._stack.enter_context(folder_lock(self.folder, what, shared=not self._workers.leads))
-        self._workers.begin(self._facts, self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        what = "the folder of finished units"
+        self._stack.enter_context(folder_lock(self.folder, what, shared=self._share is not None))
 
-    def _run(self, name: str, number: int, task: _Task, run: Callable[[_Task], None], workers: Workers) -> list[_Row]:
-        """Run a task with the workers that share its trainings, and write its rows."""
-        unit, rows, trainings = unit_of(name, number), list[_Row](), self.folder / "trainings" / f"{number}"
-        self._unit, self._checkpoints = rows, Checkpoints(trainings, workers, number)
-        try:
-            run(task)
-            if not workers.take(unit):
-                raise Pending([unit])
-        finally:
-            self._unit = self._checkpoints = None
-        content = json.dumps({"made_by": self._made_by, "unit": unit, "rows": rows})
+    def _write(self, name: str, number: int, rows: list[_Row]) -> None:
+        content = json.dumps({"made_by": self._made_by, "unit": f"{name}/{number}", "rows": rows})
         write_atomically(self._file(name, number), content.encode())
-        if workers is SERIAL:
-            shutil.rmtree(trainings, ignore_errors=True)
-        return rows
 
     def _file(self, name: str, number: int) -> Path:
         return self.folder / f"{name.replace(' ', '-')}-{number:04d}.json"
@@ -165,9 +166,66 @@ class Results(list[_Row]):
         except (ValueError, KeyError, TypeError):
             log.warning("the file %r is damaged and is computed again", str(path))
             return None
-        if made_by != self._made_by or unit != unit_of(name, number):
+        if made_by != self._made_by or unit != f"{name}/{number}":
             raise InputError(
                 f"{str(path)!r} belongs to a run with other settings, versions or program. Finish that run with its own"
                 f" command, remove {str(self.folder)!r}, or choose another --out."
             )
         return rows
+
+
+def _results_of_worker(path: Path, facts: Mapping[str, str]) -> Results:
+    return Results(path, facts=facts)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Current:
+    """The task that runs: its rows so far, and the folder of its trainings."""
+
+    rows: list[_Row]
+    checkpoints: Checkpoints
+
+
+_CURRENT: contextvars.ContextVar[_Current | None] = contextvars.ContextVar("current task", default=None)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Job:
+    """The tasks of one call of ``Results.each``."""
+
+    results: Results
+    name: str
+    tasks: Sequence[Any]
+    run: Callable[[Any], None]
+    splits: bool
+
+    def rows_of(self, number: int, groups: tuple[Group, ...] | None = None) -> list[_Row]:
+        """Run a task and write its rows; raises ``Pending`` (see ``Checkpoints``)."""
+        trainings = self.results.folder / "trainings" / f"{self.name.replace(' ', '-')}-{number}"
+        current = _Current([], Checkpoints(trainings, groups, number))
+        token = _CURRENT.set(current)
+        try:
+            self.run(self.tasks[number])
+        finally:
+            _CURRENT.reset(token)
+        self.results._write(self.name, number, current.rows)
+        shutil.rmtree(trainings, ignore_errors=True)
+        return current.rows
+
+
+def run_task(shared: SharedObject | LocalObject, number: int, group: Group | None = None) -> Sequence[Unit]:
+    """The unit of a task, or of a group of its runs."""
+    job: _Job = shared.load()
+    if job.results._read(job.name, number) is not None:
+        return ()
+    groups = (group,) if group is not None else () if job.splits else None
+    try:
+        job.rows_of(number, groups)
+    except Pending as pending:
+        if group is not None and group.name in pending.trained:
+            return ()
+        return [
+            Unit(f"{job.name} runs {other.name}", run_task, (shared, number, other), other.number)
+            for other in pending.groups
+        ]
+    return ()

@@ -12,13 +12,11 @@ from typing import Any, TypeVar
 import tyro
 from rich.console import Console
 
-from harness.results import Results
+from harness.results import Results, UnitsLeft
 from lottery_jax.cli.messages import handle_interrupts, report_kept, wait_if_interrupted
 from lottery_jax.cli.progress_bars import progress_bars
-from lottery_jax.cli.worker_options import WORKER_OPTIONS, WorkerOptions, workers_of
+from lottery_jax.cli.worker_options import WORKER_OPTIONS, WorkerOptions, executor_of, refuse_old_options
 from lottery_jax.errors import ClusterError, InputError
-from lottery_jax.workers import supervisor
-from lottery_jax.workers.workers import Pending, Share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,8 +67,6 @@ def run_script(
         run: Computes the rows.
         show: Prints the table and writes figures.
     """
-    if supervisor.shares(sys.argv[1:]) and not supervisor.follow():
-        sys.exit(supervisor.supervise([sys.executable, *sys.argv]))
     is_script = sys.argv[0] in sys.orig_argv  # not run by another program
     if is_script:
         handle_interrupts()
@@ -82,7 +78,7 @@ def run_script(
         code = 2 if isinstance(error, InputError) else 3
     sys.stdout.flush()
     if is_script:
-        os._exit(code)  # after an error, JAX would wait for other processes in vain
+        os._exit(code)  # JAX would take long to shut down
     if code:
         sys.exit(code)
 
@@ -91,29 +87,27 @@ def _run(
     kind: type[Settings], run: Callable[[Settings, Results], None], show: Callable[[Results, Console], None]
 ) -> int:
     script = Path(sys.argv[0])
+    refuse_old_options(sys.argv[1:])
     settings = tyro.cli(kind, description=run.__globals__["__doc__"])
     settings.check()
     own = {field.name for field in dataclasses.fields(settings)} - {*WORKER_OPTIONS, "out", "data_dir"}
     facts = {"program": hashlib.sha256(script.read_bytes()).hexdigest()[:16]}
     facts |= {f"setting {name}": _content(getattr(settings, name)) for name in sorted(own)}
     out = settings.out or Path(f"{script.stem}.jsonl")
-    with progress_bars(shared=settings.shared) as shown, workers_of(settings, shown) as workers:
-        rows = Results(out, workers=workers, facts=facts, shown=shown, join_only=settings.join_only)
+    share = settings.own_share
+    with progress_bars() as shown, executor_of(settings, shown) as executor:
+        rows = Results(out, facts=facts, executor=executor, share=share, shown=shown, join_only=settings.join_only)
         with contextlib.closing(rows), report_kept(lambda: _kept(rows)):
             try:
                 run(settings, rows)
-            except Pending as left:
+            except UnitsLeft as left:
                 print(
-                    f"share {workers} is finished: {rows.finished():,} finished units, {len(left.units):,} missing."
+                    f"share {share} is finished: {rows.finished():,} finished units, {len(left.units):,} missing."
                     " The same command without --share joins them."
                 )
                 return 0
-            workers.gather("rows")  # from here on, no process reads the files that are removed
-            if isinstance(workers, Share):
-                print(f"share {workers} is finished: no unit is missing. The same command without --share joins them.")
-                return 0
-            if not workers.leads:
-                workers.leave()
+            if share is not None:
+                print(f"share {share} is finished: no unit is missing. The same command without --share joins them.")
                 return 0
             rows.write()
     show(rows, Console())

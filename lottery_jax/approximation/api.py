@@ -32,7 +32,7 @@ from lottery_jax.networks.target import Target
 from lottery_jax.networks.transforms import Lock, Transform
 from lottery_jax.progress import Progress, Stages, Stopwatch, no_progress, no_stages
 from lottery_jax.tickets.ticket import Ticket, load_ticket
-from lottery_jax.workers.workers import SERIAL, Share, Workers
+from lottery_jax.workers.units import Share
 
 if TYPE_CHECKING:
     from lottery_jax.pruning.gradual import Gradual
@@ -202,7 +202,7 @@ def approximate(
     coded: bool = False,
     force: bool = False,
     progress: Progress = no_progress,
-    workers: Workers = SERIAL,
+    executor: Any = None,
 ) -> Ticket:
     """Find a ticket whose random network, pruned and never trained, computes what the target computes.
 
@@ -234,7 +234,8 @@ def approximate(
         coded: Store the masks of the file entropy-coded.
         force: Replace an existing file, if the new ticket holds.
         progress: Called with (solved weights, all weights).
-        workers: Who solves the chunks, from `lottery_jax.workers.cluster.join`; every process makes the same call.
+        executor: Solves the chunks on its workers, which see the folder of `out`: a client of Dask, or any executor
+            like those of ``concurrent.futures``. Default: this process.
 
         >>> from lottery_jax.importers.mlp_weights import mlp_target
         >>> from lottery_jax.tickets.verify import verify
@@ -242,8 +243,6 @@ def approximate(
         >>> verify(approximate(target, seed=0, candidates=10), target=target).outcome
         'holds'
     """
-    if isinstance(workers, Share):
-        raise InputError("a share makes no ticket; use run_approximation, or the workers of workers.cluster.join")
     if images is not None and (kept is None or isinstance(importance, Mapping)):
         raise InputError("images need a budget of kept weights, and cannot be combined with importance arrays")
     options = ApproximationOptions(
@@ -274,7 +273,7 @@ def approximate(
         coded=coded,
         force=force,
         stages=lambda name: progress if name == SOLVING else no_progress,
-        workers=workers,
+        executor=executor,
     )
     return result.ticket or load_ticket(cast(Path, result.path))
 
@@ -294,14 +293,15 @@ def run_approximation(
     force: bool = False,
     join_only: bool = False,
     stages: Stages = no_stages,
-    workers: Workers = SERIAL,
+    executor: Any = None,
+    share: Share | None = None,
 ) -> ApproximationResult:
     """As `approximate`, with its options as one object, and with the counts and times of the run.
 
     Args:
         join_only: Solve nothing; raise if a chunk is missing.
         stages: Called with the name of each stage of the work.
-        workers: Who solves the chunks; a `Share` solves its part and writes no ticket.
+        share: The share of the chunks that this process solves; it writes no ticket.
     """
     if not isinstance(target, Target):
         kind = "None" if target is None else f"a {type(target).__name__}"
@@ -310,23 +310,24 @@ def run_approximation(
             f"approximate takes a Target, not {kind}; make one with mlp_target, import_target,"
             " load_model(...)[0] or load_task(...).target"
         )
-    if workers is not SERIAL and out is None:
-        raise InputError("processes share the chunks of a file; name it with out")
+    parallel = executor is not None or share is not None
+    if parallel and out is None:
+        raise InputError("out must name the ticket's file for an executor or a share, got None; name the file")
     if coded and out is None:
         raise InputError("coded is an option of the ticket's file; name the file with out, or omit coded")
-    options.check(seed, parallel=workers is not SERIAL)
+    options.check(seed, parallel=parallel)
     target, job = _planned_job(target, options, seed, images, dataset, stages)
     progress = stages(SOLVING)
     with Stopwatch() as watch:
         ticket = None
         if out is None:
             ticket, done = run_in_memory(job, progress=progress), JobResult(0, job.weights)
-        elif isinstance(workers, Share):
-            done = run_share(job, out, workers, force=force, progress=progress)
+        elif share is not None:
+            done = run_share(job, out, share, force=force, progress=progress)
         else:
             if join_only:
                 check_chunks_complete(job, out)
-            done = run_to_file(job, out, force=force, coded=coded, progress=progress, workers=workers)
+            done = run_to_file(job, out, force=force, coded=coded, progress=progress, executor=executor)
     left = 0 if out is None or done.path is not None else len(missing_chunks(job, out))
     return ApproximationResult(
         target, job, ticket, done.path, done.found, done.solved, left, watch.seconds, watch.compilation

@@ -11,7 +11,7 @@ from lottery_jax.errors import InputError
 from lottery_jax.io.checksummed_file import ChecksummedFile, checksummed_bytes
 from lottery_jax.io.files import write_atomically
 from lottery_jax.io.tensor_file import FormatError, read_array
-from lottery_jax.workers.cluster import SEEN
+from lottery_jax.workers.shared_objects import PREFIX
 
 _FORMAT = "lottery_jax chunk"
 _VERSION = 2
@@ -133,7 +133,7 @@ class FolderChunkStore:
         if not self.path.is_dir():
             return
         for path in self.path.iterdir():
-            if path.name.startswith(("chunk-", ".chunk-", ".ticket-", SEEN, "lock")):
+            if path.name.startswith(("chunk-", ".chunk-", ".ticket-", PREFIX, f".{PREFIX}", "lock")):
                 path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.path.rmdir()

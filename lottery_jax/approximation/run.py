@@ -1,4 +1,4 @@
-"""Running a job: solve the missing chunks, then assemble the ticket; alone, with other workers, or in shares."""
+"""Running a job: solve the missing chunks, here, in shares or on workers of an executor, and assemble the ticket."""
 
 import collections
 import concurrent.futures
@@ -9,27 +9,28 @@ import itertools
 import math
 import os
 import shutil
-import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from lottery_jax import environment
 from lottery_jax.approximation.assemble import assemble, assemble_to_file
 from lottery_jax.approximation.chunk_store import ChunkStore, DamagedChunk, FolderChunkStore, MemoryChunkStore
 from lottery_jax.approximation.job import Chunk, ChunkResult, Job
 from lottery_jax.errors import InputError, TicketError
 from lottery_jax.io.checksummed_file import ChecksummedFile
-from lottery_jax.io.files import VISIBILITY_TIMEOUT, check_overwrite, sync_folder
+from lottery_jax.io.files import check_overwrite, sync_folder, wait_for_file
 from lottery_jax.io.locks import folder_lock
 from lottery_jax.io.tensor_file import FormatError
 from lottery_jax.progress import Progress, log, no_progress
 from lottery_jax.tickets.ticket import ENTRY, Ticket, load_ticket, stores_coded
 from lottery_jax.tickets.verify import verify
-from lottery_jax.workers.workers import FOUND, SERIAL, Share, Workers, unit_of
+from lottery_jax.workers.executors import run_units
+from lottery_jax.workers.shared_objects import SharedObject
+from lottery_jax.workers.units import Share, Unit
 
 CHUNKS_SUFFIX = ".chunks"
 """End of the name of the folder of chunks."""
 
-_POLL_SECONDS = 0.2  # between two looks for chunks of other processes
 _WRITER_THREADS = 2  # they wait for the disk
 _ANNOUNCED_SECONDS = 5.0  # a search of at least this time is announced
 _LISTED = 8  # missing chunks in a message
@@ -37,7 +38,7 @@ _LISTED = 8  # missing chunks in a message
 
 @dataclasses.dataclass(frozen=True)
 class JobResult:
-    """Target weights found solved, and solved in this run (in the leading process those of all processes).
+    """Target weights found solved, and solved in this run.
 
     `damaged` are messages about damaged chunk files, which were replaced; `path` is None if no ticket is written yet.
     """
@@ -65,50 +66,45 @@ def run_to_file(
     force: bool = False,
     coded: bool = False,
     progress: Progress = no_progress,
-    workers: Workers = SERIAL,
+    executor: Any = None,
 ) -> JobResult:
     """Write the ticket of a job to a file; after an interruption the same call resumes.
 
-    Solved chunks are files in `chunk_folder(out)`; memory depends only on the chunk size. With several workers each
-    process solves different chunks, process 0 writes the ticket (the same bytes as one process), and all return when
-    it is written.
+    Solved chunks are files in `chunk_folder(out)`; memory depends only on the chunk size.
 
     Args:
         out: The ticket's file.
         force: True replaces an existing file, provided that the new ticket holds.
         coded: True stores the masks entropy-coded.
+        executor: Solves the chunks on its workers, which see the folder of `out` (see `run_units`). Default: this
+            process.
 
     Raises:
         InputError: If `out` is not possible, exists, or its folder has chunks of another job.
+        ClusterError: If the executor is lost.
     """
     check_output(job, out)
-    place, folder = None, FolderChunkStore(chunk_folder(out))
+    folder = FolderChunkStore(chunk_folder(out))
     with contextlib.ExitStack() as stack:
         stack.callback(_remove_empty_folder, folder.path)
-        # Process 0 decides alone: on a network's file system the others may still see older contents.
-        if workers.leads:
-            place = _finished_ticket(job, out)
-            if place is None:
-                _prepare_folder(job, out, folder, force=force)
-            if folder.path.is_dir():
-                stack.enter_context(folder_lock(folder.path, "the folder of chunks"))
-                stack.callback(folder.remove_if_empty)
-        # What all processes must have in common, by name.
-        facts = {"target": job.target.digest[:16], "job (seed or options)": job.fingerprint[:16]}
-        facts = {**environment.version_facts(), **facts}
-        finished = workers.begin(facts, folder.path, "" if place is None else str(place))
-        result = JobResult(job.weights, 0) if finished else solve_job(job, folder, workers=workers, progress=progress)
-        unit = f"ticket {job.fingerprint}"
-        if not workers.leads:
-            return dataclasses.replace(result, path=Path(workers.hear(unit)))
+        place = _finished_ticket(job, out)
         if place is None:
-            wait = VISIBILITY_TIMEOUT if workers.processes > 1 else 0.0
-            place = _write_ticket(job, out, folder, coded=coded, wait=wait)
-        elif stores_coded(place) != coded:
-            load_ticket(place).save(place, coded=coded)
-        if not finished or folder.belongs_to(job):
-            folder.remove()
-        workers.done(unit, str(place))
+            _prepare_folder(job, out, folder, force=force)
+        if folder.path.is_dir():
+            stack.enter_context(folder_lock(folder.path, "the folder of chunks"))
+            stack.callback(folder.remove_if_empty)
+        if place is not None:
+            if stores_coded(place) != coded:
+                load_ticket(place).save(place, coded=coded)
+            if folder.belongs_to(job):
+                folder.remove()
+            return JobResult(job.weights, 0, path=place)
+        if executor is None:
+            result = solve_job(job, folder, progress=progress)
+        else:
+            result = _solve_on_executor(job, folder, executor, progress=progress)
+        place = _write_ticket(job, out, folder, coded=coded)
+        folder.remove()
     return dataclasses.replace(result, path=place)
 
 
@@ -123,51 +119,68 @@ def run_share(job: Job, out: Path, share: Share, *, force: bool = False, progres
     folder = FolderChunkStore(chunk_folder(out))
     _prepare_folder(job, out, folder, force=force)
     with folder_lock(folder.path, "the folder of chunks", shared=True):
-        return solve_job(job, folder, workers=share, progress=progress)
+        return solve_job(job, folder, share.own(len(job.chunks)), progress=progress)
 
 
-def solve_job(job: Job, store: ChunkStore, *, workers: Workers = SERIAL, progress: Progress = no_progress) -> JobResult:
-    """Solve the chunks of this process that the store does not have.
+def solve_job(
+    job: Job, store: ChunkStore, numbers: Iterable[int] | None = None, *, progress: Progress = no_progress
+) -> JobResult:
+    """Solve the chunks that the store does not have.
 
     After a kill at any moment, the same call resumes without solving a finished chunk again.
+
+    Args:
+        numbers: Numbers of the chunks to solve; default all.
 
     Raises:
         InputError: If the store has chunks of another job, or cannot be written.
     """
-    chunks, name, damaged = job.chunks, f"chunks {job.fingerprint}", list[str]()
-    total, stored, found, solved = 0, set[int](), 0, 0
-    for number in workers.own(len(chunks)):
-        total += chunks[number].weights
-        if store.has(chunks[number]):
-            stored.add(number)
-            found += chunks[number].weights
+    chunks, damaged = job.chunks if numbers is None else [job.chunks[number] for number in numbers], list[str]()
+    stored = {chunk.number for chunk in chunks if store.has(chunk)}
+    total = sum(chunk.weights for chunk in chunks)
+    found, solved = sum(chunk.weights for chunk in chunks if chunk.number in stored), 0
     _log_cost(job, total - found)
     progress(shown := found, total)
     pending = collections.deque[tuple[Chunk, concurrent.futures.Future[None]]]()
-
-    def write(chunk: Chunk, arrays: ChunkResult) -> None:
-        store.write(job, chunk, arrays)
-        workers.done(unit_of(name, chunk.number))
-
     # However this ends, also by an interrupt, the pool first writes all chunks that are solved.
     with concurrent.futures.ThreadPoolExecutor(_WRITER_THREADS) as pool:
-        for number in itertools.chain(workers.units(name, len(chunks)), [None]):
-            if number is not None:
-                chunk = chunks[number]
-                if number in stored and _read(job, store, chunk, damaged) is not None:
-                    workers.done(unit_of(name, number), FOUND)
-                else:
-                    found -= chunk.weights if number in stored else 0
-                    pending.append((chunk, pool.submit(write, chunk, job.objective.solve_chunk(job, chunk))))
-            while pending and (number is None or len(pending) > _WRITER_THREADS or pending[0][1].done()):
+        for chunk in itertools.chain(chunks, [None]):
+            if chunk is not None and not (chunk.number in stored and _read(job, store, chunk, damaged) is not None):
+                found -= chunk.weights if chunk.number in stored else 0
+                pending.append((chunk, pool.submit(store.write, job, chunk, job.objective.solve_chunk(job, chunk))))
+            while pending and (chunk is None or len(pending) > _WRITER_THREADS or pending[0][1].done()):
                 oldest, future = pending.popleft()
                 future.result()
                 solved += oldest.weights
                 progress(shown := max(shown, found + solved), total)
-    if workers.leads and (notes := workers.notes(name)):
-        solved = sum(chunks[number].weights for number, note in notes.items() if note != FOUND)
-        found = total - solved
     return JobResult(found, solved, tuple(damaged))
+
+
+def _solve_on_executor(job: Job, folder: FolderChunkStore, executor: Any, *, progress: Progress) -> JobResult:
+    """As `solve_job`, on the workers of an executor; a unit is a chunk."""
+    damaged, missing = list[str](), list[Chunk]()
+    for chunk in job.chunks:
+        if _read(job, folder, chunk, damaged) is None:
+            missing.append(chunk)
+    left = sum(chunk.weights for chunk in missing)
+    found = job.weights - left
+    progress(found, job.weights)
+    if missing:
+        shared = SharedObject.write(job, folder.path)
+        units = [Unit(f"chunk {chunk.number}", solve_chunk, (shared, folder.path, chunk.number)) for chunk in missing]
+        run_units(
+            units,
+            executor=executor,
+            progress=lambda done, total: progress(found + left * done // total, job.weights),
+        )
+        for chunk in missing:
+            wait_for_file(folder.file(chunk.number))
+    return JobResult(found, left, tuple(damaged))
+
+
+def solve_chunk(shared: SharedObject, folder: Path, number: int) -> None:
+    """The unit of a chunk: solve it, unless the folder has it."""
+    solve_job(shared.load(), FolderChunkStore(folder), [number])
 
 
 def _read(job: Job, store: ChunkStore, chunk: Chunk, damaged: list[str]) -> ChunkResult | None:
@@ -180,10 +193,8 @@ def _read(job: Job, store: ChunkStore, chunk: Chunk, damaged: list[str]) -> Chun
         return None
 
 
-def _read_or_solve(job: Job, store: ChunkStore, chunk: Chunk, deadline: float = -math.inf) -> ChunkResult:
-    """The result of a chunk; solves it if it is damaged, or not in the store by the deadline (of `time.monotonic`)."""
-    while time.monotonic() < deadline and not store.has(chunk):
-        time.sleep(_POLL_SECONDS)
+def _read_or_solve(job: Job, store: ChunkStore, chunk: Chunk) -> ChunkResult:
+    """The result of a chunk; solves it if it is damaged or missing."""
     arrays = _read(job, store, chunk, [])
     if arrays is None:
         arrays = job.objective.solve_chunk(job, chunk)
@@ -206,12 +217,12 @@ def _log_cost(job: Job, weights: int) -> None:
         )
 
 
-def _write_ticket(job: Job, out: Path, folder: FolderChunkStore, *, coded: bool, wait: float) -> Path:
+def _write_ticket(job: Job, out: Path, folder: FolderChunkStore, *, coded: bool) -> Path:
     """Write the ticket atomically and return its file: `out`, or `broken_file(out)` for one that would replace a file
-    and is broken. Chunks of other processes may take `wait` seconds to be visible."""
+    and is broken."""
     # In the folder, so that it is removed with the chunks after a kill.
-    temporary, place, deadline = folder.path / f".ticket-{os.getpid()}", out, time.monotonic() + wait
-    assemble_to_file(job, lambda chunk: _read_or_solve(job, folder, chunk, deadline), temporary)
+    temporary, place = folder.path / f".ticket-{os.getpid()}", out
+    assemble_to_file(job, lambda chunk: _read_or_solve(job, folder, chunk), temporary)
     if coded:
         load_ticket(temporary).save(temporary, coded=True)
     if out.exists() and verify(temporary, target=job.target).outcome == "broken":

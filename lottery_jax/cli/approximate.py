@@ -15,7 +15,7 @@ from lottery_jax.cli.options import construction_of, transforms_of
 from lottery_jax.cli.progress_bars import ProgressReporter, progress_bars
 from lottery_jax.cli.settings import Approximate
 from lottery_jax.cli.verify import certificate_row, print_certificate
-from lottery_jax.cli.worker_options import workers_of
+from lottery_jax.cli.worker_options import executor_of
 from lottery_jax.comparison.evaluate import measure
 from lottery_jax.errors import InputError
 from lottery_jax.io.files import check_writable
@@ -23,7 +23,7 @@ from lottery_jax.networks.target import Target
 from lottery_jax.progress import Progress
 from lottery_jax.tasks import Task, load_model, load_task
 from lottery_jax.tickets.verify import verify
-from lottery_jax.workers.workers import Share
+from lottery_jax.workers.units import Share
 
 
 def run_approximate(command: Approximate, results: TextIO) -> int:
@@ -31,14 +31,14 @@ def run_approximate(command: Approximate, results: TextIO) -> int:
     options = _options(command)
     with (
         contextlib.ExitStack() as stack,
-        progress_bars(quiet=command.quiet, shared=command.shared) as reporter,
+        progress_bars(quiet=command.quiet) as reporter,
         report_kept(_kept_message(command.out)),
-        workers_of(command, reporter) as workers,
+        executor_of(command, reporter) as executor,
     ):
         target, task, skipped = _load(command, reporter.part("reading the target"))
 
         def stages(name: str) -> Progress:
-            if name == SOLVING and workers.processes == 1:
+            if name == SOLVING and command.share is None:
                 stack.enter_context(on_interrupt(FolderChunkStore(chunk_folder(command.out)).remove_if_empty))
             return reporter.part(name)
 
@@ -52,14 +52,12 @@ def run_approximate(command: Approximate, results: TextIO) -> int:
             force=command.force,
             join_only=command.join_only,
             stages=stages,
-            workers=workers,
+            executor=executor,
+            share=command.own_share,
         )
         stack.close()
-        if isinstance(workers, Share):
-            return _print_share(command, workers, result, results)
-        workers.leave()
-        if not workers.leads:
-            return 0
+        if command.own_share is not None:
+            return _print_share(command, command.own_share, result, results)
         row = _evaluated(result, task, reporter)
     for name, reason in () if command.json else skipped.items():
         print(f"skipped {name}: {reason}", file=results)

@@ -13,7 +13,7 @@ from lottery_jax.cli.messages import report_kept
 from lottery_jax.cli.options import field_name, transforms_of
 from lottery_jax.cli.progress_bars import progress_bars
 from lottery_jax.cli.settings import Compare, command_line
-from lottery_jax.cli.worker_options import workers_of
+from lottery_jax.cli.worker_options import executor_of
 from lottery_jax.comparison.protocol import Protocol
 from lottery_jax.comparison.records import Record, count_finished
 from lottery_jax.comparison.registry import USER_CLASS, all_learners, option_name, select_methods, user_class
@@ -22,7 +22,7 @@ from lottery_jax.comparison.runner import Callbacks, Results, run_comparison
 from lottery_jax.constructions.registry import CONSTRUCTIONS
 from lottery_jax.io.files import check_writable
 from lottery_jax.tasks import load_task
-from lottery_jax.workers.workers import Share
+from lottery_jax.workers.units import Share
 
 
 def run_compare(command: Compare, results: TextIO) -> int:
@@ -33,9 +33,9 @@ def run_compare(command: Compare, results: TextIO) -> int:
     check_writable(command.out)
     folder = list[Path]()
     with (
-        progress_bars(quiet=command.quiet, shared=command.shared) as shown,
+        progress_bars(quiet=command.quiet) as shown,
         report_kept(lambda: _kept(*folder)),
-        workers_of(command, shown) as workers,
+        executor_of(command, shown) as executor,
     ):
         task = load_task(
             command.data,
@@ -57,14 +57,12 @@ def run_compare(command: Compare, results: TextIO) -> int:
             command.out,
             command=command_line(command),
             callbacks=callbacks,
-            workers=workers,
+            executor=executor,
+            share=command.own_share,
             join_only=command.join_only,
         )
-        if not workers.leads and not isinstance(workers, Share):
-            workers.leave()
-            return 0
-    if isinstance(workers, Share):
-        _print_share(workers, found, results, as_json=command.json)
+    if command.own_share is not None:
+        _print_share(command.own_share, found, results, as_json=command.json)
         return 0
     console = Console(file=results)
     if not command.json:

@@ -1,6 +1,6 @@
 """The command line: parse, run, and turn every refusal into one sentence and an exit code.
 
-Exit codes: 0 done; 1 a ticket is invalid or broken; 2 an input was refused; 3 another process of a shared job is
+Exit codes: 0 done; 1 a ticket is invalid or broken; 2 an input was refused; 3 a scheduler or its workers are
 lost; 4 a ticket has no guarantee; 130 stopped by Ctrl-C, 143 by SIGTERM; 141 the reader closed the output.
 """
 
@@ -19,7 +19,6 @@ from lottery_jax.cli.messages import (
     wait_if_interrupted,
 )
 from lottery_jax.errors import ClusterError, InputError, TicketError
-from lottery_jax.workers import supervisor
 
 if TYPE_CHECKING:
     from lottery_jax.cli.settings import Approximate, Compare, Export, JobStatus, Theory, Verify
@@ -45,8 +44,6 @@ Guarantees, uses and costs of the methods: docs/methods.md. Versions: lottery-ja
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit; `arguments` default to the process's own."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if words[:1] in (["compare"], ["approximate"]) and supervisor.shares(words) and not supervisor.follow():
-        sys.exit(supervisor.supervise([sys.executable, "-m", "lottery_jax", *words]))
     if arguments is None:
         handle_interrupts()
     try:
@@ -60,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     wait_if_interrupted()
     sys.stdout.flush()
     sys.stderr.flush()
-    # JAX would take long to shut down, and after a refusal it would wait for other processes in vain.
+    # JAX would take long to shut down.
     os._exit(code)
 
 
@@ -80,7 +77,9 @@ def parse(words: list[str]) -> "Command":
     }
     if words and words[0] in ("compare", "approximate"):
         from lottery_jax.cli.options import extended, refuse_renamed
+        from lottery_jax.cli.worker_options import refuse_old_options
 
+        refuse_old_options(words)
         refuse_renamed(words)
         kinds[words[0]] = extended(kinds[words[0]], words)
     union: Any = None

@@ -28,32 +28,9 @@ _cleanups: list[Callable[[], None]] = []
 _stopping = threading.Event()
 
 
-_process_name = ""
-
-
-def set_process_name(name: str) -> None:
-    """Put a name before each message from now on.
-
-    >>> set_process_name("process 1 on n1")
-    >>> named_message("stopped")
-    'lottery-jax: process 1 on n1: stopped'
-    >>> set_process_name("")
-    >>> named_message("stopped")
-    'lottery-jax: stopped'
-    """
-    global _process_name
-    _process_name = name
-
-
-def named_message(sentence: str) -> str:
-    """A sentence after the names of program and process, unless it begins with a process itself."""
-    named = f"{_process_name}: " if _process_name and not sentence.startswith("process ") else ""
-    return f"lottery-jax: {named}{sentence}"
-
-
 def print_message(sentence: str) -> None:
     """Print a sentence on stderr."""
-    print(named_message(sentence), file=sys.stderr, flush=True)
+    print(f"lottery-jax: {sentence}", file=sys.stderr, flush=True)
 
 
 def handle_interrupts() -> None:
@@ -130,4 +107,4 @@ def _report() -> None:
     with contextlib.suppress(OSError):
         remove_temporary_files()
     # Not print: the main thread may hold the stream.
-    os.write(2, f"{named_message(interrupt_message())}\n".encode())
+    os.write(2, f"lottery-jax: {interrupt_message()}\n".encode())

@@ -1,7 +1,4 @@
-"""Progress on stderr: bars on a terminal, else a line every ten seconds, and nothing with `--quiet`.
-
-If processes share the work, only process 0 reports, one line a minute for all of them.
-"""
+"""Progress on stderr: bars on a terminal, else a line every ten seconds, and nothing with `--quiet`."""
 
 import contextlib
 import dataclasses
@@ -13,12 +10,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from lottery_jax.cli.messages import on_interrupt, print_message
-from lottery_jax.errors import ClusterError
 from lottery_jax.io import locks
 from lottery_jax.progress import Progress, log
-from lottery_jax.workers.workers import SERIAL, Workers
 
-_INTERVAL, _SHARED_INTERVAL = 10.0, 60.0  # seconds between two lines, of one process and of several
+_INTERVAL, _LONG_INTERVAL = 10.0, 60.0  # seconds between two lines: of one process; of several, or next to a bar
 
 
 @dataclasses.dataclass
@@ -54,20 +49,21 @@ class ProgressReporter:
         self.done, self.total, self.left = 0, 0, ""
         self.current = Part("starting")
         self.prints, self.interval = prints, _INTERVAL
-        self._workers, self._start = SERIAL, time.perf_counter()
+        self._client: Any = None
 
-    @property
-    def reports(self) -> bool:
-        """Whether this process reports the progress."""
-        return self._workers.leads
+    @contextlib.contextmanager
+    def following(self, client: Any) -> Iterator[None]:
+        """While the block runs, report the number of a Dask client's workers."""
+        self._client, self.interval = client, _LONG_INTERVAL
+        log.info("%s; dashboard: %s", self._workers(), client.dashboard_link)
+        try:
+            yield
+        finally:
+            self._client = None
 
-    def follow(self, workers: Workers) -> None:
-        """Report the progress of all workers from now on, in the process that leads."""
-        self._workers, self._start, self.interval = workers, time.perf_counter(), _SHARED_INTERVAL
-        if not workers.leads:
-            log.setLevel(logging.ERROR)
-        elif self.prints:
-            print_message(f"{workers.processes} processes share the work")
+    def _workers(self) -> str:
+        count = len(self._client.scheduler_info(n_workers=-1)["workers"])
+        return f"{count} worker{'' if count == 1 else 's'}"
 
     def whole(self, done: int, total: int, seconds_left: float | None = None) -> None:
         """Set the finished parts, all parts, and the remaining time if it is known."""
@@ -98,13 +94,11 @@ class ProgressReporter:
         >>> reporter.line()
         '1 of 4 done; pensia, seed 0: finding, 2,000 of 8,000'
         """
-        standing = self._workers.standing()
-        if standing is not None and standing.total:
-            return standing.words(time.perf_counter() - self._start)
         part = self.current
         whole = f"{self.done} of {self.total} done" + (f", {self.left}" if self.left else "") if self.total else ""
         count = "" if part.total is None else f"{part.done:,} of {part.total:,}"
-        return "; ".join(filter(None, (whole, ", ".join(filter(None, (part.name, count, part.speed()))))))
+        workers = "" if self._client is None else self._workers()
+        return "; ".join(filter(None, (whole, ", ".join(filter(None, (part.name, count, part.speed()))), workers)))
 
 
 class _TerminalReporter(ProgressReporter):
@@ -112,7 +106,7 @@ class _TerminalReporter(ProgressReporter):
 
     def __init__(self, display: Any) -> None:
         super().__init__()
-        self.interval = _SHARED_INTERVAL
+        self.interval = _LONG_INTERVAL
         self._display = display
         self._rows = [display.add_task("", total=None, words="", visible=False) for _ in range(2)]
 
@@ -129,20 +123,15 @@ class _TerminalReporter(ProgressReporter):
 
 
 @contextlib.contextmanager
-def progress_bars(*, quiet: bool = False, shared: bool = False) -> Iterator[ProgressReporter]:
-    """Show progress and the package's log on stderr while the block runs.
-
-    Args:
-        quiet: Show errors only.
-        shared: Other processes share the work.
-    """
+def progress_bars(*, quiet: bool = False) -> Iterator[ProgressReporter]:
+    """Show progress and the package's log on stderr while the block runs; errors only if `quiet`."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     console = Console(stderr=True)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_log_messages(logging.ERROR if quiet else logging.INFO))
-        if console.is_terminal and not (quiet or shared):
+        if console.is_terminal and not quiet:
             text, words = TextColumn("{task.description}"), TextColumn("{task.fields[words]}")
             display = Progress(text, BarColumn(), MofNCompleteColumn(), words, console=console, transient=True)
             stack.enter_context(display)
@@ -162,14 +151,11 @@ def _progress_lines(reporter: ProgressReporter) -> Iterator[None]:
     def report() -> None:
         last = time.perf_counter()
         while not over.wait(_INTERVAL):
-            if not reporter.reports:
-                continue
-            with contextlib.suppress(ClusterError):
-                line, now = reporter.line(), time.perf_counter()
-                locks.write_lock_status(line)
-                if reporter.prints and now - last >= reporter.interval:
-                    last = now
-                    print_message(line)
+            line, now = reporter.line(), time.perf_counter()
+            locks.write_lock_status(line)
+            if reporter.prints and now - last >= reporter.interval:
+                last = now
+                print_message(line)
 
     thread = threading.Thread(target=report, daemon=True)
     thread.start()

@@ -74,7 +74,7 @@ def _approximation(folder: Path) -> dict[str, Any]:
 def _comparison(folder: Path) -> dict[str, Any]:
     records = read_records(folder / "records.jsonl")
     by_method = Counter(method for method, _, _ in records)
-    unfinished = sorted(path.name for path in (folder / "unfinished").glob("*"))
+    unfinished = sorted(path.name for path in (folder / "unfinished").glob("*/"))
     words = f"{len(records):,} records" + "".join(f", {count} of {name}" for name, count in by_method.items())
     pending = PendingRecords(folder / "records").count()
     words += f"; {pending:,} pending records" if pending else ""

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lottery_jax.comparison.methods import Method
 from lottery_jax.comparison.protocol import Protocol
@@ -13,7 +14,7 @@ from lottery_jax.networks.transforms import Transform
 from lottery_jax.progress import Progress, no_progress
 from lottery_jax.tasks import Task
 from lottery_jax.training.learner import Learner
-from lottery_jax.workers.workers import SERIAL, Workers
+from lottery_jax.workers.units import Share
 
 
 def compare(
@@ -30,7 +31,8 @@ def compare(
     transforms: Sequence[Transform] = (),
     out: str | os.PathLike[str] = "runs",
     progress: Progress = no_progress,
-    workers: Workers = SERIAL,
+    executor: Any = None,
+    share: Share | None = None,
     join_only: bool = False,
 ) -> Results:
     """Compare methods on a task: records of every method, seed and kept fraction, and a report.
@@ -51,12 +53,13 @@ def compare(
         transforms: Transforms of every random source, such as ``PrePrune(0.5)``.
         out: Folder in which each configuration has its run folder. Finished records there are not recomputed.
         progress: Called with (done, total) of the current method.
-        workers: Processes that share the work, all of which make the same call with a folder that all of them see:
-            ``lottery_jax.workers.cluster.join(...)``, or one ``Share(k, n)`` per process.
+        executor: Computes the records on its workers, which see the folder: a client of Dask, or any executor like
+            those of ``concurrent.futures``. Default: this process.
+        share: The share of the records that this process computes, while others with the same folder compute theirs.
         join_only: Join the records of finished shares without computing any.
 
     Returns:
-        A list of records, with the folder and the report as attributes. Processes that do not lead get no records.
+        A list of records, with the folder and the report as attributes; a share gets no records.
 
     Raises:
         InputError: A method is unknown, two methods have the same label, or an option is wrong.
@@ -73,5 +76,12 @@ def compare(
     )
     callbacks, command = Callbacks(stages=lambda part: progress), "lottery_jax.compare(task, ...)"
     return run_comparison(
-        task, protocol, Path(out), command=command, callbacks=callbacks, workers=workers, join_only=join_only
+        task,
+        protocol,
+        Path(out),
+        command=command,
+        callbacks=callbacks,
+        executor=executor,
+        share=share,
+        join_only=join_only,
     )

@@ -1,10 +1,10 @@
 """From a method to records: find the tickets of a seed, save them, and measure their files."""
 
 import dataclasses
+import functools
 import json
 import math
 import secrets
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +12,26 @@ from lottery_jax import environment
 from lottery_jax.comparison.evaluate import compare_logits, describe, measure, output_bound
 from lottery_jax.comparison.methods import Method, MethodContext
 from lottery_jax.comparison.protocol import Protocol
-from lottery_jax.comparison.records import Key, Record
+from lottery_jax.comparison.records import Key, PendingRecords, Record, name_of_run
 from lottery_jax.io.files import write_atomically
+from lottery_jax.networks.rewrites import fold_batch_norm
 from lottery_jax.networks.target import Target
-from lottery_jax.progress import Stages, Stopwatch
+from lottery_jax.progress import Stages, Stopwatch, no_stages
 from lottery_jax.tasks import Task
-from lottery_jax.training.checkpoints import name_of
-from lottery_jax.workers.workers import Pending
+from lottery_jax.tickets.ticket import load_ticket
+from lottery_jax.training.checkpoints import Checkpoints, Group, Pending, name_of
 
 _SECONDS = ".seconds"
+
+Keeps = tuple[float | None, ...]
+"""Kept fractions of a method and seed; None for a method that does not sweep."""
 
 
 @dataclasses.dataclass(frozen=True)
 class FoundTickets:
-    """The kept fractions of a method and seed that have a ticket on disk, and the seconds of all processes."""
+    """The kept fractions of a method and seed that have a ticket on disk, and the seconds of all workers."""
 
-    keeps: tuple[float | None, ...]
+    keeps: Keeps
     requested: int
     """Number of requested kept fractions."""
     seconds: float = 0.0
@@ -37,52 +41,125 @@ class FoundTickets:
     """Whether the method is the target itself, which has no ticket."""
 
 
-def find_tickets(method: Method, context: MethodContext, seed: int, paths: Mapping[float | None, Path]) -> FoundTickets:
-    """Find the tickets of a method for a seed and save each.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Recorder:
+    """Finds the tickets of a comparison and measures them, in files of its run folder.
 
     Args:
-        method: A method that shares its trainings is entered by all processes; any other by one process.
-        context: Its ``checkpoints`` hold unfinished trainings and the processes that share them.
-        seed: Seed of the random source.
-        paths: The ticket file for each kept fraction.
-
-    Raises:
-        Pending: Another process finds the tickets, or has to.
+        task: The target and its data.
+        protocol: Methods, seeds, kept fractions and settings.
+        folder: The run folder.
+        stages: Called with the name of each stage of the work.
     """
-    checkpoints, keeps = context.checkpoints, list(paths)
-    assert checkpoints is not None
-    unit = f"found-{name_of({'keeps': keeps})}"
-    note = checkpoints.note(unit)
-    if note is not None:
-        values = json.loads(note)
-        return FoundTickets(**{**values, "keeps": tuple(values["keeps"])})
-    if not method.shares and not checkpoints.take(unit, 0):
-        raise Pending([checkpoints.unit(unit)])
-    watch = Stopwatch()
-    try:
-        with watch:
-            tickets = method.find(context, seed, [] if None in keeps else keeps)  # type: ignore[arg-type]
-        if method.shares and not checkpoints.take(unit):
-            raise Pending([checkpoints.unit(unit)])
-    except Pending:
-        if checkpoints.taken:
+
+    task: Task
+    protocol: Protocol
+    folder: Path
+    stages: Stages = no_stages
+
+    @functools.cached_property
+    def target(self) -> Target:
+        """The target, batch normalisations folded."""
+        return fold_batch_norm(self.task.target)
+
+    @functools.cached_property
+    def known(self) -> dict[str, Method]:
+        """Methods by label, among them those that the selected ones depend on."""
+        return {**self.protocol.selection.known, **{method.label: method for method in self.protocol.methods}}
+
+    @property
+    def pending(self) -> PendingRecords:
+        """Records that are not yet joined to the others."""
+        return PendingRecords(self.folder / "records")
+
+    def ticket_path(self, key: Key) -> Path:
+        """The file of a ticket."""
+        return self.folder / "tickets" / f"{name_of_run(*key)}.safetensors"
+
+    def unfinished(self, label: str, seed: int) -> Path:
+        """The folder of the unfinished trainings of a method and seed."""
+        return self.folder / "unfinished" / name_of_run(label, seed)
+
+    def found(self, label: str, seed: int, keeps: Keeps) -> FoundTickets | None:
+        """The tickets that `find` has found; None if it has not, or their files are missing."""
+        path = self._found_file(label, seed, keeps)
+        if not path.exists():
+            return None
+        values = json.loads(path.read_text())
+        found = FoundTickets(**{**values, "keeps": tuple(values["keeps"])})
+        whole = found.is_target or all(self.ticket_path((label, seed, keep)).exists() for keep in found.keeps)
+        return found if whole else None
+
+    def find(
+        self, label: str, seed: int, keeps: Keeps, *, groups: tuple[Group, ...] | None = None, number: int = 0
+    ) -> FoundTickets:
+        """Find the tickets of a method and seed, and save each.
+
+        Args:
+            label: Label of the method. The ticket of the method that it depends on exists.
+            seed: Seed of the random source.
+            keeps: Kept fractions.
+            groups: The groups of runs to train, see `Checkpoints`; None: all.
+            number: Number of the first group among all of the comparison.
+
+        Raises:
+            Pending: Other calls train the missing groups.
+        """
+        if (found := self.found(label, seed, keeps)) is not None:
+            return found
+        method, paths = self.known[label], {keep: self.ticket_path((label, seed, keep)) for keep in keeps}
+        checkpoints = Checkpoints(self.unfinished(label, seed), groups, first=number)
+        context = MethodContext(
+            self.target,
+            self.task.dataset,
+            self.protocol.tolerance,
+            self.protocol.candidates,
+            self.protocol.epochs,
+            lambda model, seed: load_ticket(self.ticket_path((model, seed, None))),
+            self._stages((label, seed, None))("finding"),
+            self.protocol.tune,
+            checkpoints,
+            self.protocol.transforms,
+        )
+        watch = Stopwatch()
+        try:
+            with watch:
+                tickets = method.find(context, seed, [] if None in keeps else keeps)  # type: ignore[arg-type]
+        except Pending:
             checkpoints.folder.mkdir(parents=True, exist_ok=True)
             seconds = json.dumps([watch.seconds, watch.work, watch.compilation])
             write_atomically(checkpoints.folder / f"{secrets.token_hex(8)}{_SECONDS}", seconds.encode())
-        raise
-    saved = list(keeps)  # those of the target itself, which has no tickets
-    for keep, ticket in zip(keeps, tickets, strict=True) if tickets else ():
-        if ticket is None:
-            paths[keep].unlink(missing_ok=True)
-            saved.remove(keep)
-        else:
-            ticket.save(paths[keep])
-    times = [[watch.seconds, watch.work, watch.compilation]]
-    for path in checkpoints.folder.glob(f"*{_SECONDS}"):
-        times.append(json.loads(path.read_text()))
-    found = FoundTickets(tuple(saved), len(keeps), *map(sum, zip(*times, strict=True)), is_target=not tickets)
-    checkpoints.done(unit, json.dumps(dataclasses.asdict(found)))
-    return found
+            raise
+        saved = list(keeps)  # those of the target itself, which has no tickets
+        for keep, ticket in zip(keeps, tickets, strict=True) if tickets else ():
+            if ticket is None:
+                paths[keep].unlink(missing_ok=True)
+                saved.remove(keep)
+            else:
+                ticket.save(paths[keep])
+        times = [[watch.seconds, watch.work, watch.compilation]]
+        for path in checkpoints.folder.glob(f"*{_SECONDS}"):
+            times.append(json.loads(path.read_text()))
+        found = FoundTickets(tuple(saved), len(keeps), *map(sum, zip(*times, strict=True)), is_target=not tickets)
+        checkpoints.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(self._found_file(label, seed, keeps), json.dumps(dataclasses.asdict(found)).encode())
+        return found
+
+    def record(self, key: Key, found: FoundTickets) -> None:
+        """Measure a ticket file and write its pending record."""
+        record = None
+        if key[-1] in found.keeps:
+            path, stages = self.ticket_path(key), self._stages(key)
+            record = make_record(path, found, key, self.task, self.target, self.protocol, stages=stages)
+        self.pending.write(key, record)
+
+    def _found_file(self, label: str, seed: int, keeps: Keeps) -> Path:
+        return self.unfinished(label, seed) / f"found-{name_of({'keeps': keeps})}.json"
+
+    def _stages(self, key: Key) -> Stages:
+        label, seed, keep = key
+        kept = "" if keep is None else f", keep {keep:g}"
+        return lambda part: self.stages(f"{label}{kept}, seed {seed}: {part}")
 
 
 def make_record(

@@ -170,15 +170,14 @@ class PendingRecords:
         """Whether a record or its absence was written."""
         return self._file(key).exists()
 
-    def read(self, key: Key, *, announced: bool = False) -> Record | None:
-        """A pending record, or None.
+    def wait(self, key: Key) -> None:
+        """Wait until a network file system shows a record that another host wrote."""
+        wait_for_file(self._file(key))
 
-        Args:
-            key: Method, seed and kept fraction.
-            announced: Whether another process wrote it, so that a network file system may show it later.
-        """
+    def read(self, key: Key) -> Record | None:
+        """A pending record; None if it is missing, or a kept fraction without a ticket. A damaged file is removed."""
         path = self._file(key)
-        if not (path.exists() or (announced and wait_for_file(path))):
+        if not path.exists():
             return None
         try:
             content = path.read_text()
@@ -190,6 +189,7 @@ class PendingRecords:
         except (OSError, ValueError, TypeError, AttributeError):
             pass
         log.warning("the record %r is damaged and is computed again", str(path))
+        path.unlink(missing_ok=True)
         return None
 
     def count(self) -> int:

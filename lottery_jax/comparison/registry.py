@@ -1,5 +1,6 @@
 """Methods by label, derived from the registries of constructions and learners, and the methods that a user names."""
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib.util
@@ -217,6 +218,10 @@ def user_class(word: str) -> type:
         except Exception as error:
             del sys.modules[module_name]
             raise InputError(f"{str(path)!r} cannot be run ({type(error).__name__}: {error}); correct it") from error
+        with contextlib.suppress(ImportError):  # only workers of Dask need it: they cannot import the module
+            import cloudpickle
+
+            cloudpickle.register_pickle_by_value(module)
     found = getattr(sys.modules[module_name], name, None)
     if not isinstance(found, type):
         raise InputError(f"{str(path)!r} has no class {name}; name an existing class")

@@ -6,22 +6,19 @@ Finished records are never recomputed, and a stopped run resumes.
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-import jax
-
-from lottery_jax import environment
-from lottery_jax.comparison.methods import Method, MethodContext
+from lottery_jax.comparison.methods import Method
 from lottery_jax.comparison.protocol import Protocol, configuration
-from lottery_jax.comparison.recording import FoundTickets, find_tickets, make_record
+from lottery_jax.comparison.record_units import SharedRecorder, Tickets
+from lottery_jax.comparison.recording import Recorder
 from lottery_jax.comparison.records import (
     Key,
-    PendingRecords,
     Record,
     append_records,
     name_of_run,
@@ -30,14 +27,13 @@ from lottery_jax.comparison.records import (
 )
 from lottery_jax.comparison.report import write_report
 from lottery_jax.errors import InputError
-from lottery_jax.io.files import check_writable, wait_for_file, write_atomically
+from lottery_jax.io.files import check_writable, write_atomically
 from lottery_jax.io.locks import folder_lock
-from lottery_jax.networks.rewrites import fold_batch_norm
-from lottery_jax.progress import Stages, log, no_stages
+from lottery_jax.progress import Stages, no_stages
 from lottery_jax.tasks import Task
-from lottery_jax.tickets.ticket import load_ticket
-from lottery_jax.training.checkpoints import Checkpoints
-from lottery_jax.workers.workers import FOUND, SERIAL, Pending, Share, Workers, run_units, unit_of
+from lottery_jax.workers.executors import run_units
+from lottery_jax.workers.shared_objects import LocalObject, SharedObject
+from lottery_jax.workers.units import Share, Unit
 
 
 def _ignore(*arguments: object) -> None:
@@ -62,7 +58,7 @@ class Results(list[Record]):
 
     Attributes:
         folder: The run folder.
-        report: The report page; None if this process did not write it.
+        report: The report page; None for a share.
         requested: Number of requested records.
         missing: For a share, the requested records that are neither recorded nor pending.
     """
@@ -87,7 +83,8 @@ def run_comparison(
     *,
     command: str,
     callbacks: Callbacks | None = None,
-    workers: Workers = SERIAL,
+    executor: Any = None,
+    share: Share | None = None,
     join_only: bool = False,
 ) -> Results:
     """Compute the missing records of a comparison, and write its report; raises ``InputError``.
@@ -98,23 +95,24 @@ def run_comparison(
         out: Folder in which the configuration has its run folder.
         command: The command or call that the report names to repeat the comparison.
         callbacks: Functions to call while it runs.
-        workers: Processes that share the work.
+        executor: Computes the records on its workers, which see the folder (see ``run_units``). Default: this process.
+        share: The share of the records that this process computes; it writes no report.
         join_only: Join finished records without computing any.
 
     Returns:
-        All requested records in order; none in a process that does not lead.
+        All requested records in order; none for a share.
     """
-    if join_only and workers is not SERIAL:
-        raise InputError("join_only must be used by one process without workers. Omit one of the two.")
+    if join_only and (executor is not None or share is not None):
+        raise InputError("join_only must be used without an executor or a share. Omit one of the two.")
     callbacks = callbacks or Callbacks()
-    comparison = Comparison(task, protocol, out, stages=callbacks.stages, workers=workers)
+    comparison = Comparison(task, protocol, out, stages=callbacks.stages)
     callbacks.opened(comparison.folder)
-    with comparison.locked():
-        if workers is not SERIAL:
-            comparison.contribute_all()
-        if not workers.leads:
-            missing = () if workers.meets else comparison.missing()
-            return Results((), comparison.folder, len(comparison.units), missing=missing)
+    with comparison.locked(shared=share is not None):
+        if share is not None:
+            comparison.run_share(share)
+            return Results((), comparison.folder, len(comparison.numbers), missing=comparison.missing())
+        if executor is not None:
+            comparison.run_on(executor)
         if join_only:
             comparison.refuse_missing()
         seconds = dict[str, float]()
@@ -132,191 +130,133 @@ def run_comparison(
         records = comparison.records()
         _remove(comparison.folder / "unfinished" / "dense")  # trainings that several methods share
         report = comparison.report(records, command)
-    return Results(records, comparison.folder, len(comparison.units), report=report)
+    return Results(records, comparison.folder, len(comparison.numbers), report=report)
 
 
 class Comparison:
     """The run folder of one configuration: its records, the missing ones, and the work that computes them.
 
-    The arguments are those of ``run_comparison``. All processes ``contribute``; the leader joins the records with
-    ``run``.
+    The arguments are those of ``run_comparison``. Records are computed in any order, by workers as pending records, and
+    joined in order by ``run``.
     """
 
-    def __init__(
-        self, task: Task, protocol: Protocol, out: Path, *, stages: Stages = no_stages, workers: Workers = SERIAL
-    ) -> None:
-        if workers.opens:
-            check_writable(out)
-        self.task, self.protocol, self.stages, self.workers = task, protocol, stages, workers
-        self.target = fold_batch_norm(task.target)
-        self.known = dict(protocol.selection.known)
-        self.pairs: list[tuple[Method, int]] = []  # all methods for the first seed come first
+    def __init__(self, task: Task, protocol: Protocol, out: Path, *, stages: Stages = no_stages) -> None:
+        check_writable(out)
         self.configuration = configuration(protocol, task)
         self.folder = run_folder(out, self.configuration)
-        self.records_file, self.pending = self.folder / "records.jsonl", PendingRecords(self.folder / "records")
-        if workers.opens:
-            (self.folder / "tickets").mkdir(parents=True, exist_ok=True)
-            text = json.dumps(self.configuration, indent=2, sort_keys=True) + "\n"
-            write_atomically(self.folder / "configuration.json", text.encode())
+        self.recorder = Recorder(task, protocol, self.folder.absolute(), stages)
+        self.protocol, self.stages = protocol, stages
+        self.pairs: list[tuple[Method, int]] = []  # all methods for the first seed come first
+        self.records_file, self.pending = self.folder / "records.jsonl", self.recorder.pending
+        (self.folder / "tickets").mkdir(parents=True, exist_ok=True)
+        text = json.dumps(self.configuration, indent=2, sort_keys=True) + "\n"
+        write_atomically(self.folder / "configuration.json", text.encode())
         self.finished = read_records(self.records_file)
-        self._list = f"records {self.folder.name}"
-        self.units: dict[Key, str] = {}
+        self.numbers: dict[Key, int] = {}
         for seed in protocol.seeds:
             for method in protocol.methods:
-                self.known[method.label] = method
                 self.pairs.append((method, seed))
                 for key in protocol.keys(method, seed):
-                    self.units[key] = unit_of(self._list, len(self.units))
+                    self.numbers[key] = len(self.numbers)
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, *, shared: bool = False) -> Iterator[None]:
         """While the block runs, only the workers of this comparison write into the folder."""
-        with contextlib.ExitStack() as stack:
-            if self.workers.opens:
-                stack.enter_context(folder_lock(self.folder, "the run folder", shared=not self.workers.leads))
-            device, requested = jax.local_devices()[0], json.dumps([self.configuration, list(self.units)]).encode()
-            facts = {
-                **environment.version_facts(),
-                "target": self.task.target.digest[:16],
-                "comparison (data, methods, seeds, keeps or options)": hashlib.sha256(requested).hexdigest()[:16],
-                # The number of runs that share a step depends on them.
-                "number or kind of devices": f"{jax.local_device_count()} {device.platform} {device.device_kind}",
-            }
-            self.workers.begin(facts, self.folder)
-            self.workers.expect(self._list, len(self.units))
+        with folder_lock(self.folder, "the run folder", shared=shared):
             self.finished = read_records(self.records_file)  # another process may have written before
             yield
 
     def records(self, keys: Iterable[Key] | None = None) -> list[Record]:
         """The finished records of these keys, or of the protocol, in order."""
         found = []
-        for key in self.units if keys is None else keys:
+        for key in self.numbers if keys is None else keys:
             if key in self.finished:
                 found.append(self.finished[key])
         return found
 
     def missing(self) -> list[Key]:
         """Requested records that are neither recorded nor pending."""
-        return [key for key in self.units if key not in self.finished and not self.pending.has(key)]
+        return [key for key in self.numbers if key not in self.finished and not self.pending.has(key)]
 
     def refuse_missing(self) -> None:
         """Raise ``InputError`` with the names of missing records, if any are missing."""
         if keys := self.missing():
             names = ", ".join(name_of_run(*key) for key in keys[:8]) + (", ..." if len(keys) > 8 else "")
             raise InputError(
-                f"{len(keys)} of {len(self.units)} records are missing ({names}). Start the unfinished shares again, or"
-                " omit --join-only to compute the records here."
+                f"{len(keys)} of {len(self.numbers)} records are missing ({names}). Start the unfinished shares again,"
+                " or omit --join-only to compute the records here."
             )
 
     def run(self, method: Method, seed: int) -> list[Record]:
         """The records of a method and seed; pending ones are joined, missing ones are computed now."""
-        missing, left = self._missing(method, seed), []
-        for key in missing:
-            if self._pending_record(key) is None:
-                left.append(key)
-        if left:
-            self._compute(method, seed, missing, left, SERIAL)
+        missing = self._missing(method, seed)
+        run_units(self._units(LocalObject(self.recorder), [(method, seed)], splits=False))
         if missing and method.depends_on is not None:
-            self._join(self.known[method.depends_on], seed, may_be_unfinished=True)
+            self._join(self.recorder.known[method.depends_on], seed, may_be_unfinished=True)
         self._join(method, seed)
         return self.records(self.protocol.keys(method, seed))
 
-    def contribute_all(self) -> None:
-        """Compute the pending records that come to this process, until none is left for it."""
-        seeds, methods, process = self.protocol.seeds, list(self.protocol.methods), self.workers.process
-        # Each process starts with another method, so that they compile different programs; the first seed is first.
-        first = process * len(methods) // self.workers.processes
-        pairs = [(method, seed) for seed in seeds for method in methods[first:] + methods[:first]]
-        run_units(pairs, lambda pair: self.contribute(*pair), self.workers)
-        self.workers.gather(self._list)  # from here on, no process reads the files that are removed
+    def run_on(self, executor: Any) -> None:
+        """Compute the pending records on the workers of an executor."""
+        if not self.missing():
+            return
+        recorder = dataclasses.replace(self.recorder, stages=no_stages)
+        shared = SharedObject.write(recorder, recorder.folder / "unfinished")
+        try:
+            run_units(self._units(shared), executor=executor, progress=self.stages("units of all workers"))
+        finally:
+            shared.remove()
+        for key in self.numbers:
+            if key not in self.finished:
+                self.pending.wait(key)
 
-    def contribute(self, method: Method, seed: int) -> None:
-        """Compute the pending records that come to this process; raises ``Pending`` if others compute the rest."""
-        missing, left = self._missing(method, seed), []
-        for key in self.protocol.keys(method, seed):
-            unit = self._unit(key)
-            if self.workers.note(unit) is not None:
-                continue
-            if key not in missing or self.pending.has(key):
-                self.workers.found(unit)
-            else:
-                left.append(key)
-        if left:
-            self._compute(method, seed, missing, left, self.workers)
+    def run_share(self, share: Share) -> None:
+        """Compute the pending records of a share."""
+        units = self._units(LocalObject(self.recorder))
+        # Each share starts with another method, so that they compile different programs.
+        first = (share.number - 1) * len(units) // share.of
+        run_units(units[first:] + units[:first], share=share)
 
     def report(self, records: Sequence[Record], command: str) -> Path:
         """Write the report of records into the run folder; ``command`` repeats the comparison."""
+        task = self.recorder.task
         return write_report(
             self.folder,
             records,
-            title=f"Strong lottery tickets on {self.task.name}",
+            title=f"Strong lottery tickets on {task.name}",
             lead=(
-                f"A trained network of {self.target.weights:,} weights on {self.task.name} is the target. Each method"
-                " prunes a random network; the table shows whether the kept weights stayed random or were trained."
-                " Every ticket was saved, read back, verified against the target and rebuilt before it was measured."
+                f"A trained network of {self.recorder.target.weights:,} weights on {task.name} is the target. Each"
+                " method prunes a random network; the table shows whether the kept weights stayed random or were"
+                " trained. Every ticket was saved, read back, verified against the target and rebuilt before it was"
+                " measured."
             ),
             configuration=self.configuration,
             command=command,
-            methods=self.known,
+            methods=self.recorder.known,
         )
 
-    def _compute(self, method: Method, seed: int, missing: list[Key], left: list[Key], workers: Workers) -> None:
-        """Find the tickets of missing records, and write pending records of those that are ``left``."""
-        found, elsewhere = self._find_tickets(method, seed, missing, workers), []
-        for key in left:
-            unit = self._unit(key)
-            if key[-1] not in found.keeps:
-                self.pending.write(key, None)
-                workers.done(unit, "no ticket")
-            elif workers.take(unit):
-                path, stages = self._ticket_path(key), self._stages(key)
-                record = make_record(path, found, key, self.task, self.target, self.protocol, stages=stages)
-                self.pending.write(key, record)
-                workers.done(unit, "measured")
-            elif workers.note(unit) is None:
-                elsewhere.append(unit)
-        if elsewhere:
-            raise Pending(elsewhere)
+    def _units(
+        self, shared: SharedRecorder, pairs: Sequence[tuple[Method, int]] | None = None, *, splits: bool = True
+    ) -> list[Unit]:
+        """The units of the missing records of methods and seeds, by default all.
 
-    def _find_tickets(self, method: Method, seed: int, keys: Sequence[Key], workers: Workers) -> FoundTickets:
-        """Find and save the tickets of a method and seed, those of the method that it depends on first."""
-        if method.depends_on is not None:
-            self._find_dependency(self.known[method.depends_on], method, seed, workers)
-        number = self.pairs.index((method, seed)) if (method, seed) in self.pairs else len(self.pairs)
-        paths = {key[-1]: self._ticket_path(key) for key in keys}
-        context = MethodContext(
-            self.target,
-            self.task.dataset,
-            self.protocol.tolerance,
-            self.protocol.candidates,
-            self.protocol.epochs,
-            lambda label, seed: load_ticket(self._ticket_path((label, seed, None))),
-            self._stages((method.label, seed, None))("finding"),
-            self.protocol.tune,
-            Checkpoints(self._unfinished(method, seed), workers, number),
-            self.protocol.transforms,
-        )
-        return find_tickets(method, context, seed, paths)
-
-    def _find_dependency(self, model: Method, method: Method, seed: int, workers: Workers) -> None:
-        """Find the ticket that ``method`` depends on; its record has its own label, like any other."""
-        keys = self.protocol.keys(model, seed)
-        path = self._ticket_path(keys[0])
-        if path.exists():
-            return
-        log.info("%s depends on %s, which is found first (seed %d)", method.label, model.label, seed)
-        own = Share(1, 1) if isinstance(workers, Share) else workers  # another share may not finish it in time
-        if self._missing(model, seed):
-            self._compute(model, seed, keys, keys, own)
-        else:
-            self._find_tickets(model, seed, keys, own)  # only its file was lost
-        wait_for_file(path)
+        `splits` is False to train all runs of a method in one unit.
+        """
+        units = list[Unit]()
+        for number, (method, seed) in enumerate(pairs or self.pairs):
+            keys = self._missing(method, seed)
+            keeps = tuple(keep for *_, keep in keys)
+            tickets = Tickets(shared, method.label, seed, keeps, number, splits and method.shares)
+            left = [key for key in keys if self.pending.read(key) is None and not self.pending.has(key)]
+            if left:
+                units += [tickets.unit(), *(tickets.record_unit(key[-1]) for key in left)]
+        return units
 
     def _join(self, method: Method, seed: int, *, may_be_unfinished: bool = False) -> None:
         """Move pending records into the file of all records, and remove the unfinished trainings."""
         found = {}
         for key in self._missing(method, seed):
-            if record := self._pending_record(key):
+            if record := self.pending.read(key):
                 found[key] = record
         if found:
             append_records(self.records_file, found.values())
@@ -325,10 +265,7 @@ class Comparison:
             return
         for key in self.protocol.keys(method, seed):
             self.pending.remove(key)
-        _remove(self._unfinished(method, seed))
-
-    def _pending_record(self, key: Key) -> Record | None:
-        return self.pending.read(key, announced=self.workers.note(self._unit(key)) not in (None, FOUND))
+        _remove(self.recorder.unfinished(method.label, seed))
 
     def _missing(self, method: Method, seed: int) -> list[Key]:
         missing = []
@@ -336,20 +273,6 @@ class Comparison:
             if key not in self.finished:
                 missing.append(key)
         return missing
-
-    def _unit(self, key: Key) -> str:
-        return self.units.get(key) or f"record {name_of_run(*key)}"
-
-    def _unfinished(self, method: Method, seed: int) -> Path:
-        return self.folder / "unfinished" / name_of_run(method.label, seed)
-
-    def _ticket_path(self, key: Key) -> Path:
-        return self.folder / "tickets" / f"{name_of_run(*key)}.safetensors"
-
-    def _stages(self, key: Key) -> Stages:
-        label, seed, keep = key
-        kept = "" if keep is None else f", keep {keep:g}"
-        return lambda part: self.stages(f"{label}{kept}, seed {seed}: {part}")
 
 
 def _remove(folder: Path) -> None:

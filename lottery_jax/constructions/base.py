@@ -6,6 +6,7 @@ are candidates for which target weight.
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar
 
@@ -78,6 +79,11 @@ class TensorProblem:
         group = self.group_of(rows)
         order = np.argsort(group, kind="stable")
         return order, *np.unique(group[order], return_index=True)
+
+
+def _input_channels(of: LinearLayer, name: str, rows_per_weight: int, rows: np.ndarray) -> np.ndarray:
+    """The input that each row of a mask multiplies; a function of the module, because problems are pickled."""
+    return of.input_channels(name, rows // rows_per_weight)
 
 
 TensorProblems = tuple[list[TensorProblem], dict[str, np.ndarray]]
@@ -202,7 +208,7 @@ class GadgetConstruction(Construction):
                 bound=self.sampler.high**2,
                 gain=gadget.gain,
                 branches=tuple(map(branches.__getitem__, gadget.input_signs(name, given))),
-                group_of=lambda rows, name=name: of.input_channels(name, rows // gadget.rows_per_weight),
+                group_of=functools.partial(_input_channels, of, name, gadget.rows_per_weight),
                 edge_tensor=child_path(path, "first"),
                 copies=gadget.rows_per_weight,
             )

@@ -6,6 +6,7 @@ last edge has its sign. The error is below one step, the layer's largest weight 
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from typing import ClassVar
@@ -100,7 +101,7 @@ class Binary(GadgetConstruction):
                 bound=2.0 ** (self.powers - 1),
                 gain=ladder.gain,
                 branches=tuple(branches[sign] for sign in ladder.input_signs(name, given)),
-                group_of=lambda weights, name=name: of.input_channels(name, weights),
+                group_of=functools.partial(of.input_channels, name),
                 edge_masks=masks,
             )
             for name in of.tensors()

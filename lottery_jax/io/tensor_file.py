@@ -5,6 +5,7 @@ It is read with plain reads at an offset, because the pages of a memory map woul
 """
 
 import dataclasses
+import hashlib
 import json
 import math
 import operator
@@ -121,6 +122,15 @@ class TensorFile:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens the same file; its tensors are not sent."""
+        return _opened_again, (self.path.absolute(), self.sha256())
+
+    def sha256(self) -> str:
+        """The SHA-256 of the file."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
     def read(self, name: str, first: int, count: int) -> np.ndarray:
         """Values first ... first + count - 1 of a tensor in row-major order, one-dimensional, in their stored dtype."""
         tensor = self.tensors[name]
@@ -168,6 +178,14 @@ class TensorFile:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise FormatError(f"{self.where} is not a readable safetensors file ({error}); export it again") from None
         return tensors, dict(metadata)
+
+
+def _opened_again(path: Path, digest: str) -> TensorFile:
+    """The file of another process; raises `InputError` if this host has no such file or another one."""
+    file = TensorFile(path)
+    if file.sha256() != digest:
+        raise InputError(f"{file.where} is another one here; name a file that all hosts see")
+    return file
 
 
 def _tensor(name: str, row: Mapping[str, Any], data: int) -> TensorInfo:

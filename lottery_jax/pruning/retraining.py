@@ -95,7 +95,7 @@ class Retraining:
             epochs: Number of the last epoch.
             earlier: Epoch whose tensors are returned, too.
             progress: Called with (mean epochs done of all runs, epochs to do).
-            checkpoints: Folder of unfinished trainings; each share of a job needs all of them.
+            checkpoints: Folder of unfinished trainings; each share of a job needs all of them (see `Shared.for_all`).
         """
         data = self.layout.replicate((dataset.train, dataset.validation))
         examples = len(dataset.train)
@@ -241,6 +241,9 @@ def dense_runs(
 
     Equal trainings have the same network, optimiser, layout, seed, first weights, data object, epochs and precision.
     """
+    run = functools.partial(training.runs, dataset=dataset, epochs=epochs, earlier=earlier, progress=progress)
+    if checkpoints is not None and checkpoints.groups is not None:
+        return run(starts, checkpoints=checkpoints.sibling("dense"))  # the files of the job are its cache
     precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
     same = training, epochs, earlier, id(dataset), jax.default_backend(), precision
     keys = [(*same, start.seed, start.hyperparameters, digest("", start.tensors)) for start in starts]
@@ -251,10 +254,7 @@ def dense_runs(
             results[key] = result if data is not None and data() is dataset else None
     missing = {key: start for key, start in zip(keys, starts, strict=True) if results[key] is None}
     if missing:
-        folder = checkpoints and (checkpoints.sibling("dense") if checkpoints.shared else checkpoints)
-        new = training.runs(
-            list(missing.values()), dataset, epochs, earlier=earlier, progress=progress, checkpoints=folder
-        )
+        new = run(list(missing.values()), checkpoints=checkpoints)
         results |= zip(missing, new, strict=True)
         with _LOCK:
             _CACHE.update((key, (weakref.ref(dataset), own)) for key in missing if (own := results[key]) is not None)

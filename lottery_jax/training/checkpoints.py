@@ -1,22 +1,23 @@
 """Checkpoints of unfinished trainings: a killed run resumes after its last saved epoch and ends the same.
 
-Processes that share a folder share its trainings: one process trains each, and all read the result.
+Workers that share a folder share its trainings: a worker trains those that it is asked for, and all read the results.
 """
 
 import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from lottery_jax import environment
+from lottery_jax.errors import InputError
 from lottery_jax.io.cache import read_cached, write_cached
-from lottery_jax.io.files import wait_for_file, write_atomically
-from lottery_jax.workers.workers import SERIAL, Workers
+from lottery_jax.io.files import write_atomically
 
 SECONDS = 10.0
 """Least time between two writes, so that writing does not slow down short epochs."""
@@ -42,70 +43,81 @@ def name_of(configuration: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(configuration, sort_keys=True).encode()).hexdigest()[:24]
 
 
+class Group(NamedTuple):
+    """A group of runs that other workers train.
+
+    Args:
+        name: Its name among all groups of the job.
+        number: Its number among them; None if every share of the job that needs the group trains it.
+        devices: The devices that it was made for: the number of runs that share a step depends on them.
+        host: The host with these devices.
+    """
+
+    name: str
+    number: int | None
+    devices: str
+    host: str
+
+    def check_devices(self) -> None:
+        """Refuse other devices than it was made for; raises `InputError`."""
+        if (own := environment.devices()) != self.devices:
+            raise InputError(f"the devices are {own} here and {self.devices} on {self.host}; give all workers the same")
+
+
+class Pending(Exception):
+    """Results are missing that other calls make: those with these `groups`.
+
+    `trained` has the names of the groups that need no other call.
+    """
+
+    def __init__(self, groups: Sequence[Group], trained: Collection[str] = ()) -> None:
+        super().__init__(", ".join(group.name for group in groups))
+        self.groups, self.trained = tuple(groups), frozenset(trained)
+
+
 @dataclasses.dataclass(frozen=True)
 class Checkpoints:
-    """The folder of unfinished trainings, with one file for each."""
+    """The folder of unfinished trainings, with one file for each.
+
+    Args:
+        folder: The folder.
+        groups: The groups of runs that this call trains. It then raises `Pending`, as it does if others are missing.
+            None: it trains all.
+        first: Number of the first group of runs among all of the job.
+    """
 
     folder: Path
-    workers: Workers = SERIAL
-    """Processes that share the folder; each raises `Pending` for what another one trains."""
+    groups: tuple[Group, ...] | None = None
     first: int = 0
-    """Number of the first group of runs among all units of the job."""
-    taken: list[str] = dataclasses.field(default_factory=list, compare=False)
-    """Units of this folder that this process has taken."""
-
-    @property
-    def shared(self) -> bool:
-        return self.workers is not SERIAL
 
     def of(self, configuration: Mapping[str, Any]) -> "Checkpoint":
         """The checkpoint of a training with this configuration."""
         return Checkpoint(self.folder / f"{name_of(configuration)}.safetensors")
 
     def unshared(self) -> "Checkpoints":
-        """The same folder for this process alone."""
-        return dataclasses.replace(self, workers=SERIAL)
+        """The same folder for a call that trains all."""
+        return dataclasses.replace(self, groups=None)
 
     def sibling(self, name: str) -> "Checkpoints":
         """A folder next to this one, for trainings that several methods need."""
         return dataclasses.replace(self, folder=self.folder.with_name(name))
 
-    def take(self, unit: str, number: int | None = None) -> bool:
-        """Whether this process does a unit now, as `Workers.take`; `number` counts the units of this folder."""
-        if self.note(unit) is not None:
-            return False
-        if not self.workers.take(self.unit(unit), None if number is None else self.first + number):
-            return False
-        self.taken.append(unit)
-        return True
+    def group(self, name: str, number: int | None) -> Group:
+        """A group of this folder by its name in the folder; `number` counts the groups of the folder."""
+        number = None if number is None else self.first + number
+        return Group(f"{self.folder.name} {name}", number, environment.devices(), environment.host())
 
-    def release(self, unit: str) -> None:
-        self.workers.release(self.unit(unit))
+    def is_trained(self, name: str) -> bool:
+        """Whether a group is trained completely."""
+        return self._mark(name).exists()
 
-    def done(self, unit: str, note: str = "") -> None:
-        """Tell other processes that a unit is done; a file in the folder tells those that start later."""
-        if self.shared:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(self._mark(unit), note.encode())
-        self.workers.done(self.unit(unit), note)
+    def set_trained(self, name: str) -> None:
+        """Note that a group is trained completely."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(self._mark(name), b"")
 
-    def note(self, unit: str) -> str | None:
-        """The note of a unit that is done, None if it is not."""
-        note = self.workers.note(self.unit(unit))
-        if note is None and self._mark(unit).exists():
-            note = self._mark(unit).read_text()
-        return note
-
-    def wait_for_done(self, unit: str) -> None:
-        """Wait until the files of a unit that another process has finished are visible in a shared file system."""
-        wait_for_file(self._mark(unit))
-
-    def unit(self, unit: str) -> str:
-        """The name of a unit of this folder among all units of the job."""
-        return f"{self.folder.name} {unit}"
-
-    def _mark(self, unit: str) -> Path:
-        return self.folder / f"{unit}.done"
+    def _mark(self, name: str) -> Path:
+        return self.folder / f"{name}.done"
 
 
 class Checkpoint:

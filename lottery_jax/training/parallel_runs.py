@@ -18,9 +18,8 @@ from lottery_jax.errors import InputError
 from lottery_jax.networks.top_k import kept_count
 from lottery_jax.progress import Progress, log, no_progress
 from lottery_jax.tickets.ticket import Ticket
-from lottery_jax.training.checkpoints import Checkpoints, name_of
+from lottery_jax.training.checkpoints import Checkpoints, Pending, name_of
 from lottery_jax.training.learner import Learner, RunSpec, TrainingRequest, part_of, without_hyperparameters
-from lottery_jax.workers.workers import Pending
 
 _T = TypeVar("_T")
 
@@ -98,7 +97,7 @@ def padded_group(group: Sequence[_T], width: int) -> list[_T]:
 
 
 class Shared(NamedTuple):
-    """How several processes share groups of runs."""
+    """How several workers share groups of runs."""
 
     checkpoints: Checkpoints
     configuration: Callable[[Sequence], dict[str, Any]]
@@ -115,21 +114,21 @@ def in_groups(
     progress: Progress = no_progress,
     shared: Shared | None = None,
 ) -> list:
-    """Train runs in groups of at most `width`; with other processes, train the groups that they do not.
+    """Train runs in groups of at most `width`; if workers share them, train those of this call.
 
     Args:
         train: From a group of runs and a progress callback of (epochs done, epochs) to one result per run. It reads
-            from its checkpoints what another process has trained.
+            from its checkpoints what another worker has trained.
         runs: All runs.
         width: Most runs of a group.
         progress: Called with (mean epochs done of all groups, epochs).
-        shared: Processes that share the groups. Default: none.
+        shared: How workers share the groups. Default: this call trains all.
 
     Returns:
         One result per run, in their order.
 
     Raises:
-        Pending: Other processes train what is missing.
+        Pending: Other calls train what is missing, or this call has trained its groups.
 
     >>> in_groups(lambda group, progress: [2 * run for run in group], [1, 2, 3], 2)
     [2, 4, 6]
@@ -151,52 +150,32 @@ def in_groups(
 
     # A step of one run leaves most of a CPU idle, so that several are trained in threads.
     threads = cores() if width == 1 else 1
-    if shared is None or not shared.checkpoints.shared:
-        results = one(0)  # the first group compiles for all others
-        if len(starts) > 1:
-            with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-                results += itertools.chain.from_iterable(pool.map(one, range(1, len(starts))))
-        return results
+    numbers = range(len(starts))
+    if shared is None or shared.checkpoints.groups is None:
+        return list(itertools.chain.from_iterable(_in_threads(one, numbers, threads)))
+    checkpoints, asked = shared.checkpoints, {group.name for group in shared.checkpoints.groups}
+    for group in shared.checkpoints.groups:
+        group.check_devices()
     names = [name_of(shared.configuration(runs[start : start + width])) for start in starts]
-    trained, pending = _train_free_groups(one, names, shared, threads)
-    if pending:
-        raise Pending(pending)
-    results = []
-    for group, name in enumerate(names):
-        if group not in trained:
-            shared.checkpoints.wait_for_done(name)
-        results += trained[group] if group in trained else one(group)
-    return results
+    groups = [checkpoints.group(name, None if shared.for_all else number) for number, name in enumerate(names)]
+
+    def train_for_all(number: int) -> None:
+        one(number)
+        checkpoints.set_trained(names[number])
+
+    missing = [number for number in numbers if not checkpoints.is_trained(names[number])]
+    _in_threads(train_for_all, [number for number in missing if groups[number].name in asked], threads)
+    left = [groups[number] for number in missing if groups[number].name not in asked]
+    if left or not asked.isdisjoint(group.name for group in groups):
+        raise Pending(left, trained=[group.name for group in groups if group not in left])
+    return list(itertools.chain.from_iterable(_in_threads(one, numbers, threads)))
 
 
-def _train_free_groups(
-    one: Callable[[int], list], names: Sequence[str], shared: Shared, threads: int
-) -> tuple[dict[int, list], list[str]]:
-    """The results of the groups that no other process has taken, and the units to wait for."""
-    checkpoints, results = shared.checkpoints, dict[int, list]()
-    pending, released = set[str](), set[str]()
-
-    def attempt(group: int) -> bool:
-        """False if another process has taken the group, or it is done."""
-        name = names[group]
-        if not checkpoints.take(name, None if shared.for_all else group):
-            return False
-        try:
-            results[group] = one(group)
-        except Pending as other:
-            checkpoints.release(name)
-            released.add(name)
-            pending.update(other.units)
-        else:
-            checkpoints.done(name)
-        return True
-
-    groups = iter(range(len(names)))
-    any(attempt(group) for group in groups)  # the first one compiles for all
+def _in_threads(work: Callable[[int], _T], numbers: Sequence[int], threads: int) -> list[_T]:
+    """The results of `work`; the first call compiles for all others."""
+    results = [work(number) for number in numbers[:1]]
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        list(pool.map(attempt, groups))
-    others = [name for name in names if name not in released and checkpoints.note(name) is None]
-    return results, [*pending, *map(checkpoints.unit, others)]
+        return results + list(pool.map(work, numbers[1:]))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Units of work, and the processes that do them: one, a share of the units each, or a cluster."""
+"""Units of work, run by this process, by a share of processes, or by the workers of an executor such as Dask's."""

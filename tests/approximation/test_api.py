@@ -24,9 +24,7 @@ from lottery_jax.errors import InputError
 from lottery_jax.networks.rewrites import quantise
 from lottery_jax.tickets.ticket import stores_coded
 from lottery_jax.tickets.verify import verify
-from lottery_jax.workers.workers import Share, Workers
 from tests.constructions.catalogue import COUNT, TARGETS
-from tests.workers.memory import MemoryBoard, member
 
 OF = "mlp, inputs never negative"
 ONES = {"fc1.weight": np.ones((6, 9)), "fc2.weight": np.ones((4, 6))}
@@ -98,29 +96,23 @@ def test_masks_are_coded_where_that_is_asked(tmp_path: Path) -> None:
     assert (tmp_path / "coded").read_bytes() == (tmp_path / "plain").read_bytes()
 
 
-def test_processes_share_it(tmp_path: Path) -> None:
-    """All of them get the ticket of a process alone."""
-    target, options, board = TARGETS[OF](), {"seed": 4, "candidates": COUNT}, MemoryBoard()
-
-    def call(workers: Workers) -> bytes:
-        with workers:
-            return approximate(target, **options, out=tmp_path / "ticket", workers=workers).to_bytes()
-
-    with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(call, [member(board, process) for process in range(2)]))
-    assert found == 2 * [approximate(target, **options).to_bytes()]
+def test_workers_solve_its_chunks(tmp_path: Path) -> None:
+    target, options = TARGETS[OF](), {"seed": 4, "candidates": COUNT}
+    with ThreadPoolExecutor(2) as executor:
+        found = approximate(target, **options, out=tmp_path / "ticket", executor=executor)
+    assert found.to_bytes() == approximate(target, **options).to_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["ticket"]
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"out": None}, "processes share the chunks of a file"),
-        ({"kept": 9, "images": np.ones((2, 9))}, "needs a single process"),
+        ({"out": None}, "workers share the chunks of a file"),
+        ({"kept": 9, "images": np.ones((2, 9))}, "a single process"),
     ],
 )
-def test_what_processes_cannot_share_is_refused(change: dict, words: str, tmp_path: Path) -> None:
-    options = {"out": tmp_path / "ticket", "workers": member(MemoryBoard(), 0), **change}
+def test_what_workers_cannot_share_is_refused(change: dict, words: str, tmp_path: Path) -> None:
+    options = {"out": tmp_path / "ticket", "executor": object(), **change}
     with pytest.raises(InputError, match=words):
         approximate(TARGETS[OF](), seed=4, candidates=COUNT, **options)
 
@@ -162,7 +154,6 @@ def test_what_is_left_out_is_as_published() -> None:
         ({"prune_target": 9}, "give the training data as dataset"),
         ({"prune_epochs": 9}, "prune_epochs is an option of prune_target"),
         ({"quantise_target": 0}, "from 1 to 24"),
-        ({"workers": Share(1, 2)}, "a share makes no ticket"),
     ],
 )
 def test_bad_input_is_refused(change: dict, words: str) -> None:

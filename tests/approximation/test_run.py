@@ -19,16 +19,16 @@ from lottery_jax.approximation import (
     run_to_file,
     solve_weights,
 )
-from lottery_jax.approximation.run import JobResult, chunk_folder
+from lottery_jax.approximation.chunk_store import FolderChunkStore
+from lottery_jax.approximation.run import JobResult, chunk_folder, run_share
 from lottery_jax.constructions import Pensia, Scalar, ScalarShared
 from lottery_jax.rng.sampler import draw_host
 from lottery_jax.subset_sum.engine.chunks import _search
 from lottery_jax.tasks import load_model
 from lottery_jax.tickets.reconstruct import effective_weights
 from lottery_jax.tickets.ticket import load_ticket
-from lottery_jax.workers.workers import unit_of
+from lottery_jax.workers.units import Share
 from tests.constructions.catalogue import CHUNK, COUNT, TARGETS, Nearest, bag, model_file
-from tests.workers.memory import MemoryBoard, member
 
 ROOT = Path(__file__).parents[2]
 NEAREST = ToleranceObjective(0.5, max_redraws=2, solver=Nearest())
@@ -94,29 +94,18 @@ def test_eight_devices_make_the_same_tickets(tmp_path: Path) -> None:
         assert (tmp_path / job.identity).read_bytes() == run_in_memory(job).to_bytes()
 
 
-def test_processes_share_the_chunks(model: Path, tmp_path: Path) -> None:
-    """Process 0 writes the ticket when all chunks are there, and the others are told."""
-    job, out, board = plan(model), tmp_path / "ticket", MemoryBoard()
-    crews = [member(board, process, 3) for process in range(3)]
-    with ThreadPoolExecutor(3) as pool:
-        done = list(pool.map(lambda workers: run_to_file(job, out, workers=workers), crews))
-    assert [each.path for each in done] == [out] * 3 and (done[0].found, done[0].solved) == (0, job.weights)
-    assert sum(each.solved for each in done[1:]) < job.weights
-    assert out.read_bytes() == run_in_memory(job).to_bytes() and list(tmp_path.iterdir()) == [out]
-    assert run_to_file(job, out, workers=member(MemoryBoard(), 0)) == JobResult(job.weights, 0, path=out), (
-        "nothing is left"
-    )
-
-
-def test_a_chunk_that_does_not_come_is_solved(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It was said to be done, and is not seen."""
-    monkeypatch.setattr("lottery_jax.approximation.run.VISIBILITY_TIMEOUT", 0.0)
-    job, out, board = plan(model), tmp_path / "ticket", MemoryBoard()
-    first, other = member(board, 0), member(board, 1)
-    assert other.take(unit_of(f"chunks {job.fingerprint}", 1))
-    other.done(unit_of(f"chunks {job.fingerprint}", 1))
-    run_to_file(job, out, workers=first)
-    assert out.read_bytes() == run_in_memory(job).to_bytes() and list(tmp_path.iterdir()) == [out]
+def test_workers_solve_the_chunks(model: Path, tmp_path: Path) -> None:
+    """Those that are missing or damaged, each as a unit."""
+    job, out, seen = plan(model), tmp_path / "ticket", list[tuple[int, int]]()
+    run_share(job, out, Share(1, 2))
+    FolderChunkStore(chunk_folder(out)).file(0).write_bytes(b"damaged")
+    found = sum(chunk.weights for chunk in job.chunks[::2]) - job.chunks[0].weights
+    with ThreadPoolExecutor(2) as executor:
+        done = run_to_file(job, out, executor=executor, progress=lambda *done: seen.append(done))
+        assert (done.found, done.solved, len(done.damaged)) == (found, job.weights - found, 1)
+        assert seen[0] == (found, job.weights) and seen[-1] == (job.weights, job.weights) and seen == sorted(seen)
+        assert out.read_bytes() == run_in_memory(job).to_bytes() and list(tmp_path.iterdir()) == [out]
+        assert run_to_file(job, out, executor=executor) == JobResult(job.weights, 0, path=out), "nothing is left"
 
 
 def test_a_tensor_goes_over_to_the_next_stream(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

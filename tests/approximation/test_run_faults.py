@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,14 +18,13 @@ from hypothesis import strategies as st
 from lottery_jax.approximation import Budget, Job, ToleranceObjective, plan_job, run_to_file
 from lottery_jax.approximation.chunk_store import FolderChunkStore
 from lottery_jax.approximation.job import Objective
-from lottery_jax.approximation.run import JobResult, chunk_folder, is_ticket_of, solve_job
+from lottery_jax.approximation.run import JobResult, _write_ticket, chunk_folder, is_ticket_of, solve_job
 from lottery_jax.constructions import Scalar, ScalarShared
 from lottery_jax.errors import InputError
 from lottery_jax.io.checksummed_file import ChecksummedFile, checksummed_bytes
 from lottery_jax.io.tensor_file import read_array
 from lottery_jax.tasks import load_model
 from lottery_jax.tickets.verify import verify
-from lottery_jax.workers.workers import Workers
 from tests.constructions.catalogue import Nearest, model_file
 
 ROOT = Path(__file__).parents[2]
@@ -60,15 +60,16 @@ def stopped(place: Path, folder: Path, name: str = "tolerance") -> Path:
     return folder / "ticket"
 
 
-class Meanwhile(Workers):
-    """A process alone; something happens when its chunks are solved, before the ticket is written."""
+def run_while(happens: Callable[[], object], job: Job, out: Path) -> JobResult:
+    """Run a job; something happens when its chunks are solved, before the ticket is written."""
 
-    def __init__(self, happens: Callable[[], object]) -> None:
-        self.happens = happens
+    def write(*arguments: Any, **options: Any) -> Path:
+        happens()
+        return _write_ticket(*arguments, **options)
 
-    def notes(self, name: str) -> dict[int, str]:
-        self.happens()
-        return {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lottery_jax.approximation.run._write_ticket", write)
+        return run_to_file(job, out)
 
 
 @pytest.mark.slow
@@ -147,7 +148,7 @@ def test_a_damaged_chunk_is_solved_again(damage, name, late, place, tmp_path_fac
     out = stopped(place, tmp_path_factory.mktemp("damage"), name)
     job, folder = plan(place, objective=OBJECTIVES[name]), FolderChunkStore(chunk_folder(out))
     wrong = [] if late else [damage(folder)]
-    done = run_to_file(job, out, workers=Meanwhile(lambda: late and wrong.append(damage(folder))))
+    done = run_while(lambda: late and wrong.append(damage(folder)), job, out)
     assert [len(done.damaged)] == ([0] if late else wrong) and all(str(folder.path) in words for words in done.damaged)
     assert out.read_bytes() == (place / name).read_bytes() and wrong[0] > 0 and not folder.path.exists()
 
@@ -231,7 +232,7 @@ def test_a_target_that_changes_under_way_is_refused(place: Path, tmp_path: Path)
     model = Path(shutil.copy(place / "model.safetensors", tmp_path))
     job, out, content = plan(tmp_path), tmp_path / "ticket", model.read_bytes()
     with pytest.raises(InputError, match=r"tensor 'b' of the target changed while"):
-        run_to_file(job, out, workers=Meanwhile(lambda: model.write_bytes(flipped(content, 8 * len(content) - 12))))
+        run_while(lambda: model.write_bytes(flipped(content, 8 * len(content) - 12)), job, out)
     assert not out.exists() and len(list(chunk_folder(out).glob("chunk-*"))) == CHUNKS
     assert not list(chunk_folder(out).glob(".ticket-*")), "a half of a ticket stays"
     model.write_bytes(content)
@@ -279,7 +280,7 @@ def test_too_little_space_is_told_before_the_work(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free[0]))
     for free[0] in range(0, 20_000, 100):
         try:
-            run_to_file(job, out, workers=Meanwhile(lambda: needed.append(written(chunk_folder(out)))))
+            run_while(lambda: needed.append(written(chunk_folder(out))), job, out)
         except InputError as error:
             assert "GB, and" in str(error) and "has 0.00 GB free" in str(error)
             assert not list(tmp_path.iterdir())

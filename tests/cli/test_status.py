@@ -12,7 +12,7 @@ from lottery_jax.approximation.run import chunk_folder, run_share
 from lottery_jax.comparison.records import PendingRecords, append_records, run_folder
 from lottery_jax.constructions import Scalar
 from lottery_jax.io.locks import folder_lock, write_lock_status
-from lottery_jax.workers.workers import Share
+from lottery_jax.workers.units import Share
 from tests.cli.calling import answer, lottery_jax, matrices, refusal
 from tests.comparison.test_records import record
 

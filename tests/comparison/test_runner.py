@@ -215,7 +215,7 @@ def the_record(method: Method, tmp_path: Path, **changes) -> Record:
     (record,) = found.records()
     assert list(read_records(found.records_file).values()) == [record]
     text = write_report(
-        found.folder, [record], title="t", configuration={}, command="c", methods=found.known
+        found.folder, [record], title="t", configuration={}, command="c", methods=found.recorder.known
     ).read_text()
     assert f"<td>{record.method}</td>" in text and ">nan<" not in text and tables([record], width=200)
     return record

@@ -15,15 +15,19 @@ def _blocks(first: str) -> list[str]:
 
 def script(name: str) -> str:
     """The batch script with this job name."""
-    scripts = [part for block in _blocks("#!/bin/bash") for part in re.split(r"\n\n(?=#!)", block)]
-    (found,) = (each for each in scripts if f"--job-name={name}\n" in each)
+    (found,) = (each for each in _blocks("#!/bin/bash") if f"--job-name={name}\n" in each)
     return found
 
 
-def command(first: str) -> str:
-    """The command that begins so."""
-    (found,) = _blocks(first)
-    return found
+def commands() -> list[str]:
+    """All commands of ours, each on one line."""
+    text = re.sub(r" *\\\n\s+", " ", TEXT)
+    return [line.split("#")[0].strip() for line in re.findall(r"^    (lottery-jax [a-z].*)$", text, re.MULTILINE)]
+
+
+def python() -> list[str]:
+    """Blocks of Python."""
+    return re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
 def manifests() -> list[str]:
@@ -33,13 +37,14 @@ def manifests() -> list[str]:
 
 def here(text: str, folder: Path, **words: str) -> str:
     """A script with its paths, the size of its job and its program replaced by what is here; words: and these."""
+    programs = f"export PATH={Path(sys.executable).parent}:$PATH PYTHONPATH={Path(__file__).parents[2]}"
     changes = {
-        "source /shared/venv/bin/activate": f"export PYTHONPATH={Path(__file__).parents[2]} JAX_PLATFORMS=cpu",
-        "lottery-jax ": f"{sys.executable} -m lottery_jax ",
+        "source /shared/venv/bin/activate": f"{programs}:$PYTHONPATH JAX_PLATFORMS=cpu",
+        "lottery-jax ": "python -m lottery_jax ",
         "/shared": str(folder),
         "--nodes=4": "--nodes=2",
         "--ntasks-per-node=8": "--ntasks-per-node=1",
-        "#SBATCH --gpus-per-node=8\n": "",
+        "#SBATCH --gpus-per-task=1\n": "",
         "#SBATCH --gpus=1\n": "",
         "--cpus-per-task=8": "--cpus-per-task=1",
         "--time=04:00:00": "--time=00:10:00",

@@ -54,7 +54,7 @@ def _ports(count: int) -> list[int]:
 def _configuration(folder: Path) -> str:
     host, (controller, *nodes) = socket.gethostname(), _ports(1 + len(NODES))
     places = "\n".join(
-        f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=2 State=UNKNOWN"
+        f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=2 RealMemory=4000 State=UNKNOWN"
         for name, port in zip(NODES, nodes, strict=True)
     )
     return f"""
