@@ -44,7 +44,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file with a random target for the digits, small enough to be approximated at once."""
     random = np.random.default_rng(0)
     path = tmp_path_factory.mktemp("target") / "target.safetensors"
-    first, second = (random.uniform(-0.2, 0.2, shape).astype(np.float32) for shape in ((4, 64), (10, 4)))
+    first, second = (random.uniform(-0.5, 0.5, shape).astype(np.float32) for shape in ((4, 64), (10, 4)))
     save_file({"fc1.weight": first, "fc2.weight": second}, path)
     return path
 

@@ -25,7 +25,7 @@ from lottery_jax import environment
 ROOMS = "subset_sum networks.network tickets.verify constructions training tasks mask_learning comparison.api cli"
 LIBRARIES = "jax, flax.nnx, optax, matplotlib"
 KEPT = ("outcome", "target_weights", "within_tolerance", "worst_residual", "kept_per_target_weight", "description_bits")
-KEPT += ("accuracy", "target_accuracy", "agreement", "evaluated", "network_deviation", "ticket_bytes")
+KEPT += ("accuracy", "target_accuracy", "agreement", "evaluated", "float32_addition", "ticket_bytes")
 
 
 def import_seconds(code: str) -> float:

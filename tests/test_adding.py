@@ -82,7 +82,7 @@ def test_a_layer_computes_what_it_says(tokens: Task) -> None:
 def test_a_layer_is_approximated_verified_saved_loaded_and_evaluated(
     construction: str, layer: None, tokens: Task, tmp_path: Path
 ) -> None:
-    ticket = approximate(tokens.target, seed=0, construction=construction, candidates=8, tolerance=1.0)
+    ticket = approximate(tokens.target, seed=0, construction=construction, candidates=8, tolerance=0.3)
     ticket.save(tmp_path / "t")
     again = load_ticket(tmp_path / "t")
     assert again.network == ticket.network and again.network.target == tokens.target.network
@@ -157,7 +157,7 @@ def test_a_source_is_saved_verified_exported_and_run(monkeypatch: pytest.MonkeyP
     made = make_ticket(source, seed=2, masks=masks, method="mine", target=task.target, tolerance=9.0)
     made.save(tmp_path / "t")
     ticket = load_ticket(tmp_path / "t")
-    assert ticket.network == source and verify(tmp_path / "t", target=task.target).outcome == "holds"
+    assert ticket.network == source and verify(tmp_path / "t", target=task.target).within_tolerance == tiny.WEIGHTS
     weights = load_exported(ticket, tmp_path / "w")
     for name, drawn in ticket.source().items():
         assert drawn.shape == (*task.target.array(name).shape, 3)

@@ -219,15 +219,15 @@ def _log_cost(job: Job, weights: int) -> None:
 
 def _write_ticket(job: Job, out: Path, folder: FolderChunkStore, *, coded: bool) -> Path:
     """Write the ticket atomically and return its file: `out`, or `broken_file(out)` for one that would replace a file
-    and does not hold."""
+    and is broken."""
     # In the folder, so that it is removed with the chunks after a kill.
     temporary, place = folder.path / f".ticket-{os.getpid()}", out
     assemble_to_file(job, lambda chunk: _read_or_solve(job, folder, chunk), temporary)
     if coded:
         load_ticket(temporary, limit=math.inf).save(temporary, coded=True)
-    if out.exists() and not verify(temporary, target=job.target, limit=math.inf).holds:
+    if out.exists() and verify(temporary, target=job.target, limit=math.inf).outcome == "broken":
         place = broken_file(out)
-        log.warning("the ticket does not hold: %r is unchanged, and the new ticket is %r", str(out), str(place))
+        log.warning("the ticket is broken: %r is unchanged, and the new ticket is %r", str(out), str(place))
     try:
         temporary.chmod(0o644)
         temporary.replace(place)

@@ -6,61 +6,19 @@ Float64, rounded outwards. Residuals of the weights times the layer's input add 
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from lottery_jax.errors import InputError
+from lottery_jax.networks.intervals import ROUNDING, IntervalArray
 from lottery_jax.networks.layers.activations import Activation, LeakyRelu, Relu, Sigmoid, Tanh
 from lottery_jax.networks.layers.conv import Conv, RotationConv
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.layers.normalization import Normalize
 from lottery_jax.networks.layers.pooling import AveragePool, Flatten, GlobalPool, MaxPool, Tokens
 from lottery_jax.networks.node import LinearLayer, Node, StatelessLayer, Weights
-
-ROUNDING = 2.0**-40
-"""Relative, for each sum of up to 2**12 products of float64: 2**-53 for each term, and as much to spare."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class IntervalArray:
-    """Arrays between `low` and `high`, float64, elementwise.
-
-    >>> both = IntervalArray(np.array([-1.0]), np.array([2.0])) + IntervalArray(np.array([0.5]), np.array([0.5]))
-    >>> bool(both.low[0] <= -0.5 <= 2.5 <= both.high[0])
-    True
-    """
-
-    low: np.ndarray
-    high: np.ndarray
-
-    @property
-    def magnitude(self) -> np.ndarray:
-        """The largest absolute value."""
-        return np.maximum(np.abs(self.low), np.abs(self.high))
-
-    @property
-    def centre(self) -> np.ndarray:
-        return (self.low + self.high) / 2
-
-    @property
-    def radius(self) -> np.ndarray:
-        """Half the width, rounded up."""
-        return (self.high - self.low) / 2 * (1 + ROUNDING) + ROUNDING * self.magnitude * 2.0**-8
-
-    def __add__(self, other: "IntervalArray") -> "IntervalArray":
-        return IntervalArray(self.low + other.low, self.high + other.high).widened()
-
-    def intersect(self, other: "IntervalArray") -> "IntervalArray":
-        """The intersection of both."""
-        return IntervalArray(np.maximum(self.low, other.low), np.minimum(self.high, other.high))
-
-    def widened(self, more: np.ndarray | float = 0.0) -> Self:
-        """Enlarged by the rounding of the last bits, and by `more`."""
-        margin = more + ROUNDING * 2.0**-8 * self.magnitude + np.finfo(np.float64).tiny
-        return dataclasses.replace(self, low=self.low - margin, high=self.high + margin)
 
 
 def multiply(slopes: IntervalArray, values: IntervalArray) -> IntervalArray:

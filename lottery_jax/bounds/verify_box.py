@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lottery_jax.bounds.output import MAX_TIGHTENED_UNITS, Box, OutputBound, bound_output
+from lottery_jax.bounds.output import MAX_TIGHTENED_UNITS, OutputBound, bound_output
 from lottery_jax.errors import InputError
 from lottery_jax.networks.forward import batch_size
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.rewrites import match_rewrites
 from lottery_jax.networks.target import Target
 from lottery_jax.progress import Stages, no_stages
+from lottery_jax.tickets.box_bounds import Box
 from lottery_jax.tickets.certificate import Certificate
 from lottery_jax.tickets.reconstruct import collapse, effective_weights
 from lottery_jax.tickets.ticket import Ticket, load_ticket
@@ -28,11 +29,15 @@ _STARTS, _STEPS = 64, 100
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BoxVerification:
-    """A certificate and, if the ticket holds, upper bounds of |g - f| and the largest that ``attack`` found."""
+    """A certificate and, if residuals are as promised, upper bounds of |g - f| and the largest that ``attack`` found.
+
+    `not_bounded` says why outputs have no bound.
+    """
 
     certificate: Certificate
     output_bound: OutputBound | None = None
     largest_found: float | None = None
+    not_bounded: str | None = None
 
 
 def verify_box(
@@ -47,13 +52,13 @@ def verify_box(
     """Verify a ticket, then bound the difference between its outputs and the target's on a box of inputs.
 
     Args:
-        box: The smallest and the largest input; the other arguments are those of ``verify``.
+        box: The smallest and the largest input of the promise; the other arguments are those of ``verify``.
         limit: Also limits the work of the bounds and of the search.
         stages: Called with the name of each part.
 
     Raises:
         TicketError: The file is not a valid ticket.
-        InputError: An argument is wrong, or the outputs of this network cannot be bounded.
+        InputError: An argument is wrong.
 
     >>> import numpy as np
     >>> from lottery_jax.approximation import approximate
@@ -65,12 +70,20 @@ def verify_box(
     """
     ticket = ticket if isinstance(ticket, Ticket) else load_ticket(ticket, limit=limit)
     WorkLimit("--box", ticket.file_bytes, limit).check(_work(ticket.network.target))
-    found = verify_with_weights(ticket, target=target, tolerance=tolerance, progress=stages("verifying"))
+    found = verify_with_weights(ticket, target=target, tolerance=tolerance, box=box, progress=stages("verifying"))
     certificate = found.certificate
-    if not certificate.holds or found.target is None:
+    if certificate.outcome == "broken" or certificate.worst_residual is None or found.target is None:
         return BoxVerification(certificate)
     stages("bounding the output")
-    bound = bound_output(found.ticket, found.target, box=box, tolerance=certificate.tolerance, weights=found.weights)
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            bound = bound_output(
+                found.ticket, found.target, box=box, tolerance=certificate.tolerance, weights=found.weights
+            )
+    except InputError as error:  # attention, copies of neurons, ...
+        return BoxVerification(certificate, not_bounded=str(error))
+    if not math.isfinite(bound.largest):
+        return BoxVerification(certificate, not_bounded="they may overflow float64 on this box")
     largest_found = attack(found.ticket, found.target, box=box, weights=found.weights)
     return BoxVerification(certificate, bound, largest_found)
 

@@ -136,7 +136,7 @@ class Verify:
     quantise_target: int | None = None
     """Bits to which the given target is first rounded, as in `approximate`."""
     box: tuple[float, float] | None = None
-    """Least and largest input, e.g. 0 1, for a bound and a search of the largest |f - g|."""
+    """Least and largest input of the promise, e.g. 0 255; also bounds and searches |f - g|. Default: 0 1, or -1 1."""
     architecture: str | None = None
     """Network of the target; default: guessed from the names in its file."""
     width: float = 1.0

@@ -11,6 +11,7 @@ from lottery_jax.cli.settings import Export, Verify
 from lottery_jax.errors import InputError, quoted
 from lottery_jax.importers.state_dict import target_like
 from lottery_jax.io.files import check_overwrite
+from lottery_jax.networks.network import clipped
 from lottery_jax.networks.rewrites import quantise
 from lottery_jax.tickets.certificate import Certificate
 from lottery_jax.tickets.export import export_into, export_masks, export_weights
@@ -33,23 +34,23 @@ def run_verify(command: Verify, results: TextIO) -> int:
         target = quantise(target, command.quantise_target)
     with progress_bars(quiet=command.quiet) as reporter:
         options = {"target": target, "tolerance": command.tolerance}
-        if command.box is None:
-            certificate, bounds = verify(ticket, **options, progress=reporter.part("verifying")), {}
+        if command.box is None or ticket.network.input_spec is None:
+            progress = reporter.part("verifying")
+            certificate, bounds = verify(ticket, **options, box=command.box, progress=progress), {}
         else:
             verification = verify_box(ticket, **options, box=command.box, limit=command.limit, stages=reporter.part)
-            certificate, bounds = verification.certificate, _output_row(verification, command.box)
+            certificate, bounds = verification.certificate, _output_row(verification)
         row = certificate_row(certificate, command.ticket.stat().st_size) | {"ticket": str(command.ticket)} | bounds
     return print_certificate(row, results, as_json=command.json)
 
 
-def _output_row(verification: BoxVerification, box: tuple[float, float]) -> dict[str, Any]:
+def _output_row(verification: BoxVerification) -> dict[str, Any]:
     """Bounds of |f - g| on a box, and the largest difference that a search found; empty unless the ticket holds."""
     bound = verification.output_bound
     if bound is None:
-        return {}
+        return {} if verification.not_bounded is None else {"output_not_bounded": verification.not_bounded}
     from_tolerance = math.inf if bound.from_tolerance is None else float(bound.from_tolerance.max())
     return {
-        "box": list(box),
         "output_bound": bound.largest,
         "output_bound_by_intervals": float(bound.interval.max()),
         "output_bound_by_lines": float(bound.linear.max()),
@@ -118,7 +119,7 @@ def certificate_sentences(row: dict[str, Any]) -> list[str]:
         )
     if row.get("trained"):
         lines.append("Its kept weights were trained and are stored: it is not a strong lottery ticket.")
-    if row["outcome"] == "no guarantee":
+    if row["outcome"] == "no guarantee" and not row["reasons"]:
         why = "the ticket contains no target to compare with"
         if row.get("trained"):
             why = "trained weights can be close to any target"
@@ -141,14 +142,20 @@ def certificate_sentences(row: dict[str, Any]) -> list[str]:
         )
     if "output_bound" in row:
         lines += _output_sentences(row)
+    if "output_not_bounded" in row:
+        lines.append(f"The outputs are not bounded: {row['output_not_bounded']}.")
     if row["target_sha256"] is None:  # its masks contradict its seed, so that nothing was compared
         return [*lines, f"{broken}."]
     target = f"the target {row['target_sha256'][:16]}..."
     if row["own_target"]:
         target += ", an unverified copy in the ticket"
     if row["outcome"] == "holds":
-        inputs = {None: "", True: ", for inputs that are never negative", False: ", for inputs of any sign"}
-        return [*lines, f"HOLDS for {target}{inputs[row['nonnegative_inputs']]}."]
+        inputs = "" if row["box"] is None else f", for inputs from {row['box'][0]:g} to {row['box'][1]:g}"
+        return [*lines, f"HOLDS for {target}{inputs}."]
+    if row["outcome"] == "no guarantee":
+        budget = row["kept_budget"]
+        kept = "" if budget is None else f" It only keeps its budget of {budget:,} weights."
+        return [*lines, f"NO GUARANTEE: {'; '.join(row['reasons'])} ({target}).{kept}"]
     return [*lines, f"{broken} ({target})."]
 
 
@@ -164,11 +171,31 @@ def _residual_sentences(row: dict[str, Any]) -> list[str]:
     ]
     if row["kept_budget"] is not None:
         lines.append(
-            f"The budget is {row['kept_budget']:,} kept weights; the largest residual is {row['tolerance']:g}."
+            f"The budget is {row['kept_budget']:,} kept weights; the tolerance is the ticket's own largest residual."
         )
-    if row["network_deviation"] is not None:
-        lines.append(f"The float32 network is within {row['network_deviation']:.2g} of the exact one on random inputs.")
-    return lines
+    if row["empty_promises"]:
+        names = ", ".join(map(clipped, row["empty_promises"][:3]))
+        more = f" and {len(row['empty_promises']) - 3:,} others" * (len(row["empty_promises"]) > 3)
+        lines.append(f"Zero weights would also be within the tolerance of {names}{more}.")
+    return lines + (_float32_sentences(row) if row["float32_addition"] is not None else [])
+
+
+def _float32_sentences(row: dict[str, Any]) -> list[str]:
+    low, high = row["box"]
+    lines = [
+        f"In float32 the network is exactly one whose weights are moved by at most {row['float32_addition']:.2g} more"
+        f" ({clipped(row['float32_tensor'])}, {row['float32_allowed']:.2g} is allowed; the target's own network:"
+        f" {row['float32_target_addition']:.2g})."
+    ]
+    if row["copies_apart"] is not None:
+        lines.append(
+            f"Copies of neurons may differ: an output is at most {row['copies_apart']:.2g} away from the target's"
+            f" ({row['copies_apart_allowed']:.2g} is allowed)."
+        )
+    layer = clipped(row["largest_value_layer"]) or "the input"
+    if row["largest_value"] is not None:
+        return [*lines, f"On inputs from {low:g} to {high:g} no value is beyond {row['largest_value']:.2g} ({layer})."]
+    return [*lines, f"On inputs from {low:g} to {high:g} the values behind {layer} have no bound in float32."]
 
 
 def _output_sentences(row: dict[str, Any]) -> list[str]:

@@ -141,11 +141,15 @@ def measure(
 def output_bound(measured: Measured, task: Task) -> float | None:
     """Bound of |f - g| on all inputs in [0, 1].
 
-    None if the ticket does not hold, the data are not in [0, 1], or the bound takes long or does not exist.
+    None if the ticket is broken or promises nothing, the data are not in [0, 1], or the bound takes long or does not
+    exist.
     """
     ticket, images = measured.ticket, task.dataset.test.images
     network = ticket.network
-    if not measured.certificate.holds or network.input_spec is None or task.target.weights > _MAX_BOUNDED_WEIGHTS:
+    certificate = measured.certificate
+    if certificate.outcome == "broken" or certificate.worst_residual is None or network.input_spec is None:
+        return None
+    if task.target.weights > _MAX_BOUNDED_WEIGHTS:
         return None
     if network.target.largest_activation > _MAX_ACTIVATIONS or len(network.sources) > _MAX_LAYERS:
         return None

@@ -11,7 +11,7 @@ class Certificate:
     """What ``verify`` found. A residual is ``|effective weight - target weight|``, in the target's units.
 
     Attributes:
-        reasons: Why the ticket is broken, in sentences.
+        reasons: Why the ticket is broken, or why its promise is no guarantee, in sentences.
         largest_attempt: The largest attempt of a redrawn block.
         description_bits: Bits of everything that was free to choose, by part; the target is not counted.
         bits_per_target_weight: ``description_bits`` in all, for each approximated weight.
@@ -25,8 +25,17 @@ class Certificate:
         worst_weight: Index of the weight with the largest residual, in ``worst_tensor``.
         rounding_bits: Bits of the target rounded to a grid with the same largest residual (of each tensor, if the
             tolerance is relative), by part.
-        network_deviation: Largest difference of the float32 network from its effective weights in float64, on random
-            inputs.
+        box: The smallest and the largest input of the promise; None for a model without a graph.
+        float32_addition: The largest move of an effective weight that float32 rounding amounts to, for all inputs, in
+            the tensor `float32_tensor`, which is nearest to what is allowed; None if it has no bound.
+        float32_allowed: The largest allowed one there: the tolerance, or a multiple of `float32_target_addition`.
+        float32_target_addition: What float32 may add to the largest weight of that tensor in the target's own network.
+        largest_value: Bound of all values and partial sums of the float32 network on the box, which the layer at the
+            path `largest_value_layer` has; None if values behind that layer have no bound, nor those of the target.
+        copies_apart: Bound, on the box, of the distance of an output from the target's because copies of neurons
+            differ; None without copies.
+        copies_apart_allowed: The largest allowed one for that output.
+        empty_promises: Tensors of which zero weights would be within the tolerance.
         trained: True if weights were trained, so that the ticket is not a strong lottery ticket.
         relative_tolerance: The tolerance as a fraction of each tensor's largest ``|target weight|``, if it is relative.
     """
@@ -56,7 +65,16 @@ class Certificate:
     worst_tensor: str | None
     worst_weight: tuple[int, ...] | None
     rounding_bits: dict[str, int] | None
-    network_deviation: float | None
+    box: tuple[float, float] | None
+    float32_addition: float | None
+    float32_allowed: float | None
+    float32_target_addition: float | None
+    float32_tensor: str | None
+    largest_value: float | None
+    largest_value_layer: str | None
+    copies_apart: float | None
+    copies_apart_allowed: float | None
+    empty_promises: tuple[str, ...]
     trained: bool
     relative_tolerance: float | None
 

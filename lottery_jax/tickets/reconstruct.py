@@ -31,6 +31,7 @@ class ApproximatedTensor:
     """One approximated tensor of a ticket and the random weights that make it.
 
     Attributes:
+        path: Of its layer in the network.
         parameter: Name in its layer `source`, ``weight`` or ``bias``.
         signs: Signs of inputs for which effective weights can differ.
         edges: Kept weights of the layer's ``edges``.
@@ -39,6 +40,7 @@ class ApproximatedTensor:
     """
 
     name: str
+    path: str
     source: Source
     parameter: str
     random_tensor: RandomTensor
@@ -51,11 +53,18 @@ class ApproximatedTensor:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EffectiveSlice:
-    """Effective weights first ... first + count - 1 of a tensor, float64 [signs * copies, count], signs first."""
+    """Effective weights first ... first + count - 1 of a tensor, float64 [signs * copies, count], signs first.
+
+    Attributes:
+        sizes: Sums of the absolute values of the terms of each effective weight, in the shape of `values`.
+        kept: Number of kept weights of each, [copies, count].
+    """
 
     name: str
     first: int
     values: np.ndarray
+    sizes: np.ndarray
+    kept: np.ndarray
 
 
 def approximated_tensors(ticket: Ticket) -> Iterator[ApproximatedTensor]:
@@ -69,6 +78,7 @@ def approximated_tensors(ticket: Ticket) -> Iterator[ApproximatedTensor]:
             name = child_path(path, parameter)
             yield ApproximatedTensor(
                 name=name,
+                path=path,
                 source=source,
                 parameter=parameter,
                 random_tensor=network.random_tensors[name],
@@ -81,10 +91,8 @@ def approximated_tensors(ticket: Ticket) -> Iterator[ApproximatedTensor]:
 
 
 def effective_slices(
-    ticket: Ticket,
-    tensor: ApproximatedTensor,
-    transform: Callable[[EffectiveSlice], EffectiveSlice] = lambda part: part,
-) -> Iterator[EffectiveSlice]:
+    ticket: Ticket, tensor: ApproximatedTensor, transform: Callable[[EffectiveSlice], Any] = lambda part: part
+) -> Iterator[Any]:
     """All of one tensor in slices, in order, each through `transform` in the thread that made it.
 
     At most one slice more than there are cores is in memory.
@@ -94,10 +102,10 @@ def effective_slices(
     step = max(_SLICE // per_weight // 8, 1) * 8  # whole bytes of the mask
     workers = cores()
 
-    def make(first: int) -> EffectiveSlice:
+    def make(first: int) -> Any:
         return transform(_effective_slice(ticket, tensor, first, min(step, weights - first)))
 
-    waiting = collections.deque[concurrent.futures.Future[EffectiveSlice]]()
+    waiting = collections.deque[concurrent.futures.Future[Any]]()
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         for first in range(0, weights, step):
             waiting.append(pool.submit(make, first))
@@ -122,11 +130,15 @@ def _effective_slice(ticket: Ticket, tensor: ApproximatedTensor, first: int, cou
         frozen = _draw(ticket, random_tensor, ticket.redraws(tensor.frozen), first, count, entries)
         row, column = np.concatenate([row, entries[0]]), np.concatenate([column, entries[1]])
         weights = np.concatenate([weights, frozen])
-    values = np.empty((len(tensor.signs), copies, count))
+    values, sizes = (np.empty((len(tensor.signs), copies, count)) for _ in range(2))
     for index, sign in enumerate(tensor.signs):
-        terms = weights * source.coefficients(tensor.parameter, begin + row, column, sign, tensor.edges)
+        arguments = tensor.parameter, begin + row, column, sign, tensor.edges
+        terms, factors = weights * source.coefficients(*arguments), source.term_sizes(*arguments)
         values[index] = np.bincount(row, terms, rows).reshape(count, copies).T
-    return EffectiveSlice(tensor.name, first, values.reshape(-1, count))
+        absolute = np.abs(terms if factors is None else weights * factors)
+        sizes[index] = np.bincount(row, absolute, rows).reshape(count, copies).T
+    kept = np.bincount(row, minlength=rows).reshape(count, copies).T
+    return EffectiveSlice(tensor.name, first, values.reshape(-1, count), sizes.reshape(-1, count), kept)
 
 
 def kept_entries(ticket: Ticket, name: str, width: int, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -3,17 +3,18 @@
 import dataclasses
 import math
 import os
+from collections.abc import Mapping
 
-import jax
 import numpy as np
 
 from lottery_jax.errors import InputError, TicketError
 from lottery_jax.importers.state_dict import target_like
 from lottery_jax.io.tensor_file import read_float64
-from lottery_jax.networks.network import summary
+from lottery_jax.networks.network import Network, summary
 from lottery_jax.networks.rewrites import match_rewrites
 from lottery_jax.networks.target import Target
 from lottery_jax.progress import Progress, no_progress
+from lottery_jax.tickets.box_bounds import Box, BoxBound, bound_box
 from lottery_jax.tickets.certificate import Certificate
 from lottery_jax.tickets.faults import (
     forced_entry_faults,
@@ -23,8 +24,18 @@ from lottery_jax.tickets.faults import (
     trained_faults,
 )
 from lottery_jax.tickets.header import check_tolerance
-from lottery_jax.tickets.probe import Probe, probe_float32
-from lottery_jax.tickets.reconstruct import EffectiveSlice, approximated_tensors, effective_slices
+from lottery_jax.tickets.linear_terms import random_terms, target_terms
+from lottery_jax.tickets.reconstruct import ApproximatedTensor, EffectiveSlice, approximated_tensors, effective_slices
+from lottery_jax.tickets.rounding import (
+    LARGEST,
+    Float32Bound,
+    LayerRounding,
+    RowSums,
+    any_cancels,
+    float32_bound,
+    float64_faults,
+    layer_rounding,
+)
 from lottery_jax.tickets.size.description_length import description_bits, rounding_bits
 from lottery_jax.tickets.ticket import Ticket, count_kept, load_ticket
 
@@ -48,15 +59,18 @@ def verify(
     *,
     target: Target | str | os.PathLike[str] | None = None,
     tolerance: float | None = None,
+    box: Box | None = None,
     limit: float = 1.0,
     progress: Progress = no_progress,
 ) -> Certificate:
-    """Recompute every residual of a ticket without the solver.
+    """Recompute every residual of a ticket without the solver, and bound what float32 may add.
 
     Args:
         target: The target or its .safetensors file; batch normalisations are folded and attention is merged as in the
             ticket. Default: the ticket's unverified copy of its target, which proves no more than that.
         tolerance: Largest allowed residual; default: the one that the ticket promises. Not used for trained weights.
+        box: The smallest and the largest input of the promise. Default: [0, 1] for inputs that are never negative,
+            otherwise [-1, 1].
         limit: Multiple of the work that a file may ask for, as in ``load_ticket``.
 
     Raises:
@@ -69,7 +83,9 @@ def verify(
     >>> verify(approximate(target, seed=0, candidates=8, tolerance=0.1), target=target).outcome
     'holds'
     """
-    return verify_with_weights(ticket, target=target, tolerance=tolerance, limit=limit, progress=progress).certificate
+    return verify_with_weights(
+        ticket, target=target, tolerance=tolerance, box=box, limit=limit, progress=progress
+    ).certificate
 
 
 def verify_with_weights(
@@ -77,6 +93,7 @@ def verify_with_weights(
     *,
     target: Target | str | os.PathLike[str] | None = None,
     tolerance: float | None = None,
+    box: Box | None = None,
     limit: float = 1.0,
     progress: Progress = no_progress,
 ) -> Verification:
@@ -88,10 +105,11 @@ def verify_with_weights(
     if target is not None:
         target = target if isinstance(target, Target) else target_like(ticket.network, target)
         target = match_rewrites(target, ticket.network)
+    box = _checked_box(ticket.network, box)
     kept = {}
     for name in ticket.network.random_tensors:
         kept[name] = count_kept(ticket.content, name)
-    reference, residuals, probe = None, None, None
+    reference, residuals, float32, doubts = None, None, None, list[str]()
     reasons = forced_entry_faults(ticket)
     if not reasons and ticket.network.trained_tensors:
         # Stored weights can be near to any target, which would say nothing about seed and masks.
@@ -101,14 +119,36 @@ def verify_with_weights(
         if not reasons:
             residuals = _residuals(ticket, reference, progress)
             reasons = _promise_faults(ticket, reference, residuals, sum(kept.values()))
-        if not reasons and residuals is not None and residuals.weights is not None:
-            try:
-                probe = probe_float32(ticket, residuals.weights, residuals.tolerance)
-            except (MemoryError, jax.errors.JaxRuntimeError) as error:
-                raise InputError(f"the ticket's network cannot be run here: {str(error).splitlines()[0]}") from error
-            reasons = probe.faults
-    certificate = _certificate(ticket, kept, reasons, reference, residuals, probe)
+        if not reasons and residuals is not None:
+            float32 = _bound_float32(ticket, reference, residuals, box)
+            doubts = _empty_promises(ticket.network.approximated, residuals)
+            if float32 is not None:
+                reasons, doubts = float32.bound.faults, doubts + float32.bound.doubts + float32.doubts
+                cancels = any_cancels(residuals.sums, residuals.largest)
+                (reasons if cancels else doubts).extend(float32.values.copy_faults)
+            if not reasons and reference.tolerance > 0:
+                reasons = float64_faults(residuals.sums, residuals.allowed)
+    certificate = _certificate(ticket, kept, reasons, doubts, reference, residuals, float32, box)
     return Verification(certificate, ticket, reference and reference.target, residuals and residuals.weights)
+
+
+def _checked_box(network: Network, box: Box | None) -> Box | None:
+    """The box of the promise, by default that of usual data; None for a model without a graph."""
+    given = network.input_spec
+    if given is None:
+        if box is not None:
+            raise InputError("box must be omitted for a model without a graph, which has no inputs")
+        return None
+    if box is None:
+        return (0.0, 1.0) if given.nonnegative else (-1.0, 1.0)
+    low, high = box
+    if not (low <= high and max(-low, high) <= LARGEST):
+        raise InputError(f"box must be two finite float32 numbers, the smaller one first, got {low} and {high}")
+    if given.nonnegative and low < 0:
+        raise InputError(
+            f"box must be 0 or more for a ticket whose inputs are never negative, got {low}. Give a box from 0 up."
+        )
+    return float(low), float(high)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -138,9 +178,17 @@ def _reference(ticket: Ticket, target: Target | None, tolerance: float | None) -
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Residuals:
-    """Statistics of all residuals; `tolerance`: the largest one allowed in any tensor, in the target's units."""
+    """Statistics of all residuals, and by tensor what float32 is bounded from.
 
-    tolerance: float
+    `allowed` is the tolerance of each tensor, `largest` its largest absolute target weight. `copy_sizes` are the sums
+    of absolute terms of tensors whose inputs have copies, `layers` the rounding of random layers by path.
+    """
+
+    allowed: dict[str, float]
+    largest: dict[str, float]
+    sums: dict[str, RowSums]
+    layers: dict[str, LayerRounding]
+    copy_sizes: dict[str, np.ndarray]
     target_weights: int
     within_tolerance: int
     mean: float
@@ -150,39 +198,69 @@ class _Residuals:
     rounding_bits: dict[str, int] | None
     weights: dict[str, np.ndarray] | None
 
+    @property
+    def tolerance(self) -> float:
+        """The largest residual allowed in any tensor, in the target's units."""
+        return max(self.allowed.values())
+
+    @property
+    def empty_promises(self) -> tuple[str, ...]:
+        """Tensors other than zero of which zero weights would be within the tolerance."""
+        return tuple(name for name, largest in self.largest.items() if 0 < largest <= self.allowed[name])
+
 
 def _residuals(ticket: Ticket, reference: _Reference, progress: Progress) -> _Residuals:
     """Compare all effective weights with the target, slice by slice; they are gathered if the graph is known."""
-    target, shapes = reference.target, ticket.network.approximated
-    scale = {name: target.scan(name).largest if reference.relative else 1.0 for name in shapes}
-    allowed = {name: reference.tolerance * factor for name, factor in scale.items()}
-    gathered: dict[str, np.ndarray] = {}
+    target, network = reference.target, ticket.network
+    shapes, runs = network.approximated, network.input_spec is not None
+    largest = {name: target.scan(name).largest for name in shapes}
+    allowed = {name: reference.tolerance * (largest[name] if reference.relative else 1.0) for name in shapes}
+    gathered, copy_sizes = dict[str, np.ndarray](), dict[str, np.ndarray]()
+    sums: dict[str, RowSums] = {}
+    by_path: dict[str, list[ApproximatedTensor]] = {}
     within, checked, total, worst, worst_at = 0, 0, 0.0, -1.0, ("", 0)
     worst_by_tensor: dict[str, float] = {}
 
-    def subtract(part: EffectiveSlice) -> EffectiveSlice:
+    def reduce(part: EffectiveSlice) -> tuple[int, np.ndarray, RowSums]:
         count = part.values.shape[1]
-        if part.name in gathered:
-            gathered[part.name][:, part.first : part.first + count] = part.values
+        for arrays, values in ((gathered, part.values), (copy_sizes, part.sizes)):
+            if part.name in arrays:
+                arrays[part.name][:, part.first : part.first + count] = values
         difference = part.values - read_float64(target.tensors, part.name, part.first, count)
-        return dataclasses.replace(part, values=np.abs(difference).max(0))
+        rows = RowSums.of_slice(part, math.prod(shapes[part.name][1:]))
+        return part.first, np.abs(difference).max(0), rows
 
     for tensor in approximated_tensors(ticket):
         name, copies = tensor.name, tensor.source.rows_per_weight
-        if ticket.network.input_spec is not None:
-            gathered[name] = np.empty((len(tensor.signs) * copies, tensor.random_tensor.rows // copies))
-        for part in effective_slices(ticket, tensor, subtract):
-            residuals, index = part.values, int(part.values.argmax())
+        by_path.setdefault(tensor.path, []).append(tensor)
+        sums[name] = RowSums.zeros(copies, shapes[name][0])
+        if runs:
+            shape = len(tensor.signs) * copies, tensor.random_tensor.rows // copies
+            gathered[name] = np.empty(shape)
+            given = network.input_spec_of(tensor.path)
+            if given is not None and given.copies > 1:
+                copy_sizes[name] = np.empty(shape)
+        for first, residuals, rows in effective_slices(ticket, tensor, reduce):
+            index = int(residuals.argmax())
+            sums[name].add(rows, first // math.prod(shapes[name][1:]))
             within += int(np.count_nonzero(residuals <= allowed[name]))
             checked += len(residuals)
             total += float(residuals.sum())
             worst_by_tensor[name] = float(np.maximum(worst_by_tensor.get(name, 0.0), residuals[index]))
             if not residuals[index] <= worst:  # a NaN is worst
-                worst, worst_at = float(residuals[index]), (name, part.first + index)
+                worst, worst_at = float(residuals[index]), (name, first + index)
             progress(checked, target.weights)
+    layers = {}
+    for path, tensors in by_path.items() if runs else ():
+        own = {tensor.parameter: sums[tensor.name] for tensor in tensors}
+        layers[path] = layer_rounding(path, tensors[0].source, own, tensors[0].edges)
     name, index = worst_at
     return _Residuals(
-        tolerance=max(allowed.values()),
+        allowed=allowed,
+        largest=largest,
+        sums=sums,
+        layers=layers,
+        copy_sizes=copy_sizes,
         target_weights=checked,
         within_tolerance=within,
         mean=total / checked,
@@ -206,13 +284,70 @@ def _promise_faults(ticket: Ticket, reference: _Reference, residuals: _Residuals
     return reasons
 
 
+@dataclasses.dataclass(frozen=True)
+class _Float32:
+    """What float32 may add to weights, and the values on the box, `target_bounded`: whether those of the target are."""
+
+    bound: Float32Bound
+    values: BoxBound
+    box: Box
+    copied: bool
+    target_bounded: bool
+
+    @property
+    def doubts(self) -> list[str]:
+        """Why a promise for the box is no guarantee; values that the target does not bound either are no reason."""
+        if self.values.bounded or not (self.copied or self.target_bounded):
+            return []
+        return [
+            f"behind the layer {self.values.layer!r} its values have no bound in float32 for inputs from"
+            f" {self.box[0]:g} to {self.box[1]:g}; give a smaller box"
+        ]
+
+
+def _bound_float32(ticket: Ticket, reference: _Reference, residuals: _Residuals, box: Box | None) -> _Float32 | None:
+    """The bounds of float32; None for a model without a graph, which is not run."""
+    if box is None or residuals.weights is None:
+        return None
+    network, target = ticket.network, reference.target
+
+    def tensor(name: str) -> np.ndarray:
+        return target.array(name).astype(np.float64)
+
+    copied = any(source.rows_per_weight > 1 for source in network.sources.values())
+    terms = random_terms(
+        residuals.layers, residuals.weights, residuals.copy_sizes, residuals.allowed, tensor if copied else None
+    )
+    values = bound_box(network.target, terms, tensor, box, copied=copied)
+    bounded = values.bounded or bound_box(network.target, target_terms(tensor), tensor, box).bounded
+    bound = float32_bound(residuals.layers, residuals.allowed, residuals.largest)
+    return _Float32(bound, values, box, copied, bounded)
+
+
+def _empty_promises(shapes: Mapping[str, tuple[int, ...]], residuals: _Residuals) -> list[str]:
+    """Why the ticket has no guarantee: zero weights would be within the tolerance of a whole tensor."""
+    # A layer with small biases approximates the target all the same.
+    matrices = [name for name, shape in shapes.items() if len(shape) > 1] or list(shapes)
+    found = [name for name in matrices if name in residuals.empty_promises]
+    if not found:
+        return []
+    more = f" and {len(found) - 1:,} more tensors" if len(found) > 1 else ""
+    name = found[0]
+    return [
+        f"zero weights would keep the promise for {name!r}{more}: the tolerance {residuals.allowed[name]:.3g} is not"
+        f" below the largest target weight {residuals.largest[name]:.3g}"
+    ]
+
+
 def _certificate(
     ticket: Ticket,
     kept: dict[str, int],
     reasons: list[str],
+    doubts: list[str],
     reference: _Reference | None,
     residuals: _Residuals | None,
-    probe: Probe | None,
+    float32: _Float32 | None,
+    box: Box | None,
 ) -> Certificate:
     """All results of the phases as one certificate; None for phases that were not reached."""
     network, bits = ticket.network, description_bits(ticket)
@@ -224,8 +359,8 @@ def _certificate(
     for shape in network.approximated.values():
         approximated += math.prod(shape)
     return Certificate(
-        outcome="broken" if reasons else "no guarantee" if residuals is None else "holds",
-        reasons=tuple(reasons),
+        outcome="broken" if reasons else "no guarantee" if residuals is None or doubts else "holds",
+        reasons=tuple(reasons or doubts),
         method=ticket.header.method,
         seed=ticket.seed,
         source_weights=network.source_weights,
@@ -249,7 +384,16 @@ def _certificate(
         worst_tensor=residuals and residuals.worst_tensor,
         worst_weight=residuals and residuals.worst_weight,
         rounding_bits=residuals and residuals.rounding_bits,
-        network_deviation=probe and probe.deviation,
+        box=box,
+        float32_addition=float32.bound.addition if float32 and math.isfinite(float32.bound.addition) else None,
+        float32_allowed=float32 and float32.bound.allowed,
+        float32_target_addition=float32 and float32.bound.target_addition,
+        float32_tensor=float32 and float32.bound.tensor,
+        largest_value=float32.values.largest if float32 and float32.values.bounded else None,
+        largest_value_layer=float32 and float32.values.layer,
+        copies_apart=float32.values.apart if float32 and float32.copied else None,
+        copies_apart_allowed=float32.values.apart_allowed if float32 and float32.copied else None,
+        empty_promises=residuals.empty_promises if residuals else (),
         trained=bool(network.trained_tensors),
         relative_tolerance=reference.tolerance if reference and residuals and reference.relative else None,
     )

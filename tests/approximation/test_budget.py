@@ -80,7 +80,8 @@ def test_every_ticket_keeps_its_budget(solved: Solved) -> None:
     for kept in (0, 1, 2, 3, 10, 33, 60, most - 1, most, most + 1):
         ticket = solved.ticket(kept=kept)
         found, settings = verify(ticket, target=solved.target), ticket.header.settings
-        assert found.holds and found.kept_budget == kept and found.kept_weights <= min(kept, most)
+        assert found.outcome != "broken" and found.kept_budget == kept and found.kept_weights <= min(kept, most)
+        assert kept > 3 or found.outcome == "no guarantee"  # its own largest residual is all that it promises
         assert settings["error"] == pytest.approx(squared_error(ticket, solved.target), rel=1e-5)
         assert settings["error_bound"] <= settings["error"]
         assert found.worst_residual is not None and found.tolerance is not None
@@ -99,7 +100,7 @@ def test_every_ticket_has_its_error(solved: Solved) -> None:
     for error in np.geomspace(least * 1.001, most, 6):
         ticket = solved.ticket(error=float(error))
         found = verify(ticket, target=solved.target)
-        assert found.holds and found.kept_budget is None and found.kept_weights <= previous
+        assert found.outcome != "broken" and found.kept_budget is None and found.kept_weights <= previous
         assert squared_error(ticket, solved.target) <= error * (1 + 1e-5)
         previous = found.kept_weights
     assert solved.ticket(error=most).kept_weights == 0

@@ -2,8 +2,11 @@
 
 import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,6 +16,7 @@ from lottery_jax.bounds import attack, bound_output, bound_output_from_tolerance
 from lottery_jax.bounds.difference import IntervalArray, multiply
 from lottery_jax.errors import InputError
 from lottery_jax.networks.architectures import mlp
+from lottery_jax.networks.forward import forward
 from lottery_jax.networks.layers.activations import Gelu, LeakyRelu, Relu, Sigmoid, Tanh
 from lottery_jax.networks.layers.attention import Attention
 from lottery_jax.networks.layers.containers import Chain, Residual
@@ -24,12 +28,18 @@ from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Node, Spec
 from lottery_jax.networks.rewrites import fold_batch_norm
 from lottery_jax.networks.target import Target
-from lottery_jax.tickets.probe import run_float64
 from lottery_jax.tickets.reconstruct import collapse, effective_weights
 from lottery_jax.tickets.ticket import Ticket
 from tests.comparison import tiny
 from tests.constructions.catalogue import NETWORKS, random_target
 from tests.constructions.test_catalogue import approximated
+
+
+def run_float64(network: Network, tensors: Mapping[str, Any], x: np.ndarray) -> np.ndarray:
+    """Outputs of a network for inputs [B, ...], in float64."""
+    # Flax's normalisations mix their float32 with the inputs' float64.
+    with jax.enable_x64(True), jax.default_matmul_precision("highest"), jax.numpy_dtype_promotion("standard"):
+        return np.asarray(forward(network, dict(tensors))(jnp.asarray(x, jnp.float64)))
 
 
 def chain(given: Spec, *nodes: Node) -> Network:

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 from lottery_jax.cli import main
 
 SMALL = ("--candidates", 8, "--tolerance", 0.2)
-"""Enough candidates for a target with weights up to 0.2."""
+"""Enough candidates for a target with weights up to 0.5."""
 MODEL = ("--candidates", 8, "--tolerance", 0.5)
 """For normal weights."""
 Word = str | Path | float
@@ -42,7 +42,7 @@ def refusal(capsys: pytest.CaptureFixture[str], code: int, *words: Word) -> str:
 def matrices(path: Path, **shapes: tuple[int, ...]) -> Path:
     """A file with normal weights of these shapes, float32."""
     random = np.random.default_rng(0)
-    save_file({name: random.normal(0, 0.1, shape).astype(np.float32) for name, shape in shapes.items()}, path)
+    save_file({name: random.normal(0, 0.5, shape).astype(np.float32) for name, shape in shapes.items()}, path)
     return path
 
 

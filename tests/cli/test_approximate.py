@@ -54,7 +54,7 @@ def convolutions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file with conv2 for the digits, at a small width."""
     network = architecture("conv2", Spec((8, 8, 1), True), 10, width=0.03)
     random = np.random.default_rng(0)
-    arrays = {name: random.uniform(-0.2, 0.2, shape).astype(np.float32) for name, shape in network.tensors.items()}
+    arrays = {name: random.uniform(-0.5, 0.5, shape).astype(np.float32) for name, shape in network.tensors.items()}
     path = tmp_path_factory.mktemp("target") / "conv2.safetensors"
     export_target(Target(network, arrays), path)  # type: ignore[arg-type]
     return path
@@ -169,7 +169,7 @@ def test_a_sparse_target_s_loss_aware_ticket_is_one_command(
     asked += ("--examples", 50, "--prune-target", 80, "--prune-epochs", 1, "--out", tmp_path / "t")
     found = answer(capsys, "approximate", *asked)
     ticket = load_ticket(tmp_path / "t")
-    assert (found["outcome"], found["method"], found["kept_budget"]) == ("holds", "scalar-loss-aware", 60)
+    assert (found["outcome"], found["method"], found["kept_budget"]) == ("no guarantee", "scalar-loss-aware", 60)
     assert 50 < found["kept_weights"] <= 60
     weights = [ticket.target.array(name) for name in ticket.network.approximated]  # type: ignore[union-attr]
     assert sum(np.count_nonzero(value) for value in weights) == 80

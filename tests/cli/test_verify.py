@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lottery_jax import Ticket, import_target, load_ticket, verify
+from lottery_jax import Ticket, approximate, import_target, load_ticket, verify
 from lottery_jax.networks.node import Spec
 from tests.cli.calling import MODEL, SMALL, answer, lottery_jax, matrices, refusal
 from tests.comparison import tiny
@@ -35,13 +35,14 @@ def test_a_ticket_that_holds_says_for_what(ticket: Path, target: Path, capsys: p
     assert "296 of 296 target weights are within 0.2; the mean residual is" in text
     assert f"the worst {found.worst_residual:.3g} ({found.worst_tensor}[" in text
     assert f"{found.kept_weights / 296:.3f} random weights are kept per target weight" in text
-    assert f"The float32 network is within {found.network_deviation:.2g} of the exact one" in text
-    assert text.endswith(f"HOLDS for the target {given.digest[:16]}..., for inputs that are never negative.")
+    assert f"weights are moved by at most {found.float32_addition:.2g} more ({found.float32_tensor}, 0.2 is" in text
+    assert f"On inputs from 0 to 1 no value is beyond {found.largest_value:.2g} ({found.largest_value_layer})." in text
+    assert text.endswith(f"HOLDS for the target {given.digest[:16]}..., for inputs from 0 to 1.")
 
 
 def test_a_target_inside_a_ticket_is_its_own_word(ticket: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, text = said(capsys, ticket)
-    assert code == 0 and "..., an unverified copy in the ticket, for inputs that are never negative." in text
+    assert code == 0 and "..., an unverified copy in the ticket, for inputs from 0 to 1." in text
 
 
 def test_what_was_drawn_again_is_counted(target: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,9 +103,9 @@ def test_a_ticket_that_promises_nothing_has_a_code_of_its_own(
 
 def test_inputs_of_any_sign_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = tiny.task(signed=True).target
-    tiny.masked(target, 0.5, seed=4, promise=True).save(tmp_path / "t")
+    approximate(target, seed=0, candidates=8, tolerance=0.9).save(tmp_path / "t")
     code, text = said(capsys, tmp_path / "t")
-    assert code == 0 and text.endswith("an unverified copy in the ticket, for inputs of any sign.")
+    assert code == 0 and text.endswith("an unverified copy in the ticket, for inputs from -1 to 1.")
 
 
 def damaged(content: bytes, how: str) -> bytes:
@@ -140,9 +141,9 @@ def test_outputs_are_bounded_on_a_box(ticket: Path, capsys: pytest.CaptureFixtur
     assert found["output_bound_by_intervals"] <= found["output_promised"]
     assert (
         found["output_promised"]
-        < answer(capsys, "verify", ticket, "--box", 0, 1, "--tolerance", 0.5)["output_promised"]
+        < answer(capsys, "verify", ticket, "--box", 0, 1, "--tolerance", 0.3)["output_promised"]
     )
     code, text = said(capsys, ticket, "--box", 0, 1)
     assert code == 0 and f"On all inputs from 0 to 1, |f - g| is at most {found['output_bound']:.3g}" in text
     assert f"of each weight has |f - g| at most {found['output_promised']:.3g}." in text
-    assert "the box begins at -1.0; give 0 or more" in refusal(capsys, 2, "verify", ticket, "--box", -1, 1)
+    assert "box must be 0 or more" in refusal(capsys, 2, "verify", ticket, "--box", -1, 1)

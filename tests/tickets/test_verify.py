@@ -65,7 +65,7 @@ def test_it_says_what_it_is_about(ticket: Ticket, target: Target) -> None:
     assert found.samplers == ("U[-1, 1]",)
     assert found.within_tolerance == found.target_weights == target.weights
     assert found.kept_weights == sum(found.kept_by_tensor.values()) == ticket.kept_weights
-    assert found.network_deviation is not None and found.network_deviation < 1e-4
+    assert found.float32_addition is not None and found.float32_addition < 1e-4
     own = verify(ticket)
     assert own.own_target and dataclasses.replace(own, own_target=False) == found
 
@@ -121,7 +121,7 @@ def test_another_target_and_another_tolerance(ticket: Ticket, target: Target) ->
     assert verify(ticket, target=other).outcome == "broken"
     strict = verify(ticket, target=target, tolerance=1e-9)
     assert strict.outcome == "broken" and strict.tolerance == 1e-9
-    assert verify(ticket, target=target, tolerance=1.0).holds
+    assert verify(ticket, target=target, tolerance=0.3).holds
     with pytest.raises(InputError, match="tolerance"):
         verify(ticket, target=target, tolerance=float("inf"))
 
@@ -250,4 +250,4 @@ def test_weights_of_a_model_without_a_graph_are_only_read_in_slices(target: Targ
     model, _ = load_model(tmp_path / "model.safetensors")
     ticket = approximate(model, seed=0, construction="scalar", candidates=9, tolerance=0.1)
     found = verify_with_weights(ticket, target=model)
-    assert (found.certificate.outcome, found.weights, found.certificate.network_deviation) == ("holds", None, None)
+    assert (found.certificate.outcome, found.weights, found.certificate.float32_addition) == ("holds", None, None)

@@ -46,8 +46,9 @@ class Row:
         return ", ".join(map("{} {:.3g}".format, means.keys(), means.values()))
 
     def within(self) -> str:
-        """Number of target weights within the tolerance, of the seed with the fewest."""
-        counts = [record.within_tolerance for record in self.records if record.within_tolerance is not None]
+        """Number of target weights within the tolerance, of the seed with the fewest; a dash without a guarantee."""
+        promised = [record for record in self.records if record.outcome != "no guarantee"]
+        counts = [record.within_tolerance for record in promised if record.within_tolerance is not None]
         if not counts:
             return DASH
         fewest, weights = min(counts), self.records[0].target_weights
@@ -142,7 +143,7 @@ _COLUMNS = (
     Column("kept / target", "Kept weights per weight of the target.", "kept_per_target_weight", ".3f"),
     Column(
         "within tolerance",
-        "Target weights within the tolerance, recomputed by the verifier, worst seed.",
+        "Target weights within the tolerance, recomputed by the verifier, worst seed; a dash if nothing is guaranteed.",
         text=Row.within,
     ),
     Column(

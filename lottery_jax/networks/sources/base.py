@@ -32,6 +32,8 @@ class Source(Node):
     """Rows of a mask for each target weight: one per copy of its output."""
     hidden_tensors: ClassVar[tuple[str, ...]] = ()
     """Random tensors of the hidden layers in front of `layer`."""
+    sums_weights: ClassVar[bool] = False
+    """Whether the kept weights of a target weight are added up before they multiply an input."""
     trained_tensors: ClassVar[Mapping[str, str]] = {}
     """Trained tensors that replace random ones: stored names by the random tensor whose mask they have."""
     frozen_tensors: ClassVar[Mapping[str, str]] = {}
@@ -91,6 +93,23 @@ class Source(Node):
             float64 [R], or one number for all; by default the gain.
         """
         return self.gain
+
+    def term_sizes(
+        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: NamedArrays
+    ) -> np.ndarray | None:
+        """Bounds of ``|coefficients|`` that also hold if sums in the hidden layers cancel; None if there are no sums.
+
+        The arguments are those of `coefficients`.
+        """
+        return None
+
+    def hidden_roundings(self, hidden: NamedArrays) -> int:
+        """Most roundings of a value in the hidden layers: by default one product in each."""
+        return len(self.hidden_tensors)
+
+    def largest_hidden(self, hidden: NamedArrays) -> float:
+        """Largest absolute hidden value, also of hidden sums, for inputs of absolute value 1."""
+        return max((float(np.abs(value).max()) for value in hidden.values()), default=1.0)
 
     def effective_tensor(self, name: str, values: np.ndarray, kept: Callable[[], np.ndarray]) -> np.ndarray:
         """Tensor `name` of `effective_layer`, [signs, *shape].

@@ -82,11 +82,33 @@ class BinaryLadder(Source):
     def coefficients(
         self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: NamedArrays
     ) -> np.ndarray:
-        # The value of each unit for x = sign. Units see one input and no bias, so they scale with |x|.
-        value = np.maximum(sign * hidden["first"].astype(np.float64), 0)
-        for rung in self.hidden_tensors[1:]:
-            value = np.maximum(np.einsum("ivu,iu->iv", hidden[rung].astype(np.float64), value), 0)
+        value = self._values(sign, hidden)[-1]
         return sign * self.gain * value[self.layer.input_channels(name, rows), columns]
+
+    def term_sizes(
+        self, name: str, rows: np.ndarray, columns: np.ndarray, sign: int, hidden: NamedArrays
+    ) -> np.ndarray:
+        return np.abs(self.coefficients(name, rows, columns, sign, self._without_signs(hidden)))
+
+    def largest_hidden(self, hidden: NamedArrays) -> float:
+        every = self._without_signs(hidden)
+        return max(float(value.max()) for sign in (1, -1) for value in self._values(sign, every))
+
+    def _values(self, sign: int, hidden: NamedArrays) -> list[np.ndarray]:
+        """The values [I, U] of the units of each layer for x = `sign`."""
+        # Units see one input and no bias, so they scale with |x|.
+        values = [np.maximum(sign * hidden["first"].astype(np.float64), 0)]
+        for rung in self.hidden_tensors[1:]:
+            values.append(np.maximum(np.einsum("ivu,iu->iv", hidden[rung].astype(np.float64), values[-1]), 0))
+        return values
+
+    def _without_signs(self, hidden: NamedArrays) -> NamedArrays:
+        """The hidden tensors with edges that do not cancel: their values bound those of the real ones."""
+        return {"first": hidden["first"], **{rung: np.abs(hidden[rung]) for rung in self.hidden_tensors[1:]}}
+
+    def hidden_roundings(self, hidden: NamedArrays) -> int:
+        edges = [np.count_nonzero(hidden[rung], 2).max() for rung in self.hidden_tensors[1:]]
+        return 1 + sum(max(int(count) - 1, 0) for count in edges)
 
     def apply(self, kept: Callable[[str], jax.Array], x: jax.Array) -> jax.Array:
         layer, first = self.layer, kept("first")

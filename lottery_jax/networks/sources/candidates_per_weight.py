@@ -40,6 +40,7 @@ class CandidatesPerWeight(Source):
     shared: bool = False
     gain: float = 1.0
     kind: ClassVar[str] = "candidates_per_weight"
+    sums_weights: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -29,6 +29,7 @@ class RandomLayer(Source):
     sampler: Sampler
     gain: float = 1.0
     kind: ClassVar[str] = "random_layer"
+    sums_weights: ClassVar[bool] = True
 
     def random_tensors(self) -> dict[str, RandomTensor]:
         per_group, size = self.layer.inputs // self.layer.groups, math.prod(self.layer.kernel_shape)
@@ -71,6 +72,7 @@ class MultiLevelLayer(Source):
     factors: tuple[float, ...]
     gain: float = 1.0
     kind: ClassVar[str] = "multi_level_layer"
+    sums_weights: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,0 +1,53 @@
+"""docs/float32.md has the numbers of the benchmark, and every honest ticket holds with room."""
+
+import json
+from pathlib import Path
+
+from lottery_jax.constructions import CONSTRUCTIONS
+from lottery_jax.tickets.box_bounds import COPY_MULTIPLE
+from lottery_jax.tickets.rounding import CANCELLATION, FINE, MOST, PRODUCT_MULTIPLE, SUM_MULTIPLE
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "float32.md").read_text()
+ROWS = json.loads((ROOT / "benchmarks" / "results" / "float32_cpu.json").read_text())["rows"]
+
+
+def percent(share: float | None) -> str:
+    """A share as the page writes it; a dash for None."""
+    return "-" if share is None else f"{100 * share:.2g} %"
+
+
+def test_the_table_is_that_of_the_results() -> None:
+    lines = PAGE.split("| construction, objective |")[1].split("\n\n")[0].splitlines()[2:]
+    assert [[cell.strip() for cell in line.strip("|").split("|")] for line in lines] == [
+        [
+            f"{row['construction']}, {row['objective']}",
+            row["target"],
+            f"{row['tolerance']:.2g}",
+            f"{row['worst_residual']:.2g}",
+            f"{row['float32_addition']:.2g}",
+            percent(row["share_of_allowed"]),
+            f"{row['multiple_of_target']:.1f}",
+            percent(row["copies_share_of_allowed"]),
+        ]
+        for row in ROWS
+    ]
+
+
+def test_every_construction_holds_with_room() -> None:
+    assert {row["construction"] for row in ROWS} >= set(CONSTRUCTIONS)
+    for row in ROWS:
+        assert row["outcome"] == "holds" and row["reasons"] == [] and row["largest_value"] < 1e30, row
+        assert row["share_of_allowed"] <= 0.5 and (row["copies_share_of_allowed"] or 0) <= 0.5, row
+
+
+def test_the_constants_are_those_of_the_program() -> None:
+    assert (1 / FINE, SUM_MULTIPLE, PRODUCT_MULTIPLE, 1 / MOST, CANCELLATION) == (256, 64, 512, 16, 64)
+    for words in (
+        "below 1/256 of",
+        "is 64 for the first kind of layer, and 512 for",
+        "more than 1/16 of",
+        "than 64 times",
+    ):
+        assert words in " ".join(PAGE.split())
+    assert COPY_MULTIPLE == 4 and "four times what the tolerance explains" in " ".join(PAGE.split())
