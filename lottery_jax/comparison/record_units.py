@@ -21,7 +21,14 @@ SharedRecorder = SharedObject | LocalObject
 class Tickets:
     """The tickets of a method and seed that are to be found.
 
-    `number` counts the methods and seeds. `splits` is True for a method that splits its trainings into groups of runs.
+    Args:
+        shared: The recorder of the comparison.
+        label: Label of the method.
+        seed: Its seed.
+        keeps: Kept fractions without a record.
+        number: Number among the methods and seeds.
+        splits: Whether the method splits its trainings into groups of runs.
+        needed: Whether another method depends on it; each share then finds all, because others may not finish in time.
     """
 
     shared: SharedRecorder
@@ -30,24 +37,34 @@ class Tickets:
     keeps: Keeps
     number: int
     splits: bool
+    needed: bool = False
 
     @property
     def recorder(self) -> Recorder:
         """The recorder of the comparison, read once in each process."""
         return self.shared.load()
 
+    @property
+    def share_number(self) -> int | None:
+        """The number of their units; None if all shares split the trainings, and the last one finds the tickets."""
+        return None if self.splits or self.needed else self.number
+
     def unit(self) -> Unit:
         """The unit that finds them; each share takes part in a method that splits its trainings."""
-        name = f"tickets of {name_of_run(self.label, self.seed)}"
-        return Unit(name, find_tickets, (self,), None if self.splits else self.number)
+        return Unit(f"tickets of {name_of_run(self.label, self.seed)}", find_tickets, (self,), self.share_number)
 
-    def record_unit(self, keep: float | None, number: int | None) -> Unit:
-        """The unit that measures one of them."""
-        return Unit(f"record {name_of_run(self.label, self.seed, keep)}", measure_ticket, (self, keep), number)
+    def record_unit(self, keep: float | None) -> Unit:
+        """The unit that measures one of them, in the share that finds it."""
+        name = f"record {name_of_run(self.label, self.seed, keep)}"
+        return Unit(name, measure_ticket, (self, keep), self.share_number)
 
     def training_units(self, groups: Sequence[Group]) -> list[Unit]:
         """The units that train groups of runs."""
-        return [Unit(f"runs {group.name}", train_group, (self, group), group.number) for group in groups]
+        units = list[Unit]()
+        for group in groups:
+            number = None if self.needed else group.number
+            units.append(Unit(f"runs {group.name}", train_group, (self, group), number))
+        return units
 
 
 def measure_ticket(tickets: Tickets, keep: float | None) -> Sequence[Unit]:
@@ -71,8 +88,8 @@ def find_tickets(tickets: Tickets) -> Sequence[Unit]:
     if needed is not None and not recorder.ticket_path((needed, seed, None)).exists():
         log.info("%s depends on %s, which is found first (seed %d)", label, needed, seed)
         splits = recorder.known[needed].shares
-        model = dataclasses.replace(tickets, label=needed, keeps=(None,), splits=splits)
-        return [model.record_unit(None, None)]  # without a number: another share may not finish it in time
+        model = dataclasses.replace(tickets, label=needed, keeps=(None,), splits=splits, needed=True)
+        return [model.record_unit(None)]
     try:
         recorder.find(label, seed, tickets.keeps, groups=() if tickets.splits else None, number=tickets.number)
     except Pending as pending:

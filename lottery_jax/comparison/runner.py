@@ -269,7 +269,7 @@ class Comparison:
             tickets = Tickets(shared, method.label, seed, keeps, number, splits and method.shares)
             left = [key for key in keys if self.pending.read(key) is None and not self.pending.has(key)]
             if left:
-                units += [tickets.unit(), *(tickets.record_unit(key[-1], self.numbers[key]) for key in left)]
+                units += [tickets.unit(), *(tickets.record_unit(key[-1]) for key in left)]
         return units
 
     def _join(self, method: Method, seed: int, *, may_be_unfinished: bool = False) -> None:

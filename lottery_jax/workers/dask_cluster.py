@@ -44,7 +44,9 @@ def local_cluster(workers: int) -> Iterator[Client]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(silence_logging_cmgr(_log_level()))
         with warnings.catch_warnings(), _deaf_processes():
+            # If another process has the port of the dashboard.
             warnings.filterwarnings("ignore", "Port .* is already in use")
+            warnings.simplefilter("ignore", ResourceWarning)
             with dask.config.set({"distributed.scheduler.allowed-failures": _RESTARTS}):
                 try:
                     cluster = stack.enter_context(

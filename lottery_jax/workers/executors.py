@@ -81,8 +81,7 @@ def _run_here(unit: Unit, share: Share | None, finished: set[str]) -> bool:
             if time.monotonic() > deadline:
                 refuse_invisible(unit)
             time.sleep(PAUSE)
-        # A unit without a number is run with all that it needs, because another share may not finish it in time.
-        done = [_run_here(each, None if each.number is None else share, finished) for each in new]
+        done = [_run_here(each, share, finished) for each in new]
         if not all(done):
             return False
     finished.add(unit.name)

@@ -19,10 +19,8 @@ from lottery_jax.errors import ClusterError
 from lottery_jax.io.cache import enable_compile_cache
 from lottery_jax.io.locks import folder_lock, read_lock_status
 from lottery_jax.progress import log
-from lottery_jax.workers.workers import unit_of
 from tests.cli.calling import as_process, lottery_jax, refusal
 from tests.comparison import tiny
-from tests.workers.memory import MemoryBoard, member
 
 
 def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,7 +65,7 @@ def stopping(error: BaseException) -> Callable[..., None]:
     ("error", "code", "words"),
     [
         (KeyboardInterrupt(), 130, "stopped; nothing was written yet"),
-        (ClusterError("process 1 died"), 3, "start every process again"),
+        (ClusterError("the scheduler is lost"), 3, "is lost; finished units are kept, and the same command resumes"),
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/records.jsonl"), 2, "runs/records.jsonl: No space"),
     ],
 )
@@ -163,33 +161,25 @@ def test_where_there_is_no_terminal_a_line_is_printed_now_and_then(
 
 
 @pytest.mark.clock
-def test_of_processes_only_the_first_says_how_far_all_are(
+def test_the_workers_are_counted(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """On a line a minute, and to the folder more often; what the others note is not said."""
+    """On a line a minute, and in the folder more often; only while the client is open."""
     monkeypatch.delenv("FORCE_COLOR", raising=False)
     monkeypatch.setattr(bars_module, "_INTERVAL", 0.01)
-    board = MemoryBoard()
-    crews = [member(board, process) for process in range(2)]
-    crews[0].expect("chunks", 4)
-    crews[1].done(unit_of("chunks", 0))
-    said = []
-    for workers in crews:
-        with bars_module.progress_bars(shared=True) as progress_bars, folder_lock(tmp_path, "it"):
-            progress_bars.follow(workers)
-            log.info("a note")
-            log.error("an error")
+    workers = ["a", "b"]
+    client = SimpleNamespace(dashboard_link="http://d", scheduler_info=lambda n_workers: {"workers": workers})
+    with bars_module.progress_bars() as progress_bars, folder_lock(tmp_path, "it"):
+        with progress_bars.following(client):
+            progress_bars.part("solving")(1, 4)
             time.sleep(0.2)
-            far = read_lock_status(tmp_path)
-            progress_bars.interval = 0.02
-            time.sleep(0.2)
-        said.append((far, list(dict.fromkeys(capsys.readouterr().err.splitlines()))))
-    line = f"1 of 4 done, 0 running, 3 left, 0:00:0. left; 2 processes on {crews[0].host}"
-    (far, first), (of_other, other) = said
-    assert re.match(line, far) and of_other is None
-    assert first[:3] == ["lottery-jax: 2 processes share the work", "lottery-jax: a note", "lottery-jax: an error"]
-    assert first[3:] and all(re.fullmatch(f"lottery-jax: {line}", each) for each in first[3:])
-    assert other == ["lottery-jax: an error"]
+            status = read_lock_status(tmp_path)
+            said = capsys.readouterr().err
+            workers.pop()
+            assert progress_bars.line() == "solving, 1 of 4; 1 worker"
+        assert progress_bars.line() == "solving, 1 of 4"
+    assert said == "lottery-jax: 2 workers; dashboard: http://d\n"
+    assert status is not None and status.startswith("solving, 1 of 4; 2 workers (at ")
 
 
 def test_quiet_shows_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

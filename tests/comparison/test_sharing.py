@@ -1,4 +1,4 @@
-"""A comparison that processes share: the records and tickets of one process, whoever dies, and nothing twice."""
+"""A comparison on workers or in shares: the records and tickets of one process, and nothing is found twice."""
 
 import dataclasses
 import hashlib
@@ -23,18 +23,18 @@ from lottery_jax.comparison.methods import (
     RandomMask,
 )
 from lottery_jax.comparison.protocol import Protocol
-from lottery_jax.comparison.records import PendingRecords, Record, read_records
+from lottery_jax.comparison.records import PendingRecords, read_records
 from lottery_jax.comparison.runner import Comparison, run_comparison
 from lottery_jax.errors import InputError
 from lottery_jax.mask_learning.edge_popup import EdgePopup
 from lottery_jax.pruning.magnitude import Magnitude
 from lottery_jax.tickets.ticket import Ticket
-from lottery_jax.workers.workers import SERIAL, Share, Workers
+from lottery_jax.training.checkpoints import Checkpoint, Snapshot
+from lottery_jax.workers.units import Share
 from tests.cli.calling import as_process
 from tests.comparison import tiny
 from tests.comparison.test_records import record
 from tests.comparison.test_runner import OTHERS, LeavesOut, Sweep, ToleranceObjective
-from tests.workers.memory import MemoryBoard, dies, member
 
 pytestmark = pytest.mark.usefixtures("plain_figure")
 
@@ -62,15 +62,14 @@ def protocol(methods: Sequence[Method] = METHODS, **changes: Any) -> Protocol:
     return Protocol(MethodSelection(tuple(methods), OTHERS), **{**settings, **changes})
 
 
-def comparison(out: Path, workers: Workers = SERIAL, **changes: Any) -> Comparison:
-    return Comparison(tiny.task(), protocol(**changes), out, workers=workers)
+def comparison(out: Path, **changes: Any) -> Comparison:
+    return Comparison(tiny.task(), protocol(**changes), out)
 
 
-def work(out: Path, workers: Workers = SERIAL, **changes: Any) -> Comparison:
+def work(out: Path, share: Share | None = None, executor: Any = None, **changes: Any) -> Comparison:
     """The comparison after it has run."""
-    with workers:
-        run_comparison(tiny.task(), protocol(**changes), out, command="compare", workers=workers)
-    return comparison(out, workers, **changes)
+    run_comparison(tiny.task(), protocol(**changes), out, command="compare", share=share, executor=executor)
+    return comparison(out, **changes)
 
 
 def contents(found: Comparison) -> tuple[list[dict], dict[str, bytes]]:
@@ -85,19 +84,15 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict], dict[st
     return contents(work(tmp_path_factory.mktemp("alone")))
 
 
-def test_processes_record_what_one_does(counts: Counter, alone: tuple, tmp_path: Path) -> None:
-    board = MemoryBoard()
-    crews = [member(board, process, 3) for process in range(3)]
-    with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(lambda workers: work(tmp_path, workers), crews))
-    assert contents(found[0]) == alone
+def test_workers_record_what_one_process_does(counts: Counter, alone: tuple, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(2) as executor:
+        found = work(tmp_path, executor=executor)
+    assert contents(found) == alone
     times = {"pensia": 1, "sweep": 2, "leaves-out": 2}  # one for each kept fraction
     assert counts == {(name, seed): count for name, count in times.items() for seed in SEEDS}
-    assert {path.name for path in found[0].folder.iterdir()} == FILES
-    for each in found[0].records():
+    assert {path.name for path in found.folder.iterdir()} == FILES
+    for each in found.records():
         assert each.seconds is None or each.seconds > 0
-    standing = crews[0].standing()
-    assert (standing.total, standing.done, standing.found) == (22, 22, 0)
 
 
 _RECORDS = """
@@ -126,28 +121,34 @@ def test_eight_devices_record_what_one_does(tmp_path: Path) -> None:
     assert ran.stdout.strip() == digest(work(tmp_path / "one"))
 
 
-def test_processes_call_it_from_python(counts: Counter, tmp_path: Path) -> None:
-    """The one that leads gets the records, in the order in which one process gets them."""
-    board, methods = MemoryBoard(), [DenseTarget(), ToleranceObjective(), Sweep()]
+def test_it_is_called_from_python(tmp_path: Path) -> None:
+    """The client gets the records, a share none."""
+    methods = [DenseTarget(), ToleranceObjective(), Sweep()]
     asked: dict[str, Any] = {"seeds": SEEDS, "keeps": (0.5, 0.9), "tolerance": 9.0}
-
-    def call(workers: Workers) -> list[Record]:
-        with workers:
-            return compare(tiny.task(), methods, out=tmp_path / "shared", workers=workers, **asked)
-
-    with ThreadPoolExecutor(2) as pool:
-        first, other = pool.map(call, [member(board, process) for process in range(2)])
-    assert counts == {(name, seed): count for name, count in (("pensia", 1), ("sweep", 2)) for seed in SEEDS}
-    assert [record.key for record in first] == [
-        record.key for record in compare(tiny.task(), methods, out=tmp_path / "alone", **asked)
-    ]
-    assert other == [] and len(list((tmp_path / "shared").rglob("report.html"))) == 1
-    assert compare(tiny.task(), methods, out=tmp_path / "share", workers=Share(1, 2), **asked) == []
+    with ThreadPoolExecutor(2) as executor:
+        found = compare(tiny.task(), methods, out=tmp_path / "shared", executor=executor, **asked)
+    alone = compare(tiny.task(), methods, out=tmp_path / "alone", **asked)
+    assert [record.key for record in found] == [record.key for record in alone] and found.report is not None
+    share = compare(tiny.task(), methods, out=tmp_path / "share", share=Share(1, 2), **asked)
+    assert share == [] and share.report is None and 0 < len(share.missing) < share.requested
+    with pytest.raises(InputError, match="join_only must be used without an executor or a share"):
+        compare(tiny.task(), methods, out=tmp_path / "share", share=Share(1, 2), join_only=True, **asked)
 
 
-def test_shares_and_a_last_command_record_what_one_does(counts: Counter, alone: tuple, tmp_path: Path) -> None:
+def test_shares_and_a_last_command_record_what_one_does(
+    counts: Counter, alone: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained, save = Counter[str](), Checkpoint.save
+
+    def counting(self: Checkpoint, kept: Snapshot, *, now: bool = False) -> None:
+        trained[str(self.path)] += now
+        save(self, kept, now=now)
+
+    monkeypatch.setattr(Checkpoint, "save", counting)
     for number in (3, 1, 2):
         share = work(tmp_path, Share(number, 3))
+        assert number == 2 or {key[0] for key in share.missing()} > {"edge-popup-wide", "magnitude"}
+    assert set(trained.values()) == {1}
     assert share.missing() == [], "the last one has put together what was left"
     share.refuse_missing()
     assert not share.records_file.exists()
@@ -160,41 +161,14 @@ def test_shares_and_a_last_command_record_what_one_does(counts: Counter, alone: 
 def test_what_shares_left_out_is_named_and_done_by_a_process_alone(alone: tuple, tmp_path: Path) -> None:
     one = work(tmp_path, Share(2, 3))
     missing = [key for key in one.missing() if key[0] != "dense"]
-    assert 0 < len(missing) < len(one.units)
-    with pytest.raises(InputError, match=rf"^\d+ of {len(one.units)} records are missing \(.*-seed0.*, ...\)\. Start"):
+    assert 0 < len(missing) < len(one.numbers)
+    words = rf"^\d+ of {len(one.numbers)} records are missing \(.*-seed0.*, ...\)\. Start"
+    with pytest.raises(InputError, match=words):
         one.refuse_missing()
     found = work(tmp_path)
     rows, tickets = contents(found)
     assert tickets == alone[1] and sorted(map(str, rows)) == sorted(map(str, alone[0]))
     assert found.missing() == [] or {key[0] for key in found.missing()} == {"leaves-out"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Dies(ToleranceObjective):
-    """The process that is asked for it first is not heard of any more."""
-
-    label: ClassVar[str] = "dies"  # type: ignore[misc]
-    crews: ClassVar[list] = []
-
-    def find(self, context: MethodContext, seed: int, keeps: Sequence[float]) -> list[Ticket]:
-        workers = context.checkpoints.workers  # type: ignore[union-attr]
-        if not self.crews:
-            self.crews.append(workers)
-            dies(workers)  # type: ignore[arg-type]
-            raise SystemExit
-        return super().find(context, seed, keeps)
-
-
-def test_the_others_do_what_a_dead_process_had_begun(tmp_path: Path) -> None:
-    Dies.crews.clear()
-    board, methods = MemoryBoard(), (DenseTarget(), Dies(), ToleranceObjective())
-    first, other = (member(board, process, patience=0.5) for process in (0, 1))
-    with pytest.raises(SystemExit):
-        comparison(tmp_path, other, methods=methods).contribute(Dies(), 0)
-    assert Dies.crews == [other]
-    found = work(tmp_path, first, methods=methods)
-    expected = work(tmp_path / "alone", methods=methods)
-    assert contents(found) == contents(expected)
 
 
 def test_a_damaged_record_is_made_anew(alone: tuple, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -224,7 +198,7 @@ def test_what_is_unfinished_of_a_method_that_others_build_on_is_kept(tmp_path: P
     unfinished = found.folder / "unfinished" / f"{model}-seed0"
     unfinished.mkdir(parents=True)
     with found.locked():
-        found._join(found.known[model], 0, may_be_unfinished=True)
+        found._join(found.recorder.known[model], 0, may_be_unfinished=True)
     assert unfinished.is_dir()
 
 
@@ -236,37 +210,18 @@ def test_a_method_that_fails_ends_all(tmp_path: Path) -> None:
         def find(self, context: MethodContext, seed: int, keeps: Sequence[float]) -> list[Ticket]:
             raise InputError("it cannot be")
 
-    board = MemoryBoard()
-    crews = [member(board, process) for process in (0, 1)]
-
-    def refused(workers: Workers) -> str:
-        with pytest.raises(InputError) as error:
-            work(tmp_path, workers, methods=(Fails(), ToleranceObjective()), seeds=(0,))
-        return str(error.value)
-
-    with ThreadPoolExecutor(2) as pool:
-        said = list(pool.map(refused, crews))
-    assert all("it cannot be" in sentence for sentence in said)
-
-
-@pytest.mark.parametrize("changes", [{"seeds": (0,)}, {"keeps": (0.5,)}, {"methods": METHODS[:2]}, {"tolerance": 8.0}])
-def test_another_comparison_is_refused(changes: dict, tmp_path: Path) -> None:
-    board = MemoryBoard()
-    first, other = member(board, 0), member(board, 1)
-    with comparison(tmp_path, first).locked():
-        found = comparison(tmp_path, other, **changes)
-        with pytest.raises(InputError, match=r"^process 1 on \S+ has another comparison \(data, methods, "):
-            found.locked().__enter__()
-    assert [path.name for path in tmp_path.iterdir()] == [comparison(tmp_path).folder.name], "it has written nothing"
+    with ThreadPoolExecutor(2) as executor, pytest.raises(InputError, match=r"^it cannot be$"):
+        work(tmp_path, executor=executor, methods=(Fails(), ToleranceObjective()), seeds=(0,))
+    assert not list(tmp_path.rglob("shared-*"))
 
 
 def test_a_share_works_beside_others_but_not_beside_the_last_command(tmp_path: Path) -> None:
-    shares, last = [comparison(tmp_path, Share(number, 2)) for number in (1, 2)], comparison(tmp_path)
+    shares, last = [comparison(tmp_path) for _ in range(2)], comparison(tmp_path)
     in_use = r"the run folder .* is in use by process"
-    with shares[0].locked(), shares[1].locked(), pytest.raises(InputError, match=in_use):
+    with shares[0].locked(shared=True), shares[1].locked(shared=True), pytest.raises(InputError, match=in_use):
         last.locked().__enter__()
     with last.locked(), pytest.raises(InputError, match=in_use):
-        shares[0].locked().__enter__()
+        shares[0].locked(shared=True).__enter__()
 
 
 def test_records_are_pending(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Rows of an experiment: kept unit after unit, put together in their order, by one process or by many."""
+"""Rows of an experiment: kept unit after unit, put together in their order, by one process, shares or workers."""
 
 import json
 import os
@@ -14,15 +14,14 @@ from typing import Any
 import pytest
 
 from harness import Results
+from harness.results import UnitsLeft
 from lottery_jax.errors import InputError
 from lottery_jax.io.locks import folder_lock
 from lottery_jax.mask_learning.edge_popup import EdgePopup
 from lottery_jax.training.learner import TrainingRequest
-from lottery_jax.workers.workers import SERIAL, Pending, Share, Workers
+from lottery_jax.workers.units import Share
 from tests.cli.calling import as_process
 from tests.mask_learning.sources import GADGET, small_data, stored
-from tests.workers.memory import MemoryBoard, member
-from tests.workers.test_cluster import address
 
 ROOT = Path(__file__).parents[2]
 TASKS = ["a", "b", "c", "d", "e"]
@@ -53,8 +52,8 @@ def run(results: Results, seen: list, stop: Callable[[str], bool] = lambda name:
     results.each("numbers", [7], number)
 
 
-def opened(folder: Path, workers: Workers = SERIAL, **more: Any) -> Results:
-    return Results(folder / "rows.jsonl", workers=workers, **more)
+def opened(folder: Path, **more: Any) -> Results:
+    return Results(folder / "rows.jsonl", **more)
 
 
 def written(path: Path) -> list[dict]:
@@ -79,34 +78,14 @@ def test_a_script_that_was_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
     assert written(results.path) == WHOLE and [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
 
 
-def test_processes_share_the_tasks(tmp_path: Path) -> None:
-    board, seen = MemoryBoard(), list[Any]()
-    crews = [member(board, process, 3) for process in range(3)]
-
-    def work(workers: Workers) -> Results:
-        with workers:
-            results = opened(tmp_path, workers)
-            run(results, seen)
-            workers.gather("rows")
-            if workers.leads:
-                results.write()
-            results.close()
-        return results
-
-    with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(work, crews))
-    assert all(rows_of(each) == WHOLE for each in found) and sorted(map(str, seen)) == ["7", *TASKS]
-    assert written(tmp_path / "rows.jsonl") == WHOLE and [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
-
-
 def test_shares_and_a_last_one_put_all_together(tmp_path: Path) -> None:
     seen: list = []
-    for number, left in ((2, ("letters/0", "letters/2", "letters/4")), (1, ())):
-        results = opened(tmp_path, Share(number, 2))
+    for number, left in ((2, ["letters 0", "letters 2", "letters 4"]), (1, [])):
+        results = opened(tmp_path, share=Share(number, 2))
         if left:
-            with pytest.raises(Pending) as others:
+            with pytest.raises(UnitsLeft) as others:
                 run(results, seen)
-            assert others.value.units == left
+            assert [unit.name for unit in others.value.units] == left
         else:
             run(results, seen)
         results.close()
@@ -119,8 +98,8 @@ def test_shares_and_a_last_one_put_all_together(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
-    results = opened(tmp_path, Share(2, 2))
-    with pytest.raises(Pending):
+    results = opened(tmp_path, share=Share(2, 2))
+    with pytest.raises(UnitsLeft):
         run(results, [])
     results.close()
     results = opened(tmp_path, join_only=True)
@@ -167,30 +146,24 @@ def test_a_second_run_beside_it_is_refused(tmp_path: Path) -> None:
         run(results, [])
 
 
-@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_learners_of_one_task_share_their_trainings(processes: int, tmp_path: Path) -> None:
-    """Two processes enter the same task."""
-    board, learner = MemoryBoard(), EdgePopup(batch_size=8)
+def test_workers_share_the_trainings_of_a_task(tmp_path: Path) -> None:
+    learner, found = EdgePopup(batch_size=8), list[list[dict]]()
     given = {"seeds": (5, 6), "keeps": (0.5,), "epochs": 2, "stored": stored(GADGET)}
+    with ThreadPoolExecutor(2) as executor:
+        for name, place in (("alone", None), ("shared", executor)):
+            results = Results(tmp_path / name, executor=place)
 
-    def work(workers: Workers) -> list[dict]:
-        results = opened(tmp_path, workers)
+            def one(task: str, results: Results = results) -> None:
+                request = TrainingRequest(small_data(), **given, checkpoints=results.checkpoints)
+                for ticket in learner.learn(GADGET, request):
+                    results.keep(task=task, seed=ticket.seed, kept=ticket.kept_weights)
 
-        def one(task: str) -> None:
-            for ticket in learner.learn(
-                GADGET, TrainingRequest(small_data(), **given, checkpoints=results.checkpoints)
-            ):
-                results.keep(task=task, seed=ticket.seed, kept=ticket.kept_weights)
-
-        results.each("tasks", ["one", "two"], one, shares=True)
-        results.close()
-        return rows_of(results)
-
-    crews = [member(board, process, processes) for process in range(processes)]
-    with ThreadPoolExecutor(processes) as pool:
-        found = list(pool.map(work, crews))
-    kept = found[0][0]["kept"]
-    assert found == [[{"task": t, "seed": s, "kept": kept} for t in ("one", "two") for s in (5, 6)]] * processes
+            results.each("tasks", ["one", "two"], one, splits=True)
+            results.write()
+            results.close()
+            found.append(rows_of(results))
+    assert found[0] == found[1] and len(found[0]) == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "shared"]
 
 
 SCRIPT = """
@@ -250,11 +223,10 @@ def test_a_script_obeys_signals(number: signal.Signals, script: Callable, tmp_pa
 
 
 @pytest.mark.slow
-def test_two_processes_run_a_script(script: Callable, tmp_path: Path) -> None:
-    where = ("--coordinator", address(), "--processes", 2, "--slow", 0.2, "--process")
-    pair = [script(*where, process) for process in (0, 1)]
-    (output, errors), (nothing, silence) = (each.communicate(timeout=120) for each in pair)
-    assert [each.returncode for each in pair] == [0, 0], errors + silence
-    assert "8 rows" in output and (nothing, silence) == ("", "")
+def test_workers_run_a_script(script: Callable, tmp_path: Path) -> None:
+    """The rows of its own module's tasks, in their order."""
+    ran = script("--workers", 2, "--slow", 0.2)
+    output, errors = ran.communicate(timeout=120)
+    assert ran.returncode == 0 and "8 rows" in output and "Traceback" not in errors, errors
     assert [row["task"] for row in written(tmp_path / "rows.jsonl")] == list(range(8))
     assert {path.name for path in tmp_path.iterdir()} == {"script.py", "rows.jsonl"}

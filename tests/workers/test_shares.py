@@ -1,4 +1,4 @@
-"""Shares of a job whose processes never meet: the same file as one makes, whoever was killed on the way."""
+"""Shares of a job whose processes never communicate: the file of one process, also after a kill."""
 
 import json
 import re
@@ -8,17 +8,15 @@ import time
 from pathlib import Path
 
 import pytest
-from lottery_jax.workers.workers import Share
 
 from lottery_jax import load_model
 from lottery_jax.approximation import ToleranceObjective, plan_job
 from lottery_jax.approximation.job import Job
 from lottery_jax.approximation.run import check_chunks_complete, chunk_folder, missing_chunks, run_share, run_to_file
-from lottery_jax.cli.main import run
-from lottery_jax.cli.settings import Approximate
 from lottery_jax.constructions import Scalar
 from lottery_jax.errors import InputError
 from lottery_jax.io.locks import folder_lock
+from lottery_jax.workers.units import Share
 from tests.cli.calling import MODEL, answer, as_process, lottery_jax, matrices, refusal
 from tests.workers import page
 
@@ -105,7 +103,7 @@ def test_no_share_works_while_the_ticket_is_written_and_the_reverse(job: Job, tm
         (("--share", "1/2/3"), "K/N, as in 3/8"),
         (("--share", "-1/2"), "K/N, as in 3/8"),
         (("--share", "1/2", "--kept", 9, "--loss-aware"), "needs a single process"),
-        (("--share", "1/2", "--join-only"), "give one of the two"),
+        (("--share", "1/2", "--join-only"), "must be given without --share"),
     ],
 )
 def test_what_is_no_share_is_refused(
@@ -114,13 +112,6 @@ def test_what_is_no_share_is_refused(
     words = (f"{words[0]}={words[1]}", *words[2:])
     assert said in refusal(capsys, 2, "approximate", "--out", tmp_path / "ticket", *words)
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("option", [{"share": "1/2"}, {"join_only": True}])
-@pytest.mark.parametrize("cluster", [{"distributed": True}, {"coordinator": "here:1"}, {"process": 0}])
-def test_shares_do_not_meet(option: dict, cluster: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(Approximate(**option, **cluster, out=tmp_path / "ticket")) == 2
-    assert "omit it or the cluster's options" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -193,10 +193,10 @@ def test_two_nodes_share_a_comparison(cluster: slurm.Slurm, tmp_path: Path) -> N
 
 
 def records(folder: Path) -> list[dict]:
-    """But for times, and for the device: the workers split the cores of this host."""
+    """But for times."""
     rows = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
     assert all(row["seconds"] is None or row["seconds"] > 0 for row in rows)
-    return [{name: row[name] for name in row if not name.endswith("seconds") and name != "device"} for row in rows]
+    return [{name: value for name, value in row.items() if not name.endswith("seconds")} for row in rows]
 
 
 def test_workers_of_jobqueue(cluster: slurm.Slurm, folder: Path, alone: bytes) -> None:
