@@ -42,12 +42,12 @@ def test_every_construction_holds_with_room() -> None:
 
 
 def test_the_constants_are_those_of_the_program() -> None:
-    assert (1 / FINE, SUM_MULTIPLE, PRODUCT_MULTIPLE, 1 / MOST, CANCELLATION) == (256, 64, 512, 16, 64)
+    assert (1 / FINE, SUM_MULTIPLE, PRODUCT_MULTIPLE, 1 / MOST, CANCELLATION) == (256, 64, 512, 16, 128)
     for words in (
         "below 1/256 of",
         "is 64 for the first kind of layer, and 512 for",
         "more than 1/16 of",
-        "than 64 times",
+        "than 128 times",
     ):
         assert words in " ".join(PAGE.split())
     assert COPY_MULTIPLE == 4 and "four times what the tolerance explains" in " ".join(PAGE.split())

@@ -7,7 +7,6 @@ and underflow. If no interval is known for a layer, the network counts as not bo
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
 
 import numpy as np
 
@@ -47,11 +46,6 @@ class ChannelBounds:
 
     values: IntervalArray
     apart: np.ndarray | None = None
-
-    def map(self, function: Callable[[np.ndarray], np.ndarray], slope: np.ndarray | float = 1.0) -> "ChannelBounds":
-        """Both ends of a monotone function whose slope is at most `slope`."""
-        values = IntervalArray(function(self.values.low), function(self.values.high))
-        return self.scaled_apart(values, slope)
 
     def scaled_apart(self, values: IntervalArray, slope: np.ndarray | float = 1.0) -> "ChannelBounds":
         """Other values, whose differences are at most `slope` times as large."""
@@ -217,7 +211,7 @@ def _apart(node: LinearLayer, terms: LinearTerms, values: IntervalArray, apart: 
 def _(node: Activation, walk: _Walk, path: str, x: ChannelBounds) -> ChannelBounds:
     low, high = x.values.low, x.values.high
     if isinstance(node, Relu):
-        return x.map(lambda ends: np.maximum(ends, 0))
+        return x.scaled_apart(IntervalArray(np.maximum(low, 0), np.maximum(high, 0)))
     if isinstance(node, LeakyRelu):
         ends = np.stack([np.where(end >= 0, end, node.slope * end) for end in (low, high, np.clip(0, low, high))])
         values = IntervalArray(ends.min(0), ends.max(0))
@@ -258,24 +252,28 @@ def _(node: AveragePool | GlobalPool, walk: _Walk, path: str, x: ChannelBounds) 
 
 @_through.register
 def _(node: Normalize, walk: _Walk, path: str, x: ChannelBounds) -> ChannelBounds:
-    mean, deviation = np.asarray(node.mean, np.float64), np.asarray(node.deviation, np.float64)
-    return _affine(x, 1 / deviation, -mean / deviation)
+    return _affine(walk, path, x, np.asarray(node.mean), 1 / np.asarray(node.deviation), np.zeros(len(node.mean)))
 
 
 @_through.register
 def _(node: BatchNorm, walk: _Walk, path: str, x: ChannelBounds) -> ChannelBounds:
     mean, variance = (walk.tensor(child_path(path, name)) for name in ("running_mean", "running_var"))
-    scale, bias = (walk.tensor(child_path(path, name)) for name in ("weight", "bias")) if node.affine else (1.0, 0.0)
-    factor = scale / np.sqrt(variance + node.epsilon)
-    return _affine(x, factor, bias - mean * factor)
+    scale, bias = np.ones_like(mean), np.zeros_like(mean)
+    if node.affine:
+        scale, bias = (walk.tensor(child_path(path, name)) for name in ("weight", "bias"))
+    return _affine(walk, path, x, mean, scale / np.sqrt(variance + node.epsilon), bias)
 
 
-def _affine(x: ChannelBounds, factor: np.ndarray, shift: np.ndarray) -> ChannelBounds:
-    """A factor and a summand for each channel; both are float32 functions of stored numbers."""
-    ends = np.stack([x.values.low * factor, x.values.high * factor])
-    values = IntervalArray(ends.min(0) + shift, ends.max(0) + shift)
-    sizes = np.abs(ends).max(0) + 2 * np.abs(shift)
-    return x.scaled_apart(values.widened(_FUNCTION_ERROR * sizes), np.abs(factor) * (1 + _FUNCTION_ERROR))
+def _affine(
+    walk: _Walk, path: str, x: ChannelBounds, mean: np.ndarray, factor: np.ndarray, bias: np.ndarray
+) -> ChannelBounds:
+    """(x - mean) * factor + bias of each channel."""
+    centred = np.stack([x.values.low - mean, x.values.high - mean])
+    ends = centred * factor + bias
+    sizes = (x.values.magnitude + np.abs(mean)) * np.abs(factor) + np.abs(bias)
+    walk.note(path, np.maximum(sizes, np.abs(centred)))
+    values = IntervalArray(ends.min(0), ends.max(0)).widened(_FUNCTION_ERROR * sizes)
+    return x.scaled_apart(values, np.abs(factor) * (1 + _FUNCTION_ERROR))
 
 
 @_through.register

@@ -71,19 +71,15 @@ def random_terms(
         copies = own.source.rows_per_weight
         shape = (layer.outputs, layer.inputs // layer.groups, math.prod(layer.kernel_shape))
         rows = copies * layer.outputs
-        weight, bias, bias_size, target = (
-            weights[name].reshape(-1, rows, *shape[1:]),
-            np.zeros(rows),
-            np.zeros(rows),
-            None,
-        )
+        bias = bias_size = np.zeros(rows)
+        target = None
         if layer.bias:
             bias, bias_size = weights[bias_name].reshape(rows), own.sums["bias"].total.reshape(rows)
         if tensor is not None:
             wanted = np.tile(tensor(name).reshape(shape), (copies, 1, 1))
             target = wanted, np.tile(tensor(bias_name), copies) if layer.bias else np.zeros(rows)
         return LinearTerms(
-            weight=weight,
+            weight=weights[name].reshape(-1, rows, *shape[1:]),
             bias=bias,
             size=own.sums["weight"].total.reshape(rows),
             bias_size=bias_size,

@@ -27,8 +27,8 @@ LARGEST = float(np.finfo(np.float32).max)
 FINE = 2.0**-8
 """A tolerance below this part of a tensor's largest weight counts as finer than float32.
 
-Float32 may add the tolerance, and to such a tensor also a multiple of what it may add to the largest weight in the
-target's own network.
+Float32 may add the tolerance. If no terms of such a tensor cancel, it may also add a multiple of what it may add to the
+largest weight in the target's own network.
 """
 
 SUM_MULTIPLE, PRODUCT_MULTIPLE = 64, 512
@@ -37,7 +37,7 @@ SUM_MULTIPLE, PRODUCT_MULTIPLE = 64, 512
 MOST = 2.0**-4
 """The largest part of a tensor's largest weight that such a multiple may be."""
 
-CANCELLATION = 64.0
+CANCELLATION = 128.0
 """Terms cancel if the absolute terms of a weight add up to this many times the tensor's largest weight."""
 
 _FLOAT64_SHARE = 2.0**-10  # of the tolerance, for rounding in float64
@@ -237,10 +237,10 @@ def float32_bound(
         for sums, (name, moves) in zip(layer.sums.values(), layer.additions().items(), strict=True):
             own = float(gamma(layer.fan_in + 1)) * largest[name]
             multiple = SUM_MULTIPLE if layer.source.sums_weights else PRODUCT_MULTIPLE
-            fine = allowed[name] < FINE * largest[name]
-            more = min(multiple * own, MOST * largest[name]) if fine else 0.0
-            addition, limit = float(moves.max()), max(allowed[name], more)
-            bound = Float32Bound(addition, limit, own, name, float(sums.size.max()), largest[name])
+            addition, size, limit = float(moves.max()), float(sums.size.max()), allowed[name]
+            if limit < FINE * largest[name] and size <= CANCELLATION * largest[name]:
+                limit = max(limit, min(multiple * own, MOST * largest[name]))
+            bound = Float32Bound(addition, limit, own, name, size, largest[name])
             found.append((addition / limit if limit else math.inf if addition else 0.0, bound))
     return max(found, key=lambda pair: pair[0])[1]
 
