@@ -16,7 +16,7 @@ from lottery_jax.errors import InputError
 from lottery_jax.networks.layers.containers import Chain, Residual
 from lottery_jax.networks.layers.conv import Conv, RotationConv
 from lottery_jax.networks.layers.dense import Dense
-from lottery_jax.networks.node import MAX_MAGNITUDE, Node, child_path
+from lottery_jax.networks.node import Node, child_path
 from lottery_jax.networks.rewrites import fold_batch_norm, match_rewrites
 from lottery_jax.networks.target import Target
 from lottery_jax.tickets.box_bounds import Box
@@ -121,10 +121,9 @@ def bound_output_from_tolerance(target: Target, tolerance: float, *, box: Box = 
 def _input_bounds(target: Target, box: Box) -> LayerBounds:
     """The inputs of both networks: any of the box, and without a difference."""
     (low, high), given = box, target.network.input_spec
-    if given is None or not -MAX_MAGNITUDE <= low <= high <= MAX_MAGNITUDE:  # false for NaN
+    if given is None or not (low <= high and max(-low, high) <= float(np.finfo(np.float32).max)):  # false for NaN
         raise InputError(
-            f"the box is [{low}, {high}]; give two numbers in order, of magnitudes up to 2**64, and a network whose"
-            " graph is known"
+            f"the box is [{low}, {high}]; give two numbers in order, within float32, and a network whose graph is known"
         )
     zero = np.zeros(given.shape)
     return LayerBounds(IntervalArray(zero + np.float64(low), zero + np.float64(high)), IntervalArray(zero, zero))

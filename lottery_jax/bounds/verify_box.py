@@ -79,11 +79,14 @@ def verify_box(
         return BoxVerification(certificate)
     stages("bounding the output")
     try:
-        bound = bound_output(
-            found.ticket, found.target, box=box, tolerance=certificate.tolerance, weights=found.weights
-        )
+        with np.errstate(over="ignore", invalid="ignore"):
+            bound = bound_output(
+                found.ticket, found.target, box=box, tolerance=certificate.tolerance, weights=found.weights
+            )
     except InputError as error:  # attention, copies of neurons, ...
         return BoxVerification(certificate, not_bounded=str(error))
+    if not math.isfinite(bound.largest):
+        return BoxVerification(certificate, not_bounded="they may overflow float64 on this box")
     largest_found = attack(found.ticket, found.target, box=box, weights=found.weights)
     return BoxVerification(certificate, bound, largest_found)
 

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 from lottery_jax import Target, approximate, export_target, import_target, load_ticket
 from lottery_jax.networks.architectures import architecture
 from lottery_jax.networks.node import Spec
-from tests.cli.calling import MODEL, lottery_jax, refusal
+from tests.cli.calling import lottery_jax, refusal
 
 DIGITS = Spec((8, 8, 1), True)
 IMAGES = np.random.default_rng(5).random((20, 8, 8, 1), np.float32)
@@ -73,7 +73,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     random, folder = np.random.default_rng(0), tmp_path_factory.mktemp("model")
     tensors = {name: random.normal(0, 0.1, shape).astype(np.float16) for name, shape in (("w", (9, 7)), ("v", (5,)))}
     save_file(tensors, folder / "model.safetensors")
-    assert lottery_jax("approximate", "--model", folder / "model.safetensors", *MODEL, "--out", folder / "t") == 0
+    asked = ("--model", folder / "model.safetensors", "--candidates", 12, "--tolerance", 0.1)
+    assert lottery_jax("approximate", *asked, "--out", folder / "t") == 0
     return folder / "model.safetensors"
 
 
@@ -92,7 +93,7 @@ def test_a_models_copy_keeps_its_types_and_what_is_not_approximated(
 def test_masks_and_seed_make_the_weights(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ticket = load_ticket(model.with_name("t"))
     said, masks = exported(capsys, model.with_name("t"), "--masks", "--out", tmp_path / "masks.safetensors")
-    assert "1 masks" in said and masks["w"].dtype == np.uint8 and masks["w"].shape == (9, 7, 8)
+    assert "1 masks" in said and masks["w"].dtype == np.uint8 and masks["w"].shape == (9, 7, 12)
     assert masks["w"].sum() == ticket.kept_weights and set(np.unique(masks["w"])) == {0, 1}
     _, made = exported(capsys, model.with_name("t"), "--out", tmp_path / "made.safetensors")
     np.testing.assert_allclose((masks["w"] * ticket.source()["w"]).sum(-1), made["w"], rtol=1e-5, atol=1e-6)

@@ -1,6 +1,7 @@
 """Any file ends in a verdict or in one sentence: no traceback, no text that a file puts on the screen as ours."""
 
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -16,7 +17,7 @@ import pytest
 
 from lottery_jax import approximate, export_target, load_ticket, verify
 from lottery_jax.approximation import ToleranceObjective, plan_job, run_in_memory
-from lottery_jax.bounds import verify_box
+from lottery_jax.bounds import bound_output, verify_box
 from lottery_jax.cli.progress_bars import progress_bars
 from lottery_jax.constructions import Pensia, Scalar
 from lottery_jax.errors import InputError, TicketError, printable, quoted
@@ -241,10 +242,29 @@ def test_a_box_beyond_float32_is_refused(
 ) -> None:
     ticket = approximate(small_target(nonnegative=False), seed=0, candidates=19, tolerance=TOLERANCE)
     ticket.save(tmp_path / "t")
-    said = refusal(capsys, 2, "verify", tmp_path / "t", "--box", *box, "--quiet")
-    assert "box must be two finite float32 numbers" in said
-    with pytest.raises(InputError, match="the smaller one first"):
-        verify_box(ticket, box=box)
+    assert "box must be two finite" in refusal(capsys, 2, "verify", tmp_path / "t", "--box", *box, "--quiet")
+    for refused in (verify_box, verify):
+        with pytest.raises(InputError, match="box must be two finite"):
+            refused(ticket, box=box)
+    with pytest.raises(InputError, match="give two numbers in order"):
+        bound_output(ticket, ticket.target, box=box)
+
+
+def test_a_box_at_the_ends_of_float32_has_no_nan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Bounds of a deep network overflow float64 there; JSON has null, and sentences say it."""
+    sizes = (3, *(3 for _ in range(40)))
+    random = np.random.default_rng(0)
+    weights = [random.uniform(-1e9, 1e9, shape).astype(np.float32) for shape in itertools.pairwise(sizes)]
+    ticket = approximate(
+        mlp_target(weights, nonnegative=True), seed=0, construction="scalar", candidates=19, tolerance=1e7
+    )
+    ticket.save(tmp_path / "t")
+    assert lottery_jax("verify", tmp_path / "t", "--box", 0, 3e38, "--json", "--quiet") in (0, 4)
+    row = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert row["outcome"] in ("holds", "no guarantee") and row.get("output_bound") is None
+    lottery_jax("verify", tmp_path / "t", "--box", 0, 3e38, "--quiet")
+    text = capsys.readouterr().out
+    assert "nan" not in text and "inf" not in text and "may overflow float64" in text
 
 
 def test_an_error_of_the_program_is_no_verdict(
