@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,8 +20,10 @@ from lottery_jax.networks.target import Target
 from lottery_jax.networks.transforms import with_samplers
 from lottery_jax.rng.sampler import Sampler
 from lottery_jax.tickets.certificate import Certificate
-from lottery_jax.tickets.ticket import Ticket
+from lottery_jax.tickets.ticket import Ticket, load_ticket
 from tests.fuzz.allowed_error import allowed_outputs
+from tests.oracle.effective import residuals
+from tests.oracle.ticket_file import read_ticket
 
 STARTS, STEPS = 24, 16
 SLACK = 2.0
@@ -56,6 +59,15 @@ def weight_tolerances(ticket: Ticket, target: Target, certificate: Certificate) 
         assert certificate.tolerance is not None
         found[name] = certificate.tolerance if relative is None else relative * target.scan(name).largest
     return found
+
+
+def residual_ratio(path: Path, target: Target, certificate: Certificate) -> float:
+    """The largest residual that the independent reader of the format finds, as a multiple of its tensor's tolerance."""
+    ticket = load_ticket(path)
+    target = match_rewrites(target, ticket.network)
+    found = residuals(read_ticket(path), {name: target.array(name) for name in ticket.network.approximated})
+    tolerance, smallest = weight_tolerances(ticket, target, certificate), float(np.finfo(np.float32).tiny)
+    return max(float(value.max()) / max(tolerance[name], smallest) for name, value in found.items())
 
 
 def judge(ticket: Ticket, target: Target, certificate: Certificate, seed: int = 0) -> Judgement:
