@@ -24,7 +24,7 @@ from tests.fuzz.trial import LIMITS, Trial, run_trials
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "fuzz_verify_cpu.json"
 _BATCH = 2_500  # tickets of one process: compiled programs take memory
-_SILENT_S = 30  # after which a process that reports nothing is ended
+_SILENT_S = 60  # after which a process that reports nothing is ended
 
 
 def main() -> int:
@@ -68,11 +68,11 @@ def _growing_trials(
     """All trials so far, by processes one after another: a ticket may end its process."""
     trials: list[Trial] = []
     while len(trials) < count:
-        first = len(trials)
-        trials += _batch(folder, arguments, first, min(_BATCH, count - first))
-        if len(trials) < min(first + _BATCH, count):
-            number, judging = len(trials), folder / Trial.JUDGING
-            judged = judging.exists() and judging.read_text() == str(number)
+        first, end = len(trials), min(len(trials) + _BATCH, count)
+        trials += _batch(folder, arguments, first, end - first)
+        number, judging = len(trials), folder / Trial.JUDGING
+        judged = judging.exists() and judging.read_text() == str(number)
+        if number < end and (judged or number == first):  # others are tried again, first in a process of their own
             outcome, why = "not judged" if judged else "died", "the process ended or was silent"
             trials.append(Trial(number, labels[number % len(labels)], "", outcome, why, 0.0, 0.0, 0.0))
         print(f"{len(trials):,} of {count:,}: {dict(collections.Counter(t.outcome for t in trials))}", file=sys.stderr)

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,8 +20,10 @@ from lottery_jax.networks.target import Target
 from lottery_jax.networks.transforms import with_samplers
 from lottery_jax.rng.sampler import Sampler
 from lottery_jax.tickets.certificate import Certificate
-from lottery_jax.tickets.ticket import Ticket
+from lottery_jax.tickets.ticket import Ticket, load_ticket
 from tests.fuzz.allowed_error import allowed_outputs
+from tests.oracle.effective import residuals
+from tests.oracle.ticket_file import read_ticket
 
 STARTS, STEPS = 24, 16
 SLACK = 2.0
@@ -58,8 +61,21 @@ def weight_tolerances(ticket: Ticket, target: Target, certificate: Certificate) 
     return found
 
 
-def judge(ticket: Ticket, target: Target, certificate: Certificate, seed: int = 0) -> Judgement:
-    """Compare the float32 network with the target on inputs that a gradient search finds in the promised box."""
+def residual_ratio(path: Path, target: Target, certificate: Certificate) -> float:
+    """The largest residual that the independent reader of the format finds, as a multiple of its tensor's tolerance."""
+    ticket = load_ticket(path)
+    target = match_rewrites(target, ticket.network)
+    found = residuals(read_ticket(path), {name: target.array(name) for name in ticket.network.approximated})
+    tolerance, smallest = weight_tolerances(ticket, target, certificate), float(np.finfo(np.float32).tiny)
+    return max(float(value.max()) / max(tolerance[name], smallest) for name, value in found.items())
+
+
+def judge(ticket: Ticket, target: Target, certificate: Certificate, seed: int = 0, *, search: bool = True) -> Judgement:
+    """Compare the float32 network with the target on inputs that a gradient search finds in the promised box.
+
+    Args:
+        search: False to run only three inputs, for networks that take long.
+    """
     target = match_rewrites(target, ticket.network)
     arrays = {name: np.asarray(target.array(name)).astype(np.float64) for name in target.network.tensors}
     tolerance = weight_tolerances(ticket, target, certificate)
@@ -67,7 +83,7 @@ def judge(ticket: Ticket, target: Target, certificate: Certificate, seed: int = 
     if ticket.network.input_spec is None:
         return Judgement(0.0, 0.0, vacuous)
     low, high = promised_box(certificate)
-    x, made = _adversarial_outputs(ticket, target, low, high, seed)
+    x, made = _adversarial_outputs(ticket, target, low, high, seed, search=search)
     doubled = {name: SLACK * value for name, value in tolerance.items()}
     with np.errstate(over="ignore", invalid="ignore"):
         allowed = allowed_outputs(target.network.to_json(), arrays, doubled, x.astype(np.float64))
@@ -78,7 +94,7 @@ def judge(ticket: Ticket, target: Target, certificate: Certificate, seed: int = 
 
 
 def _adversarial_outputs(
-    ticket: Ticket, target: Target, low: float, high: float, seed: int
+    ticket: Ticket, target: Target, low: float, high: float, seed: int, *, search: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Corners, random inputs and the ends of gradient searches from them, [B, *input] float32, and the outputs."""
     network = ticket.network
@@ -95,7 +111,8 @@ def _adversarial_outputs(
     same = network.with_gains(dict.fromkeys(network.gains, 1.0))
     with contextlib.suppress(InputError):  # not of a ladder: one compiled program for all samplers
         same = with_samplers(same, lambda _: Sampler.normal(1), "")
-    found, outputs = _search(same, target.network, own, other, x, np.float32(low), np.float32(high))
+    x = x if search else x[:3]
+    found, outputs = _search(same, target.network, own, other, x, np.float32(low), np.float32(high), search)
     return np.asarray(found), np.asarray(outputs, np.float64).reshape(len(found), -1)
 
 
@@ -110,9 +127,16 @@ def _unit_corners(target: Target, low: float, high: float) -> np.ndarray:
     return np.moveaxis(flat.reshape(len(flat), shape[-1], *shape[:-1]), 1, -1)  # flattened channels first
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=(0, 1, 7))
 def _search(
-    network: Network, target: Network, own: Mapping[str, Any], other: Mapping[str, Any], x: Any, low: Any, high: Any
+    network: Network,
+    target: Network,
+    own: Mapping[str, Any],
+    other: Mapping[str, Any],
+    x: Any,
+    low: Any,
+    high: Any,
+    search: bool,
 ) -> tuple[jax.Array, jax.Array]:
     """Inputs [3 B, *input] and the masked network's outputs there.
 
@@ -138,5 +162,5 @@ def _search(
 
         return jax.lax.scan(step, x, jnp.arange(STEPS, dtype=jnp.float32))[0]
 
-    found = jnp.concatenate([x, ascend(difference), ascend(output)])
+    found = jnp.concatenate([x, ascend(difference), ascend(output)]) if search else x
     return found, module(found)  # type: ignore[operator]

@@ -173,7 +173,7 @@ def _originals() -> dict[str, Original]:
     add("pensia, residual", _BLOCK, _built("pensia"))
     add("scalar, tower", _tower, _built("scalar"))
     add("scalar, attention", _attention, _built("scalar"))
-    add("scalar, bag", "bag", _built("scalar", tolerance=0.5), coded=True)
+    add("scalar, bag", "bag", _built("scalar"), coded=True)
     add("pensia, rare unit", rare_unit, _built("pensia", tolerance=0.3))
     add("scalar, rare unit", rare_unit, _built("scalar", tolerance=0.05))
     add("scalar, rare unit, relative", rare_unit, _relative)

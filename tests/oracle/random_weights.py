@@ -1,6 +1,7 @@
 """Random weights from a seed, and the random tensors of each kind of random layer (docs/ticket-format.md)."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from statistics import NormalDist
@@ -53,6 +54,12 @@ def weights_of(sampler: Mapping[str, Any], bits: Array) -> Array:
             first, last = math.ceil(low * 2.0**exponent), math.floor(high * 2.0**exponent)
         multiple = first + ((bits * np.uint64(last - first + 1)) >> np.uint64(32)).astype(np.int64)
         return multiple * 2.0**-exponent
+    return table(kind, low, high, scale)[bits >> np.uint64(16)]
+
+
+@functools.lru_cache(maxsize=16)
+def table(kind: str, low: float, high: float, scale: float) -> Array:
+    """The 65,536 equally likely weights of a normal or log-uniform sampler."""
     half = np.arange(32768) + 0.5
     if kind == "normal":
         upper = np.array([NormalDist().inv_cdf(0.5 + place / 65536) for place in half])
@@ -60,8 +67,7 @@ def weights_of(sampler: Mapping[str, Any], bits: Array) -> Array:
     else:
         fraction, exponent = np.frexp(low * (high / low) ** (half / 32768))
         upper = np.ldexp(np.round(fraction * 2.0**20), exponent - 20)
-    table = np.concatenate([-upper[::-1], upper]).astype(np.float32).astype(np.float64)
-    return table[bits >> np.uint64(16)]
+    return np.concatenate([-upper[::-1], upper]).astype(np.float32).astype(np.float64)
 
 
 @dataclasses.dataclass(frozen=True)
