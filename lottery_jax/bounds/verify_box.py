@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import math
-import os
 from collections.abc import Mapping
 
 import jax
@@ -19,6 +18,7 @@ from lottery_jax.networks.target import Target
 from lottery_jax.progress import Stages, no_stages
 from lottery_jax.tickets.box_bounds import Box
 from lottery_jax.tickets.certificate import Certificate
+from lottery_jax.tickets.given_target import FileName, TargetFile
 from lottery_jax.tickets.reconstruct import collapse, effective_weights
 from lottery_jax.tickets.ticket import Ticket, load_ticket
 from lottery_jax.tickets.verify import verify_with_weights
@@ -41,9 +41,10 @@ class BoxVerification:
 
 
 def verify_box(
-    ticket: Ticket | str | os.PathLike[str],
+    ticket: Ticket | FileName,
     *,
-    target: Target | str | os.PathLike[str] | None = None,
+    target: Target | TargetFile | FileName | None = None,
+    expect: Network | FileName | None = None,
     tolerance: float | None = None,
     box: Box = (0.0, 1.0),
     limit: float = 1.0,
@@ -70,7 +71,8 @@ def verify_box(
     """
     ticket = ticket if isinstance(ticket, Ticket) else load_ticket(ticket, limit=limit)
     WorkLimit("--box", ticket.file_bytes, limit).check(_work(ticket.network.target))
-    found = verify_with_weights(ticket, target=target, tolerance=tolerance, box=box, progress=stages("verifying"))
+    options = {"target": target, "expect": expect, "tolerance": tolerance, "box": box}
+    found = verify_with_weights(ticket, **options, progress=stages("verifying"))
     certificate = found.certificate
     if certificate.outcome == "broken" or certificate.worst_residual is None or found.target is None:
         return BoxVerification(certificate)

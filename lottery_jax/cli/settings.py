@@ -131,6 +131,8 @@ class Verify:
     """File of the ticket."""
     target: Path | None = None
     """Network to compare with (.safetensors, PyTorch layout); default: the unverified copy in the ticket."""
+    expect: Path | None = None
+    """JSON file of the target's network, as `export --network` writes it; a ticket for another one is broken."""
     tolerance: float | None = None
     """Tolerance for every weight; default: the one that the ticket guarantees."""
     quantise_target: int | None = None
@@ -167,6 +169,8 @@ class Export:
     """The ticket itself with entropy-coded masks."""
     plain: bool = False
     """The ticket itself with one bit per random weight."""
+    network: bool = False
+    """Only the network that the ticket is for, as JSON without weights, for `verify --expect`."""
     limit: float = 1.0
     """Multiple of the operations and bytes that a file of this size may ask for."""
 

@@ -10,11 +10,11 @@ from lottery_jax.cli.progress_bars import progress_bars
 from lottery_jax.cli.settings import Export, Verify
 from lottery_jax.errors import InputError, quoted
 from lottery_jax.importers.state_dict import target_like
-from lottery_jax.io.files import check_overwrite
+from lottery_jax.io.files import check_overwrite, write_atomically
 from lottery_jax.networks.network import clipped
-from lottery_jax.networks.rewrites import quantise
 from lottery_jax.tickets.certificate import Certificate
 from lottery_jax.tickets.export import export_into, export_masks, export_weights
+from lottery_jax.tickets.given_target import TargetFile, network_text
 from lottery_jax.tickets.ticket import load_ticket
 from lottery_jax.tickets.verify import verify
 
@@ -27,13 +27,11 @@ def run_verify(command: Verify, results: TextIO) -> int:
     ticket = load_ticket(command.ticket, limit=command.limit)
     target = None
     if command.target is not None:
-        target = target_like(ticket.network, command.target, name=command.architecture, width=command.width)
-    if command.quantise_target is not None:
-        if target is None:
-            raise InputError("--quantise-target rounds a given target; give it with --target")
-        target = quantise(target, command.quantise_target)
+        target = TargetFile(command.target, command.architecture, command.width, command.quantise_target)
+    elif command.quantise_target is not None:
+        raise InputError("--quantise-target rounds a given target; give it with --target")
     with progress_bars(quiet=command.quiet) as reporter:
-        options = {"target": target, "tolerance": command.tolerance}
+        options = {"target": target, "expect": command.expect, "tolerance": command.tolerance}
         if command.box is None or ticket.network.input_spec is None:
             progress = reporter.part("verifying")
             certificate, bounds = verify(ticket, **options, box=command.box, progress=progress), {}
@@ -146,6 +144,11 @@ def certificate_sentences(row: dict[str, Any]) -> list[str]:
         lines.append(f"The outputs are not bounded: {row['output_not_bounded']}.")
     if row["target_sha256"] is None:  # its masks contradict its seed, so that nothing was compared
         return [*lines, f"{broken}."]
+    if row.get("taken_from_ticket"):
+        lines.append(
+            f"Taken from the ticket, because the target's file does not fix them: {'; '.join(row['taken_from_ticket'])}"
+            " (--expect NETWORK.json asks for your own)."
+        )
     target = f"the target {row['target_sha256'][:16]}..."
     if row["own_target"]:
         target += ", an unverified copy in the ticket"
@@ -215,12 +218,15 @@ def _output_sentences(row: dict[str, Any]) -> list[str]:
 def run_export(command: Export, results: TextIO) -> int:
     """Write the file and print its contents in words."""
     check_overwrite(command.out, force=command.force)
-    if sum([command.into is not None, command.masks, command.coded, command.plain]) > 1:
-        raise InputError("--into, --masks, --coded and --plain exclude each other; give at most one of them")
+    if sum([command.into is not None, command.masks, command.coded, command.plain, command.network]) > 1:
+        raise InputError("--into, --masks, --coded, --plain and --network exclude each other; give at most one of them")
     ticket = load_ticket(command.ticket, limit=command.limit)
     if command.coded or command.plain:
         size = ticket.save(command.out, coded=command.coded)
         written = f"the ticket, {size:,} bytes, its masks {'coded' if command.coded else 'one bit for each weight'}"
+    elif command.network:
+        write_atomically(command.out, network_text(ticket.network).encode())
+        written = "the network that the ticket is for, without weights, for verify --expect"
     elif command.into is not None:
         is_model = ticket.network.input_spec is None
         model = None if is_model else target_like(ticket.network, command.into).network

@@ -84,6 +84,13 @@ def target_like(
     )
 
 
+def target_of_network(network: Network, path: str | os.PathLike[str]) -> Target | None:
+    """The target of a network with the tensors in a file; None if the file has tensors of other names or shapes."""
+    file = TensorFile(path)
+    shapes = {name: tensor.shape for name, tensor in file.tensors.items()}
+    return Target(network, RenamedTensors(file, {name: name for name in shapes})) if shapes == network.tensors else None
+
+
 def export_target(target: Target, path: str | os.PathLike[str]) -> None:
     """Write a target as safetensors in PyTorch's layout, atomically, in its own dtypes.
 

@@ -67,23 +67,28 @@ def fold_batch_norm(target: Target) -> Target:
     >>> {name: same.array(name).tolist() for name in same.network.tensors}
     {'fc.weight': [[1.0]], 'fc.bias': [-1.5]}
     """
-    folds, layers, norms = batch_norm_folds(target.network), set(), set()
+    network = _folded_network(target.network)
+    if network is target.network:
+        return target
+    arrays = {}
+    for fold in batch_norm_folds(target.network):
+        arrays |= _folded_arrays(target, fold)
+    return _with_arrays(target, network, arrays)
+
+
+def _folded_network(network: Network) -> Network:
+    """The network without its batch normalisations; raises `InputError` if one of them cannot be folded."""
+    folds, layers, norms = batch_norm_folds(network), set(), set()
     for fold in folds:
         layers.add(fold.layer)
         norms.add(fold.norm)
-    for path, node in target.network.nodes():
+    for path, node in network.nodes():
         if isinstance(node, BatchNorm) and path not in norms:
             raise InputError(
                 f"the batch normalisation {path!r} must follow a dense layer or a convolution to be folded into it."
                 " Constructions only approximate such targets."
             )
-    if not folds:
-        return target
-    network = Network(_without_norms(target.network.root, "", layers, norms), target.network.input_spec)
-    arrays = {}
-    for fold in folds:
-        arrays |= _folded_arrays(target, fold)
-    return _with_arrays(target, network, arrays)
+    return Network(_without_norms(network.root, "", layers, norms), network.input_spec) if folds else network
 
 
 def _with_arrays(target: Target, network: Network, arrays: Mapping[str, np.ndarray]) -> Target:
@@ -200,7 +205,17 @@ def merge_attention(target: Target) -> Target:
 def match_rewrites(target: Target, network: Network) -> Target:
     """The target with the rewrites of a ticket's network: folded, and merged if the network has merged attention."""
     folded = fold_batch_norm(target)
-    return merge_attention(folded) if any(isinstance(node, MergedAttention) for _, node in network.nodes()) else folded
+    return merge_attention(folded) if _has_merged(network) else folded
+
+
+def match_network(target: Network, network: Network) -> Network:
+    """The network of a target after `match_rewrites`, without tensors."""
+    folded = _folded_network(target)
+    return Network(_with_merged(folded.root), folded.input_spec) if _has_merged(network) else folded
+
+
+def _has_merged(network: Network) -> bool:
+    return any(isinstance(node, MergedAttention) for _, node in network.nodes())
 
 
 def _merged(node: Node) -> MergedAttention | None:

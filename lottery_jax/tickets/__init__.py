@@ -2,6 +2,7 @@
 
 from lottery_jax.tickets.certificate import Certificate
 from lottery_jax.tickets.export import export_into, export_masks, export_weights
+from lottery_jax.tickets.given_target import TargetFile
 from lottery_jax.tickets.reconstruct import effective_weights
 from lottery_jax.tickets.size.description_length import description_bits
 from lottery_jax.tickets.ticket import Ticket, load_ticket, make_ticket
@@ -9,6 +10,7 @@ from lottery_jax.tickets.verify import Verification, verify, verify_with_weights
 
 __all__ = [
     "Certificate",
+    "TargetFile",
     "Ticket",
     "Verification",
     "description_bits",

@@ -38,6 +38,8 @@ class Certificate:
         empty_promises: Tensors of which zero weights would be within the tolerance.
         trained: True if weights were trained, so that the ticket is not a strong lottery ticket.
         relative_tolerance: The tolerance as a fraction of each tensor's largest ``|target weight|``, if it is relative.
+        taken_from_ticket: Parts of the target's network that its file does not fix, in words, as the ticket has them;
+            empty if the network was given or expected.
     """
 
     outcome: Outcome
@@ -77,6 +79,7 @@ class Certificate:
     empty_promises: tuple[str, ...]
     trained: bool
     relative_tolerance: float | None
+    taken_from_ticket: tuple[str, ...]
 
     @property
     def holds(self) -> bool:

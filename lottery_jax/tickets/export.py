@@ -16,10 +16,9 @@ from lottery_jax.io.tensor_file import DTYPES, FLOAT_DTYPES, TensorFile, TensorI
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import child_path
 from lottery_jax.networks.rewrites import batch_norm_folds
+from lottery_jax.tickets.given_target import FileName
 from lottery_jax.tickets.reconstruct import approximated_tensors, effective_slices
 from lottery_jax.tickets.ticket import Ticket
-
-FileName = str | os.PathLike[str]
 
 
 def export_weights(ticket: Ticket, out: FileName) -> str:

@@ -2,16 +2,13 @@
 
 import dataclasses
 import math
-import os
 from collections.abc import Mapping
 
 import numpy as np
 
 from lottery_jax.errors import InputError, TicketError
-from lottery_jax.importers.state_dict import target_like
 from lottery_jax.io.tensor_file import read_float64
 from lottery_jax.networks.network import Network, summary
-from lottery_jax.networks.rewrites import match_rewrites
 from lottery_jax.networks.target import Target
 from lottery_jax.progress import Progress, no_progress
 from lottery_jax.tickets.box_bounds import Box, BoxBound, bound_box
@@ -23,6 +20,7 @@ from lottery_jax.tickets.faults import (
     target_faults,
     trained_faults,
 )
+from lottery_jax.tickets.given_target import FileName, GivenTarget, TargetFile, given_target
 from lottery_jax.tickets.header import check_tolerance
 from lottery_jax.tickets.linear_terms import random_terms, target_terms
 from lottery_jax.tickets.reconstruct import ApproximatedTensor, EffectiveSlice, approximated_tensors, effective_slices
@@ -55,9 +53,10 @@ class Verification:
 
 
 def verify(
-    ticket: Ticket | str | os.PathLike[str],
+    ticket: Ticket | FileName,
     *,
-    target: Target | str | os.PathLike[str] | None = None,
+    target: Target | TargetFile | FileName | None = None,
+    expect: Network | FileName | None = None,
     tolerance: float | None = None,
     box: Box | None = None,
     limit: float = 1.0,
@@ -67,7 +66,9 @@ def verify(
 
     Args:
         target: The target or its .safetensors file; batch normalisations are folded and attention is merged as in the
-            ticket. Default: the ticket's unverified copy of its target, which proves no more than that.
+            ticket. Default: the ticket's unverified copy of its target, which proves no more than that. What a file
+            does not fix is taken from the ticket, unless `expect` is given.
+        expect: The target's network, or a JSON file of it (`export --network`); a ticket for another one is broken.
         tolerance: Largest allowed residual; default: the one that the ticket promises. Not used for trained weights.
         box: The smallest and the largest input of the promise. Default: [0, 1] for inputs that are never negative,
             otherwise [-1, 1].
@@ -83,15 +84,15 @@ def verify(
     >>> verify(approximate(target, seed=0, candidates=8, tolerance=0.1), target=target).outcome
     'holds'
     """
-    return verify_with_weights(
-        ticket, target=target, tolerance=tolerance, box=box, limit=limit, progress=progress
-    ).certificate
+    options = {"target": target, "expect": expect, "tolerance": tolerance, "box": box, "limit": limit}
+    return verify_with_weights(ticket, **options, progress=progress).certificate
 
 
 def verify_with_weights(
-    ticket: Ticket | str | os.PathLike[str],
+    ticket: Ticket | FileName,
     *,
-    target: Target | str | os.PathLike[str] | None = None,
+    target: Target | TargetFile | FileName | None = None,
+    expect: Network | FileName | None = None,
     tolerance: float | None = None,
     box: Box | None = None,
     limit: float = 1.0,
@@ -102,20 +103,18 @@ def verify_with_weights(
         ticket = load_ticket(ticket, limit=limit)
     if tolerance is not None:
         check_tolerance(tolerance, zero=True)
-    if target is not None:
-        target = target if isinstance(target, Target) else target_like(ticket.network, target)
-        target = match_rewrites(target, ticket.network)
+    given = given_target(ticket.network, target, expect)
     box = _checked_box(ticket.network, box)
     kept = {}
     for name in ticket.network.random_tensors:
         kept[name] = count_kept(ticket.content, name)
     reference, residuals, float32, doubts = None, None, None, list[str]()
-    reasons = forced_entry_faults(ticket)
+    reasons = [*given.faults] or forced_entry_faults(ticket)
     if not reasons and ticket.network.trained_tensors:
         # Stored weights can be near to any target, which would say nothing about seed and masks.
         reasons = trained_faults(ticket, kept)
-    elif not reasons and (reference := _reference(ticket, target, tolerance)) is not None:
-        reasons = stored_weight_faults(ticket) or ([] if target is None else target_faults(ticket, target))
+    elif not reasons and (reference := _reference(ticket, given.target, tolerance)) is not None:
+        reasons = stored_weight_faults(ticket) or ([] if given.target is None else target_faults(ticket, given.target))
         if not reasons:
             residuals = _residuals(ticket, reference, progress)
             reasons = _promise_faults(ticket, reference, residuals, sum(kept.values()))
@@ -128,7 +127,7 @@ def verify_with_weights(
                 (reasons if cancels else doubts).extend(float32.values.copy_faults)
             if not reasons and reference.tolerance > 0:
                 reasons = float64_faults(residuals.sums, residuals.allowed)
-    certificate = _certificate(ticket, kept, reasons, doubts, reference, residuals, float32, box)
+    certificate = _certificate(ticket, given, kept, reasons, doubts, reference, residuals, float32, box)
     return Verification(certificate, ticket, reference and reference.target, residuals and residuals.weights)
 
 
@@ -341,6 +340,7 @@ def _empty_promises(shapes: Mapping[str, tuple[int, ...]], residuals: _Residuals
 
 def _certificate(
     ticket: Ticket,
+    given: GivenTarget,
     kept: dict[str, int],
     reasons: list[str],
     doubts: list[str],
@@ -396,4 +396,5 @@ def _certificate(
         empty_promises=residuals.empty_promises if residuals else (),
         trained=bool(network.trained_tensors),
         relative_tolerance=reference.tolerance if reference and residuals and reference.relative else None,
+        taken_from_ticket=given.taken_from_ticket,
     )
