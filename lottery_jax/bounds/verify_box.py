@@ -71,9 +71,8 @@ def verify_box(
     """
     ticket = ticket if isinstance(ticket, Ticket) else load_ticket(ticket, limit=limit)
     WorkLimit("--box", ticket.file_bytes, limit).check(_work(ticket.network.target))
-    found = verify_with_weights(
-        ticket, target=target, expect=expect, tolerance=tolerance, box=box, progress=stages("verifying")
-    )
+    options = {"target": target, "expect": expect, "tolerance": tolerance, "box": box}
+    found = verify_with_weights(ticket, **options, progress=stages("verifying"))
     certificate = found.certificate
     if certificate.outcome == "broken" or certificate.worst_residual is None or found.target is None:
         return BoxVerification(certificate)

@@ -169,10 +169,10 @@ class Export:
     """The ticket itself with entropy-coded masks."""
     plain: bool = False
     """The ticket itself with one bit per random weight."""
-    limit: float = 1.0
-    """Multiple of the operations and bytes that a file of this size may ask for."""
     network: bool = False
     """Only the network that the ticket is for, as JSON without weights, for `verify --expect`."""
+    limit: float = 1.0
+    """Multiple of the operations and bytes that a file of this size may ask for."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -125,11 +125,6 @@ def certificate_sentences(row: dict[str, Any]) -> list[str]:
     broken = f"BROKEN: {'; '.join(row['reasons'])}"
     if row.get("trained"):
         return [*lines, f"{broken}."]
-    if row.get("taken_from_ticket"):
-        lines.append(
-            f"Taken from the ticket, because the target's file does not fix them: {'; '.join(row['taken_from_ticket'])}"
-            " (--expect NETWORK.json asks for your own)."
-        )
     if row["target_weights"] is not None:
         lines += _residual_sentences(row)
     if "accuracy" in row:
@@ -145,6 +140,8 @@ def certificate_sentences(row: dict[str, Any]) -> list[str]:
         )
     if "output_bound" in row:
         lines += _output_sentences(row)
+    if "output_not_bounded" in row:
+        lines.append(f"The outputs are not bounded: {row['output_not_bounded']}.")
     if row["target_sha256"] is None:  # its masks contradict its seed, so that nothing was compared
         return [*lines, f"{broken}."]
     if row.get("taken_from_ticket"):
@@ -152,8 +149,6 @@ def certificate_sentences(row: dict[str, Any]) -> list[str]:
             f"Taken from the ticket, because the target's file does not fix them: {'; '.join(row['taken_from_ticket'])}"
             " (--expect NETWORK.json asks for your own)."
         )
-    if "output_not_bounded" in row:
-        lines.append(f"The outputs are not bounded: {row['output_not_bounded']}.")
     target = f"the target {row['target_sha256'][:16]}..."
     if row["own_target"]:
         target += ", an unverified copy in the ticket"

@@ -128,10 +128,6 @@ def run_comparison(
         if share is not None:
             comparison.run_share(share)
             return Results((), comparison.folder, len(comparison.numbers), missing=comparison.missing())
-        if check:
-            found = list(comparison.finished.values())
-            faults = check_tickets(comparison.folder, found, task, protocol.tolerance, stages=callbacks.stages)
-            return Results(found, comparison.folder, len(comparison.numbers), faults=faults)
         if executor is not None:
             comparison.run_on(executor)
         if join_only:

@@ -84,10 +84,8 @@ def verify(
     >>> verify(approximate(target, seed=0, candidates=8, tolerance=0.1), target=target).outcome
     'holds'
     """
-    found = verify_with_weights(
-        ticket, target=target, expect=expect, tolerance=tolerance, box=box, limit=limit, progress=progress
-    )
-    return found.certificate
+    options = {"target": target, "expect": expect, "tolerance": tolerance, "box": box, "limit": limit}
+    return verify_with_weights(ticket, **options, progress=progress).certificate
 
 
 def verify_with_weights(
