@@ -230,6 +230,13 @@ def test_verify_box_reconstructs_weights_once(tolerance: float | None, monkeypat
     assert (verified.output_bound.largest, verified.largest_found) == (bound.largest, found)
 
 
+def test_a_network_whose_outputs_have_no_bound_is_verified_all_the_same() -> None:
+    target, ticket = approximated("burkholz", "mlp, inputs of any sign", "least-error")
+    found = verify_box(ticket, target=target, box=(-2, 2))
+    assert found.certificate.holds and found.certificate.box == (-2, 2)
+    assert found.output_bound is None and "replicated neurons" in str(found.not_bounded)
+
+
 FINITE = st.floats(-1e3, 1e3)
 
 

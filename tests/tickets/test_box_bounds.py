@@ -14,11 +14,11 @@ from lottery_jax.networks.layers.dense import Dense, PositionEmbedding
 from lottery_jax.networks.layers.normalization import BatchNorm, LayerNorm, Normalize
 from lottery_jax.networks.layers.pooling import AveragePool, Flatten, GlobalPool, MaxPool, Tokens
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import Node, Spec, StatelessLayer
+from lottery_jax.networks.node import LinearLayer, Node, Spec, StatelessLayer
 from lottery_jax.networks.registry import NODES
 from lottery_jax.networks.target import Target
 from lottery_jax.tickets.box_bounds import ChannelBounds, NotBounded, _Walk, bound_box
-from lottery_jax.tickets.linear_terms import target_terms
+from lottery_jax.tickets.linear_terms import LinearTerms, target_terms
 from lottery_jax.tickets.verify import verify
 from tests.constructions.catalogue import random_target
 from tests.constructions.test_catalogue import approximated
@@ -128,6 +128,30 @@ def test_an_unknown_node_and_an_overflow_are_not_bounded() -> None:
     assert not found.bounded and found.layer == "n1"
     with pytest.raises(NotBounded):
         outputs_on(Target(unknown, {name: tensor(name) for name in unknown.tensors}), target_terms(tensor), (0, 1))  # type: ignore[arg-type]
+
+
+def test_copies_are_judged_for_each_output() -> None:
+    """A neuron of 0.5 whose copies are 0.51: behind it absolute terms of 1000 are right for 1000, and not for 0.31."""
+    network = chain(Spec((1,), True), Dense(1, 1), Dense(1, 2))
+    zero = np.zeros(2)
+
+    def terms(path: str, layer: LinearLayer) -> LinearTerms:
+        if path == "n0":
+            target = np.full((1, 1, 1), 0.5), zero[:1]
+            size = np.full(1, 0.51)
+            return LinearTerms(
+                size.reshape(1, 1, 1, 1), *(zero[:1], size, *(zero[:1],) * 3), target=target, tolerance=both
+            )
+        weight, spread = np.array([[[1000.0]], [[0.31]]]), np.full((2, 1, 1), 1000.0)
+        size = np.full(2, 1000.0)
+        return LinearTerms(
+            weight[None], *(zero, size, *(zero,) * 3), spread=spread, target=(weight, zero), tolerance=both
+        )
+
+    both = 0.01, 0.0
+    found = bound_box(network, terms, lambda name: zero, (0, 1), copied=True)
+    assert found.apart == pytest.approx(10) and found.apart_allowed == pytest.approx(4 * (0.32 * 0.01 + 0.01 * 0.51))
+    assert "an output may be 10 away" in found.copy_faults[0]
 
 
 @pytest.mark.parametrize(
