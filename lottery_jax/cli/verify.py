@@ -186,7 +186,7 @@ def _residual_sentences(row: dict[str, Any]) -> list[str]:
 def _float32_sentences(row: dict[str, Any]) -> list[str]:
     low, high = row["box"]
     lines = [
-        f"In float32 the network is exactly one whose weights are moved by at most {row['float32_addition']:.2g} more"
+        f"In float32 its layers compute what weights moved by at most {row['float32_addition']:.2g} more would compute"
         f" ({clipped(row['float32_tensor'])}, {row['float32_allowed']:.2g} is allowed; the target's own network:"
         f" {row['float32_target_addition']:.2g})."
     ]

@@ -133,22 +133,24 @@ def test_an_unknown_node_and_an_overflow_are_not_bounded() -> None:
 def test_copies_are_judged_for_each_output() -> None:
     """A neuron of 0.5 whose copies are 0.51: behind it absolute terms of 1000 are right for 1000, and not for 0.31."""
     network = chain(Spec((1,), True), Dense(1, 1), Dense(1, 2))
-    zero = np.zeros(2)
+    zero, both = np.zeros(2), (0.01, 0.0)
 
     def terms(path: str, layer: LinearLayer) -> LinearTerms:
-        if path == "n0":
-            target = np.full((1, 1, 1), 0.5), zero[:1]
-            size = np.full(1, 0.51)
-            return LinearTerms(
-                size.reshape(1, 1, 1, 1), *(zero[:1], size, *(zero[:1],) * 3), target=target, tolerance=both
-            )
-        weight, spread = np.array([[[1000.0]], [[0.31]]]), np.full((2, 1, 1), 1000.0)
-        size = np.full(2, 1000.0)
+        first = path == "n0"
+        target = np.array([0.5] if first else [1000.0, 0.31]).reshape(-1, 1, 1)
+        none, size = np.zeros(len(target)), np.full(len(target), 0.51 if first else 1000.0)
         return LinearTerms(
-            weight[None], *(zero, size, *(zero,) * 3), spread=spread, target=(weight, zero), tolerance=both
+            weight=(target + 0.01 if first else target)[None],
+            bias=none,
+            size=size,
+            bias_size=none,
+            relative=none,
+            underflow=none,
+            spread=None if first else size.reshape(-1, 1, 1),
+            target=(target, none),
+            tolerance=both,
         )
 
-    both = 0.01, 0.0
     found = bound_box(network, terms, lambda name: zero, (0, 1), copied=True)
     assert found.apart == pytest.approx(10) and found.apart_allowed == pytest.approx(4 * (0.32 * 0.01 + 0.01 * 0.51))
     assert "an output may be 10 away" in found.copy_faults[0]
