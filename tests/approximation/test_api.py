@@ -107,7 +107,7 @@ def test_workers_solve_its_chunks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"out": None}, "workers share the chunks of a file"),
+        ({"out": None}, "out must name the ticket's file"),
         ({"kept": 9, "images": np.ones((2, 9))}, "a single process"),
     ],
 )

@@ -31,6 +31,7 @@ def test_it_prints_what_the_verifier_finds_in_the_file(
     out = tmp_path / "new" / "ticket.safetensors"
     found = answer(capsys, "approximate", "--target", target, *SMALL, "--out", out)
     verified = answer(capsys, "verify", out, "--target", target)
+    assert verified.pop("taken_from_ticket") == ["inputs [8, 8, 1] that are never negative"]
     assert {name: found[name] for name in verified} == verified
     assert verified["outcome"] == "holds" and not verified["own_target"]
     assert verified["within_tolerance"] == verified["target_weights"] == 64 * 4 + 4 * 10
@@ -109,6 +110,7 @@ def test_a_model_is_approximated_tensor_by_tensor(tmp_path: Path, capsys: pytest
     assert found["skipped"] == {"conv.bias": "it is 1-D"} and found["worst_tensor"] == "conv.weight"
     assert found["kept_by_tensor"] == {"conv.weight": found["kept_weights"]} and found["source_weights"] == 72 * 8
     verified = answer(capsys, "verify", out, "--target", model)
+    assert verified.pop("taken_from_ticket") == ["the choice of 1 tensors of the model"]
     assert {name: found[name] for name in verified} == verified and "accuracy" not in found
     assert lottery_jax("approximate", *asked) == 0  # the ticket is there: nothing is solved
     text = capsys.readouterr().out

@@ -46,7 +46,8 @@ def test_its_zeros_cost_a_ticket_nothing() -> None:
     images = np.asarray(DATA.train.images)
     ticket = run_in_memory(plan_job(found, Scalar(8), LossAware(14, images), seed=0))
     certificate = verify(ticket, target=found)
-    assert certificate.holds and certificate.kept_weights <= 14 < found.weights
+    assert certificate.outcome == "no guarantee"  # of weights, because zeros are within its own largest residual
+    assert certificate.kept_weights <= 14 < found.weights
 
 
 def test_what_cannot_be_is_refused() -> None:
