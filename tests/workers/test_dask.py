@@ -136,7 +136,8 @@ def test_a_worker_is_killed_while_it_starts(model: Path, alone: bytes, tmp_path:
     command = Command(model, tmp_path / "ticket", "--workers", 2)
     command.until(children=3)
     time.sleep(after)
-    command.kill_worker()
+    with contextlib.suppress(psutil.Error):  # on a fast machine the command has ended
+        command.kill_worker()
     code, errors = command.ended()
     if code:
         assert code == 3 and "the workers do not start" in errors.splitlines()[-1]
