@@ -64,7 +64,7 @@ def change_header(header: Header, random: np.random.Generator) -> None:
         holder[key] = ODD[random.integers(len(ODD))]
     elif kind == 1 and type(old) in (int, float) and math.isfinite(old):
         factor = random.choice([0.5, 2, 1 + 1e-3, -1, 2.0**20, 2.0**-20])
-        holder[key] = old * factor if type(old) is float else int(old + random.choice([-1, 1, 2]))
+        holder[key] = old * factor if type(old) is float else int(old) + int(random.choice([-1, 1, 2]))
     elif kind == 2:
         del holder[key]
     elif kind == 3:
