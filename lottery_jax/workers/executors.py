@@ -115,7 +115,8 @@ class _Run:
         self._dependents: dict[str, list[str]] = {}
         self._calls: dict[concurrent.futures.Future, tuple[Unit, ...]] = {}
         self._ended: queue.SimpleQueue[concurrent.futures.Future] = queue.SimpleQueue()
-        self._deadlines: dict[str, float] = {}  # of units whose needed results are finished, but not visible
+        self._stalled: list[Unit] = []  # their needed results are finished, but not visible
+        self._deadlines: dict[str, float] = {}  # of units that stalled
 
     def add(self, units: Sequence[Unit]) -> None:
         """Submit units that are not known yet."""
@@ -127,12 +128,14 @@ class _Run:
         """Wait until all units are finished."""
         while len(self._finished) < len(self._units):
             self._progress(len(self._finished), len(self._units))
-            assert self._calls or self._deadlines, "units need each other"
-            with contextlib.suppress(queue.Empty):
-                ended = self._ended.get(timeout=PAUSE if self._deadlines else None)
+            assert self._calls or self._stalled, "units need each other"
+            try:
+                ended = self._ended.get(timeout=PAUSE if self._stalled else None)
+            except queue.Empty:
+                stalled, self._stalled = self._stalled, []  # each is submitted once, however long it then runs
+                self._submit(stalled)
+            else:
                 self._take(ended)
-            if self._deadlines and not self._ended.qsize():
-                self._submit([self._units[name] for name in self._deadlines])
         self._progress(len(self._finished), len(self._units))
 
     def cancel(self) -> None:
@@ -167,8 +170,8 @@ class _Run:
             elif needed:
                 if time.monotonic() > self._deadlines.setdefault(unit.name, time.monotonic() + VISIBILITY_TIMEOUT):
                     refuse_invisible(unit)
+                self._stalled.append(unit)
             else:
-                self._deadlines.pop(unit.name, None)
                 self._finished.add(unit.name)
                 for name in self._dependents.pop(unit.name, ()):
                     self._needed[name].discard(unit.name)

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import logging
+import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
 from concurrent.futures.process import BrokenProcessPool
@@ -109,3 +110,20 @@ def test_the_error_of_a_unit_is_not_that_of_its_executor() -> None:
 
     with concurrent.futures.ThreadPoolExecutor(1) as executor, pytest.raises(InputError, match="No space left"):
         run_units([Unit("it", full)], executor=executor)
+
+
+def test_a_unit_whose_results_were_invisible_is_submitted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its next call takes longer than the pause; meanwhile it is not submitted again."""
+    monkeypatch.setattr(executors, "PAUSE", 0.02)
+    calls, need = list[str](), Unit("need", lambda: None)
+
+    def work() -> list[Unit]:
+        calls.append("work")
+        if len(calls) < 3:  # the second time, the need is finished and not visible
+            return [need]
+        time.sleep(0.3)
+        return []
+
+    with concurrent.futures.ThreadPoolExecutor(4) as executor:
+        run_units([Unit("work", work)], executor=executor)
+    assert calls == ["work"] * 3
