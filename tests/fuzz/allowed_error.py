@@ -6,12 +6,12 @@ weights that move by the tolerance, and by rounding in proportion to the target'
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from tests.oracle.layers import CHILDREN, LINEAR, STATELESS, child_path, children, plain_layer, pooled, softmax
+from tests.oracle.layers import LINEAR, STATELESS, plain_layer, pooled, run, softmax
 
 ROUNDING = 2.0**-12
 """Allowed error of a layer from rounding, as a fraction of the sum of its target's terms without their signs."""
@@ -52,24 +52,7 @@ def allowed_outputs(
             return _linear(node, given, own, own_tolerance)
         return _other(node, given, own)
 
-    return _run(network["root"], "", Allowed(x, np.zeros_like(x)), layer)
-
-
-def _run(node: Any, path: str, given: Allowed, layer: Callable[[Any, str, Allowed], Allowed]) -> Allowed:
-    inside, kind = children(node), node["kind"]
-    if kind == "chain":
-        for name, child in inside.items():
-            given = _run(child, child_path(path, name), given, layer)
-        return given
-    if kind == "residual":
-        body, shortcut = (_run(child, child_path(path, name), given, layer) for name, child in inside.items())
-        return body + shortcut
-    if kind in CHILDREN:
-        (first, second), heads = inside.items(), node["heads"]
-        asked = _run(first[1], child_path(path, first[0]), given, layer)
-        mixed = _attention(asked, heads) if kind == "attention" else _merged_attention(asked, given, heads)
-        return _run(second[1], child_path(path, second[0]), mixed, layer)
-    return layer(node, path, given)
+    return run(network["root"], "", Allowed(x, np.zeros_like(x)), layer, (_attention, _merged_attention))
 
 
 def _linear(node: Any, given: Allowed, own: Mapping[str, np.ndarray], tolerance: Mapping[str, float]) -> Allowed:

@@ -118,25 +118,30 @@ def children(node: Node) -> dict[str, Node]:
     return {name: node[name] for name in CHILDREN.get(kind, ())}
 
 
-Leaf = Callable[[Node, str, Array], Array]
-"""What a layer at a path computes of its input."""
+Mix = tuple[Callable[..., Any], Callable[..., Any]]
+"""Attention of (qkv, heads), and merged attention of (queries, x, heads)."""
 
 
-def run(node: Node, path: str, x: Array, layer: Leaf) -> Array:
-    """A tree of nodes on x [B, *input]; `layer` is called for each node without children."""
+def run(
+    node: Node, path: str, x: Any, layer: Callable[[Node, str, Any], Any], mix: Mix = (attend, attend_merged)
+) -> Any:
+    """A tree of nodes on x [B, *input], arrays or what `layer` and `mix` take in their place.
+
+    `layer` is called for each node without children.
+    """
     inside, kind = children(node), node["kind"]
     if kind == "chain":
         for name, child in inside.items():
-            x = run(child, child_path(path, name), x, layer)
+            x = run(child, child_path(path, name), x, layer, mix)
         return x
     if kind == "residual":
-        body, shortcut = (run(child, child_path(path, name), x, layer) for name, child in inside.items())
+        body, shortcut = (run(child, child_path(path, name), x, layer, mix) for name, child in inside.items())
         return body + shortcut
     if kind in CHILDREN:
         (first, second), heads = inside.items(), node["heads"]
-        asked = run(first[1], child_path(path, first[0]), x, layer)
-        mixed = attend(asked, heads) if kind == "attention" else attend_merged(asked, x, heads)
-        return run(second[1], child_path(path, second[0]), mixed, layer)
+        asked = run(first[1], child_path(path, first[0]), x, layer, mix)
+        mixed = mix[0](asked, heads) if kind == "attention" else mix[1](asked, x, heads)
+        return run(second[1], child_path(path, second[0]), mixed, layer, mix)
     return layer(node, path, x)
 
 
