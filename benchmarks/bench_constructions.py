@@ -35,7 +35,7 @@ from lottery_jax.tasks.task import Recipe, train_target
 from lottery_jax.tickets.reconstruct import effective_weights
 from lottery_jax.tickets.ticket import Ticket
 
-USUAL_GOAL = ToleranceObjective(0.01)
+DEFAULT_OBJECTIVE = ToleranceObjective(0.01)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,9 @@ class Settings:
     target: Path | None = None
 
 
-def approximated(name: str, task: Task, construction: Construction, objective: ToleranceObjective = USUAL_GOAL) -> dict:
+def approximated(
+    name: str, task: Task, construction: Construction, objective: ToleranceObjective = DEFAULT_OBJECTIVE
+) -> dict:
     """A row: the ticket of a task's target from seed 0, verified against the target as it was trained, and run."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ticket.safetensors"
@@ -151,7 +153,7 @@ def lenet5_mnist(settings: Settings) -> list[dict]:
     task = trained_task(settings, "mnist", "lenet5")
     # One tolerance for all tensors: that of the one with the smallest weights; before training these are nothing.
     least = min(task.target.scan(name).largest for name in task.target.network.approximated)
-    objective = USUAL_GOAL if settings.quick else ToleranceObjective(7.3e-4 * least, max_redraws=255)
+    objective = DEFAULT_OBJECTIVE if settings.quick else ToleranceObjective(7.3e-4 * least, max_redraws=255)
     return [approximated("lenet5-mnist", task, CONSTRUCTIONS["dacunha"](20), objective)]
 
 

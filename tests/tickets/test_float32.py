@@ -156,7 +156,7 @@ def test_a_ladder_whose_sums_cancel_is_broken() -> None:
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_a_sum_in_any_order_is_within_the_bound(kind: str, seed: int) -> None:
-    """One layer, its terms added in float32 in random and in bad orders, beside the exact effective weights."""
+    """One layer, its terms added in float32 in random and in bad orders, compared with the exact effective weights."""
     random = np.random.default_rng(seed)
     inputs = int(random.integers(1, 12))
     sign, target = kind == "signs", mlp_target([random.uniform(-1, 1, (1, inputs))], nonnegative=kind != "signs")
