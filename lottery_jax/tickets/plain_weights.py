@@ -2,6 +2,7 @@
 
 from typing import Any, Literal, get_args
 
+import jax.numpy as jnp
 import numpy as np
 
 from lottery_jax.errors import InputError, suggest
@@ -73,4 +74,4 @@ def as_bcoo(value: np.ndarray) -> Any:
     """The nonzero entries of an array as a `jax.experimental.sparse.BCOO`."""
     from jax.experimental import sparse  # slow to import
 
-    return sparse.BCOO.fromdense(value)
+    return sparse.BCOO.fromdense(jnp.asarray(value))

@@ -44,11 +44,9 @@ LAYERS: dict[str, Callable[[LinearLayer], Node]] = {
 """The layers of learned masks."""
 
 
-def learned(layer: Callable[[LinearLayer], Node], target: Target) -> Network:
-    """A source of learned masks for a target."""
-    return fold_batch_norm(target).network.map_layers(
-        lambda path, node: layer(node) if isinstance(node, LinearLayer) else node
-    )
+def learned(layer: Callable[[LinearLayer], Node], network: Network) -> Network:
+    """A source of learned masks for a network."""
+    return network.map_layers(lambda path, node: layer(node) if isinstance(node, LinearLayer) else node)
 
 
 def constructed(name: str, target: Target) -> Network:
@@ -63,7 +61,7 @@ for of, make in TARGETS.items():
         if of not in entry.refusals:
             SOURCES[f"{name}, {of}"] = lambda name=name, make=make: constructed(name, make())
     for name, layer in LAYERS.items() if of != "bag" else ():
-        SOURCES[f"{name}, {of}"] = lambda layer=layer, make=make: learned(layer, make())
+        SOURCES[f"{name}, {of}"] = lambda layer=layer, make=make: learned(layer, fold_batch_norm(make()).network)
 
 
 def masked(source: Network, seed: int = 3) -> Ticket:
@@ -122,9 +120,7 @@ def images() -> tuple[Network, Ticket]:
     conv = Conv(4, 6, (3, 2), stride=(2, 1), padding=(1, 0), groups=2, bias=True)
     nodes = (("conv", conv), ("relu", Relu()), ("flatten", Flatten()), ("fc", Dense(72, 3)))
     network = Network(Chain(nodes), Spec((5, 5, 4)))
-    return network, masked(
-        network.map_layers(lambda path, node: LAYERS["random"](node) if path in ("conv", "fc") else node)
-    )
+    return network, masked(learned(LAYERS["random"], network))
 
 
 @pytest.mark.parametrize("layout", ["jax", "flax"])
@@ -134,7 +130,12 @@ def test_kernels_are_those_of_jax_and_flax(layout: Any) -> None:
     kernel, bias = (ticket.weights(f"conv.{name}", layout) for name in ("weight", "bias"))
     assert kernel.shape == (3, 2, 2, 6) and bias.shape == (6,)
     y = jax.lax.conv_general_dilated(
-        x, kernel, (2, 1), ((1, 1), (0, 0)), dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=2
+        jnp.asarray(x),
+        jnp.asarray(kernel),
+        (2, 1),
+        ((1, 1), (0, 0)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=2,
     )
     channels_first = jnp.moveaxis(jax.nn.relu(y + bias), -1, 1).reshape(4, -1)
     wanted = ticket.module()(jnp.asarray(x))  # type: ignore[operator]
@@ -185,7 +186,7 @@ def test_what_is_unknown_is_refused() -> None:
 def test_equal_effective_weights_are_one() -> None:
     """A gadget with exact weights for both signs is a plain layer; one with copies is not, whatever its weights."""
     target = TARGETS["mlp, inputs of any sign"]()
-    ticket = masked(learned(LAYERS["gadget"], target))
+    ticket = masked(learned(LAYERS["gadget"], target.network))
     with pytest.raises(InputError, match=r"'fc1\.weight', which has two effective weights .* each sign"):
         ticket.weights("fc1.weight")
     nothing = {name: np.zeros_like(mask) for name, mask in ticket.masks.items()}
@@ -213,7 +214,7 @@ def test_a_state_dict_goes_into_the_original_network(layer: str, bias: bool, aff
     """The normalisations that were folded only add the bias; without the network there are none."""
     nodes = (("conv", Conv(2, 3, (2, 2), bias=bias)), ("bn", BatchNorm(3, affine, epsilon=0.1)), ("flatten", Flatten()))
     network = Network(Chain((*nodes, ("fc", Dense(12, 2)))), Spec((3, 3, 2), nonnegative=True))
-    ticket = masked(learned(LAYERS[layer], random_target(network)))
+    ticket = masked(learned(LAYERS[layer], fold_batch_norm(random_target(network)).network))
     x = np.random.default_rng(1).uniform(size=(4, 3, 3, 2)).astype(np.float32)
     several = layer == "gadget"  # the dense layer has inputs of both signs
     if several:
@@ -261,7 +262,7 @@ def test_pytorch_computes_the_same() -> None:
     conv = Conv(2, 4, (3, 3), stride=(2, 2), padding=(1, 1), groups=2, bias=True)
     nodes = (("0", conv), ("1", BatchNorm(4)), ("2", Relu()), ("3", Flatten()), ("4", Dense(36, 3, bias=True)))
     network = Network(Chain(nodes), Spec((5, 5, 2)))
-    ticket = masked(learned(LAYERS["random"], random_target(network)))
+    ticket = masked(learned(LAYERS["random"], fold_batch_norm(random_target(network)).network))
     model.load_state_dict(ticket.torch_state_dict(network))
     x = np.random.default_rng(1).normal(size=(4, 5, 5, 2)).astype(np.float32)
     with torch.no_grad():
