@@ -112,15 +112,16 @@ def unfold_batch_norm(network: Network, tensors: Mapping[str, np.ndarray]) -> di
     >>> {name: value.tolist() for name, value in found.items()}
     {'fc.weight': [[2.0]], 'bn.running_mean': [-3.0], 'bn.running_var': [0.9999899864196777]}
     """
-    shapes, folded = {name: value.shape for name, value in tensors.items()}, _folded_network(network).tensors
-    if shapes not in (folded, network.tensors):
-        name = next(name for name in (*folded, *shapes) if shapes.get(name) != folded.get(name))
-        raise InputError(
-            f"network must be the one that was folded, got {folded.get(name)} instead of {shapes.get(name)} for"
-            f" {name!r}. Pass the network of the target."
-        )
-    neutral = {} if shapes == network.tensors else neutral_norms(network, tensors)
-    values = {**tensors, **neutral}
+    shapes, values = {name: value.shape for name, value in tensors.items()}, dict(tensors)
+    if shapes != network.tensors:
+        folded = _folded_network(network).tensors
+        for name in (*folded, *shapes):
+            if shapes.get(name) != folded.get(name):
+                raise InputError(
+                    f"network must be the one that was folded, got {folded.get(name)} instead of {shapes.get(name)} for"
+                    f" {name!r}. Pass the network of the target."
+                )
+        values |= neutral_norms(network, tensors)
     return {name: values[name].astype(np.float32) for name in network.tensors}
 
 

@@ -91,7 +91,7 @@ def _means(ticket: Ticket) -> str:
         for parameter in source.layer.tensors():
             signs = source.input_signs(parameter, ticket.network.input_spec_of(path))
             several += len(signs) * source.rows_per_weight > 1
-    return f"; {several} are means of several effective weights" if several else ""
+    return f"; means of several effective weights: {several}" if several else ""
 
 
 def _write(out: Path, tensors: list[TensorInfo], values: Iterator[tuple[str, int, np.ndarray]]) -> None:

@@ -3,6 +3,7 @@
 import sys
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from flax import nnx
 from jax.experimental import sparse
 
 from lottery_jax.errors import InputError
+from lottery_jax.io.tensor_file import TensorFile, read_array
 from lottery_jax.networks.forward import forward
 from lottery_jax.networks.layers.activations import Relu
 from lottery_jax.networks.layers.containers import Chain
@@ -28,6 +30,7 @@ from lottery_jax.networks.sources.random_layer import MultiLevelLayer, RandomLay
 from lottery_jax.networks.sources.trained_layer import PartlyTrainedLayer, TrainedLayer
 from lottery_jax.networks.target import Target
 from lottery_jax.rng.sampler import Sampler
+from lottery_jax.tickets.export import export_weights
 from lottery_jax.tickets.reconstruct import effective_weights
 from lottery_jax.tickets.ticket import Ticket, make_ticket
 from tests.constructions.catalogue import COVERED, TARGETS, random_target
@@ -196,6 +199,20 @@ def test_equal_effective_weights_are_one() -> None:
     for name in ("fc1.weight", "fc2.weight"):
         with pytest.raises(InputError, match="copies of its neurons with different weights"):
             copied.weights(name)
+
+
+def test_exports_say_how_many_tensors_are_means(tmp_path: Path) -> None:
+    for of, several in {
+        "pensia, mlp, inputs of any sign": 1,
+        "burkholz, mlp with biases, inputs of any sign": 2,
+    }.items():
+        ticket = masked(SOURCES[of]())
+        said = export_weights(ticket, tmp_path / "weights")
+        assert said.endswith(f"as the ticket makes them; means of several effective weights: {several}")
+        with TensorFile(tmp_path / "weights") as file:
+            for name in ticket.network.target.tensors:
+                np.testing.assert_array_equal(read_array(file, name), ticket.weights(name, mean=True))
+    assert "means" not in export_weights(masked(SOURCES["scalar, mlp, inputs of any sign"]()), tmp_path / "weights")
 
 
 @pytest.fixture
