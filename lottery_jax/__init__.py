@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from lottery_jax.errors import InputError, TicketError
     from lottery_jax.importers.mlp_weights import mlp_target
     from lottery_jax.importers.state_dict import export_target, import_target, load_model
+    from lottery_jax.importers.target_from import target_from
     from lottery_jax.listing import list_architectures, list_layers, list_methods, list_solvers
     from lottery_jax.networks.network import Network
     from lottery_jax.networks.target import Target
@@ -46,6 +47,7 @@ _MODULES = {
     "import_target": "lottery_jax.importers.state_dict",
     "export_target": "lottery_jax.importers.state_dict",
     "mlp_target": "lottery_jax.importers.mlp_weights",
+    "target_from": "lottery_jax.importers.target_from",
     "fisher_importance": "lottery_jax.approximation.importance",
     "list_architectures": "lottery_jax.listing",
     "list_layers": "lottery_jax.listing",
@@ -96,6 +98,7 @@ __all__ = [
     "networks",
     "pruning",
     "subset_sum",
+    "target_from",
     "tasks",
     "theory",
     "tickets",

@@ -6,6 +6,7 @@ Shapes are without the batch axis. Linear layers are approximated and have masks
 |---|---|
 | `Chain` | named nodes in sequence |
 | `Residual` | body(x) + shortcut(x) |
+| `Graph` | any named nodes, layers and operations, each with the names of its inputs |
 | `Attention` | multi-head self-attention of tokens [T, D], around two projections |
 | `MergedAttention` | attention with one product for queries and keys, and one for values and the projection |
 
@@ -38,6 +39,20 @@ Shapes are without the batch axis. Linear layers are approximated and have masks
 | `Flatten` | [H, W, C] to [C * H * W], channels first as in PyTorch |
 | `Tokens` | [H, W, C] to [H * W, C] |
 
+| operations, in a `Graph` only | |
+|---|---|
+| `Constant` | a number |
+| `Stored` | a tensor of the target without a mask |
+| `Elementwise` | a function of `jax.lax` of one input, such as exp |
+| `Power` | x to the power of an integer |
+| `Binary` | a function of `jax.lax` of two inputs, such as add |
+| `Select` | one of two inputs, as `jax.lax.select_n` |
+| `Reshape`, `Transpose`, `Broadcast` | the same numbers in another shape or order |
+| `Slice`, `Pad`, `Concatenate` | parts of arrays, constants around them, arrays along one axis |
+| `Reduce`, `ReduceWindow` | sum, maximum or minimum over axes or windows |
+| `DotGeneral` | the product of two activations, as `jax.lax.dot_general` |
+| `Lookup` | rows of a table, for embeddings |
+
 `Spec` is the input of a network: its shape, and whether it is never negative.
 
 >>> from lottery_jax import Network
@@ -56,7 +71,26 @@ from lottery_jax.networks.layers.attention import Attention, MergedAttention
 from lottery_jax.networks.layers.containers import Chain, Residual
 from lottery_jax.networks.layers.conv import Conv, RotationConv
 from lottery_jax.networks.layers.dense import Dense, PositionEmbedding
+from lottery_jax.networks.layers.graph import Graph
 from lottery_jax.networks.layers.normalization import BatchNorm, LayerNorm, Normalize
+from lottery_jax.networks.layers.operations import (
+    Binary,
+    Broadcast,
+    Concatenate,
+    Constant,
+    DotGeneral,
+    Elementwise,
+    Lookup,
+    Pad,
+    Power,
+    Reduce,
+    ReduceWindow,
+    Reshape,
+    Select,
+    Slice,
+    Stored,
+    Transpose,
+)
 from lottery_jax.networks.layers.pooling import AveragePool, Flatten, GlobalPool, MaxPool, Tokens
 from lottery_jax.networks.node import Spec
 
@@ -64,23 +98,40 @@ __all__ = [
     "Attention",
     "AveragePool",
     "BatchNorm",
+    "Binary",
+    "Broadcast",
     "Chain",
+    "Concatenate",
+    "Constant",
     "Conv",
     "Dense",
+    "DotGeneral",
+    "Elementwise",
     "Flatten",
     "Gelu",
     "GlobalPool",
+    "Graph",
     "LayerNorm",
     "LeakyRelu",
+    "Lookup",
     "MaxPool",
     "MergedAttention",
     "Normalize",
+    "Pad",
     "PositionEmbedding",
+    "Power",
+    "Reduce",
+    "ReduceWindow",
     "Relu",
+    "Reshape",
     "Residual",
     "RotationConv",
+    "Select",
     "Sigmoid",
+    "Slice",
     "Spec",
+    "Stored",
     "Tanh",
     "Tokens",
+    "Transpose",
 ]
