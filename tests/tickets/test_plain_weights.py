@@ -20,8 +20,10 @@ from lottery_jax.networks.layers.activations import Relu
 from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.conv import Conv
 from lottery_jax.networks.layers.dense import Dense
+from lottery_jax.networks.layers.graph import Graph
 from lottery_jax.networks.layers.normalization import BatchNorm
-from lottery_jax.networks.layers.pooling import Flatten
+from lottery_jax.networks.layers.operations import Binary, Elementwise
+from lottery_jax.networks.layers.pooling import Flatten, GlobalPool
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import LinearLayer, Node, Spec
 from lottery_jax.networks.rewrites import fold_batch_norm
@@ -58,10 +60,18 @@ def constructed(name: str, target: Target) -> Network:
     return construction.source(construction.prepare(COVERED[name].takes(target)))
 
 
-SOURCES: dict[str, Callable[[], Network]] = {}
-for of, make in TARGETS.items():
+def graph() -> Target:
+    """A dilated convolution with SiLU, a mean over positions and a dense layer, as a graph."""
+    conv = Conv(2, 4, (2, 2), dilation=(2, 1), bias=True)
+    gate = ("gate", Elementwise("logistic"), ("conv",)), ("silu", Binary("mul"), ("conv", "gate"))
+    nodes = ("conv", conv, ("input",)), *gate, ("pool", GlobalPool(), ("silu",)), ("fc", Dense(4, 3), ("pool",))
+    return random_target(Network(Graph(nodes, "fc"), Spec((5, 4, 2))))
+
+
+SOURCES: dict[str, Callable[[], Network]] = {"scalar, graph": lambda: constructed("scalar", graph())}
+for of, make in (TARGETS | {"graph": graph}).items():
     for name, entry in COVERED.items():
-        if of not in entry.refusals:
+        if of != "graph" and of not in entry.refusals:
             SOURCES[f"{name}, {of}"] = lambda name=name, make=make: constructed(name, make())
     for name, layer in LAYERS.items() if of != "bag" else ():
         SOURCES[f"{name}, {of}"] = lambda layer=layer, make=make: learned(layer, fold_batch_norm(make()).network)
