@@ -116,10 +116,11 @@ def unfold_batch_norm(network: Network, tensors: Mapping[str, np.ndarray]) -> di
     if shapes != network.tensors:
         folded = _folded_network(network).tensors
         for name in (*folded, *shapes):
-            if shapes.get(name) != folded.get(name):
+            found, expected = (str(list(of[name])) if name in of else "nothing" for of in (folded, shapes))
+            if found != expected:
                 raise InputError(
-                    f"network must be the one that was folded, got {folded.get(name)} instead of {shapes.get(name)} for"
-                    f" {name!r}. Pass the network of the target."
+                    f"network must be the one that was folded, with {expected} for {name!r} after folding, got {found}."
+                    " Pass the network of the target."
                 )
         values |= neutral_norms(network, tensors)
     return {name: values[name].astype(np.float32) for name in network.tensors}

@@ -7,7 +7,7 @@ import os
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -138,7 +138,7 @@ class Ticket:
         return found
 
     def weights(
-        self, name: str, layout: WeightLayout = "torch", *, sparse: str | None = None, mean: bool = False
+        self, name: str, layout: WeightLayout = "torch", *, sparse: Literal["bcoo"] | None = None, mean: bool = False
     ) -> Any:
         """The weights that a plain network needs to compute what the ticket computes, gains included.
 
@@ -147,7 +147,7 @@ class Ticket:
             layout: ``torch`` for [out, in, height, width]. ``jax`` and ``flax``, which are equal, for kernels [in, out]
                 and [height, width, in, out]. The inputs of a dense layer after `Flatten` are channels first in each.
             sparse: ``bcoo`` for a `jax.experimental.sparse.BCOO`, None for a NumPy array, float32.
-            mean: Whether to take the mean where a target weight has several effective weights: one for inputs of each
+            mean: Whether to take the mean if a target weight has several effective weights: one for inputs of each
                 sign, or one for each copy of a neuron. No plain network computes exactly what such a ticket computes.
 
         Raises:
