@@ -15,9 +15,9 @@ from lottery_jax.io.files import atomic_replacement
 from lottery_jax.io.tensor_file import DTYPES, FLOAT_DTYPES, TensorFile, TensorInfo, file_layout, read_array
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import child_path
-from lottery_jax.networks.rewrites import batch_norm_folds
+from lottery_jax.networks.rewrites import batch_norm_folds, neutral_norms
+from lottery_jax.tickets.effective_slices import approximated_tensors, effective_slices
 from lottery_jax.tickets.given_target import FileName
-from lottery_jax.tickets.reconstruct import approximated_tensors, effective_slices
 from lottery_jax.tickets.ticket import Ticket
 
 
@@ -25,7 +25,7 @@ def export_weights(ticket: Ticket, out: FileName) -> str:
     """Write the effective weights under the names of the target's network, float32; returns a description."""
     shapes = ticket.network.target.tensors
     _write(Path(out), [TensorInfo(name, "F32", shape) for name, shape in shapes.items()], _mean_slices(ticket))
-    return f"{len(shapes)} tensors, float32, as the ticket makes them"
+    return f"{len(shapes)} tensors, float32, as the ticket makes them{_means(ticket)}"
 
 
 def export_masks(ticket: Ticket, out: FileName) -> str:
@@ -46,9 +46,11 @@ def export_into(ticket: Ticket, model: FileName, out: FileName, network: Network
     Raises:
         InputError: A tensor is missing, or has another shape.
     """
-    neutral = _neutral_norms(ticket, network) if network is not None else {}
-    moved = {child_path(fold.layer, "bias") for fold in batch_norm_folds(network)} if network is not None else set()
-    expected = {name: shape for name, shape in ticket.network.target.tensors.items() if name not in moved}
+    shapes, neutral, moved = ticket.network.target.tensors, dict[str, np.ndarray](), set[str]()
+    if network is not None:
+        moved = {child_path(fold.layer, "bias") for fold in batch_norm_folds(network)}
+        neutral = neutral_norms(network, {name: ticket.weights(name, mean=True) for name in moved & shapes.keys()})
+    expected = {name: shape for name, shape in shapes.items() if name not in moved}
     expected |= {name: value.shape for name, value in neutral.items()}
     file = TensorFile(model)
     for name, shape in expected.items():
@@ -69,39 +71,27 @@ def export_into(ticket: Ticket, model: FileName, out: FileName, network: Network
                 os.pwrite(handle, values.tobytes(), tensor.start + first * values.itemsize)
         finally:
             os.close(handle)
-    return f"a copy of {str(model)!r} with {len(expected)} tensors as the ticket makes them"
+    return f"a copy of {str(model)!r} with {len(expected)} tensors as the ticket makes them{_means(ticket)}"
 
 
 def _mean_slices(ticket: Ticket) -> Iterator[tuple[str, int, np.ndarray]]:
     """All tensors of the target's network in slices: name, position of the first value, values."""
-    for tensor in approximated_tensors(ticket):
-        for part in effective_slices(ticket, tensor):
+    for tensor in approximated_tensors(ticket.network, ticket.seed, ticket.content):
+        for part in effective_slices(tensor):
             yield part.name, part.first, part.values.mean(0)
     for name in ticket.network.tensors:
         if name in ticket.network.target.tensors:
             yield name, 0, read_array(ticket.content, f"stored.{name}").reshape(-1)
 
 
-def _neutral_norms(ticket: Ticket, network: Network) -> dict[str, np.ndarray]:
-    """Tensors of batch normalisations that only add the folded bias, and zeros for the biases of their layers."""
-    found: dict[str, np.ndarray] = {}
-    biases = {child_path(fold.layer, "bias"): fold for fold in batch_norm_folds(network)}
-    approximated = {tensor.name: tensor for tensor in approximated_tensors(ticket) if tensor.name in biases}
-    for name, fold in biases.items():
-        if name in approximated:
-            parts = effective_slices(ticket, approximated[name])
-            bias = np.concatenate([part.values.mean(0) for part in parts])
-        elif name in ticket.network.tensors:  # of trained weights
-            bias = read_array(ticket.content, f"stored.{name}").astype(np.float64)
-        else:
-            continue
-        ones = np.ones_like(bias)
-        neutral = {"weight": ones, "bias": 0 * ones, "running_mean": -bias}
-        neutral["running_var"] = (1 - fold.node.epsilon) * ones
-        found |= {child_path(fold.norm, part): neutral[part] for part in fold.node.tensors()}
-        if name in network.tensors:
-            found[name] = 0 * ones
-    return found
+def _means(ticket: Ticket) -> str:
+    """How many tensors `_mean_slices` averages, in words."""
+    several = 0
+    for path, source in ticket.network.sources.items():
+        for parameter in source.layer.tensors():
+            signs = source.input_signs(parameter, ticket.network.input_spec_of(path))
+            several += len(signs) * source.rows_per_weight > 1
+    return f"; means of several effective weights: {several}" if several else ""
 
 
 def _write(out: Path, tensors: list[TensorInfo], values: Iterator[tuple[str, int, np.ndarray]]) -> None:
