@@ -102,8 +102,20 @@ class OnnxFunction:
     def reference(self, x: np.ndarray) -> np.ndarray:
         """The output for an input by ``onnx.reference``, which runs the file's own nodes in NumPy."""
         from onnx.reference import ReferenceEvaluator
+        from onnx.reference.op_run import OpRun
 
-        (output,) = ReferenceEvaluator(self.model).run(None, {self.input_name: np.asarray(x, self.input_dtype)})
+        class BatchNormalization(OpRun):
+            """In evaluation mode; before opset 14 that of ``onnx.reference`` updates the running mean."""
+
+            op_domain = ""
+
+            def _run(self, x, scale, bias, mean, variance, epsilon=None, **_):  # type: ignore[no-untyped-def]
+                vectors = (one.reshape(-1, *[1] * (x.ndim - 2)) for one in (scale, bias, mean, variance))
+                scale, bias, mean, variance = vectors
+                return ((scale * (x - mean) / np.sqrt(variance + epsilon) + bias).astype(x.dtype),)
+
+        evaluator = ReferenceEvaluator(self.model, new_ops=[BatchNormalization] if self._opset < 14 else None)
+        (output,) = evaluator.run(None, {self.input_name: np.asarray(x, self.input_dtype)})
         return np.asarray(output)
 
     def _check_inputs(self, parameters: Mapping[str, Any], x: Any) -> None:
@@ -158,9 +170,9 @@ def onnx_function(model: "onnx.ModelProto | str | os.PathLike[str]") -> OnnxFunc
     model, where = load_onnx(model)
     graph = model.graph
     opset = opset_of(model, where)
-    tensors = stored_tensors(model, where)
     nodes = enumerate(graph.node)
     steps = tuple(_checked_step(node, index, opset, where) for index, node in nodes if node.op_type != "Constant")
+    tensors = stored_tensors(model, where)
     inputs = [value for value in graph.input if value.name not in tensors]
     if (len(inputs), len(graph.output)) != (1, 1):
         names = [[value.name for value in values] for values in (inputs, graph.output)]

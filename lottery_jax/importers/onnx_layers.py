@@ -79,8 +79,6 @@ def _group_normalization(
     require(num_groups >= 1 and channels % num_groups == 0, f"have groups of {channels} channels", num_groups)
     groups = x.reshape(x.shape[0], num_groups, -1)
     y = _standardized(groups, (2,), epsilon).reshape(x.shape)
-    if scale.shape == (num_groups,) != (channels,):  # up to opset 20: one entry per group
-        scale, bias = (namespace(one).repeat(one, channels // num_groups) for one in (scale, bias))
     return y * _channels(scale, x) + _channels(bias, x)
 
 
@@ -148,8 +146,9 @@ def _gelu(x: Value, *, approximate: str = "none") -> Value:
 def _softmax(function: Callable[..., Value]) -> Callable[..., Value]:
     def over(x: Value, *, axis: int | None = None, opset: int) -> Value:
         (first,) = normalized([axis if axis is not None else (-1 if opset >= 13 else 1)], x.ndim)
-        # Before opset 13 all axes from the given one are flattened into one.
-        return function(x, axis=first if opset >= 13 else tuple(range(first, x.ndim)))
+        last = first == x.ndim - 1
+        require(opset >= 13 or last, "have the last axis before opset 13, which flattens all axes from it", axis)
+        return function(x, axis=first)
 
     return over
 
