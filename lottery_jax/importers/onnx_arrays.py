@@ -359,6 +359,7 @@ ARRAY_OPERATORS: dict[str, Callable[..., Any]] = {
     **{f"Reduce{name}": _reduce(name.lower()) for name in ("Mean", "Sum", "Max", "Min", "Prod")},
     "And": _binary("logical_and"),
     "Cast": _cast,
+    "CastLike": lambda x, other: x.astype(other.dtype),
     "Concat": _concat,
     "ConstantOfShape": _constant_of_shape,
     "Div": _divide,

@@ -3,9 +3,7 @@
 import dataclasses
 import functools
 import inspect
-import io
 import os
-import warnings
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -310,57 +308,3 @@ def _notes(model: "onnx.ModelProto", tensors: Mapping[str, np.ndarray], where: s
         for name in FLOATS.values()
         if name != "float32" and name in (*types, *casts)
     )
-
-
-def torch_function(module: Any, example: Any) -> OnnxFunction:
-    """The pure function of a PyTorch module in evaluation mode, through an ONNX model in memory.
-
-    Args:
-        module: A ``torch.nn.Module``. Initialisers keep the names of its ``state_dict``.
-        example: Array of one batch; the batch axis is the first one and stays dynamic.
-
-    Raises:
-        InputError: If the module is in training mode, or its model has an operator that is not supported.
-    """
-    import onnx
-    import torch  # type: ignore[import-not-found]
-
-    if any(part.training for part in module.modules()):
-        raise InputError("the PyTorch module must be in evaluation mode, got training mode. Call model.eval() first.")
-    array = np.asarray(example)
-    array = array.astype(np.float32) if _is_float(array) else array
-    device = next((one.device for one in module.parameters()), torch.device("cpu"))
-    file = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter; what it exports is checked below
-        torch.onnx.export(
-            module,
-            (torch.from_numpy(np.array(array)).to(device),),
-            file,  # type: ignore[arg-type]
-            input_names=["input"],
-            output_names=["output"],
-            dynamic_axes={"input": {0: "batch"}},
-            opset_version=17,
-            do_constant_folding=False,
-            # Evaluation would fold batch normalisation into convolutions and rename their weights.
-            training=torch.onnx.TrainingMode.PRESERVE,
-            dynamo=False,
-        )
-    model = onnx.load_from_string(file.getvalue())
-    _name_equal_tensors(model, module.state_dict())
-    return onnx_function(model)
-
-
-def _name_equal_tensors(model: "onnx.ModelProto", state: Mapping[str, Any]) -> None:
-    """Store each tensor of the module under its own name: the exporter stores equal ones once."""
-    from onnx import numpy_helper
-
-    initialisers = {tensor.name for tensor in model.graph.initializer}
-    for node in list(model.graph.node):
-        names = (*node.input, *node.output)
-        if node.op_type != "Identity" or not set(names) <= state.keys() or names[0] not in initialisers:
-            continue
-        first, second = (state[name] for name in names)
-        if first.data_ptr() != second.data_ptr():  # a shared tensor stays one parameter
-            model.graph.initializer.append(numpy_helper.from_array(second.detach().cpu().numpy(), names[1]))
-            model.graph.node.remove(node)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from lottery_jax.errors import InputError
 from lottery_jax.importers.onnx_function import onnx_function
 from lottery_jax.importers.onnx_model import save_onnx, with_parameters
+from lottery_jax.importers.torch_export import torch_function
 from tests.importers import onnx_models
 from tests.importers.onnx_models import RANDOM, Model, assert_same, floats
 
@@ -120,9 +122,19 @@ def test_values_that_do_not_fit_are_refused(values: dict[str, np.ndarray], sente
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("exporter", ["TorchScript", "dynamo"])
 @pytest.mark.parametrize("kind", ["convolutions", "transformer", "shared", "transposed"])
-def test_a_pytorch_module_is_its_function(kind: str) -> None:
+def test_a_pytorch_module_is_its_function(kind: str, exporter: str, monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
+    if exporter == "dynamo":
+        pytest.importorskip("onnxscript")
+        export = torch.onnx.export
+
+        def only_dynamo(*arguments: Any, dynamo: bool, **options: Any) -> Any:
+            assert dynamo
+            return export(*arguments, dynamo=dynamo, **options)
+
+        monkeypatch.setattr(torch.onnx, "export", only_dynamo)
     layers = torch.nn
 
     class Shared(layers.Module):
@@ -147,12 +159,16 @@ def test_a_pytorch_module_is_its_function(kind: str) -> None:
             ),
             (2, 3, 16, 16),
         ),
-        "transformer": lambda: (layers.TransformerEncoderLayer(16, 4, 32, batch_first=True, activation="gelu"), (2, 5, 16)),
+        "transformer": lambda: (
+            layers.TransformerEncoderLayer(16, 4, 32, batch_first=True, activation="gelu"), (2, 5, 16)
+        ),
         "shared": lambda: (Shared(), (2, 4)),
         "transposed": lambda: (
             layers.Sequential(
-                layers.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1, groups=2), layers.InstanceNorm2d(6, affine=True),
-                layers.Upsample(scale_factor=2), layers.PReLU(), layers.AvgPool2d(3, 2, padding=1), layers.Softplus(), layers.Mish(),
+                layers.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1, groups=2),
+                layers.InstanceNorm2d(6, affine=True),
+                layers.Upsample(scale_factor=2), layers.PReLU(),
+                layers.AvgPool2d(3, 2, padding=1), layers.Softplus(), layers.Mish(),
             ),
             (2, 4, 5, 5),
         ),
@@ -168,10 +184,19 @@ def test_a_pytorch_module_is_its_function(kind: str) -> None:
         with torch.no_grad():
             wanted = module(torch.from_numpy(batch)).numpy()
         np.testing.assert_allclose(function(function.parameters, batch), wanted, rtol=1e-4, atol=1e-5)
-    state = module.state_dict()
+    state = {name: value for name, value in module.state_dict().items() if "num_batches" not in name}
     named = {name for name in function.parameters if name in state}
     assert all(np.array_equal(function.parameters[name], state[name]) for name in named)
-    missing = {name for name in state if name not in named and "num_batches" not in name}
-    assert len({state[name].data_ptr() for name in state}) == len({state[name].data_ptr() for name in named}) + sum(
-        "num_batches" in name for name in state
-    ), missing
+    assert {state[name].data_ptr() for name in named} == {value.data_ptr() for value in state.values()}
+
+
+@pytest.mark.slow
+def test_a_pytorch_module_that_cannot_be_exported_is_refused() -> None:
+    torch = pytest.importorskip("torch")
+
+    class Failing(torch.nn.Module):
+        def forward(self, x: Any) -> Any:
+            raise RuntimeError("of its own")
+
+    with pytest.raises(InputError, match=r"must be exported by torch.onnx.export, got: of its own. Export it to"):
+        torch_function(Failing().eval(), floats(2, 3))

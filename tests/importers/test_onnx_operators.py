@@ -23,21 +23,6 @@ def both(operator: str, *inputs: Any, **options: Any) -> list[Any]:
 
 
 UNARY = ("Abs", "Exp", "Neg", "Tanh", "Floor", "Ceil", "Sin", "Cos", "Identity", "Relu", "Sigmoid", "Softplus", "Erf")
-    "Abs",
-    "Exp",
-    "Neg",
-    "Tanh",
-    "Floor",
-    "Ceil",
-    "Sin",
-    "Cos",
-    "Identity",
-    "Relu",
-    "Sigmoid",
-    "Softplus",
-    "Erf",
-    "Mish",
-)
 
 CASES = [
     *[one for name in UNARY
@@ -142,6 +127,7 @@ CASES = [
     case("Gather", (3, 5), np.array([[0, 1], [2, 0]]), axis=-1),
     case("Trilu", (4, 5)), case("Trilu", (4, 5), np.asarray(-1), upper=0),
     case("Cast", (3, 5), to=TensorProto.FLOAT), case("Cast", (3, 5), to=TensorProto.DOUBLE),
+    case("CastLike", (3, 5), scalar(1)), case("CastLike", (3, 5), scalar(0.5), "x"),
     case("Dropout", (3, 5), ratio=0.5, opset=9), case("Dropout", (3, 5), scalar(0.5), np.asarray(False), opset=13),
     case("Resize", IMAGE, None, np.float32([1, 1, 2, 3]), mode="nearest", opset=13),
     case("Resize", IMAGE, None, None, ints(2, 4, 14, 18), mode="nearest", coordinate_transformation_mode="asymmetric",
