@@ -329,6 +329,7 @@ def _reduce(name: str) -> Callable[..., Value]:
         keepdims: int = 1,
         noop_with_empty_axes: int = 0,
     ) -> Value:
+        require(keepdims in (0, 1), "have keepdims of 0 or 1", keepdims)
         found = integers(given, "axes") if given is not None else list(axes or ())
         if not found and noop_with_empty_axes:
             return abs(x) if name == "norm" else x
@@ -339,17 +340,6 @@ def _reduce(name: str) -> Callable[..., Value]:
         return getattr(xp, name)(x, axis=along, keepdims=bool(keepdims))
 
     return reduced
-
-
-def _matmul(a: Value, b: Value) -> Value:
-    rows, columns = a.shape[:-1], b.shape[-1:] if b.ndim > 1 else ()
-    bounded([*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), *rows[-1:], *columns])
-    return namespace(a, b).matmul(a, b)
-
-
-def _einsum(*values: Value, equation: str) -> Value:
-    require(len(equation) <= 200 and len(values) <= 8, "have an equation of at most 8 operands", equation)
-    return jnp.einsum(equation, *values)
 
 
 ARRAY_OPERATORS: dict[str, Callable[..., Any]] = {
@@ -363,7 +353,6 @@ ARRAY_OPERATORS: dict[str, Callable[..., Any]] = {
     "Concat": _concat,
     "ConstantOfShape": _constant_of_shape,
     "Div": _divide,
-    "Einsum": _einsum,
     "Expand": _expand,
     "Flatten": _flatten,
     "Gather": _gather,
@@ -371,7 +360,6 @@ ARRAY_OPERATORS: dict[str, Callable[..., Any]] = {
     "Identity": lambda x: x,
     "IsNaN": _unary("isnan"),
     "LessOrEqual": _binary("less_equal"),
-    "MatMul": _matmul,
     "Max": _variadic("maximum"),
     "Mean": _mean,
     "Min": _variadic("minimum"),

@@ -1,4 +1,4 @@
-"""ONNX operators that are normalisation, activations or dense layers, as functions of arrays.
+"""ONNX operators that are dense layers, normalisation or activations, as functions of arrays.
 
 Values have the layout of the file, [batch, channels, ...]. Inputs and attributes are passed as in ``onnx_arrays``.
 """
@@ -12,7 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from lottery_jax.importers.onnx_arrays import Value, namespace, normalized, require, spatial
+from lottery_jax.importers.onnx_arrays import Value, bounded, namespace, normalized, require, spatial
+
+
+def _matmul(a: Value, b: Value) -> Value:
+    rows, columns = a.shape[:-1], b.shape[-1:] if b.ndim > 1 else ()
+    bounded([*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), *rows[-1:], *columns])
+    return namespace(a, b).matmul(a, b)
+
+
+def _einsum(*values: Value, equation: str) -> Value:
+    require(len(equation) <= 200 and len(values) <= 8, "have an equation of at most 8 operands", equation)
+    return jnp.einsum(equation, *values)
 
 
 def _gemm(
@@ -164,6 +175,7 @@ LAYER_OPERATORS: dict[str, Callable[..., Any]] = {
     "Celu": _celu,
     "Clip": _clip,
     "Dropout": _dropout,
+    "Einsum": _einsum,
     "Elu": _elu,
     "Erf": lambda x: lax.erf(jnp.asarray(x)),
     "Gelu": _gelu,
@@ -175,6 +187,7 @@ LAYER_OPERATORS: dict[str, Callable[..., Any]] = {
     "LayerNormalization": _layer_normalization,
     "LeakyRelu": _leaky_relu,
     "LogSoftmax": _softmax(jax.nn.log_softmax),
+    "MatMul": _matmul,
     "Mish": lambda x: x * jnp.tanh(_softplus(x)),
     "PRelu": _prelu,
     "RMSNormalization": _rms_normalization,

@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 _PREFIX = "0."
 
 
+def is_torch_module(value: object) -> bool:
+    """Whether a value is a ``torch.nn.Module``; PyTorch is not imported for the answer."""
+    return any(
+        (kind.__module__.partition(".")[0], kind.__name__) == ("torch", "Module") for kind in type(value).__mro__
+    )
+
+
 def torch_function(module: Any, example: Any) -> OnnxFunction:
     """The pure function of a PyTorch module in evaluation mode.
 

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from lottery_jax.errors import InputError
 from lottery_jax.importers.onnx_function import onnx_function
 from lottery_jax.importers.onnx_model import save_onnx, with_parameters
-from lottery_jax.importers.torch_export import torch_function
+from lottery_jax.importers.torch_export import is_torch_module, torch_function
 from tests.importers import onnx_models
 from tests.importers.onnx_models import RANDOM, Model, assert_same, floats
 
@@ -177,6 +177,7 @@ def test_a_pytorch_module_is_its_function(kind: str, exporter: str, monkeypatch:
         if kind != "shared":
             layers.init.normal_(parameter, 0.5, 0.5)
     x = floats(*shape)
+    assert is_torch_module(module) and not is_torch_module(x)
     with pytest.raises(InputError, match=r"must be in evaluation mode, got training mode. Call model.eval"):
         torch_function(module, x)
     function = torch_function(module.eval(), x)

@@ -1,5 +1,6 @@
 """ONNX models and files that are refused, each with its sentence, and changed files."""
 
+import contextlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,12 +10,13 @@ import jax
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from lottery_jax.errors import InputError
 from lottery_jax.importers.onnx_function import onnx_function
 from tests.importers import onnx_models
 from tests.importers.onnx_models import IMAGE, Model, floats, ints, one_node, positive, scalar
+from tests.importers.test_onnx_operators import CASES
 
 
 def _changed(change: Callable[[onnx.ModelProto], Any]) -> onnx.ModelProto:
@@ -179,3 +181,50 @@ def test_a_changed_file_is_refused_or_computed(tmp_path: Path) -> None:
         except InputError:
             refused += 1
     assert 100 < refused < 300
+
+
+EXTREME = (-(2**63), -(2**31), -7, -1, 0, 1, 2, 5, 2**20, 2**31, 2**40, 2**63 - 1)
+SMALL = (-3, -2, -1, 0, 1, 2, 3, 4)
+
+
+def _with_another_number(model: onnx.ModelProto, numbers: tuple[int, ...], random: np.random.Generator) -> bool:
+    """Change one entry of each stored vector of integers and of one attribute; False if a model has neither."""
+    tensors = [one for one in model.graph.initializer if one.data_type == TensorProto.INT64]
+    attributes = [one for node in model.graph.node for one in node.attribute if one.type in (one.INT, one.INTS)]
+    for tensor in tensors:
+        array = numpy_helper.to_array(tensor).copy()
+        if array.size:
+            array.flat[random.integers(array.size)] = random.choice(numbers)
+        tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    for attribute in random.choice(attributes, min(1, len(attributes)), replace=False):
+        if attribute.type == attribute.INT:
+            attribute.i = int(random.choice(numbers))
+        else:
+            attribute.ints[random.integers(len(attribute.ints))] = int(random.choice(numbers))
+    return bool(tensors or attributes)
+
+
+@pytest.mark.parametrize("numbers", [EXTREME, SMALL], ids=["extreme", "small"])
+def test_an_operator_with_other_numbers_is_refused_or_right(numbers: tuple[int, ...]) -> None:
+    """No integer leads to another error, to a value that fills the memory, or to another result."""
+    random = np.random.default_rng(2)
+    refused = same = 0
+    for one in CASES * (1 if numbers is SMALL else 3):
+        operator, shape, inputs, options = one.values  # type: ignore[attr-defined]
+        model = one_node(operator, shape, *inputs, **options)
+        if not _with_another_number(model, numbers, random):
+            continue
+        try:
+            function = onnx_function(model)
+        except InputError:
+            refused += 1
+            continue
+        x = floats(*shape)
+        if numbers is SMALL and "Pool" not in operator:  # the reference pools with negative pads if auto_pad is SAME
+            with contextlib.suppress(ValueError, RuntimeError):  # and does not know negative pads elsewhere
+                wanted = function.reference(x)
+                found = np.asarray(function(function.parameters, x))
+                assert found.shape == wanted.shape, model
+                np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+                same += 1
+    assert refused > 30 and (same > 30) == (numbers is SMALL)
