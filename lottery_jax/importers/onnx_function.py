@@ -16,6 +16,7 @@ from lottery_jax.errors import InputError, quoted, shown
 from lottery_jax.importers.onnx_arrays import ARRAY_OPERATORS, MAX_ELEMENTS, UnsupportedNodeError
 from lottery_jax.importers.onnx_layers import LAYER_OPERATORS
 from lottery_jax.importers.onnx_model import FLOATS, load_onnx, opset_of, stored_tensors
+from lottery_jax.importers.onnx_reference import reference_output
 from lottery_jax.importers.onnx_windows import WINDOW_OPERATORS
 
 if TYPE_CHECKING:
@@ -99,22 +100,7 @@ class OnnxFunction:
 
     def reference(self, x: np.ndarray) -> np.ndarray:
         """The output for an input by ``onnx.reference``, which runs the file's own nodes in NumPy."""
-        from onnx.reference import ReferenceEvaluator
-        from onnx.reference.op_run import OpRun
-
-        class BatchNormalization(OpRun):
-            """In evaluation mode; before opset 14 that of ``onnx.reference`` updates the running mean."""
-
-            op_domain = ""
-
-            def _run(self, x, scale, bias, mean, variance, epsilon=None, **_):  # type: ignore[no-untyped-def]
-                vectors = (one.reshape(-1, *[1] * (x.ndim - 2)) for one in (scale, bias, mean, variance))
-                scale, bias, mean, variance = vectors
-                return ((scale * (x - mean) / np.sqrt(variance + epsilon) + bias).astype(x.dtype),)
-
-        evaluator = ReferenceEvaluator(self.model, new_ops=[BatchNormalization] if self._opset < 14 else None)
-        (output,) = evaluator.run(None, {self.input_name: np.asarray(x, self.input_dtype)})
-        return np.asarray(output)
+        return reference_output(self.model, self._where, {self.input_name: np.asarray(x, self.input_dtype)})
 
     def _check_inputs(self, parameters: Mapping[str, Any], x: Any) -> None:
         shapes = {name: np.shape(value) for name, value in parameters.items()}
@@ -125,6 +111,8 @@ class OnnxFunction:
                     f"parameters must hold {name!r} of shape {expected.get(name, 'none')}, got"
                     f" {shapes.get(name, 'none')}. Pass arrays like those of function.parameters."
                 )
+        if self.device_dtype.kind == "i" and not jnp.issubdtype(jnp.result_type(x), jnp.integer):
+            raise InputError(f"the input of {self._where} must hold integers, got {jnp.result_type(x)}. Pass indices.")
         shape = np.shape(x)
         fits = len(shape) == len(self.input_shape)
         if not fits or any(size not in (None, got) for size, got in zip(self.input_shape, shape, strict=True)):
@@ -283,9 +271,8 @@ def _input_type(value: "onnx.ValueInfoProto", where: str) -> tuple[tuple[int | N
         )
     from onnx import helper
 
-    shape = tuple(one.dim_value if one.HasField("dim_value") else None for one in kind.shape.dim)
-    if min((size for size in shape if size is not None), default=1) < 1:
-        raise InputError(f"the input of {where} must have sizes of at least 1, got {_sizes(shape)}. Export it again.")
+    # Exporters write an axis of any size as a name, as nothing, 0 or -1.
+    shape = tuple(one.dim_value if one.dim_value > 0 else None for one in kind.shape.dim)
     return shape, np.dtype(helper.tensor_dtype_to_np_dtype(kind.elem_type))
 
 

@@ -94,7 +94,7 @@ def _group_normalization(
 
 
 def _relu(x: Value) -> Value:
-    return namespace(x).maximum(x, np.float32(0) if x.dtype.kind == "f" else np.asarray(0, x.dtype))
+    return namespace(x).maximum(x, np.asarray(0, x.dtype))
 
 
 def _between(x: Value, low: Value, high: Value) -> Value:

@@ -54,7 +54,9 @@ def load_onnx(model: "onnx.ModelProto | str | os.PathLike[str]") -> tuple["onnx.
             ) from None
     if len(model.graph.node) > _MAX_NODES:
         raise InputError(f"{where} must have at most {_MAX_NODES} nodes, got {len(model.graph.node)}. Simplify it.")
-    external = next((tensor.name for tensor in model.graph.initializer if tensor.data_location == 1), None)
+    attributes = (one.t for node in model.graph.node for one in node.attribute if one.HasField("t"))
+    tensors = (*model.graph.initializer, *attributes)
+    external = next((one.name or "a constant" for one in tensors if one.data_location == one.EXTERNAL), None)
     if external is not None:
         raise InputError(
             f"{where} must hold its tensors, got external data for {quoted(external)}. Pass the path of its file."

@@ -57,6 +57,14 @@ def _window(
     return steps, spread, pairs
 
 
+def _check_weight(x: Value, weight: Value, kernel_shape: Sequence[int] | None, group: int, channels: int) -> None:
+    """Refuse a convolution whose weight is not for its input, with that number of channels, and its groups."""
+    kernel = list(weight.shape[2:])
+    require(list(kernel_shape or kernel) == kernel, f"have the kernel_shape {kernel} of its weight", kernel_shape)
+    fits = group >= 1 and weight.ndim == x.ndim and x.shape[1] == channels and weight.shape[0] % group == 0
+    require(fits, f"have a weight for the input {list(x.shape)} in {group} groups", list(weight.shape))
+
+
 def _add_bias(x: Value, bias: Value) -> Value:
     return x if bias is None else x + bias.reshape(-1, *[1] * (x.ndim - 2))
 
@@ -73,17 +81,9 @@ def _conv(
     pads: Sequence[int] | None = None,
     strides: Sequence[int] | None = None,
 ) -> Value:
-    sizes, kernel = spatial(x, "a convolution"), weight.shape[2:]
-    require(
-        list(kernel_shape or kernel) == list(kernel),
-        f"have the kernel_shape {list(kernel)} of its weight",
-        kernel_shape,
-    )
-    fits = (
-        weight.ndim == x.ndim and group >= 1 and x.shape[1] == group * weight.shape[1] and weight.shape[0] % group == 0
-    )
-    require(fits, f"have a weight for the input {list(x.shape)} in {group} groups", list(weight.shape))
-    steps, spread, pairs = _window(sizes, kernel, strides, dilations, pads, auto_pad)
+    sizes = spatial(x, "a convolution")
+    _check_weight(x, weight, kernel_shape, group, group * weight.shape[1])
+    steps, spread, pairs = _window(sizes, weight.shape[2:], strides, dilations, pads, auto_pad)
     y = lax.conv_general_dilated(x, weight, steps, pairs, rhs_dilation=spread, feature_group_count=group)
     return _add_bias(y, bias)
 
@@ -104,16 +104,10 @@ def _conv_transpose(
 ) -> Value:
     sizes, kernel = spatial(x, "a convolution"), weight.shape[2:]
     rank = len(sizes)
-    require(
-        list(kernel_shape or kernel) == list(kernel),
-        f"have the kernel_shape {list(kernel)} of its weight",
-        kernel_shape,
-    )
+    _check_weight(x, weight, kernel_shape, group, weight.shape[0])
     require(
         auto_pad in ("NOTSET", "VALID") and not output_shape, "have pads instead of auto_pad or output_shape", auto_pad
     )
-    fits = weight.ndim == x.ndim and group >= 1 and x.shape[1] == weight.shape[0] and weight.shape[0] % group == 0
-    require(fits, f"have a weight for the input {list(x.shape)} in {group} groups", list(weight.shape))
     steps, spread = _one_per_axis("strides", strides, rank), _one_per_axis("dilations", dilations, rank)
     extra = list(output_padding or [0] * rank)
     require(len(extra) == rank and min(extra) >= 0, f"have {rank} output_padding of at least 0", extra)

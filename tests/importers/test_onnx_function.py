@@ -50,6 +50,8 @@ def test_tokens_choose_rows_of_an_embedding() -> None:
     tokens = RANDOM.integers(0, 10, (3, 6))
     found = jax.jit(function)(function.parameters, tokens)
     np.testing.assert_allclose(found, function.reference(tokens), rtol=1e-5, atol=1e-6)
+    with pytest.raises(InputError, match="must hold integers, got float32"):
+        function(function.parameters, tokens.astype(np.float32))
 
 
 def test_parameters_are_initialisers_and_constants_with_axes() -> None:
