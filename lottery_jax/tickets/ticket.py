@@ -28,6 +28,7 @@ from lottery_jax.networks.network import NO_REDRAWS, Network, Redraws, clipped
 from lottery_jax.networks.node import FixedGate
 from lottery_jax.networks.target import Target
 from lottery_jax.rng.forced_entries import forced_mask, has_forced_entries
+from lottery_jax.rng.threefry import checked_seed
 from lottery_jax.tickets.header import FORMAT, Header, version_mismatch
 from lottery_jax.tickets.size.coded_file import is_coded, open_content, write_coded
 from lottery_jax.tickets.work_limit import HEADER_OPERATIONS, Work, WorkLimit, WorkLimitError, verification_work
@@ -271,6 +272,7 @@ def make_ticket(
         content[f"stored.{name}"] = np.asarray(value, np.float32)
     if target is not None:
         content |= {f"target.{name}": target.array(name) for name in network.approximated}
+    seed = checked_seed(seed)
     header = Header(network, seed, method, source_digest(network, seed), tolerance, kept_budget, settings or {})
     return Ticket(header, InMemoryTensors(content))
 
