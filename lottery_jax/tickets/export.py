@@ -3,19 +3,32 @@
 For inputs of both signs a gadget has two effective weights; a plain network gets their mean.
 """
 
+import itertools
+import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from lottery_jax.errors import InputError
 from lottery_jax.io.files import atomic_replacement
-from lottery_jax.io.tensor_file import DTYPES, FLOAT_DTYPES, TensorFile, TensorInfo, file_layout, read_array
+from lottery_jax.io.tensor_file import (
+    DTYPES,
+    FLOAT_DTYPES,
+    RenamedTensors,
+    TensorFile,
+    TensorInfo,
+    TensorView,
+    file_layout,
+    read_array,
+)
+from lottery_jax.io.weight_files import open_tensors
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import child_path
 from lottery_jax.networks.rewrites import batch_norm_folds, neutral_norms
+from lottery_jax.networks.target import Target
 from lottery_jax.tickets.effective_slices import approximated_tensors, effective_slices
 from lottery_jax.tickets.given_target import FileName
 from lottery_jax.tickets.ticket import Ticket
@@ -35,27 +48,38 @@ def export_masks(ticket: Ticket, out: FileName) -> str:
     return f"{len(tensors)} masks, one byte for each random weight"
 
 
-def export_into(ticket: Ticket, model: FileName, out: FileName, network: Network | None = None) -> str:
+def export_into(ticket: Ticket, model: FileName, out: FileName, target: Target | None = None) -> str:
     """Write a copy of a model's file with the ticket's effective weights in its dtypes; returns a description.
 
     Args:
-        model: The model's .safetensors file.
-        network: The model's network, if batch normalisations were folded for the ticket: they become neutral and add
-            the folded bias.
+        model: The model's .safetensors file, or the folder of one file.
+        target: The target in this file, if its graph is known: it has the names and the layout of the file's tensors.
+            Batch normalisations that were folded for the ticket become neutral and add the folded bias.
 
     Raises:
-        InputError: A tensor is missing, or has another shape.
+        InputError: A tensor is missing, or has another shape, or the model is not one file of plain tensors.
     """
     shapes, neutral, moved = ticket.network.target.tensors, dict[str, np.ndarray](), set[str]()
-    if network is not None:
+    if target is not None:
+        network = target.network
         moved = {child_path(fold.layer, "bias") for fold in batch_norm_folds(network)}
         neutral = neutral_norms(network, {name: ticket.weights(name, mean=True) for name in moved & shapes.keys()})
     expected = {name: shape for name, shape in shapes.items() if name not in moved}
     expected |= {name: value.shape for name, value in neutral.items()}
-    file = TensorFile(model)
+    file = open_tensors(model)
+    if not isinstance(file, TensorFile):
+        raise InputError(f"--into must be one file, got {file.where}. Export the weights alone, without --into.")
+    views = {name: TensorView(name) for name in expected}
+    if target is not None and isinstance(target.tensors, RenamedTensors):
+        if not isinstance(target.tensors.reader, TensorFile):
+            raise InputError(
+                f"--into must be a file of plain tensors, got {file.where}, whose weights are computed from several"
+                " tensors. Export the weights alone, without --into."
+            )
+        views |= target.tensors.views
     for name, shape in expected.items():
-        tensor = file.tensors.get(name)
-        if tensor is None or tensor.shape != shape or tensor.dtype not in FLOAT_DTYPES:
+        tensor = file.tensors.get(views[name].name)
+        if tensor is None or views[name].shape(tensor.shape) != shape or tensor.dtype not in FLOAT_DTYPES:
             found = "nothing" if tensor is None else f"{tensor.dtype} {list(tensor.shape)}"
             raise InputError(
                 f"{file.where} must hold floats {list(shape)} as {name!r}, but holds {found}; choose the model"
@@ -65,13 +89,31 @@ def export_into(ticket: Ticket, model: FileName, out: FileName, network: Network
         handle = os.open(temporary, os.O_WRONLY)
         try:
             weights = (part for part in _mean_slices(ticket) if part[0] in expected and part[0] not in neutral)
-            for name, first, part in (*((name, 0, value.reshape(-1)) for name, value in neutral.items()), *weights):
-                tensor = file.tensors[name]
+            neutral_parts = ((name, 0, value.reshape(-1)) for name, value in neutral.items())
+            for name, first, part in _in_layout(itertools.chain(neutral_parts, weights), views, expected):
+                tensor = file.tensors[views[name].name]
                 values = np.asarray(part).astype(DTYPES[tensor.dtype])
                 os.pwrite(handle, values.tobytes(), tensor.start + first * values.itemsize)
         finally:
             os.close(handle)
     return f"a copy of {str(model)!r} with {len(expected)} tensors as the ticket makes them{_means(ticket)}"
+
+
+def _in_layout(
+    parts: Iterable[tuple[str, int, np.ndarray]],
+    views: Mapping[str, TensorView],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> Iterator[tuple[str, int, np.ndarray]]:
+    """The slices in the layout of the file: whole tensors if that is another one."""
+    whole: dict[str, np.ndarray] = {}
+    for name, first, part in parts:
+        if not (views[name].axes or views[name].image):
+            yield name, first, part
+            continue
+        values = whole.setdefault(name, np.empty(math.prod(shapes[name])))
+        values[first : first + len(part)] = part
+    for name, values in whole.items():
+        yield name, 0, views[name].restore(values.reshape(shapes[name])).reshape(-1)
 
 
 def _mean_slices(ticket: Ticket) -> Iterator[tuple[str, int, np.ndarray]]:

@@ -30,6 +30,7 @@ from lottery_jax.networks.node import FixedGate
 from lottery_jax.networks.rewrites import unfold_batch_norm
 from lottery_jax.networks.target import Target
 from lottery_jax.rng.forced_entries import forced_mask, has_forced_entries
+from lottery_jax.rng.threefry import checked_seed
 from lottery_jax.tickets.effective_slices import masked_weights, read_mask
 from lottery_jax.tickets.header import FORMAT, Header, version_mismatch
 from lottery_jax.tickets.plain_weights import WeightLayout, as_bcoo, in_layout, plain_weight
@@ -320,6 +321,7 @@ def make_ticket(
         content[f"stored.{name}"] = np.asarray(value, np.float32)
     if target is not None:
         content |= {f"target.{name}": target.array(name) for name in network.approximated}
+    seed = checked_seed(seed)
     header = Header(network, seed, method, source_digest(network, seed), tolerance, kept_budget, settings or {})
     return Ticket(header, InMemoryTensors(content))
 
