@@ -25,7 +25,6 @@ from lottery_jax.io.tensor_file import (
     read_array,
 )
 from lottery_jax.io.weight_files import open_tensors
-from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import child_path
 from lottery_jax.networks.rewrites import batch_norm_folds, neutral_norms
 from lottery_jax.networks.target import Target

@@ -355,7 +355,7 @@ class Pad(Operation):
 
     def __call__(self, *inputs: jax.Array) -> jax.Array:
         widths = [*zip(self.low, self.high, self.interior, strict=True)]
-        return jax.lax.pad(inputs[0], jnp.float32(self.value), widths)
+        return jax.lax.pad(inputs[0], jnp.float32(self.value).astype(inputs[0].dtype), widths)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -442,7 +442,7 @@ class ReduceWindow(Operation):
         first = {"sum": 0.0, "max": -np.inf, "min": np.inf}[self.function]
         reducer = {"sum": jax.lax.add, "max": jax.lax.max, "min": jax.lax.min}[self.function]
         padding = [*zip(self.low, self.high, strict=True)]
-        return jax.lax.reduce_window(inputs[0], np.float32(first), reducer, self.size, self.stride, padding)
+        return jax.lax.reduce_window(inputs[0], inputs[0].dtype.type(first), reducer, self.size, self.stride, padding)
 
 
 @dataclasses.dataclass(frozen=True)
