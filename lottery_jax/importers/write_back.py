@@ -14,6 +14,8 @@ from lottery_jax.importers.target_from import ImportedModel, import_model
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.target import Target
 
+_LOADED = "the model with the ticket's weights"
+
 
 def load_weights(
     model: Any, network: Network, tensors: Mapping[str, np.ndarray], *, example: Any = None, parameters: Any = None
@@ -34,19 +36,25 @@ def load_weights(
     Raises:
         InputError: The model has other layers, or computes something else with these weights.
     """
-    if network.input_spec is None:
-        raise InputError("a ticket must be for a network to be loaded into a model, got a ticket of a file's tensors")
     spec = network.input_spec
+    if spec is None:
+        raise InputError("a ticket must be for a network to be loaded into a model, got a ticket of a file's tensors")
     example = (1, *spec.shape) if example is None else example
     imported = import_model(model, example, parameters, nonnegative=spec.nonnegative)
+    return loaded_model(imported, network, tensors)
+
+
+def loaded_model(imported: ImportedModel, network: Network, tensors: Mapping[str, np.ndarray]) -> Any:
+    """`load_weights` for a model that is imported already."""
     check_tensors(imported.target.network, network)
     found = parameters_with(imported, tensors)
 
     def loaded(x: jax.Array) -> Any:
         return imported.model.function({name: jnp.asarray(value) for name, value in found.items()}, x)
 
+    target = Target(network, tensors)  # type: ignore[arg-type]
     if np.issubdtype(imported.dtype, np.floating):
-        check_on_random_inputs(Target(network, tensors), jax.jit(loaded), what="the model with the ticket's weights")  # type: ignore[arg-type]
+        check_on_random_inputs(target, jax.vmap(jax.jit(lambda x: loaded(x[None])[0])), what=_LOADED)
     return imported.model.with_parameters(found)
 
 
