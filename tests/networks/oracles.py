@@ -12,6 +12,7 @@ from lottery_jax.networks.sources.base import Source
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.sources.random_layer import RandomLayer
 from lottery_jax.rng.sampler import Sampler
+from tests.networks import operation_oracles
 
 Tensors = Mapping[str, np.ndarray]
 Size = tuple[int, int]
@@ -142,6 +143,13 @@ def residual(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
     return evaluate(node.body, own, x) + evaluate(node.shortcut, own.under("downsample"), x)
 
 
+def graph(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
+    def layer(name: str, inner: Node, one: np.ndarray) -> np.ndarray:
+        return evaluate(inner, own.under(name), one[None])[0]
+
+    return np.stack([operation_oracles.graph(node, own.__getitem__, layer, example) for example in x])
+
+
 def single(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
     return node.gain * operation(node.layer, own, x)
 
@@ -244,6 +252,7 @@ ORACLES: dict[str, Callable[[Any, Own, np.ndarray], np.ndarray]] = {
     "merged_attention": merged_attention,
     "chain": chain,
     "residual": residual,
+    "graph": graph,
     "random_layer": single,
     "trained_layer": trained,
     "partly_trained_layer": partly_trained,

@@ -47,7 +47,8 @@ class Graph(Container):
                 raise InputError(f"the nodes of a graph must have different names, got {name!r}")
             arity = node.arity if isinstance(node, Operation) else 1
             if len(inputs) != arity and (arity is not None or not inputs):
-                raise InputError(f"node {name!r} must have {arity or 'some'} inputs, got {len(inputs)}")
+                some = "at least 1 input" if arity is None else f"{arity} inputs"
+                raise InputError(f"node {name!r} must have {some}, got {len(inputs)}")
             missing = [one for one in inputs if one not in known]
             if missing:
                 raise InputError(f"node {name!r} must take outputs of earlier nodes, got {missing[0]!r}")
@@ -91,15 +92,16 @@ class Graph(Container):
         return self.input_specs(input_spec, path, specs)[self.output]
 
     def cost(self, input_spec: Spec) -> Cost:
-        specs, last, total, live = self.input_specs(input_spec), self.last_uses(), Cost(), 0
+        specs, last = self.input_specs(input_spec), self.last_uses()
         numbers = {name: math.prod(spec.shape) for name, spec in specs.items()}
         live = numbers[INPUT]
+        total = Cost(0, live)
         for name, node, inputs in self.nodes:
             given = [specs[one] for one in inputs]
-            total += node.combined_cost(*given) if isinstance(node, Operation) else node.cost(given[0])
-            live += numbers[name]
-            total += Cost(0, live)
-            live -= sum(numbers[one] for one in last[name])
+            own = node.combined_cost(*given) if isinstance(node, Operation) else node.cost(given[0])
+            # Other values stay in memory while a layer has its inner ones.
+            total += Cost(own.operations, live + max(numbers[name], own.numbers))
+            live += numbers[name] - sum(numbers[one] for one in last[name])
         return total
 
     def last_uses(self) -> dict[str, tuple[str, ...]]:
@@ -150,7 +152,9 @@ class GraphModule(nnx.Module):
             if isinstance(node, Stored):
                 found[name] = self.stored[name][...]
             elif not isinstance(node, Operation):
-                found[name] = self.layers[name](*given)  # type: ignore[operator]
+                value = given[0] if 0 in axes else given[0][None]  # layers have a batch axis
+                value = self.layers[name](value)  # type: ignore[operator]
+                found[name] = value if 0 in axes else value[0]
             else:
                 found[name] = jax.vmap(node, in_axes=axes)(*given) if 0 in axes else node(*given)
             for one in last[name] if not keep else ():

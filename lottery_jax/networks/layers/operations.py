@@ -1,4 +1,4 @@
-"""Elementary operations: the nodes of a `Graph` that are not layers. Together they make any norm, activation or attention.
+"""Elementary operations: the nodes of a `Graph` that are not layers. They make any norm, activation or attention.
 
 Each is a function of arrays of *one* example, without a batch axis, in float32: integers and truth values are floats.
 Shapes follow NumPy's and XLA's rules. Signs are derived: a sum of numbers that are never negative is never negative.
@@ -16,7 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from lottery_jax.errors import InputError
-from lottery_jax.networks.node import PRODUCTS_AT_ONCE, Cost, Node, Spec, Weights
+from lottery_jax.networks.node import (
+    MAX_MAGNITUDE,
+    MIN_MAGNITUDE,
+    PRODUCTS_AT_ONCE,
+    Cost,
+    Node,
+    Spec,
+    Weights,
+)
 
 
 class Operation(Node):
@@ -36,11 +44,20 @@ class Operation(Node):
         """The work for one example, without the numbers that a graph keeps."""
         return Cost(sum(math.prod(spec.shape) for spec in (*inputs, self.combined_spec(*inputs))))
 
-    def output_spec(self, input_spec: Spec) -> Spec:
-        return self.combined_spec(input_spec)
+    def output_spec(self, input_spec: Spec) -> NoReturn:
+        raise InputError(f"an operation must be a node of a graph, got {self.kind!r} alone. Put it into a Graph.")
 
     def module(self, weights: Weights) -> NoReturn:
-        raise InputError(f"an operation must be a node of a graph, got {self.kind!r} alone. Put it into a Graph.")
+        raise AssertionError("no network has an operation outside a graph")
+
+
+def _check_number(kind: str, value: float) -> None:
+    """Refuse a number that no file may hold."""
+    if value and not MIN_MAGNITUDE <= abs(value) <= MAX_MAGNITUDE:  # also NaN
+        raise InputError(
+            f"the number of {kind!r} must be 0 or of a magnitude from {MIN_MAGNITUDE:.3g} to {MAX_MAGNITUDE:.3g}, got"
+            f" {value}. Scale it, or use a stored tensor."
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +67,9 @@ class Constant(Operation):
     value: float
     kind: ClassVar[str] = "constant"
     arity: ClassVar[int | None] = 0
+
+    def __post_init__(self) -> None:
+        _check_number(self.kind, self.value)
 
     def combined_spec(self, *inputs: Spec) -> Spec:
         return Spec((1,), self.value >= 0)
@@ -66,6 +86,9 @@ class Stored(Operation):
     kind: ClassVar[str] = "stored"
     arity: ClassVar[int | None] = 0
 
+    def __post_init__(self) -> None:
+        Spec(self.shape)  # raises if there is no such tensor
+
     def tensors(self) -> dict[str, tuple[int, ...]]:
         return {"": self.shape}
 
@@ -74,8 +97,8 @@ class Stored(Operation):
 
     def initial(self, key: jax.Array) -> NoReturn:
         raise InputError(
-            "a network that is trained from its initial values must consist of layers, got a graph with a stored tensor."
-            " Choose a method that needs no training, or build the network from lottery_jax.layers."
+            "a network that is trained from its initial values must consist of layers, got a graph with a stored"
+            " tensor. Choose a method that needs no training, or build the network from lottery_jax.layers."
         )
 
     def __call__(self, *inputs: jax.Array) -> NoReturn:
@@ -94,15 +117,13 @@ def _elementwise(nonnegative: bool, *inputs: Spec) -> Spec:
     return Spec(shape, nonnegative, *(copied.pop() if copied else ()))
 
 
-_ERF_TAIL: Callable[[Any], Any] = jax.lax.erfc
-
 UNARY: dict[str, Callable[[Any], Any]] = {
     "abs": jnp.abs,
     "cbrt": jax.lax.cbrt,
     "ceil": jnp.ceil,
     "cos": jnp.cos,
     "erf": jax.lax.erf,
-    "erfc": _ERF_TAIL,
+    "erfc": jax.lax.erfc,
     "exp": jnp.exp,
     "expm1": jnp.expm1,
     "floor": jnp.floor,
@@ -133,7 +154,7 @@ UnaryName = Literal[
 class Elementwise(Operation):
     """An elementwise function of one input, by its name in `jax.lax`.
 
-    >>> Elementwise("exp").output_spec(Spec((3,)))
+    >>> Elementwise("exp").combined_spec(Spec((3,)))
     Spec(shape=(3,), nonnegative=True)
     """
 
@@ -295,8 +316,8 @@ class Broadcast(Operation):
         (given,) = inputs
         if self.shape[-1:] != given.shape[-1:]:
             _plain(self.kind, given)
-        both = (given.shape, self.shape)
-        if len(given.shape) > len(self.shape) or np.broadcast_shapes(*both) != self.shape:
+        sizes = zip(reversed(given.shape), reversed(self.shape), strict=False)
+        if len(given.shape) > len(self.shape) or not all(size in (1, wide) for size, wide in sizes):
             raise InputError(f"broadcast must fit its input {list(given.shape)}, got {list(self.shape)}")
         return dataclasses.replace(given, shape=self.shape)
 
@@ -324,7 +345,7 @@ class Slice(Operation):
         _each_axis(self.kind, given.shape, self.start, self.limit, self.step)
         sizes = []
         for size, start, limit, step in zip(given.shape, self.start, self.limit, self.step, strict=True):
-            if not (start < limit <= size and step >= 1):
+            if not (0 <= start < limit <= size and step >= 1):
                 raise InputError(f"slice must stay in {list(given.shape)}, got {start} to {limit} in steps of {step}")
             sizes.append(-(-(limit - start) // step))
         if sizes[-1] != given.shape[-1]:
@@ -345,6 +366,13 @@ class Pad(Operation):
     value: float = 0.0
     kind: ClassVar[str] = "pad"
 
+    def __post_init__(self) -> None:
+        _check_number(self.kind, self.value)
+        if min((*self.low, *self.high, *self.interior), default=0) < 0:
+            raise InputError(
+                f"pad must add numbers, got {list(self.low)}, {list(self.high)}. Use a slice to remove some."
+            )
+
     def combined_spec(self, *inputs: Spec) -> Spec:
         (given,) = inputs
         _each_axis(self.kind, given.shape, self.low, self.high, self.interior)
@@ -357,7 +385,7 @@ class Pad(Operation):
 
     def __call__(self, *inputs: jax.Array) -> jax.Array:
         widths = [*zip(self.low, self.high, self.interior, strict=True)]
-        return jax.lax.pad(inputs[0], jnp.float32(self.value), widths)
+        return jax.lax.pad(inputs[0], jnp.asarray(self.value, inputs[0].dtype), widths)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -371,8 +399,10 @@ class Concatenate(Operation):
     def combined_spec(self, *inputs: Spec) -> Spec:
         shapes = [spec.shape for spec in inputs]
         others = {(*shape[: self.axis], *shape[self.axis + 1 :]) for shape in shapes}
-        if self.axis >= len(shapes[0]) or len(others) > 1 or len({*map(len, shapes)}) > 1:
-            raise InputError(f"concatenate must have shapes that differ in axis {self.axis} only, got {shapes}")
+        if not 0 <= self.axis < len(shapes[0]) or len(others) > 1 or len({*map(len, shapes)}) > 1:
+            raise InputError(
+                f"concatenate must have shapes that differ in axis {self.axis} only, got {[*map(list, shapes)]}"
+            )
         for spec in inputs:
             _plain(self.kind, spec)
         size = sum(shape[self.axis] for shape in shapes)
@@ -390,7 +420,7 @@ REDUCTIONS: dict[str, Any] = {"sum": jnp.sum, "max": jnp.max, "min": jnp.min, "p
 class Reduce(Operation):
     """The sum, maximum, minimum or product over axes, which disappear.
 
-    >>> Reduce("max", (0,)).output_spec(Spec((4, 3), True))
+    >>> Reduce("max", (0,)).combined_spec(Spec((4, 3), True))
     Spec(shape=(3,), nonnegative=True)
     """
 
@@ -444,7 +474,9 @@ class ReduceWindow(Operation):
         first = {"sum": 0.0, "max": -np.inf, "min": np.inf}[self.function]
         reducer = {"sum": jax.lax.add, "max": jax.lax.max, "min": jax.lax.min}[self.function]
         padding = [*zip(self.low, self.high, strict=True)]
-        return jax.lax.reduce_window(inputs[0], np.float32(first), reducer, self.size, self.stride, padding)
+        return jax.lax.reduce_window(
+            inputs[0], np.asarray(first, inputs[0].dtype), reducer, self.size, self.stride, padding
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -505,7 +537,8 @@ class Lookup(Operation):
 
     def combined_spec(self, *inputs: Spec) -> Spec:
         table, indices = inputs
-        _plain(self.kind, indices)
+        for spec in inputs:
+            _plain(self.kind, spec)
         return Spec((*indices.shape, *table.shape[1:]), table.nonnegative)
 
     def __call__(self, *inputs: jax.Array) -> jax.Array:
