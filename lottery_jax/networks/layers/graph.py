@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import ClassVar, NoReturn, Self
+from typing import Any, ClassVar, NoReturn, Self
 
 import jax
 import jax.numpy as jnp
@@ -113,13 +113,13 @@ class Graph(Container):
         return found
 
     def module(self, weights: Weights) -> nnx.Module:
-        modules, stored = {}, {}
+        parts: dict[str, nnx.Module | nnx.Param] = {}
         for name, node, _ in self.nodes:
             if isinstance(node, Stored):
-                stored[name] = nnx.Param(jnp.asarray(weights[name]))
+                parts[name] = nnx.Param(jnp.asarray(weights[name]))
             elif not isinstance(node, Operation):
-                modules[name] = node.module(weights.child(name))
-        return GraphModule(self, modules, stored)
+                parts[name] = node.module(weights.child(name))
+        return GraphModule(self, parts)
 
     def resized(self, input_spec: Spec, units: Callable[[int], int]) -> NoReturn:
         raise InputError(
@@ -128,14 +128,19 @@ class Graph(Container):
         )
 
     def child_modules(self, module: "GraphModule") -> Mapping[str, nnx.Module]:
-        return dict(module.layers)
+        return {name: part for name, part in module.parts().items() if isinstance(part, nnx.Module)}
 
 
 class GraphModule(nnx.Module):
     """The module of `Graph`."""
 
-    def __init__(self, graph: Graph, layers: dict[str, nnx.Module], stored: dict[str, nnx.Param]) -> None:
-        self.graph, self.layers, self.stored = graph, nnx.Dict(layers), nnx.Dict(stored)
+    def __init__(self, graph: Graph, parts: dict[str, nnx.Module | nnx.Param]) -> None:
+        self.graph, self._names = graph, tuple(parts)
+        self._parts = nnx.List(parts.values())  # a name such as `keys` cannot be one of an nnx.Dict
+
+    def parts(self) -> dict[str, Any]:
+        """The modules of the layers and the stored tensors, by name."""
+        return dict(zip(self._names, self._parts, strict=True))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.values(x)[self.graph.output]
@@ -143,17 +148,17 @@ class GraphModule(nnx.Module):
     def values(self, x: jax.Array, *, keep: bool = False) -> dict[str, jax.Array]:
         """The output and, with `keep`, the outputs [B, ...] of all nodes that depend on the input, by name."""
         found: dict[str, jax.Array] = {INPUT: x}
-        batched, last = {INPUT}, self.graph.last_uses()
+        batched, last, parts = {INPUT}, self.graph.last_uses(), self.parts()
         for name, node, inputs in self.graph.nodes:
             given = [found[one] for one in inputs]
             axes = [0 if one in batched else None for one in inputs]
             if 0 in axes:
                 batched.add(name)
             if isinstance(node, Stored):
-                found[name] = self.stored[name][...]
+                found[name] = parts[name][...]
             elif not isinstance(node, Operation):
                 value = given[0] if 0 in axes else given[0][None]  # layers have a batch axis
-                value = self.layers[name](value)  # type: ignore[operator]
+                value = parts[name](value)
                 found[name] = value if 0 in axes else value[0]
             else:
                 found[name] = jax.vmap(node, in_axes=axes)(*given) if 0 in axes else node(*given)

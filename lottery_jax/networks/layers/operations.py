@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lottery_jax.errors import InputError
+from lottery_jax.errors import InputError, shown
 from lottery_jax.networks.node import (
     MAX_MAGNITUDE,
     MIN_MAGNITUDE,
@@ -279,7 +279,9 @@ class Reshape(Operation):
         if self.shape[-1:] != given.shape[-1:]:
             _plain(self.kind, given)
         if math.prod(self.shape) != math.prod(given.shape):
-            raise InputError(f"reshape must keep the number of values, got {list(given.shape)} to {list(self.shape)}")
+            raise InputError(
+                f"reshape must keep the number of values, got {list(given.shape)} to {shown(list(self.shape))}"
+            )
         return dataclasses.replace(given, shape=self.shape)
 
     def __call__(self, *inputs: jax.Array) -> jax.Array:
@@ -296,7 +298,7 @@ class Transpose(Operation):
     def combined_spec(self, *inputs: Spec) -> Spec:
         (given,) = inputs
         if sorted(self.axes) != [*range(len(given.shape))]:
-            raise InputError(f"transpose must name each axis of {list(given.shape)} once, got {list(self.axes)}")
+            raise InputError(f"transpose must name each axis of {list(given.shape)} once, got {shown(list(self.axes))}")
         if self.axes[-1] != len(given.shape) - 1:
             _plain(self.kind, given)
         return dataclasses.replace(given, shape=tuple(given.shape[axis] for axis in self.axes))
@@ -318,7 +320,7 @@ class Broadcast(Operation):
             _plain(self.kind, given)
         sizes = zip(reversed(given.shape), reversed(self.shape), strict=False)
         if len(given.shape) > len(self.shape) or not all(size in (1, wide) for size, wide in sizes):
-            raise InputError(f"broadcast must fit its input {list(given.shape)}, got {list(self.shape)}")
+            raise InputError(f"broadcast must fit its input {list(given.shape)}, got {shown(list(self.shape))}")
         return dataclasses.replace(given, shape=self.shape)
 
     def __call__(self, *inputs: jax.Array) -> jax.Array:
@@ -328,7 +330,7 @@ class Broadcast(Operation):
 def _each_axis(kind: str, shape: tuple[int, ...], *fields: tuple[int, ...]) -> None:
     for field in fields:
         if len(field) != len(shape):
-            raise InputError(f"{kind!r} must have a number for each axis of {list(shape)}, got {list(field)}")
+            raise InputError(f"{kind!r} must have a number for each axis of {list(shape)}, got {shown(list(field))}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -368,10 +370,9 @@ class Pad(Operation):
 
     def __post_init__(self) -> None:
         _check_number(self.kind, self.value)
-        if min((*self.low, *self.high, *self.interior), default=0) < 0:
-            raise InputError(
-                f"pad must add numbers, got {list(self.low)}, {list(self.high)}. Use a slice to remove some."
-            )
+        least = min((*self.low, *self.high, *self.interior), default=0)
+        if least < 0:
+            raise InputError(f"pad must add numbers, got {least} of them. Use a slice to remove some.")
 
     def combined_spec(self, *inputs: Spec) -> Spec:
         (given,) = inputs
@@ -401,7 +402,7 @@ class Concatenate(Operation):
         others = {(*shape[: self.axis], *shape[self.axis + 1 :]) for shape in shapes}
         if not 0 <= self.axis < len(shapes[0]) or len(others) > 1 or len({*map(len, shapes)}) > 1:
             raise InputError(
-                f"concatenate must have shapes that differ in axis {self.axis} only, got {[*map(list, shapes)]}"
+                f"concatenate must have shapes that differ in axis {self.axis} only, got {shown([*map(list, shapes)])}"
             )
         for spec in inputs:
             _plain(self.kind, spec)
@@ -431,7 +432,9 @@ class Reduce(Operation):
     def combined_spec(self, *inputs: Spec) -> Spec:
         (given,) = inputs
         if len({*self.axes}) < len(self.axes) or not {*self.axes} < {*range(len(given.shape))}:
-            raise InputError(f"reduce must leave at least one axis of {list(given.shape)}, got the axes {self.axes}")
+            raise InputError(
+                f"reduce must leave at least one axis of {list(given.shape)}, got the axes {shown(list(self.axes))}"
+            )
         if len(given.shape) - 1 in self.axes:
             _plain(self.kind, given)
         shape = tuple(size for axis, size in enumerate(given.shape) if axis not in self.axes)
@@ -500,10 +503,10 @@ class DotGeneral(Operation):
         used = (*self.left_shared, *self.left_summed), (*self.right_shared, *self.right_summed)
         for axes, shape in zip(used, (left, right), strict=True):
             if len({*axes}) < len(axes) or not {*axes} <= {*range(len(shape))}:
-                raise InputError(f"dot_general must name different axes of {list(shape)}, got {list(axes)}")
+                raise InputError(f"dot_general must name different axes of {list(shape)}, got {shown(list(axes))}")
         sizes = [shape[axis] for shape, axes in zip((left, right), used, strict=True) for axis in axes]
-        half = len(used[0])
-        if len(used[1]) != half or sizes[:half] != sizes[half:]:
+        half, pairs = len(used[0]), len(self.left_shared) == len(self.right_shared)
+        if not pairs or sizes[:half] != sizes[half:]:
             raise InputError(f"dot_general must pair axes of equal sizes, got {list(left)} and {list(right)}")
         shape = tuple(left[axis] for axis in self.left_shared) + tuple(
             size
