@@ -44,8 +44,8 @@ class Spec:
         fits = 1 <= len(self.shape) <= MAX_AXES and min(self.shape) >= 1
         if not fits or math.prod(self.shape) > MAX_EXAMPLE_SIZE:
             raise InputError(
-                f"the shape of an example must have 1 to {MAX_AXES} sizes from 1 and at most {MAX_EXAMPLE_SIZE:,}"
-                f" numbers, got {shown(list(self.shape))}"
+                f"the shape of an example must have sizes from 1 up, at most {MAX_AXES} axes and"
+                f" {MAX_EXAMPLE_SIZE:,} numbers, got {shown(list(self.shape))}"
             )
 
 
