@@ -70,6 +70,8 @@ CASES = (
     Case(Conv(4, 6, (3, 3)), IMAGE, ((4,), (6, 5), (6, 5, 3), (2, 5, 4), (6, 2, 4))),
     Case(STRIDED, IMAGE, ((6, 1, 4),)),
     Case(DEPTHWISE, IMAGE),
+    Case(Conv(4, 6, (3, 2), (2, 1), (1, 1), groups=2, dilation=(2, 3)), IMAGE, ((2, 5, 4),)),
+    Case(Gadget(Conv(4, 8, (2, 2), groups=4, dilation=(3, 2)), 3, U, U), IMAGE),
     Case(Conv(4, 3, (1, 1), stride=(3, 3), bias=True), IMAGE),
     Case(RotationConv(4, 3, 3, padding=1), IMAGE, ((6, 5, 3), (4, 6, 5, 4), (4,))),
     Case(RotationConv(3, 2, 2, rotations=4, bias=True), (4, 5, 5, 3), ((5, 5, 3), (3, 5, 5, 3), (4, 5, 5, 4))),

@@ -14,8 +14,8 @@ from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Container, Node, Spec, Weights
 from lottery_jax.networks.registry import NODES
 from tests.networks.catalogue import CASES, GRAPHLESS, Case, below, drawn, run, stored
-from tests.networks.operation_oracles import OPERATION_ORACLES
 from tests.networks.oracles import ORACLES, evaluate
+from tests.oracle.operations import OPERATIONS
 
 EXAMPLES = 3
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.node.kind)
@@ -37,7 +37,7 @@ def test_no_kind_is_missing() -> None:
     """A new kind of node needs a case in the catalogue and an oracle."""
     kinds = {inner.kind for case in CASES for _, inner in below(case.node)}
     assert kinds | {node.kind for node in GRAPHLESS} == set(NODES)
-    assert {*ORACLES, *OPERATION_ORACLES, "stored"} | {node.kind for node in GRAPHLESS} == set(NODES)
+    assert {*ORACLES, *OPERATIONS, "stored"} | {node.kind for node in GRAPHLESS} == set(NODES)
     assert all(NODES[kind].kind == kind for kind in NODES)
 
 
