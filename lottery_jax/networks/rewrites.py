@@ -98,7 +98,8 @@ def _with_arrays(target: Target, network: Network, arrays: Mapping[str, np.ndarr
 
 
 def _folded_arrays(target: Target, fold: BatchNormFold) -> dict[str, np.ndarray]:
-    """The layer's new weight and bias, float32, by full name."""
+    """The layer's new weight and bias, float32, by full name; raises `InputError` for a negative variance."""
+    target.scan(child_path(fold.norm, "running_var"))
     norm = {name: target.array(child_path(fold.norm, name)).astype(np.float64) for name in fold.node.tensors()}
     scale = norm.get("weight", 1.0) / np.sqrt(norm["running_var"] + fold.node.epsilon)
     shift = norm.get("bias", 0.0) - scale * norm["running_mean"]
@@ -204,6 +205,8 @@ def merge_attention(target: Target) -> Target:
 
 def match_rewrites(target: Target, network: Network) -> Target:
     """The target with the rewrites of a ticket's network: folded, and merged if the network has merged attention."""
+    if target.network.root == network.target.root:
+        return target
     folded = fold_batch_norm(target)
     return merge_attention(folded) if _has_merged(network) else folded
 
