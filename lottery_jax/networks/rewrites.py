@@ -205,8 +205,6 @@ def merge_attention(target: Target) -> Target:
 
 def match_rewrites(target: Target, network: Network) -> Target:
     """The target with the rewrites of a ticket's network: folded, and merged if the network has merged attention."""
-    if target.network.root == network.target.root:
-        return target
     folded = fold_batch_norm(target)
     return merge_attention(folded) if _has_merged(network) else folded
 

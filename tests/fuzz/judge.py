@@ -61,10 +61,15 @@ def weight_tolerances(ticket: Ticket, target: Target, certificate: Certificate) 
     return found
 
 
+def as_compared(target: Target, ticket: Ticket) -> Target:
+    """The target with the layers of the ticket's network; a ticket's own copy has them."""
+    return target if target.network.root == ticket.network.target.root else match_rewrites(target, ticket.network)
+
+
 def residual_ratio(path: Path, target: Target, certificate: Certificate) -> float:
     """The largest residual that the independent reader of the format finds, as a multiple of its tensor's tolerance."""
     ticket = load_ticket(path)
-    target = match_rewrites(target, ticket.network)
+    target = as_compared(target, ticket)
     found = residuals(read_ticket(path), {name: target.array(name) for name in ticket.network.approximated})
     tolerance, smallest = weight_tolerances(ticket, target, certificate), float(np.finfo(np.float32).tiny)
     return max(float(value.max()) / max(tolerance[name], smallest) for name, value in found.items())
@@ -76,7 +81,7 @@ def judge(ticket: Ticket, target: Target, certificate: Certificate, seed: int = 
     Args:
         search: False to run only three inputs, for networks that take long.
     """
-    target = match_rewrites(target, ticket.network)
+    target = as_compared(target, ticket)
     arrays = {name: np.asarray(target.array(name)).astype(np.float64) for name in target.network.tensors}
     tolerance = weight_tolerances(ticket, target, certificate)
     vacuous = all(float(np.abs(arrays[name]).max()) <= tolerance[name] for name in tolerance)
