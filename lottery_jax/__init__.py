@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lottery_jax.errors import InputError, TicketError
     from lottery_jax.importers.mlp_weights import mlp_target
     from lottery_jax.importers.state_dict import export_target, import_target, load_model
+    from lottery_jax.importers.target_from import target_from
     from lottery_jax.networks.network import Network
     from lottery_jax.networks.target import Target
     from lottery_jax.tasks.task import Task, load_task
@@ -44,6 +45,7 @@ _MODULES = {
     "import_target": "lottery_jax.importers.state_dict",
     "export_target": "lottery_jax.importers.state_dict",
     "mlp_target": "lottery_jax.importers.mlp_weights",
+    "target_from": "lottery_jax.importers.target_from",
     "fisher_importance": "lottery_jax.approximation.importance",
     "Ticket": "lottery_jax.tickets.ticket",
     "Certificate": "lottery_jax.tickets.certificate",
@@ -85,6 +87,7 @@ __all__ = [
     "networks",
     "pruning",
     "subset_sum",
+    "target_from",
     "tasks",
     "theory",
     "tickets",

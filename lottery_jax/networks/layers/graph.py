@@ -140,7 +140,7 @@ class GraphModule(nnx.Module):
 
     def values(self, x: jax.Array, *, keep: bool = False) -> dict[str, jax.Array]:
         """The output and, with `keep`, the outputs [B, ...] of all nodes that depend on the input, by name."""
-        found: dict[str, jax.Array] = {INPUT: x}
+        found: dict[str, jax.Array] = {INPUT: x.astype(jnp.float32)}
         batched, last = {INPUT}, self.graph.last_uses()
         for name, node, inputs in self.graph.nodes:
             given = [found[one] for one in inputs]

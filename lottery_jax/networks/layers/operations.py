@@ -1,4 +1,4 @@
-"""Elementary operations: the nodes of a `Graph` that are not layers. Together they make any norm, activation or attention.
+"""Elementary operations: the nodes of a `Graph` that are not layers. They make any norm, activation or attention.
 
 Each is a function of arrays of *one* example, without a batch axis, in float32: integers and truth values are floats.
 Shapes follow NumPy's and XLA's rules. Signs are derived: a sum of numbers that are never negative is never negative.
@@ -74,8 +74,8 @@ class Stored(Operation):
 
     def initial(self, key: jax.Array) -> NoReturn:
         raise InputError(
-            "a network that is trained from its initial values must consist of layers, got a graph with a stored tensor."
-            " Choose a method that needs no training, or build the network from lottery_jax.layers."
+            "a network that is trained from its initial values must consist of layers, got a graph with a stored"
+            " tensor. Choose a method that needs no training, or build the network from lottery_jax.layers."
         )
 
     def __call__(self, *inputs: jax.Array) -> NoReturn:
@@ -94,15 +94,13 @@ def _elementwise(nonnegative: bool, *inputs: Spec) -> Spec:
     return Spec(shape, nonnegative, *(copied.pop() if copied else ()))
 
 
-_ERF_TAIL: Callable[[Any], Any] = jax.lax.erfc
-
 UNARY: dict[str, Callable[[Any], Any]] = {
     "abs": jnp.abs,
     "cbrt": jax.lax.cbrt,
     "ceil": jnp.ceil,
     "cos": jnp.cos,
     "erf": jax.lax.erf,
-    "erfc": _ERF_TAIL,
+    "erfc": jax.lax.erfc,
     "exp": jnp.exp,
     "expm1": jnp.expm1,
     "floor": jnp.floor,
