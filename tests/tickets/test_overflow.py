@@ -15,7 +15,9 @@ from lottery_jax.networks.layers.activations import Relu
 from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.conv import Conv
 from lottery_jax.networks.layers.dense import Dense
+from lottery_jax.networks.layers.graph import Graph, Step
 from lottery_jax.networks.layers.normalization import BatchNorm, LayerNorm
+from lottery_jax.networks.layers.operations import Binary, Elementwise, Power
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import LinearLayer, Node, Spec
 from lottery_jax.networks.sources.random_layer import RandomLayer
@@ -111,6 +113,29 @@ def test_layers_that_overflow_together_hold_on_a_smaller_box_only(tmp_path: Path
         found = verify(tmp_path / "t", target=target)
         assert found.outcome == "no guarantee" and found.reasons[0].endswith("; give a smaller box")
         assert verify(tmp_path / "t", target=target, box=(-1e-3, 1e-3)).holds
+
+
+@pytest.mark.parametrize(
+    "operations",
+    [
+        [("large", Binary("mul"), ("fc", "fc")), ("out", Power(8), ("large",))],
+        [("out", Elementwise("exp"), ("fc",))],
+        [("out", Elementwise("log"), ("fc",))],
+        [("out", Binary("div"), ("fc", "fc"))],
+    ],
+    ids=["power", "exp", "log", "div"],
+)
+def test_a_ticket_that_chooses_an_operation_without_a_bound_does_not_hold(
+    operations: list[Step], tmp_path: Path
+) -> None:
+    """A graph of the ticket's own choice is infinite, or NaN, for inputs of the box."""
+    huge = RandomLayer(Dense(4, 4), Sampler.signed_constant(2.0**16))
+    graph = Graph((("fc", Dense(4, 4), ("input",)), *operations), "out")
+    ticket = ticket_of_own_target(Network(graph, Spec((4,))), {}, {"fc": huge})
+    ticket.save(tmp_path / "t")
+    assert overflows(ticket, (-1, 1))
+    found = verify(tmp_path / "t")
+    assert found.outcome == "no guarantee" and "no bound in float32" in found.reasons[0]
 
 
 def deep(weight: float = 1.0, last: RandomLayer | None = None) -> Ticket:
