@@ -23,11 +23,15 @@ _DIFFERENT = 1e-3  # a difference of values, as a part of the largest |value| of
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImportedModel:
-    """A target, the model that it was imported from, and where the target's tensors are in the model's parameters."""
+    """A target, the model that it was imported from, and where the target's tensors are in the model's parameters.
+
+    `dtype` is that of the inputs.
+    """
 
     target: Target
     model: ModelFunction
     placements: dict[str, Placement]
+    dtype: Any
 
 
 def target_from(model: Any, example: Any, parameters: Any = None, *, nonnegative: bool = False) -> Target:
@@ -79,7 +83,7 @@ def import_model(model: Any, example: Any, parameters: Any = None, *, nonnegativ
         ) from error
     target = Target(Network(traced.graph, spec), traced.tensors)  # type: ignore[arg-type]
     _check(target, traced, own, examples, spec, dtype)
-    return ImportedModel(target, own, traced.placements)
+    return ImportedModel(target, own, traced.placements, dtype)
 
 
 def _first_line(error: Exception) -> str:

@@ -29,6 +29,7 @@ class Target:
 
     Args:
         tensors: NumPy or JAX arrays by name, weights [out, in, ...] as in PyTorch; or a store of a file.
+        notes: What an import assumed without a proof, in sentences.
 
     Raises:
         InputError: If the tensors do not have the names and shapes of the network, or are not floats.
@@ -43,6 +44,7 @@ class Target:
 
     network: Network
     tensors: TensorReader
+    notes: tuple[str, ...] = ()
     _scans: dict[str, "Scan"] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:

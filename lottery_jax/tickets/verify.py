@@ -13,6 +13,12 @@ from lottery_jax.networks.target import Target
 from lottery_jax.progress import Progress, no_progress
 from lottery_jax.tickets.box_bounds import Box, BoxBound, bound_box
 from lottery_jax.tickets.certificate import Certificate
+from lottery_jax.tickets.effective_slices import (
+    ApproximatedTensor,
+    EffectiveSlice,
+    approximated_tensors,
+    effective_slices,
+)
 from lottery_jax.tickets.faults import (
     forced_entry_faults,
     rounding_faults,
@@ -24,7 +30,6 @@ from lottery_jax.tickets.given_target import FileName, GivenTarget, TargetFile, 
 from lottery_jax.tickets.header import check_tolerance
 from lottery_jax.tickets.linear_terms import random_terms
 from lottery_jax.tickets.overflow import overflow_doubts
-from lottery_jax.tickets.reconstruct import ApproximatedTensor, EffectiveSlice, approximated_tensors, effective_slices
 from lottery_jax.tickets.rounding import (
     LARGEST,
     Float32Bound,
@@ -230,7 +235,7 @@ def _residuals(ticket: Ticket, reference: _Reference, progress: Progress) -> _Re
         rows = RowSums.of_slice(part, math.prod(shapes[part.name][1:]))
         return part.first, np.abs(difference).max(0), rows
 
-    for tensor in approximated_tensors(ticket):
+    for tensor in approximated_tensors(network, ticket.seed, ticket.content):
         name, copies = tensor.name, tensor.source.rows_per_weight
         by_path.setdefault(tensor.path, []).append(tensor)
         sums[name] = RowSums.zeros(copies, shapes[name][0])
@@ -240,7 +245,7 @@ def _residuals(ticket: Ticket, reference: _Reference, progress: Progress) -> _Re
             given = network.input_spec_of(tensor.path)
             if given is not None and given.copies > 1:
                 copy_sizes[name] = np.empty(shape)
-        for first, residuals, rows in effective_slices(ticket, tensor, reduce):
+        for first, residuals, rows in effective_slices(tensor, reduce):
             index = int(residuals.argmax())
             sums[name].add(rows, first // math.prod(shapes[name][1:]))
             within += int(np.count_nonzero(residuals <= allowed[name]))
