@@ -168,7 +168,8 @@ def _with_arrays(target: Target, network: Network, arrays: Mapping[str, np.ndarr
 
 
 def _folded_arrays(target: Target, fold: BatchNormFold) -> dict[str, np.ndarray]:
-    """The layer's new weight and bias, float32, by full name."""
+    """The layer's new weight and bias, float32, by full name; raises `InputError` for a negative variance."""
+    target.scan(child_path(fold.norm, "running_var"))
     norm = {name: target.array(child_path(fold.norm, name)).astype(np.float64) for name in fold.node.tensors()}
     scale = norm.get("weight", 1.0) / np.sqrt(norm["running_var"] + fold.node.epsilon)
     shift = norm.get("bias", 0.0) - scale * norm["running_mean"]
