@@ -9,7 +9,8 @@ from lottery_jax.cli.messages import print_json, print_lines
 from lottery_jax.cli.progress_bars import progress_bars
 from lottery_jax.cli.settings import Export, Verify
 from lottery_jax.errors import InputError, quoted
-from lottery_jax.importers.state_dict import target_like
+from lottery_jax.importers.onnx_target import is_onnx
+from lottery_jax.importers.state_dict import target_like, target_of_network
 from lottery_jax.io.files import check_overwrite, write_atomically
 from lottery_jax.networks.network import clipped
 from lottery_jax.tickets.certificate import Certificate
@@ -228,8 +229,11 @@ def run_export(command: Export, results: TextIO) -> int:
         write_atomically(command.out, network_text(ticket.network).encode())
         written = "the network that the ticket is for, without weights, for verify --expect"
     elif command.into is not None:
-        is_model = ticket.network.input_spec is None
-        model = None if is_model else target_like(ticket.network, command.into).network
+        model = None
+        if ticket.network.input_spec is not None and not is_onnx(
+            command.into
+        ):  # an architecture that only the ticket knows is in no list
+            model = target_of_network(ticket.network.target, command.into) or target_like(ticket.network, command.into)
         written = export_into(ticket, command.into, command.out, model)
     else:
         written = (export_masks if command.masks else export_weights)(ticket, command.out)

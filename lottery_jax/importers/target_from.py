@@ -23,11 +23,15 @@ _DIFFERENT = 1e-3  # a difference of values, as a part of the largest |value| of
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImportedModel:
-    """A target, the model that it was imported from, and where the target's tensors are in the model's parameters."""
+    """A target, the model that it was imported from, and where the target's tensors are in the model's parameters.
+
+    `dtype` is that of the inputs.
+    """
 
     target: Target
     model: ModelFunction
     placements: dict[str, Placement]
+    dtype: Any
 
 
 def target_from(model: Any, example: Any, parameters: Any = None, *, nonnegative: bool = False) -> Target:
@@ -66,7 +70,8 @@ def target_from(model: Any, example: Any, parameters: Any = None, *, nonnegative
 def import_model(model: Any, example: Any, parameters: Any = None, *, nonnegative: bool = False) -> ImportedModel:
     """`target_from`, with the model and the placements of its parameters, for weights that go back into it."""
     examples, spec, dtype = _examples(example, nonnegative)
-    own = model_function(model, np.zeros((1, *spec.shape), dtype), parameters)
+    own = model if isinstance(model, ModelFunction) else None
+    own = own or model_function(model, np.zeros((1, *spec.shape), dtype), parameters)
     one = jax.ShapeDtypeStruct(spec.shape, dtype)
     try:
         traced = trace(own.function, own.parameters, one)
@@ -77,9 +82,9 @@ def import_model(model: Any, example: Any, parameters: Any = None, *, nonnegativ
             f"model must run on a batch {[1, *spec.shape]} of {np.dtype(dtype).name} and be a pure function of JAX, but"
             f" it raised {type(error).__name__}: {_first_line(error)}. Pass a function x -> outputs that does."
         ) from error
-    target = Target(Network(traced.graph, spec), traced.tensors)  # type: ignore[arg-type]
+    target = Target(Network(traced.graph, spec), traced.tensors, own.notes)  # type: ignore[arg-type]
     _check(target, traced, own, examples, spec, dtype)
-    return ImportedModel(target, own, traced.placements)
+    return ImportedModel(target, own, traced.placements, dtype)
 
 
 def _first_line(error: Exception) -> str:

@@ -96,6 +96,56 @@ def fold_batch_norm(target: Target) -> Target:
     return _with_arrays(target, network, arrays)
 
 
+def neutral_norms(network: Network, biases: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Batch normalisations that only add the folded biases, and zeros for the biases of their layers, float64.
+
+    Args:
+        network: A network with batch normalisations.
+        biases: Of its folded layers, by full name; the normalisations of other layers are omitted.
+    """
+    found = {}
+    for fold in batch_norm_folds(network):
+        name = child_path(fold.layer, "bias")
+        if name not in biases:
+            continue
+        bias = biases[name].astype(np.float64)
+        ones, zeros = np.ones_like(bias), np.zeros_like(bias)
+        neutral = {"weight": ones, "bias": zeros, "running_mean": -bias}
+        neutral["running_var"] = (1 - fold.node.epsilon) * ones
+        for own in fold.node.tensors():
+            found[child_path(fold.norm, own)] = neutral[own]
+        if name in network.tensors:
+            found[name] = zeros
+    return found
+
+
+def unfold_batch_norm(network: Network, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The tensors with which a network computes what its folded form computes with `tensors`, float32.
+
+    Raises:
+        InputError: The tensors are not those of the folded form, nor of the network itself.
+
+    >>> from lottery_jax.networks.layers.dense import Dense
+    >>> from lottery_jax.networks.node import Spec
+    >>> network = Network(Chain((("fc", Dense(1, 1)), ("bn", BatchNorm(1, affine=False)))), Spec((1,)))
+    >>> found = unfold_batch_norm(network, {"fc.weight": np.array([[2.0]]), "fc.bias": np.array([3.0])})
+    >>> {name: value.tolist() for name, value in found.items()}
+    {'fc.weight': [[2.0]], 'bn.running_mean': [-3.0], 'bn.running_var': [0.9999899864196777]}
+    """
+    shapes, values = {name: value.shape for name, value in tensors.items()}, dict(tensors)
+    if shapes != network.tensors:
+        folded = _folded_network(network).tensors
+        for name in (*folded, *shapes):
+            found, expected = (str(list(of[name])) if name in of else "nothing" for of in (folded, shapes))
+            if found != expected:
+                raise InputError(
+                    f"network must be the one that was folded, with {expected} for {name!r} after folding, got {found}."
+                    " Pass the network of the target."
+                )
+        values |= neutral_norms(network, tensors)
+    return {name: values[name].astype(np.float32) for name in network.tensors}
+
+
 def _folded_network(network: Network) -> Network:
     """The network without its batch normalisations; raises `InputError` if one of them cannot be folded."""
     folds, layers, norms = batch_norm_folds(network), set(), set()
@@ -118,7 +168,8 @@ def _with_arrays(target: Target, network: Network, arrays: Mapping[str, np.ndarr
 
 
 def _folded_arrays(target: Target, fold: BatchNormFold) -> dict[str, np.ndarray]:
-    """The layer's new weight and bias, float32, by full name."""
+    """The layer's new weight and bias, float32, by full name; raises `InputError` for a negative variance."""
+    target.scan(child_path(fold.norm, "running_var"))
     norm = {name: target.array(child_path(fold.norm, name)).astype(np.float64) for name in fold.node.tensors()}
     scale = norm.get("weight", 1.0) / np.sqrt(norm["running_var"] + fold.node.epsilon)
     shift = norm.get("bias", 0.0) - scale * norm["running_mean"]

@@ -86,11 +86,9 @@ def test_modules_of_linear_layers_and_their_states() -> None:
         found = mlp_target(given)
         np.testing.assert_allclose(found.forward()(X), model(X), rtol=1e-5, atol=1e-5)
         assert list(found.network.tensors) == ["stem.weight", "stem.bias", "head.weight"]
-    chain = nnx.Sequential(*(nnx.Linear(4, 4, rngs=nnx.Rngs(seed)) for seed in range(12)))
-    x = X
-    for place in range(12):
-        x = (nnx.relu if place else lambda x: x)(x)
-        x = chain.layers[place](x)
+    layers = [nnx.Linear(4, 4, rngs=nnx.Rngs(seed)) for seed in range(12)]
+    chain = nnx.Sequential(*[part for layer in layers for part in (nnx.relu, layer)][1:])
+    x = chain(X)
     for given in (chain, nnx.state(chain), nnx.state(chain, nnx.Param)):
         np.testing.assert_allclose(mlp_target(given).forward()(X), x, rtol=1e-4, atol=1e-4)
     assert mlp_target(chain.layers[0]).network.tensors == {"fc1.weight": (4, 4), "fc1.bias": (4,)}
