@@ -312,8 +312,7 @@ def _bound_float32(ticket: Ticket, given: GivenTarget, target: Target, residuals
         residuals.layers, residuals.weights, residuals.copy_sizes, residuals.allowed, tensor if copied else None
     )
     values = bound_box(network.target, terms, tensor, box, copied=copied)
-    fixed = given.target is not None and not given.taken_from_ticket
-    doubts = overflow_doubts(network.target, values, terms, tensor, box, given=fixed, copied=copied)
+    doubts = overflow_doubts(network.target, values, terms, tensor, box, given=given.fixed, copied=copied)
     return _Float32(float32_bound(residuals.layers, residuals.allowed, residuals.largest), values, copied, doubts)
 
 
