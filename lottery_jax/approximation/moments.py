@@ -88,7 +88,8 @@ def _windows(of: Conv, x: jax.Array) -> jax.Array:
     height, width, _ = of.output_spec(Spec(x.shape[1:])).shape
     padded = jnp.pad(x, ((0, 0), *sides(of.padding), (0, 0)))
     (down, right), parts = of.stride, []
-    for top, left in itertools.product(*map(range, of.size)):
+    rows, columns = (range(0, size, step) for size, step in zip(of.window, of.dilation, strict=True))
+    for top, left in itertools.product(rows, columns):
         parts.append(padded[:, top : top + down * height : down, left : left + right * width : right])
     seen = jnp.stack(parts, -1)[:, :height, :width]  # [N, H', W', I, places of the window]
     return seen.reshape(-1, of.groups, of.inputs // of.groups * len(parts))

@@ -259,6 +259,7 @@ Build = Callable[[Spec, int, float], Network]
 
 
 def _mlp_of(input_spec: Spec, classes: int, width: float, *, hidden: tuple[int, ...], bias: bool) -> Network:
+    """An MLP with ReLU."""
     units = [scaled(size, width) for size in hidden]
     return mlp((math.prod(input_spec.shape), *units, classes), input_spec, bias=bias)
 

@@ -9,12 +9,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from lottery_jax.errors import InputError, shown, suggest
+from lottery_jax.networks.layers.conv import Conv
 from lottery_jax.networks.node import MAX_MAGNITUDE, MIN_MAGNITUDE, Node
 from lottery_jax.networks.registry import NODES
 from lottery_jax.rng.sampler import Sampler
 
 _MAX_INTEGER = 2**31 - 1
-_DEFAULTS: dict[type, dict[str, Any]] = {Sampler: {"density": 1.0, "locked": 0.0}}  # JSON omits these values
+_DEFAULTS: dict[type, dict[str, Any]] = {  # JSON omits these values
+    Sampler: {"density": 1.0, "locked": 0.0},
+    Conv: {"dilation": (1, 1)},
+}
 _MAX_DEPTH = 64
 _MAX_TEXT = 512
 
@@ -33,6 +37,8 @@ def to_json(node: Any) -> Any:
             if field.name not in defaults or value != defaults[field.name]:
                 row[field.name] = to_json(value)
         return row
+    if isinstance(node, Mapping):
+        return {name: to_json(value) for name, value in node.items()}
     return list(map(to_json, node)) if isinstance(node, tuple) else node
 
 
@@ -59,7 +65,7 @@ _hints = functools.cache(typing.get_type_hints)
 
 def _dataclass(cls: Any, row: Mapping[str, Any], where: str, depth: int) -> Any:
     """A dataclass from exactly its fields, each of its annotated type."""
-    values = {**_DEFAULTS.get(cls, {}), **row}
+    values = {**to_json(_DEFAULTS.get(cls, {})), **row}
     hints, names = _hints(cls), set()
     for field in dataclasses.fields(cls):
         names.add(field.name)

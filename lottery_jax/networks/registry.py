@@ -5,7 +5,9 @@ from lottery_jax.networks.layers.attention import Attention, MergedAttention
 from lottery_jax.networks.layers.containers import Chain, Residual
 from lottery_jax.networks.layers.conv import Conv, RotationConv
 from lottery_jax.networks.layers.dense import Dense, PositionEmbedding
+from lottery_jax.networks.layers.graph import Graph
 from lottery_jax.networks.layers.normalization import BatchNorm, LayerNorm, Normalize
+from lottery_jax.networks.layers.operations import OPERATIONS
 from lottery_jax.networks.layers.pooling import AveragePool, Flatten, GlobalPool, MaxPool, Tokens
 from lottery_jax.networks.layers.tensor_dict import NamedTensor, TensorDict
 from lottery_jax.networks.node import Node
@@ -19,7 +21,8 @@ from lottery_jax.networks.sources.trained_layer import PartlyTrainedLayer, Train
 KINDS: tuple[type[Node], ...] = (
     *(Dense, Conv, Relu, LeakyRelu, Tanh, Sigmoid, Gelu, MaxPool, AveragePool, GlobalPool, Flatten, Tokens, Normalize),
     *(RotationConv, BatchNorm, LayerNorm, PositionEmbedding, Attention, MergedAttention, Chain, Residual),
-    *(TensorDict, NamedTensor),
+    *(TensorDict, NamedTensor, Graph),
+    *OPERATIONS,
     *(
         RandomLayer,
         CandidatesPerWeight,

@@ -10,9 +10,14 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 
 from lottery_jax.errors import InputError
+from lottery_jax.importers.agreement import random_inputs
+from lottery_jax.importers.onnx_model import save_onnx
+from lottery_jax.importers.onnx_target import import_onnx, is_onnx
+from lottery_jax.importers.write_back import loaded_model
 from lottery_jax.io.files import atomic_replacement
 from lottery_jax.io.tensor_file import (
     DTYPES,
@@ -25,20 +30,21 @@ from lottery_jax.io.tensor_file import (
     read_array,
 )
 from lottery_jax.io.weight_files import open_tensors
-from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import child_path
-from lottery_jax.networks.rewrites import batch_norm_folds
+from lottery_jax.networks.rewrites import batch_norm_folds, neutral_norms
 from lottery_jax.networks.target import Target
+from lottery_jax.tickets.effective_slices import approximated_tensors, effective_slices
 from lottery_jax.tickets.given_target import FileName
-from lottery_jax.tickets.reconstruct import approximated_tensors, effective_slices
 from lottery_jax.tickets.ticket import Ticket
+
+_COMPARED = 4  # batches of random inputs, of scales 0.1 and 1
 
 
 def export_weights(ticket: Ticket, out: FileName) -> str:
     """Write the effective weights under the names of the target's network, float32; returns a description."""
     shapes = ticket.network.target.tensors
     _write(Path(out), [TensorInfo(name, "F32", shape) for name, shape in shapes.items()], _mean_slices(ticket))
-    return f"{len(shapes)} tensors, float32, as the ticket makes them"
+    return f"{len(shapes)} tensors, float32, as the ticket makes them{_means(ticket)}"
 
 
 def export_masks(ticket: Ticket, out: FileName) -> str:
@@ -52,17 +58,21 @@ def export_into(ticket: Ticket, model: FileName, out: FileName, target: Target |
     """Write a copy of a model's file with the ticket's effective weights in its dtypes; returns a description.
 
     Args:
-        model: The model's .safetensors file, or the folder of one file.
+        model: The model's .safetensors file, or the folder of one file; or an .onnx file, which needs no `target`.
         target: The target in this file, if its graph is known: it has the names and the layout of the file's tensors.
             Batch normalisations that were folded for the ticket become neutral and add the folded bias.
 
     Raises:
         InputError: A tensor is missing, or has another shape, or the model is not one file of plain tensors.
     """
-    network = None if target is None else target.network
-    neutral = _neutral_norms(ticket, network) if network is not None else {}
-    moved = {child_path(fold.layer, "bias") for fold in batch_norm_folds(network)} if network is not None else set()
-    expected = {name: shape for name, shape in ticket.network.target.tensors.items() if name not in moved}
+    if is_onnx(model):
+        return _export_into_onnx(ticket, model, out)
+    shapes, neutral, moved = ticket.network.target.tensors, dict[str, np.ndarray](), set[str]()
+    if target is not None:
+        network = target.network
+        moved = {child_path(fold.layer, "bias") for fold in batch_norm_folds(network)}
+        neutral = neutral_norms(network, {name: ticket.weights(name, mean=True) for name in moved & shapes.keys()})
+    expected = {name: shape for name, shape in shapes.items() if name not in moved}
     expected |= {name: value.shape for name, value in neutral.items()}
     file = open_tensors(model)
     if not isinstance(file, TensorFile):
@@ -94,7 +104,23 @@ def export_into(ticket: Ticket, model: FileName, out: FileName, target: Target |
                 os.pwrite(handle, values.tobytes(), tensor.start + first * values.itemsize)
         finally:
             os.close(handle)
-    return f"a copy of {str(model)!r} with {len(expected)} tensors as the ticket makes them"
+    return f"a copy of {str(model)!r} with {len(expected)} tensors as the ticket makes them{_means(ticket)}"
+
+
+def _export_into_onnx(ticket: Ticket, model: FileName, out: FileName) -> str:
+    """Write an ONNX file with the ticket's effective weights, and compare its outputs with the ticket's."""
+    spec, tensors = ticket.network.input_spec, ticket.plain_tensors(mean=True)
+    if spec is None:
+        raise InputError("--into must be a .safetensors file for a ticket of a file's tensors, got an ONNX file.")
+    save_onnx(loaded_model(import_onnx(model, spec), ticket.network.target, tensors), out)
+    written, run, apart = import_onnx(out, spec).model, ticket.forward(), 0.0
+    for batch in map(jnp.asarray, random_inputs(spec)[:_COMPARED]):
+        own, found = np.asarray(run(batch)), np.asarray(written.original(batch))
+        apart = max(apart, float(np.abs(found - own).max() / np.abs(own).max()))
+    return (
+        f"a copy of {str(model)!r} with {len(tensors)} tensors as the ticket makes them{_means(ticket)}; on random"
+        f" inputs its outputs are at most {apart:.2g} of the largest one away from the ticket's"
+    )
 
 
 def _in_layout(
@@ -116,34 +142,22 @@ def _in_layout(
 
 def _mean_slices(ticket: Ticket) -> Iterator[tuple[str, int, np.ndarray]]:
     """All tensors of the target's network in slices: name, position of the first value, values."""
-    for tensor in approximated_tensors(ticket):
-        for part in effective_slices(ticket, tensor):
+    for tensor in approximated_tensors(ticket.network, ticket.seed, ticket.content):
+        for part in effective_slices(tensor):
             yield part.name, part.first, part.values.mean(0)
     for name in ticket.network.tensors:
         if name in ticket.network.target.tensors:
             yield name, 0, read_array(ticket.content, f"stored.{name}").reshape(-1)
 
 
-def _neutral_norms(ticket: Ticket, network: Network) -> dict[str, np.ndarray]:
-    """Tensors of batch normalisations that only add the folded bias, and zeros for the biases of their layers."""
-    found: dict[str, np.ndarray] = {}
-    biases = {child_path(fold.layer, "bias"): fold for fold in batch_norm_folds(network)}
-    approximated = {tensor.name: tensor for tensor in approximated_tensors(ticket) if tensor.name in biases}
-    for name, fold in biases.items():
-        if name in approximated:
-            parts = effective_slices(ticket, approximated[name])
-            bias = np.concatenate([part.values.mean(0) for part in parts])
-        elif name in ticket.network.tensors:  # of trained weights
-            bias = read_array(ticket.content, f"stored.{name}").astype(np.float64)
-        else:
-            continue
-        ones = np.ones_like(bias)
-        neutral = {"weight": ones, "bias": 0 * ones, "running_mean": -bias}
-        neutral["running_var"] = (1 - fold.node.epsilon) * ones
-        found |= {child_path(fold.norm, part): neutral[part] for part in fold.node.tensors()}
-        if name in network.tensors:
-            found[name] = 0 * ones
-    return found
+def _means(ticket: Ticket) -> str:
+    """How many tensors `_mean_slices` averages, in words."""
+    several = 0
+    for path, source in ticket.network.sources.items():
+        for parameter in source.layer.tensors():
+            signs = source.input_signs(parameter, ticket.network.input_spec_of(path))
+            several += len(signs) * source.rows_per_weight > 1
+    return f"; means of several effective weights: {several}" if several else ""
 
 
 def _write(out: Path, tensors: list[TensorInfo], values: Iterator[tuple[str, int, np.ndarray]]) -> None:

@@ -107,6 +107,7 @@ class Conv(LinearLayer):
         stride: Strides along the height and the width.
         padding: Zeros on each side of the height and of the width.
         groups: Groups of channels; as many as inputs make the convolution depthwise.
+        dilation: Distance of two positions of the kernel along the height and the width.
 
     >>> Conv(16, 32, (3, 3), stride=(2, 2), padding=(1, 1)).output_spec(Spec((32, 32, 16))).shape
     (16, 16, 32)
@@ -119,12 +120,13 @@ class Conv(LinearLayer):
     padding: tuple[int, int] = (0, 0)
     groups: int = 1
     bias: bool = False
+    dilation: tuple[int, int] = (1, 1)
     kind: ClassVar[str] = "conv"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.groups < 1 or min(*self.size, *self.stride) < 1:
-            raise InputError(f"a convolution must have groups, sizes and strides from 1 up, got {self}")
+        if self.groups < 1 or min(*self.size, *self.stride, *self.dilation) < 1:
+            raise InputError(f"a convolution must have groups, sizes, strides and dilations from 1 up, got {self}")
         if self.inputs % self.groups or self.outputs % self.groups:
             raise InputError(
                 f"the groups of a convolution must divide its {self.inputs} inputs and {self.outputs} outputs, got"
@@ -134,6 +136,12 @@ class Conv(LinearLayer):
     @property
     def kernel_shape(self) -> tuple[int, ...]:
         return self.size
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """Height and width of the part of an image that one output sees."""
+        height, width = (step * (length - 1) + 1 for length, step in zip(self.size, self.dilation, strict=True))
+        return height, width
 
     @property
     def depthwise(self) -> bool:
@@ -151,7 +159,7 @@ class Conv(LinearLayer):
         return dataclasses.replace(self, inputs=inputs, outputs=outputs, groups=groups)
 
     def output_spec(self, input_spec: Spec) -> Spec:
-        height, width = windows(input_spec, self.size, self.stride, self.padding)
+        height, width = windows(input_spec, self.window, self.stride, self.padding)
         if input_spec.shape[-1] != self.inputs:
             raise InputError(
                 f"the input of the convolution must have {self.inputs} channels, got {list(input_spec.shape)}"
@@ -159,7 +167,7 @@ class Conv(LinearLayer):
         return Spec((height, width, self.outputs))
 
     def cost(self, input_spec: Spec) -> Cost:
-        return super().cost(input_spec) + windows_cost(input_spec, self.size, self.stride, self.padding)
+        return super().cost(input_spec) + windows_cost(input_spec, self.window, self.stride, self.padding)
 
     def module(self, weights: Weights) -> nnx.Module:
         return nnx.Conv(
@@ -168,6 +176,7 @@ class Conv(LinearLayer):
             self.size,
             self.stride,
             padding=sides(self.padding),
+            kernel_dilation=self.dilation,
             feature_group_count=self.groups,
             use_bias=self.bias,
             conv_general_dilated=convolve,

@@ -1,0 +1,245 @@
+"""A user's model as a pure function of its parameters: Flax NNX and Linen, Equinox, JAX functions, PyTorch, ONNX."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from lottery_jax.errors import InputError
+from lottery_jax.importers.torch_export import is_torch_module, torch_function
+
+NamedParameters = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ModelFunction:
+    """A model as a pure function.
+
+    Args:
+        function: (parameters by name, x [N, ...]) -> outputs [N, ...], in JAX.
+        parameters: Arrays by name.
+        original: The model as its user runs it, for the comparison: x [N, ...] -> outputs.
+        with_parameters: Returns the model with other parameters, arrays by name; a module of Flax NNX is changed.
+        notes: What was assumed, in sentences.
+        input_shape: Of a batch, if the model has one; None for an axis of any size.
+    """
+
+    function: Callable[[NamedParameters, jax.Array], Any]
+    parameters: dict[str, np.ndarray]
+    original: Callable[[jax.Array], Any]
+    with_parameters: Callable[[NamedParameters], Any]
+    notes: tuple[str, ...] = ()
+    input_shape: tuple[int | None, ...] | None = None
+
+
+def model_function(model: Any, example: Any, parameters: Any = None) -> ModelFunction:
+    """A user's model as a pure function; the arguments are those of `target_from`."""
+    kinds = _kinds(model)
+    if isinstance(model, nnx.Module):
+        _no_parameters(parameters, "a Flax NNX module")
+        return _of_nnx(model)
+    if "flax.linen" in kinds:
+        return _of_linen(model, parameters)
+    if is_torch_module(model):
+        _no_parameters(parameters, "a PyTorch module")
+        return _of_torch(model, example)
+    if "onnx" in kinds or isinstance(model, str | os.PathLike):
+        _no_parameters(parameters, "an ONNX model")
+        return _of_onnx(model)
+    if "equinox" in kinds:
+        _no_parameters(parameters, "an Equinox module")
+        return _of_equinox(model)
+    if not callable(model):
+        raise InputError(
+            "model must be a Flax module, an Equinox module, a JAX function, a PyTorch module or the path of an .onnx"
+            f" file, got a {type(model).__name__}. Pass a function x -> outputs, or its weights to mlp_target."
+        )
+    if parameters is None:
+        return ModelFunction(lambda _, x: model(x), {}, jax.jit(model), _fixed)
+    return _of_tree(lambda tree, x: model(tree, x), parameters)
+
+
+def _kinds(model: Any) -> set[str]:
+    """The packages of a model's classes; packages that are not installed need not be imported."""
+    found = set()
+    for kind in type(model).__mro__:
+        package, _, rest = kind.__module__.partition(".")
+        found.add(package)
+        if package == "flax" and rest.startswith("linen"):
+            found.add("flax.linen")
+    return found
+
+
+def _no_parameters(parameters: Any, what: str) -> None:
+    if parameters is not None:
+        raise InputError(f"parameters must be omitted for {what}, which holds its own. Pass the model and an example.")
+
+
+def _fixed(parameters: NamedParameters) -> Any:
+    raise InputError(
+        "model must have parameters to load weights into, got a function without. Pass a module, or a function"
+        " (parameters, x) with its parameters."
+    )
+
+
+def path_name(path: tuple[Any, ...]) -> str:
+    """The path of a leaf in a tree as a name.
+
+    >>> path_name(jax.tree_util.tree_flatten_with_path({"layers": [{"w": 1}]})[0][0][0])
+    'layers.0.w'
+    """
+    parts = []
+    for key in path:
+        for attribute in ("key", "idx", "name"):
+            if hasattr(key, attribute):
+                parts.append(str(getattr(key, attribute)))
+                break
+    return ".".join(parts)
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, np.ndarray | np.generic | jax.Array) and not jnp.issubdtype(leaf.dtype, jax.dtypes.extended)
+
+
+def _named_leaves(tree: Any) -> tuple[dict[str, np.ndarray], Callable[[NamedParameters], Any]]:
+    """The arrays of a tree by name, and how to put others in their places."""
+    leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
+    names = [path_name(path) if _is_array(leaf) else None for path, leaf in leaves]
+    short = [None if name is None else name.removeprefix("params.") for name in names]
+    used = [name for name in short if name is not None]
+    names = short if len(set(used)) == len(used) else names
+    arrays = {}
+    for name, (_, leaf) in zip(names, leaves, strict=True):
+        if name is not None:
+            arrays[name or "weight"] = np.asarray(leaf)
+
+    def rebuilt(parameters: NamedParameters) -> Any:
+        parts = []
+        for name, (_, leaf) in zip(names, leaves, strict=True):
+            parts.append(leaf if name is None else parameters[name or "weight"])
+        return structure.unflatten(parts)
+
+    return arrays, rebuilt
+
+
+def _of_tree(apply: Callable[[Any, jax.Array], Any], tree: Any) -> ModelFunction:
+    """A function of a tree of parameters and a batch."""
+    arrays, rebuilt = _named_leaves(tree)
+    if not arrays:
+        raise InputError(
+            f"parameters must hold arrays, got {type(tree).__name__} without. Pass the trained parameters."
+        )
+    whole = jax.jit(lambda parameters, x: apply(rebuilt(parameters), x))
+
+    def loaded(parameters: NamedParameters) -> Any:
+        return rebuilt({name: jnp.asarray(value) for name, value in parameters.items()})
+
+    return ModelFunction(
+        lambda parameters, x: apply(rebuilt(parameters), x), arrays, lambda x: whole(arrays, x), loaded
+    )
+
+
+def _of_linen(model: Any, variables: Any) -> ModelFunction:
+    if variables is None:
+        if getattr(model, "scope", None) is None:
+            raise InputError(
+                "parameters must be the variables of a Linen module, got none. Pass target_from(module, example,"
+                " variables), or a bound module."
+            )
+        model, variables = model.unbind()
+    return _of_tree(lambda tree, x: model.apply(tree, x), variables)
+
+
+def _of_equinox(model: Any) -> ModelFunction:
+    # A module of Equinox takes one example.
+    return _of_tree(lambda tree, x: jax.vmap(tree)(x), model)
+
+
+def _of_nnx(model: nnx.Module) -> ModelFunction:
+    graph, state = nnx.split(model)
+    variables = dict(nnx.to_flat_state(state))
+    names = {
+        path: ".".join(map(str, path)) for path, variable in variables.items() if _is_array(variable.get_raw_value())
+    }
+    for path, variable in variables.items():
+        if isinstance(variable, nnx.RngState):
+            names.pop(path, None)
+    arrays = {name: np.asarray(variables[path].get_raw_value()) for path, name in names.items()}
+
+    def apply(parameters: NamedParameters, x: jax.Array) -> Any:
+        own = {}
+        for path, variable in variables.items():
+            own[path] = variable.replace(parameters[names[path]]) if path in names else variable.replace()
+        before = {path: variable.get_raw_value() for path, variable in own.items()}
+        merged = nnx.merge(graph, nnx.from_flat_state(own))
+        outputs = merged(x)  # type: ignore[operator]
+        for path, variable in nnx.to_flat_state(nnx.state(merged)):
+            if path in before and variable.get_raw_value() is not before[path]:
+                reason = "draws random numbers" if isinstance(variable, nnx.RngState) else "updates its state"
+                raise InputError(
+                    f"model must be in evaluation mode, got one that {reason} at {'.'.join(map(str, path))!r} when it"
+                    " runs (dropout, batch normalisation). Call model.eval() first."
+                )
+        return outputs
+
+    def loaded(parameters: NamedParameters) -> nnx.Module:
+        own = {}
+        for path, name in names.items():
+            own[path] = variables[path].replace(jnp.asarray(parameters[name]))
+        nnx.update(model, nnx.from_flat_state(own))
+        return model
+
+    whole = jax.jit(apply)
+    return ModelFunction(apply, arrays, lambda x: whole(arrays, x), loaded)
+
+
+def _of_onnx(model: Any) -> ModelFunction:
+    from lottery_jax.importers.onnx_function import onnx_function
+    from lottery_jax.importers.onnx_model import with_parameters
+
+    if isinstance(model, str | os.PathLike) and Path(model).suffix != ".onnx":
+        raise InputError(
+            f"the file of a model must end in .onnx, got {str(model)!r}. Read weights without a graph with"
+            " import_target or load_model."
+        )
+    made = onnx_function(model)
+    batch = made.input_shape[0] if made.input_shape else None
+    if batch not in (None, 1):
+        raise InputError(
+            f"the batch axis of an ONNX model must be dynamic or 1, got {batch}. Export it with a dynamic batch axis."
+        )
+
+    def original(x: jax.Array) -> np.ndarray:
+        examples = np.asarray(x)
+        parts = [examples] if batch is None else np.split(examples, len(examples))
+        return np.concatenate([made.reference(part) for part in parts])
+
+    def loaded(values: NamedParameters) -> Any:
+        return with_parameters(made.model, values)
+
+    return ModelFunction(made, dict(made.parameters), original, loaded, made.notes, made.input_shape)
+
+
+def _of_torch(model: Any, example: Any) -> ModelFunction:
+    import torch  # type: ignore[import-not-found]
+
+    made = torch_function(model, example)
+    device = next((one.device for one in model.parameters()), torch.device("cpu"))
+
+    def original(x: jax.Array) -> np.ndarray:
+        with torch.no_grad():
+            return model(torch.from_numpy(np.array(x)).to(device)).cpu().numpy()
+
+    def loaded(values: NamedParameters) -> Any:
+        state = model.state_dict()
+        own = {name: torch.from_numpy(np.array(value)) for name, value in values.items() if name in state}
+        model.load_state_dict({**state, **own})
+        return model
+
+    return ModelFunction(made, dict(made.parameters), original, loaded, made.notes)
