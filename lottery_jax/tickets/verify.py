@@ -324,10 +324,10 @@ def _empty_promises(shapes: Mapping[str, tuple[int, ...]], residuals: _Residuals
     if not found:
         return []
     more = f" and {len(found) - 1:,} more tensors" if len(found) > 1 else ""
-    name = found[0]
+    name, least = found[0], min(residuals.largest[name] for name in found)
     return [
         f"zero weights would keep the promise for {name!r}{more}: the tolerance {residuals.allowed[name]:.3g} is not"
-        f" below the largest target weight {residuals.largest[name]:.3g}"
+        f" below the largest target weight {residuals.largest[name]:.3g}, but --tolerance {least / 100:.1g} would be"
     ]
 
 
