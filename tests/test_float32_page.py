@@ -5,7 +5,8 @@ from pathlib import Path
 
 from lottery_jax.constructions import CONSTRUCTIONS
 from lottery_jax.tickets.box_bounds import COPY_MULTIPLE
-from lottery_jax.tickets.rounding import CANCELLATION, FINE, MOST, PRODUCT_MULTIPLE, SUM_MULTIPLE
+from lottery_jax.tickets.overflow import HEADROOM
+from lottery_jax.tickets.rounding import CANCELLATION, FINE, LARGEST, MOST, PRODUCT_MULTIPLE, SUM_MULTIPLE
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "float32.md").read_text()
@@ -51,3 +52,5 @@ def test_the_constants_are_those_of_the_program() -> None:
     ):
         assert words in " ".join(PAGE.split())
     assert COPY_MULTIPLE == 4 and "four times what the tolerance explains" in " ".join(PAGE.split())
+    assert HEADROOM == 2**20 and "more than 2^20 times" in PAGE
+    assert f"exceeds {LARGEST / HEADROOM:.0e}".replace("+", "") in PAGE

@@ -9,6 +9,7 @@ from lottery_jax.cli.messages import print_json, print_lines
 from lottery_jax.cli.progress_bars import progress_bars
 from lottery_jax.cli.settings import Export, Verify
 from lottery_jax.errors import InputError, quoted
+from lottery_jax.importers.onnx_target import is_onnx
 from lottery_jax.importers.state_dict import target_like, target_of_network
 from lottery_jax.io.files import check_overwrite, write_atomically
 from lottery_jax.networks.network import clipped
@@ -230,7 +231,9 @@ def run_export(command: Export, results: TextIO) -> int:
         written = "the network that the ticket is for, without weights, for verify --expect"
     elif command.into is not None:
         model = None
-        if ticket.network.input_spec is not None:  # an architecture that only the ticket knows is in no list
+        if ticket.network.input_spec is not None and not is_onnx(
+            command.into
+        ):  # an architecture that only the ticket knows is in no list
             model = target_of_network(ticket.network.target, command.into) or target_like(ticket.network, command.into)
         written = export_into(ticket, command.into, command.out, model)
     else:

@@ -56,7 +56,9 @@ class MethodContext:
 
     def stored(self, source: Network) -> dict[str, np.ndarray]:
         """The tensors of a source that are not random: the target's, or untrained ones if their shapes differ."""
-        shapes, initial = self.target.network.tensors, source.initial(jax.random.key(0)) if source.tensors else {}
+        shapes = self.target.network.tensors
+        same = all(shapes[name] == shape for name, shape in source.tensors.items())
+        initial = {} if same else source.initial(jax.random.key(0))
         stored = {}
         for name, shape in source.tensors.items():
             value = self.target.array(name) if shapes[name] == shape else initial[name]

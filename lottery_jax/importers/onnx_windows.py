@@ -126,6 +126,12 @@ def _conv_transpose(
     return _add_bias(y, bias)
 
 
+def _check_padding(kernel: Sequence[int], spread: Sequence[int], pairs: Pairs) -> None:
+    """Refuse windows of padding alone, which have neither a maximum nor a mean."""
+    fits = all(max(pair) <= (k - 1) * one for k, one, pair in zip(kernel, spread, pairs, strict=True))
+    require(fits, "have pads that are smaller than its windows", pairs)
+
+
 def _max_pool(
     x: Value,
     *,
@@ -139,6 +145,7 @@ def _max_pool(
 ) -> Value:
     sizes = spatial(x, "pooling")
     steps, spread, pairs = _window(sizes, kernel_shape, strides, dilations, pads, auto_pad)
+    _check_padding(kernel_shape, spread, pairs)
     if ceil_mode:
         pairs = _rounded_up(sizes, kernel_shape, steps, spread, pairs)
     return lax.reduce_window(
@@ -174,6 +181,7 @@ def _average_pool(
 ) -> Value:
     sizes = spatial(x, "pooling")
     steps, spread, pairs = _window(sizes, kernel_shape, strides, dilations, pads, auto_pad)
+    _check_padding(kernel_shape, spread, pairs)
     rounded = not ceil_mode or _rounded_up(sizes, kernel_shape, steps, spread, pairs) == pairs
     require(rounded, "have ceil_mode=0 if the windows do not fit exactly", f"ceil_mode={ceil_mode}")
     total = lax.reduce_window(

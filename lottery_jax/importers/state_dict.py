@@ -17,6 +17,7 @@ from lottery_jax.importers.architecture_match import (
     match_shapes,
     mlp_layers,
 )
+from lottery_jax.importers.onnx_target import import_onnx, is_onnx
 from lottery_jax.importers.state_tensors import Shapes, StateTensors, listed_first, read_state, reparametrisations
 from lottery_jax.io.files import write_atomically
 from lottery_jax.io.tensor_file import FLOAT_DTYPES, RenamedTensors
@@ -50,7 +51,8 @@ def import_target(
     are transposed, masks of `torch.nn.utils.prune` and weight normalisations are applied.
 
     Args:
-        path: The file; the index of a sharded model (`model.safetensors.index.json`); or the folder of either.
+        path: The file; the index of a sharded model (`model.safetensors.index.json`); the folder of either; or an .onnx
+            file, which has its own graph and is proven as in `target_from`.
         input_spec: The input, that of the data set.
         classes: Outputs, the classes of the data set.
         name: Architecture (`networks.architectures`). By default it is inferred from names and shapes: consecutive
@@ -63,6 +65,8 @@ def import_target(
     Raises:
         InputError: If the file is not one of weights, or they do not fit. The first difference is named.
     """
+    if is_onnx(path):
+        return _onnx_target(path, input_spec, classes, name, width)
     state = read_state(path)
     if name is None:
         name, match = _inferred(state, input_spec, classes, normalize)
@@ -72,13 +76,30 @@ def import_target(
     if network.output_spec is None or network.output_spec.shape != (classes,):
         outputs = network.output_spec and list(network.output_spec.shape)
         raise InputError(f"{state.where} must have {classes} outputs, got {outputs}. Choose another data set (--data).")
-    assumed = f"{state.where} holds no graph: {name} is assumed with its activations, "
-    assumed += "ReLU between the layers" if name == "mlp" else "poolings and order"
-    notes = "; ".join([assumed, *filter(None, [match.how]), *state.notes])
+    assumed = f"{name} is assumed, with its activations and poolings"
+    if name == "mlp":
+        layers = listed_first(mlp_layers(match.network.tensors))
+        assumed = f"an MLP of the layers {layers} in this order is assumed, with ReLU between them"
+    notes = "; ".join([f"{state.where} holds no graph: {assumed}", *filter(None, [match.how]), *state.notes])
     if same_as is None:
         return _target(state, match, (notes,))
     target = _target(state, match)
     check_on_random_inputs(target, same_as, what="same_as", advice=f"Note that {notes}. {TARGET_FROM}")
+    return target
+
+
+def _onnx_target(
+    path: str | os.PathLike[str], input_spec: Spec, classes: int, name: str | None, width: float
+) -> Target:
+    if name is not None or width != 1.0:
+        raise InputError("--architecture and --width must be omitted for an ONNX file, which has its own graph")
+    target = import_onnx(path, input_spec).target
+    outputs = target.network.output_spec
+    if outputs is None or outputs.shape != (classes,):
+        raise InputError(
+            f"{str(path)!r} must have {classes} outputs, got {outputs and list(outputs.shape)}. Choose another data set"
+            " (--data)."
+        )
     return target
 
 
@@ -104,6 +125,8 @@ def target_like(
 
 def target_of_network(network: Network, path: str | os.PathLike[str]) -> Target | None:
     """The target of a network with the tensors in a file; None if the file has tensors of other names or shapes."""
+    if is_onnx(path):
+        return None if network.input_spec is None else import_onnx(path, network.input_spec).target
     state = read_state(path)
     match = match_names(network, state.shapes) or match_shapes(network, state.shapes)
     return _target(state, match) if match is not None and match.network == network else None

@@ -1,4 +1,4 @@
-"""Any model as a target: traced to a graph, and run beside the original before it is returned."""
+"""Any model as a target: traced to a graph, and compared with the original before it is returned."""
 
 import dataclasses
 from typing import Any
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lottery_jax.errors import InputError, quoted
+from lottery_jax.errors import InputError
 from lottery_jax.importers.agreement import check_agreement, random_inputs
 from lottery_jax.importers.frameworks import ModelFunction, model_function
 from lottery_jax.importers.graph_builder import Placement
@@ -70,7 +70,8 @@ def target_from(model: Any, example: Any, parameters: Any = None, *, nonnegative
 def import_model(model: Any, example: Any, parameters: Any = None, *, nonnegative: bool = False) -> ImportedModel:
     """`target_from`, with the model and the placements of its parameters, for weights that go back into it."""
     examples, spec, dtype = _examples(example, nonnegative)
-    own = model_function(model, np.zeros((1, *spec.shape), dtype), parameters)
+    own = model if isinstance(model, ModelFunction) else None
+    own = own or model_function(model, np.zeros((1, *spec.shape), dtype), parameters)
     one = jax.ShapeDtypeStruct(spec.shape, dtype)
     try:
         traced = trace(own.function, own.parameters, one)
@@ -81,7 +82,7 @@ def import_model(model: Any, example: Any, parameters: Any = None, *, nonnegativ
             f"model must run on a batch {[1, *spec.shape]} of {np.dtype(dtype).name} and be a pure function of JAX, but"
             f" it raised {type(error).__name__}: {_first_line(error)}. Pass a function x -> outputs that does."
         ) from error
-    target = Target(Network(traced.graph, spec), traced.tensors)  # type: ignore[arg-type]
+    target = Target(Network(traced.graph, spec), traced.tensors, own.notes)  # type: ignore[arg-type]
     _check(target, traced, own, examples, spec, dtype)
     return ImportedModel(target, own, traced.placements, dtype)
 
@@ -165,7 +166,7 @@ def _first_difference(target: Target, own: ModelFunction, traced: TracedModel, x
         if name in expected and name in found and expected[name].size == found[name].size:
             values = expected[name].reshape(-1).astype(np.float64)
             if not np.abs(np.asarray(found[name]).reshape(-1) - values).max() <= _DIFFERENT * np.abs(values).max():
-                return f"The first layer that differs is {quoted(name)}, a {node.kind}. Please report it."
+                return f"The first layer that differs is {name!r}, a {node.kind}. Please report it."
     return (
         "One example alone gives equal outputs: the outputs of the model depend on other examples of the batch. Use a"
         " model in evaluation mode."

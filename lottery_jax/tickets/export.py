@@ -10,9 +10,14 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 
 from lottery_jax.errors import InputError
+from lottery_jax.importers.agreement import random_inputs
+from lottery_jax.importers.onnx_model import save_onnx
+from lottery_jax.importers.onnx_target import import_onnx, is_onnx
+from lottery_jax.importers.write_back import loaded_model
 from lottery_jax.io.files import atomic_replacement
 from lottery_jax.io.tensor_file import (
     DTYPES,
@@ -31,6 +36,8 @@ from lottery_jax.networks.target import Target
 from lottery_jax.tickets.effective_slices import approximated_tensors, effective_slices
 from lottery_jax.tickets.given_target import FileName
 from lottery_jax.tickets.ticket import Ticket
+
+_COMPARED = 4  # batches of random inputs, of scales 0.1 and 1
 
 
 def export_weights(ticket: Ticket, out: FileName) -> str:
@@ -51,13 +58,15 @@ def export_into(ticket: Ticket, model: FileName, out: FileName, target: Target |
     """Write a copy of a model's file with the ticket's effective weights in its dtypes; returns a description.
 
     Args:
-        model: The model's .safetensors file, or the folder of one file.
+        model: The model's .safetensors file, or the folder of one file; or an .onnx file, which needs no `target`.
         target: The target in this file, if its graph is known: it has the names and the layout of the file's tensors.
             Batch normalisations that were folded for the ticket become neutral and add the folded bias.
 
     Raises:
         InputError: A tensor is missing, or has another shape, or the model is not one file of plain tensors.
     """
+    if is_onnx(model):
+        return _export_into_onnx(ticket, model, out)
     shapes, neutral, moved = ticket.network.target.tensors, dict[str, np.ndarray](), set[str]()
     if target is not None:
         network = target.network
@@ -96,6 +105,22 @@ def export_into(ticket: Ticket, model: FileName, out: FileName, target: Target |
         finally:
             os.close(handle)
     return f"a copy of {str(model)!r} with {len(expected)} tensors as the ticket makes them{_means(ticket)}"
+
+
+def _export_into_onnx(ticket: Ticket, model: FileName, out: FileName) -> str:
+    """Write an ONNX file with the ticket's effective weights, and compare its outputs with the ticket's."""
+    spec, tensors = ticket.network.input_spec, ticket.plain_tensors(mean=True)
+    if spec is None:
+        raise InputError("--into must be a .safetensors file for a ticket of a file's tensors, got an ONNX file.")
+    save_onnx(loaded_model(import_onnx(model, spec), ticket.network.target, tensors), out)
+    written, run, apart = import_onnx(out, spec).model, ticket.forward(), 0.0
+    for batch in map(jnp.asarray, random_inputs(spec)[:_COMPARED]):
+        own, found = np.asarray(run(batch)), np.asarray(written.original(batch))
+        apart = max(apart, float(np.abs(found - own).max() / np.abs(own).max()))
+    return (
+        f"a copy of {str(model)!r} with {len(tensors)} tensors as the ticket makes them{_means(ticket)}; on random"
+        f" inputs its outputs are at most {apart:.2g} of the largest one away from the ticket's"
+    )
 
 
 def _in_layout(

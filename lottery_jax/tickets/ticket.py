@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 
 from lottery_jax.errors import InputError, TicketError
+from lottery_jax.importers.write_back import load_weights
 from lottery_jax.io.checksummed_file import ChecksummedFile, checksummed_bytes, digest
 from lottery_jax.io.files import write_atomically
 from lottery_jax.io.tensor_file import (
@@ -177,10 +178,42 @@ class Ticket:
             torch = importlib.import_module("torch")
         except ImportError:
             raise InputError("torch_state_dict needs PyTorch; run: pip install torch") from None
-        arrays = {name: self.weights(name, mean=mean) for name in self.network.target.tensors}
+        arrays = self.plain_tensors(mean=mean)
         if network is not None:
             arrays = unfold_batch_norm(network, arrays)
         return {name: torch.tensor(value) for name, value in arrays.items()}
+
+    def load_into(self, model: Any, example: Any = None, parameters: Any = None, *, mean: bool = False) -> Any:
+        """The model whose target this ticket is for, with the ticket's weights.
+
+        Normalisations that were folded into a layer stay in the model. The model with these weights is compared on
+        random inputs with the plain network that has them.
+
+        Args:
+            model: As `target_from` takes it. A Flax NNX or PyTorch module is changed.
+            example: As for `target_from`; by default one float example.
+            parameters: As for `target_from`.
+            mean: As in `weights`.
+
+        Returns:
+            The changed NNX or PyTorch module, a new Equinox module, the new parameters of a Linen module or a function,
+            or the new ONNX model.
+
+        Raises:
+            InputError: The model has other layers than the ticket, or no parameter for a tensor.
+
+        >>> from lottery_jax import approximate, target_from
+        >>> model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+        >>> ticket = approximate(target_from(model, (1, 3), nonnegative=True), seed=0)
+        >>> bool((ticket.load_into(model).kernel[...] == ticket.weights("dense_1.weight", "flax")).all())
+        True
+        """
+        network = self.network.target
+        return load_weights(model, network, self.plain_tensors(mean=mean), example=example, parameters=parameters)
+
+    def plain_tensors(self, *, mean: bool = False) -> dict[str, np.ndarray]:
+        """All `weights` of the target's network by name."""
+        return {name: self.weights(name, mean=mean) for name in self.network.target.tensors}
 
     @property
     def stored(self) -> dict[str, np.ndarray]:
