@@ -123,8 +123,7 @@ class _GraphBounds:
                 found = IntervalArray(channels.low.reshape(*ones, -1), channels.high.reshape(*ones, -1))
                 if apart is not None:
                     self.apart[name] = apart.reshape(2, *ones, -1)
-            if not isinstance(node, Constant):  # such as minus infinity, which a maximum begins with
-                self.walk.note(path, found.magnitude)
+            self.walk.note(path, found.magnitude)
             self.values[name] = found
 
     def channels(self, name: str) -> tuple[IntervalArray, np.ndarray | None]:
