@@ -49,6 +49,9 @@ _FAR = 2.0 ** np.arange(4, 32)
 _EDGES = np.concatenate([-_FAR[::-1], _STEPS, _FAR])
 """Ends of the pieces of a function of one value: activations bend near 0."""
 
+_MAX_PIECES = 1 << 27
+"""Numbers in pieces of all functions of one value of a graph; a file may ask for any number of them."""
+
 _SLOPES = {"abs": 1.0, "cos": 1.0, "erf": 1.13, "logistic": 1.0, "neg": 1.0, "sin": 1.0, "tanh": 1.0}
 """Largest slopes of functions; copies may differ this many times as much behind them."""
 
@@ -102,6 +105,7 @@ class _GraphBounds:
         self.expressions = Expressions(graph, specs)
         self.values: dict[str, IntervalArray] = {}
         self.apart: dict[str, np.ndarray] = {}
+        self.pieces_left = _MAX_PIECES
 
     def run(self, *, copied: bool) -> None:
         """Bound all nodes."""
@@ -157,7 +161,7 @@ class _GraphBounds:
     def _operation(self, name: str, node: Operation | Relu, inputs: tuple[str, ...], note: Note) -> IntervalArray:
         found = self._evaluate(name, self.values.__getitem__, note)
         if (argument := self.expressions.function_of_one(name)) is not None:
-            found = found.intersect(self._by_pieces(name, argument))
+            found = self._by_pieces(name, argument, found)
         match node:
             case Binary("sub"):
                 if self.expressions.below_own_maximum(name):
@@ -176,9 +180,12 @@ class _GraphBounds:
             found = self._normalised(node, name, inputs, found)
         return found
 
-    def _by_pieces(self, name: str, argument: str) -> IntervalArray:
+    def _by_pieces(self, name: str, argument: str, found: IntervalArray) -> IntervalArray:
         """A function of one value: the hull of its intervals on pieces of the value's interval."""
         x = self.values[argument].limited(MAX_NUMBERS // (len(_EDGES) + 1))
+        self.pieces_left -= x.low.size * len(_EDGES) * self.expressions.steps[name]
+        if self.pieces_left < 0:
+            return found
         ends = np.array([-np.inf, *_EDGES, np.inf]).reshape(-1, *[1] * x.low.ndim)
         known = {argument: IntervalArray(np.clip(ends[:-1], x.low, x.high), np.clip(ends[1:], x.low, x.high))}
 
@@ -188,8 +195,8 @@ class _GraphBounds:
                 known[one] = self.values[one] if constant else self._evaluate(one, values, lambda sizes: None)
             return known[one]
 
-        found = self._evaluate(name, values, lambda sizes: None)
-        return IntervalArray(found.low.min(0), found.high.max(0))
+        pieces = self._evaluate(name, values, lambda sizes: None)
+        return found.clipped(pieces.low.min(0), pieces.high.max(0))
 
     def _mixed(self, node: DotGeneral, inputs: tuple[str, ...], number: int, found: IntervalArray) -> IntervalArray:
         """A product whose input `number` are shares that add up to 1: a weighted mean of the other input."""

@@ -39,6 +39,7 @@ FUNCTION_ERROR = 2.0**-20
 MAX_NUMBERS = 1 << 18
 """Numbers of an array of intervals, above which an axis becomes a hull."""
 
+_MAX_PRODUCTS = 1 << 22  # of two arrays of intervals
 _LAST_BITS = ROUNDING * 2.0**-8  # relative rounding of a number in float64
 
 Note = Callable[[np.ndarray | float], None]
@@ -360,7 +361,7 @@ def _(node: ReduceWindow, given: Operands) -> IntervalArray:
 def _(node: DotGeneral, given: Operands) -> IntervalArray:
     summed, shared = (node.left_summed, node.right_summed), (node.left_shared, node.right_shared)
     x, y = given.values
-    if _work(node, x, y) > 1 << 26:
+    if _work(node, x, y) > _MAX_PRODUCTS:
         x, y = (one.hull(range(one.low.ndim)) for one in (x, y))
     left, right, repeated = list(x.low.shape), list(y.low.shape), 1
     for pair, own in ((summed, True), (shared, False)):

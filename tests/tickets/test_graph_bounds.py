@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lottery_jax.approximation import approximate
 from lottery_jax.networks.layers.activations import Relu
 from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.conv import Conv
@@ -28,10 +29,13 @@ from lottery_jax.networks.layers.operations import (
 )
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Node, Spec
+from lottery_jax.networks.rewrites import fold_batch_norm
 from lottery_jax.networks.target import Target
 from lottery_jax.tickets.box_bounds import bound_box
 from lottery_jax.tickets.linear_terms import target_terms
-from tests.tickets.graphs import check_values, softmax, steps, values_of
+from lottery_jax.tickets.verify import verify
+from tests.constructions.catalogue import TARGETS
+from tests.tickets.graphs import as_graph, check_values, softmax, steps, values_of
 
 
 def test_softmax_attention_gives_a_weighted_mean_of_its_values() -> None:
@@ -281,3 +285,24 @@ def test_fifty_convolutions_of_large_images_take_less_than_a_second() -> None:
     start = time.monotonic()
     assert bound_box(network, target_terms(tensor), tensor, (-1.0, 1.0)).bounded
     assert time.monotonic() - start < 1
+
+
+@pytest.mark.parametrize(
+    ("construction", "name"),
+    [
+        ("burkholz", "mlp with biases, inputs of any sign"),
+        ("pensia", "mlp with biases, inputs of any sign"),
+        pytest.param("burkholz", "residual, inputs of any sign", marks=pytest.mark.slow),
+    ],
+)
+def test_a_ticket_of_a_graph_has_the_certificate_of_the_chain(construction: str, name: str) -> None:
+    """Bounds of values, and of how far copies of neurons are apart."""
+    target = fold_batch_norm(TARGETS[name]())
+    found = []
+    for each in (target, Target(as_graph(target.network), target.arrays())):  # type: ignore[arg-type]
+        ticket = approximate(each, seed=0, construction=construction, tolerance=0.05)
+        certificate = verify(ticket, target=each)
+        assert certificate.holds
+        found.append((certificate.largest_value, certificate.copies_apart, certificate.copies_apart_allowed))
+    assert found[1] == pytest.approx(found[0], rel=1e-12)
+    assert (found[0][1] is not None) == (construction == "burkholz")
