@@ -54,10 +54,12 @@ def _layout(own: tuple[int | None, ...], data: tuple[int, ...], path: str) -> tu
         return lambda x: x.transpose(0, 3, 1, 2), f"the images {list(data)} are given to {path!r} with channels first"
     if fits(data):
         return None, ""
-    if len(data) > 1 and fits((math.prod(data),)):
+    if data[-1] == 1 and fits(data[:-1]):
+        return lambda x: x[..., 0], f"the images {list(data)} are given to {path!r} without their axis of one channel"
+    if len(data) == 3 and fits((math.prod(data),)):
         return (
-            lambda x: jnp.moveaxis(x, -1, 1).reshape(len(x), -1),
-            f"the examples {list(data)} are given to {path!r} flattened, channels first",
+            lambda x: x.transpose(0, 3, 1, 2).reshape(len(x), -1),
+            f"the images {list(data)} are given to {path!r} flattened, channels first",
         )
     sizes = ["N", *("any" if size is None else str(size) for size in own)]
     raise InputError(

@@ -76,9 +76,11 @@ def import_target(
     if network.output_spec is None or network.output_spec.shape != (classes,):
         outputs = network.output_spec and list(network.output_spec.shape)
         raise InputError(f"{state.where} must have {classes} outputs, got {outputs}. Choose another data set (--data).")
-    assumed = f"{state.where} holds no graph: {name} is assumed with its activations, "
-    assumed += "ReLU between the layers" if name == "mlp" else "poolings and order"
-    notes = "; ".join([assumed, *filter(None, [match.how]), *state.notes])
+    assumed = f"{name} is assumed, with its activations and poolings"
+    if name == "mlp":
+        layers = listed_first(mlp_layers(match.network.tensors))
+        assumed = f"an MLP of the layers {layers} in this order is assumed, with ReLU between them"
+    notes = "; ".join([f"{state.where} holds no graph: {assumed}", *filter(None, [match.how]), *state.notes])
     if same_as is None:
         return _target(state, match, (notes,))
     target = _target(state, match)

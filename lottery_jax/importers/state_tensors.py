@@ -32,7 +32,7 @@ class Reparametrisation:
     """
 
     name: str
-    parts: tuple[str, str]
+    parts: tuple[str, ...]
     kind: str
     remove: str
 
@@ -40,7 +40,7 @@ class Reparametrisation:
         """The refusal of a file that must hold the tensor itself."""
         module, _, tensor = self.name.rpartition(".")
         return InputError(
-            f"{where} must hold {self.name!r} itself, got {self.parts[0]!r} and {self.parts[1]!r} of {self.kind}. Call"
+            f"{where} must hold {self.name!r} itself, got {' and '.join(map(repr, self.parts))} of {self.kind}. Call"
             f" {self.remove.format(tensor)} for the module {module!r}, and save it again."
         )
 
@@ -69,7 +69,7 @@ def reparametrisations(names: Iterable[str]) -> list[Reparametrisation]:
             parametrized.setdefault(f"{module}.{rest.partition('.')[0]}", []).append(name)
     for name, parts in parametrized.items():
         both = [part.rpartition(".")[2] for part in parts] == ["original0", "original1"]
-        found.append(Reparametrisation(name, (parts[0], parts[-1]), _NORM if both else _OTHER, _REMOVE))
+        found.append(Reparametrisation(name, tuple(parts[:2]), _NORM if both else _OTHER, _REMOVE))
     return found
 
 
@@ -105,7 +105,7 @@ def read_state(path: str | os.PathLike[str]) -> StateTensors:
     if found:
         arrays = {name: read_array(file, name) for name in names}
         for one in found:
-            arrays[one.name] = _folded(one, arrays.pop(one.parts[0]), arrays.pop(one.parts[1]), file.where)
+            arrays[one.name] = _folded(one, [arrays.pop(part) for part in one.parts], file.where)
         reader, names = InMemoryTensors(arrays, file.path), list(arrays)
         kinds = " and ".join(dict.fromkeys(one.kind for one in found))
         notes.append(f"{len(found)} tensors of {kinds} are computed from their parts")
@@ -143,8 +143,9 @@ def _from_flax(name: str, axes: int) -> tuple[str, TensorView]:
     return ".".join(parts), TensorView(name, (axes - 1, axes - 2, *range(axes - 2)) if is_kernel else ())
 
 
-def _folded(one: Reparametrisation, first: np.ndarray, second: np.ndarray, where: str) -> np.ndarray:
+def _folded(one: Reparametrisation, parts: list[np.ndarray], where: str) -> np.ndarray:
     """The tensor that two others make: exactly for masks, else computed in float64 and rounded to float32."""
+    first, second = parts[0], parts[-1]
     if one.kind == _MASK and first.shape == second.shape and np.isin(second, (0, 1)).all():
         return first * second.astype(first.dtype)
     if one.kind == _NORM and first.size and (first.shape == () or first.ndim == second.ndim):
@@ -154,7 +155,8 @@ def _folded(one: Reparametrisation, first: np.ndarray, second: np.ndarray, where
         if length.shape == first.shape:
             if not length.all():
                 raise InputError(
-                    f"{one.parts[1]!r} in {where} must have no zero vector. Remove its weight normalisation."
+                    f"{one.parts[1]!r} in {where} must have no zero vectors, because they have no direction. Remove"
+                    " the weight normalisation in PyTorch."
                 )
             return (first.astype(np.float64) * wide / length).astype(np.float32)
     raise one.refused(where)

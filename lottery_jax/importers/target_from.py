@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lottery_jax.errors import InputError, quoted
+from lottery_jax.errors import InputError
 from lottery_jax.importers.agreement import check_agreement, random_inputs
 from lottery_jax.importers.frameworks import ModelFunction, model_function
 from lottery_jax.importers.graph_builder import Placement
@@ -166,7 +166,7 @@ def _first_difference(target: Target, own: ModelFunction, traced: TracedModel, x
         if name in expected and name in found and expected[name].size == found[name].size:
             values = expected[name].reshape(-1).astype(np.float64)
             if not np.abs(np.asarray(found[name]).reshape(-1) - values).max() <= _DIFFERENT * np.abs(values).max():
-                return f"The first layer that differs is {quoted(name)}, a {node.kind}. Please report it."
+                return f"The first layer that differs is {name!r}, a {node.kind}. Please report it."
     return (
         "One example alone gives equal outputs: the outputs of the model depend on other examples of the batch. Use a"
         " model in evaluation mode."

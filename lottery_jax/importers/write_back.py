@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lottery_jax.errors import InputError, quoted
+from lottery_jax.errors import InputError
 from lottery_jax.importers.agreement import check_on_random_inputs
 from lottery_jax.importers.graph_builder import Placement
 from lottery_jax.importers.target_from import ImportedModel, import_model
@@ -63,7 +63,7 @@ def check_tensors(model: Network, ticket: Network) -> None:
     for name in [*ticket.tensors, *model.tensors]:
         if model.tensors.get(name) != ticket.tensors.get(name):
             own, other = (
-                f"{quoted(name)} {list(shapes[name])}" if name in shapes else f"no {quoted(name)}"
+                f"{name!r} {list(shapes[name])}" if name in shapes else f"no {name!r}"
                 for shapes in (model.tensors, ticket.tensors)
             )
             raise InputError(
@@ -91,36 +91,32 @@ def parameters_with(imported: ImportedModel, tensors: Mapping[str, np.ndarray]) 
             continue
         placement = imported.placements.get(name)
         if placement is None or placement.index is None:
+            origin = "" if placement is None else f" from {placement.parameter!r}"
             raise InputError(
-                f"the model must hold {quoted(name)} as a parameter to take other weights, but it computes the tensor"
-                f"{'' if placement is None else f' from {quoted(placement.parameter)}'}. Export the ticket's weights"
-                " instead (lottery-jax export)."
+                f"the model must hold {name!r} as a parameter to take other weights, but it computes the"
+                f" tensor{origin}. Export the ticket's weights instead (lottery-jax export)."
             )
         parameter = placement.parameter
+        before = imported.model.parameters[parameter].astype(np.float64).reshape(-1)
         if parameter not in changed:
-            changed[parameter] = imported.model.parameters[parameter].astype(np.float64)
-            written[parameter] = np.zeros(changed[parameter].shape, bool)
-        _write(name, placement, old, new, changed[parameter].reshape(-1), written[parameter].reshape(-1))
+            changed[parameter], written[parameter] = before.copy(), np.zeros(before.shape, bool)
+        values = _values(placement, old, new, before[placement.index])
+        flat, taken = changed[parameter], written[parameter]
+        if np.any(taken[placement.index] & (flat[placement.index] != values)):
+            raise InputError(
+                f"the model must have one parameter for each layer to take other weights, but {name!r} shares"
+                f" {parameter!r} with another layer, and the ticket has different weights for them."
+            )
+        flat[placement.index], taken[placement.index] = values, True
     found = {}
     for name, array in imported.model.parameters.items():
-        found[name] = changed.get(name, array).astype(array.dtype)
+        found[name] = changed.get(name, array).reshape(array.shape).astype(array.dtype)
     return found
 
 
-def _write(
-    name: str, placement: Placement, old: np.ndarray, new: np.ndarray, flat: np.ndarray, written: np.ndarray
-) -> None:
-    """Change the numbers of one parameter by what a tensor changes, divided by its factor."""
-    assert placement.index is not None
+def _values(placement: Placement, old: np.ndarray, new: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """A parameter's numbers after a tensor changed, from those before: the change divided by the factor."""
     scale = np.broadcast_to(np.asarray(placement.scale, np.float64), old.shape)
     # A channel whose normalisation multiplies by 0 has no weights that matter.
     change = np.divide(new - old, scale, out=np.zeros_like(old), where=scale != 0)
-    index = placement.index
-    before = flat[index]
-    values = np.where(scale == 1, new + (before - old), before + change)
-    if np.any(written[index] & (flat[index] != values)):
-        raise InputError(
-            f"the model must have one parameter for each layer to take other weights, but {quoted(name)} shares"
-            f" {quoted(placement.parameter)} with another layer, and the ticket has different weights for them."
-        )
-    flat[index], written[index] = values, True
+    return np.where(scale == 1, new + (before - old), before + change)

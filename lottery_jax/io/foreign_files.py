@@ -11,7 +11,8 @@ from lottery_jax.io.files import read_regular
 _HEAD_BYTES = 4096
 _TORCH_PICKLE = bytes.fromhex("80028a0a6cfc9c46f9206aa85019")  # its magic number as PyTorch 1.5 and older pickle it
 _MODEL_FIELDS = {1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26}  # of ONNX's ModelProto
-_GRAPH_FIELD = 7
+_VERSION_FIELD, _GRAPH_FIELD = 1, 7
+_LARGEST = 1 << 31  # bytes of a protobuf message
 _VARINT, _BYTES = 0, 2  # wire types of protobuf
 _COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ\x00", b"7z\xbc\xaf")  # gzip, zstd, bzip2, xz, 7z
 _SAVE = "from safetensors.numpy import save_file; "
@@ -107,27 +108,30 @@ def _is_msgpack(head: bytes, path: Path) -> bool:
 
 
 def _is_onnx(head: bytes, path: Path) -> bool:
-    """A protobuf message with the fields of ONNX's ModelProto, among them a graph, as far as `head` shows it."""
-    position, fields = 0, set[int]()
-    while position < len(head):
-        tag, position = _varint(head, position)
-        field, wire = tag >> 3, tag & 7
-        if field not in _MODEL_FIELDS or wire not in (_VARINT, _BYTES):
-            return False
-        fields.add(field)
-        size, position = _varint(head, position)
-        position += size if wire == _BYTES else 0
-    return {1, _GRAPH_FIELD} <= fields
+    """A protobuf message with the fields of ONNX's ModelProto, among them its version and a graph."""
+    fields, position = set[int](), 0
+    with path.open("rb") as file:
+        while not {_VERSION_FIELD, _GRAPH_FIELD} <= fields and len(fields) < len(_MODEL_FIELDS):
+            file.seek(position)
+            part = file.read(_HEAD_BYTES)
+            tag, length = _varint(part, 0)
+            size, end = _varint(part, length)
+            if tag >> 3 not in _MODEL_FIELDS or tag & 7 not in (_VARINT, _BYTES) or end == length:
+                return False
+            fields.add(tag >> 3)
+            position += end + (size if tag & 7 == _BYTES else 0)
+            if position >= _LARGEST:
+                return False
+    return {_VERSION_FIELD, _GRAPH_FIELD} <= fields
 
 
-def _varint(head: bytes, position: int) -> tuple[int, int]:
-    """A protobuf integer, and the position behind it; 0 if the bytes end within it."""
-    value, shift = 0, 0
-    while position < len(head) and shift < 64:
-        byte = head[position]
-        value, shift, position = value | (byte & 0x7F) << shift, shift + 7, position + 1
+def _varint(content: bytes, position: int) -> tuple[int, int]:
+    """A protobuf integer, and the position behind it, which is its own if the content ends."""
+    value = 0
+    for shift, byte in enumerate(content[position : position + 9]):
+        value |= (byte & 0x7F) << 7 * shift
         if byte < 0x80:
-            break
+            return value, position + shift + 1
     return value, position
 
 

@@ -62,6 +62,11 @@ class GivenTarget:
     taken_from_ticket: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
 
+    @property
+    def fixed(self) -> bool:
+        """Whether the user gave all numbers of the target; a file lacks no more than the shape and sign of inputs."""
+        return self.target is not None and len(self.taken_from_ticket) <= 1
+
 
 def given_target(
     network: Network, target: Target | TargetFile | FileName | None, expect: Network | FileName | None

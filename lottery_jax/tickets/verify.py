@@ -312,8 +312,7 @@ def _bound_float32(ticket: Ticket, given: GivenTarget, target: Target, residuals
         residuals.layers, residuals.weights, residuals.copy_sizes, residuals.allowed, tensor if copied else None
     )
     values = bound_box(network.target, terms, tensor, box, copied=copied)
-    fixed = given.target is not None and not given.taken_from_ticket
-    doubts = overflow_doubts(network.target, values, terms, tensor, box, given=fixed, copied=copied)
+    doubts = overflow_doubts(network.target, values, terms, tensor, box, given=given.fixed, copied=copied)
     return _Float32(float32_bound(residuals.layers, residuals.allowed, residuals.largest), values, copied, doubts)
 
 
@@ -325,10 +324,10 @@ def _empty_promises(shapes: Mapping[str, tuple[int, ...]], residuals: _Residuals
     if not found:
         return []
     more = f" and {len(found) - 1:,} more tensors" if len(found) > 1 else ""
-    name = found[0]
+    name, least = found[0], min(residuals.largest[name] for name in found)
     return [
         f"zero weights would keep the promise for {name!r}{more}: the tolerance {residuals.allowed[name]:.3g} is not"
-        f" below the largest target weight {residuals.largest[name]:.3g}"
+        f" below the largest target weight {residuals.largest[name]:.3g}, but --tolerance {least / 100:.1g} would be"
     ]
 
 

@@ -289,6 +289,8 @@ def test_one_empty_tensor_is_enough_and_a_bias_is_named() -> None:
     found = verify(approximate(small, seed=0, candidates=9, tolerance=TOLERANCE), target=small)
     assert found.outcome == "no guarantee" and found.empty_promises == ("fc1.bias", "fc2.weight")
     assert "promise for 'fc2.weight': the tolerance 0.1 is not below the largest target weight" in found.reasons[0]
+    advised = float(found.reasons[0].partition("--tolerance ")[2].removesuffix(" would be"))
+    assert verify(approximate(small, seed=0, tolerance=advised), target=small).holds
 
 
 def test_a_budget_is_all_that_a_ticket_with_its_own_tolerance_promises(

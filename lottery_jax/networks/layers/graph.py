@@ -89,6 +89,7 @@ class Graph(Container):
         return found
 
     def trace_specs(self, input_spec: Spec, path: str, specs: dict[str, Spec]) -> Spec:
+        specs[path] = input_spec
         return self.input_specs(input_spec, path, specs)[self.output]
 
     def cost(self, input_spec: Spec) -> Cost:
