@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -93,6 +94,7 @@ def test_a_batch_normalisation_in_a_graph_is_folded() -> None:
     for name in expected.network.tensors:
         np.testing.assert_array_equal(folded.array(name), expected.array(name))
     x = np.random.default_rng(0).uniform(-1, 1, (3, 4, 4, 1)).astype(np.float32)
+    x = jnp.asarray(x)
     np.testing.assert_allclose(folded.forward()(x), graph.forward()(x), rtol=1e-5, atol=1e-5)
     rounded, other = quantise(graph, 5), quantise(target, 5)
     assert {name: rounded.array(name).tobytes() for name in rounded.network.tensors} == {
