@@ -20,7 +20,7 @@ _SHOWN_TENSORS = 6  # in a message
 _COUNTERS = ("num_batches_tracked", "n_averaged")
 _FLAX = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 _COLLECTIONS = ("params", "batch_stats")  # of Linen, the first part of each name
-_MASK, _NORM, _OTHER = "torch.nn.utils.prune", "weight normalisation", "a reparametrisation"
+MASK, _NORM, _OTHER = "torch.nn.utils.prune", "weight normalisation", "a reparametrisation"
 _REMOVE = "torch.nn.utils.parametrize.remove_parametrizations(module, {!r})"
 
 
@@ -53,7 +53,7 @@ def reparametrisations(names: Iterable[str]) -> list[Reparametrisation]:
     """
     known, found = set(names), []
     endings = (
-        ("_orig", "_mask", _MASK, "torch.nn.utils.prune.remove(module, {!r})"),
+        ("_orig", "_mask", MASK, "torch.nn.utils.prune.remove(module, {!r})"),
         ("_orig", "_u", "spectral normalisation", "torch.nn.utils.remove_spectral_norm(module, {!r})"),
         ("_g", "_v", _NORM, "torch.nn.utils.remove_weight_norm(module, {!r})"),
     )
@@ -146,7 +146,7 @@ def _from_flax(name: str, axes: int) -> tuple[str, TensorView]:
 def _folded(one: Reparametrisation, parts: list[np.ndarray], where: str) -> np.ndarray:
     """The tensor that two others make: exactly for masks, else computed in float64 and rounded to float32."""
     first, second = parts[0], parts[-1]
-    if one.kind == _MASK and first.shape == second.shape and np.isin(second, (0, 1)).all():
+    if one.kind == MASK and first.shape == second.shape and np.isin(second, (0, 1)).all():
         return first * second.astype(first.dtype)
     if one.kind == _NORM and first.size and (first.shape == () or first.ndim == second.ndim):
         axes = tuple(axis for axis, size in enumerate(first.shape) if size == 1) if first.shape else None

@@ -14,12 +14,13 @@ import numpy as np
 import onnx
 import pytest
 from flax import serialization
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from lottery_jax.errors import InputError
 from lottery_jax.importers.state_dict import import_target, load_model
 from lottery_jax.io.weight_files import open_tensors
 from lottery_jax.networks.node import Spec
+from tests.cli.calling import lottery_jax, refusal
 
 WEIGHT = np.arange(6, dtype=np.float32).reshape(2, 3)
 
@@ -164,6 +165,21 @@ def test_shards_are_one_model(tmp_path: Path) -> None:
         assert set(model.network.tensors) == set(tensors) and target.path == index
     again = pickle.loads(pickle.dumps(target))
     assert again.digest == target.digest
+
+
+def test_a_ticket_of_shards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "model").mkdir()
+    index, tensors = sharded(tmp_path / "model")
+    asked = ("--model", tmp_path / "model", "--candidates", 14, "--tolerance", 0.2, "--out", tmp_path / "t")
+    assert lottery_jax("approximate", *asked, "--quiet") == 0
+    assert lottery_jax("verify", tmp_path / "t", "--target", index) == 0
+    capsys.readouterr()
+    asked = ("export", tmp_path / "t", "--out", tmp_path / "made.safetensors")
+    said = refusal(capsys, 2, *asked, "--into", index)
+    assert f"--into must be one file, got the index '{index}'. Export the weights alone, without --into." in said
+    assert lottery_jax(*asked) == 0
+    made = load_file(tmp_path / "made.safetensors")
+    assert max(np.abs(made[name] - tensors[name]).max() for name in tensors) <= 0.2
 
 
 def test_a_folder_of_one_file_is_that_file(tmp_path: Path) -> None:
