@@ -28,7 +28,7 @@ from lottery_jax.networks.layers.operations import (
 from lottery_jax.networks.node import Node, Spec
 
 _MAX_STEPS = 64  # of a function of one value
-_EXACT_SCALE = 2.0**-20  # relative, of 1 / n in float32
+_EXACT_SCALE = 2.0**-23  # relative, of 1 / n in float32
 
 _NEUTRAL = {("add", 0): 0.0, ("add", 1): 0.0, ("sub", 1): 0.0, ("mul", 0): 1.0, ("mul", 1): 1.0, ("div", 1): 1.0}
 """Numbers as one of two inputs that change nothing."""

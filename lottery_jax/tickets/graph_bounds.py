@@ -7,6 +7,7 @@ a function of one value is bounded piece by piece.
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from typing import Protocol
@@ -92,7 +93,7 @@ def through_graph(
 def _stored(value: np.ndarray) -> IntervalArray:
     """A tensor; numbers below the smallest normal one may count as 0."""
     small = np.where(np.abs(value) < SMALLEST, 0, value)
-    return IntervalArray(np.minimum(value, small), np.maximum(value, small)).limited(MAX_NUMBERS)
+    return IntervalArray(np.minimum(value, small), np.maximum(value, small))
 
 
 class _GraphBounds:
@@ -116,9 +117,7 @@ class _GraphBounds:
             elif isinstance(node, Stored):
                 found = _stored(self.walk.tensor(path))
             elif isinstance(node, Operation | Relu):
-                found = self._operation(name, node, inputs, functools.partial(self.walk.note, path)).limited(
-                    MAX_NUMBERS
-                )
+                found = self._operation(name, node, inputs, functools.partial(self.walk.note, path))
                 if copied:
                     self._add_apart(name, node, inputs, path)
             else:
@@ -128,7 +127,7 @@ class _GraphBounds:
                 if apart is not None:
                     self.apart[name] = apart.reshape(2, *ones, -1)
             self.walk.note(path, found.magnitude)
-            self.values[name] = found
+            self.values[name] = found.limited(MAX_NUMBERS)
 
     def channels(self, name: str) -> tuple[IntervalArray, np.ndarray | None]:
         """The hull of a value for each index of its last axis, and its copies' largest differences."""
@@ -226,21 +225,21 @@ class _GraphBounds:
         kind = "rsqrt" if node.function == "mul" else "sqrt"
         factors = self.expressions.factors(name if kind == "rsqrt" else inputs[0])
         roots, views = factors if kind == "rsqrt" else [inputs[1]], self.expressions.views
-        for root in roots:
-            for value in factors:
-                size = self.expressions.root_size(views[value], views[root], len(self.shapes[name]), kind)
-                largest, own = self._minuend(value), self.values[root]
-                if size is None or largest is None:
-                    continue
-                inverse = float(own.magnitude.max()) if kind == "rsqrt" else 1 / own.low.min()
-                each = float(gamma(size.count + 4))
-                lost = math.sqrt(2 * size.count * each) if size.cancels else each
-                bound = (size.exact * (1 + each) + 2 * lost * largest * inverse) * (1 + 2 * FUNCTION_ERROR)
-                sizes = np.full([1] * len(self.shapes[name]), bound)
-                for other in factors:
-                    if other not in (root, value):
-                        sizes = sizes * self.values[other].limited(found.low.size).magnitude
-                found = found.clipped(-sizes, sizes)
+        for root, value in itertools.product(roots, factors):
+            size = self.expressions.root_size(views[value], views[root], len(self.shapes[name]), kind)
+            largest, own = self._minuend(value), self.values[root]
+            if size is None or largest is None:
+                continue
+            inverse = float(own.magnitude.max()) if kind == "rsqrt" else 1 / own.low.min()
+            each = float(gamma(size.count + 4))
+            # A rounded mean, or a rounded variance: this much is lost of the square under the root.
+            lost = math.sqrt(2 * size.count * each) if size.cancels else each
+            bound = (size.exact * (1 + each) + 2 * lost * largest * inverse) * (1 + 2 * FUNCTION_ERROR)
+            sizes = np.full([1] * len(self.shapes[name]), bound)
+            for other in factors:
+                if other not in (root, value):
+                    sizes = sizes * self.values[other].limited(found.low.size).magnitude
+            found = found.clipped(-sizes, sizes)
         return found
 
     def _minuend(self, name: str) -> float | None:
@@ -292,16 +291,14 @@ class _GraphBounds:
             return None
         if isinstance(node, Reduce) and node.function == "min":
             node = dataclasses.replace(node, function="max")
-        rows = [
-            np.zeros((2, *[1] * len(self.shapes[n]))) if x is None else x for n, x in zip(inputs, given, strict=True)
-        ]
+        shapes = [self.shapes[one] for one in inputs]
+        none = [np.zeros((2, *[1] * len(shape))) for shape in shapes]
+        rows = [zero if row is None else row for zero, row in zip(none, given, strict=True)]
         # As an interval from what is allowed to what is found, the hull has the least and the most of them.
         intervals = [IntervalArray(row[1], row[0]) for row in rows]
         if isinstance(node, Pad):
             padded = [*zip(node.low, node.high, node.interior, strict=True)]
             found = intervals[0].hull([axis for axis, row in enumerate(padded) if any(row)])
         else:
-            found = operation_bounds(
-                node, Operands(intervals, [self.shapes[one] for one in inputs], lambda sizes: None)
-            )
+            found = operation_bounds(node, Operands(intervals, shapes, lambda sizes: None))
         return np.stack([found.high, np.maximum(found.low, 0)])
