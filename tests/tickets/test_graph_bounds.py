@@ -143,6 +143,51 @@ def test_a_normalised_value_is_at_most_the_root_of_the_count(name: str) -> None:
     assert found.values["out"].magnitude.min() > 100
 
 
+MISALIGNED: dict[str, tuple[tuple[tuple[str, Node, str], ...], float]] = {
+    "maximum of other rows": (
+        (("max", Reduce("max", (1,)), "input"), ("out", Binary("sub"), "input max")),
+        0.5,
+    ),
+    "sum of other rows": (
+        (
+            *(("exp", Elementwise("exp"), "input"), ("sum", Reduce("sum", (1,)), "exp")),
+            ("out", Binary("div"), "exp sum"),
+        ),
+        1.5,
+    ),
+    "sum of another value": (
+        (
+            *(("exp", Elementwise("exp"), "input"), ("neg", Elementwise("neg"), "input")),
+            *(("other", Elementwise("exp"), "neg"), ("sum", Reduce("sum", (0,)), "other")),
+            ("out", Binary("div"), "exp sum"),
+        ),
+        1.2,
+    ),
+    "mean square of other rows": (
+        (
+            *(("squares", Elementwise("square"), "input"), ("sum", Reduce("sum", (1,)), "squares")),
+            *(("epsilon", Constant(1e-3), ""), ("more", Binary("add"), "sum epsilon")),
+            *(("root", Elementwise("rsqrt"), "more"), ("out", Binary("mul"), "input root")),
+        ),
+        10.0,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISALIGNED)
+def test_what_only_looks_like_a_norm_or_softmax_is_not_bounded_as_one(name: str) -> None:
+    """Of a square array the row of a sum or maximum broadcasts along the other axis too."""
+    rows, exceeded = MISALIGNED[name]
+    found, refused = check_values(Graph(steps(*rows), "out"), Spec((2, 2)), (-3.0, 3.0))
+    assert refused is None and found.values["out"].high.max() > exceeded
+
+
+def test_shares_that_are_summed_over_another_axis_are_no_mean() -> None:
+    rows = (*softmax("input", 1, (3, 3)), ("out", DotGeneral((0,), (0,)), "shares input"))
+    found, refused = check_values(Graph(steps(*rows), "out"), Spec((3, 3)), (-3.0, 3.0))
+    assert refused is None and found.values["out"].high.max() > 8
+
+
 CURVES = {
     "silu": (
         (("s", Elementwise("logistic"), "input"), ("out", Binary("mul"), "input s")),
