@@ -238,7 +238,7 @@ def load_model(path: str | os.PathLike[str], pattern: str | None = None) -> tupl
         expected = "a 2-D or 4-D float tensor" if pattern is None else f"a float tensor that matches {pattern!r}"
         found = listed_first([f"{name} ({reason})" for name, reason in skipped.items()])
         raise InputError(f"{file.where} must hold {expected}, got {found}. Choose others with --pattern.")
-    for one in reparametrisations(file.tensors):
+    for one in reparametrisations({name: tensor.shape for name, tensor in file.tensors.items()}):
         if not chosen.keys().isdisjoint(one.parts):
             raise one.refused(file.where)
     model = Network(TensorDict(tuple(chosen.items())))
