@@ -162,7 +162,7 @@ def select_methods(
     selected = []
     for method in known.values():
         selected += [method] * (labels.count(method.label) if labels else method.is_default)
-    return MethodSelection(tuple(selected), known, recorded)
+    return MethodSelection(tuple(selected), known, recorded, named=bool(methods))
 
 
 def as_method(

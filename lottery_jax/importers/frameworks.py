@@ -24,7 +24,7 @@ class ModelFunction:
     Args:
         function: (parameters by name, x [N, ...]) -> outputs [N, ...], in JAX.
         parameters: Arrays by name.
-        original: The model as its user runs it, for the comparison: x [N, ...] -> outputs.
+        original: The model as its user runs it, x [N, ...] -> outputs; the import is compared with it.
         with_parameters: Returns the model with other parameters, arrays by name; a module of Flax NNX is changed.
         notes: What was assumed, in sentences.
         input_shape: Of a batch, if the model has one; None for an axis of any size.

@@ -18,7 +18,7 @@ from lottery_jax.importers.architecture_match import (
     mlp_layers,
 )
 from lottery_jax.importers.onnx_target import import_onnx, is_onnx
-from lottery_jax.importers.state_tensors import Shapes, StateTensors, listed_first, read_state, reparametrisations
+from lottery_jax.importers.state_tensors import MASK, Shapes, StateTensors, listed_first, read_state, reparametrisations
 from lottery_jax.io.files import write_atomically
 from lottery_jax.io.tensor_file import FLOAT_DTYPES, RenamedTensors
 from lottery_jax.io.weight_files import open_tensors
@@ -234,12 +234,15 @@ def load_model(path: str | os.PathLike[str], pattern: str | None = None) -> tupl
             skipped[name] = f"it is {len(tensor.shape)}-D"
         else:
             chosen[name] = NamedTensor(tensor.shape)
+    for one in reparametrisations({name: tensor.shape for name, tensor in file.tensors.items()}):
+        if one.kind == MASK:  # a pruned weight stays pruned: only the other factor is approximated
+            if chosen.pop(one.parts[1], None):
+                skipped[one.parts[1]] = f"it is a mask of {MASK}"
+        elif not chosen.keys().isdisjoint(one.parts):
+            raise one.refused(file.where)
     if not chosen:
         expected = "a 2-D or 4-D float tensor" if pattern is None else f"a float tensor that matches {pattern!r}"
         found = listed_first([f"{name} ({reason})" for name, reason in skipped.items()])
         raise InputError(f"{file.where} must hold {expected}, got {found}. Choose others with --pattern.")
-    for one in reparametrisations({name: tensor.shape for name, tensor in file.tensors.items()}):
-        if not chosen.keys().isdisjoint(one.parts):
-            raise one.refused(file.where)
     model = Network(TensorDict(tuple(chosen.items())))
     return Target(model, RenamedTensors(file, {name: name for name in chosen})), skipped

@@ -19,7 +19,7 @@ _SHOWN_TENSORS = 6  # in a message
 _COUNTERS = ("num_batches_tracked", "n_averaged")
 _FLAX = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 _COLLECTIONS = ("params", "batch_stats")  # of Linen, the first part of each name
-_MASK, _NORM, _OTHER = "torch.nn.utils.prune", "weight normalisation", "a reparametrisation"
+MASK, _NORM, _OTHER = "torch.nn.utils.prune", "weight normalisation", "a reparametrisation"
 _REMOVE = "torch.nn.utils.parametrize.remove_parametrizations(module, {!r})"
 
 
@@ -52,7 +52,7 @@ def reparametrisations(shapes: Shapes) -> list[Reparametrisation]:
     """
     found: list[Reparametrisation] = []
     endings = (
-        ("_orig", "_mask", _MASK, "torch.nn.utils.prune.remove(module, {!r})"),
+        ("_orig", "_mask", MASK, "torch.nn.utils.prune.remove(module, {!r})"),
         ("_orig", "_u", "spectral normalisation", "torch.nn.utils.remove_spectral_norm(module, {!r})"),
         ("_g", "_v", _NORM, "torch.nn.utils.remove_weight_norm(module, {!r})"),
     )
@@ -62,7 +62,7 @@ def reparametrisations(shapes: Shapes) -> list[Reparametrisation]:
             if stem == name or stem + second not in shapes:
                 continue
             # Matrices W_g and W_v of a gate and a value are no length and direction.
-            if kind not in (_MASK, _NORM) or _fit(kind, shapes[name], shapes[stem + second]):
+            if kind not in (MASK, _NORM) or _fit(kind, shapes[name], shapes[stem + second]):
                 found.append(Reparametrisation(stem, (name, stem + second), kind, remove))
     parametrized: dict[str, list[str]] = {}
     for name in sorted(shapes):
@@ -127,7 +127,7 @@ def read_state(path: str | os.PathLike[str]) -> StateTensors:
 
 def _fit(kind: str, first: tuple[int, ...], second: tuple[int, ...]) -> bool:
     """Whether a weight and its mask, or a length and a direction, may have these shapes."""
-    if kind == _MASK:
+    if kind == MASK:
         return first == second
     sizes = list(zip(first, second, strict=False))
     return first == () or (len(first) == len(second) and 1 in first and all(a in (1, b) for a, b in sizes))
@@ -156,7 +156,7 @@ def _from_flax(name: str, axes: int) -> tuple[str, TensorView]:
 def _folded(one: Reparametrisation, parts: list[np.ndarray], where: str) -> np.ndarray:
     """The tensor that two others make: exactly for masks, else computed in float64 and rounded to float32."""
     first, second = parts[0], parts[-1]
-    if one.kind == _MASK and first.shape == second.shape and np.isin(second, (0, 1)).all():
+    if one.kind == MASK and first.shape == second.shape and np.isin(second, (0, 1)).all():
         return first * second.astype(first.dtype)
     if one.kind == _NORM and len(parts) == 2 and _fit(_NORM, first.shape, second.shape):
         axes = tuple(axis for axis, size in enumerate(first.shape) if size == 1) if first.shape else None

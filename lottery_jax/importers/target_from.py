@@ -1,4 +1,4 @@
-"""Any model as a target: traced to a graph, and run beside the original before it is returned."""
+"""Any model as a target: traced to a graph, and compared with the original before it is returned."""
 
 import dataclasses
 from typing import Any

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from lottery_jax.networks.layers.activations import Relu
 from lottery_jax.networks.layers.graph import INPUT, Graph
 from lottery_jax.networks.layers.operations import (
     Binary,
@@ -33,7 +34,6 @@ _NEUTRAL = {("add", 0): 0.0, ("add", 1): 0.0, ("sub", 1): 0.0, ("mul", 0): 1.0, 
 _NEUTRAL |= {("max", 0): -np.inf, ("max", 1): -np.inf}
 """Numbers as one of two inputs that change nothing."""
 
-Shape = tuple[int, ...]
 Expression = tuple[Any, ...]
 """A kind of expression, then terms and numbers."""
 
@@ -70,7 +70,7 @@ class Expressions:
         self._keys: list[Expression] = []
         self._numbers: dict[Expression, int] = {}
         self._bases: list[int | None] = []
-        self._base_shapes: dict[int, Shape] = {}
+        self._base_shapes: dict[int, tuple[int, ...]] = {}
         self.constants: set[str] = set()
         self.argument, self._steps = {INPUT: INPUT}, {INPUT: 0}
         self.views = {INPUT: self._base(INPUT, ("value", INPUT))}
@@ -85,7 +85,7 @@ class Expressions:
         varying = [one for one in inputs if one not in self.constants]
         own = {self.argument[one] for one in varying}
         steps = 1 + sum(self._steps[one] for one in varying)
-        if isinstance(node, Elementwise | Power | Binary | Select) and len(own) == 1 and steps <= _MAX_STEPS:
+        if isinstance(node, Elementwise | Power | Binary | Select | Relu) and len(own) == 1 and steps <= _MAX_STEPS:
             (argument,) = own
             if self._shapes[argument] == self._shapes[name]:
                 self.argument[name], self._steps[name] = argument, steps
@@ -121,7 +121,9 @@ class Expressions:
             return self._base(name, ("value", name))
         return self._base(name, ("value", node, *given, *(self._shapes[one] for one in inputs)))
 
-    def _expression(self, node: Node, given: list[View], shapes: list[Shape], shape: Shape) -> View | None:
+    def _expression(
+        self, node: Node, given: list[View], shapes: list[tuple[int, ...]], shape: tuple[int, ...]
+    ) -> View | None:
         match node:
             case Reshape() | Broadcast():
                 return self._reshaped(given[0], shapes[0], shape, padded=isinstance(node, Broadcast))
@@ -131,12 +133,15 @@ class Expressions:
                 return self._reduced(node, given[0], shapes[0])
             case Elementwise() | Power() | Binary():
                 return self._combined(node, given, len(shape))
+            case Relu():
+                zero = View(self._number(("constant", 0.0), None), (None,))
+                return self._combined(Binary("max"), [zero, given[0]], len(shape))
             case Select() if self._keys[given[0].term][0] == "constant":
                 chosen = 2 if self._keys[given[0].term][1] else 1
                 return given[chosen] if shapes[chosen] == shape else None
         return None
 
-    def _reshaped(self, view: View, old: Shape, new: Shape, *, padded: bool) -> View | None:
+    def _reshaped(self, view: View, old: tuple[int, ...], new: tuple[int, ...], *, padded: bool) -> View | None:
         if padded:
             return View(view.term, (*[None] * (len(new) - len(old)), *view.axes))
         if [size for size in old if size > 1] != [size for size in new if size > 1]:
@@ -144,7 +149,7 @@ class Expressions:
         axes = iter(axis for axis, size in zip(view.axes, old, strict=True) if size > 1)
         return View(view.term, tuple(next(axes) if size > 1 else None for size in new))
 
-    def _reduced(self, node: Reduce, view: View, shape: Shape) -> View | None:
+    def _reduced(self, node: Reduce, view: View, shape: tuple[int, ...]) -> View | None:
         over = {view.axes[axis] for axis in node.axes if shape[axis] > 1}
         if None in over:
             return None

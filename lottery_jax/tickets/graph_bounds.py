@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from lottery_jax.networks.intervals import IntervalArray
+from lottery_jax.networks.layers.activations import Relu
 from lottery_jax.networks.layers.graph import INPUT, Graph
 from lottery_jax.networks.layers.operations import (
     Binary,
@@ -110,7 +111,7 @@ class _GraphBounds:
                 found = IntervalArray(*[np.full(1, np.float64(np.float32(node.value)))] * 2)
             elif isinstance(node, Stored):
                 found = _stored(self.walk.tensor(path))
-            elif isinstance(node, Operation):
+            elif isinstance(node, Operation | Relu):
                 found = self._operation(name, node, inputs, functools.partial(self.walk.note, path)).limited(
                     MAX_NUMBERS
                 )
@@ -141,6 +142,9 @@ class _GraphBounds:
     def _evaluate(self, name: str, values: Callable[[str], IntervalArray], note: Note) -> IntervalArray:
         """The interval of an operation for these intervals of its inputs."""
         node, inputs = self.nodes[name]
+        if isinstance(node, Relu):
+            x = values(inputs[0])
+            return IntervalArray(np.maximum(x.low, 0), np.maximum(x.high, 0))
         assert isinstance(node, Operation)
         if isinstance(node, Binary) and inputs[0] == inputs[1]:
             x = values(inputs[0])
@@ -151,7 +155,7 @@ class _GraphBounds:
         given = Operands([values(one) for one in inputs], [self.shapes[one] for one in inputs], note)
         return operation_bounds(node, given)
 
-    def _operation(self, name: str, node: Operation, inputs: tuple[str, ...], note: Note) -> IntervalArray:
+    def _operation(self, name: str, node: Operation | Relu, inputs: tuple[str, ...], note: Note) -> IntervalArray:
         found = self._evaluate(name, self.values.__getitem__, note)
         if (argument := self.expressions.function_of_one(name)) is not None:
             found = found.intersect(self._by_pieces(name, argument))
@@ -242,7 +246,7 @@ class _GraphBounds:
             return None
         return float(self.values[name].magnitude.max())
 
-    def _add_apart(self, name: str, node: Operation, inputs: tuple[str, ...], path: str) -> None:
+    def _add_apart(self, name: str, node: Operation | Relu, inputs: tuple[str, ...], path: str) -> None:
         """How far copies are apart behind an operation; raises an error where no bound is known."""
         given = [self.apart.get(one) for one in inputs]
         known = [one for one in given if one is not None]
@@ -254,9 +258,11 @@ class _GraphBounds:
                 self.apart[name] = found
 
     def _apart(
-        self, node: Operation, inputs: tuple[str, ...], given: list[np.ndarray | None], known: list[np.ndarray]
+        self, node: Operation | Relu, inputs: tuple[str, ...], given: list[np.ndarray | None], known: list[np.ndarray]
     ) -> np.ndarray | None:
         match node:
+            case Relu():
+                return known[0]
             case Binary("add" | "sub"):
                 return functools.reduce(np.add, known)
             case Binary("max" | "min") | Select() if not isinstance(node, Select) or given[0] is None:

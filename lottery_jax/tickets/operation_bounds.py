@@ -39,6 +39,8 @@ FUNCTION_ERROR = 2.0**-20
 MAX_NUMBERS = 1 << 18
 """Numbers of an array of intervals, above which an axis becomes a hull."""
 
+_LAST_BITS = ROUNDING * 2.0**-8  # relative rounding of a number in float64
+
 Note = Callable[[np.ndarray | float], None]
 """Records absolute values of partial results."""
 
@@ -75,10 +77,9 @@ def _interval(node: Operation, given: Operands) -> IntervalArray:
 
 def _rounded(values: IntervalArray, relative: np.ndarray | float, absolute: np.ndarray | float = 0.0) -> IntervalArray:
     """With the rounding of float32, relative to each number, and underflow. Rounding keeps signs."""
-    low, high = values.low - relative * np.abs(values.low), values.high + relative * np.abs(values.high)
-    wide = IntervalArray(low, high).widened(absolute + SMALLEST)
-    low = np.where(values.low >= 0, np.maximum(wide.low, 0), wide.low)
-    return IntervalArray(low, np.where(values.high <= 0, np.minimum(wide.high, 0), wide.high))
+    least, most = ((relative + _LAST_BITS) * np.abs(end) + absolute + SMALLEST for end in (values.low, values.high))
+    low = np.where(values.low >= 0, np.maximum(values.low - least, 0), values.low - least)
+    return IntervalArray(low, np.where(values.high <= 0, np.minimum(values.high + most, 0), values.high + most))
 
 
 def _extremes(*ends: np.ndarray) -> IntervalArray:

@@ -3,7 +3,7 @@
 A row is a graph, the shape of its input, shapes that it refuses, and its sign (see `catalogue.Case`).
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 from lottery_jax.networks.layers.activations import Relu
 from lottery_jax.networks.layers.attention import Attention
@@ -73,9 +73,8 @@ def _elementwise() -> list[Row]:
     }
     always = ["abs", "erfc", "exp", "logistic", "rsqrt", "sqrt", "square"]
     never = ["cos", "log", "neg", "sin"]
-    signs: dict[str, Sign] = (
-        dict.fromkeys(UNARY, "kept") | dict.fromkeys(always, "always") | dict.fromkeys(never, "never")
-    )
+    signs: dict[str, Any] = dict.fromkeys(UNARY, "kept")
+    signs |= dict.fromkeys(always, "always") | dict.fromkeys(never, "never")
     return [
         (sequence(*before.get(name, ()), Elementwise(name)), WORDS, (), sign)  # type: ignore[arg-type]
         for name, sign in signs.items()

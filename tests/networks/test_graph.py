@@ -314,6 +314,15 @@ def test_a_graph_of_a_tree_computes_the_same(label: str) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 
 
+def test_training_updates_the_same_statistics() -> None:
+    target = TARGETS["residual, inputs of any sign"]()
+    x = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (4, 4, 4, 1)), jnp.float32)
+    (_, found), (_, expected) = (one.train(target.arrays(), x) for one in (as_graph(target.network), target.network))
+    assert list(found) == list(expected) != []
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-6, atol=1e-6)
+
+
 def test_a_layer_inside_a_graph_is_named_by_its_path() -> None:
     builder = Builder()
     inner = builder.add(Graph((("fc", Dense(4, 2), (INPUT,)),), "fc"), INPUT, name="block")

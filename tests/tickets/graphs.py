@@ -100,7 +100,7 @@ def inputs_on(shape: tuple[int, ...], box: Box, seed: int) -> np.ndarray:
     return np.clip(x, np.float32(box[0]), np.float32(box[1]))
 
 
-def random_operation(choose: random.Random, shapes: list[tuple[int, ...]], *, layers: bool) -> Node:
+def random_operation(choose: random.Random, shapes: list[tuple[int, ...]]) -> Node:
     """An operation that may fit inputs of these shapes."""
     shape = shapes[0]
     axes = [*range(len(shape))]
@@ -129,13 +129,19 @@ def random_operation(choose: random.Random, shapes: list[tuple[int, ...]], *, la
         lambda: DotGeneral((len(shape) - 1,), (len(shapes[-1]) - 1,), (0,), (0,)),
         lambda: Lookup(),
     ]
-    if layers:
-        kinds += [lambda: Dense(shape[-1], 4, bias=True), Relu]
     return choose.choice(kinds)()
 
 
-def random_graph(choose: random.Random, *, layers: bool = True) -> tuple[Graph, Spec]:
-    """A graph of up to ten nodes that fit together, any of them the output."""
+def random_layer(choose: random.Random, shapes: list[tuple[int, ...]]) -> Node:
+    """An operation or, sometimes, a layer."""
+    layer = choose.choice([Dense(shapes[0][-1], 4, bias=True), Relu()])
+    return layer if choose.random() < 0.1 else random_operation(choose, shapes)
+
+
+def random_graph(
+    choose: random.Random, draw: Callable[[random.Random, list[tuple[int, ...]]], Node] = random_layer
+) -> tuple[Graph, Spec]:
+    """A graph of up to ten nodes that fit together, the last one its output."""
     spec = Spec(choose.choice(SHAPES))
     nodes: list[tuple[str, Node, tuple[str, ...]]] = [
         ("half", Constant(0.5), ()),
@@ -148,7 +154,7 @@ def random_graph(choose: random.Random, *, layers: bool = True) -> tuple[Graph, 
         if len(nodes) == 12:
             break
         names = [choose.choice([*specs]) for _ in range(3)]
-        node = random_operation(choose, [specs[name].shape for name in names], layers=layers)
+        node = draw(choose, [specs[name].shape for name in names])
         arity = node.arity if isinstance(node, Operation) else 1
         names = names[: 2 if arity is None else arity]
         more = (f"n{number}", node, tuple(names))

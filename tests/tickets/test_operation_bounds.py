@@ -22,7 +22,7 @@ from lottery_jax.networks.layers.operations import (
 )
 from lottery_jax.networks.network import Network
 from lottery_jax.tickets.operation_bounds import Operands, operation_bounds
-from tests.tickets.graphs import Box, bounds_of, check_values, inputs_on, random_graph, values_of
+from tests.tickets.graphs import Box, bounds_of, check_values, inputs_on, random_graph, random_operation, values_of
 
 
 @settings(max_examples=15, deadline=None)
@@ -93,7 +93,7 @@ def test_every_operation_is_drawn() -> None:
 @pytest.mark.parametrize("seed", range(12))
 def test_values_of_copies_are_as_near_as_the_bound(seed: int) -> None:
     """Two inputs that differ by at most 0.01: so far can any value of a graph be apart."""
-    graph, spec = random_graph(random.Random(seed), layers=False)
+    graph, spec = random_graph(random.Random(seed), random_operation)
     box, near, tensors = (-1.0, 1.0), 2.0**-7, {}
     tensors = values_of(graph, spec, seed)
     bounds, _ = bounds_of(graph, spec, box, tensors, apart=near)

@@ -148,7 +148,8 @@ class GraphModule(nnx.Module):
 
     def values(self, x: jax.Array, *, keep: bool = False) -> dict[str, jax.Array]:
         """The output and, with `keep`, the outputs [B, ...] of all nodes that depend on the input, by name."""
-        found: dict[str, jax.Array] = {INPUT: x.astype(jnp.float32)}
+        # Bounds and searches of the worst input run in float64.
+        found: dict[str, jax.Array] = {INPUT: x if x.dtype == jnp.float64 else x.astype(jnp.float32)}
         batched, last, parts = {INPUT}, self.graph.last_uses(), self.parts()
         for name, node, inputs in self.graph.nodes:
             given = [found[one] for one in inputs]

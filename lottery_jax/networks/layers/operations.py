@@ -522,8 +522,9 @@ class DotGeneral(Operation):
         return super().combined_cost(*inputs) + Cost(products // PRODUCTS_AT_ONCE)
 
     def __call__(self, *inputs: jax.Array) -> jax.Array:
+        left, right = inputs
         summed, shared = (self.left_summed, self.right_summed), (self.left_shared, self.right_shared)
-        product = jax.lax.dot_general(*inputs, (summed, shared))
+        product = jax.lax.dot_general(left, right, (summed, shared))
         return product if product.ndim else product[None]
 
 
