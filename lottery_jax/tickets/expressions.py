@@ -28,10 +28,9 @@ from lottery_jax.networks.layers.operations import (
 from lottery_jax.networks.node import Node, Spec
 
 _MAX_STEPS = 64  # of a function of one value
-_EXACT_SCALE = 2.0**-20  # relative, of 1 / n in float32
+_EXACT_SCALE = 2.0**-23  # relative, of 1 / n in float32
 
 _NEUTRAL = {("add", 0): 0.0, ("add", 1): 0.0, ("sub", 1): 0.0, ("mul", 0): 1.0, ("mul", 1): 1.0, ("div", 1): 1.0}
-_NEUTRAL |= {("max", 0): -np.inf, ("max", 1): -np.inf}
 """Numbers as one of two inputs that change nothing."""
 
 Expression = tuple[Any, ...]
@@ -62,7 +61,13 @@ class RootSize:
 
 
 class Expressions:
-    """The terms of a graph; `argument` has the node of which a node is an elementwise function, maybe itself."""
+    """The terms of a graph.
+
+    Attributes:
+        constants: The nodes that are one constant.
+        argument: The node of which a node is an elementwise function, maybe itself; `steps` is how many operations it
+            takes at most.
+    """
 
     def __init__(self, graph: Graph, specs: Mapping[str, Spec]) -> None:
         self._nodes = {name: (node, inputs) for name, node, inputs in graph.nodes}
@@ -72,7 +77,7 @@ class Expressions:
         self._bases: list[int | None] = []
         self._base_shapes: dict[int, tuple[int, ...]] = {}
         self.constants: set[str] = set()
-        self.argument, self._steps = {INPUT: INPUT}, {INPUT: 0}
+        self.argument, self.steps = {INPUT: INPUT}, {INPUT: 0}
         self.views = {INPUT: self._base(INPUT, ("value", INPUT))}
         for name, node, inputs in graph.nodes:
             self.views[name] = self._view(name, node, inputs)
@@ -81,14 +86,14 @@ class Expressions:
     def _add_argument(self, name: str, node: Node, inputs: tuple[str, ...]) -> None:
         if isinstance(node, Constant) or (isinstance(node, Broadcast | Reshape) and inputs[0] in self.constants):
             self.constants.add(name)
-        self.argument[name], self._steps[name] = name, 0
+        self.argument[name], self.steps[name] = name, 0
         varying = [one for one in inputs if one not in self.constants]
         own = {self.argument[one] for one in varying}
-        steps = 1 + sum(self._steps[one] for one in varying)
+        steps = 1 + sum(self.steps[one] for one in varying)
         if isinstance(node, Elementwise | Power | Binary | Select | Relu) and len(own) == 1 and steps <= _MAX_STEPS:
             (argument,) = own
             if self._shapes[argument] == self._shapes[name]:
-                self.argument[name], self._steps[name] = argument, steps
+                self.argument[name], self.steps[name] = argument, steps
 
     def function_of_one(self, name: str) -> str | None:
         """The node of which this one is a function that uses it several times; None if there is none."""

@@ -7,6 +7,7 @@ a function of one value is bounded piece by piece.
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from typing import Protocol
@@ -49,6 +50,9 @@ _FAR = 2.0 ** np.arange(4, 32)
 _EDGES = np.concatenate([-_FAR[::-1], _STEPS, _FAR])
 """Ends of the pieces of a function of one value: activations bend near 0."""
 
+_MAX_PIECES = 1 << 27
+"""Numbers in pieces of all functions of one value of a graph; a file may ask for any number of them."""
+
 _SLOPES = {"abs": 1.0, "cos": 1.0, "erf": 1.13, "logistic": 1.0, "neg": 1.0, "sin": 1.0, "tanh": 1.0}
 """Largest slopes of functions; copies may differ this many times as much behind them."""
 
@@ -89,7 +93,7 @@ def through_graph(
 def _stored(value: np.ndarray) -> IntervalArray:
     """A tensor; numbers below the smallest normal one may count as 0."""
     small = np.where(np.abs(value) < SMALLEST, 0, value)
-    return IntervalArray(np.minimum(value, small), np.maximum(value, small)).limited(MAX_NUMBERS)
+    return IntervalArray(np.minimum(value, small), np.maximum(value, small))
 
 
 class _GraphBounds:
@@ -102,6 +106,7 @@ class _GraphBounds:
         self.expressions = Expressions(graph, specs)
         self.values: dict[str, IntervalArray] = {}
         self.apart: dict[str, np.ndarray] = {}
+        self.pieces_left = _MAX_PIECES
 
     def run(self, *, copied: bool) -> None:
         """Bound all nodes."""
@@ -112,9 +117,7 @@ class _GraphBounds:
             elif isinstance(node, Stored):
                 found = _stored(self.walk.tensor(path))
             elif isinstance(node, Operation | Relu):
-                found = self._operation(name, node, inputs, functools.partial(self.walk.note, path)).limited(
-                    MAX_NUMBERS
-                )
+                found = self._operation(name, node, inputs, functools.partial(self.walk.note, path))
                 if copied:
                     self._add_apart(name, node, inputs, path)
             else:
@@ -123,9 +126,8 @@ class _GraphBounds:
                 found = IntervalArray(channels.low.reshape(*ones, -1), channels.high.reshape(*ones, -1))
                 if apart is not None:
                     self.apart[name] = apart.reshape(2, *ones, -1)
-            if not isinstance(node, Constant):  # such as minus infinity, which a maximum begins with
-                self.walk.note(path, found.magnitude)
-            self.values[name] = found
+            self.walk.note(path, found.magnitude)
+            self.values[name] = found.limited(MAX_NUMBERS)
 
     def channels(self, name: str) -> tuple[IntervalArray, np.ndarray | None]:
         """The hull of a value for each index of its last axis, and its copies' largest differences."""
@@ -158,7 +160,7 @@ class _GraphBounds:
     def _operation(self, name: str, node: Operation | Relu, inputs: tuple[str, ...], note: Note) -> IntervalArray:
         found = self._evaluate(name, self.values.__getitem__, note)
         if (argument := self.expressions.function_of_one(name)) is not None:
-            found = found.intersect(self._by_pieces(name, argument))
+            found = self._by_pieces(name, argument, found)
         match node:
             case Binary("sub"):
                 if self.expressions.below_own_maximum(name):
@@ -177,9 +179,12 @@ class _GraphBounds:
             found = self._normalised(node, name, inputs, found)
         return found
 
-    def _by_pieces(self, name: str, argument: str) -> IntervalArray:
+    def _by_pieces(self, name: str, argument: str, found: IntervalArray) -> IntervalArray:
         """A function of one value: the hull of its intervals on pieces of the value's interval."""
         x = self.values[argument].limited(MAX_NUMBERS // (len(_EDGES) + 1))
+        self.pieces_left -= x.low.size * len(_EDGES) * self.expressions.steps[name]
+        if self.pieces_left < 0:
+            return found
         ends = np.array([-np.inf, *_EDGES, np.inf]).reshape(-1, *[1] * x.low.ndim)
         known = {argument: IntervalArray(np.clip(ends[:-1], x.low, x.high), np.clip(ends[1:], x.low, x.high))}
 
@@ -189,8 +194,8 @@ class _GraphBounds:
                 known[one] = self.values[one] if constant else self._evaluate(one, values, lambda sizes: None)
             return known[one]
 
-        found = self._evaluate(name, values, lambda sizes: None)
-        return IntervalArray(found.low.min(0), found.high.max(0))
+        pieces = self._evaluate(name, values, lambda sizes: None)
+        return found.clipped(pieces.low.min(0), pieces.high.max(0))
 
     def _mixed(self, node: DotGeneral, inputs: tuple[str, ...], number: int, found: IntervalArray) -> IntervalArray:
         """A product whose input `number` are shares that add up to 1: a weighted mean of the other input."""
@@ -220,21 +225,21 @@ class _GraphBounds:
         kind = "rsqrt" if node.function == "mul" else "sqrt"
         factors = self.expressions.factors(name if kind == "rsqrt" else inputs[0])
         roots, views = factors if kind == "rsqrt" else [inputs[1]], self.expressions.views
-        for root in roots:
-            for value in factors:
-                size = self.expressions.root_size(views[value], views[root], len(self.shapes[name]), kind)
-                largest, own = self._minuend(value), self.values[root]
-                if size is None or largest is None:
-                    continue
-                inverse = float(own.magnitude.max()) if kind == "rsqrt" else 1 / own.low.min()
-                each = float(gamma(size.count + 4))
-                lost = math.sqrt(2 * size.count * each) if size.cancels else each
-                bound = (size.exact * (1 + each) + 2 * lost * largest * inverse) * (1 + 2 * FUNCTION_ERROR)
-                sizes = np.full([1] * len(self.shapes[name]), bound)
-                for other in factors:
-                    if other not in (root, value):
-                        sizes = sizes * self.values[other].limited(found.low.size).magnitude
-                found = found.clipped(-sizes, sizes)
+        for root, value in itertools.product(roots, factors):
+            size = self.expressions.root_size(views[value], views[root], len(self.shapes[name]), kind)
+            largest, own = self._minuend(value), self.values[root]
+            if size is None or largest is None:
+                continue
+            inverse = float(own.magnitude.max()) if kind == "rsqrt" else 1 / own.low.min()
+            each = float(gamma(size.count + 4))
+            # A rounded mean, or a rounded variance: this much is lost of the square under the root.
+            lost = math.sqrt(2 * size.count * each) if size.cancels else each
+            bound = (size.exact * (1 + each) + 2 * lost * largest * inverse) * (1 + 2 * FUNCTION_ERROR)
+            sizes = np.full([1] * len(self.shapes[name]), bound)
+            for other in factors:
+                if other not in (root, value):
+                    sizes = sizes * self.values[other].limited(found.low.size).magnitude
+            found = found.clipped(-sizes, sizes)
         return found
 
     def _minuend(self, name: str) -> float | None:
@@ -286,16 +291,14 @@ class _GraphBounds:
             return None
         if isinstance(node, Reduce) and node.function == "min":
             node = dataclasses.replace(node, function="max")
-        rows = [
-            np.zeros((2, *[1] * len(self.shapes[n]))) if x is None else x for n, x in zip(inputs, given, strict=True)
-        ]
+        shapes = [self.shapes[one] for one in inputs]
+        none = [np.zeros((2, *[1] * len(shape))) for shape in shapes]
+        rows = [zero if row is None else row for zero, row in zip(none, given, strict=True)]
         # As an interval from what is allowed to what is found, the hull has the least and the most of them.
         intervals = [IntervalArray(row[1], row[0]) for row in rows]
         if isinstance(node, Pad):
             padded = [*zip(node.low, node.high, node.interior, strict=True)]
             found = intervals[0].hull([axis for axis, row in enumerate(padded) if any(row)])
         else:
-            found = operation_bounds(
-                node, Operands(intervals, [self.shapes[one] for one in inputs], lambda sizes: None)
-            )
+            found = operation_bounds(node, Operands(intervals, shapes, lambda sizes: None))
         return np.stack([found.high, np.maximum(found.low, 0)])

@@ -7,7 +7,6 @@ interval that is not finite.
 
 import dataclasses
 import functools
-import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -39,6 +38,7 @@ FUNCTION_ERROR = 2.0**-20
 MAX_NUMBERS = 1 << 18
 """Numbers of an array of intervals, above which an axis becomes a hull."""
 
+_MAX_PRODUCTS = 1 << 22  # of two arrays of intervals
 _LAST_BITS = ROUNDING * 2.0**-8  # relative rounding of a number in float64
 
 Note = Callable[[np.ndarray | float], None]
@@ -285,12 +285,10 @@ def _(node: Slice, given: Operands) -> IntervalArray:
 
 @_interval.register
 def _(node: Pad, given: Operands) -> IntervalArray:
-    (x,), value = given.values, float(np.float32(node.value))
     rows = enumerate(zip(node.low, node.high, node.interior, strict=True))
-    x = x.hull([axis for axis, row in rows if any(row)])
-    if max(*node.low, *node.high, *node.interior) <= 0:
-        return x
-    return IntervalArray(np.minimum(x.low, value), np.maximum(x.high, value))
+    padded, value = [axis for axis, row in rows if any(row)], float(np.float32(node.value))
+    x = given.values[0].hull(padded)
+    return IntervalArray(np.minimum(x.low, value), np.maximum(x.high, value)) if padded else x
 
 
 @_interval.register
@@ -360,14 +358,14 @@ def _(node: ReduceWindow, given: Operands) -> IntervalArray:
 def _(node: DotGeneral, given: Operands) -> IntervalArray:
     summed, shared = (node.left_summed, node.right_summed), (node.left_shared, node.right_shared)
     x, y = given.values
-    if _work(node, x, y) > 1 << 26:
-        x, y = (one.hull(range(one.low.ndim)) for one in (x, y))
-    left, right, repeated = list(x.low.shape), list(y.low.shape), 1
-    for pair, own in ((summed, True), (shared, False)):
-        for a, b in zip(*pair, strict=True):
-            left[a] = right[b] = max(left[a], right[b])
-            repeated *= given.shapes[0][a] if own and left[a] == 1 else 1
+    left, right = list(x.low.shape), list(y.low.shape)
     free = [[i for i in range(len(size)) if i not in (*shared[k], *summed[k])] for k, size in enumerate((left, right))]
+    for a, b in zip((*shared[0], *summed[0]), (*shared[1], *summed[1]), strict=True):
+        left[a] = right[b] = max(left[a], right[b])
+    if math.prod(left) * math.prod(right[b] for b in free[1]) > _MAX_PRODUCTS:
+        x, y = (one.hull(range(one.low.ndim)) for one in (x, y))
+        left, right = list(x.low.shape), list(y.low.shape)
+    repeated = math.prod(given.shapes[0][a] for a in summed[0] if left[a] == 1)
     out = [*(left[a] for a in shared[0]), *(left[a] for a in free[0]), *(right[b] for b in free[1])]
 
     def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -389,13 +387,6 @@ def _(node: DotGeneral, given: Operands) -> IntervalArray:
     values = IntervalArray(centre - radius, centre + radius).widened(error)
     least = 0.0 if min(x.low.min(), y.low.min()) >= 0 else -size - error
     return values.clipped(least, size + error)
-
-
-def _work(node: DotGeneral, x: IntervalArray, y: IntervalArray) -> int:
-    """Upper bound of the products of intervals, and of the numbers of the arrays that are multiplied."""
-    pairs = [(x.low.shape[a], y.low.shape[b]) for a, b in zip(node.left_summed, node.right_summed, strict=True)]
-    pairs += [(x.low.shape[a], y.low.shape[b]) for a, b in zip(node.left_shared, node.right_shared, strict=True)]
-    return x.low.size * y.low.size // max(math.prod(itertools.starmap(min, pairs)), 1)
 
 
 @_interval.register

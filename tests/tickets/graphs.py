@@ -10,9 +10,9 @@ import numpy as np
 from lottery_jax.errors import InputError
 from lottery_jax.networks.intervals import IntervalArray
 from lottery_jax.networks.layers.activations import Relu
-from lottery_jax.networks.layers.containers import Chain
+from lottery_jax.networks.layers.containers import Chain, Residual
 from lottery_jax.networks.layers.dense import Dense
-from lottery_jax.networks.layers.graph import INPUT, Graph
+from lottery_jax.networks.layers.graph import INPUT, Graph, GraphModule
 from lottery_jax.networks.layers.operations import (
     BINARY,
     UNARY,
@@ -35,7 +35,7 @@ from lottery_jax.networks.layers.operations import (
     Transpose,
 )
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import Node, Spec
+from lottery_jax.networks.node import Node, Spec, child_path
 from lottery_jax.tickets.box_bounds import NotBounded, _Walk
 from lottery_jax.tickets.graph_bounds import _GraphBounds
 from lottery_jax.tickets.linear_terms import target_terms
@@ -79,7 +79,7 @@ def check_values(graph: Graph, spec: Spec, box: Box, seed: int = 0) -> tuple[_Gr
     graph = Graph((*graph.nodes, ("none", Dense(spec.shape[-1], 1), (INPUT,))), graph.output)
     tensors = values_of(graph, spec, seed)
     bounds, refused = bounds_of(graph, spec, box, tensors)
-    module = Network(Chain((("g", graph),)), spec).module(tensors).nodes["g"]  # type: ignore[attr-defined]
+    module = module_of(graph, spec, tensors)
     x = inputs_on(spec.shape, box, seed)
     for name, made in jax.jit(lambda x: module.values(x, keep=True))(jnp.asarray(x)).items():
         if name in bounds.values:
@@ -87,6 +87,12 @@ def check_values(graph: Graph, spec: Spec, box: Box, seed: int = 0) -> tuple[_Gr
             assert np.isfinite(made).all(), name
             assert (made >= own.low).all() and (made <= own.high).all(), (name, made.min(), made.max(), own)
     return bounds, refused
+
+
+def module_of(graph: Graph, spec: Spec, tensors: dict[str, np.ndarray]) -> GraphModule:
+    """The module of a graph whose tensors have names of `values_of`."""
+    chain = Chain((("g", graph),))
+    return chain.child_modules(Network(chain, spec).module(tensors))["g"]  # type: ignore[arg-type,return-value]
 
 
 def inputs_on(shape: tuple[int, ...], box: Box, seed: int) -> np.ndarray:
@@ -172,3 +178,38 @@ def random_graph(
 def steps(*rows: tuple[str, Node, str]) -> tuple[tuple[str, Node, tuple[str, ...]], ...]:
     """Rows of name, node and its inputs in words."""
     return tuple((name, node, tuple(inputs.split())) for name, node, inputs in rows)
+
+
+def softmax(of: str, axis: int, shape: tuple[int, ...]) -> tuple[tuple[str, Node, str], ...]:
+    """`jax.nn.softmax`, operation by operation."""
+    kept = tuple(1 if at == axis else size for at, size in enumerate(shape))
+    return (
+        ("max", Reduce("max", (axis,)), of),
+        ("max1", Reshape(kept), "max"),
+        ("shifted", Binary("sub"), f"{of} max1"),
+        ("exp", Elementwise("exp"), "shifted"),
+        ("sum", Reduce("sum", (axis,)), "exp"),
+        ("sum1", Reshape(kept), "sum"),
+        ("shares", Binary("div"), "exp sum1"),
+    )
+
+
+def as_graph(network: Network) -> Network:
+    """A network of chains and residual blocks as one graph of its layers, with the same paths."""
+    nodes: list[tuple[str, Node, tuple[str, ...]]] = []
+
+    def flatten(node: Node, path: str, given: str) -> str:
+        if isinstance(node, Chain):
+            for name, child in node.nodes:
+                given = flatten(child, child_path(path, name), given)
+            return given
+        if isinstance(node, Residual):
+            both = flatten(node.body, path, given), flatten(node.shortcut, child_path(path, "downsample"), given)
+            node, path, inputs = Binary("add"), f"{path}.sum", both
+        else:
+            inputs = (given,)
+        nodes.append((path, node, inputs))
+        return path
+
+    output = flatten(network.root, "", INPUT)
+    return Network(Graph(tuple(nodes), output), network.input_spec)

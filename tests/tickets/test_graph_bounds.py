@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lottery_jax.approximation import approximate
 from lottery_jax.networks.layers.activations import Relu
 from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.conv import Conv
@@ -28,26 +29,13 @@ from lottery_jax.networks.layers.operations import (
 )
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Node, Spec
+from lottery_jax.networks.rewrites import fold_batch_norm
 from lottery_jax.networks.target import Target
 from lottery_jax.tickets.box_bounds import bound_box
 from lottery_jax.tickets.linear_terms import target_terms
-from tests.tickets.graphs import check_values, steps, values_of
-
-
-def softmax(of: str, axis: int, shape: tuple[int, ...]) -> tuple[tuple[str, Node, tuple[str, ...]], ...]:
-    """`jax.nn.softmax`, operation by operation."""
-    kept = tuple(1 if at == axis else size for at, size in enumerate(shape))
-    return steps(
-        ("lowest", Constant(-np.inf), ""),
-        ("max", Reduce("max", (axis,)), of),
-        ("max0", Binary("max"), "lowest max"),
-        ("max1", Reshape(kept), "max0"),
-        ("shifted", Binary("sub"), f"{of} max1"),
-        ("exp", Elementwise("exp"), "shifted"),
-        ("sum", Reduce("sum", (axis,)), "exp"),
-        ("sum1", Reshape(kept), "sum"),
-        ("shares", Binary("div"), "exp sum1"),
-    )
+from lottery_jax.tickets.verify import verify
+from tests.constructions.catalogue import TARGETS
+from tests.tickets.graphs import as_graph, check_values, softmax, steps, values_of
 
 
 def test_softmax_attention_gives_a_weighted_mean_of_its_values() -> None:
@@ -55,7 +43,7 @@ def test_softmax_attention_gives_a_weighted_mean_of_its_values() -> None:
     scores = DotGeneral((1,), (1,)), DotGeneral((1,), (0,))
     rows = (("q", Dense(4, 4), "input"), ("k", Dense(4, 4), "input"), ("v", Dense(4, 4), "input"))
     start = (*rows, ("scores", scores[0], "q k"))
-    graph = Graph((*steps(*start), *softmax("scores", 1, (3, 3)), *steps(("out", scores[1], "shares v"))), "out")
+    graph = Graph(steps(*start, *softmax("scores", 1, (3, 3)), ("out", scores[1], "shares v")), "out")
     found, refused = check_values(graph, Spec((3, 4)), (-30.0, 30.0))
     assert refused is None
     shares, values, out = (found.values[name] for name in ("shares", "v", "out"))
@@ -230,7 +218,15 @@ def network_of(graph: Graph, spec: Spec, tensors: dict[str, np.ndarray]) -> tupl
     [
         ((("a", Binary("div"), "fc input"),), "a"),
         ((("a", Elementwise("log"), "fc"),), "a"),
-        ((("big", Constant(1e30), ""), ("a", Binary("mul"), "fc big"), ("b", Elementwise("square"), "a")), "b"),
+        (
+            (
+                ("big", Constant(1e18), ""),
+                ("a0", Binary("mul"), "fc big"),
+                ("a", Binary("mul"), "a0 big"),
+                ("b", Elementwise("square"), "a"),
+            ),
+            "b",
+        ),
         ((("big", Constant(89.0), ""), ("a", Binary("add"), "input big"), ("b", Elementwise("exp"), "a")), "b"),
         ((("b", Elementwise("sqrt"), "fc"),), "b"),
         ((("three", Constant(0.3), ""), ("b", Binary("pow"), "fc three")), "b"),
@@ -289,3 +285,25 @@ def test_fifty_convolutions_of_large_images_take_less_than_a_second() -> None:
     start = time.monotonic()
     assert bound_box(network, target_terms(tensor), tensor, (-1.0, 1.0)).bounded
     assert time.monotonic() - start < 1
+
+
+@pytest.mark.parametrize(
+    ("construction", "name"),
+    [
+        ("burkholz", "mlp with biases, inputs of any sign"),
+        ("pensia", "mlp with biases, inputs of any sign"),
+        pytest.param("burkholz", "residual, inputs of any sign", marks=pytest.mark.slow),
+    ],
+)
+def test_a_ticket_of_a_graph_has_the_certificate_of_the_chain(construction: str, name: str) -> None:
+    """Bounds of values, and of how far copies of neurons are apart."""
+    target = fold_batch_norm(TARGETS[name]())
+    found = []
+    for each in (target, Target(as_graph(target.network), target.arrays())):  # type: ignore[arg-type]
+        ticket = approximate(each, seed=0, construction=construction, tolerance=0.05)
+        certificate = verify(ticket, target=each)
+        assert certificate.holds
+        assert (certificate.copies_apart is not None) == (construction == "burkholz")
+        apart = certificate.copies_apart or 0.0, certificate.copies_apart_allowed or 0.0
+        found.append((certificate.largest_value, *apart))
+    assert found[1] == pytest.approx(found[0], rel=1e-12)

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lottery_jax.networks.intervals import IntervalArray
-from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.operations import (
     BINARY,
     OPERATIONS,
@@ -20,9 +19,17 @@ from lottery_jax.networks.layers.operations import (
     Operation,
     Power,
 )
-from lottery_jax.networks.network import Network
 from lottery_jax.tickets.operation_bounds import Operands, operation_bounds
-from tests.tickets.graphs import Box, bounds_of, check_values, inputs_on, random_graph, random_operation, values_of
+from tests.tickets.graphs import (
+    Box,
+    bounds_of,
+    check_values,
+    inputs_on,
+    module_of,
+    random_graph,
+    random_operation,
+    values_of,
+)
 
 
 @settings(max_examples=15, deadline=None)
@@ -97,7 +104,7 @@ def test_values_of_copies_are_as_near_as_the_bound(seed: int) -> None:
     box, near, tensors = (-1.0, 1.0), 2.0**-7, {}
     tensors = values_of(graph, spec, seed)
     bounds, _ = bounds_of(graph, spec, box, tensors, apart=near)
-    module = Network(Chain((("g", graph),)), spec).module(tensors).nodes["g"]  # type: ignore[attr-defined]
+    module = module_of(graph, spec, tensors)
     x = inputs_on(spec.shape, box, seed)
     y = np.clip(x + np.random.default_rng(seed).choice([-near, 0, near], x.shape), *box).astype(np.float32)
     pair = [module.values(jnp.asarray(each), keep=True) for each in (x, y)]
