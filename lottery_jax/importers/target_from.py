@@ -68,22 +68,10 @@ def import_model(model: Any, example: Any, parameters: Any = None, *, nonnegativ
     examples, spec, dtype = _examples(example, nonnegative)
     own = model_function(model, np.zeros((1, *spec.shape), dtype), parameters)
     one = jax.ShapeDtypeStruct(spec.shape, dtype)
-    try:
-        traced = trace(own.function, own.parameters, one)
-    except InputError:
-        raise
-    except Exception as error:  # the model is the user's
-        raise InputError(
-            f"model must run on a batch {[1, *spec.shape]} of {np.dtype(dtype).name} and be a pure function of JAX, but"
-            f" it raised {type(error).__name__}: {_first_line(error)}. Pass a function x -> outputs that does."
-        ) from error
+    traced = trace(own.function, own.parameters, one)
     target = Target(Network(traced.graph, spec), traced.tensors)  # type: ignore[arg-type]
     _check(target, traced, own, examples, spec, dtype)
     return ImportedModel(target, own, traced.placements)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:200].rstrip(".")
 
 
 def _examples(example: Any, nonnegative: bool) -> tuple[np.ndarray | None, Spec, Any]:

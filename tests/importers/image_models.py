@@ -1,6 +1,5 @@
 """Convolutional networks and transformers of the catalogue, in Flax NNX."""
 
-import functools
 import itertools
 from typing import Any
 
@@ -29,7 +28,7 @@ CONVOLUTIONS: dict[str, dict[str, Any]] = {
     "valid padding, no bias": {"padding": "VALID", "use_bias": False},
     "uneven padding": {"padding": ((0, 2), (1, 0))},
     "dilated": {"kernel_dilation": (1, 2)},
-    "dilated input": {"input_dilation": (2, 1), "padding": "VALID"},
+    "dilated input": {"input_dilation": (2, 1), "padding": ((1, 0), (1, 1))},
     "grouped": {"feature_group_count": 2},
     "circular padding": {"padding": "CIRCULAR"},
     "reflecting padding": {"padding": "REFLECT"},
@@ -62,10 +61,15 @@ net("depthwise and pointwise", IMAGE, lambda r: {"d": conv(r, 2, 4, feature_grou
 net("standard lenet", (8, 8, 1), lambda r: {"conv": conv(r, 1, 3), "fc": nnx.Linear(48, 3, rngs=r)},
     lambda o, x: o.fc(nnx.max_pool(nnx.relu(o.conv(x)), (2, 2), (2, 2)).reshape(len(x), -1)), pensia=True)  # fmt: skip
 
+def averaged(x: jax.Array, *size: Any, **options: Any) -> jax.Array:
+    with jax.numpy_dtype_promotion("standard"):  # Flax divides by an integer
+        return nnx.avg_pool(x, *size, **options)
+
+
 POOLINGS = {
     "max, same": lambda x: nnx.max_pool(x, (3, 2), (2, 2), padding="SAME"),
-    "average": lambda x: nnx.avg_pool(x, (2, 2), (2, 2)),
-    "average, same": lambda x: nnx.avg_pool(x, (3, 3), (2, 1), padding="SAME"),
+    "average": lambda x: averaged(x, (2, 2), strides=(2, 2)),
+    "average, same": lambda x: averaged(x, (3, 3), strides=(2, 1), padding="SAME"),
     "average, without padding": lambda x: nnx.avg_pool(x, (3, 3), (2, 1), padding="SAME", count_include_pad=False),
     "least": lambda x: nnx.min_pool(x, (2, 2), (1, 2)),
     "global max": lambda x: x.max((1, 2)),
@@ -272,4 +276,3 @@ net("vision transformer", (4, 4, 1), lambda r: {"patch": conv(r, 1, 4, 2, stride
                                                 "pos": nnx.Param(r.normal((1, 5, 4))), "layer": layer(r, 4), "head": nnx.Linear(4, 3, rngs=r)},
     lambda o, x: o.head(o.layer(jnp.concatenate(
         [jnp.broadcast_to(o.cls[...], (len(x), 1, 4)), o.patch(x).reshape(len(x), 4, 4)], 1) + o.pos[...])[:, 0]))  # fmt: skip
-_ = functools
