@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from tests.importers.models import Net, model, net, randomised
@@ -44,7 +43,11 @@ for _name, _options in CONVOLUTIONS.items():
         slow=_name not in ("same padding, stride 2", "grouped"),
     )
 
-for _name, _options in {"": {}, ", stride 2": {"strides": (2, 2)}, ", valid": {"strides": (2, 1), "padding": "VALID"}}.items():
+for _name, _options in {
+    "": {},
+    ", stride 2": {"strides": (2, 2)},
+    ", valid": {"strides": (2, 1), "padding": "VALID"},
+}.items():
     net(
         f"transposed convolution{_name}",
         IMAGE,
@@ -56,10 +59,21 @@ for _name, _options in {"": {}, ", stride 2": {"strides": (2, 2)}, ", valid": {"
         slow=_name != ", stride 2",
     )
 
-net("depthwise and pointwise", IMAGE, lambda r: {"d": conv(r, 2, 4, feature_group_count=2), "p": conv(r, 4, 3, 1)},
-    lambda o, x: o.p(nnx.relu(o.d(x))), pensia=True)  # fmt: skip
-net("standard lenet", (8, 8, 1), lambda r: {"conv": conv(r, 1, 3), "fc": nnx.Linear(48, 3, rngs=r)},
-    lambda o, x: o.fc(nnx.max_pool(nnx.relu(o.conv(x)), (2, 2), (2, 2)).reshape(len(x), -1)), pensia=True)  # fmt: skip
+net(
+    "depthwise and pointwise",
+    IMAGE,
+    lambda r: {"d": conv(r, 2, 4, feature_group_count=2), "p": conv(r, 4, 3, 1)},
+    lambda o, x: o.p(nnx.relu(o.d(x))),
+    pensia=True,
+)
+net(
+    "standard lenet",
+    (8, 8, 1),
+    lambda r: {"conv": conv(r, 1, 3), "fc": nnx.Linear(48, 3, rngs=r)},
+    lambda o, x: o.fc(nnx.max_pool(nnx.relu(o.conv(x)), (2, 2), (2, 2)).reshape(len(x), -1)),
+    pensia=True,
+)
+
 
 def averaged(x: jax.Array, *size: Any, **options: Any) -> jax.Array:
     with jax.numpy_dtype_promotion("standard"):  # Flax divides by an integer
@@ -76,23 +90,45 @@ POOLINGS = {
 }
 
 for _name, _pool in POOLINGS.items():
-    net(f"pooling, {_name}", IMAGE, lambda r: {"conv": conv(r, 2, 3)}, lambda o, x, pool=_pool: pool(o.conv(x)),
-        slow=_name != "average, without padding")  # fmt: skip
+    net(
+        f"pooling, {_name}",
+        IMAGE,
+        lambda r: {"conv": conv(r, 2, 3)},
+        lambda o, x, pool=_pool: pool(o.conv(x)),
+        slow=_name != "average, without padding",
+    )
 
-net("bilinear resizing", IMAGE, lambda r: {"conv": conv(r, 2, 3)},
-    lambda o, x: jax.image.resize(o.conv(x), (len(x), 12, 10, 3), "bilinear"))  # fmt: skip
-net("channel shuffle and nearest resizing", IMAGE, lambda r: {"conv": conv(r, 2, 4), "out": conv(r, 4, 2)},
-    lambda o, x: o.out(jnp.repeat(o.conv(x).reshape(*x.shape[:3], 2, 2).swapaxes(3, 4).reshape(*x.shape[:3], 4), 2, 1)))  # fmt: skip
-net("one-dimensional convolution", (9, 2), lambda r: {"conv": nnx.Conv(2, 3, (3,), strides=2, rngs=r), "fc": nnx.Linear(3, 2, rngs=r)},
-    lambda o, x: o.fc(nnx.relu(o.conv(x)).max(1)), pensia=True)  # fmt: skip
+net(
+    "bilinear resizing",
+    IMAGE,
+    lambda r: {"conv": conv(r, 2, 3)},
+    lambda o, x: jax.image.resize(o.conv(x), (len(x), 12, 10, 3), "bilinear"),
+)
+net(
+    "channel shuffle and nearest resizing",
+    IMAGE,
+    lambda r: {"conv": conv(r, 2, 4), "out": conv(r, 4, 2)},
+    lambda o, x: o.out(jnp.repeat(o.conv(x).reshape(*x.shape[:3], 2, 2).swapaxes(3, 4).reshape(*x.shape[:3], 4), 2, 1)),
+)
+net(
+    "one-dimensional convolution",
+    (9, 2),
+    lambda r: {"conv": nnx.Conv(2, 3, (3,), strides=2, rngs=r), "fc": nnx.Linear(3, 2, rngs=r)},
+    lambda o, x: o.fc(nnx.relu(o.conv(x)).max(1)),
+    pensia=True,
+)
 
 
 def _causal(rngs: nnx.Rngs, inputs: int, outputs: int, dilation: int) -> nnx.Conv:
     return nnx.Conv(inputs, outputs, (2,), padding="CAUSAL", kernel_dilation=dilation, rngs=rngs)
 
 
-net("temporal convolutional network", (8, 2), lambda r: {"a": _causal(r, 2, 4, 1), "b": _causal(r, 4, 4, 2), "c": _causal(r, 4, 4, 4)},
-    lambda o, x: (lambda y: y + nnx.relu(o.c(nnx.relu(o.b(y)))))(nnx.relu(o.a(x)))[:, -1])  # fmt: skip
+net(
+    "temporal convolutional network",
+    (8, 2),
+    lambda r: {"a": _causal(r, 2, 4, 1), "b": _causal(r, 4, 4, 2), "c": _causal(r, 4, 4, 4)},
+    lambda o, x: (lambda y: y + nnx.relu(o.c(nnx.relu(o.b(y)))))(nnx.relu(o.a(x)))[:, -1],
+)
 
 NORMS = {
     "batch": lambda r: nnx.BatchNorm(4, rngs=r),
@@ -103,14 +139,28 @@ NORMS = {
 }
 
 for _name, _norm in NORMS.items():
-    net(f"{_name} norm behind a convolution", IMAGE, lambda r, norm=_norm: {"conv": conv(r, 2, 4), "norm": norm(r)},
-        lambda o, x: nnx.relu(o.norm(o.conv(x))), slow=_name not in ("batch", "group"))  # fmt: skip
+    net(
+        f"{_name} norm behind a convolution",
+        IMAGE,
+        lambda r, norm=_norm: {"conv": conv(r, 2, 4), "norm": norm(r)},
+        lambda o, x: nnx.relu(o.norm(o.conv(x))),
+        slow=_name not in ("batch", "group"),
+    )
 
-net("weight standardisation", IMAGE, lambda r: {"w": nnx.Param(r.normal((3, 3, 2, 4)))},
+net(
+    "weight standardisation",
+    IMAGE,
+    lambda r: {"w": nnx.Param(r.normal((3, 3, 2, 4)))},
     lambda o, x: jax.lax.conv_general_dilated(
-        x, jax.nn.standardize(o.w[...], axis=(0, 1, 2)), (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")))  # fmt: skip
-net("images NCHW", (2, 6, 5), lambda r: {"w": nnx.Param(r.normal((4, 2, 3, 3))), "b": nnx.Param(r.normal((4, 1, 1)))},
-    lambda o, x: nnx.relu(jax.lax.conv(x, o.w[...], (1, 1), "SAME") + o.b[...]))  # fmt: skip
+        x, jax.nn.standardize(o.w[...], axis=(0, 1, 2)), (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    ),
+)
+net(
+    "images NCHW",
+    (2, 6, 5),
+    lambda r: {"w": nnx.Param(r.normal((4, 2, 3, 3))), "b": nnx.Param(r.normal((4, 1, 1)))},
+    lambda o, x: nnx.relu(jax.lax.conv(x, o.w[...], (1, 1), "SAME") + o.b[...]),
+)
 
 
 def block(rngs: nnx.Rngs, inputs: int, outputs: int, stride: int) -> Net:
@@ -162,7 +212,8 @@ def mobilenet(rngs: nnx.Rngs, blocks: int = 2, width: int = 4, stem: int = 1) ->
     """A network of MobileNetV3's kind: three convolutions and two dense layers for each block."""
     sizes = [width * (1 + number // 4) for number in range(blocks + 1)]
     layers = [
-        inverted_residual(rngs, *pair, stride=1 + (number % 4 == 3)) for number, pair in enumerate(itertools.pairwise(sizes))
+        inverted_residual(rngs, *pair, stride=1 + (number % 4 == 3))
+        for number, pair in enumerate(itertools.pairwise(sizes))
     ]
 
     def call(o: Net, x: jax.Array) -> jax.Array:
@@ -175,10 +226,26 @@ def mobilenet(rngs: nnx.Rngs, blocks: int = 2, width: int = 4, stem: int = 1) ->
     return Net({**own, "blocks": layers, "head": nnx.Linear(sizes[-1], 3, rngs=rngs)}, call)
 
 
-net("pre-activation resnet", IMAGE, lambda r: {"a": block(r, 2, 3, 1), "b": block(r, 3, 4, 2), "fc": nnx.Linear(4, 2, rngs=r)},
-    lambda o, x: o.fc(pooled(o.b(o.a(x)))), pensia=True)  # fmt: skip
-net("squeeze and excitation", IMAGE, lambda r: {"conv": conv(r, 2, 4), "se": squeeze(r, 4)}, lambda o, x: o.se(o.conv(x)))
-net("inverted residual block", (6, 6, 4), lambda r: {"block": inverted_residual(r, 4, 4)}, lambda o, x: o.block(x), pensia=True)
+net(
+    "pre-activation resnet",
+    IMAGE,
+    lambda r: {"a": block(r, 2, 3, 1), "b": block(r, 3, 4, 2), "fc": nnx.Linear(4, 2, rngs=r)},
+    lambda o, x: o.fc(pooled(o.b(o.a(x)))),
+    pensia=True,
+)
+net(
+    "squeeze and excitation",
+    IMAGE,
+    lambda r: {"conv": conv(r, 2, 4), "se": squeeze(r, 4)},
+    lambda o, x: o.se(o.conv(x)),
+)
+net(
+    "inverted residual block",
+    (6, 6, 4),
+    lambda r: {"block": inverted_residual(r, 4, 4)},
+    lambda o, x: o.block(x),
+    pensia=True,
+)
 
 
 @model("mobilenet", slow=True)
@@ -192,87 +259,42 @@ def _unet(o: Net, x: jax.Array) -> jax.Array:
     return o.out(jnp.concatenate([nnx.relu(o.up(low)), skip], -1))
 
 
-net("u-net", (4, 4, 1), lambda r: {"down": conv(r, 1, 2), "inner": conv(r, 2, 3), "out": conv(r, 4, 1, 1),
-                                   "up": nnx.ConvTranspose(3, 2, (2, 2), (2, 2), rngs=r)}, _unet, pensia=True)  # fmt: skip
-net("convnext block", (5, 5, 3), lambda r: {"d": conv(r, 3, 3, 3, feature_group_count=3), "n": nnx.LayerNorm(3, rngs=r),
-                                            "a": nnx.Linear(3, 6, rngs=r), "b": nnx.Linear(6, 3, rngs=r), "scale": nnx.Param(r.normal((3,)))},
-    lambda o, x: x + o.scale[...] * o.b(nnx.gelu(o.a(o.n(o.d(x))))))  # fmt: skip
-net("mlp-mixer", (4, 6), lambda r: {"n1": nnx.LayerNorm(6, rngs=r), "t1": nnx.Linear(4, 5, rngs=r), "t2": nnx.Linear(5, 4, rngs=r),
-                                    "n2": nnx.LayerNorm(6, rngs=r), "c1": nnx.Linear(6, 5, rngs=r), "c2": nnx.Linear(5, 6, rngs=r)},
+net(
+    "u-net",
+    (4, 4, 1),
+    lambda r: {
+        "down": conv(r, 1, 2),
+        "inner": conv(r, 2, 3),
+        "out": conv(r, 4, 1, 1),
+        "up": nnx.ConvTranspose(3, 2, (2, 2), (2, 2), rngs=r),
+    },
+    _unet,
+    pensia=True,
+)
+net(
+    "convnext block",
+    (5, 5, 3),
+    lambda r: {
+        "d": conv(r, 3, 3, 3, feature_group_count=3),
+        "n": nnx.LayerNorm(3, rngs=r),
+        "a": nnx.Linear(3, 6, rngs=r),
+        "b": nnx.Linear(6, 3, rngs=r),
+        "scale": nnx.Param(r.normal((3,))),
+    },
+    lambda o, x: x + o.scale[...] * o.b(nnx.gelu(o.a(o.n(o.d(x))))),
+)
+net(
+    "mlp-mixer",
+    (4, 6),
+    lambda r: {
+        "n1": nnx.LayerNorm(6, rngs=r),
+        "t1": nnx.Linear(4, 5, rngs=r),
+        "t2": nnx.Linear(5, 4, rngs=r),
+        "n2": nnx.LayerNorm(6, rngs=r),
+        "c1": nnx.Linear(6, 5, rngs=r),
+        "c2": nnx.Linear(5, 6, rngs=r),
+    },
     lambda o, x: (lambda y: y + o.c2(nnx.gelu(o.c1(o.n2(y)))))(
-        x + o.t2(nnx.gelu(o.t1(o.n1(x).swapaxes(1, 2)))).swapaxes(1, 2)))  # fmt: skip
-
-
-# Attention
-
-
-def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: Any = None, low: float = -jnp.inf) -> jax.Array:
-    """Attention [N, T, H, D] by hand."""
-    scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) / jnp.sqrt(jnp.float32(q.shape[-1]))
-    scores = scores if mask is None else jnp.where(mask, scores, low)
-    return jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores, -1), v)
-
-
-def heads(rngs: nnx.Rngs, size: int = 4) -> dict[str, Any]:
-    """The projections of attention with two heads."""
-    layers = {name: nnx.LinearGeneral(size, (2, size // 2), rngs=rngs) for name in "qkv"}
-    return layers | {"out": nnx.LinearGeneral((2, size // 2), size, axis=(-2, -1), rngs=rngs)}
-
-
-def triangle(x: jax.Array) -> jax.Array:
-    return jnp.tril(jnp.ones((x.shape[1], x.shape[1]), bool))
-
-
-net("attention by hand", (5, 4), heads, lambda o, x: o.out(attend(o.q(x), o.k(x), o.v(x))), pensia=True)
-net("causal attention, -inf", (5, 4), heads, lambda o, x: o.out(attend(o.q(x), o.k(x), o.v(x), triangle(x))))
-net("causal attention, large", (5, 4), heads, lambda o, x: o.out(attend(o.q(x), o.k(x), o.v(x), triangle(x), -1e9)), slow=True)
-net("attention of jax.nn", (5, 4), heads, lambda o, x: o.out(jax.nn.dot_product_attention(o.q(x), o.k(x), o.v(x), is_causal=True)))
-net("attention of one fused projection", (5, 4), lambda r: {"qkv": nnx.Linear(4, 12, rngs=r), "out": nnx.Linear(4, 4, rngs=r)},
-    lambda o, x: o.out(attend(*jnp.split(o.qkv(x).reshape(len(x), 5, 2, 6), 3, -1)).reshape(len(x), 5, 4)))  # fmt: skip
-net("attention of flax", (5, 4), lambda r: {"attention": nnx.MultiHeadAttention(2, 4, rngs=r, decode=False)}, lambda o, x: o.attention(x))
-net("causal attention of flax", (5, 4), lambda r: {"attention": nnx.MultiHeadAttention(2, 4, rngs=r, decode=False)},
-    lambda o, x: o.attention(x, mask=nnx.make_causal_mask(x[..., 0])), slow=True)  # fmt: skip
-net("linear attention", (5, 4), heads,
-    lambda o, x: o.out(jnp.einsum("bthd,bshd,bshe->bthe", nnx.elu(o.q(x)) + 1, nnx.elu(o.k(x)) + 1, o.v(x)) / 5))  # fmt: skip
-
-
-def layer(rngs: nnx.Rngs, size: int) -> Net:
-    """A pre-norm layer of a transformer."""
-    layers = heads(rngs, size) | {
-        "n1": nnx.LayerNorm(size, rngs=rngs),
-        "n2": nnx.LayerNorm(size, rngs=rngs),
-        "up": nnx.Linear(size, 2 * size, rngs=rngs),
-        "down": nnx.Linear(2 * size, size, rngs=rngs),
-    }
-
-    def call(o: Net, x: jax.Array) -> jax.Array:
-        y = o.n1(x)
-        x = x + o.out(attend(o.q(y), o.k(y), o.v(y), triangle(x)))
-        return x + o.down(nnx.gelu(o.up(o.n2(x))))
-
-    return Net(layers, call)
-
-
-def language_model(rngs: nnx.Rngs, words: int = 11, length: int = 6, size: int = 4, layers: int = 2) -> Net:
-    """A transformer on tokens, with positions, whose last layer is its embedding."""
-
-    def call(o: Net, x: jax.Array) -> jax.Array:
-        y = o.embed(x) + o.positions[...]
-        for one in o.layers:
-            y = one(y)
-        return o.embed.attend(o.norm(y))
-
-    own = {"embed": nnx.Embed(words, size, rngs=rngs), "positions": nnx.Param(rngs.normal((length, size)))}
-    return Net({**own, "layers": [layer(rngs, size) for _ in range(layers)], "norm": nnx.LayerNorm(size, rngs=rngs)}, call)
-
-
-@model("transformer on tokens", pensia=True)
-def _(seed: int) -> tuple:
-    tokens = np.random.default_rng(1).integers(0, 11, (3, 6))
-    return randomised(language_model(nnx.Rngs(seed)), seed), tokens
-
-
-net("vision transformer", (4, 4, 1), lambda r: {"patch": conv(r, 1, 4, 2, strides=2, padding="VALID"), "cls": nnx.Param(r.normal((1, 1, 4))),
-                                                "pos": nnx.Param(r.normal((1, 5, 4))), "layer": layer(r, 4), "head": nnx.Linear(4, 3, rngs=r)},
-    lambda o, x: o.head(o.layer(jnp.concatenate(
-        [jnp.broadcast_to(o.cls[...], (len(x), 1, 4)), o.patch(x).reshape(len(x), 4, 4)], 1) + o.pos[...])[:, 0]))  # fmt: skip
+        x + o.t2(nnx.gelu(o.t1(o.n1(x).swapaxes(1, 2)))).swapaxes(1, 2)
+    ),
+)

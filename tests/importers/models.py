@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from lottery_jax.networks.architectures import ARCHITECTURES, architecture
+from lottery_jax.networks.architectures import architecture
 from lottery_jax.networks.node import Spec
+from lottery_jax.networks.target import Target
 from tests.constructions.catalogue import random_target
 
 Layers = Callable[[nnx.Rngs], dict[str, Any]]
@@ -90,7 +92,7 @@ def net(name: str, shape: tuple[int, ...], layers: Layers, function: Callable[..
 def dense(*sizes: int) -> Layers:
     """Dense layers fc0, fc1, ..."""
     return lambda rngs: {
-        f"fc{number}": nnx.Linear(*pair, rngs=rngs) for number, pair in enumerate(zip(sizes, sizes[1:], strict=False))
+        f"fc{number}": nnx.Linear(*pair, rngs=rngs) for number, pair in enumerate(itertools.pairwise(sizes))
     }
 
 
@@ -145,7 +147,9 @@ net("log softmax output", (6,), dense(6, 3), lambda own, x: nnx.log_softmax(own.
 net("logsumexp", (6,), dense(6, 3), lambda own, x: jax.nn.logsumexp(own.fc0(x), -1, keepdims=True) - x[:, :1])
 net("standardize", (6,), dense(6, 3), lambda own, x: jax.nn.standardize(own.fc0(x)))
 net("normalised inputs", (6,), dense(6, 3), lambda own, x: own.fc0((x - 0.13) / 0.31))
-net("parametric relu", (6,), lambda r: {"fc": nnx.Linear(6, 4, rngs=r), "act": nnx.PReLU()}, lambda o, x: o.act(o.fc(x)))
+net(
+    "parametric relu", (6,), lambda r: {"fc": nnx.Linear(6, 4, rngs=r), "act": nnx.PReLU()}, lambda o, x: o.act(o.fc(x))
+)
 net(
     "highway network",
     (6,),
@@ -159,7 +163,9 @@ net(
     lambda r: {"fc": nnx.Linear(6, 6, rngs=r), "norm": nnx.LayerNorm(6, rngs=r), "drop": nnx.Dropout(0.5, rngs=r)},
     lambda o, x: x + o.drop(o.fc(o.norm(x))),
 )
-net("rms norm", (6,), lambda r: {"fc": nnx.Linear(6, 4, rngs=r), "n": nnx.RMSNorm(4, rngs=r)}, lambda o, x: o.n(o.fc(x)))
+net(
+    "rms norm", (6,), lambda r: {"fc": nnx.Linear(6, 4, rngs=r), "n": nnx.RMSNorm(4, rngs=r)}, lambda o, x: o.n(o.fc(x))
+)
 net(
     "batch norm around a dense layer",
     (6,),
@@ -170,7 +176,11 @@ net(
 net(
     "lora",
     (6,),
-    lambda r: {"fc": nnx.Linear(6, 4, use_bias=False, rngs=r), "a": nnx.Param(r.normal((6, 2))), "b": nnx.Param(r.normal((2, 4)))},
+    lambda r: {
+        "fc": nnx.Linear(6, 4, use_bias=False, rngs=r),
+        "a": nnx.Param(r.normal((6, 2))),
+        "b": nnx.Param(r.normal((2, 4))),
+    },
     lambda o, x: x @ (o.fc.kernel[...] + o.a[...] @ o.b[...]),
 )
 net("lora layer", (6,), lambda r: {"fc": nnx.LoRALinear(6, 4, lora_rank=2, rngs=r)}, lambda o, x: o.fc(x))
@@ -234,7 +244,10 @@ net(
     lambda r: {"a": nnx.Linear(3, 4, rngs=r), "h": nnx.Linear(4, 4, rngs=r)},
     lambda o, x: jnp.moveaxis(
         jax.lax.scan(
-            lambda h, row: (jnp.tanh(o.a(row) + o.h(h)),) * 2, jnp.zeros((len(x), 4)), jnp.moveaxis(x, 1, 0), reverse=True
+            lambda h, row: (jnp.tanh(o.a(row) + o.h(h)),) * 2,
+            jnp.zeros((len(x), 4)),
+            jnp.moveaxis(x, 1, 0),
+            reverse=True,
         )[1],
         0,
         1,
@@ -259,7 +272,7 @@ class _Scanned(nnx.Module):
         def layers(rngs: nnx.Rngs) -> nnx.Linear:
             return nnx.Linear(5, 5, rngs=rngs)
 
-        self.layers, self.out = layers(rngs.fork(split=3)), nnx.Linear(5, 2, rngs=rngs)
+        self.layers, self.out = layers(rngs.split(3)), nnx.Linear(5, 2, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         @nnx.scan(in_axes=(nnx.Carry, 0), out_axes=nnx.Carry)
@@ -281,14 +294,11 @@ def _(seed: int) -> tuple:
     return randomised(nnx.Sequential(*layers), seed), np.random.default_rng(0).normal(size=(3, 6)).astype(np.float32)
 
 
-_ZOO_SPECS = {"rotations": Spec((8, 8, 1)), "vit": Spec((8, 8, 1)), "lenet5": Spec((28, 28, 1))}
-_ZOO_WIDTH = {"fc2": 0.01, "fc4": 0.01, "lenet-300-100": 0.02, "lenet5": 0.2, "rotations": 0.1, "vit": 1 / 16}
+_SMALL = ("fc2", "fc4", "lenet-300-100", "vit", "rotations")
+_WIDTH = {"fc2": 0.01, "fc4": 0.01, "lenet-300-100": 0.02, "lenet5": 0.2, "rotations": 0.1, "vit": 1 / 16}
 
 
-def _zoo(name: str, seed: int) -> tuple:
-    spec = _ZOO_SPECS.get(name, Spec((8, 8, 3) if name in ("fc2", "fc4") else (32, 32, 3)))
-    network = architecture(name, spec, 10, width=_ZOO_WIDTH.get(name, 1 / 32))
-    return random_target(network, seed).module(), (1, *spec.shape)
-
-
-ZOO = tuple(ARCHITECTURES)
+def zoo_target(name: str) -> Target:
+    """A small network of an architecture with random tensors."""
+    spec = Spec((8, 8, 1) if name in _SMALL else (28, 28, 1) if name == "lenet5" else (32, 32, 3))
+    return random_target(architecture(name, spec, 10, width=_WIDTH.get(name, 1 / 32)))
