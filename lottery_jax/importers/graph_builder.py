@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import itertools
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from lottery_jax.errors import InputError, quoted
 from lottery_jax.networks.layers.activations import Activation
 from lottery_jax.networks.layers.dense import Dense
-from lottery_jax.networks.layers.graph import INPUT, Graph
+from lottery_jax.networks.layers.graph import INPUT, Graph, Step
 from lottery_jax.networks.layers.operations import (
     Binary,
     Broadcast,
@@ -114,13 +115,13 @@ class GraphBuilder:
 
     Attributes:
         shapes: The shape of each value.
-        folded: The last node that was folded into a linear layer, and the nodes from the layer to the value behind
-            which it was, by that value.
+        folded: For a linear layer and the reshapes behind it, by name, the last node that was folded into the layer,
+            and whether both have their numbers in one order.
     """
 
     def __init__(self, input_shape: Shape) -> None:
         self.shapes: dict[str, Shape] = {INPUT: input_shape}
-        self.folded: dict[str, tuple[str, tuple[str, ...]]] = {}
+        self.folded: dict[str, tuple[str, bool]] = {}
         self._steps: _Steps = {}
         self._stored: dict[str, Value] = {}
         self._linear: dict[str, _Affine] = {}
@@ -144,8 +145,8 @@ class GraphBuilder:
         return name
 
     def _unused(self, name: str) -> str:
-        """The name, or one like it that no node has; a name in parentheses would not be part of a path."""
-        name = name.lstrip("(") or "layer"
+        """The name, or one like it that no node has, and that may be a path and an attribute of a module."""
+        name = re.sub(r"^(\(|__|_pytree__)+", "", name) or "layer"
         if len(name) > _MAX_NAME:
             raise InputError(
                 f"the names of parameters must have at most {_MAX_NAME} characters, got {name[:20]!r}... of"
@@ -157,14 +158,8 @@ class GraphBuilder:
         return found
 
     def layer_before(self, name: str) -> str | None:
-        """The last linear layer on the way to a value."""
-        needed = {name}
-        for step, (_, inputs) in reversed(self._steps.items()):
-            if step in needed:
-                if step in self._linear:
-                    return step
-                needed.update(inputs)
-        return None
+        """The last linear layer on the way to a value; the value itself if it is the output of one."""
+        return layer_before([(step, *rest) for step, rest in self._steps.items()], name)
 
     def operation(self, name: str) -> tuple[str | None, tuple[str, ...]]:
         """The function of a binary or elementwise operation, and its inputs."""
@@ -272,7 +267,10 @@ class GraphBuilder:
                 continue
             between, vector = found
             self._linear[between[-1]].fold(node.function, vector, constant_first=parameters[0])
-            self.folded[value] = name, between
+            in_order = True
+            for one in between:
+                self.folded[one] = name, in_order
+                in_order &= not isinstance(self._steps[one][0], Transpose)
             alias[name], uses[value] = value, uses[name]
             del self._steps[name]
         return alias.get(output, output)
@@ -446,6 +444,17 @@ def _equal(one: np.ndarray | None, other: np.ndarray | None) -> bool:
 
 def _in_range(number: float) -> bool:
     return number == 0 or MIN_MAGNITUDE <= abs(number) <= MAX_MAGNITUDE
+
+
+def layer_before(steps: Sequence[Step], name: str) -> str | None:
+    """The last linear layer on the way to a value; the value itself if it is the output of one."""
+    needed = {name}
+    for step, node, inputs in reversed(steps):
+        if step in needed:
+            if isinstance(node, LinearLayer):
+                return step
+            needed.update(inputs)
+    return None
 
 
 def layer_name(parameter: str | None) -> str | None:

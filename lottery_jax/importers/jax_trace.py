@@ -84,8 +84,8 @@ def trace(
     try:
         with jax.default_matmul_precision("highest"):
             closed, outputs = jax.make_jaxpr(function, return_shape=True)(dict(parameters), batch)
-    except InputError:
-        raise
+    except InputError as error:
+        raise InputError(error) from None  # without JAX's notes on its own frames
     except Exception as error:  # the function is the user's
         reason = str(error).strip().partition("\n")[0][:200].rstrip(".")
         raise InputError(
@@ -110,11 +110,10 @@ def trace(
         raise InputError("the outputs of a model must depend on its input, got constants. Check the function.")
     values = interpreter.values or {}
     graph, tensors, placements = builder.finished(builder.reshape(output.name, outputs.shape[1:]))
-    for value, (last, between) in builder.folded.items():  # a layer computes what is folded into it too
-        for name in (value, *between):
-            values.pop(name, None)
-        if last in values:
-            values[value] = values[last]
+    for name, (last, in_order) in builder.folded.items():  # a layer computes what is folded into it too
+        values.pop(name, None)
+        if in_order and last in values:
+            values[name] = values[last]
     return TracedModel(graph, tensors, placements, {name: np.asarray(value) for name, value in values.items()})
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from lottery_jax.errors import InputError, quoted
 from lottery_jax.importers.agreement import check_agreement, random_inputs
 from lottery_jax.importers.frameworks import ModelFunction, model_function
-from lottery_jax.importers.graph_builder import Placement
+from lottery_jax.importers.graph_builder import Placement, layer_before
 from lottery_jax.importers.jax_trace import TracedModel, trace
-from lottery_jax.networks.layers.graph import GraphModule
+from lottery_jax.networks.layers.graph import INPUT, GraphModule
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
 from lottery_jax.networks.target import Target
@@ -91,16 +91,21 @@ def _examples(example: Any, nonnegative: bool) -> tuple[np.ndarray | None, Spec,
             f"example must be a batch [N, ...] or its shape, got {list(shape or ())}. Pass one with its batch axis,"
             " such as images[:8]."
         )
+    dtype = jax.dtypes.canonicalize_dtype(dtype) if np.dtype(dtype).kind in "iuf" else dtype
     integers = np.issubdtype(dtype, np.integer)
     if not integers and not jnp.issubdtype(dtype, np.floating):
         raise InputError(f"example must hold floats or integers, got {dtype}. Convert it to float32.")
     if examples is not None:
-        examples = examples[:_EXAMPLES].astype(np.int32 if integers else np.float32)
+        examples = examples[:_EXAMPLES].astype(dtype if integers else np.float32)
+        if not np.isfinite(examples).all():
+            raise InputError(
+                f"example must be finite, got {examples[~np.isfinite(examples)][0]:g}. Remove such examples."
+            )
         if nonnegative and examples.min() < 0:
             raise InputError(
                 f"nonnegative must be False for an example with negative inputs, got {examples.min():g}. Omit it."
             )
-    return examples, Spec(tuple(shape[1:]), nonnegative), np.int32 if integers else np.float32
+    return examples, Spec(tuple(shape[1:]), nonnegative), dtype if integers else np.dtype(np.float32)
 
 
 def _check(
@@ -108,7 +113,7 @@ def _check(
 ) -> None:
     """Refuse a target whose outputs are not those of the model, and name the first node that differs."""
     batches = [] if examples is None else [examples]
-    if dtype is np.float32:
+    if dtype.kind == "f":
         batches += random_inputs(spec)
     elif examples is None:
         batches.append(np.random.default_rng(0).integers(0, 2, (4, *spec.shape)))
@@ -149,7 +154,9 @@ def _first_difference(target: Target, own: ModelFunction, traced: TracedModel, x
         if name in expected and name in found and expected[name].size == found[name].size:
             values = expected[name].reshape(-1).astype(np.float64)
             if not np.abs(np.asarray(found[name]).reshape(-1) - values).max() <= _DIFFERENT * np.abs(values).max():
-                return f"The first layer that differs is {quoted(name)}, a {node.kind}. Please report it."
+                layer = layer_before(traced.graph.nodes, name)
+                where = quoted(name) if layer == name else f"{quoted(name)} ({node.kind} behind {layer or INPUT!r})"
+                return f"The first layer that differs is {where}. Please report it."
     return (
         "One example alone gives equal outputs: the outputs of the model depend on other examples of the batch. Use a"
         " model in evaluation mode."

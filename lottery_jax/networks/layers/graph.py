@@ -126,7 +126,7 @@ class Graph(Container):
         )
 
     def child_modules(self, module: "GraphModule") -> Mapping[str, nnx.Module]:
-        return dict(module.layers)
+        return {name: module.layers[name] for name, node, _ in self.nodes if not isinstance(node, Operation)}
 
 
 class GraphModule(nnx.Module):
