@@ -3,6 +3,7 @@
 import functools
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from lottery_jax import load_ticket, target_from, verify
 from lottery_jax.approximation import ToleranceObjective, plan_job, run_in_memory
 from lottery_jax.constructions import CONSTRUCTIONS
 from lottery_jax.importers.frameworks import model_function
-from lottery_jax.importers.jax_trace import TracedModel, trace
+from lottery_jax.importers.jax_trace import trace
 from lottery_jax.importers.target_from import ImportedModel, import_model
 from lottery_jax.networks.architectures import ARCHITECTURES
 from lottery_jax.networks.network import network_from_json
@@ -60,20 +61,20 @@ def test_a_target_computes_what_its_model_does(name: str) -> None:
     assert not model.parameters or {one.parameter for one in placements.values()} <= set(model.parameters)
 
 
-def traced(arguments: tuple) -> TracedModel:
-    """The graph alone."""
+def pure_function(arguments: tuple) -> tuple[Any, dict[str, np.ndarray], jax.ShapeDtypeStruct]:
+    """The arguments of `trace` from those of `target_from`."""
     model, example, *rest = arguments
-    integers = not isinstance(example, tuple) and np.issubdtype(example.dtype, np.integer)
-    dtype, shape = np.int32 if integers else np.float32, example if isinstance(example, tuple) else example.shape
+    shape = example if isinstance(example, tuple) else example.shape
+    dtype = np.float32 if isinstance(example, tuple) or example.dtype.kind == "f" else np.int32
     own = model_function(model, np.zeros((1, *shape[1:]), dtype), *rest)
-    return trace(own.function, own.parameters, jax.ShapeDtypeStruct(shape[1:], dtype))
+    return own.function, own.parameters, jax.ShapeDtypeStruct(shape[1:], dtype)
 
 
 @pytest.mark.parametrize("name", cases([*MODELS], QUICK))
 def test_all_weights_give_one_graph(name: str) -> None:
     """Also constant weights, zeros and equal ones."""
     graph = imported(name).target.network.root
-    other = traced(MODELS[name].build(1))
+    other = trace(*pure_function(MODELS[name].build(1)))
     assert other.graph == graph
     assert {name: array.shape for name, array in other.tensors.items()} == imported(name).target.network.tensors
 
