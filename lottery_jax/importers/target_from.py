@@ -17,7 +17,7 @@ from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
 from lottery_jax.networks.target import Target
 
-_EXAMPLES = 16  # of the user's examples that are compared
+_EXAMPLES = 16  # of the user's examples that are compared; as many as of each random batch, so as to compile once
 _DIFFERENT = 1e-3  # a difference of values, as a part of the largest |value| of a node
 
 
@@ -96,7 +96,7 @@ def _examples(example: Any, nonnegative: bool) -> tuple[np.ndarray | None, Spec,
     if not integers and not jnp.issubdtype(dtype, np.floating):
         raise InputError(f"example must hold floats or integers, got {dtype}. Convert it to float32.")
     if examples is not None:
-        examples = examples[:_EXAMPLES].astype(dtype if integers else np.float32)
+        examples = np.resize(examples, (_EXAMPLES, *shape[1:])).astype(dtype if integers else np.float32)
         if not np.isfinite(examples).all():
             raise InputError(
                 f"example must be finite, got {examples[~np.isfinite(examples)][0]:g}. Remove such examples."
@@ -116,22 +116,17 @@ def _check(
     if dtype.kind == "f":
         batches += random_inputs(spec)
     elif examples is None:
-        batches.append(np.random.default_rng(0).integers(0, 2, (4, *spec.shape)))
+        batches.append(np.random.default_rng(0).integers(0, 2, (_EXAMPLES, *spec.shape)))
     else:  # tokens that the model has seen, in another order
-        mixed = np.random.default_rng(0).permutation(examples.reshape(-1)).reshape(examples.shape)
-        batches.append(np.concatenate([mixed, examples[::-1]]))
-
-    def original(x: jax.Array) -> Any:
-        with jax.default_matmul_precision("highest"):
-            return own.original(x.astype(dtype))
-
+        batches.append(np.random.default_rng(0).permutation(examples.reshape(-1)).reshape(examples.shape))
     compared = 0
     for number, batch in enumerate(batches):
-        random = number > 0 or examples is None
-        if random and not np.isfinite(np.asarray(original(jnp.asarray(batch)))).all():
+        with jax.default_matmul_precision("highest"):
+            outputs = np.asarray(own.original(jnp.asarray(batch, dtype)))
+        if (number > 0 or examples is None) and not np.isfinite(outputs).all():
             continue  # inputs of a scale that the model is not for
         try:
-            check_agreement(target, original, batch, what="the model")
+            check_agreement(target, lambda _, found=outputs: found, batch, what="the model")
         except InputError as error:
             node = _first_difference(target, own, traced, batch[:1].astype(dtype))
             raise InputError(f"{error} {node}") from None

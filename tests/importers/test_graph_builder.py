@@ -22,7 +22,7 @@ QUICK = {
     *("attention of one fused projection", "equinox, mlp", "highway network", "convnext block", "lora layer"),
 }
 
-DERIVED = ("weight norm", "spectral norm", "weight standardisation")
+DERIVED = ("lora", "weight norm", "spectral norm", "weight standardisation")
 """Models whose tensors are all computed from several numbers of parameters."""
 
 
