@@ -231,9 +231,8 @@ def run_export(command: Export, results: TextIO) -> int:
         written = "the network that the ticket is for, without weights, for verify --expect"
     elif command.into is not None:
         model = None
-        if ticket.network.input_spec is not None and not is_onnx(
-            command.into
-        ):  # an architecture that only the ticket knows is in no list
+        if ticket.network.input_spec is not None and not is_onnx(command.into):
+            # First the ticket's own network, which may be in no list of architectures.
             model = target_of_network(ticket.network.target, command.into) or target_like(ticket.network, command.into)
         written = export_into(ticket, command.into, command.out, model)
     else:

@@ -96,7 +96,10 @@ def fitting(
         if plain is None and _axes(network.tensors) != _axes(shapes):
             continue
         for width in (1.0, *_widths(network, shapes, plain)):
-            full = network if width == 1 else architecture(known, input_spec, classes, width=width, normalize=normalize)
+            try:
+                full = architecture(known, input_spec, classes, width=width, normalize=normalize)
+            except InputError:
+                continue  # too wide
             match = match_shapes(full, shapes) if plain is None else match_names(full, shapes)
             if match is not None:
                 found = by_shapes if plain is None else by_names

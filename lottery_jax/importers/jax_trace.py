@@ -35,6 +35,7 @@ from lottery_jax.networks.layers.operations import (
     Select,
     Slice,
 )
+from lottery_jax.networks.node import MAX_MAGNITUDE, MIN_MAGNITUDE
 
 _MAX_SCAN = 64  # steps of a loop that is unrolled
 
@@ -80,10 +81,19 @@ def trace(
         InputError: The function has an operation that a graph does not have.
     """
     batch = jax.ShapeDtypeStruct((1, *example.shape), example.dtype)
-    with jax.default_matmul_precision("highest"):
-        closed, outputs = jax.make_jaxpr(function, return_shape=True)(dict(parameters), batch)
+    try:
+        with jax.default_matmul_precision("highest"):
+            closed, outputs = jax.make_jaxpr(function, return_shape=True)(dict(parameters), batch)
+    except InputError as error:
+        raise InputError(error) from None  # without JAX's notes on its own frames
+    except Exception as error:  # the function is the user's
+        reason = str(error).strip().partition("\n")[0][:200].rstrip(".")
+        raise InputError(
+            f"model must run on a batch {[*batch.shape]} of {np.dtype(example.dtype).name} and be a pure function of"
+            f" JAX, but it raised {type(error).__name__}: {reason}. Pass a function x -> outputs that does."
+        ) from error
     leaves = jax.tree.leaves(outputs)
-    if len(leaves) != 1 or leaves[0].ndim < 2 or leaves[0].shape[0] != 1:
+    if not isinstance(outputs, jax.ShapeDtypeStruct) or len(outputs.shape) < 2 or outputs.shape[0] != 1:
         found = [list(leaf.shape) for leaf in leaves]
         raise InputError(
             f"a model must map a batch [N, ...] to one array [N, ...], got outputs of the shapes {found} for a batch of"
@@ -92,23 +102,18 @@ def trace(
     given: list[Operand] = []
     for name in sorted(parameters):  # the order of the leaves of a dictionary
         given.append(_parameter(name, parameters[name]))
-    constants: list[Operand] = []
-    for number, constant in enumerate(closed.consts, start=1):
-        array = _array(constant)
-        named = not parameters and array.ndim > 0  # a function over its own weights
-        constants.append(_parameter(f"constant_{number}", array) if named else Value(array))
     builder = GraphBuilder(example.shape)
     first = Traced(builder.reshape(INPUT, (1, *example.shape)))
-    interpreter = _Interpreter(builder, bool(parameters) or bool(constants), None if x is None else {first.name: x})
-    (output,) = interpreter.run(closed.jaxpr, constants, [*given, first])
+    interpreter = _Interpreter(builder, not parameters, None if x is None else {first.name: x})
+    (output,) = interpreter.call(closed, [*given, first])
     if isinstance(output, Value):
         raise InputError("the outputs of a model must depend on its input, got constants. Check the function.")
     values = interpreter.values or {}
-    graph, tensors, placements = builder.finished(builder.reshape(output.name, leaves[0].shape[1:]))
-    for layer, last in builder.folded.items():  # a layer computes what the maps that were folded into it do
-        values.pop(layer, None)
-        if last in values:
-            values[layer] = values[last]
+    graph, tensors, placements = builder.finished(builder.reshape(output.name, outputs.shape[1:]))
+    for name, (last, in_order) in builder.folded.items():  # a layer computes what is folded into it too
+        values.pop(name, None)
+        if in_order and last in values:
+            values[name] = values[last]
     return TracedModel(graph, tensors, placements, {name: np.asarray(value) for name, value in values.items()})
 
 
@@ -122,13 +127,27 @@ class _Interpreter:
     """Goes through the equations of a jaxpr.
 
     Args:
-        named: Whether the weights are parameters with names.
-        values: Values of nodes for one example, which grow; None if they are not wanted.
+        own_weights: Whether the weights are the function's own constants, which get names.
+        values: Values of nodes for one example, which grow; None if they are not computed.
     """
 
     builder: GraphBuilder
-    named: bool
+    own_weights: bool
     values: dict[str, jax.Array] | None
+    _constants: dict[int, tuple[Any, Value]] = dataclasses.field(default_factory=dict)
+
+    def call(self, inner: Any, operands: Sequence[Operand]) -> list[Operand]:
+        """The outputs of a jaxpr, closed or open."""
+        consts = [self._constant(one) for one in getattr(inner, "consts", ())]
+        return self.run(getattr(inner, "jaxpr", inner), consts, operands)
+
+    def _constant(self, constant: Any) -> Value:
+        if id(constant) not in self._constants:
+            array = _array(constant)
+            named = self.own_weights and array.ndim > 0
+            value = _parameter(f"constant_{len(self._constants) + 1}", array) if named else Value(array)
+            self._constants[id(constant)] = constant, value
+        return self._constants[id(constant)][1]
 
     def run(self, jaxpr: Any, constants: Sequence[Operand], arguments: Sequence[Operand]) -> list[Operand]:
         """The outputs of a jaxpr."""
@@ -137,7 +156,9 @@ class _Interpreter:
         values.update(zip(jaxpr.invars, arguments, strict=True))
 
         def read(atom: Any) -> Operand:
-            return Value(np.asarray(atom.val, atom.aval.dtype)) if hasattr(atom, "val") else values[atom]
+            if not hasattr(atom, "val"):
+                return values[atom]
+            return self._constant(atom.val) if atom.aval.shape else Value(np.asarray(atom.val, atom.aval.dtype))
 
         for equation in jaxpr.eqns:
             found = self.equation(equation, [read(atom) for atom in equation.invars])
@@ -146,20 +167,21 @@ class _Interpreter:
 
     def equation(self, equation: Any, operands: list[Operand]) -> list[Operand]:
         """The outputs of one equation."""
-        name, inner = equation.primitive.name, _inner(equation)
-        if name == "scan" and any(isinstance(operand, Traced) for operand in operands):
-            return self._scan(equation, operands)
+        name = equation.primitive.name
+        if name in _CALLS:
+            inner = next(equation.params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in equation.params)
+            return self.call(inner, operands)
         if name == "cond" and isinstance(operands[0], Value):
-            branch = equation.params["branches"][int(operands[0].array)]
-            return self.run(branch.jaxpr, [Value(_array(one)) for one in branch.consts], operands[1:])
-        if inner is not None and name not in ("scan", "while", "cond"):
-            return self.run(inner.jaxpr, [Value(_array(one)) for one in inner.consts], operands)
+            return self.call(equation.params["branches"][int(operands[0].array)], operands[1:])
         if all(isinstance(operand, Value) for operand in operands):
             return _folded(equation, operands)  # type: ignore[arg-type]
+        at = _Equation(equation, self.builder)
+        if name == "scan":
+            return self._scan(at, operands)
         rule = _RULES.get(name)
-        if rule is None:
-            raise _unsupported(equation, operands)
-        found = rule(_Equation(equation, self.builder, self.named), *operands)
+        if rule is None or not all(_has_exact_floats(one.aval) for one in (*equation.invars, *equation.outvars)):
+            raise at.refused(*operands)
+        found = rule(at, *operands)
         found = found if isinstance(found, list) else [found]
         self._evaluate(equation, operands, found)
         return found
@@ -176,51 +198,59 @@ class _Interpreter:
             if isinstance(one, Traced):
                 values.setdefault(one.name, value)
 
-    def _scan(self, equation: Any, operands: list[Operand]) -> list[Operand]:
+    def _scan(self, at: "_Equation", operands: list[Operand]) -> list[Operand]:
         """A loop over a leading axis, unrolled."""
-        params, build = equation.params, self.builder
-        length, constants, carried = params["length"], params["num_consts"], params["num_carry"]
+        params, length = at.params, at.params["length"]
+        inner = getattr(params["jaxpr"], "jaxpr", params["jaxpr"])
+        # What is scanned has one more axis outside; the names of the numbers of constants differ between versions.
+        scans, stacks = (
+            sum(one.aval.ndim > own.aval.ndim for one, own in zip(outside, inside, strict=True))
+            for outside, inside in ((at.equation.invars, inner.invars), (at.equation.outvars, inner.outvars))
+        )
+        carried = len(inner.outvars) - stacks
+        constants = len(inner.invars) - scans - carried
         if length > _MAX_SCAN:
-            raise InputError(
-                f"a loop of a model must have at most {_MAX_SCAN} steps, got {length}. Unroll less, or approximate its"
-                " weights as a file (load_model)."
-            )
+            raise at.refused(*operands, detail=f"of {length} steps, more than {_MAX_SCAN}")
         shared, carry = operands[:constants], operands[constants : constants + carried]
         scanned, rows = operands[constants + carried :], list[list[Operand]]()
-        closed = params["jaxpr"]
-        order = range(length)[::-1] if params["reverse"] else range(length)
-        for step in order:
-            parts = [_row(build, operand, step) for operand in scanned]
-            found = self.run(closed.jaxpr, [Value(_array(one)) for one in closed.consts], [*shared, *carry, *parts])
+        for step in range(length)[:: -1 if params["reverse"] else 1]:
+            parts = [self._row(operand, step) for operand in scanned]
+            found = self.call(params["jaxpr"], [*shared, *carry, *parts])
             carry = found[:carried]
             rows.append(found[carried:])
-        stacked = [_stacked(build, [*column][:: -1 if params["reverse"] else 1]) for column in zip(*rows, strict=True)]
+        columns = [[*column][:: -1 if params["reverse"] else 1] for column in zip(*rows, strict=True)]
+        outputs = at.equation.outvars[carried:]
+        stacked = [_stacked(at.build, column, var.aval.shape) for column, var in zip(columns, outputs, strict=True)]
         return [*carry, *stacked]
 
+    def _row(self, operand: Operand, step: int) -> Operand:
+        """One row of the leading axis."""
+        if isinstance(operand, Value):
+            return operand.moved(lambda array: array[step])
+        rest = self.builder.shapes[operand.name][1:]
+        start, limit = (step, *[0] * len(rest)), (step + 1, *rest)
+        row = self.builder.add(Slice(start, limit, (1,) * (1 + len(rest))), operand.name)
+        row = self.builder.reshape(row, rest)
+        if self.values is not None and operand.name in self.values:
+            self.values.setdefault(row, self.values[operand.name][step])
+        return Traced(row)
 
-def _inner(equation: Any) -> Any:
-    """The closed jaxpr that a call, a derivative rule or a checkpoint wraps; None for other equations."""
-    for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
-        inner = equation.params.get(name)
-        if inner is not None and equation.primitive.name.split("_")[0] != "reduce":
-            return inner if hasattr(inner, "consts") else jax.extend.core.ClosedJaxpr(inner, ())
-    return None
+
+_CALLS = (
+    *("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "remat2"),
+    *("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"),
+)
+"""Equations that compute what the jaxpr inside does."""
+
+
+def _has_exact_floats(aval: Any) -> bool:
+    """Whether a value is a truth value, an integer, or a float that float32 has the accuracy of."""
+    kind = np.dtype(aval.dtype) if not jnp.issubdtype(aval.dtype, jax.dtypes.extended) else None
+    return kind is not None and (kind.kind in "biu" or kind in (np.float32, np.float64))
 
 
 def _array(value: Any) -> Any:
     return value if jnp.issubdtype(value.dtype, jax.dtypes.extended) else np.asarray(value)
-
-
-def _unsupported(equation: Any, operands: Sequence[Operand]) -> InputError:
-    """The refusal of an operation, with the last layer or parameter in front of it."""
-    name = equation.primitive.name
-    near = [operand.name if isinstance(operand, Traced) else operand.parameter for operand in operands]
-    where = ", ".join(quoted(one) for one in near if one and one != INPUT)
-    return InputError(
-        f"the operations of a model must be those of lottery_jax.networks.layers.operations, got {name!r}"
-        f"{f' behind {where}' if where else ''}. Replace it in the model, or approximate the weights alone"
-        " (load_model, or --model on the command line)."
-    )
 
 
 # Constants
@@ -235,8 +265,13 @@ def _folded(equation: Any, operands: Sequence[Value]) -> list[Operand]:
         arrays = move(np.asarray(first.array), params)
         indices = [None] * len(arrays) if first.index is None else move(first.index, params)
         return [Value(array, first.parameter, index) for array, index in zip(arrays, indices, strict=True)]
-    found = equation.primitive.bind(*(jnp.asarray(operand.array) for operand in operands), **params)
-    found = found if equation.primitive.multiple_results else [found]
+    arrays = [operand.array for operand in operands]
+    if name in _FOLDS and all(array.dtype == np.float32 for array in arrays):
+        with np.errstate(all="ignore"):
+            found = [np.asarray(_FOLDS[name](*arrays), np.float32)]
+    else:
+        found = equation.primitive.bind(*map(jnp.asarray, arrays), **params)
+        found = found if equation.primitive.multiple_results else [found]
     sizes = [(operand.array.size, operand.parameter) for operand in operands if operand.parameter is not None]
     origin = max(sizes, key=lambda pair: pair[0])[1] if sizes else None
     return [Value(_array(one), origin) for one in found]
@@ -273,6 +308,19 @@ _MOVES: dict[str, Callable[[np.ndarray, Mapping[str, Any]], list[np.ndarray]]] =
 }
 """Constants moved by NumPy: a broadcast stays a view, whose strides tell that its numbers are repeated."""
 
+_FOLDS: dict[str, Callable[..., np.ndarray]] = {
+    "add": np.add,
+    "div": np.divide,
+    "max": np.maximum,
+    "mul": np.multiply,
+    "neg": np.negative,
+    "rsqrt": lambda x: 1 / np.sqrt(x),
+    "sqrt": np.sqrt,
+    "square": np.square,
+    "sub": np.subtract,
+}
+"""Constants of float32 computed by NumPy, as those of batch normalisation: XLA compiles a program for each shape."""
+
 
 # Operations
 
@@ -283,7 +331,6 @@ class _Equation:
 
     equation: Any
     build: GraphBuilder
-    named: bool
 
     @property
     def params(self) -> Mapping[str, Any]:
@@ -300,11 +347,27 @@ class _Equation:
     def shape_of(self, operand: Operand) -> tuple[int, ...]:
         return self.build.shapes[operand.name] if isinstance(operand, Traced) else operand.array.shape
 
-    def refused(self, *operands: Operand) -> InputError:
-        return _unsupported(self.equation, operands)
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the first input."""
+        return np.dtype(self.equation.invars[0].aval.dtype)
 
-    def integers(self) -> bool:
-        return jnp.issubdtype(self.equation.invars[0].aval.dtype, jnp.integer)
+    def refused(self, *operands: Operand, detail: str = "") -> InputError:
+        """The refusal of the operation, with the layers and parameters in front of it."""
+        layers = list[str]()
+        for one in operands:
+            near = self.build.layer_before(one.name) if isinstance(one, Traced) else one.parameter
+            if near is not None and quoted(near) not in layers:
+                layers.append(quoted(near))
+        for atom in (*self.equation.invars, *self.equation.outvars):
+            if not detail and not _has_exact_floats(atom.aval):
+                detail = f"of {atom.aval.dtype}"
+        where = f"behind {' and '.join(layers[:2])}" if layers else "at the input"
+        found = " ".join(filter(None, (repr(self.equation.primitive.name), detail, where)))
+        return InputError(
+            f"the operations of a model must be those of lottery_jax.networks.layers.operations, got {found}. Replace"
+            " it in the model, or approximate the weights alone (load_model, or --model on the command line)."
+        )
 
 
 _Rule = Callable[..., Operand | list[Operand]]
@@ -319,7 +382,7 @@ def _rule(*names: str) -> Callable[[_Rule], _Rule]:
     return register
 
 
-@_rule("copy", "copy_p", "stop_gradient", "reduce_precision", "sharding_constraint", "name", "pvary")
+@_rule("copy", "copy_p", "stop_gradient", "name")
 def _same(at: _Equation, x: Traced) -> Operand:
     return x
 
@@ -329,14 +392,38 @@ def _barrier(at: _Equation, *operands: Operand) -> list[Operand]:
     return list(operands)
 
 
-@_rule("convert_element_type")
-def _convert(at: _Equation, x: Traced) -> Operand:
-    old, new = at.equation.invars[0].aval.dtype, at.params["new_dtype"]
-    if jnp.issubdtype(new, jnp.bool_) and not jnp.issubdtype(old, jnp.bool_):
-        return Traced(at.build.add(Binary("ne"), x.name, at.build.constant(Value(np.zeros(1)))))
-    if jnp.issubdtype(new, jnp.integer) and jnp.issubdtype(old, jnp.floating):
+@_rule("reduce_precision")
+def _reduce_precision(at: _Equation, x: Traced) -> Operand:
+    if at.params["exponent_bits"] < 8 or at.params["mantissa_bits"] < 23:
         raise at.refused(x)
     return x
+
+
+@_rule("convert_element_type")
+def _convert(at: _Equation, x: Traced) -> Operand:
+    old, new = at.dtype, np.dtype(at.params["new_dtype"])
+    if new.kind == "b" != old.kind:
+        return Traced(at.build.add(Binary("ne"), x.name, at.build.constant(Value(np.zeros(1)))))
+    if new.kind in "iu" and not np.can_cast(old, new):  # numbers would be rounded, or wrap around
+        raise at.refused(x, detail=f"of {old} to {new}")
+    return x
+
+
+@_rule("is_finite")
+def _is_finite(at: _Equation, x: Traced) -> Operand:
+    size = at.build.add(Elementwise("abs"), x.name)
+    return Traced(at.build.add(Binary("lt"), size, at.build.constant(Value(np.full(1, np.inf)))))
+
+
+@_rule("round")
+def _round(at: _Equation, x: Traced) -> Operand:
+    build = at.build
+    if at.params["rounding_method"] == jax.lax.RoundingMethod.TO_NEAREST_EVEN:
+        return Traced(build.add(Elementwise("round"), x.name))
+    size = build.add(Elementwise("abs"), x.name)
+    low = build.add(Elementwise("floor"), size)
+    half = build.add(Binary("ge"), build.add(Binary("sub"), size, low), build.constant(Value(np.full(1, 0.5))))
+    return Traced(build.add(Binary("mul"), build.add(Elementwise("sign"), x.name), build.add(Binary("add"), low, half)))
 
 
 def _unary(at: _Equation, x: Traced) -> Operand:
@@ -344,7 +431,7 @@ def _unary(at: _Equation, x: Traced) -> Operand:
 
 
 for _name in UNARY:
-    _RULES[_name] = _unary
+    _RULES.setdefault(_name, _unary)
 
 
 @_rule("exp2")
@@ -379,23 +466,38 @@ _NEUTRAL = {"add": 0.0, "sub": 0.0, "mul": 1.0, "div": 1.0, "max": -np.inf, "min
 _BINARY_NAMES = {"and": "mul", "or": "max", "add_any": "add", **{name: name for name in BINARY}}
 
 
+_INFINITE = {"eq": ("ge", "le"), "ne": ("lt", "gt")}  # a constant of +-inf becomes the largest number of float32
+_EXACT = 1 << 24  # float32 has all integers up to here
+
+
 def _binary(at: _Equation, x: Operand, y: Operand) -> Operand:
     name = at.equation.primitive.name
-    if at.integers() and name in ("div", "and", "or", "pow"):
-        raise at.refused(x, y)
+    if at.dtype.kind in "iu" and not _exact_integers(at, name, x, y):
+        raise at.refused(x, y, detail=f"of {at.dtype}")
     name = _BINARY_NAMES[name]
     neutral = _NEUTRAL.get(name)
     for constant, other in ((y, x), (x, y)):
-        unnamed = isinstance(constant, Value) and constant.parameter is None
-        if neutral is None or not unnamed or (constant is x and name in ("sub", "div", "pow")):
+        if not isinstance(constant, Value) or constant.parameter is not None or not isinstance(other, Traced):
             continue
-        if isinstance(other, Traced) and (constant.array == neutral).all():  # type: ignore[union-attr]
+        array, first = constant.array, constant is x
+        kept = neutral is not None and not (first and name in ("sub", "div", "pow")) and bool((array == neutral).all())
+        if kept and at.build.shapes[other.name] == (at.shape or (1,)):
             return other
-        if name == "max" and not constant.array.any():  # type: ignore[union-attr]
-            return Traced(at.build.add(Relu(), at.node(other)))
-    if name == "ne" and x == y:  # the usual test for NaN
-        return Value(np.zeros(at.shape, bool))
+        if name == "max" and not array.any():
+            return Traced(at.build.add(Relu(), other.name))
+        if name in _INFINITE and not first and np.isinf(array).all() and len(np.unique(array)) == 1:
+            name = _INFINITE[name][int(array.flat[0] < 0)]
     return Traced(at.build.add(Binary(name), at.node(x), at.node(y)))  # type: ignore[arg-type]
+
+
+def _exact_integers(at: _Equation, name: str, *operands: Operand) -> bool:
+    """Whether floats compute what integers do: comparisons, and sums and products that do not wrap around."""
+    if name in ("div", "pow", "and", "or"):
+        return False
+    if name in ("add", "sub", "mul", "add_any"):
+        large = any(isinstance(one, Value) and np.abs(one.array.astype(float)).max() > _EXACT for one in operands)
+        return at.dtype in (np.int32, np.int64) and not large
+    return True
 
 
 for _name in _BINARY_NAMES:
@@ -412,11 +514,22 @@ def _clamp(at: _Equation, low: Operand, x: Operand, high: Operand) -> Operand:
 def _select(at: _Equation, which: Operand, *cases: Operand) -> Operand:
     if len(cases) != 2:
         raise at.refused(which, *cases)
-    if isinstance(which, Value):
+    if isinstance(which, Value) and which.parameter is None:
         for number, case in enumerate(cases):
             if (which.array == number).all():
                 return case
+    if isinstance(which, Traced) and _is_nan(at, which, cases[1]):
+        return cases[0]
     return Traced(at.build.add(Select(), at.node(which), *map(at.node, cases)))
+
+
+def _is_nan(at: _Equation, which: Traced, case: Operand) -> bool:
+    """Whether one case is selected for NaN alone, and is NaN itself, as in `jax.numpy.logaddexp`."""
+    compare, tested = at.build.operation(which.name)
+    if compare != "ne" or tested[0] != tested[1] or not isinstance(case, Traced):
+        return False
+    own, other = at.build.operation(tested[0]), at.build.operation(case.name)
+    return tested[0] == case.name or (own[0] in ("add", "sub") and other[0] in ("add", "sub") and own[1] == other[1])
 
 
 @_rule("reshape")
@@ -439,7 +552,7 @@ def _transpose(at: _Equation, x: Traced) -> Operand:
 @_rule("broadcast_in_dim")
 def _broadcast(at: _Equation, x: Traced) -> Operand:
     shape = [1] * len(at.shape)
-    for axis, size in zip(at.params["broadcast_dimensions"], at.shape_of(x), strict=True):
+    for axis, size in zip(at.params["broadcast_dimensions"], at.equation.invars[0].aval.shape, strict=True):
         shape[int(axis)] = size
     inner = at.build.reshape(x.name, shape)
     return Traced(inner if tuple(shape) == at.shape else at.build.add(Broadcast(at.shape), inner))
@@ -455,6 +568,21 @@ def _slice_of(at: _Equation, x: Traced, start: Any, limit: Any, step: Any = None
 @_rule("slice")
 def _slice(at: _Equation, x: Traced) -> Operand:
     return _slice_of(at, x, at.params["start_indices"], at.params["limit_indices"], at.params["strides"])
+
+
+@_rule("rev")
+def _rev(at: _Equation, x: Traced) -> Operand:
+    shape = at.shape
+    for axis in at.params["dimensions"]:
+        if shape[axis] > _MAX_SCAN:
+            raise at.refused(x, detail=f"of {shape[axis]} numbers, more than {_MAX_SCAN},")
+        parts = []
+        for place in reversed(range(shape[axis])):
+            start, limit = [0] * len(shape), [*shape]
+            start[axis], limit[axis] = place, place + 1
+            parts.append(_slice_of(at, x, start, limit).name)
+        x = Traced(at.build.add(Concatenate(axis), *parts))
+    return x
 
 
 @_rule("dynamic_slice")
@@ -481,7 +609,10 @@ def _split_rule(at: _Equation, x: Traced) -> list[Operand]:
 def _pad(at: _Equation, x: Operand, value: Operand) -> Operand:
     if not isinstance(value, Value) or not isinstance(x, Traced):
         raise at.refused(x, value)
-    return _padded(at, x, at.params["padding_config"], float(value.array))
+    number = float(value.array)
+    if number and not MIN_MAGNITUDE <= abs(number) <= MAX_MAGNITUDE:
+        raise at.refused(x, value, detail=f"with {number:g}")
+    return _padded(at, x, at.params["padding_config"], number)
 
 
 def _padded(at: _Equation, x: Traced, config: Sequence[tuple[int, int, int]], value: float = 0.0) -> Traced:
@@ -558,24 +689,15 @@ def _constant_gather(at: _Equation, x: Traced, indices: Value) -> Operand:
     return Traced(at.build.reshape(_slice_of(at, x, start, limit, step).name, at.shape))
 
 
-def _row(build: GraphBuilder, operand: Operand, step: int) -> Operand:
-    """One row of the leading axis."""
-    if isinstance(operand, Value):
-        return Value(operand.array[step], operand.parameter, None if operand.index is None else operand.index[step])
-    shape = build.shapes[operand.name]
-    rest = [0] * (len(shape) - 1), shape[1:], [1] * (len(shape) - 1)
-    row = build.add(Slice((step, *rest[0]), (step + 1, *rest[1]), (1, *rest[2])), operand.name)
-    return Traced(build.reshape(row, shape[1:] or (1,)))
-
-
-def _stacked(build: GraphBuilder, rows: Sequence[Operand]) -> Operand:
+def _stacked(build: GraphBuilder, rows: Sequence[Operand], shape: Sequence[int]) -> Operand:
     """Rows along a new leading axis."""
     if all(isinstance(row, Value) for row in rows):
-        return Value(np.stack([row.array for row in rows]))  # type: ignore[union-attr]
+        origin = next((row.parameter for row in rows if row.parameter is not None), None)  # type: ignore[union-attr]
+        return Value(np.stack([row.array for row in rows]), origin)  # type: ignore[union-attr]
     names = []
     for row in rows:
         name = row.name if isinstance(row, Traced) else build.constant(row, full=True)
-        names.append(build.reshape(name, (1, *build.shapes[name])))
+        names.append(build.reshape(name, (1, *shape[1:])))
     return Traced(build.add(Concatenate(0), *names))
 
 
@@ -587,7 +709,7 @@ def _dot_general(at: _Equation, x: Operand, y: Operand) -> Operand:
     (left, right), (left_shared, right_shared) = at.params["dimension_numbers"]
     axes = [tuple(map(int, part)) for part in (left, right, left_shared, right_shared)]
     constants = [operand for operand in (x, y) if isinstance(operand, Value)]
-    if not constants or (at.named and constants[0].parameter is None):  # activations, or a constant that is no weight
+    if not constants or constants[0].parameter is None:  # activations, or a constant that is not a weight
         product = at.build.add(DotGeneral(*axes), at.node(x, full=True), at.node(y, full=True))
         return Traced(at.build.reshape(product, at.shape))
     first = isinstance(x, Traced)
@@ -626,10 +748,12 @@ def _convolution(at: _Equation, x: Operand, weight: Operand) -> Operand:
     params, build = at.params, at.build
     numbers, shape = params["dimension_numbers"], at.shape_of(x)
     images, axes = shape[numbers.lhs_spec[0]], len(shape) - 2
-    if not isinstance(x, Traced) or not isinstance(weight, Value) or axes not in (1, 2):
-        raise at.refused(x, weight)
+    if axes not in (1, 2):
+        raise at.refused(x, weight, detail=f"along {axes} axes")
+    if not isinstance(x, Traced) or not isinstance(weight, Value):
+        raise at.refused(x, weight, detail="with a kernel that depends on the input")
     if images != 1 or params["batch_group_count"] != 1:
-        raise at.refused(x, weight)
+        raise at.refused(x, weight, detail=f"of {images} images for each example")
     batch, channels, *places = numbers.lhs_spec
     moved = Traced(build.transpose(x.name, (batch, *places, channels)))
     one = (1,) * (2 - axes)  # a sequence is an image of height 1

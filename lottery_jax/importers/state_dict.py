@@ -234,7 +234,7 @@ def load_model(path: str | os.PathLike[str], pattern: str | None = None) -> tupl
             skipped[name] = f"it is {len(tensor.shape)}-D"
         else:
             chosen[name] = NamedTensor(tensor.shape)
-    for one in reparametrisations(file.tensors):
+    for one in reparametrisations({name: tensor.shape for name, tensor in file.tensors.items()}):
         if one.kind == MASK:  # a pruned weight stays pruned: only the other factor is approximated
             if chosen.pop(one.parts[1], None):
                 skipped[one.parts[1]] = f"it is a mask of {MASK}"

@@ -6,7 +6,6 @@
 
 import dataclasses
 import os
-from collections.abc import Iterable
 
 import numpy as np
 
@@ -45,28 +44,31 @@ class Reparametrisation:
         )
 
 
-def reparametrisations(names: Iterable[str]) -> list[Reparametrisation]:
-    """The tensors that these names of a file hold as functions of others.
+def reparametrisations(shapes: Shapes) -> list[Reparametrisation]:
+    """The tensors that a file holds as functions of others, by the names and shapes of these.
 
-    >>> [found.name for found in reparametrisations(["fc.weight_orig", "fc.weight_mask", "fc.bias"])]
+    >>> [found.name for found in reparametrisations({"fc.weight_orig": (2, 3), "fc.weight_mask": (2, 3)})]
     ['fc.weight']
     """
-    known, found = set(names), []
+    found: list[Reparametrisation] = []
     endings = (
         ("_orig", "_mask", MASK, "torch.nn.utils.prune.remove(module, {!r})"),
         ("_orig", "_u", "spectral normalisation", "torch.nn.utils.remove_spectral_norm(module, {!r})"),
         ("_g", "_v", _NORM, "torch.nn.utils.remove_weight_norm(module, {!r})"),
     )
     for first, second, kind, remove in endings:
-        for name in sorted(known):
+        for name in sorted(shapes):
             stem = name.removesuffix(first)
-            if stem != name and stem + second in known:
+            if stem == name or stem + second not in shapes:
+                continue
+            # Matrices W_g and W_v of a gate and a value are no length and direction.
+            if kind not in (MASK, _NORM) or _fit(kind, shapes[name], shapes[stem + second]):
                 found.append(Reparametrisation(stem, (name, stem + second), kind, remove))
     parametrized: dict[str, list[str]] = {}
-    for name in sorted(known):
-        module, marker, rest = name.rpartition(".parametrizations.")
+    for name in sorted(shapes):
+        module, marker, rest = f".{name}".rpartition(".parametrizations.")
         if marker:
-            parametrized.setdefault(f"{module}.{rest.partition('.')[0]}", []).append(name)
+            parametrized.setdefault(f"{module}.{rest.partition('.')[0]}".lstrip("."), []).append(name)
     for name, parts in parametrized.items():
         both = [part.rpartition(".")[2] for part in parts] == ["original0", "original1"]
         found.append(Reparametrisation(name, tuple(parts[:2]), _NORM if both else _OTHER, _REMOVE))
@@ -101,7 +103,7 @@ def read_state(path: str | os.PathLike[str]) -> StateTensors:
     if wrong:
         raise InputError(f"{file.where} must hold floats, got {listed_first(wrong)}. Save it as float32.")
     reader: TensorReader = file
-    found, notes = reparametrisations(names), []
+    found, notes = reparametrisations({name: file.tensors[name].shape for name in names}), []
     if found:
         arrays = {name: read_array(file, name) for name in names}
         for one in found:
@@ -121,6 +123,14 @@ def read_state(path: str | os.PathLike[str]) -> StateTensors:
     if is_flax:
         notes.append("kernels [..., in, out] of Flax are read as weights [out, in, ...]")
     return StateTensors(reader, file.where, views, is_flax, tuple(notes))
+
+
+def _fit(kind: str, first: tuple[int, ...], second: tuple[int, ...]) -> bool:
+    """Whether a weight and its mask, or a length and a direction, may have these shapes."""
+    if kind == MASK:
+        return first == second
+    sizes = list(zip(first, second, strict=False))
+    return first == () or (len(first) == len(second) and 1 in first and all(a in (1, b) for a, b in sizes))
 
 
 def listed_first(texts: list[str]) -> str:
@@ -148,7 +158,7 @@ def _folded(one: Reparametrisation, parts: list[np.ndarray], where: str) -> np.n
     first, second = parts[0], parts[-1]
     if one.kind == MASK and first.shape == second.shape and np.isin(second, (0, 1)).all():
         return first * second.astype(first.dtype)
-    if one.kind == _NORM and first.size and (first.shape == () or first.ndim == second.ndim):
+    if one.kind == _NORM and len(parts) == 2 and _fit(_NORM, first.shape, second.shape):
         axes = tuple(axis for axis, size in enumerate(first.shape) if size == 1) if first.shape else None
         wide = second.astype(np.float64)
         length = np.sqrt(np.square(wide).sum(axes, keepdims=first.shape != ()))

@@ -3,6 +3,7 @@
 import dataclasses
 import pickle
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -324,7 +325,6 @@ def test_weight_normalisation_is_computed(names: tuple[str, str], path: Path) ->
             r"a reparametrisation\. Call .*remove_parametrizations",
         ),
         (("parametrizations.weight.original", "parametrizations.weight.0._u"), "a reparametrisation"),
-        (("weight_g", "weight_v"), r"weight normalisation\. Call"),  # of shapes that do not fit
     ],
 )
 def test_other_reparametrisations_are_refused(parts: tuple[str, ...], words: str, path: Path) -> None:
@@ -333,8 +333,37 @@ def test_other_reparametrisations_are_refused(parts: tuple[str, ...], words: str
         import_target(path, GREY, 2)
     with pytest.raises(InputError, match=words):
         load_model(path)
-    assert [one.name for one in reparametrisations(f"fc.{part}" for part in parts)] == ["fc.weight"]
-    assert reparametrisations(["a_g", "b_v", "c_orig", "d_mask"]) == []
+    for prefix in ("fc.", ""):
+        found = reparametrisations({prefix + part: (2, 784) for part in parts})
+        assert [one.name for one in found] == [f"{prefix}weight"]
+
+
+def test_tensors_that_only_sound_so_are_no_reparametrisations(path: Path) -> None:
+    others = {
+        "W_g": (4, 4),
+        "W_v": (4, 4),
+        "a_g": (4, 1),
+        "b_v": (4, 4),
+        "c_orig": (4, 4),
+        "c_mask": (4,),
+        "d_mask": (4,),
+    }
+    assert reparametrisations(others) == []
+    save_file({name: np.ones(shape, np.float32) for name, shape in others.items()}, path)
+    assert set(load_model(path)[0].network.tensors) == {"W_g", "W_v", "a_g", "b_v", "c_orig"}
+    for length in ((4, 1), (1, 4), ()):
+        assert len(reparametrisations({"w_g": length, "w_v": (4, 4)})) == 1
+
+
+def test_a_net_of_other_shapes_is_refused_soon_and_for_itself(path: Path) -> None:
+    """As many layers as an architecture, and sizes that would make it too wide for its images."""
+    arrays = tensors(architecture("conv4", IMAGE, 10, width=0.05))
+    renamed = {f"net.{place}.weight": value for place, value in enumerate(arrays.values())}
+    save_file({**renamed, "net.4.weight": np.ones((9999, 64), np.float32)}, path)
+    begin = time.process_time()
+    with pytest.raises(InputError, match=r"must hold a known architecture for this data set, got net\.0\.weight"):
+        import_target(path, IMAGE, 10)
+    assert time.process_time() - begin < 5
 
 
 def test_the_original_decides(path: Path) -> None:
