@@ -25,7 +25,7 @@ class ModelFunction:
     Args:
         function: (parameters by name, x [N, ...]) -> outputs [N, ...], in JAX.
         parameters: Arrays by name.
-        original: The model as its user runs it, for the comparison: x [N, ...] -> outputs.
+        original: The model as its user runs it, which the target is compared with: x [N, ...] -> outputs.
         with_parameters: Returns the model with other parameters, arrays by name; a module of Flax NNX is changed.
         notes: What was assumed, in sentences.
     """

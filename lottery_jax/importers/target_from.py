@@ -1,4 +1,4 @@
-"""Any model as a target: traced to a graph, and run beside the original before it is returned."""
+"""Any model as a target: traced to a graph, and compared with the original before it is returned."""
 
 import dataclasses
 from typing import Any
@@ -18,6 +18,7 @@ from lottery_jax.networks.node import Spec
 from lottery_jax.networks.target import Target
 
 _EXAMPLES = 16  # of the user's examples that are compared; as many as of each random batch, so as to compile once
+_OPERATIONS = 1 << 26  # of the target on one batch, for large networks fewer examples
 _DIFFERENT = 1e-3  # a difference of values, as a part of the largest |value| of a node
 
 
@@ -119,8 +120,9 @@ def _check(
         batches.append(np.random.default_rng(0).integers(0, 2, (_EXAMPLES, *spec.shape)))
     else:  # tokens that the model has seen, in another order
         batches.append(np.random.default_rng(0).permutation(examples.reshape(-1)).reshape(examples.shape))
-    compared = 0
+    count, compared = int(np.clip(_OPERATIONS // target.network.cost.operations, 4, _EXAMPLES)), 0
     for number, batch in enumerate(batches):
+        batch = batch[:count]
         with jax.default_matmul_precision("highest"):
             outputs = np.asarray(own.original(jnp.asarray(batch, dtype)))
         if (number > 0 or examples is None) and not np.isfinite(outputs).all():
