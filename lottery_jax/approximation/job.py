@@ -17,7 +17,7 @@ from lottery_jax.networks.node import child_path
 from lottery_jax.networks.target import Target
 from lottery_jax.networks.transforms import Transform, transformed
 from lottery_jax.rng import sampler
-from lottery_jax.rng.threefry import seed_words
+from lottery_jax.rng.threefry import checked_seed
 
 ChunkResult = dict[str, np.ndarray]
 """Arrays of a solved chunk, as a chunk store keeps them."""
@@ -161,7 +161,7 @@ def plan_job(
     Raises:
         InputError: If the options do not fit together, or the target has no weights or invalid ones.
     """
-    check_seed(seed)
+    seed = checked_seed(seed)
     objective = objective.check(construction)
     if chunk_weights is None:
         chunk_weights = default_chunk_weights(construction.candidates)
@@ -224,13 +224,6 @@ def plan_job(
         fingerprint=fingerprint,
         path=path,
     )
-
-
-def check_seed(seed: int) -> None:
-    """Refuse a seed that is no whole number in [0, 2**64); raises `InputError`."""
-    if type(seed) is not int:
-        raise InputError(f"seed must be a whole number in [0, 2**64), got {seed!r}")
-    seed_words(seed)
 
 
 def default_chunk_weights(candidates: int) -> int:

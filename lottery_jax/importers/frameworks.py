@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 
 from lottery_jax.errors import InputError
+from lottery_jax.importers.torch_export import is_torch_module, torch_function
 
 NamedParameters = Mapping[str, Any]
 
@@ -25,9 +26,10 @@ class ModelFunction:
     Args:
         function: (parameters by name, x [N, ...]) -> outputs [N, ...], in JAX.
         parameters: Arrays by name.
-        original: The model as its user runs it, which the target is compared with: x [N, ...] -> outputs.
+        original: The model as its user runs it, x [N, ...] -> outputs; the import is compared with it.
         with_parameters: Returns the model with other parameters, arrays by name; a module of Flax NNX is changed.
         notes: What was assumed, in sentences.
+        input_shape: Of a batch, if the model has one; None for an axis of any size.
     """
 
     function: Callable[[NamedParameters, jax.Array], Any]
@@ -35,6 +37,7 @@ class ModelFunction:
     original: Callable[[jax.Array], Any]
     with_parameters: Callable[[NamedParameters], Any]
     notes: tuple[str, ...] = ()
+    input_shape: tuple[int | None, ...] | None = None
 
 
 def model_function(model: Any, example: Any, parameters: Any = None) -> ModelFunction:
@@ -45,9 +48,12 @@ def model_function(model: Any, example: Any, parameters: Any = None) -> ModelFun
         return _of_nnx(model)
     if "flax.linen" in kinds:
         return _of_linen(model, parameters)
-    if "torch" in kinds or "onnx" in kinds or isinstance(model, str | os.PathLike):
-        _no_parameters(parameters, "a PyTorch module or an ONNX file")
-        return _of_onnx(model, example, torch="torch" in kinds)
+    if is_torch_module(model):
+        _no_parameters(parameters, "a PyTorch module")
+        return _of_torch(model, example)
+    if "onnx" in kinds or isinstance(model, str | os.PathLike):
+        _no_parameters(parameters, "an ONNX model")
+        return _of_onnx(model)
     if "equinox" in kinds:
         _no_parameters(parameters, "an Equinox module")
         return _of_equinox(model)
@@ -200,15 +206,47 @@ def _of_nnx(model: nnx.Module) -> ModelFunction:
     return ModelFunction(apply, arrays, functools.partial(whole, state), loaded)
 
 
-def _of_onnx(model: Any, example: Any, *, torch: bool) -> ModelFunction:
-    from lottery_jax.importers.onnx_function import onnx_function, torch_function, with_parameters
+def _of_onnx(model: Any) -> ModelFunction:
+    from lottery_jax.importers.onnx_function import onnx_function
+    from lottery_jax.importers.onnx_model import with_parameters
 
     if isinstance(model, str | os.PathLike) and Path(model).suffix != ".onnx":
         raise InputError(
             f"the file of a model must end in .onnx, got {str(model)!r}. Read weights without a graph with"
             " import_target or load_model."
         )
-    made = torch_function(model, example) if torch else onnx_function(model)
-    return ModelFunction(
-        made, dict(made.parameters), made.reference, lambda values: with_parameters(made.model, values), made.notes
-    )
+    made = onnx_function(model)
+    batch = made.input_shape[0] if made.input_shape else None
+    if batch not in (None, 1):
+        raise InputError(
+            f"the batch axis of an ONNX model must be dynamic or 1, got {batch}. Export it with a dynamic batch axis."
+        )
+
+    def original(x: jax.Array) -> np.ndarray:
+        examples = np.asarray(x)
+        parts = [examples] if batch is None else np.split(examples, len(examples))
+        return np.concatenate([made.reference(part) for part in parts])
+
+    def loaded(values: NamedParameters) -> Any:
+        return with_parameters(made.model, values)
+
+    return ModelFunction(made, dict(made.parameters), original, loaded, made.notes, made.input_shape)
+
+
+def _of_torch(model: Any, example: Any) -> ModelFunction:
+    import torch  # type: ignore[import-not-found]
+
+    made = torch_function(model, example)
+    device = next((one.device for one in model.parameters()), torch.device("cpu"))
+
+    def original(x: jax.Array) -> np.ndarray:
+        with torch.no_grad():
+            return model(torch.from_numpy(np.array(x)).to(device)).cpu().numpy()
+
+    def loaded(values: NamedParameters) -> Any:
+        state = model.state_dict()
+        own = {name: torch.from_numpy(np.array(value)) for name, value in values.items() if name in state}
+        model.load_state_dict({**state, **own})
+        return model
+
+    return ModelFunction(made, dict(made.parameters), original, loaded, made.notes)

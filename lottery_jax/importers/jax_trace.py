@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lottery_jax.errors import InputError, quoted
-from lottery_jax.importers.graph_builder import GraphBuilder, Placement, Value
+from lottery_jax.importers.graph_builder import GraphBuilder, Known, Placement
 from lottery_jax.networks.layers.activations import Relu
 from lottery_jax.networks.layers.conv import Conv
 from lottery_jax.networks.layers.dense import Dense
@@ -47,8 +47,7 @@ class Traced:
     name: str
 
 
-Known = Value
-Operand = Value | Traced
+Operand = Known | Traced
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -106,7 +105,7 @@ def trace(
     first = Traced(builder.reshape(INPUT, (1, *example.shape)))
     interpreter = _Interpreter(builder, not parameters, None if x is None else {first.name: x})
     (output,) = interpreter.call(closed, [*given, first])
-    if isinstance(output, Value):
+    if isinstance(output, Known):
         raise InputError("the outputs of a model must depend on its input, got constants. Check the function.")
     values = interpreter.values or {}
     graph, tensors, placements = builder.finished(builder.reshape(output.name, outputs.shape[1:]))
@@ -117,9 +116,9 @@ def trace(
     return TracedModel(graph, tensors, placements, {name: np.asarray(value) for name, value in values.items()})
 
 
-def _parameter(name: str, value: Any) -> Value:
+def _parameter(name: str, value: Any) -> Known:
     array = np.asarray(value)
-    return Value(array, name, np.arange(array.size).reshape(array.shape))
+    return Known(array, name, np.arange(array.size).reshape(array.shape))
 
 
 @dataclasses.dataclass
@@ -134,18 +133,18 @@ class _Interpreter:
     builder: GraphBuilder
     own_weights: bool
     values: dict[str, jax.Array] | None
-    _constants: dict[int, tuple[Any, Value]] = dataclasses.field(default_factory=dict)
+    _constants: dict[int, tuple[Any, Known]] = dataclasses.field(default_factory=dict)
 
     def call(self, inner: Any, operands: Sequence[Operand]) -> list[Operand]:
         """The outputs of a jaxpr, closed or open."""
         consts = [self._constant(one) for one in getattr(inner, "consts", ())]
         return self.run(getattr(inner, "jaxpr", inner), consts, operands)
 
-    def _constant(self, constant: Any) -> Value:
+    def _constant(self, constant: Any) -> Known:
         if id(constant) not in self._constants:
             array = _array(constant)
             named = self.own_weights and array.ndim > 0
-            value = _parameter(f"constant_{len(self._constants) + 1}", array) if named else Value(array)
+            value = _parameter(f"constant_{len(self._constants) + 1}", array) if named else Known(array)
             self._constants[id(constant)] = constant, value
         return self._constants[id(constant)][1]
 
@@ -158,7 +157,7 @@ class _Interpreter:
         def read(atom: Any) -> Operand:
             if not hasattr(atom, "val"):
                 return values[atom]
-            return self._constant(atom.val) if atom.aval.shape else Value(np.asarray(atom.val, atom.aval.dtype))
+            return self._constant(atom.val) if atom.aval.shape else Known(np.asarray(atom.val, atom.aval.dtype))
 
         for equation in jaxpr.eqns:
             found = self.equation(equation, [read(atom) for atom in equation.invars])
@@ -171,9 +170,9 @@ class _Interpreter:
         if name in _CALLS:
             inner = next(equation.params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in equation.params)
             return self.call(inner, operands)
-        if name == "cond" and isinstance(operands[0], Value):
+        if name == "cond" and isinstance(operands[0], Known):
             return self.call(equation.params["branches"][int(operands[0].array)], operands[1:])
-        if all(isinstance(operand, Value) for operand in operands):
+        if all(isinstance(operand, Known) for operand in operands):
             return _folded(equation, operands)  # type: ignore[arg-type]
         at = _Equation(equation, self.builder)
         if name == "scan":
@@ -225,7 +224,7 @@ class _Interpreter:
 
     def _row(self, operand: Operand, step: int) -> Operand:
         """One row of the leading axis."""
-        if isinstance(operand, Value):
+        if isinstance(operand, Known):
             return operand.moved(lambda array: array[step])
         rest = self.builder.shapes[operand.name][1:]
         start, limit = (step, *[0] * len(rest)), (step + 1, *rest)
@@ -256,7 +255,7 @@ def _array(value: Any) -> Any:
 # Constants
 
 
-def _folded(equation: Any, operands: Sequence[Value]) -> list[Operand]:
+def _folded(equation: Any, operands: Sequence[Known]) -> list[Operand]:
     """The outputs of an equation of constants; layouts keep positions in their parameter."""
     name, params = equation.primitive.name, equation.params
     move = _MOVES.get(name)
@@ -264,7 +263,7 @@ def _folded(equation: Any, operands: Sequence[Value]) -> list[Operand]:
         first = operands[0]
         arrays = move(np.asarray(first.array), params)
         indices = [None] * len(arrays) if first.index is None else move(first.index, params)
-        return [Value(array, first.parameter, index) for array, index in zip(arrays, indices, strict=True)]
+        return [Known(array, first.parameter, index) for array, index in zip(arrays, indices, strict=True)]
     arrays = [operand.array for operand in operands]
     if name in _FOLDS and all(array.dtype == np.float32 for array in arrays):
         with np.errstate(all="ignore"):
@@ -274,7 +273,7 @@ def _folded(equation: Any, operands: Sequence[Value]) -> list[Operand]:
         found = found if equation.primitive.multiple_results else [found]
     sizes = [(operand.array.size, operand.parameter) for operand in operands if operand.parameter is not None]
     origin = max(sizes, key=lambda pair: pair[0])[1] if sizes else None
-    return [Value(_array(one), origin) for one in found]
+    return [Known(_array(one), origin) for one in found]
 
 
 def _spread(array: np.ndarray, params: Mapping[str, Any]) -> list[np.ndarray]:
@@ -403,7 +402,7 @@ def _reduce_precision(at: _Equation, x: Traced) -> Operand:
 def _convert(at: _Equation, x: Traced) -> Operand:
     old, new = at.dtype, np.dtype(at.params["new_dtype"])
     if new.kind == "b" != old.kind:
-        return Traced(at.build.add(Binary("ne"), x.name, at.build.constant(Value(np.zeros(1)))))
+        return Traced(at.build.add(Binary("ne"), x.name, at.build.constant(Known(np.zeros(1)))))
     if new.kind in "iu" and not np.can_cast(old, new):  # numbers would be rounded, or wrap around
         raise at.refused(x, detail=f"of {old} to {new}")
     return x
@@ -412,7 +411,7 @@ def _convert(at: _Equation, x: Traced) -> Operand:
 @_rule("is_finite")
 def _is_finite(at: _Equation, x: Traced) -> Operand:
     size = at.build.add(Elementwise("abs"), x.name)
-    return Traced(at.build.add(Binary("lt"), size, at.build.constant(Value(np.full(1, np.inf)))))
+    return Traced(at.build.add(Binary("lt"), size, at.build.constant(Known(np.full(1, np.inf)))))
 
 
 @_rule("round")
@@ -422,7 +421,7 @@ def _round(at: _Equation, x: Traced) -> Operand:
         return Traced(build.add(Elementwise("round"), x.name))
     size = build.add(Elementwise("abs"), x.name)
     low = build.add(Elementwise("floor"), size)
-    half = build.add(Binary("ge"), build.add(Binary("sub"), size, low), build.constant(Value(np.full(1, 0.5))))
+    half = build.add(Binary("ge"), build.add(Binary("sub"), size, low), build.constant(Known(np.full(1, 0.5))))
     return Traced(build.add(Binary("mul"), build.add(Elementwise("sign"), x.name), build.add(Binary("add"), low, half)))
 
 
@@ -436,7 +435,7 @@ for _name in UNARY:
 
 @_rule("exp2")
 def _exp2(at: _Equation, x: Traced) -> Operand:
-    scaled = at.build.add(Binary("mul"), x.name, at.build.constant(Value(np.full(1, math.log(2.0)))))
+    scaled = at.build.add(Binary("mul"), x.name, at.build.constant(Known(np.full(1, math.log(2.0)))))
     return Traced(at.build.add(Elementwise("exp"), scaled))
 
 
@@ -444,21 +443,21 @@ def _exp2(at: _Equation, x: Traced) -> Operand:
 def _not(at: _Equation, x: Traced) -> Operand:
     if at.equation.invars[0].aval.dtype != bool:
         raise at.refused(x)
-    return Traced(at.build.add(Binary("sub"), at.build.constant(Value(np.ones(1))), x.name))
+    return Traced(at.build.add(Binary("sub"), at.build.constant(Known(np.ones(1))), x.name))
 
 
 @_rule("integer_pow")
 def _integer_pow(at: _Equation, x: Traced) -> Operand:
     exponent = at.params["y"]
     if exponent == 0:
-        return Value(np.ones(at.shape, np.float32))
+        return Known(np.ones(at.shape, np.float32))
     power = x.name
     if abs(exponent) == 2:
         power = at.build.add(Elementwise("square"), power)
     elif abs(exponent) > 1:
         power = at.build.add(Power(abs(exponent)), power)
     if exponent < 0:
-        power = at.build.add(Binary("div"), at.build.constant(Value(np.ones(1))), power)
+        power = at.build.add(Binary("div"), at.build.constant(Known(np.ones(1))), power)
     return Traced(power)
 
 
@@ -477,7 +476,7 @@ def _binary(at: _Equation, x: Operand, y: Operand) -> Operand:
     name = _BINARY_NAMES[name]
     neutral = _NEUTRAL.get(name)
     for constant, other in ((y, x), (x, y)):
-        if not isinstance(constant, Value) or constant.parameter is not None or not isinstance(other, Traced):
+        if not isinstance(constant, Known) or constant.parameter is not None or not isinstance(other, Traced):
             continue
         array, first = constant.array, constant is x
         kept = neutral is not None and not (first and name in ("sub", "div", "pow")) and bool((array == neutral).all())
@@ -495,7 +494,7 @@ def _exact_integers(at: _Equation, name: str, *operands: Operand) -> bool:
     if name in ("div", "pow", "and", "or"):
         return False
     if name in ("add", "sub", "mul", "add_any"):
-        large = any(isinstance(one, Value) and np.abs(one.array.astype(float)).max() > _EXACT for one in operands)
+        large = any(isinstance(one, Known) and np.abs(one.array.astype(float)).max() > _EXACT for one in operands)
         return at.dtype in (np.int32, np.int64) and not large
     return True
 
@@ -514,7 +513,7 @@ def _clamp(at: _Equation, low: Operand, x: Operand, high: Operand) -> Operand:
 def _select(at: _Equation, which: Operand, *cases: Operand) -> Operand:
     if len(cases) != 2:
         raise at.refused(which, *cases)
-    if isinstance(which, Value) and which.parameter is None:
+    if isinstance(which, Known) and which.parameter is None:
         for number, case in enumerate(cases):
             if (which.array == number).all():
                 return case
@@ -607,7 +606,7 @@ def _split_rule(at: _Equation, x: Traced) -> list[Operand]:
 
 @_rule("pad")
 def _pad(at: _Equation, x: Operand, value: Operand) -> Operand:
-    if not isinstance(value, Value) or not isinstance(x, Traced):
+    if not isinstance(value, Known) or not isinstance(x, Traced):
         raise at.refused(x, value)
     number = float(value.array)
     if number and not MIN_MAGNITUDE <= abs(number) <= MAX_MAGNITUDE:
@@ -660,7 +659,7 @@ def _gather(at: _Equation, table: Operand, indices: Operand) -> Operand:
     """Rows of a table of constants, as an embedding has them, or a constant part of an activation."""
     dimensions, sizes = at.params["dimension_numbers"], at.params["slice_sizes"]
     shape = at.shape_of(table)
-    if isinstance(table, Traced) and isinstance(indices, Value):
+    if isinstance(table, Traced) and isinstance(indices, Known):
         return _constant_gather(at, table, indices)
     rows = dimensions.start_index_map == (0,) and dimensions.collapsed_slice_dims == (0,)
     batch = len(at.shape_of(indices)) - 1
@@ -671,7 +670,7 @@ def _gather(at: _Equation, table: Operand, indices: Operand) -> Operand:
     return Traced(at.build.add(Lookup(), at.node(table, full=True), own))
 
 
-def _constant_gather(at: _Equation, x: Traced, indices: Value) -> Operand:
+def _constant_gather(at: _Equation, x: Traced, indices: Known) -> Operand:
     """A part of an activation at constant places, if it is a slice."""
     shape = at.shape_of(x)
     places = np.arange(math.prod(shape), dtype=np.int32).reshape(shape)
@@ -691,9 +690,9 @@ def _constant_gather(at: _Equation, x: Traced, indices: Value) -> Operand:
 
 def _stacked(build: GraphBuilder, rows: Sequence[Operand], shape: Sequence[int]) -> Operand:
     """Rows along a new leading axis."""
-    if all(isinstance(row, Value) for row in rows):
+    if all(isinstance(row, Known) for row in rows):
         origin = next((row.parameter for row in rows if row.parameter is not None), None)  # type: ignore[union-attr]
-        return Value(np.stack([row.array for row in rows]), origin)  # type: ignore[union-attr]
+        return Known(np.stack([row.array for row in rows]), origin)  # type: ignore[union-attr]
     names = []
     for row in rows:
         name = row.name if isinstance(row, Traced) else build.constant(row, full=True)
@@ -708,7 +707,7 @@ def _stacked(build: GraphBuilder, rows: Sequence[Operand], shape: Sequence[int])
 def _dot_general(at: _Equation, x: Operand, y: Operand) -> Operand:
     (left, right), (left_shared, right_shared) = at.params["dimension_numbers"]
     axes = [tuple(map(int, part)) for part in (left, right, left_shared, right_shared)]
-    constants = [operand for operand in (x, y) if isinstance(operand, Value)]
+    constants = [operand for operand in (x, y) if isinstance(operand, Known)]
     if not constants or constants[0].parameter is None:  # activations, or a constant that is not a weight
         product = at.build.add(DotGeneral(*axes), at.node(x, full=True), at.node(y, full=True))
         return Traced(at.build.reshape(product, at.shape))
@@ -750,7 +749,7 @@ def _convolution(at: _Equation, x: Operand, weight: Operand) -> Operand:
     images, axes = shape[numbers.lhs_spec[0]], len(shape) - 2
     if axes not in (1, 2):
         raise at.refused(x, weight, detail=f"along {axes} axes")
-    if not isinstance(x, Traced) or not isinstance(weight, Value):
+    if not isinstance(x, Traced) or not isinstance(weight, Known):
         raise at.refused(x, weight, detail="with a kernel that depends on the input")
     if images != 1 or params["batch_group_count"] != 1:
         raise at.refused(x, weight, detail=f"of {images} images for each example")

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lottery_jax.errors import InputError, quoted
+from lottery_jax.errors import InputError
 from lottery_jax.importers.agreement import check_agreement, random_inputs
 from lottery_jax.importers.frameworks import ModelFunction, model_function
 from lottery_jax.importers.graph_builder import Placement, layer_before
@@ -24,11 +24,15 @@ _DIFFERENT = 1e-3  # a difference of values, as a part of the largest |value| of
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImportedModel:
-    """A target, the model that it was imported from, and where the target's tensors are in the model's parameters."""
+    """A target, the model that it was imported from, and where the target's tensors are in the model's parameters.
+
+    `dtype` is that of the inputs.
+    """
 
     target: Target
     model: ModelFunction
     placements: dict[str, Placement]
+    dtype: Any
 
 
 def target_from(model: Any, example: Any, parameters: Any = None, *, nonnegative: bool = False) -> Target:
@@ -67,12 +71,13 @@ def target_from(model: Any, example: Any, parameters: Any = None, *, nonnegative
 def import_model(model: Any, example: Any, parameters: Any = None, *, nonnegative: bool = False) -> ImportedModel:
     """`target_from`, with the model and the placements of its parameters, for weights that go back into it."""
     examples, spec, dtype = _examples(example, nonnegative)
-    own = model_function(model, np.zeros((1, *spec.shape), dtype), parameters)
+    own = model if isinstance(model, ModelFunction) else None
+    own = own or model_function(model, np.zeros((1, *spec.shape), dtype), parameters)
     one = jax.ShapeDtypeStruct(spec.shape, dtype)
     traced = trace(own.function, own.parameters, one)
-    target = Target(Network(traced.graph, spec), traced.tensors)  # type: ignore[arg-type]
+    target = Target(Network(traced.graph, spec), traced.tensors, own.notes)  # type: ignore[arg-type]
     _check(target, traced, own, examples, spec, dtype)
-    return ImportedModel(target, own, traced.placements)
+    return ImportedModel(target, own, traced.placements, dtype)
 
 
 def _examples(example: Any, nonnegative: bool) -> tuple[np.ndarray | None, Spec, Any]:
@@ -152,7 +157,7 @@ def _first_difference(target: Target, own: ModelFunction, traced: TracedModel, x
             values = expected[name].reshape(-1).astype(np.float64)
             if not np.abs(np.asarray(found[name]).reshape(-1) - values).max() <= _DIFFERENT * np.abs(values).max():
                 layer = layer_before(traced.graph.nodes, name)
-                where = quoted(name) if layer == name else f"{quoted(name)} ({node.kind} behind {layer or INPUT!r})"
+                where = repr(name) if layer == name else f"{name!r} ({node.kind} behind {layer or INPUT!r})"
                 return f"The first layer that differs is {where}. Please report it."
     return (
         "One example alone gives equal outputs: the outputs of the model depend on other examples of the batch. Use a"

@@ -58,6 +58,15 @@ def test_it_runs_the_job_that_it_is_told(options: dict, construction, objective,
     assert seen[0] == (0, 78) and seen[-1] == (78, 78)
 
 
+@pytest.mark.parametrize("kind", [np.int8, np.int64, np.uint64])
+def test_a_seed_may_be_an_integer_of_numpy(kind: type) -> None:
+    target, options = TARGETS[OF](), {"candidates": COUNT, "tolerance": 0.1}
+    assert approximate(target, seed=kind(5), **options).to_bytes() == approximate(target, seed=5, **options).to_bytes()
+    for seed in (True, 5.0, np.float32(5), np.array([5]), "5", None, -1, np.int8(-1), 2**64):
+        with pytest.raises(InputError, match=r"seed must be (a whole number )?in \[0, 2\*\*64\), got"):
+            approximate(target, seed=seed, **options)  # type: ignore[arg-type]
+
+
 def test_an_importance_by_name_is_that_of_the_images() -> None:
     target, images = TARGETS[OF](), np.random.default_rng(0).random((5, 9), np.float32)
     options = {"seed": 4, "construction": "scalar", "candidates": COUNT, "kept": 30}
