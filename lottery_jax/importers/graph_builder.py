@@ -351,7 +351,7 @@ class GraphBuilder:
         for name, (node, inputs) in old.items():
             given = [alias[one] for one in inputs]
             shape = old_shapes[name]
-            before, origins = self._steps.get(given[0], (None, ())) if given else (None, ())
+            before, origins = self._steps.get(given[0], (None, ("",))) if given else (None, ("",))
             if isinstance(node, Reshape):
                 alias[name] = self.reshape(origins[0] if isinstance(before, Reshape) else given[0], shape)
             elif isinstance(node, Transpose) and isinstance(before, Transpose):
