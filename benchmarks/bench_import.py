@@ -114,8 +114,8 @@ def networks(quick: bool) -> dict[str, tuple[nnx.Module, Any]]:
 _compilation = [0.0]
 
 
-def _listen(event: str, duration: float, **_: Any) -> None:
-    _compilation[0] += duration if event in COMPILATION else 0
+def _listen(event: str, duration_secs: float, **_: Any) -> None:
+    _compilation[0] += duration_secs if event in COMPILATION else 0
 
 
 class Timer:

@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 import itertools
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -61,7 +60,7 @@ class Placement:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Value:
+class Known:
     """A constant of an imported model: an array, and the parameter that it comes from.
 
     `index` are positions in the parameter, in the shape of the array, if it holds the parameter's numbers unchanged.
@@ -71,9 +70,9 @@ class Value:
     parameter: str | None = None
     index: np.ndarray | None = None
 
-    def moved(self, move: Callable[[np.ndarray], np.ndarray]) -> "Value":
+    def moved(self, move: Callable[[np.ndarray], np.ndarray]) -> "Known":
         """The same numbers in another order and shape."""
-        return Value(move(self.array), self.parameter, None if self.index is None else move(self.index))
+        return Known(move(self.array), self.parameter, None if self.index is None else move(self.index))
 
 
 @dataclasses.dataclass(eq=False)
@@ -84,13 +83,13 @@ class _Affine:
     """
 
     weight: np.ndarray
-    weight_from: Value
+    weight_from: Known
     scale: np.ndarray
     bias: np.ndarray | None = None
-    bias_from: Value | None = None
+    bias_from: Known | None = None
     slope: np.ndarray | float = 1.0
 
-    def fold(self, function: str, constant: Value, *, constant_first: bool) -> None:
+    def fold(self, function: str, constant: Known, *, constant_first: bool) -> None:
         """Become the layer followed by this function with a constant [O]."""
         vector = constant.array.astype(np.float64)
         bias = np.zeros_like(vector) if self.bias is None else self.bias
@@ -123,7 +122,7 @@ class GraphBuilder:
         self.shapes: dict[str, Shape] = {INPUT: input_shape}
         self.folded: dict[str, tuple[str, bool]] = {}
         self._steps: _Steps = {}
-        self._stored: dict[str, Value] = {}
+        self._stored: dict[str, Known] = {}
         self._linear: dict[str, _Affine] = {}
         self._same: dict[tuple[Node, tuple[str, ...]], str] = {}
         self._names = {INPUT}
@@ -145,8 +144,8 @@ class GraphBuilder:
         return name
 
     def _unused(self, name: str) -> str:
-        """The name, or one like it that no node has, and that may be a path and an attribute of a module."""
-        name = re.sub(r"^(\(|__|_pytree__)+", "", name) or "layer"
+        """The name, or one like it that no node has; a name in parentheses would not be part of a path."""
+        name = name.lstrip("(") or "layer"
         if len(name) > _MAX_NAME:
             raise InputError(
                 f"the names of parameters must have at most {_MAX_NAME} characters, got {name[:20]!r}... of"
@@ -176,7 +175,7 @@ class GraphBuilder:
         axes = tuple(axes)
         return value if axes == tuple(range(len(axes))) else self.add(Transpose(axes), value)
 
-    def constant(self, value: Value, *, full: bool = False) -> str:
+    def constant(self, value: Known, *, full: bool = False) -> str:
         """A constant; with `full` in its own shape, otherwise in the smallest shape that broadcasts to it."""
         value = value.moved(lambda array: array.reshape(array.shape or (1,))) if full else _narrowed(value)
         array = value.array.astype(np.float32)
@@ -192,7 +191,7 @@ class GraphBuilder:
         self._stored[name] = dataclasses.replace(value, array=array)
         return name
 
-    def linear(self, layer: LinearLayer, value: str, weight: Value) -> str:
+    def linear(self, layer: LinearLayer, value: str, weight: Known) -> str:
         """A linear layer of the value [..., I] with a weight as the layer has it, [O, I / groups, ...]."""
         for name, own in self._linear.items():  # such as the gate of a highway network, which is called twice
             same = own.weight_from.parameter == weight.parameter and self._steps[name] == (layer, (value,))
@@ -213,7 +212,7 @@ class GraphBuilder:
         nodes, tensors, placements = [], dict[str, np.ndarray](), dict[str, Placement]()
         names = self._final_names()
 
-        def place(name: str, array: np.ndarray, origin: Value | None, scale: np.ndarray | float = 1.0) -> None:
+        def place(name: str, array: np.ndarray, origin: Known | None, scale: np.ndarray | float = 1.0) -> None:
             tensors[name] = np.asarray(array, np.float32)
             if origin is not None and origin.parameter is not None:
                 placements[name] = Placement(origin.parameter, origin.index, scale)
@@ -275,7 +274,7 @@ class GraphBuilder:
             del self._steps[name]
         return alias.get(output, output)
 
-    def _behind_linear(self, value: str, own: Value, uses: Mapping[str, int]) -> tuple[tuple[str, ...], Value] | None:
+    def _behind_linear(self, value: str, own: Known, uses: Mapping[str, int]) -> tuple[tuple[str, ...], Known] | None:
         """The nodes back to the linear layer in front of a value, all reshapes, and a constant by its outputs [O]."""
         moves, at = list[tuple[Node, str]](), value
         while uses[at] == 1 and at in self._steps and isinstance(self._steps[at][0], Reshape | Transpose):
@@ -352,7 +351,7 @@ class GraphBuilder:
         for name, (node, inputs) in old.items():
             given = [alias[one] for one in inputs]
             shape = old_shapes[name]
-            before, origins = self._steps.get(given[0], (None, ())) if given else (None, ())
+            before, origins = self._steps.get(given[0], (None, ("",))) if given else (None, ("",))
             if isinstance(node, Reshape):
                 alias[name] = self.reshape(origins[0] if isinstance(before, Reshape) else given[0], shape)
             elif isinstance(node, Transpose) and isinstance(before, Transpose):
@@ -410,7 +409,7 @@ def _less_one(axes: Iterable[int]) -> tuple[int, ...]:
     return tuple(axis - 1 for axis in axes)
 
 
-def _narrowed(value: Value) -> Value:
+def _narrowed(value: Known) -> Known:
     """The smallest array [n, ...] that broadcasts to a constant.
 
     Parameters are narrowed by their strides and not by their numbers, so that all weights give one graph.

@@ -18,6 +18,7 @@ from lottery_jax.networks.node import Spec
 from lottery_jax.networks.target import Target
 
 _EXAMPLES = 16  # of the user's examples that are compared; as many as of each random batch, so as to compile once
+_OPERATIONS = 1 << 26  # of the target on one batch, for large networks fewer examples
 _DIFFERENT = 1e-3  # a difference of values, as a part of the largest |value| of a node
 
 
@@ -124,8 +125,9 @@ def _check(
         batches.append(np.random.default_rng(0).integers(0, 2, (_EXAMPLES, *spec.shape)))
     else:  # tokens that the model has seen, in another order
         batches.append(np.random.default_rng(0).permutation(examples.reshape(-1)).reshape(examples.shape))
-    compared = 0
+    count, compared = int(np.clip(_OPERATIONS // target.network.cost.operations, 4, _EXAMPLES)), 0
     for number, batch in enumerate(batches):
+        batch = batch[:count]
         with jax.default_matmul_precision("highest"):
             outputs = np.asarray(own.original(jnp.asarray(batch, dtype)))
         if (number > 0 or examples is None) and not np.isfinite(outputs).all():
@@ -155,7 +157,7 @@ def _first_difference(target: Target, own: ModelFunction, traced: TracedModel, x
             values = expected[name].reshape(-1).astype(np.float64)
             if not np.abs(np.asarray(found[name]).reshape(-1) - values).max() <= _DIFFERENT * np.abs(values).max():
                 layer = layer_before(traced.graph.nodes, name)
-                where = quoted(name) if layer == name else f"{quoted(name)} ({node.kind} behind {layer or INPUT!r})"
+                where = repr(name) if layer == name else f"{name!r} ({node.kind} behind {layer or INPUT!r})"
                 return f"The first layer that differs is {where}. Please report it."
     return (
         "One example alone gives equal outputs: the outputs of the model depend on other examples of the batch. Use a"

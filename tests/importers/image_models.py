@@ -39,7 +39,6 @@ for _name, _options in CONVOLUTIONS.items():
         IMAGE,
         lambda r, options=_options: {"conv": conv(r, 2, 4, **options), "fc": nnx.Linear(4, 3, rngs=r)},
         lambda o, x: o.fc(pooled(nnx.relu(o.conv(x)))),
-        pensia=_name == "dilated",
         slow=_name not in ("same padding, stride 2", "grouped"),
     )
 
@@ -64,14 +63,12 @@ net(
     IMAGE,
     lambda r: {"d": conv(r, 2, 4, feature_group_count=2), "p": conv(r, 4, 3, 1)},
     lambda o, x: o.p(nnx.relu(o.d(x))),
-    pensia=True,
 )
 net(
     "standard lenet",
     (8, 8, 1),
     lambda r: {"conv": conv(r, 1, 3), "fc": nnx.Linear(48, 3, rngs=r)},
     lambda o, x: o.fc(nnx.max_pool(nnx.relu(o.conv(x)), (2, 2), (2, 2)).reshape(len(x), -1)),
-    pensia=True,
 )
 
 
@@ -103,19 +100,20 @@ net(
     IMAGE,
     lambda r: {"conv": conv(r, 2, 3)},
     lambda o, x: jax.image.resize(o.conv(x), (len(x), 12, 10, 3), "bilinear"),
+    slow=True,
 )
 net(
     "channel shuffle and nearest resizing",
     IMAGE,
     lambda r: {"conv": conv(r, 2, 4), "out": conv(r, 4, 2)},
     lambda o, x: o.out(jnp.repeat(o.conv(x).reshape(*x.shape[:3], 2, 2).swapaxes(3, 4).reshape(*x.shape[:3], 4), 2, 1)),
+    slow=True,
 )
 net(
     "one-dimensional convolution",
     (9, 2),
     lambda r: {"conv": nnx.Conv(2, 3, (3,), strides=2, rngs=r), "fc": nnx.Linear(3, 2, rngs=r)},
     lambda o, x: o.fc(nnx.relu(o.conv(x)).max(1)),
-    pensia=True,
 )
 
 
@@ -128,6 +126,7 @@ net(
     (8, 2),
     lambda r: {"a": _causal(r, 2, 4, 1), "b": _causal(r, 4, 4, 2), "c": _causal(r, 4, 4, 4)},
     lambda o, x: (lambda y: y + nnx.relu(o.c(nnx.relu(o.b(y)))))(nnx.relu(o.a(x)))[:, -1],
+    slow=True,
 )
 
 NORMS = {
@@ -231,20 +230,20 @@ net(
     IMAGE,
     lambda r: {"a": block(r, 2, 3, 1), "b": block(r, 3, 4, 2), "fc": nnx.Linear(4, 2, rngs=r)},
     lambda o, x: o.fc(pooled(o.b(o.a(x)))),
-    pensia=True,
+    slow=True,
 )
 net(
     "squeeze and excitation",
     IMAGE,
     lambda r: {"conv": conv(r, 2, 4), "se": squeeze(r, 4)},
     lambda o, x: o.se(o.conv(x)),
+    slow=True,
 )
 net(
     "inverted residual block",
     (6, 6, 4),
     lambda r: {"block": inverted_residual(r, 4, 4)},
     lambda o, x: o.block(x),
-    pensia=True,
 )
 
 
@@ -269,7 +268,7 @@ net(
         "up": nnx.ConvTranspose(3, 2, (2, 2), (2, 2), rngs=r),
     },
     _unet,
-    pensia=True,
+    slow=True,
 )
 net(
     "convnext block",
@@ -282,6 +281,7 @@ net(
         "scale": nnx.Param(r.normal((3,))),
     },
     lambda o, x: x + o.scale[...] * o.b(nnx.gelu(o.a(o.n(o.d(x))))),
+    slow=True,
 )
 net(
     "mlp-mixer",
@@ -297,4 +297,5 @@ net(
     lambda o, x: (lambda y: y + o.c2(nnx.gelu(o.c1(o.n2(y)))))(
         x + o.t2(nnx.gelu(o.t1(o.n1(x).swapaxes(1, 2)))).swapaxes(1, 2)
     ),
+    slow=True,
 )

@@ -21,7 +21,7 @@ def weights(seed: int, *shapes: Sequence[int]) -> list[np.ndarray]:
 # Functions
 
 
-@model("function of a list of pairs", pensia=True)
+@model("function of a list of pairs")
 def _(seed: int) -> tuple:
     def function(pairs: Any, x: jax.Array) -> jax.Array:
         for number, (weight, bias) in enumerate(pairs):
@@ -32,7 +32,7 @@ def _(seed: int) -> tuple:
     return function, (1, 6), [(w1, b1), (w2, b2)]
 
 
-@model("function over its own weights", pensia=True)
+@model("function over its own weights")
 def _(seed: int) -> tuple:
     w1, b1, w2 = map(jnp.asarray, weights(seed, (5, 6), (5,), (3, 5)))
     return lambda x: jax.nn.relu(x @ w1.T + b1) @ w2.T, (1, 6)
@@ -88,7 +88,7 @@ def _(seed: int) -> tuple:
     return lambda p, x: _straight(_Half()(_smooth(x)) @ p["w"]), (1, 6), {"w": w}
 
 
-@model("function that updates parts of its input")
+@model("function that updates parts of its input", slow=True)
 def _(seed: int) -> tuple:
     w, v = weights(seed, (6, 4), (4, 2, 2))
 
@@ -100,7 +100,7 @@ def _(seed: int) -> tuple:
     return function, (1, 6), {"w": w, "v": v}
 
 
-@model("function of tokens, one-hot", pensia=True)
+@model("function of tokens, one-hot")
 def _(seed: int) -> tuple:
     w, v = weights(seed, (7, 4), (20, 3))
     function = lambda p, x: jax.nn.relu(jax.nn.one_hot(x, 7) @ p["w"]).reshape(len(x), -1) @ p["v"]  # noqa: E731
@@ -137,12 +137,12 @@ def _variables(module: nn.Module, seed: int, shape: tuple[int, ...]) -> Any:
     return jax.tree.map(lambda leaf: np.abs(leaf + random.uniform(-0.2, 0.2, leaf.shape).astype(np.float32)), variables)
 
 
-@model("linen, residual network", pensia=True)
+@model("linen, residual network")
 def _(seed: int) -> tuple:
     return Linen(), (1, 5, 5, 2), _variables(Linen(), seed, (5, 5, 2))
 
 
-@model("linen, bound")
+@model("linen, bound", slow=True)
 def _(seed: int) -> tuple:
     module = nn.Sequential([nn.Dense(5), nn.tanh, nn.Dense(3)])
     return module.bind(_variables(module, seed, (6,))), (1, 6)
@@ -172,12 +172,12 @@ def _(seed: int) -> tuple:
 # Equinox
 
 
-@model("equinox, mlp", pensia=True)
+@model("equinox, mlp")
 def _(seed: int) -> tuple:
     return eqx.nn.MLP(6, 3, 5, 2, key=jax.random.key(seed)), (1, 6)
 
 
-@model("equinox, convolutions")
+@model("equinox, convolutions", slow=True)
 def _(seed: int) -> tuple:
     one, two, three, four = jax.random.split(jax.random.key(seed), 4)
     layers = [

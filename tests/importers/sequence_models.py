@@ -28,7 +28,7 @@ def triangle(x: jax.Array) -> jax.Array:
     return jnp.tril(jnp.ones((x.shape[1], x.shape[1]), bool))
 
 
-net("attention by hand", (5, 4), heads, lambda o, x: o.out(attend(o.q(x), o.k(x), o.v(x))), pensia=True)
+net("attention by hand", (5, 4), heads, lambda o, x: o.out(attend(o.q(x), o.k(x), o.v(x))))
 net("causal attention, -inf", (5, 4), heads, lambda o, x: o.out(attend(o.q(x), o.k(x), o.v(x), triangle(x))))
 net(
     "causal attention, large",
@@ -42,18 +42,21 @@ net(
     (5, 4),
     heads,
     lambda o, x: o.out(jax.nn.dot_product_attention(o.q(x), o.k(x), o.v(x), is_causal=True)),
+    slow=True,
 )
 net(
     "attention of one fused projection",
     (5, 4),
     lambda r: {"qkv": nnx.Linear(4, 12, rngs=r), "out": nnx.Linear(4, 4, rngs=r)},
     lambda o, x: o.out(attend(*jnp.split(o.qkv(x).reshape(len(x), 5, 2, 6), 3, -1)).reshape(len(x), 5, 4)),
+    slow=True,
 )
 net(
     "attention of flax",
     (5, 4),
     lambda r: {"attention": nnx.MultiHeadAttention(2, 4, rngs=r, decode=False)},
     lambda o, x: o.attention(x),
+    slow=True,
 )
 net(
     "causal attention of flax",
@@ -67,6 +70,7 @@ net(
     (5, 4),
     heads,
     lambda o, x: o.out(jnp.einsum("bthd,bshd,bshe->bthe", nnx.elu(o.q(x)) + 1, nnx.elu(o.k(x)) + 1, o.v(x)) / 5),
+    slow=True,
 )
 
 
@@ -102,7 +106,7 @@ def language_model(rngs: nnx.Rngs, words: int = 11, length: int = 6, size: int =
     )
 
 
-@model("transformer on tokens", pensia=True)
+@model("transformer on tokens", slow=True)
 def _(seed: int) -> tuple:
     tokens = np.random.default_rng(1).integers(0, 11, (3, 6))
     return randomised(language_model(nnx.Rngs(seed)), seed), tokens
@@ -124,4 +128,5 @@ net(
             + o.pos[...]
         )[:, 0]
     ),
+    slow=True,
 )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lottery_jax.importers.graph_builder import GraphBuilder, Value
+from lottery_jax.importers.graph_builder import GraphBuilder, Known
 from lottery_jax.importers.jax_trace import TracedModel, trace
 from lottery_jax.networks.layers.graph import INPUT
 from lottery_jax.networks.layers.operations import Binary, Constant, Operation, Stored
@@ -168,11 +168,11 @@ def test_a_graph_is_small() -> None:
 
 def test_constants_are_written_once_and_as_numbers_of_python() -> None:
     build = GraphBuilder((3,))
-    first, second = build.constant(Value(np.full((1, 3), 2.0))), build.constant(Value(np.float32(2)))
+    first, second = build.constant(Known(np.full((1, 3), 2.0))), build.constant(Known(np.float32(2)))
     assert first == second
-    kept = build.constant(Value(np.arange(3.0), "a", np.arange(3)))
-    assert kept == build.constant(Value(np.arange(3.0), "a", np.arange(3)))
-    assert kept != build.constant(Value(np.arange(3.0), "b", np.arange(3)))
+    kept = build.constant(Known(np.arange(3.0), "a", np.arange(3)))
+    assert kept == build.constant(Known(np.arange(3.0), "a", np.arange(3)))
+    assert kept != build.constant(Known(np.arange(3.0), "b", np.arange(3)))
     graph, tensors, placements = build.finished(build.add(Binary("add"), build.add(Binary("mul"), INPUT, first), kept))
     assert tensors["a"].tolist() == [0, 1, 2] and placements["a"].index.tolist() == [0, 1, 2]
     assert Constant(2.0) in [node for _, node, _ in graph.nodes]

@@ -25,6 +25,10 @@ from tests.importers.models import MODELS, zoo_target
 BATCH = 16
 """As many examples as the import compares, so that both sides are compiled once."""
 QUICK = {name for name, entry in MODELS.items() if not entry.slow}
+QUICKLY_APPROXIMATED = {
+    *("mlp with tanh", "highway network", "depthwise and pointwise", "attention by hand", "equinox, mlp"),
+    *("batch norm around a dense layer", "function of tokens, one-hot"),
+}
 TOLERANCES = {"scalar": 0.003, "pensia": 0.06}
 
 
@@ -47,7 +51,7 @@ def examples(name: str, seed: int) -> np.ndarray:
 
 
 def test_the_catalogue_is_large() -> None:
-    assert len(MODELS) >= 100 and len(QUICK) >= 60
+    assert len(MODELS) >= 100 and len(QUICK) >= 40 and QUICKLY_APPROXIMATED < QUICK
 
 
 @pytest.mark.parametrize("name", cases([*MODELS], QUICK))
@@ -79,9 +83,7 @@ def test_all_weights_give_one_graph(name: str) -> None:
     assert {name: array.shape for name, array in other.tensors.items()} == imported(name).target.network.tensors
 
 
-@pytest.mark.parametrize(
-    "name", cases([*ARCHITECTURES], {"fc2", "lenet-300-100", "lenet5", "conv2", "resnet20", "vit"})
-)
+@pytest.mark.parametrize("name", cases([*ARCHITECTURES], {"fc2", "lenet-300-100", "vit"}))
 def test_a_module_of_every_architecture_is_imported_as_itself(name: str) -> None:
     """The linear layers have the tensors of the architecture, batch normalisation folded."""
     own = zoo_target(name)
@@ -103,8 +105,8 @@ def test_a_module_of_every_architecture_is_imported_as_itself(name: str) -> None
 
 
 APPROXIMATED = [
-    pytest.param(name, construction, marks=() if entry.pensia else pytest.mark.slow)
-    for name, entry in MODELS.items()
+    pytest.param(name, construction, marks=() if name in QUICKLY_APPROXIMATED else pytest.mark.slow)
+    for name in MODELS
     for construction in TOLERANCES
 ]
 
