@@ -41,11 +41,11 @@ Shapes are without the batch axis. Linear layers are approximated and have masks
 
 | operations, in a `Graph` only | |
 |---|---|
-| `Constant` | a number |
+| `ScalarConstant` | a number |
 | `Stored` | a tensor of the target without a mask |
 | `Elementwise` | a function of `jax.lax` of one input, such as exp |
 | `Power` | x to the power of an integer |
-| `Binary` | a function of `jax.lax` of two inputs, such as add |
+| `BinaryOperation` | a function of `jax.lax` of two inputs, such as add |
 | `Select` | one of two inputs, as `jax.lax.select_n` |
 | `Reshape`, `Transpose`, `Broadcast` | the same numbers in another shape or order |
 | `Slice`, `Pad`, `Concatenate` | parts of arrays, constants around them, arrays along one axis |
@@ -74,10 +74,8 @@ from lottery_jax.networks.layers.dense import Dense, PositionEmbedding
 from lottery_jax.networks.layers.graph import Graph
 from lottery_jax.networks.layers.normalization import BatchNorm, LayerNorm, Normalize
 from lottery_jax.networks.layers.operations import (
-    Binary,
     Broadcast,
     Concatenate,
-    Constant,
     DotGeneral,
     Elementwise,
     Lookup,

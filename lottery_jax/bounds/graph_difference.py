@@ -18,10 +18,9 @@ from lottery_jax.networks.intervals import ROUNDING, IntervalArray
 from lottery_jax.networks.layers.activations import LeakyRelu, Sigmoid, Tanh
 from lottery_jax.networks.layers.graph import INPUT, Graph
 from lottery_jax.networks.layers.operations import (
-    Binary,
+    BinaryOperation,
     Broadcast,
     Concatenate,
-    Constant,
     DotGeneral,
     Elementwise,
     Operation,
@@ -30,6 +29,7 @@ from lottery_jax.networks.layers.operations import (
     Reduce,
     ReduceWindow,
     Reshape,
+    ScalarConstant,
     Select,
     Slice,
     Stored,
@@ -57,8 +57,8 @@ def propagate_graph(
     walk = _Walk(graph, inputs)
     for name, node, given in graph.nodes:
         own = child_path(path, name)
-        if isinstance(node, Constant | Stored):
-            value = np.full(1, np.float32(node.value)) if isinstance(node, Constant) else tensor(own)
+        if isinstance(node, ScalarConstant | Stored):
+            value = np.full(1, np.float32(node.value)) if isinstance(node, ScalarConstant) else tensor(own)
             known = IntervalArray(*[value.astype(np.float64)] * 2)
             walk.values[name] = LayerBounds(known, known)
         elif isinstance(node, Operation):
@@ -110,10 +110,10 @@ class _Walk:
             return None
         which, otherwise, value = inputs
         (compare, compared), (scale, scaled) = self._node(which), self._node(otherwise)
-        positive = isinstance(compare, Binary) and compare.function in ("ge", "gt") and compared[0] == value
+        positive = isinstance(compare, BinaryOperation) and compare.function in ("ge", "gt") and compared[0] == value
         if not positive or self._constant(compared[1]) != 0:
             return None
-        if not isinstance(scale, Binary) or scale.function != "mul" or value not in scaled:
+        if not isinstance(scale, BinaryOperation) or scale.function != "mul" or value not in scaled:
             return None
         slope = self._constant(scaled[1 - scaled.index(value)])
         return slope if slope is not None and 0 <= slope <= 1 else None
@@ -125,7 +125,7 @@ class _Walk:
         node, inputs = self._node(name)
         if isinstance(node, Broadcast | Reshape):
             return self._constant(inputs[0])
-        return float(np.float32(node.value)) if isinstance(node, Constant) else None
+        return float(np.float32(node.value)) if isinstance(node, ScalarConstant) else None
 
 
 def _refuse(node: Operation, path: str) -> NoReturn:
@@ -145,22 +145,22 @@ def _bounds(node: Operation, given: list[LayerBounds]) -> LayerBounds | None:
             return LayerBounds(
                 _ends(node, given[0].f), _ends(dataclasses.replace(node, value=0.0), given[0].difference)
             )
-        case Binary("add"):
+        case BinaryOperation("add"):
             return _sum(*given)
-        case Binary("sub"):
+        case BinaryOperation("sub"):
             return _sum(given[0], _negative(given[1]))
-        case Binary("mul"):
+        case BinaryOperation("mul"):
             return _power(given[0], 2) if given[0] is given[1] else _product(given[0], given[1])
-        case Binary("div") if _is_number(given[1]) and given[1].f.low.all():
+        case BinaryOperation("div") if _is_number(given[1]) and given[1].f.low.all():
             inverse = 1 / given[1].f.low
             return _product(given[0], LayerBounds(IntervalArray(inverse, inverse).widened(), given[1].difference))
-        case Binary("lt" | "le" | "gt" | "ge" | "eq" | "ne"):
+        case BinaryOperation("lt" | "le" | "gt" | "ge" | "eq" | "ne"):
             shapes = [one.f.low.shape for one in given]
             truth = operation_bounds(node, Operands([one.hull for one in given], shapes, lambda sizes: None))
             return LayerBounds(truth, IntervalArray(truth.low - truth.high, truth.high - truth.low))
-        case Binary("max"):
+        case BinaryOperation("max"):
             return _larger(*given)
-        case Binary("min"):
+        case BinaryOperation("min"):
             return _negative(_larger(*(_negative(one) for one in given)))
         case Elementwise("neg"):
             return _negative(given[0])

@@ -13,10 +13,9 @@ from lottery_jax.networks.layers.activations import Activation
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.layers.graph import INPUT, Graph, Step
 from lottery_jax.networks.layers.operations import (
-    Binary,
+    BinaryOperation,
     Broadcast,
     Concatenate,
-    Constant,
     DotGeneral,
     Elementwise,
     Lookup,
@@ -26,6 +25,7 @@ from lottery_jax.networks.layers.operations import (
     Reduce,
     ReduceWindow,
     Reshape,
+    ScalarConstant,
     Select,
     Slice,
     Stored,
@@ -183,7 +183,7 @@ class GraphBuilder:
         array = np.clip(array, -_FLOAT32_MAX, _FLOAT32_MAX)  # a mask of -inf: exp gives 0 for both
         number = float(array.reshape(-1)[0])
         if value.parameter is None and array.shape == (1,) and _in_range(number):
-            return self.add(Constant(number))
+            return self.add(ScalarConstant(number))
         for name, other in self._stored.items():
             if other.parameter == value.parameter and _equal(other.array, array) and _equal(other.index, value.index):
                 return name
@@ -255,7 +255,7 @@ class GraphBuilder:
         for name, (node, inputs) in [*self._steps.items()]:
             inputs = tuple(alias.get(one, one) for one in inputs)
             self._steps[name] = node, inputs
-            if not isinstance(node, Binary) or node.function not in ("add", "sub", "mul", "div"):
+            if not isinstance(node, BinaryOperation) or node.function not in ("add", "sub", "mul", "div"):
                 continue
             parameters = [one in self._stored and self._stored[one].parameter is not None for one in inputs]
             if sum(parameters) != 1 or (node.function == "div" and parameters[0]):
@@ -375,13 +375,13 @@ class GraphBuilder:
         return name in self._steps and isinstance(self._steps[name][0], kind)
 
 
-_ELEMENTWISE = (Elementwise, Power, Binary, Select, Activation)
+_ELEMENTWISE = (Elementwise, Power, BinaryOperation, Select, Activation)
 
 
 def _dropped(node: Node, inputs: Sequence[Shape]) -> Node | None:
     """The node for inputs without their first axis, of size 1; None if it needs the axis."""
     match node:
-        case Elementwise() | Power() | Binary() | Select() | Activation() | Dense():
+        case Elementwise() | Power() | BinaryOperation() | Select() | Activation() | Dense():
             return node
         case Transpose(axes) if axes[0] == 0:
             return Transpose(_less_one(axes[1:]))

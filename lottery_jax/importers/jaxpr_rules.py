@@ -15,7 +15,7 @@ from lottery_jax.networks.layers.activations import Relu
 from lottery_jax.networks.layers.operations import (
     BINARY,
     UNARY,
-    Binary,
+    BinaryOperation,
     Elementwise,
     Power,
     Select,
@@ -120,7 +120,7 @@ def _reduce_precision(at: Equation, x: Traced) -> Operand:
 def _convert(at: Equation, x: Traced) -> Operand:
     old, new = at.dtype, np.dtype(at.params["new_dtype"])
     if new.kind == "b" != old.kind:
-        return Traced(at.build.add(Binary("ne"), x.name, at.build.constant(Known(np.zeros(1)))))
+        return Traced(at.build.add(BinaryOperation("ne"), x.name, at.build.constant(Known(np.zeros(1)))))
     if new.kind in "iu" and not np.can_cast(old, new):  # numbers would be rounded, or wrap around
         raise at.refused(x, detail=f"of {old} to {new}")
     return x
@@ -129,7 +129,7 @@ def _convert(at: Equation, x: Traced) -> Operand:
 @rule("is_finite")
 def _is_finite(at: Equation, x: Traced) -> Operand:
     size = at.build.add(Elementwise("abs"), x.name)
-    return Traced(at.build.add(Binary("lt"), size, at.build.constant(Known(np.full(1, np.inf)))))
+    return Traced(at.build.add(BinaryOperation("lt"), size, at.build.constant(Known(np.full(1, np.inf)))))
 
 
 @rule("round")
@@ -139,8 +139,14 @@ def _round(at: Equation, x: Traced) -> Operand:
         return Traced(build.add(Elementwise("round"), x.name))
     size = build.add(Elementwise("abs"), x.name)
     low = build.add(Elementwise("floor"), size)
-    half = build.add(Binary("ge"), build.add(Binary("sub"), size, low), build.constant(Known(np.full(1, 0.5))))
-    return Traced(build.add(Binary("mul"), build.add(Elementwise("sign"), x.name), build.add(Binary("add"), low, half)))
+    half = build.add(
+        BinaryOperation("ge"), build.add(BinaryOperation("sub"), size, low), build.constant(Known(np.full(1, 0.5)))
+    )
+    return Traced(
+        build.add(
+            BinaryOperation("mul"), build.add(Elementwise("sign"), x.name), build.add(BinaryOperation("add"), low, half)
+        )
+    )
 
 
 def _unary(at: Equation, x: Traced) -> Operand:
@@ -153,7 +159,7 @@ for _name in UNARY:
 
 @rule("exp2")
 def _exp2(at: Equation, x: Traced) -> Operand:
-    scaled = at.build.add(Binary("mul"), x.name, at.build.constant(Known(np.full(1, math.log(2.0)))))
+    scaled = at.build.add(BinaryOperation("mul"), x.name, at.build.constant(Known(np.full(1, math.log(2.0)))))
     return Traced(at.build.add(Elementwise("exp"), scaled))
 
 
@@ -161,7 +167,7 @@ def _exp2(at: Equation, x: Traced) -> Operand:
 def _not(at: Equation, x: Traced) -> Operand:
     if at.equation.invars[0].aval.dtype != bool:
         raise at.refused(x)
-    return Traced(at.build.add(Binary("sub"), at.build.constant(Known(np.ones(1))), x.name))
+    return Traced(at.build.add(BinaryOperation("sub"), at.build.constant(Known(np.ones(1))), x.name))
 
 
 @rule("integer_pow")
@@ -175,7 +181,7 @@ def _integer_pow(at: Equation, x: Traced) -> Operand:
     elif abs(exponent) > 1:
         power = at.build.add(Power(abs(exponent)), power)
     if exponent < 0:
-        power = at.build.add(Binary("div"), at.build.constant(Known(np.ones(1))), power)
+        power = at.build.add(BinaryOperation("div"), at.build.constant(Known(np.ones(1))), power)
     return Traced(power)
 
 
@@ -204,7 +210,7 @@ def _binary(at: Equation, x: Operand, y: Operand) -> Operand:
             return Traced(at.build.add(Relu(), other.name))
         if name in _INFINITE and not first and np.isinf(array).all() and len(np.unique(array)) == 1:
             name = _INFINITE[name][int(array.flat[0] < 0)]
-    return Traced(at.build.add(Binary(name), at.node(x), at.node(y)))  # type: ignore[arg-type]
+    return Traced(at.build.add(BinaryOperation(name), at.node(x), at.node(y)))  # type: ignore[arg-type]
 
 
 def _exact_integers(at: Equation, name: str, *operands: Operand) -> bool:
@@ -223,8 +229,8 @@ for _name in _BINARY_NAMES:
 
 @rule("clamp")
 def _clamp(at: Equation, low: Operand, x: Operand, high: Operand) -> Operand:
-    raised = at.build.add(Binary("max"), at.node(x), at.node(low))
-    return Traced(at.build.add(Binary("min"), raised, at.node(high)))
+    raised = at.build.add(BinaryOperation("max"), at.node(x), at.node(low))
+    return Traced(at.build.add(BinaryOperation("min"), raised, at.node(high)))
 
 
 @rule("select_n")

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lottery_jax.errors import InputError, quoted
+from lottery_jax.errors import InputError
 from lottery_jax.importers.agreement import check_agreement, random_inputs
 from lottery_jax.importers.frameworks import ModelFunction, model_function
 from lottery_jax.importers.graph_builder import Placement, layer_before

@@ -14,14 +14,14 @@ import numpy as np
 from lottery_jax.networks.layers.activations import Relu
 from lottery_jax.networks.layers.graph import INPUT, Graph
 from lottery_jax.networks.layers.operations import (
-    Binary,
+    BinaryOperation,
     Broadcast,
-    Constant,
     Elementwise,
     Operation,
     Power,
     Reduce,
     Reshape,
+    ScalarConstant,
     Select,
     Transpose,
 )
@@ -84,13 +84,17 @@ class Expressions:
             self._add_argument(name, node, inputs)
 
     def _add_argument(self, name: str, node: Node, inputs: tuple[str, ...]) -> None:
-        if isinstance(node, Constant) or (isinstance(node, Broadcast | Reshape) and inputs[0] in self.constants):
+        if isinstance(node, ScalarConstant) or (isinstance(node, Broadcast | Reshape) and inputs[0] in self.constants):
             self.constants.add(name)
         self.argument[name], self.steps[name] = name, 0
         varying = [one for one in inputs if one not in self.constants]
         own = {self.argument[one] for one in varying}
         steps = 1 + sum(self.steps[one] for one in varying)
-        if isinstance(node, Elementwise | Power | Binary | Select | Relu) and len(own) == 1 and steps <= _MAX_STEPS:
+        if (
+            isinstance(node, Elementwise | Power | BinaryOperation | Select | Relu)
+            and len(own) == 1
+            and steps <= _MAX_STEPS
+        ):
             (argument,) = own
             if self._shapes[argument] == self._shapes[name]:
                 self.argument[name], self.steps[name] = argument, steps
@@ -116,7 +120,7 @@ class Expressions:
 
     def _view(self, name: str, node: Node, inputs: tuple[str, ...]) -> View:
         given = [self.views[one] for one in inputs]
-        if isinstance(node, Constant):
+        if isinstance(node, ScalarConstant):
             return View(self._number(("constant", float(np.float32(node.value))), None), (None,))
         found = self._expression(node, given, [self._shapes[one] for one in inputs], self._shapes[name])
         if found is not None:
@@ -136,11 +140,11 @@ class Expressions:
                 return View(given[0].term, tuple(given[0].axes[axis] for axis in node.axes))
             case Reduce():
                 return self._reduced(node, given[0], shapes[0])
-            case Elementwise() | Power() | Binary():
+            case Elementwise() | Power() | BinaryOperation():
                 return self._combined(node, given, len(shape))
             case Relu():
                 zero = View(self._number(("constant", 0.0), None), (None,))
-                return self._combined(Binary("max"), [zero, given[0]], len(shape))
+                return self._combined(BinaryOperation("max"), [zero, given[0]], len(shape))
             case Select() if self._keys[given[0].term][0] == "constant":
                 chosen = 2 if self._keys[given[0].term][1] else 1
                 return given[chosen] if shapes[chosen] == shape else None
@@ -164,13 +168,13 @@ class Expressions:
         key = ("reduce", node.function, view.term, tuple(sorted(axis for axis in over if axis is not None)))
         return View(self._number(key, self._bases[view.term]), rest)
 
-    def _combined(self, node: Elementwise | Power | Binary, given: list[View], dimensions: int) -> View | None:
+    def _combined(self, node: Elementwise | Power | BinaryOperation, given: list[View], dimensions: int) -> View | None:
         bases = {self._bases[view.term] for view in given} - {None}
         axes = self.aligned(given, dimensions)
         if len(bases) != 1 or axes is None:
             return None
         terms = [view.term for view in given]
-        if isinstance(node, Binary):
+        if isinstance(node, BinaryOperation):
             for number, key in enumerate(self._keys[term] for term in terms):
                 if key[0] == "constant" and key[1] == _NEUTRAL.get((node.function, number)):
                     return View(terms[1 - number], axes)
@@ -188,7 +192,7 @@ class Expressions:
             axes.append(own.pop() if own else None)
         return tuple(axes)
 
-    def _elementwise(self, node: Elementwise | Power | Binary, terms: list[int]) -> Expression:
+    def _elementwise(self, node: Elementwise | Power | BinaryOperation, terms: list[int]) -> Expression:
         """The key of an elementwise operation; equal functions have equal keys."""
         if isinstance(node, Elementwise):
             return (node.function, *terms)
@@ -317,7 +321,9 @@ class Expressions:
         while pending:
             one = pending.pop()
             node, inputs = self._nodes.get(one, (None, ()))
-            if isinstance(node, Broadcast) or (isinstance(node, Binary) and node.function == "mul" and len(found) < 8):
+            if isinstance(node, Broadcast) or (
+                isinstance(node, BinaryOperation) and node.function == "mul" and len(found) < 8
+            ):
                 pending += inputs
             else:
                 found.append(one)

@@ -18,10 +18,9 @@ from lottery_jax.networks.intervals import IntervalArray
 from lottery_jax.networks.layers.activations import Relu
 from lottery_jax.networks.layers.graph import INPUT, Graph
 from lottery_jax.networks.layers.operations import (
-    Binary,
+    BinaryOperation,
     Broadcast,
     Concatenate,
-    Constant,
     DotGeneral,
     Elementwise,
     Operation,
@@ -29,6 +28,7 @@ from lottery_jax.networks.layers.operations import (
     Reduce,
     ReduceWindow,
     Reshape,
+    ScalarConstant,
     Select,
     Slice,
     Stored,
@@ -112,7 +112,7 @@ class _GraphBounds:
         """Bound all nodes."""
         for name, node, inputs in self.graph.nodes:
             path = child_path(self.path, name)
-            if isinstance(node, Constant):
+            if isinstance(node, ScalarConstant):
                 found = IntervalArray(*[np.full(1, np.float64(np.float32(node.value)))] * 2)
             elif isinstance(node, Stored):
                 found = _stored(self.walk.tensor(path))
@@ -148,7 +148,7 @@ class _GraphBounds:
             x = values(inputs[0])
             return IntervalArray(np.maximum(x.low, 0), np.maximum(x.high, 0))
         assert isinstance(node, Operation)
-        if isinstance(node, Binary) and inputs[0] == inputs[1]:
+        if isinstance(node, BinaryOperation) and inputs[0] == inputs[1]:
             x = values(inputs[0])
             if node.function in _SAME:
                 return IntervalArray(*[np.full_like(x.low, _SAME[node.function])] * 2)
@@ -162,7 +162,7 @@ class _GraphBounds:
         if (argument := self.expressions.function_of_one(name)) is not None:
             found = self._by_pieces(name, argument, found)
         match node:
-            case Binary("sub"):
+            case BinaryOperation("sub"):
                 if self.expressions.below_own_maximum(name):
                     found = found.clipped(high=0.0)
                 if (count := self.expressions.is_variance(name)) is not None:
@@ -170,12 +170,12 @@ class _GraphBounds:
                     found = found.clipped(-lost)
             case Reduce("sum") if self.expressions.sums_a_one(name):
                 found = found.clipped(1 - FUNCTION_ERROR)
-            case Binary("div") if self.expressions.share_axes(name) and self.values[inputs[0]].low.min() >= 0:
+            case BinaryOperation("div") if self.expressions.share_axes(name) and self.values[inputs[0]].low.min() >= 0:
                 found = found.clipped(0.0, 1 + FUNCTION_ERROR)
             case DotGeneral():
                 for number in range(2):
                     found = self._mixed(node, inputs, number, found)
-        if isinstance(node, Binary) and node.function in ("mul", "div"):
+        if isinstance(node, BinaryOperation) and node.function in ("mul", "div"):
             found = self._normalised(node, name, inputs, found)
         return found
 
@@ -220,7 +220,9 @@ class _GraphBounds:
 
         return found.intersect(IntervalArray(placed(wide.low), placed(wide.high)))
 
-    def _normalised(self, node: Binary, name: str, inputs: tuple[str, ...], found: IntervalArray) -> IntervalArray:
+    def _normalised(
+        self, node: BinaryOperation, name: str, inputs: tuple[str, ...], found: IntervalArray
+    ) -> IntervalArray:
         """A product with a value over the root of its own mean square: that quotient is at most the root of a count."""
         kind = "rsqrt" if node.function == "mul" else "sqrt"
         factors = self.expressions.factors(name if kind == "rsqrt" else inputs[0])
@@ -245,7 +247,7 @@ class _GraphBounds:
     def _minuend(self, name: str) -> float | None:
         """Bound of a value before its mean was subtracted; None if that is another node's work."""
         node, inputs = self.nodes.get(name, (None, (name,)))
-        if isinstance(node, Binary) and node.function == "sub":
+        if isinstance(node, BinaryOperation) and node.function == "sub":
             name = inputs[0]
         elif self.expressions.is_difference(name):
             return None
@@ -268,11 +270,11 @@ class _GraphBounds:
         match node:
             case Relu():
                 return known[0]
-            case Binary("add" | "sub"):
+            case BinaryOperation("add" | "sub"):
                 return functools.reduce(np.add, known)
-            case Binary("max" | "min") | Select() if not isinstance(node, Select) or given[0] is None:
+            case BinaryOperation("max" | "min") | Select() if not isinstance(node, Select) or given[0] is None:
                 return functools.reduce(np.maximum, known)
-            case Binary("mul" | "div") if len(known) == 1:
+            case BinaryOperation("mul" | "div") if len(known) == 1:
                 if node.function == "mul":
                     return known[0] * self.values[inputs[given.index(None)]].magnitude
                 divisor = self.values[inputs[1]]

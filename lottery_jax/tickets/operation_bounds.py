@@ -14,7 +14,7 @@ import numpy as np
 
 from lottery_jax.networks.intervals import ROUNDING, IntervalArray
 from lottery_jax.networks.layers.operations import (
-    Binary,
+    BinaryOperation,
     Broadcast,
     Concatenate,
     DotGeneral,
@@ -62,7 +62,7 @@ class Operands:
 
 def operation_bounds(node: Operation, given: Operands) -> IntervalArray:
     """The output of an operation for inputs in intervals."""
-    if isinstance(node, Binary | Select):
+    if isinstance(node, BinaryOperation | Select):
         # A broadcast of two arrays may be far larger than both.
         size = math.prod(np.broadcast_shapes(*(one.low.shape for one in given.values)))
         numbers = MAX_NUMBERS if size <= MAX_NUMBERS else 1
@@ -168,7 +168,7 @@ def _power(x: IntervalArray, exponent: int, note: Note) -> IntervalArray:
 
 
 @_interval.register
-def _(node: Binary, given: Operands) -> IntervalArray:
+def _(node: BinaryOperation, given: Operands) -> IntervalArray:
     x, y = given.values
     match node.function:
         case "add" | "sub":

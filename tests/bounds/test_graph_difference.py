@@ -16,10 +16,9 @@ from lottery_jax.networks.layers.conv import Conv
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.layers.graph import INPUT, Graph
 from lottery_jax.networks.layers.operations import (
-    Binary,
+    BinaryOperation,
     Broadcast,
     Concatenate,
-    Constant,
     DotGeneral,
     Elementwise,
     Pad,
@@ -27,6 +26,7 @@ from lottery_jax.networks.layers.operations import (
     Reduce,
     ReduceWindow,
     Reshape,
+    ScalarConstant,
     Select,
     Slice,
     Stored,
@@ -49,7 +49,7 @@ def supported(choose: random.Random, shapes: list[tuple[int, ...]]) -> Node:
     some = [tuple(choose.randint(0, size - 1) for size in sizes) for _ in range(2)]
     extrema: Any = ("sum", "max", "min")
     kinds: list[Node] = [
-        *(Binary(name) for name in ("add", "sub", "mul", "max", "min")),
+        *(BinaryOperation(name) for name in ("add", "sub", "mul", "max", "min")),
         *(Elementwise(name) for name in ("tanh", "logistic", "neg", "abs", "square")),
         *(Power(3), Select(), Reshape((*shape, 1)), Reshape((int(np.prod(shape)),)), Concatenate(choose.choice(axes))),
         *(Transpose(tuple(choose.sample(axes, len(axes)))), Broadcast((2, *shape))),
@@ -105,20 +105,20 @@ def test_random_graphs_stay_within_their_bounds(seed: int) -> None:
 
 BLOCK = (
     ("c1", Conv(2, 4, (3, 3), padding=(1, 1)), "input"),
-    ("r1", Binary("max"), "c1 zero"),
+    ("r1", BinaryOperation("max"), "c1 zero"),
     ("c2", Conv(4, 2, (3, 3), padding=(1, 1), bias=True), "r1"),
-    ("sum", Binary("add"), "c2 input"),
-    ("r2", Binary("max"), "zero sum"),
+    ("sum", BinaryOperation("add"), "c2 input"),
+    ("r2", BinaryOperation("max"), "zero sum"),
 )
 GRAPHS: dict[str, tuple[Graph, Spec]] = {
     "residual": (
         Graph(
             steps(
-                ("zero", Constant(0.0), ""),
+                ("zero", ScalarConstant(0.0), ""),
                 *BLOCK,
                 ("mean", Reduce("sum", (0, 1)), "r2"),
-                ("count", Constant(16.0), ""),
-                ("scaled", Binary("div"), "mean count"),
+                ("count", ScalarConstant(16.0), ""),
+                ("scaled", BinaryOperation("div"), "mean count"),
                 ("fc", Dense(2, 3), "scaled"),
             ),
             "fc",
@@ -131,9 +131,9 @@ GRAPHS: dict[str, tuple[Graph, Spec]] = {
                 ("fc1", Dense(4, 6, bias=True), "input"),
                 ("fc2", Dense(4, 6), "input"),
                 ("gate", Elementwise("logistic"), "fc2"),
-                ("product", Binary("mul"), "fc1 gate"),
+                ("product", BinaryOperation("mul"), "fc1 gate"),
                 ("scale", Stored((6,)), ""),
-                ("scaled", Binary("mul"), "scale product"),
+                ("scaled", BinaryOperation("mul"), "scale product"),
                 ("out", Dense(6, 2), "scaled"),
             ),
             "out",
@@ -143,9 +143,9 @@ GRAPHS: dict[str, tuple[Graph, Spec]] = {
     "norm of the input": (
         Graph(
             steps(
-                ("one", Constant(1.0), ""),
+                ("one", ScalarConstant(1.0), ""),
                 ("logs", Elementwise("log1p"), "input"),
-                ("scaled", Binary("div"), "logs one"),
+                ("scaled", BinaryOperation("div"), "logs one"),
                 ("exp", Elementwise("exp"), "scaled"),
                 ("fc", Dense(4, 2), "exp"),
             ),
@@ -189,11 +189,14 @@ def as_operations(name: str, layer: Node, given: str) -> tuple[tuple[str, Node, 
     """The elementary operations of a layer without weights."""
     match layer:
         case Relu():
-            rows = (f"{name}0", Constant(0.0), ""), (name, Binary("max"), f"{given} {name}0")
+            rows = (f"{name}0", ScalarConstant(0.0), ""), (name, BinaryOperation("max"), f"{given} {name}0")
         case LeakyRelu():
             rows = (
-                *((f"{name}0", Constant(0.0), ""), (f"{name}s", Constant(layer.slope), "")),
-                *((f"{name}p", Binary("ge"), f"{given} {name}0"), (f"{name}n", Binary("mul"), f"{name}s {given}")),
+                *((f"{name}0", ScalarConstant(0.0), ""), (f"{name}s", ScalarConstant(layer.slope), "")),
+                *(
+                    (f"{name}p", BinaryOperation("ge"), f"{given} {name}0"),
+                    (f"{name}n", BinaryOperation("mul"), f"{name}s {given}"),
+                ),
                 (name, Select(), f"{name}p {name}n {given}"),
             )
         case Tanh():
@@ -233,13 +236,16 @@ def test_a_graph_has_the_bounds_of_its_chain(name: str, operations: bool) -> Non
     ("rows", "message"),
     [
         ((("soft", Elementwise("exp"), "fc"),), "at the node 'soft' the output cannot be bounded through 'exp'"),
-        ((("q", Binary("div"), "fc2 fc"),), "at the node 'q' the output cannot be bounded through 'div'"),
+        ((("q", BinaryOperation("div"), "fc2 fc"),), "at the node 'q' the output cannot be bounded through 'div'"),
         (
-            (("is", Binary("gt"), "fc fc2"), ("s", Select(), "is fc fc2")),
+            (("is", BinaryOperation("gt"), "fc fc2"), ("s", Select(), "is fc fc2")),
             "at the node 's' the output cannot be bounded through 'select'",
         ),
         ((("p", Reduce("prod", (0,)), "fc"),), "at the node 'p' the output cannot be bounded through 'prod'"),
-        ((("l", Elementwise("log"), "input"), ("o", Binary("add"), "l fc")), "at the node 'l' the output cannot"),
+        (
+            (("l", Elementwise("log"), "input"), ("o", BinaryOperation("add"), "l fc")),
+            "at the node 'l' the output cannot",
+        ),
     ],
 )
 def test_a_node_without_a_bound_is_named(rows: tuple[tuple[str, Node, str], ...], message: str) -> None:

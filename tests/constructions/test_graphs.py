@@ -15,7 +15,7 @@ from lottery_jax.errors import InputError
 from lottery_jax.networks.architectures import mlp
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.layers.graph import INPUT, Graph
-from lottery_jax.networks.layers.operations import Binary, Constant, Reshape
+from lottery_jax.networks.layers.operations import BinaryOperation, Reshape, ScalarConstant
 from lottery_jax.networks.layers.pooling import Flatten
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
@@ -108,7 +108,7 @@ def test_a_batch_normalisation_is_not_folded_if_something_else_reads_its_layer(r
     norm = next(node for _, node in tree.nodes() if node.kind == "batch_norm")
     fc = builder.add(Dense(3, norm.features), INPUT, name="fc")  # type: ignore[attr-defined]
     normed = builder.add(norm, fc, name="bn")
-    output = builder.add(Binary("add"), normed, fc) if reader == "another node" else fc
+    output = builder.add(BinaryOperation("add"), normed, fc) if reader == "another node" else fc
     target = random_target(Network(builder.graph(output), Spec((3,))))
     with pytest.raises(InputError, match="the batch normalisation 'bn' must follow a dense layer or a convolution"):
         fold_batch_norm(target)
@@ -157,7 +157,7 @@ def _words() -> Network:
     builder = Builder()
     value = builder.add(Dense(4, 3), builder.add(Flatten(), INPUT), name="fc1")
     value = layer_norm(builder, builder.add(Reshape((1, 3)), value), (1, 3), 1e-3, "norm")
-    value = builder.add(Binary("max"), builder.add(Reshape((3,)), value), builder.add(Constant(0.0)))
+    value = builder.add(BinaryOperation("max"), builder.add(Reshape((3,)), value), builder.add(ScalarConstant(0.0)))
     return Network(builder.graph(builder.add(Dense(3, 2), value, name="fc2")), Spec((2, 2, 1), True))
 
 

@@ -17,15 +17,15 @@ from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.layers.graph import INPUT
 from lottery_jax.networks.layers.normalization import LayerNorm, Normalize
 from lottery_jax.networks.layers.operations import (
-    Binary,
+    BinaryOperation,
     Concatenate,
-    Constant,
     Elementwise,
     Lookup,
     Pad,
     Power,
     Reduce,
     ReduceWindow,
+    ScalarConstant,
     Select,
     Slice,
     Stored,
@@ -112,12 +112,12 @@ def _words() -> Target:
     """A graph: an embedding, positions, layer normalisation and attention of elementary operations, and a mean."""
     builder, tokens, size = Builder(), 4, 6
     found = builder.add(Lookup(), builder.add(Stored((3, size)), name="embed"), INPUT)
-    value = builder.add(Binary("add"), found, builder.add(Stored((tokens, size)), name="positions"))
+    value = builder.add(BinaryOperation("add"), found, builder.add(Stored((tokens, size)), name="positions"))
     value = layer_norm(builder, value, (tokens, size), 0.1, "norm")
     value = builder.add(Dense(size, 3 * size, bias=True), value, name="qkv")
     value = builder.add(Dense(size, size), attention(builder, value, tokens, size, 2), name="proj")
     value = builder.add(Reduce("sum", (0,)), value)
-    value = builder.add(Binary("mul"), value, builder.add(Constant(1 / tokens)))
+    value = builder.add(BinaryOperation("mul"), value, builder.add(ScalarConstant(1 / tokens)))
     return random_target(Network(builder.graph(builder.add(Dense(size, 3), value, name="fc")), Spec((tokens,))))
 
 
@@ -125,13 +125,13 @@ def _branches() -> Target:
     """A graph of a residual block, a dilated convolution, a gate, windows, and parts that are cut and put together."""
     builder = Builder()
     first = builder.add(Conv(2, 4, (3, 3), padding=(1, 1), bias=True), INPUT, name="conv1")
-    positive = builder.add(Binary("gt"), first, builder.add(Constant(0.0)))
-    small = builder.add(Binary("mul"), first, builder.add(Constant(0.25)))
+    positive = builder.add(BinaryOperation("gt"), first, builder.add(ScalarConstant(0.0)))
+    small = builder.add(BinaryOperation("mul"), first, builder.add(ScalarConstant(0.25)))
     leaky = builder.add(Select(), positive, small, first)
     second = builder.add(Conv(4, 4, (2, 2), padding=(1, 1), dilation=(2, 2)), leaky, name="conv2")
-    total = builder.add(Binary("add"), leaky, second)
+    total = builder.add(BinaryOperation("add"), leaky, second)
     gate = builder.add(Elementwise("logistic"), total)
-    gated = builder.add(Binary("mul"), total, gate)
+    gated = builder.add(BinaryOperation("mul"), total, gate)
     pooled = builder.add(ReduceWindow("max", (2, 2, 1), (2, 2, 1), (0, 0, 0), (1, 1, 0)), gated)
     left = builder.add(Slice((0, 0, 0), (3, 3, 4), (2, 1, 3)), pooled)
     right = builder.add(Power(3), builder.add(Pad((0, 0, 1), (0, 0, 0), (0, 0, 0), 0.5), left))

@@ -11,7 +11,7 @@ import pytest
 from lottery_jax.importers.graph_builder import GraphBuilder, Known
 from lottery_jax.importers.jax_trace import TracedModel, trace
 from lottery_jax.networks.layers.graph import INPUT
-from lottery_jax.networks.layers.operations import Binary, Constant, Operation, Stored
+from lottery_jax.networks.layers.operations import BinaryOperation, Operation, ScalarConstant, Stored
 from tests.importers import image_models, other_models, sequence_models  # noqa: F401
 from tests.importers.models import MODELS
 from tests.importers.test_target_from import cases, pure_function
@@ -83,7 +83,7 @@ def test_parameters_behind_a_layer_are_folded_into_it(function: Any, weight: np.
     if bias is not None:
         np.testing.assert_allclose(found.tensors["w.bias"], bias, rtol=1e-6)
         assert found.placements["w.bias"].parameter == "b"
-    assert not [node for _, node, _ in found.graph.nodes if isinstance(node, Binary)]
+    assert not [node for _, node, _ in found.graph.nodes if isinstance(node, BinaryOperation)]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,9 @@ def test_parameters_behind_a_layer_are_folded_into_it(function: Any, weight: np.
 def test_other_maps_stay_operations(function: Any) -> None:
     found = graph_of(lambda p, x: function(x @ p["w"], p["b"]), {"w": W, "b": B}, 6)
     np.testing.assert_array_equal(found.tensors["w.weight"], W.T)
-    assert "w.bias" not in found.tensors and [node for _, node, _ in found.graph.nodes if isinstance(node, Binary)]
+    assert "w.bias" not in found.tensors and [
+        node for _, node, _ in found.graph.nodes if isinstance(node, BinaryOperation)
+    ]
 
 
 def test_equal_numbers_do_not_change_the_graph() -> None:
@@ -173,9 +175,11 @@ def test_constants_are_written_once_and_as_numbers_of_python() -> None:
     kept = build.constant(Known(np.arange(3.0), "a", np.arange(3)))
     assert kept == build.constant(Known(np.arange(3.0), "a", np.arange(3)))
     assert kept != build.constant(Known(np.arange(3.0), "b", np.arange(3)))
-    graph, tensors, placements = build.finished(build.add(Binary("add"), build.add(Binary("mul"), INPUT, first), kept))
+    graph, tensors, placements = build.finished(
+        build.add(BinaryOperation("add"), build.add(BinaryOperation("mul"), INPUT, first), kept)
+    )
     assert tensors["a"].tolist() == [0, 1, 2] and placements["a"].index.tolist() == [0, 1, 2]
-    assert Constant(2.0) in [node for _, node, _ in graph.nodes]
+    assert ScalarConstant(2.0) in [node for _, node, _ in graph.nodes]
     assert all(
         type(value) is float
         for _, node, _ in graph.nodes

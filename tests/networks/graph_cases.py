@@ -16,10 +16,9 @@ from lottery_jax.networks.layers.operations import (
     BINARY,
     REDUCTIONS,
     UNARY,
-    Binary,
+    BinaryOperation,
     Broadcast,
     Concatenate,
-    Constant,
     DotGeneral,
     Elementwise,
     Lookup,
@@ -29,6 +28,7 @@ from lottery_jax.networks.layers.operations import (
     Reduce,
     ReduceWindow,
     Reshape,
+    ScalarConstant,
     Select,
     Slice,
     Stored,
@@ -63,11 +63,11 @@ def sequence(*parts: Operation | tuple[Operation | None, ...]) -> Graph:
 
 
 def _elementwise() -> list[Row]:
-    scaled = Binary("mul"), None, Constant(4.0)
+    scaled = BinaryOperation("mul"), None, ScalarConstant(4.0)
     before: dict[str, tuple] = {  # into the domain, or to numbers of both signs
         "log": (Elementwise("square"),),
         "log1p": (Elementwise("tanh"),),
-        "rsqrt": (Elementwise("square"), (Binary("add"), None, Constant(0.5))),
+        "rsqrt": (Elementwise("square"), (BinaryOperation("add"), None, ScalarConstant(0.5))),
         "sin": (scaled,),
         "sqrt": (Elementwise("abs"),),
     }
@@ -87,16 +87,19 @@ def _binary() -> list[Row]:
     always, never = ["eq", "ge", "gt", "le", "lt", "max", "ne"], ["sub"]
     for name in BINARY:
         sign: Sign = "always" if name in always else "never" if name in never else "kept"
-        operation, other = Binary(name), Constant(numbers.get(name, 0.25))  # type: ignore[arg-type]
+        operation, other = BinaryOperation(name), ScalarConstant(numbers.get(name, 0.25))  # type: ignore[arg-type]
         rounded = (Elementwise("round"),) if name in ("eq", "ne") else ()
         found.append((sequence(*rounded, (operation, None, other)), WORDS, (), sign))
     both = [("max", -0.5, "kept"), ("min", -0.5, "never"), ("mul", -2.0, "never"), ("add", -0.5, "never")]
-    found += [(sequence((Binary(name), None, Constant(number))), WORDS, (), sign) for name, number, sign in both]  # type: ignore[arg-type]
-    found.append((sequence((Binary("pow"), Constant(2.0), None)), WORDS, (), "always"))
-    found.append((sequence((Binary("div"), Constant(2.0), None)), WORDS, (), "kept"))
-    column = (Binary("sub"), Stored((7, 1)), None)
-    found.append((sequence((Binary("add"), None, Stored((8,))), column), WORDS, ((7, 9), (6, 8)), "never"))
-    found.append((sequence((Binary("mul"), Stored((2, 1, 8)), None)), WORDS, ((7, 9),), "never"))
+    found += [
+        (sequence((BinaryOperation(name), None, ScalarConstant(number))), WORDS, (), sign)
+        for name, number, sign in both
+    ]  # type: ignore[arg-type]
+    found.append((sequence((BinaryOperation("pow"), ScalarConstant(2.0), None)), WORDS, (), "always"))
+    found.append((sequence((BinaryOperation("div"), ScalarConstant(2.0), None)), WORDS, (), "kept"))
+    column = (BinaryOperation("sub"), Stored((7, 1)), None)
+    found.append((sequence((BinaryOperation("add"), None, Stored((8,))), column), WORDS, ((7, 9), (6, 8)), "never"))
+    found.append((sequence((BinaryOperation("mul"), Stored((2, 1, 8)), None)), WORDS, ((7, 9),), "never"))
     return found
 
 
@@ -125,7 +128,7 @@ def _shapes() -> list[Row]:
         (sequence((DotGeneral((), ()), None, Stored((2,)))), (5,), (), "never"),
         (sequence((Lookup(), Stored((5, 4)), None)), (9,), (), "never"),
         (sequence((Lookup(), Stored((5,)), None)), WORDS, (), "never"),
-        (sequence((Lookup(), None, Constant(2.0))), WORDS, (), "kept"),
+        (sequence((Lookup(), None, ScalarConstant(2.0))), WORDS, (), "kept"),
     ]
     for name in REDUCTIONS:
         for axes in ((0,), (2, 0)):
@@ -138,10 +141,10 @@ def _shapes() -> list[Row]:
 
 def _selected() -> list[Row]:
     builder = Builder()
-    large = builder.add(Binary("gt"), INPUT, builder.add(Constant(0.5)))
-    clipped = builder.graph(builder.add(Select(), large, INPUT, builder.add(Constant(2.0))))
+    large = builder.add(BinaryOperation("gt"), INPUT, builder.add(ScalarConstant(0.5)))
+    clipped = builder.graph(builder.add(Select(), large, INPUT, builder.add(ScalarConstant(2.0))))
     negative = Graph(
-        (*builder.steps[:-2], ("low", Constant(-2.0), ()), ("out", Select(), (large, INPUT, "low"))), "out"
+        (*builder.steps[:-2], ("low", ScalarConstant(-2.0), ()), ("out", Select(), (large, INPUT, "low"))), "out"
     )
     return [(clipped, WORDS, (), "kept"), (negative, WORDS, (), "never")]
 
@@ -152,7 +155,7 @@ def diamond() -> Graph:
     first = builder.add(Dense(5, 4, bias=True), INPUT, name="fc1")
     left = builder.add(Relu(), first, name="relu")
     right = builder.add(Dense(4, 4), builder.add(Elementwise("tanh"), first), name="fc2")
-    return builder.graph(builder.add(Dense(4, 3), builder.add(Binary("add"), left, right), name="fc3"))
+    return builder.graph(builder.add(Dense(4, 3), builder.add(BinaryOperation("add"), left, right), name="fc3"))
 
 
 def gate(outputs: int) -> Graph:
@@ -160,7 +163,7 @@ def gate(outputs: int) -> Graph:
     builder = Builder()
     value = builder.add(Dense(8, outputs, bias=True), INPUT, name="fc")
     builder.add(Stored((3,)), name="unread")
-    return builder.graph(builder.add(Binary("mul"), value, builder.add(Elementwise("logistic"), value)))
+    return builder.graph(builder.add(BinaryOperation("mul"), value, builder.add(Elementwise("logistic"), value)))
 
 
 def normalised() -> Graph:
@@ -173,7 +176,7 @@ def embedding() -> Graph:
     """Rows of a table plus positions, then a layer."""
     builder = Builder()
     found = builder.add(Lookup(), builder.add(Stored((11, 4)), name="embed.weight"), INPUT)
-    placed = builder.add(Binary("add"), found, builder.add(Stored((6, 4)), name="positions"))
+    placed = builder.add(BinaryOperation("add"), found, builder.add(Stored((6, 4)), name="positions"))
     return builder.graph(builder.add(Dense(4, 3), placed, name="fc"))
 
 
@@ -183,7 +186,7 @@ def unbatched() -> Graph:
     table = builder.add(Stored((3, 3, 2)), name="table")
     features = builder.add(Conv(2, 4, (2, 2), bias=True), table, name="conv")
     code = builder.add(Dense(16, 5, bias=True), builder.add(Flatten(), features), name="fc")
-    return builder.graph(builder.add(Binary("mul"), INPUT, code))
+    return builder.graph(builder.add(BinaryOperation("mul"), INPUT, code))
 
 
 def _attention() -> Graph:
@@ -199,7 +202,7 @@ def _nested() -> Graph:
         Graph((("conv", Conv(4, 4, (3, 3), padding=(1, 1)), ("input",)), ("bn", BatchNorm(4), ("conv",))), "bn")
     )
     inner = builder.add(Chain((("block", block), ("relu", Relu()))), INPUT, name="stage")
-    return builder.graph(builder.add(Binary("mul"), inner, builder.add(Graph((), INPUT), INPUT)))
+    return builder.graph(builder.add(BinaryOperation("mul"), inner, builder.add(Graph((), INPUT), INPUT)))
 
 
 def random_layers() -> Graph:
@@ -209,8 +212,8 @@ def random_layers() -> Graph:
     positive = builder.add(Elementwise("exp"), first)
     left = builder.add(Gadget(Dense(4, 3), 3, U, U, gain=0.5), positive, name="fc2")
     right = builder.add(RandomLayer(Dense(4, 3, bias=True), U), first, name="fc3")
-    total = builder.add(Binary("sub"), left, right)
-    return builder.graph(builder.add(Binary("mul"), total, builder.add(Stored((3,)), name="scale")))
+    total = builder.add(BinaryOperation("sub"), left, right)
+    return builder.graph(builder.add(BinaryOperation("mul"), total, builder.add(Stored((3,)), name="scale")))
 
 
 def copied() -> Graph:
@@ -221,11 +224,11 @@ def copied() -> Graph:
         INPUT,
         name="conv1",
     )
-    active = builder.add(Binary("max"), first, builder.add(Constant(0.0)))
+    active = builder.add(BinaryOperation("max"), first, builder.add(ScalarConstant(0.0)))
     second = builder.add(
         ReplicatedNeurons(Conv(6, 6, (3, 3), padding=(1, 1)), 3, 3, U, gain=0.25), active, name="conv2"
     )
-    total = builder.add(Elementwise("tanh"), builder.add(Binary("add"), active, second))
+    total = builder.add(Elementwise("tanh"), builder.add(BinaryOperation("add"), active, second))
     pooled = builder.add(Reduce("sum", (0, 1)), total)
     return builder.graph(builder.add(ReplicatedNeurons(Dense(6, 2), 3, 1, U, gain=2.0), pooled, name="fc"))
 

@@ -8,13 +8,13 @@ from lottery_jax.networks.layers.containers import Chain, Residual
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.layers.graph import INPUT, Graph, Step
 from lottery_jax.networks.layers.operations import (
-    Binary,
+    BinaryOperation,
     Broadcast,
-    Constant,
     DotGeneral,
     Elementwise,
     Reduce,
     Reshape,
+    ScalarConstant,
     Slice,
     Stored,
     Transpose,
@@ -60,13 +60,13 @@ def _flat(builder: Builder, node: Node, path: str, value: str, spec: Spec) -> tu
     if isinstance(node, Residual):
         body, _ = _flat(builder, node.body, path, value, spec)
         shortcut, _ = _flat(builder, node.shortcut, child_path(path, "downsample"), value, spec)
-        return builder.add(Binary("add"), body, shortcut), output
+        return builder.add(BinaryOperation("add"), body, shortcut), output
     if isinstance(node, Attention) and isinstance(node.qkv, Dense):
         joined, _ = _flat(builder, node.qkv, child_path(path, "qkv"), value, spec)
         mixed = attention(builder, joined, spec.shape[0], spec.shape[1], node.heads)
         return _flat(builder, node.proj, child_path(path, "proj"), mixed, spec)
     if isinstance(node, Relu):
-        return builder.add(Binary("max"), value, builder.add(Constant(0.0))), output
+        return builder.add(BinaryOperation("max"), value, builder.add(ScalarConstant(0.0))), output
     named = bool(path) and all(path != name for name, *_ in builder.steps)
     return builder.add(node, value, name=path if named else ""), output
 
@@ -79,7 +79,7 @@ def attention(builder: Builder, joined: str, tokens: int, size: int, heads: int)
         parts.append(builder.add(Reshape((tokens, heads, size // heads)), builder.add(own, joined)))
     query, key, value = parts
     scores = builder.add(DotGeneral((2,), (2,), (1,), (1,)), query, key)  # [heads, T, T]
-    scaled = builder.add(Binary("mul"), scores, builder.add(Constant(1 / math.sqrt(size // heads))))
+    scaled = builder.add(BinaryOperation("mul"), scores, builder.add(ScalarConstant(1 / math.sqrt(size // heads))))
     shares = softmax(builder, scaled, (heads, tokens, tokens))
     mixed = builder.add(DotGeneral((2,), (0,), (0,), (1,)), shares, value)  # [heads, T, d]
     return builder.add(Reshape((tokens, size)), builder.add(Transpose((1, 0, 2)), mixed))
@@ -93,22 +93,22 @@ def softmax(builder: Builder, scores: str, shape: tuple[int, ...]) -> str:
         reduced = builder.add(Reduce(function, (last,)), value)  # type: ignore[arg-type]
         return builder.add(Broadcast(shape), builder.add(Reshape(column), reduced))
 
-    powers = builder.add(Elementwise("exp"), builder.add(Binary("sub"), scores, over_last("max", scores)))
-    return builder.add(Binary("div"), powers, over_last("sum", powers))
+    powers = builder.add(Elementwise("exp"), builder.add(BinaryOperation("sub"), scores, over_last("max", scores)))
+    return builder.add(BinaryOperation("div"), powers, over_last("sum", powers))
 
 
 def layer_norm(builder: Builder, value: str, shape: tuple[int, ...], epsilon: float, name: str) -> str:
     """Layer normalisation over the last axis, of elementary operations; `name` is the path of its two tensors."""
-    last, column, count = len(shape) - 1, (*shape[:-1], 1), builder.add(Constant(1 / shape[-1]))
+    last, column, count = len(shape) - 1, (*shape[:-1], 1), builder.add(ScalarConstant(1 / shape[-1]))
 
     def mean(value: str) -> str:
         total = builder.add(Reduce("sum", (last,)), value)
-        return builder.add(Reshape(column), builder.add(Binary("mul"), total, count))
+        return builder.add(Reshape(column), builder.add(BinaryOperation("mul"), total, count))
 
-    centred = builder.add(Binary("sub"), value, mean(value))
+    centred = builder.add(BinaryOperation("sub"), value, mean(value))
     variance = builder.add(
-        Binary("add"), mean(builder.add(Elementwise("square"), centred)), builder.add(Constant(epsilon))
+        BinaryOperation("add"), mean(builder.add(Elementwise("square"), centred)), builder.add(ScalarConstant(epsilon))
     )
-    scaled = builder.add(Binary("mul"), centred, builder.add(Elementwise("rsqrt"), variance))
+    scaled = builder.add(BinaryOperation("mul"), centred, builder.add(Elementwise("rsqrt"), variance))
     weight, bias = (builder.add(Stored(shape[-1:]), name=f"{name}.{own}") for own in ("weight", "bias"))
-    return builder.add(Binary("add"), builder.add(Binary("mul"), scaled, weight), bias)
+    return builder.add(BinaryOperation("add"), builder.add(BinaryOperation("mul"), scaled, weight), bias)

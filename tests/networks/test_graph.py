@@ -17,9 +17,8 @@ from lottery_jax.networks.layers.containers import Chain, Residual
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.layers.graph import INPUT, Graph
 from lottery_jax.networks.layers.operations import (
-    Binary,
+    BinaryOperation,
     Concatenate,
-    Constant,
     DotGeneral,
     Elementwise,
     Lookup,
@@ -27,6 +26,7 @@ from lottery_jax.networks.layers.operations import (
     Pad,
     Reduce,
     Reshape,
+    ScalarConstant,
     Slice,
     Stored,
     Transpose,
@@ -42,7 +42,9 @@ from tests.networks.graph_cases import GRAPH_CASES, copied, diamond, gate, rando
 from tests.networks.graphs import Builder, as_graph
 from tests.networks.test_codec import mutated, places
 
-DENSE, EXP, ADD, ONE = (to_json(node) for node in (Dense(3, 3), Elementwise("exp"), Binary("add"), Constant(1.0)))
+DENSE, EXP, ADD, ONE = (
+    to_json(node) for node in (Dense(3, 3), Elementwise("exp"), BinaryOperation("add"), ScalarConstant(1.0))
+)
 FC = ["fc", DENSE, ["input"]]
 
 
@@ -175,8 +177,8 @@ def test_a_graph_that_is_read_computes_what_its_spec_says(data: st.DataObject) -
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Constant(float("nan")), "must be 0 or of a magnitude from .* got nan"),
-        (lambda: Constant(-3.4e38), "must be 0 or of a magnitude from .* got -3.4e"),
+        (lambda: ScalarConstant(float("nan")), "must be 0 or of a magnitude from .* got nan"),
+        (lambda: ScalarConstant(-3.4e38), "must be 0 or of a magnitude from .* got -3.4e"),
         (lambda: Pad((0,), (0,), (0,), float("-inf")), "must be 0 or of a magnitude from .* got -inf"),
         (lambda: Pad((-1,), (1,), (0,)), "pad must add numbers, got -1"),
         (lambda: Slice((-1,), (3,), (1,)).combined_spec(Spec((3,))), "slice must stay in"),
@@ -190,7 +192,10 @@ def test_a_graph_that_is_read_computes_what_its_spec_says(data: st.DataObject) -
             lambda: Elementwise("exp").output_spec(Spec((3,))),
             "an operation must be a node of a graph, got 'elementwise'",
         ),
-        (lambda: Chain((("a", Binary("add")),)).output_spec(Spec((3,))), "node 'a': an operation must be a node"),
+        (
+            lambda: Chain((("a", BinaryOperation("add")),)).output_spec(Spec((3,))),
+            "node 'a': an operation must be a node",
+        ),
         (lambda: Stored((2,)).initial(jax.random.key(0)), "must consist of layers, got a graph with a stored tensor"),
         (lambda: diamond().resized(Spec((5,)), lambda units: 2 * units), "must consist of layers, got a graph"),
     ],
@@ -208,7 +213,7 @@ def test_any_name_is_only_a_name(name: str, kind: str) -> None:
     layers: dict[str, Node] = {
         "chain": Chain(((name, Dense(3, 3)),)),
         "graph": Graph(((name, Dense(3, 3), (INPUT,)),), name),
-        "stored": Graph(((name, Stored((3,)), ()), ("mul", Binary("mul"), (name, INPUT))), "mul"),
+        "stored": Graph(((name, Stored((3,)), ()), ("mul", BinaryOperation("mul"), (name, INPUT))), "mul"),
     }
     network = Network(Chain((("first", layers[kind]), ("last", Dense(3, 2)))), Spec((3,)))
     tensors = {own: np.ones(shape, np.float32) for own, shape in network.tensors.items()}
@@ -289,12 +294,12 @@ def test_copies_are_refused_where_places_change(operation: Operation, inputs: in
 
 def test_copies_pass_elementwise_operations_with_equal_copies_only() -> None:
     copies, other = Spec((6,), copies=2, copy_stride=3), Spec((6,), copies=3)
-    assert Binary("add").combined_spec(copies, copies) == copies
-    assert Binary("add").combined_spec(copies, Spec((1,))) == copies
+    assert BinaryOperation("add").combined_spec(copies, copies) == copies
+    assert BinaryOperation("add").combined_spec(copies, Spec((1,))) == copies
     for own in ((copies, other), (copies, Spec((6,)))):
         with pytest.raises(InputError, match="must have inputs with equal copies of each channel"):
-            Binary("add").combined_spec(*own)
-    graph = sequence((Binary("mul"), None, Stored((6,))))
+            BinaryOperation("add").combined_spec(*own)
+    graph = sequence((BinaryOperation("mul"), None, Stored((6,))))
     doubled = ReplicatedNeurons(Dense(4, 3), 1, 2, U)
     with pytest.raises(InputError, match="equal copies"):
         Network(Chain((("a", doubled), ("b", graph), ("c", ReplicatedNeurons(Dense(3, 2), 2, 1, U)))), Spec((4,)))

@@ -16,10 +16,9 @@ from lottery_jax.networks.layers.graph import INPUT, Graph, GraphModule
 from lottery_jax.networks.layers.operations import (
     BINARY,
     UNARY,
-    Binary,
+    BinaryOperation,
     Broadcast,
     Concatenate,
-    Constant,
     DotGeneral,
     Elementwise,
     Lookup,
@@ -29,6 +28,7 @@ from lottery_jax.networks.layers.operations import (
     Reduce,
     ReduceWindow,
     Reshape,
+    ScalarConstant,
     Select,
     Slice,
     Stored,
@@ -113,8 +113,8 @@ def random_operation(choose: random.Random, shapes: list[tuple[int, ...]]) -> No
     sizes = [choose.randint(1, min(2, size)) for size in shape]
     kinds: list[Callable[[], Node]] = [
         lambda: Elementwise(choose.choice([*UNARY])),  # type: ignore[arg-type]
-        lambda: Binary(choose.choice([*BINARY])),  # type: ignore[arg-type]
-        lambda: Binary(choose.choice(["add", "sub", "mul", "div", "max"])),  # type: ignore[arg-type]
+        lambda: BinaryOperation(choose.choice([*BINARY])),  # type: ignore[arg-type]
+        lambda: BinaryOperation(choose.choice(["add", "sub", "mul", "div", "max"])),  # type: ignore[arg-type]
         lambda: Power(choose.randint(1, 4)),
         lambda: Select(),
         lambda: Reshape(
@@ -150,9 +150,9 @@ def random_graph(
     """A graph of up to ten nodes that fit together, the last one its output."""
     spec = Spec(choose.choice(SHAPES))
     nodes: list[tuple[str, Node, tuple[str, ...]]] = [
-        ("half", Constant(0.5), ()),
+        ("half", ScalarConstant(0.5), ()),
         ("stored", Stored(choose.choice(SHAPES)), ()),
-        ("start", Binary("sub"), (INPUT, "half")),
+        ("start", BinaryOperation("sub"), (INPUT, "half")),
     ]
     graph = Graph(tuple(nodes), "start")
     specs = graph.input_specs(spec)
@@ -186,11 +186,11 @@ def softmax(of: str, axis: int, shape: tuple[int, ...]) -> tuple[tuple[str, Node
     return (
         ("max", Reduce("max", (axis,)), of),
         ("max1", Reshape(kept), "max"),
-        ("shifted", Binary("sub"), f"{of} max1"),
+        ("shifted", BinaryOperation("sub"), f"{of} max1"),
         ("exp", Elementwise("exp"), "shifted"),
         ("sum", Reduce("sum", (axis,)), "exp"),
         ("sum1", Reshape(kept), "sum"),
-        ("shares", Binary("div"), "exp sum1"),
+        ("shares", BinaryOperation("div"), "exp sum1"),
     )
 
 
@@ -205,7 +205,7 @@ def as_graph(network: Network) -> Network:
             return given
         if isinstance(node, Residual):
             both = flatten(node.body, path, given), flatten(node.shortcut, child_path(path, "downsample"), given)
-            node, path, inputs = Binary("add"), f"{path}.sum", both
+            node, path, inputs = BinaryOperation("add"), f"{path}.sum", both
         else:
             inputs = (given,)
         nodes.append((path, node, inputs))

@@ -15,14 +15,14 @@ from lottery_jax.networks.layers.conv import Conv
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.layers.graph import INPUT, Graph
 from lottery_jax.networks.layers.operations import (
-    Binary,
+    BinaryOperation,
     Broadcast,
-    Constant,
     DotGeneral,
     Elementwise,
     Power,
     Reduce,
     Reshape,
+    ScalarConstant,
     Select,
     Stored,
     Transpose,
@@ -59,68 +59,68 @@ NORMS = {
     "flax": (
         ("squares", Elementwise("square"), "input"),
         ("sums", Reduce("sum", (1,)), "input"),
-        ("mean", Binary("div"), "sums count"),
+        ("mean", BinaryOperation("div"), "sums count"),
         ("mean2", Reduce("sum", (1,)), "squares"),
-        ("mean3", Binary("div"), "mean2 count"),
+        ("mean3", BinaryOperation("div"), "mean2 count"),
         ("mean4", Elementwise("square"), "mean"),
-        ("var", Binary("sub"), "mean3 mean4"),
-        ("var1", Binary("max"), "zero var"),
+        ("var", BinaryOperation("sub"), "mean3 mean4"),
+        ("var1", BinaryOperation("max"), "zero var"),
         ("mean5", Reshape((3, 1)), "mean"),
         ("var2", Reshape((3, 1)), "var1"),
-        ("centred", Binary("sub"), "input mean5"),
-        ("var3", Binary("add"), "var2 epsilon"),
+        ("centred", BinaryOperation("sub"), "input mean5"),
+        ("var3", BinaryOperation("add"), "var2 epsilon"),
         ("root", Elementwise("rsqrt"), "var3"),
-        ("scaled", Binary("mul"), "root scale"),
-        ("out", Binary("mul"), "centred scaled"),
+        ("scaled", BinaryOperation("mul"), "root scale"),
+        ("out", BinaryOperation("mul"), "centred scaled"),
     ),
     "equinox": (
         ("sums", Reduce("sum", (1,)), "input"),
         ("sums1", Reshape((3, 1)), "sums"),
-        ("mean", Binary("div"), "sums1 count"),
-        ("other", Binary("div"), "sums1 count"),
-        ("first", Binary("sub"), "input mean"),
+        ("mean", BinaryOperation("div"), "sums1 count"),
+        ("other", BinaryOperation("div"), "sums1 count"),
+        ("first", BinaryOperation("sub"), "input mean"),
         ("squares", Elementwise("square"), "first"),
         ("var", Reduce("sum", (1,)), "squares"),
         ("var1", Reshape((3, 1)), "var"),
-        ("var2", Binary("div"), "var1 count"),
-        ("var3", Binary("add"), "var2 epsilon"),
+        ("var2", BinaryOperation("div"), "var1 count"),
+        ("var3", BinaryOperation("add"), "var2 epsilon"),
         ("root", Elementwise("rsqrt"), "var3"),
-        ("centred", Binary("sub"), "input other"),
-        ("product", Binary("mul"), "centred root"),
-        ("out", Binary("mul"), "product scale"),
+        ("centred", BinaryOperation("sub"), "input other"),
+        ("product", BinaryOperation("mul"), "centred root"),
+        ("out", BinaryOperation("mul"), "product scale"),
     ),
     "onnx": (
-        ("eighth", Constant(1 / 8), ""),
-        ("two", Constant(2.0), ""),
+        ("eighth", ScalarConstant(1 / 8), ""),
+        ("two", ScalarConstant(2.0), ""),
         ("sums", Reduce("sum", (1,)), "input"),
-        ("mean", Binary("mul"), "sums eighth"),
+        ("mean", BinaryOperation("mul"), "sums eighth"),
         ("mean1", Broadcast((8, 3)), "mean"),
         ("mean2", Transpose((1, 0)), "mean1"),
-        ("centred", Binary("sub"), "input mean2"),
-        ("squares", Binary("pow"), "centred two"),
+        ("centred", BinaryOperation("sub"), "input mean2"),
+        ("squares", BinaryOperation("pow"), "centred two"),
         ("var", Reduce("sum", (1,)), "squares"),
-        ("var1", Binary("mul"), "eighth var"),
+        ("var1", BinaryOperation("mul"), "eighth var"),
         ("var2", Reshape((3, 1)), "var1"),
-        ("var3", Binary("add"), "epsilon var2"),
+        ("var3", BinaryOperation("add"), "epsilon var2"),
         ("root", Elementwise("sqrt"), "var3"),
-        ("product", Binary("div"), "centred root"),
-        ("out", Binary("mul"), "product scale"),
+        ("product", BinaryOperation("div"), "centred root"),
+        ("out", BinaryOperation("mul"), "product scale"),
     ),
     "root mean square": (
-        ("squares", Binary("mul"), "input input"),
+        ("squares", BinaryOperation("mul"), "input input"),
         ("sums", Reduce("sum", (1,)), "squares"),
-        ("mean", Binary("div"), "sums count"),
+        ("mean", BinaryOperation("div"), "sums count"),
         ("mean1", Reshape((3, 1)), "mean"),
-        ("var", Binary("add"), "mean1 epsilon"),
+        ("var", BinaryOperation("add"), "mean1 epsilon"),
         ("root", Elementwise("rsqrt"), "var"),
-        ("product", Binary("mul"), "input root"),
-        ("out", Binary("mul"), "product scale"),
+        ("product", BinaryOperation("mul"), "input root"),
+        ("out", BinaryOperation("mul"), "product scale"),
     ),
 }
 SHARED: tuple[tuple[str, Node, str], ...] = (
-    ("count", Constant(8.0), ""),
-    ("zero", Constant(0.0), ""),
-    ("epsilon", Constant(1e-5), ""),
+    ("count", ScalarConstant(8.0), ""),
+    ("zero", ScalarConstant(0.0), ""),
+    ("epsilon", ScalarConstant(1e-5), ""),
     ("scale", Stored((8,)), ""),
 )
 
@@ -138,20 +138,20 @@ def test_a_normalised_value_is_at_most_the_root_of_the_count(name: str) -> None:
         assert (size <= most * largest * 1.01).all() and size.max() > 0.3
     # Another value over that root is not bounded by the count.
     wrong = [*SHARED, *(row for row in NORMS[name] if row[0] != "out")]
-    wrong += [("more", Dense(8, 8), "input"), ("out", Binary("mul" if name != "onnx" else "div"), "more root")]
+    wrong += [("more", Dense(8, 8), "input"), ("out", BinaryOperation("mul" if name != "onnx" else "div"), "more root")]
     found, _ = check_values(Graph(steps(*wrong), "out"), Spec((3, 8)), (-1.0, 1.0))
     assert found.values["out"].magnitude.min() > 100
 
 
 MISALIGNED: dict[str, tuple[tuple[tuple[str, Node, str], ...], float]] = {
     "maximum of other rows": (
-        (("max", Reduce("max", (1,)), "input"), ("out", Binary("sub"), "input max")),
+        (("max", Reduce("max", (1,)), "input"), ("out", BinaryOperation("sub"), "input max")),
         0.5,
     ),
     "sum of other rows": (
         (
             *(("exp", Elementwise("exp"), "input"), ("sum", Reduce("sum", (1,)), "exp")),
-            ("out", Binary("div"), "exp sum"),
+            ("out", BinaryOperation("div"), "exp sum"),
         ),
         1.5,
     ),
@@ -159,15 +159,15 @@ MISALIGNED: dict[str, tuple[tuple[tuple[str, Node, str], ...], float]] = {
         (
             *(("exp", Elementwise("exp"), "input"), ("neg", Elementwise("neg"), "input")),
             *(("other", Elementwise("exp"), "neg"), ("sum", Reduce("sum", (0,)), "other")),
-            ("out", Binary("div"), "exp sum"),
+            ("out", BinaryOperation("div"), "exp sum"),
         ),
         1.2,
     ),
     "mean square of other rows": (
         (
             *(("squares", Elementwise("square"), "input"), ("sum", Reduce("sum", (1,)), "squares")),
-            *(("epsilon", Constant(1e-3), ""), ("more", Binary("add"), "sum epsilon")),
-            *(("root", Elementwise("rsqrt"), "more"), ("out", Binary("mul"), "input root")),
+            *(("epsilon", ScalarConstant(1e-3), ""), ("more", BinaryOperation("add"), "sum epsilon")),
+            *(("root", Elementwise("rsqrt"), "more"), ("out", BinaryOperation("mul"), "input root")),
         ),
         10.0,
     ),
@@ -190,51 +190,71 @@ def test_shares_that_are_summed_over_another_axis_are_no_mean() -> None:
 
 CURVES = {
     "silu": (
-        (("s", Elementwise("logistic"), "input"), ("out", Binary("mul"), "input s")),
+        (("s", Elementwise("logistic"), "input"), ("out", BinaryOperation("mul"), "input s")),
         lambda x: x * jax.nn.sigmoid(x),
     ),
     "gelu": (
         (
-            ("half", Constant(0.5), ""),
-            ("root", Constant(-(0.5**0.5)), ""),
-            ("a", Binary("mul"), "input half"),
-            ("b", Binary("mul"), "input root"),
+            ("half", ScalarConstant(0.5), ""),
+            ("root", ScalarConstant(-(0.5**0.5)), ""),
+            ("a", BinaryOperation("mul"), "input half"),
+            ("b", BinaryOperation("mul"), "input root"),
             ("c", Elementwise("erfc"), "b"),
-            ("out", Binary("mul"), "a c"),
+            ("out", BinaryOperation("mul"), "a c"),
         ),
         lambda x: jax.nn.gelu(x, approximate=False),
     ),
     "tanh gelu": (
         (
-            *(("half", Constant(0.5), ""), ("one", Constant(1.0), ""), ("e", Constant(0.044715), "")),
-            ("f", Constant(0.79788456), ""),
-            *(("a", Power(3), "input"), ("b", Binary("mul"), "e a"), ("c", Binary("add"), "input b")),
-            *(("d", Binary("mul"), "f c"), ("g", Elementwise("tanh"), "d"), ("h", Binary("add"), "one g")),
-            *(("i", Binary("mul"), "half h"), ("out", Binary("mul"), "input i")),
+            *(("half", ScalarConstant(0.5), ""), ("one", ScalarConstant(1.0), ""), ("e", ScalarConstant(0.044715), "")),
+            ("f", ScalarConstant(0.79788456), ""),
+            *(("a", Power(3), "input"), ("b", BinaryOperation("mul"), "e a"), ("c", BinaryOperation("add"), "input b")),
+            *(
+                ("d", BinaryOperation("mul"), "f c"),
+                ("g", Elementwise("tanh"), "d"),
+                ("h", BinaryOperation("add"), "one g"),
+            ),
+            *(("i", BinaryOperation("mul"), "half h"), ("out", BinaryOperation("mul"), "input i")),
         ),
         jax.nn.gelu,
     ),
     "hard swish": (
         (
-            *(("three", Constant(3.0), ""), ("six", Constant(6.0), ""), ("zero", Constant(0.0), "")),
-            *(("a", Binary("add"), "input three"), ("b", Binary("max"), "zero a"), ("c", Binary("min"), "b six")),
-            *(("d", Binary("mul"), "input c"), ("out", Binary("div"), "d six")),
+            *(("three", ScalarConstant(3.0), ""), ("six", ScalarConstant(6.0), ""), ("zero", ScalarConstant(0.0), "")),
+            *(
+                ("a", BinaryOperation("add"), "input three"),
+                ("b", BinaryOperation("max"), "zero a"),
+                ("c", BinaryOperation("min"), "b six"),
+            ),
+            *(("d", BinaryOperation("mul"), "input c"), ("out", BinaryOperation("div"), "d six")),
         ),
         jax.nn.hard_swish,
     ),
     "elu": (
         (
-            *(("zero", Constant(0.0), ""), ("a", Binary("gt"), "input zero"), ("b", Select(), "a input zero")),
+            *(
+                ("zero", ScalarConstant(0.0), ""),
+                ("a", BinaryOperation("gt"), "input zero"),
+                ("b", Select(), "a input zero"),
+            ),
             *(("c", Elementwise("expm1"), "b"), ("out", Select(), "a c input")),
         ),
         jax.nn.elu,
     ),
     "softplus": (
         (
-            *(("zero", Constant(0.0), ""), ("a", Binary("max"), "input zero"), ("b", Binary("sub"), "input zero")),
-            *(("c", Binary("ne"), "b b"), ("d", Binary("add"), "input zero"), ("e", Elementwise("abs"), "b")),
+            *(
+                ("zero", ScalarConstant(0.0), ""),
+                ("a", BinaryOperation("max"), "input zero"),
+                ("b", BinaryOperation("sub"), "input zero"),
+            ),
+            *(
+                ("c", BinaryOperation("ne"), "b b"),
+                ("d", BinaryOperation("add"), "input zero"),
+                ("e", Elementwise("abs"), "b"),
+            ),
             *(("f", Elementwise("neg"), "e"), ("g", Elementwise("exp"), "f"), ("h", Elementwise("log1p"), "g")),
-            *(("i", Binary("add"), "a h"), ("out", Select(), "c i d")),
+            *(("i", BinaryOperation("add"), "a h"), ("out", Select(), "c i d")),
         ),
         jax.nn.softplus,
     ),
@@ -261,20 +281,27 @@ def network_of(graph: Graph, spec: Spec, tensors: dict[str, np.ndarray]) -> tupl
 @pytest.mark.parametrize(
     ("rows", "path"),
     [
-        ((("a", Binary("div"), "fc input"),), "a"),
+        ((("a", BinaryOperation("div"), "fc input"),), "a"),
         ((("a", Elementwise("log"), "fc"),), "a"),
         (
             (
-                ("big", Constant(1e18), ""),
-                ("a0", Binary("mul"), "fc big"),
-                ("a", Binary("mul"), "a0 big"),
+                ("big", ScalarConstant(1e18), ""),
+                ("a0", BinaryOperation("mul"), "fc big"),
+                ("a", BinaryOperation("mul"), "a0 big"),
                 ("b", Elementwise("square"), "a"),
             ),
             "b",
         ),
-        ((("big", Constant(89.0), ""), ("a", Binary("add"), "input big"), ("b", Elementwise("exp"), "a")), "b"),
+        (
+            (
+                ("big", ScalarConstant(89.0), ""),
+                ("a", BinaryOperation("add"), "input big"),
+                ("b", Elementwise("exp"), "a"),
+            ),
+            "b",
+        ),
         ((("b", Elementwise("sqrt"), "fc"),), "b"),
-        ((("three", Constant(0.3), ""), ("b", Binary("pow"), "fc three")), "b"),
+        ((("three", ScalarConstant(0.3), ""), ("b", BinaryOperation("pow"), "fc three")), "b"),
     ],
 )
 def test_a_node_without_a_bound_is_named(rows: tuple[tuple[str, Node, str], ...], path: str) -> None:
@@ -306,19 +333,19 @@ def test_a_graph_of_layers_has_the_bounds_of_its_chain() -> None:
 def test_fifty_convolutions_of_large_images_take_less_than_a_second() -> None:
     """Bounds of channels do not depend on the number of positions: MobileNet's depthwise blocks with hard swish."""
     nodes: list[tuple[str, Node, tuple[str, ...]]] = [
-        (name, Constant(value), ()) for name, value in (("three", 3.0), ("six", 6.0), ("zero", 0.0))
+        (name, ScalarConstant(value), ()) for name, value in (("three", 3.0), ("six", 6.0), ("zero", 0.0))
     ]
     last = INPUT
     for block in range(25):
         conv = Conv(32, 32, (3, 3), padding=(1, 1), groups=32), Conv(32, 32, (1, 1), bias=True)
         rows = (
             (f"d{block}", conv[0], last),
-            (f"a{block}", Binary("add"), f"d{block} three"),
-            (f"b{block}", Binary("max"), f"a{block} zero"),
-            (f"c{block}", Binary("min"), f"b{block} six"),
-            (f"e{block}", Binary("mul"), f"d{block} c{block}"),
+            (f"a{block}", BinaryOperation("add"), f"d{block} three"),
+            (f"b{block}", BinaryOperation("max"), f"a{block} zero"),
+            (f"c{block}", BinaryOperation("min"), f"b{block} six"),
+            (f"e{block}", BinaryOperation("mul"), f"d{block} c{block}"),
             (f"p{block}", conv[1], f"e{block}"),
-            (f"r{block}", Binary("add"), f"p{block} {last}"),
+            (f"r{block}", BinaryOperation("add"), f"p{block} {last}"),
         )
         nodes, last = [*nodes, *steps(*rows)], f"r{block}"
     network = Network(Graph(tuple(nodes), last), Spec((112, 112, 32)))

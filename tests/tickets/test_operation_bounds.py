@@ -14,7 +14,7 @@ from lottery_jax.networks.layers.operations import (
     BINARY,
     OPERATIONS,
     UNARY,
-    Binary,
+    BinaryOperation,
     Elementwise,
     Operation,
     Power,
@@ -60,13 +60,13 @@ def test_a_function_of_two_numbers_is_within_its_rounding(function: str) -> None
     x[:10] = y[:10]
     if function == "pow":
         x, y = np.abs(x), y / 4
-    check_numbers(Binary(function), [x.astype(np.float32), y.astype(np.float32)])  # type: ignore[arg-type]
+    check_numbers(BinaryOperation(function), [x.astype(np.float32), y.astype(np.float32)])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("exponent", [1, 2, 3, 7, 64])
 def test_a_power_is_within_its_rounding(exponent: int) -> None:
     check_numbers(Power(exponent), [np.random.default_rng(0).normal(size=4000).astype(np.float32) * 2])
-    check_numbers(Binary("pow"), [np.array([-2, 3, -0.5, 0], np.float32), np.full(4, exponent, np.float32)])
+    check_numbers(BinaryOperation("pow"), [np.array([-2, 3, -0.5, 0], np.float32), np.full(4, exponent, np.float32)])
 
 
 def check_numbers(node: Operation, inputs: list[np.ndarray]) -> None:

@@ -17,7 +17,7 @@ from lottery_jax.networks.layers.conv import Conv
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.layers.graph import Graph, Step
 from lottery_jax.networks.layers.normalization import BatchNorm, LayerNorm
-from lottery_jax.networks.layers.operations import Binary, Elementwise, Power
+from lottery_jax.networks.layers.operations import BinaryOperation, Elementwise, Power
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import LinearLayer, Node, Spec
 from lottery_jax.networks.sources.random_layer import RandomLayer
@@ -118,10 +118,10 @@ def test_layers_that_overflow_together_hold_on_a_smaller_box_only(tmp_path: Path
 @pytest.mark.parametrize(
     "operations",
     [
-        [("large", Binary("mul"), ("fc", "fc")), ("out", Power(8), ("large",))],
+        [("large", BinaryOperation("mul"), ("fc", "fc")), ("out", Power(8), ("large",))],
         [("out", Elementwise("exp"), ("fc",))],
         [("out", Elementwise("log"), ("fc",))],
-        [("out", Binary("div"), ("fc", "fc"))],
+        [("out", BinaryOperation("div"), ("fc", "fc"))],
     ],
     ids=["power", "exp", "log", "div"],
 )

@@ -22,7 +22,7 @@ from lottery_jax.networks.layers.conv import Conv
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.layers.graph import Graph
 from lottery_jax.networks.layers.normalization import BatchNorm
-from lottery_jax.networks.layers.operations import Binary, Elementwise
+from lottery_jax.networks.layers.operations import BinaryOperation, Elementwise
 from lottery_jax.networks.layers.pooling import Flatten, GlobalPool
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import LinearLayer, Node, Spec
@@ -63,7 +63,7 @@ def constructed(name: str, target: Target) -> Network:
 def graph() -> Target:
     """A dilated convolution with SiLU, a mean over positions and a dense layer, as a graph."""
     conv = Conv(2, 4, (2, 2), dilation=(2, 1), bias=True)
-    gate = ("gate", Elementwise("logistic"), ("conv",)), ("silu", Binary("mul"), ("conv", "gate"))
+    gate = ("gate", Elementwise("logistic"), ("conv",)), ("silu", BinaryOperation("mul"), ("conv", "gate"))
     nodes = ("conv", conv, ("input",)), *gate, ("pool", GlobalPool(), ("silu",)), ("fc", Dense(4, 3), ("pool",))
     return random_target(Network(Graph(nodes, "fc"), Spec((5, 4, 2))))
 

@@ -26,7 +26,7 @@ from lottery_jax.networks.layers.conv import Conv, RotationConv
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.layers.graph import INPUT
 from lottery_jax.networks.layers.operations import (
-    Binary,
+    BinaryOperation,
     Broadcast,
     Concatenate,
     DotGeneral,
@@ -124,7 +124,7 @@ def held_outside(depth: int) -> Network:
         kept = builder.add(Broadcast((100_000, 1)), INPUT)
         inner = builder.add(node, INPUT, name="inner")
         total = builder.add(Reduce("sum", (0,)), kept)
-        node = builder.graph(builder.add(Binary("add"), inner, total))
+        node = builder.graph(builder.add(BinaryOperation("add"), inner, total))
     return chain(node, ONE, inputs=(1,))
 
 

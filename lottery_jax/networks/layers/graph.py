@@ -30,8 +30,8 @@ class Graph(Container):
         output: Name of the node that is the output.
 
     >>> from lottery_jax.networks.layers.dense import Dense
-    >>> from lottery_jax.networks.layers.operations import Binary, Elementwise
-    >>> swish = ("gate", Elementwise("logistic"), ("fc",)), ("swish", Binary("mul"), ("fc", "gate"))
+    >>> from lottery_jax.networks.layers.operations import BinaryOperation, Elementwise
+    >>> swish = ("gate", Elementwise("logistic"), ("fc",)), ("swish", BinaryOperation("mul"), ("fc", "gate"))
     >>> Graph((("fc", Dense(3, 2), ("input",)), *swish), "swish").output_spec(Spec((3,))).shape
     (2,)
     """

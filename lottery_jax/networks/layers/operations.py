@@ -61,7 +61,7 @@ def _check_number(kind: str, value: float) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Constant(Operation):
+class ScalarConstant(Operation):
     """A number, as an array [1]."""
 
     value: float
@@ -214,10 +214,10 @@ _COMPARISONS = ("eq", "ge", "gt", "le", "lt", "ne")
 
 
 @dataclasses.dataclass(frozen=True)
-class Binary(Operation):
+class BinaryOperation(Operation):
     """An elementwise function of two inputs, which broadcast.
 
-    >>> Binary("mul").combined_spec(Spec((4, 3), True), Spec((1,), True))
+    >>> BinaryOperation("mul").combined_spec(Spec((4, 3), True), Spec((1,), True))
     Spec(shape=(4, 3), nonnegative=True)
     """
 
@@ -551,7 +551,20 @@ class Lookup(Operation):
 
 
 OPERATIONS: tuple[type[Operation], ...] = (
-    *(Constant, Stored, Elementwise, Power, Binary, Select, Reshape, Transpose, Broadcast, Slice, Pad, Concatenate),
+    *(
+        ScalarConstant,
+        Stored,
+        Elementwise,
+        Power,
+        BinaryOperation,
+        Select,
+        Reshape,
+        Transpose,
+        Broadcast,
+        Slice,
+        Pad,
+        Concatenate,
+    ),
     *(Reduce, ReduceWindow, DotGeneral, Lookup),
 )
 """All operations of a graph: a closed list."""
