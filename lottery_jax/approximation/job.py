@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import jax
 import numpy as np
 
 from lottery_jax.constructions.base import Construction, TensorProblem
@@ -161,7 +162,7 @@ def plan_job(
     Raises:
         InputError: If the options do not fit together, or the target has no weights or invalid ones.
     """
-    check_seed(seed)
+    seed = check_seed(seed)
     objective = objective.check(construction)
     if chunk_weights is None:
         chunk_weights = default_chunk_weights(construction.candidates)
@@ -226,11 +227,16 @@ def plan_job(
     )
 
 
-def check_seed(seed: int) -> None:
-    """Refuse a seed that is no whole number in [0, 2**64); raises `InputError`."""
-    if type(seed) is not int:
+def check_seed(seed: int) -> int:
+    """The seed as an int, also of a NumPy integer; raises `InputError` if it is no whole number in [0, 2**64)."""
+    if isinstance(seed, np.ndarray | jax.Array):
+        raise InputError(
+            "seed must be a whole number in [0, 2**64), got an array or a PRNG key. Pass the number that made the key."
+        )
+    if type(seed) is not int and not isinstance(seed, np.integer):
         raise InputError(f"seed must be a whole number in [0, 2**64), got {seed!r}")
-    seed_words(seed)
+    seed_words(int(seed))
+    return int(seed)
 
 
 def default_chunk_weights(candidates: int) -> int:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from lottery_jax.errors import InputError
-from lottery_jax.subset_sum.engine.grid import Grid
+from lottery_jax.subset_sum.engine.grid import INT64_BITS, Grid
 from lottery_jax.subset_sum.problem import Problem, Solution, Status
 
 Answer = TypeVar("Answer")
@@ -34,6 +34,9 @@ class SearchPass(abc.ABC):
     """True if the pass needs the 64-bit grid."""
     finest_grid: ClassVar[bool] = False
     """True if the 64-bit grid may have sums up to 2**60, more than a float64 holds."""
+
+    integer_bits: ClassVar[int] = INT64_BITS
+    """Sums of |integers| below 2**integer_bits cannot overflow."""
 
     @abc.abstractmethod
     def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
