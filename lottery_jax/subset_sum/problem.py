@@ -5,6 +5,7 @@ import enum
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
@@ -306,6 +307,6 @@ def unpack_bits(bits: Any, candidates: int) -> Any:
     """uint32 words [..., W] to booleans [..., N], of NumPy or JAX."""
     if isinstance(bits, jax.Array):
         position = jnp.arange(32, dtype=jnp.uint32)
-        return ((bits[..., None] >> position) & 1 == 1).reshape(*bits.shape[:-1], -1)[..., :candidates]
+        return ((bits[..., None] >> position) & 1 == 1).reshape(*bits.shape[:-1], 32 * bits.shape[-1])[..., :candidates]
     octets = np.ascontiguousarray(bits, dtype="<u4").view(np.uint8)
     return np.unpackbits(octets, axis=-1, count=candidates, bitorder="little").astype(bool)

@@ -118,14 +118,15 @@ def count_subsets(candidates: Any, targets: Any, tolerance: Any = 0) -> jax.Arra
     >>> count_subsets(np.array([1, 2, 3, 4, 5]), np.array([5, 6, 100]))
     Array([3, 3, 0], dtype=int64)
     """
-    arrays, int64, batch = _checked(candidates, targets, tolerance, FINEST_BITS, "auto")
-    count = arrays[0].shape[-1]
-    MeetInTheMiddle().check(count)
-    if arrays[0].dtype.kind == "f":
+    candidates = checked_array("candidates", candidates)
+    if candidates.dtype.kind == "f":
         raise InputError(
-            f"candidates must be integers to count subsets, got {arrays[0].dtype}."
+            f"candidates must be integers to count subsets, got {candidates.dtype}."
             " Multiply by a power of two and round."
         )
+    arrays, int64, batch = _checked(candidates, targets, tolerance, FINEST_BITS, "auto")
+    count = candidates.shape[-1]
+    MeetInTheMiddle().check(count)
     with jax.enable_x64(True):
         function = _function(count_subsets.__name__, None, int64 or count > _MAX_INT32_COUNT)
         return function(*arrays, None)[0].reshape(batch)
@@ -142,7 +143,7 @@ def _find(
     with jax.enable_x64(True):
         found, residuals, status = _function(name, solver, int64)(*arrays, key)
         residuals = residuals.astype(np.int64 if dtype.kind in "iu" else dtype).reshape(batch)
-        return Solution(found.reshape(*batch, -1), residuals, status.reshape(batch), count, solver=solver)
+        return Solution(found.reshape(*batch, found.shape[-1]), residuals, status.reshape(batch), count, solver=solver)
 
 
 def _checked(
@@ -226,17 +227,18 @@ def _function(name: str, solver: Solver | None, int64: bool) -> Callable[..., An
 
     @search.def_vmap
     def _(size: int, batched: Any, *arguments: Any) -> Any:
+        *arrays, key = arguments
         with jax.enable_x64(True):
-            arrays = [
-                part if own else jnp.broadcast_to(part, (size, *part.shape))
-                for part, own in zip(arguments[:3], batched[:3], strict=True)
-            ]
+            for number, own in enumerate(batched[:3]):
+                if not own:
+                    arrays[number] = jnp.broadcast_to(arrays[number], (size, *arrays[number].shape))
             if batched[3]:
-                found = jax.lax.map(lambda own: search(*own), (*arrays, arguments[3]))
+                found = jax.lax.map(lambda own: search(*own), (*arrays, key))
             else:
-                problems = arrays[1].shape[1]
-                merged = search(*(part.reshape(size * problems, *part.shape[2:]) for part in arrays), arguments[3])
-                found = tuple(part.reshape(size, problems, *part.shape[1:]) for part in merged)
+                shape = arrays[1].shape
+                candidates, targets, tolerance = (part.reshape(math.prod(shape), *part.shape[2:]) for part in arrays)
+                merged = search(candidates, targets, tolerance, key)
+                found = tuple(part.reshape(*shape, *part.shape[1:]) for part in merged)
         return found, (True,) * len(found)
 
     function = jax.custom_jvp(search)
@@ -255,32 +257,22 @@ def _solve(
     solver: Solver, int64: bool, candidates: jax.Array, targets: jax.Array, tolerance: jax.Array, key: Any
 ) -> tuple[jax.Array, ...]:
     """The passes of a solver, as in ``solve``: bits [P, W], residuals [P] and status [P]."""
-    arrays = candidates, targets, tolerance
-    rows = jnp.arange(len(targets), dtype=jnp.int32)
-    searched: Any = len(targets)  # the first of ``rows``
-    answer: tuple[jax.Array, ...] = ()
-    for search_pass in solver.passes(candidates.shape[1]):
-        wide = int64 or search_pass.needs_int64
-        if not answer:
-            answer = _run_pass(search_pass, wide, *arrays, key, searched)
-            within = answer[2] == int(Status.WITHIN)
-            unsolved = search_pass.unsolved(within)
-        else:
-            found = _run_pass(search_pass, wide, *(part[rows] for part in arrays), key, searched)
-            within = found[2] == int(Status.WITHIN)
-            new = jnp.arange(len(rows), dtype=jnp.int32) < searched
-            # An answer within the tolerance is never replaced by one that is not.
-            better = new & (within | (answer[2][rows] != int(Status.WITHIN)))
-            merged = []
-            for whole, part in zip(answer, found, strict=True):
-                mask = better.reshape(-1, *[1] * (part.ndim - 1))
-                merged.append(whole.at[rows].set(jnp.where(mask, part.astype(whole.dtype), whole[rows])))
-            answer = tuple(merged)
-            unsolved = new & search_pass.unsolved(within)
-        # Unsolved problems first, so that the next pass searches few chunks.
-        rows = rows[jnp.argsort(~jnp.asarray(unsolved), stable=True)]
-        searched = jnp.asarray(unsolved).sum(dtype=jnp.int32)
-    bits, residuals, status = answer
+    within, arrays = int(Status.WITHIN), (candidates, targets, tolerance)
+    first, *others = solver.passes(candidates.shape[1])
+    bits, residuals, status = _run_pass(first, int64 or first.needs_int64, *arrays, key, len(targets))
+    unsolved = jnp.asarray(first.unsolved(status == within))
+    for search_pass in others:
+        # Unsolved problems first, so that few chunks are searched.
+        rows = jnp.argsort(~unsolved, stable=True)
+        wide, searched = int64 or search_pass.needs_int64, unsolved.sum(dtype=jnp.int32)
+        found = _run_pass(search_pass, wide, *(part[rows] for part in arrays), key, searched)
+        new_bits, new_residuals, new_status = (part[jnp.argsort(rows)] for part in found)
+        # An answer within the tolerance is never replaced by one that is not.
+        better = unsolved & ((new_status == within) | (status != within))
+        bits = jnp.where(better[:, None], new_bits, bits)
+        residuals = jnp.where(better, new_residuals.astype(residuals.dtype), residuals)
+        status = jnp.where(better, new_status, status)
+        unsolved = unsolved & search_pass.unsolved(new_status == within)
     if not jnp.issubdtype(targets.dtype, jnp.integer):
         finite = jnp.isfinite(candidates).all(1) & jnp.isfinite(targets)
         bits = jnp.where(finite[:, None], bits, 0)

@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable
-from typing import ClassVar, Generic, Literal, TypeVar, cast
+from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
 
 import jax
 import numpy as np
@@ -57,7 +57,7 @@ class SearchPass(abc.ABC):
         """As ``cpu_kernel``, for rows of candidates that serve several targets."""
         return None
 
-    def unsolved(self, within: np.ndarray) -> np.ndarray:
+    def unsolved(self, within: Any) -> Any:
         """Which problems need the next pass, bool [P], from which are within the tolerance after this one."""
         return np.zeros(len(within), bool)
 

@@ -128,7 +128,7 @@ def test_values_that_are_not_finite_have_no_residual():
     candidates[1, 2], targets[4] = np.nan, np.inf
     found, expected = closest(candidates, targets), closest(CANDIDATES, TARGETS)
     assert np.flatnonzero(np.isnan(found.residuals)).tolist() == [1, 4]
-    assert not found.bits[[1, 4]].any() and not found.within[[1, 4]].any()
+    assert not found.bits[1:5:3].any() and not found.within[1:5:3].any()
     others = np.setdiff1d(np.arange(len(TARGETS)), [1, 4])
     assert_same(found[others], jax.tree.map(np.asarray, expected[others]))
 
@@ -202,10 +202,9 @@ MASKED = np.ma.masked_array(CANDIDATES, CANDIDATES > 0.5)
         (lambda: closest_subset(ONE.astype(np.int32), np.ones(2, np.float32)), "both be integers or both floats"),
         (lambda: closest_subset(ONE.astype(complex), 1.0), "float32, float64 or integers"),
         (lambda: closest_subset(MASKED, TARGETS), "candidates must not be a masked array"),
-        (lambda: closest_subset(ONE, 1.0, grid="int16"), "int32"),
+        (lambda: closest_subset(ONE, 1.0, grid="int16"), "grid 'int16' is unknown"),
         (lambda: closest_subset(ONE, 1.0, -0.1), "positive"),
         (lambda: closest_subset(np.ones(45, np.float32), 1.0), "up to 44; use Randomized"),
-        (lambda: smallest_subset(ONE, 1.0, None), "tolerance must be a positive"),
         (lambda: randomized_subset(ONE, 1.0, np.zeros(2, np.uint32)), r"jax.random.key\(seed\)"),
         (lambda: count_subsets(ONE, 1.0), "must be integers"),
         (lambda: Problem(MASKED, TARGETS, 0.1), "candidates must not be a masked array"),
@@ -220,8 +219,8 @@ def test_bad_arguments_are_refused(call, words):
         call()
 
 
-@pytest.mark.parametrize("solver", [MeetInTheMiddle(), Smallest()])
 @pytest.mark.parametrize("kind", [np.asarray, jnp.asarray])
+@pytest.mark.parametrize("solver", [MeetInTheMiddle(), pytest.param(Smallest(), marks=pytest.mark.slow)])
 def test_each_problem_may_have_its_own_tolerance(solver, kind):
     tolerance = np.geomspace(1e-3, 1, len(TARGETS))
     found = solve(Problem(kind(CANDIDATES), kind(TARGETS), tolerance), solver, grid="int32")

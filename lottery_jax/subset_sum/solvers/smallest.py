@@ -1,7 +1,7 @@
 """Subsets within the tolerance of the fewest candidates: the best one, or the lexicographically first."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -80,7 +80,7 @@ class Enumerate(SearchPass):
     def chunk_size(self, candidates: int, cpu: bool) -> int:
         return problems_at_once(candidates, self.sizes, cpu)
 
-    def unsolved(self, within: np.ndarray) -> np.ndarray:
+    def unsolved(self, within: Any) -> Any:
         return ~within
 
 
@@ -88,7 +88,7 @@ class Enumerate(SearchPass):
 class Feasible(MeetInTheMiddle):
     """The least residual of unsolved problems: one beyond the tolerance has no solution and needs no further pass."""
 
-    def unsolved(self, within: np.ndarray) -> np.ndarray:
+    def unsolved(self, within: Any) -> Any:
         return within
 
 
