@@ -25,7 +25,7 @@ import numpy as np
 from subset_sum_cases.search import XlaSearch
 
 from lottery_jax import environment
-from lottery_jax.subset_sum import Problem, closest_subset, count_subsets, solve
+from lottery_jax.subset_sum import Problem, closest_subset, solve, subset_count
 
 TOLERANCE = 0.01
 
@@ -78,9 +78,9 @@ def count(problems: int, candidates: int) -> dict:
     """Numbers of subsets of random integers, the first hundred compared with a recurrence over sums."""
     rng = np.random.default_rng(1)
     values, targets = rng.integers(-1000, 1001, (problems, candidates)), rng.integers(-2000, 2001, problems)
-    first = timed(lambda: count_subsets(values, targets))[0]
+    first = timed(lambda: subset_count(values, targets))[0]
     numbers: list[np.ndarray] = []
-    seconds, processor = timed(lambda: numbers.append(np.asarray(count_subsets(values, targets))))
+    seconds, processor = timed(lambda: numbers.append(np.asarray(subset_count(values, targets))))
     checked = min(problems, 100)
     for row, target, found in zip(values[:checked], targets, numbers[0], strict=False):
         ways = collections.Counter({0: 1})

@@ -99,7 +99,7 @@ def randomized_subset(
     return _find(randomized_subset.__name__, solver, candidates, targets, tolerance, key, "int64")
 
 
-def count_subsets(candidates: Any, targets: Any, tolerance: Any = 0) -> jax.Array:
+def subset_count(candidates: Any, targets: Any, tolerance: Any = 0) -> jax.Array:
     """The number of subsets whose sum is within the tolerance of the target, for integers, exact: int64 [...].
 
     The lists of ``MeetInTheMiddle`` are merged twice for each target, in O(N 2**(N/2)) operations. A candidate 0
@@ -115,7 +115,7 @@ def count_subsets(candidates: Any, targets: Any, tolerance: Any = 0) -> jax.Arra
         InputError: A shape or dtype is invalid, sums could overflow, or a gradient is asked for.
 
     >>> import numpy as np
-    >>> count_subsets(np.array([1, 2, 3, 4, 5]), np.array([5, 6, 100]))
+    >>> subset_count(np.array([1, 2, 3, 4, 5]), np.array([5, 6, 100]))
     Array([3, 3, 0], dtype=int64)
     """
     candidates = checked_array("candidates", candidates)
@@ -128,7 +128,7 @@ def count_subsets(candidates: Any, targets: Any, tolerance: Any = 0) -> jax.Arra
     count = candidates.shape[-1]
     MeetInTheMiddle().check(count)
     with jax.enable_x64(True):
-        function = _function(count_subsets.__name__, None, int64 or count > _MAX_INT32_COUNT)
+        function = _function(subset_count.__name__, None, int64 or count > _MAX_INT32_COUNT)
         return function(*arrays, None)[0].reshape(batch)
 
 

@@ -56,7 +56,7 @@ def solve(
     if is_traced(problem, key):
         raise InputError(
             "solve must be called outside of jit, vmap and other JAX transformations. Inside, use closest_subset,"
-            " smallest_subset, randomized_subset or count_subsets of lottery_jax.subset_sum."
+            " smallest_subset, randomized_subset or subset_count of lottery_jax.subset_sum."
         )
     count = problem.shape[0] if count is None else count
     solver = solver.resolve(problem)

@@ -18,10 +18,10 @@ from lottery_jax.subset_sum import (
     Randomized,
     Smallest,
     closest_subset,
-    count_subsets,
     randomized_subset,
     smallest_subset,
     solve,
+    subset_count,
 )
 from lottery_jax.subset_sum.engine.devices import local_mesh, problem_sharding
 
@@ -78,7 +78,7 @@ def pure_functions_on_a_mesh():
         return randomized_subset(candidates, targets, jax.random.key(1), 0.01, left=6, restarts=3)
 
     def count_search(candidates, targets):
-        return count_subsets((8 * candidates).astype(jnp.int32), (8 * targets).astype(jnp.int32))
+        return subset_count((8 * candidates).astype(jnp.int32), (8 * targets).astype(jnp.int32))
 
     for function in (closest_search, smallest_search, randomized_search, count_search):
         split = jax.jit(jax.shard_map(function, mesh=mesh, in_specs=PartitionSpec("x"), out_specs=PartitionSpec("x")))

@@ -16,9 +16,9 @@ from lottery_jax.subset_sum import (
     Smallest,
     Status,
     closest_subset,
-    count_subsets,
     smallest_subset,
     solve,
+    subset_count,
 )
 from tests.subset_sum.catalogue import COUNT
 
@@ -80,7 +80,7 @@ def test_every_width(dtype):
         found = jax.jit(closest_subset)(candidates, targets)
         check(jax.tree.map(np.asarray, found), candidates, targets, 0)
     expected = (all_residuals(candidates, targets) == 0).sum(1)
-    np.testing.assert_array_equal(count_subsets(candidates, targets), expected)
+    np.testing.assert_array_equal(subset_count(candidates, targets), expected)
 
 
 def test_large_tolerances_and_far_targets():
@@ -94,7 +94,7 @@ def test_large_tolerances_and_far_targets():
         check(solution, candidates, targets, tolerance)
         size = np.where(within, all_residuals(np.ones_like(candidates), 0 * targets), COUNT + 1).min(1)
         np.testing.assert_array_equal(solution.sizes[solution.within], size[solution.within])
-        np.testing.assert_array_equal(count_subsets(candidates, targets, tolerance), within.sum(1))
+        np.testing.assert_array_equal(subset_count(candidates, targets, tolerance), within.sum(1))
     each = np.array([0, 10**6, 10**6, 10**12, 0, 1, 0, 1, 2**61])
     check(solve(Problem(candidates, targets, each), MeetInTheMiddle()), candidates, targets, each)
     found = smallest_subset(candidates, targets, each)
@@ -121,7 +121,7 @@ def test_the_number_of_subsets(count, data, unit, tolerance):
     candidates, targets = drawn[:, :count] * unit, drawn[:, 10] * unit + tolerance % 2
     limits = np.arange(PROBLEMS) * tolerance
     expected = (abs(all_residuals(candidates, targets)) <= limits[:, None]).sum(1)
-    np.testing.assert_array_equal(count_subsets(candidates, targets, limits), expected)
+    np.testing.assert_array_equal(subset_count(candidates, targets, limits), expected)
 
 
 @pytest.mark.parametrize("transformed", [jax.jit, jax.vmap, lambda f: jax.jit(jax.vmap(f))])
@@ -129,7 +129,7 @@ def test_counting_in_a_trace(transformed):
     rng = np.random.default_rng(0)
     candidates, targets = rng.integers(-20, 20, (PROBLEMS, COUNT)), rng.integers(-20, 20, PROBLEMS)
     expected = (all_residuals(candidates, targets) == 0).sum(1)
-    found = transformed(count_subsets)(candidates.astype(np.int32), targets.astype(np.int32))
+    found = transformed(subset_count)(candidates.astype(np.int32), targets.astype(np.int32))
     np.testing.assert_array_equal(found, expected)
 
 
@@ -140,7 +140,7 @@ def test_many_candidates_have_the_numbers_of_a_recurrence(count):
     rng = np.random.default_rng(count)
     candidates = rng.integers(-6, 7, (2, count))
     targets = np.array([0, 5])
-    for row, target, found in zip(candidates, targets, np.asarray(count_subsets(candidates, targets)), strict=True):
+    for row, target, found in zip(candidates, targets, np.asarray(subset_count(candidates, targets)), strict=True):
         ways = {0: 1}
         for value in row.tolist():
             more = dict(ways)
@@ -156,16 +156,16 @@ def test_many_candidates_have_the_numbers_of_a_recurrence(count):
         (lambda c, t: solve(Problem(c * 2**58, t), MeetInTheMiddle()), r"below 2\*\*60"),
         (lambda c, t: solve(Problem(c * 2**51, t), Smallest()), r"below 2\*\*52"),
         (lambda c, t: closest_subset(c * 2**58, t), r"below 2\*\*60"),
-        (lambda c, t: count_subsets(c * 2**58, t), r"below 2\*\*60"),
+        (lambda c, t: subset_count(c * 2**58, t), r"below 2\*\*60"),
         (lambda c, t: solve(Problem(c, t * 2**62), MeetInTheMiddle()), r"targets and tolerance must be below 2\*\*62"),
-        (lambda c, t: count_subsets(c, t * 2**62), r"targets and tolerance must be below 2\*\*62"),
+        (lambda c, t: subset_count(c, t * 2**62), r"targets and tolerance must be below 2\*\*62"),
         (lambda c, t: solve(Problem(c, t, 2**62), MeetInTheMiddle()), r"targets and tolerance must be below 2\*\*62"),
         (lambda c, t: solve(Problem(c * 2**40, t), MeetInTheMiddle(), grid="int32"), "grid must be auto or int64"),
         (lambda c, t: closest_subset(c * 2**40, t, grid="int32"), "grid must be auto or int64"),
         (lambda c, t: Problem(c, t.astype(float), 1.0), "both be integers or both floats"),
         (lambda c, t: Problem(c, t, 0.5), "whole number"),
         (lambda c, t: Problem(c, t, -1), "whole number"),
-        (lambda c, t: count_subsets(c, t, np.nan), "whole number"),
+        (lambda c, t: subset_count(c, t, np.nan), "whole number"),
         (lambda c, t: Problem(c > 0, t), "got bool"),
     ],
 )
@@ -176,4 +176,4 @@ def test_what_could_overflow_or_round_is_refused(call, words):
 
 def test_64_bit_integers_in_a_trace_are_refused():
     with jax.enable_x64(True), pytest.raises(InputError, match=r"below 2\*\*60"):
-        jax.jit(count_subsets)(np.ones((2, COUNT), np.int64), np.ones(2, np.int64))
+        jax.jit(subset_count)(np.ones((2, COUNT), np.int64), np.ones(2, np.int64))

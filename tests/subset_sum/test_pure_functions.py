@@ -16,10 +16,10 @@ from lottery_jax.subset_sum import (
     Smallest,
     Solution,
     closest_subset,
-    count_subsets,
     randomized_subset,
     smallest_subset,
     solve,
+    subset_count,
 )
 from tests.subset_sum.catalogue import COUNT
 from tests.subset_sum.instances import instances
@@ -163,7 +163,7 @@ def test_no_problems():
     assert solve(Problem(none, none[:, 0], np.zeros(0)), MeetInTheMiddle()).residuals.shape == (0,)
     found = jax.jit(closest)(none, none[:, 0])
     assert (found.bits.shape, found.residuals.shape, found.subsets.shape) == ((0, 1), (0,), (0, COUNT))
-    assert count_subsets(none.astype(int), np.zeros(0, int)).shape == (0,)
+    assert subset_count(none.astype(int), np.zeros(0, int)).shape == (0,)
 
 
 def test_problems_and_answers_are_pytrees():
@@ -206,7 +206,7 @@ MASKED = np.ma.masked_array(CANDIDATES, CANDIDATES > 0.5)
         (lambda: closest_subset(ONE, 1.0, -0.1), "positive"),
         (lambda: closest_subset(np.ones(45, np.float32), 1.0), "up to 44; use Randomized"),
         (lambda: randomized_subset(ONE, 1.0, np.zeros(2, np.uint32)), r"jax.random.key\(seed\)"),
-        (lambda: count_subsets(ONE, 1.0), "must be integers"),
+        (lambda: subset_count(ONE, 1.0), "must be integers"),
         (lambda: Problem(MASKED, TARGETS, 0.1), "candidates must not be a masked array"),
         (lambda: Problem(CANDIDATES, np.ma.masked_array(TARGETS, False), 0.1), "targets must not be a masked array"),
         (lambda: Problem(CANDIDATES, TARGETS), "tolerance must be a positive number, got None"),
