@@ -15,7 +15,7 @@ import numpy as np
 
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.subset_sum.algorithms.sorted_sums import count_within
-from lottery_jax.subset_sum.engine.chunks import map_chunks, search_chunks
+from lottery_jax.subset_sum.engine.chunks import CHUNKS_PER_CALL, map_chunks, search_chunks
 from lottery_jax.subset_sum.engine.devices import largest_sum, local_mesh
 from lottery_jax.subset_sum.engine.grid import (
     FINEST_BITS,
@@ -292,24 +292,22 @@ def _run_pass(
 ) -> tuple[jax.Array, ...]:
     """One pass over the first ``searched`` problems."""
     dtype: Any = np.float64 if int64 and candidates.dtype == np.float32 else candidates.dtype
-    tolerance = split_tolerance(tolerance, dtype, jnp)
-    chunk = _chunk_size(search_pass, candidates)
+    arrays = candidates.astype(dtype), targets.astype(dtype), split_tolerance(tolerance, dtype, jnp)
+    search = functools.partial(search_chunks, search_pass, int64, key=key)
     # As in `solve`, where 64-bit types are enabled for the passes that need them.
     with jax.enable_x64(dtype != np.float32):
-        arrays = _in_chunks(chunk, candidates.astype(dtype), targets.astype(dtype), tolerance)
-        used = jnp.asarray([-(-searched // chunk)], jnp.int32)
-        found = search_chunks(search_pass, int64, *arrays, used, key)
-        return tuple(part[: len(targets)] for part in found)
+        return _in_calls(search, _chunk_size(search_pass, candidates), searched, *arrays)
 
 
-def _count(int64: bool, candidates: jax.Array, targets: jax.Array, tolerance: jax.Array) -> tuple[jax.Array]:
-    def search(grid: Grid) -> jax.Array:
+def _count(int64: bool, candidates: jax.Array, targets: jax.Array, tolerance: jax.Array) -> tuple[jax.Array, ...]:
+    def count(grid: Grid) -> jax.Array:
         return count_within(grid.candidates, grid.targets, grid.tolerance)
 
+    def search(*arrays: jax.Array) -> tuple[jax.Array]:
+        return (map_chunks(count, int64, False, *arrays)[1].reshape(-1).astype(np.int64),)
+
     chunk = _chunk_size(MeetInTheMiddle(), candidates)
-    arrays = _in_chunks(chunk, candidates, targets, split_tolerance(tolerance, np.int64, jnp))
-    _, found = map_chunks(search, int64, False, *arrays, [len(arrays[0])])
-    return (found.reshape(-1)[: len(targets)].astype(np.int64),)
+    return _in_calls(search, chunk, len(targets), candidates, targets, split_tolerance(tolerance, np.int64, jnp))
 
 
 def _chunk_size(search_pass: SearchPass, candidates: jax.Array) -> int:
@@ -318,13 +316,31 @@ def _chunk_size(search_pass: SearchPass, candidates: jax.Array) -> int:
     return max(min(search_pass.chunk_size(count, cpu), problems), 1)
 
 
-def _in_chunks(
-    chunk: int, candidates: jax.Array, targets: jax.Array, tolerance: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Arrays [P, N], [P] and [2, P] to C chunks [C, N, B], [C, B] and [2, C, B], padded with zeros."""
+def _in_calls(
+    search: Callable[..., tuple[jax.Array, ...]],
+    chunk: int,
+    searched: Any,
+    candidates: jax.Array,
+    targets: jax.Array,
+    tolerance: jax.Array,
+) -> tuple[jax.Array, ...]:
+    """``search`` of the chunks of [P, N], [P] and [2, P], in calls of as many chunks as ``solve`` makes.
+
+    One call after the other bounds the memory, and what surrounds the search of a call stays in the cache.
+    """
     problems, count = candidates.shape
-    chunks = max(-(-problems // chunk), 1)
-    padding = chunks * chunk - problems
-    values = jnp.pad(candidates, ((0, padding), (0, 0))).reshape(chunks, chunk, count)
-    bounds = jnp.pad(tolerance, ((0, 0), (0, padding))).reshape(2, chunks, chunk)
-    return jnp.moveaxis(values, 1, 2), jnp.pad(targets, (0, padding)).reshape(chunks, chunk), bounds
+    calls = max(-(-problems // (chunk * CHUNKS_PER_CALL)), 1)
+    chunks = max(-(-problems // (chunk * calls)), 1)
+    padding = calls * chunks * chunk - problems
+    values = jnp.pad(candidates, ((0, padding), (0, 0))).reshape(calls, chunks, chunk, count)
+    bounds = jnp.pad(tolerance, ((0, 0), (0, padding))).reshape(2, calls, chunks, chunk)
+    wanted = jnp.pad(targets, (0, padding)).reshape(calls, chunks, chunk)
+    begins = jnp.arange(calls, dtype=jnp.int32) * chunks
+    used = jnp.clip(-(-searched // chunk) - begins, 0, chunks)
+
+    def call(own: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        values, wanted, bounds, used = own
+        return search(jnp.moveaxis(values, 1, 2), wanted, bounds, used[None])
+
+    found = jax.lax.map(call, (values, wanted, jnp.moveaxis(bounds, 0, 1), used))
+    return tuple(part.reshape(calls * chunks * chunk, *part.shape[2:])[:problems] for part in found)

@@ -19,7 +19,7 @@ from lottery_jax.subset_sum.engine.recompute import recompute, split_tolerance
 from lottery_jax.subset_sum.problem import Problem
 from lottery_jax.subset_sum.solver import CpuKernel, SearchPass, SharedCpuKernel
 
-_CHUNKS_PER_CALL = 64  # of one device in one compiled call
+CHUNKS_PER_CALL = 64  # of one device in one compiled call
 _KERNEL_PROBLEMS = 1 << 13  # in one call of a CPU kernel
 _KERNEL_CANDIDATES = 1 << 20  # of all problems in one call of a CPU kernel
 _SHARED_KERNEL_PROBLEMS = 1 << 14  # in one call of a CPU kernel for shared candidates
@@ -162,7 +162,7 @@ def run_pass(
         kernel = search_pass.cpu_kernel(candidates, len(index), key)
     if kernel is None:
         chunk = search_pass.chunk_size(candidates, mesh.devices[0].platform == "cpu")
-        chunks = _CHUNKS_PER_CALL
+        chunks = CHUNKS_PER_CALL
     else:
         chunk, chunks = max(min(_KERNEL_PROBLEMS, _KERNEL_CANDIDATES // candidates), 1), 1
     if chunk * chunks * candidates > _ONE_SHAPE_CANDIDATES:
