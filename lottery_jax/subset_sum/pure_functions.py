@@ -221,9 +221,11 @@ def _function(name: str, solver: Solver | None, int64: bool) -> Callable[..., An
     @jax.custom_batching.custom_vmap
     def search(candidates: jax.Array, targets: jax.Array, tolerance: jax.Array, key: Any) -> tuple[jax.Array, ...]:
         # Fused with what computes the arrays, they could round differently.
-        arrays = jax.lax.optimization_barrier((candidates, targets, tolerance))
+        candidates, targets, tolerance = jax.lax.optimization_barrier((candidates, targets, tolerance))
         with jax.enable_x64(True):
-            return _count(int64, *arrays) if solver is None else _solve(solver, int64, *arrays, key)
+            if solver is None:
+                return _count(int64, candidates, targets, tolerance)
+            return _solve(solver, int64, candidates, targets, tolerance, key)
 
     @search.def_vmap
     def _(size: int, batched: Any, *arguments: Any) -> Any:

@@ -191,7 +191,8 @@ def test_a_solver_is_recorded_and_chunks_of_another_are_not_resumed() -> None:
     target = TARGETS[OF]()
     ticket = approximate(target, seed=4, candidates=COUNT, solver=Randomized(left=4))
     assert (
-        ticket.settings["solver"] == "Randomized(left=4, restarts=1)" and ticket.settings["objective"] == "least-error"
+        ticket.header.settings["solver"] == "Randomized(left=4, restarts=1)"
+        and ticket.header.settings["objective"] == "least-error"
     )
     solvers = None, Randomized(left=4), Randomized(left=5)
     jobs = [plan_job(target, Pensia(COUNT), ToleranceObjective(solver=solver), seed=4) for solver in solvers]
