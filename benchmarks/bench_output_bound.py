@@ -28,6 +28,7 @@ def measure(name: str, target: Target, images: np.ndarray | None) -> list[dict]:
         start = time.perf_counter()
         bound = bound_output(ticket, target)
         seconds = time.perf_counter() - start
+        assert bound.linear is not None  # of a graph
         found = attack(ticket, target, images=images)
         rows.append(
             {

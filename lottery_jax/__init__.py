@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         constructions,
         data,
         importers,
+        layers,
         mask_learning,
         networks,
         pruning,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from lottery_jax.importers.mlp_weights import mlp_target
     from lottery_jax.importers.state_dict import export_target, import_target, load_model
     from lottery_jax.importers.target_from import target_from
+    from lottery_jax.listing import list_architectures, list_layers, list_methods, list_solvers
     from lottery_jax.networks.network import Network
     from lottery_jax.networks.target import Target
     from lottery_jax.tasks.task import Task, load_task
@@ -47,6 +49,10 @@ _MODULES = {
     "mlp_target": "lottery_jax.importers.mlp_weights",
     "target_from": "lottery_jax.importers.target_from",
     "fisher_importance": "lottery_jax.approximation.importance",
+    "list_architectures": "lottery_jax.listing",
+    "list_layers": "lottery_jax.listing",
+    "list_methods": "lottery_jax.listing",
+    "list_solvers": "lottery_jax.listing",
     "Ticket": "lottery_jax.tickets.ticket",
     "Certificate": "lottery_jax.tickets.certificate",
     "Target": "lottery_jax.networks.target",
@@ -57,8 +63,8 @@ _MODULES = {
 }
 
 _PACKAGES = (
-    *("approximation", "bounds", "constructions", "data", "importers", "mask_learning", "networks"),
-    *("pruning", "subset_sum", "tasks", "theory", "tickets"),
+    *("approximation", "bounds", "constructions", "data", "importers", "layers", "mask_learning"),
+    *("networks", "pruning", "subset_sum", "tasks", "theory", "tickets"),
 )
 
 __all__ = [
@@ -79,6 +85,11 @@ __all__ = [
     "fisher_importance",
     "import_target",
     "importers",
+    "layers",
+    "list_architectures",
+    "list_layers",
+    "list_methods",
+    "list_solvers",
     "load_model",
     "load_task",
     "load_ticket",

@@ -64,16 +64,23 @@ class ClusterError(Exception):
         super().__init__(f"{why}; finished units are kept, and the same command resumes")
 
 
+_MOST_CHOICES = 30  # in one sentence; a large network has thousands of tensors
+
+
 def suggest(word: str, allowed: Iterable[str]) -> str:
-    """A hint that names the nearest allowed word, or lists all of them.
+    """A hint that names the nearest allowed word, or lists up to 30 of them.
 
     >>> suggest("mnits", ("digits", "mnist"))
     "did you mean 'mnist'?"
     >>> suggest("zebra", ("digits", "mnist"))
     "choose one of 'digits', 'mnist'"
+    >>> suggest("zebra", [f"layer{number}" for number in range(1000)])[-13:]
+    'or 970 others'
     """
     choices = list(allowed)
     nearest = difflib.get_close_matches(str(word).lower(), choices, n=1, cutoff=0.5)
     if nearest:
         return f"did you mean {nearest[0]!r}?"
-    return "choose one of " + ", ".join(repr(choice) for choice in choices)
+    listed = ", ".join(repr(choice) for choice in choices[:_MOST_CHOICES])
+    others = len(choices) - _MOST_CHOICES
+    return f"choose one of {listed}" + (f" or {others:,} others" if others > 0 else "")

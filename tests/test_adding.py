@@ -181,7 +181,7 @@ def test_an_architecture_is_known_by_its_name(
     assert json.loads(capsys.readouterr().out)["outcome"] == "holds"
     with pytest.raises(SystemExit, match="2"):
         main([*asked, "--width", "2"])
-    assert "must hold a thin, but fc1.weight is [4, 64] instead of [8, 64]" in capsys.readouterr().err
+    assert "must hold a thin: fc1.weight must be [8, 64], got [4, 64] (1 more)" in capsys.readouterr().err
 
 
 def test_a_solver_answers_and_serves_constructions() -> None:

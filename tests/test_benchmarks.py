@@ -441,3 +441,12 @@ def test_the_bounds_of_float32_run(module, monkeypatch, tmp_path):
     rows = json.loads((tmp_path / "float32.json").read_text())["rows"]
     assert [row["construction"] for row in rows] == ["pensia", "scalar"]
     assert all(row["outcome"] == "holds" and 0 < row["share_of_allowed"] < 0.5 for row in rows)
+
+
+@pytest.mark.slow
+def test_imports_are_timed(tmp_path):
+    out = tmp_path / "import.json"
+    run_script("bench_import.py", "--quick", "--out", out)
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["network"] for row in rows] == ["mobilenet-v2", "transformer"]
+    assert all(min(row["trace_s"], row["check_s"], row["compile_s"]) > 0 and row["layers"] > 5 for row in rows)

@@ -5,10 +5,13 @@ from pathlib import Path
 
 from lottery_jax.constructions import CONSTRUCTIONS
 from lottery_jax.tickets.box_bounds import COPY_MULTIPLE
-from lottery_jax.tickets.rounding import CANCELLATION, FINE, MOST, PRODUCT_MULTIPLE, SUM_MULTIPLE
+from lottery_jax.tickets.overflow import HEADROOM
+from lottery_jax.tickets.rounding import CANCELLATION, FINE, LARGEST, MOST, PRODUCT_MULTIPLE, SUM_MULTIPLE
+from tests.fuzz.trial import LIMITS, Trial
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "float32.md").read_text()
+FUZZ = json.loads((ROOT / "benchmarks" / "results" / "fuzz_verify_cpu.json").read_text())
 ROWS = json.loads((ROOT / "benchmarks" / "results" / "float32_cpu.json").read_text())["rows"]
 
 
@@ -51,3 +54,22 @@ def test_the_constants_are_those_of_the_program() -> None:
     ):
         assert words in " ".join(PAGE.split())
     assert COPY_MULTIPLE == 4 and "four times what the tolerance explains" in " ".join(PAGE.split())
+    assert HEADROOM == 2**20 and "more than 2^20 times" in PAGE
+    assert f"exceeds {LARGEST / HEADROOM:.0e}".replace("+", "") in PAGE
+
+
+def test_the_forged_files_are_those_of_the_fuzz() -> None:
+    assert FUZZ["tickets"] == 20_000 and set(FUZZ["bad"]) == set(Trial.BAD) and not any(FUZZ["bad"].values())
+    assert FUZZ["limits"] == LIMITS and f"seed {FUZZ['seed']})" in PAGE
+    lines = PAGE.split("| change | files |")[1].split("\n\n")[0].splitlines()[2:]
+    outcomes = ("refused", "broken", "no guarantee", "holds")
+    assert [[cell.strip() for cell in line.strip("|").split("|")] for line in lines] == [
+        [change, *(f"{count:,}" for count in (sum(counts.values()), *(counts.get(outcome, 0) for outcome in outcomes)))]
+        for change, counts in sorted(FUZZ["outcomes_by_change"].items())
+    ]
+    words = " ".join(PAGE.split())
+    assert f"difference is {100 * FUZZ['largest_ratio_of_holds']:.0f} % of" in words
+    assert (
+        f"than {LIMITS['seconds']:.0f} s or {LIMITS['gib']:.0f} GiB. The slowest took {FUZZ['slowest_s']:.1f} s"
+        in words
+    )

@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from lottery_jax.cli.main import parse
 from lottery_jax.cli.settings import Approximate, Compare, Export, Verify
 from tests.cli.calling import lottery_jax, matrices, own_data
+from tests.importers.onnx_models import Model
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -69,12 +71,18 @@ def test_ones_own_network_takes_two_commands(
     own_data(tmp_path / "my_data.npz")
     shapes = {"0.weight": (5, 4), "0.bias": (5,), "2.weight": (2, 5), "2.bias": (2,)}  # of a PyTorch Sequential
     matrices(tmp_path / "my_network.safetensors", **shapes)
+    built = Model()
+    hidden = built.add("Gemm", built.add("Flatten", "x"), built.weight("0.weight", 5, 4), transB=1)
+    output = built.add("Gemm", built.add("Relu", hidden), built.weight("2.weight", 2, 5), transB=1)
+    onnx.save(built.model(output, ("N", 1, 2, 2)), tmp_path / "my_network.onnx")
     lines = re.findall(r"^    (lottery-jax .*)$", OWN_NETWORKS, re.MULTILINE)
     assert [line.split()[1] for line in lines] == ["approximate", "verify", "export", "compare", "approximate"]
-    assert commands[1:] == lines[:2]
-    for line in lines:
+    assert [line.replace(".onnx", ".safetensors") for line in commands[1:]] == lines[:2]
+    for line in [*commands[1:], *lines]:
         if " compare " in line:
             line += " --methods dense pensia --seeds 0"  # the others are other tests' work
+        if line == lines[0]:
+            (tmp_path / "my_ticket.safetensors").unlink()  # that of the ONNX file
         assert lottery_jax(*shlex.split(line)[1:]) == 0, line
     printed = capsys.readouterr().out
     assert "37 of 37 target weights are within 0.01" in printed and "Test accuracy" in printed and "HOLDS" in printed

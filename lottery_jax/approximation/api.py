@@ -11,7 +11,7 @@ import numpy as np
 
 from lottery_jax.approximation.budget import Budget
 from lottery_jax.approximation.importance import IMPORTANCES, fisher_importance
-from lottery_jax.approximation.job import Job, Objective, check_seed, plan_job
+from lottery_jax.approximation.job import Job, Objective, plan_job
 from lottery_jax.approximation.loss_aware import LossAware
 from lottery_jax.approximation.moments import default_examples
 from lottery_jax.approximation.output_tolerance import meet_output_tolerance
@@ -32,6 +32,7 @@ from lottery_jax.networks.rewrites import check_target_bits, quantise
 from lottery_jax.networks.target import Target
 from lottery_jax.networks.transforms import Lock, Transform
 from lottery_jax.progress import Progress, Stages, Stopwatch, no_progress, no_stages
+from lottery_jax.rng.threefry import checked_seed
 from lottery_jax.subset_sum import Solver
 from lottery_jax.tickets.ticket import Ticket, load_ticket
 from lottery_jax.workers.units import Share
@@ -113,7 +114,7 @@ class ApproximationOptions:
         if self.quantise_target is not None:
             check_target_bits(self.quantise_target)
         self._objective(np.zeros((1, 1), np.float32), None).check(construction)
-        check_seed(seed)
+        checked_seed(seed)
 
     def resolved_construction(self) -> Construction:
         """The construction with its candidates."""
@@ -325,7 +326,6 @@ def run_approximation(
     if coded and out is None:
         raise InputError("coded is an option of the ticket's file; name the file with out, or omit coded")
     options.check(seed, parallel=parallel)
-    seed = check_seed(seed)
     target, job = _planned_job(target, options, seed, images, dataset, stages)
     progress = stages(SOLVING)
     with Stopwatch() as watch:

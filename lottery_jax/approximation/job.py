@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import jax
 import numpy as np
 
 from lottery_jax.constructions.base import Construction, TensorProblem
@@ -18,7 +17,7 @@ from lottery_jax.networks.node import child_path
 from lottery_jax.networks.target import Target
 from lottery_jax.networks.transforms import Transform, transformed
 from lottery_jax.rng import sampler
-from lottery_jax.rng.threefry import seed_words
+from lottery_jax.rng.threefry import checked_seed
 
 ChunkResult = dict[str, np.ndarray]
 """Arrays of a solved chunk, as a chunk store keeps them."""
@@ -162,7 +161,7 @@ def plan_job(
     Raises:
         InputError: If the options do not fit together, or the target has no weights or invalid ones.
     """
-    seed = check_seed(seed)
+    seed = checked_seed(seed)
     objective = objective.check(construction)
     if chunk_weights is None:
         chunk_weights = default_chunk_weights(construction.candidates)
@@ -225,18 +224,6 @@ def plan_job(
         fingerprint=fingerprint,
         path=path,
     )
-
-
-def check_seed(seed: int) -> int:
-    """The seed as an int, also of a NumPy integer; raises `InputError` if it is no whole number in [0, 2**64)."""
-    if isinstance(seed, np.ndarray | jax.Array):
-        raise InputError(
-            "seed must be a whole number in [0, 2**64), got an array or a PRNG key. Pass the number that made the key."
-        )
-    if type(seed) is not int and not isinstance(seed, np.integer):
-        raise InputError(f"seed must be a whole number in [0, 2**64), got {seed!r}")
-    seed_words(int(seed))
-    return int(seed)
 
 
 def default_chunk_weights(candidates: int) -> int:

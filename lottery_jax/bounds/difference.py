@@ -34,7 +34,7 @@ Map = Callable[[np.ndarray], np.ndarray]
 
 def linear_map(layer: LinearLayer, weight: np.ndarray) -> Map:
     """The linear layer with these weights and no bias: x [B, *in] -> [B, *out]."""
-    return lambda x: _in_float64(functools.partial(_linear, layer), weight, x)
+    return lambda x: in_float64(functools.partial(_linear, layer), weight, x)
 
 
 def transposed_map(layer: LinearLayer | StatelessLayer, weight: np.ndarray | None, inputs: tuple[int, ...]) -> Map:
@@ -43,15 +43,16 @@ def transposed_map(layer: LinearLayer | StatelessLayer, weight: np.ndarray | Non
     `weight` is None for a stateless layer.
     """
     own = np.zeros(0) if weight is None else weight
-    return lambda rows: _in_float64(functools.partial(_transposed, layer, inputs), own, rows)
+    return lambda rows: in_float64(functools.partial(_transposed, layer, inputs), own, rows)
 
 
 def apply_stateless(node: StatelessLayer, x: np.ndarray) -> np.ndarray:
     """A layer without weights applied to x [B, ...] in float64."""
-    return _in_float64(functools.partial(_stateless, node), x)
+    return in_float64(functools.partial(_stateless, node), x)
 
 
-def _in_float64(function: Callable[..., jax.Array], *arrays: np.ndarray) -> np.ndarray:
+def in_float64(function: Callable[..., jax.Array], *arrays: np.ndarray) -> np.ndarray:
+    """A function of arrays in float64, on the host."""
     with jax.enable_x64(True), jax.default_matmul_precision("highest"), jax.numpy_dtype_promotion("standard"):
         return np.asarray(function(*(jnp.asarray(array, jnp.float64) for array in arrays)))
 
@@ -91,6 +92,10 @@ class LayerBounds:
     def g(self) -> IntervalArray:
         """Values of the ticket's network."""
         return self.f + self.difference
+
+    def without_difference(self) -> "LayerBounds":
+        """The same values in both networks."""
+        return LayerBounds(self.f, IntervalArray(*[np.zeros_like(self.f.low)] * 2))
 
     @property
     def hull(self) -> IntervalArray:

@@ -2,7 +2,8 @@
 
 The minimum of interval and linear bounds of effective weights, in float64 rounded outwards, for each output. Hidden
 layers of up to 1,024 units get linear bounds of their own first. A third bound uses the tolerance alone and holds for
-every ticket within it. Refused are attention, LayerNorm, GELU, replicated neurons, and models without a graph.
+every ticket within it. Refused are attention, LayerNorm, GELU, replicated neurons, and models without a graph. A
+`Graph` has interval bounds alone (`bounds/graph_difference.py`).
 """
 
 import dataclasses
@@ -11,11 +12,13 @@ from collections.abc import Mapping
 import numpy as np
 
 from lottery_jax.bounds.difference import IntervalArray, LayerBounds, ToleranceLayer, WeightLayer, propagate
+from lottery_jax.bounds.graph_difference import propagate_graph
 from lottery_jax.bounds.linear import LayerRecord, LinearBound, back_substitute
 from lottery_jax.errors import InputError
 from lottery_jax.networks.layers.containers import Chain, Residual
 from lottery_jax.networks.layers.conv import Conv, RotationConv
 from lottery_jax.networks.layers.dense import Dense
+from lottery_jax.networks.layers.graph import Graph
 from lottery_jax.networks.node import Node, child_path
 from lottery_jax.networks.rewrites import fold_batch_norm, match_rewrites
 from lottery_jax.networks.target import Target
@@ -33,16 +36,21 @@ _MAX_COEFFICIENTS = 1 << 25  # in a batch
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class OutputBound:
-    """Upper bounds of |g - f| for each output [C]; `from_tolerance` is for every ticket within the tolerance."""
+    """Upper bounds of |g - f| for each output [C].
+
+    Attributes:
+        linear: None for a graph, which has interval bounds alone.
+        from_tolerance: For every ticket within the tolerance.
+    """
 
     interval: np.ndarray
-    linear: np.ndarray
+    linear: np.ndarray | None
     from_tolerance: np.ndarray | None
 
     @property
     def by_output(self) -> np.ndarray:
         """The smaller of both bounds for each output."""
-        return np.minimum(self.interval, self.linear)
+        return self.interval if self.linear is None else np.minimum(self.interval, self.linear)
 
     @property
     def largest(self) -> float:
@@ -92,15 +100,17 @@ def bound_output(
         raise InputError(f"the outputs of a ticket with stored weights cannot be bounded, and {stored[0]!r} is stored")
     inputs, pair = _input_bounds(target, box), _NetworkPair(target, weights)
     by_interval = pair.outputs(inputs)
-    records = pair.records(root, "", inputs, tighten=True)
-    by_lines = _tighten(records, inputs, records[-1].out if records else inputs)
+    linear = None
+    if not isinstance(root, Graph):
+        records = pair.records(root, "", inputs, tighten=True)
+        linear = _tighten(records, inputs, records[-1].out if records else inputs).difference.magnitude
     if tolerance is None and ticket.header.tolerance is not None:
         # A relative tolerance is that of the tensor with the largest weight.
         tolerance = ticket.header.tolerance
         if ticket.header.relative:
             tolerance *= max(target.scan(name).largest for name in target.network.approximated)
     from_tolerance = None if tolerance is None else bound_output_from_tolerance(target, tolerance, box=box)
-    return OutputBound(by_interval, by_lines.difference.magnitude, from_tolerance)
+    return OutputBound(by_interval, linear, from_tolerance)
 
 
 def bound_output_from_tolerance(target: Target, tolerance: float, *, box: Box = (0.0, 1.0)) -> np.ndarray:
@@ -159,6 +169,8 @@ class _NetworkPair:
             a, b = (part[-1].out if part else inputs for part in (body, shortcut))
             out = LayerBounds(a.f + b.f, a.difference + b.difference)
             return [LayerRecord(node, inputs, out, (tuple(body), tuple(shortcut)))]
+        if isinstance(node, Graph):
+            return [LayerRecord(node, inputs, propagate_graph(node, path, inputs, self._output, self._tensor))]
         if isinstance(node, Dense | Conv | RotationConv):
             layer = self._layer(node, path)
             return [LayerRecord(layer, inputs, layer.propagate(inputs))]
@@ -167,10 +179,18 @@ class _NetworkPair:
         except InputError as error:
             raise InputError(f"at the layer {path!r} {error}") from None
 
+    def _output(self, node: Node, path: str, inputs: LayerBounds) -> LayerBounds:
+        """Bounds of the outputs of a layer in a graph."""
+        found = self.records(node, path, inputs, tighten=False)
+        return found[-1].out if found else inputs
+
+    def _tensor(self, name: str) -> np.ndarray:
+        return self.target.array(name).astype(np.float64)
+
     def _layer(self, layer: Dense | Conv | RotationConv, path: str) -> WeightLayer:
         weight_name, bias_name = child_path(path, "weight"), child_path(path, "bias")
-        weight, zero = self.target.array(weight_name).astype(np.float64), np.zeros(layer.outputs)
-        bias = self.target.array(bias_name).astype(np.float64) if layer.bias else zero
+        weight, zero = self._tensor(weight_name), np.zeros(layer.outputs)
+        bias = self._tensor(bias_name) if layer.bias else zero
         if not isinstance(self.weights, Mapping):
             return ToleranceLayer(layer, weight, bias, weight[None], bias, self.weights)
         effective_bias = self.weights[bias_name][0] if layer.bias else zero

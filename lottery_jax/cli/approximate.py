@@ -61,7 +61,9 @@ def run_approximate(command: Approximate, results: TextIO) -> int:
         row = _evaluated(result, task, reporter)
     if not command.json:
         print_lines([f"skipped {quoted(name)}: {reason}" for name, reason in skipped.items()], results)
+        print_lines(target.notes, results)
     row |= {
+        "notes": target.notes,
         "ticket": str(result.path),
         "skipped": skipped,
         "seconds": result.seconds,

@@ -15,11 +15,12 @@ from lottery_jax.cli.settings import Compare, command_line
 from lottery_jax.cli.worker_options import executor_of
 from lottery_jax.comparison.protocol import Protocol
 from lottery_jax.comparison.records import Record, count_finished, name_of_run
-from lottery_jax.comparison.registry import USER_CLASS, all_learners, option_name, select_methods, user_class
+from lottery_jax.comparison.registry import all_learners, option_name, select_methods, user_class
 from lottery_jax.comparison.report import tables
 from lottery_jax.comparison.runner import Callbacks, Results, run_comparison
 from lottery_jax.constructions.registry import CONSTRUCTIONS
 from lottery_jax.io.files import check_writable
+from lottery_jax.io.user_file import USER_OBJECT
 from lottery_jax.tasks import load_task
 from lottery_jax.workers.units import Share
 
@@ -68,6 +69,7 @@ def run_compare(command: Compare, results: TextIO) -> int:
         return 0
     console = Console(file=results, markup=False)
     if not command.json:
+        print_lines(task.target.notes, results)
         for table in tables(found, width=console.width):
             console.print(table)
             console.print()
@@ -77,7 +79,7 @@ def run_compare(command: Compare, results: TextIO) -> int:
 
 def protocol_of(command: Compare) -> Protocol:
     """The checked settings of a comparison; raises ``InputError``."""
-    own = [user_class(word) for word in command.methods if USER_CLASS.fullmatch(word)]
+    own = [user_class(word) for word in command.methods if USER_OBJECT.fullmatch(word)]
     options: dict[str, dict[str, Any]] = {}
     for kind in (*CONSTRUCTIONS.values(), *all_learners().values(), *own):
         values = getattr(command, field_name(kind), None)

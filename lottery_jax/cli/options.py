@@ -18,6 +18,7 @@ from lottery_jax.cli.settings import Approximate, Compare, TaskOptions
 from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.registry import CONSTRUCTIONS, construction_named
 from lottery_jax.errors import InputError
+from lottery_jax.io.user_file import USER_OBJECT
 from lottery_jax.networks.transforms import Lock, PrePrune, ShareLayers, Transform
 
 _COMMAND_OPTIONS = ("candidates",)  # options of the command itself, not of each method
@@ -30,9 +31,9 @@ def extended(settings: type, words: Sequence[str]) -> type:
     """
     kinds: list[Any] = list(CONSTRUCTIONS.values())
     if settings is Compare:
-        from lottery_jax.comparison.registry import USER_CLASS, all_learners, user_class
+        from lottery_jax.comparison.registry import all_learners, user_class
 
-        kinds += [*all_learners().values(), *(user_class(word) for word in words if USER_CLASS.fullmatch(word))]
+        kinds += [*all_learners().values(), *(user_class(word) for word in words if USER_OBJECT.fullmatch(word))]
     if not {"-h", "--help"} & set(words):
         return with_options(settings, kinds)
     shared = _shared_options(kinds)

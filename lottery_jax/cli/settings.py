@@ -16,10 +16,12 @@ class TaskOptions:
     data: str = "digits"
     """Data set: digits (embedded), mnist, fashion_mnist, cifar10, or a .npz file with images and labels."""
     target: Path | None = None
-    """Trained target, a .safetensors file with PyTorch's names and layout; default: trained here."""
+    """Trained target: a safetensors file, the index of several, or their folder; PyTorch's or Flax's names and layout.
+    Default: trained here."""
     architecture: str | None = None
     """Network of the target: mlp-A-B-..., fc2, fc4, lenet-300-100, lenet5, conv2, conv4, conv6, conv8, resnet18,
-    resnet20, resnet50, vgg16, vgg19 or vit. Default: guessed from the names in the target file, else a small MLP."""
+    resnet20, resnet50, vgg16, vgg19 or vit, or FILE.py:FUNCTION, your function (input_spec, classes) -> Network.
+    Default: guessed from the names and shapes in the target file, else a small MLP."""
     width: float = 1.0
     """Factor of all hidden widths of the architecture."""
     data_dir: Path | None = None
@@ -71,7 +73,8 @@ class Approximate(WorkerOptions, TaskOptions):
     """
 
     model: Path | None = None
-    """File of any model (.safetensors), instead of data and target; all 2-D and 4-D float tensors are approximated."""
+    """File of any model (.safetensors), its index or its folder, instead of data and target; all 2-D and 4-D float
+    tensors are approximated."""
     pattern: str | None = None
     """Name pattern (* ? [abc]) of the model's tensors to approximate, of any dimension."""
     construction: str | None = None
@@ -130,7 +133,7 @@ class Verify:
     ticket: tyro.conf.Positional[Path]
     """File of the ticket."""
     target: Path | None = None
-    """Network to compare with (.safetensors, PyTorch layout); default: the unverified copy in the ticket."""
+    """Network to compare with, as in `approximate`; default: the unverified copy in the ticket."""
     expect: Path | None = None
     """JSON file of the target's network, as `export --network` writes it; a ticket for another one is broken."""
     tolerance: float | None = None

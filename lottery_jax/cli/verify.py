@@ -9,7 +9,8 @@ from lottery_jax.cli.messages import print_json, print_lines
 from lottery_jax.cli.progress_bars import progress_bars
 from lottery_jax.cli.settings import Export, Verify
 from lottery_jax.errors import InputError, quoted
-from lottery_jax.importers.state_dict import target_like
+from lottery_jax.importers.onnx_target import is_onnx
+from lottery_jax.importers.state_dict import target_like, target_of_network
 from lottery_jax.io.files import check_overwrite, write_atomically
 from lottery_jax.networks.network import clipped
 from lottery_jax.tickets.certificate import Certificate
@@ -51,7 +52,7 @@ def _output_row(verification: BoxVerification) -> dict[str, Any]:
     return {
         "output_bound": bound.largest,
         "output_bound_by_intervals": float(bound.interval.max()),
-        "output_bound_by_lines": float(bound.linear.max()),
+        "output_bound_by_lines": None if bound.linear is None else float(bound.linear.max()),
         "output_promised": from_tolerance if math.isfinite(from_tolerance) else None,
         "output_searched": verification.largest_found,
     }
@@ -203,10 +204,11 @@ def _float32_sentences(row: dict[str, Any]) -> list[str]:
 
 def _output_sentences(row: dict[str, Any]) -> list[str]:
     low, high = row["box"]
+    by_lines = row["output_bound_by_lines"]
+    how = "" if by_lines is None else f" {row['output_bound_by_intervals']:.3g}, by lines {by_lines:.3g}"
     lines = [
-        f"On all inputs from {low:g} to {high:g}, |f - g| is at most {row['output_bound']:.3g} (by intervals"
-        f" {row['output_bound_by_intervals']:.3g}, by lines {row['output_bound_by_lines']:.3g}); a search for the worst"
-        f" input found {row['output_searched']:.3g}."
+        f"On all inputs from {low:g} to {high:g}, |f - g| is at most {row['output_bound']:.3g} (by intervals{how});"
+        f" a search for the worst input found {row['output_searched']:.3g}."
     ]
     if row["output_promised"] is not None:
         lines.append(
@@ -228,8 +230,10 @@ def run_export(command: Export, results: TextIO) -> int:
         write_atomically(command.out, network_text(ticket.network).encode())
         written = "the network that the ticket is for, without weights, for verify --expect"
     elif command.into is not None:
-        is_model = ticket.network.input_spec is None
-        model = None if is_model else target_like(ticket.network, command.into).network
+        model = None
+        if ticket.network.input_spec is not None and not is_onnx(command.into):
+            # First the ticket's own network, which may be in no list of architectures.
+            model = target_of_network(ticket.network.target, command.into) or target_like(ticket.network, command.into)
         written = export_into(ticket, command.into, command.out, model)
     else:
         written = (export_masks if command.masks else export_weights)(ticket, command.out)

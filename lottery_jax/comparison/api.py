@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lottery_jax.comparison.methods import Method
 from lottery_jax.comparison.protocol import Protocol
 from lottery_jax.comparison.registry import Options, select_methods
@@ -69,7 +71,7 @@ def compare(
     """
     protocol = Protocol(
         select_methods(methods, options, candidates=candidates),
-        tuple(seeds),
+        tuple(int(seed) if isinstance(seed, np.integer) else seed for seed in seeds),
         tuple(keeps),
         candidates,
         tolerance,

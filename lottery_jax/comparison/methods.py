@@ -17,10 +17,12 @@ from lottery_jax.comparison.evaluate import accuracy
 from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.pensia import Pensia
 from lottery_jax.data import Dataset
+from lottery_jax.errors import InputError
 from lottery_jax.mask_learning.edge_popup import EdgePopup
 from lottery_jax.mask_learning.registry import SOURCES
 from lottery_jax.mask_learning.scores import forced_weights
 from lottery_jax.mask_learning.train_scores import train_scores
+from lottery_jax.networks.layers.graph import Graph
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.target import Target
 from lottery_jax.networks.transforms import Transform, transformed
@@ -56,7 +58,9 @@ class MethodContext:
 
     def stored(self, source: Network) -> dict[str, np.ndarray]:
         """The tensors of a source that are not random: the target's, or untrained ones if their shapes differ."""
-        shapes, initial = self.target.network.tensors, source.initial(jax.random.key(0)) if source.tensors else {}
+        shapes = self.target.network.tensors
+        same = all(shapes[name] == shape for name, shape in source.tensors.items())
+        initial = {} if same else source.initial(jax.random.key(0))
         stored = {}
         for name, shape in source.tensors.items():
             value = self.target.array(name) if shapes[name] == shape else initial[name]
@@ -92,6 +96,10 @@ class Method(abc.ABC):
         """Refuse settings that the method does not support; raises ``InputError``."""
         return
 
+    def refusal(self, network: Network) -> str | None:
+        """Why the method is not for targets of this network, as a sentence; None if it is."""
+        return None
+
     @abc.abstractmethod
     def find(self, context: MethodContext, seed: int, keeps: Sequence[float]) -> Sequence[Ticket | None]:
         """Find the tickets of a seed.
@@ -116,6 +124,21 @@ class MethodSelection:
     """Methods by label, among them those that the selected ones depend on."""
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
     """Options that differ from the defaults; part of the configuration."""
+    named: bool = True
+    """Whether a user named the methods; else those of the default that do not fit a target are omitted."""
+
+    def for_network(self, network: Network) -> "MethodSelection":
+        """The methods for targets of a network; raises ``InputError`` if one that a user named is not for it."""
+        found = []
+        for method in self.methods:
+            reason = method.refusal(network)
+            if reason is None:
+                found.append(method)
+            elif self.named:
+                raise InputError(f"methods must be for the target's network, got {method.label!r}. {reason}")
+            else:
+                log.warning("the method %s is omitted. %s", method.label, reason)
+        return dataclasses.replace(self, methods=tuple(found))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,6 +212,14 @@ class LearnerMethod(Method):
     def about(self) -> str:
         words = first_paragraph(type(self.learner))
         return words if len(self.learner.sources) == 1 else f"{words} On {SOURCES[self.source].__doc__}"
+
+    def refusal(self, network: Network) -> str | None:
+        if self.source != "wide" or not any(isinstance(node, Graph) for _, node in network.nodes()):
+            return None
+        return (
+            "Its source has another width than the target, and an imported graph has fixed shapes. Use"
+            f" {self.learner.name}-plain or {self.learner.name}-gadget."
+        )
 
     def find(self, context: MethodContext, seed: int, keeps: Sequence[float]) -> Sequence[Ticket | None]:
         source = transformed(SOURCES[self.source](context.gadget_source), context.transforms)

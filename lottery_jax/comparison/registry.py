@@ -3,11 +3,8 @@
 import contextlib
 import dataclasses
 import hashlib
-import importlib.util
 import inspect
 import itertools
-import re
-import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,13 +27,11 @@ from lottery_jax.comparison.methods import (
 from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.registry import CONSTRUCTIONS
 from lottery_jax.errors import InputError, suggest
+from lottery_jax.io.user_file import USER_OBJECT, user_object
 from lottery_jax.mask_learning.edge_popup import EdgePopup
 from lottery_jax.mask_learning.registry import LEARNERS, SOURCES
 from lottery_jax.pruning import TRAINED
 from lottery_jax.training.learner import Learner
-
-USER_CLASS = re.compile(r"(.+\.py):([A-Za-z_][A-Za-z0-9_]*)")
-"""A class in a file of the user: FILE.py:CLASS."""
 
 Options = Mapping[str, Mapping[str, Any]]
 """Options of constructions, learners and methods: {"edge-popup": {"learning_rate": 0.05}}."""
@@ -126,7 +121,7 @@ def select_methods(
     chosen: list[str | Method] = []
     needed: set[str] = set()
     for method in methods:
-        if isinstance(method, str) and USER_CLASS.fullmatch(method):
+        if isinstance(method, str) and USER_OBJECT.fullmatch(method):
             kind = user_class(method)
             name = option_name(kind)
             kinds[name] = kind
@@ -167,7 +162,7 @@ def select_methods(
     selected = []
     for method in known.values():
         selected += [method] * (labels.count(method.label) if labels else method.is_default)
-    return MethodSelection(tuple(selected), known, recorded)
+    return MethodSelection(tuple(selected), known, recorded, named=bool(methods))
 
 
 def as_method(
@@ -203,28 +198,14 @@ def user_class(word: str) -> type:
     Raises:
         InputError: The file does not exist, fails, or lacks the class.
     """
-    file, _, name = word.rpartition(":")
-    path = Path(file)
-    if not path.is_file():
-        raise InputError(f"method {word!r} names a file that does not exist; check the path")
-    module_name = f"_method_{path.stem}"
-    if module_name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(module_name, path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[module_name] = module  # dataclasses look their module up
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:
-            del sys.modules[module_name]
-            raise InputError(f"{str(path)!r} cannot be run ({type(error).__name__}: {error}); correct it") from error
-        with contextlib.suppress(ImportError):  # only workers of Dask need it: they cannot import the module
-            import cloudpickle
-
-            cloudpickle.register_pickle_by_value(module)
-    found = getattr(sys.modules[module_name], name, None)
+    module, found = user_object(word, "method")
     if not isinstance(found, type):
-        raise InputError(f"{str(path)!r} has no class {name}; name an existing class")
+        file, _, name = word.rpartition(":")
+        raise InputError(f"{file!r} has no class {name}; name an existing class")
+    with contextlib.suppress(ImportError):  # only workers of Dask need it: they cannot import the module
+        import cloudpickle
+
+        cloudpickle.register_pickle_by_value(module)
     return found
 
 

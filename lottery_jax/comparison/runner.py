@@ -161,6 +161,7 @@ class Comparison:
 
     def __init__(self, task: Task, protocol: Protocol, out: Path, *, stages: Stages = no_stages) -> None:
         check_writable(out)
+        protocol = dataclasses.replace(protocol, selection=protocol.selection.for_network(task.target.network))
         self.configuration = configuration(protocol, task)
         self.folder = run_folder(out, self.configuration)
         self.recorder = Recorder(task, protocol, self.folder.absolute(), stages)

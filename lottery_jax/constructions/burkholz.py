@@ -16,6 +16,8 @@ from lottery_jax.constructions.base import TensorProblem, TensorProblems, layer_
 from lottery_jax.constructions.pensia import Pensia
 from lottery_jax.errors import InputError
 from lottery_jax.networks.layers.containers import Chain, Residual
+from lottery_jax.networks.layers.graph import INPUT, Graph
+from lottery_jax.networks.layers.operations import Operation
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import (
     MAX_MAGNITUDE,
@@ -121,6 +123,8 @@ class _Replication:
                 )
             block = node.with_children({"(body)": body, "downsample": shortcut})
             return block, dataclasses.replace(first, nonnegative=first.nonnegative and second.nonnegative)
+        if isinstance(node, Graph):
+            return self._graph(node, path, given)
         if isinstance(node, Container):
             raise self._not_replicable(node, path)
         if isinstance(node, WeightNode):
@@ -136,6 +140,21 @@ class _Replication:
         if output.copies != given.copies:
             raise self._not_replicable(node, path)
         return node, output
+
+    def _graph(self, graph: Graph, path: str, given: Spec) -> tuple[Node, Spec]:
+        children, specs = {}, {INPUT: given}
+        for name, node, inputs in graph.nodes:
+            own, before = child_path(path, name), [specs[one] for one in inputs]
+            if not isinstance(node, Operation):
+                children[name], specs[name] = self.apply(node, own, before[0])
+                continue
+            try:
+                children[name], specs[name] = node, node.combined_spec(*before)
+            except InputError:
+                if all(spec.copies == 1 for spec in before):
+                    raise
+                raise self._not_replicable(node, own) from None
+        return graph.with_children(children), specs[graph.output]
 
     def _not_replicable(self, node: Node, path: str) -> InputError:
         return InputError(
@@ -156,4 +175,12 @@ def output_layers(node: Node, path: str) -> frozenset[str]:
     if isinstance(node, Chain):
         found = (output_layers(child, child_path(path, name)) for name, child in reversed(node.nodes))
         return next((one for one in found if one), frozenset())
+    if isinstance(node, Graph):
+        last, reached = frozenset[str](), {node.output}
+        for name, child, inputs in reversed(node.nodes):
+            if name in reached:
+                own = output_layers(child, child_path(path, name))
+                last |= own
+                reached.update(() if own else inputs)
+        return last
     return frozenset().union(*(output_layers(child, child_path(path, name)) for name, child in node.children().items()))

@@ -11,6 +11,7 @@ from lottery_jax.constructions.pensia import Pensia
 from lottery_jax.errors import InputError
 from lottery_jax.networks.layers.attention import Attention
 from lottery_jax.networks.layers.conv import Conv
+from lottery_jax.networks.layers.operations import DotGeneral
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.target import Target
 
@@ -23,7 +24,9 @@ class DaCunha(Pensia):
 
     def source(self, target: Target) -> Network:
         nodes = [node for _, node in target.network.nodes()]
-        if not any(isinstance(node, Conv) for node in nodes) or any(isinstance(node, Attention) for node in nodes):
+        if not any(isinstance(node, Conv) for node in nodes) or any(
+            isinstance(node, Attention | DotGeneral) for node in nodes
+        ):
             raise InputError(
                 "dacunha is for networks of convolutions, optionally with dense layers behind them, and not for"
                 " attention; use pensia for this one"

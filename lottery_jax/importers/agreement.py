@@ -1,5 +1,6 @@
 """The check that an imported target computes what the original does, on examples."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,11 +15,13 @@ from lottery_jax.networks.target import Target
 Original = Callable[[jax.Array], Any]
 """x [B, *input], float32 -> outputs [B, *output], as JAX or NumPy arrays."""
 
+TARGET_FROM = "Import the module itself with lottery_jax.target_from(module, example)."
+
 ACCURACY = 1e-4
 """Largest difference of two float32 computations of one output, as a part of the output's largest |value|."""
 _LEAST_SCALE = 1e-3  # of an output, as a part of all outputs' largest |value|: tiny outputs are sums that cancel
 _SCALES = (0.1, 1.0, 10.0, 100.0)
-_EXAMPLES = 16  # of one scale and sign
+_EXAMPLES, _NUMBERS = 16, 1 << 16  # of one scale and sign: at most so many examples, and at least two
 
 
 def check_agreement(
@@ -90,7 +93,8 @@ def random_inputs(spec: Spec) -> list[np.ndarray]:
     >>> [batch.shape for batch in random_inputs(Spec((3,), nonnegative=True))]
     [(16, 3), (16, 3), (16, 3), (16, 3)]
     """
-    normal = np.random.default_rng(0).normal(size=(_EXAMPLES, *spec.shape)).astype(np.float32)
+    count = max(min(_EXAMPLES, _NUMBERS // math.prod(spec.shape)), 2)
+    normal = np.random.default_rng(0).normal(size=(count, *spec.shape)).astype(np.float32)
     signs = [np.abs(normal)] if spec.nonnegative else [normal, np.abs(normal)]
     return [np.float32(scale) * batch for scale in _SCALES for batch in signs]
 

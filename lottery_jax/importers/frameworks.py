@@ -1,8 +1,10 @@
 """A user's model as a pure function of its parameters: Flax NNX and Linen, Equinox, JAX functions, PyTorch, ONNX."""
 
 import dataclasses
+import functools
+import itertools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy as np
 from flax import nnx
 
 from lottery_jax.errors import InputError
+from lottery_jax.importers.torch_export import is_torch_module, torch_function
 
 NamedParameters = Mapping[str, Any]
 
@@ -23,9 +26,10 @@ class ModelFunction:
     Args:
         function: (parameters by name, x [N, ...]) -> outputs [N, ...], in JAX.
         parameters: Arrays by name.
-        original: The model as its user runs it, for the comparison: x [N, ...] -> outputs.
+        original: The model as its user runs it, x [N, ...] -> outputs; the import is compared with it.
         with_parameters: Returns the model with other parameters, arrays by name; a module of Flax NNX is changed.
         notes: What was assumed, in sentences.
+        input_shape: Of a batch, if the model has one; None for an axis of any size.
     """
 
     function: Callable[[NamedParameters, jax.Array], Any]
@@ -33,6 +37,7 @@ class ModelFunction:
     original: Callable[[jax.Array], Any]
     with_parameters: Callable[[NamedParameters], Any]
     notes: tuple[str, ...] = ()
+    input_shape: tuple[int | None, ...] | None = None
 
 
 def model_function(model: Any, example: Any, parameters: Any = None) -> ModelFunction:
@@ -43,9 +48,12 @@ def model_function(model: Any, example: Any, parameters: Any = None) -> ModelFun
         return _of_nnx(model)
     if "flax.linen" in kinds:
         return _of_linen(model, parameters)
-    if "torch" in kinds or "onnx" in kinds or isinstance(model, str | os.PathLike):
-        _no_parameters(parameters, "a PyTorch module or an ONNX file")
-        return _of_onnx(model, example, torch="torch" in kinds)
+    if is_torch_module(model):
+        _no_parameters(parameters, "a PyTorch module")
+        return _of_torch(model, example)
+    if "onnx" in kinds or isinstance(model, str | os.PathLike):
+        _no_parameters(parameters, "an ONNX model")
+        return _of_onnx(model)
     if "equinox" in kinds:
         _no_parameters(parameters, "an Equinox module")
         return _of_equinox(model)
@@ -101,41 +109,48 @@ def _is_array(leaf: Any) -> bool:
     return isinstance(leaf, np.ndarray | np.generic | jax.Array) and not jnp.issubdtype(leaf.dtype, jax.dtypes.extended)
 
 
-def _named_leaves(tree: Any) -> tuple[dict[str, np.ndarray], Callable[[NamedParameters], Any]]:
-    """The arrays of a tree by name, and how to put others in their places."""
-    leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
-    names = [path_name(path) if _is_array(leaf) else None for path, leaf in leaves]
-    short = [None if name is None else name.removeprefix("params.") for name in names]
-    used = [name for name in short if name is not None]
-    names = short if len(set(used)) == len(used) else names
-    arrays = {}
-    for name, (_, leaf) in zip(names, leaves, strict=True):
-        if name is not None:
-            arrays[name or "weight"] = np.asarray(leaf)
+def _unique(names: Iterable[str]) -> list[str]:
+    """Different names: a number is added to one that occurs again.
 
-    def rebuilt(parameters: NamedParameters) -> Any:
-        parts = []
-        for name, (_, leaf) in zip(names, leaves, strict=True):
-            parts.append(leaf if name is None else parameters[name or "weight"])
-        return structure.unflatten(parts)
-
-    return arrays, rebuilt
+    >>> _unique(["a", "a.2", "a", ""])
+    ['a', 'a.2', 'a.3', 'weight']
+    """
+    found = []
+    for name in names:
+        name = name or "weight"
+        options = itertools.chain([name], (f"{name}.{number}" for number in itertools.count(2)))
+        found.append(next(one for one in options if one not in found))
+    return found
 
 
 def _of_tree(apply: Callable[[Any, jax.Array], Any], tree: Any) -> ModelFunction:
     """A function of a tree of parameters and a batch."""
-    arrays, rebuilt = _named_leaves(tree)
-    if not arrays:
+    leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
+    places = [place for place, (_, leaf) in enumerate(leaves) if _is_array(leaf)]
+    if not places:
         raise InputError(
             f"parameters must hold arrays, got {type(tree).__name__} without. Pass the trained parameters."
         )
-    whole = jax.jit(lambda parameters, x: apply(rebuilt(parameters), x))
+    names = [path_name(leaves[place][0]) for place in places]
+    short = [name.removeprefix("params.") for name in names]
+    names = _unique(short if len({*short}) == len(short) else names)
 
-    def loaded(parameters: NamedParameters) -> Any:
-        return rebuilt({name: jnp.asarray(value) for name, value in parameters.items()})
+    def rebuilt(arrays: Iterable[Any]) -> Any:
+        parts = [leaf for _, leaf in leaves]
+        for place, array in zip(places, arrays, strict=True):
+            parts[place] = array
+        return structure.unflatten(parts)
 
+    def by_name(parameters: NamedParameters, x: jax.Array) -> Any:
+        return apply(rebuilt(parameters[name] for name in names), x)
+
+    own = [leaves[place][1] for place in places]
+    whole = jax.jit(lambda arrays, x: apply(rebuilt(arrays), x))
     return ModelFunction(
-        lambda parameters, x: apply(rebuilt(parameters), x), arrays, lambda x: whole(arrays, x), loaded
+        by_name,
+        {name: np.asarray(array) for name, array in zip(names, own, strict=True)},
+        lambda x: whole(own, x),
+        lambda parameters: rebuilt(jnp.asarray(parameters[name]) for name in names),
     )
 
 
@@ -157,13 +172,11 @@ def _of_equinox(model: Any) -> ModelFunction:
 
 def _of_nnx(model: nnx.Module) -> ModelFunction:
     graph, state = nnx.split(model)
-    variables = dict(nnx.to_flat_state(state))
-    names = {
-        path: ".".join(map(str, path)) for path, variable in variables.items() if _is_array(variable.get_raw_value())
-    }
+    variables, paths = dict(nnx.to_flat_state(state)), []
     for path, variable in variables.items():
-        if isinstance(variable, nnx.RngState):
-            names.pop(path, None)
+        if _is_array(variable.get_raw_value()) and not isinstance(variable, nnx.RngState):
+            paths.append(path)
+    names = dict(zip(paths, _unique(".".join(map(str, path)) for path in paths), strict=True))
     arrays = {name: np.asarray(variables[path].get_raw_value()) for path, name in names.items()}
 
     def apply(parameters: NamedParameters, x: jax.Array) -> Any:
@@ -189,19 +202,51 @@ def _of_nnx(model: nnx.Module) -> ModelFunction:
         nnx.update(model, nnx.from_flat_state(own))
         return model
 
-    whole = jax.jit(apply)
-    return ModelFunction(apply, arrays, lambda x: whole(arrays, x), loaded)
+    whole = jax.jit(lambda state, x: nnx.merge(graph, state)(x))  # type: ignore[operator]
+    return ModelFunction(apply, arrays, functools.partial(whole, state), loaded)
 
 
-def _of_onnx(model: Any, example: Any, *, torch: bool) -> ModelFunction:
-    from lottery_jax.importers.onnx_function import onnx_function, torch_function, with_parameters
+def _of_onnx(model: Any) -> ModelFunction:
+    from lottery_jax.importers.onnx_function import onnx_function
+    from lottery_jax.importers.onnx_model import with_parameters
 
     if isinstance(model, str | os.PathLike) and Path(model).suffix != ".onnx":
         raise InputError(
             f"the file of a model must end in .onnx, got {str(model)!r}. Read weights without a graph with"
             " import_target or load_model."
         )
-    made = torch_function(model, example) if torch else onnx_function(model)
-    return ModelFunction(
-        made, dict(made.parameters), made.reference, lambda values: with_parameters(made.model, values), made.notes
-    )
+    made = onnx_function(model)
+    batch = made.input_shape[0] if made.input_shape else None
+    if batch not in (None, 1):
+        raise InputError(
+            f"the batch axis of an ONNX model must be dynamic or 1, got {batch}. Export it with a dynamic batch axis."
+        )
+
+    def original(x: jax.Array) -> np.ndarray:
+        examples = np.asarray(x)
+        parts = [examples] if batch is None else np.split(examples, len(examples))
+        return np.concatenate([made.reference(part) for part in parts])
+
+    def loaded(values: NamedParameters) -> Any:
+        return with_parameters(made.model, values)
+
+    return ModelFunction(made, dict(made.parameters), original, loaded, made.notes, made.input_shape)
+
+
+def _of_torch(model: Any, example: Any) -> ModelFunction:
+    import torch  # type: ignore[import-not-found]
+
+    made = torch_function(model, example)
+    device = next((one.device for one in model.parameters()), torch.device("cpu"))
+
+    def original(x: jax.Array) -> np.ndarray:
+        with torch.no_grad():
+            return model(torch.from_numpy(np.array(x)).to(device)).cpu().numpy()
+
+    def loaded(values: NamedParameters) -> Any:
+        state = model.state_dict()
+        own = {name: torch.from_numpy(np.array(value)) for name, value in values.items() if name in state}
+        model.load_state_dict({**state, **own})
+        return model
+
+    return ModelFunction(made, dict(made.parameters), original, loaded, made.notes)

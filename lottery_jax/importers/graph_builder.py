@@ -4,13 +4,14 @@ import collections
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from lottery_jax.errors import InputError
+from lottery_jax.errors import InputError, quoted
 from lottery_jax.networks.layers.activations import Activation
 from lottery_jax.networks.layers.dense import Dense
-from lottery_jax.networks.layers.graph import INPUT, Graph
+from lottery_jax.networks.layers.graph import INPUT, Graph, Step
 from lottery_jax.networks.layers.operations import (
     Binary,
     Broadcast,
@@ -35,7 +36,10 @@ from lottery_jax.networks.node import MAX_MAGNITUDE, MIN_MAGNITUDE, LinearLayer,
 Shape = tuple[int, ...]
 _Steps = dict[str, tuple[Node, tuple[str, ...]]]  # nodes with the names of their inputs, in order
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
+_MAX_NAME = 480  # of the 512 characters that a file may have for a name; those of a layer's tensors are longer
 _WEIGHT_NAMES = ("kernel", "weight", "w", "embedding")
+_RANDOM_TENSORS = ("gain", "first", "frozen", *(f"rung{number}" for number in range(1, 65)))
+"""What follows the name of a layer in the names that the random layers for it have."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,7 +60,7 @@ class Placement:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Value:
+class Known:
     """A constant of an imported model: an array, and the parameter that it comes from.
 
     `index` are positions in the parameter, in the shape of the array, if it holds the parameter's numbers unchanged.
@@ -66,9 +70,9 @@ class Value:
     parameter: str | None = None
     index: np.ndarray | None = None
 
-    def moved(self, move: Callable[[np.ndarray], np.ndarray]) -> "Value":
+    def moved(self, move: Callable[[np.ndarray], np.ndarray]) -> "Known":
         """The same numbers in another order and shape."""
-        return Value(move(self.array), self.parameter, None if self.index is None else move(self.index))
+        return Known(move(self.array), self.parameter, None if self.index is None else move(self.index))
 
 
 @dataclasses.dataclass(eq=False)
@@ -79,14 +83,15 @@ class _Affine:
     """
 
     weight: np.ndarray
-    weight_from: Value
+    weight_from: Known
     scale: np.ndarray
     bias: np.ndarray | None = None
-    bias_from: Value | None = None
+    bias_from: Known | None = None
     slope: np.ndarray | float = 1.0
 
-    def fold(self, function: str, vector: np.ndarray, origin: Value, *, constant_first: bool) -> None:
+    def fold(self, function: str, constant: Known, *, constant_first: bool) -> None:
         """Become the layer followed by this function with a constant [O]."""
+        vector = constant.array.astype(np.float64)
         bias = np.zeros_like(vector) if self.bias is None else self.bias
         factor = np.ones_like(vector)
         if function in ("mul", "div"):
@@ -99,7 +104,7 @@ class _Affine:
         self.slope = self.slope * factor
         if function in ("add", "sub"):
             # A change of the last addend changes the bias by as much.
-            self.bias_from, self.slope = origin, -1.0 if function == "sub" and not constant_first else 1.0
+            self.bias_from, self.slope = constant, -1.0 if function == "sub" and not constant_first else 1.0
         self.weight = self.weight * factor.reshape(-1, *[1] * (self.weight.ndim - 1))
         self.scale = self.scale * factor
 
@@ -109,35 +114,60 @@ class GraphBuilder:
 
     Attributes:
         shapes: The shape of each value.
-        folded: The last node that was folded into each linear layer.
+        folded: For a linear layer and the reshapes behind it, by name, the last node that was folded into the layer,
+            and whether both have their numbers in one order.
     """
 
     def __init__(self, input_shape: Shape) -> None:
         self.shapes: dict[str, Shape] = {INPUT: input_shape}
-        self.folded: dict[str, str] = {}
+        self.folded: dict[str, tuple[str, bool]] = {}
         self._steps: _Steps = {}
-        self._stored: dict[str, Value] = {}
+        self._stored: dict[str, Known] = {}
         self._linear: dict[str, _Affine] = {}
-        self._by_identity: dict[int, tuple[Value, str]] = {}
+        self._same: dict[tuple[Node, tuple[str, ...]], str] = {}
+        self._names = {INPUT}
 
     def add(self, node: Node, *inputs: str, name: str | None = None) -> str:
-        """Append a node; returns its name."""
+        """Append an operation or an activation, or find an equal one with these inputs; returns its name."""
+        if (node, inputs) not in self._same:
+            name = name or self._unused(f"{getattr(node, 'function', node.kind)}_{len(self._steps) + 1}")
+            self._same[node, inputs] = self._append(name, node, inputs)
+        return self._same[node, inputs]
+
+    def _append(self, name: str, node: Node, inputs: tuple[str, ...]) -> str:
+        fields = {field.name: _plain(getattr(node, field.name)) for field in dataclasses.fields(node)}
+        node = dataclasses.replace(node, **fields)
         specs = [Spec(self.shapes[one]) for one in inputs]
         spec = node.combined_spec(*specs) if isinstance(node, Operation) else node.output_spec(specs[0])
-        name = self._unused(name or f"{getattr(node, 'function', node.kind)}_{len(self._steps) + 1}")
         self._steps[name] = node, inputs
         self.shapes[name] = spec.shape
         return name
 
     def _unused(self, name: str) -> str:
+        """The name, or one like it that no node has; a name in parentheses would not be part of a path."""
         name = name.lstrip("(") or "layer"
-        taken = {INPUT, *self._steps}
+        if len(name) > _MAX_NAME:
+            raise InputError(
+                f"the names of parameters must have at most {_MAX_NAME} characters, got {name[:20]!r}... of"
+                f" {len(name)}. Rename it."
+            )
         names = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
-        return next(one for one in names if one not in taken)
+        found = next(one for one in names if one not in self._names)
+        self._names.add(found)
+        return found
+
+    def layer_before(self, name: str) -> str | None:
+        """The last linear layer on the way to a value; the value itself if it is the output of one."""
+        return layer_before([(step, *rest) for step, rest in self._steps.items()], name)
+
+    def operation(self, name: str) -> tuple[str | None, tuple[str, ...]]:
+        """The function of a binary or elementwise operation, and its inputs."""
+        node, inputs = self._steps.get(name, (None, ()))
+        return getattr(node, "function", None), inputs
 
     def reshape(self, value: str, shape: Iterable[int]) -> str:
-        """The value in another shape; itself if it has that one."""
-        shape = tuple(shape)
+        """The value in another shape; itself if it has that one. A number is an array [1]."""
+        shape = tuple(shape) or (1,)
         return value if self.shapes[value] == shape else self.add(Reshape(shape), value)
 
     def transpose(self, value: str, axes: Iterable[int]) -> str:
@@ -145,52 +175,51 @@ class GraphBuilder:
         axes = tuple(axes)
         return value if axes == tuple(range(len(axes))) else self.add(Transpose(axes), value)
 
-    def constant(self, value: Value, *, full: bool = False) -> str:
+    def constant(self, value: Known, *, full: bool = False) -> str:
         """A constant; with `full` in its own shape, otherwise in the smallest shape that broadcasts to it."""
-        if not full and id(value) in self._by_identity:
-            return self._by_identity[id(value)][1]
-        array, index = (value.array, value.index) if full else _narrowed(value)
-        array = array.astype(np.float32)
-        if np.isnan(array).any():
-            raise InputError("the constants of a model must be numbers, got NaN. Repair its parameters.")
+        value = value.moved(lambda array: array.reshape(array.shape or (1,))) if full else _narrowed(value)
+        array = value.array.astype(np.float32)
+        _no_nan(array, value.parameter)
         array = np.clip(array, -_FLOAT32_MAX, _FLOAT32_MAX)  # a mask of -inf: exp gives 0 for both
         number = float(array.reshape(-1)[0])
-        if (
-            value.parameter is None
-            and array.shape in ((), (1,))
-            and (number == 0 or MIN_MAGNITUDE <= abs(number) <= MAX_MAGNITUDE)
-        ):
-            name = self.add(Constant(number))
-        else:
-            array = array.reshape(array.shape or (1,))
-            name = self.add(Stored(array.shape), name=value.parameter)
-            self._stored[name] = Value(array, value.parameter, None if index is None else index.reshape(array.shape))
-        if not full:
-            self._by_identity[id(value)] = value, name
+        if value.parameter is None and array.shape == (1,) and _in_range(number):
+            return self.add(Constant(number))
+        for name, other in self._stored.items():
+            if other.parameter == value.parameter and _equal(other.array, array) and _equal(other.index, value.index):
+                return name
+        name = self._append(self._unused(f"stored_{len(self._steps) + 1}"), Stored(array.shape), ())
+        self._stored[name] = dataclasses.replace(value, array=array)
         return name
 
-    def linear(self, layer: LinearLayer, value: str, weight: Value) -> str:
+    def linear(self, layer: LinearLayer, value: str, weight: Known) -> str:
         """A linear layer of the value [..., I] with a weight as the layer has it, [O, I / groups, ...]."""
+        for name, own in self._linear.items():  # such as the gate of a highway network, which is called twice
+            same = own.weight_from.parameter == weight.parameter and self._steps[name] == (layer, (value,))
+            if same and _equal(own.weight, weight.array) and _equal(own.weight_from.index, weight.index):
+                return name
+        _no_nan(weight.array, weight.parameter)
         name = layer_name(weight.parameter) or f"{layer.kind}_{len(self._linear) + 1}"
-        name = self.add(layer, value, name=name)
+        name = self._append(self._unused(name), layer, (value,))
         self._linear[name] = _Affine(weight.array.astype(np.float64), weight, np.ones(layer.outputs))
         return name
 
     def finished(self, output: str) -> tuple[Graph, dict[str, np.ndarray], dict[str, Placement]]:
         """The graph with this output, its tensors by name, float32, and their placements in the model's parameters."""
+        self._drop_unused(output)
         output = self._fold_affine_maps(output)
         output = self._without_leading_axis(output)
         output = self._simplified(output)
         nodes, tensors, placements = [], dict[str, np.ndarray](), dict[str, Placement]()
+        names = self._final_names()
 
-        def place(name: str, array: np.ndarray, origin: Value | None, scale: np.ndarray | float = 1.0) -> None:
+        def place(name: str, array: np.ndarray, origin: Known | None, scale: np.ndarray | float = 1.0) -> None:
             tensors[name] = np.asarray(array, np.float32)
             if origin is not None and origin.parameter is not None:
                 placements[name] = Placement(origin.parameter, origin.index, scale)
 
         for name, (node, inputs) in self._steps.items():
             if isinstance(node, Stored):
-                place(name, self._stored[name].array, self._stored[name])
+                place(names[name], self._stored[name].array, self._stored[name])
             elif isinstance(node, LinearLayer):
                 own = self._linear[name]
                 node = dataclasses.replace(node, bias=own.bias is not None)  # type: ignore[type-var]
@@ -198,8 +227,21 @@ class GraphBuilder:
                 place(child_path(name, "weight"), own.weight, own.weight_from, scale)
                 if own.bias is not None:
                     place(child_path(name, "bias"), own.bias, own.bias_from, own.slope)
-            nodes.append((name, node, inputs))
+            nodes.append((names.get(name, name), node, tuple(names.get(one, one) for one in inputs)))
         return Graph(tuple(nodes), output), tensors, placements
+
+    def _final_names(self) -> dict[str, str]:
+        """Names of the stored tensors: those of their parameters, if the tensors of no layer have them."""
+        stored, self._names = [], {INPUT}
+        for name, (node, _) in self._steps.items():
+            if isinstance(node, Stored):
+                stored.append(name)
+                continue
+            self._names.add(name)
+            if name in self._linear:
+                tensors = "weight", *(["bias"] if self._linear[name].bias is not None else []), *_RANDOM_TENSORS
+                self._names.update(child_path(name, tensor) for tensor in tensors)
+        return {name: self._unused(self._stored[name].parameter or name) for name in stored}
 
     def _fold_affine_maps(self, output: str) -> str:
         """Fold parameters that are added to the outputs of a linear layer, or multiply them, into the layer.
@@ -222,15 +264,18 @@ class GraphBuilder:
             found = self._behind_linear(value, own, uses)
             if found is None or self.shapes[value] != self.shapes[name]:
                 continue
-            layer, vector, origin = found
-            self._linear[layer].fold(node.function, vector, origin, constant_first=parameters[0])
-            self.folded[layer] = name
+            between, vector = found
+            self._linear[between[-1]].fold(node.function, vector, constant_first=parameters[0])
+            in_order = True
+            for one in between:
+                self.folded[one] = name, in_order
+                in_order &= not isinstance(self._steps[one][0], Transpose)
             alias[name], uses[value] = value, uses[name]
             del self._steps[name]
         return alias.get(output, output)
 
-    def _behind_linear(self, value: str, own: Value, uses: Mapping[str, int]) -> tuple[str, np.ndarray, Value] | None:
-        """The linear layer in front of a value, if only reshapes are between, and a constant by its outputs [O]."""
+    def _behind_linear(self, value: str, own: Known, uses: Mapping[str, int]) -> tuple[tuple[str, ...], Known] | None:
+        """The nodes back to the linear layer in front of a value, all reshapes, and a constant by its outputs [O]."""
         moves, at = list[tuple[Node, str]](), value
         while uses[at] == 1 and at in self._steps and isinstance(self._steps[at][0], Reshape | Transpose):
             move, (before,) = self._steps[at]
@@ -250,10 +295,12 @@ class GraphBuilder:
             rows = array.reshape(-1, array.shape[-1])
             return rows[0] if (rows == rows[0]).all() else None
 
-        vector = by_output(np.asarray(own.array, np.float64))
-        if vector is None:
+        # By positions and not by numbers, so that all weights give one graph.
+        places = by_output(np.arange(own.array.size).reshape(own.array.shape))
+        if places is None:
             return None
-        return at, vector, Value(vector, own.parameter, None if own.index is None else by_output(own.index))
+        vector = own.moved(lambda array: array.reshape(-1)[places])
+        return (value, *(before for _, before in moves)), vector
 
     def _without_leading_axis(self, output: str) -> str:
         """Remove the axis of one example, which a traced function has, from the operations that do without it."""
@@ -276,21 +323,26 @@ class GraphBuilder:
                 continue
             smaller = _dropped(node, [old_shapes[one] for one in inputs]) if unit and dropped & {*inputs} else None
             if smaller is None:
-                alias[name] = self.add(node, *map(whole, inputs), name=name)
+                alias[name] = self._again(name, node, map(whole, inputs))
             else:
                 dropped.add(name)
                 ranks = [len(old_shapes[one]) == len(shape) or not isinstance(node, _ELEMENTWISE) for one in inputs]
                 given = [lowered(one) if full else alias[one] for one, full in zip(inputs, ranks, strict=True)]
                 if isinstance(node, Lookup):
                     given[0] = alias[inputs[0]]
-                alias[name] = self.add(smaller, *given, name=name)
+                alias[name] = self._again(name, smaller, given)
         return alias[output] if output not in dropped else whole(output)
 
     def _emptied(self) -> tuple[_Steps, dict[str, Shape]]:
         """Remove all nodes, for a pass that adds them again; returns them and their shapes."""
         old = self._steps, self.shapes
-        self._steps, self.shapes = {}, {INPUT: self.shapes[INPUT]}
+        self._steps, self.shapes, self._same = {}, {INPUT: self.shapes[INPUT]}, {}
         return old
+
+    def _again(self, name: str, node: Node, inputs: Iterable[str]) -> str:
+        """Append a node that an earlier pass has named."""
+        own = name in self._linear or name in self._stored
+        return self._append(name, node, (*inputs,)) if own else self.add(node, *inputs, name=name)
 
     def _simplified(self, output: str) -> str:
         """Merge reshapes and transposes, let operations broadcast, and omit nodes without uses."""
@@ -299,7 +351,7 @@ class GraphBuilder:
         for name, (node, inputs) in old.items():
             given = [alias[one] for one in inputs]
             shape = old_shapes[name]
-            before, origins = self._steps.get(given[0], (None, ())) if given else (None, ())
+            before, origins = self._steps.get(given[0], (None, ("",))) if given else (None, ("",))
             if isinstance(node, Reshape):
                 alias[name] = self.reshape(origins[0] if isinstance(before, Reshape) else given[0], shape)
             elif isinstance(node, Transpose) and isinstance(before, Transpose):
@@ -309,12 +361,15 @@ class GraphBuilder:
                     narrow = [self._steps[one][1][0] if self._is(one, Broadcast) else one for one in given]
                     if np.broadcast_shapes(*(self.shapes[one] for one in narrow)) == shape:
                         given = narrow
-                alias[name] = self.add(node, *given, name=name)
-        used = {alias[output]}
+                alias[name] = self._again(name, node, given)
+        self._drop_unused(alias[output])
+        return alias[output]
+
+    def _drop_unused(self, output: str) -> None:
+        used = {output}
         for name, (_, inputs) in reversed(self._steps.items()):
             used.update(inputs if name in used else ())
         self._steps = {name: step for name, step in self._steps.items() if name in used}
-        return alias[output]
 
     def _is(self, name: str, kind: type[Node]) -> bool:
         return name in self._steps and isinstance(self._steps[name][0], kind)
@@ -354,21 +409,51 @@ def _less_one(axes: Iterable[int]) -> tuple[int, ...]:
     return tuple(axis - 1 for axis in axes)
 
 
-def _narrowed(value: Value) -> tuple[np.ndarray, np.ndarray | None]:
-    """The smallest array that broadcasts to a constant, and its index.
+def _narrowed(value: Known) -> Known:
+    """The smallest array [n, ...] that broadcasts to a constant.
 
     Parameters are narrowed by their strides and not by their numbers, so that all weights give one graph.
     """
-    array, index = value.array, value.index
+    array = value.array
+    ones, first = 0, []
     for axis, size in enumerate(array.shape):
-        if size == 1:
-            continue
-        repeated = array.strides[axis] == 0
-        if repeated or (value.parameter is None and (array == array.take([0], axis)).all()):
-            array, index = array[(slice(None),) * axis + (slice(1),)], None if index is None else index.take([0], axis)
-    while array.ndim > 1 and array.shape[0] == 1:
-        array, index = array[0], None if index is None else index[0]
-    return array, index
+        repeated = size == 1 or array.strides[axis] == 0
+        repeated |= value.parameter is None and bool((array == array.take([0], axis)).all())
+        first.append(slice(1 if repeated else None))
+        ones += repeated and ones == axis
+    return value.moved(lambda whole: whole[tuple(first)].reshape(whole[tuple(first)].shape[ones:] or (1,)))
+
+
+def _plain(value: Any) -> Any:
+    """Python's numbers instead of NumPy's, which JSON does not have."""
+    if isinstance(value, tuple):
+        return tuple(map(_plain, value))
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _no_nan(array: np.ndarray, parameter: str | None) -> None:
+    if np.isnan(array).any():
+        where = f"in {quoted(parameter)}" if parameter else "in a constant"
+        raise InputError(f"parameters must be numbers, got NaN {where}. Train the model again, or repair it.")
+
+
+def _equal(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    return one is other if one is None or other is None else np.array_equal(one, other)
+
+
+def _in_range(number: float) -> bool:
+    return number == 0 or MIN_MAGNITUDE <= abs(number) <= MAX_MAGNITUDE
+
+
+def layer_before(steps: Sequence[Step], name: str) -> str | None:
+    """The last linear layer on the way to a value; the value itself if it is the output of one."""
+    needed = {name}
+    for step, node, inputs in reversed(steps):
+        if step in needed:
+            if isinstance(node, LinearLayer):
+                return step
+            needed.update(inputs)
+    return None
 
 
 def layer_name(parameter: str | None) -> str | None:
@@ -380,4 +465,4 @@ def layer_name(parameter: str | None) -> str | None:
     if parameter is None:
         return None
     layer, _, last = parameter.rpartition(".")
-    return (layer or None) if last in _WEIGHT_NAMES else parameter
+    return (layer or None) if last in _WEIGHT_NAMES and parameter != "w" else parameter

@@ -12,13 +12,16 @@ import numpy as np
 from flax import nnx
 
 from lottery_jax.errors import InputError
+from lottery_jax.importers.agreement import TARGET_FROM, Original, check_on_random_inputs
 from lottery_jax.networks.architectures import mlp
 from lottery_jax.networks.node import Spec
 from lottery_jax.networks.target import Target
 
 _ALLOWED = (
-    "Pass matrices [out, in] in a list, or by name NAME.weight [out, in] or NAME.kernel [in, out], and NAME.bias [out]."
+    "Pass matrices [out, in] or pairs (matrix, bias) in a list, or by name NAME.weight [out, in] or NAME.kernel"
+    " [in, out], and NAME.bias [out]."
 )
+_LAYOUTS = {"torch": (1, 0), "keras": (0, 1)}  # the axes of inputs and outputs of a matrix
 
 _TENSORS = ("weight", "kernel", "bias")
 _MAX_DIGITS = 1000  # of a number in a name; Python refuses to read longer ones
@@ -33,21 +36,28 @@ class DenseWeights:
     bias: np.ndarray | None
 
 
-def dense_layers(weights: Any, biases: Any = None) -> list[DenseWeights]:
+def dense_layers(weights: Any, biases: Any = None, layout: str | None = None) -> list[DenseWeights]:
     """The dense layers of an MLP in order, from the arguments of `mlp_target`; raises `InputError` for other weights.
 
     >>> kernels = {"Dense_1": {"kernel": np.ones((3, 1))}, "Dense_0": {"kernel": np.ones((2, 3)), "bias": np.ones(3)}}
     >>> [(layer.name, layer.weight.shape) for layer in dense_layers({"params": kernels})]
     [('Dense_0', (3, 2)), ('Dense_1', (1, 3))]
     """
+    if layout not in (None, *_LAYOUTS):
+        raise InputError(f"layout must be 'torch' ([out, in]) or 'keras' ([in, out]), got {layout!r}. Choose one.")
     if isinstance(weights, Mapping | nnx.Module):
         if biases is not None:
             raise InputError(
                 f"biases must be None if the weights are a {type(weights).__name__}. Put them there under their names."
             )
+        if layout is not None:
+            raise InputError(
+                f"layout must be None if the weights are a {type(weights).__name__}, got {layout!r}. Name the tensors"
+                " 'weight' for [out, in], or 'kernel' for [in, out]."
+            )
         layers, ordered = _named(weights), isinstance(weights, nnx.Module)
     else:
-        layers, ordered = _listed(weights, biases), True
+        layers, ordered = _listed(weights, biases, layout), True
     if not layers:
         raise InputError(f"the weights must be matrices, one for each layer, got none. {_ALLOWED}")
     for left, right in itertools.pairwise(layers):
@@ -84,15 +94,67 @@ def natural_order(names: Iterable[str]) -> list[str]:
     return sorted(names, key=keys.__getitem__)
 
 
-def _listed(weights: Any, biases: Any) -> list[DenseWeights]:
-    matrices = _sequence("weights", weights)
-    vectors = [None] * len(matrices) if biases is None else _sequence("biases", biases)
-    if len(vectors) != len(matrices):
-        raise InputError(f"biases must be one for each of {len(matrices)} weights, or None, got {len(vectors)}")
+def _listed(weights: Any, biases: Any, layout: str | None) -> list[DenseWeights]:
+    """The layers of a list: matrices, pairs (matrix, bias), or matrices and biases in turn, as in `get_weights()`."""
+    items = _sequence("weights", weights)
+    if biases is not None:
+        vectors = _sequence("biases", biases)
+        if len(vectors) != len(items):
+            raise InputError(f"biases must be one for each of {len(items)} weights, or None, got {len(vectors)}")
+        pairs = list(zip(items, vectors, strict=True))
+    elif any(map(_is_pair, items)):
+        pairs = [item if _is_pair(item) else (item, None) for item in items]
+    else:
+        pairs = []
+        for item in items:
+            if len(_shape(item) or ()) == 1 and pairs and pairs[-1][1] is None:
+                pairs[-1] = pairs[-1][0], item
+            else:
+                pairs.append((item, None))
+    biased = [bias is not None for _, bias in pairs]
+    if layout is None and biases is None and any(biased):  # nothing says which axis is the first one
+        fits = [name for name in _LAYOUTS if _chain(pairs, name)]
+        if len(fits) == len(_LAYOUTS):
+            raise InputError(
+                "layout must be given for these weights, because [out, in] and [in, out] both fit, got None. Pass"
+                " layout='torch' or layout='keras'."
+            )
+        layout = fits[0] if fits else None
+    tensor = "kernel" if layout == "keras" else "weight"
     return [
-        _layer(f"fc{number}", "weight", weight, bias, biased=biases is not None)
-        for number, (weight, bias) in enumerate(zip(matrices, vectors, strict=True), start=1)
+        _layer(f"fc{number}", tensor, weight, bias, biased=has_bias)
+        for number, ((weight, bias), has_bias) in enumerate(zip(pairs, biased, strict=True), start=1)
     ]
+
+
+def _is_pair(item: Any) -> bool:
+    """A matrix and its bias or None; not the two rows of a matrix."""
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        return False
+    return (
+        _shape(item[0]) is not None and np.ndim(item[0]) == 2 and (item[1] is None or len(_shape(item[1]) or ()) == 1)
+    )
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    """The shape of an array or of nested lists; None for anything else."""
+    try:
+        return np.shape(value)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+
+
+def _chain(pairs: Sequence[tuple[Any, Any]], layout: str) -> bool:
+    """Whether the layers fit together in a layout."""
+    before, (inputs, outputs) = None, _LAYOUTS[layout]
+    for matrix, bias in pairs:
+        shape = _shape(matrix)
+        if shape is None or len(shape) != 2 or before not in (None, shape[inputs]):
+            return False
+        before = shape[outputs]
+        if bias is not None and _shape(bias) != (before,):
+            return False
+    return True
 
 
 def _sequence(argument: str, value: Any) -> list[Any]:
@@ -212,19 +274,32 @@ def _check_order(layers: Sequence[DenseWeights]) -> None:
         )
 
 
-def mlp_target(weights: Any, biases: Sequence[Any] | None = None, *, nonnegative: bool = False) -> Target:
+def mlp_target(
+    weights: Any,
+    biases: Sequence[Any] | None = None,
+    *,
+    nonnegative: bool = False,
+    layout: str | None = None,
+    same_as: Original | None = None,
+) -> Target:
     """The target of an MLP with ReLU, float32, from its weights.
 
     Args:
-        weights: Matrices [out, in] in a list; arrays by PyTorch's names (`fc1.weight` [out, in], `fc1.bias`); Flax's
-            parameters (`Dense_0`: `kernel` [in, out], `bias`), with or without `params`; an `nnx.State`; or an
-            `nnx.Module` of linear layers. Names are sorted by their numbers, others keep their order.
+        weights: Matrices [out, in] in a list; pairs (matrix, bias) in a list; matrices and biases in turn, as Keras's
+            `get_weights()`; arrays by PyTorch's names (`fc1.weight` [out, in], `fc1.bias`); Flax's parameters
+            (`Dense_0`: `kernel` [in, out], `bias`), with or without `params`; an `nnx.State`; or an `nnx.Module` of
+            linear layers. Names are sorted by their numbers, others keep their order.
         biases: Vectors [out] for a list of matrices.
         nonnegative: Whether the inputs are never negative, as pixels are. Otherwise gadgets get weights for both
             signs.
+        layout: Of the matrices in a list: ``torch`` for [out, in], ``keras`` for [in, out]. By default matrices are
+            [out, in]; those with biases in the same list have the only layout that fits.
+        same_as: The original, x [B, in] -> outputs [B, out]. The target is refused unless both have the same outputs on
+            random inputs. An `nnx.Module` is compared without it.
 
     Raises:
-        InputError: If the weights are not an MLP, or its order is ambiguous.
+        InputError: If the weights are not an MLP, its order or layout is ambiguous, or the original computes something
+            else.
 
     >>> import numpy as np
     >>> mlp_target([np.ones((3, 2), np.float32), np.ones((1, 3), np.float32)]).weights
@@ -234,10 +309,20 @@ def mlp_target(weights: Any, biases: Sequence[Any] | None = None, *, nonnegative
     <Target of 10 weights, 2 layers: Dense_0.weight [3, 2], Dense_1.weight [1, 3], Dense_1.bias [1] ([out, in]),
     inputs [2] of any sign>
     """
-    layers = dense_layers(weights, biases)
+    layers = dense_layers(weights, biases, layout)
     sizes = (layers[0].weight.shape[1], *(layer.weight.shape[0] for layer in layers))
     biased = [layer.bias is not None for layer in layers]
     network = mlp(sizes, Spec(sizes[:1], nonnegative), bias=biased, names=[layer.name for layer in layers])
     arrays = {f"{layer.name}.weight": layer.weight for layer in layers}
     arrays |= {f"{layer.name}.bias": layer.bias for layer in layers if layer.bias is not None}
-    return Target(network, arrays)  # type: ignore[arg-type]
+    names = ", ".join(layer.name for layer in layers[:6]) + (", ..." if len(layers) > 6 else "")
+    assumed = f"the layers {names} in this order, with ReLU between them"
+    originals = {"same_as": same_as}
+    if isinstance(weights, nnx.Module) and callable(weights):
+        originals["the module"] = nnx.view(weights, raise_if_not_found=False, deterministic=True)
+    target = Target(network, arrays, (f"the target is taken as {assumed}",))  # type: ignore[arg-type]
+    for what, original in originals.items():
+        if original is not None:
+            check_on_random_inputs(target, original, what=what, advice=f"The target has {assumed}. {TARGET_FROM}")
+            target = dataclasses.replace(target, notes=())
+    return target

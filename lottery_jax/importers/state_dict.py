@@ -1,23 +1,38 @@
-"""Targets from safetensors files with PyTorch's names and layout, and back into such files."""
+"""Targets from safetensors files with PyTorch's or Flax's names and layout, and back into such files."""
 
+import dataclasses
 import fnmatch
 import math
 import os
 from pathlib import Path
 
 from lottery_jax.errors import InputError
-from lottery_jax.importers.mlp_weights import natural_order
+from lottery_jax.importers.agreement import TARGET_FROM, Original, check_on_random_inputs
+from lottery_jax.importers.architecture_match import (
+    Match,
+    first_difference,
+    fitting,
+    flattened_images,
+    match_names,
+    match_shapes,
+    mlp_layers,
+)
+from lottery_jax.importers.onnx_target import import_onnx, is_onnx
+from lottery_jax.importers.state_tensors import MASK, Shapes, StateTensors, listed_first, read_state, reparametrisations
 from lottery_jax.io.files import write_atomically
-from lottery_jax.io.tensor_file import FLOAT_DTYPES, RenamedTensors, TensorFile
-from lottery_jax.networks.architectures import ARCHITECTURES, architecture, mlp
+from lottery_jax.io.tensor_file import FLOAT_DTYPES, RenamedTensors
+from lottery_jax.io.weight_files import open_tensors
+from lottery_jax.networks.architectures import architecture, mlp
 from lottery_jax.networks.layers.normalization import Normalize
 from lottery_jax.networks.layers.tensor_dict import NamedTensor, TensorDict
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import Spec
+from lottery_jax.networks.node import Spec, child_path
 from lottery_jax.networks.target import Target
 
-Shapes = dict[str, tuple[int, ...]]
-_SHOWN_TENSORS = 6  # in a message
+_WAYS = (
+    "Name it with --architecture (FILE.py:FUNCTION for a Network of your own), import the module with"
+    " lottery_jax.target_from(module, example), or approximate its tensors with --model."
+)
 
 
 def import_target(
@@ -28,38 +43,64 @@ def import_target(
     name: str | None = None,
     width: float = 1.0,
     normalize: Normalize | None = None,
+    same_as: Original | None = None,
 ) -> Target:
-    """The target in a .safetensors file; its tensors stay in the file, in their own dtypes.
+    """The target in a safetensors file; its tensors stay in the file, in their own dtypes.
+
+    Names may have the prefixes of PyTorch's wrappers or a common one. Linear layers may lack biases. Kernels of Flax
+    are transposed, masks of `torch.nn.utils.prune` and weight normalisations are applied.
 
     Args:
-        path: The file. `num_batches_tracked` is ignored.
+        path: The file; the index of a sharded model (`model.safetensors.index.json`); the folder of either; or an .onnx
+            file, which has its own graph and is proven as in `target_from`.
         input_spec: The input, that of the data set.
         classes: Outputs, the classes of the data set.
         name: Architecture (`networks.architectures`). By default it is inferred from names and shapes: consecutive
-            layers (`fc1.weight`, `0.weight`, `net.2.bias`) are an MLP, other names those of a known architecture.
+            layers (`fc1.weight`, `0.weight`, `net.2.bias`) are an MLP, others the only known architecture that fits.
         width: Multiplier of all hidden widths, if `name` is given.
         normalize: First node of architectures that normalise their inputs.
+        same_as: The original, x [B, *input_spec.shape] -> outputs [B, classes]. The target is refused unless both have
+            the same outputs on random inputs.
+
+    Raises:
+        InputError: If the file is not one of weights, or they do not fit. The first difference is named.
     """
-    path = Path(path)
-    where = f"the target file {str(path)!r}"
-    if path.suffix != ".safetensors":
-        raise InputError(f"{where} must end in .safetensors. Convert it with safetensors.torch.save_file.")
-    file = TensorFile(path)
-    tensors = {n: tensor for n, tensor in file.tensors.items() if n.rpartition(".")[2] != "num_batches_tracked"}
-    wrong = [f"{n} is {tensor.dtype}" for n, tensor in tensors.items() if tensor.dtype not in FLOAT_DTYPES]
-    if wrong:
-        raise InputError(f"{where} must hold floats, got {_first(wrong)}. Save it as float32.")
-    shapes = {n: tensor.shape for n, tensor in tensors.items()}
-    if name is not None:
-        network = architecture(name, input_spec, classes, width=width, normalize=normalize)
+    if is_onnx(path):
+        return _onnx_target(path, input_spec, classes, name, width)
+    state = read_state(path)
+    if name is None:
+        name, match = _inferred(state, input_spec, classes, normalize)
     else:
-        name, network = _inferred(shapes, input_spec, classes, normalize, where)
-    if network.tensors != shapes:
-        raise InputError(f"{where} must hold a {name}, but {_differences(network.tensors, shapes)}")
+        match = _named(state, architecture(name, input_spec, classes, width=width, normalize=normalize), name)
+    network = match.network
     if network.output_spec is None or network.output_spec.shape != (classes,):
         outputs = network.output_spec and list(network.output_spec.shape)
-        raise InputError(f"{where} must have {classes} outputs, got {outputs}. Choose another data set (--data).")
-    return Target(network, RenamedTensors(file, {n: n for n in network.tensors}))
+        raise InputError(f"{state.where} must have {classes} outputs, got {outputs}. Choose another data set (--data).")
+    assumed = f"{name} is assumed, with its activations and poolings"
+    if name == "mlp":
+        layers = listed_first(mlp_layers(match.network.tensors))
+        assumed = f"an MLP of the layers {layers} in this order is assumed, with ReLU between them"
+    notes = "; ".join([f"{state.where} holds no graph: {assumed}", *filter(None, [match.how]), *state.notes])
+    if same_as is None:
+        return _target(state, match, (notes,))
+    target = _target(state, match)
+    check_on_random_inputs(target, same_as, what="same_as", advice=f"Note that {notes}. {TARGET_FROM}")
+    return target
+
+
+def _onnx_target(
+    path: str | os.PathLike[str], input_spec: Spec, classes: int, name: str | None, width: float
+) -> Target:
+    if name is not None or width != 1.0:
+        raise InputError("--architecture and --width must be omitted for an ONNX file, which has its own graph")
+    target = import_onnx(path, input_spec).target
+    outputs = target.network.output_spec
+    if outputs is None or outputs.shape != (classes,):
+        raise InputError(
+            f"{str(path)!r} must have {classes} outputs, got {outputs and list(outputs.shape)}. Choose another data set"
+            " (--data)."
+        )
+    return target
 
 
 def target_like(
@@ -70,13 +111,11 @@ def target_like(
     If its graph is unknown, the target has the tensors of its names. `name` and `width` are those of `import_target`.
     """
     if source.input_spec is None or source.output_spec is None:
-        file = TensorFile(path)
+        file = open_tensors(path)
         names = {name: name for name in source.target.tensors}
         missing = [name for name in names if name not in file.tensors]
         if missing:
-            raise InputError(
-                f"the target file {str(path)!r} must hold {_first(missing)}. Choose the file of the model."
-            )
+            raise InputError(f"{file.where} must hold {listed_first(missing)}. Choose the file of the model.")
         return Target(source.target, RenamedTensors(file, names))
     normalize = next((node for _, node in source.nodes() if isinstance(node, Normalize)), None)
     return import_target(
@@ -86,9 +125,11 @@ def target_like(
 
 def target_of_network(network: Network, path: str | os.PathLike[str]) -> Target | None:
     """The target of a network with the tensors in a file; None if the file has tensors of other names or shapes."""
-    file = TensorFile(path)
-    shapes = {name: tensor.shape for name, tensor in file.tensors.items()}
-    return Target(network, RenamedTensors(file, {name: name for name in shapes})) if shapes == network.tensors else None
+    if is_onnx(path):
+        return None if network.input_spec is None else import_onnx(path, network.input_spec).target
+    state = read_state(path)
+    match = match_names(network, state.shapes) or match_shapes(network, state.shapes)
+    return _target(state, match) if match is not None and match.network == network else None
 
 
 def export_target(target: Target, path: str | os.PathLike[str]) -> None:
@@ -107,95 +148,80 @@ def export_target(target: Target, path: str | os.PathLike[str]) -> None:
     write_atomically(Path(path), save(tensors, metadata={"format": "pt"}))
 
 
-def _inferred(
-    shapes: Shapes, input_spec: Spec, classes: int, normalize: Normalize | None, where: str
-) -> tuple[str, Network]:
-    """The architecture of these names and shapes, and its network."""
-    layers = _mlp_layers(shapes)
-    if layers:
-        sizes = [shapes[f"{layers[0]}.weight"][1], *(shapes[f"{name}.weight"][0] for name in layers)]
-        if (sizes[0], sizes[-1]) != (math.prod(input_spec.shape), classes):
+def _inferred(state: StateTensors, input_spec: Spec, classes: int, normalize: Normalize | None) -> tuple[str, Match]:
+    """The architecture of these names and shapes, and the network with its tensors."""
+    shapes = state.shapes
+    if layers := mlp_layers(shapes):
+        inputs, outputs = shapes[f"{layers[0]}.weight"][1], shapes[f"{layers[-1]}.weight"][0]
+        if (inputs, outputs) != (math.prod(input_spec.shape), classes):
             raise InputError(
-                f"{where} maps {sizes[0]} inputs to {sizes[-1]} classes ({_first(_texts(shapes))}), but the data set"
-                f" has {math.prod(input_spec.shape)} inputs and {classes} classes. Choose another data set (--data)."
+                f"{state.where} maps {inputs} inputs to {outputs} classes ({_listed(shapes)}), but the data set has"
+                f" {math.prod(input_spec.shape)} inputs and {classes} classes. Choose another data set (--data)."
             )
-        return "mlp", mlp(sizes, input_spec, bias=[f"{layer}.bias" in shapes for layer in layers], names=layers)
-    for known in ARCHITECTURES:
-        try:
-            network = architecture(known, input_spec, classes, normalize=normalize)
-        except InputError:
-            continue  # not for examples of this shape
-        if set(network.tensors) != set(shapes) or _mlp_layers(network.tensors):
-            continue  # an MLP whose layers do not chain
-        sizes = {(shapes[name][0], shape[0]) for name, shape in network.tensors.items() if shapes[name]}
-        for width in _widths(sizes) if network.tensors != shapes else ():
-            scaled = architecture(known, input_spec, classes, width=width, normalize=normalize)
-            if scaled.tensors == shapes:
-                return known, scaled
-        return known, network
-    raise InputError(
-        f"{where} must hold a known architecture for this data set, got {_first(_texts(shapes))}. Name it with"
-        " --architecture, or approximate its tensors with --model."
-    )
+        return "mlp", _mlp(shapes, layers, input_spec)
+    found, nearest = fitting(shapes, input_spec, classes, normalize)
+    if len(found) > 1:
+        raise InputError(
+            f"{state.where} must fit one architecture, but fits {' and '.join(found)}. Name it with --architecture."
+        )
+    if found:
+        return next(iter(found.items()))
+    if nearest is not None:
+        raise InputError(f"{state.where} must hold a {nearest[0]}: {first_difference(nearest[1], shapes)}. {_WAYS}")
+    raise InputError(f"{state.where} must hold a known architecture for this data set, got {_listed(shapes)}. {_WAYS}")
 
 
-def _widths(sizes: set[tuple[int, int]]) -> list[float]:
-    """Width multipliers that may map full sizes to found ones, from pairs (found, full).
-
-    Widths are rounded, so many multipliers make one network; the least of them just rounds one of its layers up.
-    """
-    least = {(found - 0.5) / full * (1 + 1e-9) for found, full in sizes if found}
-    return sorted({found / full for found, full in sizes if found} | least)
-
-
-def _mlp_layers(shapes: Shapes) -> list[str]:
-    """The layers' names in natural order if all tensors are matrices that chain and their biases, else none."""
-    # Sorted first: the order of a file has no meaning.
-    layers = natural_order(sorted(name.removesuffix(".weight") for name in shapes if name.endswith(".weight")))
-    biases = {f"{name}.bias" for name in layers}
-    inputs = None
-    for name in layers:
-        shape, bias = shapes[f"{name}.weight"], shapes.get(f"{name}.bias")
-        if len(shape) != 2 or 0 in shape or inputs not in (None, shape[1]) or bias not in (None, shape[:1]):
-            return []
-        inputs = shape[0]
-    return layers if set(shapes) <= biases | {f"{name}.weight" for name in layers} else []
+def _named(state: StateTensors, network: Network, name: str) -> Match:
+    """A named architecture with these tensors."""
+    own, layers = mlp_layers(network.tensors), mlp_layers(state.shapes)
+    assert network.input_spec is not None
+    if own and layers and _mlp(network.tensors, own, network.input_spec).network == network:
+        # The network has the names of the file, as without the name of the architecture.
+        match = _mlp(state.shapes, layers, network.input_spec)
+        weights = [[shape for shape in each.tensors.values() if len(shape) > 1] for each in (match.network, network)]
+        if weights[0] == weights[1]:
+            return match
+    match = match_names(network, state.shapes) or match_shapes(network, state.shapes)
+    if match is None:
+        raise InputError(
+            f"{state.where} must hold a {name}: {first_difference(network, state.shapes)}. Check --architecture,"
+            " --width and --data."
+        )
+    return match
 
 
-def _differences(expected: Shapes, found: Shapes) -> str:
-    """The differences of two sets of tensors in words."""
-    missing = _texts({name: shape for name, shape in expected.items() if name not in found})
-    foreign = _texts({name: shape for name, shape in found.items() if name not in expected})
-    others = [
-        f"{name} is {list(found[name])} instead of {list(shape)}"
-        for name, shape in expected.items()
-        if name in found and found[name] != shape
-    ]
-    parts = (("lacks ", missing), ("has the unknown ", foreign), ("", others))
-    return "; ".join(f"{verb}{_first(texts)}" for verb, texts in parts if texts)
+def _mlp(shapes: Shapes, layers: list[str], input_spec: Spec) -> Match:
+    """The MLP of these layers."""
+    sizes = [shapes[f"{layers[0]}.weight"][1], *(shapes[f"{name}.weight"][0] for name in layers)]
+    network = mlp(sizes, input_spec, bias=[f"{layer}.bias" in shapes for layer in layers], names=layers)
+    return Match(network, {name: name for name in network.tensors})
 
 
-def _texts(shapes: Shapes) -> list[str]:
-    return [f"{name} {list(shape)}" for name, shape in shapes.items()]
+def _target(state: StateTensors, match: Match, notes: tuple[str, ...] = ()) -> Target:
+    """The target with its tensors in the file; inputs of Flax's layers behind an image are put channels first."""
+    views = {new: state.views[old] for new, old in match.names.items()}
+    for layer, image in flattened_images(match.network).items() if state.is_flax else ():
+        weight = child_path(layer, "weight")
+        views[weight] = dataclasses.replace(views[weight], image=image)
+    return Target(match.network, RenamedTensors(state.reader, views), notes=notes)
 
 
-def _first(texts: list[str]) -> str:
-    """The first few, and the number of others."""
-    more = f" and {len(texts) - _SHOWN_TENSORS} more" if len(texts) > _SHOWN_TENSORS else ""
-    return (", ".join(texts[:_SHOWN_TENSORS]) or "nothing") + more
+def _listed(shapes: Shapes) -> str:
+    return listed_first([f"{name} {list(shape)}" for name, shape in shapes.items()])
 
 
 def load_model(path: str | os.PathLike[str], pattern: str | None = None) -> tuple[Target, dict[str, str]]:
     """The tensors of a safetensors file to approximate, without the graph of the model; they stay in the file.
 
     Args:
+        path: The file; the index of a sharded model (`model.safetensors.index.json`); or the folder of either.
         pattern: Case-sensitive shell pattern (* ? [abc]) of the names of float tensors. By default all 2-D and 4-D
             float tensors are chosen: matrices, embeddings and convolutions.
 
     Returns:
         The target, in the order of the file, and the reason for each skipped tensor.
     """
-    file = TensorFile(path)
+    file = open_tensors(path)
     chosen, skipped = {}, {}
     for name, tensor in file.tensors.items():
         if pattern is not None and not fnmatch.fnmatchcase(name, pattern):
@@ -208,9 +234,15 @@ def load_model(path: str | os.PathLike[str], pattern: str | None = None) -> tupl
             skipped[name] = f"it is {len(tensor.shape)}-D"
         else:
             chosen[name] = NamedTensor(tensor.shape)
+    for one in reparametrisations({name: tensor.shape for name, tensor in file.tensors.items()}):
+        if one.kind == MASK:  # a pruned weight stays pruned: only the other factor is approximated
+            if chosen.pop(one.parts[1], None):
+                skipped[one.parts[1]] = f"it is a mask of {MASK}"
+        elif not chosen.keys().isdisjoint(one.parts):
+            raise one.refused(file.where)
     if not chosen:
         expected = "a 2-D or 4-D float tensor" if pattern is None else f"a float tensor that matches {pattern!r}"
-        found = _first([f"{name} ({reason})" for name, reason in skipped.items()])
+        found = listed_first([f"{name} ({reason})" for name, reason in skipped.items()])
         raise InputError(f"{file.where} must hold {expected}, got {found}. Choose others with --pattern.")
     model = Network(TensorDict(tuple(chosen.items())))
     return Target(model, RenamedTensors(file, {name: name for name in chosen})), skipped

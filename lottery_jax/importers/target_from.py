@@ -1,4 +1,4 @@
-"""Any model as a target: traced to a graph, and run beside the original before it is returned."""
+"""Any model as a target: traced to a graph, and compared with the original before it is returned."""
 
 import dataclasses
 from typing import Any
@@ -10,24 +10,29 @@ import numpy as np
 from lottery_jax.errors import InputError, quoted
 from lottery_jax.importers.agreement import check_agreement, random_inputs
 from lottery_jax.importers.frameworks import ModelFunction, model_function
-from lottery_jax.importers.graph_builder import Placement
+from lottery_jax.importers.graph_builder import Placement, layer_before
 from lottery_jax.importers.jax_trace import TracedModel, trace
-from lottery_jax.networks.layers.graph import GraphModule
+from lottery_jax.networks.layers.graph import INPUT, GraphModule
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
 from lottery_jax.networks.target import Target
 
-_EXAMPLES = 16  # of the user's examples that are compared
+_EXAMPLES = 16  # of the user's examples that are compared; as many as of each random batch, so as to compile once
+_OPERATIONS = 1 << 26  # of the target on one batch, for large networks fewer examples
 _DIFFERENT = 1e-3  # a difference of values, as a part of the largest |value| of a node
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImportedModel:
-    """A target, the model that it was imported from, and where the target's tensors are in the model's parameters."""
+    """A target, the model that it was imported from, and where the target's tensors are in the model's parameters.
+
+    `dtype` is that of the inputs.
+    """
 
     target: Target
     model: ModelFunction
     placements: dict[str, Placement]
+    dtype: Any
 
 
 def target_from(model: Any, example: Any, parameters: Any = None, *, nonnegative: bool = False) -> Target:
@@ -66,24 +71,13 @@ def target_from(model: Any, example: Any, parameters: Any = None, *, nonnegative
 def import_model(model: Any, example: Any, parameters: Any = None, *, nonnegative: bool = False) -> ImportedModel:
     """`target_from`, with the model and the placements of its parameters, for weights that go back into it."""
     examples, spec, dtype = _examples(example, nonnegative)
-    own = model_function(model, np.zeros((1, *spec.shape), dtype), parameters)
+    own = model if isinstance(model, ModelFunction) else None
+    own = own or model_function(model, np.zeros((1, *spec.shape), dtype), parameters)
     one = jax.ShapeDtypeStruct(spec.shape, dtype)
-    try:
-        traced = trace(own.function, own.parameters, one)
-    except InputError:
-        raise
-    except Exception as error:  # the model is the user's
-        raise InputError(
-            f"model must run on a batch {[1, *spec.shape]} of {np.dtype(dtype).name} and be a pure function of JAX, but"
-            f" it raised {type(error).__name__}: {_first_line(error)}. Pass a function x -> outputs that does."
-        ) from error
-    target = Target(Network(traced.graph, spec), traced.tensors)  # type: ignore[arg-type]
+    traced = trace(own.function, own.parameters, one)
+    target = Target(Network(traced.graph, spec), traced.tensors, own.notes)  # type: ignore[arg-type]
     _check(target, traced, own, examples, spec, dtype)
-    return ImportedModel(target, own, traced.placements)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:200].rstrip(".")
+    return ImportedModel(target, own, traced.placements, dtype)
 
 
 def _examples(example: Any, nonnegative: bool) -> tuple[np.ndarray | None, Spec, Any]:
@@ -103,16 +97,21 @@ def _examples(example: Any, nonnegative: bool) -> tuple[np.ndarray | None, Spec,
             f"example must be a batch [N, ...] or its shape, got {list(shape or ())}. Pass one with its batch axis,"
             " such as images[:8]."
         )
+    dtype = jax.dtypes.canonicalize_dtype(dtype) if np.dtype(dtype).kind in "iuf" else dtype
     integers = np.issubdtype(dtype, np.integer)
     if not integers and not jnp.issubdtype(dtype, np.floating):
         raise InputError(f"example must hold floats or integers, got {dtype}. Convert it to float32.")
     if examples is not None:
-        examples = examples[:_EXAMPLES].astype(np.int32 if integers else np.float32)
+        examples = np.resize(examples, (_EXAMPLES, *shape[1:])).astype(dtype if integers else np.float32)
+        if not np.isfinite(examples).all():
+            raise InputError(
+                f"example must be finite, got {examples[~np.isfinite(examples)][0]:g}. Remove such examples."
+            )
         if nonnegative and examples.min() < 0:
             raise InputError(
                 f"nonnegative must be False for an example with negative inputs, got {examples.min():g}. Omit it."
             )
-    return examples, Spec(tuple(shape[1:]), nonnegative), np.int32 if integers else np.float32
+    return examples, Spec(tuple(shape[1:]), nonnegative), dtype if integers else np.dtype(np.float32)
 
 
 def _check(
@@ -120,25 +119,21 @@ def _check(
 ) -> None:
     """Refuse a target whose outputs are not those of the model, and name the first node that differs."""
     batches = [] if examples is None else [examples]
-    if dtype is np.float32:
+    if dtype.kind == "f":
         batches += random_inputs(spec)
     elif examples is None:
-        batches.append(np.random.default_rng(0).integers(0, 2, (4, *spec.shape)))
+        batches.append(np.random.default_rng(0).integers(0, 2, (_EXAMPLES, *spec.shape)))
     else:  # tokens that the model has seen, in another order
-        mixed = np.random.default_rng(0).permutation(examples.reshape(-1)).reshape(examples.shape)
-        batches.append(np.concatenate([mixed, examples[::-1]]))
-
-    def original(x: jax.Array) -> Any:
-        with jax.default_matmul_precision("highest"):
-            return own.original(x.astype(dtype))
-
-    compared = 0
+        batches.append(np.random.default_rng(0).permutation(examples.reshape(-1)).reshape(examples.shape))
+    count, compared = int(np.clip(_OPERATIONS // target.network.cost.operations, 4, _EXAMPLES)), 0
     for number, batch in enumerate(batches):
-        random = number > 0 or examples is None
-        if random and not np.isfinite(np.asarray(original(jnp.asarray(batch)))).all():
+        batch = batch[:count]
+        with jax.default_matmul_precision("highest"):
+            outputs = np.asarray(own.original(jnp.asarray(batch, dtype)))
+        if (number > 0 or examples is None) and not np.isfinite(outputs).all():
             continue  # inputs of a scale that the model is not for
         try:
-            check_agreement(target, original, batch, what="the model")
+            check_agreement(target, lambda _, found=outputs: found, batch, what="the model")
         except InputError as error:
             node = _first_difference(target, own, traced, batch[:1].astype(dtype))
             raise InputError(f"{error} {node}") from None
@@ -161,7 +156,9 @@ def _first_difference(target: Target, own: ModelFunction, traced: TracedModel, x
         if name in expected and name in found and expected[name].size == found[name].size:
             values = expected[name].reshape(-1).astype(np.float64)
             if not np.abs(np.asarray(found[name]).reshape(-1) - values).max() <= _DIFFERENT * np.abs(values).max():
-                return f"The first layer that differs is {quoted(name)}, a {node.kind}. Please report it."
+                layer = layer_before(traced.graph.nodes, name)
+                where = repr(name) if layer == name else f"{name!r} ({node.kind} behind {layer or INPUT!r})"
+                return f"The first layer that differs is {where}. Please report it."
     return (
         "One example alone gives equal outputs: the outputs of the model depend on other examples of the batch. Use a"
         " model in evaluation mode."

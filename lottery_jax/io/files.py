@@ -133,10 +133,10 @@ def open_regular(path: Path, where: str) -> int:
     raise InputError(f"{where} is {kind}")
 
 
-def read_regular(path: Path) -> bytes:
-    """The content of a regular file; raises ``InputError`` for any other."""
+def read_regular(path: Path, most: int = -1) -> bytes:
+    """The content of a regular file, or at most its first bytes; raises ``InputError`` for any other."""
     with open(open_regular(path, f"the file {str(path)!r}"), "rb") as file:
-        return file.read()
+        return file.read(most)
 
 
 def file_digest(path: Path) -> str:

@@ -258,6 +258,9 @@ class TensorReader(Protocol):
 class InMemoryTensors:
     """Arrays of NumPy or JAX behind the interface of ``TensorReader``.
 
+    Args:
+        path: The file that they are made from, if any.
+
     Raises:
         InputError: A value is not an array, or its dtype is not stored.
 
@@ -266,7 +269,8 @@ class InMemoryTensors:
     ((2, 3), array([4., 5.], dtype=float32))
     """
 
-    def __init__(self, arrays: Mapping[str, Any]) -> None:
+    def __init__(self, arrays: Mapping[str, Any], path: Path | None = None) -> None:
+        self.path = path
         self._arrays: dict[str, np.ndarray] = {}
         for name, value in arrays.items():
             self._arrays[name] = _array(name, value)
@@ -292,20 +296,73 @@ def _array(name: Any, value: Any) -> np.ndarray:
     return found
 
 
-class RenamedTensors:
-    """Some tensors of a reader under other names; ``names``: new name -> name in ``reader``."""
+@dataclasses.dataclass(frozen=True)
+class TensorView:
+    """A stored tensor in another layout.
 
-    def __init__(self, reader: TensorReader, names: Mapping[str, str]) -> None:
-        self._reader, self._names = reader, names
-        self.tensors: Mapping[str, TensorInfo] = {new: reader.tensors[old] for new, old in names.items()}
+    Args:
+        name: In the file.
+        axes: The stored axes in their new order; () if they stay.
+        image: (H, W, C) if the last axis is a flattened image, which becomes [C, H, W]; () if that stays.
+
+    >>> view = TensorView("kernel", (1, 0), (1, 2, 2))
+    >>> view.apply(np.arange(4).reshape(4, 1)).tolist(), view.restore(np.array([[0, 2, 1, 3]])).ravel().tolist()
+    ([[0, 2, 1, 3]], [0, 1, 2, 3])
+    """
+
+    name: str
+    axes: tuple[int, ...] = ()
+    image: tuple[int, ...] = ()
+
+    def shape(self, stored: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(stored[axis] for axis in self.axes) or stored
+
+    def apply(self, stored: np.ndarray) -> np.ndarray:
+        """The stored tensor in the new layout."""
+        found = stored.transpose(self.axes) if self.axes else stored
+        if self.image:
+            found = np.moveaxis(found.reshape(*found.shape[:-1], *self.image), -1, -3).reshape(found.shape)
+        return np.ascontiguousarray(found)
+
+    def restore(self, value: np.ndarray) -> np.ndarray:
+        """Inverse of ``apply``."""
+        if self.image:
+            height, width, channels = self.image
+            parts = value.reshape(*value.shape[:-1], channels, height, width)
+            value = np.moveaxis(parts, -3, -1).reshape(value.shape)
+        return np.ascontiguousarray(value.transpose(np.argsort(self.axes)) if self.axes else value)
+
+
+class RenamedTensors:
+    """Some tensors of a reader under other names, in the same or another layout.
+
+    Args:
+        names: New name -> name in ``reader``, or a view of one of its tensors.
+    """
+
+    def __init__(self, reader: TensorReader, names: Mapping[str, str | TensorView]) -> None:
+        self.reader = reader
+        self.views = {new: TensorView(old) if isinstance(old, str) else old for new, old in names.items()}
+        self.tensors: Mapping[str, TensorInfo] = {}
+        for new, view in self.views.items():
+            tensor = reader.tensors[view.name]
+            self.tensors[new] = dataclasses.replace(tensor, shape=view.shape(tensor.shape))
+        self._last: tuple[str, np.ndarray] = "", np.zeros(0)  # it is read in slices, and applied as a whole
 
     @property
     def path(self) -> Path | None:
         """The file behind the reader, or None."""
-        return getattr(self._reader, "path", None)
+        return getattr(self.reader, "path", None)
 
     def read(self, name: str, first: int, count: int) -> np.ndarray:
-        return self._reader.read(self._names[name], first, count)
+        view = self.views[name]
+        if not (view.axes or view.image):
+            return self.reader.read(view.name, first, count)
+        if self._last[0] != name:
+            tensor = self.reader.tensors[view.name]
+            stored = self.reader.read(view.name, 0, tensor.size).reshape(tensor.shape)
+            self._last = name, view.apply(stored).reshape(-1)
+        return self._last[1][first : first + count]
 
 
 def read_float64(reader: TensorReader, name: str, first: int, count: int) -> np.ndarray:

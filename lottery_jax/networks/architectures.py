@@ -9,7 +9,8 @@ import math
 import re
 from collections.abc import Callable, Sequence
 
-from lottery_jax.errors import InputError, suggest
+from lottery_jax.errors import InputError, shown, suggest
+from lottery_jax.io.user_file import USER_OBJECT, user_object
 from lottery_jax.networks.layers.activations import Gelu, Relu
 from lottery_jax.networks.layers.attention import Attention
 from lottery_jax.networks.layers.containers import Chain, Residual
@@ -258,6 +259,7 @@ Build = Callable[[Spec, int, float], Network]
 
 
 def _mlp_of(input_spec: Spec, classes: int, width: float, *, hidden: tuple[int, ...], bias: bool) -> Network:
+    """An MLP with ReLU."""
     units = [scaled(size, width) for size in hidden]
     return mlp((math.prod(input_spec.shape), *units, classes), input_spec, bias=bias)
 
@@ -292,7 +294,8 @@ def architecture(
     """The network of an architecture.
 
     Args:
-        name: One of `ARCHITECTURES`, or mlp-A-B-... with hidden layers of A, B, ... units and without biases.
+        name: One of `ARCHITECTURES`; mlp-A-B-... with hidden layers of A, B, ... units and without biases; or
+            FILE.py:FUNCTION, a function (input_spec, classes) -> `Network` of the user.
         normalize: First node of the architectures in `NORMALIZED`.
 
     Raises:
@@ -303,6 +306,8 @@ def architecture(
     """
     if not 0 < width < math.inf:
         raise InputError(f"width must be a positive number, got {width}. It multiplies all hidden widths.")
+    if USER_OBJECT.fullmatch(name):
+        return _user_architecture(name, input_spec, classes, width)
     hidden = _MLP_NAME.fullmatch(name)
     build = ARCHITECTURES.get(name)
     if hidden:
@@ -311,7 +316,7 @@ def architecture(
     if build is None:
         raise InputError(
             f"architecture {name!r} is unknown; {suggest(name, ARCHITECTURES)} or mlp-A-B-... with hidden layers of"
-            " A, B, ... units"
+            " A, B, ... units, or name a function of your own, FILE.py:FUNCTION"
         )
     try:
         network = build(input_spec, classes, width)
@@ -323,3 +328,27 @@ def architecture(
         return network
     assert isinstance(network.root, Chain)
     return Network(Chain((("normalize", normalize), *network.root.nodes)), input_spec)
+
+
+def _user_architecture(word: str, input_spec: Spec, classes: int, width: float) -> Network:
+    """The network of a function in a file of the user."""
+    if width != 1:
+        raise InputError(f"width must be 1 for your own architecture, got {width}. Set the widths in its function.")
+    _, function = user_object(word, "architecture")
+    if not callable(function):
+        raise InputError(
+            f"architecture {word!r} must name a function (input_spec, classes) -> Network. Define it there."
+        )
+    try:
+        network = function(input_spec, classes)
+    except Exception as error:
+        raise InputError(
+            f"architecture {word!r} must take (input_spec, classes), here ({input_spec}, {classes}), got"
+            f" {type(error).__name__}: {error}. Correct it."
+        ) from error
+    if not isinstance(network, Network) or network.input_spec != input_spec or network.sources:
+        raise InputError(
+            f"architecture {word!r} must return a Network without random layers for {input_spec}, got {shown(network)}."
+            " Pass it the input_spec."
+        )
+    return network

@@ -1,6 +1,7 @@
 """Arrays of intervals in float64, rounded outwards."""
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Self
 
 import numpy as np
@@ -41,6 +42,26 @@ class IntervalArray:
     def intersect(self, other: "IntervalArray") -> "IntervalArray":
         """The intersection of both."""
         return IntervalArray(np.maximum(self.low, other.low), np.minimum(self.high, other.high))
+
+    def clipped(self, low: np.ndarray | float = -np.inf, high: np.ndarray | float = np.inf) -> "IntervalArray":
+        """The intersection with one interval, or with several."""
+        return IntervalArray(np.maximum(self.low, low), np.minimum(self.high, high))
+
+    def hull(self, axes: Iterable[int]) -> "IntervalArray":
+        """The smallest intervals with all positions of these axes, whose sizes become 1."""
+        own = tuple(axes)
+        return IntervalArray(self.low.min(own, keepdims=True), self.high.max(own, keepdims=True))
+
+    def limited(self, numbers: int) -> "IntervalArray":
+        """At most `numbers` intervals: the hull of all axes but the last one, or of all axes.
+
+        >>> IntervalArray(np.zeros((5, 4, 3)), np.ones((5, 4, 3))).limited(20).low.shape
+        (1, 1, 3)
+        """
+        found, dimensions = self, self.low.ndim
+        if found.low.size > numbers:
+            found = found.hull(range(dimensions - 1))
+        return found.hull(range(dimensions)) if found.low.size > numbers else found
 
     def widened(self, more: np.ndarray | float = 0.0) -> Self:
         """Enlarged by the rounding of the last bits, and by `more`."""

@@ -327,8 +327,9 @@ def _add_statistics(node: Node, module: Any, path: str, found: dict[str, jax.Arr
     for name, value in node.statistics(module).items():
         found[child_path(path, name)] = value
     if isinstance(node, Container):
+        children = node.children()
         for name, inner in node.child_modules(module).items():
-            _add_statistics(node.children()[name], inner, child_path(path, name), found)
+            _add_statistics(children[name], inner, child_path(path, name), found)
 
 
 def _mapped(node: Node, path: str, function: Callable[[str, Node], Node]) -> Node:

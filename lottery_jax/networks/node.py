@@ -15,13 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from lottery_jax.errors import InputError
+from lottery_jax.errors import InputError, shown
 
 MAX_MAGNITUDE, MIN_MAGNITUDE = 2.0**64, 2.0**-64
 """Bounds of |x| for the real-valued fields of a network: products of two of them are finite in float32."""
 
-MAX_EXAMPLE_SIZE = 1 << 28
-"""Most numbers of one example at any node; a file that asks for more is refused."""
+MAX_EXAMPLE_SIZE, MAX_AXES = 1 << 28, 16
+"""Most numbers and axes of one example at any node; a file that asks for more is refused."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,10 +41,11 @@ class Spec:
     copy_stride: int = dataclasses.field(default=1, repr=False)
 
     def __post_init__(self) -> None:
-        if not self.shape or min(self.shape) < 1 or math.prod(self.shape) > MAX_EXAMPLE_SIZE:
+        fits = 1 <= len(self.shape) <= MAX_AXES and min(self.shape) >= 1
+        if not fits or math.prod(self.shape) > MAX_EXAMPLE_SIZE:
             raise InputError(
-                f"the shape of an example must have sizes from 1 and at most {MAX_EXAMPLE_SIZE:,} numbers, got"
-                f" {list(self.shape)}"
+                f"the shape of an example must have sizes from 1 up, at most {MAX_AXES} axes and"
+                f" {MAX_EXAMPLE_SIZE:,} numbers, got {shown(list(self.shape))}"
             )
 
 

@@ -9,10 +9,11 @@ adds W_O (W_V m + b_V) for a weighted mean m of tokens: W_O W_V is one matrix an
 2025, arXiv 2511.04217). Both matrices are D x D for D features: h / 2 times the weights of the four for h heads.
 """
 
+import collections
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from lottery_jax.io.tensor_file import read_float64
 from lottery_jax.networks.layers.attention import Attention, MergedAttention
 from lottery_jax.networks.layers.containers import Chain
 from lottery_jax.networks.layers.dense import Dense
+from lottery_jax.networks.layers.graph import Graph
 from lottery_jax.networks.layers.normalization import BatchNorm
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import LinearLayer, Node, child_path
@@ -37,17 +39,35 @@ class BatchNormFold:
 
 
 def batch_norm_folds(network: Network) -> list[BatchNormFold]:
-    """The batch normalisations that directly follow a linear layer in a chain: those that `fold_batch_norm` folds."""
+    """The batch normalisations that alone take the output of a linear layer: those that `fold_batch_norm` folds."""
     folds, found = {}, []
     for path, node in network.nodes():
-        if isinstance(node, Chain):
-            for (name, layer), (following, norm) in itertools.pairwise(node.nodes):
-                if isinstance(layer, LinearLayer) and isinstance(norm, BatchNorm):
-                    fold = BatchNormFold(child_path(path, name), child_path(path, following), norm)
-                    folds[fold.layer] = fold
-        elif path in folds:  # in the order of the layers
+        for (name, layer), (following, norm) in _sole_readers(node):
+            if isinstance(layer, LinearLayer) and isinstance(norm, BatchNorm):
+                fold = BatchNormFold(child_path(path, name), child_path(path, following), norm)
+                folds[fold.layer] = fold
+        if isinstance(node, LinearLayer) and path in folds:  # in the order of the layers
             found.append(folds[path])
     return found
+
+
+_Named = tuple[str, Node]
+
+
+def _sole_readers(node: Node) -> Iterable[tuple[_Named, _Named]]:
+    """Pairs of children of a sequence or graph, of which the second one alone takes the output of the first one."""
+    if isinstance(node, Chain):
+        return itertools.pairwise(node.nodes)
+    if not isinstance(node, Graph):
+        return ()
+    children = node.children()
+    reads = collections.Counter([node.output, *(one for *_, inputs in node.nodes for one in inputs)])
+    return [
+        ((one, children[one]), (name, child))
+        for name, child, inputs in node.nodes
+        for one in inputs
+        if one in children and reads[one] == 1
+    ]
 
 
 def fold_batch_norm(target: Target) -> Target:
@@ -76,6 +96,56 @@ def fold_batch_norm(target: Target) -> Target:
     return _with_arrays(target, network, arrays)
 
 
+def neutral_norms(network: Network, biases: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Batch normalisations that only add the folded biases, and zeros for the biases of their layers, float64.
+
+    Args:
+        network: A network with batch normalisations.
+        biases: Of its folded layers, by full name; the normalisations of other layers are omitted.
+    """
+    found = {}
+    for fold in batch_norm_folds(network):
+        name = child_path(fold.layer, "bias")
+        if name not in biases:
+            continue
+        bias = biases[name].astype(np.float64)
+        ones, zeros = np.ones_like(bias), np.zeros_like(bias)
+        neutral = {"weight": ones, "bias": zeros, "running_mean": -bias}
+        neutral["running_var"] = (1 - fold.node.epsilon) * ones
+        for own in fold.node.tensors():
+            found[child_path(fold.norm, own)] = neutral[own]
+        if name in network.tensors:
+            found[name] = zeros
+    return found
+
+
+def unfold_batch_norm(network: Network, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The tensors with which a network computes what its folded form computes with `tensors`, float32.
+
+    Raises:
+        InputError: The tensors are not those of the folded form, nor of the network itself.
+
+    >>> from lottery_jax.networks.layers.dense import Dense
+    >>> from lottery_jax.networks.node import Spec
+    >>> network = Network(Chain((("fc", Dense(1, 1)), ("bn", BatchNorm(1, affine=False)))), Spec((1,)))
+    >>> found = unfold_batch_norm(network, {"fc.weight": np.array([[2.0]]), "fc.bias": np.array([3.0])})
+    >>> {name: value.tolist() for name, value in found.items()}
+    {'fc.weight': [[2.0]], 'bn.running_mean': [-3.0], 'bn.running_var': [0.9999899864196777]}
+    """
+    shapes, values = {name: value.shape for name, value in tensors.items()}, dict(tensors)
+    if shapes != network.tensors:
+        folded = _folded_network(network).tensors
+        for name in (*folded, *shapes):
+            found, expected = (str(list(of[name])) if name in of else "nothing" for of in (folded, shapes))
+            if found != expected:
+                raise InputError(
+                    f"network must be the one that was folded, with {expected} for {name!r} after folding, got {found}."
+                    " Pass the network of the target."
+                )
+        values |= neutral_norms(network, tensors)
+    return {name: values[name].astype(np.float32) for name in network.tensors}
+
+
 def _folded_network(network: Network) -> Network:
     """The network without its batch normalisations; raises `InputError` if one of them cannot be folded."""
     folds, layers, norms = batch_norm_folds(network), set(), set()
@@ -98,7 +168,8 @@ def _with_arrays(target: Target, network: Network, arrays: Mapping[str, np.ndarr
 
 
 def _folded_arrays(target: Target, fold: BatchNormFold) -> dict[str, np.ndarray]:
-    """The layer's new weight and bias, float32, by full name."""
+    """The layer's new weight and bias, float32, by full name; raises `InputError` for a negative variance."""
+    target.scan(child_path(fold.norm, "running_var"))
     norm = {name: target.array(child_path(fold.norm, name)).astype(np.float64) for name in fold.node.tensors()}
     scale = norm.get("weight", 1.0) / np.sqrt(norm["running_var"] + fold.node.epsilon)
     shift = norm.get("bias", 0.0) - scale * norm["running_mean"]
@@ -118,6 +189,15 @@ def _without_norms(node: Node, path: str, layers: set[str], norms: set[str]) -> 
         for name, child in node.children().items()
         if child_path(path, name) not in norms or not isinstance(child, BatchNorm)
     }
+    if isinstance(node, Graph):
+        # What took the output of a normalisation takes that of its layer.
+        layer = {name: inputs[0] for name, _, inputs in node.nodes if name not in children}
+        steps = [
+            (name, children[name], tuple(layer.get(one, one) for one in inputs))
+            for name, _, inputs in node.nodes
+            if name in children
+        ]
+        return Graph(tuple(steps), layer.get(node.output, node.output))
     return node.with_children(children) if children or node.children() else node
 
 

@@ -15,7 +15,9 @@ from flax import nnx
 from lottery_jax.errors import InputError
 from lottery_jax.io.tensor_file import FLOAT_DTYPES, InMemoryTensors, TensorReader, read_array, to_float64
 from lottery_jax.networks.forward import Forward, forward
+from lottery_jax.networks.layers.normalization import BatchNorm
 from lottery_jax.networks.network import Network, summary
+from lottery_jax.networks.node import child_path
 
 _SLICE = 1 << 20  # weights read at once
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -27,6 +29,7 @@ class Target:
 
     Args:
         tensors: NumPy or JAX arrays by name, weights [out, in, ...] as in PyTorch; or a store of a file.
+        notes: What an import assumed without a proof, in sentences.
 
     Raises:
         InputError: If the tensors do not have the names and shapes of the network, or are not floats.
@@ -41,6 +44,7 @@ class Target:
 
     network: Network
     tensors: TensorReader
+    notes: tuple[str, ...] = ()
     _scans: dict[str, "Scan"] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -106,7 +110,11 @@ class Target:
         return forward(self.network, self.arrays())
 
     def scan(self, name: str) -> "Scan":
-        """The range and the checksum of a tensor; raises `InputError` for NaN, infinite or too large weights."""
+        """The range and the checksum of a tensor.
+
+        Raises:
+            InputError: Weights are NaN, infinite or beyond float32, or a variance is negative.
+        """
         if name in self._scans:
             return self._scans[name]
         tensor, sha = self.tensors.tensors[name], hashlib.sha256()
@@ -125,8 +133,18 @@ class Target:
                 f"the target's tensor {name!r} must be finite, got {bad:,} of {tensor.size:,} weights that are NaN,"
                 " infinite or beyond float32. Repair the tensor, or omit it."
             )
+        if low < 0 and name in self._variances:
+            raise InputError(
+                f"the target's tensor {name!r} must be a variance of 0 or more, got {low:g}. Repair the tensor."
+            )
         self._scans[name] = Scan(low, high, sha.hexdigest())
         return self._scans[name]
+
+    @functools.cached_property
+    def _variances(self) -> set[str]:
+        """Names of the tensors that are variances."""
+        nodes = self.network.nodes()
+        return {child_path(path, "running_var") for path, node in nodes if isinstance(node, BatchNorm)}
 
     @functools.cached_property
     def digest(self) -> str:

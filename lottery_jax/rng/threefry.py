@@ -12,14 +12,26 @@ from lottery_jax.errors import InputError
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 
+def checked_seed(seed: int | np.integer) -> int:
+    """The seed as an int; raises `InputError` unless it is a whole number of Python or NumPy in [0, 2**64).
+
+    >>> checked_seed(np.arange(3)[2])
+    2
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+        raise InputError(f"seed must be a whole number in [0, 2**64), got {seed!r}")
+    if not 0 <= seed < 2**64:
+        raise InputError(f"seed must be in [0, 2**64), got {seed}")
+    return int(seed)
+
+
 def seed_words(seed: int) -> tuple[np.uint32, np.uint32]:
     """The two 32-bit key words of a seed in [0, 2**64).
 
     >>> [int(word) for word in seed_words(2**32 + 5)]
     [5, 1]
     """
-    if not 0 <= seed < 2**64:
-        raise InputError(f"seed must be in [0, 2**64), got {seed}")
+    seed = checked_seed(seed)
     return np.uint32(seed & 0xFFFFFFFF), np.uint32(seed >> 32)
 
 

@@ -15,11 +15,14 @@ from lottery_jax.networks.layers.activations import Activation, Gelu, LeakyRelu,
 from lottery_jax.networks.layers.attention import Attention, MergedAttention
 from lottery_jax.networks.layers.containers import Chain, Residual
 from lottery_jax.networks.layers.dense import PositionEmbedding
+from lottery_jax.networks.layers.graph import Graph
 from lottery_jax.networks.layers.normalization import BatchNorm, LayerNorm, Normalize
 from lottery_jax.networks.layers.pooling import AveragePool, Flatten, GlobalPool, MaxPool, Tokens
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import LinearLayer, Node, child_path
+from lottery_jax.tickets.graph_bounds import through_graph
 from lottery_jax.tickets.linear_terms import LinearTerms, TargetTensor, Terms
+from lottery_jax.tickets.operation_bounds import FUNCTION_ERROR
 from lottery_jax.tickets.rounding import LARGEST, SMALLEST, gamma
 
 Box = tuple[float, float]
@@ -27,8 +30,6 @@ Box = tuple[float, float]
 
 COPY_MULTIPLE = 4.0
 """For each layer whose inputs have copies: outputs may differ this many times as much as the tolerance explains."""
-
-_FUNCTION_ERROR = 2.0**-20  # relative, of exp, tanh, erf and rsqrt in float32
 
 
 class NotBounded(Exception):
@@ -96,7 +97,7 @@ def bound_box(network: Network, terms: Terms, tensor: TargetTensor, box: Box, *,
     inputs = IntervalArray(np.full(channels, np.float64(box[0])), np.full(channels, np.float64(box[1])))
     walk, given = _Walk(network, terms, tensor), ChannelBounds(inputs, np.zeros((2, channels)) if copied else None)
     try:
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             apart = walk.through(network.root, "", walk.checked("", given)).apart
     except NotBounded as error:
         return BoxBound(math.inf, str(error))
@@ -132,6 +133,13 @@ class _Walk:
         if largest > self.largest:
             self.largest, self.layer = largest, path
 
+    def through_layer(
+        self, node: Node, path: str, values: IntervalArray, apart: np.ndarray | None
+    ) -> tuple[IntervalArray, np.ndarray | None]:
+        """`through` for a layer of a graph."""
+        found = self.through(node, path, ChannelBounds(values, apart))
+        return found.values, found.apart
+
     def positions(self, path: str) -> int:
         """Positions of the input of a layer."""
         spec = self.network.input_spec_of(path)
@@ -150,6 +158,13 @@ def _(node: Chain, walk: _Walk, path: str, x: ChannelBounds) -> ChannelBounds:
     for name, child in node.nodes:
         x = walk.through(child, child_path(path, name), x)
     return x
+
+
+@_through.register
+def _(node: Graph, walk: _Walk, path: str, x: ChannelBounds) -> ChannelBounds:
+    given = walk.network.input_spec_of(path)
+    assert given is not None
+    return ChannelBounds(*through_graph(node, walk, path, given, x.values, x.apart))
 
 
 @_through.register
@@ -218,10 +233,10 @@ def _(node: Activation, walk: _Walk, path: str, x: ChannelBounds) -> ChannelBoun
         return x.scaled_apart(values.widened(gamma(1) * values.magnitude), max(1.0, abs(node.slope)))
     if isinstance(node, Tanh | Sigmoid):
         least = np.full_like(low, -1.0 if isinstance(node, Tanh) else 0.0)
-        return x.scaled_apart(IntervalArray(least, np.ones_like(low)).widened(_FUNCTION_ERROR))
+        return x.scaled_apart(IntervalArray(least, np.ones_like(low)).widened(FUNCTION_ERROR))
     if isinstance(node, Gelu):  # its least value is above -0.18, its slope below 1.13
         values = IntervalArray(np.full_like(low, -0.18), np.maximum(high, 0.0))
-        return x.scaled_apart(values.widened(_FUNCTION_ERROR * values.magnitude), 1.13)
+        return x.scaled_apart(values.widened(FUNCTION_ERROR * values.magnitude), 1.13)
     raise NotBounded(path)
 
 
@@ -272,8 +287,8 @@ def _affine(
     ends = centred * factor + bias
     sizes = (x.values.magnitude + np.abs(mean)) * np.abs(factor) + np.abs(bias)
     walk.note(path, np.maximum(sizes, np.abs(centred)))
-    values = IntervalArray(ends.min(0), ends.max(0)).widened(_FUNCTION_ERROR * sizes)
-    return x.scaled_apart(values, np.abs(factor) * (1 + _FUNCTION_ERROR))
+    values = IntervalArray(ends.min(0), ends.max(0)).widened(FUNCTION_ERROR * sizes)
+    return x.scaled_apart(values, np.abs(factor) * (1 + FUNCTION_ERROR))
 
 
 @_through.register
@@ -291,7 +306,7 @@ def _(node: LayerNorm, walk: _Walk, path: str, x: ChannelBounds) -> ChannelBound
     walk.note(path, count * largest**2)
     # Exactly, no feature is more than sqrt(count) deviations from the mean. In float32 the variance is rounded.
     lost = math.sqrt(2 * count * float(gamma(count + 4)) / node.epsilon) * largest
-    size = (math.sqrt(2 * count) + 2 * lost) * (1 + _FUNCTION_ERROR)
+    size = (math.sqrt(2 * count) + 2 * lost) * (1 + FUNCTION_ERROR)
     weight, bias = (walk.tensor(child_path(path, name)) for name in ("weight", "bias"))
     spread = np.abs(weight) * size
     return ChannelBounds(IntervalArray(bias - spread, bias + spread).widened(gamma(2) * (spread + np.abs(bias))))
@@ -330,5 +345,5 @@ def _attend(
     tokens = walk.positions(path)
     values = value.values
     walk.note(path, tokens * values.magnitude)
-    margin = (gamma(2 * tokens + 4) + _FUNCTION_ERROR) * values.magnitude + tokens * SMALLEST
+    margin = (gamma(2 * tokens + 4) + FUNCTION_ERROR) * values.magnitude + tokens * SMALLEST
     return ChannelBounds(values.widened(margin))

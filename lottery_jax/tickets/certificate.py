@@ -31,7 +31,7 @@ class Certificate:
         float32_allowed: The largest allowed one there: the tolerance, or a multiple of `float32_target_addition`.
         float32_target_addition: What float32 may add to the largest weight of that tensor in the target's own network.
         largest_value: Bound of all values and partial sums of the float32 network on the box, which the layer at the
-            path `largest_value_layer` has; None if values behind that layer have no bound, nor those of the target.
+            path `largest_value_layer` has; None if values behind that layer have no bound (``overflow_doubts``).
         copies_apart: Bound, on the box, of the distance of an output from the target's because copies of neurons
             differ; None without copies.
         copies_apart_allowed: The largest allowed one for that output.

@@ -11,7 +11,7 @@ from lottery_jax.networks.network import NO_REDRAWS, clipped
 from lottery_jax.networks.target import Target
 from lottery_jax.rng.forced_entries import forced_blocks, has_forced_entries
 from lottery_jax.rng.random_tensor import block_attempts
-from lottery_jax.tickets.reconstruct import kept_entries
+from lottery_jax.tickets.effective_slices import kept_entries
 from lottery_jax.tickets.ticket import Ticket
 
 _SLICE = 1 << 18  # mask entries compared at once
@@ -44,7 +44,7 @@ def _count_contradictions(ticket: Ticket, name: str) -> tuple[int, int]:
     for first in range(0, tensor.rows, step):
         count = min(step, tensor.rows - first)
         kept = np.zeros((count, tensor.width), bool)
-        kept[kept_entries(ticket, name, tensor.width, first, count)] = True
+        kept[kept_entries(ticket.content, name, tensor.width, first, count)] = True
         begin, end = first // tensor.rows_per_block, (first + count - 1) // tensor.rows_per_block + 1
         blocks = forced_blocks(tensor, ticket.seed, np.arange(begin, end), block_attempts(redraws, begin, end))
         forced = blocks[(first + np.arange(count)) // tensor.rows_per_block - begin]

@@ -42,6 +42,12 @@ class LinearTerms:
     target: tuple[np.ndarray, np.ndarray] | None = None
     tolerance: tuple[float, float] = (0.0, 0.0)
 
+    @property
+    def largest_sum(self) -> float:
+        """Bound of all partial sums and hidden values for inputs of absolute value 1, at least 1."""
+        size = float((self.size + self.bias_size).max())
+        return max(size, size / self.gain, self.hidden, 1.0)
+
 
 Terms = Callable[[str, LinearLayer], LinearTerms]
 """From a path and a layer of the target to the weights of a network in its place."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from lottery_jax.networks.node import child_path
 from lottery_jax.networks.sources.base import NamedArrays, Source
-from lottery_jax.tickets.reconstruct import EffectiveSlice
+from lottery_jax.tickets.effective_slices import EffectiveSlice
 
 UNIT = 2.0**-24
 SMALLEST = 2.0**-126

@@ -2,17 +2,19 @@
 
 import dataclasses
 import functools
+import importlib
 import os
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from lottery_jax.errors import InputError, TicketError
+from lottery_jax.importers.write_back import load_weights
 from lottery_jax.io.checksummed_file import ChecksummedFile, checksummed_bytes, digest
 from lottery_jax.io.files import write_atomically
 from lottery_jax.io.tensor_file import (
@@ -26,10 +28,15 @@ from lottery_jax.io.tensor_file import (
 from lottery_jax.networks.forward import Forward, forward, without_dead_units
 from lottery_jax.networks.network import NO_REDRAWS, Network, Redraws, clipped
 from lottery_jax.networks.node import FixedGate
+from lottery_jax.networks.rewrites import unfold_batch_norm
 from lottery_jax.networks.target import Target
 from lottery_jax.rng.forced_entries import forced_mask, has_forced_entries
+from lottery_jax.rng.threefry import checked_seed
+from lottery_jax.tickets.effective_slices import masked_weights, read_mask
 from lottery_jax.tickets.header import FORMAT, Header, version_mismatch
+from lottery_jax.tickets.plain_weights import WeightLayout, as_bcoo, in_layout, plain_weight
 from lottery_jax.tickets.size.coded_file import is_coded, open_content, write_coded
+from lottery_jax.tickets.size.conditioning import read_redraws
 from lottery_jax.tickets.work_limit import HEADER_OPERATIONS, Work, WorkLimit, WorkLimitError, verification_work
 
 ENTRY = "ticket"
@@ -103,9 +110,7 @@ class Ticket:
 
     def mask(self, name: str) -> np.ndarray:
         """The mask of a random tensor, bool in its shape: True where the weight is kept."""
-        tensor = self.network.random_tensors[name]
-        bits = np.unpackbits(read_array(self.content, f"mask.{name}"), count=tensor.size, bitorder="little")
-        return bits.astype(bool).reshape(tensor.shape)
+        return read_mask(self.network, self.content, name)
 
     @property
     def masks(self) -> dict[str, np.ndarray]:
@@ -114,23 +119,101 @@ class Ticket:
 
     def redraws(self, name: str) -> np.ndarray:
         """The redrawn blocks of a random tensor: int64 rows (block, attempt)."""
-        stored = f"redraws.{name}"
-        return read_array(self.content, stored) if stored in self.content.tensors else NO_REDRAWS
+        return read_redraws(self.content, name)
 
     def source(self) -> dict[str, np.ndarray]:
         """All random weights, float32, drawn on the host from the seed."""
         return self.network.draw(self.seed, {name: self.redraws(name) for name in self.network.random_tensors})
 
     def masked_weights(self, name: str) -> np.ndarray:
-        """The weights of a random tensor times its mask, float32; only kept ones are drawn."""
-        return self.network.random_tensors[name].draw_kept(self.seed, self.redraws(name), self.mask(name))
+        """The weights of a random tensor times its mask, float32; only kept ones are drawn.
+
+        They exclude the gain of their layer, by which the network multiplies the layer's output.
+        """
+        return masked_weights(self.network, self.seed, self.content, name)
 
     def masked_source(self) -> dict[str, np.ndarray]:
-        """All random weights times their masks, float32."""
+        """All random weights times their masks, float32: what `network.module` takes, which multiplies by `gains`."""
         found = {}
         for name in self.network.random_tensors:
             found[name] = self.masked_weights(name)
         return found
+
+    def weights(
+        self, name: str, layout: WeightLayout = "torch", *, sparse: Literal["bcoo"] | None = None, mean: bool = False
+    ) -> Any:
+        """The weights that a plain network needs to compute what the ticket computes, gains included.
+
+        Args:
+            name: A tensor of the target's network, such as ``fc1.weight``.
+            layout: ``torch`` for [out, in, height, width]. ``jax`` and ``flax``, which are equal, for kernels [in, out]
+                and [height, width, in, out]. The inputs of a dense layer after `Flatten` are channels first in each.
+            sparse: ``bcoo`` for a `jax.experimental.sparse.BCOO`, None for a NumPy array, float32.
+            mean: Whether to take the mean if a target weight has several effective weights: one for inputs of each
+                sign, or one for each copy of a neuron. No plain network computes exactly what such a ticket computes.
+
+        Raises:
+            InputError: The name, layout or format is unknown, or there are several effective weights and ``mean`` is
+                False.
+        """
+        value = plain_weight(self.network, self.seed, self.content, name, mean=mean)
+        value = in_layout(self.network.target, name, value, layout)
+        if sparse not in (None, "bcoo"):
+            raise InputError(f"sparse must be None or 'bcoo', got {sparse!r}")
+        return value if sparse is None else as_bcoo(value)
+
+    def torch_state_dict(self, network: Network | None = None, *, mean: bool = False) -> dict[str, Any]:
+        """The `weights` as PyTorch tensors by name, for ``model.load_state_dict``.
+
+        Args:
+            network: The model's own network, if batch normalisations were folded for the ticket: they become neutral
+                and add the folded bias. Default: the network without them.
+            mean: As in `weights`.
+
+        Raises:
+            InputError: PyTorch is missing, the network is not the ticket's, or there are several effective weights and
+                ``mean`` is False.
+        """
+        try:
+            torch = importlib.import_module("torch")
+        except ImportError:
+            raise InputError("torch_state_dict needs PyTorch; run: pip install torch") from None
+        arrays = self.plain_tensors(mean=mean)
+        if network is not None:
+            arrays = unfold_batch_norm(network, arrays)
+        return {name: torch.tensor(value) for name, value in arrays.items()}
+
+    def load_into(self, model: Any, example: Any = None, parameters: Any = None, *, mean: bool = False) -> Any:
+        """The model whose target this ticket is for, with the ticket's weights.
+
+        Normalisations that were folded into a layer stay in the model. The model with these weights is compared on
+        random inputs with the plain network that has them.
+
+        Args:
+            model: As `target_from` takes it. A Flax NNX or PyTorch module is changed.
+            example: As for `target_from`; by default one float example.
+            parameters: As for `target_from`.
+            mean: As in `weights`.
+
+        Returns:
+            The changed NNX or PyTorch module, a new Equinox module, the new parameters of a Linen module or a function,
+            or the new ONNX model.
+
+        Raises:
+            InputError: The model has other layers than the ticket, or no parameter for a tensor.
+
+        >>> from lottery_jax import approximate, target_from
+        >>> model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+        >>> ticket = approximate(target_from(model, (1, 3), nonnegative=True), seed=0)
+        >>> bool((ticket.load_into(model).kernel[...] == ticket.weights("dense_1.weight", "flax")).all())
+        True
+        """
+        network = self.network.target
+        return load_weights(model, network, self.plain_tensors(mean=mean), example=example, parameters=parameters)
+
+    def plain_tensors(self, *, mean: bool = False) -> dict[str, np.ndarray]:
+        """All `weights` of the target's network by name."""
+        return {name: self.weights(name, mean=mean) for name in self.network.target.tensors}
 
     @property
     def stored(self) -> dict[str, np.ndarray]:
@@ -271,6 +354,7 @@ def make_ticket(
         content[f"stored.{name}"] = np.asarray(value, np.float32)
     if target is not None:
         content |= {f"target.{name}": target.array(name) for name in network.approximated}
+    seed = checked_seed(seed)
     header = Header(network, seed, method, source_digest(network, seed), tolerance, kept_budget, settings or {})
     return Ticket(header, InMemoryTensors(content))
 

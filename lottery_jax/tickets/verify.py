@@ -13,6 +13,12 @@ from lottery_jax.networks.target import Target
 from lottery_jax.progress import Progress, no_progress
 from lottery_jax.tickets.box_bounds import Box, BoxBound, bound_box
 from lottery_jax.tickets.certificate import Certificate
+from lottery_jax.tickets.effective_slices import (
+    ApproximatedTensor,
+    EffectiveSlice,
+    approximated_tensors,
+    effective_slices,
+)
 from lottery_jax.tickets.faults import (
     forced_entry_faults,
     rounding_faults,
@@ -22,8 +28,8 @@ from lottery_jax.tickets.faults import (
 )
 from lottery_jax.tickets.given_target import FileName, GivenTarget, TargetFile, given_target
 from lottery_jax.tickets.header import check_tolerance
-from lottery_jax.tickets.linear_terms import random_terms, target_terms
-from lottery_jax.tickets.reconstruct import ApproximatedTensor, EffectiveSlice, approximated_tensors, effective_slices
+from lottery_jax.tickets.linear_terms import random_terms
+from lottery_jax.tickets.overflow import overflow_doubts
 from lottery_jax.tickets.rounding import (
     LARGEST,
     Float32Bound,
@@ -119,9 +125,9 @@ def verify_with_weights(
             residuals = _residuals(ticket, reference, progress)
             reasons = _promise_faults(ticket, reference, residuals, sum(kept.values()))
         if not reasons and residuals is not None:
-            float32 = _bound_float32(ticket, reference, residuals, box)
             doubts = _empty_promises(ticket.network.approximated, residuals)
-            if float32 is not None:
+            if box is not None:  # otherwise there is no graph, and no network is run
+                float32 = _bound_float32(ticket, given, reference.target, residuals, box)
                 reasons, doubts = float32.bound.faults, doubts + float32.bound.doubts + float32.doubts
                 cancels = any_cancels(residuals.sums, residuals.largest)
                 (reasons if cancels else doubts).extend(float32.values.copy_faults)
@@ -229,7 +235,7 @@ def _residuals(ticket: Ticket, reference: _Reference, progress: Progress) -> _Re
         rows = RowSums.of_slice(part, math.prod(shapes[part.name][1:]))
         return part.first, np.abs(difference).max(0), rows
 
-    for tensor in approximated_tensors(ticket):
+    for tensor in approximated_tensors(network, ticket.seed, ticket.content):
         name, copies = tensor.name, tensor.source.rows_per_weight
         by_path.setdefault(tensor.path, []).append(tensor)
         sums[name] = RowSums.zeros(copies, shapes[name][0])
@@ -239,7 +245,7 @@ def _residuals(ticket: Ticket, reference: _Reference, progress: Progress) -> _Re
             given = network.input_spec_of(tensor.path)
             if given is not None and given.copies > 1:
                 copy_sizes[name] = np.empty(shape)
-        for first, residuals, rows in effective_slices(ticket, tensor, reduce):
+        for first, residuals, rows in effective_slices(tensor, reduce):
             index = int(residuals.argmax())
             sums[name].add(rows, first // math.prod(shapes[name][1:]))
             within += int(np.count_nonzero(residuals <= allowed[name]))
@@ -285,42 +291,29 @@ def _promise_faults(ticket: Ticket, reference: _Reference, residuals: _Residuals
 
 @dataclasses.dataclass(frozen=True)
 class _Float32:
-    """What float32 may add to weights, and the values on the box, `target_bounded`: whether those of the target are."""
+    """What float32 may add to weights, the values on the box, and why these are no guarantee."""
 
     bound: Float32Bound
     values: BoxBound
-    box: Box
     copied: bool
-    target_bounded: bool
-
-    @property
-    def doubts(self) -> list[str]:
-        """Why a promise for the box is no guarantee; values that the target does not bound either are no reason."""
-        if self.values.bounded or not (self.copied or self.target_bounded):
-            return []
-        return [
-            f"behind the layer {self.values.layer!r} its values have no bound in float32 for inputs from"
-            f" {self.box[0]:g} to {self.box[1]:g}; give a smaller box"
-        ]
+    doubts: list[str]
 
 
-def _bound_float32(ticket: Ticket, reference: _Reference, residuals: _Residuals, box: Box | None) -> _Float32 | None:
-    """The bounds of float32; None for a model without a graph, which is not run."""
-    if box is None or residuals.weights is None:
-        return None
-    network, target = ticket.network, reference.target
+def _bound_float32(ticket: Ticket, given: GivenTarget, target: Target, residuals: _Residuals, box: Box) -> _Float32:
+    """The bounds of float32 for a network that is run."""
+    network = ticket.network
 
     def tensor(name: str) -> np.ndarray:
         return target.array(name).astype(np.float64)
 
     copied = any(source.rows_per_weight > 1 for source in network.sources.values())
+    assert residuals.weights is not None
     terms = random_terms(
         residuals.layers, residuals.weights, residuals.copy_sizes, residuals.allowed, tensor if copied else None
     )
     values = bound_box(network.target, terms, tensor, box, copied=copied)
-    bounded = values.bounded or bound_box(network.target, target_terms(tensor), tensor, box).bounded
-    bound = float32_bound(residuals.layers, residuals.allowed, residuals.largest)
-    return _Float32(bound, values, box, copied, bounded)
+    doubts = overflow_doubts(network.target, values, terms, tensor, box, given=given.fixed, copied=copied)
+    return _Float32(float32_bound(residuals.layers, residuals.allowed, residuals.largest), values, copied, doubts)
 
 
 def _empty_promises(shapes: Mapping[str, tuple[int, ...]], residuals: _Residuals) -> list[str]:
@@ -331,10 +324,10 @@ def _empty_promises(shapes: Mapping[str, tuple[int, ...]], residuals: _Residuals
     if not found:
         return []
     more = f" and {len(found) - 1:,} more tensors" if len(found) > 1 else ""
-    name = found[0]
+    name, least = found[0], min(residuals.largest[name] for name in found)
     return [
         f"zero weights would keep the promise for {name!r}{more}: the tolerance {residuals.allowed[name]:.3g} is not"
-        f" below the largest target weight {residuals.largest[name]:.3g}"
+        f" below the largest target weight {residuals.largest[name]:.3g}, but --tolerance {least / 100:.1g} would be"
     ]
 
 

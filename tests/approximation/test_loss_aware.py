@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,12 +12,19 @@ from lottery_jax.comparison.evaluate import accuracy
 from lottery_jax.constructions import Construction, Pensia, Scalar
 from lottery_jax.errors import InputError
 from lottery_jax.importers.mlp_weights import mlp_target
+from lottery_jax.networks.layers.dense import Dense
+from lottery_jax.networks.layers.graph import Graph
+from lottery_jax.networks.layers.operations import DotGeneral, Reshape
+from lottery_jax.networks.network import Network
+from lottery_jax.networks.node import Spec
+from lottery_jax.networks.rewrites import fold_batch_norm
 from lottery_jax.networks.target import Target
 from lottery_jax.tasks import load_task
 from lottery_jax.tickets.ticket import Ticket
 from lottery_jax.tickets.verify import verify
 from tests.approximation.test_budget import BUDGETED
-from tests.constructions.catalogue import CHUNK, COUNT, COVERED, TARGETS, bag
+from tests.constructions.catalogue import CHUNK, COUNT, COVERED, TARGETS, bag, random_target
+from tests.tickets.graphs import as_graph, softmax, steps
 
 QUICK = {("pensia", "mlp with biases, inputs of any sign")}
 
@@ -90,3 +98,46 @@ def test_what_is_asked_is_checked() -> None:
         found(bag(), Scalar(COUNT), good)
     with pytest.raises(InputError, match="a budget has no choice"):
         found(target, COVERED["natale"].construction, good)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("pensia", "mlp with biases, inputs of any sign"),
+        pytest.param("scalar", "residual, inputs of any sign", marks=pytest.mark.slow),
+        pytest.param("scalar", "convolutions, inputs never negative", marks=pytest.mark.slow),
+    ],
+)
+def test_a_graph_of_the_same_layers_gives_the_same_ticket(name: str, words: str) -> None:
+    target, construction = fold_batch_norm(TARGETS[words]()), COVERED[name].construction
+    same = Target(as_graph(target.network), target.arrays())  # type: ignore[arg-type]
+    pair = [found(each, construction, LossAware(each.weights, images(each))) for each in (target, same)]
+    assert pair[0].masks.keys() == pair[1].masks.keys()
+    assert all(np.array_equal(mask, pair[1].masks[own]) for own, mask in pair[0].masks.items())
+    certificates = [verify(ticket, target=each) for ticket, each in zip(pair, (target, same), strict=True)]
+    assert certificates[0].worst_residual == certificates[1].worst_residual
+    importance = [fisher_importance(each, images(each)) for each in (target, same)]
+    assert all(importance[1][own] == pytest.approx(value, rel=1e-5) for own, value in importance[0].items())
+
+
+def test_softmax_attention_of_a_graph() -> None:
+    rows = (
+        *(("q", Dense(4, 4), "input"), ("k", Dense(4, 4), "input"), ("v", Dense(4, 4), "input")),
+        ("scores", DotGeneral((1,), (1,)), "q k"),
+        *softmax("scores", 1, (3, 3)),
+        *(
+            ("mixed", DotGeneral((1,), (0,)), "shares v"),
+            ("flat", Reshape((12,)), "mixed"),
+            ("fc", Dense(12, 3), "flat"),
+        ),
+    )
+    target = random_target(Network(Graph(steps(*rows), "fc"), Spec((3, 4))))
+    x = images(target, 200)
+    tickets = [
+        found(target, Scalar(COUNT), objective)
+        for objective in (LossAware(60, x), Budget(60, importance=None, k_max=2))
+    ]
+    assert verify(tickets[0], target=target).outcome in ("holds", "no guarantee")
+    wanted = np.asarray(target.forward()(jnp.asarray(x)))
+    losses = [np.abs(np.asarray(ticket.forward()(jnp.asarray(x))) - wanted).mean() for ticket in tickets]
+    assert losses[0] < losses[1]

@@ -103,7 +103,8 @@ def test_measured_is_at_most_searched_is_at_most_the_bound(name: str) -> None:
     assert (measured.max(0) <= bound.by_output).all()
     found = attack(ticket, target, box=(low, 1.0), starts=8, steps=20, images=x[:8])
     assert measured[:8].max() <= found <= bound.largest
-    assert 0 < bound.largest < 100 * found and (bound.linear <= bound.interval * (1 + 1e-9)).all()
+    assert bound.linear is not None and 0 < bound.largest < 100 * found
+    assert (bound.linear <= bound.interval * (1 + 1e-9)).all()
     # Of the worst residual alone, and of what is promised, more can be said only of the ticket itself.
     wanted = fold_batch_norm(target)
     worst = max(np.abs(value - whole(wanted, name)).max() for name, value in effective_weights(ticket).items())

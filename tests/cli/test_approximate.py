@@ -69,7 +69,8 @@ def test_an_architecture_is_guessed_or_named(
     assert guessed["outcome"] == "holds" and guessed["solved_weights"] == guessed["target_weights"]
     named = answer(capsys, *asked, "--architecture", "conv2", "--width", 0.03)
     assert named["found_weights"] == guessed["target_weights"], "it is the same ticket"
-    assert "must hold a conv2, but " in refusal(capsys, 2, *asked, "--architecture", "conv2", "--width", 0.05)
+    wrong = refusal(capsys, 2, *asked, "--architecture", "conv2", "--width", 0.05)
+    assert "must hold a conv2: conv1.weight must be [3, 1, 3, 3], got [2, 1, 3, 3] (4 more)" in wrong
 
 
 @pytest.mark.slow

@@ -111,6 +111,11 @@ def test_every_method_that_is_not_usual_runs(which: str, tmp_path: Path) -> None
     assert records["scalar-smallest"].kept_weights < records["scalar"].kept_weights
 
 
+def test_seeds_may_be_an_array(tmp_path: Path) -> None:
+    records = compare(tiny.task(), ["random"], out=tmp_path, **{**SETTINGS, "seeds": np.arange(2)})
+    assert [(record.seed, type(record.seed)) for record in records] == [(0, int), (1, int)]
+
+
 def run_with(norm: Node, labels: list[str], out: Path) -> tuple[Task, dict[str, Ticket]]:
     """The tickets of these methods for a small network with a normalisation in it."""
     nodes = (("flatten", Flatten()), ("fc1", Dense(4, 3)), ("norm", norm), ("fc2", Dense(3, 2, bias=True)))

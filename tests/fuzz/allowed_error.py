@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.fuzz.allowed_operations import operation_error
 from tests.oracle.layers import LINEAR, STATELESS, plain_layer, pooled, run, softmax
 
 ROUNDING = 2.0**-12
@@ -26,6 +27,9 @@ class Allowed:
 
     value: np.ndarray
     error: np.ndarray
+
+    def __getitem__(self, index: Any) -> "Allowed":
+        return Allowed(self.value[index], self.error[index])
 
     def __add__(self, other: "Allowed") -> "Allowed":
         return Allowed(self.value + other.value, self.error + other.error)
@@ -47,12 +51,19 @@ def allowed_outputs(
         own = {name[len(prefix) :]: v for name, v in tensors.items() if name.startswith(prefix)} | {
             "": tensors.get(path, np.zeros(1))
         }
+        if node["kind"] == "stored":
+            return Allowed(own[""], np.zeros_like(own[""]))
         if node["kind"] in LINEAR:
             own_tolerance = {name: tolerance[f"{prefix}{name}"] for name in ("weight", "bias")[: 1 + node["bias"]]}
             return _linear(node, given, own, own_tolerance)
         return _other(node, given, own)
 
-    return run(network["root"], "", Allowed(x, np.zeros_like(x)), layer, (_attention, _merged_attention))
+    return run(network["root"], "", Allowed(x, np.zeros_like(x)), layer, (_attention, _merged_attention), _operate)
+
+
+def _operate(node: Mapping[str, Any], inputs: list[Allowed], batched: list[bool]) -> Allowed:
+    values, errors = [one.value for one in inputs], [one.error for one in inputs]
+    return Allowed(*operation_error(node, values, errors, batched, ROUNDING))
 
 
 def _linear(node: Any, given: Allowed, own: Mapping[str, np.ndarray], tolerance: Mapping[str, float]) -> Allowed:

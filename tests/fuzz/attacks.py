@@ -19,7 +19,7 @@ from lottery_jax.networks.sources.candidates_per_weight import CandidatesPerWeig
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.target import Target
 from lottery_jax.rng.sampler import Sampler
-from lottery_jax.tickets.reconstruct import ApproximatedTensor, approximated_tensors
+from lottery_jax.tickets.effective_slices import ApproximatedTensor, approximated_tensors
 from lottery_jax.tickets.ticket import Ticket, make_ticket
 
 _OCTAVES = (12, 30, 62)  # between the least and the largest candidate; few, for few compiled programs
@@ -53,7 +53,7 @@ def cancelling(ticket: Ticket, target: Target, random: np.random.Generator) -> T
     parts = {"seed": ticket.seed, "redraws": redraws, "method": "attack", "stored": ticket.stored}
     bare, share = make_ticket(network, masks=masks, **parts), random.choice([0.0, 0.0, 0.02, 0.3, 1.0])
     unit = 0 if random.random() < 0.5 else int(random.integers(0, 4))
-    for tensor in approximated_tensors(bare):
+    for tensor in approximated_tensors(network, bare.seed, bare.content):
         if tensor.random_tensor != ticket.network.random_tensors[tensor.name]:
             per_output = tensor.random_tensor.rows // tensor.source.layer.tensors()[tensor.parameter][0]
             attacked = random.random(tensor.random_tensor.rows) < share

@@ -94,8 +94,10 @@ def judge(ticket: Ticket, target: Target, certificate: Certificate, seed: int = 
         allowed = allowed_outputs(target.network.to_json(), arrays, doubled, x.astype(np.float64))
         deviation = np.abs(made - allowed.value.reshape(len(x), -1))
         ratio = deviation / (allowed.error.reshape(len(x), -1) + np.finfo(np.float32).tiny)
-    # NaN is never within anything, and neither is an output that is not finite.
-    return Judgement(float(np.where(np.isfinite(made), ratio, np.inf).max()), float(deviation.max()), vacuous)
+    # NaN is never within anything, and neither is an output that is not finite, unless the target's own is neither.
+    ratio = np.where(np.isfinite(made), ratio, np.inf)
+    exists = np.isfinite(allowed.value).reshape(ratio.shape)
+    return Judgement(float(ratio.max(initial=0.0, where=exists)), float(deviation.max()), vacuous)
 
 
 def _adversarial_outputs(

@@ -14,7 +14,22 @@ from lottery_jax.networks.layers.attention import Attention
 from lottery_jax.networks.layers.containers import Chain, Residual
 from lottery_jax.networks.layers.conv import Conv
 from lottery_jax.networks.layers.dense import Dense
+from lottery_jax.networks.layers.graph import INPUT
 from lottery_jax.networks.layers.normalization import LayerNorm, Normalize
+from lottery_jax.networks.layers.operations import (
+    Binary,
+    Concatenate,
+    Constant,
+    Elementwise,
+    Lookup,
+    Pad,
+    Power,
+    Reduce,
+    ReduceWindow,
+    Select,
+    Slice,
+    Stored,
+)
 from lottery_jax.networks.layers.pooling import AveragePool, Flatten, GlobalPool, MaxPool, Tokens
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import LinearLayer, Node, Spec
@@ -27,6 +42,7 @@ from lottery_jax.rng.sampler import Sampler
 from lottery_jax.tickets.reconstruct import effective_weights
 from lottery_jax.tickets.ticket import Ticket, make_ticket
 from tests.constructions.catalogue import COVERED, TARGETS, random_target
+from tests.networks.graphs import Builder, attention, layer_norm
 
 MakeTicket = Callable[[Target], Ticket]
 
@@ -90,6 +106,42 @@ def _attention() -> Target:
         ("fc", Dense(16, 3)),
     )
     return random_target(Network(Chain(nodes), Spec((4, 4, 1))))
+
+
+def _words() -> Target:
+    """A graph: an embedding, positions, layer normalisation and attention of elementary operations, and a mean."""
+    builder, tokens, size = Builder(), 4, 6
+    found = builder.add(Lookup(), builder.add(Stored((3, size)), name="embed"), INPUT)
+    value = builder.add(Binary("add"), found, builder.add(Stored((tokens, size)), name="positions"))
+    value = layer_norm(builder, value, (tokens, size), 0.1, "norm")
+    value = builder.add(Dense(size, 3 * size, bias=True), value, name="qkv")
+    value = builder.add(Dense(size, size), attention(builder, value, tokens, size, 2), name="proj")
+    value = builder.add(Reduce("sum", (0,)), value)
+    value = builder.add(Binary("mul"), value, builder.add(Constant(1 / tokens)))
+    return random_target(Network(builder.graph(builder.add(Dense(size, 3), value, name="fc")), Spec((tokens,))))
+
+
+def _branches() -> Target:
+    """A graph of a residual block, a dilated convolution, a gate, windows, and parts that are cut and put together."""
+    builder = Builder()
+    first = builder.add(Conv(2, 4, (3, 3), padding=(1, 1), bias=True), INPUT, name="conv1")
+    positive = builder.add(Binary("gt"), first, builder.add(Constant(0.0)))
+    small = builder.add(Binary("mul"), first, builder.add(Constant(0.25)))
+    leaky = builder.add(Select(), positive, small, first)
+    second = builder.add(Conv(4, 4, (2, 2), padding=(1, 1), dilation=(2, 2)), leaky, name="conv2")
+    total = builder.add(Binary("add"), leaky, second)
+    gate = builder.add(Elementwise("logistic"), total)
+    gated = builder.add(Binary("mul"), total, gate)
+    pooled = builder.add(ReduceWindow("max", (2, 2, 1), (2, 2, 1), (0, 0, 0), (1, 1, 0)), gated)
+    left = builder.add(Slice((0, 0, 0), (3, 3, 4), (2, 1, 3)), pooled)
+    right = builder.add(Power(3), builder.add(Pad((0, 0, 1), (0, 0, 0), (0, 0, 0), 0.5), left))
+    both = builder.add(Concatenate(2), left, builder.add(Slice((0, 0, 0), (2, 3, 3), (1, 1, 1)), right))
+    return random_target(
+        Network(
+            builder.graph(builder.add(Dense(30, 2, bias=True), builder.add(Flatten(), both), name="fc")),
+            Spec((5, 5, 2), True),
+        )
+    )
 
 
 def rare_unit(nonnegative: bool = True) -> Target:
@@ -173,6 +225,8 @@ def _originals() -> dict[str, Original]:
     add("pensia, residual", _BLOCK, _built("pensia"))
     add("scalar, tower", _tower, _built("scalar"))
     add("scalar, attention", _attention, _built("scalar"))
+    add("scalar, graph of words", _words, _built("scalar"))
+    add("pensia, graph of branches", _branches, _built("pensia"), coded=True)
     add("scalar, bag", "bag", _built("scalar"), coded=True)
     add("pensia, rare unit", rare_unit, _built("pensia", tolerance=0.3))
     add("scalar, rare unit", rare_unit, _built("scalar", tolerance=0.05))

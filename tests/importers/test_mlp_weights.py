@@ -86,11 +86,9 @@ def test_modules_of_linear_layers_and_their_states() -> None:
         found = mlp_target(given)
         np.testing.assert_allclose(found.forward()(X), model(X), rtol=1e-5, atol=1e-5)
         assert list(found.network.tensors) == ["stem.weight", "stem.bias", "head.weight"]
-    chain = nnx.Sequential(*(nnx.Linear(4, 4, rngs=nnx.Rngs(seed)) for seed in range(12)))
-    x = X
-    for place in range(12):
-        x = (nnx.relu if place else lambda x: x)(x)
-        x = chain.layers[place](x)
+    layers = [nnx.Linear(4, 4, rngs=nnx.Rngs(seed)) for seed in range(12)]
+    chain = nnx.Sequential(*[part for layer in layers for part in (nnx.relu, layer)][1:])
+    x = chain(X)
     for given in (chain, nnx.state(chain), nnx.state(chain, nnx.Param)):
         np.testing.assert_allclose(mlp_target(given).forward()(X), x, rtol=1e-4, atol=1e-4)
     assert mlp_target(chain.layers[0]).network.tensors == {"fc1.weight": (4, 4), "fc1.bias": (4,)}
@@ -199,3 +197,125 @@ def test_an_order_that_nothing_tells_is_refused() -> None:
 def test_what_is_no_chain_of_dense_layers_is_refused(weights, biases, words: str) -> None:
     with pytest.raises(InputError, match=words):
         mlp_target(weights, biases)
+
+
+WEIGHTS, BIASES = [FIRST, SECOND], [BIAS, RANDOM.normal(size=2).astype(np.float32)]
+
+
+def test_pairs_and_keras_order_are_the_same_network() -> None:
+    expected = mlp_target(WEIGHTS, BIASES).digest
+    kernels = [np.ascontiguousarray(weight.T) for weight in WEIGHTS]
+    forms = {
+        "pairs": list(zip(WEIGHTS, BIASES, strict=True)),
+        "lists of pairs": [list(pair) for pair in zip(WEIGHTS, BIASES, strict=True)],
+        "pairs of kernels": tuple(zip(kernels, BIASES, strict=True)),
+        "get_weights": [kernels[0], BIASES[0], kernels[1], BIASES[1]],
+        "parameters": [jnp.asarray(WEIGHTS[0]), BIASES[0], WEIGHTS[1], BIASES[1]],
+        "nested lists": [(WEIGHTS[0].tolist(), BIASES[0].tolist()), (WEIGHTS[1].tolist(), BIASES[1].tolist())],
+    }
+    for name, form in forms.items():
+        assert mlp_target(form).digest == expected, name
+    assert mlp_target(kernels, BIASES, layout="keras").digest == expected
+    assert mlp_target(WEIGHTS, BIASES, layout="torch").digest == expected
+    some = mlp_target([(FIRST, BIAS), (SECOND, None)])
+    assert some.digest == mlp_target([FIRST, BIAS, SECOND]).digest and len(some.network.tensors) == 3
+
+
+def test_a_layout_is_never_guessed() -> None:
+    """Against all sizes: the layout is taken from the shapes if one fits, else it is asked for."""
+    asked = 0
+    for sizes in itertools.product((1, 2, 3), repeat=3):
+        weights = [RANDOM.normal(size=pair).astype(np.float32) for pair in zip(sizes[1:], sizes[:-1], strict=True)]
+        biases = [np.ones(len(weight), np.float32) for weight in weights]
+        expected = mlp_target(weights, biases).digest
+        for layout, axes in (("torch", (0, 1)), ("keras", (1, 0))):
+            matrices = [np.ascontiguousarray(weight.transpose(axes)) for weight in weights]
+            for form in (list(zip(matrices, biases, strict=True)), [matrices[0], biases[0], matrices[1], biases[1]]):
+                assert mlp_target(form, layout=layout).digest == expected
+                if len(set(sizes)) == 1:
+                    asked += 1
+                    with pytest.raises(InputError, match=r"layout must be given .* layout='torch' or layout='keras'"):
+                        mlp_target(form)
+                else:
+                    assert mlp_target(form).digest == expected
+    assert asked == 12
+
+
+@pytest.mark.parametrize(
+    ("weights", "options", "words"),
+    [
+        ([FIRST], {"layout": "jax"}, r"layout must be 'torch' \(\[out, in\]\) or 'keras' .*, got 'jax'\. Choose"),
+        (FLAX, {"layout": "keras"}, r"layout must be None if the weights are a dict, got 'keras'\. Name the tensors"),
+        ([FIRST.T, SECOND.T], {}, "'fc2' has 2 inputs, but 'fc1' before it has 4 outputs"),
+        ([FIRST, SECOND], {"layout": "keras"}, r"has \d inputs, but 'fc1' before it has"),
+        ([FIRST, BIAS, BIAS, SECOND], {}, r"weight of 'fc2' must be a matrix \[out, in\], got the shape \[3\]"),
+        ([BIAS, FIRST], {}, r"weight of 'fc1' must be a matrix \[out, in\], got the shape \[3\]"),
+        ([(FIRST, SECOND)], {}, r"must be a matrix|must be an array"),
+        ([(FIRST, np.ones(7, np.float32))], {}, r"bias of 'fc1' must have the shape \[3\] of its outputs, got \[7\]"),
+    ],
+)
+def test_a_wrong_layout_is_refused(weights, options: dict, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        mlp_target(weights, **options)
+
+
+class Activated(nnx.Module):
+    """Two linear layers with any function between them; dropout is inactive when it is compared."""
+
+    def __init__(self, activation, *, residual: bool = False, swapped: bool = False) -> None:
+        self.b = nnx.Linear(4, 4, rngs=nnx.Rngs(0))
+        self.a = nnx.Linear(4, 4, rngs=nnx.Rngs(1))
+        self.drop = nnx.Dropout(0.5, rngs=nnx.Rngs(2))
+        self.activation, self.residual, self.swapped = activation, residual, swapped
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        first, second = (self.a, self.b) if self.swapped else (self.b, self.a)
+        hidden = self.drop(self.activation(first(x)))
+        return second(hidden) + (x if self.residual else jnp.zeros_like(x))
+
+
+def test_a_module_is_run_beside_its_target() -> None:
+    model = Activated(nnx.relu)
+    target = mlp_target(model)
+    assert target.notes == () and not model.drop.deterministic
+    again = {f"{name}.weight": np.asarray(getattr(model, name).kernel[...]).T for name in "ba"}
+    assert mlp_target(again).notes == ("the target is taken as the layers b, a in this order, with ReLU between them",)
+    others = {
+        "tanh": Activated(jnp.tanh),
+        "gelu": Activated(nnx.gelu),
+        "leaky": Activated(nnx.leaky_relu),
+        "none": Activated(lambda x: x),
+        "residual": Activated(nnx.relu, residual=True),
+        "order": Activated(nnx.relu, swapped=True),
+    }
+    for other in others.values():
+        for nonnegative in (False, True):
+            with pytest.raises(
+                InputError,
+                match=r"the module must have the outputs of .* the layers b, a in this order, with ReLU .*target_from",
+            ):
+                mlp_target(other, nonnegative=nonnegative)
+    with pytest.raises(InputError, match=r"the module must take inputs \[16, 4\], float32, .* raised TypeError"):
+        mlp_target(Images())
+
+
+class Images(nnx.Module):
+    """A module for inputs of another shape."""
+
+    def __init__(self) -> None:
+        self.fc = nnx.Linear(4, 2, rngs=nnx.Rngs(0))
+
+    def __call__(self, x: jax.Array, scale: jax.Array) -> jax.Array:
+        return scale * self.fc(x)
+
+
+def test_the_original_of_a_list_decides() -> None:
+    def original(x):
+        return jnp.maximum(x @ FIRST.T + BIAS, 0) @ SECOND.T
+
+    target = mlp_target([FIRST, SECOND], [BIAS, np.zeros(2)], same_as=original)
+    assert target.notes == ()
+    with pytest.raises(InputError, match=r"^same_as must have the outputs of the target"):
+        mlp_target([FIRST, SECOND], [BIAS, np.ones(2)], same_as=original)
+    with pytest.raises(InputError, match=r"^same_as must have the outputs of the target"):
+        mlp_target(FLAX, same_as=lambda x: jnp.tanh(x @ FIRST.T + BIAS) @ SECOND.T)

@@ -233,13 +233,15 @@ def test_weights_that_are_no_numbers_are_refused_by_name_when_they_are_read(
 def test_what_does_not_fit_a_named_architecture_is_said_beside_what_is_expected(path: Path) -> None:
     save_file(tensors(), path)
     with pytest.raises(
-        InputError, match=r"must hold a mlp-5, but fc1\.weight is \[3, 4\] instead of \[5, 4\], fc2\.weight is"
+        InputError, match=r"must hold a mlp-5: fc1\.weight must be \[5, 4\], got \[3, 4\] \(1 more\)\. Check --arch"
     ):
         read(path, name="mlp-5")
-    with pytest.raises(InputError, match=r"must hold a mlp-3-2, but lacks fc3\.weight \[2, 2\]$"):
+    with pytest.raises(
+        InputError, match=r"must hold a mlp-3-2: fc3\.weight must be \[2, 2\], got no such tensor\. Check"
+    ):
         read(path, name="mlp-3-2")
     save_file(tensors(fc3_weight=np.ones((2, 2), np.float32)), path)
-    with pytest.raises(InputError, match=r"but has the unknown fc3\.weight \[2, 2\]"):
+    with pytest.raises(InputError, match=r"a mlp-3: fc3\.weight \[2, 2\] must not exist"):
         read(path, name="mlp-3")
     with pytest.raises(InputError, match=r"architecture 'mpl-3' is unknown"):
         read(path, name="mpl-3")
@@ -250,7 +252,7 @@ def test_what_does_not_fit_a_named_architecture_is_said_beside_what_is_expected(
     arrays["conv2.weight"] = arrays["conv2.weight"][:, :, :2]
     save_file(arrays, path)
     with pytest.raises(
-        InputError, match=r"must hold a conv2, but .*conv2\.weight is \[3, 3, 2, 3\] instead of \[\d+, \d+, 3, 3\]"
+        InputError, match=r"hold a conv2: conv2\.weight must be \[3, 3, 3, 3\], got \[3, 3, 2, 3\]\. Name it"
     ):
         import_target(path, IMAGE, 10)
 
@@ -258,15 +260,13 @@ def test_what_does_not_fit_a_named_architecture_is_said_beside_what_is_expected(
 def test_files_that_are_no_safetensors_are_refused(path: Path) -> None:
     with pytest.raises(InputError, match="No such file"):
         read(path)
-    with pytest.raises(InputError, match=r"must end in \.safetensors"):
-        read(path.with_suffix(".pt"))
     path.mkdir()
-    with pytest.raises(InputError, match="is a folder"):
+    with pytest.raises(InputError, match="has no safetensors file"):
         read(path)
     path.rmdir()
     save_file(tensors(), path)
     whole = path.read_bytes()
-    for content in (b"", b"PK\x03\x04" * 9, whole[:-1], whole[:20], b"\xff" * 64):
+    for content in (b"", whole[:-1], whole[:20], b"\xff" * 64):
         path.write_bytes(content)
         with pytest.raises(InputError, match="not a readable safetensors file"):
             read(path)

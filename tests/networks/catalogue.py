@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Callable
 from functools import cache
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -27,9 +26,7 @@ from lottery_jax.networks.sources.random_layer import MultiLevelLayer, RandomLay
 from lottery_jax.networks.sources.replicated_neurons import ReplicatedGadget, ReplicatedNeurons
 from lottery_jax.networks.sources.trained_layer import PartlyTrainedLayer, TrainedLayer
 from lottery_jax.rng.sampler import Sampler
-
-Shape = tuple[int, ...]
-Sign = Literal["never", "always", "kept"]
+from tests.networks.graph_cases import GRAPH_CASES, Shape, Sign
 
 U = Sampler.uniform(-1, 1)
 STRIDED = Conv(4, 6, (3, 2), stride=(2, 1), padding=(1, 0), groups=2, bias=True)
@@ -73,6 +70,8 @@ CASES = (
     Case(Conv(4, 6, (3, 3)), IMAGE, ((4,), (6, 5), (6, 5, 3), (2, 5, 4), (6, 2, 4))),
     Case(STRIDED, IMAGE, ((6, 1, 4),)),
     Case(DEPTHWISE, IMAGE),
+    Case(Conv(4, 6, (3, 2), (2, 1), (1, 1), groups=2, dilation=(2, 3)), IMAGE, ((2, 5, 4),)),
+    Case(Gadget(Conv(4, 8, (2, 2), groups=4, dilation=(3, 2)), 3, U, U), IMAGE),
     Case(Conv(4, 3, (1, 1), stride=(3, 3), bias=True), IMAGE),
     Case(RotationConv(4, 3, 3, padding=1), IMAGE, ((6, 5, 3), (4, 6, 5, 4), (4,))),
     Case(RotationConv(3, 2, 2, rotations=4, bias=True), (4, 5, 5, 3), ((5, 5, 3), (3, 5, 5, 3), (4, 5, 5, 4))),
@@ -134,6 +133,7 @@ CASES = (
     Case(TrainedLayer(Dense(5, 3, bias=True), Sampler.normal(0.5)), (5,), ((4,),)),
     Case(TrainedLayer(STRIDED, U), IMAGE, ((6, 5, 3),)),
     Case(PartlyTrainedLayer(Dense(5, 3, bias=True), Sampler.normal(0.5)), (5,), ((4,),)),
+    *(Case(*row) for row in GRAPH_CASES),
 )
 GRAPHLESS = (
     NamedTensor((2, 3, 4)),
@@ -157,7 +157,7 @@ def stored(node: Node, seed: int = 0) -> dict[str, np.ndarray]:
     """Random stored tensors of a node and of those below it, float32; variances are positive."""
     random = np.random.default_rng(seed)
     found = {}
-    for path, inner in _below(node, ""):
+    for path, inner in below(node):
         for name, shape in inner.tensors().items():
             values = random.normal(size=shape)
             found[child_path(path, name)] = (0.5 + values**2 if name == "running_var" else values).astype(np.float32)
@@ -166,7 +166,7 @@ def stored(node: Node, seed: int = 0) -> dict[str, np.ndarray]:
 
 def drawn(node: Node, given: Shape, seed: int = 0) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """The random tensors of a node and those below it, and random masks of them."""
-    if not any(isinstance(inner, Source) for _, inner in _below(node, "")):
+    if not any(isinstance(inner, Source) for _, inner in below(node)):
         return {}, {}
     whole, random = Network(node, Spec(given)), np.random.default_rng(seed)
     return whole.draw(seed), {name: random.random(tensor.shape) < 0.6 for name, tensor in whole.random_tensors.items()}
@@ -188,6 +188,7 @@ def run(node: Node, tensors: dict[str, np.ndarray], masks: dict[str, np.ndarray]
     return np.asarray(compiled(node)(*placed))
 
 
-def _below(node: Node, path: str) -> list[tuple[str, Node]]:
-    inner = [_below(child, child_path(path, name)) for name, child in node.children().items()]
+def below(node: Node, path: str = "") -> list[tuple[str, Node]]:
+    """A node and all nodes inside, with their paths."""
+    inner = [below(child, child_path(path, name)) for name, child in node.children().items()]
     return [(path, node), *(found for part in inner for found in part)]

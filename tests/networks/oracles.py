@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from lottery_jax.networks.codec import to_json
 from lottery_jax.networks.node import Node
 from lottery_jax.networks.sources.base import Source
 from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.sources.random_layer import RandomLayer
 from lottery_jax.rng.sampler import Sampler
+from tests.oracle.operations import OPERATIONS, operate
 
 Tensors = Mapping[str, np.ndarray]
 Size = tuple[int, int]
@@ -41,12 +43,15 @@ def evaluate(node: Node, tensors: Tensors | Own, x: np.ndarray) -> np.ndarray:
     return ORACLES[node.kind](node, own, np.asarray(x, np.float64))
 
 
-def patches(x: np.ndarray, size: Size, stride: Size, padding: Size, fill: float = 0.0) -> np.ndarray:
+def patches(
+    x: np.ndarray, size: Size, stride: Size, padding: Size, fill: float = 0.0, dilation: Size = (1, 1)
+) -> np.ndarray:
     """Windows [B, H', W', C, height, width] of images [B, H, W, C] with `fill` around them."""
     across, along = ((zeros, zeros) for zeros in padding)
     padded = np.pad(x, ((0, 0), across, along, (0, 0)), constant_values=fill)
-    windows = np.lib.stride_tricks.sliding_window_view(padded, size, axis=(1, 2))
-    return windows[:, :: stride[0], :: stride[1]]
+    reach = tuple((length - 1) * step + 1 for length, step in zip(size, dilation, strict=True))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=(1, 2))
+    return windows[:, :: stride[0], :: stride[1], :, :: dilation[0], :: dilation[1]]
 
 
 def multiplied(of: Any, x: np.ndarray, weight: np.ndarray, bias: Any) -> np.ndarray:
@@ -55,7 +60,8 @@ def multiplied(of: Any, x: np.ndarray, weight: np.ndarray, bias: Any) -> np.ndar
         return x @ weight.T + bias
     if of.kind == "rotation_conv":
         return rotated(of, x, weight, bias)
-    windows, outputs, inputs = patches(x, of.size, of.stride, of.padding), of.outputs // of.groups, weight.shape[1]
+    windows = patches(x, of.size, of.stride, of.padding, dilation=of.dilation)
+    outputs, inputs = of.outputs // of.groups, weight.shape[1]
     parts = [
         np.tensordot(
             windows[:, :, :, group * inputs : (group + 1) * inputs],
@@ -140,6 +146,23 @@ def chain(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
 
 def residual(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
     return evaluate(node.body, own, x) + evaluate(node.shortcut, own.under("downsample"), x)
+
+
+def graph(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
+    """One example after another; layers see a batch of one."""
+    found = []
+    for example in x:
+        values = {"input": example}
+        for name, inner, inputs in node.nodes:
+            given = [values[one] for one in inputs]
+            if inner.kind == "stored":
+                values[name] = own[name]
+            elif inner.kind in OPERATIONS:
+                values[name] = operate(to_json(inner), given, [False] * len(given))
+            else:
+                values[name] = evaluate(inner, own.under(name), given[0][None])[0]
+        found.append(values[node.output])
+    return np.stack(found)
 
 
 def single(node: Any, own: Own, x: np.ndarray) -> np.ndarray:
@@ -244,6 +267,7 @@ ORACLES: dict[str, Callable[[Any, Own, np.ndarray], np.ndarray]] = {
     "merged_attention": merged_attention,
     "chain": chain,
     "residual": residual,
+    "graph": graph,
     "random_layer": single,
     "trained_layer": trained,
     "partly_trained_layer": partly_trained,

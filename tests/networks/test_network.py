@@ -219,7 +219,7 @@ def chained(*nodes: tuple[str, Node], given: Spec | None = FOUR) -> Network:
         (lambda: Attention(0, Dense(4, 12), Dense(4, 4)), "at least 1 head, got 0"),
         (lambda: Conv(4, 6, (3, 3), groups=4), "must divide its 4 inputs and 6 outputs, got 4"),
         (lambda: Conv(4, 4, (3, 3), groups=0), "must have groups"),
-        (lambda: Conv(4, 4, (0, 3)), "sizes and strides from 1 up"),
+        (lambda: Conv(4, 4, (0, 3)), "sizes, strides and dilations from 1 up"),
         (lambda: Dense(0, 3), "at least 1 input and 1 output, got 0 and 3"),
         (lambda: MaxPool((2, 2), padding=(2, 0)), "half a window at most"),
         (lambda: AveragePool((2, 2), stride=(0, 1)), "sizes and strides from 1 up"),

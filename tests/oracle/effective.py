@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tests.oracle.layers import LINEAR, Node, child_path, children, plain_layer, run
+from tests.oracle.operations import OPERATIONS, never_negative
 from tests.oracle.random_weights import RandomTensor, copies_of, linear_shapes
 
 Array = np.ndarray
@@ -97,6 +98,14 @@ def _trace(node: Node, path: str, given: bool, found: dict[str, bool]) -> bool:
     if kind == "residual":
         body, shortcut = (_trace(child, child_path(path, name), given, found) for name, child in inside.items())
         return body and shortcut
+    if kind == "graph":
+        flags = {"input": given}
+        for name, child, names in node["nodes"]:
+            before = [flags[one] for one in names]
+            operation = child["kind"] in (*OPERATIONS, "stored")
+            own = child_path(path, name)
+            flags[name] = never_negative(child, before) if operation else _trace(child, own, before[0], found)
+        return flags[node["output"]]
     if kind in ("attention", "merged_attention"):
         (first, second) = inside.items()
         _trace(first[1], child_path(path, first[0]), given, found)

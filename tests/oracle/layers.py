@@ -6,16 +6,22 @@ from typing import Any
 
 import numpy as np
 
+from tests.oracle.operations import OPERATIONS, operate
+
 Node = Mapping[str, Any]
 Array = np.ndarray
 
 
-def windows(x: Array, size: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int], fill: float) -> Array:
-    """All windows of x [B, H, W, C], padded with `fill`: [B, H', W', C, h, w]."""
+Pair = tuple[int, int]
+
+
+def windows(x: Array, size: Pair, stride: Pair, padding: Pair, fill: float, apart: Pair = (1, 1)) -> Array:
+    """All windows of x [B, H, W, C], padded with `fill`: [B, H', W', C, h, w] of positions this far apart."""
     (above, left), zero = padding, (0, 0)
     padded = np.pad(x, (zero, (above, above), (left, left), zero), constant_values=fill)
-    found = np.lib.stride_tricks.sliding_window_view(padded, tuple(size), axis=(1, 2))
-    return found[:, :: stride[0], :: stride[1]]
+    whole = tuple(step * (length - 1) + 1 for length, step in zip(size, apart, strict=True))
+    found = np.lib.stride_tricks.sliding_window_view(padded, whole, axis=(1, 2))
+    return found[:, :: stride[0], :: stride[1], :, :: apart[0], :: apart[1]]
 
 
 def dense(node: Node, x: Array, weight: Array) -> Array:
@@ -23,7 +29,10 @@ def dense(node: Node, x: Array, weight: Array) -> Array:
 
 
 def conv(node: Node, x: Array, weight: Array) -> Array:
-    groups, seen = node["groups"], windows(x, node["size"], node["stride"], node["padding"], 0.0)
+    groups, seen = (
+        node["groups"],
+        windows(x, node["size"], node["stride"], node["padding"], 0.0, node.get("dilation", (1, 1))),
+    )
     (batch, height, width, *_), outputs = seen.shape, weight.shape[0]
     flat = seen.reshape(batch, height, width, groups, -1)
     return np.einsum("bhwgi,goi->bhwgo", flat, weight.reshape(groups, outputs // groups, -1)).reshape(
@@ -111,8 +120,8 @@ CHILDREN = {"attention": ("qkv", "proj"), "merged_attention": ("qk", "vo")}
 def children(node: Node) -> dict[str, Node]:
     """The nodes inside a node, by name, in order."""
     kind = node["kind"]
-    if kind in ("chain", "tensor_dict"):
-        return dict(node["nodes"])
+    if kind in ("chain", "tensor_dict", "graph"):
+        return {name: child for name, child, *_ in node["nodes"]}
     if kind == "residual":
         return {"(body)": node["body"], "downsample": node["shortcut"]}
     return {name: node[name] for name in CHILDREN.get(kind, ())}
@@ -122,26 +131,52 @@ Mix = tuple[Callable[..., Any], Callable[..., Any]]
 """Attention of (qkv, heads), and merged attention of (queries, x, heads)."""
 
 
-def run(
-    node: Node, path: str, x: Any, layer: Callable[[Node, str, Any], Any], mix: Mix = (attend, attend_merged)
-) -> Any:
-    """A tree of nodes on x [B, *input], arrays or what `layer` and `mix` take in their place.
+Operate = Callable[[Node, list[Any], list[bool]], Any]
+"""An operation of (node, inputs, which of them have a batch axis)."""
 
-    `layer` is called for each node without children.
+
+def run(
+    node: Node,
+    path: str,
+    x: Any,
+    layer: Callable[[Node, str, Any], Any],
+    mix: Mix = (attend, attend_merged),
+    operate: Operate = operate,
+) -> Any:
+    """A tree of nodes on x [B, *input], arrays or what `layer`, `mix` and `operate` take in their place.
+
+    `layer` is called for each node without children, also for stored tensors of graphs, with the graph's input.
     """
     inside, kind = children(node), node["kind"]
+
+    def child(name: str, x: Any) -> Any:
+        return run(inside[name], child_path(path, name), x, layer, mix, operate)
+
     if kind == "chain":
-        for name, child in inside.items():
-            x = run(child, child_path(path, name), x, layer, mix)
+        for name in inside:
+            x = child(name, x)
         return x
+    if kind == "graph":
+        values, batched = {"input": x}, {"input"}
+        for name, inner, names in node["nodes"]:
+            given, many = [values[one] for one in names], [one in batched for one in names]
+            if any(many):
+                batched.add(name)
+            if inner["kind"] in OPERATIONS:
+                values[name] = operate(inner, given, many)
+            elif inner["kind"] == "stored":
+                values[name] = child(name, x)
+            else:
+                values[name] = child(name, given[0]) if any(many) else child(name, given[0][None])[0]
+        return values[node["output"]]
     if kind == "residual":
-        body, shortcut = (run(child, child_path(path, name), x, layer, mix) for name, child in inside.items())
+        body, shortcut = (child(name, x) for name in inside)
         return body + shortcut
     if kind in CHILDREN:
-        (first, second), heads = inside.items(), node["heads"]
-        asked = run(first[1], child_path(path, first[0]), x, layer, mix)
+        (first, second), heads = inside, node["heads"]
+        asked = child(first, x)
         mixed = mix[0](asked, heads) if kind == "attention" else mix[1](asked, x, heads)
-        return run(second[1], child_path(path, second[0]), mixed, layer, mix)
+        return child(second, mixed)
     return layer(node, path, x)
 
 
@@ -159,4 +194,6 @@ def plain_layer(node: Node, x: Array, tensors: Mapping[str, Array]) -> Array:
         return centred / deviation * tensors["weight"] + tensors["bias"]
     if kind == "position_embedding":
         return x + tensors[""][0]
+    if kind == "stored":
+        return tensors[""]
     return STATELESS[kind](node, x)

@@ -11,6 +11,7 @@ import pytest
 
 from lottery_jax.cli.verify import certificate_row, certificate_sentences
 from lottery_jax.errors import InputError, TicketError
+from lottery_jax.importers.state_dict import target_of_network
 from lottery_jax.io.checksummed_file import digest
 from lottery_jax.io.tensor_file import TensorFile, read_array
 from lottery_jax.networks.forward import forward
@@ -253,7 +254,7 @@ def test_a_bias_that_was_folded_goes_back_into_the_normalisation(tmp_path: Path)
     masks = {name: np.ones(drawn.shape, bool) for name, drawn in leaves.random_tensors.items()}
     trained = make_ticket(leaves, seed=0, masks=masks, method="magnitude", stored=stored)
     export_target(model, tmp_path / "model")
-    export_into(trained, tmp_path / "model", tmp_path / "out", network)
+    export_into(trained, tmp_path / "model", tmp_path / "out", target_of_network(network, tmp_path / "model"))
     with TensorFile(tmp_path / "out") as file:
         again = {name: read_array(file, name).astype(np.float32) for name in network.tensors}
     x = random.normal(size=(4, 3, 3, 1)).astype(np.float32)

@@ -12,6 +12,7 @@ from lottery_jax.networks.layers.containers import Chain, Residual
 from lottery_jax.networks.layers.conv import Conv, RotationConv
 from lottery_jax.networks.layers.dense import Dense, PositionEmbedding
 from lottery_jax.networks.layers.normalization import BatchNorm, LayerNorm, Normalize
+from lottery_jax.networks.layers.operations import OPERATIONS
 from lottery_jax.networks.layers.pooling import AveragePool, Flatten, GlobalPool, MaxPool, Tokens
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import LinearLayer, Node, Spec, StatelessLayer
@@ -90,6 +91,7 @@ def test_every_kind_of_node_is_covered() -> None:
     used = {type(node).kind for network in NETWORKS.values() for _, node in network.nodes()}
     sources = {kind for kind in NODES if kind not in used}
     assert sources <= {
+        *("graph", *(operation.kind for operation in OPERATIONS)),  # in test_graph_bounds
         *(
             "candidates_per_weight",
             "gadget",

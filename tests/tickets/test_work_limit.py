@@ -24,6 +24,20 @@ from lottery_jax.networks.layers.attention import Attention, MergedAttention
 from lottery_jax.networks.layers.containers import Chain, Residual
 from lottery_jax.networks.layers.conv import Conv, RotationConv
 from lottery_jax.networks.layers.dense import Dense
+from lottery_jax.networks.layers.graph import INPUT
+from lottery_jax.networks.layers.operations import (
+    Binary,
+    Broadcast,
+    Concatenate,
+    DotGeneral,
+    Elementwise,
+    Lookup,
+    Operation,
+    Pad,
+    Reduce,
+    ReduceWindow,
+    Reshape,
+)
 from lottery_jax.networks.layers.pooling import AveragePool, Flatten, GlobalPool, MaxPool
 from lottery_jax.networks.layers.tensor_dict import NamedTensor, TensorDict
 from lottery_jax.networks.network import Network
@@ -40,6 +54,8 @@ from lottery_jax.tickets import work_limit
 from lottery_jax.tickets.work_limit import Work, WorkLimit, WorkLimitError, verification_work
 from tests.cli.calling import lottery_jax, refusal
 from tests.networks.catalogue import CASES, Case, compiled, drawn, stored
+from tests.networks.graph_cases import sequence
+from tests.networks.graphs import Builder
 from tests.tickets.forging import TARGET, TOLERANCE, forge, pruned_whole, read
 
 U = Sampler.uniform(-1, 1)
@@ -76,6 +92,42 @@ def candidates(rows: int, count: int) -> Network:
     return Network(TensorDict((("w", CandidatesPerWeight(NamedTensor((rows,)), count, (U,))),)))
 
 
+def summed(*parts: Operation | tuple[Operation | None, ...]) -> Network:
+    """Operations on [1, 1], the sum of their result, and a random layer."""
+    column = Reshape((1, 1)), *parts, Reduce("sum", (0,))
+    return chain(sequence(*column), ONE, inputs=(1,))
+
+
+def at_a_time(count: int) -> Network:
+    """Arrays of a million numbers that are all read by the last node."""
+    builder = Builder()
+    wide = builder.add(Broadcast((1_000_000, 1)), INPUT)
+    values = [builder.add(Elementwise("exp"), wide) for _ in range(count)]
+    total = builder.add(Reduce("sum", (0,)), builder.add(Concatenate(0), *values))
+    return chain(builder.graph(total), ONE, inputs=(1,))
+
+
+def looked_up(rows: int) -> Network:
+    """Rows of 1,000 numbers from a table that is computed."""
+    builder = Builder()
+    table = builder.add(Broadcast((2, 1000)), INPUT)
+    found = builder.add(Lookup(), table, builder.add(Broadcast((rows,)), INPUT))
+    total = builder.add(Reduce("sum", (0,)), builder.add(Reshape((1000 * rows, 1)), found))
+    return chain(builder.graph(total), ONE, inputs=(1,))
+
+
+def held_outside(depth: int) -> Network:
+    """Graphs in graphs, each of which keeps 100,000 numbers while the inner one runs."""
+    node: Node = Relu()
+    for _ in range(depth):
+        builder = Builder()
+        kept = builder.add(Broadcast((100_000, 1)), INPUT)
+        inner = builder.add(node, INPUT, name="inner")
+        total = builder.add(Reduce("sum", (0,)), kept)
+        node = builder.graph(builder.add(Binary("add"), inner, total))
+    return chain(node, ONE, inputs=(1,))
+
+
 # Each grows with a size: any file of it above some size must be refused, and the largest that is not must be cheap.
 GROWING: dict[str, Callable[[int], Network]] = {
     "rows of one candidate": lambda n: candidates(100 * n, 1),
@@ -98,6 +150,15 @@ GROWING: dict[str, Callable[[int], Network]] = {
     "layers without weights": lambda n: chain(ONE, *[Relu()] * n, inputs=(1,)),
     "layers": lambda n: chain(*[ONE] * n, inputs=(1,)),
     "blocks": lambda n: chain(*[Residual(Chain((("a", ONE),)))] * n, inputs=(1,)),
+    "broadcasts": lambda n: summed(Broadcast((n, 1))),
+    "padding between numbers": lambda n: summed(Broadcast((2, 1)), Pad((0, 0), (0, 0), (n, 0))),
+    "windows of a graph": lambda n: summed(Broadcast((2 * n, 1)), ReduceWindow("max", (n, 1), (1, 1), (0, 0), (0, 0))),
+    "products of activations": lambda n: summed(
+        Broadcast((n, 9)), (DotGeneral((1,), (1,)), None, None), Reshape((n * n, 1))
+    ),
+    "sums of products": lambda n: summed(Broadcast((9, n)), (DotGeneral((1,), (1,)), None, None), Reshape((81, 1))),
+    "values at a time": at_a_time,
+    "rows of a table": looked_up,
     "an image as a vector": lambda n: chain(RandomLayer(Conv(1, 1, (1, 1)), U), Flatten(), inputs=(n, n, 1)),
 }
 MOST_SECONDS, MOST_BYTES = 10.0, 2 << 30
@@ -300,6 +361,10 @@ def test_attention_of_many_tokens_is_computed_in_slices(
         monkeypatch.setattr("lottery_jax.networks.layers.attention._MAX_SCORES", scores)
         np.testing.assert_allclose(small.module(tensors)(x), whole, rtol=1e-5, atol=1e-6)
         assert small.root.cost(Spec((50, 4))).numbers == max(4 * 50 * tokens, 50 * (12 if kind is Attention else 16))
+
+
+def test_values_outside_an_inner_graph_are_counted() -> None:
+    assert 6 * 100_000 <= held_outside(6).cost.numbers < 8 * 100_000
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.node.kind)

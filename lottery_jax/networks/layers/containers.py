@@ -46,10 +46,7 @@ class Chain(Container):
         return input_spec
 
     def module(self, weights: Weights) -> nnx.Module:
-        modules = {}
-        for name, node in self.nodes:
-            modules[name] = node.module(weights.child(name))
-        return Sequence(modules)
+        return Sequence([node.module(weights.child(name)) for name, node in self.nodes])
 
     def resized(self, input_spec: Spec, units: Callable[[int], int]) -> Self:
         nodes = []
@@ -66,19 +63,18 @@ class Chain(Container):
         return total
 
     def child_modules(self, module: "Sequence") -> Mapping[str, nnx.Module]:
-        return dict(module.nodes)
+        return dict(zip(self.children(), module.nodes, strict=True))
 
 
 class Sequence(nnx.Module):
     """The module of `Chain`."""
 
-    def __init__(self, nodes: dict[str, nnx.Module]) -> None:
-        self.names = tuple(nodes)  # Flax sorts the names of a dictionary
-        self.nodes = nnx.Dict(nodes)
+    def __init__(self, nodes: list[nnx.Module]) -> None:
+        self.nodes = nnx.List(nodes)  # a name such as `keys` cannot be one of an nnx.Dict
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        for name in self.names:
-            x = self.nodes[name](x)
+        for node in self.nodes:
+            x = node(x)
         return x
 
 

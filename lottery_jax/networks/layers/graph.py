@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import ClassVar, NoReturn, Self
+from typing import Any, ClassVar, NoReturn, Self
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +47,8 @@ class Graph(Container):
                 raise InputError(f"the nodes of a graph must have different names, got {name!r}")
             arity = node.arity if isinstance(node, Operation) else 1
             if len(inputs) != arity and (arity is not None or not inputs):
-                raise InputError(f"node {name!r} must have {arity or 'some'} inputs, got {len(inputs)}")
+                some = "at least 1 input" if arity is None else f"{arity} inputs"
+                raise InputError(f"node {name!r} must have {some}, got {len(inputs)}")
             missing = [one for one in inputs if one not in known]
             if missing:
                 raise InputError(f"node {name!r} must take outputs of earlier nodes, got {missing[0]!r}")
@@ -88,18 +89,20 @@ class Graph(Container):
         return found
 
     def trace_specs(self, input_spec: Spec, path: str, specs: dict[str, Spec]) -> Spec:
+        specs[path] = input_spec
         return self.input_specs(input_spec, path, specs)[self.output]
 
     def cost(self, input_spec: Spec) -> Cost:
-        specs, last, total, live = self.input_specs(input_spec), self.last_uses(), Cost(), 0
+        specs, last = self.input_specs(input_spec), self.last_uses()
         numbers = {name: math.prod(spec.shape) for name, spec in specs.items()}
         live = numbers[INPUT]
+        total = Cost(0, live)
         for name, node, inputs in self.nodes:
             given = [specs[one] for one in inputs]
-            total += node.combined_cost(*given) if isinstance(node, Operation) else node.cost(given[0])
-            live += numbers[name]
-            total += Cost(0, live)
-            live -= sum(numbers[one] for one in last[name])
+            own = node.combined_cost(*given) if isinstance(node, Operation) else node.cost(given[0])
+            # Other values stay in memory while a layer has its inner ones.
+            total += Cost(own.operations, live + max(numbers[name], own.numbers))
+            live += numbers[name] - sum(numbers[one] for one in last[name])
         return total
 
     def last_uses(self) -> dict[str, tuple[str, ...]]:
@@ -111,13 +114,13 @@ class Graph(Container):
         return found
 
     def module(self, weights: Weights) -> nnx.Module:
-        modules, stored = {}, {}
+        parts: dict[str, nnx.Module | nnx.Param] = {}
         for name, node, _ in self.nodes:
             if isinstance(node, Stored):
-                stored[name] = nnx.Param(jnp.asarray(weights[name]))
+                parts[name] = nnx.Param(jnp.asarray(weights[name]))
             elif not isinstance(node, Operation):
-                modules[name] = node.module(weights.child(name))
-        return GraphModule(self, modules, stored)
+                parts[name] = node.module(weights.child(name))
+        return GraphModule(self, parts)
 
     def resized(self, input_spec: Spec, units: Callable[[int], int]) -> NoReturn:
         raise InputError(
@@ -126,31 +129,39 @@ class Graph(Container):
         )
 
     def child_modules(self, module: "GraphModule") -> Mapping[str, nnx.Module]:
-        return dict(module.layers)
+        return {name: part for name, part in module.parts().items() if isinstance(part, nnx.Module)}
 
 
 class GraphModule(nnx.Module):
     """The module of `Graph`."""
 
-    def __init__(self, graph: Graph, layers: dict[str, nnx.Module], stored: dict[str, nnx.Param]) -> None:
-        self.graph, self.layers, self.stored = graph, nnx.Dict(layers), nnx.Dict(stored)
+    def __init__(self, graph: Graph, parts: dict[str, nnx.Module | nnx.Param]) -> None:
+        self.graph, self._names = graph, tuple(parts)
+        self._parts = nnx.List(parts.values())  # a name such as `keys` cannot be one of an nnx.Dict
+
+    def parts(self) -> dict[str, Any]:
+        """The modules of the layers and the stored tensors, by name."""
+        return dict(zip(self._names, self._parts, strict=True))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.values(x)[self.graph.output]
 
     def values(self, x: jax.Array, *, keep: bool = False) -> dict[str, jax.Array]:
         """The output and, with `keep`, the outputs [B, ...] of all nodes that depend on the input, by name."""
-        found: dict[str, jax.Array] = {INPUT: x.astype(jnp.float32)}
-        batched, last = {INPUT}, self.graph.last_uses()
+        # Bounds and searches of the worst input run in float64.
+        found: dict[str, jax.Array] = {INPUT: x if x.dtype == jnp.float64 else x.astype(jnp.float32)}
+        batched, last, parts = {INPUT}, self.graph.last_uses(), self.parts()
         for name, node, inputs in self.graph.nodes:
             given = [found[one] for one in inputs]
             axes = [0 if one in batched else None for one in inputs]
             if 0 in axes:
                 batched.add(name)
             if isinstance(node, Stored):
-                found[name] = self.stored[name][...]
+                found[name] = parts[name][...]
             elif not isinstance(node, Operation):
-                found[name] = self.layers[name](*given)  # type: ignore[operator]
+                value = given[0] if 0 in axes else given[0][None]  # layers have a batch axis
+                value = parts[name](value)
+                found[name] = value if 0 in axes else value[0]
             else:
                 found[name] = jax.vmap(node, in_axes=axes)(*given) if 0 in axes else node(*given)
             for one in last[name] if not keep else ():

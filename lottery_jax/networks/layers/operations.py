@@ -15,8 +15,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lottery_jax.errors import InputError
-from lottery_jax.networks.node import PRODUCTS_AT_ONCE, Cost, Node, Spec, Weights
+from lottery_jax.errors import InputError, shown
+from lottery_jax.networks.node import (
+    MAX_MAGNITUDE,
+    MIN_MAGNITUDE,
+    PRODUCTS_AT_ONCE,
+    Cost,
+    Node,
+    Spec,
+    Weights,
+)
 
 
 class Operation(Node):
@@ -36,11 +44,20 @@ class Operation(Node):
         """The work for one example, without the numbers that a graph keeps."""
         return Cost(sum(math.prod(spec.shape) for spec in (*inputs, self.combined_spec(*inputs))))
 
-    def output_spec(self, input_spec: Spec) -> Spec:
-        return self.combined_spec(input_spec)
+    def output_spec(self, input_spec: Spec) -> NoReturn:
+        raise InputError(f"an operation must be a node of a graph, got {self.kind!r} alone. Put it into a Graph.")
 
     def module(self, weights: Weights) -> NoReturn:
-        raise InputError(f"an operation must be a node of a graph, got {self.kind!r} alone. Put it into a Graph.")
+        raise AssertionError("no network has an operation outside a graph")
+
+
+def _check_number(kind: str, value: float) -> None:
+    """Refuse a number that no file may hold."""
+    if value and not MIN_MAGNITUDE <= abs(value) <= MAX_MAGNITUDE:  # also NaN
+        raise InputError(
+            f"the number of {kind!r} must be 0 or of a magnitude from {MIN_MAGNITUDE:.3g} to {MAX_MAGNITUDE:.3g}, got"
+            f" {value}. Scale it, or use a stored tensor."
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +67,9 @@ class Constant(Operation):
     value: float
     kind: ClassVar[str] = "constant"
     arity: ClassVar[int | None] = 0
+
+    def __post_init__(self) -> None:
+        _check_number(self.kind, self.value)
 
     def combined_spec(self, *inputs: Spec) -> Spec:
         return Spec((1,), self.value >= 0)
@@ -65,6 +85,9 @@ class Stored(Operation):
     shape: tuple[int, ...]
     kind: ClassVar[str] = "stored"
     arity: ClassVar[int | None] = 0
+
+    def __post_init__(self) -> None:
+        Spec(self.shape)  # raises if there is no such tensor
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
         return {"": self.shape}
@@ -131,7 +154,7 @@ UnaryName = Literal[
 class Elementwise(Operation):
     """An elementwise function of one input, by its name in `jax.lax`.
 
-    >>> Elementwise("exp").output_spec(Spec((3,)))
+    >>> Elementwise("exp").combined_spec(Spec((3,)))
     Spec(shape=(3,), nonnegative=True)
     """
 
@@ -256,7 +279,9 @@ class Reshape(Operation):
         if self.shape[-1:] != given.shape[-1:]:
             _plain(self.kind, given)
         if math.prod(self.shape) != math.prod(given.shape):
-            raise InputError(f"reshape must keep the number of values, got {list(given.shape)} to {list(self.shape)}")
+            raise InputError(
+                f"reshape must keep the number of values, got {list(given.shape)} to {shown(list(self.shape))}"
+            )
         return dataclasses.replace(given, shape=self.shape)
 
     def __call__(self, *inputs: jax.Array) -> jax.Array:
@@ -273,7 +298,7 @@ class Transpose(Operation):
     def combined_spec(self, *inputs: Spec) -> Spec:
         (given,) = inputs
         if sorted(self.axes) != [*range(len(given.shape))]:
-            raise InputError(f"transpose must name each axis of {list(given.shape)} once, got {list(self.axes)}")
+            raise InputError(f"transpose must name each axis of {list(given.shape)} once, got {shown(list(self.axes))}")
         if self.axes[-1] != len(given.shape) - 1:
             _plain(self.kind, given)
         return dataclasses.replace(given, shape=tuple(given.shape[axis] for axis in self.axes))
@@ -293,9 +318,9 @@ class Broadcast(Operation):
         (given,) = inputs
         if self.shape[-1:] != given.shape[-1:]:
             _plain(self.kind, given)
-        both = (given.shape, self.shape)
-        if len(given.shape) > len(self.shape) or np.broadcast_shapes(*both) != self.shape:
-            raise InputError(f"broadcast must fit its input {list(given.shape)}, got {list(self.shape)}")
+        sizes = zip(reversed(given.shape), reversed(self.shape), strict=False)
+        if len(given.shape) > len(self.shape) or not all(size in (1, wide) for size, wide in sizes):
+            raise InputError(f"broadcast must fit its input {list(given.shape)}, got {shown(list(self.shape))}")
         return dataclasses.replace(given, shape=self.shape)
 
     def __call__(self, *inputs: jax.Array) -> jax.Array:
@@ -305,7 +330,7 @@ class Broadcast(Operation):
 def _each_axis(kind: str, shape: tuple[int, ...], *fields: tuple[int, ...]) -> None:
     for field in fields:
         if len(field) != len(shape):
-            raise InputError(f"{kind!r} must have a number for each axis of {list(shape)}, got {list(field)}")
+            raise InputError(f"{kind!r} must have a number for each axis of {list(shape)}, got {shown(list(field))}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -322,7 +347,7 @@ class Slice(Operation):
         _each_axis(self.kind, given.shape, self.start, self.limit, self.step)
         sizes = []
         for size, start, limit, step in zip(given.shape, self.start, self.limit, self.step, strict=True):
-            if not (start < limit <= size and step >= 1):
+            if not (0 <= start < limit <= size and step >= 1):
                 raise InputError(f"slice must stay in {list(given.shape)}, got {start} to {limit} in steps of {step}")
             sizes.append(-(-(limit - start) // step))
         if sizes[-1] != given.shape[-1]:
@@ -343,6 +368,12 @@ class Pad(Operation):
     value: float = 0.0
     kind: ClassVar[str] = "pad"
 
+    def __post_init__(self) -> None:
+        _check_number(self.kind, self.value)
+        least = min((*self.low, *self.high, *self.interior), default=0)
+        if least < 0:
+            raise InputError(f"pad must add numbers, got {least} of them. Use a slice to remove some.")
+
     def combined_spec(self, *inputs: Spec) -> Spec:
         (given,) = inputs
         _each_axis(self.kind, given.shape, self.low, self.high, self.interior)
@@ -355,7 +386,7 @@ class Pad(Operation):
 
     def __call__(self, *inputs: jax.Array) -> jax.Array:
         widths = [*zip(self.low, self.high, self.interior, strict=True)]
-        return jax.lax.pad(inputs[0], jnp.float32(self.value), widths)
+        return jax.lax.pad(inputs[0], jnp.asarray(self.value, inputs[0].dtype), widths)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -369,8 +400,10 @@ class Concatenate(Operation):
     def combined_spec(self, *inputs: Spec) -> Spec:
         shapes = [spec.shape for spec in inputs]
         others = {(*shape[: self.axis], *shape[self.axis + 1 :]) for shape in shapes}
-        if self.axis >= len(shapes[0]) or len(others) > 1 or len({*map(len, shapes)}) > 1:
-            raise InputError(f"concatenate must have shapes that differ in axis {self.axis} only, got {shapes}")
+        if not 0 <= self.axis < len(shapes[0]) or len(others) > 1 or len({*map(len, shapes)}) > 1:
+            raise InputError(
+                f"concatenate must have shapes that differ in axis {self.axis} only, got {shown([*map(list, shapes)])}"
+            )
         for spec in inputs:
             _plain(self.kind, spec)
         size = sum(shape[self.axis] for shape in shapes)
@@ -388,7 +421,7 @@ REDUCTIONS: dict[str, Any] = {"sum": jnp.sum, "max": jnp.max, "min": jnp.min, "p
 class Reduce(Operation):
     """The sum, maximum, minimum or product over axes, which disappear.
 
-    >>> Reduce("max", (0,)).output_spec(Spec((4, 3), True))
+    >>> Reduce("max", (0,)).combined_spec(Spec((4, 3), True))
     Spec(shape=(3,), nonnegative=True)
     """
 
@@ -399,7 +432,9 @@ class Reduce(Operation):
     def combined_spec(self, *inputs: Spec) -> Spec:
         (given,) = inputs
         if len({*self.axes}) < len(self.axes) or not {*self.axes} < {*range(len(given.shape))}:
-            raise InputError(f"reduce must leave at least one axis of {list(given.shape)}, got the axes {self.axes}")
+            raise InputError(
+                f"reduce must leave at least one axis of {list(given.shape)}, got the axes {shown(list(self.axes))}"
+            )
         if len(given.shape) - 1 in self.axes:
             _plain(self.kind, given)
         shape = tuple(size for axis, size in enumerate(given.shape) if axis not in self.axes)
@@ -442,7 +477,9 @@ class ReduceWindow(Operation):
         first = {"sum": 0.0, "max": -np.inf, "min": np.inf}[self.function]
         reducer = {"sum": jax.lax.add, "max": jax.lax.max, "min": jax.lax.min}[self.function]
         padding = [*zip(self.low, self.high, strict=True)]
-        return jax.lax.reduce_window(inputs[0], np.float32(first), reducer, self.size, self.stride, padding)
+        return jax.lax.reduce_window(
+            inputs[0], np.asarray(first, inputs[0].dtype), reducer, self.size, self.stride, padding
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -466,10 +503,10 @@ class DotGeneral(Operation):
         used = (*self.left_shared, *self.left_summed), (*self.right_shared, *self.right_summed)
         for axes, shape in zip(used, (left, right), strict=True):
             if len({*axes}) < len(axes) or not {*axes} <= {*range(len(shape))}:
-                raise InputError(f"dot_general must name different axes of {list(shape)}, got {list(axes)}")
+                raise InputError(f"dot_general must name different axes of {list(shape)}, got {shown(list(axes))}")
         sizes = [shape[axis] for shape, axes in zip((left, right), used, strict=True) for axis in axes]
-        half = len(used[0])
-        if len(used[1]) != half or sizes[:half] != sizes[half:]:
+        half, pairs = len(used[0]), len(self.left_shared) == len(self.right_shared)
+        if not pairs or sizes[:half] != sizes[half:]:
             raise InputError(f"dot_general must pair axes of equal sizes, got {list(left)} and {list(right)}")
         shape = tuple(left[axis] for axis in self.left_shared) + tuple(
             size
@@ -485,8 +522,9 @@ class DotGeneral(Operation):
         return super().combined_cost(*inputs) + Cost(products // PRODUCTS_AT_ONCE)
 
     def __call__(self, *inputs: jax.Array) -> jax.Array:
+        left, right = inputs
         summed, shared = (self.left_summed, self.right_summed), (self.left_shared, self.right_shared)
-        product = jax.lax.dot_general(*inputs, (summed, shared))
+        product = jax.lax.dot_general(left, right, (summed, shared))
         return product if product.ndim else product[None]
 
 
@@ -503,7 +541,8 @@ class Lookup(Operation):
 
     def combined_spec(self, *inputs: Spec) -> Spec:
         table, indices = inputs
-        _plain(self.kind, indices)
+        for spec in inputs:
+            _plain(self.kind, spec)
         return Spec((*indices.shape, *table.shape[1:]), table.nonnegative)
 
     def __call__(self, *inputs: jax.Array) -> jax.Array:
