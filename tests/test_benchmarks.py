@@ -384,6 +384,15 @@ def test_blocks_are_filled_from_results(module, tmp_path):
 
 
 @pytest.mark.slow
+def test_pure_functions_are_timed(tmp_path):
+    out = tmp_path / "pure_core.json"
+    run_script("bench_pure_core.py", "--quick", "--out", out)
+    found = json.loads(out.read_text())
+    assert found["closest"]["bit_equal"] and found["closest"]["seconds_ratio"] > 0
+    assert found["count"]["checked"] == 100 and found["count"]["seconds"] > 0
+
+
+@pytest.mark.slow
 def test_bits_are_measured(tmp_path, published):
     out = tmp_path / "bits.json"
     run_script("bench_bits.py", "--quick", "--target", published, "--out", out)

@@ -161,10 +161,6 @@ def test_no_two_files_share_a_name() -> None:
     assert repeated == []
 
 
-SAME_NAME = {"closest_subset"}
-"""The same search in plain XLA and as a kernel."""
-
-
 def defined(tree: ast.Module) -> list[str]:
     """Public names of a module: its classes, functions and constants."""
     names = []
@@ -183,8 +179,7 @@ def test_one_name_is_one_thing() -> None:
         for name in dict.fromkeys(defined(tree)):
             homes[name].append(str(path.relative_to(PACKAGE)))
     twice = {name: paths for name, paths in homes.items() if len(paths) > 1}
-    assert {name: paths for name, paths in twice.items() if name not in SAME_NAME} == {}
-    assert set(twice) >= SAME_NAME, "a name that needs no exception any more"
+    assert twice == {}
 
 
 def test_every_name_of_the_front_door_is_there() -> None:

@@ -33,6 +33,7 @@ from lottery_jax.networks.target import Target
 from lottery_jax.networks.transforms import Lock, Transform
 from lottery_jax.progress import Progress, Stages, Stopwatch, no_progress, no_stages
 from lottery_jax.rng.threefry import checked_seed
+from lottery_jax.subset_sum import Solver
 from lottery_jax.tickets.ticket import Ticket, load_ticket
 from lottery_jax.workers.units import Share
 
@@ -55,6 +56,7 @@ class ApproximationOptions:
     objective: str | None = None
     tolerance: float | None = None
     max_redraws: int | None = None
+    solver: Solver | None = None
     lossless: bool = False
     output_tolerance: float | None = None
     box: tuple[float, float] | None = None
@@ -139,6 +141,7 @@ class ApproximationOptions:
                 default.tolerance if self.tolerance is None else self.tolerance,
                 default.select if self.objective is None else self.objective,
                 default.max_redraws if self.max_redraws is None else self.max_redraws,
+                self.solver,
             )
         if not self.loss_aware:
             return Budget(self.kept, importance=importance)
@@ -147,7 +150,8 @@ class ApproximationOptions:
 
 
 _EXCLUSIVE = {
-    "kept": ("objective", "tolerance", "max_redraws", "lossless", "output_tolerance"),
+    "kept": ("objective", "tolerance", "max_redraws", "solver", "lossless", "output_tolerance"),
+    "objective": ("solver",),
     "lossless": ("tolerance", "output_tolerance"),
 }
 
@@ -188,6 +192,7 @@ def approximate(
     objective: str | None = None,
     tolerance: float | None = None,
     max_redraws: int | None = None,
+    solver: Solver | None = None,
     lossless: bool = False,
     output_tolerance: float | None = None,
     box: tuple[float, float] | None = None,
@@ -218,6 +223,8 @@ def approximate(
         objective: ``least-error`` (default), ``smallest`` (fewest kept weights) or ``first``, within `tolerance`.
         tolerance: Largest |approximated weight - target weight|; default 0.01.
         max_redraws: Redraws of a failed block, default 20; `verify` counts the weights that still fail.
+        solver: Of `subset_sum`, such as ``Randomized(restarts=4)``, instead of `objective`; default: by the
+            construction. The ticket records it.
         lossless: Every weight within 2**-25 of the largest weight of its tensor, instead of `tolerance`.
         output_tolerance: Largest |f - g| of the outputs on `box`; tolerance or candidates are derived from it.
         box: Least and largest input for `output_tolerance`; default (0, 1), or (-1, 1) if inputs may be negative.
@@ -253,6 +260,7 @@ def approximate(
         objective=objective,
         tolerance=tolerance,
         max_redraws=max_redraws,
+        solver=solver,
         lossless=lossless,
         output_tolerance=output_tolerance,
         box=box,

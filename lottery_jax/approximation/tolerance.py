@@ -83,7 +83,13 @@ class ToleranceObjective(Objective):
             )
         if type(self.max_redraws) is not int or not 0 <= self.max_redraws <= MAX_ATTEMPTS:
             raise InputError(f"max_redraws must be from 0 to {MAX_ATTEMPTS}, got {self.max_redraws!r}")
-        (self.solver or construction.solver(self.select)).check(construction.candidates)
+        solver = self.solver or construction.solver(self.select)
+        if not isinstance(solver, Solver) or solver.subset_axes or "numbers" not in solver.accepts:
+            raise InputError(
+                "solver must be a solver of lottery_jax.subset_sum that returns one subset of numbers, such as"
+                f" Randomized(), got {solver!r}"
+            )
+        solver.check(construction.candidates)
         if self.relative and not construction.unrounded:
             raise InputError(
                 f"{construction.name} rounds its candidates to float32, which a tolerance relative to each tensor's"

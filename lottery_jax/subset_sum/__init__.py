@@ -1,6 +1,7 @@
 """Random subset-sum problems, solved in batches on CPU, GPU or TPU."""
 
 from lottery_jax.subset_sum.problem import ParetoFront, Problem, Solution, Status, pack_bits, unpack_bits
+from lottery_jax.subset_sum.pure_functions import closest_subset, randomized_subset, smallest_subset, subset_count
 from lottery_jax.subset_sum.solve import solve
 from lottery_jax.subset_sum.solver import SearchPass, Solver
 from lottery_jax.subset_sum.solvers.auto import Auto, choose_solver
@@ -33,7 +34,11 @@ __all__ = [
     "Vector",
     "VectorWindows",
     "choose_solver",
+    "closest_subset",
     "pack_bits",
+    "randomized_subset",
+    "smallest_subset",
     "solve",
+    "subset_count",
     "unpack_bits",
 ]

@@ -2,13 +2,13 @@
 
 import abc
 from collections.abc import Callable
-from typing import ClassVar, Generic, Literal, TypeVar, cast
+from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
 
 import jax
 import numpy as np
 
 from lottery_jax.errors import InputError
-from lottery_jax.subset_sum.engine.grid import Grid
+from lottery_jax.subset_sum.engine.grid import INT64_BITS, Grid
 from lottery_jax.subset_sum.problem import Problem, Solution, Status
 
 Answer = TypeVar("Answer")
@@ -35,6 +35,9 @@ class SearchPass(abc.ABC):
     finest_grid: ClassVar[bool] = False
     """True if the 64-bit grid may have sums up to 2**60, more than a float64 holds."""
 
+    integer_bits: ClassVar[int] = INT64_BITS
+    """Sums of |integers| below 2**integer_bits cannot overflow."""
+
     @abc.abstractmethod
     def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
         """Chosen candidates, bool [N, B]."""
@@ -54,7 +57,7 @@ class SearchPass(abc.ABC):
         """As ``cpu_kernel``, for rows of candidates that serve several targets."""
         return None
 
-    def unsolved(self, within: np.ndarray) -> np.ndarray:
+    def unsolved(self, within: Any) -> Any:
         """Which problems need the next pass, bool [P], from which are within the tolerance after this one."""
         return np.zeros(len(within), bool)
 

@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -22,6 +23,7 @@ from lottery_jax.bounds import bound_output
 from lottery_jax.constructions import Pensia, Scalar
 from lottery_jax.errors import InputError
 from lottery_jax.networks.rewrites import quantise
+from lottery_jax.subset_sum import Pareto, Randomized, Vector
 from lottery_jax.tickets.ticket import stores_coded
 from lottery_jax.tickets.verify import verify
 from tests.constructions.catalogue import COUNT, TARGETS
@@ -45,6 +47,11 @@ ONES = {"fc1.weight": np.ones((6, 9)), "fc2.weight": np.ones((4, 6))}
             Scalar(COUNT, range="model"),
             ToleranceObjective(select="smallest"),
         ),
+        (
+            {"candidates": COUNT, "solver": Randomized(left=4)},
+            Pensia(COUNT),
+            ToleranceObjective(solver=Randomized(left=4)),
+        ),
         ({"candidates": COUNT, "kept": 30}, Pensia(COUNT), Budget(30)),
         ({"candidates": COUNT, "kept": 30, "importance": ONES}, Pensia(COUNT), Budget(30, importance=ONES)),
     ],
@@ -62,7 +69,7 @@ def test_it_runs_the_job_that_it_is_told(options: dict, construction, objective,
 def test_a_seed_may_be_an_integer_of_numpy(kind: type) -> None:
     target, options = TARGETS[OF](), {"candidates": COUNT, "tolerance": 0.1}
     assert approximate(target, seed=kind(5), **options).to_bytes() == approximate(target, seed=5, **options).to_bytes()
-    for seed in (True, 5.0, np.float32(5), np.array([5]), "5", None, -1, np.int8(-1), 2**64):
+    for seed in (True, 5.0, np.float32(5), np.array([5]), jax.random.key(5), "5", None, -1, np.int8(-1), 2**64):
         with pytest.raises(InputError, match=r"seed must be (a whole number )?in \[0, 2\*\*64\), got"):
             approximate(target, seed=seed, **options)  # type: ignore[arg-type]
 
@@ -187,3 +194,31 @@ def test_what_is_no_target_is_refused(given, words: str) -> None:
         InputError, match=rf"takes a Target, not {words}; make one with mlp_target, import_target, load"
     ):
         approximate(given, seed=0)
+
+
+def test_a_solver_is_recorded_and_chunks_of_another_are_not_resumed() -> None:
+    target = TARGETS[OF]()
+    ticket = approximate(target, seed=4, candidates=COUNT, solver=Randomized(left=4))
+    assert (
+        ticket.header.settings["solver"] == "Randomized(left=4, restarts=1)"
+        and ticket.header.settings["objective"] == "least-error"
+    )
+    solvers = None, Randomized(left=4), Randomized(left=5)
+    jobs = [plan_job(target, Pensia(COUNT), ToleranceObjective(solver=solver), seed=4) for solver in solvers]
+    assert len({job.fingerprint for job in jobs}) == 3
+    assert "solver" not in jobs[0].settings
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"solver": Pareto(2)}, "solver must be a solver .* one subset of numbers"),
+        ({"solver": Vector()}, "solver must be a solver .* one subset of numbers"),
+        ({"solver": "randomized"}, "solver must be a solver .* got 'randomized'"),
+        ({"solver": Randomized(), "objective": "smallest"}, "objective cannot be combined with solver"),
+        ({"solver": Randomized(), "kept": 30}, "kept cannot be combined with solver"),
+    ],
+)
+def test_solvers_that_are_refused(options: dict, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        approximate(TARGETS[OF](), **{"seed": 4, "candidates": COUNT, **options})

@@ -83,7 +83,7 @@ def test_a_tensor_of_whole_numbers_is_refused(kind: type) -> None:
         ({"seed": -1}, "seed"),
         ({"seed": 2**64}, "seed"),
         ({"seed": 1.0}, "seed"),
-        ({"seed": np.int64(1)}, "seed"),
+        ({"seed": np.int64(-1)}, "seed"),
         ({"chunk_weights": 12}, "multiple of 8"),
         ({"chunk_weights": 0}, "multiple of 8"),
         ({"chunk_weights": -8}, "multiple of 8"),

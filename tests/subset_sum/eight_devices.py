@@ -9,9 +9,20 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
 from lottery_jax import approximate, mlp_target
-from lottery_jax.subset_sum import MeetInTheMiddle, Problem, Randomized, Smallest, solve
+from lottery_jax.subset_sum import (
+    MeetInTheMiddle,
+    Problem,
+    Randomized,
+    Smallest,
+    closest_subset,
+    randomized_subset,
+    smallest_subset,
+    solve,
+    subset_count,
+)
 from lottery_jax.subset_sum.engine.devices import local_mesh, problem_sharding
 
 SOLVERS = MeetInTheMiddle(), Smallest(), Randomized(left=6, restarts=3)
@@ -48,6 +59,32 @@ def equal_to_one_device():
     part = answers(given["split"], targets, SOLVERS[0], count=500)
     if part != answers(candidates[:500], targets[:500], SOLVERS[0], devices=jax.local_devices()[:3]):
         different.append("first")
+    return different
+
+
+def pure_functions_on_a_mesh():
+    """The pure functions under `shard_map` whose answers differ from those of one device."""
+    candidates, targets = uniform(696, 8)
+    mesh = Mesh(np.array(jax.devices()), ("x",))
+    different = []
+
+    def closest_search(candidates, targets):
+        return closest_subset(candidates, targets, 0.01)
+
+    def smallest_search(candidates, targets):
+        return smallest_subset(candidates, targets, 0.01)
+
+    def randomized_search(candidates, targets):
+        return randomized_subset(candidates, targets, jax.random.key(1), 0.01, left=6, restarts=3)
+
+    def count_search(candidates, targets):
+        return subset_count((8 * candidates).astype(jnp.int32), (8 * targets).astype(jnp.int32))
+
+    for function in (closest_search, smallest_search, randomized_search, count_search):
+        split = jax.jit(jax.shard_map(function, mesh=mesh, in_specs=PartitionSpec("x"), out_specs=PartitionSpec("x")))
+        pairs = zip(*(jax.tree.leaves(run(candidates, targets)) for run in (split, jax.jit(function))), strict=True)
+        if any(np.asarray(one).tobytes() != np.asarray(other).tobytes() for one, other in pairs):
+            different.append(function.__name__)
     return different
 
 
@@ -120,6 +157,7 @@ if __name__ == "__main__":
             {
                 "devices": jax.local_device_count(),
                 "different": equal_to_one_device(),
+                "pure": pure_functions_on_a_mesh(),
                 "at_work": devices_at_work(),
                 "brought": brought_to_the_host(),
                 "compiled": compiled_again(),

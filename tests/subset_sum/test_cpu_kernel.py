@@ -6,12 +6,11 @@ import pytest
 
 from lottery_jax.progress import Stopwatch
 from lottery_jax.subset_sum import MeetInTheMiddle, Problem, Randomized, Smallest, solve
-from lottery_jax.subset_sum.algorithms.sorted_sums import closest_subset
+from lottery_jax.subset_sum.algorithms.sorted_sums import meet_in_the_middle
 from lottery_jax.subset_sum.engine import chunks
 from lottery_jax.subset_sum.engine.grid import Grid
 from lottery_jax.subset_sum.kernels import KERNEL_CANDIDATES
-from lottery_jax.subset_sum.solvers import exact as meet_in_the_middle
-from lottery_jax.subset_sum.solvers import randomized, smallest
+from lottery_jax.subset_sum.solvers import exact, randomized, smallest
 
 SIZES = KERNEL_CANDIDATES["closest_subset_cpu"]
 
@@ -43,8 +42,8 @@ def on_grid(count: int, problems: int = 96) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("count", [SIZES[0], 13])
 def test_same_bits_as_xla(count):
     candidates, targets = on_grid(count)
-    expected = np.asarray(jax.jit(closest_subset)(candidates, targets))
-    np.testing.assert_array_equal(cpu.closest_subset(candidates, targets), expected)
+    expected = np.asarray(jax.jit(meet_in_the_middle)(candidates, targets))
+    np.testing.assert_array_equal(cpu.meet_in_the_middle_on_cpu(candidates, targets), expected)
 
 
 @pytest.mark.slow
@@ -56,12 +55,14 @@ def test_same_bits_as_xla_for_every_size(count):
 @pytest.mark.parametrize("problems", [0, 1, 17])
 def test_any_number_of_problems(problems):
     candidates, targets = on_grid(12)
-    whole = cpu.closest_subset(candidates, targets)
-    np.testing.assert_array_equal(cpu.closest_subset(candidates[:, :problems], targets[:problems]), whole[:, :problems])
+    whole = cpu.meet_in_the_middle_on_cpu(candidates, targets)
+    np.testing.assert_array_equal(
+        cpu.meet_in_the_middle_on_cpu(candidates[:, :problems], targets[:problems]), whole[:, :problems]
+    )
 
 
 def with_kernels(monkeypatch, used: bool) -> None:
-    for module in (meet_in_the_middle, randomized, smallest):
+    for module in (exact, randomized, smallest):
         monkeypatch.setattr(module, "kernel_is_ready", lambda *asked: used)
 
 
@@ -135,7 +136,7 @@ def shared_on_grid(count: int, each: int, rows: int = 5) -> tuple[np.ndarray, np
 @pytest.mark.parametrize(("count", "each"), [(12, 7), (12, 200), (21, 40)])
 def test_shared_lists_give_the_same_bits(count, each):
     candidates, targets = shared_on_grid(count, each)
-    expected = cpu.closest_subset(np.repeat(candidates, each, 0).T, targets.reshape(-1))
+    expected = cpu.meet_in_the_middle_on_cpu(np.repeat(candidates, each, 0).T, targets.reshape(-1))
     found = shared_cpu.closest_subset_shared(candidates, targets)
     np.testing.assert_array_equal(found, expected.reshape(count, 5, each).transpose(1, 0, 2))
 
@@ -151,7 +152,7 @@ def test_solve_answers_the_same_with_shared_lists(rows, each, call, monkeypatch)
     with_kernels(monkeypatch, False)
     plain = solve(problem, MeetInTheMiddle(), grid="int32")
     with_kernels(monkeypatch, True)
-    monkeypatch.setattr(meet_in_the_middle, "_MIN_SHARED_TARGETS", 2)
+    monkeypatch.setattr(exact, "_MIN_SHARED_TARGETS", 2)
     monkeypatch.setattr(chunks, "_SHARED_KERNEL_PROBLEMS", call)
     seen, progress = calls_of(monkeypatch, shared_cpu), []
     listed = solve(problem, MeetInTheMiddle(), grid="int32", progress=lambda *done: progress.append(done))

@@ -42,6 +42,11 @@ def test_eight_devices_answer_as_one_does(found):
 
 
 @pytest.mark.slow
+def test_pure_functions_answer_on_eight_devices_as_on_one(found):
+    assert found["pure"] == []
+
+
+@pytest.mark.slow
 def test_all_eight_devices_work(found):
     assert found["at_work"] == 8
 
@@ -90,7 +95,7 @@ def test_devices_say_nothing_to_each_other(found):
     """The programs that were compiled for all eight hold no operation that exchanges anything."""
     many = [text for text in found["programs"] if "num_partitions=8" in text]
     names = {re.findall(r"^HloModule jit_(\w+?)[,.]", text)[0].strip("_") for text in many}
-    assert names >= {"search", "gather", "reduce_on_devices", "draw_products"}
+    assert names >= {"search", "gather", "reduce_on_devices", "draw_products", "closest_search"}
     talk = re.compile(r"(?:all-(?:reduce|gather|to-all)|collective|reduce-scatter|\bsend\b|\brecv\b).*")
     assert [words for text in many for words in talk.findall(text)] == []
 

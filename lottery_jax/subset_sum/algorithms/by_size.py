@@ -39,16 +39,15 @@ def closest_of_size(candidates: jax.Array, targets: jax.Array, size: jax.Array |
     right_keys = 2 * (targets - right) + 1 + band * (jnp.int64(size) - _subset_sizes(count - half))
     merged = jax.lax.sort(jnp.concatenate([left_keys, right_keys]), dimension=0)
     gap = merged[1:] - merged[:-1]
-    gap = jnp.where((gap & 1) == 1, gap, jnp.iinfo(jnp.int64).max)
+    # A gap below a sum of the first half is one too small.
+    gap = jnp.where((gap & 1) == 1, gap + (merged[:-1] & 1), jnp.iinfo(jnp.int64).max)
     least = gap.min(0)
     lower = jnp.where(gap == least, merged[:-1], jnp.iinfo(jnp.int64).min).max(0)
-    upper = lower + least
     is_right = (lower & 1) == 1
+    upper = jnp.where(is_right, lower + least - 1, lower + least)
     first = first_row(left_keys == jnp.where(is_right, upper, lower))
     second = first_row(right_keys == jnp.where(is_right, lower, upper))
-    return jnp.concatenate([bit_rows(first, half), bit_rows(second, count - half)]), jnp.where(
-        is_right, (least + 1) // 2, (least - 1) // 2
-    )
+    return jnp.concatenate([bit_rows(first, half), bit_rows(second, count - half)]), least // 2
 
 
 def _subset_sizes(rows: int) -> jax.Array:
@@ -101,8 +100,8 @@ def _sorted_sizes(candidates: int, sizes: tuple[int, ...]) -> list[int]:
 
 def sums_by_size(a: jax.Array, most: int) -> list[jax.Array]:
     """Sums of all subsets of 0, 1, ..., ``most`` rows of ``a``, each size in the order of ``masks_of_size``."""
-    count, batch = a.shape
-    sums = [jnp.zeros((1, batch), a.dtype)]
+    count = len(a)
+    sums = [jnp.zeros_like(a, shape=(1, a.shape[1]))]
     for size in range(1, min(most, count) + 1):
         # Subsets whose last member is `row` add it to the subsets of the rows before, which come first in their list.
         fewer = [math.comb(row, size - 1) for row in range(count)]

@@ -37,7 +37,7 @@ def least_distances(long: jax.Array, short: jax.Array) -> jax.Array:
     # Repeating a row does not change the minimum.
     padding = jnp.broadcast_to(short[:1], (passes * rows - len(short), *short.shape[1:]))
     padded = jnp.concatenate([short, padding])
-    farthest = jnp.full((len(long), long.shape[-1]), jnp.iinfo(long.dtype).max)
+    farthest = jnp.full_like(long if long.ndim == 2 else long[:, 0], jnp.iinfo(long.dtype).max)
     return jax.lax.scan(one_pass, farthest, padded.reshape(passes, rows, *short.shape[1:]))[0]
 
 
@@ -74,7 +74,7 @@ def bit_rows(words: jax.Array, count: int) -> jax.Array:
 
 def subset_sums(a: jax.Array) -> jax.Array:
     """Sums of all subsets of the rows, [2**rows, ...]; subset i contains row k if bit k of i is set."""
-    sums = jnp.zeros((1, *a.shape[1:]), a.dtype)
+    sums = jnp.zeros_like(a, shape=(1, *a.shape[1:]))
     for row in a:
         sums = jnp.concatenate([sums, sums + row])
     return sums

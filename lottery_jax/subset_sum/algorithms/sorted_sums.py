@@ -6,6 +6,9 @@ half is built and sorted. The lists of both halves are merged; a tag in the lowe
 pair of different lists is adjacent in the merged order.
 """
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -16,7 +19,7 @@ _MIN_CANDIDATES = 6
 _MAX_UNROLLED_ROWS = 64  # more compile for seconds, and the overhead of a loop is then negligible
 
 
-def closest_subset(candidates: jax.Array, targets: jax.Array) -> jax.Array:
+def meet_in_the_middle(candidates: jax.Array, targets: jax.Array) -> jax.Array:
     """Chosen candidates, bool [N, B], of the subset sum nearest to each target (int [N, B] and [B]).
 
     The sum of |candidates| must be below 2**29 (int32) or 2**60 (int64). Zeros are never chosen.
@@ -24,7 +27,7 @@ def closest_subset(candidates: jax.Array, targets: jax.Array) -> jax.Array:
     count = candidates.shape[0]
     if count < _MIN_CANDIDATES:
         padding = jnp.zeros((_MIN_CANDIDATES - count, *candidates.shape[1:]), candidates.dtype)
-        return closest_subset(jnp.concatenate([candidates, padding]), targets)[:count]
+        return meet_in_the_middle(jnp.concatenate([candidates, padding]), targets)[:count]
     dtype = candidates.dtype  # given to each sum: with 64-bit types enabled, int32 sums would be int64
     low = jnp.minimum(candidates, 0).sum(0, dtype=dtype)
     high = jnp.maximum(candidates, 0).sum(0, dtype=dtype)
@@ -38,18 +41,14 @@ def _closest_signs(d: jax.Array, target: jax.Array) -> jax.Array:
     """Which signs are +, bool [N, B], in the sum +-d_1 +- ... +-d_N nearest to ``target`` (all even)."""
     half, odd = divmod(len(d), 2)
     left, right = d[:half], d[half : 2 * half]
-    if half <= _MAX_NETWORK_CANDIDATES:
-        merge, lists = _merge, upper_half(jnp.stack([left, right], 1))
-        of_left, of_right = lists[:, 0], lists[:, 1]
-    else:
-        merge, of_left, of_right = _sorted_pairs, _signed_sums(left), _signed_sums(right)
+    merge = _merged_with(left, right)
     # The last of an odd number is subtracted or added.
     shift = -d[-1] if odd else jnp.zeros_like(target)
-    pairs = merge(of_left, of_right, target - shift + 1)
+    pairs = merge(target - shift + 1)
     gap = _least_gap(pairs)
     added = jnp.zeros_like(gap, bool)
     if odd:
-        other_pairs = merge(of_left, of_right, target + shift + 1)
+        other_pairs = merge(target + shift + 1)
         other_gap = _least_gap(other_pairs)
         added = other_gap < gap
         pairs, gap = jnp.where(added, other_pairs, pairs), jnp.where(added, other_gap, gap)
@@ -63,6 +62,47 @@ def _closest_signs(d: jax.Array, target: jax.Array) -> jax.Array:
     from_right = target - shift - (jnp.where(is_right, lower, lower + gap) - 1)
     signs = [_find_sum(left, from_left), _find_sum(right, from_right)]
     return jnp.concatenate([*signs, added[None]] if odd else signs)
+
+
+def _merged_with(left: jax.Array, right: jax.Array) -> Callable[[jax.Array], jax.Array]:
+    """The function that merges all +-left sums and target - (+-right) sums of a target, as ``_merge`` does."""
+    if len(left) <= _MAX_NETWORK_CANDIDATES:
+        lists = upper_half(jnp.stack([left, right], 1))
+        return functools.partial(_merge, lists[:, 0], lists[:, 1])
+    return functools.partial(_sorted_pairs, _signed_sums(left), _signed_sums(right))
+
+
+def count_within(candidates: jax.Array, targets: jax.Array, tolerance: jax.Array) -> jax.Array:
+    """Number of subsets whose sum is within the tolerance of the target, [B], in the dtype of the candidates.
+
+    Integers [N, B], [B] and [B]; the sum of |candidates| as for ``meet_in_the_middle``, and the number below 2**N, so
+    that int32 takes up to 30 candidates. Zeros count as members, so that each doubles the number.
+    """
+    missing = _MIN_CANDIDATES - len(candidates)
+    if missing > 0:
+        padding = jnp.zeros((missing, *candidates.shape[1:]), candidates.dtype)
+        return count_within(jnp.concatenate([candidates, padding]), targets, tolerance) >> missing
+    dtype = candidates.dtype
+    low = jnp.minimum(candidates, 0).sum(0, dtype=dtype)
+    high = jnp.maximum(candidates, 0).sum(0, dtype=dtype)
+    # All sums up to the upper end, without those below the lower end.
+    ends = jnp.clip(targets + tolerance, low - 1, high), jnp.clip(targets - tolerance - 1, low - 1, high)
+    d = 2 * jnp.abs(candidates)
+    half, odd = divmod(len(d), 2)
+    merge = _merged_with(d[:half], d[half : 2 * half])
+    count = jnp.zeros_like(targets)
+    for end, sign in zip(ends, (1, -1), strict=True):
+        target = 2 * (2 * end - candidates.sum(0, dtype=dtype)) + 1
+        for shift in (-d[-1], d[-1]) if odd else (0,):
+            count = count + sign * _rank_sum(merge(target + shift))
+    return count
+
+
+def _rank_sum(pairs: jax.Array) -> jax.Array:
+    """The sum of the positions of odd values in the sorted list, which wraps around, [B]."""
+    first, second = jnp.minimum(pairs[:, 0], pairs[:, 1]), jnp.maximum(pairs[:, 0], pairs[:, 1])
+    position = jnp.arange(0, 2 * len(pairs), 2, dtype=pairs.dtype)[:, None]
+    return ((first & 1) * position + (second & 1) * (position + 1)).sum(0, dtype=pairs.dtype)
 
 
 def _finish(columns: list[jax.Array], done: int, stages: int, most: int) -> jax.Array:

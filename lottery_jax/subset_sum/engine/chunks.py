@@ -15,11 +15,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from lottery_jax.environment import cores
 from lottery_jax.subset_sum.engine.devices import AXIS, is_single_cpu, is_split, problem_sharding
 from lottery_jax.subset_sum.engine.grid import Grid, to_grid
-from lottery_jax.subset_sum.engine.recompute import recompute, split_float
+from lottery_jax.subset_sum.engine.recompute import recompute, split_tolerance
 from lottery_jax.subset_sum.problem import Problem
 from lottery_jax.subset_sum.solver import CpuKernel, SearchPass, SharedCpuKernel
 
-_CHUNKS_PER_CALL = 64  # of one device in one compiled call
+CHUNKS_PER_CALL = 64  # of one device in one compiled call
 _KERNEL_PROBLEMS = 1 << 13  # in one call of a CPU kernel
 _KERNEL_CANDIDATES = 1 << 20  # of all problems in one call of a CPU kernel
 _SHARED_KERNEL_PROBLEMS = 1 << 14  # in one call of a CPU kernel for shared candidates
@@ -40,8 +40,9 @@ class PlacedProblems:
         self.problems, self.candidates = problem.shape
         self.shared_candidates = problem.shared_candidates
         self.targets_per_row = problem.targets_per_row
-        self.needs_float64 = problem.needs_float64
-        self.tolerance = problem.tolerance
+        self.integers = problem.integers
+        self.needs_x64 = problem.integers or problem.needs_float64
+        self.tolerance = np.asarray(problem.tolerance)
         arrays: tuple[Any, Any] = problem.candidates, problem.targets
         self._split = (
             not problem.shared_candidates and problem.targets_per_row == 1 and is_split(problem.candidates, mesh)
@@ -50,7 +51,7 @@ class PlacedProblems:
         if self._on_device:
             sharding = problem_sharding(mesh) if self._split else NamedSharding(mesh, PartitionSpec())
             # Without the setting, float64 targets of float32 candidates would be rounded.
-            with jax.enable_x64(self.needs_float64):
+            with jax.enable_x64(self.needs_x64):
                 arrays = jax.device_put(arrays, sharding)
         self._arrays = arrays
 
@@ -65,6 +66,20 @@ class PlacedProblems:
         if self._split:
             return np.searchsorted(index, parts * (self.problems // self.mesh.size))
         return parts * len(index) // self.mesh.size
+
+    def dtype(self, x64: bool) -> Any:
+        """The dtype of values in a search with or without 64-bit types."""
+        if self.integers:
+            return np.int64
+        return np.float64 if x64 else np.float32
+
+    def gather_tolerance(self, parts: list[np.ndarray], chunks: int, chunk: int, dtype: Any) -> np.ndarray:
+        """The tolerance, split: [2], or [2, D C, B] if every problem has its own."""
+        tolerance = self.tolerance
+        if tolerance.ndim:
+            own = _rows(tolerance, parts, 1, (self.mesh.size * chunks, chunk), tolerance.dtype)
+            tolerance = own if self.integers else np.where(own > 0, own, 1)  # padding needs a positive one
+        return split_tolerance(tolerance, dtype)
 
     def gather(self, parts: list[np.ndarray], chunks: int, chunk: int, dtype: Any) -> tuple[Any, Any]:
         """Candidates [D C, N, B] and targets [D C, B], split over D devices, of each device's problem numbers."""
@@ -132,7 +147,8 @@ def run_pass(
     ``int64`` selects the 64-bit grid; ``on_searched`` is called with the status of further problems.
     """
     per_row = placed.problems if placed.shared_candidates else placed.targets_per_row
-    if not int64 and per_row > 1 and len(index) == placed.problems and placed.on_single_cpu:
+    alone = placed.tolerance.ndim == 0  # one tolerance for all problems
+    if not int64 and alone and per_row > 1 and len(index) == placed.problems and placed.on_single_cpu:
         kernel = search_pass.shared_cpu_kernel(placed.candidates, placed.problems, per_row)
         if kernel is not None:
             return _run_shared_kernel(search_pass, kernel, placed, on_searched)
@@ -146,7 +162,7 @@ def run_pass(
         kernel = search_pass.cpu_kernel(candidates, len(index), key)
     if kernel is None:
         chunk = search_pass.chunk_size(candidates, mesh.devices[0].platform == "cpu")
-        chunks = _CHUNKS_PER_CALL
+        chunks = CHUNKS_PER_CALL
     else:
         chunk, chunks = max(min(_KERNEL_PROBLEMS, _KERNEL_CANDIDATES // candidates), 1), 1
     if chunk * chunks * candidates > _ONE_SHAPE_CANDIDATES:
@@ -155,9 +171,8 @@ def run_pass(
         chunks = min(chunks, _power_of_eight(-(-longest // (chunk * workers))))
     # Problems of each device in a call; empty chunks at its end are not searched.
     share = chunk * min(chunks, max(-(-longest // (chunk * workers)), 1))
-    x64 = int64 or placed.needs_float64
-    dtype = np.float64 if x64 else np.float32
-    tolerance = split_float(placed.tolerance, dtype)
+    x64 = int64 or placed.needs_x64
+    dtype = placed.dtype(x64)
     starts = range(0, longest, share)
     threads = workers > 1 and len(starts) > 1
 
@@ -171,6 +186,7 @@ def run_pass(
         # The setting belongs to the thread, so each call sets it.
         with jax.enable_x64(x64):
             arrays = placed.gather(parts, chunks, chunk, dtype)
+            tolerance = placed.gather_tolerance(parts, chunks, chunk, dtype)
             if kernel is None:
                 used = (-((begins - ends) // chunk)).astype(np.int32)
                 found = _search(search_pass, int64, mesh, *arrays, tolerance, used, key)
@@ -220,44 +236,64 @@ def _search(
 ) -> Any:
     """Each device d searches the first used[d] of its C chunks: candidates [D C, N, B], targets [D C, B]."""
     own, every = PartitionSpec(AXIS), PartitionSpec()
-    device = functools.partial(_search_chunks, search_pass, int64)
+    specs = own, own, every if tolerance.ndim == 1 else PartitionSpec(None, AXIS), own, every
+    device = functools.partial(search_chunks, search_pass, int64)
     # Devices exchange nothing, so the check of varying axes has nothing to find.
-    mapped = jax.shard_map(device, mesh=mesh, in_specs=(own, own, every, own, every), out_specs=own, check_vma=False)
+    mapped = jax.shard_map(device, mesh=mesh, in_specs=specs, out_specs=own, check_vma=False)
     return mapped(candidates, targets, tolerance, used, key)
 
 
-def _search_chunks(
+def search_chunks(
     search_pass: SearchPass, int64: bool, candidates: Any, targets: Any, tolerance: Any, used: Any, key: Any
-) -> Any:
-    dtype = jnp.int64 if int64 else jnp.int32
-    # Rounded before the loop: inside it, XLA would round at every read of a candidate.
-    grids = jax.vmap(to_grid, (0, 0, None, None, None))(
-        candidates, targets, tolerance[0], dtype, search_pass.finest_grid
-    )
+) -> tuple[jax.Array, ...]:
+    """Bits, residuals and status of the problems of C chunks [C, ..., B], of which the first used[0] are searched.
 
-    def one_chunk(number: jax.Array) -> jax.Array:
-        grid = Grid(grids.candidates[number], grids.targets[number], grids.tolerance[number], grids.error[number])
-        return search_pass.search(grid, key)
-
-    def step(number: jax.Array, found: jax.Array) -> jax.Array:
-        return found.at[number].set(one_chunk(number))
-
-    shape = jax.eval_shape(one_chunk, jax.ShapeDtypeStruct((), jnp.int32)).shape
-    chosen = jax.lax.fori_loop(0, used[0], step, jnp.zeros((len(targets), *shape), bool))
+    The tolerance is [2] or [2, C, B], from ``split_tolerance``.
+    """
+    search = functools.partial(search_pass.search, key=key)
+    error, chosen = map_chunks(search, int64, search_pass.finest_grid, candidates, targets, tolerance, used)
 
     def flat(chunks: jax.Array) -> jax.Array:
         """[C, ..., B] to [..., C B]."""
         return jnp.moveaxis(chunks, 0, -2).reshape(*chunks.shape[1:-1], -1)
 
-    arrays = flat(candidates), flat(targets), tolerance, flat(grids.error), flat(chosen)
+    tolerance = tolerance if tolerance.ndim == 1 else tolerance.reshape(2, -1)
+    arrays = flat(candidates), flat(targets), tolerance, flat(error), flat(chosen)
     return recompute(*arrays, int(search_pass.failure), search_pass.fixed_size)
+
+
+def map_chunks(
+    search: Callable[[Grid], jax.Array],
+    int64: bool,
+    finest: bool,
+    candidates: Any,
+    targets: Any,
+    tolerance: Any,
+    used: Any,
+) -> tuple[jax.Array, jax.Array]:
+    """The grid's error [C, B], and what ``search`` finds in each of the first used[0] of C chunks, 0 in others."""
+    dtype = jnp.int64 if int64 else jnp.int32
+    own = 0 if tolerance.ndim > 1 else None
+    # Rounded before the loop: inside it, XLA would round at every read of a candidate.
+    grids = jax.vmap(to_grid, (0, 0, own, None, None))(candidates, targets, tolerance[0], dtype, finest)
+
+    def one_chunk(number: jax.Array) -> jax.Array:
+        return search(Grid(*(part[number] for part in grids)))
+
+    def step(number: jax.Array, found: jax.Array) -> jax.Array:
+        return found.at[number].set(one_chunk(number))
+
+    like = jax.eval_shape(one_chunk, jax.ShapeDtypeStruct((), jnp.int32))
+    # `full_like`, so that under `shard_map` the loop's state varies over devices as the problems do.
+    nothing = jnp.full_like(targets, 0, like.dtype, shape=(len(targets), *like.shape))
+    return grids.error, jax.lax.fori_loop(0, used[0], step, nothing)
 
 
 def _search_with_kernel(
     search_pass: SearchPass, int64: bool, kernel: CpuKernel, candidates: Any, targets: Any, tolerance: Any, used: int
 ) -> tuple[jax.Array, ...]:
     """As ``_search`` with a CPU kernel: the first ``used`` problems of candidates [1, N, B] and targets [1, B]."""
-    arrays = candidates[0], targets[0], tolerance
+    arrays = candidates[0], targets[0], tolerance if tolerance.ndim == 1 else tolerance[:, 0]
     grid = _to_grid(*arrays, np.int64 if int64 else np.int32, search_pass.finest_grid)
     chosen = np.zeros(candidates[0].shape, bool)
     chosen[:, :used] = kernel(grid, used)
@@ -281,17 +317,17 @@ def _run_shared_kernel(
     # A long row is cut into pieces, so that memory does not depend on its length.
     pieces = -(-per_row // _SHARED_KERNEL_PROBLEMS)
     length = -(-per_row // pieces)
-    dtype = np.float64 if placed.needs_float64 else np.float32
+    dtype = placed.dtype(placed.needs_x64)
     padded = np.zeros((rows, pieces * length), dtype)
     padded[:, :per_row] = targets.reshape(rows, per_row)
     padded = padded.reshape(rows * pieces, length)
     size = min(max(_SHARED_KERNEL_PROBLEMS // length, 1), rows * pieces)
-    tolerance = split_float(placed.tolerance, dtype)
+    tolerance = split_tolerance(placed.tolerance, dtype)
 
     def call(start: int) -> list[np.ndarray]:
         # The last call repeats the last piece, so that one shape is compiled.
         piece = np.minimum(np.arange(start, start + size), rows * pieces - 1)
-        with jax.enable_x64(placed.needs_float64):
+        with jax.enable_x64(placed.needs_x64):
             arrays = candidates[piece // pieces].astype(dtype), padded[piece], tolerance
             grid = _to_row_grids(*arrays)
             chosen = kernel(np.asarray(grid.candidates)[:, :, 0], np.asarray(grid.targets))

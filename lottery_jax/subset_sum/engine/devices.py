@@ -59,7 +59,10 @@ def all_finite(values: Any, width: int, count: int) -> bool:
 
 
 def largest_sum(values: Any, width: int, count: int) -> float:
-    """The largest sum of absolute values of one of the first ``count`` rows of ``width`` numbers; 0 without rows."""
+    """The largest sum of absolute values of one of the first ``count`` rows of ``width`` numbers; 0 without rows.
+
+    That of integers is rounded to float32 on a device.
+    """
     return float(_reduce(_sum, values, width, count).max())
 
 
@@ -68,6 +71,8 @@ def _finite(xp: Any, rows: Any) -> Any:
 
 
 def _sum(xp: Any, rows: Any) -> Any:
+    if rows.dtype.kind in "iu":
+        rows = rows.astype(np.float64 if xp is np else np.float32)  # sums of integers could overflow
     return xp.abs(rows).sum(-1).max(initial=0)
 
 

@@ -11,11 +11,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lottery_jax.errors import InputError
+
 INT32_BITS = 29  # times 2 for centring, times 2 for a tag, plus a target of that size: below 2**31
 
 INT64_BITS = 52  # exact in float64, with room for a subset size above it
 
 FINEST_BITS = 60  # signed sums of two such sums are below 2**63
+
+_SAFE_INT32_SUM = 2.0**28  # of integers; half the limit, because sums are bounded in floating point
 
 MAX_INT32_CANDIDATES = 24
 """With more candidates, the least residual falls below the step of the 32-bit grid."""
@@ -29,6 +33,20 @@ def fits_int32(candidates: int, largest_sum: float, tolerance: float) -> bool:
     """
     step = largest_sum * 2.0 ** (1 - INT32_BITS)
     return candidates <= MAX_INT32_CANDIDATES and (candidates + 1) * step <= tolerance / 32
+
+
+def integers_need_int64(largest_sum: float, bits: int) -> bool:
+    """True if integers need the 64-bit grid, given the largest sum of |candidates|; refuses sums of 2**bits or more.
+
+    >>> integers_need_int64(2.0**20, 60), integers_need_int64(2.0**40, 60)
+    (False, True)
+    """
+    if largest_sum >= 2.0**bits:
+        raise InputError(
+            f"sums of |candidates| must be below 2**{bits} for integers, got about {largest_sum:.3g}, because larger"
+            " sums could overflow. Divide candidates and targets by a common factor."
+        )
+    return largest_sum >= _SAFE_INT32_SUM
 
 
 class Grid(NamedTuple):
@@ -74,8 +92,10 @@ def to_grid(
 ) -> Grid:
     """Put a chunk on the grid of int32 or int64: floats [N, B] and [B], or [N, D, B] and [D, B], and a tolerance.
 
-    ``finest`` allows sums below 2**60 on the 64-bit grid instead of 2**52.
+    ``finest`` allows sums below 2**60 on the 64-bit grid instead of 2**52. Integers stay as they are.
     """
+    if jnp.issubdtype(candidates.dtype, jnp.integer):
+        return _integer_grid(candidates, targets, tolerance, dtype)
     bits = INT32_BITS if dtype == jnp.int32 else FINEST_BITS if finest else INT64_BITS
     largest = jnp.abs(candidates).max(tuple(range(candidates.ndim - 1)))
     top = _exponent(jnp.where(largest > 0, largest, 1))
@@ -111,3 +131,15 @@ def to_grid(
     error = error.max(tuple(range(error.ndim - 1))) * (1 + 2.0**-10)
     grid_tolerance = jnp.maximum(jnp.floor(steps - error), -1).astype(dtype)
     return Grid(values, target, grid_tolerance, _scaled(error, -exponent))
+
+
+def _integer_grid(candidates: jax.Array, targets: jax.Array, tolerance: jax.Array, dtype: jnp.dtype) -> Grid:
+    """As ``to_grid`` for int64 values of step 1; a tolerance shrinks by what its target was clipped."""
+    low, high = jnp.minimum(candidates, 0).sum(0), jnp.maximum(candidates, 0).sum(0)
+    nearest = targets if targets.ndim == 2 else jnp.clip(targets, low - 1, high + 1)
+    clipped = jnp.abs(targets - nearest)
+    reachable = high - low + 1  # the largest distance of a sum and a clipped target
+    if targets.ndim == 2:
+        clipped, reachable = clipped[0], 2 * jnp.maximum(reachable, jnp.abs(targets)).max(0)
+    grid_tolerance = jnp.clip(tolerance - clipped, -1, reachable)
+    return Grid(candidates.astype(dtype), nearest.astype(dtype), grid_tolerance.astype(dtype), jnp.zeros_like(clipped))

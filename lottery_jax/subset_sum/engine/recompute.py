@@ -4,7 +4,7 @@ Sums are compensated (Ogita, Rump and Oishi 2005): they are far more accurate th
 Subnormal candidates count as 0, as on devices; ``Problem`` refuses tolerances near them.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,17 +21,21 @@ class CompensatedSum(NamedTuple):
     bound: jax.Array
 
 
-def split_float(number: float, dtype: type) -> np.ndarray:
-    """A positive number as the sum of two floats of a narrower dtype, [2], rounded down.
+def split_tolerance(tolerance: Any, dtype: Any, xp: Any = np) -> Any:
+    """Positive numbers [...] as sums of two numbers of ``dtype``, rounded down, [2, ...]; with JAX as ``xp`` float64.
 
-    >>> split_float(0.5, np.float32)
+    >>> split_tolerance(0.5, np.float32)
     array([0.5, 0. ], dtype=float32)
     """
-    info = np.finfo(dtype)
-    high = dtype(min(number, float(info.max)))
-    rest = min(number - float(high), float(high) * float(info.eps))
-    low = dtype(rest)
-    return np.array([high, low if float(low) <= rest else np.nextafter(low, dtype(-np.inf))])
+    if np.issubdtype(dtype, np.integer):
+        whole = xp.asarray(tolerance, dtype)
+        return xp.stack([whole, xp.zeros_like(whole)])
+    info, number = np.finfo(dtype), xp.asarray(tolerance, np.float64)
+    high = xp.minimum(number, float(info.max)).astype(dtype)
+    rest = xp.minimum(number - high.astype(np.float64), high.astype(np.float64) * float(info.eps))
+    low = rest.astype(dtype)
+    below = xp.nextafter(low, xp.full_like(low, -np.inf))
+    return xp.stack([high, xp.where(low.astype(np.float64) <= rest, low, below)])
 
 
 def recompute(
@@ -43,15 +47,15 @@ def recompute(
     failure: jax.Array | int,
     fixed_size: bool,
 ) -> tuple[jax.Array, ...]:
-    """Bits, residuals and status of the chosen candidates of one chunk.
+    """Bits, residuals and status of the chosen candidates of one chunk, of floats or of integers.
 
     A subset that is not better than the empty one is replaced by it, unless its size is fixed. A failure counts as
     INFEASIBLE only if rounding to the grid cannot have hidden a better subset.
 
     Args:
-        candidates: float [N, B] or [N, D, B].
-        targets: float [B] or [D, B].
-        tolerance: From ``split_float``.
+        candidates: [N, B] or [N, D, B].
+        targets: [B] or [D, B].
+        tolerance: [2] or [2, B], from ``split_tolerance``.
         error: [B], of ``Grid``.
         chosen: bool [N, B], or [K, N, B] for K subsets of each problem.
         failure: Status of a problem without a subset within the tolerance.
@@ -93,8 +97,13 @@ def _sum(chosen: jax.Array, values: jax.Array, start: jax.Array) -> CompensatedS
         return CompensatedSum(value, total.rest + lost, total.bound + jnp.abs(lost)), None
 
     total = jax.lax.scan(add, CompensatedSum(start, jnp.zeros_like(start), jnp.zeros_like(start)), (chosen, values))[0]
-    eps = float(jnp.finfo(start.dtype).eps)
-    return CompensatedSum(*_two_sum(total.value, total.rest), len(values) * eps * total.bound)
+    slack = len(values) * _eps(start.dtype) * total.bound
+    return CompensatedSum(*_two_sum(total.value, total.rest), slack)
+
+
+def _eps(dtype: Any) -> float:
+    """The relative rounding error of a sum; integers have none."""
+    return 0 if jnp.issubdtype(dtype, jnp.integer) else float(jnp.finfo(dtype).eps)
 
 
 def _two_sum(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -107,6 +116,6 @@ def _two_sum(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _excess(total: CompensatedSum, limit: jax.Array, rest: jax.Array, vectors: bool) -> tuple[jax.Array, jax.Array]:
     """Bounds of |total| - (limit + rest), which are equal if nothing rounds; of the largest component of vectors."""
     excess = (jnp.abs(total.value) - limit) + (jnp.where(total.value < 0, -total.rest, total.rest) - rest)
-    slack = total.bound + 2 * float(jnp.finfo(excess.dtype).eps) * (jnp.abs(total.rest) + jnp.abs(rest))
+    slack = total.bound + 2 * _eps(excess.dtype) * (jnp.abs(total.rest) + jnp.abs(rest))
     least, most = excess - slack, excess + slack
     return (least.max(-2), most.max(-2)) if vectors else (least, most)

@@ -20,11 +20,11 @@ _CACHED_ROWS = 512  # rows of a list that the first-level cache holds
 _REPEAT = 16  # rows of a list that are processed together with one value of each lane
 
 
-def closest_subset(candidates: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Chosen candidates, bool [N, P], as ``sorted_sums.closest_subset``: int32 [N, P] and [P], N from 12 to 24.
+def meet_in_the_middle_on_cpu(candidates: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Chosen candidates, bool [N, P], as ``sorted_sums.meet_in_the_middle``: int32 [N, P] and [P], N from 12 to 24.
 
     >>> candidates = np.arange(1, 13, dtype=np.int32)[:, None]
-    >>> int((closest_subset(candidates, np.array([40], np.int32)) * candidates).sum())
+    >>> int((meet_in_the_middle_on_cpu(candidates, np.array([40], np.int32)) * candidates).sum())
     40
     """
     count, problems = candidates.shape

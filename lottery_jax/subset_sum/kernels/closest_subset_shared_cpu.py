@@ -8,7 +8,7 @@ problem, which breaks ties as ``algorithms.sorted_sums`` does.
 
 import numpy as np
 
-from lottery_jax.subset_sum.kernels.closest_subset_cpu import closest_subset
+from lottery_jax.subset_sum.kernels.closest_subset_cpu import meet_in_the_middle_on_cpu
 from lottery_jax.subset_sum.kernels.numba_jit import compiled_by_numba
 
 _MIN_LISTED, _MAX_LISTED = 6, 16  # candidates in the sorted list; an entry has 16 bits for the subset
@@ -17,7 +17,7 @@ _MIN_LISTED, _MAX_LISTED = 6, 16  # candidates in the sorted list; an entry has 
 def closest_subset_shared(candidates: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Chosen candidates, bool [G, N, R], of the sums nearest to targets int32 [G, R]; candidates int32 [G, N].
 
-    Bit-equal to ``sorted_sums.closest_subset`` of each target with the candidates of its row, N from 12 to 24.
+    Bit-equal to ``sorted_sums.meet_in_the_middle`` of each target with the candidates of its row, N from 12 to 24.
 
     >>> candidates = np.arange(1, 13, dtype=np.int32)[None]
     >>> chosen = closest_subset_shared(candidates, np.array([[40, 7]], np.int32))
@@ -34,7 +34,7 @@ def closest_subset_shared(candidates: np.ndarray, targets: np.ndarray) -> np.nda
     _search(np.ascontiguousarray(candidates), np.ascontiguousarray(targets), listed, chosen, tied)
     row, column = np.nonzero(tied)
     if len(row):
-        chosen[row, :, column] = closest_subset(candidates[row].T, targets[row, column]).T
+        chosen[row, :, column] = meet_in_the_middle_on_cpu(candidates[row].T, targets[row, column]).T
     return chosen
 
 

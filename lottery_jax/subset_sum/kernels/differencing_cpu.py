@@ -8,7 +8,7 @@ All functions are in one file, because Numba's disk cache does not notice change
 import numpy as np
 from numba import njit
 
-from lottery_jax.subset_sum.kernels.closest_subset_cpu import closest_subset
+from lottery_jax.subset_sum.kernels.closest_subset_cpu import meet_in_the_middle_on_cpu
 from lottery_jax.subset_sum.kernels.numba_jit import compiled_by_numba
 
 _ROUNDED_BITS = 28
@@ -34,7 +34,7 @@ def best_sides(numbers: np.ndarray, pairs: np.ndarray, left: int) -> np.ndarray:
     best, side = np.full(problems, np.iinfo(np.int64).max), np.zeros(rows.shape, bool)
     for first, second in pairs.tolist():
         _search(rows, first, second, larger, smaller, names, doubled, targets)
-        _take_better(rows, larger, smaller, names, closest_subset(doubled, targets), best, side)
+        _take_better(rows, larger, smaller, names, meet_in_the_middle_on_cpu(doubled, targets), best, side)
     return side.T
 
 

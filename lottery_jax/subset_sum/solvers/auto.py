@@ -45,7 +45,7 @@ class Auto(Solver[Solution]):
         return choose_solver(
             problem.shape[1],
             objective=self.objective,
-            tolerance=problem.tolerance,
+            tolerance=problem.least_tolerance,
             vectors=problem.components != (),
         )
 

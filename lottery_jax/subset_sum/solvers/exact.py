@@ -9,8 +9,8 @@ import numpy as np
 from lottery_jax.errors import InputError
 from lottery_jax.subset_sum.algorithms.by_size import closest_of_sizes, problems_at_once
 from lottery_jax.subset_sum.algorithms.pairs import nearest_of_all
-from lottery_jax.subset_sum.algorithms.sorted_sums import closest_subset
-from lottery_jax.subset_sum.engine.grid import Grid
+from lottery_jax.subset_sum.algorithms.sorted_sums import meet_in_the_middle
+from lottery_jax.subset_sum.engine.grid import FINEST_BITS, Grid
 from lottery_jax.subset_sum.kernels import kernel_is_ready
 from lottery_jax.subset_sum.problem import ParetoFront, Solution
 from lottery_jax.subset_sum.solver import CpuKernel, SharedCpuKernel, SinglePass
@@ -30,6 +30,7 @@ class Exhaustive(SinglePass[Solution]):
     """
 
     max_candidates: ClassVar[int] = 26
+    integer_bits: ClassVar[int] = FINEST_BITS
 
     def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
         return nearest_of_all(grid.candidates, grid.targets)
@@ -59,9 +60,10 @@ class MeetInTheMiddle(SinglePass[Solution]):
     """
 
     max_candidates: ClassVar[int] = 44
+    integer_bits: ClassVar[int] = FINEST_BITS
 
     def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
-        return closest_subset(grid.candidates, grid.targets)
+        return meet_in_the_middle(grid.candidates, grid.targets)
 
     def cpu_kernel(self, candidates: int, problems: int, key: jax.Array | None) -> CpuKernel | None:
         if not kernel_is_ready("closest_subset_cpu", candidates, problems):
@@ -70,7 +72,7 @@ class MeetInTheMiddle(SinglePass[Solution]):
 
         def search(grid: Grid, count: int) -> np.ndarray:
             arrays = grid.on_host(count)
-            return closest_subset_cpu.closest_subset(arrays.candidates, arrays.targets)
+            return closest_subset_cpu.meet_in_the_middle_on_cpu(arrays.candidates, arrays.targets)
 
         return search
 

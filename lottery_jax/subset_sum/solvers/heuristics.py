@@ -15,7 +15,7 @@ from lottery_jax.subset_sum.algorithms.karmarkar_karp import (
     unsorted,
 )
 from lottery_jax.subset_sum.algorithms.pairs import first_row
-from lottery_jax.subset_sum.engine.grid import Grid
+from lottery_jax.subset_sum.engine.grid import FINEST_BITS, Grid
 from lottery_jax.subset_sum.problem import Solution, Status
 from lottery_jax.subset_sum.solver import SinglePass
 
@@ -98,6 +98,7 @@ class Differencing(SinglePass[Solution]):
     max_candidates: ClassVar[int] = 2**14
     failure: ClassVar[Status] = Status.NOT_FOUND
     finest_grid: ClassVar[bool] = True
+    integer_bits: ClassVar[int] = FINEST_BITS
 
     def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
         numbers, complement = to_partition(grid)

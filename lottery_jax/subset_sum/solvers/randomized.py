@@ -9,8 +9,9 @@ import numpy as np
 
 from lottery_jax.errors import InputError
 from lottery_jax.subset_sum.algorithms.karmarkar_karp import differenced, from_partition, sides_of, to_partition
-from lottery_jax.subset_sum.algorithms.sorted_sums import closest_subset
-from lottery_jax.subset_sum.engine.grid import Grid
+from lottery_jax.subset_sum.algorithms.pairs import first_row
+from lottery_jax.subset_sum.algorithms.sorted_sums import meet_in_the_middle
+from lottery_jax.subset_sum.engine.grid import FINEST_BITS, Grid
 from lottery_jax.subset_sum.kernels import KERNEL_CANDIDATES, kernel_is_ready
 from lottery_jax.subset_sum.problem import Solution, Status
 from lottery_jax.subset_sum.solver import CpuKernel, SinglePass
@@ -48,6 +49,7 @@ class Randomized(SinglePass[Solution]):
     failure: ClassVar[Status] = Status.NOT_FOUND
     needs_int64: ClassVar[bool] = True
     finest_grid: ClassVar[bool] = True
+    integer_bits: ClassVar[int] = FINEST_BITS
 
     def __post_init__(self) -> None:
         if not 1 <= self.left <= 24:
@@ -64,7 +66,7 @@ class Randomized(SinglePass[Solution]):
             residual = jnp.abs(jnp.where(side, numbers, -numbers).sum(0, dtype=numbers.dtype))
             return (jnp.where(residual < best[1], side, best[0]), jnp.minimum(residual, best[1])), None
 
-        worst = jnp.zeros(numbers.shape, bool), jnp.full_like(numbers[0], jnp.iinfo(numbers.dtype).max)
+        worst = jnp.zeros_like(numbers, bool), jnp.full_like(numbers[0], jnp.iinfo(numbers.dtype).max)
         (side, _), _ = jax.lax.scan(restart, worst, _first_pairs(key, len(numbers), self.restarts))
         return from_partition(side, complement, grid.candidates)
 
@@ -112,8 +114,10 @@ def _sides(numbers: jax.Array, pair: jax.Array, left: int) -> jax.Array:
         found = differenced(numbers, count)
         return sides_of(found, _best_signs(found.values), count)
     rows = jnp.arange(count, dtype=jnp.int32)[:, None]
-    largest = numbers.argmax(0).astype(jnp.int32)
-    second = jnp.where(rows == largest, -1, numbers).argmax(0).astype(jnp.int32)
+    # Not `argmax`, which JAX lowers by the settings of a caller that has not enabled 64-bit types.
+    largest = first_row(numbers == numbers.max(0))
+    others = jnp.where(rows == largest, -1, numbers)
+    second = first_row(others == others.max(0))
     # The first restart begins with the two largest, as differencing does.
     low, high = (jnp.where(pair[0] < 0, default, row) for default, row in zip((largest, second), pair, strict=True))
     values = [jnp.where(rows == at, numbers, 0).sum(0, dtype=numbers.dtype) for at in (low, high)]
@@ -133,5 +137,5 @@ def _best_signs(numbers: jax.Array) -> jax.Array:
     shift = jnp.maximum(64 - jax.lax.clz(total + (total >> 20)) - _ROUNDED_BITS, 0)
     rounded = ((numbers + ((jnp.int64(1) << shift) >> 1)) >> shift).astype(jnp.int32)
     others = rounded[1:]
-    side = closest_subset(2 * others, others.sum(0, dtype=jnp.int32) - rounded[0])
+    side = meet_in_the_middle(2 * others, others.sum(0, dtype=jnp.int32) - rounded[0])
     return jnp.concatenate([jnp.ones_like(rounded[:1], bool), side])

@@ -37,15 +37,16 @@ class Signed(SinglePass[Solution]):
         largest = jnp.abs(a).sum(0, dtype=a.dtype)
         target = jnp.clip(grid.targets, -largest, largest)
         left, right = _signed_sums(a[:half]), target - _signed_sums(a[half:])
-        # The lowest bit tells the halves apart; neighbours of different halves differ by an odd number.
+        # The lowest bit tells the halves apart; neighbours of different halves differ by an odd number. A gap below a
+        # sum of the left half is one too small.
         merged = jax.lax.sort(jnp.concatenate([2 * left, 2 * right + 1]), dimension=0)
         info = jnp.iinfo(merged.dtype)
         gap = merged[1:] - merged[:-1]
-        gap = jnp.where(gap & 1 == 1, gap, info.max)
+        gap = jnp.where(gap & 1 == 1, gap + (merged[:-1] & 1), info.max)
         least = gap.min(0)
         lower = jnp.where(gap == least, merged[:-1], info.min).max(0)
         is_right = lower & 1 == 1
-        from_left = jnp.where(is_right, lower + least, lower) >> 1
+        from_left = jnp.where(is_right, lower + least - 1, lower) >> 1
         from_right = jnp.where(is_right, lower, lower + least) >> 1
         digits = [
             (first_row(sums == value)[None] // (3 ** np.arange(rows, dtype=np.int32))[:, None]) % 3
@@ -58,7 +59,9 @@ class Signed(SinglePass[Solution]):
         """Append the negated candidates, [P, 2 N]: the same sums without signs."""
         values: Any = problem.candidates
         xp: Any = jnp if isinstance(values, jax.Array) else np
-        return dataclasses.replace(problem, candidates=xp.concatenate([values, -values], -1))
+        with jax.enable_x64(problem.integers):
+            values = values.astype(np.int64) if problem.integers else values  # narrow integers may have no opposite
+            return dataclasses.replace(problem, candidates=xp.concatenate([values, -values], -1))
 
     def finalise(self, found: Solution) -> Solution:
         """From chosen candidates and negated candidates [P, 2 N] to used and subtracted candidates [P, N]."""
@@ -76,7 +79,7 @@ class Signed(SinglePass[Solution]):
 
 def _signed_sums(a: jax.Array) -> jax.Array:
     """All sums with coefficients 0, 1 and -1, [3**rows, B]: digits 0, 1 and 2 of the position in base 3."""
-    sums = jnp.zeros((1, *a.shape[1:]), a.dtype)
+    sums = jnp.zeros_like(a, shape=(1, *a.shape[1:]))
     for row in a:
         sums = jnp.concatenate([sums, sums + row, sums - row])
     return sums

@@ -1,7 +1,7 @@
 """Subsets within the tolerance of the fewest candidates: the best one, or the lexicographically first."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -80,7 +80,7 @@ class Enumerate(SearchPass):
     def chunk_size(self, candidates: int, cpu: bool) -> int:
         return problems_at_once(candidates, self.sizes, cpu)
 
-    def unsolved(self, within: np.ndarray) -> np.ndarray:
+    def unsolved(self, within: Any) -> Any:
         return ~within
 
 
@@ -88,7 +88,7 @@ class Enumerate(SearchPass):
 class Feasible(MeetInTheMiddle):
     """The least residual of unsolved problems: one beyond the tolerance has no solution and needs no further pass."""
 
-    def unsolved(self, within: np.ndarray) -> np.ndarray:
+    def unsolved(self, within: Any) -> Any:
         return within
 
 
@@ -101,7 +101,7 @@ class SortBySize(SearchPass):
     def search(self, grid: Grid, key: jax.Array | None) -> jax.Array:
         a = grid.candidates.astype(jnp.int64)
         target, tolerance = grid.targets.astype(jnp.int64), grid.tolerance.astype(jnp.int64)
-        count, batch = a.shape
+        count = len(a)
 
         def step(state):
             size, chosen, unsolved = state
@@ -112,7 +112,7 @@ class SortBySize(SearchPass):
         def unfinished(state):
             return jnp.any(state[2]) & (state[0] <= count)
 
-        start = (jnp.int64(min(_ENUMERATED[-1][-1], count) + 1), jnp.zeros(a.shape, bool), jnp.ones(batch, bool))
+        start = (jnp.int64(min(_ENUMERATED[-1][-1], count) + 1), jnp.zeros_like(a, bool), jnp.ones_like(target, bool))
         return jax.lax.while_loop(unfinished, step, start)[1]
 
     def of_size(
