@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import itertools
 from pathlib import Path
+from typing import Literal
 
 import jax
 import numpy as np
@@ -20,7 +21,7 @@ class Split:
 
     Args:
         images: float32 [N, H, W, C], or other examples [N, ...].
-        labels: int32 [N].
+        labels: int32 [N] classes, or float32 [N, K] targets of a regression or 0 and 1 of several labels.
 
     >>> len(Split(np.zeros((3, 4), np.float32), np.zeros(3, np.int32)))
     3
@@ -37,15 +38,23 @@ class Split:
         return f"<Split of examples {list(getattr(self.images, 'shape', ()))[:8]}>"
 
 
+_SPLITS = ("train", "validation", "test")
+
+Kind = Literal["classification", "regression", "multilabel"]
+"""What the labels of a data set are: one class, K real numbers, or K labels of which each is 0 or 1."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Dataset:
     """A data set.
 
     Args:
+        classes: Outputs of a network for it: classes, numbers of a regression, or labels.
         validation: Examples for choices, such as of hyper-parameters.
         test: Examples for the final evaluation only.
         nonnegative: Whether examples are never negative, as pixels are.
         digest: SHA-256 of the user's file, or "".
+        kind: What the labels are. Those of a regression or of several labels become float32 [N, K].
     """
 
     name: str
@@ -55,6 +64,21 @@ class Dataset:
     classes: int
     nonnegative: bool
     digest: str = ""
+    kind: Kind = "classification"
+
+    def __post_init__(self) -> None:
+        if self.kind == "classification":
+            return
+        for name in _SPLITS:
+            split: Split = getattr(self, name)
+            # With labels [N] and outputs [N, 1] a user's loss would broadcast to [N, N].
+            labels = np.asarray(split.labels, np.float32).reshape(len(split), -1)
+            if labels.shape[1:] != (self.classes,):
+                raise InputError(
+                    f"the labels of {self.name} must be [N] or [N, {self.classes}], got {list(np.shape(split.labels))}."
+                    " Give a number for each output."
+                )
+            object.__setattr__(self, name, Split(split.images, labels))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -67,6 +91,7 @@ class Dataset:
         digest = hashlib.sha256(np.ascontiguousarray(self.train.labels).tobytes())
         digest.update(np.ascontiguousarray(self.train.images[::16]).tobytes())
         digest.update(self.digest.encode())
+        digest.update(b"" if self.kind == "classification" else self.kind.encode())
         return digest.hexdigest()[:16]
 
     def first(self, count: int) -> "Dataset":
@@ -94,9 +119,10 @@ class Dataset:
     def __repr__(self) -> str:
         counts = " + ".join(f"{len(split):,}" for split in (self.train, self.validation, self.test))
         sign = "never negative" if self.nonnegative else "of any sign"
+        what = {"classification": "classes", "regression": "targets", "multilabel": "labels"}[self.kind]
         return (
             f"<Dataset {self.name[:40]}: {counts} examples {list(self.shape)[:8]} {sign}, for training, choosing and"
-            f" the test; {self.classes:,} classes>"
+            f" the test; {self.classes:,} {what}>"
         )
 
 
@@ -135,7 +161,6 @@ def stratified(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
     return order[np.argsort(position[order], kind="stable")]
 
 
-_SPLITS = ("train", "validation", "test")
 _FRACTION = 10  # one of so many examples goes to validation, and as many to the test, if the file has no such split
 
 
