@@ -158,6 +158,12 @@ class Dataset:
         )
 
     @property
+    def outputs(self) -> str:
+        """The outputs of a network for it, in words."""
+        what = {"classification": "classes", "regression": "targets", "multilabel": "labels"}[self.kind]
+        return f"{self.classes:,} {what}"
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Shape of an example, [H, W, C] of an image."""
         return tuple(self.train.images.shape[1:])
@@ -196,10 +202,9 @@ class Dataset:
     def __repr__(self) -> str:
         counts = " + ".join(f"{len(split):,}" for split in (self.train, self.validation, self.test))
         sign = "never negative" if self.nonnegative else "of any sign"
-        what = {"classification": "classes", "regression": "targets", "multilabel": "labels"}[self.kind]
         return (
             f"<Dataset {self.name[:40]}: {counts} examples {list(self.shape)[:8]} {sign}, for training, choosing and"
-            f" the test; {self.classes:,} {what}>"
+            f" the test; {self.outputs}>"
         )
 
 
