@@ -18,6 +18,7 @@ from lottery_jax.data.checks import (
 )
 from lottery_jax.data.splitting import divided
 from lottery_jax.errors import InputError, shown
+from lottery_jax.progress import log
 from lottery_jax.rng.threefry import checked_seed
 
 
@@ -113,7 +114,7 @@ class Dataset:
         channels_first: bool = False,
         name: str = "arrays",
     ) -> "Dataset":
-        """A data set of the user's arrays, checked; `notes` say what may be wrong.
+        """A checked data set of arrays; its `notes`, which are also logged, say what may be wrong.
 
         Args:
             x: Examples [N, ...]: images [N, H, W, C], sequences [N, T, C], tokens [N, T], features [N, D]. uint8 is
@@ -153,9 +154,12 @@ class Dataset:
             raise InputError(
                 f"validation + test must be below 1, got {sum(fractions.values()):g}. Leave examples to train on."
             )
-        return assembled(
+        made = assembled(
             name, given, fractions, seed=checked_seed(seed), kind=kind, classes=classes, channels_first=channels_first
         )
+        for note in made.notes:
+            log.warning("%s", note)
+        return made
 
     @property
     def outputs(self) -> str:

@@ -192,24 +192,22 @@ class Task:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What may be wrong with the data, the import of the target, or its predictions on the test split."""
-        return (*self.dataset.notes, *self.target.notes, *self._prediction_notes())
+        """What may be wrong with the data, and what the import of the target assumed."""
+        return (*self.dataset.notes, *self.target.notes)
 
-    def _prediction_notes(self) -> tuple[str, ...]:
-        """A sentence if a classifier's predictions are not better than a constant; runs the test images."""
-        test, network = self.dataset.test, self.target.network
-        if self.dataset.kind != "classification" or network.output_spec is None:
+    def accuracy_notes(self, accuracy: float) -> tuple[str, ...]:
+        """A sentence if a target of this test accuracy may predict no better than a constant."""
+        if self.dataset.kind != "classification":
             return ()
-        labels = np.asarray(test.labels)
-        correct = int(np.count_nonzero(self.test_outputs.argmax(-1) == labels))
-        frequent = int(np.bincount(labels).max())
-        # Few examples may hide a good target: its whole interval must be above the constant's accuracy.
-        if wilson_interval(correct, len(labels))[0] > frequent / len(labels) or correct == len(labels):
+        labels = np.asarray(self.dataset.test.labels)
+        correct, frequent = round(accuracy * len(labels)), int(np.bincount(labels).max())
+        # A few correct predictions of few examples are no evidence: the whole interval counts.
+        if correct == len(labels) or wilson_interval(correct, len(labels))[0] > frequent / len(labels):
             return ()
         return (
-            f"the target predicts {correct:,} of the {len(labels):,} test labels of {self.dataset.name}, and its most"
-            f" frequent class alone would predict {frequent:,}: check the layout of the inputs (channels last), their"
-            " scale (0 to 1), the numbering of the labels, and the target's training",
+            f"the target predicts {correct:,} of the {len(labels):,} test labels of {self.dataset.name}, which is near"
+            f" chance: its most frequent class has {frequent:,}. Check the layout of the inputs (channels last), their"
+            " scale (0 to 1), the numbering of the labels, and the training of the target",
         )
 
     @functools.cached_property
