@@ -38,7 +38,7 @@ def test_other_seeds_are_refused(seed: Any) -> None:
 
 @pytest.mark.parametrize("key", [jax.random.key(0), jax.random.PRNGKey(0), jax.random.split(jax.random.key(0))])
 def test_a_key_is_no_seed(key: jax.Array) -> None:
-    with pytest.raises(InputError, match="got a key of jax.random. Pass the number that made the key"):
+    with pytest.raises(InputError, match=r"got a key of jax\.random\. Pass the number that made the key"):
         approximate(TASK.target, seed=key)  # type: ignore[arg-type]
 
 
@@ -114,7 +114,7 @@ def test_the_input_shape_of_an_mlp() -> None:
     target = mlp_target(weights, input_shape=(3, 2, 1))
     np.testing.assert_array_equal(target.forward()(images), images.reshape(2, 6) @ weights[0].T)
     for shape in ((2, 2), 5, (6.0,), "abcdef"):
-        with pytest.raises(InputError, match="input_shape must have the 6 numbers|the shape of an example must"):
+        with pytest.raises(InputError, match=r"input_shape must have the 6 numbers|the shape of an example must"):
             mlp_target(weights, input_shape=shape)  # type: ignore[arg-type]
 
 

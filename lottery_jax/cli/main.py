@@ -58,12 +58,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         code = _versions() if words == ["--version"] else run(parse(words))
-        sys.stdout.flush()
     except Exception as error:
         code = _exit_code(error)
     if arguments is not None:
         sys.exit(code)
     wait_if_interrupted()
+    with contextlib.suppress(OSError):  # reported already
+        sys.stdout.flush()
     # JAX would take long to shut down.
     os._exit(code)
 
@@ -143,8 +144,11 @@ def _exit_code(error: Exception) -> int:
 
 
 def _has_device() -> bool:
-    import jax
-
+    """False if JAX finds no device of its platforms."""
+    try:
+        import jax
+    except Exception:  # another setting
+        return True
     try:
         return bool(jax.devices())
     except Exception:  # AssertionError or RuntimeError, depending on the platform
@@ -166,7 +170,7 @@ def _action(command: "Command") -> Callable[[Any, TextIO], int]:
 def _versions() -> int:
     from lottery_jax import environment
 
-    print(", ".join(f"{name} {version}" for name, version in environment.versions().items()))
+    print(", ".join(f"{name} {version}" for name, version in environment.versions().items()), flush=True)
     return 0
 
 

@@ -26,7 +26,9 @@ def shell(folder: Path, words: str, **environment: str) -> subprocess.CompletedP
     command = f'"{sys.executable}" -m lottery_jax {words}'
     environment = {**as_process(), **environment}
     environment.pop("PYTHONUNBUFFERED", None)  # output is written at the end, as usual
-    return subprocess.run(["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True)
+    return subprocess.run(
+        ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, errors="replace"
+    )
 
 
 def test_a_closed_stdout_is_the_null_device(folder: Path) -> None:

@@ -264,7 +264,7 @@ GOOD = Split(X, labels().astype(np.int32))
 def test_a_data_set_made_without_the_door_is_checked(split: Split, options: dict, message: str, place: str) -> None:
     """Labels out of range would train to NaN."""
     given = {"train": GOOD, "validation": GOOD, "test": GOOD, place: split}
-    if place == "validation" and not len(split):
+    if place == "validation" and message.startswith("at least"):
         pytest.skip("trainings without a validation split are allowed")
     with pytest.raises(InputError, match=message):
         Dataset("d", **given, classes=3, nonnegative=True, **options)
