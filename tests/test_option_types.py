@@ -71,8 +71,13 @@ def test_lists_of_a_comparison(options: dict[str, Any], message: str, tmp_path: 
 
 def test_numbers_of_numpy_make_the_same_records(tmp_path: Path) -> None:
     plain = compare(TASK, ["random"], seeds=[0, 1], keeps=[0.5], epochs=1, candidates=9, out=tmp_path)
-    options: dict[str, Any] = {"seeds": np.arange(2), "keeps": np.array([0.5]), "epochs": np.int64(1)}
-    again = compare(TASK, ["random"], **options, candidates=np.int64(9), out=tmp_path)
+    options: dict[str, Any] = {
+        "seeds": np.arange(2),
+        "keeps": np.array([0.5]),
+        "epochs": np.int64(1),
+        "candidates": np.int64(9),
+    }
+    again = compare(TASK, ["random"], **options, out=tmp_path)
     assert again.folder == plain.folder and list(again) == list(plain)
 
 
@@ -112,7 +117,7 @@ def test_the_input_shape_of_an_mlp() -> None:
         np.arange(12, dtype=np.float32).reshape(2, 3, 2, 1),
     )
     target = mlp_target(weights, input_shape=(3, 2, 1))
-    np.testing.assert_array_equal(target.forward()(images), images.reshape(2, 6) @ weights[0].T)
+    np.testing.assert_array_equal(target.forward()(jnp.asarray(images)), images.reshape(2, 6) @ weights[0].T)
     for shape in ((2, 2), 5, (6.0,), "abcdef"):
         with pytest.raises(InputError, match=r"input_shape must have the 6 numbers|the shape of an example must"):
             mlp_target(weights, input_shape=shape)  # type: ignore[arg-type]

@@ -267,7 +267,7 @@ def assembled(
                 sha.update(f"{array.shape}".encode())
                 sha.update(np.ascontiguousarray(array).data)
         digest = sha.hexdigest()
-    splits = (Split(*parts[part]) for part in SPLITS)
+    train, validation, test = (Split(*parts[part]) for part in SPLITS)
     nonnegative = all(float(images.min()) >= 0 for images, _ in parts.values())
     assert kind is not None
-    return Dataset(name, *splits, outputs, nonnegative, digest, kind, tuple(notes))
+    return Dataset(name, train, validation, test, outputs, nonnegative, digest, kind, tuple(notes))

@@ -27,7 +27,9 @@ def load_npz(path: Path) -> Dataset:
     """
     where = f"the data set {str(path)!r}"
     arrays = _read(path, where)
-    options = {name: arrays.pop(name) for name in ("kind", "classes", "channels_first") if name in arrays}
+    options: dict[str, Any] = {
+        name: arrays.pop(name) for name in ("kind", "classes", "channels_first") if name in arrays
+    }
     for name, value in options.items():
         if value.size != 1:
             raise InputError(f"{name} of {where} must be one value, got the shape {list(value.shape)}. Omit it.")

@@ -48,7 +48,7 @@ def test_splits_depend_on_the_seed_and_not_on_the_order() -> None:
     first = Dataset.from_arrays(x, y, validation=0.2, test=0.3, seed=3)
     assert [len(split) for split in parts(first)] == [30, 12, 18]
     assert [np.bincount(split.labels).tolist() for split in parts(first)] == [[10] * 3, [4] * 3, [6] * 3]
-    again = Dataset.from_arrays(x[order], y[order], validation=0.2, test=0.3, seed=np.int64(3))
+    again = Dataset.from_arrays(x[order], y[order], validation=0.2, test=0.3, seed=np.int64(3))  # type: ignore[arg-type]
     for one, two in zip(parts(first), parts(again), strict=True):
         np.testing.assert_array_equal(one.images, two.images)
     other = Dataset.from_arrays(x, y, validation=0.2, test=0.3, seed=4)
@@ -64,7 +64,7 @@ def test_own_splits_are_kept() -> None:
     assert [len(split) for split in parts(own)] == [30, 10, 20]
     more = Dataset.from_arrays(x[:40], y[:40], test=(x[40:], y[40:] + 1))
     assert more.classes == CLASSES + 1  # of all splits
-    both = Dataset.from_arrays(x[:40], y[:40], test=(x[50:], y[50:]), validation=[x[40:50], y[40:50]])
+    both = Dataset.from_arrays(x[:40], y[:40], test=(x[50:], y[50:]), validation=(x[40:50], y[40:50]))
     np.testing.assert_array_equal(both.train.images, x[:40])
     np.testing.assert_array_equal(both.validation.labels, y[40:50])
 
@@ -72,7 +72,7 @@ def test_own_splits_are_kept() -> None:
 def test_a_change_anywhere_is_another_data_set() -> None:
     """A target is cached, and a comparison resumed, by the fingerprint."""
     x, y = examples(5), labels()
-    given = {"test": (x[50:], y[50:]), "validation": (x[40:50], y[40:50])}
+    given: dict[str, Any] = {"test": (x[50:], y[50:]), "validation": (x[40:50], y[40:50])}
     found = {Dataset.from_arrays(x[:40], y[:40], **given).fingerprint}
     for place in range(COUNT):
         changed = x.copy()
@@ -227,7 +227,7 @@ def test_tokens_pass_to_an_embedding() -> None:
     parameters = {"table": rng.normal(size=(200, 4)), "head": rng.normal(size=(4, CLASSES))}
     parameters = {name: value.astype(np.float32) for name, value in parameters.items()}
 
-    def classifier(p: Any, x: jax.Array) -> jax.Array:
+    def classifier(p: Any, x: Any) -> jax.Array:
         return jnp.take(p["table"], x, axis=0).mean(1) @ p["head"]
 
     tokens = rng.integers(0, 200, (COUNT, 6))
