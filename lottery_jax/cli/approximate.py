@@ -136,7 +136,8 @@ def _evaluated(result: ApproximationResult, task: Task | None, reporter: Progres
     task = task if result.target is task.target else dataclasses.replace(task, target=result.target)
     measured = measure(result.path, task, stages=reporter.part)
     row = certificate_row(measured.certificate, measured.ticket_bytes)
-    return row | {"task": task.name, "evaluated": measured.evaluated, **dataclasses.asdict(measured.metrics)}
+    metrics = {name: value for name, value in dataclasses.asdict(measured.metrics).items() if value is not None}
+    return row | {"task": task.name, "evaluated": measured.evaluated, **metrics}
 
 
 def _print_share(command: Approximate, share: Share, result: ApproximationResult, results: TextIO) -> int:

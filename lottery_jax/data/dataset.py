@@ -40,7 +40,7 @@ class Split:
 
 _SPLITS = ("train", "validation", "test")
 
-Kind = Literal["classification", "regression", "multilabel"]
+LabelKind = Literal["classification", "regression", "multilabel"]
 """What the labels of a data set are: one class, K real numbers, or K labels of which each is 0 or 1."""
 
 
@@ -64,7 +64,7 @@ class Dataset:
     classes: int
     nonnegative: bool
     digest: str = ""
-    kind: Kind = "classification"
+    kind: LabelKind = "classification"
 
     def __post_init__(self) -> None:
         if self.kind == "classification":
@@ -79,6 +79,12 @@ class Dataset:
                     " Give a number for each output."
                 )
             object.__setattr__(self, name, Split(split.images, labels))
+
+    @property
+    def outputs(self) -> str:
+        """The outputs of a network for it, in words."""
+        what = {"classification": "classes", "regression": "targets", "multilabel": "labels"}[self.kind]
+        return f"{self.classes:,} {what}"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -119,10 +125,9 @@ class Dataset:
     def __repr__(self) -> str:
         counts = " + ".join(f"{len(split):,}" for split in (self.train, self.validation, self.test))
         sign = "never negative" if self.nonnegative else "of any sign"
-        what = {"classification": "classes", "regression": "targets", "multilabel": "labels"}[self.kind]
         return (
             f"<Dataset {self.name[:40]}: {counts} examples {list(self.shape)[:8]} {sign}, for training, choosing and"
-            f" the test; {self.classes:,} {what}>"
+            f" the test; {self.outputs}>"
         )
 
 

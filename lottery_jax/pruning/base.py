@@ -20,6 +20,7 @@ from lottery_jax.rng.sampler import Sampler
 from lottery_jax.tickets.ticket import Ticket, make_ticket
 from lottery_jax.training.initialisers import fan_in, fan_out
 from lottery_jax.training.learner import Learner, RunSpec, TrainingRequest
+from lottery_jax.training.losses import DEFAULT_LOSS, TaskLoss
 from lottery_jax.training.optimizers import Hyperparameters, Kind, OptimizerConfig, Schedule
 from lottery_jax.training.parallel_runs import parallel_runs
 
@@ -67,10 +68,10 @@ class PruningLearner(Learner):
         """The part of the optimiser that is compiled."""
         return OptimizerConfig(self.optimizer, self.batch_size, Schedule(self.warmup, self.schedule), self.augment)
 
-    def training(self, target: Network, runs: int) -> Retraining:
+    def training(self, target: Network, runs: int, loss: TaskLoss = DEFAULT_LOSS) -> Retraining:
         """The compiled training of `runs` runs."""
         weights = sum(math.prod(shape) for shape in target.tensors.values())
-        return Retraining(target, self.config, parallel_runs(self.runs_per_step, runs, weights))
+        return Retraining(target, self.config, parallel_runs(self.runs_per_step, runs, weights), loss)
 
 
 def random_network(target: Network, *, trained: bool, frozen: bool = False) -> Network:
@@ -133,6 +134,7 @@ def ticket_settings(
         **dataclasses.asdict(run.learner),
         "epochs": request.epochs,
         "data": request.dataset.name,
+        **request.loss_settings,
         "keep": float(run.keep),  # type: ignore[arg-type]
         "kept": {name: int(np.count_nonzero(mask)) for name, mask in masks.items()},
     }

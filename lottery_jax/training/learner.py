@@ -3,6 +3,7 @@
 import abc
 import copy
 import dataclasses
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar
@@ -17,6 +18,7 @@ from lottery_jax.networks.network import Network
 from lottery_jax.progress import Progress, no_progress
 from lottery_jax.tickets.ticket import Ticket
 from lottery_jax.training.checkpoints import Checkpoints
+from lottery_jax.training.losses import DEFAULT_LOSS, TaskLoss
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,12 +39,25 @@ class TrainingRequest:
     """Called with (epochs done, epochs in all), the mean of all runs."""
     checkpoints: Checkpoints | None = None
     """Folder of unfinished trainings."""
+    loss: TaskLoss = DEFAULT_LOSS
+    """The loss that is trained, and the metric that is measured. Default: those of the labels' kind."""
 
     def __post_init__(self) -> None:
         if not len(self.seeds):
             raise InputError("`seeds` must not be empty, got none. Give at least one.")
         if self.epochs < 1:
             raise InputError(f"`epochs` must be at least 1, got {self.epochs}. Give a positive number.")
+
+    @functools.cached_property
+    def task_loss(self) -> TaskLoss:
+        """The loss for this data set, checked."""
+        return self.loss.resolved(self.dataset)
+
+    @functools.cached_property
+    def loss_settings(self) -> dict[str, dict[str, str]]:
+        """The names of loss and metric for the settings of a ticket; empty for a plain classification."""
+        recorded = self.loss.recorded(self.dataset)
+        return {"trained_for": recorded} if recorded else {}
 
     def configuration(self, network: Network, runs: Sequence["RunSpec"], **more: Any) -> dict[str, Any]:
         """Everything that the training of some runs depends on, as JSON."""
@@ -53,6 +68,7 @@ class TrainingRequest:
             "data": self.dataset.fingerprint,
             "epochs": self.epochs,
             "stored": digest("", jax.tree.map(np.asarray, dict(self.stored))),
+            **self.loss_settings,
             **more,
         }
 
@@ -154,7 +170,7 @@ def check_fits(network: Network, dataset: Dataset, what: str) -> None:
     if given is None or output is None or (given.shape, output.shape) != (dataset.shape, (dataset.classes,)):
         raise InputError(
             f"the {what} maps {given and list(given.shape)} to {output and list(output.shape)} but {dataset.name}"
-            f" has examples of {list(dataset.shape)} and {dataset.classes} classes; choose one that fits"
+            f" has examples of {list(dataset.shape)} and {dataset.outputs}; choose one that fits"
         )
 
 
