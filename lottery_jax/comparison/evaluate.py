@@ -86,9 +86,9 @@ def compare_outputs(
         differences = np.abs(found.astype(np.float64) - of_target.astype(np.float64))
     deviation = float(np.max(differences))
     if not loss.is_accuracy:
-        values = (metric_value(each, labels, loss) for each in (found, of_target))
+        value, of = (metric_value(each, labels, loss) for each in (found, of_target))
         rms = float(np.sqrt(np.mean(differences**2)))
-        return Metrics(None, None, None, None, None, deviation, loss.metric_name, *values, rms)
+        return Metrics(None, None, None, None, None, deviation, loss.metric_name, value, of, rms)
     predicted, target_predicted = predictions(found), predictions(of_target)
     correct = int(np.count_nonzero(predicted == labels))
     low, high = wilson_interval(correct, len(labels))

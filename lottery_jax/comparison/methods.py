@@ -30,6 +30,7 @@ from lottery_jax.tickets.ticket import Ticket, make_ticket
 from lottery_jax.training.checkpoints import Checkpoints
 from lottery_jax.training.learner import Learner, TrainingRequest
 from lottery_jax.training.losses import DEFAULT_LOSS, TaskLoss
+from lottery_jax.training.optimizers import OptaxOptimizer
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -214,7 +215,8 @@ def _by_keep(
     split, the first of equal ones.
     """
     rate = getattr(learner, "learning_rate", None)
-    rates = [] if rate is None or not context.tune else [rate * factor for factor in context.tune]
+    own_rate = isinstance(getattr(learner, "optimizer", None), OptaxOptimizer)
+    rates = [] if rate is None or own_rate else [rate * factor for factor in context.tune]
     tickets = sweep(
         source,
         TrainingRequest(

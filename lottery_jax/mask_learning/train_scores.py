@@ -30,11 +30,13 @@ from lottery_jax.training.learner import (
     TrainingRequest,
     check_fits,
     hyperparameters_of,
+    settings_of,
     with_hyperparameters,
     without_hyperparameters,
 )
 from lottery_jax.training.loop import History, State, advance, begin, drive, on_split, steps_per_epoch
 from lottery_jax.training.losses import TaskLoss
+from lottery_jax.training.optimizers import OptaxOptimizer
 from lottery_jax.training.parallel_runs import (
     ParallelRuns,
     SweepProgram,
@@ -140,7 +142,9 @@ class _Trainer:
     task_loss: TaskLoss
 
     def optimizer(self, learner: ScoreLearner) -> optax.GradientTransformation:
-        return learner.optimizer(self.epochs * steps_per_epoch(self.examples, learner.batch_size))
+        if isinstance(learner.optimizer, OptaxOptimizer):
+            return learner.optimizer.transformation
+        return learner.default_optimizer(self.epochs * steps_per_epoch(self.examples, learner.batch_size))
 
     def inputs(self, run: RunInputs, shared: _SharedInputs) -> tuple[ScoreLearner, RunInputs, Tensors, Tensors]:
         """The learner of a run, the run with possible kept counts, its tensors and its forced mask entries."""
@@ -340,7 +344,7 @@ def _train_group(
             stored=request.stored,
             redraws=redraws.of(index),
             settings={
-                **dataclasses.asdict(run.learner),
+                **settings_of(run.learner),
                 "epochs": trainer.epochs,
                 "data": dataset.name,
                 **request.loss_settings,

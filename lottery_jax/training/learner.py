@@ -19,6 +19,7 @@ from lottery_jax.progress import Progress, no_progress
 from lottery_jax.tickets.ticket import Ticket
 from lottery_jax.training.checkpoints import Checkpoints
 from lottery_jax.training.losses import DEFAULT_LOSS, TaskLoss
+from lottery_jax.training.optimizers import REPLACED_OPTIONS, OptaxOptimizer
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,7 +64,7 @@ class TrainingRequest:
         """Everything that the training of some runs depends on, as JSON."""
         return {
             "learner": runs[0].learner.name,
-            "runs": [[dataclasses.asdict(run.learner), run.seed, run.keep] for run in runs],
+            "runs": [[settings_of(run.learner), run.seed, run.keep] for run in runs],
             "network": network.to_json(),
             "data": self.dataset.fingerprint,
             "epochs": self.epochs,
@@ -140,6 +141,15 @@ class RunSpec(NamedTuple):
     learner: Any
     seed: int
     keep: float | None
+
+
+def settings_of(learner: Learner) -> dict[str, Any]:
+    """The options of a learner as JSON, without those that an optimiser of optax replaces."""
+    replaced = REPLACED_OPTIONS if isinstance(getattr(learner, "optimizer", None), OptaxOptimizer) else ()
+    options = dataclasses.asdict(learner)
+    if options.get("optimizer", "") is None:
+        replaced = ("optimizer",)  # that of the learner itself, as in tickets of earlier versions
+    return {name: value for name, value in options.items() if name not in replaced}
 
 
 def hyperparameters_of(learner: Learner) -> dict[str, float]:

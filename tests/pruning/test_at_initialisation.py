@@ -138,7 +138,7 @@ def test_chance_is_of_the_seed_and_knows_no_weights(learner: PruningAtInitialisa
     assert sum(mask.sum() for mask in one.values()) == 12
     wide = random_network(mlp((100, 200, 2), Spec((100,))), trained=True)
     tensors = initial_tensors(wide, 1)
-    found = learner.masks(wide, DATA, tensors, 1, 0.5)["fc1.weight"]
+    found = learner.masks(wide, DATA, tensors, 1, 0.5, KIND_LOSSES["classification"])["fc1.weight"]
     assert abs(np.corrcoef(found.ravel(), np.abs(tensors["fc1.weight"]).ravel())[0, 1]) < 0.03
     assert found.sum(1).min() > 25 and found.sum(1).max() < 75
 
