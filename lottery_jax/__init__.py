@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lottery_jax.approximation.api import approximate
     from lottery_jax.approximation.importance import fisher_importance
     from lottery_jax.comparison.api import compare
+    from lottery_jax.data.dataset import Dataset
     from lottery_jax.errors import InputError, TicketError
     from lottery_jax.importers.mlp_weights import mlp_target
     from lottery_jax.importers.state_dict import export_target, import_target, load_model
@@ -57,6 +58,7 @@ _MODULES = {
     "Certificate": "lottery_jax.tickets.certificate",
     "Target": "lottery_jax.networks.target",
     "Task": "lottery_jax.tasks.task",
+    "Dataset": "lottery_jax.data.dataset",
     "Network": "lottery_jax.networks.network",
     "InputError": "lottery_jax.errors",
     "TicketError": "lottery_jax.errors",
@@ -69,6 +71,7 @@ _PACKAGES = (
 
 __all__ = [
     "Certificate",
+    "Dataset",
     "InputError",
     "Network",
     "Target",

@@ -1,8 +1,10 @@
 """The package's exceptions, safe text for the terminal, and suggestions for misspelt words."""
 
+import contextlib
 import difflib
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 def printable(text: object) -> str:
@@ -37,6 +39,34 @@ def shown(value: object) -> str:
     """
     text = reprlib.repr(value)
     return text if len(text) <= 40 else text[:40] + "..."
+
+
+def listed_values(name: str, values: Any, example: str) -> tuple[Any, ...]:
+    """The values of a list that a user gives; raises `InputError` for a single value or a text.
+
+    >>> listed_values("keeps", 0.2, "[0.1, 0.5]")
+    Traceback (most recent call last):
+    lottery_jax.errors.InputError: keeps must be a list, got 0.2. Pass a list such as [0.1, 0.5].
+    """
+    if not isinstance(values, str | bytes | Mapping):
+        with contextlib.suppress(TypeError):  # also of an array without axes
+            return tuple(values)
+    raise InputError(f"{name} must be a list, got {shown(values)}. Pass a list such as {example}.")
+
+
+def listed_numbers(name: str, values: Any, example: str) -> tuple[float, ...]:
+    """The numbers of a list that a user gives, as numbers of Python; raises `InputError`.
+
+    >>> listed_numbers("keeps", [0.5, 1], "[0.1, 0.5]")
+    (0.5, 1)
+    """
+    found = tuple(
+        value.item() if getattr(value, "ndim", None) == 0 else value for value in listed_values(name, values, example)
+    )
+    for value in found:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise InputError(f"{name} must be numbers, got {shown(value)}. Pass a list such as {example}.")
+    return found
 
 
 class InputError(ValueError):

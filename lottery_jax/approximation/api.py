@@ -27,7 +27,7 @@ from lottery_jax.approximation.tolerance import ToleranceObjective, make_lossles
 from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.registry import construction_named
 from lottery_jax.data import Dataset
-from lottery_jax.data.dataset import LabelKind
+from lottery_jax.data.checks import LabelKind
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.networks.rewrites import check_target_bits, quantise
 from lottery_jax.networks.target import Target

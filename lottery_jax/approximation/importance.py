@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from lottery_jax.data.dataset import LabelKind
+from lottery_jax.data.checks import LabelKind
 from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import LinearLayer, Node, Spec, Weights, child_path

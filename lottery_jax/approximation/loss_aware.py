@@ -29,7 +29,7 @@ from lottery_jax.approximation.job import Chunk, ChunkMasks, ChunkResult, Job, O
 from lottery_jax.approximation.moments import Moments, example_weights, moments_of, weights_by_row
 from lottery_jax.approximation.solve_weights import FLOAT32_STEP, draw_candidates, subsets_to_mask
 from lottery_jax.constructions.base import Construction, SignBranch, TensorProblem
-from lottery_jax.data.dataset import LabelKind
+from lottery_jax.data.checks import LabelKind
 from lottery_jax.errors import InputError
 from lottery_jax.networks.forward import batch_size, forward, outputs
 from lottery_jax.networks.network import NO_REDRAWS, Network

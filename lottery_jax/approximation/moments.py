@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lottery_jax.approximation.importance import ProbedLayer
-from lottery_jax.data.dataset import LabelKind
+from lottery_jax.data.checks import LabelKind
 from lottery_jax.networks.layers.conv import Conv, sides
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.network import Network

@@ -59,11 +59,12 @@ def run_approximate(command: Approximate, results: TextIO) -> int:
         if command.own_share is not None:
             return _print_share(command, command.own_share, result, results)
         row = _evaluated(result, task, reporter)
+    notes = target.notes if task is None else (*task.notes, *task.accuracy_notes(row.get("target_accuracy")))
     if not command.json:
         print_lines([f"skipped {quoted(name)}: {reason}" for name, reason in skipped.items()], results)
-        print_lines(target.notes, results)
+        print_lines(notes, results)
     row |= {
-        "notes": target.notes,
+        "notes": notes,
         "ticket": str(result.path),
         "skipped": skipped,
         "seconds": result.seconds,

@@ -69,7 +69,7 @@ def run_compare(command: Compare, results: TextIO) -> int:
         return 0
     console = Console(file=results, markup=False)
     if not command.json:
-        print_lines(task.target.notes, results)
+        print_lines(task.notes, results)
         for table in tables(found, width=console.width):
             console.print(table)
             console.print()

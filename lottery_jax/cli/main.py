@@ -53,21 +53,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit; `arguments` default to the process's own."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if arguments is None:
+        _open_closed_streams()
         handle_interrupts()
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         code = _versions() if words == ["--version"] else run(parse(words))
-    except InputError as error:
-        code = refuse(str(error), 2)
-    except BrokenPipeError:
-        code = _output_closed()
+        sys.stdout.flush()
     except Exception as error:
-        code = _program_error(error)
+        code = _exit_code(error)
     if arguments is not None:
         sys.exit(code)
     wait_if_interrupted()
-    sys.stdout.flush()
-    sys.stderr.flush()
     # JAX would take long to shut down.
     os._exit(code)
 
@@ -118,26 +114,51 @@ def run(command: "Command") -> int:
             code = _action(command)(command, results)
         results.flush()
         return code
-    except (InputError, TicketError) as error:
-        return refuse(str(error), 2)
-    except ClusterError as error:
-        return refuse(str(error), 3)
-    except BrokenPipeError:
-        return _output_closed()
-    except OSError as error:
-        where = error.filename or "an output file"
-        return refuse(f"{where}: {error.strerror or error}; free some space or choose another folder", 2)
-    except MemoryError:
-        return refuse("the memory of this machine is too small for it; use another machine, or a smaller input", 2)
+    except Exception as error:
+        return _exit_code(error)
     except KeyboardInterrupt as stopped:  # only if another program called `main`
         return refuse(stopped.args[0] if stopped.args else interrupt_message(), EXIT_CODE)
 
 
+def _exit_code(error: Exception) -> int:
+    """Report in one sentence why a command ends; returns its exit code, which is never that of a broken ticket."""
+    match error:
+        case InputError() | TicketError():
+            return refuse(str(error), 2)
+        case ClusterError():
+            return refuse(str(error), 3)
+        case BrokenPipeError():
+            return _output_closed()
+        case OSError():
+            where = error.filename or "an output file"
+            return refuse(f"{where}: {error.strerror or error}; free some space or choose another folder", 2)
+        case MemoryError():
+            return refuse("the memory of this machine is too small for it; use another machine, or a smaller input", 2)
+    platforms = os.environ.get("JAX_PLATFORMS")
+    if platforms and not _has_device():
+        return refuse(
+            f"JAX_PLATFORMS must name platforms with a device, got {platforms!r}. Unset it, or install JAX for them.", 2
+        )
+    return _program_error(error)
+
+
+def _has_device() -> bool:
+    import jax
+
+    try:
+        return bool(jax.devices())
+    except Exception:  # AssertionError or RuntimeError, depending on the platform
+        return False
+
+
 def _action(command: "Command") -> Callable[[Any, TextIO], int]:
     """The function of a command; heavy imports wait until the arguments have been parsed."""
+    import jax
+
     from lottery_jax.io.cache import enable_compile_cache
 
     enable_compile_cache()
+    jax.config.update("jax_numpy_rank_promotion", "allow")  # the environment may refuse it in all programs
     module, function = _FUNCTIONS[type(command).__name__]
     return getattr(importlib.import_module(f"lottery_jax.cli.{module}"), function)
 
@@ -159,6 +180,20 @@ def _program_error(error: Exception) -> int:
         f"an error of this program, not a verdict ({what}); set {_TRACEBACK}=1 for its traceback, and please report it",
         PROGRAM_ERROR,
     )
+
+
+def _open_closed_streams() -> None:
+    """Open the null device for closed standard streams, because a file that takes their number would get their text."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            # Python has None for a stream that was closed when it started.
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
 
 
 def _output_closed() -> int:

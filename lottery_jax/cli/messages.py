@@ -7,7 +7,6 @@ results are written whole or not at all.
 
 import contextlib
 import json
-import math
 import os
 import signal
 import sys
@@ -16,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TextIO
 
 from lottery_jax.errors import printable
-from lottery_jax.io.files import remove_temporary_files
+from lottery_jax.io.files import finite_json, remove_temporary_files
 
 EXIT_CODE = 130
 
@@ -34,7 +33,8 @@ _stopping = threading.Event()
 
 def print_message(sentence: str) -> None:
     """Print a sentence on stderr, as one line of printable text."""
-    print(f"lottery-jax: {printable(sentence)}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # stderr may be closed or full, and the exit code must still be right
+        print(f"lottery-jax: {printable(sentence)}", file=sys.stderr, flush=True)
 
 
 def print_lines(lines: Iterable[str], results: TextIO) -> None:
@@ -46,19 +46,11 @@ def print_lines(lines: Iterable[str], results: TextIO) -> None:
 def print_json(row: Mapping[str, Any], results: TextIO) -> None:
     """Print a row as one line of JSON, with null for numbers that JSON lacks.
 
+    >>> import math
     >>> print_json({"bound": math.inf, "box": [0.0, 1.0], "by_layer": {"fc1": math.nan}}, sys.stdout)
     {"bound": null, "box": [0.0, 1.0], "by_layer": {"fc1": null}}
     """
-    print(json.dumps(_finite(row), allow_nan=False), file=results, flush=True)
-
-
-def _finite(value: Any) -> Any:
-    """JSON values with None for numbers that are not finite."""
-    if isinstance(value, Mapping):
-        return {name: _finite(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return list(map(_finite, value))
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    print(json.dumps(finite_json(row), allow_nan=False), file=results, flush=True)
 
 
 def handle_interrupts() -> None:

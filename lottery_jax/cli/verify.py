@@ -227,6 +227,11 @@ def run_export(command: Export, results: TextIO) -> int:
     check_overwrite(command.out, force=command.force)
     if sum([command.into is not None, command.masks, command.coded, command.plain, command.network]) > 1:
         raise InputError("--into, --masks, --coded, --plain and --network exclude each other; give at most one of them")
+    for option, read in (("the ticket", command.ticket), ("--into", command.into)):
+        if read is not None and read.exists() and command.out.exists() and read.samefile(command.out):
+            raise InputError(
+                f"--out must be another file than {option}, got {str(command.out)!r} for both. Name a new file."
+            )
     ticket = load_ticket(command.ticket, limit=command.limit)
     if command.coded or command.plain:
         size = ticket.save(command.out, coded=command.coded)

@@ -12,8 +12,10 @@ from lottery_jax.comparison.protocol import Protocol
 from lottery_jax.comparison.registry import Options, select_methods
 from lottery_jax.comparison.runner import Callbacks, Results, run_comparison
 from lottery_jax.constructions.base import Construction
+from lottery_jax.errors import InputError, listed_numbers, listed_values
 from lottery_jax.networks.transforms import Transform
 from lottery_jax.progress import Progress, no_progress
+from lottery_jax.rng.threefry import checked_seeds
 from lottery_jax.tasks import Task
 from lottery_jax.training.learner import Learner
 from lottery_jax.workers.units import Share
@@ -70,15 +72,18 @@ def compare(
     Raises:
         InputError: A method is unknown, two methods have the same label, or an option is wrong.
     """
+    if not isinstance(task, Task):
+        raise InputError(f"task must be a Task, got a {type(task).__name__}. Make it with load_task, or Task(...).")
+    candidates, epochs = (value.item() if isinstance(value, np.integer) else value for value in (candidates, epochs))
     protocol = Protocol(
         select_methods(methods, options, candidates=candidates),
-        tuple(int(seed) if isinstance(seed, np.integer) else seed for seed in seeds),
-        tuple(keeps),
+        checked_seeds(seeds),
+        listed_numbers("keeps", keeps, "[0.1, 0.5]"),
         candidates,
         tolerance,
         epochs,
-        tuple(tune),
-        tuple(transforms),
+        listed_numbers("tune", tune, "[0.3, 3.0]"),
+        listed_values("transforms", transforms, "[PrePrune(0.5)]"),
     )
     callbacks, command = Callbacks(stages=lambda part: progress), "lottery_jax.compare(task, ...)"
     return run_comparison(

@@ -26,7 +26,7 @@ from lottery_jax.comparison.methods import (
 )
 from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.registry import CONSTRUCTIONS
-from lottery_jax.errors import InputError, suggest
+from lottery_jax.errors import InputError, listed_values, suggest
 from lottery_jax.io.user_file import USER_OBJECT, user_object
 from lottery_jax.mask_learning.edge_popup import EdgePopup
 from lottery_jax.mask_learning.registry import LEARNERS, SOURCES
@@ -113,7 +113,7 @@ def select_methods(
     Raises:
         InputError: A method or option is unknown.
     """
-    given = options or {}
+    methods, given = listed_values("methods", methods, "['pensia', 'edge-popup']"), options or {}
     kinds: dict[str, type] = {**CONSTRUCTIONS, **all_learners()}
     recorded = dict[str, Any]()
     for name in given:

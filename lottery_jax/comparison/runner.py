@@ -145,6 +145,8 @@ def run_comparison(
             seconds[method.label] = max(time.perf_counter() - start, search, seconds.get(method.label, 0.0))
             callbacks.recorded(found)
         records = comparison.records()
+        for note in task.accuracy_notes(records[0].target_accuracy):
+            log.warning("%s", note)
         _remove(comparison.folder / "unfinished" / "dense")  # trainings that several methods share
         if faults := ticket_faults(comparison.folder, records):
             log.warning("%s; compare --check verifies all tickets again", faults_in_words(faults))

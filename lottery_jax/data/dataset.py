@@ -1,17 +1,25 @@
-"""Data sets: examples with labels in three splits, and the user's own data sets from .npz files."""
+"""Data sets: examples with labels in three splits, checked when they are made."""
 
-import concurrent.futures
 import dataclasses
 import hashlib
-import itertools
-from pathlib import Path
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
 
-from lottery_jax.environment import cores
-from lottery_jax.errors import InputError
+from lottery_jax.data.checks import (
+    LabelKind,
+    check_split,
+    checked_inputs,
+    checked_labels,
+    number_of_classes,
+    repeated_examples,
+)
+from lottery_jax.data.splitting import divided
+from lottery_jax.errors import InputError, shown
+from lottery_jax.progress import log
+from lottery_jax.rng.threefry import checked_seed
 
 
 @jax.tree_util.register_dataclass
@@ -38,10 +46,7 @@ class Split:
         return f"<Split of examples {list(getattr(self.images, 'shape', ()))[:8]}>"
 
 
-_SPLITS = ("train", "validation", "test")
-
-LabelKind = Literal["classification", "regression", "multilabel"]
-"""What the labels of a data set are: one class, K real numbers, or K labels of which each is 0 or 1."""
+SPLITS = ("train", "validation", "test")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +60,10 @@ class Dataset:
         nonnegative: Whether examples are never negative, as pixels are.
         digest: SHA-256 of the user's file, or "".
         kind: What the labels are. Those of a regression or of several labels become float32 [N, K].
+        notes: What may be wrong with the examples, in sentences.
+
+    Raises:
+        InputError: Lengths, shapes, dtypes or labels do not fit, or numbers are not finite.
     """
 
     name: str
@@ -65,20 +74,92 @@ class Dataset:
     nonnegative: bool
     digest: str = ""
     kind: LabelKind = "classification"
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.kind == "classification":
-            return
-        for name in _SPLITS:
+        shapes = []
+        for name in SPLITS:
             split: Split = getattr(self, name)
-            # With labels [N] and outputs [N, 1] a user's loss would broadcast to [N, N].
-            labels = np.asarray(split.labels, np.float32).reshape(len(split), -1)
-            if labels.shape[1:] != (self.classes,):
+            if self.kind != "classification":
+                # With labels [N] and outputs [N, 1] a user's loss would broadcast to [N, N].
+                labels = np.asarray(split.labels, np.float32).reshape(len(split), -1)
+                split = Split(split.images, labels)
+                object.__setattr__(self, name, split)
+            check_split(
+                f"the {name} split of {self.name}",
+                split.images,
+                split.labels,
+                outputs=self.classes,
+                kind=self.kind,
+                nonnegative=self.nonnegative,
+                may_be_empty=name == "validation",
+            )
+            shapes.append(tuple(split.images.shape[1:]))
+        if len(set(shapes)) > 1:
+            raise InputError(
+                f"the splits of {self.name} must have examples of one shape, got {sorted(set(shapes))}. Reshape them."
+            )
+
+    @classmethod
+    def from_arrays(
+        cls,
+        x: Any,
+        y: Any,
+        *,
+        validation: float | tuple[Any, Any] = 0.1,
+        test: float | tuple[Any, Any] = 0.2,
+        seed: int = 0,
+        kind: LabelKind | None = None,
+        classes: int | None = None,
+        channels_first: bool = False,
+        name: str = "arrays",
+    ) -> "Dataset":
+        """A checked data set of arrays; its `notes`, which are also logged, say what may be wrong.
+
+        Args:
+            x: Examples [N, ...]: images [N, H, W, C], sequences [N, T, C], tokens [N, T], features [N, D]. uint8 is
+                divided by 255, other numbers are unchanged. Integers become float32.
+            y: Labels [N] from 0 for classes, 0 and 1 [N, K] for several labels, floats [N] or [N, K] for a regression.
+            validation: Fraction of the examples, or its own (x, y).
+            test: As `validation`.
+            seed: Seed of the splits. They depend on the examples and not on their order; classes are in proportion.
+            kind: ``classification``, ``regression`` or ``multilabel``. Default: from the dtype and the shape of `y`.
+            classes: Number of classes, if some have no example.
+            channels_first: True to take images [N, C, H, W] as they are, for a target with such inputs.
+            name: Name of the data set in records.
+
+        Raises:
+            InputError: The arrays are not a data set. The first fault is named.
+
+        >>> x = np.random.default_rng(0).random((50, 6), np.float32)
+        >>> Dataset.from_arrays(x, x[:, 0] > 0.5)
+        <Dataset arrays: 35 + 5 + 10 examples [6] never negative, for training, choosing and the test; 2 classes>
+        """
+        given = {"train": ("x", x, "y", y)}
+        fractions = dict[str, float]()
+        for part, value in (("test", test), ("validation", validation)):
+            if isinstance(value, tuple | list):
+                if len(value) != 2:
+                    raise InputError(
+                        f"{part} must be a fraction or a pair (x, y), got {len(value)} values. Pass a pair."
+                    )
+                given[part] = (f"x of {part}", value[0], f"y of {part}", value[1])
+            elif isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value < 1:
                 raise InputError(
-                    f"the labels of {self.name} must be [N] or [N, {self.classes}], got {list(np.shape(split.labels))}."
-                    " Give a number for each output."
+                    f"{part} must be a fraction above 0 and below 1, or a pair (x, y), got {shown(value)}."
                 )
-            object.__setattr__(self, name, Split(split.images, labels))
+            else:
+                fractions[part] = float(value)
+        if sum(fractions.values()) >= 1:
+            raise InputError(
+                f"validation + test must be below 1, got {sum(fractions.values()):g}. Leave examples to train on."
+            )
+        made = assembled(
+            name, given, fractions, seed=checked_seed(seed), kind=kind, classes=classes, channels_first=channels_first
+        )
+        for note in made.notes:
+            log.warning("%s", note)
+        return made
 
     @property
     def outputs(self) -> str:
@@ -131,128 +212,62 @@ class Dataset:
         )
 
 
-def unit_floats(images: np.ndarray, white: int) -> np.ndarray:
-    """Images uint8 [N, ...] divided by `white`, as float32, on all cores.
+Given = tuple[str, Any, str, Any]
+"""The name of the examples in sentences, the examples, the name of the labels, the labels."""
 
-    >>> unit_floats(np.array([[0, 51]], np.uint8), 255)
-    array([[0. , 0.2]], dtype=float32)
+
+def assembled(
+    name: str,
+    given: Mapping[str, Given],
+    fractions: Mapping[str, float],
+    *,
+    seed: int,
+    kind: LabelKind | None,
+    classes: int | None,
+    channels_first: bool,
+    digest: str | None = None,
+) -> Dataset:
+    """The checked data set of a user.
+
+    Args:
+        given: The arrays of ``train``, and of the other given splits.
+        fractions: Of the splits that are taken from ``train``.
+        digest: Of the file. Default: of the arrays.
     """
-    found, step = np.empty(images.shape, np.float32), 4096
-
-    def scale(start: int) -> None:
-        np.divide(images[start : start + step], np.float32(white), out=found[start : start + step])
-
-    with concurrent.futures.ThreadPoolExecutor(cores()) as pool:
-        list(pool.map(scale, range(0, len(images), step)))
-    return found
-
-
-def fixed_order(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """A shuffle by hashes of the examples, independent of their order in a file."""
-    rows = np.ascontiguousarray(images).reshape(len(images), -1)
-    digests = [
-        hashlib.blake2b(row.data, digest_size=8, salt=int(label).to_bytes(4, "little")).digest()
-        for row, label in zip(rows, labels, strict=True)
-    ]
-    return np.argsort(np.array(digests, "S8").view(">u8"), kind="stable")
-
-
-def stratified(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """The order changed so that every interval has the classes in their overall proportions."""
-    position = np.empty(len(labels))
-    for label in np.unique(labels):
-        members = order[labels[order] == label]
-        position[members] = (np.arange(len(members)) + 0.5) / len(members)
-    return order[np.argsort(position[order], kind="stable")]
-
-
-_FRACTION = 10  # one of so many examples goes to validation, and as many to the test, if the file has no such split
-
-
-def load_npz(path: Path) -> Dataset:
-    """A data set in a .npz file.
-
-    The file has `images` [N, H, W, C], [N, H, W] or [N, D] and `labels` [N], from 0; or these for each split:
-    `train_images`, `train_labels`, `test_images`, `test_labels`, optionally `validation_images`, `validation_labels`. A
-    missing split takes one tenth of the examples, in an order that depends on the examples alone. uint8 images are
-    scaled to [0, 1], floats are unchanged.
-
-    Raises:
-        InputError: If the file is missing, damaged, or has other content.
-    """
-    where = f"the data set {str(path)!r}"
-    arrays = _read(path, where)
-    if {"images", "labels"} <= set(arrays):
-        parts = _divided(_examples(arrays, "", where), ("test", "validation", "train"), where)
-    elif {"train_images", "train_labels", "test_images", "test_labels"} <= set(arrays):
-        parts = {part: _examples(arrays, f"{part}_", where) for part in _SPLITS if f"{part}_images" in arrays}
-        if "validation" not in parts:
-            parts |= _divided(parts["train"], ("validation", "train"), where)
-    else:
-        raise InputError(
-            f"{where} must hold images and labels, or train_images, train_labels, test_images and test_labels, got"
-            f" {sorted(arrays) or 'nothing'}. Write it with numpy.savez(path, images=..., labels=...)."
-        )
-    shapes = {split.images.shape[1:] for split in parts.values()}
+    parts, notes = dict[str, tuple[np.ndarray, np.ndarray]](), list[str]()
+    for part, (x_name, x, y_name, y) in given.items():
+        images, said = checked_inputs(x_name, x, channels_first=channels_first)
+        labels, kind = checked_labels(y_name, y, len(images), kind)
+        parts[part] = images, labels
+        notes += said
+    x_name, _, y_name, _ = given["train"]
+    shapes = sorted({images.shape[1:] for images, _ in parts.values()})
     if len(shapes) > 1:
-        raise InputError(f"the splits of {where} must have examples of one shape, got {sorted(shapes)}")
-    classes = 1 + max(int(np.max(split.labels)) for split in parts.values())
-    if classes < 2:
-        raise InputError(f"{where} must have at least 2 classes, got 1")
-    nonnegative = all(float(np.min(split.images)) >= 0 for split in parts.values())
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    splits = (parts[part] for part in _SPLITS)
-    return Dataset(path.stem, *splits, classes=classes, nonnegative=nonnegative, digest=digest)
-
-
-def _read(path: Path, where: str) -> dict[str, np.ndarray]:
-    if path.exists() and not path.is_file():  # reading a pipe or a device may never end
-        raise InputError(f"{where} must be a .npz file on disk. Copy its content into one.")
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except FileNotFoundError:
-        raise InputError(f"{where} does not exist. Check the path.") from None
-    except Exception as error:  # zip and array readers raise many types for damaged files
-        reason = " ".join((str(error) or type(error).__name__).split())
-        raise InputError(
-            f"{where} must be a .npz file of plain arrays ({reason}). Write it with numpy.savez."
-        ) from None
-
-
-def _examples(arrays: dict[str, np.ndarray], prefix: str, where: str) -> Split:
-    images, labels = arrays[f"{prefix}images"], arrays.get(f"{prefix}labels")
-    if labels is None or labels.ndim != 1 or labels.shape != images.shape[:1] or not len(labels):
-        raise InputError(f"{where} must have at least one example, and one label for each in {prefix}labels")
-    if images.ndim not in (2, 3, 4) or 0 in images.shape:
-        raise InputError(
-            f"{prefix}images of {where} must be [N, H, W, C], [N, H, W] or [N, D], got the shape {list(images.shape)}"
+        raise InputError(f"the splits of {x_name} must have examples of one shape, got {shapes}. Reshape them.")
+    if kind == "classification":
+        outputs = number_of_classes(y_name, [labels for _, labels in parts.values()], classes)
+    else:
+        outputs = parts["train"][1].shape[1]
+        if classes is not None and classes != outputs:
+            raise InputError(
+                f"classes must be omitted for {kind}, got {shown(classes)}. The labels have {outputs} columns."
+            )
+    if fractions:
+        parts |= divided(x_name, *parts["train"], dict(fractions), seed)
+    repeated = repeated_examples(parts["train"][0], parts["test"][0])
+    if repeated:
+        notes.append(
+            f"{repeated:,} of the {len(parts['test'][0]):,} test examples of {name} are training examples, too, so that"
+            " test results are too high. Remove repeated examples."
         )
-    if images.dtype == np.uint8:
-        images = unit_floats(images, 255)
-    if images.dtype.kind != "f":
-        raise InputError(f"{prefix}images of {where} must be uint8 or finite floats, got {images.dtype}")
-    with np.errstate(over="ignore", invalid="ignore"):
-        images = images.astype(np.float32)
-    if not np.isfinite(images).all():
-        raise InputError(
-            f"{prefix}images of {where} must be finite, got numbers that are NaN, infinite or beyond float32"
-        )
-    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= 1 << 16:
-        raise InputError(f"{prefix}labels of {where} must be integers from 0 to 65535")
-    images = images[..., None] if images.ndim == 3 else images
-    return Split(images, labels.astype(np.int32))
-
-
-def _divided(split: Split, names: tuple[str, ...], where: str) -> dict[str, Split]:
-    """One tenth of the examples for each name, and the rest for the last; classes are in proportion."""
-    images, labels = np.asarray(split.images), np.asarray(split.labels)
-    order = stratified(labels, fixed_order(images, labels))
-    size = max(len(labels) // _FRACTION, 1)
-    if len(labels) <= size * (len(names) - 1):
-        raise InputError(
-            f"{where} must have at least {len(names)} examples for {' and '.join(names)}, got {len(labels)}"
-        )
-    bounds = [*range(0, size * len(names), size), len(labels)]
-    parts = (order[start:stop] for start, stop in itertools.pairwise(bounds))
-    return {name: Split(images[part], labels[part]) for name, part in zip(names, parts, strict=True)}
+    if digest is None:
+        sha = hashlib.sha256(f"{kind} {outputs}".encode())
+        for part in SPLITS:
+            for array in parts[part]:
+                sha.update(f"{array.shape}".encode())
+                sha.update(np.ascontiguousarray(array).data)
+        digest = sha.hexdigest()
+    splits = (Split(*parts[part]) for part in SPLITS)
+    nonnegative = all(float(images.min()) >= 0 for images, _ in parts.values())
+    assert kind is not None
+    return Dataset(name, *splits, outputs, nonnegative, digest, kind, tuple(notes))

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from lottery_jax.data.archives import DownloadError, LabelledImages, download, prepared_folder, read_prepared
-from lottery_jax.data.dataset import Dataset, Split, fixed_order, load_npz, stratified, unit_floats
+from lottery_jax.data.dataset import Dataset, Split
+from lottery_jax.data.own_file import load_npz
+from lottery_jax.data.splitting import fixed_order, stratified, unit_floats
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.io.cache import cache_folder, read_cached, write_cached
 
@@ -24,7 +26,7 @@ def load(
     data_dir: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Dataset:
-    """A data set by name, or your own from a .npz file (`dataset.load_npz`).
+    """A data set by name, or your own from a .npz file (`own_file.load_npz`).
 
     Args:
         name: One of `DATASETS`, or the path of a .npz file.

@@ -142,6 +142,8 @@ def mlp_layers(shapes: Shapes) -> list[str]:
         if len(shape) != 2 or 0 in shape or inputs not in (None, shape[1]) or bias not in (None, shape[:1]):
             return []
         inputs = shape[0]
+    if "" in layers:  # a tensor ".weight", whose layer has no name
+        return []
     return layers if set(shapes) <= biases | {f"{name}.weight" for name in layers} else []
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -279,6 +280,7 @@ def mlp_target(
     biases: Sequence[Any] | None = None,
     *,
     nonnegative: bool = False,
+    input_shape: tuple[int, ...] | None = None,
     layout: str | None = None,
     same_as: Original | None = None,
 ) -> Target:
@@ -292,10 +294,12 @@ def mlp_target(
         biases: Vectors [out] for a list of matrices.
         nonnegative: Whether the inputs are never negative, as pixels are. Otherwise gadgets get weights for both
             signs.
+        input_shape: Shape of an example, such as (8, 8, 1) of images [H, W, C], which are flattened in this order.
+            Default: vectors.
         layout: Of the matrices in a list: ``torch`` for [out, in], ``keras`` for [in, out]. By default matrices are
             [out, in]; those with biases in the same list have the only layout that fits.
-        same_as: The original, x [B, in] -> outputs [B, out]. The target is refused unless both have the same outputs on
-            random inputs. An `nnx.Module` is compared without it.
+        same_as: The original, x [B, *input_shape] -> outputs [B, out]. The target is refused unless both have the same
+            outputs on random inputs. An `nnx.Module` is compared without it.
 
     Raises:
         InputError: If the weights are not an MLP, its order or layout is ambiguous, or the original computes something
@@ -312,14 +316,28 @@ def mlp_target(
     layers = dense_layers(weights, biases, layout)
     sizes = (layers[0].weight.shape[1], *(layer.weight.shape[0] for layer in layers))
     biased = [layer.bias is not None for layer in layers]
-    network = mlp(sizes, Spec(sizes[:1], nonnegative), bias=biased, names=[layer.name for layer in layers])
+    spec = Spec(sizes[:1] if input_shape is None else input_shape, nonnegative)
+    if math.prod(spec.shape) != sizes[0]:
+        raise InputError(
+            f"input_shape must have the {sizes[0]:,} numbers of the first layer's inputs, got {list(spec.shape)}."
+            " Correct it, or omit it for vectors."
+        )
+    network = mlp(sizes, spec, bias=biased, names=[layer.name for layer in layers])
     arrays = {f"{layer.name}.weight": layer.weight for layer in layers}
     arrays |= {f"{layer.name}.bias": layer.bias for layer in layers if layer.bias is not None}
     names = ", ".join(layer.name for layer in layers[:6]) + (", ..." if len(layers) > 6 else "")
     assumed = f"the layers {names} in this order, with ReLU between them"
     originals = {"same_as": same_as}
     if isinstance(weights, nnx.Module) and callable(weights):
-        originals["the module"] = nnx.view(weights, raise_if_not_found=False, deterministic=True)
+        module = nnx.view(weights, raise_if_not_found=False, deterministic=True)
+
+        def on_images(x: Any) -> Any:
+            try:
+                return module(x)
+            except Exception:  # a module of vectors, as nnx.Linear
+                return module(x.reshape(len(x), -1))
+
+        originals["the module"] = module if len(spec.shape) == 1 else on_images
     target = Target(network, arrays, (f"the target is taken as {assumed}",))  # type: ignore[arg-type]
     for what, original in originals.items():
         if original is not None:

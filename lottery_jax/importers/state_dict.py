@@ -26,7 +26,7 @@ from lottery_jax.networks.architectures import architecture, mlp
 from lottery_jax.networks.layers.normalization import Normalize
 from lottery_jax.networks.layers.tensor_dict import NamedTensor, TensorDict
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import Spec, child_path
+from lottery_jax.networks.node import Spec, checked_spec, child_path
 from lottery_jax.networks.target import Target
 
 _WAYS = (
@@ -65,6 +65,7 @@ def import_target(
     Raises:
         InputError: If the file is not one of weights, or they do not fit. The first difference is named.
     """
+    checked_spec(input_spec)
     if is_onnx(path):
         return _onnx_target(path, input_spec, classes, name, width)
     state = read_state(path)
@@ -222,7 +223,9 @@ def load_model(path: str | os.PathLike[str], pattern: str | None = None) -> tupl
     file = open_tensors(path)
     chosen, skipped = {}, {}
     for name, tensor in file.tensors.items():
-        if pattern is not None and not fnmatch.fnmatchcase(name, pattern):
+        if not name:
+            skipped[name] = "its name is empty"
+        elif pattern is not None and not fnmatch.fnmatchcase(name, pattern):
             skipped[name] = "its name does not match"
         elif tensor.dtype not in FLOAT_DTYPES:
             skipped[name] = f"its dtype is {tensor.dtype}, not {', '.join(FLOAT_DTYPES)}"

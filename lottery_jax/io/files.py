@@ -3,11 +3,12 @@
 import contextlib
 import hashlib
 import io
+import math
 import os
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -179,3 +180,16 @@ def png_bytes(figure: Any) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", facecolor="auto")  # the figure's own colour, not that of rcParams
     return buffer.getvalue()
+
+
+def finite_json(value: Any) -> Any:
+    """JSON values with None for numbers that JSON lacks.
+
+    >>> finite_json({"loss": [0.5, math.nan]})
+    {'loss': [0.5, None]}
+    """
+    if isinstance(value, Mapping):
+        return {name: finite_json(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return list(map(finite_json, value))
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -54,6 +54,11 @@ def wide_source(source: Network) -> Network:
     >>> wide_source(redundant_source(architecture("fc2", Spec((28, 28, 1)), 10))).target.tensors
     {'fc1.weight': (2508, 784), 'fc2.weight': (10, 2508)}
     """
+    if not source.source_weights or source.target.input_spec is None:
+        raise InputError(
+            "source must be a random network, got one without random layers or without a graph. Pass"
+            " redundant_source(network)."
+        )
     budget, target, spec = source.source_weights, source.target, source.target.input_spec
     assert spec is not None and target.output_spec is not None
     last, classes, even, divisor = "", target.output_spec.shape[-1], True, 1

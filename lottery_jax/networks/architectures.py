@@ -19,7 +19,7 @@ from lottery_jax.networks.layers.dense import Dense, PositionEmbedding
 from lottery_jax.networks.layers.normalization import BatchNorm, LayerNorm, Normalize
 from lottery_jax.networks.layers.pooling import Flatten, GlobalPool, MaxPool, Tokens
 from lottery_jax.networks.network import Network
-from lottery_jax.networks.node import Node, Spec
+from lottery_jax.networks.node import Node, Spec, checked_spec
 
 
 class NetworkBuilder:
@@ -83,6 +83,7 @@ def mlp(
     """
     if len(sizes) < 2:
         raise InputError(f"the sizes of an MLP must have at least inputs and outputs, got {tuple(sizes)}")
+    checked_spec(input_spec)
     pairs = list(itertools.pairwise(sizes))
     names = names or [f"fc{number}" for number in range(1, len(pairs) + 1)]
     biases = [bias] * len(pairs) if isinstance(bias, bool) else bias
@@ -304,6 +305,7 @@ def architecture(
     >>> architecture("mlp-64", Spec((8, 8, 1)), 10).tensors
     {'fc1.weight': (64, 64), 'fc2.weight': (10, 64)}
     """
+    checked_spec(input_spec)
     if not 0 < width < math.inf:
         raise InputError(f"width must be a positive number, got {width}. It multiplies all hidden widths.")
     if USER_OBJECT.fullmatch(name):

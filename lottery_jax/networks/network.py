@@ -14,7 +14,7 @@ from flax import nnx
 from lottery_jax.errors import InputError, quoted
 from lottery_jax.networks.codec import from_json, to_json
 from lottery_jax.networks.layers.tensor_dict import TensorDict
-from lottery_jax.networks.node import Container, Cost, Gate, Node, Spec, WeightNode, Weights, child_path
+from lottery_jax.networks.node import Container, Cost, Gate, Node, Spec, WeightNode, Weights, checked_spec, child_path
 from lottery_jax.networks.sources.base import Source
 from lottery_jax.rng.random_tensor import ATTEMPT_STRIDE, RandomTensor, count_positions
 
@@ -74,6 +74,8 @@ class Network:
         self._check_tensors(names, layers)
         if self.input_spec is None and not isinstance(self.root, TensorDict):
             raise InputError("a network must have an input_spec. Only a TensorDict, whose graph is unknown, has none.")
+        if self.input_spec is not None:
+            checked_spec(self.input_spec)
         specs: dict[str, Spec] = {}
         # Raises if the nodes do not fit together.
         output_spec = None if self.input_spec is None else self.root.trace_specs(self.input_spec, "", specs)

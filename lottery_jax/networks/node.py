@@ -7,6 +7,7 @@ in parentheses does not appear in paths, so that tensors in a residual block's b
 import abc
 import dataclasses
 import math
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
@@ -41,12 +42,29 @@ class Spec:
     copy_stride: int = dataclasses.field(default=1, repr=False)
 
     def __post_init__(self) -> None:
+        try:
+            # A list has no hash, and integers of NumPy are not JSON.
+            object.__setattr__(self, "shape", tuple(map(operator.index, self.shape)))
+        except TypeError:
+            raise InputError(
+                f"the shape of an example must be integers such as (8, 8, 1), got {shown(self.shape)}. Pass a tuple."
+            ) from None
         fits = 1 <= len(self.shape) <= MAX_AXES and min(self.shape) >= 1
         if not fits or math.prod(self.shape) > MAX_EXAMPLE_SIZE:
             raise InputError(
                 f"the shape of an example must have sizes from 1 up, at most {MAX_AXES} axes and"
                 f" {MAX_EXAMPLE_SIZE:,} numbers, got {shown(list(self.shape))}"
             )
+
+
+def checked_spec(input_spec: Any) -> Spec:
+    """The `Spec` of an input that a user gives; raises `InputError` for anything else, such as its shape alone."""
+    if not isinstance(input_spec, Spec):
+        raise InputError(
+            f"input_spec must be a Spec, got {shown(input_spec)}. Pass lottery_jax.layers.Spec(shape), with"
+            " nonnegative=True if inputs are never negative."
+        )
+    return input_spec
 
 
 PRODUCTS_AT_ONCE = 16

@@ -3,26 +3,45 @@
 It needs only uint32 additions, rotations and exclusive ors. ``xp`` is ``numpy`` or ``jax.numpy``.
 """
 
+import operator
 from typing import Any
 
 import numpy as np
 
-from lottery_jax.errors import InputError
+from lottery_jax.errors import InputError, listed_values, shown
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 
-def checked_seed(seed: int | np.integer) -> int:
-    """The seed as an int; raises `InputError` unless it is a whole number of Python or NumPy in [0, 2**64).
+def checked_seed(seed: Any) -> int:
+    """The seed as an int; raises `InputError` unless it is a whole number in [0, 2**64), of any library.
 
     >>> checked_seed(np.arange(3)[2])
     2
     """
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
-        raise InputError(f"seed must be a whole number in [0, 2**64), got {seed!r}")
-    if not 0 <= seed < 2**64:
-        raise InputError(f"seed must be in [0, 2**64), got {seed}")
-    return int(seed)
+    try:
+        number = None if isinstance(seed, bool | np.bool_) else operator.index(seed)
+    except TypeError:
+        number = None
+    if number is None:
+        shape, dtype = getattr(seed, "shape", None), str(getattr(seed, "dtype", ""))
+        if dtype.startswith("key<") or (dtype == "uint32" and shape and shape[-1] == 2):
+            raise InputError(
+                "seed must be a whole number in [0, 2**64), got a key of jax.random. Pass the number that made the key."
+            )
+        raise InputError(f"seed must be a whole number in [0, 2**64), got {shown(seed)}. Pass an int.")
+    if not 0 <= number < 2**64:
+        raise InputError(f"seed must be in [0, 2**64), got {number}. Pass a number of that range.")
+    return number
+
+
+def checked_seeds(seeds: Any) -> tuple[int, ...]:
+    """Seeds in a list as ints; raises `InputError`.
+
+    >>> checked_seeds(np.arange(3))
+    (0, 1, 2)
+    """
+    return tuple(map(checked_seed, listed_values("seeds", seeds, "[0, 1, 2]")))
 
 
 def seed_words(seed: int) -> tuple[np.uint32, np.uint32]:

@@ -21,6 +21,8 @@ from lottery_jax.networks.network import Network
 from lottery_jax.networks.node import Spec
 from lottery_jax.networks.target import Target
 from lottery_jax.progress import Progress, no_progress
+from lottery_jax.rng.threefry import checked_seed
+from lottery_jax.statistics import wilson_interval
 from lottery_jax.training import loop as training
 from lottery_jax.training.losses import DEFAULT_LOSS, TaskLoss
 
@@ -102,7 +104,8 @@ def train_target(
             f"the network must map examples of {list(dataset.shape)} to {dataset.outputs} ({dataset.name}),"
             f" got {found and list(found.shape)} to {outputs and list(outputs.shape)}. Choose another architecture."
         )
-    if not 0 <= seed < 2**32:
+    seed = checked_seed(seed)
+    if seed >= 2**32:
         raise InputError(f"seed must be from 0 to {2**32 - 1}, got {seed}")
     if not 0 < recipe.learning_rate < float("inf"):
         raise InputError(f"the learning rate must be positive and finite, got {recipe.learning_rate}")
@@ -111,7 +114,7 @@ def train_target(
         "dataset": dataset.name,
         "fingerprint": dataset.fingerprint,
         "network": network.to_json(),
-        "seed": int(seed),
+        "seed": seed,
         **dataclasses.asdict(recipe),
     }
     if recorded := loss.recorded(dataset):
@@ -189,9 +192,12 @@ class Task:
         if inputs is None:
             return  # a model whose graph is unknown
         if inputs.shape != data.shape:
+            advice = "Choose a target and a data set that fit."
+            if len(inputs.shape) == 3 and inputs.shape == (data.shape[-1], *data.shape[:-1]):
+                advice = "Its channels are first: give Dataset.from_arrays images [N, C, H, W] and channels_first=True."
             raise InputError(
                 f"the target's inputs must have the shape {list(data.shape)} of the data set {data.name}, got"
-                f" {list(inputs.shape)}. Choose a target and a data set that fit."
+                f" {list(inputs.shape)}. {advice}"
             )
         if inputs.nonnegative and not data.nonnegative:
             raise InputError(
@@ -201,6 +207,26 @@ class Task:
 
     def __repr__(self) -> str:
         return f"<Task {self.name[:40]}: a target of {self.target.weights:,} weights, and {self.dataset}>"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What may be wrong with the data, and what the import of the target assumed."""
+        return (*self.dataset.notes, *self.target.notes)
+
+    def accuracy_notes(self, accuracy: float | None) -> tuple[str, ...]:
+        """A sentence if a target of this test accuracy may predict no better than a constant; None: no accuracy."""
+        if accuracy is None:
+            return ()
+        labels = np.asarray(self.dataset.test.labels)
+        correct, frequent = round(accuracy * len(labels)), int(np.bincount(labels).max())
+        # A few correct predictions of few examples are no evidence: the whole interval counts.
+        if correct == len(labels) or wilson_interval(correct, len(labels))[0] > frequent / len(labels):
+            return ()
+        return (
+            f"the target predicts {correct:,} of the {len(labels):,} test labels of {self.dataset.name}, which is near"
+            f" chance: its most frequent class has {frequent:,}. Check the layout of the inputs (channels last), their"
+            " scale (0 to 1), the numbering of the labels, and the training of the target",
+        )
 
     @functools.cached_property
     def test_outputs(self) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The header of a ticket's file: every field is typed and bounded when it is read, because a file is untrusted."""
 
 import dataclasses
+import json
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -59,6 +60,13 @@ class Header:
             raise InputError("settings must be names and values")
         if _is_deeper(self.settings, _MAX_DEPTH):
             raise InputError(f"settings must be nested at most {_MAX_DEPTH} deep")
+        try:
+            # A file with NaN or half a surrogate pair would be refused when it is read.
+            json.dumps(dict(self.settings), allow_nan=False, ensure_ascii=False).encode()
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"settings must be finite JSON values, got {shown(self.settings)} ({error}). Omit it."
+            ) from None
 
     def to_json(self) -> dict[str, Any]:
         """The header as JSON values."""

@@ -16,7 +16,7 @@ from flax import nnx
 from lottery_jax.errors import InputError, TicketError
 from lottery_jax.importers.write_back import load_weights
 from lottery_jax.io.checksummed_file import ChecksummedFile, checksummed_bytes, digest
-from lottery_jax.io.files import write_atomically
+from lottery_jax.io.files import finite_json, write_atomically
 from lottery_jax.io.tensor_file import (
     FLOAT_DTYPES,
     FormatError,
@@ -324,7 +324,7 @@ def make_ticket(
         stored: Tensors of the network that are not random, by name.
         target: The target, if the ticket shall promise to approximate it within `tolerance` (0 for equality).
         kept_budget: The promised largest number of kept weights.
-        settings: How the ticket was made, JSON values for the reader.
+        settings: How the ticket was made, JSON values for the reader. Losses that are not finite become None.
 
     Raises:
         InputError: Parts do not fit together.
@@ -355,7 +355,8 @@ def make_ticket(
     if target is not None:
         content |= {f"target.{name}": target.array(name) for name in network.approximated}
     seed = checked_seed(seed)
-    header = Header(network, seed, method, source_digest(network, seed), tolerance, kept_budget, settings or {})
+    source_sha256, settings = source_digest(network, seed), finite_json(settings or {})
+    header = Header(network, seed, method, source_sha256, tolerance, kept_budget, settings)
     return Ticket(header, InMemoryTensors(content))
 
 

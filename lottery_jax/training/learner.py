@@ -12,10 +12,11 @@ import jax
 import numpy as np
 
 from lottery_jax.data import Dataset
-from lottery_jax.errors import InputError, suggest
+from lottery_jax.errors import InputError, listed_numbers, suggest
 from lottery_jax.io.checksummed_file import digest
 from lottery_jax.networks.network import Network
 from lottery_jax.progress import Progress, no_progress
+from lottery_jax.rng.threefry import checked_seeds
 from lottery_jax.tickets.ticket import Ticket
 from lottery_jax.training.checkpoints import Checkpoints
 from lottery_jax.training.losses import DEFAULT_LOSS, TaskLoss
@@ -44,6 +45,8 @@ class TrainingRequest:
     """The loss that is trained, and the metric that is measured. Default: those of the labels' kind."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "seeds", checked_seeds(self.seeds))
+        object.__setattr__(self, "keeps", listed_numbers("keeps", self.keeps, "[0.1, 0.5]"))
         if not len(self.seeds):
             raise InputError("`seeds` must not be empty, got none. Give at least one.")
         if self.epochs < 1:

@@ -17,7 +17,8 @@ from lottery_jax import data
 from lottery_jax.data import archives as downloads
 from lottery_jax.data import archives as prepared
 from lottery_jax.data import datasets
-from lottery_jax.data.dataset import Split, fixed_order
+from lottery_jax.data.dataset import Split
+from lottery_jax.data.splitting import fixed_order
 from lottery_jax.errors import InputError
 from lottery_jax.io import cache
 

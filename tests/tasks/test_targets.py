@@ -117,7 +117,7 @@ def test_a_damaged_kept_target_is_trained_again(tmp_path: Path, caplog: pytest.L
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seed": -1}, "seed must be from 0 to .* got -1"),
+        ({"seed": -1}, r"seed must be in \[0, 2\*\*64\), got -1"),
         ({"seed": 2**32}, "seed must be .* got 4294967296"),
         ({"recipe": Recipe(0)}, "epochs is 0"),
         ({"recipe": Recipe(1, batch_size=0)}, "batch size of 0"),
@@ -170,7 +170,8 @@ def zeros(given: Spec) -> Target:
 def test_a_task_is_refused_where_target_and_data_do_not_fit(tmp_path: Path) -> None:
     half = data.Split(np.full((6, 2, 2, 1), -0.5, np.float32), np.zeros(6, np.int32))
     signed = data.Dataset("signed", half, half, half, 2, nonnegative=False)
-    pixels = data.Dataset("pixels", half, half, half, 2, nonnegative=True)
+    bright = data.Split(-half.images, half.labels)
+    pixels = data.Dataset("pixels", bright, bright, bright, 2, nonnegative=True)
     for dataset, sign in ((signed, False), (pixels, False), (pixels, True)):
         assert Task("t", dataset, zeros(Spec((2, 2, 1), sign))).test_outputs.shape == (6, 2)
     with pytest.raises(

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import ClassVar, NoReturn, Self
 
-from lottery_jax.errors import InputError
+from lottery_jax.errors import InputError, shown
 from lottery_jax.networks.node import Container, Node, Spec, WeightNode, Weights
 
 
@@ -39,7 +39,9 @@ class TensorDict(Container):
     def __post_init__(self) -> None:
         names = [name for name, _ in self.nodes]
         if not names or "" in names or len(set(names)) < len(names):
-            raise InputError("a model must have tensors with different names")
+            raise InputError(
+                f"a model must have tensors with different names that are not empty, got {shown(names)}. Rename them."
+            )
 
     def children(self) -> Mapping[str, Node]:
         return dict(self.nodes)
