@@ -116,8 +116,8 @@ def test_of_several_labels_it_is_that_of_each_label_as_two_classes() -> None:
         )
         pair = mlp_target([tensors["fc1.weight"], weight], [tensors["fc1.bias"], bias])
         for name, values in fisher_importance(pair, x).items():
-            place, own = (label, values[0]) if name.startswith("fc2") else (..., values)
-            wanted[name][place] += own
+            place, part = (label, values[0]) if name.startswith("fc2") else (..., values)
+            wanted[name][place] += part
     for name, values in fisher_importance(target, x, label_kind="multilabel").items():
         np.testing.assert_allclose(values, wanted[name], rtol=1e-4, atol=1e-7)
 

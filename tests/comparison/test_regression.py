@@ -54,9 +54,8 @@ def test_regression_from_arrays(read: Callable, least: float, tmp_path: Path) ->
         assert record.loss == {"loss": "squared error", "metric": "R^2"}
         outputs = of_target
         if method != "dense":
-            outputs = np.asarray(
-                load_ticket(next(found.folder.glob(f"tickets/{method}-seed0*"))).forward()(data.test.images)
-            )
+            (path,) = found.folder.glob(f"tickets/{method}-seed0*")
+            outputs = np.asarray(load_ticket(path).forward()(data.test.images))
         assert record.metric_value == pytest.approx(r2_score(labels, outputs), abs=1e-4)
         assert record.rms_deviation == pytest.approx(float(np.sqrt(np.mean((outputs - of_target) ** 2))), abs=1e-5)
         assert record.target_metric_value == by_method["dense"].metric_value
@@ -103,9 +102,8 @@ def test_a_loss_and_metric_of_the_user_choose_records_folder_and_learning_rate(t
 def test_several_labels_are_compared_by_the_accuracy_of_each(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
     data = Dataset.from_arrays(x, x[:, :2] > 0, name="signs")
-    target = train_target(
-        architecture("mlp-8", Spec(data.shape), 2), data, Recipe(20, 20, 1e-2), seed=0, cache_dir=tmp_path
-    )
+    network = architecture("mlp-8", Spec(data.shape), 2)
+    target = train_target(network, data, Recipe(20, 20, 1e-2), seed=0, cache_dir=tmp_path)
     found = compare(Task("signs", data, target), ["dense", "pensia-loss-aware"], seeds=[0], keeps=[0.3], out=tmp_path)
     for record in found:
         assert record.metric == "label accuracy" and record.metric_value is not None and record.metric_value > 0.85
