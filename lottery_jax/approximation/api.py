@@ -27,6 +27,7 @@ from lottery_jax.approximation.tolerance import ToleranceObjective, make_lossles
 from lottery_jax.constructions.base import Construction
 from lottery_jax.constructions.registry import construction_named
 from lottery_jax.data import Dataset
+from lottery_jax.data.checks import LabelKind
 from lottery_jax.errors import InputError, suggest
 from lottery_jax.networks.rewrites import check_target_bits, quantise
 from lottery_jax.networks.target import Target
@@ -65,6 +66,7 @@ class ApproximationOptions:
     loss_aware: bool = False
     examples: int | None = None
     damping: float | None = None
+    label_kind: LabelKind | None = None
     prune_target: int | None = None
     prune_epochs: int | None = None
     quantise_target: int | None = None
@@ -146,7 +148,7 @@ class ApproximationOptions:
         if not self.loss_aware:
             return Budget(self.kept, importance=importance)
         damping = LossAware.damping if self.damping is None else self.damping
-        return LossAware(self.kept, cast(np.ndarray, images), damping)
+        return LossAware(self.kept, cast(np.ndarray, images), damping, label_kind=self.label_kind or "classification")
 
 
 _EXCLUSIVE = {
@@ -159,6 +161,7 @@ _REQUIRED = {
     "box": "output_tolerance",
     "examples": "loss_aware",
     "damping": "loss_aware",
+    "label_kind": "kept",
     "prune_epochs": "prune_target",
 }
 
@@ -200,6 +203,7 @@ def approximate(
     importance: str | Mapping[str, np.ndarray] | None = None,
     images: np.ndarray | None = None,
     damping: float | None = None,
+    label_kind: LabelKind | None = None,
     prune_target: int | None = None,
     prune_epochs: int | None = None,
     quantise_target: int | None = None,
@@ -234,6 +238,9 @@ def approximate(
         images: Training images [N, *input shape], float; default those of `dataset`. Without an importance they make
             the ticket loss-aware.
         damping: Multiple of the mean squared input that a loss-aware ticket adds to each; default 0.01.
+        label_kind: Whether outputs predict one class (``classification``), the numbers of a ``regression``, or several
+            labels (``multilabel``), for a loss-aware ticket and ``fisher``; default that of `dataset`, else regression
+            for one output and classification for more.
         prune_target: Nonzero weights to which the target is first pruned, while it is trained on `dataset`.
         prune_epochs: Epochs of that pruning; default 20.
         quantise_target: Bits to which each tensor of the target is first rounded.
@@ -268,6 +275,7 @@ def approximate(
         importance=importance,
         loss_aware=images is not None and importance in (None, "uniform"),
         damping=damping,
+        label_kind=label_kind,
         prune_target=prune_target,
         prune_epochs=prune_epochs,
         quantise_target=quantise_target,
@@ -374,10 +382,19 @@ def _planned_job(
         if images is None and options.loss_aware:
             examples = examples or default_examples(target.network)
         images = np.asarray(cast(Dataset, dataset).train.images if images is None else images)[:examples]
+        if options.label_kind is None:
+            output, kind = target.network.output_spec, "classification" if dataset is None else dataset.kind
+            if dataset is None and output is not None and output.shape[-1] == 1:
+                kind = "regression"
+            options = dataclasses.replace(options, label_kind=kind)
     if isinstance(importance, str):
         damping = IMPORTANCES[importance]
         prepared = construction.prepare(target)
-        importance = None if damping is None else fisher_importance(prepared, cast(np.ndarray, images), damping=damping)
+        if damping is None:
+            importance = None
+        else:
+            kind = cast(LabelKind, options.label_kind)
+            importance = fisher_importance(prepared, cast(np.ndarray, images), label_kind=kind, damping=damping)
     objective = options._objective(images, importance)
     if options.lossless:
         construction, objective = make_lossless(target, construction, cast(ToleranceObjective, objective))

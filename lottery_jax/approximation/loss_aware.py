@@ -29,6 +29,7 @@ from lottery_jax.approximation.job import Chunk, ChunkMasks, ChunkResult, Job, O
 from lottery_jax.approximation.moments import Moments, example_weights, moments_of, weights_by_row
 from lottery_jax.approximation.solve_weights import FLOAT32_STEP, draw_candidates, subsets_to_mask
 from lottery_jax.constructions.base import Construction, SignBranch, TensorProblem
+from lottery_jax.data.checks import LabelKind
 from lottery_jax.errors import InputError
 from lottery_jax.networks.forward import batch_size, forward, outputs
 from lottery_jax.networks.network import NO_REDRAWS, Network
@@ -51,6 +52,8 @@ class LossAware(Objective):
         images: Training examples [N, *input shape], without labels.
         damping: Multiple of the mean squared input that is added to each, for inputs that hardly vary.
         sweeps: Passes over a layer after error feedback that exchange subsets.
+        label_kind: Whether outputs predict one class, the numbers of a regression, or several labels. Their errors
+            weigh by the Fisher information of these predictions, whatever loss the target was trained with.
     """
 
     kept: int
@@ -58,6 +61,7 @@ class LossAware(Objective):
     damping: float = 0.01
     sweeps: int = 1
     k_max: int = 2
+    label_kind: LabelKind = "classification"
 
     @property
     def _budget(self) -> Budget:
@@ -73,6 +77,7 @@ class LossAware(Objective):
             "k_max": self.k_max,
             "examples": len(images),
             "examples_sha256": hashlib.sha256(images.data).hexdigest()[:16],
+            **({} if self.label_kind == "classification" else {"label_kind": self.label_kind}),
         }
 
     def check(self, construction: Construction) -> "LossAware":
@@ -137,11 +142,11 @@ class _LayerSolver:
         for path, source in job.network.sources.items():
             assert isinstance(source.layer, LinearLayer)
             self.layers[path] = source.layer
-        importance = outputs_importance(job.target, objective.images[:_IMPORTANCE_EXAMPLES])
+        importance = outputs_importance(job.target, objective.images[:_IMPORTANCE_EXAMPLES], objective.label_kind)
         self.importance = {path: each + _MIN_IMPORTANCE * each.mean() for path, each in importance.items()}
         run = forward(self.target_network, self.target)
         logits = outputs(run, objective.images, batch_size=batch_size(self.target_network))
-        self.example_weights = example_weights(logits)
+        self.example_weights = example_weights(logits, objective.label_kind)
         self.subsets: dict[str, list[np.ndarray]] = {}
 
     def layer_budgets(self, read: Callable[[Chunk], ChunkResult]) -> tuple[float, dict[str, int]]:

@@ -1,7 +1,8 @@
 """Second moments of a layer's inputs, and their cross moments with the target's outputs.
 
 Inputs come from the network as approximated so far, outputs from the target's layer on the target's own inputs.
-Examples with uncertain predictions have more weight, by the trace of the Fisher information, sum_c p_c (1 - p_c).
+Examples with uncertain predictions have more weight, by the trace of the Fisher information: sum_c p_c (1 - p_c), or a
+constant for a regression.
 """
 
 import dataclasses
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lottery_jax.approximation.importance import ProbedLayer
+from lottery_jax.data.checks import LabelKind
 from lottery_jax.networks.layers.conv import Conv, sides
 from lottery_jax.networks.layers.dense import Dense
 from lottery_jax.networks.network import Network
@@ -166,14 +168,19 @@ def _layer_input(network: Network, tensors: Mapping[str, Any], path: str, images
     return statistics[child_path(path, "input")]
 
 
-def example_weights(logits: np.ndarray) -> np.ndarray:
+def example_weights(logits: np.ndarray, label_kind: LabelKind = "classification") -> np.ndarray:
     """Weights of examples [N] with mean 1; larger for uncertain predictions, from logits [N, C].
 
     >>> example_weights(np.array([[0.0, 0.0], [90.0, 0.0]])).round(2).tolist()
     [1.77, 0.23]
     """
+    if label_kind == "regression":
+        return np.ones(len(logits))
+    if label_kind == "multilabel":
+        logits = np.stack([logits, np.zeros_like(logits)], 1)  # the sigmoid is the softmax of a logit and 0
     probabilities = np.exp(logits - logits.max(1, keepdims=True, initial=-np.inf), dtype=np.float64)
     probabilities /= probabilities.sum(1, keepdims=True)
+    probabilities = probabilities.reshape(len(logits), -1)
     uncertainty = (probabilities * (1 - probabilities)).sum(1)
     counts = uncertainty + _MIN_WEIGHT * uncertainty.mean() if uncertainty.any() else np.ones(len(logits))
     return counts / counts.mean()

@@ -59,7 +59,7 @@ def run_approximate(command: Approximate, results: TextIO) -> int:
         if command.own_share is not None:
             return _print_share(command, command.own_share, result, results)
         row = _evaluated(result, task, reporter)
-    notes = target.notes if task is None else (*task.notes, *task.accuracy_notes(row["target_accuracy"]))
+    notes = target.notes if task is None else (*task.notes, *task.accuracy_notes(row.get("target_accuracy")))
     if not command.json:
         print_lines([f"skipped {quoted(name)}: {reason}" for name, reason in skipped.items()], results)
         print_lines(notes, results)
@@ -137,7 +137,8 @@ def _evaluated(result: ApproximationResult, task: Task | None, reporter: Progres
     task = task if result.target is task.target else dataclasses.replace(task, target=result.target)
     measured = measure(result.path, task, stages=reporter.part)
     row = certificate_row(measured.certificate, measured.ticket_bytes)
-    return row | {"task": task.name, "evaluated": measured.evaluated, **dataclasses.asdict(measured.metrics)}
+    metrics = {name: value for name, value in dataclasses.asdict(measured.metrics).items() if value is not None}
+    return row | {"task": task.name, "evaluated": measured.evaluated, **metrics}
 
 
 def _print_share(command: Approximate, share: Share, result: ApproximationResult, results: TextIO) -> int:

@@ -83,7 +83,20 @@ def field_name(kind: type) -> str:
 
 def _option_fields(kind: Any) -> list[dataclasses.Field]:
     fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
-    return [field for field in fields if field.init and field.name not in _COMMAND_OPTIONS]
+    hints = typing.get_type_hints(kind)
+    return [
+        field
+        for field in fields
+        if field.init and field.name not in _COMMAND_OPTIONS and _command_type(hints[field.name]) is not type(None)
+    ]
+
+
+def _command_type(hint: Any) -> Any:
+    """The type of an option on the command line, where no option is an object of optax."""
+    members = [each for each in typing.get_args(hint) if getattr(each, "__module__", "").startswith("optax")]
+    if not members:
+        return hint
+    return typing.Union[tuple(each for each in typing.get_args(hint) if each not in members)]  # noqa: UP007
 
 
 def _options(kind: Any, hidden: Collection[str]) -> Any:
@@ -93,7 +106,7 @@ def _options(kind: Any, hidden: Collection[str]) -> Any:
     for field in _option_fields(kind):
         if field.name in hidden:
             continue
-        annotated = Annotated[hints[field.name], tyro.conf.arg(help=helps.get(field.name, ""))]  # type: ignore[valid-type]
+        annotated = Annotated[_command_type(hints[field.name]), tyro.conf.arg(help=helps.get(field.name, ""))]  # type: ignore[valid-type]
         fields.append((field.name, annotated, dataclasses.field(default=field.default)))
     if not fields:
         return None

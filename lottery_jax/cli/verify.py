@@ -134,6 +134,12 @@ def certificate_sentences(row: dict[str, Any]) -> list[str]:
             f" {100 * row['agreement']:.2f} % equal predictions, largest |f - g| {row['max_deviation']:.3g}:"
             f" {row['evaluated']}."
         )
+    if "metric" in row:
+        lines.append(
+            f"Test {row['metric']} {row['metric_value']:.4g} (target {row['target_metric_value']:.4g}), |f - g|"
+            f" {row['rms_deviation']:.3g} (root mean square) and {row['max_deviation']:.3g} (largest):"
+            f" {row['evaluated']}."
+        )
     if "solved_weights" in row:
         lines.append(
             f"{row['solved_weights']:,} weights were solved in {row['search_seconds']:.2f} s, plus"

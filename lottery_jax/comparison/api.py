@@ -54,7 +54,8 @@ def compare(
             1, which learned masks and kept fractions refer to. Objects keep their own.
         tolerance: Largest error of a weight.
         epochs: Epochs of the training of masks.
-        tune: Factors of each learner's learning rate; the best on the validation split counts.
+        tune: Factors of each learner's learning rate; the best on the validation split counts. An optax optimiser keeps
+            its own rate.
         transforms: Transforms of every random source, such as ``PrePrune(0.5)``.
         out: Folder in which each configuration has its run folder. Finished records there are not recomputed.
         progress: Called with (done, total) of the current method.

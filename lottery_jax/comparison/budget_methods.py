@@ -68,7 +68,8 @@ class BudgetMethod(Method):
         """The objective for each number of kept weights."""
         prepared = self.construction.prepare(context.target)
         images = np.asarray(context.dataset.train.images)
-        fisher = fisher_importance(prepared, images, damping=IMPORTANCES["fisher-damped"] or 0.0)
+        damping, kind = IMPORTANCES["fisher-damped"] or 0.0, context.dataset.kind
+        fisher = fisher_importance(prepared, images, label_kind=kind, damping=damping)
         return [Budget(kept, importance=fisher) for kept in counts]
 
 
@@ -85,8 +86,8 @@ class LossAwareMethod(BudgetMethod):
         return f"{self.construction.name}-loss-aware"
 
     def objectives(self, context: MethodContext, counts: Sequence[int]) -> list[Objective]:
-        images = np.asarray(context.dataset.train.images)
-        return [LossAware(kept, images[: default_examples(context.target.network)]) for kept in counts]
+        images = np.asarray(context.dataset.train.images)[: default_examples(context.target.network)]
+        return [LossAware(kept, images, label_kind=context.dataset.kind) for kept in counts]
 
 
 @dataclasses.dataclass(frozen=True)

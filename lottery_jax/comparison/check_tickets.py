@@ -11,10 +11,10 @@ from lottery_jax.progress import Stages, no_stages
 from lottery_jax.tasks import Task
 
 _VERIFIED = ("outcome", "source_weights", "kept_weights", "within_tolerance", "worst_residual")
-_MEASURED = ("accuracy", "agreement")
+_MEASURED = ("accuracy", "agreement", "metric_value")
 """Fields of a record that the verifier and the test images give, under the same names."""
 
-_MOVED = 1e-3  # fraction of the predictions that rounding may change on another processor
+_MOVED = 1e-3  # fraction of the predictions, or of a metric, that rounding may change on another processor
 
 
 def check_tickets(
@@ -53,8 +53,10 @@ def _fault(path: Path, record: Record, task: Task, tolerance: float, stages: Sta
         for name in names:
             recorded, now = getattr(record, name), getattr(found, name)
             equal = recorded == now
+            if recorded is None and isinstance(now, float) and not math.isfinite(now):
+                continue  # as the record writes it
             if not equal and isinstance(recorded, int | float) and isinstance(now, int | float):
-                equal = math.isclose(recorded, now, rel_tol=1e-9, abs_tol=moved)
+                equal = math.isclose(recorded, now, rel_tol=max(1e-9, moved), abs_tol=moved)
             if not equal:
                 return f"has the {name.replace('_', ' ')} {now}, and {recorded} in its record"
     return None

@@ -1,4 +1,5 @@
-"""Evaluation on a split: accuracy with its interval, agreement with the target, and the measurement of a ticket file.
+"""Evaluation on a split: accuracy with its interval or another metric, the difference from the target, and the
+measurement of a ticket file.
 
 The masked random network itself is evaluated. If all test images would take longer than a minute, its collapsed form
 (the target's network with the weights of the ticket) is evaluated on all of them, the random network on as many as a
@@ -26,22 +27,39 @@ from lottery_jax.tickets.certificate import Certificate
 from lottery_jax.tickets.reconstruct import collapse, effective_weights
 from lottery_jax.tickets.ticket import Ticket, load_ticket
 from lottery_jax.tickets.verify import verify_with_weights
+from lottery_jax.training.losses import KIND_LOSSES, TaskLoss, predictions
 
 
 @dataclasses.dataclass(frozen=True)
 class Metrics:
-    """Fractions in [0, 1], and the largest |f - g| over examples and logits (NaN if a logit is NaN)."""
+    """Fractions in [0, 1], or another metric than the accuracy, and the differences |f - g| over examples and outputs.
 
-    accuracy: float
-    accuracy_low: float
-    accuracy_high: float
-    target_accuracy: float
-    agreement: float
+    Differences are NaN if an output is NaN.
+    """
+
+    accuracy: float | None
+    accuracy_low: float | None
+    accuracy_high: float | None
+    target_accuracy: float | None
+    agreement: float | None
     max_deviation: float
+    metric: str | None = None
+    """Name of the metric that replaces the accuracy."""
+    metric_value: float | None = None
+    target_metric_value: float | None = None
+    rms_deviation: float | None = None
+    """Root mean square of |f - g|, with another metric."""
 
 
-def evaluate(function: Forward, target_function: Forward, split: Split, *, batch_size: int = 500) -> Metrics:
-    """Compare a network, a function from images to logits [N, C], with its target on a split.
+def evaluate(
+    function: Forward,
+    target_function: Forward,
+    split: Split,
+    *,
+    loss: TaskLoss = KIND_LOSSES["classification"],
+    batch_size: int = 500,
+) -> Metrics:
+    """Compare a network, a function from images to outputs [N, C], with its target on a split.
 
     Memory is bounded by the batch. A prediction with a NaN logit counts as wrong and as disagreeing.
 
@@ -50,23 +68,30 @@ def evaluate(function: Forward, target_function: Forward, split: Split, *, batch
     >>> metrics.accuracy, metrics.agreement, metrics.max_deviation
     (0.5, 1.0, 1.0)
     """
-    logits, target_logits = (outputs(f, split.images, batch_size=batch_size) for f in (function, target_function))
-    return compare_logits(logits, target_logits, split.labels)
+    found, of_target = (outputs(f, split.images, batch_size=batch_size) for f in (function, target_function))
+    return compare_outputs(found, of_target, split.labels, loss)
 
 
-def compare_logits(logits: np.ndarray, target_logits: np.ndarray, labels: np.ndarray | jax.Array) -> Metrics:
-    """Metrics of logits [N, C] against the logits of the target [N, C] and labels [N]."""
+def compare_outputs(
+    found: np.ndarray, of_target: np.ndarray, labels: np.ndarray | jax.Array, loss: TaskLoss
+) -> Metrics:
+    """Metrics of outputs [N, C] against the outputs of the target [N, C] and labels [N], or [N, C] of numbers."""
     labels = np.asarray(labels)
-    if logits.shape != target_logits.shape or labels.shape != logits.shape[:1]:
+    if found.shape != of_target.shape or labels.shape not in (found.shape[:1], found.shape):
         raise InputError(
-            f"logits, target logits and labels must have shapes [N, C], [N, C] and [N], got {logits.shape},"
-            f" {target_logits.shape} and {labels.shape}. Evaluate a network against its own target, with all labels."
+            f"outputs, target outputs and labels must have shapes [N, C], [N, C] and [N] or [N, C], got {found.shape},"
+            f" {of_target.shape} and {labels.shape}. Evaluate a network against its own target, with all labels."
         )
-    predicted, target_predicted = predictions(logits), predictions(target_logits)
+    with np.errstate(invalid="ignore"):  # NaN for NaN outputs and for two equal infinities
+        differences = np.abs(found.astype(np.float64) - of_target.astype(np.float64))
+    deviation = float(np.max(differences))
+    if not loss.is_accuracy:
+        value, of = (metric_value(each, labels, loss) for each in (found, of_target))
+        rms = float(np.sqrt(np.mean(differences**2)))
+        return Metrics(None, None, None, None, None, deviation, loss.metric_name, value, of, rms)
+    predicted, target_predicted = predictions(found), predictions(of_target)
     correct = int(np.count_nonzero(predicted == labels))
     low, high = wilson_interval(correct, len(labels))
-    with np.errstate(invalid="ignore"):  # NaN for NaN logits and for two equal infinities
-        deviation = float(np.max(np.abs(logits.astype(np.float64) - target_logits.astype(np.float64))))
     return Metrics(
         accuracy=correct / len(labels),
         accuracy_low=low,
@@ -77,19 +102,24 @@ def compare_logits(logits: np.ndarray, target_logits: np.ndarray, labels: np.nda
     )
 
 
-def accuracy(function: Forward, split: Split, *, batch_size: int = 500) -> float:
-    """The fraction of a split that is classified correctly; use the validation split to select anything."""
-    predicted = predictions(outputs(function, split.images, batch_size=batch_size))
-    return float(np.mean(predicted == np.asarray(split.labels)))
+def metric_value(found: np.ndarray, labels: np.ndarray | jax.Array, loss: TaskLoss) -> float:
+    """The metric of outputs [N, C], in float64 if its function is of NumPy's arrays."""
+    labels = np.asarray(labels)
+    assert loss.metric is not None
+    with np.errstate(invalid="ignore", over="ignore"):
+        exact = labels.astype(np.float64) if labels.dtype.kind == "f" else labels
+        return float(loss.metric(found.astype(np.float64), exact))
 
 
-def predictions(logits: np.ndarray) -> np.ndarray:
-    """The class of the largest logit [N]; -1 for rows with a NaN.
-
-    >>> predictions(np.array([[0.0, 2.0], [np.nan, 1.0]])).tolist()
-    [1, -1]
-    """
-    return np.where(np.isnan(logits).any(axis=1), -1, np.argmax(logits, axis=1))
+def accuracy(
+    function: Forward,
+    split: Split,
+    *,
+    loss: TaskLoss = KIND_LOSSES["classification"],
+    batch_size: int = 500,
+) -> float:
+    """The accuracy, or the metric of a loss, on a split; use the validation split to select anything."""
+    return metric_value(outputs(function, split.images, batch_size=batch_size), split.labels, loss)
 
 
 _MAX_SECONDS = 60.0
@@ -133,7 +163,7 @@ def measure(
     test = task.dataset.test
     found, evaluated = ticket_outputs(ticket, np.asarray(test.images), weights=verification.weights)
     del network
-    metrics = compare_logits(found, task.test_outputs, test.labels)
+    metrics = compare_outputs(found, task.test_outputs, test.labels, task.loss.resolved(task.dataset))
     size = path.stat().st_size
     return Measured(ticket, verification.certificate, metrics, size, evaluated, verification.weights)
 

@@ -31,6 +31,8 @@ from lottery_jax.pruning import TRAINED
 from lottery_jax.tickets.ticket import Ticket, make_ticket
 from lottery_jax.training.checkpoints import Checkpoints
 from lottery_jax.training.learner import Learner, TrainingRequest
+from lottery_jax.training.losses import DEFAULT_LOSS, TaskLoss
+from lottery_jax.training.optimizers import OptaxOptimizer
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,6 +52,8 @@ class MethodContext:
     checkpoints: Checkpoints | None = None
     """Folder of unfinished trainings."""
     transforms: tuple[Transform, ...] = ()
+    loss: TaskLoss = DEFAULT_LOSS
+    """The loss and the metric of the task."""
 
     @property
     def gadget_source(self) -> Network:
@@ -236,11 +240,12 @@ def _by_keep(
 ) -> Sequence[Ticket | None]:
     """The tickets of a learner for a seed, None for kept fractions whose training diverged.
 
-    With several learning rates, each kept fraction has the ticket with the best validation accuracy, the first of
-    equal ones.
+    With several learning rates, each kept fraction has the ticket with the best accuracy or metric on the validation
+    split, the first of equal ones.
     """
     rate = getattr(learner, "learning_rate", None)
-    rates = [] if rate is None or not context.tune else [rate * factor for factor in context.tune]
+    own_rate = isinstance(getattr(learner, "optimizer", None), OptaxOptimizer)
+    rates = [] if rate is None or own_rate else [rate * factor for factor in context.tune]
     tickets = sweep(
         source,
         TrainingRequest(
@@ -251,6 +256,7 @@ def _by_keep(
             stored=context.stored(source),
             progress=context.progress,
             checkpoints=context.checkpoints,
+            loss=context.loss,
         ),
         {"learning_rate": rates} if rates else {},
     )
@@ -259,12 +265,14 @@ def _by_keep(
     found: list[Ticket | None] = []
     for keep in [float(keep) for keep in keeps] or [None]:
         own = [ticket for ticket in tickets if ticket.header.settings.get("keep") == keep]
-        right = [accuracy(ticket.forward(), context.dataset.validation) for ticket in own]
+        loss = context.loss.resolved(context.dataset)
+        right = [accuracy(ticket.forward(), context.dataset.validation, loss=loss) for ticket in own]
         for ticket, value in zip(own, right, strict=True) if rates else ():
             run = f"{learner.name}, seed {seed}" + ("" if keep is None else f", keep {keep:g}")
             used = ticket.header.settings["learning_rate"]
-            log.info("%s: %.2f %% of the validation split at %g", run, 100 * value, used)
-        found.append(own[int(np.argmax(right))] if own else None)
+            shown = f"{100 * value:.2f} %" if loss.is_accuracy else f"{loss.metric_name} {value:.4g}"
+            log.info("%s: %s of the validation split at %g", run, shown, used)
+        found.append(own[int(np.argmax(np.nan_to_num(right, nan=-np.inf)))] if own else None)
     return found
 
 

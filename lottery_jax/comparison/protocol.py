@@ -87,6 +87,7 @@ def configuration(protocol: Protocol, task: Task) -> dict[str, Any]:
         "candidates": protocol.candidates,
         "tolerance": protocol.tolerance,
         "learning_epochs": protocol.epochs,
+        **({"loss": recorded} if (recorded := task.loss.recorded(task.dataset)) else {}),
         **({"tune": list(protocol.tune)} if protocol.tune else {}),
         **({"options": dict(protocol.selection.options)} if protocol.selection.options else {}),
         **({"transforms": [repr(each) for each in protocol.transforms]} if protocol.transforms else {}),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lottery_jax import environment
-from lottery_jax.comparison.evaluate import compare_logits, describe, measure, output_bound
+from lottery_jax.comparison.evaluate import compare_outputs, describe, measure, output_bound
 from lottery_jax.comparison.methods import Method, MethodContext
 from lottery_jax.comparison.protocol import Protocol
 from lottery_jax.comparison.records import Key, PendingRecords, Record, name_of_run, ticket_path
@@ -120,6 +120,7 @@ class Recorder:
             self.protocol.tune,
             checkpoints,
             self.protocol.transforms,
+            self.task.loss,
         )
         watch = Stopwatch()
         try:
@@ -168,8 +169,8 @@ def make_record(
     """The record of a ticket file, or of the target itself; ``target`` has its batch normalisations folded."""
     values: dict[str, Any] = {"trained": True}
     if found.is_target:
-        logits = task.test_outputs
-        metrics = compare_logits(logits, logits, task.dataset.test.labels)
+        own = task.test_outputs
+        metrics = compare_outputs(own, own, task.dataset.test.labels, task.loss.resolved(task.dataset))
     else:
         measured = measure(path, task, protocol.tolerance, stages=stages)
         metrics, certificate, network = measured.metrics, measured.certificate, measured.ticket.network
@@ -198,9 +199,10 @@ def make_record(
             "trained": certificate.trained,
             "learning_rate": measured.ticket.header.settings.get("learning_rate") if protocol.tune else None,
         }
-    values |= dataclasses.asdict(metrics)
-    if not math.isfinite(metrics.max_deviation):
-        values["max_deviation"] = None  # JSON has no NaN
+    for name, value in dataclasses.asdict(metrics).items():
+        # JSON has no NaN.
+        values[name] = None if isinstance(value, float) and not math.isfinite(value) else value
+    values["loss"] = task.loss.recorded(task.dataset) or None
     method, seed, keep = key
     return Record(
         method=method,

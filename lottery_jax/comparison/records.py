@@ -23,6 +23,7 @@ Key = tuple[str, int, float | None]
 
 _MAX_FLOAT = 1e300
 _SHOWN = 8  # names in a message
+_OTHER_METRIC = ("metric", "metric_value", "target_metric_value", "rms_deviation", "loss")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +35,13 @@ class Record:
     seed: int
     keep: float | None
     """The requested kept fraction; None if the method does not sweep."""
-    accuracy: float
-    accuracy_low: float
-    accuracy_high: float
+    accuracy: float | None
+    """Like the next four fields None if the task has another metric."""
+    accuracy_low: float | None
+    accuracy_high: float | None
     """The 95 % interval of `accuracy` over the test images."""
-    target_accuracy: float
-    agreement: float
+    target_accuracy: float | None
+    agreement: float | None
     """Fraction of test images with the target's prediction."""
     max_deviation: float | None
     """Largest |f - g| over test images and outputs."""
@@ -79,6 +81,15 @@ class Record:
     """The learning rate selected on the validation split, if one was."""
     output_bound: float | None = None
     """Bound of |f - g| on all inputs in [0, 1], if the data are in [0, 1] and the bound takes seconds."""
+    metric: str | None = None
+    """Name of the metric that replaces the accuracy, such as R^2; the next three fields are None without one."""
+    metric_value: float | None = None
+    """The metric on the test examples; None if it is not finite."""
+    target_metric_value: float | None = None
+    rms_deviation: float | None = None
+    """Root mean square of |f - g| over test examples and outputs."""
+    loss: Mapping[str, str] | None = None
+    """Names of loss and metric, with digests of functions of the user; None for a plain classification."""
     device: str | None = None
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -89,7 +100,11 @@ class Record:
 
     def to_json(self) -> str:
         """One line of JSON without the line end; raises ``ValueError`` for non-finite numbers, which JSON lacks."""
-        return json.dumps(dataclasses.asdict(self), allow_nan=False)
+        values = dataclasses.asdict(self)
+        if self.metric is None and self.loss is None:  # a classification, whose lines older versions wrote too
+            for name in _OTHER_METRIC:
+                del values[name]
+        return json.dumps(values, allow_nan=False)
 
     @classmethod
     def from_json(cls, line: str) -> "Record":

@@ -32,6 +32,7 @@ from lottery_jax.mask_learning.edge_popup import EdgePopup
 from lottery_jax.mask_learning.registry import LEARNERS, SOURCES
 from lottery_jax.pruning import TRAINED
 from lottery_jax.training.learner import Learner
+from lottery_jax.training.optimizers import as_option
 
 Options = Mapping[str, Mapping[str, Any]]
 """Options of constructions, learners and methods: {"edge-popup": {"learning_rate": 0.05}}."""
@@ -151,7 +152,8 @@ def select_methods(
             continue
         if not isinstance(method, str) and known.get(own.label) != own:
             # Other options are other results, and another run folder.
-            recorded[own.label] = repr(own) if dataclasses.is_dataclass(own) else type(own).__qualname__
+            words = repr(own).replace(", optimizer=None", "")  # an option that earlier versions lack
+            recorded[own.label] = words if dataclasses.is_dataclass(own) else type(own).__qualname__
         known[own.label] = own
         labels.append(own.label)
     if unknown := given.keys() - kinds.keys():
@@ -222,4 +224,4 @@ def option_name(kind: type) -> str:
 def _changed(kind: type, options: Mapping[str, Any] | None) -> dict[str, Any]:
     """The options that differ from the defaults of a class."""
     defaults = {field.name: field.default for field in dataclasses.fields(kind)} if options else {}
-    return {name: value for name, value in (options or {}).items() if value != defaults.get(name)}
+    return {name: as_option(value) for name, value in (options or {}).items() if value != defaults.get(name)}

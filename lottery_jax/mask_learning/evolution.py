@@ -33,6 +33,7 @@ from lottery_jax.progress import Progress
 from lottery_jax.tickets.ticket import Ticket, make_ticket
 from lottery_jax.training.learner import Learner, RunSpec, TrainingRequest
 from lottery_jax.training.loop import drive, steps_per_epoch
+from lottery_jax.training.losses import TaskLoss
 from lottery_jax.training.optimizers import check_learning_rate
 from lottery_jax.training.parallel_runs import SweepProgram, train_sweep
 
@@ -112,6 +113,7 @@ class _Search:
     learner: Evolution
     epochs: int
     examples: int
+    task_loss: TaskLoss
 
     def strategy(self) -> Any:
         """evosax's strategy on the scores of all tensors, with deviation 1."""
@@ -165,7 +167,7 @@ class _Search:
             def loss(scores: Tensors) -> jax.Array:
                 masks = self.masks(scores, inputs.counts, inputs.forced)
                 logits = self.network.module(inputs.tensors, lambda name: FixedGate(masks[name]))(images[rows])  # type: ignore[operator]
-                return optax.softmax_cross_entropy_with_integer_labels(logits, labels[rows]).mean()
+                return self.task_loss.mean(logits, labels[rows])
 
             with jax.numpy_dtype_promotion("standard"):  # evosax mixes its integers and floats
                 scores, state = strategy.ask(ask, state, strategy.default_params)
@@ -193,7 +195,7 @@ def _search(network: Network, run: RunSpec, request: TrainingRequest, progress: 
     """The ticket of one run, None if its loss is not finite."""
     assert run.keep is not None
     dataset = request.dataset
-    search = _Search(network, run.learner, request.epochs, len(dataset.train))
+    search = _Search(network, run.learner, request.epochs, len(dataset.train), request.task_loss)
     tensors = jax.tree.map(jnp.asarray, {**network.draw(run.seed), **request.stored})
     forced = jax.tree.map(jnp.asarray, forced_weights(network, run.seed))
     counts = jax.tree.map(jnp.asarray, keep_counts(network, run.keep))
@@ -221,6 +223,7 @@ def _search(network: Network, run: RunSpec, request: TrainingRequest, progress: 
             **dataclasses.asdict(run.learner),
             "epochs": search.epochs,
             "data": dataset.name,
+            **request.loss_settings,
             "keep": float(run.keep),
             "loss": float(losses[-1]),
             "by_epoch": {"loss": losses.tolist()},

@@ -16,7 +16,7 @@ from lottery_jax.networks.network import Network, Redraws
 from lottery_jax.networks.node import child_path
 from lottery_jax.training.initialisers import reinitialised
 from lottery_jax.training.learner import Learner
-from lottery_jax.training.optimizers import check_learning_rate
+from lottery_jax.training.optimizers import OptaxOptimizer, as_option, check_learning_rate, check_unused
 
 
 class RunInputs(NamedTuple):
@@ -59,6 +59,9 @@ class ScoreLearner(Learner):
     runs_per_step: int | None = None
     """Runs that share a training step by vmap. Default: 1 on a CPU, elsewhere as many as fit into memory."""
 
+    optimizer: optax.GradientTransformation | None = None
+    """Optimiser of optax, which replaces `learning_rate`, `momentum` and `weight_decay`. Default: the learner's own."""
+
     shares: ClassVar[bool] = True
     rescaling: ClassVar[float] = 0.0
     """Kept weights of a tensor are multiplied by (size / kept) to this power, in a step and in the ticket."""
@@ -71,6 +74,13 @@ class ScoreLearner(Learner):
 
     def __post_init__(self) -> None:
         check_learning_rate(self.learning_rate)
+        object.__setattr__(self, "optimizer", as_option(self.optimizer))
+        if isinstance(self.optimizer, OptaxOptimizer):
+            check_unused(self)
+        elif self.optimizer is not None or type(self).optimizer is not None:
+            raise InputError(
+                f"`optimizer` must be of optax, got {self.optimizer!r}. A method of the learner is `default_optimizer`."
+            )
         scales = get_args(get_type_hints(ScoreLearner)["scale"])
         if self.scale not in scales:
             raise InputError(f"`scale` must be one of {', '.join(scales)}, got {self.scale!r}. Choose one.")
@@ -107,7 +117,7 @@ class ScoreLearner(Learner):
         """The scores after an epoch, counted from 0."""
         return scores
 
-    def optimizer(self, steps: int) -> optax.GradientTransformation:
+    def default_optimizer(self, steps: int) -> optax.GradientTransformation:
         """The optimiser of a training of so many steps: Adam, with the learning rate along a cosine."""
         return optax.adam(optax.cosine_decay_schedule(self.learning_rate, steps))
 
@@ -151,6 +161,6 @@ class SGDScoreLearner(ScoreLearner):
     weight_decay: float = 5e-4
     """Weight decay of the scores."""
 
-    def optimizer(self, steps: int) -> optax.GradientTransformation:
+    def default_optimizer(self, steps: int) -> optax.GradientTransformation:
         rate = optax.cosine_decay_schedule(self.learning_rate, steps)
         return optax.chain(optax.add_decayed_weights(self.weight_decay), optax.sgd(rate, momentum=self.momentum))

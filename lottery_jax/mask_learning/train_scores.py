@@ -30,10 +30,13 @@ from lottery_jax.training.learner import (
     TrainingRequest,
     check_fits,
     hyperparameters_of,
+    settings_of,
     with_hyperparameters,
     without_hyperparameters,
 )
 from lottery_jax.training.loop import History, State, advance, begin, drive, on_split, steps_per_epoch
+from lottery_jax.training.losses import TaskLoss
+from lottery_jax.training.optimizers import OptaxOptimizer
 from lottery_jax.training.parallel_runs import (
     ParallelRuns,
     SweepProgram,
@@ -74,7 +77,8 @@ def train_scores(
     def program_for(runs: Sequence[RunSpec], progress: Progress) -> SweepProgram:
         static = without_hyperparameters(runs[0].learner)
         layout = parallel_runs(static.runs_per_step, len(runs), source.source_weights)
-        trainer = _Trainer(static.prepare(source), static, request.epochs, len(dataset.train), layout)
+        network = static.prepare(source)
+        trainer = _Trainer(network, static, request.epochs, len(dataset.train), layout, request.task_loss)
 
         def configuration(group: Sequence[RunSpec]) -> dict[str, Any]:
             digests = {str(seed): hashlib.sha256(own.to_bytes()).hexdigest() for seed, own in warm_start.items()}
@@ -135,9 +139,12 @@ class _Trainer:
     epochs: int
     examples: int
     layout: ParallelRuns
+    task_loss: TaskLoss
 
     def optimizer(self, learner: ScoreLearner) -> optax.GradientTransformation:
-        return learner.optimizer(self.epochs * steps_per_epoch(self.examples, learner.batch_size))
+        if isinstance(learner.optimizer, OptaxOptimizer):
+            return learner.optimizer.transformation
+        return learner.default_optimizer(self.epochs * steps_per_epoch(self.examples, learner.batch_size))
 
     def inputs(self, run: RunInputs, shared: _SharedInputs) -> tuple[ScoreLearner, RunInputs, Tensors, Tensors]:
         """The learner of a run, the run with possible kept counts, its tensors and its forced mask entries."""
@@ -189,12 +196,12 @@ class _Trainer:
             def loss(scores: Tensors, images: jax.Array, labels: jax.Array, key: Any) -> tuple[jax.Array, dict]:
                 scores = learner.force_scores(scores, forced)
                 outputs = logits(apply_forced(learner.masks(scores, run, key), forced), images)
-                value = optax.softmax_cross_entropy_with_integer_labels(outputs, labels).mean()
-                return value + learner.penalty(scores, run), {}
+                return self.task_loss.mean(outputs, labels) + learner.penalty(scores, run), {}
 
             def validate(scores: Tensors) -> History:
                 masks = jax.tree.map(jnp.float32, _final_masks(learner, scores, run, forced, key))
-                return on_split(functools.partial(logits, masks), shared.validation, prefix="validation_")
+                own = functools.partial(logits, masks)
+                return on_split(own, shared.validation, self.task_loss, prefix="validation_")
 
             def on_epoch_end(scores: Tensors, epoch: jax.Array) -> Tensors:
                 return learner.on_epoch_end(learner.force_scores(scores, forced), run, epoch, self.epochs)
@@ -337,9 +344,10 @@ def _train_group(
             stored=request.stored,
             redraws=redraws.of(index),
             settings={
-                **dataclasses.asdict(run.learner),
+                **settings_of(run.learner),
                 "epochs": trainer.epochs,
                 "data": dataset.name,
+                **request.loss_settings,
                 **({} if run.keep is None else {"keep": float(run.keep)}),
                 "loss": float(by_epoch["loss"][-1]),
                 "by_epoch": jax.tree.map(np.ndarray.tolist, by_epoch),

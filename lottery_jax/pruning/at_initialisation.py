@@ -35,7 +35,8 @@ from lottery_jax.pruning.mask_actions import random_scores
 from lottery_jax.pruning.retraining import ByName, InitialState
 from lottery_jax.tickets.ticket import Ticket
 from lottery_jax.training.learner import RunSpec, TrainingRequest, check_fits
-from lottery_jax.training.loop import Updates, advance, begin, cross_entropy
+from lottery_jax.training.loop import Loss, Updates, advance, begin, network_loss
+from lottery_jax.training.losses import TaskLoss
 from lottery_jax.training.parallel_runs import SweepProgram, train_sweep
 
 
@@ -52,10 +53,13 @@ def prune_at_initialisation(
     initial = {seed: initial_tensors(random, seed) for seed in request.seeds}
 
     def program_for(specs: Sequence[RunSpec], progress: Progress) -> SweepProgram:
-        training = specs[0].learner.training(target, len(specs))
+        training = specs[0].learner.training(target, len(specs), request.task_loss)
 
         def train(group: Sequence[RunSpec], progress: Progress) -> list[Ticket | None]:
-            masks = [spec.learner.masks(random, dataset, initial[spec.seed], spec.seed, spec.keep) for spec in group]
+            masks = []
+            for spec in group:
+                data = random, dataset, initial[spec.seed]
+                masks.append(spec.learner.masks(*data, spec.seed, spec.keep, request.task_loss))
             starts = [
                 InitialState(spec.seed, _masked(initial[spec.seed], mask), mask, spec.learner.hyperparameters)
                 for spec, mask in zip(group, masks, strict=True)
@@ -91,7 +95,9 @@ class PruningAtInitialisation(PruningLearner):
     learn = sweep = prune_at_initialisation
 
     @abc.abstractmethod
-    def masks(self, random: Network, dataset: Dataset, tensors: ByName, seed: int, keep: float) -> MasksByName:
+    def masks(
+        self, random: Network, dataset: Dataset, tensors: ByName, seed: int, keep: float, loss: TaskLoss
+    ) -> MasksByName:
         """The masks of one run, bool by tensor in the order of the network, with round(keep * weights) kept in all.
 
         Args:
@@ -100,6 +106,7 @@ class PruningAtInitialisation(PruningLearner):
             tensors: The target's tensors before training.
             seed: Seed of random scores; that of `tensors`.
             keep: Kept fraction of all weights.
+            loss: The loss that is trained.
         """
 
 
@@ -119,7 +126,9 @@ class RandomPruning(PruningAtInitialisation):
         if self.scope not in get_args(Scope):
             raise InputError(f"`scope` must be one of {', '.join(get_args(Scope))}, got {self.scope!r}. Choose one.")
 
-    def masks(self, random: Network, dataset: Dataset, tensors: ByName, seed: int, keep: float) -> MasksByName:
+    def masks(
+        self, random: Network, dataset: Dataset, tensors: ByName, seed: int, keep: float, loss: TaskLoss
+    ) -> MasksByName:
         names = weight_names(random)
         scores = {name: random_scores(random.random_tensors[name], seed) for name in names}
         whole = {name: np.ones_like(scores[name], bool) for name in names}
@@ -143,7 +152,9 @@ class SmartRatio(PruningAtInitialisation):
         if not 0 <= self.output_keep <= 1:
             raise InputError(f"`output_keep` must be in [0, 1], got {self.output_keep}. Give a kept fraction.")
 
-    def masks(self, random: Network, dataset: Dataset, tensors: ByName, seed: int, keep: float) -> MasksByName:
+    def masks(
+        self, random: Network, dataset: Dataset, tensors: ByName, seed: int, keep: float, loss: TaskLoss
+    ) -> MasksByName:
         sizes = {name: random.random_tensors[name].size for name in weight_names(random)}
         counts = smart_counts(sizes, int(kept_count(keep, sum(sizes.values()))), self.output_keep)
         masks = {}
@@ -171,29 +182,28 @@ def smart_counts(sizes: dict[str, int], total: int, output_keep: float) -> dict[
     return counts_of(densities, {name: sizes[name] for name in hidden}, total - last) | {output: last}
 
 
-Saliency = Callable[[Network, ByName, jax.Array, jax.Array], ByName]
-"""From a network, its tensors, images [B, ...] and labels [B] to scores by tensor."""
+Saliency = Callable[[Network, Loss, ByName, jax.Array, jax.Array], ByName]
+"""From a network, the loss of its tensors, these, images [B, ...] and labels [B] to scores by tensor."""
 
 
-def _gradient(network: Network, images: jax.Array, labels: jax.Array) -> Callable[[ByName], ByName]:
-    loss = cross_entropy(network)
+def _gradient(loss: Loss, images: jax.Array, labels: jax.Array) -> Callable[[ByName], ByName]:
     return jax.grad(lambda tensors: loss(tensors, images, labels, None)[0])
 
 
-def snip(network: Network, tensors: ByName, images: jax.Array, labels: jax.Array) -> ByName:
+def snip(network: Network, loss: Loss, tensors: ByName, images: jax.Array, labels: jax.Array) -> ByName:
     """|w dL/dw|: the change of the loss without the weight, to first order (Lee et al. 2019, arXiv 1810.02340)."""
-    gradient = _gradient(network, images, labels)(tensors)
+    gradient = _gradient(loss, images, labels)(tensors)
     return {name: jnp.abs(tensors[name] * gradient[name]) for name in tensors}
 
 
-def grasp(network: Network, tensors: ByName, images: jax.Array, labels: jax.Array) -> ByName:
+def grasp(network: Network, loss: Loss, tensors: ByName, images: jax.Array, labels: jax.Array) -> ByName:
     """w (H g): the effect of the weight on the flow of the gradient g (Wang et al. 2020, arXiv 2002.07376)."""
-    descend = _gradient(network, images, labels)
+    descend = _gradient(loss, images, labels)
     _, product = jax.jvp(descend, (tensors,), (descend(tensors),))
     return {name: tensors[name] * product[name] for name in tensors}
 
 
-def synflow(network: Network, tensors: ByName, images: jax.Array, labels: jax.Array) -> ByName:
+def synflow(network: Network, loss: Loss, tensors: ByName, images: jax.Array, labels: jax.Array) -> ByName:
     """|w| dR/d|w| for the summed outputs R of |weights| on inputs of ones (Tanaka et al. 2020, arXiv 2006.05467)."""
     absolute = {name: jnp.abs(value) for name, value in tensors.items()}
 
@@ -215,21 +225,25 @@ class SaliencyPruning(PruningAtInitialisation):
     examples: int = 1000
     """Training examples that saliencies are computed on."""
 
-    def masks(self, random: Network, dataset: Dataset, tensors: ByName, seed: int, keep: float) -> MasksByName:
+    def masks(
+        self, random: Network, dataset: Dataset, tensors: ByName, seed: int, keep: float, loss: TaskLoss
+    ) -> MasksByName:
         rounds = SALIENCIES[self.name][1]
         images = jnp.asarray(dataset.train.images)[: self.examples]
         labels = jnp.asarray(dataset.train.labels)[: self.examples]
         masks = {name: np.ones(np.shape(tensors[name]), bool) for name in weight_names(random)}
         for number in range(1, rounds + 1):
-            scores = _saliencies(self.name, random.target, _masked(tensors, masks), images, labels)
+            scores = _saliencies(self.name, random.target, loss, _masked(tensors, masks), images, labels)
             scores = jax.device_get(scores)
             masks = pruned(scores, masks, float(keep) ** (number / rounds), scope="global")
         return masks
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _saliencies(name: str, network: Network, tensors: ByName, images: jax.Array, labels: jax.Array) -> ByName:
-    return dict(SALIENCIES[name][0](network, tensors, images, labels))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _saliencies(
+    name: str, network: Network, task_loss: TaskLoss, tensors: ByName, images: jax.Array, labels: jax.Array
+) -> ByName:
+    return dict(SALIENCIES[name][0](network, network_loss(network, task_loss), tensors, images, labels))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -280,20 +294,23 @@ class PruningFromScratch(PruningAtInitialisation):
                 f" {self.gate_epochs}, {self.gate_rate} and {self.balance}. Change the wrong one."
             )
 
-    def masks(self, random: Network, dataset: Dataset, tensors: ByName, seed: int, keep: float) -> MasksByName:
+    def masks(
+        self, random: Network, dataset: Dataset, tensors: ByName, seed: int, keep: float, loss: TaskLoss
+    ) -> MasksByName:
         names, train = weight_names(random), jax.tree.map(jnp.asarray, dataset.train)
         key = jax.random.key(seed % 2**32)
-        gates = _gates(self, random.target, tuple(names), tensors, key, jnp.float32(keep), train)
+        gates = _gates(self, random.target, tuple(names), loss, tensors, key, jnp.float32(keep), train)
         whole = {name: np.ones(np.shape(tensors[name]), bool) for name in names}
         scores = {name: np.asarray(gates[name], np.float64) * mask for name, mask in whole.items()}
         return pruned(scores, whole, keep, scope="global")
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _gates(
     learner: PruningFromScratch,
     network: Network,
     names: tuple[str, ...],
+    task_loss: TaskLoss,
     tensors: ByName,
     key: jax.Array,
     keep: jax.Array,
@@ -304,9 +321,9 @@ def _gates(
     def loss(gates: ByName, images: jax.Array, labels: jax.Array, _: jax.Array | None) -> tuple[jax.Array, Updates]:
         gated = {**tensors, **{name: gates[name] * tensors[name] for name in names}}
         # Not in training mode, because batch statistics would cancel the gates.
-        logits = network.module(gated)(images)  # type: ignore[operator]
+        outputs = network.module(gated)(images)  # type: ignore[operator]
         sparsity = sum(((gate.mean() - keep) ** 2 for gate in gates.values()), jnp.float32(0))
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean() + learner.balance * sparsity, {}
+        return task_loss.mean(outputs, labels) + learner.balance * sparsity, {}
 
     gates = {}
     for name in names:

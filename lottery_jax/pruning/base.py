@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import jax
 import numpy as np
+import optax
 
 from lottery_jax.io.checksummed_file import digest
 from lottery_jax.networks.network import Network
@@ -19,8 +20,17 @@ from lottery_jax.pruning.retraining import ByName, Retraining, RunResult
 from lottery_jax.rng.sampler import Sampler
 from lottery_jax.tickets.ticket import Ticket, make_ticket
 from lottery_jax.training.initialisers import fan_in, fan_out
-from lottery_jax.training.learner import Learner, RunSpec, TrainingRequest
-from lottery_jax.training.optimizers import Hyperparameters, Kind, OptimizerConfig, Schedule
+from lottery_jax.training.learner import Learner, RunSpec, TrainingRequest, settings_of
+from lottery_jax.training.losses import DEFAULT_LOSS, TaskLoss
+from lottery_jax.training.optimizers import (
+    Hyperparameters,
+    Kind,
+    OptaxOptimizer,
+    OptimizerConfig,
+    Schedule,
+    as_option,
+    check_unused,
+)
 from lottery_jax.training.parallel_runs import parallel_runs
 
 
@@ -36,8 +46,9 @@ class PruningLearner(Learner):
 
     batch_size: int = 60
     """Batch size of a training step."""
-    optimizer: Literal["adam", "sgd"] = "adam"
-    """Optimiser: adam, or sgd with momentum."""
+    optimizer: Literal["adam", "sgd"] | optax.GradientTransformation = "adam"
+    """Optimiser: adam, or sgd with momentum. In Python also one of optax, which replaces `learning_rate`, `momentum`
+    and `weight_decay`; `warmup` and `schedule` multiply its updates."""
     learning_rate: float = 1.2e-3
     """Learning rate after the warm-up."""
     warmup: int = 0
@@ -54,6 +65,9 @@ class PruningLearner(Learner):
     """Runs that share a training step by vmap. Default: 1 on a CPU, elsewhere as many as fit into memory."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "optimizer", as_option(self.optimizer))
+        if isinstance(self.optimizer, OptaxOptimizer):
+            check_unused(self)
         self.hyperparameters.check()
         _ = self.config  # refuses the other options
 
@@ -65,12 +79,13 @@ class PruningLearner(Learner):
     @property
     def config(self) -> OptimizerConfig:
         """The part of the optimiser that is compiled."""
-        return OptimizerConfig(self.optimizer, self.batch_size, Schedule(self.warmup, self.schedule), self.augment)
+        optimizer: Any = self.optimizer
+        return OptimizerConfig(optimizer, self.batch_size, Schedule(self.warmup, self.schedule), self.augment)
 
-    def training(self, target: Network, runs: int) -> Retraining:
+    def training(self, target: Network, runs: int, loss: TaskLoss = DEFAULT_LOSS) -> Retraining:
         """The compiled training of `runs` runs."""
         weights = sum(math.prod(shape) for shape in target.tensors.values())
-        return Retraining(target, self.config, parallel_runs(self.runs_per_step, runs, weights))
+        return Retraining(target, self.config, parallel_runs(self.runs_per_step, runs, weights), loss)
 
 
 def random_network(target: Network, *, trained: bool, frozen: bool = False) -> Network:
@@ -130,9 +145,10 @@ def ticket_settings(
     The epoch of early stopping is that of the least loss on the validation split.
     """
     settings = {
-        **dataclasses.asdict(run.learner),
+        **settings_of(run.learner),
         "epochs": request.epochs,
         "data": request.dataset.name,
+        **request.loss_settings,
         "keep": float(run.keep),  # type: ignore[arg-type]
         "kept": {name: int(np.count_nonzero(mask)) for name, mask in masks.items()},
     }

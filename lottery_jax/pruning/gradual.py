@@ -17,6 +17,7 @@ from lottery_jax.pruning.criteria import Scope, pruned
 from lottery_jax.pruning.retraining import InitialState, Retraining
 from lottery_jax.training.checkpoints import Checkpoints
 from lottery_jax.training.learner import check_fits
+from lottery_jax.training.losses import DEFAULT_LOSS, TaskLoss
 from lottery_jax.training.optimizers import Hyperparameters, OptimizerConfig
 from lottery_jax.training.parallel_runs import parallel_runs
 
@@ -67,10 +68,11 @@ def sparse_target(
     seed: int = 0,
     progress: Progress = no_progress,
     checkpoints: Checkpoints | None = None,
+    loss: TaskLoss = DEFAULT_LOSS,
 ) -> Target:
     """Train a target further until only `kept` weights of its layers are not zero, biases not counted.
 
-    The seed is that of the order of the examples. Raises `InputError`.
+    The seed is that of the order of the examples. The loss defaults to that of the labels. Raises `InputError`.
     """
     options, network = options or Gradual(), target.network
     check_fits(network, dataset, "target")
@@ -78,7 +80,7 @@ def sparse_target(
     total = sum(target.array(name).size for name in names)
     if type(kept) is not int or not 1 <= kept <= total:
         raise InputError(f"`kept` must be from 1 to {total:,} weights of the target, got {kept!r}. Change it.")
-    training = Retraining(network, OptimizerConfig("adam", options.batch_size), parallel_runs(None, 1, total))
+    training = Retraining(network, OptimizerConfig("adam", options.batch_size), parallel_runs(None, 1, total), loss)
     tensors = {name: np.asarray(value, np.float32) for name, value in target.arrays().items()}
     masks = {name: np.ones(tensors[name].shape, bool) for name in names}
     for epoch in range(options.epochs):

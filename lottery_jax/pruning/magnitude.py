@@ -58,7 +58,7 @@ def prune_by_magnitude(
     def program_for(specs: Sequence[RunSpec], progress: Progress) -> SweepProgram:
         options = specs[0].learner
         random = random_network(target, trained=options.retrain, frozen=options.mask_0_action != "zero")
-        training = options.training(target, len(specs))
+        training = options.training(target, len(specs), request.task_loss)
         initial = {seed: initial_tensors(random, seed) for seed in request.seeds}
         whole = {name: np.ones(target.tensors[name], bool) for name in weight_names(random)}
         retrainings = options.rounds if options.retrain else options.rounds - 1

@@ -22,7 +22,8 @@ from lottery_jax.io.checksummed_file import digest
 from lottery_jax.networks.network import Network
 from lottery_jax.progress import Progress, no_progress
 from lottery_jax.training.checkpoints import Checkpoint, Checkpoints
-from lottery_jax.training.loop import History, State, advance, begin, cross_entropy, drive, on_split, steps_per_epoch
+from lottery_jax.training.loop import History, State, advance, begin, drive, network_loss, on_split, steps_per_epoch
+from lottery_jax.training.losses import DEFAULT_LOSS, TaskLoss
 from lottery_jax.training.optimizers import Hyperparameters, OptimizerConfig, masked_optimizer
 from lottery_jax.training.parallel_runs import ParallelRuns, Shared, in_groups, padded_group, stacked
 
@@ -76,6 +77,7 @@ class Retraining:
     network: Network
     config: OptimizerConfig
     layout: ParallelRuns
+    loss: TaskLoss = DEFAULT_LOSS
 
     def runs(
         self,
@@ -100,6 +102,8 @@ class Retraining:
         data = self.layout.replicate((dataset.train, dataset.validation))
         examples = len(dataset.train)
         sizes = f"{dataset.fingerprint} {examples} {min(self.config.batch_size, examples)}"
+        resolved, recorded = self.loss.resolved(dataset), self.loss.recorded(dataset)
+        training = dataclasses.replace(self, loss=resolved)
 
         def configuration(group: Sequence[InitialState]) -> dict[str, Any]:
             """Everything that a training of these runs depends on, as JSON."""
@@ -114,12 +118,13 @@ class Retraining:
                 "data": sizes,
                 "epochs": [epochs, earlier],
                 "runs": runs,
+                **({"trained_for": recorded} if recorded else {}),
             }
 
         def train(group: Sequence[InitialState], progress: Progress) -> list[RunResult | None]:
             padded = padded_group(group, self.layout.width)
             checkpoint = checkpoints and checkpoints.of(configuration(group))
-            return self._train_group(padded, data, sizes, epochs, earlier, progress, checkpoint)[: len(group)]
+            return training._train_group(padded, data, sizes, epochs, earlier, progress, checkpoint)[: len(group)]
 
         shared = checkpoints and Shared(checkpoints, configuration, for_all=True)
         return in_groups(train, starts, self.layout.width, progress=progress, shared=shared)
@@ -203,11 +208,12 @@ class Retraining:
             (state, (masks, values, hyperparameters)), ((train, validation), epochs) = own, shared
 
             def validate(tensors: ByName) -> History:
-                return on_split(self.network.module(tensors), validation, prefix="validation_")  # type: ignore[arg-type]
+                own = self.network.module(tensors)
+                return on_split(own, validation, self.loss, prefix="validation_")  # type: ignore[arg-type]
 
             factor = (lambda step: schedule.factor(step, steps, epochs)) if schedule.changes else None
             return advance(
-                cross_entropy(self.network),
+                network_loss(self.network, self.loss),
                 state,
                 train,
                 optimizer=masked_optimizer(self.config.build(hyperparameters), masks, values, factor),

@@ -24,6 +24,7 @@ from lottery_jax.progress import Progress, no_progress
 from lottery_jax.rng.threefry import checked_seed
 from lottery_jax.statistics import wilson_interval
 from lottery_jax.training import loop as training
+from lottery_jax.training.losses import DEFAULT_LOSS, TaskLoss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +77,7 @@ def train_target(
     recipe: Recipe,
     *,
     seed: int,
+    loss: TaskLoss = DEFAULT_LOSS,
     cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress = no_progress,
 ) -> Target:
@@ -85,6 +87,7 @@ def train_target(
         dataset: Only its training split is used.
         recipe: Epochs, batch size, learning rate and weight decay.
         seed: Seed of the initialisation and the batches, from 0 to 2**32 - 1.
+        loss: The loss that is minimised. Default: that of the labels' kind.
         cache_dir: Folder of cached targets. Defaults to the user's cache.
         progress: Called with the finished epochs and all epochs.
 
@@ -98,7 +101,7 @@ def train_target(
     found, outputs = network.input_spec, network.output_spec
     if found is None or outputs is None or (found.shape, outputs.shape) != (dataset.shape, (dataset.classes,)):
         raise InputError(
-            f"the network must map examples of {list(dataset.shape)} to {dataset.classes} classes ({dataset.name}),"
+            f"the network must map examples of {list(dataset.shape)} to {dataset.outputs} ({dataset.name}),"
             f" got {found and list(found.shape)} to {outputs and list(outputs.shape)}. Choose another architecture."
         )
     seed = checked_seed(seed)
@@ -114,16 +117,20 @@ def train_target(
         "seed": seed,
         **dataclasses.asdict(recipe),
     }
+    if recorded := loss.recorded(dataset):
+        settings["trained_for"] = recorded
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     path = cache_folder(cache_dir) / "targets" / f"{dataset.name}-{digest}.safetensors"
     tensors = read_cached(path)
     if tensors is None or {name: value.shape for name, value in tensors.items()} != network.tensors:
-        tensors = _train(network, dataset, recipe, seed, progress)
+        tensors = _train(network, dataset, recipe, seed, loss.resolved(dataset), progress)
         write_cached(path, tensors)
     return Target(network, tensors)  # type: ignore[arg-type]
 
 
-def _train(network: Network, dataset: Dataset, recipe: Recipe, seed: int, progress: Progress) -> dict[str, np.ndarray]:
+def _train(
+    network: Network, dataset: Dataset, recipe: Recipe, seed: int, loss: TaskLoss, progress: Progress
+) -> dict[str, np.ndarray]:
     """The trained tensors on the host."""
     initial_key, key = jax.random.split(jax.random.key(seed))
     steps = recipe.epochs * training.steps_per_epoch(len(dataset.train), recipe.batch_size)
@@ -131,7 +138,7 @@ def _train(network: Network, dataset: Dataset, recipe: Recipe, seed: int, progre
     train = jax.device_put(dataset.train)
 
     def advance_by(state: training.State, epochs: int) -> tuple[training.State, training.History]:
-        return _advance(network, recipe, steps, epochs, state, train)
+        return _advance(network, recipe, loss, steps, epochs, state, train)
 
     state, _ = training.drive(advance_by, state, epochs=recipe.epochs, progress=progress)
     training.check_finite(state.parameters, "the target")
@@ -143,11 +150,17 @@ def _begin(recipe: Recipe, steps: int, initial: dict[str, jax.Array], key: jax.A
     return training.begin(initial, key=key, optimizer=_optimizer(recipe, steps))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
 def _advance(
-    network: Network, recipe: Recipe, steps: int, epochs: int, state: training.State, train: Split
+    network: Network,
+    recipe: Recipe,
+    task_loss: TaskLoss,
+    steps: int,
+    epochs: int,
+    state: training.State,
+    train: Split,
 ) -> tuple[training.State, training.History]:
-    optimizer, loss = _optimizer(recipe, steps), training.cross_entropy(network)
+    optimizer, loss = _optimizer(recipe, steps), training.network_loss(network, task_loss)
     return training.advance(loss, state, train, optimizer=optimizer, epochs=epochs, batch_size=recipe.batch_size)
 
 
@@ -163,11 +176,16 @@ def _optimizer(recipe: Recipe, steps: int) -> optax.GradientTransformation:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A data set and the target to approximate; raises `InputError` if they do not fit together."""
+    """A data set and the target to approximate; raises `InputError` if they do not fit together.
+
+    Args:
+        loss: Loss and metric of its comparisons. Default: those of the labels' kind.
+    """
 
     name: str
     dataset: Dataset
     target: Target
+    loss: TaskLoss = DEFAULT_LOSS
 
     def __post_init__(self) -> None:
         inputs, data = self.target.network.input_spec, self.dataset
@@ -195,9 +213,9 @@ class Task:
         """What may be wrong with the data, and what the import of the target assumed."""
         return (*self.dataset.notes, *self.target.notes)
 
-    def accuracy_notes(self, accuracy: float) -> tuple[str, ...]:
-        """A sentence if a target of this test accuracy may predict no better than a constant."""
-        if self.dataset.kind != "classification":
+    def accuracy_notes(self, accuracy: float | None) -> tuple[str, ...]:
+        """A sentence if a target of this test accuracy may predict no better than a constant; None: no accuracy."""
+        if accuracy is None:
             return ()
         labels = np.asarray(self.dataset.test.labels)
         correct, frequent = round(accuracy * len(labels)), int(np.bincount(labels).max())

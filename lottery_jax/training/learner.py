@@ -3,6 +3,7 @@
 import abc
 import copy
 import dataclasses
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar
@@ -18,6 +19,8 @@ from lottery_jax.progress import Progress, no_progress
 from lottery_jax.rng.threefry import checked_seeds
 from lottery_jax.tickets.ticket import Ticket
 from lottery_jax.training.checkpoints import Checkpoints
+from lottery_jax.training.losses import DEFAULT_LOSS, TaskLoss
+from lottery_jax.training.optimizers import REPLACED_OPTIONS, OptaxOptimizer
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,6 +41,8 @@ class TrainingRequest:
     """Called with (epochs done, epochs in all), the mean of all runs."""
     checkpoints: Checkpoints | None = None
     """Folder of unfinished trainings."""
+    loss: TaskLoss = DEFAULT_LOSS
+    """The loss that is trained, and the metric that is measured. Default: those of the labels' kind."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seeds", checked_seeds(self.seeds))
@@ -47,15 +52,27 @@ class TrainingRequest:
         if self.epochs < 1:
             raise InputError(f"`epochs` must be at least 1, got {self.epochs}. Give a positive number.")
 
+    @functools.cached_property
+    def task_loss(self) -> TaskLoss:
+        """The loss for this data set, checked."""
+        return self.loss.resolved(self.dataset)
+
+    @functools.cached_property
+    def loss_settings(self) -> dict[str, dict[str, str]]:
+        """The names of loss and metric for the settings of a ticket; empty for a plain classification."""
+        recorded = self.loss.recorded(self.dataset)
+        return {"trained_for": recorded} if recorded else {}
+
     def configuration(self, network: Network, runs: Sequence["RunSpec"], **more: Any) -> dict[str, Any]:
         """Everything that the training of some runs depends on, as JSON."""
         return {
             "learner": runs[0].learner.name,
-            "runs": [[dataclasses.asdict(run.learner), run.seed, run.keep] for run in runs],
+            "runs": [[settings_of(run.learner), run.seed, run.keep] for run in runs],
             "network": network.to_json(),
             "data": self.dataset.fingerprint,
             "epochs": self.epochs,
             "stored": digest("", jax.tree.map(np.asarray, dict(self.stored))),
+            **self.loss_settings,
             **more,
         }
 
@@ -129,6 +146,15 @@ class RunSpec(NamedTuple):
     keep: float | None
 
 
+def settings_of(learner: Learner) -> dict[str, Any]:
+    """The options of a learner as JSON, without those that an optimiser of optax replaces."""
+    replaced = REPLACED_OPTIONS if isinstance(getattr(learner, "optimizer", None), OptaxOptimizer) else ()
+    options = dataclasses.asdict(learner)
+    if options.get("optimizer", "") is None:
+        replaced = ("optimizer",)  # that of the learner itself, as in tickets of earlier versions
+    return {name: value for name, value in options.items() if name not in replaced}
+
+
 def hyperparameters_of(learner: Learner) -> dict[str, float]:
     """The options of type float, by name: they are traced, so that one program serves all their values."""
     values = {}
@@ -157,7 +183,7 @@ def check_fits(network: Network, dataset: Dataset, what: str) -> None:
     if given is None or output is None or (given.shape, output.shape) != (dataset.shape, (dataset.classes,)):
         raise InputError(
             f"the {what} maps {given and list(given.shape)} to {output and list(output.shape)} but {dataset.name}"
-            f" has examples of {list(dataset.shape)} and {dataset.classes} classes; choose one that fits"
+            f" has examples of {list(dataset.shape)} and {dataset.outputs}; choose one that fits"
         )
 
 

@@ -13,6 +13,7 @@ from lottery_jax.errors import InputError
 from lottery_jax.networks.network import Network
 from lottery_jax.progress import Progress, no_progress
 from lottery_jax.training.checkpoints import Checkpoint, ExtraArrays, Snapshot
+from lottery_jax.training.losses import KIND_LOSSES, TaskLoss
 
 Parameters = Any  # a pytree of arrays: weights by name, or the scores of a mask
 
@@ -116,36 +117,39 @@ def advance(
     return jax.lax.scan(one_epoch, state, length=epochs)
 
 
-def cross_entropy(network: Network) -> Loss:
-    """The mean cross-entropy of a network's outputs, as a loss of its tensors for `advance`."""
+def network_loss(network: Network, task_loss: TaskLoss) -> Loss:
+    """The mean loss of a network's outputs, as a loss of its tensors for `advance`."""
 
     def loss(
         tensors: Parameters, images: jax.Array, labels: jax.Array, key: jax.Array | None
     ) -> tuple[jax.Array, Updates]:
-        logits, updates = network.train(tensors, images)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), updates
+        outputs, updates = network.train(tensors, images)
+        return task_loss.mean(outputs, labels), updates
 
     return loss
 
 
-def on_split(outputs: Callable[[jax.Array], jax.Array], split: Split, prefix: str = "") -> History:
-    """Mean cross-entropy `loss` and `accuracy` of outputs [B, classes] for the images [B, ...] of a split.
+def on_split(
+    outputs: Callable[[jax.Array], jax.Array],
+    split: Split,
+    task_loss: TaskLoss = KIND_LOSSES["classification"],
+    *,
+    prefix: str = "",
+) -> History:
+    """The mean `loss`, and the `accuracy` or other `metric`, of outputs [B, K] for the images [B, ...] of a split.
 
     The prefix is that of the names.
 
     >>> split = Split(np.eye(3, dtype=np.float32), np.array([0, 1, 1], np.int32))
     >>> {name: round(float(value), 3) for name, value in on_split(lambda images: images, split).items()}
-    {'accuracy': 0.667, 'loss': 0.885}
+    {'loss': 0.885, 'accuracy': 0.667}
     """
-
-    def example(pair: tuple[jax.Array, jax.Array]) -> History:
-        image, label = pair
-        logits = outputs(image[None])[0]
-        loss = optax.softmax_cross_entropy_with_integer_labels(logits, label)
-        return {f"{prefix}loss": loss, f"{prefix}accuracy": (jnp.argmax(logits) == label).astype(jnp.float32)}
-
     images, labels = jnp.asarray(split.images), jnp.asarray(split.labels)
-    return jax.tree.map(jnp.mean, jax.lax.map(example, (images, labels), batch_size=_EXAMPLES))
+    found = jax.lax.map(lambda image: outputs(image[None])[0], images, batch_size=_EXAMPLES)
+    assert task_loss.metric is not None
+    name = "accuracy" if task_loss.is_accuracy else "metric"
+    metric = jnp.asarray(task_loss.metric(found, labels), jnp.float32)
+    return {f"{prefix}loss": task_loss.mean(found, labels), f"{prefix}{name}": metric}
 
 
 def drive(

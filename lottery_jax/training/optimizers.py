@@ -1,8 +1,9 @@
 """Optimisers with hyperparameters that are traced, learning rate schedules, and an optimiser that keeps masks."""
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, Self, get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import optax
 
 from lottery_jax.data.augment import augment
 from lottery_jax.errors import InputError
+from lottery_jax.training.losses import program_digest, qualified_name
 
 Kind = Literal["constant", "cosine", "steps"]
 
@@ -53,6 +55,71 @@ class Schedule:
         return rate * jnp.minimum(epoch / self.warmup, 1.0) if self.warmup else rate
 
 
+class OptaxOptimizer(str):
+    """An optimiser of optax as an option, which is recorded as the text: its name, and a digest of what it computes.
+
+    It updates any dictionary of arrays, and must not depend on their names.
+
+    Args:
+        transformation: The optimiser, with its learning rate or schedule.
+
+    >>> OptaxOptimizer(optax.sgd(0.1)) == OptaxOptimizer(optax.sgd(0.2))
+    False
+    """
+
+    transformation: optax.GradientTransformation
+
+    def __new__(cls, transformation: optax.GradientTransformation) -> Self:
+        sample = {"bias": jax.ShapeDtypeStruct((3,), np.float32), "weight": jax.ShapeDtypeStruct((2, 3), np.float32)}
+
+        def first(parameters: Any) -> Any:
+            return transformation.init(parameters)
+
+        def step(gradient: Any, state: Any, parameters: Any) -> Any:
+            return transformation.update(gradient, state, parameters)
+
+        try:
+            with jax.numpy_dtype_promotion("standard"):
+                parts = (
+                    program_digest(first, sample),
+                    program_digest(step, sample, jax.eval_shape(first, sample), sample),
+                )
+        except Exception as error:  # an optimiser of the user raises anything
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(
+                "`optimizer` must be an optax optimiser that needs gradients and parameters alone, got"
+                f" {type(error).__name__} ({reason}). Use another one."
+            ) from None
+        digest = hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
+        self = super().__new__(cls, f"{qualified_name(transformation.update)} {digest}")
+        self.transformation = transformation
+        return self
+
+    def __getnewargs__(self) -> tuple[optax.GradientTransformation]:  # type: ignore[override]
+        return (self.transformation,)
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self
+
+
+def as_option(value: Any) -> Any:
+    """The value of an option: an optimiser of optax as `OptaxOptimizer`, others unchanged."""
+    return OptaxOptimizer(value) if isinstance(value, optax.GradientTransformation) else value
+
+
+def check_unused(learner: Any) -> None:
+    """Refuse options of a learner that its optimiser of optax replaces; raises `InputError`."""
+    for field in dataclasses.fields(learner):
+        if field.name in REPLACED_OPTIONS and (value := getattr(learner, field.name)) != field.default:
+            raise InputError(
+                f"`{field.name}` must be omitted with an optax optimiser, got {value}. Set it in the optimiser."
+            )
+
+
+REPLACED_OPTIONS = ("learning_rate", "momentum", "weight_decay")
+"""Options of a learner that an optimiser of optax has itself."""
+
+
 class Hyperparameters(NamedTuple):
     """Hyperparameters of a run, which are traced."""
 
@@ -80,18 +147,20 @@ def check_learning_rate(rate: float) -> None:
 class OptimizerConfig:
     """The part of an optimiser that is compiled: its kind, schedule, batch size and augmentation."""
 
-    optimizer: Literal["adam", "sgd"]
+    optimizer: Literal["adam", "sgd"] | OptaxOptimizer
     batch_size: int
     schedule: Schedule = dataclasses.field(default_factory=Schedule)
     augment: str = "none"
 
     def __post_init__(self) -> None:
-        if self.optimizer not in ("adam", "sgd"):
-            raise InputError(f"`optimizer` must be adam or sgd, got {self.optimizer!r}. Choose one.")
+        if self.optimizer not in ("adam", "sgd") and not isinstance(self.optimizer, OptaxOptimizer):
+            raise InputError(f"`optimizer` must be adam, sgd or of optax, got {self.optimizer!r}. Choose one.")
         augment(self.augment)
 
     def build(self, values: Hyperparameters) -> optax.GradientTransformation:
         """The optimiser without its schedule; matrices and kernels alone have weight decay."""
+        if isinstance(self.optimizer, OptaxOptimizer):
+            return self.optimizer.transformation
         adam = self.optimizer == "adam"
         steps = optax.adam(values.learning_rate) if adam else optax.sgd(values.learning_rate, momentum=values.momentum)
         matrices = optax.add_decayed_weights(values.weight_decay, mask=lambda t: jax.tree.map(lambda x: x.ndim > 1, t))

@@ -25,12 +25,17 @@ def images(target: Target, count: int, seed: int = 1) -> np.ndarray:
     return np.random.default_rng(seed).uniform(0, 1, (count, *target.network.input_spec.shape)).astype(np.float32)
 
 
-def log_probabilities(tensors: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+def outputs_of(tensors: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
     """Of an MLP, in NumPy."""
     x = x.astype(np.float64)
     for layer in range(1, 1 + sum(name.endswith("weight") for name in tensors)):
         x = np.maximum(x, 0) if layer > 1 else x
         x = x @ tensors[f"fc{layer}.weight"].T + tensors.get(f"fc{layer}.bias", 0)
+    return x
+
+
+def log_probabilities(tensors: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+    x = outputs_of(tensors, x)
     x = x - x.max(1, keepdims=True)
     return x - np.log(np.exp(x).sum(1, keepdims=True))
 
@@ -98,6 +103,36 @@ def test_against_the_derivatives_of_the_whole_network(name: str) -> None:
         assert {name: values.shape for name, values in found.items()} == network.approximated
         for name, values in found.items():
             np.testing.assert_allclose(values, wanted[name].mean(0), rtol=1e-3, atol=1e-7)
+
+
+def test_of_several_labels_it_is_that_of_each_label_as_two_classes() -> None:
+    """The logits of a label are its output and 0: one target of two classes for each output."""
+    target = mlp(4, 5, 3)
+    x, tensors = images(target, 9), target.arrays()
+    wanted = {name: np.zeros(value.shape) for name, value in tensors.items()}
+    for label in range(3):
+        weight, bias = (
+            np.stack([tensors[name][label], 0 * tensors[name][label]]) for name in ("fc2.weight", "fc2.bias")
+        )
+        pair = mlp_target([tensors["fc1.weight"], weight], [tensors["fc1.bias"], bias])
+        for name, values in fisher_importance(pair, x).items():
+            place, part = (label, values[0]) if name.startswith("fc2") else (..., values)
+            wanted[name][place] += part
+    for name, values in fisher_importance(target, x, label_kind="multilabel").items():
+        np.testing.assert_allclose(values, wanted[name], rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_of_a_regression_it_predicts_the_squared_error_of_a_changed_weight(outputs: int) -> None:
+    target = mlp(4, 6, outputs)
+    x, tensors = images(target, 50), exact(target)
+    fisher, before = fisher_importance(target, x, label_kind="regression"), outputs_of(tensors, x)
+    for name, place in (("fc1.weight", (1, 2)), ("fc2.weight", (0, 2)), ("fc2.bias", (0,))):
+        kept = tensors[name][place]
+        tensors[name][place] += 1e-6
+        error = ((outputs_of(tensors, x) - before) ** 2).sum(1).mean()
+        tensors[name][place] = kept
+        assert error == pytest.approx(fisher[name][place] * 1e-12, rel=1e-3)
 
 
 def test_it_predicts_the_divergence_of_a_changed_weight() -> None:

@@ -1,15 +1,17 @@
 """Loss-aware tickets: of every construction that leaves a choice, on every kind of network."""
 
 import dataclasses
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lottery_jax.approximation import Budget, LossAware, plan_job, run_in_memory
+from lottery_jax.approximation import Budget, LossAware, approximate, plan_job, run_in_memory
 from lottery_jax.approximation.importance import fisher_importance
 from lottery_jax.comparison.evaluate import accuracy
 from lottery_jax.constructions import Construction, Pensia, Scalar
+from lottery_jax.data import Dataset
 from lottery_jax.errors import InputError
 from lottery_jax.importers.mlp_weights import mlp_target
 from lottery_jax.networks.layers.dense import Dense
@@ -141,3 +143,37 @@ def test_softmax_attention_of_a_graph() -> None:
     wanted = np.asarray(target.forward()(jnp.asarray(x)))
     losses = [np.abs(np.asarray(ticket.forward()(jnp.asarray(x))) - wanted).mean() for ticket in tickets]
     assert losses[0] < losses[1]
+
+
+@pytest.mark.parametrize(("outputs", "kind"), [(1, "regression"), (3, "regression"), (1, "multilabel")])
+def test_of_numbers_and_labels_its_outputs_are_nearer_than_those_of_a_plain_budget(outputs: int, kind: Any) -> None:
+    random = np.random.default_rng(2)
+    target = mlp_target([random.normal(0, 0.6, (12, 4)), random.normal(0, 0.6, (outputs, 12))])
+    examples = images(target, 400)
+    kept = 2 * target.weights
+    errors = []
+    for objective in (LossAware(kept, examples, label_kind=kind), Budget(kept)):
+        ticket = found(target, Scalar(COUNT), objective)
+        differences = np.asarray(ticket.forward()(examples)) - np.asarray(target.forward()(examples))
+        errors.append(float((differences**2).mean()))
+        assert verify(ticket, target=target).outcome in ("holds", "no guarantee")
+    assert errors[0] < 0.8 * errors[1]
+
+
+def test_the_kind_of_labels_defaults_to_that_of_the_data_or_of_the_outputs() -> None:
+    random = np.random.default_rng(2)
+    targets = [mlp_target([random.normal(0, 0.6, (outputs, 4))]) for outputs in (1, 3)]
+    examples = images(targets[0], 30)
+    numbers = Dataset.from_arrays(examples, random.random((30, 3)))
+    for target, data, kind in (
+        (targets[0], None, "regression"),
+        (targets[1], None, None),
+        (targets[1], numbers, "regression"),
+    ):
+        given = {"images": examples} if data is None else {"dataset": data, "images": np.asarray(data.train.images)}
+        ticket = approximate(target, seed=0, construction=Scalar(COUNT), kept=8, **given)  # type: ignore[arg-type]
+        assert ticket.header.settings.get("label_kind") == kind
+    with pytest.raises(InputError, match="two or more outputs, got one output[.] Give the label_kind regression"):
+        approximate(targets[0], seed=0, kept=8, images=examples, label_kind="classification")
+    with pytest.raises(InputError, match="label_kind is an option of kept"):
+        approximate(targets[0], seed=0, label_kind="regression")

@@ -27,11 +27,14 @@ from lottery_jax.pruning.base import initial_tensors, random_network
 from lottery_jax.pruning.criteria import pruned
 from lottery_jax.tickets.verify import verify
 from lottery_jax.training.learner import TrainingRequest
+from lottery_jax.training.loop import network_loss
+from lottery_jax.training.losses import KIND_LOSSES
 from tests.mask_learning.sources import small_data
 
 DATA = small_data()
 NETWORK = mlp((4, 5, 2), Spec((2, 2, 1), True), bias=True)
 TENSORS = initial_tensors(random_network(NETWORK, trained=True), 3)
+LOSS = network_loss(NETWORK, KIND_LOSSES["classification"])
 IMAGES, LABELS = jnp.asarray(DATA.train.images), jnp.asarray(DATA.train.labels)
 METHODS = [kind for kind in TRAINED.values() if issubclass(kind, PruningAtInitialisation)]
 
@@ -47,7 +50,7 @@ def test_every_saliency_is_a_method() -> None:
 
 def test_snip_is_what_the_loss_minds() -> None:
     """The derivative for a factor of the weight, at 1."""
-    scores = snip(NETWORK, TENSORS, IMAGES, LABELS)["fc1.weight"]
+    scores = snip(NETWORK, LOSS, TENSORS, IMAGES, LABELS)["fc1.weight"]
     for place in ((0, 0), (2, 3), (4, 1)):
         changed = [TENSORS["fc1.weight"].copy() for _ in range(2)]
         for weight, factor in zip(changed, (1.05, 0.95), strict=True):
@@ -65,13 +68,13 @@ def test_grasp_is_the_weight_times_the_hessian_times_the_gradient() -> None:
         return sum(jnp.vdot(fixed[name], value) for name, value in descend(tensors).items())
 
     expected = jax.grad(product)(TENSORS)
-    for name, score in grasp(NETWORK, TENSORS, IMAGES, LABELS).items():
+    for name, score in grasp(NETWORK, LOSS, TENSORS, IMAGES, LABELS).items():
         np.testing.assert_allclose(score, TENSORS[name] * expected[name], rtol=1e-3, atol=1e-6)
 
 
 def test_synflow_is_the_flow_over_all_paths_of_a_weight() -> None:
     tensors = {name: np.zeros_like(value) if "bias" in name else value for name, value in TENSORS.items()}
-    scores = synflow(NETWORK, tensors, IMAGES, LABELS)
+    scores = synflow(NETWORK, LOSS, tensors, IMAGES, LABELS)
     first, second = np.abs(tensors["fc1.weight"]), np.abs(tensors["fc2.weight"])
     np.testing.assert_allclose(scores["fc1.weight"], first * second.sum(0)[:, None], rtol=1e-5)
     np.testing.assert_allclose(scores["fc2.weight"], second * first.sum(1), rtol=1e-5)
@@ -124,7 +127,7 @@ def test_smart_ratios_are_exact_and_fall_as_published(keep: float) -> None:
 
 def masks(learner: PruningAtInitialisation, seed: int = 3, keep: float = 0.4) -> dict[str, np.ndarray]:
     random = random_network(NETWORK, trained=True)
-    return learner.masks(random, DATA, initial_tensors(random, seed), seed, keep)
+    return learner.masks(random, DATA, initial_tensors(random, seed), seed, keep, KIND_LOSSES["classification"])
 
 
 @pytest.mark.parametrize("learner", [RandomPruning(), RandomPruning(scope="global"), SmartRatio()])
@@ -135,7 +138,7 @@ def test_chance_is_of_the_seed_and_knows_no_weights(learner: PruningAtInitialisa
     assert sum(mask.sum() for mask in one.values()) == 12
     wide = random_network(mlp((100, 200, 2), Spec((100,))), trained=True)
     tensors = initial_tensors(wide, 1)
-    found = learner.masks(wide, DATA, tensors, 1, 0.5)["fc1.weight"]
+    found = learner.masks(wide, DATA, tensors, 1, 0.5, KIND_LOSSES["classification"])["fc1.weight"]
     assert abs(np.corrcoef(found.ravel(), np.abs(tensors["fc1.weight"]).ravel())[0, 1]) < 0.03
     assert found.sum(1).min() > 25 and found.sum(1).max() < 75
 

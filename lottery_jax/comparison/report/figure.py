@@ -1,4 +1,4 @@
-"""The figure: accuracy against kept weights."""
+"""The figure: accuracy, or another metric, against kept weights."""
 
 import statistics
 from collections.abc import Sequence
@@ -23,10 +23,10 @@ STYLES = (
 
 
 def figure(records: Sequence[Record], *, dark: bool = False) -> bytes:
-    """Accuracy against kept weights (log axis) with the target as a line.
+    """Accuracy, or another metric, against kept weights (log axis) with the target as a line.
 
-    Bars are 95 % intervals of the test images, bands the minimum and maximum over seeds. Methods with trained weights
-    have hollow markers. Returns PNG bytes.
+    Bars of an accuracy are 95 % intervals of the test images, bands the minimum and maximum over seeds. Methods with
+    trained weights have hollow markers. Returns PNG bytes.
     """
     # Imported here, because only a comparison that is finished needs it.
     from matplotlib.figure import Figure
@@ -34,24 +34,28 @@ def figure(records: Sequence[Record], *, dark: bool = False) -> bytes:
     ink, paper = ("#dddddd", "#16181d") if dark else ("#222222", "#ffffff")
     drawing = Figure(figsize=(8.0, 4.8), dpi=150, facecolor=paper, layout="constrained")
     axes = drawing.add_subplot(facecolor=paper)
+    metric = records[0].metric if records else None
+    value, factor = ("metric_value", 1) if metric else ("accuracy", 100)
+    # Another metric has no interval.
+    low_value, high_value = (value, value) if metric else ("accuracy_low", "accuracy_high")
     methods: dict[str, list[Row]] = {}
     for row in rows(records):
-        if row.mean("kept_weights"):
+        if row.mean("kept_weights") and row.values(value):
             methods.setdefault(row.method, []).append(row)
     for number, (method, points) in enumerate(methods.items()):
         colour, marker = _style(number)
         line = ("-", "--", "-.", ":")[number // len(STYLES) % 4]
-        names = ("kept_weights", "accuracy", "accuracy_low", "accuracy_high")
+        names = ("kept_weights", value, low_value, high_value)
         kept, accuracy, low, high = (np.array([row.mean(name) or 0.0 for row in points]) for name in names)
         if len(points) > 1:
-            seeds = [row.values("accuracy") for row in points]
-            worst, best = 100 * np.array([[min(each), max(each)] for each in seeds]).T
+            seeds = [row.values(value) for row in points]
+            worst, best = factor * np.array([[min(each), max(each)] for each in seeds]).T
             axes.fill_between(kept, worst, best, color=colour, alpha=0.18, lw=0)
         axes.errorbar(
             kept,
-            100 * accuracy,
+            factor * accuracy,
             # Clipped at zero: an interval may end at the accuracy itself, and rounding may put the end past it.
-            yerr=100 * np.maximum(0.0, [accuracy - low, high - accuracy]),
+            yerr=factor * np.maximum(0.0, [accuracy - low, high - accuracy]),
             color=colour,
             marker=marker,
             markerfacecolor=paper if points[0].records[0].trained else colour,
@@ -62,14 +66,16 @@ def figure(records: Sequence[Record], *, dark: bool = False) -> bytes:
             label=printable(method),
         )
     if records:
-        target = 100 * statistics.fmean(record.target_accuracy for record in records)
+        target = factor * statistics.fmean(getattr(record, f"target_{value}") or 0.0 for record in records)
         weights = records[0].target_weights
-        label = f"target, {weights:,} weights: {target:.2f} %"
+        label = (
+            f"target, {weights:,} weights: {target:.4g}" if metric else f"target, {weights:,} weights: {target:.2f} %"
+        )
         axes.axhline(target, color=ink, linewidth=1.2, linestyle="--", label=label)
         axes.axvline(weights, color=ink, linewidth=0.8, linestyle=":", label="as many weights as the target")
     axes.set_xscale("log")
     axes.set_xlabel("kept weights", color=ink)
-    axes.set_ylabel("test accuracy, %", color=ink)
+    axes.set_ylabel(printable(metric) if metric else "test accuracy, %", color=ink, parse_math=False)
     axes.grid(visible=True, which="major", color=ink, alpha=0.15)
     axes.tick_params(colors=ink, which="both")
     for spine in axes.spines.values():

@@ -84,8 +84,8 @@ def write_report(
 <h1>{escape(title)}</h1>
 <p>{escape(lead)}</p>
 <picture><source media="(prefers-color-scheme: dark)" srcset="{_data_url(figure(records, dark=True))}"><img width="800"
-src="{_data_url(light)}" alt="Test accuracy against kept weights, one line or point per method; the numbers are in the
-table below."></picture>
+src="{_data_url(light)}" alt="Test accuracy or metric against kept weights, one line or point per method; the numbers
+are in the table below."></picture>
 <h2>Results</h2>
 <div class="wide"><table>
 <thead><tr>{head}</tr></thead>

@@ -122,9 +122,22 @@ _COLUMNS = (
         *("learning_rate", ".3g"),
         optional=True,
     ),
-    Column("accuracy %", "On the test images.", "accuracy", ".2f", factor=100),
-    Column("95 % interval", "From the number of test images, mean over seeds.", text=Row.interval),
-    Column("agree %", "Test images with the same prediction as the target.", "agreement", ".2f", factor=100),
+    Column("accuracy %", "On the test images.", "accuracy", ".2f", factor=100, optional=True),
+    Column("95 % interval", "From the number of test images, mean over seeds.", text=Row.interval, optional=True),
+    Column(
+        "agree %",
+        "Test images with the same prediction as the target.",
+        *("agreement", ".2f"),
+        factor=100,
+        optional=True,
+    ),
+    Column("metric", "On the test examples.", "metric_value", ".4f", optional=True),
+    Column(
+        "rms |f-g|",
+        "Root mean square of the difference from the target's outputs on the test examples.",
+        *("rms_deviation", ".3g"),
+        optional=True,
+    ),
     Column(
         "max |f-g|",
         "Largest difference from the target's outputs on the test images, worst seed.",
@@ -183,7 +196,10 @@ _NAMES = 2  # columns that name a row
 def columns(shown: Sequence[Row]) -> list[Column]:
     """The columns of a table; optional ones only if a row has a value."""
     found = []
+    metrics = {record.metric for row in shown for record in row.records if record.metric}
     for column in _COLUMNS:
+        if column.field == "metric_value" and metrics:
+            column = dataclasses.replace(column, name=", ".join(sorted(metrics)))
         cells = set(map(column.cell, shown)) if column.optional else set()
         if not column.optional or cells - {DASH}:
             found.append(column)
