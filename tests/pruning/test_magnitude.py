@@ -304,7 +304,7 @@ def test_bad_input_is_refused(options: dict, changes: dict, message: str) -> Non
 
 
 def test_a_training_that_diverges_is_refused() -> None:
-    broken = Split(np.full_like(DATA.train.images, np.nan), DATA.train.labels)
+    broken = Split(np.full_like(DATA.train.images, 3e38), DATA.train.labels)
     with pytest.raises(InputError, match="diverged"):
         BRIEF.learn(
             NETWORK, TrainingRequest(dataclasses.replace(DATA, train=broken), seeds=SEEDS, keeps=KEEPS, epochs=2)
