@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lottery_jax.comparison.evaluate import accuracy
-from lottery_jax.data import Dataset, Split, load
+from lottery_jax.data import Dataset, load
 from lottery_jax.errors import InputError
 from lottery_jax.mask_learning.edge_popup import EdgePopup
 from lottery_jax.mask_learning.learner_sources import redundant_source, wide_source
@@ -23,6 +23,7 @@ from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.sources.random_layer import RandomLayer
 from lottery_jax.tickets.ticket import Ticket
 from lottery_jax.training.learner import TrainingRequest
+from lottery_jax.training.losses import TaskLoss
 from tests.mask_learning import sources
 from tests.mask_learning.sources import GADGET, U
 
@@ -168,10 +169,9 @@ def test_bad_options_are_refused(options: dict, message: str) -> None:
 
 
 def test_a_training_that_diverges_is_refused() -> None:
-    images = np.where(np.arange(4).reshape(2, 2, 1) > 2, np.nan, SMALL.train.images).astype(np.float32)
-    broken = dataclasses.replace(SMALL, train=Split(images, SMALL.train.labels))
+    broken = TaskLoss(lambda outputs, labels: np.nan * outputs)
     with pytest.raises(InputError, match="training of edge-popup diverged"):
-        LEARNER.learn(SHARED, TrainingRequest(broken, seeds=SEEDS, keeps=KEEPS, epochs=2))
+        LEARNER.learn(SHARED, TrainingRequest(SMALL, seeds=SEEDS, keeps=KEEPS, epochs=2, loss=broken))
 
 
 @dataclasses.dataclass(frozen=True)
