@@ -92,6 +92,7 @@ def main() -> None:
     damped = fisher_importance(target, dataset.train.images, damping=1.0)
     importances = {"uniform": None, "fisher": fisher, "fisher-damped": damped}
     dense = evaluate(target.forward(), target.forward(), dataset.test)
+    assert dense.accuracy is not None, "the data set has classes"
     print(f"target {100 * dense.accuracy:.2f} %; Fisher information in {fisher_seconds:.1f} s")
     rows, fronts_seconds = [], {}
     constructions: tuple[Construction, ...] = (Scalar(range="model"), Pensia())

@@ -355,8 +355,8 @@ def make_ticket(
     if target is not None:
         content |= {f"target.{name}": target.array(name) for name in network.approximated}
     seed = checked_seed(seed)
-    source_sha256, settings = source_digest(network, seed), finite_json(settings or {})
-    header = Header(network, seed, method, source_sha256, tolerance, kept_budget, settings)
+    source_sha256, recorded = source_digest(network, seed), finite_json(dict(settings or {}))
+    header = Header(network, seed, method, source_sha256, tolerance, kept_budget, recorded)
     return Ticket(header, InMemoryTensors(content))
 
 

@@ -42,7 +42,7 @@ def predictions(logits: Any) -> Any:
     return array.where(array.isnan(logits).any(1), -1, array.argmax(logits, 1))
 
 
-def accuracy(outputs: Any, labels: Any) -> Any:
+def top1_accuracy(outputs: Any, labels: Any) -> Any:
     """The fraction of examples that are classified correctly."""
     correct = predictions(outputs) == labels
     return correct.astype(outputs.dtype).mean()
@@ -70,7 +70,7 @@ _NAMES: dict[Any, str] = {
     cross_entropy: "cross-entropy",
     squared_error: "squared error",
     sigmoid_cross_entropy: "sigmoid cross-entropy",
-    accuracy: "accuracy",
+    top1_accuracy: "accuracy",
     r_squared: "R^2",
     label_accuracy: "label accuracy",
 }
@@ -101,7 +101,7 @@ class TaskLoss:
     @property
     def is_accuracy(self) -> bool:
         """Whether the metric is the accuracy of a classification."""
-        return self.metric is accuracy
+        return self.metric is top1_accuracy
 
     @property
     def metric_name(self) -> str:
@@ -156,7 +156,7 @@ DEFAULT_LOSS = TaskLoss()
 """The loss and the metric of the labels' kind."""
 
 KIND_LOSSES = {
-    "classification": TaskLoss(cross_entropy, accuracy),
+    "classification": TaskLoss(cross_entropy, top1_accuracy),
     "regression": TaskLoss(squared_error, r_squared),
     "multilabel": TaskLoss(sigmoid_cross_entropy, label_accuracy),
 }

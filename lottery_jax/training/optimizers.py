@@ -154,7 +154,7 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         if self.optimizer not in ("adam", "sgd") and not isinstance(self.optimizer, OptaxOptimizer):
-            raise InputError(f"`optimizer` must be adam, sgd or of optax, got {self.optimizer!r}. Choose one.")
+            raise InputError(f"`optimizer` must be adam or sgd, got {self.optimizer!r}. Choose one, or one of optax.")
         augment(self.augment)
 
     def build(self, values: Hyperparameters) -> optax.GradientTransformation:

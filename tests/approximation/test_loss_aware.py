@@ -173,7 +173,7 @@ def test_the_kind_of_labels_defaults_to_that_of_the_data_or_of_the_outputs() -> 
         given = {"images": examples} if data is None else {"dataset": data, "images": np.asarray(data.train.images)}
         ticket = approximate(target, seed=0, construction=Scalar(COUNT), kept=8, **given)  # type: ignore[arg-type]
         assert ticket.header.settings.get("label_kind") == kind
-    with pytest.raises(InputError, match=r"two or more outputs, got one output[.] Give the label_kind regression"):
+    with pytest.raises(InputError, match=r"two or more outputs, got one output\. Give the label_kind regression"):
         approximate(targets[0], seed=0, kept=8, images=examples, label_kind="classification")
     with pytest.raises(InputError, match="label_kind is an option of kept"):
         approximate(targets[0], seed=0, label_kind="regression")

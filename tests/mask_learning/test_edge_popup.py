@@ -23,6 +23,7 @@ from lottery_jax.networks.sources.gadget import Gadget
 from lottery_jax.networks.sources.random_layer import RandomLayer
 from lottery_jax.tickets.ticket import Ticket
 from lottery_jax.training.learner import TrainingRequest
+from lottery_jax.training.losses import TaskLoss
 from tests.mask_learning import sources
 from tests.mask_learning.sources import GADGET, U
 
@@ -165,6 +166,12 @@ def test_scores_are_kaiming_uniform_and_not_the_source(leaf, fans: dict[str, int
 def test_bad_options_are_refused(options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         learn(learner=EdgePopup(**options))
+
+
+def test_a_training_that_diverges_is_refused() -> None:
+    broken = TaskLoss(lambda outputs, labels: np.nan * outputs)
+    with pytest.raises(InputError, match="training of edge-popup diverged"):
+        LEARNER.learn(SHARED, TrainingRequest(SMALL, seeds=SEEDS, keeps=KEEPS, epochs=2, loss=broken))
 
 
 @dataclasses.dataclass(frozen=True)

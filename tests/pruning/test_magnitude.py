@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lottery_jax.comparison.evaluate import accuracy
-from lottery_jax.data import Split, load
+from lottery_jax.data import load
 from lottery_jax.errors import InputError
 from lottery_jax.io.checksummed_file import digest
 from lottery_jax.networks.architectures import architecture, mlp
@@ -30,6 +30,7 @@ from lottery_jax.rng.sampler import Sampler
 from lottery_jax.tickets.ticket import Ticket, load_ticket
 from lottery_jax.tickets.verify import verify
 from lottery_jax.training.learner import TrainingRequest
+from lottery_jax.training.losses import TaskLoss
 from tests.mask_learning import sources
 
 DATA = sources.small_data()
@@ -304,8 +305,6 @@ def test_bad_input_is_refused(options: dict, changes: dict, message: str) -> Non
 
 
 def test_a_training_that_diverges_is_refused() -> None:
-    broken = Split(np.full_like(DATA.train.images, 3e38), DATA.train.labels)
+    broken = TaskLoss(lambda outputs, labels: np.nan * outputs)
     with pytest.raises(InputError, match="diverged"):
-        BRIEF.learn(
-            NETWORK, TrainingRequest(dataclasses.replace(DATA, train=broken), seeds=SEEDS, keeps=KEEPS, epochs=2)
-        )
+        BRIEF.learn(NETWORK, TrainingRequest(DATA, seeds=SEEDS, keeps=KEEPS, epochs=2, loss=broken))
