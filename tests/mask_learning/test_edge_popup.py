@@ -168,7 +168,7 @@ def test_bad_options_are_refused(options: dict, message: str) -> None:
         learn(learner=EdgePopup(**options))
 
 
-def test_a_training_that_diverges_is_refused() -> None:
+def test_a_training_whose_loss_is_not_finite_is_refused() -> None:
     broken = TaskLoss(lambda outputs, labels: np.nan * outputs)
     with pytest.raises(InputError, match="training of edge-popup diverged"):
         LEARNER.learn(SHARED, TrainingRequest(SMALL, seeds=SEEDS, keeps=KEEPS, epochs=2, loss=broken))
