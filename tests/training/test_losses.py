@@ -171,7 +171,8 @@ def test_an_optimiser_of_optax_that_is_the_default_trains_the_same_ticket() -> N
 def test_trained_tickets_take_an_optimiser_of_optax() -> None:
     adam = optax.adam(1.2e-3)
     (own,), (default,) = (
-        Magnitude(batch_size=8, **options).learn(PLAIN, request(DATA)) for options in ({"optimizer": adam}, {})
+        Magnitude(batch_size=8, **options).learn(PLAIN, request(DATA))
+        for options in ({"optimizer": adam}, {})  # type: ignore[arg-type]
     )
     for name, value in default.stored.items():
         np.testing.assert_allclose(own.stored[name], value, rtol=1e-4, atol=1e-6)
