@@ -188,7 +188,7 @@ def test_stored_tensors_of_learned_masks_are_those_of_the_target(tmp_path: Path)
     assert sorted(ticket.stored) == ["norm.bias", "norm.weight"]
     for name, value in ticket.stored.items():
         np.testing.assert_array_equal(value, target.array(name))
-    with pytest.raises(InputError, match="got 'edge-popup-wide'.* an imported graph has fixed shapes"):
+    with pytest.raises(InputError, match=r"got 'edge-popup-wide'.* an imported graph has fixed shapes"):
         _tickets(network, "edge-popup-wide", tmp_path / "wide")
     with pytest.raises(InputError, match="must consist of layers, got a graph with a stored tensor"):
         _tickets(network, "magnitude", tmp_path / "trained")
