@@ -55,10 +55,8 @@ def test_a_solver_of_ones_own_is_used_and_named() -> None:
 
 @pytest.mark.parametrize("solver", [Pareto(1), Signed()])
 def test_only_plain_subsets_make_a_ticket(solver) -> None:
-    with pytest.raises(
-        InputError,
-        match=rf"one subset of numbers.*got {type(solver).__name__}|{type(solver).__name__}.*one subset for each weight",
-    ):
+    name = type(solver).__name__
+    with pytest.raises(InputError, match=rf"one subset of numbers.*got {name}|{name}.*one subset for each weight"):
         found(ToleranceObjective(solver=solver), Scalar(COUNT), bag())
 
 
