@@ -42,6 +42,8 @@ class ModelFunction:
 
 def model_function(model: Any, example: Any, parameters: Any = None) -> ModelFunction:
     """A user's model as a pure function; the arguments are those of `target_from`."""
+    if isinstance(model, ModelFunction):
+        return model
     kinds = _kinds(model)
     if isinstance(model, nnx.Module):
         _no_parameters(parameters, "a Flax NNX module")

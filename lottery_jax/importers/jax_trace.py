@@ -17,10 +17,7 @@ from lottery_jax.importers import jaxpr_layouts  # noqa: F401, its rules are reg
 from lottery_jax.importers.graph_builder import GraphBuilder, Known, Placement
 from lottery_jax.importers.jaxpr_rules import MAX_SCAN, RULES, Equation, Operand, Traced, has_exact_floats
 from lottery_jax.networks.layers.graph import INPUT, Graph
-from lottery_jax.networks.layers.operations import (
-    Concatenate,
-    Slice,
-)
+from lottery_jax.networks.layers.operations import Concatenate, Slice
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -47,14 +47,22 @@ def _broadcast(at: Equation, x: Traced) -> Operand:
     for axis, size in zip(at.params["broadcast_dimensions"], at.equation.invars[0].aval.shape, strict=True):
         shape[int(axis)] = size
     inner = at.build.reshape(x.name, shape)
-    return Traced(inner if tuple(shape) == at.shape else at.build.add(Broadcast(at.shape), inner))
+    return Traced(inner) if tuple(shape) == at.shape else at.apply(Broadcast(at.shape), Traced(inner))
 
 
 def _slice_of(at: Equation, x: Traced, start: Any, limit: Any, step: Any = None) -> Traced:
     shape = at.shape_of(x)
     fields = [tuple(map(int, part)) for part in (start, limit, step or [1] * len(shape))]
     whole = fields == [(0,) * len(shape), shape, (1,) * len(shape)]
-    return x if whole else Traced(at.build.add(Slice(*fields), x.name))
+    return x if whole else at.apply(Slice(*fields), x)
+
+
+def _part_of(at: Equation, x: Traced, axis: int, first: int, count: int) -> Traced:
+    """Some numbers of one axis."""
+    shape = at.shape_of(x)
+    start, limit = [0] * len(shape), [*shape]
+    start[axis], limit[axis] = first, first + count
+    return _slice_of(at, x, start, limit)
 
 
 @rule("slice")
@@ -68,12 +76,8 @@ def _rev(at: Equation, x: Traced) -> Operand:
     for axis in at.params["dimensions"]:
         if shape[axis] > MAX_SCAN:
             raise at.refused(x, detail=f"of {shape[axis]} numbers, more than {MAX_SCAN},")
-        parts = []
-        for place in reversed(range(shape[axis])):
-            start, limit = [0] * len(shape), [*shape]
-            start[axis], limit[axis] = place, place + 1
-            parts.append(_slice_of(at, x, start, limit).name)
-        x = Traced(at.build.add(Concatenate(axis), *parts))
+        parts = [_part_of(at, x, axis, place, 1) for place in reversed(range(shape[axis]))]
+        x = at.apply(Concatenate(axis), *parts)
     return x
 
 
@@ -88,13 +92,9 @@ def _dynamic_slice(at: Equation, x: Operand, *starts: Operand) -> Operand:
 
 @rule("split")
 def _split_rule(at: Equation, x: Traced) -> list[Operand]:
-    found, start, shape, axis = [], 0, at.shape_of(x), at.params["axis"]
-    for size in at.params["sizes"]:
-        begin, end = [0] * len(shape), list(shape)
-        begin[axis], end[axis] = start, start + size
-        found.append(_slice_of(at, x, begin, end))
-        start += size
-    return found
+    sizes = at.params["sizes"]
+    starts = np.cumsum([0, *sizes[:-1]])
+    return [_part_of(at, x, at.params["axis"], *part) for part in zip(starts, sizes, strict=True)]
 
 
 @rule("pad")
@@ -112,7 +112,7 @@ def _padded(at: Equation, x: Traced, config: Sequence[tuple[int, int, int]], val
     if any(number for row in config for number in row):
         low, high, interior = (tuple(max(row[part], 0) for row in config) for part in range(3))
         if any((*low, *high, *interior)):
-            x = Traced(at.build.add(Pad(low, high, interior, value), x.name))
+            x = at.apply(Pad(low, high, interior, value), x)
         start = [max(-row[0], 0) for row in config]
         limit = [size - max(-row[1], 0) for size, row in zip(at.shape_of(x), config, strict=True)]
         x = _slice_of(at, x, start, limit)
@@ -144,7 +144,7 @@ def _reduce_window(at: Equation, x: Traced) -> Operand:
     low, high = (tuple(int(pair[side]) for pair in params["padding"]) for side in (0, 1))
     function = at.equation.primitive.name.removeprefix("reduce_window_")
     node = ReduceWindow(function, params["window_dimensions"], params["window_strides"], low, high)
-    return Traced(at.build.add(node, x.name))
+    return at.apply(node, x)
 
 
 @rule("gather")

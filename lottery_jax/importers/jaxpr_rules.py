@@ -11,12 +11,13 @@ import numpy as np
 
 from lottery_jax.errors import InputError, quoted
 from lottery_jax.importers.graph_builder import GraphBuilder, Known
-from lottery_jax.networks.layers.activations import Relu
+from lottery_jax.networks.layers.activations import Activation, Relu
 from lottery_jax.networks.layers.operations import (
     BINARY,
     UNARY,
     BinaryOperation,
     Elementwise,
+    Operation,
     Power,
     Select,
 )
@@ -59,6 +60,10 @@ class Equation:
         """The name of an operand's node; a constant gets one."""
         return operand.name if isinstance(operand, Traced) else self.build.constant(operand, full=full)
 
+    def apply(self, node: Operation | Activation, *operands: Operand) -> Traced:
+        """The output of a new node for these operands."""
+        return Traced(self.build.add(node, *map(self.node, operands)))
+
     def shape_of(self, operand: Operand) -> tuple[int, ...]:
         return self.build.shapes[operand.name] if isinstance(operand, Traced) else operand.array.shape
 
@@ -83,6 +88,11 @@ class Equation:
             f"the operations of a model must be those of lottery_jax.networks.layers.operations, got {found}. Replace"
             " it in the model, or approximate the weights alone (load_model, or --model on the command line)."
         )
+
+
+def number(value: float) -> Known:
+    """A number as a constant."""
+    return Known(np.full(1, value))
 
 
 Rule = Callable[..., Operand | list[Operand]]
@@ -120,7 +130,7 @@ def _reduce_precision(at: Equation, x: Traced) -> Operand:
 def _convert(at: Equation, x: Traced) -> Operand:
     old, new = at.dtype, np.dtype(at.params["new_dtype"])
     if new.kind == "b" != old.kind:
-        return Traced(at.build.add(BinaryOperation("ne"), x.name, at.build.constant(Known(np.zeros(1)))))
+        return at.apply(BinaryOperation("ne"), x, number(0.0))
     if new.kind in "iu" and not np.can_cast(old, new):  # numbers would be rounded, or wrap around
         raise at.refused(x, detail=f"of {old} to {new}")
     return x
@@ -128,29 +138,22 @@ def _convert(at: Equation, x: Traced) -> Operand:
 
 @rule("is_finite")
 def _is_finite(at: Equation, x: Traced) -> Operand:
-    size = at.build.add(Elementwise("abs"), x.name)
-    return Traced(at.build.add(BinaryOperation("lt"), size, at.build.constant(Known(np.full(1, np.inf)))))
+    return at.apply(BinaryOperation("lt"), at.apply(Elementwise("abs"), x), number(np.inf))
 
 
 @rule("round")
 def _round(at: Equation, x: Traced) -> Operand:
-    build = at.build
     if at.params["rounding_method"] == jax.lax.RoundingMethod.TO_NEAREST_EVEN:
-        return Traced(build.add(Elementwise("round"), x.name))
-    size = build.add(Elementwise("abs"), x.name)
-    low = build.add(Elementwise("floor"), size)
-    half = build.add(
-        BinaryOperation("ge"), build.add(BinaryOperation("sub"), size, low), build.constant(Known(np.full(1, 0.5)))
-    )
-    return Traced(
-        build.add(
-            BinaryOperation("mul"), build.add(Elementwise("sign"), x.name), build.add(BinaryOperation("add"), low, half)
-        )
-    )
+        return at.apply(Elementwise("round"), x)
+    size = at.apply(Elementwise("abs"), x)
+    low = at.apply(Elementwise("floor"), size)
+    half = at.apply(BinaryOperation("ge"), at.apply(BinaryOperation("sub"), size, low), number(0.5))
+    sign = at.apply(Elementwise("sign"), x)
+    return at.apply(BinaryOperation("mul"), sign, at.apply(BinaryOperation("add"), low, half))
 
 
 def _unary(at: Equation, x: Traced) -> Operand:
-    return Traced(at.build.add(Elementwise(at.equation.primitive.name), x.name))  # type: ignore[arg-type]
+    return at.apply(Elementwise(at.equation.primitive.name), x)
 
 
 for _name in UNARY:
@@ -159,15 +162,14 @@ for _name in UNARY:
 
 @rule("exp2")
 def _exp2(at: Equation, x: Traced) -> Operand:
-    scaled = at.build.add(BinaryOperation("mul"), x.name, at.build.constant(Known(np.full(1, math.log(2.0)))))
-    return Traced(at.build.add(Elementwise("exp"), scaled))
+    return at.apply(Elementwise("exp"), at.apply(BinaryOperation("mul"), x, number(math.log(2.0))))
 
 
 @rule("not")
 def _not(at: Equation, x: Traced) -> Operand:
     if at.equation.invars[0].aval.dtype != bool:
         raise at.refused(x)
-    return Traced(at.build.add(BinaryOperation("sub"), at.build.constant(Known(np.ones(1))), x.name))
+    return at.apply(BinaryOperation("sub"), number(1.0), x)
 
 
 @rule("integer_pow")
@@ -175,14 +177,11 @@ def _integer_pow(at: Equation, x: Traced) -> Operand:
     exponent = at.params["y"]
     if exponent == 0:
         return Known(np.ones(at.shape, np.float32))
-    power = x.name
     if abs(exponent) == 2:
-        power = at.build.add(Elementwise("square"), power)
+        x = at.apply(Elementwise("square"), x)
     elif abs(exponent) > 1:
-        power = at.build.add(Power(abs(exponent)), power)
-    if exponent < 0:
-        power = at.build.add(BinaryOperation("div"), at.build.constant(Known(np.ones(1))), power)
-    return Traced(power)
+        x = at.apply(Power(abs(exponent)), x)
+    return at.apply(BinaryOperation("div"), number(1.0), x) if exponent < 0 else x
 
 
 _NEUTRAL = {"add": 0.0, "sub": 0.0, "mul": 1.0, "div": 1.0, "max": -np.inf, "min": np.inf, "pow": 1.0}
@@ -207,10 +206,10 @@ def _binary(at: Equation, x: Operand, y: Operand) -> Operand:
         if kept and at.build.shapes[other.name] == (at.shape or (1,)):
             return other
         if name == "max" and not array.any():
-            return Traced(at.build.add(Relu(), other.name))
+            return at.apply(Relu(), other)
         if name in _INFINITE and not first and np.isinf(array).all() and len(np.unique(array)) == 1:
             name = _INFINITE[name][int(array.flat[0] < 0)]
-    return Traced(at.build.add(BinaryOperation(name), at.node(x), at.node(y)))  # type: ignore[arg-type]
+    return at.apply(BinaryOperation(name), x, y)  # type: ignore[arg-type]
 
 
 def _exact_integers(at: Equation, name: str, *operands: Operand) -> bool:
@@ -229,8 +228,7 @@ for _name in _BINARY_NAMES:
 
 @rule("clamp")
 def _clamp(at: Equation, low: Operand, x: Operand, high: Operand) -> Operand:
-    raised = at.build.add(BinaryOperation("max"), at.node(x), at.node(low))
-    return Traced(at.build.add(BinaryOperation("min"), raised, at.node(high)))
+    return at.apply(BinaryOperation("min"), at.apply(BinaryOperation("max"), x, low), high)
 
 
 @rule("select_n")
@@ -243,7 +241,7 @@ def _select(at: Equation, which: Operand, *cases: Operand) -> Operand:
                 return case
     if isinstance(which, Traced) and _is_nan(at, which, cases[1]):
         return cases[0]
-    return Traced(at.build.add(Select(), at.node(which), *map(at.node, cases)))
+    return at.apply(Select(), which, *cases)
 
 
 def _is_nan(at: Equation, which: Traced, case: Operand) -> bool:

@@ -34,13 +34,15 @@ def import_onnx(path: str | os.PathLike[str], spec: Spec) -> ImportedModel:
     Raises:
         InputError: The file's input does not fit, or `target_from` refuses the model.
     """
+    return import_model(onnx_model_for(path, spec), (1, *spec.shape), nonnegative=spec.nonnegative)
+
+
+def onnx_model_for(path: str | os.PathLike[str], spec: Spec) -> ModelFunction:
+    """The model in an ONNX file as a function of examples of a data set; raises `InputError` if they do not fit."""
     model = model_function(path, None)
-    shape = model.input_shape
-    assert shape is not None, "ONNX files have the shape of their input"
-    layout, note = _layout(shape[1:], spec.shape, str(path))
-    if layout is not None:
-        model = _with_layout(model, layout, note)
-    return import_model(model, (1, *spec.shape), nonnegative=spec.nonnegative)
+    assert model.input_shape is not None, "ONNX files have the shape of their input"
+    layout, note = _layout(model.input_shape[1:], spec.shape, str(path))
+    return model if layout is None else _with_layout(model, layout, note)
 
 
 def _layout(own: tuple[int | None, ...], data: tuple[int, ...], path: str) -> tuple[_Layout | None, str]:

@@ -71,8 +71,7 @@ def target_from(model: Any, example: Any, parameters: Any = None, *, nonnegative
 def import_model(model: Any, example: Any, parameters: Any = None, *, nonnegative: bool = False) -> ImportedModel:
     """`target_from`, with the model and the placements of its parameters, for weights that go back into it."""
     examples, spec, dtype = _examples(example, nonnegative)
-    own = model if isinstance(model, ModelFunction) else None
-    own = own or model_function(model, np.zeros((1, *spec.shape), dtype), parameters)
+    own = model_function(model, np.zeros((1, *spec.shape), dtype), parameters)
     one = jax.ShapeDtypeStruct(spec.shape, dtype)
     traced = trace(own.function, own.parameters, one)
     target = Target(Network(traced.graph, spec), traced.tensors, own.notes)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ import numpy as np
 from lottery_jax.errors import InputError
 from lottery_jax.importers.agreement import random_inputs
 from lottery_jax.importers.onnx_model import save_onnx
-from lottery_jax.importers.onnx_target import import_onnx, is_onnx
+from lottery_jax.importers.onnx_target import import_onnx, is_onnx, onnx_model_for
 from lottery_jax.importers.write_back import loaded_model
 from lottery_jax.io.files import atomic_replacement
 from lottery_jax.io.tensor_file import (
@@ -109,11 +109,12 @@ def export_into(ticket: Ticket, model: FileName, out: FileName, target: Target |
 
 def _export_into_onnx(ticket: Ticket, model: FileName, out: FileName) -> str:
     """Write an ONNX file with the ticket's effective weights, and compare its outputs with the ticket's."""
-    spec, tensors = ticket.network.input_spec, ticket.plain_tensors(mean=True)
+    spec = ticket.network.input_spec
     if spec is None:
         raise InputError("--into must be a .safetensors file for a ticket of a file's tensors, got an ONNX file.")
+    tensors = ticket.plain_tensors(mean=True)
     save_onnx(loaded_model(import_onnx(model, spec), ticket.network.target, tensors), out)
-    written, run, apart = import_onnx(out, spec).model, ticket.forward(), 0.0
+    written, run, apart = onnx_model_for(out, spec), ticket.forward(), 0.0
     for batch in map(jnp.asarray, random_inputs(spec)[:_COMPARED]):
         own, found = np.asarray(run(batch)), np.asarray(written.original(batch))
         apart = max(apart, float(np.abs(found - own).max() / np.abs(own).max()))

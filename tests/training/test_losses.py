@@ -1,4 +1,4 @@
-"""Losses and metrics: the defaults of each kind of labels beside references, and functions of the user."""
+"""Losses and metrics: the defaults of each kind of labels compared with references, and functions of the user."""
 
 import dataclasses
 from collections.abc import Callable
